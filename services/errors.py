@@ -1,0 +1,29 @@
+"""The errors that services raise: one small tree, so that a caller catches what it can act on."""
+
+
+class FleetsightError(Exception):
+    """Base of every error that Fleetsight raises itself."""
+
+
+class ConfigError(FleetsightError):
+    """Raised when the configuration is unusable; the message names each key, its value and what is allowed."""
+
+
+class MessageError(FleetsightError):
+    """Raised when a message, record or object of ours cannot be understood."""
+
+
+class NotFoundError(FleetsightError):
+    """Raised when the object, job or image that was asked for does not exist."""
+
+
+class MetadataError(FleetsightError):
+    """Raised when the instance metadata service does not answer, as on a machine that is no instance."""
+
+
+class LaunchError(FleetsightError):
+    """Raised when EC2 refuses a launch; `code` is EC2's own, such as InsufficientInstanceCapacity."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code

@@ -1,0 +1,56 @@
+"""Identity of jobs and images, and the object keys that follow from it.
+
+Both ids are ULIDs: 26 characters, ordered by time, with a random tail (https://github.com/ulid/spec).
+What a user typed is never part of a key.
+"""
+
+import re
+from dataclasses import dataclass
+
+from ulid import ULID
+
+from services.errors import MessageError
+
+ULID_PATTERN = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
+_ULID = re.compile(ULID_PATTERN)
+_INPUT_KEY = re.compile(r"^(?P<job>[0-9A-Z]{26})/(?P<image>[0-9A-Z]{26})\.[a-z0-9]{1,8}$")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Which image of which job."""
+
+    job_id: str
+    image_id: str
+
+
+def new_id() -> str:
+    """Return a new ULID, for a job, an image or a process."""
+    return str(ULID())
+
+
+def is_id(text: str) -> bool:
+    """Tell whether `text` has the form of an id of ours."""
+    return _ULID.match(text) is not None
+
+
+def input_key(ref: ImageRef, extension: str) -> str:
+    """Return the key of an image in the input bucket; `extension` is that of its content, without the dot."""
+    return f"{ref.job_id}/{ref.image_id}.{extension}"
+
+
+def output_key(ref: ImageRef) -> str:
+    """Return the key of an image's prediction in the output bucket."""
+    return f"{ref.job_id}/{ref.image_id}.json"
+
+
+def parse_key(key: str) -> ImageRef:
+    """Return the image that an input or output key belongs to.
+
+    Raises:
+        MessageError: when `key` is not of our making.
+    """
+    match = _INPUT_KEY.match(key)
+    if match is None or not (is_id(match["job"]) and is_id(match["image"])):
+        raise MessageError(f"{key!r} is not a key of the form JOB/IMAGE.EXTENSION")
+    return ImageRef(match["job"], match["image"])

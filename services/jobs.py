@@ -1,0 +1,315 @@
+"""The job store: jobs, their accepted images and the results, in one DynamoDB table.
+
+| pk            | sk                  | holds                                                           | written by |
+|---------------|---------------------|-----------------------------------------------------------------|------------|
+| `JOBS`        | job id              | name, created_at: the list of jobs                              | web        |
+| `OPEN`        | job id              | touched_at: there may be images without a result                | web        |
+| `JOB#` job id | `COUNTS`            | done, failed, images counted, first and last result             | collector  |
+| `JOB#` job id | `COUNTS#` writer id | how many images this web process has accepted for the job       | web        |
+| `JOB#` job id | `IMAGE#` image id   | filename, key, bytes, accepted_at                               | web        |
+| `JOB#` job id | `RESULT#` image id  | status and the response                                         | collector  |
+| `FLEET`       | `SNAPSHOT`          | what the autoscaler saw and decided last                        | controller |
+
+Every write is an absolute figure or an idempotent put, so any of them may be repeated. `done` beats `failed`.
+How many images a job has is the greater of two lower bounds: the sum of what the web processes say, and what the
+controller last counted; so a process that dies between two writes makes no figure wrong for long.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from services.errors import NotFoundError
+from services.ids import ImageRef
+from services.messages import FleetSnapshot, Response, Status
+from services.table import LAST, Item, Table
+
+_FIRST_ID = "0"
+JobState = Literal["empty", "running", "finished"]
+_JOBS, _OPEN, _FLEET = "JOBS", "OPEN", "FLEET"
+_COUNTS, _IMAGE, _RESULT, _SNAPSHOT = "COUNTS", "IMAGE#", "RESULT#", "SNAPSHOT"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch of images that belong together."""
+
+    job_id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image as it was accepted; `filename` is what its owner called it, and only data; `size` is in bytes."""
+
+    ref: ImageRef
+    filename: str
+    key: str
+    size: int
+    accepted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the collector keeps of a job: absolute figures."""
+
+    done: int = 0
+    failed: int = 0
+    images: int = 0
+    first_result_at: datetime | None = None
+    last_result_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job and where it stands."""
+
+    job: Job
+    accepted: int
+    counts: Counts
+
+    @property
+    def waiting(self) -> int:
+        """Images that have no result yet."""
+        return max(0, self.accepted - self.counts.done - self.counts.failed)
+
+    @property
+    def state(self) -> JobState:
+        """`empty` before the first image, `finished` when every image has its result."""
+        if self.accepted == 0:
+            return "empty"
+        return "running" if self.waiting else "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that may have images without a result; `touched_at` is when images were last added."""
+
+    job_id: str
+    touched_at: str
+
+
+@dataclass(frozen=True)
+class JobStore:
+    """Reads and writes the job table."""
+
+    table: Table
+
+    # Jobs
+
+    def create(self, job: Job) -> None:
+        """Record a new job."""
+        self.table.put_all(
+            [{"pk": _JOBS, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}]
+        )
+
+    def job(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            NotFoundError: when there is none.
+        """
+        item = self.table.get(_JOBS, job_id)
+        if item is None:
+            raise NotFoundError(f"there is no job {job_id!r}")
+        return _job(item)
+
+    def jobs(self, limit: int, before: str | None = None) -> list[Job]:
+        """Return up to `limit` jobs, newest first, those older than the job id `before`."""
+        high = before or LAST
+        items = self.table.query(_JOBS, _FIRST_ID, high, limit=limit + 1, newest_first=True)
+        return [_job(item) for item in items if item["sk"] != before][:limit]
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return a job and its counts; costs the same however many images it has.
+
+        Raises:
+            NotFoundError: when there is no such job.
+        """
+        job = self.job(job_id)
+        counts, said = Counts(), 0
+        for item in self.table.query(_partition(job_id), _COUNTS, _COUNTS + LAST):
+            if item["sk"] == _COUNTS:
+                counts = _counts(item)
+            else:
+                said += int(item["accepted"])
+        results = counts.done + counts.failed
+        return JobStatus(job, max(said, counts.images, results), counts)
+
+    # Images
+
+    def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
+        """Record accepted images of one job, and that the job is open.
+
+        Raises:
+            TableBusyError: when some could not be recorded; recording all again is safe.
+        """
+        if not images:
+            return
+        opened: Item = {"pk": _OPEN, "sk": images[0].ref.job_id, "touched_at": touched_at.isoformat()}
+        self.table.put_all([opened, *(_image_item(image) for image in images)])
+
+    def say_accepted(self, job_id: str, writer_id: str, accepted: int) -> None:
+        """Record how many images the process `writer_id` has accepted for the job, in all; never lowers it."""
+        self.table.set(
+            _partition(job_id),
+            f"{_COUNTS}#{writer_id}",
+            {"accepted": accepted},
+            condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
+        )
+
+    def image(self, ref: ImageRef) -> ImageRecord:
+        """Return the record of one image.
+
+        Raises:
+            NotFoundError: when there is none.
+        """
+        item = self.table.get(_partition(ref.job_id), f"{_IMAGE}{ref.image_id}")
+        if item is None:
+            raise NotFoundError(f"there is no image {ref.image_id!r} in job {ref.job_id!r}")
+        return _image(ref.job_id, item)
+
+    def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
+        """Yield a job's images in the order of their ids, those beyond the image id `after`."""
+        beyond = _IMAGE if after is None else f"{_IMAGE}{after}\x00"
+        for item in self.table.query(_partition(job_id), beyond, _IMAGE + LAST, limit=limit):
+            yield _image(job_id, item)
+
+    def count_images(self, job_id: str) -> int:
+        """Return how many images of the job are recorded; costs more the more there are."""
+        return self.table.count(_partition(job_id), _IMAGE)
+
+    # Results
+
+    def put_done(self, responses: Sequence[Response]) -> None:
+        """Put results with status `done`, over whatever is there.
+
+        Raises:
+            TableBusyError: when some could not be put; putting all again is safe.
+        """
+        self.table.put_all([_result_item(response) for response in responses])
+
+    def put_failed(self, response: Response) -> bool:
+        """Put a result with status `failed` unless the image has one; tell whether it was put."""
+        return self.table.put_if(_result_item(response), "attribute_not_exists( #pk )")
+
+    def result(self, ref: ImageRef) -> Response | None:
+        """Return the result of one image, or None as long as there is none."""
+        item = self.table.get(_partition(ref.job_id), f"{_RESULT}{ref.image_id}")
+        return None if item is None else Response.from_json(str(item["response"]))
+
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
+        """Return results by image id, from the image id `first` to `last`, both included."""
+        items = self.table.query(_partition(job_id), f"{_RESULT}{first}", f"{_RESULT}{last}")
+        found = (Response.from_json(str(item["response"])) for item in items)
+        return {response.image_id: response for response in found}
+
+    def statuses(self, job_id: str) -> dict[str, Status]:
+        """Return the status of every image of the job that has a result, by image id."""
+        return {
+            str(item["sk"]).removeprefix(_RESULT): "done" if item["status"] == "done" else "failed"
+            for item in self.table.query(_partition(job_id), _RESULT, _RESULT + LAST)
+        }
+
+    # Counts
+
+    def counts(self, job_id: str) -> Counts:
+        """Return what the collector last stored of a job."""
+        item = self.table.get(_partition(job_id), _COUNTS)
+        return Counts() if item is None else _counts(item)
+
+    def store_counts(self, job_id: str, counts: Counts) -> None:
+        """Store a job's counts, absolute; only the collector does."""
+        attributes: dict[str, str | int] = {
+            "done": counts.done,
+            "failed": counts.failed,
+            "images": counts.images,
+        }
+        for name, moment in (("first_at", counts.first_result_at), ("last_at", counts.last_result_at)):
+            if moment is not None:
+                attributes[name] = moment.isoformat()
+        self.table.put_all([{"pk": _partition(job_id), "sk": _COUNTS, **attributes}])
+
+    # Open jobs
+
+    def open_jobs(self) -> list[OpenJob]:
+        """Return the jobs that may have images without a result."""
+        return [
+            OpenJob(str(item["sk"]), str(item["touched_at"])) for item in self.table.query(_OPEN, _FIRST_ID, LAST)
+        ]
+
+    def close(self, job: OpenJob) -> bool:
+        """Take a job from the open ones unless images were added since it was read; tell whether it was taken."""
+        return self.table.delete_if(_OPEN, job.job_id, "#touched_at = :touched_at", {"touched_at": job.touched_at})
+
+    # Fleet
+
+    def put_fleet(self, snapshot: FleetSnapshot) -> None:
+        """Store what the autoscaler saw and decided."""
+        self.table.put_all([{"pk": _FLEET, "sk": _SNAPSHOT, "snapshot": snapshot.to_json()}])
+
+    def fleet(self) -> FleetSnapshot | None:
+        """Return what the autoscaler saw and decided last, or None before its first look."""
+        item = self.table.get(_FLEET, _SNAPSHOT)
+        return None if item is None else FleetSnapshot.from_json(str(item["snapshot"]))
+
+
+def with_result(counts: Counts, before: Status | None, now: Status, at: datetime) -> Counts:
+    """Return `counts` after an image's result went from `before` (None: it had none) to `now`."""
+    if before in {now, "done"}:
+        return counts
+    done = counts.done + (now == "done")
+    failed = counts.failed + (now == "failed") - (before == "failed")
+    first = counts.first_result_at or at
+    return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
+
+
+def _partition(job_id: str) -> str:
+    return f"JOB#{job_id}"
+
+
+def _job(item: Item) -> Job:
+    return Job(str(item["sk"]), str(item["name"]), datetime.fromisoformat(str(item["created_at"])))
+
+
+def _image_item(image: ImageRecord) -> Item:
+    return {
+        "pk": _partition(image.ref.job_id),
+        "sk": f"{_IMAGE}{image.ref.image_id}",
+        "filename": image.filename,
+        "key": image.key,
+        "size": image.size,
+        "accepted_at": image.accepted_at.isoformat(),
+    }
+
+
+def _image(job_id: str, item: Item) -> ImageRecord:
+    return ImageRecord(
+        ref=ImageRef(job_id, str(item["sk"]).removeprefix(_IMAGE)),
+        filename=str(item["filename"]),
+        key=str(item["key"]),
+        size=int(item["size"]),
+        accepted_at=datetime.fromisoformat(str(item["accepted_at"])),
+    )
+
+
+def _result_item(response: Response) -> Item:
+    return {
+        "pk": _partition(response.job_id),
+        "sk": f"{_RESULT}{response.image_id}",
+        "status": response.status,
+        "response": response.to_json(),
+    }
+
+
+def _counts(item: Item) -> Counts:
+    first, last = item.get("first_at"), item.get("last_at")
+    return Counts(
+        done=int(item["done"]),
+        failed=int(item["failed"]),
+        images=int(item["images"]),
+        first_result_at=None if first is None else datetime.fromisoformat(str(first)),
+        last_result_at=None if last is None else datetime.fromisoformat(str(last)),
+    )

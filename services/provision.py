@@ -1,0 +1,69 @@
+"""Makes what the configuration names: buckets, queues with their redrive, the job table.
+
+For the embedded cloud and for tests; on AWS the stack makes them, with encryption, lifecycle and policies.
+Everything here may be run again: what exists stays.
+"""
+
+import json
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from services.clients import Clients
+from services.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+
+_TABLE_EXISTS = "ResourceInUseException"
+
+
+def provision(clients: Clients, config: Config) -> None:
+    """Make every bucket, queue and table that `config` names and that is not there yet."""
+    for bucket in (config.names.input_bucket, config.names.output_bucket):
+        clients.s3.create_bucket(Bucket=bucket)
+    _make_queues(clients, config)
+    _make_table(clients, config)
+
+
+def _make_queues(clients: Clients, config: Config) -> None:
+    dead_letters = _make_queue(clients, config, config.names.dead_letter_queue, {})
+    _make_queue(clients, config, config.names.response_queue, {})
+    reply = clients.sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
+    redrive = {
+        "deadLetterTargetArn": reply["Attributes"]["QueueArn"],
+        "maxReceiveCount": config.queues.max_receive_count,
+    }
+    _make_queue(clients, config, config.names.request_queue, {"RedrivePolicy": json.dumps(redrive)})
+
+
+def _make_queue(clients: Clients, config: Config, name: str, more: "dict[QueueAttributeNameType, str]") -> str:
+    attributes: dict[QueueAttributeNameType, str] = {
+        "VisibilityTimeout": str(config.queues.visibility_timeout_seconds),
+        **more,
+    }
+    if config.queues.kind == "fifo":
+        attributes |= {"FifoQueue": "true", "ContentBasedDeduplication": "false"}
+    return clients.sqs.create_queue(QueueName=config.queue_name(name), Attributes=attributes)["QueueUrl"]
+
+
+def _make_table(clients: Clients, config: Config) -> None:
+    try:
+        clients.dynamodb.create_table(
+            TableName=config.names.job_table,
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != _TABLE_EXISTS:
+            raise
+    clients.dynamodb.get_waiter("table_exists").wait(
+        TableName=config.names.job_table, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )

@@ -1,0 +1,186 @@
+"""SQS: one queue, standard or FIFO, always in batches of ten.
+
+Limits from https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+BATCH = 10
+"""Most entries that one batch call takes."""
+
+LONG_POLL_SECONDS = 20
+"""Longest wait of a receive."""
+
+BATCH_ATTEMPTS = 4
+"""How often the entries that a batch call did not take are tried in all."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send; `id` groups and deduplicates it on a FIFO queue and is ignored on a standard one."""
+
+    id: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message in hand until its visibility timeout ends.
+
+    Attributes:
+        receive_count: how often it has been received, this time included.
+        sent_at: when SQS took it, in epoch seconds of SQS's clock.
+        first_received_at: when it was first received, in epoch seconds of SQS's clock.
+    """
+
+    id: str
+    receipt: str
+    body: str
+    receive_count: int
+    sent_at: float
+    first_received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """SQS's approximate figures; on AWS they may lag by a minute."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+    @property
+    def total(self) -> int:
+        """Everything that has not been deleted."""
+        return self.visible + self.in_flight + self.delayed
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One queue. botocore's errors pass through once its retries are spent."""
+
+    client: "SQSClient"
+    url: str
+    sleep: Callable[[float], None] = time.sleep
+
+    @classmethod
+    def named(cls, client: "SQSClient", name: str) -> "Queue":
+        """Return the queue of that name in the client's account and region."""
+        return cls(client, client.get_queue_url(QueueName=name)["QueueUrl"])
+
+    @property
+    def fifo(self) -> bool:
+        """Whether it is a FIFO queue; SQS demands the suffix."""
+        return self.url.endswith(".fifo")
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        """Send `messages`; return those that SQS did not take after `BATCH_ATTEMPTS` tries."""
+        return self._in_batches(
+            messages,
+            lambda entries: self.client.send_message_batch(QueueUrl=self.url, Entries=entries),
+            self._entry,
+        )
+
+    def _entry(self, message: Outgoing) -> dict[str, Any]:
+        entry = {"MessageBody": message.body}
+        if self.fifo:
+            # One group for each message: order does not matter here, and a group in flight holds back its rest.
+            entry |= {"MessageGroupId": message.id, "MessageDeduplicationId": message.id}
+        return entry
+
+    def receive(self, most: int = BATCH, wait_seconds: int = LONG_POLL_SECONDS) -> list[Received]:
+        """Return up to `most` (1 to 10) messages, waiting up to `wait_seconds` (0 to 20) for the first."""
+        reply = self.client.receive_message(
+            QueueUrl=self.url,
+            MaxNumberOfMessages=most,
+            WaitTimeSeconds=wait_seconds,
+            MessageSystemAttributeNames=[
+                "ApproximateReceiveCount",
+                "SentTimestamp",
+                "ApproximateFirstReceiveTimestamp",
+            ],
+        )
+        return [_received(message) for message in reply.get("Messages", [])]
+
+    def delete(self, receipts: Sequence[str]) -> list[str]:
+        """Delete the messages of `receipts`; return those that could not be deleted."""
+        return self._in_batches(
+            receipts,
+            lambda entries: self.client.delete_message_batch(QueueUrl=self.url, Entries=entries),
+            lambda receipt: {"ReceiptHandle": receipt},
+        )
+
+    def change_visibility(self, receipts: Sequence[str], seconds: int) -> list[str]:
+        """Hide the messages for `seconds` from now (0 gives them back); return those no longer in hand."""
+        return self._in_batches(
+            receipts,
+            lambda entries: self.client.change_message_visibility_batch(QueueUrl=self.url, Entries=entries),
+            lambda receipt: {"ReceiptHandle": receipt, "VisibilityTimeout": seconds},
+        )
+
+    def counts(self) -> QueueCounts:
+        """Return how many messages the queue holds, by state."""
+        attributes = self.client.get_queue_attributes(
+            QueueUrl=self.url,
+            AttributeNames=[
+                "ApproximateNumberOfMessages",
+                "ApproximateNumberOfMessagesNotVisible",
+                "ApproximateNumberOfMessagesDelayed",
+            ],
+        )["Attributes"]
+        return QueueCounts(
+            visible=int(attributes["ApproximateNumberOfMessages"]),
+            in_flight=int(attributes["ApproximateNumberOfMessagesNotVisible"]),
+            delayed=int(attributes["ApproximateNumberOfMessagesDelayed"]),
+        )
+
+    def _in_batches(
+        self,
+        items: Sequence[_T],
+        call: Callable[[Any], Any],
+        entry: Callable[[_T], dict[str, Any]],
+    ) -> list[_T]:
+        """Make the batch call for each ten items; return the items that it did not take."""
+        return [item for batch in _chunks(items) for item in self._one_batch(batch, call, entry)]
+
+    def _one_batch(
+        self, items: Sequence[_T], call: Callable[[Any], Any], entry: Callable[[_T], dict[str, Any]]
+    ) -> list[_T]:
+        refused: list[_T] = []
+        left = list(items)
+        for attempt in range(BATCH_ATTEMPTS):
+            if attempt:
+                self.sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311 (jitter, not a secret)
+            reply = call([{"Id": str(index), **entry(item)} for index, item in enumerate(left)])
+            failures = reply.get("Failed", [])
+            # SenderFault means that trying again cannot help, as with a stale receipt.
+            refused += [left[int(failure["Id"])] for failure in failures if failure["SenderFault"]]
+            left = [left[int(failure["Id"])] for failure in failures if not failure["SenderFault"]]
+            if not left:
+                break
+        return refused + left
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _received(message: Any) -> Received:
+    attributes = message["Attributes"]
+    return Received(
+        id=message["MessageId"],
+        receipt=message["ReceiptHandle"],
+        body=message["Body"],
+        receive_count=int(attributes["ApproximateReceiveCount"]),
+        sent_at=int(attributes["SentTimestamp"]) / 1000,
+        first_received_at=int(attributes["ApproximateFirstReceiveTimestamp"]) / 1000,
+    )

@@ -1,0 +1,169 @@
+"""DynamoDB: one table, keys `pk` and `sk`, in the few shapes of call that the job store and the lease need."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from services.errors import FleetsightError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+BATCH = 25
+"""Most items that BatchWriteItem takes."""
+
+LAST = "\U0010ffff"
+"""Sorts behind every character: `prefix + LAST` is the end of what begins with `prefix`."""
+
+BATCH_ATTEMPTS = 8
+"""How often what a batch write left over is tried in all."""
+
+Item = Mapping[str, str | int]
+"""An item of strings and whole numbers, which is all that is stored here."""
+
+
+class TableBusyError(FleetsightError):
+    """Raised when DynamoDB did not take a whole batch after `BATCH_ATTEMPTS` tries."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. botocore's errors pass through once its retries are spent."""
+
+    client: "DynamoDBClient"
+    name: str
+    sleep: Callable[[float], None] = time.sleep
+
+    def put_all(self, items: Sequence[Item]) -> None:
+        """Put `items`, each over whatever was there, in batches of 25.
+
+        Raises:
+            TableBusyError: when some could not be put; the others were. Putting all again is safe.
+        """
+        for start in range(0, len(items), BATCH):
+            self._put_batch([{"PutRequest": {"Item": _encode(item)}} for item in items[start : start + BATCH]])
+
+    def _put_batch(self, requests: list[Any]) -> None:
+        for attempt in range(BATCH_ATTEMPTS):
+            if attempt:
+                self.sleep(random.uniform(0, min(5.0, 0.05 * 2**attempt)))  # noqa: S311 (jitter, not a secret)
+            reply = self.client.batch_write_item(RequestItems={self.name: requests})
+            requests = list(reply.get("UnprocessedItems", {}).get(self.name, []))
+            if not requests:
+                return
+        raise TableBusyError(
+            f"the table {self.name!r} left {len(requests)} items after {BATCH_ATTEMPTS} tries; try again later"
+        )
+
+    def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
+        """Put `item` if `condition` holds of what is there (`#name` stands for an attribute); tell whether it did."""
+        return self._if_condition_holds(
+            lambda extra: self.client.put_item(TableName=self.name, Item=_encode(item), **extra),
+            condition,
+            values,
+        )
+
+    def delete_if(self, pk: str, sk: str, condition: str, values: Item | None = None) -> bool:
+        """Delete an item if `condition` holds of it; tell whether it did."""
+        return self._if_condition_holds(
+            lambda extra: self.client.delete_item(TableName=self.name, Key=_key(pk, sk), **extra),
+            condition,
+            values,
+        )
+
+    def set(self, pk: str, sk: str, attributes: Item, condition: str | None = None) -> bool:
+        """Set some attributes of an item, leaving its others; tell whether `condition`, if any, held.
+
+        In `condition`, `#a` stands for the attribute a, and `:a` for the new value of a.
+        """
+        assignments = ", ".join(f"#{name} = :{name}" for name in attributes)
+        return self._if_condition_holds(
+            lambda extra: self.client.update_item(
+                TableName=self.name, Key=_key(pk, sk), UpdateExpression=f"SET {assignments}", **extra
+            ),
+            condition,
+            attributes,
+            names=tuple(attributes),
+        )
+
+    def _if_condition_holds(
+        self,
+        call: Callable[[dict[str, Any]], Any],
+        condition: str | None,
+        values: Item | None,
+        names: Sequence[str] = (),
+    ) -> bool:
+        words = [word.strip("(),") for word in (condition or "").split()]
+        used = {word[1:] for word in words if word.startswith("#")} | set(names)
+        extra: dict[str, Any] = {}
+        if condition:
+            extra["ConditionExpression"] = condition
+        if used:
+            extra["ExpressionAttributeNames"] = {f"#{name}": name for name in used}
+        if values:
+            extra["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
+        try:
+            call(extra)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        """Return one item, read consistently, or None."""
+        reply = self.client.get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
+        return _decode(reply["Item"]) if "Item" in reply else None
+
+    def query(
+        self, pk: str, low: str, high: str, *, limit: int | None = None, newest_first: bool = False
+    ) -> Iterator[Item]:
+        """Yield the items of `pk` with a sort key from `low` to `high`, both included, read consistently.
+
+        At most `limit` of them; from `high` down when `newest_first`.
+        """
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :low AND :high",
+            ExpressionAttributeValues={":pk": {"S": pk}, ":low": {"S": low}, ":high": {"S": high}},
+            ConsistentRead=True,
+            ScanIndexForward=not newest_first,
+            PaginationConfig={} if limit is None else {"MaxItems": limit},
+        )
+        for page in pages:
+            yield from (_decode(item) for item in page["Items"])
+
+    def count(self, pk: str, prefix: str) -> int:
+        """Return how many items of `pk` have a sort key that begins with `prefix`."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
+            ExpressionAttributeValues={":pk": {"S": pk}, ":prefix": {"S": prefix}},
+            ConsistentRead=True,
+            Select="COUNT",
+        )
+        return sum(page["Count"] for page in pages)
+
+
+def _key(pk: str, sk: str) -> Any:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _value(value: str | int) -> Any:
+    return {"N": str(value)} if isinstance(value, int) else {"S": value}
+
+
+def _encode(item: Item) -> Any:
+    return {name: _value(value) for name, value in item.items()}
+
+
+def _decode(item: Any) -> Item:
+    return {
+        name: int(typed["N"]) if "N" in typed else str(typed["S"])
+        for name, typed in item.items()
+        if "N" in typed or "S" in typed
+    }
