@@ -1,0 +1,29 @@
+"""The `fleetsight` command: one group of subcommands for each thing that people do."""
+
+import sys
+
+import click
+
+from scripts.model_commands import model
+from services.errors import FleetsightError
+
+
+@click.group()
+def fleetsight() -> None:
+    """Image classification on an elastic fleet."""
+
+
+fleetsight.add_command(model)
+
+
+def main() -> None:
+    """Run the command; an error of ours is one clear line and status 2."""
+    try:
+        fleetsight(prog_name="fleetsight")
+    except FleetsightError as error:
+        print(f"fleetsight: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

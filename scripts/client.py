@@ -1,0 +1,102 @@
+"""A client of the public HTTP API, for the commands and the tests."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from services.errors import FleetsightError
+
+TIMEOUT_SECONDS = (5.0, 120.0)
+"""To connect, and between two bytes of an answer."""
+
+
+class ApiError(FleetsightError):
+    """Raised when the API refuses a call or does not answer; the message says what it said."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the files of one upload, in their order: accepted ones by id, others with the reason."""
+
+    accepted: Sequence[tuple[str, str]]
+    """Image id and filename."""
+    rejected: Sequence[tuple[str, str]]
+    """Filename and reason."""
+
+
+@dataclass
+class ApiClient:
+    """Calls `/api/v1` at `base_url`; may be shared by threads, each of which keeps its own connection."""
+
+    base_url: str
+    _local: threading.local = field(default_factory=threading.local, repr=False)
+
+    @property
+    def _session(self) -> requests.Session:
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            # A proxy from the environment must not stand between a command and its own machine.
+            self._local.session.trust_env = False
+        session: requests.Session = self._local.session
+        return session
+
+    def ready(self) -> bool:
+        """Tell whether the web tier and all it needs answer."""
+        try:
+            return self._session.get(f"{self.base_url}/api/v1/readyz", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def create_job(self, name: str) -> str:
+        """Create a job; return its id."""
+        return str(self._call("POST", "/jobs", json={"name": name})["job_id"])
+
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]]) -> Outcome:
+        """Upload `files`, each a filename with its content."""
+        parts = [("images", (name, content, "application/octet-stream")) for name, content in files]
+        reply = self._call("POST", f"/jobs/{job_id}/images", files=parts, allowed=(200, 422))
+        return Outcome(
+            accepted=[(image["image_id"], image["filename"]) for image in reply["accepted"]],
+            rejected=[(image["filename"], image["message"]) for image in reply["rejected"]],
+        )
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """Return where a job stands."""
+        return self._call("GET", f"/jobs/{job_id}")
+
+    def fleet(self) -> dict[str, Any] | None:
+        """Return what the autoscaler saw last, or None before its first look."""
+        reply = self._call("GET", "/fleet", allowed=(200, 404))
+        return reply if "running" in reply else None
+
+    def results(self, job_id: str, page: int = 500) -> Iterator[dict[str, Any]]:
+        """Yield every image of a job with its result, if it has one."""
+        after: str | None = None
+        while True:
+            query = {"limit": str(page)} | ({"after": after} if after else {})
+            reply = self._call("GET", f"/jobs/{job_id}/results", params=query)
+            yield from reply["results"]
+            after = reply.get("next")
+            if not after:
+                return
+
+    def _call(self, method: str, path: str, allowed: tuple[int, ...] = (200, 201), **options: Any) -> dict[str, Any]:
+        url = f"{self.base_url}/api/v1{path}"
+        try:
+            reply = self._session.request(method, url, timeout=TIMEOUT_SECONDS, **options)
+        except requests.RequestException as error:
+            raise ApiError(f"{method} {url}: {error}") from error
+        if reply.status_code not in allowed:
+            raise ApiError(f"{method} {url} answered {reply.status_code}: {_detail(reply)}")
+        body: dict[str, Any] = reply.json()
+        return body
+
+
+def _detail(reply: requests.Response) -> str:
+    try:
+        return str(reply.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return reply.text[:200]

@@ -1,0 +1,173 @@
+"""Everything that makes Fleetsight on one machine: the embedded cloud, its EC2, the web tier and the controller."""
+
+import errno
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from scripts.client import ApiClient
+from scripts.run.supervisor import Service, Supervisor
+from services.clients import Clients
+from services.config import PATH_VARIABLE, PREFIX, Config, load_config
+from services.embedded.lifeline import Lifeline
+from services.errors import FleetsightError
+from services.provision import provision
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_SECONDS = 30.0
+
+_ONE_MACHINE = {
+    # All the "machines" share this one's cores, so each takes one thread, not one for each core.
+    "FLEETSIGHT__WORKER__THREADS": "1",
+    "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
+}
+
+
+class StartError(FleetsightError):
+    """Raised when a part of the system cannot start; the message says which, why, and what to do."""
+
+
+@dataclass
+class System:
+    """The system in `state_dir`, where its logs and its instances' files lie.
+
+    Attributes:
+        overrides: configuration that goes before that of the environment, as `FLEETSIGHT__SECTION__KEY`.
+    """
+
+    state_dir: Path
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    lifeline: Lifeline = field(default_factory=Lifeline)
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        """Everything of ours that the environment of each process holds."""
+        config_file = str((ROOT / os.environ.get(PATH_VARIABLE, "config.yaml")).resolve())
+        ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+        endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
+        return {**_ONE_MACHINE, **ours, **self.overrides, **endpoint, PATH_VARIABLE: config_file}
+
+    @cached_property
+    def endpoint_url(self) -> str:
+        """Address of the embedded cloud, on a port that was free."""
+        return f"http://127.0.0.1:{free_port()}"
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration that the web tier and the controller run with."""
+        return load_config(Path(self._settings[PATH_VARIABLE]), self._environment())
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{self.config.web.host}:{self.config.web.port}"
+
+    @cached_property
+    def clients(self) -> Clients:
+        """Clients of the embedded cloud for this process."""
+        # The embedded cloud takes any credentials; these are none.
+        os.environ.setdefault("AWS_ACCESS_KEY_ID", "embedded")
+        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "embedded")
+        return Clients(self.config.aws.endpoint())
+
+    def start(self) -> None:
+        """Start everything and wait until the page answers.
+
+        Raises:
+            ConfigError: when the configuration is not valid.
+            StartError: when the port is in use or a part does not come up in time.
+        """
+        claim_port(self.config.web.host, self.config.web.port)
+        shutil.rmtree(self.state_dir, ignore_errors=True)
+        (self.state_dir / "logs").mkdir(parents=True)
+        self._start("cloud", "-m", "services.embedded", "cloud", "--port", self.endpoint_url.rpartition(":")[2])
+        self._await(self._cloud_answers, "the embedded cloud", "cloud")
+        provision(self.clients, self.config)
+        where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
+        self._start("hypervisor", "-m", "services.embedded", "hypervisor", *where)
+        self._start("controller", "-m", "web_tier.controller")
+        self._start("web", "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()")
+        self._await(ApiClient(self.url).ready, "the web tier", "web")
+
+    def stop(self) -> None:
+        """End every process that was started, the workers included."""
+        self.supervisor.stop()
+        self.lifeline.cut()
+
+    def _start(self, name: str, *arguments: str) -> None:
+        embedded = name in {"cloud", "hypervisor"}
+        line = ("--lifeline-fd", str(self.lifeline.read_end)) if embedded else ()
+        self.supervisor.start(
+            Service(
+                name,
+                (sys.executable, *arguments, *line),
+                self._environment(),
+                self.state_dir / "logs" / f"{name}.log",
+                essential=name == "cloud",
+                inherited=(self.lifeline.read_end,) if embedded else (),
+            )
+        )
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
+        keys = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded"}
+        # Read as YAML, of which JSON is a part: the script's own first line would be a comment.
+        script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(self._user_data())}
+        return inherited | keys | script | self._settings | {"PYTHONPATH": str(ROOT)}
+
+    def _user_data(self) -> str:
+        """Return the script with which an instance starts its worker: on AWS the image's unit does this."""
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self._settings.items()))
+        return f"#!/bin/sh\ncd {shlex.quote(str(ROOT))}\n{exports}exec {shlex.quote(sys.executable)} -m app_tier\n"
+
+    def _cloud_answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", int(self.endpoint_url.rpartition(":")[2])), timeout=1):
+                return True
+        except OSError:
+            return False
+
+    def _await(self, condition: Callable[[], bool], what: str, log: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not condition():
+            if self.supervisor.failed.is_set():
+                raise StartError(self.supervisor.failure)
+            if time.monotonic() > deadline:
+                path = self.state_dir / "logs" / f"{log}.log"
+                raise StartError(f"{what} does not answer after {READY_SECONDS:.0f} s; its log is {path}")
+            time.sleep(0.02)
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def claim_port(host: str, port: int) -> None:
+    """Make sure that nothing listens on `port` yet.
+
+    Raises:
+        StartError: when something does, or the address cannot be used.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise StartError(
+                    f"port {port} is in use: stop what uses it, or choose another with --port {port + 1}"
+                ) from error
+            raise StartError(f"cannot listen on {host}:{port} (web.host, web.port): {error.strerror}") from error

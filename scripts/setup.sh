@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Creates .venv and installs sections of requirements.txt into it: ./scripts/setup.sh run [torch] [test]
+# Quick when nothing has changed: a stamp holds the digest of what is installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly LOG=.fleetsight/logs/setup.log
+
+fail() { echo "fleetsight: $*" >&2; exit 2; }
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
+    [ -n "$candidate" ] || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  fail "needs Python 3.11 or newer; found $(python3 --version 2>&1 | head -n 1). Install one, or name it: PYTHON=/path/to/python $0"
+}
+
+section() { awk -v want="[$1]" '/^# \[/ { on = ($2 == want) } on' requirements.txt; }
+
+need_space() { # MEGABYTES
+  local free
+  free=$(df -Pm . | awk 'NR == 2 { print $4 }')
+  [ "$free" -ge "$1" ] || fail "needs $1 MB of disk here, $free MB are free: free some, or clone elsewhere"
+}
+
+explain_failure() {
+  if grep -qiE 'No space left' "$LOG"; then
+    fail "the disk is full: free some space and run this again"
+  elif grep -qiE 'NewConnectionError|NameResolutionError|Temporary failure in name|ConnectTimeout|Network is unreachable|Connection refused|ProxyError|from versions: none' "$LOG"; then
+    fail "cannot reach the Python package index: check the network (or pip's index-url) and run this again; details in $LOG"
+  fi
+  fail "pip could not install the requirements: $(grep -m 1 '^ERROR' "$LOG" || tail -n 1 "$LOG"); details in $LOG"
+}
+
+install() { # SECTION MEGABYTES WHAT
+  local stamp=".venv/.installed-$1" digest
+  section "$1" >.fleetsight/requirements-"$1".txt
+  [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch test"
+  digest=$(cksum <.fleetsight/requirements-"$1".txt)
+  [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && return
+  need_space "$2"
+  echo "fleetsight: installing $3 ..." >&2
+  .venv/bin/python -m pip install --disable-pip-version-check --no-input -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 \
+    || explain_failure
+  echo "$digest" >"$stamp"
+}
+
+mkdir -p .fleetsight/logs 2>/dev/null || fail "cannot write to $PWD: give yourself the right, or clone elsewhere"
+# pip of the venv's Python tells whether an earlier creation was cut short.
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  python=$(find_python)
+  need_space 100
+  rm -rf .venv
+  "$python" -m venv .venv >"$LOG" 2>&1 \
+    || fail "cannot create .venv: $(tail -n 1 "$LOG"); on Debian and Ubuntu: apt install python3-venv"
+fi
+
+for name in "${@:-run}"; do
+  case "$name" in
+    run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
+    torch) install torch 1500 "torch and torchvision (hundreds of megabytes, a few minutes)" ;;
+    test) install test 300 "the test tools" ;;
+    *) fail "unknown section '$name'; there are: run torch test" ;;
+  esac
+done
+
+# A start without compiled modules takes half a second longer for each process, and some environments never write them.
+.venv/bin/python -m compileall -q services app_tier web_tier scripts benchmarks

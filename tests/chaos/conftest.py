@@ -1,0 +1,122 @@
+"""The whole system as `scripts/run.sh` starts it, on ports and folders of its own, for tests that break it."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from app_tier.demo.signs import samples
+from scripts.client import ApiClient, Outcome
+from scripts.run.system import System, free_port
+from services.ec2 import Fleet, Instance
+
+PATIENCE_SECONDS = 120.0
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until `condition` holds; fail saying what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain until {what}"
+        time.sleep(0.02)
+
+
+@dataclass
+class RunningSystem:
+    """A system under test, seen through its public API and its cloud."""
+
+    system: System
+    api: ApiClient
+    fleet: Fleet
+    most_seen: int = 0
+    truth: dict[str, str] = field(default_factory=dict)
+
+    def workers(self) -> list[Instance]:
+        """Instances that are pending or running."""
+        alive = self.fleet.instances(("pending", "running"))
+        self.most_seen = max(self.most_seen, len(alive))
+        return alive
+
+    def worker_pid(self, instance: Instance) -> int | None:
+        """The process of an instance, as its embedded hypervisor wrote it down."""
+        stat = self.system.state_dir / "instances" / instance.instance_id / "process"
+        try:
+            return int(stat.read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def upload(self, job_id: str, files: list[tuple[str, bytes]], slice_size: int = 20) -> Outcome:
+        """Upload files in slices, four at a time; a slice that fails counts as not acknowledged."""
+        slices = [files[at : at + slice_size] for at in range(0, len(files), slice_size)]
+        with ThreadPoolExecutor(4) as uploaders:
+            outcomes = list(uploaders.map(lambda part: self.api.add_images(job_id, part), slices))
+        return Outcome(
+            [image for outcome in outcomes for image in outcome.accepted],
+            [file for outcome in outcomes for file in outcome.rejected],
+        )
+
+    def wait_for_results(self, job_id: str, accepted: int) -> None:
+        """Wait until every accepted image has a result."""
+
+        def ended() -> bool:
+            self.workers()
+            status = self.api.status(job_id)
+            return bool(status["done"] + status["failed"] >= accepted and status["state"] == "finished")
+
+        until(ended, f"all {accepted} images of {job_id} have a result")
+
+    def right(self, job_id: str, outcome: Outcome, truth: dict[str, str]) -> int:
+        """Assert that each acknowledged image has exactly one result; return how many are right."""
+        results = list(self.api.results(job_id))
+        ids = [result["image_id"] for result in results]
+        assert len(ids) == len(set(ids)), "an image has two results"
+        by_id = {result["image_id"]: result for result in results}
+        assert all(by_id[image_id]["status"] in {"done", "failed"} for image_id, _ in outcome.accepted)
+        return sum(by_id[image_id]["label"] == truth[name] for image_id, name in outcome.accepted)
+
+    def kill(self, name: str) -> int:
+        """Kill a supervised service with -9, with all its processes; return the id of its first."""
+        pid = self.system.supervisor.pid(name)
+        assert pid is not None
+        os.killpg(pid, signal.SIGKILL)
+        return pid
+
+
+def signs(count: int, seed: int) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
+    """Return drawn signs as files, and their labels by filename."""
+    drawn = list(samples(count, seed))
+    return [(sample.filename, sample.data) for sample in drawn], {sample.filename: sample.label for sample in drawn}
+
+
+@pytest.fixture(scope="session")
+def hundred() -> tuple[list[tuple[str, bytes]], dict[str, str]]:
+    """A hundred drawn signs and their labels."""
+    return signs(100, seed=7)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningSystem]:
+    """A whole system of its own; short time-outs, so that what comes back comes back soon."""
+    system = System(
+        tmp_path / "run",
+        {
+            "FLEETSIGHT__WEB__PORT": str(free_port()),
+            "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",
+            "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
+            "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "2",
+            "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
+            "FLEETSIGHT__WORKER__IDLE_SECONDS": "2",
+            "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
+        },
+    )
+    try:
+        system.start()
+        fleet = Fleet(system.clients.ec2, system.config.names.worker_instance)
+        yield RunningSystem(system, ApiClient(system.url), fleet)
+    finally:
+        system.stop()

@@ -1,0 +1,89 @@
+"""kill -9 of each process in the middle of a batch: every accepted image still gets exactly one result."""
+
+import os
+import signal
+from collections.abc import Sequence
+
+import pytest
+
+from scripts.client import ApiError, Outcome
+from tests.chaos.conftest import RunningSystem, signs, until
+
+pytestmark = pytest.mark.processes
+
+Signs = tuple[list[tuple[str, bytes]], dict[str, str]]
+RIGHT = 99
+
+
+def test_a_worker_killed_in_the_middle_of_a_batch_loses_no_image(running: RunningSystem, hundred: Signs) -> None:
+    files, truth = hundred
+    job_id = running.api.create_job("worker killed")
+    outcome = running.upload(job_id, files)
+    until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
+    victim, pid = next((worker, pid) for worker in running.workers() if (pid := running.worker_pid(worker)))
+    os.kill(pid, signal.SIGKILL)
+    until(
+        lambda: victim.instance_id not in {worker.instance_id for worker in running.workers()},
+        "the dead worker's instance is terminated",
+    )
+    running.wait_for_results(job_id, 100)
+    assert running.right(job_id, outcome, truth) >= RIGHT
+    assert running.api.status(job_id)["accepted"] == 100
+
+
+def test_a_controller_killed_in_the_middle_of_a_batch_loses_no_image(running: RunningSystem, hundred: Signs) -> None:
+    files, truth = hundred
+    job_id = running.api.create_job("controller killed")
+    outcome = running.upload(job_id, files)
+    until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
+    killed = running.kill("controller")
+    until(
+        lambda: running.system.supervisor.pid("controller") not in {None, killed}, "the controller is started again"
+    )
+    running.wait_for_results(job_id, 100)
+    assert running.right(job_id, outcome, truth) >= RIGHT
+    assert running.most_seen <= running.system.config.fleet.max_workers
+
+
+def test_a_web_tier_killed_in_the_middle_of_an_upload_has_acknowledged_only_what_is_classified(
+    running: RunningSystem,
+) -> None:
+    files, truth = signs(200, seed=11)
+    job_id = running.api.create_job("web tier killed")
+    acknowledged: list[tuple[str, str]] = []
+    unanswered = 0
+    for number, at in enumerate(range(0, 200, 20)):
+        if number == 4:
+            killed = running.kill("web")
+        try:
+            acknowledged += running.api.add_images(job_id, files[at : at + 20]).accepted
+        except ApiError:
+            unanswered += 1
+            until(running.api.ready, "the web tier answers again")
+    assert unanswered, "the kill was not noticed: it tested nothing"
+    assert running.system.supervisor.pid("web") != killed
+    running.wait_for_results(job_id, len(acknowledged))
+    assert running.right(job_id, Outcome(acknowledged, []), truth) >= len(acknowledged) - 2
+
+
+def test_all_three_tiers_killed_at_once_lose_no_image(running: RunningSystem, hundred: Signs) -> None:
+    files, truth = hundred
+    job_id = running.api.create_job("all killed")
+    outcome = running.upload(job_id, files)
+    until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
+    pids = [running.worker_pid(worker) for worker in running.workers()]
+    for name in ("controller", "web", "hypervisor"):
+        running.kill(name)
+    _kill(pids)
+    until(running.api.ready, "the web tier answers again")
+    running.wait_for_results(job_id, 100)
+    assert running.right(job_id, outcome, truth) >= RIGHT
+
+
+def _kill(pids: Sequence[int | None]) -> None:
+    for pid in pids:
+        try:
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # it had ended by itself

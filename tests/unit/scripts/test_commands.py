@@ -1,0 +1,95 @@
+"""The commands fail with one clear line that says what to do."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+pytestmark = pytest.mark.processes
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(argument) for argument in arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def clone_of_setup(tmp_path: Path) -> Path:
+    """A folder with the set-up alone, so that nothing here is touched."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    return tmp_path / "scripts" / "setup.sh"
+
+
+def test_a_port_in_use_is_named_with_the_way_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run(sys.executable, "-m", "scripts.run", "--once", "--port", str(port))
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == (
+        f"fleetsight: port {port} is in use: stop what uses it, or choose another with --port {port + 1}"
+    )
+
+
+def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:
+    ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__FLEET__MAX_WORKERS="many")
+    assert ended.returncode == 2
+    assert "fleet.max_workers = 'many'" in ended.stderr
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    ended = run(sys.executable, "-m", "scripts.run", "--once", "--images", "/nowhere/at/all")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "/nowhere/at/all" in ended.stderr
+
+
+def test_without_a_new_enough_python_set_up_says_which_is_needed(tmp_path: Path) -> None:
+    setup = clone_of_setup(tmp_path)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "mkdir", "head", "awk", "env"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tools / tool).symlink_to(found)
+    ended = run(setup, "run", PATH=str(tools), PYTHON="")
+    assert ended.returncode == 2
+    assert "needs Python 3.11 or newer" in ended.stderr
+
+
+def test_without_a_package_index_set_up_says_so(tmp_path: Path) -> None:
+    setup = clone_of_setup(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as unanswered:
+        port = unanswered.getsockname()[1]
+    nowhere = {
+        "PIP_INDEX_URL": f"http://127.0.0.1:{port}/simple",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_RETRIES": "0",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_CACHE_DIR": "1",
+    }
+    ended = run(setup, "run", **nowhere)
+    assert ended.returncode == 2
+    assert "cannot reach the Python package index" in ended.stderr
+
+
+def test_an_unknown_section_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    setup = clone_of_setup(tmp_path)
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    ended = run(setup, "everything")
+    assert ended.returncode == 2
+    assert "unknown section 'everything'; there are: run torch test" in ended.stderr
