@@ -151,6 +151,14 @@ class JobStore:
         opened: Item = {"pk": _OPEN, "sk": images[0].ref.job_id, "touched_at": touched_at.isoformat()}
         self.table.put_all([opened, *(_image_item(image) for image in images)])
 
+    def forget_images(self, refs: Sequence[ImageRef]) -> None:
+        """Take back the records of images that were not accepted after all.
+
+        Raises:
+            TableBusyError: when some could not be taken back; forgetting all again is safe.
+        """
+        self.table.delete_all([(_partition(ref.job_id), f"{_IMAGE}{ref.image_id}") for ref in refs])
+
     def say_accepted(self, job_id: str, writer_id: str, accepted: int) -> None:
         """Record how many images the process `writer_id` has accepted for the job, in all; never lowers it."""
         self.table.set(

@@ -45,9 +45,18 @@ class Table:
             TableBusyError: when some could not be put; the others were. Putting all again is safe.
         """
         for start in range(0, len(items), BATCH):
-            self._put_batch([{"PutRequest": {"Item": _encode(item)}} for item in items[start : start + BATCH]])
+            self._write_batch([{"PutRequest": {"Item": _encode(item)}} for item in items[start : start + BATCH]])
 
-    def _put_batch(self, requests: list[Any]) -> None:
+    def delete_all(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Delete the items with these `(pk, sk)`, in batches of 25; one that is gone already is no error.
+
+        Raises:
+            TableBusyError: when some could not be deleted; deleting all again is safe.
+        """
+        for start in range(0, len(keys), BATCH):
+            self._write_batch([{"DeleteRequest": {"Key": _key(pk, sk)}} for pk, sk in keys[start : start + BATCH]])
+
+    def _write_batch(self, requests: list[Any]) -> None:
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
                 self.sleep(random.uniform(0, min(5.0, 0.05 * 2**attempt)))  # noqa: S311 (jitter, not a secret)

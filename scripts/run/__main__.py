@@ -12,20 +12,20 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from scripts.client import ApiClient, ApiError
+from scripts.client import ApiClient
 from scripts.run.batch import Batch, InterruptedBatchError, Summary
 from scripts.run.cost import cost_of
 from scripts.run.display import LiveBar, show_summary
 from scripts.run.images import Images, images_in, sample_images
-from scripts.run.system import ROOT, System
+from scripts.run.system import ROOT, StartError, System
 from services.errors import FleetsightError
 
 FLEET_END_SECONDS = 30.0
-"""How long after its last image the fleet may take to end itself, beyond the workers' idle time."""
+"""With --once: how long after its last image the fleet may take to end itself, beyond the workers' idle time."""
 
 
 _FIGURES = (
-    *("job_id", "images", "right", "wrong", "failed", "lost"),
+    *("job_id", "started_at", "images", "right", "wrong", "failed", "lost"),
     *("images_per_second", "peak_workers", "first_result_s", "last_result_s"),
 )
 
@@ -68,9 +68,9 @@ def _run(stop: threading.Event, once: bool, json_file: Path | None, folder: Path
         system.start()
         console.print(f"Fleetsight is at {system.url}. {len(images.files)} images are on their way through it.")
         summary = _classify(system, images, console, stop)
-        _watch_the_fleet_end(system, console, stop)
         _report(system, summary, console, json_file)
         if once:
+            _await_the_fleet_end(system, console, stop, FLEET_END_SECONDS + system.config.worker.idle_seconds)
             return 0 if summary.ok else 1
         _serve(system, console, stop, summary)
         return 0
@@ -86,16 +86,18 @@ def _classify(system: System, images: Images, console: Console, stop: threading.
         return Batch(ApiClient(system.url), images, bar.show, interrupted).run()
 
 
-def _watch_the_fleet_end(system: System, console: Console, stop: threading.Event) -> None:
-    """Wait until the workers have ended themselves, so that the cost is whole and the fleet is seen to be at zero."""
-    client, deadline = ApiClient(system.url), time.monotonic() + FLEET_END_SECONDS + system.config.worker.idle_seconds
-    started = time.monotonic()
-    while not stop.wait(0.1) and time.monotonic() < deadline:
+def _await_the_fleet_end(system: System, console: Console, stop: threading.Event, seconds: float) -> bool:
+    """Wait until the workers have ended themselves, and say so; tell whether they have within `seconds`."""
+    client, started = ApiClient(system.url), time.monotonic()
+    while not stop.wait(0.1) and time.monotonic() - started < seconds:
+        if system.supervisor.failed.is_set():
+            raise StartError(system.supervisor.failure)
         fleet = client.fleet()
-        if fleet is not None and fleet["running"] + fleet["pending"] == system.config.fleet.min_workers:
-            seconds = time.monotonic() - started
-            console.print(f"The fleet ended itself: {fleet['peak_workers']} → {fleet['running']} in {seconds:.1f} s.")
-            return
+        if fleet is not None and fleet["running"] + fleet["pending"] <= system.config.fleet.min_workers:
+            waited = time.monotonic() - started
+            console.print(f"The fleet ended itself: {fleet['peak_workers']} → {fleet['running']} in {waited:.1f} s.")
+            return True
+    return False
 
 
 def _report(system: System, summary: Summary, console: Console, json_file: Path | None) -> None:
@@ -110,9 +112,10 @@ def _report(system: System, summary: Summary, console: Console, json_file: Path 
 def _serve(system: System, console: Console, stop: threading.Event, summary: Summary) -> None:
     console.print(f"The page is at {system.url} and this batch at {system.url}/jobs/{summary.job_id}.")
     console.print("Everything is in this command's memory and ends with it: Ctrl-C.")
+    _await_the_fleet_end(system, console, stop, float("inf"))
     while not stop.wait(0.5):
         if system.supervisor.failed.is_set():
-            raise ApiError(system.supervisor.failure)
+            raise StartError(system.supervisor.failure)
 
 
 if __name__ == "__main__":

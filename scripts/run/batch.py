@@ -49,6 +49,8 @@ class Summary:
     """What became of a batch. Without known labels `right` and `wrong` are None; times are seconds from its start."""
 
     job_id: str
+    started_at: float
+    """Epoch seconds."""
     images: int
     right: int | None
     wrong: int | None
@@ -160,6 +162,7 @@ class Batch:
         last = _seconds_since(started, status["last_result_at"])
         return Summary(
             job_id=job_id,
+            started_at=started,
             images=progress.total,
             right=len(answered) - len(mistakes) if known else None,
             wrong=len(mistakes) if known else None,

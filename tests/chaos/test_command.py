@@ -1,0 +1,97 @@
+"""`scripts/run.sh` as a person types it: it ends with the right status, and leaves no process behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app_tier.demo.signs import samples
+from scripts.run.system import ROOT, free_port
+from tests.chaos.conftest import until
+
+pytestmark = pytest.mark.processes
+
+
+def processes_of(port: int) -> set[int]:
+    """Every living process of a run on `port`: its folder or its port stands in what it was started with."""
+    marks = (f"run-{port}".encode(), f"FLEETSIGHT__WEB__PORT={port}".encode())
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z" and any(mark in told for mark in marks):
+            found.add(int(folder.name))
+    return found - {os.getpid()}
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def serving(port: int) -> Iterator[subprocess.Popen[str]]:
+    """The command with a batch done and its workers still there, as it stands until Ctrl-C."""
+    environment = {
+        **os.environ,
+        "FLEETSIGHT__WEB__PORT": str(port),
+        "FLEETSIGHT__WORKER__IDLE_SECONDS": "600",
+        "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
+    }
+    command = [sys.executable, "-u", "-m", "scripts.run"]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "The page is at" in line:
+                break
+        yield process
+        process.kill()
+    until(lambda: not processes_of(port), "nothing is left of it", seconds=20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_no_process_is_left_however_the_command_ends(
+    serving: subprocess.Popen[str], port: int, number: signal.Signals
+) -> None:
+    # The command itself, cloud, its server, hypervisor, guard, controller, gunicorn and its workers, two instances.
+    assert len(processes_of(port)) >= 9
+    serving.send_signal(number)
+    serving.wait(timeout=30)
+    until(lambda: not processes_of(port), "every process has ended", seconds=20)
+
+
+def test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer(port: int, tmp_path: Path) -> None:
+    summary_file = tmp_path / "summary.json"
+    command = ["./scripts/run.sh", "--once", "--port", str(port), "--json", str(summary_file)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    summary = json.loads(summary_file.read_text())
+    assert (summary["images"], summary["failed"], summary["lost"]) == (100, 0, 0)
+    assert summary["right"] >= 99
+    assert summary["right"] + summary["wrong"] == 100
+    assert 1 <= summary["peak_workers"] <= 19
+    assert 0 < summary["first_result_s"] <= summary["last_result_s"]
+    assert "The fleet ended itself" in ended.stdout
+    assert f"http://127.0.0.1:{port}" in ended.stdout
+    assert not processes_of(port)
+
+
+def test_once_ends_with_1_when_an_image_of_the_users_own_fails(port: int, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "torn.jpg").write_bytes(b"no image at all")
+    good = next(iter(samples(1, seed=3)))
+    (folder / good.filename).write_bytes(good.data)
+    command = [sys.executable, "-m", "scripts.run", "--once", "--port", str(port), "--images", str(folder)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "failed: torn.jpg" in ended.stdout
+    assert good.label in ended.stdout

@@ -1,0 +1,145 @@
+"""The web tier over the embedded cloud, and pieces of it that can be told to fail."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from botocore.exceptions import ClientError
+from flask import Flask
+from flask.testing import FlaskClient
+
+from services.clients import Clients
+from services.config import Config
+from services.ids import ImageRef, new_id
+from services.jobs import Counts, ImageRecord, Job, JobStore
+from services.messages import Failure, LabelScore, Model, RequestMessage, Response
+from services.s3 import Bucket
+from services.sqs import Outgoing, Queue
+from web_tier.app import create_app
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+MODEL = Model(name="demo", digest="sha256:4b1e8899")
+
+
+@dataclass
+class MemoryBucket:
+    """A bucket in memory; `fails` says of which keys' bodies it refuses to take."""
+
+    fails: Callable[[bytes], Exception | None] = lambda body: None
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+    def put(self, key: str, body: bytes, content_type: str) -> None:
+        error = self.fails(body)
+        if error is not None:
+            raise error
+        self.objects[key] = body
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+
+@dataclass
+class MemoryQueue:
+    """A queue in memory; `fails` may raise, or return the messages that it refuses."""
+
+    fails: Callable[[Sequence[Outgoing]], list[Outgoing]] = lambda messages: []
+    bodies: list[str] = field(default_factory=list)
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        refused = self.fails(messages)
+        self.bodies += [message.body for message in messages if message not in refused]
+        return refused
+
+    @property
+    def image_ids(self) -> set[str]:
+        return {RequestMessage.from_json(body).image_id for body in self.bodies}
+
+
+@pytest.fixture
+def app(config: Config, provisioned: Clients) -> Flask:
+    """The web tier, with everything its configuration names."""
+    return create_app(config)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def input_bucket(config: Config, provisioned: Clients) -> Bucket:
+    return Bucket(provisioned.s3, config.names.input_bucket)
+
+
+@pytest.fixture
+def requests_queue(config: Config, provisioned: Clients) -> Queue:
+    return Queue.named(provisioned.sqs, config.queue_name(config.names.request_queue))
+
+
+@pytest.fixture
+def job(store: JobStore) -> Job:
+    """A job without images."""
+    job = Job(new_id(), "holiday", NOW)
+    store.create(job)
+    return job
+
+
+def client_error(status: int, code: str = "SomeError") -> ClientError:
+    """Return the error of a service that answered `status`."""
+    error = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(cast(Any, error), "Call")
+
+
+def record(job: Job, filename: str = "a.jpg") -> ImageRecord:
+    """Return the record of an accepted image."""
+    ref = ImageRef(job.job_id, new_id())
+    return ImageRecord(ref, filename, f"{ref.job_id}/{ref.image_id}.jpg", 1234, NOW)
+
+
+def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:
+    """Record images of a job, and count them; return them in the order of their ids."""
+    records = [record(job, filename) for filename in filenames]
+    store.record_images(records, NOW)
+    store.say_accepted(job.job_id, "writer", len(records))
+    return sorted(records, key=lambda added: added.ref.image_id)
+
+
+def done(image: ImageRecord, label: str = "stop sign", score: float = 0.93) -> Response:
+    """Return a result with a label."""
+    return Response(
+        job_id=image.ref.job_id,
+        image_id=image.ref.image_id,
+        status="done",
+        label=label,
+        score=score,
+        top=(LabelScore(label=label, score=score),),
+        model=MODEL,
+        worker="i-0f3a",
+        attempts=1,
+    )
+
+
+def failed(image: ImageRecord, message: str = "the JPEG ends early: send it again") -> Response:
+    """Return a result without one."""
+    return Response(
+        job_id=image.ref.job_id,
+        image_id=image.ref.image_id,
+        status="failed",
+        worker="i-0f3a",
+        attempts=1,
+        error=Failure(code="truncated", message=message),
+    )
+
+
+def put_results(store: JobStore, job: Job, *responses: Response) -> None:
+    """Store results and the job's counts, as the collector does."""
+    for response in responses:
+        if response.status == "done":
+            store.put_done([response])
+        else:
+            store.put_failed(response)
+    good = sum(response.status == "done" for response in responses)
+    images = store.count_images(job.job_id)
+    store.store_counts(job.job_id, Counts(good, len(responses) - good, images, NOW, NOW))

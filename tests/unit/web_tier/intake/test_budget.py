@@ -1,0 +1,36 @@
+"""Bytes in memory on their way to the bucket."""
+
+import threading
+
+import pytest
+
+from web_tier.intake.budget import BusyError, ByteBudget
+
+
+def test_no_more_is_given_than_there_is() -> None:
+    budget = ByteBudget(100)
+    budget.take(60)
+    with pytest.raises(BusyError):
+        budget.take(41, wait_seconds=0)
+    budget.take(40)
+
+
+def test_who_waits_goes_on_when_enough_is_given_back() -> None:
+    budget = ByteBudget(100)
+    budget.take(100)
+    waiting = threading.Thread(target=budget.take, args=(50,))
+    waiting.start()
+    budget.give_back(50)
+    waiting.join(5)
+    assert not waiting.is_alive()
+    with pytest.raises(BusyError):
+        budget.take(1, wait_seconds=0)
+
+
+def test_more_than_there_is_in_all_is_taken_alone() -> None:
+    budget = ByteBudget(100)
+    budget.take(500)
+    with pytest.raises(BusyError):
+        budget.take(1, wait_seconds=0)
+    budget.give_back(500)
+    budget.take(100)

@@ -1,0 +1,47 @@
+"""What browsers are told, and what is refused for where it comes from."""
+
+import pytest
+from flask.testing import FlaskClient
+
+from web_tier.security import is_cross_site
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "refused"),
+    [
+        (None, None, False),
+        ("same-origin", "http://here:8000", False),
+        ("none", None, False),
+        ("cross-site", None, True),
+        ("same-site", "http://here:8000", True),
+        (None, "http://here:8000", False),
+        (None, "http://here:9000", True),
+        (None, "http://evil.example", True),
+        (None, "null", True),
+    ],
+)
+def test_where_a_request_comes_from_is_told_by_the_browser(
+    site: str | None, origin: str | None, refused: bool
+) -> None:
+    assert is_cross_site(site, origin, "here:8000") is refused
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/jobs"])
+def test_a_form_on_another_site_cannot_post_here(client: FlaskClient, path: str) -> None:
+    answer = client.post(path, headers={"Sec-Fetch-Site": "cross-site"})
+    assert answer.status_code == 403
+    assert client.get(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/api/v1/jobs", "/static/fleetsight.css"])
+def test_every_answer_forbids_scripts_frames_and_sniffing(client: FlaskClient, path: str) -> None:
+    headers = client.get(path, buffered=True).headers
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "script-src" not in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_pages_are_not_kept_by_caches_and_static_files_are(client: FlaskClient) -> None:
+    assert client.get("/").headers["Cache-Control"] == "no-store"
+    assert "max-age" in client.get("/static/fleetsight.css", buffered=True).headers["Cache-Control"]

@@ -1,0 +1,110 @@
+"""What the web tier talks to: made on first use, so after gunicorn's fork, and shared by the threads of a process."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+from flask import Flask, current_app
+
+from services.clients import Clients
+from services.config import Config
+from services.images import ImageLimits
+from services.jobs import JobStore
+from services.s3 import Bucket
+from services.sqs import Queue
+from services.table import Table
+from web_tier.intake.store import CONCURRENCY, Intake, ObjectStore, Sender
+from web_tier.results.answered import AnsweringModels
+
+_log = logging.getLogger(__name__)
+
+_EXTENSION = "fleetsight"
+CHECK_SECONDS = 2.0
+
+
+class Backend:
+    """The job store and the intake of one process, for all its threads.
+
+    Args:
+        config: the configuration.
+        store: the job store; by default that of the configuration, as are the next two.
+        input_bucket: where images go.
+        request_queue: where requests go.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: JobStore | None = None,
+        input_bucket: ObjectStore | None = None,
+        request_queue: Sender | None = None,
+    ) -> None:
+        self.config = config
+        self.models = AnsweringModels()
+        self._store, self._bucket, self._queue = store, input_bucket, request_queue
+        self._intake: Intake | None = None
+        self._clients: Clients | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def store(self) -> JobStore:
+        """The job store."""
+        with self._lock:
+            if self._store is None:
+                self._store = JobStore(Table(self._shared_clients().dynamodb, self.config.names.job_table))
+            return self._store
+
+    @property
+    def intake(self) -> Intake:
+        """Where uploads go."""
+        with self._lock:
+            if self._intake is None:
+                self._intake = self._new_intake()
+            return self._intake
+
+    def _new_intake(self) -> Intake:
+        web, names = self.config.web, self.config.names
+        bucket = self._bucket or Bucket(self._shared_clients().s3, names.input_bucket)
+        queue = self._queue or Queue.named(self._shared_clients().sqs, self.config.queue_name(names.request_queue))
+        return Intake(ImageLimits(web.max_image_bytes, web.max_image_pixels), bucket, self.store, queue)
+
+    def _shared_clients(self) -> Clients:
+        if self._clients is None:
+            self._clients = Clients(self.config.aws.endpoint(pool_size=CONCURRENCY + 2 * self.config.web.threads))
+        return self._clients
+
+    def faults(self) -> dict[str, str]:
+        """Return what does not answer within `CHECK_SECONDS`, with the kind of error; empty when all is well."""
+        endpoint = replace(
+            self.config.aws.endpoint(), max_attempts=1, connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS
+        )
+        clients, names = Clients(endpoint), self.config.names
+        checks: dict[str, Callable[[], object]] = {
+            "input bucket": lambda: clients.s3.head_bucket(Bucket=names.input_bucket),
+            "job table": lambda: JobStore(Table(clients.dynamodb, names.job_table)).fleet(),
+            "request queue": lambda: Queue.named(clients.sqs, self.config.queue_name(names.request_queue)).counts(),
+        }
+        return {name: fault for name, check in checks.items() if (fault := _fault(name, check))}
+
+
+def _fault(name: str, check: Callable[[], object]) -> str | None:
+    """Return the kind of error that `check` raises; the whole of it is for the log only."""
+    try:
+        check()
+    except (BotoCoreError, ClientError) as error:
+        _log.warning("the %s does not answer: %s", name, error)
+        return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+    return None
+
+
+def install_backend(app: Flask, backend: Backend) -> None:
+    """Make `backend` the one of `app`."""
+    app.extensions[_EXTENSION] = backend
+
+
+def current_backend() -> Backend:
+    """Return the backend of the application that serves the current request."""
+    return cast(Backend, current_app.extensions[_EXTENSION])

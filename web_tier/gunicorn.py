@@ -1,0 +1,40 @@
+"""gunicorn's configuration for the web tier: `gunicorn -c python:web_tier.gunicorn 'web_tier.app:create_app()'`.
+
+The application is loaded once and then forked, so that its imports are paid for once; its clients are made after the
+fork. Bodies are bounded by the application, which knows which requests are uploads.
+"""
+
+from services.config import load_config
+from services.logs import JsonFormatter
+
+_web = load_config().web
+
+bind = f"{_web.host}:{_web.port}"
+workers = _web.processes
+worker_class = "gthread"
+threads = _web.threads
+preload_app = True
+proc_name = "fleetsight-web"
+control_socket_disable = True
+
+# A browser keeps its connection between two refreshes of a page; nginx keeps its own for longer and is told to close.
+keepalive = 30
+# Of a worker's main loop, which never waits for a client; requests have bounds of their own (intake/patience.py).
+timeout = 30
+# An upload that has not finished by then is cut, and its client knows that nothing was accepted.
+graceful_timeout = 10
+backlog = 2048
+
+accesslog = None  # web_tier.request_log writes a line for each request, with its id
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": JsonFormatter, "process": "web"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True},
+        "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
+        "botocore": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,36 @@
+"""How many bytes of images may be in memory at once on their way to the input bucket."""
+
+import threading
+
+from services.errors import FleetsightError
+
+WAIT_SECONDS = 60.0
+
+
+class BusyError(FleetsightError):
+    """Raised when the input bucket takes images so slowly that no memory came free in `WAIT_SECONDS`."""
+
+
+class ByteBudget:
+    """A bound that many threads share: who wants more than is free waits, which in turn slows its client down."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = self._free = capacity
+        self._changed = threading.Condition()
+
+    def take(self, size: int, wait_seconds: float = WAIT_SECONDS) -> None:
+        """Take `size` bytes, waiting until they are free; more than there are in all is taken alone.
+
+        Raises:
+            BusyError: when they did not come free.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free >= min(size, self._capacity), wait_seconds):
+                raise BusyError(f"no room for {size} bytes after {wait_seconds:g} s; try again later")
+            self._free -= size
+
+    def give_back(self, size: int) -> None:
+        """Give back what was taken."""
+        with self._changed:
+            self._free += size
+            self._changed.notify_all()

@@ -1,0 +1,29 @@
+"""What a user calls things: text to show, never part of a key, a path or a command."""
+
+import unicodedata
+
+MAX_FILENAME = 255
+MAX_JOB_NAME = 100
+
+_DROPPED_CATEGORIES = frozenset({"Cc", "Cs"})  # control characters (NUL, line ends), halves of surrogate pairs
+_DROPPED = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
+"""Characters that reorder or break the text around them; single left-to-right and right-to-left marks stay."""
+
+
+def shown_filename(raw: str) -> str:
+    """Return the name to show for a file that was sent as `raw`: its last path part, at most 255 characters."""
+    return _printable(raw.replace("\\", "/").rsplit("/", 1)[-1])[:MAX_FILENAME] or "unnamed"
+
+
+def shown_job_name(raw: str) -> str:
+    """Return the name to show for a job, at most 100 characters; a job without one is `untitled`."""
+    return _printable(raw)[:MAX_JOB_NAME] or "untitled"
+
+
+def _printable(raw: str) -> str:
+    kept = (
+        character
+        for character in raw
+        if character not in _DROPPED and unicodedata.category(character) not in _DROPPED_CATEGORIES
+    )
+    return "".join(kept).strip()

@@ -1,0 +1,208 @@
+"""Steps 3 to 5 of an image's way in: put it into the input bucket, record it, ask for its result.
+
+In two halves, so that nothing of a request that turns out to be too large, malformed or cut short is ever classified:
+
+* `put` stores objects while the request still arrives;
+* `commit` makes accepted images of them: record, then send, then count.
+
+What becomes of an image when a step fails:
+
+=============================  ====================================================================================
+the bucket does not take it    not accepted; nothing refers to an object that may be there
+the table does not record it   not accepted; the record is taken back in case it is there after all, then the object
+the queue refuses it           not accepted; record and object are taken back, so that it is not classified later
+the queue does not answer      accepted: nobody can know whether the message is there, the record is; the reconciler
+                               sends it again if there is no result after a while
+=============================  ====================================================================================
+
+So an image that is reported as accepted always has an object and a record, and exactly one result will be seen.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from services.ids import ImageRef, input_key, new_id
+from services.images import ImageLimits
+from services.jobs import ImageRecord, JobStore
+from services.messages import RequestMessage
+from services.sqs import BATCH as MESSAGES
+from services.sqs import Outgoing
+from services.table import BATCH as ITEMS
+from services.table import TableBusyError
+from web_tier.intake.accept import Rejection, accept
+from web_tier.intake.budget import ByteBudget
+from web_tier.intake.multipart import Upload
+from web_tier.intake.tally import Tally
+
+CONCURRENCY = 16
+"""Calls of one process to the bucket and the queue at once; S3 is the slow part of an upload."""
+
+MEMORY_BYTES = 64 * 2**20
+"""Bytes of images that one process holds at once on their way to the bucket."""
+
+SLICE = 5 * ITEMS - 1
+"""Images recorded and sent together: with the mark that the job is open they fill five writes."""
+
+Outcome = ImageRecord | Rejection
+CLOUD_ERRORS = (BotoCoreError, ClientError, TableBusyError)
+UNAVAILABLE = "unavailable"
+"""The code of a rejection that is our fault: sending the image again may help."""
+
+_log = logging.getLogger(__name__)
+
+
+class ObjectStore(Protocol):
+    """Where images go; `services.s3.Bucket` is one."""
+
+    def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Store `body` at `key`."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Delete the object at `key`, if any."""
+        ...
+
+
+class Sender(Protocol):
+    """Where requests go; `services.sqs.Queue` is one."""
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        """Send `messages`; return those that were refused."""
+        ...
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Takes images in, for all threads of one process."""
+
+    limits: ImageLimits
+    bucket: ObjectStore
+    store: JobStore
+    queue: Sender
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="intake")
+    )
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget(MEMORY_BYTES))
+    tally: Tally = field(default_factory=Tally)
+
+    def take(self, job_id: str, uploads: Iterable[Upload]) -> list[Outcome]:
+        """Take `uploads` into a job that exists; return what became of each, in order."""
+        return self.commit(job_id, self.put(job_id, uploads))
+
+    def put(self, job_id: str, uploads: Iterable[Upload]) -> list[Outcome]:
+        """Put what is an image into the input bucket; return its record to be, or why not, in order.
+
+        When reading `uploads` fails, everything that was put is deleted and the error passes through.
+        """
+        pending: list[Future[Outcome]] = []
+        try:
+            for upload in uploads:
+                self.budget.take(len(upload.data))
+                pending.append(self.pool.submit(self._put_one, ImageRef(job_id, new_id()), upload))
+            return [future.result() for future in pending]
+        except BaseException:
+            self._delete_objects([future.result() for future in pending if future.exception() is None])
+            raise
+
+    def commit(self, job_id: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Accept the images that were put: record, send and count them; return what became of each, in order."""
+        put = [outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]
+        refused: dict[ImageRef, Rejection] = {}
+        for records in _slices(put, SLICE):
+            refused |= self._record(records) or self._send_all(records)
+        self._count(job_id, len(put) - len(refused))
+        return [
+            refused.get(outcome.ref, outcome) if isinstance(outcome, ImageRecord) else outcome for outcome in outcomes
+        ]
+
+    def _put_one(self, ref: ImageRef, upload: Upload) -> Outcome:
+        try:
+            image = accept(upload, self.limits)
+            if isinstance(image, Rejection):
+                return image
+            key = input_key(ref, image.extension)
+            self.bucket.put(key, upload.data, image.content_type)
+            return ImageRecord(ref, upload.filename, key, upload.size, self.clock())
+        except CLOUD_ERRORS:
+            _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
+            return _unavailable(upload.filename)
+        finally:
+            self.budget.give_back(len(upload.data))
+
+    def _record(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
+        try:
+            self.store.record_images(records, self.clock())
+        except CLOUD_ERRORS:
+            _log.exception("images could not be recorded", extra={"job_id": records[0].ref.job_id})
+            return self._withdraw(records)
+        return {}
+
+    def _send_all(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
+        refused = [record for batch in self.pool.map(self._send, _slices(records, MESSAGES)) for record in batch]
+        return self._withdraw(refused)
+
+    def _send(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+        """Ask for the results of up to ten images; return those that the queue refused for certain."""
+        try:
+            refused = {message.id for message in self.queue.send([_message(record) for record in records])}
+        except CLOUD_ERRORS as error:
+            _log.exception("the request queue failed", extra={"job_id": records[0].ref.job_id})
+            return list(records) if _is_refusal(error) else []
+        return [record for record in records if record.ref.image_id in refused]
+
+    def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
+        if records:
+            try:
+                self.store.forget_images([record.ref for record in records])
+                self._delete_objects(records)
+            except CLOUD_ERRORS:
+                # The record may stand, so the object must: it would be classified rightly.
+                _log.exception("images could not be taken back", extra={"job_id": records[0].ref.job_id})
+        return {record.ref: _unavailable(record.filename) for record in records}
+
+    def _delete_objects(self, outcomes: Sequence[Outcome]) -> None:
+        """Delete what was put; an object that stays is rubbish, not wrong, so failures are only logged."""
+        list(self.pool.map(self._delete, [outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]))
+
+    def _delete(self, record: ImageRecord) -> None:
+        try:
+            self.bucket.delete(record.key)
+        except CLOUD_ERRORS:
+            _log.warning("the object %s stays behind", record.key, exc_info=True)
+
+    def _count(self, job_id: str, accepted: int) -> None:
+        if not accepted:
+            return
+        writer_id, images = self.tally.add(job_id, accepted)
+        try:
+            self.store.say_accepted(job_id, writer_id, images)
+        except CLOUD_ERRORS:
+            # The records stand, and the controller counts those.
+            _log.exception("the count of a job could not be stored", extra={"job_id": job_id})
+
+
+def _message(record: ImageRecord) -> Outgoing:
+    request = RequestMessage.about(record.ref, record.key, record.accepted_at)
+    return Outgoing(record.ref.image_id, request.to_json())
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether the service answered no (4xx), so that nothing was done; no answer or a 5xx may mean anything."""
+    return (
+        isinstance(error, ClientError) and 400 <= error.response["ResponseMetadata"].get("HTTPStatusCode", 500) < 500
+    )
+
+
+def _unavailable(filename: str) -> Rejection:
+    return Rejection(filename, UNAVAILABLE, "it could not be stored just now: send it again")
+
+
+def _slices(records: Sequence[ImageRecord], size: int) -> Iterator[Sequence[ImageRecord]]:
+    return (records[start : start + size] for start in range(0, len(records), size))

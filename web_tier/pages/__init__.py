@@ -1,0 +1,1 @@
+"""What a person sees; every page works without JavaScript."""

@@ -1,0 +1,57 @@
+"""How figures read on a page."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from services.messages import FleetSnapshot
+
+STALE_SECONDS = 15.0
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 image`, `2 images`, `1,000 images`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def percent(score: float) -> str:
+    """Return a score of 0 to 1 in whole percent; only what is certain reads 100%."""
+    return "100%" if score >= 1 else f"{min(99, round(score * 100))}%"
+
+
+def file_size(size: int) -> str:
+    """Return bytes as `96 KB`, `1.2 MB` or `10 MB`, in powers of 1,024."""
+    return f"{size / 2**20:.3g} MB" if size >= 2**20 else f"{max(1, round(size / 2**10))} KB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `14 s`, `3 min`, `2 h` or `5 days`; less than a second reads `1 s`."""
+    for limit, length, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
+        if seconds < limit:
+            return f"{max(1, round(seconds / length))} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def ago(moment: datetime, now: datetime | None = None) -> str:
+    """Return how long ago `moment` was, in words."""
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
+
+
+def fleet_sentence(fleet: FleetSnapshot | None, now: datetime | None = None) -> str:
+    """Say what the fleet does and why, from the autoscaler's last look."""
+    if fleet is None:
+        return "The controller has not looked at the fleet yet."
+    seconds = ((now or datetime.now(UTC)) - fleet.at).total_seconds()
+    if seconds > STALE_SECONDS:
+        return f"The controller last reported {duration(seconds)} ago; images wait safely until it is back."
+    return f"{fleet.reason[:1].upper()}{fleet.reason[1:]}."
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "plural": plural,
+    "percent": percent,
+    "file_size": file_size,
+    "duration": duration,
+    "ago": ago,
+    "fleet_sentence": fleet_sentence,
+}

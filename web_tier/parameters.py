@@ -1,0 +1,42 @@
+"""What stands in an address: ids, cursors and numbers, checked before anything is read."""
+
+from flask import request
+from werkzeug.exceptions import BadRequest
+
+from services.errors import NotFoundError
+from services.ids import is_id
+
+
+def known_id(kind: str, text: str) -> str:
+    """Return `text` if it has the form of an id.
+
+    Raises:
+        NotFoundError: when it has not, so nothing of that kind can exist.
+    """
+    if not is_id(text):
+        raise NotFoundError(f"there is no {kind} {text[:40]!r}")
+    return text
+
+
+def cursor(name: str) -> str | None:
+    """Return the cursor in the query parameter `name`, if any.
+
+    Raises:
+        BadRequest: when it is no id.
+    """
+    text = request.args.get(name)
+    if text is not None and not is_id(text):
+        raise BadRequest(f"{name}={text[:40]!r} is not an id; take it from the page before")
+    return text
+
+
+def whole_number(name: str, *, default: int, most: int) -> int:
+    """Return the query parameter `name`, from 1 to `most`.
+
+    Raises:
+        BadRequest: when it is something else.
+    """
+    text = request.args.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
+        raise BadRequest(f"{name}={text[:40]!r} is not a whole number from 1 to {most}")
+    return int(text)

@@ -1,0 +1,1 @@
+"""A result's way out: queried in pages, exported as a whole."""
