@@ -1,0 +1,43 @@
+"""``python -m benchmarks NAME [--quick] [--json FILE]``: run one benchmark; exit status 1 when a bar is missed."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import benchmarks
+from benchmarks.report import Report
+
+NOT_BENCHMARKS = {"__main__", "report"}
+
+
+def names() -> list[str]:
+    """Return the names of the benchmarks: every module here that has a ``run``."""
+    modules = {module.name for module in pkgutil.iter_modules(benchmarks.__path__)}
+    return sorted(modules - NOT_BENCHMARKS)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark that the command line names.
+
+    Returns:
+        0 when every bar is held, 1 when one is missed.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=names())
+    parser.add_argument("--quick", action="store_true", help="fewer rounds; ends within 50 seconds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
+    options = parser.parse_args(arguments)
+    report: Report = importlib.import_module(f"benchmarks.{options.name}").run(options.quick)
+    report.show(Console())
+    if options.json is not None:
+        report.write(options.json)
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""What a benchmark hands back: figures, and bars that a figure must hold."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A promise about one measured value.
+
+    Args:
+        what: the promise, in words.
+        value: what was measured.
+        at_most: the highest value that keeps it, or None.
+        at_least: the lowest value that keeps it, or None.
+    """
+
+    what: str
+    value: float
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the promise is kept."""
+        return (self.at_most is None or self.value <= self.at_most) and (
+            self.at_least is None or self.value >= self.at_least
+        )
+
+    @property
+    def bar(self) -> str:
+        """The limits as text, such as ``<= 3``."""
+        limits = [(">=", self.at_least), ("<=", self.at_most)]
+        return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one benchmark.
+
+    Args:
+        name: of its module.
+        figures: what was measured, by a name that ends in its unit.
+        bars: the promises; a benchmark fails when one is broken.
+    """
+
+    name: str
+    figures: Mapping[str, float]
+    bars: tuple[Bar, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise is kept."""
+        return all(bar.ok for bar in self.bars)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {
+            "name": self.name,
+            "figures": dict(self.figures),
+            "bars": [{"what": bar.what, "value": bar.value, "bar": bar.bar, "ok": bar.ok} for bar in self.bars],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+
+    def show(self, console: Console) -> None:
+        """Print the figures and the bars as tables."""
+        figures = Table("figure", title=self.name, title_justify="left")
+        figures.add_column("value", justify="right")
+        for name, value in self.figures.items():
+            figures.add_row(name, f"{value:,.4g}")
+        console.print(figures)
+        if self.bars:
+            console.print(self._bars_table())
+
+    def _bars_table(self) -> Table:
+        table = Table("bar")
+        table.add_column("value", justify="right")
+        table.add_column("must be")
+        table.add_column("")
+        for bar in self.bars:
+            verdict = "[green]ok[/]" if bar.ok else "[red]missed[/]"
+            table.add_row(bar.what, f"{bar.value:,.4g}", bar.bar, verdict)
+        return table
+
+
+def seconds_of(action: Callable[[], object], rounds: int, clock: Callable[[], float]) -> float:
+    """Return the seconds that the fastest of several rounds took: what else the machine does only slows it."""
+
+    def one() -> float:
+        started = clock()
+        action()
+        return clock() - started
+
+    return min(one() for _ in range(rounds))

@@ -1,0 +1,74 @@
+"""``python -m services.embedded cloud|hypervisor|guard``: the processes of the embedded cloud."""
+
+import argparse
+import logging
+import signal
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from services.embedded.options import Switches
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one of the processes until it is told to stop."""
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    options = _parser().parse_args(arguments)
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.embedded", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="cloud|hypervisor|guard")
+    cloud = commands.add_parser("cloud", help="serve the AWS APIs on 127.0.0.1")
+    place = cloud.add_mutually_exclusive_group(required=True)
+    place.add_argument("--port", type=int, help="port on 127.0.0.1")
+    place.add_argument("--fd", type=int, help="number of an inherited listening socket")
+    cloud.add_argument("--no-compute", action="store_true", help="instances run at once, without a process")
+    for switch in fields(Switches):
+        flag = f"--{switch.name.replace('_', '-')}"
+        cloud.add_argument(flag, type=float if "float" in str(switch.type) else int, default=switch.default)
+    cloud.set_defaults(run=_cloud)
+    hypervisor = commands.add_parser("hypervisor", help="run a process for each instance")
+    hypervisor.add_argument("--endpoint", required=True, help="URL of the cloud")
+    hypervisor.add_argument("--grace-seconds", type=float, default=2.0, help="from SIGTERM to SIGKILL")
+    hypervisor.set_defaults(run=_hypervisor)
+    guard = commands.add_parser("guard", help="end all instances when the lifeline ends")
+    guard.set_defaults(run=_guard)
+    for command in (hypervisor, guard):
+        command.add_argument("--state-dir", type=Path, required=True, help="a directory for each instance")
+    for command, needed in ((cloud, False), (hypervisor, False), (guard, True)):
+        command.add_argument("--lifeline-fd", type=int, required=needed, help="end when this pipe ends")
+    return parser
+
+
+def _cloud(options: argparse.Namespace) -> None:
+    from services.embedded.cloud import HOST, serve
+    from services.embedded.fleet import fleet
+
+    fleet.compute = not options.no_compute
+    fleet.set_switches(Switches(**{field.name: getattr(options, field.name) for field in fields(Switches)}))
+    serve(f"{HOST}:{options.port}" if options.fd is None else f"fd://{options.fd}", options.lifeline_fd)
+
+
+def _hypervisor(options: argparse.Namespace) -> None:
+    from services.embedded.hypervisor import Hypervisor
+    from services.embedded.lifeline import watch
+
+    options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hypervisor = Hypervisor(options.endpoint, options.state_dir, grace_seconds=options.grace_seconds)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: hypervisor.stop())
+    if options.lifeline_fd is not None:
+        watch(options.lifeline_fd, hypervisor.stop)
+    hypervisor.run()
+
+
+def _guard(options: argparse.Namespace) -> None:
+    from services.embedded.guard import guard
+
+    guard(options.state_dir, options.lifeline_fd)
+
+
+if __name__ == "__main__":
+    main()

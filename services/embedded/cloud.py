@@ -1,0 +1,118 @@
+"""The server of the embedded cloud: moto's applications, mended, under gunicorn in one process of many threads.
+
+It listens on loopback only and keeps everything in memory: when it ends, so does all that it held.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+
+from services.embedded.control import ControlApplication
+from services.embedded.dispatch import RememberingDispatcher, WsgiApp, stock_dispatcher
+from services.embedded.fleet import fleet
+from services.embedded.lifeline import watch
+from services.embedded.mends import mend_service
+from services.embedded.worker import LingeringWorker
+
+HOST = "127.0.0.1"
+THREADS = 128  # a hanging long poll holds one: workers, collector, hypervisor
+KEEP_ALIVE_SECONDS = 75
+STOP_GRACE_SECONDS = 1
+
+
+class EmbeddedCloudApplication:
+    """WSGI: ``/_embedded/`` is the control endpoint, the rest is AWS. No bucket's name can begin so."""
+
+    def __init__(self, aws: WsgiApp, control: WsgiApp) -> None:
+        self._aws, self._control = aws, control
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        own = environ.get("PATH_INFO", "").startswith("/_embedded/")
+        return (self._control if own else self._aws)(environ, start_response)
+
+
+def create_application() -> EmbeddedCloudApplication:
+    """Build the cloud's application around this process's fleet, with moto mended.
+
+    Raises:
+        MotoChangedError: the installed moto is not the one that the mends were written for.
+    """
+    mend_service("core")
+    return EmbeddedCloudApplication(RememberingDispatcher(stock_dispatcher()), ControlApplication(fleet))
+
+
+class CloudServer(BaseApplication):  # type: ignore[misc]
+    """gunicorn with our application: one worker process, many threads, kept-alive connections.
+
+    Args:
+        bind: ``127.0.0.1:port``, or ``fd://n`` for a listening socket inherited from the parent.
+        lifeline: read end of the pipe at whose end this server ends too, or None.
+    """
+
+    def __init__(self, bind: str, lifeline: int | None = None) -> None:
+        self._bind, self._lifeline = bind, lifeline
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set gunicorn up; called by its constructor."""
+        settings = {
+            "bind": self._bind,
+            "workers": 1,
+            "worker_class": LingeringWorker,
+            "threads": THREADS,
+            "keepalive": KEEP_ALIVE_SECONDS,
+            "timeout": 0,
+            "graceful_timeout": STOP_GRACE_SECONDS,
+            "loglevel": "warning",
+            "proc_name": "embedded-cloud",
+            "control_socket_disable": True,
+            "post_worker_init": self._worker_started,
+            "worker_exit": self._worker_ends,
+            "child_exit": self._worker_ended,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> EmbeddedCloudApplication:
+        """Build the application; called in the worker process."""
+        return create_application()
+
+    def _worker_started(self, worker: Any) -> None:
+        stop_gunicorn = signal.getsignal(signal.SIGTERM)
+
+        def stop(number: int, frame: Any) -> None:
+            threading.Thread(target=_end_long_polls, daemon=True).start()  # no locks in a signal handler
+            if callable(stop_gunicorn):
+                stop_gunicorn(number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
+        if self._lifeline is not None:
+            watch(self._lifeline, lambda: os.kill(worker.ppid, signal.SIGTERM))
+
+    @staticmethod
+    def _worker_ends(_arbiter: Any, _worker: Any) -> None:
+        """Leave without taking moto's memory apart, which would take a second."""
+        os._exit(0)
+
+    @staticmethod
+    def _worker_ended(arbiter: Any, _worker: Any) -> None:
+        """End as a whole: a fresh worker would be a cloud that has forgotten everything."""
+        os.kill(arbiter.pid, signal.SIGTERM)
+
+
+def _end_long_polls() -> None:
+    from services.embedded.sqs import end_long_polls
+
+    end_long_polls()
+    fleet.close()
+
+
+def serve(bind: str, lifeline: int | None = None) -> None:
+    """Serve the embedded cloud until SIGTERM or SIGINT, or until the lifeline ends."""
+    os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "true")
+    CloudServer(bind, lifeline).run()

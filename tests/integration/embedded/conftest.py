@@ -1,0 +1,80 @@
+"""Embedded clouds of real processes on free ports, and boto3 clients for them."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from services.embedded.launch import REGION, EmbeddedCloud
+
+
+class Clients:
+    """boto3 clients of one cloud, one of each service."""
+
+    def __init__(self, endpoint_url: str, attempts: int = 3) -> None:
+        self._endpoint_url, self._attempts = endpoint_url, attempts
+        self._clients: dict[str, Any] = {}
+
+    def __call__(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = boto3.client(
+                service,  # type: ignore[call-overload]
+                endpoint_url=self._endpoint_url,
+                region_name=REGION,
+                aws_access_key_id="embedded",
+                aws_secret_access_key="embedded",
+                config=Config(
+                    max_pool_connections=64, retries={"mode": "standard", "total_max_attempts": self._attempts}
+                ),
+            )
+        return self._clients[service]
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+    """Wait for a condition that other processes bring about; fail with `what` when they do not."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return result
+
+
+@pytest.fixture(scope="package")
+def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    """Clients of a cloud without a hypervisor, shared: tests use names of their own."""
+    with EmbeddedCloud(tmp_path_factory.mktemp("apis"), hypervisor=False) as cloud:
+        yield Clients(cloud.endpoint_url)
+
+
+@pytest.fixture(scope="package")
+def computing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
+    """A cloud with a hypervisor, shared: tests set switches through `cloud`."""
+    with EmbeddedCloud(tmp_path_factory.mktemp("computing")) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(computing: EmbeddedCloud) -> Iterator[EmbeddedCloud]:
+    """The shared cloud with a hypervisor; afterwards its switches are off and its instances ended."""
+    before = computing.control("GET", "switches")
+    yield computing
+    computing.set_switches(**before)
+    ec2 = Clients(computing.endpoint_url)("ec2")
+    pages = ec2.get_paginator("describe_instances").paginate()
+    ids = [i["InstanceId"] for p in pages for r in p["Reservations"] for i in r["Instances"]]
+    if ids:
+        ec2.terminate_instances(InstanceIds=ids)
+
+
+@pytest.fixture
+def clients(cloud: EmbeddedCloud) -> Clients:
+    return Clients(cloud.endpoint_url)
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
