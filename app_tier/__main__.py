@@ -1,0 +1,42 @@
+"""`python -m app_tier`: the worker process, from its first import to its exit status.
+
+0 when it was idle or was told to stop, 1 when it could not start or go on; the last line of the log says why.
+"""
+
+import faulthandler
+import logging
+import os
+import sys
+
+from services.logs import configure_logging
+
+_log = logging.getLogger("app_tier")
+
+
+def main() -> int:
+    """Run one worker; return its exit status."""
+    configure_logging("worker")
+    faulthandler.enable()
+    from app_tier.lifetime import StopSignals
+
+    signals = StopSignals()
+    from app_tier.startup import NotStartedError, start_up
+
+    try:
+        worker = start_up()
+    except NotStartedError as error:
+        _log.error("not started", extra={"reason": str(error)})
+        return 1
+    signals.end(worker.lifetime)
+    all_ended = worker.run()
+    status = worker.lifetime.status
+    _log.log(logging.ERROR if status else logging.INFO, "ended", extra={"reason": worker.lifetime.reason})
+    if not all_ended:
+        # A thread hangs in a decoder or a call. Its work was given back; waiting for it would bill for ever.
+        logging.shutdown()
+        os._exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

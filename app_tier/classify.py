@@ -1,0 +1,75 @@
+"""Classify: one run of the network for a batch, and what each image's probabilities say."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app_tier.bundle.load import Bundle
+from app_tier.decode import Pixels
+from app_tier.engines import Engine
+from app_tier.task import Task
+from services.messages import LabelScore, Model, Prediction
+
+DIGITS = 6
+"""Digits of a probability after the point: finer than float32 softmax is worth, and half the bytes."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The model and how its answers are told; the one thread that classifies owns it.
+
+    Attributes:
+        engine: runs the network.
+        bundle: what the network is.
+        worker: identity of this worker, which results name.
+        top_k: label and score pairs in a result.
+        clock: seconds, for durations.
+    """
+
+    engine: Engine
+    bundle: Bundle
+    worker: str
+    top_k: int
+    clock: Callable[[], float] = time.perf_counter
+
+    def classify(self, tasks: Sequence[Task[Pixels]]) -> list[Task[Prediction]]:
+        """Return each task with its prediction; `inferred` is how long the batch took."""
+        before = self.clock()
+        probabilities = self.engine.infer(np.stack([task.made for task in tasks]))
+        took = (self.clock() - before) * 1000
+        return [self._answer(task, row, took) for task, row in zip(tasks, probabilities, strict=True)]
+
+    def _answer(self, task: Task[Pixels], probabilities: NDArray[np.float32], took: float) -> Task[Prediction]:
+        timed = task.then(None, inferred=took)
+        return timed.then(self._prediction(timed, probabilities))
+
+    def _prediction(self, task: Task[None], probabilities: NDArray[np.float32]) -> Prediction:
+        top = top_labels(probabilities, self.bundle.labels, self.top_k)
+        return Prediction(
+            job_id=task.delivery.request.job_id,
+            image_id=task.delivery.request.image_id,
+            status="done",
+            label=top[0].label,
+            score=top[0].score,
+            top=top,
+            probabilities=tuple(_rounded(probabilities)),
+            model=Model(name=self.bundle.name, digest=self.bundle.digest),
+            worker=self.worker,
+            attempts=task.delivery.received.receive_count,
+            timings=task.timings,
+        )
+
+
+def top_labels(probabilities: NDArray[np.float32], labels: Sequence[str], count: int) -> tuple[LabelScore, ...]:
+    """Return the `count` likeliest labels with their probabilities, best first; equals in class order."""
+    best = np.argsort(-probabilities, kind="stable")[:count]
+    scores = _rounded(probabilities[best])
+    return tuple(LabelScore(label=labels[index], score=score) for index, score in zip(best, scores, strict=True))
+
+
+def _rounded(probabilities: NDArray[np.float32]) -> list[float]:
+    # By way of float64: a rounded float32 shows its binary tail when it is written out.
+    return [float(value) for value in np.round(probabilities.astype(np.float64), DIGITS)]

@@ -1,0 +1,94 @@
+"""When a worker ends, and why: idle, told to stop, Spot notice, or a fault."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from services.errors import MetadataError
+from services.metadata import Metadata
+
+SPOT_SECONDS = 5.0
+"""How often to look for a Spot notice, as AWS recommends; it comes about 120 s before the end."""
+
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+_log = logging.getLogger(__name__)
+
+
+class Lifetime:
+    """The first reason to end, kept; `on_end` is called once, in the thread that ends it."""
+
+    def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self.reason = ""
+        self.status = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the worker is to end."""
+        return self._over.is_set()
+
+    def end(self, reason: str) -> None:
+        """End in good order: idle, or told to."""
+        self._end(reason, 0)
+
+    def fail(self, reason: str) -> None:
+        """End because the worker cannot go on; its exit status says so, also when it was ending already."""
+        self._end(reason, 1)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end, at most `seconds`; tell whether it has come."""
+        return self._over.wait(seconds)
+
+    def _end(self, reason: str, status: int) -> None:
+        with self._lock:
+            first = not self._over.is_set()
+            if first or status > self.status:
+                self.reason, self.status = reason, status
+            self._over.set()
+        if first:
+            self._on_end()
+
+
+class StopSignals:
+    """SIGTERM and SIGINT, from now on: made before any other thread, since threads inherit what is blocked.
+
+    A thread waits for them, for a handler could interrupt the main thread while it holds a lock. Until there is a
+    worker to `end`, nothing is in hand, and the process ends at once. After the first one, further ones change
+    nothing, since the drain is bounded.
+    """
+
+    def __init__(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        self._lock = threading.Lock()
+        self._lifetime: Lifetime | None = None
+        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+
+    def end(self, lifetime: Lifetime) -> None:
+        """End `lifetime` when a signal comes."""
+        with self._lock:
+            self._lifetime = lifetime
+
+    def _wait(self) -> None:
+        name = signal.Signals(signal.sigwait(_STOP_SIGNALS)).name
+        with self._lock:
+            if self._lifetime is None:
+                _log.info("ended", extra={"reason": f"{name} before the start"})
+                os._exit(0)
+            self._lifetime.end(name)
+
+
+def watch_spot(metadata: Metadata, lifetime: Lifetime, every_seconds: float = SPOT_SECONDS) -> None:
+    """End `lifetime` when EC2 announces that it takes the instance back; return when it is over for any reason."""
+    while not lifetime.over:
+        try:
+            action = metadata.spot_action()
+        except MetadataError as error:
+            _log.warning("no answer about a Spot notice", extra={"error": str(error)})
+        else:
+            if action is not None:
+                lifetime.end(f"Spot notice: {action}")
+        lifetime.wait(every_seconds)

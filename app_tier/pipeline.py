@@ -1,0 +1,156 @@
+"""The pipeline: fetch, decode, classify, publish, with bounded channels between them."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from app_tier.batch import take_batch
+from app_tier.channel import Channel
+from app_tier.classify import Classifier
+from app_tier.decode import Pixels, decode
+from app_tier.disposal import Disposal
+from app_tier.fetch import fetch
+from app_tier.in_hand import InHand
+from app_tier.publish import delete, refuse, respond, store
+from app_tier.stage import Stage
+from app_tier.task import Delivery, Task, begin
+from services.config import Worker as WorkerConfig
+from services.images import ImageLimits
+from services.messages import Prediction, Response
+from services.s3 import Bucket
+from services.sqs import BATCH, Queue
+
+RESPONSE_WAIT_SECONDS = 0.02
+"""How long a response waits for others: a batch of ten costs as much as one, a person notices nothing."""
+
+JOIN_SECONDS = 2.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Services:
+    """The queues and buckets that a worker uses."""
+
+    requests: Queue
+    responses: Queue
+    inputs: Bucket
+    outputs: Bucket
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Pipeline:
+    """All stages after the receive.
+
+    Args:
+        config: threads, batch size and waits.
+        services: queues and buckets.
+        classifier: the model, used by one thread only.
+        limits: of an image.
+        in_hand: where a delivery is removed once it has been answered.
+        disposal: decides about those that fail.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        services: Services,
+        classifier: Classifier,
+        limits: ImageLimits,
+        in_hand: InHand,
+        disposal: Disposal,
+    ) -> None:
+        self._config, self._services, self._classifier, self._limits = config, services, classifier, limits
+        self._in_hand, self._disposal = in_hand, disposal
+        decoders = config.decode_threads or cores()
+        self._to_fetch: Channel[Task[None]] = Channel(in_hand.capacity)
+        # Whole files wait here: as few as keep the decoders busy.
+        self._to_decode: Channel[Task[bytes]] = Channel(2 * decoders)
+        self._to_classify: Channel[Task[Pixels]] = Channel(2 * config.batch_size)
+        self._to_store: Channel[Task[Prediction]] = Channel(in_hand.capacity)
+        self._to_respond: Channel[Task[Response]] = Channel(in_hand.capacity)
+        self._stages = (
+            (self._to_fetch, self._each("fetch", config.fetch_threads, self._to_fetch, self._fetch)),
+            (self._to_decode, self._each("decode", decoders, self._to_decode, self._decode)),
+            (self._to_classify, Stage("classify", 1, self._batch, self._classify, self._failed)),
+            (self._to_store, self._each("store", config.publish_threads, self._to_store, self._store)),
+            (self._to_respond, Stage("respond", 1, self._answers, self._respond, self._failed)),
+        )
+
+    # Life
+
+    def start(self) -> None:
+        """Start every stage."""
+        for _, stage in self._stages:
+            stage.start()
+
+    def submit(self, delivery: Delivery) -> None:
+        """Put a delivery before the first stage."""
+        self._to_fetch.put(begin(delivery))
+
+    def give_back_waiting(self) -> None:
+        """Give back what no stage has started on."""
+        self._disposal.give_back([task.delivery for task in self._to_fetch.drain()])
+
+    def stop(self) -> bool:
+        """End the stages, first to last; False when a thread hangs."""
+        ended = True
+        for channel, stage in self._stages:
+            channel.close()
+            ended = stage.join(JOIN_SECONDS if ended else 0) and ended
+        return ended
+
+    # Stages
+
+    def _each(self, name: str, threads: int, inbox: Channel[Task[T]], step: Callable[[Task[T]], None]) -> Stage[T]:
+        """Return a stage that takes one task at a time."""
+
+        def take() -> Sequence[Task[T]]:
+            task = inbox.get()
+            return () if task is None else (task,)
+
+        return Stage(name, threads, take, lambda tasks: step(tasks[0]), self._failed)
+
+    def _fetch(self, task: Task[None]) -> None:
+        self._to_decode.put(fetch(task, self._services.inputs))
+
+    def _decode(self, task: Task[bytes]) -> None:
+        self._to_classify.put(decode(task, self._classifier.bundle.manifest.preprocess, self._limits))
+
+    def _batch(self) -> list[Task[Pixels]]:
+        config = self._config
+        return take_batch(self._to_classify, config.batch_size, config.batch_wait_seconds, self._more_than)
+
+    def _classify(self, tasks: Sequence[Task[Pixels]]) -> None:
+        for task in self._classifier.classify(tasks):
+            self._to_store.put(task)
+
+    def _store(self, task: Task[Prediction]) -> None:
+        self._to_respond.put(store(task, self._services.outputs))
+
+    def _answers(self) -> list[Task[Response]]:
+        return take_batch(self._to_respond, BATCH, RESPONSE_WAIT_SECONDS, self._more_than)
+
+    def _respond(self, tasks: Sequence[Task[Response]]) -> None:
+        answered = respond(tasks, self._services.responses)
+        try:
+            delete(answered, self._services.requests)
+        finally:
+            # Answered is answered: a request that could not be deleted comes again, alone, and changes nothing.
+            for delivery in answered:
+                self._in_hand.remove(delivery)
+        self._disposal.went_well()
+        self._disposal.retry_later([task.delivery for task in tasks if task.delivery not in answered])
+
+    def _more_than(self, taken: int) -> bool:
+        return self._in_hand.started > taken
+
+    def _failed(self, tasks: Sequence[Task[object]], error: Exception) -> None:
+        if failure := self._disposal.of(tasks, error):
+            for task in tasks:
+                self._to_store.put(refuse(task, failure, self._classifier.worker))

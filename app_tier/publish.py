@@ -1,0 +1,59 @@
+"""Publish: the prediction into the output bucket, then the response, and only then the request's end.
+
+In this order a request that has gone has left a result, wherever the worker is killed: before the put nothing has
+happened, before the response or the delete the image comes again and the same result is written over itself.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from app_tier.task import Delivery, Task
+from services.ids import output_key
+from services.messages import Failure, Prediction, Response, failed
+from services.s3 import Bucket
+from services.sqs import Outgoing, Queue
+
+_log = logging.getLogger(__name__)
+
+
+def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction]:
+    """Return the task with the result of an image that cannot be classified."""
+    delivery = task.delivery
+    prediction = failed(delivery.request.ref, failure, worker=worker, attempts=delivery.received.receive_count)
+    return task.then(prediction.model_copy(update={"timings": task.timings}))
+
+
+def store(task: Task[Prediction], bucket: Bucket, clock: Callable[[], float] = time.perf_counter) -> Task[Response]:
+    """Put the prediction; return the task with the response, which alone knows how long that took.
+
+    Raises:
+        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
+    """
+    before = clock()
+    body = task.made.to_json().encode()
+    bucket.put(output_key(task.made.ref), body, "application/json")
+    timed = task.then(None, stored=(clock() - before) * 1000)
+    return timed.then(task.made.response().model_copy(update={"timings": timed.timings}))
+
+
+def respond(tasks: Sequence[Task[Response]], responses: Queue) -> list[Delivery]:
+    """Send up to ten responses; return the deliveries that have been answered by it.
+
+    Raises:
+        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
+    """
+    messages = [Outgoing(task.made.image_id, task.made.to_json()) for task in tasks]
+    refused = set(responses.send(messages))
+    return [task.delivery for task, message in zip(tasks, messages, strict=True) if message not in refused]
+
+
+def delete(answered: Sequence[Delivery], requests: Queue) -> None:
+    """Delete the requests that have been answered; one that stays comes again, which is harmless.
+
+    Raises:
+        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
+    """
+    kept = requests.delete([delivery.receipt for delivery in answered])
+    if kept:
+        _log.warning("requests were not deleted and come again", extra={"messages": len(kept)})

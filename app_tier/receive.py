@@ -1,0 +1,186 @@
+"""Receive: long polls, no more than can be held, and redelivered messages one by one.
+
+**Redelivered messages.** A message that comes again may be the one that ended its last worker. Its batch-mates must
+get their results before they have been received `max_receive_count` (5) times, or they become dead letters with it.
+Each crash costs every message in hand one receive, so what counts is who is in hand, unanswered, when the poison
+image is tried:
+
+1. A redelivered message goes through the pipeline alone: what is in the pipeline is finished first, and it is
+   finished before the next one starts. So only those that wait behind the poison image lose a receive to it.
+2. Of one receive, the fresh messages are finished first, then the redelivered ones, those received most often first;
+   of equals, by id: ascending where the count is even, descending where it is odd (`in_order_of_trial`).
+3. The first receive of a worker, and each after one that brought a redelivered message, asks for one message only.
+
+Why that is enough. Say the poison image P and a mate m are received together, fresh, and P kills the worker: both
+come back with count 2. Where they do not meet again, m loses nothing more. Where they meet at equal counts and P goes
+first, they come back with counts of one more, where the order is reversed: m goes first, and has its result by its
+third receive. If m is ahead (something else ended a worker of its) it goes first. If P is ahead, P reaches its last
+receive and is buried while m, at least one behind, has a receive left and P is no longer there to spoil it. So a
+single poison image never takes a mate along. Several could, if they came together each time with a mate between them
+in the order; rule 3 makes that unlikely: once fresh messages run out, redelivered ones are received without mates.
+
+**Polls of a second.** SQS allows 20, but a message that is delivered to a poll whose worker has gone stays invisible
+until its timeout. So a poll in flight is always waited for, and it must not make a stop wait. A second costs at most
+`idle_seconds` requests before the worker ends itself, and still asks all of SQS's servers, as every long poll does.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from app_tier.backoff import Backoff
+from app_tier.faults import WorkerFault, meaning_of
+from app_tier.in_hand import InHand
+from app_tier.keeper import Keeper
+from app_tier.lifetime import Lifetime
+from app_tier.task import Delivery
+from services.errors import MessageError
+from services.ids import parse_key
+from services.messages import RequestMessage
+from services.sqs import BATCH, Queue, Received
+
+POLL_SECONDS = 1
+"""Longest wait of one receive; see above."""
+
+WAIT_SECONDS = 60.0
+"""How often a wait for room or for the pipeline looks up, for the log; each ends with the worker in any case."""
+
+UNREACHABLE_SECONDS = 300.0
+"""A worker that cannot receive for so long ends itself: it bills and does not work."""
+
+RECEIVE = "receive"
+"""What the backoff knows the receiver as."""
+
+_log = logging.getLogger(__name__)
+
+
+class Receiver:
+    """Feeds the pipeline until the worker is idle or ends for another reason.
+
+    Args:
+        queue: the request queue.
+        in_hand: what is held; says how much more may be.
+        keeper: gives back.
+        lifetime: ends when idle, or when SQS refuses us.
+        backoff: pauses while services fail.
+        submit: hands a delivery to the first stage.
+        idle_seconds: without a message for this long the worker is idle.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        in_hand: InHand,
+        keeper: Keeper,
+        lifetime: Lifetime,
+        backoff: Backoff,
+        submit: Callable[[Delivery], None],
+        *,
+        idle_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue, self._in_hand, self._keeper = queue, in_hand, keeper
+        self._lifetime, self._backoff, self._submit = lifetime, backoff, submit
+        self._idle_seconds, self._clock = idle_seconds, clock
+        self._wary = True
+        self._reached_at = clock()
+
+    def run(self) -> None:
+        """Receive until the end."""
+        while not self._lifetime.over:
+            if (pause := self._backoff.pause_seconds()) and self._lifetime.wait(pause):
+                return
+            if self._in_hand.wait_for_room(self._most(), WAIT_SECONDS):
+                self._receive_once()
+
+    def _receive_once(self) -> None:
+        # Asked before the poll: the last poll is one that began when the worker was idle already, so a message that
+        # arrives as the time runs out is still taken.
+        idle = self._in_hand.idle_seconds() >= self._idle_seconds
+        asked_at = self._clock()
+        try:
+            received = self._queue.receive(self._most(), wait_seconds=0 if idle else POLL_SECONDS)
+        except Exception as error:  # noqa: BLE001 (the edge: what it means is decided there)
+            self._on_error(error)
+            return
+        self._reached_at = self._clock()
+        self._backoff.succeeded(RECEIVE)
+        if received:
+            self._take(received, asked_at)
+        elif idle:
+            self._lifetime.end(f"idle for {self._idle_seconds:g} s")
+
+    def _most(self) -> int:
+        """How many to ask for; there is room for them all, so that most receives are full ones."""
+        return 1 if self._wary else min(BATCH, self._in_hand.capacity)
+
+    def _take(self, received: Sequence[Received], asked_at: float) -> None:
+        deliveries = understood(received)
+        redelivered = in_order_of_trial(delivery for delivery in deliveries if delivery.redelivered)
+        self._wary = bool(redelivered)
+        self._in_hand.hold(deliveries, asked_at)
+        for delivery in deliveries:
+            if not delivery.redelivered:
+                self._start(delivery)
+        for delivery in redelivered:
+            self._wait_for_empty_pipeline()
+            self._start(delivery)
+        if redelivered:
+            self._wait_for_empty_pipeline()
+        if self._lifetime.over:
+            self._keeper.give_back(self._in_hand.held())
+
+    def _start(self, delivery: Delivery) -> None:
+        """Hand a delivery to the pipeline, unless the worker ends."""
+        if not self._lifetime.over:
+            self._in_hand.start(delivery)
+            self._submit(delivery)
+
+    def _wait_for_empty_pipeline(self) -> None:
+        while not (self._lifetime.over or self._in_hand.wait_until_none_started(WAIT_SECONDS)):
+            _log.info("waiting for the pipeline to be empty", extra={"in_hand": len(self._in_hand)})
+
+    def _on_error(self, error: Exception) -> None:
+        fault = meaning_of(error)
+        if isinstance(fault, WorkerFault):
+            self._lifetime.fail(f"cannot receive: {fault.reason}")
+        elif self._clock() - self._reached_at > UNREACHABLE_SECONDS:
+            self._lifetime.fail(f"no answer from the request queue for {UNREACHABLE_SECONDS:g} s: {error}")
+        else:
+            _log.warning("could not receive; will try again", extra={"error": str(error)})
+            self._backoff.failed(RECEIVE)
+
+
+def in_order_of_trial(redelivered: Iterable[Delivery]) -> list[Delivery]:
+    """Return redelivered messages in the order in which they are tried, each alone; see above why this one."""
+    ascending = sorted(redelivered, key=lambda delivery: delivery.received.id)
+    even = [delivery for delivery in ascending if delivery.received.receive_count % 2 == 0]
+    odd = [delivery for delivery in reversed(ascending) if delivery.received.receive_count % 2]
+    return sorted(even + odd, key=lambda delivery: -delivery.received.receive_count)
+
+
+def understood(received: Iterable[Received]) -> list[Delivery]:
+    """Return the deliveries of the messages that are requests.
+
+    One that is not is left alone: it names no image that could be answered, it comes again after its visibility
+    timeout, and after `max_receive_count` receives SQS puts it where somebody can look at it. Each time is logged.
+    """
+    deliveries = []
+    for message in received:
+        try:
+            deliveries.append(Delivery(message, _request(message.body)))
+        except MessageError as error:
+            _log.error("not a request; left for the dead-letter queue", extra=_about(message, error))
+    return deliveries
+
+
+def _request(body: str) -> RequestMessage:
+    request = RequestMessage.from_json(body)
+    if parse_key(request.key) != request.ref:
+        raise MessageError(f"its key {request.key!r} is not that of its image {request.image_id}")
+    return request
+
+
+def _about(message: Received, error: Exception) -> dict[str, object]:
+    return {"message_id": message.id, "receive_count": message.receive_count, "error": str(error)}

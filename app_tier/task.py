@@ -1,0 +1,66 @@
+"""What passes from stage to stage: one image on its way, with what the last stage made of it."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from services.messages import RequestMessage, Timings
+from services.sqs import Received
+
+T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of a request message.
+
+    A message that is delivered twice is two deliveries, each with a receipt of its own: both go through the worker,
+    and the second writes the same result over the first.
+
+    Attributes:
+        received: the message as SQS gave it.
+        request: what it asks for.
+    """
+
+    received: Received
+    request: RequestMessage
+
+    @property
+    def receipt(self) -> str:
+        """The receipt handle, which tells this delivery from every other."""
+        return self.received.receipt
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether an earlier delivery ended without an answer, perhaps because this image ended its worker."""
+        return self.received.receive_count > 1
+
+    @property
+    def queued_ms(self) -> float:
+        """Milliseconds from sending to the first receive; both by SQS's clock, so that no skew can falsify it."""
+        return round(max(0.0, self.received.first_received_at - self.received.sent_at) * 1000, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[T_co]):
+    """A delivery between two stages.
+
+    Attributes:
+        delivery: where it came from; decides what happens to the message.
+        made: what the last stage made: nothing, bytes, pixels, a prediction.
+        timings: of the stages so far.
+    """
+
+    delivery: Delivery
+    made: T_co
+    timings: Timings
+
+    def then(self, made: U, **milliseconds: float) -> "Task[U]":
+        """Return the task for the next stage, with what this one made and how long it took."""
+        rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
+        return Task(self.delivery, made, self.timings.model_copy(update=rounded))
+
+
+def begin(delivery: Delivery) -> Task[None]:
+    """Return the task that the first stage takes."""
+    return Task(delivery, None, Timings(queued=delivery.queued_ms))

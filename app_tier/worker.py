@@ -1,0 +1,79 @@
+"""The worker: the parts that live as long as it does, and the order in which they end."""
+
+import logging
+import threading
+
+from app_tier.backoff import Backoff
+from app_tier.classify import Classifier
+from app_tier.disposal import Disposal
+from app_tier.in_hand import InHand
+from app_tier.keeper import Keeper
+from app_tier.lifetime import Lifetime
+from app_tier.pipeline import Pipeline, Services
+from app_tier.receive import POLL_SECONDS, Receiver
+from services.config import Config
+from services.images import ImageLimits
+from services.sqs import BATCH
+
+BATCHES_IN_HAND = 3
+"""One in the network, one before it and one behind: more would not make it faster, and others could have had them."""
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Receives, classifies and publishes until its `lifetime` is over.
+
+    Args:
+        config: the whole configuration.
+        services: queues and buckets.
+        classifier: the model.
+    """
+
+    def __init__(self, config: Config, services: Services, classifier: Classifier) -> None:
+        self._drain_seconds = config.worker.drain_seconds
+        self._classifier = classifier
+        visibility = config.queues.visibility_timeout_seconds
+        capacity = BATCHES_IN_HAND * max(BATCH, config.worker.batch_size)
+        backoff = Backoff()
+        self._in_hand = InHand(capacity, visibility)
+        self.lifetime = Lifetime(on_end=self._in_hand.close)
+        self._keeper = Keeper(services.requests, self._in_hand, visibility, self.lifetime.fail)
+        limits = ImageLimits(config.web.max_image_bytes, config.web.max_image_pixels)
+        disposal = Disposal(self._keeper, self.lifetime, backoff)
+        self._pipeline = Pipeline(config.worker, services, classifier, limits, self._in_hand, disposal)
+        receiver = Receiver(
+            services.requests,
+            self._in_hand,
+            self._keeper,
+            self.lifetime,
+            backoff,
+            self._pipeline.submit,
+            idle_seconds=config.worker.idle_seconds,
+        )
+        self._receiving = threading.Thread(target=receiver.run, name="receive", daemon=True)
+
+    def run(self) -> bool:
+        """Work until the end; tell whether every thread has ended."""
+        model = {"model": self._classifier.bundle.name, "digest": self._classifier.bundle.digest}
+        _log.info("started", extra={"worker": self._classifier.worker, **model})
+        self._keeper.start()
+        self._pipeline.start()
+        self._receiving.start()
+        self.lifetime.wait()
+        _log.info("stopping", extra={"reason": self.lifetime.reason, "in_hand": len(self._in_hand)})
+        return self._drain()
+
+    def _drain(self) -> bool:
+        """Give back what has not started, finish what has, and let everything end."""
+        self._pipeline.give_back_waiting()
+        # The poll in flight may still bring messages, which the receiver gives back.
+        self._receiving.join(POLL_SECONDS + 1)
+        # What the receiver submitted just before it saw the end.
+        self._pipeline.give_back_waiting()
+        if not self._in_hand.wait_until_empty(self._drain_seconds):
+            left = self._in_hand.everything()
+            _log.warning("given back unfinished", extra={"images": [each.request.image_id for each in left]})
+            self._keeper.give_back(left)
+        self._keeper.stop()
+        return self._pipeline.stop()

@@ -1,0 +1,1 @@
+"""The worker over the real wire: the embedded cloud, real worker processes."""

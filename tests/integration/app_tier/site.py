@@ -1,0 +1,119 @@
+"""Queues, buckets and workers of one test, in an embedded cloud that the tests share."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from services.clients import Clients
+from services.config import Config
+from services.embedded.launch import EmbeddedCloud
+from services.ids import ImageRef, input_key, new_id, output_key
+from services.messages import Prediction, RequestMessage, Response
+from services.s3 import Bucket
+from services.sqs import Outgoing, Queue
+from tests.conftest import write_config
+
+ROOT = Path(__file__).parents[3]
+NOWHERE = "http://127.0.0.1:9/"
+"""Nothing listens on the discard port: a metadata service that refuses at once."""
+
+
+@dataclass
+class WorkerProcess:
+    """A real `python -m app_tier` whose log goes to a file."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    def wait(self, seconds: float = 30) -> int:
+        return self.process.wait(seconds)
+
+    def log(self) -> list[dict[str, Any]]:
+        lines = self.log_path.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def said(self, message: str) -> bool:
+        return any(line["message"] == message for line in self.log())
+
+
+@dataclass
+class Site:
+    """What one test does with the queues and buckets that its configuration names."""
+
+    cloud: EmbeddedCloud
+    clients: Clients
+    config: Config
+    folder: Path
+    workers: list[WorkerProcess] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.config_file = write_config(self.config, self.folder / "config.yaml")
+        self.inputs = Bucket(self.clients.s3, self.config.names.input_bucket)
+        self.outputs = Bucket(self.clients.s3, self.config.names.output_bucket)
+        self.requests = self._queue(self.config.names.request_queue)
+        self.responses = self._queue(self.config.names.response_queue)
+        self.dead_letters = self._queue(self.config.names.dead_letter_queue)
+
+    def _queue(self, name: str) -> Queue:
+        return Queue.named(self.clients.sqs, self.config.queue_name(name))
+
+    def submit(self, images: Iterable[bytes]) -> list[ImageRef]:
+        """Store each image and ask for it, as the web tier does; return them in order."""
+        job_id = new_id()
+        refs = []
+        messages = []
+        for data in images:
+            ref = ImageRef(job_id, new_id())
+            key = input_key(ref, "jpg")
+            self.inputs.put(key, data, "image/jpeg")
+            messages.append(Outgoing(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json()))
+            refs.append(ref)
+        assert self.requests.send(messages) == []
+        return refs
+
+    def start_worker(self, command: Sequence[str] = ("-m", "app_tier"), **extra: str) -> WorkerProcess:
+        """Start a worker process; `extra` is added to its environment."""
+        log_path = self.folder / f"worker-{len(self.workers)}.log"
+        environment = {
+            **os.environ,
+            **self.cloud.environment(),
+            "FLEETSIGHT_CONFIG": str(self.config_file),
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE,
+            **extra,
+        }
+        with log_path.open("wb") as log:
+            process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stderr=log, stdout=log)
+        worker = WorkerProcess(process, log_path)
+        self.workers.append(worker)
+        return worker
+
+    def collect(self, count: int, seconds: float = 60) -> dict[str, list[Response]]:
+        """Receive responses until `count` images have one, and return them all by image."""
+        found: dict[str, list[Response]] = {}
+        deadline = time.monotonic() + seconds
+        while len(found) < count and time.monotonic() < deadline:
+            messages = self.responses.receive(wait_seconds=1)
+            for message in messages:
+                response = Response.from_json(message.body)
+                found.setdefault(response.image_id, []).append(response)
+            self.responses.delete([message.receipt for message in messages])
+        assert len(found) == count, (
+            f"{len(found)} of {count} answered; {[w.log_path.read_text() for w in self.workers]}"
+        )
+        return found
+
+    def prediction(self, ref: ImageRef) -> Prediction:
+        return Prediction.from_json(self.outputs.get(output_key(ref)))
+
+    def end(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.process.wait()

@@ -1,0 +1,202 @@
+"""Real worker processes against the embedded cloud."""
+
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app_tier.bundle.load import load_bundle
+from app_tier.demo.signs import Sample, samples
+from app_tier.preprocess import load_pixels
+from services.messages import Response
+from tests.integration.app_tier.conftest import SiteMaker
+from tests.integration.app_tier.site import ROOT, Site
+
+pytestmark = pytest.mark.processes
+
+SMALL = (((64, 64), 1.0),)
+
+
+def small_signs(count: int) -> list[Sample]:
+    return list(samples(count, seed=11, sizes=SMALL))
+
+
+def test_twenty_signs_are_classified_as_torch_does_and_the_worker_ends_itself(make_site: SiteMaker) -> None:
+    site = make_site()
+    signs = list(samples(20, seed=3))
+    refs = site.submit(sign.data for sign in signs)
+    worker = site.start_worker()
+    results = site.collect(20)
+    assert worker.wait() == 0
+    assert worker.log()[-1]["reason"] == "idle for 1 s"
+    assert site.requests.counts().total == 0
+    answers = [results[ref.image_id][0] for ref in refs]
+    right = sum(answer.label == sign.label for answer, sign in zip(answers, signs, strict=True))
+    assert right >= 18
+    assert {answer.worker for answer in answers} == {f"local-{worker.process.pid}"}
+    assert all(answer.attempts == 1 for answer in answers)
+    predicted = np.array([site.prediction(ref).probabilities for ref in refs])
+    expected = torch_probabilities(site, signs)
+    assert np.abs(predicted - expected).max() < 1e-2
+    assert (predicted.argmax(1) == expected.argmax(1)).all()
+
+
+def torch_probabilities(site: Site, signs: list[Sample]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    pytest.importorskip("torch")
+    from app_tier.engines import open_engine
+
+    bundle = load_bundle(ROOT / site.config.worker.bundle)
+    pixels = np.stack([load_pixels(sign.data, bundle.manifest.preprocess) for sign in signs])
+    return open_engine("torch", bundle, 1).infer(pixels)
+
+
+def test_bad_images_among_good_ones_fail_alone(make_site: SiteMaker) -> None:
+    site = make_site()
+    good = small_signs(6)
+    refs = site.submit([good[0].data, b"", b"a text", good[1].data[:50], *(sign.data for sign in good[2:])])
+    site.start_worker()
+    results = site.collect(len(refs))
+    codes = [results[ref.image_id][0].error for ref in refs]
+    assert [error is not None for error in codes] == [False, True, True, True, False, False, False, False]
+
+
+def test_sigterm_gives_back_what_has_not_started_and_loses_nothing(make_site: SiteMaker) -> None:
+    site = make_site(worker={"fetch_threads": 1, "publish_threads": 1})
+    refs = site.submit(sign.data for sign in small_signs(150))
+    worker = site.start_worker()
+    first = site.responses.receive(wait_seconds=10)
+    assert first
+    worker.process.send_signal(signal.SIGTERM)
+    told_at = time.monotonic()
+    assert worker.wait() == 0
+    assert time.monotonic() - told_at < 5
+    assert worker.log()[-1]["reason"] == "SIGTERM"
+    counts = site.requests.counts()
+    assert counts.in_flight == 0
+    assert 0 < counts.visible < len(refs)
+    site.responses.change_visibility([message.receipt for message in first], 0)
+    answered = site.collect(len(refs) - counts.visible)
+    assert all(len(responses) == 1 for responses in answered.values())
+
+
+def test_sigterm_ends_a_worker_that_waits_for_work(make_site: SiteMaker) -> None:
+    site = make_site(worker={"idle_seconds": 60})
+    worker = site.start_worker()
+    until(lambda: worker.said("started"))
+    worker.process.send_signal(signal.SIGTERM)
+    told_at = time.monotonic()
+    assert worker.wait() == 0
+    assert time.monotonic() - told_at < 4
+
+
+def test_sigterm_ends_a_worker_that_cannot_even_start(make_site: SiteMaker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        worker = make_site().start_worker(FLEETSIGHT__AWS__ENDPOINT_URL=address)
+        silent.settimeout(20)
+        connection, _ = silent.accept()
+        with connection:
+            worker.process.send_signal(signal.SIGTERM)
+            assert worker.wait(5) == 0
+    assert worker.log()[-1]["reason"] == "SIGTERM before the start"
+
+
+def test_fifo_queues_serve_as_well_as_standard_ones(make_site: SiteMaker) -> None:
+    site = make_site(queues={"kind": "fifo"})
+    refs = site.submit(sign.data for sign in small_signs(15))
+    worker = site.start_worker()
+    assert site.collect(15).keys() == {ref.image_id for ref in refs}
+    assert worker.wait() == 0
+    assert site.requests.counts().total == 0
+
+
+def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMaker) -> None:
+    site = make_site(queues={"visibility_timeout_seconds": 3})
+    refs = site.submit(sign.data for sign in small_signs(100))
+    first = site.start_worker()
+    until(lambda: site.responses.counts().visible > 0)
+    first.process.kill()
+    first.wait()
+    assert site.requests.counts().in_flight > 0
+    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4")
+    results = site.collect(len(refs))
+    assert second.wait() == 0
+    assert site.requests.counts().total == 0
+    assert site.dead_letters.counts().total == 0
+    for ref in refs:
+        assert {answer(response) for response in results[ref.image_id]} == {answer(site.prediction(ref))}
+
+
+def answer(response: Response) -> tuple[str | None, float | None]:
+    """What a reader sees; how a batch was made up may move the last digits."""
+    return response.label, None if response.score is None else round(response.score, 3)
+
+
+def test_an_image_that_kills_its_worker_takes_no_neighbour_along(make_site: SiteMaker) -> None:
+    site = make_site(queues={"visibility_timeout_seconds": 1, "max_receive_count": 3})
+    signs = small_signs(12)
+    refs = site.submit([*(sign.data for sign in signs[:6]), b"POISON", *(sign.data for sign in signs[6:])])
+    for _ in range(8):
+        worker = site.start_worker(("-c", KILLED_BY_POISON), FLEETSIGHT__WORKER__IDLE_SECONDS="2")
+        if worker.wait() == 0:
+            break
+    results = site.collect(12)
+    assert refs[6].image_id not in results
+    assert site.dead_letters.counts().total == 1
+    assert site.requests.counts().total == 0
+
+
+KILLED_BY_POISON = """
+import os, sys
+from app_tier import __main__, decode
+honest = decode.load_pixels
+def fatal(data, *rest):
+    if data == b"POISON":
+        os.kill(os.getpid(), 9)
+    return honest(data, *rest)
+decode.load_pixels = fatal
+sys.exit(__main__.main())
+"""
+
+
+def test_a_bundle_whose_digest_does_not_match_is_refused_before_any_poll(
+    make_site: SiteMaker, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "bundle"
+    shutil.copytree(ROOT / "app_tier" / "demo" / "bundle", damaged)
+    weights = damaged / "model.bin"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    site = make_site(worker={"bundle": str(damaged)})
+    site.submit([b"anything"])
+    worker = site.start_worker()
+    assert worker.wait() == 1
+    assert worker.log()[-1]["message"] == "not started"
+    assert "model.bin" in worker.log()[-1]["reason"]
+    assert site.requests.receive(wait_seconds=0)[0].receive_count == 1
+
+
+def test_a_bad_configuration_is_refused_with_its_key(make_site: SiteMaker) -> None:
+    worker = make_site().start_worker(FLEETSIGHT__WORKER__BATCH_SIZE="0")
+    assert worker.wait() == 1
+    assert "worker.batch_size" in worker.log()[-1]["reason"]
+
+
+def test_queues_that_do_not_exist_are_named(make_site: SiteMaker) -> None:
+    worker = make_site().start_worker(FLEETSIGHT__NAMES__REQUEST_QUEUE="no-such-queue")
+    assert worker.wait() == 1
+    assert "check names" in worker.log()[-1]["reason"]
+
+
+def until(condition: object, seconds: float = 20) -> None:
+    """Wait for a condition of the outside world, which has no event to wait for."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)

@@ -1,0 +1,274 @@
+"""A clock, SQS and S3 in memory, a network of three colours: what the worker's rules are tested with."""
+
+import io
+import itertools
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import numpy as np
+from botocore.exceptions import ClientError
+from numpy.typing import NDArray
+from PIL import Image
+
+from app_tier.bundle.load import Bundle
+from app_tier.bundle.manifest import Manifest
+from app_tier.preprocess import Preprocess
+from app_tier.task import Delivery
+from services.ids import ImageRef, input_key, new_id
+from services.messages import RequestMessage
+from services.s3 import Bucket
+from services.sqs import Outgoing, Queue, Received
+
+VISIBILITY = 30
+COLOURS = ("red", "green", "blue")
+
+
+@dataclass
+class FakeClock:
+    """Seconds that pass only when a test says so."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class WallClock(FakeClock):
+    """Real time, for tests with real threads; an empty poll is over in a hundredth of a second."""
+
+    def __call__(self) -> float:
+        return time.monotonic()
+
+    def advance(self, seconds: float) -> None:
+        time.sleep(min(seconds, 0.01))
+
+
+def refusal(code: str, operation: str = "Call") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": f"the {code} message"}}, operation)
+
+
+@dataclass
+class FakeMessage:
+    id: str
+    body: str
+    sent_at: float
+    visible_at: float
+    count: int = 0
+    first_received_at: float = 0.0
+
+
+@dataclass
+class FakeSqs:
+    """One queue's client. A receive that finds nothing lets its wait pass on the clock.
+
+    Attributes:
+        errors: raised by the next calls of an operation, first one first.
+        refuse: bodies or receipts that batch calls do not take, as the sender's fault.
+        arriving: sent while a receive waits, one for each receive.
+    """
+
+    clock: FakeClock
+    visibility: int = VISIBILITY
+    max_receive_count: int = 5
+    shuffle: Random | None = None
+    messages: list[FakeMessage] = field(default_factory=list)
+    dead: list[FakeMessage] = field(default_factory=list)
+    errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
+    refuse: set[str] = field(default_factory=set)
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    arriving: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def queue(self) -> Queue:
+        return Queue(cast("Any", self), "http://sqs/queue", sleep=self.clock.advance)
+
+    def add(self, body: str, count: int = 0) -> FakeMessage:
+        message = FakeMessage(f"m{next(self.numbers):03}", body, self.clock(), self.clock(), count)
+        self.messages.append(message)
+        return message
+
+    @property
+    def bodies(self) -> list[str]:
+        return [message.body for message in self.messages]
+
+    @property
+    def visible(self) -> list[FakeMessage]:
+        return [message for message in list(self.messages) if message.visible_at <= self.clock()]
+
+    def called(self, operation: str) -> list[Any]:
+        return [arguments for name, arguments in self.calls if name == operation]
+
+    def _call(self, operation: str, arguments: Any) -> None:
+        self.calls.append((operation, arguments))
+        if self.errors[operation]:
+            raise self.errors[operation].pop(0)
+
+    # The client's own methods
+
+    def receive_message(self, **arguments: Any) -> dict[str, Any]:
+        self._call("receive", arguments)
+        with self.lock:
+            found = self._take(arguments["MaxNumberOfMessages"])
+        if not found and arguments["WaitTimeSeconds"]:
+            self.clock.advance(arguments["WaitTimeSeconds"])
+            if self.arriving:
+                self.add(self.arriving.pop(0))
+            with self.lock:
+                found = self._take(arguments["MaxNumberOfMessages"])
+        return {"Messages": [self._delivered(message) for message in found]}
+
+    def _take(self, most: int) -> list[FakeMessage]:
+        for message in [each for each in self.visible if each.count >= self.max_receive_count]:
+            self.messages.remove(message)
+            self.dead.append(message)
+        visible = self.visible
+        if self.shuffle:
+            self.shuffle.shuffle(visible)
+        for message in visible[:most]:
+            message.count += 1
+            message.first_received_at = message.first_received_at or self.clock()
+            message.visible_at = self.clock() + self.visibility
+        return visible[:most]
+
+    def _delivered(self, message: FakeMessage) -> dict[str, Any]:
+        return {
+            "MessageId": message.id,
+            "ReceiptHandle": f"{message.id}#{message.count}",
+            "Body": message.body,
+            "Attributes": {
+                "ApproximateReceiveCount": str(message.count),
+                "SentTimestamp": str(int(message.sent_at * 1000)),
+                "ApproximateFirstReceiveTimestamp": str(int(message.first_received_at * 1000)),
+            },
+        }
+
+    def send_message_batch(self, **arguments: Any) -> dict[str, Any]:
+        bodies = [entry["MessageBody"] for entry in arguments["Entries"]]
+        self._call("send", bodies)
+        with self.lock:
+            for body in bodies:
+                if not self._refused(body):
+                    self.add(body)
+        return self._answer(arguments, "MessageBody")
+
+    def delete_message_batch(self, **arguments: Any) -> dict[str, Any]:
+        receipts = [entry["ReceiptHandle"] for entry in arguments["Entries"]]
+        self._call("delete", receipts)
+        with self.lock:
+            self.messages = [each for each in self.messages if f"{each.id}#{each.count}" not in receipts]
+        return self._answer(arguments, "ReceiptHandle")
+
+    def change_message_visibility_batch(self, **arguments: Any) -> dict[str, Any]:
+        changes = {entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in arguments["Entries"]}
+        self._call("visibility", changes)
+        for message in list(self.messages):
+            if (receipt := f"{message.id}#{message.count}") in changes and not self._refused(receipt):
+                message.visible_at = self.clock() + changes[receipt]
+        return self._answer(arguments, "ReceiptHandle")
+
+    def _refused(self, text: str) -> bool:
+        return any(refused in text for refused in self.refuse)
+
+    def _answer(self, arguments: Any, name: str) -> dict[str, Any]:
+        return {
+            "Failed": [
+                {"Id": entry["Id"], "SenderFault": True, "Code": "Refused"}
+                for entry in arguments["Entries"]
+                if self._refused(entry[name])
+            ]
+        }
+
+
+@dataclass
+class FakeS3:
+    """One bucket's client."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
+    puts: list[str] = field(default_factory=list)
+
+    def bucket(self) -> Bucket:
+        return Bucket(cast("Any", self), "bucket")
+
+    def put_object(self, **arguments: Any) -> None:
+        if self.errors["put"]:
+            raise self.errors["put"].pop(0)
+        self.puts.append(arguments["Key"])
+        self.objects[arguments["Key"]] = arguments["Body"]
+
+    def get_object(self, **arguments: Any) -> dict[str, Any]:
+        if self.errors["get"]:
+            raise self.errors["get"].pop(0)
+        if arguments["Key"] not in self.objects:
+            raise refusal("NoSuchKey", "GetObject")
+        return {"Body": io.BytesIO(self.objects[arguments["Key"]])}
+
+
+class ColourEngine:
+    """Answers which of red, green and blue an image has most of."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.errors: list[Exception] = []
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.batches.append(len(batch))
+        if self.errors:
+            raise self.errors.pop(0)
+        means = batch.mean(axis=(2, 3))
+        return np.asarray(means / means.sum(axis=1, keepdims=True), np.float32)
+
+
+def colour_bundle() -> Bundle:
+    manifest = Manifest(
+        name="colours",
+        architecture="mean",
+        files={"model.xml": "0" * 64, "model.bin": "0" * 64},
+        preprocess=Preprocess(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1)),
+        labels=COLOURS,
+    )
+    return Bundle(Path("nowhere"), manifest, manifest.digest)
+
+
+def picture(colour: str) -> bytes:
+    """A PNG that is mostly of one colour."""
+    pixel = tuple(200 if colour == name else 25 for name in COLOURS)
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), pixel).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def request_for(ref: ImageRef) -> RequestMessage:
+    return RequestMessage.about(ref, input_key(ref, "png"), datetime.now(UTC))
+
+
+def new_request() -> RequestMessage:
+    return request_for(ImageRef(new_id(), new_id()))
+
+
+def delivery(
+    number: int = 0, *, count: int = 1, request: RequestMessage | None = None, sent: float = 10.0, first: float = 10.5
+) -> Delivery:
+    wanted = request or new_request()
+    received = Received(f"m{number:03}", f"m{number:03}#{count}", wanted.to_json(), count, sent, first)
+    return Delivery(received, wanted)
+
+
+def deliveries(count: int) -> list[Delivery]:
+    return [delivery(number) for number in range(count)]
+
+
+def send_requests(sqs: FakeSqs, requests: Sequence[RequestMessage]) -> None:
+    sqs.queue().send([Outgoing(request.image_id, request.to_json()) for request in requests])
+    sqs.calls.clear()

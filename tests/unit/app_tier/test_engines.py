@@ -1,0 +1,112 @@
+"""Both engines give the same answers, and the worker's one needs no torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app_tier.bundle.errors import EngineError
+from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.bundle.manifest import IR_NAME
+from app_tier.demo.signs import samples
+from app_tier.engines import Batch, OpenVinoEngine, open_engine
+from app_tier.preprocess import load_pixels
+
+DRAWN = 100
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle()
+
+
+@pytest.fixture(scope="module")
+def truth_and_batch(bundle: Bundle) -> tuple[list[str], Batch]:
+    drawn = list(samples(DRAWN, seed=2024))
+    spec = bundle.manifest.preprocess
+    return [sample.label for sample in drawn], np.stack([load_pixels(sample.data, spec) for sample in drawn])
+
+
+def test_openvino_answers_as_torch_does(bundle: Bundle, truth_and_batch: tuple[list[str], Batch]) -> None:
+    _, batch = truth_and_batch
+    ours = open_engine("openvino", bundle).infer(batch)
+    reference = open_engine("torch", bundle).infer(batch)
+    assert ours.shape == reference.shape == (DRAWN, len(bundle.labels))
+    assert (ours.argmax(1) == reference.argmax(1)).all()
+    assert np.abs(ours - reference).max() < 1e-2
+
+
+def test_at_least_99_of_100_drawn_signs_are_right(bundle: Bundle, truth_and_batch: tuple[list[str], Batch]) -> None:
+    truth, batch = truth_and_batch
+    answers = [bundle.labels[best] for best in OpenVinoEngine(bundle).infer(batch).argmax(1)]
+    assert sum(a == t for a, t in zip(answers, truth, strict=True)) >= 99
+
+
+def test_scores_are_probabilities(bundle: Bundle, truth_and_batch: tuple[list[str], Batch]) -> None:
+    scores = OpenVinoEngine(bundle).infer(truth_and_batch[1])
+    assert scores.dtype == np.float32
+    assert scores.min() >= 0
+    assert scores.sum(axis=1) == pytest.approx(np.ones(DRAWN), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_an_answer_does_not_depend_on_the_batch_it_came_in(
+    name: str, bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    batch = truth_and_batch[1][:9]
+    engine = open_engine(name, bundle)
+    together = engine.infer(batch)
+    alone = np.concatenate([engine.infer(batch[k : k + 1]) for k in range(9)])
+    assert np.abs(together - alone).max() < 1e-4
+
+
+def test_an_answer_stays_what_it_was_when_the_next_batch_is_asked(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    engine = OpenVinoEngine(bundle)
+    first = engine.infer(truth_and_batch[1][:4])
+    kept = first.copy()
+    engine.infer(truth_and_batch[1][4:8])
+    assert (first == kept).all()
+
+
+def test_an_unknown_engine_is_refused_with_the_choices(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="no engine 'tensorrt': set engine to one of openvino, torch"):
+        open_engine("tensorrt", bundle)
+
+
+def test_a_network_that_openvino_cannot_read_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / IR_NAME).write_text("<net>")
+    with pytest.raises(EngineError, match="OpenVINO cannot run bundle demo"):
+        OpenVinoEngine(Bundle(tmp_path, bundle.manifest, bundle.digest))
+
+
+@pytest.mark.processes
+def test_classifying_with_openvino_imports_neither_torch_nor_a_converter() -> None:
+    program = """
+import sys, numpy
+from app_tier.bundle.load import load_bundle
+from app_tier.engines import open_engine
+open_engine("openvino", load_bundle()).infer(numpy.zeros((1, 3, 32, 32), "float32"))
+print([name for name in ("torch", "torchvision", "openvino.tools.ovc", "openvino_telemetry") if name in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.processes
+def test_the_torch_engine_without_torch_says_how_to_install_it() -> None:
+    program = """
+import sys
+sys.modules["torch"] = None
+from app_tier.bundle.load import load_bundle
+from app_tier.engines import open_engine
+try:
+    open_engine("torch", load_bundle())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == "EngineError torch is not installed: run ./scripts/setup.sh torch"

@@ -1,0 +1,94 @@
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from app_tier.lifetime import Lifetime, watch_spot
+from services.metadata import Metadata
+
+
+def test_the_first_reason_stands() -> None:
+    lifetime = Lifetime()
+    lifetime.end("idle")
+    lifetime.end("SIGTERM")
+    assert (lifetime.over, lifetime.reason, lifetime.status) == (True, "idle", 0)
+
+
+def test_a_fault_during_an_orderly_end_makes_the_end_a_failure() -> None:
+    lifetime = Lifetime()
+    lifetime.end("SIGTERM")
+    lifetime.fail("access denied")
+    lifetime.fail("out of memory")
+    assert (lifetime.reason, lifetime.status) == ("access denied", 1)
+
+
+def test_an_orderly_end_does_not_hide_a_fault() -> None:
+    lifetime = Lifetime()
+    lifetime.fail("access denied")
+    lifetime.end("SIGTERM")
+    assert (lifetime.reason, lifetime.status) == ("access denied", 1)
+
+
+def test_the_end_is_told_once() -> None:
+    told: list[bool] = []
+    lifetime = Lifetime(on_end=lambda: told.append(True))
+    lifetime.end("idle")
+    lifetime.fail("again")
+    assert told == [True]
+
+
+def test_waiting_says_whether_the_end_has_come() -> None:
+    lifetime = Lifetime()
+    assert not lifetime.wait(0)
+    lifetime.end("idle")
+    assert lifetime.wait(0)
+
+
+class _MetadataService(BaseHTTPRequestHandler):
+    notices: list[tuple[int, bytes]]
+
+    def do_PUT(self) -> None:
+        self._answer(200, b"token")
+
+    def do_GET(self) -> None:
+        self._answer(*(self.notices.pop(0) if self.notices else (404, b"")))
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def metadata_service() -> Iterator[HTTPServer]:
+    with HTTPServer(("127.0.0.1", 0), _MetadataService) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(5)
+
+
+def test_a_spot_notice_ends_the_worker_whatever_was_answered_before(metadata_service: HTTPServer) -> None:
+    notice = json.dumps({"action": "terminate", "time": "2026-01-01T00:00:00Z"}).encode()
+    _MetadataService.notices = [(404, b""), (500, b"broken"), (200, b"not JSON"), (200, notice)]
+    lifetime = Lifetime()
+    watch_spot(Metadata(f"http://127.0.0.1:{metadata_service.server_port}"), lifetime, every_seconds=0.001)
+    assert (lifetime.reason, lifetime.status) == ("Spot notice: terminate", 0)
+
+
+def test_the_spot_watch_ends_with_the_worker(metadata_service: HTTPServer) -> None:
+    _MetadataService.notices = []
+    lifetime = Lifetime()
+    metadata = Metadata(f"http://127.0.0.1:{metadata_service.server_port}")
+    watching = threading.Thread(target=watch_spot, args=(metadata, lifetime, 60), daemon=True)
+    watching.start()
+    lifetime.end("idle")
+    watching.join(5)
+    assert not watching.is_alive()

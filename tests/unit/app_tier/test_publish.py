@@ -1,0 +1,66 @@
+import pytest
+
+from app_tier.publish import delete, refuse, respond, store
+from app_tier.task import Task, begin
+from services.errors import FleetsightError
+from services.ids import output_key
+from services.messages import Failure, Prediction, Response
+from tests.unit.app_tier.fakes import FakeClock, FakeS3, FakeSqs, deliveries, delivery, refusal
+
+
+def refused(number: int = 0) -> Task[Prediction]:
+    task = begin(delivery(number)).then(b"", fetched=7.0)
+    return refuse(task, Failure(code="empty", message="it is empty"), "i-1")
+
+
+def test_a_refused_image_has_a_result_that_says_why() -> None:
+    prediction = refused().made
+    assert (prediction.status, prediction.worker, prediction.attempts) == ("failed", "i-1", 1)
+    assert prediction.error is not None
+    assert prediction.error.code == "empty"
+    assert prediction.timings.fetched == 7.0
+
+
+def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it_took() -> None:
+    s3, task = FakeS3(), refused()
+    responded = store(task, s3.bucket())
+    stored = Prediction.from_json(s3.objects[output_key(task.made.ref)])
+    assert stored == task.made
+    assert stored.timings.stored is None
+    assert responded.made.timings.stored is not None
+    assert responded.made.timings.fetched == 7.0
+
+
+def test_what_could_not_be_stored_makes_no_response() -> None:
+    s3 = FakeS3()
+    s3.errors["put"] = [refusal("SlowDown")]
+    with pytest.raises(Exception, match="SlowDown"):
+        store(refused(), s3.bucket())
+
+
+def test_only_requests_whose_response_was_taken_are_answered() -> None:
+    sqs = FakeSqs(FakeClock())
+    tasks = [store(refused(number), FakeS3().bucket()) for number in range(3)]
+    sqs.refuse = {tasks[1].made.image_id}
+    answered = respond(tasks, sqs.queue())
+    assert answered == [tasks[0].delivery, tasks[2].delivery]
+    assert [Response.from_json(body).image_id for body in sqs.bodies] == [
+        tasks[0].made.image_id,
+        tasks[2].made.image_id,
+    ]
+
+
+def test_ten_answered_requests_are_deleted_in_one_call() -> None:
+    sqs = FakeSqs(FakeClock())
+    delete(deliveries(10), sqs.queue())
+    assert [len(receipts) for receipts in sqs.called("delete")] == [10]
+
+
+def test_a_delete_with_a_stale_receipt_is_harmless() -> None:
+    sqs = FakeSqs(FakeClock())
+    one = delivery()
+    sqs.refuse = {one.receipt}
+    try:
+        delete([one], sqs.queue())
+    except FleetsightError as error:
+        raise AssertionError("a stale receipt is no error") from error

@@ -1,0 +1,404 @@
+import logging
+import threading
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app_tier.backoff import Backoff
+from app_tier.in_hand import InHand
+from app_tier.keeper import Keeper
+from app_tier.lifetime import Lifetime
+from app_tier.receive import POLL_SECONDS, Receiver, in_order_of_trial, understood
+from app_tier.task import Delivery
+from services.ids import ImageRef, input_key, new_id
+from services.messages import RequestMessage
+from services.sqs import BATCH
+from tests.unit.app_tier.fakes import (
+    VISIBILITY,
+    FakeClock,
+    FakeSqs,
+    delivery,
+    new_request,
+    refusal,
+    request_for,
+    send_requests,
+)
+
+IDLE = 5.0
+CAPACITY = 30
+MAX_RECEIVE_COUNT = 5
+
+
+class Bench:
+    """A receiver whose pipeline is a function of the test; by default it answers at once."""
+
+    def __init__(
+        self, sqs: FakeSqs, submit: Callable[[Delivery], None] | None = None, *, capacity: int = CAPACITY
+    ) -> None:
+        self.sqs, self.clock = sqs, sqs.clock
+        self.in_hand = InHand(capacity, VISIBILITY, self.clock)
+        self.lifetime = Lifetime(on_end=self.in_hand.close)
+        self.backoff = Backoff(jitter=lambda *_: 0.001)
+        self.keeper = Keeper(sqs.queue(), self.in_hand, VISIBILITY, self.lifetime.fail, self.clock)
+        self.submitted: list[str] = []
+        self._submit = submit or self.answer
+        self.receiver = Receiver(
+            sqs.queue(),
+            self.in_hand,
+            self.keeper,
+            self.lifetime,
+            self.backoff,
+            self._note_and_submit,
+            idle_seconds=IDLE,
+            clock=self.clock,
+        )
+
+    def _note_and_submit(self, one: Delivery) -> None:
+        self.submitted.append(one.received.id)
+        self._submit(one)
+
+    def answer(self, one: Delivery) -> None:
+        self.sqs.queue().delete([one.receipt])
+        self.in_hand.remove(one)
+
+    def run(self) -> None:
+        self.receiver.run()
+
+
+def sqs_with(count: int) -> FakeSqs:
+    sqs = FakeSqs(FakeClock())
+    send_requests(sqs, [new_request() for _ in range(count)])
+    return sqs
+
+
+# Idle
+
+
+def test_a_worker_that_never_got_a_message_idles_out() -> None:
+    bench = Bench(sqs_with(0))
+    started = bench.clock()
+    bench.run()
+    assert bench.lifetime.reason == "idle for 5 s"
+    assert bench.lifetime.status == 0
+    assert IDLE <= bench.clock() - started <= IDLE + POLL_SECONDS
+
+
+def test_idleness_counts_from_the_last_answer() -> None:
+    sqs = sqs_with(0)
+    sqs.arriving = ["", "", "", new_request().to_json()]
+    sqs.arriving[:3] = [new_request().to_json() for _ in range(3)]
+    bench = Bench(sqs)
+    started = bench.clock()
+    bench.run()
+    assert len(bench.submitted) == 4
+    assert bench.clock() - started >= 4 * POLL_SECONDS + IDLE
+
+
+def test_a_message_that_comes_as_the_idle_timer_fires_is_processed() -> None:
+    bench = Bench(sqs_with(0))
+
+    def arrives_with_the_last_poll(**arguments: int) -> object:
+        if arguments["WaitTimeSeconds"] == 0 and not bench.submitted:
+            send_requests(bench.sqs, [new_request()])
+        return FakeSqs.receive_message(bench.sqs, **arguments)
+
+    bench.sqs.receive_message = arrives_with_the_last_poll  # type: ignore[method-assign, assignment]
+    bench.run()
+    assert len(bench.submitted) == 1
+    assert bench.sqs.messages == []
+
+
+def test_a_worker_with_something_in_hand_is_not_idle() -> None:
+    bench = Bench(sqs_with(1), submit=lambda _: None)
+
+    def answer_late(**arguments: int) -> object:
+        if bench.clock() > 1000 + 3 * IDLE:
+            for one in bench.in_hand.everything():
+                bench.answer(one)
+        return FakeSqs.receive_message(bench.sqs, **arguments)
+
+    bench.sqs.receive_message = answer_late  # type: ignore[method-assign, assignment]
+    bench.run()
+    assert bench.clock() >= 1000 + 4 * IDLE
+
+
+def test_no_poll_waits_longer_than_a_stop_may_take() -> None:
+    bench = Bench(sqs_with(0))
+    bench.run()
+    assert {call["WaitTimeSeconds"] for call in bench.sqs.called("receive")} == {0, POLL_SECONDS}
+
+
+# How much
+
+
+def test_never_more_than_the_capacity_is_received() -> None:
+    bench = Bench(sqs_with(100), submit=lambda _: None)
+    thread = threading.Thread(target=bench.run, daemon=True)
+    thread.start()
+    bench.in_hand.wait_until_empty(0.2)
+    assert CAPACITY - BATCH < len(bench.in_hand) <= CAPACITY
+    bench.lifetime.end("test over")
+    thread.join(5)
+    assert len(bench.submitted) == len(bench.in_hand)
+
+
+def test_after_one_to_try_receives_are_of_ten() -> None:
+    bench = Bench(sqs_with(31))
+    bench.run()
+    asked = [call["MaxNumberOfMessages"] for call in bench.sqs.called("receive")]
+    assert asked[0] == 1
+    assert set(asked[1:]) == {BATCH}
+    assert len(bench.submitted) == 31
+
+
+def test_nothing_is_received_after_the_end() -> None:
+    bench = Bench(sqs_with(50))
+
+    def end_at_the_third(one: Delivery) -> None:
+        bench.answer(one)
+        if len(bench.submitted) == 3:
+            bench.lifetime.end("SIGTERM")
+
+    bench._submit = end_at_the_third
+    bench.run()
+    assert len(bench.submitted) == 3
+    assert len(bench.sqs.called("receive")) == 2
+    assert len(bench.in_hand) == 0
+    assert len(bench.sqs.visible) == 47
+
+
+def test_what_a_poll_in_flight_brings_after_the_end_is_given_back() -> None:
+    bench = Bench(sqs_with(5))
+
+    def ends_meanwhile(**arguments: int) -> object:
+        bench.lifetime.end("SIGTERM")
+        return FakeSqs.receive_message(bench.sqs, **arguments)
+
+    bench.sqs.receive_message = ends_meanwhile  # type: ignore[method-assign, assignment]
+    bench.run()
+    assert bench.submitted == []
+    assert len(bench.sqs.visible) == 5
+
+
+# What cannot be understood
+
+
+@pytest.mark.parametrize("body", ["", "not JSON", "{}", '{"version": 2}', "[1]"])
+def test_a_message_that_is_no_request_is_logged_and_left_for_the_dead_letter_queue(
+    body: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs = sqs_with(1)
+    sqs.add(body)
+    bench = Bench(sqs)
+    with caplog.at_level(logging.ERROR):
+        bench.run()
+    assert len(bench.submitted) == 1
+    assert sqs.bodies == [body]
+    assert [record.getMessage() for record in caplog.records] == ["not a request; left for the dead-letter queue"]
+
+
+def test_a_request_for_the_key_of_another_image_is_not_understood() -> None:
+    ref, other = ImageRef(new_id(), new_id()), ImageRef(new_id(), new_id())
+    forged = RequestMessage.about(ref, input_key(other, "png"), request_for(ref).submitted_at)
+    assert understood([delivery(request=forged).received]) == []
+
+
+# Errors
+
+
+def test_an_unreachable_queue_is_tried_again_and_loses_nothing() -> None:
+    sqs = sqs_with(3)
+    sqs.errors["receive"] = [EndpointConnectionError(endpoint_url="http://sqs")] * 3
+    bench = Bench(sqs)
+    bench.run()
+    assert len(bench.submitted) == 3
+    assert bench.lifetime.status == 0
+
+
+def test_a_queue_that_stays_unreachable_ends_the_worker() -> None:
+    bench = Bench(sqs_with(0))
+
+    def unreachable(**_: int) -> object:
+        bench.clock.advance(60)
+        raise EndpointConnectionError(endpoint_url="http://sqs")
+
+    bench.sqs.receive_message = unreachable  # type: ignore[method-assign, assignment]
+    bench.run()
+    assert bench.lifetime.status == 1
+    assert "no answer from the request queue" in bench.lifetime.reason
+
+
+def test_denied_access_stops_receiving_and_says_so() -> None:
+    sqs = sqs_with(1)
+    sqs.errors["receive"] = [refusal("AccessDenied", "ReceiveMessage")]
+    bench = Bench(sqs)
+    bench.run()
+    assert bench.lifetime.status == 1
+    assert "access denied" in bench.lifetime.reason
+    assert len(sqs.called("receive")) == 1
+
+
+# Redelivered messages
+
+
+def test_a_redelivered_message_goes_through_alone() -> None:
+    sqs = sqs_with(6)
+    for message in sqs.messages[3:]:
+        message.count = 1
+    together: list[int] = []
+    bench = Bench(sqs)
+    bench.receiver._wary = False
+
+    def count(one: Delivery) -> None:
+        if one.redelivered:
+            together.append(bench.in_hand.started)
+            bench.answer(one)
+        else:
+            threading.Timer(0.02, bench.answer, [one]).start()
+
+    bench._submit = count
+    bench.run()
+    assert together == [1, 1, 1]
+    assert len(bench.submitted) == 6
+
+
+def test_while_redelivered_messages_come_they_are_received_one_by_one() -> None:
+    sqs = sqs_with(4)
+    for message in sqs.messages:
+        message.count = 1
+    bench = Bench(sqs)
+    bench.run()
+    asked = [call["MaxNumberOfMessages"] for call in sqs.called("receive")]
+    assert asked[:5] == [1, 1, 1, 1, 1]
+
+
+def test_redelivered_messages_are_given_back_when_the_worker_ends_before_their_turn() -> None:
+    sqs = sqs_with(5)
+    for message in sqs.messages:
+        message.count = 1
+    bench = Bench(sqs)
+    bench.receiver._wary = False
+
+    def end(one: Delivery) -> None:
+        bench.answer(one)
+        bench.lifetime.end("SIGTERM")
+
+    bench._submit = end
+    bench.run()
+    assert len(bench.submitted) == 1
+    assert len(sqs.visible) == 4
+    assert len(sqs.called("visibility")) == 1
+
+
+def test_the_most_often_received_are_tried_first_and_equals_change_their_order_each_time() -> None:
+    even = [delivery(number, count=2) for number in (3, 1, 2)]
+    odd = [delivery(number, count=3) for number in (4, 6, 5)]
+    order = [(one.received.receive_count, one.received.id) for one in in_order_of_trial(even + odd)]
+    assert order == [(3, "m006"), (3, "m005"), (3, "m004"), (2, "m001"), (2, "m002"), (2, "m003")]
+
+
+class Crash(BaseException):
+    """The worker's process is gone."""
+
+
+class CrashingFleet:
+    """Workers, one after the other, each of which dies of the first poison image that it starts on.
+
+    Fresh images stay unfinished for as long as there is room for more, which is the worst that can happen to them.
+    """
+
+    def __init__(self, sqs: FakeSqs, poison: set[str], restart_seconds: float, *, in_tens: bool = False) -> None:
+        self.in_tens = in_tens
+        self.sqs, self.poison, self.restart_seconds = sqs, poison, restart_seconds
+        self.answered: dict[str, int] = {}
+
+    def run(self) -> None:
+        for _ in range(200):
+            bench = Bench(self.sqs)
+            pending: list[Delivery] = []
+            if self.in_tens:
+                bench.receiver._most = lambda: BATCH  # type: ignore[method-assign]
+            bench._submit = self._submit_to(bench, pending)
+            try:
+                self._run(bench, pending)
+            except Crash:
+                self.sqs.clock.advance(self.restart_seconds)
+            if not self.sqs.messages:
+                return
+        raise AssertionError("the fleet never comes to an end")
+
+    def _submit_to(self, bench: Bench, pending: list[Delivery]) -> Callable[[Delivery], None]:
+        def submit(one: Delivery) -> None:
+            if one.received.id in self.poison:
+                raise Crash
+            pending.append(one)
+
+        return submit
+
+    def _run(self, bench: Bench, pending: list[Delivery]) -> None:
+        def finish() -> None:
+            while pending:
+                one = pending.pop()
+                self.answered[one.received.id] = one.received.receive_count
+                bench.answer(one)
+
+        waits = bench.in_hand.wait_for_room, bench.in_hand.wait_until_none_started, bench.sqs.receive_message
+
+        def wait_for_room(room: int, seconds: float) -> bool:
+            if not waits[0](room, 0):
+                finish()
+            return waits[0](room, seconds)
+
+        def none_started(seconds: float) -> bool:
+            finish()
+            return waits[1](seconds)
+
+        def receive(**arguments: int) -> object:
+            if not self.sqs.visible:
+                finish()
+            return FakeSqs.receive_message(self.sqs, **arguments)
+
+        bench.in_hand.wait_for_room = wait_for_room  # type: ignore[method-assign]
+        bench.in_hand.wait_until_none_started = none_started  # type: ignore[method-assign]
+        bench.sqs.receive_message = receive  # type: ignore[method-assign, assignment]
+        bench.run()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    images=st.integers(2, 45),
+    poison=st.integers(0, 44),
+    seed=st.integers(0, 10_000),
+    restart_seconds=st.sampled_from([0.1, 3.0, 12.0, 31.0]),
+    in_tens=st.booleans(),
+)
+def test_one_poison_image_takes_none_of_its_mates_to_the_dead_letter_queue(
+    images: int, poison: int, seed: int, restart_seconds: float, in_tens: bool
+) -> None:
+    sqs = sqs_with(images)
+    sqs.shuffle = Random(seed)
+    bad = sqs.messages[poison % images].id
+    # In tens: the order of trial is enough, even if redelivered messages always came together.
+    fleet = CrashingFleet(sqs, {bad}, restart_seconds, in_tens=in_tens)
+    fleet.run()
+    assert [message.id for message in sqs.dead] == [bad]
+    assert len(fleet.answered) == images - 1
+    assert max(fleet.answered.values()) <= MAX_RECEIVE_COUNT
+
+
+@settings(max_examples=50, deadline=None)
+@given(bad=st.sets(st.integers(0, 29), min_size=2, max_size=5), seed=st.integers(0, 10_000))
+def test_several_poison_images_take_no_mates_along_once_fresh_messages_have_run_out(bad: set[int], seed: int) -> None:
+    sqs = sqs_with(30)
+    sqs.shuffle = Random(seed)
+    for message in sqs.messages:
+        message.count = 1
+    poison = {sqs.messages[number].id for number in bad}
+    fleet = CrashingFleet(sqs, poison, restart_seconds=31)
+    fleet.run()
+    assert {message.id for message in sqs.dead} == poison
+    assert set(fleet.answered.values()) == {2}

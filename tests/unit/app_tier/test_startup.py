@@ -1,0 +1,44 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app_tier.startup import NotStartedError, instance_id, start_up
+from services.metadata import Metadata
+
+ROOT = Path(__file__).parents[3]
+
+WHAT_A_WORKER_IMPORTS = """
+import sys
+import app_tier.__main__, app_tier.startup
+from app_tier.bundle.load import load_bundle
+from app_tier.engines import open_engine
+open_engine("openvino", load_bundle(), 1)
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.processes
+def test_a_worker_imports_nothing_that_would_make_its_start_slow() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WHAT_A_WORKER_IMPORTS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    imported = set(ran.stdout.split())
+    assert "openvino" in imported
+    assert imported.isdisjoint({"torch", "torchvision", "flask", "requests", "rich", "moto", "click", "web_tier"})
+
+
+def test_a_machine_without_a_metadata_service_is_no_instance() -> None:
+    assert instance_id(Metadata("http://127.0.0.1:9")) is None
+
+
+def test_a_worker_without_configuration_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETSIGHT_CONFIG", str(tmp_path / "missing.yaml"))
+    with pytest.raises(NotStartedError, match=r"missing\.yaml"):
+        start_up()
