@@ -1,0 +1,119 @@
+"""Open a bundle: nothing of it is used before every file's digest has been checked."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
+from app_tier.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, file_digest
+
+DEMO_BUNDLE: Final = Path(__file__).parents[1] / "demo" / "bundle"
+"""The bundle that comes with the project: ten everyday things and twenty road signs."""
+
+
+_BUILD_ONE: Final = "build one with `./scripts/fleetsight model build`"
+_BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are what they were when it was built.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says about itself.
+        digest: SHA-256 of the bundle as a whole; results name it.
+    """
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, for results and people."""
+        return self.manifest.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One label per class, in the order of an engine's outputs."""
+        return self.manifest.labels
+
+    def path(self, name: str) -> Path:
+        """Where the file `name` lies.
+
+        Raises:
+            BundleMissingError: the bundle has no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleMissingError(f"bundle {self.name} in {self.folder} has no {name}: {_BUILD_AGAIN}")
+        return self.folder / name
+
+
+def load_bundle(path: Path | str = DEMO_BUNDLE) -> Bundle:
+    """Open the bundle in folder `path` after checking every digest.
+
+    Raises:
+        BundleMissingError: there is no bundle.
+        BundleFormatError: its ``bundle.json`` is not one.
+        BundleDigestError: a file is missing or was changed.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    for name, expected in manifest.files.items():
+        _check(folder / name, expected)
+    return Bundle(folder, manifest, manifest.digest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate ``bundle.json``; says nothing yet about the other files.
+
+    Raises:
+        BundleMissingError: there is none.
+        BundleFormatError: it is not valid.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        text = path.read_text()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleMissingError(
+            f"no model bundle in {folder} ({MANIFEST_NAME} is not there): {_BUILD_ONE}"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleFormatError(f"{path} cannot be read ({error}): restore or build it again") from error
+    return _parse(path, text)
+
+
+def _parse(path: Path, text: str) -> Manifest:
+    try:
+        contents = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BundleFormatError(f"{path} is not JSON ({error}): restore or build it again") from error
+    version = contents.get("format_version") if isinstance(contents, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleFormatError(
+            f"{path} has format_version {version!r}, this program reads {FORMAT_VERSION}: build the bundle again"
+        )
+    try:
+        return Manifest.model_validate(contents)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise BundleFormatError(f"{path}: {where}: {first['msg']}: build the bundle again") from error
+
+
+def _check(path: Path, expected: str) -> None:
+    try:
+        actual = file_digest(path)
+    except OSError as error:
+        raise BundleDigestError(
+            f"{path} cannot be read ({error.strerror}): restore or build the bundle again"
+        ) from error
+    if actual != expected:
+        raise BundleDigestError(
+            f"{path} has SHA-256 {actual}, but the bundle was built with {expected}: "
+            "the file was changed or damaged, restore or build the bundle again"
+        )

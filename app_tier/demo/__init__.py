@@ -1,0 +1,1 @@
+"""The demo network: what it is trained on, what it looks like, and how it is trained."""

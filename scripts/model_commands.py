@@ -1,0 +1,134 @@
+"""``fleetsight model``: build, show and verify model bundles, and train the demo network."""
+
+from collections.abc import Callable
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, ParamSpec
+
+import click
+
+from app_tier.bundle.errors import BundleError
+from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
+from app_tier.bundle.manifest import Manifest
+
+MODELS_FOLDER: Final = Path(".fleetsight") / "models"
+"""Where built bundles go unless --out says otherwise."""
+
+P = ParamSpec("P")
+
+_bundle_argument = click.argument(
+    "bundle", type=click.Path(path_type=Path), default=DEMO_BUNDLE, required=False, metavar="[BUNDLE]"
+)
+
+
+def _one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Show what is wrong with a bundle as one line instead of a traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except BundleError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+@click.group()
+def model() -> None:
+    """Build, show and verify model bundles."""
+
+
+@model.command()
+@click.argument("name")
+@click.option("--weights", metavar="FILE", default="published", show_default=True, help="State dict, or 'random'.")
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="One label a line; else ImageNet's.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: .fleetsight/models/NAME]"
+)
+@_one_line_errors
+def build(name: str, weights: str, labels: Path | None, out: Path | None) -> None:
+    """Build the bundle of torchvision's network NAME, such as resnet18."""
+    from app_tier.bundle.torchvision_networks import build_torchvision
+
+    bundle = build_torchvision(name, out or MODELS_FOLDER / name, weights, _read_labels(labels))
+    click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
+    _print(bundle)
+
+
+@model.command()
+@_bundle_argument
+@_one_line_errors
+def show(bundle: Path) -> None:
+    """Show what BUNDLE is and how well it was measured to do (default: the demo bundle)."""
+    _print(load_bundle(bundle))
+
+
+@model.command()
+@_bundle_argument
+@_one_line_errors
+def verify(bundle: Path) -> None:
+    """Check every digest of BUNDLE, and that OpenVINO and torch answer the same where torch is installed."""
+    opened = load_bundle(bundle)
+    click.echo(f"{opened.name}: {len(opened.manifest.files)} files as built, digest {opened.digest}")
+    if find_spec("torch") is None:
+        click.echo("torch is not installed, so the engines were not compared: ./scripts/setup.sh torch")
+        return
+    from app_tier.bundle.build import measure_agreement
+
+    agreement = measure_agreement(opened)
+    click.echo(
+        f"OpenVINO and torch on {agreement.images} images: {agreement.same_top1:.1%} the same label, "
+        f"scores within {agreement.largest_difference:.1g}"
+    )
+    if agreement.same_top1 < 1 or agreement.largest_difference > 1e-2:
+        raise click.ClickException(f"{opened.name} answers differently on the two engines: build it again")
+
+
+@model.command("train-demo", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@_one_line_errors
+def train_demo(arguments: tuple[str, ...]) -> None:
+    """Train the demo network: --out DIR [--cifar ZIP] [--epochs N] [--seed N]."""
+    from app_tier.bundle.torch_import import import_torch
+
+    import_torch()
+    from app_tier.demo.train import main
+
+    main.main(args=list(arguments), standalone_mode=False)
+
+
+def _read_labels(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+
+
+def _print(bundle: Bundle) -> None:
+    for name, value in [*_rows(bundle.manifest), ("folder", str(bundle.folder)), ("digest", bundle.digest)]:
+        click.echo(f"{name:<20}{value}")
+
+
+def _rows(manifest: Manifest) -> list[tuple[str, str]]:
+    size = manifest.preprocess.input_size
+    rows = [
+        ("name", manifest.name),
+        ("architecture", manifest.architecture),
+        ("input", f"{size} x {size} pixels"),
+        ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:30])}{' …' * (len(manifest.labels) > 30)}"),
+    ]
+    if manifest.agreement:
+        same = f"{manifest.agreement.same_top1:.1%} the same label, scores within"
+        rows.append(("OpenVINO and torch", f"{same} {manifest.agreement.largest_difference:.1g}"))
+    measured = manifest.provenance.get("measured", {})
+    rows += [
+        (name, f"{measured[name]['accuracy']:.2%} right of {measured[name]['images']}")
+        for name in ("signs", "cifar_test")
+        if name in measured
+    ]
+    return rows

@@ -1,0 +1,115 @@
+"""Is this data an image we take? Decided from its first bytes, before anything is decoded.
+
+The web tier asks at intake and the worker asks again before it decodes, so both give the same verdict. Verdicts:
+
+========================================  =======================================================
+data                                      verdict
+========================================  =======================================================
+JPEG (also CMYK, progressive, MPO),       taken, whatever its name says
+PNG, WebP, GIF, BMP
+animated                                  taken; its first frame is classified
+nothing                                   ``empty``
+more bytes than allowed                   ``too_large``
+more pixels than allowed (bombs)          ``too_many_pixels``
+TIFF, EPS, PDF, PSD, FITS, SVG,           ``format_not_allowed``
+JPEG 2000, HEIC, AVIF, ICO
+a known format with a broken header       ``truncated`` or ``undecodable``
+anything else                             ``not_an_image``
+========================================  =======================================================
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final
+
+from PIL import Image
+
+from services.image_errors import DECODER_ERRORS, ImageRejectedError, broken_header, cut_short, ends_early
+from services.image_formats import check_webp_complete, sniff, webp_size
+
+__all__ = ["ImageInfo", "ImageLimits", "ImageRejectedError", "inspect", "open_image"]
+
+# The pixel limit below is stricter, comes before any decode, and words its refusal for the image's owner;
+# Pillow's own limit is a warning first, and would be an error of another kind.
+Image.MAX_IMAGE_PIXELS = None
+
+_EXTENSIONS: Final = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """How large an image may be: ``max_bytes`` as it is sent, ``max_pixels`` (width x height) once decoded."""
+
+    max_bytes: int = 10 * 2**20
+    max_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What an image's header says; ``width`` and ``height`` in pixels, before its EXIF orientation is applied."""
+
+    format: str
+    width: int
+    height: int
+    extension: str
+    content_type: str
+
+
+_DEFAULT_LIMITS: Final = ImageLimits()
+
+
+def inspect(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> ImageInfo:
+    """Tell what image ``data`` is from its header alone; no pixel is decoded.
+
+    Raises:
+        ImageRejectedError: the data is not an image that we take, or it is beyond ``limits``.
+    """
+    with open_image(data, limits) as image:
+        name = _own_name(image.format)
+        return ImageInfo(name, image.width, image.height, _EXTENSIONS[name], f"image/{name.lower()}")
+
+
+def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:
+    """Open ``data`` with Pillow, header only, after every check that needs no decoding.
+
+    Raises:
+        ImageRejectedError: as for `inspect`.
+    """
+    _check_bytes(len(data), limits)
+    name = sniff(data)
+    if name == "WEBP":  # Pillow's WebP plugin reserves the whole canvas on opening, so its size is read here first
+        _check_pixels(*webp_size(data), limits)
+        check_webp_complete(data)
+    try:
+        image = Image.open(BytesIO(data), formats=[name])
+    except DECODER_ERRORS as error:
+        if ends_early(error):
+            raise cut_short(name, len(data)) from error
+        raise broken_header(name, len(data)) from error
+    _check_pixels(image.width, image.height, limits)
+    return image
+
+
+def _own_name(pillow_name: str | None) -> str:
+    """Pillow calls a JPEG that carries more pictures (many phones write them) MPO; its first picture is a JPEG."""
+    return "JPEG" if pillow_name in {None, "MPO"} else str(pillow_name)
+
+
+def _check_bytes(size: int, limits: ImageLimits) -> None:
+    if size == 0:
+        raise ImageRejectedError("empty", "the file is empty: send it again")
+    if size > limits.max_bytes:
+        raise ImageRejectedError(
+            "too_large",
+            f"{size / 1e6:.1f} MB is more than the {limits.max_bytes / 1e6:.1f} MB allowed: shrink it",
+        )
+
+
+def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
+    if width < 1 or height < 1:
+        raise ImageRejectedError("undecodable", f"it has no pixels ({width} x {height}): save it again")
+    if width * height > limits.max_pixels:
+        raise ImageRejectedError(
+            "too_many_pixels",
+            f"{width} x {height} pixels is more than the {limits.max_pixels / 1e6:g} megapixels allowed: shrink it",
+        )

@@ -1,0 +1,79 @@
+"""``fleetsight model``: what people type, and what they read."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from app_tier.bundle.manifest import IR_WEIGHTS_NAME
+from app_tier.bundle.torchvision_shim import import_torchvision
+from scripts.model_commands import model
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(model, arguments)
+
+
+def test_show_names_the_demo_bundle_and_its_digest() -> None:
+    ran = run("show")
+    assert ran.exit_code == 0
+    assert "cifar-resnet20" in ran.output
+    assert load_bundle().digest in ran.output.replace("\n", "")
+
+
+def test_verify_compares_the_engines() -> None:
+    ran = run("verify")
+    assert ran.exit_code == 0
+    assert "3 files as built" in ran.output
+    assert "100.0% the same label" in ran.output
+
+
+def test_verify_without_torch_still_checks_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.model_commands.find_spec", lambda _name: None)
+    ran = run("verify")
+    assert ran.exit_code == 0
+    assert "the engines were not compared: ./scripts/setup.sh torch" in ran.output
+
+
+def test_verify_refuses_a_damaged_bundle_in_one_line(tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(DEMO_BUNDLE, tmp_path / "bundle"))
+    (damaged / IR_WEIGHTS_NAME).write_bytes(b"short")
+    ran = run("verify", str(damaged))
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: ")
+    assert "model.bin has SHA-256" in ran.output
+
+
+def test_build_makes_a_bundle_of_the_users_own_weights_and_labels(tmp_path: Path) -> None:
+    torch.save(import_torchvision().models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
+    (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
+    options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
+    ran = run("build", "resnet18", *options, "--out", str(tmp_path / "bundle"))
+    assert ran.exit_code == 0, ran.output
+    assert load_bundle(tmp_path / "bundle").labels == ("cats", "dogs")
+
+
+def test_build_of_an_unknown_network_is_one_clear_line() -> None:
+    ran = run("build", "resnet19")
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: no network 'resnet19': choose one of")
+
+
+@pytest.mark.parametrize("arguments", [("build", "resnet18"), ("train-demo", "--out", "nowhere")])
+def test_without_torch_the_command_that_installs_it_is_named(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    ran = run(*arguments)
+    assert ran.exit_code == 1
+    assert ran.output == "Error: torch is not installed: run ./scripts/setup.sh torch\n"
+
+
+def test_train_demo_hands_its_options_to_the_training() -> None:
+    ran = run("train-demo", "--epochs", "0", "--out", "nowhere")
+    assert ran.exit_code == 2
+    assert "--epochs" in str(ran.output) + str(ran.exception)
