@@ -16,6 +16,9 @@ from services.clients import Endpoint
 from services.errors import ConfigError
 
 PREFIX = "FLEETSIGHT__"
+DEMO_BUNDLE = Path("app_tier/demo/bundle")
+"""The bundle that ships with the project; config.yaml names it."""
+
 PATH_VARIABLE = "FLEETSIGHT_CONFIG"
 """Names the file to read instead of config.yaml in the working directory."""
 

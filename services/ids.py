@@ -4,7 +4,9 @@ Both ids are ULIDs: 26 characters, ordered by time, with a random tail (https://
 What a user typed is never part of a key.
 """
 
+import os
 import re
+import threading
 from dataclasses import dataclass
 
 from ulid import ULID
@@ -24,14 +26,36 @@ class ImageRef:
     image_id: str
 
 
+class _Ids:
+    """Makes ULIDs that are in order within a process: one of the same millisecond is its predecessor plus one."""
+
+    def __init__(self) -> None:
+        self.begin()
+        # A forked process must not go on where its parent is: its tail is drawn anew.
+        os.register_at_fork(after_in_child=self.begin)
+
+    def begin(self) -> None:
+        self._lock = threading.Lock()
+        self._last = ULID()
+
+    def next(self) -> ULID:
+        with self._lock:
+            fresh = ULID()
+            self._last = fresh if fresh.milliseconds > self._last.milliseconds else ULID.from_int(int(self._last) + 1)
+            return self._last
+
+
+_ids = _Ids()
+
+
 def new_id() -> str:
-    """Return a new ULID, for a job, an image or a process."""
-    return str(ULID())
+    """Return a new ULID, for a job, an image or a process; greater than any that this process made before."""
+    return str(_ids.next())
 
 
 def is_id(text: str) -> bool:
     """Tell whether `text` has the form of an id of ours."""
-    return _ULID.match(text) is not None
+    return _ULID.fullmatch(text) is not None
 
 
 def input_key(ref: ImageRef, extension: str) -> str:
@@ -50,7 +74,7 @@ def parse_key(key: str) -> ImageRef:
     Raises:
         MessageError: when `key` is not of our making.
     """
-    match = _INPUT_KEY.match(key)
+    match = _INPUT_KEY.fullmatch(key)
     if match is None or not (is_id(match["job"]) and is_id(match["image"])):
         raise MessageError(f"{key!r} is not a key of the form JOB/IMAGE.EXTENSION")
     return ImageRef(match["job"], match["image"])

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -64,6 +65,8 @@ def _run(stop: threading.Event, once: bool, json_file: Path | None, folder: Path
     overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
     system = System(home / "run", overrides)
     system.state_dir = home / f"run-{system.config.web.port}"
+    if system.config.worker.engine == "torch":
+        subprocess.run([str(ROOT / "scripts" / "setup.sh"), "run", "torch"], check=True)
     try:
         system.start()
         console.print(f"Fleetsight is at {system.url}. {len(images.files)} images are on their way through it.")

@@ -8,6 +8,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import UnprocessableEntity
 
+from services.config import DEMO_BUNDLE
 from services.ids import new_id
 from services.jobs import ImageRecord, Job
 from web_tier.backend import current_backend
@@ -30,7 +31,8 @@ pages = Blueprint("pages", __name__)
 def upload_form() -> str:
     """Show the form that takes images."""
     backend = current_backend()
-    return render_template("upload.html", limits=backend.config.web, fleet=backend.store.fleet())
+    demo = backend.config.worker.bundle == DEMO_BUNDLE
+    return render_template("upload.html", limits=backend.config.web, fleet=backend.store.fleet(), demo=demo)
 
 
 @pages.post("/")

@@ -4,6 +4,7 @@ import re
 from html import escape
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,14 @@ def test_the_form_takes_many_files_and_a_name(client: FlaskClient) -> None:
     assert re.search(r'<input[^>]*type="file"[^>]*multiple', page)
     assert 'enctype="multipart/form-data"' in page
     assert 'name="name"' in page
+
+
+def test_the_form_says_how_to_get_more_classes_while_the_demo_model_answers(config: Config, store: JobStore) -> None:
+    command = "./scripts/fleetsight model build resnet18"
+    assert command in create_app(config, store=store).test_client().get("/").text
+    worker = config.worker.model_copy(update={"bundle": Path("models/resnet18")})
+    own = config.model_copy(update={"worker": worker})
+    assert command not in create_app(own, store=store).test_client().get("/").text
 
 
 def test_an_upload_leads_to_the_page_of_its_job(client: FlaskClient) -> None:
