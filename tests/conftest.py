@@ -1,0 +1,110 @@
+"""Fixtures for everything that is tested over the wire.
+
+`cloud` is one embedded cloud for the whole run, without processes for its instances. `make_config` gives each test a
+configuration whose buckets, queues, table and tags have names of their own, so that tests never meet; `provisioned`
+makes what the test's `config` names and returns the clients to reach it.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from services.clients import Clients, Endpoint
+from services.config import Config, parse_config
+from services.embedded.launch import EmbeddedCloud
+from services.ids import new_id
+from services.jobs import JobStore
+from services.provision import provision
+from services.table import Table
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "config.yaml"
+
+ConfigMaker = Callable[..., Config]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_real_aws() -> Iterator[None]:
+    """Credentials that open nothing: a test that forgets its endpoint is refused, and costs nobody anything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "embedded")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "embedded")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", "/dev/null")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        patch.delenv("AWS_PROFILE", raising=False)
+        patch.delenv("AWS_SESSION_TOKEN", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def cloud(_no_real_aws: None) -> Iterator[EmbeddedCloud]:
+    """One embedded cloud for all wire tests; its instances run at once and compute nothing."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fleetsight-test-") as state,
+        EmbeddedCloud(Path(state), hypervisor=False) as started,
+    ):
+        yield started
+
+
+@pytest.fixture(scope="session")
+def clients(cloud: EmbeddedCloud) -> Clients:
+    """Clients of the embedded cloud, shared by all tests: making them costs more than a test."""
+    return Clients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=3, pool_size=32))
+
+
+def shipped_values() -> dict[str, dict[str, Any]]:
+    """Return the sections of the configuration that the project ships, to change and parse."""
+    values: dict[str, dict[str, Any]] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    return values
+
+
+@pytest.fixture
+def make_config(cloud: EmbeddedCloud) -> ConfigMaker:
+    """Make configurations that share this test's own names: `make_config(fleet={"max_workers": 3})`."""
+    own = new_id().lower()
+
+    def make(**changes: dict[str, Any]) -> Config:
+        values = shipped_values()
+        values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
+        values["aws"]["endpoint_url"] = cloud.endpoint_url
+        for section, keys in changes.items():
+            values[section] |= keys
+        return parse_config(values)
+
+    return make
+
+
+@pytest.fixture
+def config(make_config: ConfigMaker) -> Config:
+    """The shipped configuration with names of this test's own."""
+    return make_config()
+
+
+@pytest.fixture
+def provisioned(clients: Clients, config: Config) -> Clients:
+    """Clients, once buckets, queues and table of `config` are there."""
+    provision(clients, config)
+    return clients
+
+
+@pytest.fixture
+def table(provisioned: Clients, config: Config) -> Table:
+    """This test's job table."""
+    return Table(provisioned.dynamodb, config.names.job_table)
+
+
+@pytest.fixture
+def store(table: Table) -> JobStore:
+    """This test's job store."""
+    return JobStore(table)
+
+
+def write_config(config: Config, path: Path) -> Path:
+    """Write `config` as a YAML file that a process can be started with."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    return path

@@ -1,0 +1,134 @@
+"""Real controllers on the embedded cloud, and what they act upon."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from services.clients import Clients
+from services.config import Config
+from services.ids import ImageRef, input_key, new_id
+from services.jobs import ImageRecord, Job
+from services.messages import RequestMessage, Response
+from services.provision import provision
+from services.sqs import Outgoing
+from tests.conftest import ROOT, ConfigMaker, write_config
+from web_tier.controller.wiring import Wiring
+
+PATIENCE_SECONDS = 30.0
+QUICK = {"interval_seconds": 0.05, "lease_seconds": 1.5, "reconcile_seconds": 0.2, "lost_after_seconds": 0.5}
+"""A controller with little patience, so that tests need none."""
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until `condition` holds; fail saying what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain until {what}"
+        time.sleep(0.02)
+
+
+def done(ref: ImageRef, label: str = "cat") -> Response:
+    """A worker's answer for an image that was classified."""
+    return Response(
+        job_id=ref.job_id, image_id=ref.image_id, status="done", label=label, score=0.5, worker="i-1", attempts=1
+    )
+
+
+@dataclass
+class Scene:
+    """A configuration, its services and the controllers that were started on them."""
+
+    config: Config
+    config_file: Path
+    wiring: Wiring
+    log_dir: Path
+    controllers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start_controller(self) -> subprocess.Popen[bytes]:
+        """Start a controller; its log is in `log_dir`."""
+        with (self.log_dir / f"controller-{len(self.controllers)}.log").open("wb") as log:
+            controller = subprocess.Popen(
+                [sys.executable, "-m", "web_tier.controller"],
+                cwd=ROOT,
+                env={**os.environ, "FLEETSIGHT_CONFIG": str(self.config_file)},
+                stderr=log,
+            )
+        self.controllers.append(controller)
+        return controller
+
+    def log(self, number: int = 0) -> str:
+        """Return what controller `number` has logged."""
+        return (self.log_dir / f"controller-{number}.log").read_text()
+
+    def acts(self, number: int) -> bool:
+        """Tell whether controller `number` has taken the lease at some time."""
+        return "holds the lease" in self.log(number)
+
+    def add_job(self, images: int, *, request: bool = True) -> list[ImageRef]:
+        """Make a job with accepted images, as the web tier does; return the images."""
+        now, job_id = datetime.now(UTC), new_id()
+        refs = [ImageRef(job_id, new_id()) for _ in range(images)]
+        keys = {ref: input_key(ref, "jpg") for ref in refs}
+        for key in keys.values():
+            self.wiring.inputs.put(key, b"pixels", "image/jpeg")
+        self.wiring.store.create(Job(job_id, "a job", now))
+        self.wiring.store.record_images([ImageRecord(ref, "cat.jpg", keys[ref], 6, now) for ref in refs], now)
+        if request:
+            requests = [RequestMessage.about(ref, keys[ref], now) for ref in refs]
+            assert not self.wiring.requests.send([Outgoing(each.image_id, each.to_json()) for each in requests])
+        return refs
+
+    def respond(self, responses: list[Response]) -> None:
+        """Send responses, as workers do."""
+        assert not self.wiring.responses.send([Outgoing(new_id(), response.to_json()) for response in responses])
+
+    def finished(self, job_id: str) -> bool:
+        """Tell whether the job has all its results."""
+        return self.wiring.store.status(job_id).state == "finished"
+
+    def workers(self) -> int:
+        """Return how many instances of the fleet are pending or running."""
+        return len(self.wiring.fleet.instances(("pending", "running")))
+
+    def stop(self) -> None:
+        """End every controller for good."""
+        for controller in self.controllers:
+            controller.send_signal(signal.SIGCONT)
+            controller.kill()
+            controller.wait()
+        instances = self.wiring.fleet.instances()
+        self.wiring.fleet.terminate([instance.instance_id for instance in instances])
+
+
+SceneMaker = Callable[..., Scene]
+
+
+@pytest.fixture
+def make_scene(make_config: ConfigMaker, clients: Clients, tmp_path: Path) -> Iterator[SceneMaker]:
+    """Make one scene: `make_scene(fleet={"max_workers": 3})`; everything in it ends with the test."""
+    scenes: list[Scene] = []
+
+    def make(**changes: dict[str, object]) -> Scene:
+        config = make_config(**{**changes, "controller": {**QUICK, **changes.get("controller", {})}})
+        provision(clients, config)
+        path = write_config(config, tmp_path / "config.yaml")
+        scenes.append(Scene(config, path, Wiring.connect(config, path), tmp_path))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.stop()
+
+
+@pytest.fixture
+def scene(make_scene: SceneMaker) -> Scene:
+    """A scene with the shipped configuration and a controller with little patience."""
+    return make_scene()

@@ -1,0 +1,186 @@
+"""The table and the job store over the wire."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from services.errors import NotFoundError
+from services.ids import ImageRef, input_key, new_id
+from services.jobs import Counts, ImageRecord, Job, JobStore, OpenJob, with_result
+from services.messages import Failure, FleetSnapshot, Response, failed
+from services.table import LAST, Item, Table
+
+pytestmark = pytest.mark.processes
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def record(job_id: str, filename: str = "cat.jpg") -> ImageRecord:
+    ref = ImageRef(job_id, new_id())
+    return ImageRecord(ref, filename, input_key(ref, "jpg"), 10, NOW)
+
+
+def done(ref: ImageRef, label: str = "cat") -> Response:
+    return Response(
+        job_id=ref.job_id, image_id=ref.image_id, status="done", label=label, score=0.5, worker="i-1", attempts=1
+    )
+
+
+def not_done(ref: ImageRef) -> Response:
+    return failed(ref, Failure(code="bad", message="no"), worker="i-1", attempts=1).response()
+
+
+@pytest.fixture
+def job(store: JobStore) -> Job:
+    made = Job(new_id(), "summer", NOW)
+    store.create(made)
+    return made
+
+
+def test_items_come_back_as_they_went_in(table: Table) -> None:
+    item: Item = {"pk": "p", "sk": "s", "text": "ünïcode \x00 <b>", "number": 3, "empty": ""}
+    table.put_all([item])
+    assert table.get("p", "s") == item
+    assert table.get("p", "other") is None
+
+
+def test_a_query_goes_both_ways_and_stops_at_its_limit_over_pages(table: Table) -> None:
+    table.put_all([{"pk": "p", "sk": f"a{number:04}", "filler": "x" * 1500} for number in range(1_000)])
+    table.put_all([{"pk": "p", "sk": "b"}, {"pk": "q", "sk": "a5"}])
+    assert len(list(table.query("p", "a", f"a{LAST}"))) == 1_000
+    assert table.count("p", "a") == 1_000
+    assert [item["sk"] for item in table.query("p", "a0003", "a0005")] == ["a0003", "a0004", "a0005"]
+    assert [item["sk"] for item in table.query("p", "a", f"a{LAST}", limit=2, newest_first=True)] == [
+        "a0999",
+        "a0998",
+    ]
+    assert len(list(table.query("p", "a", f"a{LAST}", limit=900))) == 900
+
+
+def test_conditional_writes_say_whether_they_took_place(table: Table) -> None:
+    item: dict[str, str | int] = {"pk": "p", "sk": "s", "n": 1}
+    assert table.put_if(item, "attribute_not_exists( #pk )")
+    assert not table.put_if({**item, "n": 2}, "attribute_not_exists( #pk )")
+    assert not table.delete_if("p", "s", "#n = :n", {"n": 2})
+    assert table.delete_if("p", "s", "#n = :n", {"n": 1})
+    assert table.set("p", "s", {"n": 5})
+    assert not table.set("p", "s", {"n": 4}, condition="#n < :n")
+    table.delete_all([("p", "s"), ("p", "never there")])
+    assert table.get("p", "s") is None
+
+
+def test_a_job_is_found_by_its_id_and_others_are_not(store: JobStore, job: Job) -> None:
+    assert store.job(job.job_id) == job
+    with pytest.raises(NotFoundError, match="there is no job"):
+        store.job(new_id())
+    with pytest.raises(NotFoundError):
+        store.status(new_id())
+
+
+def test_jobs_are_listed_newest_first_page_by_page(store: JobStore) -> None:
+    jobs = [Job(f"01KDX5ZQ8R3M7Y2WVN6T4C9B{number:02}", f"job {number}", NOW) for number in range(5)]
+    for each in jobs:
+        store.create(each)
+    assert store.jobs(2) == [jobs[4], jobs[3]]
+    assert store.jobs(2, before=jobs[3].job_id) == [jobs[2], jobs[1]]
+    assert store.jobs(9, before=jobs[0].job_id) == []
+
+
+def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Job) -> None:
+    assert store.status(job.job_id).state == "empty"
+    store.record_images([record(job.job_id), record(job.job_id)], NOW)
+    store.say_accepted(job.job_id, "web-1", 2)
+    assert (store.status(job.job_id).state, store.status(job.job_id).waiting) == ("running", 2)
+    store.store_counts(job.job_id, Counts(1, 1, 2, NOW, NOW + timedelta(seconds=1)))
+    status = store.status(job.job_id)
+    assert (status.state, status.waiting, status.counts.last_result_at) == (
+        "finished",
+        0,
+        NOW + timedelta(seconds=1),
+    )
+
+
+def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:
+    for writer, accepted in (("a", 2), ("b", 3), ("a", 5), ("a", 4)):
+        store.say_accepted(job.job_id, writer, accepted)
+    assert store.status(job.job_id).accepted == 8
+
+
+def test_images_are_listed_in_order_from_any_of_them(store: JobStore, job: Job) -> None:
+    images = sorted((record(job.job_id, f"{number}.jpg") for number in range(60)), key=lambda each: each.ref.image_id)
+    store.record_images(images, NOW)
+    assert list(store.images(job.job_id)) == images
+    assert list(store.images(job.job_id, after=images[57].ref.image_id)) == images[58:]
+    assert list(store.images(job.job_id, limit=2)) == images[:2]
+    assert store.count_images(job.job_id) == 60
+    assert store.image(images[7].ref) == images[7]
+    store.forget_images([images[7].ref])
+    with pytest.raises(NotFoundError, match="there is no image"):
+        store.image(images[7].ref)
+
+
+def test_the_same_filename_twice_is_two_images(store: JobStore, job: Job) -> None:
+    store.record_images([record(job.job_id, "../../x"), record(job.job_id, "../../x")], NOW)
+    assert [image.filename for image in store.images(job.job_id)] == ["../../x"] * 2
+
+
+def test_done_beats_failed_and_the_first_failed_stays(store: JobStore, job: Job) -> None:
+    first, second = ImageRef(job.job_id, new_id()), ImageRef(job.job_id, new_id())
+    assert store.result(first) is None
+    assert store.put_failed(not_done(first))
+    assert not store.put_failed(not_done(first))
+    store.put_done([done(first), done(second, "dog")])
+    assert not store.put_failed(not_done(second))
+    assert store.statuses(job.job_id) == {first.image_id: "done", second.image_id: "done"}
+    assert store.result(second) == done(second, "dog")
+    assert store.results(job.job_id) == {first.image_id: done(first), second.image_id: done(second, "dog")}
+    both = sorted([first.image_id, second.image_id])
+    assert list(store.results(job.job_id, both[1], both[1])) == both[1:]
+
+
+def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Job) -> None:
+    store.record_images([record(job.job_id)], NOW)
+    (seen,) = store.open_jobs()
+    assert seen == OpenJob(job.job_id, NOW.isoformat())
+    store.record_images([record(job.job_id)], NOW + timedelta(seconds=1))
+    assert not store.close(seen)
+    assert store.close(store.open_jobs()[0])
+    assert store.open_jobs() == []
+    store.record_images([], NOW)
+    assert store.open_jobs() == []
+
+
+def test_the_fleets_snapshot_is_the_last_one(store: JobStore) -> None:
+    assert store.fleet() is None
+    snapshots = [
+        FleetSnapshot(
+            at=NOW,
+            running=running,
+            pending=0,
+            visible=0,
+            in_flight=0,
+            min_workers=0,
+            max_workers=19,
+            peak_workers=0,
+            billed_seconds=0,
+            reason="",
+        )
+        for running in (1, 2)
+    ]
+    for snapshot in snapshots:
+        store.put_fleet(snapshot)
+    assert store.fleet() == snapshots[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "done_count", "failed_count"),
+    [(None, "done", 1, 1), (None, "failed", 0, 2), ("failed", "done", 1, 0), ("failed", "failed", 0, 1)],
+)
+def test_counts_follow_what_an_image_was_and_is(before: str, now: str, done_count: int, failed_count: int) -> None:
+    counts = with_result(Counts(0, 1, 5), before, now, NOW)  # type: ignore[arg-type]
+    assert (counts.done, counts.failed, counts.images) == (done_count, failed_count, 5)
+
+
+def test_a_result_that_is_done_is_not_counted_again() -> None:
+    assert with_result(Counts(1, 0, 5), "done", "failed", NOW) == Counts(1, 0, 5)
+    assert with_result(Counts(1, 0, 5), "done", "done", NOW) == Counts(1, 0, 5)

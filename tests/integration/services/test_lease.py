@@ -1,0 +1,117 @@
+"""The lease over the wire: one holder, by nobody's wall clock."""
+
+import threading
+from dataclasses import dataclass
+
+import pytest
+
+from services.lease import Lease
+from services.table import Table
+
+pytestmark = pytest.mark.processes
+
+LENGTH = 10.0
+
+
+@dataclass
+class Clock:
+    """A machine's monotonic clock; two machines' have nothing in common."""
+
+    now: float
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return self.now
+
+
+@dataclass
+class Contender:
+    """A lease with a clock of its own."""
+
+    lease: Lease
+    clock: Clock
+
+    @classmethod
+    def of(cls, table: Table, now: float = 0.0) -> "Contender":
+        clock = Clock(now)
+        return cls(Lease(table, "controller", LENGTH, clock=clock), clock)
+
+    def after(self, seconds: float) -> bool:
+        """Let this machine's clock go on, then contend."""
+        self.clock.now += seconds
+        return self.lease.take_or_renew()
+
+
+def test_the_first_takes_it_and_the_second_stands_by(table: Table) -> None:
+    first, second = Contender.of(table), Contender.of(table)
+    assert first.after(0)
+    assert not second.after(0)
+    for _ in range(10):
+        assert first.after(LENGTH / 2)
+        assert not second.after(LENGTH / 2)
+    assert first.lease.held
+    assert not second.lease.held
+
+
+@pytest.mark.parametrize("skew", [-600.0, 0.0, 600.0, 1e9])
+def test_a_silent_holder_is_replaced_after_the_leases_length_whatever_the_clocks_say(
+    table: Table, skew: float
+) -> None:
+    first, second = Contender.of(table), Contender.of(table, skew)
+    assert first.after(0)
+    assert not second.after(0)
+    assert not second.after(LENGTH - 1)
+    assert second.after(1.1)
+
+
+def test_the_former_holder_stops_before_anybody_else_may_begin(table: Table) -> None:
+    first, second = Contender.of(table), Contender.of(table)
+    first.after(0)
+    second.after(0)
+    first.clock.now += LENGTH
+    assert not first.lease.held, "by its own clock, without a call"
+    assert second.after(LENGTH)
+    assert not first.after(0)
+    assert not first.after(1)
+
+
+def test_a_released_lease_is_taken_at_once(table: Table) -> None:
+    first, second = Contender.of(table), Contender.of(table)
+    first.after(0)
+    second.after(0)
+    first.lease.release()
+    assert not first.lease.held
+    assert second.after(0)
+
+
+def test_who_does_not_hold_it_releases_nothing(table: Table) -> None:
+    first, second = Contender.of(table), Contender.of(table)
+    first.after(0)
+    second.after(0)
+    second.lease.release()
+    assert first.after(1)
+
+
+def test_a_holder_whose_renewal_comes_late_takes_it_again_if_nobody_else_has(table: Table) -> None:
+    first = Contender.of(table)
+    first.after(0)
+    first.clock.now += 2 * LENGTH
+    assert not first.lease.held
+    assert first.after(0)
+
+
+def test_of_many_that_contend_at_once_one_gets_it(table: Table) -> None:
+    contenders = [Contender.of(table) for _ in range(8)]
+    gate = threading.Barrier(len(contenders))
+    taken: list[bool] = []
+
+    def contend(contender: Contender) -> None:
+        gate.wait(10)
+        taken.append(contender.after(0))
+
+    threads = [threading.Thread(target=contend, args=(contender,)) for contender in contenders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == [False] * 7 + [True]

@@ -1,0 +1,162 @@
+"""Buckets, queues and instances over the wire, and what makes them."""
+
+from typing import Any
+
+import pytest
+
+from services.clients import Clients
+from services.config import Config
+from services.ec2 import Fleet, LaunchSpec
+from services.embedded.launch import EmbeddedCloud
+from services.errors import LaunchError, NotFoundError
+from services.provision import provision
+from services.s3 import Bucket
+from services.sqs import Outgoing, Queue
+from tests.conftest import ConfigMaker
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def bucket(provisioned: Clients, config: Config) -> Bucket:
+    return Bucket(provisioned.s3, config.names.input_bucket)
+
+
+def test_an_object_comes_back_as_it_went_in_and_over_what_was_there(bucket: Bucket) -> None:
+    bucket.put("a/b.jpg", b"old", "image/jpeg")
+    bucket.put("a/b.jpg", b"\x00new", "image/jpeg")
+    assert bucket.get("a/b.jpg") == b"\x00new"
+
+
+def test_an_object_that_is_not_there_is_named_with_its_bucket(bucket: Bucket) -> None:
+    with pytest.raises(NotFoundError, match=f"there is no object 'no/no' in the bucket '{bucket.name}'"):
+        bucket.get("no/no")
+
+
+def test_other_refusals_pass_through(clients: Clients) -> None:
+    with pytest.raises(clients.s3.exceptions.NoSuchBucket):
+        Bucket(clients.s3, "fleetsight-never-made").get("a")
+
+
+def test_deleting_twice_is_no_error(bucket: Bucket) -> None:
+    bucket.put("a", b"", "text/plain")
+    bucket.delete("a")
+    bucket.delete("a")
+    with pytest.raises(NotFoundError):
+        bucket.get("a")
+
+
+def test_keys_are_listed_by_prefix_in_order(bucket: Bucket) -> None:
+    for number in range(5):
+        bucket.put(f"job/{number}", b"", "text/plain")
+    bucket.put("other/1", b"", "text/plain")
+    assert list(bucket.keys("job/")) == [f"job/{number}" for number in range(5)]
+
+
+@pytest.fixture(params=["standard", "fifo"])
+def queue(request: pytest.FixtureRequest, make_config: ConfigMaker, clients: Clients) -> Queue:
+    config = make_config(queues={"kind": request.param, "max_receive_count": 2})
+    provision(clients, config)
+    return Queue.named(clients.sqs, config.queue_name(config.names.request_queue))
+
+
+def test_a_message_is_received_in_hand_and_deleted(queue: Queue) -> None:
+    assert queue.send([Outgoing(f"id-{number}", f"body-{number}") for number in range(12)]) == []
+    assert queue.counts().visible == 12
+    received = queue.receive(wait_seconds=0)
+    assert len(received) == 10
+    assert {message.receive_count for message in received} == {1}
+    counts = queue.counts()
+    assert (counts.visible, counts.in_flight, counts.delayed, counts.total) == (2, 10, 0, 12)
+    assert queue.delete([message.receipt for message in received]) == []
+    assert queue.counts().total == 2
+
+
+def test_a_message_that_is_given_back_comes_again_and_counts(queue: Queue) -> None:
+    queue.send([Outgoing("a", "body")])
+    (first,) = queue.receive(wait_seconds=0)
+    assert queue.receive(wait_seconds=0) == []
+    assert queue.change_visibility([first.receipt], 0) == []
+    (second,) = queue.receive(wait_seconds=1)
+    assert (second.body, second.receive_count) == ("body", 2)
+    assert abs(second.first_received_at - first.first_received_at) < 0.01
+    assert second.sent_at <= second.first_received_at
+
+
+def test_a_message_that_comes_too_often_goes_to_the_dead_letters(
+    queue: Queue, clients: Clients, config: Config
+) -> None:
+    queue.send([Outgoing("a", "body")])
+    for _ in range(2):
+        (message,) = queue.receive(wait_seconds=1)
+        queue.change_visibility([message.receipt], 0)
+    assert queue.receive(wait_seconds=0) == []
+    dead = queue.url.replace(config.names.request_queue, config.names.dead_letter_queue)
+    (letter,) = Queue(clients.sqs, dead).receive(wait_seconds=1)
+    assert letter.body == "body"
+
+
+def test_provisioning_twice_changes_nothing(clients: Clients, config: Config) -> None:
+    provision(clients, config)
+    Bucket(clients.s3, config.names.output_bucket).put("kept", b"1", "text/plain")
+    requests = Queue.named(clients.sqs, config.names.request_queue)
+    requests.send([Outgoing("a", "kept")])
+    provision(clients, config)
+    assert Bucket(clients.s3, config.names.output_bucket).get("kept") == b"1"
+    assert requests.counts().total == 1
+
+
+SPEC = LaunchSpec("ami-12c6146b", "c7a.large", "#!/bin/sh\ntrue\n", "terminate")
+
+
+@pytest.fixture
+def fleet(clients: Clients, config: Config) -> Any:
+    made = Fleet(clients.ec2, config.names.worker_instance)
+    yield made
+    made.terminate([instance.instance_id for instance in made.instances()])
+
+
+def test_a_fleet_is_the_instances_with_its_name(fleet: Fleet, clients: Clients) -> None:
+    launched = fleet.launch(SPEC, 3, "token-a" + fleet.name)
+    assert len(launched) == 3
+    assert {each.instance_id for each in fleet.instances()} == {each.instance_id for each in launched}
+    assert Fleet(clients.ec2, f"{fleet.name}-other").instances() == []
+    assert {each.instance_type for each in fleet.instances()} == {"c7a.large"}
+
+
+def test_two_launches_with_one_token_are_one(fleet: Fleet) -> None:
+    first = fleet.launch(SPEC, 2, "token-b" + fleet.name)
+    second = fleet.launch(SPEC, 2, "token-b" + fleet.name)
+    assert [each.instance_id for each in first] == [each.instance_id for each in second]
+    assert len(fleet.instances()) == 2
+
+
+def test_a_refusal_carries_ec2s_code(fleet: Fleet, cloud: EmbeddedCloud) -> None:
+    cloud.set_switches(max_instances=0)
+    try:
+        with pytest.raises(LaunchError) as caught:
+            fleet.launch(SPEC, 1, "token-c" + fleet.name)
+    finally:
+        cloud.set_switches(max_instances=None)
+    assert caught.value.code == "InsufficientInstanceCapacity"
+    with pytest.raises(LaunchError):
+        fleet.start(["i-00000000000000000"])
+
+
+def test_instances_stop_start_and_end(fleet: Fleet, clients: Clients) -> None:
+    (instance,) = fleet.launch(SPEC, 1, "token-d" + fleet.name)
+    clients.ec2.stop_instances(InstanceIds=[instance.instance_id])
+    assert fleet.instances(("running",)) == []
+    clients.ec2.get_waiter("instance_stopped").wait(
+        InstanceIds=[instance.instance_id], WaiterConfig={"Delay": 1, "MaxAttempts": 10}
+    )
+    fleet.start([instance.instance_id])
+    assert [each.state for each in fleet.instances(("pending", "running"))] != []
+    fleet.terminate([instance.instance_id])
+    fleet.terminate([])
+    assert fleet.instances(("pending", "running")) == []
+
+
+def test_a_console_says_what_it_says(fleet: Fleet) -> None:
+    (instance,) = fleet.launch(SPEC, 1, "token-e" + fleet.name)
+    assert isinstance(fleet.console_output(instance.instance_id), str)

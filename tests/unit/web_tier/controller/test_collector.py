@@ -1,0 +1,87 @@
+"""The collector between a queue and a ledger that fail."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from services.ids import new_id
+from services.sqs import Queue
+from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, stored_jobs
+from web_tier.controller.collector import MOST_RECEIVES, Collector, parse
+from web_tier.controller.ledger import Ledger
+
+
+@dataclass
+class FakeSQS:
+    """A queue: what is received stays in flight until it is deleted or given back."""
+
+    bodies: list[str] = field(default_factory=list)
+    in_flight: dict[str, str] = field(default_factory=dict)
+    waits: list[int] = field(default_factory=list)
+
+    def receive_message(self, *, MaxNumberOfMessages: int, WaitTimeSeconds: int, **_more: Any) -> dict[str, Any]:  # noqa: N803
+        self.waits.append(WaitTimeSeconds)
+        taken, self.bodies = self.bodies[:MaxNumberOfMessages], self.bodies[MaxNumberOfMessages:]
+        messages = [{"MessageId": new_id(), "ReceiptHandle": new_id(), "Body": body} for body in taken]
+        self.in_flight |= {message["ReceiptHandle"]: message["Body"] for message in messages}
+        stamps = {"ApproximateReceiveCount": "1", "SentTimestamp": "0", "ApproximateFirstReceiveTimestamp": "0"}
+        return {"Messages": [{**message, "Attributes": stamps} for message in messages]}
+
+    def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_more: Any) -> dict[str, Any]:  # noqa: N803
+        for entry in Entries:
+            del self.in_flight[entry["ReceiptHandle"]]
+        return {}
+
+    def change_message_visibility_batch(self, *, Entries: list[dict[str, Any]], **_more: Any) -> dict[str, Any]:  # noqa: N803
+        self.bodies += [self.in_flight.pop(entry["ReceiptHandle"]) for entry in Entries]
+        return {}
+
+
+def collector(sqs: FakeSQS, ledger: Ledger, active: bool = True) -> Collector:
+    return Collector(Queue(cast(Any, sqs), "responses"), ledger, lambda: active)
+
+
+def test_full_batches_are_taken_together_and_only_the_first_is_waited_for() -> None:
+    sqs, store = FakeSQS([done(ref).to_json() for ref in REFS[:25]]), stored_jobs()
+    collector(sqs, Ledger(store)).tick()
+    assert sqs.waits == [1, 0, 0]
+    assert (sqs.bodies, sqs.in_flight) == ([], {})
+    assert figures(store, JOBS[0]) == (25, 0, 40)
+
+
+def test_what_is_in_hand_at_once_is_bounded() -> None:
+    sqs = FakeSQS([done(REFS[0]).to_json()] * 1000)
+    collector(sqs, Ledger(stored_jobs())).tick()
+    assert len(sqs.bodies) == 1000 - 10 * MOST_RECEIVES
+
+
+def test_a_failed_write_deletes_nothing_and_gives_everything_back() -> None:
+    fails = [True]
+
+    def fail(_when: str) -> None:
+        if fails[0]:
+            raise CrashError
+
+    sqs, store = FakeSQS([done(ref).to_json() for ref in REFS[:12]]), stored_jobs(fail)
+    collecting = collector(sqs, Ledger(store))
+    with pytest.raises(CrashError):
+        collecting.tick()
+    assert (len(sqs.bodies), sqs.in_flight) == (12, {})
+    fails[0] = False
+    collecting.tick()
+    assert figures(store, JOBS[0]) == (12, 0, 40)
+
+
+def test_without_the_lease_everything_is_given_back_and_nothing_written() -> None:
+    sqs, store = FakeSQS([done(REFS[0]).to_json()]), stored_jobs()
+    collector(sqs, Ledger(store), active=False).tick()
+    assert (len(sqs.bodies), store.statuses(JOBS[0])) == (1, {})
+
+
+def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
+    sqs = FakeSQS(["", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}'])
+    assert [response.ref for response in parse(Queue(cast(Any, sqs), "responses").receive())] == [REFS[0]]
+    reasons = [vars(record)["reason"] for record in caplog.records]
+    assert len(reasons) == 5
+    assert all(reason.startswith("not a Response: ") for reason in reasons)

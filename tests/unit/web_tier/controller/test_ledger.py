@@ -1,0 +1,199 @@
+"""Results and counts: the same in the end, whatever is repeated, reordered, or cut short by a crash."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.ids import ImageRef, new_id
+from services.jobs import Counts, ImageRecord, Job, JobStore
+from services.messages import Failure, Response, failed
+from tests.unit.web_tier.controller.fakes import EPOCH, MemoryTable
+from web_tier.controller.ledger import Ledger, best_by_image
+
+JOBS = [new_id() for _ in range(2)]
+IMAGES = {job_id: [ImageRef(job_id, new_id()) for _ in range(40)] for job_id in JOBS}
+REFS = [ref for refs in IMAGES.values() for ref in refs]
+
+
+class CrashError(Exception):
+    """The process dies here."""
+
+
+def done(ref: ImageRef) -> Response:
+    return Response(
+        job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
+    )
+
+
+def not_done(ref: ImageRef) -> Response:
+    return failed(ref, Failure(code="bad", message="no image"), worker="i-1", attempts=1).response()
+
+
+def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
+    """A store with two jobs of forty images each, which fails only afterwards."""
+    ready = [False]
+    store = JobStore(MemoryTable(lambda when: fail(when) if ready[0] else None))
+    for job_id, refs in IMAGES.items():
+        store.create(Job(job_id, "job", EPOCH))
+        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in refs], EPOCH)
+    ready[0] = True
+    return store
+
+
+def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
+    counts = store.counts(job_id)
+    return counts.done, counts.failed, counts.images
+
+
+def derived(store: JobStore, job_id: str) -> tuple[int, int, int]:
+    """The figures as the items themselves make them."""
+    statuses = list(store.statuses(job_id).values())
+    return statuses.count("done"), statuses.count("failed"), store.count_images(job_id)
+
+
+def test_a_result_that_arrives_twice_is_counted_once() -> None:
+    store = stored_jobs()
+    ledger = Ledger(store)
+    for _ in range(2):
+        ledger.record([done(REFS[0]), done(REFS[0])])
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+
+
+def test_done_beats_failed_in_any_order() -> None:
+    for order in ((done, not_done), (not_done, done)):
+        store = stored_jobs()
+        for make in order:
+            Ledger(store).record([make(REFS[0])])
+        assert figures(store, JOBS[0]) == (1, 0, 40)
+        result = store.result(REFS[0])
+        assert result is not None
+        assert result.status == "done"
+
+
+def test_done_beats_failed_within_a_batch() -> None:
+    batch = [not_done(REFS[0]), done(REFS[0]), not_done(REFS[0]), not_done(REFS[1])]
+    assert [(each.ref, each.status) for each in best_by_image(batch)] == [(REFS[0], "done"), (REFS[1], "failed")]
+
+
+def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote() -> None:
+    store = stored_jobs()
+    ledger = Ledger(store)
+    ledger.record([done(REFS[1])])
+    store.put_done([done(REFS[0])])
+    ledger.record([not_done(REFS[0])])
+    assert figures(store, JOBS[0]) == (2, 0, 40)
+
+
+def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept() -> None:
+    store = stored_jobs()
+    Ledger(store).record([done(ImageRef(new_id(), new_id())), done(ImageRef(JOBS[0], new_id())), done(REFS[0])])
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+    assert store.statuses(JOBS[0]) == {REFS[0].image_id: "done"}
+
+
+def test_images_accepted_after_the_job_was_first_seen_are_known() -> None:
+    store = stored_jobs()
+    ledger = Ledger(store)
+    ledger.record([done(REFS[0])])
+    for count in (1, 30):
+        later = [ImageRef(JOBS[0], new_id()) for _ in range(count)]
+        store.record_images([ImageRecord(ref, "b.jpg", "key", 1, EPOCH) for ref in later], EPOCH)
+        assert all(ledger.knows(ref) for ref in later[:1])
+        ledger.record([done(ref) for ref in later])
+    assert figures(store, JOBS[0]) == (32, 0, 71)
+
+
+def test_times_of_the_first_and_last_result_survive_a_takeover() -> None:
+    store, now = stored_jobs(), [EPOCH]
+    Ledger(store, now=lambda: now[0]).record([done(REFS[0])])
+    now[0] += timedelta(seconds=5)
+    Ledger(store, now=lambda: now[0]).record([done(REFS[1])])
+    now[0] += timedelta(seconds=5)
+    Ledger(store, now=lambda: now[0]).record([done(REFS[1])])
+    assert store.counts(JOBS[0]) == Counts(2, 0, 40, EPOCH, EPOCH + timedelta(seconds=5))
+
+
+def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() -> None:
+    store = stored_jobs()
+    ledger = Ledger(store, most_images=50)
+    for ref in REFS[::3] + REFS[::3][::-1]:
+        ledger.record([done(ref)])
+    assert len(ledger._jobs) == 1
+    for job_id in JOBS:
+        assert figures(store, job_id) == derived(store, job_id)
+
+
+def test_an_image_that_was_taken_back_is_forgotten() -> None:
+    class Erasing(MemoryTable):
+        def delete_all(self, keys: object) -> None:
+            for key in keys:  # type: ignore[attr-defined]
+                del self.items[key]
+
+    store = JobStore(Erasing())
+    store.create(Job(JOBS[0], "job", EPOCH))
+    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in IMAGES[JOBS[0]]], EPOCH)
+    ledger = Ledger(store)
+    ledger.record([done(REFS[0])])
+    store.forget_images([REFS[1], REFS[2]])
+    ledger.forget(REFS[1])
+    ledger.forget(REFS[0])
+    assert len(ledger.missing(JOBS[0])) == 38
+    ledger.recount(JOBS[0])
+    ledger.settle(JOBS[0])
+    assert figures(store, JOBS[0]) == (1, 0, 38)
+    assert REFS[2].image_id not in ledger.missing(JOBS[0])
+
+
+@dataclass
+class FailingAt:
+    """Crashes at given writes, counted over all attempts."""
+
+    crashes: set[int]
+    writes: int = field(default=0)
+
+    def __call__(self, _when: str) -> None:
+        self.writes += 1
+        if self.writes in self.crashes:
+            raise CrashError
+
+
+_responses = st.lists(
+    st.builds(lambda ref, good: done(ref) if good else not_done(ref), st.sampled_from(REFS), st.booleans()),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_responses, st.sets(st.integers(1, 60), max_size=12), st.lists(st.booleans(), max_size=12), st.randoms())
+def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
+    responses: list[Response],
+    crashes: set[int],
+    restarts: list[bool],
+    random: "st.random.Random",  # type: ignore[name-defined]
+) -> None:
+    """At-least-once delivery: what was not recorded comes again, in another order, perhaps to a new process."""
+    store = stored_jobs(FailingAt(crashes))
+    ledger = Ledger(store)
+    queue = list(responses)
+    restart = iter(restarts)
+    while queue:
+        batch = [queue.pop(random.randrange(len(queue))) for _ in range(min(len(queue), random.randint(1, 100)))]
+        try:
+            ledger.record(batch)
+        except CrashError:
+            queue += batch
+            if next(restart, False):
+                ledger = Ledger(store)
+    good = {response.ref for response in responses if response.status == "done"}
+    every = {response.ref for response in responses}
+    for job_id in {response.job_id for response in responses}:
+        expected = (
+            sum(ref.job_id == job_id for ref in good),
+            sum(ref.job_id == job_id for ref in every - good),
+            40,
+        )
+        assert figures(store, job_id) == derived(store, job_id) == expected

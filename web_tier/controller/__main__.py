@@ -1,0 +1,62 @@
+"""`python -m web_tier.controller`: contend for the lease until SIGTERM or SIGINT.
+
+Exit status: 0 when told to stop, 1 when something died (whoever supervises it starts it again), 2 when the
+configuration is not valid.
+"""
+
+import logging
+import signal
+import sys
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from services.config import Config, config_path, load_config
+from services.errors import ConfigError
+from services.logs import configure_logging
+from web_tier.controller.leadership import lead
+from web_tier.controller.limits import FleetLimits
+from web_tier.controller.shift import Shift
+from web_tier.controller.wiring import Wiring, controller_lease
+
+_log = logging.getLogger("web_tier.controller")
+
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
+def main() -> int:
+    """Run the controller; return the exit status."""
+    # Blocked for every thread and waited for in this one: no handler runs in the middle of anything.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    configure_logging("controller")
+    try:
+        return _run(load_config())
+    except ConfigError as error:
+        _log.critical("%s", error)
+        return 2
+    except (BotoCoreError, ClientError) as error:
+        _log.critical("the services could not be reached: %s", error)
+        return 1
+
+
+def _run(config: Config) -> int:
+    path = config_path()
+    wiring = Wiring.connect(config, path)
+    limits = FleetLimits(path, config.fleet)
+    lease = controller_lease(config)
+
+    def new_shift() -> Shift:
+        return Shift(lambda active: wiring.ticks(lease.holder, limits, active), lambda: lease.held)
+
+    _log.info("contending for the lease", extra={"holder": lease.holder})
+    status = lead(lease, new_shift, wait_for_stop)
+    _log.info("stopped", extra={"status": status})
+    return status
+
+
+def wait_for_stop(seconds: float) -> bool:
+    """Wait for up to `seconds`; tell whether a signal asked this process to stop."""
+    return signal.sigtimedwait(STOP_SIGNALS, seconds) is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

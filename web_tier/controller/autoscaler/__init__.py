@@ -1,0 +1,1 @@
+"""The autoscaler: observe the queues and the fleet, decide with a pure function, apply what was decided."""

@@ -1,0 +1,42 @@
+"""One round of the autoscaler: observe, decide, apply, and show it."""
+
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from web_tier.controller.autoscaler.apply import Launcher
+from web_tier.controller.autoscaler.board import Board
+from web_tier.controller.autoscaler.decide import decide
+from web_tier.controller.autoscaler.meter import Meter
+from web_tier.controller.autoscaler.observe import Observer
+from web_tier.controller.limits import FleetLimits
+
+
+@dataclass(frozen=True)
+class Autoscaler:
+    """Brings the fleet to what the queue needs, within the limits in force."""
+
+    limits: FleetLimits
+    observer: Observer
+    launcher: Launcher
+    meter: Meter
+    board: Board
+    interval_seconds: float
+
+    def tick(self) -> float:
+        """Look once and act on it; return the seconds until the next look.
+
+        Raises:
+            BotoCoreError, ClientError: when there was no look, and so no decision.
+        """
+        limits = self.limits.current()
+        try:
+            observation = self.observer.observe()
+        except (BotoCoreError, ClientError) as error:
+            self.board.show_problem(f"the fleet or its queue could not be observed: {error}")
+            raise
+        plan = decide(observation, limits)
+        self.launcher.apply(plan, observation, limits)
+        self.meter.look(observation)
+        self.board.show(observation, plan, limits, self.meter, self.launcher.problem or self.limits.problem)
+        return self.interval_seconds

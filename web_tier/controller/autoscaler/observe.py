@@ -1,0 +1,135 @@
+"""Observe: what the queues and the fleet look like now.
+
+A call that fails means no observation, and so no decision; never "nothing is running".
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from services.ec2 import ALIVE, Fleet, Instance
+from services.sqs import Queue, QueueCounts
+
+LISTED = (*ALIVE, "stopping", "stopped")
+ENDED = ("shutting-down", "terminated")
+UNSEEN_SECONDS = 120.0
+"""How long a launched instance may be missing from DescribeInstances, which lags, and still counts as coming."""
+FLEET_SECONDS = 1.0
+"""How old the description of the fleet may be while demand does not grow.
+
+To describe 19 instances costs some ten times as much as to count messages. An old description can only name workers
+that have ended since, so a decision by it may launch too late, never too many.
+"""
+DEAD_LETTER_SECONDS = 2.0
+"""How often dead letters are counted: the figure is only shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look.
+
+    Attributes:
+        requests: the request queue's messages by state.
+        dead_letters: messages in the dead-letter queue.
+        instances: the fleet as DescribeInstances tells it, oldest first.
+        coming: ids of instances that were launched or started, and are not described as such yet.
+    """
+
+    requests: QueueCounts
+    dead_letters: int
+    instances: tuple[Instance, ...]
+    coming: frozenset[str] = frozenset()
+
+    def count(self, *states: str) -> int:
+        """Return how many instances are in any of `states`."""
+        return sum(instance.state in states for instance in self.instances)
+
+    @property
+    def supply(self) -> int:
+        """Workers that there are or are about to be: running, pending, and coming."""
+        alive = {instance.instance_id for instance in self.instances if instance.state in ALIVE}
+        return len(alive | self.coming)
+
+
+@dataclass
+class RecentLaunches:
+    """Instances that were launched or started a moment ago, which DescribeInstances may not show, or no longer.
+
+    Descriptions come from replicas that lag by different times, so that one which has been shown may be missing from
+    the next. Only a description that says it has ended is believed at once.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _since: dict[str, float] = field(default_factory=dict, init=False)
+    _were_stopped: set[str] = field(default_factory=set, init=False)
+
+    def __bool__(self) -> bool:
+        """Tell whether any are awaited."""
+        return bool(self._since)
+
+    def add(self, instance_ids: list[str], *, were_stopped: bool = False) -> None:
+        """Remember instances that EC2 has just said it launches, or starts after they `were_stopped`."""
+        self._since |= dict.fromkeys(instance_ids, self.clock())
+        if were_stopped:
+            self._were_stopped.update(instance_ids)
+
+    def unseen(self, instances: list[Instance]) -> frozenset[str]:
+        """Return those that `instances` does not show as alive, forgetting what has ended and the very old."""
+        states = {instance.instance_id: instance.state for instance in instances}
+        alive = {key for key in self._since if states.get(key) in ALIVE}
+        self._were_stopped -= alive
+        oldest = self.clock() - UNSEEN_SECONDS
+        self._since = {
+            key: since
+            for key, since in self._since.items()
+            if since > oldest and not self._has_ended(key, states.get(key))
+        }
+        self._were_stopped &= self._since.keys()
+        return frozenset(self._since.keys() - alive)
+
+    def _has_ended(self, instance_id: str, state: str | None) -> bool:
+        # A started one is described as stopped until the description catches up; later that means what it says.
+        return state in ENDED or (state in {"stopping", "stopped"} and instance_id not in self._were_stopped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """The fleet as it was described at `at` (monotonic seconds), when `demand` images waited or were in flight."""
+
+    instances: list[Instance]
+    at: float
+    demand: int
+
+
+@dataclass
+class Observer:
+    """Looks at the queues and the fleet."""
+
+    requests: Queue
+    dead_letters: Queue
+    fleet: Fleet
+    launches: RecentLaunches
+    clock: Callable[[], float] = time.monotonic
+    _last: _Description | None = field(default=None, init=False)
+    _dead: tuple[int, float] | None = field(default=None, init=False)
+
+    def observe(self) -> Observation:
+        """Return what there is now; botocore's errors pass through."""
+        # Demand before supply: what is launched in between is counted, what is classified in between is not wanted.
+        counts = self.requests.counts()
+        instances = self._instances(counts.total)
+        return Observation(counts, self._dead_letters(), tuple(instances), self.launches.unseen(instances))
+
+    def _instances(self, demand: int) -> list[Instance]:
+        now, last = self.clock(), self._last
+        if last is None or demand > last.demand or now - last.at >= FLEET_SECONDS:
+            # Ended ones are of interest only to learn that an awaited instance has come and gone.
+            described = self.fleet.instances((*LISTED, *ENDED) if self.launches else LISTED)
+            last = self._last = _Description(described, now, demand)
+        return last.instances
+
+    def _dead_letters(self) -> int:
+        now = self.clock()
+        if self._dead is None or now >= self._dead[1]:
+            self._dead = (self.dead_letters.counts().total, now + DEAD_LETTER_SECONDS)
+        return self._dead[0]

@@ -1,0 +1,213 @@
+"""The ledger: puts results into the job table and keeps each job's counts, of which this is the only writer.
+
+Counts are absolute figures, derived from the statuses of the job's images, and stored after the results. So whatever
+is repeated, reordered or cut short in between, the figures end where the items are.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from services.errors import NotFoundError
+from services.ids import ImageRef
+from services.jobs import Counts, JobStore, with_result
+from services.messages import Response, Status
+
+_log = logging.getLogger(__name__)
+
+MOST_IMAGES = 500_000
+"""Images whose status is kept in memory, over all jobs; some 150 bytes each."""
+FEW = 3
+"""Up to so many unknown images are looked up one by one, more with a query."""
+
+
+@dataclass
+class JobFigures:
+    """What is known of one job: each image's status (None as long as it has no result), and the counts."""
+
+    statuses: dict[str, Status | None]
+    counts: Counts
+
+    def take(self, image_id: str, now: Status, at: datetime) -> None:
+        """Count a result that has been put."""
+        before = self.statuses[image_id]
+        self.counts = with_result(self.counts, before, now, at)
+        self.statuses[image_id] = "done" if before == "done" else now
+
+
+@dataclass
+class Ledger:
+    """Records results. Its methods may be called from several threads; they take turns.
+
+    Attributes:
+        store: the job table.
+        most_images: bound of what is remembered; the jobs that were used last stay.
+        now: the wall clock, for the times of a job's first and last result.
+    """
+
+    store: JobStore
+    most_images: int = MOST_IMAGES
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _jobs: "OrderedDict[str, JobFigures]" = field(default_factory=OrderedDict, init=False)
+    _turn: threading.RLock = field(default_factory=threading.RLock, init=False)
+
+    def record(self, responses: Iterable[Response]) -> None:
+        """Put results and store the counts of their jobs; all of it may be repeated.
+
+        What belongs to no job or no accepted image is logged and dropped.
+
+        Raises:
+            TableBusyError: when some could not be put; record all of them again.
+        """
+        by_job: dict[str, list[Response]] = {}
+        for response in responses:
+            by_job.setdefault(response.job_id, []).append(response)
+        with self._turn:
+            for job_id, of_job in by_job.items():
+                self._record_job(job_id, best_by_image(of_job))
+
+    def knows(self, ref: ImageRef) -> bool:
+        """Tell whether `ref` is an accepted image of a job that exists."""
+        with self._turn:
+            figures = self._figures(ref.job_id)
+            if figures is None:
+                return False
+            self._learn(ref.job_id, figures, [ref.image_id])
+            return ref.image_id in figures.statuses
+
+    def recount(self, job_id: str) -> None:
+        """Learn from the table which images the job has; costs more the more there are."""
+        with self._turn:
+            figures = self._figures(job_id)
+            if figures is not None and self.store.count_images(job_id) != len(figures.statuses):
+                recorded = {image.ref.image_id for image in self.store.images(job_id)}
+                for taken_back in [image_id for image_id in _missing(figures) if image_id not in recorded]:
+                    del figures.statuses[taken_back]
+                figures.statuses = dict.fromkeys(recorded) | figures.statuses
+
+    def forget(self, ref: ImageRef) -> None:
+        """Forget an image without a result whose record the web tier has taken back."""
+        with self._turn:
+            figures = self._figures(ref.job_id)
+            if figures is not None and figures.statuses.get(ref.image_id, "unknown") is None:
+                del figures.statuses[ref.image_id]
+
+    def settle(self, job_id: str) -> None:
+        """Store the job's counts again if the table has others, as after a late write of an earlier holder."""
+        with self._turn:
+            figures = self._figures(job_id)
+            if figures is not None and self.store.counts(job_id) != _counted(figures):
+                self._store_counts(job_id, figures)
+
+    def missing(self, job_id: str) -> list[str]:
+        """Return the ids of the known images that have no result, oldest first."""
+        with self._turn:
+            figures = self._figures(job_id)
+            return [] if figures is None else sorted(_missing(figures))
+
+    def _record_job(self, job_id: str, responses: Sequence[Response]) -> None:
+        figures = self._figures(job_id)
+        if figures is None:
+            _log.warning("dropped results of a job that does not exist", extra={"job": job_id, "n": len(responses)})
+            return
+        self._learn(job_id, figures, [response.image_id for response in responses])
+        known = [response for response in responses if response.image_id in figures.statuses]
+        if len(known) < len(responses):
+            strangers = len(responses) - len(known)
+            _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": strangers})
+        self._put(figures, known)
+        self._store_counts(job_id, figures)
+
+    def _put(self, figures: JobFigures, responses: Sequence[Response]) -> None:
+        at = self.now()
+        fresh = [response for response in responses if figures.statuses[response.image_id] != "done"]
+        done = [response for response in fresh if response.status == "done"]
+        self.store.put_done(done)
+        for response in done:
+            figures.take(response.image_id, "done", at)
+        for response in fresh:
+            if response.status == "failed" and figures.statuses[response.image_id] is None:
+                figures.take(response.image_id, self._put_failed(response), at)
+
+    def _put_failed(self, response: Response) -> Status:
+        """Put a failed result unless there is one; return the status that the image has now."""
+        if self.store.put_failed(response):
+            return "failed"
+        there = self.store.result(response.ref)
+        return "failed" if there is None else there.status
+
+    def _store_counts(self, job_id: str, figures: JobFigures) -> None:
+        figures.counts = _counted(figures)
+        self.store.store_counts(job_id, figures.counts)
+
+    def _figures(self, job_id: str) -> JobFigures | None:
+        """Return what is known of a job, from memory or from the table; None when there is no such job."""
+        figures = self._jobs.get(job_id) or self._read(job_id)
+        if figures is not None:
+            self._jobs[job_id] = figures
+            self._jobs.move_to_end(job_id)
+            self._forget_oldest()
+        return figures
+
+    def _read(self, job_id: str) -> JobFigures | None:
+        try:
+            self.store.job(job_id)
+        except NotFoundError:
+            return None
+        statuses: dict[str, Status | None] = dict(self.store.statuses(job_id))
+        figures = JobFigures(statuses, derived(statuses, self.store.counts(job_id), self.now()))
+        self._learn_from(job_id, figures, "")
+        return figures
+
+    def _forget_oldest(self) -> None:
+        while len(self._jobs) > 1 and sum(len(job.statuses) for job in self._jobs.values()) > self.most_images:
+            self._jobs.popitem(last=False)
+
+    def _learn(self, job_id: str, figures: JobFigures, image_ids: Sequence[str]) -> None:
+        """Look up those of `image_ids` that are not known yet."""
+        unknown = [image_id for image_id in image_ids if image_id not in figures.statuses]
+        if len(unknown) > FEW:
+            # Ids are ordered by time: what is unknown stands near the end, with more of its kind behind it.
+            self._learn_from(job_id, figures, min(unknown)[:-1])
+            return
+        for image_id in unknown:
+            try:
+                self.store.image(ImageRef(job_id, image_id))
+            except NotFoundError:
+                continue
+            figures.statuses[image_id] = None
+
+    def _learn_from(self, job_id: str, figures: JobFigures, after: str) -> None:
+        for image in self.store.images(job_id, after=after):
+            figures.statuses.setdefault(image.ref.image_id, None)
+
+
+def best_by_image(responses: Iterable[Response]) -> list[Response]:
+    """Return one response for each image: one that is done if there is any, else the first."""
+    best: dict[str, Response] = {}
+    for response in responses:
+        there = best.setdefault(response.image_id, response)
+        if there.status == "failed" and response.status == "done":
+            best[response.image_id] = response
+    return list(best.values())
+
+
+def derived(statuses: dict[str, Status | None], stored: Counts, now: datetime) -> Counts:
+    """Return the counts that `statuses` make; times are the stored ones, or `now` where results came since."""
+    done = sum(status == "done" for status in statuses.values())
+    failed = sum(status == "failed" for status in statuses.values())
+    if (done, failed) == (stored.done, stored.failed):
+        return stored
+    first = stored.first_result_at or now
+    return replace(stored, done=done, failed=failed, first_result_at=first, last_result_at=now)
+
+
+def _missing(figures: JobFigures) -> list[str]:
+    return [image_id for image_id, status in figures.statuses.items() if status is None]
+
+
+def _counted(figures: JobFigures) -> Counts:
+    return replace(figures.counts, images=len(figures.statuses))

@@ -1,0 +1,120 @@
+"""Puts the controller together from the configuration."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from services.clients import Clients
+from services.config import Config
+from services.ec2 import Fleet
+from services.jobs import JobStore
+from services.lease import Lease
+from services.s3 import Bucket
+from services.sqs import Queue
+from services.table import Table
+from web_tier.controller.autoscaler.apply import Launcher
+from web_tier.controller.autoscaler.autoscaler import Autoscaler
+from web_tier.controller.autoscaler.board import Board
+from web_tier.controller.autoscaler.meter import Meter
+from web_tier.controller.autoscaler.observe import Observer, RecentLaunches
+from web_tier.controller.collector import Collector
+from web_tier.controller.dead_letters import DeadLetters
+from web_tier.controller.ledger import Ledger
+from web_tier.controller.limits import FleetLimits
+from web_tier.controller.reconciler import Reconciler
+from web_tier.controller.repair import Repair
+from web_tier.controller.shift import Tick
+
+LEASE_NAME = "controller"
+MOST_ATTEMPTS = 3
+"""Calls in all before an error reaches a loop, which has its own backoff and goes on for ever."""
+READ_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The services that the controller works with."""
+
+    config: Config
+    config_path: Path
+    store: JobStore
+    requests: Queue
+    responses: Queue
+    dead_letters: Queue
+    inputs: Bucket
+    outputs: Bucket
+    fleet: Fleet
+
+    @classmethod
+    def connect(cls, config: Config, config_path: Path) -> "Wiring":
+        """Return the wiring, with the queues' addresses looked up.
+
+        Raises:
+            ClientError: when a queue does not exist.
+        """
+        clients = controller_clients(config)
+        names = config.names
+
+        def queue(name: str) -> Queue:
+            return Queue.named(clients.sqs, config.queue_name(name))
+
+        return cls(
+            config=config,
+            config_path=config_path,
+            store=JobStore(Table(clients.dynamodb, names.job_table)),
+            requests=queue(names.request_queue),
+            responses=queue(names.response_queue),
+            dead_letters=queue(names.dead_letter_queue),
+            inputs=Bucket(clients.s3, names.input_bucket),
+            outputs=Bucket(clients.s3, names.output_bucket),
+            fleet=Fleet(clients.ec2, names.worker_instance),
+        )
+
+    def ticks(self, holder: str, limits: FleetLimits, active: Callable[[], bool]) -> Mapping[str, Tick]:
+        """Return the loops of one shift by name, with nothing remembered from an earlier one."""
+        ledger = Ledger(self.store)
+        return {
+            "autoscaler": self._autoscaler(holder, limits, active).tick,
+            "collector": Collector(self.responses, ledger, active).tick,
+            "reconciler": self._reconciler(ledger, active).tick,
+        }
+
+    def _autoscaler(self, holder: str, limits: FleetLimits, active: Callable[[], bool]) -> Autoscaler:
+        launches = RecentLaunches()
+        return Autoscaler(
+            limits=limits,
+            observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
+            launcher=Launcher(self.fleet, launches, holder, active),
+            meter=Meter(self.config.prices.minimum_billed_seconds, self.store.fleet()),
+            board=Board(self.store),
+            interval_seconds=self.config.controller.interval_seconds,
+        )
+
+    def _reconciler(self, ledger: Ledger, active: Callable[[], bool]) -> Reconciler:
+        repair = Repair(self.store, ledger, self.outputs)
+        receives = self.config.queues.max_receive_count
+        return Reconciler(
+            store=self.store,
+            ledger=ledger,
+            repair=repair,
+            dead_letters=DeadLetters(self.dead_letters, repair, ledger, receives, active),
+            requests=self.requests,
+            responses=self.responses,
+            inputs=self.inputs,
+            reconcile_seconds=self.config.controller.reconcile_seconds,
+            lost_after_seconds=self.config.controller.lost_after_seconds,
+            active=active,
+        )
+
+
+def controller_clients(config: Config) -> Clients:
+    """Return clients that give up soon enough for a shift to end in time."""
+    patience = min(MOST_ATTEMPTS, config.aws.max_attempts)
+    return Clients(replace(config.aws.endpoint(), max_attempts=patience, read_timeout=READ_SECONDS))
+
+
+def controller_lease(config: Config) -> Lease:
+    """Return this process's contender; its calls end well within the lease's length."""
+    length = config.controller.lease_seconds
+    endpoint = replace(config.aws.endpoint(1), max_attempts=1, connect_timeout=length / 4, read_timeout=length / 4)
+    return Lease(Table(Clients(endpoint).dynamodb, config.names.job_table), LEASE_NAME, length)
