@@ -55,7 +55,9 @@ def _run(config: Config) -> int:
 
 def wait_for_stop(seconds: float) -> bool:
     """Wait for up to `seconds`; tell whether a signal asked this process to stop."""
-    return signal.sigtimedwait(STOP_SIGNALS, seconds) is not None
+    told = signal.sigtimedwait(STOP_SIGNALS, seconds)
+    # A process that was frozen beyond its wait gets no None from CPython 3.11, but what lay in memory.
+    return told is not None and told.si_signo in STOP_SIGNALS
 
 
 if __name__ == "__main__":

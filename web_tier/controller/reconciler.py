@@ -147,7 +147,7 @@ class Reconciler:
             return None
         if next(self.inputs.keys(record.key), None) == record.key:
             return record
-        gone = Failure(code="input_gone", message="could not be classified: the uploaded image is no longer stored")
+        gone = Failure(code="gone", message="the image is no longer stored: upload it again")
         self.repair.fail(ref, gone, attempts=0)
         return None
 

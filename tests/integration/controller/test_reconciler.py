@@ -170,7 +170,7 @@ def test_an_image_whose_object_is_gone_fails_with_that_reason(sweeper: Sweeper) 
     sweeper.scene.wiring.inputs.delete(sweeper.scene.wiring.store.image(refs[0]).key)
     sweeper.sweep_until(LOST_AFTER)
     result = sweeper.result(refs[0])
-    assert (result.status, result.error and result.error.code) == ("failed", "input_gone")
+    assert (result.status, result.error and result.error.code) == ("failed", "gone")
     assert sweeper.scene.finished(refs[0].job_id)
 
 

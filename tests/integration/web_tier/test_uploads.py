@@ -138,7 +138,7 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
         while not stop.is_set():
             try:
                 answer = upload(web_tier, job, images(5))
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 continue
             acknowledged.extend(image["image_id"] for image in answer.json()["accepted"])
             if len(acknowledged) > 30:
