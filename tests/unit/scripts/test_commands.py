@@ -87,6 +87,19 @@ def test_without_a_package_index_set_up_says_so(tmp_path: Path) -> None:
     assert "cannot reach the Python package index" in ended.stderr
 
 
+def test_without_space_set_up_says_how_much_it_needs(tmp_path: Path) -> None:
+    setup = clone_of_setup(tmp_path)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "df").write_text("#!/bin/sh\nprintf 'Filesystem\\n/dev/full 100 88 12 88%% /\\n'\n")
+    (tools / "df").chmod(0o755)
+    ended = run(setup, "run", PATH=f"{tools}:{os.environ['PATH']}")
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == (
+        "fleetsight: needs 100 MB of disk here, 12 MB are free: free some, or clone elsewhere"
+    )
+
+
 def test_an_unknown_section_is_refused_with_those_there_are(tmp_path: Path) -> None:
     setup = clone_of_setup(tmp_path)
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
