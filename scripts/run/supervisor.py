@@ -77,15 +77,21 @@ class Supervisor:
         return next((watcher.pid for watcher in self._watchers if watcher.service.name == name), None)
 
     def stop(self, grace_seconds: float = 5.0) -> None:
-        """End every service: SIGTERM in the order they were last started, SIGKILL after `grace_seconds`."""
+        """End every service, the essential ones last since the others use them: SIGTERM, then SIGKILL.
+
+        Args:
+            grace_seconds: from SIGTERM to SIGKILL, for each of the two groups.
+        """
         self._stopping.set()
-        for watcher in reversed(self._watchers):
-            watcher.terminate()
-        deadline = time.monotonic() + grace_seconds
-        for watcher in self._watchers:
-            watcher.join(max(0.0, deadline - time.monotonic()))
-        for watcher in self._watchers:
-            watcher.kill()
+        for essential in (False, True):
+            watchers = [watcher for watcher in self._watchers if watcher.service.essential is essential]
+            for watcher in watchers:
+                watcher.terminate()
+            deadline = time.monotonic() + grace_seconds
+            for watcher in watchers:
+                watcher.join(max(0.0, deadline - time.monotonic()))
+            for watcher in watchers:
+                watcher.kill()
 
 
 class _Watcher(threading.Thread):
