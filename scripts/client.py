@@ -33,6 +33,7 @@ class ApiClient:
 
     base_url: str
     _local: threading.local = field(default_factory=threading.local, repr=False)
+    _sessions: list[requests.Session] = field(default_factory=list, repr=False)
 
     @property
     def _session(self) -> requests.Session:
@@ -40,8 +41,14 @@ class ApiClient:
             self._local.session = requests.Session()
             # A proxy from the environment must not stand between a command and its own machine.
             self._local.session.trust_env = False
+            self._sessions.append(self._local.session)
         session: requests.Session = self._local.session
         return session
+
+    def close(self) -> None:
+        """Close the connections of every thread; a server that stops waits for those that are open."""
+        for session in self._sessions:
+            session.close()
 
     def ready(self) -> bool:
         """Tell whether the web tier and all it needs answer."""

@@ -37,13 +37,13 @@ class StartError(FleetsightError):
 
 @dataclass
 class System:
-    """The system in `state_dir`, where its logs and its instances' files lie.
+    """The system, with its files in a folder of `home` that is named after its port.
 
     Attributes:
         overrides: configuration that goes before that of the environment, as `FLEETSIGHT__SECTION__KEY`.
     """
 
-    state_dir: Path
+    home: Path
     overrides: Mapping[str, str] = field(default_factory=dict)
     supervisor: Supervisor = field(default_factory=Supervisor)
     lifeline: Lifeline = field(default_factory=Lifeline)
@@ -65,6 +65,11 @@ class System:
     def config(self) -> Config:
         """The configuration that the web tier and the controller run with."""
         return load_config(Path(self._settings[PATH_VARIABLE]), self._environment())
+
+    @cached_property
+    def state_dir(self) -> Path:
+        """Where the logs and the instances' files lie."""
+        return self.home / f"run-{self.config.web.port}"
 
     @property
     def url(self) -> str:

@@ -103,7 +103,7 @@ def hundred() -> tuple[list[tuple[str, bytes]], dict[str, str]]:
 def running(tmp_path: Path) -> Iterator[RunningSystem]:
     """A whole system of its own; short time-outs, so that what comes back comes back soon."""
     system = System(
-        tmp_path / "run",
+        tmp_path,
         {
             "FLEETSIGHT__WEB__PORT": str(free_port()),
             "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",

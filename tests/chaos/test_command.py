@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app_tier.demo.signs import samples
+from scripts.client import ApiClient
 from scripts.run.system import ROOT, free_port
 from tests.chaos.conftest import until
 
@@ -66,6 +67,16 @@ def test_no_process_is_left_however_the_command_ends(
     serving.send_signal(number)
     serving.wait(timeout=30)
     until(lambda: not processes_of(port), "every process has ended", seconds=20)
+
+
+def test_the_command_goes_on_when_its_web_tier_is_killed(serving: subprocess.Popen[str], port: int) -> None:
+    web = {pid for pid in processes_of(port) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    assert web
+    for pid in web:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not ApiClient(f"http://127.0.0.1:{port}").ready(), "the web tier is gone")
+    until(ApiClient(f"http://127.0.0.1:{port}").ready, "the web tier answers again")
+    assert serving.poll() is None
 
 
 def test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer(port: int, tmp_path: Path) -> None:
