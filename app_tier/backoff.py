@@ -3,9 +3,10 @@
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
 
-FIRST_SECONDS = 0.5
+from services.backoff import Jitter, pause_seconds
+
+FIRST_SECONDS = 1.0
 MOST_SECONDS = 30.0
 
 
@@ -16,7 +17,7 @@ class Backoff:
         jitter: returns a random number between its arguments.
     """
 
-    def __init__(self, jitter: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(self, jitter: Jitter = random.uniform) -> None:
         self._jitter = jitter
         self._lock = threading.Lock()
         self._failures: Counter[str] = Counter()
@@ -32,10 +33,7 @@ class Backoff:
             del self._failures[activity]
 
     def pause_seconds(self) -> float:
-        """Return how long to wait before the next try: 0 without a failure, else half to all of the doubled time."""
+        """Return how long to wait before the next try: 0 without a failure."""
         with self._lock:
             failures = max(self._failures.values(), default=0)
-        if not failures:
-            return 0.0
-        longest = min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures, 16))
-        return self._jitter(longest / 2, longest)
+        return pause_seconds(failures, FIRST_SECONDS, MOST_SECONDS, self._jitter)

@@ -3,11 +3,12 @@
 Limits from https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from services.backoff import pause_seconds
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -159,7 +160,7 @@ class Queue:
         left = list(items)
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
-                self.sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311 (jitter, not a secret)
+                self.sleep(pause_seconds(attempt, first=0.2, most=2.0))
             reply = call([{"Id": str(index), **entry(item)} for index, item in enumerate(left)])
             failures = reply.get("Failed", [])
             # SenderFault means that trying again cannot help, as with a stale receipt.

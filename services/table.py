@@ -1,6 +1,5 @@
 """DynamoDB: one table, keys `pk` and `sk`, in the few shapes of call that the job store and the lease need."""
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from services.backoff import pause_seconds
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Table:
     def _write_batch(self, requests: list[Any]) -> None:
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
-                self.sleep(random.uniform(0, min(5.0, 0.05 * 2**attempt)))  # noqa: S311 (jitter, not a secret)
+                self.sleep(pause_seconds(attempt, first=0.1, most=5.0))
             reply = self.client.batch_write_item(RequestItems={self.name: requests})
             requests = list(reply.get("UnprocessedItems", {}).get(self.name, []))
             if not requests:

@@ -1,24 +1,24 @@
-"""How long to wait before the next try: longer after each failure, never in step with others."""
+"""How long a loop waits after a round that failed."""
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from services.backoff import Jitter, pause_seconds
 
 
 @dataclass
 class Backoff:
-    """Doubles from `first_seconds` up to `most_seconds`; half of each wait is jitter."""
+    """Counts failures in a row; waits from `first_seconds` up to `most_seconds`."""
 
     first_seconds: float = 0.2
     most_seconds: float = 30.0
-    uniform: Callable[[float, float], float] = random.uniform
+    uniform: Jitter = random.uniform
     _failures: int = field(default=0, init=False)
 
     def after_failure(self) -> float:
         """Count a failure and return the seconds to wait before the next try."""
-        ceiling = min(self.most_seconds, self.first_seconds * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        return self.uniform(ceiling / 2, ceiling)
+        return pause_seconds(self._failures, self.first_seconds, self.most_seconds, self.uniform)
 
     def reset(self) -> None:
         """Begin anew, after a success."""
