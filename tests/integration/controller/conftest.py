@@ -117,7 +117,8 @@ def make_scene(make_config: ConfigMaker, clients: Clients, tmp_path: Path) -> It
     scenes: list[Scene] = []
 
     def make(**changes: dict[str, object]) -> Scene:
-        config = make_config(**{**changes, "controller": {**QUICK, **changes.get("controller", {})}})
+        fleet = {"max_workers": 19, "images_per_worker": 20, **changes.get("fleet", {})}
+        config = make_config(**{**changes, "fleet": fleet, "controller": {**QUICK, **changes.get("controller", {})}})
         provision(clients, config)
         path = write_config(config, tmp_path / "config.yaml")
         scenes.append(Scene(config, path, Wiring.connect(config, path), tmp_path))
@@ -130,5 +131,5 @@ def make_scene(make_config: ConfigMaker, clients: Clients, tmp_path: Path) -> It
 
 @pytest.fixture
 def scene(make_scene: SceneMaker) -> Scene:
-    """A scene with the shipped configuration and a controller with little patience."""
+    """A scene of 20 images a worker and a controller with little patience."""
     return make_scene()

@@ -13,7 +13,8 @@ from web_tier.controller.autoscaler.observe import Observation
 
 
 def limits(**changes: object) -> FleetConfig:
-    return FleetConfig.model_validate({**shipped_values()["fleet"], **changes})
+    own = {"min_workers": 0, "max_workers": 19, "images_per_worker": 20}
+    return FleetConfig.model_validate({**shipped_values()["fleet"], **own, **changes})
 
 
 def look(
