@@ -12,11 +12,12 @@ from rich.console import Console
 import benchmarks
 from benchmarks.report import Report
 
-NOT_BENCHMARKS = {"__main__", "report"}
+NOT_BENCHMARKS = {"__main__", "latency", "networks", "processes", "report", "torch_way"}
+"""Modules that benchmarks are made of."""
 
 
 def names() -> list[str]:
-    """Return the names of the benchmarks: every module here that has a ``run``."""
+    """Return the names of the benchmarks: every module here with a ``run``."""
     modules = {module.name for module in pkgutil.iter_modules(benchmarks.__path__)}
     return sorted(modules - NOT_BENCHMARKS)
 

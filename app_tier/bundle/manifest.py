@@ -15,6 +15,9 @@ IR_NAME: Final = "model.xml"
 IR_WEIGHTS_NAME: Final = "model.bin"
 TORCH_NAME: Final = "model.pt2"
 
+Precision = Literal["fp32", "bf16", "exact"]
+"""How a network computes; ``exact`` is bf16 first, and fp32 again where that could have changed the answer."""
+
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256, in lower-case hexadecimal."""
 
@@ -35,6 +38,36 @@ class Agreement(BaseModel):
     largest_difference: float = Field(ge=0, le=1)
 
 
+class Measurement(BaseModel):
+    """How a bundle answers in its own precision, held against fp32 on the machine that built it.
+
+    Attributes:
+        images: how many were compared.
+        source: which images these were.
+        bf16_same_top1: share whose best label is fp32's, had bf16 answered alone; 0 to 1.
+        same_top1: share whose best label is fp32's, as the bundle answers; 0 to 1.
+        largest_difference: the largest difference between two probabilities of one image and class.
+        repeated: share of the images that were asked again in fp32; 0 to 1.
+        speed: images/s by those of fp32.
+        labelled: how many of the images came with a label that the bundle knows.
+        accuracy: share of those that were right, 0 to 1; None without labels.
+        accuracy_fp32: the same in fp32.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int = Field(ge=1)
+    source: str
+    bf16_same_top1: float = Field(ge=0, le=1)
+    same_top1: float = Field(ge=0, le=1)
+    largest_difference: float = Field(ge=0, le=1)
+    repeated: float = Field(ge=0, le=1)
+    speed: float = Field(gt=0)
+    labelled: int = Field(default=0, ge=0)
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    accuracy_fp32: float | None = Field(default=None, ge=0, le=1)
+
+
 class Manifest(BaseModel):
     """The contents of ``bundle.json``.
 
@@ -46,7 +79,10 @@ class Manifest(BaseModel):
         preprocess: what is done to an image before the network sees it.
         labels: one per class, in the order of the network's outputs.
         messages: what else to tell the user where this label is the answer, by label.
-        agreement: of OpenVINO with torch.
+        precision: how the network computes where the device is fast at it.
+        margin: difference of the two best logits below which ``exact`` asks again in fp32; only with that precision.
+        agreement: of OpenVINO with torch, both in fp32.
+        measured: of the precision against fp32; None where it is fp32.
         provenance: where the weights are from and what was measured; free in form, JSON.
     """
 
@@ -59,7 +95,10 @@ class Manifest(BaseModel):
     preprocess: Preprocess
     labels: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(min_length=2)
     messages: dict[str, str] = Field(default_factory=dict)
+    precision: Precision = "fp32"
+    margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     agreement: Agreement | None = None
+    measured: Measurement | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -70,12 +109,17 @@ class Manifest(BaseModel):
         unknown = self.messages.keys() - set(self.labels)
         if unknown:
             raise ValueError(f"messages has {min(unknown)!r}, which is not a label")
+        if (self.margin is not None) != (self.precision == "exact"):
+            raise ValueError(f"precision {self.precision} with margin {self.margin}: exact has one, the others none")
         return self
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides an answer: files, preprocessing, labels; provenance has no part in it."""
-        decisive = self.model_dump(mode="json", include={"architecture", "files", "preprocess", "labels"})
+        """SHA-256 of all that decides an answer: files, preprocessing, labels, precision; provenance has no part."""
+        parts = {"architecture", "files", "preprocess", "labels"}
+        if self.precision != "fp32":  # bundles from before there was a choice keep their digest
+            parts |= {"precision", "margin"}
+        decisive = self.model_dump(mode="json", include=parts)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

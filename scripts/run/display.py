@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,8 +19,9 @@ class _Figures(ProgressColumn):
         """Return the column's text."""
         fields = task.fields
         return Text(
-            f"uploaded {fields['uploaded']:>3}  waiting {fields['waiting']:>3}  "
-            f"classified {fields['classified']:>3}  workers {fields['workers']:>2}"
+            f"uploaded {fields['uploaded']:>3} waiting {fields['waiting']:>3} "
+            f"classified {fields['classified']:>3} workers {fields['workers']:>2}",
+            no_wrap=True,
         )
 
 
@@ -31,8 +32,7 @@ class LiveBar:
         self._console = console
         self._last_line = ""
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=18),  # the whole line fits into 80 columns
             _Figures(),
             TimeElapsedColumn(),
             console=console,
