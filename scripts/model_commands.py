@@ -10,7 +10,7 @@ import click
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
-from app_tier.bundle.manifest import Manifest
+from app_tier.bundle.manifest import Manifest, Measurement, Precision
 
 MODELS_FOLDER: Final = Path(".fleetsight") / "models"
 """Where built bundles go unless --out says otherwise."""
@@ -51,13 +51,31 @@ def model() -> None:
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: .fleetsight/models/NAME]"
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["exact", "fp32", "bf16"]),
+    default="exact",
+    show_default=True,
+    help="exact: bf16 first, fp32 again where that is unsure.",
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder to measure the precision on, a sub-folder a label where labels are known [default: drawn images]",
+)
 @_one_line_errors
-def build(name: str, weights: str, labels: Path | None, out: Path | None) -> None:
+def build(
+    name: str, weights: str, labels: Path | None, out: Path | None, precision: Precision, images: Path | None
+) -> None:
     """Build the bundle of torchvision's network NAME, such as resnet18."""
+    from app_tier.bundle.measure import Target
     from app_tier.bundle.torchvision_networks import build_torchvision
 
-    bundle = build_torchvision(name, out or MODELS_FOLDER / name, weights, _read_labels(labels))
+    target = Target(precision, images)
+    bundle = build_torchvision(name, out or MODELS_FOLDER / name, weights, _read_labels(labels), target)
     click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
+    if bundle.manifest.precision != precision:
+        click.echo(f"this CPU has no bf16, so {precision} could not be measured and the bundle is fp32")
     _print(bundle)
 
 
@@ -125,10 +143,32 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
     if manifest.agreement:
         same = f"{manifest.agreement.same_top1:.1%} the same label, scores within"
         rows.append(("OpenVINO and torch", f"{same} {manifest.agreement.largest_difference:.1g}"))
+    rows.append(("precision", _precision(manifest)))
+    if manifest.measured:
+        rows += _against_fp32(manifest.measured)
     measured = manifest.provenance.get("measured", {})
     rows += [
         (name, f"{measured[name]['accuracy']:.2%} right of {measured[name]['images']}")
         for name in ("signs", "cifar_test")
         if name in measured
     ]
+    return rows
+
+
+def _precision(manifest: Manifest) -> str:
+    if manifest.margin is None:
+        return manifest.precision
+    return f"exact: bf16, and fp32 where the two best logits differ by less than {manifest.margin:.3g}"
+
+
+def _against_fp32(measured: Measurement) -> list[tuple[str, str]]:
+    rows = [
+        ("measured on", f"{measured.images} images: {measured.source}"),
+        ("same label as fp32", f"{measured.same_top1:.2%} (bf16 alone {measured.bf16_same_top1:.2%})"),
+        ("scores", f"within {measured.largest_difference:.2g} of fp32"),
+        ("speed", f"{measured.speed:.2f} times fp32, {measured.repeated:.1%} asked again"),
+    ]
+    if measured.accuracy is not None and measured.accuracy_fp32 is not None:
+        right = f"{measured.accuracy:.2%} of {measured.labelled} right (fp32 {measured.accuracy_fp32:.2%})"
+        rows.append(("accuracy", right))
     return rows

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from app_tier.bundle.errors import BundleError
+from app_tier.bundle.load import load_bundle
 from scripts.client import ApiClient, ApiError
 from scripts.run.batch import Batch, InterruptedBatchError, Summary
 from scripts.run.cost import cost_of
@@ -62,11 +64,19 @@ class Session:
             self.system.stop()
 
     def _start(self) -> None:
+        self._check_bundle()
         if self.system.config.worker.engine == "torch":
             subprocess.run([str(ROOT / "scripts" / "setup.sh"), "run", "torch"], check=True)
         self.system.start()
         count = len(self.images.files)
         self.console.print(f"Fleetsight is at {self.system.url}. {count} images are on their way through it.")
+
+    def _check_bundle(self) -> None:
+        """Find out now what every worker would find out, refuse, and be replaced for."""
+        try:
+            load_bundle(ROOT / self.system.config.worker.bundle)
+        except BundleError as error:
+            raise StartError(f"worker.bundle: {error}") from error
 
     def _classify(self) -> Summary:
         with LiveBar(self.console) as bar:

@@ -76,11 +76,12 @@ class Supervisor:
         """Return the process id that the service `name` has now, or None while it has none."""
         return next((watcher.pid for watcher in self._watchers if watcher.service.name == name), None)
 
-    def stop(self, grace_seconds: float = 5.0) -> None:
+    def stop(self, grace_seconds: float = 12.0) -> None:
         """End every service, the essential ones last since the others use them: SIGTERM, then SIGKILL.
 
         Args:
-            grace_seconds: from SIGTERM to SIGKILL, for each of the two groups.
+            grace_seconds: from SIGTERM to SIGKILL, for each of the two groups; the web tier takes up to 10 of them to
+                finish the uploads it has begun.
         """
         self._stopping.set()
         for essential in (False, True):

@@ -50,6 +50,14 @@ def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:
     assert "fleet.max_workers = 'many'" in ended.stderr
 
 
+def test_a_bundle_that_is_not_there_is_named_before_anything_starts() -> None:
+    ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__WORKER__BUNDLE="no/such/bundle")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "worker.bundle" in ended.stderr
+    assert "no/such/bundle" in ended.stderr
+
+
 def test_a_folder_that_is_not_there_is_named() -> None:
     ended = run(sys.executable, "-m", "scripts.run", "--once", "--images", "/nowhere/at/all")
     assert ended.returncode == 2
