@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from app_tier.bundle.errors import EngineError
 from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import IR_NAME, TORCH_NAME, Precision
+from app_tier.bundle.manifest import IR_NAME, TORCH_NAME, NumberType, Precision
 from app_tier.bundle.torch_import import export_warnings_off, import_torch
 from app_tier.exact import ExactEngine
 from app_tier.openvino_import import import_openvino
@@ -17,7 +17,7 @@ Batch = NDArray[np.float32]
 
 ENGINES: Final = ("openvino", "torch")
 
-_OPENVINO_TYPES: Final = {"fp32": "f32", "bf16": "bf16"}
+_OPENVINO_TYPES: Final[dict[NumberType, str]] = {"fp32": "f32", "bf16": "bf16"}
 
 
 class Engine(Protocol):
@@ -29,7 +29,7 @@ class Engine(Protocol):
 
 
 class _OpensPrecision(Protocol):
-    def __call__(self, *, precision: Precision) -> Engine: ...
+    def __call__(self, *, precision: NumberType) -> Engine: ...
 
 
 def open_engine(name: str, bundle: Bundle, threads: int = 1, precision: Precision | None = None) -> Engine:
@@ -67,7 +67,7 @@ class OpenVinoEngine:
         EngineError: OpenVINO cannot read or compile the network.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, precision: Precision = "fp32") -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, precision: NumberType = "fp32") -> None:
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[precision],
             "INFERENCE_NUM_THREADS": threads,
@@ -105,7 +105,7 @@ class TorchEngine:
         EngineError: torch is not installed, or the bundle holds no network for it.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, precision: Precision = "fp32") -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, precision: NumberType = "fp32") -> None:
         torch = import_torch()
         torch.set_num_threads(threads)
         self._torch = torch

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.bundle.s3 import fetch_bundle, in_s3
 from app_tier.classify import Classifier
 from app_tier.engines import Engine, open_engine
 from app_tier.faults import meaning_of
@@ -62,12 +63,14 @@ def _start_up(config: Config) -> Worker:
 
 
 def open_model(config: Config) -> tuple[Bundle, Engine]:
-    """Return the bundle, checked, and an engine that runs it.
+    """Return the bundle, fetched if it is in S3 and checked, and an engine that runs it.
 
     Raises:
         BundleError: the bundle is missing, damaged or not for this engine.
+        botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
-    bundle = load_bundle(config.worker.bundle)
+    place = in_s3(config.worker.bundle)
+    bundle = fetch_bundle(Clients(config.aws.endpoint()).s3, place) if place else load_bundle(config.worker.bundle)
     return bundle, open_engine(config.worker.engine, bundle, config.worker.threads or cores())
 
 

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Final, ParamSpec
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
-from app_tier.bundle.manifest import Manifest, Measurement, Precision
+from app_tier.bundle.manifest import TORCH_NAME, Manifest, Measurement, Precision
+from app_tier.bundle.s3 import fetch_bundle, in_s3
+from services.clients import Clients
+from services.config import load_config
+from services.errors import FleetsightError
 
 MODELS_FOLDER: Final = Path(".fleetsight") / "models"
 """Where built bundles go unless --out says otherwise."""
@@ -29,7 +34,7 @@ def _one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except BundleError as error:
+        except (BundleError, FleetsightError, BotoCoreError, ClientError) as error:
             raise click.ClickException(str(error)) from error
 
     return run
@@ -41,12 +46,20 @@ def model() -> None:
 
 
 @model.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--weights", metavar="FILE", default="published", show_default=True, help="State dict, or 'random'.")
 @click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="One label a line; else ImageNet's.",
+)
+@click.option(
+    "--network", type=click.Path(dir_okay=False, path_type=Path), help="Your own network instead: .onnx or .pt2"
+)
+@click.option(
+    "--spec",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML that says what --network expects and answers.",
 )
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: .fleetsight/models/NAME]"
@@ -65,14 +78,31 @@ def model() -> None:
 )
 @_one_line_errors
 def build(
-    name: str, weights: str, labels: Path | None, out: Path | None, precision: Precision, images: Path | None
+    *,
+    name: str | None,
+    weights: str,
+    labels: Path | None,
+    network: Path | None,
+    spec: Path | None,
+    out: Path | None,
+    precision: Precision,
+    images: Path | None,
 ) -> None:
-    """Build the bundle of torchvision's network NAME, such as resnet18."""
+    """Build the bundle of torchvision's network NAME, such as resnet18, or of your own --network and --spec."""
     from app_tier.bundle.measure import Target
-    from app_tier.bundle.torchvision_networks import build_torchvision
 
+    _check_sources(name, weights, labels, network, spec)
     target = Target(precision, images)
-    bundle = build_torchvision(name, out or MODELS_FOLDER / name, weights, _read_labels(labels), target)
+    if network is not None and spec is not None:
+        from app_tier.bundle.own_network import build_own
+
+        bundle = build_own(network, spec, out, target)
+    else:
+        from app_tier.bundle.torchvision_networks import build_torchvision
+
+        bundle = build_torchvision(
+            name or "", out or MODELS_FOLDER / (name or ""), weights, _read_labels(labels), target
+        )
     click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
     if bundle.manifest.precision != precision:
         click.echo(f"this CPU has no bf16, so {precision} could not be measured and the bundle is fp32")
@@ -83,8 +113,8 @@ def build(
 @_bundle_argument
 @_one_line_errors
 def show(bundle: Path) -> None:
-    """Show what BUNDLE is and how well it was measured to do (default: the demo bundle)."""
-    _print(load_bundle(bundle))
+    """Show what BUNDLE (folder, zip or s3://) is and how well it was measured to do (default: the demo bundle)."""
+    _print(_open(bundle))
 
 
 @model.command()
@@ -92,8 +122,11 @@ def show(bundle: Path) -> None:
 @_one_line_errors
 def verify(bundle: Path) -> None:
     """Check every digest of BUNDLE, and that OpenVINO and torch answer the same where torch is installed."""
-    opened = load_bundle(bundle)
+    opened = _open(bundle)
     click.echo(f"{opened.name}: {len(opened.manifest.files)} files as built, digest {opened.digest}")
+    if TORCH_NAME not in opened.manifest.files:
+        click.echo("it holds no network for torch, so the engines were not compared")
+        return
     if find_spec("torch") is None:
         click.echo("torch is not installed, so the engines were not compared: ./scripts/setup.sh torch")
         return
@@ -119,6 +152,28 @@ def train_demo(arguments: tuple[str, ...]) -> None:
     from app_tier.demo.train import main
 
     main.main(args=list(arguments), standalone_mode=False)
+
+
+def _open(bundle: Path) -> Bundle:
+    """Open a bundle as a worker does: a folder, a zip, or in the S3 of the configured cloud."""
+    place = in_s3(bundle)
+    if place is None:
+        return load_bundle(bundle)
+    return fetch_bundle(Clients(load_config().aws.endpoint()).s3, place)
+
+
+def _check_sources(
+    name: str | None, weights: str, labels: Path | None, network: Path | None, spec: Path | None
+) -> None:
+    """Let through a NAME, with or without weights and labels of one's own, or a network with its spec."""
+    if (network is None) != (spec is None):
+        raise click.UsageError("--network and --spec go together: the YAML says what the network expects and answers")
+    if (network is None) == (name is None):
+        raise click.UsageError("say what to build: a NAME such as resnet18, or --network FILE with --spec FILE")
+    if network is not None and (weights != "published" or labels is not None):
+        raise click.UsageError(
+            "--weights and --labels are for a NAME: a --network has its own, and --spec the labels"
+        )
 
 
 def _read_labels(path: Path | None) -> tuple[str, ...] | None:

@@ -1,11 +1,11 @@
-"""Build a bundle from a torch network: export it, convert it, measure that both answer the same, write it whole.
+"""Build a bundle: have its network written, measure how it answers, and put it in its place whole or not at all.
 
-This is build time: it needs torch, which a worker never imports.
+This is build time: a torch network needs torch, which a worker never imports.
 """
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +24,10 @@ from app_tier.bundle.manifest import (
     Manifest,
     file_digest,
 )
-from app_tier.bundle.torch_import import export_warnings_off, import_torch
+from app_tier.bundle.measure import Target, measure_precision
+from app_tier.bundle.torch_export import export_torch
 from app_tier.demo.signs import samples
 from app_tier.engines import open_engine
-from app_tier.openvino_import import import_converter, import_openvino
 from app_tier.preprocess import Preprocess, load_pixels
 
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+FP32: Final = Target()
+"""Computed as the network was trained: no images needed."""
+
 AGREEMENT_IMAGES: Final = 32
 """Images on which OpenVINO is compared with torch when a bundle is built."""
 
-_LARGEST_BATCH: Final = 4096
+_NETWORK_FILES: Final = (IR_NAME, IR_WEIGHTS_NAME, TORCH_NAME)
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,35 @@ class Description:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build_bundle(network: "nn.Module", description: Description, out: Path) -> Bundle:
+def build_bundle(network: "nn.Module", description: Description, out: Path, target: Target = FP32) -> Bundle:
     """Write the bundle of a torch network that maps float [N, 3, H, W] to logits [N, classes] to folder `out`.
 
-    A bundle that is in `out` already is replaced, once the new one is complete.
+    A bundle that is in `out` already is replaced, once the new one is complete. One that is wanted in low precision
+    is measured against fp32; it stays fp32 where this CPU has no bf16 to measure.
 
     Raises:
         BundleBuildError: the network and the description do not fit, or `out` holds something else.
     """
+    size, classes = description.preprocess.input_size, len(description.labels)
+    return write_bundle(lambda folder: export_torch(network, size, classes, folder), description, out, target)
+
+
+def write_bundle(export: Callable[[Path], None], description: Description, out: Path, target: Target) -> Bundle:
+    """Write the bundle whose network files `export` writes into the folder that it is given.
+
+    Raises:
+        BundleBuildError: as `build_bundle`, and whatever `export` raises.
+    """
     _check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _folder_beside(out) as folder:
-        _export(network, description, folder)
+        export(folder)
         manifest = _manifest(description, folder)
         write_manifest(manifest, folder)
-        agreement = measure_agreement(load_bundle(folder))
-        write_manifest(manifest.model_copy(update={"agreement": agreement}), folder)
+        plain = load_bundle(folder)
+        agreement = measure_agreement(plain) if TORCH_NAME in manifest.files else None
+        measured = {"agreement": agreement, **measure_precision(plain, target)}
+        write_manifest(manifest.model_copy(update=measured), folder)
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
@@ -81,10 +97,10 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def measure_agreement(bundle: Bundle, images: int = AGREEMENT_IMAGES) -> Agreement:
-    """Ask OpenVINO and torch about the same drawn images and compare their probabilities."""
+    """Ask OpenVINO and torch about the same drawn images and compare their probabilities, both in fp32."""
     spec = bundle.manifest.preprocess
     batch = np.stack([load_pixels(sample.data, spec) for sample in samples(images, seed=7)])
-    ours, reference = (open_engine(name, bundle).infer(batch) for name in ("openvino", "torch"))
+    ours, reference = (open_engine(name, bundle, precision="fp32").infer(batch) for name in ("openvino", "torch"))
     return Agreement(
         images=images,
         same_top1=float(np.mean(ours.argmax(1) == reference.argmax(1))),
@@ -92,44 +108,11 @@ def measure_agreement(bundle: Bundle, images: int = AGREEMENT_IMAGES) -> Agreeme
     )
 
 
-def _export(network: "nn.Module", description: Description, folder: Path) -> None:
-    """Write the network, with softmax at its end and a free batch size, for torch and for OpenVINO."""
-    torch = import_torch()
-    size = description.preprocess.input_size
-    whole = torch.nn.Sequential(network, torch.nn.Softmax(dim=1)).eval()
-    whole.to("cpu", torch.float32, memory_format=torch.contiguous_format)
-    example = torch.zeros(2, 3, size, size)
-    with export_warnings_off():
-        batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-        program = torch.export.export(whole, (example,), dynamic_shapes=({0: batch},))
-        _check_outputs(program.module()(example), description)
-        _forget_source_lines(program)
-        torch.export.save(program, folder / TORCH_NAME)
-        model = import_converter()(program)
-    model.reshape([-1, 3, size, size])
-    import_openvino().save_model(model, folder / IR_NAME, compress_to_fp16=False)
-
-
-def _check_outputs(outputs: Any, description: Description) -> None:
-    if outputs.ndim != 2 or outputs.shape[1] != len(description.labels):
-        raise BundleBuildError(
-            f"{description.name} has outputs of shape {tuple(outputs.shape)} but {len(description.labels)} labels: "
-            "give one label per output"
-        )
-
-
-def _forget_source_lines(program: Any) -> None:
-    """Drop the files and lines that torch notes on every node: they are this machine's, and half of the file."""
-    for node in program.graph.nodes:
-        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
-            node.meta.pop(key, None)
-
-
 def _manifest(description: Description, folder: Path) -> Manifest:
     return Manifest(
         name=description.name,
         architecture=description.architecture,
-        files={name: file_digest(folder / name) for name in (IR_NAME, IR_WEIGHTS_NAME, TORCH_NAME)},
+        files={name: file_digest(folder / name) for name in _NETWORK_FILES if (folder / name).exists()},
         preprocess=description.preprocess,
         labels=description.labels,
         messages=dict(description.messages),

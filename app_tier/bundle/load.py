@@ -54,14 +54,23 @@ class Bundle:
 
 
 def load_bundle(path: Path | str = DEMO_BUNDLE) -> Bundle:
-    """Open the bundle in folder `path` after checking every digest.
+    """Open the bundle in folder or zip `path` after checking every digest; a zip is unpacked once, into the cache.
 
     Raises:
         BundleMissingError: there is no bundle.
-        BundleFormatError: its ``bundle.json`` is not one.
+        BundleFormatError: its ``bundle.json``, or the zip, is not one.
         BundleDigestError: a file is missing or was changed.
     """
-    folder = Path(path)
+    place = Path(path)
+    if place.suffix.lower() == ".zip" and place.is_file():
+        from app_tier.bundle.archive import load_zip
+
+        return load_zip(place)
+    return load_folder(place)
+
+
+def load_folder(folder: Path) -> Bundle:
+    """Open the bundle in `folder` after checking every digest; raises as `load_bundle`."""
     manifest = read_manifest(folder)
     for name, expected in manifest.files.items():
         _check(folder / name, expected)
@@ -84,13 +93,18 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleFormatError(f"{path} cannot be read ({error}): restore or build it again") from error
-    return _parse(path, text)
+    return parse_manifest(str(path), text)
 
 
-def _parse(path: Path, text: str) -> Manifest:
+def parse_manifest(path: str, text: str | bytes) -> Manifest:
+    """Validate the contents of a ``bundle.json``; `path` says in messages where it is.
+
+    Raises:
+        BundleFormatError: it is not valid.
+    """
     try:
         contents = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise BundleFormatError(f"{path} is not JSON ({error}): restore or build it again") from error
     version = contents.get("format_version") if isinstance(contents, dict) else None
     if version != FORMAT_VERSION:

@@ -15,8 +15,11 @@ IR_NAME: Final = "model.xml"
 IR_WEIGHTS_NAME: Final = "model.bin"
 TORCH_NAME: Final = "model.pt2"
 
+NumberType = Literal["fp32", "bf16"]
+"""What a network computes in."""
+
 Precision = Literal["fp32", "bf16", "exact"]
-"""How a network computes; ``exact`` is bf16 first, and fp32 again where that could have changed the answer."""
+"""How a bundle answers; ``exact`` is bf16 first, and fp32 again where that could have changed the answer."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256, in lower-case hexadecimal."""

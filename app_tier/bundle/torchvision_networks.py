@@ -5,10 +5,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from app_tier.bundle.build import Description, build_bundle
+from app_tier.bundle.build import FP32, Description, build_bundle
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import file_digest
+from app_tier.bundle.measure import Target
 from app_tier.bundle.torch_import import import_torch
 from app_tier.bundle.torchvision_shim import import_torchvision
 from app_tier.preprocess import Preprocess
@@ -30,7 +31,11 @@ class _Weights:
 
 
 def build_torchvision(
-    architecture: str, out: Path, weights: str | Path = PUBLISHED, labels: tuple[str, ...] | None = None
+    architecture: str,
+    out: Path,
+    weights: str | Path = PUBLISHED,
+    labels: tuple[str, ...] | None = None,
+    target: Target = FP32,
 ) -> Bundle:
     """Build the bundle of a torchvision ResNet.
 
@@ -40,6 +45,7 @@ def build_torchvision(
         weights: ``"published"`` (ImageNet, downloaded once and hash-checked by torchvision), a file with a state
             dict, or ``"random"`` (answers mean nothing; for measurements).
         labels: one per class; may be left out where the classes are ImageNet's.
+        target: precision of the answers, and images to measure it on.
 
     Raises:
         BundleBuildError: no such network, or weights and labels that do not fit it.
@@ -53,7 +59,7 @@ def build_torchvision(
         labels=chosen.labels,
         provenance=chosen.provenance | {"versions": {p: version(p) for p in ("torch", "torchvision", "openvino")}},
     )
-    return build_bundle(_network(architecture, chosen), description, out)
+    return build_bundle(_network(architecture, chosen), description, out, target)
 
 
 def architectures() -> tuple[str, ...]:
@@ -130,10 +136,15 @@ def _network(architecture: str, chosen: _Weights) -> Any:
     except RuntimeError as error:
         first = next(line.strip() for line in str(error).splitlines()[1:] if line.strip())
         raise BundleBuildError(
-            f"the weights do not fit {architecture} with {len(chosen.labels)} labels: {first}"
+            f"the weights do not fit {architecture} with {len(chosen.labels)} labels: {_shortened(first)}"
             " (is it the right network, and one label per class?)"
         ) from error
     return network
+
+
+def _shortened(complaint: str, most: int = 160) -> str:
+    """Cut torch's list of every parameter that is missing; the first few tell what the file is not."""
+    return complaint if len(complaint) <= most else f"{complaint[:most]} …"
 
 
 def _short_name(weights: str | Path) -> str:

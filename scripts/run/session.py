@@ -11,6 +11,7 @@ from rich.console import Console
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import load_bundle
+from app_tier.bundle.s3 import in_s3
 from scripts.client import ApiClient, ApiError
 from scripts.run.batch import Batch, InterruptedBatchError, Summary
 from scripts.run.cost import cost_of
@@ -73,8 +74,13 @@ class Session:
 
     def _check_bundle(self) -> None:
         """Find out now what every worker would find out, refuse, and be replaced for."""
+        bundle = self.system.config.worker.bundle
         try:
-            load_bundle(ROOT / self.system.config.worker.bundle)
+            if place := in_s3(bundle):
+                raise StartError(
+                    f"worker.bundle: {place} cannot be here, where buckets begin empty: name a folder or zip"
+                )
+            load_bundle(ROOT / bundle)
         except BundleError as error:
             raise StartError(f"worker.bundle: {error}") from error
 

@@ -9,9 +9,10 @@ import pytest
 
 from app_tier.bundle.errors import EngineError
 from app_tier.bundle.load import Bundle, load_bundle
-from app_tier.bundle.manifest import IR_NAME
+from app_tier.bundle.manifest import IR_NAME, Precision
 from app_tier.demo.signs import samples
-from app_tier.engines import Batch, OpenVinoEngine, open_engine
+from app_tier.engines import Batch, OpenVinoEngine, TorchEngine, open_engine
+from app_tier.exact import ExactEngine
 from app_tier.preprocess import load_pixels
 
 DRAWN = 100
@@ -110,3 +111,52 @@ except Exception as error:
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip() == "EngineError torch is not installed: run ./scripts/setup.sh torch"
+
+
+def in_precision(bundle: Bundle, precision: Precision, margin: float | None = None) -> Bundle:
+    changes = {"precision": precision, "margin": margin}
+    return Bundle(bundle.folder, bundle.manifest.model_copy(update=changes), bundle.digest)
+
+
+@pytest.mark.skipif(not OpenVinoEngine.has_fast_bf16(), reason="this CPU has no bf16")
+def test_exact_answers_as_fp32_where_bf16_alone_does_not(bundle: Bundle) -> None:
+    noise = np.random.default_rng(3).normal(size=(1000, 3, 32, 32)).astype(np.float32)
+    fp32, bf16 = (OpenVinoEngine(bundle, 2, precision).infer(noise) for precision in ("fp32", "bf16"))
+    exact = open_engine("openvino", in_precision(bundle, "exact", 0.25), 2)
+    assert isinstance(exact, ExactEngine)
+    assert (exact.infer(noise).argmax(1) == fp32.argmax(1)).all()
+    assert not (bf16 == fp32).all()
+
+
+@pytest.mark.parametrize("precision", ["exact", "bf16"])
+def test_a_cpu_without_bf16_answers_in_fp32_alone(
+    precision: Precision, bundle: Bundle, truth_and_batch: tuple[list[str], Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenVinoEngine, "has_fast_bf16", lambda: False)
+    batch = truth_and_batch[1][:8]
+    engine = open_engine("openvino", in_precision(bundle, precision, 0.1 if precision == "exact" else None))
+    assert isinstance(engine, OpenVinoEngine)
+    assert (engine.infer(batch) == OpenVinoEngine(bundle).infer(batch)).all()
+
+
+def test_exact_needs_a_bundle_with_a_margin(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="no measured margin for exact answers: build it with --precision exact"):
+        open_engine("openvino", bundle, precision="exact")
+
+
+def test_torch_on_a_cpu_is_the_fp32_reference_whatever_the_bundle_says(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    batch = truth_and_batch[1][:4]
+    engine = open_engine("torch", in_precision(bundle, "bf16"))
+    assert (engine.infer(batch) == open_engine("torch", bundle).infer(batch)).all()
+
+
+def test_the_torch_engine_computes_in_bf16_as_it_does_on_a_gpu(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    batch = truth_and_batch[1]
+    bf16, fp32 = (TorchEngine(bundle, 1, precision).infer(batch) for precision in ("bf16", "fp32"))
+    assert bf16.dtype == np.float32
+    assert 0 < np.abs(bf16 - fp32).max() < 0.2
+    assert np.mean(bf16.argmax(1) == fp32.argmax(1)) >= 0.98

@@ -58,6 +58,12 @@ def test_a_bundle_that_is_not_there_is_named_before_anything_starts() -> None:
     assert "no/such/bundle" in ended.stderr
 
 
+def test_a_bundle_in_a_bucket_is_refused_where_all_buckets_begin_empty() -> None:
+    ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__WORKER__BUNDLE="s3://models/resnet18")
+    assert ended.returncode == 2
+    assert "s3://models/resnet18 cannot be here" in ended.stderr
+
+
 def test_a_folder_that_is_not_there_is_named() -> None:
     ended = run(sys.executable, "-m", "scripts.run", "--once", "--images", "/nowhere/at/all")
     assert ended.returncode == 2

@@ -11,7 +11,9 @@ from click.testing import CliRunner, Result
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from app_tier.bundle.manifest import IR_WEIGHTS_NAME
 from app_tier.bundle.torchvision_shim import import_torchvision
+from app_tier.engines import OpenVinoEngine
 from scripts.model_commands import model
+from tests.unit.app_tier.bundle.onnx_file import colour_network
 
 
 def run(*arguments: str) -> Result:
@@ -54,7 +56,12 @@ def test_build_makes_a_bundle_of_the_users_own_weights_and_labels(tmp_path: Path
     options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
     ran = run("build", "resnet18", *options, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
-    assert load_bundle(tmp_path / "bundle").labels == ("cats", "dogs")
+    manifest = load_bundle(tmp_path / "bundle").manifest
+    assert manifest.labels == ("cats", "dogs")
+    if OpenVinoEngine.has_fast_bf16():
+        assert manifest.precision == "exact"
+        assert "the two best logits differ by less than" in run("show", str(tmp_path / "bundle")).output
+        assert "drawn signs and noise" in ran.output
 
 
 def test_build_of_an_unknown_network_is_one_clear_line() -> None:
@@ -77,3 +84,28 @@ def test_train_demo_hands_its_options_to_the_training() -> None:
     ran = run("train-demo", "--epochs", "0", "--out", "nowhere")
     assert ran.exit_code == 2
     assert "--epochs" in str(ran.output) + str(ran.exception)
+
+
+def test_build_makes_a_bundle_of_the_users_own_network(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(colour_network(16))
+    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
+    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
+    ran = run("build", *files, "--out", str(tmp_path / "bundle"), "--precision", "fp32")
+    assert ran.exit_code == 0, ran.output
+    assert load_bundle(tmp_path / "bundle").labels == ("red", "green", "blue")
+    assert "compared" in run("verify", str(tmp_path / "bundle")).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "say what to build"),
+        (("resnet18", "--network", "net.onnx", "--spec", "spec.yaml"), "say what to build"),
+        (("--network", "net.onnx"), "--network and --spec go together"),
+        (("--network", "net.onnx", "--spec", "spec.yaml", "--weights", "own.pth"), "are for a NAME"),
+    ],
+)
+def test_build_says_which_options_go_together(arguments: tuple[str, ...], complaint: str) -> None:
+    ran = run("build", *arguments)
+    assert ran.exit_code == 2
+    assert complaint in ran.output

@@ -88,6 +88,14 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         build_torchvision("resnet18", tmp_path / "own", tmp_path / "list.pth", COLOURS)
 
 
+def test_the_state_dict_of_another_network_is_refused_in_one_short_line(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "linear.pth")
+    with pytest.raises(BundleBuildError, match=r"do not fit resnet18 .*Missing key.*conv1\.weight.* … ") as refused:
+        build_torchvision("resnet18", tmp_path / "own", tmp_path / "linear.pth", COLOURS)
+    assert len(str(refused.value)) < 400
+    assert not (tmp_path / "own").exists()
+
+
 def test_an_unknown_network_is_refused_with_the_choices(tmp_path: Path) -> None:
     with pytest.raises(BundleBuildError, match=r"no network 'resnet19': choose one of .*resnet18"):
         build_torchvision("resnet19", tmp_path / "own")

@@ -86,6 +86,9 @@ def test_another_format_version_is_refused(copy: Path, contents: str) -> None:
         ({"messages": {"unicorn": "rare"}}, "'unicorn', which is not a label"),
         ({"colour": "blue"}, "colour"),
         ({"name": "../demo"}, "name"),
+        ({"precision": "int4"}, "precision"),
+        ({"precision": "exact"}, "exact has one, the others none"),
+        ({"precision": "bf16", "margin": 0.1}, "exact has one, the others none"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused_naming_the_field(
@@ -102,6 +105,16 @@ def test_the_digest_is_of_what_decides_an_answer_and_of_nothing_else(copy: Path)
     assert load_bundle(copy).digest == digest
     rewrite(copy, labels=list(reversed(DEMO_LABELS)))
     assert load_bundle(copy).digest != digest
+
+
+def test_a_manifest_from_before_there_was_a_choice_of_precision_means_fp32_and_keeps_its_digest(copy: Path) -> None:
+    manifest = load_bundle().manifest
+    assert "precision" not in json.loads((copy / MANIFEST_NAME).read_text())
+    assert manifest.precision == "fp32"
+    rewrite(copy, precision="fp32", margin=None)
+    assert load_bundle(copy).digest == manifest.digest
+    rewrite(copy, precision="exact", margin=0.1)
+    assert load_bundle(copy).digest != manifest.digest
 
 
 def test_a_file_that_the_bundle_does_not_have_is_named() -> None:

@@ -1,0 +1,113 @@
+"""A bundle in S3, as files under a prefix or as one zip: fetched once, checked, and kept on this machine."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import ClientError
+
+from app_tier.bundle.archive import unpack
+from app_tier.bundle.cache import cache_folder, kept, write_file
+from app_tier.bundle.errors import BundleMissingError
+from app_tier.bundle.load import Bundle, parse_manifest
+from app_tier.bundle.manifest import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CHUNK: Final = 2**20
+_LARGEST_MANIFEST: Final = 64 * 2**20
+
+# One slash, since a `Path`, as the configuration holds it, has lost the other.
+_PLACE: Final = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in S3 a bundle is: the key of a zip, or a prefix without its last slash."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        """Return the place as people write it."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    def of(self, name: str) -> "Place":
+        """Return where the file `name` of a bundle under this prefix is."""
+        return Place(self.bucket, f"{self.key}/{name}")
+
+
+def in_s3(path: Path | str) -> Place | None:
+    """Return the place that ``s3://bucket/prefix`` or ``s3://bucket/key.zip`` names; None for a path on this machine.
+
+    Raises:
+        BundleMissingError: it begins with ``s3:`` and names no place.
+    """
+    text = str(path)
+    if not text.startswith("s3:/"):
+        return None
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise BundleMissingError(f"{text} names no bundle: write s3://BUCKET/PREFIX or s3://BUCKET/KEY.zip")
+    return Place(found["bucket"], found["key"])
+
+
+def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None) -> Bundle:
+    """Return the bundle at `place`, every digest checked; what the cache keeps already is not fetched again.
+
+    Raises:
+        BundleMissingError: there is none.
+        BundleError: it is not whole.
+        botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
+    """
+    fetch = _fetch_zip if place.key.lower().endswith(".zip") else _fetch_files
+    return fetch(client, place, cache or cache_folder())
+
+
+def _fetch_files(client: "S3Client", place: Place, cache: Path) -> Bundle:
+    with closing(_get(client, place.of(MANIFEST_NAME))["Body"]) as body:
+        text = body.read(_LARGEST_MANIFEST)
+    manifest = parse_manifest(str(place.of(MANIFEST_NAME)), text)
+
+    def fill(folder: Path) -> None:
+        (folder / MANIFEST_NAME).write_bytes(text)
+        for name in manifest.files:
+            _download(_get(client, place.of(name)), folder / name)
+
+    return kept(hashlib.sha256(text).hexdigest(), fill, cache)
+
+
+def _fetch_zip(client: "S3Client", place: Place, cache: Path) -> Bundle:
+    """Fetch a zip unless the cache keeps what this version of it held; S3 tells versions apart by their ETag."""
+    answer = _get(client, place)
+
+    def fill(folder: Path) -> None:
+        zipped = folder.with_suffix(".zip")
+        _download(answer, zipped)
+        unpack(zipped, folder)
+        zipped.unlink()
+
+    with closing(answer["Body"]):
+        return kept(hashlib.sha256(f"{place} {answer['ETag']}".encode()).hexdigest(), fill, cache)
+
+
+def _get(client: "S3Client", place: Place) -> Any:
+    try:
+        return client.get_object(Bucket=place.bucket, Key=place.key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in {"NoSuchKey", "NoSuchBucket", "404"}:
+            raise BundleMissingError(f"there is no {place}: put the files of a built bundle there") from error
+        raise
+
+
+def _download(answer: Any, path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        while chunk := answer["Body"].read(_CHUNK):
+            yield chunk
+
+    write_file(path, chunks())

@@ -1,0 +1,139 @@
+"""A bundle in S3 is fetched once, checked whole, and never used half."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
+from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from app_tier.bundle.manifest import IR_NAME, IR_WEIGHTS_NAME, MANIFEST_NAME
+from app_tier.bundle.s3 import Place, fetch_bundle, in_s3
+from app_tier.demo.signs import samples
+from scripts.model_commands import model
+from services.clients import Clients
+from services.config import Config
+from services.s3 import Bucket
+from tests.integration.app_tier.conftest import SiteMaker
+
+pytestmark = pytest.mark.processes
+
+BINARY = "application/octet-stream"
+
+
+@pytest.fixture
+def bucket(provisioned: Clients, config: Config) -> Bucket:
+    return Bucket(provisioned.s3, config.names.input_bucket)
+
+
+def put_files(bucket: Bucket, prefix: str) -> Place:
+    for path in DEMO_BUNDLE.iterdir():
+        bucket.put(f"{prefix}/{path.name}", path.read_bytes(), BINARY)
+    return Place(bucket.name, prefix)
+
+
+def put_zip(bucket: Bucket, key: str, tmp_path: Path) -> Place:
+    with zipfile.ZipFile(tmp_path / "demo.zip", "w") as archive:
+        for path in DEMO_BUNDLE.iterdir():
+            archive.write(path, path.name)
+    bucket.put(key, (tmp_path / "demo.zip").read_bytes(), BINARY)
+    return Place(bucket.name, key)
+
+
+def test_files_under_a_prefix_are_fetched_once(bucket: Bucket, tmp_path: Path) -> None:
+    place = put_files(bucket, "models/demo")
+    assert fetch_bundle(bucket.client, place, tmp_path).digest == load_bundle().digest
+    for name in (IR_NAME, IR_WEIGHTS_NAME):
+        bucket.delete(f"models/demo/{name}")
+    assert fetch_bundle(bucket.client, place, tmp_path).digest == load_bundle().digest
+
+
+def test_a_zip_is_fetched_again_only_when_it_is_another(bucket: Bucket, tmp_path: Path) -> None:
+    place = put_zip(bucket, "demo.zip", tmp_path)
+    cache = tmp_path / "cache"
+    first = fetch_bundle(bucket.client, place, cache)
+    assert first.digest == load_bundle().digest
+    assert fetch_bundle(bucket.client, place, cache).folder == first.folder
+    bucket.put("demo.zip", b"another", BINARY)
+    with pytest.raises(BundleFormatError, match="damaged or no zip"):
+        fetch_bundle(bucket.client, place, cache)
+    assert [path.name for path in cache.iterdir()] == [first.folder.name]
+
+
+def test_weights_that_are_not_the_ones_built_are_refused_and_not_kept(bucket: Bucket, tmp_path: Path) -> None:
+    place = put_files(bucket, "models/demo")
+    bucket.put(f"models/demo/{IR_WEIGHTS_NAME}", b"other weights", BINARY)
+    with pytest.raises(BundleDigestError, match=r"model\.bin has SHA-256"):
+        fetch_bundle(bucket.client, place, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_is_not_there_is_named(bucket: Bucket, tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError, match=rf"there is no s3://{bucket.name}/nowhere/{MANIFEST_NAME}"):
+        fetch_bundle(bucket.client, Place(bucket.name, "nowhere"), tmp_path)
+    with pytest.raises(BundleMissingError, match=r"there is no s3://no-such-bucket-here/a\.zip"):
+        fetch_bundle(bucket.client, Place("no-such-bucket-here", "a.zip"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("s3://models-1/demo", Place("models-1", "demo")),
+        ("s3://models-1/a/demo.zip", Place("models-1", "a/demo.zip")),
+        (Path("s3://models-1/a/demo/"), Place("models-1", "a/demo")),
+        ("app_tier/demo/bundle", None),
+        (Path("/opt/s3/demo.zip"), None),
+    ],
+)
+def test_a_place_in_s3_is_told_from_a_path(text: str | Path, place: Place | None) -> None:
+    assert in_s3(text) == place
+
+
+@pytest.mark.parametrize("text", ["s3://models", "s3://Models/demo", "s3://models/"])
+def test_a_place_that_names_no_bundle_is_refused(text: str) -> None:
+    with pytest.raises(BundleMissingError, match="write s3://BUCKET/PREFIX"):
+        in_s3(text)
+
+
+def test_a_worker_fetches_its_bundle_from_s3_and_classifies_with_it(
+    make_site: SiteMaker, bucket: Bucket, tmp_path: Path
+) -> None:
+    put_files(bucket, "models/demo")
+    site = make_site(worker={"bundle": f"s3://{bucket.name}/models/demo"})
+    signs = list(samples(3, seed=3))
+    refs = site.submit(sign.data for sign in signs)
+    worker = site.start_worker(CACHE_DIRECTORY=str(tmp_path / "cache"))
+    results = site.collect(3)
+    assert worker.wait() == 0
+    assert [results[ref.image_id][0].label for ref in refs] == [sign.label for sign in signs]
+    models = [site.prediction(ref).model for ref in refs]
+    assert {model.digest for model in models if model} == {load_bundle().digest}
+
+
+def test_the_command_shows_and_checks_a_bundle_in_s3(
+    make_site: SiteMaker, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_files(bucket, "models/demo")
+    site = make_site()
+    monkeypatch.setenv("FLEETSIGHT_CONFIG", str(site.config_file))
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "cache"))
+    shown = CliRunner().invoke(model, ["show", f"s3://{bucket.name}/models/demo"])
+    assert shown.exit_code == 0, shown.output
+    assert load_bundle().digest in shown.output
+    missing = CliRunner().invoke(model, ["show", f"s3://{bucket.name}/nowhere"])
+    assert missing.exit_code == 1
+    assert missing.output.startswith("Error: there is no s3://")
+
+
+def test_a_worker_whose_bundle_in_s3_is_damaged_receives_nothing(
+    make_site: SiteMaker, bucket: Bucket, tmp_path: Path
+) -> None:
+    put_files(bucket, "models/demo")
+    bucket.put(f"models/demo/{IR_NAME}", b"<net/>", BINARY)
+    site = make_site(worker={"bundle": f"s3://{bucket.name}/models/demo"})
+    site.submit([next(samples(1, seed=3)).data])
+    worker = site.start_worker(CACHE_DIRECTORY=str(tmp_path / "cache"))
+    assert worker.wait() != 0
+    assert "model.xml has SHA-256" in worker.log_path.read_text()
+    assert site.requests.counts().total == 1
