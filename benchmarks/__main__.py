@@ -12,7 +12,7 @@ from rich.console import Console
 import benchmarks
 from benchmarks.report import Report
 
-NOT_BENCHMARKS = {"__main__", "latency", "networks", "processes", "report", "torch_way"}
+NOT_BENCHMARKS = {"__main__", "latency", "networks", "processes", "report", "running", "torch_way"}
 """Modules that benchmarks are made of."""
 
 

@@ -1,0 +1,181 @@
+"""A worker's start: from its process to its first published prediction, against a start the torch way.
+
+The worker is the real one, ``python -m app_tier``, on an embedded cloud where a message waits. Moments are told by
+that cloud's queues, on the same clock, so that nothing polls while it starts. The torch way imports torch and
+torchvision, makes ResNet-18 and answers once, without any cloud; it stands for a worker that would do both.
+"""
+
+import compileall
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app_tier.bundle.load import DEMO_BUNDLE
+from app_tier.demo.signs import samples
+from benchmarks.networks import random_network
+from benchmarks.processes import usage_of
+from benchmarks.report import Bar, Report
+from scripts.run.system import ROOT
+from services.clients import Clients
+from services.config import Config, load_config
+from services.embedded.launch import EmbeddedCloud
+from services.ids import ImageRef, input_key, new_id
+from services.messages import RequestMessage, Response
+from services.provision import provision
+from services.s3 import Bucket
+from services.sqs import Outgoing, Queue
+
+SECONDS = 0.6
+MEGABYTES = 250.0
+LONGEST_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start, in seconds from the process's, and its most resident memory in MiB."""
+
+    answer_s: float
+    peak_mb: float
+    poll_s: float = 0.0
+
+
+def run(quick: bool) -> Report:
+    """Measure the demo network, ResNet-18 at 224 and the torch way in turns; the fastest of several counts."""
+    compileall.compile_dir(ROOT / "app_tier", quiet=1)  # as set-up does
+    compileall.compile_dir(ROOT / "services", quiet=1)
+    resnet = random_network("resnet18").folder
+    with tempfile.TemporaryDirectory() as state, EmbeddedCloud(Path(state), hypervisor=False) as cloud:
+        bench = _Bench(cloud)
+        starts = _in_turns(
+            {
+                "demo": lambda: bench.start(DEMO_BUNDLE),
+                "resnet18": lambda: bench.start(resnet),
+                "torch": torch_way,
+            },
+            3 if quick else 9,
+        )
+    return _report(starts)
+
+
+def _report(starts: Mapping[str, Start]) -> Report:
+    torch, resnet = starts["torch"], starts["resnet18"]
+    figures: dict[str, float] = {}
+    for name, start in starts.items():
+        figures |= {f"{name}_answer_s": start.answer_s, f"{name}_peak_mb": start.peak_mb}
+    for name in ("demo", "resnet18"):
+        figures |= {
+            f"{name}_first_poll_s": starts[name].poll_s,
+            f"{name}_start_to_torch_ratio": starts[name].answer_s / torch.answer_s,
+            f"{name}_memory_to_torch_ratio": starts[name].peak_mb / torch.peak_mb,
+        }
+    return Report(
+        "coldstart",
+        figures,
+        (
+            Bar("ResNet-18 at 224: process start to first prediction, s", resnet.answer_s, at_most=SECONDS),
+            Bar("ResNet-18 at 224: peak memory, MiB", resnet.peak_mb, at_most=MEGABYTES),
+        ),
+    )
+
+
+def _in_turns(kinds: Mapping[str, Callable[[], Start]], rounds: int) -> dict[str, Start]:
+    """Return each kind's fastest start; in turns, so that what else the machine does slows all alike."""
+    seen: dict[str, list[Start]] = {name: [] for name in kinds}
+    for _ in range(rounds):
+        for name, begin in kinds.items():
+            seen[name].append(begin())
+    return {name: min(starts, key=lambda start: start.answer_s) for name, starts in seen.items()}
+
+
+def torch_way() -> Start:
+    """Start the torch way once."""
+    began = time.time()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.torch_way"],
+        cwd=ROOT,
+        check=True,
+        timeout=LONGEST_SECONDS,
+        stdout=subprocess.PIPE,
+    )
+    told = json.loads(done.stdout)
+    return Start(told["answered_at"] - began, told["peak_mb"])
+
+
+class _Bench:
+    """An embedded cloud with the system's buckets and queues, and one image to classify."""
+
+    def __init__(self, cloud: EmbeddedCloud) -> None:
+        self._environment = os.environ | cloud.environment() | _settings(cloud.endpoint_url)
+        os.environ |= {name: value for name, value in cloud.environment().items() if name != "AWS_ENDPOINT_URL"}
+        config = load_config(ROOT / "config.yaml", self._environment)
+        clients = Clients(config.aws.endpoint())
+        provision(clients, config)
+        self._requests, self._responses = _queues(clients, config)
+        self._inputs = Bucket(clients.s3, config.names.input_bucket)
+        self._image = next(samples(1, seed=1, sizes=(((64, 64), 1.0),))).data
+
+    def start(self, bundle: Path) -> Start:
+        """Let one worker start with a message waiting, answer, and end itself when idle."""
+        ref = ImageRef(new_id(), new_id())
+        key = input_key(ref, "jpg")
+        self._inputs.put(key, self._image, "image/jpeg")
+        sent = time.time()
+        self._requests.send([Outgoing(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json())])
+        began = time.time()
+        environment = self._environment | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
+        with subprocess.Popen(
+            [sys.executable, "-m", "app_tier"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as worker:
+            peak = _peak_until_end(worker)
+        return self._told(ref, sent, began, peak)
+
+    def _told(self, ref: ImageRef, sent: float, began: float, peak_mb: float) -> Start:
+        (received,) = self._responses.receive(1, wait_seconds=1)
+        self._responses.delete([received.receipt])
+        response = Response.from_json(received.body)
+        if response.image_id != ref.image_id or response.status != "done":
+            raise RuntimeError(f"the worker answered {received.body}")
+        # The response is sent right after the prediction has been put; SQS's clock is this machine's.
+        polled = sent + (response.timings.queued or 0.0) / 1000 - began
+        return Start(received.sent_at - began, peak_mb, polled)
+
+
+def _peak_until_end(worker: "subprocess.Popen[bytes]") -> float:
+    peak, deadline = 0.0, time.monotonic() + LONGEST_SECONDS
+    while worker.poll() is None:
+        if time.monotonic() > deadline:
+            worker.kill()
+            raise RuntimeError(f"the worker has not ended after {LONGEST_SECONDS:.0f} s")
+        usage = usage_of(worker.pid)
+        peak = max(peak, usage.peak_mb) if usage else peak
+        time.sleep(0.05)
+    return peak
+
+
+def _settings(endpoint_url: str) -> dict[str, str]:
+    return {
+        "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
+        "FLEETSIGHT__WORKER__THREADS": "1",
+        "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
+        "FLEETSIGHT__WORKER__IDLE_SECONDS": "0.3",
+        # No metadata service here: refused at once, as a local one that is missing would be.
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/",
+        "FLEETSIGHT_CONFIG": str(ROOT / "config.yaml"),
+    }
+
+
+def _queues(clients: Clients, config: Config) -> tuple[Queue, Queue]:
+    names = (config.names.request_queue, config.names.response_queue)
+    requests, responses = (Queue.named(clients.sqs, config.queue_name(name)) for name in names)
+    return requests, responses

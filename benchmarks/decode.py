@@ -1,0 +1,131 @@
+"""The worker's way from a JPEG to the network's input, against a full decode by Pillow and torchvision's transforms.
+
+Both ways start from the same bytes in memory and run on one thread, in turns. Agreement is that of the whole chain:
+how many images the demo network, in float32, gives the same label both ways.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app_tier.bundle.load import load_bundle
+from app_tier.bundle.torchvision_shim import import_torchvision
+from app_tier.demo.signs import SIGN_LABELS, draw, encode
+from app_tier.engines import open_engine
+from app_tier.preprocess import Preprocess, load_pixels
+from benchmarks.report import Bar, Report
+
+Pixels = NDArray[np.float32]
+Way = Callable[[bytes], Pixels]
+
+IMAGENET: Final = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+TIMED: Final = 10
+"""Images that are timed; all are compared."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of photo: drawn at `size`, enlarged `enlarge` times, then noise of ±`noise` grey levels."""
+
+    name: str
+    size: tuple[int, int]
+    enlarge: int
+    noise: int
+    quality: int
+
+
+KINDS: Final = (
+    Kind("100_kb", (1024, 768), 1, 2, 80),
+    Kind("12_megapixels", (1000, 750), 4, 6, 88),
+)
+
+
+def run(quick: bool) -> Report:
+    """Measure both kinds of photo, for the demo network (32 pixels) and for ImageNet's 224."""
+    demo = load_bundle().manifest.preprocess
+    figures: dict[str, float] = {}
+    for kind, count in zip(KINDS, (60, 12) if quick else (400, 200), strict=True):
+        photos = [photo(kind, seed) for seed in range(count)]
+        figures[f"{kind.name}_mean_kb"] = sum(map(len, photos)) / len(photos) / 1024
+        for name, spec in (("demo", demo), ("224", IMAGENET)):
+            figures |= {f"{kind.name}_{name}_{what}": value for what, value in _speed(photos[:TIMED], spec).items()}
+        figures[f"{kind.name}_agreement"] = agreement(photos, demo)
+    return Report("decode", figures, _bars(figures))
+
+
+def _bars(figures: dict[str, float]) -> tuple[Bar, ...]:
+    return (
+        Bar("12 megapixels to 32: times as fast", figures["12_megapixels_demo_ratio"], at_least=3),
+        Bar("12 megapixels to 224: times as fast", figures["12_megapixels_224_ratio"], at_least=3),
+        Bar("12 megapixels: same label", figures["12_megapixels_agreement"], at_least=0.995),
+        Bar("100 KB: same label", figures["100_kb_agreement"], at_least=0.995),
+    )
+
+
+def photo(kind: Kind, seed: int) -> bytes:
+    """Return a JPEG of a drawn sign; enlarged and grained it has the entropy of a camera's."""
+    drawn, _ = draw(seed % len(SIGN_LABELS), seed, kind.size)
+    large = drawn.resize((drawn.width * kind.enlarge, drawn.height * kind.enlarge), Image.Resampling.BICUBIC)
+    grain = np.frombuffer(random.Random(seed).randbytes(large.width * large.height), np.uint8) % (2 * kind.noise + 1)
+    grained = np.asarray(large, np.int16) + grain.reshape(large.height, large.width, 1) - kind.noise
+    return encode(Image.fromarray(grained.clip(0, 255).astype(np.uint8)), "JPEG", kind.quality)
+
+
+def _speed(photos: Sequence[bytes], spec: Preprocess) -> dict[str, float]:
+    """Return milliseconds a photo both ways, and their ratio; each photo both ways in turn, the faster of two."""
+    ways = {"ours": ours(spec), "reference": torchvision_way(spec)}
+    total = dict.fromkeys(ways, 0.0)
+    for data in photos:
+        for name, way in ways.items():
+            total[name] += min(_seconds(way, data) for _ in range(2))
+    milliseconds = {f"{name}_ms": 1e3 * seconds / len(photos) for name, seconds in total.items()}
+    return milliseconds | {"ratio": total["reference"] / total["ours"]}
+
+
+def _seconds(way: Way, data: bytes) -> float:
+    started = time.perf_counter()
+    way(data)
+    return time.perf_counter() - started
+
+
+def ours(spec: Preprocess) -> Way:
+    """Return the worker's way."""
+    return lambda data: load_pixels(data, spec)
+
+
+def torchvision_way(spec: Preprocess) -> Way:
+    """Return the usual way: everything is decoded, then shrunk, cut and normalised."""
+    import_torchvision()
+    from torchvision import transforms
+
+    chain: Any = transforms.Compose(
+        [
+            transforms.Resize(spec.resize),
+            transforms.CenterCrop(spec.crop),
+            transforms.ToTensor(),
+            transforms.Normalize(spec.mean, spec.std),
+        ]
+    )
+
+    def load(data: bytes) -> Pixels:
+        pixels: Pixels = chain(Image.open(BytesIO(data)).convert("RGB")).numpy()
+        return pixels
+
+    return load
+
+
+def agreement(photos: Sequence[bytes], spec: Preprocess) -> float:
+    """Return the share of `photos` that the demo network gives the same label both ways."""
+    engine = open_engine("openvino", load_bundle(), threads=1)
+    first, second = (
+        [int(engine.infer(way(data)[None]).argmax()) for data in photos]
+        for way in (ours(spec), torchvision_way(spec))
+    )
+    return sum(a == b for a, b in zip(first, second, strict=True)) / len(photos)

@@ -1,0 +1,136 @@
+"""The whole system, from the first POST of a batch to its last result, with a cold fleet and with a warm one.
+
+The images are drawn before any clock starts. Throughput is also given as a share of the bare pipeline's (one thread
+that decodes and classifies the same files, nothing around it), measured in the same run.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from app_tier.bundle.load import load_bundle
+from app_tier.demo.signs import samples
+from app_tier.engines import open_engine
+from app_tier.preprocess import load_pixels
+from benchmarks.latency import percentile
+from benchmarks.report import Bar, Report
+from benchmarks.running import OURS, WORKERS, Measured, running
+from scripts.run.images import Images
+
+COLD_ROUNDS: Final = 3
+GROWTH: Final = 1.15
+"""Resident memory after the largest batch ÷ before it, that still counts as flat."""
+
+
+def run(quick: bool) -> Report:
+    """Measure batches of 100, 1,000 and, unless `quick`, 10,000 images."""
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        images = draw(home / "images", 1_000 if quick else 10_000)
+        bare = bare_images_per_second(images.files[:200])
+        cold = _cold(home, images, quick)
+        warm = _warm(home, images, (100, 1_000) if quick else (100, 1_000, 10_000))
+    figures = {"bare_images_per_second": bare}
+    for temperature, batches in (("cold", cold), ("warm", warm)):
+        for count, measured in batches.items():
+            figures |= figures_of(f"{temperature}_{count}", measured, bare)
+    return Report("end_to_end", figures | _cloud_growth(warm), bars_of(cold, warm))
+
+
+def draw(folder: Path, count: int) -> Images:
+    """Draw `count` signs of 64 x 64 pixels into `folder`."""
+    folder.mkdir()
+    truth = {}
+    for sample in samples(count, seed=11, sizes=(((64, 64), 1.0),)):
+        (folder / sample.filename).write_bytes(sample.data)
+        truth[sample.filename] = sample.label
+    return Images("end-to-end", [folder / name for name in truth], truth)
+
+
+def bare_images_per_second(files: Sequence[Path]) -> float:
+    """Return how fast one thread decodes and classifies `files`, with no system around it."""
+    bundle = load_bundle()
+    engine = open_engine("openvino", bundle, threads=1)
+    content = [path.read_bytes() for path in files]
+    started = time.perf_counter()
+    for data in content:
+        engine.infer(load_pixels(data, bundle.manifest.preprocess)[None])
+    return len(content) / (time.perf_counter() - started)
+
+
+def _cold(home: Path, images: Images, quick: bool) -> dict[int, Measured]:
+    """Measure batches that find no worker; of 100 images, the fastest of several."""
+    with running(home / "cold", {"FLEETSIGHT__WORKER__IDLE_SECONDS": "1"}) as bench:
+        hundred = []
+        for _ in range(2 if quick else COLD_ROUNDS):
+            bench.wait_for_workers(0)
+            hundred.append(bench.batch(_first(images, 100)))
+        bench.wait_for_workers(0)
+        thousand = [] if quick else [bench.batch(_first(images, 1_000))]
+    best = min(hundred, key=lambda measured: measured.seconds)
+    return {measured.images: measured for measured in (best, *thousand)}
+
+
+def _warm(home: Path, images: Images, counts: Sequence[int]) -> dict[int, Measured]:
+    """Measure batches that find two workers waiting."""
+    always = {"FLEETSIGHT__FLEET__MIN_WORKERS": str(WORKERS), "FLEETSIGHT__WORKER__IDLE_SECONDS": "600"}
+    with running(home / "warm", always) as bench:
+        bench.wait_for_workers(WORKERS)
+        bench.batch(_first(images, 200))
+        return {count: bench.batch(_first(images, count)) for count in counts}
+
+
+def _first(images: Images, count: int) -> Images:
+    return Images(images.title, images.files[:count], images.truth)
+
+
+def figures_of(prefix: str, measured: Measured, bare: float) -> dict[str, float]:
+    """Return one batch as flat figures; `bare` is in images/s."""
+    latencies = {f"p{percent}_s": percentile(measured.latency_s, percent) for percent in (50, 95, 99)}
+    figures = {
+        "images_per_second": measured.images_per_second,
+        "to_bare_ratio": measured.images_per_second / bare,
+        "accuracy": measured.right / measured.images,
+        "others_cores": measured.others_cores,
+        **latencies,
+        **{f"{name}_cpu_ms": milliseconds for name, milliseconds in measured.cpu_ms.items()},
+        **{f"{name}_peak_mb": megabytes for name, megabytes in measured.peak_mb.items()},
+    }
+    return {f"{prefix}_{name}": value for name, value in figures.items()}
+
+
+def bars_of(cold: Mapping[int, Measured], warm: Mapping[int, Measured]) -> tuple[Bar, ...]:
+    """Return the bars; those of 10,000 images only where they were measured."""
+    hundred, thousand = cold[100], warm[1_000]
+    ours = sum(thousand.cpu_ms[name] for name in OURS)
+    bars = (
+        Bar("cold, 100 images: images/s", hundred.images_per_second, at_least=80),
+        Bar("cold, 100 images: p95 from accepted to result, s", percentile(hundred.latency_s, 95), at_most=1.3),
+        Bar("warm, 1,000 images: images/s", thousand.images_per_second, at_least=160),
+        Bar("warm, 1,000 images: CPU ms an image of web, controller and workers", ours, at_most=5),
+        Bar("warm, 1,000 images: CPU ms an image of the embedded cloud", thousand.cpu_ms["cloud"], at_most=4),
+    )
+    return bars + _bars_of_size(warm)
+
+
+def _bars_of_size(warm: Mapping[int, Measured]) -> tuple[Bar, ...]:
+    if 10_000 not in warm:
+        return ()
+    slower = warm[1_000].images_per_second / warm[10_000].images_per_second
+    growth = warm[10_000].growth
+    return (
+        Bar("warm, 10,000 to 1,000 images: time an image, ratio", slower, at_most=1.15),
+        *(
+            Bar(f"{name}: memory after ÷ before 10,000 images", growth[name], at_most=GROWTH)
+            for name in (*OURS, "cloud")
+        ),
+    )
+
+
+def _cloud_growth(warm: Mapping[int, Measured]) -> dict[str, float]:
+    """What the embedded cloud keeps of an image, since its memory is its disk: objects, rows."""
+    largest = warm[max(warm)]
+    grown = largest.resident_mb["cloud"] * (1 - 1 / largest.growth["cloud"])
+    return {"cloud_kept_kb_an_image": grown * 1024 / largest.images}

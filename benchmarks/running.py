@@ -1,0 +1,161 @@
+"""A whole system of its own under measurement: the processes that `scripts/run.sh` starts, two workers at most."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ulid import ULID
+
+from benchmarks.latency import latencies, result_moments
+from benchmarks.processes import Usage, cpu_seconds_between, machine_cpu_seconds, usages
+from scripts.client import ApiClient
+from scripts.run.batch import Batch, Progress, Summary
+from scripts.run.images import Images
+from scripts.run.system import System, free_port
+from services.ec2 import Fleet
+
+WORKERS: Final = 2
+OURS: Final = ("web", "controller", "worker")
+"""What runs on the user's instances on AWS; the embedded cloud stands for AWS itself."""
+SERVICES: Final = ("cloud", "hypervisor", "controller", "web")
+PATIENCE_SECONDS: Final = 60.0
+
+ByProcess = dict[str, dict[int, Usage]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One batch.
+
+    Attributes:
+        images: how many.
+        right: how many got their true label.
+        seconds: from the first POST to the last result.
+        latency_s: from acceptance to result, of each image.
+        cpu_ms: CPU milliseconds an image, by process.
+        resident_mb: memory at the end, by process; of several, the greatest.
+        peak_mb: most memory ever, by process; of several, the greatest.
+        growth: memory at the end ÷ at the beginning, by process.
+        others_cores: cores that everything else on this machine kept busy meanwhile; 0 is an undisturbed run.
+    """
+
+    images: int
+    right: int
+    seconds: float
+    latency_s: list[float]
+    cpu_ms: dict[str, float]
+    resident_mb: dict[str, float]
+    peak_mb: dict[str, float]
+    growth: dict[str, float]
+    others_cores: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput."""
+        return self.images / self.seconds
+
+
+@dataclass
+class Bench:
+    """Sends batches through a running system and reads what its processes used."""
+
+    system: System
+    api: ApiClient
+    fleet: Fleet
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until the fleet has exactly `count` instances, all running.
+
+        Raises:
+            TimeoutError: it has not after `PATIENCE_SECONDS`.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            states = [instance.state for instance in self.fleet.instances()]
+            if states == ["running"] * count:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the fleet is {states} after {PATIENCE_SECONDS:.0f} s, not {count} running")
+            time.sleep(0.1)
+
+    def batch(self, images: Images) -> Measured:
+        """Send one batch with the command's own client and measure it.
+
+        Raises:
+            RuntimeError: an image got no result.
+        """
+        looks: list[tuple[float, int]] = []
+
+        def look(progress: Progress) -> None:
+            looks.append((time.time(), progress.classified))
+
+        before, busy, began = self._usages(), machine_cpu_seconds(), time.monotonic()
+        summary = Batch(self.api, images, look).run()
+        after, busy, took = self._usages(), machine_cpu_seconds() - busy, time.monotonic() - began
+        if not summary.ok:
+            raise RuntimeError(f"{summary.failed} images failed, {summary.lost} were lost: {summary.failures[:3]}")
+        others = busy - sum(cpu_seconds_between(before.get(name, {}), used) for name, used in after.items())
+        return measured(summary, self._latencies(summary, looks), before, after, others / took)
+
+    def _latencies(self, summary: Summary, looks: list[tuple[float, int]]) -> list[float]:
+        # An image's id is made when it is accepted, and holds that moment.
+        accepted = [ULID.from_str(result["image_id"]).timestamp for result in self.api.results(summary.job_id)]
+        return latencies(accepted, result_moments(looks, len(accepted)))
+
+    def _usages(self) -> ByProcess:
+        found = {name: usages([pid]) for name in SERVICES if (pid := self.system.supervisor.pid(name)) is not None}
+        workers = usages(self._workers())
+        # The instances are the hypervisor's children.
+        own = {pid: usage for pid, usage in found["hypervisor"].items() if pid not in workers}
+        return found | {"hypervisor": own, "worker": workers, "client": usages([os.getpid()], below=False)}
+
+    def _workers(self) -> set[int]:
+        """Return every worker's process id that the embedded hypervisor has written down."""
+        stats = (self.system.state_dir / "instances").glob("*/process")
+        return {int(text.split()[0]) for stat in stats if (text := stat.read_text())}
+
+
+def measured(
+    summary: Summary, latency_s: list[float], before: ByProcess, after: ByProcess, others_cores: float
+) -> Measured:
+    """Put together what a batch used between two looks at the processes."""
+    resident = {name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in after.items()}
+    earlier = {name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in before.items()}
+    return Measured(
+        images=summary.images,
+        right=summary.right or 0,
+        seconds=summary.last_result_s,
+        latency_s=latency_s,
+        cpu_ms={
+            name: 1e3 * cpu_seconds_between(before.get(name, {}), used) / summary.images
+            for name, used in after.items()
+        },
+        resident_mb=resident,
+        peak_mb={name: max((each.peak_mb for each in used.values()), default=0.0) for name, used in after.items()},
+        growth={name: resident[name] / earlier[name] if earlier.get(name) else 1.0 for name in resident},
+        others_cores=max(0.0, others_cores),
+    )
+
+
+@contextmanager
+def running(home: Path, settings: Mapping[str, str]) -> Iterator[Bench]:
+    """Start a system with its files in `home`, and end it, whatever happens."""
+    system = System(
+        home,
+        {
+            "FLEETSIGHT__WEB__PORT": str(free_port()),
+            "FLEETSIGHT__FLEET__MAX_WORKERS": str(WORKERS),
+            **settings,
+        },
+    )
+    api = ApiClient(system.url)
+    try:
+        system.start()
+        yield Bench(system, api, Fleet(system.clients.ec2, system.config.names.worker_instance))
+    finally:
+        api.close()
+        system.stop()

@@ -1,0 +1,73 @@
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.__main__ import main, names
+from benchmarks.report import Bar, Report, seconds_of
+
+KEPT = Bar("images/s", 90.0, at_least=80)
+BROKEN = Bar("seconds", 1.4, at_most=1.3)
+
+
+@pytest.mark.parametrize(
+    ("bar", "ok", "words"),
+    [
+        (Bar("x", 80, at_least=80), True, ">= 80"),
+        (Bar("x", 79.9, at_least=80), False, ">= 80"),
+        (Bar("x", 1.3, at_most=1.3), True, "<= 1.3"),
+        (Bar("x", 1.31, at_most=1.3), False, "<= 1.3"),
+        (Bar("x", 2, at_least=1, at_most=3), True, ">= 1 and <= 3"),
+    ],
+)
+def test_a_bar_is_held_up_to_its_limits_and_no_further(bar: Bar, ok: bool, words: str) -> None:
+    assert bar.ok is ok
+    assert bar.bar == words
+
+
+def test_a_report_with_one_broken_bar_is_not_ok() -> None:
+    assert Report("x", {}, (KEPT,)).ok
+    assert not Report("x", {}, (KEPT, BROKEN)).ok
+
+
+def test_the_file_holds_name_figures_and_every_bar(tmp_path: Path) -> None:
+    Report("x", {"speed": 90.0}, (KEPT, BROKEN)).write(tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text()) == {
+        "name": "x",
+        "figures": {"speed": 90.0},
+        "bars": [
+            {"what": "images/s", "value": 90.0, "bar": ">= 80", "ok": True},
+            {"what": "seconds", "value": 1.4, "bar": "<= 1.3", "ok": False},
+        ],
+    }
+
+
+def test_the_table_says_which_bar_is_missed() -> None:
+    printed = StringIO()
+    Report("x", {"speed": 90.0}, (KEPT, BROKEN)).show(Console(file=printed, width=120))
+    lines = printed.getvalue().splitlines()
+    assert [line for line in lines if "missed" in line and "seconds" in line]
+    assert [line for line in lines if "ok" in line and "images/s" in line]
+
+
+def test_the_fastest_of_several_rounds_counts() -> None:
+    moments = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0])
+    assert seconds_of(lambda: None, 3, lambda: next(moments)) == 2.0
+
+
+def test_every_name_that_is_offered_has_a_run() -> None:
+    import importlib
+
+    assert {"coldstart", "decode", "embedded_cloud", "end_to_end", "engine", "first_run"} <= set(names())
+    assert all(hasattr(importlib.import_module(f"benchmarks.{name}"), "run") for name in names())
+
+
+@pytest.mark.parametrize(("bar", "status"), [(KEPT, 0), (BROKEN, 1)])
+def test_the_exit_status_tells_whether_every_bar_is_held(
+    bar: Bar, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.decode.run", lambda quick: Report("decode", {"quick": quick}, (bar,)))
+    assert main(["decode", "--quick", "--json", str(tmp_path / "d.json")]) == status
+    assert json.loads((tmp_path / "d.json").read_text())["figures"] == {"quick": True}
