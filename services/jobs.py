@@ -1,14 +1,14 @@
 """The job store: jobs, their accepted images and the results, in one DynamoDB table.
 
-| pk            | sk                  | holds                                                           | written by |
-|---------------|---------------------|-----------------------------------------------------------------|------------|
-| `JOBS`        | job id              | name, created_at: the list of jobs                              | web        |
-| `OPEN`        | job id              | touched_at: there may be images without a result                | web        |
-| `JOB#` job id | `COUNTS`            | done, failed, images counted, first and last result             | collector  |
-| `JOB#` job id | `COUNTS#` writer id | how many images this web process has accepted for the job       | web        |
-| `JOB#` job id | `IMAGE#` image id   | filename, key, bytes, accepted_at                               | web        |
-| `JOB#` job id | `RESULT#` image id  | status and the response                                         | collector  |
-| `FLEET`       | `SNAPSHOT`          | what the autoscaler saw and decided last                        | controller |
+| pk               | sk                 | holds                                                     | written by |
+| ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
+| `JOBS`           | job id             | name, created_at: the list of jobs                        | web        |
+| `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
+| `COUNTS#` job id | `COUNTED`          | done, failed, images counted, first and last result       | collector  |
+| `COUNTS#` job id | `SAID#` writer id  | how many images this web process has accepted for the job | web        |
+| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at                         | web        |
+| `JOB#` job id    | `RESULT#` image id | status and the response                                   | collector  |
+| `FLEET`          | `SNAPSHOT`         | what the autoscaler saw and decided last                  | controller |
 
 Every write is an absolute figure or an idempotent put, so any of them may be repeated. `done` beats `failed`.
 How many images a job has is the greater of two lower bounds: the sum of what the web processes say, and what the
@@ -28,7 +28,7 @@ from services.table import LAST, Item, Table
 _FIRST_ID = "0"
 JobState = Literal["empty", "running", "finished"]
 _JOBS, _OPEN, _FLEET = "JOBS", "OPEN", "FLEET"
-_COUNTS, _IMAGE, _RESULT, _SNAPSHOT = "COUNTS", "IMAGE#", "RESULT#", "SNAPSHOT"
+_COUNTED, _SAID, _IMAGE, _RESULT, _SNAPSHOT = "COUNTED", "SAID#", "IMAGE#", "RESULT#", "SNAPSHOT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class JobStore:
         """
         job = self.job(job_id)
         counts, said = Counts(), 0
-        for item in self.table.query(_partition(job_id), _COUNTS, _COUNTS + LAST):
-            if item["sk"] == _COUNTS:
+        for item in self.table.query(_counts_partition(job_id), _COUNTED, _SAID + LAST):
+            if item["sk"] == _COUNTED:
                 counts = _counts(item)
             else:
                 said += int(item["accepted"])
@@ -162,8 +162,8 @@ class JobStore:
     def say_accepted(self, job_id: str, writer_id: str, accepted: int) -> None:
         """Record how many images the process `writer_id` has accepted for the job, in all; never lowers it."""
         self.table.set(
-            _partition(job_id),
-            f"{_COUNTS}#{writer_id}",
+            _counts_partition(job_id),
+            f"{_SAID}{writer_id}",
             {"accepted": accepted},
             condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
         )
@@ -225,7 +225,7 @@ class JobStore:
 
     def counts(self, job_id: str) -> Counts:
         """Return what the collector last stored of a job."""
-        item = self.table.get(_partition(job_id), _COUNTS)
+        item = self.table.get(_counts_partition(job_id), _COUNTED)
         return Counts() if item is None else _counts(item)
 
     def store_counts(self, job_id: str, counts: Counts) -> None:
@@ -238,7 +238,7 @@ class JobStore:
         for name, moment in (("first_at", counts.first_result_at), ("last_at", counts.last_result_at)):
             if moment is not None:
                 attributes[name] = moment.isoformat()
-        self.table.put_all([{"pk": _partition(job_id), "sk": _COUNTS, **attributes}])
+        self.table.put_all([{"pk": _counts_partition(job_id), "sk": _COUNTED, **attributes}])
 
     # Open jobs
 
@@ -276,6 +276,11 @@ def with_result(counts: Counts, before: Status | None, now: Status, at: datetime
 
 def _partition(job_id: str) -> str:
     return f"JOB#{job_id}"
+
+
+def _counts_partition(job_id: str) -> str:
+    # Apart from the images, so that what every page asks for is read from a partition of a few items.
+    return f"COUNTS#{job_id}"
 
 
 def _job(item: Item) -> Job:
