@@ -109,7 +109,8 @@ class Session:
             json_file.write_text(json.dumps({**figures, "cost_dollars": round(cost.dollars, 6)}, indent=2) + "\n")
 
     def _serve(self, summary: Summary) -> None:
-        self.console.print(f"The page is at {self.system.url} and this batch at /jobs/{summary.job_id} there.")
+        self.console.print(f"The page is at {self.system.url}")
+        self.console.print(f"This batch is at {self.system.url}/jobs/{summary.job_id}")
         self.console.print("Everything is in this command's memory and ends with it: Ctrl-C.")
         self._await_the_fleet_end(float("inf"))
         while not self.stop.wait(0.5):
