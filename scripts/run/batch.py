@@ -11,6 +11,7 @@ from typing import Any
 
 from scripts.client import ApiClient, ApiError, Outcome
 from scripts.run.images import Images
+from services.backoff import pause_seconds
 from services.errors import FleetsightError
 
 SLICE = 20
@@ -36,7 +37,6 @@ class Progress:
     classified: int = 0
     workers: int = 0
     peak_workers: int = 0
-    words: str = ""
 
     @property
     def waiting(self) -> int:
@@ -111,7 +111,7 @@ class Batch:
                 # the job and once here, where only acknowledged images are looked for.
                 if attempt == SLICE_ATTEMPTS or self.interrupted():
                     raise
-                self.sleep(0.5 * 2**attempt)
+                self.sleep(pause_seconds(attempt, first=1.0, most=8.0))
         raise AssertionError("the last attempt returns or raises")
 
     def _look(self, job_id: str, progress: Progress) -> None:
@@ -119,15 +119,13 @@ class Batch:
             raise InterruptedBatchError("the batch was interrupted")
         try:
             status, fleet = self.client.status(job_id), self.client.fleet()
-        except ApiError as error:
-            progress.words = f"the web tier does not answer: {error}"
-        else:
-            progress.uploaded = status["accepted"]
-            progress.classified = status["done"] + status["failed"]
-            if fleet is not None:
-                progress.workers = fleet["running"] + fleet["pending"]
-                progress.peak_workers = max(progress.peak_workers, progress.workers, fleet["peak_workers"])
-                progress.words = fleet["problem"] or fleet["reason"]
+        except ApiError:
+            return  # the web tier is being started again, which the supervisor says; what was last seen stays shown
+        progress.uploaded = status["accepted"]
+        progress.classified = status["done"] + status["failed"]
+        if fleet is not None:
+            progress.workers = fleet["running"] + fleet["pending"]
+            progress.peak_workers = max(progress.peak_workers, progress.workers, fleet["peak_workers"])
         self.show(progress)
 
     def _watch(self, job_id: str, progress: Progress, accepted: int) -> None:

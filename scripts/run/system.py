@@ -30,6 +30,9 @@ _ONE_MACHINE = {
     "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
 }
 
+_KEYS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded"}
+"""The embedded cloud takes any credentials; these open nothing elsewhere."""
+
 
 class StartError(FleetsightError):
     """Raised when a part of the system cannot start; the message says which, why, and what to do."""
@@ -79,9 +82,8 @@ class System:
     @cached_property
     def clients(self) -> Clients:
         """Clients of the embedded cloud for this process."""
-        # The embedded cloud takes any credentials; these are none.
-        os.environ.setdefault("AWS_ACCESS_KEY_ID", "embedded")
-        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "embedded")
+        for name, value in _KEYS.items():
+            os.environ.setdefault(name, value)
         return Clients(self.config.aws.endpoint())
 
     def start(self) -> None:
@@ -124,10 +126,9 @@ class System:
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
-        keys = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded"}
         # Read as YAML, of which JSON is a part: the script's own first line would be a comment.
         script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(self._user_data())}
-        return inherited | keys | script | self._settings | {"PYTHONPATH": str(ROOT)}
+        return inherited | _KEYS | script | self._settings | {"PYTHONPATH": str(ROOT)}
 
     def _user_data(self) -> str:
         """Return the script with which an instance starts its worker: on AWS the image's unit does this."""

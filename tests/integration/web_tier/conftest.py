@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from scripts.run.system import free_port
 from services.clients import Clients
 from services.config import PATH_VARIABLE, Config
 from tests.conftest import ROOT, ConfigMaker, write_config
@@ -40,12 +40,6 @@ class WebTier:
 
     def create_job(self) -> str:
         return str(requests.post(f"{self.url}/api/v1/jobs", timeout=10).json()["job_id"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
