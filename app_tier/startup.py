@@ -85,8 +85,8 @@ def open_services(config: Config) -> Services:
     return Services(
         requests=Queue.named(clients.sqs, config.queue_name(names.request_queue)),
         responses=Queue.named(clients.sqs, config.queue_name(names.response_queue)),
-        inputs=Bucket(clients.s3, names.input_bucket),
-        outputs=Bucket(clients.s3, names.output_bucket),
+        inputs=Bucket.named(clients, names.input_bucket),
+        outputs=Bucket.named(clients, names.output_bucket),
     )
 
 

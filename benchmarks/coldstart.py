@@ -118,7 +118,7 @@ class _Bench:
         clients = Clients(config.aws.endpoint())
         provision(clients, config)
         self._requests, self._responses = _queues(clients, config)
-        self._inputs = Bucket(clients.s3, config.names.input_bucket)
+        self._inputs = Bucket.named(clients, config.names.input_bucket)
         self._image = next(samples(1, seed=1, sizes=(((64, 64), 1.0),))).data
 
     def start(self, bundle: Path) -> Start:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
 import yaml
 
@@ -19,6 +20,7 @@ from services.embedded.launch import EmbeddedCloud
 from services.ids import new_id
 from services.jobs import JobStore
 from services.provision import provision
+from services.s3 import Bucket
 from services.table import Table
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +104,11 @@ def table(provisioned: Clients, config: Config) -> Table:
 def store(table: Table) -> JobStore:
     """This test's job store."""
     return JobStore(table)
+
+
+def keys_in(bucket: Bucket, folder: str = "") -> list[str]:
+    """Return the keys of the objects under `folder`, or of all, in order."""
+    return [entry["path"] for page in obstore.list(bucket.store, folder or None) for entry in page]
 
 
 def write_config(config: Config, path: Path) -> Path:

@@ -67,7 +67,7 @@ class Backend:
 
     def _new_intake(self) -> Intake:
         web, names = self.config.web, self.config.names
-        bucket = self._bucket or Bucket(self._shared_clients().s3, names.input_bucket)
+        bucket = self._bucket or Bucket.named(self._shared_clients(), names.input_bucket)
         queue = self._queue or Queue.named(self._shared_clients().sqs, self.config.queue_name(names.request_queue))
         return Intake(ImageLimits(web.max_image_bytes, web.max_image_pixels), bucket, self.store, queue)
 

@@ -145,7 +145,7 @@ class Reconciler:
         except NotFoundError:
             self.ledger.forget(ref)
             return None
-        if next(self.inputs.keys(record.key), None) == record.key:
+        if self.inputs.exists(record.key):
             return record
         gone = Failure(code="gone", message="the image is no longer stored: upload it again")
         self.repair.fail(ref, gone, attempts=0)

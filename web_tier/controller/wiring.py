@@ -65,8 +65,8 @@ class Wiring:
             requests=queue(names.request_queue),
             responses=queue(names.response_queue),
             dead_letters=queue(names.dead_letter_queue),
-            inputs=Bucket(clients.s3, names.input_bucket),
-            outputs=Bucket(clients.s3, names.output_bucket),
+            inputs=Bucket.named(clients, names.input_bucket),
+            outputs=Bucket.named(clients, names.output_bucket),
             fleet=Fleet(clients.ec2, names.worker_instance),
         )
 

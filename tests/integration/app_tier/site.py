@@ -55,8 +55,8 @@ class Site:
 
     def __post_init__(self) -> None:
         self.config_file = write_config(self.config, self.folder / "config.yaml")
-        self.inputs = Bucket(self.clients.s3, self.config.names.input_bucket)
-        self.outputs = Bucket(self.clients.s3, self.config.names.output_bucket)
+        self.inputs = Bucket.named(self.clients, self.config.names.input_bucket)
+        self.outputs = Bucket.named(self.clients, self.config.names.output_bucket)
         self.requests = self._queue(self.config.names.request_queue)
         self.responses = self._queue(self.config.names.response_queue)
         self.dead_letters = self._queue(self.config.names.dead_letter_queue)

@@ -24,7 +24,7 @@ BINARY = "application/octet-stream"
 
 @pytest.fixture
 def bucket(provisioned: Clients, config: Config) -> Bucket:
-    return Bucket(provisioned.s3, config.names.input_bucket)
+    return Bucket.named(provisioned, config.names.input_bucket)
 
 
 def put_files(bucket: Bucket, prefix: str) -> Place:
@@ -41,39 +41,41 @@ def put_zip(bucket: Bucket, key: str, tmp_path: Path) -> Place:
     return Place(bucket.name, key)
 
 
-def test_files_under_a_prefix_are_fetched_once(bucket: Bucket, tmp_path: Path) -> None:
+def test_files_under_a_prefix_are_fetched_once(provisioned: Clients, bucket: Bucket, tmp_path: Path) -> None:
     place = put_files(bucket, "models/demo")
-    assert fetch_bundle(bucket.client, place, tmp_path).digest == load_bundle().digest
+    assert fetch_bundle(provisioned.s3, place, tmp_path).digest == load_bundle().digest
     for name in (IR_NAME, IR_WEIGHTS_NAME):
         bucket.delete(f"models/demo/{name}")
-    assert fetch_bundle(bucket.client, place, tmp_path).digest == load_bundle().digest
+    assert fetch_bundle(provisioned.s3, place, tmp_path).digest == load_bundle().digest
 
 
-def test_a_zip_is_fetched_again_only_when_it_is_another(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_zip_is_fetched_again_only_when_it_is_another(provisioned: Clients, bucket: Bucket, tmp_path: Path) -> None:
     place = put_zip(bucket, "demo.zip", tmp_path)
     cache = tmp_path / "cache"
-    first = fetch_bundle(bucket.client, place, cache)
+    first = fetch_bundle(provisioned.s3, place, cache)
     assert first.digest == load_bundle().digest
-    assert fetch_bundle(bucket.client, place, cache).folder == first.folder
+    assert fetch_bundle(provisioned.s3, place, cache).folder == first.folder
     bucket.put("demo.zip", b"another", BINARY)
     with pytest.raises(BundleFormatError, match="damaged or no zip"):
-        fetch_bundle(bucket.client, place, cache)
+        fetch_bundle(provisioned.s3, place, cache)
     assert [path.name for path in cache.iterdir()] == [first.folder.name]
 
 
-def test_weights_that_are_not_the_ones_built_are_refused_and_not_kept(bucket: Bucket, tmp_path: Path) -> None:
+def test_weights_that_are_not_the_ones_built_are_refused_and_not_kept(
+    provisioned: Clients, bucket: Bucket, tmp_path: Path
+) -> None:
     place = put_files(bucket, "models/demo")
     bucket.put(f"models/demo/{IR_WEIGHTS_NAME}", b"other weights", BINARY)
     with pytest.raises(BundleDigestError, match=r"model\.bin has SHA-256"):
-        fetch_bundle(bucket.client, place, tmp_path)
+        fetch_bundle(provisioned.s3, place, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_that_is_not_there_is_named(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_there_is_named(provisioned: Clients, bucket: Bucket, tmp_path: Path) -> None:
     with pytest.raises(BundleMissingError, match=rf"there is no s3://{bucket.name}/nowhere/{MANIFEST_NAME}"):
-        fetch_bundle(bucket.client, Place(bucket.name, "nowhere"), tmp_path)
+        fetch_bundle(provisioned.s3, Place(bucket.name, "nowhere"), tmp_path)
     with pytest.raises(BundleMissingError, match=r"there is no s3://no-such-bucket-here/a\.zip"):
-        fetch_bundle(bucket.client, Place("no-such-bucket-here", "a.zip"), tmp_path)
+        fetch_bundle(provisioned.s3, Place("no-such-bucket-here", "a.zip"), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from services.clients import Clients
 from services.config import Config
@@ -19,13 +20,15 @@ pytestmark = pytest.mark.processes
 
 @pytest.fixture
 def bucket(provisioned: Clients, config: Config) -> Bucket:
-    return Bucket(provisioned.s3, config.names.input_bucket)
+    return Bucket.named(provisioned, config.names.input_bucket)
 
 
-def test_an_object_comes_back_as_it_went_in_and_over_what_was_there(bucket: Bucket) -> None:
+def test_an_object_comes_back_as_it_went_in_and_over_what_was_there(bucket: Bucket, provisioned: Clients) -> None:
     bucket.put("a/b.jpg", b"old", "image/jpeg")
     bucket.put("a/b.jpg", b"\x00new", "image/jpeg")
     assert bucket.get("a/b.jpg") == b"\x00new"
+    head = provisioned.s3.head_object(Bucket=bucket.name, Key="a/b.jpg")
+    assert head["ContentType"] == "image/jpeg"
 
 
 def test_an_object_that_is_not_there_is_named_with_its_bucket(bucket: Bucket) -> None:
@@ -34,8 +37,8 @@ def test_an_object_that_is_not_there_is_named_with_its_bucket(bucket: Bucket) ->
 
 
 def test_other_refusals_pass_through(clients: Clients) -> None:
-    with pytest.raises(clients.s3.exceptions.NoSuchBucket):
-        Bucket(clients.s3, "fleetsight-never-made").get("a")
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        Bucket.named(clients, "fleetsight-never-made").get("a")
 
 
 def test_deleting_twice_is_no_error(bucket: Bucket) -> None:
@@ -46,11 +49,16 @@ def test_deleting_twice_is_no_error(bucket: Bucket) -> None:
         bucket.get("a")
 
 
-def test_keys_are_listed_by_prefix_in_order(bucket: Bucket) -> None:
-    for number in range(5):
-        bucket.put(f"job/{number}", b"", "text/plain")
-    bucket.put("other/1", b"", "text/plain")
-    assert list(bucket.keys("job/")) == [f"job/{number}" for number in range(5)]
+def test_an_object_is_found_by_its_whole_key(bucket: Bucket) -> None:
+    bucket.put("job/image.jpg", b"", "text/plain")
+    assert bucket.exists("job/image.jpg")
+    assert not bucket.exists("job/image")
+    assert not bucket.exists("job")
+
+
+def test_a_missing_bucket_is_not_a_missing_object(clients: Clients) -> None:
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        Bucket.named(clients, "fleetsight-never-made").exists("a")
 
 
 @pytest.fixture(params=["standard", "fifo"])
@@ -98,11 +106,11 @@ def test_a_message_that_comes_too_often_goes_to_the_dead_letters(
 
 def test_provisioning_twice_changes_nothing(clients: Clients, config: Config) -> None:
     provision(clients, config)
-    Bucket(clients.s3, config.names.output_bucket).put("kept", b"1", "text/plain")
+    Bucket.named(clients, config.names.output_bucket).put("kept", b"1", "text/plain")
     requests = Queue.named(clients.sqs, config.names.request_queue)
     requests.send([Outgoing("a", "kept")])
     provision(clients, config)
-    assert Bucket(clients.s3, config.names.output_bucket).get("kept") == b"1"
+    assert Bucket.named(clients, config.names.output_bucket).get("kept") == b"1"
     assert requests.counts().total == 1
 
 

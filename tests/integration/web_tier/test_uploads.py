@@ -16,6 +16,7 @@ from services.jobs import JobStore
 from services.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import Queue
+from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.unit.web_tier.pictures import picture
 from web_tier.intake.multipart import CHUNK_BYTES
@@ -51,7 +52,7 @@ def test_a_hundred_files_in_one_request_are_each_stored_recorded_and_asked_for(
     ids = [image["image_id"] for image in body["accepted"]]
     assert (len(set(ids)), [file["index"] for file in body["rejected"]]) == (100, [7])
     assert sorted(received_images(web_tier, provisioned)) == sorted(ids)
-    bucket = Bucket(provisioned.s3, web_tier.config.names.input_bucket)
+    bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
     sent = [content for _, (name, content) in files if name == "same.jpg"]
     records = {image.ref.image_id: image for image in store.images(job)}
     assert [bucket.get(records[image_id].key) for image_id in ids] == sent
@@ -97,7 +98,7 @@ def half_an_upload(web: WebTier, job: str, files: int) -> socket.socket:
 def wait_for_keys(bucket: Bucket, job: str, count: int) -> None:
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        if len(list(bucket.keys(job))) >= count:
+        if len(keys_in(bucket, job)) >= count:
             return
         time.sleep(0.02)
     pytest.fail(f"fewer than {count} objects of the job were put")
@@ -105,13 +106,13 @@ def wait_for_keys(bucket: Bucket, job: str, count: int) -> None:
 
 def test_an_upload_that_breaks_off_leaves_nothing(web_tier: WebTier, provisioned: Clients, store: JobStore) -> None:
     job = web_tier.create_job()
-    bucket = Bucket(provisioned.s3, web_tier.config.names.input_bucket)
+    bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
     with half_an_upload(web_tier, job, 20):
         wait_for_keys(bucket, job, 20)
     until = time.monotonic() + 20
-    while list(bucket.keys(job)) and time.monotonic() < until:
+    while keys_in(bucket, job) and time.monotonic() < until:
         time.sleep(0.02)
-    assert list(bucket.keys(job)) == []
+    assert keys_in(bucket, job) == []
     assert (store.count_images(job), received_images(web_tier, provisioned)) == (0, [])
 
 
@@ -120,7 +121,7 @@ def test_a_worker_killed_in_the_middle_of_an_upload_has_acknowledged_nothing_and
 ) -> None:
     job = web_tier.create_job()
     with half_an_upload(web_tier, job, 20) as connection:
-        wait_for_keys(Bucket(provisioned.s3, web_tier.config.names.input_bucket), job, 20)
+        wait_for_keys(Bucket.named(provisioned, web_tier.config.names.input_bucket), job, 20)
         for worker in web_tier.workers():
             os.kill(worker, signal.SIGKILL)
         assert connection.recv(100) == b""
@@ -157,8 +158,8 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
         stop.set()
         for uploader in uploaders:
             uploader.join(60)
-    bucket = Bucket(provisioned.s3, web_tier.config.names.input_bucket)
-    stored, messages = set(bucket.keys(job)), received_images(web_tier, provisioned)
+    bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
+    stored, messages = set(keys_in(bucket, job)), received_images(web_tier, provisioned)
     records = {image.ref.image_id: image.key for image in store.images(job)}
     assert set(acknowledged) <= set(records)
     assert {records[image_id] for image_id in acknowledged} <= stored

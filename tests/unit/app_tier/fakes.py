@@ -21,6 +21,7 @@ from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import Manifest
 from app_tier.preprocess import Preprocess
 from app_tier.task import Delivery
+from services.errors import NotFoundError
 from services.ids import ImageRef, input_key, new_id
 from services.messages import RequestMessage
 from services.s3 import Bucket
@@ -191,28 +192,28 @@ class FakeSqs:
 
 
 @dataclass
-class FakeS3:
-    """One bucket's client."""
+class FakeBucket:
+    """A bucket in memory; `errors` are raised one by one, by operation."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
     errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
     puts: list[str] = field(default_factory=list)
 
     def bucket(self) -> Bucket:
-        return Bucket(cast("Any", self), "bucket")
+        return cast("Bucket", self)
 
-    def put_object(self, **arguments: Any) -> None:
+    def put(self, key: str, body: bytes, content_type: str) -> None:
         if self.errors["put"]:
             raise self.errors["put"].pop(0)
-        self.puts.append(arguments["Key"])
-        self.objects[arguments["Key"]] = arguments["Body"]
+        self.puts.append(key)
+        self.objects[key] = body
 
-    def get_object(self, **arguments: Any) -> dict[str, Any]:
+    def get(self, key: str) -> bytes:
         if self.errors["get"]:
             raise self.errors["get"].pop(0)
-        if arguments["Key"] not in self.objects:
-            raise refusal("NoSuchKey", "GetObject")
-        return {"Body": io.BytesIO(self.objects[arguments["Key"]])}
+        if key not in self.objects:
+            raise NotFoundError(key)
+        return self.objects[key]
 
 
 class ColourEngine:

@@ -5,7 +5,7 @@ from app_tier.task import Task, begin
 from services.errors import FleetsightError
 from services.ids import output_key
 from services.messages import Failure, Prediction, Response
-from tests.unit.app_tier.fakes import FakeClock, FakeS3, FakeSqs, deliveries, delivery, refusal
+from tests.unit.app_tier.fakes import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, refusal
 
 
 def refused(number: int = 0) -> Task[Prediction]:
@@ -22,7 +22,7 @@ def test_a_refused_image_has_a_result_that_says_why() -> None:
 
 
 def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it_took() -> None:
-    s3, task = FakeS3(), refused()
+    s3, task = FakeBucket(), refused()
     responded = store(task, s3.bucket())
     stored = Prediction.from_json(s3.objects[output_key(task.made.ref)])
     assert stored == task.made
@@ -32,7 +32,7 @@ def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it
 
 
 def test_what_could_not_be_stored_makes_no_response() -> None:
-    s3 = FakeS3()
+    s3 = FakeBucket()
     s3.errors["put"] = [refusal("SlowDown")]
     with pytest.raises(Exception, match="SlowDown"):
         store(refused(), s3.bucket())
@@ -40,7 +40,7 @@ def test_what_could_not_be_stored_makes_no_response() -> None:
 
 def test_only_requests_whose_response_was_taken_are_answered() -> None:
     sqs = FakeSqs(FakeClock())
-    tasks = [store(refused(number), FakeS3().bucket()) for number in range(3)]
+    tasks = [store(refused(number), FakeBucket().bucket()) for number in range(3)]
     sqs.refuse = {tasks[1].made.image_id}
     answered = respond(tasks, sqs.queue())
     assert answered == [tasks[0].delivery, tasks[2].delivery]

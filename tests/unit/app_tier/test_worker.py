@@ -18,7 +18,7 @@ from services.messages import Prediction, RequestMessage, Response
 from tests.unit.app_tier.fakes import (
     COLOURS,
     ColourEngine,
-    FakeS3,
+    FakeBucket,
     FakeSqs,
     WallClock,
     colour_bundle,
@@ -40,7 +40,7 @@ class Bench:
         self.config = parse_config(values)
         self.clock = WallClock()
         self.requests, self.responses = FakeSqs(self.clock), FakeSqs(self.clock)
-        self.inputs, self.outputs = FakeS3(), FakeS3()
+        self.inputs, self.outputs = FakeBucket(), FakeBucket()
         self.engine = ColourEngine()
         services = Services(
             self.requests.queue(), self.responses.queue(), self.inputs.bucket(), self.outputs.bucket()
@@ -73,9 +73,9 @@ class Bench:
 
 
 def before(call: Callable[..., Any], action: Callable[[], object]) -> Callable[..., Any]:
-    def wrapped(**arguments: Any) -> Any:
+    def wrapped(*positional: Any, **arguments: Any) -> Any:
         action()
-        return call(**arguments)
+        return call(*positional, **arguments)
 
     return wrapped
 
@@ -109,7 +109,7 @@ def test_output_then_response_then_delete() -> None:
     bench = Bench()
     (request,) = bench.submit(picture("red"))
     order: list[str] = []
-    bench.outputs.put_object = before(bench.outputs.put_object, lambda: order.append("put"))  # type: ignore[method-assign]
+    bench.outputs.put = before(bench.outputs.put, lambda: order.append("put"))  # type: ignore[method-assign]
     bench.responses.send_message_batch = before(bench.responses.send_message_batch, lambda: order.append("respond"))  # type: ignore[method-assign]
     bench.requests.delete_message_batch = before(bench.requests.delete_message_batch, lambda: order.append("delete"))  # type: ignore[method-assign]
     bench.run()
@@ -206,7 +206,7 @@ def test_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(reason:
         fetching.set()
         go_on.wait(5)
 
-    bench.inputs.get_object = before(bench.inputs.get_object, slow)  # type: ignore[method-assign]
+    bench.inputs.get = before(bench.inputs.get, slow)  # type: ignore[method-assign]
     ended: list[bool] = []
     running = threading.Thread(target=lambda: ended.append(bench.worker.run()), daemon=True)
     running.start()
@@ -234,7 +234,7 @@ def test_a_drain_is_bounded_and_what_was_not_finished_is_given_back() -> None:
         fetching.set()
         never.wait(10)
 
-    bench.inputs.get_object = before(bench.inputs.get_object, hang)  # type: ignore[method-assign]
+    bench.inputs.get = before(bench.inputs.get, hang)  # type: ignore[method-assign]
 
     def end() -> None:
         fetching.wait(5)

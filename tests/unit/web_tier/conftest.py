@@ -70,7 +70,7 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def input_bucket(config: Config, provisioned: Clients) -> Bucket:
-    return Bucket(provisioned.s3, config.names.input_bucket)
+    return Bucket.named(provisioned, config.names.input_bucket)
 
 
 @pytest.fixture

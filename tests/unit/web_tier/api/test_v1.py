@@ -16,7 +16,7 @@ from services.jobs import Job, JobStore
 from services.messages import FleetSnapshot, RequestMessage
 from services.s3 import Bucket
 from services.sqs import Queue
-from tests.conftest import ConfigMaker
+from tests.conftest import ConfigMaker, keys_in
 from tests.unit.web_tier.conftest import NOW, MemoryQueue, add_images, client_error, done, failed, put_results
 from tests.unit.web_tier.pictures import picture
 from web_tier.app import create_app
@@ -141,7 +141,7 @@ def test_a_request_that_is_too_large_leaves_nothing(
 ) -> None:
     client = create_app(make_config(web={"max_files_per_request": 2})).test_client()
     assert upload(client, job, *[("a.jpg", picture())] * 3).status_code == 413
-    assert (list(input_bucket.keys("")), store.count_images(job.job_id), requests_queue.counts().total) == ([], 0, 0)
+    assert (keys_in(input_bucket), store.count_images(job.job_id), requests_queue.counts().total) == ([], 0, 0)
 
 
 @pytest.mark.parametrize(

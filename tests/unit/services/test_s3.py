@@ -1,0 +1,160 @@
+"""An object's way over the wire when S3 is slow, refuses, or is not there; a small server gives the answers."""
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+
+from services.clients import Clients, Endpoint
+from services.errors import NotFoundError
+from services.s3 import Bucket, as_botocore
+
+ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
+Answer = tuple[int, str] | None
+"""Status and body; None cuts the connection."""
+
+
+class FakeS3(ThreadingHTTPServer):
+    """Gives each of `answers` once, then 200 with an empty body; `seen` is what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.answers: list[Answer] = []
+        self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    def bucket(self, name: str = "photos", **settings: Any) -> Bucket:
+        """Return a bucket of this server, with short time-outs."""
+        url = f"http://127.0.0.1:{self.server_port}"
+        return Bucket.named(Clients(Endpoint("eu-central-1", url, **{"max_attempts": 2, **settings})), name)
+
+
+class _Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeS3
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append((self.command, self.path, headers, body))
+        answer = self.server.answers.pop(0) if self.server.answers else (200, "")
+        if answer is None:
+            self.close_connection = True
+            return
+        self.send_response(answer[0])
+        self.send_header("Content-Length", str(len(answer[1])))
+        self.send_header("ETag", '"e"')
+        self.end_headers()
+        self.wfile.write(answer[1].encode())
+
+    do_GET = do_PUT = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the standard library's name)
+        """Say nothing."""
+
+
+@pytest.fixture
+def s3() -> Iterator[FakeS3]:
+    with FakeS3() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(5)
+
+
+def test_a_put_is_signed_with_the_credentials_that_botocore_has(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
+    s3.bucket().put("job/image.jpg", b"pixels", "image/jpeg")
+    ((method, path, headers, body),) = s3.seen
+    assert (method, path, body, headers["content-type"]) == ("PUT", "/photos/job/image.jpg", b"pixels", "image/jpeg")
+    assert "Credential=AKIATEST/" in headers["authorization"]
+    assert "/eu-central-1/s3/aws4_request" in headers["authorization"]
+    assert headers["x-amz-security-token"] == "of-a-role"
+
+
+@pytest.mark.parametrize("trouble", [None, (500, ""), (503, ERROR.format("SlowDown", "less"))])
+@pytest.mark.parametrize(
+    "call", [lambda bucket: bucket.put("a", b"1", "text/plain"), lambda bucket: bucket.get("a")], ids=["put", "get"]
+)
+def test_what_may_pass_is_tried_again(s3: FakeS3, trouble: Answer, call: Callable[[Bucket], object]) -> None:
+    s3.answers = [trouble]
+    call(s3.bucket())
+    assert len(s3.seen) == 2
+
+
+def test_tries_are_limited_and_the_last_refusal_is_said(s3: FakeS3) -> None:
+    s3.answers = [(503, ERROR.format("SlowDown", "less &amp; later"))] * 9
+    with pytest.raises(ClientError) as raised:
+        s3.bucket().get("a")
+    assert len(s3.seen) == 2
+    assert raised.value.response["Error"] == {"Code": "SlowDown", "Message": "less & later"}
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+
+
+def test_a_refusal_for_good_is_not_tried_again(s3: FakeS3) -> None:
+    s3.answers = [(403, ERROR.format("AccessDenied", "no"))]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.bucket().put("a", b"", "text/plain")
+    assert len(s3.seen) == 1
+
+
+def test_a_refusal_without_a_body_has_its_status_as_code(s3: FakeS3) -> None:
+    s3.answers = [(403, "")]
+    with pytest.raises(ClientError) as raised:
+        s3.bucket().get("a")
+    assert raised.value.response["Error"]["Code"] == "403"
+
+
+def test_a_missing_object_is_not_found_and_a_missing_bucket_is_an_error(s3: FakeS3) -> None:
+    s3.answers = [
+        (404, ERROR.format(code, "")) for code in ("NoSuchKey", "NoSuchBucket", "NoSuchKey", "NoSuchBucket")
+    ]
+    bucket = s3.bucket()
+    with pytest.raises(NotFoundError, match="'a'"):
+        bucket.get("a")
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        bucket.get("a")
+    assert not bucket.exists("a")
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        bucket.exists("a")
+
+
+def test_a_delete_is_a_call_of_its_own(s3: FakeS3) -> None:
+    s3.answers = [(204, "")]
+    s3.bucket().delete("job/a")
+    assert [(method, path) for method, path, *_ in s3.seen] == [("DELETE", "/photos/job/a")]
+
+
+def test_nobody_at_the_address_is_an_error_of_botocores_family() -> None:
+    server = FakeS3()
+    server.server_close()
+    with pytest.raises(HTTPClientError, match="error sending request"):
+        server.bucket(max_attempts=1).get("a")
+
+
+def test_no_credentials_is_said_as_botocore_says_it(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(NoCredentialsError):
+        s3.bucket().get("a")
+    assert s3.seen == []
+
+
+def test_credentials_that_cannot_be_fetched_name_the_reason() -> None:
+    text = (
+        "Generic: External AWS credential provider: ReadTimeoutError: the metadata service is slow\n\nDebug source: x"
+    )
+    error = as_botocore(text, "GetObject")
+    assert isinstance(error, BotoCoreError)
+    assert "ReadTimeoutError: the metadata service is slow" in str(error)
+    assert "Debug" not in str(error)
+
+
+def test_on_aws_a_bucket_is_a_host_unless_its_name_has_dots() -> None:
+    clients = Clients(Endpoint("eu-central-1"))
+    styles = {name: dict(clients.object_store(name).config) for name in ("photos", "my.photos")}
+    assert styles["photos"]["virtual_hosted_style_request"] != styles["my.photos"]["virtual_hosted_style_request"]
