@@ -19,7 +19,7 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Classifier:
-    """The model and how its answers are told; the one thread that classifies owns it.
+    """The model and how its answers are told; as many threads may use it at once as its engine has streams.
 
     Attributes:
         engine: runs the network.

@@ -1,6 +1,5 @@
 """The pipeline: fetch, decode, classify, publish, with bounded channels between them."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,9 +12,9 @@ from app_tier.disposal import Disposal
 from app_tier.fetch import fetch
 from app_tier.in_hand import InHand
 from app_tier.publish import delete, refuse, respond, store
+from app_tier.sizing import Sizing
 from app_tier.stage import Stage
 from app_tier.task import Delivery, Task, begin
-from services.config import Worker as WorkerConfig
 from services.images import ImageLimits
 from services.messages import Prediction, Response
 from services.s3 import Bucket
@@ -39,18 +38,13 @@ class Services:
     outputs: Bucket
 
 
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 class Pipeline:
     """All stages after the receive.
 
     Args:
-        config: threads, batch size and waits.
+        sizing: threads and batches.
         services: queues and buckets.
-        classifier: the model, used by one thread only.
+        classifier: the model, for as many threads as there are streams.
         limits: of an image.
         in_hand: where a delivery is removed once it has been answered.
         disposal: decides about those that fail.
@@ -58,27 +52,26 @@ class Pipeline:
 
     def __init__(
         self,
-        config: WorkerConfig,
+        sizing: Sizing,
         services: Services,
         classifier: Classifier,
         limits: ImageLimits,
         in_hand: InHand,
         disposal: Disposal,
     ) -> None:
-        self._config, self._services, self._classifier, self._limits = config, services, classifier, limits
+        self._sizing, self._services, self._classifier, self._limits = sizing, services, classifier, limits
         self._in_hand, self._disposal = in_hand, disposal
-        decoders = config.decode_threads or cores()
         self._to_fetch: Channel[Task[None]] = Channel(in_hand.capacity)
         # Whole files wait here: as few as keep the decoders busy.
-        self._to_decode: Channel[Task[bytes]] = Channel(2 * decoders)
-        self._to_classify: Channel[Task[Pixels]] = Channel(2 * config.batch_size)
+        self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads)
+        self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size)
         self._to_store: Channel[Task[Prediction]] = Channel(in_hand.capacity)
         self._to_respond: Channel[Task[Response]] = Channel(in_hand.capacity)
         self._stages = (
-            (self._to_fetch, self._each("fetch", config.fetch_threads, self._to_fetch, self._fetch)),
-            (self._to_decode, self._each("decode", decoders, self._to_decode, self._decode)),
-            (self._to_classify, Stage("classify", 1, self._batch, self._classify, self._failed)),
-            (self._to_store, self._each("store", config.publish_threads, self._to_store, self._store)),
+            (self._to_fetch, self._each("fetch", sizing.fetch_threads, self._to_fetch, self._fetch)),
+            (self._to_decode, self._each("decode", sizing.decode_threads, self._to_decode, self._decode)),
+            (self._to_classify, Stage("classify", sizing.streams, self._batch, self._classify, self._failed)),
+            (self._to_store, self._each("store", sizing.publish_threads, self._to_store, self._store)),
             (self._to_respond, Stage("respond", 1, self._answers, self._respond, self._failed)),
         )
 
@@ -123,8 +116,8 @@ class Pipeline:
         self._to_classify.put(decode(task, self._classifier.bundle.manifest.preprocess, self._limits))
 
     def _batch(self) -> list[Task[Pixels]]:
-        config = self._config
-        return take_batch(self._to_classify, config.batch_size, config.batch_wait_seconds, self._more_than)
+        sizing = self._sizing
+        return take_batch(self._to_classify, sizing.batch_size, sizing.batch_wait_seconds, self._more_than)
 
     def _classify(self, tasks: Sequence[Task[Pixels]]) -> None:
         for task in self._classifier.classify(tasks):

@@ -18,7 +18,8 @@ from app_tier.classify import Classifier
 from app_tier.engines import Engine, open_engine
 from app_tier.faults import meaning_of
 from app_tier.lifetime import watch_spot
-from app_tier.pipeline import Services, cores
+from app_tier.pipeline import Services
+from app_tier.sizing import Sizing, sized, this_machine
 from app_tier.worker import Worker
 from services.clients import Clients
 from services.config import Config, load_config
@@ -53,17 +54,17 @@ def _start_up(config: Config) -> Worker:
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="start") as pool:
         services = pool.submit(open_services, config)
         instance = pool.submit(instance_id, metadata)
-        bundle, engine = open_model(config)
+        bundle, engine, sizing = open_model(config)
         name = instance.result()
     classifier = Classifier(engine, bundle, name or f"local-{os.getpid()}", config.worker.top_k)
-    worker = Worker(config, services.result(), classifier)
+    worker = Worker(config, services.result(), classifier, sizing)
     if name is not None:
         threading.Thread(target=watch_spot, args=(metadata, worker.lifetime), name="spot", daemon=True).start()
     return worker
 
 
-def open_model(config: Config) -> tuple[Bundle, Engine]:
-    """Return the bundle, fetched if it is in S3 and checked, and an engine that runs it.
+def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
+    """Return the bundle, fetched if it is in S3 and checked, an engine that runs it, and sizes that suit both.
 
     Raises:
         BundleError: the bundle is missing, damaged or not for this engine.
@@ -71,7 +72,9 @@ def open_model(config: Config) -> tuple[Bundle, Engine]:
     """
     place = in_s3(config.worker.bundle)
     bundle = fetch_bundle(Clients(config.aws.endpoint()).s3, place) if place else load_bundle(config.worker.bundle)
-    return bundle, open_engine(config.worker.engine, bundle, config.worker.threads or cores())
+    sizing = sized(config.worker, this_machine(), bundle.manifest.preprocess.input_size)
+    engine = open_engine(config.worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
+    return bundle, engine, sizing
 
 
 def open_services(config: Config) -> Services:
@@ -80,7 +83,7 @@ def open_services(config: Config) -> Services:
     Raises:
         botocore.exceptions.BotoCoreError, ClientError: SQS cannot be reached or does not know the queues.
     """
-    clients = Clients(config.aws.endpoint(pool_size=config.worker.fetch_threads + config.worker.publish_threads))
+    clients = Clients(config.aws.endpoint())
     names = config.names
     return Services(
         requests=Queue.named(clients.sqs, config.queue_name(names.request_queue)),

@@ -1,5 +1,6 @@
 """What passes from stage to stage: one image on its way, with what the last stage made of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -48,19 +49,24 @@ class Task(Generic[T_co]):
     Attributes:
         delivery: where it came from; decides what happens to the message.
         made: what the last stage made: nothing, bytes, pixels, a prediction.
-        timings: of the stages so far.
+        milliseconds: how long each stage so far took; a plain mapping, since it is copied at every stage.
     """
 
     delivery: Delivery
     made: T_co
-    timings: Timings
+    milliseconds: Mapping[str, float]
+
+    @property
+    def timings(self) -> Timings:
+        """The same as a result tells it."""
+        return Timings(**self.milliseconds)
 
     def then(self, made: U, **milliseconds: float) -> "Task[U]":
         """Return the task for the next stage, with what this one made and how long it took."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
-        return Task(self.delivery, made, self.timings.model_copy(update=rounded))
+        return Task(self.delivery, made, {**self.milliseconds, **rounded})
 
 
 def begin(delivery: Delivery) -> Task[None]:
     """Return the task that the first stage takes."""
-    return Task(delivery, None, Timings(queued=delivery.queued_ms))
+    return Task(delivery, None, {"queued": delivery.queued_ms})

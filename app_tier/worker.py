@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import asdict
 
 from app_tier.backoff import Backoff
 from app_tier.classify import Classifier
@@ -11,12 +12,9 @@ from app_tier.keeper import Keeper
 from app_tier.lifetime import Lifetime
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receive import POLL_SECONDS, Receiver
+from app_tier.sizing import Sizing
 from services.config import Config
 from services.images import ImageLimits
-from services.sqs import BATCH
-
-BATCHES_IN_HAND = 3
-"""One in the network, one before it and one behind: more would not make it faster, and others could have had them."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,20 +26,21 @@ class Worker:
         config: the whole configuration.
         services: queues and buckets.
         classifier: the model.
+        sizing: how many of everything.
     """
 
-    def __init__(self, config: Config, services: Services, classifier: Classifier) -> None:
+    def __init__(self, config: Config, services: Services, classifier: Classifier, sizing: Sizing) -> None:
+        self._sizing = sizing
         self._drain_seconds = config.worker.drain_seconds
         self._classifier = classifier
         visibility = config.queues.visibility_timeout_seconds
-        capacity = BATCHES_IN_HAND * max(BATCH, config.worker.batch_size)
         backoff = Backoff()
-        self._in_hand = InHand(capacity, visibility)
+        self._in_hand = InHand(sizing.in_hand, visibility)
         self.lifetime = Lifetime(on_end=self._in_hand.close)
         self._keeper = Keeper(services.requests, self._in_hand, visibility, self.lifetime.fail)
         limits = ImageLimits(config.web.max_image_bytes, config.web.max_image_pixels)
         disposal = Disposal(self._keeper, self.lifetime, backoff)
-        self._pipeline = Pipeline(config.worker, services, classifier, limits, self._in_hand, disposal)
+        self._pipeline = Pipeline(sizing, services, classifier, limits, self._in_hand, disposal)
         receiver = Receiver(
             services.requests,
             self._in_hand,
@@ -56,7 +55,7 @@ class Worker:
     def run(self) -> bool:
         """Work until the end; tell whether every thread has ended."""
         model = {"model": self._classifier.bundle.name, "digest": self._classifier.bundle.digest}
-        _log.info("started", extra={"worker": self._classifier.worker, **model})
+        _log.info("started", extra={"worker": self._classifier.worker, **model, **asdict(self._sizing)})
         self._keeper.start()
         self._pipeline.start()
         self._receiving.start()

@@ -84,11 +84,12 @@ class Worker(_Section):
     bundle: Path
     engine: Literal["openvino", "torch"]
     threads: int = Field(ge=0, le=256)
-    batch_size: int = Field(ge=1, le=256)
+    streams: int = Field(ge=0, le=256)
+    batch_size: int = Field(ge=0, le=256)
     batch_wait_seconds: float = Field(ge=0, le=10)
-    fetch_threads: int = Field(ge=1, le=128)
+    fetch_threads: int = Field(ge=0, le=128)
     decode_threads: int = Field(ge=0, le=128)
-    publish_threads: int = Field(ge=1, le=128)
+    publish_threads: int = Field(ge=0, le=128)
     top_k: int = Field(ge=1, le=100)
     idle_seconds: Seconds
     drain_seconds: Seconds

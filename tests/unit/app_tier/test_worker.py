@@ -11,6 +11,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from app_tier.classify import Classifier
 from app_tier.pipeline import Services
+from app_tier.sizing import Machine, sized
 from app_tier.worker import Worker
 from services.config import parse_config
 from services.ids import output_key
@@ -45,7 +46,9 @@ class Bench:
         services = Services(
             self.requests.queue(), self.responses.queue(), self.inputs.bucket(), self.outputs.bucket()
         )
-        self.worker = Worker(self.config, services, Classifier(self.engine, colour_bundle(), "i-1", 3))
+        self.sizing = sized(self.config.worker, Machine(cores=2, memory_bytes=4 * 2**30), input_size=32)
+        classifier = Classifier(self.engine, colour_bundle(), "i-1", 3)
+        self.worker = Worker(self.config, services, classifier, self.sizing)
 
     def submit(self, *images: bytes | None) -> list[RequestMessage]:
         """Store each image (None: it is gone) and ask for it."""
@@ -89,7 +92,7 @@ def test_every_image_gets_its_own_answer_and_its_request_ends() -> None:
     assert [bench.stored(request).label for request in requests] == colours
     assert bench.requests.messages == []
     assert (bench.worker.lifetime.reason, bench.worker.lifetime.status) == ("idle for 0.05 s", 0)
-    assert max(bench.engine.batches) <= bench.config.worker.batch_size
+    assert max(bench.engine.batches) <= bench.sizing.batch_size
 
 
 def test_bad_images_fail_alone_each_with_its_reason() -> None:
