@@ -16,6 +16,8 @@ from app_tier.demo.signs import draw, encode
 from app_tier.preprocess import Preprocess, load_pixels, load_square
 from services.images import ImageLimits, ImageRejectedError
 
+IMAGENET_PREPROCESS = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
 PLAIN = Preprocess(resize=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1))
 RED, WHITE = (200, 20, 20), (255, 255, 255)
 
@@ -171,13 +173,23 @@ def test_geometry_is_that_of_torchvisions_presets(size: tuple[int, int], resize:
     assert np.abs(ours.astype(int) - np.asarray(theirs)).max() <= 2
 
 
-def test_reduced_decoding_of_a_large_jpeg_hardly_changes_a_pixel() -> None:
-    picture, _ = draw(7, seed=5, size=(1600, 1200))
+@pytest.mark.parametrize(
+    ("spec", "size"), [(DEMO_PREPROCESS, (1600, 1200)), (IMAGENET_PREPROCESS, (2800, 2100))], ids=["32", "224"]
+)
+def test_reduced_decoding_of_a_large_jpeg_hardly_changes_a_pixel(spec: Preprocess, size: tuple[int, int]) -> None:
+    picture, _ = draw(7, seed=5, size=size)
     data = encode(picture, "JPEG")
-    reduced, full = load_square(data, DEMO_PREPROCESS), load_square(data, DEMO_PREPROCESS, draft_margin=0)
+    reduced, full = load_square(data, spec), load_square(data, spec, in_full=True)
     difference = np.abs(reduced.astype(int) - full)
     assert 0 < difference.max() <= 12
     assert difference.mean() < 1
+
+
+@pytest.mark.parametrize(("spec", "short"), [(DEMO_PREPROCESS, 767), (IMAGENET_PREPROCESS, 2047)], ids=["32", "224"])
+def test_a_jpeg_that_is_not_much_larger_than_needed_is_decoded_in_full(spec: Preprocess, short: int) -> None:
+    picture, _ = draw(7, seed=5, size=(short + 100, short))
+    data = encode(picture, "JPEG")
+    assert (load_square(data, spec) == load_square(data, spec, in_full=True)).all()
 
 
 def test_a_crop_larger_than_the_image_is_refused_by_the_spec() -> None:
