@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from services.clients import Endpoint
+from services.endpoint import Endpoint
 from services.errors import ConfigError
 
 PREFIX = "FLEETSIGHT__"

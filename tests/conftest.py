@@ -14,9 +14,10 @@ import obstore
 import pytest
 import yaml
 
-from services.clients import Clients, Endpoint
+from services.clients import Clients
 from services.config import Config, parse_config
 from services.embedded.launch import EmbeddedCloud
+from services.endpoint import Endpoint
 from services.ids import new_id
 from services.jobs import JobStore
 from services.provision import provision

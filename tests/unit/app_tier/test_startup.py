@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from app_tier.startup import NotStartedError, instance_id, start_up
+from app_tier.errors import NotStartedError
+from app_tier.startup import instance_id, start_up
 from services.metadata import Metadata
 
 ROOT = Path(__file__).parents[3]
 
 WHAT_A_WORKER_IMPORTS = """
 import sys
-import app_tier.__main__, app_tier.startup
+import app_tier.__main__, app_tier.startup, app_tier.connect, app_tier.worker
 from app_tier.bundle.load import load_bundle
 from app_tier.engines import open_engine
 open_engine("openvino", load_bundle(), 1)
@@ -31,7 +32,9 @@ def test_a_worker_imports_nothing_that_would_make_its_start_slow() -> None:
     )
     imported = set(ran.stdout.split())
     assert "openvino" in imported
-    assert imported.isdisjoint({"torch", "torchvision", "flask", "requests", "rich", "moto", "click", "web_tier"})
+    assert imported.isdisjoint(
+        {"torch", "torchvision", "pandas", "flask", "requests", "rich", "moto", "boto3", "click", "web_tier"}
+    )
 
 
 def test_a_machine_without_a_metadata_service_is_no_instance() -> None:
@@ -42,3 +45,14 @@ def test_a_worker_without_configuration_does_not_start(tmp_path: Path, monkeypat
     monkeypatch.setenv("FLEETSIGHT_CONFIG", str(tmp_path / "missing.yaml"))
     with pytest.raises(NotStartedError, match=r"missing\.yaml"):
         start_up()
+
+
+@pytest.mark.processes
+def test_the_network_is_compiled_while_botocore_is_imported() -> None:
+    asked = (
+        "import sys, app_tier.__main__, app_tier.startup; print('botocore' in sys.modules, 'numpy' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.split() == ["False", "True"]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
-from services.clients import Clients, Endpoint
+from services.clients import Clients
+from services.endpoint import Endpoint
 from services.errors import NotFoundError
 from services.s3 import Bucket, as_botocore
 

@@ -1,0 +1,24 @@
+"""Where the cloud is; apart from its clients: the configuration needs no more, and botocore is slow to import."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the cloud is and how patiently to call it.
+
+    Attributes:
+        region: AWS region.
+        url: address of the embedded cloud; None on AWS.
+        max_attempts: calls in all, the first included; with jitter between them, up to 20 s.
+        connect_timeout: seconds.
+        read_timeout: seconds; longer than the longest long poll (20 s).
+        pool_size: connections kept open to each service; at least the threads that share a client.
+    """
+
+    region: str
+    url: str | None = None
+    max_attempts: int = 8
+    connect_timeout: float = 3.0
+    read_timeout: float = 30.0
+    pool_size: int = 16
