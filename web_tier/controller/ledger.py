@@ -19,7 +19,9 @@ from services.messages import Response, Status
 _log = logging.getLogger(__name__)
 
 MOST_IMAGES = 500_000
-"""Images whose status is kept in memory, over all jobs; some 150 bytes each."""
+"""Images whose status is kept in memory, over all jobs; some 200 bytes each."""
+MOST_ANSWERED = 20_000
+"""Of these, images of jobs in which all have their results: what may still come for those is a repeat."""
 FEW = 3
 """Up to so many unknown images are looked up one by one, more with a query."""
 
@@ -30,6 +32,11 @@ class JobFigures:
 
     statuses: dict[str, Status | None]
     counts: Counts
+
+    @property
+    def answered(self) -> bool:
+        """Whether every known image has its result."""
+        return len(self.statuses) == self.counts.done + self.counts.failed
 
     def take(self, image_id: str, now: Status, at: datetime) -> None:
         """Count a result that has been put."""
@@ -45,11 +52,13 @@ class Ledger:
     Attributes:
         store: the job table.
         most_images: bound of what is remembered; the jobs that were used last stay.
+        most_answered: the same for jobs in which every image has its result.
         now: the wall clock, for the times of a job's first and last result.
     """
 
     store: JobStore
     most_images: int = MOST_IMAGES
+    most_answered: int = MOST_ANSWERED
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _jobs: "OrderedDict[str, JobFigures]" = field(default_factory=OrderedDict, init=False)
     _turn: threading.RLock = field(default_factory=threading.RLock, init=False)
@@ -145,10 +154,12 @@ class Ledger:
 
     def _figures(self, job_id: str) -> JobFigures | None:
         """Return what is known of a job, from memory or from the table; None when there is no such job."""
-        figures = self._jobs.get(job_id) or self._read(job_id)
+        if job_id in self._jobs:
+            self._jobs.move_to_end(job_id)
+            return self._jobs[job_id]
+        figures = self._read(job_id)
         if figures is not None:
             self._jobs[job_id] = figures
-            self._jobs.move_to_end(job_id)
             self._forget_oldest()
         return figures
 
@@ -163,8 +174,18 @@ class Ledger:
         return figures
 
     def _forget_oldest(self) -> None:
-        while len(self._jobs) > 1 and sum(len(job.statuses) for job in self._jobs.values()) > self.most_images:
-            self._jobs.popitem(last=False)
+        """Keep to the bounds; the job that was used last stays, however large it is."""
+        older = list(self._jobs)[:-1]
+        self._forget_beyond(self.most_answered, [job_id for job_id in older if self._jobs[job_id].answered])
+        self._forget_beyond(self.most_images, list(self._jobs))
+
+    def _forget_beyond(self, most: int, job_ids: Sequence[str]) -> None:
+        """Forget the first of `job_ids` until the images of the rest are at most `most`."""
+        images = sum(len(self._jobs[job_id].statuses) for job_id in job_ids)
+        for job_id in job_ids:
+            if images <= most or len(self._jobs) == 1:
+                return
+            images -= len(self._jobs.pop(job_id).statuses)
 
     def _learn(self, job_id: str, figures: JobFigures, image_ids: Sequence[str]) -> None:
         """Look up those of `image_ids` that are not known yet."""

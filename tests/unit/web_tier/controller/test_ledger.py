@@ -126,6 +126,18 @@ def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() ->
         assert figures(store, job_id) == derived(store, job_id)
 
 
+def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
+    store = stored_jobs()
+    ledger = Ledger(store, most_answered=10)
+    for ref in IMAGES[JOBS[0]]:
+        ledger.record([done(ref)])
+    ledger.record([done(IMAGES[JOBS[1]][0])])
+    assert list(ledger._jobs) == [JOBS[1]]
+    ledger.record([not_done(ref) for ref in IMAGES[JOBS[0]]])
+    assert figures(store, JOBS[0]) == (40, 0, 40), "what comes for it later is a repeat"
+    assert list(ledger._jobs) == JOBS[::-1], "one that waits for results stays"
+
+
 def test_an_image_that_was_taken_back_is_forgotten() -> None:
     class Erasing(MemoryTable):
         def delete_all(self, keys: object) -> None:
