@@ -3,6 +3,7 @@
 It listens on loopback only and keeps everything in memory: when it ends, so does all that it held.
 """
 
+import gc
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from services.embedded.control import ControlApplication
+from services.embedded.direct import DirectCalls
 from services.embedded.dispatch import RememberingDispatcher, WsgiApp, stock_dispatcher
 from services.embedded.fleet import fleet
 from services.embedded.lifeline import watch
@@ -19,9 +21,11 @@ from services.embedded.mends import mend_service
 from services.embedded.worker import LingeringWorker
 
 HOST = "127.0.0.1"
-THREADS = 128  # a hanging long poll holds one: workers, collector, hypervisor
+THREADS = 512  # each connection has one: workers, web tier, collector, hypervisor
 KEEP_ALIVE_SECONDS = 75
 STOP_GRACE_SECONDS = 1
+COLLECT_AFTER = 20_000
+"""Objects made and not yet gone, at which garbage is looked for; most requests leave none."""
 
 
 class EmbeddedCloudApplication:
@@ -43,7 +47,8 @@ def create_application() -> EmbeddedCloudApplication:
         MotoChangedError: the installed moto is not the one that the mends were written for.
     """
     mend_service("core")
-    return EmbeddedCloudApplication(RememberingDispatcher(stock_dispatcher()), ControlApplication(fleet))
+    aws = DirectCalls(RememberingDispatcher(stock_dispatcher()))
+    return EmbeddedCloudApplication(aws, ControlApplication(fleet))
 
 
 class CloudServer(BaseApplication):  # type: ignore[misc]
@@ -83,6 +88,7 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
         return create_application()
 
     def _worker_started(self, worker: Any) -> None:
+        gc.set_threshold(COLLECT_AFTER)
         stop_gunicorn = signal.getsignal(signal.SIGTERM)
 
         def stop(number: int, frame: Any) -> None:

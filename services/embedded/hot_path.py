@@ -1,4 +1,4 @@
-"""What every request of moto goes through and computes again each time, computed once."""
+"""What every request of moto goes through and computes again each time, computed once; and what it keeps, let go."""
 
 import functools
 from typing import Any
@@ -76,7 +76,21 @@ def _fast_get_value(original: Any) -> Any:
     return fast_get_value
 
 
+def _untracked(_original: Any) -> Any:
+    def new(cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - moto's signature
+        """Make an instance that goes when nothing uses it any more."""
+        return object.__new__(cls)
+
+    return staticmethod(new)
+
+
 MENDS = (
+    Mend(
+        "moto.core.common_models:BaseModel.__new__",
+        ("cls", "args", "kwargs"),
+        _untracked,
+        "keeps every model ever made, for a dashboard: deleted messages, overwritten objects, copies of items",
+    ),
     Mend(
         "moto.core.responses:method_names_from_class",
         ("clazz",),

@@ -61,6 +61,17 @@ class EmbeddedCloud:
         return f"http://{HOST}:{self._port}"
 
     @property
+    def server_pid(self) -> int:
+        """The process of the server, of which its worker is a child; for who measures it.
+
+        Raises:
+            EmbeddedCloudError: it has not been started.
+        """
+        if self._cloud is None:
+            raise EmbeddedCloudError("the embedded cloud has not been started; call start() first")
+        return self._cloud.pid
+
+    @property
     def lifeline_fd(self) -> int:
         """The read end of the lifeline, for processes that the caller starts and that must die with it."""
         return self._lifeline.read_end

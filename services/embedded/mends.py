@@ -14,7 +14,7 @@ MODULES = {
     "core": ("services.embedded.hot_path",),
     "s3": ("services.embedded.objects",),
     "sqs": ("services.embedded.sqs",),
-    "dynamodb": ("services.embedded.tables",),
+    "dynamodb": ("services.embedded.items", "services.embedded.queries", "services.embedded.tables"),
     "ec2": ("services.embedded.launches", "services.embedded.instances"),
 }
 _applied: set[str] = set()

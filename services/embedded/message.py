@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 Payload = TypeVar("Payload")
@@ -16,7 +16,7 @@ class NotInFlightError(Exception):
     """Raised when the visibility of a message that is not in flight is to be changed."""
 
 
-class State(Enum):
+class State(StrEnum):
     """Where a message is, as the three approximate counts of SQS see it."""
 
     DELAYED = "delayed"
@@ -25,7 +25,7 @@ class State(Enum):
     GONE = "gone"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Entry(Generic[Payload]):
     """One message as its queue keeps it; times are of the queue's monotonic clock."""
 
@@ -41,7 +41,7 @@ class Entry(Generic[Payload]):
     first_received_at: float | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Group(Generic[Payload]):
     """A message group of a FIFO queue: what is left of it, in order, and how much of that is in flight."""
 
@@ -49,7 +49,7 @@ class Group(Generic[Payload]):
     in_flight: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sent:
     """The identity that a message got; for a duplicate within the window, that of the first."""
 
@@ -57,7 +57,7 @@ class Sent:
     sequence: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Delivery(Generic[Payload]):
     """One message as one receive saw it.
 
@@ -75,7 +75,7 @@ class Delivery(Generic[Payload]):
     first_received_at: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DeadLetter(Generic[Payload]):
     """A message that was received too often, on its way to the dead-letter queue."""
 
@@ -85,7 +85,7 @@ class DeadLetter(Generic[Payload]):
     receive_count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Messages by state: visible, in flight (not visible) and delayed."""
 

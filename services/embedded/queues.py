@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from typing import Generic
+from typing import Any, Generic
 
 from services.embedded.message import (
     Counts,
@@ -26,6 +26,9 @@ from services.embedded.message import (
 from services.embedded.receipts import ReceiptHandle
 
 DEDUPLICATION_SECONDS = 300.0
+
+TIMERS_TO_SPARE = 64
+"""Timers beyond two for each message at which those that no longer count are dropped."""
 
 
 class MessageQueue(Generic[Payload]):
@@ -246,6 +249,7 @@ class MessageQueue(Generic[Payload]):
     def _drop(self, entry: Entry[Payload]) -> None:
         del self._entries[entry.message_id]
         self._move(entry, State.GONE)
+        self._forget_overtaken_timers()
         if entry.group is not None:
             self._groups[entry.group].entries.remove(entry)
             self._offer(entry.group)
@@ -277,6 +281,7 @@ class MessageQueue(Generic[Payload]):
         entry.state = state
 
     def _set_timer(self, entry: Entry[Payload], at: float) -> None:
+        self._forget_overtaken_timers()
         self._sequence += 1
         entry.timer = self._sequence
         heapq.heappush(self._timers, (at, entry.timer, entry))
@@ -287,8 +292,14 @@ class MessageQueue(Generic[Payload]):
         now = self._clock()
         while self._timers and self._timers[0][0] <= now:
             _, timer, entry = heapq.heappop(self._timers)
-            if entry.timer == timer and entry.state in {State.DELAYED, State.IN_FLIGHT}:
+            if _counts(timer, entry):
                 self._make_visible(entry)
+
+    def _forget_overtaken_timers(self) -> None:
+        """Keep no deleted message, nor its payload, until the visibility timeout that it no longer has."""
+        if len(self._timers) > 2 * len(self._entries) + TIMERS_TO_SPARE:
+            self._timers = [(at, timer, entry) for at, timer, entry in self._timers if _counts(timer, entry)]
+            heapq.heapify(self._timers)
 
     def _wait(self, deadline: float) -> bool:
         """Wait for a change, the next timer or the deadline; False once the deadline has passed."""
@@ -298,3 +309,7 @@ class MessageQueue(Generic[Payload]):
         until = min(deadline, self._timers[0][0]) if self._timers else deadline
         self._changed.wait(max(until - now, 0.001))
         return True
+
+
+def _counts(timer: int, entry: Entry[Any]) -> bool:
+    return entry.timer == timer and entry.state in {State.DELAYED, State.IN_FLIGHT}

@@ -10,7 +10,7 @@ class MalformedReceiptError(ValueError):
     """Raised when a receipt handle was not issued here."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReceiptHandle:
     """One delivery of one message."""
 

@@ -54,7 +54,7 @@ def fast_queue(stock: Any) -> Any:
             )
             message.id = sent.message_id
             if self.fifo_queue:
-                message.sequence_number = _sequence_number(sent.sequence)
+                message.sequence_number = sequence_number(sent.sequence)
 
         def bury(self, letter: DeadLetter[Any]) -> None:
             self.store.send(
@@ -109,7 +109,8 @@ def _deduplication_key(queue: Any, message: Any) -> str | None:
     return f"{scope} {message.deduplication_id}"
 
 
-def _sequence_number(sequence: int) -> str:
+def sequence_number(sequence: int) -> str:
+    """Return a message's place in a FIFO queue as SQS writes it."""
     return f"{sequence:020d}"
 
 
@@ -132,6 +133,19 @@ def _delete_queue(original: Any) -> Any:
     return delete_queue
 
 
+def take(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None) -> list[Delivery[Any]]:
+    """Receive up to `count` messages by the policies of a queue; their payloads are moto's messages."""
+    policy, letters = queue.redrive_policy, queue.dead_letter_queue
+    return queue.store.receive(  # type: ignore[no-any-return]
+        count,
+        visibility_seconds or 0,
+        wait_seconds=wait_seconds,
+        max_receive_count=policy["maxReceiveCount"] if policy and letters else None,
+        retention_seconds=queue.message_retention_period,
+        bury=letters.bury if letters else None,
+    )
+
+
 def _receive_message(_original: Any) -> Any:
     def receive_message(
         self: Any,
@@ -143,19 +157,11 @@ def _receive_message(_original: Any) -> Any:
     ) -> list[Any]:
         """Receive as `MessageQueue.receive` does, as moto's message objects."""
         queue = self.get_queue(queue_name)
-        policy, letters = queue.redrive_policy, queue.dead_letter_queue
-        deliveries = queue.store.receive(
-            count,
-            visibility_timeout or 0,
-            wait_seconds=wait_seconds_timeout,
-            max_receive_count=policy["maxReceiveCount"] if policy and letters else None,
-            retention_seconds=queue.message_retention_period,
-            bury=letters.bury if letters else None,
-        )
+        deliveries = take(queue, count, wait_seconds_timeout, visibility_timeout)
         received = [_as_received(delivery, message_attribute_names or []) for delivery in deliveries]
         if queue.fifo_queue:
             for message, delivery in zip(received, deliveries, strict=True):
-                message.sequence_number = _sequence_number(delivery.sequence)
+                message.sequence_number = sequence_number(delivery.sequence)
         return received
 
     return receive_message

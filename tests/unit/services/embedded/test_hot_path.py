@@ -1,13 +1,16 @@
 """What is remembered about answers is what stock moto would derive."""
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
 from moto.core.serialize import AttributePickerContext, XFormedAttributePicker
 from moto.core.utils import get_service_model
+from moto.sqs.models import Message
 
 from services.embedded import hot_path
 from services.embedded.hot_path import AttributeNames
+from services.embedded.mends import mend_service
 from services.embedded.tables import is_plain
 
 
@@ -69,3 +72,12 @@ def test_a_member_that_a_transformer_names_is_left_to_stock_moto() -> None:
 )
 def test_an_attribute_with_bytes_in_it_is_not_plain(attribute: object, plain: bool) -> None:
     assert is_plain(attribute) is plain
+
+
+def test_a_model_that_nothing_uses_any_more_is_gone() -> None:
+    """Stock moto keeps each for its dashboard: every message and every overwritten object, for ever."""
+    mend_service("core")
+    message = Message("id", "body")
+    seen = weakref.ref(message)
+    del message
+    assert seen() is None

@@ -2,12 +2,13 @@
 
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 
 import pytest
 
 from services.embedded.message import Counts, DeadLetter, NotInFlightError, StaleReceiptError
-from services.embedded.queues import MessageQueue
+from services.embedded.queues import TIMERS_TO_SPARE, MessageQueue
 from services.embedded.receipts import MalformedReceiptError
 
 
@@ -326,3 +327,33 @@ def test_what_a_receive_costs_does_not_depend_on_how_much_is_waiting() -> None:
         return best
 
     assert seconds(5000) <= 3 * seconds(50)
+
+
+class Body:
+    """A payload that can be watched."""
+
+
+def test_a_deleted_message_is_not_kept_until_its_visibility_timeout(clock: Clock) -> None:
+    queue: MessageQueue[Body] = MessageQueue(clock=clock, wall=clock)
+    alive: weakref.WeakSet[Body] = weakref.WeakSet()
+    for number in range(20 * TIMERS_TO_SPARE):
+        body = Body()
+        alive.add(body)
+        queue.send(str(number), body)
+        del body
+        for delivery in queue.receive(10, 3600):
+            queue.change_visibility(delivery.receipt_handle, 7200)
+            queue.delete(delivery.receipt_handle)
+            del delivery
+    assert len(alive) <= TIMERS_TO_SPARE + 1
+
+
+def test_forgetting_timers_forgets_none_that_counts(clock: Clock, queue: MessageQueue[str]) -> None:
+    for number in range(10 * TIMERS_TO_SPARE):
+        queue.send(str(number), str(number))
+    kept = queue.receive(1, 60)
+    for delivery in queue.receive(10 * TIMERS_TO_SPARE, 3600):
+        queue.delete(delivery.receipt_handle)
+    assert queue.counts() == Counts(visible=0, in_flight=1, delayed=0)
+    clock.now += 61
+    assert [again.payload for again in queue.receive(10, 60)] == [kept[0].payload]
