@@ -182,7 +182,7 @@ def test_a_bundle_whose_digest_does_not_match_is_refused_before_any_poll(
 
 
 def test_a_bad_configuration_is_refused_with_its_key(make_site: SiteMaker) -> None:
-    worker = make_site().start_worker(FLEETSIGHT__WORKER__BATCH_SIZE="0")
+    worker = make_site().start_worker(FLEETSIGHT__WORKER__BATCH_SIZE="-1")
     assert worker.wait() == 1
     assert "worker.batch_size" in worker.log()[-1]["reason"]
 
