@@ -1,6 +1,10 @@
 """The engines that run a bundle's network: OpenVINO on a CPU, or torch (a GPU where there is one; the reference)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from queue import Empty, LifoQueue
+from threading import Lock
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -8,8 +12,9 @@ from numpy.typing import NDArray
 
 from app_tier.bundle.errors import EngineError
 from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import IR_NAME, TORCH_NAME, NumberType, Precision
+from app_tier.bundle.manifest import INT8_IR_NAME, IR_NAME, TORCH_NAME, NumberType, Precision
 from app_tier.bundle.torch_import import export_warnings_off, import_torch
+from app_tier.cpu import has_int8_dot_products
 from app_tier.exact import ExactEngine
 from app_tier.openvino_import import import_openvino
 
@@ -17,11 +22,15 @@ Batch = NDArray[np.float32]
 
 ENGINES: Final = ("openvino", "torch")
 
-_OPENVINO_TYPES: Final[dict[NumberType, str]] = {"fp32": "f32", "bf16": "bf16"}
+LONGEST_WAIT: Final = 60.0
+"""Seconds that a call waits for an inference request before it takes the engine for hung."""
+
+# What is left of an int8 network, its softmax, is as fast in fp32 as in bf16.
+_OPENVINO_TYPES: Final[dict[NumberType, str]] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class Engine(Protocol):
-    """A network that is ready to answer; one thread may use it at a time."""
+    """A network that is ready to answer, to as many threads at once as it was opened with streams."""
 
     def infer(self, batch: Batch) -> Batch:
         """Map float32 [N, 3, H, W], made by `app_tier.preprocess.load_pixels`, to probabilities [N, classes]."""
@@ -32,11 +41,19 @@ class _OpensPrecision(Protocol):
     def __call__(self, *, precision: NumberType) -> Engine: ...
 
 
-def open_engine(name: str, bundle: Bundle, threads: int = 1, precision: Precision | None = None) -> Engine:
-    """Open the engine `name` ("openvino" or "torch") on a bundle whose digests have been checked.
+def open_engine(
+    name: str, bundle: Bundle, threads: int = 1, precision: Precision | None = None, streams: int = 1
+) -> Engine:
+    """Open the engine `name` on a bundle whose digests have been checked.
 
-    Without a `precision` the bundle's own is used where the device is fast at it, and fp32 elsewhere: on a CPU
-    without bf16, and for torch on any CPU, where it is the reference.
+    Args:
+        name: "openvino" or "torch".
+        bundle: what to run.
+        threads: of the CPU, all streams together.
+        precision: None for the bundle's own where the device is fast at it, and fp32 elsewhere: on a CPU without
+            bf16 or int8, and for torch on any CPU, where it is the reference.
+        streams: batches that are computed side by side, each asked for by a thread of its own. Torch computes one
+            after the other, whoever asks.
 
     Raises:
         EngineError: there is no such engine, or it cannot run this bundle here.
@@ -44,8 +61,13 @@ def open_engine(name: str, bundle: Bundle, threads: int = 1, precision: Precisio
     if name not in ENGINES:
         raise EngineError(f"no engine {name!r}: set engine to one of {', '.join(ENGINES)}")
     kind: type[OpenVinoEngine | TorchEngine] = OpenVinoEngine if name == "openvino" else TorchEngine
-    wanted = precision or (bundle.manifest.precision if kind.has_fast_bf16() else "fp32")
-    return _in_precision(partial(kind, bundle, threads), wanted, bundle)
+    wanted = precision or _own_precision(kind, bundle)
+    return _in_precision(partial(kind, bundle, threads, streams=streams), wanted, bundle)
+
+
+def _own_precision(kind: "type[OpenVinoEngine | TorchEngine]", bundle: Bundle) -> Precision:
+    low = bundle.manifest.low_precision
+    return bundle.manifest.precision if low is not None and kind.is_fast_in(low) else "fp32"
 
 
 def _in_precision(opens: _OpensPrecision, precision: Precision, bundle: Bundle) -> Engine:
@@ -55,57 +77,90 @@ def _in_precision(opens: _OpensPrecision, precision: Precision, bundle: Bundle) 
         raise EngineError(
             f"bundle {bundle.name} has no measured margin for exact answers: build it with --precision exact"
         )
-    return ExactEngine(opens(precision="bf16"), opens(precision="fp32"), bundle.manifest.margin)
+    first = bundle.manifest.low_precision or "bf16"
+    return ExactEngine(opens(precision=first), opens(precision="fp32"), bundle.manifest.margin)
 
 
 class OpenVinoEngine:
     """OpenVINO on `threads` CPU threads, in the precision asked for whatever the machine could do faster.
 
     One network serves every batch size: fixed sizes were at most 7% faster, and each would be compiled by itself.
+    It answers `streams` threads at once, each on its share of the CPU's; one more waits until a stream is free.
 
     Raises:
         EngineError: OpenVINO cannot read or compile the network.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, precision: NumberType = "fp32") -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, precision: NumberType = "fp32", streams: int = 1) -> None:
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[precision],
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": streams,
             # Two one-thread networks in one process share a core, and run at half speed, while they are pinned.
             "ENABLE_CPU_PINNING": False,
         }
+        network = bundle.path(INT8_IR_NAME if precision == "int8" else IR_NAME)
         try:
-            self._network = import_openvino().Core().compile_model(str(bundle.path(IR_NAME)), "CPU", settings)
+            self._network = import_openvino().Core().compile_model(str(network), "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot run bundle {bundle.name}: {str(error).strip()}") from error
-        self._request = self._network.create_infer_request()
+        # Last in, first out: a lone caller always gets the request whose memory is warm.
+        self._idle: LifoQueue[Any] = LifoQueue(streams)
+        for _ in range(streams):
+            self._idle.put_nowait(self._network.create_infer_request())
 
     @staticmethod
-    def has_fast_bf16() -> bool:
-        """Whether this CPU has instructions for bf16, by OpenVINO's own list of what it is good at."""
-        return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    def is_fast_in(precision: NumberType) -> bool:
+        """Whether this CPU has instructions for `precision`, by OpenVINO's own list and that of the CPU."""
+        if precision == "int8" and not has_int8_dot_products():
+            return False
+        capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return precision.upper() in capabilities
 
     def infer(self, batch: Batch) -> Batch:
-        """Map float32 [N, 3, H, W] to probabilities [N, classes]."""
-        # The result is the request's own memory, which the next call overwrites: hand out a copy.
-        outputs = self._request.infer(
-            [np.ascontiguousarray(batch, np.float32)], share_inputs=True, share_outputs=True
-        )
-        return np.array(outputs[0], np.float32)
+        """Map float32 [N, 3, H, W] to probabilities [N, classes].
+
+        Raises:
+            EngineError: every stream has been busy for `LONGEST_WAIT`.
+        """
+        pixels = np.ascontiguousarray(batch, np.float32)
+        with self._request() as request:
+            # The result is the request's own memory, which its next call overwrites: hand out a copy.
+            return np.array(request.infer([pixels], share_inputs=True, share_outputs=True)[0], np.float32)
+
+    @contextmanager
+    def _request(self) -> Iterator[Any]:
+        """An inference request that is nobody else's in the meantime."""
+        try:
+            request = self._idle.get(timeout=LONGEST_WAIT)
+        except Empty as error:
+            raise EngineError(
+                f"no stream was free for {LONGEST_WAIT:g} s: more threads ask than there are streams, or one hangs"
+            ) from error
+        try:
+            yield request
+        finally:
+            self._idle.put_nowait(request)
 
 
 class TorchEngine:
     """The exported network on torch: on the GPU where CUDA has one, else on `threads` CPU threads of this process.
 
     Weights and pixels lie channels-last, which is how tensor cores read them; pixels travel from pinned memory, so
-    that the copy is a direct one.
+    that the copy is a direct one. Batches are computed one at a time, whatever `streams` says: torch's threads are
+    the process's, and a GPU is filled by one.
 
     Raises:
         EngineError: torch is not installed, or the bundle holds no network for it.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, precision: NumberType = "fp32") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 1,
+        precision: NumberType = "fp32",
+        streams: int = 1,  # noqa: ARG002
+    ) -> None:
         torch = import_torch()
         torch.set_num_threads(threads)
         self._torch = torch
@@ -117,19 +172,20 @@ class TorchEngine:
         with export_warnings_off():
             network = torch.export.load(bundle.path(TORCH_NAME)).module()
         self._network = network.to(self._device, **self._form)
+        self._one_at_a_time = Lock()
 
     @staticmethod
-    def has_fast_bf16() -> bool:
+    def is_fast_in(precision: NumberType) -> bool:
         """Whether there is a GPU that computes in bf16; a CPU counts as the fp32 reference, whatever it can do."""
-        torch = import_torch()
-        return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
+        cuda = import_torch().cuda
+        return bool(precision == "bf16" and cuda.is_available() and cuda.is_bf16_supported(including_emulation=False))
 
     def infer(self, batch: Batch) -> Batch:
         """Map float32 [N, 3, H, W] to probabilities [N, classes]."""
         pixels = self._torch.from_numpy(np.ascontiguousarray(batch, np.float32))
         if self._device != "cpu":
             pixels = pixels.pin_memory()
-        with self._torch.inference_mode():
+        with self._one_at_a_time, self._torch.inference_mode():
             moved = pixels.to(self._device, non_blocking=True).to(**self._form)
             probabilities: Batch = self._network(moved).float().cpu().numpy()
         return probabilities

@@ -28,6 +28,18 @@ def import_converter() -> Any:
     return convert_model
 
 
+def import_nncf() -> Any:
+    """Import ``nncf``, at build time alone, without the telemetry that it would send with each use.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    import_openvino()
+    with _not_importable("openvino_telemetry"):
+        import nncf
+    return nncf
+
+
 @contextmanager
 def _not_importable(name: str) -> Iterator[None]:
     """Let ``import name`` raise ImportError within the block, unless it has been imported already."""

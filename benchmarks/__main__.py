@@ -12,7 +12,28 @@ from rich.console import Console
 import benchmarks
 from benchmarks.report import Report
 
-NOT_BENCHMARKS = {"__main__", "latency", "networks", "processes", "report", "running", "torch_way"}
+NOT_BENCHMARKS = {
+    "__main__",
+    "agreement",
+    "bare",
+    "cores",
+    "delays",
+    "flood",
+    "http_messages",
+    "latency",
+    "networks",
+    "others",
+    "peaks",
+    "pinned_worker",
+    "processes",
+    "quantised",
+    "relay",
+    "report",
+    "running",
+    "runs",
+    "timeline",
+    "torch_way",
+}
 """Modules that benchmarks are made of."""
 
 

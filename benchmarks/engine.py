@@ -1,36 +1,42 @@
-"""The engines against torch in eager mode, which peers run, and against the fastest matrix product of the machine.
+"""The engines against torch in eager mode, which peers run, and against the fastest matrix products of the machine.
 
-Everything is measured in one process and in turns. Random weights cost what trained ones cost. The peak is
-``torch.mm`` of two float32 matrices on as many threads; a network's operations are those that torchvision publishes.
+Everything is measured in one process and in turns. Random weights cost what trained ones cost, in int8 too. A peak is
+torch's product of two square matrices of that number type on as many threads: what this CPU can do, and so how far a
+ratio to torch can go. A network's operations are those that torchvision publishes.
+
+``exact`` is measured with an eighth of the batch asked again, since what random weights are unsure of says nothing;
+`benchmarks.agreement` measures a network that has learnt something.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import numpy as np
 
 from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import NumberType
+from app_tier.bundle.manifest import INT8_IR_NAME, NumberType
 from app_tier.bundle.torch_import import import_torch
 from app_tier.bundle.torchvision_shim import import_torchvision
-from app_tier.engines import OpenVinoEngine
-from benchmarks.networks import random_network
+from app_tier.engines import Batch, OpenVinoEngine
+from app_tier.exact import ExactEngine, top_two_gap
+from benchmarks import agreement
+from benchmarks.others import watch_others
+from benchmarks.peaks import PEAKS, matrix_product
+from benchmarks.quantised import quantised_network
 from benchmarks.report import Bar, Report, seconds_of
+from benchmarks.runs import Run, side_by_side
 
 ARCHITECTURES: Final = ("resnet18", "resnet50")
 THREADS: Final = (1, 2)
 BATCHES: Final = (1, 8, 32)
+STREAMED_BATCHES: Final = (1, 8)
 TORCH: Final = "torch_fp32"
-PEAK: Final = "peak"
 LEAST: Final[Mapping[str, float]] = {"openvino_bf16": 3.0, "openvino_int8": 6.0}
 """Times as fast as torch in eager fp32, at a batch of 8 on 2 threads."""
-SIDE: Final = 2048
-"""Rows and columns of the matrices of the peak."""
 
-Runs = dict[str, Callable[[], object]]
+Runs = dict[str, Run]
 
 
 @dataclass(frozen=True)
@@ -47,31 +53,48 @@ class Case:
 
 
 def run(quick: bool) -> Report:
-    """Measure every case; `quick` measures batches of 8 alone."""
+    """Measure every case, and how well each precision answers; `quick` measures what the speed bars are about."""
+    with watch_others() as others:
+        figures, bars = _speeds(quick)
+        answers = Report("agreement", {}) if quick else agreement.run()
+    if not others.trusted:
+        print(f"other work took {others.ratio:.0%} of the CPUs: measure again alone, torch has suffered most from it")
+    figures = {"others_cpu_ratio": others.ratio} | figures | dict(answers.figures)
+    return Report("engine", figures, (*bars, *answers.bars))
+
+
+def _speeds(quick: bool) -> tuple[dict[str, float], list[Bar]]:
     figures: dict[str, float] = {}
     bars: list[Bar] = []
-    for threads in THREADS:
+    for threads in (2,) if quick else THREADS:
         for case, runs in _cases(threads, (8,) if quick else BATCHES):
-            seconds = fastest_seconds(case, runs, 2 if quick else 7)
-            peak = 2 * SIDE**3 / 1e9 / seconds.pop(PEAK)
-            speeds = {name: case.batch / each for name, each in seconds.items()}
-            figures[f"{case}_peak_fp32_gflops"] = peak
-            figures |= figures_of(case, speeds, peak, gigaflop(case.architecture))
+            speeds = fastest_speeds(case, runs, 2 if quick else 7)
+            peaks = {kind: speeds.pop(f"peak_{kind}") for kind in PEAKS}
+            figures |= {f"{case}_peak_{kind}_gops": peak for kind, peak in peaks.items()}
+            figures |= figures_of(case, speeds, peaks, gigaflop(case.architecture))
             bars += bars_of(case, speeds)
-    return Report("engine", figures, tuple(bars))
+    return figures, bars
 
 
-def figures_of(case: Case, speeds: Mapping[str, float], peak: float, gigaflop: float) -> dict[str, float]:
-    """Return each engine's images/s, as multiples of torch's, and its share of the peak (GFLOP/s)."""
+def figures_of(
+    case: Case, speeds: Mapping[str, float], peaks: Mapping[NumberType, float], gigaflop: float
+) -> dict[str, float]:
+    """Return each engine's images/s, as multiples of torch's, and its share of the peaks (10^9 operations/s)."""
     return {
         f"{case}_{name}_{what}": value
         for name, speed in speeds.items()
         for what, value in (
             ("images_per_second", speed),
             ("to_torch_ratio", speed / speeds[TORCH]),
-            ("to_peak_ratio", speed * gigaflop / peak),
+            ("to_peak_ratio", speed * gigaflop / peaks["fp32"]),
+            ("to_own_peak_ratio", speed * gigaflop / peaks[_number_type(name)]),
         )
     }
+
+
+def _number_type(name: str) -> NumberType:
+    """Return what the run `name` computes in, or computes in first."""
+    return next(kind for kind in PEAKS if f"_{kind}" in name)
 
 
 def bars_of(case: Case, speeds: Mapping[str, float]) -> list[Bar]:
@@ -90,30 +113,68 @@ def gigaflop(architecture: str) -> float:
     return 2 * float(_models().get_model_weights(architecture).DEFAULT.meta["_ops"])
 
 
+def fastest_speeds(case: Case, runs: Runs, rounds: int) -> dict[str, float]:
+    """Return what each one did in a second of its fastest run.
+
+    Two runs at a turn, since the threads of the one before spin on for a while.
+    """
+    import_torch().set_num_threads(case.threads)
+    fastest = dict.fromkeys(runs, float("inf"))
+    for _ in range(rounds):
+        for name, each in runs.items():
+            fastest[name] = min(fastest[name], seconds_of(each.action, 2, time.perf_counter))
+    return {name: each.amount / fastest[name] for name, each in runs.items()}
+
+
 def _cases(threads: int, batches: tuple[int, ...]) -> Iterator[tuple[Case, Runs]]:
     for architecture in ARCHITECTURES:
-        engines = {
-            f"openvino_{precision}": _openvino(random_network(architecture), threads, precision)
-            for precision in get_args(NumberType)
-        }
+        bundle = quantised_network(architecture)
+        engines = {kind: OpenVinoEngine(bundle, threads, kind) for kind in fast_types(bundle)}
+        streamed = {kind: OpenVinoEngine(bundle, threads, kind, streams=threads) for kind in engines if threads > 1}
         for batch in batches:
             pixels = np.random.default_rng(1).standard_normal((batch, 3, 224, 224)).astype(np.float32)
-            runs: Runs = {PEAK: _matrix_product(), TORCH: _torch(architecture, pixels)}
-            runs |= {name: partial(engine.infer, pixels) for name, engine in engines.items()}
+            runs: Runs = {f"peak_{kind}": matrix_product(kind) for kind in PEAKS}
+            runs[TORCH] = _torch(architecture, pixels)
+            runs |= _openvino(engines, pixels)
+            if batch in STREAMED_BATCHES:
+                runs |= _streams(streamed, pixels, threads)
             yield Case(architecture, threads, batch), runs
 
 
-def _openvino(bundle: Bundle, threads: int, precision: NumberType) -> OpenVinoEngine:
-    return OpenVinoEngine(bundle, threads, precision)
+def _openvino(engines: Mapping[NumberType, OpenVinoEngine], pixels: Batch) -> Runs:
+    alone = {f"openvino_{kind}": _asking(engine, pixels) for kind, engine in engines.items()}
+    exact = {f"exact_{kind}_first": _exact(engines, kind, pixels) for kind in engines if kind != "fp32"}
+    return alone | exact
 
 
-def _matrix_product() -> Callable[[], object]:
-    torch = import_torch()
-    left, right = torch.rand(SIDE, SIDE), torch.rand(SIDE, SIDE)
-    return lambda: torch.mm(left, right)
+def _streams(engines: Mapping[NumberType, OpenVinoEngine], pixels: Batch, threads: int) -> Runs:
+    """Return the engines that have a stream for each thread; the others have one for all."""
+    return {
+        f"openvino_{kind}_{threads}_streams": side_by_side(engine, pixels, threads)
+        for kind, engine in engines.items()
+    }
 
 
-def _torch(architecture: str, pixels: Any) -> Callable[[], object]:
+def fast_types(bundle: Bundle) -> tuple[NumberType, ...]:
+    """Return the number types that this CPU is fast in and the bundle holds a network for; fp32 always."""
+    kinds: list[NumberType] = ["fp32", "bf16"]
+    if INT8_IR_NAME in bundle.manifest.files:
+        kinds.append("int8")
+    return tuple(kind for kind in kinds if OpenVinoEngine.is_fast_in(kind))
+
+
+def _asking(engine: OpenVinoEngine, pixels: Batch) -> Run:
+    return Run(lambda: engine.infer(pixels), len(pixels))
+
+
+def _exact(engines: Mapping[NumberType, OpenVinoEngine], first: NumberType, pixels: Batch) -> Run:
+    """Return ``exact`` with the margin that an eighth of `pixels` lie within."""
+    gaps = np.sort(top_two_gap(engines[first].infer(pixels)))
+    exact = ExactEngine(engines[first], engines["fp32"], margin=float(gaps[len(pixels) // 8]))
+    return Run(lambda: exact.infer(pixels), len(pixels))
+
+
+def _torch(architecture: str, pixels: Batch) -> Run:
     """Return torch's way as peers run it: the network as it comes, float32, no gradients."""
     torch = import_torch()
     network = _models().get_model(architecture, weights=None).eval()
@@ -123,17 +184,7 @@ def _torch(architecture: str, pixels: Any) -> Callable[[], object]:
         with torch.inference_mode():
             return network(batch).softmax(1).numpy()
 
-    return infer
-
-
-def fastest_seconds(case: Case, runs: Runs, rounds: int) -> dict[str, float]:
-    """Return each one's fastest run; two runs at a turn, since the threads of the one before spin on for a while."""
-    import_torch().set_num_threads(case.threads)
-    fastest = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for name, run_once in runs.items():
-            fastest[name] = min(fastest[name], seconds_of(run_once, 2, time.perf_counter))
-    return fastest
+    return Run(infer, len(pixels))
 
 
 def _models() -> Any:

@@ -4,18 +4,22 @@ from collections.abc import Callable
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, ParamSpec
+from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
-from app_tier.bundle.manifest import TORCH_NAME, Manifest, Measurement, Precision
+from app_tier.bundle.manifest import TORCH_NAME, Precision
 from app_tier.bundle.s3 import fetch_bundle, in_s3
+from scripts.model_rows import rows_of
 from services.clients import Clients
 from services.config import load_config
 from services.errors import FleetsightError
+
+if TYPE_CHECKING:
+    from app_tier.bundle.precision import Target
 
 MODELS_FOLDER: Final = Path(".fleetsight") / "models"
 """Where built bundles go unless --out says otherwise."""
@@ -36,6 +40,45 @@ def _one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except (BundleError, FleetsightError, BotoCoreError, ClientError) as error:
             raise click.ClickException(str(error)) from error
+
+    return run
+
+
+def _target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options about precision, and hand them to it as its `target`."""
+
+    @click.option(
+        "--precision",
+        type=click.Choice(["exact", "fp32", "bf16", "int8"]),
+        default="exact",
+        show_default=True,
+        help="exact: bf16 or int8 first, whichever is faster in sum, and fp32 again where that is unsure.",
+    )
+    @click.option(
+        "--images",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder to measure on, a sub-folder a label where labels are known [default: drawn images]",
+    )
+    @click.option(
+        "--calibrate",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder of images to calibrate int8 on, labels or none [default: a part of --images, not measured on]",
+    )
+    @click.option("--force", is_flag=True, help="Keep int8 however much it was measured to lose.")
+    @wraps(command)
+    def run(
+        *,
+        precision: Precision,
+        images: Path | None,
+        calibrate: Path | None,
+        force: bool,
+        **others: Any,
+    ) -> None:
+        from app_tier.bundle.precision import Target
+
+        if calibrate is not None and precision not in {"int8", "exact"}:
+            raise click.UsageError("--calibrate is for --precision int8 or exact: nothing else is calibrated")
+        command(target=Target(precision, images, calibrate, force), **others)
 
     return run
 
@@ -64,18 +107,7 @@ def model() -> None:
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: .fleetsight/models/NAME]"
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["exact", "fp32", "bf16"]),
-    default="exact",
-    show_default=True,
-    help="exact: bf16 first, fp32 again where that is unsure.",
-)
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder to measure the precision on, a sub-folder a label where labels are known [default: drawn images]",
-)
+@_target_options
 @_one_line_errors
 def build(
     *,
@@ -85,14 +117,10 @@ def build(
     network: Path | None,
     spec: Path | None,
     out: Path | None,
-    precision: Precision,
-    images: Path | None,
+    target: "Target",
 ) -> None:
     """Build the bundle of torchvision's network NAME, such as resnet18, or of your own --network and --spec."""
-    from app_tier.bundle.measure import Target
-
     _check_sources(name, weights, labels, network, spec)
-    target = Target(precision, images)
     if network is not None and spec is not None:
         from app_tier.bundle.own_network import build_own
 
@@ -104,8 +132,10 @@ def build(
             name or "", out or MODELS_FOLDER / (name or ""), weights, _read_labels(labels), target
         )
     click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
-    if bundle.manifest.precision != precision:
-        click.echo(f"this CPU has no bf16, so {precision} could not be measured and the bundle is fp32")
+    if bundle.manifest.precision != target.precision:
+        click.echo(
+            f"this CPU is not fast in {_low(target.precision)}, so it could not be measured and the bundle is fp32"
+        )
     _print(bundle)
 
 
@@ -182,48 +212,10 @@ def _read_labels(path: Path | None) -> tuple[str, ...] | None:
     return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
 
 
+def _low(precision: Precision) -> str:
+    return "bf16 or int8" if precision == "exact" else precision
+
+
 def _print(bundle: Bundle) -> None:
-    for name, value in [*_rows(bundle.manifest), ("folder", str(bundle.folder)), ("digest", bundle.digest)]:
+    for name, value in [*rows_of(bundle.manifest), ("folder", str(bundle.folder)), ("digest", bundle.digest)]:
         click.echo(f"{name:<20}{value}")
-
-
-def _rows(manifest: Manifest) -> list[tuple[str, str]]:
-    size = manifest.preprocess.input_size
-    rows = [
-        ("name", manifest.name),
-        ("architecture", manifest.architecture),
-        ("input", f"{size} x {size} pixels"),
-        ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:30])}{' …' * (len(manifest.labels) > 30)}"),
-    ]
-    if manifest.agreement:
-        same = f"{manifest.agreement.same_top1:.1%} the same label, scores within"
-        rows.append(("OpenVINO and torch", f"{same} {manifest.agreement.largest_difference:.1g}"))
-    rows.append(("precision", _precision(manifest)))
-    if manifest.measured:
-        rows += _against_fp32(manifest.measured)
-    measured = manifest.provenance.get("measured", {})
-    rows += [
-        (name, f"{measured[name]['accuracy']:.2%} right of {measured[name]['images']}")
-        for name in ("signs", "cifar_test")
-        if name in measured
-    ]
-    return rows
-
-
-def _precision(manifest: Manifest) -> str:
-    if manifest.margin is None:
-        return manifest.precision
-    return f"exact: bf16, and fp32 where the two best logits differ by less than {manifest.margin:.3g}"
-
-
-def _against_fp32(measured: Measurement) -> list[tuple[str, str]]:
-    rows = [
-        ("measured on", f"{measured.images} images: {measured.source}"),
-        ("same label as fp32", f"{measured.same_top1:.2%} (bf16 alone {measured.bf16_same_top1:.2%})"),
-        ("scores", f"within {measured.largest_difference:.2g} of fp32"),
-        ("speed", f"{measured.speed:.2f} times fp32, {measured.repeated:.1%} asked again"),
-    ]
-    if measured.accuracy is not None and measured.accuracy_fp32 is not None:
-        right = f"{measured.accuracy:.2%} of {measured.labelled} right (fp32 {measured.accuracy_fp32:.2%})"
-        rows.append(("accuracy", right))
-    return rows

@@ -63,7 +63,7 @@ fi
 for name in "${@:-run}"; do
   case "$name" in
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
-    torch) install torch 1500 "torch and torchvision (hundreds of megabytes, a few minutes)" ;;
+    torch) install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)" ;;
     test) install test 300 "the test tools" ;;
     *) fail "unknown section '$name'; there are: run torch test" ;;
   esac

@@ -24,7 +24,7 @@ from app_tier.bundle.manifest import (
     Manifest,
     file_digest,
 )
-from app_tier.bundle.measure import Target, measure_precision
+from app_tier.bundle.precision import Target, settle_precision
 from app_tier.bundle.torch_export import export_torch
 from app_tier.demo.signs import samples
 from app_tier.engines import open_engine
@@ -60,7 +60,7 @@ def build_bundle(network: "nn.Module", description: Description, out: Path, targ
     """Write the bundle of a torch network that maps float [N, 3, H, W] to logits [N, classes] to folder `out`.
 
     A bundle that is in `out` already is replaced, once the new one is complete. One that is wanted in low precision
-    is measured against fp32; it stays fp32 where this CPU has no bf16 to measure.
+    is measured against fp32; it stays fp32 where this CPU is not fast in what is wanted, and cannot measure it.
 
     Raises:
         BundleBuildError: the network and the description do not fit, or `out` holds something else.
@@ -83,8 +83,8 @@ def write_bundle(export: Callable[[Path], None], description: Description, out: 
         write_manifest(manifest, folder)
         plain = load_bundle(folder)
         agreement = measure_agreement(plain) if TORCH_NAME in manifest.files else None
-        measured = {"agreement": agreement, **measure_precision(plain, target)}
-        write_manifest(manifest.model_copy(update=measured), folder)
+        settled = {"agreement": agreement, **settle_precision(plain, target)}
+        write_manifest(manifest.model_copy(update=settled), folder)
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)

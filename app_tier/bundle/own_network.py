@@ -10,8 +10,8 @@ from app_tier.bundle.build import FP32, Description, write_bundle
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import IR_NAME, file_digest
-from app_tier.bundle.measure import Target
 from app_tier.bundle.network_spec import NetworkSpec, read_spec
+from app_tier.bundle.precision import Target
 from app_tier.bundle.torch_export import check_outputs, export_torch
 from app_tier.bundle.torch_import import export_warnings_off, import_torch
 from app_tier.openvino_import import import_openvino

@@ -1,24 +1,40 @@
-"""Images to measure a bundle on: a folder of the user's own, or drawn ones where there is none."""
+"""Images to calibrate and to measure a bundle on: a folder of the user's own, or drawn ones where there is none."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from app_tier.bundle.errors import BundleBuildError
+from app_tier.bundle.manifest import Manifest
 from app_tier.demo.signs import samples
+from app_tier.preprocess import load_pixels
+from services.image_errors import ImageRejectedError
 
 DRAWN_IMAGES: Final = 200
 """Drawn images in a measurement without a folder, half of them signs and half noise."""
 
+CALIBRATION_IMAGES: Final = 100
+"""Images that int8 is calibrated on, where there are as many; 300 made it no better."""
+
+FEW: Final = 40
+"""A folder with fewer images than these is not divided: all calibrate and all are measured."""
+
 DRAWN: Final = f"{DRAWN_IMAGES} drawn signs and noise, for want of a folder of images (--images)"
 
+UNKNOWN: Final = -1
+"""Stands for the label of an image whose label is not known."""
+
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+_SEED: Final = 7
 
 
 @dataclass(frozen=True)
@@ -36,13 +52,45 @@ def images_for(folder: Path | None) -> Iterator[Labelled]:
         BundleBuildError: there is no such folder.
     """
     if folder is None:
-        yield from islice(_drawn(), DRAWN_IMAGES)
-        return
-    if not folder.is_dir():
-        raise BundleBuildError(f"no folder {folder}: give the folder of images to measure on with --images")
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            yield Labelled(path.read_bytes(), path.parent.name)
+        yield from islice(_drawn(_SEED), DRAWN_IMAGES)
+    else:
+        yield from _read(_files(folder))
+
+
+def split_images(
+    folder: Path | None, calibration: Path | None = None
+) -> tuple[Iterator[Labelled], Iterator[Labelled]]:
+    """Return images to calibrate int8 on, and others to measure on.
+
+    They are `calibration`'s and `folder`'s where there are both; else `folder` is divided, at random but always
+    alike, with at most half of it and `CALIBRATION_IMAGES` to calibrate on.
+
+    Raises:
+        BundleBuildError: a folder is not there.
+    """
+    if calibration is not None:
+        return _read(_shuffled(_files(calibration))[:CALIBRATION_IMAGES]), images_for(folder)
+    if folder is None:
+        return islice(_drawn(_SEED + 1), CALIBRATION_IMAGES), images_for(None)
+    files = _shuffled(_files(folder))
+    if len(files) < FEW:
+        return _read(files), _read(files)
+    count = min(CALIBRATION_IMAGES, len(files) // 2)
+    return _read(files[:count]), _read(files[count:])
+
+
+def decoded(images: Iterable[Labelled], manifest: Manifest) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Yield pixels, float32 [3, H, W], and the label's index of each image that can be classified.
+
+    The others would not reach a network either.
+    """
+    index = {label: position for position, label in enumerate(manifest.labels)}
+    for image in images:
+        try:
+            pixels = load_pixels(image.data, manifest.preprocess)
+        except ImageRejectedError:
+            continue
+        yield pixels, index.get(image.label or "", UNKNOWN)
 
 
 def source_of(folder: Path | None) -> str:
@@ -50,10 +98,26 @@ def source_of(folder: Path | None) -> str:
     return DRAWN if folder is None else f"folder {folder.resolve().name}"
 
 
-def _drawn() -> Iterator[Labelled]:
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise BundleBuildError(
+            f"no folder {folder}: give folders of images with --images (to measure) and --calibrate"
+        )
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+
+
+def _read(files: Iterable[Path]) -> Iterator[Labelled]:
+    return (Labelled(path.read_bytes(), path.parent.name) for path in files)
+
+
+def _shuffled(files: Sequence[Path]) -> list[Path]:
+    return Random(_SEED).sample(files, len(files))  # noqa: S311 - a fair choice, not a secret
+
+
+def _drawn(seed: int) -> Iterator[Labelled]:
     """A sign, which a network that knows signs is sure of, and noise, which none is, in turns and without end."""
-    random = np.random.default_rng(7)
-    for sample in samples(None, seed=7):
+    random = np.random.default_rng(seed)
+    for sample in samples(None, seed=seed):
         yield Labelled(sample.data, sample.label)
         yield Labelled(_noise(random), None)
 

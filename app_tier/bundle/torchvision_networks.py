@@ -9,7 +9,7 @@ from app_tier.bundle.build import FP32, Description, build_bundle
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import file_digest
-from app_tier.bundle.measure import Target
+from app_tier.bundle.precision import Target
 from app_tier.bundle.torch_import import import_torch
 from app_tier.bundle.torchvision_shim import import_torchvision
 from app_tier.preprocess import Preprocess

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,38 @@ def test_an_answer_stays_what_it_was_when_the_next_batch_is_asked(
     assert (first == kept).all()
 
 
+@pytest.mark.parametrize(("name", "precision"), [("openvino", "fp32"), ("openvino", "exact"), ("torch", "fp32")])
+def test_two_threads_at_once_get_the_answers_that_one_gets(
+    name: str, precision: Precision, bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    opened = in_precision(bundle, precision, 0.25 if precision == "exact" else None)
+    engine = open_engine(name, opened, threads=2, streams=2)
+    parts = np.array_split(truth_and_batch[1], 10)
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(engine.infer, parts * 4))
+    alone = [engine.infer(part) for part in parts]
+    assert all((ours == theirs).all() for ours, theirs in zip(together, alone * 4, strict=True))
+
+
+def test_more_threads_than_streams_wait_for_their_turn(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    engine = OpenVinoEngine(bundle)
+    expected = engine.infer(truth_and_batch[1])
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(engine.infer, [truth_and_batch[1]] * 8))
+    assert all((answer == expected).all() for answer in answers)
+
+
+def test_a_call_that_gets_no_stream_in_time_says_so(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = OpenVinoEngine(bundle)
+    monkeypatch.setattr("app_tier.engines.LONGEST_WAIT", 0.01)
+    with engine._request(), pytest.raises(EngineError, match="more threads ask than there are streams"):
+        engine.infer(truth_and_batch[1])
+
+
 def test_an_unknown_engine_is_refused_with_the_choices(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match="no engine 'tensorrt': set engine to one of openvino, torch"):
         open_engine("tensorrt", bundle)
@@ -91,7 +124,8 @@ import sys, numpy
 from app_tier.bundle.load import load_bundle
 from app_tier.engines import open_engine
 open_engine("openvino", load_bundle()).infer(numpy.zeros((1, 3, 32, 32), "float32"))
-print([name for name in ("torch", "torchvision", "openvino.tools.ovc", "openvino_telemetry") if name in sys.modules])
+slow = ("torch", "torchvision", "nncf", "openvino.tools.ovc", "openvino_telemetry")
+print([name for name in slow if name in sys.modules])
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip() == "[]"
@@ -118,7 +152,7 @@ def in_precision(bundle: Bundle, precision: Precision, margin: float | None = No
     return Bundle(bundle.folder, bundle.manifest.model_copy(update=changes), bundle.digest)
 
 
-@pytest.mark.skipif(not OpenVinoEngine.has_fast_bf16(), reason="this CPU has no bf16")
+@pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU has no bf16")
 def test_exact_answers_as_fp32_where_bf16_alone_does_not(bundle: Bundle) -> None:
     noise = np.random.default_rng(3).normal(size=(1000, 3, 32, 32)).astype(np.float32)
     fp32, bf16 = (OpenVinoEngine(bundle, 2, precision).infer(noise) for precision in ("fp32", "bf16"))
@@ -128,11 +162,11 @@ def test_exact_answers_as_fp32_where_bf16_alone_does_not(bundle: Bundle) -> None
     assert not (bf16 == fp32).all()
 
 
-@pytest.mark.parametrize("precision", ["exact", "bf16"])
-def test_a_cpu_without_bf16_answers_in_fp32_alone(
+@pytest.mark.parametrize("precision", ["exact", "bf16", "int8"])
+def test_a_cpu_that_is_not_fast_in_low_precision_answers_in_fp32_alone(
     precision: Precision, bundle: Bundle, truth_and_batch: tuple[list[str], Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OpenVinoEngine, "has_fast_bf16", lambda: False)
+    monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda _precision: False)
     batch = truth_and_batch[1][:8]
     engine = open_engine("openvino", in_precision(bundle, precision, 0.1 if precision == "exact" else None))
     assert isinstance(engine, OpenVinoEngine)

@@ -31,8 +31,19 @@ def test_only_the_unsure_images_are_asked_again_and_get_the_reference_answer() -
     fast = Scripted([[0.9, 0.1], [0.51, 0.49], [0.1, 0.9], [0.49, 0.51]])
     reference = Scripted([[0.8, 0.2], [0.48, 0.52], [0.2, 0.8], [0.52, 0.48]])
     answers = ExactEngine(fast, reference, margin=0.2).infer(numbered(4))
-    assert reference.asked == [[1], [3]]
+    assert reference.asked == [[1, 3]]
     assert answers == pytest.approx(np.array([[0.9, 0.1], [0.48, 0.52], [0.1, 0.9], [0.52, 0.48]]))
+
+
+@pytest.mark.parametrize(
+    ("unsure", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [4]), (7, [4, 2, 1]), (9, [4, 4, 1])]
+)
+def test_many_unsure_images_are_asked_again_in_batches_of_three_sizes(unsure: int, sizes: list[int]) -> None:
+    reference = Scripted([[0.4, 0.6]] * unsure)
+    answers = ExactEngine(Scripted([[0.5, 0.5]] * unsure), reference, margin=0.2).infer(numbered(unsure))
+    assert [len(asked) for asked in reference.asked] == sizes
+    assert [number for asked in reference.asked for number in asked] == list(range(unsure))
+    assert (answers.argmax(1) == 1).all()
 
 
 def test_a_batch_that_is_sure_never_reaches_the_reference() -> None:

@@ -33,7 +33,7 @@ def test_a_worker_imports_nothing_that_would_make_its_start_slow() -> None:
     imported = set(ran.stdout.split())
     assert "openvino" in imported
     assert imported.isdisjoint(
-        {"torch", "torchvision", "pandas", "flask", "requests", "rich", "moto", "boto3", "click", "web_tier"}
+        {"torch", "torchvision", "nncf", "pandas", "flask", "requests", "rich", "moto", "boto3", "click", "web_tier"}
     )
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from app_tier.bundle.manifest import IR_WEIGHTS_NAME
 from app_tier.bundle.torchvision_shim import import_torchvision
+from app_tier.demo.signs import samples
 from app_tier.engines import OpenVinoEngine
 from scripts.model_commands import model
 from tests.unit.app_tier.bundle.onnx_file import colour_network
@@ -18,6 +19,13 @@ from tests.unit.app_tier.bundle.onnx_file import colour_network
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(model, arguments)
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number, sample in enumerate(samples(count, seed=3, sizes=(((64, 64), 1.0),))):
+        (folder / f"{number}.png").write_bytes(sample.data)
+    return folder
 
 
 def test_show_names_the_demo_bundle_and_its_digest() -> None:
@@ -54,14 +62,48 @@ def test_build_makes_a_bundle_of_the_users_own_weights_and_labels(tmp_path: Path
     torch.save(import_torchvision().models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
     (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
     options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
-    ran = run("build", "resnet18", *options, "--out", str(tmp_path / "bundle"))
+    images = ("--images", str(pictures(tmp_path / "pictures", 4)))
+    ran = run("build", "resnet18", *options, *images, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
     manifest = load_bundle(tmp_path / "bundle").manifest
     assert manifest.labels == ("cats", "dogs")
-    if OpenVinoEngine.has_fast_bf16():
+    if OpenVinoEngine.is_fast_in("bf16"):
         assert manifest.precision == "exact"
         assert "the two best logits differ by less than" in run("show", str(tmp_path / "bundle")).output
-        assert "drawn signs and noise" in ran.output
+        assert "4 images: folder pictures" in ran.output
+
+
+@pytest.mark.skipif(not OpenVinoEngine.is_fast_in("int8"), reason="this CPU is not fast in int8")
+def test_build_in_int8_is_refused_where_it_loses_too_much_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app_tier.bundle.measure.MOST_DISAGREEMENT", -1.0)
+    shapes = ({0: torch.export.Dim("batch")},)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    torch.export.save(
+        torch.export.export(network.eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=shapes), tmp_path / "net.pt2"
+    )
+    (tmp_path / "spec.yaml").write_text("input_size: 32\nclasses: 8\n")
+    files = ("--network", str(tmp_path / "net.pt2"), "--spec", str(tmp_path / "spec.yaml"))
+    images = ("--images", str(pictures(tmp_path / "pictures", 60)))
+    command = ("build", *files, *images, "--out", str(tmp_path / "bundle"), "--precision", "int8")
+    refused = run(*command)
+    assert refused.exit_code == 1
+    assert "otherwise than fp32" in refused.output
+    assert "--force" in refused.output
+    assert not (tmp_path / "bundle").exists()
+    forced = run(*command, "--force")
+    assert forced.exit_code == 0, forced.output
+    shown = run("show", str(tmp_path / "bundle")).output
+    assert "precision           int8" in shown
+    assert "calibrated on       30 images" in shown
+    assert "measured on         30 images: folder pictures" in shown
+
+
+def test_a_folder_to_calibrate_on_is_refused_where_nothing_is_calibrated(tmp_path: Path) -> None:
+    ran = run("build", "resnet18", "--precision", "bf16", "--calibrate", str(tmp_path))
+    assert ran.exit_code == 2
+    assert "--calibrate is for --precision int8 or exact" in ran.output
 
 
 def test_build_of_an_unknown_network_is_one_clear_line() -> None:
@@ -94,6 +136,18 @@ def test_build_makes_a_bundle_of_the_users_own_network(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     assert load_bundle(tmp_path / "bundle").labels == ("red", "green", "blue")
     assert "compared" in run("verify", str(tmp_path / "bundle")).output
+
+
+def test_build_says_where_this_cpu_cannot_measure_low_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda _precision: False)
+    (tmp_path / "net.onnx").write_bytes(colour_network(16))
+    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
+    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
+    ran = run("build", *files, "--out", str(tmp_path / "bundle"))
+    assert ran.exit_code == 0, ran.output
+    assert "this CPU is not fast in bf16 or int8, so it could not be measured and the bundle is fp32" in ran.output
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from PIL import Image
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.bundle.manifest import TORCH_NAME
-from app_tier.bundle.measure import Target
 from app_tier.bundle.own_network import build_own
+from app_tier.bundle.precision import Target
 from app_tier.engines import OpenVinoEngine, open_engine
 from app_tier.preprocess import load_pixels
 from tests.unit.app_tier.bundle.onnx_file import colour_network
@@ -108,7 +108,7 @@ def test_an_onnx_network_is_measured_but_not_compared_with_a_torch_network_that_
     bundle = build(network, SPEC, Target("exact"))
     assert TORCH_NAME not in bundle.manifest.files
     assert bundle.manifest.agreement is None
-    if OpenVinoEngine.has_fast_bf16():
+    if OpenVinoEngine.is_fast_in("bf16"):
         assert bundle.manifest.measured is not None
         assert bundle.manifest.measured.same_top1 == 1
     assert load_bundle(bundle.folder).digest == bundle.digest

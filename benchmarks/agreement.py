@@ -1,0 +1,158 @@
+"""How precisely each precision answers: the demo network, against torch in fp32, on images that it never saw.
+
+10,000 drawn signs, and the 10,000 test images of CIFAR-10 where a zip of them lies beside the checkout. int8 is
+calibrated, and ``exact`` measured, on the drawn images of a build without a folder: what any user gets.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app_tier.bundle.load import load_bundle
+from app_tier.bundle.manifest import TORCH_NAME, LowPrecision, Precision
+from app_tier.bundle.torch_import import export_warnings_off, import_torch
+from app_tier.demo.data import DEMO_LABELS, DEMO_PREPROCESS, Images, cifar_from_zip, drawn_signs
+from app_tier.demo.finish import FRESH_SEED, FRESH_SIGNS
+from app_tier.engines import Batch, open_engine
+from app_tier.preprocess import normalise
+from benchmarks.networks import KEPT
+from benchmarks.quantised import demo_network
+from benchmarks.report import Bar, Report, seconds_of
+from scripts.run.system import ROOT
+
+CIFAR_ZIP: Final = ROOT.parent / "shared" / "data" / "cifar10-jpeg.zip"
+THREADS: Final = 2
+BATCH: Final = 8
+TURN: Final = 200
+"""Images that one way is asked about, twice, before it is the next one's turn; threads of the one before spin on."""
+
+LEAST_AGREEMENT: Final = 0.9999
+LEAST_SPEED: Final = 3.0
+MOST_POINTS_LOST: Final[Mapping[LowPrecision, float]] = {"bf16": 0.2, "int8": 0.5}
+
+Infer = Callable[[Batch], Batch]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one way answered about all images of one kind, and the seconds that it took."""
+
+    answers: NDArray[np.int64]
+    seconds: float
+
+
+def run() -> Report:
+    """Ask every way about every image."""
+    figures: dict[str, float] = {}
+    bars: list[Bar] = []
+    ways, kinds = _ways(), []
+    for name, images in _kinds():
+        told = ask_all(ways, images)
+        figures |= figures_of(name, told, images.labels)
+        bars += bars_of(name, figures, told)
+        kinds.append(told)
+    for way in ways:
+        figures[f"all_{way}_to_torch_ratio"] = speed_of(way, kinds)
+    if "exact" in ways:
+        speed = figures["all_exact_to_torch_ratio"]
+        bars.append(Bar("exact ÷ torch eager fp32, demo network, batch 8, 2 threads", speed, at_least=LEAST_SPEED))
+    return Report("agreement", figures, tuple(bars))
+
+
+def speed_of(way: str, kinds: Sequence[Mapping[str, Told]]) -> float:
+    """Return how many times as fast as torch `way` answered all kinds of images together."""
+    return sum(told["torch"].seconds for told in kinds) / sum(told[way].seconds for told in kinds)
+
+
+def figures_of(name: str, told: Mapping[str, Told], truth: NDArray[np.int64]) -> dict[str, float]:
+    """Return each way's agreement with torch, points of accuracy lost against it, and speed by torch's."""
+    torch = told["torch"]
+    figures: dict[str, float] = {f"{name}_images": len(truth)}
+    for way, one in told.items():
+        figures[f"{name}_{way}_agreement_ratio"] = float(np.mean(one.answers == torch.answers))
+        lost = np.mean(torch.answers == truth) - np.mean(one.answers == truth)
+        figures[f"{name}_{way}_lost_points"] = 100 * float(lost)
+        figures[f"{name}_{way}_to_torch_ratio"] = torch.seconds / one.seconds
+    return figures
+
+
+def bars_of(name: str, figures: Mapping[str, float], told: Mapping[str, Told]) -> Iterator[Bar]:
+    """Yield the bars of one kind of images, for the ways that this machine has."""
+    if "exact" in told:
+        agreement = figures[f"{name}_exact_agreement_ratio"]
+        yield Bar(f"{name}: exact, same label as torch fp32", agreement, at_least=LEAST_AGREEMENT)
+    for way, most in MOST_POINTS_LOST.items():
+        if way in told:
+            yield Bar(f"{name}: {way}, points of accuracy lost", figures[f"{name}_{way}_lost_points"], at_most=most)
+
+
+def ask_all(
+    ways: Mapping[str, Infer], images: Images, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Told]:
+    """Ask each way about all images, `TURN` at a time and in turns; the faster of the two times counts."""
+    answers: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ways}
+    seconds = dict.fromkeys(ways, 0.0)
+    for start in range(0, len(images), TURN):
+        pixels = np.stack([normalise(square, DEMO_PREPROCESS) for square in images.pixels[start : start + TURN]])
+        for name, infer in ways.items():
+            part: list[NDArray[np.int64]] = []
+            seconds[name] += seconds_of(partial(_ask, infer, pixels, part), 2, clock)
+            answers[name] += part
+    return {name: Told(np.concatenate(answers[name]), seconds[name]) for name in ways}
+
+
+def _ask(infer: Infer, pixels: Batch, answers: list[NDArray[np.int64]]) -> None:
+    answers[:] = [infer(pixels[start : start + BATCH]).argmax(1) for start in range(0, len(pixels), BATCH)]
+
+
+def _ways() -> dict[str, Infer]:
+    ways: dict[str, Infer] = {"torch": _torch_eager()}
+    for precision in get_args(Precision):
+        bundle = demo_network(precision)
+        if bundle.manifest.precision == precision:
+            ways[precision] = open_engine("openvino", bundle, THREADS).infer
+    return ways
+
+
+def _torch_eager() -> Infer:
+    """Return the demo network as torch's own modules, on as many threads."""
+    torch = import_torch()
+    from app_tier.demo.network import CifarResNet
+
+    torch.set_num_threads(THREADS)
+    with export_warnings_off():
+        state: dict[str, Any] = torch.export.load(load_bundle().path(TORCH_NAME)).state_dict
+    network = CifarResNet(len(DEMO_LABELS)).eval()
+    network.load_state_dict({name.removeprefix("0."): value for name, value in state.items()})
+
+    def infer(pixels: Batch) -> Batch:
+        with torch.inference_mode():
+            probabilities: Batch = network(torch.from_numpy(pixels)).softmax(1).numpy()
+        return probabilities
+
+    return infer
+
+
+def _kinds() -> Iterator[tuple[str, Images]]:
+    yield "signs", _signs()
+    if CIFAR_ZIP.exists():
+        yield "cifar", cifar_from_zip(CIFAR_ZIP, "test")
+    else:
+        print(f"no CIFAR-10 in {CIFAR_ZIP.name} beside this checkout: measured on drawn signs alone")
+
+
+def _signs(kept: Path = KEPT) -> Images:
+    """Return the signs, drawn once: it takes two minutes."""
+    path = kept / f"signs-{FRESH_SIGNS}.npz"
+    if not path.exists():
+        images = drawn_signs(FRESH_SIGNS, FRESH_SEED)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, pixels=images.pixels, labels=images.labels)
+    with np.load(path) as saved:
+        return Images(saved["pixels"], saved["labels"])
