@@ -1,0 +1,141 @@
+"""A flood for one real worker: requests that wait in the queue of an embedded cloud, which is made far away.
+
+Whoever makes a `Bench` keeps the cloud, the delaying proxy and itself off the worker's core (see
+`benchmarks.cores.pinned`). Moments of results are told by the cloud's queues, on the same clock.
+"""
+
+import os
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Final
+
+from benchmarks.delays import DelayedCloud
+from benchmarks.pinned_worker import PinnedWorker
+from benchmarks.processes import tree
+from benchmarks.timeline import Look, Window, steady
+from scripts.run.system import ROOT
+from services.clients import Clients
+from services.config import PATH_VARIABLE, load_config
+from services.embedded.launch import EmbeddedCloud
+from services.ids import ImageRef, input_key, new_id
+from services.messages import RequestMessage, Response
+from services.provision import provision
+from services.s3 import Bucket
+from services.sqs import Outgoing, Queue, Received
+
+DELAYS: Final[Mapping[str, float]] = {"s3": 0.020, "sqs": 0.010}
+"""Seconds that each call takes longer than on loopback: what S3 and SQS take within a region."""
+
+
+@dataclass(frozen=True)
+class Flood:
+    """What one worker did with a flood.
+
+    Attributes:
+        images: how many there were.
+        window: the steady state.
+        looks: at the CPU seconds of ``worker``, ``cloud`` and ``proxy``, ``worker_core`` and ``other_core``.
+        calls: that the worker made, by service.
+        fetched_ms: median wait for an image from S3.
+        stored_ms: median wait for a prediction to be put into S3.
+    """
+
+    images: int
+    window: Window
+    looks: Sequence[Look]
+    calls: Mapping[str, int]
+    fetched_ms: float
+    stored_ms: float
+
+
+class Bench:
+    """An embedded cloud with the system's buckets and queues, and photos to classify.
+
+    Args:
+        cloud: runs on the core of the others; no other child of this process is running.
+        worker: is flooded.
+    """
+
+    def __init__(self, cloud: EmbeddedCloud, worker: PinnedWorker) -> None:
+        self._cloud, self._worker = cloud, worker
+        self._cloud_pids = frozenset(tree(os.getpid())) - {os.getpid()}
+        os.environ |= {name: value for name, value in cloud.environment().items() if name != "AWS_ENDPOINT_URL"}
+        config = load_config(ROOT / "config.yaml", os.environ | _settings(cloud.endpoint_url))
+        clients, names = Clients(config.aws.endpoint()), config.names
+        provision(clients, config)
+        self._requests = Queue.named(clients.sqs, config.queue_name(names.request_queue))
+        self._responses = Queue.named(clients.sqs, config.queue_name(names.response_queue))
+        self._inputs = Bucket.named(clients, names.input_bucket)
+        self._job, self._refs = new_id(), list[ImageRef]()
+
+    def store(self, photos: Sequence[bytes], count: int) -> None:
+        """Put images into the input bucket until there are `count`, each of `photos` as often as it takes."""
+        for photo in islice(cycle(photos), len(self._refs), count):
+            ref = ImageRef(self._job, new_id())
+            self._inputs.put(input_key(ref, "jpg"), photo, "image/jpeg")
+            self._refs.append(ref)
+
+    def flood(self, bundle: Path, count: int) -> Flood:
+        """Let a worker classify the first `count` images and end itself.
+
+        Raises:
+            RuntimeError: it failed, or an image was not classified.
+        """
+        refs = self._refs[:count]
+        self._send(refs)
+        with DelayedCloud(self._cloud.endpoint_url, DELAYS, self._cloud.lifeline_fd) as proxy:
+            looks = self._work(bundle, proxy)
+        received = list(self._received())
+        responses = checked([Response.from_json(each.body) for each in received], refs)
+        return Flood(
+            images=count,
+            window=steady([each.sent_at for each in received]),
+            looks=looks,
+            calls=proxy.calls,
+            fetched_ms=statistics.median(each.timings.fetched or 0.0 for each in responses),
+            stored_ms=statistics.median(each.timings.stored or 0.0 for each in responses),
+        )
+
+    def _send(self, refs: Sequence[ImageRef]) -> None:
+        now = datetime.now(UTC)
+        requests = [RequestMessage.about(ref, input_key(ref, "jpg"), now) for ref in refs]
+        if self._requests.send([Outgoing(request.image_id, request.to_json()) for request in requests]):
+            raise RuntimeError("the embedded cloud took not all requests")
+
+    def _received(self) -> Iterator[Received]:
+        while received := self._responses.receive(wait_seconds=0):
+            self._responses.delete([each.receipt for each in received])
+            yield from received
+
+    def _work(self, bundle: Path, proxy: DelayedCloud) -> list[Look]:
+        environment = os.environ | _settings(proxy.endpoint_url) | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
+        return self._worker.run(environment, {"cloud": self._cloud_pids, "proxy": frozenset({proxy.pid})})
+
+
+def checked(responses: Sequence[Response], refs: Sequence[ImageRef]) -> Sequence[Response]:
+    """Return `responses`, which are one for each of `refs`.
+
+    Raises:
+        RuntimeError: an image has none, has two, or was not classified.
+    """
+    failed = [response.error for response in responses if response.status != "done"]
+    if failed:
+        raise RuntimeError(f"{len(failed)} images were not classified, the first because of {failed[0]}")
+    if sorted(response.image_id for response in responses) != sorted(ref.image_id for ref in refs):
+        raise RuntimeError(f"{len(refs)} images were sent, but {len(responses)} responses are not one for each")
+    return responses
+
+
+def _settings(endpoint_url: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
+        "FLEETSIGHT__WORKER__IDLE_SECONDS": "0.3",
+        # No metadata service here: refused at once, as a local one that is missing would be.
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/",
+        PATH_VARIABLE: str(ROOT / "config.yaml"),
+    }
