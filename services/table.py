@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 BATCH = 25
 """Most items that BatchWriteItem takes."""
 
+PAGE = 500
+"""Items that one call of a query reads. DynamoDB would read up to 1 MB, some 4,000 items, and so many at once in
+memory make a process large for good.
+"""
+
 LAST = "\U0010ffff"
 """Sorts behind every character: `prefix + LAST` is the end of what begins with `prefix`."""
 
@@ -141,7 +146,7 @@ class Table:
             ExpressionAttributeValues={":pk": {"S": pk}, ":low": {"S": low}, ":high": {"S": high}},
             ConsistentRead=True,
             ScanIndexForward=not newest_first,
-            PaginationConfig={} if limit is None else {"MaxItems": limit},
+            PaginationConfig={"MaxItems": limit, "PageSize": PAGE if limit is None else min(limit, PAGE)},
         )
         for page in pages:
             yield from (_decode(item) for item in page["Items"])
