@@ -146,7 +146,9 @@ class Table:
             ExpressionAttributeValues={":pk": {"S": pk}, ":low": {"S": low}, ":high": {"S": high}},
             ConsistentRead=True,
             ScanIndexForward=not newest_first,
-            PaginationConfig={"MaxItems": limit, "PageSize": PAGE if limit is None else min(limit, PAGE)},
+            PaginationConfig=(
+                {"PageSize": PAGE} if limit is None else {"MaxItems": limit, "PageSize": min(limit, PAGE)}
+            ),
         )
         for page in pages:
             yield from (_decode(item) for item in page["Items"])
