@@ -4,6 +4,8 @@ Everything is measured in one process and in turns. Random weights cost what tra
 torch's product of two square matrices of that number type on as many threads: what this CPU can do, and so how far a
 ratio to torch can go. A network's operations are those that torchvision publishes.
 
+Where there is a GPU, ``engine: torch`` is measured on it too, copies and all; the peaks are the CPU's all the same.
+
 ``exact`` is measured with an eighth of the batch asked again, since what random weights are unsure of says nothing;
 `benchmarks.agreement` measures a network that has learnt something.
 """
@@ -19,7 +21,7 @@ from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import INT8_IR_NAME, NumberType
 from app_tier.bundle.torch_import import import_torch
 from app_tier.bundle.torchvision_shim import import_torchvision
-from app_tier.engines import Batch, OpenVinoEngine
+from app_tier.engines import Batch, Engine, OpenVinoEngine, TorchEngine
 from app_tier.exact import ExactEngine, top_two_gap
 from benchmarks import agreement
 from benchmarks.others import watch_others
@@ -130,12 +132,14 @@ def _cases(threads: int, batches: tuple[int, ...]) -> Iterator[tuple[Case, Runs]
     for architecture in ARCHITECTURES:
         bundle = quantised_network(architecture)
         engines = {kind: OpenVinoEngine(bundle, threads, kind) for kind in fast_types(bundle)}
+        gpu = gpu_engines(bundle)
         streamed = {kind: OpenVinoEngine(bundle, threads, kind, streams=threads) for kind in engines if threads > 1}
         for batch in batches:
             pixels = np.random.default_rng(1).standard_normal((batch, 3, 224, 224)).astype(np.float32)
             runs: Runs = {f"peak_{kind}": matrix_product(kind) for kind in PEAKS}
             runs[TORCH] = _torch(architecture, pixels)
             runs |= _openvino(engines, pixels)
+            runs |= {f"gpu_{kind}": _asking(engine, pixels) for kind, engine in gpu.items()}
             if batch in STREAMED_BATCHES:
                 runs |= _streams(streamed, pixels, threads)
             yield Case(architecture, threads, batch), runs
@@ -163,7 +167,17 @@ def fast_types(bundle: Bundle) -> tuple[NumberType, ...]:
     return tuple(kind for kind in kinds if OpenVinoEngine.is_fast_in(kind))
 
 
-def _asking(engine: OpenVinoEngine, pixels: Batch) -> Run:
+def gpu_engines(bundle: Bundle) -> dict[NumberType, TorchEngine]:
+    """Return ``engine: torch`` in each number type that it takes on a GPU; none without one."""
+    if not import_torch().cuda.is_available():
+        return {}
+    kinds: tuple[NumberType, ...] = ("fp32", "bf16")
+    return {
+        kind: TorchEngine(bundle, precision=kind) for kind in kinds if kind == "fp32" or TorchEngine.is_fast_in(kind)
+    }
+
+
+def _asking(engine: Engine, pixels: Batch) -> Run:
     return Run(lambda: engine.infer(pixels), len(pixels))
 
 

@@ -5,8 +5,10 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from app_tier.engines import Batch
-from benchmarks.engine import TORCH, Case, bars_of, figures_of
+from app_tier.bundle.load import load_bundle
+from app_tier.bundle.torch_import import import_torch
+from app_tier.engines import Batch, TorchEngine
+from benchmarks.engine import TORCH, Case, bars_of, figures_of, gpu_engines
 from benchmarks.peaks import PEAKS, SIDE, matrix_product
 from benchmarks.runs import side_by_side
 
@@ -55,3 +57,16 @@ def test_streams_are_asked_at_the_same_time_and_all_their_images_count() -> None
     run = side_by_side(Meeting(), pixels, 2)
     assert run.amount == 16
     assert len(run.action()) == 2  # type: ignore[arg-type]
+
+
+def test_a_gpu_is_measured_where_there_is_one_in_what_it_is_fast_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle()
+    assert gpu_engines(bundle) == {}
+    torch = import_torch()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    opened: list[str] = []
+    monkeypatch.setattr(TorchEngine, "__init__", lambda self, bundle, precision: opened.append(precision))
+    assert list(gpu_engines(bundle)) == opened == ["fp32", "bf16"]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert list(gpu_engines(bundle)) == ["fp32"]
