@@ -3,8 +3,13 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from types import ModuleType
 from typing import Any
+
+import numpy as np
+
+_filling = Lock()
 
 
 def import_openvino() -> ModuleType:
@@ -17,7 +22,19 @@ def import_openvino() -> ModuleType:
             import openvino
     import openvino
 
+    _fill_tables(openvino)
     return openvino  # type: ignore[no-any-return, unused-ignore]
+
+
+def _fill_tables(openvino: Any) -> None:
+    """Have OpenVINO's bindings make their tables of number types, which two threads at once would wait for for ever.
+
+    Each is made at its first use, by a thread that lets go of the interpreter meanwhile: another waits for the table
+    with the interpreter in hand, and the one that makes the table waits for the interpreter.
+    """
+    with _filling:
+        openvino.Type.f32.to_dtype()
+        openvino.Tensor(np.zeros(1, np.float32), shared_memory=True).data.sum()
 
 
 def import_converter() -> Any:

@@ -82,7 +82,8 @@ def _nncf() -> Any:
             nncf = import_nncf()
     except ImportError as error:
         raise BundleBuildError("nncf is not installed, which int8 needs: run ./scripts/setup.sh torch") from error
-    nncf.set_log_level(logging.ERROR)
+    # Not by nncf.set_log_level, which quietens every handler that the logger has, whoever else uses it.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 

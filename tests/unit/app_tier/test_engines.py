@@ -17,6 +17,7 @@ from app_tier.exact import ExactEngine
 from app_tier.preprocess import load_pixels
 
 DRAWN = 100
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +195,26 @@ def test_the_torch_engine_computes_in_bf16_as_it_does_on_a_gpu(
     assert bf16.dtype == np.float32
     assert 0 < np.abs(bf16 - fp32).max() < 0.2
     assert np.mean(bf16.argmax(1) == fp32.argmax(1)) >= 0.98
+
+
+FOUR_ASK_FIRST = """
+import faulthandler, threading
+import numpy as np
+from app_tier.bundle.load import load_bundle
+from app_tier.engines import open_engine
+faulthandler.dump_traceback_later(20, exit=True)
+engine, together = open_engine("openvino", load_bundle(), threads=4, streams=4), threading.Barrier(4)
+def ask():
+    together.wait()
+    engine.infer(np.zeros((1, 3, 32, 32), np.float32))
+threads = [threading.Thread(target=ask) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.processes
+def test_threads_whose_first_question_comes_at_the_same_time_are_all_answered() -> None:
+    """Of a process without the tables that `import_openvino` fills, every second one hung for ever."""
+    started = [subprocess.Popen([sys.executable, "-c", FOUR_ASK_FIRST], cwd=ROOT) for _ in range(6)]
+    assert [process.wait(60) for process in started] == [0] * 6
