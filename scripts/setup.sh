@@ -50,6 +50,29 @@ install() { # SECTION MEGABYTES WHAT
   echo "$digest" >"$stamp"
 }
 
+# The tests of the pages drive the machine's own Chromium. Setup never fails for the want of it.
+have_chromium() {
+  local candidate
+  for candidate in "${CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+    [ -n "$candidate" ] && command -v "$candidate" >/dev/null && return
+  done
+  return 1
+}
+
+install_chromium() {
+  local log=.fleetsight/logs/chromium.log
+  have_chromium && return
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    echo "fleetsight: installing Chromium for the tests of the pages ..." >&2
+    DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 300 sh -c \
+      'apt-get update && apt-get install --yes --no-install-recommends chromium' </dev/null >"$log" 2>&1 || true
+    have_chromium && return
+    echo "fleetsight: Chromium could not be installed ($log says why), so the tests of the pages are skipped" >&2
+  else
+    echo "fleetsight: there is no Chromium, so the tests of the pages are skipped: install one, or name it: CHROMIUM=/path/to/chromium" >&2
+  fi
+}
+
 mkdir -p .fleetsight/logs 2>/dev/null || fail "cannot write to $PWD: give yourself the right, or clone elsewhere"
 # pip of the venv's Python tells whether an earlier creation was cut short.
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -64,7 +87,10 @@ for name in "${@:-run}"; do
   case "$name" in
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
     torch) install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)" ;;
-    test) install test 300 "the test tools" ;;
+    test)
+      install test 500 "the test tools"
+      install_chromium
+      ;;
     *) fail "unknown section '$name'; there are: run torch test" ;;
   esac
 done

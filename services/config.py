@@ -26,6 +26,7 @@ BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,75}$")]
 TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$")]
 Seconds = Annotated[float, Field(gt=0)]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 
 
 class _Section(BaseModel):
@@ -71,11 +72,22 @@ class Web(_Section):
     host: str
     port: int = Field(ge=1, le=65_535)
     processes: int = Field(ge=1, le=64)
-    threads: int = Field(ge=1, le=256)
+    threads: int = Field(ge=1, le=4_096)
     max_files_per_request: int = Field(ge=1, le=10_000)
     max_image_bytes: int = Field(ge=1_024, le=100 * 2**20)
     max_image_pixels: int = Field(ge=1, le=500_000_000)
     max_request_bytes: int = Field(ge=1_024, le=2**32)
+    shrink_above_pixels: int = Field(ge=0, le=100_000)
+    max_open_jobs: int = Field(ge=1, le=100_000)
+    cors_origins: tuple[Origin, ...]
+
+
+class Classic(_Section):
+    """The classic synchronous contract: one image a request, answered with its label as plain text."""
+
+    enabled: bool
+    reply: Literal["by_field", "label", "name_and_label"]
+    wait_seconds: float = Field(gt=0, le=3_600)
 
 
 class Worker(_Section):
@@ -140,6 +152,7 @@ class Config(_Section):
     names: Names
     queues: Queues
     web: Web
+    classic: Classic
     worker: Worker
     fleet: Fleet
     controller: Controller

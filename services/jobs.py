@@ -8,6 +8,8 @@
 | `COUNTS#` job id | `SAID#` writer id  | how many images this web process has accepted for the job | web        |
 | `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at                         | web        |
 | `JOB#` job id    | `RESULT#` image id | status and the response                                   | collector  |
+| `JOB#` job id    | `SLICE#` key       | what a repeatable request has put: `services/slices.py`   | web        |
+| `DELETED`        | job id             | what is left of this job is to be removed                 | web        |
 | `FLEET`          | `SNAPSHOT`         | what the autoscaler saw and decided last                  | controller |
 
 Every write is an absolute figure or an idempotent put, so any of them may be repeated. `done` beats `failed`.
@@ -15,7 +17,7 @@ How many images a job has is the greater of two lower bounds: the sum of what th
 controller last counted; so a process that dies between two writes makes no figure wrong for long.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -27,7 +29,7 @@ from services.table import LAST, Item, Table
 
 _FIRST_ID = "0"
 JobState = Literal["empty", "running", "finished"]
-_JOBS, _OPEN, _FLEET = "JOBS", "OPEN", "FLEET"
+_JOBS, _OPEN, _DELETED, _FLEET = "JOBS", "OPEN", "DELETED", "FLEET"
 _COUNTED, _SAID, _IMAGE, _RESULT, _SNAPSHOT = "COUNTED", "SAID#", "IMAGE#", "RESULT#", "SNAPSHOT"
 
 
@@ -138,6 +140,38 @@ class JobStore:
         results = counts.done + counts.failed
         return JobStatus(job, max(said, counts.images, results), counts)
 
+    # Deletion
+
+    def delete(self, job_id: str) -> None:
+        """Take a job away: from here on it does not exist, and what is left of it waits to be removed.
+
+        Raises:
+            NotFoundError: when there is no such job.
+            TableBusyError: when it could not be taken away for now; deleting again is safe.
+        """
+        self.job(job_id)
+        # The mark first: whoever dies in between leaves a job that the controller takes away.
+        self.table.put_all([{"pk": _DELETED, "sk": job_id}])
+        self.table.delete_all([(_JOBS, job_id), (_OPEN, job_id)])
+
+    def deleted_jobs(self) -> list[str]:
+        """Return the ids of deleted jobs of which something may be left."""
+        return [str(item["sk"]) for item in self.table.query(_DELETED, _FIRST_ID, LAST)]
+
+    def remove_items(self, job_id: str, most: int) -> int:
+        """Remove up to `most` items of a deleted job; return how many there were to remove, 0 when none is left."""
+        keys = [
+            (held, str(item["sk"]))
+            for held in (partition(job_id), _counts_partition(job_id))
+            for item in self.table.query(held, _FIRST_ID, LAST, limit=most)
+        ][:most]
+        self.table.delete_all([*keys, (_JOBS, job_id), (_OPEN, job_id)])
+        return len(keys)
+
+    def forget_deleted(self, job_id: str) -> None:
+        """Take back the mark of a deleted job of which nothing is left."""
+        self.table.delete_all([(_DELETED, job_id)])
+
     # Images
 
     def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
@@ -157,7 +191,7 @@ class JobStore:
         Raises:
             TableBusyError: when some could not be taken back; forgetting all again is safe.
         """
-        self.table.delete_all([(_partition(ref.job_id), f"{_IMAGE}{ref.image_id}") for ref in refs])
+        self.table.delete_all([(partition(ref.job_id), f"{_IMAGE}{ref.image_id}") for ref in refs])
 
     def say_accepted(self, job_id: str, writer_id: str, accepted: int) -> None:
         """Record how many images the process `writer_id` has accepted for the job, in all; never lowers it."""
@@ -174,7 +208,7 @@ class JobStore:
         Raises:
             NotFoundError: when there is none.
         """
-        item = self.table.get(_partition(ref.job_id), f"{_IMAGE}{ref.image_id}")
+        item = self.table.get(partition(ref.job_id), f"{_IMAGE}{ref.image_id}")
         if item is None:
             raise NotFoundError(f"there is no image {ref.image_id!r} in job {ref.job_id!r}")
         return _image(ref.job_id, item)
@@ -182,12 +216,12 @@ class JobStore:
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those beyond the image id `after`."""
         beyond = _IMAGE if after is None else f"{_IMAGE}{after}\x00"
-        for item in self.table.query(_partition(job_id), beyond, _IMAGE + LAST, limit=limit):
+        for item in self.table.query(partition(job_id), beyond, _IMAGE + LAST, limit=limit):
             yield _image(job_id, item)
 
     def count_images(self, job_id: str) -> int:
         """Return how many images of the job are recorded; costs more the more there are."""
-        return self.table.count(_partition(job_id), _IMAGE)
+        return self.table.count(partition(job_id), _IMAGE)
 
     # Results
 
@@ -205,12 +239,22 @@ class JobStore:
 
     def result(self, ref: ImageRef) -> Response | None:
         """Return the result of one image, or None as long as there is none."""
-        item = self.table.get(_partition(ref.job_id), f"{_RESULT}{ref.image_id}")
+        item = self.table.get(partition(ref.job_id), f"{_RESULT}{ref.image_id}")
         return None if item is None else Response.from_json(str(item["response"]))
+
+    def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, Response]:
+        """Return the results of those of `refs`, each once and of any jobs, that have one.
+
+        Raises:
+            TableBusyError: when some could not be read.
+        """
+        items = self.table.get_all([(partition(ref.job_id), f"{_RESULT}{ref.image_id}") for ref in refs])
+        found = (Response.from_json(str(item["response"])) for item in items)
+        return {response.ref: response for response in found}
 
     def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
         """Return results by image id, from the image id `first` to `last`, both included."""
-        items = self.table.query(_partition(job_id), f"{_RESULT}{first}", f"{_RESULT}{last}")
+        items = self.table.query(partition(job_id), f"{_RESULT}{first}", f"{_RESULT}{last}")
         found = (Response.from_json(str(item["response"])) for item in items)
         return {response.image_id: response for response in found}
 
@@ -218,7 +262,7 @@ class JobStore:
         """Return the status of every image of the job that has a result, by image id."""
         return {
             str(item["sk"]).removeprefix(_RESULT): "done" if item["status"] == "done" else "failed"
-            for item in self.table.query(_partition(job_id), _RESULT, _RESULT + LAST)
+            for item in self.table.query(partition(job_id), _RESULT, _RESULT + LAST)
         }
 
     # Counts
@@ -248,6 +292,10 @@ class JobStore:
             OpenJob(str(item["sk"]), str(item["touched_at"])) for item in self.table.query(_OPEN, _FIRST_ID, LAST)
         ]
 
+    def count_open(self) -> int:
+        """Return how many jobs may have images without a result."""
+        return self.table.count(_OPEN, _FIRST_ID)
+
     def close(self, job: OpenJob) -> bool:
         """Take a job from the open ones unless images were added since it was read; tell whether it was taken."""
         return self.table.delete_if(_OPEN, job.job_id, "#touched_at = :touched_at", {"touched_at": job.touched_at})
@@ -274,7 +322,8 @@ def with_result(counts: Counts, before: Status | None, now: Status, at: datetime
     return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
 
 
-def _partition(job_id: str) -> str:
+def partition(job_id: str) -> str:
+    """Return the table's partition that holds a job's images, results and slices."""
     return f"JOB#{job_id}"
 
 
@@ -289,7 +338,7 @@ def _job(item: Item) -> Job:
 
 def _image_item(image: ImageRecord) -> Item:
     return {
-        "pk": _partition(image.ref.job_id),
+        "pk": partition(image.ref.job_id),
         "sk": f"{_IMAGE}{image.ref.image_id}",
         "filename": image.filename,
         "key": image.key,
@@ -310,7 +359,7 @@ def _image(job_id: str, item: Item) -> ImageRecord:
 
 def _result_item(response: Response) -> Item:
     return {
-        "pk": _partition(response.job_id),
+        "pk": partition(response.job_id),
         "sk": f"{_RESULT}{response.image_id}",
         "status": response.status,
         "response": response.to_json(),

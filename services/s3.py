@@ -6,7 +6,7 @@ the interpreter is free meanwhile. Its errors come as botocore's, so that a call
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -75,6 +75,18 @@ class Bucket:
         """Delete the object at `key`; one that is gone already is no error."""
         with _botocore_errors("DeleteObject"):
             obstore.delete(self.store, key)
+
+    def keys(self, folder: str, most: int) -> list[str]:
+        """Return up to `most` keys under `folder`, in order; `folder` is whole path parts, without the last slash."""
+        with _botocore_errors("ListObjectsV2"):
+            pages = obstore.list(self.store, folder, chunk_size=most)
+            return [entry["path"] for entry in next(iter(pages), [])]
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Delete the objects at `keys`, up to 1,000 with each call; one that is gone already is no error."""
+        if keys:
+            with _botocore_errors("DeleteObjects"):
+                obstore.delete(self.store, list(keys))
 
     @contextmanager
     def _missing(self, key: str) -> Iterator[None]:

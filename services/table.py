@@ -21,18 +21,21 @@ PAGE = 500
 memory make a process large for good.
 """
 
+READ_BATCH = 100
+"""Most keys that BatchGetItem takes."""
+
 LAST = "\U0010ffff"
 """Sorts behind every character: `prefix + LAST` is the end of what begins with `prefix`."""
 
 BATCH_ATTEMPTS = 8
-"""How often what a batch write left over is tried in all."""
+"""How often what a batch left over is tried in all."""
 
 Item = Mapping[str, str | int]
 """An item of strings and whole numbers, which is all that is stored here."""
 
 
 class TableBusyError(FleetsightError):
-    """Raised when DynamoDB did not take a whole batch after `BATCH_ATTEMPTS` tries."""
+    """Raised when DynamoDB did not take or read a whole batch after `BATCH_ATTEMPTS` tries."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,35 @@ class Table:
         """Return one item, read consistently, or None."""
         reply = self.client.get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
         return _decode(reply["Item"]) if "Item" in reply else None
+
+    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+        """Return those items with these `(pk, sk)` that exist, read consistently, 100 a call, in no order.
+
+        Args:
+            keys: each once, as DynamoDB wants it.
+
+        Raises:
+            TableBusyError: when some could not be read.
+        """
+        found: list[Item] = []
+        for start in range(0, len(keys), READ_BATCH):
+            found += self._read_batch([_key(pk, sk) for pk, sk in keys[start : start + READ_BATCH]])
+        return found
+
+    def _read_batch(self, keys: list[Any]) -> list[Item]:
+        found: list[Item] = []
+        for attempt in range(BATCH_ATTEMPTS):
+            if attempt:
+                self.sleep(pause_seconds(attempt, first=0.1, most=5.0))
+            reply = self.client.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
+            found += [_decode(item) for item in reply["Responses"].get(self.name, [])]
+            left = reply.get("UnprocessedKeys", {}).get(self.name)
+            keys = list(left["Keys"]) if left else []
+            if not keys:
+                return found
+        raise TableBusyError(
+            f"the table {self.name!r} left {len(keys)} keys unread after {BATCH_ATTEMPTS} tries; try again later"
+        )
 
     def query(
         self, pk: str, low: str, high: str, *, limit: int | None = None, newest_first: bool = False

@@ -4,10 +4,20 @@ from flask import Flask
 
 from services.config import Config, load_config
 from services.jobs import JobStore
+from web_tier.api.classic import classic
+from web_tier.api.classify import classify
+from web_tier.api.docs import api_docs
 from web_tier.api.health import health
+from web_tier.api.predictions import predictions
 from web_tier.api.v1 import api
 from web_tier.backend import Backend, install_backend
+from web_tier.bootstrap import bootstrap_files
+from web_tier.cors import CrossOrigin
 from web_tier.intake.store import ObjectStore, Sender
+from web_tier.live import install_live
+from web_tier.pages.changes import changes
+from web_tier.pages.image import image_pages
+from web_tier.pages.live import live
 from web_tier.pages.routes import pages
 from web_tier.pages.words import FILTERS
 from web_tier.problems import answer_problems
@@ -40,13 +50,26 @@ def create_app(
     """
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=SMALL_BODY_BYTES, SEND_FILE_MAX_AGE_DEFAULT=STATIC_SECONDS)
-    install_backend(app, Backend(config or load_config(), store, input_bucket, request_queue))
+    config = config or load_config()
+    backend = Backend(config, store, input_bucket, request_queue)
+    install_backend(app, backend)
+    install_live(app, backend)
     log_requests(app)
-    secure(app)
+    friends = CrossOrigin(config.web.cors_origins)
+    friends.install(app)
+    secure(app, friends)
     answer_problems(app)
     app.jinja_env.filters.update(FILTERS)
+    app.register_blueprint(bootstrap_files())
     app.register_blueprint(pages)
+    app.register_blueprint(image_pages)
+    app.register_blueprint(changes)
+    app.register_blueprint(live)
     app.register_blueprint(api, url_prefix="/api/v1")
+    app.register_blueprint(classify, url_prefix="/api/v1")
+    app.register_blueprint(classic)
+    app.register_blueprint(predictions)
+    app.register_blueprint(api_docs)
     app.register_blueprint(health)
     app.register_blueprint(health, url_prefix="/api/v1", name="health_v1")
     return app

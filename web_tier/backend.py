@@ -16,13 +16,22 @@ from services.jobs import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
+from web_tier.intake.budget import ByteBudget
+from web_tier.intake.single import SingleIntake
 from web_tier.intake.store import CONCURRENCY, Intake, ObjectStore, Sender
 from web_tier.results.answered import AnsweringModels
+from web_tier.results.waiting import ResultWatch
 
 _log = logging.getLogger(__name__)
 
 _EXTENSION = "fleetsight"
 CHECK_SECONDS = 2.0
+
+READING_BYTES = 48 * 2**20
+"""Bytes of images that one process holds at once while it reads them from requests."""
+
+KEPT_CONNECTIONS = 64
+"""Most connections that stay open to a service; of a thousand threads few call one at the same moment."""
 
 
 class Backend:
@@ -44,8 +53,11 @@ class Backend:
     ) -> None:
         self.config = config
         self.models = AnsweringModels()
+        self.reading = ByteBudget(READING_BYTES)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: Intake | None = None
+        self._singles: SingleIntake | None = None
+        self._watch: ResultWatch | None = None
         self._clients: Clients | None = None
         self._lock = threading.RLock()
 
@@ -65,6 +77,22 @@ class Backend:
                 self._intake = self._new_intake()
             return self._intake
 
+    @property
+    def singles(self) -> SingleIntake:
+        """Where images go that are sent alone."""
+        with self._lock:
+            if self._singles is None:
+                self._singles = SingleIntake(self.intake)
+            return self._singles
+
+    @property
+    def watch(self) -> ResultWatch:
+        """Where a request waits for the result of its image."""
+        with self._lock:
+            if self._watch is None:
+                self._watch = ResultWatch(self.store.results_of)
+            return self._watch
+
     def _new_intake(self) -> Intake:
         web, names = self.config.web, self.config.names
         bucket = self._bucket or Bucket.named(self._shared_clients(), names.input_bucket)
@@ -73,7 +101,8 @@ class Backend:
 
     def _shared_clients(self) -> Clients:
         if self._clients is None:
-            self._clients = Clients(self.config.aws.endpoint(pool_size=CONCURRENCY + 2 * self.config.web.threads))
+            kept = min(CONCURRENCY + 2 * self.config.web.threads, KEPT_CONNECTIONS)
+            self._clients = Clients(self.config.aws.endpoint(pool_size=kept))
         return self._clients
 
     def faults(self) -> dict[str, str]:

@@ -4,15 +4,27 @@ The application is loaded once and then forked, so that its imports are paid for
 fork. Bodies are bounded by the application, which knows which requests are uploads.
 """
 
+import resource
+from typing import Any
+
 from services.config import load_config
 from services.logs import JsonFormatter
+from web_tier.live import live_of
+from web_tier.memory import give_memory_back
 
 _web = load_config().web
+
+# A connection is an open file, and the usual limit of 1,024 is for programs that use select.
+_most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (_most_files, _most_files))
+give_memory_back()
 
 bind = f"{_web.host}:{_web.port}"
 workers = _web.processes
 worker_class = "gthread"
 threads = _web.threads
+# So many more may wait for a thread, or be idle between two requests.
+worker_connections = _web.threads + 1_000
 preload_app = True
 proc_name = "fleetsight-web"
 control_socket_disable = True
@@ -38,3 +50,8 @@ logconfig_dict = {
         "botocore": {"level": "WARNING"},
     },
 }
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let a process end its streams of results when it is told to end, instead of waiting `graceful_timeout`."""
+    live_of(worker.wsgi).is_stopping = lambda: not worker.alive

@@ -4,14 +4,24 @@ What the user can act on is in `detail`; what went wrong inside is in the log on
 """
 
 import logging
+from enum import StrEnum
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, make_response, render_template, request
 from pydantic import BaseModel, Field
-from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed, NotFound, ServiceUnavailable
+from werkzeug.exceptions import (
+    HTTPException,
+    InternalServerError,
+    MethodNotAllowed,
+    NotFound,
+    ServiceUnavailable,
+    TooManyRequests,
+    UnprocessableEntity,
+)
 
 from services.errors import NotFoundError
 from services.table import TableBusyError
+from web_tier.audience import is_for_programs
 from web_tier.intake.budget import BusyError
 from web_tier.request_log import request_id
 
@@ -22,13 +32,53 @@ _NOTHING_HERE = "there is nothing at this address; check it, or start from the f
 _log = logging.getLogger(__name__)
 
 
-class Problem(BaseModel):
-    """A problem as RFC 9457 has it; `type` is stable, `request_id` is in the log."""
+_URN = "urn:fleetsight:problem:"
 
-    type: str
+
+class ProblemType(StrEnum):
+    """What kind of problem it is: stable, for programs. `about:blank` says no more than the status does."""
+
+    BAD_REQUEST = f"{_URN}bad-request"
+    FORBIDDEN = f"{_URN}forbidden"
+    NOT_FOUND = f"{_URN}not-found"
+    METHOD_NOT_ALLOWED = f"{_URN}method-not-allowed"
+    REQUEST_TIMEOUT = f"{_URN}request-timeout"
+    REQUEST_ENTITY_TOO_LARGE = f"{_URN}request-entity-too-large"
+    UNSUPPORTED_MEDIA_TYPE = f"{_URN}unsupported-media-type"
+    UNPROCESSABLE_ENTITY = f"{_URN}unprocessable-entity"
+    IDEMPOTENCY_KEY_REUSED = f"{_URN}idempotency-key-reused"
+    TOO_MANY_OPEN_JOBS = f"{_URN}too-many-open-jobs"
+    INTERNAL_SERVER_ERROR = f"{_URN}internal-server-error"
+    SERVICE_UNAVAILABLE = f"{_URN}service-unavailable"
+    GATEWAY_TIMEOUT = f"{_URN}gateway-timeout"
+    OTHER = "about:blank"
+
+    @classmethod
+    def named(cls, name: str) -> "ProblemType":
+        """Return the type of the error called `name`, such as `Not Found`."""
+        urn = f"{_URN}{name.lower().replace(' ', '-')}"
+        return next((known for known in cls if known.value == urn), cls.OTHER)
+
+
+class IdempotencyKeyReusedError(UnprocessableEntity):
+    """Raised when an Idempotency-Key comes with another request than the first one."""
+
+    name = "Idempotency Key Reused"
+
+
+class TooManyOpenJobsError(TooManyRequests):
+    """Raised when as many jobs wait for results as are allowed."""
+
+    name = "Too Many Open Jobs"
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 has it."""
+
+    type: ProblemType
     title: str
     status: int
-    detail: str
+    detail: str = Field(description="What was wrong, and what to do.")
     request_id: str = Field(description="Name it when you ask for help.")
 
 
@@ -45,7 +95,7 @@ def problem(error: HTTPException) -> Problem:
     """Return what `error` says."""
     detail = _NOTHING_HERE if error.description == NotFound.description else error.description
     return Problem(
-        type=f"urn:fleetsight:problem:{error.name.lower().replace(' ', '-')}",
+        type=ProblemType.named(error.name),
         title=error.name,
         status=error.code or 500,
         detail=detail or error.name,
@@ -59,7 +109,7 @@ def _refused(error: HTTPException) -> Response | HTTPException:
     answer = _answer(problem(error))
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
-    if isinstance(error, ServiceUnavailable):
+    if isinstance(error, ServiceUnavailable | TooManyRequests):
         answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer
 
@@ -79,6 +129,6 @@ def _unexpected(error: Exception) -> Response | HTTPException:
 
 
 def _answer(said: Problem) -> Response:
-    if request.path.startswith(("/api/", "/healthz", "/readyz")):
+    if is_for_programs(request.path):
         return Response(said.model_dump_json(), said.status, content_type=CONTENT_TYPE)
     return make_response(render_template("problem.html", problem=said), said.status)

@@ -6,14 +6,20 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from werkzeug.exceptions import Forbidden
 
+from web_tier.cors import CrossOrigin
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "; ".join(
         [
             "default-src 'none'",
+            "script-src 'self'",
             "style-src 'self'",
-            "img-src 'self'",
+            # blob: a thumbnail of a file that is not sent yet; data: the icons in Bootstrap's style sheet.
+            "img-src 'self' blob: data:",
+            "connect-src 'self'",
             "form-action 'self'",
             "frame-ancestors 'none'",
             "base-uri 'none'",
@@ -28,9 +34,10 @@ HEADERS: Mapping[str, str] = {
 }
 
 
-def secure(app: Flask) -> None:
-    """Refuse cross-site requests that change something, and send `HEADERS` with every answer."""
-    app.before_request(_refuse_cross_site)
+def secure(app: Flask, friends: CrossOrigin | None = None) -> None:
+    """Refuse cross-site requests that change something, but for `friends`; send `HEADERS` with every answer."""
+    known = friends or CrossOrigin(())
+    app.before_request(lambda: _refuse_cross_site(known))
     app.after_request(_with_headers)
 
 
@@ -47,10 +54,10 @@ def is_cross_site(site: str | None, origin: str | None, host: str) -> bool:
     return origin is not None and urlsplit(origin).netloc != host
 
 
-def _refuse_cross_site() -> None:
-    if request.method in _SAFE_METHODS:
-        return
+def _refuse_cross_site(friends: CrossOrigin) -> None:
     headers = request.headers
+    if request.method in _SAFE_METHODS or friends.lets_in(headers.get("Origin"), request.path):
+        return
     if is_cross_site(headers.get("Sec-Fetch-Site"), headers.get("Origin"), request.host):
         raise Forbidden("this form was sent from another site; open Fleetsight itself and try again")
 
@@ -58,6 +65,6 @@ def _refuse_cross_site() -> None:
 def _with_headers(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    if request.endpoint != "static":
+    if request.endpoint not in _STATIC_ENDPOINTS:
         response.headers.setdefault("Cache-Control", "no-store")
     return response

@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from services.embedded.direct import Answer, Request, json_answer
 
 _METHODS = {
+    "BatchGetItem": "batch_get_item",
     "BatchWriteItem": "batch_write_item",
     "DeleteItem": "delete_item",
     "GetItem": "get_item",
@@ -49,8 +50,10 @@ _MEMBERS = frozenset(
         "ItemCollectionMetrics",
         "Items",
         "LastEvaluatedKey",
+        "Responses",
         "ScannedCount",
         "UnprocessedItems",
+        "UnprocessedKeys",
     }
 )
 """Of what moto's handler returns, that which belongs to an answer; the rest is lost in stock's serializing."""

@@ -9,6 +9,7 @@ from services.jobs import Job, JobState, JobStatus
 from services.messages import Failure, LabelScore, Model, Timings
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import MAX_JOB_NAME
+from web_tier.intake.retry import Retried
 from web_tier.intake.store import Outcome
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, images_per_second
 
@@ -45,6 +46,8 @@ class JobLinks(_Body):
     images: str
     results: str
     results_csv: str
+    results_jsonl: str
+    retry: str
     page: str
 
     @classmethod
@@ -56,6 +59,8 @@ class JobLinks(_Body):
             images=f"{here}/images",
             results=f"{here}/results",
             results_csv=f"{here}/results.csv",
+            results_jsonl=f"{here}/results.jsonl",
+            retry=f"{here}/retry",
             page=f"/jobs/{job_id}",
         )
 
@@ -197,9 +202,34 @@ class ResultsBody(_Body):
         return cls(job_id=job_id, results=tuple(ImageBody.of(item) for item in page.items), next=page.next_after)
 
 
+class GoneImage(_Body):
+    """A failed image that is no longer stored, so that it has to be uploaded again."""
+
+    image_id: str
+    filename: str
+
+
+class RetryOutcome(_Body):
+    """What became of a job's failed images, up to 1,000 at a call; a failed result stays until a better one comes."""
+
+    job_id: str
+    sent: int = Field(description="Images that were requested again.")
+    refused: int = Field(description="Images that the queue did not take just now: call again.")
+    gone: tuple[GoneImage, ...]
+    next: str | None = Field(description="Call again with it as `after`; null when these were all.")
+
+    @classmethod
+    def of(cls, job_id: str, retried: Retried) -> Self:
+        """Return the body that tells what was retried."""
+        gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.gone)
+        return cls(job_id=job_id, sent=retried.sent, refused=retried.refused, gone=gone, next=retried.next_after)
+
+
 class Index(_Body):
     """Where to begin."""
 
+    documentation: str = "/api"
+    openapi: str = f"{ROOT}/openapi.json"
     jobs: str = f"{ROOT}/jobs"
     fleet: str = f"{ROOT}/fleet"
     health: str = "/healthz"

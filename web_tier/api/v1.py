@@ -1,14 +1,15 @@
 """The JSON API, version 1: jobs, their images, their results, the fleet."""
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
 
-from flask import Blueprint, Response, request, stream_with_context
+from flask import Blueprint, Response, stream_with_context
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import NotFound, UnprocessableEntity
 
-from services.ids import ImageRef, new_id
-from services.jobs import Job, JobStore
+from services.ids import ImageRef
+from services.jobs import JobStore
+from web_tier.api.creation import create_job, create_job_once
+from web_tier.api.exchange import from_body, from_query, idempotency_key, json_answer
 from web_tier.api.models import (
     CreateJob,
     ImageBody,
@@ -17,17 +18,19 @@ from web_tier.api.models import (
     JobsPage,
     JobStatusBody,
     ResultsBody,
+    RetryOutcome,
     UploadOutcome,
 )
+from web_tier.api.queries import JSON_LINES, FilterQuery, JobsQuery, ResultsQuery, RetryQuery
 from web_tier.backend import current_backend
 from web_tier.intake.multipart import Upload
-from web_tier.intake.names import shown_job_name
+from web_tier.intake.retry import retry_failed
+from web_tier.intake.slices import take_once
 from web_tier.intake.uploads import request_parts, upload_status
-from web_tier.parameters import cursor, known_id, whole_number
+from web_tier.parameters import known_id
 from web_tier.results.export import csv_lines
-from web_tier.results.query import ImageResult, all_results, results_page
-
-MAX_PAGE = 1_000
+from web_tier.results.jobs import jobs_page
+from web_tier.results.query import ImageResult, all_results, filtered_page
 
 api = Blueprint("api_v1", __name__)
 
@@ -36,27 +39,28 @@ api = Blueprint("api_v1", __name__)
 @api.get("")
 def index() -> Response:
     """Say where to begin."""
-    return _json(Index())
+    return json_answer(Index())
 
 
 @api.post("/jobs")
-def create_job() -> ResponseReturnValue:
+def new_job() -> ResponseReturnValue:
     """Create a job."""
-    wanted = _parse_create(request.get_data())
-    job = Job(new_id(), shown_job_name(wanted.name), datetime.now(UTC))
-    _store().create(job)
+    wanted, key = from_body(CreateJob, '{"name": "..."}'), idempotency_key()
+    most_open = current_backend().config.web.max_open_jobs
+    if key is None:
+        job = create_job(_store(), wanted, most_open=most_open)
+    else:
+        job = create_job_once(_store(), wanted, key, most_open=most_open)
     body = JobBody.of(job)
-    return _json(body, 201), {"Location": body.links.self}
+    return json_answer(body, 201), {"Location": body.links.self}
 
 
 @api.get("/jobs")
 def list_jobs() -> Response:
     """List jobs, newest first."""
-    limit = whole_number("limit", default=50, most=200)
-    jobs = _store().jobs(limit + 1, cursor("before"))
-    more = len(jobs) > limit
-    jobs = jobs[:limit]
-    return _json(JobsPage(jobs=tuple(JobBody.of(job) for job in jobs), next=jobs[-1].job_id if more else None))
+    query = from_query(JobsQuery)
+    found = jobs_page(_store(), before=query.before, limit=query.limit, name=query.name)
+    return json_answer(JobsPage(jobs=tuple(JobBody.of(job) for job in found.jobs), next=found.next_before))
 
 
 @api.get("/jobs/<job_id>")
@@ -64,46 +68,67 @@ def job_status(job_id: str) -> Response:
     """Tell where a job stands."""
     backend = current_backend()
     status = backend.store.status(known_id("job", job_id))
-    return _json(JobStatusBody.of_status(status, backend.models.of(backend.store, status)))
+    return json_answer(JobStatusBody.of_status(status, backend.models.of(backend.store, status)))
+
+
+@api.delete("/jobs/<job_id>")
+def delete_job(job_id: str) -> ResponseReturnValue:
+    """Delete a job; what belongs to it is removed soon after."""
+    _store().delete(known_id("job", job_id))
+    return "", 204
 
 
 @api.post("/jobs/<job_id>/images")
 def add_images(job_id: str) -> Response:
     """Take images into a job; each file has an outcome of its own."""
-    backend = current_backend()
+    backend, key = current_backend(), idempotency_key()
     backend.store.job(known_id("job", job_id))
-    parts = request_parts(backend.config.web)
-    outcomes = backend.intake.take(job_id, (part for part in parts if isinstance(part, Upload)))
+    uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
+    if key is None:
+        outcomes = backend.intake.take(job_id, uploads)
+    else:
+        outcomes = take_once(backend.intake, job_id, key, uploads)
     if not outcomes:
         raise UnprocessableEntity("the form holds no file; send one or more images in any fields")
-    return _json(UploadOutcome.of(job_id, outcomes), upload_status(outcomes))
+    return json_answer(UploadOutcome.of(job_id, outcomes), upload_status(outcomes))
+
+
+@api.post("/jobs/<job_id>/retry")
+def retry_job(job_id: str) -> Response:
+    """Request the failed images of a job again."""
+    backend, query = current_backend(), from_query(RetryQuery)
+    backend.store.job(known_id("job", job_id))
+    return json_answer(RetryOutcome.of(job_id, retry_failed(backend.intake, job_id, after=query.after)))
 
 
 @api.get("/jobs/<job_id>/results")
 def job_results(job_id: str) -> Response:
     """Return images of a job with their results, a page at a time."""
+    query = from_query(ResultsQuery)
     _store().job(known_id("job", job_id))
-    limit = whole_number("limit", default=100, most=MAX_PAGE)
-    return _json(ResultsBody.of(job_id, results_page(_store(), job_id, after=cursor("after"), limit=limit)))
+    page = filtered_page(_store(), job_id, query.wanted(), after=query.after, limit=query.limit)
+    return json_answer(ResultsBody.of(job_id, page))
 
 
 @api.get("/jobs/<job_id>/results.csv")
 def job_results_csv(job_id: str) -> Response:
     """Return all images of a job with their results as CSV, written as they are read."""
-    store = _store()
-    store.job(known_id("job", job_id))
-    answer = Response(
-        stream_with_context(csv_lines(all_results(store, job_id))), content_type="text/csv; charset=utf-8"
-    )
-    answer.headers.set("Content-Disposition", "attachment", filename=f"{job_id}.csv")
-    return answer
+    return _download(job_id, csv_lines(_wanted_results(job_id)), "csv", "text/csv; charset=utf-8")
+
+
+@api.get("/jobs/<job_id>/results.jsonl")
+def job_results_jsonl(job_id: str) -> Response:
+    """Return all images of a job with their results as JSON Lines, written as they are read."""
+    lines = (f"{ImageBody.of(result).model_dump_json()}\n" for result in _wanted_results(job_id))
+    return _download(job_id, lines, "jsonl", JSON_LINES)
 
 
 @api.get("/jobs/<job_id>/images/<image_id>")
 def job_image(job_id: str, image_id: str) -> Response:
     """Return one image of a job with its result."""
     ref = ImageRef(known_id("job", job_id), known_id("image", image_id))
-    return _json(ImageBody.of(ImageResult(_store().image(ref), _store().result(ref))))
+    _store().job(job_id)  # of a deleted job there may be images left for a while
+    return json_answer(ImageBody.of(ImageResult(_store().image(ref), _store().result(ref))))
 
 
 @api.get("/fleet")
@@ -112,21 +137,21 @@ def fleet() -> Response:
     snapshot = _store().fleet()
     if snapshot is None:
         raise NotFound("the controller has not looked at the fleet yet; try again in a second")
-    return _json(snapshot)
+    return json_answer(snapshot)
 
 
 def _store() -> JobStore:
     return current_backend().store
 
 
-def _parse_create(body: bytes) -> CreateJob:
-    try:
-        return CreateJob.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise UnprocessableEntity(f'{where}: {first["msg"]}; send {{"name": "..."}} or nothing') from error
+def _wanted_results(job_id: str) -> Iterator[ImageResult]:
+    """Return the results that the query asks for; what is wrong with the request is raised before the first."""
+    wanted = from_query(FilterQuery).wanted()
+    _store().job(known_id("job", job_id))
+    return all_results(_store(), job_id, wanted)
 
 
-def _json(body: BaseModel, status: int = 200) -> Response:
-    return Response(body.model_dump_json(), status, mimetype="application/json")
+def _download(job_id: str, lines: Iterator[str], extension: str, content_type: str) -> Response:
+    answer = Response(stream_with_context(lines), content_type=content_type)
+    answer.headers.set("Content-Disposition", "attachment", filename=f"{job_id}.{extension}")
+    return answer

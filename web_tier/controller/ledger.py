@@ -104,6 +104,11 @@ class Ledger:
             if figures is not None and figures.statuses.get(ref.image_id, "unknown") is None:
                 del figures.statuses[ref.image_id]
 
+    def drop(self, job_id: str) -> None:
+        """Forget a job that was deleted; what still comes for it belongs to no job."""
+        with self._turn:
+            self._jobs.pop(job_id, None)
+
     def settle(self, job_id: str) -> None:
         """Store the job's counts again if the table has others, as after a late write of an earlier holder."""
         with self._turn:

@@ -22,6 +22,7 @@ from web_tier.controller.dead_letters import DeadLetters
 from web_tier.controller.ledger import Ledger
 from web_tier.controller.limits import FleetLimits
 from web_tier.controller.reconciler import Reconciler
+from web_tier.controller.removal import Removal
 from web_tier.controller.repair import Repair
 from web_tier.controller.shift import Tick
 
@@ -77,6 +78,7 @@ class Wiring:
             "autoscaler": self._autoscaler(holder, limits, active).tick,
             "collector": Collector(self.responses, ledger, active).tick,
             "reconciler": self._reconciler(ledger, active).tick,
+            "removal": self._removal(ledger, active).tick,
         }
 
     def _autoscaler(self, holder: str, limits: FleetLimits, active: Callable[[], bool]) -> Autoscaler:
@@ -103,6 +105,16 @@ class Wiring:
             inputs=self.inputs,
             reconcile_seconds=self.config.controller.reconcile_seconds,
             lost_after_seconds=self.config.controller.lost_after_seconds,
+            active=active,
+        )
+
+    def _removal(self, ledger: Ledger, active: Callable[[], bool]) -> Removal:
+        return Removal(
+            store=self.store,
+            ledger=ledger,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            every_seconds=self.config.controller.reconcile_seconds,
             active=active,
         )
 

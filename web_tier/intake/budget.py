@@ -1,6 +1,8 @@
-"""How many bytes of images may be in memory at once on their way to the input bucket."""
+"""How many bytes of images may be in memory at once: while requests are read, and on the way to the input bucket."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from services.errors import FleetsightError
 
@@ -8,7 +10,7 @@ WAIT_SECONDS = 60.0
 
 
 class BusyError(FleetsightError):
-    """Raised when the input bucket takes images so slowly that no memory came free in `WAIT_SECONDS`."""
+    """Raised when clients send, or the input bucket takes, so slowly that no memory came free in `WAIT_SECONDS`."""
 
 
 class ByteBudget:
@@ -34,3 +36,16 @@ class ByteBudget:
         with self._changed:
             self._free += size
             self._changed.notify_all()
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Take `size` bytes for as long as the context lasts.
+
+        Raises:
+            BusyError: when they did not come free.
+        """
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give_back(size)

@@ -33,11 +33,12 @@ class ByteStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file of a form; `data` is empty when its `size` (bytes) is more than allowed."""
+    """A file of a form, in its `field`; `data` is empty when its `size` (bytes) is more than allowed."""
 
     filename: str
     data: bytes
     size: int
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class _Part:
 
     def finished(self) -> Upload | FormField:
         data = b"".join(self.chunks)
+        self.chunks.clear()
         if self.filename is None:
             return FormField(self.name or "", data.decode(errors="replace"))
-        return Upload(shown_filename(self.filename), data, self.size)
+        return Upload(shown_filename(self.filename), data, self.size, self.name or "")

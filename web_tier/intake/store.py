@@ -68,6 +68,10 @@ class ObjectStore(Protocol):
         """Delete the object at `key`, if any."""
         ...
 
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object at `key`."""
+        ...
+
 
 class Sender(Protocol):
     """Where requests go; `services.sqs.Queue` is one."""
@@ -122,6 +126,24 @@ class Intake:
             refused.get(outcome.ref, outcome) if isinstance(outcome, ImageRecord) else outcome for outcome in outcomes
         ]
 
+    def finish(self, job_id: str, records: Sequence[ImageRecord], *, count: bool) -> None:
+        """Record and send images that are accepted already, and count them if `count`; all else may be repeated.
+
+        What the queue does not take is left to the reconciler.
+
+        Raises:
+            TableBusyError: when not all could be recorded.
+        """
+        for part in _slices(records, SLICE):
+            self.store.record_images(part, self.clock())
+            list(self.pool.map(self._send, _slices(part, MESSAGES)))
+        if count:
+            self._count(job_id, len(records))
+
+    def discard(self, outcomes: Sequence[Outcome]) -> None:
+        """Delete the objects of images that were put and will not be accepted."""
+        self._delete_objects(outcomes)
+
     def _put_one(self, ref: ImageRef, upload: Upload) -> Outcome:
         try:
             image = accept(upload, self.limits)
@@ -132,7 +154,7 @@ class Intake:
             return ImageRecord(ref, upload.filename, key, upload.size, self.clock())
         except CLOUD_ERRORS:
             _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
-            return _unavailable(upload.filename)
+            return unavailable(upload.filename)
         finally:
             self.budget.give_back(len(upload.data))
 
@@ -165,7 +187,7 @@ class Intake:
             except CLOUD_ERRORS:
                 # The record may stand, so the object must: it would be classified rightly.
                 _log.exception("images could not be taken back", extra={"job_id": records[0].ref.job_id})
-        return {record.ref: _unavailable(record.filename) for record in records}
+        return {record.ref: unavailable(record.filename) for record in records}
 
     def _delete_objects(self, outcomes: Sequence[Outcome]) -> None:
         """Delete what was put; an object that stays is rubbish, not wrong, so failures are only logged."""
@@ -200,7 +222,8 @@ def _is_refusal(error: Exception) -> bool:
     )
 
 
-def _unavailable(filename: str) -> Rejection:
+def unavailable(filename: str) -> Rejection:
+    """Return the rejection of a file for a fault of ours."""
     return Rejection(filename, UNAVAILABLE, "it could not be stored just now: send it again")
 
 

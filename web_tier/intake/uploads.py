@@ -6,6 +6,7 @@ from flask import request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from services.config import Web
+from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection
 from web_tier.intake.multipart import FormField, Upload, read_parts
 from web_tier.intake.patience import be_patient
@@ -20,6 +21,7 @@ def request_parts(limits: Web) -> Iterator[Upload | FormField]:
         BadRequest: when the form is malformed or ends early.
         RequestEntityTooLarge: when it has too many files or is too large.
         RequestTimeout: when the client is too slow.
+        BusyError: when so much is being read already that there is no memory for more.
     """
     if request.mimetype != "multipart/form-data":
         raise UnsupportedMediaType(f"send images as multipart/form-data, not {request.mimetype or 'without a type'}")
@@ -28,10 +30,15 @@ def request_parts(limits: Web) -> Iterator[Upload | FormField]:
         raise BadRequest("the Content-Type names no boundary; let your client set that header")
     request.max_content_length = limits.max_request_bytes
     be_patient(request.environ)
+    at_once = limits.max_image_bytes if request.content_length is None else request.content_length
     try:
-        yield from read_parts(
-            request.stream, boundary, max_files=limits.max_files_per_request, max_file_bytes=limits.max_image_bytes
-        )
+        with current_backend().reading.held(min(at_once, limits.max_image_bytes)):
+            yield from read_parts(
+                request.stream,
+                boundary,
+                max_files=limits.max_files_per_request,
+                max_file_bytes=limits.max_image_bytes,
+            )
     except RequestEntityTooLarge as error:
         raise RequestEntityTooLarge(
             f"a request takes at most {limits.max_files_per_request} files and "

@@ -31,6 +31,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
+def rate_words(rate: float) -> str:
+    """Return images/s as `46 /s`, or `4.2 /s` below ten."""
+    return f"{rate:,.0f} /s" if rate >= 10 else f"{rate:.1f} /s"
+
+
+def milliseconds(length: float) -> str:
+    """Return milliseconds as `7 ms`, `820 ms` or `1.42 s`; what rounds to nothing reads `<1 ms`."""
+    if length >= 1_000:
+        return f"{length / 1_000:.3g} s" if length < 100_000 else duration(length / 1_000)
+    return f"{length:.0f} ms" if length >= 0.5 else "<1 ms"
+
+
+def dollars(amount: float) -> str:
+    """Return US dollars to the cent, or to four places when there are but cents."""
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
+
+
 def ago(moment: datetime, now: datetime | None = None) -> str:
     """Return how long ago `moment` was, in words."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
@@ -52,6 +69,9 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "percent": percent,
     "file_size": file_size,
     "duration": duration,
+    "rate_words": rate_words,
+    "milliseconds": milliseconds,
+    "dollars": dollars,
     "ago": ago,
     "fleet_sentence": fleet_sentence,
 }

@@ -11,6 +11,9 @@ from services.messages import Model, Response
 PAGE = 500
 """Images read at a time when all are wanted."""
 
+MOST_LOOKED_AT = 5_000
+"""Images that one filtered page looks at: a filter that nothing passes must not read a job of 100,000 at once."""
+
 ImageState = Literal["waiting", "done", "failed"]
 
 
@@ -41,6 +44,59 @@ class ResultsPage:
         return next((model for model in models if model), None)
 
 
+@dataclass(frozen=True, slots=True)
+class ResultsFilter:
+    """Which images are wanted; what is None asks for nothing.
+
+    Attributes:
+        state: where the image stands.
+        label: its label, whole.
+        min_score: the least score of its label, 0 to 1.
+        filename: part of its filename, in any case.
+    """
+
+    state: ImageState | None = None
+    label: str | None = None
+    min_score: float | None = None
+    filename: str | None = None
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether every image passes."""
+        return self == ResultsFilter()
+
+    def passes(self, result: ImageResult) -> bool:
+        """Tell whether an image is wanted."""
+        label, score = (result.response.label, result.response.score) if result.response else (None, None)
+        return (
+            self.state in {None, result.state}
+            and self.label in {None, label}
+            and (self.min_score is None or (score is not None and score >= self.min_score))
+            and (self.filename is None or self.filename.casefold() in result.record.filename.casefold())
+        )
+
+
+def filtered_page(
+    store: JobStore, job_id: str, wanted: ResultsFilter, *, after: str | None = None, limit: int
+) -> ResultsPage:
+    """Return up to `limit` of a job's images beyond the image id `after` that are `wanted`.
+
+    May return fewer, even none, and a cursor all the same: it looks at `MOST_LOOKED_AT` images at most.
+    """
+    if wanted.wants_all:
+        return results_page(store, job_id, after=after, limit=limit)
+    found: list[ImageResult] = []
+    for _ in range(MOST_LOOKED_AT // PAGE):
+        page = results_page(store, job_id, after=after, limit=PAGE)
+        found += filter(wanted.passes, page.items)
+        if len(found) > limit:
+            return ResultsPage(tuple(found[:limit]), found[limit - 1].record.ref.image_id)
+        after = page.next_after
+        if after is None:
+            break
+    return ResultsPage(tuple(found), after)
+
+
 def results_page(store: JobStore, job_id: str, *, after: str | None = None, limit: int) -> ResultsPage:
     """Return up to `limit` of a job's images beyond the image id `after`, with their results."""
     records = list(islice(store.images(job_id, after, limit + 1), limit + 1))
@@ -53,12 +109,13 @@ def results_page(store: JobStore, job_id: str, *, after: str | None = None, limi
     return ResultsPage(items, records[-1].ref.image_id if more else None)
 
 
-def all_results(store: JobStore, job_id: str) -> Iterator[ImageResult]:
-    """Yield all of a job's images with their results, reading `PAGE` at a time."""
+def all_results(store: JobStore, job_id: str, wanted: ResultsFilter | None = None) -> Iterator[ImageResult]:
+    """Yield all of a job's images that are `wanted` with their results, reading `PAGE` at a time."""
+    wanted = wanted or ResultsFilter()
     after: str | None = None
     while True:
         page = results_page(store, job_id, after=after, limit=PAGE)
-        yield from page.items
+        yield from filter(wanted.passes, page.items)
         after = page.next_after
         if after is None:
             return

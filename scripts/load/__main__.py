@@ -1,0 +1,144 @@
+"""`./scripts/load_test`: loads a running system, verifies every answer, and says how long they took."""
+
+import json
+import resource
+import signal
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from scripts.load.display import bar, show
+from scripts.load.drive import Load, Mode
+from scripts.load.pictures import Pictures, drawn_signs, read_expected
+from scripts.load.target import ALLOW_FLAG, parse_target
+from scripts.run.images import images_in
+from services.errors import FleetsightError
+
+MOST_CLIENTS = 2_000
+COUNT = 100
+CONCURRENCY: dict[Mode, int] = {"classic": 100, "api": 4}
+DRAWN_FOLDER = Path(".fleetsight/load")
+"""Drawn signs stay here: the next test with the same seed begins at once."""
+
+_FILE = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What stands on the command line; `load_test` says what each option means."""
+
+    url: str
+    mode: Mode
+    count: int | None
+    concurrency: int | None
+    images: Path | None
+    expected: Path | None
+    seed: int
+    side: int
+    path: str
+    field: str
+    patience: float
+    json_file: Path | None
+    anywhere: bool
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--url", default="http://127.0.0.1:8000", help="The system to load.")
+@click.option(
+    "--mode",
+    type=click.Choice(["classic", "api"]),
+    default="classic",
+    help="classic: a connection for each image, which waits for its label. api: one job, images in slices of 20.",
+)
+@click.option("--count", type=click.IntRange(1, 100_000), help="Images to send; by default 100, or the whole folder.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, MOST_CLIENTS),
+    help="Requests open at once; by default 100, or 4 for api, where each holds 20 images.",
+)
+@click.option("--images", type=_FILE, help="Folder of images; sent again where they are fewer than --count.")
+@click.option("--expected", type=_FILE, help="With --images: CSV with the columns filename and label.")
+@click.option("--seed", default=2026, help="Without --images, road signs are drawn from this seed.")
+@click.option(
+    "--side", type=click.IntRange(32, 2_000), default=96, help="Width and height of a drawn sign in pixels."
+)
+@click.option("--path", default="/", help="classic: the address to post to.")
+@click.option(
+    "--field", default="myfile", help="classic: the field of the form; inputFile is answered with the name."
+)
+@click.option(
+    "--patience", type=click.FloatRange(min=1), default=600.0, help="Seconds of silence that lose an image."
+)
+@click.option("--json", "json_file", type=_FILE, help="Also write the figures to this file.")
+@click.option(ALLOW_FLAG, "anywhere", is_flag=True, help="Also load a system that is not on this machine.")
+def load_test(**given: Any) -> None:
+    """Load a running system and verify every answer; status 1 when one is wrong, failed or lost."""
+    options, console = Options(**given), Console()
+    target = parse_target(options.url, anywhere=options.anywhere)
+    pictures = _pictures(console, options)
+    at_once = options.concurrency or CONCURRENCY[options.mode]
+    load = Load(target, options.mode, at_once, options.path, options.field, options.patience)
+    _allow_many_connections()
+    with bar(console) as progress:
+        task = progress.add_task(options.mode, total=pictures.count)
+        stopped = _stopped_by_interrupt()
+        summary = load.run(pictures, stopped, lambda images: progress.update(task, completed=images))
+    show(console, summary)
+    if options.json_file is not None:
+        options.json_file.write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+    sys.exit(0 if summary.ok else 1)
+
+
+def _pictures(console: Console, options: Options) -> Pictures:
+    if options.images is not None:
+        files = images_in(options.images).files
+        expected = read_expected(options.expected, files) if options.expected else {}
+        return Pictures(files, options.count or len(files), expected)
+    if options.expected is not None:
+        raise click.UsageError("--expected belongs to --images: the labels of drawn signs are known")
+    count = options.count or COUNT
+    with bar(console) as progress:
+        task = progress.add_task("drawing", total=count)
+        return drawn_signs(
+            DRAWN_FOLDER,
+            count,
+            options.seed,
+            options.side,
+            lambda number: progress.update(task, completed=number),
+        )
+
+
+def _stopped_by_interrupt() -> threading.Event:
+    """Return what the first Ctrl-C sets; the second ends the command at once."""
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: object) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, stop)
+    return stopped
+
+
+def _allow_many_connections() -> None:
+    """Let this process have as many files open as it may; the usual 1,024 are too few for a thousand connections."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def main() -> None:
+    """Run the command; an error of ours is one clear line and status 2."""
+    try:
+        load_test(prog_name="load_test")
+    except FleetsightError as error:
+        print(f"load_test: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""One load test from start to end, in either mode."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from scripts.client import ApiClient
+from scripts.load.batches import ApiLoad
+from scripts.load.classic import ClassicClient
+from scripts.load.crowd import send
+from scripts.load.figures import Figures, Summary
+from scripts.load.pictures import Pictures
+from scripts.load.target import Target
+
+Mode = Literal["classic", "api"]
+Progressed = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is done to a system.
+
+    Attributes:
+        target: the system.
+        mode: how images are sent.
+        concurrency: requests that are open at once.
+        path: for `classic`, the address to post to.
+        field: for `classic`, the field of the form.
+        patience_seconds: without an answer for this long, an image is lost.
+    """
+
+    target: Target
+    mode: Mode
+    concurrency: int
+    path: str
+    field: str
+    patience_seconds: float
+
+    def run(self, pictures: Pictures, stopped: threading.Event, progressed: Progressed) -> Summary:
+        """Send all of `pictures` unless `stopped` before; return what came of them.
+
+        Args:
+            pictures: what to send.
+            stopped: ends the test with what is in hand.
+            progressed: is told how many images have their verdict, or in the mode `api` their result.
+
+        Raises:
+            ApiError: when the API refuses the job.
+        """
+        figures, began = Figures(), time.monotonic()
+        (self._classic if self.mode == "classic" else self._api)(pictures, figures, stopped, progressed)
+        return figures.summary(self.mode, pictures.count, time.monotonic() - began)
+
+    def _classic(
+        self, pictures: Pictures, figures: Figures, stopped: threading.Event, progressed: Progressed
+    ) -> None:
+        client = ClassicClient(self.target, self.path, self.field, self.patience_seconds)
+
+        def one(file: Path) -> None:
+            client.judge(file, pictures, figures)
+            progressed(figures.images)
+
+        send(pictures, min(self.concurrency, pictures.count), one, stopped)
+
+    def _api(self, pictures: Pictures, figures: Figures, stopped: threading.Event, progressed: Progressed) -> None:
+        client = ApiClient(self.target.base_url)
+        load = ApiLoad(client, pictures, figures, self.patience_seconds, stopped)
+        try:
+            job_id = client.create_job("load test")
+            send(load.slices(), self.concurrency, lambda files: load.upload(job_id, files), stopped)
+            load.collect(job_id, progressed)
+        finally:
+            client.close()

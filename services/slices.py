@@ -1,0 +1,50 @@
+"""Slices: what a request that may be repeated has put, so that a repeat accepts the same images and no others.
+
+A slice is an item in its job's partition of the job table (`SLICE#` key): the images that the first request with that
+key put into the input bucket, written before any of them is recorded and only once.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.ids import ImageRef
+from services.jobs import ImageRecord, partition
+from services.table import Table
+
+MOST_FILES = 250
+"""Files of a slice: with the longest names they fit into an item of 400 KB."""
+
+SlicedImages = Mapping[int, ImageRecord]
+"""Images by the position of their file in the request, from 0."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Reads and writes slices in the job table."""
+
+    table: Table
+
+    def claim(self, job_id: str, key: str, images: SlicedImages) -> bool:
+        """Write what the slice `key` consists of, unless it is written already; tell whether it was written."""
+        lines = [
+            [index, image.ref.image_id, image.filename, image.key, image.size, image.accepted_at.isoformat()]
+            for index, image in images.items()
+        ]
+        item = {
+            "pk": partition(job_id),
+            "sk": f"SLICE#{key}",
+            "images": json.dumps(lines, ensure_ascii=False),
+        }
+        return self.table.put_if(item, "attribute_not_exists( #pk )")
+
+    def images(self, job_id: str, key: str) -> SlicedImages:
+        """Return what the slice `key` consists of; nothing when it was never written."""
+        item = self.table.get(partition(job_id), f"SLICE#{key}")
+        return {} if item is None else dict(_image(job_id, line) for line in json.loads(str(item["images"])))
+
+
+def _image(job_id: str, line: tuple[int, str, str, str, int, str]) -> tuple[int, ImageRecord]:
+    index, image_id, filename, key, size, accepted_at = line
+    return index, ImageRecord(ImageRef(job_id, image_id), filename, key, size, datetime.fromisoformat(accepted_at))

@@ -1,0 +1,99 @@
+"""The classic synchronous contract: one image a request, answered with its label, whatever it takes.
+
+Load generators speak it: a form with one file, each request on a connection of its own, hundreds at once. 200 stands
+for a real answer; everything else is a sentence, as plain text too. `POST /classify` also takes the poster's JSON.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException, NotFound
+
+from services.config import Classic
+from web_tier.api.singles import label_of
+from web_tier.backend import current_backend
+from web_tier.intake.multipart import Upload
+from web_tier.intake.single_request import Parts, json_image, only_file
+from web_tier.intake.uploads import request_parts
+from web_tier.live import current_live
+from web_tier.problems import problem
+
+FIELDS = frozenset({"myfile", "inputFile"})
+"""At `/` these fields ask for a classic answer; any other is the page's own form."""
+
+NAMED_FIELD = "inputFile"
+"""Its answer begins with the name of the file."""
+
+classic = Blueprint("classic", __name__)
+
+
+@classic.post("/api/image", strict_slashes=False)
+@classic.post("/classify-image", strict_slashes=False)
+@classic.post("/file-upload", strict_slashes=False)
+def classify_form() -> Response:
+    """Classify the one file of a form; answer 200 with its label as plain text.
+
+    Answers 413, 415 or 422 where the image is not taken or cannot be classified, 504 where there is no result in
+    time, each with the reason as plain text; 404 where this contract is switched off.
+    """
+    return answer(request_parts(current_backend().config.web))
+
+
+@classic.post("/classify", strict_slashes=False)
+def classify_form_or_poster() -> Response:
+    """Classify the one file of a form as the other addresses do, or the image in the JSON body (`Base64Image`).
+
+    JSON, under whatever content type, is answered with a JSON string: the sentence that the bundle has for the label,
+    or the label where it has none.
+    """
+    return classify_form() if request.mimetype == "multipart/form-data" else _poster()
+
+
+def asks_for_it(field: str | None) -> bool:
+    """Tell whether a form sent to `/`, whose first file is in `field`, wants a classic answer rather than a page."""
+    return current_backend().config.classic.enabled and field in FIELDS
+
+
+def answer(parts: Parts) -> Response:
+    """Answer a form with the label of its one file."""
+    return _in_text(lambda: _label(parts))
+
+
+def reply(settings: Classic, field: str, filename: str, label: str) -> str:
+    """Return the answer to an image called `filename` that came in `field`; no `:` in it belongs to the label."""
+    plain = " ".join(label.replace(":", " ").split())
+    named = settings.reply == "name_and_label" or (settings.reply == "by_field" and field == NAMED_FIELD)
+    return f"{PurePosixPath(filename).stem}:{plain}" if named else plain
+
+
+def _label(parts: Parts) -> str:
+    settings = current_backend().config.classic
+    if not settings.enabled:
+        raise NotFound("single images are not classified here: switched off by the configuration (classic.enabled)")
+    fields: list[str] = []
+    record, label = label_of(_noting_fields(parts, fields), settings.wait_seconds)
+    return reply(settings, fields[0], record.filename, label)
+
+
+def _noting_fields(parts: Parts, fields: list[str]) -> Iterator[Upload]:
+    for upload in only_file(parts):
+        fields.append(upload.field)
+        yield upload
+
+
+def _poster() -> Response:
+    backend = current_backend()
+    uploads = json_image(backend.config.web, backend.reading)
+    _, label = label_of(uploads, backend.config.classic.wait_seconds)
+    return Response(json.dumps(current_live().words.messages.get(label, label)), 200, mimetype="application/json")
+
+
+def _in_text(said: Callable[[], str]) -> Response:
+    """Return what is said, or the reason why nothing can be, as plain text."""
+    try:
+        return Response(said(), 200, mimetype="text/plain")
+    except HTTPException as error:
+        reason = problem(error)
+        return Response(reason.detail, reason.status, mimetype="text/plain")

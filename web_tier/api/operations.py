@@ -1,0 +1,233 @@
+"""What `/api/v1` can do, as its document says it: one entry for each operation."""
+
+from functools import cache
+from typing import Any
+
+from services.messages import FleetSnapshot
+from web_tier.api.classify import SingleImageBody
+from web_tier.api.models import (
+    ROOT,
+    Alive,
+    CreateJob,
+    ImageBody,
+    Index,
+    JobBody,
+    JobsPage,
+    JobStatusBody,
+    Ready,
+    ResultsBody,
+    RetryOutcome,
+    UploadOutcome,
+)
+from web_tier.api.openapi import JSON, Answer, Body, Operation, document
+from web_tier.api.queries import (
+    JSON_LINES,
+    ClassifyQuery,
+    EventsHeader,
+    FilterQuery,
+    JobsQuery,
+    KeyHeader,
+    ResultsQuery,
+    RetryQuery,
+)
+from web_tier.intake.single_request import Base64Image
+
+TITLE = "Fleetsight"
+API_VERSION = "1.0.0"
+DESCRIPTION = """Images in, labels out.
+
+Create a job, add images to it in one or more requests, then follow its status and read its results. Every image that
+is accepted gets exactly one result. A single image is answered while you wait by `POST /api/v1/classify`.
+
+What goes wrong is told as problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and
+`request_id` is in the log."""
+
+_FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+_FILES: dict[str, Any] = {
+    "type": "object",
+    "properties": {"images": {"type": "array", "items": _FILE, "minItems": 1}},
+    "required": ["images"],
+    "description": "Files in any fields, up to `web.max_files_per_request` (1,000) of `web.max_image_bytes` (10 MB).",
+}
+_ONE_FILE: dict[str, Any] = {"type": "object", "properties": {"image": _FILE}, "required": ["image"]}
+_FORM = "multipart/form-data"
+EVENTS = "text/event-stream"
+_BYTES = "application/octet-stream"
+
+OPERATIONS = (
+    Operation(
+        "classify",
+        "post",
+        f"{ROOT}/classify",
+        "Classify one image",
+        (
+            Answer(200, "The image and its label.", SingleImageBody),
+            Answer(202, "The image was accepted and has no result yet: ask at `location`.", SingleImageBody),
+        ),
+        "Single images",
+        "The image comes as a form with one file, as base64 in JSON (with or without a data-URL prefix), or as the "
+        "body itself with its image type.",
+        (("query", ClassifyQuery),),
+        (Body(_FORM, schema=_ONE_FILE), Body(JSON, Base64Image), Body(_BYTES, schema=_FILE)),
+        problems=(400, 403, 408, 413, 415, 422),
+    ),
+    Operation(
+        "create_job",
+        "post",
+        f"{ROOT}/jobs",
+        "Create a job",
+        (Answer(201, "The job, with links that lead on.", JobBody),),
+        description="With an `Idempotency-Key` the same request makes the same job for 24 hours, however often it is "
+        "sent; another request with that key is refused. At most `web.max_open_jobs` jobs may be open at once.",
+        parameters=(("header", KeyHeader),),
+        bodies=(Body(JSON, CreateJob),),
+        body_required=False,
+        problems=(400, 403, 404, 413, 422, 429),
+    ),
+    Operation(
+        "list_jobs",
+        "get",
+        f"{ROOT}/jobs",
+        "List jobs, newest first",
+        (Answer(200, "A page of jobs.", JobsPage),),
+        parameters=(("query", JobsQuery),),
+        problems=(400,),
+    ),
+    Operation(
+        "job_status",
+        "get",
+        f"{ROOT}/jobs/{{job_id}}",
+        "Tell where a job stands",
+        (Answer(200, "The job and its counts.", JobStatusBody),),
+        problems=(404,),
+    ),
+    Operation(
+        "delete_job",
+        "delete",
+        f"{ROOT}/jobs/{{job_id}}",
+        "Delete a job",
+        (Answer(204, "The job does not exist any more; its images and results are removed soon after."),),
+        problems=(403, 404),
+    ),
+    Operation(
+        "add_images",
+        "post",
+        f"{ROOT}/jobs/{{job_id}}/images",
+        "Add images to a job",
+        (
+            Answer(200, "What became of each file; at least one was accepted.", UploadOutcome),
+            Answer(422, "No file was accepted: each says why, or there was none.", UploadOutcome),
+            Answer(503, "No file was accepted, and the fault is ours: send them again.", UploadOutcome),
+        ),
+        description="Each file has an outcome of its own. With an `Idempotency-Key` a request of up to 250 files may "
+        "be sent again after a lost answer, and each file still becomes one image.",
+        parameters=(("header", KeyHeader),),
+        bodies=(Body(_FORM, schema=_FILES),),
+        problems=(400, 403, 404, 408, 413, 415, 422),
+    ),
+    Operation(
+        "retry_job",
+        "post",
+        f"{ROOT}/jobs/{{job_id}}/retry",
+        "Request a job's failed images again",
+        (Answer(200, "What became of up to 1,000 failed images.", RetryOutcome),),
+        description="A failed result stays until a better one comes, so calling again does no harm. An image that is "
+        "no longer stored is named in `gone`.",
+        parameters=(("query", RetryQuery),),
+        problems=(400, 403, 404),
+    ),
+    Operation(
+        "job_events",
+        "get",
+        f"{ROOT}/jobs/{{job_id}}/events",
+        "Follow a job's news",
+        (Answer(200, "Server-sent events: `resync`, `images`, `results`, `progress`, `end`.", media_type=EVENTS),),
+        "Results",
+        "The stream ends with the job, or after a while; a client then connects again with the id of its last event. "
+        "`resync` means that results have to be read anew.",
+        (("header", EventsHeader),),
+        problems=(404,),
+        stream=True,
+    ),
+    Operation(
+        "job_results",
+        "get",
+        f"{ROOT}/jobs/{{job_id}}/results",
+        "Read results, a page at a time",
+        (Answer(200, "Images with their results, in the order of their ids.", ResultsBody),),
+        "Results",
+        parameters=(("query", ResultsQuery),),
+        problems=(400, 404),
+    ),
+    Operation(
+        "job_results_csv",
+        "get",
+        f"{ROOT}/jobs/{{job_id}}/results.csv",
+        "Read all results as CSV",
+        (Answer(200, "A header and a line for each image (RFC 4180).", media_type="text/csv"),),
+        "Results",
+        parameters=(("query", FilterQuery),),
+        problems=(400, 404),
+    ),
+    Operation(
+        "job_results_jsonl",
+        "get",
+        f"{ROOT}/jobs/{{job_id}}/results.jsonl",
+        "Read all results as JSON Lines",
+        (Answer(200, "A line for each image, each an `ImageBody`.", media_type=JSON_LINES),),
+        "Results",
+        parameters=(("query", FilterQuery),),
+        problems=(400, 404),
+    ),
+    Operation(
+        "job_image",
+        "get",
+        f"{ROOT}/jobs/{{job_id}}/images/{{image_id}}",
+        "Read one image's result",
+        (Answer(200, "The image, with its result as far as there is one.", ImageBody),),
+        "Results",
+        problems=(404,),
+    ),
+    Operation(
+        "fleet",
+        "get",
+        f"{ROOT}/fleet",
+        "Tell what the autoscaler saw and decided last",
+        (Answer(200, "The fleet, the queue and the last decision.", FleetSnapshot),),
+        "System",
+        problems=(404,),
+    ),
+    Operation(
+        "index",
+        "get",
+        ROOT,
+        "Say where to begin",
+        (Answer(200, "Paths on this server.", Index),),
+        "System",
+    ),
+    Operation(
+        "alive",
+        "get",
+        f"{ROOT}/healthz",
+        "Tell whether the process lives",
+        (Answer(200, "It does.", Alive),),
+        "System",
+    ),
+    Operation(
+        "ready",
+        "get",
+        f"{ROOT}/readyz",
+        "Tell whether uploads can be taken",
+        (
+            Answer(200, "Bucket, table and queue answer.", Ready),
+            Answer(503, "`missing` names what does not answer.", Ready),
+        ),
+        "System",
+    ),
+)
+
+
+@cache
+def api_document() -> dict[str, Any]:
+    """Return the OpenAPI document of `/api/v1`; to be read only."""
+    return document(OPERATIONS, title=TITLE, description=DESCRIPTION, version=API_VERSION)

@@ -1,0 +1,79 @@
+"""One image in, its result out: what all ways of asking about a single image share."""
+
+from collections.abc import Iterable, Mapping
+
+from werkzeug.exceptions import (
+    GatewayTimeout,
+    HTTPException,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+    UnprocessableEntity,
+)
+
+from services.jobs import ImageRecord
+from services.messages import Response
+from web_tier.backend import current_backend
+from web_tier.intake.accept import Rejection
+from web_tier.intake.budget import BusyError
+from web_tier.intake.multipart import Upload
+from web_tier.intake.store import UNAVAILABLE
+
+_STATUS_OF: Mapping[str, type[HTTPException]] = {UNAVAILABLE: ServiceUnavailable, "too_large": RequestEntityTooLarge}
+
+
+def accepted(uploads: Iterable[Upload]) -> ImageRecord:
+    """Take in the one image that `uploads` yields; return its record.
+
+    Raises:
+        UnprocessableEntity: when there is no file, or it is not an image that we take.
+        RequestEntityTooLarge: when it is larger than an image may be.
+        ServiceUnavailable: when it could not be stored.
+    """
+    try:
+        outcome = current_backend().singles.take(uploads)
+    except BusyError as error:
+        raise ServiceUnavailable(str(error)) from error
+    if outcome is None:
+        raise UnprocessableEntity("the form holds no file; send one image in a field of the form")
+    if isinstance(outcome, Rejection):
+        raise _refusal(outcome)
+    return outcome
+
+
+def result_of(record: ImageRecord, seconds: float) -> Response | None:
+    """Return the result of an accepted image, or None when there is none within `seconds`.
+
+    Raises:
+        UnprocessableEntity: when the result is that the image cannot be classified.
+    """
+    response = current_backend().watch.wait(record.ref, seconds) if seconds else None
+    return None if response is None else answered(response)
+
+
+def answered(response: Response) -> Response:
+    """Return `response` if it has a label.
+
+    Raises:
+        UnprocessableEntity: when it says that the image cannot be classified.
+    """
+    if response.error is not None:
+        raise UnprocessableEntity(response.error.message)
+    return response
+
+
+def label_of(uploads: Iterable[Upload], seconds: float) -> tuple[ImageRecord, str]:
+    """Take in the one image that `uploads` yields; return its record and its label.
+
+    Raises:
+        GatewayTimeout: when there is no result within `seconds`.
+        HTTPException: as `accepted` and `result_of`.
+    """
+    record = accepted(uploads)
+    response = result_of(record, seconds)
+    if response is None:
+        raise GatewayTimeout(f"there is no result after {seconds:g} s; the image was accepted: send it again later")
+    return record, str(response.label)
+
+
+def _refusal(rejection: Rejection) -> HTTPException:
+    return _STATUS_OF.get(rejection.code, UnprocessableEntity)(rejection.message)

@@ -1,0 +1,57 @@
+"""Uploads that may be repeated: the client names one with an `Idempotency-Key`, and sends it until it is answered.
+
+The first request with a key claims the slice: it writes down which objects it has put, before it records any. A
+repeat finds that claim, deletes what it has put itself, and finishes the first one's work, of which every step may be
+done twice. So however often an answer is lost, and whoever dies in between, each file becomes one image.
+
+Nothing of a claimed slice is taken back, since a repeat may have accepted it meanwhile: what the queue did not take
+is sent by the reconciler, and what the table did not record is answered with 503, so that the client repeats.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from services.jobs import ImageRecord
+from services.slices import MOST_FILES, SlicedImages, Slices
+from web_tier.intake.multipart import Upload
+from web_tier.intake.store import Intake, Outcome, unavailable
+
+
+def take_once(intake: Intake, job_id: str, key: str, uploads: Iterable[Upload]) -> list[Outcome]:
+    """Take `uploads` into a job that exists, unless `key` was taken before; return what became of each, in order.
+
+    Raises:
+        RequestEntityTooLarge: when there are more than `MOST_FILES`.
+        TableBusyError: when not all could be recorded; a repeat goes on with them.
+    """
+    slices = Slices(intake.store.table)
+    outcomes = intake.put(job_id, _bounded(uploads))
+    put = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, ImageRecord)}
+    if not put:
+        return outcomes
+    if slices.claim(job_id, key, put):
+        intake.finish(job_id, list(put.values()), count=True)
+        return outcomes
+    intake.discard(outcomes)
+    first = slices.images(job_id, key)
+    # Not counted: the first request may just be doing that. The controller counts what is recorded.
+    intake.finish(job_id, list(first.values()), count=False)
+    return [_of_first(first, index, outcome) for index, outcome in enumerate(outcomes)]
+
+
+def _of_first(first: SlicedImages, index: int, outcome: Outcome) -> Outcome:
+    """Return what became of a file in the first request; one that it could not store must come with another key."""
+    if index in first:
+        return first[index]
+    return unavailable(outcome.filename) if isinstance(outcome, ImageRecord) else outcome
+
+
+def _bounded(uploads: Iterable[Upload]) -> Iterator[Upload]:
+    for index, upload in enumerate(uploads):
+        if index == MOST_FILES:
+            raise RequestEntityTooLarge(
+                f"a request with an Idempotency-Key takes at most {MOST_FILES} files, so nothing "
+                "was accepted: send the others under other keys"
+            )
+        yield upload

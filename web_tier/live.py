@@ -1,0 +1,68 @@
+"""What the pages of results need beyond the backend: streams, pictures and the words of the bundle, per process."""
+
+from collections.abc import Callable
+from typing import cast
+
+from flask import Flask, current_app
+
+from services.jobs import JobStatus
+from web_tier.backend import Backend
+from web_tier.pages.progress import Progress, ProgressBody
+from web_tier.results.events import Streams
+from web_tier.results.objects import ImageObjects
+from web_tier.results.scores import BundleWords
+from web_tier.results.thumbnails import Turns
+from web_tier.results.watch import Watch
+
+MOST_STREAMS = 256
+MOST_PICTURES = 32
+"""Threads of a process, at most, that pages which follow their jobs and pictures may hold; half and a quarter of all
+where there are fewer."""
+
+_EXTENSION = "fleetsight-live"
+
+
+class Live:
+    """Shared by the threads of a process; bounds how many of them streams and pictures may hold.
+
+    Args:
+        backend: where everything is.
+
+    Attributes:
+        is_stopping: whether this process is told to end, as its server knows; streams end then.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        threads = backend.config.web.threads
+        self.streams = Streams(min(MOST_STREAMS, max(1, threads // 2)), self._watch)
+        self.turns = Turns(min(MOST_PICTURES, max(2, threads // 4)))
+        self.objects = ImageObjects(backend.config)
+        self.is_stopping: Callable[[], bool] = lambda: False
+        self.words = BundleWords.of(backend.config.worker.bundle)
+
+    def progress(self, status: JobStatus) -> ProgressBody:
+        """Return what there is to say of a job."""
+        return ProgressBody.of(Progress.of(status), self._backend.store.fleet())
+
+    def _watch(self, job_id: str) -> Watch:
+        return Watch(self._backend.store, job_id, self._tell)
+
+    def _tell(self, status: JobStatus) -> tuple[str, bool]:
+        body = self.progress(status)
+        return body.model_dump_json(), body.settled
+
+
+def install_live(app: Flask, backend: Backend) -> None:
+    """Make pages of `app` live over `backend`."""
+    app.extensions[_EXTENSION] = Live(backend)
+
+
+def live_of(app: Flask) -> Live:
+    """Return that of `app`."""
+    return cast(Live, app.extensions[_EXTENSION])
+
+
+def current_live() -> Live:
+    """Return that of the application which serves the current request."""
+    return live_of(current_app)

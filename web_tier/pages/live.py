@@ -1,0 +1,62 @@
+"""What a job's page asks for while it is open: its news as they come, its rows, its progress."""
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import ServiceUnavailable
+
+from web_tier.backend import current_backend
+from web_tier.live import current_live
+from web_tier.parameters import cursor, known_id, whole_number
+from web_tier.results.events import event_lines
+from web_tier.results.query import results_page
+from web_tier.results.rows import Rows
+
+MOST_ROWS = 1_000
+SEND_SECONDS = 20.0
+"""A browser that takes nothing for this long loses its stream."""
+
+MOST_CURSOR = 60
+
+live = Blueprint("live", __name__)
+
+
+@live.get("/api/v1/jobs/<job_id>/events")
+def job_events(job_id: str) -> Response:
+    """Send a job's news as server-sent events, from after `Last-Event-ID` on, until its end or for a while.
+
+    Events: `resync` (read all rows anew), `images` and `results` (rows), `progress`, and `end` or `gone`, after which
+    there is nothing more to come.
+    """
+    here = current_live()
+    streams = here.streams
+    current_backend().store.job(known_id("job", job_id))
+    watch = streams.join(job_id)
+    if watch is None:
+        raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
+    after = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(SEND_SECONDS)
+    answer = Response(event_lines(watch, after[:MOST_CURSOR], here.is_stopping), mimetype="text/event-stream")
+    answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+    answer.call_on_close(lambda: streams.leave(job_id))
+    return answer
+
+
+@live.get("/jobs/<job_id>/rows")
+def job_rows(job_id: str) -> Response:
+    """Return a job's images as a list shows them, up to 1,000 at a time."""
+    store = current_backend().store
+    store.job(known_id("job", job_id))
+    limit = whole_number("limit", default=MOST_ROWS, most=MOST_ROWS)
+    return _json(Rows.of_page(results_page(store, job_id, after=cursor("after"), limit=limit)).to_json())
+
+
+@live.get("/jobs/<job_id>/progress")
+def job_progress(job_id: str) -> Response:
+    """Return how far a job is, as the events do: for browsers that have no stream."""
+    status = current_backend().store.status(known_id("job", job_id))
+    return _json(current_live().progress(status).model_dump_json())
+
+
+def _json(body: str) -> Response:
+    return Response(body, mimetype="application/json")

@@ -1,0 +1,73 @@
+"""What the upload page's script is told: the server's limits, and what a batch sets in motion."""
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from services.config import Config
+from services.messages import FleetSnapshot
+
+SECONDS_AN_HOUR = 3_600
+
+
+class _ForScript(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class BrowserLimits(_ForScript):
+    """Limits of one image and of one request; a browser keeps to them, the server enforces them.
+
+    Attributes:
+        max_bytes: of a file.
+        max_pixels: of an image, width times height.
+        shrink_above: longest side in pixels of an image that is sent as it is; 0 sends every size.
+        max_files: of a request.
+        max_request_bytes: of a request.
+    """
+
+    max_bytes: int
+    max_pixels: int
+    shrink_above: int
+    max_files: int
+    max_request_bytes: int
+
+    @classmethod
+    def of(cls, config: Config) -> "BrowserLimits":
+        """Return those of a configuration."""
+        web = config.web
+        return cls(
+            max_bytes=web.max_image_bytes,
+            max_pixels=web.max_image_pixels,
+            shrink_above=web.shrink_above_pixels,
+            max_files=web.max_files_per_request,
+            max_request_bytes=web.max_request_bytes,
+        )
+
+
+class Plan(_ForScript):
+    """What the page needs to say how many workers a batch will start.
+
+    Attributes:
+        running: workers that are there already or coming.
+        most: never more workers than this.
+        images_per_worker: one worker starts for so many images.
+        worker_cost: least that a worker which is started costs, in US dollars.
+        shrink_above: as in `BrowserLimits`.
+    """
+
+    running: int
+    most: int
+    images_per_worker: int
+    worker_cost: float
+    shrink_above: int
+
+    @classmethod
+    def of(cls, config: Config, fleet: FleetSnapshot | None) -> "Plan":
+        """Return what follows from a configuration and from what the autoscaler saw last."""
+        prices = config.prices
+        return cls(
+            running=fleet.running + fleet.pending if fleet else 0,
+            most=fleet.max_workers if fleet else config.fleet.max_workers,
+            images_per_worker=config.fleet.images_per_worker,
+            worker_cost=prices.instance_hour * prices.minimum_billed_seconds / SECONDS_AN_HOUR,
+            shrink_above=config.web.shrink_above_pixels,
+        )

@@ -1,0 +1,79 @@
+"""Which images of a job have been told to its viewers, and what is new in the job table since."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from services.jobs import ImageRecord, JobStore
+from services.messages import Response
+
+BLOCK = 500
+"""Images whose results are read at once, neighbours in the order of their ids."""
+
+BLOCKS_A_LOOK = 4
+
+
+@dataclass
+class Known:
+    """The images and results of one job that have been told.
+
+    Results come in no order, and a read of all of them costs the more the more there are. So images are looked at in
+    blocks of neighbours, a few at each look and in turn; one in which every image has its result is not read again.
+    """
+
+    store: JobStore
+    job_id: str
+    ids: list[str] = field(default_factory=list)
+    answered: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    _turn: int = 0
+
+    @classmethod
+    def now(cls, store: JobStore, job_id: str) -> "Known":
+        """Return what is there now, as told; reads the whole job.
+
+        Results are read first, so that none of an image that is not known yet is taken for told.
+        """
+        statuses = store.statuses(job_id)
+        ids = sorted(image.ref.image_id for image in store.images(job_id))
+        return cls(store, job_id, ids, set(statuses), {key for key, status in statuses.items() if status == "failed"})
+
+    def added(self, *, everywhere: bool) -> list[ImageRecord]:
+        """Return images that were not told, and know them: those beyond the last id, or wherever they are.
+
+        Ids are in order within one web process only, so a look beyond the last one may miss some.
+        """
+        after = self.ids[-1] if self.ids and not everywhere else None
+        told = set(self.ids) if everywhere else set()
+        new = [image for image in self.store.images(self.job_id, after) if image.ref.image_id not in told]
+        if new:
+            self.ids = sorted([*self.ids, *(image.ref.image_id for image in new)])
+        return new
+
+    def newly_answered(self) -> list[Response]:
+        """Return results that were not told, from up to `BLOCKS_A_LOOK` blocks, and know them."""
+        new: list[Response] = []
+        for first, last in self._next_blocks():
+            found = self.store.results(self.job_id, first, last)
+            new += [response for image_id, response in found.items() if image_id not in self.answered]
+        self.answered.update(response.image_id for response in new)
+        self.failed.update(response.image_id for response in new if response.status == "failed")
+        return new
+
+    def doubt_failed(self) -> None:
+        """Look again at the images that failed: some were tried again and have a label now."""
+        self.answered -= self.failed
+        self.failed.clear()
+
+    def _next_blocks(self) -> list[tuple[str, str]]:
+        """Return the first and last ids of the blocks whose turn it is."""
+        blocks = list(self._open_blocks())
+        start = bisect_left(blocks, self._turn)
+        chosen = (blocks[start:] + blocks[:start])[:BLOCKS_A_LOOK]
+        self._turn = chosen[-1] + 1 if chosen else 0
+        return [(self.ids[at], self.ids[min(at + BLOCK, len(self.ids)) - 1]) for at in chosen]
+
+    def _open_blocks(self) -> Iterator[int]:
+        for start in range(0, len(self.ids), BLOCK):
+            if not self.answered.issuperset(self.ids[start : start + BLOCK]):
+                yield start

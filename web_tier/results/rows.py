@@ -1,0 +1,74 @@
+"""An image as a page's list shows it: the few fields of its record and result that 10,000 of them need."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from services.jobs import ImageRecord
+from services.messages import Response
+from web_tier.results.query import ImageResult, ImageState, ResultsPage
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    def to_json(self) -> str:
+        """Return the body as compact JSON, without what it does not have."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class Row(_Body):
+    """What is known of an image; a page lays a row over the one that it has of the same `id`.
+
+    Attributes:
+        id: the image's.
+        name: what its owner called it; absent from a row that tells a result only.
+        bytes: size of the file; absent likewise.
+        status: where the image stands.
+        label, score: of an image that is done; the score from 0 to 1.
+        reason: why an image failed, in words.
+    """
+
+    id: str
+    name: str | None = None
+    bytes: int | None = None
+    status: ImageState
+    label: str | None = None
+    score: float | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of_record(cls, record: ImageRecord) -> Self:
+        """Return the row of an image that has just been accepted."""
+        return cls(id=record.ref.image_id, name=record.filename, bytes=record.size, status="waiting")
+
+    @classmethod
+    def of_response(cls, response: Response) -> Self:
+        """Return the row that tells a result."""
+        return cls(
+            id=response.image_id,
+            status=response.status,
+            label=response.label,
+            score=response.score,
+            reason=response.error.message if response.error else None,
+        )
+
+    @classmethod
+    def of_result(cls, result: ImageResult) -> Self:
+        """Return the whole row of an image."""
+        row = cls.of_record(result.record)
+        if result.response is None:
+            return row
+        return row.model_copy(update=cls.of_response(result.response).model_dump(exclude_none=True))
+
+
+class Rows(_Body):
+    """Some of a job's rows in the order of their ids; `next` is the cursor of those that follow, if any."""
+
+    rows: tuple[Row, ...]
+    next: str | None = None
+
+    @classmethod
+    def of_page(cls, page: ResultsPage) -> Self:
+        """Return the rows of a page of results."""
+        return cls(rows=tuple(Row.of_result(item) for item in page.items), next=page.next_after)

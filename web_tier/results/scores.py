@@ -1,0 +1,50 @@
+"""All class scores of an image, by the labels of the bundle that this machine knows, if it was that one."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.messages import LabelScore, Prediction
+
+_MANIFEST = "bundle.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BundleWords:
+    """What a bundle calls its classes, in the order of the probabilities, and its sentence for some of them."""
+
+    labels: Sequence[str] = ()
+    messages: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bundle: Path) -> "BundleWords":
+        """Return the words of the bundle in that folder; none when it is not on this machine."""
+        try:
+            manifest = json.loads((bundle / _MANIFEST).read_text(encoding="utf-8"))
+            return cls(tuple(manifest["labels"]), dict(manifest.get("messages", {})))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.info("classes have numbers, not names: no bundle can be read at %s (%s)", bundle, error)
+            return cls()
+
+    def fit(self, prediction: Prediction) -> bool:
+        """Tell whether `prediction` was made with these labels: then its best ones are where they say."""
+        scores = prediction.probabilities
+        if len(self.labels) != len(scores):
+            return False
+        place = {label: index for index, label in enumerate(self.labels)}
+        return all(
+            pair.label in place and math.isclose(scores[place[pair.label]], pair.score, abs_tol=1e-5)
+            for pair in prediction.top
+        )
+
+    def all_scores(self, prediction: Prediction) -> list[LabelScore]:
+        """Return every class with its probability, best first; a class whose name is not known has a number."""
+        names = self.labels if self.fit(prediction) else [f"class {n}" for n in range(len(prediction.probabilities))]
+        pairs = [
+            LabelScore(label=name, score=score) for name, score in zip(names, prediction.probabilities, strict=True)
+        ]
+        return sorted(pairs, key=lambda pair: -pair.score)

@@ -1,0 +1,86 @@
+// The images of a job, as far as this page knows them; rows are laid over each other by id.
+
+export const UNSURE = 0.75;
+
+const RANK = { waiting: 0, failed: 1, done: 2 };
+const byName = new Intl.Collator(undefined, { numeric: true }).compare;
+
+const ORDERS = {
+  "": null, // as uploaded: the order of the ids
+  name: (a, b) => byName(a.name, b.name),
+  label: (a, b) => byName(a.label ?? "\uffff", b.label ?? "\uffff"),
+  sure: (a, b) => (b.score ?? -1) - (a.score ?? -1),
+  unsure: (a, b) => (a.score ?? 2) - (b.score ?? 2),
+};
+
+export class Rows {
+  constructor() {
+    this.byId = new Map();
+    this.all = []; // in the order of the ids
+    this.early = new Map(); // results of images that have not been told yet
+    this.labels = new Map(); // label → images
+    this.unsure = 0;
+  }
+
+  get size() {
+    return this.all.length;
+  }
+
+  /** Take rows; each has an id and a status, and as much more as is known. */
+  merge(rows) {
+    let inOrder = true;
+    for (const news of rows) {
+      const known = this.byId.get(news.id);
+      if (known) {
+        this.#update(known, news);
+      } else if (news.name === undefined) {
+        this.early.set(news.id, news);
+      } else {
+        inOrder = this.#add(news) && inOrder;
+      }
+    }
+    if (!inOrder) this.all.sort((a, b) => (a.id < b.id ? -1 : 1));
+  }
+
+  #add(news) {
+    const row = { id: news.id, name: news.name, bytes: news.bytes, status: "waiting", version: 0 };
+    row.folded = row.name.toLowerCase();
+    const inOrder = this.size === 0 || this.all[this.size - 1].id < row.id;
+    this.byId.set(row.id, row);
+    this.all.push(row);
+    this.#update(row, news);
+    const early = this.early.get(row.id);
+    if (early) this.#update(row, early);
+    this.early.delete(row.id);
+    return inOrder;
+  }
+
+  /** A result beats none, and done beats failed; so it does not matter which news comes first. */
+  #update(row, news) {
+    if (RANK[news.status] <= RANK[row.status]) return;
+    Object.assign(row, { status: news.status, label: news.label, score: news.score, reason: news.reason });
+    row.version += 1;
+    if (row.status === "done") {
+      this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
+      if (row.score < UNSURE) this.unsure += 1;
+    }
+  }
+
+  /** The rows that are asked for, in the order that is asked for. */
+  select({ state, label, name, sort }) {
+    const folded = name.toLowerCase();
+    const takes = (row) =>
+      (!state || (state === "unsure" ? row.score < UNSURE : row.status === state)) &&
+      (!label || row.label === label) &&
+      (!folded || row.folded.includes(folded));
+    const found = state || label || folded ? this.all.filter(takes) : this.all;
+    const order = ORDERS[sort] ?? null;
+    return order ? [...found].sort(order) : found;
+  }
+
+  /** Labels with most images first: [label, images] each. */
+  histogram(most) {
+    const entries = [...this.labels].sort((a, b) => b[1] - a[1] || byName(a[0], b[0]));
+    return entries.slice(0, most);
+  }
+}

@@ -1,0 +1,65 @@
+// A worker: decodes one file at a time to see that it is an image, and makes a smaller one of it where that is needed.
+
+import { HEAD_BYTES, sniff } from "./formats.js";
+
+/** Most pixels that a browser is asked to decode; more is a bomb, or needs more memory than a page should take. */
+const DECODABLE_PIXELS = 120_000_000;
+const JPEG_QUALITY = 0.92;
+
+class Refusal extends Error {}
+
+self.addEventListener("message", async ({ data: { file, limits } }) => {
+    try {
+        self.postMessage(await prepare(file, limits));
+    } catch (error) {
+        const reason = error instanceof Refusal ? error.message : `it could not be read: ${error.message}`;
+        self.postMessage({ reason });
+    }
+});
+
+/** Return what to send for `file`: `blob` is null where the file itself will do. */
+async function prepare(file, limits) {
+    if (file.size === 0) throw new Refusal("the file is empty");
+    const { taken, width, height } = sniff(new Uint8Array(await file.slice(0, HEAD_BYTES).arrayBuffer()));
+    if (width * height > DECODABLE_PIXELS) throw new Refusal(`${width} × ${height} pixels are too many`);
+    const bitmap = await decoded(file);
+    try {
+        return await fitted(bitmap, file, taken, limits);
+    } finally {
+        bitmap.close();
+    }
+}
+
+async function decoded(file) {
+    try {
+        return await createImageBitmap(file, { imageOrientation: "from-image" });
+    } catch (error) {
+        throw new Refusal("this is not an image that your browser can read");
+    }
+}
+
+async function fitted(bitmap, file, taken, limits) {
+    const longest = Math.max(bitmap.width, bitmap.height);
+    const shrinks = limits.shrinkAbove > 0 && longest > limits.shrinkAbove;
+    const pixels = bitmap.width * bitmap.height;
+    if (!shrinks && pixels > limits.maxPixels) {
+        throw new Refusal(`${bitmap.width} × ${bitmap.height} pixels are more than the server takes`);
+    }
+    if (taken && !shrinks && file.size <= limits.maxBytes) return { blob: null, shrunk: false, converted: false };
+    const blob = await asJpeg(bitmap, shrinks ? limits.shrinkAbove / longest : 1);
+    if (blob.size > limits.maxBytes) throw new Refusal("it is larger than the server takes, also as a JPEG");
+    return { blob, shrunk: shrinks, converted: !taken };
+}
+
+/** Draw the image on white, since a JPEG has no transparency. */
+async function asJpeg(bitmap, scale) {
+    const width = Math.max(1, Math.round(bitmap.width * scale));
+    const height = Math.max(1, Math.round(bitmap.height * scale));
+    const canvas = new OffscreenCanvas(width, height);
+    const pen = canvas.getContext("2d", { alpha: false });
+    pen.fillStyle = "#fff";
+    pen.fillRect(0, 0, width, height);
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(bitmap, 0, 0, width, height);
+    return canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY });
+}
