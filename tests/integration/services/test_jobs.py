@@ -138,6 +138,16 @@ def test_done_beats_failed_and_the_first_failed_stays(store: JobStore, job: Job)
     assert list(store.results(job.job_id, both[1], both[1])) == both[1:]
 
 
+def test_results_of_images_of_any_jobs_are_found_together(store: JobStore) -> None:
+    images = [record(new_id()) for _ in range(130)]
+    store.put_done([done(image.ref, f"label {number}") for number, image in enumerate(images[:120])])
+    store.put_failed(not_done(images[120].ref))
+    found = store.results_of([image.ref for image in images])
+    assert found.keys() == {image.ref for image in images[:121]}
+    assert found[images[7].ref].label == "label 7"
+    assert found[images[120].ref].status == "failed"
+
+
 def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Job) -> None:
     store.record_images([record(job.job_id)], NOW)
     (seen,) = store.open_jobs()

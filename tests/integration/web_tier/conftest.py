@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +46,15 @@ class WebTier:
 @pytest.fixture
 def web_tier(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Iterator[WebTier]:
     """A web tier of two processes with four threads each."""
-    port = free_port()
-    config = make_config(web={"port": port, "threads": 4, "max_request_bytes": 20_000_000})
+    config = make_config(web={"port": free_port(), "threads": 4, "max_request_bytes": 20_000_000})
+    with serving(config, tmp_path) as web:
+        yield web
+
+
+@contextmanager
+def serving(config: Config, tmp_path: Path) -> Iterator[WebTier]:
+    """Run a web tier with `config`, whose port is free, for as long as the context lasts."""
+    port = config.web.port
     path, log = write_config(config, tmp_path / "config.yaml"), tmp_path / "web.log"
     command = [sys.executable, "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()"]
     environment = os.environ | {PATH_VARIABLE: str(path)}

@@ -39,6 +39,9 @@ class MemoryBucket:
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 
+    def exists(self, key: str) -> bool:
+        return key in self.objects
+
 
 @dataclass
 class MemoryQueue:

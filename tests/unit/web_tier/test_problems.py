@@ -14,6 +14,7 @@ from services.logs import JsonFormatter
 from services.table import TableBusyError
 from web_tier.app import create_app
 from web_tier.intake.budget import BusyError
+from web_tier.problems import ProblemType
 
 
 def test_a_program_gets_problem_json_and_a_person_a_page(client: FlaskClient) -> None:
@@ -79,3 +80,8 @@ def test_the_application_starts_without_any_service(config: Config) -> None:
         update={"aws": config.aws.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})}
     )
     assert create_app(unreachable).test_client().get("/healthz").status_code == 200
+
+
+def test_a_problem_without_a_type_of_its_own_says_no_more_than_its_status() -> None:
+    assert ProblemType.named("I'm a teapot") == "about:blank"
+    assert ProblemType.named("Not Found") == "urn:fleetsight:problem:not-found"

@@ -72,6 +72,12 @@ CALLS = st.one_of(
             lambda items: {"RequestItems": {"TABLE": [{"PutRequest": {"Item": item}} for item in items]}}
         ),
     ),
+    st.tuples(
+        st.just("BatchGetItem"),
+        st.lists(KEYS, min_size=1, max_size=3).map(
+            lambda keys: {"RequestItems": {"TABLE": {"Keys": keys, "ConsistentRead": True}}}
+        ),
+    ),
 )
 
 
@@ -92,7 +98,7 @@ def new_table(doors: Doors) -> str:
 def play(door: Door, table: str, calls: list[tuple[str, dict[str, Any]]]) -> list[Any]:
     answers = []
     for operation, parameters in calls:
-        given_to = parameters if operation == "BatchWriteItem" else {"TableName": table, **parameters}
+        given_to = parameters if operation.startswith("Batch") else {"TableName": table, **parameters}
         filled = json.loads(json.dumps(given_to).replace("TABLE", table))
         reply = door.call("dynamodb", operation, **filled)
         answers.append((reply.status, json.loads(reply.body.replace(table.encode(), b"TABLE"))))
@@ -118,6 +124,16 @@ def test_a_plain_call_is_not_asked_of_stock_moto(doors: Doors, operation: str, p
     table = new_table(doors)
     before = doors.asked.times
     assert doors.direct.call("dynamodb", operation, TableName=table, **parameters).status == 200
+    assert doors.asked.times == before
+
+
+def test_a_batch_of_reads_is_not_asked_of_stock_moto(doors: Doors) -> None:
+    table = new_table(doors)
+    key, item = {"pk": {"S": "p"}, "sk": {"S": "s"}}, {"pk": {"S": "p"}, "sk": {"S": "s"}, "v": {"N": "1"}}
+    doors.direct.call("dynamodb", "PutItem", TableName=table, Item=item)
+    before = doors.asked.times
+    reply = doors.direct.call("dynamodb", "BatchGetItem", RequestItems={table: {"Keys": [key]}})
+    assert (reply.status, json.loads(reply.body)["Responses"]) == (200, {table: [item]})
     assert doors.asked.times == before
 
 

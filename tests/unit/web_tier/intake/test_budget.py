@@ -34,3 +34,12 @@ def test_more_than_there_is_in_all_is_taken_alone() -> None:
         budget.take(1, wait_seconds=0)
     budget.give_back(500)
     budget.take(100)
+
+
+def test_what_is_held_is_given_back_whatever_happens() -> None:
+    budget = ByteBudget(100)
+    with pytest.raises(ZeroDivisionError), budget.held(100):
+        with pytest.raises(BusyError):
+            budget.take(1, wait_seconds=0)
+        raise ZeroDivisionError
+    budget.take(100, wait_seconds=0)

@@ -32,7 +32,7 @@ def test_files_and_fields_come_in_the_order_of_the_form() -> None:
         ('name="f"; filename="a.jpg"', b"one"),
         ('name="g"; filename="a.jpg"', b""),
     )
-    assert read(body) == [FormField("name", "für Oma"), Upload("a.jpg", b"one", 3), Upload("a.jpg", b"", 0)]
+    assert read(body) == [FormField("name", "für Oma"), Upload("a.jpg", b"one", 3, "f"), Upload("a.jpg", b"", 0, "g")]
 
 
 def test_a_file_input_that_was_left_empty_is_no_file() -> None:
@@ -41,7 +41,7 @@ def test_a_file_input_that_was_left_empty_is_no_file() -> None:
 
 def test_a_file_larger_than_allowed_is_counted_and_not_kept() -> None:
     [upload] = read(form(('name="f"; filename="a.jpg"', b"x" * 1001)))
-    assert upload == Upload("a.jpg", b"", 1001)
+    assert upload == Upload("a.jpg", b"", 1001, "f")
 
 
 @settings(deadline=None, max_examples=50)

@@ -6,7 +6,7 @@ import pytest
 
 from services.jobs import Counts, Job, JobStatus
 from tests.unit.web_tier.conftest import NOW
-from web_tier.pages.progress import Progress
+from web_tier.pages.progress import Progress, ProgressBody
 
 JOB = Job("01", "holiday", NOW)
 
@@ -32,3 +32,10 @@ def test_a_page_refreshes_until_nothing_changes_any_more(
     accepted: int, done: int, seen_after: float, refreshes: bool
 ) -> None:
     assert (progress(accepted, done, 0, seen_after=seen_after).refresh_seconds is not None) is refreshes
+
+
+def test_a_finished_job_says_how_long_it_took_and_a_running_one_what_it_waits_for() -> None:
+    finished, running = ProgressBody.of(progress(5, 5, 0), None), ProgressBody.of(progress(200, 81, 20), None)
+    assert finished.sentence == "Every image has its result, 2 s after the start."
+    assert "not looked at the fleet" in running.sentence
+    assert (running.rate, running.left, running.waiting) == ("50 /s", "2 s", 99)

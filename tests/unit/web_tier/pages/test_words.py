@@ -6,7 +6,17 @@ import pytest
 
 from services.messages import FleetSnapshot
 from tests.unit.web_tier.conftest import NOW
-from web_tier.pages.words import ago, duration, file_size, fleet_sentence, percent, plural
+from web_tier.pages.words import (
+    ago,
+    dollars,
+    duration,
+    file_size,
+    fleet_sentence,
+    milliseconds,
+    percent,
+    plural,
+    rate_words,
+)
 
 FLEET = FleetSnapshot(
     at=NOW, running=5, pending=1, visible=112, in_flight=23, min_workers=0, max_workers=19,
@@ -54,3 +64,22 @@ def test_the_fleet_says_why_it_is_as_it_is() -> None:
 def test_a_controller_that_is_silent_or_has_not_begun_is_named() -> None:
     assert "last reported 60 s ago" in fleet_sentence(FLEET, NOW + timedelta(seconds=60))
     assert "not looked" in fleet_sentence(None)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(0.25, "0.2 /s"), (9.9, "9.9 /s"), (46.4, "46 /s"), (1234.0, "1,234 /s")]
+)
+def test_rates_have_a_place_behind_the_point_where_it_matters(rate: float, words: str) -> None:
+    assert rate_words(rate) == words
+
+
+@pytest.mark.parametrize(
+    ("length", "words"), [(0.2, "<1 ms"), (7.4, "7 ms"), (820, "820 ms"), (1_420, "1.42 s"), (300_000, "5 min")]
+)
+def test_short_lengths_are_told_in_milliseconds(length: float, words: str) -> None:
+    assert milliseconds(length) == words
+
+
+@pytest.mark.parametrize(("amount", "words"), [(0.00342, "$0.0034"), (0.31, "$0.3100"), (1234.5, "$1,234.50")])
+def test_small_sums_are_told_exactly_enough(amount: float, words: str) -> None:
+    assert dollars(amount) == words

@@ -10,8 +10,10 @@ from services.ids import new_id
 from services.jobs import Counts, Job, JobStatus, JobStore
 from tests.unit.web_tier.conftest import MODEL, NOW, add_images, done, failed, put_results
 from web_tier.results import answered, query
+from web_tier.results import jobs as listing
 from web_tier.results.answered import AnsweringModels
-from web_tier.results.query import all_results, images_per_second, results_page
+from web_tier.results.jobs import jobs_page
+from web_tier.results.query import ResultsFilter, all_results, filtered_page, images_per_second, results_page
 
 
 def test_each_image_is_shown_with_its_own_result_or_as_waiting(store: JobStore, job: Job) -> None:
@@ -35,6 +37,32 @@ def test_pages_follow_each_other_without_gap_or_overlap(store: JobStore, job: Jo
         if after is None:
             break
     assert seen == [(image, "done") for image in images]
+
+
+def test_a_filter_that_nothing_passes_looks_at_a_bounded_number_of_images(
+    store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "PAGE", 2)
+    monkeypatch.setattr(query, "MOST_LOOKED_AT", 4)
+    images = add_images(store, job, *["a.jpg"] * 4, "wanted.jpg")
+    wanted = ResultsFilter(filename="WANTED")
+    first = filtered_page(store, job.job_id, wanted, limit=10)
+    assert (first.items, first.next_after) == ((), images[3].ref.image_id)
+    second = filtered_page(store, job.job_id, wanted, after=first.next_after, limit=10)
+    assert ([item.record for item in second.items], second.next_after) == ([images[4]], None)
+
+
+def test_a_search_for_jobs_looks_at_a_bounded_number_of_them(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAGE", 2)
+    monkeypatch.setattr(listing, "MOST_LOOKED_AT", 4)
+    jobs = [Job(new_id(), "wanted" if index == 0 else "x", NOW) for index in range(5)]
+    for each in jobs:
+        store.create(each)
+    first = jobs_page(store, limit=10, name="WANTED")
+    assert (first.jobs, first.next_before) == ((), jobs[1].job_id)
+    assert jobs_page(store, before=first.next_before, limit=10, name="WANTED").jobs == (jobs[0],)
 
 
 def test_all_results_are_read_in_pages(store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

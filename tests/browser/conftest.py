@@ -1,0 +1,208 @@
+"""The pages in a real Chromium, over a whole system of real processes.
+
+What a test asks for:
+
+* `page`: a Playwright page at the system's address (`page.goto("/")`). The test fails when the page logs an error,
+  throws one, is refused something by the Content-Security-Policy, or asks another machine for anything. What a test
+  provokes on purpose it announces: `page_faults.expect("503")` lets pass what contains that text.
+* `system`: the running system behind it: `system.url`, `system.config`, `system.supervisor`, and `api`, a client of
+  its API. It is one for all tests of this folder, so each test makes jobs of its own; one that breaks the system asks
+  for `own_system` and `own_page` instead.
+* `axe`: `axe(page)` returns what is not accessible, a line each; empty is the promise.
+* `drop(page, selector, files)`: drops files, each `(name, content)`, as a person does.
+
+`page.wait_for_function` evaluates a string in the page, which its Content-Security-Policy forbids: wait with
+`expect(page.locator(…))` or `page.evaluate` instead.
+
+The browser is the machine's own (chromium, chromium-browser or google-chrome on PATH, or `CHROMIUM=/path`). Where
+there is none the tests are skipped and say so; in CI they fail.
+"""
+
+import base64
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
+
+from scripts.client import ApiClient
+from scripts.run.system import System, free_port
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NO_BROWSER = "there is no Chromium on PATH: install one (apt install chromium) or name it in CHROMIUM"
+FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
+ACTION_MS = 15_000
+LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
+
+Options = dict[str, object]
+Files = Sequence[tuple[str, bytes]]
+
+
+def chromium() -> str | None:
+    """Return the path of the machine's Chromium, or None."""
+    named = os.environ.get("CHROMIUM")
+    return named or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@dataclass
+class PageFaults:
+    """What went wrong in a page, and what of it the test expects."""
+
+    origin: str
+    found: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
+
+    def expect(self, text: str) -> None:
+        """Let pass whatever contains `text`."""
+        self.expected.append(text)
+
+    def watch(self, page: Page) -> None:
+        """Note the errors and the foreign requests of `page` from now on."""
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.found.append(f"page error: {error}"))
+        page.on("request", lambda request: self._check_address(request.url))
+
+    def unexpected(self) -> list[str]:
+        """Return what the test did not expect."""
+        return [fault for fault in self.found if not any(text in fault for text in self.expected)]
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.found.append(f"console error: {message.text} ({message.location.get('url', '')})")
+
+    def _check_address(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in LOCAL_SCHEMES and f"{parts.scheme}://{parts.netloc}" != self.origin:
+            self.found.append(f"foreign request: {url}")
+
+
+def _running(home: Path) -> Iterator[System]:
+    system = System(home, {"FLEETSIGHT__WEB__PORT": str(free_port()), **FEW_WORKERS})
+    try:
+        system.start()
+        yield system
+    finally:
+        system.stop()
+
+
+@pytest.fixture(scope="session")
+def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A whole system, with at most two workers, for all tests that do not break it."""
+    yield from _running(tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture
+def own_system(browser: Browser, tmp_path: Path) -> Iterator[System]:
+    """A whole system for one test, to be broken."""
+    yield from _running(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def api(system: System) -> Iterator[ApiClient]:
+    """A client of the system's API."""
+    client = ApiClient(system.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    """Playwright's driver."""
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """The machine's Chromium, without a window."""
+    path = chromium()
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)
+    driver: Playwright = request.getfixturevalue("playwright")
+    expect.set_options(timeout=ACTION_MS)
+    launched = driver.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+    yield launched
+    launched.close()
+
+
+@pytest.fixture
+def page_faults(system: System) -> PageFaults:
+    """What goes wrong in `page`."""
+    return PageFaults(system.url)
+
+
+@pytest.fixture
+def page_options() -> Options:
+    """Options of the browser context, for tests to override: `@pytest.mark.parametrize("page_options", [...])`."""
+    return {}
+
+
+@pytest.fixture
+def page(browser: Browser, system: System, page_faults: PageFaults, page_options: Options) -> Iterator[Page]:
+    """A page at the system's address, in a context of its own."""
+    yield from _watched_page(browser, system.url, page_faults, page_options)
+
+
+@pytest.fixture
+def own_page(browser: Browser, own_system: System, page_options: Options) -> Iterator[Page]:
+    """A page at the address of `own_system`, whose errors are the test's to judge: it breaks things."""
+    with _context(browser, own_system.url, page_options) as context:
+        yield context.new_page()
+
+
+def _context(browser: Browser, url: str, options: Options) -> BrowserContext:
+    context = browser.new_context(base_url=url, **options)  # type: ignore[arg-type]
+    context.set_default_timeout(ACTION_MS)
+    return context
+
+
+def _watched_page(browser: Browser, url: str, faults: PageFaults, options: Options) -> Iterator[Page]:
+    with _context(browser, url, options) as context:
+        opened = context.new_page()
+        faults.watch(opened)
+        yield opened
+    assert faults.unexpected() == []
+
+
+@pytest.fixture(scope="session")
+def axe() -> Callable[[Page], list[str]]:
+    """Check a page: return a line for each violation of WCAG 2.2 A and AA and of axe's good practice.
+
+    axe is evaluated by the browser's debugger, so the page's Content-Security-Policy stays on.
+    """
+    checker = Axe()
+
+    def check(page: Page) -> list[str]:
+        violations = checker.run(page).response["violations"]
+        return [
+            f"{violation['id']}: {violation['help']}: {node['html']}"
+            for violation in violations
+            for node in violation["nodes"]
+        ]
+
+    return check
+
+
+_DROP = """
+(target, files) => {
+    const transfer = new DataTransfer();
+    for (const [name, content] of files) {
+        const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+        transfer.items.add(new File([bytes], name));
+    }
+    for (const kind of ["dragenter", "dragover", "drop"]) {
+        target.dispatchEvent(new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+    }
+}
+"""
+
+
+def drop(page: Page, selector: str, files: Files) -> None:
+    """Drop `files` on what `selector` names."""
+    encoded = [[name, base64.b64encode(content).decode()] for name, content in files]
+    page.locator(selector).evaluate(_DROP, encoded)

@@ -1,0 +1,76 @@
+"""The API's page: every operation is shown, and may be tried from the page itself."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from scripts.client import ApiClient
+from tests.browser.conftest import PageFaults
+from tests.unit.web_tier.pictures import picture
+
+pytestmark = pytest.mark.processes
+
+PHONE = {"viewport": {"width": 390, "height": 844}}
+DARK = {"color_scheme": "dark"}
+NO_SCRIPT = {"java_script_enabled": False}
+
+
+def try_it(page: Page, operation: str) -> str:
+    """Send the form of an opened operation; return what the page tells of the answer."""
+    output = page.locator(f"#{operation} output")
+    page.locator(f"#{operation}").get_by_role("button", name="Send").click()
+    expect(output).to_be_visible()
+    return output.inner_text()
+
+
+def test_a_job_is_made_filled_and_read_from_the_page(page: Page, api: ApiClient) -> None:
+    page.goto("/api")
+    page.locator("#create_job summary").click()
+    page.locator("#create_job textarea").fill('{"name": "<b>from the page</b>"}')
+    told = try_it(page, "create_job")
+    assert told.startswith("201")
+    job_id = json.loads(told.partition("\n")[2])["job_id"]
+
+    page.locator("#add_images summary").click()
+    page.locator('#add_images [name="job_id"]').fill(job_id)
+    files = [
+        {"name": f"{number}.jpg", "mimeType": "image/jpeg", "buffer": picture(shade=number)} for number in (1, 2)
+    ]
+    page.locator("#add_images [type=file]").set_input_files(files)  # type: ignore[arg-type]
+    assert len(json.loads(try_it(page, "add_images").partition("\n")[2])["accepted"]) == 2
+
+    page.locator("#list_jobs summary").click()
+    page.locator('#list_jobs [name="name"]').fill("FROM THE PAGE")
+    assert json.loads(try_it(page, "list_jobs").partition("\n")[2])["jobs"][0]["job_id"] == job_id
+
+
+def test_a_problem_is_shown_as_it_is_answered(page: Page, page_faults: PageFaults) -> None:
+    page_faults.expect("400")
+    page.goto("/api")
+    page.locator("#list_jobs summary").click()
+    page.locator('#list_jobs [name="limit"]').fill("0")
+    assert "urn:fleetsight:problem:bad-request" in try_it(page, "list_jobs")
+
+
+def test_an_address_with_a_models_name_opens_it(page: Page) -> None:
+    page.goto("/api#JobStatusBody")
+    expect(page.locator("#JobStatusBody table")).to_be_visible()
+
+
+@pytest.mark.parametrize("page_options", [{}, PHONE, DARK], ids=["light", "phone", "dark"])
+def test_the_page_is_accessible_and_fits(page: Page, axe: Callable[[Page], list[str]]) -> None:
+    page.goto("/api#create_job")
+    page.locator("#job_results summary").click()
+    assert axe(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
+def test_without_javascript_the_page_is_to_be_read_and_says_so(page: Page) -> None:
+    page.goto("/api")
+    expect(page.get_by_text("need JavaScript")).to_be_visible()
+    page.locator("#create_job summary").click()
+    expect(page.locator("#create_job table")).to_be_visible()
+    expect(page.locator("#create_job").get_by_role("button", name="Send")).to_be_hidden()

@@ -1,0 +1,357 @@
+"""The page of a job: live to the end, of any size, and of use without JavaScript, on a phone and by keyboard."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app_tier.demo.signs import samples
+from scripts.client import ApiClient
+from scripts.run.system import System
+from services.ids import ImageRef, input_key, new_id
+from services.jobs import Counts, ImageRecord, Job, JobStore
+from services.messages import Failure, LabelScore, Response
+from services.table import Table
+from tests.browser.conftest import PageFaults
+
+pytestmark = pytest.mark.processes
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+DARK = {"color_scheme": "dark"}
+NO_SCRIPT = {"java_script_enabled": False}
+LABELS = ("stop", "give way", "no entry", "parking", "danger")
+MARKUP = "<img src=x onerror=alert(1)>.jpg"
+MOST_TASK_MS = 200.0
+LONG_TASKS = """
+window.longTasks = [];
+new PerformanceObserver((list) => longTasks.push(...list.getEntries().map((task) => task.duration)))
+    .observe({ type: "longtask", buffered: true });
+"""
+AT_THE_END = """
+() => {
+    scrollTo(0, document.documentElement.scrollHeight);
+    return [...document.querySelectorAll("#list bdi")].at(-1).textContent === "IMG_09999.jpg";
+}
+"""
+
+
+@dataclass
+class WrittenJob:
+    """A job whose records and results are written straight into the table: no worker is needed."""
+
+    store: JobStore
+    job: Job
+    images: list[ImageRecord]
+
+    @property
+    def path(self) -> str:
+        return f"/jobs/{self.job.job_id}"
+
+    def finish(self, first: int, last: int, failed: int = 0) -> None:
+        """Put the results of some images, the last `failed` of them without a label, and then the counts."""
+        chosen = self.images[first:last]
+        good = [done(image, index) for index, image in enumerate(chosen[: len(chosen) - failed])]
+        with ThreadPoolExecutor(4) as writers:
+            list(writers.map(self.store.put_done, [good[at : at + 250] for at in range(0, len(good), 250)]))
+        for image in chosen[len(chosen) - failed :]:
+            self.store.put_failed(refused(image))
+        before = self.store.counts(self.job.job_id)
+        now = datetime.now(UTC)
+        self.store.store_counts(
+            self.job.job_id,
+            Counts(
+                before.done + len(good),
+                before.failed + failed,
+                len(self.images),
+                before.first_result_at or now,
+                now,
+            ),
+        )
+
+
+def done(image: ImageRecord, index: int) -> Response:
+    label, score = LABELS[index % len(LABELS)], 0.5 + (index % 50) / 100
+    return Response(
+        job_id=image.ref.job_id, image_id=image.ref.image_id, status="done", label=label, score=score,
+        top=(LabelScore(label=label, score=score),), worker="i-0f3a", attempts=1,
+    )  # fmt: skip
+
+
+def refused(image: ImageRecord) -> Response:
+    failure = Failure(code="truncated", message="the JPEG ends early: send it again")
+    return Response(
+        job_id=image.ref.job_id, image_id=image.ref.image_id, status="failed", worker="i-0f3a", attempts=1,
+        error=failure,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def write_job(system: System) -> Iterator[Callable[..., WrittenJob]]:
+    """Make jobs of records only; they are deleted afterwards, so that no controller looks for their images."""
+    store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
+    made: list[str] = []
+
+    def write(count: int, name: str = "written", filenames: tuple[str, ...] = ()) -> WrittenJob:
+        job = Job(new_id(), name, datetime.now(UTC))
+        made.append(job.job_id)
+        store.create(job)
+        refs = [ImageRef(job.job_id, new_id()) for _ in range(count)]
+        names = [*filenames, *(f"IMG_{index:05}.jpg" for index in range(len(filenames), count))]
+        images = [
+            ImageRecord(ref, name, input_key(ref, "jpg"), 4_096, job.created_at)
+            for ref, name in zip(refs, names, strict=True)
+        ]
+        with ThreadPoolExecutor(4) as writers:
+            parts = [images[at : at + 500] for at in range(0, count, 500)]
+            list(writers.map(lambda part: store.record_images(part, job.created_at), parts))
+        for opened in store.open_jobs():
+            if opened.job_id == job.job_id:
+                store.close(opened)
+        store.say_accepted(job.job_id, "test", count)
+        return WrittenJob(store, job, images)
+
+    yield write
+    for job_id in made:
+        store.delete(job_id)
+
+
+def upload(api: ApiClient, count: int, seed: int) -> str:
+    """Upload drawn signs; return the path of their job's page."""
+    job_id = api.create_job("signs")
+    drawn = list(samples(count, seed))
+    assert len(api.add_images(job_id, [(sample.filename, sample.data) for sample in drawn]).accepted) == count
+    return f"/jobs/{job_id}"
+
+
+def finish_in_steps(written: WrittenJob, starts: range) -> None:
+    for first in starts:
+        written.finish(first, first + starts.step)
+
+
+def tiles(page: Page) -> list[str]:
+    return page.locator("#list .filename bdi").all_inner_texts()
+
+
+def test_results_arrive_by_themselves_to_the_end(page: Page, api: ApiClient) -> None:
+    page.goto(upload(api, 60, seed=1))
+    expect(page.locator("#state")).to_have_text("finished", timeout=60_000)
+    expect(page.locator('[data-slot="done"]')).to_have_text("60")
+    expect(page.locator(".tile.done")).not_to_have_count(0)
+    expect(page.locator(".tile.waiting")).to_have_count(0)
+    expect(page.locator("#histogram tr")).not_to_have_count(0)
+    expect(page.locator("#news")).to_contain_text("Every image has its result")
+    broken = "all => all.filter((image) => image.complete && image.naturalWidth === 0).length"
+    assert page.locator("#list img").evaluate_all(broken) == 0
+
+
+def test_a_reload_in_the_middle_goes_on_where_the_job_is(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    written = write_job(30)
+    written.finish(0, 10)
+    page.goto(written.path)
+    expect(page.locator('[data-slot="done"]')).to_have_text("10")
+    page.reload()
+    expect(page.locator(".tile.done")).to_have_count(10)
+    written.finish(10, 30)
+    expect(page.locator(".tile.done")).to_have_count(30)
+    expect(page.locator("#state")).to_have_text("finished")
+
+
+def test_images_that_are_added_while_the_page_is_open_appear(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(3)
+    page.goto(written.path)
+    expect(page.locator(".tile")).to_have_count(3)
+    ref = ImageRef(written.job.job_id, new_id())
+    late = ImageRecord(ref, "late.jpg", input_key(ref, "jpg"), 10, datetime.now(UTC))
+    written.store.record_images([late], datetime.now(UTC))
+    written.store.say_accepted(written.job.job_id, "test", 4)
+    expect(page.locator(".tile")).to_have_count(4)
+    expect(page.locator('[data-slot="accepted"]')).to_have_text("4")
+
+
+def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    written = write_job(50)
+    written.finish(0, 40, failed=5)
+    page.goto(written.path)
+    expect(page.locator('[data-state="unsure"] .count')).to_have_text("25")
+    for state, count in (("failed", 5), ("waiting", 10), ("unsure", 25)):
+        page.locator(f'[data-state="{state}"]').click()
+        expect(page.locator("#shown")).to_have_text(f"{count} of 50 images")
+    page.locator('[data-state=""]').click()
+    expect(page.locator("#shown")).to_be_empty()
+    page.locator("[name=label]").select_option("parking")
+    expect(page.locator("#list .tile")).to_have_count(7)
+    expect(page).to_have_url(re.compile(r"\?label=parking$"))
+    page.reload()
+    expect(page.locator("#list .tile")).to_have_count(7)
+    page.locator("[name=sort]").select_option("sure")
+    scores = [int(text.rstrip("%")) for text in page.locator("#list .score").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    page.locator("[name=label]").select_option("")
+    page.get_by_role("searchbox").fill("img_0004")
+    expect(page.locator("#shown")).to_have_text("10 of 50 images")
+    page.locator('[data-view="table"]').click()
+    expect(page.locator("#list tbody .row-of").last).to_contain_text("IMG_0004")
+    page.get_by_role("searchbox").fill("nothing like it")
+    expect(page.locator("#nothing")).to_be_visible()
+
+
+def test_an_image_opens_with_its_scores_and_steps_to_the_next_by_keyboard(page: Page, api: ApiClient) -> None:
+    page.goto(upload(api, 3, seed=2))
+    expect(page.locator(".tile.done")).to_have_count(3, timeout=60_000)
+    first, second, _ = tiles(page)
+    page.locator(".tile .open").first.focus()
+    page.keyboard.press("Enter")
+    viewer = page.get_by_role("dialog")
+    expect(viewer).to_contain_text(first)
+    expect(viewer).to_contain_text("queued")
+    viewer.get_by_text("All 30 classes").click()
+    expect(viewer.locator(".all-scores tr")).to_have_count(30)
+    page.keyboard.press("ArrowRight")
+    expect(viewer).to_contain_text(second)
+    page.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+    expect(page.locator(".tile .open").nth(1)).to_be_focused()
+
+
+def test_names_with_markup_are_text(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    written = write_job(2, name="<b>bold</b>", filenames=(MARKUP,))
+    page.goto(written.path)
+    expect(page.locator("#list .filename bdi").first).to_have_text(MARKUP)
+    expect(page.locator("h1 bdi")).to_have_text("<b>bold</b>")
+    page.locator(".tile .open").first.click()
+    expect(page.get_by_role("dialog").locator("h1 bdi")).to_have_text(MARKUP)
+
+
+def test_where_there_is_no_stream_the_page_asks_now_and_then(
+    page: Page, page_faults: PageFaults, write_job: Callable[..., WrittenJob]
+) -> None:
+    page_faults.expect("503")
+    page.route("**/events*", lambda route: route.fulfill(status=503))
+    written = write_job(4)
+    page.goto(written.path)
+    expect(page.locator(".tile.waiting")).to_have_count(4)
+    written.finish(0, 4)
+    expect(page.locator(".tile.done")).to_have_count(4)
+    expect(page.locator("#state")).to_have_text("finished")
+
+
+def test_a_page_that_nobody_sees_lets_go_of_its_stream(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    ended: list[str] = []
+    written = write_job(2)
+    page.on("requestfailed", lambda request: ended.append(request.url))
+    page.goto(written.path)
+    expect(page.locator(".tile")).to_have_count(2)
+    hide = "Object.defineProperty(document, 'hidden', { value: true, configurable: true })"
+    page.evaluate(f"{hide}; document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(300)
+    assert [url for url in ended if "/events" in url]
+    written.finish(0, 2)
+    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator(".tile.done")).to_have_count(2)
+
+
+@pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
+def test_without_javascript_there_are_pages_filters_and_single_images(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(230)
+    written.finish(0, 220, failed=2)
+    page.goto(written.path)
+    assert len(tiles(page)) == 200
+    page.get_by_role("link", name="Next page").click()
+    assert len(tiles(page)) == 30
+    page.get_by_role("link", name="Failed 2").click()
+    assert len(tiles(page)) == 2
+    page.get_by_role("link", name="Table").click()
+    expect(page.locator("tbody .row-of.failed")).to_have_count(2)
+    page.locator("tbody a.open").first.click()
+    expect(page.locator("#image")).to_contain_text("the JPEG ends early")
+    page.get_by_role("link", name="Back to").click()
+    page.get_by_role("searchbox").fill("IMG_0000")
+    page.get_by_role("button", name="Search").click()
+    assert len(tiles(page)) == 10
+
+
+@pytest.mark.parametrize("page_options", [PHONE], ids=["phone"])
+@pytest.mark.parametrize("view", ["", "?view=table"])
+def test_a_phone_shows_everything_in_its_width(page: Page, write_job: Callable[..., WrittenJob], view: str) -> None:
+    written = write_job(20, name="a-name-without-any-space-to-break-it-" * 2)
+    written.finish(0, 15, failed=3)
+    for path in (
+        f"{written.path}{view}",
+        "/jobs",
+        "/fleet",
+        f"{written.path}/images/{written.images[0].ref.image_id}",
+    ):
+        page.goto(path)
+        page.wait_for_load_state("networkidle" if path == "/jobs" else "load")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("page_options", [{}, DARK, PHONE], ids=["light", "dark", "phone"])
+def test_nothing_is_out_of_reach_for_anyone(
+    page: Page, write_job: Callable[..., WrittenJob], axe: Callable[[Page], list[str]]
+) -> None:
+    written = write_job(12)
+    written.finish(0, 10, failed=2)
+    image = f"{written.path}/images/{written.images[0].ref.image_id}"
+    for path in (written.path, f"{written.path}?view=table", image, f"{written.path}/delete", "/jobs", "/fleet"):
+        page.goto(path)
+        expect(page.locator("h1")).to_be_visible()
+        if path.startswith(written.path) and path.count("/") == 2:
+            expect(page.locator("#histogram tr")).not_to_have_count(0)
+        assert axe(page) == [], path
+    page.goto(written.path)
+    page.locator(".tile.done .open").first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Best")
+    assert axe(page) == []
+
+
+def test_the_choice_of_light_or_dark_is_kept(page: Page) -> None:
+    page.goto("/jobs")
+    page.get_by_role("button", name="Light or dark").click()
+    expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+    page.goto("/fleet")
+    expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+
+
+def test_the_fleet_is_drawn_as_it_changes(page: Page) -> None:
+    page.goto("/fleet")
+    expect(page.locator("#chart .workers-line")).to_have_attribute("d", re.compile("^M"))
+    expect(page.locator('[data-slot="max_workers"]')).to_have_text("2")
+    expect(page.locator("#decisions li").first).not_to_be_empty()
+
+
+def test_a_job_of_10000_images_scrolls_and_updates_without_a_long_task(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(10_000)
+    written.finish(0, 4_000)
+    page.add_init_script(LONG_TASKS)
+    page.goto(written.path)
+    expect(page.locator('[data-slot="accepted"]')).to_have_text("10,000")
+    rest = threading.Thread(target=finish_in_steps, args=[written, range(4_000, 10_000, 1_000)])
+    rest.start()
+    try:
+        for _ in range(40):
+            page.mouse.wheel(0, 4_000)
+            page.wait_for_timeout(50)
+        page.locator("[name=sort]").select_option("unsure")
+        page.get_by_role("searchbox").fill("9")
+        page.get_by_role("searchbox").fill("")
+        page.keyboard.press("End")
+        page.locator("[name=sort]").select_option("name")
+    finally:
+        rest.join()
+    expect(page.locator('[data-slot="done"]')).to_have_text("10,000", timeout=30_000)
+    page.wait_for_function(AT_THE_END)
+    expect(page.locator("#histogram .number").first).to_have_text("2,000")
+    assert page.locator("#list .tile").count() < 200
+    assert [task for task in page.evaluate("longTasks") if task > MOST_TASK_MS] == []

@@ -1,0 +1,136 @@
+"""A job's news over the wire: from gunicorn, to many viewers, across connections and processes."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+
+from services.jobs import Job, JobStore
+from tests.integration.web_tier.conftest import WebTier
+from tests.unit.web_tier.conftest import NOW, add_images, done, put_results
+
+pytestmark = pytest.mark.processes
+
+PATIENCE = 20.0
+
+
+@dataclass
+class Viewer:
+    """One connection to a job's stream."""
+
+    answer: requests.Response
+
+    def __post_init__(self) -> None:
+        self.lines = self.answer.iter_lines(chunk_size=1, decode_unicode=True)
+        self.last = ""
+
+    def events(self) -> Iterator[tuple[str, Any]]:
+        """Yield each event's kind and body, until the stream ends."""
+        event: dict[str, str] = {}
+        for line in self.lines:
+            name, _, value = line.partition(": ")
+            if line:
+                event[name] = value
+            elif "data" in event:
+                self.last = event.get("id", self.last)
+                yield event["event"], json.loads(event["data"])
+                event = {}
+
+    def until(self, kind: str) -> list[tuple[str, Any]]:
+        """Return the events up to the first of `kind`."""
+        told = []
+        for event in self.events():
+            told.append(event)
+            if event[0] == kind:
+                return told
+        pytest.fail(f"the stream ended before {kind!r}: {told}")
+
+
+@contextmanager
+def viewer(web: WebTier, job: Job, last: str = "") -> Iterator[Viewer]:
+    url = f"{web.url}/api/v1/jobs/{job.job_id}/events"
+    headers = {"Last-Event-ID": last} if last else {}
+    with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert answer.headers["Cache-Control"] == "no-store"
+        yield Viewer(answer)
+
+
+@pytest.fixture
+def job(store: JobStore) -> Job:
+    job = Job("01M7VZC4WFV7NFCGGR65PAXY7J", "holiday", NOW)
+    store.create(job)
+    return job
+
+
+def test_results_come_as_they_are_stored_and_the_stream_ends_with_the_job(
+    web_tier: WebTier, store: JobStore, job: Job
+) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    with viewer(web_tier, job) as watcher:
+        assert [kind for kind, _ in watcher.until("progress")] == ["resync", "progress"]
+        put_results(store, job, done(one))
+        [*_, (_, body)] = watcher.until("results")
+        assert [row["id"] for row in body["rows"]] == [one.ref.image_id]
+        put_results(store, job, done(one), done(two))
+        [*_, (_, progress)] = watcher.until("end")
+        assert (progress["state"], progress["done"], progress["settled"]) == ("finished", 2, True)
+        assert list(watcher.events()) == []
+
+
+def test_a_viewer_that_comes_back_misses_nothing_whichever_process_answers(
+    web_tier: WebTier, store: JobStore, job: Job
+) -> None:
+    images = add_images(store, job, *[f"{n}.jpg" for n in range(6)])
+    seen: set[str] = set()
+    last = ""
+    for count in range(1, 6):
+        with viewer(web_tier, job, last) as watcher:
+            for kind, body in watcher.events():
+                if kind == "resync":  # read everything, as the page does
+                    rows = requests.get(f"{web_tier.url}/jobs/{job.job_id}/rows", timeout=PATIENCE).json()["rows"]
+                    seen |= {row["id"] for row in rows if row["status"] == "done"}
+                if kind == "results":
+                    seen |= {row["id"] for row in body["rows"]}
+                if len(seen) == count - 1 and kind == "progress":
+                    put_results(store, job, *[done(image) for image in images[:count]])
+                if len(seen) == count:
+                    break
+        last = watcher.last
+    assert seen == {image.ref.image_id for image in images[:5]}
+
+
+def test_there_are_threads_left_however_many_follow_a_job(web_tier: WebTier, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a.jpg")
+    url = f"{web_tier.url}/api/v1/jobs/{job.job_id}/events"
+    answers: list[requests.Response] = []
+    try:  # half of four threads, in each of two processes, hold a stream
+        answers.extend(requests.get(url, stream=True, timeout=PATIENCE) for _ in range(12))
+        codes = [answer.status_code for answer in answers]
+        assert 1 <= codes.count(200) <= 4
+        assert set(codes) == {200, 503}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert "Retry-After" in refused.headers
+        assert requests.get(f"{web_tier.url}/jobs/{job.job_id}/progress", timeout=PATIENCE).status_code == 200
+    finally:
+        for answer in answers:
+            answer.close()
+
+
+def test_an_open_stream_does_not_hold_up_the_end_of_the_web_tier(
+    web_tier: WebTier, store: JobStore, job: Job
+) -> None:
+    add_images(store, job, "a.jpg")
+    with viewer(web_tier, job) as watcher:
+        watcher.until("progress")
+        began = time.monotonic()
+        web_tier.process.send_signal(signal.SIGTERM)
+        web_tier.process.wait(PATIENCE)
+        assert time.monotonic() - began < 5

@@ -1,0 +1,82 @@
+"""The API keeps the promises of its document: schemathesis makes requests of it and compares the answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from services.clients import Clients
+from services.config import Config
+from services.ids import new_id
+from services.jobs import Job, JobStore
+from services.messages import FleetSnapshot
+from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results
+from web_tier.api.models import ROOT
+from web_tier.api.operations import api_document
+from web_tier.app import create_app
+
+pytestmark = pytest.mark.processes
+
+EXAMPLES = 30
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+FLEET = FleetSnapshot(
+    at=NOW, running=2, pending=1, visible=3, in_flight=4, min_workers=0, max_workers=5,
+    peak_workers=3, billed_seconds=60, reason="two workers, enough",
+)  # fmt: skip
+
+# Without the stream, which does not end as long as its job runs.
+api = schemathesis.openapi.from_dict(api_document()).exclude(path_regex="/events$")
+
+
+@dataclass(frozen=True)
+class Site:
+    """The application over the embedded cloud, and the ids of a job and an image that are there."""
+
+    app: Flask
+    ids: dict[str, str]
+
+
+@pytest.fixture
+def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
+    """One with a job that has an image of each state."""
+    job = Job(new_id(), "holiday", NOW)
+    store.create(job)
+    good, bad, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    put_results(store, job, done(good), failed(bad))
+    store.put_fleet(FLEET)
+    return Site(create_app(config), {"job_id": job.job_id, "image_id": good.ref.image_id})
+
+
+@api.given(exists=st.booleans())
+@api.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+def test_every_answer_is_as_the_document_says(case: Any, exists: bool, site: Site) -> None:
+    if exists:
+        case.path_parameters = {name: site.ids[name] for name in case.path_parameters}
+    if case.path == f"{ROOT}/classify" and str(case.query.get("wait", 30)).isdecimal():
+        case.query = {**case.query, "wait": 0}  # there is no worker, so waiting for one would only take time
+    case.call_and_validate(checks=CHECKS, app=site.app)

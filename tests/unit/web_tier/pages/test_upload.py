@@ -1,0 +1,60 @@
+"""What the upload page tells its script."""
+
+import json
+import re
+from html import unescape
+from typing import Any
+
+from flask.testing import FlaskClient
+
+from services.config import Config
+from services.jobs import JobStore
+from services.messages import FleetSnapshot
+from tests.conftest import ConfigMaker
+from tests.unit.web_tier.conftest import NOW
+from web_tier.app import create_app
+from web_tier.pages.upload import Plan
+
+
+def told(client: FlaskClient, name: str) -> dict[str, Any]:
+    """Return what the page's form says in `data-NAME`."""
+    match = re.search(rf"data-{name}='([^']*)'", client.get("/").text)
+    assert match is not None
+    found: dict[str, Any] = json.loads(unescape(match[1]))
+    return found
+
+
+def test_the_browser_keeps_to_the_limits_of_the_server(make_config: ConfigMaker, store: JobStore) -> None:
+    web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7, "shrink_above_pixels": 0}
+    client = create_app(make_config(web=web), store=store).test_client()
+    assert told(client, "limits") == {
+        "maxBytes": 4096,
+        "maxPixels": 5000,
+        "maxFiles": 7,
+        "maxRequestBytes": 1073741824,
+        "shrinkAbove": 0,
+    }
+    assert "shrunk" not in client.get("/").text
+
+
+def test_workers_that_are_there_or_coming_need_not_be_started(config: Config) -> None:
+    fleet = FleetSnapshot(
+        at=NOW,
+        running=2,
+        pending=1,
+        visible=0,
+        in_flight=0,
+        min_workers=0,
+        max_workers=5,
+        peak_workers=3,
+        billed_seconds=0,
+        reason="enough",
+        problem="",
+    )
+    assert (Plan.of(config, fleet).running, Plan.of(config, fleet).most) == (3, 5)
+    assert (Plan.of(config, None).running, Plan.of(config, None).most) == (0, config.fleet.max_workers)
+
+
+def test_a_worker_costs_at_least_what_is_billed_at_least(make_config: ConfigMaker) -> None:
+    config = make_config(prices={"instance_hour": 0.6, "minimum_billed_seconds": 60})
+    assert round(Plan.of(config, None).worker_cost, 6) == 0.01

@@ -1,0 +1,34 @@
+"""The memory of images goes back to the system."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PROGRAM = """
+from pathlib import Path
+from web_tier.memory import give_memory_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+give_memory_back()
+bytes(4_000_000)  # once freed, blocks of this size are kept from here on, unless told otherwise
+before = resident()
+blocks = [bytearray(1_000_000) for _ in range(100)]
+for block in blocks:
+    block[::4096] = bytes(len(range(0, 1_000_000, 4096)))
+last = bytearray(1_000_000)  # above the others, so that a heap cannot shrink
+del blocks, block
+print(resident() - before)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_large_blocks_that_are_freed_go_back_to_the_system() -> None:
+    command = [sys.executable, "-c", PROGRAM]
+    kept = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout)
+    assert kept < 20_000_000
