@@ -83,7 +83,7 @@ class Bucket:
             return [entry["path"] for entry in next(iter(pages), [])]
 
     def delete_all(self, keys: Sequence[str]) -> None:
-        """Delete the objects at `keys`, up to 1,000 with each call; one that is gone already is no error."""
+        """Delete the objects at `keys`, some at the same time; one that is gone already is no error."""
         if keys:
             with _botocore_errors("DeleteObjects"):
                 obstore.delete(self.store, list(keys))

@@ -20,7 +20,7 @@ from web_tier.controller.ledger import Ledger
 _log = logging.getLogger(__name__)
 
 PORTION = 1_000
-"""Objects, and items, that are removed before it is asked again whether to go on: S3 deletes so many in one call."""
+"""Objects, and items, that are removed before it is asked again whether to go on."""
 
 LINGER_SECONDS = 3_600.0
 """Longer than an upload lasts, and than an image that is worked on or waits in a queue usually takes."""
