@@ -90,7 +90,7 @@ def _running(home: Path) -> Iterator[System]:
         system.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A whole system, with at most two workers, for all tests that do not break it."""
     yield from _running(tmp_path_factory.mktemp("browser"))
@@ -102,7 +102,7 @@ def own_system(browser: Browser, tmp_path: Path) -> Iterator[System]:
     yield from _running(tmp_path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(system: System) -> Iterator[ApiClient]:
     """A client of the system's API."""
     client = ApiClient(system.url)
@@ -110,14 +110,14 @@ def api(system: System) -> Iterator[ApiClient]:
     client.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     """Playwright's driver."""
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """The machine's Chromium, without a window."""
     path = chromium()
@@ -169,7 +169,7 @@ def _watched_page(browser: Browser, url: str, faults: PageFaults, options: Optio
     assert faults.unexpected() == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def axe() -> Callable[[Page], list[str]]:
     """Check a page: return a line for each violation of WCAG 2.2 A and AA and of axe's good practice.
 
