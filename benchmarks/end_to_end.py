@@ -16,12 +16,10 @@ from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from benchmarks.latency import percentile
 from benchmarks.report import Bar, Report
-from benchmarks.running import OURS, WORKERS, Measured, running
+from benchmarks.running import ALWAYS_WARM, GROWTH, OURS, WORKERS, Measured, running
 from scripts.run.images import Images
 
 COLD_ROUNDS: Final = 3
-GROWTH: Final = 1.15
-"""Resident memory after the largest batch ÷ before it, that still counts as flat."""
 
 
 def run(quick: bool) -> Report:
@@ -75,8 +73,7 @@ def _cold(home: Path, images: Images, quick: bool) -> dict[int, Measured]:
 
 def _warm(home: Path, images: Images, counts: Sequence[int]) -> dict[int, Measured]:
     """Measure batches that find two workers waiting."""
-    always = {"FLEETSIGHT__FLEET__MIN_WORKERS": str(WORKERS), "FLEETSIGHT__WORKER__IDLE_SECONDS": "600"}
-    with running(home / "warm", always) as bench:
+    with running(home / "warm", ALWAYS_WARM) as bench:
         bench.wait_for_workers(WORKERS)
         bench.batch(_first(images, 200))
         return {count: bench.batch(_first(images, count)) for count in counts}

@@ -6,15 +6,10 @@ The first batch is where everything is used for the first time; growth is counte
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from benchmarks.end_to_end import draw
 from benchmarks.report import Bar, Report
-from benchmarks.running import OURS, WORKERS, Measured, running
-
-ALWAYS_WARM: Final = {"FLEETSIGHT__FLEET__MIN_WORKERS": str(WORKERS), "FLEETSIGHT__WORKER__IDLE_SECONDS": "600"}
-GROWTH: Final = 1.15
-"""Resident memory after the last batch ÷ after the first, that still counts as flat."""
+from benchmarks.running import ALWAYS_WARM, GROWTH, OURS, WORKERS, Measured, running
 
 
 def run(quick: bool) -> Report:

@@ -19,6 +19,10 @@ from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 
 WORKERS: Final = 2
+ALWAYS_WARM: Final = {"FLEETSIGHT__FLEET__MIN_WORKERS": str(WORKERS), "FLEETSIGHT__WORKER__IDLE_SECONDS": "600"}
+"""Settings with which as many workers wait all the time."""
+GROWTH: Final = 1.15
+"""Resident memory after a load ÷ before it, that still counts as flat."""
 OURS: Final = ("web", "controller", "worker")
 """What runs on the user's instances on AWS; the embedded cloud stands for AWS itself."""
 SERVICES: Final = ("cloud", "hypervisor", "controller", "web")

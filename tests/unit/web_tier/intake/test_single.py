@@ -46,16 +46,6 @@ class WatchedStore(JobStore):
 
 
 @pytest.fixture
-def bucket() -> MemoryBucket:
-    return MemoryBucket()
-
-
-@pytest.fixture
-def queue() -> MemoryQueue:
-    return MemoryQueue()
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock()
 

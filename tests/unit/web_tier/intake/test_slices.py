@@ -25,16 +25,6 @@ def files(*shades: int) -> list[Upload]:
 
 
 @pytest.fixture
-def bucket() -> MemoryBucket:
-    return MemoryBucket()
-
-
-@pytest.fixture
-def queue() -> MemoryQueue:
-    return MemoryQueue()
-
-
-@pytest.fixture
 def intake(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> Intake:
     return Intake(ImageLimits(), bucket, store, queue)
 

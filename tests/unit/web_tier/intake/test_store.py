@@ -51,16 +51,6 @@ class FailingStore(JobStore):
 
 
 @pytest.fixture
-def bucket() -> MemoryBucket:
-    return MemoryBucket()
-
-
-@pytest.fixture
-def queue() -> MemoryQueue:
-    return MemoryQueue()
-
-
-@pytest.fixture
 def failing(store: JobStore) -> FailingStore:
     return FailingStore(store.table)
 
