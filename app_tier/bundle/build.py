@@ -3,6 +3,7 @@
 This is build time: a torch network needs torch, which a worker never imports.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -93,7 +94,9 @@ def write_bundle(export: Callable[[Path], None], description: Description, out: 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``bundle.json``."""
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
+    # The digest is stated, so that whoever does not know how it is made can name the bundle as results do.
+    stated = {"digest": manifest.digest, **manifest.model_dump(mode="json")}
+    (folder / MANIFEST_NAME).write_text(json.dumps(stated, indent=1, ensure_ascii=False) + "\n")
 
 
 def measure_agreement(bundle: Bundle, images: int = AGREEMENT_IMAGES) -> Agreement:

@@ -101,6 +101,7 @@ def parse_manifest(path: str, text: str | bytes) -> Manifest:
 
     Raises:
         BundleFormatError: it is not valid.
+        BundleDigestError: it was changed since it was built.
     """
     try:
         contents = json.loads(text)
@@ -111,12 +112,18 @@ def parse_manifest(path: str, text: str | bytes) -> Manifest:
         raise BundleFormatError(
             f"{path} has format_version {version!r}, this program reads {FORMAT_VERSION}: build the bundle again"
         )
+    stated = contents.pop("digest", None)  # not in bundles from before it was stated
     try:
-        return Manifest.model_validate(contents)
+        manifest = Manifest.model_validate(contents)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise BundleFormatError(f"{path}: {where}: {first['msg']}: build the bundle again") from error
+    if stated not in {None, manifest.digest}:
+        raise BundleDigestError(
+            f"{path} states the digest {stated}, but is {manifest.digest}: restore or build the bundle again"
+        )
+    return manifest
 
 
 def _check(path: Path, expected: str) -> None:

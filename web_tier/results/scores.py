@@ -1,16 +1,10 @@
 """All class scores of an image, by the labels of the bundle that this machine knows, if it was that one."""
 
-import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from services.messages import LabelScore, Prediction
-
-_MANIFEST = "bundle.json"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,16 +13,6 @@ class BundleWords:
 
     labels: Sequence[str] = ()
     messages: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, bundle: Path) -> "BundleWords":
-        """Return the words of the bundle in that folder; none when it is not on this machine."""
-        try:
-            manifest = json.loads((bundle / _MANIFEST).read_text(encoding="utf-8"))
-            return cls(tuple(manifest["labels"]), dict(manifest.get("messages", {})))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.info("classes have numbers, not names: no bundle can be read at %s (%s)", bundle, error)
-            return cls()
 
     def fit(self, prediction: Prediction) -> bool:
         """Tell whether `prediction` was made with these labels: then its best ones are where they say."""

@@ -1,8 +1,5 @@
 """Classes have their names only where this machine knows the bundle that answered."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from services.messages import LabelScore, Prediction
@@ -19,10 +16,8 @@ def prediction(best: str, score: float, *probabilities: float) -> Prediction:
 
 
 @pytest.fixture
-def words(tmp_path: Path) -> BundleWords:
-    body = {"labels": ["cat", "dog"], "messages": {"dog": "A dog."}}
-    (tmp_path / "bundle.json").write_text(json.dumps(body), encoding="utf-8")
-    return BundleWords.of(tmp_path)
+def words() -> BundleWords:
+    return BundleWords(["cat", "dog"], {"dog": "A dog."})
 
 
 def test_all_classes_are_listed_best_first_by_name(words: BundleWords) -> None:
@@ -40,10 +35,3 @@ def test_classes_of_another_bundle_have_numbers(
     words: BundleWords, best: str, score: float, probabilities: tuple[float, ...]
 ) -> None:
     assert words.all_scores(prediction(best, score, *probabilities))[0].label == "class 1"
-
-
-@pytest.mark.parametrize("content", [None, "no json", "{}", "[]"])
-def test_a_bundle_that_cannot_be_read_gives_no_names(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "bundle.json").write_text(content, encoding="utf-8")
-    assert BundleWords.of(tmp_path) == BundleWords()

@@ -1,0 +1,47 @@
+"""The configured bundle is known, also when it changes in its place."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from services.bundle_facts import BundleFacts
+from services.errors import NotFoundError
+from web_tier.bundle import FRESH_SECONDS, ConfiguredBundle
+
+
+def build(folder: Path, digest: str) -> None:
+    (folder / "bundle.json").write_text(json.dumps({"digest": digest, "labels": ["cat"]}), encoding="utf-8")
+
+
+def no_object(_bucket: str, key: str) -> bytes:
+    raise NotFoundError(f"there is no object {key!r}")
+
+
+def test_a_bundle_that_is_built_anew_is_known_after_a_while_and_not_read_before(tmp_path: Path) -> None:
+    now = [100.0]
+    bundle = ConfiguredBundle(tmp_path, no_object, lambda: now[0])
+    build(tmp_path, "one")
+    assert bundle.facts().digest == "one"
+    build(tmp_path, "two")
+    assert bundle.facts().digest == "one"
+    now[0] += FRESH_SECONDS
+    assert bundle.facts().digest == "two"
+
+
+def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    bundle = ConfiguredBundle(tmp_path, no_object, lambda: now[0])
+    for _ in range(3):
+        assert bundle.facts() == BundleFacts()
+        now[0] += FRESH_SECONDS
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    build(tmp_path, "one")
+    assert bundle.facts().digest == "one"
+
+
+def test_an_object_of_s3_that_is_missing_is_no_error() -> None:
+    assert ConfiguredBundle(Path("s3://models/signs"), no_object).facts() == BundleFacts()

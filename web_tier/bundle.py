@@ -1,0 +1,63 @@
+"""The bundle that the configuration names, as far as the web tier needs to know it; read again now and then."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from services.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
+from services.errors import NotFoundError
+
+FRESH_SECONDS = 5.0
+"""How old the facts may be: a bundle that is built anew in its place is known after so long."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ConfiguredBundle:
+    """Facts of the bundle at `place`, for all threads of a process.
+
+    Attributes:
+        place: as the configuration names it.
+        get: returns an object of S3, by bucket and key.
+        clock: seconds, never set back.
+    """
+
+    place: Path
+    get: Callable[[str, str], bytes]
+    clock: Callable[[], float] = time.monotonic
+    _facts: BundleFacts = field(default_factory=BundleFacts, init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
+    _problem: str | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def facts(self) -> BundleFacts:
+        """Return what is known of the bundle; nothing when it cannot be read from here, which is logged once.
+
+        Whoever finds the facts too old reads them again; the others go on with what there is, since S3 may be slow.
+        """
+        if self._is_due():
+            self._facts = self._read()
+        return self._facts
+
+    def _is_due(self) -> bool:
+        with self._lock:
+            due = self.clock() - self._read_at >= FRESH_SECONDS
+            if due:
+                self._read_at = self.clock()
+            return due
+
+    def _read(self) -> BundleFacts:
+        try:
+            facts, problem = read_facts(self.place, self.get), None
+        except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
+            facts, problem = BundleFacts(), str(error)
+        if problem != self._problem and problem is not None:
+            _log.warning("classes have numbers, not names, and repeated images go to a worker: %s", problem)
+        self._problem = problem
+        return facts
