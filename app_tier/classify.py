@@ -59,6 +59,9 @@ class Classifier:
             model=Model(name=self.bundle.name, digest=self.bundle.digest),
             worker=self.worker,
             attempts=task.delivery.received.receive_count,
+            key=task.delivery.request.key,
+            sha256=task.sha256 or None,
+            queued_at=task.delivery.queued_at,
             timings=task.timings,
         )
 

@@ -11,10 +11,11 @@ from app_tier.decode import Pixels, decode
 from app_tier.disposal import Disposal
 from app_tier.fetch import fetch
 from app_tier.in_hand import InHand
-from app_tier.publish import delete, refuse, respond, store
+from app_tier.publish import answered_before, delete, refuse, respond, store
 from app_tier.sizing import Sizing
 from app_tier.stage import Stage
 from app_tier.task import Delivery, Task, begin
+from services.errors import NotFoundError
 from services.images import ImageLimits
 from services.messages import Prediction, Response
 from services.s3 import Bucket
@@ -48,6 +49,9 @@ class Pipeline:
         limits: of an image.
         in_hand: where a delivery is removed once it has been answered.
         disposal: decides about those that fail.
+
+    Attributes:
+        answered: images whose response was sent, so far.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Pipeline:
     ) -> None:
         self._sizing, self._services, self._classifier, self._limits = sizing, services, classifier, limits
         self._in_hand, self._disposal = in_hand, disposal
+        self.answered = 0
         self._to_fetch: Channel[Task[None]] = Channel(in_hand.capacity)
         # Whole files wait here: as few as keep the decoders busy.
         self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads)
@@ -110,7 +115,12 @@ class Pipeline:
         return Stage(name, threads, take, lambda tasks: step(tasks[0]), self._failed)
 
     def _fetch(self, task: Task[None]) -> None:
-        self._to_decode.put(fetch(task, self._services.inputs))
+        try:
+            self._to_decode.put(fetch(task, self._services.inputs, self._limits))
+        except NotFoundError:
+            if (answer := answered_before(task, self._services.outputs)) is None:
+                raise
+            self._to_respond.put(answer)
 
     def _decode(self, task: Task[bytes]) -> None:
         self._to_classify.put(decode(task, self._classifier.bundle.manifest.preprocess, self._limits))
@@ -131,6 +141,7 @@ class Pipeline:
 
     def _respond(self, tasks: Sequence[Task[Response]]) -> None:
         answered = respond(tasks, self._services.responses)
+        self.answered += len(answered)  # this stage has one thread
         try:
             delete(answered, self._services.requests)
         finally:

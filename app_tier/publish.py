@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from app_tier.task import Delivery, Task
+from services.errors import NotFoundError
 from services.ids import output_key
 from services.messages import Failure, Prediction, Response, failed
 from services.s3 import Bucket
@@ -21,7 +22,22 @@ def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction
     """Return the task with the result of an image that cannot be classified."""
     delivery = task.delivery
     prediction = failed(delivery.request.ref, failure, worker=worker, attempts=delivery.received.receive_count)
-    return task.then(prediction.model_copy(update={"timings": task.timings}))
+    return task.then(prediction.model_copy(update={"timings": task.timings, "queued_at": delivery.queued_at}))
+
+
+def answered_before(task: Task[None], bucket: Bucket) -> Task[Response] | None:
+    """Return the task with the response of an earlier delivery if that one's prediction is stored and has a label.
+
+    The image may have been deleted since, as soon as its label was stored, while this delivery was on its way.
+
+    Raises:
+        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
+    """
+    try:
+        earlier = Prediction.from_json(bucket.get(output_key(task.delivery.request.ref)))
+    except NotFoundError:
+        return None
+    return task.then(earlier.response()) if earlier.status == "done" else None
 
 
 def store(task: Task[Prediction], bucket: Bucket, clock: Callable[[], float] = time.perf_counter) -> Task[Response]:

@@ -54,7 +54,7 @@ def _start_up(config: Config) -> "Worker":
     bundle, engine, sizing = model.result()
     name = instance.result()
     classifier = Classifier(engine, bundle, name or f"local-{os.getpid()}", config.worker.top_k)
-    worker = Worker(config, services, classifier, sizing)
+    worker = Worker(config, services, classifier, sizing, services.responses.send)
     if name is not None:
         threading.Thread(target=watch_spot, args=(metadata, worker.lifetime), name="spot", daemon=True).start()
     return worker

@@ -1,7 +1,8 @@
 """What passes from stage to stage: one image on its way, with what the last stage made of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from services.messages import RequestMessage, Timings
@@ -37,6 +38,11 @@ class Delivery:
         return self.received.receive_count > 1
 
     @property
+    def queued_at(self) -> datetime:
+        """When SQS took the message, by its clock."""
+        return datetime.fromtimestamp(self.received.sent_at, UTC)
+
+    @property
     def queued_ms(self) -> float:
         """Milliseconds from sending to the first receive; both by SQS's clock, so that no skew can falsify it."""
         return round(max(0.0, self.received.first_received_at - self.received.sent_at) * 1000, 3)
@@ -50,11 +56,13 @@ class Task(Generic[T_co]):
         delivery: where it came from; decides what happens to the message.
         made: what the last stage made: nothing, bytes, pixels, a prediction.
         milliseconds: how long each stage so far took; a plain mapping, since it is copied at every stage.
+        sha256: of the image's bytes, hexadecimal; empty until they have been fetched.
     """
 
     delivery: Delivery
     made: T_co
     milliseconds: Mapping[str, float]
+    sha256: str = ""
 
     @property
     def timings(self) -> Timings:
@@ -64,7 +72,11 @@ class Task(Generic[T_co]):
     def then(self, made: U, **milliseconds: float) -> "Task[U]":
         """Return the task for the next stage, with what this one made and how long it took."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
-        return Task(self.delivery, made, {**self.milliseconds, **rounded})
+        return Task(self.delivery, made, {**self.milliseconds, **rounded}, self.sha256)
+
+    def identified(self, sha256: str) -> "Task[T_co]":
+        """Return the task with what its image's bytes are known by."""
+        return replace(self, sha256=sha256)
 
 
 def begin(delivery: Delivery) -> Task[None]:

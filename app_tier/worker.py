@@ -7,6 +7,7 @@ from dataclasses import asdict
 from app_tier.backoff import Backoff
 from app_tier.classify import Classifier
 from app_tier.disposal import Disposal
+from app_tier.heartbeat import Heart, Send, Vitals
 from app_tier.in_hand import InHand
 from app_tier.keeper import Keeper
 from app_tier.lifetime import Lifetime
@@ -27,9 +28,12 @@ class Worker:
         services: queues and buckets.
         classifier: the model.
         sizing: how many of everything.
+        send_heartbeats: takes the worker's heartbeats.
     """
 
-    def __init__(self, config: Config, services: Services, classifier: Classifier, sizing: Sizing) -> None:
+    def __init__(
+        self, config: Config, services: Services, classifier: Classifier, sizing: Sizing, send_heartbeats: Send
+    ) -> None:
         self._sizing = sizing
         self._drain_seconds = config.worker.drain_seconds
         self._classifier = classifier
@@ -51,6 +55,7 @@ class Worker:
             idle_seconds=config.worker.idle_seconds,
         )
         self._receiving = threading.Thread(target=receiver.run, name="receive", daemon=True)
+        self._heart = Heart(classifier.worker, self._vitals, send_heartbeats)
 
     def run(self) -> bool:
         """Work until the end; tell whether every thread has ended."""
@@ -59,9 +64,15 @@ class Worker:
         self._keeper.start()
         self._pipeline.start()
         self._receiving.start()
+        self._heart.start()
         self.lifetime.wait()
         _log.info("stopping", extra={"reason": self.lifetime.reason, "in_hand": len(self._in_hand)})
-        return self._drain()
+        all_ended = self._drain()
+        self._heart.stop()
+        return all_ended
+
+    def _vitals(self) -> Vitals:
+        return Vitals(self._pipeline.answered, len(self._in_hand), self.lifetime.over)
 
     def _drain(self) -> bool:
         """Give back what has not started, finish what has, and let everything end."""

@@ -64,6 +64,19 @@ class Clients:
         return client
 
     @cached_property
+    def s3_signing(self) -> "S3Client":
+        """The S3 client that signs what others send: by Signature Version 4, for the region's own address.
+
+        botocore's defaults would sign by Version 2, which the newer regions refuse, and for the global address, which
+        redirects to the region for a day after a bucket was made.
+        """
+        # A bucket's name is no host name on loopback.
+        style: Any = {"addressing_style": "path" if self.endpoint.url else "virtual"}
+        own = self._config.merge(BotoConfig(signature_version="s3v4", s3=style))
+        client: S3Client = self._client("s3", own)
+        return client
+
+    @cached_property
     def sqs(self) -> "SQSClient":
         """The SQS client."""
         client: SQSClient = self._client("sqs")
@@ -113,8 +126,8 @@ class Clients:
             **place,
         )
 
-    def _client(self, service: str) -> Any:
-        return self._session.create_client(service, endpoint_url=self.endpoint.url, config=self._config)
+    def _client(self, service: str, config: BotoConfig | None = None) -> Any:
+        return self._session.create_client(service, endpoint_url=self.endpoint.url, config=config or self._config)
 
     @cached_property
     def _config(self) -> BotoConfig:

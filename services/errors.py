@@ -17,6 +17,14 @@ class NotFoundError(FleetsightError):
     """Raised when the object, job or image that was asked for does not exist."""
 
 
+class ObjectTooLargeError(FleetsightError):
+    """Raised when an object is larger than its reader takes; `size` is in bytes."""
+
+    def __init__(self, key: str, size: int, most_bytes: int) -> None:
+        super().__init__(f"the object {key!r} has {size} bytes, more than the {most_bytes} that are read")
+        self.size = size
+
+
 class MetadataError(FleetsightError):
     """Raised when the instance metadata service does not answer, as on a machine that is no instance."""
 

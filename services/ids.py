@@ -8,6 +8,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass
+from datetime import datetime
 
 from ulid import ULID
 
@@ -53,6 +54,12 @@ def new_id() -> str:
     return str(_ids.next())
 
 
+def first_id_of(moment: datetime) -> str:
+    """Return the least id of that millisecond: ids that were made earlier sort before it."""
+    milliseconds = int(moment.timestamp() * 1000)
+    return str(ULID.from_bytes(milliseconds.to_bytes(6, "big") + bytes(10)))
+
+
 def is_id(text: str) -> bool:
     """Tell whether `text` has the form of an id of ours."""
     return _ULID.fullmatch(text) is not None
@@ -66,6 +73,11 @@ def input_key(ref: ImageRef, extension: str) -> str:
 def output_key(ref: ImageRef) -> str:
     """Return the key of an image's prediction in the output bucket."""
     return f"{ref.job_id}/{ref.image_id}.json"
+
+
+def merged_key(job_id: str) -> str:
+    """Return the key of a job's results as one file, in the output bucket; that of no image."""
+    return f"{job_id}/results.jsonl"
 
 
 def parse_key(key: str) -> ImageRef:

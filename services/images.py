@@ -27,13 +27,16 @@ from PIL import Image
 from services.image_errors import DECODER_ERRORS, ImageRejectedError, broken_header, cut_short, ends_early
 from services.image_formats import check_webp_complete, sniff, webp_size
 
-__all__ = ["ImageInfo", "ImageLimits", "ImageRejectedError", "inspect", "open_image"]
+__all__ = ["EXTENSION_OF", "ImageInfo", "ImageLimits", "ImageRejectedError", "inspect", "open_image", "too_large"]
 
 # The pixel limit below is stricter, comes before any decode, and words its refusal for the image's owner;
 # Pillow's own limit is a warning first, and would be an error of another kind.
 Image.MAX_IMAGE_PIXELS = None
 
 _EXTENSIONS: Final = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+
+EXTENSION_OF: Final = {f"image/{name.lower()}": extension for name, extension in _EXTENSIONS.items()}
+"""Extensions of keys by the content types that we take."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,15 @@ def _check_bytes(size: int, limits: ImageLimits) -> None:
     if size == 0:
         raise ImageRejectedError("empty", "the file is empty: send it again")
     if size > limits.max_bytes:
-        raise ImageRejectedError(
-            "too_large",
-            f"{size / 1e6:.1f} MB is more than the {limits.max_bytes / 1e6:.1f} MB allowed: shrink it",
-        )
+        raise too_large(size, limits)
+
+
+def too_large(size: int, limits: ImageLimits) -> ImageRejectedError:
+    """Return the refusal of a file of `size` bytes, more than ``limits`` allow."""
+    return ImageRejectedError(
+        "too_large",
+        f"{size / 1e6:.1f} MB is more than the {limits.max_bytes / 1e6:.1f} MB allowed: shrink it",
+    )
 
 
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:

@@ -13,10 +13,14 @@ from services.errors import MessageError
 from services.ids import ULID_PATTERN, ImageRef
 
 Id = Annotated[str, Field(pattern=ULID_PATTERN)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Status = Literal["done", "failed"]
+WorkerState = Literal["ready", "busy", "draining", "ended"]
+MOST_REASON = 200
+"""Characters of the reason for a pause."""
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
     """A frozen model that reads and writes JSON."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -40,7 +44,7 @@ class _Wire(BaseModel):
             raise MessageError(f"not a {cls.__name__}: {where}: {first['msg']}") from error
 
 
-class _OfImage(_Wire):
+class _OfImage(Wire):
     """Something about one image."""
 
     version: Literal[1] = 1
@@ -65,21 +69,21 @@ class RequestMessage(_OfImage):
         return cls(job_id=ref.job_id, image_id=ref.image_id, key=key, submitted_at=submitted_at)
 
 
-class LabelScore(_Wire):
+class LabelScore(Wire):
     """A label with its softmax probability, 0 to 1."""
 
     label: str
     score: float
 
 
-class Model(_Wire):
+class Model(Wire):
     """The bundle that answered."""
 
     name: str
     digest: str
 
 
-class Timings(_Wire):
+class Timings(Wire):
     """Where an image's time went, in milliseconds; a stage that was not reached is absent."""
 
     queued: float | None = None
@@ -89,7 +93,7 @@ class Timings(_Wire):
     stored: float | None = None
 
 
-class Failure(_Wire):
+class Failure(Wire):
     """Why an image has no label: a stable `code` for programs, a sentence for its owner."""
 
     code: str
@@ -97,9 +101,23 @@ class Failure(_Wire):
 
 
 class Response(_OfImage):
-    """The result of one image, as it travels in the response queue and stands in the job table."""
+    """The result of one image, as it travels in the response queue and stands in the job table.
+
+    Attributes:
+        key, sha256: of the object that was classified, in the input bucket; absent where it was not read.
+        cached: whether it was answered from the result of an earlier image with the same bytes.
+        source: key of the prediction, in the output bucket, that a cached result repeats.
+        queued_at: when SQS took the request that was answered, by its clock.
+        recorded_at: when the result became visible to its owner.
+    """
 
     status: Status
+    key: str | None = Field(default=None, max_length=100)
+    sha256: Sha256 | None = None
+    cached: bool = False
+    source: str | None = Field(default=None, max_length=100)
+    queued_at: AwareDatetime | None = None
+    recorded_at: AwareDatetime | None = None
     label: str | None = None
     score: float | None = None
     top: tuple[LabelScore, ...] = ()
@@ -128,7 +146,51 @@ class Prediction(Response):
         return Response.model_construct(**{name: getattr(self, name) for name in Response.model_fields})
 
 
-class FleetSnapshot(_Wire):
+class Heartbeat(Wire):
+    """Says that a worker lives; it travels in the response queue, among the responses.
+
+    Attributes:
+        worker: who says it.
+        at: when, by the worker's own clock.
+        state: `ready` without an image in hand, `busy` with some, `draining` when it takes no more, then `ended`.
+        images: answered so far.
+        in_hand: received and not answered yet.
+    """
+
+    version: Literal[1] = 1
+    kind: Literal["heartbeat"] = "heartbeat"
+    worker: str = Field(min_length=1, max_length=100)
+    at: AwareDatetime
+    state: WorkerState
+    images: int = Field(ge=0)
+    in_hand: int = Field(ge=0)
+
+
+def from_worker(body: str | bytes) -> Response | Heartbeat:
+    """Return what a message of the response queue holds.
+
+    Raises:
+        MessageError: when it is neither of the two; says what is wrong with it as a response.
+    """
+    try:
+        return Response.from_json(body)
+    except MessageError as error:
+        # Responses are many, so it costs nothing to look for them first.
+        try:
+            return Heartbeat.from_json(body)
+        except MessageError:
+            raise error from None
+
+
+class FleetPause(Wire):
+    """Nothing is launched or started: since when, and why if whoever paused has said so."""
+
+    version: Literal[1] = 1
+    since: AwareDatetime
+    reason: str = Field(default="", max_length=MOST_REASON)
+
+
+class FleetSnapshot(Wire):
     """What the autoscaler saw and decided at one look.
 
     Attributes:
@@ -140,6 +202,9 @@ class FleetSnapshot(_Wire):
         billed_seconds: instance-seconds since the fleet's first launch, each instance at least the billed minimum.
         reason: the last decision in words.
         problem: why the last launch failed, in words; None when it did not.
+        paused: since when nothing is launched, while the fleet is paused.
+        image_seconds: that one worker takes for an image, as measured; None as long as that is not known.
+        boot_seconds: from a launch to the worker's first word, as measured; None as long as that is not known.
     """
 
     version: Literal[1] = 1
@@ -157,6 +222,9 @@ class FleetSnapshot(_Wire):
     billed_seconds: float
     reason: str
     problem: str | None = None
+    paused: FleetPause | None = None
+    image_seconds: float | None = None
+    boot_seconds: float | None = None
 
 
 def failed(ref: ImageRef, failure: Failure, *, worker: str, attempts: int) -> Prediction:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 import obstore
@@ -21,18 +22,29 @@ from botocore.exceptions import (
 )
 from obstore.exceptions import BaseError
 
-from services.errors import NotFoundError
+from services.errors import NotFoundError, ObjectTooLargeError
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
     from services.clients import Clients
 
+PARTS_AT_ONCE = 2
+"""Parts of 5 MB of one object that are sent at the same time."""
+
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _NO_CREDENTIALS = re.compile(r"External AWS credential provider: (.*)", re.DOTALL)
 _FOR_DEBUGGING = "\n\nDebug source:"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object from outside: `size` in bytes, and the type that it was put with."""
+
+    size: int
+    content_type: str
 
 
 @dataclass(frozen=True)
@@ -52,14 +64,68 @@ class Bucket:
         with _botocore_errors("PutObject"):
             obstore.put(self.store, key, body, attributes={"Content-Type": content_type}, use_multipart=False)
 
-    def get(self, key: str) -> bytes:
-        """Return the object at `key`.
+    def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
+        """Store an object that is made while it is sent; `key` is as before until all of it is there.
+
+        What `parts` raises passes through. Some 10 MB are in memory at a time.
+        """
+        raised: list[Exception] = []
+
+        def noted() -> Iterator[bytes]:
+            try:
+                yield from parts
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        try:
+            with _botocore_errors("PutObject"):
+                obstore.put(
+                    self.store, key, noted(), attributes={"Content-Type": content_type}, max_concurrency=PARTS_AT_ONCE
+                )
+        except Exception:
+            if raised:
+                raise raised[0] from None
+            raise
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield the object at `key` in parts, as they are asked for.
+
+        Raises:
+            NotFoundError: at the first part, when there is none.
+        """
+        with self._missing(key), _botocore_errors("GetObject"):
+            for part in obstore.get(self.store, key).stream():
+                yield bytes(part)
+
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
+        """Return the object at `key`; of one that has more than `most_bytes`, if given, nothing is kept in memory.
 
         Raises:
             NotFoundError: when there is none.
+            ObjectTooLargeError: when it is larger.
         """
         with self._missing(key), _botocore_errors("GetObject"):
-            return bytes(obstore.get(self.store, key).bytes())
+            answer = obstore.get(self.store, key)
+            size = answer.meta["size"]  # of the answer that has begun to arrive, so no other object can slip in
+            if most_bytes is None or size <= most_bytes:
+                return bytes(answer.bytes())
+        raise ObjectTooLargeError(key, size, most_bytes)
+
+    def look(self, key: str) -> StoredObject | None:
+        """Return what is known of the object at `key` without reading it, None when there is none.
+
+        A bucket that is missing is an error.
+        """
+        try:
+            with _botocore_errors("HeadObject"):
+                answer = obstore.get(self.store, key, options={"head": True})
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.NOT_FOUND:
+                raise
+            self.exists(key)  # the answer to a HEAD has no body to say whether it is the bucket that is missing
+            return None
+        return StoredObject(answer.meta["size"], str(answer.attributes.get("Content-Type", "")))
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object at `key`, without reading it; a bucket that is missing is an error."""

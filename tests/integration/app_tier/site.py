@@ -15,7 +15,7 @@ from services.clients import Clients
 from services.config import Config
 from services.embedded.launch import EmbeddedCloud
 from services.ids import ImageRef, input_key, new_id, output_key
-from services.messages import Prediction, RequestMessage, Response
+from services.messages import Heartbeat, Prediction, RequestMessage, Response, from_worker
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 from tests.conftest import write_config
@@ -101,12 +101,21 @@ class Site:
         while len(found) < count and time.monotonic() < deadline:
             messages = self.responses.receive(wait_seconds=1)
             for message in messages:
-                response = Response.from_json(message.body)
-                found.setdefault(response.image_id, []).append(response)
+                told = from_worker(message.body)
+                if isinstance(told, Response):
+                    found.setdefault(told.image_id, []).append(told)
             self.responses.delete([message.receipt for message in messages])
         assert len(found) == count, (
             f"{len(found)} of {count} answered; {[w.log_path.read_text() for w in self.workers]}"
         )
+        return found
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """Take everything out of the response queue; return the heartbeats."""
+        found: list[Heartbeat] = []
+        while messages := self.responses.receive(wait_seconds=0):
+            self.responses.delete([message.receipt for message in messages])
+            found += [told for message in messages if isinstance(told := from_worker(message.body), Heartbeat)]
         return found
 
     def prediction(self, ref: ImageRef) -> Prediction:

@@ -54,6 +54,17 @@ def torch_probabilities(site: Site, signs: list[Sample]) -> np.ndarray[tuple[int
     return open_engine("torch", bundle, 1).infer(pixels)
 
 
+def test_a_worker_says_when_it_is_ready_and_when_it_ends(make_site: SiteMaker) -> None:
+    site = make_site()
+    site.submit(sign.data for sign in small_signs(7))
+    worker = site.start_worker()
+    assert worker.wait() == 0
+    beats = sorted(site.heartbeats(), key=lambda beat: beat.at)
+    assert {beat.worker for beat in beats} == {f"local-{worker.process.pid}"}
+    assert (beats[0].images, beats[-1].state, beats[-1].images, beats[-1].in_hand) == (0, "ended", 7, 0)
+    assert len(beats) == 2
+
+
 def test_bad_images_among_good_ones_fail_alone(make_site: SiteMaker) -> None:
     site = make_site()
     good = small_signs(6)
@@ -68,8 +79,8 @@ def test_sigterm_gives_back_what_has_not_started_and_loses_nothing(make_site: Si
     site = make_site(worker={"fetch_threads": 1, "publish_threads": 1})
     refs = site.submit(sign.data for sign in small_signs(150))
     worker = site.start_worker()
-    first = site.responses.receive(wait_seconds=10)
-    assert first
+    until(lambda: site.responses.counts().visible > 1)  # a heartbeat, and answers
+    first = site.responses.receive(wait_seconds=0)
     worker.process.send_signal(signal.SIGTERM)
     told_at = time.monotonic()
     assert worker.wait() == 0
@@ -118,7 +129,7 @@ def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMa
     site = make_site(queues={"visibility_timeout_seconds": 3})
     refs = site.submit(sign.data for sign in small_signs(100))
     first = site.start_worker()
-    until(lambda: site.responses.counts().visible > 0)
+    until(lambda: site.responses.counts().visible > 1)  # a heartbeat, and answers
     first.process.kill()
     first.wait()
     assert site.requests.counts().in_flight > 0

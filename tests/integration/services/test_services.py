@@ -9,9 +9,9 @@ from services.clients import Clients
 from services.config import Config
 from services.ec2 import Fleet, LaunchSpec
 from services.embedded.launch import EmbeddedCloud
-from services.errors import LaunchError, NotFoundError
+from services.errors import LaunchError, NotFoundError, ObjectTooLargeError
 from services.provision import provision
-from services.s3 import Bucket
+from services.s3 import Bucket, StoredObject
 from services.sqs import Outgoing, Queue
 from tests.conftest import ConfigMaker
 
@@ -34,6 +34,22 @@ def test_an_object_comes_back_as_it_went_in_and_over_what_was_there(bucket: Buck
 def test_an_object_that_is_not_there_is_named_with_its_bucket(bucket: Bucket) -> None:
     with pytest.raises(NotFoundError, match=f"there is no object 'no/no' in the bucket '{bucket.name}'"):
         bucket.get("no/no")
+
+
+def test_an_object_that_is_larger_than_its_reader_takes_is_not_read(bucket: Bucket) -> None:
+    bucket.put("a", bytes(100), "image/jpeg")
+    assert bucket.get("a", most_bytes=100) == bytes(100)
+    with pytest.raises(ObjectTooLargeError, match="'a' has 100 bytes, more than the 99") as refused:
+        bucket.get("a", most_bytes=99)
+    assert refused.value.size == 100
+
+
+def test_an_object_can_be_looked_at_without_reading_it(bucket: Bucket, clients: Clients) -> None:
+    bucket.put("a", bytes(100), "image/jpeg")
+    assert bucket.look("a") == StoredObject(100, "image/jpeg")
+    assert bucket.look("b") is None
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        Bucket.named(clients, "fleetsight-never-made").look("a")
 
 
 def test_other_refusals_pass_through(clients: Clients) -> None:

@@ -21,7 +21,7 @@ from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import Manifest
 from app_tier.preprocess import Preprocess
 from app_tier.task import Delivery
-from services.errors import NotFoundError
+from services.errors import NotFoundError, ObjectTooLargeError
 from services.ids import ImageRef, input_key, new_id
 from services.messages import RequestMessage
 from services.s3 import Bucket
@@ -208,11 +208,13 @@ class FakeBucket:
         self.puts.append(key)
         self.objects[key] = body
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
         if self.errors["get"]:
             raise self.errors["get"].pop(0)
         if key not in self.objects:
             raise NotFoundError(key)
+        if most_bytes is not None and len(self.objects[key]) > most_bytes:
+            raise ObjectTooLargeError(key, len(self.objects[key]), most_bytes)
         return self.objects[key]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from app_tier.publish import delete, refuse, respond, store
+from app_tier.publish import answered_before, delete, refuse, respond, store
 from app_tier.task import Task, begin
 from services.errors import FleetsightError
 from services.ids import output_key
@@ -64,3 +64,25 @@ def test_a_delete_with_a_stale_receipt_is_harmless() -> None:
         delete([one], sqs.queue())
     except FleetsightError as error:
         raise AssertionError("a stale receipt is no error") from error
+
+
+def test_an_image_that_is_gone_has_the_answer_of_an_earlier_delivery_if_that_one_found_a_label() -> None:
+    s3, task = FakeBucket(), begin(delivery())
+    ref = task.delivery.request.ref
+    assert answered_before(task, s3.bucket()) is None
+    s3.objects[output_key(ref)] = refuse(task, Failure(code="gone", message="gone"), "i-1").made.to_json().encode()
+    assert answered_before(task, s3.bucket()) is None
+    earlier = Prediction(
+        job_id=ref.job_id,
+        image_id=ref.image_id,
+        status="done",
+        label="cat",
+        score=0.9,
+        worker="i-0",
+        attempts=1,
+        probabilities=(0.9, 0.1),
+    )
+    s3.objects[output_key(ref)] = earlier.to_json().encode()
+    again = answered_before(task, s3.bucket())
+    assert again is not None
+    assert (again.made, again.delivery) == (earlier.response(), task.delivery)

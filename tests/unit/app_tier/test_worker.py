@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class Bench:
         )
         self.sizing = sized(self.config.worker, Machine(cores=2, memory_bytes=4 * 2**30), input_size=32)
         classifier = Classifier(self.engine, colour_bundle(), "i-1", 3)
-        self.worker = Worker(self.config, services, classifier, self.sizing)
+        self.heartbeats = FakeSqs(self.clock)
+        self.worker = Worker(self.config, services, classifier, self.sizing, self.heartbeats.queue().send)
 
     def submit(self, *images: bytes | None) -> list[RequestMessage]:
         """Store each image (None: it is gone) and ask for it."""
@@ -105,6 +107,39 @@ def test_bad_images_fail_alone_each_with_its_reason() -> None:
     ]  # fmt: skip
     assert [results[0].label, results[5].label] == ["red", "blue"]
     assert bench.stored(requests[1]).status == "failed"
+    assert bench.requests.messages == []
+
+
+def test_a_result_names_the_object_that_was_classified_and_when_it_was_asked_for() -> None:
+    bench, image = Bench(), picture("red")
+    (request,) = bench.submit(image)
+    assert bench.run()
+    result = bench.result(request)
+    assert (result.key, result.sha256) == (request.key, sha256(image).hexdigest())
+    assert result.queued_at is not None
+
+
+def test_a_second_delivery_whose_image_was_deleted_meanwhile_repeats_the_first_answer() -> None:
+    bench = Bench()
+    (request,) = bench.submit(picture("red"))
+    assert bench.run()
+    stored = bench.outputs.objects[output_key(request.ref)]
+    del bench.inputs.objects[request.key]
+    second = Bench()
+    second.outputs.objects.update(bench.outputs.objects)
+    send_requests(second.requests, [request])
+    assert second.run()
+    assert (second.result(request).status, second.result(request).label) == ("done", "red")
+    assert second.outputs.objects[output_key(request.ref)] == stored
+    assert second.requests.messages == []
+
+
+def test_an_object_that_is_larger_than_an_image_may_be_fails_alone() -> None:
+    bench = Bench()
+    requests = bench.submit(picture("red"), bytes(bench.config.web.max_image_bytes + 1), picture("blue"))
+    assert bench.run()
+    results = [bench.result(request) for request in requests]
+    assert [result.error and result.error.code for result in results] == [None, "too_large", None]
     assert bench.requests.messages == []
 
 

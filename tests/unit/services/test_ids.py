@@ -2,13 +2,14 @@
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import MessageError
-from services.ids import ImageRef, input_key, is_id, new_id, output_key, parse_key
+from services.ids import ImageRef, first_id_of, input_key, is_id, new_id, output_key, parse_key
 
 ID = "01KDX5ZQ8R3M7Y2WVN6T4C9B0A"
 
@@ -29,6 +30,15 @@ def test_ids_stay_in_order_and_unique_when_threads_make_them() -> None:
         runs = list(makers.map(lambda _: [new_id() for _ in range(500)], range(8)))
     assert all(run == sorted(run) for run in runs)
     assert len({made for run in runs for made in run}) == 4_000
+
+
+def test_the_first_id_of_a_moment_parts_earlier_ids_from_later_ones() -> None:
+    before = new_id()
+    moment = datetime.now(UTC) + timedelta(milliseconds=1)
+    first = first_id_of(moment)
+    assert is_id(first)
+    assert before < first < first_id_of(moment + timedelta(milliseconds=1))
+    assert new_id() < first_id_of(datetime.now(UTC) + timedelta(seconds=5))
 
 
 def test_a_forked_process_makes_ids_of_its_own() -> None:

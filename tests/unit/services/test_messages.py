@@ -13,6 +13,7 @@ from services.ids import ImageRef, new_id
 from services.messages import (
     Failure,
     FleetSnapshot,
+    Heartbeat,
     LabelScore,
     Model,
     Prediction,
@@ -20,6 +21,7 @@ from services.messages import (
     Response,
     Timings,
     failed,
+    from_worker,
 )
 
 REF = ImageRef(new_id(), new_id())
@@ -74,6 +76,25 @@ def test_a_fleet_snapshot_arrives_as_it_left() -> None:
     assert FleetSnapshot.from_json(snapshot.to_json()) == snapshot
 
 
+HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2)
+
+
+def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_for_the_other() -> None:
+    response = PREDICTION.response()
+    assert from_worker(response.to_json()) == response
+    assert from_worker(HEARTBEAT.to_json()) == HEARTBEAT
+    with pytest.raises(MessageError, match="not a Response: job_id"):
+        Response.from_json(HEARTBEAT.to_json())
+    with pytest.raises(MessageError, match="not a Heartbeat: at"):
+        Heartbeat.from_json(response.to_json())
+
+
+@pytest.mark.parametrize("change", [{"state": "asleep"}, {"images": -1}, {"kind": "answer"}, {"worker": ""}])
+def test_a_heartbeat_that_makes_no_sense_is_refused_as_what_most_messages_are(change: dict[str, Any]) -> None:
+    with pytest.raises(MessageError, match="not a Response"):
+        from_worker(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
+
+
 def test_a_newer_writers_fields_are_ignored() -> None:
     body = {**json.loads(PREDICTION.to_json()), "colour": "blue"}
     assert Prediction.from_json(json.dumps(body)) == PREDICTION
@@ -111,6 +132,6 @@ def test_a_request_without_a_time_zone_is_refused() -> None:
 
 @given(st.binary(max_size=50) | st.text(max_size=50))
 def test_garbage_raises_nothing_but_a_message_error(body: bytes | str) -> None:
-    for kind in (RequestMessage, Response, Prediction, FleetSnapshot):
+    for kind in (RequestMessage, Response, Prediction, FleetSnapshot, Heartbeat):
         with pytest.raises(MessageError):
             kind.from_json(body)

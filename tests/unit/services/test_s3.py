@@ -50,7 +50,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer[1].encode())
 
-    do_GET = do_PUT = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
+    do_GET = do_HEAD = do_PUT = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the standard library's name)
         """Say nothing."""
@@ -122,6 +122,16 @@ def test_a_missing_object_is_not_found_and_a_missing_bucket_is_an_error(s3: Fake
     assert not bucket.exists("a")
     with pytest.raises(ClientError, match="NoSuchBucket"):
         bucket.exists("a")
+
+
+def test_a_look_that_is_refused_says_so_and_one_at_nothing_asks_whether_the_bucket_is_there(s3: FakeS3) -> None:
+    bucket = s3.bucket()
+    s3.answers = [(403, "")]
+    with pytest.raises(ClientError, match="403"):
+        bucket.look("a")
+    s3.answers = [(404, ""), (404, ERROR.format("NoSuchKey", ""))]
+    assert bucket.look("a") is None
+    assert [method for method, *_ in s3.seen] == ["HEAD", "HEAD", "GET"]
 
 
 def test_a_delete_is_a_call_of_its_own(s3: FakeS3) -> None:

@@ -1,0 +1,92 @@
+"""What the controller tells of the fleet beside its snapshot: instances, decisions, and how it went over time."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from services.messages import Wire, WorkerState
+
+Span = Literal["hour", "day"]
+
+
+class FleetInstance(Wire):
+    """An instance of the fleet, and what its worker has said of itself.
+
+    Attributes:
+        state: as EC2 names it.
+        launched_at: by EC2's clock.
+        worker: the worker's own state; None before its first heartbeat.
+        images: answered so far; None before its first word.
+        in_hand: images that it has received and not answered yet.
+        heard_at: when a heartbeat or an answer of it came last, by the controller's clock; None before the first.
+    """
+
+    instance_id: str
+    state: str
+    instance_type: str
+    zone: str
+    launched_at: AwareDatetime
+    worker: WorkerState | None = None
+    images: int | None = None
+    in_hand: int | None = None
+    heard_at: AwareDatetime | None = None
+
+
+class FleetInstances(Wire):
+    """The fleet's instances, newest first; `total` may be more than are listed."""
+
+    version: Literal[1] = 1
+    total: int = 0
+    instances: tuple[FleetInstance, ...] = ()
+
+
+class Decision(Wire):
+    """What the autoscaler decided, or what was in its way, at a time."""
+
+    at: AwareDatetime
+    words: str
+
+
+class Decisions(Wire):
+    """The last decisions, newest first."""
+
+    version: Literal[1] = 1
+    decisions: tuple[Decision, ...] = ()
+
+
+class HistoryPoint(Wire):
+    """Workers (running and starting) and images in the queue (waiting and in flight), from `at` to the next point.
+
+    Where there was more within a few seconds, it is the most of each.
+    """
+
+    at: AwareDatetime
+    workers: int
+    queue: int
+
+
+class HistoryBlock(Wire):
+    """Points of one stretch of time, in their order: what one item of the table holds.
+
+    Attributes:
+        number: of the stretch, counted from the epoch; an item is used again some stretches later.
+        points: each as seconds since the epoch, workers, and images.
+    """
+
+    version: Literal[1] = 1
+    number: int
+    points: tuple[tuple[int, int, int], ...] = ()
+
+
+def points_since(blocks: Sequence[HistoryBlock], start: datetime) -> list[HistoryPoint]:
+    """Return the points of `blocks` in their order, from `start` on, and what held at `start` if that is known."""
+    ordered = sorted({at: (workers, queue) for block in blocks for at, workers, queue in block.points}.items())
+    first = int(start.timestamp())
+    before = [figures for at, figures in ordered if at <= first][-1:]
+    kept = [(first, figures) for figures in before] + [point for point in ordered if point[0] > first]
+    return [
+        HistoryPoint(at=datetime.fromtimestamp(at, start.tzinfo), workers=workers, queue=queue)
+        for at, (workers, queue) in kept
+    ]

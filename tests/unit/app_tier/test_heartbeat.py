@@ -1,0 +1,83 @@
+"""A worker says that it lives, whatever becomes of what it says."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from app_tier import heartbeat
+from app_tier.heartbeat import Heart, Send, Vitals
+from services.messages import Heartbeat
+from services.sqs import Outgoing
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+class Post:
+    """Takes heartbeats, and tells the time by how long the heart has waited."""
+
+    def __init__(self, beats: int) -> None:
+        self.taken: list[Heartbeat] = []
+        self.now, self._left = NOON, beats
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        self.taken += [Heartbeat.from_json(message.body) for message in messages]
+        return []
+
+    def wait(self, seconds: float) -> bool:
+        self.now += timedelta(seconds=seconds)
+        self._left -= 1
+        return self._left == 0
+
+
+def heart(post: Post, look: Callable[[], Vitals], send: Send | None = None) -> Heart:
+    return Heart("i-1", look, send or post.send, every_seconds=10, now=lambda: post.now)
+
+
+def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None:
+    post = Post(beats=2)
+    looks = iter([Vitals(0, 0, False), Vitals(3, 2, False), Vitals(5, 0, True)])
+    heart(post, lambda: next(looks)).run(post.wait)
+    told = [((beat.at - NOON).total_seconds(), beat.state, beat.images, beat.in_hand) for beat in post.taken]
+    assert told == [(0, "ready", 0, 0), (10, "busy", 3, 2), (20, "ended", 5, 0)]
+    assert {beat.worker for beat in post.taken} == {"i-1"}
+
+
+def test_a_worker_that_finishes_what_it_has_says_so() -> None:
+    assert Vitals(1, 2, draining=True).state == "draining"
+
+
+def test_what_cannot_be_sent_is_logged_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    post = Post(beats=3)
+    errors: list[Exception] = [EndpointConnectionError(endpoint_url="http://sqs"), RuntimeError("odd")]
+
+    def send(messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        if errors:
+            raise errors.pop(0)
+        return messages if post.taken else post.send(messages)
+
+    heart(post, lambda: Vitals(0, 0, False), send).run(post.wait)
+    assert len(post.taken) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "a heartbeat could not be sent",
+        "a heartbeat could not be sent",
+        "a heartbeat was not taken by the response queue",
+    ]
+
+
+def test_the_end_does_not_wait_for_a_heartbeat_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "END_SECONDS", 0.01)
+    hangs, may_go_on = threading.Event(), threading.Event()
+
+    def send(_messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        hangs.set()
+        assert may_go_on.wait(20)
+        return []
+
+    beating = Heart("i-1", lambda: Vitals(0, 0, False), send)
+    beating.start()
+    assert hangs.wait(20)
+    beating.stop()  # comes back although the first heartbeat is still on its way
+    may_go_on.set()
