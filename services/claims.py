@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from services.table import Item, Table
+from services.table import EXPIRES_AT, Item, Table
 
 LIFETIME = timedelta(hours=24)
 """How long a key stands for its job."""
@@ -43,7 +43,7 @@ class Claims:
     def find(self, key: str, now: datetime) -> Claim | None:
         """Return the claim in force for `key` at `now`, if any."""
         item = self.table.get(_partition(key), _SORT_KEY)
-        return None if item is None or int(item["expires_at"]) <= now.timestamp() else _claim(item)
+        return None if item is None or int(item[EXPIRES_AT]) <= now.timestamp() else _claim(item)
 
     def take(self, key: str, claim: Claim) -> Claim:
         """Return the claim in force for `key`: `claim` itself unless another is in force, which then stands."""
@@ -53,7 +53,7 @@ class Claims:
             "job_id": claim.job_id,
             "request": claim.request,
             "at": claim.at.isoformat(),
-            "expires_at": int((claim.at + LIFETIME).timestamp()),
+            EXPIRES_AT: int((claim.at + LIFETIME).timestamp()),
         }
         free = "attribute_not_exists( #pk ) OR #expires_at <= :now"
         taken = self.table.put_if(item, free, {"now": int(claim.at.timestamp())})

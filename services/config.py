@@ -6,6 +6,7 @@ type or a value out of range stops the process with every fault named. Secrets a
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -77,6 +78,7 @@ class Web(_Section):
     max_image_bytes: int = Field(ge=1_024, le=100 * 2**20)
     max_image_pixels: int = Field(ge=1, le=500_000_000)
     max_request_bytes: int = Field(ge=1_024, le=2**32)
+    direct_upload_seconds: int = Field(ge=1, le=3_600)
     shrink_above_pixels: int = Field(ge=0, le=100_000)
     max_open_jobs: int = Field(ge=1, le=100_000)
     cors_origins: tuple[Origin, ...]
@@ -138,6 +140,23 @@ class Controller(_Section):
     lost_after_seconds: Seconds
 
 
+class Retention(_Section):
+    """How long what users sent, and what was answered, is kept."""
+
+    unkept_days: float = Field(ge=0, le=3_650)
+    repeat_days: float = Field(ge=0, le=3_650)
+
+    @property
+    def unkept_lifetime(self) -> timedelta:
+        """How long a job without `keep` stands; zero when it does not expire."""
+        return timedelta(days=self.unkept_days)
+
+    @property
+    def repeat_lifetime(self) -> timedelta:
+        """How long a result stands for the same bytes; zero when it does not."""
+        return timedelta(days=self.repeat_days)
+
+
 class Prices(_Section):
     """US dollars, for the cost lines; AWS's list prices of the region."""
 
@@ -156,6 +175,7 @@ class Config(_Section):
     worker: Worker
     fleet: Fleet
     controller: Controller
+    retention: Retention
     prices: Prices
 
     def queue_name(self, name: str) -> str:

@@ -2,19 +2,27 @@
 
 | pk               | sk                 | holds                                                     | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at: the list of jobs                        | web        |
+| `JOBS`           | job id             | name, created_at, keep: the list of jobs                  | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
-| `COUNTS#` job id | `COUNTED`          | done, failed, images counted, first and last result       | collector  |
-| `COUNTS#` job id | `SAID#` writer id  | how many images this web process has accepted for the job | web        |
-| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at                         | web        |
-| `JOB#` job id    | `RESULT#` image id | status and the response                                   | collector  |
+| `COUNTS#` job id | `COUNTED`          | done, cached, failed, images counted, first, last result  | collector  |
+| `COUNTS#` job id | `MERGED`           | key, edition, at: where all results stand as one file     | controller |
+| `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
+| `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
+| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, retried_at     | web        |
+| `JOB#` job id    | `RESULT#` image id | status and the response; of a cached one written by web   | collector  |
 | `JOB#` job id    | `SLICE#` key       | what a repeatable request has put: `services/slices.py`   | web        |
+| `JOB#` job id    | `UPLOAD#` id       | its images that are counted: `services/upload_counts.py`  | web        |
 | `DELETED`        | job id             | what is left of this job is to be removed                 | web        |
 | `FLEET`          | `SNAPSHOT`         | what the autoscaler saw and decided last                  | controller |
+| `FLEET`          | others             | the rest of the fleet's: `services/fleet_store.py`        | both       |
+
+The result of an image that was answered from the cache (`services/cache.py`) is written before the image's record, so
+that whoever sees such a record finds its result.
 
 Every write is an absolute figure or an idempotent put, so any of them may be repeated. `done` beats `failed`.
 How many images a job has is the greater of two lower bounds: the sum of what the web processes say, and what the
-controller last counted; so a process that dies between two writes makes no figure wrong for long.
+controller last counted; so a process that dies between two writes makes no figure wrong for long. The same holds for
+how many were answered from the cache.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,7 +31,7 @@ from datetime import datetime
 from typing import Literal
 
 from services.errors import NotFoundError
-from services.ids import ImageRef
+from services.ids import ImageRef, first_id_of
 from services.messages import FleetSnapshot, Response, Status
 from services.table import LAST, Item, Table
 
@@ -31,46 +39,107 @@ _FIRST_ID = "0"
 JobState = Literal["empty", "running", "finished"]
 _JOBS, _OPEN, _DELETED, _FLEET = "JOBS", "OPEN", "DELETED", "FLEET"
 _COUNTED, _SAID, _IMAGE, _RESULT, _SNAPSHOT = "COUNTED", "SAID#", "IMAGE#", "RESULT#", "SNAPSHOT"
+_MERGED, _RETRIED = "MERGED", "RETRIED"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A batch of images that belong together."""
+    """A batch of images that belong together.
+
+    Attributes:
+        keep: whether the images and the records stay; else an image is deleted once its label is stored, and the
+            job expires.
+    """
 
     job_id: str
     name: str
     created_at: datetime
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image as it was accepted; `filename` is what its owner called it, and only data; `size` is in bytes."""
+    """An image as it was accepted.
+
+    Attributes:
+        filename: what its owner called it, and only data.
+        key: where it is in the input bucket, if it is still kept there.
+        size: in bytes.
+        cached: whether it was answered at once, from the result of an earlier image with the same bytes.
+        retried_at: when it was requested again after it had failed.
+    """
 
     ref: ImageRef
     filename: str
     key: str
     size: int
     accepted_at: datetime
+    cached: bool = False
+    retried_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the collector keeps of a job: absolute figures."""
+    """What has become of a job's images: absolute figures.
+
+    Attributes:
+        done: images with a label, `cached` of them from an earlier image with the same bytes.
+        failed: images that cannot be classified.
+        images: accepted images.
+    """
 
     done: int = 0
     failed: int = 0
     images: int = 0
     first_result_at: datetime | None = None
     last_result_at: datetime | None = None
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one web process says of a job: absolute figures.
+
+    Attributes:
+        accepted: images that it has accepted, `cached` of them answered by itself.
+        first_at, last_at: when it answered the first and the last of those.
+    """
+
+    accepted: int = 0
+    cached: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergedFile:
+    """The object in the output bucket that holds all results of a job.
+
+    Attributes:
+        key: where it is.
+        edition: of the results that it was made of.
+        written_at: when.
+    """
+
+    key: str
+    edition: str
+    written_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job and where it stands."""
+    """A job and where it stands.
+
+    Attributes:
+        retried_at: when failed images were last requested again, if ever.
+        merged: where all results stand as one file, once they do.
+    """
 
     job: Job
     accepted: int
     counts: Counts
+    retried_at: datetime | None = None
+    merged: MergedFile | None = None
 
     @property
     def waiting(self) -> int:
@@ -83,6 +152,12 @@ class JobStatus:
         if self.accepted == 0:
             return "empty"
         return "running" if self.waiting else "finished"
+
+    @property
+    def edition(self) -> str:
+        """Names the results that there are: another whenever they may be others."""
+        counts = self.counts
+        return f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_result_at}/{self.retried_at}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +178,8 @@ class JobStore:
 
     def create(self, job: Job) -> None:
         """Record a new job."""
-        self.table.put_all(
-            [{"pk": _JOBS, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}]
-        )
+        item = {"pk": _JOBS, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
+        self.table.put_all([{**item, "keep": int(job.keep)}])
 
     def job(self, job_id: str) -> Job:
         """Return a job.
@@ -124,6 +198,11 @@ class JobStore:
         items = self.table.query(_JOBS, _FIRST_ID, high, limit=limit + 1, newest_first=True)
         return [_job(item) for item in items if item["sk"] != before][:limit]
 
+    def jobs_until(self, moment: datetime) -> Iterator[Job]:
+        """Yield the jobs that were created before `moment`, oldest first."""
+        for item in self.table.query(_JOBS, _FIRST_ID, first_id_of(moment)):
+            yield _job(item)
+
     def status(self, job_id: str) -> JobStatus:
         """Return a job and its counts; costs the same however many images it has.
 
@@ -131,14 +210,17 @@ class JobStore:
             NotFoundError: when there is no such job.
         """
         job = self.job(job_id)
-        counts, said = Counts(), 0
-        for item in self.table.query(_counts_partition(job_id), _COUNTED, _SAID + LAST):
-            if item["sk"] == _COUNTED:
-                counts = _counts(item)
-            else:
-                said += int(item["accepted"])
-        results = counts.done + counts.failed
-        return JobStatus(job, max(said, counts.images, results), counts)
+        found = self.table.query(_counts_partition(job_id), _COUNTED, _SAID + LAST)
+        items = {str(item["sk"]): item for item in found}
+        counted, merged, retried = (items.pop(kind, None) for kind in (_COUNTED, _MERGED, _RETRIED))
+        counts = with_said(_counts(counted) if counted else Counts(), [_said(item) for item in items.values()])
+        return JobStatus(
+            job,
+            max(counts.images, counts.done + counts.failed),
+            counts,
+            retried_at=_moment(retried, "at") if retried else None,
+            merged=_merged(merged) if merged else None,
+        )
 
     # Deletion
 
@@ -185,20 +267,52 @@ class JobStore:
         opened: Item = {"pk": _OPEN, "sk": images[0].ref.job_id, "touched_at": touched_at.isoformat()}
         self.table.put_all([opened, *(_image_item(image) for image in images)])
 
+    def reopen(self, job_id: str, touched_at: datetime) -> None:
+        """Record that the job may have images without a result.
+
+        Raises:
+            TableBusyError: when it could not be recorded; recording it again is safe.
+        """
+        self.table.put_all([{"pk": _OPEN, "sk": job_id, "touched_at": touched_at.isoformat()}])
+
+    def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
+        """Return the records of those of `refs`, each once, that are accepted images.
+
+        Raises:
+            TableBusyError: when some could not be read.
+        """
+        items = self.table.get_all([(partition(ref.job_id), f"{_IMAGE}{ref.image_id}") for ref in refs])
+        found = (_image(str(item["pk"]).partition("#")[2], item) for item in items)
+        return {record.ref: record for record in found}
+
+    def note_retried(self, images: Sequence[ImageRecord], at: datetime) -> None:
+        """Record that failed images of one job have been requested again.
+
+        Raises:
+            TableBusyError: when some could not be recorded; noting all again is safe.
+        """
+        if not images:
+            return
+        # The mark last: whoever sees it finds the images.
+        mark: Item = {"pk": _counts_partition(images[0].ref.job_id), "sk": _RETRIED, "at": at.isoformat()}
+        self.table.put_all([_image_item(replace(image, retried_at=at)) for image in images])
+        self.table.put_all([mark])
+
     def forget_images(self, refs: Sequence[ImageRef]) -> None:
-        """Take back the records of images that were not accepted after all.
+        """Take back the records of images that were not accepted after all, and the results of repeated ones.
 
         Raises:
             TableBusyError: when some could not be taken back; forgetting all again is safe.
         """
-        self.table.delete_all([(partition(ref.job_id), f"{_IMAGE}{ref.image_id}") for ref in refs])
+        keys = [(partition(ref.job_id), ref.image_id) for ref in refs]
+        self.table.delete_all([(held, f"{kind}{image_id}") for held, image_id in keys for kind in (_IMAGE, _RESULT)])
 
-    def say_accepted(self, job_id: str, writer_id: str, accepted: int) -> None:
+    def say_accepted(self, job_id: str, writer_id: str, said: Said) -> None:
         """Record how many images the process `writer_id` has accepted for the job, in all; never lowers it."""
         self.table.set(
             _counts_partition(job_id),
             f"{_SAID}{writer_id}",
-            {"accepted": accepted},
+            {"accepted": said.accepted, "cached": said.cached, **_times(said.first_at, said.last_at)},
             condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
         )
 
@@ -234,8 +348,9 @@ class JobStore:
         self.table.put_all([_result_item(response) for response in responses])
 
     def put_failed(self, response: Response) -> bool:
-        """Put a result with status `failed` unless the image has one; tell whether it was put."""
-        return self.table.put_if(_result_item(response), "attribute_not_exists( #pk )")
+        """Put a result with status `failed` unless the image is done; tell whether it was put."""
+        free = "attribute_not_exists( #pk ) OR #status = :failed"
+        return self.table.put_if(_result_item(response), free, {"failed": "failed"})
 
     def result(self, ref: ImageRef) -> Response | None:
         """Return the result of one image, or None as long as there is none."""
@@ -276,13 +391,17 @@ class JobStore:
         """Store a job's counts, absolute; only the collector does."""
         attributes: dict[str, str | int] = {
             "done": counts.done,
+            "cached": counts.cached,
             "failed": counts.failed,
             "images": counts.images,
+            **_times(counts.first_result_at, counts.last_result_at),
         }
-        for name, moment in (("first_at", counts.first_result_at), ("last_at", counts.last_result_at)):
-            if moment is not None:
-                attributes[name] = moment.isoformat()
         self.table.put_all([{"pk": _counts_partition(job_id), "sk": _COUNTED, **attributes}])
+
+    def put_merged(self, job_id: str, merged: MergedFile) -> None:
+        """Record that all results of a job stand as one file; only the controller does."""
+        item = {"key": merged.key, "edition": merged.edition, "at": merged.written_at.isoformat()}
+        self.table.put_all([{"pk": _counts_partition(job_id), "sk": _MERGED, **item}])
 
     # Open jobs
 
@@ -322,6 +441,21 @@ def with_result(counts: Counts, before: Status | None, now: Status, at: datetime
     return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
 
 
+def with_said(counts: Counts, said: Sequence[Said]) -> Counts:
+    """Return what the collector counted, `counts`, completed by what the web processes say of the same job."""
+    cached = max(counts.cached, sum(one.cached for one in said))
+    firsts = [moment for moment in (counts.first_result_at, *(one.first_at for one in said)) if moment]
+    lasts = [moment for moment in (counts.last_result_at, *(one.last_at for one in said)) if moment]
+    return replace(
+        counts,
+        done=counts.done - counts.cached + cached,
+        cached=cached,
+        images=max(counts.images, sum(one.accepted for one in said)),
+        first_result_at=min(firsts, default=None),
+        last_result_at=max(lasts, default=None),
+    )
+
+
 def partition(job_id: str) -> str:
     """Return the table's partition that holds a job's images, results and slices."""
     return f"JOB#{job_id}"
@@ -333,11 +467,16 @@ def _counts_partition(job_id: str) -> str:
 
 
 def _job(item: Item) -> Job:
-    return Job(str(item["sk"]), str(item["name"]), datetime.fromisoformat(str(item["created_at"])))
+    return Job(
+        job_id=str(item["sk"]),
+        name=str(item["name"]),
+        created_at=datetime.fromisoformat(str(item["created_at"])),
+        keep=bool(item.get("keep", 0)),
+    )
 
 
 def _image_item(image: ImageRecord) -> Item:
-    return {
+    item: dict[str, str | int] = {
         "pk": partition(image.ref.job_id),
         "sk": f"{_IMAGE}{image.ref.image_id}",
         "filename": image.filename,
@@ -345,6 +484,11 @@ def _image_item(image: ImageRecord) -> Item:
         "size": image.size,
         "accepted_at": image.accepted_at.isoformat(),
     }
+    if image.cached:
+        item["cached"] = 1
+    if image.retried_at is not None:
+        item["retried_at"] = image.retried_at.isoformat()
+    return item
 
 
 def _image(job_id: str, item: Item) -> ImageRecord:
@@ -354,6 +498,8 @@ def _image(job_id: str, item: Item) -> ImageRecord:
         key=str(item["key"]),
         size=int(item["size"]),
         accepted_at=datetime.fromisoformat(str(item["accepted_at"])),
+        cached="cached" in item,
+        retried_at=_moment(item, "retried_at"),
     )
 
 
@@ -367,11 +513,30 @@ def _result_item(response: Response) -> Item:
 
 
 def _counts(item: Item) -> Counts:
-    first, last = item.get("first_at"), item.get("last_at")
     return Counts(
         done=int(item["done"]),
         failed=int(item["failed"]),
         images=int(item["images"]),
-        first_result_at=None if first is None else datetime.fromisoformat(str(first)),
-        last_result_at=None if last is None else datetime.fromisoformat(str(last)),
+        first_result_at=_moment(item, "first_at"),
+        last_result_at=_moment(item, "last_at"),
+        cached=int(item.get("cached", 0)),
     )
+
+
+def _merged(item: Item) -> MergedFile:
+    return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
+
+
+def _said(item: Item) -> Said:
+    return Said(
+        int(item["accepted"]), int(item.get("cached", 0)), _moment(item, "first_at"), _moment(item, "last_at")
+    )
+
+
+def _times(first: datetime | None, last: datetime | None) -> dict[str, str]:
+    times = {"first_at": first, "last_at": last}
+    return {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+
+
+def _moment(item: Item, name: str) -> datetime | None:
+    return None if name not in item else datetime.fromisoformat(str(item[name]))

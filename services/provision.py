@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from services.clients import Clients
 from services.config import Config
+from services.table import EXPIRES_AT
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
@@ -67,3 +68,13 @@ def _make_table(clients: Clients, config: Config) -> None:
     clients.dynamodb.get_waiter("table_exists").wait(
         TableName=config.names.job_table, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
+    _let_items_expire(clients, config.names.job_table)
+
+
+def _let_items_expire(clients: Clients, table: str) -> None:
+    # DynamoDB refuses to switch on what is on.
+    status = clients.dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]["TimeToLiveStatus"]
+    if status in {"DISABLED", "DISABLING"}:
+        clients.dynamodb.update_time_to_live(
+            TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT}
+        )

@@ -1,7 +1,8 @@
 """Slices: what a request that may be repeated has put, so that a repeat accepts the same images and no others.
 
 A slice is an item in its job's partition of the job table (`SLICE#` key): the images that the first request with that
-key put into the input bucket, written before any of them is recorded and only once.
+key put into the input bucket, or that it was given forms for (`services/forms.py`), written before any of them is
+recorded and only once.
 """
 
 import json
@@ -29,7 +30,15 @@ class Slices:
     def claim(self, job_id: str, key: str, images: SlicedImages) -> bool:
         """Write what the slice `key` consists of, unless it is written already; tell whether it was written."""
         lines = [
-            [index, image.ref.image_id, image.filename, image.key, image.size, image.accepted_at.isoformat()]
+            [
+                index,
+                image.ref.image_id,
+                image.filename,
+                image.key,
+                image.size,
+                image.accepted_at.isoformat(),
+                int(image.cached),
+            ]
             for index, image in images.items()
         ]
         item = {
@@ -45,6 +54,7 @@ class Slices:
         return {} if item is None else dict(_image(job_id, line) for line in json.loads(str(item["images"])))
 
 
-def _image(job_id: str, line: tuple[int, str, str, str, int, str]) -> tuple[int, ImageRecord]:
-    index, image_id, filename, key, size, accepted_at = line
-    return index, ImageRecord(ImageRef(job_id, image_id), filename, key, size, datetime.fromisoformat(accepted_at))
+def _image(job_id: str, line: tuple[int, str, str, str, int, str, int]) -> tuple[int, ImageRecord]:
+    index, image_id, filename, key, size, accepted_at, cached = line
+    ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
+    return index, ImageRecord(ref, filename, key, size, accepted, cached=bool(cached))

@@ -24,6 +24,9 @@ memory make a process large for good.
 READ_BATCH = 100
 """Most keys that BatchGetItem takes."""
 
+EXPIRES_AT = "expires_at"
+"""Attribute, in epoch seconds: some time after it DynamoDB removes the item, so readers compare it themselves."""
+
 LAST = "\U0010ffff"
 """Sorts behind every character: `prefix + LAST` is the end of what begins with `prefix`."""
 

@@ -1,12 +1,13 @@
 """The table and the job store over the wire."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, input_key, new_id
-from services.jobs import Counts, ImageRecord, Job, JobStore, OpenJob, with_result
+from services.jobs import Counts, ImageRecord, Job, JobStore, OpenJob, Said, with_result
 from services.messages import Failure, FleetSnapshot, Response, failed
 from services.table import LAST, Item, Table
 
@@ -89,7 +90,7 @@ def test_jobs_are_listed_newest_first_page_by_page(store: JobStore) -> None:
 def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Job) -> None:
     assert store.status(job.job_id).state == "empty"
     store.record_images([record(job.job_id), record(job.job_id)], NOW)
-    store.say_accepted(job.job_id, "web-1", 2)
+    store.say_accepted(job.job_id, "web-1", Said(2))
     assert (store.status(job.job_id).state, store.status(job.job_id).waiting) == ("running", 2)
     store.store_counts(job.job_id, Counts(1, 1, 2, NOW, NOW + timedelta(seconds=1)))
     status = store.status(job.job_id)
@@ -102,7 +103,7 @@ def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Jo
 
 def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:
     for writer, accepted in (("a", 2), ("b", 3), ("a", 5), ("a", 4)):
-        store.say_accepted(job.job_id, writer, accepted)
+        store.say_accepted(job.job_id, writer, Said(accepted))
     assert store.status(job.job_id).accepted == 8
 
 
@@ -124,13 +125,15 @@ def test_the_same_filename_twice_is_two_images(store: JobStore, job: Job) -> Non
     assert [image.filename for image in store.images(job.job_id)] == ["../../x"] * 2
 
 
-def test_done_beats_failed_and_the_first_failed_stays(store: JobStore, job: Job) -> None:
+def test_done_beats_failed_and_a_later_failure_takes_the_place_of_an_earlier_one(store: JobStore, job: Job) -> None:
     first, second = ImageRef(job.job_id, new_id()), ImageRef(job.job_id, new_id())
     assert store.result(first) is None
     assert store.put_failed(not_done(first))
-    assert not store.put_failed(not_done(first))
+    later = not_done(first).model_copy(update={"attempts": 7})
+    assert store.put_failed(later)
+    assert store.result(first) == later
     store.put_done([done(first), done(second, "dog")])
-    assert not store.put_failed(not_done(second))
+    assert not any(store.put_failed(not_done(ref)) for ref in (first, second))
     assert store.statuses(job.job_id) == {first.image_id: "done", second.image_id: "done"}
     assert store.result(second) == done(second, "dog")
     assert store.results(job.job_id) == {first.image_id: done(first), second.image_id: done(second, "dog")}
@@ -194,3 +197,31 @@ def test_counts_follow_what_an_image_was_and_is(before: str, now: str, done_coun
 def test_a_result_that_is_done_is_not_counted_again() -> None:
     assert with_result(Counts(1, 0, 5), "done", "failed", NOW) == Counts(1, 0, 5)
     assert with_result(Counts(1, 0, 5), "done", "done", NOW) == Counts(1, 0, 5)
+
+
+def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(store: JobStore, job: Job) -> None:
+    later = NOW + timedelta(seconds=5)
+    store.say_accepted(job.job_id, "web-1", Said(4, 3, NOW, NOW))
+    store.say_accepted(job.job_id, "web-2", Said(2, 1, later, later))
+    status = store.status(job.job_id)
+    assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 2, 4, 4)
+    assert (status.counts.first_result_at, status.counts.last_result_at) == (NOW, later)
+    # The controller has counted one of them so far, besides one that a worker answered.
+    store.store_counts(job.job_id, Counts(2, 0, 3, NOW, NOW, cached=1))
+    status = store.status(job.job_id)
+    assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 1, 5, 4)
+    # A web process has died before it said of one; the controller has seen all.
+    store.store_counts(job.job_id, Counts(6, 1, 7, NOW, NOW, cached=5))
+    status = store.status(job.job_id)
+    assert (status.accepted, status.state, status.counts.done, status.counts.cached) == (7, "finished", 6, 5)
+
+
+def test_what_a_job_and_its_images_are_is_read_as_it_was_written(store: JobStore) -> None:
+    kept = Job(new_id(), "summer", NOW, keep=True)
+    store.create(kept)
+    assert store.job(kept.job_id) == kept
+    cached = replace(record(kept.job_id), cached=True)
+    failed_one = record(kept.job_id)
+    store.record_images([cached, failed_one], NOW)
+    store.note_retried([failed_one], NOW)
+    assert list(store.images(kept.job_id)) == [cached, replace(failed_one, retried_at=NOW)]

@@ -1,0 +1,70 @@
+"""What a form for a direct upload allows, and how it is signed."""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.clients import Clients
+from services.endpoint import Endpoint
+from services.forms import Forms, UploadForm
+
+
+def form(region: str = "eu-central-1", bucket: str = "photos", url: str | None = None) -> UploadForm:
+    forms = Forms.of(Clients(Endpoint(region, url)), bucket)
+    return forms.form("job/image.png", "image/png", most_bytes=48_213, seconds=600)
+
+
+def policy(made: UploadForm) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(base64.b64decode(made.fields["policy"]))
+    return document
+
+
+def test_the_policy_fixes_bucket_key_type_and_size() -> None:
+    conditions = policy(form())["conditions"]
+    for condition in (
+        {"bucket": "photos"},
+        {"key": "job/image.png"},
+        {"Content-Type": "image/png"},
+        ["content-length-range", 1, 48_213],
+    ):
+        assert condition in conditions
+    assert not [
+        condition for condition in conditions if isinstance(condition, list) and condition[0] == "starts-with"
+    ]
+
+
+def test_the_policy_ends_when_it_was_said() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    ends = datetime.fromisoformat(policy(form())["expiration"])
+    assert before <= ends - timedelta(seconds=600) <= datetime.now(UTC)
+
+
+def test_the_fields_are_those_of_the_policy() -> None:
+    fields = form().fields
+    assert (fields["key"], fields["Content-Type"]) == ("job/image.png", "image/png")
+    assert fields["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
+    assert "/eu-central-1/s3/aws4_request" in fields["x-amz-credential"]
+
+
+def test_the_session_token_of_a_role_is_part_of_the_form_and_its_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
+    made = form()
+    assert made.fields["x-amz-security-token"] == "of-a-role"
+    assert {"x-amz-security-token": "of-a-role"} in policy(made)["conditions"]
+
+
+@pytest.mark.parametrize(
+    ("region", "bucket", "endpoint", "url"),
+    [
+        ("eu-central-1", "photos", None, "https://photos.s3.eu-central-1.amazonaws.com/"),
+        ("eu-central-1", "my.photos", None, "https://s3.eu-central-1.amazonaws.com/my.photos"),
+        ("us-east-1", "photos", "http://127.0.0.1:5000", "http://127.0.0.1:5000/photos"),
+    ],
+)
+def test_the_form_goes_to_the_buckets_own_region_and_here_to_the_embedded_cloud(
+    region: str, bucket: str, endpoint: str | None, url: str
+) -> None:
+    assert form(region, bucket, endpoint).url == url
