@@ -18,6 +18,7 @@ from services.embedded.dispatch import RememberingDispatcher, WsgiApp, stock_dis
 from services.embedded.fleet import fleet
 from services.embedded.lifeline import watch
 from services.embedded.mends import mend_service
+from services.embedded.post_objects import PostObjects
 from services.embedded.worker import LingeringWorker
 
 HOST = "127.0.0.1"
@@ -47,7 +48,7 @@ def create_application() -> EmbeddedCloudApplication:
         MotoChangedError: the installed moto is not the one that the mends were written for.
     """
     mend_service("core")
-    aws = DirectCalls(RememberingDispatcher(stock_dispatcher()))
+    aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())))
     return EmbeddedCloudApplication(aws, ControlApplication(fleet))
 
 
