@@ -6,12 +6,15 @@ nothing.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
+from services.cache import ResultCache
 from services.errors import MessageError
-from services.messages import Response
+from services.messages import Heartbeat, Response, from_worker
 from services.sqs import BATCH, Queue, Received
 from web_tier.controller.ledger import Ledger
+from web_tier.controller.roster import Roster
 
 _log = logging.getLogger(__name__)
 
@@ -28,12 +31,17 @@ class Collector:
     Attributes:
         responses: the response queue.
         ledger: where results are recorded.
+        cache: remembers them for images with the same bytes.
         active: whether this process may still act; asked before anything is written.
+        roster: takes in which workers were heard of.
     """
 
     responses: Queue
     ledger: Ledger
+    cache: ResultCache
     active: Callable[[], bool]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    roster: Roster = field(default_factory=Roster)
 
     def tick(self) -> float:
         """Collect what there is; return the seconds until the next round: none, since receiving waits."""
@@ -58,7 +66,11 @@ class Collector:
         recorded = False
         try:
             if self.active():
-                self.ledger.record(parse(messages))
+                told = parse(messages)
+                responses = [each for each in told if isinstance(each, Response)]
+                self.ledger.record(responses)
+                self.cache.put(responses, self.now())
+                self.roster.note(told)
                 recorded = True
         finally:
             # What was not recorded is for the next round, or for the next holder: it need not wait for its timeout.
@@ -68,12 +80,12 @@ class Collector:
             self.responses.delete(receipts)
 
 
-def parse(messages: Sequence[Received]) -> list[Response]:
-    """Return the responses that `messages` hold; those that hold none are logged with the reason."""
-    responses = []
+def parse(messages: Sequence[Received]) -> list[Response | Heartbeat]:
+    """Return the responses and heartbeats that `messages` hold; what is neither is logged with the reason."""
+    told = []
     for message in messages:
         try:
-            responses.append(Response.from_json(message.body))
+            told.append(from_worker(message.body))
         except MessageError as error:
             _log.warning("dropped a malformed response", extra={"message_id": message.id, "reason": str(error)})
-    return responses
+    return told

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.errors import NotFoundError
-from services.ids import ImageRef
-from services.jobs import Counts, JobStore, with_result
+from services.ids import ImageRef, input_key
+from services.jobs import Counts, ImageRecord, JobStore, with_result
 from services.messages import Response, Status
 
 _log = logging.getLogger(__name__)
@@ -28,15 +28,27 @@ FEW = 3
 
 @dataclass
 class JobFigures:
-    """What is known of one job: each image's status (None as long as it has no result), and the counts."""
+    """What is known of one job: each image's status (None as long as it has no result), and the counts.
+
+    `keep` is the job's own: whether its images stay once they have a label.
+    """
 
     statuses: dict[str, Status | None]
     counts: Counts
+    keep: bool
 
     @property
     def answered(self) -> bool:
         """Whether every known image has its result."""
         return len(self.statuses) == self.counts.done + self.counts.failed
+
+    def learn(self, image: ImageRecord) -> None:
+        """Know an accepted image, which the web tier may have answered itself."""
+        image_id = image.ref.image_id
+        if image_id not in self.statuses:
+            self.statuses[image_id] = "done" if image.cached else None
+            answered = int(image.cached)
+            self.counts = replace(self.counts, done=self.counts.done + answered, cached=self.counts.cached + answered)
 
     def take(self, image_id: str, now: Status, at: datetime) -> None:
         """Count a result that has been put."""
@@ -51,12 +63,14 @@ class Ledger:
 
     Attributes:
         store: the job table.
+        delete_inputs: deletes these keys of the input bucket; one that is gone is no error.
         most_images: bound of what is remembered; the jobs that were used last stay.
         most_answered: the same for jobs in which every image has its result.
         now: the wall clock, for the times of a job's first and last result.
     """
 
     store: JobStore
+    delete_inputs: Callable[[Sequence[str]], None]
     most_images: int = MOST_IMAGES
     most_answered: int = MOST_ANSWERED
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -65,6 +79,8 @@ class Ledger:
 
     def record(self, responses: Iterable[Response]) -> None:
         """Put results and store the counts of their jobs; all of it may be repeated.
+
+        Unless its job keeps them, an image is deleted once its label is stored.
 
         What belongs to no job or no accepted image is logged and dropped.
 
@@ -92,10 +108,11 @@ class Ledger:
         with self._turn:
             figures = self._figures(job_id)
             if figures is not None and self.store.count_images(job_id) != len(figures.statuses):
-                recorded = {image.ref.image_id for image in self.store.images(job_id)}
+                recorded = {image.ref.image_id: image for image in self.store.images(job_id)}
                 for taken_back in [image_id for image_id in _missing(figures) if image_id not in recorded]:
                     del figures.statuses[taken_back]
-                figures.statuses = dict.fromkeys(recorded) | figures.statuses
+                for image in recorded.values():
+                    figures.learn(image)
 
     def forget(self, ref: ImageRef) -> None:
         """Forget an image without a result whose record the web tier has taken back."""
@@ -134,20 +151,28 @@ class Ledger:
             _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": strangers})
         self._put(figures, known)
         self._store_counts(job_id, figures)
+        if not figures.keep:
+            # Also of those that were recorded before: whoever did may have died before this.
+            self.delete_inputs(inputs_of(known))
 
     def _put(self, figures: JobFigures, responses: Sequence[Response]) -> None:
         at = self.now()
-        fresh = [response for response in responses if figures.statuses[response.image_id] != "done"]
+        # Without the digest, which is of use to the cache only: an item of up to 1 KB is one write, above it is two.
+        fresh = [
+            response.model_copy(update={"recorded_at": at, "sha256": None})
+            for response in responses
+            if figures.statuses[response.image_id] != "done"
+        ]
         done = [response for response in fresh if response.status == "done"]
         self.store.put_done(done)
         for response in done:
             figures.take(response.image_id, "done", at)
         for response in fresh:
-            if response.status == "failed" and figures.statuses[response.image_id] is None:
+            if response.status == "failed":
                 figures.take(response.image_id, self._put_failed(response), at)
 
     def _put_failed(self, response: Response) -> Status:
-        """Put a failed result unless there is one; return the status that the image has now."""
+        """Put a failed result unless the image is done; return the status that the image has now."""
         if self.store.put_failed(response):
             return "failed"
         there = self.store.result(response.ref)
@@ -170,13 +195,15 @@ class Ledger:
 
     def _read(self, job_id: str) -> JobFigures | None:
         try:
-            self.store.job(job_id)
+            job = self.store.job(job_id)
         except NotFoundError:
             return None
         statuses: dict[str, Status | None] = dict(self.store.statuses(job_id))
-        figures = JobFigures(statuses, derived(statuses, self.store.counts(job_id), self.now()))
-        self._learn_from(job_id, figures, "")
-        return figures
+        cached = 0
+        for image in self.store.images(job_id):
+            cached += image.cached
+            statuses.setdefault(image.ref.image_id, "done" if image.cached else None)
+        return JobFigures(statuses, derived(statuses, cached, self.store.counts(job_id), self.now()), job.keep)
 
     def _forget_oldest(self) -> None:
         """Keep to the bounds; the job that was used last stays, however large it is."""
@@ -201,14 +228,13 @@ class Ledger:
             return
         for image_id in unknown:
             try:
-                self.store.image(ImageRef(job_id, image_id))
+                figures.learn(self.store.image(ImageRef(job_id, image_id)))
             except NotFoundError:
                 continue
-            figures.statuses[image_id] = None
 
     def _learn_from(self, job_id: str, figures: JobFigures, after: str) -> None:
         for image in self.store.images(job_id, after=after):
-            figures.statuses.setdefault(image.ref.image_id, None)
+            figures.learn(image)
 
 
 def best_by_image(responses: Iterable[Response]) -> list[Response]:
@@ -221,14 +247,26 @@ def best_by_image(responses: Iterable[Response]) -> list[Response]:
     return list(best.values())
 
 
-def derived(statuses: dict[str, Status | None], stored: Counts, now: datetime) -> Counts:
-    """Return the counts that `statuses` make; times are the stored ones, or `now` where results came since."""
+def inputs_of(responses: Iterable[Response]) -> list[str]:
+    """Return the keys of the images that have a label now, as their workers name them."""
+    return [
+        response.key
+        for response in responses
+        if response.status == "done" and response.key and response.key.startswith(input_key(response.ref, ""))
+    ]
+
+
+def derived(statuses: dict[str, Status | None], cached: int, stored: Counts, now: datetime) -> Counts:
+    """Return the counts that `statuses` make, `cached` of which the web tier answered itself.
+
+    Times are the stored ones, or `now` where workers' results came since.
+    """
     done = sum(status == "done" for status in statuses.values())
     failed = sum(status == "failed" for status in statuses.values())
-    if (done, failed) == (stored.done, stored.failed):
-        return stored
-    first = stored.first_result_at or now
-    return replace(stored, done=done, failed=failed, first_result_at=first, last_result_at=now)
+    counts = replace(stored, done=done, failed=failed, cached=cached)
+    if (done - cached, failed) == (stored.done - stored.cached, stored.failed):
+        return counts
+    return replace(counts, first_result_at=stored.first_result_at or now, last_result_at=now)
 
 
 def _missing(figures: JobFigures) -> list[str]:

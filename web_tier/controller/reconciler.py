@@ -7,7 +7,7 @@
 | an accepted image, and no request for long    | the web tier died before it sent it  | requested again        |
 | an accepted image whose object is gone        | somebody deleted it                  | a failed result        |
 | a dead letter                                 | the image ends every worker it meets | a failed result        |
-| a job where nothing is missing or added       | it is finished                       | closed                 |
+| a job where nothing is missing or added       | it is finished                       | closed, with its file  |
 """
 
 import logging
@@ -52,6 +52,8 @@ class Reconciler:
     Attributes:
         lost_after_seconds: how long an image may be without a result before anything is presumed of it.
         active: whether this process may still act.
+        heartbeats: how many of the messages in the response queue may be heartbeats, at most.
+        may_close: whether nobody else needs the finished job to stay open.
     """
 
     store: JobStore
@@ -66,13 +68,17 @@ class Reconciler:
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    heartbeats: Callable[[], int] = lambda: 0
+    may_close: Callable[[str], bool] = lambda _job_id: True
     _watches: dict[str, Watch] = field(default_factory=dict, init=False)
     _messages: QueueWatch = field(default_factory=QueueWatch, init=False)
 
     def tick(self) -> float:
         """Sweep once; return the seconds until the next sweep."""
         self.dead_letters.sweep()
-        self._messages.note(self.requests.counts().total + self.responses.counts().total)
+        # Heartbeats come and go all the time, and answer for no image.
+        answers = max(0, self.responses.counts().total - self.heartbeats())
+        self._messages.note(self.requests.counts().total + answers)
         opened = self.store.open_jobs()
         self._watches = {job.job_id: self._watch(job) for job in opened}
         for job in opened:
@@ -102,7 +108,7 @@ class Reconciler:
         if missing:
             watch.sightings.note(self.clock(), missing[-1])
             self._repair(job.job_id, watch, missing)
-        elif may_close and self.store.close(job):
+        elif may_close and self.may_close(job.job_id) and self.store.close(job):
             _log.info("closed a finished job", extra={"job": job.job_id})
 
     def _repair(self, job_id: str, watch: Watch, missing: list[str]) -> None:

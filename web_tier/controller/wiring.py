@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from services.cache import ResultCache
 from services.clients import Clients
 from services.config import Config
 from services.ec2 import Fleet
+from services.fleet_store import FleetStore
 from services.jobs import JobStore
 from services.lease import Lease
 from services.s3 import Bucket
@@ -15,15 +17,21 @@ from services.table import Table
 from web_tier.controller.autoscaler.apply import Launcher
 from web_tier.controller.autoscaler.autoscaler import Autoscaler
 from web_tier.controller.autoscaler.board import Board
+from web_tier.controller.autoscaler.chronicle import Chronicle
+from web_tier.controller.autoscaler.measures import Measures
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Observer, RecentLaunches
+from web_tier.controller.autoscaler.pause import PauseWatch
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
+from web_tier.controller.expiry import Expiry
 from web_tier.controller.ledger import Ledger
 from web_tier.controller.limits import FleetLimits
+from web_tier.controller.merger import Merger
 from web_tier.controller.reconciler import Reconciler
 from web_tier.controller.removal import Removal
 from web_tier.controller.repair import Repair
+from web_tier.controller.roster import Roster
 from web_tier.controller.shift import Tick
 
 LEASE_NAME = "controller"
@@ -73,26 +81,34 @@ class Wiring:
 
     def ticks(self, holder: str, limits: FleetLimits, active: Callable[[], bool]) -> Mapping[str, Tick]:
         """Return the loops of one shift by name, with nothing remembered from an earlier one."""
-        ledger = Ledger(self.store)
+        ledger = Ledger(self.store, self.inputs.delete_all)
+        cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
+        roster = Roster()
+        merger = Merger(self.store, self.outputs, active)
         return {
-            "autoscaler": self._autoscaler(holder, limits, active).tick,
-            "collector": Collector(self.responses, ledger, active).tick,
-            "reconciler": self._reconciler(ledger, active).tick,
+            "autoscaler": self._autoscaler(holder, limits, roster, active).tick,
+            "collector": Collector(self.responses, ledger, cache, active, roster=roster).tick,
+            "reconciler": self._reconciler(ledger, roster, merger, active).tick,
+            "merger": merger.tick,
             "removal": self._removal(ledger, active).tick,
+            "expiry": Expiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
 
-    def _autoscaler(self, holder: str, limits: FleetLimits, active: Callable[[], bool]) -> Autoscaler:
-        launches = RecentLaunches()
+    def _autoscaler(self, holder: str, limits: FleetLimits, roster: Roster, active: Callable[[], bool]) -> Autoscaler:
+        launches, before, fleet = RecentLaunches(), self.store.fleet(), FleetStore(self.store.table)
         return Autoscaler(
             limits=limits,
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
             launcher=Launcher(self.fleet, launches, holder, active),
-            meter=Meter(self.config.prices.minimum_billed_seconds, self.store.fleet()),
+            meter=Meter(self.config.prices.minimum_billed_seconds, before),
+            measures=Measures.continuing(roster, before),
+            pause=PauseWatch(fleet),
             board=Board(self.store),
+            chronicle=Chronicle.continuing(fleet, roster),
             interval_seconds=self.config.controller.interval_seconds,
         )
 
-    def _reconciler(self, ledger: Ledger, active: Callable[[], bool]) -> Reconciler:
+    def _reconciler(self, ledger: Ledger, roster: Roster, merger: Merger, active: Callable[[], bool]) -> Reconciler:
         repair = Repair(self.store, ledger, self.outputs)
         receives = self.config.queues.max_receive_count
         return Reconciler(
@@ -106,6 +122,8 @@ class Wiring:
             reconcile_seconds=self.config.controller.reconcile_seconds,
             lost_after_seconds=self.config.controller.lost_after_seconds,
             active=active,
+            heartbeats=roster.beating,
+            may_close=merger.is_done_with,
         )
 
     def _removal(self, ledger: Ledger, active: Callable[[], bool]) -> Removal:

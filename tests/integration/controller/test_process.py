@@ -94,7 +94,7 @@ def test_what_the_fleet_page_shows_is_what_there_is(make_scene: SceneMaker) -> N
     assert snapshot is not None
     assert (snapshot.max_workers, snapshot.peak_workers, snapshot.pending) == (2, 2, 0)
     assert snapshot.billed_seconds >= 120
-    assert snapshot.reason == "2 workers, the most allowed: 45 images waiting"
+    assert snapshot.reason == "2 workers, the most allowed: 45 images waiting, 2 not heard of yet"
     assert snapshot.problem is None
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 
+from services.cache import ResultCache
 from services.ids import ImageRef, new_id, output_key
-from services.messages import Prediction, RequestMessage, Response
+from services.messages import Heartbeat, Prediction, RequestMessage, Response
 from services.sqs import Outgoing, Received
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, SceneMaker, done
@@ -34,10 +36,12 @@ class Sweeper:
 
     def __post_init__(self) -> None:
         """Wire them as the controller does."""
-        wiring, ledger = self.scene.wiring, Ledger(self.scene.wiring.store)
+        wiring, ledger = self.scene.wiring, Ledger(self.scene.wiring.store, self.scene.wiring.inputs.delete_all)
         repair = Repair(wiring.store, ledger, wiring.outputs)
         may_act: Callable[[], bool] = lambda: self.active  # noqa: E731
-        self.collector = Collector(wiring.responses, ledger, may_act)
+        cache = ResultCache(wiring.store.table, timedelta(days=1))
+        self.collector = Collector(wiring.responses, ledger, cache, may_act)
+        roster = self.collector.roster
         self.reconciler = Reconciler(
             store=wiring.store,
             ledger=ledger,
@@ -50,6 +54,7 @@ class Sweeper:
             lost_after_seconds=LOST_AFTER,
             active=may_act,
             clock=lambda: self.now,
+            heartbeats=roster.beating,
         )
 
     def sweep_until(self, seconds: float) -> None:
@@ -58,6 +63,11 @@ class Sweeper:
             self.reconciler.tick()
             self.now += 10
         self.reconciler.tick()
+
+    def beat(self, worker: str) -> None:
+        """Send a heartbeat, as a worker does."""
+        told = Heartbeat(worker=worker, at=self.reconciler.now(), state="ready", images=0, in_hand=0)
+        assert not self.scene.wiring.responses.send([Outgoing(new_id(), told.to_json())])
 
     def requested(self) -> list[str]:
         """Take everything from the request queue; return the ids of the images that are asked for."""
@@ -103,6 +113,26 @@ def test_a_lost_request_is_found_on_a_fifo_queue_too(make_scene: SceneMaker) -> 
     refs = sweeper.scene.add_job(3, request=False)
     sweeper.sweep_until(LOST_AFTER)
     assert sorted(sweeper.requested()) == sorted(ref.image_id for ref in refs)
+
+
+def test_heartbeats_on_their_way_do_not_hide_that_a_request_was_lost(sweeper: Sweeper) -> None:
+    refs = sweeper.scene.add_job(3, request=False)
+    for worker in ("i-1", "i-2"):
+        sweeper.beat(worker)
+    sweeper.collector.tick()
+    for worker in ("i-1", "i-2"):
+        sweeper.beat(worker)
+    sweeper.sweep_until(LOST_AFTER)
+    assert sorted(sweeper.requested()) == sorted(ref.image_id for ref in refs)
+
+
+def test_an_answer_on_its_way_is_no_heartbeat(sweeper: Sweeper) -> None:
+    refs = sweeper.scene.add_job(3, request=False)
+    sweeper.beat("i-1")
+    sweeper.collector.tick()
+    sweeper.scene.respond([done(ref) for ref in refs])
+    sweeper.sweep_until(LOST_AFTER)
+    assert sweeper.requested() == []
 
 
 def test_an_image_is_not_requested_again_while_its_request_waits(sweeper: Sweeper) -> None:

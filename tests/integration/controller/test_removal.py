@@ -7,7 +7,7 @@ import pytest
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, output_key
-from services.jobs import Counts
+from services.jobs import Counts, Said
 from services.table import LAST
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, done, until
@@ -31,7 +31,7 @@ class Remover:
     def __post_init__(self) -> None:
         """Wire them as the controller does."""
         wiring = self.scene.wiring
-        self.ledger = Ledger(wiring.store)
+        self.ledger = Ledger(wiring.store, wiring.inputs.delete_all)
         self.removal = Removal(
             store=wiring.store,
             ledger=self.ledger,
@@ -100,7 +100,7 @@ def test_what_is_written_after_the_first_look_is_removed_by_the_last(scene: Scen
     scene.wiring.store.delete(image.job_id)
     remover.removal.tick()
     scene.wiring.outputs.put(output_key(image), b"{}", "application/json")  # by a worker that was at it
-    scene.wiring.store.say_accepted(image.job_id, "writer", 1)  # by an upload that was under way
+    scene.wiring.store.say_accepted(image.job_id, "writer", Said(1))  # by an upload that was under way
     remover.now = LINGER_SECONDS
     remover.removal.tick()
     assert left(scene, image.job_id) == []

@@ -1,14 +1,17 @@
 """One round of the autoscaler: observe, decide, apply, and show it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from web_tier.controller.autoscaler.apply import Launcher
 from web_tier.controller.autoscaler.board import Board
+from web_tier.controller.autoscaler.chronicle import Chronicle
 from web_tier.controller.autoscaler.decide import decide
+from web_tier.controller.autoscaler.measures import Measures
 from web_tier.controller.autoscaler.meter import Meter
-from web_tier.controller.autoscaler.observe import Observer
+from web_tier.controller.autoscaler.observe import Observation, Observer
+from web_tier.controller.autoscaler.pause import PauseWatch
 from web_tier.controller.limits import FleetLimits
 
 
@@ -20,7 +23,10 @@ class Autoscaler:
     observer: Observer
     launcher: Launcher
     meter: Meter
+    measures: Measures
+    pause: PauseWatch
     board: Board
+    chronicle: Chronicle
     interval_seconds: float
 
     def tick(self) -> float:
@@ -31,12 +37,18 @@ class Autoscaler:
         """
         limits = self.limits.current()
         try:
-            observation = self.observer.observe()
+            observation = self._look()
         except (BotoCoreError, ClientError) as error:
             self.board.show_problem(f"the fleet or its queue could not be observed: {error}")
             raise
         plan = decide(observation, limits)
         self.launcher.apply(plan, observation, limits)
         self.meter.look(observation)
-        self.board.show(observation, plan, limits, self.meter, self.launcher.problem or self.limits.problem)
+        problem = self.launcher.problem or self.limits.problem
+        self.board.show(observation, plan, limits, self.meter, problem)
+        self.chronicle.look(observation, plan, problem)
         return self.interval_seconds
+
+    def _look(self) -> Observation:
+        seen = self.observer.observe()
+        return replace(seen, paused=self.pause.current(), measured=self.measures.look(seen))

@@ -56,6 +56,9 @@ class Board:
                 billed_seconds=round(meter.billed_seconds, 3),
                 reason=plan.reason,
                 problem=problem,
+                paused=observation.paused,
+                image_seconds=_to_two_digits(observation.measured.image_seconds),
+                boot_seconds=_to_two_digits(observation.measured.boot_seconds),
             )
         )
 
@@ -75,3 +78,8 @@ class Board:
             return True
         passing = {"at": snapshot.at, "billed_seconds": snapshot.billed_seconds}
         return self._shown.model_copy(update=passing) != snapshot
+
+
+def _to_two_digits(seconds: float | None) -> float | None:
+    """Round, so that a figure which hardly moves is no news."""
+    return None if seconds is None else float(f"{seconds:.2g}")

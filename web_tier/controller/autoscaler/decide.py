@@ -2,10 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from services.config import Fleet as FleetConfig
+from services.messages import FleetPause
 from services.sqs import QueueCounts
-from web_tier.controller.autoscaler.observe import Observation
+from web_tier.controller.autoscaler.observe import Measured, Observation
+
+Kind = Literal["paused", "starting", "too_many", "most", "idle", "enough"]
+"""What sort of decision it is; while that stays the same, figures may change and there is no news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,23 +20,29 @@ class Plan:
     Attributes:
         launch: new instances to launch.
         start: ids of stopped instances to start first.
+        kind: what sort of decision it is.
         reason: why, in words for people.
     """
 
     launch: int
     start: tuple[str, ...]
+    kind: Kind
     reason: str
 
 
 def decide(observation: Observation, limits: FleetConfig) -> Plan:
     """Return the plan that brings the fleet to what the policy wants, within the limits.
 
-    Workers end themselves when they are idle, so a fleet that is larger than wanted is left alone.
+    Workers end themselves when they are idle, so a fleet that is larger than wanted is left alone. While the fleet is
+    paused nothing is started, whatever the limits say.
     """
+    if observation.paused is not None:
+        return Plan(0, (), "paused", _paused_reason(observation, observation.paused))
     want = backlog(observation.requests.total, limits)
     lacking = max(0, want - observation.supply)
     start = _stopped(observation)[:lacking]
-    return Plan(lacking - len(start), start, _reason(observation, limits, lacking))
+    kind, reason = _reason(observation, limits, lacking)
+    return Plan(lacking - len(start), start, kind, reason)
 
 
 def backlog(demand: int, limits: FleetConfig) -> int:
@@ -47,21 +58,29 @@ def _stopped(observation: Observation) -> tuple[str, ...]:
     )
 
 
-def _reason(observation: Observation, limits: FleetConfig, lacking: int) -> str:
-    images, supply = demand_in_words(observation.requests), observation.supply
+def _paused_reason(observation: Observation, pause: FleetPause) -> str:
+    why = f" ({pause.reason})" if pause.reason else ""
+    supply = observation.supply
+    finish = "finishes what it has" if supply == 1 else "finish what they have"
+    workers = f"{_workers(supply)} {finish}" if supply else ""
+    left = _listed(demand_in_words(observation.requests), workers)
+    return f"paused by ops since {pause.since:%H:%M UTC}{why}: {left}"
+
+
+def _reason(observation: Observation, limits: FleetConfig, lacking: int) -> tuple[Kind, str]:
+    requests, supply, measured = observation.requests, observation.supply, observation.measured
+    images, workers = demand_in_words(requests), _workers(supply)
     if lacking:
-        return (
-            f"starting {lacking} of at most {limits.max_workers}: {images}, "
-            f"{limits.images_per_worker} images a worker, {_workers(supply)} there"
-        )
+        figures = _listed(images, _each(measured), _boot(measured), f"{limits.images_per_worker} images a worker")
+        return "starting", f"starting {lacking} of at most {limits.max_workers}: {figures}, {workers} there"
     if supply > limits.max_workers:
-        return f"{_workers(supply)}, more than the {limits.max_workers} allowed: they end themselves when idle"
-    unclamped = math.ceil(observation.requests.total / limits.images_per_worker)
-    if unclamped > limits.max_workers:
-        return f"{_workers(supply)}, the most allowed: {images}"
-    if observation.requests.total == 0:
-        return f"{_workers(supply)}: {images}"
-    return f"{_workers(supply)}, enough: {images}, {limits.images_per_worker} images a worker"
+        return "too_many", f"{workers}, more than the {limits.max_workers} allowed: they end themselves when idle"
+    if math.ceil(requests.total / limits.images_per_worker) > limits.max_workers:
+        return "most", f"{workers}, the most allowed: {_listed(images, _each(measured), _awaited(measured))}"
+    if requests.total == 0:
+        return "idle", f"{workers}: {images}"
+    figures = _listed(images, f"{limits.images_per_worker} images a worker", _awaited(measured))
+    return "enough", f"{workers}, enough: {figures}"
 
 
 def demand_in_words(requests: QueueCounts) -> str:
@@ -69,6 +88,28 @@ def demand_in_words(requests: QueueCounts) -> str:
     waiting = requests.visible + requests.delayed
     words = f"{waiting or 'no'} image{'' if waiting == 1 else 's'} waiting"
     return f"{words}, {requests.in_flight} in hand" if requests.in_flight else words
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Return seconds to two digits, as `0.03 s`, `1.5 s` or `42 s`."""
+    return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.2g} s"
+
+
+def _each(measured: Measured) -> str:
+    return "" if measured.image_seconds is None else f"{seconds_in_words(measured.image_seconds)} each"
+
+
+def _boot(measured: Measured) -> str:
+    return "" if measured.boot_seconds is None else f"{seconds_in_words(measured.boot_seconds)} to boot"
+
+
+def _awaited(measured: Measured) -> str:
+    """Say what there is to wait for while workers boot."""
+    return _listed(f"{measured.silent} not heard of yet", _boot(measured)) if measured.silent else ""
+
+
+def _listed(*words: str) -> str:
+    return ", ".join(word for word in words if word)
 
 
 def _workers(count: int) -> str:

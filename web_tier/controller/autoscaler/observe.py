@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.ec2 import ALIVE, Fleet, Instance
+from services.messages import FleetPause
 from services.sqs import Queue, QueueCounts
 
 LISTED = (*ALIVE, "stopping", "stopped")
@@ -25,6 +26,21 @@ DEAD_LETTER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of the workers by now; None as long as something is not.
+
+    Attributes:
+        image_seconds: that one worker takes for an image.
+        boot_seconds: from a launch to the worker's first word.
+        silent: workers of the supply that have not been heard of yet.
+    """
+
+    image_seconds: float | None = None
+    boot_seconds: float | None = None
+    silent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One look.
 
@@ -33,22 +49,30 @@ class Observation:
         dead_letters: messages in the dead-letter queue.
         instances: the fleet as DescribeInstances tells it, oldest first.
         coming: ids of instances that were launched or started, and are not described as such yet.
+        measured: of the workers, so far.
+        paused: the pause that is on, if ops have paused the fleet.
     """
 
     requests: QueueCounts
     dead_letters: int
     instances: tuple[Instance, ...]
     coming: frozenset[str] = frozenset()
+    measured: Measured = Measured()
+    paused: FleetPause | None = None
 
     def count(self, *states: str) -> int:
         """Return how many instances are in any of `states`."""
         return sum(instance.state in states for instance in self.instances)
 
     @property
+    def supplied(self) -> frozenset[str]:
+        """Ids of the workers that there are or are about to be: running, pending, and coming."""
+        return self.coming.union(each.instance_id for each in self.instances if each.state in ALIVE)
+
+    @property
     def supply(self) -> int:
-        """Workers that there are or are about to be: running, pending, and coming."""
-        alive = {instance.instance_id for instance in self.instances if instance.state in ALIVE}
-        return len(alive | self.coming)
+        """How many these are."""
+        return len(self.supplied)
 
 
 @dataclass

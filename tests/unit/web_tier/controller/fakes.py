@@ -143,11 +143,11 @@ class MemoryTable(Table):
             self.fail("after")
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
-        """Put an item that is not there."""
-        assert condition == "attribute_not_exists( #pk )"
+        """Put an item where there is none, or one that failed."""
+        assert condition == "attribute_not_exists( #pk ) OR #status = :failed"
         self.fail("before")
         key = (str(item["pk"]), str(item["sk"]))
-        if key in self.items:
+        if key in self.items and self.items[key]["status"] != "failed":
             return False
         self.items[key] = item
         self.fail("after")

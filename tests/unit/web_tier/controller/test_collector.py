@@ -1,13 +1,15 @@
 """The collector between a queue and a ledger that fail."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
+from services.cache import ResultCache
 from services.ids import new_id
 from services.sqs import Queue
-from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, stored_jobs
+from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, ledger_of, stored_jobs
 from web_tier.controller.collector import MOST_RECEIVES, Collector, parse
 from web_tier.controller.ledger import Ledger
 
@@ -39,12 +41,13 @@ class FakeSQS:
 
 
 def collector(sqs: FakeSQS, ledger: Ledger, active: bool = True) -> Collector:
-    return Collector(Queue(cast(Any, sqs), "responses"), ledger, lambda: active)
+    cache = ResultCache(ledger.store.table, timedelta(days=1))
+    return Collector(Queue(cast(Any, sqs), "responses"), ledger, cache, lambda: active)
 
 
 def test_full_batches_are_taken_together_and_only_the_first_is_waited_for() -> None:
     sqs, store = FakeSQS([done(ref).to_json() for ref in REFS[:25]]), stored_jobs()
-    collector(sqs, Ledger(store)).tick()
+    collector(sqs, ledger_of(store)).tick()
     assert sqs.waits == [1, 0, 0]
     assert (sqs.bodies, sqs.in_flight) == ([], {})
     assert figures(store, JOBS[0]) == (25, 0, 40)
@@ -52,7 +55,7 @@ def test_full_batches_are_taken_together_and_only_the_first_is_waited_for() -> N
 
 def test_what_is_in_hand_at_once_is_bounded() -> None:
     sqs = FakeSQS([done(REFS[0]).to_json()] * 1000)
-    collector(sqs, Ledger(stored_jobs())).tick()
+    collector(sqs, ledger_of(stored_jobs())).tick()
     assert len(sqs.bodies) == 1000 - 10 * MOST_RECEIVES
 
 
@@ -64,7 +67,7 @@ def test_a_failed_write_deletes_nothing_and_gives_everything_back() -> None:
             raise CrashError
 
     sqs, store = FakeSQS([done(ref).to_json() for ref in REFS[:12]]), stored_jobs(fail)
-    collecting = collector(sqs, Ledger(store))
+    collecting = collector(sqs, ledger_of(store))
     with pytest.raises(CrashError):
         collecting.tick()
     assert (len(sqs.bodies), sqs.in_flight) == (12, {})
@@ -75,13 +78,13 @@ def test_a_failed_write_deletes_nothing_and_gives_everything_back() -> None:
 
 def test_without_the_lease_everything_is_given_back_and_nothing_written() -> None:
     sqs, store = FakeSQS([done(REFS[0]).to_json()]), stored_jobs()
-    collector(sqs, Ledger(store), active=False).tick()
+    collector(sqs, ledger_of(store), active=False).tick()
     assert (len(sqs.bodies), store.statuses(JOBS[0])) == (1, {})
 
 
 def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
     sqs = FakeSQS(["", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}'])
-    assert [response.ref for response in parse(Queue(cast(Any, sqs), "responses").receive())] == [REFS[0]]
+    assert parse(Queue(cast(Any, sqs), "responses").receive()) == [done(REFS[0])]
     reasons = [vars(record)["reason"] for record in caplog.records]
     assert len(reasons) == 5
     assert all(reason.startswith("not a Response: ") for reason in reasons)

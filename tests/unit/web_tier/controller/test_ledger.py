@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ids import ImageRef, new_id
+from services.ids import ImageRef, input_key, new_id
 from services.jobs import Counts, ImageRecord, Job, JobStore
 from services.messages import Failure, Response, failed
 from tests.unit.web_tier.controller.fakes import EPOCH, MemoryTable
@@ -43,6 +44,11 @@ def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
     return store
 
 
+def ledger_of(store: JobStore, **options: Any) -> Ledger:
+    """A ledger over an input bucket of which nobody asks anything."""
+    return Ledger(store, lambda _keys: None, **options)
+
+
 def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
     counts = store.counts(job_id)
     return counts.done, counts.failed, counts.images
@@ -56,7 +62,7 @@ def derived(store: JobStore, job_id: str) -> tuple[int, int, int]:
 
 def test_a_result_that_arrives_twice_is_counted_once() -> None:
     store = stored_jobs()
-    ledger = Ledger(store)
+    ledger = ledger_of(store)
     for _ in range(2):
         ledger.record([done(REFS[0]), done(REFS[0])])
     assert figures(store, JOBS[0]) == (1, 0, 40)
@@ -66,7 +72,7 @@ def test_done_beats_failed_in_any_order() -> None:
     for order in ((done, not_done), (not_done, done)):
         store = stored_jobs()
         for make in order:
-            Ledger(store).record([make(REFS[0])])
+            ledger_of(store).record([make(REFS[0])])
         assert figures(store, JOBS[0]) == (1, 0, 40)
         result = store.result(REFS[0])
         assert result is not None
@@ -80,7 +86,7 @@ def test_done_beats_failed_within_a_batch() -> None:
 
 def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote() -> None:
     store = stored_jobs()
-    ledger = Ledger(store)
+    ledger = ledger_of(store)
     ledger.record([done(REFS[1])])
     store.put_done([done(REFS[0])])
     ledger.record([not_done(REFS[0])])
@@ -89,14 +95,14 @@ def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote(
 
 def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept() -> None:
     store = stored_jobs()
-    Ledger(store).record([done(ImageRef(new_id(), new_id())), done(ImageRef(JOBS[0], new_id())), done(REFS[0])])
+    ledger_of(store).record([done(ImageRef(new_id(), new_id())), done(ImageRef(JOBS[0], new_id())), done(REFS[0])])
     assert figures(store, JOBS[0]) == (1, 0, 40)
     assert store.statuses(JOBS[0]) == {REFS[0].image_id: "done"}
 
 
 def test_images_accepted_after_the_job_was_first_seen_are_known() -> None:
     store = stored_jobs()
-    ledger = Ledger(store)
+    ledger = ledger_of(store)
     ledger.record([done(REFS[0])])
     for count in (1, 30):
         later = [ImageRef(JOBS[0], new_id()) for _ in range(count)]
@@ -108,17 +114,17 @@ def test_images_accepted_after_the_job_was_first_seen_are_known() -> None:
 
 def test_times_of_the_first_and_last_result_survive_a_takeover() -> None:
     store, now = stored_jobs(), [EPOCH]
-    Ledger(store, now=lambda: now[0]).record([done(REFS[0])])
+    ledger_of(store, now=lambda: now[0]).record([done(REFS[0])])
     now[0] += timedelta(seconds=5)
-    Ledger(store, now=lambda: now[0]).record([done(REFS[1])])
+    ledger_of(store, now=lambda: now[0]).record([done(REFS[1])])
     now[0] += timedelta(seconds=5)
-    Ledger(store, now=lambda: now[0]).record([done(REFS[1])])
+    ledger_of(store, now=lambda: now[0]).record([done(REFS[1])])
     assert store.counts(JOBS[0]) == Counts(2, 0, 40, EPOCH, EPOCH + timedelta(seconds=5))
 
 
 def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() -> None:
     store = stored_jobs()
-    ledger = Ledger(store, most_images=50)
+    ledger = ledger_of(store, most_images=50)
     for ref in REFS[::3] + REFS[::3][::-1]:
         ledger.record([done(ref)])
     assert len(ledger._jobs) == 1
@@ -128,7 +134,7 @@ def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() ->
 
 def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
     store = stored_jobs()
-    ledger = Ledger(store, most_answered=10)
+    ledger = ledger_of(store, most_answered=10)
     for ref in IMAGES[JOBS[0]]:
         ledger.record([done(ref)])
     ledger.record([done(IMAGES[JOBS[1]][0])])
@@ -142,12 +148,12 @@ def test_an_image_that_was_taken_back_is_forgotten() -> None:
     class Erasing(MemoryTable):
         def delete_all(self, keys: object) -> None:
             for key in keys:  # type: ignore[attr-defined]
-                del self.items[key]
+                self.items.pop(key, None)
 
     store = JobStore(Erasing())
     store.create(Job(JOBS[0], "job", EPOCH))
     store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in IMAGES[JOBS[0]]], EPOCH)
-    ledger = Ledger(store)
+    ledger = ledger_of(store)
     ledger.record([done(REFS[0])])
     store.forget_images([REFS[1], REFS[2]])
     ledger.forget(REFS[1])
@@ -189,7 +195,7 @@ def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
 ) -> None:
     """At-least-once delivery: what was not recorded comes again, in another order, perhaps to a new process."""
     store = stored_jobs(FailingAt(crashes))
-    ledger = Ledger(store)
+    ledger = ledger_of(store)
     queue = list(responses)
     restart = iter(restarts)
     while queue:
@@ -199,7 +205,7 @@ def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
         except CrashError:
             queue += batch
             if next(restart, False):
-                ledger = Ledger(store)
+                ledger = ledger_of(store)
     good = {response.ref for response in responses if response.status == "done"}
     every = {response.ref for response in responses}
     for job_id in {response.job_id for response in responses}:
@@ -209,3 +215,49 @@ def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
             40,
         )
         assert figures(store, job_id) == derived(store, job_id) == expected
+
+
+def test_an_image_that_is_not_kept_is_deleted_once_its_label_is_stored_however_often_it_comes() -> None:
+    store, deleted = stored_jobs(), list[str]()
+    ledger = Ledger(store, deleted.extend)
+    own, foreign = input_key(REFS[0], "jpg"), input_key(REFS[1], "jpg")
+    ledger.record([done(REFS[0]).model_copy(update={"key": own})])
+    # Whoever recorded it first may have died before the deletion.
+    ledger.record([done(REFS[0]).model_copy(update={"key": own})])
+    assert deleted == [own, own]
+    ledger.record(
+        [
+            done(REFS[2]).model_copy(update={"key": foreign}),
+            done(REFS[3]),
+            not_done(REFS[4]).model_copy(update={"key": input_key(REFS[4], "jpg")}),
+            done(ImageRef(JOBS[0], new_id())).model_copy(update={"key": own}),
+        ]
+    )
+    assert deleted == [own, own], "another image's, one of unknown key, a failed one, one that was never accepted"
+
+
+def test_an_image_that_is_kept_stays() -> None:
+    store = JobStore(MemoryTable())
+    store.create(Job(JOBS[0], "job", EPOCH, keep=True))
+    store.record_images([ImageRecord(REFS[0], "a.jpg", "key", 1, EPOCH)], EPOCH)
+    deleted = list[str]()
+    Ledger(store, deleted.extend).record([done(REFS[0]).model_copy(update={"key": input_key(REFS[0], "jpg")})])
+    assert (deleted, figures(store, JOBS[0])) == ([], (1, 0, 1))
+
+
+def test_images_that_the_web_tier_answered_itself_are_known_as_done_and_never_missing() -> None:
+    store = stored_jobs()
+    ledger = ledger_of(store, now=lambda: EPOCH)
+    ledger.record([done(REFS[0])])
+    cached = [ImageRecord(ImageRef(JOBS[0], new_id()), "b.jpg", "key", 1, EPOCH, cached=True) for _ in range(9)]
+    store.put_done([done(image.ref) for image in cached])
+    store.record_images(cached, EPOCH)
+    ledger.recount(JOBS[0])
+    ledger.settle(JOBS[0])
+    expected = Counts(10, 0, 49, EPOCH, EPOCH, cached=9)
+    assert store.counts(JOBS[0]) == expected
+    assert len(ledger.missing(JOBS[0])) == 39
+    # A controller that takes over counts the same, and finds no results that came since.
+    successor = ledger_of(store, now=lambda: EPOCH + timedelta(days=1))
+    successor.record([done(cached[0].ref)])
+    assert store.counts(JOBS[0]) == expected

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 
-from services.messages import FleetSnapshot
+from services.messages import FleetPause, FleetSnapshot
 from services.sqs import QueueCounts
 from tests.unit.web_tier.controller.autoscaler.test_decide import limits
 from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.board import LEAST_SECONDS, MOST_SECONDS, Board
 from web_tier.controller.autoscaler.decide import Plan
 from web_tier.controller.autoscaler.meter import Meter
-from web_tier.controller.autoscaler.observe import Observation
+from web_tier.controller.autoscaler.observe import Measured, Observation
+
+PAUSE = FleetPause(since=EPOCH, reason="new model")
 
 
 @dataclass
@@ -22,16 +24,21 @@ class Shown:
         self.snapshots.append(snapshot)
 
 
-def show(board: Board, visible: int = 0, problem: str | None = None) -> None:
+def show(board: Board, visible: int = 0, problem: str | None = None, boot_seconds: float | None = None) -> None:
     seen = Observation(
-        QueueCounts(visible, 2, 1), 4, (instance("i-1"), instance("i-2", "stopped")), frozenset({"i-3"})
+        QueueCounts(visible, 2, 1),
+        4,
+        (instance("i-1"), instance("i-2", "stopped")),
+        frozenset({"i-3"}),
+        Measured(0.03141, boot_seconds),
+        PAUSE,
     )
-    board.show(seen, Plan(0, (), "because"), limits(), Meter(60), problem)
+    board.show(seen, Plan(0, (), "enough", "because"), limits(), Meter(60), problem)
 
 
 def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
     shown = Shown()
-    show(Board(shown, Clock(), lambda: EPOCH), 7, "no capacity")
+    show(Board(shown, Clock(), lambda: EPOCH), 7, "no capacity", 42.1)
     assert shown.snapshots == [
         FleetSnapshot(
             at=EPOCH,
@@ -48,6 +55,9 @@ def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
             billed_seconds=0,
             reason="because",
             problem="no capacity",
+            paused=PAUSE,
+            image_seconds=0.031,
+            boot_seconds=42,
         )
     ]
 

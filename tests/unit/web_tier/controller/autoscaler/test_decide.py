@@ -1,15 +1,19 @@
 """The decision: a pure function of what is there and what is allowed."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.config import Fleet as FleetConfig
+from services.messages import FleetPause
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
 from tests.unit.web_tier.controller.fakes import instance
-from web_tier.controller.autoscaler.decide import Plan, decide
-from web_tier.controller.autoscaler.observe import Observation
+from web_tier.controller.autoscaler.decide import decide, seconds_in_words
+from web_tier.controller.autoscaler.observe import Measured, Observation
 
 
 def limits(**changes: object) -> FleetConfig:
@@ -59,7 +63,8 @@ def test_no_more_stopped_workers_are_started_than_are_wanted() -> None:
 
 def test_a_stopped_worker_that_is_being_started_is_not_started_again() -> None:
     seen = Observation(QueueCounts(40, 0, 0), 0, (instance("i-0", "stopped"),), frozenset({"i-0"}))
-    assert decide(seen, limits()) == Plan(1, (), decide(seen, limits()).reason)
+    plan = decide(seen, limits())
+    assert (plan.launch, plan.start) == (1, ())
 
 
 def test_the_least_number_of_workers_is_kept_without_any_images() -> None:
@@ -87,6 +92,74 @@ def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
 )
 def test_a_decision_says_why_in_words(seen: Observation, reason: str) -> None:
     assert decide(seen, limits()).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("measured", "states", "reason"),
+    [
+        (
+            Measured(image_seconds=0.03, boot_seconds=42),
+            (),
+            "starting 5 of at most 19: 100 images waiting, 0.03 s each, 42 s to boot, 20 images a worker, "
+            "no workers there",
+        ),
+        (
+            Measured(boot_seconds=0.6, silent=5),
+            ("pending",) * 5,
+            "5 workers, enough: 100 images waiting, 20 images a worker, 5 not heard of yet, 0.6 s to boot",
+        ),
+        (
+            Measured(image_seconds=1.5, silent=1),
+            ("running",) * 5,
+            "5 workers, enough: 100 images waiting, 20 images a worker, 1 not heard of yet",
+        ),
+    ],
+)
+def test_what_has_been_measured_is_in_the_words_and_what_has_not_is_left_out(
+    measured: Measured, states: tuple[str, ...], reason: str
+) -> None:
+    assert decide(replace(look(100, states=states), measured=measured), limits()).reason == reason
+
+
+def test_at_the_maximum_it_is_told_how_long_an_image_takes() -> None:
+    seen = replace(look(1000, states=("running",) * 19), measured=Measured(image_seconds=0.03))
+    assert decide(seen, limits()).reason == "19 workers, the most allowed: 1000 images waiting, 0.03 s each"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0047, "0.0047 s"), (0.031, "0.031 s"), (1.52, "1.5 s"), (9.97, "10 s"), (142, "142 s")]
+)
+def test_seconds_have_two_digits(seconds: float, words: str) -> None:
+    assert seconds_in_words(seconds) == words
+
+
+PAUSE = FleetPause(since=datetime(2026, 3, 1, 12, 3, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason", "words"),
+    [
+        (
+            look(100, states=("running", "pending")),
+            "",
+            "paused by ops since 12:03 UTC: 100 images waiting, 2 workers finish what they have",
+        ),
+        (
+            look(1, 2, states=("running",)),
+            "new model",
+            "paused by ops since 12:03 UTC (new model): 1 image waiting, 2 in hand, 1 worker finishes what it has",
+        ),
+        (look(), "", "paused by ops since 12:03 UTC: no images waiting"),
+    ],
+)
+def test_a_paused_fleet_starts_nothing_and_says_so(seen: Observation, reason: str, words: str) -> None:
+    pause = PAUSE.model_copy(update={"reason": reason})
+    plan = decide(replace(seen, paused=pause), limits(min_workers=3))
+    assert (plan.launch, plan.start, plan.kind, plan.reason) == (0, (), "paused", words)
+
+
+def test_a_paused_fleet_does_not_start_stopped_workers_either() -> None:
+    assert decide(replace(look(100, states=("stopped",) * 3), paused=PAUSE), limits()).start == ()
 
 
 _counts = st.integers(0, 100_000)

@@ -1,0 +1,34 @@
+"""The chronicle: what pages tell of the fleet beside the last look, each part stored when there is news in it."""
+
+from dataclasses import dataclass
+
+from services.fleet_store import FleetStore
+from web_tier.controller.autoscaler.decide import Plan
+from web_tier.controller.autoscaler.decisions import DecisionLog
+from web_tier.controller.autoscaler.history import History
+from web_tier.controller.autoscaler.listing import Listing
+from web_tier.controller.autoscaler.observe import Observation
+from web_tier.controller.roster import Roster
+
+
+@dataclass(frozen=True)
+class Chronicle:
+    """Takes every look into account."""
+
+    roster: Roster
+    listing: Listing
+    decisions: DecisionLog
+    history: History
+
+    @classmethod
+    def continuing(cls, store: FleetStore, roster: Roster) -> "Chronicle":
+        """Return one that goes on where the last controller ended; `roster` learns what that one knew."""
+        stored = store.instances()
+        roster.adopt(stored.instances)
+        return cls(roster, Listing(store, stored), DecisionLog(store), History(store))
+
+    def look(self, observation: Observation, plan: Plan, problem: str | None) -> None:
+        """Take one look and what was decided into account."""
+        self.listing.look(observation, self.roster.words())
+        self.decisions.look(plan, observation.supply, problem)
+        self.history.look(observation.supply, observation.requests.total)
