@@ -6,7 +6,9 @@ from services.config import Config, load_config
 from services.jobs import JobStore
 from web_tier.api.classic import classic
 from web_tier.api.classify import classify
+from web_tier.api.direct import direct
 from web_tier.api.docs import api_docs
+from web_tier.api.fleet import fleet_api
 from web_tier.api.health import health
 from web_tier.api.predictions import predictions
 from web_tier.api.v1 import api
@@ -18,6 +20,7 @@ from web_tier.live import install_live
 from web_tier.pages.changes import changes
 from web_tier.pages.image import image_pages
 from web_tier.pages.live import live
+from web_tier.pages.operate import operate
 from web_tier.pages.routes import pages
 from web_tier.pages.words import FILTERS
 from web_tier.problems import answer_problems
@@ -65,8 +68,11 @@ def create_app(
     app.register_blueprint(image_pages)
     app.register_blueprint(changes)
     app.register_blueprint(live)
+    app.register_blueprint(operate)
     app.register_blueprint(api, url_prefix="/api/v1")
+    app.register_blueprint(fleet_api, url_prefix="/api/v1")
     app.register_blueprint(classify, url_prefix="/api/v1")
+    app.register_blueprint(direct, url_prefix="/api/v1")
     app.register_blueprint(classic)
     app.register_blueprint(predictions)
     app.register_blueprint(api_docs)

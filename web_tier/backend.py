@@ -9,14 +9,20 @@ from typing import cast
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
 
+from services.cache import ResultCache
 from services.clients import Clients
 from services.config import Config
+from services.fleet_store import FleetStore
+from services.forms import Forms
 from services.images import ImageLimits
 from services.jobs import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
+from web_tier.bundle import ConfiguredBundle
 from web_tier.intake.budget import ByteBudget
+from web_tier.intake.direct import DirectIntake
+from web_tier.intake.repeats import Repeats
 from web_tier.intake.single import SingleIntake
 from web_tier.intake.store import CONCURRENCY, Intake, ObjectStore, Sender
 from web_tier.results.answered import AnsweringModels
@@ -57,8 +63,10 @@ class Backend:
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: Intake | None = None
         self._singles: SingleIntake | None = None
+        self._direct: DirectIntake | None = None
         self._watch: ResultWatch | None = None
         self._clients: Clients | None = None
+        self.bundle = ConfiguredBundle(config.worker.bundle, self._object)
         self._lock = threading.RLock()
 
     @property
@@ -68,6 +76,11 @@ class Backend:
             if self._store is None:
                 self._store = JobStore(Table(self._shared_clients().dynamodb, self.config.names.job_table))
             return self._store
+
+    @property
+    def fleet(self) -> FleetStore:
+        """The fleet's items, in the same table."""
+        return FleetStore(self.store.table)
 
     @property
     def intake(self) -> Intake:
@@ -86,6 +99,16 @@ class Backend:
             return self._singles
 
     @property
+    def direct(self) -> DirectIntake:
+        """Where images are accepted that their owners put into the input bucket themselves."""
+        with self._lock:
+            if self._direct is None:
+                clients, bucket = self._shared_clients(), self.config.names.input_bucket
+                stock, forms = Bucket.named(clients, bucket), Forms.of(clients, bucket)
+                self._direct = DirectIntake(self.intake, stock, forms, self.config.web.direct_upload_seconds)
+            return self._direct
+
+    @property
     def watch(self) -> ResultWatch:
         """Where a request waits for the result of its image."""
         with self._lock:
@@ -97,7 +120,14 @@ class Backend:
         web, names = self.config.web, self.config.names
         bucket = self._bucket or Bucket.named(self._shared_clients(), names.input_bucket)
         queue = self._queue or Queue.named(self._shared_clients().sqs, self.config.queue_name(names.request_queue))
-        return Intake(ImageLimits(web.max_image_bytes, web.max_image_pixels), bucket, self.store, queue)
+        cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
+        repeats = Repeats(cache, lambda: self.bundle.facts().digest)
+        return Intake(ImageLimits(web.max_image_bytes, web.max_image_pixels), bucket, self.store, queue, repeats.find)
+
+    def _object(self, bucket: str, key: str) -> bytes:
+        with self._lock:
+            clients = self._shared_clients()
+        return Bucket.named(clients, bucket).get(key)
 
     def _shared_clients(self) -> Clients:
         if self._clients is None:

@@ -39,11 +39,17 @@ class Live:
         self.turns = Turns(min(MOST_PICTURES, max(2, threads // 4)))
         self.objects = ImageObjects(backend.config)
         self.is_stopping: Callable[[], bool] = lambda: False
-        self.words = BundleWords.of(backend.config.worker.bundle)
+
+    @property
+    def words(self) -> BundleWords:
+        """What the configured bundle calls its classes."""
+        facts = self._backend.bundle.facts()
+        return BundleWords(facts.labels, facts.messages)
 
     def progress(self, status: JobStatus) -> ProgressBody:
         """Return what there is to say of a job."""
-        return ProgressBody.of(Progress.of(status), self._backend.store.fleet())
+        backend = self._backend
+        return ProgressBody.of(Progress.of(status), backend.store.fleet(), backend.config.prices)
 
     def _watch(self, job_id: str) -> Watch:
         return Watch(self._backend.store, job_id, self._tell)

@@ -20,7 +20,6 @@ there is none the tests are skipped and say so; in CI they fail.
 
 import base64
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,23 +29,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
+from scripts.chromium import NO_BROWSER, find_chromium, launch_chromium
 from scripts.client import ApiClient
 from scripts.run.system import System, free_port
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-NO_BROWSER = "there is no Chromium on PATH: install one (apt install chromium) or name it in CHROMIUM"
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
 ACTION_MS = 15_000
 LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
 
 Options = dict[str, object]
 Files = Sequence[tuple[str, bytes]]
-
-
-def chromium() -> str | None:
-    """Return the path of the machine's Chromium, or None."""
-    named = os.environ.get("CHROMIUM")
-    return named or next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 @dataclass
@@ -120,12 +112,11 @@ def playwright() -> Iterator[Playwright]:
 @pytest.fixture(scope="package")
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """The machine's Chromium, without a window."""
-    path = chromium()
-    if path is None:
+    if find_chromium() is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)
     driver: Playwright = request.getfixturevalue("playwright")
     expect.set_options(timeout=ACTION_MS)
-    launched = driver.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+    launched = launch_chromium(driver)
     yield launched
     launched.close()
 

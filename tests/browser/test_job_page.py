@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import pytest
@@ -15,7 +15,7 @@ from app_tier.demo.signs import samples
 from scripts.client import ApiClient
 from scripts.run.system import System
 from services.ids import ImageRef, input_key, new_id
-from services.jobs import Counts, ImageRecord, Job, JobStore
+from services.jobs import Counts, ImageRecord, Job, JobStore, Said
 from services.messages import Failure, LabelScore, Response
 from services.table import Table
 from tests.browser.conftest import PageFaults
@@ -26,6 +26,8 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 DARK = {"color_scheme": "dark"}
 NO_SCRIPT = {"java_script_enabled": False}
 LABELS = ("stop", "give way", "no entry", "parking", "danger")
+LONG_FINISHED = 100.0
+"""Seconds after which a page without JavaScript loads itself anew no more, while a test fills in its form."""
 MARKUP = "<img src=x onerror=alert(1)>.jpg"
 MOST_TASK_MS = 200.0
 LONG_TASKS = """
@@ -53,7 +55,7 @@ class WrittenJob:
     def path(self) -> str:
         return f"/jobs/{self.job.job_id}"
 
-    def finish(self, first: int, last: int, failed: int = 0) -> None:
+    def finish(self, first: int, last: int, failed: int = 0, seconds_ago: float = 0.0) -> None:
         """Put the results of some images, the last `failed` of them without a label, and then the counts."""
         chosen = self.images[first:last]
         good = [done(image, index) for index, image in enumerate(chosen[: len(chosen) - failed])]
@@ -62,7 +64,7 @@ class WrittenJob:
         for image in chosen[len(chosen) - failed :]:
             self.store.put_failed(refused(image))
         before = self.store.counts(self.job.job_id)
-        now = datetime.now(UTC)
+        now = datetime.now(UTC) - timedelta(seconds=seconds_ago)
         self.store.store_counts(
             self.job.job_id,
             Counts(
@@ -83,8 +85,8 @@ def done(image: ImageRecord, index: int) -> Response:
     )  # fmt: skip
 
 
-def refused(image: ImageRecord) -> Response:
-    failure = Failure(code="truncated", message="the JPEG ends early: send it again")
+def refused(image: ImageRecord, message: str = "the JPEG ends early: send it again") -> Response:
+    failure = Failure(code="truncated", message=message)
     return Response(
         job_id=image.ref.job_id, image_id=image.ref.image_id, status="failed", worker="i-0f3a", attempts=1,
         error=failure,
@@ -113,7 +115,7 @@ def write_job(system: System) -> Iterator[Callable[..., WrittenJob]]:
         for opened in store.open_jobs():
             if opened.job_id == job.job_id:
                 store.close(opened)
-        store.say_accepted(job.job_id, "test", count)
+        store.say_accepted(job.job_id, "test", Said(count))
         return WrittenJob(store, job, images)
 
     yield write
@@ -137,7 +139,7 @@ def finish_in_steps(written: WrittenJob, starts: range) -> None:
 def open_live(page: Page, path: str) -> None:
     """Open a job's page and wait until its script is there: before that, its links lead to pages of their own."""
     page.goto(path)
-    expect(page.locator("#sorting")).to_be_visible()
+    expect(page.locator('.chip[data-state="unsure"]')).to_be_visible()
 
 
 def tiles(page: Page) -> list[str]:
@@ -179,7 +181,7 @@ def test_images_that_are_added_while_the_page_is_open_appear(
     ref = ImageRef(written.job.job_id, new_id())
     late = ImageRecord(ref, "late.jpg", input_key(ref, "jpg"), 10, datetime.now(UTC))
     written.store.record_images([late], datetime.now(UTC))
-    written.store.say_accepted(written.job.job_id, "test", 4)
+    written.store.say_accepted(written.job.job_id, "test", Said(4))
     expect(page.locator(".tile")).to_have_count(4)
     expect(page.locator('[data-slot="accepted"]')).to_have_text("4")
 
@@ -207,6 +209,14 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     expect(page.locator("#shown")).to_have_text("10 of 50 images")
     page.locator('[data-view="table"]').click()
     expect(page.locator("#list tbody .row-of").last).to_contain_text("IMG_0004")
+    page.get_by_role("searchbox").fill("")
+    page.get_by_label("Score from, in percent").fill("60")
+    page.get_by_label("Score to, in percent").fill("65")
+    expect(page.locator("#shown")).to_have_text("6 of 50 images")
+    expect(page).to_have_url(re.compile(r"from=60&to=65"))
+    page.reload()
+    expect(page.locator("#shown")).to_have_text("6 of 50 images")
+    page.locator("[name=sort]").select_option("recent")
     page.get_by_role("searchbox").fill("nothing like it")
     expect(page.locator("#nothing")).to_be_visible()
 
@@ -227,6 +237,68 @@ def test_an_image_opens_with_its_scores_and_steps_to_the_next_by_keyboard(page: 
     page.keyboard.press("Escape")
     expect(viewer).to_be_hidden()
     expect(page.locator(".tile .open").nth(1)).to_be_focused()
+
+
+def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(3)
+    written.finish(0, 3, failed=1)
+    open_live(page, written.path)
+    expect(page.locator(".tile.failed")).to_have_count(1)
+    expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(1)
+    written.store.note_retried([written.images[2]], datetime.now(UTC))
+    # The job has ended, and so may its stream have: a click on the page is what begins to follow it again.
+    page.reload()
+    expect(page.locator(".tile.retrying .label")).to_have_text("Trying again")
+    expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(0)
+    again = refused(written.images[2], "it is no image at all").model_copy(update={"recorded_at": datetime.now(UTC)})
+    written.store.put_failed(again)
+    expect(page.locator(".tile.retrying")).to_have_count(0)
+    expect(page.locator(".tile.failed .reason")).to_have_text("it is no image at all")
+
+
+def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(page: Page, api: ApiClient) -> None:
+    job_id = api.create_job("broken")
+    sample = next(drawn for drawn in samples(50, seed=5) if drawn.filename.endswith(".jpg"))
+    assert len(api.add_images(job_id, [("broken.jpg", sample.data[: len(sample.data) // 2])]).accepted) == 1
+    open_live(page, f"/jobs/{job_id}")
+    retry = page.locator("#list").get_by_role("button", name="Try again")
+    expect(retry).to_be_visible(timeout=60_000)
+    retry.click()
+    expect(page.locator("#retried")).to_contain_text("Requested again")
+    # That the button comes back says that the newer failure was told.
+    expect(retry).to_be_visible(timeout=60_000)
+    page.locator(".tile .open").click()
+    viewer = page.get_by_role("dialog")
+    expect(viewer.locator(".way")).to_contain_text("requested again")
+    viewer.get_by_role("button", name="Try again").click()
+    expect(viewer.get_by_role("button", name="Try again")).to_be_visible(timeout=60_000)
+    assert len(list(api.results(job_id))) == 1
+
+
+def test_images_that_were_classified_before_are_answered_at_once_and_say_so(page: Page, api: ApiClient) -> None:
+    open_live(page, upload(api, 3, seed=6))
+    expect(page.locator("#state")).to_have_text("finished", timeout=60_000)
+    page.goto(upload(api, 3, seed=6))
+    expect(page.locator("#list .at-once:visible")).to_have_count(3)
+    expect(page.locator('[data-slot="repeats"]')).to_contain_text("3 of 3 answered at once")
+    expect(page.locator('[data-slot="cost"]')).to_have_text("$0.00")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    expect(page.locator("#list img[src]")).to_have_count(3)
+    assert [url for url in asked if url.endswith("/thumbnail")] == []
+
+
+def test_the_results_stand_as_one_file_soon_after_the_end(page: Page, api: ApiClient) -> None:
+    page.goto(upload(api, 4, seed=7))
+    expect(page.locator("#state")).to_have_text("finished", timeout=60_000)
+    expect(page.locator("#file")).to_contain_text("s3://", timeout=60_000)
+    expect(page.locator("#file")).to_be_visible(timeout=60_000)
+    with page.expect_download() as started:
+        page.locator("#file a").click()
+    assert len(started.value.path().read_text(encoding="utf-8").splitlines()) == 4
 
 
 def test_names_with_markup_are_text(page: Page, write_job: Callable[..., WrittenJob]) -> None:
@@ -271,21 +343,37 @@ def test_without_javascript_there_are_pages_filters_and_single_images(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
     written = write_job(230)
-    written.finish(0, 220, failed=2)
+    written.finish(0, 230, failed=2, seconds_ago=LONG_FINISHED)
     page.goto(written.path)
-    assert len(tiles(page)) == 200
+    expect(page.locator("#list .filename bdi")).to_have_count(200)
     page.get_by_role("link", name="Next page").click()
-    assert len(tiles(page)) == 30
+    expect(page.locator("#list .filename bdi")).to_have_count(30)
     page.get_by_role("link", name="Failed 2").click()
-    assert len(tiles(page)) == 2
+    expect(page.locator("#list .filename bdi")).to_have_count(2)
     page.get_by_role("link", name="Table").click()
     expect(page.locator("tbody .row-of.failed")).to_have_count(2)
     page.locator("tbody a.open").first.click()
     expect(page.locator("#image")).to_contain_text("the JPEG ends early")
     page.get_by_role("link", name="Back to").click()
     page.get_by_role("searchbox").fill("IMG_0000")
-    page.get_by_role("button", name="Search").click()
-    assert len(tiles(page)) == 10
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#list .filename bdi")).to_have_count(10)
+
+
+@pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
+def test_without_javascript_images_are_sorted_and_chosen_by_their_score(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(20)
+    written.finish(0, 20, seconds_ago=LONG_FINISHED)
+    page.goto(written.path)
+    page.get_by_label("Score from, in percent").fill("60")
+    page.get_by_label("Score to, in percent").fill("65")
+    page.get_by_label("Order").select_option("sure")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#list .score")).to_have_text(["65%", "64%", "63%", "62%", "61%", "60%"])
+    page.get_by_role("link", name="Table").click()
+    expect(page.locator("#list tbody .filename").first).to_have_text("IMG_00015.jpg")
 
 
 @pytest.mark.parametrize("page_options", [PHONE], ids=["phone"])

@@ -14,6 +14,8 @@ from app_tier.demo.signs import samples
 from scripts.client import ApiClient, Outcome
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance
+from services.s3 import Bucket
+from tests.conftest import keys_in
 
 PATIENCE_SECONDS = 120.0
 
@@ -78,6 +80,10 @@ class RunningSystem:
         by_id = {result["image_id"]: result for result in results}
         assert all(by_id[image_id]["status"] in {"done", "failed"} for image_id, _ in outcome.accepted)
         return sum(by_id[image_id]["label"] == truth[name] for image_id, name in outcome.accepted)
+
+    def stored_images(self, job_id: str) -> list[str]:
+        """Keys of the job's images in the input bucket."""
+        return keys_in(Bucket.named(self.system.clients, self.system.config.names.input_bucket), job_id)
 
     def kill(self, name: str) -> int:
         """Kill a supervised service with -9, with all its processes; return the id of its first."""

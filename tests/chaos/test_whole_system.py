@@ -83,3 +83,39 @@ def test_each_bad_file_is_answered_with_a_reason_and_the_good_ones_are_right(run
     assert all(reasons.values())
     good = [(image_id, name) for image_id, name in outcome.accepted if name in truth]
     assert running.right(job_id, Outcome(good, []), truth) >= 19
+
+
+def test_the_same_batch_again_is_answered_at_once_without_a_worker_and_without_a_second_copy(
+    running: RunningSystem, hundred: Signs
+) -> None:
+    files, truth = hundred
+    first = running.api.create_job("first")
+    running.wait_for_results(first, len(running.upload(first, files).accepted))
+    until(lambda: not running.workers(), "the fleet has ended itself")
+    before = running.api.fleet()
+    again = running.api.create_job("again")
+    outcome = running.upload(again, files)
+    status = running.api.status(again)  # at once: nothing is waited for
+    assert (status["state"], status["done"], status["cached"]) == ("finished", 100, 100)
+    assert running.right(again, outcome, truth) >= 99
+    assert _labels(running, again) == _labels(running, first)
+    assert running.stored_images(again) == []
+    assert running.workers() == []
+    after = running.api.fleet()
+    assert before is not None
+    assert after is not None
+    assert after["billed_seconds"] == before["billed_seconds"]
+
+
+def test_images_are_deleted_once_they_have_a_label_unless_their_owner_keeps_them(running: RunningSystem) -> None:
+    files, truth = signs(30, seed=51)
+    bad = ("cut.jpg", next(content for name, content in files if name.endswith(".jpg"))[:900])
+    kept, unkept = running.api.create_job("kept", keep=True), running.api.create_job("not kept")
+    outcomes = [running.upload(job_id, [*files, bad]) for job_id in (kept, unkept)]
+    for job_id, outcome in zip((kept, unkept), outcomes, strict=True):
+        running.wait_for_results(job_id, len(outcome.accepted))
+        assert running.right(job_id, outcome, {**truth, "cut.jpg": ""}) >= 29
+    # The one that failed can be tried again.
+    failed = len(outcomes[0].accepted) - 30
+    until(lambda: len(running.stored_images(unkept)) == failed, "only what failed is left of the images")
+    assert len(running.stored_images(kept)) == len(outcomes[0].accepted)

@@ -18,8 +18,8 @@ def create_job(store: JobStore, wanted: CreateJob, *, most_open: int) -> Job:
     Raises:
         TooManyOpenJobsError: when `most_open` jobs may have images without a result.
     """
-    job = Job(new_id(), shown_job_name(wanted.name), datetime.now(UTC))
-    _refuse_too_many(store, most_open)
+    job = Job(new_id(), shown_job_name(wanted.name), datetime.now(UTC), wanted.keep)
+    refuse_too_many(store, most_open)
     store.create(job)
     return job
 
@@ -39,14 +39,14 @@ def create_job_once(store: JobStore, wanted: CreateJob, key: str, *, most_open: 
     if claim.stored:
         return _made_before(store, claim)
     # By the first request, or by a repeat of one that died here: the same item either way.
-    job = Job(claim.job_id, shown_job_name(wanted.name), claim.at)
+    job = Job(claim.job_id, shown_job_name(wanted.name), claim.at, wanted.keep)
     store.create(job)
     claims.mark_stored(key)
     return job
 
 
 def _claim_new(claims: Claims, store: JobStore, key: str, request: str, most_open: int) -> Claim:
-    _refuse_too_many(store, most_open)
+    refuse_too_many(store, most_open)
     return claims.take(key, Claim(new_id(), request, datetime.now(UTC)))
 
 
@@ -57,7 +57,12 @@ def _made_before(store: JobStore, claim: Claim) -> Job:
         raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
 
 
-def _refuse_too_many(store: JobStore, most_open: int) -> None:
+def refuse_too_many(store: JobStore, most_open: int) -> None:
+    """Do nothing while fewer than `most_open` jobs may have images without a result.
+
+    Raises:
+        TooManyOpenJobsError: when there are as many.
+    """
     if store.count_open() >= most_open:
         raise TooManyOpenJobsError(
             f"{most_open} jobs are open, which is the most allowed; try again when some have finished"

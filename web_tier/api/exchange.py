@@ -25,7 +25,7 @@ def from_query(model: type[_Model]) -> _Model:
     return _checked(model, request.args.to_dict())
 
 
-def from_body(model: type[_Model], example: str) -> _Model:
+def from_body(model: type[_Model], example: str, *, may_be_empty: bool = True) -> _Model:
     """Return the JSON body of the current request; none at all is an empty object.
 
     Raises:
@@ -34,7 +34,8 @@ def from_body(model: type[_Model], example: str) -> _Model:
     try:
         return model.model_validate_json(request.get_data() or b"{}")
     except ValidationError as error:
-        raise UnprocessableEntity(f"{_first_fault(error)}; send {example} or nothing") from error
+        wanted = f"{example} or nothing" if may_be_empty else example
+        raise UnprocessableEntity(f"{_first_fault(error)}; send {wanted}") from error
 
 
 def idempotency_key() -> str | None:

@@ -1,12 +1,15 @@
 """The bodies of `/api/v1`: what it takes and what it answers."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.fleet import HistoryPoint, Span
+from services.ids import ImageRef
 from services.jobs import Job, JobState, JobStatus
-from services.messages import Failure, LabelScore, Model, Timings
+from services.messages import MOST_REASON, Failure, LabelScore, Model, Timings
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import MAX_JOB_NAME
 from web_tier.intake.retry import Retried
@@ -37,6 +40,11 @@ class CreateJob(_Body):
     """What a job is made of."""
 
     name: str = Field(default="", max_length=MAX_JOB_NAME)
+    keep: bool = Field(
+        default=False,
+        description="Whether the images and the records stay; else each image is deleted once its label is stored, "
+        "and the job expires.",
+    )
 
 
 class JobLinks(_Body):
@@ -44,9 +52,12 @@ class JobLinks(_Body):
 
     self: str
     images: str
+    uploads: str
     results: str
     results_csv: str
     results_jsonl: str
+    results_json: str
+    results_file: str
     retry: str
     page: str
 
@@ -57,9 +68,12 @@ class JobLinks(_Body):
         return cls(
             self=here,
             images=f"{here}/images",
+            uploads=f"{here}/uploads",
             results=f"{here}/results",
             results_csv=f"{here}/results.csv",
             results_jsonl=f"{here}/results.jsonl",
+            results_json=f"{here}/results.json",
+            results_file=f"{here}/results/file",
             retry=f"{here}/retry",
             page=f"/jobs/{job_id}",
         )
@@ -71,12 +85,14 @@ class JobBody(_Body):
     job_id: str
     name: str
     created_at: datetime
+    keep: bool = Field(description="Whether the images and the records stay.")
     links: JobLinks
 
     @classmethod
     def of(cls, job: Job) -> Self:
         """Return the body of a job."""
-        return cls(job_id=job.job_id, name=job.name, created_at=job.created_at, links=JobLinks.of(job.job_id))
+        links = JobLinks.of(job.job_id)
+        return cls(job_id=job.job_id, name=job.name, created_at=job.created_at, keep=job.keep, links=links)
 
 
 class JobsPage(_Body):
@@ -86,33 +102,54 @@ class JobsPage(_Body):
     next: str | None
 
 
+class ResultsFile(_Body):
+    """All results of a finished job as one file in the output bucket, as JSON Lines."""
+
+    address: str = Field(description="`s3://bucket/key`.")
+    written_at: datetime
+    current: bool = Field(description="Whether it holds the results as they are; if not, it is soon written anew.")
+
+    @classmethod
+    def of(cls, status: JobStatus, bucket: str) -> Self | None:
+        """Return where the results of a job stand in `bucket`, or None as long as they do not."""
+        merged = status.merged
+        if merged is None:
+            return None
+        current = merged.edition == status.edition
+        return cls(address=f"s3://{bucket}/{merged.key}", written_at=merged.written_at, current=current)
+
+
 class JobStatusBody(JobBody):
     """A job and where it stands: `accepted` = `done` + `failed` + `waiting`, in images."""
 
     state: JobState
     accepted: int
     done: int
+    cached: int = Field(description="Of `done`: images answered at once, as earlier ones with the same bytes were.")
     failed: int
     waiting: int
     first_result_at: datetime | None
     last_result_at: datetime | None
     images_per_second: float | None = Field(description="From the first to the last result.")
     model: Model | None = Field(description="The bundle that answered; null before the first result.")
+    results_file: ResultsFile | None = Field(description="All results as one file; null until the job is finished.")
 
     @classmethod
-    def of_status(cls, status: JobStatus, model: Model | None) -> Self:
-        """Return the body of a job's status."""
+    def of_status(cls, status: JobStatus, model: Model | None, output_bucket: str) -> Self:
+        """Return the body of a job's status; `output_bucket` is where its results stand as one file."""
         return cls(
             **dict(JobBody.of(status.job)),
             state=status.state,
             accepted=status.accepted,
             done=status.counts.done,
+            cached=status.counts.cached,
             failed=status.counts.failed,
             waiting=status.waiting,
             first_result_at=status.counts.first_result_at,
             last_result_at=status.counts.last_result_at,
             images_per_second=images_per_second(status),
             model=model,
+            results_file=ResultsFile.of(status, output_bucket),
         )
 
 
@@ -122,6 +159,7 @@ class AcceptedImage(_Body):
     index: int
     image_id: str
     filename: str
+    cached: bool = Field(description="Whether it has its result already, as an earlier image of the same bytes had.")
 
 
 class RejectedImage(_Body):
@@ -141,16 +179,28 @@ class UploadOutcome(_Body):
     rejected: tuple[RejectedImage, ...]
 
     @classmethod
-    def of(cls, job_id: str, outcomes: list[Outcome]) -> Self:
+    def of(cls, job_id: str, outcomes: Iterable[Outcome]) -> Self:
         """Return the body that tells `outcomes`."""
+        return cls.of_numbered(job_id, enumerate(outcomes))
+
+    @classmethod
+    def of_numbered(cls, job_id: str, outcomes: Iterable[tuple[int, Outcome]]) -> Self:
+        """Return the body that tells `outcomes`, each with the position of its file."""
         accepted, rejected = [], []
-        for index, outcome in enumerate(outcomes):
+        for index, outcome in outcomes:
             if isinstance(outcome, Rejection):
                 rejected.append(
                     RejectedImage(index=index, filename=outcome.filename, code=outcome.code, message=outcome.message)
                 )
             else:
-                accepted.append(AcceptedImage(index=index, image_id=outcome.ref.image_id, filename=outcome.filename))
+                accepted.append(
+                    AcceptedImage(
+                        index=index,
+                        image_id=outcome.ref.image_id,
+                        filename=outcome.filename,
+                        cached=outcome.cached,
+                    )
+                )
         return cls(job_id=job_id, accepted=tuple(accepted), rejected=tuple(rejected))
 
 
@@ -162,6 +212,11 @@ class ImageBody(_Body):
     bytes: int
     accepted_at: datetime
     status: ImageState
+    cached: bool = Field(
+        default=False, description="Whether the result is that of an earlier image with the same bytes."
+    )
+    retrying: bool = Field(default=False, description="Whether it failed and is being tried again.")
+    recorded_at: datetime | None = Field(default=None, description="When the result became visible.")
     label: str | None = None
     score: float | None = None
     top: tuple[LabelScore, ...] = ()
@@ -182,11 +237,12 @@ class ImageBody(_Body):
             bytes=record.size,
             accepted_at=record.accepted_at,
             status=result.state,
+            retrying=result.retrying,
             **found,
         )
 
 
-_FROM_RESPONSE = ("label", "score", "top", "model", "worker", "attempts", "timings", "error")
+_FROM_RESPONSE = ("cached", "recorded_at", "label", "score", "top", "model", "worker", "attempts", "timings", "error")
 
 
 class ResultsBody(_Body):
@@ -200,6 +256,13 @@ class ResultsBody(_Body):
     def of(cls, job_id: str, page: ResultsPage) -> Self:
         """Return the body of a page."""
         return cls(job_id=job_id, results=tuple(ImageBody.of(item) for item in page.items), next=page.next_after)
+
+
+class AllResultsBody(_Body):
+    """All of a job's images that are wanted, with their results."""
+
+    job_id: str
+    results: tuple[ImageBody, ...]
 
 
 class GoneImage(_Body):
@@ -223,6 +286,47 @@ class RetryOutcome(_Body):
         """Return the body that tells what was retried."""
         gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.gone)
         return cls(job_id=job_id, sent=retried.sent, refused=retried.refused, gone=gone, next=retried.next_after)
+
+
+class FleetHistoryBody(_Body):
+    """Workers and queue over a span, oldest first; each point holds until the next one."""
+
+    span: Span
+    points: tuple[HistoryPoint, ...]
+
+
+class PauseFleet(_Body):
+    """Why the fleet is to be paused."""
+
+    reason: str = Field(default="", max_length=MOST_REASON, description="Shown with the pause.")
+
+
+class FleetPauseBody(_Body):
+    """Whether the fleet is paused, since when and why."""
+
+    paused: bool
+    since: datetime | None = None
+    reason: str = ""
+
+
+class ImageRetryOutcome(_Body):
+    """What became of one image that was to be tried again.
+
+    `sent`: requested again; `refused`: the queue did not take it just now, call again; `gone`: no longer stored,
+    upload it again; `not_failed`: nothing was done, since it has a label or waits for its result.
+    """
+
+    job_id: str
+    image_id: str
+    outcome: Literal["sent", "refused", "gone", "not_failed"]
+
+    @classmethod
+    def of(cls, ref: ImageRef, retried: Retried) -> Self:
+        """Return the body that tells what became of the image `ref`."""
+        if retried.sent:
+            return cls(job_id=ref.job_id, image_id=ref.image_id, outcome="sent")
+        outcome: Literal["refused", "gone", "not_failed"] = "refused" if retried.refused else "not_failed"
+        return cls(job_id=ref.job_id, image_id=ref.image_id, outcome="gone" if retried.gone else outcome)
 
 
 class Index(_Body):

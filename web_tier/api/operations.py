@@ -3,17 +3,24 @@
 from functools import cache
 from typing import Any
 
+from services.fleet import Decisions, FleetInstances
 from services.messages import FleetSnapshot
 from web_tier.api.classify import SingleImageBody
+from web_tier.api.direct import DirectFiles, UploadOffer
 from web_tier.api.models import (
     ROOT,
     Alive,
+    AllResultsBody,
     CreateJob,
+    FleetHistoryBody,
+    FleetPauseBody,
     ImageBody,
+    ImageRetryOutcome,
     Index,
     JobBody,
     JobsPage,
     JobStatusBody,
+    PauseFleet,
     Ready,
     ResultsBody,
     RetryOutcome,
@@ -25,6 +32,7 @@ from web_tier.api.queries import (
     ClassifyQuery,
     EventsHeader,
     FilterQuery,
+    HistoryQuery,
     JobsQuery,
     KeyHeader,
     ResultsQuery,
@@ -37,7 +45,8 @@ API_VERSION = "1.0.0"
 DESCRIPTION = """Images in, labels out.
 
 Create a job, add images to it in one or more requests, then follow its status and read its results. Every image that
-is accepted gets exactly one result. A single image is answered while you wait by `POST /api/v1/classify`.
+is accepted gets exactly one result. A single image is answered while you wait by `POST /api/v1/classify`. Images can
+also go straight to the bucket: ask for forms (`uploads`), send them, commit.
 
 What goes wrong is told as problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and
 `request_id` is in the log."""
@@ -126,6 +135,37 @@ OPERATIONS = (
         problems=(400, 403, 404, 408, 413, 415, 422),
     ),
     Operation(
+        "offer_uploads",
+        "post",
+        f"{ROOT}/jobs/{{job_id}}/uploads",
+        "Ask for forms to upload images straight to the bucket",
+        (
+            Answer(200, "A form for each file that may be uploaded; at least one may.", UploadOffer),
+            Answer(422, "No file may be uploaded: each says why, or the request is wrong.", UploadOutcome),
+        ),
+        description="Send each form to its `url` as multipart/form-data, all `fields` as they are and the image as "
+        "the last field, `file`; then commit. A form puts one image, of the type and up to the size that was "
+        "declared, and ends at `expires_at`. With an `Idempotency-Key` the same request is offered the same images "
+        "again, in new forms.",
+        parameters=(("header", KeyHeader),),
+        bodies=(Body(JSON, DirectFiles),),
+        problems=(400, 403, 404, 408, 413, 422),
+    ),
+    Operation(
+        "commit_upload",
+        "post",
+        f"{ROOT}/jobs/{{job_id}}/uploads/{{upload_id}}/commit",
+        "Add the images that have arrived of an upload to its job",
+        (
+            Answer(200, "What became of each file; at least one was accepted.", UploadOutcome),
+            Answer(422, "No file was accepted: each says why.", UploadOutcome),
+            Answer(503, "No file was accepted, and the fault is ours: commit again.", UploadOutcome),
+        ),
+        description="May be repeated at any time, as when some images were missing: each becomes one image of the "
+        "job, and stays accepted. What has arrived and is no image fails later, as a result.",
+        problems=(403, 404, 422),
+    ),
+    Operation(
         "retry_job",
         "post",
         f"{ROOT}/jobs/{{job_id}}/retry",
@@ -135,6 +175,15 @@ OPERATIONS = (
         "no longer stored is named in `gone`.",
         parameters=(("query", RetryQuery),),
         problems=(400, 403, 404),
+    ),
+    Operation(
+        "retry_image",
+        "post",
+        f"{ROOT}/jobs/{{job_id}}/images/{{image_id}}/retry",
+        "Request one failed image again",
+        (Answer(200, "What became of it.", ImageRetryOutcome),),
+        description="Its failed result stays until a better or a newer one comes; until then it is `retrying`.",
+        problems=(403, 404),
     ),
     Operation(
         "job_events",
@@ -180,6 +229,27 @@ OPERATIONS = (
         problems=(400, 404),
     ),
     Operation(
+        "job_results_json",
+        "get",
+        f"{ROOT}/jobs/{{job_id}}/results.json",
+        "Read all results as one JSON object",
+        (Answer(200, "All images with their results, in the order of their ids.", AllResultsBody),),
+        "Results",
+        parameters=(("query", FilterQuery),),
+        problems=(400, 404),
+    ),
+    Operation(
+        "job_results_file",
+        "get",
+        f"{ROOT}/jobs/{{job_id}}/results/file",
+        "Read the file that holds all results of a finished job",
+        (Answer(200, "A line for each image, each an `ImageBody`.", media_type=JSON_LINES),),
+        "Results",
+        "It is written once the job is finished, and anew when results change; the job's status names its address in "
+        "the output bucket.",
+        problems=(404,),
+    ),
+    Operation(
         "job_image",
         "get",
         f"{ROOT}/jobs/{{job_id}}/images/{{image_id}}",
@@ -196,6 +266,54 @@ OPERATIONS = (
         (Answer(200, "The fleet, the queue and the last decision.", FleetSnapshot),),
         "System",
         problems=(404,),
+    ),
+    Operation(
+        "fleet_instances",
+        "get",
+        f"{ROOT}/fleet/instances",
+        "List the fleet's instances, newest first",
+        (Answer(200, "Up to 100 instances with what their workers say of themselves.", FleetInstances),),
+        "System",
+    ),
+    Operation(
+        "fleet_decisions",
+        "get",
+        f"{ROOT}/fleet/decisions",
+        "Tell the autoscaler's last decisions in words",
+        (Answer(200, "Up to 20 decisions, newest first.", Decisions),),
+        "System",
+    ),
+    Operation(
+        "fleet_history",
+        "get",
+        f"{ROOT}/fleet/history",
+        "Tell how many workers and images in the queue there were",
+        (Answer(200, "Points, oldest first; there is none while nothing changes.", FleetHistoryBody),),
+        "System",
+        parameters=(("query", HistoryQuery),),
+        problems=(400,),
+    ),
+    Operation(
+        "pause_fleet",
+        "post",
+        f"{ROOT}/fleet/pause",
+        "Pause the fleet",
+        (Answer(200, "It is paused.", FleetPauseBody),),
+        "System",
+        "While it is paused no worker is launched or started; those that run finish and end themselves. Images are "
+        "still accepted, and wait. A fleet that is paused already stays so.",
+        bodies=(Body(JSON, PauseFleet),),
+        body_required=False,
+        problems=(403, 413, 422),
+    ),
+    Operation(
+        "resume_fleet",
+        "post",
+        f"{ROOT}/fleet/resume",
+        "Resume the fleet",
+        (Answer(200, "It is not paused.", FleetPauseBody),),
+        "System",
+        problems=(403,),
     ),
     Operation(
         "index",

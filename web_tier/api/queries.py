@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.fleet import Span
 from services.ids import ULID_PATTERN
 from web_tier.intake.names import MAX_FILENAME, MAX_JOB_NAME
 from web_tier.results.query import ImageState, ResultsFilter
@@ -36,19 +37,26 @@ class JobsQuery(_Query):
     )
 
 
+class HistoryQuery(_Query):
+    """How far back to look."""
+
+    span: Span = Field(default="hour", description="A point at most every 5 seconds, or every 2 minutes.")
+
+
 class FilterQuery(_Query):
     """Which images are wanted; what is left out asks for nothing."""
 
     state: ImageState | None = Field(default=None, description="Where the image stands.")
     label: str | None = Field(default=None, min_length=1, max_length=MAX_LABEL, description="Its label, whole.")
     min_score: float | None = Field(default=None, ge=0, le=1, description="The least score of its label.")
+    max_score: float | None = Field(default=None, ge=0, le=1, description="The greatest score of its label.")
     filename: str | None = Field(
         default=None, min_length=1, max_length=MAX_FILENAME, description="Part of its filename, in any case."
     )
 
     def wanted(self) -> ResultsFilter:
         """Return what is asked for."""
-        return ResultsFilter(self.state, self.label, self.min_score, self.filename)
+        return ResultsFilter(self.state, self.label, self.min_score, self.max_score, self.filename)
 
 
 class ResultsQuery(FilterQuery):

@@ -16,7 +16,7 @@ from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection
 from web_tier.intake.budget import BusyError
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import UNAVAILABLE
+from web_tier.intake.store import UNAVAILABLE, RepeatedImage
 
 _STATUS_OF: Mapping[str, type[HTTPException]] = {UNAVAILABLE: ServiceUnavailable, "too_large": RequestEntityTooLarge}
 
@@ -46,6 +46,8 @@ def result_of(record: ImageRecord, seconds: float) -> Response | None:
     Raises:
         UnprocessableEntity: when the result is that the image cannot be classified.
     """
+    if isinstance(record, RepeatedImage):
+        return record.response
     response = current_backend().watch.wait(record.ref, seconds) if seconds else None
     return None if response is None else answered(response)
 

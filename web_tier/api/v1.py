@@ -9,10 +9,12 @@ from werkzeug.exceptions import NotFound, UnprocessableEntity
 from services.ids import ImageRef
 from services.jobs import JobStore
 from web_tier.api.creation import create_job, create_job_once
+from web_tier.api.downloads import json_lines, json_object
 from web_tier.api.exchange import from_body, from_query, idempotency_key, json_answer
 from web_tier.api.models import (
     CreateJob,
     ImageBody,
+    ImageRetryOutcome,
     Index,
     JobBody,
     JobsPage,
@@ -24,9 +26,10 @@ from web_tier.api.models import (
 from web_tier.api.queries import JSON_LINES, FilterQuery, JobsQuery, ResultsQuery, RetryQuery
 from web_tier.backend import current_backend
 from web_tier.intake.multipart import Upload
-from web_tier.intake.retry import retry_failed
+from web_tier.intake.retry import retry_failed, retry_image
 from web_tier.intake.slices import take_once
 from web_tier.intake.uploads import request_parts, upload_status
+from web_tier.live import current_live
 from web_tier.parameters import known_id
 from web_tier.results.export import csv_lines
 from web_tier.results.jobs import jobs_page
@@ -68,7 +71,8 @@ def job_status(job_id: str) -> Response:
     """Tell where a job stands."""
     backend = current_backend()
     status = backend.store.status(known_id("job", job_id))
-    return json_answer(JobStatusBody.of_status(status, backend.models.of(backend.store, status)))
+    model = backend.models.of(backend.store, status)
+    return json_answer(JobStatusBody.of_status(status, model, backend.config.names.output_bucket))
 
 
 @api.delete("/jobs/<job_id>")
@@ -82,12 +86,12 @@ def delete_job(job_id: str) -> ResponseReturnValue:
 def add_images(job_id: str) -> Response:
     """Take images into a job; each file has an outcome of its own."""
     backend, key = current_backend(), idempotency_key()
-    backend.store.job(known_id("job", job_id))
+    job = backend.store.job(known_id("job", job_id))
     uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
     if key is None:
-        outcomes = backend.intake.take(job_id, uploads)
+        outcomes = backend.intake.take(job_id, uploads, keep=job.keep)
     else:
-        outcomes = take_once(backend.intake, job_id, key, uploads)
+        outcomes = take_once(backend.intake, job_id, key, uploads, keep=job.keep)
     if not outcomes:
         raise UnprocessableEntity("the form holds no file; send one or more images in any fields")
     return json_answer(UploadOutcome.of(job_id, outcomes), upload_status(outcomes))
@@ -99,6 +103,14 @@ def retry_job(job_id: str) -> Response:
     backend, query = current_backend(), from_query(RetryQuery)
     backend.store.job(known_id("job", job_id))
     return json_answer(RetryOutcome.of(job_id, retry_failed(backend.intake, job_id, after=query.after)))
+
+
+@api.post("/jobs/<job_id>/images/<image_id>/retry")
+def retry_one(job_id: str, image_id: str) -> Response:
+    """Request one failed image again."""
+    backend, ref = current_backend(), ImageRef(known_id("job", job_id), known_id("image", image_id))
+    backend.store.job(job_id)
+    return json_answer(ImageRetryOutcome.of(ref, retry_image(backend.intake, ref)))
 
 
 @api.get("/jobs/<job_id>/results")
@@ -119,8 +131,22 @@ def job_results_csv(job_id: str) -> Response:
 @api.get("/jobs/<job_id>/results.jsonl")
 def job_results_jsonl(job_id: str) -> Response:
     """Return all images of a job with their results as JSON Lines, written as they are read."""
-    lines = (f"{ImageBody.of(result).model_dump_json()}\n" for result in _wanted_results(job_id))
-    return _download(job_id, lines, "jsonl", JSON_LINES)
+    return _download(job_id, json_lines(_wanted_results(job_id)), "jsonl", JSON_LINES)
+
+
+@api.get("/jobs/<job_id>/results.json")
+def job_results_json(job_id: str) -> Response:
+    """Return all images of a job with their results as one JSON object, written as they are read."""
+    return _download(job_id, json_object(job_id, _wanted_results(job_id)), "json", "application/json")
+
+
+@api.get("/jobs/<job_id>/results/file")
+def job_results_file(job_id: str) -> Response:
+    """Return the file in the output bucket that holds all results of a finished job."""
+    merged = _store().status(known_id("job", job_id)).merged
+    if merged is None:
+        raise NotFound("the results are not one file yet; that is written when the job is finished")
+    return _download(job_id, current_live().objects.merged(merged.key), "jsonl", JSON_LINES)
 
 
 @api.get("/jobs/<job_id>/images/<image_id>")
@@ -151,7 +177,7 @@ def _wanted_results(job_id: str) -> Iterator[ImageResult]:
     return all_results(_store(), job_id, wanted)
 
 
-def _download(job_id: str, lines: Iterator[str], extension: str, content_type: str) -> Response:
+def _download(job_id: str, lines: Iterator[str] | Iterator[bytes], extension: str, content_type: str) -> Response:
     answer = Response(stream_with_context(lines), content_type=content_type)
     answer.headers.set("Content-Disposition", "attachment", filename=f"{job_id}.{extension}")
     return answer

@@ -31,6 +31,13 @@ class ByteBudget:
                 raise BusyError(f"no room for {size} bytes after {wait_seconds:g} s; try again later")
             self._free -= size
 
+    def take_now(self, size: int) -> bool:
+        """Take `size` bytes if they are free; tell whether they were."""
+        with self._changed:
+            is_free = self._free >= min(size, self._capacity)
+            self._free -= size if is_free else 0
+            return is_free
+
     def give_back(self, size: int) -> None:
         """Give back what was taken."""
         with self._changed:

@@ -2,6 +2,8 @@
 
 import unicodedata
 
+from services.messages import MOST_REASON
+
 MAX_FILENAME = 255
 MAX_JOB_NAME = 100
 
@@ -18,6 +20,11 @@ def shown_filename(raw: str) -> str:
 def shown_job_name(raw: str) -> str:
     """Return the name to show for a job, at most 100 characters; a job without one is `untitled`."""
     return _printable(raw)[:MAX_JOB_NAME] or "untitled"
+
+
+def shown_reason(raw: str) -> str:
+    """Return the reason to show for a pause, at most 200 characters, or nothing."""
+    return _printable(raw)[:MOST_REASON]
 
 
 def _printable(raw: str) -> str:

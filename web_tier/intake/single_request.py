@@ -40,14 +40,14 @@ class Base64Image(BaseModel):
 Parts = Iterator[Upload | FormField]
 
 
-def first_file_field(parts: Parts) -> tuple[str | None, Parts]:
-    """Read a form up to its first file; return that one's field, and all parts, those that were read included."""
-    read: list[Upload | FormField] = []
+def up_to_first_file(parts: Parts) -> tuple[dict[str, str], str | None, Parts]:
+    """Read a form up to its first file; return the fields before it, its own field, and the parts from it on."""
+    fields: dict[str, str] = {}
     for part in parts:
-        read.append(part)
         if isinstance(part, Upload):
-            return part.field, chain(read, parts)
-    return None, iter(read)
+            return fields, part.field, chain([part], parts)
+        fields[part.name] = part.value
+    return fields, None, iter(())
 
 
 def only_file(parts: Parts) -> Iterator[Upload]:

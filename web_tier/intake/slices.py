@@ -8,25 +8,29 @@ Nothing of a claimed slice is taken back, since a repeat may have accepted it me
 is sent by the reconciler, and what the table did not record is answered with 503, so that the client repeats.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from services.jobs import ImageRecord
+from services.jobs import ImageRecord, JobStore
 from services.slices import MOST_FILES, SlicedImages, Slices
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import Intake, Outcome, unavailable
+from web_tier.intake.store import Intake, Outcome, RepeatedImage, unavailable
 
 
-def take_once(intake: Intake, job_id: str, key: str, uploads: Iterable[Upload]) -> list[Outcome]:
+def take_once(
+    intake: Intake, job_id: str, key: str, uploads: Iterable[Upload], *, keep: bool = False
+) -> list[Outcome]:
     """Take `uploads` into a job that exists, unless `key` was taken before; return what became of each, in order.
+
+    `keep` is the job's own: whether its images stay.
 
     Raises:
         RequestEntityTooLarge: when there are more than `MOST_FILES`.
         TableBusyError: when not all could be recorded; a repeat goes on with them.
     """
     slices = Slices(intake.store.table)
-    outcomes = intake.put(job_id, _bounded(uploads))
+    outcomes = intake.put(job_id, _bounded(uploads), keep=keep)
     put = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, ImageRecord)}
     if not put:
         return outcomes
@@ -34,10 +38,28 @@ def take_once(intake: Intake, job_id: str, key: str, uploads: Iterable[Upload]) 
         intake.finish(job_id, list(put.values()), count=True)
         return outcomes
     intake.discard(outcomes)
-    first = slices.images(job_id, key)
+    first = _answerable(intake.store, slices.images(job_id, key), outcomes)
     # Not counted: the first request may just be doing that. The controller counts what is recorded.
     intake.finish(job_id, list(first.values()), count=False)
     return [_of_first(first, index, outcome) for index, outcome in enumerate(outcomes)]
+
+
+def _answerable(store: JobStore, first: SlicedImages, outcomes: Sequence[Outcome]) -> SlicedImages:
+    """Return the images of the first request, repeated ones with their result as this request has found it.
+
+    Left out is one that the first request did not come to answer, and whose earlier result has expired since: it
+    was never accepted, and has no object that a worker could classify.
+    """
+    repeated_ones = [record.ref for record in first.values() if record.cached]
+    answered = store.results_of(repeated_ones) if repeated_ones else {}
+    found: dict[int, ImageRecord] = {}
+    for index, record in first.items():
+        outcome = outcomes[index] if index < len(outcomes) else None
+        if not record.cached or record.ref in answered:
+            found[index] = record
+        elif isinstance(outcome, RepeatedImage):
+            found[index] = outcome.instead_of(record)
+    return found
 
 
 def _of_first(first: SlicedImages, index: int, outcome: Outcome) -> Outcome:

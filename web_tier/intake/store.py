@@ -5,6 +5,9 @@ In two halves, so that nothing of a request that turns out to be too large, malf
 * `put` stores objects while the request still arrives;
 * `commit` makes accepted images of them: record, then send, then count.
 
+An image whose bytes the same model has answered before takes a shorter way: its result and then its record are
+written, and nothing is put (unless its job keeps images) or sent.
+
 What becomes of an image when a step fails:
 
 =============================  ====================================================================================
@@ -19,18 +22,20 @@ So an image that is reported as accepted always has an object and a record, and 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from services.cache import repeated
 from services.ids import ImageRef, input_key, new_id
 from services.images import ImageLimits
 from services.jobs import ImageRecord, JobStore
-from services.messages import RequestMessage
+from services.messages import RequestMessage, Response
 from services.sqs import BATCH as MESSAGES
 from services.sqs import Outgoing
 from services.table import BATCH as ITEMS
@@ -48,6 +53,28 @@ MEMORY_BYTES = 64 * 2**20
 
 SLICE = 5 * ITEMS - 1
 """Images recorded and sent together: with the mark that the job is open they fill five writes."""
+
+GROUP = 25
+"""Images of a form that are looked up in the result cache together, before they are put."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedImage(ImageRecord):
+    """An image that is answered at once, with the result of an earlier one with the same bytes.
+
+    It has an object only where its job keeps images.
+    """
+
+    response: Response
+
+    def instead_of(self, record: ImageRecord) -> "RepeatedImage":
+        """Return the image `record`, which has the same bytes, with this one's result."""
+        own = {field.name: getattr(record, field.name) for field in fields(ImageRecord)}
+        response = self.response.model_copy(
+            update={"job_id": record.ref.job_id, "image_id": record.ref.image_id, "recorded_at": record.accepted_at}
+        )
+        return RepeatedImage(**own, response=response)
+
 
 Outcome = ImageRecord | Rejection
 CLOUD_ERRORS = (BotoCoreError, ClientError, TableBusyError)
@@ -83,12 +110,17 @@ class Sender(Protocol):
 
 @dataclass(frozen=True)
 class Intake:
-    """Takes images in, for all threads of one process."""
+    """Takes images in, for all threads of one process.
+
+    Attributes:
+        find_repeats: returns the results of those of these SHA-256 whose bytes have been answered; as `Repeats.find`.
+    """
 
     limits: ImageLimits
     bucket: ObjectStore
     store: JobStore
     queue: Sender
+    find_repeats: Callable[[Collection[str]], Mapping[str, Response]] = lambda _digests: {}
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="intake")
@@ -96,20 +128,21 @@ class Intake:
     budget: ByteBudget = field(default_factory=lambda: ByteBudget(MEMORY_BYTES))
     tally: Tally = field(default_factory=Tally)
 
-    def take(self, job_id: str, uploads: Iterable[Upload]) -> list[Outcome]:
-        """Take `uploads` into a job that exists; return what became of each, in order."""
-        return self.commit(job_id, self.put(job_id, uploads))
+    def take(self, job_id: str, uploads: Iterable[Upload], *, keep: bool = False) -> list[Outcome]:
+        """Take `uploads` into a job that exists, and that may `keep` images; return what became of each, in order."""
+        return self.commit(job_id, self.put(job_id, uploads, keep=keep))
 
-    def put(self, job_id: str, uploads: Iterable[Upload]) -> list[Outcome]:
+    def put(self, job_id: str, uploads: Iterable[Upload], *, keep: bool = False) -> list[Outcome]:
         """Put what is an image into the input bucket; return its record to be, or why not, in order.
+
+        A repeated image is put only where its job keeps images.
 
         When reading `uploads` fails, everything that was put is deleted and the error passes through.
         """
         pending: list[Future[Outcome]] = []
         try:
-            for upload in uploads:
-                self.budget.take(len(upload.data))
-                pending.append(self.pool.submit(self._put_one, ImageRef(job_id, new_id()), upload))
+            for group in self._groups(uploads):
+                pending += self._put_group(job_id, group, keep=keep)
             return [future.result() for future in pending]
         except BaseException:
             self._delete_objects([future.result() for future in pending if future.exception() is None])
@@ -120,8 +153,9 @@ class Intake:
         put = [outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]
         refused: dict[ImageRef, Rejection] = {}
         for records in _slices(put, SLICE):
-            refused |= self._record(records) or self._send_all(records)
-        self._count(job_id, len(put) - len(refused))
+            requested = [record for record in records if not record.cached]
+            refused |= self._record(records) or self._send_all(requested)
+        self._count(job_id, [record for record in put if record.ref not in refused])
         return [
             refused.get(outcome.ref, outcome) if isinstance(outcome, ImageRecord) else outcome for outcome in outcomes
         ]
@@ -135,22 +169,68 @@ class Intake:
             TableBusyError: when not all could be recorded.
         """
         for part in _slices(records, SLICE):
-            self.store.record_images(part, self.clock())
-            list(self.pool.map(self._send, _slices(part, MESSAGES)))
+            self._write(part)
+            list(self.pool.map(self._send, _slices([record for record in part if not record.cached], MESSAGES)))
         if count:
-            self._count(job_id, len(records))
+            self._count(job_id, records)
 
     def discard(self, outcomes: Sequence[Outcome]) -> None:
         """Delete the objects of images that were put and will not be accepted."""
         self._delete_objects(outcomes)
 
-    def _put_one(self, ref: ImageRef, upload: Upload) -> Outcome:
+    def _groups(self, uploads: Iterable[Upload]) -> Iterator[list[Upload]]:
+        """Yield `uploads` in groups for which the budget has been taken."""
+        group: list[Upload] = []
+        try:
+            for upload in uploads:
+                if group and not self.budget.take_now(len(upload.data)):
+                    # What waits for company only must not hold what others, waiting likewise, wait for.
+                    yield group
+                    group = []
+                if not group:
+                    self.budget.take(len(upload.data))
+                group.append(upload)
+                if len(group) == GROUP:
+                    yield group
+                    group = []
+            if group:
+                yield group
+                group = []
+        finally:
+            self.budget.give_back(sum(len(upload.data) for upload in group))
+
+    def _put_group(self, job_id: str, group: Sequence[Upload], *, keep: bool) -> list["Future[Outcome]"]:
+        """Put a group, some at the same time; the budget for each is given back when it has been."""
+        digests = [sha256(upload.data).hexdigest() for upload in group]
+        known = self.find_repeats(set(digests))
+        return [
+            self._begin(ImageRef(job_id, new_id()), upload, known.get(digest), keep=keep)
+            for upload, digest in zip(group, digests, strict=True)
+        ]
+
+    def _begin(self, ref: ImageRef, upload: Upload, known: Response | None, *, keep: bool) -> "Future[Outcome]":
+        if known is None or known.key is None or keep:
+            return self.pool.submit(self._put_one, ref, upload, known)
+        # Bytes that a worker has classified need no second look.
+        self.budget.give_back(len(upload.data))
+        repeat: Future[Outcome] = Future()
+        repeat.set_result(self._repeat(ref, upload, input_key(ref, known.key.rpartition(".")[2]), known))
+        return repeat
+
+    def _repeat(self, ref: ImageRef, upload: Upload, key: str, known: Response) -> RepeatedImage:
+        now = self.clock()
+        response = repeated(known, ref, now)
+        return RepeatedImage(ref, upload.filename, key, upload.size, now, cached=True, response=response)
+
+    def _put_one(self, ref: ImageRef, upload: Upload, known: Response | None) -> Outcome:
         try:
             image = accept(upload, self.limits)
             if isinstance(image, Rejection):
                 return image
             key = input_key(ref, image.extension)
             self.bucket.put(key, upload.data, image.content_type)
+            if known is not None:
+                return self._repeat(ref, upload, key, known)
             return ImageRecord(ref, upload.filename, key, upload.size, self.clock())
         except CLOUD_ERRORS:
             _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
@@ -160,11 +240,16 @@ class Intake:
 
     def _record(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
         try:
-            self.store.record_images(records, self.clock())
+            self._write(records)
         except CLOUD_ERRORS:
             _log.exception("images could not be recorded", extra={"job_id": records[0].ref.job_id})
             return self._withdraw(records)
         return {}
+
+    def _write(self, records: Sequence[ImageRecord]) -> None:
+        # Results first: whoever sees the record of a repeated image takes it for answered.
+        self.store.put_done([record.response for record in records if isinstance(record, RepeatedImage)])
+        self.store.record_images(records, self.clock())
 
     def _send_all(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
         refused = [record for batch in self.pool.map(self._send, _slices(records, MESSAGES)) for record in batch]
@@ -199,12 +284,13 @@ class Intake:
         except CLOUD_ERRORS:
             _log.warning("the object %s stays behind", record.key, exc_info=True)
 
-    def _count(self, job_id: str, accepted: int) -> None:
+    def _count(self, job_id: str, accepted: Sequence[ImageRecord]) -> None:
         if not accepted:
             return
-        writer_id, images = self.tally.add(job_id, accepted)
+        cached = sum(record.cached for record in accepted)
+        writer_id, said = self.tally.add(job_id, len(accepted), cached, self.clock())
         try:
-            self.store.say_accepted(job_id, writer_id, images)
+            self.store.say_accepted(job_id, writer_id, said)
         except CLOUD_ERRORS:
             # The records stand, and the controller counts those.
             _log.exception("the count of a job could not be stored", extra={"job_id": job_id})

@@ -2,9 +2,11 @@
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from services.ids import new_id
+from services.jobs import Said
 
 MAX_JOBS = 10_000
 
@@ -14,7 +16,7 @@ class _Count:
     """A count with a writer id of its own, so that a job which is dropped and comes back begins a new count."""
 
     writer_id: str = field(default_factory=new_id)
-    images: int = 0
+    said: Said = field(default_factory=Said)
 
 
 class Tally:
@@ -25,12 +27,22 @@ class Tally:
         self._max_jobs = max_jobs
         self._lock = threading.Lock()
 
-    def add(self, job_id: str, images: int) -> tuple[str, int]:
-        """Count `images` more for the job; return the writer id and how many there are under it now."""
+    def add(self, job_id: str, images: int, cached: int, at: datetime) -> tuple[str, Said]:
+        """Count `images` more for the job, `cached` of them answered `at` that time.
+
+        Returns the writer id, and what is to be said under it now.
+        """
         with self._lock:
             count = self._counts.setdefault(job_id, _Count())
             self._counts.move_to_end(job_id)
-            count.images += images
+            count.said = _more(count.said, images, cached, at)
             if len(self._counts) > self._max_jobs:
                 self._counts.popitem(last=False)
-            return count.writer_id, count.images
+            return count.writer_id, count.said
+
+
+def _more(said: Said, images: int, cached: int, at: datetime) -> Said:
+    more = replace(said, accepted=said.accepted + images)
+    if not cached:
+        return more
+    return replace(more, cached=said.cached + cached, first_at=said.first_at or at, last_at=at)

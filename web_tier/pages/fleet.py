@@ -1,15 +1,37 @@
-"""What the fleet's page shows: what the autoscaler saw and decided last, and what it has cost."""
+"""What the fleet's page shows: what the autoscaler saw and decided, its instances, and what it has cost."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
+from werkzeug.exceptions import BadRequest
 
 from services.config import Prices
+from services.fleet import Decision, HistoryPoint, points_since
+from services.fleet_store import FleetState, FleetStore
 from services.messages import FleetSnapshot
-from web_tier.pages.words import dollars, duration, fleet_sentence
+from web_tier.pages.chart import WINDOWS, Chart, Window
+from web_tier.pages.instances import InstanceRow
+from web_tier.pages.words import dollars, duration, fleet_sentence, pause_words
 
 SECONDS_AN_HOUR = 3_600
+DECISIONS_SHOWN = 12
+
+
+class DecisionRow(BaseModel):
+    """A decision: the moment as ISO 8601, its time of the day (UTC), and the words."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: str
+    time: str
+    words: str
+
+    @classmethod
+    def of(cls, decision: Decision) -> Self:
+        """Return the row that tells of a decision."""
+        words = f"{decision.words[:1].upper()}{decision.words[1:]}"
+        return cls(at=decision.at.isoformat(), time=decision.at.strftime("%H:%M:%S"), words=words)
 
 
 class FleetBody(BaseModel):
@@ -17,20 +39,21 @@ class FleetBody(BaseModel):
 
     Attributes:
         known: whether the controller has looked at all; without it the figures are zero.
-        at: when it looked last.
         running, pending, stopped: instances.
         waiting, in_flight, dead_letters: messages of the request queue and of the one for those given up.
         min_workers, max_workers: the limits in force.
         peak_workers: most at once since the fleet was last at zero.
         billed, cost: of the fleet since its first launch, in words.
-        sentence: the last decision, and why.
+        sentence: what is going on, and why.
         problem: what is in the way of a launch, if anything is.
+        paused: that the fleet is paused, since when and why, in words; None while it is not.
+        instances: newest first; `unlisted` says how many older ones there are, if any.
+        decisions: the last ones, newest first.
     """
 
     model_config = ConfigDict(frozen=True)
 
     known: bool = False
-    at: datetime | None = None
     running: int = 0
     pending: int = 0
     stopped: int = 0
@@ -44,26 +67,63 @@ class FleetBody(BaseModel):
     cost: str = dollars(0)
     sentence: str
     problem: str | None = None
+    paused: str | None = None
+    instances: tuple[InstanceRow, ...] = ()
+    unlisted: str | None = None
+    decisions: tuple[DecisionRow, ...] = ()
 
     @classmethod
-    def of(cls, fleet: FleetSnapshot | None, prices: Prices) -> Self:
-        """Return what there is to show of a snapshot."""
-        if fleet is None:
-            return cls(sentence=fleet_sentence(None))
+    def of(cls, state: FleetState, prices: Prices, now: datetime | None = None) -> Self:
+        """Return what there is to show."""
+        now, listed = now or datetime.now(UTC), state.instances
+        older = listed.total - len(listed.instances)
         return cls(
-            known=True,
-            at=fleet.at,
-            running=fleet.running,
-            pending=fleet.pending,
-            stopped=fleet.stopped,
-            waiting=fleet.visible + fleet.delayed,
-            in_flight=fleet.in_flight,
-            dead_letters=fleet.dead_letters,
-            min_workers=fleet.min_workers,
-            max_workers=fleet.max_workers,
-            peak_workers=fleet.peak_workers,
-            billed=duration(fleet.billed_seconds),
-            cost=dollars(fleet.billed_seconds / SECONDS_AN_HOUR * prices.instance_hour),
-            sentence=fleet_sentence(fleet),
-            problem=fleet.problem,
+            **({} if state.snapshot is None else _figures(state.snapshot, prices)),
+            sentence=fleet_sentence(state.snapshot, now),
+            paused=None if state.pause is None else pause_words(state.pause),
+            instances=tuple(InstanceRow.of(each, now) for each in listed.instances),
+            unlisted=f"and {older:,} older" if older > 0 else None,
+            decisions=tuple(DecisionRow.of(each) for each in state.decisions.decisions[:DECISIONS_SHOWN]),
         )
+
+
+def _figures(fleet: FleetSnapshot, prices: Prices) -> dict[str, object]:
+    return {
+        "known": True,
+        "running": fleet.running,
+        "pending": fleet.pending,
+        "stopped": fleet.stopped,
+        "waiting": fleet.visible + fleet.delayed,
+        "in_flight": fleet.in_flight,
+        "dead_letters": fleet.dead_letters,
+        "min_workers": fleet.min_workers,
+        "max_workers": fleet.max_workers,
+        "peak_workers": fleet.peak_workers,
+        "billed": duration(fleet.billed_seconds),
+        "cost": dollars(fleet.billed_seconds / SECONDS_AN_HOUR * prices.instance_hour),
+        "problem": fleet.problem,
+    }
+
+
+def window_named(name: str) -> Window:
+    """Return the window of the chart that an address asks for.
+
+    Raises:
+        BadRequest: when there is none of that name.
+    """
+    if name not in WINDOWS:
+        raise BadRequest(f"span={name[:40]!r} is not one of {', '.join(WINDOWS)}")
+    return WINDOWS[name]
+
+
+def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: Window) -> Chart:
+    """Return the chart of `window`, until now."""
+    now = datetime.now(UTC)
+    start = now - window.length
+    points = points_since(store.blocks(window.span), start)
+    if not points or points[0].at > start:
+        points = [HistoryPoint(at=start, workers=0, queue=0), *points]  # the first point ever is the first change
+    workers, queue = points[-1].workers, points[-1].queue
+    if fleet is not None:
+        workers, queue = fleet.running + fleet.pending, fleet.visible + fleet.delayed + fleet.in_flight
+    return Chart.of(window, points, HistoryPoint(at=now, workers=workers, queue=queue))

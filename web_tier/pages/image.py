@@ -1,18 +1,17 @@
-"""One image: its page, and the pictures of it that we draw."""
+"""One image: its page, the form that tries it again, and the pictures of it that we draw."""
 
-from dataclasses import dataclass
-
-from flask import Blueprint, Response, redirect, render_template, url_for
+from flask import Blueprint, Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
-from services.errors import NotFoundError
+from services.errors import NotFoundError, ObjectTooLargeError
 from services.ids import ImageRef
 from services.images import ImageLimits
-from services.jobs import ImageRecord
-from services.messages import Timings
+from services.jobs import ImageRecord, Job
 from web_tier.backend import current_backend
+from web_tier.intake.retry import retry_image
 from web_tier.live import current_live
+from web_tier.pages.timeline import Timeline
 from web_tier.parameters import known_id
 from web_tier.results.query import ImageResult
 from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError, thumbnail
@@ -20,28 +19,14 @@ from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnail
 PICTURE_SECONDS = 3_600
 """How long a browser keeps a picture; an image never changes under its address."""
 
+NOTES = {
+    "sent": "Requested again: a worker will try it once more.",
+    "gone": "It is no longer stored, so it cannot be tried again: upload it again.",
+    "refused": "The queue did not take it just now: try again in a moment.",
+}
+"""What became of an image that was to be tried again, in words."""
+
 image_pages = Blueprint("image", __name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stretch of an image's way: how long it took, and where it stands in the whole, in percent."""
-
-    name: str
-    milliseconds: float
-    start: float
-    share: float
-
-
-def stages(timings: Timings) -> list[Stage]:
-    """Return where an image's time went, in the order of its way."""
-    lengths = {name: length for name, length in timings.model_dump().items() if length is not None}
-    whole = sum(lengths.values()) or 1.0
-    found: list[Stage] = []
-    for name, length in lengths.items():
-        start = found[-1].start + found[-1].share if found else 0.0
-        found.append(Stage(name, length, start, 100 * length / whole))
-    return found
 
 
 @image_pages.get("/jobs/<job_id>/images/<image_id>")
@@ -51,7 +36,7 @@ def image_page(job_id: str, image_id: str) -> str:
     ref = _ref(job_id, image_id)
     job, result = store.job(ref.job_id), ImageResult(store.image(ref), store.result(ref))
     response = result.response
-    prediction = live.objects.prediction(ref) if response and response.status == "done" else None
+    prediction = live.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
         "image.html",
         job=job,
@@ -59,9 +44,30 @@ def image_page(job_id: str, image_id: str) -> str:
         model=response.model if response else None,
         message=live.words.messages.get(response.label or "") if response else None,
         scores=live.words.all_scores(prediction) if prediction else [],
-        stages=stages(response.timings) if response else [],
+        timeline=Timeline.of(result),
+        is_kept=is_kept(job, result),
+        note=NOTES.get(request.args.get("retried", "")),
         fleet=store.fleet(),
     )
+
+
+def is_kept(job: Job, result: ImageResult) -> bool:
+    """Tell whether the file of an image may still be stored."""
+    return job.keep or result.state != "done"
+
+
+@image_pages.post("/jobs/<job_id>/images/<image_id>/retry")
+def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
+    """Request one failed image again, and go back to the page that the form was on."""
+    backend, ref = current_backend(), _ref(job_id, image_id)
+    backend.store.job(ref.job_id)
+    retried = retry_image(backend.intake, ref)
+    if request.form.get("from") == "job":
+        page = url_for("pages.job_page", job_id=job_id, retried=retried.sent, gone=len(retried.gone))
+    else:
+        outcome = "sent" if retried.sent else "gone" if retried.gone else "refused" if retried.refused else None
+        page = url_for("image.image_page", job_id=job_id, image_id=image_id, retried=outcome)
+    return redirect(page, 303)
 
 
 @image_pages.get("/jobs/<job_id>/images/<image_id>/thumbnail")
@@ -87,7 +93,9 @@ def _picture(ref: ImageRef, side: int) -> ResponseReturnValue:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:
             body = _drawn(record, side)
-        except (NotFoundError, NoThumbnailError):
+        except NotFoundError:
+            return redirect(url_for("static", filename="job/deleted.svg"))
+        except (ObjectTooLargeError, NoThumbnailError):
             return redirect(url_for("static", filename="no-picture.svg"))
     answer = Response(body, mimetype=CONTENT_TYPE)
     answer.headers["Content-Disposition"] = "inline"

@@ -2,59 +2,27 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import get_args
 from urllib.parse import urlencode
 
 from flask import request, url_for
-from werkzeug.exceptions import BadRequest
 
-from services.jobs import JobStore
+from services.jobs import JobStatus, JobStore
 from services.messages import Model
+from web_tier.backend import current_backend
 from web_tier.live import current_live
+from web_tier.pages.asked import Asked
 from web_tier.pages.progress import Progress, ProgressBody
-from web_tier.pages.words import plural
-from web_tier.parameters import cursor
-from web_tier.results.query import ImageState, ResultsFilter, filtered_page
+from web_tier.pages.words import duration, plural
+from web_tier.parameters import cursor, whole_number
+from web_tier.results.query import ResultsPage, filtered_page
 from web_tier.results.rows import Row
+from web_tier.results.sorting import MOST_SORTED, can_sort, sorted_page
 
 MOST_LABELS = 20
 """Labels in the histogram, those with most images."""
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the page's address asks for; `view` is `grid` or `table`."""
-
-    state: ImageState | None
-    label: str
-    name: str
-    view: str
-
-    @classmethod
-    def of_request(cls) -> "Asked":
-        """Return what the current request asks for.
-
-        Raises:
-            BadRequest: when it asks for a state that there is not.
-        """
-        args = request.args
-        state = args.get("state", "")
-        known = next((one for one in get_args(ImageState) if one == state), None)
-        if state and known is None:
-            raise BadRequest(f"state={state[:40]!r} is not one of {', '.join(get_args(ImageState))}")
-        view = "table" if args.get("view") == "table" else "grid"
-        return cls(known, args.get("label", ""), args.get("q", "").strip(), view)
-
-    @property
-    def filter(self) -> ResultsFilter:
-        """The filter that takes what is asked for."""
-        return ResultsFilter(state=self.state, label=self.label or None, filename=self.name or None)
-
-    def words(self, **others: str) -> dict[str, str]:
-        """Return the parameters of an address that asks for the same, but for `others`."""
-        own = {"state": self.state or "", "label": self.label, "q": self.name}
-        own["view"] = "" if self.view == "grid" else self.view
-        return {name: value for name, value in (own | others).items() if value}
+MOST_PAGES = 1_000
+SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +35,38 @@ class LabelCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the images that are asked for; `next` is how the address of the page after it differs, if any."""
+
+    found: ResultsPage
+    is_first: bool
+    next: dict[str, str] | None
+
+    @classmethod
+    def read(cls, store: JobStore, status: JobStatus, asked: Asked, limit: int) -> "Page":
+        """Return the page that the current request asks for, in the order that it asks for if that can be."""
+        job_id = status.job.job_id
+        if asked.sort and can_sort(status):
+            number = whole_number("page", default=1, most=MOST_PAGES)
+            part = sorted_page(store, job_id, asked.filter, asked.sort, number=number, limit=limit)
+            return cls(part.page, number == 1, None if part.is_last else {"page": str(number + 1)})
+        after = cursor("after")
+        page = filtered_page(store, job_id, asked.filter, after=after, limit=limit)
+        return cls(page, after is None, {"after": page.next_after} if page.next_after else None)
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
-    """Everything that the page shows of a job."""
+    """Everything that the page shows of a job; what it has to say is in words, or None."""
 
     progress: Progress
     body: ProgressBody
     asked: Asked
+    page: Page
     rows: tuple[Row, ...]
     labels: list[LabelCount]
-    model: Model | None
-    next_after: str | None
-    is_first_page: bool
+    keeping: str | None
+    not_sorted: str | None
     note: str | None
 
     @classmethod
@@ -88,27 +77,49 @@ class JobView:
             NotFoundError: when there is no such job.
             BadRequest: when the request asks for what there cannot be.
         """
-        status, asked, after = store.status(job_id), Asked.of_request(), cursor("after")
-        page = filtered_page(store, job_id, asked.filter, after=after, limit=limit)
-        rows = tuple(Row.of_result(item) for item in page.items)
-        body = current_live().progress(status)
+        status, asked = store.status(job_id), Asked.of_request()
+        page = Page.read(store, status, asked, limit)
+        rows = tuple(Row.of_result(item) for item in page.found.items)
         return cls(
             progress=Progress.of(status),
-            body=body,
+            body=current_live().progress(status),
             asked=asked,
+            page=page,
             rows=rows,
             labels=label_counts(rows),
-            model=page.model,
-            next_after=page.next_after,
-            is_first_page=after is None,
+            keeping=None if status.job.keep else keeping_words(current_backend().config.retention.unkept_days),
+            not_sorted=_not_sorted(status, asked),
             note=_retry_note(request.args.get("retried", type=int), request.args.get("gone", default=0, type=int)),
         )
+
+    @property
+    def model(self) -> Model | None:
+        """The bundle that answered, as far as this page knows."""
+        return self.page.found.model
 
     def address(self, **others: str) -> str:
         """Return the address of this page, but for `others`; from its first images on."""
         page = url_for("pages.job_page", job_id=self.progress.status.job.job_id)
         words = urlencode(self.asked.words(**others))
         return f"{page}?{words}" if words else page
+
+
+def keeping_words(unkept_days: float) -> str:
+    """Say what becomes of the images of a job that does not keep them; it expires after so many days, 0: never."""
+    deleted = "Each image is deleted as soon as its label is stored"
+    if not unkept_days:
+        return f"{deleted}; one that failed stays until it has a label."
+    after = duration(unkept_days * SECONDS_A_DAY)
+    return f"{deleted}; one that failed stays until it has a label. This job with its results expires after {after}."
+
+
+def _not_sorted(status: JobStatus, asked: Asked) -> str | None:
+    if not asked.sort or can_sort(status):
+        return None
+    return (
+        f"Without JavaScript, jobs of up to {MOST_SORTED:,} images are sorted; this one has {status.accepted:,}, "
+        "shown in the order of their upload."
+    )
 
 
 def _retry_note(retried: int | None, gone: int) -> str | None:

@@ -5,19 +5,32 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from services.config import Prices
 from services.jobs import JobState, JobStatus
 from services.messages import FleetSnapshot
-from web_tier.pages.words import duration, fleet_sentence, rate_words
+from web_tier.pages.words import PAUSE_MEANS, dollars, duration, fleet_sentence, rate_words
 from web_tier.results.query import images_per_second
 
 REFRESH_SECONDS = 2
 SETTLED_SECONDS = 10.0
 """A job that finished this recently may still get images from the same upload, so its page goes on refreshing."""
 
+MOST_SETTLING_SECONDS = 60.0
+"""So long a page waits for the file of all results, and for images that are tried again."""
+
+SECONDS_AN_HOUR = 3_600
+LEAST_DOLLARS = 0.0001
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A job's progress: shares in percent of its images, rates in images/s, times in seconds."""
+    """A job's progress: shares in percent of its images, rates in images/s, times in seconds.
+
+    Attributes:
+        refresh_seconds: after which a page without JavaScript loads itself anew; None when it need not.
+        settled: whether nothing more is to come, not even the file of all results.
+        retried: whether failed images were requested again a moment ago.
+    """
 
     status: JobStatus
     done_share: float
@@ -25,19 +38,23 @@ class Progress:
     rate: float | None
     left_seconds: float | None
     refresh_seconds: int | None
+    settled: bool
+    retried: bool
 
     @classmethod
     def of(cls, status: JobStatus, now: datetime | None = None) -> "Progress":
         """Return the progress that `status` tells."""
         rate = images_per_second(status)
-        whole = max(1, status.accepted)
+        whole, now = max(1, status.accepted), now or datetime.now(UTC)
         return cls(
             status=status,
             done_share=100 * status.counts.done / whole,
             failed_share=100 * status.counts.failed / whole,
             rate=rate,
             left_seconds=status.waiting / rate if rate and status.waiting else None,
-            refresh_seconds=None if _is_settled(status, now or datetime.now(UTC)) else REFRESH_SECONDS,
+            refresh_seconds=None if _has_ended(status, now, SETTLED_SECONDS) else REFRESH_SECONDS,
+            settled=_has_ended(status, now, SETTLED_SECONDS if has_file(status) else MOST_SETTLING_SECONDS),
+            retried=_was_retried(status, now),
         )
 
 
@@ -52,6 +69,11 @@ class ProgressBody(BaseModel):
         sentence: what is going on and why.
         problem: what is in the way, if anything is.
         settled: whether nothing more is to come.
+        repeats: how many images were answered at once, in words, if any were.
+        cost: of the job so far, such as `$0.0012`; None when it cannot be told.
+        price: what that is made of.
+        retried: whether failed images were requested again a moment ago.
+        file: whether all results stand as one file, as they are.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,10 +89,16 @@ class ProgressBody(BaseModel):
     sentence: str
     problem: str | None
     settled: bool
+    repeats: str | None
+    cost: str | None
+    price: str | None
+    retried: bool
+    file: bool
 
     @classmethod
-    def of(cls, progress: Progress, fleet: FleetSnapshot | None) -> "ProgressBody":
-        """Return what there is to say of a job, with what the fleet does for it."""
+    def of(cls, progress: Progress, fleet: FleetSnapshot | None, prices: Prices) -> "ProgressBody":
+        """Return what there is to say of a job, with what the fleet does for it and asks for it."""
+        cost = job_cost(progress.status, fleet, prices)
         status, finished = progress.status, progress.status.state == "finished"
         return cls(
             state=status.state,
@@ -82,9 +110,57 @@ class ProgressBody(BaseModel):
             left=duration(progress.left_seconds) if progress.left_seconds else None,
             workers=fleet.running + fleet.pending if fleet else 0,
             sentence=_finished_sentence(status) if finished else fleet_sentence(fleet),
-            problem=fleet.problem if fleet and not finished else None,
-            settled=progress.refresh_seconds is None,
+            problem=None if finished or fleet is None else _in_the_way(fleet),
+            settled=progress.settled,
+            repeats=_repeats(status),
+            cost=None if cost is None else cost_words(cost),
+            price=None if cost is None else _price_words(cost, prices),
+            retried=progress.retried,
+            file=has_file(status),
         )
+
+
+def job_cost(status: JobStatus, fleet: FleetSnapshot | None, prices: Prices) -> float | None:
+    """Return an estimate of what a job's images have cost so far, in US dollars; None when it cannot be told.
+
+    Each image that a worker answered is taken for the time that one takes by the fleet's present measure.
+    """
+    by_workers = status.counts.done - status.counts.cached + status.counts.failed
+    if status.counts.cached and by_workers == 0:
+        return 0.0
+    if by_workers == 0 or fleet is None or fleet.image_seconds is None:
+        return None
+    return by_workers * fleet.image_seconds / SECONDS_AN_HOUR * prices.instance_hour
+
+
+def cost_words(cost: float) -> str:
+    """Return US dollars as a job shows them; what is too little to be told is said to be less than that."""
+    if cost == 0:
+        return "$0.00"
+    return f"<{dollars(LEAST_DOLLARS)}" if cost < LEAST_DOLLARS else dollars(cost)
+
+
+def _price_words(cost: float, prices: Prices) -> str:
+    if cost == 0:
+        return "No worker was needed: every image so far was answered from an earlier result."
+    return (
+        "The cost is an estimate: the time that a worker takes for an image, as the fleet measures it now, "
+        f"at ${prices.instance_hour:g} an hour; without boot and idle time."
+    )
+
+
+def _repeats(status: JobStatus) -> str | None:
+    cached = status.counts.cached
+    return f"{cached:,} of {status.accepted:,} answered at once: they were classified before." if cached else None
+
+
+def has_file(status: JobStatus) -> bool:
+    """Tell whether all results of a job stand as one file, as they are."""
+    return status.merged is not None and status.merged.edition == status.edition
+
+
+def _in_the_way(fleet: FleetSnapshot) -> str | None:
+    return fleet.problem if fleet.paused is None else PAUSE_MEANS
 
 
 def _finished_sentence(status: JobStatus) -> str:
@@ -94,6 +170,13 @@ def _finished_sentence(status: JobStatus) -> str:
     return f"Every image has its result, {duration((last - status.job.created_at).total_seconds())} after the start."
 
 
-def _is_settled(status: JobStatus, now: datetime) -> bool:
+def _has_ended(status: JobStatus, now: datetime, for_seconds: float) -> bool:
     last = status.counts.last_result_at
-    return status.state == "finished" and last is not None and (now - last).total_seconds() > SETTLED_SECONDS
+    if status.state != "finished" or last is None or _was_retried(status, now):
+        return False
+    return (now - last).total_seconds() > for_seconds
+
+
+def _was_retried(status: JobStatus, now: datetime) -> bool:
+    at = status.retried_at
+    return at is not None and (now - at).total_seconds() <= MOST_SETTLING_SECONDS

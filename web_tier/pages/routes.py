@@ -1,6 +1,5 @@
 """The pages: upload, a job, all jobs, the fleet."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -11,25 +10,29 @@ from werkzeug.exceptions import UnprocessableEntity
 
 from services.config import DEMO_BUNDLE
 from services.errors import NotFoundError
-from services.ids import new_id
+from services.fleet_store import FleetState
+from services.ids import merged_key, new_id
 from services.jobs import ImageRecord, Job, JobStatus, JobStore
-from services.messages import FleetSnapshot
 from web_tier.api import classic
+from web_tier.api.creation import refuse_too_many
 from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection
-from web_tier.intake.multipart import FormField, Upload
+from web_tier.intake.multipart import Upload
 from web_tier.intake.names import shown_job_name
-from web_tier.intake.single_request import Parts, first_file_field
+from web_tier.intake.single_request import up_to_first_file
 from web_tier.intake.uploads import request_parts, upload_status
-from web_tier.pages.fleet import FleetBody
+from web_tier.pages.chart import FIRST_WINDOW, WINDOWS
+from web_tier.pages.fleet import FleetBody, fleet_chart, window_named
 from web_tier.pages.job import JobView
-from web_tier.pages.upload import BrowserLimits, Plan
+from web_tier.pages.upload import BrowserLimits, Plan, keeping_sentence
 from web_tier.parameters import cursor, known_id
 from web_tier.results.jobs import jobs_page as find_jobs
 
 IMAGES_A_PAGE = 200
 JOBS_A_PAGE = 25
 READS_AT_ONCE = 8
+KEEP_FIELD = "keep"
+"""The form's box: whether the images and the records stay. It and the name stand before the files."""
 
 pages = Blueprint("pages", __name__)
 
@@ -45,6 +48,7 @@ def upload_form() -> str:
         limits=backend.config.web,
         browser_limits=BrowserLimits.of(backend.config).model_dump(by_alias=True),
         plan=Plan.of(backend.config, fleet).model_dump(by_alias=True),
+        keeping=keeping_sentence(backend.config.retention.unkept_days),
         fleet=fleet,
         demo=demo,
     )
@@ -54,17 +58,20 @@ def upload_form() -> str:
 def upload() -> ResponseReturnValue:
     """Take the form's images into a new job and go to its page; tell first which files were not accepted.
 
+    At most `web.max_open_jobs` jobs may be open, as through the API.
+
     A load generator's form, told by the name of its field, is answered as `web_tier.api.classic` says instead.
     """
     backend, job_id = current_backend(), new_id()
-    field, parts = first_file_field(request_parts(backend.config.web))
-    if classic.asks_for_it(field):
+    fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
+    if classic.asks_for_it(file_field):
         return classic.answer(parts)
-    fields: dict[str, str] = {}
-    outcomes = backend.intake.put(job_id, _files(parts, fields))
+    refuse_too_many(backend.store, backend.config.web.max_open_jobs)
+    keep = KEEP_FIELD in fields
+    outcomes = backend.intake.put(job_id, (part for part in parts if isinstance(part, Upload)), keep=keep)
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")
-    job = Job(job_id, shown_job_name(fields.get("name", "")), datetime.now(UTC))
+    job = Job(job_id, shown_job_name(fields.get("name", "")), datetime.now(UTC), keep)
     if any(isinstance(outcome, ImageRecord) for outcome in outcomes):
         backend.store.create(job)
         outcomes = backend.intake.commit(job_id, outcomes)
@@ -81,21 +88,20 @@ def upload() -> ResponseReturnValue:
     return page, upload_status(outcomes)
 
 
-def _files(parts: Parts, fields: dict[str, str]) -> Iterator[Upload]:
-    """Yield the files among `parts`; put what else is in the form into `fields`."""
-    for part in parts:
-        if isinstance(part, FormField):
-            fields[part.name] = part.value
-        else:
-            yield part
-
-
 @pages.get("/jobs/<job_id>")
 def job_page(job_id: str) -> str:
     """Show a job: where it stands, and a page of its images."""
     store = current_backend().store
     view = JobView.read(store, known_id("job", job_id), IMAGES_A_PAGE)
-    return render_template("job.html", view=view, job=view.progress.status.job, model=view.model, fleet=store.fleet())
+    return render_template(
+        "job.html",
+        view=view,
+        job=view.progress.status.job,
+        model=view.model,
+        output_bucket=current_backend().config.names.output_bucket,
+        file_key=merged_key(job_id),
+        fleet=store.fleet(),
+    )
 
 
 @pages.get("/jobs")
@@ -124,16 +130,19 @@ def _status(store: JobStore, job: Job) -> JobStatus | None:
 
 @pages.get("/fleet")
 def fleet_page() -> str:
-    """Show what the autoscaler saw and decided last."""
-    fleet = current_backend().store.fleet()
-    return render_template("fleet.html", body=_fleet_body(fleet), fleet=fleet)
+    """Show what the autoscaler saw and decided, and how it went over time."""
+    window = window_named(request.args.get("span", FIRST_WINDOW))
+    store = current_backend().fleet
+    state = store.state()
+    chart = fleet_chart(store, state.snapshot, window)
+    return render_template("fleet.html", body=_fleet_body(state), chart=chart, windows=WINDOWS, fleet=state.snapshot)
 
 
 @pages.get("/fleet/now")
 def fleet_now() -> Response:
-    """Return the same for the page to refresh itself."""
-    return Response(_fleet_body(current_backend().store.fleet()).model_dump_json(), mimetype="application/json")
+    """Return the same, but for the chart, for the page to refresh itself."""
+    return Response(_fleet_body(current_backend().fleet.state()).model_dump_json(), mimetype="application/json")
 
 
-def _fleet_body(fleet: FleetSnapshot | None) -> FleetBody:
-    return FleetBody.of(fleet, current_backend().config.prices)
+def _fleet_body(state: FleetState) -> FleetBody:
+    return FleetBody.of(state, current_backend().config.prices)

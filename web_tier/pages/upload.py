@@ -1,4 +1,4 @@
-"""What the upload page's script is told: the server's limits, and what a batch sets in motion."""
+"""What the upload page says of keeping, and what its script is told: limits, and what a batch sets in motion."""
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -7,6 +7,18 @@ from services.config import Config
 from services.messages import FleetSnapshot
 
 SECONDS_AN_HOUR = 3_600
+
+
+def keeping_sentence(unkept_days: float) -> str:
+    """Say what the box `keep my images` means; a job without it expires after `unkept_days` days, 0: never."""
+    start = "Then the images and their records stay. Otherwise each image is deleted as soon as its label is stored"
+    if not unkept_days:
+        return f"{start}, and one that failed once it has been tried again."
+    days = "1 day" if unkept_days == 1 else f"{unkept_days:g} days"
+    return (
+        f"{start}, one that failed once it has been tried again or the job expires, "
+        f"and the job with its results expires after {days}."
+    )
 
 
 class _ForScript(BaseModel):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from services.messages import FleetSnapshot
+from services.messages import FleetPause, FleetSnapshot
 
 STALE_SECONDS = 15.0
 
@@ -48,6 +48,16 @@ def dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
+def clock(moment: datetime) -> str:
+    """Return the time of day in UTC, to the millisecond: `14:03:22.123`."""
+    return moment.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
+
+
+def percent_text(percent: float | None) -> str:
+    """Return a percentage as a field shows it; empty for None."""
+    return "" if percent is None else f"{percent:g}"
+
+
 def ago(moment: datetime, now: datetime | None = None) -> str:
     """Return how long ago `moment` was, in words."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
@@ -64,6 +74,16 @@ def fleet_sentence(fleet: FleetSnapshot | None, now: datetime | None = None) -> 
     return f"{fleet.reason[:1].upper()}{fleet.reason[1:]}."
 
 
+PAUSE_MEANS = "Nothing is launched until the fleet is resumed; images are taken and wait."
+
+
+def pause_words(pause: FleetPause) -> str:
+    """Say that the fleet is paused, since when and why, and what that means."""
+    why = f": {pause.reason}" if pause.reason else ""
+    since = f"{pause.since:%d %B, %H:%M UTC}".removeprefix("0")
+    return f"Paused by ops since {since}{why}. {PAUSE_MEANS}"
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "plural": plural,
     "percent": percent,
@@ -73,5 +93,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "milliseconds": milliseconds,
     "dollars": dollars,
     "ago": ago,
+    "clock": clock,
+    "percent_text": percent_text,
     "fleet_sentence": fleet_sentence,
 }

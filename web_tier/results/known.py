@@ -3,14 +3,19 @@
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from services.ids import ImageRef
 from services.jobs import ImageRecord, JobStore
 from services.messages import Response
+from web_tier.results.query import ImageResult, is_retrying
 
 BLOCK = 500
 """Images whose results are read at once, neighbours in the order of their ids."""
 
 BLOCKS_A_LOOK = 4
+RETRIES_A_LOOK = 400
+"""Failed images of which it is looked whether they are tried again, and as many whether that has come to an end."""
 
 
 @dataclass
@@ -27,6 +32,10 @@ class Known:
     answered: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     _turn: int = 0
+    _retried_at: datetime | None = None
+    _to_check: list[str] = field(default_factory=list)
+    _retrying: dict[str, ImageRecord] = field(default_factory=dict)
+    _told: dict[str, tuple[datetime | None, datetime | None]] = field(default_factory=dict)
 
     @classmethod
     def now(cls, store: JobStore, job_id: str) -> "Known":
@@ -64,6 +73,52 @@ class Known:
         """Look again at the images that failed: some were tried again and have a label now."""
         self.answered -= self.failed
         self.failed.clear()
+
+    @property
+    def retries_open(self) -> bool:
+        """Whether images may be tried again at this moment."""
+        return bool(self._to_check or self._retrying)
+
+    def note_retries(self, retried_at: datetime | None) -> None:
+        """Know when failed images were last requested again; it is to be looked which, where that is news."""
+        if retried_at != self._retried_at:
+            self._retried_at, self._to_check = retried_at, sorted(self.failed)
+
+    def newly_retrying(self) -> list[ImageResult]:
+        """Return failed images that are tried again, or were, and were not told so; know them.
+
+        Looks at some of the failed images at a time.
+        """
+        some, self._to_check = self._to_check[:RETRIES_A_LOOK], self._to_check[RETRIES_A_LOOK:]
+        records = self.store.images_of([ImageRef(self.job_id, image_id) for image_id in some])
+        retried = {ref: record for ref, record in records.items() if record.retried_at is not None}
+        results = self.store.results_of(retried)
+        found = [ImageResult(retried[ref], result) for ref, result in results.items()]
+        new = [item for item in found if item.state == "failed" and self._is_untold(item)]
+        self._retrying |= {item.record.ref.image_id: item.record for item in new if item.retrying}
+        return new
+
+    def _is_untold(self, item: ImageResult) -> bool:
+        """Tell whether a retried image stands where it was not known to stand; it is then."""
+        times = (item.record.retried_at, item.response.recorded_at if item.response else None)
+        before = self._told.get(item.record.ref.image_id)
+        self._told[item.record.ref.image_id] = times
+        return times != before
+
+    def newly_retried(self) -> list[Response]:
+        """Return the newer results of images that were tried again, from some of those, and know them."""
+        some = list(self._retrying)[:RETRIES_A_LOOK]
+        results = self.store.results_of([ImageRef(self.job_id, image_id) for image_id in some])
+        new = [result for ref, result in results.items() if not is_retrying(self._retrying[ref.image_id], result)]
+        ended = {result.image_id: result for result in new}
+        self.failed -= {result.image_id for result in new if result.status == "done"}
+        for image_id in some:  # what is still tried again goes behind the others
+            record = self._retrying.pop(image_id)
+            if image_id in ended:
+                self._told[image_id] = (record.retried_at, ended[image_id].recorded_at)
+            else:
+                self._retrying[image_id] = record
+        return new
 
     def _next_blocks(self) -> list[tuple[str, str]]:
         """Return the first and last ids of the blocks whose turn it is."""

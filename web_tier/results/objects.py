@@ -1,13 +1,15 @@
-"""The objects of one image, read when a person looks at it: what was sent, and all that was found."""
+"""Objects of the buckets, read when a person asks: what was sent, all that was found, all results as one file."""
 
 import threading
+from collections.abc import Iterator
+from itertools import chain
 
 from services.clients import Clients
 from services.config import Config
 from services.errors import MessageError, NotFoundError
-from services.ids import ImageRef, output_key
+from services.ids import output_key
 from services.jobs import ImageRecord
-from services.messages import Prediction
+from services.messages import Prediction, Response
 from services.s3 import Bucket
 
 
@@ -28,15 +30,28 @@ class ImageObjects:
 
         Raises:
             NotFoundError: when it is not kept any more.
+            ObjectTooLargeError: when it is larger than an image may be.
         """
-        return self._both()[0].get(record.key)
+        return self._both()[0].get(record.key, self._config.web.max_image_bytes)
 
-    def prediction(self, ref: ImageRef) -> Prediction | None:
-        """Return the whole result with one probability per class, or None when there is none that can be read."""
+    def prediction(self, response: Response) -> Prediction | None:
+        """Return the whole result with one probability per class, or None when there is none that can be read.
+
+        That of a repeated image is the one that it repeats, as long as that one's job is there.
+        """
         try:
-            return Prediction.from_json(self._both()[1].get(output_key(ref)))
+            return Prediction.from_json(self._both()[1].get(response.source or output_key(response.ref)))
         except (NotFoundError, MessageError):
             return None
+
+    def merged(self, key: str) -> Iterator[bytes]:
+        """Return the file with all results of a job in parts, the first of which is there.
+
+        Raises:
+            NotFoundError: when there is no such file.
+        """
+        parts = self._both()[1].stream(key)
+        return chain([next(parts, b"")], parts)
 
     def _both(self) -> tuple[Bucket, Bucket]:
         with self._lock:

@@ -25,6 +25,11 @@ class ImageResult:
     response: Response | None
 
     @property
+    def retrying(self) -> bool:
+        """Whether the image failed and was requested again since, without a newer result so far."""
+        return self.response is not None and is_retrying(self.record, self.response)
+
+    @property
     def state(self) -> ImageState:
         """Where the image stands."""
         return self.response.status if self.response else "waiting"
@@ -51,13 +56,14 @@ class ResultsFilter:
     Attributes:
         state: where the image stands.
         label: its label, whole.
-        min_score: the least score of its label, 0 to 1.
+        min_score, max_score: the least and the greatest score of its label, 0 to 1.
         filename: part of its filename, in any case.
     """
 
     state: ImageState | None = None
     label: str | None = None
     min_score: float | None = None
+    max_score: float | None = None
     filename: str | None = None
 
     @property
@@ -72,8 +78,16 @@ class ResultsFilter:
             self.state in {None, result.state}
             and self.label in {None, label}
             and (self.min_score is None or (score is not None and score >= self.min_score))
+            and (self.max_score is None or (score is not None and score <= self.max_score))
             and (self.filename is None or self.filename.casefold() in result.record.filename.casefold())
         )
+
+
+def is_retrying(record: ImageRecord, response: Response) -> bool:
+    """Tell whether an image, which failed with `response`, was requested again since."""
+    if response.status != "failed" or record.retried_at is None:
+        return False
+    return response.recorded_at is None or record.retried_at > response.recorded_at
 
 
 def filtered_page(

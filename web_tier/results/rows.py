@@ -1,6 +1,7 @@
 """An image as a page's list shows it: the few fields of its record and result that 10,000 of them need."""
 
-from typing import Self
+from datetime import datetime
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +28,9 @@ class Row(_Body):
         status: where the image stands.
         label, score: of an image that is done; the score from 0 to 1.
         reason: why an image failed, in words.
+        retrying: true while an image that failed is tried again.
+        cached: true of an image that was answered at once, as an earlier one with the same bytes.
+        at: when all this became so, in milliseconds since 1970; the later of two rows counts.
     """
 
     id: str
@@ -36,6 +40,9 @@ class Row(_Body):
     label: str | None = None
     score: float | None = None
     reason: str | None = None
+    retrying: Literal[True] | None = None
+    cached: Literal[True] | None = None
+    at: int | None = None
 
     @classmethod
     def of_record(cls, record: ImageRecord) -> Self:
@@ -51,6 +58,8 @@ class Row(_Body):
             label=response.label,
             score=response.score,
             reason=response.error.message if response.error else None,
+            cached=True if response.cached else None,
+            at=_milliseconds(response.recorded_at),
         )
 
     @classmethod
@@ -59,7 +68,10 @@ class Row(_Body):
         row = cls.of_record(result.record)
         if result.response is None:
             return row
-        return row.model_copy(update=cls.of_response(result.response).model_dump(exclude_none=True))
+        row = row.model_copy(update=cls.of_response(result.response).model_dump(exclude_none=True))
+        if not result.retrying:
+            return row
+        return row.model_copy(update={"retrying": True, "at": _milliseconds(result.record.retried_at)})
 
 
 class Rows(_Body):
@@ -72,3 +84,7 @@ class Rows(_Body):
     def of_page(cls, page: ResultsPage) -> Self:
         """Return the rows of a page of results."""
         return cls(rows=tuple(Row.of_result(item) for item in page.items), next=page.next_after)
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1_000)

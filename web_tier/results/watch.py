@@ -144,9 +144,12 @@ class Watch:
                 known.doubt_failed()
             if len(known.answered) < _results(status.counts):
                 self._tell_rows("results", [Row.of_response(response) for response in known.newly_answered()])
+        known.note_retries(status.retried_at)
+        self._tell_rows("results", [Row.of_result(item) for item in known.newly_retrying()])
+        self._tell_rows("results", [Row.of_response(response) for response in known.newly_retried()])
         self._counts = status.counts
         data, ended = self._tell(status)
-        all_told = len(known.answered) >= _results(status.counts)
+        all_told = len(known.answered) >= _results(status.counts) and not known.retries_open
         self._publish("end" if ended and all_told else "progress", data)
 
     def _added(self, known: Known, accepted: int) -> list[ImageRecord]:

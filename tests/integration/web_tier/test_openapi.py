@@ -48,7 +48,7 @@ api = schemathesis.openapi.from_dict(api_document()).exclude(path_regex="/events
 
 @dataclass(frozen=True)
 class Site:
-    """The application over the embedded cloud, and the ids of a job and an image that are there."""
+    """The application over the embedded cloud, and the ids of a job, an image and an upload that are there."""
 
     app: Flask
     ids: dict[str, str]
@@ -62,7 +62,11 @@ def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     good, bad, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(good), failed(bad))
     store.put_fleet(FLEET)
-    return Site(create_app(config), {"job_id": job.job_id, "image_id": good.ref.image_id})
+    app = create_app(config)
+    files = [{"name": "d.jpg", "bytes": 100, "content_type": "image/jpeg"}]
+    offer = app.test_client().post(f"{ROOT}/jobs/{job.job_id}/uploads", json={"files": files}).get_json()
+    ids = {"job_id": job.job_id, "image_id": good.ref.image_id, "upload_id": offer["upload_id"]}
+    return Site(app, ids)
 
 
 @api.given(exists=st.booleans())

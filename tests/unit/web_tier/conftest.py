@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from services.clients import Clients
 from services.config import Config
 from services.ids import ImageRef, new_id
-from services.jobs import Counts, ImageRecord, Job, JobStore
+from services.jobs import Counts, ImageRecord, Job, JobStore, Said
 from services.messages import Failure, LabelScore, Model, RequestMessage, Response
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
@@ -105,7 +105,7 @@ def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:
     """Record images of a job, and count them; return them in the order of their ids."""
     records = [record(job, filename) for filename in filenames]
     store.record_images(records, NOW)
-    store.say_accepted(job.job_id, "writer", len(records))
+    store.say_accepted(job.job_id, "writer", Said(len(records)))
     return sorted(records, key=lambda added: added.ref.image_id)
 
 

@@ -1,4 +1,5 @@
-// Workers and queue over time, drawn as SVG: steps for the workers, an area for the queue, each on a scale of its own.
+// Workers and queue over time: the chart that the server has drawn, drawn again as time goes on. Lines are steps, since
+// a sample holds until the next one; each has a scale of its own.
 
 const SVG = "http://www.w3.org/2000/svg";
 const LEFT = 36;
@@ -11,16 +12,7 @@ const LINES = 3;
 export function ceiling(most) {
   const steps = [1, 2, 3, 5, 10];
   const power = 10 ** Math.floor(Math.log10(Math.max(1, most)));
-  return steps.map((step) => step * power).find((round) => round >= most) ?? 10 * power;
-}
-
-function text(x, y, words, anchor) {
-  const element = document.createElementNS(SVG, "text");
-  element.setAttribute("x", x);
-  element.setAttribute("y", y);
-  element.setAttribute("text-anchor", anchor);
-  element.textContent = words;
-  return element;
+  return steps.map((step) => step * power).find((round) => round >= most);
 }
 
 function line(y) {
@@ -29,37 +21,64 @@ function line(y) {
   return element;
 }
 
-/**
- * @param {SVGElement} chart
- * @param {{at: number, workers: number, queue: number}[]} samples oldest first, `at` in milliseconds
- * @param {number} span milliseconds from the left to the right edge
- */
-export function draw(chart, samples, span) {
-  const now = samples.at(-1).at;
-  const workersTop = ceiling(Math.max(...samples.map((sample) => sample.workers)));
-  const queueTop = ceiling(Math.max(...samples.map((sample) => sample.queue)));
-  const x = (at) => (RIGHT - ((now - at) / span) * (RIGHT - LEFT)).toFixed(1);
-  const y = (share) => (BOTTOM - share * (BOTTOM - TOP)).toFixed(1);
-  const workers = samples.map(({ at, workers }, index) => `${index ? "H" : "M"}${x(at)}${index ? "V" : " "}${y(workers / workersTop)}`);
-  const queue = samples.map(({ at, queue }) => `${x(at)} ${y(queue / queueTop)}`).join("L");
-  chart.querySelector(".workers-line").setAttribute("d", workers.join(""));
-  chart.querySelector(".queue-line").setAttribute("d", `M${queue}`);
-  chart.querySelector(".queue-area").setAttribute("d", `M${x(samples[0].at)} ${BOTTOM}L${queue}V${BOTTOM}Z`);
-  drawScales(chart, workersTop, queueTop, y);
-}
+const steps = (places) => places.map(([x, y], index) => (index ? `H${x}V${y}` : `M${x} ${y}`)).join("");
+const count = (number, noun) => `${number.toLocaleString("en-US")} ${noun}${number === 1 ? "" : "s"}`;
 
-function drawScales(chart, workersTop, queueTop, y) {
-  const scales = `${workersTop}/${queueTop}`;
-  if (chart.dataset.scales === scales) return;
-  chart.dataset.scales = scales;
-  const shares = Array.from({ length: LINES + 1 }, (_, index) => index / LINES);
-  chart.querySelector(".gridlines").replaceChildren(...shares.map((share) => line(y(share))));
-  chart.querySelector(".axis").replaceChildren(
-    text(LEFT - 6, TOP + 4, workersTop.toLocaleString("en-US"), "end"),
-    text(LEFT - 6, BOTTOM + 4, "0", "end"),
-    text(RIGHT + 6, TOP + 4, queueTop.toLocaleString("en-US"), "start"),
-    text(RIGHT + 6, BOTTOM + 4, "0", "start"),
-    text(LEFT, BOTTOM + 22, "3 min ago", "start"),
-    text(RIGHT, BOTTOM + 22, "now", "end"),
-  );
+export class Chart {
+  #chart;
+  #samples; // [milliseconds, workers, queue], oldest first
+  #span;
+  #scales = "";
+
+  /** @param {SVGElement} chart as the server drew it, with its samples and its span in milliseconds */
+  constructor(chart) {
+    this.#chart = chart;
+    this.#samples = JSON.parse(chart.dataset.samples);
+    this.#span = Number(chart.dataset.span);
+  }
+
+  /** Take in what there is now, and draw. */
+  add(workers, queue) {
+    const at = Date.now();
+    const last = this.#samples.at(-1);
+    // The last one only says how long the one before it held: it gives way while nothing changes.
+    const before = this.#samples.at(-2);
+    const held = before && [before, last].every((sample) => sample[1] === workers && sample[2] === queue);
+    if (held) this.#samples.pop();
+    this.#samples.push([at, workers, queue]);
+    const start = at - this.#span;
+    while (this.#samples.length > 1 && this.#samples[1][0] <= start) this.#samples.shift();
+    this.#draw(start, at);
+  }
+
+  #draw(start, now) {
+    const most = (place) => Math.max(...this.#samples.map((sample) => sample[place]));
+    const [workersTop, queueTop] = [ceiling(most(1)), ceiling(most(2))];
+    const x = (at) => (LEFT + (Math.max(0, at - start) / this.#span) * (RIGHT - LEFT)).toFixed(1);
+    const y = (share) => (BOTTOM - share * (BOTTOM - TOP)).toFixed(1);
+    const queue = steps(this.#samples.map((sample) => [x(sample[0]), y(sample[2] / queueTop)]));
+    this.#put(".workers-line", steps(this.#samples.map((sample) => [x(sample[0]), y(sample[1] / workersTop)])));
+    this.#put(".queue-line", queue);
+    this.#put(".queue-area", `${queue}V${BOTTOM}H${x(this.#samples[0][0])}Z`);
+    this.#drawScales(workersTop, queueTop, y);
+    const [, workers, images] = this.#samples.at(-1);
+    const words = `at most ${count(most(1), "worker")} and ${count(most(2), "image")} in the queue`;
+    const present = `now ${count(workers, "worker")} and ${count(images, "image")}.`;
+    this.#chart.setAttribute("aria-label", `${this.#chart.dataset.title}: ${words}; ${present}`);
+  }
+
+  #put(selector, path) {
+    this.#chart.querySelector(selector).setAttribute("d", path);
+  }
+
+  #drawScales(workersTop, queueTop, y) {
+    const scales = `${workersTop}/${queueTop}`;
+    if (this.#scales === scales) return;
+    this.#scales = scales;
+    const shares = Array.from({ length: LINES + 1 }, (_, index) => index / LINES);
+    this.#chart.querySelector(".gridlines").replaceChildren(...shares.map((share) => line(y(share))));
+    const [workers, , queue] = this.#chart.querySelectorAll(".axis text");
+    workers.textContent = workersTop.toLocaleString("en-US");
+    queue.textContent = queueTop.toLocaleString("en-US");
+  }
 }

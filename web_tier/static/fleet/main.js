@@ -1,50 +1,71 @@
-// The fleet's page, live: it asks every second while it can be seen, and keeps what it saw for the chart.
+// The fleet's page, live: it asks every second while it can be seen, and goes on with the chart that the server drew.
 
-import { draw } from "./chart.js";
+import { Chart } from "./chart.js";
 
 const POLL_MILLISECONDS = 1_000;
-const SPAN = 180_000;
-const MOST_DECISIONS = 12;
 
 const number = new Intl.NumberFormat("en-US");
-const samples = [];
-const decisions = document.getElementById("decisions");
+const chart = new Chart(document.getElementById("chart"));
 const FIGURES = ["running", "pending", "stopped", "waiting", "in_flight", "dead_letters", "peak_workers", "min_workers", "max_workers"];
 
 const slot = (name) => document.querySelector(`[data-slot="${name}"]`);
 
+function put(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function putOrHide(name, text) {
+  put(slot(name), text ?? "");
+  slot(name).hidden = !text;
+}
+
 function show(fleet) {
-  for (const name of FIGURES) slot(name).textContent = number.format(fleet[name]);
+  for (const name of FIGURES) put(slot(name), number.format(fleet[name]));
   slot("stopped").parentElement.hidden = fleet.stopped === 0;
-  slot("cost").textContent = fleet.cost;
-  slot("cost").nextElementSibling.textContent = `for ${fleet.billed} billed`;
-  slot("problem").textContent = fleet.problem ?? "";
-  slot("problem").hidden = !fleet.problem;
-  note(fleet);
-  if (fleet.known) sample(fleet);
+  put(slot("cost"), fleet.cost);
+  put(slot("cost").nextElementSibling, `for ${fleet.billed} billed`);
+  put(slot("sentence"), fleet.sentence);
+  for (const name of ["problem", "paused", "unlisted"]) putOrHide(name, fleet[name]);
+  document.getElementById("pause").hidden = Boolean(fleet.paused);
+  document.getElementById("resume").hidden = !fleet.paused;
+  showInstances(fleet.instances);
+  showDecisions(fleet.decisions);
+  if (fleet.known) chart.add(fleet.running + fleet.pending, fleet.waiting + fleet.in_flight);
 }
 
-/** Put a decision that is another than the last one on top of the list. */
-function note(fleet) {
-  if (decisions.querySelector("li span").textContent === fleet.sentence) return;
-  const line = document.createElement("li");
-  const time = document.createElement("time");
-  const at = fleet.at ? new Date(fleet.at) : new Date();
-  time.dateTime = at.toISOString();
-  time.textContent = at.toISOString().slice(11, 19);
-  const words = document.createElement("span");
-  words.textContent = fleet.sentence;
-  line.append(time, " ", words);
-  decisions.prepend(line);
-  while (decisions.children.length > MOST_DECISIONS) decisions.lastElementChild.remove();
+/** Fill one row for each instance, with as many rows as there are instances. */
+function showInstances(instances) {
+  const body = document.querySelector("#instances tbody");
+  const template = document.getElementById("instance-row").content;
+  while (body.rows.length > instances.length) body.rows[body.rows.length - 1].remove();
+  while (body.rows.length < instances.length) body.append(template.cloneNode(true));
+  instances.forEach((instance, index) => showInstance(body.rows[index], instance));
+  document.getElementById("instances").hidden = instances.length === 0;
+  document.getElementById("no-instances").hidden = instances.length > 0;
 }
 
-function sample(fleet) {
-  const at = Date.now();
-  samples.push({ at, workers: fleet.running + fleet.pending, queue: fleet.waiting + fleet.in_flight });
-  while (samples[0].at < at - SPAN) samples.shift();
-  document.getElementById("chart-card").hidden = false;
-  draw(document.getElementById("chart"), samples, SPAN);
+function showInstance(row, instance) {
+  for (const cell of row.querySelectorAll("[data-cell]")) put(cell, instance[cell.dataset.cell]);
+  row.querySelector("time").dateTime = instance.launched;
+  row.querySelector(".pill").classList.toggle("on", instance.at_work);
+  row.classList.toggle("marked", instance.marked);
+}
+
+function showDecisions(decisions) {
+  const list = document.getElementById("decisions");
+  const newest = decisions[0] ? `${decisions[0].at} ${decisions[0].words}` : "";
+  if (list.dataset.newest === newest) return;
+  list.dataset.newest = newest;
+  list.replaceChildren(...decisions.map(decisionItem));
+}
+
+function decisionItem({ at, time, words }) {
+  const [item, when, what] = ["li", "time", "span"].map((name) => document.createElement(name));
+  when.dateTime = at;
+  when.textContent = time;
+  what.textContent = words;
+  item.append(when, " ", what);
+  return item;
 }
 
 async function ask() {
@@ -63,4 +84,6 @@ async function follow() {
   }
 }
 
+// Without a script the page is loaded anew every two seconds, which would take away what is being typed.
+document.querySelector("#pause label").hidden = false;
 follow();

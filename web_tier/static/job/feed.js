@@ -25,6 +25,12 @@ export class Feed {
     this.#open();
   }
 
+  /** Follow it for `milliseconds` more, even if it was at its end: something of it has been asked for again. */
+  resume(milliseconds) {
+    this.ended = false;
+    this.follow(milliseconds);
+  }
+
   /** Read all rows, in pages; asked for again meanwhile, it reads once more after that. */
   async readAll() {
     if (this.reading) {
@@ -117,7 +123,7 @@ export class Feed {
     try {
       const progress = await this.#json(`/jobs/${this.jobId}/progress`);
       const results = `${progress.accepted}/${progress.done}/${progress.failed}`;
-      if (results !== this.results) await this.readAll();
+      if (results !== this.results || progress.retried) await this.readAll();
       this.results = results;
       if (progress.settled && performance.now() > this.until) this.#end();
       this.told.progress(progress, progress.settled);

@@ -1,5 +1,6 @@
 // How an image looks in the grid and in the table: the templates at the end of the page, filled as _image.html does.
 
+import { DELETED, ownPicture } from "./own_pictures.js";
 import { UNSURE } from "./rows.js";
 
 const template = (id) => document.getElementById(id).content.firstElementChild;
@@ -12,21 +13,40 @@ function size(bytes) {
 
 function addressed(element, base, row) {
   const link = element.querySelector("a.open");
+  element.querySelector("img").dataset.id = row.id;
   link.href = `${base}/images/${row.id}`;
   link.dataset.id = row.id;
   element.querySelector("img").dataset.src = `${base}/images/${row.id}/thumbnail`;
-  element.querySelector("bdi").textContent = row.name;
+  for (const name of element.querySelectorAll("bdi")) name.textContent = row.name;
+  element.querySelector("form").action = `${base}/images/${row.id}/retry`;
   return element;
 }
 
-function still(element) {
-  const picture = element.querySelector("img");
-  if (!picture.src) picture.src = picture.dataset.src;
+function marked(element, row) {
+  element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true;
+  element.querySelector(".at-once").hidden = !row.cached;
+}
+
+const wanted = new WeakSet(); // pictures that are looked for
+
+/** Asks for the picture of an element; of an image that is not kept, the server has none once it has its label. */
+function stills(keep) {
+  return async (element) => {
+    const picture = element.querySelector("img");
+    if (picture.src || wanted.has(picture)) return;
+    const stored = () => (!keep && element.classList.contains("done") ? DELETED : picture.dataset.src);
+    wanted.add(picture);
+    const address = keep ? stored() : await ownPicture(picture.dataset.id, stored);
+    if (wanted.delete(picture)) picture.src = address;
+  };
 }
 
 /** Take an element out of use: a picture that is still awaited is not wanted any more. */
 export function drop(element) {
-  for (const picture of element.querySelectorAll("img")) picture.removeAttribute("src");
+  for (const picture of element.querySelectorAll("img")) {
+    wanted.delete(picture);
+    picture.removeAttribute("src");
+  }
 }
 
 function spaces(tag) {
@@ -44,7 +64,7 @@ function spaces(tag) {
   };
 }
 
-export function gridItems(base) {
+export function gridItems(base, keep) {
   const blank = template("tile-template");
   return {
     container: () => {
@@ -58,9 +78,11 @@ export function gridItems(base) {
     },
     fill(tile, row) {
       const done = row.status === "done";
-      tile.className = `tile ${row.status}`;
+      tile.className = `tile ${row.status}${row.retrying ? " retrying" : ""}`;
+      marked(tile, row);
       const label = tile.querySelector(".label");
-      label.textContent = done ? row.label : row.status === "failed" ? "Failed" : "waiting";
+      const failed = row.retrying ? "Trying again" : "Failed";
+      label.textContent = done ? row.label : row.status === "failed" ? failed : "waiting";
       label.classList.toggle("quiet", row.status === "waiting");
       tile.querySelector(".score").textContent = done ? percent(row.score) : "";
       tile.querySelector(".reason").textContent = row.reason ?? "";
@@ -69,13 +91,13 @@ export function gridItems(base) {
       bar.classList.toggle("unsure", done && row.score < UNSURE);
       bar.lastElementChild.setAttribute("width", done ? `${row.score * 100}%` : "0");
     },
-    still,
+    still: stills(keep),
     drop,
     ...spaces("li"),
   };
 }
 
-export function tableItems(base) {
+export function tableItems(base, keep) {
   const blank = template("row-template");
   return {
     container: () => {
@@ -84,13 +106,14 @@ export function tableItems(base) {
     },
     make: (row) => addressed(blank.cloneNode(true), base, row),
     fill(line, row) {
-      line.className = `row-of ${row.status}`;
+      line.className = `row-of ${row.status}${row.retrying ? " retrying" : ""}`;
+      marked(line, row);
       line.querySelector(".found").textContent = row.label ?? row.reason ?? "";
       line.querySelector(".score").textContent = row.score === undefined ? "" : percent(row.score);
-      line.querySelector(".state").textContent = row.status;
+      line.querySelector(".state .words").textContent = row.retrying ? "trying again" : row.status;
       line.querySelector(".size").textContent = size(row.bytes);
     },
-    still,
+    still: stills(keep),
     drop,
     ...spaces("tr"),
   };

@@ -4,6 +4,7 @@ import { Feed } from "./feed.js";
 import { showCount, showProgress } from "./figures.js";
 import { drop, gridItems, tableItems } from "./items.js";
 import { Labels } from "./labels.js";
+import { takeOverRetries } from "./retry.js";
 import { Rows } from "./rows.js";
 import { Viewer } from "./viewer.js";
 import { Windowed } from "./window.js";
@@ -26,14 +27,26 @@ let notBefore = 0;
 function askedByAddress() {
   const words = new URLSearchParams(location.search);
   const word = (name) => words.get(name) ?? "";
-  return { state: word("state"), label: word("label"), name: word("q"), sort: word("sort"), view: word("view") || "grid" };
+  return {
+    state: word("state"),
+    label: word("label"),
+    low: percentage(word("from")),
+    high: percentage(word("to")),
+    name: word("q"),
+    sort: word("sort"),
+    view: word("view") || "grid",
+  };
+}
+
+function percentage(text) {
+  return text.trim() === "" || Number.isNaN(Number(text)) ? null : Number(text);
 }
 
 function address() {
   const words = new URLSearchParams();
-  const named = { state: asked.state, label: asked.label, q: asked.name, sort: asked.sort };
-  if (asked.view === "table") named.view = "table";
-  for (const [name, value] of Object.entries(named)) if (value) words.set(name, value);
+  const { state, label, low, high, name: q, sort } = asked;
+  const named = { state, label, from: low, to: high, q, sort, view: asked.view === "table" ? "table" : "" };
+  for (const [name, value] of Object.entries(named)) if (value || value === 0) words.set(name, value);
   return words.size ? `${base}?${words}` : base;
 }
 
@@ -60,7 +73,8 @@ function refresh() {
 }
 
 function newList() {
-  const items = asked.view === "table" ? tableItems(base) : gridItems(base);
+  const keep = job.keep === "true";
+  const items = asked.view === "table" ? tableItems(base, keep) : gridItems(base, keep);
   const { root, list: container } = items.container();
   const place = document.getElementById("list");
   drop(place);
@@ -91,7 +105,10 @@ function mark(elements, isCurrent) {
 function showAsked() {
   mark(filters.querySelectorAll("[data-state]"), ({ state }) => state === asked.state);
   mark(filters.querySelectorAll("[data-view]"), ({ view }) => view === asked.view);
-  const { label, sort } = filters.elements;
+  const { label, sort, from, to } = filters.elements;
+  for (const [field, value] of [[from, asked.low], [to, asked.high]]) {
+    if (percentage(field.value) !== value) field.value = value ?? "";
+  }
   if (asked.label && ![...label.options].some((option) => option.value === asked.label)) label.add(new Option(asked.label));
   label.value = asked.label;
   sort.value = asked.sort;
@@ -101,11 +118,19 @@ const place = (id) => order.findIndex((row) => row.id === id);
 const neighbour = (id, step) => (place(id) < 0 ? undefined : order[place(id) + step]?.id);
 const reveal = (id) => list.reveal(place(id))?.querySelector("a.open");
 
+/** Take news; what the viewer shows is shown anew when it is about that image. */
+function merge(news) {
+  const version = () => rows.byId.get(viewer.shown)?.version;
+  const before = version();
+  rows.merge(news);
+  if (version() !== before) viewer.open(viewer.shown);
+}
+
 const labels = new Labels((label) => ask({ label: asked.label === label ? "" : label }));
 const viewer = new Viewer(base, neighbour, reveal);
 const feed = new Feed(job.job, {
   rows(news) {
-    rows.merge(news);
+    merge(news);
     refreshSoon();
   },
   progress(progress, ended) {
@@ -130,6 +155,8 @@ filters.addEventListener("change", ({ target }) => {
   if (target.name === "label" || target.name === "sort") ask({ [target.name]: target.value });
 });
 filters.elements.q.addEventListener("input", ({ target }) => ask({ name: target.value.trim() }));
+filters.elements.from.addEventListener("input", ({ target }) => ask({ low: percentage(target.value) }));
+filters.elements.to.addEventListener("input", ({ target }) => ask({ high: percentage(target.value) }));
 filters.addEventListener("submit", (event) => event.preventDefault());
 
 document.getElementById("list").addEventListener("click", (event) => {
@@ -137,6 +164,14 @@ document.getElementById("list").addEventListener("click", (event) => {
   if (!link?.dataset.id || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   viewer.open(link.dataset.id, link);
+});
+
+takeOverRetries(base, (id) => {
+  const row = rows.byId.get(id);
+  // Just later than what is known: what the server tells of it is later still.
+  if (row) merge([{ id, status: "failed", reason: row.reason, retrying: true, at: (row.at ?? 0) + 1 }]);
+  refresh();
+  feed.resume(RETRY_MILLISECONDS);
 });
 
 const share = document.getElementById("share");
@@ -147,8 +182,6 @@ share.addEventListener("click", async () => {
 });
 
 filters.querySelector('[data-state="unsure"]').hidden = false;
-document.getElementById("sorting").hidden = false;
-filters.elements.sort.disabled = false;
 document.getElementById("apply").hidden = true;
 showAsked();
 feed.follow(job.insist === "true" ? RETRY_MILLISECONDS : 0);

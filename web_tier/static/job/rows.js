@@ -1,17 +1,10 @@
 // The images of a job, as far as this page knows them; rows are laid over each other by id.
 
+import { byName, ORDERS } from "./orders.js";
+
 export const UNSURE = 0.75;
 
 const RANK = { waiting: 0, failed: 1, done: 2 };
-const byName = new Intl.Collator(undefined, { numeric: true }).compare;
-
-const ORDERS = {
-  "": null, // as uploaded: the order of the ids
-  name: (a, b) => byName(a.name, b.name),
-  label: (a, b) => byName(a.label ?? "\uffff", b.label ?? "\uffff"),
-  sure: (a, b) => (b.score ?? -1) - (a.score ?? -1),
-  unsure: (a, b) => (a.score ?? 2) - (b.score ?? 2),
-};
 
 export class Rows {
   constructor() {
@@ -55,10 +48,12 @@ export class Rows {
     return inOrder;
   }
 
-  /** A result beats none, and done beats failed; so it does not matter which news comes first. */
+  /** A result beats none, done beats failed, and a later failure an earlier one; so any news may come first. */
   #update(row, news) {
-    if (RANK[news.status] <= RANK[row.status]) return;
-    Object.assign(row, { status: news.status, label: news.label, score: news.score, reason: news.reason });
+    const isLater = news.status === "failed" && row.status === "failed" && (news.at ?? 0) > (row.at ?? 0);
+    if (RANK[news.status] <= RANK[row.status] && !isLater) return;
+    const { status, label, score, reason, retrying, cached, at } = news;
+    Object.assign(row, { status, label, score, reason, retrying, cached, at });
     row.version += 1;
     if (row.status === "done") {
       this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
@@ -67,13 +62,16 @@ export class Rows {
   }
 
   /** The rows that are asked for, in the order that is asked for. */
-  select({ state, label, name, sort }) {
+  select({ state, label, low, high, name, sort }) {
     const folded = name.toLowerCase();
     const takes = (row) =>
       (!state || (state === "unsure" ? row.score < UNSURE : row.status === state)) &&
       (!label || row.label === label) &&
+      (low === null || row.score >= low / 100) &&
+      (high === null || row.score <= high / 100) &&
       (!folded || row.folded.includes(folded));
-    const found = state || label || folded ? this.all.filter(takes) : this.all;
+    const wantsAll = !state && !label && !folded && low === null && high === null;
+    const found = wantsAll ? this.all : this.all.filter(takes);
     const order = ORDERS[sort] ?? null;
     return order ? [...found].sort(order) : found;
   }

@@ -1,5 +1,7 @@
 // One image in a dialog: the same that its own page shows, fetched from there.
 
+import { showOwnPictures } from "./own_pictures.js";
+
 export class Viewer {
   /**
    * @param {string} base the job's address
@@ -28,7 +30,14 @@ export class Viewer {
       button.disabled = !this.neighbour(id, Number(button.dataset.step));
     }
     const found = await this.#fetched(id);
-    if (this.id === id) this.place.replaceChildren(found);
+    if (this.id !== id) return;
+    this.place.replaceChildren(found);
+    showOwnPictures(found);
+  }
+
+  /** The id of the image that is shown, if one is. */
+  get shown() {
+    return this.dialog.open ? this.id : undefined;
   }
 
   async #fetched(id) {

@@ -16,10 +16,10 @@ export function newKey() {
     return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Create a job; the same `key` makes no second one. */
-export function createJob(name, key) {
+/** Create a job, whose images stay if `keep`; the same `key` makes no second one. */
+export function createJob(name, keep, key) {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
-    return post("/api/v1/jobs", headers, JSON.stringify({ name }), () => {});
+    return post("/api/v1/jobs", headers, JSON.stringify({ name, keep }), () => {});
 }
 
 /**

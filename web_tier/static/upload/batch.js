@@ -40,8 +40,8 @@ export class Batch extends EventTarget {
         return this.unchecked.shift();
     }
 
-    /** Note what the check of an item found: `{blob, shrunk, converted}`, or `{reason}` why it is not taken. */
-    settle(item, { reason, blob, shrunk, converted }) {
+    /** Note what the check of an item found: `{blob, shrunk, converted, picture}`, or `{reason}` why it is not taken. */
+    settle(item, { reason, blob, shrunk, converted, picture }) {
         if (item.state !== "checking") return; // taken out meanwhile
         if (reason) {
             this.bytes -= item.size;
@@ -49,7 +49,7 @@ export class Batch extends EventTarget {
             return;
         }
         this.bytes += blob.size - item.size;
-        Object.assign(item, { blob, size: blob.size });
+        Object.assign(item, { blob, picture, size: blob.size });
         this.shrunk += shrunk;
         this.converted += converted;
         this.move(item, "ready");

@@ -5,15 +5,18 @@ const WORKERS = 4;
 const CHECK_MS = 60_000;
 
 export class Checks {
-    /** @param {object} limits - what the server takes: `maxBytes`, `maxPixels`, `shrinkAbove` (pixels, 0 is off). */
-    constructor(limits) {
-        this.limits = limits;
+    /**
+     * @param {object} limits - what the server takes: `maxBytes`, `maxPixels`, `shrinkAbove` (pixels, 0 is off).
+     * @param {number} pictureSide - longest side of the small pictures, in pixels.
+     */
+    constructor(limits, pictureSide) {
+        this.limits = { ...limits, pictureSide };
         this.waiting = [];
         this.idle = [];
         this.started = 0;
     }
 
-    /** Check a file: `{blob, shrunk, converted}`, or `{reason}` why it is not taken. */
+    /** Check a file: `{blob, shrunk, converted, picture}`, or `{reason}` why it is not taken. */
     check(file) {
         return new Promise((resolve) => {
             this.waiting.push({ file, resolve });

@@ -6,23 +6,22 @@ export const HEAD_BYTES = 256 * 1024;
 
 /**
  * @param {Uint8Array} bytes - the first `HEAD_BYTES` of a file.
- * @returns {{taken: boolean, width?: number, height?: number}} width and height in pixels where the header tells them.
+ * @returns {{type: string | null, width?: number, height?: number}} the media type of what the server takes; width and
+ *     height in pixels where the header tells them.
  */
 export function sniff(bytes) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (const [mark, offset, size] of FORMATS) {
-        if (startsWith(bytes, mark, 0) && bytes.length > offset) {
-            return { taken: true, ...sizeOrNothing(size, view) };
-        }
+    for (const [type, mark, offset, size] of FORMATS) {
+        if (startsWith(bytes, mark, 0) && bytes.length > offset) return { type, ...sizeOrNothing(size, view) };
     }
-    return { taken: startsWith(bytes, "RIFF", 0) && startsWith(bytes, "WEBP", 8) };
+    return { type: startsWith(bytes, "RIFF", 0) && startsWith(bytes, "WEBP", 8) ? "image/webp" : null };
 }
 
 const FORMATS = [
-    ["\xff\xd8\xff", 2, jpegSize],
-    ["\x89PNG\r\n\x1a\n", 24, (view) => ({ width: view.getUint32(16), height: view.getUint32(20) })],
-    ["GIF8", 10, (view) => ({ width: view.getUint16(6, true), height: view.getUint16(8, true) })],
-    ["BM", 26, (view) => ({ width: view.getInt32(18, true), height: Math.abs(view.getInt32(22, true)) })],
+    ["image/jpeg", "\xff\xd8\xff", 2, jpegSize],
+    ["image/png", "\x89PNG\r\n\x1a\n", 24, (view) => ({ width: view.getUint32(16), height: view.getUint32(20) })],
+    ["image/gif", "GIF8", 10, (view) => ({ width: view.getUint16(6, true), height: view.getUint16(8, true) })],
+    ["image/bmp", "BM", 26, (view) => ({ width: view.getInt32(18, true), height: Math.abs(view.getInt32(22, true)) })],
 ];
 
 function startsWith(bytes, mark, offset) {

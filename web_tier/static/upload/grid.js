@@ -1,5 +1,7 @@
 // The grid of thumbnails. Only the rows that can be seen are in the page, so it is as smooth with 10,000 files as with
-// ten, and no more thumbnails are in memory than that.
+// ten.
+
+import { addressOf } from "../job/local_pictures.js";
 
 const ROWS_AROUND = 3;
 /** An item that gets one of these states, or is gone, makes the list longer or moves it. */
@@ -18,7 +20,7 @@ export class Grid {
     constructor(list, batch, uploader) {
         this.list = list;
         this.batch = batch;
-        this.tiles = new Map(); // item → {tile, image, state, name, url}
+        this.tiles = new Map(); // item → {tile, image, state, at}
         this.waiting = false;
         this.moved = true; // whether other items may be in sight than before
         this.range = [0, 0];
@@ -98,11 +100,10 @@ export class Grid {
         if (sign) shown.state.textContent = sign;
         shown.state.ariaLabel = words;
         shown.state.role = "img";
-        if (item.blob && !shown.url) shown.image.src = shown.url = URL.createObjectURL(item.blob);
+        if (item.picture && !shown.image.src) shown.image.src = addressOf(item.picture);
     }
 
     #remove(item, shown) {
-        if (shown.url) URL.revokeObjectURL(shown.url);
         shown.tile.remove();
         this.tiles.delete(item);
     }

@@ -12,26 +12,26 @@ import { Uploader } from "./uploader.js";
 /** A photo of more than this many times what the server takes is not unpacked from a zip. */
 const UNPACK_FACTOR = 10;
 const CHECKS_AHEAD = 32;
-/** Files that are added before the page may do something else. */
-const ADDED_AT_ONCE = 200;
+/** How long files are added before the page may do something else. */
+const TURN_MS = 15;
+/** Longest side of the small pictures: as a tile, but no more, so that 10,000 of them take about 50 MB. */
+const PICTURE_SIDE = Math.min(160, Math.ceil(112 * devicePixelRatio));
 
 const form = document.getElementById("upload");
 const limits = JSON.parse(form.dataset.limits);
 const batch = new Batch();
-const checks = new Checks(limits);
+const checks = new Checks(limits, PICTURE_SIDE);
 const uploader = new Uploader(batch, limits);
-const report = new Report(form, batch, uploader);
 const parts = Object.fromEntries([...form.querySelectorAll("[id]")].map((part) => [part.id, part]));
+new Grid(parts.thumbs, batch, uploader); // before the report, which writes: the grid measures what is drawn
+const report = new Report(form, batch, uploader);
 let checking = 0;
 let finished = false;
 
-new Grid(parts.thumbs, batch, uploader);
 enhance();
 
 function enhance() {
-    parts.plain.hidden = true;
     parts.images.required = false;
-    parts.choices.hidden = false;
     const folder = Object.assign(document.createElement("input"), { type: "file", webkitdirectory: true });
     folder.id = "folder-input";
     folder.hidden = true;
@@ -81,10 +81,13 @@ function chosen(input) {
 
 async function add(found) {
     try {
+        let until = performance.now() + TURN_MS;
         for await (const source of found) {
             batch.add(source);
             check();
-            if (batch.total % ADDED_AT_ONCE === 0) await nextTask();
+            if (performance.now() < until) continue;
+            await nextTask();
+            until = performance.now() + TURN_MS;
         }
     } catch (error) {
         report.say(`Something could not be read: ${error.message}`);
@@ -134,7 +137,7 @@ function submit(event) {
 
 async function send() {
     try {
-        await uploader.run(parts.name.value);
+        await uploader.run(parts.name.value, parts.keep.checked);
     } catch (error) {
         if (!(error instanceof CallError)) throw error;
         report.say(`Nothing was sent: ${error.message}. Try again.`);

@@ -1,6 +1,6 @@
 // What the page says about the batch: figures, the bar, the button, what was not taken, and aloud for screen readers.
 
-import { duration, fileSize, plural } from "./words.js";
+import { duration, fileSize, grouped, plural } from "./words.js";
 
 const MOST_REASONS = 200;
 /** A screen reader is told of progress no more often than this. */
@@ -49,6 +49,7 @@ export class Report {
         parts.bar.hidden = uploader.job === null;
         parts.bar.value = uploader.share;
         parts.clear.hidden = uploader.job !== null;
+        parts.name.disabled = parts.keep.disabled = uploader.running || uploader.job !== null; // the server knows them
         this.#renderButton();
         this.#renderLink();
         this.#renderReasons();
@@ -59,10 +60,10 @@ export class Report {
     #facts() {
         const { batch } = this;
         const facts = [fileSize(batch.bytes)];
-        if (batch.counts.checking) facts.push(`${batch.counts.checking.toLocaleString("en")} being checked`);
-        if (batch.shrunk) facts.push(`${batch.shrunk.toLocaleString("en")} shrunk to ${this.plan.shrinkAbove} px`);
-        if (batch.converted) facts.push(`${batch.converted.toLocaleString("en")} converted to JPEG`);
-        if (batch.counts.refused) facts.push(`${batch.counts.refused.toLocaleString("en")} not taken`);
+        if (batch.counts.checking) facts.push(`${grouped(batch.counts.checking)} being checked`);
+        if (batch.shrunk) facts.push(`${grouped(batch.shrunk)} shrunk to ${this.plan.shrinkAbove} px`);
+        if (batch.converted) facts.push(`${grouped(batch.converted)} converted to JPEG`);
+        if (batch.counts.refused) facts.push(`${grouped(batch.counts.refused)} not taken`);
         return facts.join(", ");
     }
 
@@ -105,7 +106,7 @@ export class Report {
         this.reasons = refused;
         parts.refusedCount.textContent = `${plural(refused, "file")} not taken`;
         const lines = batch.items.filter((item) => item.state === "refused").slice(0, MOST_REASONS).map(reasonLine);
-        if (refused > MOST_REASONS) lines.push(textLine(`and ${(refused - MOST_REASONS).toLocaleString("en")} more`));
+        if (refused > MOST_REASONS) lines.push(textLine(`and ${grouped(refused - MOST_REASONS)} more`));
         parts.reasons.replaceChildren(...lines);
     }
 
@@ -122,7 +123,7 @@ export class Report {
     #progressAloud() {
         const { batch, uploader } = this;
         if (!uploader.running || performance.now() - this.saidAt < ALOUD_MS) return;
-        this.say(`${batch.counts.accepted.toLocaleString("en")} of ${plural(batch.toSend, "image")} sent.`);
+        this.say(`${grouped(batch.counts.accepted)} of ${plural(batch.toSend, "image")} sent.`);
     }
 }
 

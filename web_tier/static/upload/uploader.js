@@ -1,6 +1,7 @@
 // Sends a batch in slices, a few side by side. A slice has a key, with which the server takes it once however often it
 // is sent; so whatever was not answered is sent again: after a pause that grows, and once the server is there again.
 
+import { keepPictures } from "../job/local_pictures.js";
 import { CallError, addImages, createJob, isReady, newKey } from "./api.js";
 
 const LANES = 3;
@@ -34,12 +35,16 @@ export class Uploader extends EventTarget {
         this.stuck = []; // those that were given up, to be tried again with the same key
     }
 
-    /** Send everything; resolves when nothing is left to send. Throws CallError when there is no job to send it to. */
-    async run(name) {
+    /**
+     * Send everything; resolves when nothing is left to send. Throws CallError when there is no job to send it to.
+     *
+     * @param {boolean} keep - whether the images stay on the server; as the name, of a job that is there it counts no more.
+     */
+    async run(name, keep) {
         this.#say({ running: true });
         const key = newKey();
         try {
-            this.job ??= await this.#persist(() => createJob(name, key));
+            this.job ??= await this.#persist(() => createJob(name, keep, key));
             this.#say({});
             const again = this.stuck.splice(0);
             for (const slice of again) for (const item of slice.items) this.batch.move(item, "sending");
@@ -84,7 +89,9 @@ export class Uploader extends EventTarget {
             this.#say({});
         };
         try {
-            this.#take(slice, await this.#persist(() => addImages(this.job.job_id, slice.items, slice.key, progress)));
+            const taken = await this.#persist(() => addImages(this.job.job_id, slice.items, slice.key, progress));
+            if (!this.job.keep) await this.#keepPictures(slice, taken);
+            this.#take(slice, taken);
         } catch (error) {
             if (!(error instanceof CallError)) throw error;
             const state = error.again ? "stuck" : "refused";
@@ -102,6 +109,12 @@ export class Uploader extends EventTarget {
             const again = code === "unavailable" && item.rounds < ROUNDS;
             this.batch.move(item, again ? "ready" : "refused", message);
         }
+    }
+
+    /** The server will delete the images: their pictures on the job's page come from this browser. */
+    async #keepPictures(slice, { accepted }) {
+        const pictures = accepted.map((image) => ({ imageId: image.image_id, picture: slice.items[image.index].picture }));
+        await keepPictures(this.job.job_id, pictures);
     }
 
     /** Make a call until it is answered, at most `ATTEMPTS` times with a server that is there. */

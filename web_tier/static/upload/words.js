@@ -1,7 +1,14 @@
 // How figures read; the same words as the pages that the server makes (pages/words.py).
 
+const digits = new Intl.NumberFormat("en"); // made once: `toLocaleString` makes one at each call
+
+/** A count with commas between thousands. */
+export function grouped(count) {
+    return digits.format(count);
+}
+
 export function plural(count, noun) {
-    return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+    return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** Bytes in powers of 1,024. */

@@ -14,9 +14,9 @@ from flask.testing import FlaskClient
 from services.claims import LIFETIME, Claim, Claims
 from services.clients import Clients
 from services.config import Config
-from services.ids import new_id
+from services.ids import merged_key, new_id
 from services.images import ImageLimits
-from services.jobs import ImageRecord, Job, JobStore
+from services.jobs import ImageRecord, Job, JobStore, MergedFile
 from services.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import Outgoing
@@ -165,8 +165,8 @@ def test_filtered_pages_lead_to_every_match_once(client: FlaskClient, store: Job
     assert seen == [image.ref.image_id for image in images[::2]]
 
 
-@pytest.mark.parametrize("query", ["state=x", "min_score=2", "min_score=nan", "label="])
-@pytest.mark.parametrize("form", ["", ".csv", ".jsonl"])
+@pytest.mark.parametrize("query", ["state=x", "min_score=2", "min_score=nan", "max_score=-1", "label="])
+@pytest.mark.parametrize("form", ["", ".csv", ".jsonl", ".json"])
 def test_a_filter_that_is_wrong_is_named(client: FlaskClient, job: Job, form: str, query: str) -> None:
     answer = client.get(f"/api/v1/jobs/{job.job_id}/results{form}?{query}")
     assert query.split("=", maxsplit=1)[0] in problem(answer, 400)
@@ -246,6 +246,80 @@ def test_what_the_queue_refuses_is_said_and_its_failure_is_ours(shop: Shop) -> N
     problem(shop.retry(), 503)
 
 
+def test_an_image_that_is_tried_again_is_retrying_until_a_newer_result_comes(shop: Shop, store: JobStore) -> None:
+    address = f"/api/v1/jobs/{shop.job.job_id}/images/{shop.images[1].ref.image_id}"
+    assert shop.client.get(address).get_json()["retrying"] is False
+    assert shop.client.post(f"{address}/retry").get_json()["outcome"] == "sent"
+    assert shop.queue.image_ids == {shop.images[1].ref.image_id}
+    body = shop.client.get(address).get_json()
+    assert (body["status"], body["retrying"]) == ("failed", True)
+    newer = failed(shop.images[1]).model_copy(update={"recorded_at": datetime.now(UTC)})
+    store.put_failed(newer)
+    assert shop.client.get(address).get_json()["retrying"] is False
+
+
+def test_a_job_whose_images_are_tried_again_is_open_and_says_when(shop: Shop, store: JobStore) -> None:
+    [opened] = store.open_jobs()
+    store.close(opened)
+    before = store.status(shop.job.job_id).edition
+    shop.retry()
+    assert [job.job_id for job in store.open_jobs()] == [shop.job.job_id]
+    assert store.status(shop.job.job_id).retried_at is not None
+    assert store.status(shop.job.job_id).edition != before
+
+
+def test_what_the_queue_refuses_is_not_said_to_be_tried_again(shop: Shop, store: JobStore) -> None:
+    shop.queue.fails = list
+    address = f"/api/v1/jobs/{shop.job.job_id}/images/{shop.images[1].ref.image_id}"
+    assert shop.client.post(f"{address}/retry").get_json()["outcome"] == "refused"
+    assert store.image(shop.images[1].ref).retried_at is None
+
+
+def test_one_image_that_cannot_be_tried_again_says_why(shop: Shop) -> None:
+    base = f"/api/v1/jobs/{shop.job.job_id}/images"
+    del shop.bucket.objects[shop.images[2].key]
+    assert shop.client.post(f"{base}/{shop.images[0].ref.image_id}/retry").get_json()["outcome"] == "not_failed"
+    assert shop.client.post(f"{base}/{shop.images[2].ref.image_id}/retry").get_json()["outcome"] == "gone"
+    problem(shop.client.post(f"{base}/{new_id()}/retry"), 404)
+    assert shop.queue.bodies == []
+
+
+# One file
+
+
+def test_all_results_are_one_json_object(client: FlaskClient, store: JobStore, job: Job) -> None:
+    address = f"/api/v1/jobs/{job.job_id}/results"
+    assert client.get(f"{address}.json").get_json() == {"job_id": job.job_id, "results": []}
+    one, _ = add_images(store, job, "a.jpg", "b\u2028.jpg")
+    put_results(store, job, done(one))
+    answer = client.get(f"{address}.json")
+    assert answer.get_json() == {"job_id": job.job_id, "results": client.get(address).get_json()["results"]}
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.json"
+
+
+def test_the_file_of_all_results_is_named_and_downloaded_once_it_is_there(
+    client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
+) -> None:
+    address = f"/api/v1/jobs/{job.job_id}"
+    [image] = add_images(store, job, "a.jpg")
+    put_results(store, job, done(image))
+    assert client.get(address).get_json()["results_file"] is None
+    problem(client.get(f"{address}/results/file"), 404)
+    key, bucket = merged_key(job.job_id), config.names.output_bucket
+    Bucket.named(provisioned, bucket).put(key, b"{}\n", "application/x-ndjson")
+    store.put_merged(job.job_id, MergedFile(key, store.status(job.job_id).edition, datetime.now(UTC)))
+    told = client.get(address).get_json()["results_file"]
+    assert (told["address"], told["current"]) == (f"s3://{bucket}/{key}", True)
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert f"s3://{bucket}/{key}" in page
+    answer = client.get(f"{address}/results/file")
+    assert (answer.data, answer.content_type) == (b"{}\n", "application/x-ndjson")
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.jsonl"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    store.put_merged(job.job_id, MergedFile(key, "other", datetime.now(UTC)))
+    assert client.get(address).get_json()["results_file"]["current"] is False
+
+
 # Deletion
 
 
@@ -253,7 +327,7 @@ def test_a_deleted_job_answers_404_everywhere_at_once(client: FlaskClient, input
     [image] = upload(client, job, ("a.jpg", picture())).get_json()["accepted"]
     base = f"/api/v1/jobs/{job.job_id}"
     assert client.delete(base).status_code == 204
-    for path in ("", "/results", "/results.csv", "/results.jsonl"):
+    for path in ("", "/results", "/results.csv", "/results.jsonl", "/results.json", "/results/file"):
         problem(client.get(base + path), 404)
     problem(client.get(f"{base}/images/{image['image_id']}"), 404)
     problem(client.delete(base), 404)

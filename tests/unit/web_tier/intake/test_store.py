@@ -9,7 +9,7 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from services.ids import ImageRef
 from services.images import ImageLimits
-from services.jobs import ImageRecord, Job, JobStore
+from services.jobs import ImageRecord, Job, JobStore, Said
 from services.sqs import Outgoing
 from services.table import TableBusyError
 from tests.unit.web_tier.conftest import NOW, MemoryBucket, MemoryQueue, client_error
@@ -39,8 +39,8 @@ class FailingStore(JobStore):
     def forget_images(self, refs: Sequence[ImageRef]) -> None:
         self._around("forget_images", lambda: super(FailingStore, self).forget_images(refs))
 
-    def say_accepted(self, job_id: str, writer_id: str, accepted: int) -> None:
-        self._around("say_accepted", lambda: super(FailingStore, self).say_accepted(job_id, writer_id, accepted))
+    def say_accepted(self, job_id: str, writer_id: str, said: Said) -> None:
+        self._around("say_accepted", lambda: super(FailingStore, self).say_accepted(job_id, writer_id, said))
 
     def _around(self, step: str, call: Callable[[], None]) -> None:
         if step in self.before:

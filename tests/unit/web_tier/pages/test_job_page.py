@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from html import unescape
 from io import BytesIO
 
@@ -16,7 +18,7 @@ from services.ids import new_id, output_key
 from services.jobs import ImageRecord, Job, JobStore
 from services.messages import Prediction, Timings
 from services.s3 import Bucket
-from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results
+from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results, record
 from tests.unit.web_tier.pictures import picture
 from web_tier.app import create_app
 
@@ -52,6 +54,11 @@ def tiles(client: FlaskClient, job: Job) -> Callable[[str], list[str]]:
         ("q=bEAch", ["Beach.jpg"]),
         ("q=.jpg&state=failed", ["city.jpg"]),
         ("view=table&state=failed", ["city.jpg"]),
+        ("from=90&to=95", ["Beach.jpg"]),
+        ("from=93", ["Beach.jpg"]),
+        ("to=92.9", []),
+        ("sort=state", ["city.jpg", "dune.jpg", "Beach.jpg"]),
+        ("sort=name&q=.jpg", ["Beach.jpg", "city.jpg", "dune.jpg"]),
     ],
 )
 def test_images_are_filtered_by_state_label_and_name(
@@ -60,8 +67,28 @@ def test_images_are_filtered_by_state_label_and_name(
     assert tiles(query) == names
 
 
-def test_a_state_that_there_is_not_is_refused(client: FlaskClient, job: Job) -> None:
-    assert client.get(f"/jobs/{job.job_id}?state=lost").status_code == 400
+@pytest.mark.parametrize("query", ["state=lost", "sort=size", "from=x", "to=101", "from=nan", "sort=name&page=0"])
+def test_what_there_cannot_be_is_refused(client: FlaskClient, job: Job, query: str) -> None:
+    assert client.get(f"/jobs/{job.job_id}?{query}").status_code == 400
+
+
+def test_sorted_pages_lead_on_in_the_same_order(
+    client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.pages.routes.IMAGES_A_PAGE", 2)
+    add_images(store, job, "c.jpg", "b.jpg", "a.jpg")
+    page = client.get(f"/jobs/{job.job_id}?sort=name&from=").text
+    [link] = [unescape(link) for link in re.findall(r'href="([^"]*page=[^"]*)"', page)]
+    rest = client.get(link).text.partition("<template")[0]
+    assert re.findall(r"<bdi>(.\.jpg)</bdi>\s*</span>", rest) == ["c.jpg"]
+    assert "page=3" not in rest
+
+
+def test_a_job_that_is_too_large_to_be_sorted_says_so(
+    client: FlaskClient, images: list[ImageRecord], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.results.sorting.MOST_SORTED", 2)
+    assert "this one has 3, shown in the order of their upload" in client.get(f"/jobs/{job.job_id}?sort=name").text
 
 
 def test_the_links_of_a_filtered_page_keep_what_was_asked(
@@ -110,7 +137,8 @@ def test_an_image_has_a_page_with_all_scores_and_where_its_time_went(
 ) -> None:
     [image] = add_images(store, job, "a.jpg")
     timings = Timings(queued=1200, fetched=40, decoded=9, inferred=0.2, stored=30)
-    response = done(image, "stop", 0.9).model_copy(update={"timings": timings, "attempts": 2})
+    clocks = {"queued_at": NOW, "recorded_at": NOW + timedelta(seconds=2)}
+    response = done(image, "stop", 0.9).model_copy(update={"timings": timings, "attempts": 2, **clocks})
     put_results(store, job, response)
     labels = json.loads((config.worker.bundle / "bundle.json").read_text(encoding="utf-8"))["labels"]
     chances = tuple(0.9 if label == "stop" else 0.001 for label in labels)
@@ -121,9 +149,15 @@ def test_an_image_has_a_page_with_all_scores_and_where_its_time_went(
     page = client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text
     for words in ("90.0%", f"All {len(labels)} classes", "90.0000%", "roundabout", "received 2 times", "i-0f3a"):
         assert words in page
-    assert [(name, unescape(length)) for name, length in re.findall(r"</svg> (\w+) ([^<]*)</li>", page)] == [
-        ("queued", "1.2 s"), ("fetched", "40 ms"), ("decoded", "9 ms"), ("inferred", "<1 ms"), ("stored", "30 ms"),
+    taken = re.findall(
+        r'<strong>([^<]*)</strong>.*?class="took">([^<]*)<', page.partition('class="way"')[2], re.DOTALL
+    )
+    assert [(name, unescape(length)) for name, length in taken if length] == [
+        ("received \N{MULTIPLICATION SIGN}2", "1.2 s"), ("fetched", "40 ms"), ("decoded", "9 ms"),
+        ("classified", "<1 ms"), ("result stored", "30 ms"),
     ]  # fmt: skip
+    for clock in ("12:00:00.000", "12:00:01.200", "12:00:02.000"):
+        assert clock in page
 
 
 def test_an_image_that_failed_or_waits_has_a_page_that_says_so(
@@ -154,12 +188,13 @@ def test_a_thumbnail_is_drawn_anew_small_and_kept_by_the_browser(
     assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
 
 
-def test_an_image_that_is_gone_or_broken_is_shown_as_such(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, images: list[ImageRecord]
+def test_an_image_that_is_gone_or_broken_or_too_large_is_shown_as_such(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, images: list[ImageRecord], config: Config
 ) -> None:
+    large = stored(input_bucket, store, job, picture() + bytes(config.web.max_image_bytes))
     broken = stored(input_bucket, store, job, b"\xff\xd8\xff no jpeg")
     gone = f"/jobs/{job.job_id}/images/{images[0].ref.image_id}"
-    for page in (broken, gone):
+    for page in (broken, gone, large):
         answer = client.get(f"{page}/thumbnail")
         assert answer.status_code == 302
         assert client.get(answer.headers["Location"], buffered=True).mimetype == "image/svg+xml"
@@ -184,6 +219,73 @@ def test_failed_images_are_tried_again_by_a_form(
     answer = client.post(f"/jobs/{job.job_id}/retry")
     assert answer.status_code == 303
     assert "1 failed image requested again." in client.get(answer.headers["Location"]).text
+
+
+def test_one_failed_image_is_tried_again_from_its_own_page(
+    client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
+) -> None:
+    address = f"/jobs/{job.job_id}/images/{images[1].ref.image_id}"
+    assert f'action="{address}/retry"' in client.get(address).text
+    input_bucket.put(images[1].key, picture(), "image/jpeg")
+    page = client.post(f"{address}/retry", follow_redirects=True).text
+    for words in (
+        "Requested again",
+        "Trying again, since it failed",
+        "requested again",
+        "waits for a worker once more",
+    ):
+        assert words in page
+
+
+def test_one_failed_image_is_tried_again_from_the_list(
+    client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
+) -> None:
+    address = f"/jobs/{job.job_id}/images/{images[1].ref.image_id}/retry"
+    assert client.get(f"/jobs/{job.job_id}").text.count(f'action="{address}"') == 1
+    input_bucket.put(images[1].key, picture(), "image/jpeg")
+    page = client.post(address, data={"from": "job"}, follow_redirects=True).text.partition("<template")[0]
+    assert "1 failed image requested again." in page
+    assert "Trying again" in page
+    assert f'action="{address}"' not in page
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, ""), (1, "no longer stored"), (2, "")])
+def test_an_image_that_cannot_be_tried_again_is_left_as_it_is(
+    client: FlaskClient, images: list[ImageRecord], job: Job, number: int, words: str
+) -> None:
+    address = f"/jobs/{job.job_id}/images/{images[number].ref.image_id}"
+    page = client.post(f"{address}/retry", follow_redirects=True).text
+    assert words in page
+    assert "Requested again" not in page
+
+
+def test_an_image_that_is_not_kept_is_not_asked_for_once_it_has_its_label(
+    client: FlaskClient, store: JobStore, images: list[ImageRecord], job: Job
+) -> None:
+    def thumbnails() -> list[str]:
+        return re.findall(r"images/(\w+)/thumbnail", client.get(f"/jobs/{job.job_id}").text)
+
+    def preview(image: ImageRecord) -> bool:
+        return "/preview" in client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text
+
+    assert thumbnails() == [image.ref.image_id for image in images[1:]]
+    assert [preview(image) for image in images] == [False, True, True]
+    assert "deleted as soon as its label is stored" in client.get(f"/jobs/{job.job_id}").text
+    store.create(replace(job, keep=True))
+    assert len(thumbnails()) == 3
+    assert preview(images[0])
+    assert "deleted as soon as" not in client.get(f"/jobs/{job.job_id}").text
+
+
+def test_an_image_that_was_answered_at_once_says_so(client: FlaskClient, store: JobStore, job: Job) -> None:
+    first, again = (record(job) for _ in range(2))
+    again = replace(again, cached=True)
+    store.record_images([first, again], NOW)
+    put_results(store, job, done(first), done(again).model_copy(update={"cached": True, "recorded_at": NOW}))
+    page = client.get(f"/jobs/{job.job_id}").text.partition("<template")[0]
+    assert page.count('class="at-once"') == 1
+    [plain, repeated] = (client.get(f"/jobs/{job.job_id}/images/{each.ref.image_id}").text for each in (first, again))
+    assert ("classified before" in plain, "classified before" in repeated) == (False, True)
 
 
 def test_failed_images_that_are_no_longer_stored_are_named(

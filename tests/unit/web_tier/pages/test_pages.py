@@ -11,9 +11,11 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from services.clients import Clients
 from services.config import Config
 from services.jobs import Job, JobStore
 from services.messages import FleetSnapshot
+from tests.conftest import ConfigMaker
 from tests.unit.web_tier.conftest import NOW, MemoryQueue, add_images, client_error, done, failed, put_results
 from tests.unit.web_tier.pictures import picture
 from web_tier.app import create_app
@@ -81,6 +83,27 @@ def test_an_upload_without_a_single_image_makes_no_job(client: FlaskClient, stor
     assert post(client, "holiday", ("a.jpg", b"text")).status_code == 422
     assert post(client, "holiday", ("", b"")).status_code == 422
     assert store.jobs(5) == []
+
+
+def test_a_form_opens_no_more_jobs_than_allowed(
+    make_config: ConfigMaker, provisioned: Clients, store: JobStore
+) -> None:
+    client = create_app(make_config(web={"max_open_jobs": 1})).test_client()
+    assert post(client, "first", ("a.jpg", picture())).status_code == 303
+    refused = post(client, "second", ("b.jpg", picture()))
+    assert refused.status_code == 429
+    assert "try again when some have finished" in refused.text
+    assert "Back to the start" in refused.text
+    assert int(refused.headers["Retry-After"]) > 0
+    assert [job.name for job in store.jobs(5)] == ["first"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_form_says_whether_its_images_are_kept(client: FlaskClient, store: JobStore, kept: bool) -> None:
+    box = {"keep": "on"} if kept else {}
+    data = {"name": "holiday", **box, "images": (BytesIO(picture()), "a.jpg")}
+    assert client.post("/", data=data, content_type="multipart/form-data").status_code == 303
+    assert [job.keep for job in store.jobs(5)] == [kept]
 
 
 def test_a_failure_of_ours_is_told_as_such(config: Config, store: JobStore) -> None:

@@ -5,6 +5,7 @@ import re
 from html import unescape
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from services.config import Config
@@ -13,7 +14,7 @@ from services.messages import FleetSnapshot
 from tests.conftest import ConfigMaker
 from tests.unit.web_tier.conftest import NOW
 from web_tier.app import create_app
-from web_tier.pages.upload import Plan
+from web_tier.pages.upload import Plan, keeping_sentence
 
 
 def told(client: FlaskClient, name: str) -> dict[str, Any]:
@@ -35,6 +36,27 @@ def test_the_browser_keeps_to_the_limits_of_the_server(make_config: ConfigMaker,
         "shrinkAbove": 0,
     }
     assert "shrunk" not in client.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("unkept_days", "said"),
+    [
+        (7.0, "tried again or the job expires, and the job with its results expires after 7 days."),
+        (1.0, "after 1 day."),
+        (0.5, "after 0.5 days."),
+        (0.0, "and one that failed once it has been tried again."),
+    ],
+)
+def test_the_page_says_what_becomes_of_images_that_are_not_kept(unkept_days: float, said: str) -> None:
+    sentence = keeping_sentence(unkept_days)
+    assert sentence.endswith(said)
+    assert ("expires" in sentence) is bool(unkept_days)
+
+
+def test_name_and_consent_stand_before_the_files_and_consent_is_not_given_for_anyone(client: FlaskClient) -> None:
+    fields = re.findall(r'<input [^>]*name="(\w+)"', client.get("/").text)
+    assert fields == ["name", "keep", "images"]
+    assert " checked" not in client.get("/").text
 
 
 def test_workers_that_are_there_or_coming_need_not_be_started(config: Config) -> None:

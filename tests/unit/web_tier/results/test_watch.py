@@ -4,12 +4,13 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from services.errors import NotFoundError
-from services.jobs import Counts, Job, JobStatus, JobStore
+from services.jobs import Counts, Job, JobStatus, JobStore, Said
 from services.messages import Response
 from services.table import LAST
 from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results, record
@@ -142,7 +143,7 @@ def test_images_that_are_added_meanwhile_are_told_with_their_names(watch: Watch,
     _, cursor = news(watch, None)
     later = record(job, "b.jpg")
     store.record_images([later], NOW)
-    store.say_accepted(job.job_id, "writer", 2)
+    store.say_accepted(job.job_id, "writer", Said(2))
     told, _ = news(watch, cursor)
     assert told[0] == (
         "images",
@@ -157,7 +158,7 @@ def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
     add_images(store, job, "a.jpg")
     _, cursor = news(watch, None)
     store.record_images([early], NOW)
-    store.say_accepted(job.job_id, "writer", 2)
+    store.say_accepted(job.job_id, "writer", Said(2))
     assert [kind for kind, _ in news(watch, cursor)[0]] == []
     clock.now += SEARCH_SECONDS
     told, _ = news(watch, cursor)
@@ -171,6 +172,82 @@ def test_a_failed_image_that_got_its_label_after_all_is_told_again(watch: Watch,
     put_results(store, job, done(one), done(two))
     told, _ = news(watch, cursor)
     assert results_in(told)[one.ref.image_id] == "done"
+
+
+def recorded(response: Response, seconds: float) -> Response:
+    return response.model_copy(update={"recorded_at": NOW + timedelta(seconds=seconds)})
+
+
+def rows_in(told: Sequence[tuple[str, Any]]) -> list[tuple[str, bool, str | None]]:
+    """Return id, whether it is tried again, and reason of each row that tells a result."""
+    rows = [row for kind, body in told if kind == "results" for row in body["rows"]]
+    return [(row["id"], row.get("retrying", False), row.get("reason")) for row in rows]
+
+
+def test_an_image_that_is_tried_again_is_told_and_so_is_its_newer_failure(
+    watch: Watch, store: JobStore, job: Job
+) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    put_results(store, job, recorded(failed(one), 0), recorded(failed(two), 0))
+    told, cursor = news(watch, None)
+    assert told[-1][0] == "end"
+    store.note_retried([one], NOW + timedelta(seconds=1))
+    told, cursor = news(watch, cursor)
+    assert rows_in(told) == [(one.ref.image_id, True, "the JPEG ends early: send it again")]
+    assert told[-1][0] == "progress"
+    assert news(watch, cursor)[0] == []
+    store.put_failed(recorded(failed(one, "worse"), 2))
+    told, cursor = news(watch, cursor)
+    assert rows_in(told) == [(one.ref.image_id, False, "worse")]
+    assert told[-1][0] == "end"
+    store.note_retried([one], NOW + timedelta(seconds=3))
+    told, cursor = news(watch, cursor)
+    assert rows_in(told) == [(one.ref.image_id, True, "worse")]
+
+
+def test_a_failure_so_quick_that_nobody_saw_the_retry_is_told(watch: Watch, store: JobStore, job: Job) -> None:
+    [one] = add_images(store, job, "a.jpg")
+    put_results(store, job, recorded(failed(one), 0))
+    _, cursor = news(watch, None)
+    store.note_retried([one], NOW + timedelta(seconds=1))
+    store.put_failed(recorded(failed(one, "worse"), 2))
+    told, cursor = news(watch, cursor)
+    assert rows_in(told) == [(one.ref.image_id, False, "worse")]
+    assert news(watch, cursor)[0] == []
+
+
+def test_an_image_that_gets_its_label_when_it_is_tried_again_is_told_and_ends_the_job(
+    watch: Watch, store: JobStore, job: Job
+) -> None:
+    [one] = add_images(store, job, "a.jpg")
+    put_results(store, job, recorded(failed(one), 0))
+    store.note_retried([one], NOW + timedelta(seconds=1))
+    _, cursor = news(watch, None)
+    put_results(store, job, recorded(done(one), 2))
+    told, _ = news(watch, cursor)
+    assert "done" in [row["status"] for kind, body in told if kind == "results" for row in body["rows"]]
+    assert told[-1][0] == "end"
+
+
+def test_many_retries_are_looked_at_some_at_a_time(
+    watch: Watch, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "RETRIES_A_LOOK", 2)
+    images = add_images(store, job, *[f"{n}.jpg" for n in range(5)])
+    put_results(store, job, *[recorded(failed(image), 0) for image in images])
+    _, cursor = news(watch, None)
+    store.note_retried(images, NOW + timedelta(seconds=1))
+    found: list[tuple[str, bool, str | None]] = []
+    for _ in range(3):
+        told, cursor = news(watch, cursor)
+        found += rows_in(told)
+    assert [row[0] for row in found] == [image.ref.image_id for image in images]
+    store.put_failed(recorded(failed(images[4], "worse"), 2))
+    ended: list[tuple[str, bool, str | None]] = []
+    for _ in range(3):
+        told, cursor = news(watch, cursor)
+        ended += rows_in(told)
+    assert ended == [(images[4].ref.image_id, False, "worse")]
 
 
 def test_a_viewer_that_comes_back_goes_on_where_it_was(watch: Watch, store: JobStore, job: Job) -> None:

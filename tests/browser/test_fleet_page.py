@@ -1,0 +1,114 @@
+"""The fleet's page: live while a batch runs, paused and resumed by ops, and of use without JavaScript."""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import count as counting
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app_tier.demo.signs import samples
+from scripts.client import ApiClient
+from scripts.run.system import System
+from services.fleet_store import FleetStore
+from services.table import Table
+
+pytestmark = pytest.mark.processes
+
+PHONE = {"viewport": {"width": 390, "height": 844}}
+DARK = {"color_scheme": "dark"}
+NO_SCRIPT = {"java_script_enabled": False}
+SEEDS = counting(9_100)
+
+
+@pytest.fixture
+def fleet(system: System) -> Iterator[FleetStore]:
+    """The fleet's items; the fleet is not paused when the test ends."""
+    store = FleetStore(Table(system.clients.dynamodb, system.config.names.job_table))
+    store.resume()
+    yield store
+    store.resume()
+
+
+def submit(api: ApiClient, count: int) -> str:
+    """Make a job of `count` signs that nobody has sent before; return its id."""
+    job_id = api.create_job("a batch")
+    drawn = samples(count, seed=next(SEEDS), sizes=(((64, 64), 1.0),))
+    api.add_images(job_id, [(f"{number}.jpg", sign.data) for number, sign in enumerate(drawn)])
+    return job_id
+
+
+def test_a_batch_is_followed_live_from_its_launch_to_its_results(
+    page: Page, api: ApiClient, fleet: FleetStore
+) -> None:
+    page.goto("/fleet")
+    chart = page.locator("#chart")
+    before = chart.locator(".workers-line").get_attribute("d")
+    submit(api, 60)
+    row = page.locator("#instances tbody tr").first
+    expect(row).to_be_visible()
+    expect(row.locator("code")).to_have_text(re.compile("^i-[0-9a-f]+$"))
+    expect(row.locator('[data-cell="state"]')).to_have_text(re.compile("busy|ready"))
+    expect(row.locator('[data-cell="images"]')).to_have_text(re.compile("[1-9]"))
+    expect(row.locator('[data-cell="heard"]')).to_have_text(re.compile("just now|s ago"))
+    expect(page.locator("#decisions")).to_contain_text(re.compile("Starting \\d of at most 2: "))
+    expect(chart).to_have_attribute(
+        "aria-label", re.compile(r"Last 10 minutes: at most [12] workers? and \d+ images? in")
+    )
+    assert chart.locator(".workers-line").get_attribute("d") != before
+    # Drawn by the server from the history, for whoever comes later.
+    page.goto("/fleet?span=hour")
+    expect(chart).to_have_attribute("aria-label", re.compile("Last hour: at most [12] workers? and"))
+
+
+def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
+    page: Page, api: ApiClient, fleet: FleetStore, system: System
+) -> None:
+    page.goto("/fleet")
+    page.get_by_label("Why the fleet is paused").fill("<b>new</b> model")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("status")).to_contain_text("<b>new</b> model. Nothing is launched")
+    expect(page.locator('[data-slot="sentence"]')).to_contain_text("Paused by ops since")
+    # Workers of an earlier test may be there still, and would go on.
+    expect(page.locator('[data-slot="running"]')).to_have_text("0", timeout=60_000)
+    job_id = submit(api, 30)
+    expect(page.locator('[data-slot="sentence"]')).to_contain_text("(<b>new</b> model): 30 images waiting")
+    page.goto(f"/jobs/{job_id}")
+    expect(page.locator('[data-slot="sentence"]')).to_contain_text("Paused by ops since")
+    expect(page.locator('[data-slot="problem"]')).to_contain_text("Nothing is launched until the fleet is resumed")
+    expect(page.get_by_role("link", name="0 workers · paused")).to_be_visible()
+
+    page.goto("/fleet")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.goto(f"/jobs/{job_id}")
+    expect(page.locator("#state")).to_have_text("finished", timeout=60_000)
+    assert api.status(job_id)["done"] == 30
+
+
+@pytest.mark.parametrize("page_options", [{}, PHONE, DARK], ids=["light", "phone", "dark"])
+def test_the_page_is_accessible_and_fits(
+    page: Page, api: ApiClient, fleet: FleetStore, axe: Callable[[Page], list[str]]
+) -> None:
+    submit(api, 30)
+    page.goto("/fleet")
+    expect(page.locator("#instances tbody tr").first).to_be_visible()
+    assert axe(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    assert axe(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
+def test_without_javascript_everything_is_there_but_the_reason(page: Page, fleet: FleetStore) -> None:
+    page.goto("/fleet?span=day")
+    expect(page.locator("#chart .workers-line")).to_have_attribute("d", re.compile(r"^M36\.0 "))
+    expect(page.locator("#chart .axis text")).to_have_count(6)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("status")).to_contain_text("Paused by ops since")
+    assert fleet.paused() is not None
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    assert fleet.paused() is None

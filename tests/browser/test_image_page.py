@@ -1,0 +1,84 @@
+"""The page of one image: its way from step to step, and how it is tried again."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app_tier.demo.signs import samples
+from scripts.client import ApiClient
+from services.ids import new_id
+
+pytestmark = pytest.mark.processes
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+DARK = {"color_scheme": "dark"}
+NO_SCRIPT = {"java_script_enabled": False}
+WAY = [
+    "accepted", "stored", "queued", "received", "fetched", "decoded", "classified", "result stored", "delivered",
+]  # fmt: skip
+PATIENCE_SECONDS = 60.0
+UNTIL_ANSWERED = "the image has its result"
+
+
+def answered(api: ApiClient, *, broken: bool = False, repeats: int = 1) -> str:
+    """Upload an image no other test has, `repeats` times in jobs of their own; return the page of the last one."""
+    # A JPEG: one that is cut short is taken for an image, and fails when it is decoded.
+    sample = next(drawn for drawn in samples(50, seed=int(new_id()[-6:], 36)) if drawn.filename.endswith(".jpg"))
+    data = sample.data[: len(sample.data) // 2] if broken else sample.data
+    for _ in range(repeats):
+        job_id = api.create_job("one image")
+        [image] = api.add_images(job_id, [(sample.filename, data)]).accepted
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while next(api.results(job_id))["status"] == "waiting":
+            assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:.0f} s in vain until {UNTIL_ANSWERED}"
+            time.sleep(0.1)
+    return f"/jobs/{job_id}/images/{image[0]}"
+
+
+@pytest.mark.parametrize("page_options", [{}, DARK, PHONE, NO_SCRIPT], ids=["light", "dark", "phone", "no script"])
+def test_an_image_shows_every_step_of_its_way_with_its_time(
+    page: Page, api: ApiClient, axe: Callable[[Page], list[str]], page_options: dict[str, object]
+) -> None:
+    page.goto(answered(api))
+    assert page.locator(".way strong").all_inner_texts() == WAY
+    times = page.locator(".way time").evaluate_all("all => all.map((time) => time.dateTime)")
+    assert len(times) == 5
+    assert times[0] <= times[-1]
+    expect(page.locator(".way .took")).to_have_count(len(WAY))
+    expect(page.locator(".shown")).to_contain_text("deleted once its label was stored")
+    if page_options != NO_SCRIPT:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert axe(page) == []
+
+
+def test_a_repeated_image_has_a_short_way(page: Page, api: ApiClient, axe: Callable[[Page], list[str]]) -> None:
+    page.goto(answered(api, repeats=2))
+    assert page.locator(".way strong").all_inner_texts() == ["accepted", "answered at once"]
+    expect(page.locator(".told")).to_contain_text("classified before")
+    assert axe(page) == []
+
+
+@pytest.mark.parametrize("page_options", [NO_SCRIPT, DARK, PHONE], ids=["no script", "dark", "phone"])
+def test_a_failed_image_is_tried_again_from_its_page(
+    page: Page, api: ApiClient, axe: Callable[[Page], list[str]], page_options: dict[str, object]
+) -> None:
+    address = answered(api, broken=True)
+    page.goto(address)
+    expect(page.locator(".told .warning")).to_contain_text("Failed")
+    if page_options != NO_SCRIPT:
+        assert axe(page) == []
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("status")).to_contain_text("Requested again")
+    expect(page.locator(".way")).to_contain_text("requested again")
+    expect(settled(page, address).locator(".way strong").last).to_have_text("delivered")
+    assert "requested again" in page.locator(".way strong").all_inner_texts()
+
+
+def settled(page: Page, address: str) -> Page:
+    """Return the page once the image is not being tried again any more."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while page.goto(address) and page.locator(".way li.open").count():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:.0f} s in vain until {UNTIL_ANSWERED}"
+    return page

@@ -1,0 +1,138 @@
+"""Direct uploads: forms that put images straight into the bucket, and the commit that accepts what has arrived."""
+
+from datetime import datetime
+from typing import Self
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from services.slices import MOST_FILES
+from web_tier.api.exchange import from_body, idempotency_key, json_answer
+from web_tier.api.models import ROOT, RejectedImage, UploadOutcome
+from web_tier.backend import current_backend
+from web_tier.intake.direct import Offer, ReusedKeyError, WantedFile
+from web_tier.intake.patience import be_patient
+from web_tier.intake.uploads import upload_status
+from web_tier.parameters import known_id
+from web_tier.problems import IdempotencyKeyReusedError
+
+MOST_NAME = 1_024
+MOST_SIZE = 2**53
+MOST_BODY_BYTES = 2**20
+"""Of a request for forms: the longest names of all its files fit in."""
+
+_EXAMPLE = '{"files": [{"name": "a.jpg", "bytes": 48213, "content_type": "image/jpeg"}]}'
+
+direct = Blueprint("direct", __name__)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DirectFile(_Body):
+    """A file that is to be uploaded."""
+
+    name: str = Field(max_length=MOST_NAME, description="What to call it.")
+    bytes: int = Field(ge=0, le=MOST_SIZE, description="Its size; the form takes no more.")
+    content_type: str = Field(max_length=255, description="Such as image/jpeg; the form takes no other.")
+
+
+class DirectFiles(_Body):
+    """Files that are to be uploaded."""
+
+    files: tuple[DirectFile, ...] = Field(min_length=1, max_length=MOST_FILES)
+
+
+class FormBody(_Body):
+    """A form: send `url` all `fields` as they are, then the image as the field `file`, as multipart/form-data."""
+
+    url: str
+    fields: dict[str, str]
+
+
+class OfferedUpload(_Body):
+    """A file that may be uploaded; `index` is its position among the files of the request, from 0."""
+
+    index: int
+    image_id: str
+    filename: str
+    upload: FormBody
+
+
+class UploadLinks(_Body):
+    """Where to go on from an upload; paths on this server."""
+
+    commit: str
+    job: str
+
+
+class UploadOffer(_Body):
+    """A form for each file that may be uploaded, and why the others may not."""
+
+    job_id: str
+    upload_id: str
+    expires_at: datetime = Field(description="When the forms end; what has arrived by then can be committed later.")
+    uploads: tuple[OfferedUpload, ...]
+    rejected: tuple[RejectedImage, ...]
+    links: UploadLinks
+
+    @classmethod
+    def of(cls, job_id: str, offer: Offer, rejected: tuple[RejectedImage, ...]) -> Self:
+        """Return the body of an offer."""
+        here = f"{ROOT}/jobs/{job_id}"
+        uploads = tuple(
+            OfferedUpload(
+                index=index,
+                image_id=image.ref.image_id,
+                filename=image.filename,
+                upload=FormBody(url=offer.forms[index].url, fields=dict(offer.forms[index].fields)),
+            )
+            for index, image in offer.images.items()
+        )
+        return cls(
+            job_id=job_id,
+            upload_id=offer.upload_id,
+            expires_at=offer.expires_at,
+            uploads=uploads,
+            rejected=rejected,
+            links=UploadLinks(commit=f"{here}/uploads/{offer.upload_id}/commit", job=here),
+        )
+
+
+@direct.post("/jobs/<job_id>/uploads")
+def offer_uploads(job_id: str) -> Response:
+    """Hand out a form for each file that is to be uploaded; each file has an outcome of its own."""
+    backend, key = current_backend(), idempotency_key()
+    backend.store.job(known_id("job", job_id))
+    files = [WantedFile(file.name, file.bytes, file.content_type) for file in _wanted().files]
+    try:
+        offer, refused = backend.direct.offer(job_id, files, key)
+    except ReusedKeyError as error:
+        raise IdempotencyKeyReusedError("this Idempotency-Key came with other files before; use a new key") from error
+    outcome = UploadOutcome.of_numbered(job_id, refused.items())
+    if offer is None:
+        return json_answer(outcome, 422)
+    return json_answer(UploadOffer.of(job_id, offer, outcome.rejected))
+
+
+@direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
+def commit_upload(job_id: str, upload_id: str) -> Response:
+    """Accept the images of an upload that have arrived; each file has an outcome of its own."""
+    backend = current_backend()
+    backend.store.job(known_id("job", job_id))
+    outcomes = backend.direct.commit(job_id, known_id("upload", upload_id))
+    body = UploadOutcome.of_numbered(job_id, outcomes.items())
+    return json_answer(body, upload_status(list(outcomes.values())))
+
+
+def _wanted() -> DirectFiles:
+    request.max_content_length = MOST_BODY_BYTES
+    be_patient(request.environ)
+    try:
+        return from_body(DirectFiles, _EXAMPLE, may_be_empty=False)
+    except RequestEntityTooLarge as error:
+        raise RequestEntityTooLarge(
+            f"the request is larger than {MOST_BODY_BYTES / 2**20:g} MB: send fewer files in each"
+        ) from error

@@ -1,0 +1,43 @@
+"""Repeated images: what the configured model has answered for the same bytes before."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from services.cache import ResultCache
+from services.messages import Response
+from services.table import TableBusyError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Looks images up in the result cache.
+
+    Attributes:
+        cache: the result cache.
+        model_digest: returns the digest of the bundle that workers start with now; None when it is not known.
+        clock: the time of day.
+    """
+
+    cache: ResultCache
+    model_digest: Callable[[], str | None]
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def find(self, digests: Collection[str]) -> Mapping[str, Response]:
+        """Return the results by the SHA-256 of their image, of those `digests` that are known.
+
+        A table that does not answer makes images go to a worker, as if they were new.
+        """
+        model_digest = self.model_digest()
+        if model_digest is None or not digests:
+            return {}
+        try:
+            return self.cache.find(digests, model_digest, self.clock())
+        except (BotoCoreError, ClientError, TableBusyError):
+            _log.warning("repeated images could not be looked up", exc_info=True)
+            return {}

@@ -1,0 +1,73 @@
+"""An instance of the fleet as the page tells of it, in words."""
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from services.fleet import FleetInstance
+from web_tier.pages.words import ago, duration
+
+SILENT_SECONDS = 30.0
+"""Three heartbeats: a worker that has said nothing for so long is marked."""
+
+BOOT_SECONDS = 120.0
+"""A worker that has not said anything yet boots; after so long it is marked too."""
+
+_STARTS = {"pending": "starts", "stopping": "stops", "stopped": "stopped"}
+
+
+class InstanceRow(BaseModel):
+    """A row of the table.
+
+    Attributes:
+        state: in a word.
+        at_work: whether it is doing what it is there for.
+        launched: the moment as ISO 8601.
+        age: since the launch.
+        images: answered so far, or `-`.
+        heard: when it was last heard of.
+        marked: whether it has been silent for too long.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    instance_id: str
+    state: str
+    at_work: bool
+    instance_type: str
+    zone: str
+    launched: str
+    age: str
+    images: str
+    heard: str
+    marked: bool
+
+    @classmethod
+    def of(cls, instance: FleetInstance, now: datetime) -> Self:
+        """Return the row that tells of an instance."""
+        age = max(0.0, (now - instance.launched_at).total_seconds())
+        silence = None if instance.heard_at is None else max(0.0, (now - instance.heard_at).total_seconds())
+        running = instance.state == "running"
+        marked = running and (age > BOOT_SECONDS if silence is None else silence > SILENT_SECONDS)
+        state = _STARTS.get(instance.state, instance.state)
+        if running:
+            state = "silent" if marked else "boots" if silence is None else instance.worker or "busy"
+        return cls(
+            instance_id=instance.instance_id,
+            state=state,
+            at_work=state in {"busy", "ready"},
+            instance_type=instance.instance_type,
+            zone=instance.zone,
+            launched=instance.launched_at.isoformat(),
+            age=duration(age),
+            images="-" if instance.images is None else f"{instance.images:,}",
+            heard=_heard(instance, age, silence, now, marked=marked),
+            marked=marked,
+        )
+
+
+def _heard(instance: FleetInstance, age: float, silence: float | None, now: datetime, *, marked: bool) -> str:
+    if marked:
+        return f"none for {duration(age if silence is None else silence)}"
+    return "not yet" if instance.heard_at is None else ago(instance.heard_at, now)

@@ -1,0 +1,5 @@
+// The page of one image.
+
+import { showOwnPictures } from "./own_pictures.js";
+
+showOwnPictures(document);
