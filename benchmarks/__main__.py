@@ -11,6 +11,7 @@ from rich.console import Console
 
 import benchmarks
 from benchmarks.report import Report
+from scripts.chromium import NoBrowserError
 
 NOT_BENCHMARKS = {
     "__main__",
@@ -20,6 +21,7 @@ NOT_BENCHMARKS = {
     "delays",
     "flood",
     "http_messages",
+    "in_browser",
     "latency",
     "networks",
     "others",
@@ -47,14 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark that the command line names.
 
     Returns:
-        0 when every bar is held, 1 when one is missed.
+        0 when every bar is held, 1 when one is missed, 2 when the browser that a benchmark needs is missing.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=names())
     parser.add_argument("--quick", action="store_true", help="fewer rounds; ends within 50 seconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     options = parser.parse_args(arguments)
-    report: Report = importlib.import_module(f"benchmarks.{options.name}").run(options.quick)
+    try:
+        report: Report = importlib.import_module(f"benchmarks.{options.name}").run(options.quick)
+    except NoBrowserError as error:
+        print(f"{options.name}: {error}", file=sys.stderr)
+        return 2
     report.show(Console())
     if options.json is not None:
         report.write(options.json)

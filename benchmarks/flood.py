@@ -22,10 +22,10 @@ from services.clients import Clients
 from services.config import PATH_VARIABLE, load_config
 from services.embedded.launch import EmbeddedCloud
 from services.ids import ImageRef, input_key, new_id
-from services.messages import RequestMessage, Response
+from services.messages import RequestMessage, Response, from_worker
 from services.provision import provision
 from services.s3 import Bucket
-from services.sqs import Outgoing, Queue, Received
+from services.sqs import Outgoing, Queue
 
 DELAYS: Final[Mapping[str, float]] = {"s3": 0.020, "sqs": 0.010}
 """Seconds that each call takes longer than on loopback: what S3 and SQS take within a region."""
@@ -89,11 +89,11 @@ class Bench:
         self._send(refs)
         with DelayedCloud(self._cloud.endpoint_url, DELAYS, self._cloud.lifeline_fd) as proxy:
             looks = self._work(bundle, proxy)
-        received = list(self._received())
-        responses = checked([Response.from_json(each.body) for each in received], refs)
+        answers = list(self._answers())
+        responses = checked([response for _, response in answers], refs)
         return Flood(
             images=count,
-            window=steady([each.sent_at for each in received]),
+            window=steady([sent_at for sent_at, _ in answers]),
             looks=looks,
             calls=proxy.calls,
             fetched_ms=statistics.median(each.timings.fetched or 0.0 for each in responses),
@@ -106,10 +106,12 @@ class Bench:
         if self._requests.send([Outgoing(request.image_id, request.to_json()) for request in requests]):
             raise RuntimeError("the embedded cloud took not all requests")
 
-    def _received(self) -> Iterator[Received]:
+    def _answers(self) -> Iterator[tuple[float, Response]]:
+        """Yield the responses that there are, each with the moment at which it was sent (epoch seconds)."""
         while received := self._responses.receive(wait_seconds=0):
             self._responses.delete([each.receipt for each in received])
-            yield from received
+            told = ((each.sent_at, from_worker(each.body)) for each in received)
+            yield from ((sent_at, each) for sent_at, each in told if isinstance(each, Response))
 
     def _work(self, bundle: Path, proxy: DelayedCloud) -> list[Look]:
         environment = os.environ | _settings(proxy.endpoint_url) | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}

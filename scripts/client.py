@@ -1,7 +1,7 @@
 """A client of the public HTTP API, for the commands and the tests."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,33 @@ class Outcome:
     """Image id and filename."""
     rejected: Sequence[tuple[str, str]]
     """Filename and reason."""
+
+
+@dataclass(frozen=True)
+class DirectFile:
+    """A file that is to be uploaded straight to the bucket; `size` in bytes."""
+
+    name: str
+    size: int
+    content_type: str
+
+
+@dataclass(frozen=True)
+class OfferedFile:
+    """The form for a file; `index` is its position among those that were asked for."""
+
+    index: int
+    url: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class UploadOffer:
+    """Forms for files, and the names of those that may not be uploaded, with the reason."""
+
+    upload_id: str
+    files: Sequence[OfferedFile]
+    rejected: Sequence[tuple[str, str]]
 
 
 @dataclass
@@ -57,18 +84,51 @@ class ApiClient:
         except requests.RequestException:
             return False
 
-    def create_job(self, name: str) -> str:
-        """Create a job; return its id."""
-        return str(self._call("POST", "/jobs", json={"name": name})["job_id"])
+    def create_job(self, name: str, *, keep: bool = False) -> str:
+        """Create a job, which may `keep` its images; return its id."""
+        return str(self._call("POST", "/jobs", json={"name": name, "keep": keep})["job_id"])
 
     def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]]) -> Outcome:
         """Upload `files`, each a filename with its content."""
         parts = [("images", (name, content, "application/octet-stream")) for name, content in files]
         reply = self._call("POST", f"/jobs/{job_id}/images", files=parts, allowed=(200, 422))
-        return Outcome(
-            accepted=[(image["image_id"], image["filename"]) for image in reply["accepted"]],
-            rejected=[(image["filename"], image["message"]) for image in reply["rejected"]],
+        return _outcome(reply)
+
+    def offer_uploads(self, job_id: str, files: Sequence[DirectFile]) -> UploadOffer:
+        """Ask for forms to upload `files` straight to the bucket."""
+        wanted = [{"name": file.name, "bytes": file.size, "content_type": file.content_type} for file in files]
+        reply = self._call("POST", f"/jobs/{job_id}/uploads", json={"files": wanted}, allowed=(200, 422))
+        forms = [(each["index"], each["upload"]) for each in reply.get("uploads", [])]
+        return UploadOffer(
+            upload_id=reply.get("upload_id", ""),
+            files=[OfferedFile(index, form["url"], form["fields"]) for index, form in forms],
+            rejected=_outcome(reply).rejected,
         )
+
+    def send_form(self, url: str, fields: Mapping[str, str], name: str, content: bytes) -> None:
+        """Upload a file with the form that it was offered.
+
+        Raises:
+            ApiError: when the bucket refuses it, does not answer, or leads elsewhere.
+        """
+        try:
+            reply = self._session.post(
+                url,
+                data=dict(fields),
+                files={"file": (name, content)},
+                timeout=TIMEOUT_SECONDS,
+                # To another host it is for whoever asked for the form to go.
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise ApiError(f"POST {url}: {error}") from error
+        if not reply.ok or reply.is_redirect:
+            raise ApiError(f"POST {url} answered {reply.status_code}: {reply.text[:300]}")
+
+    def commit_upload(self, job_id: str, upload_id: str) -> Outcome:
+        """Have the images accepted that have arrived of an upload."""
+        reply = self._call("POST", f"/jobs/{job_id}/uploads/{upload_id}/commit", allowed=(200, 422))
+        return _outcome(reply)
 
     def status(self, job_id: str) -> dict[str, Any]:
         """Return where a job stands."""
@@ -100,6 +160,13 @@ class ApiClient:
             raise ApiError(f"{method} {url} answered {reply.status_code}: {_detail(reply)}")
         body: dict[str, Any] = reply.json()
         return body
+
+
+def _outcome(reply: dict[str, Any]) -> Outcome:
+    return Outcome(
+        accepted=[(image["image_id"], image["filename"]) for image in reply.get("accepted", [])],
+        rejected=[(image["filename"], image["message"]) for image in reply.get("rejected", [])],
+    )
 
 
 def _detail(reply: requests.Response) -> str:

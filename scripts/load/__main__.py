@@ -21,7 +21,7 @@ from services.errors import FleetsightError
 
 MOST_CLIENTS = 2_000
 COUNT = 100
-CONCURRENCY: dict[Mode, int] = {"classic": 100, "api": 4}
+CONCURRENCY: dict[Mode, int] = {"classic": 100, "api": 4, "direct": 8}
 DRAWN_FOLDER = Path(".fleetsight/load")
 """Drawn signs stay here: the next test with the same seed begins at once."""
 
@@ -51,15 +51,16 @@ class Options:
 @click.option("--url", default="http://127.0.0.1:8000", help="The system to load.")
 @click.option(
     "--mode",
-    type=click.Choice(["classic", "api"]),
+    type=click.Choice(["classic", "api", "direct"]),
     default="classic",
-    help="classic: a connection for each image, which waits for its label. api: one job, images in slices of 20.",
+    help="classic: a connection for each image, which waits for its label. api: one job, images in slices of 20. "
+    "direct: one job, images straight to the bucket.",
 )
 @click.option("--count", type=click.IntRange(1, 100_000), help="Images to send; by default 100, or the whole folder.")
 @click.option(
     "--concurrency",
     type=click.IntRange(1, MOST_CLIENTS),
-    help="Requests open at once; by default 100, or 4 for api, where each holds 20 images.",
+    help="Requests open at once; by default 100, 4 for api, where each holds 20 images, or 8 for direct.",
 )
 @click.option("--images", type=_FILE, help="Folder of images; sent again where they are fewer than --count.")
 @click.option("--expected", type=_FILE, help="With --images: CSV with the columns filename and label.")

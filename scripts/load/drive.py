@@ -1,4 +1,4 @@
-"""One load test from start to end, in either mode."""
+"""One load test from start to end, in any mode."""
 
 import threading
 import time
@@ -11,11 +11,12 @@ from scripts.client import ApiClient
 from scripts.load.batches import ApiLoad
 from scripts.load.classic import ClassicClient
 from scripts.load.crowd import send
+from scripts.load.direct import DirectLoad
 from scripts.load.figures import Figures, Summary
 from scripts.load.pictures import Pictures
 from scripts.load.target import Target
 
-Mode = Literal["classic", "api"]
+Mode = Literal["classic", "api", "direct"]
 Progressed = Callable[[int], None]
 
 
@@ -45,13 +46,14 @@ class Load:
         Args:
             pictures: what to send.
             stopped: ends the test with what is in hand.
-            progressed: is told how many images have their verdict, or in the mode `api` their result.
+            progressed: is told how many images have their verdict, or in the modes with a job their result.
 
         Raises:
             ApiError: when the API refuses the job.
+            TargetError: when the system leads to another one that may not be loaded.
         """
         figures, began = Figures(), time.monotonic()
-        (self._classic if self.mode == "classic" else self._api)(pictures, figures, stopped, progressed)
+        (self._classic if self.mode == "classic" else self._job)(pictures, figures, stopped, progressed)
         return figures.summary(self.mode, pictures.count, time.monotonic() - began)
 
     def _classic(
@@ -65,12 +67,17 @@ class Load:
 
         send(pictures, min(self.concurrency, pictures.count), one, stopped)
 
-    def _api(self, pictures: Pictures, figures: Figures, stopped: threading.Event, progressed: Progressed) -> None:
+    def _job(self, pictures: Pictures, figures: Figures, stopped: threading.Event, progressed: Progressed) -> None:
         client = ApiClient(self.target.base_url)
-        load = ApiLoad(client, pictures, figures, self.patience_seconds, stopped)
+        load = self._job_load(client, pictures, figures, stopped)
         try:
             job_id = client.create_job("load test")
             send(load.slices(), self.concurrency, lambda files: load.upload(job_id, files), stopped)
             load.collect(job_id, progressed)
         finally:
             client.close()
+
+    def _job_load(self, client: ApiClient, pictures: Pictures, figures: Figures, stopped: threading.Event) -> ApiLoad:
+        if self.mode == "direct":
+            return DirectLoad(client, pictures, figures, self.patience_seconds, stopped, target=self.target)
+        return ApiLoad(client, pictures, figures, self.patience_seconds, stopped)

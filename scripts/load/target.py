@@ -16,12 +16,28 @@ class TargetError(FleetsightError):
 
 @dataclass(frozen=True)
 class Target:
-    """An HTTP server; `base_url` ends without a slash."""
+    """An HTTP server; `base_url` ends without a slash. `anywhere`: it, and what it leads to, may be elsewhere."""
 
     base_url: str
     host: str
     port: int
     secure: bool
+    anywhere: bool = False
+
+    def check(self, url: str) -> None:
+        """Check that an address which this server handed out may be loaded, as the server itself.
+
+        Raises:
+            TargetError: when it is none, or is elsewhere and only this machine may be loaded.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise TargetError(f"{self.base_url} leads to {url!r}, which is no address of a web server")
+        if not self.anywhere and not _is_here(parts.hostname):
+            raise TargetError(
+                f"{self.base_url} leads to {url}, which is not on this machine: whoever may load both says so with "
+                f"{ALLOW_FLAG}"
+            )
 
 
 def parse_target(url: str, *, anywhere: bool) -> Target:
@@ -43,7 +59,7 @@ def parse_target(url: str, *, anywhere: bool) -> Target:
         raise TargetError(f"--url {url}: not of the form http://127.0.0.1:8000")
     if not anywhere and not _is_here(parts.hostname):
         raise TargetError(f"--url {url} is not on this machine: whoever may load it says so with {ALLOW_FLAG}")
-    return Target(url.rstrip("/"), parts.hostname, port, parts.scheme == "https")
+    return Target(url.rstrip("/"), parts.hostname, port, parts.scheme == "https", anywhere)
 
 
 def _is_here(host: str) -> bool:

@@ -34,7 +34,7 @@ class FakeApi(ApiClient):
         self.labels, self.refused, self.failing_posts = labels, refused, failing_posts
         self.accepted: list[tuple[str, str]] = []
 
-    def create_job(self, name: str) -> str:
+    def create_job(self, name: str, *, keep: bool = False) -> str:
         return "job"
 
     def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]]) -> Outcome:
