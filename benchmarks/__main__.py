@@ -55,9 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=names())
     parser.add_argument("--quick", action="store_true", help="fewer rounds; ends within 50 seconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="fleet: also draw each trace over time, here")
     options = parser.parse_args(arguments)
+    if options.plots is not None and options.name != "fleet":
+        parser.error(f"--plots is for the benchmark fleet; {options.name} draws none")
+    more = {} if options.plots is None else {"plots": options.plots}
     try:
-        report: Report = importlib.import_module(f"benchmarks.{options.name}").run(options.quick)
+        report: Report = importlib.import_module(f"benchmarks.{options.name}").run(options.quick, **more)
     except NoBrowserError as error:
         print(f"{options.name}: {error}", file=sys.stderr)
         return 2

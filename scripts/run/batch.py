@@ -14,8 +14,10 @@ from scripts.run.images import Images
 from services.backoff import pause_seconds
 from services.errors import FleetsightError
 
-SLICE = 20
-"""Files in one POST: few enough that the bar moves, enough that requests cost little."""
+SLICE, LARGE_SLICE = 20, 50
+"""Files in one POST: few enough that the bar moves, enough that requests cost little; more in a larger batch."""
+LARGE = 500
+"""Images from which on a batch is large."""
 UPLOADERS = 4
 LOOK_SECONDS = 0.1
 """Between two looks at the job."""
@@ -92,7 +94,8 @@ class Batch:
         progress = Progress(len(self.images.files))
         started = self.clock()
         job_id = self.client.create_job(self.images.title)
-        slices = [self.images.files[at : at + SLICE] for at in range(0, progress.total, SLICE)]
+        size = SLICE if progress.total < LARGE else LARGE_SLICE
+        slices = [self.images.files[at : at + size] for at in range(0, progress.total, size)]
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
             uploads = [uploaders.submit(self._upload, job_id, files) for files in slices]
             while wait(uploads, timeout=LOOK_SECONDS).not_done:

@@ -68,8 +68,9 @@ class Collector:
             if self.active():
                 told = parse(messages)
                 responses = [each for each in told if isinstance(each, Response)]
-                self.ledger.record(responses)
+                # First, so that whoever sees a result may send the same image again and has the answer at once.
                 self.cache.put(responses, self.now())
+                self.ledger.record(responses)
                 self.roster.note(told)
                 recorded = True
         finally:

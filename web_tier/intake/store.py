@@ -54,7 +54,7 @@ MEMORY_BYTES = 64 * 2**20
 SLICE = 5 * ITEMS - 1
 """Images recorded and sent together: with the mark that the job is open they fill five writes."""
 
-GROUP = 25
+GROUP = 50
 """Images of a form that are looked up in the result cache together, before they are put."""
 
 

@@ -157,6 +157,10 @@ class MemoryTable(Table):
         """Return an item."""
         return self.items.get((pk, sk))
 
+    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+        """Return those that are there."""
+        return [self.items[key] for key in keys if key in self.items]
+
     def query(
         self, pk: str, low: str, high: str, *, limit: int | None = None, newest_first: bool = False
     ) -> Iterator[Item]:

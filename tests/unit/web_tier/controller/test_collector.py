@@ -1,13 +1,15 @@
 """The collector between a queue and a ledger that fail."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
 from services.cache import ResultCache
 from services.ids import new_id
+from services.messages import Model, Response
 from services.sqs import Queue
 from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, ledger_of, stored_jobs
 from web_tier.controller.collector import MOST_RECEIVES, Collector, parse
@@ -74,6 +76,21 @@ def test_a_failed_write_deletes_nothing_and_gives_everything_back() -> None:
     fails[0] = False
     collecting.tick()
     assert figures(store, JOBS[0]) == (12, 0, 40)
+
+
+def test_a_result_that_can_be_seen_can_be_repeated() -> None:
+    digest, seen = "a" * 64, list[bool]()
+
+    class Watching(Ledger):
+        def record(self, responses: Iterable[Response]) -> None:
+            cache = ResultCache(self.store.table, timedelta(days=1))
+            seen.append(digest in cache.find([digest], "d1", datetime.now(UTC)))
+            super().record(responses)
+
+    known = {"key": "k.jpg", "sha256": digest, "model": Model(name="demo", digest="d1")}
+    sqs = FakeSQS([done(REFS[0]).model_copy(update=known).to_json()])
+    collector(sqs, Watching(stored_jobs(), lambda _keys: None)).tick()
+    assert seen == [True]
 
 
 def test_without_the_lease_everything_is_given_back_and_nothing_written() -> None:
