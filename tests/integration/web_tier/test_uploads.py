@@ -20,6 +20,7 @@ from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.unit.web_tier.pictures import picture
 from web_tier.intake.multipart import CHUNK_BYTES
+from web_tier.intake.store import GROUP
 
 pytestmark = pytest.mark.processes
 
@@ -107,8 +108,8 @@ def wait_for_keys(bucket: Bucket, job: str, count: int) -> None:
 def test_an_upload_that_breaks_off_leaves_nothing(web_tier: WebTier, provisioned: Clients, store: JobStore) -> None:
     job = web_tier.create_job()
     bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
-    with half_an_upload(web_tier, job, 20):
-        wait_for_keys(bucket, job, 20)
+    with half_an_upload(web_tier, job, GROUP):
+        wait_for_keys(bucket, job, GROUP)
     until = time.monotonic() + 20
     while keys_in(bucket, job) and time.monotonic() < until:
         time.sleep(0.02)
@@ -120,8 +121,8 @@ def test_a_worker_killed_in_the_middle_of_an_upload_has_acknowledged_nothing_and
     web_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
     job = web_tier.create_job()
-    with half_an_upload(web_tier, job, 20) as connection:
-        wait_for_keys(Bucket.named(provisioned, web_tier.config.names.input_bucket), job, 20)
+    with half_an_upload(web_tier, job, GROUP) as connection:
+        wait_for_keys(Bucket.named(provisioned, web_tier.config.names.input_bucket), job, GROUP)
         for worker in web_tier.workers():
             os.kill(worker, signal.SIGKILL)
         assert connection.recv(100) == b""

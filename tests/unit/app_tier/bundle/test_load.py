@@ -19,8 +19,9 @@ def copy(tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
+    """Change the manifest, which states its digest no longer, as one from before it did."""
     path = folder / MANIFEST_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "digest": None, **changes}))
 
 
 def test_the_demo_bundle_is_whole_and_small() -> None:
@@ -115,6 +116,14 @@ def test_a_manifest_from_before_there_was_a_choice_of_precision_means_fp32_and_k
     assert load_bundle(copy).digest == manifest.digest
     rewrite(copy, precision="exact", margin=0.1)
     assert load_bundle(copy).digest != manifest.digest
+
+
+def test_a_manifest_that_was_changed_without_its_digest_is_refused(copy: Path) -> None:
+    stated = json.loads((copy / MANIFEST_NAME).read_text())["digest"]
+    assert stated == load_bundle(copy).digest
+    rewrite(copy, digest=stated, labels=list(reversed(DEMO_LABELS)))
+    with pytest.raises(BundleDigestError, match=f"states the digest {stated}, but is"):
+        load_bundle(copy)
 
 
 def test_a_file_that_the_bundle_does_not_have_is_named() -> None:
