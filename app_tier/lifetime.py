@@ -1,4 +1,4 @@
-"""When a worker ends, and why: idle, told to stop, Spot notice, or a fault."""
+"""When a worker ends, and why: idle, told to stop, asked to drain, Spot notice, or a fault."""
 
 import logging
 import os
@@ -9,8 +9,9 @@ from collections.abc import Callable
 from services.errors import MetadataError
 from services.metadata import Metadata
 
-SPOT_SECONDS = 5.0
-"""How often to look for a Spot notice, as AWS recommends; it comes about 120 s before the end."""
+NOTICE_SECONDS = 5.0
+"""How often to look for a Spot notice, as AWS recommends (it comes about 120 s before the end), and for the tag that
+asks the worker to end."""
 
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 _log = logging.getLogger(__name__)
@@ -81,14 +82,15 @@ class StopSignals:
             self._lifetime.end(name)
 
 
-def watch_spot(metadata: Metadata, lifetime: Lifetime, every_seconds: float = SPOT_SECONDS) -> None:
-    """End `lifetime` when EC2 announces that it takes the instance back; return when it is over for any reason."""
+def watch_notices(metadata: Metadata, lifetime: Lifetime, every_seconds: float = NOTICE_SECONDS) -> None:
+    """End `lifetime` when EC2 takes the instance back or the controller asks for it; return when it is over."""
     while not lifetime.over:
         try:
             action = metadata.spot_action()
-        except MetadataError as error:
-            _log.warning("no answer about a Spot notice", extra={"error": str(error)})
-        else:
             if action is not None:
                 lifetime.end(f"Spot notice: {action}")
+            elif metadata.asked_to_drain():
+                lifetime.end("asked to drain")
+        except MetadataError as error:
+            _log.warning("no answer about notices", extra={"error": str(error)})
         lifetime.wait(every_seconds)

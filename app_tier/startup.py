@@ -16,7 +16,7 @@ from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.classify import Classifier
 from app_tier.engines import Engine, open_engine
 from app_tier.errors import NotStartedError
-from app_tier.lifetime import watch_spot
+from app_tier.lifetime import watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from services.config import Config, load_config
 from services.errors import FleetsightError, MetadataError
@@ -56,7 +56,7 @@ def _start_up(config: Config) -> "Worker":
     classifier = Classifier(engine, bundle, name or f"local-{os.getpid()}", config.worker.top_k)
     worker = Worker(config, services, classifier, sizing, services.responses.send)
     if name is not None:
-        threading.Thread(target=watch_spot, args=(metadata, worker.lifetime), name="spot", daemon=True).start()
+        threading.Thread(target=watch_notices, args=(metadata, worker.lifetime), name="notices", daemon=True).start()
     return worker
 
 

@@ -112,10 +112,13 @@ class Worker(_Section):
 class Fleet(_Section):
     """How many workers, and of what make. Limits are read again while the controller runs."""
 
-    policy: Literal["backlog"]
+    policy: Literal["backlog", "deadline", "fixed"]
     min_workers: int = Field(ge=0, le=1_000)
     max_workers: int = Field(ge=0, le=1_000)
     images_per_worker: int = Field(ge=1)
+    target_seconds: float = Field(gt=0, le=86_400)
+    image_seconds: float = Field(gt=0, le=3_600)
+    boot_seconds: float = Field(gt=0, le=3_600)
     image_id: str = Field(min_length=1)
     instance_type: str = Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")
     instance_profile: str | None

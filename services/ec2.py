@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from botocore.exceptions import ClientError
 
 from services.errors import LaunchError
+from services.metadata import DRAIN_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -21,13 +22,14 @@ ShutdownBehavior = Literal["terminate", "stop"]
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance as DescribeInstances tells it."""
+    """An instance as DescribeInstances tells it; `draining` when it has been asked to end."""
 
     instance_id: str
     state: str
     instance_type: str
     zone: str
     launched_at: datetime
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,11 @@ class Fleet:
         except ClientError as error:
             raise LaunchError(error.response["Error"]["Code"], error.response["Error"].get("Message", "")) from error
 
+    def ask_to_drain(self, instance_ids: Sequence[str]) -> None:
+        """Ask the workers on these instances to finish what they have and end; asking again changes nothing."""
+        if instance_ids:
+            self.client.create_tags(Resources=list(instance_ids), Tags=[{"Key": DRAIN_TAG, "Value": "asked"}])
+
     def terminate(self, instance_ids: Sequence[str]) -> None:
         """End instances for good."""
         if instance_ids:
@@ -136,4 +143,5 @@ def _instance(described: Any) -> Instance:
         instance_type=described["InstanceType"],
         zone=described.get("Placement", {}).get("AvailabilityZone", ""),
         launched_at=described["LaunchTime"],
+        draining=any(tag["Key"] == DRAIN_TAG for tag in described.get("Tags", [])),
     )

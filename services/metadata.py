@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 from services.errors import MetadataError
 
+DRAIN_TAG = "fleetsight-drain"
+"""An instance that has this tag, whatever its value, is asked to end."""
+
 _DEFAULT = "http://169.254.169.254/"
 _TOKEN_SECONDS = 21_600
 
@@ -48,6 +51,10 @@ class Metadata:
             return str(json.loads(notice)["action"])
         except (ValueError, KeyError, TypeError) as error:
             raise MetadataError(f"the Spot notice {notice!r} has no action") from error
+
+    def asked_to_drain(self) -> bool:
+        """Tell whether the instance has the tag that asks its worker to end; not where it may not see its tags."""
+        return self._get(f"meta-data/tags/instance/{DRAIN_TAG}") is not None
 
     def _required(self, path: str) -> str:
         value = self._get(path)

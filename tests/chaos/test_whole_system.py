@@ -119,3 +119,21 @@ def test_images_are_deleted_once_they_have_a_label_unless_their_owner_keeps_them
     failed = len(outcomes[0].accepted) - 30
     until(lambda: len(running.stored_images(unkept)) == failed, "only what failed is left of the images")
     assert len(running.stored_images(kept)) == len(outcomes[0].accepted)
+
+
+def test_a_worker_that_is_asked_to_drain_finishes_what_it_has_and_ends_and_no_image_is_lost(
+    running: RunningSystem,
+) -> None:
+    files, truth = signs(150, seed=61)
+    job_id = running.api.create_job("drained")
+    with ThreadPoolExecutor(1) as uploader:
+        uploading = uploader.submit(running.upload, job_id, files)
+        until(running.workers, "a worker comes")
+        first = running.workers()[0].instance_id
+        running.fleet.ask_to_drain([first])
+        outcome = uploading.result()
+    running.wait_for_results(job_id, 150)
+    assert running.right(job_id, outcome, truth) >= 148
+    until(lambda: first not in {each.instance_id for each in running.workers()}, "the worker has ended")
+    console = running.fleet.console_output(first)
+    assert "asked to drain" in console or "idle for" in console

@@ -18,6 +18,8 @@ from web_tier.controller.autoscaler.apply import Launcher
 from web_tier.controller.autoscaler.autoscaler import Autoscaler
 from web_tier.controller.autoscaler.board import Board
 from web_tier.controller.autoscaler.chronicle import Chronicle
+from web_tier.controller.autoscaler.demand import Arrivals
+from web_tier.controller.autoscaler.drain import Drainer
 from web_tier.controller.autoscaler.measures import Measures
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Observer, RecentLaunches
@@ -96,12 +98,15 @@ class Wiring:
 
     def _autoscaler(self, holder: str, limits: FleetLimits, roster: Roster, active: Callable[[], bool]) -> Autoscaler:
         launches, before, fleet = RecentLaunches(), self.store.fleet(), FleetStore(self.store.table)
+        meter = Meter(self.config.prices.minimum_billed_seconds, before)
         return Autoscaler(
             limits=limits,
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
             launcher=Launcher(self.fleet, launches, holder, active),
-            meter=Meter(self.config.prices.minimum_billed_seconds, before),
-            measures=Measures.continuing(roster, before),
+            drainer=Drainer(self.fleet, active),
+            meter=meter,
+            arrivals=Arrivals(),
+            measures=Measures.continuing(roster, meter, before),
             pause=PauseWatch(fleet),
             board=Board(self.store),
             chronicle=Chronicle.continuing(fleet, roster),

@@ -5,8 +5,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from app_tier.lifetime import Lifetime, watch_spot
-from services.metadata import Metadata
+from app_tier.lifetime import Lifetime, watch_notices
+from services.metadata import DRAIN_TAG, Metadata
 
 
 def test_the_first_reason_stands() -> None:
@@ -48,12 +48,16 @@ def test_waiting_says_whether_the_end_has_come() -> None:
 
 class _MetadataService(BaseHTTPRequestHandler):
     notices: list[tuple[int, bytes]]
+    drains = False
 
     def do_PUT(self) -> None:
         self._answer(200, b"token")
 
     def do_GET(self) -> None:
-        self._answer(*(self.notices.pop(0) if self.notices else (404, b"")))
+        if self.path.endswith(f"/tags/instance/{DRAIN_TAG}"):
+            self._answer(*((200, b"asked") if self.drains else (404, b"")))
+        else:
+            self._answer(*(self.notices.pop(0) if self.notices else (404, b"")))
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -79,15 +83,25 @@ def test_a_spot_notice_ends_the_worker_whatever_was_answered_before(metadata_ser
     notice = json.dumps({"action": "terminate", "time": "2026-01-01T00:00:00Z"}).encode()
     _MetadataService.notices = [(404, b""), (500, b"broken"), (200, b"not JSON"), (200, notice)]
     lifetime = Lifetime()
-    watch_spot(Metadata(f"http://127.0.0.1:{metadata_service.server_port}"), lifetime, every_seconds=0.001)
+    watch_notices(Metadata(f"http://127.0.0.1:{metadata_service.server_port}"), lifetime, every_seconds=0.001)
     assert (lifetime.reason, lifetime.status) == ("Spot notice: terminate", 0)
 
 
-def test_the_spot_watch_ends_with_the_worker(metadata_service: HTTPServer) -> None:
+def test_a_worker_that_is_asked_to_drain_ends_in_good_order(
+    metadata_service: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _MetadataService.notices = []
+    monkeypatch.setattr(_MetadataService, "drains", True)
+    lifetime = Lifetime()
+    watch_notices(Metadata(f"http://127.0.0.1:{metadata_service.server_port}"), lifetime, every_seconds=0.001)
+    assert (lifetime.reason, lifetime.status) == ("asked to drain", 0)
+
+
+def test_the_watch_for_notices_ends_with_the_worker(metadata_service: HTTPServer) -> None:
     _MetadataService.notices = []
     lifetime = Lifetime()
     metadata = Metadata(f"http://127.0.0.1:{metadata_service.server_port}")
-    watching = threading.Thread(target=watch_spot, args=(metadata, lifetime, 60), daemon=True)
+    watching = threading.Thread(target=watch_notices, args=(metadata, lifetime, 60), daemon=True)
     watching.start()
     lifetime.end("idle")
     watching.join(5)

@@ -39,7 +39,7 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
         ("fleet", "max_workers", "many", ["fleet.max_workers = 'many'", "valid integer"]),
         ("fleet", "max_workers", 2.5, ["fleet.max_workers = 2.5", "valid integer"]),
         ("fleet", "images_per_worker", 0, ["fleet.images_per_worker = 0", "greater than or equal to 1"]),
-        ("fleet", "policy", "deadline", ["fleet.policy = 'deadline'", "'backlog'"]),
+        ("fleet", "policy", "fastest", ["fleet.policy = 'fastest'", "'backlog'"]),
         ("fleet", "instance_type", "large", ["fleet.instance_type = 'large'", "pattern"]),
         ("fleet", "user_data", "echo", ["fleet.user_data = 'echo'", "^#!"]),
         ("fleet", "scale_in", "kill", ["fleet.scale_in = 'kill'", "'terminate' or 'stop'"]),

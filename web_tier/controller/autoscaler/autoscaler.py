@@ -8,6 +8,8 @@ from web_tier.controller.autoscaler.apply import Launcher
 from web_tier.controller.autoscaler.board import Board
 from web_tier.controller.autoscaler.chronicle import Chronicle
 from web_tier.controller.autoscaler.decide import decide
+from web_tier.controller.autoscaler.demand import Arrivals
+from web_tier.controller.autoscaler.drain import Drainer
 from web_tier.controller.autoscaler.measures import Measures
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Observation, Observer
@@ -22,7 +24,9 @@ class Autoscaler:
     limits: FleetLimits
     observer: Observer
     launcher: Launcher
+    drainer: Drainer
     meter: Meter
+    arrivals: Arrivals
     measures: Measures
     pause: PauseWatch
     board: Board
@@ -43,6 +47,7 @@ class Autoscaler:
             raise
         plan = decide(observation, limits)
         self.launcher.apply(plan, observation, limits)
+        self.drainer.ask(plan.drain, plan.reason)
         self.meter.look(observation)
         problem = self.launcher.problem or self.limits.problem
         self.board.show(observation, plan, limits, self.meter, problem)
@@ -51,4 +56,6 @@ class Autoscaler:
 
     def _look(self) -> Observation:
         seen = self.observer.observe()
-        return replace(seen, paused=self.pause.current(), measured=self.measures.look(seen))
+        seen = replace(seen, draining=self.drainer.draining(seen.instances), paused=self.pause.current())
+        demand = self.arrivals.look(seen.requests, self.measures.roster.answers)
+        return replace(seen, demand=demand, measured=self.measures.look(seen))

@@ -7,7 +7,7 @@ took over are not measured.
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from web_tier.controller.autoscaler.observe import Observation
@@ -30,6 +30,10 @@ class Boots:
     _booting: dict[str, float] = field(default_factory=dict, init=False)
     _known: frozenset[str] | None = field(default=None, init=False)
     _took: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT), init=False)
+
+    def ages(self, workers: Iterable[str]) -> list[float]:
+        """Return how long ago each of these was launched, in seconds; for ever where another controller did that."""
+        return [self.clock() - self._booting.get(worker, float("-inf")) for worker in workers]
 
     @property
     def seconds(self) -> float | None:

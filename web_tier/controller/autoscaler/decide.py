@@ -7,6 +7,8 @@ from typing import Literal
 from services.config import Fleet as FleetConfig
 from services.messages import FleetPause
 from services.sqs import QueueCounts
+from web_tier.controller.autoscaler.deadline import Want
+from web_tier.controller.autoscaler.deadline import wanted as by_deadline
 from web_tier.controller.autoscaler.observe import Measured, Observation
 
 Kind = Literal["paused", "starting", "too_many", "most", "idle", "enough"]
@@ -22,32 +24,54 @@ class Plan:
         start: ids of stopped instances to start first.
         kind: what sort of decision it is.
         reason: why, in words for people.
+        drain: ids of workers to ask that they finish what they have and end.
     """
 
     launch: int
     start: tuple[str, ...]
     kind: Kind
     reason: str
+    drain: tuple[str, ...] = ()
 
 
 def decide(observation: Observation, limits: FleetConfig) -> Plan:
     """Return the plan that brings the fleet to what the policy wants, within the limits.
 
-    Workers end themselves when they are idle, so a fleet that is larger than wanted is left alone. While the fleet is
-    paused nothing is started, whatever the limits say.
+    Workers end themselves when they are idle, so a fleet that is larger than wanted is left alone, but by the policy
+    `deadline`. While the fleet is paused nothing is started, whatever the limits say.
     """
     if observation.paused is not None:
         return Plan(0, (), "paused", _paused_reason(observation, observation.paused))
-    want = backlog(observation.requests.total, limits)
-    lacking = max(0, want - observation.supply)
+    asked = wanted(observation, limits)
+    want = Want(*(_clamped(each, limits) for each in (asked.workers, asked.keep)))
+    room = max(0, limits.max_workers - observation.supply)
+    lacking = min(max(0, want.workers - observation.serving), room)
     start = _stopped(observation)[:lacking]
-    kind, reason = _reason(observation, limits, lacking)
-    return Plan(lacking - len(start), start, kind, reason)
+    kind, reason = _reason(observation, limits, lacking, short=asked.workers > limits.max_workers)
+    drain = _surplus(observation, want) if not lacking else ()
+    return Plan(lacking - len(start), start, kind, reason, drain)
 
 
-def backlog(demand: int, limits: FleetConfig) -> int:
-    """Return the workers wanted for `demand` images: one for each `images_per_worker`, within the limits."""
-    return max(limits.min_workers, min(limits.max_workers, math.ceil(demand / limits.images_per_worker)))
+def wanted(observation: Observation, limits: FleetConfig) -> Want:
+    """Return how many workers the policy asks for, whatever the limits."""
+    match limits.policy:
+        case "deadline":
+            return by_deadline(observation, limits)
+        case "fixed":
+            return Want(limits.max_workers, limits.max_workers)
+        case "backlog":
+            return Want(math.ceil(observation.requests.total / limits.images_per_worker), limits.max_workers)
+
+
+def _clamped(workers: int, limits: FleetConfig) -> int:
+    return max(limits.min_workers, min(limits.max_workers, workers))
+
+
+def _surplus(observation: Observation, want: Want) -> tuple[str, ...]:
+    """Return the workers that end for want of work: only when nothing waits, and only those whose end saves money."""
+    if observation.requests.visible + observation.requests.delayed:
+        return ()
+    return observation.measured.paid[: max(0, observation.serving - max(want.keep, want.workers))]
 
 
 def _stopped(observation: Observation) -> tuple[str, ...]:
@@ -67,19 +91,19 @@ def _paused_reason(observation: Observation, pause: FleetPause) -> str:
     return f"paused by ops since {pause.since:%H:%M UTC}{why}: {left}"
 
 
-def _reason(observation: Observation, limits: FleetConfig, lacking: int) -> tuple[Kind, str]:
+def _reason(observation: Observation, limits: FleetConfig, lacking: int, *, short: bool) -> tuple[Kind, str]:
     requests, supply, measured = observation.requests, observation.supply, observation.measured
     images, workers = demand_in_words(requests), _workers(supply)
     if lacking:
-        figures = _listed(images, _each(measured), _boot(measured), f"{limits.images_per_worker} images a worker")
+        figures = _listed(images, _each(measured), _boot(measured), _rule(limits))
         return "starting", f"starting {lacking} of at most {limits.max_workers}: {figures}, {workers} there"
     if supply > limits.max_workers:
         return "too_many", f"{workers}, more than the {limits.max_workers} allowed: they end themselves when idle"
-    if math.ceil(requests.total / limits.images_per_worker) > limits.max_workers:
+    if short:
         return "most", f"{workers}, the most allowed: {_listed(images, _each(measured), _awaited(measured))}"
     if requests.total == 0:
         return "idle", f"{workers}: {images}"
-    figures = _listed(images, f"{limits.images_per_worker} images a worker", _awaited(measured))
+    figures = _listed(images, _rule(limits), _awaited(measured))
     return "enough", f"{workers}, enough: {figures}"
 
 
@@ -93,6 +117,16 @@ def demand_in_words(requests: QueueCounts) -> str:
 def seconds_in_words(seconds: float) -> str:
     """Return seconds to two digits, as `0.03 s`, `1.5 s` or `42 s`."""
     return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.2g} s"
+
+
+def _rule(limits: FleetConfig) -> str:
+    match limits.policy:
+        case "deadline":
+            return f"to be answered within {seconds_in_words(limits.target_seconds)}"
+        case "fixed":
+            return f"always {_workers(limits.max_workers)}"
+        case "backlog":
+            return f"{limits.images_per_worker} images a worker"
 
 
 def _each(measured: Measured) -> str:

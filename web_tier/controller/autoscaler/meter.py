@@ -42,6 +42,11 @@ class Meter:
         self._bill({instance.instance_id for instance in running})
         self._measure_peak(observation)
 
+    def paid(self) -> list[str]:
+        """Return the running instances that have run for as long as EC2 bills at least, longest first."""
+        since = sorted((begun, instance_id) for instance_id, begun in self._since.items())
+        return [instance_id for begun, instance_id in since if self.clock() - begun >= self.minimum_seconds]
+
     @property
     def billed_seconds(self) -> float:
         """Instance-seconds so far."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from services.ec2 import ALIVE, Fleet, Instance
 from services.messages import FleetPause
 from services.sqs import Queue, QueueCounts
+from web_tier.controller.autoscaler.demand import Demand
 
 LISTED = (*ALIVE, "stopping", "stopped")
 ENDED = ("shutting-down", "terminated")
@@ -33,11 +34,15 @@ class Measured:
         image_seconds: that one worker takes for an image.
         boot_seconds: from a launch to the worker's first word.
         silent: workers of the supply that have not been heard of yet.
+        booting: how long ago each of these was launched, in seconds.
+        paid: ids of workers whose end saves money from now on, since what EC2 bills at least is over; oldest first.
     """
 
     image_seconds: float | None = None
     boot_seconds: float | None = None
     silent: int = 0
+    booting: tuple[float, ...] = ()
+    paid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Observation:
         dead_letters: messages in the dead-letter queue.
         instances: the fleet as DescribeInstances tells it, oldest first.
         coming: ids of instances that were launched or started, and are not described as such yet.
+        draining: ids of workers that have been asked to end; they finish what they have.
+        demand: how long images wait, and how many come.
         measured: of the workers, so far.
         paused: the pause that is on, if ops have paused the fleet.
     """
@@ -57,6 +64,8 @@ class Observation:
     dead_letters: int
     instances: tuple[Instance, ...]
     coming: frozenset[str] = frozenset()
+    draining: frozenset[str] = frozenset()
+    demand: Demand = field(default_factory=Demand)
     measured: Measured = Measured()
     paused: FleetPause | None = None
 
@@ -73,6 +82,11 @@ class Observation:
     def supply(self) -> int:
         """How many these are."""
         return len(self.supplied)
+
+    @property
+    def serving(self) -> int:
+        """How many of these take images, or will."""
+        return len(self.supplied - self.draining)
 
 
 @dataclass

@@ -19,6 +19,8 @@ from web_tier.controller.autoscaler.autoscaler import Autoscaler
 from web_tier.controller.autoscaler.board import Board
 from web_tier.controller.autoscaler.boots import Boots
 from web_tier.controller.autoscaler.chronicle import Chronicle
+from web_tier.controller.autoscaler.demand import Arrivals
+from web_tier.controller.autoscaler.drain import Drainer
 from web_tier.controller.autoscaler.measures import Measures
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Observer, RecentLaunches
@@ -36,12 +38,15 @@ class Bench:
         self.pause, self.fleet = PauseStore(), FleetStore(MemoryTable())
         launches, roster = RecentLaunches(self.clock), Roster(self.clock)
         queue = Queue(cast(Any, self.sqs), "requests")
+        meter = Meter(60, clock=self.clock)
         self.autoscaler = Autoscaler(
             limits=FleetLimits(tmp_path / "none.yaml", limits()),
             observer=Observer(queue, queue, self.ec2.fleet(), launches, self.clock),
             launcher=Launcher(self.ec2.fleet(), launches, "holder", lambda: True, self.clock),
-            meter=Meter(60, clock=self.clock),
-            measures=Measures(roster, Boots(clock=self.clock), Pace(clock=self.clock)),
+            drainer=Drainer(self.ec2.fleet(), lambda: True, self.clock),
+            meter=meter,
+            arrivals=Arrivals(self.clock),
+            measures=Measures(roster, meter, Boots(clock=self.clock), Pace(clock=self.clock)),
             pause=PauseWatch(self.pause, self.clock),
             board=Board(self.shown, self.clock),
             chronicle=Chronicle.continuing(self.fleet, roster),

@@ -30,8 +30,8 @@ def show(board: Board, visible: int = 0, problem: str | None = None, boot_second
         4,
         (instance("i-1"), instance("i-2", "stopped")),
         frozenset({"i-3"}),
-        Measured(0.03141, boot_seconds),
-        PAUSE,
+        measured=Measured(0.03141, boot_seconds),
+        paused=PAUSE,
     )
     board.show(seen, Plan(0, (), "enough", "because"), limits(), Meter(60), problem)
 
