@@ -5,6 +5,7 @@ import sys
 import click
 
 from scripts.model_commands import model
+from scripts.simulate_command import simulate
 from services.errors import FleetsightError
 
 
@@ -14,6 +15,7 @@ def fleetsight() -> None:
 
 
 fleetsight.add_command(model)
+fleetsight.add_command(simulate)
 
 
 def main() -> None:

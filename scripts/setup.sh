@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates .venv and installs sections of requirements.txt into it: ./scripts/setup.sh run [torch] [test]
+# Creates .venv and installs sections of requirements.txt into it: ./scripts/setup.sh run [torch] [simulate] [test]
 # Quick when nothing has changed: a stamp holds the digest of what is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,7 +40,7 @@ explain_failure() {
 install() { # SECTION MEGABYTES WHAT
   local stamp=".venv/.installed-$1" digest
   section "$1" >.fleetsight/requirements-"$1".txt
-  [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch test"
+  [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch simulate test"
   digest=$(cksum <.fleetsight/requirements-"$1".txt)
   [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && return
   need_space "$2"
@@ -87,11 +87,12 @@ for name in "${@:-run}"; do
   case "$name" in
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
     torch) install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)" ;;
+    simulate) install simulate 300 "the fleet simulator's bound and plots" ;;
     test)
       install test 500 "the test tools"
       install_chromium
       ;;
-    *) fail "unknown section '$name'; there are: run torch test" ;;
+    *) fail "unknown section '$name'; there are: run torch simulate test" ;;
   esac
 done
 

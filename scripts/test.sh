@@ -3,7 +3,7 @@
 # Arguments go to pytest: ./scripts/test.sh tests/unit -k lease
 set -euo pipefail
 cd "$(dirname "$0")/.."
-./scripts/setup.sh run torch test
+./scripts/setup.sh run torch simulate test
 
 step() { echo "== $*"; "$@"; }
 step .venv/bin/ruff format --check .

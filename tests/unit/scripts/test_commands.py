@@ -119,4 +119,4 @@ def test_an_unknown_section_is_refused_with_those_there_are(tmp_path: Path) -> N
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     ended = run(setup, "everything")
     assert ended.returncode == 2
-    assert "unknown section 'everything'; there are: run torch test" in ended.stderr
+    assert "unknown section 'everything'; there are: run torch simulate test" in ended.stderr

@@ -1,0 +1,5 @@
+"""The fleet simulator: the controller's own decisions, and those of others, against traces; see docs/fleet.md."""
+
+from benchmarks.fleet.benchmark import run
+
+__all__ = ["run"]

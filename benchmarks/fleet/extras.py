@@ -1,0 +1,22 @@
+"""Packages that only the fleet simulator needs; whoever classifies images has not installed them."""
+
+import importlib
+from types import ModuleType
+
+from services.errors import FleetsightError
+
+
+class MissingError(FleetsightError):
+    """Raised when a package of the section `simulate` is not installed; the message says how to install it."""
+
+
+def need(module: str) -> ModuleType:
+    """Return a module such as ``scipy.optimize``.
+
+    Raises:
+        MissingError: when its package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingError(f"the fleet simulator needs {error.name}: ./scripts/setup.sh simulate") from error

@@ -1,0 +1,1 @@
+"""The policies that are compared, each as its source has it."""

@@ -1,0 +1,45 @@
+"""Small fleets and policies that tests are told with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.fleet.policy import Look, Order, Rule, Terms, Worker
+from benchmarks.fleet.traces import Trace
+
+
+def arrivals(*seconds: float, length: float | None = None) -> Trace:
+    """Return a trace of images that come at these seconds."""
+    return Trace("story", np.array(seconds, dtype=float), seconds[-1] if length is None else length, 60.0)
+
+
+@dataclass
+class Script:
+    """A policy that gives the orders of a script, each at its second, and remembers what it was shown."""
+
+    orders: Mapping[float, Order]
+    terms: Terms = field(default_factory=Terms)
+    looks: list[Look] = field(default_factory=list)
+
+    def decide(self, look: Look) -> Order:
+        self.looks.append(look)
+        return self.orders.get(look.now, Order())
+
+    def as_rule(self) -> Rule:
+        return Rule("script", lambda: self)
+
+    def at(self, now: float) -> Look:
+        return next(look for look in self.looks if look.now == now)
+
+
+def look(
+    now: float = 0.0, *, visible: int = 0, in_flight: int = 0, ready: int = 0, booting: int = 0, draining: int = 0
+) -> Look:
+    """Return a look at a fleet of so many workers, named w0, w1, ... in the order of their launch."""
+    ages = [100.0] * draining + [100.0] * ready + [10.0] * booting
+    workers = [
+        Worker(f"w{number}", now - age, now - age + 17, now - age + 42, draining=number < draining)
+        for number, age in enumerate(ages)
+    ]
+    return Look(now, visible, in_flight, 0, workers, 0, None, None)
