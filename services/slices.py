@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.ids import ImageRef
-from services.jobs import ImageRecord, partition
+from services.job_items import partition
+from services.job_records import ImageRecord
 from services.table import Table
 
 MOST_FILES = 250

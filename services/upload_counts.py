@@ -3,7 +3,7 @@
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from services.jobs import partition
+from services.job_items import partition
 from services.table import Table
 
 TRIES = 3

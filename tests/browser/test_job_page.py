@@ -15,7 +15,8 @@ from app_tier.demo.signs import samples
 from scripts.client import ApiClient
 from scripts.run.system import System
 from services.ids import ImageRef, input_key, new_id
-from services.jobs import Counts, ImageRecord, Job, JobStore, Said
+from services.job_records import Counts, ImageRecord, Job, Said
+from services.jobs import JobStore
 from services.messages import Failure, LabelScore, Response
 from services.table import Table
 from tests.browser.conftest import PageFaults

@@ -6,7 +6,8 @@ from hashlib import sha256
 from services.claims import Claim, Claims
 from services.errors import NotFoundError
 from services.ids import new_id
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 from web_tier.api.models import CreateJob
 from web_tier.intake.names import shown_job_name
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.fleet import HistoryPoint, Span
 from services.ids import ImageRef
-from services.jobs import Job, JobState, JobStatus
+from services.job_records import Job, JobState, JobStatus
 from services.messages import MOST_REASON, Failure, LabelScore, Model, Timings
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import MAX_JOB_NAME

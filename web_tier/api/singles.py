@@ -10,7 +10,7 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
-from services.jobs import ImageRecord
+from services.job_records import ImageRecord
 from services.messages import Response
 from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection

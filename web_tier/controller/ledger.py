@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, input_key
-from services.jobs import Counts, ImageRecord, JobStore, with_result
+from services.job_records import Counts, ImageRecord, with_result
+from services.jobs import JobStore
 from services.messages import Response, Status
 
 _log = logging.getLogger(__name__)

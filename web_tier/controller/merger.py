@@ -16,7 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, merged_key
-from services.jobs import ImageRecord, JobStatus, JobStore, MergedFile, OpenJob
+from services.job_records import ImageRecord, JobStatus, MergedFile, OpenJob
+from services.jobs import JobStore
 from services.s3 import Bucket
 from services.table import TableBusyError
 from web_tier.api.downloads import json_lines

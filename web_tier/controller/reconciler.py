@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 
 from services.errors import NotFoundError
 from services.ids import ImageRef
-from services.jobs import ImageRecord, JobStore, OpenJob
+from services.job_records import ImageRecord, OpenJob
+from services.jobs import JobStore
 from services.messages import Failure, RequestMessage
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue

@@ -24,7 +24,7 @@ from services.errors import NotFoundError
 from services.forms import UploadForm
 from services.ids import ImageRef, input_key, new_id
 from services.images import EXTENSION_OF, too_large
-from services.jobs import ImageRecord
+from services.job_records import ImageRecord
 from services.s3 import StoredObject
 from services.slices import SlicedImages, Slices
 from services.upload_counts import UploadCounts

@@ -15,7 +15,8 @@ from datetime import datetime
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, new_id
-from services.jobs import ImageRecord, JobStore
+from services.job_records import ImageRecord
+from services.jobs import JobStore
 from services.messages import RequestMessage
 from services.sqs import Outgoing
 from web_tier.intake.store import Intake

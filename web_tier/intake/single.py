@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.errors import NotFoundError
 from services.ids import new_id
-from services.jobs import ImageRecord, Job
+from services.job_records import ImageRecord, Job
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import CLOUD_ERRORS, Intake, Outcome, unavailable
 

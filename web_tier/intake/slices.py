@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from services.jobs import ImageRecord, JobStore
+from services.job_records import ImageRecord
+from services.jobs import JobStore
 from services.slices import MOST_FILES, SlicedImages, Slices
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import Intake, Outcome, RepeatedImage, unavailable

@@ -34,7 +34,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from services.cache import repeated
 from services.ids import ImageRef, input_key, new_id
 from services.images import ImageLimits
-from services.jobs import ImageRecord, JobStore
+from services.job_records import ImageRecord
+from services.jobs import JobStore
 from services.messages import RequestMessage, Response
 from services.sqs import BATCH as MESSAGES
 from services.sqs import Outgoing

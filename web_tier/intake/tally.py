@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from services.ids import new_id
-from services.jobs import Said
+from services.job_records import Said
 
 MAX_JOBS = 10_000
 

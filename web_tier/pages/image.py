@@ -7,7 +7,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.ids import ImageRef
 from services.images import ImageLimits
-from services.jobs import ImageRecord, Job
+from services.job_records import ImageRecord, Job
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_image
 from web_tier.live import current_live

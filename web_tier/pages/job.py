@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 
 from flask import request, url_for
 
-from services.jobs import JobStatus, JobStore
+from services.job_records import JobStatus
+from services.jobs import JobStore
 from services.messages import Model
 from web_tier.backend import current_backend
 from web_tier.live import current_live

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict
 
 from services.config import Prices
-from services.jobs import JobState, JobStatus
+from services.job_records import JobState, JobStatus
 from services.messages import FleetSnapshot
 from web_tier.pages.words import PAUSE_MEANS, dollars, duration, fleet_sentence, rate_words
 from web_tier.results.query import images_per_second

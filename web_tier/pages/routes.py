@@ -12,7 +12,8 @@ from services.config import DEMO_BUNDLE
 from services.errors import NotFoundError
 from services.fleet_store import FleetState
 from services.ids import merged_key, new_id
-from services.jobs import ImageRecord, Job, JobStatus, JobStore
+from services.job_records import ImageRecord, Job, JobStatus
+from services.jobs import JobStore
 from web_tier.api import classic
 from web_tier.api.creation import refuse_too_many
 from web_tier.backend import current_backend

@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 
-from services.jobs import JobStatus, JobStore
+from services.job_records import JobStatus
+from services.jobs import JobStore
 from services.messages import Model
 from web_tier.results.query import results_page
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 
 PAGE = 500
 """Jobs read at a time when they are searched."""

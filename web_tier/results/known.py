@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.ids import ImageRef
-from services.jobs import ImageRecord, JobStore
+from services.job_records import ImageRecord
+from services.jobs import JobStore
 from services.messages import Response
 from web_tier.results.query import ImageResult, is_retrying
 

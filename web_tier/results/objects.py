@@ -8,7 +8,7 @@ from services.clients import Clients
 from services.config import Config
 from services.errors import MessageError, NotFoundError
 from services.ids import output_key
-from services.jobs import ImageRecord
+from services.job_records import ImageRecord
 from services.messages import Prediction, Response
 from services.s3 import Bucket
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from services.jobs import ImageRecord, JobStatus, JobStore
+from services.job_records import ImageRecord, JobStatus
+from services.jobs import JobStore
 from services.messages import Model, Response
 
 PAGE = 500

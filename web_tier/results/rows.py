@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from services.jobs import ImageRecord
+from services.job_records import ImageRecord
 from services.messages import Response
 from web_tier.results.query import ImageResult, ImageState, ResultsPage
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from services.jobs import JobStatus, JobStore
+from services.job_records import JobStatus
+from services.jobs import JobStore
 from web_tier.results.query import ImageResult, ResultsFilter, ResultsPage, all_results
 
 MOST_SORTED = 10_000

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services.ids import new_id
-from services.jobs import Counts, ImageRecord, JobStatus, JobStore
+from services.job_records import Counts, ImageRecord, JobStatus
+from services.jobs import JobStore
 from web_tier.results.known import Known
 from web_tier.results.rows import Row, Rows
 

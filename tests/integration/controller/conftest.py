@@ -15,7 +15,7 @@ import pytest
 from services.clients import Clients
 from services.config import Config
 from services.ids import ImageRef, input_key, new_id
-from services.jobs import ImageRecord, Job
+from services.job_records import ImageRecord, Job
 from services.messages import RequestMessage, Response
 from services.provision import provision
 from services.sqs import Outgoing

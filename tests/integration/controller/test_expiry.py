@@ -6,7 +6,8 @@ import pytest
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, first_id_of, input_key, new_id
-from services.jobs import ImageRecord, Job, JobStore
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
 from web_tier.controller.expiry import Expiry
 
 pytestmark = pytest.mark.processes

@@ -7,7 +7,7 @@ import pytest
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, output_key
-from services.jobs import Counts, Said
+from services.job_records import Counts, Said
 from services.table import LAST
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, done, until

@@ -7,7 +7,8 @@ import pytest
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, input_key, new_id
-from services.jobs import Counts, ImageRecord, Job, JobStore, OpenJob, Said, with_result
+from services.job_records import Counts, ImageRecord, Job, OpenJob, Said, with_result
+from services.jobs import JobStore
 from services.messages import Failure, FleetSnapshot, Response, failed
 from services.table import LAST, Item, Table
 

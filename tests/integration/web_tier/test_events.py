@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import requests
 
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 from tests.integration.web_tier.conftest import WebTier
 from tests.unit.web_tier.conftest import NOW, add_images, done, put_results
 

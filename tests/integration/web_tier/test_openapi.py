@@ -19,7 +19,8 @@ from schemathesis.specs.openapi.checks import (
 from services.clients import Clients
 from services.config import Config
 from services.ids import new_id
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 from services.messages import FleetSnapshot
 from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results
 from web_tier.api.models import ROOT

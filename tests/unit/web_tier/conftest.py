@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 from services.clients import Clients
 from services.config import Config
 from services.ids import ImageRef, new_id
-from services.jobs import Counts, ImageRecord, Job, JobStore, Said
+from services.job_records import Counts, ImageRecord, Job, Said
+from services.jobs import JobStore
 from services.messages import Failure, LabelScore, Model, RequestMessage, Response
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue

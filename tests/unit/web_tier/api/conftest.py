@@ -10,7 +10,8 @@ from flask.testing import FlaskClient
 from services.clients import Clients
 from services.config import Config
 from services.ids import ImageRef
-from services.jobs import ImageRecord, JobStore
+from services.job_records import ImageRecord
+from services.jobs import JobStore
 from services.messages import RequestMessage, Response
 from services.sqs import Outgoing
 from tests.unit.web_tier.conftest import done

@@ -8,7 +8,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from services.ids import new_id
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 from services.slices import MOST_FILES
 from tests.unit.web_tier.pictures import picture
 

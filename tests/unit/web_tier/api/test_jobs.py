@@ -16,7 +16,8 @@ from services.clients import Clients
 from services.config import Config
 from services.ids import merged_key, new_id
 from services.images import ImageLimits
-from services.jobs import ImageRecord, Job, JobStore, MergedFile
+from services.job_records import ImageRecord, Job, MergedFile
+from services.jobs import JobStore
 from services.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import Outgoing

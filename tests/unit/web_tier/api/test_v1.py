@@ -12,7 +12,8 @@ from werkzeug.test import TestResponse
 from services.clients import Clients
 from services.config import Config
 from services.ids import is_id, new_id
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 from services.messages import FleetSnapshot, RequestMessage
 from services.s3 import Bucket
 from services.sqs import Queue

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ids import ImageRef, input_key, new_id
-from services.jobs import Counts, ImageRecord, Job, JobStore
+from services.job_records import Counts, ImageRecord, Job
+from services.jobs import JobStore
 from services.messages import Failure, Response, failed
 from tests.unit.web_tier.controller.fakes import EPOCH, MemoryTable
 from web_tier.controller.ledger import Ledger, best_by_image

@@ -10,7 +10,8 @@ from services.clients import Clients
 from services.config import Config
 from services.errors import NotFoundError
 from services.ids import merged_key
-from services.jobs import Counts, ImageRecord, Job, JobStore
+from services.job_records import Counts, ImageRecord, Job
+from services.jobs import JobStore
 from services.messages import Response
 from services.s3 import Bucket
 from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results

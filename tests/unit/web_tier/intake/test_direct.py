@@ -13,7 +13,8 @@ from services.clients import Clients
 from services.config import Config
 from services.errors import NotFoundError
 from services.ids import new_id
-from services.jobs import ImageRecord, Job, JobStore
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
 from services.s3 import Bucket, StoredObject
 from services.slices import MOST_FILES, Slices
 from services.table import TableBusyError

@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 from services.cache import ResultCache
 from services.ids import ImageRef, input_key, new_id
 from services.images import ImageLimits
-from services.jobs import ImageRecord, Job, JobStore
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
 from services.messages import Model, Response
 from services.table import TableBusyError
 from tests.unit.web_tier.conftest import NOW, MemoryBucket, MemoryQueue, client_error, done

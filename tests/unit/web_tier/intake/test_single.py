@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from services.images import ImageLimits
-from services.jobs import ImageRecord, Job, JobStore
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
 from tests.unit.web_tier.conftest import NOW, MemoryBucket, MemoryQueue, client_error
 from tests.unit.web_tier.pictures import picture
 from web_tier.intake.accept import Rejection

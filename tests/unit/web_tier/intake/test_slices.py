@@ -8,7 +8,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from services.images import ImageLimits
-from services.jobs import ImageRecord, Job, JobStore
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
 from services.s3 import Bucket
 from services.slices import MOST_FILES
 from services.table import TableBusyError

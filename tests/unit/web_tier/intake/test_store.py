@@ -9,7 +9,8 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from services.ids import ImageRef
 from services.images import ImageLimits
-from services.jobs import ImageRecord, Job, JobStore, Said
+from services.job_records import ImageRecord, Job, Said
+from services.jobs import JobStore
 from services.sqs import Outgoing
 from services.table import TableBusyError
 from tests.unit.web_tier.conftest import NOW, MemoryBucket, MemoryQueue, client_error

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from services.jobs import Said
+from services.job_records import Said
 from tests.unit.web_tier.conftest import NOW
 from web_tier.intake.tally import Tally
 

@@ -9,7 +9,8 @@ from flask.testing import FlaskClient
 
 from services.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
 from services.fleet_store import FleetStore
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 from services.messages import FleetSnapshot
 from services.table import Table
 from tests.unit.web_tier.conftest import NOW, add_images

@@ -15,7 +15,8 @@ from PIL import Image
 from services.clients import Clients
 from services.config import Config
 from services.ids import new_id, output_key
-from services.jobs import ImageRecord, Job, JobStore
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
 from services.messages import Prediction, Timings
 from services.s3 import Bucket
 from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results, record

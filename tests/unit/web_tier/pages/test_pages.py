@@ -13,7 +13,8 @@ from werkzeug.test import TestResponse
 
 from services.clients import Clients
 from services.config import Config
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 from services.messages import FleetSnapshot
 from tests.conftest import ConfigMaker
 from tests.unit.web_tier.conftest import NOW, MemoryQueue, add_images, client_error, done, failed, put_results

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from services.config import Prices
-from services.jobs import Counts, Job, JobStatus, MergedFile
+from services.job_records import Counts, Job, JobStatus, MergedFile
 from services.messages import FleetSnapshot
 from tests.unit.web_tier.conftest import NOW
 from web_tier.pages.progress import Progress, ProgressBody, cost_words, job_cost

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from ulid import ULID
 
 from services.ids import ImageRef, new_id
-from services.jobs import ImageRecord
+from services.job_records import ImageRecord
 from services.messages import Failure, Response, Timings, failed
 from web_tier.pages.timeline import Timeline
 from web_tier.results.query import ImageResult

@@ -7,7 +7,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from services.ids import new_id
-from services.jobs import Counts, Job, JobStatus, JobStore
+from services.job_records import Counts, Job, JobStatus
+from services.jobs import JobStore
 from tests.unit.web_tier.conftest import MODEL, NOW, add_images, done, failed, put_results
 from web_tier.results import answered, query
 from web_tier.results import jobs as listing

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.jobs import Job, JobStore
+from services.job_records import Job
+from services.jobs import JobStore
 from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results
 from web_tier.results import sorting
 from web_tier.results.query import ResultsFilter

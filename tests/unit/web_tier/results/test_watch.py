@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from services.errors import NotFoundError
-from services.jobs import Counts, Job, JobStatus, JobStore, Said
+from services.job_records import Counts, Job, JobStatus, Said
+from services.jobs import JobStore
 from services.messages import Response
 from services.table import LAST
 from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results, record

@@ -1,0 +1,113 @@
+"""How jobs, images and results stand in the job table: names of items, and what is in them.
+
+`services/jobs.py` says which items there are.
+"""
+
+from datetime import datetime
+
+from services.ids import ImageRef
+from services.job_records import Counts, ImageRecord, Job, MergedFile, Said
+from services.messages import Response
+from services.table import Item
+
+JOBS, OPEN, DELETED, FLEET = "JOBS", "OPEN", "DELETED", "FLEET"
+COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
+IMAGE, RESULT, SNAPSHOT = "IMAGE#", "RESULT#", "SNAPSHOT"
+
+FIRST_ID = "0"
+"""Sorts before every id."""
+
+
+def partition(job_id: str) -> str:
+    """Return the table's partition that holds a job's images, results and slices."""
+    return f"JOB#{job_id}"
+
+
+def counts_partition(job_id: str) -> str:
+    """Return the partition of what every page asks for, apart from the images: a read of a few items."""
+    return f"COUNTS#{job_id}"
+
+
+def job_of(item: Item) -> Job:
+    """Return the job of an item."""
+    return Job(
+        job_id=str(item["sk"]),
+        name=str(item["name"]),
+        created_at=datetime.fromisoformat(str(item["created_at"])),
+        keep=bool(item.get("keep", 0)),
+    )
+
+
+def image_item(image: ImageRecord) -> Item:
+    """Return the item of an accepted image."""
+    item: dict[str, str | int] = {
+        "pk": partition(image.ref.job_id),
+        "sk": f"{IMAGE}{image.ref.image_id}",
+        "filename": image.filename,
+        "key": image.key,
+        "size": image.size,
+        "accepted_at": image.accepted_at.isoformat(),
+    }
+    if image.cached:
+        item["cached"] = 1
+    if image.retried_at is not None:
+        item["retried_at"] = image.retried_at.isoformat()
+    return item
+
+
+def image_of(job_id: str, item: Item) -> ImageRecord:
+    """Return the accepted image of an item."""
+    return ImageRecord(
+        ref=ImageRef(job_id, str(item["sk"]).removeprefix(IMAGE)),
+        filename=str(item["filename"]),
+        key=str(item["key"]),
+        size=int(item["size"]),
+        accepted_at=datetime.fromisoformat(str(item["accepted_at"])),
+        cached="cached" in item,
+        retried_at=moment_in(item, "retried_at"),
+    )
+
+
+def result_item(response: Response) -> Item:
+    """Return the item of a result."""
+    return {
+        "pk": partition(response.job_id),
+        "sk": f"{RESULT}{response.image_id}",
+        "status": response.status,
+        "response": response.to_json(),
+    }
+
+
+def counts_of(item: Item) -> Counts:
+    """Return what the collector stored of a job."""
+    return Counts(
+        done=int(item["done"]),
+        failed=int(item["failed"]),
+        images=int(item["images"]),
+        first_result_at=moment_in(item, "first_at"),
+        last_result_at=moment_in(item, "last_at"),
+        cached=int(item.get("cached", 0)),
+    )
+
+
+def merged_of(item: Item) -> MergedFile:
+    """Return where the item says that all results of a job stand."""
+    return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
+
+
+def said_of(item: Item) -> Said:
+    """Return what a web process says of a job."""
+    return Said(
+        int(item["accepted"]), int(item.get("cached", 0)), moment_in(item, "first_at"), moment_in(item, "last_at")
+    )
+
+
+def times_as_text(first: datetime | None, last: datetime | None) -> dict[str, str]:
+    """Return the attributes for the times of a first and a last result, as far as there are any."""
+    times = {"first_at": first, "last_at": last}
+    return {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+
+
+def moment_in(item: Item, name: str) -> datetime | None:
+    """Return the time in the attribute `name`, if it is there."""
+    return None if name not in item else datetime.fromisoformat(str(item[name]))

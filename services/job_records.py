@@ -1,0 +1,162 @@
+"""What is known of jobs and their images, as values; `services/jobs.py` stores them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from services.ids import ImageRef
+from services.messages import Status
+
+JobState = Literal["empty", "running", "finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch of images that belong together.
+
+    Attributes:
+        keep: whether the images and the records stay; else an image is deleted once its label is stored, and the
+            job expires.
+    """
+
+    job_id: str
+    name: str
+    created_at: datetime
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image as it was accepted.
+
+    Attributes:
+        filename: what its owner called it, and only data.
+        key: where it is in the input bucket, if it is still kept there.
+        size: in bytes.
+        cached: whether it was answered at once, from the result of an earlier image with the same bytes.
+        retried_at: when it was requested again after it had failed.
+    """
+
+    ref: ImageRef
+    filename: str
+    key: str
+    size: int
+    accepted_at: datetime
+    cached: bool = False
+    retried_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What has become of a job's images: absolute figures.
+
+    Attributes:
+        done: images with a label, `cached` of them from an earlier image with the same bytes.
+        failed: images that cannot be classified.
+        images: accepted images.
+    """
+
+    done: int = 0
+    failed: int = 0
+    images: int = 0
+    first_result_at: datetime | None = None
+    last_result_at: datetime | None = None
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one web process says of a job: absolute figures.
+
+    Attributes:
+        accepted: images that it has accepted, `cached` of them answered by itself.
+        first_at, last_at: when it answered the first and the last of those.
+    """
+
+    accepted: int = 0
+    cached: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergedFile:
+    """The object in the output bucket that holds all results of a job.
+
+    Attributes:
+        key: where it is.
+        edition: of the results that it was made of.
+        written_at: when.
+    """
+
+    key: str
+    edition: str
+    written_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job and where it stands.
+
+    Attributes:
+        retried_at: when failed images were last requested again, if ever.
+        merged: where all results stand as one file, once they do.
+    """
+
+    job: Job
+    accepted: int
+    counts: Counts
+    retried_at: datetime | None = None
+    merged: MergedFile | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Images that have no result yet."""
+        return max(0, self.accepted - self.counts.done - self.counts.failed)
+
+    @property
+    def state(self) -> JobState:
+        """`empty` before the first image, `finished` when every image has its result."""
+        if self.accepted == 0:
+            return "empty"
+        return "running" if self.waiting else "finished"
+
+    @property
+    def edition(self) -> str:
+        """Names the results that there are: another whenever they may be others."""
+        counts = self.counts
+        return f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_result_at}/{self.retried_at}"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that may have images without a result; `touched_at` is when images were last added."""
+
+    job_id: str
+    touched_at: str
+
+
+def with_result(counts: Counts, before: Status | None, now: Status, at: datetime) -> Counts:
+    """Return `counts` after an image's result went from `before` (None: it had none) to `now`."""
+    if before in {now, "done"}:
+        return counts
+    done = counts.done + (now == "done")
+    failed = counts.failed + (now == "failed") - (before == "failed")
+    first = counts.first_result_at or at
+    return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
+
+
+def with_said(counts: Counts, said: Sequence[Said]) -> Counts:
+    """Return what the collector counted, `counts`, completed by what the web processes say of the same job."""
+    cached = max(counts.cached, sum(one.cached for one in said))
+    firsts = [moment for moment in (counts.first_result_at, *(one.first_at for one in said)) if moment]
+    lasts = [moment for moment in (counts.last_result_at, *(one.last_at for one in said)) if moment]
+    return replace(
+        counts,
+        done=counts.done - counts.cached + cached,
+        cached=cached,
+        images=max(counts.images, sum(one.accepted for one in said)),
+        first_result_at=min(firsts, default=None),
+        last_result_at=max(lasts, default=None),
+    )
