@@ -10,19 +10,7 @@ from benchmarks.fleet.machine import CERTAIN
 from benchmarks.fleet.outcome import COLUMNS, Floats, Outcome
 from benchmarks.fleet.policies.plain import fixed
 from benchmarks.fleet.traces import Trace, poisson
-
-
-def erlang_c(servers: int, load: float) -> float:
-    """Return the probability that one who comes must wait, in M/M/c with `load` = λ·S in servers.
-
-    ``B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)); C = B(c) / (1 - u (1 - B(c)))`` with ``u = a / c``.
-    Source: Kleinrock, Queueing Systems I (1975), eq. 3.40 and 3.43 (Erlang's C and B formulas).
-    """
-    blocked = 1.0
-    for server in range(1, servers + 1):
-        blocked = load * blocked / (server + load * blocked)
-    used = load / servers
-    return blocked / (1 - used * (1 - blocked))
+from web_tier.controller.autoscaler.deadline import waiting_share
 
 
 def md1_wait_seconds(load: float, service_seconds: float) -> float:
@@ -56,7 +44,9 @@ def waiting_probability(images: int, servers: int = 8, load: float = 6.0, seed: 
     """
     outcome = _steady(servers, load, images, seed, exponential=True)
     busy = _settled(outcome)[:, COLUMNS.index("in_flight")]
-    return Check("M/M/8 waiting probability (Erlang C)", float(np.mean(busy == servers)), erlang_c(servers, load))
+    return Check(
+        "M/M/8 waiting probability (Erlang C)", float(np.mean(busy == servers)), waiting_share(servers, load)
+    )
 
 
 def mean_wait(images: int, load: float = 0.7, seed: int = 0) -> Check:

@@ -5,11 +5,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from services.cache import ResultCache
 from services.messages import Response
-from services.table import TableBusyError
+from web_tier.intake.store import CLOUD_ERRORS
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +36,6 @@ class Repeats:
             return {}
         try:
             return self.cache.find(digests, model_digest, self.clock())
-        except (BotoCoreError, ClientError, TableBusyError):
+        except CLOUD_ERRORS:
             _log.warning("repeated images could not be looked up", exc_info=True)
             return {}

@@ -112,7 +112,8 @@ def _late_share(workers: int, load: float, slack: float) -> float:
 def waiting_share(workers: int, load: float) -> float:
     """Return the share of images that find all workers busy: Erlang's C formula, for more workers than `load`.
 
-    By the recursion of his B formula; see https://en.wikipedia.org/wiki/Erlang_(unit)#Erlang_C_formula.
+    ``B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)); C = B(c) / (1 - a / c (1 - B(c)))`` for a load a and c workers.
+    Source: Kleinrock, Queueing Systems I (1975), eq. 3.40 and 3.43 (Erlang's C and B formulas).
     """
     blocked = 1.0
     for count in range(1, workers + 1):
