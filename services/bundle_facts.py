@@ -12,7 +12,8 @@ from services.errors import FleetsightError
 MANIFEST = "bundle.json"
 
 # One slash, since a `Path`, as the configuration holds it, has lost the other.
-_IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)/(?P<key>.+?)/*")
+IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
+"""A bundle's place in S3: the key of a zip, or a prefix without its last slash."""
 
 
 class BundleUnreadableError(FleetsightError):
@@ -53,7 +54,7 @@ def read_facts(bundle: Path, get: Callable[[str, str], bytes]) -> BundleFacts:
 
 
 def _manifest(bundle: Path, get: Callable[[str, str], bytes]) -> bytes:
-    if found := _IN_S3.fullmatch(str(bundle)):
+    if found := IN_S3.fullmatch(str(bundle)):
         if found["key"].lower().endswith(".zip"):
             raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
         return get(found["bucket"], f"{found['key']}/{MANIFEST}")

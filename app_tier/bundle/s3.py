@@ -1,7 +1,6 @@
 """A bundle in S3, as files under a prefix or as one zip: fetched once, checked, and kept on this machine."""
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,15 +14,13 @@ from app_tier.bundle.cache import cache_folder, kept, write_file
 from app_tier.bundle.errors import BundleMissingError
 from app_tier.bundle.load import Bundle, parse_manifest
 from app_tier.bundle.manifest import MANIFEST_NAME
+from services.bundle_facts import IN_S3
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CHUNK: Final = 2**20
 _LARGEST_MANIFEST: Final = 64 * 2**20
-
-# One slash, since a `Path`, as the configuration holds it, has lost the other.
-_PLACE: Final = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def in_s3(path: Path | str) -> Place | None:
     text = str(path)
     if not text.startswith("s3:/"):
         return None
-    found = _PLACE.fullmatch(text)
+    found = IN_S3.fullmatch(text)
     if found is None:
         raise BundleMissingError(f"{text} names no bundle: write s3://BUCKET/PREFIX or s3://BUCKET/KEY.zip")
     return Place(found["bucket"], found["key"])
