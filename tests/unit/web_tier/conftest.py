@@ -20,6 +20,9 @@ from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 from web_tier.app import create_app
 
+NOBODY = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
+"""An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
+
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MODEL = Model(name="demo", digest="sha256:4b1e8899")
 

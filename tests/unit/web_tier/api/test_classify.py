@@ -11,11 +11,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from services.clients import Clients
-from services.ids import new_id
 from services.jobs import JobStore
 from tests.conftest import ConfigMaker
 from tests.unit.web_tier.api.conftest import AnsweringQueue
-from tests.unit.web_tier.conftest import done, failed
+from tests.unit.web_tier.conftest import NOBODY, done, failed
 from tests.unit.web_tier.pictures import picture
 from web_tier.app import create_app
 
@@ -158,9 +157,7 @@ def test_an_image_without_a_label_says_why(asking: FlaskClient, fleet: Answering
     assert "ends early" in problem(asking.get(f"/predictions/{uuid}"), 422)
 
 
-@pytest.mark.parametrize(
-    "uuid", ["x", "-", f"{new_id()}", f"{new_id()}-{new_id()}", "0f8fad5b-d9cb-469f-a165-70867728950e"]
-)
+@pytest.mark.parametrize("uuid", ["x", "-", NOBODY, f"{NOBODY}-{NOBODY}", "0f8fad5b-d9cb-469f-a165-70867728950e"])
 def test_an_id_that_is_not_known_is_404(asking: FlaskClient, uuid: str) -> None:
     problem(asking.get(f"/predictions/{uuid}"), 404)
 
