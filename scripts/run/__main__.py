@@ -14,6 +14,8 @@ from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
 from scripts.run.session import Session
 from scripts.run.system import ROOT, System
+from services.embedded.options import InvalidSwitchError
+from services.embedded.typed_switches import switches_of
 from services.errors import FleetsightError
 
 HOME = ROOT / ".fleetsight"
@@ -24,14 +26,27 @@ HOME = ROOT / ".fleetsight"
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the summary to this file.")
 @click.option("--images", "folder", type=click.Path(path_type=Path), help="Classify the images in this folder.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")
-def main(once: bool, json_file: Path | None, folder: Path | None, port: int | None) -> None:
+@click.option(
+    "--switch",
+    "switches",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Turn a switch of the embedded cloud, for a hard day; may be repeated. They are in docs/embedded-cloud.md.",
+)
+def main(
+    once: bool, json_file: Path | None, folder: Path | None, port: int | None, switches: tuple[str, ...]
+) -> None:
     """Run Fleetsight on this machine and classify 100 drawn road signs, or the images of a folder."""
     logging.basicConfig(level=logging.WARNING, format="fleetsight: %(message)s")
     stop = _stop_on_signals()
     try:
+        switches_of(switches)
         images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
-        system = System(HOME, {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)})
+        system = System(HOME, {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}, switches=switches)
         sys.exit(Session(system, images, Console(), stop).run(once=once, json_file=json_file))
+    except InvalidSwitchError as error:
+        print(f"fleetsight: --switch: {error}", file=sys.stderr)
+        sys.exit(2)
     except FleetsightError as error:
         print(f"fleetsight: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, InterruptedBatchError) else 2)

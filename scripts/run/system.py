@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,12 +44,14 @@ class System:
 
     Attributes:
         overrides: configuration that goes before that of the environment, as `FLEETSIGHT__SECTION__KEY`.
+        switches: of the embedded cloud, each ``NAME=VALUE``; one that is not valid is a cloud that does not start.
     """
 
     home: Path
     overrides: Mapping[str, str] = field(default_factory=dict)
     supervisor: Supervisor = field(default_factory=Supervisor)
     lifeline: Lifeline = field(default_factory=Lifeline)
+    switches: Sequence[str] = ()
 
     @cached_property
     def _settings(self) -> dict[str, str]:
@@ -96,7 +98,10 @@ class System:
         claim_port(self.config.web.host, self.config.web.port)
         shutil.rmtree(self.state_dir, ignore_errors=True)
         (self.state_dir / "logs").mkdir(parents=True)
-        self._start("cloud", "-m", "services.embedded", "cloud", "--port", self.endpoint_url.rpartition(":")[2])
+        (self.state_dir / "endpoint").write_text(self.endpoint_url + "\n")
+        turned = [part for switch in self.switches for part in ("--switch", switch)]
+        port = self.endpoint_url.rpartition(":")[2]
+        self._start("cloud", "-m", "services.embedded", "cloud", "--port", port, *turned)
         self._await(self._cloud_answers, "the embedded cloud", "cloud")
         provision(self.clients, self.config)
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))

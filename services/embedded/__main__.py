@@ -4,10 +4,7 @@ import argparse
 import logging
 import signal
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-
-from services.embedded.options import Switches
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,9 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     place.add_argument("--port", type=int, help="port on 127.0.0.1")
     place.add_argument("--fd", type=int, help="number of an inherited listening socket")
     cloud.add_argument("--no-compute", action="store_true", help="instances run at once, without a process")
-    for switch in fields(Switches):
-        flag = f"--{switch.name.replace('_', '-')}"
-        cloud.add_argument(flag, type=float if "float" in str(switch.type) else int, default=switch.default)
+    cloud.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of `Switches`")
     cloud.set_defaults(run=_cloud)
     hypervisor = commands.add_parser("hypervisor", help="run a process for each instance")
     hypervisor.add_argument("--endpoint", required=True, help="URL of the cloud")
@@ -45,9 +40,10 @@ def _parser() -> argparse.ArgumentParser:
 def _cloud(options: argparse.Namespace) -> None:
     from services.embedded.cloud import HOST, serve
     from services.embedded.fleet import fleet
+    from services.embedded.typed_switches import switches_of
 
     fleet.compute = not options.no_compute
-    fleet.set_switches(Switches(**{field.name: getattr(options, field.name) for field in fields(Switches)}))
+    fleet.set_switches(switches_of(options.switch))
     serve(f"{HOST}:{options.port}" if options.fd is None else f"fd://{options.fd}", options.lifeline_fd)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
+from services.embedded.calls import CountedCalls, calls
 from services.embedded.control import ControlApplication
 from services.embedded.direct import DirectCalls
 from services.embedded.dispatch import RememberingDispatcher, WsgiApp, stock_dispatcher
@@ -49,7 +50,7 @@ def create_application() -> EmbeddedCloudApplication:
     """
     mend_service("core")
     aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())))
-    return EmbeddedCloudApplication(aws, ControlApplication(fleet))
+    return EmbeddedCloudApplication(CountedCalls(aws, calls), ControlApplication(fleet))
 
 
 class CloudServer(BaseApplication):  # type: ignore[misc]

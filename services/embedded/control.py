@@ -7,6 +7,7 @@ GET    /_embedded/instances/ID                 what the metadata service tells a
 GET    /_embedded/instances/ID/credentials     role credentials, as the metadata service hands them out
 POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
+GET    /_embedded/calls                        {"calls", "items"}: what AWS's APIs were asked so far
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
 """
@@ -21,8 +22,10 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from services.embedded import identity
-from services.embedded.fleet import Fleet, UnknownInstanceError
+from services.embedded.calls import calls
+from services.embedded.fleet import Fleet
 from services.embedded.options import InvalidSwitchError
+from services.embedded.records import UnknownInstanceError
 
 LONGEST_POLL_SECONDS = 60.0
 
@@ -41,6 +44,7 @@ class ControlApplication:
                 Rule(f"{one}/credentials", endpoint=self._credentials, methods=["GET"]),
                 Rule(f"{one}/events", endpoint=self._event, methods=["POST"]),
                 Rule(f"{one}/spot-notice", endpoint=self._spot_notice, methods=["PUT"]),
+                Rule("/_embedded/calls", endpoint=self._calls, methods=["GET"]),
                 Rule("/_embedded/switches", endpoint=self._switches, methods=["GET", "PUT"]),
             ]
         )
@@ -91,6 +95,9 @@ class ControlApplication:
         notice = _body(request)
         self._fleet.spot_notice(instance_id, notice.get("action", "terminate"), float(notice.get("seconds", 120)))
         return {}
+
+    def _calls(self, _request: Request) -> dict[str, Any]:
+        return {**calls.figures()}
 
     def _switches(self, request: Request) -> dict[str, Any]:
         if request.method == "PUT":

@@ -10,9 +10,12 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from services.embedded.capacity import Place, room
 from services.embedded.options import Switches
+from services.embedded.records import Record, Stock, UnknownInstanceError, Work
+from services.embedded.timeline import Timeline
 
 STATE_CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
@@ -21,52 +24,10 @@ SPOT_TERMINATION = "Server.SpotInstanceTermination", "Spot instance termination"
 SLOW_BOOT_EVERY = 10
 
 
-class Stock(Protocol):
-    """What moto does when an instance ends for good or stops, without a process to wait for."""
-
-    def terminate(self, instance: Any) -> Any:
-        """Release what the instance holds and mark it terminated."""
-
-    def stop(self, instance: Any) -> Any:
-        """Mark the instance stopped."""
-
-
-class UnknownInstanceError(LookupError):
-    """Raised when an instance id was never launched here."""
-
-
-@dataclass
-class Record:
-    """One instance.
-
-    Attributes:
-        instance: moto's object.
-        generation: boots so far; tells the report of an earlier boot from one of this.
-        stuck: this boot never starts a process.
-        boot_delay_seconds: from launch to process.
-        console: path of the console log, once known.
-        notice: the Spot notice (action and time), once given.
-        reason: code and text of why EC2 itself ends it, or None.
-    """
-
-    instance: Any
-    generation: int = 0
-    stuck: bool = False
-    boot_delay_seconds: float = 0.0
-    console: str | None = None
-    notice: dict[str, str] | None = None
-    reason: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the hypervisor must know of one instance whose process it owes or must end."""
-
-    id: str
-    state: str
-    generation: int
-    stuck: bool
-    boot_delay_seconds: float
+def _later(seconds: float, action: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
 
 
 @dataclass
@@ -76,11 +37,15 @@ class Fleet:
     Args:
         compute: instances are processes; without it they run at once, as in stock moto.
         switches: faults and delays.
+        later: calls something in so many seconds.
+        clock: monotonic seconds, for answers that lag.
     """
 
     compute: bool = True
     switches: Switches = field(default_factory=Switches)
     epoch: str = field(default_factory=lambda: uuid.uuid4().hex)
+    later: Callable[[float, Callable[[], None]], None] = _later
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         """Start empty."""
@@ -104,28 +69,33 @@ class Fleet:
         with self._changed:
             self.switches = switches
 
-    def take_lost_reply(self) -> bool:
-        """Say whether the reply of this launch is to be lost, and count it."""
+    def take(self, name: str) -> bool:
+        """Say whether a fault is due now, of which the switch `name` counts how many are to come, and count it."""
         with self._changed:
-            lost = self.switches.lost_launch_replies > 0
-            if lost:
-                left = self.switches.lost_launch_replies - 1
-                self.switches = self.switches.changed({"lost_launch_replies": left})
-            return lost
+            left = getattr(self.switches, name)
+            if left > 0:
+                self.switches = self.switches.changed({name: left - 1})
+            return bool(left > 0)
 
-    def room(self) -> int | None:
-        """Instances that may still be started, or None without a limit."""
+    def room(self, wanted: Place) -> int | None:
+        """Instances that may still be started at a place, or None without a limit."""
         with self._changed:
-            if self.switches.max_instances is None:
-                return None
-            using = sum(r.instance.state not in {"terminated", "stopped"} for r in self._records.values())
-            return max(0, self.switches.max_instances - using)
+            instances = [record.instance for record in self._records.values()]
+            taken = [Place.of(one) for one in instances if one.state not in {"terminated", "stopped"}]
+            return room(self.switches, taken, wanted)
+
+    def note(self, instance_id: str) -> None:
+        """Remember what the API shows of an instance from now on; unknown ones, such as volumes, are none of ours."""
+        with self._changed:
+            if self._stock is not None and (record := self._records.get(instance_id)) is not None:
+                record.past.note(self._stock.seen(record.instance))
 
     def boot(self, instance: Any) -> None:
         """Let an instance boot: a new one, or a stopped one again."""
         with self._changed:
-            record = self._records.setdefault(instance.id, Record(instance))
+            record = self._records.setdefault(instance.id, Record(instance, Timeline(clock=self.clock)))
             if not self.compute:
+                self.note(instance.id)
                 return
             self._boots += 1
             record.generation += 1
@@ -150,7 +120,7 @@ class Fleet:
             has_process = instance.state in {"pending", "running", "stopping"}
             if not self.compute or instance.id not in self._records or not has_process:
                 finish()
-                self._notify()
+                self._notify(instance)
             elif instance.state != goal:
                 self._set_state(instance, goal)
 
@@ -166,6 +136,7 @@ class Fleet:
                 record.console = console
                 if record.instance.state == "pending":
                     self._set_state(record.instance, "running")
+                    self._plan_interruption(record)
 
     def ended(self, instance_id: str, generation: int, *, failed: str | None, console: str | None) -> None:
         """Note that the process of a boot has ended, or could not start, and finish what follows from it.
@@ -202,9 +173,8 @@ class Fleet:
             record = self.record(instance_id)
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
             record.notice = {"action": action, "time": when}
-        timer = threading.Timer(seconds, self._interrupt, (record.instance, record.generation))
-        timer.daemon = True
-        timer.start()
+            generation = record.generation
+        self.later(seconds, lambda: self._interrupt(record.instance, generation))
 
     def record(self, instance_id: str) -> Record:
         """Return what is known of an instance.
@@ -244,7 +214,20 @@ class Fleet:
             instance._reason = ""
             instance.state_reason.code = reason[0]
             instance.state_reason.message = f"{reason[0]}: {reason[1]}"
-        self._notify()
+        self._notify(instance)
+
+    def _plan_interruption(self, record: Record) -> None:
+        """Let a Spot instance get its notice by itself, if the switch says so."""
+        after, seconds = self.switches.spot_notice_after_seconds, self.switches.spot_notice_seconds
+        if after is None or record.instance.lifecycle != "spot":
+            return
+        instance, generation = record.instance, record.generation
+
+        def give_notice() -> None:
+            if record.generation == generation and instance.state == "running":
+                self.spot_notice(instance.id, "terminate", seconds)
+
+        self.later(after, give_notice)
 
     def _interrupt(self, instance: Any, generation: int) -> None:
         with self._changed:
@@ -255,9 +238,10 @@ class Fleet:
 
     def _set_state(self, instance: Any, state: str) -> None:
         instance._state.name, instance._state.code = state, STATE_CODES[state]
-        self._notify()
+        self._notify(instance)
 
-    def _notify(self) -> None:
+    def _notify(self, instance: Any) -> None:
+        self.note(instance.id)
         self._revision += 1
         self._changed.notify_all()
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from services.embedded.control_client import CloudUnreachableError, ControlClient, NotLaunchedError
-from services.embedded.fleet import Work
 from services.embedded.guard import HYPERVISOR_LOCK
 from services.embedded.locks import held
 from services.embedded.machine import BootFailedError, Machine, Process, end_all, machines_in
 from services.embedded.metadata_server import MetadataServer
+from services.embedded.records import Work
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,8 @@ class Hypervisor:
             instance.boot_at = self._clock() + RETRY_SECONDS
         except (BootFailedError, NotLaunchedError, OSError) as error:
             log.warning("%s does not boot: %s", work.id, error)
-            instance.failed, instance.gone = str(error), True
+            instance.failed = str(error)
+            self._ended(instance)
 
     def _serve_metadata_again(self, instance: _Instance) -> None:
         try:
@@ -227,8 +228,8 @@ class Hypervisor:
 
     def _watch(self, instance: _Instance, process: Process | None) -> None:
         instance.process = process
-        if process is None:
-            instance.gone = True
+        if process is None:  # it was over before it could be looked at
+            self._ended(instance)
             return
         instance.pidfd = os.pidfd_open(process.pid)
         self._selector.register(instance.pidfd, selectors.EVENT_READ, instance)

@@ -4,7 +4,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.embedded.fleet import Record
+from services.embedded.records import Record
 
 SESSION_SECONDS = 6 * 3600
 DEFAULT_ROLE = "embedded-default"

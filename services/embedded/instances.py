@@ -10,17 +10,21 @@ from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instances import InstanceState
 
-from services.embedded.fleet import STATE_CODES, UnknownInstanceError, fleet
-from services.embedded.launches import check_room_for_one
+from services.embedded.describe import seen
+from services.embedded.fleet import STATE_CODES, fleet
+from services.embedded.launches import check_start
 from services.embedded.mend import Mend
+from services.embedded.records import UnknownInstanceError
 
 CONSOLE_BYTES = 65_536  # GetConsoleOutput returns the most recent 64 KB
 
 
 def _new_instance(original: Any) -> Any:
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it replaces one
+    def __init__(  # noqa: N807 - it replaces one
+        self: Any, ec2_backend: Any, image_id: str, user_data: Any, security_groups: list[Any], **kwargs: Any
+    ) -> None:
         """Begin as pending where instances are processes."""
-        original(self, *args, **kwargs)
+        original(self, ec2_backend, image_id, user_data, security_groups, **kwargs)
         if fleet.compute:
             self._state = InstanceState("pending", STATE_CODES["pending"])
 
@@ -32,6 +36,7 @@ class _StockEnds:
 
     terminate: Callable[[Any], Any]
     stop: Callable[[Any], Any]
+    seen = staticmethod(seen)
 
 
 _stock = _StockEnds()
@@ -75,13 +80,14 @@ def _start(original: Any) -> Any:
         """Boot a stopped instance again, with the same user data.
 
         Raises:
-            EC2ClientError: IncorrectInstanceState, or InsufficientInstanceCapacity.
+            EC2ClientError: IncorrectInstanceState, or what the switch `launch_error` says.
+            ServerError: InsufficientInstanceCapacity.
         """
         previous = InstanceState(self.state, self.state_code)
         if self.state in {"shutting-down", "terminated", "stopping"}:
             raise _incorrect_state(self, "started")
         if self.state == "stopped":
-            check_room_for_one()
+            check_start(self)
             original(self)
             fleet.boot(self)
         return previous

@@ -1,4 +1,4 @@
-"""moto's EC2 with launches as on EC2: idempotent, partial where capacity ends, and instances that compute."""
+"""moto's EC2 with launches as on EC2: idempotent, by launch template, partial where capacity ends; they compute."""
 
 import json
 import threading
@@ -8,16 +8,14 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
-from werkzeug.exceptions import InternalServerError
 
+from services.embedded.capacity import Place
 from services.embedded.fleet import fleet
 from services.embedded.mend import Mend
+from services.embedded.refusals import refusal
+from services.embedded.templates import check, is_one_time_spot, place_of, with_template
 
 TOKENS_REMEMBERED = 10_000
-_LOST_REPLY = (
-    "<Response><Errors><Error><Code>InternalError</Code><Message>An internal error has occurred</Message></Error>"
-    "</Errors><RequestID>00000000-0000-0000-0000-000000000000</RequestID></Response>"
-)
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,12 @@ class Launches:
 _launches = Launches()
 
 
-def count_to_start(minimum: int, maximum: int, room: int | None) -> int:
+def count_to_start(minimum: int, maximum: int, room: int | None, place: Place) -> int:
     """Decide how many instances a launch starts: `maximum` where there is room, at least `minimum`.
 
     Raises:
-        EC2ClientError: InvalidParameterValue for an impossible range, InsufficientInstanceCapacity without room.
+        EC2ClientError: InvalidParameterValue for an impossible range.
+        ServerError: InsufficientInstanceCapacity without room at the place.
     """
     if not 1 <= minimum <= maximum:
         raise EC2ClientError(
@@ -74,25 +73,35 @@ def count_to_start(minimum: int, maximum: int, room: int | None) -> int:
         )
     count = maximum if room is None else min(maximum, room)
     if count < minimum:
-        raise EC2ClientError(
+        market = " Spot" if place.spot else ""
+        raise refusal(
             "InsufficientInstanceCapacity",
-            f"We currently do not have sufficient capacity: {room} of at least {minimum} instances can be started.",
+            f"We currently do not have sufficient {place.instance_type}{market} capacity in the Availability Zone "
+            f"you requested ({place.zone}): {room} of at least {minimum} instances can be started.",
         )
     return count
 
 
-def check_room_for_one() -> None:
-    """Refuse to start one more instance where there is no room.
+def check_start(instance: Any) -> None:
+    """Refuse to start a stopped instance while launches are refused, or where there is no room for it.
 
     Raises:
-        EC2ClientError: InsufficientInstanceCapacity.
+        EC2ClientError: the code of the switch `launch_error`.
+        ServerError: InsufficientInstanceCapacity, or a code of the switch that is EC2's own error.
     """
-    count_to_start(1, 1, fleet.room())
+    _check_refused()
+    place = Place.of(instance)
+    count_to_start(1, 1, fleet.room(place), place)
+
+
+def _check_refused() -> None:
+    if (code := fleet.switches.launch_error) is not None:
+        raise refusal(code)
 
 
 def _run_instances_response(original: Any) -> Any:
     def run_instances(self: Any) -> Any:
-        """Launch once for each client token; MaxCount instances where there is room."""
+        """Launch what call and template say, once for each client token; MaxCount instances where there is room."""
         with _launches.lock:
             token = self.params.get("ClientToken")
             parameters = _fingerprint(self.params)
@@ -102,8 +111,8 @@ def _run_instances_response(original: Any) -> Any:
                 reservation = _launch(self, original)
                 if token:
                     _launches.remember(key, Launch(parameters, reservation))
-                if fleet.take_lost_reply():
-                    raise InternalServerError(description=_LOST_REPLY)
+                if fleet.take("lost_launch_replies"):
+                    raise refusal("InternalError")
             return ActionResult(reservation)
 
     return run_instances
@@ -114,12 +123,26 @@ def _fingerprint(parameters: dict[str, Any]) -> str:
 
 
 def _launch(response: Any, original: Any) -> Any:
+    _check_refused()
+    response.params = with_template(response.ec2_backend, response.params)
+    check(response.params)
+    if is_one_time_spot(response.params):
+        response.params["InstanceInitiatedShutdownBehavior"] = "terminate"
     minimum, maximum = int(response.params.get("MinCount", 1)), int(response.params.get("MaxCount", 1))
-    response.params["MinCount"] = count_to_start(minimum, maximum, fleet.room())  # moto starts MinCount
+    place = place_of(response.ec2_backend, response.params)
+    count = count_to_start(minimum, maximum, fleet.room(place), place)
+    response.params["MinCount"] = count  # which is what moto starts
     with fleet.hold():
         reservation = original(response).result
         _give_profile_to_all(response, reservation)
+        _show_groups_of_interfaces(response, reservation)
     return reservation
+
+
+def _show_groups_of_interfaces(response: Any, reservation: Any) -> None:
+    """List the security groups of an instance's first network interface as its own, as EC2 does."""
+    for instance in reservation.instances if response.params.get("NetworkInterfaces") else []:
+        instance.security_groups = list(instance.nics[0].group_set)
 
 
 def _give_profile_to_all(response: Any, reservation: Any) -> None:
@@ -134,9 +157,11 @@ def _give_profile_to_all(response: Any, reservation: Any) -> None:
 
 
 def _run_instances(original: Any) -> Any:
-    def run_instances(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def run_instances(
+        self: Any, image_id: str, count: int, user_data: Any, security_group_names: list[str], **kwargs: Any
+    ) -> Any:
         """Launch, and have the instances booted once they are complete."""
-        reservation = original(self, *args, **kwargs)
+        reservation = original(self, image_id, count, user_data, security_group_names, **kwargs)
         for instance in reservation.instances:
             fleet.boot(instance)
         return reservation
@@ -149,7 +174,7 @@ MENDS = (
         "moto.ec2.responses.instances:InstanceResponse.run_instances",
         ("self",),
         _run_instances_response,
-        "starts a second instance for the same client token, and MinCount instead of MaxCount",
+        "starts a second instance for the same client token, MinCount, not MaxCount, and half of a launch template",
     ),
     Mend(
         "moto.ec2.models.instances:InstanceBackend.run_instances",

@@ -15,7 +15,7 @@ MODULES = {
     "s3": ("services.embedded.objects",),
     "sqs": ("services.embedded.sqs",),
     "dynamodb": ("services.embedded.items", "services.embedded.queries", "services.embedded.tables"),
-    "ec2": ("services.embedded.launches", "services.embedded.instances"),
+    "ec2": ("services.embedded.launches", "services.embedded.instances", "services.embedded.describe"),
 }
 _applied: set[str] = set()
 _applying = threading.RLock()

@@ -1,8 +1,16 @@
-"""What the embedded cloud can be told: switches that tests turn while it runs."""
+"""What the embedded cloud can be told: switches that tests turn while it runs, and a person from the start.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+`docs/embedded-cloud.md` tells a person of each.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+LONGEST_LAG_SECONDS = 600.0
+"""How far back the cloud remembers what it was; AWS's own answers lag by up to a minute."""
 
 
 class InvalidSwitchError(ValueError):
@@ -10,8 +18,54 @@ class InvalidSwitchError(ValueError):
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """What a switch may be: a test of a value, and the same in words."""
+
+    holds: Callable[[Any], bool]
+    told: str
+
+    def or_null(self) -> "Allowed":
+        """Return the same, or None."""
+        return Allowed(lambda value: value is None or self.holds(value), f"{self.told}, or null")
+
+
+def _is_number(value: Any, most: float = math.inf) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and 0 <= value <= most
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_capacity(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and name and _is_count(count) for name, count in value.items()
+    )
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*)*", value) is not None
+
+
+SECONDS = Allowed(_is_number, "a number of seconds, 0 or more")
+LAG = Allowed(lambda value: _is_number(value, LONGEST_LAG_SECONDS), f"seconds from 0 to {LONGEST_LAG_SECONDS:.0f}")
+COUNT = Allowed(_is_count, "a whole number, 0 or more")
+FRACTION = Allowed(lambda value: _is_number(value, 1), "a number from 0 to 1")
+FACTOR = Allowed(_is_number, "a number, 0 or more")
+CAPACITY = Allowed(_is_capacity, "whole numbers by instance type or availability zone, such as {c7a.large: 2}")
+CODE = Allowed(_is_code, "an error code of EC2, such as VcpuLimitExceeded")
+
+
+def _switch(allowed: Allowed, default: Any) -> Any:
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"allowed": allowed})
+    return field(default=default, metadata={"allowed": allowed})
+
+
+@dataclass(frozen=True)
 class Switches:
-    """How the embedded EC2 behaves. The defaults are an EC2 without faults that boots at once.
+    """How the embedded EC2 and SQS behave. The defaults are a cloud without faults that boots at once.
 
     Attributes:
         boot_delay_seconds: from the launch to the start of the instance's process.
@@ -19,14 +73,32 @@ class Switches:
         stuck_boot_fraction: 0..1 of the boots reach `running` and never start a process; 0.25 is every fourth.
         max_instances: capacity; launches beyond it are partial or fail with InsufficientInstanceCapacity.
             None is no limit.
+        capacity: the same for an instance type or an availability zone; what is not named has no limit.
+        spot_capacity: the same for Spot instances of all types. None is no limit.
+        launch_error: the error code that every launch, and every start of a stopped instance, answers. None is none.
         lost_launch_replies: so many of the next launches succeed and answer HTTP 500.
+        describe_lag_seconds: DescribeInstances answers as things stood so long ago.
+        describe_failures: so many of the next DescribeInstances answer HTTP 503 RequestLimitExceeded.
+        spot_notice_after_seconds: each Spot instance gets its notice so long after it runs. None is never.
+        spot_notice_seconds: from that notice to the end of the instance.
+        stale_count_seconds: the approximate counts of a queue are those of so long ago.
+        count_factor: and they are multiplied by this: 0.5 is too low, 3 too high.
     """
 
-    boot_delay_seconds: float = 0.0
-    boot_delay_tail_seconds: float = 0.0
-    stuck_boot_fraction: float = 0.0
-    max_instances: int | None = None
-    lost_launch_replies: int = 0
+    boot_delay_seconds: float = _switch(SECONDS, 0.0)
+    boot_delay_tail_seconds: float = _switch(SECONDS, 0.0)
+    stuck_boot_fraction: float = _switch(FRACTION, 0.0)
+    max_instances: int | None = _switch(COUNT.or_null(), None)
+    capacity: Mapping[str, int] = _switch(CAPACITY, {})
+    spot_capacity: int | None = _switch(COUNT.or_null(), None)
+    launch_error: str | None = _switch(CODE.or_null(), None)
+    lost_launch_replies: int = _switch(COUNT, 0)
+    describe_lag_seconds: float = _switch(LAG, 0.0)
+    describe_failures: int = _switch(COUNT, 0)
+    spot_notice_after_seconds: float | None = _switch(SECONDS.or_null(), None)
+    spot_notice_seconds: float = _switch(SECONDS, 120.0)
+    stale_count_seconds: float = _switch(LAG, 0.0)
+    count_factor: float = _switch(FACTOR, 1.0)
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing.
@@ -34,13 +106,10 @@ class Switches:
         Raises:
             InvalidSwitchError: naming switch, value and what is allowed.
         """
-        if not 0 <= self.stuck_boot_fraction <= 1:
-            raise InvalidSwitchError(f"stuck_boot_fraction={self.stuck_boot_fraction}: must be within 0..1")
-        for name in ("boot_delay_seconds", "boot_delay_tail_seconds", "lost_launch_replies"):
-            if getattr(self, name) < 0:
-                raise InvalidSwitchError(f"{name}={getattr(self, name)}: must be 0 or more")
-        if self.max_instances is not None and self.max_instances < 0:
-            raise InvalidSwitchError(f"max_instances={self.max_instances}: must be 0 or more, or null")
+        for switch in fields(self):
+            allowed, value = switch.metadata["allowed"], getattr(self, switch.name)
+            if not allowed.holds(value):
+                raise InvalidSwitchError(f"{switch.name}={value!r}: must be {allowed.told}")
 
     def changed(self, values: Mapping[str, Any]) -> "Switches":
         """Return these switches with some values replaced.
@@ -48,11 +117,7 @@ class Switches:
         Raises:
             InvalidSwitchError: a name is unknown or a value is not allowed.
         """
-        known = {field.name for field in fields(self)}
+        known = {switch.name for switch in fields(self)}
         if unknown := sorted(set(values) - known):
             raise InvalidSwitchError(f"unknown switches {unknown}; there are {sorted(known)}")
-        for name, value in values.items():
-            optional = name == "max_instances" and value is None
-            if not optional and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise InvalidSwitchError(f"{name}={value!r}: must be a number")
         return replace(self, **values)

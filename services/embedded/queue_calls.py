@@ -13,6 +13,7 @@ from typing import Any
 from moto.sqs.constants import DEFAULT_RECEIVED_MESSAGES, MAXIMUM_MESSAGE_LENGTH, MAXIMUM_VISIBILITY_TIMEOUT
 from moto.sqs.models import Message, SQSBackend, sqs_backends
 
+from services.embedded.approximate import approximate_counts
 from services.embedded.direct import Answer, Request, json_answer
 from services.embedded.message import Delivery
 from services.embedded.sqs import sequence_number, take
@@ -110,7 +111,7 @@ def _get_queue_attributes(_backend: SQSBackend, queue: Any, parameters: Paramete
         return None
     if not all(name in _COUNTS for name in names):
         return None
-    counts = queue.store.counts()
+    counts = approximate_counts(queue.store)
     return {"Attributes": {name: str(getattr(counts, _COUNTS[name])) for name in names}}
 
 

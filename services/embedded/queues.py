@@ -24,8 +24,12 @@ from services.embedded.message import (
     State,
 )
 from services.embedded.receipts import ReceiptHandle
+from services.embedded.timeline import Timeline
 
 DEDUPLICATION_SECONDS = 300.0
+
+COUNTS_EVERY_SECONDS = 0.1
+"""How finely what was counted is remembered."""
 
 TIMERS_TO_SPARE = 64
 """Timers beyond two for each message at which those that no longer count are dropped."""
@@ -52,6 +56,7 @@ class MessageQueue(Generic[Payload]):
         self._closed = False
         self._sequence = 0
         self._duplicates: OrderedDict[str, tuple[float, Sent]] = OrderedDict()
+        self._past: Timeline[Counts] = Timeline(resolution_seconds=COUNTS_EVERY_SECONDS, clock=clock)
         self._reset()
 
     def _reset(self) -> None:
@@ -61,6 +66,7 @@ class MessageQueue(Generic[Payload]):
         self._ready_groups: OrderedDict[str, None] = OrderedDict()
         self._timers: list[tuple[float, int, Entry[Payload]]] = []
         self._counts: Counter[State] = Counter()
+        self._past.note(self._count())
 
     def send(
         self,
@@ -97,6 +103,7 @@ class MessageQueue(Generic[Payload]):
                 self._duplicates[deduplication_key] = (now + DEDUPLICATION_SECONDS, sent)
             if delay_seconds > 0:
                 self._set_timer(entry, now + delay_seconds)
+                self._past.note(self._count())
             else:
                 self._make_visible(entry)
             return sent
@@ -167,11 +174,16 @@ class MessageQueue(Generic[Payload]):
             else:
                 self._make_visible(entry)
 
-    def counts(self) -> Counts:
-        """Count the messages by state; costs nothing per message."""
+    def counts(self, seconds_ago: float = 0) -> Counts:
+        """Count the messages by state, now or as it was so long ago; costs nothing per message."""
         with self._changed:
             self._wake_due()
-            return Counts(*(self._counts[s] for s in (State.VISIBLE, State.IN_FLIGHT, State.DELAYED)))
+            if not seconds_ago:
+                return self._count()
+            return self._past.ago(seconds_ago) or Counts(0, 0, 0)
+
+    def _count(self) -> Counts:
+        return Counts(self._counts[State.VISIBLE], self._counts[State.IN_FLIGHT], self._counts[State.DELAYED])
 
     def purge(self) -> None:
         """Forget every message, in flight or not."""
@@ -279,6 +291,7 @@ class MessageQueue(Generic[Payload]):
         self._counts[entry.state] -= 1
         self._counts[state] += 1
         entry.state = state
+        self._past.note(self._count())
 
     def _set_timer(self, entry: Entry[Payload], at: float) -> None:
         self._forget_overtaken_timers()

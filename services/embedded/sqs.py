@@ -15,6 +15,7 @@ from moto.sqs import models
 from moto.sqs.constants import MAXIMUM_VISIBILITY_TIMEOUT
 from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, SQSException
 
+from services.embedded.approximate import approximate_counts
 from services.embedded.mend import Mend
 from services.embedded.message import DeadLetter, Delivery, NotInFlightError, StaleReceiptError
 from services.embedded.queues import MessageQueue
@@ -40,9 +41,9 @@ def fast_queue(stock: Any) -> Any:
             _open_queues.add(self.store)
 
         attributes = property(lambda self: QueueAttributes(self))  # noqa: PLW0108 - defined below
-        approximate_number_of_messages = property(lambda self: self.store.counts().visible)
-        approximate_number_of_messages_delayed = property(lambda self: self.store.counts().delayed)
-        approximate_number_of_messages_not_visible = property(lambda self: self.store.counts().in_flight)
+        approximate_number_of_messages = property(lambda self: approximate_counts(self.store).visible)
+        approximate_number_of_messages_delayed = property(lambda self: approximate_counts(self.store).delayed)
+        approximate_number_of_messages_not_visible = property(lambda self: approximate_counts(self.store).in_flight)
 
         def add_message(self, message: Any) -> None:
             sent = self.store.send(

@@ -134,6 +134,16 @@ def test_an_instance_with_behaviour_stop_is_stopped_and_starts_again_with_its_us
         ec2.start_instances(InstanceIds=[instance_id])
 
 
+def test_an_instance_whose_process_is_over_at_once_can_be_started_again_and_again(clients: Clients) -> None:
+    """What its first boot held, its metadata service's port above all, is free for the next."""
+    ec2 = clients("ec2")
+    (instance_id,) = launch(ec2, "#!/bin/sh\n", InstanceInitiatedShutdownBehavior="stop")
+    for _ in range(5):
+        becomes(ec2, instance_id, "stopped", seconds=5)
+        ec2.start_instances(InstanceIds=[instance_id])
+    becomes(ec2, instance_id, "stopped", seconds=5)
+
+
 def test_stop_instances_ends_the_process_and_keeps_the_instance(cloud: EmbeddedCloud, clients: Clients) -> None:
     ec2 = clients("ec2")
     (instance_id,) = launch(ec2)

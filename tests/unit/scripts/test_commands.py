@@ -50,6 +50,22 @@ def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:
     assert "fleet.max_workers = 'many'" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("switch", "told"),
+    [
+        ("speed=3", "unknown switches ['speed']; there are ['boot_delay_seconds', "),
+        ("boot_delay_seconds=soon", "boot_delay_seconds='soon': must be a number of seconds, 0 or more"),
+        ("max_instances", "'max_instances': must be NAME=VALUE, such as boot_delay_seconds=5"),
+    ],
+)
+def test_a_switch_of_the_cloud_that_is_wrong_is_named_before_anything_starts(switch: str, told: str) -> None:
+    ended = run(sys.executable, "-m", "scripts.run", "--once", "--switch", "count_factor=2", "--switch", switch)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert f"fleetsight: --switch: {told}" in ended.stderr
+    assert ended.stdout == ""
+
+
 def test_a_bundle_that_is_not_there_is_named_before_anything_starts() -> None:
     ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__WORKER__BUNDLE="no/such/bundle")
     assert ended.returncode == 2

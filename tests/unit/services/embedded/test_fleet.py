@@ -1,14 +1,19 @@
 """An instance's life between the API and the hypervisor."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from services.embedded.fleet import Fleet, UnknownInstanceError
+from services.embedded.capacity import Place
+from services.embedded.fleet import Fleet
 from services.embedded.options import Switches
+from services.embedded.records import UnknownInstanceError
+
+LARGE = Place("c7a.large", "us-east-1a")
 
 
 @dataclass
@@ -17,6 +22,9 @@ class Instance:
 
     id: str = "i-1"
     instance_initiated_shutdown_behavior: str = "terminate"
+    instance_type: str = "c7a.large"
+    availability_zone: str = "us-east-1a"
+    lifecycle: str | None = None
     _state: Any = field(default_factory=lambda: SimpleNamespace(name="pending", code=0))
     _reason: str = ""
     state_reason: Any = field(default_factory=lambda: SimpleNamespace(code="", message=""))
@@ -32,6 +40,25 @@ class Stock:
 
     def stop(self, instance: Instance) -> None:
         instance._state.name = "stopped"
+
+    def seen(self, instance: Instance) -> str:
+        return instance.state
+
+
+@dataclass
+class Appointments:
+    """What is to happen later, and in how many seconds."""
+
+    due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+
+    def __call__(self, seconds: float, action: Callable[[], None]) -> None:
+        self.due.append((seconds, action))
+
+    def keep(self) -> float:
+        """Do what is due first; return in how many seconds it was to be done."""
+        seconds, action = self.due.pop(0)
+        action()
+        return seconds
 
 
 def fleet_of(*instances: Instance, **switches: Any) -> Fleet:
@@ -110,10 +137,10 @@ def test_without_compute_instances_need_no_hypervisor() -> None:
 def test_room_counts_what_is_not_terminated_or_stopped() -> None:
     instances = [Instance(f"i-{n}") for n in range(3)]
     fleet = fleet_of(*instances, max_instances=3)
-    assert fleet.room() == 0
+    assert fleet.room(LARGE) == 0
     fleet.ended("i-0", 1, failed=None, console=None)
-    assert fleet.room() == 1
-    assert fleet_of().room() is None
+    assert fleet.room(LARGE) == 1
+    assert fleet_of().room(LARGE) is None
 
 
 def test_every_fourth_boot_is_stuck_at_a_fraction_of_a_quarter() -> None:
@@ -128,9 +155,11 @@ def test_every_tenth_boot_takes_the_tail_as_well() -> None:
     assert delays == [1] * 9 + [6]
 
 
-def test_lost_replies_are_counted_down() -> None:
-    fleet = fleet_of(lost_launch_replies=2)
-    assert [fleet.take_lost_reply() for _ in range(3)] == [True, True, False]
+@pytest.mark.parametrize("switch", ["lost_launch_replies", "describe_failures"])
+def test_faults_that_are_counted_are_counted_down(switch: str) -> None:
+    fleet = fleet_of(**{switch: 2})
+    assert [fleet.take(switch) for _ in range(3)] == [True, True, False]
+    assert getattr(fleet.switches, switch) == 0
 
 
 def test_the_hypervisor_is_told_at_once_of_a_launch() -> None:
@@ -153,6 +182,61 @@ def test_a_spot_notice_is_followed_by_the_interruption() -> None:
     assert instance.state == "shutting-down"
     fleet.ended("i-1", 1, failed=None, console=None)
     assert instance.state_reason.code == "Server.SpotInstanceTermination"
+
+
+def spot_fleet(instance: Instance, later: Appointments, **switches: Any) -> Fleet:
+    fleet = Fleet(switches=Switches(**switches), later=later)
+    fleet.use(Stock())
+    fleet.boot(instance)
+    return fleet
+
+
+def test_a_spot_instance_gets_its_notice_so_long_after_it_runs_and_then_ends() -> None:
+    instance, later = Instance(lifecycle="spot"), Appointments()
+    fleet = spot_fleet(instance, later, spot_notice_after_seconds=30, spot_notice_seconds=90)
+    assert later.due == []
+    fleet.running("i-1", 1, None)
+    assert later.keep() == 30
+    assert (fleet.record("i-1").notice or {})["action"] == "terminate"
+    assert instance.state == "running"
+    assert later.keep() == 90
+    assert instance.state == "shutting-down"
+
+
+@pytest.mark.parametrize(("lifecycle", "after"), [(None, 30.0), ("spot", None)])
+def test_neither_on_demand_instances_nor_those_without_the_switch_get_a_notice(
+    lifecycle: str | None, after: float | None
+) -> None:
+    later = Appointments()
+    fleet = spot_fleet(Instance(lifecycle=lifecycle), later, spot_notice_after_seconds=after)
+    fleet.running("i-1", 1, None)
+    assert later.due == []
+
+
+def test_an_instance_that_ended_before_its_notice_gets_none() -> None:
+    later = Appointments()
+    fleet = spot_fleet(Instance(lifecycle="spot"), later, spot_notice_after_seconds=30)
+    fleet.running("i-1", 1, None)
+    fleet.ended("i-1", 1, failed=None, console=None)
+    later.keep()
+    assert fleet.record("i-1").notice is None
+
+
+@pytest.mark.parametrize("compute", [True, False])
+def test_what_the_api_showed_of_an_instance_is_remembered(compute: bool) -> None:
+    fleet, instance = Fleet(compute=compute), Instance()
+    fleet.use(Stock())
+    fleet.boot(instance)
+    past = fleet.record("i-1").past
+    assert past.ago(0) == "pending"
+    fleet.end(instance, "shutting-down", lambda: Stock().terminate(instance))
+    assert past.ago(0) == ("shutting-down" if compute else "terminated")
+    fleet.ended("i-1", 1, failed=None, console=None)
+    assert past.ago(0) == "terminated"
+
+
+def test_a_resource_that_is_no_instance_is_not_remembered() -> None:
+    fleet_of(Instance()).note("vol-1")
 
 
 def test_a_closed_fleet_lets_nobody_wait() -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 from moto.ec2.exceptions import EC2ClientError
 
+from services.embedded.capacity import Place
 from services.embedded.instances import CONSOLE_BYTES, console_tail
 from services.embedded.launches import Launch, Launches, count_to_start
+from services.embedded.refusals import ServerError
 
 KEY = ("account", "region", "token")
+PLACE = Place("c7a.large", "us-east-1b", spot=True)
 
 
 @pytest.mark.parametrize(
@@ -18,24 +21,22 @@ KEY = ("account", "region", "token")
 def test_a_launch_starts_as_many_as_there_is_room_for(
     minimum: int, maximum: int, room: int | None, count: int
 ) -> None:
-    assert count_to_start(minimum, maximum, room) == count
+    assert count_to_start(minimum, maximum, room, PLACE) == count
 
 
-@pytest.mark.parametrize(
-    ("minimum", "maximum", "room", "code"),
-    [
-        (3, 5, 2, "InsufficientInstanceCapacity"),
-        (1, 1, 0, "InsufficientInstanceCapacity"),
-        (5, 3, None, "InvalidParameterValue"),
-        (0, 3, None, "InvalidParameterValue"),
-    ],
-)
-def test_a_launch_that_cannot_be_is_refused_with_ec2s_code(
-    minimum: int, maximum: int, room: int | None, code: str
-) -> None:
+@pytest.mark.parametrize(("minimum", "maximum"), [(5, 3), (0, 3)])
+def test_an_impossible_range_is_the_callers_error(minimum: int, maximum: int) -> None:
     with pytest.raises(EC2ClientError) as refused:
-        count_to_start(minimum, maximum, room)
-    assert refused.value.code == code
+        count_to_start(minimum, maximum, None, PLACE)
+    assert refused.value.code == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize(("minimum", "maximum", "room"), [(3, 5, 2), (1, 1, 0)])
+def test_want_of_capacity_is_ec2s_error_and_names_type_market_and_zone(minimum: int, maximum: int, room: int) -> None:
+    with pytest.raises(ServerError) as refused:
+        count_to_start(minimum, maximum, room, PLACE)
+    assert (refused.value.error_code, refused.value.code) == ("InsufficientInstanceCapacity", 500)
+    assert "c7a.large Spot capacity in the Availability Zone you requested (us-east-1b)" in str(refused.value)
 
 
 def test_a_token_gives_the_same_reservation_again() -> None:
