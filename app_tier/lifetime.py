@@ -18,10 +18,15 @@ _log = logging.getLogger(__name__)
 
 
 class Lifetime:
-    """The first reason to end, kept; `on_end` is called once, in the thread that ends it."""
+    """The first reason to end, kept.
 
-    def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
-        self._on_end = on_end
+    Args:
+        on_end: called once, in the thread that ends it.
+        stays: asked when the worker is idle, whether it is to stay nevertheless.
+    """
+
+    def __init__(self, on_end: Callable[[], None] = lambda: None, stays: Callable[[], bool] = lambda: False) -> None:
+        self._on_end, self._stays = on_end, stays
         self._lock = threading.Lock()
         self._over = threading.Event()
         self.reason = ""
@@ -35,6 +40,13 @@ class Lifetime:
     def end(self, reason: str) -> None:
         """End in good order: idle, or told to."""
         self._end(reason, 0)
+
+    def end_idle(self, reason: str) -> bool:
+        """End in good order unless the worker is to stay; tell whether it ends."""
+        if self._stays():
+            return False
+        self.end(reason)
+        return True
 
     def fail(self, reason: str) -> None:
         """End because the worker cannot go on; its exit status says so, also when it was ending already."""
@@ -94,3 +106,18 @@ def watch_notices(metadata: Metadata, lifetime: Lifetime, every_seconds: float =
         except MetadataError as error:
             _log.warning("no answer about notices", extra={"error": str(error)})
         lifetime.wait(every_seconds)
+
+
+def is_standby(metadata: Metadata | None) -> bool:
+    """Tell whether an idle worker is to stay: its instance has the tag of a standby; without an instance, it is not.
+
+    Where the metadata service does not answer it is not known to be wanted, and ends: that costs one boot, while one
+    that stays unasked bills for nothing. Its credentials come from there too, so it could not work on for long.
+    """
+    if metadata is None:
+        return False
+    try:
+        return metadata.asked_to_stay()
+    except MetadataError as error:
+        _log.warning("no answer whether to stay", extra={"error": str(error)})
+        return False

@@ -83,6 +83,7 @@ class Receiver:
         self._queue, self._in_hand, self._keeper = queue, in_hand, keeper
         self._lifetime, self._backoff, self._submit = lifetime, backoff, submit
         self._idle_seconds, self._clock = idle_seconds, clock
+        self._stayed_at = float("-inf")
         self._wary = True
         self._reached_at = clock()
 
@@ -97,7 +98,7 @@ class Receiver:
     def _receive_once(self) -> None:
         # Asked before the poll: the last poll is one that began when the worker was idle already, so a message that
         # arrives as the time runs out is still taken.
-        idle = self._in_hand.idle_seconds() >= self._idle_seconds
+        idle = self._idle_for() >= self._idle_seconds
         asked_at = self._clock()
         try:
             received = self._queue.receive(self._most(), wait_seconds=0 if idle else POLL_SECONDS)
@@ -108,8 +109,12 @@ class Receiver:
         self._backoff.succeeded(RECEIVE)
         if received:
             self._take(received, asked_at)
-        elif idle:
-            self._lifetime.end(f"idle for {self._idle_seconds:g} s")
+        elif idle and not self._lifetime.end_idle(f"idle for {self._idle_seconds:g} s"):
+            self._stayed_at = self._clock()
+
+    def _idle_for(self) -> float:
+        """Return for how long nothing has been in hand, or since the worker was last told to stay."""
+        return min(self._in_hand.idle_seconds(), self._clock() - self._stayed_at)
 
     def _most(self) -> int:
         """How many to ask for; there is room for them all, so that most receives are full ones."""

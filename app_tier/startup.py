@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app_tier.bundle.errors import BundleError
@@ -16,7 +17,7 @@ from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.classify import Classifier
 from app_tier.engines import Engine, open_engine
 from app_tier.errors import NotStartedError
-from app_tier.lifetime import watch_notices
+from app_tier.lifetime import is_standby, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from services.config import Config, load_config
 from services.errors import FleetsightError, MetadataError
@@ -54,7 +55,8 @@ def _start_up(config: Config) -> "Worker":
     bundle, engine, sizing = model.result()
     name = instance.result()
     classifier = Classifier(engine, bundle, name or f"local-{os.getpid()}", config.worker.top_k)
-    worker = Worker(config, services, classifier, sizing, services.responses.send)
+    stays = partial(is_standby, metadata if name is not None else None)
+    worker = Worker(config, services, classifier, sizing, services.responses.send, stays)
     if name is not None:
         threading.Thread(target=watch_notices, args=(metadata, worker.lifetime), name="notices", daemon=True).start()
     return worker

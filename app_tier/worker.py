@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 
 from app_tier.backoff import Backoff
@@ -29,10 +30,17 @@ class Worker:
         classifier: the model.
         sizing: how many of everything.
         send_heartbeats: takes the worker's heartbeats.
+        stays: asked when the worker is idle, whether it is to stay.
     """
 
     def __init__(
-        self, config: Config, services: Services, classifier: Classifier, sizing: Sizing, send_heartbeats: Send
+        self,
+        config: Config,
+        services: Services,
+        classifier: Classifier,
+        sizing: Sizing,
+        send_heartbeats: Send,
+        stays: Callable[[], bool] = lambda: False,
     ) -> None:
         self._sizing = sizing
         self._drain_seconds = config.worker.drain_seconds
@@ -40,7 +48,7 @@ class Worker:
         visibility = config.queues.visibility_timeout_seconds
         backoff = Backoff()
         self._in_hand = InHand(sizing.in_hand, visibility)
-        self.lifetime = Lifetime(on_end=self._in_hand.close)
+        self.lifetime = Lifetime(on_end=self._in_hand.close, stays=stays)
         self._keeper = Keeper(services.requests, self._in_hand, visibility, self.lifetime.fail)
         limits = ImageLimits(config.web.max_image_bytes, config.web.max_image_pixels)
         disposal = Disposal(self._keeper, self.lifetime, backoff)

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from scripts.fleet_commands import fleet
 from scripts.model_commands import model
 from scripts.simulate_command import simulate
 from services.errors import FleetsightError
@@ -14,6 +15,7 @@ def fleetsight() -> None:
     """Image classification on an elastic fleet."""
 
 
+fleetsight.add_command(fleet)
 fleetsight.add_command(model)
 fleetsight.add_command(simulate)
 

@@ -56,9 +56,13 @@ class UploadOffer:
 
 @dataclass
 class ApiClient:
-    """Calls `/api/v1` at `base_url`; may be shared by threads, each of which keeps its own connection."""
+    """Calls `/api/v1` at `base_url`; may be shared by threads, each of which keeps its own connection.
+
+    `timeout_seconds` are to connect, and between two bytes of an answer.
+    """
 
     base_url: str
+    timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS
     _local: threading.local = field(default_factory=threading.local, repr=False)
     _sessions: list[requests.Session] = field(default_factory=list, repr=False)
 
@@ -153,12 +157,12 @@ class ApiClient:
     def _call(self, method: str, path: str, allowed: tuple[int, ...] = (200, 201), **options: Any) -> dict[str, Any]:
         url = f"{self.base_url}/api/v1{path}"
         try:
-            reply = self._session.request(method, url, timeout=TIMEOUT_SECONDS, **options)
+            reply = self._session.request(method, url, timeout=self.timeout_seconds, **options)
         except requests.RequestException as error:
             raise ApiError(f"{method} {url}: {error}") from error
         if reply.status_code not in allowed:
             raise ApiError(f"{method} {url} answered {reply.status_code}: {_detail(reply)}")
-        body: dict[str, Any] = reply.json()
+        body: dict[str, Any] = reply.json() if reply.content else {}
         return body
 
 

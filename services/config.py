@@ -5,13 +5,16 @@ type or a value out of range stops the process with every fault named. Secrets a
 """
 
 import os
+import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from services.endpoint import Endpoint
 from services.errors import ConfigError
@@ -27,6 +30,12 @@ BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,75}$")]
 TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$")]
 Seconds = Annotated[float, Field(gt=0)]
+InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MOST_WORKERS = 1_000
+"""No limit of the fleet is above this, whoever sets it."""
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 
 
@@ -109,20 +118,48 @@ class Worker(_Section):
     drain_seconds: Seconds
 
 
+class ScheduleEntry(_Section):
+    """At least `min_workers` from one time of day to another; where `to` is not later, to that of the next day."""
+
+    # Written as it was read, so that a configuration that is dumped can be parsed again.
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    days: tuple[Day, ...] = Field(default=DAYS, min_length=1)
+    begin: str = Field(alias="from")
+    to: str
+    min_workers: int = Field(ge=0, le=MOST_WORKERS)
+
+    @field_validator("begin", "to", mode="before")
+    @classmethod
+    def _is_a_time_of_day(cls, value: object) -> object:
+        # YAML reads 18:00 without quotes as the number 1080.
+        if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value, re.ASCII):
+            raise ValueError('write a time of day from "00:00" to "23:59", in quotes')
+        return value
+
+
 class Fleet(_Section):
     """How many workers, and of what make. Limits are read again while the controller runs."""
 
-    policy: Literal["backlog", "deadline", "fixed"]
-    min_workers: int = Field(ge=0, le=1_000)
-    max_workers: int = Field(ge=0, le=1_000)
+    policy: Literal["backlog", "deadline", "fixed", "schedule"]
+    min_workers: int = Field(ge=0, le=MOST_WORKERS)
+    max_workers: int = Field(ge=0, le=MOST_WORKERS)
     images_per_worker: int = Field(ge=1)
     target_seconds: float = Field(gt=0, le=86_400)
     image_seconds: float = Field(gt=0, le=3_600)
     boot_seconds: float = Field(gt=0, le=3_600)
+    boot_allowance_seconds: float = Field(gt=0, le=86_400)
+    silent_seconds: float = Field(ge=30, le=86_400)
+    max_lifetime_seconds: float = Field(ge=0)
+    launches_per_minute: int = Field(ge=1, le=100_000)
+    schedule: tuple[ScheduleEntry, ...]
+    timezone: str
+    launch_template: Annotated[str, Field(pattern=r"^[A-Za-z0-9().\-/_]{3,128}$")] | None
+    market: Literal["on_demand", "spot"]
+    instance_types: tuple[InstanceType, ...]
+    subnet_ids: tuple[Annotated[str, Field(min_length=1)], ...]
     image_id: str = Field(min_length=1)
-    instance_type: str = Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")
     instance_profile: str | None
-    subnet_id: str | None
     security_group_ids: tuple[str, ...]
     scale_in: Literal["terminate", "stop"]
     user_data: str = Field(pattern=r"^#!")
@@ -132,6 +169,42 @@ class Fleet(_Section):
         if self.min_workers > self.max_workers:
             raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
         return self
+
+    @model_validator(mode="after")
+    def _spot_is_not_stopped(self) -> Self:
+        if self.market == "spot" and self.scale_in == "stop":
+            raise ValueError(
+                "market spot and scale_in stop exclude each other, since EC2 cannot stop one-time Spot Instances: "
+                "set scale_in to terminate, or market to on_demand"
+            )
+        return self
+
+    @field_validator("instance_types")
+    @classmethod
+    def _some_type_is_named(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        if not types:
+            raise ValueError("name at least one instance type, such as [c7a.large]; the first is preferred")
+        return types
+
+    @model_validator(mode="after")
+    def _schedule_is_for_its_policy(self) -> Self:
+        if self.schedule and self.policy != "schedule":
+            raise ValueError(
+                f"schedule has entries, which the policy {self.policy!r} does not look at: "
+                "set policy to schedule, or schedule to []"
+            )
+        return self
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, name: str) -> str:
+        zone_named(name)
+        return name
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of the schedule."""
+        return zone_named(self.timezone)
 
 
 class Controller(_Section):
@@ -161,10 +234,31 @@ class Retention(_Section):
 
 
 class Prices(_Section):
-    """US dollars, for the cost lines; AWS's list prices of the region."""
+    """US dollars, for what is shown as cost; AWS's list prices of the region.
 
-    instance_hour: float = Field(ge=0)
+    Attributes:
+        instance_hour: by instance type, on demand.
+        spot_hour: by instance type; one that is not listed costs as much as on demand, which Spot never exceeds.
+        minimum_billed_seconds: of each start of an instance.
+    """
+
+    instance_hour: dict[InstanceType, Dollars] = Field(min_length=1)
+    spot_hour: dict[InstanceType, Dollars]
     minimum_billed_seconds: float = Field(ge=0)
+    s3_put_thousand: Dollars
+    s3_get_thousand: Dollars
+    sqs_million: Dollars
+    dynamodb_write_million: Dollars
+    dynamodb_read_million: Dollars
+
+    def hourly(self, instance_type: str, *, spot: bool = False) -> float:
+        """Return what an hour of an instance costs.
+
+        A type that is not listed, as of an instance that somebody else has launched into the fleet, counts as the
+        dearest that is: rather too much is shown than too little.
+        """
+        on_demand = self.instance_hour.get(instance_type, max(self.instance_hour.values()))
+        return self.spot_hour.get(instance_type, on_demand) if spot else on_demand
 
 
 class Config(_Section):
@@ -181,9 +275,34 @@ class Config(_Section):
     retention: Retention
     prices: Prices
 
+    @model_validator(mode="after")
+    def _every_type_has_a_price(self) -> Self:
+        if free := [each for each in self.fleet.instance_types if each not in self.prices.instance_hour]:
+            raise ValueError(
+                f"prices.instance_hour: no price for {', '.join(free)}, which the fleet launches; add it, from "
+                "https://aws.amazon.com/ec2/pricing/on-demand/"
+            )
+        return self
+
     def queue_name(self, name: str) -> str:
         """Return the queue's name as SQS knows it: FIFO queues carry a suffix."""
         return f"{name}.fifo" if self.queues.kind == "fifo" else name
+
+
+@cache
+def zone_named(name: str) -> tzinfo:
+    """Return the time zone of an IANA name; UTC needs no time zone database.
+
+    Raises:
+        ValueError: when this machine knows none of that name.
+    """
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            "this machine's time zone database (the package tzdata) has none of that name; "
+            "use one such as UTC, Europe/Berlin or America/New_York"
+        ) from error
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:
@@ -259,5 +378,7 @@ def _faults(error: ValidationError) -> list[str]:
                 lines.append(f"  {key}: missing; see config.yaml for its meaning")
             case _:
                 shown = "" if isinstance(found, dict) else f" = {found!r}"
-                lines.append(f"  {key}{shown}: {fault['msg'].removeprefix('Value error, ')}")
+                # What two sections contradict each other about has no key of its own.
+                where = f"{key}{shown}: " if key else ""
+                lines.append(f"  {where}{fault['msg'].removeprefix('Value error, ')}")
     return lines

@@ -1,6 +1,11 @@
 """EC2: the instances of one fleet, known by their `Name` tag.
 
 States as EC2 names them; `pending` and `running` are alive, `stopped` ones can be started again.
+
+Instances are launched by RunInstances, one type, subnet and market a call, and not by CreateFleet, which would choose
+among several itself: RunInstances takes a ClientToken that makes every repeated call harmless, whatever is launched;
+it is told the shutdown behaviour, by which a worker's machine ends for good; and of what was asked for it launches as
+many as there is capacity for.
 """
 
 from collections.abc import Sequence
@@ -11,18 +16,27 @@ from typing import TYPE_CHECKING, Any, Literal
 from botocore.exceptions import ClientError
 
 from services.errors import LaunchError
-from services.metadata import DRAIN_TAG
+from services.metadata import DRAIN_TAG, STAY_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 ALIVE = ("pending", "running")
+METADATA_OPTIONS = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
+"""Session tokens only; and instances see their tags, by which workers are asked to end."""
 ShutdownBehavior = Literal["terminate", "stop"]
+Market = Literal["on_demand", "spot"]
+TEMPLATE_VERSION = "$Default"
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance as DescribeInstances tells it; `draining` when it has been asked to end."""
+    """An instance as DescribeInstances tells it; `draining` when asked to end, `standby` when asked to stay.
+
+    Attributes:
+        spot: whether it is a Spot Instance.
+        client_token: of the call that launched it; empty when that had none.
+    """
 
     instance_id: str
     state: str
@@ -30,6 +44,9 @@ class Instance:
     zone: str
     launched_at: datetime
     draining: bool = False
+    standby: bool = False
+    spot: bool = False
+    client_token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +54,45 @@ class LaunchSpec:
     """What to launch.
 
     Attributes:
-        user_data: a script; the instance runs it at boot. It must hold no secret.
         shutdown_behavior: what EC2 does when the instance powers itself off.
-        instance_profile: name of the instance profile whose role the instance gets; None for none.
+        image_id: None with a launch template that has one.
+        user_data: a script that the instance runs at boot; it must hold no secret. None for none, or the template's.
+        instance_profile: name of the instance profile whose role the instance gets; None for none, or the template's.
         subnet_id: where to launch; None for the default subnet.
+        security_group_ids: none for the default group, or the template's.
+        market: `spot` is a one-time Spot Instance at the on-demand price at most, which EC2 terminates when it takes
+            it back.
+        launch_template: name of the template whose default version says everything that is not said here, metadata
+            options included.
     """
 
-    image_id: str
     instance_type: str
-    user_data: str
     shutdown_behavior: ShutdownBehavior
+    image_id: str | None = None
+    user_data: str | None = None
     instance_profile: str | None = None
     subnet_id: str | None = None
     security_group_ids: tuple[str, ...] = ()
+    market: Market = "on_demand"
+    launch_template: str | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return it as RunInstances wants it; what is None or empty is left to the template, or to EC2's default."""
+        spot = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        template = {"LaunchTemplateName": self.launch_template, "Version": TEMPLATE_VERSION}
+        every = {
+            "InstanceType": self.instance_type,
+            "InstanceInitiatedShutdownBehavior": self.shutdown_behavior,
+            "ImageId": self.image_id,
+            "UserData": self.user_data,
+            "IamInstanceProfile": {"Name": self.instance_profile} if self.instance_profile else None,
+            "SubnetId": self.subnet_id,
+            "SecurityGroupIds": list(self.security_group_ids),
+            "InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": spot} if self.market == "spot" else None,
+            "LaunchTemplate": template if self.launch_template else None,
+            "MetadataOptions": None if self.launch_template else METADATA_OPTIONS,
+        }
+        return {name: value for name, value in every.items() if value}
 
 
 @dataclass(frozen=True)
@@ -86,28 +129,16 @@ class Fleet:
         Raises:
             LaunchError: when EC2 refuses: capacity, quota, throttling, a wrong parameter.
         """
-        optional: dict[str, Any] = {}
-        if spec.instance_profile:
-            optional["IamInstanceProfile"] = {"Name": spec.instance_profile}
-        if spec.subnet_id:
-            optional["SubnetId"] = spec.subnet_id
-        if spec.security_group_ids:
-            optional["SecurityGroupIds"] = list(spec.security_group_ids)
         try:
             reply = self.client.run_instances(
-                ImageId=spec.image_id,
-                InstanceType=spec.instance_type,  # type: ignore[arg-type]  # any type that EC2 has
                 MinCount=1,
                 MaxCount=count,
-                UserData=spec.user_data,
                 ClientToken=token,
-                InstanceInitiatedShutdownBehavior=spec.shutdown_behavior,
-                MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
                 TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": self.name}]}],
-                **optional,
+                **spec.parameters(),
             )
         except ClientError as error:
-            raise LaunchError(error.response["Error"]["Code"], error.response["Error"].get("Message", "")) from error
+            raise _refusal(error) from error
         return [_instance(described) for described in reply["Instances"]]
 
     def start(self, instance_ids: Sequence[str]) -> None:
@@ -119,12 +150,27 @@ class Fleet:
         try:
             self.client.start_instances(InstanceIds=list(instance_ids))
         except ClientError as error:
-            raise LaunchError(error.response["Error"]["Code"], error.response["Error"].get("Message", "")) from error
+            raise _refusal(error) from error
 
     def ask_to_drain(self, instance_ids: Sequence[str]) -> None:
         """Ask the workers on these instances to finish what they have and end; asking again changes nothing."""
         if instance_ids:
             self.client.create_tags(Resources=list(instance_ids), Tags=[{"Key": DRAIN_TAG, "Value": "asked"}])
+
+    def forget_drain(self, instance_ids: Sequence[str]) -> None:
+        """Take back that these instances were asked to drain: stopped ones, which would end again once started."""
+        if instance_ids:
+            self.client.delete_tags(Resources=list(instance_ids), Tags=[{"Key": DRAIN_TAG}])
+
+    def ask_to_stay(self, instance_ids: Sequence[str]) -> None:
+        """Ask the workers on these instances to stay when they are idle; asking again changes nothing."""
+        if instance_ids:
+            self.client.create_tags(Resources=list(instance_ids), Tags=[{"Key": STAY_TAG, "Value": "asked"}])
+
+    def let_go(self, instance_ids: Sequence[str]) -> None:
+        """Take that back: these workers end when they are idle, as all others do."""
+        if instance_ids:
+            self.client.delete_tags(Resources=list(instance_ids), Tags=[{"Key": STAY_TAG}])
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
         """End instances for good."""
@@ -136,6 +182,12 @@ class Fleet:
         return self.client.get_console_output(InstanceId=instance_id).get("Output", "")
 
 
+def _refusal(error: ClientError) -> LaunchError:
+    told = error.response["Error"]
+    retries = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+    return LaunchError(told["Code"], told.get("Message", ""), retries)
+
+
 def _instance(described: Any) -> Instance:
     return Instance(
         instance_id=described["InstanceId"],
@@ -144,4 +196,7 @@ def _instance(described: Any) -> Instance:
         zone=described.get("Placement", {}).get("AvailabilityZone", ""),
         launched_at=described["LaunchTime"],
         draining=any(tag["Key"] == DRAIN_TAG for tag in described.get("Tags", [])),
+        standby=any(tag["Key"] == STAY_TAG for tag in described.get("Tags", [])),
+        spot=described.get("InstanceLifecycle") == "spot",
+        client_token=described.get("ClientToken", ""),
     )

@@ -30,8 +30,13 @@ class MetadataError(FleetsightError):
 
 
 class LaunchError(FleetsightError):
-    """Raised when EC2 refuses a launch; `code` is EC2's own, such as InsufficientInstanceCapacity."""
+    """Raised when EC2 refuses a launch; `code` is EC2's own, such as InsufficientInstanceCapacity.
 
-    def __init__(self, code: str, message: str) -> None:
+    `retries` says how often botocore has made the call again by itself before: of those calls, which went without an
+    answer, one may have succeeded.
+    """
+
+    def __init__(self, code: str, message: str, retries: int = 0) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.retries = retries

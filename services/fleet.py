@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
+from services.ec2 import LaunchSpec
 from services.messages import Wire, WorkerState
 
 Span = Literal["hour", "day"]
@@ -21,6 +22,9 @@ class FleetInstance(Wire):
         images: answered so far; None before its first word.
         in_hand: images that it has received and not answered yet.
         heard_at: when a heartbeat or an answer of it came last, by the controller's clock; None before the first.
+        draining: whether it was asked to finish what it has and end.
+        spot: whether it is a Spot Instance.
+        marked: why it is believed not to work, and what becomes of it, in words; None while it is not.
     """
 
     instance_id: str
@@ -32,6 +36,9 @@ class FleetInstance(Wire):
     images: int | None = None
     in_hand: int | None = None
     heard_at: AwareDatetime | None = None
+    draining: bool = False
+    spot: bool = False
+    marked: str | None = None
 
 
 class FleetInstances(Wire):
@@ -40,6 +47,42 @@ class FleetInstances(Wire):
     version: Literal[1] = 1
     total: int = 0
     instances: tuple[FleetInstance, ...] = ()
+
+
+class JournalEntry(Wire):
+    """A call that launches instances, or starts stopped ones, written down before it is made.
+
+    Attributes:
+        token: ClientToken of a launch; a name of its own for a start.
+        count: how many instances it gives at most.
+        at: when it was written, by the writer's wall clock.
+        spec: what is launched, so that the very same call can be made again; None for a start, and once
+            `instance_ids` are known.
+        starts: ids of the stopped instances that it starts; empty for a launch.
+        instance_ids: what it gave; None as long as that is not known, or the call not made.
+    """
+
+    token: str
+    count: int
+    at: AwareDatetime
+    spec: LaunchSpec | None = None
+    starts: tuple[str, ...] = ()
+    instance_ids: tuple[str, ...] | None = None
+
+
+class LaunchJournal(Wire):
+    """The calls of the last minutes that gave, or may have given, instances; see `FleetStore.put_journal`.
+
+    Attributes:
+        revision: counts the writes, whoever makes them; 0 before the first.
+        writer: who wrote it last; a name that no two controllers share.
+        entries: in the order in which they were first written.
+    """
+
+    version: Literal[1] = 1
+    revision: int = 0
+    writer: str = ""
+    entries: tuple[JournalEntry, ...] = ()
 
 
 class Decision(Wire):

@@ -87,7 +87,19 @@ def counts_of(item: Item) -> Counts:
         first_result_at=moment_in(item, "first_at"),
         last_result_at=moment_in(item, "last_at"),
         cached=int(item.get("cached", 0)),
+        runs=_runs_of(str(item.get("runs", ""))),
     )
+
+
+def runs_as_text(counts: Counts) -> dict[str, str]:
+    """Return the attribute that says in which runs of the fleet a job was answered, if it was in any."""
+    text = " ".join(f"{run}:{answers}" for run, answers in counts.runs)
+    return {"runs": text} if text else {}
+
+
+def _runs_of(text: str) -> tuple[tuple[int, int], ...]:
+    pairs = (pair.partition(":") for pair in text.split())
+    return tuple((int(run), int(answers)) for run, _, answers in pairs)
 
 
 def merged_of(item: Item) -> MergedFile:

@@ -55,6 +55,7 @@ class Counts:
         done: images with a label, `cached` of them from an earlier image with the same bytes.
         failed: images that cannot be classified.
         images: accepted images.
+        runs: how many answers of workers the job has had in which run of the fleet: number and answers, oldest first.
     """
 
     done: int = 0
@@ -63,6 +64,7 @@ class Counts:
     first_result_at: datetime | None = None
     last_result_at: datetime | None = None
     cached: int = 0
+    runs: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,17 @@ def with_result(counts: Counts, before: Status | None, now: Status, at: datetime
     failed = counts.failed + (now == "failed") - (before == "failed")
     first = counts.first_result_at or at
     return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
+
+
+MOST_RUNS = 200
+"""Runs that a job remembers, the latest; so many hours of uninterrupted work, and more days than most jobs stand."""
+
+
+def with_answers(counts: Counts, run: int, answers: int) -> Counts:
+    """Return `counts` after workers have given so many `answers` more in a run of the fleet."""
+    answered = dict(counts.runs)
+    answered[run] = answered.get(run, 0) + answers
+    return replace(counts, runs=tuple(sorted(answered.items()))[-MOST_RUNS:])
 
 
 def with_said(counts: Counts, said: Sequence[Said]) -> Counts:

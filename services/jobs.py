@@ -4,7 +4,7 @@
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
 | `JOBS`           | job id             | name, created_at, keep: the list of jobs                  | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
-| `COUNTS#` job id | `COUNTED`          | done, cached, failed, images counted, first, last result  | collector  |
+| `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs    | collector  |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: where all results stand as one file     | controller |
 | `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
 | `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
@@ -53,6 +53,7 @@ from services.job_items import (
     moment_in,
     partition,
     result_item,
+    runs_as_text,
     said_of,
     times_as_text,
 )
@@ -287,6 +288,7 @@ class JobStore:
             "failed": counts.failed,
             "images": counts.images,
             **times_as_text(counts.first_result_at, counts.last_result_at),
+            **runs_as_text(counts),
         }
         self.table.put_all([{"pk": counts_partition(job_id), "sk": COUNTED, **attributes}])
 

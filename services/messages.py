@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from services.config import MOST_WORKERS
 from services.errors import MessageError
 from services.ids import ULID_PATTERN, ImageRef
 
@@ -17,7 +18,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Status = Literal["done", "failed"]
 WorkerState = Literal["ready", "busy", "draining", "ended"]
 MOST_REASON = 200
-"""Characters of the reason for a pause."""
+"""Characters of the reason for a pause, or for limits that ops set."""
 
 
 class Wire(BaseModel):
@@ -190,6 +191,50 @@ class FleetPause(Wire):
     reason: str = Field(default="", max_length=MOST_REASON)
 
 
+class WorkerLimits(Wire):
+    """The least and the most workers that there may be, in the bounds of config.yaml."""
+
+    min_workers: int = Field(ge=0, le=MOST_WORKERS)
+    max_workers: int = Field(ge=0, le=MOST_WORKERS)
+
+    @model_validator(mode="after")
+    def _least_is_not_above_most(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
+        return self
+
+
+class LimitsOrder(WorkerLimits):
+    """Limits that ops have set: since when, and why if they have said so.
+
+    They hold in place of those of config.yaml until they are taken back.
+    """
+
+    version: Literal[1] = 1
+    since: AwareDatetime
+    reason: str = Field(default="", max_length=MOST_REASON)
+
+
+class FleetRun(Wire):
+    """A stretch in which the fleet had work, from one rest to the next, or an hour of it.
+
+    All images that workers answered in it share what it cost: boots, idle time and the billed minimum included.
+
+    Attributes:
+        number: of the run; the next one has the next.
+        images: answered by workers in it.
+        billed_seconds: instance-seconds that were billed in it.
+        cost: the same in US dollars.
+        is_open: whether it goes on.
+    """
+
+    number: int = Field(ge=1)
+    images: int = Field(default=0, ge=0)
+    billed_seconds: float = 0.0
+    cost: float = 0.0
+    is_open: bool = True
+
+
 class FleetSnapshot(Wire):
     """What the autoscaler saw and decided at one look.
 
@@ -198,8 +243,14 @@ class FleetSnapshot(Wire):
         visible, in_flight, delayed: messages of the request queue by state.
         dead_letters: messages that were received too often.
         min_workers, max_workers: the limits in force.
+        policy: by which the size of the fleet is decided.
+        limits_order: the limits in force, when ops have set them; None when they are those of config.yaml.
+        configured: the limits of config.yaml.
         peak_workers: most running and pending at once since the fleet was last at zero and empty.
         billed_seconds: instance-seconds since the fleet's first launch, each instance at least the billed minimum.
+        cost: the same in US dollars, each instance at the price of its type and market.
+        images: answered by workers since then.
+        run: the run that goes on, or the last one; None before the first.
         reason: the last decision in words.
         problem: why the last launch failed, in words; None when it did not.
         paused: since when nothing is launched, while the fleet is paused.
@@ -220,11 +271,17 @@ class FleetSnapshot(Wire):
     max_workers: int
     peak_workers: int
     billed_seconds: float
+    cost: float = 0.0
+    images: int = 0
+    run: FleetRun | None = None
     reason: str
     problem: str | None = None
     paused: FleetPause | None = None
     image_seconds: float | None = None
     boot_seconds: float | None = None
+    policy: str | None = None
+    limits_order: LimitsOrder | None = None
+    configured: WorkerLimits | None = None
 
 
 def failed(ref: ImageRef, failure: Failure, *, worker: str, attempts: int) -> Prediction:

@@ -16,6 +16,9 @@ from services.errors import MetadataError
 DRAIN_TAG = "fleetsight-drain"
 """An instance that has this tag, whatever its value, is asked to end."""
 
+STAY_TAG = "fleetsight-stay"
+"""An instance that has this tag, whatever its value, is a standby: its worker does not end when it is idle."""
+
 _DEFAULT = "http://169.254.169.254/"
 _TOKEN_SECONDS = 21_600
 
@@ -55,6 +58,10 @@ class Metadata:
     def asked_to_drain(self) -> bool:
         """Tell whether the instance has the tag that asks its worker to end; not where it may not see its tags."""
         return self._get(f"meta-data/tags/instance/{DRAIN_TAG}") is not None
+
+    def asked_to_stay(self) -> bool:
+        """Tell whether the instance has the tag of a standby; not where it may not see its tags."""
+        return self._get(f"meta-data/tags/instance/{STAY_TAG}") is not None
 
     def _required(self, path: str) -> str:
         value = self._get(path)

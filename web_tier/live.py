@@ -8,6 +8,7 @@ from flask import Flask, current_app
 from services.job_records import JobStatus
 from web_tier.backend import Backend
 from web_tier.pages.progress import Progress, ProgressBody
+from web_tier.results.costs import job_cost
 from web_tier.results.events import Streams
 from web_tier.results.objects import ImageObjects
 from web_tier.results.scores import BundleWords
@@ -49,7 +50,9 @@ class Live:
     def progress(self, status: JobStatus) -> ProgressBody:
         """Return what there is to say of a job."""
         backend = self._backend
-        return ProgressBody.of(Progress.of(status), backend.store.fleet(), backend.config.prices)
+        fleet = backend.store.fleet()
+        cost = job_cost(status.counts, fleet, backend.fleet, backend.config.prices)
+        return ProgressBody.of(Progress.of(status), fleet, cost)
 
     def _watch(self, job_id: str) -> Watch:
         return Watch(self._backend.store, job_id, self._tell)

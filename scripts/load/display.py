@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scripts.load.figures import Summary
+from web_tier.pages.words import dollars
 
 
 def bar(console: Console) -> Progress:
@@ -46,4 +47,13 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
             (f"request, {name}", "-" if seconds is None else f"{seconds:.3f} s")
             for name, seconds in zip(("p50", "p95", "p99", "slowest"), times, strict=True)
         ),
+        *_costs(summary),
+    ]
+
+
+def _costs(summary: Summary) -> list[tuple[str, str]]:
+    per_thousand = summary.dollars_per_1000_images
+    return [
+        *([("meanwhile, the fleet cost", str(summary.cost))] if summary.cost else []),
+        *([("1,000 images", dollars(per_thousand))] if per_thousand is not None else []),
     ]

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from scripts.client import ApiClient
+from scripts.client import ApiClient, ApiError
 from scripts.load.batches import ApiLoad
 from scripts.load.classic import ClassicClient
 from scripts.load.crowd import send
@@ -15,6 +15,7 @@ from scripts.load.direct import DirectLoad
 from scripts.load.figures import Figures, Summary
 from scripts.load.pictures import Pictures
 from scripts.load.target import Target
+from scripts.run.cost import cost_between
 
 Mode = Literal["classic", "api", "direct"]
 Progressed = Callable[[int], None]
@@ -52,9 +53,20 @@ class Load:
             ApiError: when the API refuses the job.
             TargetError: when the system leads to another one that may not be loaded.
         """
-        figures, began = Figures(), time.monotonic()
+        before, figures, began = self._fleet(), Figures(), time.monotonic()
         (self._classic if self.mode == "classic" else self._job)(pictures, figures, stopped, progressed)
-        return figures.summary(self.mode, pictures.count, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return figures.summary(self.mode, pictures.count, seconds, cost_between(before, self._fleet()))
+
+    def _fleet(self) -> dict[str, Any] | None:
+        """Return what the system tells of its fleet; None where it has no such API, as older systems."""
+        client = ApiClient(self.target.base_url)
+        try:
+            return client.fleet()
+        except (ApiError, ValueError):
+            return None
+        finally:
+            client.close()
 
     def _classic(
         self, pictures: Pictures, figures: Figures, stopped: threading.Event, progressed: Progressed

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scripts.run.cost import Cost
+
 Verdict = Literal["right", "answered", "wrong", "failed", "lost"]
 """Of one image: `answered` has a label that nothing is expected of, `failed` an answer without one, `lost` none."""
 
@@ -41,8 +43,8 @@ class Figures:
         """How many images have their verdict."""
         return sum(self.counts.values())
 
-    def summary(self, mode: str, images: int, seconds: float) -> "Summary":
-        """Return what came of `images` in `seconds`; those without a verdict are lost."""
+    def summary(self, mode: str, images: int, seconds: float, cost: Cost | None = None) -> "Summary":
+        """Return what came of `images` in `seconds`, for that `cost`; those without a verdict are lost."""
         with self._lock:
             ordered = sorted(self._seconds)
             lost = self.counts["lost"] + max(0, images - self.images)
@@ -57,12 +59,17 @@ class Figures:
                 p99_s=percentile(ordered, 99),
                 slowest_s=percentile(ordered, 100),
                 problems=tuple(self.problems),
+                cost=cost,
             )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A load test in figures; percentiles are of the time that a request took, in seconds."""
+    """A load test in figures; percentiles are of the time that a request took, in seconds.
+
+    Attributes:
+        cost: what the system's fleet has cost meanwhile, whoever else used it; None where the system does not tell.
+    """
 
     mode: str
     images: int
@@ -78,6 +85,13 @@ class Summary:
     p99_s: float | None
     slowest_s: float | None
     problems: tuple[str, ...] = ()
+    cost: Cost | None = None
+
+    @property
+    def dollars_per_1000_images(self) -> float | None:
+        """What 1,000 of the images cost; None where that is not known."""
+        answered = self.images - self.lost
+        return self.cost.dollars / answered * 1_000 if self.cost and answered else None
 
     @property
     def ok(self) -> bool:

@@ -71,6 +71,9 @@ class Session:
         self.system.start()
         count = len(self.images.files)
         self.console.print(f"Fleetsight is at {self.system.url}. {count} images are on their way through it.")
+        if self.system.switches:
+            told = f"The embedded cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}"
+            self.console.print(told, markup=False, soft_wrap=True)
 
     def _check_bundle(self) -> None:
         """Find out now what every worker would find out, refuse, and be replaced for."""
@@ -101,8 +104,7 @@ class Session:
             raise StartError(self.system.supervisor.failure)
 
     def _report(self, summary: Summary, json_file: Path | None) -> None:
-        fleet = self.client.fleet()
-        cost = cost_of(float(fleet["billed_seconds"]) if fleet else 0.0, self.system.config)
+        cost = cost_of(self.client.status(summary.job_id))
         show_summary(self.console, summary, cost)
         if json_file is not None:
             figures = {name: getattr(summary, name) for name in FIGURES}

@@ -12,6 +12,7 @@ from scripts.client import ApiClient
 from scripts.run.system import System
 from services.fleet_store import FleetStore
 from services.table import Table
+from tests.browser.conftest import PageFaults
 
 pytestmark = pytest.mark.processes
 
@@ -23,11 +24,12 @@ SEEDS = counting(9_100)
 
 @pytest.fixture
 def fleet(system: System) -> Iterator[FleetStore]:
-    """The fleet's items; the fleet is not paused when the test ends."""
+    """The fleet's items; when the test ends the fleet is not paused and its limits are those of config.yaml."""
     store = FleetStore(Table(system.clients.dynamodb, system.config.names.job_table))
     store.resume()
     yield store
     store.resume()
+    store.reset_limits()
 
 
 def submit(api: ApiClient, count: int) -> str:
@@ -86,6 +88,45 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     page.goto(f"/jobs/{job_id}")
     expect(page.locator("#state")).to_have_text("finished", timeout=60_000)
     assert api.status(job_id)["done"] == 30
+
+
+def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
+    page: Page, fleet: FleetStore, axe: Callable[[Page], list[str]], page_faults: PageFaults
+) -> None:
+    page_faults.expect("422")
+    page.goto("/fleet")
+    page.get_by_role("link", name="Change the limits").click()
+    assert axe(page) == []
+    page.get_by_label("At least").fill("3")
+    page.get_by_role("button", name="Set the limits").click()
+    expect(page.get_by_role("alert")).to_have_text("The minimum (3) must be at most the maximum (2).")
+    assert axe(page) == []
+    page.get_by_label("At least").fill("1")
+    page.get_by_label("At most").fill("1")
+    page.get_by_label("Reason").fill("<b>budget</b>")
+    page.get_by_role("button", name="Set the limits").click()
+    expect(page.locator('[data-slot="limits_set"]')).to_have_text(
+        re.compile(r"Limits 1\.\.1, set by ops at \d\d:\d\d UTC \(<b>budget</b>\); config\.yaml says 0\.\.2\.")
+    )
+    assert axe(page) == []
+    # Others may be there of an earlier test; from all that are, one is kept or launched.
+    drains = page.get_by_role("link", name=re.compile("^Drain i-"))
+    expect(drains).to_have_count(1, timeout=60_000)
+    asked = str(drains.get_attribute("aria-label")).removeprefix("Drain ")
+    drains.click()
+    expect(page.get_by_role("heading")).to_have_text(f"Drain {asked}?")
+    assert axe(page) == []
+    page.get_by_role("button", name="Drain the instance").click()
+    expect(page.locator("#decisions")).to_contain_text(f"Ops have asked {asked} to drain")
+    row = page.locator("#instances tbody tr").filter(has_text=asked)
+    expect(row.get_by_role("link")).to_have_count(0)
+    # It is still needed, so another takes its place once there is room for it.
+    expect(row).to_have_count(0, timeout=60_000)
+    expect(drains).to_have_count(1, timeout=60_000)
+    page.get_by_role("button", name="Take back").click()
+    expect(page.locator("#limits-set")).to_be_hidden()
+    expect(page.locator('[data-slot="max_workers"]')).to_have_text("2")
+    assert fleet.orders().limits is None
 
 
 @pytest.mark.parametrize("page_options", [{}, PHONE, DARK], ids=["light", "phone", "dark"])

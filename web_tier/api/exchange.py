@@ -59,4 +59,4 @@ def _first_fault(error: ValidationError) -> str:
     """Return `where: what` of the first fault."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "body"
-    return f"{where}: {first['msg']}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,14 +1,23 @@
-"""The fleet by the API: its instances, decisions and history, and the pause."""
+"""The fleet by the API: its instances, decisions and history, and the orders of ops."""
 
 from datetime import UTC, datetime, timedelta
 
 from flask import Blueprint, Response
 
 from services.fleet import points_since
+from services.messages import LimitsOrder
 from web_tier.api.exchange import from_body, from_query, json_answer
-from web_tier.api.models import FleetHistoryBody, FleetPauseBody, PauseFleet
+from web_tier.api.models import (
+    FleetDrainBody,
+    FleetHistoryBody,
+    FleetLimitsBody,
+    FleetPauseBody,
+    PauseFleet,
+    SetLimits,
+)
 from web_tier.api.queries import HistoryQuery
 from web_tier.backend import current_backend
+from web_tier.fleet_orders import order_drain
 from web_tier.intake.names import shown_reason
 
 LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
@@ -50,3 +59,32 @@ def resume() -> Response:
     """End the pause, if there is one."""
     current_backend().fleet.resume()
     return json_answer(FleetPauseBody(paused=False))
+
+
+@fleet_api.put("/fleet/limits")
+def set_limits() -> Response:
+    """Set limits in place of those of config.yaml, until they are taken back."""
+    wanted = from_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
+    order = LimitsOrder(
+        min_workers=wanted.min_workers,
+        max_workers=wanted.max_workers,
+        since=datetime.now(UTC),
+        reason=shown_reason(wanted.reason),
+    )
+    current_backend().fleet.set_limits(order)
+    return json_answer(FleetLimitsBody(**order.model_dump(exclude={"version"})))
+
+
+@fleet_api.delete("/fleet/limits")
+def reset_limits() -> Response:
+    """Let the limits of config.yaml hold again, if ops have set others."""
+    current_backend().fleet.reset_limits()
+    return Response(status=204)
+
+
+@fleet_api.post("/fleet/instances/<instance_id>/drain")
+def drain(instance_id: str) -> Response:
+    """Ask the worker of an instance to finish what it has and end."""
+    asked_at = datetime.now(UTC)
+    order_drain(current_backend().fleet, instance_id, asked_at)
+    return json_answer(FleetDrainBody(instance_id=instance_id, asked_at=asked_at), 202)

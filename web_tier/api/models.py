@@ -6,10 +6,12 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.config import Prices
+from services.cost import JobCost, ThousandCost
 from services.fleet import HistoryPoint, Span
 from services.ids import ImageRef
 from services.job_records import Job, JobState, JobStatus
-from services.messages import MOST_REASON, Failure, LabelScore, Model, Timings
+from services.messages import MOST_REASON, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import MAX_JOB_NAME
 from web_tier.intake.retry import Retried
@@ -119,6 +121,56 @@ class ResultsFile(_Body):
         return cls(address=f"s3://{bucket}/{merged.key}", written_at=merged.written_at, current=current)
 
 
+class JobCostBody(_Body):
+    """What a job has cost so far, in US dollars by the configured prices; images from the cache cost nothing here."""
+
+    billed_seconds: float = Field(
+        description="Instance-seconds: the job's share, by images, of what EC2 bills for the fleet, with boots, idle "
+        "time and the least that is billed for an instance."
+    )
+    instances_dollars: float
+    requests: int = Field(description="About so many requests and request units of S3, SQS and DynamoDB.")
+    requests_dollars: float
+    dollars: float = Field(description="Instances and requests.")
+    dollars_per_1000_images: float | None = Field(description="Null where no worker has answered an image.")
+
+    @classmethod
+    def of(cls, cost: JobCost) -> Self:
+        """Return the body of a job's cost."""
+        per_thousand = cost.dollars_per_thousand
+        return cls(
+            billed_seconds=round(cost.instances.seconds, 1),
+            instances_dollars=round(cost.instances.dollars, 6),
+            requests=cost.requests.total,
+            requests_dollars=round(cost.request_dollars, 6),
+            dollars=round(cost.dollars, 6),
+            dollars_per_1000_images=None if per_thousand is None else round(per_thousand, 6),
+        )
+
+
+class FleetStatusBody(FleetSnapshot):
+    """What the autoscaler saw and decided last, and what 1,000 images have cost, in US dollars."""
+
+    instances_dollars_per_1000_images: float | None = Field(
+        default=None, description="`cost` by `images`; null before the first answer of a worker."
+    )
+    requests_dollars_per_1000_images: float | None = Field(
+        default=None, description="For S3, SQS and DynamoDB; the same."
+    )
+
+    @classmethod
+    def of(cls, fleet: FleetSnapshot, prices: Prices) -> Self:
+        """Return the body of a snapshot."""
+        told, cost = dict(fleet), ThousandCost.of(fleet, prices)
+        if cost is None:
+            return cls(**told)
+        return cls(
+            **told,
+            instances_dollars_per_1000_images=round(cost.instances_dollars, 6),
+            requests_dollars_per_1000_images=round(cost.requests_dollars, 6),
+        )
+
+
 class JobStatusBody(JobBody):
     """A job and where it stands: `accepted` = `done` + `failed` + `waiting`, in images."""
 
@@ -133,9 +185,10 @@ class JobStatusBody(JobBody):
     images_per_second: float | None = Field(description="From the first to the last result.")
     model: Model | None = Field(description="The bundle that answered; null before the first result.")
     results_file: ResultsFile | None = Field(description="All results as one file; null until the job is finished.")
+    cost: JobCostBody | None = Field(description="What the job has cost so far; null when that is not known.")
 
     @classmethod
-    def of_status(cls, status: JobStatus, model: Model | None, output_bucket: str) -> Self:
+    def of_status(cls, status: JobStatus, model: Model | None, output_bucket: str, cost: JobCost | None) -> Self:
         """Return the body of a job's status; `output_bucket` is where its results stand as one file."""
         return cls(
             **dict(JobBody.of(status.job)),
@@ -150,6 +203,7 @@ class JobStatusBody(JobBody):
             images_per_second=images_per_second(status),
             model=model,
             results_file=ResultsFile.of(status, output_bucket),
+            cost=None if cost is None else JobCostBody.of(cost),
         )
 
 
@@ -307,6 +361,30 @@ class FleetPauseBody(_Body):
     paused: bool
     since: datetime | None = None
     reason: str = ""
+
+
+class SetLimits(WorkerLimits):
+    """The least and the most workers that there may be from now on, and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: str = Field(default="", max_length=MOST_REASON, description="Shown with the limits.")
+
+
+class FleetLimitsBody(_Body):
+    """Limits that ops have set, since when and why."""
+
+    min_workers: int
+    max_workers: int
+    since: datetime
+    reason: str = ""
+
+
+class FleetDrainBody(_Body):
+    """An instance whose worker is asked to finish what it has and end."""
+
+    instance_id: str
+    asked_at: datetime
 
 
 class ImageRetryOutcome(_Body):

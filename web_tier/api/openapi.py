@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.ids import ULID_PATTERN
+from web_tier.fleet_orders import INSTANCE_ID_PATTERN
 from web_tier.problems import CONTENT_TYPE as PROBLEM
 from web_tier.problems import Problem
 
@@ -74,7 +75,7 @@ class Operation:
     """
 
     name: str
-    method: Literal["get", "post", "delete"]
+    method: Literal["get", "post", "put", "delete"]
     path: str
     summary: str
     answers: tuple[Answer, ...]
@@ -139,9 +140,14 @@ def _operation(operation: Operation, schemas: _Schemas) -> Schema:
 
 def _ids(path: str) -> list[Schema]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": ULID_PATTERN}}
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": _id_pattern(name)}}
         for name in re.findall(r"{(\w+)}", path)
     ]
+
+
+def _id_pattern(name: str) -> str:
+    """Return the form of an id: EC2's for an instance, ours for all else."""
+    return INSTANCE_ID_PATTERN if name == "instance_id" else ULID_PATTERN
 
 
 def _parameters(operation: Operation) -> list[Schema]:

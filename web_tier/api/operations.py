@@ -4,7 +4,6 @@ from functools import cache
 from typing import Any
 
 from services.fleet import Decisions, FleetInstances
-from services.messages import FleetSnapshot
 from web_tier.api.classify import SingleImageBody
 from web_tier.api.direct import DirectFiles, UploadOffer
 from web_tier.api.models import (
@@ -12,8 +11,11 @@ from web_tier.api.models import (
     Alive,
     AllResultsBody,
     CreateJob,
+    FleetDrainBody,
     FleetHistoryBody,
+    FleetLimitsBody,
     FleetPauseBody,
+    FleetStatusBody,
     ImageBody,
     ImageRetryOutcome,
     Index,
@@ -24,6 +26,7 @@ from web_tier.api.models import (
     Ready,
     ResultsBody,
     RetryOutcome,
+    SetLimits,
     UploadOutcome,
 )
 from web_tier.api.openapi import JSON, Answer, Body, Operation, document
@@ -263,7 +266,7 @@ OPERATIONS = (
         "get",
         f"{ROOT}/fleet",
         "Tell what the autoscaler saw and decided last",
-        (Answer(200, "The fleet, the queue and the last decision.", FleetSnapshot),),
+        (Answer(200, "The fleet, the queue, the last decision and the cost.", FleetStatusBody),),
         "System",
         problems=(404,),
     ),
@@ -314,6 +317,39 @@ OPERATIONS = (
         (Answer(200, "It is not paused.", FleetPauseBody),),
         "System",
         problems=(403,),
+    ),
+    Operation(
+        "set_fleet_limits",
+        "put",
+        f"{ROOT}/fleet/limits",
+        "Set the fleet's limits",
+        (Answer(200, "They hold within seconds.", FleetLimitsBody),),
+        "System",
+        "They hold in place of `min_workers` and `max_workers` of config.yaml until they are taken back, also when "
+        "that file changes. `min_workers` is at most `max_workers`. Workers above a lowered maximum finish what they "
+        "have and end themselves.",
+        bodies=(Body(JSON, SetLimits),),
+        problems=(403, 413, 422),
+    ),
+    Operation(
+        "reset_fleet_limits",
+        "delete",
+        f"{ROOT}/fleet/limits",
+        "Take the fleet's limits back",
+        (Answer(204, "Those of config.yaml hold."),),
+        "System",
+        problems=(403,),
+    ),
+    Operation(
+        "drain_instance",
+        "post",
+        f"{ROOT}/fleet/instances/{{instance_id}}/drain",
+        "Drain an instance",
+        (Answer(202, "Its worker is asked within seconds.", FleetDrainBody),),
+        "System",
+        "The worker takes no more images, finishes what it has, and ends itself with its machine. While it is still "
+        "needed, another is launched in its place.",
+        problems=(403, 404),
     ),
     Operation(
         "index",

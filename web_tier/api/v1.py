@@ -13,6 +13,7 @@ from web_tier.api.downloads import json_lines, json_object
 from web_tier.api.exchange import from_body, from_query, idempotency_key, json_answer
 from web_tier.api.models import (
     CreateJob,
+    FleetStatusBody,
     ImageBody,
     ImageRetryOutcome,
     Index,
@@ -31,6 +32,7 @@ from web_tier.intake.slices import take_once
 from web_tier.intake.uploads import request_parts, upload_status
 from web_tier.live import current_live
 from web_tier.parameters import known_id
+from web_tier.results.costs import job_cost
 from web_tier.results.export import csv_lines
 from web_tier.results.jobs import jobs_page
 from web_tier.results.query import ImageResult, all_results, filtered_page
@@ -72,7 +74,8 @@ def job_status(job_id: str) -> Response:
     backend = current_backend()
     status = backend.store.status(known_id("job", job_id))
     model = backend.models.of(backend.store, status)
-    return json_answer(JobStatusBody.of_status(status, model, backend.config.names.output_bucket))
+    cost = job_cost(status.counts, backend.store.fleet(), backend.fleet, backend.config.prices)
+    return json_answer(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost))
 
 
 @api.delete("/jobs/<job_id>")
@@ -163,7 +166,7 @@ def fleet() -> Response:
     snapshot = _store().fleet()
     if snapshot is None:
         raise NotFound("the controller has not looked at the fleet yet; try again in a second")
-    return json_answer(snapshot)
+    return json_answer(FleetStatusBody.of(snapshot, current_backend().config.prices))
 
 
 def _store() -> JobStore:

@@ -45,23 +45,30 @@ class Collector:
 
     def tick(self) -> float:
         """Collect what there is; return the seconds until the next round: none, since receiving waits."""
-        messages = self._receive()
-        if messages:
-            self._record_or_give_back(messages)
+        messages, drained_at = self._receive()
+        if self._record_or_give_back(messages) and drained_at is not None:
+            self.roster.heard_all(drained_at)
         return 0.0
 
-    def _receive(self) -> list[Received]:
-        """Return up to `MOST_RECEIVES` batches, waiting only for the first."""
-        batch = self.responses.receive(wait_seconds=POLL_SECONDS)
-        messages = list(batch)
-        for _ in range(MOST_RECEIVES - 1):
-            if len(batch) < BATCH:
-                break
-            batch = self.responses.receive(wait_seconds=0)
-            messages += batch
-        return messages
+    def _receive(self) -> tuple[list[Received], float | None]:
+        """Return up to `MOST_RECEIVES` batches, waiting only for the first, and when the last of them was asked for.
 
-    def _record_or_give_back(self, messages: Sequence[Received]) -> None:
+        That is None when there may be more: one that brought fewer than it asked for left nothing of what had been
+        sent before.
+        """
+        messages: list[Received] = []
+        for number in range(MOST_RECEIVES):
+            asked_at = self.roster.clock()
+            batch = self.responses.receive(wait_seconds=0 if number else POLL_SECONDS)
+            messages += batch
+            if len(batch) < BATCH:
+                return messages, asked_at
+        return messages, None
+
+    def _record_or_give_back(self, messages: Sequence[Received]) -> bool:
+        """Record what was received, or give it back; tell whether it was recorded."""
+        if not messages:
+            return True
         receipts = [message.receipt for message in messages]
         recorded = False
         try:
@@ -79,6 +86,7 @@ class Collector:
                 self.responses.change_visibility(receipts, 0)
         if recorded:
             self.responses.delete(receipts)
+        return recorded
 
 
 def parse(messages: Sequence[Received]) -> list[Response | Heartbeat]:

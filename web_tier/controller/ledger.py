@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, input_key
-from services.job_records import Counts, ImageRecord, with_result
+from services.job_records import Counts, ImageRecord, with_answers, with_result
 from services.jobs import JobStore
 from services.messages import Response, Status
 
@@ -68,6 +68,8 @@ class Ledger:
         most_images: bound of what is remembered; the jobs that were used last stay.
         most_answered: the same for jobs in which every image has its result.
         now: the wall clock, for the times of a job's first and last result.
+        run: is told how many answers of workers were recorded just now; returns the number of the fleet's run in
+            which they were given, if that is known.
     """
 
     store: JobStore
@@ -75,6 +77,7 @@ class Ledger:
     most_images: int = MOST_IMAGES
     most_answered: int = MOST_ANSWERED
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    run: Callable[[int], int | None] = lambda _answers: None
     _jobs: "OrderedDict[str, JobFigures]" = field(default_factory=OrderedDict, init=False)
     _turn: threading.RLock = field(default_factory=threading.RLock, init=False)
 
@@ -171,6 +174,8 @@ class Ledger:
         for response in fresh:
             if response.status == "failed":
                 figures.take(response.image_id, self._put_failed(response), at)
+        if fresh and (run := self.run(len(fresh))) is not None:
+            figures.counts = with_answers(figures.counts, run, len(fresh))
 
     def _put_failed(self, response: Response) -> Status:
         """Put a failed result unless the image is done; return the status that the image has now."""

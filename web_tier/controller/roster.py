@@ -56,6 +56,7 @@ class Roster:
     most_workers: int = MOST_WORKERS
     _words: "OrderedDict[str, Word]" = field(default_factory=OrderedDict, init=False)
     _answers: int = field(default=0, init=False)
+    _heard_until: float | None = field(default=None, init=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def adopt(self, instances: Iterable[FleetInstance]) -> None:
@@ -77,6 +78,18 @@ class Roster:
                 else:
                     self._note_heartbeat(each)
             self._keep_to_the_bound()
+
+    def heard_all(self, until: float) -> None:
+        """Take in that everything which had been sent by `until`, in monotonic seconds, has been noted."""
+        self._heard_until = until
+
+    @property
+    def heard_until(self) -> float | None:
+        """The moment up to which everything has been heard, in monotonic seconds; None before the first.
+
+        Whoever was silent until then has been silent; whoever was silent since may be in the queue.
+        """
+        return self._heard_until
 
     def words(self) -> dict[str, Word]:
         """Return the last word of each worker, by its id."""

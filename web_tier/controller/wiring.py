@@ -9,6 +9,7 @@ from services.clients import Clients
 from services.config import Config
 from services.ec2 import Fleet
 from services.fleet_store import FleetStore
+from services.ids import new_id
 from services.jobs import JobStore
 from services.lease import Lease
 from services.s3 import Bucket
@@ -20,10 +21,15 @@ from web_tier.controller.autoscaler.board import Board
 from web_tier.controller.autoscaler.chronicle import Chronicle
 from web_tier.controller.autoscaler.demand import Arrivals
 from web_tier.controller.autoscaler.drain import Drainer
+from web_tier.controller.autoscaler.journal import Journal
+from web_tier.controller.autoscaler.lives import Lives
 from web_tier.controller.autoscaler.measures import Measures
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Observer, RecentLaunches
-from web_tier.controller.autoscaler.pause import PauseWatch
+from web_tier.controller.autoscaler.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.runs import Runs
+from web_tier.controller.autoscaler.standby import Standby
+from web_tier.controller.autoscaler.sweep import Sweeper
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
 from web_tier.controller.expiry import Expiry
@@ -44,7 +50,12 @@ READ_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Wiring:
-    """The services that the controller works with."""
+    """The services that the controller works with.
+
+    Attributes:
+        launching: the fleet once more, whose calls are made once. botocore repeats a launch that was refused for want
+            of capacity, which EC2 answers as its own fault; but the next choice is to be tried at once.
+    """
 
     config: Config
     config_path: Path
@@ -55,6 +66,7 @@ class Wiring:
     inputs: Bucket
     outputs: Bucket
     fleet: Fleet
+    launching: Fleet
 
     @classmethod
     def connect(cls, config: Config, config_path: Path) -> "Wiring":
@@ -79,16 +91,18 @@ class Wiring:
             inputs=Bucket.named(clients, names.input_bucket),
             outputs=Bucket.named(clients, names.output_bucket),
             fleet=Fleet(clients.ec2, names.worker_instance),
+            launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
         )
 
     def ticks(self, holder: str, limits: FleetLimits, active: Callable[[], bool]) -> Mapping[str, Tick]:
         """Return the loops of one shift by name, with nothing remembered from an earlier one."""
-        ledger = Ledger(self.store, self.inputs.delete_all)
+        meter = self._meter()
+        ledger = Ledger(self.store, self.inputs.delete_all, run=meter.runs.answered)
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
         roster = Roster()
         merger = Merger(self.store, self.outputs, active)
         return {
-            "autoscaler": self._autoscaler(holder, limits, roster, active).tick,
+            "autoscaler": self._autoscaler(holder, limits, roster, meter, active).tick,
             "collector": Collector(self.responses, ledger, cache, active, roster=roster).tick,
             "reconciler": self._reconciler(ledger, roster, merger, active).tick,
             "merger": merger.tick,
@@ -96,19 +110,35 @@ class Wiring:
             "expiry": Expiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
 
-    def _autoscaler(self, holder: str, limits: FleetLimits, roster: Roster, active: Callable[[], bool]) -> Autoscaler:
-        launches, before, fleet = RecentLaunches(), self.store.fleet(), FleetStore(self.store.table)
-        meter = Meter(self.config.prices.minimum_billed_seconds, before)
+    def _meter(self) -> Meter:
+        """Return a meter that goes on where the last controller's stood."""
+        prices, before = self.config.prices, self.store.fleet()
+        return Meter(
+            prices.minimum_billed_seconds,
+            before,
+            hourly=lambda each: prices.hourly(each.instance_type, spot=each.spot),
+            # The last worker of a run stays for its idle time, and where that saves nothing for its paid minute.
+            runs=Runs(before, self.config.worker.idle_seconds + prices.minimum_billed_seconds),
+        )
+
+    def _autoscaler(
+        self, holder: str, limits: FleetLimits, roster: Roster, meter: Meter, active: Callable[[], bool]
+    ) -> Autoscaler:
+        launches, fleet = RecentLaunches(), FleetStore(self.store.table)
+        orders, drainer, lives = OrdersWatch(fleet), Drainer(self.fleet, active), Lives(roster)
         return Autoscaler(
             limits=limits,
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
-            launcher=Launcher(self.fleet, launches, holder, active),
-            drainer=Drainer(self.fleet, active),
+            launcher=Launcher(self.launching, launches, Journal(fleet, f"{holder}/{new_id()}"), active),
+            drainer=drainer,
+            standby=Standby(self.fleet, active),
+            sweeper=Sweeper(self.fleet, lives, self.config.worker.drain_seconds, active),
             meter=meter,
             arrivals=Arrivals(),
-            measures=Measures.continuing(roster, meter, before),
-            pause=PauseWatch(fleet),
-            board=Board(self.store),
+            measures=Measures.continuing(roster, meter, meter.before, lives),
+            orders=orders,
+            drain_orders=DrainOrders(orders, drainer),
+            board=Board(self.store, keep_run=fleet.put_run),
             chronicle=Chronicle.continuing(fleet, roster),
             interval_seconds=self.config.controller.interval_seconds,
         )
@@ -142,9 +172,9 @@ class Wiring:
         )
 
 
-def controller_clients(config: Config) -> Clients:
-    """Return clients that give up soon enough for a shift to end in time."""
-    patience = min(MOST_ATTEMPTS, config.aws.max_attempts)
+def controller_clients(config: Config, attempts: int = MOST_ATTEMPTS) -> Clients:
+    """Return clients that give up soon enough for a shift to end in time, after `attempts` at most."""
+    patience = min(attempts, config.aws.max_attempts)
     return Clients(replace(config.aws.endpoint(), max_attempts=patience, read_timeout=READ_SECONDS))
 
 

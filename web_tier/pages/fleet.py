@@ -7,14 +7,15 @@ from pydantic import BaseModel, ConfigDict
 from werkzeug.exceptions import BadRequest
 
 from services.config import Prices
+from services.cost import ThousandCost
 from services.fleet import Decision, HistoryPoint, points_since
 from services.fleet_store import FleetState, FleetStore
-from services.messages import FleetSnapshot
+from services.messages import FleetSnapshot, WorkerLimits
 from web_tier.pages.chart import WINDOWS, Chart, Window
 from web_tier.pages.instances import InstanceRow
-from web_tier.pages.words import dollars, duration, fleet_sentence, pause_words
+from web_tier.pages.limits import limits_in_force
+from web_tier.pages.words import dollars, fleet_sentence, limits_words, pause_words
 
-SECONDS_AN_HOUR = 3_600
 DECISIONS_SHOWN = 12
 
 
@@ -43,10 +44,13 @@ class FleetBody(BaseModel):
         waiting, in_flight, dead_letters: messages of the request queue and of the one for those given up.
         min_workers, max_workers: the limits in force.
         peak_workers: most at once since the fleet was last at zero.
-        billed, cost: of the fleet since its first launch, in words.
+        billed, cost: of the fleet since its first launch, in words: instance-seconds, and US dollars for them.
+        per_thousand: what 1,000 images cost, in words; None before the first answer of a worker.
+        per_thousand_of: what that is made of.
         sentence: what is going on, and why.
         problem: what is in the way of a launch, if anything is.
         paused: that the fleet is paused, since when and why, in words; None while it is not.
+        limits_set: limits that ops have set, since when and why, in words; None when those of config.yaml hold.
         instances: newest first; `unlisted` says how many older ones there are, if any.
         decisions: the last ones, newest first.
     """
@@ -63,11 +67,14 @@ class FleetBody(BaseModel):
     min_workers: int = 0
     max_workers: int = 0
     peak_workers: int = 0
-    billed: str = duration(0)
+    billed: str = "0 s"
     cost: str = dollars(0)
+    per_thousand: str | None = None
+    per_thousand_of: str = ""
     sentence: str
     problem: str | None = None
     paused: str | None = None
+    limits_set: str | None = None
     instances: tuple[InstanceRow, ...] = ()
     unlisted: str | None = None
     decisions: tuple[DecisionRow, ...] = ()
@@ -80,6 +87,7 @@ class FleetBody(BaseModel):
         return cls(
             **({} if state.snapshot is None else _figures(state.snapshot, prices)),
             sentence=fleet_sentence(state.snapshot, now),
+            **_limits(state, now),
             paused=None if state.pause is None else pause_words(state.pause),
             instances=tuple(InstanceRow.of(each, now) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
@@ -96,12 +104,33 @@ def _figures(fleet: FleetSnapshot, prices: Prices) -> dict[str, object]:
         "waiting": fleet.visible + fleet.delayed,
         "in_flight": fleet.in_flight,
         "dead_letters": fleet.dead_letters,
-        "min_workers": fleet.min_workers,
-        "max_workers": fleet.max_workers,
         "peak_workers": fleet.peak_workers,
-        "billed": duration(fleet.billed_seconds),
-        "cost": dollars(fleet.billed_seconds / SECONDS_AN_HOUR * prices.instance_hour),
+        "billed": f"{fleet.billed_seconds:,.0f} s",
+        "cost": dollars(fleet.cost),
         "problem": fleet.problem,
+        **_per_thousand(fleet, prices),
+    }
+
+
+def _limits(state: FleetState, now: datetime) -> dict[str, object]:
+    snapshot = state.snapshot
+    limits = limits_in_force(state, WorkerLimits(min_workers=0, max_workers=0))
+    configured = None if snapshot is None else snapshot.configured
+    return {
+        "min_workers": limits.min_workers,
+        "max_workers": limits.max_workers,
+        "limits_set": state.limits and f"Limits {limits_words(limits, configured, now)}.",
+    }
+
+
+def _per_thousand(fleet: FleetSnapshot, prices: Prices) -> dict[str, object]:
+    cost = ThousandCost.of(fleet, prices)
+    if cost is None:
+        return {}
+    instances, requests = dollars(cost.instances_dollars), dollars(cost.requests_dollars)
+    return {
+        "per_thousand": dollars(cost.dollars),
+        "per_thousand_of": f"for 1,000 images: instances {instances}, requests {requests}",
     }
 
 

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from services.ec2 import ALIVE
 from services.fleet import FleetInstance
 from web_tier.pages.words import ago, duration
 
@@ -14,6 +15,7 @@ SILENT_SECONDS = 30.0
 BOOT_SECONDS = 120.0
 """A worker that has not said anything yet boots; after so long it is marked too."""
 
+_ENDING = frozenset({"draining", "ended"})
 _STARTS = {"pending": "starts", "stopping": "stops", "stopped": "stopped"}
 
 
@@ -23,11 +25,13 @@ class InstanceRow(BaseModel):
     Attributes:
         state: in a word.
         at_work: whether it is doing what it is there for.
+        market: `Spot` for a Spot Instance, else nothing.
         launched: the moment as ISO 8601.
         age: since the launch.
         images: answered so far, or `-`.
-        heard: when it was last heard of.
-        marked: whether it has been silent for too long.
+        heard: when it was last heard of; or why the controller believes that it does not work, and what follows.
+        marked: whether the controller does, or it has been silent for too long.
+        can_drain: whether it can be asked to end, and has not been.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,12 +40,14 @@ class InstanceRow(BaseModel):
     state: str
     at_work: bool
     instance_type: str
+    market: str
     zone: str
     launched: str
     age: str
     images: str
     heard: str
     marked: bool
+    can_drain: bool
 
     @classmethod
     def of(cls, instance: FleetInstance, now: datetime) -> Self:
@@ -49,25 +55,31 @@ class InstanceRow(BaseModel):
         age = max(0.0, (now - instance.launched_at).total_seconds())
         silence = None if instance.heard_at is None else max(0.0, (now - instance.heard_at).total_seconds())
         running = instance.state == "running"
-        marked = running and (age > BOOT_SECONDS if silence is None else silence > SILENT_SECONDS)
+        silent = running and (age > BOOT_SECONDS if silence is None else silence > SILENT_SECONDS)
         state = _STARTS.get(instance.state, instance.state)
         if running:
-            state = "silent" if marked else "boots" if silence is None else instance.worker or "busy"
+            state = "silent" if silent else "boots" if silence is None else instance.worker or "busy"
+            if instance.draining and state in {"boots", "ready", "busy"}:
+                state = "draining"  # its next heartbeat will say so
+        if instance.marked is not None:
+            state = "stuck"
         return cls(
             instance_id=instance.instance_id,
             state=state,
             at_work=state in {"busy", "ready"},
             instance_type=instance.instance_type,
+            market="Spot" if instance.spot else "",
             zone=instance.zone,
             launched=instance.launched_at.isoformat(),
             age=duration(age),
             images="-" if instance.images is None else f"{instance.images:,}",
-            heard=_heard(instance, age, silence, now, marked=marked),
-            marked=marked,
+            heard=instance.marked or _heard(instance, age, silence, now, silent=silent),
+            marked=silent or instance.marked is not None,
+            can_drain=instance.state in ALIVE and not instance.draining and instance.worker not in _ENDING,
         )
 
 
-def _heard(instance: FleetInstance, age: float, silence: float | None, now: datetime, *, marked: bool) -> str:
-    if marked:
+def _heard(instance: FleetInstance, age: float, silence: float | None, now: datetime, *, silent: bool) -> str:
+    if silent:
         return f"none for {duration(age if silence is None else silence)}"
     return "not yet" if instance.heard_at is None else ago(instance.heard_at, now)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from services.config import Prices
+from services.cost import JobCost
 from services.job_records import JobState, JobStatus
 from services.messages import FleetSnapshot
 from web_tier.pages.words import PAUSE_MEANS, dollars, duration, fleet_sentence, rate_words
@@ -17,9 +17,6 @@ SETTLED_SECONDS = 10.0
 
 MOST_SETTLING_SECONDS = 60.0
 """So long a page waits for the file of all results, and for images that are tried again."""
-
-SECONDS_AN_HOUR = 3_600
-LEAST_DOLLARS = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +93,10 @@ class ProgressBody(BaseModel):
     file: bool
 
     @classmethod
-    def of(cls, progress: Progress, fleet: FleetSnapshot | None, prices: Prices) -> "ProgressBody":
-        """Return what there is to say of a job, with what the fleet does for it and asks for it."""
-        cost = job_cost(progress.status, fleet, prices)
+    def of(cls, progress: Progress, fleet: FleetSnapshot | None, cost: JobCost | None) -> "ProgressBody":
+        """Return what there is to say of a job, with what the fleet does for it, and its cost if that is known."""
+        if progress.status.counts.done + progress.status.counts.failed == 0:
+            cost = None  # as long as there is nothing to show for it
         status, finished = progress.status, progress.status.state == "finished"
         return cls(
             state=status.state,
@@ -113,40 +111,28 @@ class ProgressBody(BaseModel):
             problem=None if finished or fleet is None else _in_the_way(fleet),
             settled=progress.settled,
             repeats=_repeats(status),
-            cost=None if cost is None else cost_words(cost),
-            price=None if cost is None else _price_words(cost, prices),
+            cost=None if cost is None else dollars(cost.dollars),
+            price=None if cost is None else price_words(cost),
             retried=progress.retried,
             file=has_file(status),
         )
 
 
-def job_cost(status: JobStatus, fleet: FleetSnapshot | None, prices: Prices) -> float | None:
-    """Return an estimate of what a job's images have cost so far, in US dollars; None when it cannot be told.
-
-    Each image that a worker answered is taken for the time that one takes by the fleet's present measure.
-    """
-    by_workers = status.counts.done - status.counts.cached + status.counts.failed
-    if status.counts.cached and by_workers == 0:
-        return 0.0
-    if by_workers == 0 or fleet is None or fleet.image_seconds is None:
-        return None
-    return by_workers * fleet.image_seconds / SECONDS_AN_HOUR * prices.instance_hour
-
-
-def cost_words(cost: float) -> str:
-    """Return US dollars as a job shows them; what is too little to be told is said to be less than that."""
-    if cost == 0:
-        return "$0.00"
-    return f"<{dollars(LEAST_DOLLARS)}" if cost < LEAST_DOLLARS else dollars(cost)
-
-
-def _price_words(cost: float, prices: Prices) -> str:
-    if cost == 0:
+def price_words(cost: JobCost) -> str:
+    """Say what the cost of a job is made of."""
+    if cost.dollars_per_thousand is None:
         return "No worker was needed: every image so far was answered from an earlier result."
+    instances, requests = dollars(cost.instances.dollars), dollars(cost.request_dollars)
     return (
-        "The cost is an estimate: the time that a worker takes for an image, as the fleet measures it now, "
-        f"at ${prices.instance_hour:g} an hour; without boot and idle time."
+        f"{instances} for {cost.instances.seconds:,.0f} instance-seconds, with boots, idle time and paid minutes; "
+        f"{requests} for some {_about(cost.requests.total)} requests. "
+        f"{dollars(cost.dollars_per_thousand)} for 1,000 images."
     )
+
+
+def _about(count: int) -> str:
+    """Return a count to two digits."""
+    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 def _repeats(status: JobStatus) -> str | None:

@@ -75,11 +75,17 @@ class Plan(_ForScript):
     @classmethod
     def of(cls, config: Config, fleet: FleetSnapshot | None) -> "Plan":
         """Return what follows from a configuration and from what the autoscaler saw last."""
-        prices = config.prices
         return cls(
             running=fleet.running + fleet.pending if fleet else 0,
             most=fleet.max_workers if fleet else config.fleet.max_workers,
             images_per_worker=config.fleet.images_per_worker,
-            worker_cost=prices.instance_hour * prices.minimum_billed_seconds / SECONDS_AN_HOUR,
+            worker_cost=_least_cost(config),
             shrink_above=config.web.shrink_above_pixels,
         )
+
+
+def _least_cost(config: Config) -> float:
+    """Return what the billed minimum of a worker costs, of the type and on the market that are preferred."""
+    prices, fleet = config.prices, config.fleet
+    hourly = prices.hourly(fleet.instance_types[0], spot=fleet.market == "spot")
+    return hourly * prices.minimum_billed_seconds / SECONDS_AN_HOUR

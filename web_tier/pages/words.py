@@ -1,11 +1,13 @@
 """How figures read on a page."""
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from services.messages import FleetPause, FleetSnapshot
+from services.messages import FleetPause, FleetSnapshot, LimitsOrder, WorkerLimits
 
 STALE_SECONDS = 15.0
+LEAST_DOLLARS = 0.0001
 
 
 def plural(count: int, noun: str) -> str:
@@ -44,8 +46,15 @@ def milliseconds(length: float) -> str:
 
 
 def dollars(amount: float) -> str:
-    """Return US dollars to the cent, or to four places when there are but cents."""
-    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
+    """Return US dollars to the cent from a dollar on, and to two digits below; `<$0.0001` for what is less."""
+    if amount == 0:
+        return "$0.00"
+    if amount >= 1:
+        return f"${amount:,.2f}"
+    if amount < LEAST_DOLLARS:
+        return f"<${LEAST_DOLLARS}"
+    places = max(2, 1 - math.floor(math.log10(amount)))
+    return f"${amount:.{places}f}"
 
 
 def clock(moment: datetime) -> str:
@@ -82,6 +91,26 @@ def pause_words(pause: FleetPause) -> str:
     why = f": {pause.reason}" if pause.reason else ""
     since = f"{pause.since:%d %B, %H:%M UTC}".removeprefix("0")
     return f"Paused by ops since {since}{why}. {PAUSE_MEANS}"
+
+
+def limits_words(limits: WorkerLimits, configured: WorkerLimits | None, now: datetime | None = None) -> str:
+    """Return limits as `0..19`; those that ops have set with since when and why, and what config.yaml says.
+
+    The day is named where it is another than that of `now`.
+    """
+    if not isinstance(limits, LimitsOrder):
+        return range_words(limits)
+    since = limits.since.astimezone(UTC)
+    today = now is None or since.date() == now.astimezone(UTC).date()
+    at = f"at {since:%H:%M UTC}" if today else "on " + f"{since:%d %B, %H:%M UTC}".removeprefix("0")
+    why = f" ({limits.reason})" if limits.reason else ""
+    file = f"; config.yaml says {range_words(configured)}" if configured else ""
+    return f"{range_words(limits)}, set by ops {at}{why}{file}"
+
+
+def range_words(limits: WorkerLimits) -> str:
+    """Return limits as `0..19`."""
+    return f"{limits.min_workers}..{limits.max_workers}"
 
 
 FILTERS: Mapping[str, Callable[..., str]] = {

@@ -54,6 +54,7 @@ class Ours:
             draining=frozenset(each.name for each in look.workers if each.draining),
             demand=self._arrivals.look(requests, look.answered),
             measured=measured(look),
+            at=BEGIN + timedelta(seconds=look.now),
         )
 
 
@@ -81,7 +82,7 @@ def _described(worker: Worker, now: float, limits: FleetConfig) -> Instance:
     return Instance(
         instance_id=worker.name,
         state="running" if worker.running_at <= now else "pending",
-        instance_type=limits.instance_type,
+        instance_type=limits.instance_types[0],
         zone="us-east-1a",
         launched_at=BEGIN + timedelta(seconds=worker.launched_at),
         draining=worker.draining,

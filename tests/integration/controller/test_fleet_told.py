@@ -7,7 +7,7 @@ import pytest
 
 from services.fleet_store import FleetStore
 from services.ids import new_id
-from services.messages import Heartbeat, WorkerState
+from services.messages import Heartbeat, LimitsOrder, WorkerState
 from services.sqs import Outgoing
 from tests.integration.controller.conftest import Scene, SceneMaker, done, until
 from web_tier.controller.autoscaler.history import GRAINS
@@ -31,6 +31,12 @@ def reason(scene: Scene) -> str:
     """Return the last decision in words."""
     seen = scene.wiring.store.fleet()
     return seen.reason if seen else ""
+
+
+def problem(scene: Scene) -> str:
+    """Return what is in the controller's way, if anything is."""
+    seen = scene.wiring.store.fleet()
+    return (seen.problem or "") if seen else ""
 
 
 def beat(scene: Scene, worker: str, images: int, state: WorkerState = "busy") -> None:
@@ -68,6 +74,30 @@ def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(scene: Scene, fleet: Fl
     scene.add_job(100)
     until(lambda: "140 images waiting, 2 workers finish what they have" in reason(scene), "the pause is told")
     assert scene.workers() == 2
+
+
+def test_ops_set_limits_and_take_them_back_and_drain_an_instance_which_is_replaced(
+    scene: Scene, fleet: FleetStore
+) -> None:
+    fleet.set_limits(LimitsOrder(min_workers=0, max_workers=1, since=datetime.now(UTC), reason="budget"))
+    scene.start_controller()
+    scene.add_job(40)
+    until(lambda: len(fleet.instances().instances) == 1, "the one worker that is allowed is told")
+    scene.config_file.write_text("fleet: [")
+    until(lambda: "last good limits stay" in problem(scene), "what is wrong with the file is told")
+    assert (scene.workers(), getattr(scene.wiring.store.fleet(), "max_workers", None)) == (1, 1)
+    told = [decision.words for decision in fleet.decisions().decisions]
+    assert len([words for words in told if words.startswith("limits 0..1, set by ops at ")]) == 1
+    fleet.reset_limits()
+    until(lambda: scene.workers() == 2, "as many run as the last good file allows")
+
+    [first, *_] = scene.wiring.fleet.instances()
+    fleet.ask_to_drain(first.instance_id, datetime.now(UTC))
+    until(lambda: fleet.orders().drain == (), "the order is carried out")
+    until(lambda: scene.workers() == 3, "another is launched in its place")
+    asked = [each.instance_id for each in scene.wiring.fleet.instances() if each.draining]
+    assert asked == [first.instance_id]
+    until(lambda: any(each.draining for each in fleet.instances().instances), "that it drains is told")
 
 
 def test_instances_are_told_with_what_their_workers_say_and_a_boot_is_measured(

@@ -130,7 +130,7 @@ def test_provisioning_twice_changes_nothing(clients: Clients, config: Config) ->
     assert requests.counts().total == 1
 
 
-SPEC = LaunchSpec("ami-12c6146b", "c7a.large", "#!/bin/sh\ntrue\n", "terminate")
+SPEC = LaunchSpec("c7a.large", "terminate", "ami-12c6146b", "#!/bin/sh\ntrue\n")
 
 
 @pytest.fixture
@@ -153,6 +153,38 @@ def test_two_launches_with_one_token_are_one(fleet: Fleet) -> None:
     second = fleet.launch(SPEC, 2, "token-b" + fleet.name)
     assert [each.instance_id for each in first] == [each.instance_id for each in second]
     assert len(fleet.instances()) == 2
+
+
+def test_workers_are_asked_to_stay_or_to_drain_and_that_is_taken_back(fleet: Fleet) -> None:
+    first, second = (each.instance_id for each in fleet.launch(SPEC, 2, "token-t" + fleet.name))
+    fleet.ask_to_stay([first, second])
+    fleet.ask_to_drain([first])
+    assert {each.instance_id: (each.standby, each.draining) for each in fleet.instances()} == {
+        first: (True, True), second: (True, False),
+    }  # fmt: skip
+    fleet.let_go([first])
+    fleet.forget_drain([first, second])
+    fleet.let_go([])
+    assert {each.instance_id: (each.standby, each.draining) for each in fleet.instances()} == {
+        first: (False, False), second: (True, False),
+    }  # fmt: skip
+
+
+def test_a_launch_by_a_template_has_what_the_template_says_and_the_type_and_market_of_the_call(
+    fleet: Fleet, clients: Clients
+) -> None:
+    name = f"{fleet.name}-template"
+    data: Any = {"ImageId": "ami-12c6146b", "InstanceType": "m5.large", "UserData": "IyEvYmluL3RydWU="}
+    clients.ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
+    spec = LaunchSpec("c7a.large", "terminate", market="spot", launch_template=name)
+    [instance] = fleet.launch(spec, 1, "token-l" + fleet.name)
+    [described] = fleet.instances()
+    assert (described.instance_type, described.spot, described.client_token) == (
+        "c7a.large", True, "token-l" + fleet.name,
+    )  # fmt: skip
+    assert described.instance_id == instance.instance_id
+    asked = clients.ec2.describe_instance_attribute(InstanceId=instance.instance_id, Attribute="userData")
+    assert asked["UserData"]["Value"] == data["UserData"]
 
 
 def test_a_refusal_carries_ec2s_code(fleet: Fleet, cloud: EmbeddedCloud) -> None:

@@ -18,6 +18,8 @@ from schemathesis.specs.openapi.checks import (
 
 from services.clients import Clients
 from services.config import Config
+from services.fleet import FleetInstance, FleetInstances
+from services.fleet_store import FleetStore
 from services.ids import new_id
 from services.job_records import Job
 from services.jobs import JobStore
@@ -43,13 +45,17 @@ FLEET = FleetSnapshot(
     peak_workers=3, billed_seconds=60, reason="two workers, enough",
 )  # fmt: skip
 
+INSTANCE = FleetInstance(
+    instance_id="i-0123456789abcdef0", state="running", instance_type="c7a.large", zone="us-east-1a", launched_at=NOW
+)
+
 # Without the stream, which does not end as long as its job runs.
 api = schemathesis.openapi.from_dict(api_document()).exclude(path_regex="/events$")
 
 
 @dataclass(frozen=True)
 class Site:
-    """The application over the embedded cloud, and the ids of a job, an image and an upload that are there."""
+    """The application over the embedded cloud, and the ids of whatever is there: a job, an image, an instance."""
 
     app: Flask
     ids: dict[str, str]
@@ -63,11 +69,12 @@ def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     good, bad, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(good), failed(bad))
     store.put_fleet(FLEET)
+    FleetStore(store.table).put_instances(FleetInstances(total=1, instances=(INSTANCE,)))
     app = create_app(config)
     files = [{"name": "d.jpg", "bytes": 100, "content_type": "image/jpeg"}]
     offer = app.test_client().post(f"{ROOT}/jobs/{job.job_id}/uploads", json={"files": files}).get_json()
     ids = {"job_id": job.job_id, "image_id": good.ref.image_id, "upload_id": offer["upload_id"]}
-    return Site(app, ids)
+    return Site(app, {**ids, "instance_id": INSTANCE.instance_id})
 
 
 @api.given(exists=st.booleans())

@@ -5,8 +5,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from app_tier.lifetime import Lifetime, watch_notices
-from services.metadata import DRAIN_TAG, Metadata
+from app_tier.lifetime import Lifetime, is_standby, watch_notices
+from services.metadata import DRAIN_TAG, STAY_TAG, Metadata
 
 
 def test_the_first_reason_stands() -> None:
@@ -49,6 +49,7 @@ def test_waiting_says_whether_the_end_has_come() -> None:
 class _MetadataService(BaseHTTPRequestHandler):
     notices: list[tuple[int, bytes]]
     drains = False
+    stay = (404, b"")
 
     def do_PUT(self) -> None:
         self._answer(200, b"token")
@@ -56,6 +57,8 @@ class _MetadataService(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.endswith(f"/tags/instance/{DRAIN_TAG}"):
             self._answer(*((200, b"asked") if self.drains else (404, b"")))
+        elif self.path.endswith(f"/tags/instance/{STAY_TAG}"):
+            self._answer(*self.stay)
         else:
             self._answer(*(self.notices.pop(0) if self.notices else (404, b"")))
 
@@ -106,3 +109,28 @@ def test_the_watch_for_notices_ends_with_the_worker(metadata_service: HTTPServer
     lifetime.end("idle")
     watching.join(5)
     assert not watching.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("answer", "stays"), [((200, b"asked"), True), ((200, b""), True), ((404, b""), False), ((500, b"broken"), False)]
+)
+def test_an_idle_worker_stays_while_its_instance_has_the_tag_and_ends_when_that_is_not_known(
+    metadata_service: HTTPServer, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, bytes], stays: bool
+) -> None:
+    monkeypatch.setattr(_MetadataService, "stay", answer)
+    assert is_standby(Metadata(f"http://127.0.0.1:{metadata_service.server_port}")) is stays
+
+
+def test_a_worker_without_an_instance_is_no_standby() -> None:
+    assert not is_standby(None)
+
+
+def test_a_worker_that_is_to_stay_does_not_end_for_being_idle_but_for_any_other_reason() -> None:
+    lifetime = Lifetime(stays=lambda: True)
+    assert not lifetime.end_idle("idle for 5 s")
+    assert lifetime.reason == ""
+    lifetime.end("asked to drain")
+    assert lifetime.reason == "asked to drain"
+    ending = Lifetime()
+    assert ending.end_idle("idle for 5 s")
+    assert ending.reason == "idle for 5 s"

@@ -1,6 +1,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -37,11 +38,16 @@ class Bench:
     """A receiver whose pipeline is a function of the test; by default it answers at once."""
 
     def __init__(
-        self, sqs: FakeSqs, submit: Callable[[Delivery], None] | None = None, *, capacity: int = CAPACITY
+        self,
+        sqs: FakeSqs,
+        submit: Callable[[Delivery], None] | None = None,
+        *,
+        capacity: int = CAPACITY,
+        stays: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sqs, self.clock = sqs, sqs.clock
         self.in_hand = InHand(capacity, VISIBILITY, self.clock)
-        self.lifetime = Lifetime(on_end=self.in_hand.close)
+        self.lifetime = Lifetime(on_end=self.in_hand.close, stays=stays)
         self.backoff = Backoff(jitter=lambda *_: 0.001)
         self.keeper = Keeper(sqs.queue(), self.in_hand, VISIBILITY, self.lifetime.fail, self.clock)
         self.submitted: list[str] = []
@@ -110,6 +116,27 @@ def test_a_message_that_comes_as_the_idle_timer_fires_is_processed() -> None:
     bench.run()
     assert len(bench.submitted) == 1
     assert bench.sqs.messages == []
+
+
+def test_an_idle_worker_that_is_to_stay_asks_again_after_each_idle_time_and_goes_on_receiving() -> None:
+    asked: list[float] = []
+
+    def stays() -> bool:
+        asked.append(bench.clock() - started)
+        if len(asked) == 2:
+            send_requests(bench.sqs, [new_request()])
+        return len(asked) < 4
+
+    bench = Bench(sqs_with(0), stays=stays)
+    started = bench.clock()
+    bench.run()
+    assert bench.lifetime.reason == "idle for 5 s"
+    assert len(bench.submitted) == 1
+    assert len(asked) == 4
+    pauses = [later - earlier for earlier, later in pairwise([0.0, *asked])]
+    assert all(IDLE <= pause <= IDLE + 2 * POLL_SECONDS for pause in pauses), pauses
+    waits = [call["WaitTimeSeconds"] for call in bench.sqs.called("receive")]
+    assert waits.count(0) == 2, "since the image was sent: a standby does not poll more often than any other"
 
 
 def test_a_worker_with_something_in_hand_is_not_idle() -> None:

@@ -1,5 +1,6 @@
 """Configuration: every fault is named with its key, its value and what is allowed."""
 
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.config import PREFIX, Config, config_path, load_config, parse_config
+from services.config import PREFIX, Config, config_path, load_config, parse_config, zone_named
 from services.errors import ConfigError
 from tests.conftest import SHIPPED, shipped_values
 
@@ -40,7 +41,16 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
         ("fleet", "max_workers", 2.5, ["fleet.max_workers = 2.5", "valid integer"]),
         ("fleet", "images_per_worker", 0, ["fleet.images_per_worker = 0", "greater than or equal to 1"]),
         ("fleet", "policy", "fastest", ["fleet.policy = 'fastest'", "'backlog'"]),
-        ("fleet", "instance_type", "large", ["fleet.instance_type = 'large'", "pattern"]),
+        ("fleet", "instance_types", ["large"], ["fleet.instance_types.0 = 'large'", "pattern"]),
+        ("fleet", "instance_types", [], ["fleet.instance_types", "name at least one instance type"]),
+        ("fleet", "instance_type", "c7a.large", ["fleet.instance_type: unknown key (value 'c7a.large')"]),
+        ("fleet", "subnet_ids", "subnet-1", ["fleet.subnet_ids = 'subnet-1'", "valid tuple"]),
+        ("fleet", "market", "reserved", ["fleet.market = 'reserved'", "'on_demand' or 'spot'"]),
+        ("fleet", "launch_template", "a b", ["fleet.launch_template = 'a b'", "pattern"]),
+        ("fleet", "silent_seconds", 29, ["fleet.silent_seconds = 29", "greater than or equal to 30"]),
+        ("fleet", "boot_allowance_seconds", 0, ["fleet.boot_allowance_seconds = 0", "greater than 0"]),
+        ("fleet", "launches_per_minute", 0, ["fleet.launches_per_minute = 0", "greater than or equal to 1"]),
+        ("fleet", "max_lifetime_seconds", -1, ["fleet.max_lifetime_seconds = -1", "greater than or equal to 0"]),
         ("fleet", "user_data", "echo", ["fleet.user_data = 'echo'", "^#!"]),
         ("fleet", "scale_in", "kill", ["fleet.scale_in = 'kill'", "'terminate' or 'stop'"]),
         ("names", "input_bucket", "My_Bucket", ["names.input_bucket = 'My_Bucket'", "pattern"]),
@@ -57,7 +67,11 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
         ("aws", "endpoint_url", "localhost:5000", ["aws.endpoint_url = 'localhost:5000'", "^https?://"]),
         ("aws", "region", "Mars", ["aws.region = 'Mars'", "pattern"]),
         ("worker", "engine", "onnx", ["worker.engine = 'onnx'", "'openvino' or 'torch'"]),
-        ("prices", "instance_hour", "free", ["prices.instance_hour = 'free'", "valid number"]),
+        ("prices", "instance_hour", 0.1, ["prices.instance_hour = 0.1", "valid dictionary"]),
+        ("prices", "instance_hour", {"a1.large": "free"}, ["prices.instance_hour.a1.large = 'free'", "valid number"]),
+        ("prices", "spot_hour", {"c7a.large": -1}, ["prices.spot_hour.c7a.large = -1", "greater than or equal to 0"]),
+        ("prices", "sqs_million", ".inf", ["prices.sqs_million = '.inf'", "valid number"]),
+        ("prices", "s3_put_thousand", float("inf"), ["prices.s3_put_thousand = inf", "finite number"]),
         ("fleet", "maximum", 3, ["fleet.maximum: unknown key (value 3)"]),
     ],
 )
@@ -86,6 +100,18 @@ def test_a_minimum_above_the_maximum_names_both() -> None:
     assert "min_workers (20) must be at most max_workers (19)" in fault(changed("fleet", "min_workers", 20))
 
 
+def test_spot_instances_that_would_be_stopped_are_refused_with_the_remedy() -> None:
+    values = changed("fleet", "market", "spot")
+    values["fleet"]["scale_in"] = "stop"
+    message = fault(values)
+    assert "cannot stop one-time Spot Instances: set scale_in to terminate, or market to on_demand" in message
+
+
+def test_a_type_that_the_fleet_launches_and_that_has_no_price_is_named_with_the_remedy() -> None:
+    message = fault(changed("fleet", "instance_types", ["c7a.large", "c8a.large", "p5.large"]))
+    assert "\n  prices.instance_hour: no price for c8a.large, p5.large, which the fleet launches; add it" in message
+
+
 @pytest.mark.parametrize("values", [None, 3, [], "text", {"fleet": 3}, {"fleet": None}])
 def test_what_is_no_mapping_of_sections_is_refused(values: object) -> None:
     assert fault(values)
@@ -96,14 +122,14 @@ def test_the_environment_overrides_the_file() -> None:
         f"{PREFIX}FLEET__MAX_WORKERS": "3",
         f"{PREFIX}AWS__ENDPOINT_URL": "http://127.0.0.1:5000",
         f"{PREFIX}FLEET__SECURITY_GROUP_IDS": "[sg-1, sg-2]",
-        f"{PREFIX}FLEET__SUBNET_ID": "null",
+        f"{PREFIX}FLEET__SUBNET_IDS": "[]",
         "FLEET__MIN_WORKERS": "9",
     }
     config = load_config(SHIPPED, environment)
     assert (config.fleet.max_workers, config.fleet.min_workers) == (3, 0)
     assert config.aws.endpoint().url == "http://127.0.0.1:5000"
     assert config.fleet.security_group_ids == ("sg-1", "sg-2")
-    assert config.fleet.subnet_id is None
+    assert config.fleet.subnet_ids == ()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +190,57 @@ def parses_or_refuses(values: object, environment: dict[str, str] | None = None)
         assert isinstance(parse_config(values, environment), Config)
     except ConfigError as error:
         assert str(error)
+
+
+def office(**changes: object) -> dict[str, object]:
+    return {"schedule": [{"days": ["mon", "sun"], "from": "08:00", "to": "18:00", "min_workers": 4} | changes]}
+
+
+SCHEDULED = {"policy": "schedule", "timezone": "Europe/Berlin", **office()}
+
+
+def scheduled(**changes: object) -> Config:
+    values = shipped_values()
+    values["fleet"] |= {**SCHEDULED, **changes}
+    return parse_config(values)
+
+
+def test_a_schedule_is_read_and_dumped_as_it_was_written() -> None:
+    config = scheduled()
+    [entry] = config.fleet.schedule
+    assert (entry.begin, entry.to, entry.min_workers, entry.days) == ("08:00", "18:00", 4, ("mon", "sun"))
+    assert str(config.fleet.zone) == "Europe/Berlin"
+    assert parse_config(config.model_dump(mode="json")) == config
+    [every_day] = scheduled(schedule=[{"from": "22:00", "to": "06:00", "min_workers": 1}]).fleet.schedule
+    assert every_day.days == ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"policy": "backlog"}, ["which the policy 'backlog' does not look at", "schedule to []"]),
+        ({"timezone": "Mars/Base"}, ["fleet.timezone = 'Mars/Base'", "Europe/Berlin"]),
+        ({"timezone": "../../etc/passwd"}, ["fleet.timezone"]),
+        (office(**{"from": 1080}), ["schedule.0.from = 1080", "in quotes"]),
+        (office(**{"from": "8:00", "to": "24:00"}), ["0.from = '8:00'", "0.to = '24:00'"]),
+        (office(min_workers=1001), ["min_workers = 1001"]),
+        (office(days=["monday"]), ["'monday'", "'mon'"]),
+        (office(days=[]), ["days = []"]),
+        (office(until="20:00"), ["schedule.0.until: unknown key"]),
+    ],
+)
+def test_a_schedule_that_is_not_understood_is_refused_with_what_would_be(
+    changes: dict[str, object], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        scheduled(**changes)
+    assert [each for each in words if each not in str(caught.value)] == []
+
+
+def test_utc_needs_no_time_zone_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.config.ZoneInfo", None)
+    zone_named.cache_clear()
+    assert zone_named("UTC") is UTC
 
 
 @given(_garbage)

@@ -1,8 +1,9 @@
-"""The fleet's history as it is read."""
+"""The fleet's history as it is read, and the journal as it is written."""
 
 from datetime import UTC, datetime
 
-from services.fleet import HistoryBlock, points_since
+from services.ec2 import LaunchSpec
+from services.fleet import HistoryBlock, JournalEntry, LaunchJournal, points_since
 
 
 def at(seconds: int) -> datetime:
@@ -34,3 +35,16 @@ def test_what_held_at_the_beginning_is_told_first_however_old_it_is() -> None:
 
 def test_where_nothing_was_written_there_are_no_points() -> None:
     assert points_since([], at(1000)) == []
+
+
+def test_a_journal_is_read_as_it_was_written() -> None:
+    by_image = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "profile", "subnet-1", ("sg-1", "sg-2"))
+    by_template = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
+    entries = (
+        JournalEntry(token="a", count=5, at=at(1), spec=by_image),
+        JournalEntry(token="b", count=5, at=at(2), spec=by_template),
+        JournalEntry(token="c", count=2, at=at(3), starts=("i-1", "i-2")),
+        JournalEntry(token="d", count=2, at=at(4), instance_ids=("i-3",)),
+    )
+    journal = LaunchJournal(revision=7, writer="me", entries=entries)
+    assert LaunchJournal.from_json(journal.to_json()) == journal

@@ -1,98 +1,41 @@
 """Apply: carry a plan out, so that nothing is launched twice whatever becomes of the replies.
 
-**ClientToken.** Each launch is numbered, and its token is a hash of who decides (the lease holder's id, unique to
-the process) and that number. When the outcome is unknown (a time-out, a lost connection, a 5xx), the very same call
-is made again with the same token: EC2 then answers with the instances of the first call, if it took place. A new
-token is used only after success, after a refusal of a launch whose outcome was never unknown (that of a repeated one
-may be throttling, which says nothing of the first call), or once DescribeInstances must show what there is.
+**ClientToken.** Each launch has a token of its own and is written into the journal before it is made. When the
+outcome is unknown (a time-out, a lost connection, a 5xx), the very same call is made again with the same token: EC2
+then answers with the instances of the first call, if it took place. Something else is launched only after success,
+after a refusal of a launch whose outcome was never unknown (that of a repeated one may be throttling, which says
+nothing of the first call), or once DescribeInstances shows, or must show, what there is.
+
+**Maximum.** There is at most one call of unknown outcome, and while there is one nothing else is called. It is made
+again only where all that it may give fits beside the workers that are known, unless some of its instances have been
+described: then it did take place, and nothing more can come of it.
+
+**Choices.** A launch is made by the first choice that does not rest. Where EC2 has none of that, or not enough, the
+next choice is tried at the next look; only when all rest, or EC2 refuses for another reason, is there a pause.
 """
 
-import hashlib
 import logging
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError
 
 from services.config import Fleet as FleetConfig
-from services.ec2 import Fleet, LaunchSpec
+from services.ec2 import ALIVE, Fleet
 from services.errors import LaunchError
+from services.fleet import JournalEntry
+from web_tier.controller.autoscaler.choices import Choice, Rests, choices
 from web_tier.controller.autoscaler.decide import Plan
+from web_tier.controller.autoscaler.journal import Journal
 from web_tier.controller.autoscaler.observe import UNSEEN_SECONDS, Observation, RecentLaunches
+from web_tier.controller.autoscaler.refusals import CANNOT_START, is_uncertain
 from web_tier.controller.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 
-UNCERTAIN = frozenset(
-    {
-        "InternalError",
-        "InternalFailure",
-        "Unavailable",
-        "ServiceUnavailable",
-        "RequestTimeout",
-        "Server.InternalError",
-    }
-)
-"""Codes after which a launch may have taken place nevertheless; so may it after a bare HTTP 5xx."""
-
-CANNOT_START = frozenset({"IncorrectInstanceState", "InsufficientInstanceCapacity", "InvalidInstanceID.NotFound"})
-"""Codes that say of stopped instances that they are not starting, so that others may be launched in their place.
-
-Any other refusal, such as throttling, may follow on a first call that took place although its reply was lost.
-"""
-
 MOST_BACKOFF_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """One numbered launch, tried at `tried_at` (monotonic seconds); made again, it is made exactly so."""
-
-    spec: LaunchSpec
-    count: int
-    token: str
-    tried_at: float
-
-    def carry_out(self, fleet: Fleet) -> list[str]:
-        """Launch; return the ids of the new instances."""
-        return [instance.instance_id for instance in fleet.launch(self.spec, self.count, self.token)]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A start of stopped instances; starting what has started does no harm."""
-
-    instance_ids: list[str]
-    tried_at: float
-
-    @property
-    def count(self) -> int:
-        """How many there will be more."""
-        return len(self.instance_ids)
-
-    def carry_out(self, fleet: Fleet) -> list[str]:
-        """Start; return the ids."""
-        fleet.start(self.instance_ids)
-        return self.instance_ids
-
-
-def launch_spec(limits: FleetConfig) -> LaunchSpec:
-    """Return what the configuration says to launch."""
-    return LaunchSpec(
-        image_id=limits.image_id,
-        instance_type=limits.instance_type,
-        user_data=limits.user_data,
-        shutdown_behavior=limits.scale_in,
-        instance_profile=limits.instance_profile,
-        subnet_id=limits.subnet_id,
-        security_group_ids=limits.security_group_ids,
-    )
-
-
-def client_token(holder: str, number: int) -> str:
-    """Return the ClientToken of a holder's launch number `number`: 64 characters, as many as EC2 takes."""
-    return hashlib.sha256(f"{holder}/{number}".encode()).hexdigest()
 
 
 @dataclass
@@ -100,79 +43,170 @@ class Launcher:
     """Starts and launches workers.
 
     Attributes:
-        holder: who decides; a part of every token.
+        journal: where each call is written down before it is made.
         active: whether this process may still act; asked right before each call.
-        problem: why the last launch did not succeed, in words; None when it did.
+        problem: why the last launch did not succeed, in words; None when it did, or when none is wanted any more.
     """
 
     fleet: Fleet
     launches: RecentLaunches
-    holder: str
+    journal: Journal
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, most_seconds=MOST_BACKOFF_SECONDS))
-    problem: str | None = None
-    _number: int = field(default=0, init=False)
-    _uncertain: Launch | Start | None = field(default=None, init=False)
+    problem: str | None = field(default=None, init=False)
+    _rests: Rests = field(init=False)
     _unstartable: dict[str, float] = field(default_factory=dict, init=False)
     _not_before: float = field(default=float("-inf"), init=False)
+    _pause: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no choice refused."""
+        self._rests = Rests(self.clock, self.backoff.uniform)
+
+    @property
+    def told(self) -> str | None:
+        """The problem with when the next try is, for people."""
+        if self.problem is None or self._pause == 0:
+            return self.problem
+        return f"{self.problem}; next try in {math.ceil(self._pause)} s"
+
+    def take_over(self) -> None:
+        """Learn from the journal what other controllers have launched; to be called before each look.
+
+        Raises:
+            BotoCoreError, ClientError, JournalBusyError: when it could not be read and written back; nothing may be
+                decided before it has been.
+        """
+        if not self.active():
+            return
+        for entry in self.journal.take_over():
+            ago = max(0.0, (self.journal.now() - entry.at).total_seconds())
+            self.launches.add(entry.instance_ids or (), were_stopped=bool(entry.starts), ago=ago)
 
     def apply(self, plan: Plan, observation: Observation, limits: FleetConfig) -> None:
         """Start the stopped instances of `plan`, else launch; while backing off, do nothing.
 
         One call at a time, and one of unknown outcome before anything else; the rest is for the next look.
+
+        Raises:
+            BotoCoreError, ClientError, JournalBusyError: when the journal could not be written; nothing was called.
+            SupersededError: when another controller has written it; nothing was called either.
         """
+        if not self.active():
+            return
+        self._learn(observation)
         lacking = plan.launch + len(plan.start)
         if lacking == 0:
             self.problem = None
-        if lacking == 0 or self.clock() < self._not_before or not self.active():
-            return
-        if uncertain := self._still_uncertain():
-            # No room: its instances have appeared, or the limits are lower now; it is waited until it is seen which.
-            if uncertain.count <= limits.max_workers - observation.supply:
-                self._attempt(replace(uncertain, tried_at=self.clock()))
-        elif startable := [key for key in plan.start if self.clock() >= self._unstartable.get(key, 0.0)]:
-            self._attempt(Start(startable, self.clock()))
+        doubtful = self.journal.in_doubt()
+        entry: JournalEntry | None = None
+        if self.clock() < self._not_before:
+            pass
+        elif doubtful:
+            entry = doubtful[0] if self._may_repeat(doubtful, lacking, observation, limits) else None
+        elif lacking:
+            entry = self._new_entry(plan, lacking, limits)
+        if entry is None:
+            self.journal.flush()
         else:
-            self._number += 1
-            token = client_token(self.holder, self._number)
-            self._attempt(Launch(launch_spec(limits), lacking, token, self.clock()))
+            self._attempt(entry, choices(limits), repeated=bool(doubtful))
 
-    def _still_uncertain(self) -> Launch | Start | None:
-        """Return the call of unknown outcome, until descriptions must show what became of it."""
-        if self._uncertain and self.clock() - self._uncertain.tried_at > UNSEEN_SECONDS:
-            self._uncertain = None
-        return self._uncertain
+    def _learn(self, observation: Observation) -> None:
+        """Settle calls of unknown outcome whose instances have all been described."""
+        for entry in self.journal.in_doubt():
+            given = given_by(entry, observation)
+            if len(given) == entry.count:
+                self._settle(entry, given)
+                self.problem = None
 
-    def _attempt(self, step: Launch | Start) -> None:
+    def _may_repeat(
+        self, doubtful: Sequence[JournalEntry], lacking: int, observation: Observation, limits: FleetConfig
+    ) -> bool:
+        unseen = [entry.count - len(given_by(entry, observation)) for entry in doubtful]
+        if doubtful[0].spec is not None and unseen[0] < doubtful[0].count:
+            return True
+        # No room: the limits are lower now, or others have come; it is waited until it is seen what became of it.
+        return lacking > 0 and sum(unseen) <= limits.max_workers - observation.supply
+
+    def _new_entry(self, plan: Plan, lacking: int, limits: FleetConfig) -> JournalEntry:
+        token, now = self.journal.next_token(), self.journal.now()
+        if startable := tuple(key for key in plan.start if self.clock() >= self._unstartable.get(key, 0.0)):
+            return JournalEntry(token=token, count=len(startable), at=now, starts=startable)
+        spec = self._rests.best(choices(limits)).spec(limits)
+        return JournalEntry(token=token, count=lacking, at=now, spec=spec)
+
+    def _attempt(self, entry: JournalEntry, walk: Sequence[Choice], *, repeated: bool) -> None:
+        self.journal.record(entry)
+        if not self.active():
+            return  # whoever takes over finds it, and makes the call if it is still wanted
         try:
-            instance_ids = step.carry_out(self.fleet)
+            instance_ids = self._call(entry)
         except LaunchError as error:
-            self._note_refusal(step, error.code)
-            self._back_off(str(error))
+            self._refused(entry, error, walk, repeated=repeated)
         except BotoCoreError as error:
-            self._uncertain = step
+            self.journal.doubt(entry.token)
             self._back_off(f"EC2 did not answer: {error}")
         else:
-            self._uncertain, self.problem = None, None
-            self.backoff.reset()
-            self.launches.add(instance_ids, were_stopped=isinstance(step, Start))
-            _log.info("workers are coming", extra={"asked": step.count, "instances": instance_ids})
+            self._gave(entry, instance_ids, walk)
 
-    def _note_refusal(self, step: Launch | Start, code: str) -> None:
-        if is_uncertain(code):
-            self._uncertain = step
-        elif isinstance(step, Start) and code in CANNOT_START:
-            self._uncertain = None
-            self._unstartable |= dict.fromkeys(step.instance_ids, self.clock() + UNSEEN_SECONDS)
+    def _call(self, entry: JournalEntry) -> list[str]:
+        if entry.spec is None:
+            self.fleet.start(entry.starts)
+            return list(entry.starts)
+        return [each.instance_id for each in self.fleet.launch(entry.spec, entry.count, entry.token)]
+
+    def _settle(self, entry: JournalEntry, instance_ids: Sequence[str]) -> None:
+        self.journal.settle(entry.token, instance_ids)
+        self.launches.add(instance_ids, were_stopped=bool(entry.starts))
+
+    def _gave(self, entry: JournalEntry, instance_ids: list[str], walk: Sequence[Choice]) -> None:
+        self._settle(entry, instance_ids)
+        self.backoff.reset()
+        _log.info("workers are coming", extra={"asked": entry.count, "instances": instance_ids})
+        if entry.spec is not None and len(instance_ids) < entry.count:
+            self._rests.fell_short(Choice.of(entry.spec), len(instance_ids), entry.count)
+            self._walk_on(walk)
+            return
+        self.problem = None
+        if entry.spec is not None:
+            self._rests.gave(Choice.of(entry.spec))
+
+    def _refused(self, entry: JournalEntry, error: LaunchError, walk: Sequence[Choice], *, repeated: bool) -> None:
+        choice = Choice.of(entry.spec) if entry.spec is not None else None
+        rests = choice is not None and self._rests.refused(choice, error.code, walk)
+        cannot_start = choice is None and error.code in CANNOT_START
+        if cannot_start:
+            self._unstartable |= dict.fromkeys(entry.starts, self.clock() + UNSEEN_SECONDS)
+        if not cannot_start and is_uncertain(error.code, error.retries):
+            self.journal.doubt(entry.token)
+        elif not repeated:
+            self.journal.drop(entry.token)
+        if rests and not repeated:
+            _log.warning("a choice was refused", extra={"choice": str(choice), "problem": str(error)})
+            self._walk_on(walk)
+        else:
+            self._back_off(str(error))
+
+    def _walk_on(self, walk: Sequence[Choice]) -> None:
+        """Go on with the next choice at the next look, or back off when there is none."""
+        problem = f"EC2 has no room for workers: {self._rests.in_words(walk)}"
+        if self._rests.all_rest(walk):
+            self._back_off(problem)
+        else:
+            self.problem, self._pause = problem, 0.0
 
     def _back_off(self, problem: str) -> None:
-        pause = self.backoff.after_failure()
-        self._not_before = self.clock() + pause
+        self._pause = self.backoff.after_failure()
+        self._not_before = self.clock() + self._pause
         self.problem = problem
-        _log.warning("workers could not be started", extra={"problem": problem, "next_try_seconds": round(pause, 1)})
+        extra = {"problem": problem, "next_try_seconds": round(self._pause, 1)}
+        _log.warning("workers could not be started", extra=extra)
 
 
-def is_uncertain(code: str) -> bool:
-    """Tell whether a launch that failed with `code` may have taken place nevertheless."""
-    return code in UNCERTAIN or (code.isdigit() and code.startswith("5"))
+def given_by(entry: JournalEntry, observation: Observation) -> list[str]:
+    """Return the ids of the instances that are described and that a call has launched or started."""
+    if entry.spec is not None:
+        return [each.instance_id for each in observation.instances if each.client_token == entry.token]
+    alive = {each.instance_id for each in observation.instances if each.state in ALIVE}
+    return [instance_id for instance_id in entry.starts if instance_id in alive]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from services.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.apply import Launcher
 from web_tier.controller.autoscaler.board import Board
 from web_tier.controller.autoscaler.chronicle import Chronicle
@@ -13,7 +14,9 @@ from web_tier.controller.autoscaler.drain import Drainer
 from web_tier.controller.autoscaler.measures import Measures
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Observation, Observer
-from web_tier.controller.autoscaler.pause import PauseWatch
+from web_tier.controller.autoscaler.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.standby import Standby
+from web_tier.controller.autoscaler.sweep import Sweeper
 from web_tier.controller.limits import FleetLimits
 
 
@@ -25,10 +28,13 @@ class Autoscaler:
     observer: Observer
     launcher: Launcher
     drainer: Drainer
+    standby: Standby
+    sweeper: Sweeper
     meter: Meter
     arrivals: Arrivals
     measures: Measures
-    pause: PauseWatch
+    orders: OrdersWatch
+    drain_orders: DrainOrders
     board: Board
     chronicle: Chronicle
     interval_seconds: float
@@ -39,23 +45,38 @@ class Autoscaler:
         Raises:
             BotoCoreError, ClientError: when there was no look, and so no decision.
         """
-        limits = self.limits.current()
         try:
-            observation = self._look()
+            self.launcher.take_over()
+            orders = self.orders.current()
+            limits = self.limits.current(orders.limits)
+            observation = replace(self._look(limits), paused=orders.pause)
         except (BotoCoreError, ClientError) as error:
             self.board.show_problem(f"the fleet or its queue could not be observed: {error}")
             raise
         plan = decide(observation, limits)
         self.launcher.apply(plan, observation, limits)
         self.drainer.ask(plan.drain, plan.reason)
+        self.drainer.forget_stopped(observation.instances)
+        self.standby.ask(plan.stay, plan.leave)
+        self.sweeper.sweep()
         self.meter.look(observation)
-        problem = self.launcher.problem or self.limits.problem
-        self.board.show(observation, plan, limits, self.meter, problem)
-        self.chronicle.look(observation, plan, problem)
+        told = _joined(self.launcher.told, self.sweeper.problem, self.limits.problem)
+        self.board.show(observation, plan, limits, self.meter, told, self.limits)
+        self.chronicle.note([*self.limits.take_news(), *self.drain_orders.carry_out(observation)])
+        self.chronicle.note(self.sweeper.take_news())
+        # Without the time of the next try, which is other each time, and no news.
+        problem = _joined(self.launcher.problem, self.sweeper.problem, self.limits.problem)
+        self.chronicle.look(observation, plan, problem, self.sweeper.marked())
         return self.interval_seconds
 
-    def _look(self) -> Observation:
+    def _look(self, limits: FleetConfig) -> Observation:
         seen = self.observer.observe()
-        seen = replace(seen, draining=self.drainer.draining(seen.instances), paused=self.pause.current())
+        draining, standby = self.drainer.draining(seen.instances), self.standby.standing_by(seen.instances)
+        seen = replace(seen, draining=draining, standby=standby)
+        seen = replace(seen, lost=self.sweeper.look(seen, limits))
         demand = self.arrivals.look(seen.requests, self.measures.roster.answers)
-        return replace(seen, demand=demand, measured=self.measures.look(seen))
+        return replace(seen, demand=demand, measured=self.measures.look(seen, limits.max_lifetime_seconds))
+
+
+def _joined(*problems: str | None) -> str | None:
+    return "; ".join(problem for problem in problems if problem) or None

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from services.config import Fleet as FleetConfig
-from services.messages import FleetSnapshot
+from services.messages import FleetRun, FleetSnapshot, LimitsOrder, WorkerLimits
 from web_tier.controller.autoscaler.decide import Plan
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Observation
@@ -25,20 +25,47 @@ class SnapshotStore(Protocol):
         """Store the snapshot over the last one."""
 
 
+class LimitsSource(Protocol):
+    """What is needed of the fleet's limits."""
+
+    @property
+    def order(self) -> LimitsOrder | None:
+        """What ops have set, if they have."""
+
+    @property
+    def configured(self) -> WorkerLimits:
+        """What config.yaml says."""
+
+
 @dataclass
 class Board:
-    """Shows snapshots: a changed one after `LEAST_SECONDS`, an unchanged one after `MOST_SECONDS`."""
+    """Shows snapshots: a changed one after `LEAST_SECONDS`, an unchanged one after `MOST_SECONDS`.
+
+    Attributes:
+        keep_run: stores a run of the fleet that has been followed by another, before the snapshot tells of that.
+    """
 
     store: SnapshotStore
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    keep_run: Callable[[FleetRun], None] = lambda _run: None
     _shown: FleetSnapshot | None = field(default=None, init=False)
     _shown_at: float = field(default=float("-inf"), init=False)
 
     def show(
-        self, observation: Observation, plan: Plan, limits: FleetConfig, meter: Meter, problem: str | None
+        self,
+        observation: Observation,
+        plan: Plan,
+        limits: FleetConfig,
+        meter: Meter,
+        problem: str | None,
+        source: LimitsSource | None = None,
     ) -> None:
-        """Show one look and what was decided."""
+        """Show one look and what was decided within `limits`, which are from `source`."""
+        current = meter.runs.current  # taken first, so that all runs before it are kept before it is shown
+        for run in meter.runs.to_keep():
+            self.keep_run(run)
+            meter.runs.kept(run)
         self._offer(
             FleetSnapshot(
                 at=self.now(),
@@ -54,11 +81,17 @@ class Board:
                 max_workers=limits.max_workers,
                 peak_workers=meter.peak_workers,
                 billed_seconds=round(meter.billed_seconds, 3),
+                cost=round(meter.bill.dollars, 8),
+                images=meter.runs.images,
+                run=current,
                 reason=plan.reason,
                 problem=problem,
                 paused=observation.paused,
                 image_seconds=_to_two_digits(observation.measured.image_seconds),
                 boot_seconds=_to_two_digits(observation.measured.boot_seconds),
+                policy=limits.policy,
+                limits_order=source.order if source else None,
+                configured=source.configured if source else None,
             )
         )
 
@@ -76,7 +109,7 @@ class Board:
     def _is_news(self, snapshot: FleetSnapshot) -> bool:
         if self._shown is None:
             return True
-        passing = {"at": snapshot.at, "billed_seconds": snapshot.billed_seconds}
+        passing = {name: getattr(snapshot, name) for name in ("at", "billed_seconds", "cost", "run")}
         return self._shown.model_copy(update=passing) != snapshot
 
 

@@ -1,12 +1,13 @@
 """The chronicle: what pages tell of the fleet beside the last look, each part stored when there is news in it."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from services.fleet_store import FleetStore
 from web_tier.controller.autoscaler.decide import Plan
-from web_tier.controller.autoscaler.decisions import DecisionLog
+from web_tier.controller.autoscaler.decisions import DecisionLog, News
 from web_tier.controller.autoscaler.history import History
-from web_tier.controller.autoscaler.listing import Listing
+from web_tier.controller.autoscaler.listing import NOBODY, Listing
 from web_tier.controller.autoscaler.observe import Observation
 from web_tier.controller.roster import Roster
 
@@ -27,8 +28,15 @@ class Chronicle:
         roster.adopt(stored.instances)
         return cls(roster, Listing(store, stored), DecisionLog(store), History(store))
 
-    def look(self, observation: Observation, plan: Plan, problem: str | None) -> None:
-        """Take one look and what was decided into account."""
-        self.listing.look(observation, self.roster.words())
+    def note(self, news: Iterable[News]) -> None:
+        """Keep among the decisions what ops have done, and which instances were ended."""
+        for each in news:
+            self.decisions.note(each)
+
+    def look(
+        self, observation: Observation, plan: Plan, problem: str | None, marked: Mapping[str, str] = NOBODY
+    ) -> None:
+        """Take one look and what was decided into account, and why some instances are `marked`, in words."""
+        self.listing.look(observation, self.roster.words(), marked)
         self.decisions.look(plan, observation.supply, problem)
         self.history.look(observation.supply, observation.requests.total)

@@ -1,7 +1,7 @@
 """Decide: how many workers to start, and why. Pure: the same observation and limits give the same plan."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from services.config import Fleet as FleetConfig
@@ -10,8 +10,11 @@ from services.sqs import QueueCounts
 from web_tier.controller.autoscaler.deadline import Want
 from web_tier.controller.autoscaler.deadline import wanted as by_deadline
 from web_tier.controller.autoscaler.observe import Measured, Observation
+from web_tier.controller.autoscaler.restraint import boots_fail, most_launches, to_renew, why_restrained
+from web_tier.controller.autoscaler.schedule import on_schedule
+from web_tier.controller.autoscaler.standby import to_stand_by
 
-Kind = Literal["paused", "starting", "too_many", "most", "idle", "enough"]
+Kind = Literal["paused", "starting", "limited", "failing", "renewing", "too_many", "most", "idle", "enough"]
 """What sort of decision it is; while that stays the same, figures may change and there is no news."""
 
 
@@ -25,6 +28,8 @@ class Plan:
         kind: what sort of decision it is.
         reason: why, in words for people.
         drain: ids of workers to ask that they finish what they have and end.
+        stay: ids of workers to ask that they stay when they are idle.
+        leave: ids of those that have been asked to, and need not any longer.
     """
 
     launch: int
@@ -32,30 +37,48 @@ class Plan:
     kind: Kind
     reason: str
     drain: tuple[str, ...] = ()
+    stay: tuple[str, ...] = ()
+    leave: tuple[str, ...] = ()
 
 
 def decide(observation: Observation, limits: FleetConfig) -> Plan:
     """Return the plan that brings the fleet to what the policy wants, within the limits.
 
-    Workers end themselves when they are idle, so a fleet that is larger than wanted is left alone, but by the policy
-    `deadline`. While the fleet is paused nothing is started, whatever the limits say.
+    Workers end themselves when they are idle, so a fleet that is larger than wanted is left alone, but by `deadline`
+    and `schedule`. While the fleet is paused nothing is started, whatever the limits say.
     """
-    if observation.paused is not None:
-        return Plan(0, (), "paused", _paused_reason(observation, observation.paused))
+    limits = on_schedule(observation, limits)
+    standby = to_stand_by(observation, limits.max_workers if limits.policy == "fixed" else limits.min_workers)
+    if observation.paused is None:
+        plan = _sized(observation, limits, standby)
+    else:
+        plan = Plan(0, (), "paused", _paused_reason(observation, observation.paused))
+    standing = observation.standby
+    stay = tuple(each for each in standby if each not in standing)
+    return replace(plan, stay=stay, leave=tuple(sorted(standing.difference(standby))))
+
+
+def _sized(observation: Observation, limits: FleetConfig, standby: tuple[str, ...]) -> Plan:
+    """Return the plan that makes the fleet as large as wanted."""
     asked = wanted(observation, limits)
     want = Want(*(_clamped(each, limits) for each in (asked.workers, asked.keep)))
-    room = max(0, limits.max_workers - observation.supply)
-    lacking = min(max(0, want.workers - observation.serving), room)
-    start = _stopped(observation)[:lacking]
+    short = max(0, want.workers - observation.serving)
+    lacking = min(short, max(0, limits.max_workers - observation.supply))
+    launching = min(lacking, most_launches(observation, limits))
+    start = _stopped(observation)[:launching]
     kind, reason = _reason(observation, limits, lacking, short=asked.workers > limits.max_workers)
-    drain = _surplus(observation, want) if not lacking else ()
-    return Plan(lacking - len(start), start, kind, reason, drain)
+    if launching < lacking or (lacking and boots_fail(observation)):
+        kind, reason = _restrained(observation, limits, lacking)
+    drain = _surplus(observation, want, standby) if not lacking else ()
+    if not short and not drain and (drain := to_renew(observation)):
+        kind, reason = "renewing", _renewal(drain, limits)
+    return Plan(launching - len(start), start, kind, reason, drain)
 
 
 def wanted(observation: Observation, limits: FleetConfig) -> Want:
     """Return how many workers the policy asks for, whatever the limits."""
     match limits.policy:
-        case "deadline":
+        case "deadline" | "schedule":
             return by_deadline(observation, limits)
         case "fixed":
             return Want(limits.max_workers, limits.max_workers)
@@ -67,18 +90,20 @@ def _clamped(workers: int, limits: FleetConfig) -> int:
     return max(limits.min_workers, min(limits.max_workers, workers))
 
 
-def _surplus(observation: Observation, want: Want) -> tuple[str, ...]:
+def _surplus(observation: Observation, want: Want, standby: tuple[str, ...]) -> tuple[str, ...]:
     """Return the workers that end for want of work: only when nothing waits, and only those whose end saves money."""
     if observation.requests.visible + observation.requests.delayed:
         return ()
-    return observation.measured.paid[: max(0, observation.serving - max(want.keep, want.workers))]
+    most = max(0, observation.serving - max(want.keep, want.workers))
+    return tuple(each for each in observation.measured.paid if each not in standby)[:most] if most else ()
 
 
 def _stopped(observation: Observation) -> tuple[str, ...]:
     return tuple(
         instance.instance_id
         for instance in observation.instances
-        if instance.state == "stopped" and instance.instance_id not in observation.coming
+        # One that was asked to end before it stopped would end again.
+        if instance.state == "stopped" and not instance.draining and instance.instance_id not in observation.coming
     )
 
 
@@ -102,9 +127,21 @@ def _reason(observation: Observation, limits: FleetConfig, lacking: int, *, shor
     if short:
         return "most", f"{workers}, the most allowed: {_listed(images, _each(measured), _awaited(measured))}"
     if requests.total == 0:
-        return "idle", f"{workers}: {images}"
+        return "idle", f"{workers}: {_listed(images, _on_schedule(limits))}"
     figures = _listed(images, _rule(limits), _awaited(measured))
     return "enough", f"{workers}, enough: {figures}"
+
+
+def _restrained(observation: Observation, limits: FleetConfig, lacking: int) -> tuple[Kind, str]:
+    kind: Kind = "failing" if boots_fail(observation) else "limited"
+    there = _listed(demand_in_words(observation.requests), f"{_workers(observation.supply)} there, {lacking} lacking")
+    return kind, f"{there}: {why_restrained(observation, limits)}"
+
+
+def _renewal(drain: tuple[str, ...], limits: FleetConfig) -> str:
+    have, their = ("has", "its") if len(drain) == 1 else ("have", "their")
+    longest = f"{limits.max_lifetime_seconds / 3600:.3g} h, the longest allowed"
+    return f"{_workers(len(drain))} {have} run for {longest}: asked to end, others take {their} place"
 
 
 def demand_in_words(requests: QueueCounts) -> str:
@@ -121,12 +158,20 @@ def seconds_in_words(seconds: float) -> str:
 
 def _rule(limits: FleetConfig) -> str:
     match limits.policy:
+        case "schedule":
+            answered = f"to be answered within {seconds_in_words(limits.target_seconds)}"
+            return _listed(answered, _on_schedule(limits))
         case "deadline":
             return f"to be answered within {seconds_in_words(limits.target_seconds)}"
         case "fixed":
             return f"always {_workers(limits.max_workers)}"
         case "backlog":
             return f"{limits.images_per_worker} images a worker"
+
+
+def _on_schedule(limits: FleetConfig) -> str:
+    least = limits.min_workers if limits.policy == "schedule" else 0
+    return f"at least {least} at this time of day" if least else ""
 
 
 def _each(measured: Measured) -> str:

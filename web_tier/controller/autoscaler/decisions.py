@@ -15,8 +15,16 @@ LEAST_SECONDS = 1.0
 TOGETHER_SECONDS = 3.0
 """While images come in, one more worker is wanted again and again: of such decisions the last is kept."""
 
-_UNREMARKABLE_AFTER: frozenset[Kind] = frozenset({"starting", "most", "idle", "enough"})
+_UNREMARKABLE_AFTER: frozenset[Kind] = frozenset({"starting", "renewing", "most", "idle", "enough"})
 """That there are workers enough needs no words after these."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that has changed, in words, and since when, where that is known."""
+
+    words: str
+    since: datetime | None = None
 
 
 class DecisionStore(Protocol):
@@ -60,6 +68,13 @@ class DecisionLog:
             self._noted_at = float("-inf")  # what follows does not stand in its place
         self._problem = problem
         self._write()
+
+    def note(self, news: News) -> None:
+        """Keep news of another kind among the decisions; what the controller before this one noted stands already."""
+        known = news.since and any(each.words == news.words and each.at >= news.since for each in self._decisions)
+        if not known:
+            self._note(news.words)
+            self._noted_at = float("-inf")  # what follows does not stand in its place
 
     def _is_news(self, plan: Plan, wanted: int) -> bool:
         if plan.kind == "enough" and self._kind in _UNREMARKABLE_AFTER:

@@ -31,11 +31,12 @@ class Drainer:
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     _asked: set[str] = field(default_factory=set, init=False)
+    _forgotten: set[str] = field(default_factory=set, init=False)
     _not_before: float = field(default=float("-inf"), init=False)
 
     def draining(self, instances: Sequence[Instance]) -> frozenset[str]:
         """Return which of `instances` have been asked; their description may not show it yet."""
-        self._asked &= {instance.instance_id for instance in instances}
+        self._asked &= {instance.instance_id for instance in instances if instance.state != "stopped"}
         return frozenset(self._asked | {instance.instance_id for instance in instances if instance.draining})
 
     def ask(self, instance_ids: Sequence[str], reason: str) -> None:
@@ -50,3 +51,19 @@ class Drainer:
             return
         self._asked.update(instance_ids)
         _log.info("workers were asked to end", extra={"instances": instance_ids, "reason": reason})
+
+    def forget_stopped(self, instances: Sequence[Instance]) -> None:
+        """Take it back from those that have stopped since: once started again, they are to work."""
+        stopped = {each.instance_id for each in instances if each.draining and each.state == "stopped"}
+        self._forgotten &= stopped
+        left = sorted(stopped - self._forgotten)
+        if not left or self.clock() < self._not_before or not self.active():
+            return
+        try:
+            self.fleet.forget_drain(left)
+        except (BotoCoreError, ClientError) as error:
+            self._not_before = self.clock() + PAUSE_SECONDS
+            _log.warning("stopped workers are still asked to end", extra={"instances": left, "error": str(error)})
+            return
+        self._forgotten.update(left)
+        self._asked.difference_update(left)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from services.ec2 import Instance
@@ -14,6 +15,7 @@ MOST_LISTED = 100
 """The newest; some 25 KB of an item's 400."""
 LEAST_SECONDS = 1.0
 """Shortest time between two writes."""
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 class InstanceStore(Protocol):
@@ -36,25 +38,34 @@ class Listing:
     clock: Callable[[], float] = time.monotonic
     _shown_at: float = field(default=float("-inf"), init=False)
 
-    def look(self, observation: Observation, words: Mapping[str, Word]) -> None:
-        """Take one observation into account, and what the workers have said so far."""
+    def look(self, observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NOBODY) -> None:
+        """Take one observation into account, what the workers have said so far, and why some are `marked`."""
         if self.clock() - self._shown_at < LEAST_SECONDS:
             return
-        found = listed(observation, words)
+        found = listed(observation, words, marked)
         if found != self.shown:
             self._shown_at = self.clock()
             self.store.put_instances(found)
             self.shown = found
 
 
-def listed(observation: Observation, words: Mapping[str, Word]) -> FleetInstances:
+def listed(observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NOBODY) -> FleetInstances:
     """Return the instances that have not ended, newest first, `MOST_LISTED` of them."""
     there = [each for each in reversed(observation.instances) if each.state in LISTED]
-    shown = tuple(_told(each, words.get(each.instance_id)) for each in there[:MOST_LISTED])
+    draining = observation.draining
+    shown = tuple(
+        _told(
+            each,
+            words.get(each.instance_id),
+            draining=each.instance_id in draining,
+            marked=marked.get(each.instance_id),
+        )
+        for each in there[:MOST_LISTED]
+    )
     return FleetInstances(total=len(there), instances=shown)
 
 
-def _told(instance: Instance, word: Word | None) -> FleetInstance:
+def _told(instance: Instance, word: Word | None, *, draining: bool, marked: str | None) -> FleetInstance:
     said = {} if word is None else {"worker": word.state, "images": word.images, "in_hand": word.in_hand}
     return FleetInstance(
         instance_id=instance.instance_id,
@@ -63,5 +74,8 @@ def _told(instance: Instance, word: Word | None) -> FleetInstance:
         zone=instance.zone,
         launched_at=instance.launched_at,
         heard_at=None if word is None else word.heard_at,
+        draining=draining,
+        marked=marked,
+        spot=instance.spot,
         **said,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from services.messages import FleetSnapshot
 from web_tier.controller.autoscaler.boots import Boots
+from web_tier.controller.autoscaler.lives import Lives
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Measured, Observation
 from web_tier.controller.autoscaler.pace import Pace
@@ -18,19 +19,19 @@ class Measures:
     meter: Meter
     boots: Boots
     pace: Pace
+    lives: Lives
 
     @classmethod
-    def continuing(cls, roster: Roster, meter: Meter, before: FleetSnapshot | None) -> "Measures":
+    def continuing(cls, roster: Roster, meter: Meter, before: FleetSnapshot | None, lives: Lives) -> "Measures":
         """Return measures that begin with the figures of whoever held the lease before."""
         boot, image = (before.boot_seconds, before.image_seconds) if before else (None, None)
-        return cls(roster, meter, Boots(boot), Pace(image))
+        return cls(roster, meter, Boots(boot), Pace(image), lives)
 
-    def look(self, observation: Observation) -> Measured:
-        """Take one observation into account; return what is known by now."""
-        words = self.roster.words()
-        self.boots.look(observation, words)
-        serving = observation.supplied - observation.draining
-        silent = [worker for worker in serving if worker not in words]
+    def look(self, observation: Observation, max_lifetime_seconds: float) -> Measured:
+        """Take one observation, which the `lives` have seen, into account; return what is known by now."""
+        self.boots.look(observation, self.roster.words())
+        serving = observation.served_by
+        silent = self.lives.unheard(serving)
         heard = len(serving) - len(silent)
         self.pace.look(self.roster.answers, min(heard, observation.requests.in_flight))
         return Measured(
@@ -38,5 +39,8 @@ class Measures:
             boot_seconds=self.boots.seconds,
             silent=len(silent),
             booting=tuple(self.boots.ages(silent)),
-            paid=tuple(worker for worker in self.meter.paid() if worker in serving and worker in words),
+            paid=tuple(worker for worker in self.meter.paid() if worker in serving and worker not in silent),
+            unheard=silent,
+            outlived=self.lives.outlived(max_lifetime_seconds),
+            failed_boots=self.lives.failed_boots,
         )

@@ -1,4 +1,4 @@
-"""What the fleet has cost and how large it was: billed instance-seconds and the peak.
+"""What the fleet has cost and how large it was: billed instance-seconds, US dollars and the peak.
 
 Durations come from this process's monotonic clock; wall clocks are compared only for instances that were already
 running when it took over.
@@ -9,9 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from services.cost import SECONDS_AN_HOUR, Bill, total
 from services.ec2 import Instance
 from services.messages import FleetSnapshot
 from web_tier.controller.autoscaler.observe import Observation
+from web_tier.controller.autoscaler.runs import Runs
+
+
+@dataclass(frozen=True, slots=True)
+class Rented:
+    """A run of an instance: since when, in monotonic seconds, and what an hour of it costs."""
+
+    since: float
+    hourly: float
 
 
 @dataclass
@@ -21,55 +31,68 @@ class Meter:
     Attributes:
         minimum_seconds: EC2 bills at least so much for each start (60 s for Linux).
         before: the last snapshot of whoever held the lease before; None for a new fleet.
+        hourly: what an hour of an instance costs, by its type and market, in US dollars.
+        runs: attributes what is billed to the images that are answered meanwhile.
     """
 
     minimum_seconds: float
     before: FleetSnapshot | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    hourly: Callable[[Instance], float] = lambda _instance: 0.0
+    runs: Runs = field(default_factory=Runs)
     peak_workers: int = field(default=0, init=False)
-    _ended: float = field(default=0.0, init=False)
-    _since: dict[str, float] = field(default_factory=dict, init=False)
+    _ended: Bill = field(default=Bill(), init=False)
+    _rented: dict[str, Rented] = field(default_factory=dict, init=False)
     _first_look: bool = field(default=True, init=False)
     _at_rest: bool = field(default=True, init=False)
 
     def look(self, observation: Observation) -> None:
         """Take one observation into account."""
-        running = [instance for instance in observation.instances if instance.state == "running"]
+        running = {each.instance_id: each for each in observation.instances if each.state == "running"}
         if self._first_look:
             self._adopt(running)
             self._first_look = False
-        self._bill({instance.instance_id for instance in running})
+        self._bill(running)
+        self.runs.look(observation, self.bill)
         self._measure_peak(observation)
 
     def paid(self) -> list[str]:
         """Return the running instances that have run for as long as EC2 bills at least, longest first."""
-        since = sorted((begun, instance_id) for instance_id, begun in self._since.items())
+        since = sorted((rented.since, instance_id) for instance_id, rented in self._rented.items())
         return [instance_id for begun, instance_id in since if self.clock() - begun >= self.minimum_seconds]
+
+    @property
+    def bill(self) -> Bill:
+        """Instance-seconds and dollars so far."""
+        return self._ended + total(self._billed(rented) for rented in self._rented.values())
 
     @property
     def billed_seconds(self) -> float:
         """Instance-seconds so far."""
-        return self._ended + sum(self._billed(since) for since in self._since.values())
+        return self.bill.seconds
 
-    def _billed(self, since: float) -> float:
-        return max(self.minimum_seconds, self.clock() - since)
+    def _billed(self, rented: Rented) -> Bill:
+        seconds = max(self.minimum_seconds, self.clock() - rented.since)
+        return Bill(seconds, seconds * rented.hourly / SECONDS_AN_HOUR)
 
-    def _adopt(self, running: list[Instance]) -> None:
-        """Continue from the snapshot `before`, whose figure holds what the running ones had cost by then."""
-        for instance in running:
+    def _adopt(self, running: dict[str, Instance]) -> None:
+        """Continue from the snapshot `before`, whose figures hold what the running ones had cost by then."""
+        for instance_id, instance in running.items():
             age = max(0.0, (self.now() - instance.launched_at).total_seconds())
-            self._since[instance.instance_id] = self.clock() - age
+            self._rented[instance_id] = Rented(self.clock() - age, self.hourly(instance))
         if self.before is not None:
-            self._ended = max(0.0, self.before.billed_seconds - self.billed_seconds)
+            seconds, dollars = self.before.billed_seconds, self.before.cost
+            counted = self.bill
+            self._ended = Bill(max(0.0, seconds - counted.seconds), max(0.0, dollars - counted.dollars))
             self.peak_workers = self.before.peak_workers
             self._at_rest = _is_at_rest(self.before)
 
-    def _bill(self, running: set[str]) -> None:
-        for ended in self._since.keys() - running:
-            self._ended += self._billed(self._since.pop(ended))
-        for begun in running - self._since.keys():
-            self._since[begun] = self.clock()
+    def _bill(self, running: dict[str, Instance]) -> None:
+        for ended in self._rented.keys() - running.keys():
+            self._ended += self._billed(self._rented.pop(ended))
+        for begun in running.keys() - self._rented.keys():
+            self._rented[begun] = Rented(self.clock(), self.hourly(running[begun]))
 
     def _measure_peak(self, observation: Observation) -> None:
         workers = observation.supply

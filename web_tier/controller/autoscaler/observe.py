@@ -4,8 +4,9 @@ A call that fails means no observation, and so no decision; never "nothing is ru
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from services.ec2 import ALIVE, Fleet, Instance
 from services.messages import FleetPause
@@ -22,8 +23,11 @@ FLEET_SECONDS = 1.0
 To describe 19 instances costs some ten times as much as to count messages. An old description can only name workers
 that have ended since, so a decision by it may launch too late, never too many.
 """
+LATELY_SECONDS = 60.0
+"""For how long a launch counts as one of the last minute."""
 DEAD_LETTER_SECONDS = 2.0
 """How often dead letters are counted: the figure is only shown."""
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,9 @@ class Measured:
         silent: workers of the supply that have not been heard of yet.
         booting: how long ago each of these was launched, in seconds.
         paid: ids of workers whose end saves money from now on, since what EC2 bills at least is over; oldest first.
+        unheard: ids of the workers that are `silent`.
+        outlived: ids of workers that have run for longer than a worker may; oldest first.
+        failed_boots: instances in a row that have ended without a word of their worker.
     """
 
     image_seconds: float | None = None
@@ -43,6 +50,9 @@ class Measured:
     silent: int = 0
     booting: tuple[float, ...] = ()
     paid: tuple[str, ...] = ()
+    unheard: frozenset[str] = frozenset()
+    outlived: tuple[str, ...] = ()
+    failed_boots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +65,13 @@ class Observation:
         instances: the fleet as DescribeInstances tells it, oldest first.
         coming: ids of instances that were launched or started, and are not described as such yet.
         draining: ids of workers that have been asked to end; they finish what they have.
+        standby: ids of instances whose workers have been asked to stay when they are idle.
+        lost: ids of instances that bill and do not work, as far as it is known; somebody else takes their place.
+        launched_lately: instances that were launched or started within the last 60 s.
         demand: how long images wait, and how many come.
         measured: of the workers, so far.
         paused: the pause that is on, if ops have paused the fleet.
+        at: when it was, by the wall clock; only a schedule asks.
     """
 
     requests: QueueCounts
@@ -68,6 +82,10 @@ class Observation:
     demand: Demand = field(default_factory=Demand)
     measured: Measured = Measured()
     paused: FleetPause | None = None
+    at: datetime = EPOCH
+    standby: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+    launched_lately: int = 0
 
     def count(self, *states: str) -> int:
         """Return how many instances are in any of `states`."""
@@ -84,9 +102,14 @@ class Observation:
         return len(self.supplied)
 
     @property
+    def served_by(self) -> frozenset[str]:
+        """Ids of those of them that take images, or will."""
+        return self.supplied - self.draining - self.lost
+
+    @property
     def serving(self) -> int:
-        """How many of these take images, or will."""
-        return len(self.supplied - self.draining)
+        """How many these are."""
+        return len(self.served_by)
 
 
 @dataclass
@@ -100,16 +123,27 @@ class RecentLaunches:
     clock: Callable[[], float] = time.monotonic
     _since: dict[str, float] = field(default_factory=dict, init=False)
     _were_stopped: set[str] = field(default_factory=set, init=False)
+    _given: list[tuple[float, int]] = field(default_factory=list, init=False)
 
     def __bool__(self) -> bool:
         """Tell whether any are awaited."""
         return bool(self._since)
 
-    def add(self, instance_ids: list[str], *, were_stopped: bool = False) -> None:
-        """Remember instances that EC2 has just said it launches, or starts after they `were_stopped`."""
+    def add(self, instance_ids: Sequence[str], *, were_stopped: bool = False, ago: float = 0.0) -> None:
+        """Remember instances that EC2 has just said it launches, or starts after they `were_stopped`.
+
+        It said so `ago` seconds before, where another controller heard it; they are awaited from now on nevertheless.
+        """
         self._since |= dict.fromkeys(instance_ids, self.clock())
         if were_stopped:
             self._were_stopped.update(instance_ids)
+        self._given.append((self.clock() - ago, len(instance_ids)))
+
+    def lately(self) -> int:
+        """Return how many were launched or started within the last minute."""
+        oldest = self.clock() - LATELY_SECONDS
+        self._given = [(at, count) for at, count in self._given if at > oldest]
+        return sum(count for _, count in self._given)
 
     def unseen(self, instances: list[Instance]) -> frozenset[str]:
         """Return those that `instances` does not show as alive, forgetting what has ended and the very old."""
@@ -148,6 +182,7 @@ class Observer:
     fleet: Fleet
     launches: RecentLaunches
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _last: _Description | None = field(default=None, init=False)
     _dead: tuple[int, float] | None = field(default=None, init=False)
 
@@ -156,7 +191,11 @@ class Observer:
         # Demand before supply: what is launched in between is counted, what is classified in between is not wanted.
         counts = self.requests.counts()
         instances = self._instances(counts.total)
-        return Observation(counts, self._dead_letters(), tuple(instances), self.launches.unseen(instances))
+        coming = self.launches.unseen(instances)
+        lately = self.launches.lately()
+        return Observation(
+            counts, self._dead_letters(), tuple(instances), coming, at=self.now(), launched_lately=lately
+        )
 
     def _instances(self, demand: int) -> list[Instance]:
         now, last = self.clock(), self._last

@@ -24,8 +24,13 @@ function show(fleet) {
   slot("stopped").parentElement.hidden = fleet.stopped === 0;
   put(slot("cost"), fleet.cost);
   put(slot("cost").nextElementSibling, `for ${fleet.billed} billed`);
+  put(slot("per_thousand"), fleet.per_thousand ?? "");
+  put(slot("per_thousand").nextElementSibling, fleet.per_thousand_of);
+  slot("per_thousand").parentElement.hidden = !fleet.per_thousand;
   put(slot("sentence"), fleet.sentence);
   for (const name of ["problem", "paused", "unlisted"]) putOrHide(name, fleet[name]);
+  put(slot("limits_set"), fleet.limits_set ?? "");
+  document.getElementById("limits-set").hidden = !fleet.limits_set;
   document.getElementById("pause").hidden = Boolean(fleet.paused);
   document.getElementById("resume").hidden = !fleet.paused;
   showInstances(fleet.instances);
@@ -49,6 +54,14 @@ function showInstance(row, instance) {
   row.querySelector("time").dateTime = instance.launched;
   row.querySelector(".pill").classList.toggle("on", instance.at_work);
   row.classList.toggle("marked", instance.marked);
+  showDrain(row.querySelector("[data-drain]"), instance);
+}
+
+/** A page of its own asks first: the rows move while they are looked at. */
+function showDrain(link, { instance_id: id, can_drain: can }) {
+  link.hidden = !can;
+  link.href = `/fleet/instances/${encodeURIComponent(id)}/drain`;
+  link.ariaLabel = `Drain ${id}`;
 }
 
 function showDecisions(decisions) {

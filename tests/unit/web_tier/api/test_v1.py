@@ -229,6 +229,20 @@ def test_the_fleet_is_told_as_the_autoscaler_saw_it(client: FlaskClient, store: 
     assert FleetSnapshot.from_json(client.get("/api/v1/fleet").data) == snapshot
 
 
+def test_the_fleet_tells_what_a_thousand_images_cost(client: FlaskClient, store: JobStore) -> None:
+    snapshot = FleetSnapshot(
+        at=NOW, running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=3,
+        billed_seconds=600, cost=0.02, images=2_000, reason="none",
+    )  # fmt: skip
+    store.put_fleet(snapshot)
+    body = client.get("/api/v1/fleet").get_json()
+    assert (body["billed_seconds"], body["cost"]) == (600, 0.02)
+    assert body["instances_dollars_per_1000_images"] == pytest.approx(0.01)
+    assert body["requests_dollars_per_1000_images"] == pytest.approx(0.013, abs=0.001)
+    store.put_fleet(snapshot.model_copy(update={"images": 0}))
+    assert client.get("/api/v1/fleet").get_json()["instances_dollars_per_1000_images"] is None
+
+
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
 def test_the_process_is_ready_when_bucket_table_and_queue_answer(client: FlaskClient, prefix: str) -> None:
     assert client.get(f"{prefix}/healthz").get_json() == {"status": "alive"}

@@ -8,6 +8,7 @@ from typing import Any, cast
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from services.ec2 import Fleet, Instance
+from services.metadata import DRAIN_TAG
 from services.table import Item, Table
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,9 +30,10 @@ def instance(instance_id: str, state: str = "running", launched_at: datetime = E
     return Instance(instance_id, state, "c7a.large", "us-east-1a", launched_at)
 
 
-def refusal(code: str, operation: str = "RunInstances") -> ClientError:
-    """The error with which AWS refuses."""
-    return ClientError({"Error": {"Code": code, "Message": "no"}}, cast(Any, operation))
+def refusal(code: str, operation: str = "RunInstances", retries: int = 0) -> ClientError:
+    """The error with which AWS refuses, after botocore has made the call again `retries` times."""
+    told = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"RetryAttempts": retries}}
+    return ClientError(cast(Any, told), operation)
 
 
 @dataclass
@@ -40,10 +42,17 @@ class FakeEC2:
 
     Attributes:
         room: how many instances there is capacity for.
-        fail: asked before each launch: None lets it through; `lost` loses the reply of a launch that took place;
-            `timeout` loses the request; any other word refuses with that code.
+        fail: asked before each launch: None lets it through; `lost` loses the reply of a launch that took place, and
+            `lost CODE` has botocore's own retry of it refused; `timeout` loses the request; any other word refuses
+            with that code.
+        offer: asked what there is for a launch that is new: None is all, a number is so many, a word refuses.
+        reached: called with `call` when a call has come in, and with `reply` when its reply is to go out.
         hidden: ids that DescribeInstances does not know of yet.
         stale: states that DescribeInstances still shows instead of the true ones.
+        refuses: whether to tag and to end instances is refused.
+        protected: ids that cannot be ended.
+        consoles: what instances wrote; nobody knows that of others.
+        terminated: the ids of each call that ended some.
     """
 
     room: int = 1_000_000
@@ -54,7 +63,15 @@ class FakeEC2:
     by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     start_fails: str | None = None
+    offer: Callable[[dict[str, Any]], int | str | None] = lambda _call: None
+    reached: Callable[[str], None] = lambda _where: None
     most_alive: int = 0
+    drained: list[str] = field(default_factory=list)
+    tags: dict[str, set[str]] = field(default_factory=dict)
+    refuses: bool = False
+    protected: set[str] = field(default_factory=set)
+    consoles: dict[str, str] = field(default_factory=dict)
+    terminated: list[list[str]] = field(default_factory=list)
 
     def fleet(self) -> Fleet:
         """The fleet that has this EC2 as its client."""
@@ -66,15 +83,18 @@ class FakeEC2:
 
     def run_instances(self, **call: Any) -> dict[str, Any]:
         """Launch between MinCount and MaxCount instances, once for each token."""
+        self.reached("call")
         self.calls.append(call)
-        failure = self.fail()
+        failure = self.fail() or ""
+        lost, _, code = failure.partition(" ")
         if failure == "timeout":
             raise ReadTimeoutError(endpoint_url="ec2")
-        if failure not in {None, "lost"}:
-            raise refusal(str(failure))
+        if failure and lost != "lost":
+            raise refusal(failure)
         ids = self._launch(call)
-        if failure == "lost":
-            raise refusal("500")
+        self.reached("reply")
+        if failure:
+            raise refusal(code or "500", retries=2)
         return {"Instances": [self._described(key) for key in ids]}
 
     def _launch(self, call: dict[str, Any]) -> list[str]:
@@ -84,7 +104,11 @@ class FakeEC2:
             if first != call:
                 raise refusal("IdempotentParameterMismatch")
             return ids
-        count = min(call["MaxCount"], self.room - len(self.alive()))
+        offered = self.offer(call)
+        if isinstance(offered, str):
+            raise refusal(offered)
+        most = call["MaxCount"] if offered is None else min(offered, call["MaxCount"])
+        count = min(most, self.room - len(self.alive()))
         if count < call["MinCount"]:
             raise refusal("InsufficientInstanceCapacity")
         ids = [f"i-{len(self.states) + number}" for number in range(count)]
@@ -95,6 +119,7 @@ class FakeEC2:
 
     def start_instances(self, InstanceIds: list[str]) -> dict[str, Any]:  # noqa: N803 (EC2's name)
         """Start stopped instances."""
+        self.reached("call")
         failure = self.start_fails or self.fail()
         if failure == "timeout":
             raise ReadTimeoutError(endpoint_url="ec2")
@@ -105,6 +130,38 @@ class FakeEC2:
         if failure == "lost":
             raise refusal("500", "StartInstances")
         return {}
+
+    def create_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803 (EC2's names)
+        """Take down who was asked to drain."""
+        self._may_change("CreateTags")
+        if [tag["Key"] for tag in Tags] == [DRAIN_TAG]:
+            self.drained += Resources
+        for key in Resources:
+            self.tags.setdefault(key, set()).update(tag["Key"] for tag in Tags)
+
+    def delete_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803 (EC2's names)
+        """Take tags away."""
+        self._may_change("DeleteTags")
+        for key in Resources:
+            self.tags.get(key, set()).difference_update(tag["Key"] for tag in Tags)
+
+    def terminate_instances(self, InstanceIds: list[str]) -> None:  # noqa: N803 (EC2's name)
+        """End instances, but for those that are protected: EC2 refuses the whole call then."""
+        self._may_change("TerminateInstances")
+        if self.protected.intersection(InstanceIds):
+            raise refusal("OperationNotPermitted", "TerminateInstances")
+        self.terminated.append(InstanceIds)
+        self.states |= dict.fromkeys(InstanceIds, "shutting-down")
+
+    def get_console_output(self, InstanceId: str) -> dict[str, str]:  # noqa: N803 (EC2's name)
+        """Return what an instance wrote."""
+        if InstanceId not in self.consoles:
+            raise refusal("InvalidInstanceID.NotFound", "GetConsoleOutput")
+        return {"Output": self.consoles[InstanceId]}
+
+    def _may_change(self, operation: str) -> None:
+        if self.refuses:
+            raise refusal("RequestLimitExceeded", operation)
 
     def get_paginator(self, _operation: str) -> "FakeEC2":
         """Return itself: it paginates."""
@@ -119,7 +176,14 @@ class FakeEC2:
 
     def _described(self, key: str, shown_state: str | None = None) -> dict[str, Any]:
         state = {"Name": shown_state or self.states[key]}
-        return {"InstanceId": key, "State": state, "InstanceType": "c7a.large", "LaunchTime": EPOCH}
+        tags = [{"Key": tag, "Value": "asked"} for tag in sorted(self.tags.get(key, ()))]
+        described = {"InstanceId": key, "State": state, "InstanceType": "c7a.large", "LaunchTime": EPOCH}
+        described["Tags"] = tags
+        for token, (call, ids) in self.by_token.items():
+            if key in ids:
+                described |= {"ClientToken": token, "InstanceType": call["InstanceType"]}
+                described |= {"InstanceLifecycle": "spot"} if "InstanceMarketOptions" in call else {}
+        return described
 
 
 class MemoryTable(Table):
@@ -143,11 +207,20 @@ class MemoryTable(Table):
             self.fail("after")
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
-        """Put an item where there is none, or one that failed."""
-        assert condition == "attribute_not_exists( #pk ) OR #status = :failed"
+        """Put an item where there is none, or one that failed, or one of the revision before."""
         self.fail("before")
         key = (str(item["pk"]), str(item["sk"]))
-        if key in self.items and self.items[key]["status"] != "failed":
+        there = self.items.get(key)
+        match condition:
+            case "attribute_not_exists( #pk ) OR #status = :failed":
+                holds = there is None or there["status"] == "failed"
+            case "attribute_not_exists( #pk )":
+                holds = there is None
+            case "#revision = :before":
+                holds = there is not None and values is not None and there["revision"] == values["before"]
+            case _:
+                raise AssertionError(f"this table does not know the condition {condition!r}")
+        if not holds:
             return False
         self.items[key] = item
         self.fail("after")

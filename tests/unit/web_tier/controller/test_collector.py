@@ -1,7 +1,8 @@
 """The collector between a queue and a ledger that fail."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -11,9 +12,11 @@ from services.cache import ResultCache
 from services.ids import new_id
 from services.messages import Model, Response
 from services.sqs import Queue
+from tests.unit.web_tier.controller.fakes import Clock
 from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, ledger_of, stored_jobs
 from web_tier.controller.collector import MOST_RECEIVES, Collector, parse
 from web_tier.controller.ledger import Ledger
+from web_tier.controller.roster import Roster
 
 
 @dataclass
@@ -53,6 +56,40 @@ def test_full_batches_are_taken_together_and_only_the_first_is_waited_for() -> N
     assert sqs.waits == [1, 0, 0]
     assert (sqs.bodies, sqs.in_flight) == ([], {})
     assert figures(store, JOBS[0]) == (25, 0, 40)
+
+
+def test_everything_that_was_sent_before_the_last_receive_has_been_heard_once_that_left_nothing() -> None:
+    sqs, clock = FakeSQS([done(ref).to_json() for ref in REFS[:25]]), Clock(100)
+    collecting = replace(collector(sqs, ledger_of(stored_jobs())), roster=Roster(clock))
+    receive = sqs.receive_message
+
+    def slow(**arguments: Any) -> dict[str, Any]:
+        clock.now += 1
+        return receive(**arguments)
+
+    sqs.receive_message = slow  # type: ignore[method-assign]
+    collecting.tick()
+    assert (collecting.roster.heard_until, clock.now) == (102, 103)
+    collecting.tick()
+    assert collecting.roster.heard_until == 103, "there was nothing"
+    sqs.bodies = [done(REFS[0]).to_json()] * 1000
+    collecting.tick()
+    assert collecting.roster.heard_until == 103, "there is more"
+
+
+def test_what_could_not_be_recorded_has_not_been_heard() -> None:
+    sqs = FakeSQS([done(REFS[0]).to_json()])
+    for collecting in (
+        collector(sqs, ledger_of(stored_jobs()), active=False),
+        collector(sqs, ledger_of(stored_jobs(_crash))),
+    ):
+        with suppress(CrashError):
+            collecting.tick()
+        assert collecting.roster.heard_until is None
+
+
+def _crash(_when: str) -> None:
+    raise CrashError
 
 
 def test_what_is_in_hand_at_once_is_bounded() -> None:

@@ -94,6 +94,23 @@ def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote(
     assert figures(store, JOBS[0]) == (2, 0, 40)
 
 
+def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
+    store, told, run = stored_jobs(), list[int](), [1]
+
+    def answered(images: int) -> int:
+        told.append(images)
+        return run[0]
+
+    ledger = ledger_of(store, run=answered)
+    ledger.record([done(REFS[0]), done(REFS[1]), not_done(REFS[2])])
+    ledger.record([done(REFS[0])])
+    ledger.record([done(REFS[0]), done(REFS[3])])  # one of them a repeat
+    run[0] = 4
+    successor = ledger_of(store, run=answered)
+    successor.record([done(REFS[2]), done(ImageRef(JOBS[0], new_id()))])
+    assert (told, store.counts(JOBS[0]).runs) == ([3, 1, 1], ((1, 4), (4, 1)))
+
+
 def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept() -> None:
     store = stored_jobs()
     ledger_of(store).record([done(ImageRef(new_id(), new_id())), done(ImageRef(JOBS[0], new_id())), done(REFS[0])])

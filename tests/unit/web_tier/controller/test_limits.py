@@ -6,7 +6,10 @@ import pytest
 import yaml
 
 from services.config import load_config
+from services.messages import LimitsOrder
 from tests.conftest import shipped_values
+from tests.unit.web_tier.controller.fakes import EPOCH
+from web_tier.controller.autoscaler.decisions import News
 from web_tier.controller.limits import FleetLimits
 
 
@@ -64,3 +67,39 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
 
     limits = FleetLimits(path, load_config(path, {}).fleet, load=never)  # type: ignore[arg-type]
     limits.current()
+
+
+ORDER = LimitsOrder(min_workers=1, max_workers=5, since=EPOCH, reason="budget")
+
+
+def test_what_ops_order_is_in_force_until_it_is_taken_back_and_each_change_is_logged_and_told_once(
+    limits: FleetLimits, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert (limits.current(ORDER).min_workers, limits.current(ORDER).max_workers) == (1, 5)
+    assert caplog.messages == [
+        "the fleet's limits were set by ops: min_workers 0 -> 1, max_workers 19 -> 5",
+    ]
+    words = "limits 1..5, set by ops at 00:00 UTC (budget); config.yaml says 0..19"
+    assert limits.take_news() == [News(words, EPOCH)]
+    for _ in range(3):
+        assert limits.current().max_workers == 19
+    assert caplog.messages[1:] == [
+        "the fleet's limits were taken back by ops: min_workers 1 -> 0, max_workers 5 -> 19",
+    ]
+    assert limits.take_news() == [News("limits 0..19 again, as config.yaml says")]
+
+
+def test_everything_else_in_the_file_takes_effect_under_an_order_too(limits: FleetLimits) -> None:
+    limits.current(ORDER)
+    write(limits.path, max_workers=300, images_per_worker=7)
+    fleet = limits.current(ORDER)
+    assert (fleet.max_workers, fleet.images_per_worker, limits.configured.max_workers) == (5, 7, 300)
+    assert "max_workers 19 -> 300" in limits.take_news()[-1].words
+    assert limits.current().max_workers == 300
+
+
+def test_a_broken_file_under_an_order_leaves_the_order_in_force(limits: FleetLimits) -> None:
+    limits.path.write_text("fleet: [")
+    assert limits.current(ORDER).max_workers == 5
+    assert "the last good limits stay in force" in (limits.problem or "")

@@ -39,6 +39,17 @@ def test_before_the_controller_has_looked_there_is_a_page_that_says_so(client: F
     assert "There are none: the first image starts some." in page
 
 
+def test_the_fleet_shows_what_it_has_cost_and_what_1000_images_did(client: FlaskClient, store: JobStore) -> None:
+    store.put_fleet(SNAPSHOT.model_copy(update={"billed_seconds": 3_456.7, "cost": 0.0986, "images": 5_000}))
+    page = re.sub(r"<[^>]+>", " ", client.get("/fleet").text)
+    assert re.search(r"\$0\.099 +for 3,457 s billed", page)
+    assert re.search(r"\$0\.033 +for 1,000 images: instances \$0\.020, requests \$0\.013", page)
+    body = client.get("/fleet/now").get_json()
+    assert (body["billed"], body["cost"], body["per_thousand"]) == ("3,457 s", "$0.099", "$0.033")
+    store.put_fleet(SNAPSHOT)
+    assert client.get("/fleet/now").get_json()["per_thousand"] is None
+
+
 def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: FlaskClient, fleet: FleetStore) -> None:
     now = datetime.now(UTC)
     told = [

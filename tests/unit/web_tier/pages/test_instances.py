@@ -54,7 +54,30 @@ def test_a_worker_is_told_by_what_it_says_and_marked_when_it_says_nothing_for_lo
     assert (shown.state, shown.heard, shown.marked) == (state, heard, marked)
 
 
+def test_a_spot_instance_is_told_beside_its_type() -> None:
+    instance = FleetInstance(
+        instance_id="i-0f3a",
+        state="running",
+        instance_type="c7a.large",
+        zone="us-east-1a",
+        launched_at=NOW,
+        spot=True,
+    )
+    shown = InstanceRow.of(instance, NOW)
+    assert (shown.instance_type, shown.market, row().market) == ("c7a.large", "Spot", "")
+
+
 def test_ages_and_images_are_in_words() -> None:
     assert (row(age=72).age, row(images=1234).images, row().images) == ("72 s", "1,234", "-")
     assert row(age=-5).age == "1 s"
     assert [row(worker=state, silence=1).at_work for state in ("ready", "busy", "draining")] == [True, True, False]
+
+
+def test_one_that_the_controller_has_marked_says_why_and_what_follows() -> None:
+    words = "not heard of for 2 min: looked at again, then ended"
+    marked = FleetInstance(
+        instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a",
+        launched_at=NOW - timedelta(seconds=30), marked=words,
+    )  # fmt: skip
+    shown = InstanceRow.of(marked, NOW)
+    assert (shown.state, shown.heard, shown.marked, shown.at_work) == ("stuck", words, True, False)

@@ -336,4 +336,4 @@ def test_there_is_no_stream_of_a_job_that_does_not_exist(client: FlaskClient) ->
 
 def test_the_fleet_is_told_in_figures_for_the_page_to_refresh_itself(client: FlaskClient) -> None:
     body = client.get("/fleet/now").get_json()
-    assert (body["known"], body["cost"]) == (False, "$0.0000")
+    assert (body["known"], body["cost"]) == (False, "$0.00")

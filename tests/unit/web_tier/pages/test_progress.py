@@ -4,14 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from services.config import Prices
+from services.cost import JobCost
 from services.job_records import Counts, Job, JobStatus, MergedFile
-from services.messages import FleetSnapshot
+from services.messages import FleetRun, FleetSnapshot
+from tests.unit.services.test_cost import PRICES
 from tests.unit.web_tier.conftest import NOW
-from web_tier.pages.progress import Progress, ProgressBody, cost_words, job_cost
+from web_tier.pages.progress import Progress, ProgressBody
 
 JOB = Job("01", "holiday", NOW)
-PRICES = Prices(instance_hour=0.36, minimum_billed_seconds=60)
 FLEET = FleetSnapshot(
     at=NOW, running=1, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=1,
     billed_seconds=60, reason="one worker, enough", image_seconds=0.01,
@@ -59,36 +59,47 @@ def test_a_page_refreshes_for_a_while_when_failed_images_are_tried_again() -> No
     assert (late.retried, late.refresh_seconds is None) == (False, True)
 
 
-@pytest.mark.parametrize(
-    ("done", "failed", "cached", "cost"),
-    [(0, 0, 0, None), (10, 0, 10, 0.0), (1_000, 0, 0, 0.001), (1_000, 1_000, 500, 0.0015)],
-)
-def test_a_job_costs_what_its_images_took_of_workers(done: int, failed: int, cached: int, cost: float | None) -> None:
-    status = JobStatus(JOB, 2_000, Counts(done, failed, 2_000, NOW, NOW, cached))
-    assert job_cost(status, FLEET, PRICES) == (None if cost is None else pytest.approx(cost))
+def cost_of(counts: Counts) -> JobCost:
+    cost = JobCost.of(counts, {1: FleetRun(number=1, images=2_000, billed_seconds=240, cost=0.024)}, PRICES)
+    assert cost is not None
+    return cost
 
 
-def test_a_cost_that_nobody_has_measured_is_not_told() -> None:
-    status = JobStatus(JOB, 10, Counts(10, 0, 10, NOW, NOW))
-    unknown = FLEET.model_copy(update={"image_seconds": None})
-    assert [job_cost(status, fleet, PRICES) for fleet in (None, unknown)] == [None, None]
-    body = ProgressBody.of(Progress.of(status), unknown, PRICES)
-    assert (body.cost, body.price) == (None, None)
+def told(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | None]:
+    body = ProgressBody.of(Progress.of(JobStatus(JOB, 2_000, counts)), FLEET, cost)
+    return body.cost, body.price
 
 
-def test_costs_are_words_that_are_never_less_than_they_are() -> None:
-    assert [cost_words(cost) for cost in (0.0, 0.00001, 0.0012, 3.456)] == ["$0.00", "<$0.0001", "$0.0012", "$3.46"]
+def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
+    counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
+    assert told(counts, cost_of(counts)) == (
+        "$0.025",
+        "$0.012 for 120 instance-seconds, with boots, idle time and paid minutes; $0.013 for some 8,700 requests. "
+        "$0.025 for 1,000 images.",
+    )
+
+
+def test_images_from_the_cache_cost_nothing() -> None:
+    counts = Counts(10, 0, 10, NOW, NOW, cached=10)
+    assert told(counts, cost_of(counts)) == (
+        "$0.00", "No worker was needed: every image so far was answered from an earlier result."
+    )  # fmt: skip
+
+
+def test_a_cost_that_is_not_known_or_of_nothing_is_not_told() -> None:
+    assert told(Counts(10, 0, 10, NOW, NOW), None) == (None, None)
+    assert told(Counts(), cost_of(Counts())) == (None, None)
 
 
 def test_images_that_were_answered_at_once_are_counted_in_words() -> None:
     status = JobStatus(JOB, 12, Counts(10, 0, 12, NOW, NOW, 4))
-    assert ProgressBody.of(Progress.of(status), None, PRICES).repeats == (
+    assert ProgressBody.of(Progress.of(status), None, None).repeats == (
         "4 of 12 answered at once: they were classified before."
     )
 
 
 def test_a_finished_job_says_how_long_it_took_and_a_running_one_what_it_waits_for() -> None:
-    finished, running = (ProgressBody.of(found, None, PRICES) for found in (progress(5, 5, 0), progress(200, 81, 20)))
+    finished, running = (ProgressBody.of(found, None, None) for found in (progress(5, 5, 0), progress(200, 81, 20)))
     assert finished.sentence == "Every image has its result, 2 s after the start."
     assert "not looked at the fleet" in running.sentence
     assert (running.rate, running.left, running.waiting) == ("50 /s", "2 s", 99)

@@ -78,5 +78,7 @@ def test_workers_that_are_there_or_coming_need_not_be_started(config: Config) ->
 
 
 def test_a_worker_costs_at_least_what_is_billed_at_least(make_config: ConfigMaker) -> None:
-    config = make_config(prices={"instance_hour": 0.6, "minimum_billed_seconds": 60})
-    assert round(Plan.of(config, None).worker_cost, 6) == 0.01
+    prices = {"instance_hour": {"c7a.large": 0.6}, "spot_hour": {"c7a.large": 0.12}, "minimum_billed_seconds": 60}
+    for market, cost in (("on_demand", 0.01), ("spot", 0.002)):
+        config = make_config(prices=prices, fleet={"instance_types": ["c7a.large"], "market": market})
+        assert Plan.of(config, None).worker_cost == pytest.approx(cost)

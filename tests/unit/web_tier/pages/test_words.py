@@ -80,6 +80,12 @@ def test_short_lengths_are_told_in_milliseconds(length: float, words: str) -> No
     assert milliseconds(length) == words
 
 
-@pytest.mark.parametrize(("amount", "words"), [(0.00342, "$0.0034"), (0.31, "$0.3100"), (1234.5, "$1,234.50")])
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        *((0, "$0.00"), (0.00001, "<$0.0001"), (0.00342, "$0.0034"), (0.0471, "$0.047")),
+        *((0.313, "$0.31"), (0.999, "$1.00"), (1234.5, "$1,234.50")),
+    ],
+)
 def test_small_sums_are_told_exactly_enough(amount: float, words: str) -> None:
     assert dollars(amount) == words

@@ -1,11 +1,12 @@
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from benchmarks.fleet.benchmark import limits
 from benchmarks.fleet.engine import Conditions, simulate
 from benchmarks.fleet.machine import CERTAIN
-from benchmarks.fleet.policies.ours import measured, ours
+from benchmarks.fleet.policies.ours import BEGIN, measured, ours
 from benchmarks.fleet.traces import batch
 from services.config import Fleet as FleetConfig
 from tests.unit.benchmarks.fleet.stories import look
@@ -76,3 +77,16 @@ def test_workers_are_kept_at_the_configured_minimum() -> None:
     assert (rule.new().terms.floor, rule.new().terms.idle_seconds) == (2, 7.0)
     outcome = simulate(batch(1, 90.0), rule, Conditions(CERTAIN))
     assert outcome.launches >= 2
+
+
+def test_a_schedule_goes_by_the_time_of_the_simulation(shown: list[Observation]) -> None:
+    values = limits().model_dump() | {
+        "policy": "schedule",
+        "schedule": [{"from": "00:10", "to": "00:20", "min_workers": 3}],
+    }
+    fleet = FleetConfig.model_validate(values)
+    rule = ours(fleet)
+    assert rule.name == "schedule"
+    orders = {minute: rule.new().decide(look(60.0 * minute)).launch for minute in (5, 9.99, 15, 25)}
+    assert orders == {5: 0, 9.99: 3, 15: 3, 25: 0}
+    assert shown[0].at == BEGIN + timedelta(minutes=5)

@@ -6,14 +6,16 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from services.fleet_store import FleetStore
-from services.messages import FleetPause
+from services.fleet_store import FleetStore, Orders
+from services.messages import FleetPause, LimitsOrder, WorkerLimits
+from services.metadata import STAY_TAG
 from services.sqs import Queue
 from tests.unit.web_tier.controller.autoscaler.test_board import Shown
 from tests.unit.web_tier.controller.autoscaler.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.test_observe import FakeSQS
-from tests.unit.web_tier.controller.autoscaler.test_pause import Store as PauseStore
+from tests.unit.web_tier.controller.autoscaler.test_orders import Store as OrderStore
 from tests.unit.web_tier.controller.fakes import EPOCH, Clock, FakeEC2, MemoryTable, refusal
+from tests.unit.web_tier.controller.test_roster import beat
 from web_tier.controller.autoscaler.apply import Launcher
 from web_tier.controller.autoscaler.autoscaler import Autoscaler
 from web_tier.controller.autoscaler.board import Board
@@ -21,11 +23,15 @@ from web_tier.controller.autoscaler.boots import Boots
 from web_tier.controller.autoscaler.chronicle import Chronicle
 from web_tier.controller.autoscaler.demand import Arrivals
 from web_tier.controller.autoscaler.drain import Drainer
+from web_tier.controller.autoscaler.journal import Journal
+from web_tier.controller.autoscaler.lives import Lives
 from web_tier.controller.autoscaler.measures import Measures
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Observer, RecentLaunches
+from web_tier.controller.autoscaler.orders import DrainOrders, OrdersWatch
 from web_tier.controller.autoscaler.pace import Pace
-from web_tier.controller.autoscaler.pause import PauseWatch
+from web_tier.controller.autoscaler.standby import Standby
+from web_tier.controller.autoscaler.sweep import Sweeper
 from web_tier.controller.limits import FleetLimits
 from web_tier.controller.roster import Roster
 
@@ -35,19 +41,27 @@ class Bench:
 
     def __init__(self, tmp_path: Path) -> None:
         self.clock, self.ec2, self.sqs, self.shown = Clock(), FakeEC2(), FakeSQS(20), Shown()
-        self.pause, self.fleet = PauseStore(), FleetStore(MemoryTable())
+        self.orders, self.fleet = OrderStore(), FleetStore(MemoryTable())
         launches, roster = RecentLaunches(self.clock), Roster(self.clock)
+        self.roster, lives = roster, Lives(roster, self.clock)
         queue = Queue(cast(Any, self.sqs), "requests")
         meter = Meter(60, clock=self.clock)
+        watch = OrdersWatch(self.orders, self.clock)
+        drainer = Drainer(self.ec2.fleet(), lambda: True, self.clock)
         self.autoscaler = Autoscaler(
             limits=FleetLimits(tmp_path / "none.yaml", limits()),
             observer=Observer(queue, queue, self.ec2.fleet(), launches, self.clock),
-            launcher=Launcher(self.ec2.fleet(), launches, "holder", lambda: True, self.clock),
-            drainer=Drainer(self.ec2.fleet(), lambda: True, self.clock),
+            launcher=Launcher(
+                self.ec2.fleet(), launches, Journal(self.fleet, "me", self.clock), lambda: True, self.clock
+            ),
+            drainer=drainer,
+            standby=Standby(self.ec2.fleet(), lambda: True, self.clock),
+            sweeper=Sweeper(self.ec2.fleet(), lives, 60, lambda: True, self.clock),
             meter=meter,
             arrivals=Arrivals(self.clock),
-            measures=Measures(roster, meter, Boots(clock=self.clock), Pace(clock=self.clock)),
-            pause=PauseWatch(self.pause, self.clock),
+            measures=Measures(roster, meter, Boots(clock=self.clock), Pace(clock=self.clock), lives),
+            orders=watch,
+            drain_orders=DrainOrders(watch, drainer, self.clock),
             board=Board(self.shown, self.clock),
             chronicle=Chronicle.continuing(self.fleet, roster),
             interval_seconds=0.1,
@@ -80,19 +94,19 @@ def test_a_failed_look_launches_nothing_and_is_shown_until_the_next_succeeds(ben
 
 
 def test_a_paused_fleet_launches_nothing_until_it_is_resumed(bench: Bench) -> None:
-    bench.pause.pause = FleetPause(since=EPOCH)
+    bench.orders.there = Orders(pause=FleetPause(since=EPOCH))
     bench.tick()
     assert bench.ec2.alive() == []
-    assert bench.shown.snapshots[-1].paused == bench.pause.pause
+    assert bench.shown.snapshots[-1].paused == bench.orders.there.pause
     assert bench.shown.snapshots[-1].reason.startswith("paused by ops since 00:00 UTC: 21 images waiting")
-    bench.pause.pause = None
+    bench.orders.there = Orders()
     bench.tick()
     assert len(bench.ec2.alive()) == 2
     assert bench.shown.snapshots[-1].paused is None
 
 
 def test_when_it_is_not_known_whether_the_fleet_is_paused_nothing_is_launched(bench: Bench) -> None:
-    bench.pause.error = refusal("InternalServerError", "GetItem")
+    bench.orders.error = refusal("InternalServerError", "Query")
     with pytest.raises(ClientError):
         bench.tick()
     assert bench.ec2.alive() == []
@@ -104,3 +118,107 @@ def test_instances_and_decisions_are_told(bench: Bench) -> None:
     assert [each.instance_id for each in bench.fleet.instances().instances] == ["i-1", "i-0"]
     [decision] = bench.fleet.decisions().decisions
     assert decision.words.startswith("starting 2 of at most 19")
+
+
+LIMITS = LimitsOrder(min_workers=0, max_workers=1, since=EPOCH, reason="budget")
+
+
+def test_limits_that_ops_set_hold_until_they_are_taken_back(bench: Bench) -> None:
+    bench.orders.there = Orders(limits=LIMITS)
+    bench.tick()
+    assert len(bench.ec2.alive()) == 1
+    shown = bench.shown.snapshots[-1]
+    assert (shown.max_workers, shown.limits_order) == (1, LIMITS)
+    assert shown.configured == WorkerLimits(min_workers=0, max_workers=19)
+    words = "limits 0..1, set by ops at 00:00 UTC (budget); config.yaml says 0..19"
+    assert [each.words for each in bench.fleet.decisions().decisions][-1] == words
+    bench.orders.there = Orders()
+    bench.tick()
+    assert len(bench.ec2.alive()) == 2
+    assert (bench.shown.snapshots[-1].max_workers, bench.shown.snapshots[-1].limits_order) == (19, None)
+
+
+def test_an_instance_that_ops_ask_to_drain_is_asked_and_replaced_while_it_is_needed(bench: Bench) -> None:
+    bench.tick()
+    bench.orders.there = Orders(drain=("i-0",))
+    bench.tick()
+    bench.tick()
+    assert bench.ec2.drained == ["i-0"]
+    assert bench.orders.there.drain == ()
+    assert bench.ec2.alive() == ["i-0", "i-1", "i-2"]
+
+
+def test_what_is_wrong_with_a_launch_and_with_the_configuration_is_shown_together(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.autoscaler.limits.path.write_text("fleet: [")
+    bench.ec2.room = 0
+    bench.tick()
+    problem = str(bench.shown.snapshots[-1].problem)
+    assert "InsufficientInstanceCapacity" in problem
+    assert "the last good limits stay in force" in problem
+    assert bench.shown.snapshots[-1].max_workers == 19
+
+
+def test_an_instance_that_is_never_heard_of_is_replaced_ended_and_told(bench: Bench) -> None:
+    chronicle = bench.autoscaler.chronicle
+    chronicle.listing.clock = chronicle.decisions.clock = bench.clock
+    bench.tick()
+    assert bench.ec2.alive() == ["i-0", "i-1"]
+    bench.ec2.consoles["i-0"] = "no disk"
+
+    def live(seconds: int) -> None:
+        for _ in range(seconds):
+            bench.roster.note([beat("i-1"), beat("i-2")])
+            bench.roster.heard_all(bench.clock.now)
+            bench.tick()
+
+    live(122)
+    assert bench.ec2.alive() == ["i-0", "i-1", "i-2"], "replaced at once"
+    told = {each.instance_id: each.marked for each in bench.fleet.instances().instances}
+    assert told["i-0"] == "not heard of for 2 min: looked at again, then ended"
+    assert told["i-1"] is None
+    live(20)
+    assert bench.ec2.alive() == ["i-1", "i-2"]
+    assert "ended i-0: not heard of for 2 min, also at a second look; its console ends: no disk" in [
+        each.words for each in bench.fleet.decisions().decisions
+    ]
+
+
+def test_workers_of_the_minimum_are_asked_to_stay_and_let_go_when_it_is_lowered(bench: Bench) -> None:
+    bench.sqs.visible = 0
+    bench.orders.there = Orders(limits=LimitsOrder(min_workers=2, max_workers=3, since=EPOCH))
+    for _ in range(3):
+        bench.tick()
+    assert bench.ec2.tags == {"i-0": {STAY_TAG}, "i-1": {STAY_TAG}}
+    bench.orders.there = Orders(limits=LimitsOrder(min_workers=1, max_workers=3, since=EPOCH))
+    for _ in range(3):
+        bench.tick()
+    assert bench.ec2.tags == {"i-0": {STAY_TAG}, "i-1": set()}
+
+
+def test_when_a_launch_is_tried_next_is_shown_and_no_decision(bench: Bench) -> None:
+    bench.ec2.room = 0
+    bench.tick()
+    problem = "EC2 has no room for workers: c7a.large: InsufficientInstanceCapacity"
+    assert str(bench.shown.snapshots[-1].problem).startswith(f"{problem}; next try in ")
+    for _ in range(60):
+        bench.tick()
+    assert [each.words for each in bench.fleet.decisions().decisions].count(problem) == 1
+    bench.ec2.room = 100
+    for _ in range(31):
+        bench.tick()
+    assert bench.shown.snapshots[-1].problem is None
+
+
+def test_before_the_journal_of_launches_has_been_taken_over_nothing_is_launched(bench: Bench) -> None:
+    def fail(_when: str) -> None:
+        raise refusal("InternalServerError", "PutItem")
+
+    object.__setattr__(bench.fleet.table, "fail", fail)
+    with pytest.raises(ClientError):
+        bench.tick()
+    assert bench.ec2.calls == []
+    object.__setattr__(bench.fleet.table, "fail", lambda _when: None)
+    bench.tick()
+    assert len(bench.ec2.alive()) == 2

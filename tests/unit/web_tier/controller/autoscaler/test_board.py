@@ -10,6 +10,7 @@ from web_tier.controller.autoscaler.board import LEAST_SECONDS, MOST_SECONDS, Bo
 from web_tier.controller.autoscaler.decide import Plan
 from web_tier.controller.autoscaler.meter import Meter
 from web_tier.controller.autoscaler.observe import Measured, Observation
+from web_tier.controller.autoscaler.runs import Runs
 
 PAUSE = FleetPause(since=EPOCH, reason="new model")
 
@@ -58,6 +59,7 @@ def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
             paused=PAUSE,
             image_seconds=0.031,
             boot_seconds=42,
+            policy="backlog",
         )
     ]
 
@@ -77,6 +79,29 @@ def test_changes_are_shown_a_few_times_a_second_and_an_unchanged_fleet_now_and_t
     clock.now += MOST_SECONDS
     show(board, 10)
     assert len(shown.snapshots) == 3
+
+
+def test_a_run_that_is_over_is_kept_before_the_next_one_is_shown() -> None:
+    clock, kept = Clock(), list[int]()
+
+    class Checked(Shown):
+        def put_fleet(self, snapshot: FleetSnapshot) -> None:
+            assert snapshot.run is not None
+            assert kept == list(range(1, snapshot.run.number))
+            super().put_fleet(snapshot)
+
+    shown, meter = Checked(), Meter(60, None, clock, lambda: EPOCH, runs=Runs(clock=clock))
+    board = Board(shown, clock, keep_run=lambda run: kept.append(run.number))
+    for _ in range(3):
+        for waiting, workers in ((5, 1), (0, 0)):
+            clock.now += 10
+            seen = Observation(QueueCounts(waiting, 0, 0), 0, (instance("i-1"),) * workers)
+            meter.look(seen)
+            board.show(seen, Plan(0, (), "enough", "because"), limits(), meter, None)
+    assert kept == [1, 2]
+    last = shown.snapshots[-1]
+    assert last.run is not None
+    assert (last.billed_seconds, last.run.number, last.run.billed_seconds, last.run.is_open) == (180, 3, 60, False)
 
 
 def test_a_failed_look_is_shown_with_the_last_figures() -> None:

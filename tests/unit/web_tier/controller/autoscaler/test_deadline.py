@@ -87,7 +87,7 @@ def test_nothing_is_drained_while_images_wait() -> None:
 def test_only_workers_whose_paid_minute_is_over_are_drained_and_only_those_beyond_the_need() -> None:
     assert plan(look(ready=10, paid=4)).drain == ("i-0", "i-1", "i-2", "i-3")
     assert plan(look(ready=10, paid=10, rate=4.0)).drain == ("i-0", "i-1", "i-2")
-    assert plan(look(ready=10, paid=10), min_workers=8).drain == ("i-0", "i-1")
+    assert plan(look(ready=10, paid=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
 
 
 def test_a_worker_that_drains_serves_nobody_and_has_its_place_in_the_fleet_until_it_has_ended() -> None:

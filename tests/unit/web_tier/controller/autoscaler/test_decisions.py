@@ -1,11 +1,12 @@
 """The last decisions: what is new is noted, what is decided again is not."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from services.fleet import Decisions
 from tests.unit.web_tier.controller.fakes import EPOCH, Clock
 from web_tier.controller.autoscaler.decide import Kind, Plan
-from web_tier.controller.autoscaler.decisions import MOST_DECISIONS, TOGETHER_SECONDS, DecisionLog
+from web_tier.controller.autoscaler.decisions import MOST_DECISIONS, TOGETHER_SECONDS, DecisionLog, News
 
 
 @dataclass
@@ -105,3 +106,24 @@ def test_a_new_controller_goes_on_with_the_list_and_does_not_repeat_its_first_li
     assert len(other.stored.writes) == 2
     other.decide("paused", "paused")
     assert other.stored.words == ["paused", "no workers: no images waiting", "starting 5"]
+
+
+def test_news_stand_among_the_decisions_and_nothing_takes_their_place() -> None:
+    bench = Bench()
+    bench.decide("starting", "starting 5", launch=5)
+    bench.log.note(News("limits 1..5, set by ops", EPOCH))
+    bench.decide("starting", "starting 6", launch=6, after=TOGETHER_SECONDS / 2)
+    assert bench.stored.words == ["starting 6", "limits 1..5, set by ops", "starting 5"]
+
+
+def test_news_that_the_controller_before_has_noted_are_not_noted_again_but_later_ones_of_the_same_words_are() -> None:
+    bench = Bench()
+    bench.log.note(News("limits 1..5", EPOCH))
+    bench.decide("idle", "no workers")
+    later = Bench(bench.stored)
+    later.log.note(News("limits 1..5", EPOCH))
+    later.decide("idle", "no workers")
+    assert later.stored.words == ["no workers", "limits 1..5"]
+    later.log.note(News("limits 1..5", EPOCH + timedelta(hours=1)))
+    later.decide("enough", "enough")
+    assert later.stored.words == ["limits 1..5", "no workers", "limits 1..5"]

@@ -4,8 +4,12 @@ from dataclasses import replace
 from typing import Any, cast
 
 from services.ec2 import Fleet
-from tests.unit.web_tier.controller.fakes import Clock, instance, refusal
+from services.sqs import QueueCounts
+from tests.unit.web_tier.controller.autoscaler.test_decide import limits
+from tests.unit.web_tier.controller.fakes import Clock, FakeEC2, instance, refusal
+from web_tier.controller.autoscaler.decide import decide
 from web_tier.controller.autoscaler.drain import PAUSE_SECONDS, Drainer
+from web_tier.controller.autoscaler.observe import Observation
 
 
 class Tags:
@@ -57,3 +61,25 @@ def test_without_the_lease_nobody_is_asked() -> None:
     ec2 = Tags()
     drainer(ec2, Clock(), active=False).ask(["i-1"], "too many")
     assert ec2.asked == []
+
+
+def test_a_stopped_worker_is_no_longer_asked_so_that_it_works_once_it_is_started_again() -> None:
+    ec2, clock = FakeEC2(states={"i-1": "running", "i-2": "running"}), Clock()
+    asking = Drainer(ec2.fleet(), lambda: True, clock)
+    asking.ask(["i-1", "i-2"], "too many")
+    ec2.states["i-1"], ec2.refuses = "stopped", True
+    asking.forget_stopped(ec2.fleet().instances())
+    assert [each.draining for each in ec2.fleet().instances()] == [True, True]
+    ec2.refuses = False
+    asking.forget_stopped(ec2.fleet().instances())
+    assert [each.draining for each in ec2.fleet().instances()] == [True, True], "too soon"
+    clock.now += PAUSE_SECONDS
+    asking.forget_stopped(ec2.fleet().instances())
+    assert [each.draining for each in ec2.fleet().instances()] == [False, True]
+    ec2.states["i-1"] = "running"
+    assert asking.draining(ec2.fleet().instances()) == {"i-2"}
+
+
+def test_a_stopped_worker_is_not_started_while_it_would_end_again() -> None:
+    waiting = Observation(QueueCounts(20, 0, 0), 0, (replace(instance("i-1", "stopped"), draining=True),))
+    assert (decide(waiting, limits()).start, decide(waiting, limits()).launch) == ((), 1)

@@ -40,6 +40,17 @@ def test_an_instance_is_told_with_what_its_worker_says() -> None:
     assert (told.worker, told.images, told.in_hand, told.heard_at) == ("busy", 68, 3, EPOCH)
 
 
+def test_one_that_is_marked_is_told_with_the_reason() -> None:
+    [other, told] = listed(look("running", "running"), {}, {"i-0": "silent for 60 s"}).instances
+    assert (told.marked, other.marked) == ("silent for 60 s", None)
+
+
+def test_a_spot_instance_is_told_as_one() -> None:
+    spot = replaced(instance("i-1"), spot=True)
+    told = listed(Observation(QueueCounts(0, 0, 0), 0, (instance("i-0"), spot)), {}).instances
+    assert [(each.instance_id, each.spot) for each in told] == [("i-1", True), ("i-0", False)]
+
+
 def test_one_that_has_not_been_heard_of_is_told_as_such() -> None:
     [told] = listed(look("pending"), {}).instances
     assert (told.worker, told.images, told.heard_at) == (None, None, None)

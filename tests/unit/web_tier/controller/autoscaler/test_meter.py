@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.cost import Bill
 from services.messages import FleetSnapshot
 from services.sqs import QueueCounts
 from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance
@@ -30,6 +31,10 @@ def snapshot(billed: float, peak: int, running: int = 0) -> FleetSnapshot:
         billed_seconds=billed,
         reason="",
     )
+
+
+def figures(bill: Bill) -> tuple[float, float]:
+    return bill.seconds, bill.dollars
 
 
 def test_each_instance_is_billed_by_the_second_and_at_least_the_minimum() -> None:
@@ -87,6 +92,22 @@ def test_a_new_holder_continues_the_figures_of_the_last() -> None:
     assert meter.peak_workers == 7
     clock.now += 10
     assert meter.billed_seconds == pytest.approx(600)
+
+
+def test_each_instance_costs_what_its_type_and_market_cost_and_a_new_holder_goes_on_with_that() -> None:
+    clock, hourly = Clock(), {"i-0": 0.36, "i-1": 0.036}
+    priced = Meter(60, None, clock, lambda: EPOCH, lambda each: hourly[each.instance_id])
+    priced.look(look(2))
+    clock.now += 90
+    priced.look(look(1))
+    assert figures(priced.bill) == pytest.approx((180, 90 * 1e-4 + 90 * 1e-5))
+    left = snapshot(180, peak=2, running=1).model_copy(update={"cost": priced.bill.dollars})
+    successor = Meter(60, left, clock, lambda: EPOCH + timedelta(seconds=90), lambda each: hourly[each.instance_id])
+    clock.now += 10
+    successor.look(look(1))
+    assert figures(successor.bill) == pytest.approx((180, 90 * 1e-4 + 90 * 1e-5))
+    clock.now += 10
+    assert successor.bill.dollars == pytest.approx(100 * 1e-4 + 90 * 1e-5)
 
 
 def test_a_clock_that_is_ten_minutes_behind_ec2s_makes_no_duration_negative() -> None:

@@ -1,0 +1,90 @@
+"""What `fleetsight fleet` shows of the fleet, in 80 columns."""
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from services.fleet import Decision, FleetInstances
+from services.messages import FleetSnapshot, WorkerLimits
+from web_tier.api.models import FleetStatusBody
+from web_tier.pages.instances import InstanceRow
+from web_tier.pages.words import dollars, fleet_sentence, limits_words, pause_words, plural
+
+Row = tuple[str, str]
+
+
+def show(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: Console) -> None:
+    """Show the fleet and its instances, given as the API tells them."""
+    now = datetime.now(UTC)
+    told = FleetStatusBody.model_validate(fleet)
+    figures = Table.grid(padding=(0, 2))
+    for name, words in rows(told, now):
+        figures.add_row(Text(name, style="bold"), _plain(words))
+    console.print(figures)
+    console.print(instance_table(FleetInstances.model_validate(instances), now))
+
+
+def rows(fleet: FleetStatusBody, now: datetime) -> Iterator[Row]:
+    """Yield what there is to say of the fleet, each with its name."""
+    stopped = f", {fleet.stopped} stopped" if fleet.stopped else ""
+    yield "workers", f"{fleet.running} running, {fleet.pending} starting{stopped}; {fleet.peak_workers} at the peak"
+    waiting = fleet.visible + fleet.delayed
+    yield "queue", f"{waiting:,} waiting, {fleet.in_flight:,} in flight, {plural(fleet.dead_letters, 'dead letter')}"
+    yield "limits", limits_words(_limits(fleet), fleet.configured, now)
+    if fleet.policy:
+        yield "policy", fleet.policy
+    yield "now", fleet_sentence(fleet, now)
+    if fleet.problem:
+        yield "problem", fleet.problem
+    if fleet.paused:
+        yield "paused", pause_words(fleet.paused)
+    yield from _cost(fleet)
+
+
+def _limits(fleet: FleetSnapshot) -> WorkerLimits:
+    in_force = WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
+    return fleet.limits_order or in_force
+
+
+def _cost(fleet: FleetStatusBody) -> Iterator[Row]:
+    yield "billed", f"{fleet.billed_seconds:,.0f} s, {dollars(fleet.cost)}"
+    instances, requests = fleet.instances_dollars_per_1000_images, fleet.requests_dollars_per_1000_images
+    if instances is not None and requests is not None:
+        each = f"instances {dollars(instances)}, requests {dollars(requests)}"
+        yield "1,000 images", f"{dollars(instances + requests)} ({each})"
+
+
+def instance_table(instances: FleetInstances, now: datetime) -> Table | Text:
+    """Return the instances as a table, newest first."""
+    if not instances.instances:
+        return Text("\nThere are no instances: the first image starts some.")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("instance", "state", "type", "age", "images", "heard"):
+        numeric = heading in {"age", "images"}
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "instance")
+    for each in instances.instances:
+        row = InstanceRow.of(each, now)
+        kind = f"{row.instance_type} {row.market}".rstrip()
+        table.add_row(*(_plain(cell) for cell in (row.instance_id, row.state, kind, row.age, row.images, row.heard)))
+    if unlisted := instances.total - len(instances.instances):
+        table.add_row(Text(f"and {unlisted:,} older"))
+    return table
+
+
+def show_event(event: Mapping[str, Any], console: Console) -> None:
+    """Show one decision with its time."""
+    decision = Decision.model_validate(event)
+    line = Table.grid(padding=(0, 2))
+    line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), _plain(decision.words))
+    console.print(line)
+
+
+def _plain(words: str) -> Text:
+    """Return words, which others have written, without what would move a terminal's cursor or colour it."""
+    return Text("".join(each for each in words if each == "\n" or unicodedata.category(each) != "Cc"))

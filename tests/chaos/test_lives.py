@@ -1,0 +1,105 @@
+"""Instances that do not work are ended and replaced; workers that stand by stay, though there is nothing to do."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts.client import ApiClient
+from scripts.run.system import System, free_port
+from services.config import PATH_VARIABLE
+from services.ec2 import Fleet
+from services.embedded.control_client import ControlClient
+from services.fleet_store import FleetStore
+from services.table import Table
+from tests.chaos.conftest import RunningSystem, signs, until
+from tests.conftest import shipped_values
+from web_tier.controller.autoscaler.sweep import SECOND_LOOK_SECONDS
+
+pytestmark = pytest.mark.processes
+
+IDLE_SECONDS = 1
+
+
+@contextmanager
+def started(home: Path, config: Path) -> Iterator[RunningSystem]:
+    """A system of its own by this configuration."""
+    system = System(home, {"FLEETSIGHT__WEB__PORT": str(free_port())})
+    try:
+        system.start()
+        yield RunningSystem(
+            system, ApiClient(system.url), Fleet(system.clients.ec2, system.config.names.worker_instance)
+        )
+    finally:
+        system.stop()
+
+
+def configured(path: Path, **fleet: object) -> Path:
+    """Write the shipped configuration with an impatient worker and these keys of its fleet."""
+    values = shipped_values()
+    values["worker"]["idle_seconds"] = IDLE_SECONDS
+    values["fleet"] |= {"max_workers": 2, **fleet}
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def set_stuck_boots(running: RunningSystem, fraction: float) -> None:
+    """Let this share of the boots end before a worker starts."""
+    with closing(ControlClient(running.system.endpoint_url)) as cloud:
+        cloud.send("PUT", "switches", {"stuck_boot_fraction": fraction})
+
+
+def test_an_instance_that_never_works_is_replaced_at_once_and_ended_after_a_second_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path / "config.yaml", boot_allowance_seconds=2)
+    monkeypatch.setenv(PATH_VARIABLE, str(config))
+    with started(tmp_path, config) as running:
+        store = FleetStore(Table(running.system.clients.dynamodb, running.system.config.names.job_table))
+        set_stuck_boots(running, 1)
+        files, truth = signs(30, seed=71)
+        job_id = running.api.create_job("with a ghost")
+        outcome = running.upload(job_id, files)
+        until(running.workers, "an instance runs")
+        ghost = running.workers()[0].instance_id
+        set_stuck_boots(running, 0)
+        until(
+            lambda: any(each.marked and each.instance_id == ghost for each in store.instances().instances),
+            "the ghost is marked",
+        )
+        running.wait_for_results(job_id, 30)
+        assert running.right(job_id, outcome, truth) >= 29
+        until(lambda: not running.workers(), "the ghost has ended", SECOND_LOOK_SECONDS + 30)
+        why = f"ended {ghost}: not heard of for 2 s"
+        until(lambda: any(each.words.startswith(why) for each in store.decisions().decisions), "it is told", 10)
+        assert running.most_seen <= 2
+
+
+def test_a_standby_stays_through_its_idle_times_and_goes_when_it_is_no_longer_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path / "config.yaml", min_workers=1)
+    monkeypatch.setenv(PATH_VARIABLE, str(config))
+    with started(tmp_path, config) as running:
+        store = FleetStore(Table(running.system.clients.dynamodb, running.system.config.names.job_table))
+
+        def standby() -> str | None:
+            """Return the instance that was asked to stay and has been heard of."""
+            heard = {each.instance_id for each in store.instances().instances if each.heard_at is not None}
+            return next(
+                (each.instance_id for each in running.workers() if each.standby and each.instance_id in heard), None
+            )
+
+        until(standby, "a worker stands by")
+        first = standby()
+        time.sleep(4 * IDLE_SECONDS)  # Not for luck: nobody stays for long that was not asked to.
+        assert [each.instance_id for each in running.workers()] == [first]
+        job_id = running.api.create_job("for the standby")
+        running.wait_for_results(job_id, len(running.upload(job_id, signs(10, seed=72)[0]).accepted))
+        assert {result["worker"] for result in running.api.results(job_id)} == {first}
+        configured(config, min_workers=0)
+        until(lambda: not running.workers(), "the standby has ended itself")
+        assert "idle for 1 s" in running.fleet.console_output(str(first))

@@ -1,0 +1,28 @@
+"""What a job has cost, from what the fleet's runs cost in which its images were answered."""
+
+from collections.abc import Mapping
+
+from services.config import Prices
+from services.cost import JobCost
+from services.fleet_store import FleetStore
+from services.job_records import Counts
+from services.messages import FleetRun, FleetSnapshot
+
+
+def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: Prices) -> JobCost | None:
+    """Return what a job has cost so far; None when that is not known, as of one from before runs were kept.
+
+    Raises:
+        TableBusyError: when an older run could not be read.
+    """
+    return JobCost.of(counts, _runs(counts, fleet.run if fleet else None, store), prices)
+
+
+def _runs(counts: Counts, current: FleetRun | None, store: FleetStore) -> Mapping[int, FleetRun]:
+    """Return the runs in which the job was answered, as far as they are known; only what is over has to be read."""
+    last = current.number if current else 0
+    # The job's counts may be newer than the snapshot: what such a run costs is not told yet.
+    runs = {number: FleetRun(number=number) for number, _ in counts.runs if number > last}
+    if current is not None:
+        runs[last] = current
+    return runs | store.runs({number for number, _ in counts.runs if number < last})
