@@ -7,11 +7,11 @@ from services.errors import FleetsightError
 
 
 class MissingError(FleetsightError):
-    """Raised when a package of the section `simulate` is not installed; the message says how to install it."""
+    """Raised when a package that only simulations need is not installed; the message says how to install it."""
 
 
-def need(module: str) -> ModuleType:
-    """Return a module such as ``scipy.optimize``.
+def need(module: str, section: str = "simulate") -> ModuleType:
+    """Return a module such as ``scipy.optimize``, of that section of requirements.txt.
 
     Raises:
         MissingError: when its package is not installed.
@@ -19,4 +19,4 @@ def need(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingError(f"the fleet simulator needs {error.name}: ./scripts/setup.sh simulate") from error
+        raise MissingError(f"the fleet simulator needs {error.name}: ./scripts/setup.sh {section}") from error

@@ -1,0 +1,111 @@
+"""No schedule of faults leads to what must never happen, and the simulation would notice if one did."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.fleet.faults.machines import NEVER, Fate
+from benchmarks.fleet.faults.schedules import BrokenError, play
+from benchmarks.fleet.faults.world import Doom, World, limits_of
+from web_tier.controller.autoscaler.apply import Launcher
+from web_tier.controller.autoscaler.observe import RecentLaunches
+from web_tier.controller.autoscaler.sweep import Sweeper
+
+SCHEDULES = int(os.environ.get("FLEETSIGHT_FAULT_SCHEDULES", "60"))
+"""More of them, as many as there is time for: python -m benchmarks fleet_faults."""
+
+
+def world(**limits: object) -> World:
+    return World(limits_of(**{"max_workers": 5, "min_workers": 0, **limits}))
+
+
+def kinds(of: World) -> set[str]:
+    return {violation.kind for violation in of.violations}
+
+
+def test_no_schedule_of_faults_leads_beyond_the_maximum_ends_a_good_worker_or_leaves_anything() -> None:
+    tally = play(SCHEDULES)
+    assert tally["schedules"] >= SCHEDULES
+    assert tally["images"] > 0
+    assert tally["instances"] > 0
+
+
+def test_a_fleet_without_faults_answers_everything_and_is_gone_ten_minutes_later() -> None:
+    calm = world()
+    calm.queues.send(100)
+    calm.finish()
+    assert calm.violations == []
+    assert (calm.queues.answered, len(calm.cloud.instances), calm.cloud.alive()) == (100, 5, [])
+
+
+@pytest.mark.parametrize("least", [1, 3])
+def test_a_standby_is_what_is_left_and_is_not_replaced_again_and_again(least: int) -> None:
+    calm = world(min_workers=least)
+    calm.queues.send(10)
+    calm.finish()
+    assert calm.violations == []
+    assert len(calm.cloud.alive()) == least
+    assert len(calm.cloud.instances) <= 5
+
+
+def test_instances_that_never_report_are_ended_and_replaced() -> None:
+    bad = world()
+    bad.fates = (Fate(boots=NEVER),)
+    bad.queues.send(30)
+    bad.run(60)
+    assert len(bad.cloud.alive()) == 5
+    bad.finish()
+    assert bad.violations == []
+    assert bad.queues.answered == 30
+
+
+def test_a_controller_that_dies_between_launch_and_record_is_followed_by_one_that_counts_what_it_launched() -> None:
+    dying = world()
+    dying.run(5)
+    dying.cloud.faults.describe_lag = 60.0
+    dying.doom = Doom("run", "after")
+    dying.queues.send(100)
+    dying.run(30)
+    assert dying.controllers == 2
+    assert len(dying.cloud.instances) == 5
+    assert dying.violations == []
+
+
+def _forget(self: RecentLaunches, _instances: object) -> frozenset[str]:
+    return frozenset()
+
+
+def _never(self: Sweeper) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("broken", "method", "by"),
+    [(RecentLaunches, "unseen", _forget), (Sweeper, "sweep", _never)],
+    ids=["launches are forgotten", "ghosts are left"],
+)
+def test_a_product_that_breaks_a_promise_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, broken: type, method: str, by: Callable[..., object]
+) -> None:
+    monkeypatch.setattr(broken, method, by)
+    with pytest.raises((BrokenError, ExceptionGroup)):
+        play(150, shrink=False)
+
+
+def test_a_launch_with_another_token_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = iter(range(1_000))
+
+    def careless(self: Launcher, entry: object) -> list[str]:
+        assert entry.spec is not None  # type: ignore[attr-defined]
+        token = f"{next(tokens):064}"
+        return [each.instance_id for each in self.fleet.launch(entry.spec, entry.count, token)]  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Launcher, "_call", careless)
+    lost = world()
+    lost.run(5)
+    lost.cloud.faults.describe_lag = 60.0
+    lost.cloud.faults.launch = "lost"
+    lost.queues.send(100)
+    lost.run(30)
+    assert kinds(lost) == {"beyond the maximum"}
