@@ -59,6 +59,7 @@ class JournalEntry(Wire):
         spec: what is launched, so that the very same call can be made again; None for a start, and once
             `instance_ids` are known.
         starts: ids of the stopped instances that it starts; empty for a launch.
+        launched: when each of these was launched last, by EC2's clock: a start makes that later.
         instance_ids: what it gave; None as long as that is not known, or the call not made.
     """
 
@@ -67,7 +68,13 @@ class JournalEntry(Wire):
     at: AwareDatetime
     spec: LaunchSpec | None = None
     starts: tuple[str, ...] = ()
+    launched: tuple[AwareDatetime, ...] = ()
     instance_ids: tuple[str, ...] | None = None
+
+    @property
+    def former(self) -> dict[str, datetime]:
+        """When each of `starts` was launched last, by its id."""
+        return dict(zip(self.starts, self.launched, strict=True))
 
 
 class LaunchJournal(Wire):

@@ -3,6 +3,7 @@
 import copy
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from moto.ec2.models.instances import InstanceState, StateReason
@@ -18,12 +19,13 @@ _seconds_ago: ContextVar[float] = ContextVar("seconds_ago", default=0.0)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the API shows of an instance that may change: its state, why, and its tags."""
+    """What the API shows of an instance that may change: its state, why, when it was launched last, and its tags."""
 
     state: str
     code: int
     transition: str
     reason: tuple[str, str]
+    launched: datetime
     tags: tuple[tuple[str, str], ...]
 
 
@@ -32,7 +34,12 @@ def seen(instance: Any) -> Seen:
     reason = instance.state_reason
     tags = instance.ec2_backend.tags.get(instance.id, {})
     return Seen(
-        instance.state, instance.state_code, instance._reason, (reason.message, reason.code), tuple(tags.items())
+        instance.state,
+        instance.state_code,
+        instance._reason,
+        (reason.message, reason.code),
+        instance.launch_time,
+        tuple(tags.items()),
     )
 
 
@@ -40,7 +47,7 @@ def as_seen(instance: Any, then: Seen) -> Any:
     """Return a copy of one of moto's instances that looks as it did then."""
     past = copy.copy(instance)
     past._private_ips = set()  # moto gives an instance's addresses back when its object goes
-    past._state = InstanceState(then.state, then.code)
+    past._state, past.launch_time = InstanceState(then.state, then.code), then.launched
     past._reason, past.state_reason = then.transition, StateReason(*then.reason)
     tags = [
         {"resource_id": instance.id, "resource_type": "instance", "key": key, "value": value}

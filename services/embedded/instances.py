@@ -89,6 +89,7 @@ def _start(original: Any) -> Any:
         if self.state == "stopped":
             check_start(self)
             original(self)
+            self.launch_time = utcnow()  # EC2's is that of the last start
             fleet.boot(self)
         return previous
 

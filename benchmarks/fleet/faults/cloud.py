@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from benchmarks.fleet.faults.machines import Fate, Images, Instance
+from benchmarks.fleet.faults.machines import Fate, Images, Instance, Shown
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 LATE_SECONDS: Final = 4.0
@@ -104,14 +104,14 @@ class Cloud:
         moment, shown = self.now() - self.faults.describe_lag, []
         for instance in self.instances.values():
             then = instance.as_of(moment)
-            if then is not None and then[0] in states:
-                shown.append(_described(instance, *then))
+            if then is not None and then.state in states:
+                shown.append(_described(instance, then))
         yield {"Reservations": [{"Instances": shown}]}
 
     def run_instances(self, **call: Any) -> dict[str, Any]:
         """Launch between MinCount and MaxCount instances, once for each token."""
         ids = self._change("run", lambda: self._launch(call))
-        return {"Instances": [_described(self.instances[key], self.instances[key].state, {}) for key in ids]}
+        return {"Instances": [_described(self.instances[key], self.instances[key].history[-1]) for key in ids]}
 
     def start_instances(self, InstanceIds: list[str]) -> dict[str, Any]:  # noqa: N803
         """Start stopped instances."""
@@ -226,14 +226,14 @@ class Cloud:
         return {}
 
 
-def _described(instance: Instance, state: str, tags: dict[str, str]) -> dict[str, Any]:
+def _described(instance: Instance, shown: Shown) -> dict[str, Any]:
     described = {
         "InstanceId": instance.instance_id,
         "InstanceType": instance.instance_type,
         "ClientToken": instance.client_token,
-        "State": {"Name": state},
-        "LaunchTime": EPOCH + timedelta(seconds=instance.booted_at),
+        "State": {"Name": shown.state},
+        "LaunchTime": EPOCH + timedelta(seconds=shown.booted_at),
         "Placement": {"AvailabilityZone": "us-east-1a"},
-        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        "Tags": [{"Key": key, "Value": value} for key, value in shown.tags.items()],
     }
     return described | ({"InstanceLifecycle": "spot"} if instance.spot else {})

@@ -135,6 +135,16 @@ class Worker:
         queue.say(_BEAT.model_copy(update=said))
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What EC2 tells of an instance, `since` some moment: its launch time is that of its last boot."""
+
+    since: float
+    state: str
+    booted_at: float
+    tags: dict[str, str]
+
+
 @dataclass
 class Instance:
     """One instance, with the history that DescribeInstances may lag behind.
@@ -161,7 +171,7 @@ class Instance:
     booted_at: float = field(init=False)
     worker: Worker = field(init=False)
     noticed_at: float | None = None
-    history: list[tuple[float, str, dict[str, str]]] = field(default_factory=list)
+    history: list["Shown"] = field(default_factory=list)
     _asked_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -186,14 +196,11 @@ class Instance:
 
     def remember(self, now: float) -> None:
         """Note what a description of this moment says."""
-        self.history.append((now, self.state, dict(self.tags)))
+        self.history.append(Shown(now, self.state, self.booted_at, dict(self.tags)))
 
-    def as_of(self, moment: float) -> tuple[str, dict[str, str]] | None:
-        """Return state and tags as they were at `moment`; None before the launch."""
-        for since, state, tags in reversed(self.history):
-            if since <= moment:
-                return state, tags
-        return None
+    def as_of(self, moment: float) -> "Shown | None":
+        """Return what a description of `moment` says; None before the launch."""
+        return next((shown for shown in reversed(self.history) if shown.since <= moment), None)
 
     def live(self, now: float, queue: Images) -> None:
         """Do what was due by `now`."""

@@ -82,7 +82,7 @@ class Launcher:
             return
         for entry in self.journal.take_over():
             ago = max(0.0, (self.journal.now() - entry.at).total_seconds())
-            self.launches.add(entry.instance_ids or (), were_stopped=bool(entry.starts), ago=ago)
+            self.launches.add(entry.instance_ids or (), entry.former, ago=ago)
 
     def apply(self, plan: Plan, observation: Observation, limits: FleetConfig) -> None:
         """Start the stopped instances of `plan`, else launch; while backing off, do nothing.
@@ -106,7 +106,7 @@ class Launcher:
         elif doubtful:
             entry = doubtful[0] if self._may_repeat(doubtful, lacking, observation, limits) else None
         elif lacking:
-            entry = self._new_entry(plan, lacking, limits)
+            entry = self._new_entry(plan, observation, limits)
         if entry is None:
             self.journal.flush()
         else:
@@ -129,12 +129,19 @@ class Launcher:
         # No room: the limits are lower now, or others have come; it is waited until it is seen what became of it.
         return lacking > 0 and sum(unseen) <= limits.max_workers - observation.supply
 
-    def _new_entry(self, plan: Plan, lacking: int, limits: FleetConfig) -> JournalEntry:
+    def _new_entry(self, plan: Plan, observation: Observation, limits: FleetConfig) -> JournalEntry:
         token, now = self.journal.next_token(), self.journal.now()
-        if startable := tuple(key for key in plan.start if self.clock() >= self._unstartable.get(key, 0.0)):
-            return JournalEntry(token=token, count=len(startable), at=now, starts=startable)
+        startable = {key for key in plan.start if self.clock() >= self._unstartable.get(key, 0.0)}
+        if stopped := [each for each in observation.instances if each.instance_id in startable]:
+            return JournalEntry(
+                token=token,
+                count=len(stopped),
+                at=now,
+                starts=tuple(each.instance_id for each in stopped),
+                launched=tuple(each.launched_at for each in stopped),
+            )
         spec = self._rests.best(choices(limits)).spec(limits)
-        return JournalEntry(token=token, count=lacking, at=now, spec=spec)
+        return JournalEntry(token=token, count=plan.launch + len(plan.start), at=now, spec=spec)
 
     def _attempt(self, entry: JournalEntry, walk: Sequence[Choice], *, repeated: bool) -> None:
         self.journal.record(entry)
@@ -158,7 +165,7 @@ class Launcher:
 
     def _settle(self, entry: JournalEntry, instance_ids: Sequence[str]) -> None:
         self.journal.settle(entry.token, instance_ids)
-        self.launches.add(instance_ids, were_stopped=bool(entry.starts))
+        self.launches.add(instance_ids, entry.former)
 
     def _gave(self, entry: JournalEntry, instance_ids: list[str], walk: Sequence[Choice]) -> None:
         self._settle(entry, instance_ids)
@@ -208,5 +215,9 @@ def given_by(entry: JournalEntry, observation: Observation) -> list[str]:
     """Return the ids of the instances that are described and that a call has launched or started."""
     if entry.spec is not None:
         return [each.instance_id for each in observation.instances if each.client_token == entry.token]
-    alive = {each.instance_id for each in observation.instances if each.state in ALIVE}
-    return [instance_id for instance_id in entry.starts if instance_id in alive]
+    former = entry.former
+    return [
+        each.instance_id
+        for each in observation.instances
+        if each.instance_id in former and each.state in ALIVE and each.launched_at > former[each.instance_id]
+    ]

@@ -4,7 +4,7 @@ A call that fails means no observation, and so no decision; never "nothing is ru
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,6 +15,8 @@ from web_tier.controller.autoscaler.demand import Demand
 
 LISTED = (*ALIVE, "stopping", "stopped")
 ENDED = ("shutting-down", "terminated")
+GONE = (*ENDED, "stopping", "stopped")
+NOBODY: Mapping[str, datetime] = {}
 UNSEEN_SECONDS = 120.0
 """How long a launched instance may be missing from DescribeInstances, which lags, and still counts as coming."""
 FLEET_SECONDS = 1.0
@@ -117,26 +119,29 @@ class RecentLaunches:
     """Instances that were launched or started a moment ago, which DescribeInstances may not show, or no longer.
 
     Descriptions come from replicas that lag by different times, so that one which has been shown may be missing from
-    the next. Only a description that says it has ended is believed at once.
+    the next. Only a description that says it has ended is believed at once; of an instance that was started again,
+    what is told of the time before the start, which its launch time gives away, is none of it.
     """
 
     clock: Callable[[], float] = time.monotonic
     _since: dict[str, float] = field(default_factory=dict, init=False)
-    _were_stopped: set[str] = field(default_factory=set, init=False)
+    _former: dict[str, datetime] = field(default_factory=dict, init=False)
     _given: list[tuple[float, int]] = field(default_factory=list, init=False)
 
     def __bool__(self) -> bool:
         """Tell whether any are awaited."""
         return bool(self._since)
 
-    def add(self, instance_ids: Sequence[str], *, were_stopped: bool = False, ago: float = 0.0) -> None:
-        """Remember instances that EC2 has just said it launches, or starts after they `were_stopped`.
+    def add(self, instance_ids: Sequence[str], former: Mapping[str, datetime] = NOBODY, *, ago: float = 0.0) -> None:
+        """Remember instances that EC2 has just said it launches, or starts again.
 
-        It said so `ago` seconds before, where another controller heard it; they are awaited from now on nevertheless.
+        Args:
+            instance_ids: of these instances.
+            former: when each that is started had been launched last, by EC2's clock.
+            ago: it said so before, where another controller heard it; they are awaited from now on nevertheless.
         """
         self._since |= dict.fromkeys(instance_ids, self.clock())
-        if were_stopped:
-            self._were_stopped.update(instance_ids)
+        self._former |= former
         self._given.append((self.clock() - ago, len(instance_ids)))
 
     def lately(self) -> int:
@@ -147,21 +152,19 @@ class RecentLaunches:
 
     def unseen(self, instances: list[Instance]) -> frozenset[str]:
         """Return those that `instances` does not show as alive, forgetting what has ended and the very old."""
-        states = {instance.instance_id: instance.state for instance in instances}
+        states = {each.instance_id: each.state for each in instances if not self._is_of_before(each)}
         alive = {key for key in self._since if states.get(key) in ALIVE}
-        self._were_stopped -= alive
         oldest = self.clock() - UNSEEN_SECONDS
         self._since = {
-            key: since
-            for key, since in self._since.items()
-            if since > oldest and not self._has_ended(key, states.get(key))
+            key: since for key, since in self._since.items() if since > oldest and states.get(key) not in GONE
         }
-        self._were_stopped &= self._since.keys()
+        self._former = {key: launched for key, launched in self._former.items() if key in self._since}
         return frozenset(self._since.keys() - alive)
 
-    def _has_ended(self, instance_id: str, state: str | None) -> bool:
-        # A started one is described as stopped until the description catches up; later that means what it says.
-        return state in ENDED or (state in {"stopping", "stopped"} and instance_id not in self._were_stopped)
+    def _is_of_before(self, instance: Instance) -> bool:
+        """Tell whether a description is older than the start of its instance; none that has ended starts again."""
+        launched = self._former.get(instance.instance_id)
+        return launched is not None and instance.launched_at <= launched and instance.state not in ENDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Fakes with a clock: EC2 as far as a fleet needs it, and a table in memory."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -72,6 +73,7 @@ class FakeEC2:
     protected: set[str] = field(default_factory=set)
     consoles: dict[str, str] = field(default_factory=dict)
     terminated: list[list[str]] = field(default_factory=list)
+    starts: Counter[str] = field(default_factory=Counter)
 
     def fleet(self) -> Fleet:
         """The fleet that has this EC2 as its client."""
@@ -126,6 +128,7 @@ class FakeEC2:
         if failure not in {None, "lost"}:
             raise refusal(str(failure), "StartInstances")
         self.states |= dict.fromkeys(InstanceIds, "pending")
+        self.starts.update(InstanceIds)
         self.most_alive = max(self.most_alive, len(self.alive()))
         if failure == "lost":
             raise refusal("500", "StartInstances")
@@ -177,7 +180,9 @@ class FakeEC2:
     def _described(self, key: str, shown_state: str | None = None) -> dict[str, Any]:
         state = {"Name": shown_state or self.states[key]}
         tags = [{"Key": tag, "Value": "asked"} for tag in sorted(self.tags.get(key, ()))]
-        described = {"InstanceId": key, "State": state, "InstanceType": "c7a.large", "LaunchTime": EPOCH}
+        # A start makes it later; what is still shown instead of the truth is of before.
+        launched = EPOCH if key in self.stale else EPOCH + timedelta(seconds=self.starts[key])
+        described = {"InstanceId": key, "State": state, "InstanceType": "c7a.large", "LaunchTime": launched}
         described["Tags"] = tags
         for token, (call, ids) in self.by_token.items():
             if key in ids:

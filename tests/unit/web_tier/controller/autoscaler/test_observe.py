@@ -1,12 +1,13 @@
 """What is observed, and how long what was launched is believed in."""
 
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 
 from services.sqs import Queue
-from tests.unit.web_tier.controller.fakes import Clock, FakeEC2, instance, refusal
+from tests.unit.web_tier.controller.fakes import EPOCH, Clock, FakeEC2, instance, refusal
 from web_tier.controller.autoscaler.observe import FLEET_SECONDS, UNSEEN_SECONDS, Observer, RecentLaunches
 
 
@@ -47,12 +48,22 @@ def test_a_launched_instance_counts_until_it_is_described() -> None:
     assert not launches
 
 
-def test_a_started_instance_counts_as_coming_while_it_is_described_as_stopped() -> None:
+@pytest.mark.parametrize("told", ["running", "stopping", "stopped"])
+def test_of_an_instance_that_was_started_again_what_is_told_of_before_the_start_does_not_count(told: str) -> None:
     launches = RecentLaunches(Clock())
-    launches.add(["i-1"], were_stopped=True)
-    assert launches.unseen([instance("i-1", "stopped")]) == {"i-1"}
-    assert launches.unseen([instance("i-1", "running")]) == frozenset()
-    assert launches.unseen([instance("i-1", "stopped")]) == frozenset()
+    launches.add(["i-1"], {"i-1": EPOCH})
+    assert launches.unseen([instance("i-1", told)]) == {"i-1"}
+    started = EPOCH + timedelta(seconds=50)
+    assert launches.unseen([instance("i-1", "running", started)]) == frozenset()
+    assert launches.unseen([instance("i-1", told)]) == {"i-1"}, "another replica, which lags, answered"
+    assert launches.unseen([instance("i-1", "stopped", started)]) == frozenset()
+    assert not launches
+
+
+def test_an_instance_that_was_started_again_and_has_ended_is_awaited_no_longer() -> None:
+    launches = RecentLaunches(Clock())
+    launches.add(["i-1"], {"i-1": EPOCH})
+    assert launches.unseen([instance("i-1", "terminated")]) == frozenset()
 
 
 def test_a_launched_instance_that_is_described_as_stopped_has_stopped() -> None:
