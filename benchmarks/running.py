@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,8 +166,14 @@ def renew(images: Images, number: int) -> None:
 
 
 @contextmanager
-def running(home: Path, settings: Mapping[str, str]) -> Iterator[Bench]:
-    """Start a system with its files in `home`, and end it, whatever happens."""
+def running(home: Path, settings: Mapping[str, str], switches: Sequence[str] = ()) -> Iterator[Bench]:
+    """Start a system with its files in `home`, and end it, whatever happens.
+
+    Args:
+        home: a folder of its own.
+        settings: configuration, as `FLEETSIGHT__SECTION__KEY`.
+        switches: of the embedded cloud, each ``NAME=VALUE``.
+    """
     system = System(
         home,
         {
@@ -175,6 +181,7 @@ def running(home: Path, settings: Mapping[str, str]) -> Iterator[Bench]:
             "FLEETSIGHT__FLEET__MAX_WORKERS": str(WORKERS),
             **settings,
         },
+        switches=switches,
     )
     api = ApiClient(system.url)
     try:
