@@ -10,7 +10,18 @@ from benchmarks.fleet.machine import CERTAIN
 from benchmarks.fleet.outcome import COLUMNS, Floats, Outcome
 from benchmarks.fleet.policies.plain import fixed
 from benchmarks.fleet.traces import Trace, poisson
-from web_tier.controller.autoscaler.deadline import waiting_share
+
+
+def waiting_share(workers: int, load: float) -> float:
+    """Return the share of images that find all workers busy: Erlang's C formula, for more workers than `load`.
+
+    ``B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)); C = B(c) / (1 - a / c (1 - B(c)))`` for a load a and c workers.
+    Source: Kleinrock, Queueing Systems I (1975), eq. 3.40 and 3.43 (Erlang's C and B formulas).
+    """
+    blocked = 1.0
+    for count in range(1, workers + 1):
+        blocked = load * blocked / (count + load * blocked)
+    return blocked / (1 - load / workers * (1 - blocked))
 
 
 def md1_wait_seconds(load: float, service_seconds: float) -> float:

@@ -2,34 +2,30 @@
 
 Two numbers, of which the greater counts:
 
-1. **for what comes**: the fewest workers with which, at the rate of arrivals, 95% of the images wait no longer than
-   the target leaves beside their own time: Erlang's C formula (A. K. Erlang 1917), as for the lines of an exchange;
+1. **for what comes**: the fewest workers with which, at the rate of arrivals, the queue does not outgrow what they do
+   within the target, by the time another one could have booted;
 2. **for what waits**: at each moment at which some of it is due, and one boot later, the work due by then, less what
    the workers that are there and those that boot will have done by then, shared among new ones, each of which works
    from the end of its boot. What is due sooner than a new worker can help counts as due shortly after its boot.
 
 Nothing is launched for a remainder that is a fraction of a worker, and never more than there are images. When nothing
-waits, workers above the first number end, once the time that EC2 bills them for at least is over.
+waits, workers beyond a more cautious first number end, once the time that EC2 bills them for at least is over.
 """
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 from services.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.observe import Observation
 
-LATE_SHARE = 0.05
-"""Of the images at a steady rate, how many may miss the target; fewer where it is shorter than an image takes."""
-
-STEADINESS = 2.0
-"""How much faster waits fade when every image takes the same time than when times are exponential, as Erlang has it:
-the wait for one worker is half as long (Pollaczek and Khinchine)."""
+STARTED_DEVIATIONS = 0.5
+"""By how many standard deviations of the arrivals during a boot the queue may be unlucky, and the workers that there
+are still do: fewer of them than that takes are joined by others."""
 
 KEPT_DEVIATIONS = 1.0
-"""Of the rate's own uncertainty: workers end only if they would not be needed at a rate that is so much higher."""
+"""The same for workers to end. More, so that not every ripple of the arrivals costs a boot."""
 
-CATCH_UP_SHARE = 0.15
+CATCH_UP_SHARE = 0.3
 """Of the target: after its boot a new worker has at least so long to help with what is late, or one image's time."""
 
 IGNORED_SHARE = 0.3
@@ -50,23 +46,19 @@ class Want:
 def wanted(observation: Observation, limits: FleetConfig) -> Want:
     """Return how many workers the deadline asks for, before any clamp but the maximum's."""
     image_seconds = observation.measured.image_seconds or limits.image_seconds
-    demand = observation.demand
-    needed, keep = (
-        _for_rate(rate, image_seconds, limits)
-        for rate in (demand.rate, demand.rate + KEPT_DEVIATIONS * demand.deviation)
-    )
-    more = _more_for_backlog(observation, limits, image_seconds)
-    most_useful = math.ceil(observation.requests.total + demand.rate * limits.target_seconds)
+    boot = observation.measured.boot_seconds or limits.boot_seconds
+    stream = Stream(observation.demand.rate, image_seconds, limits.target_seconds, boot)
+    needed = workers_for(stream, STARTED_DEVIATIONS, limits.max_workers)
+    in_hand = observation.requests.in_flight * image_seconds / 2  # half done, as a rule
+    keep = workers_for(stream, KEPT_DEVIATIONS, limits.max_workers, in_hand)
+    more = _more_for_backlog(observation, limits, image_seconds) if _waiting(observation) else 0
+    most_useful = math.ceil(observation.requests.total + stream.rate * limits.target_seconds)
     backlog = min(observation.serving + more, most_useful) if more else 0
     return Want(max(needed, backlog), keep)
 
 
-def _for_rate(rate: float, image_seconds: float, limits: FleetConfig) -> int:
-    """Return the workers for `rate` images/s."""
-    target = limits.target_seconds / image_seconds
-    late = LATE_SHARE * min(1.0, target)
-    # Rounded, since it is asked many times with nearly the same.
-    return workers_for_load(round(rate * image_seconds, 2), round(max(0.0, target - 1), 2), late, limits.max_workers)
+def _waiting(observation: Observation) -> int:
+    return observation.requests.visible + observation.requests.delayed
 
 
 def _more_for_backlog(observation: Observation, limits: FleetConfig, image_seconds: float) -> int:
@@ -76,46 +68,75 @@ def _more_for_backlog(observation: Observation, limits: FleetConfig, image_secon
     catch_up = max(image_seconds, CATCH_UP_SHARE * limits.target_seconds)
     remaining = [max(0.0, boot - age) for age in booting if age < boot + OVERDUE_SECONDS]
     ready = observation.serving - len(booting)
-    lacking, due = 0.0, 0
+    due_by, due = dict[float, int](), 0
     for age, images in (*demand.waiting, (-boot, 0)):
         due += images
-        horizon = max(limits.target_seconds - age, boot + catch_up)
+        due_by[max(limits.target_seconds - age, boot + catch_up)] = due
+    lacking = 0.0
+    for horizon, images in due_by.items():
         to_come = demand.rate * max(0.0, horizon - limits.target_seconds)
         done = ready * horizon + sum(max(0.0, horizon - left) for left in remaining)
-        lacking = max(lacking, ((due + to_come) * image_seconds - done) / (horizon - boot))
+        lacking = max(lacking, ((images + to_come) * image_seconds - done) / (horizon - boot))
     # Where nobody is there to leave a remainder to, it is worth a worker of its own.
     return max(0, math.ceil(lacking - (IGNORED_SHARE if observation.serving else 0.0)))
 
 
-@lru_cache(maxsize=4096)
-def workers_for_load(load: float, slack: float, late: float, most: int) -> int:
-    """Return the fewest workers for `load`, at most `most`.
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Images that keep coming.
+
+    Attributes:
+        rate: images/s.
+        image_seconds: that a worker takes for one.
+        target_seconds: within which they are to be answered.
+        boot_seconds: from a launch to the worker's first image.
+    """
+
+    rate: float
+    image_seconds: float
+    target_seconds: float
+    boot_seconds: float
+
+    @property
+    def load(self) -> float:
+        """Images in work at any time, on average."""
+        return self.rate * self.image_seconds
+
+    @property
+    def slack_seconds(self) -> float:
+        """Work that may wait for each worker: nearly the target where an image takes little of it, else less."""
+        return self.target_seconds * (self.target_seconds / (self.target_seconds + self.image_seconds)) ** 2
+
+    def growth(self, workers: int, deviations: float) -> float:
+        """Return by how many seconds of work the queue has grown at its longest before another worker has booted.
+
+        In t seconds ``(a - n) t + k S sqrt(λ t)`` for a load a, n workers, k deviations, images of S seconds that
+        come at a rate λ: the variance of a Poisson count is its mean. For more workers than load the greatest is
+        ``k² S² λ / 4 (n - a)``, as in Kingman's bound for heavy traffic, unless a boot ends before.
+        """
+        spare, spread = workers - self.load, deviations * self.image_seconds * math.sqrt(self.rate)
+        longest = self.boot_seconds if spare <= 0 else min(self.boot_seconds, (spread / (2 * spare)) ** 2)
+        return spread * math.sqrt(longest) - spare * longest
+
+
+def workers_for(stream: Stream, deviations: float, most: int, backlog_seconds: float = 0.0) -> int:
+    """Return the fewest workers, at most `most`, that suffice until another one could have booted.
+
+    Never fewer than the load, rounded down: who is needed all the time would only have to be launched again.
 
     Args:
-        load: images in work at any time, on average: arrival rate times the time of an image.
-        slack: longest wait that meets the target, in times of an image.
-        late: share of the images that may wait for longer.
+        stream: what comes.
+        deviations: by how many standard deviations more may come than is expected.
         most: there are no more.
+        backlog_seconds: of work that there is already.
     """
-    if load <= 0:
+    if stream.rate <= 0:
         return 0
-    workers = math.floor(load) + 1
-    while workers < most and _late_share(workers, load, slack) > late:
+    workers = max(1, math.floor(stream.load))
+    while workers < most and not _suffice(workers, stream, deviations, backlog_seconds):
         workers += 1
     return min(workers, most)
 
 
-def _late_share(workers: int, load: float, slack: float) -> float:
-    return waiting_share(workers, load) * math.exp(-STEADINESS * (workers - load) * slack)
-
-
-def waiting_share(workers: int, load: float) -> float:
-    """Return the share of images that find all workers busy: Erlang's C formula, for more workers than `load`.
-
-    ``B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)); C = B(c) / (1 - a / c (1 - B(c)))`` for a load a and c workers.
-    Source: Kleinrock, Queueing Systems I (1975), eq. 3.40 and 3.43 (Erlang's C and B formulas).
-    """
-    blocked = 1.0
-    for count in range(1, workers + 1):
-        blocked = load * blocked / (count + load * blocked)
-    return blocked / (1 - load / workers * (1 - blocked))
+def _suffice(workers: int, stream: Stream, deviations: float, backlog_seconds: float) -> bool:
+    return backlog_seconds + stream.growth(workers, deviations) <= workers * stream.slack_seconds

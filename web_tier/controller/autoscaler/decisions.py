@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from services.fleet import Decision, Decisions
-from web_tier.controller.autoscaler.decide import Kind, Plan
+from web_tier.controller.autoscaler.decide import Plan
+from web_tier.controller.autoscaler.reasons import Kind
 
 MOST_DECISIONS = 20
 LEAST_SECONDS = 1.0

@@ -6,24 +6,32 @@ sees: whatever is in the queue or has left it by an answer has arrived, and of w
 
 import math
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 
 from services.sqs import QueueCounts
 
 BIN_SECONDS = 1.0
 """Arrivals are counted by the second."""
 
-WINDOWS = (12, 60, 300)
-"""Seconds over which a rate may be a mean."""
+WINDOWS = (6, 12, 60)
+"""Seconds: the last so many tell whether the rate has changed."""
+
+STEADY_SECONDS = 300
+"""A rate is the mean over no longer."""
 
 DROPPED_SHARE = 0.05
-"""Of a window, the highest seconds that do not count: a batch that is uploaded at once is work to do, not a rate."""
+"""Of a time, the highest seconds that tell nothing of how high one can be."""
 
-FAR = 3.0
-"""Standard deviations of a Poisson count: a window whose mean is so far from a shorter one's is of another time."""
+HIGHEST = 4.0
+"""Standard deviations of a Poisson count: a second with more is cut to that. A batch that is uploaded at once is work
+to do, not a rate."""
+
+FAR = 4.5
+"""The same: so far from the rate the mean over a window is of another one. It is asked thrice a second, so that 3
+would see a change every few minutes."""
 
 MOST_BINS = 3_600
 """Seconds that are remembered; images that wait for longer are as old as the oldest of them."""
@@ -39,12 +47,10 @@ class Demand:
     Attributes:
         waiting: images that wait, by the second of their arrival: seconds ago, and how many; oldest first.
         rate: images/s that arrive, as far as it can be told.
-        deviation: standard deviation of that, in images/s.
     """
 
     waiting: tuple[tuple[float, int], ...] = ()
     rate: float = 0.0
-    deviation: float = 0.0
 
 
 @dataclass
@@ -55,12 +61,13 @@ class Arrivals:
     _bins: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=MOST_BINS), init=False)
     _seen: int = field(default=0, init=False)
     _fewer_since: float | None = field(default=None, init=False)
+    _changed: int = field(default=-STEADY_SECONDS, init=False)
 
     def look(self, requests: QueueCounts, answers: int) -> Demand:
         """Take one look into account; `answers` is how many have been seen in all."""
         now = self.clock()
         self._arrive(requests.total + answers, now)
-        return Demand(self._waiting(requests.visible + requests.delayed, now), *self._rate(now))
+        return Demand(self._waiting(requests.visible + requests.delayed, now), self._rate(now))
 
     def _arrive(self, seen: int, now: float) -> None:
         """Count what is more than ever; forget about what has been missing for long."""
@@ -91,27 +98,39 @@ class Arrivals:
             found.append((age, known + images))
         return tuple(reversed(found))
 
-    def _rate(self, now: float) -> tuple[float, float]:
-        """Return the mean over the longest window that no shorter one contradicts, and its standard deviation."""
+    def _rate(self, now: float) -> float:
+        """Return the mean since it last changed."""
         last = math.floor(now / BIN_SECONDS)  # has only begun
-        by_second = dict(islice(reversed(self._bins), max(WINDOWS) + 1))
-        counts = [by_second.get(last - back, 0) for back in range(1, max(WINDOWS) + 1)]
-        chosen, shorter = WINDOWS[0], list[int]()
+        counts = self._counts(last)
+        length = min(STEADY_SECONDS, max(WINDOWS[0], last - self._changed))
+        mean = _mean(counts[:length])
         for window in WINDOWS:
-            mean = _mean(counts[:window])
-            if any(abs(_mean(counts[:less]) - mean) > FAR * _deviation(mean, less) for less in shorter):
+            if window < length and abs(_mean(counts[:window]) - mean) > FAR * _deviation(mean, window):
+                # It is seen before the window is full of it.
+                self._changed, mean = last - window // 3, _mean(counts[:window])
                 break
-            chosen = window
-            shorter.append(window)
-        rate = _mean(counts[:chosen])
-        return rate / BIN_SECONDS, _deviation(rate, chosen) / BIN_SECONDS
+        return mean / BIN_SECONDS
+
+    def _counts(self, last: int) -> list[int]:
+        """Return the arrivals of the seconds before `last`, the latest first."""
+        counts = [0] * STEADY_SECONDS
+        for second, arrived in reversed(self._bins):
+            if second < last - STEADY_SECONDS:
+                break
+            if second < last:
+                counts[last - second - 1] = arrived
+        return counts
 
 
 def _mean(counts: list[int]) -> float:
-    """Return the mean without the highest."""
-    kept = sorted(counts)[: len(counts) - math.ceil(DROPPED_SHARE * len(counts))]
-    return sum(kept) / len(kept)
+    """Return the mean, each second cut to the highest that it can be."""
+    ordered = sorted(counts)
+    kept = len(ordered) - math.ceil(DROPPED_SHARE * len(ordered))
+    low = sum(ordered[:kept]) / kept
+    highest = low + HIGHEST * math.sqrt(low)
+    whole = bisect_right(ordered, highest)
+    return (sum(ordered[:whole]) + highest * (len(ordered) - whole)) / len(ordered)
 
 
 def _deviation(mean: float, bins: int) -> float:
-    return math.sqrt(max(mean, 1 / max(WINDOWS)) / bins)
+    return math.sqrt(max(mean, 1 / STEADY_SECONDS) / bins)

@@ -1,12 +1,13 @@
 import pytest
 
 from benchmarks.fleet.theory import checks, md1_wait_seconds
-from web_tier.controller.autoscaler.deadline import waiting_share as erlang_c
+from benchmarks.fleet.theory import waiting_share as erlang_c
 
 
 def test_erlang_c_is_the_load_for_one_server_and_one_at_full_load() -> None:
     assert erlang_c(1, 0.7) == pytest.approx(0.7)
     assert erlang_c(2, 1.0) == pytest.approx(1 / 3)  # by hand: a²/2 / (1 - u) over the sum
+    assert erlang_c(10, 8.0) == pytest.approx(0.4092, abs=1e-4)
     assert erlang_c(10, 9.999_999) == pytest.approx(1.0, rel=1e-5)
 
 

@@ -6,7 +6,7 @@ from services.config import Fleet as FleetConfig
 from services.sqs import QueueCounts
 from tests.unit.web_tier.controller.autoscaler.test_decide import limits
 from tests.unit.web_tier.controller.fakes import instance
-from web_tier.controller.autoscaler.deadline import waiting_share, wanted, workers_for_load
+from web_tier.controller.autoscaler.deadline import Stream, wanted, workers_for
 from web_tier.controller.autoscaler.decide import Plan, decide
 from web_tier.controller.autoscaler.demand import Demand
 from web_tier.controller.autoscaler.observe import Measured, Observation
@@ -76,8 +76,8 @@ def test_a_remainder_of_a_few_images_is_left_to_the_workers_that_there_are() -> 
 
 
 def test_a_stream_has_the_workers_that_it_needs_also_when_nothing_waits() -> None:
-    assert plan(look(rate=4.0)).launch == 7  # 6 images in work at any time
-    assert plan(look(rate=4.0), target=2.0).launch > 7
+    assert plan(look(rate=4.0)).launch == 6  # images in work at any time
+    assert plan(look(rate=4.0), target=2.0).launch > 6
 
 
 def test_nothing_is_drained_while_images_wait() -> None:
@@ -86,7 +86,7 @@ def test_nothing_is_drained_while_images_wait() -> None:
 
 def test_only_workers_whose_paid_minute_is_over_are_drained_and_only_those_beyond_the_need() -> None:
     assert plan(look(ready=10, paid=4)).drain == ("i-0", "i-1", "i-2", "i-3")
-    assert plan(look(ready=10, paid=10, rate=4.0)).drain == ("i-0", "i-1", "i-2")
+    assert plan(look(ready=10, paid=10, rate=4.0)).drain == ("i-0", "i-1", "i-2", "i-3")
     assert plan(look(ready=10, paid=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
 
 
@@ -111,17 +111,47 @@ def test_the_reason_names_the_target() -> None:
     assert reason == "starting 4 of at most 19: 100 images waiting, to be answered within 90 s, no workers there"
 
 
-@pytest.mark.parametrize(("workers", "load", "share"), [(1, 0.5, 0.5), (2, 1.0, 1 / 3), (10, 8.0, 0.4092)])
-def test_erlangs_formula_gives_its_published_values(workers: int, load: float, share: float) -> None:
-    assert waiting_share(workers, load) == pytest.approx(share, abs=1e-4)
+def stream(target: float, rate: float = 4.0, boot: float = 42.0) -> Stream:
+    return Stream(rate, 1.5, target, boot)
 
 
 def test_the_shorter_the_target_the_more_workers_for_the_same_load() -> None:
-    counts = [workers_for_load(6.0, slack, 0.05, 19) for slack in (60.0, 5.0, 1.0, 0.0)]
+    counts = [workers_for(stream(target), 1.0, 19) for target in (90.0, 5.0, 2.0, 1.0, 0.3)]
     assert counts == sorted(counts)
-    assert (counts[0], counts[-1] > 10) == (7, True)
-    assert workers_for_load(6.0, 0.0, 1e-9, 19) == 19
-    assert workers_for_load(0.0, 0.0, 0.05, 19) == 0
+    assert (counts[0], counts[-1] > 10) == (6, True)
+    assert workers_for(stream(0.01), 1.0, 19) == 19
+    assert workers_for(stream(90.0, rate=0.0), 1.0, 19) == 0
+
+
+def test_the_queue_may_grow_by_what_the_workers_do_within_the_target_until_another_has_booted() -> None:
+    # Two workers, 3.6 images in work at any time: after a boot of 42 s there are 67 s of work more.
+    grown = stream(60.0, rate=2.4).growth(2, 0.0)
+    assert grown == pytest.approx(1.6 * 42)
+    assert stream(60.0, rate=2.4).growth(2, 1.0) == pytest.approx(grown + 1.5 * (2.4 * 42) ** 0.5)
+    assert workers_for(stream(60.0, rate=2.4), 0.0, 19) == 3  # the load, rounded down, whatever the target allows
+    assert workers_for(stream(60.0, rate=1.9, boot=600.0), 0.0, 19) == 3  # half of each second's surplus adds up
+
+
+def test_with_workers_to_spare_the_queue_is_longest_soon() -> None:
+    # k² S² λ / (4 (n - a)): 2.25 · 4 / (4 · 3) seconds of work.
+    assert stream(60.0).growth(9, 1.0) == pytest.approx(0.75)
+    assert stream(60.0).growth(9, 2.0) == pytest.approx(3.0)
+    assert stream(60.0).growth(9, 0.0) == 0.0
+
+
+def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_boot() -> None:
+    asked = wanted(look(rate=5.26), by_deadline(4.0))
+    assert (asked.workers, asked.keep) == (8, 9)
+    assert wanted(look(rate=5.26, in_flight=9), by_deadline(4.0)).keep >= asked.keep
+
+
+def test_with_nothing_waiting_only_the_stream_starts_workers() -> None:
+    assert plan(look(rate=4.0, booting=(100.0,) * 6), target=15.0).launch == 0
+
+
+def test_a_worker_that_boots_replaces_none_that_works() -> None:
+    assert plan(look(ready=6, booting=(5.0,) * 4, paid=6, rate=4.0)).drain == ()
+    assert plan(look(ready=7, booting=(5.0,) * 4, paid=7, rate=4.0)).drain == ("i-0",)
 
 
 def test_what_was_measured_is_believed_before_the_configuration() -> None:

@@ -12,8 +12,9 @@ from services.messages import FleetPause
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
 from tests.unit.web_tier.controller.fakes import instance
-from web_tier.controller.autoscaler.decide import decide, seconds_in_words
+from web_tier.controller.autoscaler.decide import decide
 from web_tier.controller.autoscaler.observe import Measured, Observation
+from web_tier.controller.autoscaler.reasons import seconds_in_words
 
 
 def limits(**changes: object) -> FleetConfig:

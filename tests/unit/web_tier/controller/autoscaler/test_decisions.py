@@ -5,8 +5,9 @@ from datetime import timedelta
 
 from services.fleet import Decisions
 from tests.unit.web_tier.controller.fakes import EPOCH, Clock
-from web_tier.controller.autoscaler.decide import Kind, Plan
+from web_tier.controller.autoscaler.decide import Plan
 from web_tier.controller.autoscaler.decisions import MOST_DECISIONS, TOGETHER_SECONDS, DecisionLog, News
+from web_tier.controller.autoscaler.reasons import Kind
 
 
 @dataclass

@@ -47,14 +47,33 @@ def test_a_batch_is_no_rate() -> None:
     assert all(line.second().rate == 0 for _ in range(100))
 
 
-def test_a_steady_stream_is_its_own_rate_and_better_known_the_longer_it_lasts() -> None:
+def test_a_batch_within_a_stream_hardly_raises_its_rate() -> None:
     line = Line()
-    deviations = []
+    for come in (*[4] * 100, 1_000, *[4] * 3):
+        demand = line.second(come, come, come)
+    assert demand.rate == pytest.approx(4, abs=0.2)
+
+
+def test_a_steady_stream_is_its_own_rate() -> None:
+    line = Line()
     for _ in range(400):
         demand = line.second(come=8, taken=8, answered=8)
-        deviations.append(demand.deviation)
     assert demand.rate == 8
-    assert deviations[-1] < deviations[20]
+
+
+def test_a_ripple_is_no_change_of_the_rate() -> None:
+    line = Line()
+    for second in range(400):
+        come = 12 if second % 40 > 35 else 4
+        demand = line.second(come, come, come)
+    assert demand.rate == pytest.approx(4.8, abs=0.3)
+
+
+def test_after_a_change_nothing_from_before_it_counts() -> None:
+    line = Line()
+    for come in (*[10] * 400, *[1] * 50):
+        demand = line.second(come, come, come)
+    assert demand.rate == 1  # a mean over a minute would hold ten seconds of the crowd
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 10), (10, 1), (10, 0)])
