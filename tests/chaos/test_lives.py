@@ -17,7 +17,7 @@ from services.fleet_store import FleetStore
 from services.table import Table
 from tests.chaos.conftest import RunningSystem, signs, until
 from tests.conftest import shipped_values
-from web_tier.controller.autoscaler.sweep import SECOND_LOOK_SECONDS
+from web_tier.controller.autoscaler.apply.sweep import SECOND_LOOK_SECONDS
 
 pytestmark = pytest.mark.processes
 

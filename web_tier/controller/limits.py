@@ -11,7 +11,7 @@ from pathlib import Path
 from services.config import Config, Fleet, load_config
 from services.errors import ConfigError
 from services.messages import LimitsOrder, WorkerLimits
-from web_tier.controller.autoscaler.decisions import News
+from web_tier.controller.autoscaler.tell.decisions import News
 from web_tier.pages.words import limits_words
 
 _log = logging.getLogger(__name__)

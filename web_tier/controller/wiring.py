@@ -15,21 +15,21 @@ from services.lease import Lease
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
-from web_tier.controller.autoscaler.apply import Launcher
+from web_tier.controller.autoscaler.apply.apply import Launcher
+from web_tier.controller.autoscaler.apply.drain import Drainer
+from web_tier.controller.autoscaler.apply.journal import Journal
+from web_tier.controller.autoscaler.apply.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.apply.standby import Standby
+from web_tier.controller.autoscaler.apply.sweep import Sweeper
 from web_tier.controller.autoscaler.autoscaler import Autoscaler
-from web_tier.controller.autoscaler.board import Board
-from web_tier.controller.autoscaler.chronicle import Chronicle
-from web_tier.controller.autoscaler.demand import Arrivals
-from web_tier.controller.autoscaler.drain import Drainer
-from web_tier.controller.autoscaler.journal import Journal
-from web_tier.controller.autoscaler.lives import Lives
-from web_tier.controller.autoscaler.measures import Measures
-from web_tier.controller.autoscaler.meter import Meter
-from web_tier.controller.autoscaler.observe import Observer, RecentLaunches
-from web_tier.controller.autoscaler.orders import DrainOrders, OrdersWatch
-from web_tier.controller.autoscaler.runs import Runs
-from web_tier.controller.autoscaler.standby import Standby
-from web_tier.controller.autoscaler.sweep import Sweeper
+from web_tier.controller.autoscaler.observe.demand import Arrivals
+from web_tier.controller.autoscaler.observe.lives import Lives
+from web_tier.controller.autoscaler.observe.measures import Measures
+from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.observe import Observer, RecentLaunches
+from web_tier.controller.autoscaler.observe.runs import Runs
+from web_tier.controller.autoscaler.tell.board import Board
+from web_tier.controller.autoscaler.tell.chronicle import Chronicle
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
 from web_tier.controller.expiry import Expiry

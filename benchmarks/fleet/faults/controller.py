@@ -14,22 +14,22 @@ from services.fleet import Decisions, FleetInstances, LaunchJournal
 from services.fleet_store import FleetStore, Orders
 from services.messages import FleetPause, FleetSnapshot, LimitsOrder
 from services.sqs import Queue, QueueCounts
-from web_tier.controller.autoscaler.apply import Launcher
+from web_tier.controller.autoscaler.apply.apply import Launcher
+from web_tier.controller.autoscaler.apply.drain import Drainer
+from web_tier.controller.autoscaler.apply.journal import Journal
+from web_tier.controller.autoscaler.apply.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.apply.standby import Standby
+from web_tier.controller.autoscaler.apply.sweep import Sweeper
 from web_tier.controller.autoscaler.autoscaler import Autoscaler
-from web_tier.controller.autoscaler.board import Board
-from web_tier.controller.autoscaler.boots import Boots
-from web_tier.controller.autoscaler.chronicle import Chronicle
-from web_tier.controller.autoscaler.demand import Arrivals
-from web_tier.controller.autoscaler.drain import Drainer
-from web_tier.controller.autoscaler.journal import Journal
-from web_tier.controller.autoscaler.lives import Lives
-from web_tier.controller.autoscaler.measures import Measures
-from web_tier.controller.autoscaler.meter import Meter
-from web_tier.controller.autoscaler.observe import Observer, RecentLaunches
-from web_tier.controller.autoscaler.orders import DrainOrders, OrdersWatch
-from web_tier.controller.autoscaler.pace import Pace
-from web_tier.controller.autoscaler.standby import Standby
-from web_tier.controller.autoscaler.sweep import Sweeper
+from web_tier.controller.autoscaler.observe.boots import Boots
+from web_tier.controller.autoscaler.observe.demand import Arrivals
+from web_tier.controller.autoscaler.observe.lives import Lives
+from web_tier.controller.autoscaler.observe.measures import Measures
+from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.observe import Observer, RecentLaunches
+from web_tier.controller.autoscaler.observe.pace import Pace
+from web_tier.controller.autoscaler.tell.board import Board
+from web_tier.controller.autoscaler.tell.chronicle import Chronicle
 from web_tier.controller.backoff import Backoff
 from web_tier.controller.limits import FleetLimits
 from web_tier.controller.roster import Roster

@@ -7,9 +7,9 @@ from benchmarks.fleet.policy import Look, Order, Rule, Terms, Worker
 from services.config import Fleet as FleetConfig
 from services.ec2 import Instance
 from services.sqs import QueueCounts
-from web_tier.controller.autoscaler.decide import decide
-from web_tier.controller.autoscaler.demand import Arrivals
-from web_tier.controller.autoscaler.observe import Measured, Observation
+from web_tier.controller.autoscaler.decide.decide import decide
+from web_tier.controller.autoscaler.observe.demand import Arrivals
+from web_tier.controller.autoscaler.observe.observe import Measured, Observation
 
 BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """When a simulated trace begins by the wall clock, which launch times are told by."""

@@ -10,7 +10,7 @@ from services.ids import new_id
 from services.messages import Heartbeat, LimitsOrder, WorkerState
 from services.sqs import Outgoing
 from tests.integration.controller.conftest import Scene, SceneMaker, done, until
-from web_tier.controller.autoscaler.history import GRAINS
+from web_tier.controller.autoscaler.tell.history import GRAINS
 
 pytestmark = pytest.mark.processes
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 from botocore.exceptions import BotoCoreError, ClientError
 
 from services.config import Fleet as FleetConfig
-from web_tier.controller.autoscaler.apply import Launcher
-from web_tier.controller.autoscaler.board import Board
-from web_tier.controller.autoscaler.chronicle import Chronicle
-from web_tier.controller.autoscaler.decide import decide
-from web_tier.controller.autoscaler.demand import Arrivals
-from web_tier.controller.autoscaler.drain import Drainer
-from web_tier.controller.autoscaler.measures import Measures
-from web_tier.controller.autoscaler.meter import Meter
-from web_tier.controller.autoscaler.observe import Observation, Observer
-from web_tier.controller.autoscaler.orders import DrainOrders, OrdersWatch
-from web_tier.controller.autoscaler.standby import Standby
-from web_tier.controller.autoscaler.sweep import Sweeper
+from web_tier.controller.autoscaler.apply.apply import Launcher
+from web_tier.controller.autoscaler.apply.drain import Drainer
+from web_tier.controller.autoscaler.apply.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.apply.standby import Standby
+from web_tier.controller.autoscaler.apply.sweep import Sweeper
+from web_tier.controller.autoscaler.decide.decide import decide
+from web_tier.controller.autoscaler.observe.demand import Arrivals
+from web_tier.controller.autoscaler.observe.measures import Measures
+from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.observe import Observation, Observer
+from web_tier.controller.autoscaler.tell.board import Board
+from web_tier.controller.autoscaler.tell.chronicle import Chronicle
 from web_tier.controller.limits import FleetLimits
 
 

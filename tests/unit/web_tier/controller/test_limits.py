@@ -9,7 +9,7 @@ from services.config import load_config
 from services.messages import LimitsOrder
 from tests.conftest import shipped_values
 from tests.unit.web_tier.controller.fakes import EPOCH
-from web_tier.controller.autoscaler.decisions import News
+from web_tier.controller.autoscaler.tell.decisions import News
 from web_tier.controller.limits import FleetLimits
 
 

@@ -8,9 +8,9 @@ import pytest
 from benchmarks.fleet.faults.machines import NEVER, Fate
 from benchmarks.fleet.faults.schedules import BrokenError, play
 from benchmarks.fleet.faults.world import Doom, World, limits_of
-from web_tier.controller.autoscaler.apply import Launcher
-from web_tier.controller.autoscaler.observe import RecentLaunches
-from web_tier.controller.autoscaler.sweep import Sweeper
+from web_tier.controller.autoscaler.apply.apply import Launcher
+from web_tier.controller.autoscaler.apply.sweep import Sweeper
+from web_tier.controller.autoscaler.observe.observe import RecentLaunches
 
 SCHEDULES = int(os.environ.get("FLEETSIGHT_FAULT_SCHEDULES", "60"))
 """More of them, as many as there is time for: python -m benchmarks fleet_faults."""

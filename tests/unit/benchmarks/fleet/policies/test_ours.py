@@ -10,8 +10,8 @@ from benchmarks.fleet.policies.ours import BEGIN, measured, ours
 from benchmarks.fleet.traces import batch
 from services.config import Fleet as FleetConfig
 from tests.unit.benchmarks.fleet.stories import look
-from web_tier.controller.autoscaler.decide import decide
-from web_tier.controller.autoscaler.observe import Observation
+from web_tier.controller.autoscaler.decide.decide import decide
+from web_tier.controller.autoscaler.observe.observe import Observation
 
 
 @pytest.fixture

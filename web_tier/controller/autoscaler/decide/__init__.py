@@ -1,0 +1,1 @@
+"""Decide: how many workers there are to be, and why. Pure."""

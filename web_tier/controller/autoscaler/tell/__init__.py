@@ -1,0 +1,1 @@
+"""Tell: what pages and commands show of it."""

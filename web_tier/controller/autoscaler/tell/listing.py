@@ -1,0 +1,81 @@
+"""The listing: the fleet's instances with what their workers say of themselves, stored where pages read it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from services.ec2 import Instance
+from services.fleet import FleetInstance, FleetInstances
+from web_tier.controller.autoscaler.observe.observe import LISTED, Observation
+from web_tier.controller.roster import Word
+
+MOST_LISTED = 100
+"""The newest; some 25 KB of an item's 400."""
+LEAST_SECONDS = 1.0
+"""Shortest time between two writes."""
+NOBODY: Mapping[str, str] = MappingProxyType({})
+
+
+class InstanceStore(Protocol):
+    """What is needed of the fleet's store."""
+
+    def put_instances(self, instances: FleetInstances) -> None:
+        """Store the instances over the last ones."""
+
+
+@dataclass
+class Listing:
+    """Stores the instances when something about them has changed.
+
+    Attributes:
+        shown: what is stored.
+    """
+
+    store: InstanceStore
+    shown: FleetInstances = field(default_factory=FleetInstances)
+    clock: Callable[[], float] = time.monotonic
+    _shown_at: float = field(default=float("-inf"), init=False)
+
+    def look(self, observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NOBODY) -> None:
+        """Take one observation into account, what the workers have said so far, and why some are `marked`."""
+        if self.clock() - self._shown_at < LEAST_SECONDS:
+            return
+        found = listed(observation, words, marked)
+        if found != self.shown:
+            self._shown_at = self.clock()
+            self.store.put_instances(found)
+            self.shown = found
+
+
+def listed(observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NOBODY) -> FleetInstances:
+    """Return the instances that have not ended, newest first, `MOST_LISTED` of them."""
+    there = [each for each in reversed(observation.instances) if each.state in LISTED]
+    draining = observation.draining
+    shown = tuple(
+        _told(
+            each,
+            words.get(each.instance_id),
+            draining=each.instance_id in draining,
+            marked=marked.get(each.instance_id),
+        )
+        for each in there[:MOST_LISTED]
+    )
+    return FleetInstances(total=len(there), instances=shown)
+
+
+def _told(instance: Instance, word: Word | None, *, draining: bool, marked: str | None) -> FleetInstance:
+    said = {} if word is None else {"worker": word.state, "images": word.images, "in_hand": word.in_hand}
+    return FleetInstance(
+        instance_id=instance.instance_id,
+        state=instance.state,
+        instance_type=instance.instance_type,
+        zone=instance.zone,
+        launched_at=instance.launched_at,
+        heard_at=None if word is None else word.heard_at,
+        draining=draining,
+        marked=marked,
+        spot=instance.spot,
+        **said,
+    )
