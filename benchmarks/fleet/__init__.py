@@ -1,4 +1,4 @@
-"""The fleet simulator: the controller's own decisions, and those of others, against traces; see docs/fleet.md."""
+"""The fleet simulator: the controller's own decisions, and those of others, against traces; see docs/simulator.md."""
 
 from benchmarks.fleet.benchmark import run
 
