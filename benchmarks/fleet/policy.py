@@ -13,6 +13,7 @@ class Worker:
         name: its instance id.
         ready_at: its first receive; infinite for one that never reports.
         draining: whether it receives nothing more and ends with what it has in hand.
+        standby: whether it stays when it is idle.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Worker:
     running_at: float
     ready_at: float
     draining: bool = False
+    standby: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,18 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a policy wants: so many new workers, and that the named ones finish what they have and end."""
+    """What a policy wants.
+
+    Attributes:
+        launch: so many new workers.
+        drain: names of those that are to finish what they have and end.
+        stay, leave: names of those that are to stay when they are idle from now on, or no longer.
+    """
 
     launch: int = 0
     drain: tuple[str, ...] = ()
+    stay: tuple[str, ...] = ()
+    leave: tuple[str, ...] = ()
 
 
 NOTHING = Order()

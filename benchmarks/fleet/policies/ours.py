@@ -39,7 +39,7 @@ class Ours:
         """Return what the controller would do."""
         self._now = look.now
         plan = decide(self._observation(look), self._limits)
-        return Order(plan.launch + len(plan.start), plan.drain)
+        return Order(plan.launch + len(plan.start), plan.drain, plan.stay, plan.leave)
 
     def _observation(self, look: Look) -> Observation:
         """Return what the controller would have observed."""
@@ -52,6 +52,7 @@ class Ours:
             dead_letters=0,
             instances=self._instances,
             draining=frozenset(each.name for each in look.workers if each.draining),
+            standby=frozenset(each.name for each in look.workers if each.standby),
             demand=self._arrivals.look(requests, look.answered),
             measured=measured(look),
             at=BEGIN + timedelta(seconds=look.now),
@@ -61,20 +62,22 @@ class Ours:
 def measured(look: Look) -> Measured:
     """Return what the controller would have measured."""
     serving = [each for each in look.workers if not each.draining]
-    booting = tuple(look.now - each.launched_at for each in serving if each.ready_at > look.now)
+    silent = [each for each in serving if each.ready_at > look.now]
     paid_since = look.now - MINIMUM_SECONDS
     return Measured(
         image_seconds=look.image_seconds,
         boot_seconds=look.boot_seconds,
-        silent=len(booting),
-        booting=booting,
+        silent=len(silent),
+        booting=tuple(look.now - each.launched_at for each in silent),
+        unheard=frozenset(each.name for each in silent),
         paid=tuple(each.name for each in serving if each.running_at <= paid_since and each.ready_at <= look.now),
     )
 
 
 def ours(limits: FleetConfig, interval_seconds: float = 1.0, idle_seconds: float = IDLE_SECONDS) -> Rule:
     """Return the policy that `limits` names, by that name."""
-    terms = Terms(interval_seconds, idle_seconds, floor=limits.min_workers)
+    floor = limits.max_workers if limits.policy == "fixed" else limits.min_workers
+    terms = Terms(interval_seconds, idle_seconds, floor)
     return Rule(limits.policy, lambda: Ours(limits, terms))
 
 

@@ -1,13 +1,14 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from benchmarks.fleet.benchmark import limits
 from benchmarks.fleet.engine import Conditions, simulate
 from benchmarks.fleet.machine import CERTAIN
 from benchmarks.fleet.policies.ours import BEGIN, measured, ours
-from benchmarks.fleet.traces import batch
+from benchmarks.fleet.traces import Trace, batch
 from services.config import Fleet as FleetConfig
 from tests.unit.benchmarks.fleet.stories import look
 from web_tier.controller.autoscaler.decide.decide import decide
@@ -90,3 +91,12 @@ def test_a_schedule_goes_by_the_time_of_the_simulation(shown: list[Observation])
     orders = {minute: rule.new().decide(look(60.0 * minute)).launch for minute in (5, 9.99, 15, 25)}
     assert orders == {5: 0, 9.99: 3, 15: 3, 25: 0}
     assert shown[0].at == BEGIN + timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(("policy", "least"), [("backlog", 2), ("deadline", 2), ("fixed", 3)])
+def test_a_standby_stays_when_it_is_idle_and_is_not_launched_again_and_again(policy: str, least: int) -> None:
+    fleet = limits().model_copy(update={"policy": policy, "min_workers": 2, "max_workers": 3})
+    far = Trace("far", np.array([0.0, 1_000.0]), 1_100.0, 60.0)
+    outcome = simulate(far, ours(fleet), Conditions(CERTAIN, max_workers=3))
+    assert outcome.launches == least
+    assert outcome.latencies[1] == pytest.approx(1.5), "somebody is there"
