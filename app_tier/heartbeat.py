@@ -6,6 +6,7 @@ one says as much.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +51,7 @@ class Heart:
         send: takes the messages.
         every_seconds: between two beats.
         now: the wall clock.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class Heart:
         send: Send,
         every_seconds: float = EVERY_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker, self._look, self._send = worker, look, send
-        self._every_seconds, self._now = every_seconds, now
+        self._every_seconds, self._now, self._clock = every_seconds, now, clock
+        self._last = (clock(), 0)
         self._stopped = threading.Event()
         # A daemon: a call that hangs must not keep a worker that has ended.
         self._thread = threading.Thread(target=lambda: self.run(self._stopped.wait), name="heart", daemon=True)
@@ -99,4 +103,11 @@ class Heart:
             state=state or vitals.state,
             images=vitals.images,
             in_hand=vitals.in_hand,
+            images_per_second=self._rate(vitals.images),
         )
+
+    def _rate(self, images: int) -> float:
+        """Return images/s since this was asked last."""
+        (at, before), self._last = self._last, (self._clock(), images)
+        seconds = self._last[0] - at
+        return round((images - before) / seconds, 3) if seconds > 0 else 0.0

@@ -21,6 +21,7 @@ class FleetInstance(Wire):
         worker: the worker's own state; None before its first heartbeat.
         images: answered so far; None before its first word.
         in_hand: images that it has received and not answered yet.
+        images_per_second: answered between its last two heartbeats.
         heard_at: when a heartbeat or an answer of it came last, by the controller's clock; None before the first.
         draining: whether it was asked to finish what it has and end.
         spot: whether it is a Spot Instance.
@@ -35,6 +36,7 @@ class FleetInstance(Wire):
     worker: WorkerState | None = None
     images: int | None = None
     in_hand: int | None = None
+    images_per_second: float | None = None
     heard_at: AwareDatetime | None = None
     draining: bool = False
     spot: bool = False

@@ -156,6 +156,7 @@ class Heartbeat(Wire):
         state: `ready` without an image in hand, `busy` with some, `draining` when it takes no more, then `ended`.
         images: answered so far.
         in_hand: received and not answered yet.
+        images_per_second: answered since the last heartbeat.
     """
 
     version: Literal[1] = 1
@@ -165,6 +166,7 @@ class Heartbeat(Wire):
     state: WorkerState
     images: int = Field(ge=0)
     in_hand: int = Field(ge=0)
+    images_per_second: float = Field(default=0, ge=0)
 
 
 def from_worker(body: str | bytes) -> Response | Heartbeat:

@@ -29,7 +29,7 @@ class Word:
 
     Attributes:
         images: answered so far: what its heartbeats say, or as many answers as were seen where that is more.
-        state, in_hand: of the last heartbeat; None before the first.
+        state, in_hand, images_per_second: of the last heartbeat; None before the first.
         heard_at: when it was last heard of, by this process's wall clock.
         since: when it was first heard of, in monotonic seconds; None where another controller heard it first.
         until: when it was last heard of, in monotonic seconds.
@@ -41,6 +41,7 @@ class Word:
     heard_at: datetime
     since: float | None
     until: float
+    images_per_second: float | None = None
 
 
 @dataclass
@@ -120,7 +121,9 @@ class Roster:
             del self._words[beat.worker]  # its instance was started again
         word = self._heard(beat.worker)
         images = max(word.images, beat.images)
-        self._words[beat.worker] = replace(word, images=images, state=beat.state, in_hand=beat.in_hand)
+        rate = beat.images_per_second
+        told = replace(word, images=images, state=beat.state, in_hand=beat.in_hand, images_per_second=rate)
+        self._words[beat.worker] = told
 
     def _heard(self, worker: str) -> Word:
         """Return the worker's word, heard of just now, after all the others."""

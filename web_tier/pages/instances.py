@@ -15,6 +15,9 @@ SILENT_SECONDS = 30.0
 BOOT_SECONDS = 120.0
 """A worker that has not said anything yet boots; after so long it is marked too."""
 
+LEAST_RATE = 0.05
+"""Images/s below which nothing is said of them."""
+
 _ENDING = frozenset({"draining", "ended"})
 _STARTS = {"pending": "starts", "stopping": "stops", "stopped": "stopped"}
 
@@ -28,7 +31,7 @@ class InstanceRow(BaseModel):
         market: `Spot` for a Spot Instance, else nothing.
         launched: the moment as ISO 8601.
         age: since the launch.
-        images: answered so far, or `-`.
+        images: answered so far, and how many a second of late; `-` before the first word.
         heard: when it was last heard of; or why the controller believes that it does not work, and what follows.
         marked: whether the controller does, or it has been silent for too long.
         can_drain: whether it can be asked to end, and has not been.
@@ -72,11 +75,18 @@ class InstanceRow(BaseModel):
             zone=instance.zone,
             launched=instance.launched_at.isoformat(),
             age=duration(age),
-            images="-" if instance.images is None else f"{instance.images:,}",
+            images=_images(instance),
             heard=instance.marked or _heard(instance, age, silence, now, silent=silent),
             marked=silent or instance.marked is not None,
             can_drain=instance.state in ALIVE and not instance.draining and instance.worker not in _ENDING,
         )
+
+
+def _images(instance: FleetInstance) -> str:
+    if instance.images is None:
+        return "-"
+    rate = instance.images_per_second or 0.0
+    return f"{instance.images:,}" + (f" ({rate:.2g}/s)" if rate >= LEAST_RATE else "")
 
 
 def _heard(instance: FleetInstance, age: float, silence: float | None, now: datetime, *, silent: bool) -> str:

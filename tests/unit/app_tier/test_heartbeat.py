@@ -26,6 +26,9 @@ class Post:
         self.taken += [Heartbeat.from_json(message.body) for message in messages]
         return []
 
+    def clock(self) -> float:
+        return self.now.timestamp()
+
     def wait(self, seconds: float) -> bool:
         self.now += timedelta(seconds=seconds)
         self._left -= 1
@@ -33,7 +36,14 @@ class Post:
 
 
 def heart(post: Post, look: Callable[[], Vitals], send: Send | None = None) -> Heart:
-    return Heart("i-1", look, send or post.send, every_seconds=10, now=lambda: post.now)
+    return Heart(
+        "i-1",
+        look,
+        send or post.send,
+        every_seconds=10,
+        now=lambda: post.now,
+        clock=post.clock,
+    )
 
 
 def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None:
@@ -43,6 +53,7 @@ def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None
     told = [((beat.at - NOON).total_seconds(), beat.state, beat.images, beat.in_hand) for beat in post.taken]
     assert told == [(0, "ready", 0, 0), (10, "busy", 3, 2), (20, "ended", 5, 0)]
     assert {beat.worker for beat in post.taken} == {"i-1"}
+    assert [beat.images_per_second for beat in post.taken] == [0, 0.3, 0.2]
 
 
 def test_a_worker_that_finishes_what_it_has_says_so() -> None:

@@ -10,7 +10,7 @@ from web_tier.controller.roster import BEATING_SECONDS, ENDED_SECONDS, Roster
 
 
 def beat(worker: str, images: int = 0, state: WorkerState = "busy", in_hand: int = 2) -> Heartbeat:
-    return Heartbeat(worker=worker, at=EPOCH, state=state, images=images, in_hand=in_hand)
+    return Heartbeat(worker=worker, at=EPOCH, state=state, images=images, in_hand=in_hand, images_per_second=2.4)
 
 
 def answer(worker: str) -> Response:
@@ -30,6 +30,7 @@ def test_a_worker_is_known_by_its_heartbeats_and_by_its_answers() -> None:
     known.note([beat("i-1", images=7), answer("i-1"), answer("i-2")])
     words = known.words()
     assert (words["i-1"].images, words["i-1"].state, words["i-1"].in_hand) == (8, "busy", 2)
+    assert words["i-1"].images_per_second == 2.4
     assert (words["i-2"].images, words["i-2"].state) == (1, None)
     assert known.answers == 2
 

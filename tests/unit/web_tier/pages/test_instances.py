@@ -18,6 +18,7 @@ def row(
     worker: WorkerState | None = None,
     silence: float | None = None,
     images: int | None = None,
+    rate: float | None = None,
 ) -> InstanceRow:
     instance = FleetInstance(
         instance_id="i-0f3a",
@@ -27,6 +28,7 @@ def row(
         launched_at=NOW - timedelta(seconds=age),
         worker=worker,
         images=images,
+        images_per_second=rate,
         heard_at=None if silence is None else NOW - timedelta(seconds=silence),
     )
     return InstanceRow.of(instance, NOW)
@@ -52,6 +54,19 @@ def test_a_worker_is_told_by_what_it_says_and_marked_when_it_says_nothing_for_lo
     shown: InstanceRow, state: str, heard: str, marked: bool
 ) -> None:
     assert (shown.state, shown.heard, shown.marked) == (state, heard, marked)
+
+
+@pytest.mark.parametrize(
+    ("shown", "images"),
+    [
+        (row(), "-"),
+        (row(images=1_234, silence=1), "1,234"),
+        (row(images=31, rate=2.444, silence=1), "31 (2.4/s)"),
+        (row(images=31, rate=0.0, silence=1), "31"),
+    ],
+)
+def test_how_many_images_it_has_answered_is_told_and_how_fast_it_does(shown: InstanceRow, images: str) -> None:
+    assert shown.images == images
 
 
 def test_a_spot_instance_is_told_beside_its_type() -> None:

@@ -66,16 +66,18 @@ def listed(observation: Observation, words: Mapping[str, Word], marked: Mapping[
 
 
 def _told(instance: Instance, word: Word | None, *, draining: bool, marked: str | None) -> FleetInstance:
-    said = {} if word is None else {"worker": word.state, "images": word.images, "in_hand": word.in_hand}
     return FleetInstance(
         instance_id=instance.instance_id,
         state=instance.state,
         instance_type=instance.instance_type,
         zone=instance.zone,
         launched_at=instance.launched_at,
-        heard_at=None if word is None else word.heard_at,
+        spot=instance.spot,
+        worker=word and word.state,
+        images=word and word.images,
+        in_hand=word and word.in_hand,
+        images_per_second=word and word.images_per_second,
+        heard_at=word and word.heard_at,
         draining=draining,
         marked=marked,
-        spot=instance.spot,
-        **said,
     )
