@@ -138,9 +138,9 @@ def finish_in_steps(written: WrittenJob, starts: range) -> None:
 
 
 def open_live(page: Page, path: str) -> None:
-    """Open a job's page and wait until its script is there: before that, its links lead to pages of their own."""
+    """Open a job's page and wait until its list is the script's: before that, links lead to pages of their own."""
     page.goto(path)
-    expect(page.locator('.chip[data-state="unsure"]')).to_be_visible()
+    expect(page.locator("#list a.open[data-id]").first).to_be_attached()
 
 
 def tiles(page: Page) -> list[str]:
