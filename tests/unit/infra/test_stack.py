@@ -1,0 +1,103 @@
+"""The stack as a whole: well-formed, tagged, and watched over."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.infra.template import PATH, RESOURCES, TEMPLATE, as_json, of_type, value_of
+
+
+def test_cfn_lint_has_nothing_to_say() -> None:
+    command = Path(sys.executable).parent / "cfn-lint"
+    done = subprocess.run([command, "--include-checks", "W", "--", PATH], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
+
+
+def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:
+    alarms = of_type("CloudWatch::Alarm")
+    assert {"ImagesWaitTooLong", "NobodyCollectsAnswers", "DeadLetters", "PageFails"} == set(alarms)
+    assert all(alarm["AlarmActions"] == [{"Ref": "Alerts"}] for alarm in alarms.values())
+    notes = RESOURCES["MonthlyCost"]["Properties"]["NotificationsWithSubscribers"]
+    assert [note["Subscribers"] for note in notes] == [
+        [{"SubscriptionType": "SNS", "Address": {"Ref": "Alerts"}}],
+        [{"SubscriptionType": "SNS", "Address": {"Ref": "Alerts"}}],
+    ]
+
+
+def test_only_alarms_and_budgets_of_this_account_write_to_the_topic() -> None:
+    allow, refuse = of_type("SNS::TopicPolicy")["AlertsPolicy"]["PolicyDocument"]["Statement"]
+    assert [each["Resource"] for each in (allow, refuse)] == [{"Ref": "Alerts"}] * 2
+    assert [each["Action"] for each in (allow, refuse)] == ["sns:Publish"] * 2
+    assert (allow["Effect"], refuse["Principal"]) == ("Allow", "*")
+    assert set(allow["Principal"]["Service"]) == {"budgets.amazonaws.com", "cloudwatch.amazonaws.com"}
+    assert value_of(allow["Condition"]) == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+    assert (refuse["Effect"], refuse["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+
+
+@pytest.mark.parametrize("name", of_type("Logs::LogGroup"))
+def test_logs_do_not_stay_for_ever(name: str) -> None:
+    assert value_of(RESOURCES[name]["Properties"]["RetentionInDays"]) == 30
+
+
+def test_the_dashboard_is_json_of_widgets_that_do_not_overlap() -> None:
+    widgets = as_json(RESOURCES["Dashboard"]["Properties"]["DashboardBody"])["widgets"]
+    places = {(each["x"], each["y"]) for each in widgets}
+    assert len(places) == len(widgets)
+    assert {each["x"] for each in widgets} <= {0, 12}
+
+
+def test_the_user_pool_is_made_on_request_and_its_client_has_no_secret() -> None:
+    assert value_of(TEMPLATE["Conditions"]["HasUserPool"]) is False
+    assert RESOURCES["UserPool"]["Condition"] == RESOURCES["UserPoolClient"]["Condition"] == "HasUserPool"
+    pool = RESOURCES["UserPool"]["Properties"]
+    password = pool["Policies"]["PasswordPolicy"]
+    assert password["MinimumLength"] >= 12
+    assert all(password[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers"))
+    assert (pool["MfaConfiguration"], pool["EnabledMfas"]) == ("OPTIONAL", ["SOFTWARE_TOKEN_MFA"])
+    assert pool["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
+    client = RESOURCES["UserPoolClient"]["Properties"]
+    assert client["GenerateSecret"] is False
+    assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
+    assert (client["PreventUserExistenceErrors"], client["EnableTokenRevocation"]) == ("ENABLED", True)
+
+
+# CloudFormation gives these no tags of their own.
+UNTAGGED = {
+    "AWS::AutoScaling::AutoScalingGroup",  # has them, each with PropagateAtLaunch; below
+    "AWS::Cognito::UserPoolClient",
+    "AWS::EC2::SecurityGroupIngress",
+    "AWS::IAM::InstanceProfile",
+    "AWS::IAM::Policy",
+    "AWS::Route53::RecordSet",
+    "AWS::S3::BucketPolicy",
+    "AWS::SNS::Subscription",
+    "AWS::SNS::TopicPolicy",
+    "AWS::SQS::QueuePolicy",
+}
+
+
+@pytest.mark.parametrize("name", [name for name, each in RESOURCES.items() if each["Type"] not in UNTAGGED])
+def test_everything_that_can_have_a_tag_says_whose_it_is(name: str) -> None:
+    properties = RESOURCES[name]["Properties"]
+    if "TagSpecifications" in properties:
+        tags = properties["TagSpecifications"][0]["Tags"]
+    else:
+        tags = next(properties[key] for key in ("Tags", "UserPoolTags", "ResourceTags") if key in properties)
+    mine = tags["fleetsight"] if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}["fleetsight"]
+    assert mine == {"Ref": "Prefix"}
+
+
+def test_the_web_group_is_one_instance_whose_replacement_comes_before_it_goes() -> None:
+    group = RESOURCES["WebGroup"]
+    assert (group["Properties"]["MinSize"], group["Properties"]["MaxSize"]) == ("1", "2")
+    assert group["UpdatePolicy"]["AutoScalingRollingUpdate"]["MinInstancesInService"] == 1
+    (tag,) = group["Properties"]["Tags"]
+    assert (tag["Key"], tag["PropagateAtLaunch"]) == ("fleetsight", True)
+
+
+def test_no_parameter_or_output_is_a_secret() -> None:
+    assert not any(each.get("NoEcho") for each in TEMPLATE["Parameters"].values())
+    assert not [name for name in TEMPLATE["Outputs"] if re.search(r"secret|password|key$", name, re.IGNORECASE)]
