@@ -82,11 +82,15 @@ class Hypervisor:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._stopping = threading.Event()
+        # Not an Event: its lock would be waited for for ever by a signal handler that interrupts another in `set`.
+        self._stopping = False
 
     def stop(self) -> None:
-        """Make `run` end every instance and return; may be called from a signal handler or another thread."""
-        self._stopping.set()
+        """Make `run` end every instance and return.
+
+        May be called from another thread, and from signal handlers, also from one that interrupts another: no locks.
+        """
+        self._stopping = True
         self._wake()
 
     def run(self) -> None:
@@ -101,7 +105,7 @@ class Hypervisor:
     def _work_until_stopped(self) -> None:
         self._adopt()
         threading.Thread(target=self._listen, name="work", daemon=True).start()
-        while not self._stopping.is_set():
+        while not self._stopping:
             self._wait()
             self._reconcile()
         self._end_everything()
@@ -123,7 +127,7 @@ class Hypervisor:
         """Long-poll the cloud for work; runs in a thread of its own."""
         client = ControlClient(self._endpoint_url)
         since, epoch = -1, ""
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 answer = client.get(
                     f"instances?since={since}&epoch={epoch}&wait={LONG_POLL_SECONDS}",
@@ -131,7 +135,7 @@ class Hypervisor:
                 )
             except (CloudUnreachableError, NotLaunchedError) as error:
                 log.warning("the cloud does not answer, trying again: %s", error)
-                self._stopping.wait(RETRY_SECONDS)
+                time.sleep(RETRY_SECONDS)
                 continue
             since, epoch = answer["revision"], answer["epoch"]
             self._news.put([Work(**item) for item in answer["instances"]])
