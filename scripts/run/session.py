@@ -14,13 +14,16 @@ from app_tier.bundle.load import load_bundle
 from app_tier.bundle.s3 import in_s3
 from scripts.client import ApiClient, ApiError
 from scripts.run.batch import Batch, InterruptedBatchError, Summary
-from scripts.run.cost import cost_of
+from scripts.run.cost import Cost, cost_of
 from scripts.run.display import LiveBar, show_summary
 from scripts.run.images import Images
 from scripts.run.system import ROOT, StartError, System
 
 FLEET_END_SECONDS = 30.0
 """With --once: how long after its last image the fleet may take to end itself, beyond the workers' idle time."""
+
+COST_SECONDS = 3.0
+"""How long the summary waits for the bill of workers that have answered."""
 
 FIGURES = (
     *("job_id", "started_at", "images", "right", "wrong", "failed", "lost"),
@@ -104,11 +107,20 @@ class Session:
             raise StartError(self.system.supervisor.failure)
 
     def _report(self, summary: Summary, json_file: Path | None) -> None:
-        cost = cost_of(self.client.status(summary.job_id))
+        cost = self._cost(summary.job_id)
         show_summary(self.console, summary, cost)
         if json_file is not None:
             figures = {name: getattr(summary, name) for name in FIGURES}
             json_file.write_text(json.dumps({**figures, "cost_dollars": round(cost.dollars, 6)}, indent=2) + "\n")
+
+    def _cost(self, job_id: str) -> Cost:
+        """Return what the batch has cost; the controller tells of its instances a look after the last answer."""
+        deadline = time.monotonic() + COST_SECONDS
+        while True:
+            cost = cost_of(self.client.status(job_id))
+            is_told = cost.billed_seconds > 0 or not cost.requests_dollars
+            if is_told or time.monotonic() > deadline or self.stop.wait(0.1):
+                return cost
 
     def _serve(self, summary: Summary) -> None:
         self.console.print(f"The page is at {self.system.url}")
