@@ -60,6 +60,11 @@ class QueueCounts:
     delayed: int
 
     @property
+    def waiting(self) -> int:
+        """What nobody has in hand."""
+        return self.visible + self.delayed
+
+    @property
     def total(self) -> int:
         """Everything that has not been deleted."""
         return self.visible + self.in_flight + self.delayed

@@ -4,9 +4,8 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from services.config import Config
+from services.cost import SECONDS_AN_HOUR
 from services.messages import FleetSnapshot
-
-SECONDS_AN_HOUR = 3_600
 
 
 def keeping_sentence(unkept_days: float) -> str:

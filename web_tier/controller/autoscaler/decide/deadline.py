@@ -51,14 +51,10 @@ def wanted(observation: Observation, limits: FleetConfig) -> Want:
     needed = workers_for(stream, STARTED_DEVIATIONS, limits.max_workers)
     in_hand = observation.requests.in_flight * image_seconds / 2  # half done, as a rule
     keep = workers_for(stream, KEPT_DEVIATIONS, limits.max_workers, in_hand)
-    more = _more_for_backlog(observation, limits, image_seconds) if _waiting(observation) else 0
+    more = _more_for_backlog(observation, limits, image_seconds) if observation.requests.waiting else 0
     most_useful = math.ceil(observation.requests.total + stream.rate * limits.target_seconds)
     backlog = min(observation.serving + more, most_useful) if more else 0
     return Want(max(needed, backlog), keep)
-
-
-def _waiting(observation: Observation) -> int:
-    return observation.requests.visible + observation.requests.delayed
 
 
 def _more_for_backlog(observation: Observation, limits: FleetConfig, image_seconds: float) -> int:

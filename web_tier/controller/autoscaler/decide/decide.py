@@ -87,7 +87,7 @@ def _clamped(workers: int, limits: FleetConfig) -> int:
 
 def _surplus(observation: Observation, want: Want, standby: tuple[str, ...]) -> tuple[str, ...]:
     """Return the workers that end for want of work: only when nothing waits, and only those whose end saves money."""
-    if observation.requests.visible + observation.requests.delayed:
+    if observation.requests.waiting:
         return ()
     # One that boots may take long, or never report: it replaces nobody yet.
     ready = observation.serving - len(observation.measured.booting)

@@ -55,7 +55,7 @@ def renewal(drain: tuple[str, ...], limits: FleetConfig) -> str:
 
 def demand_in_words(requests: QueueCounts) -> str:
     """Return the demand as `100 images waiting`, `80 images waiting, 20 in hand`, or `no images waiting`."""
-    waiting = requests.visible + requests.delayed
+    waiting = requests.waiting
     words = f"{waiting or 'no'} image{'' if waiting == 1 else 's'} waiting"
     return f"{words}, {requests.in_flight} in hand" if requests.in_flight else words
 

@@ -67,7 +67,7 @@ class Arrivals:
         """Take one look into account; `answers` is how many have been seen in all."""
         now = self.clock()
         self._arrive(requests.total + answers, now)
-        return Demand(self._waiting(requests.visible + requests.delayed, now), self._rate(now))
+        return Demand(self._waiting(requests.waiting, now), self._rate(now))
 
     def _arrive(self, seen: int, now: float) -> None:
         """Count what is more than ever; forget about what has been missing for long."""
