@@ -3,10 +3,8 @@
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import botocore.configloader
 import pytest
 
 from services.config import parse_config
@@ -163,10 +161,11 @@ def test_the_commands_find_the_same_configuration_in_the_parameter_store() -> No
     assert parse_config(merged) == of_this_stack()
 
 
-def test_the_controllers_process_acts_with_the_controllers_role(tmp_path: Path) -> None:
-    text = re.search(r"aws-controller <<'END'\n(.*?)END\n", user_data("WebTemplate"), re.DOTALL)
-    assert text
-    (tmp_path / "config").write_text(text[1])
-    profile = botocore.configloader.load_config(str(tmp_path / "config"))["profiles"]["default"]
-    assert profile["role_arn"] == "<ControllerRole.Arn>"
-    assert profile["credential_source"] == "Ec2InstanceMetadata"
+def test_the_web_instance_is_told_which_role_its_controller_assumes() -> None:
+    assert "export FLEETSIGHT_CONTROLLER_ROLE='<ControllerRole.Arn>'\n" in user_data("WebTemplate")
+    assert "FLEETSIGHT_CONTROLLER_ROLE" not in user_data("WorkerTemplate")
+
+
+@pytest.mark.parametrize(("name", "role"), [("WebTemplate", "web"), ("WorkerTemplate", "worker")])
+def test_the_last_command_of_user_data_starts_what_the_image_has_for_its_role(name: str, role: str) -> None:
+    assert user_data(name).splitlines()[-1] == f"exec /opt/fleetsight/start {role}"
