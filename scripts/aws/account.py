@@ -1,0 +1,154 @@
+"""The AWS account that a command works on: its clients, made when first asked, and what it is called."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import botocore.exceptions
+from botocore.config import Config as BotoConfig
+
+from services.errors import FleetsightError
+
+if TYPE_CHECKING:
+    from mypy_boto3_autoscaling import AutoScalingClient
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_ssm import SSMClient
+    from mypy_boto3_sts import STSClient
+
+Done = Callable[[str], None]
+"""Told in a sentence of each step that has changed something; a test's raises to play a crash there."""
+
+TAG = "fleetsight"
+"""Everything that the commands and the stack make carries this tag, with the prefix as its value."""
+
+
+class AccountError(FleetsightError):
+    """Raised when AWS cannot be asked at all: no credentials, an unknown profile, or no region."""
+
+
+@dataclass
+class Account:
+    """Clients of one region of one account.
+
+    Attributes:
+        region: such as us-east-1; None is the profile's.
+        profile: of the AWS configuration; None is the default one.
+        endpoint_url: of an embedded cloud; None is AWS.
+    """
+
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+    _clients: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def autoscaling(self) -> "AutoScalingClient":
+        """The Auto Scaling client."""
+        client: AutoScalingClient = self._client("autoscaling")
+        return client
+
+    @property
+    def cloudformation(self) -> "CloudFormationClient":
+        """The CloudFormation client."""
+        client: CloudFormationClient = self._client("cloudformation")
+        return client
+
+    @property
+    def ec2(self) -> "EC2Client":
+        """The EC2 client."""
+        client: EC2Client = self._client("ec2")
+        return client
+
+    @property
+    def iam(self) -> "IAMClient":
+        """The IAM client."""
+        client: IAMClient = self._client("iam")
+        return client
+
+    @property
+    def logs(self) -> "CloudWatchLogsClient":
+        """The CloudWatch Logs client."""
+        client: CloudWatchLogsClient = self._client("logs")
+        return client
+
+    @property
+    def s3(self) -> "S3Client":
+        """The S3 client; what it signs is for the region's own address, by Signature Version 4."""
+        # A bucket's name is no host name on loopback.
+        style: Any = {"addressing_style": "path" if self.endpoint_url else "virtual"}
+        client: S3Client = self._client("s3", BotoConfig(signature_version="s3v4", s3=style))
+        return client
+
+    @property
+    def sqs(self) -> "SQSClient":
+        """The SQS client."""
+        client: SQSClient = self._client("sqs")
+        return client
+
+    @property
+    def ssm(self) -> "SSMClient":
+        """The Systems Manager client."""
+        client: SSMClient = self._client("ssm")
+        return client
+
+    @property
+    def sts(self) -> "STSClient":
+        """The client of the Security Token Service."""
+        client: STSClient = self._client("sts")
+        return client
+
+    @cached_property
+    def id(self) -> str:
+        """The account's number of twelve digits.
+
+        Raises:
+            AccountError: there are no credentials, or they are not valid.
+        """
+        try:
+            return self.sts.get_caller_identity()["Account"]
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise AccountError(
+                f"AWS does not know who asks ({error}): sign in with `aws configure`, or give --profile"
+            ) from error
+
+    @cached_property
+    def region_name(self) -> str:
+        """The region.
+
+        Raises:
+            AccountError: none is given, and the profile names none.
+        """
+        name = self.region or self._session.region_name
+        if not name:
+            raise AccountError(
+                "no region: give --region, such as --region us-east-1, or set one with `aws configure`"
+            )
+        return str(name)
+
+    @cached_property
+    def _session(self) -> boto3.Session:
+        try:
+            return boto3.Session(profile_name=self.profile)
+        except botocore.exceptions.ProfileNotFound as error:
+            raise AccountError(f"{error}; `aws configure list-profiles` shows those there are") from error
+
+    def _client(self, service: str, own: BotoConfig | None = None) -> Any:
+        if service not in self._clients:
+            # Five attempts, with jitter, and for each no more than a minute and a half.
+            config = BotoConfig(
+                retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=5, read_timeout=60
+            )
+            self._clients[service] = self._session.client(
+                service,  # type: ignore[call-overload]  # any of them
+                region_name=self.region_name,
+                endpoint_url=self.endpoint_url,
+                config=config.merge(own) if own else config,
+            )
+        return self._clients[service]
