@@ -35,6 +35,7 @@ def _end(response: Response) -> Response:
         request.method,
         response.status_code,
         extra={
+            "status": response.status_code,
             "path": request.path,
             "milliseconds": round((time.monotonic() - g.began) * 1000, 1),
             "request_id": request_id(),

@@ -19,8 +19,9 @@ GIVEN: dict[str, Any] = {
     "VpcId": "vpc-1",
     "SubnetIds": ["subnet-1", "subnet-2"],
     "BundleAddress": "s3://models/resnet18",
+    "TlsParameter": "/fleetsight/tls",
 }
-"""What has no default, and a bundle that lies where a role has to be allowed to read it."""
+"""What has no default, and a bundle and a certificate that lie where a role has to be allowed to read them."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,6 +91,8 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "Fn::Join": lambda value: value[0].join(value_of(value[1])),
     "Fn::Split": lambda value: value_of(value[1]).split(value[0]),
     "Fn::Select": lambda value: value_of(value[1])[value[0]],
+    "Fn::If": lambda value: value_of(value[1] if value_of(TEMPLATE["Conditions"][value[0]]) else value[2]),
+    "Fn::Not": lambda value: not value_of(value[0]),
     "Fn::Equals": lambda value: value_of(value[0]) == value_of(value[1]),
     "Fn::Base64": value_of,
 }

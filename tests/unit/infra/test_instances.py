@@ -23,6 +23,18 @@ from tests.unit.infra.template import (
 TEMPLATES = ("WebTemplate", "WorkerTemplate")
 
 
+def references(value: Any) -> Iterator[str]:
+    """Yield the names of whatever a part of the template refers to."""
+    if isinstance(value, dict):
+        if "Ref" in value:
+            yield value["Ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
 def ingress() -> Iterator[tuple[str, Any]]:
     """Yield what each security group lets in."""
     for name, group in of_type("EC2::SecurityGroup").items():
@@ -164,6 +176,17 @@ def test_the_commands_find_the_same_configuration_in_the_parameter_store() -> No
 def test_the_web_instance_is_told_which_role_its_controller_assumes() -> None:
     assert "export FLEETSIGHT_CONTROLLER_ROLE='<ControllerRole.Arn>'\n" in user_data("WebTemplate")
     assert "FLEETSIGHT_CONTROLLER_ROLE" not in user_data("WorkerTemplate")
+
+
+def test_the_web_instance_is_told_where_its_certificate_is_which_is_nowhere_until_somebody_says_so() -> None:
+    assert "export FLEETSIGHT_TLS_PARAMETER='/fleetsight/tls'\n" in user_data("WebTemplate")
+    assert "FLEETSIGHT_TLS_PARAMETER" not in user_data("WorkerTemplate")
+    # The template waits for the policy by which the instance may read it.
+    assert "TlsPolicy" in references(RESOURCES["WebTemplate"])
+    parameter = TEMPLATE["Parameters"]["TlsParameter"]
+    assert parameter["Default"] == ""
+    for name, valid in (("", True), ("/a/tls", True), ("tls", False), ("/a b", False), ("/a'; reboot #", False)):
+        assert bool(re.fullmatch(parameter["AllowedPattern"], name)) is valid
 
 
 @pytest.mark.parametrize(("name", "role"), [("WebTemplate", "web"), ("WorkerTemplate", "worker")])

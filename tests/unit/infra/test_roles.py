@@ -101,7 +101,8 @@ def test_an_instance_of_either_tier_may_only_log_let_people_in_and_read_the_bund
     besides = [pair for pair in allowed(role) if pair[0].startswith(("logs:", "ssm", "ec2messages:", "kms:"))]
     written = {pair for pair in besides if pair[0].startswith("logs:")}
     assert written == {(action, group) for action in writing for group in logs}
-    assert {action for action, _ in besides if not action.startswith("logs:")} == {
+    certificate = {"ssm:GetParameter", "kms:Decrypt"} if role == "WebRole" else set()
+    assert {action for action, _ in besides if not action.startswith("logs:")} == certificate | {
         "ssm:UpdateInstanceInformation",
         "ssmmessages:CreateControlChannel",
         "ssmmessages:CreateDataChannel",
@@ -121,6 +122,22 @@ def test_the_bundles_place_is_only_opened_where_the_bundle_lies_in_s3() -> None:
     assert address.split(equals[0]["Fn::Select"][1]["Fn::Split"][0])[0] != equals[1]
 
 
+def test_the_web_role_may_read_and_decrypt_the_one_parameter_with_the_certificate_where_there_is_one() -> None:
+    policy = RESOURCES["TlsPolicy"]
+    assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasTlsParameter", [{"Ref": "WebRole"}])
+    parameter = "arn:aws:ssm:eu-central-1:123456789012:parameter/fleetsight/tls"
+    assert value_of(statements("WebRole")["ReadTheCertificate"]["Resource"]) == parameter
+    decrypt = statements("WebRole")["DecryptTheCertificate"]
+    assert value_of(decrypt["Resource"]) == "arn:aws:kms:eu-central-1:123456789012:key/*"
+    # SSM encrypts each parameter in the context of its own name, and asks for the same to decrypt it.
+    assert value_of(decrypt["Condition"]) == {
+        "StringEquals": {
+            "kms:ViaService": "ssm.eu-central-1.amazonaws.com",
+            "kms:EncryptionContext:PARAMETER_ARN": parameter,
+        }
+    }
+
+
 @pytest.mark.parametrize("role", ["WebRole", "WorkerRole"])
 def test_the_role_of_an_instance_is_for_instances_alone(role: str) -> None:
     (trust,) = RESOURCES[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
@@ -135,7 +152,10 @@ def test_the_role_of_an_instance_is_for_instances_alone(role: str) -> None:
 def test_only_the_web_instance_may_act_as_the_controller() -> None:
     (trust,) = RESOURCES["ControllerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert (trust["Effect"], trust["Action"]) == ("Allow", "sts:AssumeRole")
-    assert value_of(trust["Principal"]) == {"AWS": "<WebRole.Arn>"}
+    # By the account's principal, so that the web role's own policy is needed too.
+    assert value_of(trust["Principal"]) == {"AWS": "arn:aws:iam::123456789012:root"}
+    assert value_of(trust["Condition"]) == {"ArnEquals": {"aws:PrincipalArn": "<WebRole.Arn>"}}
+    assert ("sts:AssumeRole", "<ControllerRole.Arn>") in allowed("WebRole")
     assert not [pair for pair in allowed("WorkerRole") if pair[0].startswith("sts:")]
 
 

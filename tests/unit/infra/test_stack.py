@@ -18,7 +18,15 @@ def test_cfn_lint_has_nothing_to_say() -> None:
 
 def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:
     alarms = of_type("CloudWatch::Alarm")
-    assert {"ImagesWaitTooLong", "NobodyCollectsAnswers", "DeadLetters", "PageFails"} == set(alarms)
+    assert set(alarms) == {
+        "ImagesWaitTooLong",
+        "NobodyCollectsAnswers",
+        "NobodyControls",
+        "FleetAtMaximum",
+        "DeadLetters",
+        "PageFails",
+        "WebFails",
+    }
     assert all(alarm["AlarmActions"] == [{"Ref": "Alerts"}] for alarm in alarms.values())
     notes = RESOURCES["MonthlyCost"]["Properties"]["NotificationsWithSubscribers"]
     assert [note["Subscribers"] for note in notes] == [
@@ -67,10 +75,14 @@ def test_the_user_pool_is_made_on_request_and_its_client_has_no_secret() -> None
 # CloudFormation gives these no tags of their own.
 UNTAGGED = {
     "AWS::AutoScaling::AutoScalingGroup",  # has them, each with PropagateAtLaunch; below
+    "AWS::CloudFront::Function",
+    "AWS::CloudFront::OriginAccessControl",
+    "AWS::CloudFront::ResponseHeadersPolicy",
     "AWS::Cognito::UserPoolClient",
     "AWS::EC2::SecurityGroupIngress",
     "AWS::IAM::InstanceProfile",
     "AWS::IAM::Policy",
+    "AWS::Logs::MetricFilter",
     "AWS::Route53::RecordSet",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription",

@@ -1,6 +1,6 @@
 """One round of the autoscaler: observe, decide, apply, and show it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -17,6 +17,7 @@ from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation, Observer
 from web_tier.controller.autoscaler.tell.board import Board
 from web_tier.controller.autoscaler.tell.chronicle import Chronicle
+from web_tier.controller.autoscaler.tell.figures import Figures
 from web_tier.controller.limits import FleetLimits
 
 
@@ -38,6 +39,7 @@ class Autoscaler:
     board: Board
     chronicle: Chronicle
     interval_seconds: float
+    figures: Figures = field(default_factory=Figures)
 
     def tick(self) -> float:
         """Look once and act on it; return the seconds until the next look.
@@ -62,6 +64,7 @@ class Autoscaler:
         self.meter.look(observation)
         told = _joined(self.launcher.told, self.sweeper.problem, self.limits.problem)
         self.board.show(observation, plan, limits, self.meter, told, self.limits)
+        self.figures.look(observation, limits, self.meter)
         self.chronicle.note([*self.limits.take_news(), *self.drain_orders.carry_out(observation)])
         self.chronicle.note(self.sweeper.take_news())
         # Without the time of the next try, which is other each time, and no news.

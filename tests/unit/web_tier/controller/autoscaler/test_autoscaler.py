@@ -222,3 +222,15 @@ def test_before_the_journal_of_launches_has_been_taken_over_nothing_is_launched(
     object.__setattr__(bench.fleet.table, "fail", lambda _when: None)
     bench.tick()
     assert len(bench.ec2.alive()) == 2
+
+
+def test_a_look_is_told_in_the_log_and_a_failed_one_is_not(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        bench.sqs.error = refusal("InternalError", "GetQueueAttributes")
+        with pytest.raises(ClientError):
+            bench.tick()
+        assert "fleet" not in caplog.messages
+        bench.sqs.error = None
+        bench.tick()
+        bench.tick()
+    assert caplog.messages.count("fleet") == 1
