@@ -17,7 +17,11 @@ from services.embedded.control import ControlApplication
 from services.embedded.direct import DirectCalls
 from services.embedded.dispatch import RememberingDispatcher, WsgiApp, stock_dispatcher
 from services.embedded.fleet import fleet
+from services.embedded.iam.authorizer import Authorizer
+from services.embedded.iam.middleware import AuthorizedCalls, form_check
+from services.embedded.iam.record import decisions
 from services.embedded.lifeline import watch
+from services.embedded.loopback import loopback
 from services.embedded.mends import mend_service
 from services.embedded.post_objects import PostObjects
 from services.embedded.worker import LingeringWorker
@@ -38,6 +42,7 @@ class EmbeddedCloudApplication:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
+        loopback.heard_at(environ)
         own = environ.get("PATH_INFO", "").startswith("/_embedded/")
         return (self._control if own else self._aws)(environ, start_response)
 
@@ -49,8 +54,10 @@ def create_application() -> EmbeddedCloudApplication:
         MotoChangedError: the installed moto is not the one that the mends were written for.
     """
     mend_service("core")
-    aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())))
-    return EmbeddedCloudApplication(CountedCalls(aws, calls), ControlApplication(fleet))
+    authorizer = Authorizer(decisions)
+    aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
+    authorized = AuthorizedCalls(aws, authorizer, fleet)
+    return EmbeddedCloudApplication(CountedCalls(authorized, calls), ControlApplication(fleet))
 
 
 class CloudServer(BaseApplication):  # type: ignore[misc]

@@ -2,12 +2,13 @@
 
 ====== ====================================== ==========================================================
 GET    /_embedded/health                       {"epoch"}: the server answers
-GET    /_embedded/instances?since=N&wait=S     long poll for instances that have or owe a process
+GET    /_embedded/instances?since=N&wait=S     long poll for instances that are not terminated
 GET    /_embedded/instances/ID                 what the metadata service tells an instance about itself
 GET    /_embedded/instances/ID/credentials     role credentials, as the metadata service hands them out
 POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
 GET    /_embedded/calls                        {"calls", "items"}: what AWS's APIs were asked so far
+GET    /_embedded/decisions                    {"decisions"}: who was allowed or denied what, by which statement
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
 """
@@ -17,13 +18,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from services.embedded import identity
 from services.embedded.calls import calls
 from services.embedded.fleet import Fleet
+from services.embedded.iam.record import decisions
 from services.embedded.options import InvalidSwitchError
 from services.embedded.records import UnknownInstanceError
 
@@ -45,6 +47,7 @@ class ControlApplication:
                 Rule(f"{one}/events", endpoint=self._event, methods=["POST"]),
                 Rule(f"{one}/spot-notice", endpoint=self._spot_notice, methods=["PUT"]),
                 Rule("/_embedded/calls", endpoint=self._calls, methods=["GET"]),
+                Rule("/_embedded/decisions", endpoint=self._decisions, methods=["GET"]),
                 Rule("/_embedded/switches", endpoint=self._switches, methods=["GET", "PUT"]),
             ]
         )
@@ -98,6 +101,11 @@ class ControlApplication:
 
     def _calls(self, _request: Request) -> dict[str, Any]:
         return {**calls.figures()}
+
+    def _decisions(self, _request: Request) -> dict[str, Any]:
+        if not self._fleet.switches.enforce_iam:
+            raise NotFound("policies are not enforced; the switch enforce_iam turns that on")
+        return {"decisions": decisions.rows()}
 
     def _switches(self, request: Request) -> dict[str, Any]:
         if request.method == "PUT":

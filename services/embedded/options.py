@@ -54,6 +54,7 @@ COUNT = Allowed(_is_count, "a whole number, 0 or more")
 FRACTION = Allowed(lambda value: _is_number(value, 1), "a number from 0 to 1")
 FACTOR = Allowed(_is_number, "a number, 0 or more")
 CAPACITY = Allowed(_is_capacity, "whole numbers by instance type or availability zone, such as {c7a.large: 2}")
+FLAG = Allowed(lambda value: isinstance(value, bool), "true or false")
 CODE = Allowed(_is_code, "an error code of EC2, such as VcpuLimitExceeded")
 
 
@@ -83,6 +84,7 @@ class Switches:
         spot_notice_seconds: from that notice to the end of the instance.
         stale_count_seconds: the approximate counts of a queue are those of so long ago.
         count_factor: and they are multiplied by this: 0.5 is too low, 3 too high.
+        enforce_iam: who acts with a role may do what its policies say, and nothing else.
     """
 
     boot_delay_seconds: float = _switch(SECONDS, 0.0)
@@ -99,6 +101,7 @@ class Switches:
     spot_notice_seconds: float = _switch(SECONDS, 120.0)
     stale_count_seconds: float = _switch(LAG, 0.0)
     count_factor: float = _switch(FACTOR, 1.0)
+    enforce_iam: bool = _switch(FLAG, False)
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing.

@@ -2,8 +2,8 @@
 
 moto takes any such form from anybody and forgets its content type. Here the form is checked as on S3
 (`post_policy`), and what is refused is refused in S3's words. The objects are moto's own. Whether the signer may put
-at all is not asked; what moto could do beyond a plain object (redirects, ACLs, metadata, tags) is refused as not
-implemented, never left out in silence.
+at all is asked where policies are enforced; what moto could do beyond a plain object (redirects, ACLs, metadata,
+tags) is refused as not implemented, never left out in silence.
 """
 
 import re
@@ -19,7 +19,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from services.embedded.direct import Answer, request_id
 from services.embedded.mends import mend_service
-from services.embedded.post_policy import Form, RefusedError, check_policy, signer_of
+from services.embedded.post_policy import Form, RefusedError, Signer, check_policy, signer_of
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -59,10 +59,16 @@ class PostObjects:
     Args:
         others: answers everything else.
         clock: the time of day, against which policies expire.
+        check: raises a `RefusedError` when the signer of a form may not put what it holds.
     """
 
-    def __init__(self, others: WsgiApp, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._others, self._clock = others, clock
+    def __init__(
+        self,
+        others: WsgiApp,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        check: Callable[[Form, Signer], None] = lambda _form, _signer: None,
+    ) -> None:
+        self._others, self._clock, self._check = others, clock, check
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
@@ -84,6 +90,7 @@ class PostObjects:
         signer = signer_of(form, secret_of)
         check_policy(form, self._clock())
         _check_implemented(form)
+        self._check(form, signer)
         etag = _put(get_account_id_from(signer.access_key), signer.region, form, content)
         return _stored(form, etag, environ)
 

@@ -1,0 +1,123 @@
+"""A signed request as the questions about it need it: service, operation, parameters, and whose account it is in."""
+
+import io
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, unquote
+
+from moto.utilities.utils import get_partition
+
+_HEADER = re.compile(r"Credential=([^/\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
+_PRESIGNED = re.compile(r"(?:^|&)X-Amz-Credential=([^&]+)", re.IGNORECASE)
+_SCOPE = re.compile(r"([^/\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
+# Version 2, which only S3 takes still: in the header, or in a presigned address.
+_VERSION_2 = re.compile(r"^AWS ([^:\s]+):")
+_PRESIGNED_2 = re.compile(r"(?:^|&)AWSAccessKeyId=([^&]+)")
+_V2_REGION, _V2_SERVICE = "us-east-1", "s3"
+
+
+class UnknownCallError(ValueError):
+    """Raised when a request does not say what it is, so that nothing can be decided but to refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Whose signature a request has, and what for."""
+
+    access_key: str
+    region: str
+    service: str
+
+
+def credential_of(environ: dict[str, Any]) -> Credential | None:
+    """Return what a request is signed with, in its header or in its address; None for one that is not signed.
+
+    A form is signed by its own fields, which are read where forms are (`post_objects`).
+    """
+    header, query = environ.get("HTTP_AUTHORIZATION", ""), environ.get("QUERY_STRING", "")
+    if found := _HEADER.search(header):
+        return Credential(*found.groups())
+    if (presigned := _PRESIGNED.search(query)) and (found := _SCOPE.fullmatch(unquote(presigned[1]))):
+        return Credential(*found.groups())
+    if found := _VERSION_2.search(header) or _PRESIGNED_2.search(query):
+        return Credential(unquote(found[1]), _V2_REGION, _V2_SERVICE)
+    return None
+
+
+@dataclass
+class Call:
+    """One request.
+
+    Attributes:
+        environ: of WSGI; what is read of its body is put back.
+        service: as its signature names it.
+        region: as its signature names it.
+        account: whose access key signed it.
+    """
+
+    environ: dict[str, Any]
+    service: str
+    region: str
+    account: str
+
+    @cached_property
+    def body(self) -> bytes:
+        """The body; nothing of one that comes in chunks, whose length is not known."""
+        length = self.environ.get("CONTENT_LENGTH") or ""
+        body: bytes = self.environ["wsgi.input"].read(int(length)) if length.isdigit() else b""
+        self.environ["wsgi.input"] = io.BytesIO(body)
+        return body
+
+    @property
+    def method(self) -> str:
+        """The method of HTTP."""
+        return str(self.environ["REQUEST_METHOD"])
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """The parameters of the address, the first of each name; one without a value is there with none."""
+        pairs = parse_qs(self.environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        return {name: values[0] for name, values in pairs.items()}
+
+    @cached_property
+    def fields(self) -> dict[str, str]:
+        """The parameters of a call in the Query protocol, from the body and the address."""
+        sent = parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True)
+        return {**self.query, **dict(sent)}
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it is in the JSON protocol, whose calls name their operation in a header."""
+        return "HTTP_X_AMZ_TARGET" in self.environ
+
+    @cached_property
+    def operation(self) -> str:
+        """The name of the operation in the JSON and Query protocols.
+
+        Raises:
+            UnknownCallError: it has none, as in protocols that name it by method and path.
+        """
+        target = str(self.environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+        if name := target or self.fields.get("Action", ""):
+            return name
+        path = self.environ.get("PATH_INFO", "")
+        raise UnknownCallError(f"{self.method} {path} of {self.service} names no operation")
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What a call in the JSON protocol has in its body, and one in the Query protocol as fields."""
+        if not self.is_json:
+            return {**self.fields}
+        try:
+            parsed = json.loads(self.body or b"{}")
+        except ValueError:
+            return {}
+        return parsed if isinstance(parsed, dict) else {}
+
+    def arn(self, service: str, resource: str, *, of_account: bool = True) -> str:
+        """Return an ARN of the call's partition and region."""
+        account = self.account if of_account else ""
+        return f"arn:{get_partition(self.region)}:{service}:{self.region}:{account}:{resource}"

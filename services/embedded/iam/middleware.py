@@ -1,0 +1,60 @@
+"""The authorizer before the embedded cloud: a request that its signer may not make goes no further.
+
+Off, it costs one look at a switch. A request that nobody signed goes on: it is a form, which is checked where forms
+are read, or one of the few calls that AWS takes from anybody.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from services.embedded.fleet import Fleet
+from services.embedded.iam.authorizer import Authorizer, DeniedError
+from services.embedded.iam.calls import Credential, credential_of
+from services.embedded.iam.questions.s3 import put_object
+from services.embedded.iam.refusals import refusal
+from services.embedded.post_policy import Form, RefusedError, Signer
+
+WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class AuthorizedCalls:
+    """WSGI: passes on what may be done.
+
+    Args:
+        aws: answers that.
+        authorizer: decides.
+        fleet: has the switch ``enforce_iam``.
+    """
+
+    def __init__(self, aws: WsgiApp, authorizer: Authorizer, fleet: Fleet) -> None:
+        self._aws, self._authorizer, self._fleet = aws, authorizer, fleet
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        if not self._fleet.switches.enforce_iam or (credential := credential_of(environ)) is None:
+            return self._aws(environ, start_response)
+        try:
+            self._authorizer.check(environ, credential)
+        except DeniedError as error:
+            answer = refusal(environ, credential.service, str(error))
+            start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
+            return (answer.body,)
+        return self._aws(environ, start_response)
+
+
+def form_check(authorizer: Authorizer, fleet: Fleet) -> Callable[[Form, Signer], None]:
+    """Return what `post_objects.PostObjects` asks about a form whose signature is right.
+
+    What is returned raises a `RefusedError` when who signed the form may not put the object.
+    """
+
+    def check(form: Form, signer: Signer) -> None:
+        if not fleet.switches.enforce_iam:
+            return
+        credential = Credential(signer.access_key, signer.region, "s3")
+        try:
+            authorizer.check_one(credential, put_object(form.bucket, form.fields["key"], signer.region), "")
+        except DeniedError as error:
+            raise RefusedError(403, "AccessDenied", str(error)) from error
+
+    return check

@@ -1,0 +1,383 @@
+"""The roles of the stack are what the system needs, and nothing beyond: the whole of it runs under them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import requests
+from botocore.exceptions import ClientError
+
+from app_tier.bundle.load import DEMO_BUNDLE
+from app_tier.demo.signs import samples
+from scripts.client import DirectFile, Outcome
+from scripts.fleet_client import FleetClient
+from scripts.run.system import free_port
+from services.clients import Clients
+from services.ec2 import Fleet
+from services.embedded.iam.decisions import decide
+from services.embedded.iam.documents import Asked
+from services.embedded.launch import EmbeddedCloud
+from services.endpoint import Endpoint
+from services.s3 import Bucket
+from services.sqs import Outgoing, Queue
+from tests.conftest import keys_in
+from tests.integration.not_their_own import NOT_THEIR_OWN
+from tests.integration.stack_roles import ACCOUNT, REGION, TIERS, StackOfRoles, web_command, worker_command
+from tests.unit.infra.template import GIVEN, listed, statements
+
+pytestmark = pytest.mark.processes
+
+PATIENCE_SECONDS = 45.0
+ROLES = tuple(f"{tier}Role" for tier in TIERS)
+HASTE = {
+    "FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.1",
+    "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "3",
+    "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "0.5",
+    "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "2",
+    "FLEETSIGHT__FLEET__BOOT_ALLOWANCE_SECONDS": "6",
+    "FLEETSIGHT__FLEET__MARKET": "spot",
+    "FLEETSIGHT__FLEET__MAX_WORKERS": "3",
+}
+"""A controller with little patience, and Spot instances, for whose first one EC2 asks once more than for others."""
+
+
+def until(condition: Callable[[], object], what: str, deployed: Deployed | None = None) -> None:
+    """Wait until `condition` holds; fail saying what was waited for, and what `deployed` logged meanwhile."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        told = deployed.logs() if deployed is not None and time.monotonic() > deadline else ""
+        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:.0f} s in vain until {what}\n{told}"
+        time.sleep(0.05)
+
+
+def signs(count: int, seed: int) -> list[tuple[str, bytes, str]]:
+    """Return drawn signs: name, content, label."""
+    return [(each.filename, each.data, each.label) for each in samples(count, seed)]
+
+
+@dataclass
+class Deployed:
+    """The system on a cloud that enforces policies, as the stack's roles let it be."""
+
+    cloud: EmbeddedCloud
+    stack: StackOfRoles
+    api: FleetClient
+    truth: dict[str, str] = field(default_factory=dict)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clients = Clients(Endpoint(REGION, self.cloud.endpoint_url))
+        names = self.stack.config.names
+        self.inputs, self.outputs = (
+            Bucket.named(self.clients, each) for each in (names.input_bucket, names.output_bucket)
+        )
+        self.requests = Queue.named(self.clients.sqs, names.request_queue)
+        self.dead_letters = Queue.named(self.clients.sqs, names.dead_letter_queue)
+        self.fleet = Fleet(self.clients.ec2, names.worker_instance)
+
+    def upload(self, job_id: str, files: list[tuple[str, bytes, str]]) -> Outcome:
+        """Upload images, and remember what they are."""
+        outcome = self.api.add_images(job_id, [(name, content) for name, content, _ in files])
+        labels = {name: label for name, _, label in files}
+        self.truth |= {image_id: labels[name] for image_id, name in outcome.accepted}
+        return outcome
+
+    def ended(self, job_id: str) -> bool:
+        """Tell whether every image of a job has its result."""
+        return bool(self.api.status(job_id)["state"] == "finished")
+
+    def wrong(self, job_id: str) -> list[dict[str, Any]]:
+        """Return the results of a job that are not what the image shows."""
+        return [each for each in self.api.results(job_id) if each.get("label") != self.truth[each["image_id"]]]
+
+    def workers(self) -> list[str]:
+        """Return the ids of the instances that are pending or running."""
+        return [each.instance_id for each in self.fleet.instances(("pending", "running"))]
+
+    def known(self) -> dict[str, str]:
+        """Return what `not_their_own` leaves open; of the fleet's instances one that was launched today."""
+        names, ec2 = self.stack.config.names, self.clients.ec2
+        worker, web = (
+            ec2.describe_instances(Filters=[{"Name": "tag:Name", "Values": [name]}])["Reservations"][0]["Instances"][
+                0
+            ]
+            for name in (names.worker_instance, names.web_instance)
+        )
+        return {
+            "controller": self.stack.known["ControllerRole.Arn"],
+            "group": self.stack.known["WebSecurityGroup.GroupId"],
+            "inputs": names.input_bucket,
+            "outputs": names.output_bucket,
+            "requests": self.requests.url,
+            "responses": Queue.named(self.clients.sqs, names.response_queue).url,
+            "table": names.job_table,
+            "template": "fleetsight-worker",
+            "web": web["InstanceId"],
+            "web_template": "fleetsight-web",
+            "worker": worker["InstanceId"],
+            "worker_name": names.worker_instance,
+        }
+
+    def logs(self) -> str:
+        """Return what went wrong, as far as processes told."""
+        consoles = (self.cloud.state_dir / "instances").glob("*/console.log")
+        lines = [line for path in consoles for line in path.read_text(errors="replace").splitlines()]
+        return "\n".join([line for line in lines if '"level": "info"' not in line][-30:])
+
+
+@pytest.fixture(scope="module")
+def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """Web instance and stack on a cloud of their own, which enforces policies."""
+    folder, port = tmp_path_factory.mktemp("roles"), free_port()
+    with pytest.MonkeyPatch.context() as patch, EmbeddedCloud(folder, switches={"enforce_iam": True}) as cloud:
+        patch.setitem(GIVEN, "AWS::Region", REGION)
+        patch.setitem(GIVEN, "TlsParameter", "/fleetsight/tls")
+        url = cloud.endpoint_url
+        stack = StackOfRoles(url, {"WorkerTemplate": worker_command(url)})
+        haste = {**HASTE, "FLEETSIGHT__FLEET__SUBNET_IDS": f"[{a_subnet(stack)}]"}
+        stack.starts["WebTemplate"] = web_command(folder, url, port, haste)
+        put_bundle(stack)
+        stack.make()
+        stack.client("ec2").run_instances(
+            LaunchTemplate={"LaunchTemplateName": "fleetsight-web"}, MinCount=1, MaxCount=1
+        )
+        api = FleetClient(f"http://127.0.0.1:{port}")
+        until(api.ready, "the web tier answers")
+        yield Deployed(cloud, stack, api)
+        api.close()
+
+
+def a_subnet(stack: StackOfRoles) -> str:
+    """Return a subnet of the default VPC."""
+    return str(stack.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"])
+
+
+def put_bundle(stack: StackOfRoles) -> None:
+    """Put the demo bundle where the stack's parameter says that it is."""
+    bucket, _, prefix = GIVEN["BundleAddress"].removeprefix("s3://").partition("/")
+    s3 = stack.client("s3")
+    s3.create_bucket(Bucket=bucket)
+    for path in DEMO_BUNDLE.iterdir():
+        s3.put_object(Bucket=bucket, Key=f"{prefix}/{path.name}", Body=path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def lived(deployed: Deployed) -> Deployed:
+    """The same after a day in its life; its decisions are those of that day."""
+    ghost = launch_a_ghost(deployed)
+    kept = deployed.api.create_job("kept", keep=True)
+    unkept = deployed.api.create_job("not kept")
+    deployed.upload(kept, signs(40, 1))
+    deployed.upload(unkept, signs(20, 2))
+    upload_straight_to_the_bucket(deployed, unkept, signs(3, 3))
+    broken = ("cut.jpg", next(data for name, data, _ in signs(20, 2) if name.endswith(".jpg"))[:900], "")
+    deployed.upload(unkept, [broken])
+    until(lambda: deployed.ended(kept) and deployed.ended(unkept), "all has a result", deployed)
+    hold_and_drain(deployed)
+    retry_what_failed(deployed, unkept)
+    lose_requests(deployed, ghost)
+    repeat(deployed, signs(40, 1))
+    assert deployed.wrong(kept) == []
+    until(lambda: merged(deployed, kept), "the results are one file")
+    requests.delete(f"{deployed.api.base_url}/api/v1/jobs/{unkept}", timeout=10).raise_for_status()
+    until(lambda: not keys_in(deployed.inputs, unkept) + keys_in(deployed.outputs, unkept), "a deleted job is gone")
+    until(lambda: ghost not in deployed.workers(), "a ghost is ended")
+    deployed.decisions = deployed.cloud.control("GET", "decisions")["decisions"]
+    return deployed
+
+
+def launch_a_ghost(deployed: Deployed) -> str:
+    """Launch an instance of the fleet by hand that never works; return its id."""
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": deployed.fleet.name}]}]
+    reply = deployed.clients.ec2.run_instances(
+        ImageId="ami-12c6146b",
+        MinCount=1,
+        MaxCount=1,
+        UserData="#!/bin/sh\nexec sleep 300\n",
+        TagSpecifications=tags,  # type: ignore[arg-type]
+    )
+    return reply["Instances"][0]["InstanceId"]
+
+
+def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[tuple[str, bytes, str]]) -> None:
+    """Upload by forms that the web tier signs."""
+    api = deployed.api
+    kinds = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "bmp": "image/bmp", "gif": "image/gif"}
+    wanted = [DirectFile(name, len(data), kinds[name.rpartition(".")[2]]) for name, data, _ in files]
+    offer = api.offer_uploads(job_id, wanted)
+    for each in offer.files:
+        name, data, _ = files[each.index]
+        api.send_form(each.url, each.fields, name, data)
+    labels = {name: label for name, _, label in files}
+    accepted = api.commit_upload(job_id, offer.upload_id).accepted
+    assert len(accepted) == len(files)
+    deployed.truth |= {image_id: labels[name] for image_id, name in accepted}
+
+
+def hold_and_drain(deployed: Deployed) -> None:
+    """Have a worker stand by, drain it, and go back to none."""
+    deployed.api.set_limits(1, 3, "a test")
+    until(lambda: any(each.standby for each in deployed.fleet.instances()), "a worker is asked to stay")
+    held = next(each.instance_id for each in deployed.fleet.instances() if each.standby)
+    deployed.api.drain(held)
+    until(lambda: held not in deployed.workers(), "a worker that is asked to drain ends")
+    until(lambda: any(each.standby for each in deployed.fleet.instances()), "another takes its place")
+    deployed.api.reset_limits()
+    until(lambda: not any(each.standby for each in deployed.fleet.instances()), "nobody has to stay any more")
+
+
+def retry_what_failed(deployed: Deployed, job_id: str) -> None:
+    """Try the broken image again, in vain."""
+    answer = requests.post(f"{deployed.api.base_url}/api/v1/jobs/{job_id}/retry", timeout=10)
+    answer.raise_for_status()
+    assert answer.json()["sent"] == 1, answer.text
+    until(lambda: deployed.requests.counts().total == 0, "the broken image has been tried again")
+
+
+def lose_requests(deployed: Deployed, ghost: str) -> None:
+    """Take requests out of the queue: one comes back as a dead letter, the others must be asked for again.
+
+    And of an image that is requested still, take the image away.
+    """
+    deployed.api.pause("a test")
+    until(lambda: set(deployed.workers()) <= {ghost}, "the workers are idle and end")
+    job_id = deployed.api.create_job("lost", keep=True)
+    deployed.upload(job_id, signs(3, 4))
+    taken: list[Any] = []
+
+    def took_all() -> bool:
+        taken.extend(deployed.requests.receive(wait_seconds=1))
+        return len(taken) == 3
+
+    until(took_all, "three requests are taken")
+    deployed.requests.delete([each.receipt for each in taken])
+    assert deployed.dead_letters.send([Outgoing("dead", taken[0].body)]) == []
+    until(lambda: deployed.api.status(job_id)["failed"] == 1, "a dead letter is a failed result")
+    deployed.upload(job_id, signs(1, 5))
+    newest = max(keys_in(deployed.inputs, job_id))
+    deployed.inputs.delete(newest)
+    deployed.api.resume()
+    until(lambda: deployed.ended(job_id), "lost images have a result", deployed)
+    assert [each["status"] for each in deployed.wrong(job_id)] == ["failed", "failed"]
+
+
+def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
+    """Upload what was answered before."""
+    job_id = deployed.api.create_job("again")
+    deployed.upload(job_id, files)
+    status = deployed.api.status(job_id)
+    assert (status["state"], status["cached"]) == ("finished", len(files))
+    assert deployed.wrong(job_id) == []
+
+
+def merged(deployed: Deployed, job_id: str) -> bool:
+    """Tell whether the web tier hands out all results of a job as one file."""
+    answer = requests.get(f"{deployed.api.base_url}/api/v1/jobs/{job_id}/results/file", timeout=10)
+    return answer.ok and len(answer.text.splitlines()) == 40
+
+
+def test_a_day_in_the_life_of_the_system_is_denied_nothing(lived: Deployed) -> None:
+    assert [each for each in lived.decisions if not each["allowed"]] == []
+    assert {each["role"] for each in lived.decisions} == set(ROLES)
+
+
+ELSEWHERE = {
+    # Role and statement, and why no call of the embedded cloud makes use of it.
+    ("WebRole", "WriteLogs"): "the CloudWatch agent is AWS's own program and runs on the image alone",
+    ("WorkerRole", "WriteLogs"): "the same",
+    ("WebRole", "OpenSessions"): "Session Manager's agent is AWS's own program and runs on the image alone",
+    ("WorkerRole", "OpenSessions"): "the same",
+    ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
+    ("WebRole", "DecryptTheCertificate"): "Systems Manager asks for it in the web role's name, at that moment",
+}
+"""Statements that the day does not use; what they are for is `documented` below."""
+STATEMENTS = [(role, sid) for role in ROLES for sid in statements(role)]
+
+
+@pytest.mark.parametrize(("role", "sid"), STATEMENTS, ids=["-".join(each) for each in STATEMENTS])
+def test_without_any_one_statement_something_is_denied(lived: Deployed, role: str, sid: str) -> None:
+    rests_on_it_alone = [
+        row
+        for row in lived.decisions
+        if row["role"] == role and [each["sid"] for each in row["statements"]] == [sid] and row["allowed"]
+    ]
+    assert bool(rests_on_it_alone) != ((role, sid) in ELSEWHERE)
+
+
+ON_BAD_DAYS = {
+    ("ControllerRole", "KeepJobs", "dynamodb:BatchGetItem"): "results are merged while images are tried again",
+    ("ControllerRole", "KeepJobs", "dynamodb:DeleteItem"): "a lease is released, or a job is closed after a while",
+    ("WorkerRole", "StoreResults", "s3:GetObject"): "an image comes again whose result an earlier try has stored",
+    ("WebRole", "KeepImages", "s3:DeleteObject"): "an image that was put and could not be recorded is taken back",
+    ("ControllerRole", "CollectAnswers", "sqs:ChangeMessageVisibility"): "answers that could not be stored go back",
+    (
+        "ControllerRole",
+        "RepairMergeAndDeleteResults",
+        "s3:AbortMultipartUpload",
+    ): "a large file of results breaks off",
+    ("ControllerRole", "StartAndEndWorkers", "ec2:StartInstances"): "only where machines stop, not where they end",
+    ("WorkerRole", "TakeRequests", "sqs:ChangeMessageVisibility"): "an image takes long, or is given back",
+}
+"""Single actions that this day may do without, and what they are for."""
+
+
+def test_every_single_action_is_used_but_a_few_for_bad_days(lived: Deployed) -> None:
+    used = {(row["role"], each["sid"], row["action"]) for row in lived.decisions for each in row["statements"]}
+    allowed = {
+        (role, sid, action)
+        for role, sid in STATEMENTS
+        if (role, sid) not in ELSEWHERE
+        for action in listed(statements(role)[sid]["Action"])
+    }
+    assert set(ON_BAD_DAYS) <= allowed
+    assert allowed - used <= set(ON_BAD_DAYS)
+
+
+LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
+
+
+def documented(role: str, sid: str) -> list[Asked]:
+    """Return what AWS's programs ask for by the statement.
+
+    As create-iam-roles-for-cloudwatch-agent.html of CloudWatch, getting-started-create-iam-instance-profile.html of
+    Systems Manager, and services-parameter-store.html of KMS tell, all under https://docs.aws.amazon.com
+    """
+    parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/fleetsight/tls"
+    if sid == "WriteLogs":
+        place = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/fleetsight/{{}}:log-stream:"
+        groups = [place.format(group) for group in LOG_GROUPS[role]]
+        calls = ("logs:CreateLogStream", "logs:DescribeLogStreams")
+        of_groups = [Asked(call, group, {}) for call in calls for group in groups]
+        return of_groups + [Asked("logs:PutLogEvents", f"{group}i-0123456789abcdef0", {}) for group in groups]
+    if sid == "OpenSessions":
+        channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
+        return [Asked(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
+    if sid == "ReadTheCertificate":
+        return [Asked("ssm:GetParameter", parameter, {})]
+    via = {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)}
+    return [Asked("kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0123", via)]
+
+
+@pytest.mark.parametrize(("role", "sid"), ELSEWHERE, ids=["-".join(each) for each in ELSEWHERE])
+def test_what_runs_on_the_image_alone_may_do_what_it_is_documented_to_do_by_one_statement(
+    deployed: Deployed, role: str, sid: str
+) -> None:
+    policies = deployed.stack.policies(role)
+    for asked in documented(role, sid):
+        decision = decide(policies, asked)
+        assert (decision.allowed, [found for _, found in decision.rests_on]) == (True, [sid]), asked
+
+
+@pytest.mark.parametrize("words", NOT_THEIR_OWN)
+def test_each_role_is_denied_what_is_not_its_own(lived: Deployed, words: str) -> None:
+    attempt = NOT_THEIR_OWN[words]
+    client = lived.stack.client(attempt.service, attempt.region, **lived.stack.credentials(attempt.role))
+    with pytest.raises(ClientError) as refused:
+        getattr(client, attempt.method)(**attempt.filled(lived.known()))
+    error = refused.value.response["Error"]
+    assert error["Code"] in {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}, error
+    assert f"assumed-role/{attempt.role}/test is not authorized to perform: " in error["Message"]
