@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
+from scripts.run.machine_image import worker_image
 from scripts.run.session import Session
 from scripts.run.system import ROOT, System
 from services.embedded.options import InvalidSwitchError
@@ -33,8 +35,20 @@ HOME = ROOT / ".fleetsight"
     metavar="NAME=VALUE",
     help="Turn a switch of the embedded cloud, for a hard day; may be repeated. They are in docs/embedded-cloud.md.",
 )
+@click.option(
+    "--hypervisor",
+    type=click.Choice(["process", "nspawn"]),
+    default="process",
+    show_default=True,
+    help="What an instance is: a process, or a machine that boots the workers' image (Linux, root).",
+)
 def main(
-    once: bool, json_file: Path | None, folder: Path | None, port: int | None, switches: tuple[str, ...]
+    once: bool,
+    json_file: Path | None,
+    folder: Path | None,
+    port: int | None,
+    switches: tuple[str, ...],
+    hypervisor: str,
 ) -> None:
     """Run Fleetsight on this machine and classify 100 drawn road signs, or the images of a folder."""
     logging.basicConfig(level=logging.WARNING, format="fleetsight: %(message)s")
@@ -42,7 +56,10 @@ def main(
     try:
         switches_of(switches)
         images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
-        system = System(HOME, {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}, switches=switches)
+        overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
+        system = System(HOME, overrides, switches=switches)
+        if hypervisor == "nspawn":
+            system = replace(system, image=worker_image(system.config, HOME / "images"))
         sys.exit(Session(system, images, Console(), stop).run(once=once, json_file=json_file))
     except InvalidSwitchError as error:
         print(f"fleetsight: --switch: {error}", file=sys.stderr)

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from ami.local import LocalImage
 from scripts.client import ApiClient
 from scripts.run.supervisor import Service, Supervisor
 from services.clients import Clients
 from services.config import PATH_VARIABLE, PREFIX, Config, load_config
+from services.embedded.launch import machines
 from services.embedded.lifeline import Lifeline
 from services.errors import FleetsightError
 from services.provision import provision
@@ -29,6 +31,9 @@ _ONE_MACHINE = {
     "FLEETSIGHT__WORKER__THREADS": "1",
     "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
 }
+
+_IN_THE_IMAGE = {PATH_VARIABLE, "FLEETSIGHT__WORKER__BUNDLE"}
+"""What an image has at a place of its own."""
 
 _KEYS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded"}
 """The embedded cloud takes any credentials; these open nothing elsewhere."""
@@ -45,6 +50,7 @@ class System:
     Attributes:
         overrides: configuration that goes before that of the environment, as `FLEETSIGHT__SECTION__KEY`.
         switches: of the embedded cloud, each ``NAME=VALUE``; one that is not valid is a cloud that does not start.
+        image: that each instance boots, as a machine of its own; None runs workers as processes.
     """
 
     home: Path
@@ -52,6 +58,7 @@ class System:
     supervisor: Supervisor = field(default_factory=Supervisor)
     lifeline: Lifeline = field(default_factory=Lifeline)
     switches: Sequence[str] = ()
+    image: LocalImage | None = None
 
     @cached_property
     def _settings(self) -> dict[str, str]:
@@ -59,7 +66,8 @@ class System:
         config_file = str((ROOT / os.environ.get(PATH_VARIABLE, "config.yaml")).resolve())
         ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
-        return {**_ONE_MACHINE, **ours, **self.overrides, **endpoint, PATH_VARIABLE: config_file}
+        image = {} if self.image is None else {"FLEETSIGHT__FLEET__IMAGE_ID": self.image.image_id}
+        return {**_ONE_MACHINE, **ours, **self.overrides, **endpoint, **image, PATH_VARIABLE: config_file}
 
     @cached_property
     def endpoint_url(self) -> str:
@@ -93,8 +101,10 @@ class System:
 
         Raises:
             ConfigError: when the configuration is not valid.
-            StartError: when the port is in use or a part does not come up in time.
+            StartError: when the port is in use, a part does not come up in time, or the image has another
+                configuration.
         """
+        self._check_image()
         claim_port(self.config.web.host, self.config.web.port)
         shutil.rmtree(self.state_dir, ignore_errors=True)
         (self.state_dir / "logs").mkdir(parents=True)
@@ -105,7 +115,8 @@ class System:
         self._await(self._cloud_answers, "the embedded cloud", "cloud")
         provision(self.clients, self.config)
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
-        self._start("hypervisor", "-m", "services.embedded", "hypervisor", *where)
+        images = None if self.image is None else self.image.root.parent
+        self._start("hypervisor", "-m", "services.embedded", "hypervisor", *where, *machines(images))
         self._start("controller", "-m", "web_tier.controller")
         self._start("web", "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()")
         self._await(ApiClient(self.url).ready, "the web tier", "web")
@@ -136,9 +147,21 @@ class System:
         return inherited | _KEYS | script | self._settings | {"PYTHONPATH": str(ROOT)}
 
     def _user_data(self) -> str:
-        """Return the script with which an instance starts its worker: on AWS the image's unit does this."""
-        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self._settings.items()))
+        """Return the script with which an instance starts its worker; an image's own script does it as on AWS."""
+        left_out = set() if self.image is None else _IN_THE_IMAGE
+        settings = sorted((name, value) for name, value in self._settings.items() if name not in left_out)
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings)
+        if self.image is not None:
+            return f"#!/bin/sh\n{exports}exec /opt/fleetsight/start worker\n"
         return f"#!/bin/sh\ncd {shlex.quote(str(ROOT))}\n{exports}exec {shlex.quote(sys.executable)} -m app_tier\n"
+
+    def _check_image(self) -> None:
+        config_file = Path(self._settings[PATH_VARIABLE])
+        if self.image is not None and config_file != ROOT / "config.yaml":
+            raise StartError(
+                f"{PATH_VARIABLE} is {config_file}, and in the image is {ROOT / 'config.yaml'}: change that, or set "
+                f"single keys as {PREFIX}SECTION__KEY"
+            )
 
     def _cloud_answers(self) -> bool:
         try:

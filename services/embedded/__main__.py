@@ -3,8 +3,13 @@
 import argparse
 import logging
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.embedded.machine import Kind
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,9 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     cloud.add_argument("--no-compute", action="store_true", help="instances run at once, without a process")
     cloud.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of `Switches`")
     cloud.set_defaults(run=_cloud)
-    hypervisor = commands.add_parser("hypervisor", help="run a process for each instance")
+    hypervisor = commands.add_parser("hypervisor", help="run a machine for each instance")
     hypervisor.add_argument("--endpoint", required=True, help="URL of the cloud")
-    hypervisor.add_argument("--grace-seconds", type=float, default=2.0, help="from SIGTERM to SIGKILL")
+    hypervisor.add_argument("--grace-seconds", type=float, help="from asking a machine to end until it is killed")
+    hypervisor.add_argument("--machines", choices=("process", "nspawn"), default="process", help="of which kind")
+    hypervisor.add_argument("--images", type=Path, help="with nspawn: a root file system for each image id")
     hypervisor.set_defaults(run=_hypervisor)
     guard = commands.add_parser("guard", help="end all instances when the lifeline ends")
     guard.set_defaults(run=_guard)
@@ -52,12 +59,28 @@ def _hypervisor(options: argparse.Namespace) -> None:
     from services.embedded.lifeline import watch
 
     options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    hypervisor = Hypervisor(options.endpoint, options.state_dir, grace_seconds=options.grace_seconds)
+    kind = _kind(options)
+    hypervisor = Hypervisor(options.endpoint, options.state_dir, kind=kind, grace_seconds=options.grace_seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hypervisor.stop())
     if options.lifeline_fd is not None:
         watch(options.lifeline_fd, hypervisor.stop)
     hypervisor.run()
+
+
+def _kind(options: argparse.Namespace) -> "Kind":
+    from services.embedded.processes import Processes
+
+    if options.machines == "process":
+        return Processes(options.endpoint)
+    from services.embedded.nspawn import Nspawn, NspawnMissingError
+
+    if options.images is None:
+        sys.exit("--machines nspawn needs --images DIR, with a root file system for each image id")
+    try:
+        return Nspawn(options.endpoint, options.images)
+    except NspawnMissingError as error:
+        sys.exit(str(error))
 
 
 def _guard(options: argparse.Namespace) -> None:

@@ -188,13 +188,16 @@ class Fleet:
             return self._records[instance_id]
 
     def pending_work(self, since: int, wait_seconds: float) -> tuple[int, list[Work]]:
-        """Wait until the revision is not `since`; return it with every instance that has or owes a process."""
+        """Wait until the revision is not `since`; return it with every instance that is not terminated.
+
+        A stopped one has no process, and a disk that must be kept.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._revision != since, wait_seconds)
             return self._revision, [
                 Work(r.instance.id, r.instance.state, r.generation, r.stuck, r.boot_delay_seconds)
                 for r in self._records.values()
-                if r.generation and r.instance.state not in {"terminated", "stopped"}
+                if r.generation and r.instance.state != "terminated"
             ]
 
     def close(self) -> None:

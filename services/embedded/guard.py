@@ -1,4 +1,4 @@
-"""Outlives the hypervisor: when the top command is gone, by kill -9 too, no instance's process stays behind.
+"""Outlives the hypervisor: when the top command is gone, by kill -9 too, nothing of an instance stays behind.
 
 The hypervisor may be killed and started again, so instances do not die with it. This process holds nothing but the
 lifeline and the state directory, and one of it is enough for each state directory.
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from services.embedded.locks import LockHeldError, held, is_held
-from services.embedded.machine import end_all
+from services.embedded.machine import discard_all, end_all
 
 HYPERVISOR_LOCK = "hypervisor.lock"
 GUARD_LOCK = "guard.lock"
@@ -47,3 +47,4 @@ def _sweep(state_dir: Path) -> None:
             end_all(state_dir, signal.SIGKILL)
         time.sleep(0.05)
     end_all(state_dir, signal.SIGKILL)
+    discard_all(state_dir)

@@ -1,10 +1,12 @@
-"""The embedded EC2's compute: one process for each instance, and the cloud told what becomes of it.
+"""The embedded EC2's compute: one machine for each instance, and the cloud told what becomes of it.
 
 One loop owns everything: it compares what the cloud wants with what runs and does the difference, so that it may be
-killed at any instruction and started again. Processes of an earlier hypervisor are found by their directories.
+killed at any instruction and started again. Machines of an earlier hypervisor are found by their directories. What a
+machine is, a process or an image that boots, is the affair of its kind.
 """
 
 import logging
+import math
 import os
 import queue
 import selectors
@@ -20,8 +22,17 @@ from typing import Any
 from services.embedded.control_client import CloudUnreachableError, ControlClient, NotLaunchedError
 from services.embedded.guard import HYPERVISOR_LOCK
 from services.embedded.locks import held
-from services.embedded.machine import BootFailedError, Machine, Process, end_all, machines_in
-from services.embedded.metadata_server import MetadataServer
+from services.embedded.machine import (
+    BootFailedError,
+    Kind,
+    Machine,
+    Process,
+    Surroundings,
+    discard_all,
+    end_all,
+    machines_in,
+)
+from services.embedded.processes import Processes
 from services.embedded.records import Work
 
 log = logging.getLogger(__name__)
@@ -40,8 +51,9 @@ class _Instance:
     process: Process | None = None
     child: subprocess.Popen[bytes] | None = None
     pidfd: int | None = None
-    metadata: MetadataServer | None = None
+    surroundings: Surroundings | None = None
     boot_at: float | None = None
+    ask_at: float | None = None
     kill_at: float | None = None
     failed: str | None = None
     reported_running: bool = False
@@ -58,8 +70,9 @@ class Hypervisor:
 
     Args:
         endpoint_url: of the cloud.
-        state_dir: holds a directory for each instance; given again, its processes are taken over.
-        grace_seconds: from SIGTERM to SIGKILL when an instance is ended.
+        state_dir: holds a directory for each instance; given again, its machines are taken over.
+        kind: of its machines; by default each is a process.
+        grace_seconds: from asking a machine to end until it is killed; by default its kind's.
         clock: monotonic seconds.
     """
 
@@ -68,11 +81,14 @@ class Hypervisor:
         endpoint_url: str,
         state_dir: Path,
         *,
-        grace_seconds: float = 2.0,
+        kind: Kind | None = None,
+        grace_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint_url, self._state_dir = endpoint_url, state_dir
-        self._grace, self._clock = grace_seconds, clock
+        self._kind = kind or Processes(endpoint_url)
+        self._grace = self._kind.grace_seconds if grace_seconds is None else grace_seconds
+        self._clock = clock
         self._client = ControlClient(endpoint_url)
         self._instances: dict[str, _Instance] = {}
         self._work: list[Work] | None = None
@@ -119,7 +135,7 @@ class Hypervisor:
             if process is not None and process.alive():
                 log.info("adopting %s, process %d", machine.directory.name, process.pid)
                 self._watch(instance, process)
-                self._serve_metadata_again(instance)
+                self._surround_again(instance, process)
             else:
                 instance.gone = True
 
@@ -159,7 +175,8 @@ class Hypervisor:
 
     def _until_due(self) -> float | None:
         now = self._clock()
-        due = [at - now for i in self._instances.values() for at in (i.boot_at, i.kill_at) if at is not None]
+        times = [at for i in self._instances.values() for at in (i.boot_at, i.ask_at, i.kill_at)]
+        due = [at - now for at in times if at is not None and at < math.inf]
         if any(i.owes_report() for i in self._instances.values()):
             due.append(TICK_SECONDS)
         return max(0.0, min(due)) if due else None
@@ -207,10 +224,10 @@ class Hypervisor:
             return
         try:
             description = self._client.get(f"instances/{work.id}")
-            instance.machine.prepare(description["user_data"].encode("latin-1"))
+            instance.machine.prepare()
             (instance.machine.directory / "generation").write_text(str(work.generation))
-            instance.metadata = self._serve_metadata(instance.machine)
-            instance.child = instance.machine.boot(instance.metadata.url)
+            booted = self._kind.boot(instance.machine, description)
+            instance.child, instance.surroundings = booted.child, booted.surroundings
             self._watch(instance, Process.of(instance.child.pid))
             instance.reported_running = self._report(work.id, instance, "running")
         except CloudUnreachableError as error:
@@ -221,14 +238,11 @@ class Hypervisor:
             instance.failed = str(error)
             self._ended(instance)
 
-    def _serve_metadata_again(self, instance: _Instance) -> None:
+    def _surround_again(self, instance: _Instance, process: Process) -> None:
         try:
-            instance.metadata = self._serve_metadata(instance.machine)
+            instance.surroundings = self._kind.surround(instance.machine, process)
         except OSError:
-            log.exception("%s stays without its metadata service", instance.machine.directory.name)
-
-    def _serve_metadata(self, machine: Machine) -> MetadataServer:
-        return MetadataServer(self._endpoint_url, machine.directory.name, machine.directory)
+            log.exception("%s stays without what its hypervisor serves", instance.machine.directory.name)
 
     def _watch(self, instance: _Instance, process: Process | None) -> None:
         instance.process = process
@@ -239,19 +253,23 @@ class Hypervisor:
         self._selector.register(instance.pidfd, selectors.EVENT_READ, instance)
 
     def _end(self, instance: _Instance) -> None:
-        """Ask the process group to end, later make it."""
+        """Ask the machine to end, as often as its kind needs it, later make it."""
         instance.boot_at = None
         if instance.gone or instance.process is None:
             instance.gone = True
-        elif instance.kill_at is None:
-            instance.kill_at = self._clock() + self._grace
-            instance.process.signal_group(signal.SIGTERM)
-        elif self._clock() >= instance.kill_at:
-            instance.kill_at = self._clock() + self._grace
+            return
+        now = self._clock()
+        if instance.kill_at is None or instance.ask_at is None:
+            instance.kill_at, instance.ask_at = now + self._grace, now
+        if now >= instance.kill_at:
+            instance.kill_at = now + self._grace
             instance.process.signal_group(signal.SIGKILL)
+        elif now >= instance.ask_at:
+            instance.ask_at = now + self._kind.ask_again_seconds
+            self._kind.ask_to_end(instance.process)
 
     def _ended(self, instance: _Instance) -> None:
-        """The process has ended: so do its stray children and its metadata service."""
+        """The process has ended: so do its stray children and what served it."""
         if instance.pidfd is not None:
             self._selector.unregister(instance.pidfd)
             os.close(instance.pidfd)
@@ -259,9 +277,9 @@ class Hypervisor:
             instance.process.signal_group(signal.SIGKILL)
         if instance.child is not None:
             instance.child.wait()
-        if instance.metadata is not None:
-            instance.metadata.close()
-        instance.pidfd = instance.metadata = instance.kill_at = None
+        if instance.surroundings is not None:
+            instance.surroundings.close()
+        instance.pidfd = instance.surroundings = instance.kill_at = instance.ask_at = None
         instance.gone = True
 
     def _report(self, instance_id: str, instance: _Instance, event: str) -> bool:
@@ -281,21 +299,25 @@ class Hypervisor:
         return True
 
     def _retire(self, instance_id: str) -> None:
-        """An instance that the cloud no longer counts: end what is left of it, then forget it."""
+        """An instance that the cloud no longer counts: end what is left of it, discard its disk, then forget it."""
         instance = self._instances[instance_id]
         self._end(instance)
         if instance.gone:
+            instance.machine.discard()
             del self._instances[instance_id]
 
     def _end_everything(self) -> None:
-        end_all(self._state_dir, signal.SIGTERM)
+        running = [instance for instance in self._instances.values() if instance.process is not None]
         deadline = self._clock() + self._grace
-        while end_all(self._state_dir, 0) and self._clock() < deadline:
+        while self._clock() < deadline and any(i.process is not None and i.process.alive() for i in running):
+            for instance in running:
+                self._end(instance)
             time.sleep(0.02)
         end_all(self._state_dir, signal.SIGKILL)
-        for instance in self._instances.values():
+        for instance in running:
             if instance.pidfd is not None:
                 self._ended(instance)
+        discard_all(self._state_dir)
 
 
 def _generation(machine: Machine) -> int:

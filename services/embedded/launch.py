@@ -34,7 +34,9 @@ class EmbeddedCloud:
     Args:
         state_dir: logs and instances; made if it is not there.
         port: on 127.0.0.1; 0 for any free one.
-        hypervisor: run a process for each instance; without, instances run at once and compute nothing.
+        hypervisor: run a machine for each instance; without, instances run at once and compute nothing.
+        images: boot each instance from the root file system in this folder that its image id names, see `nspawn`;
+            None runs its user data as a process. Needs root and systemd-nspawn.
         switches: initial values of `options.Switches`.
         start_seconds: how long it may take until the server answers.
     """
@@ -45,10 +47,12 @@ class EmbeddedCloud:
         port: int = 0,
         *,
         hypervisor: bool = True,
+        images: Path | None = None,
         switches: Mapping[str, Any] | None = None,
         start_seconds: float = 30.0,
     ) -> None:
         self.state_dir, self._port, self._with_hypervisor = state_dir.absolute(), port, hypervisor
+        self._images = images
         self._switches, self._start_seconds = dict(switches or {}), start_seconds
         self._lifeline = Lifeline()
         self._cloud: subprocess.Popen[bytes] | None = None
@@ -119,6 +123,7 @@ class EmbeddedCloud:
             *("--endpoint", self.endpoint_url),
             *("--state-dir", str(self.state_dir)),
             *("--lifeline-fd", str(self._lifeline.read_end)),
+            *machines(self._images),
         ]
 
     def set_switches(self, **switches: Any) -> dict[str, Any]:
@@ -211,6 +216,11 @@ class EmbeddedCloud:
                 time.sleep(0.02)
             else:
                 return
+
+
+def machines(images: Path | None) -> list[str]:
+    """Return the hypervisor's arguments for machines that boot these images, or are processes."""
+    return [] if images is None else ["--machines", "nspawn", "--images", str(images.absolute())]
 
 
 def _reap(process: subprocess.Popen[bytes] | None, deadline: float) -> None:

@@ -1,7 +1,7 @@
-"""One instance's process: started in a session of its own, found again by a hypervisor that comes after, ended.
+"""One instance's machine: what runs of it is found again by a hypervisor that comes after, and ended.
 
-An instance has a directory: ``user-data`` (the script), ``process`` (who runs it), ``port`` (its metadata service)
-and ``console.log`` (what it wrote).
+Of whatever kind it is (`processes`, `nspawn`), it has a directory: ``process`` (who runs it), ``console.log`` (its
+output) and ``disk`` (its disk, if it has one). The process leads a session, and when it is killed all of it ends.
 """
 
 import contextlib
@@ -9,12 +9,17 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
-# The process writes who it is before it becomes the script: a hypervisor killed in between still finds it.
-_BOOT = 'read -r stat < /proc/$$/stat; printf "%s\\n" "$stat" > process; exec "$0"'
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from services.embedded import cgroups
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# The process writes who it is before it becomes the command: a hypervisor killed in between still finds it.
+_RECORD = 'read -r stat < /proc/$$/stat; printf "%s\\n" "$stat" > process; exec "$@"'
 _START_TIME_FIELD = 19  # of those after the command's name, in /proc/PID/stat (man 5 proc)
 
 
@@ -71,54 +76,48 @@ class Machine:
 
     @property
     def console(self) -> Path:
-        """Where the process's output goes."""
+        """Where the output goes."""
         return self.directory / "console.log"
 
-    def prepare(self, user_data: bytes) -> None:
-        """Write the user data where it will be run from.
+    @property
+    def disk(self) -> Path:
+        """Where a machine with a disk of its own keeps what it writes; removed by `discard`."""
+        return self.directory / "disk"
 
-        Raises:
-            BootFailedError: it is no script.
-        """
+    def prepare(self) -> None:
+        """Make the directory, and forget what ran from it before."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._forget("process")
-        if not user_data.startswith(b"#!"):
-            found = f"begins with {user_data[:20]!r}" if user_data else "is empty"
-            self._fail(f"the user data {found}; a script that begins with #! is needed")
-        script = self.directory / "user-data"
-        script.unlink(missing_ok=True)
-        script.write_bytes(user_data)
-        script.chmod(0o700)
+        (self.directory / "process").unlink(missing_ok=True)
 
-    def boot(self, metadata_endpoint: str) -> subprocess.Popen[bytes]:
-        """Run the user data in a session of its own, with nothing of this process's environment.
-
-        Args:
-            metadata_endpoint: URL of the instance's metadata service.
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Run a command in a session of its own, with nothing of this process's environment.
 
         Raises:
             BootFailedError: the process could not be started.
         """
-        environment = {
-            "PATH": _PATH,
-            "HOME": str(self.directory),
-            "LANG": "C.UTF-8",
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_endpoint,
-        }
         try:
             with self.console.open("ab") as console:
                 return subprocess.Popen(
-                    ["/bin/sh", "-c", _BOOT, str(self.directory / "user-data")],
+                    ["/bin/sh", "-c", _RECORD, "sh", *command],
                     cwd=self.directory,
-                    env=environment,
+                    env={"PATH": PATH, **environment},
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=console,
                     start_new_session=True,
                 )
         except OSError as error:
-            self._fail(f"cannot start a process: {error}")
-            raise  # never reached: _fail raises
+            self.fail(f"cannot start a process: {error}")
+
+    def fail(self, reason: str) -> NoReturn:
+        """Write on the console why there is no boot.
+
+        Raises:
+            BootFailedError: always, with that reason.
+        """
+        with self.console.open("a") as console:
+            console.write(f"boot failed: {reason}\n")
+        raise BootFailedError(reason)
 
     def process(self) -> Process | None:
         """Return the process that was started from here last, alive or not."""
@@ -127,13 +126,59 @@ class Machine:
         except (OSError, ValueError, IndexError):
             return None
 
-    def _forget(self, name: str) -> None:
-        (self.directory / name).unlink(missing_ok=True)
+    def discard(self) -> None:
+        """Remove what a machine that is never started again leaves: its disk and its control groups."""
+        shutil.rmtree(self.disk, ignore_errors=True)
+        cgroups.remove(self.directory.name)
 
-    def _fail(self, reason: str) -> None:
-        with self.console.open("a") as console:
-            console.write(f"boot failed: {reason}\n")
-        raise BootFailedError(reason)
+
+class Surroundings(Protocol):
+    """What serves a machine while it runs: its metadata, its way to the cloud."""
+
+    def close(self) -> None:
+        """Stop serving."""
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A machine that was started: the process that leads it, and what serves it."""
+
+    child: subprocess.Popen[bytes]
+    surroundings: Surroundings
+
+
+class Kind(Protocol):
+    """How an instance becomes something that runs. The hypervisor knows no more of it.
+
+    Attributes:
+        grace_seconds: that a machine which was asked to end usually needs.
+        ask_again_seconds: after which one that has not ended is asked once more; infinite where once is enough.
+    """
+
+    grace_seconds: float
+    ask_again_seconds: float
+
+    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> Booted:
+        """Start a machine.
+
+        Args:
+            machine: its directory, prepared.
+            identity: what the cloud says of the instance, see `identity.describe`.
+
+        Raises:
+            BootFailedError: it cannot be started, for the reason that its console says too.
+            OSError: its surroundings cannot be served.
+        """
+
+    def surround(self, machine: Machine, process: Process) -> Surroundings:
+        """Serve a running machine again, whose hypervisor has died.
+
+        Raises:
+            OSError: its surroundings cannot be served.
+        """
+
+    def ask_to_end(self, process: Process) -> None:
+        """Ask a machine to end in its own way; it may not hear it yet."""
 
 
 def machines_in(state_dir: Path) -> list[Machine]:
@@ -144,6 +189,7 @@ def machines_in(state_dir: Path) -> list[Machine]:
 def forget_all(state_dir: Path) -> None:
     """End what still runs below `state_dir` and remove it; for the start of a new cloud, which knows none of it."""
     end_all(state_dir)
+    discard_all(state_dir)
     for machine in machines_in(state_dir):
         shutil.rmtree(machine.directory, ignore_errors=True)
 
@@ -154,3 +200,9 @@ def end_all(state_dir: Path, number: int = signal.SIGKILL) -> int:
     for process in processes:
         process.signal_group(number)
     return sum(process.alive() for process in processes)
+
+
+def discard_all(state_dir: Path) -> None:
+    """Remove what machines that have all ended leave on disk and in the kernel; their consoles stay."""
+    for machine in machines_in(state_dir):
+        machine.discard()

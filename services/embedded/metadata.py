@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 TOKEN_HEADER = "x-aws-ec2-metadata-token"  # noqa: S105 - a header's name
 TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
 LONGEST_TTL_SECONDS = 21_600
+VERSIONS = ("2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "latest")
+"""Those that cloud-init knows; what is told is the same in each."""
 
 
 @dataclass(frozen=True)
@@ -96,36 +98,63 @@ class MetadataService:
         return Answer(HTTPStatus.OK, self.tokens.issue(int(ttl)), ((TTL_HEADER, ttl),))
 
     def _read(self, path: str) -> Answer:
+        version, _, name = path.removeprefix("/").partition("/")
+        if not version:
+            return Answer(HTTPStatus.OK, "\n".join(VERSIONS))
+        if version not in VERSIONS:
+            return NOT_FOUND
         identity = self.describe()
-        credentials_path = f"/latest/meta-data/iam/security-credentials/{identity['role']}"
-        if path == credentials_path:
+        credentials_path = f"meta-data/iam/security-credentials/{identity['role']}"
+        if name == credentials_path:
             return Answer(HTTPStatus.OK, json.dumps(dict(self.credentials())))
-        document = documents(identity).get(path)
+        found = documents(identity)
+        document = found[name] if name in found else listing((*found, credentials_path), name)
         return NOT_FOUND if document is None else Answer(HTTPStatus.OK, document)
 
 
+def listing(documents: Iterable[str], folder: str) -> str | None:
+    """Return what is in a folder of documents, a line each and folders with a slash; None where there is none.
+
+    cloud-init finds its way through these.
+    """
+    below = f"{folder}/" if folder else ""
+    inside = [path.removeprefix(below).split("/") for path in documents if path.startswith(below)]
+    names = {name + ("/" if rest else "") for name, *rest in inside}
+    # What has a document of its own as well, a list, is a folder.
+    return "\n".join(sorted(name for name in names if f"{name}/" not in names)) or None
+
+
 def documents(identity: Mapping[str, Any]) -> dict[str, str]:
-    """Return every document but the credentials by path; an absent notice or user data has none."""
+    """Return every document but the credentials by its path in a version; an absent notice or user data has none."""
     tags: Mapping[str, str] = identity["tags"]
+    hostname = f"ip-{identity['private_ip'].replace('.', '-')}.{_domain(identity['region'])}"
     found = {
         "ami-id": identity["image_id"],
+        "ami-launch-index": "0",
+        "hostname": hostname,
         "instance-id": identity["id"],
         "instance-life-cycle": identity["lifecycle"],
         "instance-type": identity["instance_type"],
+        "local-hostname": hostname,
         "local-ipv4": identity["private_ip"],
         "placement/availability-zone": identity["availability_zone"],
         "placement/region": identity["region"],
         "iam/security-credentials": identity["role"],
-        "tags/instance": "\n".join(tags),
         **{f"tags/instance/{key}": value for key, value in tags.items()},
     }
+    if tags:
+        found["tags/instance"] = "\n".join(tags)
     if identity["spot_notice"]:
         found["spot/instance-action"] = json.dumps(identity["spot_notice"])
-    result = {f"/latest/meta-data/{path}": str(value) for path, value in found.items()}
-    result["/latest/dynamic/instance-identity/document"] = json.dumps(_identity_document(identity))
+    result = {f"meta-data/{path}": str(value) for path, value in found.items()}
+    result["dynamic/instance-identity/document"] = json.dumps(_identity_document(identity))
     if identity["user_data"]:
-        result["/latest/user-data"] = identity["user_data"]
+        result["user-data"] = identity["user_data"]
     return result
+
+
+def _domain(region: str) -> str:
+    return "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
 
 
 def _identity_document(identity: Mapping[str, Any]) -> dict[str, Any]:

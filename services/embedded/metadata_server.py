@@ -1,4 +1,4 @@
-"""Serves an instance's metadata on a loopback port of its own, the same one for as long as the instance lives."""
+"""Serves an instance's metadata where the instance looks: on a loopback port of its own, or in its own network."""
 
 import secrets
 import socket
@@ -10,6 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from services.embedded.control_client import CloudUnreachableError, ControlClient, NotLaunchedError
 from services.embedded.metadata import NOT_FOUND, Answer, MetadataService, Tokens
@@ -22,8 +23,12 @@ REFRESH_BEFORE_SECONDS = 900  # an SDK asks for new credentials a quarter of an 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    allow_reuse_address = True
     service: MetadataService
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -42,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         try:
-            answer = self.server.service.answer(self.command, self.path.partition("?")[0], headers)
+            answer = self.server.service.answer(self.command, unquote(self.path.partition("?")[0]), headers)
         except NotLaunchedError:
             answer = NOT_FOUND
         except CloudUnreachableError as error:
@@ -63,36 +68,43 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: requests are routine."""
 
 
+def loopback_listener(directory: Path) -> socket.socket:
+    """Listen on a loopback port that is kept in the instance's directory: a hypervisor that takes over has it too.
+
+    Raises:
+        OSError: the port of an earlier run is taken.
+    """
+    listener = socket.create_server((HOST, int(_kept(directory / "port", lambda: "0"))))
+    (directory / "port").write_text(str(listener.getsockname()[1]))
+    return listener
+
+
 class MetadataServer:
     """The running metadata service of one instance.
 
-    Its port and the key of its tokens are kept in the instance's directory, so that a hypervisor that takes over
-    serves the same.
+    The key of its tokens is kept in the instance's directory: those of a hypervisor before this one stay valid.
 
     Args:
         endpoint_url: of the cloud.
         instance_id: whose metadata.
         directory: of the instance.
-
-    Raises:
-        OSError: the port of an earlier run is taken.
+        listener: listens where the instance looks; closed with the service.
     """
 
-    def __init__(self, endpoint_url: str, instance_id: str, directory: Path) -> None:
+    def __init__(self, endpoint_url: str, instance_id: str, directory: Path, listener: socket.socket) -> None:
         self._endpoint_url, self._path = endpoint_url, f"instances/{instance_id}"
         key = _kept(directory / "metadata-key", lambda: secrets.token_hex(32))
-        port = int(_kept(directory / "port", lambda: "0"))
         credentials = RefreshedCredentials(lambda: self._ask("/credentials"))
-        self._server = _Server((HOST, port), _Handler)
+        self._server = _Server(listener)
         self._server.service = MetadataService(lambda: self._ask(""), credentials, Tokens(key.encode()))
-        (directory / "port").write_text(str(self._server.server_port))
         self._closed = False
         threading.Thread(target=self._accept, name=instance_id, daemon=True).start()
 
     @property
     def url(self) -> str:
         """The endpoint as an SDK wants it."""
-        return f"http://{HOST}:{self._server.server_port}/"
+        host, port = self._server.socket.getsockname()
+        return f"http://{host}:{port}/"
 
     def close(self) -> None:
         """Stop serving; the port is free when this returns."""

@@ -50,7 +50,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Work:
-    """What the hypervisor must know of one instance whose process it owes or must end."""
+    """What the hypervisor must know of one instance that is not terminated."""
 
     id: str
     state: str

@@ -116,6 +116,17 @@ def test_a_stopped_instance_is_ended_at_once() -> None:
     assert finished == [True]
 
 
+def test_a_stopped_instance_is_told_of_until_it_is_terminated() -> None:
+    """So that whoever keeps its disk knows how long."""
+    instance = Instance(instance_initiated_shutdown_behavior="stop")
+    fleet = fleet_of(instance)
+    fleet.ended("i-1", 1, failed=None, console=None)
+    revision, work = fleet.pending_work(-1, 0)
+    assert [each.state for each in work] == ["stopped"]
+    fleet.end(instance, "shutting-down", lambda: Stock().terminate(instance))
+    assert fleet.pending_work(revision, 0)[1] == []
+
+
 def test_a_report_about_an_earlier_boot_changes_nothing() -> None:
     instance = Instance(instance_initiated_shutdown_behavior="stop")
     fleet = fleet_of(instance)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.embedded.machine import BootFailedError, Machine, Process, end_all, machines_in
+from services.embedded.processes import prepare, start
 
 pytestmark = pytest.mark.processes
 
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.processes
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path / "instances" / "i-1")
+    machine.prepare()
     yield machine
     end_all(tmp_path)
 
@@ -28,8 +30,8 @@ def until(condition: Callable[[], object], seconds: float = 5) -> None:
 
 def test_the_process_gets_nothing_of_our_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    machine.prepare(b"#!/usr/bin/env -S sh -e\nenv\n")
-    machine.boot("http://127.0.0.1:1/").wait(5)
+    prepare(machine, b"#!/usr/bin/env -S sh -e\nenv\n")
+    start(machine, "http://127.0.0.1:1/").wait(5)
     names = {line.partition("=")[0] for line in machine.console.read_text().splitlines()}
     assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {
         "PATH",
@@ -40,8 +42,8 @@ def test_the_process_gets_nothing_of_our_environment(machine: Machine, monkeypat
 
 
 def test_the_process_leads_a_session_and_is_recorded_by_itself(machine: Machine, tmp_path: Path) -> None:
-    machine.prepare(b"#!/bin/sh\nexec sleep 60\n")
-    child = machine.boot("http://127.0.0.1:1/")
+    prepare(machine, b"#!/bin/sh\nexec sleep 60\n")
+    child = start(machine, "http://127.0.0.1:1/")
     until(machine.process)
     process = machine.process()
     assert process is not None
@@ -53,8 +55,8 @@ def test_the_process_leads_a_session_and_is_recorded_by_itself(machine: Machine,
 
 
 def test_stray_children_end_with_the_group(machine: Machine, tmp_path: Path) -> None:
-    machine.prepare(b"#!/bin/sh\nsleep 60 & echo $! > stray\nexit 0\n")
-    child = machine.boot("http://127.0.0.1:1/")
+    prepare(machine, b"#!/bin/sh\nsleep 60 & echo $! > stray\nexit 0\n")
+    child = start(machine, "http://127.0.0.1:1/")
     child.wait(5)
     stray = int((machine.directory / "stray").read_text())
     assert Process.of(stray) is not None
@@ -63,8 +65,8 @@ def test_stray_children_end_with_the_group(machine: Machine, tmp_path: Path) -> 
 
 
 def test_a_later_process_with_the_same_number_is_not_touched(machine: Machine) -> None:
-    machine.prepare(b"#!/bin/sh\nexec sleep 60\n")
-    child = machine.boot("http://127.0.0.1:1/")
+    prepare(machine, b"#!/bin/sh\nexec sleep 60\n")
+    child = start(machine, "http://127.0.0.1:1/")
     until(machine.process)
     earlier = Process(child.pid, 1)
     earlier.signal_group(signal.SIGKILL)
@@ -77,11 +79,11 @@ def test_a_later_process_with_the_same_number_is_not_touched(machine: Machine) -
 @pytest.mark.parametrize("user_data", [b"", b"echo hello\n"])
 def test_user_data_that_is_no_script_fails_with_the_reason_in_the_console(machine: Machine, user_data: bytes) -> None:
     with pytest.raises(BootFailedError, match="a script that begins with #! is needed"):
-        machine.prepare(user_data)
+        prepare(machine, user_data)
     assert "boot failed: the user data" in machine.console.read_text()
 
 
 def test_the_user_data_is_ours_alone(machine: Machine) -> None:
-    machine.prepare(b"#!/bin/sh\n")
+    prepare(machine, b"#!/bin/sh\n")
     assert (machine.directory / "user-data").stat().st_mode & 0o777 == 0o700
     assert machine.directory.stat().st_mode & 0o777 == 0o700

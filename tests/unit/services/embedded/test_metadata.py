@@ -66,6 +66,50 @@ def test_an_instance_finds_out_who_it_is(path: str, expected: str) -> None:
     assert read(service(), f"/latest/{path}") == (200, expected)
 
 
+@pytest.mark.parametrize("version", ["2009-04-04", "2021-03-23", "latest"])
+def test_every_version_that_cloud_init_asks_for_tells_the_same(version: str) -> None:
+    assert read(service(), f"/{version}/meta-data/instance-id") == (200, "i-1")
+    assert version in read(service(), "/")[1].splitlines()
+
+
+def test_a_version_that_never_was_is_404() -> None:
+    assert read(service(), "/1999-01-01/meta-data/instance-id")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("folder", "inside"),
+    [
+        ("", {"dynamic/", "meta-data/", "user-data"}),
+        ("dynamic/instance-identity", {"document"}),
+        ("meta-data/iam/", {"security-credentials/"}),
+        ("meta-data/placement/", {"availability-zone", "region"}),
+        ("meta-data/tags/", {"instance/"}),
+    ],
+)
+def test_a_folder_lists_what_is_in_it(folder: str, inside: set[str]) -> None:
+    status, body = read(service(), f"/latest/{folder}")
+    assert (status, set(body.splitlines())) == (200, inside)
+
+
+@pytest.mark.parametrize("tags", [{}, {"Name": "app-tier"}, {"Name": ""}], ids=["no tag", "a tag", "an empty tag"])
+def test_whoever_follows_the_folders_finds_every_document(tags: dict[str, str]) -> None:
+    """As cloud-init does, which tries one that is missing again and again, for seconds, and then gives up."""
+    metadata = service(tags=tags)
+
+    def crawl(folder: str) -> list[str]:
+        status, body = read(metadata, folder)
+        assert status == 200, folder
+        found = []
+        for name in body.splitlines():
+            found += crawl(folder + name) if name.endswith("/") else [folder + name]
+        return found
+
+    paths = [path for path in crawl("/latest/meta-data/") if "security-credentials" not in path]
+    assert [read(metadata, path)[0] for path in paths] == [200] * len(paths)
+    assert "/latest/meta-data/instance-id" in paths
+    assert ("/latest/meta-data/tags/instance/Name" in paths) == bool(tags)
+
+
 def test_the_identity_document_is_json_with_region_and_instance() -> None:
     _, body = read(service(), "/latest/dynamic/instance-identity/document")
     document = json.loads(body)
