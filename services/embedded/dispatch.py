@@ -68,6 +68,10 @@ def stock_dispatcher() -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     def create_mended(service: Any) -> Any:
+        if service == "cloudformation":  # moto's needs the models of every service, and makes resources past them
+            from services.embedded.stacks.api import StacksApplication
+
+            return StacksApplication()
         mend_service(service)
         application = create_backend_app(service)
         gc.freeze()  # what a service is made of stays: each full collection would walk through it for 100 ms

@@ -1,4 +1,4 @@
-"""How a symbol of moto is replaced: named, checked against the signature it was written for, then set."""
+"""How a symbol of moto is replaced, or added: named, checked against what it was written for, then set."""
 
 import importlib
 import inspect
@@ -65,12 +65,51 @@ class Mend:
         setattr(owner, name, self.build(self.original()))
 
     def _locate(self) -> tuple[Any, str]:
-        module, _, path = self.symbol.partition(":")
-        *parents, name = path.split(".")
-        owner: Any = importlib.import_module(module)
-        for parent in parents:
-            owner = getattr(owner, parent)
-        return owner, name
+        return _located(self.symbol)
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A symbol that moto lacks.
+
+    Attributes:
+        symbol: ``module:Class.attribute``.
+        value: what it is to be.
+        why: what moto cannot do without it.
+    """
+
+    symbol: str
+    value: Any
+    why: str
+
+    def check(self) -> None:
+        """Verify that moto still lacks it.
+
+        Raises:
+            MotoChangedError: it has one of its own.
+        """
+        owner, name = _located(self.symbol)
+        if getattr(owner, name, self.value) is not self.value:
+            raise MotoChangedError(_remedy(f"{self.symbol} exists"))
+
+    def apply(self) -> None:
+        """Check, and add it.
+
+        Raises:
+            MotoChangedError: moto has one of its own.
+        """
+        self.check()
+        owner, name = _located(self.symbol)
+        setattr(owner, name, self.value)
+
+
+def _located(symbol: str) -> tuple[Any, str]:
+    module, _, path = symbol.partition(":")
+    *parents, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for parent in parents:
+        owner = getattr(owner, parent)
+    return owner, name
 
 
 def check_version() -> None:
@@ -83,7 +122,7 @@ def check_version() -> None:
         raise MotoChangedError(_remedy(f"moto {found} is installed, {MOTO_VERSION} expected"))
 
 
-def apply_all(mends: Iterable[Mend]) -> None:
+def apply_all(mends: Iterable[Mend | Addition]) -> None:
     """Apply each mend in order.
 
     Raises:

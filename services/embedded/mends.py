@@ -7,21 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from services.embedded.mend import Mend, apply_all, check_version
+from services.embedded.mend import Addition, Mend, apply_all, check_version
 
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
+    "autoscaling": ("services.embedded.auto_scaling", "services.embedded.refreshes"),
     "core": ("services.embedded.hot_path",),
-    "s3": ("services.embedded.objects",),
+    "s3": ("services.embedded.objects", "services.embedded.bucket_policies"),
     "sqs": ("services.embedded.sqs",),
     "dynamodb": ("services.embedded.items", "services.embedded.queries", "services.embedded.tables"),
-    "ec2": ("services.embedded.launches", "services.embedded.instances", "services.embedded.describe"),
+    "ec2": (
+        "services.embedded.launches",
+        "services.embedded.instances",
+        "services.embedded.describe",
+        "services.embedded.images",
+    ),
 }
 _applied: set[str] = set()
 _applying = threading.RLock()
 
 
-def mends_of(service: str) -> tuple[Mend, ...]:
+def mends_of(service: str) -> tuple[Mend | Addition, ...]:
     """Return the mends of a service of moto; empty where stock moto serves."""
     with _service_models_read_once():
         modules = [importlib.import_module(name) for name in MODULES.get(service, ())]

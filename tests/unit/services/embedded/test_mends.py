@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.embedded import mend
-from services.embedded.mend import MOTO_VERSION, Mend, MotoChangedError, check_version
+from services.embedded.mend import MOTO_VERSION, Addition, Mend, MotoChangedError, check_version
 from services.embedded.mends import MODULES, mend_service, mends_of
 
 ALL = [pytest.param(m, id=m.symbol) for service in MODULES for m in mends_of(service)]
@@ -18,12 +18,12 @@ def test_moto_is_exactly_the_version_that_the_mends_were_written_for() -> None:
 
 
 @pytest.mark.parametrize("one", ALL)
-def test_a_mended_symbol_still_exists_with_the_expected_signature(one: Mend) -> None:
+def test_a_mended_symbol_still_exists_with_the_expected_signature(one: Mend | Addition) -> None:
     one.check()
 
 
 @pytest.mark.parametrize("one", ALL)
-def test_a_mend_says_what_it_mends(one: Mend) -> None:
+def test_a_mend_says_what_it_mends(one: Mend | Addition) -> None:
     assert one.why
 
 
@@ -60,3 +60,20 @@ def test_a_mend_replaces_the_symbol_by_what_it_builds(monkeypatch: pytest.Monkey
 def test_a_service_without_mends_is_left_as_it_is() -> None:
     assert mends_of("kms") == ()
     mend_service("kms")
+
+
+def test_an_addition_gives_a_symbol_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("lacking_module")
+    monkeypatch.setitem(__import__("sys").modules, "lacking_module", module)
+    addition = Addition("lacking_module:answer", 42, "test")
+    addition.apply()
+    assert module.answer == 42
+    addition.check()  # again: what is there is ours
+
+
+def test_an_addition_that_is_no_longer_needed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("lacking_module")
+    module.answer = 41  # type: ignore[attr-defined]
+    monkeypatch.setitem(__import__("sys").modules, "lacking_module", module)
+    with pytest.raises(MotoChangedError, match=r"lacking_module:answer exists; install moto==5\.2\.5"):
+        Addition("lacking_module:answer", 42, "test").apply()

@@ -1,0 +1,234 @@
+"""The stack of `infra/stack.yaml` is made, changed and deleted, and the system runs on nothing but what it made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from app_tier.bundle.load import DEMO_BUNDLE
+from scripts.client import ApiClient
+from scripts.run.batch import Batch
+from scripts.run.images import sample_images
+from scripts.run.system import free_port
+from services.embedded.launch import REGION, EmbeddedCloud
+from tests.conftest import ROOT
+from tests.integration.stack_roles import web_command, worker_command
+
+pytestmark = pytest.mark.processes
+
+NAME, TEMPLATE = "fleetsight", ROOT / "infra" / "stack.yaml"
+IMAGE = "ami-12c6146b"
+PATIENCE_SECONDS = 60.0
+HASTE = {"FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.1", "FLEETSIGHT__FLEET__MAX_WORKERS": "2"}
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
+    """Wait for what other processes bring about; fail with `what` when they do not."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass
+class Account:
+    """An account of an embedded cloud, and the stack in it."""
+
+    cloud: EmbeddedCloud
+
+    def client(self, service: str) -> Any:
+        """Return a client of its owner."""
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self.cloud.endpoint_url,
+            region_name=REGION,
+            aws_access_key_id="embedded",
+            aws_secret_access_key="embedded",
+        )
+
+    def prepare(self) -> str:
+        """Put the images' ids and the template where they belong; return the template's address."""
+        for role in ("worker", "web"):
+            self.client("ssm").put_parameter(Name=f"/{NAME}/image/{role}", Type="String", Value=IMAGE)
+        self.client("s3").create_bucket(Bucket="templates")
+        self.client("s3").upload_file(str(TEMPLATE), "templates", "stack.yaml")
+        return f"{self.cloud.endpoint_url}/templates/stack.yaml"
+
+    def network(self) -> dict[str, str]:
+        """Return the parameters that say where everything runs."""
+        ec2 = self.client("ec2")
+        vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+        return {"VpcId": vpc, "SubnetIds": ",".join(one["SubnetId"] for one in subnets[:2])}
+
+    def change(self, kind: str, template: dict[str, Any], parameters: dict[str, str]) -> list[dict[str, Any]]:
+        """Change the stack by a change set, wait until it has changed, and return the changes that were announced."""
+        cloudformation = self.client("cloudformation")
+        made = cloudformation.create_change_set(
+            StackName=NAME,
+            ChangeSetName=f"{kind.lower()}-{len(parameters)}",
+            ChangeSetType=kind,
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+            Capabilities=["CAPABILITY_IAM"],
+            **template,
+        )
+        cloudformation.get_waiter("change_set_create_complete").wait(ChangeSetName=made["Id"])
+        changes = cloudformation.describe_change_set(ChangeSetName=made["Id"])["Changes"]
+        cloudformation.execute_change_set(ChangeSetName=made["Id"])
+        stack = until(lambda: self.settled(made["StackId"]), f"the stack to {kind}")
+        assert stack["StackStatus"] == f"{kind}_COMPLETE", self.failures(made["StackId"])
+        return [one["ResourceChange"] for one in changes]
+
+    def settled(self, stack_id: str) -> dict[str, Any] | None:
+        """Return the stack once nothing is being done with it."""
+        (stack,) = self.client("cloudformation").describe_stacks(StackName=stack_id)["Stacks"]
+        return None if stack["StackStatus"].endswith("_IN_PROGRESS") else dict(stack)
+
+    def failures(self, stack_id: str) -> list[str]:
+        """Return what has failed, and why."""
+        events = self.client("cloudformation").describe_stack_events(StackName=stack_id)["StackEvents"]
+        return [f"{one['LogicalResourceId']}: {one}" for one in events if "FAILED" in one["ResourceStatus"]]
+
+    def instances(self, name: str) -> list[dict[str, Any]]:
+        """Return all instances of a name, ended ones too, the oldest first."""
+        filters = [{"Name": "tag:Name", "Values": [name]}]
+        found = self.client("ec2").describe_instances(Filters=filters)["Reservations"]
+        return sorted((one for each in found for one in each["Instances"]), key=lambda one: one["LaunchTime"])
+
+    def consoles(self) -> str:
+        """Return what every instance has written."""
+        paths = sorted((self.cloud.state_dir / "instances").glob("*/console.log"))
+        return "\n".join(f"{path.parent.name}:\n{path.read_text()[-3000:]}" for path in paths)
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Account]:
+    with EmbeddedCloud(tmp_path / "cloud") as cloud:
+        yield Account(cloud)
+
+
+def tags_of(instance: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+
+
+def outputs_of(stack: dict[str, Any]) -> dict[str, str]:
+    return {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+
+
+def test_the_system_runs_on_a_stack_that_is_made_changed_and_deleted(account: Account, tmp_path: Path) -> None:
+    port, endpoint = free_port(), account.cloud.endpoint_url
+    given = {
+        **account.network(),
+        "BundleAddress": str(DEMO_BUNDLE),
+        "StartWorker": worker_command(endpoint),
+        "StartWeb": web_command(tmp_path, endpoint, port, HASTE),
+    }
+    changes = account.change("CREATE", {"TemplateURL": account.prepare()}, given)
+    assert {one["Action"] for one in changes} == {"Add"}
+    (stack,) = account.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"]
+    outputs = outputs_of(stack)
+
+    the_group_runs_one_web_instance(account, outputs)
+    hundred_images_are_right(account, f"http://127.0.0.1:{port}", tmp_path)
+    workers = account.instances(outputs["WorkerInstanceName"])
+    assert workers
+    assert all(one["InstanceType"] == "c7a.large" and tags_of(one)[NAME] == NAME for one in workers)
+    assert {one["IamInstanceProfile"]["Arn"].split("/")[1][:24] for one in workers} == {"fleetsight-WorkerProfile"}
+
+    another_type_is_a_new_version_that_is_not_the_default(account, given)
+    another_web_type_replaces_the_web_instance(account, given, outputs, f"http://127.0.0.1:{port}")
+    deletion_ends_all_but_what_is_kept(account, stack["StackId"], outputs)
+
+
+def the_group_runs_one_web_instance(account: Account, outputs: dict[str, str]) -> None:
+    groups = account.client("autoscaling").describe_auto_scaling_groups
+    (group,) = groups(AutoScalingGroupNames=[outputs["WebGroupName"]])["AutoScalingGroups"]
+    (member,) = group["Instances"]
+    (web,) = account.instances(outputs["WebInstanceName"])
+    assert (member["InstanceId"], member["LaunchTemplate"]["Version"]) == (web["InstanceId"], "1")
+    tags = tags_of(web)
+    assert (tags["aws:autoscaling:groupName"], tags[NAME]) == (outputs["WebGroupName"], NAME)
+    assert web["IamInstanceProfile"]["Arn"].split("/")[1].startswith("fleetsight-WebProfile")
+    assert web["MetadataOptions"]["HttpTokens"] == "required"
+
+
+def hundred_images_are_right(account: Account, url: str, tmp_path: Path) -> None:
+    client = ApiClient(url)
+    try:
+        until(client.ready, "the page of the stack's web instance")
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        batch = Batch(client, sample_images(tmp_path / "images"), lambda _: None, lambda: time.monotonic() > deadline)
+        summary = batch.run()
+    except Exception as error:
+        raise AssertionError(account.consoles()) from error
+    finally:
+        client.close()
+    assert (summary.images, summary.right, summary.ok) == (100, 100, True)
+
+
+def another_type_is_a_new_version_that_is_not_the_default(account: Account, given: dict[str, str]) -> None:
+    changes = account.change("UPDATE", {"UsePreviousTemplate": True}, {**given, "WorkerInstanceType": "c7a.xlarge"})
+    assert [(one["Action"], one["LogicalResourceId"], one["Replacement"]) for one in changes] == [
+        ("Modify", "WorkerTemplate", "False")
+    ]
+    described = account.client("ec2").describe_launch_templates(LaunchTemplateNames=["fleetsight-worker"])
+    (template,) = described["LaunchTemplates"]
+    assert (template["LatestVersionNumber"], template["DefaultVersionNumber"]) == (2, 1)
+    (stack,) = account.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"]
+    assert outputs_of(stack)["WorkerTemplateVersion"] == "2"
+
+
+def another_web_type_replaces_the_web_instance(
+    account: Account, given: dict[str, str], outputs: dict[str, str], url: str
+) -> None:
+    (before,) = account.instances(outputs["WebInstanceName"])
+    types = {"WorkerInstanceType": "c7a.xlarge", "WebInstanceType": "c7a.2xlarge"}
+    changes = account.change("UPDATE", {"UsePreviousTemplate": True}, {**given, **types})
+    assert [(one["LogicalResourceId"], one["Details"][0]["Evaluation"]) for one in changes] == [
+        ("WebTemplate", "Static"),
+        ("WebGroup", "Dynamic"),
+    ]
+    now = {one["InstanceId"]: one for one in account.instances(outputs["WebInstanceName"])}
+    assert now.pop(before["InstanceId"])["State"]["Name"] == "terminated"
+    assert [one["InstanceType"] for one in now.values()] == ["c7a.2xlarge"]
+    client = ApiClient(url)
+    until(client.ready, "the page of the new web instance")
+    client.close()
+
+
+def deletion_ends_all_but_what_is_kept(account: Account, stack_id: str, outputs: dict[str, str]) -> None:
+    account.client("cloudformation").delete_stack(StackName=NAME)
+    stack = until(lambda: account.settled(stack_id), "the stack to be deleted")
+    assert stack["StackStatus"] == "DELETE_COMPLETE", account.failures(stack_id)
+    web = account.instances(outputs["WebInstanceName"])
+    assert {one["State"]["Name"] for one in web} == {"terminated"}
+    assert account.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
+    buckets = {one["Name"] for one in account.client("s3").list_buckets()["Buckets"]}
+    assert buckets == {"templates", outputs["InputBucketName"], outputs["OutputBucketName"]}
+    assert account.client("dynamodb").list_tables()["TableNames"] == [outputs["JobTableName"]]
+    assert "QueueUrls" not in account.client("sqs").list_queues()
+    assert account.client("iam").list_roles()["Roles"] == []
+
+
+def test_what_only_an_image_has_is_not_started_by_processes(account: Account) -> None:
+    """The defaults of the template name a script of the image, which would set up the machine that it runs on."""
+    assert not Path("/opt/fleetsight").exists()
+    profile = {"ImageId": IMAGE, "InstanceType": "c7a.large", "InstanceInitiatedShutdownBehavior": "terminate"}
+    user_data = "#!/bin/sh\nexec /opt/fleetsight/start web\n"
+    launched = account.client("ec2").run_instances(MinCount=1, MaxCount=1, UserData=user_data, **profile)["Instances"]
+    instance_id = launched[0]["InstanceId"]
+
+    def state() -> str:
+        found = account.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"]
+        return str(found[0]["Instances"][0]["State"]["Name"])
+
+    until(lambda: state() == "terminated", "the instance to end")
+    console = account.client("ec2").get_console_output(InstanceId=instance_id)["Output"]
+    assert "/opt/fleetsight/start: not found" in console
