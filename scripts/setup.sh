@@ -73,6 +73,23 @@ install_chromium() {
   fi
 }
 
+# The tests of the images make and boot a Debian. Setup never fails for the want of what that takes.
+have_image_tools() { command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null && command -v ip >/dev/null; }
+
+install_image_tools() {
+  local log=.fleetsight/logs/image-tools.log
+  have_image_tools && return
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    echo "fleetsight: installing debootstrap and systemd-nspawn for the tests of the images ..." >&2
+    DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 300 sh -c \
+      'apt-get update && apt-get install --yes --no-install-recommends debootstrap systemd-container iproute2' </dev/null >"$log" 2>&1 || true
+    have_image_tools && return
+    echo "fleetsight: they could not be installed ($log says why), so the tests of the images are skipped" >&2
+  else
+    echo "fleetsight: there is no debootstrap or no systemd-nspawn, so the tests of the images are skipped: install debootstrap, systemd-container and iproute2" >&2
+  fi
+}
+
 mkdir -p .fleetsight/logs 2>/dev/null || fail "cannot write to $PWD: give yourself the right, or clone elsewhere"
 # pip of the venv's Python tells whether an earlier creation was cut short.
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -91,6 +108,7 @@ for name in "${@:-run}"; do
     test)
       install test 500 "the test tools"
       install_chromium
+      install_image_tools
       ;;
     *) fail "unknown section '$name'; there are: run torch simulate test" ;;
   esac

@@ -15,5 +15,5 @@ if [ $# -gt 0 ]; then
 else
   # Unit tests share nothing and take all cores; the others start processes of their own, and have the machine alone.
   step .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=8 --cov --cov-report= --cov-fail-under=0 tests/unit
-  step .venv/bin/python -m pytest --cov --cov-append --cov-report=term tests/integration tests/browser tests/chaos
+  step .venv/bin/python -m pytest --cov --cov-append --cov-report=term tests/integration tests/browser tests/chaos tests/image
 fi

@@ -1,0 +1,155 @@
+"""Makes what nginx needs of an instance: its certificate, and the limits of the configuration.
+
+`start web` runs it by the image's Python, in the environment of the user data, before it starts the units. The
+certificate is that of the parameter store (`FLEETSIGHT_TLS_PARAMETER`: a SecureString that holds JSON,
+`{"certificate": PEM, "key": PEM}`), or one that this instance signs itself. Nothing secret is ever printed.
+"""
+
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+HOME = Path("/opt/fleetsight")
+TLS = Path("/etc/fleetsight/tls")
+LIMITS = Path("/etc/nginx/fleetsight/limits.conf")
+SELF_SIGNED_DAYS = 825
+NGINX = "www-data"
+"""Whose the key is: nginx is never root."""
+
+
+class NotPreparedError(Exception):
+    """Raised when there is no certificate, or no valid configuration; the message says why, without the key."""
+
+
+def main(environment: Mapping[str, str]) -> None:
+    """Write certificate, key and limits."""
+    sys.path.insert(0, str(HOME / "app"))
+    from services.config import load_config
+    from services.errors import ConfigError
+
+    try:
+        config = load_config(HOME / "app" / "config.yaml", environment)
+    except ConfigError as error:
+        raise NotPreparedError(str(error)) from error
+    write(LIMITS, limits(config.web.max_request_bytes, config.classic.wait_seconds, config.web.port), 0o644)
+    if name := environment.get("FLEETSIGHT_TLS_PARAMETER", ""):
+        keep_pair(TLS, *from_parameter(name, lambda: _parameter(name, config.aws.region, config.aws.endpoint_url)))
+    else:
+        self_signed(TLS)
+    shutil.chown(TLS / "key.pem", NGINX, NGINX)
+
+
+def limits(max_request_bytes: int, wait_seconds: float, port: int) -> str:
+    """Return nginx's settings that follow from the configuration.
+
+    Args:
+        max_request_bytes: the largest upload that the web tier takes.
+        wait_seconds: how long a request may wait for its image; nginx waits a little longer for the answer.
+        port: where gunicorn listens.
+    """
+    return (
+        f"client_max_body_size {max_request_bytes};\n"
+        f"proxy_read_timeout {int(wait_seconds) + 30}s;\n"
+        f"upstream web_tier {{\n    server 127.0.0.1:{port};\n    keepalive 64;\n    keepalive_timeout 20s;\n}}\n"
+    )
+
+
+def from_parameter(name: str, get: Callable[[], str]) -> tuple[str, str]:
+    """Return certificate and key of the parameter called `name`, which `get` reads.
+
+    Raises:
+        NotPreparedError: it cannot be read, or does not hold both.
+    """
+    try:
+        pair = json.loads(get())
+        return str(pair["certificate"]), str(pair["key"])
+    except (ValueError, KeyError, TypeError) as error:
+        # Not what it says: a message of the JSON parser may quote the key.
+        raise NotPreparedError(
+            f'the parameter {name} (FLEETSIGHT_TLS_PARAMETER) is not JSON {{"certificate": PEM, "key": PEM}}: '
+            f"{type(error).__name__}"
+        ) from None
+
+
+def keep_pair(folder: Path, certificate: str, key: str) -> None:
+    """Write `certificate` and `key` into `folder`, once it is sure that they belong together.
+
+    Raises:
+        NotPreparedError: they are no PEM, or no pair.
+    """
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write(folder / "new-certificate.pem", certificate, 0o644)
+    write(folder / "new-key.pem", key, 0o600)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            folder / "new-certificate.pem", folder / "new-key.pem"
+        )
+    except (ssl.SSLError, OSError) as error:
+        (folder / "new-key.pem").unlink()
+        raise NotPreparedError(f"certificate and key are no pair that OpenSSL can use: {error}") from None
+    (folder / "new-certificate.pem").rename(folder / "certificate.pem")
+    (folder / "new-key.pem").rename(folder / "key.pem")
+
+
+def self_signed(folder: Path) -> None:
+    """Make a key and a certificate that this instance signs itself, unless they are there.
+
+    Raises:
+        NotPreparedError: OpenSSL could not make them.
+    """
+    if (folder / "key.pem").exists():
+        return
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    new_key, new_certificate = folder / "new-key.pem", folder / "new-certificate.pem"
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-keyout", str(new_key))
+    names = ("-subj", "/CN=fleetsight", "-addext", "subjectAltName=DNS:fleetsight,DNS:localhost,IP:127.0.0.1")
+    end = ("-days", str(SELF_SIGNED_DAYS), "-out", str(new_certificate))
+    made = subprocess.run(
+        ("openssl", "req", "-x509", *key, *names, *end), check=False, capture_output=True, text=True, timeout=60
+    )
+    if made.returncode:
+        raise NotPreparedError(f"OpenSSL made no certificate: {made.stderr.strip()}")
+    new_certificate.rename(folder / "certificate.pem")
+    new_key.rename(folder / "key.pem")
+
+
+def write(path: Path, content: str, mode: int) -> None:
+    """Write a file that nobody may read before it has its `mode`."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(content)
+
+
+def _parameter(name: str, region: str, endpoint_url: str | None) -> str:
+    """Return the decrypted value of a parameter.
+
+    Raises:
+        NotPreparedError: there is none, or this instance's role may not read it.
+    """
+    import botocore.session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    patient = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 5})
+    try:
+        session = botocore.session.get_session()
+        client: Any = session.create_client("ssm", region_name=region, endpoint_url=endpoint_url, config=patient)
+        return str(client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
+    except (BotoCoreError, ClientError) as error:
+        raise NotPreparedError(
+            f"the parameter {name} (FLEETSIGHT_TLS_PARAMETER) cannot be read: {error}; "
+            "make it, and let the web role read it"
+        ) from error
+
+
+if __name__ == "__main__":
+    try:
+        main(os.environ)
+    except NotPreparedError as failure:
+        sys.exit(f"fleetsight: {failure}")

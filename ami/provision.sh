@@ -1,0 +1,266 @@
+#!/usr/bin/env bash
+# Turns a stock Debian 12 into Fleetsight's image, for one role:
+#
+#   provision.sh --role worker|web --source DIR [--wheelhouse DIR] [--agents]
+#
+# DIR is an unpacked source archive (ami/archive.py): services, app_tier, web_tier, ami, config.yaml, requirements.txt,
+# bundle, version.json. Python packages come from the wheels of --wheelhouse, and then no network is used, or else from
+# the package index. --agents: CloudWatch's and Session Manager's agents too, which only AWS's own hosts have.
+#
+# It may be run again, and is run as root: by a builder instance (fleetsight bake), by Packer, or in a container.
+set -Eeuo pipefail
+umask 022
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+readonly HOME_DIR=/opt/fleetsight
+readonly PYTHON=$HOME_DIR/venv/bin/python
+readonly CLOUDWATCH_KEY=937616F3450B7D806CBD9725D58167303B789C72 SSM_KEY=1C5B395CBE5E74E2F1CA21592784DBF388D19D46
+role='' source='' wheelhouse='' agents=no step='the arguments'
+
+say() { echo "provision: $*" >&2; }
+fail() { say "failed at ${step}: $*"; exit 1; }
+trap 'trap - ERR; fail "line $LINENO: $BASH_COMMAND"' ERR
+
+read_arguments() {
+  while [ $# -gt 0 ]; do
+    case "$1" in
+      --role) role=${2-} && shift 2 || fail "--role needs worker or web" ;;
+      --source) source=${2-} && shift 2 || fail "--source needs a folder" ;;
+      --wheelhouse) wheelhouse=${2-} && shift 2 || fail "--wheelhouse needs a folder" ;;
+      --agents) agents=yes && shift ;;
+      *) fail "unknown argument '$1'; there are: --role worker|web --source DIR [--wheelhouse DIR] [--agents]" ;;
+    esac
+  done
+  case "$role" in worker | web) ;; *) fail "--role '$role' is neither worker nor web" ;; esac
+  [ "$(id -u)" -eq 0 ] || fail "this must be run as root"
+  [ "$(. /etc/os-release && echo "$ID-$VERSION_ID")" = debian-12 ] || fail "this is no Debian 12, which the image is made of"
+  local part
+  for part in services app_tier web_tier ami config.yaml requirements.txt bundle/bundle.json version.json; do
+    [ -e "$source/$part" ] || fail "$source has no $part: give --source the folder of an unpacked source archive"
+  done
+  [ -z "$wheelhouse" ] || [ -d "$wheelhouse" ] || fail "there is no folder $wheelhouse (--wheelhouse)"
+}
+
+section() { # FILE SECTION...: the lines of these sections of packages.txt or requirements.txt
+  local file=$1
+  shift
+  awk -v wanted=" $* " '/^# \[/ { gsub(/[][]/, "", $2); on = index(wanted, " " $2 " "); next } on && NF && !/^#/' "$file"
+}
+
+is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+install_packages() {
+  local wanted=(both) missing=() package
+  [ "$role" = web ] && wanted+=(web)
+  [ "$agents" = yes ] && wanted+=(agents)
+  for package in $(section "$source/ami/packages.txt" "${wanted[@]}"); do
+    is_installed "$package" || missing+=("$package")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    say "from Debian: ${missing[*]}"
+    apt-get update --quiet=2
+    apt-get upgrade --quiet=2 --yes -o Dpkg::Options::=--force-confold >/dev/null
+    apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null
+  fi
+}
+
+# A root that was made for both roles holds the web tier's packages too.
+remove_packages_of_the_other_role() {
+  local package unwanted=()
+  [ "$role" = worker ] || return 0
+  for package in $(section "$source/ami/packages.txt" web); do
+    is_installed "$package" && unwanted+=("$package" "$package-common")
+  done
+  [ ${#unwanted[@]} -eq 0 ] || apt-get purge --quiet=2 --yes "${unwanted[@]}" >/dev/null
+}
+
+make_users() {
+  local user users=(fleetsight-worker)
+  [ "$role" = web ] && users=(fleetsight-web fleetsight-controller)
+  for user in "${users[@]}"; do
+    id "$user" >/dev/null 2>&1 \
+      || useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
+  done
+}
+
+install_python() {
+  local from=() requirements=$HOME_DIR/requirements.txt
+  rm -rf "$HOME_DIR/venv"
+  mkdir -p "$HOME_DIR"
+  section "$source/requirements.txt" "$role" >"$requirements"
+  [ -s "$requirements" ] || fail "requirements.txt has no section [$role]"
+  [ -n "$wheelhouse" ] && from=(--no-index --find-links "$wheelhouse")
+  python3 -m venv "$HOME_DIR/venv"
+  "$PYTHON" -m pip install --quiet --no-input --disable-pip-version-check --no-cache-dir --no-compile --only-binary :all: \
+    "${from[@]}" -r "$requirements"
+  "$PYTHON" -m pip check --quiet --disable-pip-version-check
+  # Nothing is installed into an image that runs.
+  "$PYTHON" -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip
+}
+
+install_code() {
+  local folders=(services app_tier) app=$HOME_DIR/app
+  [ "$role" = web ] && folders=(services web_tier)
+  rm -rf "$app" "$HOME_DIR/bundle"
+  mkdir -p "$app"
+  cp -r "${folders[@]/#/$source/}" "$source/config.yaml" "$app/"
+  # What people need to try and to build, and what runs does not.
+  rm -rf "$app/services/embedded" "$app/app_tier/demo"
+  cp -r "$source/bundle" "$HOME_DIR/bundle"
+  chown -R root:root "$HOME_DIR"
+  chmod -R u=rwX,go=rX "$HOME_DIR"
+  # Half a second less for each start.
+  "$PYTHON" -m compileall -q -j 0 "$app" "$HOME_DIR/venv/lib"
+}
+
+install_files() {
+  local part parts=(common "$role")
+  [ "$agents" = yes ] && parts+=(agents "agents-$role")
+  for part in "${parts[@]}"; do
+    cp -r --no-preserve=mode,ownership "$source/ami/files/$part/." /
+  done
+  find "$HOME_DIR" -maxdepth 1 -type f ! -name '*.*' -exec chmod 755 {} +
+  install -d -m 755 /etc/fleetsight
+  sed "s/{/{\"role\": \"$role\", /" "$source/version.json" >"$HOME_DIR/version.json"
+}
+
+signed_by() { # FINGERPRINT KEYS SIGNATURE FILE: whether the key with that fingerprint, unexpired, has signed it
+  local home said
+  home=$(mktemp -d)
+  gpg --homedir "$home" --batch --quiet --import "$2"
+  said=$(gpg --homedir "$home" --batch --quiet --status-fd 1 --verify "$3" "$4" 2>/dev/null || true)
+  rm -rf "$home"
+  grep -q '^\[GNUPG:\] GOODSIG ' <<<"$said" && grep -q "^\[GNUPG:\] VALIDSIG .*$1\$" <<<"$said"
+}
+
+fetch() { # URL FILE
+  curl --fail --silent --show-error --location --proto '=https' --tlsv1.2 --retry 5 --max-time 300 --output "$2" "$1" \
+    || fail "could not fetch $1"
+}
+
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/verify-CloudWatch-Agent-Package-Signature.html and
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/verify-agent-signature.html say where the packages are
+# and whose signatures they have. The second key is published on that page only, and replaced now and then.
+install_agents() {
+  local cloudwatch=https://amazoncloudwatch-agent.s3.amazonaws.com arch work
+  local ssm=https://s3.amazonaws.com/ec2-downloads-windows/SSMAgent/latest
+  [ "$agents" = yes ] || return 0
+  arch=$(dpkg --print-architecture)
+  work=$(mktemp -d)
+  fetch "$cloudwatch/assets/amazon-cloudwatch-agent.gpg" "$work/cloudwatch.gpg"
+  fetch "$cloudwatch/debian/$arch/latest/amazon-cloudwatch-agent.deb" "$work/cloudwatch.deb"
+  fetch "$cloudwatch/debian/$arch/latest/amazon-cloudwatch-agent.deb.sig" "$work/cloudwatch.sig"
+  signed_by "$CLOUDWATCH_KEY" "$work/cloudwatch.gpg" "$work/cloudwatch.sig" "$work/cloudwatch.deb" \
+    || fail "CloudWatch's agent is not signed by the key $CLOUDWATCH_KEY: it is not installed"
+  fetch "$ssm/debian_$arch/amazon-ssm-agent.deb" "$work/ssm.deb"
+  fetch "$ssm/debian_$arch/amazon-ssm-agent.deb.sig" "$work/ssm.sig"
+  signed_by "$SSM_KEY" "$source/ami/keys/amazon-ssm-agent.asc" "$work/ssm.sig" "$work/ssm.deb" \
+    || fail "Session Manager's agent is not signed by the key $SSM_KEY of ami/keys: if AWS has a new key, put it there"
+  dpkg --install "$work/cloudwatch.deb" "$work/ssm.deb" >/dev/null
+  rm -rf "$work"
+  systemctl --quiet enable amazon-ssm-agent.service
+  # Started when it is told where this stack's log groups are.
+  systemctl --quiet disable amazon-cloudwatch-agent.service
+  systemctl stop amazon-ssm-agent.service 2>/dev/null || true
+}
+
+# nginx sends what does not change by itself: the program's own files, and Bootstrap's, packed where that pays.
+install_static_files() {
+  local static=$HOME_DIR/static
+  [ "$role" = web ] || return 0
+  rm -rf "$static" /etc/nginx/sites-enabled/default
+  cp -r "$HOME_DIR/app/web_tier/static" "$static"
+  cp -r "$HOME_DIR"/venv/lib/python3*/site-packages/flask_bootstrap/static/bootstrap5 "$static/bootstrap"
+  find "$static" -type f '(' -name '*.js' -o -name '*.css' -o -name '*.svg' ')' -exec gzip --keep --best --no-name {} +
+}
+
+# The files of which a start of this role makes use, in an order that hardly matters: they are read all at once.
+list_what_is_read_early() {
+  local modules=(app_tier.startup app_tier.worker app_tier.connect)
+  [ "$role" = web ] && modules=(web_tier.app web_tier.gunicorn web_tier.controller.wiring gunicorn.app.wsgiapp)
+  (cd "$HOME_DIR/app" && PYTHONPATH=. "$PYTHON" "$source/ami/used_files.py" "$HOME_DIR/bundle" "${modules[@]}") >"$HOME_DIR/read-early.txt"
+  say "$(wc -l <"$HOME_DIR/read-early.txt") files are read early"
+}
+
+enable_units() {
+  # The units of a role are started by what user data calls; these are there in any case.
+  systemctl --quiet enable fleetsight-read-early.service chrony.service
+  if [ "$role" = worker ]; then
+    systemctl --quiet enable fleetsight-unstarted.timer
+  else
+    # Without its certificate, which an instance gets at its start, nginx has nothing to begin with.
+    systemctl --quiet disable nginx.service
+  fi
+  # Nobody logs in, by network or by screen: people come by Session Manager. cloud-init ends with its first stage.
+  systemctl --quiet mask ssh.service ssh.socket getty@tty1.service serial-getty@ttyS0.service console-getty.service \
+    cloud-config.service cloud-final.service cloud-init-hotplugd.socket systemd-timesyncd.service
+}
+
+configure_debian() {
+  # chrony asks Amazon's clock, and nobody else: instances reach the internet by HTTPS only.
+  sed --in-place '/^pool /d' /etc/chrony/chrony.conf
+  rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/mirrors
+  cat >/etc/apt/sources.list.d/debian.sources <<'SOURCES'
+Types: deb
+URIs: https://deb.debian.org/debian
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: https://deb.debian.org/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+SOURCES
+}
+
+# Whatever tells machines apart, or tells of the machine that made the image.
+clean() {
+  rm -rf /etc/ssh/ssh_host_* /root/.ssh /root/.cache /root/.bash_history /root/.python_history /root/.wget-hsts \
+    /home/*/.ssh /home/*/.bash_history /var/lib/cloud/* /var/lib/dhcp/* /var/lib/systemd/random-seed \
+    /var/lib/amazon/ssm/* /opt/aws/amazon-cloudwatch-agent/logs/* /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /debootstrap /tmp/pip-*
+  local user
+  for user in admin debian; do # which cloud-init has made for those who came by SSH
+    ! id "$user" >/dev/null 2>&1 || userdel --force --remove "$user" 2>/dev/null
+  done
+  rm -f /etc/sudoers.d/90-cloud-init-users
+  find /var/log -type f -delete
+  rm -rf /var/log/journal/* "$HOME_DIR/requirements.txt"
+  # systemd makes an id at the first boot of each instance; D-Bus must follow, or all instances are one machine.
+  : >/etc/machine-id
+  mkdir -p /var/lib/dbus
+  ln --symbolic --force /etc/machine-id /var/lib/dbus/machine-id
+  # Names are asked of systemd-resolved, as on Debian's own AMI; the name of a host is its instance's affair.
+  [ "$(readlink /etc/resolv.conf)" = ../run/systemd/resolve/stub-resolv.conf ] \
+    || ln --symbolic --force ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+  echo localhost >/etc/hostname
+  printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >/etc/hosts
+}
+
+run() { # FUNCTION WHAT
+  local began=$SECONDS
+  step=$2
+  "$1"
+  say "$2: done in $((SECONDS - began)) s"
+}
+
+main() {
+  read_arguments "$@"
+  say "$role image from $source"
+  run install_packages "Debian's packages"
+  run remove_packages_of_the_other_role "packages of the other role"
+  run make_users "service users"
+  run install_python "Python's packages"
+  run install_code "application and bundle"
+  run install_files "units and settings"
+  run install_static_files "static files"
+  run install_agents "AWS's agents"
+  run configure_debian "Debian's settings"
+  run enable_units "units"
+  run list_what_is_read_early "files to read early"
+  run clean "cleaning"
+  say "this is now the $role image"
+}
+
+main "$@"

@@ -1,0 +1,64 @@
+"""What the tests of booted images look at: a machine's console, its network from inside, and what is left of it."""
+
+import http.client
+from pathlib import Path
+
+from services.embedded import cgroups
+from services.embedded.launch import EmbeddedCloud
+from services.embedded.machine import Machine
+from services.embedded.netns import in_network_of
+from tests.integration.embedded.conftest import until
+
+BOOT_SECONDS = 30.0
+"""A boot takes a second or two; so long on a machine that is busy with five others."""
+
+
+def machine_of(cloud: EmbeddedCloud, instance_id: str) -> Machine:
+    return Machine(cloud.state_dir / "instances" / instance_id)
+
+
+def console_says(machine: Machine, words: str) -> None:
+    until(lambda: words in console_of(machine), f"the console says {words!r}", BOOT_SECONDS)
+
+
+def console_of(machine: Machine) -> str:
+    return machine.console.read_text(errors="replace") if machine.console.exists() else ""
+
+
+def left_of(directory: Path) -> set[int]:
+    """Find every process of a machine: those in its control groups, or with its disk mounted."""
+    marks = (f"/fleetsight-{directory.name}/".encode(), f"{directory}/disk".encode())
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (entry / "mounts").read_bytes() + (entry / "cgroup").read_bytes()
+        except OSError:
+            continue
+        if any(mark in told for mark in marks):
+            found.add(int(entry.name))
+    return found
+
+
+def traces_of(state_dir: Path, instance_id: str = "i-*") -> list[str]:
+    """Return what is left of the machines below `state_dir`: processes, disks, control groups."""
+    found: list[str] = []
+    for directory in (state_dir / "instances").glob(instance_id):
+        found += map(str, left_of(directory))
+        found += [str(path) for path in (directory / "disk", *cgroups.folders(directory.name)) if path.exists()]
+    return found
+
+
+def answers_in(pid: int, host: str, port: int) -> bool:
+    """Say whether something accepts connections and answers in the network of a process."""
+
+    def ask() -> bool:
+        connection = http.client.HTTPConnection(host, port, timeout=3)
+        try:
+            connection.request("GET", "/_embedded/health")
+            return connection.getresponse().status > 0
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    return in_network_of(pid, ask)

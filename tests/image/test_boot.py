@@ -1,0 +1,280 @@
+"""The images boot as instances of the embedded cloud: machines of their own, which work and end as on EC2.
+
+Root, systemd-nspawn and the images are needed; `conftest` says what happens where they are missing.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ami.local import LocalImage
+from scripts.client import ApiClient
+from scripts.run.system import System, free_port
+from services.ec2 import Fleet
+from services.embedded.launch import EmbeddedCloud
+from services.embedded.machine import Machine, Process
+from tests.chaos.conftest import RunningSystem, signs
+from tests.chaos.conftest import until as wait_until
+from tests.image.machines import BOOT_SECONDS, answers_in, console_of, console_says, left_of, machine_of, traces_of
+from tests.integration.embedded.conftest import Clients, until
+from tests.integration.embedded.test_instances import becomes, describe, launch, state
+
+pytestmark = pytest.mark.processes
+
+# Tells that it runs, and each time that it was booted, since cloud-init runs user data once only.
+COUNTS_BOOTS = """#!/bin/sh
+cat > /etc/systemd/system/boots.service <<'UNIT'
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo boot >> /var/lib/boots; echo booted $(wc -l < /var/lib/boots) times'
+StandardOutput=journal+console
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl enable boots.service
+systemctl --no-block start boots.service
+"""
+# A shutdown in order would take longer than anybody waits.
+HANGS = """#!/bin/sh
+cat > /etc/systemd/system/hangs.service <<'UNIT'
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/echo it hangs
+ExecStop=/bin/sleep 60
+StandardOutput=journal+console
+UNIT
+systemctl --no-block start hangs.service
+"""
+POWERS_OFF = "#!/bin/sh\nsystemctl --no-block poweroff\n"
+
+
+@pytest.fixture(scope="module")
+def cloud(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
+    """A cloud whose instances boot the workers' image."""
+    with EmbeddedCloud(tmp_path_factory.mktemp("boot"), images=worker_image.root.parent) as started:
+        yield started
+    assert traces_of(started.state_dir) == []
+
+
+@pytest.fixture
+def ec2(cloud: EmbeddedCloud) -> Any:
+    return Clients(cloud.endpoint_url)("ec2")
+
+
+def test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselves(
+    worker_image: LocalImage, tmp_path: Path
+) -> None:
+    overrides = {
+        "FLEETSIGHT__WEB__PORT": str(free_port()),
+        "FLEETSIGHT__FLEET__POLICY": "backlog",
+        "FLEETSIGHT__FLEET__IMAGES_PER_WORKER": "20",
+        "FLEETSIGHT__FLEET__MAX_WORKERS": "5",
+    }
+    before = content_of(worker_image.root)
+    system = System(tmp_path, overrides, image=worker_image)
+    try:
+        system.start()
+        fleet = Fleet(system.clients.ec2, system.config.names.worker_instance)
+        running = RunningSystem(system, ApiClient(system.url), fleet)
+        files, truth = signs(100, seed=2026)
+        job_id = running.api.create_job("on machines")
+        outcome = running.upload(job_id, files)
+        running.wait_for_results(job_id, 100)
+        assert running.right(job_id, outcome, truth) == 100
+        assert running.most_seen == 5
+        wait_until(lambda: not running.workers(), "the machines have powered themselves off", 60)
+        ended = fleet.instances(("terminated",))
+        assert len(ended) == 5
+        for each in ended:
+            reason = describe(system.clients.ec2, each.instance_id)["StateReason"]["Code"]
+            assert reason == "Client.InstanceInitiatedShutdown"
+        until(lambda: not traces_of(system.state_dir), "nothing is left of them")
+    finally:
+        system.stop()
+    assert content_of(worker_image.root) == before
+
+
+def content_of(root: Path) -> dict[str, int]:
+    """Return when each thing in the folders that a running system writes to was changed."""
+    folders = (root / "etc", root / "var", root / "opt" / "fleetsight" / "app", root / "run")
+    return {str(path): path.lstat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+
+def test_a_machine_whose_worker_cannot_start_powers_off_all_the_same(
+    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+) -> None:
+    script = "#!/bin/sh\nexport FLEETSIGHT__WORKER__IDLE_SECONDS=never\nexec /opt/fleetsight/start worker\n"
+    (instance_id,) = launch(ec2, script, ImageId=worker_image.image_id)
+    becomes(ec2, instance_id, "terminated", BOOT_SECONDS)
+    assert describe(ec2, instance_id)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+    assert "idle_seconds" in ec2.get_console_output(InstanceId=instance_id)["Output"]
+
+
+def test_a_machine_that_is_terminated_shuts_down_in_order(
+    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+) -> None:
+    (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
+    machine = machine_of(cloud, instance_id)
+    console_says(machine, "booted 1 times")
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    becomes(ec2, instance_id, "terminated", BOOT_SECONDS)
+    assert "Powering off" in console_of(machine)
+    until(lambda: not machine.disk.exists(), "its disk is gone")
+
+
+def test_a_machine_that_is_terminated_as_soon_as_it_is_launched_ends(
+    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+) -> None:
+    (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
+    until(machine_of(cloud, instance_id).process, "it has a process")
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    becomes(ec2, instance_id, "terminated", BOOT_SECONDS)
+    until(lambda: not traces_of(cloud.state_dir, instance_id), "nothing is left")
+
+
+def test_a_machine_that_stops_keeps_its_disk_until_it_is_terminated(
+    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+) -> None:
+    stops = {"ImageId": worker_image.image_id, "InstanceInitiatedShutdownBehavior": "stop"}
+    (instance_id,) = launch(ec2, COUNTS_BOOTS, **stops)
+    machine = machine_of(cloud, instance_id)
+    console_says(machine, "booted 1 times")
+    ec2.stop_instances(InstanceIds=[instance_id])
+    becomes(ec2, instance_id, "stopped", BOOT_SECONDS)
+    ec2.start_instances(InstanceIds=[instance_id])
+    console_says(machine, "booted 2 times")
+    ec2.stop_instances(InstanceIds=[instance_id])
+    becomes(ec2, instance_id, "stopped", BOOT_SECONDS)
+    assert machine.disk.exists()
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    becomes(ec2, instance_id, "terminated")
+    until(lambda: not machine.disk.exists(), "its disk is gone")
+
+
+def test_a_machine_that_powers_itself_off_stops_where_its_behaviour_says_so(
+    ec2: Any, worker_image: LocalImage
+) -> None:
+    stops = {"ImageId": worker_image.image_id, "InstanceInitiatedShutdownBehavior": "stop"}
+    (instance_id,) = launch(ec2, POWERS_OFF, **stops)
+    becomes(ec2, instance_id, "stopped", BOOT_SECONDS)
+    ec2.terminate_instances(InstanceIds=[instance_id])
+
+
+def test_a_machine_reaches_its_metadata_and_the_cloud_and_nothing_else(
+    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+) -> None:
+    port = cloud.endpoint_url.rpartition(":")[2]
+    # Bash's own connections: the image has no curl.
+    script = f"""#!/bin/bash
+reach() {{ timeout 3 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null && echo reaches $1:$2; }}
+reach 169.254.169.254 80
+reach 127.0.0.1 {port}
+for address in 169.254.169.253 10.0.0.1 1.1.1.1 127.0.0.1; do reach $address 53; done
+echo looked around
+"""
+    (instance_id,) = launch(ec2, script, ImageId=worker_image.image_id)
+    machine = machine_of(cloud, instance_id)
+    console_says(machine, "looked around")
+    reached = set(re.findall(r"reaches (\S+)", console_of(machine)))
+    assert reached == {"169.254.169.254:80", f"127.0.0.1:{port}"}
+    ec2.terminate_instances(InstanceIds=[instance_id])
+
+
+def test_a_machines_clock_begins_with_its_boot(cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage) -> None:
+    """A timer that is due minutes after boot would else be due at once."""
+    script = "#!/bin/sh\necho up for $(cut -d. -f1 /proc/uptime) seconds\n"
+    (instance_id,) = launch(ec2, script, ImageId=worker_image.image_id)
+    machine = machine_of(cloud, instance_id)
+    console_says(machine, "up for")
+    told = re.search(r"up for (\d+) seconds", console_of(machine))
+    assert told is not None
+    assert int(told[1]) <= BOOT_SECONDS
+    ec2.terminate_instances(InstanceIds=[instance_id])
+
+
+def test_an_image_that_is_not_there_fails_the_boot_and_says_which_are(ec2: Any, worker_image: LocalImage) -> None:
+    (instance_id,) = launch(ec2, ImageId="ami-12c6146b")
+    becomes(ec2, instance_id, "terminated")
+    reason = describe(ec2, instance_id)["StateReason"]["Message"]
+    assert "there is no image ami-12c6146b" in reason
+    assert worker_image.image_id in reason
+
+
+def test_a_hypervisor_that_was_killed_takes_over_its_machines(worker_image: LocalImage, tmp_path: Path) -> None:
+    with EmbeddedCloud(tmp_path / "state", images=worker_image.root.parent) as cloud:
+        ec2 = Clients(cloud.endpoint_url)("ec2")
+        (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
+        machine = machine_of(cloud, instance_id)
+        console_says(machine, "booted 1 times")
+        process = machine.process()
+        assert process is not None
+        assert cloud.hypervisor is not None
+        cloud.hypervisor.kill()
+        cloud.hypervisor.wait(10)
+        assert not answers_in(process.pid, "169.254.169.254", 80)
+        cloud.start_hypervisor()
+        port = int(cloud.endpoint_url.rpartition(":")[2])
+        until(lambda: answers_in(process.pid, "169.254.169.254", 80), "its metadata service answers again")
+        until(lambda: answers_in(process.pid, "127.0.0.1", port), "the cloud answers in it again")
+        assert machine.process() == process
+        assert state(ec2, instance_id) == "running"
+        ec2.terminate_instances(InstanceIds=[instance_id])
+        becomes(ec2, instance_id, "terminated", BOOT_SECONDS)
+        until(lambda: not traces_of(cloud.state_dir), "nothing is left of it")
+
+
+COMMAND = """
+import sys, time
+from pathlib import Path
+from services.embedded.launch import EmbeddedCloud
+cloud = EmbeddedCloud(Path(sys.argv[1]), images=Path(sys.argv[2])).start()
+print(cloud.endpoint_url, flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.mark.parametrize("hypervisor_too", [False, True], ids=["the command", "the command and the hypervisor"])
+def test_when_the_command_is_killed_nothing_of_a_machine_is_left(
+    worker_image: LocalImage, tmp_path: Path, hypervisor_too: bool
+) -> None:
+    state_dir = tmp_path / "state"
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(state_dir), str(worker_image.root.parent)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert command.stdout is not None
+        ec2 = Clients(command.stdout.readline().strip())("ec2")
+        (instance_id,) = launch(ec2, HANGS, ImageId=worker_image.image_id)
+        machine = Machine(state_dir / "instances" / instance_id)
+        console_says(machine, "it hangs")
+        assert len(left_of(machine.directory)) >= 5  # unshare, nspawn, init, journald, dbus
+        assert traces_of(state_dir)
+        if hypervisor_too:
+            os.kill(hypervisor_of(state_dir), signal.SIGKILL)
+    finally:
+        command.kill()
+        command.wait(10)
+        command.stdout.close() if command.stdout else None
+    until(lambda: not traces_of(state_dir), "every trace of it is gone", 20)
+    assert str(state_dir) not in Path("/proc/mounts").read_text()
+
+
+def hypervisor_of(state_dir: Path) -> int:
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (entry / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if "hypervisor" in arguments and str(state_dir) in arguments and Process.of(int(entry.name)):
+            return int(entry.name)
+    raise AssertionError("there is no hypervisor")

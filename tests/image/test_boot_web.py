@@ -1,0 +1,193 @@
+"""The web image boots, and what it serves through nginx works, with workers that boot their own image."""
+
+import http.client
+import json
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from ami.local import LocalImage
+from app_tier.demo.signs import samples
+from services.clients import Clients
+from services.config import Config, parse_config
+from services.embedded.launch import EmbeddedCloud
+from services.embedded.machine import Machine
+from services.embedded.netns import in_network_of
+from services.provision import provision
+from tests.conftest import shipped_values
+from tests.image.machines import BOOT_SECONDS, machine_of
+from tests.integration.embedded.conftest import Clients as Apis
+from tests.integration.embedded.conftest import until
+from tests.integration.embedded.test_instances import launch
+
+pytestmark = pytest.mark.processes
+
+URL = "https://fleet.example"
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class WebMachine:
+    """A machine that boots the web image, seen by a client in its own network, which trusts its certificate."""
+
+    machine: Machine
+
+    def ask(self, method: str, path: str, **options: object) -> Reply:
+        """Send a request to port 443, as `requests` would write it, and return the whole reply."""
+        request = requests.Request(method, URL + path, **options).prepare()
+
+        def send() -> Reply:
+            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=30, context=self._trust())
+            try:
+                connection.request(method, path, request.body, dict(request.headers) | {"Host": "fleet.example"})
+                reply = connection.getresponse()
+                headers = {name.lower(): value for name, value in reply.getheaders()}
+                return Reply(reply.status, headers, reply.read())
+            finally:
+                connection.close()
+
+        return in_network_of(self._pid(), send)
+
+    def news(self, job_id: str) -> tuple[bytes, bytes]:
+        """Return a job's events up to the first, as they come, and those after it until the job has ended."""
+
+        def read() -> tuple[bytes, bytes]:
+            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=30, context=self._trust())
+            try:
+                connection.request("GET", f"/api/v1/jobs/{job_id}/events", headers={"Host": "fleet.example"})
+                reply = connection.getresponse()
+                assert reply.getheader("Content-Type", "").startswith("text/event-stream")
+                first = b""
+                while b"event: " not in first and (more := reply.read1()):
+                    first += more
+                return first, reply.read()
+            finally:
+                connection.close()
+
+        return in_network_of(self._pid(), read)
+
+    def redirect(self) -> str | None:
+        """Return where port 80 leads."""
+
+        def send() -> str | None:
+            connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=5)
+            try:
+                connection.request("GET", "/jobs", headers={"Host": "fleet.example"})
+                return connection.getresponse().getheader("Location")
+            finally:
+                connection.close()
+
+        return in_network_of(self._pid(), send)
+
+    def ready(self) -> bool:
+        """Say whether the page and what it needs answer."""
+        try:
+            return self.ask("GET", "/api/v1/readyz").status == 200
+        except OSError:
+            return False
+
+    def _pid(self) -> int:
+        process = self.machine.process()
+        assert process is not None
+        return process.pid
+
+    def _trust(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.machine.disk / "upper/etc/fleetsight/tls/certificate.pem")
+        context.check_hostname = False  # it names the instance
+        return context
+
+
+def user_data(endpoint_url: str, worker_image: LocalImage) -> str:
+    """Return what the stack's user data is here: settings, then the image's own start."""
+    worker = f"#!/bin/sh\nexport FLEETSIGHT__AWS__ENDPOINT_URL={endpoint_url}\nexec /opt/fleetsight/start worker\n"
+    settings = {
+        "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
+        "FLEETSIGHT__FLEET__IMAGE_ID": worker_image.image_id,
+        "FLEETSIGHT__FLEET__USER_DATA": json.dumps(worker),
+    }
+    exports = "".join(f"export {name}='{value}'\n" for name, value in settings.items())
+    return f"#!/bin/sh\n{exports}exec /opt/fleetsight/start web\n"
+
+
+@pytest.fixture(scope="module")
+def web(
+    web_image: LocalImage, worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebMachine]:
+    """The web instance, ready."""
+    with EmbeddedCloud(tmp_path_factory.mktemp("web"), images=web_image.root.parent) as cloud:
+        config = config_of(cloud.endpoint_url)
+        provision(Clients(config.aws.endpoint()), config)
+        script = user_data(cloud.endpoint_url, worker_image)
+        (instance_id,) = launch(Apis(cloud.endpoint_url)("ec2"), script, ImageId=web_image.image_id)
+        machine = WebMachine(machine_of(cloud, instance_id))
+        until(machine.machine.process, "it has a process")
+        until(machine.ready, "its page answers", BOOT_SECONDS)
+        yield machine
+
+
+def config_of(endpoint_url: str) -> Config:
+    values = shipped_values()
+    values["aws"]["endpoint_url"] = endpoint_url
+    return parse_config(values)
+
+
+def test_the_page_comes_through_nginx_with_its_security_headers(web: WebMachine) -> None:
+    page = web.ask("GET", "/")
+    assert page.status == 200
+    assert b"<form" in page.body
+    assert "max-age=" in page.headers["strict-transport-security"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert "default-src" in page.headers["content-security-policy"]
+    assert page.headers["server"] == "nginx"
+
+
+def test_every_file_that_the_page_names_is_served_by_nginx(web: WebMachine) -> None:
+    page = web.ask("GET", "/").body.decode()
+    names = set(re.findall(r'(?:href|src)="(/static/[^"?]+)', page))
+    assert len(names) >= 3
+    for name in sorted(names):
+        found = web.ask("GET", name)
+        assert (name, found.status) == (name, 200)
+        assert "max-age" in found.headers["cache-control"]
+        assert found.headers["x-content-type-options"] == "nosniff"
+
+
+def test_port_80_leads_to_443(web: WebMachine) -> None:
+    assert web.redirect() == "https://fleet.example/jobs"
+
+
+def test_an_upload_is_classified_by_a_machine_of_the_fleet_and_its_news_come_at_once(web: WebMachine) -> None:
+    (sign,) = samples(1, seed=3)
+    job_id = json.loads(web.ask("POST", "/api/v1/jobs", json={"name": "through nginx"}).body)["job_id"]
+    upload = web.ask("POST", f"/api/v1/jobs/{job_id}/images", files={"images": (sign.filename, sign.data)})
+    assert len(json.loads(upload.body)["accepted"]) == 1
+    first, rest = web.news(job_id)
+    assert b"event: " in first
+    assert b"event: end" not in first  # nothing held it back until the job had ended
+    assert b"event: end" in rest
+    results = json.loads(web.ask("GET", f"/api/v1/jobs/{job_id}/results").body)
+    assert [each["label"] for each in results["results"]] == [sign.label]
+
+
+def test_an_upload_that_is_too_large_is_refused_by_nginx_in_the_apis_words(web: WebMachine) -> None:
+    headers = {"Content-Length": str(10**12), "Content-Type": "multipart/form-data; boundary=x"}
+    refused = web.ask("POST", "/api/v1/classify", headers=headers)
+    assert refused.status == 413
+    assert json.loads(refused.body)["type"]
+
+
+def test_the_machine_holds_no_keys_but_those_of_its_metadata_service(web: WebMachine) -> None:
+    settings = Path(web.machine.disk / "upper/etc/fleetsight/stack.env").read_text()
+    assert "FLEETSIGHT__AWS__ENDPOINT_URL" in settings
+    assert not re.search("SECRET|ACCESS_KEY|TOKEN", settings)

@@ -1,0 +1,334 @@
+"""The images as `provision.sh` leaves them: units, hardening, nginx, and nothing of the machine that made them."""
+
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ami.archive import bundle_digest
+from ami.local import ROOT, LocalImage, build_image, image_id, inside_of
+from services.config import DEMO_BUNDLE
+from tests.unit.scripts.test_requirements import sections
+
+HOME = "opt/fleetsight"
+OURS = {
+    "worker": ("fleetsight-worker.service",),
+    "web": ("fleetsight-web.service", "fleetsight-controller.service", "nginx.service"),
+}
+MOST_EXPOSURE = 1.5
+
+
+def inside(image: LocalImage, *command: str, seconds: float = 60) -> str:
+    """Run a command in the image, whatever it writes is dropped; return what it said."""
+    done = subprocess.run(
+        (*inside_of(image.root, "--volatile=overlay", "--rlimit=NOFILE=65536"), *command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(params=["worker", "web"])
+def image(request: pytest.FixtureRequest) -> LocalImage:
+    """Each of the images."""
+    made: LocalImage = request.getfixturevalue(f"{request.param}_image")
+    return made
+
+
+def role_of(image: LocalImage) -> str:
+    """Return the role that the image says it is for."""
+    return str(json.loads((image.root / HOME / "version.json").read_text())["role"])
+
+
+def size_of(folder: Path) -> int:
+    """Return what a folder takes on disk, in bytes."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def test_an_image_says_what_it_is(image: LocalImage, capsys: pytest.CaptureFixture[str]) -> None:
+    about = json.loads((image.root / HOME / "version.json").read_text())
+    assert about.keys() == {"role", "version", "commit", "bundle"}
+    assert about["bundle"] == bundle_digest(ROOT / DEMO_BUNDLE)
+    with capsys.disabled():
+        print(f" [{about['role']} {image.image_id}: {size_of(image.root) // 2**20} MB]", end="")  # noqa: T201
+
+
+def test_the_same_content_is_the_same_image_and_is_not_made_again(worker_image: LocalImage) -> None:
+    said: list[str] = []
+    if image_id("worker") != worker_image.image_id:
+        pytest.skip("a file of the image was changed while the tests ran")
+    again = build_image("worker", worker_image.root.parent, say=said.append)
+    assert (again, said) == (worker_image, [])
+
+
+# ---- Units
+
+
+def test_units_are_valid(image: LocalImage) -> None:
+    units = sorted(path.name for path in (image.root / "etc/systemd/system").glob("fleetsight-*.*") if path.is_file())
+    assert set(OURS[role_of(image)]) - {"nginx.service"} <= set(units)
+    assert inside(image, "systemd-analyze", "verify", "--man=no", *units, *OURS[role_of(image)]).strip() == ""
+
+
+def test_units_are_hardened(image: LocalImage) -> None:
+    units = OURS[role_of(image)]
+    command = ("systemd-analyze", "security", "--offline=true", "--no-pager", f"--root={image.root}")
+    for unit in units:
+        done = subprocess.run((*command, unit), capture_output=True, text=True, check=True, timeout=30)
+        said = next(line for line in done.stdout.splitlines() if "Overall exposure level" in line)
+        assert float(said.split(":")[1].split()[0]) <= MOST_EXPOSURE, done.stdout
+
+
+def test_what_starts_by_itself_is_what_should(image: LocalImage) -> None:
+    asked = ("systemctl", "is-enabled")
+    assert inside(image, *asked, "fleetsight-read-early.service").strip() == "enabled"
+    # Started by user data, once there are settings.
+    for unit in OURS[role_of(image)]:
+        assert f"{unit}\n" not in inside(image, "ls", "/etc/systemd/system/multi-user.target.wants")
+    if role_of(image) == "worker":
+        assert inside(image, *asked, "fleetsight-unstarted.timer").strip() == "enabled"
+    for unit in ("ssh.service", "getty@tty1.service", "cloud-final.service"):
+        assert str((image.root / "etc/systemd/system" / unit).readlink()) == "/dev/null"
+
+
+def test_a_worker_and_its_machine_end_together(worker_image: LocalImage) -> None:
+    unit = (worker_image.root / "etc/systemd/system/fleetsight-worker.service").read_text().splitlines()
+    assert {"SuccessAction=poweroff", "FailureAction=poweroff"} <= set(unit)
+    # systemd 252 takes the action at the first failure all the same.
+    assert not any(line.startswith("Restart=") for line in unit)
+
+
+def test_the_web_tiers_restarts_are_limited(web_image: LocalImage) -> None:
+    for name in ("fleetsight-web.service", "fleetsight-controller.service", "nginx.service.d/fleetsight.conf"):
+        unit = (web_image.root / "etc/systemd/system" / name).read_text()
+        assert "\nStartLimitBurst=" in unit
+        assert "\nRestart=always" in unit
+        assert "\nMemoryMax=" in unit
+
+
+# ---- What is in it
+
+
+def test_a_tier_starts_with_what_is_in_its_image(image: LocalImage) -> None:
+    modules = {
+        "worker": ("app_tier.__main__", "app_tier.startup", "app_tier.worker", "app_tier.connect"),
+        "web": ("web_tier.app", "web_tier.controller.__main__", "web_tier.gunicorn", "gunicorn.app.wsgiapp"),
+    }[role_of(image)]
+    script = f"cd /{HOME}/app && exec /{HOME}/venv/bin/python -c 'import {', '.join(modules)}'"
+    inside(image, "sh", "-c", script)
+
+
+def test_an_image_has_the_pinned_packages_of_its_role_and_no_others(image: LocalImage) -> None:
+    found = (path.name.removesuffix(".dist-info") for path in (image.root / HOME).glob("venv/lib/*/*/*.dist-info"))
+    installed = {name.replace("_", "-").lower(): version for name, version in (each.split("-") for each in found)}
+    pinned = sections()[role_of(image)]
+    assert {name.replace(".", "-"): version for name, version in installed.items()} == pinned
+    assert not {"torch", "moto", "boto3", "pip", "setuptools"} & installed.keys()
+
+
+def test_an_image_has_the_code_of_its_tier_alone(image: LocalImage) -> None:
+    app = image.root / HOME / "app"
+    tier = {"worker": "app_tier", "web": "web_tier"}[role_of(image)]
+    assert {path.name for path in app.iterdir()} == {"services", tier, "config.yaml"}
+    assert not (app / "services" / "embedded").exists()
+    assert not (app / "app_tier" / "demo").exists()
+    assert (image.root / "usr/sbin/nginx").exists() == (role_of(image) == "web")
+
+
+def test_everything_is_compiled_and_stays_as_it_is(image: LocalImage) -> None:
+    app = image.root / HOME / "app"
+    sources = list(app.rglob("*.py"))
+    assert sources
+    assert not [path for path in sources if not list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"))]
+    assert not [path for path in (image.root / HOME).rglob("*") if path.lstat().st_uid or path.stat().st_mode & 0o022]
+
+
+def test_what_is_read_early_is_there_and_holds_the_model_of_a_worker(image: LocalImage) -> None:
+    files = (image.root / HOME / "read-early.txt").read_text().splitlines()
+    assert [name for name in files if not (image.root / name.lstrip("/")).exists()] == []
+    assert f"/{HOME}/bundle/bundle.json" in files
+    assert any("app/services/" in name and name.endswith(".pyc") for name in files)
+    if role_of(image) == "worker":
+        assert any("libopenvino_intel_cpu_plugin" in name for name in files)
+
+
+def test_services_run_as_users_who_can_do_nothing_else(image: LocalImage) -> None:
+    users = {"worker": {"fleetsight-worker"}, "web": {"fleetsight-web", "fleetsight-controller"}}[role_of(image)]
+    lines = [line.split(":") for line in (image.root / "etc/passwd").read_text().splitlines()]
+    ours = {line[0]: line for line in lines if line[0].startswith("fleetsight")}
+    assert ours.keys() == users
+    assert {line[6] for line in ours.values()} == {"/usr/sbin/nologin"}
+    assert not [line[0] for line in lines if int(line[2]) >= 1000 and line[0] != "nobody"]
+
+
+# ---- What cloud-init does
+
+
+def test_cloud_init_takes_its_settings(image: LocalImage) -> None:
+    inside(image, "cloud-init", "schema", "--config-file", "/etc/cloud/cloud.cfg.d/99_fleetsight.cfg")
+
+
+def test_cloud_init_asks_ec2_alone_makes_no_users_and_runs_user_data_first(image: LocalImage) -> None:
+    script = "from cloudinit import stages; i = stages.Init(); i.read_cfg(); import json; print(json.dumps(i.cfg))"
+    config = json.loads(inside(image, "python3", "-c", script).splitlines()[-1])
+    assert config["datasource_list"] == ["Ec2"]
+    assert config["cloud_init_modules"][0] == "scripts-user"
+    for stage in ("cloud_init_modules", "cloud_config_modules", "cloud_final_modules"):
+        assert not {"users-groups", "ssh", "set-passwords", "ssh-import-id"} & set(config[stage])
+
+
+# ---- nginx
+
+
+def test_nginx_takes_its_settings(web_image: LocalImage) -> None:
+    prepare = f"/{HOME}/venv/bin/python /{HOME}/prepare_web.py"
+    said = inside(web_image, "sh", "-c", f"{prepare} && mkdir -p /run/nginx && nginx -t")
+    assert "test is successful" in said
+    assert "[warn]" not in said
+
+
+_ASK = """
+import http.client, json, ssl, subprocess, time
+nginx = subprocess.Popen(["nginx", "-g", "daemon off;"])
+anyone = ssl._create_unverified_context()
+def ask(path, method="GET", headers={}, secure=True):
+    made = http.client.HTTPConnection("127.0.0.1", timeout=5)
+    if secure:
+        made = http.client.HTTPSConnection("127.0.0.1", timeout=5, context=anyone)
+    made.request(method, path, headers=headers)
+    answer = made.getresponse()
+    told = dict((name.lower(), value) for name, value in answer.getheaders())
+    return [answer.status, told, answer.read(4000).decode("latin-1")]
+for _ in range(200):
+    try:
+        ask("/static/fleetsight.css"); break
+    except OSError:
+        time.sleep(0.05)
+print(json.dumps({
+    "http": ask("/jobs?name=x", secure=False),
+    "static": ask("/static/fleetsight.css"),
+    "packed": ask("/static/bootstrap/css/bootstrap.min.css", headers={"Accept-Encoding": "gzip"}),
+    "down": ask("/api/v1/jobs"),
+    "down page": ask("/"),
+    "too large": ask("/api/v1/classify", "POST", {"Content-Length": str(2**40)}),
+    "outside": ask("/static/../app/config.yaml"),
+}))
+nginx.terminate()
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(web_image: LocalImage) -> dict[str, tuple[int, dict[str, str], str]]:
+    """What nginx answers while the web tier does not run."""
+    ready = f"/{HOME}/venv/bin/python /{HOME}/prepare_web.py && mkdir -p /run/nginx"
+    said = inside(web_image, "sh", "-c", f'{ready} && exec python3 -c "$1"', "sh", _ASK)
+    found: dict[str, tuple[int, dict[str, str], str]] = json.loads(
+        next(line for line in said.splitlines() if line.startswith("{"))
+    )
+    return found
+
+
+def test_nginx_sends_everybody_to_https(answers: dict[str, tuple[int, dict[str, str], str]]) -> None:
+    status, headers, _ = answers["http"]
+    assert (status, headers["location"]) == (301, "https://127.0.0.1/jobs?name=x")
+    assert headers["server"] == "nginx"
+
+
+def test_nginx_serves_static_files_with_the_web_tiers_headers(
+    answers: dict[str, tuple[int, dict[str, str], str]],
+) -> None:
+    status, headers, _ = answers["static"]
+    assert status == 200
+    assert headers["content-type"] == "text/css; charset=utf-8"
+    assert headers["cache-control"] == "public, max-age=3600"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["strict-transport-security"] == "max-age=31536000"
+    assert answers["packed"][1]["content-encoding"] == "gzip"
+    assert answers["outside"][0] in {400, 404, 503}
+    assert "input_bucket" not in answers["outside"][2]
+
+
+def test_a_web_tier_that_is_down_is_told_to_programs_as_a_problem(
+    answers: dict[str, tuple[int, dict[str, str], str]],
+) -> None:
+    status, headers, body = answers["down"]
+    assert (status, headers["content-type"]) == (503, "application/problem+json")
+    assert json.loads(body)["type"] == "urn:fleetsight:problem:service-unavailable"
+    assert headers["retry-after"] == "5"
+    assert answers["down page"][0] == 503
+    assert "try again" in answers["down page"][2]
+
+
+def test_an_upload_beyond_the_limit_is_refused_before_it_is_sent(
+    answers: dict[str, tuple[int, dict[str, str], str]],
+) -> None:
+    status, headers, body = answers["too large"]
+    assert (status, headers["content-type"]) == (413, "application/problem+json")
+    assert json.loads(body)["type"] == "urn:fleetsight:problem:request-entity-too-large"
+
+
+# ---- What is not in it
+
+
+def test_each_instance_gets_an_id_of_its_own(image: LocalImage) -> None:
+    assert (image.root / "etc/machine-id").read_text() == ""
+    assert str((image.root / "var/lib/dbus/machine-id").readlink()) == "/etc/machine-id"
+    assert (image.root / "etc/hostname").read_text() == "localhost\n"
+    assert str((image.root / "etc/resolv.conf").readlink()) == "../run/systemd/resolve/stub-resolv.conf"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "etc/ssh/ssh_host_*",
+        "root/.*history",
+        "root/.ssh/*",
+        "root/.cache/*",
+        "root/.config/*",
+        "home/*",
+        "etc/pip.conf",
+        "etc/fleetsight/*",
+        "var/lib/cloud/*",
+        "var/lib/apt/lists/*",
+        "var/cache/apt/*",
+        "tmp/*",
+        "opt/fleetsight/venv/lib/python3*/site-packages/pip",
+        "etc/apt/auth.conf.d/*",
+        "etc/apt/apt.conf.d/*proxy*",
+        "usr/sbin/policy-rc.d",
+        "debootstrap",
+    ],
+)
+def test_nothing_is_left_of_how_it_was_made(image: LocalImage, pattern: str) -> None:
+    assert list(image.root.glob(pattern)) == []
+
+
+def test_logs_begin_with_the_instance(image: LocalImage) -> None:
+    left = [path for path in (image.root / "var/log").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert left == []
+
+
+def test_packages_come_from_debian_and_updates_by_https_which_is_all_that_goes_out(image: LocalImage) -> None:
+    lists = [path for path in (image.root / "etc/apt").rglob("*") if path.suffix in {".list", ".sources"}]
+    assert [path.name for path in lists] == ["debian.sources"]
+    addresses = [line for line in lists[0].read_text().splitlines() if line.startswith("URIs:")]
+    assert set(addresses) == {"URIs: https://deb.debian.org/debian", "URIs: https://deb.debian.org/debian-security"}
+
+
+def test_the_machine_that_made_it_is_nowhere_in_its_settings(image: LocalImage) -> None:
+    name = platform.node()
+    if len(name) < 5:
+        name = str(ROOT)  # a name such as `vm` is in many words
+    found = [
+        path
+        for path in (image.root / "etc").rglob("*")
+        if path.is_file() and not path.is_symlink() and name.encode() in path.read_bytes()
+    ]
+    assert found == []

@@ -1,0 +1,137 @@
+"""What goes into the images, as it stands in the project's files."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from ami.files.web.opt.fleetsight.prepare_web import limits
+from ami.ingredients import packages, section
+from ami.used_files import imported, mapped
+from tests.conftest import ROOT
+from tests.unit.scripts.test_requirements import normal, sections
+from web_tier.security import HEADERS
+
+AMI = ROOT / "ami"
+NGINX = AMI / "files" / "web" / "etc" / "nginx"
+
+NOT_AT_RUN_TIME = {"app_tier/demo", "services/embedded"}
+"""Not in an image."""
+
+BUILDERS = {"torch", "torchvision", "nncf"}
+"""What builds bundles, and runs them where `worker.engine` is torch: not in an image."""
+
+
+def sources(folder: str) -> Iterator[Path]:
+    """Yield the modules of a folder that an image has."""
+    for path in (ROOT / folder).rglob("*.py"):
+        if not any(path.is_relative_to(ROOT / left_out) for left_out in NOT_AT_RUN_TIME):
+            yield path
+
+
+def third_party(path: Path) -> Iterator[str]:
+    """Yield the names of other people's packages that a module imports when it runs."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        else:
+            continue
+        for name in (each.partition(".")[0] for each in names):
+            ours = name in {"services", "app_tier", "web_tier"}
+            # Types alone: these packages are never imported.
+            if not ours and name not in sys.stdlib_module_names and not name.startswith("mypy_boto3"):
+                yield name
+
+
+@pytest.mark.parametrize(
+    ("role", "folders"), [("worker", ("app_tier", "services")), ("web", ("web_tier", "services"))]
+)
+def test_every_import_of_a_tier_is_in_its_section(role: str, folders: tuple[str, ...]) -> None:
+    wanted = {name for folder in folders for path in sources(folder) for name in third_party(path)} - BUILDERS
+    by_import = packages_distributions()
+    missing = {name for name in wanted if not {normal(each) for each in by_import[name]} & sections()[role].keys()}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("role", ["worker", "web"])
+def test_a_tiers_section_is_a_part_of_run_in_the_same_versions(role: str) -> None:
+    assert sections()[role].items() <= sections()["run"].items()
+
+
+def test_no_image_has_the_embedded_cloud_or_what_builds_bundles() -> None:
+    for role in ("worker", "web"):
+        assert not sections()[role].keys() & {"moto", "boto3", "torch", "torchvision", "nncf", "requests"}
+    assert "flask" not in sections()["worker"]
+    assert "openvino" not in sections()["web"]
+
+
+def test_the_file_of_requirements_for_an_image_is_its_section() -> None:
+    lines = [line for line in section("worker").splitlines() if line]
+    assert dict(line.split("==") for line in lines) == sections()["worker"]
+
+
+def test_debians_packages_are_those_of_both_roles_and_none_of_aws() -> None:
+    assert {"systemd", "cloud-init", "python3-venv", "nginx", "chrony"} <= set(packages())
+    assert "curl" not in packages()
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9.+-]+", name) for name in packages())
+
+
+def test_what_nginx_answers_itself_has_the_headers_of_the_web_tier() -> None:
+    problems = (NGINX / "fleetsight" / "own-headers.conf").read_text()
+    own = (NGINX / "fleetsight" / "headers.conf").read_text()
+    for name, value in HEADERS.items():
+        variable = name.lower().replace("-", "_")
+        found = re.search(rf"map \$upstream_http_{variable} \$own_{variable} \{{\s*\"\" (\"[^\"]+\"|\S+);", problems)
+        assert found is not None, name
+        assert found[1].strip('"') == value
+        assert f"add_header {name} $own_{variable} always;" in own
+    assert 'add_header Strict-Transport-Security "max-age=31536000" always;' in own
+
+
+def test_static_files_are_kept_as_long_as_the_web_tier_says() -> None:
+    from web_tier.app import STATIC_SECONDS
+
+    assert f'Cache-Control "public, max-age={STATIC_SECONDS}"' in (NGINX / "nginx.conf").read_text()
+
+
+def test_nginx_closes_idle_connections_to_the_web_tier_before_that_does() -> None:
+    gunicorn = (ROOT / "web_tier" / "gunicorn.py").read_text()
+    kept = re.search(r"^keepalive = (\d+)$", gunicorn, re.MULTILINE)
+    ours = re.search(r"keepalive_timeout (\d+)s", limits(1, 1, 1))
+    assert kept
+    assert ours
+    assert int(ours[1]) < int(kept[1])
+
+
+def test_packer_tags_an_image_as_the_bake_does() -> None:
+    template = (AMI / "packer" / "fleetsight.pkr.hcl").read_text()
+    tags = set(re.findall(r"^    (fleetsight\S*) +=", template, re.MULTILINE))
+    assert tags == {"fleetsight", "fleetsight-role", "fleetsight-version", "fleetsight-commit", "fleetsight-bundle"}
+    assert "136693071363" in template
+
+
+def test_the_project_still_runs_on_the_python_of_debian() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11"
+
+
+def test_what_python_has_imported_is_read_early() -> None:
+    files = set(imported())
+    assert any(path.name.startswith("ast.") and path.suffix == ".pyc" for path in files)
+    assert all(path.is_file() for path in files)
+
+
+def test_what_is_mapped_is_read_early_and_what_is_gone_is_not(tmp_path: Path) -> None:
+    library = tmp_path / "libx.so"
+    library.write_text("")
+    maps = (
+        f"7f00-7f01 r-xp 0 08:01 1 {library}\n7f01-7f02 r--p 0 08:01 2 /gone.so (deleted)\n7f03-7f04 rw-p 0 00:00 0\n"
+    )
+    assert list(mapped(maps)) == [library]
