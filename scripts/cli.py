@@ -4,6 +4,10 @@ import sys
 
 import click
 
+from scripts.aws.bake_command import bake_command
+from scripts.aws.roll_command import roll_command
+from scripts.aws.site_command import site
+from scripts.aws.stack_commands import down_command, logs_command, ssh_command, status_command, up_command
 from scripts.fleet_commands import fleet
 from scripts.model_commands import model
 from scripts.simulate_command import simulate
@@ -18,6 +22,9 @@ def fleetsight() -> None:
 fleetsight.add_command(fleet)
 fleetsight.add_command(model)
 fleetsight.add_command(simulate)
+fleetsight.add_command(site)
+for command in (bake_command, roll_command, up_command, status_command, logs_command, ssh_command, down_command):
+    fleetsight.add_command(command)
 
 
 def main() -> None:

@@ -250,6 +250,15 @@ class Prices(_Section):
     sqs_million: Dollars
     dynamodb_write_million: Dollars
     dynamodb_read_million: Dollars
+    disk_gb_month: Dollars
+    snapshot_gb_month: Dollars
+    public_address_hour: Dollars
+    load_balancer_hour: Dollars
+    alarm_month: Dollars
+    dashboard_month: Dollars
+    metric_month: Dollars
+    object_gb_month: Dollars
+    item_gb_month: Dollars
 
     def hourly(self, instance_type: str, *, spot: bool = False) -> float:
         """Return what an hour of an instance costs.

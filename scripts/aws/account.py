@@ -14,9 +14,14 @@ from services.errors import FleetsightError
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling import AutoScalingClient
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudfront import CloudFrontClient
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_resourcegroupstaggingapi import ResourceGroupsTaggingAPIClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
@@ -61,6 +66,30 @@ class Account:
         return client
 
     @property
+    def cloudfront(self) -> "CloudFrontClient":
+        """The CloudFront client."""
+        client: CloudFrontClient = self._client("cloudfront")
+        return client
+
+    @property
+    def cloudwatch(self) -> "CloudWatchClient":
+        """The CloudWatch client."""
+        client: CloudWatchClient = self._client("cloudwatch")
+        return client
+
+    @property
+    def cognito(self) -> "CognitoIdentityProviderClient":
+        """The client of Cognito's user pools."""
+        client: CognitoIdentityProviderClient = self._client("cognito-idp")
+        return client
+
+    @property
+    def dynamodb(self) -> "DynamoDBClient":
+        """The DynamoDB client."""
+        client: DynamoDBClient = self._client("dynamodb")
+        return client
+
+    @property
     def ec2(self) -> "EC2Client":
         """The EC2 client."""
         client: EC2Client = self._client("ec2")
@@ -102,6 +131,12 @@ class Account:
     def sts(self) -> "STSClient":
         """The client of the Security Token Service."""
         client: STSClient = self._client("sts")
+        return client
+
+    @property
+    def tagging(self) -> "ResourceGroupsTaggingAPIClient":
+        """The client that finds resources of many services by their tags."""
+        client: ResourceGroupsTaggingAPIClient = self._client("resourcegroupstaggingapi")
         return client
 
     @cached_property

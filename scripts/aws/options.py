@@ -9,6 +9,7 @@ import botocore.exceptions
 import click
 
 from scripts.aws.account import Account
+from scripts.aws.refusals import explained
 from services.errors import FleetsightError
 
 P = ParamSpec("P")
@@ -34,7 +35,7 @@ def on_account(command: Callable[Concatenate[Account, str, P], None]) -> Callabl
         try:
             command(account, str(prefix), *args, **kwargs)
         except (FleetsightError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(explained(error)) from error
 
     return run
 

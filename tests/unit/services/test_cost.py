@@ -32,6 +32,15 @@ PRICES = Prices(
     sqs_million=0.4,
     dynamodb_write_million=0.625,
     dynamodb_read_million=0.125,
+    disk_gb_month=0.08,
+    snapshot_gb_month=0.05,
+    public_address_hour=0.005,
+    load_balancer_hour=0.0225,
+    alarm_month=0.1,
+    metric_month=0.3,
+    dashboard_month=3,
+    object_gb_month=0.023,
+    item_gb_month=0.45,
 )
 
 

@@ -2,6 +2,7 @@
 
 const ANSWER_MS = 120_000;
 const STALL_MS = 45_000;
+const ASK_MS = 10_000;
 
 /** Raised when a call got no answer, or one that says so; `again` tells whether repeating it may help. */
 export class CallError extends Error {
@@ -39,6 +40,16 @@ export async function isReady() {
         return (await fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(5_000) })).ok;
     } catch {
         return false;
+    }
+}
+
+/** Return what the fleet does just now, as its page shows it; null when nobody says so in time. */
+export async function fleetNow() {
+    try {
+        const answer = await fetch("/fleet/now", { cache: "no-store", signal: AbortSignal.timeout(ASK_MS) });
+        return answer.ok ? await answer.json() : null;
+    } catch {
+        return null;
     }
 }
 

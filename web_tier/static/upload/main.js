@@ -1,7 +1,7 @@
 // The upload page: takes files from wherever they come, has them checked, shows them, and sends them.
 // Without this script the form sends the chosen files by itself.
 
-import { CallError } from "./api.js";
+import { CallError, fleetNow } from "./api.js";
 import { Batch } from "./batch.js";
 import { Checks } from "./checks.js";
 import { sources, transferred } from "./gather.js";
@@ -45,9 +45,15 @@ function enhance() {
     form.addEventListener("submit", submit);
     addEventListener("paste", (event) => taken(event, event.clipboardData));
     listenForDrops();
+    if ("ask" in parts.fleetNow.dataset) askFleet();
     addEventListener("beforeunload", (event) => {
         if (uploader.running) event.preventDefault();
     });
+}
+
+async function askFleet() {
+    const fleet = await fleetNow();
+    if (fleet) report.knowFleet(fleet);
 }
 
 // A drop anywhere on the page is meant for the batch; beside the target it would leave the page.

@@ -22,6 +22,13 @@ export class Report {
         this.saidAt = performance.now();
     }
 
+    /** Take into account what the fleet does just now. */
+    knowFleet(fleet) {
+        this.parts.fleetNow.textContent = fleet.sentence;
+        if (fleet.known) Object.assign(this.plan, { running: fleet.running + fleet.pending, most: fleet.max_workers });
+        this.#soon();
+    }
+
     /** Say how it ended, where not everything was taken. */
     end() {
         const { accepted, refused, stuck } = this.batch.counts;

@@ -1,0 +1,94 @@
+"""What a stack costs a month while nobody uses it.
+
+Everything that is billed by its being there, at the list prices of config.yaml: instances by the hour, disks, public
+addresses, alarms, and what the controller asks of SQS and DynamoDB while there is nothing to do. What is kept for
+people (images, results, logs) and what goes over the network is not in it: it is next to nothing until they come.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from services.config import Config
+from services.cost import at_rest
+
+HOURS_A_MONTH = 730
+"""As AWS's own calculator counts: 8,760 a year by twelve. https://calculator.aws/"""
+
+WEB_DISK_GB = 16
+WORKER_DISK_GB = 8
+"""As the stack's launch templates say."""
+
+ALARM = "AWS::CloudWatch::Alarm"
+DASHBOARD = "AWS::CloudWatch::Dashboard"
+METRIC = "AWS::Logs::MetricFilter"
+LOAD_BALANCER = "AWS::ElasticLoadBalancingV2::LoadBalancer"
+
+Row = tuple[str, float]
+"""What, and US dollars a month."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a stack is billed by its being there.
+
+    Attributes:
+        web_type: the web instance's type.
+        zones: subnets that a load balancer stands in, with a public address in each.
+        images_gb: of the snapshots behind the images, at most: EBS bills only blocks that were written.
+    """
+
+    web_type: str
+    load_balancers: int = 0
+    zones: int = 0
+    alarms: int = 0
+    dashboards: int = 0
+    metrics: int = 0
+    images_gb: float = 0.0
+
+    @classmethod
+    def of(cls, kinds: Iterable[str], web_type: str, zones: int, images_gb: float) -> "Parts":
+        """Return the parts of a stack whose resources are of these types."""
+        count = Counter(kinds)
+        return cls(web_type, count[LOAD_BALANCER], zones, count[ALARM], count[DASHBOARD], count[METRIC], images_gb)
+
+
+def monthly(parts: Parts, config: Config) -> list[Row]:
+    """Return what a stack costs a month while nobody uses it, part by part; nothing that costs nothing.
+
+    Args:
+        parts: of the stack.
+        config: that of its web instance; `prices`, `controller` and `fleet.min_workers` are looked at.
+    """
+    prices, standby = config.prices, config.fleet.min_workers
+    addresses = 1 + standby + parts.load_balancers * parts.zones
+    disks = WEB_DISK_GB + standby * WORKER_DISK_GB
+    worker_type = config.fleet.instance_types[0]
+    workers = standby * prices.hourly(worker_type, spot=config.fleet.market == "spot")
+    rows = [
+        (f"web instance, {parts.web_type}", prices.hourly(parts.web_type) * HOURS_A_MONTH),
+        (f"{standby} workers that stand by, {worker_type}", workers * HOURS_A_MONTH),
+        (f"disks, {disks} GB", disks * prices.disk_gb_month),
+        (f"public addresses, {addresses}", addresses * prices.public_address_hour * HOURS_A_MONTH),
+        ("load balancer", parts.load_balancers * prices.load_balancer_hour * HOURS_A_MONTH),
+        (f"alarms, {parts.alarms}", parts.alarms * prices.alarm_month),
+        (f"dashboards, {parts.dashboards}", parts.dashboards * prices.dashboard_month),
+        (f"metrics of the logs, {parts.metrics}", parts.metrics * prices.metric_month),
+        (f"snapshots of images, up to {parts.images_gb:.0f} GB", parts.images_gb * prices.snapshot_gb_month),
+        ("requests of a controller at rest", at_rest(config.controller).dollars(prices) * HOURS_A_MONTH),
+    ]
+    return [(name, dollars) for name, dollars in rows if dollars]
+
+
+def table(rows: Iterable[Row]) -> Table:
+    """Return the rows and their sum as a table."""
+    listed = list(rows)
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    shown.add_column("a month, while nobody uses it", "in all, at list prices, free tier not counted")
+    shown.add_column("US dollars", f"{sum(dollars for _, dollars in listed):.2f}", justify="right")
+    for name, dollars in listed:
+        shown.add_row(name, f"{dollars:.2f}")
+    return shown

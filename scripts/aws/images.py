@@ -1,0 +1,55 @@
+"""The images that a stack launches: whether they are there, and how large what lies behind them is."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from scripts.aws.account import TAG
+from scripts.aws.bake.recipe import ROLES, Role
+from scripts.aws.bake.shelf import stored_image
+from scripts.aws.operation import Operation
+from services.ids import new_id
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
+
+
+def missing(operation: Operation) -> tuple[Role, ...]:
+    """Return the roles for which the parameter store names no image, or one that is not there any more."""
+    stored = {role: stored_image(operation.site, role) for role in ROLES}
+    ids = [each for each in stored.values() if each]
+    wanted: FilterTypeDef = {"Name": "image-id", "Values": ids}
+    there = operation.account.ec2.describe_images(Filters=[wanted])["Images"] if ids else []
+    found = {each["ImageId"] for each in there}
+    return tuple(role for role in ROLES if stored[role] not in found)
+
+
+def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None, subnet_id: str | None) -> None:
+    """Bake the images of these roles.
+
+    Args:
+        operation: for which account and prefix.
+        roles: of the images.
+        bundle: as `fleetsight bake --bundle` takes it.
+        subnet_id: where to build; None for the default subnets.
+
+    Raises:
+        BakeError: an image could not be made.
+    """
+    # Here, since whoever has images need not wait for what makes them.
+    from scripts.aws.bake.archived import archived
+    from scripts.aws.bake.bake import Order, bake
+    from scripts.aws.bake.builders import Machines
+    from scripts.aws.bake.chosen import chosen_bundle
+    from scripts.aws.bake.debian import newest_debian
+
+    machines = Machines(lambda: new_id().lower(), subnet_id=subnet_id)
+    with archived(chosen_bundle(operation.account, bundle)) as source:
+        bake(operation.site, Order(machines, roles=tuple(roles)), source, newest_debian(operation.account.ec2))
+
+
+def snapshots_gb(operation: Operation) -> float:
+    """Return the size in GB of the disks behind this prefix's images, of which EBS bills only what was written."""
+    pages = operation.account.ec2.get_paginator("describe_snapshots").paginate(
+        OwnerIds=["self"], Filters=[{"Name": f"tag:{TAG}", "Values": [operation.prefix]}]
+    )
+    return float(sum(each["VolumeSize"] for page in pages for each in page["Snapshots"]))

@@ -1,0 +1,1 @@
+"""``fleetsight roll``: a new image, or new settings, reach the fleet without a pause; and the way back."""

@@ -1,0 +1,181 @@
+"""The front end as static files before a real web tier, as CloudFront serves the two under one name."""
+
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from scripts.aws.site_export import SiteFile, export_site
+from scripts.run.system import System
+from tests.browser.conftest import Options, PageFaults, _watched_page
+from tests.browser.test_upload import arrived, classify, signs
+from tests.unit.infra.template import RESOURCES
+
+pytestmark = pytest.mark.processes
+
+NOT_HANDED_ON = frozenset({"connection", "host", "keep-alive", "transfer-encoding"})
+ANSWER_SECONDS = 60.0
+"""As the distribution's origin has it."""
+
+
+def headers_of_the_policy() -> dict[str, str]:
+    """Return what the stack has CloudFront tell browsers with each file, but for what only TLS makes sense of."""
+    told = RESOURCES["SiteHeaders"]["Properties"]["ResponseHeadersPolicyConfig"]
+    policy = told["SecurityHeadersConfig"]["ContentSecurityPolicy"]["ContentSecurityPolicy"]
+    own = {each["Header"]: each["Value"] for each in told["CustomHeadersConfig"]["Items"]}
+    return own | {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+
+
+class Front(BaseHTTPRequestHandler):
+    """Serves files where GET or HEAD asks for one, and hands on everything else, with the origin's own Host."""
+
+    protocol_version = "HTTP/1.1"
+    folder: Path
+    files: dict[str, SiteFile]
+    origin: str
+    served: list[str]
+
+    def _file(self) -> None:
+        file = self.files[urlsplit(self.path).path]
+        self.served.append(file.address)
+        body = (self.folder / file.name).read_bytes()
+        told = {"Content-Type": file.content_type, "Cache-Control": file.cache_control} | headers_of_the_policy()
+        self.send_response(200)
+        for name, value in told.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _hand_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        asked = {name: value for name, value in self.headers.items() if name.lower() not in NOT_HANDED_ON}
+        connection = HTTPConnection(self.origin, timeout=ANSWER_SECONDS)
+        try:
+            connection.request(self.command, self.path, body or None, asked)
+            answer = connection.getresponse()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in {*NOT_HANDED_ON, "server", "date"}:
+                    self.send_header(name, value)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            while part := answer.read1(65_536):  # a stream's part as it comes
+                self.wfile.write(part)
+                self.wfile.flush()
+        finally:
+            connection.close()
+            self.close_connection = True
+
+    def do_GET(self) -> None:
+        """Serve a file, or hand on."""
+        (self._file if urlsplit(self.path).path in self.files else self._hand_on)()
+
+    def do_POST(self) -> None:
+        """Hand on, at the address of a file too."""
+        self._hand_on()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def handle(self) -> None:
+        """Serve a connection; a browser that goes away in the middle is no fault."""
+        try:
+            super().handle()
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+
+class Site:
+    """A front on a free port of loopback.
+
+    Attributes:
+        served: addresses of the files that it has served.
+    """
+
+    def __init__(self, folder: Path, system: System) -> None:
+        self.served: list[str] = []
+        files: dict[str, SiteFile] = {}
+        facts = {"origin": urlsplit(system.url).netloc, "folder": folder, "served": self.served, "files": files}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("OwnFront", (Front,), facts))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        files |= {file.address: file for file in export_site(folder, system.config, self.url)}
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def static_site(system: System, tmp_path: Path) -> Iterator[Site]:
+    """The front end of `system` as files, before it."""
+    site = Site(tmp_path, system)
+    yield site
+    site.stop()
+
+
+@pytest.fixture
+def page_faults(static_site: Site) -> PageFaults:
+    """What goes wrong in `page`; another name than the site's counts as another machine, the web tier's own too."""
+    return PageFaults(static_site.url)
+
+
+@pytest.fixture
+def page(browser: Browser, static_site: Site, page_faults: PageFaults, page_options: Options) -> Iterator[Page]:
+    """A page at the site's address."""
+    yield from _watched_page(browser, static_site.url, page_faults, page_options)
+
+
+def test_choosing_files_on_the_static_page_leads_to_the_jobs_page_with_every_answer(
+    page: Page, static_site: Site
+) -> None:
+    files, truth = signs(3, seed=77)
+    page.goto("/")
+    chosen = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files]
+    page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+    classify(page)
+    arrived(page)
+    for label in set(truth.values()):
+        expect(page.locator("#main")).to_contain_text(label)
+    expect(page.locator("#main")).to_contain_text("3 images")
+    assert {"/", "/static/upload/main.js", "/static/job/main.js"} <= set(static_site.served)
+
+
+def test_the_static_page_asks_what_the_fleet_does_when_it_is_opened(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator("#fleetNow")).not_to_contain_text("says what the workers do")
+    expect(page.locator("#fleetNow")).to_have_text(page.request.get("/fleet/now").json()["sentence"])
+
+
+@pytest.mark.parametrize("page_options", [{"java_script_enabled": False}])
+def test_without_scripts_the_static_pages_form_reaches_the_web_tier_at_the_same_address(page: Page) -> None:
+    files, _ = signs(1, seed=78)
+    page.goto("/")
+    expect(page.locator("#fleetNow")).to_contain_text("says what the workers do just now.")
+    chosen = {"name": files[0][0], "mimeType": "image/png", "buffer": files[0][1]}
+    page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+    page.get_by_role("button", name="Classify").click()
+    arrived(page)
+
+
+def test_the_static_page_of_the_api_tries_the_api_out(page: Page, static_site: Site) -> None:
+    page.goto("/api")
+    assert f"{static_site.url}/api/v1/jobs" in page.locator("pre").first.inner_text()
+    page.locator("#get_fleet summary, #fleet summary").first.click()
+    output = page.locator("details[open] output")
+    page.locator("details[open]").get_by_role("button", name="Send").click()
+    expect(output).to_contain_text("200")
+
+
+def test_the_static_pages_are_accessible(page: Page, axe: Callable[[Page], list[str]]) -> None:
+    for address in ("/", "/api"):
+        page.goto(address)
+        assert axe(page) == []

@@ -1,0 +1,341 @@
+"""Bakes on an embedded cloud whose instances compute nothing; the test plays the builders."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from click.testing import CliRunner, Result
+
+from scripts.aws.account import TAG, Account
+from scripts.aws.bake.bake import bake
+from scripts.aws.bake.debian import newest_debian
+from scripts.aws.bake.errors import BakeError
+from scripts.aws.bake.images import images
+from scripts.aws.bake.recipe import ROLES, Base
+from scripts.aws.bake_command import bake_command
+from scripts.aws.waiting import TimedOutError, Waiting
+from services.embedded.launch import REGION, EmbeddedCloud
+from services.ids import new_id
+from tests.integration.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
+
+STEPS = range(1, 15)
+"""What the bake of one image tells of, in a bucket that is made for it."""
+
+
+@pytest.fixture(scope="module")
+def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, Account]]:
+    """The account that bakes and the one that looks on, shared: making their clients costs more than a bake.
+
+    In a cloud of their own without moto's 500 images, through all of which it looks for each of ours.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        with EmbeddedCloud(tmp_path_factory.mktemp("bake"), hypervisor=False) as cloud:
+            url = cloud.endpoint_url
+            yield MortalAccount(REGION, endpoint_url=url), Account(REGION, endpoint_url=url)
+
+
+@pytest.fixture
+def bakery(accounts: tuple[MortalAccount, Account], tmp_path: Path) -> Bakery:
+    accounts[0].reborn()
+    return Bakery(*accounts, f"t{new_id().lower()[-12:]}", tmp_path, ("worker",))
+
+
+@pytest.fixture
+def base(bakery: Bakery) -> Base:
+    return newest_debian(bakery.observer.ec2)
+
+
+def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: Bakery, base: Base) -> None:
+    bakery.roles = ROLES
+    made = bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert set(made) == {"worker", "web"}
+    for role, image_id in made.items():
+        parameter = bakery.observer.ssm.get_parameter(Name=f"/{bakery.prefix}/image/{role}")["Parameter"]
+        assert (parameter["Value"], parameter["Type"], parameter["DataType"]) == (image_id, "String", "aws:ec2:image")
+    assert bakery.left() == {}
+
+
+def test_an_image_and_its_snapshot_say_what_they_were_made_of(bakery: Bakery, base: Base) -> None:
+    image_id = bake(bakery.site, bakery.order(), source := bakery.source(), base)["worker"]
+    image = bakery.observer.ec2.describe_images(ImageIds=[image_id])["Images"][0]
+    snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    snapshot = bakery.observer.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]
+    for tagged in (image, snapshot):
+        tags = {tag["Key"]: tag["Value"] for tag in tagged["Tags"]}
+        assert tags == {
+            TAG: bakery.prefix,
+            "Name": f"{bakery.prefix}-worker",
+            f"{TAG}-role": "worker",
+            f"{TAG}-archive": source.facts.sha256,
+            f"{TAG}-base": base.image_id,
+            f"{TAG}-version": "0.1.0",
+            f"{TAG}-bundle": "b" * 64,
+            f"{TAG}-commit": "c0ffee",
+            f"{TAG}-baked-at": "2026-02-03T04:05:06Z",
+        }
+
+
+def test_our_images_begin_as_the_newest_debian_12(base: Base) -> None:
+    assert base.name == "debian-12-amd64-20250316-2053"
+    assert base.root_device == "/dev/xvda"
+
+
+def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(bakery: Bakery, base: Base) -> None:
+    seen: list[Any] = []
+    ec2 = bakery.observer.ec2
+
+    def look() -> None:
+        if builders := instances(bakery.observer, bakery.prefix, "running"):
+            seen[:] = builders
+            group = builders[0]["SecurityGroups"][0]["GroupId"]
+            seen.append(ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0])
+            seen.append(
+                ec2.describe_volumes(Filters=[{"Name": f"tag:{TAG}", "Values": [bakery.prefix]}])["Volumes"][0]
+            )
+            said = ec2.describe_instance_attribute(
+                InstanceId=builders[0]["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
+            )
+            seen.append(said["InstanceInitiatedShutdownBehavior"]["Value"])
+            seen.append(user_data(bakery.observer, builders[0]["InstanceId"]))
+        bakery.builders.work()
+
+    bakery.clock.work = look
+    bake(bakery.site, bakery.order(), bakery.source(), base)
+    builder, group, volume, shutdown, script = seen
+    assert "IamInstanceProfile" not in builder
+    assert "KeyName" not in builder
+    assert builder["ImageId"] == base.image_id
+    assert builder["MetadataOptions"]["HttpTokens"] == "required"
+    assert {"Key": "Name", "Value": f"{bakery.prefix}-bake-worker"} in builder["Tags"]
+    assert group["IpPermissions"] == []
+    assert [(each["IpProtocol"], each["FromPort"], each["ToPort"]) for each in group["IpPermissionsEgress"]] == [
+        ("tcp", 443, 443)
+    ]
+    assert (volume["VolumeType"], volume["Size"], volume["Encrypted"]) == ("gp3", 8, True)
+    assert shutdown == "stop"
+    assert "def main(" in script
+
+
+def test_the_bucket_is_private_encrypted_tls_only_and_forgets_within_a_day(bakery: Bakery, base: Base) -> None:
+    bake(bakery.site, bakery.order(), bakery.source(), base)
+    s3, bucket = bakery.observer.s3, bakery.site.bucket
+    assert all(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
+    rules = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rules[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    assert s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"][0]["Expiration"]["Days"] == 1
+    refused = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    assert {"Bool": {"aws:SecureTransport": "false"}} in [
+        each["Condition"] for each in refused if each["Effect"] == "Deny" and each["Action"] == "s3:*"
+    ]
+    assert s3.get_bucket_tagging(Bucket=bucket)["TagSet"] == [{"Key": TAG, "Value": bakery.prefix}]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_bake_that_is_killed_is_finished_by_the_next(step: int, bakery: Bakery, base: Base) -> None:
+    bakery.die_after = step
+    with pytest.raises(Killed):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    again = bakery.again()
+    made = bake(again.site, again.order(), again.source(), base)
+    assert made == {"worker": bakery.stored()}
+    assert [image.image_id for image in images(bakery.observing, "worker")] == [made["worker"]]
+    assert bakery.left() == {}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_bake_that_is_interrupted_leaves_nothing_that_costs(step: int, bakery: Bakery, base: Base) -> None:
+    bakery.fail_after = (step, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    interrupted_while_cleaning = step > STEPS[-1] - 5
+    if interrupted_while_cleaning:
+        again = bakery.again()
+        bake(again.site, again.order(), again.source(), base)
+    assert bakery.left() == {}
+
+
+def test_there_is_a_kill_for_each_step(bakery: Bakery, base: Base) -> None:
+    bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert len(bakery.told) == STEPS[-1], bakery.told
+
+
+def test_a_bake_takes_over_the_builder_that_a_killed_one_has_left(bakery: Bakery, base: Base) -> None:
+    bakery.die_after = 7
+    with pytest.raises(Killed):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert bakery.told[-1].startswith("launched ")
+    again = bakery.again()
+    bake(again.site, again.order(), again.source(), base)
+    assert not any("launched" in line for line in again.told)
+
+
+def test_what_a_killed_bake_has_left_is_undone_by_that_of_another_source(bakery: Bakery, base: Base) -> None:
+    bakery.die_after = 7
+    with pytest.raises(Killed):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    again = bakery.again()
+    bake(again.site, again.order(), again.source("changed"), base)
+    assert sum("launched" in line for line in again.told) == 1
+    assert sum("ended the builder" in line for line in again.told) == 2
+    assert bakery.left() == {}
+
+
+def test_an_image_of_the_same_source_and_base_is_not_baked_again(bakery: Bakery, base: Base) -> None:
+    made = bake(bakery.site, bakery.order(), bakery.source(), base)
+    again = bakery.again()
+    assert bake(again.site, again.order(), again.source(), base) == made
+    assert again.told == []
+    assert f"{made['worker']} is the worker's image of this source and base already" in again.said
+
+
+def test_a_newer_base_or_force_makes_another_image(bakery: Bakery, base: Base) -> None:
+    first = bake(bakery.site, bakery.order(), bakery.source(), base)["worker"]
+    forced = bake(bakery.site, bakery.order(force=True), bakery.source(), base)["worker"]
+    newer = Base("ami-0deb1a12000000001", "another", "/dev/xvda")
+    on_another = bake(bakery.site, bakery.order(), bakery.source(), newer)["worker"]
+    assert len({first, forced, on_another}) == 3
+    assert bakery.stored() == on_another
+
+
+def test_a_builder_that_fails_is_told_with_its_log_and_the_other_image_is_made(bakery: Bakery, base: Base) -> None:
+    bakery.roles = ROLES
+    bakery.builders.says["web"] = {"ok": False, "problem": "nginx is missing", "log_tail": ["E: no nginx"]}
+    with pytest.raises(BakeError, match=r"(?s)the web's builder has failed: nginx is missing.*E: no nginx"):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert (bakery.folder / "logs" / "bake-web.log").read_text() == "line 1\nline 2\n"
+    assert bakery.stored("worker") == images(bakery.observing, "worker")[0].image_id
+    assert images(bakery.observing, "web") == []
+    assert bakery.left() == {}
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "named"),
+    [
+        ({"archive": "0" * 64}, "source archive '000"),
+        ({"image": {"version": "0.1.0", "commit": "c0ffee", "role": "web", "bundle": "b" * 64}}, "role 'web'"),
+        ({"image": {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "0"}}, "bundle '0'"),
+        ({"image": None}, "role ''"),
+        ({"seconds": "soon"}, "has reported"),
+    ],
+    ids=["archive", "role", "bundle", "nothing", "nonsense"],
+)
+def test_an_image_that_is_not_what_was_ordered_is_not_made(
+    otherwise: dict[str, Any], named: str, bakery: Bakery, base: Base
+) -> None:
+    bakery.builders.says["worker"] = otherwise
+    with pytest.raises(BakeError, match=named):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert images(bakery.observing, "worker") == []
+
+
+def test_a_builder_that_never_reports_is_given_up(bakery: Bakery, base: Base) -> None:
+    bakery.builders.says["worker"], bakery.builders.stops = None, False
+    bakery.clock.pace = 20
+    with pytest.raises(BakeError, match=r"in vain for i-\w+, which builds the worker's image"):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert 45 * 60 < bakery.clock.now < 60 * 60
+    assert (bakery.folder / "logs" / "bake-worker.log").exists()
+    assert bakery.left() == {}
+
+
+def test_a_builder_that_stops_without_a_report_is_told_at_once(bakery: Bakery, base: Base) -> None:
+    bakery.builders.says["worker"] = None
+    with pytest.raises(BakeError, match="has ended without a report"):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert bakery.clock.now < 60
+
+
+def test_an_image_is_used_once_ec2_has_it(bakery: Bakery, base: Base) -> None:
+    bakery.account.states[:] = ["pending"] * 20
+    bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert bakery.account.states == []
+    assert bakery.left() == {}
+
+
+def test_an_image_that_ec2_cannot_make_is_taken_away(bakery: Bakery, base: Base) -> None:
+    bakery.account.states[:] = ["pending", "failed", "failed"]
+    with pytest.raises(BakeError, match=r"could not make ami-\w+: it is failed"):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert images(bakery.observing, "worker") == []
+    assert bakery.left() == {}
+
+
+def test_an_image_that_ec2_never_has_is_taken_away(bakery: Bakery, base: Base) -> None:
+    bakery.account.states[:] = ["pending"] * 10_000
+    bakery.clock.pace = 20
+    with pytest.raises(TimedOutError, match="to be available"):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert bakery.left() == {}
+
+
+def test_the_last_three_images_stay_and_those_that_are_still_launched(bakery: Bakery, base: Base) -> None:
+    made = [bake(bakery.site, bakery.order(), bakery.source("0"), base)["worker"]]
+    ec2, name = bakery.observer.ec2, f"{bakery.prefix}-worker"
+    ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData={"ImageId": made[0]})
+    made += [bake(bakery.site, bakery.order(), bakery.source(number), base)["worker"] for number in "12345"]
+    assert {image.image_id for image in images(bakery.observing, "worker")} == {made[0], *made[3:]}
+    assert bakery.left() == {}
+    ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={"ImageId": made[5]})
+    ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion="2")
+    bake(bakery.site, bakery.order(), bakery.source("5"), base)
+    assert {image.image_id for image in images(bakery.observing, "worker")} == set(made[3:])
+
+
+def test_a_zone_without_room_is_left_for_the_next(bakery: Bakery, base: Base) -> None:
+    bakery.account.refusals["RunInstances"] = ["InsufficientInstanceCapacity", "Unsupported"]
+    assert bake(bakery.site, bakery.order(), bakery.source(), base)["worker"] == bakery.stored()
+
+
+def test_where_no_zone_has_room_the_remedy_is_named(bakery: Bakery, base: Base) -> None:
+    bakery.account.refusals["RunInstances"] = ["InsufficientInstanceCapacity"] * 20
+    with pytest.raises(BakeError, match=r"no zone has a c7a\.large: name another --instance-type"):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert bakery.left() == {}
+
+
+@pytest.mark.parametrize(
+    "call", ["CreateBucket", "PutBucketPolicy", "CreateSecurityGroup", "RunInstances", "CreateImage", "PutParameter"]
+)
+def test_what_aws_denies_is_named_and_nothing_is_left(call: str, bakery: Bakery, base: Base) -> None:
+    bakery.account.refusals[call] = ["UnauthorizedOperation"]
+    with pytest.raises(ClientError, match=f"UnauthorizedOperation.*{call}"):
+        bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert bakery.left() == {}
+
+
+def typed(bakery: Bakery, *arguments: str) -> Result:
+    where = ("--region", REGION, "--endpoint-url", str(bakery.observer.endpoint_url), "--prefix", bakery.prefix)
+    return CliRunner().invoke(bake_command, [*arguments, *where])
+
+
+def test_the_command_bakes_this_source_with_the_bundle_and_says_the_images(
+    bakery: Bakery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = Waiting(bakery.clock, bakery.clock.sleep)
+    monkeypatch.setattr("scripts.aws.bake_command.Waiting", lambda: waiting)
+    bakery.builders.honest = True
+    ran = typed(bakery, "--demo", "--role", "worker")
+    assert ran.exit_code == 0, ran.output
+    assert ran.output.splitlines()[-1] == f"worker  {bakery.stored()}"
+    assert "debian-12-amd64-20250316-2053" in ran.output
+    planned = typed(bakery, "--demo", "--dry-run")
+    assert f"worker  {bakery.stored()} is this already" in planned.output
+    assert "web     would be built on a c7a.large in us-east-1" in planned.output
+
+
+def test_the_command_tells_in_one_line_what_aws_denies(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
+    bakery.account.refusals["DescribeImages"] = ["UnauthorizedOperation"]
+    monkeypatch.setattr("scripts.aws.options.Account", lambda *_: bakery.account)
+    ran = typed(bakery, "--demo", "--dry-run")
+    assert ran.exit_code == 1, ran.exception
+    assert ran.output.splitlines()[-1].startswith("Error: AWS does not allow you to call DescribeImages: ")
+
+
+def test_the_command_names_a_bundle_that_is_not_there(bakery: Bakery, tmp_path: Path) -> None:
+    ran = typed(bakery, "--bundle", str(tmp_path / "nothing"))
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: ")

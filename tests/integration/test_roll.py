@@ -1,0 +1,312 @@
+"""Rolls on an embedded cloud whose instances compute nothing; the test plays workers and autoscaler."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from scripts.aws.account import TAG, Account
+from scripts.aws.operation import Operation
+from scripts.aws.roll.roll import Order, roll
+from scripts.aws.roll.versions import RollError
+from scripts.aws.roll_command import roll_command
+from scripts.aws.waiting import TimedOutError, Waiting
+from services.embedded.launch import REGION, EmbeddedCloud
+from services.ids import new_id
+from services.metadata import DRAIN_TAG
+from tests.integration.aws_builders import Clock, Killed, MortalAccount
+
+
+@dataclass
+class Fleet:
+    """A stack's templates and fleet, its workers and its autoscaler, who are played here.
+
+    Attributes:
+        wanted: how many workers the autoscaler keeps.
+        obedient: whether workers end when they are asked to.
+        least: of workers that were at work at once, ever since.
+    """
+
+    account: MortalAccount
+    observer: Account
+    prefix: str
+    wanted: int = 0
+    obedient: bool = True
+    least: int = 1_000
+    told: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    die_after: int | None = None
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.work)
+        self.template = self.observer.ec2.create_launch_template(
+            LaunchTemplateName=f"{self.prefix}-worker", LaunchTemplateData=self.data(1)
+        )["LaunchTemplate"]["LaunchTemplateId"]
+
+    def data(self, version: int, behavior: str = "terminate") -> Any:
+        tags = [{"Key": TAG, "Value": self.prefix}, {"Key": "Name", "Value": f"{self.prefix}-worker"}]
+        return {
+            "ImageId": f"ami-{version:08}",
+            "InstanceInitiatedShutdownBehavior": behavior,
+            "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
+        }
+
+    def new_version(self, version: int) -> None:
+        self.observer.ec2.create_launch_template_version(
+            LaunchTemplateId=self.template, LaunchTemplateData=self.data(version)
+        )
+
+    def launch(self, count: int, version: str = "$Default") -> None:
+        template = {"LaunchTemplateId": self.template, "Version": version}
+        self.observer.ec2.run_instances(LaunchTemplate=template, MinCount=count, MaxCount=count)  # type: ignore[arg-type]
+
+    def workers(self, *states: str) -> list[Any]:
+        found = self.observer.ec2.describe_instances(
+            Filters=[
+                {"Name": "tag:Name", "Values": [f"{self.prefix}-worker"]},
+                {"Name": "instance-state-name", "Values": list(states) or ["pending", "running"]},
+            ]
+        )
+        return [each for reservation in found["Reservations"] for each in reservation["Instances"]]
+
+    def versions(self) -> list[int]:
+        tags = [{tag["Key"]: tag["Value"] for tag in each["Tags"]} for each in self.workers()]
+        return sorted(int(each["aws:ec2launchtemplate:version"]) for each in tags)
+
+    def default(self) -> int:
+        found = self.observer.ec2.describe_launch_templates(LaunchTemplateIds=[self.template])["LaunchTemplates"]
+        return found[0]["DefaultVersionNumber"]
+
+    def work(self) -> None:
+        """Let workers that were asked to end do so, and the autoscaler launch what is then missing."""
+        working = self.workers()
+        asked = [each["InstanceId"] for each in working if any(tag["Key"] == DRAIN_TAG for tag in each["Tags"])]
+        self.least = min(self.least, len(working) - len(asked))
+        if asked and self.obedient:
+            self.observer.ec2.terminate_instances(InstanceIds=asked)
+        if (missing := self.wanted - len(working) + len(asked)) > 0:
+            self.launch(missing)
+
+    def done(self, sentence: str) -> None:
+        self.told.append(sentence)
+        if self.die_after == len(self.told):
+            self.account.dead = True
+            raise Killed
+
+    def roll(self, **order: Any) -> None:
+        waiting = Waiting(self.clock, self.clock.sleep, self.said.append)
+        say: Any = self.said.append
+        roll(Operation(self.account, self.prefix, self.done, say, waiting), Order(**order))
+
+    def roll_again(self, **order: Any) -> None:
+        """Roll in a new process."""
+        self.account.reborn()
+        self.die_after = None
+        self.roll(**order)
+
+
+@pytest.fixture(scope="module")
+def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, Account]]:
+    """Whoever rolls and whoever looks on, in a cloud without moto's 500 images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        with EmbeddedCloud(tmp_path_factory.mktemp("roll"), hypervisor=False) as cloud:
+            url = cloud.endpoint_url
+            yield MortalAccount(REGION, endpoint_url=url), Account(REGION, endpoint_url=url)
+
+
+@pytest.fixture
+def fleet(accounts: tuple[MortalAccount, Account]) -> Fleet:
+    accounts[0].reborn()
+    return Fleet(*accounts, f"t{new_id().lower()[-12:]}")
+
+
+@pytest.fixture
+def rolling(fleet: Fleet) -> Fleet:
+    """Two workers of version 1, and a version 2 that nobody launches yet."""
+    fleet.wanted = 2
+    fleet.launch(2)
+    fleet.new_version(2)
+    return fleet
+
+
+def test_the_whole_fleet_runs_the_newest_version_and_most_of_it_all_the_time(rolling: Fleet) -> None:
+    rolling.launch(6)
+    rolling.wanted = 8
+    rolling.roll()
+    assert rolling.default() == 2
+    assert rolling.versions() == [2] * 8
+    assert rolling.least == 6
+
+
+def test_the_way_back_is_the_version_before(rolling: Fleet) -> None:
+    rolling.new_version(3)
+    rolling.roll()
+    assert rolling.versions() == [3] * 2
+    rolling.roll(back=True)
+    assert rolling.default() == 1
+    assert rolling.versions() == [1] * 2
+    rolling.roll(back=True)
+    assert rolling.versions() == [3] * 2
+
+
+def test_a_version_that_is_named_is_rolled_to(rolling: Fleet) -> None:
+    rolling.new_version(3)
+    rolling.roll(to=2)
+    assert rolling.versions() == [2] * 2
+
+
+@pytest.mark.parametrize("step", range(1, 4))
+def test_a_roll_that_is_killed_is_finished_by_the_next(step: int, rolling: Fleet) -> None:
+    rolling.die_after = step
+    with pytest.raises(Killed):
+        rolling.roll()
+    rolling.roll_again()
+    assert rolling.default() == 2
+    assert rolling.versions() == [2] * 2
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_a_way_back_that_is_killed_goes_on_back(step: int, rolling: Fleet) -> None:
+    rolling.roll()
+    rolling.told.clear()
+    rolling.die_after = step
+    with pytest.raises(Killed):
+        rolling.roll(back=True)
+    arrived = step == 5
+    rolling.roll_again(back=not arrived)
+    assert rolling.default() == (2 if arrived else 1)
+    assert len(set(rolling.versions())) == 1
+
+
+def test_a_roll_that_is_killed_can_be_taken_back(rolling: Fleet) -> None:
+    rolling.die_after = 2
+    with pytest.raises(Killed):
+        rolling.roll()
+    rolling.roll_again(back=True)
+    assert rolling.default() == 1
+    assert rolling.versions() == [1] * 2
+
+
+def test_stopped_workers_of_the_old_version_are_ended_and_none_stops_any_more(fleet: Fleet) -> None:
+    fleet.observer.ec2.create_launch_template_version(
+        LaunchTemplateId=fleet.template, LaunchTemplateData=fleet.data(2, "stop")
+    )
+    fleet.new_version(3)
+    fleet.launch(3, "2")
+    stopped, *_ = (each["InstanceId"] for each in fleet.workers())
+    fleet.observer.ec2.stop_instances(InstanceIds=[stopped])
+    fleet.roll()
+    assert fleet.workers("pending", "running", "stopping", "stopped") == []
+    assert sum("is to end rather than stop" in line for line in fleet.told) == 2
+
+
+def test_without_waiting_all_are_asked_at_once(rolling: Fleet) -> None:
+    rolling.roll(wait=False)
+    asked = [each for each in rolling.workers() if any(tag["Key"] == DRAIN_TAG for tag in each["Tags"])]
+    assert len(asked) == 2
+    assert rolling.clock.now == 0
+
+
+def test_a_dry_run_says_old_and_new_and_changes_nothing(rolling: Fleet) -> None:
+    rolling.roll(dry_run=True)
+    assert rolling.told == []
+    assert rolling.default() == 1
+    assert "launched from version 1 (ami-00000001); it shall be version 2 (ami-00000002)" in rolling.said[0]
+    assert "2 workers are of other versions" in rolling.said[1]
+
+
+def test_a_worker_that_does_not_end_is_named(rolling: Fleet) -> None:
+    rolling.obedient, rolling.clock.pace = False, 20
+    with pytest.raises(TimedOutError, match=r"in vain for i-\w+ to finish and end"):
+        rolling.roll()
+
+
+def test_an_image_that_no_version_has_is_named_with_the_remedy(fleet: Fleet) -> None:
+    fleet.observer.ssm.put_parameter(Name=f"/{fleet.prefix}/image/worker", Value="ami-9", Type="String")
+    with pytest.raises(RollError, match="the newest image is ami-9, and no version has it yet: `fleetsight up`"):
+        fleet.roll()
+    fleet.new_version(2)
+    fleet.roll()
+    assert any("Mind that the newest image is ami-9" in line for line in fleet.said)
+
+
+@pytest.mark.parametrize(
+    ("order", "named"),
+    [({"to": 7}, "has no version 7: the newest is 1"), ({"back": True}, "no roll is known before version 1")],
+    ids=["unknown", "nothing before"],
+)
+def test_what_cannot_be_rolled_to_is_named(order: dict[str, Any], named: str, fleet: Fleet) -> None:
+    with pytest.raises(RollError, match=named):
+        fleet.roll(**order)
+    assert fleet.told == []
+
+
+def test_without_a_stack_the_command_that_makes_it_is_named(fleet: Fleet) -> None:
+    fleet.prefix = "nothing"
+    with pytest.raises(RollError, match="there is no launch template nothing-worker: `fleetsight up` makes it"):
+        fleet.roll()
+
+
+@pytest.fixture
+def web_group(fleet: Fleet) -> str:
+    """A group of one web instance, which has a new version of its template to be launched from."""
+    name, account = f"{fleet.prefix}-web", fleet.observer
+    data: Any = {"ImageId": "ami-1", "InstanceType": "c7a.large"}
+    account.ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
+    subnets = account.ec2.describe_subnets()["Subnets"]
+    account.autoscaling.create_auto_scaling_group(
+        AutoScalingGroupName=name,
+        LaunchTemplate={"LaunchTemplateName": name, "Version": "1"},
+        MinSize=1,
+        MaxSize=2,
+        HealthCheckGracePeriod=0,
+        VPCZoneIdentifier=subnets[0]["SubnetId"],
+        Tags=[{"Key": TAG, "Value": fleet.prefix, "PropagateAtLaunch": True}],
+    )
+    account.ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData=data)
+    account.autoscaling.update_auto_scaling_group(
+        AutoScalingGroupName=name, LaunchTemplate={"LaunchTemplateName": name, "Version": "2"}
+    )
+    return name
+
+
+def web_versions(fleet: Fleet, group: str) -> list[str]:
+    found = fleet.observer.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
+    return [each["LaunchTemplate"]["Version"] for each in found["AutoScalingGroups"][0]["Instances"]]
+
+
+def test_the_web_instance_is_replaced_by_what_its_group_launches(fleet: Fleet, web_group: str) -> None:
+    fleet.clock.work = lambda: time.sleep(0.05)  # the refresh is the cloud's own
+    fleet.roll()
+    assert web_versions(fleet, web_group) == ["2"]
+    told = len(fleet.told)
+    fleet.roll()
+    assert len(fleet.told) == told
+
+
+def test_a_version_that_is_named_leaves_the_web_instance_alone(fleet: Fleet, web_group: str) -> None:
+    fleet.roll(to=1)
+    assert web_versions(fleet, web_group) == ["1"]
+
+
+def typed(fleet: Fleet, *arguments: str) -> Result:
+    where = ("--region", REGION, "--endpoint-url", str(fleet.observer.endpoint_url), "--prefix", fleet.prefix)
+    return CliRunner().invoke(roll_command, [*arguments, *where])
+
+
+def test_the_command_rolls_and_says_each_step(fleet: Fleet) -> None:
+    fleet.new_version(2)
+    ran = typed(fleet)
+    assert ran.exit_code == 0, ran.output
+    assert f"✓ new workers are launched from version 2 of {fleet.prefix}-worker, not 1" in ran.output
+    assert "All workers are of version 2; `fleetsight roll --back` is the way back." in ran.output
+
+
+def test_the_command_takes_one_version(fleet: Fleet) -> None:
+    ran = typed(fleet, "--back", "--to", "1")
+    assert ran.exit_code == 2
+    assert "--back and --to each name a version: give one of them" in ran.output

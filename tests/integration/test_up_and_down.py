@@ -1,0 +1,136 @@
+"""``fleetsight up`` to ``fleetsight down`` on an embedded cloud of its own: each call that the commands make is made.
+
+The calls that stand in the source are compared with those that were made: none is there that nobody has tried.
+"""
+
+import ast
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.aws.account import Account
+from scripts.aws.instances import tagged
+from scripts.aws.logs import Reader
+from scripts.aws.sessions import chosen, command
+from scripts.aws.settings import Wishes
+from scripts.aws.stacks import find
+from scripts.aws.status import status_of
+from scripts.run.system import ROOT
+from services.embedded.launch import EmbeddedCloud
+from tests.unit.scripts.aws.stage import Stage
+from tests.unit.scripts.aws.things import data_buckets, launch_workers, left, make_belongings
+from tests.unit.scripts.aws.things import tagged as tagged_as
+
+FOLDER = ROOT / "scripts" / "aws"
+OWN = [
+    *(FOLDER / f"{name}.py" for name in (
+        "account", "buckets", "changes", "deploy", "down", "drain", "images", "instances", "page", "places", "proof",
+        "stacks", "status", "template", "template_versions", "up", "logs", "sessions", "stack_commands",
+    )),
+    *sorted((FOLDER / "belongings").glob("*.py")),
+]  # fmt: skip
+"""Modules of these commands; the bake's and the site's are tested with them."""
+
+Call = tuple[str, str]
+"""The name of a client of `Account`, and of one of its methods."""
+
+
+@pytest.fixture(scope="module")
+def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
+    with EmbeddedCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
+        yield started
+
+
+def written(path: Path) -> set[Call]:
+    """Return the calls that stand in a module, such as `operation.account.ec2.describe_images(…)`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        owner = ast.unparse(node.func.value).split(".")
+        if (
+            len(owner) >= 2
+            and owner[-2] in {"account", "self"}
+            and isinstance(getattr(Account, owner[-1], 0), property)
+        ):
+            method = node.func.attr
+            found.add((owner[-1], str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method))
+    return found
+
+
+def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing_is_left(
+    own_cloud: EmbeddedCloud,
+) -> None:
+    account, made = Account("us-east-1", None, own_cloud.endpoint_url), set[tuple[str, str]]()
+
+    def note(model: Any, **_: Any) -> None:
+        made.add((model.service_model.service_name, model.name))
+
+    account._session.events.register("before-call", note)
+    stage = Stage(account, "fsx")
+    everything_that_people_do(stage)
+    assert not left(stage)
+    assert find(account, "fsx") is None
+    for name, method in sorted(set().union(*(written(path) for path in OWN))):
+        client = getattr(account, name)
+        call = (client.meta.service_model.service_name, client.meta.method_to_api_mapping[method])
+        assert call in made, f"nobody has tried {call}"
+
+
+def everything_that_people_do(stage: Stage) -> None:
+    account = stage.account
+    stage.store_images()
+    assert stage.up(dry_run=True) is None
+    address = stage.up(wishes=Wishes({"WebCidr": "0.0.0.0/0"}))
+    told = status_of(stage.operation)
+    assert told is not None
+    assert (told.stack, told.page, told.template) == ("CREATE_COMPLETE", address, (1, 1))
+    assert json.dumps(told.as_json())
+
+    steps = len(stage.steps)
+    assert stage.up() == address
+    assert "CloudFormation has begun" not in stage.steps[steps:]
+    make_abandoned_change_set(stage)
+    stage.up(wishes=Wishes({"LogRetentionDays": "7"}, {"fleet.max_workers": "5"}))
+    (group,) = account.logs.describe_log_groups(logGroupNamePrefix="/fsx/web")["logGroups"]
+    assert group["retentionInDays"] == 7
+
+    account.logs.create_log_stream(logGroupName="/fsx/web", logStreamName="i-1")
+    event = {"timestamp": int(time.time() * 1_000), "message": "hello"}
+    account.logs.put_log_events(logGroupName="/fsx/web", logStreamName="i-1", logEvents=[event])  # type: ignore[list-item]
+    assert Reader(account, "fsx", ["web"]).since(time.time() - 60) == ["web        hello"]
+    (web,) = tagged(account, "fsx", states=["running"])
+    assert command(account, chosen([web], "fsx", "web"))[4] == web.instance_id
+
+    launch_workers(stage, 2)
+    make_belongings(stage)
+    bucket = data_buckets(stage)[0]
+    account.s3.put_object(Bucket=bucket, Key="kept", Body=b"image")
+    account.s3.create_multipart_upload(Bucket=bucket, Key="unfinished")
+    stage.down()
+    assert account.s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"image"
+    account.logs.create_log_group(logGroupName="/fsx/worker")  # by a worker's last words
+    specs = tagged_as(stage, "launch-template")
+    account.ec2.create_launch_template(LaunchTemplateName="fsx-old", LaunchTemplateData={}, TagSpecifications=specs)
+    stage.down()
+    assert "deleted the log group /fsx/worker" in stage.steps
+    stage.up()
+    stage.down(delete_data=True)
+
+
+def make_abandoned_change_set(stage: Stage) -> None:
+    """Leave a change set as an `up` does that dies before its question is answered."""
+    stack = stage.account.cloudformation.describe_stacks(StackName="fsx")["Stacks"][0]
+    stage.account.cloudformation.create_change_set(
+        StackName="fsx", ChangeSetName="fleetsight-up-died", ChangeSetType="UPDATE", UsePreviousTemplate=True,
+        Capabilities=["CAPABILITY_IAM"],
+        Parameters=[
+            {"ParameterKey": each["ParameterKey"], "UsePreviousValue": True}
+            if each["ParameterKey"] != "MonthlyBudget" else {"ParameterKey": "MonthlyBudget", "ParameterValue": "99"}
+            for each in stack["Parameters"]
+        ],
+    )  # fmt: skip
