@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections.abc import Coroutine, Iterator
 
 CHUNK = 256 * 1024
 
@@ -33,25 +34,45 @@ class Relay:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._carry, sock=self._listener)
+        connections: set[asyncio.Task[None]] = set()
+
+        # No coroutine: asyncio.start_server of Python 3.11 complains of each of its tasks that is cancelled.
+        def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = asyncio.create_task(self._carry(reader, writer))
+            connections.add(connection)
+            connection.add_done_callback(connections.discard)
+
+        server = await asyncio.start_server(take, sock=self._listener)
         await self._closed.wait()
         server.close()  # and the runner cancels the connections that are left
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with _ending(writer), contextlib.suppress(OSError):  # nobody is there: it ends, as a refused one would
             far_reader, far_writer = await asyncio.open_connection(*self._target)
-        except OSError:  # nobody is there: the connection ends, as a refused one would a moment earlier
-            writer.close()
-            return
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(_pump(reader, far_writer))
-                both.create_task(_pump(far_reader, writer))
-        except* OSError:  # one side is gone, and so the other has nobody to talk to
-            pass
-        finally:
-            for end in (writer, far_writer):
-                end.close()
+            with _ending(far_writer):
+                await _both(_pump(reader, far_writer), _pump(far_reader, writer))
+
+
+@contextlib.contextmanager
+def _ending(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """Close a connection at the end, and at once, whatever it still has to say, when the relay closes."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        writer.transport.abort()
+        raise
+    finally:
+        writer.close()
+
+
+async def _both(*directions: Coroutine[None, None, None]) -> None:
+    """Carry until both are done, or one side is gone, and so the other has nobody to talk to."""
+    try:
+        async with asyncio.TaskGroup() as both:
+            for direction in directions:
+                both.create_task(direction)
+    except* OSError:
+        pass
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
