@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from benchmarks.report import Report
-from scripts.aws.idle_cost import Parts, monthly
-from scripts.aws.settings import CONFIG
-from scripts.aws.template import PATH, template
+from scripts.aws.deploy.idle_cost import Parts, monthly
+from scripts.aws.deploy.settings import CONFIG
+from scripts.aws.deploy.template import PATH, template
 from services.config import Config, parse_config
 from services.cost import SECONDS_AN_HOUR, requests_of
 

@@ -17,7 +17,7 @@ def site(account: Account, prefix: str, dry_run: bool) -> None:
 
     `fleetsight up` does it too; by itself it is for a change of texts or styles alone.
     """
-    from scripts.aws.site import publish_site  # brings the whole web tier
+    from scripts.aws.site.publish import publish_site  # brings the whole web tier
 
     if dry_run:
         print(plan(account, prefix))
@@ -31,7 +31,7 @@ def plan(account: Account, prefix: str) -> str:
     Raises:
         SiteError: there is no such stack, or it has no site.
     """
-    from scripts.aws.site import Site
+    from scripts.aws.site.publish import Site
 
     with TemporaryDirectory(prefix="fleetsight-site-") as folder:
         found = Site.rendered(account, prefix, Path(folder))

@@ -9,16 +9,16 @@ from typing import Any
 import click
 from rich.console import Console, RenderableType
 
-from scripts.aws import down as downs
 from scripts.aws import logs as logged
 from scripts.aws import sessions, status
-from scripts.aws import up as ups
 from scripts.aws.account import Account
-from scripts.aws.drain import DRAIN_SECONDS
+from scripts.aws.deploy import up as ups
+from scripts.aws.deploy.settings import Wishes
 from scripts.aws.instances import tagged
 from scripts.aws.operation import Operation
 from scripts.aws.options import dry_run, on_account
-from scripts.aws.settings import Wishes
+from scripts.aws.teardown import down as downs
+from scripts.aws.teardown.drain import DRAIN_SECONDS
 from scripts.aws.waiting import Waiting
 from services.config import load_config
 

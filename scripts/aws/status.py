@@ -12,11 +12,11 @@ from rich.text import Text
 
 from scripts.aws.account import Account
 from scripts.aws.bake.recipe import ROLES
+from scripts.aws.deploy.page import page_of
+from scripts.aws.deploy.settings import settings_of
+from scripts.aws.deploy.stacks import Stack, find, last_failure
 from scripts.aws.instances import Machine, named, web_name, worker_name
 from scripts.aws.operation import Operation
-from scripts.aws.page import page_of
-from scripts.aws.settings import settings_of
-from scripts.aws.stacks import Stack, find, last_failure
 from scripts.aws.template_versions import template_versions
 
 QUEUES = {"requests": "RequestQueueName", "responses": "ResponseQueueName", "dead letters": "DeadLetterQueueName"}

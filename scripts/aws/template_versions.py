@@ -1,7 +1,7 @@
 """Which version of their launch template workers are launched from, and which is the newest."""
 
 from scripts.aws.account import Account
-from scripts.aws.stacks import Stack
+from scripts.aws.deploy.stacks import Stack
 
 
 def template_versions(account: Account, stack: Stack) -> tuple[int, int] | None:

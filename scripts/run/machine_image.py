@@ -6,7 +6,7 @@ from pathlib import Path
 from ami.local import LocalImage, build_image
 from scripts.run.system import ROOT
 from services.config import Config
-from services.embedded.nspawn import check_tools
+from services.embedded.machines.nspawn import check_tools
 
 
 def worker_image(config: Config, images: Path) -> LocalImage:

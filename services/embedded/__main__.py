@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from services.embedded.machine import Kind
+    from services.embedded.machines.machine import Kind
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,11 +69,11 @@ def _hypervisor(options: argparse.Namespace) -> None:
 
 
 def _kind(options: argparse.Namespace) -> "Kind":
-    from services.embedded.processes import Processes
+    from services.embedded.machines.processes import Processes
 
     if options.machines == "process":
         return Processes(options.endpoint)
-    from services.embedded.nspawn import Nspawn, NspawnMissingError
+    from services.embedded.machines.nspawn import Nspawn, NspawnMissingError
 
     if options.images is None:
         sys.exit("--machines nspawn needs --images DIR, with a root file system for each image id")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from services.embedded.locks import LockHeldError, held, is_held
-from services.embedded.machine import discard_all, end_all
+from services.embedded.machines.machine import discard_all, end_all
 
 HYPERVISOR_LOCK = "hypervisor.lock"
 GUARD_LOCK = "guard.lock"

@@ -22,7 +22,7 @@ from typing import Any
 from services.embedded.control_client import CloudUnreachableError, ControlClient, NotLaunchedError
 from services.embedded.guard import HYPERVISOR_LOCK
 from services.embedded.locks import held
-from services.embedded.machine import (
+from services.embedded.machines.machine import (
     BootFailedError,
     Kind,
     Machine,
@@ -32,7 +32,7 @@ from services.embedded.machine import (
     end_all,
     machines_in,
 )
-from services.embedded.processes import Processes
+from services.embedded.machines.processes import Processes
 from services.embedded.records import Work
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from services.embedded.lifeline import Lifeline
-from services.embedded.machine import forget_all
+from services.embedded.machines.machine import forget_all
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"

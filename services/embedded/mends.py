@@ -11,7 +11,7 @@ from services.embedded.mend import Addition, Mend, apply_all, check_version
 
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
-    "autoscaling": ("services.embedded.auto_scaling", "services.embedded.refreshes"),
+    "autoscaling": ("services.embedded.scaling.groups", "services.embedded.scaling.refreshes"),
     "core": ("services.embedded.hot_path",),
     "s3": ("services.embedded.objects", "services.embedded.bucket_policies"),
     "sqs": ("services.embedded.sqs",),

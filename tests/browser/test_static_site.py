@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from scripts.aws.site_export import SiteFile, export_site
+from scripts.aws.site.export import SiteFile, export_site
 from scripts.run.system import System
 from tests.browser.conftest import Options, PageFaults, _watched_page
 from tests.browser.test_upload import arrived, classify, signs

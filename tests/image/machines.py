@@ -3,10 +3,10 @@
 import http.client
 from pathlib import Path
 
-from services.embedded import cgroups
 from services.embedded.launch import EmbeddedCloud
-from services.embedded.machine import Machine
-from services.embedded.netns import in_network_of
+from services.embedded.machines import cgroups
+from services.embedded.machines.machine import Machine
+from services.embedded.machines.netns import in_network_of
 from tests.integration.embedded.conftest import until
 
 BOOT_SECONDS = 30.0

@@ -19,7 +19,7 @@ from scripts.client import ApiClient
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 from services.embedded.launch import EmbeddedCloud
-from services.embedded.machine import Machine, Process
+from services.embedded.machines.machine import Machine, Process
 from tests.chaos.conftest import RunningSystem, signs
 from tests.chaos.conftest import until as wait_until
 from tests.image.machines import BOOT_SECONDS, answers_in, console_of, console_says, left_of, machine_of, traces_of

@@ -16,8 +16,8 @@ from app_tier.demo.signs import samples
 from services.clients import Clients
 from services.config import Config, parse_config
 from services.embedded.launch import EmbeddedCloud
-from services.embedded.machine import Machine
-from services.embedded.netns import in_network_of
+from services.embedded.machines.machine import Machine
+from services.embedded.machines.netns import in_network_of
 from services.provision import provision
 from tests.conftest import shipped_values
 from tests.image.machines import BOOT_SECONDS, machine_of

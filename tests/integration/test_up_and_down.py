@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from scripts.aws.account import Account
+from scripts.aws.deploy.settings import Wishes
+from scripts.aws.deploy.stacks import find
 from scripts.aws.instances import tagged
 from scripts.aws.logs import Reader
 from scripts.aws.sessions import chosen, command
-from scripts.aws.settings import Wishes
-from scripts.aws.stacks import find
 from scripts.aws.status import status_of
 from scripts.run.system import ROOT
 from services.embedded.launch import EmbeddedCloud

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.embedded.launch import EmbeddedCloud, EmbeddedCloudError
-from services.embedded.machine import Process, end_all
+from services.embedded.machines.machine import Process, end_all
 from tests.integration.embedded.conftest import Clients, until
 from tests.integration.embedded.test_instances import becomes, launch, process_of, state
 

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from services.embedded.launch import EmbeddedCloud, EmbeddedCloudError
-from services.embedded.machine import Machine, Process
+from services.embedded.machines.machine import Machine, Process
 from tests.integration.embedded.conftest import Clients, until
 
 pytestmark = pytest.mark.processes

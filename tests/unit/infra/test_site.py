@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scripts.aws.site_export import PAGES, STATIC
+from scripts.aws.site.export import PAGES, STATIC
 from tests.unit.infra.template import RESOURCES, TEMPLATE, value_of
 
 DISTRIBUTION = RESOURCES["Site"]["Properties"]["DistributionConfig"]

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from scripts.aws import down as downs
-from scripts.aws import up as ups
 from scripts.aws.account import TAG, Account
+from scripts.aws.deploy import up as ups
 from scripts.aws.operation import Operation
+from scripts.aws.teardown import down as downs
 from scripts.aws.waiting import Waiting
 from services.config import load_config
 from services.ids import new_id

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
-from scripts.aws.settings import Wishes
+from scripts.aws.deploy.settings import Wishes
 from scripts.aws.stack_commands import network
 from scripts.aws.status import status_of
 from scripts.cli import fleetsight

@@ -3,7 +3,7 @@
 from typing import Any
 
 from scripts.aws.account import TAG
-from scripts.aws.belongings import KINDS
+from scripts.aws.teardown.belongings import KINDS
 from tests.unit.scripts.aws.stage import IMAGE, Stage
 
 

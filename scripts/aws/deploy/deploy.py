@@ -1,0 +1,83 @@
+"""From any state that a stack can be in to one of ours that is complete."""
+
+from scripts.aws.deploy.changes import ChangeSet, Kind, execute
+from scripts.aws.deploy.stacks import Events, Stack, StackError, find, follow
+from scripts.aws.operation import Operation
+
+UNMADE = {"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"}
+"""A stack that was never complete: CloudFormation does nothing with one but delete it."""
+
+UPDATED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
+"""How an operation ends that did what it was to do."""
+
+
+def ready(operation: Operation) -> Kind:
+    """Bring the stack into a state from which a change set can be made, and return of which kind.
+
+    A stack that was never complete is deleted, and an operation that runs is waited for.
+
+    Raises:
+        StackError: only a person can help.
+    """
+    while (stack := find(operation.account, operation.prefix)) is not None and not stack.gone:
+        if stack.busy:
+            operation.say(f"The stack {stack.name} is busy ({stack.status}): waiting for it.")
+            follow(operation, Events(operation.account, stack.stack_id))
+        elif stack.status in UNMADE:
+            operation.say(
+                f"The stack {stack.name} was never complete ({stack.status}): it is deleted and made again."
+            )
+            delete(operation, stack)
+        else:
+            _refuse_what_is_stuck(stack)
+            return "UPDATE"
+    return "CREATE"
+
+
+def _refuse_what_is_stuck(stack: Stack) -> None:
+    if stack.status == "UPDATE_ROLLBACK_FAILED":
+        raise StackError(
+            f"an update of the stack {stack.name} failed, and so did the way back ({stack.reason}): see to that "
+            f"reason, run `aws cloudformation continue-update-rollback --stack-name {stack.name}`, then this again"
+        )
+    if stack.status == "DELETE_FAILED":
+        raise StackError(
+            f"the stack {stack.name} is half deleted ({stack.reason}): run `fleetsight down` to the end first"
+        )
+
+
+def deploy(operation: Operation, proposed: ChangeSet) -> Stack:
+    """Execute a change set, tell how it goes, and return the stack.
+
+    Raises:
+        StackError: something failed; the message names each thing that did, with CloudFormation's reason.
+    """
+    events = Events(operation.account, proposed.stack_id)
+    execute(operation.account, proposed)
+    operation.done("CloudFormation has begun")
+    stack = follow(operation, events)
+    if stack.status not in UPDATED:
+        raise StackError(_failed(stack, events, "CloudFormation took everything back; see to it and run this again"))
+    operation.done(f"the stack {stack.name} is complete")
+    return stack
+
+
+def delete(operation: Operation, stack: Stack) -> None:
+    """Delete the stack and tell how it goes; what the template keeps stays.
+
+    Raises:
+        StackError: something could not be deleted.
+    """
+    events = Events(operation.account, stack.stack_id)
+    if not stack.busy:
+        operation.account.cloudformation.delete_stack(StackName=stack.stack_id)
+    ended = follow(operation, events)
+    if not ended.gone:
+        raise StackError(_failed(ended, events, "see to it and run this again"))
+    operation.done(f"the stack {stack.name} is deleted")
+
+
+def _failed(stack: Stack, events: Events, remedy: str) -> str:
+    named = events.failures or [stack.reason or "CloudFormation gives no reason"]
+    why = "".join(f"\n  {each}" for each in named)
+    return f"the stack {stack.name} is {stack.status}:{why}\n{remedy}"

@@ -1,0 +1,70 @@
+"""Where the page of a stack is, and waiting until it answers."""
+
+import http.client
+import ssl
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from scripts.aws.account import Account
+from scripts.aws.deploy.stacks import Stack
+from scripts.aws.instances import named, web_name
+from scripts.aws.operation import Operation
+
+PAGE_SECONDS = 600.0
+"""How long the page may take: launch, boot, nginx, and the load balancer's health checks."""
+
+ANSWER_SECONDS = 10.0
+
+NOBODY = "127.0.0.1/32"
+"""The default of the stack's `WebCidr`, from where nobody comes."""
+
+
+def page_of(account: Account, stack: Stack) -> str | None:
+    """Return the page's address, or None while no instance has one.
+
+    Without a load balancer it is the web instance's, which changes when that is replaced.
+    """
+    if "PageAddress" in stack.outputs:
+        return stack.outputs["PageAddress"]
+    running = [each for each in named(account, web_name(stack.name), states=["running"]) if each.address]
+    return f"https://{running[-1].address}" if running else None
+
+
+def answers(address: str) -> bool:
+    """Tell whether the page at that address says that it is well.
+
+    Its certificate is looked at by nobody: the web instance makes its own unless it is given one. So this shows that
+    something answers there, and not that it is ours; nothing secret is sent.
+    """
+    host = urlsplit(address).netloc
+    unverified = ssl._create_unverified_context()  # noqa: S323
+    connection = http.client.HTTPSConnection(host, timeout=ANSWER_SECONDS, context=unverified)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def wait_for_page(operation: Operation, stack: Stack, answers: Callable[[str], bool] = answers) -> str:
+    """Return the page's address once it answers; or, where it is open to nobody, once its instance runs.
+
+    Raises:
+        TimedOutError: it does not; the message says where to look.
+    """
+    account, prefix = operation.account, operation.prefix
+    look_at = f"`fleetsight status --prefix {prefix}`, `fleetsight logs web --prefix {prefix}`, `fleetsight ssh web`"
+    what = f"a running web instance with a public address; look at {look_at}"
+    address = operation.waiting.until(lambda: page_of(account, stack), what, seconds=PAGE_SECONDS)
+    opened_to = stack.parameters.get("WebCidr", NOBODY)
+    if opened_to == NOBODY:
+        operation.say("The page is open to nobody yet, so nobody has looked whether it answers: give --open-to.")
+        return address
+    operation.say(f"Waiting for {address} to answer; whose certificate it shows is not looked at.")
+    what = f"{address} to answer, which is open to {opened_to} (are you there?); look at {look_at}"
+    # The instance may be replaced meanwhile, as after an update.
+    return operation.waiting.until(
+        lambda: next((at for at in [page_of(account, stack)] if at and answers(at)), None), what, seconds=PAGE_SECONDS
+    )

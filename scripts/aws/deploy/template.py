@@ -1,0 +1,92 @@
+"""The stack's template, as CloudFormation takes it from us."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scripts.aws.bake.store import provide_bucket
+from scripts.aws.operation import Operation
+
+PATH = Path(__file__).parents[3] / "infra" / "stack.yaml"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the template.
+
+    Attributes:
+        description: empty where there is none.
+        default: None where one must be given.
+    """
+
+    description: str = ""
+    default: str | None = None
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template.
+
+    Attributes:
+        body: the file.
+        parameters: by name.
+        kept: the logical names of the resources that stay when the stack is deleted.
+    """
+
+    body: str
+    parameters: Mapping[str, Parameter]
+    kept: frozenset[str]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms, as the long ones: !Ref X is {"Ref": X}."""
+
+
+def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    name = suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}"
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+        return {name: value.split(".", 1) if suffix == "GetAtt" else value}
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    return {name: loader.construct_mapping(node, deep=True)}  # type: ignore[arg-type]  # the third and last kind
+
+
+_Loader.add_multi_constructor("!", _function)
+
+
+@cache
+def template(path: Path = PATH) -> Template:
+    """Return the template in `path`."""
+    body = path.read_text(encoding="utf-8")
+    read: dict[str, Any] = yaml.load(body, _Loader)  # noqa: S506 (a safe loader)
+    parameters = {name: _parameter(each) for name, each in read["Parameters"].items()}
+    kept = frozenset(name for name, each in read["Resources"].items() if each.get("DeletionPolicy") == "Retain")
+    return Template(body, parameters, kept)
+
+
+def _parameter(said: Mapping[str, Any]) -> Parameter:
+    default = said.get("Default")
+    return Parameter(said.get("Description", ""), None if default is None else str(default))
+
+
+def upload(operation: Operation, wanted: Template) -> str:
+    """Put the template where CloudFormation can read it, and return the address.
+
+    It is larger than the 51,200 bytes that a call may carry. So it goes into the bake's bucket, which forgets it
+    after a day.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+    """
+    provide_bucket(operation.site)
+    body = wanted.body.encode()
+    bucket, region = operation.site.bucket, operation.account.region_name
+    key = f"stack/{hashlib.sha256(body).hexdigest()}.yaml"
+    operation.account.s3.put_object(Bucket=bucket, Key=key, Body=body)
+    operation.done(f"uploaded the template to the bucket {bucket}")
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"https://{bucket}.s3.{region}.{suffix}/{key}"

@@ -1,0 +1,197 @@
+"""``fleetsight up``: the stack made, or brought to what is wished, and its page answering.
+
+Every step looks at what there is and does what is missing, so that the command run again goes on where it ended.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from scripts.aws.bake.recipe import Role
+from scripts.aws.bake.store import remove
+from scripts.aws.deploy import changes, idle_cost
+from scripts.aws.deploy.baked import bake_missing, missing, snapshots_gb
+from scripts.aws.deploy.deploy import UNMADE, deploy, ready
+from scripts.aws.deploy.page import answers, wait_for_page
+from scripts.aws.deploy.places import find_place
+from scripts.aws.deploy.settings import Wishes, changed, checked, parameters, setting_parameters, settings_of
+from scripts.aws.deploy.stacks import Stack, find, resources
+from scripts.aws.deploy.template import template, upload
+from scripts.aws.operation import Operation
+from scripts.aws.teardown.buckets import delete_bucket, exists
+from scripts.aws.teardown.drain import bring_back_web_tier
+from scripts.aws.template_versions import template_versions
+from services.config import Config
+from services.errors import FleetsightError
+
+
+class NotWantedError(FleetsightError):
+    """Raised when a person says no, or there are no images and none may be baked."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a person wants.
+
+    Attributes:
+        wishes: parameters and configuration.
+        vpc_id, subnet_ids: where a new stack goes, or where one moves to; empty for the default VPC, or for staying.
+        bundle: what to bake, if it comes to that; as `fleetsight bake --bundle` takes it.
+        bake: whether to bake images that are missing.
+        dry_run: say what would be done, and leave everything as it is.
+    """
+
+    wishes: Wishes = field(default_factory=Wishes)
+    vpc_id: str | None = None
+    subnet_ids: tuple[str, ...] = ()
+    bundle: str | None = None
+    bake: bool = True
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What `up` asks of others: tests put in their own.
+
+    Attributes:
+        confirm: asks a person a question that is answered by yes or no.
+        answers: whether the page at an address does.
+        bake: makes images for these roles, with a bundle, in a subnet.
+    """
+
+    confirm: Callable[[str], bool]
+    answers: Callable[[str], bool] = answers
+    bake: Callable[[Operation, Sequence[Role], str | None, str | None], None] = bake_missing
+
+
+def up(operation: Operation, order: Order, outside: Outside) -> str | None:
+    """Make the stack, or change it to what is wished; return the page's address, or None after a dry run.
+
+    Raises:
+        AccountError: AWS cannot be asked.
+        NotWantedError: a person said no.
+        PlaceError, SettingError, BakeError, StackError: it cannot be done; the message says why.
+        TimedOutError: the stack or the page took too long.
+    """
+    account, prefix = operation.account, operation.prefix
+    operation.say(f"Account {account.id}, {account.region_name}: the stack {prefix}.")
+    config = _checked(operation, order)  # before anything is made
+    if (lacking := missing(operation)) and not _bake(operation, order, outside, lacking):
+        return None
+    if order.dry_run:
+        _dry_run(operation, order, config)
+        return None
+    kind = ready(operation)
+    stack = find(account, prefix) if kind == "UPDATE" else None
+    proposed = _propose(operation, order, stack)
+    if proposed is not None:
+        _ask(operation, outside, proposed)
+        deploy(operation, proposed)
+    else:
+        operation.say(f"The stack {prefix} is as it should be.")
+    return _arrive(operation, config, outside)
+
+
+def _checked(operation: Operation, order: Order) -> Config:
+    return checked(changed(settings_of(find(operation.account, operation.prefix)), order.wishes.config))
+
+
+def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...]) -> bool:
+    """Bake, and return whether things can go on."""
+    lacking = " and ".join(roles)
+    if order.dry_run:
+        operation.say(f"There is no image for {lacking}: it would be baked first. What follows shows once it is.")
+        return False
+    if not order.bake:
+        raise NotWantedError(f"there is no image for {lacking}: run `fleetsight bake`, or this without --no-bake")
+    operation.say(f"There is no image for {lacking}: it is baked first, which takes some minutes.")
+    outside.bake(operation, roles, order.bundle, next(iter(order.subnet_ids), None))
+    return True
+
+
+def _propose(operation: Operation, order: Order, stack: Stack | None) -> changes.ChangeSet | None:
+    wished = _wished(operation, order, stack)
+    url = upload(operation, template())
+    if stack is not None:
+        changes.discard_all(operation.account, stack.stack_id)
+    kind: changes.Kind = "CREATE" if stack is None else "UPDATE"
+    return changes.propose(operation, kind, url, parameters(template(), wished, stack))
+
+
+def _wished(operation: Operation, order: Order, stack: Stack | None) -> dict[str, str]:
+    prefix = operation.prefix
+    wished = {
+        "Prefix": prefix,
+        # Named each time, so that CloudFormation looks again at what they are.
+        "WorkerImage": f"/{prefix}/image/worker",
+        "WebImage": f"/{prefix}/image/web",
+        **setting_parameters(changed(settings_of(stack), order.wishes.config)),
+    }
+    if stack is None or order.vpc_id or order.subnet_ids:
+        wished |= find_place(operation.account, prefix, order.vpc_id, order.subnet_ids).parameters()
+    return {**wished, **order.wishes.parameters}
+
+
+def _ask(operation: Operation, outside: Outside, proposed: changes.ChangeSet) -> None:
+    operation.say(changes.table(proposed.changes))
+    if not outside.confirm(f"Do this to the stack {operation.prefix}?"):
+        changes.discard(operation.account, proposed)
+        raise NotWantedError("nothing was done")
+
+
+def _dry_run(operation: Operation, order: Order, config: Config) -> None:
+    """Show the change set and forget it, and the bucket with it if there was none."""
+    account, stack = operation.account, find(operation.account, operation.prefix)
+    if stack is not None and (stack.busy or stack.status in UNMADE):
+        operation.say(f"The stack is {stack.status}: it would be waited for, or deleted and made again.")
+        return
+    had_bucket = exists(account, operation.site.bucket)
+    try:
+        proposed = _propose(operation, order, stack)
+        kinds = [] if stack is None else [kind for _, kind, _ in resources(account, stack)]
+        if proposed is None:
+            operation.say(f"The stack {operation.prefix} is as it should be: nothing would be done.")
+        else:
+            operation.say(changes.table(proposed.changes))
+            changes.discard(account, proposed)
+            kinds += [each.kind for each in proposed.changes if each.action in {"Add", "Import"}]
+        operation.say(idle_cost.table(_cost(operation, config, kinds, _wished(operation, order, stack), stack)))
+    finally:
+        if had_bucket:
+            remove(operation.site, "stack/")
+        else:
+            delete_bucket(account, operation.site.bucket)
+
+
+def _arrive(operation: Operation, config: Config, outside: Outside) -> str:
+    stack = find(operation.account, operation.prefix)
+    assert stack is not None  # noqa: S101 (it is complete)
+    bring_back_web_tier(operation, stack)
+    if "SiteBucketName" in stack.outputs:
+        # Here, since it renders pages with the web tier, which stacks without a site need not load.
+        from scripts.aws.site.publish import publish_site
+
+        publish_site(operation.account, operation.prefix, operation.done)
+    address = wait_for_page(operation, stack, outside.answers)
+    kinds = [kind for _, kind, _ in resources(operation.account, stack)]
+    operation.say(idle_cost.table(_cost(operation, config, kinds, {}, stack)))
+    _say_what_is_left_to_do(operation, stack)
+    operation.say(f"Fleetsight is at {stack.outputs.get('SiteAddress', address)}")
+    return address
+
+
+def _cost(
+    operation: Operation, config: Config, kinds: Sequence[str], wished: dict[str, str], stack: Stack | None
+) -> list[idle_cost.Row]:
+    known = {**({} if stack is None else stack.parameters), **wished}
+    web_type = known.get("WebInstanceType") or str(template().parameters["WebInstanceType"].default)
+    zones = len(known["SubnetIds"].split(","))
+    return idle_cost.monthly(idle_cost.Parts.of(kinds, web_type, zones, snapshots_gb(operation)), config)
+
+
+def _say_what_is_left_to_do(operation: Operation, stack: Stack) -> None:
+    versions = template_versions(operation.account, stack)
+    if versions and versions[0] != versions[1]:
+        operation.say(
+            f"Workers are launched from version {versions[0]} of their template; {versions[1]} is the newest: "
+            "`fleetsight roll` takes them there."
+        )

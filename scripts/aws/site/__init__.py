@@ -1,0 +1,1 @@
+"""``site``: the front end as static files, exported and published."""

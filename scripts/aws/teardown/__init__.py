@@ -1,0 +1,1 @@
+"""``down``: drain, delete, and prove that nothing is left."""

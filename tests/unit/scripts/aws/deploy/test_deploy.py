@@ -1,0 +1,119 @@
+"""From any state of a stack to a complete one, and what is told on the way."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from scripts.aws.account import Account
+from scripts.aws.deploy.changes import Change
+from scripts.aws.deploy.deploy import ready
+from scripts.aws.deploy.stacks import StackError, is_failure
+from scripts.aws.waiting import TimedOutError
+from tests.unit.scripts.aws.stage import Stage, Time
+
+
+@dataclass
+class CloudFormation:
+    """One stack, whose status goes on with each look; at the end of the list it is gone."""
+
+    statuses: list[str]
+    deleted: int = 0
+
+    def describe_stacks(self, StackName: str) -> Any:  # noqa: N803 (CloudFormation's own name)
+        if not self.statuses:
+            told: Any = {"Error": {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}}
+            raise ClientError(told, "DescribeStacks")
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if status == "GONE":
+            self.statuses = []
+            status = "DELETE_COMPLETE"
+        return {"Stacks": [{"StackName": "fs", "StackId": "arn", "StackStatus": status, "StackStatusReason": "no"}]}
+
+    def delete_stack(self, StackName: str) -> None:  # noqa: N803
+        self.deleted += 1
+        self.statuses = ["DELETE_IN_PROGRESS", "GONE"]
+
+    def get_paginator(self, name: str) -> Any:
+        assert name == "describe_stack_events"
+        return self
+
+    def paginate(self, **_: str) -> Any:
+        return [{"StackEvents": []}]
+
+
+def stage(*statuses: str) -> tuple[Stage, CloudFormation]:
+    cloud = CloudFormation(list(statuses))
+    return Stage(Account("us-east-1", _clients={"cloudformation": cloud}), "fs", time=Time(pause=0)), cloud
+
+
+def test_where_there_is_none_it_is_made() -> None:
+    assert ready(stage()[0].operation) == "CREATE"
+
+
+@pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
+def test_a_complete_one_is_updated(status: str) -> None:
+    assert ready(stage(status)[0].operation) == "UPDATE"
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "REVIEW_IN_PROGRESS"])
+def test_one_that_was_never_complete_is_deleted_and_made_again(status: str) -> None:
+    on, cloud = stage(status)
+    assert ready(on.operation) == "CREATE"
+    assert cloud.deleted == 1
+    assert status in on.seen
+    assert on.steps == ["the stack fs is deleted"]
+
+
+def test_one_that_is_busy_is_waited_for() -> None:
+    on, _ = stage("UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE")
+    assert ready(on.operation) == "UPDATE"
+    assert on.time.now > 0
+    assert "busy (UPDATE_IN_PROGRESS)" in on.seen
+
+
+def test_one_that_is_being_deleted_is_waited_for_and_made_again() -> None:
+    on, _ = stage("DELETE_IN_PROGRESS", "DELETE_IN_PROGRESS", "GONE")
+    assert ready(on.operation) == "CREATE"
+
+
+def test_one_that_stays_busy_is_not_waited_for_for_ever() -> None:
+    with pytest.raises(TimedOutError, match="wait on with the same command"):
+        ready(stage("UPDATE_IN_PROGRESS")[0].operation)
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [("UPDATE_ROLLBACK_FAILED", "continue-update-rollback --stack-name fs"), ("DELETE_FAILED", "fleetsight down")],
+)
+def test_where_only_a_person_can_help_it_is_said_how(status: str, remedy: str) -> None:
+    on, cloud = stage(status)
+    with pytest.raises(StackError, match=remedy):
+        ready(on.operation)
+    assert not cloud.deleted
+
+
+def test_what_was_cancelled_because_of_another_failure_is_no_failure_of_its_own() -> None:
+    assert is_failure({"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "Table already exists"})
+    assert not is_failure({"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "Resource creation cancelled"})
+    assert not is_failure({"ResourceStatus": "CREATE_COMPLETE"})
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        (Change("Add", "Web", "AWS::AutoScaling::AutoScalingGroup"), "costs: an instance"),
+        (Change("Add", "Role", "AWS::IAM::Role"), ""),
+        (Change("Import", "InputBucket", "AWS::S3::Bucket"), ""),
+        (Change("Modify", "Queue", "AWS::SQS::Queue", "True"), "is replaced"),
+        (Change("Modify", "Queue", "AWS::SQS::Queue", "Conditional"), "may be replaced"),
+        (Change("Modify", "Queue", "AWS::SQS::Queue", "False"), ""),
+        (Change("Modify", "Web", "AWS::AutoScaling::AutoScalingGroup", "False"), "the web instance is replaced"),
+        (Change("Remove", "Queue", "AWS::SQS::Queue"), "is deleted"),
+    ],
+    ids=lambda value: f"{value.action}-{value.replacement or value.kind}" if isinstance(value, Change) else "",
+)
+def test_what_costs_money_or_is_replaced_or_deleted_is_marked(change: Change, warning: str) -> None:
+    assert change.warning.startswith(warning)
+    assert bool(change.warning) == bool(warning)

@@ -1,0 +1,47 @@
+"""What a stack costs while nobody uses it."""
+
+import pytest
+
+from scripts.aws.deploy.idle_cost import WEB_DISK_GB, WORKER_DISK_GB, Parts, monthly
+from scripts.aws.deploy.settings import checked
+from tests.unit.infra.template import RESOURCES
+
+CONFIG = checked({})
+PARTS = Parts("c7a.large", alarms=4, dashboards=1, images_gb=48)
+
+
+def test_the_month_is_that_of_list_prices() -> None:
+    rows = dict(monthly(PARTS, CONFIG))
+    assert rows["web instance, c7a.large"] == pytest.approx(0.10264 * 730)
+    assert rows["disks, 16 GB"] == pytest.approx(1.28)
+    assert rows["public addresses, 1"] == pytest.approx(3.65)
+    assert rows["alarms, 4"] == pytest.approx(0.4)
+    assert rows["dashboards, 1"] == pytest.approx(3.0)
+    assert rows["snapshots of images, up to 48 GB"] == pytest.approx(2.4)
+    # 2.8 polls a second at an interval of one, and the table's lease.
+    assert 2 < rows["requests of a controller at rest"] < 6
+    assert "load balancer" not in rows
+
+
+def test_a_load_balancer_costs_its_hours_and_an_address_in_each_zone() -> None:
+    rows = dict(monthly(Parts("c7a.large", load_balancers=1, zones=3), CONFIG))
+    assert rows["load balancer"] == pytest.approx(16.425)
+    assert rows["public addresses, 4"] == pytest.approx(4 * 3.65)
+
+
+def test_workers_that_stand_by_cost_as_all_others_do() -> None:
+    rows = dict(monthly(PARTS, checked({"fleet.min_workers": "2", "fleet.market": "spot"})))
+    assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
+    assert rows["disks, 32 GB"] == pytest.approx(2.56)
+    assert "public addresses, 3" in rows
+
+
+def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:
+    kinds = ["AWS::CloudWatch::Alarm"] * 2 + ["AWS::S3::Bucket", "AWS::ElasticLoadBalancingV2::LoadBalancer"]
+    assert Parts.of(kinds, "m7a.large", 2, 0) == Parts("m7a.large", load_balancers=1, zones=2, alarms=2)
+
+
+@pytest.mark.parametrize(("name", "size"), [("WebTemplate", WEB_DISK_GB), ("WorkerTemplate", WORKER_DISK_GB)])
+def test_disks_are_as_large_as_the_template_makes_them(name: str, size: int) -> None:
+    (disk,) = RESOURCES[name]["Properties"]["LaunchTemplateData"]["BlockDeviceMappings"]
+    assert disk["Ebs"]["VolumeSize"] == size
