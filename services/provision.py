@@ -14,17 +14,33 @@ from services.config import Config
 from services.table import EXPIRES_AT
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3.literals import BucketLocationConstraintType
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
+_BUCKET_EXISTS = "BucketAlreadyOwnedByYou"
 _TABLE_EXISTS = "ResourceInUseException"
 
 
 def provision(clients: Clients, config: Config) -> None:
     """Make every bucket, queue and table that `config` names and that is not there yet."""
     for bucket in (config.names.input_bucket, config.names.output_bucket):
-        clients.s3.create_bucket(Bucket=bucket)
+        _make_bucket(clients, bucket)
     _make_queues(clients, config)
     _make_table(clients, config)
+
+
+def _make_bucket(clients: Clients, name: str) -> None:
+    region = clients.endpoint.region
+    try:
+        if region == "us-east-1":  # which S3 does not know as a place
+            clients.s3.create_bucket(Bucket=name)
+        else:
+            place: BucketLocationConstraintType = region  # type: ignore[assignment]  # the configuration's, any
+            clients.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": place})
+    except ClientError as error:
+        # Only us-east-1 takes the second making of a bucket for the first.
+        if error.response["Error"]["Code"] != _BUCKET_EXISTS:
+            raise
 
 
 def _make_queues(clients: Clients, config: Config) -> None:

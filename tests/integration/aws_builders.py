@@ -20,7 +20,7 @@ import requests
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.bake import Order
 from scripts.aws.bake.builders import Machines
-from scripts.aws.bake.recipe import ROLES, Role, Site, Source
+from scripts.aws.bake.recipe import ROLES, RUN_TAG, Role, Site, Source
 from scripts.aws.waiting import Waiting
 from services.embedded.launch import REGION
 from services.ids import new_id
@@ -117,6 +117,8 @@ class Builders:
 
     def work(self) -> None:
         for instance in instances(self.account, self.prefix, "running"):
+            if not any(tag["Key"] == RUN_TAG for tag in instance["Tags"]):
+                continue  # one that the stack has launched
             self.check_network(instance)
             settings = self.settings(instance["InstanceId"])
             report = self.report(settings)

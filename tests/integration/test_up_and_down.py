@@ -7,33 +7,33 @@ import ast
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.aws.account import Account
+from scripts.aws.deploy.baked import missing
 from scripts.aws.deploy.settings import Wishes
 from scripts.aws.deploy.stacks import find
+from scripts.aws.deploy.up import Order, Outside, up
 from scripts.aws.instances import tagged
 from scripts.aws.logs import Reader
 from scripts.aws.sessions import chosen, command
 from scripts.aws.status import status_of
+from scripts.aws.waiting import Waiting
 from scripts.run.system import ROOT
 from services.embedded.launch import EmbeddedCloud
+from tests.integration.aws_builders import Builders, Clock
 from tests.unit.scripts.aws.stage import Stage
 from tests.unit.scripts.aws.things import data_buckets, launch_workers, left, make_belongings
 from tests.unit.scripts.aws.things import tagged as tagged_as
 
 FOLDER = ROOT / "scripts" / "aws"
-OWN = [
-    *(FOLDER / f"{name}.py" for name in (
-        "account", "buckets", "changes", "deploy", "down", "drain", "images", "instances", "page", "places", "proof",
-        "stacks", "status", "template", "template_versions", "up", "logs", "sessions", "stack_commands",
-    )),
-    *sorted((FOLDER / "belongings").glob("*.py")),
-]  # fmt: skip
-"""Modules of these commands; the bake's and the site's are tested with them."""
+OTHERS = {"bake", "roll", "site"}
+OWN = [path for path in sorted(FOLDER.rglob("*.py")) if not OTHERS & set(path.relative_to(FOLDER).parts)]
+"""Modules of these commands; the others' are tested with them."""
 
 Call = tuple[str, str]
 """The name of a client of `Account`, and of one of its methods."""
@@ -79,6 +79,22 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
         client = getattr(account, name)
         call = (client.meta.service_model.service_name, client.meta.method_to_api_mapping[method])
         assert call in made, f"nobody has tried {call}"
+
+
+def test_where_there_are_no_images_up_bakes_them_first(own_cloud: EmbeddedCloud) -> None:
+    stage = Stage(Account("us-east-1", None, own_cloud.endpoint_url), "fsb")
+    builders = Builders(stage.account, stage.prefix, honest=True)
+    waiting = Clock(builders.work)
+    operation = replace(stage.operation, waiting=Waiting(waiting, waiting.sleep, lambda _: None))
+    wanted = Order(bundle="demo", wishes=Wishes({"WebCidr": "0.0.0.0/0"}))
+    address = up(operation, wanted, Outside(lambda _: True, lambda _: True))
+    assert address is not None
+    assert not missing(operation)
+    (web,) = tagged(stage.account, "fsb", states=["running"])
+    baked = stage.account.ssm.get_parameter(Name="/fsb/image/web")["Parameter"]["Value"]
+    assert web.image_id == baked
+    stage.down(delete_data=True)
+    assert not left(stage)
 
 
 def everything_that_people_do(stage: Stage) -> None:

@@ -50,8 +50,16 @@ def roll(operation: Operation, order: Order) -> None:
     for group in of_web:
         refresh(operation, group, wait=order.wait)
     if order.wait:
-        arrived(operation, template_of(operation))
-        operation.say(f"All workers are of version {version}; `fleetsight roll --back` is the way back.")
+        template = template_of(operation)
+        arrived(operation, template)
+        operation.say(f"All workers are of version {version}{_way_on(template, back=order.back)}.")
+
+
+def _way_on(template: Template, *, back: bool) -> str:
+    """Return which command leads to where the fleet was, if one does."""
+    if back and template.default != template.newest:
+        return "; `fleetsight roll` brings the newest again"
+    return "" if template.before is None else "; `fleetsight roll --back` is the way back"
 
 
 def _say_what_is_to_come(

@@ -130,6 +130,16 @@ def test_provisioning_twice_changes_nothing(clients: Clients, config: Config) ->
     assert requests.counts().total == 1
 
 
+def test_everything_can_be_made_in_any_region_and_made_again(make_config: ConfigMaker) -> None:
+    config = make_config(aws={"region": "eu-central-1"})
+    there = Clients(config.aws.endpoint())
+    provision(there, config)
+    bucket = Bucket.named(there, config.names.input_bucket)
+    bucket.put("kept", b"1", "text/plain")
+    provision(there, config)
+    assert bucket.get("kept") == b"1"
+
+
 SPEC = LaunchSpec("c7a.large", "terminate", "ami-12c6146b", "#!/bin/sh\ntrue\n")
 
 

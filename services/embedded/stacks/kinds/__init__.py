@@ -2,6 +2,7 @@
 
 from services.embedded.stacks.kinds.access import InlinePolicy, InstanceProfile, Role
 from services.embedded.stacks.kinds.compute import LaunchTemplate
+from services.embedded.stacks.kinds.delivery import Distribution, OriginAccessControl
 from services.embedded.stacks.kinds.groups import AutoScalingGroup
 from services.embedded.stacks.kinds.kind import Kind
 from services.embedded.stacks.kinds.network import SecurityGroup, SecurityGroupIngress, VpcEndpoint
@@ -11,6 +12,8 @@ from services.embedded.stacks.kinds.storage import Bucket, Queue, Table
 
 PLAYED: dict[str, Kind] = {
     "AWS::AutoScaling::AutoScalingGroup": AutoScalingGroup(),
+    "AWS::CloudFront::Distribution": Distribution(),
+    "AWS::CloudFront::OriginAccessControl": OriginAccessControl(),
     "AWS::CloudWatch::Alarm": Alarm(),
     "AWS::DynamoDB::Table": Table(),
     "AWS::EC2::LaunchTemplate": LaunchTemplate(),

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 
 from botocore.exceptions import ClientError
 
-_GONE = ("NotFound", "NoSuchEntity", "NoSuchBucket", "NonExistentQueue", "DoesNotExist", "NotFoundException")
+_GONE = (
+    "NotFound", "NoSuchEntity", "NoSuchBucket", "NoSuchDistribution", "NoSuchOriginAccessControl", "NonExistentQueue",
+    "DoesNotExist", "NotFoundException",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
