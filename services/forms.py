@@ -1,12 +1,13 @@
 """Presigned POST forms: a client puts one object into a bucket by itself, and nothing but what the form says.
 
 The policy in the form (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html) is signed
-and fixes the key, the content type and the most bytes, until it expires; S3 refuses whatever is not so.
+and fixes the key, the content type, the tags and the most bytes, until it expires; S3 refuses whatever is not so.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -34,7 +35,15 @@ class Forms:
         """Return the maker of forms for the bucket of that name, signed with the credentials that `clients` have."""
         return cls(clients.s3_signing, bucket)
 
-    def form(self, key: str, content_type: str, *, most_bytes: int, seconds: int) -> UploadForm:
+    def form(
+        self,
+        key: str,
+        content_type: str,
+        *,
+        most_bytes: int,
+        seconds: int,
+        tags: Mapping[str, str] | None = None,
+    ) -> UploadForm:
         """Return a form that puts one object at `key`.
 
         Args:
@@ -42,15 +51,27 @@ class Forms:
             content_type: what the form must say that it is.
             most_bytes: its largest size; the smallest is one byte.
             seconds: how long the form is taken; no longer than the credentials that sign it last.
+            tags: what the form must tag the object with; without them it can tag it with nothing.
 
         Raises:
             botocore.exceptions.NoCredentialsError: when there are none to sign with.
         """
+        fixed = {"Content-Type": content_type} | ({"tagging": _tagging(tags)} if tags else {})
+        conditions: list[Any] = [{name: value} for name, value in fixed.items()]
         made = self.client.generate_presigned_post(
             self.bucket,
             key,
-            Fields={"Content-Type": content_type},
-            Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, most_bytes]],
+            Fields=fixed,
+            Conditions=[*conditions, ["content-length-range", 1, most_bytes]],
             ExpiresIn=seconds,
         )
         return UploadForm(made["url"], made["fields"])
+
+
+def _tagging(tags: Mapping[str, str]) -> str:
+    """Return tags as a form says them.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
+    """
+    each = (f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags.items())
+    return f"<Tagging><TagSet>{''.join(each)}</TagSet></Tagging>"

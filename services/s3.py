@@ -6,7 +6,7 @@ the interpreter is free meanwhile. Its errors come as botocore's, so that a call
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -59,10 +59,17 @@ class Bucket:
         """Return the bucket of that name; whether it exists is seen at the first call."""
         return cls(clients.object_store(name), name)
 
-    def put(self, key: str, body: bytes, content_type: str) -> None:
-        """Store `body` at `key`, over whatever was there."""
+    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        """Store `body` at `key` with these object tags, over whatever was there; its tags go with it."""
         with _botocore_errors("PutObject"):
-            obstore.put(self.store, key, body, attributes={"Content-Type": content_type}, use_multipart=False)
+            obstore.put(
+                self.store,
+                key,
+                body,
+                attributes={"Content-Type": content_type},
+                tags=dict(tags) if tags else None,
+                use_multipart=False,
+            )
 
     def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
         """Store an object that is made while it is sent; `key` is as before until all of it is there.

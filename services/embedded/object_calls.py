@@ -13,6 +13,7 @@ from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
 from moto.utilities.utils import get_partition
 
 from services.embedded.direct import Answer, Request, request_id
+from services.embedded.object_tags import plain_tag, set_tags
 
 # no percent sign and no empty segment: the same to every layer that would decode or route it
 _PATH = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)")
@@ -36,6 +37,7 @@ _PLAIN_HEADERS = frozenset(
         "X_AMZ_CONTENT_SHA256",
         "X_AMZ_DATE",
         "X_AMZ_SECURITY_TOKEN",
+        "X_AMZ_TAGGING",
     )
 )
 
@@ -77,7 +79,9 @@ def is_plain(bucket: FakeBucket) -> bool:
 def _put(request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> Answer | None:
     content_type = request.environ.get("CONTENT_TYPE") or _DEFAULT_TYPE
     length = request.environ.get("CONTENT_LENGTH", "")
-    if not length.isdigit() or content_type.startswith(_FORM_TYPES):
+    tagging = request.environ.get("HTTP_X_AMZ_TAGGING")
+    tags = plain_tag(tagging) if tagging else []
+    if tags is None or not length.isdigit() or content_type.startswith(_FORM_TYPES):
         return None
     content = request.read_body()
     if len(content) != int(length):  # who sent it has gone, and a part of an object is no object
@@ -85,7 +89,7 @@ def _put(request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> 
     stored = backend.put_object(bucket.name, key, content, storage="STANDARD")
     stored.set_metadata({"Content-Type": sys.intern(content_type)})
     stored.set_acl(bucket.acl)
-    backend.tagger.delete_all_tags_for_resource(stored.arn)  # those of the object that was here before
+    set_tags(backend, stored, tags)
     return Answer([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
 
 

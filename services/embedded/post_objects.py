@@ -2,8 +2,8 @@
 
 moto takes any such form from anybody and forgets its content type. Here the form is checked as on S3
 (`post_policy`), and what is refused is refused in S3's words. The objects are moto's own. Whether the signer may put
-at all is asked where policies are enforced; what moto could do beyond a plain object (redirects, ACLs, metadata,
-tags) is refused as not implemented, never left out in silence.
+at all is asked where policies are enforced; what moto could do beyond an object with tags (redirects, ACLs, metadata)
+is refused as not implemented, never left out in silence.
 """
 
 import re
@@ -19,6 +19,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from services.embedded.direct import Answer, request_id
 from services.embedded.mends import mend_service
+from services.embedded.object_tags import Tags, set_tags, tags_of_form
 from services.embedded.post_policy import Form, RefusedError, Signer, check_policy, signer_of
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -41,6 +42,7 @@ _TAKEN = frozenset(
         "key",
         "policy",
         "success_action_status",
+        "tagging",
         "x-amz-algorithm",
         "x-amz-credential",
         "x-amz-date",
@@ -90,8 +92,9 @@ class PostObjects:
         signer = signer_of(form, secret_of)
         check_policy(form, self._clock())
         _check_implemented(form)
+        tags = tags_of_form(form.fields["tagging"]) if "tagging" in form.fields else []
         self._check(form, signer)
-        etag = _put(get_account_id_from(signer.access_key), signer.region, form, content)
+        etag = _put(get_account_id_from(signer.access_key), signer.region, form, content, tags)
         return _stored(form, etag, environ)
 
 
@@ -163,7 +166,7 @@ def _check_implemented(form: Form) -> None:
         raise RefusedError(501, "NotImplemented", f"A form you provided implies what is not implemented: {named}")
 
 
-def _put(account: str, region: str, form: Form, content: bytes) -> str:
+def _put(account: str, region: str, form: Form, content: bytes, tags: Tags) -> str:
     mend_service("s3")
     from moto.s3.models import s3_backends
 
@@ -173,7 +176,7 @@ def _put(account: str, region: str, form: Form, content: bytes) -> str:
     stored = backend.put_object(form.bucket, form.fields["key"], content, storage="STANDARD", request_method="POST")
     stored.set_metadata({"Content-Type": form.fields.get("content-type", _DEFAULT_TYPE)})
     stored.set_acl(backend.buckets[form.bucket].acl)
-    backend.tagger.delete_all_tags_for_resource(stored.arn)  # those of the object that was here before
+    set_tags(backend, stored, tags)
     return str(stored.etag)
 
 

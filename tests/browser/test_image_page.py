@@ -24,9 +24,9 @@ UNTIL_ANSWERED = "the image has its result"
 
 def answered(api: ApiClient, *, broken: bool = False, repeats: int = 1) -> str:
     """Upload an image no other test has, `repeats` times in jobs of their own; return the page of the last one."""
-    # A JPEG: one that is cut short is taken for an image, and fails when it is decoded.
+    # A JPEG: one that is cut short, behind its header, is taken for an image, and fails when it is decoded.
     sample = next(drawn for drawn in samples(50, seed=int(new_id()[-6:], 36)) if drawn.filename.endswith(".jpg"))
-    data = sample.data[: len(sample.data) // 2] if broken else sample.data
+    data = sample.data[: len(sample.data) * 3 // 4] if broken else sample.data
     for _ in range(repeats):
         job_id = api.create_job("one image")
         [image] = api.add_images(job_id, [(sample.filename, data)]).accepted

@@ -50,6 +50,9 @@ def _tagging(method: str, instance: str, **more: Any) -> Attempt:
 NOT_THEIR_OWN = {
     "a worker deletes no image": Attempt("WorkerRole", "s3", "delete_object", _IMAGE),
     "a worker puts no image": Attempt("WorkerRole", "s3", "put_object", {**_IMAGE, "Body": b""}),
+    "a worker changes no tag of an image": Attempt(
+        "WorkerRole", "s3", "put_object_tagging", {**_IMAGE, "Tagging": {"TagSet": []}}
+    ),
     "a worker deletes no result": Attempt("WorkerRole", "s3", "delete_object", _RESULT),
     "a worker lists no jobs": Attempt("WorkerRole", "dynamodb", "scan", {"TableName": "{table}"}),
     "a worker requests nothing": Attempt(

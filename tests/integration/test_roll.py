@@ -306,6 +306,20 @@ def test_the_command_rolls_and_says_each_step(fleet: Fleet) -> None:
     assert "All workers are of version 2; `fleetsight roll --back` is the way back." in ran.output
 
 
+def test_after_a_way_back_the_command_that_leads_forth_is_named(fleet: Fleet) -> None:
+    fleet.new_version(2)
+    fleet.roll()
+    ran = typed(fleet, "--back")
+    assert ran.exit_code == 0, ran.output
+    assert "All workers are of version 1; `fleetsight roll` brings the newest again." in ran.output
+    ran = typed(fleet, "--back")
+    assert "All workers are of version 2; `fleetsight roll --back` is the way back." in ran.output
+
+
+def test_where_no_version_was_before_no_way_back_is_named(fleet: Fleet) -> None:
+    assert "All workers are of version 1." in typed(fleet).output
+
+
 def test_the_command_takes_one_version(fleet: Fleet) -> None:
     ran = typed(fleet, "--back", "--to", "1")
     assert ran.exit_code == 2

@@ -70,6 +70,24 @@ Resources:
     Properties:
       {Namespace: AWS/SQS, MetricName: NumberOfMessagesSent, Statistic: Sum, Period: 60, EvaluationPeriods: 1,
        ComparisonOperator: GreaterThanThreshold, Threshold: !Ref Days, AlarmActions: [!Ref Topic]}
+  Control:
+    Type: AWS::CloudFront::OriginAccessControl
+    Properties:
+      OriginAccessControlConfig:
+        {Name: !Ref Who, OriginAccessControlOriginType: s3, SigningBehavior: always, SigningProtocol: sigv4}
+  Site:
+    Type: AWS::CloudFront::Distribution
+    Properties:
+      DistributionConfig:
+        Enabled: true
+        Comment: !Ref Who
+        Origins:
+          - Id: files
+            DomainName: !GetAtt Bucket.RegionalDomainName
+            OriginAccessControlId: !GetAtt Control.Id
+            S3OriginConfig: {OriginAccessIdentity: ""}
+        DefaultCacheBehavior: {TargetOriginId: files, ViewerProtocolPolicy: https-only}
+      Tags: [{Key: who, Value: !Ref Who}]
   Endpoint:
     Type: AWS::EC2::VPCEndpoint
     Properties:
@@ -88,6 +106,9 @@ SEEN_BEFORE = {
     "topic tags": [{"Key": "who", "Value": "ec2"}],
     "stored": "ec2",
     "threshold": 7.0,
+    "control": "ec2",
+    "site": ("ec2", True),
+    "site tags": [{"Key": "who", "Value": "ec2"}],
 }
 SEEN_AFTER = {
     "allowed": [("tcp", 80), ("udp", 80)],
@@ -101,6 +122,9 @@ SEEN_AFTER = {
     "topic tags": [{"Key": "who", "Value": "ssm"}],
     "stored": "ssm",
     "threshold": 30.0,
+    "control": "ssm",
+    "site": ("ssm", True),
+    "site tags": [{"Key": "who", "Value": "ssm"}],
 }
 
 
@@ -141,6 +165,8 @@ def seen(client: Callable[[str], Any], ids: dict[str, str]) -> dict[str, Any]:
     group = client("ec2").describe_security_groups(GroupIds=[ids["Group"]])["SecurityGroups"][0]
     role = client("iam").get_role(RoleName=ids["Role"])["Role"]
     (rule,) = client("s3").get_bucket_cors(Bucket=ids["Bucket"])["CORSRules"]
+    site = client("cloudfront").get_distribution(Id=ids["Site"])["Distribution"]
+    control = client("cloudfront").get_origin_access_control(Id=ids["Control"])["OriginAccessControl"]
     table = client("dynamodb").describe_table(TableName=ids["Table"])["Table"]["TableArn"]
     queue = client("sqs").get_queue_attributes(QueueUrl=ids["Queue"], AttributeNames=["All"])["Attributes"]
     assert json.loads(queue["RedrivePolicy"])["maxReceiveCount"] in {5, "5"}
@@ -159,6 +185,9 @@ def seen(client: Callable[[str], Any], ids: dict[str, str]) -> dict[str, Any]:
         "topic tags": client("sns").list_tags_for_resource(ResourceArn=ids["Topic"])["Tags"],
         "stored": client("ssm").get_parameter(Name=ids["Stored"])["Parameter"]["Value"],
         "threshold": client("cloudwatch").describe_alarms(AlarmNames=[ids["Alarm"]])["MetricAlarms"][0]["Threshold"],
+        "control": control["OriginAccessControlConfig"]["Name"],
+        "site": (site["DistributionConfig"]["Comment"], site["DistributionConfig"]["Enabled"]),
+        "site tags": client("cloudfront").list_tags_for_resource(Resource=site["ARN"])["Tags"]["Items"],
     }
 
 
@@ -200,6 +229,8 @@ def test_every_kind_is_made_changed_and_deleted(client: Callable[[str], Any]) ->
         lambda: client("sqs").get_queue_attributes(QueueUrl=ids["Queue"]),
         lambda: client("sns").get_topic_attributes(TopicArn=ids["Topic"]),
         lambda: client("ssm").get_parameter(Name=ids["Stored"]),
+        lambda: client("cloudfront").get_distribution(Id=ids["Site"]),
+        lambda: client("cloudfront").get_origin_access_control(Id=ids["Control"]),
     ]
     for look in gone:
         with pytest.raises(ClientError):

@@ -27,11 +27,11 @@ from scripts.run.system import ROOT
 from services.embedded.launch import EmbeddedCloud
 from tests.integration.aws_builders import Builders, Clock
 from tests.unit.scripts.aws.stage import Stage
-from tests.unit.scripts.aws.things import data_buckets, launch_workers, left, make_belongings
+from tests.unit.scripts.aws.things import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 from tests.unit.scripts.aws.things import tagged as tagged_as
 
 FOLDER = ROOT / "scripts" / "aws"
-OTHERS = {"bake", "roll", "site"}
+OTHERS = {"bake", "roll"}
 OWN = [path for path in sorted(FOLDER.rglob("*.py")) if not OTHERS & set(path.relative_to(FOLDER).parts)]
 """Modules of these commands; the others' are tested with them."""
 
@@ -111,7 +111,7 @@ def everything_that_people_do(stage: Stage) -> None:
     assert stage.up() == address
     assert "CloudFormation has begun" not in stage.steps[steps:]
     make_abandoned_change_set(stage)
-    stage.up(wishes=Wishes({"LogRetentionDays": "7"}, {"fleet.max_workers": "5"}))
+    stage.up(wishes=Wishes({"LogRetentionDays": "7", **WITH_SITE}, {"fleet.max_workers": "5"}))
     (group,) = account.logs.describe_log_groups(logGroupNamePrefix="/fsx/web")["logGroups"]
     assert group["retentionInDays"] == 7
 

@@ -105,10 +105,10 @@ class UploadOffer(_Body):
 def offer_uploads(job_id: str) -> Response:
     """Hand out a form for each file that is to be uploaded; each file has an outcome of its own."""
     backend, key = current_backend(), idempotency_key()
-    backend.store.job(known_id("job", job_id))
+    job = backend.store.job(known_id("job", job_id))
     files = [WantedFile(file.name, file.bytes, file.content_type) for file in _wanted().files]
     try:
-        offer, refused = backend.direct.offer(job_id, files, key)
+        offer, refused = backend.direct.offer(job_id, files, key, keep=job.keep)
     except ReusedKeyError as error:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with other files before; use a new key") from error
     outcome = UploadOutcome.of_numbered(job_id, refused.items())

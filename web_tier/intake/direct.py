@@ -2,8 +2,8 @@
 
 In two steps, between which the client does as it likes:
 
-* `offer` hands out a form for each file that may come: it fixes key, type and largest size, and expires. What was
-  handed out is remembered as a slice, so that nothing else can be committed;
+* `offer` hands out a form for each file that may come: it fixes key, type, tags and largest size, and expires. What
+  was handed out is remembered as a slice, so that nothing else can be committed;
 * `commit` looks which objects are there and accepts the images that they are: record, send, count. It may be repeated
   at any time, also at the same time: an image that is recorded is accepted for good, whatever became of its object.
 
@@ -30,7 +30,7 @@ from services.slices import SlicedImages, Slices
 from services.upload_counts import UploadCounts
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import shown_filename
-from web_tier.intake.store import CLOUD_ERRORS, Intake, Outcome, unavailable
+from web_tier.intake.store import CLOUD_ERRORS, Intake, Outcome, tags_of, unavailable
 
 _TYPE_OF = {extension: content_type for content_type, extension in EXTENSION_OF.items()}
 _log = logging.getLogger(__name__)
@@ -51,8 +51,16 @@ class Stock(Protocol):
 class FormMaker(Protocol):
     """Who makes forms; `services.forms.Forms` is one."""
 
-    def form(self, key: str, content_type: str, *, most_bytes: int, seconds: int) -> UploadForm:
-        """Return a form that puts one object of `content_type` with up to `most_bytes` at `key`."""
+    def form(
+        self,
+        key: str,
+        content_type: str,
+        *,
+        most_bytes: int,
+        seconds: int,
+        tags: Mapping[str, str] | None = None,
+    ) -> UploadForm:
+        """Return a form that puts one object of `content_type` with up to `most_bytes` at `key`, with these tags."""
         ...
 
 
@@ -92,9 +100,11 @@ class DirectIntake:
     seconds: int
 
     def offer(
-        self, job_id: str, files: Sequence[WantedFile], key: str | None = None
+        self, job_id: str, files: Sequence[WantedFile], key: str | None = None, *, keep: bool = False
     ) -> tuple[Offer | None, dict[int, Rejection]]:
         """Return the forms for those of `files` that may come into a job that exists, and why others may not.
+
+        `keep` is the job's own: whether its images stay.
 
         With `key` a repeat is offered the same images again, in forms that last anew. No offer: no file may come.
 
@@ -107,7 +117,7 @@ class DirectIntake:
         if not wanted:
             return None, rejected
         upload_id = new_id() if key is None else _upload_id_of(job_id, key)
-        return self._handed_out(upload_id, self._remembered(job_id, upload_id, wanted)), rejected
+        return self._handed_out(upload_id, self._remembered(job_id, upload_id, wanted), keep=keep), rejected
 
     def commit(self, job_id: str, upload_id: str) -> dict[int, Outcome]:
         """Accept what has arrived of an upload; return what became of each file, by its position in the request.
@@ -158,14 +168,16 @@ class DirectIntake:
             raise ReusedKeyError
         return first
 
-    def _handed_out(self, upload_id: str, images: SlicedImages) -> Offer:
+    def _handed_out(self, upload_id: str, images: SlicedImages, *, keep: bool) -> Offer:
         # Of a form that is made a little later than this the end is a little later, too: never before what is said.
         expires_at = self.intake.clock() + timedelta(seconds=self.seconds)
-        forms = {index: self._form(image) for index, image in images.items()}
+        forms = {index: self._form(image, keep=keep) for index, image in images.items()}
         return Offer(upload_id, expires_at.replace(microsecond=0), images, forms)
 
-    def _form(self, image: ImageRecord) -> UploadForm:
-        return self.forms.form(image.key, _type_of(image), most_bytes=image.size, seconds=self.seconds)
+    def _form(self, image: ImageRecord, *, keep: bool) -> UploadForm:
+        return self.forms.form(
+            image.key, _type_of(image), most_bytes=image.size, seconds=self.seconds, tags=tags_of(keep=keep)
+        )
 
     def _look_all(self, images: Sequence[ImageRecord]) -> list[Outcome]:
         return list(self.intake.pool.map(self._looked_at, images))

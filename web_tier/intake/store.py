@@ -8,6 +8,9 @@ In two halves, so that nothing of a request that turns out to be too large, malf
 An image whose bytes the same model has answered before takes a shorter way: its result and then its record are
 written, and nothing is put (unless its job keeps images) or sent.
 
+An object of a job that does not keep images is tagged as such, so that a bucket can delete what was left behind there
+by rules of its own. Whether a job keeps images is said when it is made, and never changes.
+
 What becomes of an image when a step fails:
 
 =============================  ====================================================================================
@@ -77,6 +80,9 @@ class RepeatedImage(ImageRecord):
         return RepeatedImage(**own, response=response)
 
 
+UNKEPT = {"kept": "no"}
+"""The object tag of images whose job does not keep them; kept images have none."""
+
 Outcome = ImageRecord | Rejection
 CLOUD_ERRORS = (BotoCoreError, ClientError, TableBusyError)
 UNAVAILABLE = "unavailable"
@@ -88,8 +94,8 @@ _log = logging.getLogger(__name__)
 class ObjectStore(Protocol):
     """Where images go; `services.s3.Bucket` is one."""
 
-    def put(self, key: str, body: bytes, content_type: str) -> None:
-        """Store `body` at `key`."""
+    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        """Store `body` at `key`, with these object tags."""
         ...
 
     def delete(self, key: str) -> None:
@@ -211,7 +217,7 @@ class Intake:
 
     def _begin(self, ref: ImageRef, upload: Upload, known: Response | None, *, keep: bool) -> "Future[Outcome]":
         if known is None or known.key is None or keep:
-            return self.pool.submit(self._put_one, ref, upload, known)
+            return self.pool.submit(self._put_one, ref, upload, known, keep=keep)
         # Bytes that a worker has classified need no second look.
         self.budget.give_back(len(upload.data))
         repeat: Future[Outcome] = Future()
@@ -223,13 +229,13 @@ class Intake:
         response = repeated(known, ref, now)
         return RepeatedImage(ref, upload.filename, key, upload.size, now, cached=True, response=response)
 
-    def _put_one(self, ref: ImageRef, upload: Upload, known: Response | None) -> Outcome:
+    def _put_one(self, ref: ImageRef, upload: Upload, known: Response | None, *, keep: bool) -> Outcome:
         try:
             image = accept(upload, self.limits)
             if isinstance(image, Rejection):
                 return image
             key = input_key(ref, image.extension)
-            self.bucket.put(key, upload.data, image.content_type)
+            self.bucket.put(key, upload.data, image.content_type, tags_of(keep=keep))
             if known is not None:
                 return self._repeat(ref, upload, key, known)
             return ImageRecord(ref, upload.filename, key, upload.size, self.clock())
@@ -307,6 +313,11 @@ def _is_refusal(error: Exception) -> bool:
     return (
         isinstance(error, ClientError) and 400 <= error.response["ResponseMetadata"].get("HTTPStatusCode", 500) < 500
     )
+
+
+def tags_of(*, keep: bool) -> Mapping[str, str] | None:
+    """Return the tags of the objects of a job that keeps images or does not."""
+    return None if keep else UNKEPT
 
 
 def unavailable(filename: str) -> Rejection:

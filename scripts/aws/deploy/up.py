@@ -16,6 +16,7 @@ from scripts.aws.deploy.places import find_place
 from scripts.aws.deploy.settings import Wishes, changed, checked, parameters, setting_parameters, settings_of
 from scripts.aws.deploy.stacks import Stack, find, resources
 from scripts.aws.deploy.template import template, upload
+from scripts.aws.deploy.unkept import unkept_days
 from scripts.aws.operation import Operation
 from scripts.aws.teardown.buckets import delete_bucket, exists
 from scripts.aws.teardown.drain import bring_back_web_tier
@@ -82,7 +83,7 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
         return None
     kind = ready(operation)
     stack = find(account, prefix) if kind == "UPDATE" else None
-    proposed = _propose(operation, order, stack)
+    proposed = _propose(operation, order, config, stack)
     if proposed is not None:
         _ask(operation, outside, proposed)
         deploy(operation, proposed)
@@ -92,7 +93,10 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
 
 
 def _checked(operation: Operation, order: Order) -> Config:
-    return checked(changed(settings_of(find(operation.account, operation.prefix)), order.wishes.config))
+    stack = find(operation.account, operation.prefix)
+    config = checked(changed(settings_of(stack), order.wishes.config))
+    unkept_days(config.retention, order.wishes, stack)
+    return config
 
 
 def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...]) -> bool:
@@ -108,8 +112,8 @@ def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Rol
     return True
 
 
-def _propose(operation: Operation, order: Order, stack: Stack | None) -> changes.ChangeSet | None:
-    wished = _wished(operation, order, stack)
+def _propose(operation: Operation, order: Order, config: Config, stack: Stack | None) -> changes.ChangeSet | None:
+    wished = _wished(operation, order, config, stack)
     url = upload(operation, template())
     if stack is not None:
         changes.discard_all(operation.account, stack.stack_id)
@@ -117,7 +121,7 @@ def _propose(operation: Operation, order: Order, stack: Stack | None) -> changes
     return changes.propose(operation, kind, url, parameters(template(), wished, stack))
 
 
-def _wished(operation: Operation, order: Order, stack: Stack | None) -> dict[str, str]:
+def _wished(operation: Operation, order: Order, config: Config, stack: Stack | None) -> dict[str, str]:
     prefix = operation.prefix
     wished = {
         "Prefix": prefix,
@@ -125,6 +129,7 @@ def _wished(operation: Operation, order: Order, stack: Stack | None) -> dict[str
         "WorkerImage": f"/{prefix}/image/worker",
         "WebImage": f"/{prefix}/image/web",
         **setting_parameters(changed(settings_of(stack), order.wishes.config)),
+        "UnkeptDays": unkept_days(config.retention, order.wishes, stack),
     }
     if stack is None or order.vpc_id or order.subnet_ids:
         wished |= find_place(operation.account, prefix, order.vpc_id, order.subnet_ids).parameters()
@@ -146,7 +151,7 @@ def _dry_run(operation: Operation, order: Order, config: Config) -> None:
         return
     had_bucket = exists(account, operation.site.bucket)
     try:
-        proposed = _propose(operation, order, stack)
+        proposed = _propose(operation, order, config, stack)
         kinds = [] if stack is None else [kind for _, kind, _ in resources(account, stack)]
         if proposed is None:
             operation.say(f"The stack {operation.prefix} is as it should be: nothing would be done.")
@@ -154,7 +159,8 @@ def _dry_run(operation: Operation, order: Order, config: Config) -> None:
             operation.say(changes.table(proposed.changes))
             changes.discard(account, proposed)
             kinds += [each.kind for each in proposed.changes if each.action in {"Add", "Import"}]
-        operation.say(idle_cost.table(_cost(operation, config, kinds, _wished(operation, order, stack), stack)))
+        wished = _wished(operation, order, config, stack)
+        operation.say(idle_cost.table(_cost(operation, config, kinds, wished, stack)))
     finally:
         if had_bucket:
             remove(operation.site, "stack/")

@@ -13,9 +13,9 @@ LAG_SECONDS = 120.0
 """How long the tagging API may go on telling of what is gone."""
 
 ASKED_THEMSELVES = (
-    "cloudformation:stack", "cognito-idp:userpool", "dynamodb:table", "ec2:image", "ec2:instance",
-    "ec2:launch-template", "ec2:security-group", "ec2:snapshot", "ec2:volume", "iam:role", "logs:log-group",
-    "s3:", "sqs:", "ssm:parameter",
+    "cloudformation:stack", "cloudfront:distribution", "cognito-idp:userpool", "dynamodb:table", "ec2:image",
+    "ec2:instance", "ec2:launch-template", "ec2:security-group", "ec2:snapshot", "ec2:volume", "iam:role",
+    "logs:log-group", "s3:", "sqs:", "ssm:parameter",
 )  # fmt: skip
 """Services, or types, that are asked themselves, and know better than the tagging API."""
 

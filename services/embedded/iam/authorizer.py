@@ -51,11 +51,11 @@ class Authorizer:
             raise self._denied(session, Decision(unknown, allowed=False, why=f"because {error}")) from error
         self._check_all(session, credential.region, asked, str(environ.get("REMOTE_ADDR", "")))
 
-    def check_one(self, credential: Credential, asked: Asked, address: str) -> None:
-        """Return when the holder of a key may do one thing that was asked at `address`; raises as `check` does."""
+    def check_asked(self, credential: Credential, asked: Iterable[Asked], address: str) -> None:
+        """Return when the holder of a key may do all that was asked at `address`; raises as `check` does."""
         session = self._sessions.of(credential.access_key, credential.region)
         if session is not None:
-            self._check_all(session, credential.region, [asked], address)
+            self._check_all(session, credential.region, asked, address)
 
     def _check_all(self, session: Session, region: str, asked: Iterable[Asked], address: str) -> None:
         always = self._context(session, region, address)

@@ -52,8 +52,9 @@ def form_check(authorizer: Authorizer, fleet: Fleet) -> Callable[[Form, Signer],
         if not fleet.switches.enforce_iam:
             return
         credential = Credential(signer.access_key, signer.region, "s3")
+        asked = put_object(form.bucket, form.fields["key"], signer.region, tagged="tagging" in form.fields)
         try:
-            authorizer.check_one(credential, put_object(form.bucket, form.fields["key"], signer.region), "")
+            authorizer.check_asked(credential, asked, "")
         except DeniedError as error:
             raise RefusedError(403, "AccessDenied", str(error)) from error
 

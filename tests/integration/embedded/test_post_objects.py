@@ -81,6 +81,32 @@ def test_a_form_that_is_sent_twice_puts_the_last_file(apis: Clients, bucket: str
     assert apis("s3").get_object(Bucket=bucket, Key="a/b.png")["Body"].read() == b"last"
 
 
+TAGGING = "<Tagging><TagSet><Tag><Key>{}</Key><Value>{}</Value></Tag></TagSet></Tagging>"
+
+
+def tags_in(apis: Clients, bucket: str) -> dict[str, str]:
+    found = apis("s3").get_object_tagging(Bucket=bucket, Key="a/b.png")["TagSet"]
+    return {tag["Key"]: tag["Value"] for tag in found}
+
+
+def test_a_form_gives_its_file_the_tags_of_its_policy_and_no_others(apis: Clients, bucket: str) -> None:
+    form = presigned(apis, bucket, also={"tagging": TAGGING.format("kept", "no")})
+    assert refusal(send(form, tagging=None)) == (403, "AccessDenied")
+    assert refusal(send(form, tagging=TAGGING.format("kept", "yes"))) == (403, "AccessDenied")
+    assert "Contents" not in apis("s3").list_objects_v2(Bucket=bucket)
+    assert send(form).status_code == 204
+    assert tags_in(apis, bucket) == {"kept": "no"}
+    untagged = presigned(apis, bucket)
+    assert refusal(send(untagged, tagging=TAGGING.format("kept", "no"))) == (403, "AccessDenied")
+    assert send(untagged).status_code == 204
+    assert tags_in(apis, bucket) == {}
+
+
+def test_a_form_whose_tags_cannot_be_puts_nothing(apis: Clients, bucket: str) -> None:
+    assert refusal(send(presigned(apis, bucket, also={"tagging": "kept=no"}))) == (400, "MalformedXML")
+    assert "Contents" not in apis("s3").list_objects_v2(Bucket=bucket)
+
+
 @pytest.mark.parametrize(
     ("content", "changes", "refused"),
     [

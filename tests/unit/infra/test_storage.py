@@ -3,7 +3,8 @@
 import pytest
 
 from services.table import EXPIRES_AT
-from tests.unit.infra.template import RESOURCES, of_type, shipped, value_of
+from tests.unit.infra.template import GIVEN, RESOURCES, TEMPLATE, of_type, shipped, value_of
+from web_tier.intake.store import UNKEPT
 
 BUCKETS = tuple(of_type("S3::Bucket"))
 ENTRUSTED = ("InputBucket", "OutputBucket")
@@ -23,13 +24,38 @@ def test_a_bucket_is_private_and_encrypted_and_belongs_to_the_account_alone(name
     assert "AccessControl" not in bucket
 
 
+UNFINISHED = {
+    "Id": "unfinished-uploads",
+    "Status": "Enabled",
+    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+}
+
+
 @pytest.mark.parametrize("name", ENTRUSTED)
-def test_unfinished_uploads_go_after_a_day_and_no_object_goes_by_its_age_since_kept_ones_look_the_same(
-    name: str,
+def test_unfinished_uploads_go_after_a_day(name: str) -> None:
+    assert RESOURCES[name]["Properties"]["LifecycleConfiguration"]["Rules"][0] == UNFINISHED
+
+
+def test_no_result_goes_by_its_age_and_of_images_only_those_that_the_web_tier_puts_as_unkept() -> None:
+    assert RESOURCES["OutputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"] == [UNFINISHED]
+    _, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert value_of(rule) == {
+        "Id": "unkept-images",
+        "Status": "Enabled",
+        "TagFilters": [{"Key": key, "Value": value} for key, value in UNKEPT.items()],
+        "ExpirationInDays": 30,
+    }
+
+
+def test_unkept_images_go_later_by_their_age_than_their_jobs_expire_or_never_where_zero_is_said(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (rule,) = RESOURCES[name]["Properties"]["LifecycleConfiguration"]["Rules"]
-    assert rule.pop("Id")
-    assert rule == {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+    assert TEMPLATE["Parameters"]["UnkeptDays"]["Default"] > shipped()["retention"]["unkept_days"]
+    _, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert rule["Fn::If"][2] == {"Ref": "AWS::NoValue"}
+    assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is True
+    monkeypatch.setitem(GIVEN, "UnkeptDays", "0")
+    assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is False
 
 
 @pytest.mark.parametrize("name", BUCKETS)

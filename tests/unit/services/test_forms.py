@@ -12,9 +12,14 @@ from services.endpoint import Endpoint
 from services.forms import Forms, UploadForm
 
 
-def form(region: str = "eu-central-1", bucket: str = "photos", url: str | None = None) -> UploadForm:
+def form(
+    region: str = "eu-central-1",
+    bucket: str = "photos",
+    url: str | None = None,
+    tags: dict[str, str] | None = None,
+) -> UploadForm:
     forms = Forms.of(Clients(Endpoint(region, url)), bucket)
-    return forms.form("job/image.png", "image/png", most_bytes=48_213, seconds=600)
+    return forms.form("job/image.png", "image/png", most_bytes=48_213, seconds=600, tags=tags)
 
 
 def policy(made: UploadForm) -> dict[str, Any]:
@@ -47,6 +52,19 @@ def test_the_fields_are_those_of_the_policy() -> None:
     assert (fields["key"], fields["Content-Type"]) == ("job/image.png", "image/png")
     assert fields["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
     assert "/eu-central-1/s3/aws4_request" in fields["x-amz-credential"]
+
+
+def test_the_policy_fixes_the_tags_and_the_form_says_them_as_s3_reads_them() -> None:
+    made = form(tags={"kept": "no", "a": "<&>"})
+    tags = "<Tag><Key>kept</Key><Value>no</Value></Tag><Tag><Key>a</Key><Value>&lt;&amp;&gt;</Value></Tag>"
+    assert made.fields["tagging"] == f"<Tagging><TagSet>{tags}</TagSet></Tagging>"
+    assert {"tagging": made.fields["tagging"]} in policy(made)["conditions"]
+
+
+def test_a_form_without_tags_does_not_speak_of_them_so_that_s3_takes_none() -> None:
+    made = form()
+    assert "tagging" not in made.fields
+    assert "tagging" not in json.dumps(policy(made)["conditions"])
 
 
 def test_the_session_token_of_a_role_is_part_of_the_form_and_its_policy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,17 @@ def test_a_put_is_signed_with_the_credentials_that_botocore_has(s3: FakeS3, monk
     assert headers["x-amz-security-token"] == "of-a-role"
 
 
+@pytest.mark.parametrize(
+    ("tags", "header"), [(None, None), ({"kept": "no"}, "kept=no"), ({"a b": "c&d"}, "a+b=c%26d")]
+)
+def test_a_put_says_the_tags_of_the_object_and_only_them(
+    s3: FakeS3, tags: dict[str, str] | None, header: str | None
+) -> None:
+    s3.bucket().put("a", b"1", "text/plain", tags)
+    ((_, _, headers, _),) = s3.seen
+    assert headers.get("x-amz-tagging") == header
+
+
 @pytest.mark.parametrize("trouble", [None, (500, ""), (503, ERROR.format("SlowDown", "less"))])
 @pytest.mark.parametrize(
     "call", [lambda bucket: bucket.put("a", b"1", "text/plain"), lambda bucket: bucket.get("a")], ids=["put", "get"]

@@ -1,6 +1,6 @@
 """The web tier over the embedded cloud, and pieces of it that can be told to fail."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -33,12 +33,13 @@ class MemoryBucket:
 
     fails: Callable[[bytes], Exception | None] = lambda body: None
     objects: dict[str, bytes] = field(default_factory=dict)
+    tags: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
 
-    def put(self, key: str, body: bytes, content_type: str) -> None:
+    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
         error = self.fails(body)
         if error is not None:
             raise error
-        self.objects[key] = body
+        self.objects[key], self.tags[key] = body, tags
 
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)

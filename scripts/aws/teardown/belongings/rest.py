@@ -1,4 +1,6 @@
-"""What a prefix has besides: parameters, log groups and buckets of ours; queues and roles, which the stack makes."""
+"""What a prefix has besides: parameters, log groups, buckets; and what the stack alone makes and deletes."""
+
+from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG, Account
 from scripts.aws.teardown.belongings.data import kept_buckets, tagged_buckets
@@ -42,6 +44,23 @@ def _roles(account: Account, prefix: str) -> list[str]:
     return [name for name in names if ours in account.iam.list_role_tags(RoleName=name)["Tags"]]
 
 
+def _distributions(account: Account, prefix: str) -> list[str]:
+    # Each is asked itself: a list has no tags, and the tagging API knows of them in us-east-1 only.
+    pages = account.cloudfront.get_paginator("list_distributions").paginate()
+    found = [each for page in pages for each in page["DistributionList"].get("Items", [])]
+    return [each["Id"] for each in found if _tag_of_distribution(account, each["ARN"]) == prefix]
+
+
+def _tag_of_distribution(account: Account, arn: str) -> str | None:
+    try:
+        tags = account.cloudfront.list_tags_for_resource(Resource=arn)["Tags"].get("Items", [])
+    except ClientError as error:
+        if error.response["Error"]["Code"] in {"NoSuchDistribution", "NoSuchResource"}:
+            return None  # it has gone meanwhile
+        raise
+    return next((each.get("Value") for each in tags if each["Key"] == TAG), None)
+
+
 def _delete_parameter(account: Account, one: str) -> None:
     account.ssm.delete_parameter(Name=one)
 
@@ -56,4 +75,4 @@ REST = (
     Kind("bucket", _buckets, delete_bucket),
 )
 
-STACK_ONLY = (Kind("queue", _queues), Kind("role", _roles))
+STACK_ONLY = (Kind("queue", _queues), Kind("role", _roles), Kind("distribution", _distributions))

@@ -162,6 +162,8 @@ def _arn(call: Call, bucket: str, key: str = "") -> str:
     return f"arn:{get_partition(call.region)}:s3:::{place}"
 
 
-def put_object(bucket: str, key: str, region: str) -> Asked:
-    """Return what a form asks for that puts an object."""
-    return Asked("s3:PutObject", f"arn:{get_partition(region)}:s3:::{bucket}/{key}", {})
+def put_object(bucket: str, key: str, region: str, *, tagged: bool) -> list[Asked]:
+    """Return what a form asks for that puts an object, which is `tagged` or not."""
+    resource = f"arn:{get_partition(region)}:s3:::{bucket}/{key}"
+    actions = ["s3:PutObject", "s3:PutObjectTagging"] if tagged else ["s3:PutObject"]
+    return [Asked(action, resource, {}) for action in actions]

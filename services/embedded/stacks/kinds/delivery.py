@@ -20,7 +20,9 @@ class Distribution:
         """Make it."""
         config = _config(cloud, resource.properties, cloud.name(resource.logical_id, 128))
         wanted = {"DistributionConfig": config, "Tags": {"Items": cloud.tag_list(resource.properties)}}
-        made = cloud.call(_SERVICE, "create_distribution_with_tags", DistributionConfigWithTags=wanted)["Distribution"]
+        made = cloud.call(_SERVICE, "create_distribution_with_tags", DistributionConfigWithTags=wanted)[
+            "Distribution"
+        ]
         return Made(made["Id"], {"Id": made["Id"], "DomainName": made["DomainName"]})
 
     def update(self, cloud: Cloud, resource: Resource, properties: dict[str, Any]) -> Made:

@@ -1,7 +1,7 @@
 """A distribution's configuration as templates have it, in the form that CloudFront's API wants.
 
-Both name the same settings. The API wraps a list in how many it has, spells some names otherwise (``ACMCertificateArn``
-for ``AcmCertificateArn``), and has the cached methods inside the allowed ones.
+Both name the same settings. The API says of a list how many it has, spells some names otherwise, such as
+``ACMCertificateArn`` for ``AcmCertificateArn``, and has the cached methods inside the allowed ones.
 """
 
 from typing import Any
@@ -43,10 +43,12 @@ def _structure(properties: dict[str, Any], shape: Any) -> dict[str, Any]:
         if name is not None:
             found[name] = _value(value, shape.members[name])
     if "Quantity" in members.values():
-        found["Quantity"] = len(found.get("Items", []))
-    if "AllowedMethods" in found and "CachedMethods" in properties:
+        items = found.get("Items", [])
+        found["Quantity"] = len(items) if isinstance(items, list) else items
+    allowed = found.get("AllowedMethods")
+    if isinstance(allowed, dict) and "CachedMethods" in properties:
         cached = shape.members["AllowedMethods"].members["CachedMethods"]
-        found["AllowedMethods"]["CachedMethods"] = _counted(properties["CachedMethods"], cached)
+        allowed["CachedMethods"] = _counted(properties["CachedMethods"], cached)
     return found
 
 

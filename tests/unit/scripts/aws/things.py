@@ -6,6 +6,15 @@ from scripts.aws.account import TAG
 from scripts.aws.teardown.belongings import KINDS
 from tests.unit.scripts.aws.stage import IMAGE, Stage
 
+WITH_SITE = {
+    "StaticSite": "true",
+    "WebCidr": "0.0.0.0/0",
+    "DomainName": "images.example.org",
+    "HostedZoneId": "Z1",
+    "CertificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/1",
+}
+"""Parameters of a stack with a static site, as the rules of the template want them."""
+
 
 def tagged(stage: Stage, *kinds: str, **more: str) -> Any:
     """Return the tags for new things of these types."""

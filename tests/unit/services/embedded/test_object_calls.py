@@ -158,7 +158,44 @@ def test_a_body_that_was_cut_off_is_refused_and_leaves_no_object(doors: Doors, b
     assert doors.stock.ask("s3", "GET", f"/{bucket}/k").status == 404
 
 
-def test_tags_do_not_outlive_the_object_that_had_them(doors: Doors, bucket: str) -> None:
-    doors.stock.ask("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING="colour=red")
+def tags(doors: Doors, bucket: str) -> bytes:
+    reply = doors.stock.ask("s3", "GET", f"/{bucket}/k?tagging")
+    return reply.body.partition(b"<TagSet")[2]
+
+
+@pytest.mark.parametrize("header", ["kept=no", "kept=", "a.b-c_d=1", "kept=no&colour=red", "colour=dark%20red"])
+def test_tags_that_are_put_are_those_that_stock_moto_would_keep(doors: Doors, bucket: str, header: str) -> None:
+    doors.stock.ask("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
+    kept, counted = tags(doors, bucket), doors.stock.ask("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"]
+    doors.stock.ask("s3", "DELETE", f"/{bucket}/k")
+    assert b"<Key>" not in tags(doors, bucket)
+    doors.direct.ask("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
+    assert tags(doors, bucket) == kept
+    assert b"<Key>" in kept
+    assert doors.direct.ask("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"] == counted
+
+
+@pytest.mark.parametrize(
+    ("header", "stock"), [("kept=no", False), ("a=b&c=d", True), ("a=%20", True), ("aws:a=b", True)]
+)
+def test_one_plain_tag_is_not_asked_of_stock_moto_and_what_may_be_refused_is(
+    doors: Doors, bucket: str, header: str, stock: bool
+) -> None:
+    assert doors.asks_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header) is stock
+
+
+def test_tags_of_one_object_are_its_own(doors: Doors, bucket: str) -> None:
+    for key in ("k", "other"):
+        doors.direct.ask("s3", "PUT", f"/{bucket}/{key}", b"x", HTTP_X_AMZ_TAGGING="kept=no")
+    doors.stock.ask("s3", "DELETE", f"/{bucket}/other?tagging")
+    set_of = "<Tagging><TagSet><Tag><Key>kept</Key><Value>yes</Value></Tag></TagSet></Tagging>"
+    doors.stock.ask("s3", "PUT", f"/{bucket}/other?tagging", set_of.encode())
+    assert b"<Value>no</Value>" in tags(doors, bucket)
+
+
+@pytest.mark.parametrize("door", ["direct", "stock"])
+def test_tags_do_not_outlive_the_object_that_had_them(doors: Doors, bucket: str, door: str) -> None:
+    first: Door = getattr(doors, door)
+    first.ask("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING="colour=red")
     doors.direct.ask("s3", "PUT", f"/{bucket}/k", b"y")
     assert b"red" not in doors.stock.ask("s3", "GET", f"/{bucket}/k?tagging").body

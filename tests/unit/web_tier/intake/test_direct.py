@@ -23,7 +23,7 @@ from tests.unit.web_tier.pictures import picture
 from web_tier.backend import Backend
 from web_tier.intake.accept import Rejection
 from web_tier.intake.direct import DirectIntake, Offer, ReusedKeyError, WantedFile
-from web_tier.intake.store import Outcome
+from web_tier.intake.store import UNKEPT, Outcome
 
 PICTURE = picture()
 
@@ -77,6 +77,19 @@ def test_the_extension_of_the_key_follows_the_content_type(
     assert offer.images[0].key == f"{job.job_id}/{offer.images[0].ref.image_id}.{extension}"
     assert offer.forms[0].fields["key"] == offer.images[0].key
     assert offer.forms[0].fields["Content-Type"] == content_type.strip().lower()
+
+
+@pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, {})], ids=["unkept", "kept"])
+def test_only_what_is_put_for_a_job_that_does_not_keep_images_is_tagged(
+    direct: DirectIntake, config: Config, provisioned: Clients, job: Job, keep: bool, tags: dict[str, str]
+) -> None:
+    for key in (None, "again", "again"):
+        offer, _ = direct.offer(job.job_id, wanted("a.jpg"), key, keep=keep)
+        assert offer is not None
+        send(offer, 0)
+        stored = offer.images[0].key
+        found = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=stored)["TagSet"]
+        assert {tag["Key"]: tag["Value"] for tag in found} == tags
 
 
 def test_each_file_is_offered_a_form_or_told_why_not(direct: DirectIntake, job: Job) -> None:

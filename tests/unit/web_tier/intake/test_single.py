@@ -16,7 +16,7 @@ from tests.unit.web_tier.pictures import picture
 from web_tier.intake.accept import Rejection
 from web_tier.intake.multipart import Upload
 from web_tier.intake.single import JOB_AGE, JOB_IMAGES, JOB_NAME, SingleIntake
-from web_tier.intake.store import Intake, Outcome
+from web_tier.intake.store import UNKEPT, Intake, Outcome
 
 
 @dataclass
@@ -84,6 +84,7 @@ def test_an_image_is_recorded_sent_and_counted_in_a_job_that_says_what_it_is(
     assert store.image(record.ref).filename == "0.jpg"
     assert queue.image_ids == {record.ref.image_id}
     assert list(bucket.objects) == [record.key]
+    assert (status.job.keep, bucket.tags) == (False, {record.key: UNKEPT})
 
 
 def test_images_that_arrive_while_others_are_recorded_are_recorded_together(

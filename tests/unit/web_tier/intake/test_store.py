@@ -1,7 +1,7 @@
 """Accepted means: object, record and message are there. Whatever fails, nothing is lost and nothing is doubled."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -18,7 +18,7 @@ from tests.unit.web_tier.pictures import picture
 from web_tier.intake.accept import Rejection
 from web_tier.intake.budget import ByteBudget
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import CONCURRENCY, SLICE, Intake, Outcome
+from web_tier.intake.store import CONCURRENCY, SLICE, UNKEPT, Intake, Outcome
 
 NO_ANSWER = (
     client_error(503),
@@ -93,6 +93,14 @@ def test_an_accepted_image_has_its_object_its_record_and_its_message(
     assert store.status(job.job_id).accepted == 23
 
 
+@pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, None)], ids=["unkept", "kept"])
+def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
+    intake: Intake, job: Job, bucket: MemoryBucket, keep: bool, tags: dict[str, str] | None
+) -> None:
+    images = accepted(intake.take(job.job_id, uploads(3), keep=keep))
+    assert bucket.tags == {image.key: tags for image in images}
+
+
 def test_a_bad_file_is_rejected_alone_and_in_its_place(
     intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
@@ -116,7 +124,7 @@ def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: Memo
     together = threading.Barrier(CONCURRENCY)
 
     class Meeting(MemoryBucket):
-        def put(self, key: str, body: bytes, content_type: str) -> None:
+        def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
             together.wait(20)  # breaks, and fails the test, unless all are in here at once
 
     intake = Intake(ImageLimits(), Meeting(), store, queue)

@@ -78,9 +78,11 @@ def test_without_images_and_without_leave_to_bake_it_says_what_to_run(stage: Sta
 
 
 def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage) -> None:
-    with pytest.raises(SettingError):
-        stage.up(wishes=Wishes({}, {"fleet.max_workers": "-1"}))
+    for wishes in (Wishes({}, {"fleet.max_workers": "-1"}), Wishes({"UnkeptDays": "5"})):
+        with pytest.raises(SettingError):
+            stage.up(wishes=wishes)
     assert not stage.steps
+    assert "baked" not in stage.seen
 
 
 def test_a_creation_that_fails_names_the_reason_and_the_next_one_starts_afresh(stage: Stage) -> None:
@@ -97,9 +99,12 @@ def test_a_creation_that_fails_names_the_reason_and_the_next_one_starts_afresh(s
 
 def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> None:
     stage.store_images()
-    stage.up(wishes=Wishes({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, {"fleet.max_workers": "5"}))
-    stage.up(wishes=Wishes({"MonthlyBudget": "80"}, {"worker.top_k": "3"}))
+    said = {"fleet.max_workers": "5", "retention.unkept_days": "14"}
+    stage.up(wishes=Wishes({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, said))
+    assert stack(stage).parameters["UnkeptDays"] == "37"
+    stage.up(wishes=Wishes({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""}))
     now = stack(stage)
+    assert now.parameters["UnkeptDays"] == "30"
     assert (now.parameters["WebCidr"], now.parameters["MonthlyBudget"]) == ("10.0.0.0/8", "80")
     line = "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
     assert now.parameters["WebSettings"] == line

@@ -17,7 +17,7 @@ from services.embedded.launch import EmbeddedCloud
 from services.metadata import DRAIN_TAG
 from tests.unit.infra.template import RESOURCES
 from tests.unit.scripts.aws.stage import CrashError, Stage, account_at
-from tests.unit.scripts.aws.things import data_buckets, launch_workers, left, make_belongings
+from tests.unit.scripts.aws.things import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def stage(cloud: EmbeddedCloud) -> Stage:
 
 @pytest.fixture
 def whole(stage: Stage) -> Iterator[Stage]:
-    """A stack with workers, data, and everything that the commands make beside it."""
-    stage.up()
+    """A stack with a site, workers, data, and everything that the commands make beside it."""
+    stage.up(wishes=Wishes(WITH_SITE))
     launch_workers(stage, 2)
     make_belongings(stage)
     for bucket in data_buckets(stage):
@@ -138,16 +138,14 @@ def test_an_up_brings_back_what_a_down_that_was_given_up_has_ended(stage: Stage)
 
 
 def test_the_files_of_a_site_go_with_the_stack_whose_page_is_the_load_balancers(stage: Stage) -> None:
-    certificate = "arn:aws:acm:us-east-1:123456789012:certificate/1"
-    name = {"DomainName": "a.example.org", "HostedZoneId": "Z1", "CertificateArn": certificate}
     stage.store_images()
     stage.crash_at = 5
     with pytest.raises(CrashError, match="is complete"):
-        stage.up(wishes=Wishes({"StaticSite": "true", "WebCidr": "0.0.0.0/0", **name}))
+        stage.up(wishes=Wishes(WITH_SITE))
     stage.crash_at = None
     stack = find(stage.account, stage.prefix)
     assert stack is not None
-    assert page_of(stage.account, stack) == "https://a.example.org"
+    assert page_of(stage.account, stack) == "https://images.example.org"
     bucket = stack.outputs["SiteBucketName"]
     stage.account.s3.put_object(Bucket=bucket, Key="index.html", Body=b"page")
     stage.down(delete_data=True)

@@ -237,6 +237,11 @@ def test_a_form_is_worth_what_its_signer_may_put(role: Role) -> None:
     assert (refused.value.status, refused.value.code) == (403, "AccessDenied")
     role.may(statement("Allow", "s3:PutObject", "arn:aws:s3:::b/*"))
     check(form, signer)
+    tagged = Form("b", {"key": "a/b.jpg", "tagging": "<Tagging/>"}, 1)
+    with pytest.raises(RefusedError, match=r"s3:PutObjectTagging on resource: arn:aws:s3:::b/a/b\.jpg"):
+        check(tagged, signer)
+    role.may(statement("Allow", "s3:PutObjectTagging", "arn:aws:s3:::b/*"), name="tags")
+    check(tagged, signer)
     role.may(statement("Deny", "*"))
     role.fleet.set_switches(Switches())
     check(form, signer)

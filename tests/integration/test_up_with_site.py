@@ -1,0 +1,104 @@
+"""``fleetsight up`` with a static site: its files are published and CloudFront told of them, and all of it goes."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from scripts.aws.account import TAG, Account
+from scripts.aws.deploy.settings import Wishes
+from scripts.aws.deploy.stacks import find
+from scripts.aws.site.publish import MARK, SitePlace
+from scripts.aws.teardown.proof import LeftBehindError, prove
+from services.embedded.launch import REGION, EmbeddedCloud
+from tests.unit.scripts.aws.stage import Stage
+from tests.unit.scripts.aws.things import WITH_SITE, left
+
+WITH_NAME = {"SiteName": "www.example.org", "SiteCertificateArn": WITH_SITE["CertificateArn"]}
+
+
+@pytest.fixture(scope="module")
+def cloud_of_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
+    with EmbeddedCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
+        yield started
+
+
+@pytest.fixture
+def stage(cloud_of_sites: EmbeddedCloud) -> Stage:
+    return Stage(Account(REGION, None, cloud_of_sites.endpoint_url))
+
+
+def place_of(stage: Stage) -> SitePlace:
+    stack = find(stage.account, stage.prefix)
+    assert stack is not None
+    return SitePlace.of(stack)
+
+
+def objects(stage: Stage, bucket: str) -> dict[str, datetime]:
+    """Return when each object was put there, by its key."""
+    listed = stage.account.s3.list_objects_v2(Bucket=bucket)["Contents"]
+    return {each["Key"]: each["LastModified"] for each in listed}
+
+
+def invalidations(stage: Stage, distribution: str) -> int:
+    """Return how often CloudFront was told of news."""
+    listed = stage.account.cloudfront.list_invalidations(DistributionId=distribution)
+    return listed["InvalidationList"]["Quantity"]
+
+
+def test_up_publishes_the_site_whenever_it_has_changed_and_down_leaves_nothing_of_it(stage: Stage) -> None:
+    account = stage.account
+    assert stage.up(wishes=Wishes(WITH_SITE)) == "https://images.example.org"
+    place = place_of(stage)
+    found = account.cloudfront.get_distribution(Id=place.distribution)["Distribution"]
+    assert f"Fleetsight is at https://{found['DomainName']}" in stage.seen
+    assert found["DistributionConfig"]["Enabled"]
+    published = objects(stage, place.bucket)
+    assert {"index.html", "api", "static/theme.js", MARK} <= set(published)
+    assert invalidations(stage, place.distribution) == 1
+
+    steps = len(stage.steps)
+    stage.up()
+    assert not [step for step in stage.steps[steps:] if "site" in step or "Cloud" in step]
+    assert objects(stage, place.bucket) == published
+    assert invalidations(stage, place.distribution) == 1
+
+    stage.up(wishes=Wishes(WITH_NAME))
+    config = account.cloudfront.get_distribution_config(Id=place.distribution)["DistributionConfig"]
+    assert config["Aliases"].get("Items") == ["www.example.org"]
+    assert config["ViewerCertificate"].get("ACMCertificateArn") == WITH_NAME["SiteCertificateArn"]
+    page = account.s3.get_object(Bucket=place.bucket, Key="api")["Body"].read().decode()
+    assert "https://www.example.org" in page
+    assert invalidations(stage, place.distribution) == 2
+
+    stage.down(delete_data=True)
+    assert f"emptied the bucket {place.bucket} of {len(published)} objects" in stage.steps
+    assert not left(stage)
+    assert account.cloudfront.list_distributions()["DistributionList"]["Quantity"] == 0
+    assert account.cloudfront.list_origin_access_controls()["OriginAccessControlList"]["Quantity"] == 0
+
+
+def test_a_distribution_that_is_left_is_told_by_its_tag_and_that_of_others_is_not(stage: Stage) -> None:
+    made = [distribution(stage.account, prefix) for prefix in (stage.prefix, "others")]
+    with pytest.raises(LeftBehindError, match=f"there is left:\n  distribution {made[0]}\n"):
+        prove(stage.operation, with_data=True)
+    for each in made:
+        stage.account.cloudfront.delete_distribution(Id=each, IfMatch="any")
+    prove(stage.operation, with_data=True)
+
+
+def distribution(account: Account, prefix: str) -> str:
+    """Make a distribution with a prefix's tag, and return its id."""
+    config: Any = {
+        "CallerReference": prefix,
+        "Origins": {"Quantity": 1, "Items": [{"Id": "web", "DomainName": "web.example.org"}]},
+        "DefaultCacheBehavior": {"TargetOriginId": "web", "ViewerProtocolPolicy": "https-only"},
+        "Comment": "",
+        "Enabled": False,
+    }
+    tags: Any = {"Items": [{"Key": TAG, "Value": prefix}]}
+    made = account.cloudfront.create_distribution_with_tags(
+        DistributionConfigWithTags={"DistributionConfig": config, "Tags": tags}
+    )
+    return made["Distribution"]["Id"]
