@@ -262,7 +262,7 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
 def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(page: Page, api: ApiClient) -> None:
     job_id = api.create_job("broken")
     sample = next(drawn for drawn in samples(50, seed=5) if drawn.filename.endswith(".jpg"))
-    assert len(api.add_images(job_id, [("broken.jpg", sample.data[: len(sample.data) // 2])]).accepted) == 1
+    assert len(api.add_images(job_id, [("broken.jpg", sample.data[: len(sample.data) * 3 // 4])]).accepted) == 1
     open_live(page, f"/jobs/{job_id}")
     retry = page.locator("#list").get_by_role("button", name="Try again")
     expect(retry).to_be_visible(timeout=60_000)
