@@ -50,7 +50,7 @@ install() { # SECTION MEGABYTES WHAT
   echo "$digest" >"$stamp"
 }
 
-# The tests of the pages drive the machine's own Chromium. Setup never fails for the want of it.
+# The tests of the pages drive the machine's own Chromium; those of the images make and boot a Debian.
 have_chromium() {
   local candidate
   for candidate in "${CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
@@ -59,34 +59,21 @@ have_chromium() {
   return 1
 }
 
-install_chromium() {
-  local log=.fleetsight/logs/chromium.log
-  have_chromium && return
-  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-    echo "fleetsight: installing Chromium for the tests of the pages ..." >&2
-    DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 300 sh -c \
-      'apt-get update && apt-get install --yes --no-install-recommends chromium' </dev/null >"$log" 2>&1 || true
-    have_chromium && return
-    echo "fleetsight: Chromium could not be installed ($log says why), so the tests of the pages are skipped" >&2
-  else
-    echo "fleetsight: there is no Chromium, so the tests of the pages are skipped: install one, or name it: CHROMIUM=/path/to/chromium" >&2
-  fi
-}
-
-# The tests of the images make and boot a Debian. Setup never fails for the want of what that takes.
 have_image_tools() { command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null && command -v ip >/dev/null; }
 
-install_image_tools() {
-  local log=.fleetsight/logs/image-tools.log
-  have_image_tools && return
+# Setup never fails for the want of these.
+install_from_debian() { # HAVE TESTS REMEDY PACKAGE...
+  local have=$1 tests=$2 remedy=$3 log=.fleetsight/logs/$1.log
+  shift 3
+  "$have" && return
   if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-    echo "fleetsight: installing debootstrap and systemd-nspawn for the tests of the images ..." >&2
+    echo "fleetsight: installing $* for the tests of the $tests ..." >&2
     DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 300 sh -c \
-      'apt-get update && apt-get install --yes --no-install-recommends debootstrap systemd-container iproute2' </dev/null >"$log" 2>&1 || true
-    have_image_tools && return
-    echo "fleetsight: they could not be installed ($log says why), so the tests of the images are skipped" >&2
+      'apt-get update && apt-get install --yes --no-install-recommends "$@"' install "$@" </dev/null >"$log" 2>&1 || true
+    "$have" && return
+    echo "fleetsight: $* could not be installed ($log says why), so the tests of the $tests are skipped" >&2
   else
-    echo "fleetsight: there is no debootstrap or no systemd-nspawn, so the tests of the images are skipped: install debootstrap, systemd-container and iproute2" >&2
+    echo "fleetsight: the tests of the $tests are skipped: install $remedy" >&2
   fi
 }
 
@@ -107,8 +94,8 @@ for name in "${@:-run}"; do
     simulate) install simulate 300 "the fleet simulator's bound and plots" ;;
     test)
       install test 500 "the test tools"
-      install_chromium
-      install_image_tools
+      install_from_debian have_chromium pages "a Chromium, or name one: CHROMIUM=/path/to/chromium" chromium
+      install_from_debian have_image_tools images "debootstrap, systemd-container and iproute2" debootstrap systemd-container iproute2
       ;;
     *) fail "unknown section '$name'; there are: run torch simulate test" ;;
   esac

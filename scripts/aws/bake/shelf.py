@@ -1,10 +1,15 @@
 """Where the stack finds its images: their ids in the parameter store; and which of the older ones are kept."""
 
+from typing import TYPE_CHECKING
+
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG
 from scripts.aws.bake.images import images, remove
 from scripts.aws.bake.recipe import Site
+
+if TYPE_CHECKING:
+    from mypy_boto3_ssm.type_defs import PutParameterRequestTypeDef
 
 KEPT = 3
 """Images of each role that stay: the present one, the one before, and one to be sure."""
@@ -31,25 +36,18 @@ def store_image(site: Site, role: str, image_id: str) -> None:
     name, before = site.parameter(role), stored_image(site, role)
     if before == image_id:
         return
-    description = f"Image of {site.prefix}'s {role} instances"
+    asked: PutParameterRequestTypeDef = {
+        "Name": name,
+        "Description": f"Image of {site.prefix}'s {role} instances",
+        "Value": image_id,
+        "Type": "String",
+        "DataType": "aws:ec2:image",
+    }
     if before is None:
-        site.account.ssm.put_parameter(
-            Name=name,
-            Description=description,
-            Value=image_id,
-            Type="String",
-            DataType="aws:ec2:image",
-            Tags=[{"Key": TAG, "Value": site.prefix}],
-        )
+        asked["Tags"] = [{"Key": TAG, "Value": site.prefix}]
     else:  # which has its tags, and does not take any here
-        site.account.ssm.put_parameter(
-            Name=name,
-            Description=description,
-            Value=image_id,
-            Type="String",
-            DataType="aws:ec2:image",
-            Overwrite=True,
-        )
+        asked["Overwrite"] = True
+    site.account.ssm.put_parameter(**asked)
     # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-ec2-aliases.html
     site.waiting.until(
         lambda: stored_image(site, role) == image_id or None, f"{name} to hold {image_id}", seconds=STORED_SECONDS

@@ -60,11 +60,17 @@ def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
 _Loader.add_multi_constructor("!", _function)
 
 
+def as_data(body: str) -> dict[str, Any]:
+    """Return a template as plain data, its functions in their long forms."""
+    read: dict[str, Any] = yaml.load(body, _Loader)  # noqa: S506 (a safe loader)
+    return read
+
+
 @cache
 def template(path: Path = PATH) -> Template:
     """Return the template in `path`."""
     body = path.read_text(encoding="utf-8")
-    read: dict[str, Any] = yaml.load(body, _Loader)  # noqa: S506 (a safe loader)
+    read = as_data(body)
     parameters = {name: _parameter(each) for name, each in read["Parameters"].items()}
     kept = frozenset(name for name, each in read["Resources"].items() if each.get("DeletionPolicy") == "Retain")
     return Template(body, parameters, kept)

@@ -7,10 +7,9 @@ from typing import Any
 
 import yaml
 
+from scripts.aws.deploy.template import PATH, as_data
 from scripts.run.system import ROOT
 from services.config import Config, parse_config
-
-PATH = ROOT / "infra" / "stack.yaml"
 
 GIVEN: dict[str, Any] = {
     "AWS::AccountId": "123456789012",
@@ -24,24 +23,7 @@ GIVEN: dict[str, Any] = {
 """What has no default, and a bundle and a certificate that lie where a role has to be allowed to read them."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms, as the long ones: !Ref X is {"Ref": X}."""
-
-
-def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    name = suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}"
-    if isinstance(node, yaml.ScalarNode):
-        value: Any = loader.construct_scalar(node)
-        return {name: value.split(".", 1) if suffix == "GetAtt" else value}
-    if isinstance(node, yaml.SequenceNode):
-        return {name: loader.construct_sequence(node, deep=True)}
-    assert isinstance(node, yaml.MappingNode)
-    return {name: loader.construct_mapping(node, deep=True)}
-
-
-_Loader.add_multi_constructor("!", _function)
-
-TEMPLATE: dict[str, Any] = yaml.load(PATH.read_text(), _Loader)  # noqa: S506 (a safe loader)
+TEMPLATE = as_data(PATH.read_text())
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.infra.template import PATH, RESOURCES, TEMPLATE, as_json, of_type, value_of
+from scripts.aws.deploy.template import PATH
+from tests.unit.infra.template import RESOURCES, TEMPLATE, as_json, of_type, value_of
 
 
 def test_cfn_lint_has_nothing_to_say() -> None:
