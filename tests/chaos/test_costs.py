@@ -42,6 +42,8 @@ def test_a_job_alone_costs_the_fleets_bill_and_asks_for_what_the_model_says(runn
     before = asked(running)
     job_id = running.api.create_job("alone")
     running.wait_for_results(job_id, len(running.upload(job_id, files).accepted))
+    # A message is deleted after its result has been seen. Full batches are 0.6 calls an image.
+    until(lambda: way_of_images(asked(running) - before).sqs >= 0.55 * IMAGES, "answered messages are deleted")
     made = way_of_images(asked(running) - before)
     # Nothing is put or read twice, but for a call that was repeated; the file of all results comes later.
     assert (made.s3_put, made.s3_get) == pytest.approx((IMAGES * IMAGE.s3_put, IMAGES * IMAGE.s3_get), rel=0.02)
@@ -49,8 +51,8 @@ def test_a_job_alone_costs_the_fleets_bill_and_asks_for_what_the_model_says(runn
     assert made.table_write == pytest.approx(IMAGES * IMAGE.table_write, rel=0.2)
     # The model's other reads come later, by sweeps and for the file of all results.
     assert IMAGES <= made.table_read <= IMAGES * IMAGE.table_read
-    # Full batches are 0.6 calls an image; a fleet that has more time than work sends them half full.
-    assert 0.55 * IMAGES <= made.sqs <= 1.5 * IMAGES
+    # A fleet that has more time than work sends its batches half full.
+    assert made.sqs <= 1.5 * IMAGES
     # What is paid is S3's puts, nearly all of it, so that the rest may vary.
     prices = running.system.config.prices
     assert made.dollars(prices) == pytest.approx((IMAGE * IMAGES).dollars(prices), rel=0.1)
