@@ -13,7 +13,6 @@ from ami.steps import ImageToolMissingError, made_whole, run
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ROOT / "ami" / "packages.txt"
-ARCHIVE_URL = "http://deb.debian.org/debian"
 RELEASE = "bookworm"
 PYTHON_OF_DEBIAN = "3.11"
 BASE_SECONDS = 600.0
@@ -28,7 +27,7 @@ def debian(folder: Path, say: Callable[[str], None]) -> Path:
         say("fetching Debian 12 (about 150 MB, a minute) ...")
         with made_whole(root) as new:
             command = ("debootstrap", "--variant=minbase", f"--include={','.join(wanted)}", RELEASE, str(new))
-            run("Debian could not be installed", (*command, ARCHIVE_URL), BASE_SECONDS, _why_no_debian)
+            run("Debian could not be installed", command, BASE_SECONDS, _why_no_debian)
     os.utime(root)
     return root
 
@@ -74,6 +73,4 @@ def section(name: str) -> str:
 def _why_no_debian(said: str) -> None:
     """Raise ImageToolMissingError where it was Debian's package archive that could not be reached."""
     if "Failed getting release" in said or "Couldn't download" in said:
-        raise ImageToolMissingError(
-            f"Debian's package archive ({ARCHIVE_URL}) could not be reached: {said.strip().splitlines()[-1]}"
-        )
+        raise ImageToolMissingError(f"Debian's package archive could not be reached: {said.strip().splitlines()[-1]}")

@@ -197,18 +197,25 @@ enable_units() {
 }
 
 configure_debian() {
+  local archive
+  # Where this Debian came from: an AMI has lists of mirrors, a root of debootstrap has a line.
+  archive=$(cat /etc/apt/mirrors/debian.list /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null \
+    | grep -oE 'https?://[^ ]+/debian(/| |$)' | head -n 1 | tr -d ' ' || true)
+  [ -n "$archive" ] || fail "there is no address of Debian's archive in /etc/apt"
+  archive=https://${archive#*://}
+  archive=${archive%/}
   # chrony asks Amazon's clock, and nobody else: instances reach the internet by HTTPS only.
   sed --in-place '/^pool /d' /etc/chrony/chrony.conf
   rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/mirrors
-  cat >/etc/apt/sources.list.d/debian.sources <<'SOURCES'
+  cat >/etc/apt/sources.list.d/debian.sources <<SOURCES
 Types: deb
-URIs: https://deb.debian.org/debian
+URIs: $archive
 Suites: bookworm bookworm-updates
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb
-URIs: https://deb.debian.org/debian-security
+URIs: $archive-security
 Suites: bookworm-security
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -319,7 +320,9 @@ def test_packages_come_from_debian_and_updates_by_https_which_is_all_that_goes_o
     lists = [path for path in (image.root / "etc/apt").rglob("*") if path.suffix in {".list", ".sources"}]
     assert [path.name for path in lists] == ["debian.sources"]
     addresses = [line for line in lists[0].read_text().splitlines() if line.startswith("URIs:")]
-    assert set(addresses) == {"URIs: https://deb.debian.org/debian", "URIs: https://deb.debian.org/debian-security"}
+    own = re.search(r'^DEF_MIRROR="http://(.+)"$', Path("/usr/sbin/debootstrap").read_text(), re.MULTILINE)
+    assert own is not None
+    assert addresses == [f"URIs: https://{own[1]}", f"URIs: https://{own[1]}-security"]
 
 
 def test_the_machine_that_made_it_is_nowhere_in_its_settings(image: LocalImage) -> None:

@@ -59,7 +59,7 @@ def test_a_folder_that_could_not_be_made_is_not_there_half(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        ("E: Failed getting release file http://deb.debian.org/debian/dists", ImageToolMissingError),
+        ("E: Failed getting release file http://archive.example/debian/dists", ImageToolMissingError),
         ("W: Couldn't download package libc6", ImageToolMissingError),
         ("W: Failure while configuring required packages.", ImageBuildError),
     ],
@@ -86,7 +86,7 @@ def test_debian_and_wheels_that_are_there_are_not_fetched_again(
     def fetch(failed: str, command: tuple[str, ...], *_: object) -> None:
         fetched.append(failed)
         if command[0] == "debootstrap":
-            Path(command[-2]).mkdir()
+            Path(command[-1]).mkdir()
 
     monkeypatch.setattr(ingredients, "run", fetch)
     for _ in range(2):

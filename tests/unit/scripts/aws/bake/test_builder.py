@@ -181,6 +181,6 @@ def test_a_machine_without_shutdown_or_cloud_init_is_built_too(machine: Machine)
 def test_packages_are_asked_for_by_https_only(machine: Machine) -> None:
     mirrors = machine.root / "apt" / "mirrors"
     mirrors.mkdir(parents=True)
-    (mirrors / "debian.list").write_text("http://deb.debian.org/debian\nhttps://other\n")
+    (mirrors / "debian.list").write_text("http://archive.example/debian\nhttps://other\n")
     machine.run(f"cat apt/mirrors/debian.list; {GOOD}")
-    assert machine.store.objects["/log"] == b"https://deb.debian.org/debian\nhttps://other\nit works\n"
+    assert machine.store.objects["/log"] == b"https://archive.example/debian\nhttps://other\nit works\n"
