@@ -11,6 +11,10 @@ from services.metadata import DRAIN_TAG
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
+TEMPLATE_TAG = "aws:ec2launchtemplate:id"
+VERSION_TAG = "aws:ec2launchtemplate:version"
+"""Which EC2 gives to each instance that it launches from a template."""
+
 THERE = ("pending", "running", "stopping", "stopped", "shutting-down")
 """Every state but `terminated`, in which EC2 goes on listing an instance for an hour."""
 
@@ -23,6 +27,7 @@ class Machine:
         name: its `Name` tag.
         address: public, or empty.
         draining: whether its worker is asked to end.
+        template: id and version of the launch template that it was launched from; empty where there was none.
     """
 
     instance_id: str
@@ -33,6 +38,7 @@ class Machine:
     launched_at: datetime
     address: str = ""
     draining: bool = False
+    template: tuple[str, str] = ("", "")
 
 
 def web_name(prefix: str) -> str:
@@ -70,6 +76,7 @@ def _machines(account: Account, known_by: "FilterTypeDef", states: Sequence[str]
             launched_at=each["LaunchTime"],
             address=each.get("PublicIpAddress", ""),
             draining=DRAIN_TAG in tags,
+            template=(tags.get(TEMPLATE_TAG, ""), tags.get(VERSION_TAG, "")),
         )
         found.append(machine)
     return sorted(found, key=lambda machine: (machine.launched_at, machine.instance_id))

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from botocore.exceptions import ClientError
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from scripts.aws.account import Account
 from scripts.aws.bake.recipe import ROLES
+from scripts.aws.bake.shelf import stored_image
 from scripts.aws.deploy.page import page_of
 from scripts.aws.deploy.settings import settings_of
 from scripts.aws.deploy.stacks import Stack, find, last_failure
@@ -87,7 +87,7 @@ def status_of(operation: Operation) -> Status | None:
         template=template_versions(account, stack),
         queues=dict(_queues(account, stack)),
         alarms=_ringing(account, prefix),
-        images=_images(account, prefix),
+        images={role: stored_image(operation.site, role) for role in ROLES},
     )
 
 
@@ -151,15 +151,3 @@ def _queues(account: Account, stack: Stack) -> Iterator[tuple[str, Waiting]]:
 def _ringing(account: Account, prefix: str) -> list[str]:
     pages = account.cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{prefix}-")
     return [each["AlarmName"] for page in pages for each in page["MetricAlarms"] if each["StateValue"] == "ALARM"]
-
-
-def _images(account: Account, prefix: str) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for role in ROLES:
-        try:
-            found[role] = account.ssm.get_parameter(Name=f"/{prefix}/image/{role}")["Parameter"]["Value"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ParameterNotFound":
-                raise
-            found[role] = None
-    return found

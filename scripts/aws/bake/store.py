@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG
 from scripts.aws.bake.recipe import Site, Source
+from scripts.aws.buckets import exists
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CreateBucketRequestTypeDef
@@ -37,7 +38,7 @@ def log_key(role: str, run: str) -> str:
 def provide_bucket(site: Site) -> None:
     """Make the bucket, unless it is there; and private, encrypted and TLS only, whether or not it was."""
     s3, bucket = site.account.s3, site.bucket
-    if not _exists(site):
+    if not exists(site.account, bucket):
         asked: CreateBucketRequestTypeDef = {"Bucket": bucket, "ObjectOwnership": "BucketOwnerEnforced"}
         if site.account.region_name != "us-east-1":  # which S3 does not know as a place
             asked["CreateBucketConfiguration"] = {"LocationConstraint": site.account.region_name}  # type: ignore[typeddict-item]
@@ -117,7 +118,7 @@ def read(site: Site, key: str) -> bytes | None:
 
 def remove(site: Site, *prefixes: str) -> None:
     """Delete all objects under these prefixes, if there is a bucket."""
-    if not _exists(site):
+    if not exists(site.account, site.bucket):
         return
     for prefix in prefixes:
         pages = site.account.s3.get_paginator("list_objects_v2").paginate(Bucket=site.bucket, Prefix=prefix)
@@ -125,17 +126,6 @@ def remove(site: Site, *prefixes: str) -> None:
             for entry in page.get("Contents", []):
                 site.account.s3.delete_object(Bucket=site.bucket, Key=entry["Key"])
                 site.done(f"deleted {entry['Key']} of the bucket {site.bucket}")
-
-
-def _exists(site: Site) -> bool:
-    try:
-        # Another account that has taken the name is not to be handed our source.
-        site.account.s3.head_bucket(Bucket=site.bucket, ExpectedBucketOwner=site.account.id)
-    except ClientError as error:
-        if error.response["Error"]["Code"] in GONE:
-            return False
-        raise
-    return True
 
 
 def _has(site: Site, key: str) -> bool:

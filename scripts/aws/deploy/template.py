@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scripts.aws.bake.store import provide_bucket
 from scripts.aws.operation import Operation
+from services.embedded.stacks.template import document_of
 
 PATH = Path(__file__).parents[3] / "infra" / "stack.yaml"
 
@@ -43,34 +42,11 @@ class Template:
     kept: frozenset[str]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms, as the long ones: !Ref X is {"Ref": X}."""
-
-
-def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    name = suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}"
-    if isinstance(node, yaml.ScalarNode):
-        value: Any = loader.construct_scalar(node)
-        return {name: value.split(".", 1) if suffix == "GetAtt" else value}
-    if isinstance(node, yaml.SequenceNode):
-        return {name: loader.construct_sequence(node, deep=True)}
-    return {name: loader.construct_mapping(node, deep=True)}  # type: ignore[arg-type]  # the third and last kind
-
-
-_Loader.add_multi_constructor("!", _function)
-
-
-def as_data(body: str) -> dict[str, Any]:
-    """Return a template as plain data, its functions in their long forms."""
-    read: dict[str, Any] = yaml.load(body, _Loader)  # noqa: S506 (a safe loader)
-    return read
-
-
 @cache
 def template(path: Path = PATH) -> Template:
     """Return the template in `path`."""
     body = path.read_text(encoding="utf-8")
-    read = as_data(body)
+    read = document_of(body)
     parameters = {name: _parameter(each) for name, each in read["Parameters"].items()}
     kept = frozenset(name for name, each in read["Resources"].items() if each.get("DeletionPolicy") == "Retain")
     return Template(body, parameters, kept)

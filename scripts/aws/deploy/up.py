@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from scripts.aws.bake.recipe import Role
 from scripts.aws.bake.store import remove
+from scripts.aws.buckets import delete_bucket, exists
 from scripts.aws.deploy import changes, idle_cost
 from scripts.aws.deploy.baked import bake_missing, missing, snapshots_gb
 from scripts.aws.deploy.deploy import UNMADE, deploy, ready
@@ -18,7 +19,6 @@ from scripts.aws.deploy.stacks import Stack, find, resources
 from scripts.aws.deploy.template import template, upload
 from scripts.aws.deploy.unkept import unkept_days
 from scripts.aws.operation import Operation
-from scripts.aws.teardown.buckets import delete_bucket, exists
 from scripts.aws.teardown.drain import bring_back_web_tier
 from scripts.aws.template_versions import template_versions
 from services.config import Config

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG
+from scripts.aws.instances import worker_name
 from scripts.aws.operation import Operation
 from services.errors import FleetsightError
 
@@ -47,7 +48,7 @@ def template_of(operation: Operation) -> Template:
     Raises:
         RollError: there is none.
     """
-    name = f"{operation.prefix}-worker"
+    name = worker_name(operation.prefix)
     wanted = operation.account.ec2.describe_launch_templates(
         Filters=[{"Name": "launch-template-name", "Values": [name]}]
     )

@@ -1,50 +1,24 @@
 """Old workers are asked to end, a few at a time, and new ones take their place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from scripts.aws.instances import Machine, named, worker_name
 from scripts.aws.operation import Operation
 from scripts.aws.roll.versions import Template
 from services.ec2 import Fleet
-from services.metadata import DRAIN_TAG
 
-ID_TAG = "aws:ec2launchtemplate:id"
-VERSION_TAG = "aws:ec2launchtemplate:version"
-"""Which EC2 gives to each instance that it launches from a template."""
+STAYING = ("pending", "running", "stopping", "stopped")
+"""Every state of a machine that has not ended for good."""
 AT_ONCE = 4
 """A quarter of the old workers is asked at a time, so that three quarters go on."""
 DRAIN_SECONDS = 600.0
 """How long those that are asked at a time may take: a worker needs less than a minute, its machine another."""
 
 
-@dataclass(frozen=True)
-class Worker:
-    """An instance of the fleet.
-
-    Attributes:
-        version: of the launch template that it was launched from; empty for another template, or none.
-    """
-
-    instance_id: str
-    state: str
-    version: str
-    draining: bool
-
-
-def old_workers(operation: Operation, template: Template, version: int) -> list[Worker]:
+def old_workers(operation: Operation, template: Template, version: int) -> list[Machine]:
     """Return the instances of the fleet that were not launched from this version, and are still there."""
-    pages = operation.account.ec2.get_paginator("describe_instances").paginate(
-        Filters=[
-            {"Name": "tag:Name", "Values": [f"{operation.prefix}-worker"]},
-            {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]},
-        ]
-    )
-    workers = []
-    for each in (each for page in pages for group in page["Reservations"] for each in group["Instances"]):
-        tags = {tag["Key"]: tag["Value"] for tag in each.get("Tags", [])}
-        launched = tags.get(VERSION_TAG, "") if tags.get(ID_TAG) == template.template_id else ""
-        workers.append(Worker(each["InstanceId"], each["State"]["Name"], launched, DRAIN_TAG in tags))
-    return [worker for worker in workers if worker.version != str(version)]
+    workers = named(operation.account, worker_name(operation.prefix), states=STAYING)
+    return [worker for worker in workers if worker.template != (template.template_id, str(version))]
 
 
 def replace_workers(operation: Operation, template: Template, version: int, *, wait: bool) -> None:
@@ -67,9 +41,9 @@ def replace_workers(operation: Operation, template: Template, version: int, *, w
         operation.say(f"{len(old)} workers of other versions are left")
 
 
-def _ask(operation: Operation, old: Sequence[Worker], share: int) -> frozenset[str]:
+def _ask(operation: Operation, old: Sequence[Machine], share: int) -> frozenset[str]:
     """Ask so many to end, those that are asked already among them, and return which."""
-    fleet = Fleet(operation.account.ec2, f"{operation.prefix}-worker")
+    fleet = Fleet(operation.account.ec2, worker_name(operation.prefix))
     if stopped := [worker.instance_id for worker in old if worker.state == "stopped"]:
         fleet.terminate(stopped)
         operation.done(f"ended {len(stopped)} stopped workers")
@@ -83,7 +57,7 @@ def _ask(operation: Operation, old: Sequence[Worker], share: int) -> frozenset[s
     return frozenset(worker.instance_id for worker in asked)
 
 
-def _end_rather_than_stop(operation: Operation, worker: Worker) -> None:
+def _end_rather_than_stop(operation: Operation, worker: Machine) -> None:
     """See to it that a worker's machine ends for good: the autoscaler would start a stopped one as it is."""
     ec2, instance = operation.account.ec2, worker.instance_id
     behavior = ec2.describe_instance_attribute(InstanceId=instance, Attribute="instanceInitiatedShutdownBehavior")

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from scripts.aws.buckets import empty_bucket, exists
 from scripts.aws.deploy.deploy import delete
 from scripts.aws.deploy.stacks import Events, Stack, find, follow, resources
 from scripts.aws.deploy.up import NotWantedError
 from scripts.aws.operation import Operation
 from scripts.aws.teardown.belongings import KINDS
 from scripts.aws.teardown.belongings.data import kept_buckets
-from scripts.aws.teardown.buckets import empty_bucket, exists
 from scripts.aws.teardown.drain import DRAIN_SECONDS, end_web_tier, end_workers
 from scripts.aws.teardown.proof import prove
 from services.config import Prices

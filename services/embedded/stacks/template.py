@@ -68,6 +68,15 @@ _Loader.add_multi_constructor("!", _short_function)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
 
 
+def document_of(text: str) -> Any:
+    """Return what stands in a template in YAML or JSON as plain data, its functions in their long form.
+
+    Raises:
+        yaml.YAMLError: it is neither.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+
+
 def read(text: str) -> Template:
     """Read a template in YAML or JSON.
 
@@ -75,7 +84,7 @@ def read(text: str) -> Template:
         StackError: it is neither, or has no resources, or one without a type.
     """
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        document = document_of(text)
     except yaml.YAMLError as error:
         raise StackError(f"Template format error: YAML not well-formed. {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict) or not document["Resources"]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from scripts.aws.deploy.template import PATH, as_data
+from scripts.aws.deploy.template import PATH
 from scripts.run.system import ROOT
 from services.config import Config, parse_config
+from services.embedded.stacks.template import document_of
 
 GIVEN: dict[str, Any] = {
     "AWS::AccountId": "123456789012",
@@ -23,7 +24,7 @@ GIVEN: dict[str, Any] = {
 """What has no default, and a bundle and a certificate that lie where a role has to be allowed to read them."""
 
 
-TEMPLATE = as_data(PATH.read_text())
+TEMPLATE: dict[str, Any] = document_of(PATH.read_text())
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 
 

@@ -3,8 +3,8 @@
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG, Account
+from scripts.aws.buckets import delete_bucket
 from scripts.aws.teardown.belongings.kind import Kind
-from scripts.aws.teardown.buckets import delete_bucket
 
 
 def kept_buckets(account: Account, prefix: str) -> list[str]:

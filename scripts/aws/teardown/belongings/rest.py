@@ -3,9 +3,9 @@
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG, Account
+from scripts.aws.buckets import delete_bucket
 from scripts.aws.teardown.belongings.data import kept_buckets, tagged_buckets
 from scripts.aws.teardown.belongings.kind import Kind
-from scripts.aws.teardown.buckets import delete_bucket
 
 LOGS = ("web", "controller", "worker")
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.aws.account import TAG
+from scripts.aws.buckets import empty_bucket
 from scripts.aws.deploy.page import page_of
 from scripts.aws.deploy.settings import Wishes
 from scripts.aws.deploy.stacks import find
 from scripts.aws.deploy.up import NotWantedError
 from scripts.aws.instances import named, web_name, worker_name
 from scripts.aws.teardown.belongings import KINDS
-from scripts.aws.teardown.buckets import empty_bucket
 from scripts.aws.teardown.proof import LeftBehindError, prove
 from services.embedded.launch import EmbeddedCloud
 from services.metadata import DRAIN_TAG

@@ -1,4 +1,4 @@
-"""Buckets, and how they are taken away: emptied of all that is in them first."""
+"""Buckets: whether one is there and ours, and how it is taken away, emptied of all that is in it first."""
 
 from botocore.exceptions import ClientError
 
@@ -10,6 +10,7 @@ GONE = {"404", "NoSuchBucket", "NotFound"}
 def exists(account: Account, bucket: str) -> bool:
     """Tell whether a bucket of that name is there, and this account's."""
     try:
+        # Another account that has taken the name is not to be handed what is ours.
         account.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account.id)
     except ClientError as error:
         if error.response["Error"]["Code"] in GONE:
