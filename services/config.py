@@ -4,6 +4,7 @@
 type or a value out of range stops the process with every fault named. Secrets are never in here.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MOST_WORKERS = 1_000
 """No limit of the fleet is above this, whoever sets it."""
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 
 
 class _Section(BaseModel):
@@ -81,16 +83,54 @@ class Web(_Section):
 
     host: str
     port: int = Field(ge=1, le=65_535)
+    hosts: tuple[HostName, ...]
+    behind_proxy: bool
     processes: int = Field(ge=1, le=64)
     threads: int = Field(ge=1, le=4_096)
     max_files_per_request: int = Field(ge=1, le=10_000)
     max_image_bytes: int = Field(ge=1_024, le=100 * 2**20)
     max_image_pixels: int = Field(ge=1, le=500_000_000)
+    max_image_frames: int = Field(ge=1, le=100_000)
     max_request_bytes: int = Field(ge=1_024, le=2**32)
     direct_upload_seconds: int = Field(ge=1, le=3_600)
     shrink_above_pixels: int = Field(ge=0, le=100_000)
     max_open_jobs: int = Field(ge=1, le=100_000)
     cors_origins: tuple[Origin, ...]
+
+
+class Auth(_Section):
+    """Who may come in.
+
+    Attributes:
+        mode: none, everybody who reaches the page is the one user; cognito, people sign in by a user pool.
+        open: whether the mode none may serve others than this machine.
+        user_pool_id, client_id: of the user pool and of its client; both or neither.
+    """
+
+    mode: Literal["none", "cognito"]
+    open: bool
+    user_pool_id: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d_[A-Za-z0-9]{1,55}$")] | None
+    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9+]{1,128}$")] | None
+    sign_up: bool
+    session_idle_minutes: float = Field(gt=0, le=1_440)
+    session_hours: float = Field(gt=0, le=720)
+
+    @model_validator(mode="after")
+    def _pool_and_client_belong_together(self) -> Self:
+        if (self.user_pool_id is None) is not (self.client_id is None):
+            raise ValueError("user_pool_id and client_id belong together: give both, or null for both")
+        return self
+
+
+class Limits(_Section):
+    """What one user, or one address nobody is signed in at, may ask for; 0 is no limit."""
+
+    store: Literal["memory", "table"]
+    requests_per_minute: int = Field(ge=0, le=10_000_000)
+    sign_in_attempts_per_minute: int = Field(ge=0, le=100_000)
+    images_per_day: int = Field(ge=0)
+    bytes_per_day: int = Field(ge=0)
+    open_jobs: int = Field(ge=0, le=100_000)
 
 
 class Classic(_Section):
@@ -277,6 +317,8 @@ class Config(_Section):
     names: Names
     queues: Queues
     web: Web
+    auth: Auth
+    limits: Limits
     classic: Classic
     worker: Worker
     fleet: Fleet
@@ -293,9 +335,27 @@ class Config(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _nobody_is_let_in_by_accident(self) -> Self:
+        if self.auth.mode == "none" and not self.auth.open and not is_loopback(self.web.host):
+            raise ValueError(
+                f"web.host = {self.web.host!r}: without sign-in (auth.mode none) the page is served on this machine "
+                "only. Set auth.mode to cognito, web.host to 127.0.0.1, or, where everybody who reaches the page may "
+                "see and do everything, auth.open to true"
+            )
+        return self
+
     def queue_name(self, name: str) -> str:
         """Return the queue's name as SQS knows it: FIFO queues carry a suffix."""
         return f"{name}.fifo" if self.queues.kind == "fifo" else name
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether nobody but this machine reaches what listens at `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @cache

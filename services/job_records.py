@@ -16,6 +16,7 @@ class Job:
     """A batch of images that belong together.
 
     Attributes:
+        owner: id of the user whose it is; empty where there is no sign-in.
         keep: whether the images and the records stay; else an image is deleted once its label is stored, and the
             job expires.
     """
@@ -24,6 +25,7 @@ class Job:
     name: str
     created_at: datetime
     keep: bool = False
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class Backend:
         """The job store."""
         with self._lock:
             if self._store is None:
-                self._store = JobStore(Table(self._shared_clients().dynamodb, self.config.names.job_table))
+                self._store = JobStore(Table(self.shared_clients().dynamodb, self.config.names.job_table))
             return self._store
 
     @property
@@ -103,7 +103,7 @@ class Backend:
         """Where images are accepted that their owners put into the input bucket themselves."""
         with self._lock:
             if self._direct is None:
-                clients, bucket = self._shared_clients(), self.config.names.input_bucket
+                clients, bucket = self.shared_clients(), self.config.names.input_bucket
                 stock, forms = Bucket.named(clients, bucket), Forms.of(clients, bucket)
                 self._direct = DirectIntake(self.intake, stock, forms, self.config.web.direct_upload_seconds)
             return self._direct
@@ -118,22 +118,22 @@ class Backend:
 
     def _new_intake(self) -> Intake:
         web, names = self.config.web, self.config.names
-        bucket = self._bucket or Bucket.named(self._shared_clients(), names.input_bucket)
-        queue = self._queue or Queue.named(self._shared_clients().sqs, self.config.queue_name(names.request_queue))
+        bucket = self._bucket or Bucket.named(self.shared_clients(), names.input_bucket)
+        queue = self._queue or Queue.named(self.shared_clients().sqs, self.config.queue_name(names.request_queue))
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
         repeats = Repeats(cache, lambda: self.bundle.facts().digest)
         return Intake(ImageLimits(web.max_image_bytes, web.max_image_pixels), bucket, self.store, queue, repeats.find)
 
     def _object(self, bucket: str, key: str) -> bytes:
-        with self._lock:
-            clients = self._shared_clients()
-        return Bucket.named(clients, bucket).get(key)
+        return Bucket.named(self.shared_clients(), bucket).get(key)
 
-    def _shared_clients(self) -> Clients:
-        if self._clients is None:
-            kept = min(CONCURRENCY + 2 * self.config.web.threads, KEPT_CONNECTIONS)
-            self._clients = Clients(self.config.aws.endpoint(pool_size=kept))
-        return self._clients
+    def shared_clients(self) -> Clients:
+        """Return the clients of this process, for all its threads."""
+        with self._lock:
+            if self._clients is None:
+                kept = min(CONCURRENCY + 2 * self.config.web.threads, KEPT_CONNECTIONS)
+                self._clients = Clients(self.config.aws.endpoint(pool_size=kept))
+            return self._clients
 
     def faults(self) -> dict[str, str]:
         """Return what does not answer within `CHECK_SECONDS`, with the kind of error; empty when all is well."""
