@@ -17,6 +17,7 @@ from botocore.loaders import Loader
 from services.endpoint import Endpoint
 
 if TYPE_CHECKING:
+    from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_s3 import S3Client
@@ -92,6 +93,15 @@ class Clients:
     def dynamodb(self) -> "DynamoDBClient":
         """The DynamoDB client."""
         client: DynamoDBClient = self._client("dynamodb")
+        return client
+
+    @cached_property
+    def cognito_idp(self) -> "CognitoIdentityProviderClient":
+        """The Cognito client, which tries a call twice at most: a person waits for the answer and tries again."""
+        attempts: Any = {"mode": "standard", "total_max_attempts": min(2, self.endpoint.max_attempts)}
+        client: CognitoIdentityProviderClient = self._client(
+            "cognito-idp", self._config.merge(BotoConfig(retries=attempts))
+        )
         return client
 
     def object_store(self, bucket: str) -> "S3Store":

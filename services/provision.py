@@ -1,4 +1,4 @@
-"""Makes what the configuration names: buckets, queues with their redrive, the job table.
+"""Makes what the configuration names: buckets, queues with their redrive, the job table; and a user pool.
 
 For the embedded cloud and for tests; on AWS the stack makes them, with encryption, lifecycle and policies.
 Everything here may be run again: what exists stays.
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from services.accounts import OPERATORS, USERS
 from services.clients import Clients
 from services.config import Config
 from services.table import EXPIRES_AT
@@ -94,3 +95,68 @@ def _let_items_expire(clients: Clients, table: str) -> None:
         clients.dynamodb.update_time_to_live(
             TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT}
         )
+
+
+def provision_user_pool(clients: Clients, name: str, *, sign_up: bool = True) -> tuple[str, str]:
+    """Make the user pool `name` with its groups and a client for the web tier, as the stack's are; what exists stays.
+
+    Args:
+        clients: of the embedded cloud.
+        name: of pool and client.
+        sign_up: whether people may make accounts themselves.
+
+    Returns:
+        Ids of the pool and of its client.
+    """
+    pool_id = _pool_named(clients, name) or _make_pool(clients, name, sign_up=sign_up)
+    for group in (USERS, OPERATORS):
+        try:
+            clients.cognito_idp.create_group(UserPoolId=pool_id, GroupName=group)
+        except clients.cognito_idp.exceptions.GroupExistsException:
+            continue
+    return pool_id, _client_named(clients, pool_id, name) or _make_client(clients, pool_id, name)
+
+
+def _pool_named(clients: Clients, name: str) -> str | None:
+    pages = clients.cognito_idp.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60})
+    return next((pool["Id"] for page in pages for pool in page["UserPools"] if pool["Name"] == name), None)
+
+
+def _client_named(clients: Clients, pool_id: str, name: str) -> str | None:
+    pages = clients.cognito_idp.get_paginator("list_user_pool_clients").paginate(UserPoolId=pool_id)
+    found = (client for page in pages for client in page["UserPoolClients"] if client["ClientName"] == name)
+    return next((client["ClientId"] for client in found), None)
+
+
+def _make_pool(clients: Clients, name: str, *, sign_up: bool) -> str:
+    pool = clients.cognito_idp.create_user_pool(
+        PoolName=name,
+        UsernameAttributes=["email"],
+        UsernameConfiguration={"CaseSensitive": False},
+        AutoVerifiedAttributes=["email"],
+        AdminCreateUserConfig={"AllowAdminCreateUserOnly": not sign_up},
+        Policies={
+            "PasswordPolicy": {
+                "MinimumLength": 12,
+                "RequireLowercase": True,
+                "RequireUppercase": True,
+                "RequireNumbers": True,
+                "RequireSymbols": False,
+                "TemporaryPasswordValidityDays": 3,
+            }
+        },
+        AccountRecoverySetting={"RecoveryMechanisms": [{"Name": "verified_email", "Priority": 1}]},
+    )
+    return pool["UserPool"]["Id"]
+
+
+def _make_client(clients: Clients, pool_id: str, name: str) -> str:
+    client = clients.cognito_idp.create_user_pool_client(
+        UserPoolId=pool_id,
+        ClientName=name,
+        GenerateSecret=False,
+        ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
+        PreventUserExistenceErrors="ENABLED",
+        EnableTokenRevocation=True,
+    )
+    return client["UserPoolClient"]["ClientId"]

@@ -9,6 +9,7 @@ POST   /_embedded/instances/ID/events          {"event": running | ended, "gener
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
 GET    /_embedded/calls                        {"calls", "items"}: what AWS's APIs were asked so far
 GET    /_embedded/decisions                    {"decisions"}: who was allowed or denied what, by which statement
+GET    /_embedded/mail                         {"mail"}: what user pools would have sent, oldest first
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
 """
@@ -28,6 +29,7 @@ from services.embedded.fleet import Fleet
 from services.embedded.iam.record import decisions
 from services.embedded.options import InvalidSwitchError
 from services.embedded.records import UnknownInstanceError
+from services.embedded.user_pools.mailbox import mailbox
 
 LONGEST_POLL_SECONDS = 60.0
 
@@ -48,6 +50,7 @@ class ControlApplication:
                 Rule(f"{one}/spot-notice", endpoint=self._spot_notice, methods=["PUT"]),
                 Rule("/_embedded/calls", endpoint=self._calls, methods=["GET"]),
                 Rule("/_embedded/decisions", endpoint=self._decisions, methods=["GET"]),
+                Rule("/_embedded/mail", endpoint=self._mail, methods=["GET"]),
                 Rule("/_embedded/switches", endpoint=self._switches, methods=["GET", "PUT"]),
             ]
         )
@@ -106,6 +109,9 @@ class ControlApplication:
         if not self._fleet.switches.enforce_iam:
             raise NotFound("policies are not enforced; the switch enforce_iam turns that on")
         return {"decisions": decisions.rows()}
+
+    def _mail(self, _request: Request) -> dict[str, Any]:
+        return {"mail": [asdict(mail) for mail in mailbox.mails()]}
 
     def _switches(self, request: Request) -> dict[str, Any]:
         if request.method == "PUT":

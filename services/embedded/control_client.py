@@ -8,6 +8,8 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+from services.embedded.user_pools.mailbox import Mail
+
 
 class CloudUnreachableError(OSError):
     """Raised when the cloud does not answer, or answers with an error of its own."""
@@ -66,3 +68,16 @@ class ControlClient:
         self._connection.request(method, f"/_embedded/{path}", body)
         response = self._connection.getresponse()
         return response.status, json.loads(response.read())
+
+
+def mails(endpoint_url: str) -> list[Mail]:
+    """Return the mails that the user pools of a cloud would have sent, oldest first.
+
+    Raises:
+        CloudUnreachableError: no answer, or an error.
+    """
+    client = ControlClient(endpoint_url)
+    try:
+        return [Mail(**mail) for mail in client.get("mail")["mail"]]
+    finally:
+        client.close()

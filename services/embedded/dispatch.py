@@ -17,6 +17,9 @@ WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 # the services whose application follows from the scope: others share a signing name, or need the path too
 REMEMBERED = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
+_PUBLIC_TARGET = "AWSCognitoIdentityProviderService."
+"""Of the calls that people make themselves, such as signing in: nobody signs them."""
+
 _NEVER_REMEMBERED = ("/moto-api", "/favicon.ico", "/latest/", "/v20180820/")
 
 
@@ -50,9 +53,11 @@ class RememberingDispatcher:
 
 
 def memory_key(environ: dict[str, Any]) -> str | None:
-    """Return what determines the application of a signed request, or None where more than its scope does."""
-    match = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-    path = environ.get("PATH_INFO", "")
+    """Return what determines the application of a request, or None where more than its scope does."""
+    authorization, path = environ.get("HTTP_AUTHORIZATION", ""), environ.get("PATH_INFO", "")
+    if not authorization and path == "/" and environ.get("HTTP_X_AMZ_TARGET", "").startswith(_PUBLIC_TARGET):
+        return "cognito-idp"
+    match = _SCOPE.search(authorization)
     if match is None or path.startswith(_NEVER_REMEMBERED):
         return None
     service = match.group(1)

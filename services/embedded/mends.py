@@ -12,6 +12,14 @@ from services.embedded.mend import Addition, Mend, apply_all, check_version
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
     "autoscaling": ("services.embedded.scaling.groups", "services.embedded.scaling.refreshes"),
+    "cognitoidp": (
+        "services.embedded.user_pools.pools",
+        "services.embedded.user_pools.passwords",
+        "services.embedded.user_pools.sign_up",
+        "services.embedded.user_pools.sign_in",
+        "services.embedded.user_pools.pool_tokens",
+        "services.embedded.user_pools.lasting",
+    ),
     "core": ("services.embedded.hot_path",),
     "s3": ("services.embedded.objects", "services.embedded.bucket_policies"),
     "sqs": ("services.embedded.sqs",),

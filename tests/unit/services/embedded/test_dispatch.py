@@ -57,6 +57,14 @@ def test_what_the_scope_does_not_decide_is_asked_each_time(environ: dict[str, st
     assert len(stock.asked) == 2
 
 
+def test_what_people_ask_of_user_pools_unsigned_is_remembered_and_told_from_the_rest() -> None:
+    signing_in = {"HTTP_X_AMZ_TARGET": "AWSCognitoIdentityProviderService.InitiateAuth", "PATH_INFO": "/"}
+    assert memory_key(signing_in) == memory_key(signed("cognito-idp"))
+    assert memory_key({**signing_in, "HTTP_X_AMZ_TARGET": "AWSCognitoIdentityService.GetId"}) is None
+    assert memory_key({**signing_in, "PATH_INFO": "/bucket/key"}) is None
+    assert memory_key({**signing_in, **signed("s3")}) == "s3"
+
+
 def test_dynamodb_and_its_streams_are_told_apart() -> None:
     table = memory_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDB_20120810.PutItem"))
     stream = memory_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDBStreams_20120810.GetRecords"))

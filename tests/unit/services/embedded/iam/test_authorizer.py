@@ -118,6 +118,20 @@ def test_a_request_that_nobody_signed_goes_on(role: Role) -> None:
     assert role.passed_on == 1
 
 
+@pytest.mark.parametrize(
+    ("operation", "goes_on"), [("SignUp", True), ("InitiateAuth", True), ("AdminGetUser", False)]
+)
+def test_of_a_user_pool_anybody_may_ask_what_signing_in_needs_and_nothing_else(
+    role: Role, operation: str, goes_on: bool
+) -> None:
+    target = f"AWSCognitoIdentityProviderService.{operation}"
+    unsigned = environ("cognito-idp", body=b"{}", HTTP_X_AMZ_TARGET=target) | {"HTTP_AUTHORIZATION": ""}
+    status, _, body = role.ask(unsigned)
+    assert (body == "passed on") is goes_on
+    if not goes_on:
+        assert (status, json.loads(body)["__type"]) == ("400 Bad Request", "MissingAuthenticationTokenException")
+
+
 def test_a_role_that_is_gone_may_nothing(role: Role) -> None:
     role.iam.delete_role("tested")
     assert not role.allowed(send())

@@ -9,6 +9,7 @@ from tests.unit.services.embedded.iam.requests_of import call, json_call, query_
 QUEUE = "arn:aws:sqs:eu-central-1:123456789012:q"
 TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table"
 GROUP = "arn:aws:logs:eu-central-1:123456789012:log-group:/a/b:log-stream:"
+POOLS = "arn:aws:cognito-idp:eu-central-1:123456789012:userpool"
 URL = "http://127.0.0.1:4566/123456789012/q"
 
 
@@ -82,6 +83,10 @@ def asks(of: Call) -> list[tuple[str, str]]:
             [("sts:AssumeRole", "arn:aws:iam::1:role/r")],
         ),
         (query_call("sts", "GetCallerIdentity"), []),
+        (json_call("cognito-idp", "AdminGetUser", {"UserPoolId": "p"}), [("cognito-idp:AdminGetUser", f"{POOLS}/p")]),
+        (json_call("cognito-idp", "ListUserPools", {}), [("cognito-idp:ListUserPools", "*")]),
+        (json_call("cognito-idp", "SignUp", {"ClientId": "c"}), []),
+        (json_call("cognito-idp", "InitiateAuth", {"ClientId": "c"}), []),
         (query_call("iam", "CreateRole", RoleName="r"), [("iam:CreateRole", "*")]),
         (query_call("monitoring", "PutMetricData"), [("cloudwatch:PutMetricData", "*")]),
     ],

@@ -1,0 +1,108 @@
+"""The accounts of the user pool, for ops: make, list, change and remove them; by a role, not by a password."""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from services.errors import NotFoundError
+from services.user_errors import EmailTakenError
+from services.users import Account, required_email
+
+if TYPE_CHECKING:
+    from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
+
+USERS: Final = "users"
+OPERATORS: Final = "operators"
+"""The group of those who may see and steer the fleet."""
+
+
+class Accounts:
+    """The accounts of one pool; an address that has none raises NotFoundError."""
+
+    def __init__(self, client: "CognitoIdentityProviderClient", pool_id: str) -> None:
+        self._client, self._pool_id = client, pool_id
+
+    def add(self, email: str) -> str:
+        """Make an account and return its temporary password, which its first sign-in replaces. No mail is sent.
+
+        Raises:
+            EmailRefusedError, EmailTakenError: as they say.
+        """
+        name, password = required_email(email), _temporary_password()
+        try:
+            self._client.admin_create_user(
+                UserPoolId=self._pool_id,
+                Username=name,
+                TemporaryPassword=password,
+                MessageAction="SUPPRESS",
+                # Whoever makes it knows whose address that is; without, a forgotten password could not be reset.
+                UserAttributes=[{"Name": "email", "Value": name}, {"Name": "email_verified", "Value": "true"}],
+            )
+        except self._client.exceptions.UsernameExistsException:
+            raise EmailTakenError(f"there is an account for {name} already") from None
+        return password
+
+    def set_operator(self, email: str, is_operator: bool) -> None:
+        """Let an account see and steer the fleet, or no longer."""
+        with self._found(email) as name:
+            if is_operator:
+                self._client.admin_add_user_to_group(UserPoolId=self._pool_id, Username=name, GroupName=OPERATORS)
+            else:
+                self._client.admin_remove_user_from_group(
+                    UserPoolId=self._pool_id, Username=name, GroupName=OPERATORS
+                )
+
+    def set_enabled(self, email: str, is_enabled: bool) -> None:
+        """Let an account sign in, or sign it out everywhere and let it in no more."""
+        with self._found(email) as name:
+            if is_enabled:
+                self._client.admin_enable_user(UserPoolId=self._pool_id, Username=name)
+            else:
+                self._client.admin_disable_user(UserPoolId=self._pool_id, Username=name)
+                self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=name)
+
+    def remove(self, email: str) -> None:
+        """Remove an account for good."""
+        with self._found(email) as name:
+            self._client.admin_delete_user(UserPoolId=self._pool_id, Username=name)
+
+    def list(self) -> Iterator[Account]:
+        """Yield every account, with its groups."""
+        groups = self._groups()
+        for page in self._client.get_paginator("list_users").paginate(UserPoolId=self._pool_id):
+            for user in page["Users"]:
+                attributes = {each["Name"]: each.get("Value", "") for each in user["Attributes"]}
+                sub = attributes["sub"]
+                yield Account(sub, attributes.get("email", ""), user["Enabled"], frozenset(groups[sub]))
+
+    def _groups(self) -> defaultdict[str, set[str]]:
+        """Return the groups by account; asked group by group, which are few."""
+        groups: defaultdict[str, set[str]] = defaultdict(set)
+        for page in self._client.get_paginator("list_groups").paginate(UserPoolId=self._pool_id):
+            for group in page["Groups"]:
+                for sub in self._members(group["GroupName"]):
+                    groups[sub].add(group["GroupName"])
+        return groups
+
+    def _members(self, group: str) -> Iterator[str]:
+        pages = self._client.get_paginator("list_users_in_group").paginate(UserPoolId=self._pool_id, GroupName=group)
+        for page in pages:
+            for user in page["Users"]:
+                yield next(each["Value"] for each in user["Attributes"] if each["Name"] == "sub")
+
+    @contextmanager
+    def _found(self, email: str) -> Iterator[str]:
+        name = required_email(email)
+        try:
+            yield name
+        except self._client.exceptions.UserNotFoundException:
+            raise NotFoundError(
+                f"there is no account for {name}; `fleetsight users list` shows those there are"
+            ) from None
+
+
+def _temporary_password() -> str:
+    # Whatever is drawn, there is one of each kind of character that a pool may ask for.
+    return f"{secrets.token_urlsafe(15)}-Aa1"

@@ -1,0 +1,83 @@
+"""What can go wrong between a person and the user pool, in words for that person.
+
+None of these words tells whether there is an account: what a stranger sees is the same either way.
+"""
+
+from typing import ClassVar
+
+from services.errors import FleetsightError
+
+
+class UserPoolError(FleetsightError):
+    """Base of these errors; the message is for whoever is signing in."""
+
+    words: ClassVar[str] = "The user pool refuses that. Try again, or ask whoever runs this site."
+
+    def __init__(self, words: str | None = None) -> None:
+        super().__init__(words or self.words)
+
+
+class WrongCredentialsError(UserPoolError):
+    """Raised when nobody may sign in with this e-mail address and this password."""
+
+    words = "The e-mail address or the password is wrong."
+
+
+class NotConfirmedError(UserPoolError):
+    """Raised when the password is right and the e-mail address has not been confirmed yet."""
+
+    words = "Your e-mail address is not confirmed yet: enter the code that was sent to it."
+
+
+class PasswordResetError(UserPoolError):
+    """Raised when ops have asked for a new password."""
+
+    words = "You need a new password: ask for a code with 'Forgot password'."
+
+
+class SecondFactorError(UserPoolError):
+    """Raised when an account signs in with more than its password, which these pages do not ask for."""
+
+    words = "Your account signs in with a second factor, which this site does not ask for. Ask whoever runs it."
+
+
+class WrongCodeError(UserPoolError):
+    """Raised when a code is wrong, has expired or has been used."""
+
+    words = "The code is wrong, or has expired. Ask for a new one; if you have used it already, sign in."
+
+
+class PasswordRefusedError(UserPoolError):
+    """Raised when a new password is not what the pool asks of passwords."""
+
+    words = "Choose a longer password, of at least 12 characters with capital and small letters and digits."
+
+
+class EmailRefusedError(UserPoolError):
+    """Raised when what was given cannot be the e-mail address of an account."""
+
+    words = "That is no e-mail address that an account can have."
+
+
+class TooManyAttemptsError(UserPoolError):
+    """Raised when the pool takes no more attempts for now."""
+
+    words = "There were too many attempts. Wait a while, then try again."
+
+
+class SignedOutError(UserPoolError):
+    """Raised when a refresh token is refused: signed out, expired, or the account is disabled or deleted."""
+
+    words = "You are signed out. Sign in again."
+
+
+class EmailTakenError(UserPoolError):
+    """Raised when there is an account for this e-mail address. For ops; pages answer as if there were none."""
+
+    words = "There is an account for this e-mail address."
+
+
+class SignUpClosedError(UserPoolError):
+    """Raised when the pool lets nobody make an account."""
+
+    words = "Accounts are made by whoever runs this site; ask there."

@@ -1,0 +1,258 @@
+"""The user pool as people meet it: sign-up, sign-in, forgotten passwords; by the API of Amazon Cognito.
+
+The password goes to the pool as it is, over TLS (USER_PASSWORD_AUTH): whoever serves the page has seen it anyway, so
+that a proof of it would prove nothing. Nothing of this is logged, and what the pool says is not passed on: its words
+may tell whether there is an account.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from services.user_errors import (
+    EmailRefusedError,
+    PasswordRefusedError,
+    SecondFactorError,
+    SignedOutError,
+    WrongCodeError,
+    WrongCredentialsError,
+)
+from services.user_refusals import (
+    ASKING_FOR_A_CODE,
+    PROVING,
+    REFRESHING,
+    REVOKING,
+    SETTING_THE_FIRST_PASSWORD,
+    SIGNING_IN,
+    SIGNING_UP,
+    refused_as,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
+    from mypy_boto3_cognito_idp.type_defs import AuthenticationResultTypeTypeDef
+
+LONGEST_EMAIL = 128
+"""Characters of a user name, which the address is, in Cognito."""
+
+LONGEST_PASSWORD = 256
+"""Characters, in Cognito."""
+
+LONGEST_SESSION = 2_048
+"""Characters of what the pool calls a session, in Cognito."""
+
+LONGEST_TOKEN = 16_384
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+_CODE = re.compile(r"\d{6}", re.ASCII)
+_PASSWORD = re.compile(r"\S(.*\S)?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class PoolTokens:
+    """What a sign-in gives; none of it is shown."""
+
+    id_token: str = field(repr=False)
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class NewPasswordWanted:
+    """The first sign-in to an account that ops made: it asks for a new password.
+
+    Attributes:
+        session: what the pool wants to see again with that password; good for some minutes.
+    """
+
+    session: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account of the pool.
+
+    Attributes:
+        sub: its id, which is never given to another.
+        enabled: whether it may sign in.
+    """
+
+    sub: str
+    email: str
+    enabled: bool
+    groups: frozenset[str]
+
+
+class UserPool:
+    """The pool, asked in the name of whoever is at the page; only `account` and `reset_password` need a role.
+
+    Every method may raise TooManyAttemptsError, and botocore's errors when the pool cannot be asked.
+    """
+
+    def __init__(self, client: "CognitoIdentityProviderClient", pool_id: str, client_id: str) -> None:
+        self._client, self._pool_id, self._client_id = client, pool_id, client_id
+
+    def sign_up(self, email: str, password: str) -> None:
+        """Make an account, and have a code sent to its address.
+
+        Raises:
+            EmailRefusedError, EmailTakenError, PasswordRefusedError, SignUpClosedError: as they say.
+        """
+        name = required_email(email)
+        _check_new_password(password)
+        with refused_as(SIGNING_UP):
+            self._client.sign_up(
+                ClientId=self._client_id,
+                Username=name,
+                Password=password,
+                UserAttributes=[{"Name": "email", "Value": name}],
+            )
+
+    def confirm(self, email: str, code: str) -> None:
+        """Confirm the address of a new account by the code that was sent there.
+
+        Raises:
+            WrongCodeError: wrong, expired, used, or there is no such account.
+        """
+        name, digits = _who_proves(email, code)
+        with refused_as(PROVING):
+            self._client.confirm_sign_up(ClientId=self._client_id, Username=name, ConfirmationCode=digits)
+
+    def send_code_again(self, email: str) -> None:
+        """Have another code sent to a new account's address; nothing is said where there is none."""
+        if name := email_of(email):
+            with refused_as(ASKING_FOR_A_CODE):
+                self._client.resend_confirmation_code(ClientId=self._client_id, Username=name)
+
+    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted:
+        """Sign in.
+
+        Raises:
+            WrongCredentialsError: wrong, unknown or disabled.
+            NotConfirmedError, PasswordResetError, SecondFactorError: as they say; the password was right.
+        """
+        name = email_of(email)
+        if name is None or not _PASSWORD.fullmatch(password) or len(password) > LONGEST_PASSWORD:
+            raise WrongCredentialsError
+        with refused_as(SIGNING_IN):
+            reply = self._client.initiate_auth(
+                ClientId=self._client_id,
+                AuthFlow="USER_PASSWORD_AUTH",
+                AuthParameters={"USERNAME": name, "PASSWORD": password},
+            )
+        if reply.get("ChallengeName") == "NEW_PASSWORD_REQUIRED":
+            return NewPasswordWanted(reply["Session"])
+        return _tokens(reply.get("AuthenticationResult"))
+
+    def set_first_password(self, email: str, session: str, password: str) -> PoolTokens:
+        """Answer `NewPasswordWanted`, which signs in.
+
+        Raises:
+            PasswordRefusedError: choose another; the session is still good.
+            WrongCredentialsError: the session has expired or is another account's: sign in again.
+        """
+        name = email_of(email)
+        if name is None or not 0 < len(session) <= LONGEST_SESSION:
+            raise WrongCredentialsError
+        _check_new_password(password)
+        with refused_as(SETTING_THE_FIRST_PASSWORD):
+            reply = self._client.respond_to_auth_challenge(
+                ClientId=self._client_id,
+                ChallengeName="NEW_PASSWORD_REQUIRED",
+                Session=session,
+                ChallengeResponses={"USERNAME": name, "NEW_PASSWORD": password},
+            )
+        return _tokens(reply.get("AuthenticationResult"))
+
+    def refresh(self, refresh_token: str) -> PoolTokens:
+        """Return new tokens, with the groups that the account has now.
+
+        Raises:
+            SignedOutError: signed out, expired, or the account is disabled or deleted.
+        """
+        if not 0 < len(refresh_token) <= LONGEST_TOKEN:
+            raise SignedOutError
+        with refused_as(REFRESHING):
+            reply = self._client.initiate_auth(
+                ClientId=self._client_id,
+                AuthFlow="REFRESH_TOKEN_AUTH",
+                AuthParameters={"REFRESH_TOKEN": refresh_token},
+            )
+        return _tokens(reply.get("AuthenticationResult"), refresh_token)
+
+    def sign_out(self, refresh_token: str) -> None:
+        """Revoke a refresh token; one that is good for nothing already stays so."""
+        if 0 < len(refresh_token) <= LONGEST_TOKEN:
+            with refused_as(REVOKING):
+                self._client.revoke_token(Token=refresh_token, ClientId=self._client_id)
+
+    def forget_password(self, email: str) -> None:
+        """Have a code for a new password sent to an account's address; nothing is said where there is none."""
+        if name := email_of(email):
+            with refused_as(ASKING_FOR_A_CODE):
+                self._client.forgot_password(ClientId=self._client_id, Username=name)
+
+    def reset_password(self, email: str, code: str, password: str) -> None:
+        """Set a new password by the code that was sent, and sign the account out everywhere.
+
+        Raises:
+            PasswordRefusedError: choose another; the code is still good.
+            WrongCodeError: wrong, expired, used, or there is no such account.
+        """
+        name, digits = _who_proves(email, code)
+        _check_new_password(password)
+        with refused_as(PROVING):
+            self._client.confirm_forgot_password(
+                ClientId=self._client_id, Username=name, ConfirmationCode=digits, Password=password
+            )
+        # Whoever knew the old one may be signed in.
+        self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=name)
+
+    def account(self, sub: str) -> Account | None:
+        """Return an account as it is now, None when it is deleted."""
+        try:
+            user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=sub)
+            pages = self._client.get_paginator("admin_list_groups_for_user").paginate(
+                UserPoolId=self._pool_id, Username=sub
+            )
+            groups = frozenset(group["GroupName"] for page in pages for group in page["Groups"])
+        except self._client.exceptions.UserNotFoundException:
+            return None
+        attributes = {each["Name"]: each.get("Value", "") for each in user["UserAttributes"]}
+        return Account(attributes.get("sub", sub), attributes.get("email", ""), user["Enabled"], groups)
+
+
+def email_of(text: str) -> str | None:
+    """Return an e-mail address as the pool has it, in small letters; None for what cannot be one."""
+    name = text.strip().lower()
+    plausible = len(name) <= LONGEST_EMAIL and name.isprintable() and _EMAIL.fullmatch(name)
+    return name if plausible else None
+
+
+def required_email(text: str) -> str:
+    """Return an e-mail address as the pool has it.
+
+    Raises:
+        EmailRefusedError: when it cannot be one.
+    """
+    if (name := email_of(text)) is None:
+        raise EmailRefusedError
+    return name
+
+
+def _who_proves(email: str, code: str) -> tuple[str, str]:
+    name, digits = email_of(email), re.sub(r"[\s-]", "", code[:32])
+    if name is None or not _CODE.fullmatch(digits):
+        raise WrongCodeError
+    return name, digits
+
+
+def _check_new_password(password: str) -> None:
+    if len(password) > LONGEST_PASSWORD or not _PASSWORD.fullmatch(password):
+        raise PasswordRefusedError
+
+
+def _tokens(result: "AuthenticationResultTypeTypeDef | None", refresh_token: str = "") -> PoolTokens:
+    if result is None:  # another challenge
+        raise SecondFactorError
+    return PoolTokens(result["IdToken"], result["AccessToken"], result.get("RefreshToken", refresh_token))

@@ -1,0 +1,493 @@
+"""The user pool over the wire: what people do there, how they are refused, and that none is told of another."""
+
+import json
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+
+import pytest
+from botocore.exceptions import ClientError
+
+from services.accounts import Accounts
+from services.clients import Clients
+from services.embedded.control_client import mails
+from services.embedded.launch import EmbeddedCloud
+from services.endpoint import Endpoint
+from services.errors import NotFoundError
+from services.ids import new_id
+from services.provision import provision_user_pool
+from services.token_keys import issuer_of, jwks_url, keys_at
+from services.tokens import TokenRefusedError, TokenVerifier
+from services.user_errors import (
+    EmailRefusedError,
+    EmailTakenError,
+    NotConfirmedError,
+    PasswordRefusedError,
+    SignedOutError,
+    SignUpClosedError,
+    TooManyAttemptsError,
+    UserPoolError,
+    WrongCodeError,
+    WrongCredentialsError,
+)
+from services.users import NewPasswordWanted, PoolTokens, UserPool
+
+pytestmark = pytest.mark.processes
+
+PASSWORD, OTHER_PASSWORD = "Correct-Horse-9", "Battery-Staple-8"
+REGION = "us-east-1"
+_numbers = count()
+
+
+@dataclass
+class Stage:
+    """A user pool, and everybody who has to do with it."""
+
+    cloud: EmbeddedCloud
+    clients: Clients
+    pool_id: str
+    client_id: str
+
+    @property
+    def pool(self) -> UserPool:
+        return UserPool(self.clients.cognito_idp, self.pool_id, self.client_id)
+
+    @property
+    def accounts(self) -> Accounts:
+        return Accounts(self.clients.cognito_idp, self.pool_id)
+
+    @property
+    def verifier(self) -> TokenVerifier:
+        fetch = keys_at(jwks_url(self.cloud.endpoint_url, REGION, self.pool_id))
+        return TokenVerifier(issuer_of(REGION, self.pool_id), self.client_id, fetch, lambda: datetime.now(UTC))
+
+    def codes(self, email: str) -> list[str]:
+        return [mail.code for mail in mails(self.cloud.endpoint_url) if mail.to == email]
+
+    def signed_up(self) -> str:
+        """Return the address of a new account that is confirmed."""
+        email = new_email()
+        self.pool.sign_up(email, PASSWORD)
+        self.pool.confirm(email, self.codes(email)[-1])
+        return email
+
+    def sign_in(self, email: str, password: str = PASSWORD) -> PoolTokens:
+        tokens = self.pool.sign_in(email, password)
+        assert isinstance(tokens, PoolTokens)
+        return tokens
+
+
+@pytest.fixture(scope="module")
+def clients(cloud: EmbeddedCloud) -> Clients:
+    """Clients that try nothing again, so that a refusal is there at once."""
+    return Clients(Endpoint(REGION, cloud.endpoint_url, max_attempts=1, pool_size=8))
+
+
+@pytest.fixture(scope="module")
+def stage(cloud: EmbeddedCloud, clients: Clients) -> Stage:
+    return Stage(cloud, clients, *provision_user_pool(clients, new_id()))
+
+
+def new_email() -> str:
+    """Return an address that no other test has."""
+    return f"person{next(_numbers)}@example.org"
+
+
+def wrong(code: str) -> str:
+    return f"{(int(code) + 1) % 10**6:06d}"
+
+
+def test_somebody_signs_up_confirms_and_signs_in(stage: Stage) -> None:
+    email = new_email()
+    stage.pool.sign_up(email, PASSWORD)
+    with pytest.raises(NotConfirmedError):
+        stage.pool.sign_in(email, PASSWORD)
+    stage.pool.confirm(email, stage.codes(email)[0])
+    claims = stage.verifier.verify(stage.sign_in(email).id_token)
+    assert (claims.email, claims.groups, claims.use) == (email, frozenset(), "id")
+    account = stage.pool.account(claims.sub)
+    assert account is not None
+    assert (account.sub, account.email, account.enabled, account.groups) == (claims.sub, email, True, frozenset())
+
+
+def test_both_tokens_are_of_the_same_account_and_client(stage: Stage) -> None:
+    tokens = stage.sign_in(stage.signed_up())
+    by_id, by_access = (stage.verifier.verify(text) for text in (tokens.id_token, tokens.access_token))
+    assert (by_id.sub, by_id.username) == (by_access.sub, by_access.username)
+    assert (by_id.use, by_access.use) == ("id", "access")
+
+
+def test_an_address_is_the_same_in_capitals_and_with_blanks_around_it(stage: Stage) -> None:
+    email = stage.signed_up()
+    assert stage.sign_in(f"  {email.upper()} ")
+    with pytest.raises(EmailTakenError):
+        stage.pool.sign_up(email.title(), PASSWORD)
+
+
+def test_tokens_and_sessions_are_not_shown(stage: Stage) -> None:
+    tokens = stage.sign_in(stage.signed_up())
+    email = new_email()
+    wanted = stage.pool.sign_in(email, stage.accounts.add(email))
+    assert isinstance(wanted, NewPasswordWanted)
+    secrets = [tokens.id_token, tokens.access_token, tokens.refresh_token, wanted.session]
+    assert not any(secret in f"{tokens!r}{wanted!r}" for secret in secrets)
+
+
+def test_wrong_passwords_unknown_people_and_disabled_accounts_are_refused_in_the_same_words(stage: Stage) -> None:
+    email, disabled = stage.signed_up(), stage.signed_up()
+    stage.accounts.set_enabled(disabled, is_enabled=False)
+    told = set()
+    for name, password in [
+        (email, OTHER_PASSWORD),
+        (new_email(), PASSWORD),
+        (disabled, PASSWORD),
+        (disabled, OTHER_PASSWORD),
+        ("nobody", PASSWORD),
+        (email, ""),
+        (email, "x" * 10_000),
+        ("x" * 10_000 + "@example.org", PASSWORD),
+    ]:
+        with pytest.raises(WrongCredentialsError) as raised:
+            stage.pool.sign_in(name, password)
+        told.add(str(raised.value))
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["Short-1", "all-small-letters-1", "ALL-CAPITALS-1", "No-Digits-At-All", " Blank-Before-1", "", "Aa1" * 100],
+)
+def test_a_password_that_the_policy_does_not_take_is_refused_wherever_it_is_set(stage: Stage, password: str) -> None:
+    with pytest.raises(PasswordRefusedError):
+        stage.pool.sign_up(new_email(), password)
+    email = new_email()
+    wanted = stage.pool.sign_in(email, stage.accounts.add(email))
+    assert isinstance(wanted, NewPasswordWanted)
+    with pytest.raises(PasswordRefusedError):
+        stage.pool.set_first_password(email, wanted.session, password)
+    assert stage.pool.set_first_password(email, wanted.session, PASSWORD), "the session is still good"
+
+
+@pytest.mark.parametrize(
+    "email", ["", "ann", "ann@", "@example.org", "a b@example.org", "a@b@example.org", "a\n@b.c"]
+)
+def test_what_is_no_address_is_refused(stage: Stage, email: str) -> None:
+    with pytest.raises(EmailRefusedError):
+        stage.pool.sign_up(email, PASSWORD)
+    with pytest.raises(WrongCodeError):
+        stage.pool.confirm(email, "123456")
+    stage.pool.send_code_again(email)
+    stage.pool.forget_password(email)
+
+
+def test_one_address_signs_up_once(stage: Stage) -> None:
+    email = new_email()
+    stage.pool.sign_up(email, PASSWORD)
+    with pytest.raises(EmailTakenError):
+        stage.pool.sign_up(email, OTHER_PASSWORD)
+    stage.pool.confirm(email, stage.codes(email)[-1])
+    assert stage.sign_in(email)
+
+
+def test_one_address_signs_up_once_however_many_try_at_a_time(stage: Stage) -> None:
+    email = new_email()
+
+    def signs_up(_: int) -> bool:
+        try:
+            stage.pool.sign_up(email, PASSWORD)
+        except EmailTakenError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as together:
+        assert sum(together.map(signs_up, range(8))) == 1
+    assert len(stage.codes(email)) == 1
+
+
+def test_only_the_latest_code_confirms_and_only_once(stage: Stage) -> None:
+    email = new_email()
+    stage.pool.sign_up(email, PASSWORD)
+    stage.pool.send_code_again(email)
+    first, second = stage.codes(email)
+    if first != second:
+        with pytest.raises(WrongCodeError):
+            stage.pool.confirm(email, first)
+    stage.pool.confirm(email, f" {second[:3]} {second[3:]} ")
+    with pytest.raises(WrongCodeError):
+        stage.pool.confirm(email, second)
+
+
+@pytest.mark.parametrize("code", ["", "12345", "1234567", "abcdef", "\u0661" * 6, "1" * 10_000])
+def test_what_is_no_code_is_not_even_tried(stage: Stage, code: str) -> None:
+    with pytest.raises(WrongCodeError):
+        stage.pool.confirm(new_email(), code)
+
+
+def test_after_five_wrong_codes_not_even_the_right_one_is_taken(stage: Stage) -> None:
+    email = new_email()
+    stage.pool.sign_up(email, PASSWORD)
+    code = stage.codes(email)[0]
+    for _ in range(5):
+        with pytest.raises(WrongCodeError):
+            stage.pool.confirm(email, wrong(code))
+    with pytest.raises(TooManyAttemptsError):
+        stage.pool.confirm(email, code)
+
+
+def test_guessing_for_a_stranger_is_answered_as_guessing_for_an_account(stage: Stage) -> None:
+    for name in (stage.signed_up(), new_email()):
+        stage.pool.forget_password(name)
+        guess = wrong(stage.codes(name)[-1]) if stage.codes(name) else "123456"
+        for _ in range(5):
+            with pytest.raises(WrongCodeError):
+                stage.pool.reset_password(name, guess, OTHER_PASSWORD)
+        with pytest.raises(TooManyAttemptsError):
+            stage.pool.reset_password(name, guess, OTHER_PASSWORD)
+
+
+def test_asking_for_codes_says_nothing_of_accounts_and_mails_nobody_else(stage: Stage) -> None:
+    confirmed, stranger, unconfirmed, of_ops = stage.signed_up(), new_email(), new_email(), new_email()
+    stage.pool.sign_up(unconfirmed, PASSWORD)
+    stage.accounts.add(of_ops)
+    for ask in (stage.pool.send_code_again, stage.pool.forget_password):
+        for email in (confirmed, stranger, unconfirmed, of_ops):
+            for _ in range(7):  # more than are sent
+                ask(email)
+    sent = {email: len(stage.codes(email)) for email in (confirmed, stranger, unconfirmed, of_ops)}
+    assert sent == {confirmed: 1 + 5, stranger: 0, unconfirmed: 5, of_ops: 0}
+
+
+def test_a_forgotten_password_is_replaced_by_a_code_and_everybody_signed_out(stage: Stage) -> None:
+    email = stage.signed_up()
+    before = stage.sign_in(email)
+    stage.pool.forget_password(email)
+    code = stage.codes(email)[-1]
+    with pytest.raises(PasswordRefusedError):
+        stage.pool.reset_password(email, code, "weak")
+    stage.pool.reset_password(email, code, OTHER_PASSWORD)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.sign_in(email, PASSWORD)
+    with pytest.raises(SignedOutError):
+        stage.pool.refresh(before.refresh_token)
+    assert stage.sign_in(email, OTHER_PASSWORD)
+    with pytest.raises(WrongCodeError):
+        stage.pool.reset_password(email, code, PASSWORD)
+
+
+def test_a_code_is_for_one_purpose_and_one_account(stage: Stage) -> None:
+    email, other = stage.signed_up(), stage.signed_up()
+    stage.pool.forget_password(email)
+    stage.pool.forget_password(other)
+    if stage.codes(email)[-1] != stage.codes(other)[-1]:
+        with pytest.raises(WrongCodeError):
+            stage.pool.reset_password(other, stage.codes(email)[-1], OTHER_PASSWORD)
+    with pytest.raises(WrongCodeError):
+        stage.pool.confirm(email, stage.codes(email)[-1])
+
+
+def test_refreshing_tells_the_groups_as_they_are_now(stage: Stage) -> None:
+    email = stage.signed_up()
+    tokens = stage.sign_in(email)
+    stage.accounts.set_operator(email, is_operator=True)
+    fresh = stage.pool.refresh(tokens.refresh_token)
+    assert fresh.refresh_token == tokens.refresh_token
+    assert stage.verifier.verify(fresh.id_token).groups == {"operators"}
+    assert stage.verifier.verify(fresh.access_token).groups == {"operators"}
+    assert stage.verifier.verify(fresh.id_token).email == email
+    stage.accounts.set_operator(email, is_operator=False)
+    assert stage.verifier.verify(stage.pool.refresh(tokens.refresh_token).id_token).groups == frozenset()
+
+
+def disabled(stage: Stage, email: str) -> None:
+    stage.accounts.set_enabled(email, is_enabled=False)
+
+
+def removed(stage: Stage, email: str) -> None:
+    stage.accounts.remove(email)
+
+
+def signed_out_everywhere(stage: Stage, email: str) -> None:
+    stage.clients.cognito_idp.admin_user_global_sign_out(UserPoolId=stage.pool_id, Username=email)
+
+
+@pytest.mark.parametrize("end", [disabled, removed, signed_out_everywhere])
+def test_who_is_put_out_is_refreshed_no_more(stage: Stage, end: Callable[[Stage, str], None]) -> None:
+    email, neighbour = stage.signed_up(), stage.signed_up()
+    tokens, others = stage.sign_in(email), stage.sign_in(neighbour)
+    end(stage, email)
+    with pytest.raises(SignedOutError):
+        stage.pool.refresh(tokens.refresh_token)
+    assert stage.pool.refresh(others.refresh_token)
+
+
+def test_signing_out_ends_one_sign_in_and_may_be_done_twice(stage: Stage) -> None:
+    email = stage.signed_up()
+    here, there = stage.sign_in(email), stage.sign_in(email)
+    for _ in range(2):
+        stage.pool.sign_out(here.refresh_token)
+    stage.pool.sign_out("made-up")
+    with pytest.raises(SignedOutError):
+        stage.pool.refresh(here.refresh_token)
+    assert stage.pool.refresh(there.refresh_token)
+
+
+@pytest.mark.parametrize("text", ["", "made-up", "x" * 100_000])
+def test_what_is_no_refresh_token_refreshes_nothing(stage: Stage, text: str) -> None:
+    with pytest.raises(SignedOutError):
+        stage.pool.refresh(text)
+
+
+def test_the_first_sign_in_to_an_account_of_ops_sets_a_password(stage: Stage) -> None:
+    email = new_email()
+    temporary = stage.accounts.add(email)
+    wanted = stage.pool.sign_in(email, temporary)
+    assert isinstance(wanted, NewPasswordWanted)
+    tokens = stage.pool.set_first_password(email, wanted.session, PASSWORD)
+    assert stage.verifier.verify(tokens.id_token).email == email
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.set_first_password(email, wanted.session, OTHER_PASSWORD)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.sign_in(email, temporary)
+
+
+def test_the_session_of_one_account_sets_no_other_accounts_password(stage: Stage) -> None:
+    email, victim, of_ops = new_email(), stage.signed_up(), new_email()
+    wanted = stage.pool.sign_in(email, stage.accounts.add(email))
+    assert isinstance(wanted, NewPasswordWanted)
+    stage.accounts.add(of_ops)
+    for name in (victim, of_ops, new_email(), "nobody"):
+        with pytest.raises(WrongCredentialsError):
+            stage.pool.set_first_password(name, wanted.session, OTHER_PASSWORD)
+    for session in ("", "made-up", "x" * 10_000):
+        with pytest.raises(WrongCredentialsError):
+            stage.pool.set_first_password(email, session, OTHER_PASSWORD)
+    assert stage.sign_in(victim)
+
+
+def test_ops_list_change_and_remove_accounts(clients: Clients, cloud: EmbeddedCloud) -> None:
+    stage = Stage(cloud, clients, *provision_user_pool(clients, new_id()))
+    accounts, (ann, bob) = stage.accounts, (new_email(), new_email())
+    accounts.add(ann.upper())
+    accounts.add(bob)
+    with pytest.raises(EmailTakenError, match=ann):
+        accounts.add(ann)
+    accounts.set_operator(bob, is_operator=True)
+    accounts.set_enabled(ann, is_enabled=False)
+    told = {account.email: (account.enabled, account.groups) for account in accounts.list()}
+    assert told == {ann: (False, frozenset()), bob: (True, frozenset({"operators"}))}
+    sub = next(account.sub for account in accounts.list() if account.email == bob)
+    assert stage.pool.account(sub) in list(accounts.list())
+    accounts.set_enabled(ann, is_enabled=True)
+    accounts.remove(bob)
+    assert [(account.email, account.enabled) for account in accounts.list()] == [(ann, True)]
+    assert stage.pool.account(sub) is None
+    for change in (accounts.remove, lambda email: accounts.set_operator(email, is_operator=True)):
+        with pytest.raises(NotFoundError, match=bob):
+            change(bob)
+
+
+def test_making_a_pool_again_finds_the_one_there_is(stage: Stage, clients: Clients) -> None:
+    name = new_id()
+    made = provision_user_pool(clients, name)
+    assert provision_user_pool(clients, name) == made
+    assert provision_user_pool(clients, new_id())[0] != made[0]
+    pool = clients.cognito_idp.describe_user_pool(UserPoolId=made[0])["UserPool"]
+    assert pool["Policies"]["PasswordPolicy"]["MinimumLength"] == 12
+
+
+def test_where_ops_make_the_accounts_nobody_else_does(clients: Clients, cloud: EmbeddedCloud) -> None:
+    stage = Stage(cloud, clients, *provision_user_pool(clients, new_id(), sign_up=False))
+    with pytest.raises(SignUpClosedError):
+        stage.pool.sign_up(new_email(), PASSWORD)
+
+
+def test_a_flow_that_the_client_does_not_allow_is_refused(stage: Stage) -> None:
+    with pytest.raises(ClientError, match="USER_SRP_AUTH flow not enabled"):
+        stage.clients.cognito_idp.initiate_auth(
+            ClientId=stage.client_id,
+            AuthFlow="USER_SRP_AUTH",
+            AuthParameters={"USERNAME": stage.signed_up(), "SRP_A": "1"},
+        )
+
+
+def test_tokens_are_good_for_as_long_as_the_client_says(stage: Stage) -> None:
+    email, cognito = stage.signed_up(), stage.clients.cognito_idp
+    made = cognito.create_user_pool_client(
+        UserPoolId=stage.pool_id,
+        ClientName="short",
+        ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"],
+        AccessTokenValidity=5,
+        IdTokenValidity=2,
+        TokenValidityUnits={"AccessToken": "minutes", "IdToken": "hours"},
+    )
+    short = Stage(stage.cloud, stage.clients, stage.pool_id, made["UserPoolClient"]["ClientId"])
+    tokens, now = short.sign_in(email), datetime.now(UTC)
+    access, by_id = (short.verifier.verify(text) for text in (tokens.access_token, tokens.id_token))
+    assert [round((each.expires_at - now).total_seconds() / 60) for each in (access, by_id)] == [5, 120]
+    with pytest.raises(SignedOutError):  # that flow is not allowed
+        short.pool.refresh(tokens.refresh_token)
+
+
+def test_a_client_that_hides_nobody_names_who_is_not_there(stage: Stage) -> None:
+    cognito = stage.clients.cognito_idp
+    flows = {"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH"], "PreventUserExistenceErrors": "LEGACY"}
+    made = cognito.create_user_pool_client(UserPoolId=stage.pool_id, ClientName="legacy", **flows)  # type: ignore[arg-type]
+    client_id, nobody = made["UserPoolClient"]["ClientId"], new_email()
+    for call in (
+        lambda: cognito.forgot_password(ClientId=client_id, Username=nobody),
+        lambda: cognito.resend_confirmation_code(ClientId=client_id, Username=nobody),
+        lambda: cognito.initiate_auth(
+            ClientId=client_id, AuthFlow="USER_PASSWORD_AUTH", AuthParameters={"USERNAME": nobody, "PASSWORD": "x"}
+        ),
+    ):
+        with pytest.raises(cognito.exceptions.UserNotFoundException):
+            call()
+    pool = UserPool(cognito, stage.pool_id, client_id)
+    with pytest.raises(WrongCredentialsError):
+        pool.sign_in(nobody, PASSWORD)
+
+
+def test_a_client_that_is_not_there_is_an_error_and_no_refusal(stage: Stage) -> None:
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        UserPool(stage.clients.cognito_idp, stage.pool_id, "made0up").sign_in(new_email(), PASSWORD)
+
+
+def test_a_pool_takes_no_other_pools_tokens(stage: Stage, clients: Clients, cloud: EmbeddedCloud) -> None:
+    other = Stage(cloud, clients, *provision_user_pool(clients, new_id()))
+    tokens = stage.sign_in(stage.signed_up())
+    with pytest.raises(TokenRefusedError, match="issuer"):
+        other.verifier.verify(tokens.id_token)
+    with pytest.raises(SignedOutError):
+        other.pool.refresh(tokens.refresh_token)
+    other.pool.sign_out(tokens.refresh_token)
+    assert stage.pool.refresh(tokens.refresh_token)
+
+
+def test_the_key_is_this_clouds_own_and_not_the_one_in_every_copy_of_moto(stage: Stage) -> None:
+    from moto.utilities.utils import load_resource
+
+    with urllib.request.urlopen(jwks_url(stage.cloud.endpoint_url, REGION, stage.pool_id), timeout=10) as answer:
+        (key,) = json.load(answer)["keys"]
+    assert key["n"] != load_resource("cognitoidp/resources/jwks-public.json")["keys"][0]["n"]
+    assert not {"d", "p", "q", "dp", "dq", "qi"} & set(key)
+
+
+def test_the_words_for_people_tell_nothing_of_accounts_and_no_password(
+    stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    email = stage.signed_up()
+    for call in (
+        lambda: stage.pool.sign_in(email, OTHER_PASSWORD),
+        lambda: stage.pool.confirm(email, "123456"),
+        lambda: stage.pool.reset_password(email, "123456", OTHER_PASSWORD),
+    ):
+        with pytest.raises(UserPoolError) as raised:
+            call()
+        assert raised.value.__cause__ is None
+        assert email not in str(raised.value)
+        assert OTHER_PASSWORD not in str(raised.value)
+    told = capfd.readouterr()
+    assert OTHER_PASSWORD not in told.out + told.err

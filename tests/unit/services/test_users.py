@@ -1,0 +1,183 @@
+"""What the pool answers becomes what a person is told, or stays an error of whoever runs the site."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.clients import Clients
+from services.endpoint import Endpoint
+from services.user_errors import (
+    EmailRefusedError,
+    EmailTakenError,
+    NotConfirmedError,
+    PasswordRefusedError,
+    PasswordResetError,
+    SecondFactorError,
+    SignedOutError,
+    SignUpClosedError,
+    TooManyAttemptsError,
+    UserPoolError,
+    WrongCodeError,
+    WrongCredentialsError,
+)
+from services.users import LONGEST_EMAIL, UserPool, email_of, required_email
+
+EMAIL, PASSWORD = "ann@example.org", "Correct-Horse-9"
+POOL_WORDS = "User ann@example.org is CONFIRMED in this very pool"
+RESULT = {"IdToken": "i", "AccessToken": "a", "RefreshToken": "r"}
+
+_clients = Clients(Endpoint("us-east-1", None, max_attempts=1))
+
+
+@pytest.fixture
+def cognito(_no_real_aws: None) -> Iterator[Stubber]:
+    with Stubber(_clients.cognito_idp) as stubber:
+        yield stubber
+
+
+@pytest.fixture
+def pool(cognito: Stubber) -> UserPool:
+    return UserPool(_clients.cognito_idp, "us-east-1_a", "client")
+
+
+Call = Callable[[UserPool], Any]
+
+CALLS: dict[str, tuple[str, Call]] = {
+    "sign_up": ("sign_up", lambda pool: pool.sign_up(EMAIL, PASSWORD)),
+    "confirm": ("confirm_sign_up", lambda pool: pool.confirm(EMAIL, "123456")),
+    "send_code_again": ("resend_confirmation_code", lambda pool: pool.send_code_again(EMAIL)),
+    "sign_in": ("initiate_auth", lambda pool: pool.sign_in(EMAIL, PASSWORD)),
+    "first": ("respond_to_auth_challenge", lambda pool: pool.set_first_password(EMAIL, "session", PASSWORD)),
+    "refresh": ("initiate_auth", lambda pool: pool.refresh("token")),
+    "sign_out": ("revoke_token", lambda pool: pool.sign_out("token")),
+    "forget": ("forgot_password", lambda pool: pool.forget_password(EMAIL)),
+    "reset": ("confirm_forgot_password", lambda pool: pool.reset_password(EMAIL, "123456", PASSWORD)),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "refusal"),
+    [
+        ("sign_up", "UsernameExistsException", EmailTakenError),
+        ("sign_up", "InvalidPasswordException", PasswordRefusedError),
+        ("sign_up", "InvalidParameterException", EmailRefusedError),
+        ("sign_up", "NotAuthorizedException", SignUpClosedError),
+        ("confirm", "CodeMismatchException", WrongCodeError),
+        ("confirm", "ExpiredCodeException", WrongCodeError),
+        ("confirm", "NotAuthorizedException", WrongCodeError),
+        ("confirm", "UserNotFoundException", WrongCodeError),
+        ("sign_in", "NotAuthorizedException", WrongCredentialsError),
+        ("sign_in", "UserNotFoundException", WrongCredentialsError),
+        ("sign_in", "UserNotConfirmedException", NotConfirmedError),
+        ("sign_in", "PasswordResetRequiredException", PasswordResetError),
+        ("first", "InvalidPasswordException", PasswordRefusedError),
+        ("first", "NotAuthorizedException", WrongCredentialsError),
+        ("first", "CodeMismatchException", WrongCredentialsError),
+        ("refresh", "NotAuthorizedException", SignedOutError),
+        ("refresh", "UserNotFoundException", SignedOutError),
+        ("refresh", "RefreshTokenReuseException", SignedOutError),
+        ("reset", "CodeMismatchException", WrongCodeError),
+        ("reset", "ExpiredCodeException", WrongCodeError),
+        ("reset", "UserNotFoundException", WrongCodeError),
+        ("reset", "InvalidPasswordException", PasswordRefusedError),
+        ("sign_in", "TooManyRequestsException", TooManyAttemptsError),
+        ("forget", "TooManyRequestsException", TooManyAttemptsError),
+        ("confirm", "LimitExceededException", TooManyAttemptsError),
+        ("confirm", "TooManyFailedAttemptsException", TooManyAttemptsError),
+    ],
+)
+def test_a_refusal_is_told_in_words_for_the_person_and_never_in_the_pools(
+    cognito: Stubber, pool: UserPool, call: str, code: str, refusal: type[UserPoolError]
+) -> None:
+    operation, ask = CALLS[call]
+    cognito.add_client_error(operation, code, POOL_WORDS)
+    with pytest.raises(refusal) as raised:
+        ask(pool)
+    assert type(raised.value) is refusal
+    assert str(raised.value) == refusal.words
+    assert raised.value.__suppress_context__, "the pool's words are in no log either"
+
+
+@pytest.mark.parametrize("call", ["forget", "send_code_again"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "UserNotFoundException",
+        "InvalidParameterException",
+        "NotAuthorizedException",
+        "LimitExceededException",
+        "CodeDeliveryFailureException",
+    ],
+)
+def test_whoever_asks_for_a_code_is_not_told_why_none_is_sent(
+    cognito: Stubber, pool: UserPool, call: str, code: str
+) -> None:
+    operation, ask = CALLS[call]
+    cognito.add_client_error(operation, code, POOL_WORDS)
+    ask(pool)
+    cognito.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize("call", sorted(CALLS))
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException", "InternalErrorException"])
+def test_what_is_no_refusal_stays_an_error_of_whoever_runs_the_site(
+    cognito: Stubber, pool: UserPool, call: str, code: str
+) -> None:
+    operation, ask = CALLS[call]
+    cognito.add_client_error(operation, code)
+    with pytest.raises(ClientError, match=code):
+        ask(pool)
+
+
+def test_signing_out_by_a_token_that_is_no_longer_good_is_no_error(cognito: Stubber, pool: UserPool) -> None:
+    cognito.add_client_error("revoke_token", "NotAuthorizedException")
+    pool.sign_out("token")
+    pool.sign_out("")
+    cognito.assert_no_pending_responses()
+
+
+def test_a_pool_that_rotates_refresh_tokens_is_followed(cognito: Stubber, pool: UserPool) -> None:
+    cognito.add_response("initiate_auth", {"AuthenticationResult": {**RESULT, "RefreshToken": "next"}})
+    assert pool.refresh("before").refresh_token == "next"
+
+
+def test_an_account_with_a_second_factor_is_told_that_it_cannot_come_in_here(
+    cognito: Stubber, pool: UserPool
+) -> None:
+    cognito.add_response("initiate_auth", {"ChallengeName": "SOFTWARE_TOKEN_MFA", "Session": "s" * 20})
+    with pytest.raises(SecondFactorError):
+        pool.sign_in(EMAIL, PASSWORD)
+
+
+def test_what_cannot_be_right_is_refused_without_asking_the_pool(cognito: Stubber, pool: UserPool) -> None:
+    """The stubber has no answer: asking would be an error."""
+    for password in ("", " ", "x" * 257, " leading", "trailing\n"):
+        with pytest.raises(WrongCredentialsError):
+            pool.sign_in(EMAIL, password)
+        with pytest.raises(PasswordRefusedError):
+            pool.sign_up(EMAIL, password)
+        with pytest.raises(PasswordRefusedError):
+            pool.reset_password(EMAIL, "123456", password)
+    with pytest.raises(WrongCredentialsError):
+        pool.sign_in("nobody", PASSWORD)
+    with pytest.raises(EmailRefusedError):
+        pool.sign_up("nobody", PASSWORD)
+    with pytest.raises(SignedOutError):
+        pool.refresh("x" * 20_000)
+
+
+@given(st.text(max_size=200))
+def test_an_address_is_one_line_in_small_letters_that_is_never_too_long(text: str) -> None:
+    if (name := email_of(text)) is None:
+        with pytest.raises(EmailRefusedError):
+            required_email(text)
+        return
+    assert name == name.strip().lower()
+    assert name.isprintable()
+    assert len(name) <= LONGEST_EMAIL
+    assert email_of(name) == name
