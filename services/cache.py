@@ -3,6 +3,9 @@
 An entry is an item of its own in the job table: `CACHE#` SHA-256 of the image, and the digest of the bundle that
 answered. So an answer is only ever repeated for the same bytes and the same model. Entries hold no image and no name,
 and expire.
+
+Entries belong to the owner of the job (`CACHE#` owner `#` SHA-256): from an answer that comes too soon a user would
+know that somebody else has sent the same bytes, and from its source in which job.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,8 +32,13 @@ class ResultCache:
     table: Table
     lifetime: timedelta
 
-    def put(self, responses: Sequence[Response], now: datetime) -> None:
+    def put(self, responses: Sequence[Response], now: datetime, owners: Mapping[str, str]) -> None:
         """Remember those of `responses` that may be repeated: done, by a worker, of known bytes and a known model.
+
+        Args:
+            responses: of any jobs.
+            now: the time of day.
+            owners: whose a job is, by its id; of a job that is not among them nothing is remembered.
 
         Raises:
             TableBusyError: when some could not be put; putting all again is safe.
@@ -38,19 +46,19 @@ class ResultCache:
         if not self.lifetime:
             return
         expires_at = int((now + self.lifetime).timestamp())
-        entries = (_entry(response, expires_at) for response in responses)
+        entries = (_entry(response, owners.get(response.job_id), expires_at) for response in responses)
         # By its key, since one batch must not hold the same key twice.
         self.table.put_all(list({(entry["pk"], entry["sk"]): entry for entry in entries if entry}.values()))
 
-    def find(self, digests: Collection[str], model_digest: str, now: datetime) -> Mapping[str, Response]:
-        """Return the results in force at `now` by the SHA-256 of their image, of those `digests` that have one.
+    def find(self, owner: str, digests: Collection[str], model_digest: str, now: datetime) -> Mapping[str, Response]:
+        """Return `owner`'s results in force at `now` by the SHA-256 of their image, of those `digests` that have one.
 
         Raises:
             TableBusyError: when some could not be read.
         """
         if not self.lifetime:
             return {}
-        items = self.table.get_all([(_partition(digest), model_digest) for digest in set(digests)])
+        items = self.table.get_all([(_partition(digest, owner), model_digest) for digest in set(digests)])
         last = (now + MARGIN).timestamp()
         found = [Response.from_json(str(item["response"])) for item in items if int(item[EXPIRES_AT]) > last]
         return {response.sha256: response for response in found if response.sha256}
@@ -74,16 +82,18 @@ def repeated(response: Response, ref: ImageRef, recorded_at: datetime) -> Respon
     )
 
 
-def _entry(response: Response, expires_at: int) -> Item | None:
+def _entry(response: Response, owner: str | None, expires_at: int) -> Item | None:
     if response.status != "done" or response.cached or not (response.key and response.sha256 and response.model):
         return None
+    if owner is None:
+        return None
     return {
-        "pk": _partition(response.sha256),
+        "pk": _partition(response.sha256, owner),
         "sk": response.model.digest,
         "response": response.model_copy(update={"timings": Timings(), "queued_at": None}).to_json(),
         EXPIRES_AT: expires_at,
     }
 
 
-def _partition(digest: str) -> str:
-    return f"CACHE#{digest}"
+def _partition(digest: str, owner: str) -> str:
+    return f"CACHE#{owner}#{digest}" if owner else f"CACHE#{digest}"

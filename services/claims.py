@@ -1,8 +1,8 @@
 """Claims: which job a client's idempotency key has made, so that a repeated request makes no second one.
 
-A claim is an item of its own in the job table (`CLAIM#` digest of the key, `JOB`), written before the job and only
-where none is in force; it is marked `stored` once the job stands. So a process that dies in between leaves a claim
-that says which job is still to be made.
+A claim is an item of its own in the job table (`CLAIM#` digest of owner and key, `JOB`), written before the job and
+only where none is in force; it is marked `stored` once the job stands. So a process that dies in between leaves a
+claim that says which job is still to be made.
 """
 
 from dataclasses import dataclass
@@ -36,19 +36,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class Claims:
-    """Reads and writes the claims in the job table."""
+    """Reads and writes the claims of one user in the job table; whoever else sends the same key has another claim."""
 
     table: Table
+    owner: str = ""
 
     def find(self, key: str, now: datetime) -> Claim | None:
         """Return the claim in force for `key` at `now`, if any."""
-        item = self.table.get(_partition(key), _SORT_KEY)
+        item = self.table.get(self._partition(key), _SORT_KEY)
         return None if item is None or int(item[EXPIRES_AT]) <= now.timestamp() else _claim(item)
 
     def take(self, key: str, claim: Claim) -> Claim:
         """Return the claim in force for `key`: `claim` itself unless another is in force, which then stands."""
         item: Item = {
-            "pk": _partition(key),
+            "pk": self._partition(key),
             "sk": _SORT_KEY,
             "job_id": claim.job_id,
             "request": claim.request,
@@ -61,12 +62,12 @@ class Claims:
 
     def mark_stored(self, key: str) -> None:
         """Remember that the job of `key` has been made."""
-        self.table.set(_partition(key), _SORT_KEY, {"stored": 1})
+        self.table.set(self._partition(key), _SORT_KEY, {"stored": 1})
 
-
-def _partition(key: str) -> str:
-    # A digest, since a key is a client's text and a table's keys are bounded.
-    return f"CLAIM#{sha256(key.encode()).hexdigest()}"
+    def _partition(self, key: str) -> str:
+        # A digest, since a key is a client's text and a table's keys are bounded; no key has a space in it.
+        text = f"{self.owner} {key}" if self.owner else key
+        return f"CLAIM#{sha256(text.encode()).hexdigest()}"
 
 
 def _claim(item: Item) -> Claim:

@@ -6,11 +6,11 @@
 from datetime import datetime
 
 from services.ids import ImageRef
-from services.job_records import Counts, ImageRecord, Job, MergedFile, Said
+from services.job_records import Counts, DeletedJob, ImageRecord, Job, MergedFile, Said
 from services.messages import Response
 from services.table import Item
 
-JOBS, OPEN, DELETED, FLEET = "JOBS", "OPEN", "DELETED", "FLEET"
+JOBS, OWNED, OPEN, DELETED, FLEET = "JOBS", "OWNED#", "OPEN", "DELETED", "FLEET"
 COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
 IMAGE, RESULT, SNAPSHOT = "IMAGE#", "RESULT#", "SNAPSHOT"
 
@@ -28,6 +28,17 @@ def counts_partition(job_id: str) -> str:
     return f"COUNTS#{job_id}"
 
 
+def jobs_partition(owner: str) -> str:
+    """Return the partition that lists the jobs of a user; where there is no sign-in, that of all jobs."""
+    return f"{OWNED}{owner}" if owner else JOBS
+
+
+def job_item(job: Job, held: str = JOBS) -> Item:
+    """Return the item of a job in the partition `held`."""
+    item = {"pk": held, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
+    return {**item, "keep": int(job.keep), **_owner_as_text(job.owner)}
+
+
 def job_of(item: Item) -> Job:
     """Return the job of an item."""
     return Job(
@@ -35,7 +46,27 @@ def job_of(item: Item) -> Job:
         name=str(item["name"]),
         created_at=datetime.fromisoformat(str(item["created_at"])),
         keep=bool(item.get("keep", 0)),
+        owner=str(item.get("owner", "")),
     )
+
+
+def deleted_item(job: Job) -> Item:
+    """Return the mark of a deleted job."""
+    return {"pk": DELETED, "sk": job.job_id, **_owner_as_text(job.owner)}
+
+
+def deleted_of(item: Item) -> DeletedJob:
+    """Return the deleted job of a mark."""
+    return DeletedJob(str(item["sk"]), str(item.get("owner", "")))
+
+
+def keys_of_job(job_id: str, owner: str) -> list[tuple[str, str]]:
+    """Return the keys of the items by which a job exists, for its owner and for the controller."""
+    return [(held, job_id) for held in dict.fromkeys((JOBS, OPEN, jobs_partition(owner)))]
+
+
+def _owner_as_text(owner: str) -> dict[str, str]:
+    return {"owner": owner} if owner else {}
 
 
 def image_item(image: ImageRecord) -> Item:
@@ -105,6 +136,11 @@ def _runs_of(text: str) -> tuple[tuple[int, int], ...]:
 def merged_of(item: Item) -> MergedFile:
     """Return where the item says that all results of a job stand."""
     return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
+
+
+def said_attributes(said: Said) -> Item:
+    """Return the attributes of the item that holds what a web process says of a job."""
+    return {"accepted": said.accepted, "cached": said.cached, **times_as_text(said.first_at, said.last_at)}
 
 
 def said_of(item: Item) -> Said:

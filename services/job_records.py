@@ -134,6 +134,14 @@ class JobStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletedJob:
+    """A job that is gone for everybody, and of which something may be left."""
+
+    job_id: str
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenJob:
     """A job that may have images without a result; `touched_at` is when images were last added."""
 

@@ -2,7 +2,8 @@
 
 | pk               | sk                 | holds                                                     | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at, keep: the list of jobs                  | web        |
+| `JOBS`           | job id             | name, created_at, keep, owner: the list of all jobs       | web        |
+| `OWNED#` owner   | job id             | the same, of the jobs of one user                         | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
 | `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs    | collector  |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: where all results stand as one file     | controller |
@@ -12,9 +13,12 @@
 | `JOB#` job id    | `RESULT#` image id | status and the response; of a cached one written by web   | collector  |
 | `JOB#` job id    | `SLICE#` key       | what a repeatable request has put: `services/slices.py`   | web        |
 | `JOB#` job id    | `UPLOAD#` id       | its images that are counted: `services/upload_counts.py`  | web        |
-| `DELETED`        | job id             | what is left of this job is to be removed                 | web        |
+| `DELETED`        | job id             | owner: what is left of this job is to be removed          | web        |
 | `FLEET`          | `SNAPSHOT`         | what the autoscaler saw and decided last                  | controller |
 | `FLEET`          | others             | the rest of the fleet's: `services/fleet_store.py`        | both       |
+
+Where there is no sign-in a job has no owner, and no item of `OWNED#`. A job that has one is written to `JOBS` first,
+so that whatever stands in the list of a user exists; a deletion takes both away, by its mark again if need be.
 
 The result of an image that was answered from the cache (`services/cache.py`) is written before the image's record, so
 that whoever sees such a record finds its result.
@@ -46,18 +50,34 @@ from services.job_items import (
     SNAPSHOT,
     counts_of,
     counts_partition,
+    deleted_item,
+    deleted_of,
     image_item,
     image_of,
+    job_item,
     job_of,
+    jobs_partition,
+    keys_of_job,
     merged_of,
     moment_in,
     partition,
     result_item,
     runs_as_text,
+    said_attributes,
     said_of,
     times_as_text,
 )
-from services.job_records import Counts, ImageRecord, Job, JobStatus, MergedFile, OpenJob, Said, with_said
+from services.job_records import (
+    Counts,
+    DeletedJob,
+    ImageRecord,
+    Job,
+    JobStatus,
+    MergedFile,
+    OpenJob,
+    Said,
+    with_said,
+)
 from services.messages import FleetSnapshot, Response, Status
 from services.table import LAST, Item, Table
 
@@ -72,8 +92,16 @@ class JobStore:
 
     def create(self, job: Job) -> None:
         """Record a new job."""
-        item = {"pk": JOBS, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
-        self.table.put_all([{**item, "keep": int(job.keep)}])
+        self.create_all([job])
+
+    def create_all(self, jobs: Sequence[Job]) -> None:
+        """Record new jobs.
+
+        Raises:
+            TableBusyError: when some could not be recorded; recording all again is safe.
+        """
+        self.table.put_all([job_item(job) for job in jobs])
+        self.table.put_all([job_item(job, jobs_partition(job.owner)) for job in jobs if job.owner])
 
     def job(self, job_id: str) -> Job:
         """Return a job.
@@ -83,13 +111,33 @@ class JobStore:
         """
         item = self.table.get(JOBS, job_id)
         if item is None:
-            raise NotFoundError(f"there is no job {job_id!r}")
+            raise no_job(job_id)
         return job_of(item)
 
-    def jobs(self, limit: int, before: str | None = None) -> list[Job]:
-        """Return up to `limit` jobs, newest first, those older than the job id `before`."""
-        high = before or LAST
-        items = self.table.query(JOBS, FIRST_ID, high, limit=limit + 1, newest_first=True)
+    def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
+        """Return those of `job_ids`, each once, of which there is a job: of that user if one is named.
+
+        Raises:
+            TableBusyError: when some could not be read.
+        """
+        return {
+            str(item["sk"]) for item in self.table.get_all([(jobs_partition(owner), job_id) for job_id in job_ids])
+        }
+
+    def jobs(self, limit: int, before: str | None = None, owner: str = "") -> list[Job]:
+        """Return up to `limit` jobs of `owner`, newest first, those older than the job id `before`."""
+        found: list[Job] = []
+        while len(found) < limit:
+            page = self._jobs_in(jobs_partition(owner), limit, before)
+            # The list of all jobs holds those of users, too, where there was a sign-in once.
+            found += [job for job in page if job.owner == owner]
+            if len(page) < limit:
+                break
+            before = page[-1].job_id
+        return found[:limit]
+
+    def _jobs_in(self, held: str, limit: int, before: str | None) -> list[Job]:
+        items = self.table.query(held, FIRST_ID, before or LAST, limit=limit + 1, newest_first=True)
         return [job_of(item) for item in items if item["sk"] != before][:limit]
 
     def jobs_until(self, moment: datetime) -> Iterator[Job]:
@@ -103,8 +151,11 @@ class JobStore:
         Raises:
             NotFoundError: when there is no such job.
         """
-        job = self.job(job_id)
-        found = self.table.query(counts_partition(job_id), COUNTED, SAID + LAST)
+        return self.status_of(self.job(job_id))
+
+    def status_of(self, job: Job) -> JobStatus:
+        """Return the counts of a job that has just been read."""
+        found = self.table.query(counts_partition(job.job_id), COUNTED, SAID + LAST)
         items = {str(item["sk"]): item for item in found}
         counted, merged, retried = (items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED))
         counts = with_said(counts_of(counted) if counted else Counts(), [said_of(item) for item in items.values()])
@@ -118,30 +169,28 @@ class JobStore:
 
     # Deletion
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job: Job) -> None:
         """Take a job away: from here on it does not exist, and what is left of it waits to be removed.
 
         Raises:
-            NotFoundError: when there is no such job.
             TableBusyError: when it could not be taken away for now; deleting again is safe.
         """
-        self.job(job_id)
         # The mark first: whoever dies in between leaves a job that the controller takes away.
-        self.table.put_all([{"pk": DELETED, "sk": job_id}])
-        self.table.delete_all([(JOBS, job_id), (OPEN, job_id)])
+        self.table.put_all([deleted_item(job)])
+        self.table.delete_all(keys_of_job(job.job_id, job.owner))
 
-    def deleted_jobs(self) -> list[str]:
-        """Return the ids of deleted jobs of which something may be left."""
-        return [str(item["sk"]) for item in self.table.query(DELETED, FIRST_ID, LAST)]
+    def deleted_jobs(self) -> list[DeletedJob]:
+        """Return the deleted jobs of which something may be left."""
+        return [deleted_of(item) for item in self.table.query(DELETED, FIRST_ID, LAST)]
 
-    def remove_items(self, job_id: str, most: int) -> int:
+    def remove_items(self, job: DeletedJob, most: int) -> int:
         """Remove up to `most` items of a deleted job; return how many there were to remove, 0 when none is left."""
         keys = [
             (held, str(item["sk"]))
-            for held in (partition(job_id), counts_partition(job_id))
+            for held in (partition(job.job_id), counts_partition(job.job_id))
             for item in self.table.query(held, FIRST_ID, LAST, limit=most)
         ][:most]
-        self.table.delete_all([*keys, (JOBS, job_id), (OPEN, job_id)])
+        self.table.delete_all([*keys, *keys_of_job(job.job_id, job.owner)])
         return len(keys)
 
     def forget_deleted(self, job_id: str) -> None:
@@ -151,14 +200,13 @@ class JobStore:
     # Images
 
     def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
-        """Record accepted images of one job, and that the job is open.
+        """Record accepted images, and that their jobs are open.
 
         Raises:
             TableBusyError: when some could not be recorded; recording all again is safe.
         """
-        if images:
-            opened = _open_item(images[0].ref.job_id, touched_at)
-            self.table.put_all([opened, *(image_item(image) for image in images)])
+        opened = [_open_item(job_id, touched_at) for job_id in dict.fromkeys(image.ref.job_id for image in images)]
+        self.table.put_all([*opened, *(image_item(image) for image in images)])
 
     def reopen(self, job_id: str, touched_at: datetime) -> None:
         """Record that the job may have images without a result.
@@ -205,8 +253,21 @@ class JobStore:
         self.table.set(
             counts_partition(job_id),
             f"{SAID}{writer_id}",
-            {"accepted": said.accepted, "cached": said.cached, **times_as_text(said.first_at, said.last_at)},
+            said_attributes(said),
             condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
+        )
+
+    def say_accepted_of(self, said: Mapping[str, tuple[str, Said]]) -> None:
+        """Record the same of several jobs, by their ids, where nobody else writes under these writer ids.
+
+        Raises:
+            TableBusyError: when some could not be recorded; recording all again is safe.
+        """
+        self.table.put_all(
+            [
+                {"pk": counts_partition(job_id), "sk": f"{SAID}{writer_id}", **said_attributes(words)}
+                for job_id, (writer_id, words) in said.items()
+            ]
         )
 
     def image(self, ref: ImageRef) -> ImageRecord:
@@ -217,8 +278,26 @@ class JobStore:
         """
         item = self.table.get(partition(ref.job_id), f"{IMAGE}{ref.image_id}")
         if item is None:
-            raise NotFoundError(f"there is no image {ref.image_id!r} in job {ref.job_id!r}")
+            raise no_image(ref)
         return image_of(ref.job_id, item)
+
+    def whole_image(self, ref: ImageRef, owner: str) -> tuple[Job, ImageRecord, Response | None]:
+        """Return an image's job, its record and, if there is one, its result; in one read.
+
+        Raises:
+            NotFoundError: when `owner` has no such job, or it has no such image.
+            TableBusyError: when they could not be read.
+        """
+        held, kinds = partition(ref.job_id), (f"{IMAGE}{ref.image_id}", f"{RESULT}{ref.image_id}")
+        items = self.table.get_all([(JOBS, ref.job_id), *((held, kind) for kind in kinds)])
+        found = {str(item["sk"]): item for item in items}
+        job, record, result = (found.get(key) for key in (ref.job_id, *kinds))
+        if job is None or job_of(job).owner != owner:
+            raise no_job(ref.job_id)
+        if record is None:
+            raise no_image(ref)
+        response = None if result is None else Response.from_json(str(result["response"]))
+        return job_of(job), image_of(ref.job_id, record), response
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those beyond the image id `after`."""
@@ -321,6 +400,16 @@ class JobStore:
         """Return what the autoscaler saw and decided last, or None before its first look."""
         item = self.table.get(FLEET, SNAPSHOT)
         return None if item is None else FleetSnapshot.from_json(str(item["snapshot"]))
+
+
+def no_job(job_id: str) -> NotFoundError:
+    """Return what is said of a job that does not exist, and of one that is somebody else's."""
+    return NotFoundError(f"there is no job {job_id!r}")
+
+
+def no_image(ref: ImageRef) -> NotFoundError:
+    """Return what is said of an image that does not exist."""
+    return NotFoundError(f"there is no image {ref.image_id!r} in job {ref.job_id!r}")
 
 
 def _open_item(job_id: str, touched_at: datetime) -> Item:

@@ -110,6 +110,40 @@ class Table:
             names=tuple(attributes),
         )
 
+    def add(
+        self,
+        pk: str,
+        sk: str,
+        amounts: Mapping[str, int],
+        attributes: Item,
+        condition: str | None = None,
+        values: Item | None = None,
+    ) -> Item | None:
+        """Add `amounts` to numbers of an item and set some of its `attributes`, in one step with all who do the same.
+
+        A number that is not there yet counts as 0, and so does an item. Returns what the item is then, or None when
+        `condition`, written as for `put_if`, did not hold, so that nothing was done.
+        """
+        replies: list[Any] = []
+        additions = ", ".join(f"#{name} :more_{name}" for name in amounts)
+        assignments = ", ".join(f"#{name} = :{name}" for name in attributes)
+        more = {f"more_{name}": amount for name, amount in amounts.items()}
+        held = self._if_condition_holds(
+            lambda extra: replies.append(
+                self.client.update_item(
+                    TableName=self.name,
+                    Key=_key(pk, sk),
+                    UpdateExpression=f"ADD {additions} SET {assignments}",
+                    ReturnValues="ALL_NEW",
+                    **extra,
+                )
+            ),
+            condition,
+            {**more, **attributes, **(values or {})},
+            names=(*amounts, *attributes),
+        )
+        return _decode(replies[0]["Attributes"]) if held else None
+
     def _if_condition_holds(
         self,
         call: Callable[[dict[str, Any]], Any],

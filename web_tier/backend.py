@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -14,7 +15,6 @@ from services.clients import Clients
 from services.config import Config
 from services.fleet_store import FleetStore
 from services.forms import Forms
-from services.images import ImageLimits
 from services.jobs import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _EXTENSION = "fleetsight"
 CHECK_SECONDS = 2.0
+CHECKED_SECONDS = 1.0
 
 READING_BYTES = 48 * 2**20
 """Bytes of images that one process holds at once while it reads them from requests."""
@@ -67,7 +68,8 @@ class Backend:
         self._watch: ResultWatch | None = None
         self._clients: Clients | None = None
         self.bundle = ConfiguredBundle(config.worker.bundle, self._object)
-        self._lock = threading.RLock()
+        self._lock, self._checking = threading.RLock(), threading.Lock()
+        self._checked: tuple[float, dict[str, str]] | None = None
 
     @property
     def store(self) -> JobStore:
@@ -122,7 +124,7 @@ class Backend:
         queue = self._queue or Queue.named(self.shared_clients().sqs, self.config.queue_name(names.request_queue))
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
         repeats = Repeats(cache, lambda: self.bundle.facts().digest)
-        return Intake(ImageLimits(web.max_image_bytes, web.max_image_pixels), bucket, self.store, queue, repeats.find)
+        return Intake(web.image_limits, bucket, self.store, queue, repeats.find)
 
     def _object(self, bucket: str, key: str) -> bytes:
         return Bucket.named(self.shared_clients(), bucket).get(key)
@@ -136,7 +138,17 @@ class Backend:
             return self._clients
 
     def faults(self) -> dict[str, str]:
-        """Return what does not answer within `CHECK_SECONDS`, with the kind of error; empty when all is well."""
+        """Return what does not answer within `CHECK_SECONDS`, with the kind of error; empty when all is well.
+
+        One thread at a time looks, and what it has found stands for `CHECKED_SECONDS`: anybody may ask, all the time.
+        """
+        with self._checking:
+            now = time.monotonic()
+            if self._checked is None or now - self._checked[0] > CHECKED_SECONDS:
+                self._checked = now, self._found_faults()
+            return self._checked[1]
+
+    def _found_faults(self) -> dict[str, str]:
         endpoint = replace(
             self.config.aws.endpoint(), max_attempts=1, connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS
         )

@@ -12,7 +12,7 @@ from web_tier.results.costs import job_cost
 from web_tier.results.events import Streams
 from web_tier.results.objects import ImageObjects
 from web_tier.results.scores import BundleWords
-from web_tier.results.thumbnails import Turns
+from web_tier.results.thumbnails import Thumbnails, Turns
 from web_tier.results.watch import Watch
 
 MOST_STREAMS = 256
@@ -38,6 +38,7 @@ class Live:
         threads = backend.config.web.threads
         self.streams = Streams(min(MOST_STREAMS, max(1, threads // 2)), self._watch)
         self.turns = Turns(min(MOST_PICTURES, max(2, threads // 4)))
+        self.thumbnails = Thumbnails(backend.config.web.image_limits)
         self.objects = ImageObjects(backend.config)
         self.is_stopping: Callable[[], bool] = lambda: False
 

@@ -121,7 +121,7 @@ def write_job(system: System) -> Iterator[Callable[..., WrittenJob]]:
 
     yield write
     for job_id in made:
-        store.delete(job_id)
+        store.delete(store.job(job_id))
 
 
 def upload(api: ApiClient, count: int, seed: int) -> str:

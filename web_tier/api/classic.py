@@ -5,10 +5,11 @@ for a real answer; everything else is a sentence, as plain text too. `POST /clas
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
 from services.config import Classic
@@ -18,7 +19,7 @@ from web_tier.intake.multipart import Upload
 from web_tier.intake.single_request import Parts, json_image, only_file
 from web_tier.intake.uploads import request_parts
 from web_tier.live import current_live
-from web_tier.problems import problem
+from web_tier.problems import refuse, refuse_in_text
 
 FIELDS = frozenset({"myfile", "inputFile"})
 """At `/` these fields ask for a classic answer; any other is the page's own form."""
@@ -32,7 +33,7 @@ classic = Blueprint("classic", __name__)
 @classic.post("/api/image", strict_slashes=False)
 @classic.post("/classify-image", strict_slashes=False)
 @classic.post("/file-upload", strict_slashes=False)
-def classify_form() -> Response:
+def classify_form() -> ResponseReturnValue:
     """Classify the one file of a form; answer 200 with its label as plain text.
 
     Answers 413, 415 or 422 where the image is not taken or cannot be classified, 504 where there is no result in
@@ -42,7 +43,7 @@ def classify_form() -> Response:
 
 
 @classic.post("/classify", strict_slashes=False)
-def classify_form_or_poster() -> Response:
+def classify_form_or_poster() -> ResponseReturnValue:
     """Classify the one file of a form as the other addresses do, or the image in the JSON body (`Base64Image`).
 
     JSON, under whatever content type, is answered with a JSON string: the sentence that the bundle has for the label,
@@ -56,9 +57,19 @@ def asks_for_it(field: str | None) -> bool:
     return current_backend().config.classic.enabled and field in FIELDS
 
 
-def answer(parts: Parts) -> Response:
-    """Answer a form with the label of its one file."""
-    return _in_text(lambda: _label(parts))
+@classic.errorhandler(HTTPException)
+def refused(error: HTTPException) -> Response | HTTPException:
+    """Answer what is refused at these addresses, whoever refuses it, as plain text; in JSON where JSON was sent."""
+    is_poster = request.endpoint == "classic.classify_form_or_poster" and request.mimetype != "multipart/form-data"
+    return refuse(error) if is_poster else refuse_in_text(error)
+
+
+def answer(parts: Parts) -> Response | HTTPException:
+    """Answer a form with the label of its one file, or with the reason why there is none."""
+    try:
+        return Response(_label(parts), 200, mimetype="text/plain")
+    except HTTPException as error:
+        return refuse_in_text(error)
 
 
 def reply(settings: Classic, field: str, filename: str, label: str) -> str:
@@ -88,12 +99,3 @@ def _poster() -> Response:
     uploads = json_image(backend.config.web, backend.reading)
     _, label = label_of(uploads, backend.config.classic.wait_seconds)
     return Response(json.dumps(current_live().words.messages.get(label, label)), 200, mimetype="application/json")
-
-
-def _in_text(said: Callable[[], str]) -> Response:
-    """Return what is said, or the reason why nothing can be, as plain text."""
-    try:
-        return Response(said(), 200, mimetype="text/plain")
-    except HTTPException as error:
-        reason = problem(error)
-        return Response(reason.detail, reason.status, mimetype="text/plain")

@@ -3,68 +3,74 @@
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from services.claims import Claim, Claims
+from services.claims import Claim
+from services.config import Config
 from services.errors import NotFoundError
 from services.ids import new_id
 from services.job_records import Job
-from services.jobs import JobStore
+from web_tier.access.owned import OwnedJobs
 from web_tier.api.models import CreateJob
 from web_tier.intake.names import shown_job_name
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 
 
-def create_job(store: JobStore, wanted: CreateJob, *, most_open: int) -> Job:
-    """Return a new job.
+def create_job(jobs: OwnedJobs, wanted: CreateJob, config: Config) -> Job:
+    """Return a new job among the user's `jobs`.
 
     Raises:
-        TooManyOpenJobsError: when `most_open` jobs may have images without a result.
+        TooManyOpenJobsError: as `refuse_too_many`.
     """
-    job = Job(new_id(), shown_job_name(wanted.name), datetime.now(UTC), wanted.keep)
-    refuse_too_many(store, most_open)
-    store.create(job)
+    job = Job(new_id(), shown_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
+    refuse_too_many(jobs, config)
+    jobs.create(job)
     return job
 
 
-def create_job_once(store: JobStore, wanted: CreateJob, key: str, *, most_open: int) -> Job:
-    """Return the job that the first request with `key` made or makes; this one may be the first.
+def create_job_once(jobs: OwnedJobs, wanted: CreateJob, key: str, config: Config) -> Job:
+    """Return the job that the user's first request with `key` made or makes; this one may be the first.
 
     Raises:
         IdempotencyKeyReusedError: when that request was another.
         NotFoundError: when its job has been deleted.
         TooManyOpenJobsError: as `create_job`, when there is no such job yet.
     """
-    claims, request = Claims(store.table), sha256(wanted.model_dump_json().encode()).hexdigest()
-    claim = claims.find(key, datetime.now(UTC)) or _claim_new(claims, store, key, request, most_open)
+    claims, request = jobs.claims, sha256(wanted.model_dump_json().encode()).hexdigest()
+    claim = claims.find(key, datetime.now(UTC))
+    if claim is None:
+        refuse_too_many(jobs, config)
+        claim = claims.take(key, Claim(new_id(), request, datetime.now(UTC)))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")
     if claim.stored:
-        return _made_before(store, claim)
+        return _made_before(jobs, claim)
     # By the first request, or by a repeat of one that died here: the same item either way.
-    job = Job(claim.job_id, shown_job_name(wanted.name), claim.at, wanted.keep)
-    store.create(job)
+    job = Job(claim.job_id, shown_job_name(wanted.name), claim.at, wanted.keep, jobs.owner)
+    jobs.create(job)
     claims.mark_stored(key)
     return job
 
 
-def _claim_new(claims: Claims, store: JobStore, key: str, request: str, most_open: int) -> Claim:
-    refuse_too_many(store, most_open)
-    return claims.take(key, Claim(new_id(), request, datetime.now(UTC)))
-
-
-def _made_before(store: JobStore, claim: Claim) -> Job:
+def _made_before(jobs: OwnedJobs, claim: Claim) -> Job:
     try:
-        return store.job(claim.job_id)
+        return jobs.job(claim.job_id)
     except NotFoundError as error:
         raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
 
 
-def refuse_too_many(store: JobStore, most_open: int) -> None:
-    """Do nothing while fewer than `most_open` jobs may have images without a result.
+def refuse_too_many(jobs: OwnedJobs, config: Config) -> None:
+    """Do nothing while few enough jobs may have images without a result, of all users and of this one.
 
     Raises:
-        TooManyOpenJobsError: when there are as many.
+        TooManyOpenJobsError: when there are `web.max_open_jobs` of all, or `limits.open_jobs` of one who signed in.
     """
-    if store.count_open() >= most_open:
+    of_all, own = jobs.count_open()
+    if of_all >= config.web.max_open_jobs:
         raise TooManyOpenJobsError(
-            f"{most_open} jobs are open, which is the most allowed; try again when some have finished"
+            f"{config.web.max_open_jobs} jobs are open, which is the most allowed; try again when some have finished"
+        )
+    most = config.limits.open_jobs
+    if jobs.owner and most and own >= most:
+        raise TooManyOpenJobsError(
+            f"{most} of your jobs are open, which is the most that one user may have; "
+            "try again when some have finished"
         )

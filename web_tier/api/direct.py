@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from services.slices import MOST_FILES
+from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import from_body, idempotency_key, json_answer
 from web_tier.api.models import ROOT, RejectedImage, UploadOutcome
 from web_tier.backend import current_backend
 from web_tier.intake.direct import Offer, ReusedKeyError, WantedFile
-from web_tier.intake.patience import be_patient
 from web_tier.intake.uploads import upload_status
+from web_tier.limits.current import current_allowance
 from web_tier.parameters import known_id
 from web_tier.problems import IdempotencyKeyReusedError
 
@@ -104,11 +105,11 @@ class UploadOffer(_Body):
 @direct.post("/jobs/<job_id>/uploads")
 def offer_uploads(job_id: str) -> Response:
     """Hand out a form for each file that is to be uploaded; each file has an outcome of its own."""
-    backend, key = current_backend(), idempotency_key()
-    job = backend.store.job(known_id("job", job_id))
+    key = idempotency_key()
+    job = own_jobs().job(known_id("job", job_id))
     files = [WantedFile(file.name, file.bytes, file.content_type) for file in _wanted().files]
     try:
-        offer, refused = backend.direct.offer(job_id, files, key, keep=job.keep)
+        offer, refused = current_backend().direct.offer(job, files, key)
     except ReusedKeyError as error:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with other files before; use a new key") from error
     outcome = UploadOutcome.of_numbered(job_id, refused.items())
@@ -120,16 +121,14 @@ def offer_uploads(job_id: str) -> Response:
 @direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
 def commit_upload(job_id: str, upload_id: str) -> Response:
     """Accept the images of an upload that have arrived; each file has an outcome of its own."""
-    backend = current_backend()
-    backend.store.job(known_id("job", job_id))
-    outcomes = backend.direct.commit(job_id, known_id("upload", upload_id))
+    job = own_jobs().job(known_id("job", job_id))
+    outcomes = current_backend().direct.commit(job, known_id("upload", upload_id), current_allowance())
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
     return json_answer(body, upload_status(list(outcomes.values())))
 
 
 def _wanted() -> DirectFiles:
     request.max_content_length = MOST_BODY_BYTES
-    be_patient(request.environ)
     try:
         return from_body(DirectFiles, _EXAMPLE, may_be_empty=False)
     except RequestEntityTooLarge as error:

@@ -5,11 +5,13 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.errors import NotFoundError
-from services.ids import ImageRef, is_id
+from services.ids import ImageRef
+from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import json_answer
 from web_tier.api.singles import accepted, answered
 from web_tier.backend import current_backend
 from web_tier.intake.single_request import json_image
+from web_tier.parameters import known_id
 
 RETRY_SECONDS = 1
 
@@ -51,11 +53,12 @@ def prediction(uuid: str) -> ResponseReturnValue:
 
     Answers 404 for an id that is not known, 422 where the image cannot be classified.
     """
-    store, ref = current_backend().store, image_of(uuid)
-    response = store.result(ref)
-    if response is not None:
-        return json_answer(PredictionBody(prediction=answered(response).label))
-    store.image(ref)
+    try:
+        _, item = own_jobs().image(image_of(uuid))
+    except NotFoundError as error:
+        raise NotFoundError(f"there is no prediction {uuid[:80]!r}") from error
+    if item.response is not None:
+        return json_answer(PredictionBody(prediction=answered(item.response).label))
     return json_answer(PredictionBody(prediction=None), 202), {"Retry-After": str(RETRY_SECONDS)}
 
 
@@ -71,6 +74,4 @@ def image_of(uuid: str) -> ImageRef:
         NotFoundError: when it is none of ours.
     """
     job_id, _, image_id = uuid.partition("-")
-    if not (is_id(job_id) and is_id(image_id)):
-        raise NotFoundError(f"there is no prediction {uuid[:80]!r}")
-    return ImageRef(job_id, image_id)
+    return ImageRef(known_id("job", job_id), known_id("image", image_id))

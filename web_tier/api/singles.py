@@ -12,11 +12,13 @@ from werkzeug.exceptions import (
 
 from services.job_records import ImageRecord
 from services.messages import Response
+from web_tier.access.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection
 from web_tier.intake.budget import BusyError
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import UNAVAILABLE, RepeatedImage
+from web_tier.limits.current import current_allowance
 
 _STATUS_OF: Mapping[str, type[HTTPException]] = {UNAVAILABLE: ServiceUnavailable, "too_large": RequestEntityTooLarge}
 
@@ -28,9 +30,10 @@ def accepted(uploads: Iterable[Upload]) -> ImageRecord:
         UnprocessableEntity: when there is no file, or it is not an image that we take.
         RequestEntityTooLarge: when it is larger than an image may be.
         ServiceUnavailable: when it could not be stored.
+        QuotaExceededError: when its sender has sent as much today as is taken.
     """
     try:
-        outcome = current_backend().singles.take(uploads)
+        outcome = current_backend().singles.take(current_identity().owner, uploads, current_allowance())
     except BusyError as error:
         raise ServiceUnavailable(str(error)) from error
     if outcome is None:

@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound, UnprocessableEntity
 
 from services.ids import ImageRef
-from services.jobs import JobStore
+from web_tier.access.owned import own_jobs
 from web_tier.api.creation import create_job, create_job_once
 from web_tier.api.downloads import json_lines, json_object
 from web_tier.api.exchange import from_body, from_query, idempotency_key, json_answer
@@ -30,6 +30,7 @@ from web_tier.intake.multipart import Upload
 from web_tier.intake.retry import retry_failed, retry_image
 from web_tier.intake.slices import take_once
 from web_tier.intake.uploads import request_parts, upload_status
+from web_tier.limits.current import current_allowance
 from web_tier.live import current_live
 from web_tier.parameters import known_id
 from web_tier.results.costs import job_cost
@@ -51,11 +52,8 @@ def index() -> Response:
 def new_job() -> ResponseReturnValue:
     """Create a job."""
     wanted, key = from_body(CreateJob, '{"name": "..."}'), idempotency_key()
-    most_open = current_backend().config.web.max_open_jobs
-    if key is None:
-        job = create_job(_store(), wanted, most_open=most_open)
-    else:
-        job = create_job_once(_store(), wanted, key, most_open=most_open)
+    jobs, config = own_jobs(), current_backend().config
+    job = create_job(jobs, wanted, config) if key is None else create_job_once(jobs, wanted, key, config)
     body = JobBody.of(job)
     return json_answer(body, 201), {"Location": body.links.self}
 
@@ -64,16 +62,16 @@ def new_job() -> ResponseReturnValue:
 def list_jobs() -> Response:
     """List jobs, newest first."""
     query = from_query(JobsQuery)
-    found = jobs_page(_store(), before=query.before, limit=query.limit, name=query.name)
+    found = jobs_page(own_jobs(), before=query.before, limit=query.limit, name=query.name)
     return json_answer(JobsPage(jobs=tuple(JobBody.of(job) for job in found.jobs), next=found.next_before))
 
 
 @api.get("/jobs/<job_id>")
 def job_status(job_id: str) -> Response:
     """Tell where a job stands."""
-    backend = current_backend()
-    status = backend.store.status(known_id("job", job_id))
-    model = backend.models.of(backend.store, status)
+    backend, jobs = current_backend(), own_jobs()
+    status = jobs.status(known_id("job", job_id))
+    model = backend.models.of(jobs, status)
     cost = job_cost(status.counts, backend.store.fleet(), backend.fleet, backend.config.prices)
     return json_answer(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost))
 
@@ -81,7 +79,7 @@ def job_status(job_id: str) -> Response:
 @api.delete("/jobs/<job_id>")
 def delete_job(job_id: str) -> ResponseReturnValue:
     """Delete a job; what belongs to it is removed soon after."""
-    _store().delete(known_id("job", job_id))
+    own_jobs().delete(known_id("job", job_id))
     return "", 204
 
 
@@ -89,12 +87,13 @@ def delete_job(job_id: str) -> ResponseReturnValue:
 def add_images(job_id: str) -> Response:
     """Take images into a job; each file has an outcome of its own."""
     backend, key = current_backend(), idempotency_key()
-    job = backend.store.job(known_id("job", job_id))
+    job = own_jobs().job(known_id("job", job_id))
     uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
+    intake, allowance = backend.intake, current_allowance()
     if key is None:
-        outcomes = backend.intake.take(job_id, uploads, keep=job.keep)
+        outcomes = intake.take(job, uploads, allowance)
     else:
-        outcomes = take_once(backend.intake, job_id, key, uploads, keep=job.keep)
+        outcomes = take_once(intake, job, key, uploads, allowance)
     if not outcomes:
         raise UnprocessableEntity("the form holds no file; send one or more images in any fields")
     return json_answer(UploadOutcome.of(job_id, outcomes), upload_status(outcomes))
@@ -103,25 +102,24 @@ def add_images(job_id: str) -> Response:
 @api.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Request the failed images of a job again."""
-    backend, query = current_backend(), from_query(RetryQuery)
-    backend.store.job(known_id("job", job_id))
-    return json_answer(RetryOutcome.of(job_id, retry_failed(backend.intake, job_id, after=query.after)))
+    query, job = from_query(RetryQuery), own_jobs().job(known_id("job", job_id))
+    return json_answer(RetryOutcome.of(job_id, retry_failed(current_backend().intake, job, after=query.after)))
 
 
 @api.post("/jobs/<job_id>/images/<image_id>/retry")
 def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again."""
-    backend, ref = current_backend(), ImageRef(known_id("job", job_id), known_id("image", image_id))
-    backend.store.job(job_id)
-    return json_answer(ImageRetryOutcome.of(ref, retry_image(backend.intake, ref)))
+    ref = ImageRef(known_id("job", job_id), known_id("image", image_id))
+    _, item = own_jobs().image(ref)
+    return json_answer(ImageRetryOutcome.of(ref, retry_image(current_backend().intake, item.record, item.response)))
 
 
 @api.get("/jobs/<job_id>/results")
 def job_results(job_id: str) -> Response:
     """Return images of a job with their results, a page at a time."""
-    query = from_query(ResultsQuery)
-    _store().job(known_id("job", job_id))
-    page = filtered_page(_store(), job_id, query.wanted(), after=query.after, limit=query.limit)
+    query, jobs = from_query(ResultsQuery), own_jobs()
+    jobs.job(known_id("job", job_id))
+    page = filtered_page(jobs, job_id, query.wanted(), after=query.after, limit=query.limit)
     return json_answer(ResultsBody.of(job_id, page))
 
 
@@ -146,7 +144,7 @@ def job_results_json(job_id: str) -> Response:
 @api.get("/jobs/<job_id>/results/file")
 def job_results_file(job_id: str) -> Response:
     """Return the file in the output bucket that holds all results of a finished job."""
-    merged = _store().status(known_id("job", job_id)).merged
+    merged = own_jobs().status(known_id("job", job_id)).merged
     if merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
     return _download(job_id, current_live().objects.merged(merged.key), "jsonl", JSON_LINES)
@@ -156,28 +154,24 @@ def job_results_file(job_id: str) -> Response:
 def job_image(job_id: str, image_id: str) -> Response:
     """Return one image of a job with its result."""
     ref = ImageRef(known_id("job", job_id), known_id("image", image_id))
-    _store().job(job_id)  # of a deleted job there may be images left for a while
-    return json_answer(ImageBody.of(ImageResult(_store().image(ref), _store().result(ref))))
+    _, item = own_jobs().image(ref)
+    return json_answer(ImageBody.of(item))
 
 
 @api.get("/fleet")
 def fleet() -> Response:
     """Return what the autoscaler saw and decided last."""
-    snapshot = _store().fleet()
+    snapshot = current_backend().store.fleet()
     if snapshot is None:
         raise NotFound("the controller has not looked at the fleet yet; try again in a second")
     return json_answer(FleetStatusBody.of(snapshot, current_backend().config.prices))
 
 
-def _store() -> JobStore:
-    return current_backend().store
-
-
 def _wanted_results(job_id: str) -> Iterator[ImageResult]:
     """Return the results that the query asks for; what is wrong with the request is raised before the first."""
-    wanted = from_query(FilterQuery).wanted()
-    _store().job(known_id("job", job_id))
-    return all_results(_store(), job_id, wanted)
+    wanted, jobs = from_query(FilterQuery).wanted(), own_jobs()
+    jobs.job(known_id("job", job_id))
+    return all_results(jobs, job_id, wanted)
 
 
 def _download(job_id: str, lines: Iterator[str] | Iterator[bytes], extension: str, content_type: str) -> Response:

@@ -76,7 +76,7 @@ class Collector:
                 told = parse(messages)
                 responses = [each for each in told if isinstance(each, Response)]
                 # First, so that whoever sees a result may send the same image again and has the answer at once.
-                self.cache.put(responses, self.now())
+                self.cache.put(responses, self.now(), self.ledger.owners(response.job_id for response in responses))
                 self.ledger.record(responses)
                 self.roster.note(told)
                 recorded = True

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from services.errors import NotFoundError
 from services.jobs import JobStore
 
 _log = logging.getLogger(__name__)
@@ -41,12 +40,6 @@ class Expiry:
                 if not self.active():
                     break
                 if not job.keep and job.job_id not in opened:
-                    self._delete(job.job_id)
+                    self.store.delete(job)
+                    _log.info("a job has expired", extra={"job": job.job_id})
         return EVERY_SECONDS
-
-    def _delete(self, job_id: str) -> None:
-        try:
-            self.store.delete(job_id)
-        except NotFoundError:  # its owner was faster
-            return
-        _log.info("a job has expired", extra={"job": job_id})

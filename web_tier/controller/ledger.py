@@ -31,12 +31,13 @@ FEW = 3
 class JobFigures:
     """What is known of one job: each image's status (None as long as it has no result), and the counts.
 
-    `keep` is the job's own: whether its images stay once they have a label.
+    `keep` and `owner` are the job's own: whether its images stay once they have a label, and whose it is.
     """
 
     statuses: dict[str, Status | None]
     counts: Counts
     keep: bool
+    owner: str
 
     @property
     def answered(self) -> bool:
@@ -97,6 +98,15 @@ class Ledger:
         with self._turn:
             for job_id, of_job in by_job.items():
                 self._record_job(job_id, best_by_image(of_job))
+
+    def owners(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return whose those of `job_ids` are that exist.
+
+        What has to be read for it need not be read again when their results are recorded.
+        """
+        with self._turn:
+            found = {job_id: self._figures(job_id) for job_id in dict.fromkeys(job_ids)}
+        return {job_id: figures.owner for job_id, figures in found.items() if figures is not None}
 
     def knows(self, ref: ImageRef) -> bool:
         """Tell whether `ref` is an accepted image of a job that exists."""
@@ -209,7 +219,8 @@ class Ledger:
         for image in self.store.images(job_id):
             cached += image.cached
             statuses.setdefault(image.ref.image_id, "done" if image.cached else None)
-        return JobFigures(statuses, derived(statuses, cached, self.store.counts(job_id), self.now()), job.keep)
+        counts = derived(statuses, cached, self.store.counts(job_id), self.now())
+        return JobFigures(statuses, counts, job.keep, job.owner)
 
     def _forget_oldest(self) -> None:
         """Keep to the bounds; the job that was used last stays, however large it is."""

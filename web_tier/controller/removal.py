@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from services.job_records import DeletedJob
 from services.jobs import JobStore
 from services.s3 import Bucket
 from web_tier.controller.ledger import Ledger
@@ -57,34 +58,35 @@ class Removal:
     def tick(self) -> float:
         """Remove what is due; return the seconds until the next look."""
         deleted = self.store.deleted_jobs()
-        self._looks = {job_id: self._looks.get(job_id) or Look(self.clock()) for job_id in deleted}
-        for job_id, look in self._looks.items():
+        self._looks = {job.job_id: self._looks.get(job.job_id) or Look(self.clock()) for job in deleted}
+        for job in deleted:
+            look = self._looks[job.job_id]
             lingered = self.clock() - look.first_seen >= LINGER_SECONDS
-            if (lingered or not look.looked_through) and self._remove_all(job_id):
+            if (lingered or not look.looked_through) and self._remove_all(job):
                 look.looked_through = True
                 if lingered:
-                    self.store.forget_deleted(job_id)
+                    self.store.forget_deleted(job.job_id)
         return self.every_seconds
 
-    def _remove_all(self, job_id: str) -> bool:
+    def _remove_all(self, job: DeletedJob) -> bool:
         """Remove everything of a job, portion by portion; tell whether nothing is left."""
         # Before anything else: what the ledger remembers it would write again when a result comes.
-        self.ledger.drop(job_id)
+        self.ledger.drop(job.job_id)
         removed = 0
         while self.active():
-            portion = self._remove_portion(job_id)
+            portion = self._remove_portion(job)
             if portion == 0:
                 if removed:
-                    _log.info("removed a deleted job", extra={"job": job_id, "objects_and_items": removed})
+                    _log.info("removed a deleted job", extra={"job": job.job_id, "objects_and_items": removed})
                 return True
             removed += portion
         return False
 
-    def _remove_portion(self, job_id: str) -> int:
+    def _remove_portion(self, job: DeletedJob) -> int:
         """Remove up to `PORTION` objects of each bucket and as many items; return how many there were."""
         objects = 0
         for bucket in (self.inputs, self.outputs):
-            keys = bucket.keys(job_id, PORTION)
+            keys = bucket.keys(job.job_id, PORTION)
             bucket.delete_all(keys)
             objects += len(keys)
-        return objects + self.store.remove_items(job_id, PORTION)
+        return objects + self.store.remove_items(job, PORTION)

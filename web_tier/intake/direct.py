@@ -24,13 +24,14 @@ from services.errors import NotFoundError
 from services.forms import UploadForm
 from services.ids import ImageRef, input_key, new_id
 from services.images import EXTENSION_OF, too_large
-from services.job_records import ImageRecord
+from services.job_records import ImageRecord, Job
 from services.s3 import StoredObject
 from services.slices import SlicedImages, Slices
 from services.upload_counts import UploadCounts
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import shown_filename
 from web_tier.intake.store import CLOUD_ERRORS, Intake, Outcome, tags_of, unavailable
+from web_tier.limits.allowance import UNLIMITED, Allowance, Receipt
 
 _TYPE_OF = {extension: content_type for content_type, extension in EXTENSION_OF.items()}
 _log = logging.getLogger(__name__)
@@ -100,42 +101,44 @@ class DirectIntake:
     seconds: int
 
     def offer(
-        self, job_id: str, files: Sequence[WantedFile], key: str | None = None, *, keep: bool = False
+        self, job: Job, files: Sequence[WantedFile], key: str | None = None
     ) -> tuple[Offer | None, dict[int, Rejection]]:
         """Return the forms for those of `files` that may come into a job that exists, and why others may not.
-
-        `keep` is the job's own: whether its images stay.
 
         With `key` a repeat is offered the same images again, in forms that last anew. No offer: no file may come.
 
         Raises:
             ReusedKeyError: when `key` came with other files.
         """
-        outcomes = {index: self._checked(job_id, file) for index, file in enumerate(files)}
+        outcomes = {index: self._checked(job.job_id, file) for index, file in enumerate(files)}
         rejected = {index: each for index, each in outcomes.items() if isinstance(each, Rejection)}
         wanted = {index: each for index, each in outcomes.items() if isinstance(each, ImageRecord)}
         if not wanted:
             return None, rejected
-        upload_id = new_id() if key is None else _upload_id_of(job_id, key)
-        return self._handed_out(upload_id, self._remembered(job_id, upload_id, wanted), keep=keep), rejected
+        upload_id = new_id() if key is None else _upload_id_of(job.job_id, key)
+        images = self._remembered(job.job_id, upload_id, wanted)
+        return self._handed_out(upload_id, images, keep=job.keep), rejected
 
-    def commit(self, job_id: str, upload_id: str) -> dict[int, Outcome]:
+    def commit(self, job: Job, upload_id: str, allowance: Allowance = UNLIMITED) -> dict[int, Outcome]:
         """Accept what has arrived of an upload; return what became of each file, by its position in the request.
 
         Raises:
             NotFoundError: when there is no such upload in the job.
             TableBusyError: when not all could be recorded; committing again goes on with them.
+            QuotaExceededError: when what has arrived is more than the `allowance`; it can be committed another day.
         """
-        offered = self._slices.images(job_id, _slice_key(upload_id))
+        offered = self._slices.images(job.job_id, _slice_key(upload_id))
         if not offered:
             raise NotFoundError(f"there is no upload {upload_id!r} in this job: ask for one first")
         accepted = self.intake.store.images_of([image.ref for image in offered.values()])
         if accepted:
             # Whoever recorded them may have died before the job was marked as open.
-            self.intake.store.reopen(job_id, self.intake.clock())
+            self.intake.store.reopen(job.job_id, self.intake.clock())
         waiting = [image for image in offered.values() if image.ref not in accepted]
         looked = {image.ref: found for image, found in zip(waiting, self._look_all(waiting), strict=True)}
-        self._accept(job_id, upload_id, [found for found in looked.values() if isinstance(found, ImageRecord)])
+        arrived = [found for found in looked.values() if isinstance(found, ImageRecord)]
+        with allowance.charged(arrived) as receipt:
+            self._accept(job.job_id, upload_id, arrived, receipt)
         # What is missing may have been accepted meanwhile, classified, and deleted.
         refused = [ref for ref, found in looked.items() if isinstance(found, Rejection)]
         outcomes = {**looked, **accepted, **self.intake.store.images_of(refused)}
@@ -195,14 +198,18 @@ class DirectIntake:
             return Rejection(image.filename, *fault)
         return replace(image, size=found.size, accepted_at=self.intake.clock())
 
-    def _accept(self, job_id: str, upload_id: str, images: Sequence[ImageRecord]) -> None:
-        """Record, send and count images; those that another commit counts, or may count, are not counted here."""
+    def _accept(self, job_id: str, upload_id: str, images: Sequence[ImageRecord], receipt: Receipt) -> None:
+        """Record, send and count images; those that another commit counts, or may count, are not counted here.
+
+        Nor are they charged here.
+        """
         ids = frozenset(image.ref.image_id for image in images)
         ours = UploadCounts(self.intake.store.table).mark(job_id, upload_id, ids) if ids else frozenset()
+        receipt.keep([image for image in images if image.ref.image_id in ours])
         for counted in (True, False):
             part = [image for image in images if (image.ref.image_id in ours) is counted]
             if part:
-                self.intake.finish(job_id, part, count=counted)
+                self.intake.finish(part, count=counted)
 
 
 def _upload_id_of(job_id: str, key: str) -> str:

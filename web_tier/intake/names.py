@@ -22,6 +22,11 @@ def shown_job_name(raw: str) -> str:
     return _printable(raw)[:MAX_JOB_NAME] or "untitled"
 
 
+def shown_search(raw: str) -> str:
+    """Return what is searched for among the names of jobs, at most 100 characters, or nothing."""
+    return _printable(raw)[:MAX_JOB_NAME]
+
+
 def shown_reason(raw: str) -> str:
     """Return the reason to show for a pause, at most 200 characters, or nothing."""
     return _printable(raw)[:MOST_REASON]

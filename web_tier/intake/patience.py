@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from flask import Flask, request
 from werkzeug.exceptions import RequestTimeout
 
 from web_tier.intake.multipart import ByteStream
@@ -83,6 +84,16 @@ class PatientInput:
         """Read no more from the client; it can still be answered."""
         with suppress(OSError):  # it may have hung up itself
             self._connection.shutdown(socket.SHUT_RD)
+
+
+def wait_patiently(app: Flask) -> None:
+    """Bound how long the body of each request to `app` may take, whoever reads it."""
+    app.before_request(_bound_body)
+
+
+def _bound_body() -> None:
+    if request.content_length or "Transfer-Encoding" in request.headers:
+        be_patient(request.environ)
 
 
 def be_patient(environ: dict[str, Any]) -> None:

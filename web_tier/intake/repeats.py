@@ -1,4 +1,4 @@
-"""Repeated images: what the configured model has answered for the same bytes before."""
+"""Repeated images: what the configured model has answered the same user for the same bytes before."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -26,8 +26,8 @@ class Repeats:
     model_digest: Callable[[], str | None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def find(self, digests: Collection[str]) -> Mapping[str, Response]:
-        """Return the results by the SHA-256 of their image, of those `digests` that are known.
+    def find(self, owner: str, digests: Collection[str]) -> Mapping[str, Response]:
+        """Return the results of `owner` by the SHA-256 of their image, of those `digests` that are known.
 
         A table that does not answer makes images go to a worker, as if they were new.
         """
@@ -35,7 +35,7 @@ class Repeats:
         if model_digest is None or not digests:
             return {}
         try:
-            return self.cache.find(digests, model_digest, self.clock())
+            return self.cache.find(owner, digests, model_digest, self.clock())
         except CLOUD_ERRORS:
             _log.warning("repeated images could not be looked up", exc_info=True)
             return {}

@@ -15,9 +15,9 @@ from datetime import datetime
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, new_id
-from services.job_records import ImageRecord
+from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
-from services.messages import RequestMessage
+from services.messages import RequestMessage, Response
 from services.sqs import Outgoing
 from web_tier.intake.store import Intake
 
@@ -44,20 +44,15 @@ class Retried:
     next_after: str | None
 
 
-def retry_failed(intake: Intake, job_id: str, *, after: str | None = None, most: int = MOST_RETRIED) -> Retried:
+def retry_failed(intake: Intake, job: Job, *, after: str | None = None, most: int = MOST_RETRIED) -> Retried:
     """Request up to `most` failed images of a job again, those beyond the image id `after`."""
-    failed = _failed_ids(intake.store, job_id, after)
-    records = _records(intake.store, job_id, failed[:most], intake.pool)
+    failed = _failed_ids(intake.store, job.job_id, after)
+    records = _records(intake.store, job.job_id, failed[:most], intake.pool)
     return _request_again(intake, records, next_after=failed[most - 1] if len(failed) > most else None)
 
 
-def retry_image(intake: Intake, ref: ImageRef) -> Retried:
-    """Request one image again if it has failed; of one that has not nothing is sent.
-
-    Raises:
-        NotFoundError: when there is no such image.
-    """
-    record, result = intake.store.image(ref), intake.store.result(ref)
+def retry_image(intake: Intake, record: ImageRecord, result: Response | None) -> Retried:
+    """Request one image again if its result is that it has failed; of one that has not nothing is sent."""
     return _request_again(intake, [record] if result is not None and result.status == "failed" else [])
 
 

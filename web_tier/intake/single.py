@@ -1,26 +1,32 @@
 """Takes in single images, each sent in a request of its own: steps 3 to 5 for all that arrive at the same moment.
 
 A job for each would flood the list of jobs, and three calls for each would keep the job table busy: so each process
-has one job for them at a time, and one thread that records and sends together what waits (a group commit).
+has one job at a time for those of a user, and one thread that records and sends together what waits, whosever it is
+(a group commit).
 """
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from services.errors import NotFoundError
-from services.ids import new_id
+from services.ids import ImageRef, new_id
 from services.job_records import ImageRecord, Job
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import CLOUD_ERRORS, Intake, Outcome, unavailable
+from web_tier.intake.tally import Tally
+from web_tier.limits.allowance import UNLIMITED, Allowance
 
 JOB_NAME = "Single images"
 JOB_IMAGES = 1_000
 JOB_AGE = timedelta(minutes=1)
 """A job takes single images until it has so many, or is so old."""
+
+MOST_OPEN = 1_000
+"""Users with such a job at the same time; the next image of one that is passed over begins another job."""
 
 COMMIT_SECONDS = 120.0
 """Longest that an image waits to be recorded and sent; the calls' own retries end before."""
@@ -57,30 +63,44 @@ class SingleIntake:
 
     intake: Intake
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _open: _OpenJob | None = field(default=None, init=False)
+    _open: "OrderedDict[str, _OpenJob]" = field(default_factory=OrderedDict, init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _committer: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="single-intake"), init=False
     )
 
-    def take(self, uploads: Iterable[Upload]) -> Outcome | None:
-        """Take the one image of a request; return what became of it, or None when `uploads` yields nothing.
+    def __post_init__(self) -> None:
+        """Count apart: the figures of several jobs are stored together, so nobody else may store them."""
+        self.intake = replace(self.intake, tally=Tally())
+
+    def take(self, owner: str, uploads: Iterable[Upload], allowance: Allowance = UNLIMITED) -> Outcome | None:
+        """Take the one image of a request of `owner`; return what became of it, None when `uploads` yields nothing.
 
         When reading `uploads` fails, nothing is accepted and the error passes through.
+
+        Raises:
+            QuotaExceededError: when it is more than the `allowance`.
         """
-        into = self._job_to_use()
-        put = self.intake.put(into.job.job_id, uploads)
+        into = self._job_to_use(owner)
+        put = self.intake.put(into.job, uploads)
         if not put:
             return None
-        return self._committed(put[0], into) if isinstance(put[0], ImageRecord) else put[0]
+        if not isinstance(put[0], ImageRecord):
+            return put[0]
+        with self.intake.charged(put, allowance) as receipt:
+            return receipt.keep([self._committed(put[0], into)])[0]
 
-    def _job_to_use(self) -> _OpenJob:
+    def _job_to_use(self, owner: str) -> _OpenJob:
         with self._lock:
-            if self._open is None or self._is_full(self._open):
-                self._open = _OpenJob(Job(new_id(), JOB_NAME, self.clock()))
-            self._open.images += 1
-            return self._open
+            into = self._open.get(owner)
+            if into is None or self._is_full(into):
+                into = self._open[owner] = _OpenJob(Job(new_id(), JOB_NAME, self.clock(), owner=owner))
+            self._open.move_to_end(owner)
+            if len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+            into.images += 1
+            return into
 
     def _is_full(self, job: _OpenJob) -> bool:
         return job.images >= JOB_IMAGES or self.clock() - job.job.created_at >= JOB_AGE
@@ -99,38 +119,39 @@ class SingleIntake:
         """Commit all that wait now; the runs that were asked for by those others will find nothing."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-        by_job: dict[str, list[_Waiting]] = {}
-        for image in waiting:
-            by_job.setdefault(image.into.job.job_id, []).append(image)
-        for images in by_job.values():
-            self._commit(images)
-
-    def _commit(self, images: Sequence[_Waiting]) -> None:
-        records = [image.record for image in images]
         try:
-            outcomes = self._record_and_send(images[0].into, records)
-        except (*CLOUD_ERRORS, NotFoundError):
-            _log.exception("the job for single images is not there")
-            outcomes = self._refused(images[0].into, records)
+            outcomes = self._record_and_send(waiting)
+        except CLOUD_ERRORS:
+            _log.exception("jobs for single images are not there")
+            outcomes = self._refused(waiting)
         except Exception as error:  # noqa: BLE001 - each request that waits is told, and answers as for any error
-            for image in images:
+            for image in waiting:
                 image.outcome.set_exception(error)
             return
-        for image, outcome in zip(images, outcomes, strict=True):
-            image.outcome.set_result(outcome)
+        for image in waiting:
+            image.outcome.set_result(outcomes[image.record.ref])
 
-    def _record_and_send(self, into: _OpenJob, records: Sequence[ImageRecord]) -> list[Outcome]:
-        if into.recorded:
-            self.intake.store.job(into.job.job_id)  # somebody may have deleted it, as any job
-        else:
-            self.intake.store.create(into.job)
+    def _record_and_send(self, waiting: Sequence[_Waiting]) -> dict[ImageRef, Outcome]:
+        there = self._jobs_there([image.into for image in waiting])
+        records = [image.record for image in waiting if image.record.ref.job_id in there]
+        outcomes = dict(zip([record.ref for record in records], self.intake.commit(records), strict=True))
+        return outcomes | self._refused([image for image in waiting if image.record.ref not in outcomes])
+
+    def _jobs_there(self, intos: Iterable[_OpenJob]) -> Collection[str]:
+        """Record the jobs that are not yet; return the ids of those that exist now."""
+        jobs = {into.job.job_id: into for into in intos}
+        new = {job_id: into for job_id, into in jobs.items() if not into.recorded}
+        self.intake.store.create_all([into.job for into in new.values()])
+        for into in new.values():
             into.recorded = True
-        return self.intake.commit(into.job.job_id, records)
+        # Of the others somebody may have deleted some, as any job.
+        return new.keys() | self.intake.store.existing(jobs.keys() - new.keys())
 
-    def _refused(self, into: _OpenJob, records: Sequence[ImageRecord]) -> list[Outcome]:
-        """Accept none of `records`, and use their job no more."""
+    def _refused(self, images: Sequence[_Waiting]) -> dict[ImageRef, Outcome]:
+        """Accept none of `images`, and use their jobs no more."""
         with self._lock:
-            if self._open is into:
-                self._open = None
-        self.intake.discard(records)
-        return [unavailable(record.filename) for record in records]
+            for into in [image.into for image in images]:
+                if self._open.get(into.job.owner) is into:
+                    del self._open[into.job.owner]
+        self.intake.discard([image.record for image in images])
+        return {image.record.ref: unavailable(image.record.filename) for image in images}

@@ -18,7 +18,6 @@ from services.config import Web
 from web_tier.intake.budget import ByteBudget
 from web_tier.intake.multipart import FormField, Upload
 from web_tier.intake.names import shown_filename
-from web_tier.intake.patience import be_patient
 
 _JSON_COPIES = 3
 """The body, its text and the image in it are in memory at the same time."""
@@ -116,7 +115,6 @@ def _parsed(body: bytes) -> Base64Image:
 
 def _body(most_bytes: int) -> bytes:
     request.max_content_length = most_bytes
-    be_patient(request.environ)
     try:
         return request.get_data(cache=False)
     except RequestEntityTooLarge as error:

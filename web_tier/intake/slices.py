@@ -12,36 +12,43 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from services.job_records import ImageRecord
+from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
 from services.slices import MOST_FILES, SlicedImages, Slices
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import Intake, Outcome, RepeatedImage, unavailable
+from web_tier.limits.allowance import UNLIMITED, Allowance
+from web_tier.limits.quotas import QuotaExceededError
 
 
 def take_once(
-    intake: Intake, job_id: str, key: str, uploads: Iterable[Upload], *, keep: bool = False
+    intake: Intake, job: Job, key: str, uploads: Iterable[Upload], allowance: Allowance = UNLIMITED
 ) -> list[Outcome]:
     """Take `uploads` into a job that exists, unless `key` was taken before; return what became of each, in order.
-
-    `keep` is the job's own: whether its images stay.
 
     Raises:
         RequestEntityTooLarge: when there are more than `MOST_FILES`.
         TableBusyError: when not all could be recorded; a repeat goes on with them.
+        QuotaExceededError: when they are more than the `allowance`, which a repeat is not held to.
     """
     slices = Slices(intake.store.table)
-    outcomes = intake.put(job_id, _bounded(uploads), keep=keep)
+    outcomes = intake.put(job, _bounded(uploads))
     put = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, ImageRecord)}
     if not put:
         return outcomes
-    if slices.claim(job_id, key, put):
-        intake.finish(job_id, list(put.values()), count=True)
-        return outcomes
+    try:
+        with intake.charged(outcomes, allowance) as receipt:
+            if slices.claim(job.job_id, key, put):
+                receipt.keep(outcomes)
+                intake.finish(list(put.values()), count=True)
+                return outcomes
+    except QuotaExceededError:
+        if not slices.images(job.job_id, key):
+            raise
     intake.discard(outcomes)
-    first = _answerable(intake.store, slices.images(job_id, key), outcomes)
+    first = _answerable(intake.store, slices.images(job.job_id, key), outcomes)
     # Not counted: the first request may just be doing that. The controller counts what is recorded.
-    intake.finish(job_id, list(first.values()), count=False)
+    intake.finish(list(first.values()), count=False)
     return [_of_first(first, index, outcome) for index, outcome in enumerate(outcomes)]
 
 

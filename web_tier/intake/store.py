@@ -25,8 +25,10 @@ So an image that is reported as accepted always has an object and a record, and 
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -37,7 +39,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from services.cache import repeated
 from services.ids import ImageRef, input_key, new_id
 from services.images import ImageLimits
-from services.job_records import ImageRecord
+from services.job_records import ImageRecord, Job, Said
 from services.jobs import JobStore
 from services.messages import RequestMessage, Response
 from services.sqs import BATCH as MESSAGES
@@ -48,6 +50,8 @@ from web_tier.intake.accept import Rejection, accept
 from web_tier.intake.budget import ByteBudget
 from web_tier.intake.multipart import Upload
 from web_tier.intake.tally import Tally
+from web_tier.limits.allowance import UNLIMITED, Allowance, Receipt
+from web_tier.limits.quotas import QuotaExceededError
 
 CONCURRENCY = 16
 """Calls of one process to the bucket and the queue at once; S3 is the slow part of an upload."""
@@ -120,14 +124,15 @@ class Intake:
     """Takes images in, for all threads of one process.
 
     Attributes:
-        find_repeats: returns the results of those of these SHA-256 whose bytes have been answered; as `Repeats.find`.
+        find_repeats: returns a user's results of those of these SHA-256 whose bytes have been answered; as
+            `Repeats.find`.
     """
 
     limits: ImageLimits
     bucket: ObjectStore
     store: JobStore
     queue: Sender
-    find_repeats: Callable[[Collection[str]], Mapping[str, Response]] = lambda _digests: {}
+    find_repeats: Callable[[str, Collection[str]], Mapping[str, Response]] = lambda _owner, _digests: {}
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="intake")
@@ -135,11 +140,17 @@ class Intake:
     budget: ByteBudget = field(default_factory=lambda: ByteBudget(MEMORY_BYTES))
     tally: Tally = field(default_factory=Tally)
 
-    def take(self, job_id: str, uploads: Iterable[Upload], *, keep: bool = False) -> list[Outcome]:
-        """Take `uploads` into a job that exists, and that may `keep` images; return what became of each, in order."""
-        return self.commit(job_id, self.put(job_id, uploads, keep=keep))
+    def take(self, job: Job, uploads: Iterable[Upload], allowance: Allowance = UNLIMITED) -> list[Outcome]:
+        """Take `uploads` into a job that exists; return what became of each, in order.
 
-    def put(self, job_id: str, uploads: Iterable[Upload], *, keep: bool = False) -> list[Outcome]:
+        Raises:
+            QuotaExceededError: when they are more than the `allowance`; none is accepted.
+        """
+        put = self.put(job, uploads)
+        with self.charged(put, allowance) as receipt:
+            return receipt.keep(self.commit(put))
+
+    def put(self, job: Job, uploads: Iterable[Upload]) -> list[Outcome]:
         """Put what is an image into the input bucket; return its record to be, or why not, in order.
 
         A repeated image is put only where its job keeps images.
@@ -149,25 +160,42 @@ class Intake:
         pending: list[Future[Outcome]] = []
         try:
             for group in self._groups(uploads):
-                pending += self._put_group(job_id, group, keep=keep)
+                pending += self._put_group(job, group)
             return [future.result() for future in pending]
         except BaseException:
             self._delete_objects([future.result() for future in pending if future.exception() is None])
             raise
 
-    def commit(self, job_id: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Accept the images that were put: record, send and count them; return what became of each, in order."""
+    @contextmanager
+    def charged(self, outcomes: Sequence[Outcome], allowance: Allowance) -> Iterator[Receipt]:
+        """Charge the images that were put while they are accepted; what the receipt does not keep is given back.
+
+        Raises:
+            QuotaExceededError: when they are more than the `allowance`; what was put is deleted.
+        """
+        try:
+            with allowance.charged([outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]) as receipt:
+                yield receipt
+        except QuotaExceededError:
+            self.discard(outcomes)
+            raise
+
+    def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Accept the images that were put: record, send and count them; return what became of each, in order.
+
+        Their jobs exist. Images of several jobs commits at once only who has the `tally` alone.
+        """
         put = [outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]
         refused: dict[ImageRef, Rejection] = {}
         for records in _slices(put, SLICE):
             requested = [record for record in records if not record.cached]
             refused |= self._record(records) or self._send_all(requested)
-        self._count(job_id, [record for record in put if record.ref not in refused])
+        self._count([record for record in put if record.ref not in refused])
         return [
             refused.get(outcome.ref, outcome) if isinstance(outcome, ImageRecord) else outcome for outcome in outcomes
         ]
 
-    def finish(self, job_id: str, records: Sequence[ImageRecord], *, count: bool) -> None:
+    def finish(self, records: Sequence[ImageRecord], *, count: bool) -> None:
         """Record and send images that are accepted already, and count them if `count`; all else may be repeated.
 
         What the queue does not take is left to the reconciler.
@@ -179,7 +207,7 @@ class Intake:
             self._write(part)
             list(self.pool.map(self._send, _slices([record for record in part if not record.cached], MESSAGES)))
         if count:
-            self._count(job_id, records)
+            self._count(records)
 
     def discard(self, outcomes: Sequence[Outcome]) -> None:
         """Delete the objects of images that were put and will not be accepted."""
@@ -206,12 +234,12 @@ class Intake:
         finally:
             self.budget.give_back(sum(len(upload.data) for upload in group))
 
-    def _put_group(self, job_id: str, group: Sequence[Upload], *, keep: bool) -> list["Future[Outcome]"]:
+    def _put_group(self, job: Job, group: Sequence[Upload]) -> list["Future[Outcome]"]:
         """Put a group, some at the same time; the budget for each is given back when it has been."""
         digests = [sha256(upload.data).hexdigest() for upload in group]
-        known = self.find_repeats(set(digests))
+        known = self.find_repeats(job.owner, set(digests))
         return [
-            self._begin(ImageRef(job_id, new_id()), upload, known.get(digest), keep=keep)
+            self._begin(ImageRef(job.job_id, new_id()), upload, known.get(digest), keep=job.keep)
             for upload, digest in zip(group, digests, strict=True)
         ]
 
@@ -291,16 +319,25 @@ class Intake:
         except CLOUD_ERRORS:
             _log.warning("the object %s stays behind", record.key, exc_info=True)
 
-    def _count(self, job_id: str, accepted: Sequence[ImageRecord]) -> None:
-        if not accepted:
-            return
-        cached = sum(record.cached for record in accepted)
-        writer_id, said = self.tally.add(job_id, len(accepted), cached, self.clock())
+    def _count(self, accepted: Sequence[ImageRecord]) -> None:
+        images, cached = Counter[str](), Counter[str]()
+        for record in accepted:
+            images[record.ref.job_id] += 1
+            cached[record.ref.job_id] += record.cached
+        now = self.clock()
+        said = {job_id: self.tally.add(job_id, count, cached[job_id], now) for job_id, count in images.items()}
         try:
-            self.store.say_accepted(job_id, writer_id, said)
+            self._say(said)
         except CLOUD_ERRORS:
             # The records stand, and the controller counts those.
-            _log.exception("the count of a job could not be stored", extra={"job_id": job_id})
+            _log.exception("the counts of jobs could not be stored", extra={"job_ids": " ".join(said)})
+
+    def _say(self, said: Mapping[str, tuple[str, Said]]) -> None:
+        if len(said) > 1:
+            self.store.say_accepted_of(said)
+            return
+        for job_id, (writer_id, words) in said.items():
+            self.store.say_accepted(job_id, writer_id, words)
 
 
 def _message(record: ImageRecord) -> Outgoing:

@@ -9,7 +9,6 @@ from services.config import Web
 from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection
 from web_tier.intake.multipart import FormField, Upload, read_parts
-from web_tier.intake.patience import be_patient
 from web_tier.intake.store import UNAVAILABLE, Outcome
 
 
@@ -29,7 +28,6 @@ def request_parts(limits: Web) -> Iterator[Upload | FormField]:
     if not boundary:
         raise BadRequest("the Content-Type names no boundary; let your client set that header")
     request.max_content_length = limits.max_request_bytes
-    be_patient(request.environ)
     at_once = limits.max_image_bytes if request.content_length is None else request.content_length
     try:
         with current_backend().reading.held(min(at_once, limits.max_image_bytes)):

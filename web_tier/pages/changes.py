@@ -3,6 +3,7 @@
 from flask import Blueprint, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
+from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_failed
 from web_tier.parameters import known_id
@@ -13,9 +14,8 @@ changes = Blueprint("changes", __name__)
 @changes.post("/jobs/<job_id>/retry")
 def retry(job_id: str) -> ResponseReturnValue:
     """Request a job's failed images again, up to 1,000 of them, and go back to its page."""
-    backend = current_backend()
-    backend.store.job(known_id("job", job_id))
-    retried = retry_failed(backend.intake, job_id)
+    job = own_jobs().job(known_id("job", job_id))
+    retried = retry_failed(current_backend().intake, job)
     page = url_for("pages.job_page", job_id=job_id, retried=retried.sent, gone=len(retried.gone))
     return redirect(page, 303)
 
@@ -23,12 +23,12 @@ def retry(job_id: str) -> ResponseReturnValue:
 @changes.post("/jobs/<job_id>/delete")
 def delete(job_id: str) -> ResponseReturnValue:
     """Delete a job and go to the list of the others."""
-    current_backend().store.delete(known_id("job", job_id))
+    own_jobs().delete(known_id("job", job_id))
     return redirect(url_for("pages.jobs_page"), 303)
 
 
 @changes.get("/jobs/<job_id>/delete")
 def ask_to_delete(job_id: str) -> str:
     """Ask whether a job is to be deleted."""
-    store = current_backend().store
-    return render_template("delete.html", status=store.status(known_id("job", job_id)), fleet=store.fleet())
+    status = own_jobs().status(known_id("job", job_id))
+    return render_template("delete.html", status=status, fleet=current_backend().store.fleet())

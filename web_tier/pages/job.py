@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 from flask import request, url_for
 
 from services.job_records import JobStatus
-from services.jobs import JobStore
 from services.messages import Model
+from web_tier.access.owned import OwnedJobs
 from web_tier.backend import current_backend
 from web_tier.live import current_live
 from web_tier.pages.asked import Asked
@@ -44,15 +44,15 @@ class Page:
     next: dict[str, str] | None
 
     @classmethod
-    def read(cls, store: JobStore, status: JobStatus, asked: Asked, limit: int) -> "Page":
+    def read(cls, jobs: OwnedJobs, status: JobStatus, asked: Asked, limit: int) -> "Page":
         """Return the page that the current request asks for, in the order that it asks for if that can be."""
         job_id = status.job.job_id
         if asked.sort and can_sort(status):
             number = whole_number("page", default=1, most=MOST_PAGES)
-            part = sorted_page(store, job_id, asked.filter, asked.sort, number=number, limit=limit)
+            part = sorted_page(jobs, job_id, asked.filter, asked.sort, number=number, limit=limit)
             return cls(part.page, number == 1, None if part.is_last else {"page": str(number + 1)})
         after = cursor("after")
-        page = filtered_page(store, job_id, asked.filter, after=after, limit=limit)
+        page = filtered_page(jobs, job_id, asked.filter, after=after, limit=limit)
         return cls(page, after is None, {"after": page.next_after} if page.next_after else None)
 
 
@@ -71,15 +71,15 @@ class JobView:
     note: str | None
 
     @classmethod
-    def read(cls, store: JobStore, job_id: str, limit: int) -> "JobView":
+    def read(cls, jobs: OwnedJobs, job_id: str, limit: int) -> "JobView":
         """Return the view that the current request asks for.
 
         Raises:
             NotFoundError: when there is no such job.
             BadRequest: when the request asks for what there cannot be.
         """
-        status, asked = store.status(job_id), Asked.of_request()
-        page = Page.read(store, status, asked, limit)
+        status, asked = jobs.status(job_id), Asked.of_request()
+        page = Page.read(jobs, status, asked, limit)
         rows = tuple(Row.of_result(item) for item in page.found.items)
         return cls(
             progress=Progress.of(status),

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ServiceUnavailable
 
-from web_tier.backend import current_backend
+from web_tier.access.owned import own_jobs
 from web_tier.live import current_live
 from web_tier.parameters import cursor, known_id, whole_number
 from web_tier.results.events import event_lines
@@ -28,7 +28,7 @@ def job_events(job_id: str) -> Response:
     """
     here = current_live()
     streams = here.streams
-    current_backend().store.job(known_id("job", job_id))
+    own_jobs().job(known_id("job", job_id))
     watch = streams.join(job_id)
     if watch is None:
         raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
@@ -45,16 +45,16 @@ def job_events(job_id: str) -> Response:
 @live.get("/jobs/<job_id>/rows")
 def job_rows(job_id: str) -> Response:
     """Return a job's images as a list shows them, up to 1,000 at a time."""
-    store = current_backend().store
-    store.job(known_id("job", job_id))
+    jobs = own_jobs()
+    jobs.job(known_id("job", job_id))
     limit = whole_number("limit", default=MOST_ROWS, most=MOST_ROWS)
-    return _json(Rows.of_page(results_page(store, job_id, after=cursor("after"), limit=limit)).to_json())
+    return _json(Rows.of_page(results_page(jobs, job_id, after=cursor("after"), limit=limit)).to_json())
 
 
 @live.get("/jobs/<job_id>/progress")
 def job_progress(job_id: str) -> Response:
     """Return how far a job is, as the events do: for browsers that have no stream."""
-    status = current_backend().store.status(known_id("job", job_id))
+    status = own_jobs().status(known_id("job", job_id))
     return _json(current_live().progress(status).model_dump_json())
 
 

@@ -6,22 +6,24 @@ from functools import partial
 
 from flask import Blueprint, Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import UnprocessableEntity
+from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
 from services.config import DEMO_BUNDLE
 from services.errors import NotFoundError
 from services.fleet_store import FleetState
 from services.ids import merged_key, new_id
 from services.job_records import ImageRecord, Job, JobStatus
-from services.jobs import JobStore
+from web_tier.access.csrf import CSRF_FIELD, check_csrf
+from web_tier.access.owned import OwnedJobs, own_jobs
 from web_tier.api import classic
 from web_tier.api.creation import refuse_too_many
 from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection
 from web_tier.intake.multipart import Upload
-from web_tier.intake.names import shown_job_name
+from web_tier.intake.names import shown_job_name, shown_search
 from web_tier.intake.single_request import up_to_first_file
 from web_tier.intake.uploads import request_parts, upload_status
+from web_tier.limits.current import current_allowance
 from web_tier.pages.chart import FIRST_WINDOW, WINDOWS
 from web_tier.pages.fleet import FleetBody, fleet_chart, window_named
 from web_tier.pages.job import JobView
@@ -35,12 +37,20 @@ READS_AT_ONCE = 8
 KEEP_FIELD = "keep"
 """The form's box: whether the images and the records stay. It and the name stand before the files."""
 
+FORM_WITHOUT_SESSION = (
+    "Nothing was sent: that form was opened before you signed in. Choose the images once more and send them here."
+)
+
 pages = Blueprint("pages", __name__)
 
 
 @pages.get("/")
 def upload_form() -> str:
     """Show the form that takes images."""
+    return _upload_form()
+
+
+def _upload_form(fault: str | None = None) -> str:
     backend = current_backend()
     demo = backend.config.worker.bundle == DEMO_BUNDLE
     fleet = backend.store.fleet()
@@ -52,6 +62,7 @@ def upload_form() -> str:
         keeping=keeping_sentence(backend.config.retention.unkept_days),
         fleet=fleet,
         demo=demo,
+        fault=fault,
     )
 
 
@@ -63,22 +74,27 @@ def upload() -> ResponseReturnValue:
 
     A load generator's form, told by the name of its field, is answered as `web_tier.api.classic` says instead.
     """
-    backend, job_id = current_backend(), new_id()
+    backend, jobs = current_backend(), own_jobs()
     fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
+    try:
+        check_csrf(fields.get(CSRF_FIELD))
+    except Forbidden:
+        return _upload_form(FORM_WITHOUT_SESSION), 403
     if classic.asks_for_it(file_field):
         return classic.answer(parts)
-    refuse_too_many(backend.store, backend.config.web.max_open_jobs)
-    keep = KEEP_FIELD in fields
-    outcomes = backend.intake.put(job_id, (part for part in parts if isinstance(part, Upload)), keep=keep)
+    refuse_too_many(jobs, backend.config)
+    name, keep = shown_job_name(fields.get("name", "")), KEEP_FIELD in fields
+    job = Job(new_id(), name, datetime.now(UTC), keep, jobs.owner)
+    outcomes = backend.intake.put(job, (part for part in parts if isinstance(part, Upload)))
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")
-    job = Job(job_id, shown_job_name(fields.get("name", "")), datetime.now(UTC), keep)
     if any(isinstance(outcome, ImageRecord) for outcome in outcomes):
-        backend.store.create(job)
-        outcomes = backend.intake.commit(job_id, outcomes)
+        with backend.intake.charged(outcomes, current_allowance()) as receipt:
+            jobs.create(job)
+            outcomes = receipt.keep(backend.intake.commit(outcomes))
     rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
     if not rejections:
-        return redirect(url_for("pages.job_page", job_id=job_id), 303)
+        return redirect(url_for("pages.job_page", job_id=job.job_id), 303)
     page = render_template(
         "outcome.html",
         job=job,
@@ -92,39 +108,39 @@ def upload() -> ResponseReturnValue:
 @pages.get("/jobs/<job_id>")
 def job_page(job_id: str) -> str:
     """Show a job: where it stands, and a page of its images."""
-    store = current_backend().store
-    view = JobView.read(store, known_id("job", job_id), IMAGES_A_PAGE)
+    backend = current_backend()
+    view = JobView.read(own_jobs(), known_id("job", job_id), IMAGES_A_PAGE)
     return render_template(
         "job.html",
         view=view,
         job=view.progress.status.job,
         model=view.model,
-        output_bucket=current_backend().config.names.output_bucket,
+        output_bucket=backend.config.names.output_bucket,
         file_key=merged_key(job_id),
-        fleet=store.fleet(),
+        fleet=backend.store.fleet(),
     )
 
 
 @pages.get("/jobs")
 def jobs_page() -> str:
     """List jobs, newest first, or those with a word in their name."""
-    store, name = current_backend().store, request.args.get("q", "").strip()
-    found = find_jobs(store, before=cursor("before"), limit=JOBS_A_PAGE, name=name or None)
+    jobs, name = own_jobs(), shown_search(request.args.get("q", ""))
+    found = find_jobs(jobs, before=cursor("before"), limit=JOBS_A_PAGE, name=name or None)
     with ThreadPoolExecutor(READS_AT_ONCE) as readers:
-        statuses = [status for status in readers.map(partial(_status, store), found.jobs) if status is not None]
+        statuses = [status for status in readers.map(partial(_status, jobs), found.jobs) if status is not None]
     return render_template(
         "jobs.html",
         statuses=statuses,
         name=name,
         next_before=found.next_before,
         is_first_page="before" not in request.args,
-        fleet=store.fleet(),
+        fleet=current_backend().store.fleet(),
     )
 
 
-def _status(store: JobStore, job: Job) -> JobStatus | None:
+def _status(jobs: OwnedJobs, job: Job) -> JobStatus | None:
     try:
-        return store.status(job.job_id)
+        return jobs.status(job.job_id)
     except NotFoundError:  # it has just been deleted
         return None
 

@@ -3,9 +3,8 @@
 from collections import OrderedDict
 
 from services.job_records import JobStatus
-from services.jobs import JobStore
 from services.messages import Model
-from web_tier.results.query import results_page
+from web_tier.results.query import JobResults, results_page
 
 MAX_JOBS = 1_000
 _LOOKED_AT = 25
@@ -17,7 +16,7 @@ class AnsweringModels:
     def __init__(self) -> None:
         self._models: OrderedDict[str, Model] = OrderedDict()
 
-    def of(self, store: JobStore, status: JobStatus) -> Model | None:
+    def of(self, store: JobResults, status: JobStatus) -> Model | None:
         """Return the bundle that answered the first images of a job, or None as long as none is known."""
         job_id = status.job.job_id
         if status.counts.done + status.counts.failed == 0:

@@ -1,15 +1,23 @@
 """The list of jobs, newest first, in pages; searched by name."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from services.job_records import Job
-from services.jobs import JobStore
 
 PAGE = 500
 """Jobs read at a time when they are searched."""
 
 MOST_LOOKED_AT = 5_000
 """Jobs that one page of a search looks at."""
+
+
+class Jobs(Protocol):
+    """Where jobs are listed; `OwnedJobs` is one."""
+
+    def jobs(self, limit: int, before: str | None = None) -> list[Job]:
+        """Return up to `limit` jobs, newest first, those older than the job id `before`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,7 @@ class JobsFound:
     next_before: str | None
 
 
-def jobs_page(store: JobStore, *, before: str | None = None, limit: int, name: str | None = None) -> JobsFound:
+def jobs_page(store: Jobs, *, before: str | None = None, limit: int, name: str | None = None) -> JobsFound:
     """Return up to `limit` jobs older than the job id `before`, those with `name` (any case) in their name if given.
 
     A search may return fewer, even none, and a cursor all the same: it looks at `MOST_LOOKED_AT` jobs at most.

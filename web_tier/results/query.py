@@ -1,13 +1,13 @@
 """A job's images with their results, in pages: state is derived from what exists."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, Protocol
 
 from services.job_records import ImageRecord, JobStatus
-from services.jobs import JobStore
 from services.messages import Model, Response
+from services.table import LAST
 
 PAGE = 500
 """Images read at a time when all are wanted."""
@@ -48,6 +48,18 @@ class ResultsPage:
         """The bundle that answered, by the newest result of this page; None before the first."""
         models = (item.response.model for item in reversed(self.items) if item.response)
         return next((model for model in models if model), None)
+
+
+class JobResults(Protocol):
+    """Where the images and results of jobs are read; `JobStore` is one, and `OwnedJobs` for routes."""
+
+    def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
+        """Yield a job's images in the order of their ids, those beyond the image id `after`."""
+        ...
+
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
+        """Return results by image id, from the image id `first` to `last`, both included."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +104,7 @@ def is_retrying(record: ImageRecord, response: Response) -> bool:
 
 
 def filtered_page(
-    store: JobStore, job_id: str, wanted: ResultsFilter, *, after: str | None = None, limit: int
+    store: JobResults, job_id: str, wanted: ResultsFilter, *, after: str | None = None, limit: int
 ) -> ResultsPage:
     """Return up to `limit` of a job's images beyond the image id `after` that are `wanted`.
 
@@ -112,7 +124,7 @@ def filtered_page(
     return ResultsPage(tuple(found), after)
 
 
-def results_page(store: JobStore, job_id: str, *, after: str | None = None, limit: int) -> ResultsPage:
+def results_page(store: JobResults, job_id: str, *, after: str | None = None, limit: int) -> ResultsPage:
     """Return up to `limit` of a job's images beyond the image id `after`, with their results."""
     records = list(islice(store.images(job_id, after, limit + 1), limit + 1))
     more = len(records) > limit
@@ -124,7 +136,7 @@ def results_page(store: JobStore, job_id: str, *, after: str | None = None, limi
     return ResultsPage(items, records[-1].ref.image_id if more else None)
 
 
-def all_results(store: JobStore, job_id: str, wanted: ResultsFilter | None = None) -> Iterator[ImageResult]:
+def all_results(store: JobResults, job_id: str, wanted: ResultsFilter | None = None) -> Iterator[ImageResult]:
     """Yield all of a job's images that are `wanted` with their results, reading `PAGE` at a time."""
     wanted = wanted or ResultsFilter()
     after: str | None = None

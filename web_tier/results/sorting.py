@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.job_records import JobStatus
-from services.jobs import JobStore
-from web_tier.results.query import ImageResult, ResultsFilter, ResultsPage, all_results
+from web_tier.results.query import ImageResult, JobResults, ResultsFilter, ResultsPage, all_results
 
 MOST_SORTED = 10_000
 """Images of a job that are sorted: all of them are read for one page."""
@@ -64,7 +63,7 @@ def can_sort(status: JobStatus) -> bool:
 
 
 def sorted_page(
-    store: JobStore, job_id: str, wanted: ResultsFilter, order: str, *, number: int, limit: int
+    store: JobResults, job_id: str, wanted: ResultsFilter, order: str, *, number: int, limit: int
 ) -> SortedPage:
     """Return `limit` of the first `MOST_SORTED` of a job's images that are `wanted`, in one of the `ORDERS`."""
     found = []

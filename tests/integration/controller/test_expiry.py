@@ -6,7 +6,7 @@ import pytest
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, first_id_of, input_key, new_id
-from services.job_records import ImageRecord, Job
+from services.job_records import DeletedJob, ImageRecord, Job
 from services.jobs import JobStore
 from web_tier.controller.expiry import Expiry
 
@@ -37,7 +37,7 @@ def test_only_what_is_old_enough_and_not_kept_and_not_open_expires(store: JobSto
     store.record_images([ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, NOW)], NOW)
     Expiry(store, LIFETIME, lambda: True, lambda: NOW).tick()
     assert [there(store, job) for job in (old, young, kept, opened)] == [False, True, True, True]
-    assert store.deleted_jobs() == [old.job_id], "what is left of it is removed as of any deleted job"
+    assert store.deleted_jobs() == [DeletedJob(old.job_id)], "what is left of it is removed as of any deleted job"
 
 
 def test_without_a_lifetime_and_without_the_lease_nothing_expires(store: JobStore) -> None:

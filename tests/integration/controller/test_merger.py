@@ -30,7 +30,7 @@ def test_a_job_that_finished_while_no_controller_ran_gets_its_file_and_loses_it_
     until(lambda: wiring.store.status(job_id).merged, "there is a file of all results")
     lines = wiring.outputs.get(merged_key(job_id)).decode().splitlines()
     assert [json.loads(line)["image_id"] for line in lines] == sorted(ref.image_id for ref in refs)
-    wiring.store.delete(job_id)
+    wiring.store.delete(wiring.store.job(job_id))
     until(lambda: keys_in(wiring.outputs, job_id) == [], "the file is removed")
 
 

@@ -50,6 +50,11 @@ def store_results(scene: Scene, refs: list[ImageRef], ledger: Ledger) -> None:
     ledger.record([done(ref) for ref in refs])
 
 
+def delete(scene: Scene, job_id: str) -> None:
+    """Delete a job, as its owner does."""
+    scene.wiring.store.delete(scene.wiring.store.job(job_id))
+
+
 def left(scene: Scene, job_id: str) -> list[str]:
     """Return what there is of a job in buckets and table."""
     wiring = scene.wiring
@@ -64,7 +69,7 @@ def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others(scene: Scene) ->
     remover = Remover(scene)
     store_results(scene, deleted + kept, remover.ledger)
     before = left(scene, kept[0].job_id)
-    scene.wiring.store.delete(deleted[0].job_id)
+    delete(scene, deleted[0].job_id)
     remover.removal.tick()
     assert left(scene, deleted[0].job_id) == [f"DELETED {deleted[0].job_id}"]
     remover.now = LINGER_SECONDS
@@ -76,7 +81,7 @@ def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others(scene: Scene) ->
 def test_a_deleted_job_is_gone_at_once_for_everybody(scene: Scene) -> None:
     [image] = scene.add_job(1)
     store = scene.wiring.store
-    store.delete(image.job_id)
+    delete(scene, image.job_id)
     with pytest.raises(NotFoundError):
         store.status(image.job_id)
     assert image.job_id not in {job.job_id for job in store.jobs(100)}
@@ -87,7 +92,7 @@ def test_results_that_still_arrive_for_a_deleted_job_are_dropped(scene: Scene) -
     refs = scene.add_job(3)
     remover = Remover(scene)
     remover.ledger.record([done(refs[0])])  # so that the ledger remembers the job
-    scene.wiring.store.delete(refs[0].job_id)
+    delete(scene, refs[0].job_id)
     remover.removal.tick()
     remover.ledger.record([done(ref) for ref in refs])
     assert scene.wiring.store.results(refs[0].job_id) == {}
@@ -97,7 +102,7 @@ def test_results_that_still_arrive_for_a_deleted_job_are_dropped(scene: Scene) -
 def test_what_is_written_after_the_first_look_is_removed_by_the_last(scene: Scene) -> None:
     [image] = scene.add_job(1)
     remover = Remover(scene)
-    scene.wiring.store.delete(image.job_id)
+    delete(scene, image.job_id)
     remover.removal.tick()
     scene.wiring.outputs.put(output_key(image), b"{}", "application/json")  # by a worker that was at it
     scene.wiring.store.say_accepted(image.job_id, "writer", Said(1))  # by an upload that was under way
@@ -112,7 +117,7 @@ def test_a_removal_that_is_cut_short_is_finished_by_a_successor(
     monkeypatch.setattr(removal, "PORTION", 2)
     refs = scene.add_job(7)
     job_id = refs[0].job_id
-    scene.wiring.store.delete(job_id)
+    delete(scene, job_id)
     turns = iter([True, False])
     Remover(scene, active=lambda: next(turns)).removal.tick()
     assert len(keys_in(scene.wiring.inputs, job_id)) == 5
@@ -133,7 +138,7 @@ def test_a_controller_that_is_killed_at_it_leaves_nothing_behind(scene: Scene) -
     job_id = refs[0].job_id
     first = scene.start_controller()
     until(lambda: scene.acts(0), "the controller acts")
-    scene.wiring.store.delete(job_id)
+    delete(scene, job_id)
     until(lambda: len(keys_in(scene.wiring.inputs, job_id)) < 300, "the removal has begun")
     first.kill()
     first.wait()

@@ -31,6 +31,16 @@ def test_an_object_comes_back_as_it_went_in_and_over_what_was_there(bucket: Buck
     assert head["ContentType"] == "image/jpeg"
 
 
+def test_row_35_whoever_is_led_to_an_object_saves_it_and_does_not_see_it(
+    bucket: Bucket, provisioned: Clients
+) -> None:
+    bucket.put("a/b.jpg", b"GIF89a<script>", "image/gif", {"kept": "no"})
+    bucket.put_parts("a/results.jsonl", iter([b"{}"]), "application/x-ndjson")
+    for key, content_type in (("a/b.jpg", "image/gif"), ("a/results.jsonl", "application/x-ndjson")):
+        seen = provisioned.s3.get_object(Bucket=bucket.name, Key=key)
+        assert (seen["ContentDisposition"], seen["ContentType"]) == ("attachment", content_type)
+
+
 def test_an_object_that_is_not_there_is_named_with_its_bucket(bucket: Bucket) -> None:
     with pytest.raises(NotFoundError, match=f"there is no object 'no/no' in the bucket '{bucket.name}'"):
         bucket.get("no/no")

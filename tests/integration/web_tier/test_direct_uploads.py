@@ -1,4 +1,4 @@
-"""Direct uploads before the real web tier: a form that is used for anything else is refused, or does no harm."""
+"""Direct uploads before the real web tier: a form that is used for anything else is refused, or harmless (row 41)."""
 
 from typing import Any
 

@@ -108,7 +108,7 @@ def test_no_more_jobs_are_open_than_allowed(make_config: ConfigMaker, provisione
         assert answer.get_json()["type"] == "urn:fleetsight:problem:too-many-open-jobs"
         assert int(answer.headers["Retry-After"]) > 0
     assert create(client, "k").get_json() == first  # a repeat opens nothing
-    store.delete(first["job_id"])
+    store.delete(store.job(first["job_id"]))
     assert client.post("/api/v1/jobs").status_code == 201
 
 
@@ -230,8 +230,8 @@ def test_an_image_that_is_gone_is_named_instead_of_requested(shop: Shop) -> None
 
 def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore) -> None:
     intake = Intake(ImageLimits(1, 1), shop.bucket, store, shop.queue)
-    first = retry_failed(intake, shop.job.job_id, most=2)
-    second = retry_failed(intake, shop.job.job_id, after=first.next_after, most=2)
+    first = retry_failed(intake, shop.job, most=2)
+    second = retry_failed(intake, shop.job, after=first.next_after, most=2)
     assert (first.sent, second.sent, second.next_after) == (2, 1, None)
     assert len(shop.queue.image_ids) == 3
 

@@ -1,6 +1,7 @@
 """The collector between a queue and a ledger that fail."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,13 @@ from typing import Any, cast
 import pytest
 
 from services.cache import ResultCache
-from services.ids import new_id
+from services.ids import ImageRef, new_id
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
 from services.messages import Model, Response
 from services.sqs import Queue
-from tests.unit.web_tier.controller.fakes import Clock
+from services.table import Item
+from tests.unit.web_tier.controller.fakes import EPOCH, Clock, MemoryTable
 from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, ledger_of, stored_jobs
 from web_tier.controller.collector import MOST_RECEIVES, Collector, parse
 from web_tier.controller.ledger import Ledger
@@ -121,13 +125,62 @@ def test_a_result_that_can_be_seen_can_be_repeated() -> None:
     class Watching(Ledger):
         def record(self, responses: Iterable[Response]) -> None:
             cache = ResultCache(self.store.table, timedelta(days=1))
-            seen.append(digest in cache.find([digest], "d1", datetime.now(UTC)))
+            seen.append(digest in cache.find("", [digest], "d1", datetime.now(UTC)))
             super().record(responses)
 
     known = {"key": "k.jpg", "sha256": digest, "model": Model(name="demo", digest="d1")}
     sqs = FakeSQS([done(REFS[0]).model_copy(update=known).to_json()])
     collector(sqs, Watching(stored_jobs(), lambda _keys: None)).tick()
     assert seen == [True]
+
+
+KNOWN = {"key": "k.jpg", "sha256": "a" * 64, "model": Model(name="demo", digest="d1")}
+
+
+def test_what_may_be_repeated_is_remembered_for_the_owner_of_its_job_and_of_no_other() -> None:
+    owned = Job(new_id(), "hers", EPOCH, owner="anna")
+    ref, gone = ImageRef(owned.job_id, new_id()), ImageRef(new_id(), new_id())
+    store = stored_jobs()
+    store.create(owned)
+    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH)], EPOCH)
+    answers = [done(each).model_copy(update=KNOWN).to_json() for each in (ref, gone)]
+    collector(FakeSQS(answers), ledger_of(store)).tick()
+    cache = ResultCache(store.table, timedelta(days=1))
+    found = {owner: cache.find(owner, ["a" * 64], "d1", datetime.now(UTC)) for owner in ("anna", "bert", "")}
+    assert {owner: len(entries) for owner, entries in found.items()} == {"anna": 1, "bert": 0, "": 0}
+    assert store.result(ref) is not None
+
+
+class ReadTable(MemoryTable):
+    """A table that counts how often it is read."""
+
+    def __init__(self, items: dict[tuple[str, str], Item]) -> None:
+        super().__init__()
+        object.__setattr__(self, "items", items)
+        object.__setattr__(self, "reads", Counter())
+
+    reads: Counter[str]
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        self.reads["get"] += 1
+        return super().get(pk, sk)
+
+    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+        self.reads["get_all"] += 1
+        return super().get_all(keys)
+
+    def query(self, pk: str, low: str, high: str, **more: Any) -> Iterator[Item]:
+        self.reads["query"] += 1
+        return super().query(pk, low, high, **more)
+
+
+def test_whose_a_job_is_costs_no_read_of_its_own() -> None:
+    answers = [done(ref).model_copy(update=KNOWN) for ref in REFS]
+    alone, remembering = (ReadTable(cast(MemoryTable, stored_jobs().table).items) for _ in range(2))
+    ledger_of(JobStore(alone)).record(answers)
+    collector(FakeSQS([answer.to_json() for answer in answers]), ledger_of(JobStore(remembering))).tick()
+    assert alone.reads == remembering.reads
+    assert alone.reads.total() > 0
 
 
 def test_without_the_lease_everything_is_given_back_and_nothing_written() -> None:

@@ -7,7 +7,7 @@ from tests.unit.web_tier.pictures import picture
 from web_tier.intake.accept import Rejection, accept
 from web_tier.intake.multipart import Upload
 
-LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000)
+LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000, max_frames=3)
 
 
 def verdict(data: bytes, filename: str = "a.jpg") -> ImageInfo | Rejection:
@@ -27,6 +27,10 @@ def test_content_decides_whatever_the_name_says() -> None:
         (b"hello", "not_an_image"),
         (b"%PDF-1.7", "format_not_allowed"),
         (picture(size=(40, 40)), "too_many_pixels"),
+        (
+            b"GIF89a\x04\x00\x04\x00\x00\x00\x00" + b",\x00\x00\x00\x00\x04\x00\x04\x00\x00\x02\x00" * 4,
+            "too_many_frames",
+        ),
     ],
 )
 def test_what_is_no_image_is_rejected_with_a_reason(data: bytes, code: str) -> None:

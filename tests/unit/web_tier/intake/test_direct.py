@@ -43,7 +43,7 @@ def other_process(config: Config, provisioned: Clients, queue: MemoryQueue) -> D
 
 
 def offered(direct: DirectIntake, job: Job, files: Sequence[WantedFile], key: str | None = None) -> Offer:
-    offer, refused = direct.offer(job.job_id, files, key)
+    offer, refused = direct.offer(job, files, key)
     assert offer is not None
     assert refused == {}
     return offer
@@ -84,7 +84,7 @@ def test_only_what_is_put_for_a_job_that_does_not_keep_images_is_tagged(
     direct: DirectIntake, config: Config, provisioned: Clients, job: Job, keep: bool, tags: dict[str, str]
 ) -> None:
     for key in (None, "again", "again"):
-        offer, _ = direct.offer(job.job_id, wanted("a.jpg"), key, keep=keep)
+        offer, _ = direct.offer(replace(job, keep=keep), wanted("a.jpg"), key)
         assert offer is not None
         send(offer, 0)
         stored = offer.images[0].key
@@ -101,7 +101,7 @@ def test_each_file_is_offered_a_form_or_told_why_not(direct: DirectIntake, job: 
         WantedFile("none.png", 0, "image/png"),
         WantedFile("a.png", 1, "image/png"),
     ]
-    offer, refused = direct.offer(job.job_id, files)
+    offer, refused = direct.offer(job, files)
     assert offer is not None
     assert {index: image.filename for index, image in offer.images.items()} == {1: "<b>.jpg", 4: "a.png"}
     assert {index: each.code for index, each in refused.items()} == {
@@ -111,7 +111,7 @@ def test_each_file_is_offered_a_form_or_told_why_not(direct: DirectIntake, job: 
 
 
 def test_nothing_is_offered_where_no_file_may_come(direct: DirectIntake, job: Job) -> None:
-    assert direct.offer(job.job_id, wanted("a.txt", content_type="text/plain"))[0] is None
+    assert direct.offer(job, wanted("a.txt", content_type="text/plain"))[0] is None
 
 
 def test_forms_end_when_it_is_said(direct: DirectIntake, job: Job) -> None:
@@ -122,7 +122,7 @@ def test_forms_end_when_it_is_said(direct: DirectIntake, job: Job) -> None:
 
 def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: DirectIntake, job: Job) -> None:
     offer = offered(direct, job, wanted(*["\U0001f6d1" * 300] * MOST_FILES))
-    assert codes(direct.commit(job.job_id, offer.upload_id)) == dict.fromkeys(range(MOST_FILES), "missing")
+    assert codes(direct.commit(job, offer.upload_id)) == dict.fromkeys(range(MOST_FILES), "missing")
 
 
 def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
@@ -131,10 +131,10 @@ def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
     offer = offered(direct, job, wanted("a.jpg", "b.jpg", "c.jpg", size=5_000_000))
     assert store.status(job.job_id).state == "empty"
     send(offer, 0, 2)
-    assert codes(direct.commit(job.job_id, offer.upload_id)) == {0: "accepted", 1: "missing", 2: "accepted"}
+    assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted", 1: "missing", 2: "accepted"}
     assert store.status(job.job_id).accepted == 2
     send(offer, 1)
-    assert set(codes(direct.commit(job.job_id, offer.upload_id)).values()) == {"accepted"}
+    assert set(codes(direct.commit(job, offer.upload_id)).values()) == {"accepted"}
     images = list(store.images(job.job_id))
     assert [(image.filename, image.size) for image in images] == [(f"{n}.jpg", len(PICTURE)) for n in "abc"]
     assert store.status(job.job_id).accepted == 3
@@ -147,9 +147,9 @@ def test_a_repeated_commit_answers_the_same_and_changes_nothing(
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
     send(offer, 0, 1)
-    first = direct.commit(job.job_id, offer.upload_id)
-    assert direct.commit(job.job_id, offer.upload_id) == first
-    assert other_process.commit(job.job_id, offer.upload_id) == first
+    first = direct.commit(job, offer.upload_id)
+    assert direct.commit(job, offer.upload_id) == first
+    assert other_process.commit(job, offer.upload_id) == first
     assert (store.status(job.job_id).accepted, store.count_images(job.job_id), len(queue.bodies)) == (2, 2, 2)
 
 
@@ -163,7 +163,7 @@ def test_commits_at_the_same_time_count_each_image_once(
 
     def commit(process: DirectIntake) -> set[str]:
         together.wait(20)
-        return set(codes(process.commit(job.job_id, offer.upload_id)).values())
+        return set(codes(process.commit(job, offer.upload_id)).values())
 
     with ThreadPoolExecutor(len(processes)) as threads:
         assert list(threads.map(commit, processes)) == [{"accepted"}] * len(processes)
@@ -175,9 +175,9 @@ def test_an_accepted_image_stays_accepted_when_its_object_has_gone(
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg"))
     send(offer, 0)
-    direct.commit(job.job_id, offer.upload_id)
+    direct.commit(job, offer.upload_id)
     input_bucket.delete(offer.images[0].key)
-    assert codes(direct.commit(job.job_id, offer.upload_id)) == {0: "accepted"}
+    assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
     assert len(queue.bodies) == 1
 
 
@@ -190,10 +190,10 @@ def test_an_image_that_another_commit_accepted_while_this_one_looked_is_accepted
     class Late:
         def look(self, key: str) -> StoredObject | None:
             """Look when the image has been accepted, classified and deleted."""
-            other_process.commit(job.job_id, offer.upload_id)
+            other_process.commit(job, offer.upload_id)
             return None
 
-    assert codes(replace(direct, stock=Late()).commit(job.job_id, offer.upload_id)) == {0: "accepted"}
+    assert codes(replace(direct, stock=Late()).commit(job, offer.upload_id)) == {0: "accepted"}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_what_arrived_in_another_form_than_was_declared_is_not_accepted(
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg", size=10))
     input_bucket.put(offer.images[0].key, content, content_type)
-    assert codes(direct.commit(job.job_id, offer.upload_id)) == {0: code}
+    assert codes(direct.commit(job, offer.upload_id)) == {0: code}
     assert (store.count_images(job.job_id), store.status(job.job_id).accepted) == (0, 0)
 
 
@@ -226,7 +226,7 @@ def test_a_bucket_that_does_not_answer_for_one_image_is_our_fault_for_that_one(
                 raise client_error(503, "SlowDown")
             return StoredObject(1, "image/jpeg")
 
-    assert codes(replace(direct, stock=Ailing()).commit(job.job_id, offer.upload_id)) == {
+    assert codes(replace(direct, stock=Ailing()).commit(job, offer.upload_id)) == {
         0: "unavailable", 1: "accepted",
     }  # fmt: skip
 
@@ -242,9 +242,9 @@ def test_a_repeat_finishes_what_a_commit_died_over_and_counts_nothing_twice(
     with monkeypatch.context() as patch:
         patch.setattr(JobStore, "record_images", dies)
         with pytest.raises(TableBusyError):
-            direct.commit(job.job_id, offer.upload_id)
+            direct.commit(job, offer.upload_id)
     assert store.count_images(job.job_id) == 0
-    assert set(codes(direct.commit(job.job_id, offer.upload_id)).values()) == {"accepted"}
+    assert set(codes(direct.commit(job, offer.upload_id)).values()) == {"accepted"}
     assert store.count_images(job.job_id) == len(queue.image_ids) == 2
     assert store.status(job.job_id).accepted <= 2
 
@@ -252,10 +252,10 @@ def test_a_repeat_finishes_what_a_commit_died_over_and_counts_nothing_twice(
 def test_a_repeat_opens_a_job_that_was_not_marked_as_open(direct: DirectIntake, job: Job, store: JobStore) -> None:
     offer = offered(direct, job, wanted("a.jpg"))
     send(offer, 0)
-    direct.commit(job.job_id, offer.upload_id)
+    direct.commit(job, offer.upload_id)
     [opened] = store.open_jobs()
     assert store.close(opened)
-    direct.commit(job.job_id, offer.upload_id)
+    direct.commit(job, offer.upload_id)
     assert [one.job_id for one in store.open_jobs()] == [job.job_id]
 
 
@@ -267,7 +267,7 @@ def test_a_repeated_request_is_offered_the_same_images(
     assert (first.upload_id, first.images) == (again.upload_id, again.images)
     send(first, 0)
     send(again, 0)
-    assert codes(direct.commit(job.job_id, first.upload_id)) == {0: "accepted", 1: "missing"}
+    assert codes(direct.commit(job, first.upload_id)) == {0: "accepted", 1: "missing"}
     assert offered(direct, job, files, "another").upload_id != first.upload_id
 
 
@@ -285,16 +285,16 @@ def test_a_key_that_comes_with_other_files_is_refused(
 ) -> None:
     offered(direct, job, wanted("a.jpg"), "key")
     with pytest.raises(ReusedKeyError):
-        direct.offer(job.job_id, files, "key")
+        direct.offer(job, files, "key")
 
 
 def test_only_an_upload_of_the_job_can_be_committed(direct: DirectIntake, job: Job, store: JobStore) -> None:
     other = Job(new_id(), "other", datetime.now(UTC))
     store.create(other)
     offer = offered(direct, job, wanted("a.jpg"))
-    for job_id, upload_id in ((other.job_id, offer.upload_id), (job.job_id, new_id())):
+    for one, upload_id in ((other, offer.upload_id), (job, new_id())):
         with pytest.raises(NotFoundError, match="no upload"):
-            direct.commit(job_id, upload_id)
+            direct.commit(one, upload_id)
 
 
 def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
@@ -304,4 +304,4 @@ def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
     key = new_id()
     Slices(store.table).claim(job.job_id, key, {0: image})
     with pytest.raises(NotFoundError):
-        direct.commit(job.job_id, key)
+        direct.commit(job, key)

@@ -44,6 +44,11 @@ def answer_of(upload: Upload, label: str = "cat") -> Response:
     )
 
 
+def remember(cache: ResultCache, answers: list[Response], at: datetime = NOW, owner: str = "") -> None:
+    """Remember results as the collector does, all of jobs of one user."""
+    cache.put(answers, at, {answer.job_id: owner for answer in answers})
+
+
 @pytest.fixture
 def cache(store: JobStore) -> ResultCache:
     return ResultCache(store.table, timedelta(days=1))
@@ -65,8 +70,8 @@ def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
     intake: Intake, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
-    cache.put([answer_of(uploads[0], "stop"), answer_of(uploads[3], "parking")], NOW)
-    outcomes = intake.take(job.job_id, uploads)
+    remember(cache, [answer_of(uploads[0], "stop"), answer_of(uploads[3], "parking")])
+    outcomes = intake.take(job, uploads)
     assert cached(outcomes) == [True, False, None, True]
     assert len(bucket.objects) == len(queue.bodies) == 1
     results = store.results(job.job_id)
@@ -80,8 +85,8 @@ def test_a_job_counts_what_was_answered_at_once_without_the_controller(
     intake: Intake, cache: ResultCache, job: Job, store: JobStore
 ) -> None:
     uploads = files(*range(GROUP + 5))
-    cache.put([answer_of(upload) for upload in uploads], NOW)
-    intake.take(job.job_id, uploads)
+    remember(cache, [answer_of(upload) for upload in uploads])
+    intake.take(job, uploads)
     status = store.status(job.job_id)
     assert (status.state, status.accepted) == ("finished", GROUP + 5)
     assert status.counts.done == status.counts.cached == GROUP + 5
@@ -92,8 +97,8 @@ def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(
     intake: Intake, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     (upload,) = files(1)
-    cache.put([answer_of(upload)], NOW)
-    (outcome,) = intake.take(job.job_id, [upload], keep=True)
+    remember(cache, [answer_of(upload)])
+    (outcome,) = intake.take(replace(job, keep=True), [upload])
     assert isinstance(outcome, RepeatedImage)
     assert (bucket.objects, queue.bodies) == ({outcome.key: upload.data}, [])
 
@@ -102,11 +107,11 @@ def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
     intake: Intake, cache: ResultCache, job: Job, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = files(1, 2)
-    cache.put([answer_of(upload) for upload in uploads], NOW)
+    remember(cache, [answer_of(upload) for upload in uploads])
     for model in (None, "d2"):
         repeats = Repeats(cache, lambda model=model: model, lambda: NOW)  # type: ignore[misc]
         other = replace(intake, find_repeats=repeats.find)
-        assert cached(other.take(job.job_id, uploads)) == [False, False]
+        assert cached(other.take(job, uploads)) == [False, False]
     for error in (client_error(503), TableBusyError("busy")):
 
         def fails(*_: object, error: Exception = error) -> None:
@@ -114,7 +119,7 @@ def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
 
         with monkeypatch.context() as patch:
             patch.setattr(ResultCache, "find", fails)
-            assert cached(intake.take(job.job_id, uploads)) == [False, False]
+            assert cached(intake.take(job, uploads)) == [False, False]
     assert len(queue.bodies) == 8
 
 
@@ -122,14 +127,14 @@ def test_a_known_image_that_cannot_be_recorded_is_not_accepted_and_leaves_no_res
     intake: Intake, cache: ResultCache, job: Job, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = files(1)
-    cache.put([answer_of(uploads[0])], NOW)
+    remember(cache, [answer_of(uploads[0])])
 
     def busy(*_: object) -> None:
         raise TableBusyError("busy")
 
     with monkeypatch.context() as patch:
         patch.setattr(JobStore, "record_images", busy)
-        (outcome,) = intake.take(job.job_id, uploads)
+        (outcome,) = intake.take(job, uploads)
     assert isinstance(outcome, Rejection)
     assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
 
@@ -138,9 +143,9 @@ def test_a_repeated_slice_with_known_images_becomes_the_same_images_once(
     intake: Intake, cache: ResultCache, job: Job, store: JobStore
 ) -> None:
     uploads = files(1, 2, 3)
-    cache.put([answer_of(uploads[1])], NOW)
-    first = take_once(intake, job.job_id, "key", uploads)
-    again = take_once(intake, job.job_id, "key", uploads)
+    remember(cache, [answer_of(uploads[1])])
+    first = take_once(intake, job, "key", uploads)
+    again = take_once(intake, job, "key", uploads)
     assert [outcome.ref for outcome in again] == [outcome.ref for outcome in first]  # type: ignore[union-attr]
     assert cached(first) == cached(again) == [False, True, False]
     assert store.count_images(job.job_id) == store.status(job.job_id).accepted == 3
@@ -152,7 +157,7 @@ def test_a_repeat_answers_known_images_that_the_first_request_died_over(
     intake: Intake, cache: ResultCache, job: Job, store: JobStore, monkeypatch: pytest.MonkeyPatch, *, expired: bool
 ) -> None:
     uploads = files(1, 2)
-    cache.put([answer_of(uploads[0])], NOW)
+    remember(cache, [answer_of(uploads[0])])
 
     def busy(*_: object) -> None:
         raise TableBusyError("busy")
@@ -160,10 +165,10 @@ def test_a_repeat_answers_known_images_that_the_first_request_died_over(
     with monkeypatch.context() as patch:
         patch.setattr(JobStore, "put_done", busy)
         with pytest.raises(TableBusyError):
-            take_once(intake, job.job_id, "key", uploads)
+            take_once(intake, job, "key", uploads)
     if expired:
-        intake = replace(intake, find_repeats=lambda _digests: {})
-    outcomes = take_once(intake, job.job_id, "key", uploads)
+        intake = replace(intake, find_repeats=lambda _owner, _digests: {})
+    outcomes = take_once(intake, job, "key", uploads)
     # What has expired was never accepted, and has no object: its file is to come once more, under another key.
     assert cached(outcomes) == [None if expired else True, False]
     accepted = {outcome.ref.image_id for outcome in outcomes if isinstance(outcome, ImageRecord)}
@@ -176,7 +181,7 @@ def test_a_group_that_waits_for_company_gives_way_to_the_bound_of_memory(
 ) -> None:
     uploads = files(*range(12))
     tight = replace(intake, budget=ByteBudget(2 * len(uploads[0].data)))
-    assert len(tight.take(job.job_id, uploads)) == len(bucket.objects) == 12
+    assert len(tight.take(job, uploads)) == len(bucket.objects) == 12
 
 
 def test_what_a_broken_request_held_of_the_memory_is_free_again(intake: Intake, job: Job) -> None:
@@ -187,7 +192,7 @@ def test_what_a_broken_request_held_of_the_memory_is_free_again(intake: Intake, 
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        replace(intake, budget=budget).put(job.job_id, cut())
+        replace(intake, budget=budget).put(job, cut())
     budget.take(10**6, wait_seconds=0)
 
 
@@ -196,7 +201,7 @@ def test_the_api_answers_a_repeated_image_at_once_and_says_so(client: FlaskClien
     # The configured bundle is the demo; its path is relative to the working directory, as everywhere.
     digest = json.loads(Path("app_tier/demo/bundle/bundle.json").read_text(encoding="utf-8"))["digest"]
     known = answer_of(upload).model_copy(update={"model": Model(name="demo", digest=digest)})
-    ResultCache(store.table, timedelta(days=1)).put([known], datetime.now(UTC))
+    remember(ResultCache(store.table, timedelta(days=1)), [known], datetime.now(UTC))
     single = client.post("/api/v1/classify?wait=0", data=upload.data, content_type="image/jpeg")
     assert (single.status_code, single.get_json()["cached"], single.get_json()["label"]) == (200, True, "cat")
     form = {"f": (BytesIO(upload.data), "x.jpg")}

@@ -38,16 +38,16 @@ def test_a_repeated_slice_becomes_the_same_images_once(
     intake: Intake, job: Job, store: JobStore, bucket: MemoryBucket
 ) -> None:
     uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
-    first = take_once(intake, job.job_id, "key", uploads)
-    again = take_once(intake, job.job_id, "key", uploads)
+    first = take_once(intake, job, "key", uploads)
+    again = take_once(intake, job, "key", uploads)
     assert first == again
     assert len(ids(first)) == 3
     assert store.count_images(job.job_id) == store.status(job.job_id).accepted == len(bucket.objects) == 3
 
 
 def test_the_same_files_under_another_key_are_other_images(intake: Intake, job: Job, store: JobStore) -> None:
-    take_once(intake, job.job_id, "one", files(1))
-    take_once(intake, job.job_id, "two", files(1))
+    take_once(intake, job, "one", files(1))
+    take_once(intake, job, "two", files(1))
     assert store.status(job.job_id).accepted == 2
 
 
@@ -60,17 +60,17 @@ def test_a_repeat_finishes_what_the_first_request_died_over(
     with monkeypatch.context() as patch:
         patch.setattr(JobStore, "record_images", dies)
         with pytest.raises(TableBusyError):
-            take_once(intake, job.job_id, "key", files(1, 2))
+            take_once(intake, job, "key", files(1, 2))
     assert store.count_images(job.job_id) == 0
-    accepted = take_once(intake, job.job_id, "key", files(1, 2))
+    accepted = take_once(intake, job, "key", files(1, 2))
     assert {image.ref.image_id for image in store.images(job.job_id)} == set(ids(accepted)) == queue.image_ids
 
 
 def test_a_repeat_never_deletes_what_the_first_request_has_put(
     intake: Intake, job: Job, bucket: MemoryBucket, store: JobStore
 ) -> None:
-    take_once(intake, job.job_id, "key", files(1, 2))
-    take_once(intake, job.job_id, "key", files(1, 2))
+    take_once(intake, job, "key", files(1, 2))
+    take_once(intake, job, "key", files(1, 2))
     assert {image.key for image in store.images(job.job_id)} == set(bucket.objects)
 
 
@@ -78,7 +78,7 @@ def test_more_files_than_can_be_remembered_are_refused_whole(
     intake: Intake, job: Job, bucket: MemoryBucket, store: JobStore
 ) -> None:
     with pytest.raises(Exception, match="under other keys"):
-        take_once(intake, job.job_id, "key", files(*range(MOST_FILES + 1)))
+        take_once(intake, job, "key", files(*range(MOST_FILES + 1)))
     assert (bucket.objects, store.count_images(job.job_id)) == ({}, 0)
 
 

@@ -85,7 +85,7 @@ def test_an_accepted_image_has_its_object_its_record_and_its_message(
     intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     files = uploads(23)
-    images = accepted(intake.take(job.job_id, files))
+    images = accepted(intake.take(job, files))
     ids = {image.ref.image_id for image in images}
     assert len(ids) == 23
     assert recorded(store, job) == queue.image_ids == ids
@@ -97,14 +97,14 @@ def test_an_accepted_image_has_its_object_its_record_and_its_message(
 def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
     intake: Intake, job: Job, bucket: MemoryBucket, keep: bool, tags: dict[str, str] | None
 ) -> None:
-    images = accepted(intake.take(job.job_id, uploads(3), keep=keep))
+    images = accepted(intake.take(replace(job, keep=keep), uploads(3)))
     assert bucket.tags == {image.key: tags for image in images}
 
 
 def test_a_bad_file_is_rejected_alone_and_in_its_place(
     intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
-    outcomes = intake.take(job.job_id, uploads(5, broken=[1, 4]))
+    outcomes = intake.take(job, uploads(5, broken=[1, 4]))
     assert [type(outcome) for outcome in outcomes] == [ImageRecord, Rejection, ImageRecord, ImageRecord, Rejection]
     assert [outcome.filename for outcome in outcomes] == [f"{index}.jpg" for index in range(5)]
     assert len(bucket.objects) == len(queue.bodies) == len(recorded(store, job)) == 3
@@ -116,7 +116,7 @@ def test_more_images_than_a_slice_are_all_taken(
 ) -> None:
     content = picture()
     files = [Upload("a.jpg", content, len(content))] * (SLICE + 2)
-    assert len(accepted(intake.take(job.job_id, files))) == SLICE + 2
+    assert len(accepted(intake.take(job, files))) == SLICE + 2
     assert len(queue.image_ids) == store.count_images(job.job_id) == SLICE + 2
 
 
@@ -128,7 +128,7 @@ def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: Memo
             together.wait(20)  # breaks, and fails the test, unless all are in here at once
 
     intake = Intake(ImageLimits(), Meeting(), store, queue)
-    assert len(accepted(intake.take(job.job_id, uploads(CONCURRENCY)))) == CONCURRENCY
+    assert len(accepted(intake.take(job, uploads(CONCURRENCY)))) == CONCURRENCY
     intake.pool.shutdown()
 
 
@@ -137,7 +137,7 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
 ) -> None:
     files = uploads(3)
     bucket.fails = lambda body: client_error(503) if body == files[1].data else None
-    outcomes = intake.take(job.job_id, files)
+    outcomes = intake.take(job, files)
     assert codes(outcomes) == ["unavailable"]
     assert len(recorded(store, job)) == len(queue.bodies) == store.status(job.job_id).accepted == 2
 
@@ -147,7 +147,7 @@ def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_i
     intake: Intake, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, moment: str
 ) -> None:
     getattr(failing, moment)["record_images"] = TableBusyError("busy")
-    outcomes = intake.take(job.job_id, uploads(3))
+    outcomes = intake.take(job, uploads(3))
     assert codes(outcomes) == ["unavailable"] * 3
     assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
     assert failing.status(job.job_id).accepted == 0
@@ -157,7 +157,7 @@ def test_an_image_that_the_queue_refuses_leaves_nothing_that_could_be_classified
     intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     queue.fails = lambda messages: list(messages[:1])
-    outcomes = intake.take(job.job_id, uploads(12))
+    outcomes = intake.take(job, uploads(12))
     assert len(codes(outcomes)) == 2  # one of each batch of ten
     ids = {image.ref.image_id for image in accepted(outcomes)}
     assert recorded(store, job) == queue.image_ids == ids
@@ -169,7 +169,7 @@ def test_a_queue_that_says_no_to_a_whole_batch_leaves_nothing_either(
     intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     queue.fails = _raiser(client_error(400, "AWS.SimpleQueueService.NonExistentQueue"))
-    assert codes(intake.take(job.job_id, uploads(3))) == ["unavailable"] * 3
+    assert codes(intake.take(job, uploads(3))) == ["unavailable"] * 3
     assert (recorded(store, job), bucket.objects) == (set(), {})
 
 
@@ -179,7 +179,7 @@ def test_images_whose_send_is_not_answered_are_accepted_since_their_record_stand
 ) -> None:
     # The message may be there, so taking the image back could lose a result; the reconciler sends what is missing.
     queue.fails = _raiser(error)
-    images = accepted(intake.take(job.job_id, uploads(3)))
+    images = accepted(intake.take(job, uploads(3)))
     assert {image.ref.image_id for image in images} == recorded(store, job)
     assert {image.key for image in images} == set(bucket.objects)
     assert store.status(job.job_id).accepted == 3
@@ -190,15 +190,15 @@ def test_an_object_stays_where_its_record_could_not_be_taken_back(
 ) -> None:
     queue.fails = list
     failing.before["forget_images"] = client_error(503)
-    assert codes(intake.take(job.job_id, uploads(1))) == ["unavailable"]
+    assert codes(intake.take(job, uploads(1))) == ["unavailable"]
     assert len(recorded(failing, job)) == len(bucket.objects) == 1
 
 
 def test_a_count_that_could_not_be_stored_takes_nothing_back(intake: Intake, failing: FailingStore, job: Job) -> None:
     failing.before["say_accepted"] = client_error(503)
-    assert len(accepted(intake.take(job.job_id, uploads(2)))) == 2
+    assert len(accepted(intake.take(job, uploads(2)))) == 2
     failing.before.clear()
-    intake.take(job.job_id, uploads(1))
+    intake.take(job, uploads(1))
     assert failing.status(job.job_id).accepted == 3
 
 
@@ -210,7 +210,7 @@ def test_a_request_that_breaks_off_leaves_nothing_behind(
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        intake.take(job.job_id, cut())
+        intake.take(job, cut())
     assert (bucket.objects, queue.bodies, recorded(store, job)) == ({}, [], set())
 
 
@@ -233,7 +233,7 @@ def test_the_next_file_is_not_read_before_there_is_memory_for_it(
             yield Upload("a.jpg", content, len(content))
 
     bucket.fails = lambda body: count(-1)
-    assert len(accepted(replace(intake, budget=budget).take(job.job_id, read()))) == 20
+    assert len(accepted(replace(intake, budget=budget).take(job, read()))) == 20
     assert most <= 3  # two that the budget holds, and the one that waits for its turn
 
 

@@ -305,6 +305,6 @@ def test_many_viewers_share_one_look(counting: CountingStore, job: Job) -> None:
 def test_a_job_that_is_gone_is_said_to_be(watch: Watch, store: JobStore, job: Job) -> None:
     add_images(store, job, "a.jpg")
     watch.look()
-    store.delete(job.job_id)
+    store.delete(job)
     with pytest.raises(NotFoundError):
         watch.look()
