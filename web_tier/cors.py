@@ -1,7 +1,7 @@
 """Cross-origin requests (https://fetch.spec.whatwg.org/#http-cors-protocol): which sites' pages may call the API.
 
 The configured origins and nobody else, at the addresses that programs call and nowhere else. No cookies take part, so
-a page can do no more than a program that its visitor runs.
+a page can do no more than a program that its visitor runs: with a sign-in it needs a token of its own.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ ANY = "*"
 
 PREFLIGHT: Mapping[str, str] = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
-    "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key, Last-Event-ID",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
     "Access-Control-Max-Age": "600",
 }
 EXPOSED_HEADERS = "Content-Disposition, Location, Retry-After, X-Request-Id"

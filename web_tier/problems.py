@@ -16,11 +16,14 @@ from werkzeug.exceptions import (
     NotFound,
     ServiceUnavailable,
     TooManyRequests,
+    Unauthorized,
     UnprocessableEntity,
 )
 
 from services.errors import NotFoundError
 from services.table import TableBusyError
+from services.tokens import TokenUncheckedError
+from services.user_errors import UserPoolError
 from web_tier.audience import is_for_programs
 from web_tier.intake.budget import BusyError
 from web_tier.request_log import request_id
@@ -39,6 +42,7 @@ class ProblemType(StrEnum):
     """What kind of problem it is: stable, for programs. `about:blank` says no more than the status does."""
 
     BAD_REQUEST = f"{_URN}bad-request"
+    UNAUTHORIZED = f"{_URN}unauthorized"
     FORBIDDEN = f"{_URN}forbidden"
     NOT_FOUND = f"{_URN}not-found"
     METHOD_NOT_ALLOWED = f"{_URN}method-not-allowed"
@@ -48,6 +52,9 @@ class ProblemType(StrEnum):
     UNPROCESSABLE_ENTITY = f"{_URN}unprocessable-entity"
     IDEMPOTENCY_KEY_REUSED = f"{_URN}idempotency-key-reused"
     TOO_MANY_OPEN_JOBS = f"{_URN}too-many-open-jobs"
+    TOO_MANY_REQUESTS = f"{_URN}too-many-requests"
+    QUOTA_EXCEEDED = f"{_URN}quota-exceeded"
+    MISDIRECTED_REQUEST = f"{_URN}misdirected-request"
     INTERNAL_SERVER_ERROR = f"{_URN}internal-server-error"
     SERVICE_UNAVAILABLE = f"{_URN}service-unavailable"
     GATEWAY_TIMEOUT = f"{_URN}gateway-timeout"
@@ -84,9 +91,10 @@ class Problem(BaseModel):
 
 def answer_problems(app: Flask) -> None:
     """Answer every error of `app` as a problem."""
-    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(HTTPException, refuse)
     app.register_error_handler(NotFoundError, _not_found)
-    for unavailable in (BotoCoreError, ClientError, TableBusyError, BusyError):
+    # What the user pool refuses is told where a person has asked for it; anywhere else it is our trouble.
+    for unavailable in (BotoCoreError, ClientError, TableBusyError, BusyError, UserPoolError, TokenUncheckedError):
         app.register_error_handler(unavailable, _unavailable)
     app.register_error_handler(Exception, _unexpected)
 
@@ -103,29 +111,44 @@ def problem(error: HTTPException) -> Problem:
     )
 
 
-def _refused(error: HTTPException) -> Response | HTTPException:
+def refuse(error: HTTPException) -> Response | HTTPException:
+    """Answer an error as a problem, in JSON or on a page."""
     if error.code is None or error.code < 400:
         return error  # a redirect
-    answer = _answer(problem(error))
+    return _with_headers(error, _answer(problem(error)))
+
+
+def refuse_in_text(error: HTTPException) -> Response | HTTPException:
+    """Answer an error with its sentence, as plain text."""
+    if error.code is None or error.code < 400:
+        return error
+    reason = problem(error)
+    return _with_headers(error, Response(reason.detail, reason.status, mimetype="text/plain"))
+
+
+def _with_headers(error: HTTPException, answer: Response) -> Response:
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    if isinstance(error, Unauthorized) and error.www_authenticate:
+        answer.headers["WWW-Authenticate"] = ", ".join(each.to_header() for each in error.www_authenticate)
     if isinstance(error, ServiceUnavailable | TooManyRequests):
-        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        # Ours say it in seconds, if they know.
+        answer.headers["Retry-After"] = str(error.retry_after or RETRY_AFTER_SECONDS)
     return answer
 
 
 def _not_found(error: NotFoundError) -> Response | HTTPException:
-    return _refused(NotFound(str(error)))
+    return refuse(NotFound(str(error)))
 
 
 def _unavailable(error: Exception) -> Response | HTTPException:
     _log.error("a service failed", exc_info=error, extra={"request_id": request_id()})
-    return _refused(ServiceUnavailable("a service that this needs does not answer just now; try again in a moment"))
+    return refuse(ServiceUnavailable("a service that this needs does not answer just now; try again in a moment"))
 
 
 def _unexpected(error: Exception) -> Response | HTTPException:
     _log.error("a request failed", exc_info=error, extra={"request_id": request_id()})
-    return _refused(InternalServerError("something went wrong on our side; the log has it under the request id"))
+    return refuse(InternalServerError("something went wrong on our side; the log has it under the request id"))
 
 
 def _answer(said: Problem) -> Response:

@@ -1,4 +1,4 @@
-"""An id for every request, in its answer and in its line of the log."""
+"""An id for every request, in its answer and in its line of the log, which also names the user by their id."""
 
 import logging
 import time
@@ -6,6 +6,7 @@ import time
 from flask import Flask, Response, g, request
 
 from services.ids import new_id
+from web_tier.access.identity import known_identity
 
 _QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready"})
 _log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = request_id()
+    identity = known_identity()
     _log.log(
         logging.DEBUG if request.endpoint in _QUIET_ENDPOINTS else logging.INFO,
         "%s %s",
@@ -39,6 +41,7 @@ def _end(response: Response) -> Response:
             "path": request.path,
             "milliseconds": round((time.monotonic() - g.began) * 1000, 1),
             "request_id": request_id(),
-        },
+        }
+        | ({"user": identity.owner} if identity and not identity.is_local else {}),
     )
     return response

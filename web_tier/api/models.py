@@ -1,8 +1,8 @@
 """The bodies of `/api/v1`: what it takes and what it answers."""
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Literal, Self
+from datetime import date, datetime
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,8 +10,11 @@ from services.config import Prices
 from services.cost import JobCost, ThousandCost
 from services.fleet import HistoryPoint, Span
 from services.ids import ImageRef
+from services.image_errors import CODES
 from services.job_records import Job, JobState, JobStatus
 from services.messages import MOST_REASON, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
+from services.personal_tokens import MOST_CHARACTERS, MOST_DAYS, PersonalToken
+from web_tier.access.identity import Scope
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import MAX_JOB_NAME
 from web_tier.intake.retry import Retried
@@ -221,7 +224,7 @@ class RejectedImage(_Body):
 
     index: int
     filename: str
-    code: str
+    code: str = Field(description=f"Stable, for programs. Of what a file is: {', '.join(CODES)}.")
     message: str
 
 
@@ -405,6 +408,63 @@ class ImageRetryOutcome(_Body):
             return cls(job_id=ref.job_id, image_id=ref.image_id, outcome="sent")
         outcome: Literal["refused", "gone", "not_failed"] = "refused" if retried.refused else "not_failed"
         return cls(job_id=ref.job_id, image_id=ref.image_id, outcome="gone" if retried.gone else outcome)
+
+
+class CreateToken(_Body):
+    """What a personal token is made of."""
+
+    name: str = Field(min_length=1, max_length=MOST_CHARACTERS, description="What to call it; for you.")
+    scopes: tuple[Scope, ...] = Field(
+        min_length=1,
+        max_length=len(Scope),
+        description="What it may be used for: to send images and change jobs, to read, or to steer the fleet, which "
+        "only operators can allow.",
+    )
+    days: int = Field(ge=1, le=MOST_DAYS, strict=True, description="After how many days it expires.")
+
+
+class TokenBody(_Body):
+    """A personal token; its text is told only once, when it is made."""
+
+    token_id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime
+    last_used: date | None = Field(description="The last day (UTC) on which it was used.")
+
+    @classmethod
+    def of(cls, token: PersonalToken) -> Self:
+        """Return the body of a token."""
+        return cls(**_token_facts(token))
+
+
+class NewTokenBody(TokenBody):
+    """A personal token that was just made."""
+
+    token: str = Field(description="Send it as `Authorization: Bearer TOKEN`. It is never told again.", repr=False)
+
+    @classmethod
+    def of_new(cls, token: PersonalToken, text: str) -> Self:
+        """Return the body of a new token, with its text."""
+        return cls(**_token_facts(token), token=text)
+
+
+def _token_facts(token: PersonalToken) -> dict[str, Any]:
+    return {
+        "token_id": token.token_id,
+        "name": token.name,
+        "scopes": tuple(scope for scope in Scope if scope in token.scopes),
+        "created_at": token.created_at,
+        "expires_at": token.expires_at,
+        "last_used": token.last_used,
+    }
+
+
+class TokensBody(_Body):
+    """The personal tokens of a user that have not expired, newest first."""
+
+    tokens: tuple[TokenBody, ...]
 
 
 class Index(_Body):

@@ -27,15 +27,32 @@ _REFERENCE = "#/components/schemas/{model}"
 _ANYWHERE = (500, 503)
 """Problems that every operation may have."""
 
+_TO_USERS = (401, 403, 429)
+"""Those that operations for users may have besides."""
+
+SECURITY_SCHEMES: Mapping[str, Any] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Where people sign in (`auth.mode: cognito`): a token of the user pool, or a personal token "
+        "(`fst_...`), which whoever has signed in makes on the account page. `Bearer` may be left out.",
+    }
+}
+_BY_TOKEN: tuple[Schema, ...] = ({"bearer": []}, {})
+"""By a token, or by nothing: whether people sign in is configuration."""
+
 PROBLEMS: Mapping[int, str] = {
     400: "A parameter, a header or the form of the body is wrong; `detail` names it.",
-    403: "The request comes from a page of a web site that may not call this API (`web.cors_origins`).",
+    401: "There is no token, or it is wrong, expired or revoked; `WWW-Authenticate` says how one is sent.",
+    403: "The caller may not do this, and `detail` says who may; or the request comes from a page of a web site that "
+    "may not call this API (`web.cors_origins`).",
     404: "There is nothing of that id, or no longer.",
     408: "The body came too slowly, or stalled.",
     413: "The body is larger, or has more files, than is allowed; nothing of it was accepted.",
     415: "The body is of a type that is not taken here.",
     422: "The body was understood and cannot be taken; `detail` says why.",
-    429: "Too much is open already; try again after `Retry-After` seconds.",
+    429: "Too many requests came, too much is open already, or the day's images or bytes are used up; try again "
+    "after `Retry-After` seconds.",
     500: "Something went wrong on our side; the log has it under the request id.",
     503: "A service that this needs does not answer just now; try again after `Retry-After` seconds.",
 }
@@ -72,6 +89,7 @@ class Operation:
         body_required: whether there must be one.
         problems: statuses of the problems that it may answer with, besides those that every operation may have.
         stream: whether its answer goes on until one of both sides ends it.
+        public: whether strangers may ask for it, too.
     """
 
     name: str
@@ -86,6 +104,7 @@ class Operation:
     body_required: bool = True
     problems: tuple[int, ...] = ()
     stream: bool = False
+    public: bool = False
 
 
 def document(operations: Sequence[Operation], *, title: str, description: str, version: str) -> Schema:
@@ -98,7 +117,7 @@ def document(operations: Sequence[Operation], *, title: str, description: str, v
         "openapi": VERSION,
         "info": {"title": title, "description": description, "version": version},
         "paths": paths,
-        "components": {"schemas": schemas.components},
+        "components": {"schemas": schemas.components, "securitySchemes": dict(SECURITY_SCHEMES)},
     }
 
 
@@ -129,6 +148,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> Schema:
         "tags": [operation.tag],
         "parameters": [*_ids(operation.path), *_parameters(operation)],
         "responses": _responses(operation, schemas),
+        "security": [] if operation.public else list(_BY_TOKEN),
     }
     if operation.bodies:
         content = {body.media_type: {"schema": _body_schema(body, schemas)} for body in operation.bodies}
@@ -176,7 +196,7 @@ def _responses(operation: Operation, schemas: _Schemas) -> Schema:
     responses: Schema = {}
     for answer in operation.answers:
         responses[str(answer.status)] = _response(answer.says, answer.status, _content(answer, schemas))
-    for status in sorted({*operation.problems, *_ANYWHERE}):
+    for status in sorted({*operation.problems, *_ANYWHERE, *(() if operation.public else _TO_USERS)}):
         content = {PROBLEM: {"schema": schemas.answered(Problem)}}
         there = responses.setdefault(str(status), _response(PROBLEMS[status], status, {}))
         there["content"] = there.get("content", {}) | content
@@ -187,6 +207,8 @@ def _response(says: str, status: int, content: Schema) -> Schema:
     response: Schema = {"description": says, "headers": {"X-Request-Id": _header("Names the request in the log.")}}
     if status == HTTPStatus.CREATED:
         response["headers"]["Location"] = _header("The path of what was created.")
+    if status == HTTPStatus.UNAUTHORIZED:
+        response["headers"]["WWW-Authenticate"] = _header("How a token is sent (RFC 6750).")
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         response["headers"]["Retry-After"] = _header("Seconds until it is worth another try.")
     return response | ({"content": content} if content else {})

@@ -6,11 +6,13 @@ from typing import Any
 from services.fleet import Decisions, FleetInstances
 from web_tier.api.classify import SingleImageBody
 from web_tier.api.direct import DirectFiles, UploadOffer
+from web_tier.api.limits import LimitsBody
 from web_tier.api.models import (
     ROOT,
     Alive,
     AllResultsBody,
     CreateJob,
+    CreateToken,
     FleetDrainBody,
     FleetHistoryBody,
     FleetLimitsBody,
@@ -22,11 +24,13 @@ from web_tier.api.models import (
     JobBody,
     JobsPage,
     JobStatusBody,
+    NewTokenBody,
     PauseFleet,
     Ready,
     ResultsBody,
     RetryOutcome,
     SetLimits,
+    TokensBody,
     UploadOutcome,
 )
 from web_tier.api.openapi import JSON, Answer, Body, Operation, document
@@ -51,6 +55,8 @@ Create a job, add images to it in one or more requests, then follow its status a
 is accepted gets exactly one result. A single image is answered while you wait by `POST /api/v1/classify`. Images can
 also go straight to the bucket: ask for forms (`uploads`), send them, commit.
 
+Where people sign in, each request carries a token: `Authorization: Bearer TOKEN`.
+
 What goes wrong is told as problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and
 `request_id` is in the log."""
 
@@ -62,6 +68,9 @@ _FILES: dict[str, Any] = {
     "description": "Files in any fields, up to `web.max_files_per_request` (1,000) of `web.max_image_bytes` (10 MB).",
 }
 _ONE_FILE: dict[str, Any] = {"type": "object", "properties": {"image": _FILE}, "required": ["image"]}
+_OF_THE_ACCOUNT = (
+    "With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404."
+)
 _FORM = "multipart/form-data"
 EVENTS = "text/event-stream"
 _BYTES = "application/octet-stream"
@@ -90,7 +99,8 @@ OPERATIONS = (
         "Create a job",
         (Answer(201, "The job, with links that lead on.", JobBody),),
         description="With an `Idempotency-Key` the same request makes the same job for 24 hours, however often it is "
-        "sent; another request with that key is refused. At most `web.max_open_jobs` jobs may be open at once.",
+        "sent; another request with that key is refused. At most `web.max_open_jobs` jobs may be open at once, "
+        "and `limits.open_jobs` of one user.",
         parameters=(("header", KeyHeader),),
         bodies=(Body(JSON, CreateJob),),
         body_required=False,
@@ -352,12 +362,53 @@ OPERATIONS = (
         problems=(403, 404),
     ),
     Operation(
+        "list_tokens",
+        "get",
+        f"{ROOT}/tokens",
+        "List your personal tokens, newest first",
+        (Answer(200, "Those that have not expired, without their text.", TokensBody),),
+        "Tokens",
+        _OF_THE_ACCOUNT,
+        problems=(404,),
+    ),
+    Operation(
+        "make_token",
+        "post",
+        f"{ROOT}/tokens",
+        "Make a personal token",
+        (Answer(201, "The token; its text is never told again.", NewTokenBody),),
+        "Tokens",
+        f"{_OF_THE_ACCOUNT} Up to 20 at a time.",
+        bodies=(Body(JSON, CreateToken),),
+        problems=(404, 413, 422),
+    ),
+    Operation(
+        "revoke_token",
+        "delete",
+        f"{ROOT}/tokens/{{token_id}}",
+        "Revoke a personal token",
+        (Answer(204, "It is never taken again."),),
+        "Tokens",
+        _OF_THE_ACCOUNT,
+        problems=(404,),
+    ),
+    Operation(
+        "limits_left",
+        "get",
+        f"{ROOT}/limits",
+        "Tell what the caller may still send today",
+        (Answer(200, "The limits, and what is left of the day's.", LimitsBody),),
+        "System",
+    ),
+    Operation(
         "index",
         "get",
         ROOT,
         "Say where to begin",
         (Answer(200, "Paths on this server.", Index),),
         "System",
+        problems=(401, 429),
+        public=True,
     ),
     Operation(
         "alive",
@@ -366,6 +417,7 @@ OPERATIONS = (
         "Tell whether the process lives",
         (Answer(200, "It does.", Alive),),
         "System",
+        public=True,
     ),
     Operation(
         "ready",
@@ -377,6 +429,7 @@ OPERATIONS = (
             Answer(503, "`missing` names what does not answer.", Ready),
         ),
         "System",
+        public=True,
     ),
 )
 

@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from web_tier.access.rights import RIGHTS, Right
 from web_tier.api.models import ROOT
 from web_tier.api.operations import OPERATIONS, api_document
 from web_tier.problems import ProblemType
@@ -63,6 +64,22 @@ def test_every_operation_may_be_tried_on_the_page(client: FlaskClient, operation
     page = client.get("/api").text
     assert f'data-method="{operation.method}" data-path="{operation.path}"' in page
     assert operation.summary in page.replace("&#39;", "'")
+
+
+def test_all_but_what_is_public_takes_a_token_and_says_what_happens_without(app: Flask) -> None:
+    documented = api_document()
+    assert documented["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    rights = {
+        (method.lower(), str(rule).replace("<", "{").replace(">", "}").rstrip("/")): RIGHTS[rule.endpoint]
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+    for operation in OPERATIONS:
+        is_public = rights[operation.method, operation.path] is Right.PUBLIC
+        described = documented["paths"][operation.path][operation.method]
+        assert (described["security"] == []) is is_public, operation.name
+        assert is_public or {"401", "403", "429"} <= described["responses"].keys()
+        assert is_public or "WWW-Authenticate" in described["responses"]["401"]["headers"]
 
 
 def test_the_page_has_no_script_or_style_of_its_own(client: FlaskClient) -> None:

@@ -1,0 +1,170 @@
+"""People at the page, without a user pool: who has an account, what the pool's tokens are, and a clock to set."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from flask import Flask, Response
+from flask.testing import FlaskClient
+
+from services.personal_tokens import PersonalTokens
+from services.table import Table
+from services.tokens import TokenClaims, TokenRefusedError
+from services.user_errors import SignedOutError
+from services.users import Account, PoolTokens
+from web_tier.access.access import COOKIE, Access, Parts
+from web_tier.access.csrf import csrf_token
+from web_tier.access.identity import OPERATORS
+from web_tier.access.keys import SessionKeys
+from web_tier.access.known_accounts import KnownAccounts
+from web_tier.access.session_records import SessionRecords
+from web_tier.access.sessions import Renewed, Sessions, SessionTimes
+
+KEY = "a key of the sessions, long enough to be one"
+MINUTE, HOUR = 60, 3_600
+TIMES = SessionTimes(idle=HOUR, longest=12 * HOUR)
+BEGIN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+BROWSER = {"Sec-Fetch-Site": "same-origin"}
+"""What a browser says when one of our own pages sends something."""
+
+
+@dataclass
+class Clock:
+    """The time of day, which goes on when a test says so."""
+
+    at: datetime = BEGIN
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def seconds(self) -> float:
+        return self.at.timestamp()
+
+    def go_on(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+@dataclass
+class PlayedPool:
+    """The user pool: its tokens are `x.SUB.GENERATION`, and good as long as the account is.
+
+    `away` is raised by whatever asks it; `asked` are the accounts and refresh tokens that it was asked for.
+    """
+
+    accounts: dict[str, Account] = field(default_factory=dict)
+    away: Exception | None = None
+    asked: list[str] = field(default_factory=list)
+    signed_out: list[str] = field(default_factory=list)
+
+    def add(self, sub: str, *groups: str) -> Account:
+        self.accounts[sub] = Account(sub, f"{sub}@example.org", True, frozenset(groups))
+        return self.accounts[sub]
+
+    def tokens(self, sub: str) -> PoolTokens:
+        return PoolTokens(f"id.{sub}.1", f"access.{sub}.1", f"refresh.{sub}.{len(self.asked)}")
+
+    def account(self, sub: str) -> Account | None:
+        self._ask(sub)
+        return self.accounts.get(sub)
+
+    def refresh(self, refresh_token: str) -> PoolTokens:
+        self._ask(refresh_token)
+        sub = refresh_token.split(".")[1]
+        if refresh_token in self.signed_out or sub not in self.accounts or not self.accounts[sub].enabled:
+            raise SignedOutError
+        return self.tokens(sub)
+
+    def sign_out(self, refresh_token: str) -> None:
+        self._ask(refresh_token)
+        self.signed_out.append(refresh_token)
+
+    def forget_password(self, email: str) -> None:
+        self._ask(email)
+
+    def verify(self, text: str) -> TokenClaims:
+        use, _, rest = text.partition(".")
+        account = self.accounts.get(rest.partition(".")[0])
+        if account is None or use not in {"id", "access"}:
+            raise TokenRefusedError("not signed by the pool")
+        email = account.email if use == "id" else ""
+        return TokenClaims(account.sub, email, account.email, account.groups, cast(Any, use), BEGIN)
+
+    def renew(self, refresh_token: str) -> Renewed:
+        tokens = self.refresh(refresh_token)
+        return Renewed(self.verify(tokens.id_token), tokens.refresh_token)
+
+    def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        if self.away is not None:
+            raise self.away
+
+
+def sessions_of(table: Table, pool: PlayedPool, clock: Clock, key: str = KEY) -> Sessions:
+    """Return the sessions as one process of the web tier has them."""
+    return Sessions(SessionRecords(table), SessionKeys([key]), TIMES, pool.renew, clock.seconds)
+
+
+def access_of(table: Table, pool: PlayedPool, clock: Clock) -> Access:
+    """Return sign-in as one process of the web tier has it."""
+    parts = Parts(
+        pool=cast(Any, pool),
+        verifier=cast(Any, pool),
+        sessions=sessions_of(table, pool, clock),
+        personal_tokens=PersonalTokens(table, clock),
+        accounts=KnownAccounts(pool.account, clock.seconds),
+    )
+    return Access(lambda: parts)
+
+
+@dataclass
+class House:
+    """The web tier with sign-in, and everybody who might come."""
+
+    app: Flask
+    access: Access
+    pool: PlayedPool
+    clock: Clock
+
+    def signed_in(self, sub: str) -> FlaskClient:
+        """Return the browser of somebody who has signed in."""
+        self.pool.accounts.get(sub) or self.pool.add(sub)
+        browser = self.stranger()
+        with self.app.test_request_context("/"):
+            answer = self.access.begin(self.pool.tokens(sub), Response())
+        keep(browser, answer.headers["Set-Cookie"])
+        return browser
+
+    def stranger(self) -> FlaskClient:
+        """Return the browser of somebody who has not."""
+        return self.app.test_client()
+
+    def with_token(self, sub: str, *scopes: str, days: int = 30) -> dict[str, str]:
+        """Return the header of a new personal token of somebody."""
+        account = self.pool.accounts.get(sub) or self.pool.add(sub)
+        text, _ = self.access.personal_tokens.make(sub, account.email, "test", scopes, days)
+        return {"Authorization": f"Bearer {text}"}
+
+    def token_for_forms(self, browser: FlaskClient) -> str:
+        """Return the token in the pages that a browser has of its session."""
+        with self.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={cookie_of(browser)}"}):
+            self.app.preprocess_request()
+            return csrf_token()
+
+    def operator(self) -> FlaskClient:
+        """Return an operator's browser."""
+        self.pool.add("ops", OPERATORS)
+        return self.signed_in("ops")
+
+
+def cookie_of(browser: FlaskClient) -> str:
+    """Return the session's cookie in a browser."""
+    cookie = browser.get_cookie(COOKIE)
+    assert cookie is not None
+    return cookie.value
+
+
+def keep(browser: FlaskClient, set_cookie: str) -> None:
+    """Let a browser have the cookie of an answer."""
+    name, _, rest = set_cookie.partition("=")
+    browser.set_cookie(name, rest.partition(";")[0], secure=True, httponly=True)

@@ -1,0 +1,116 @@
+"""The secrets of sessions: what they sign, derive and encrypt, and the file that they stand in."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.errors import ConfigError
+from web_tier.access.keys import KEYS_FILE_VARIABLE, SessionKeys, load_session_keys
+
+OLD, NEW = "the key that signed until yesterday!", "the key that signs since this morning"
+
+
+def keys(*lines: str) -> SessionKeys:
+    return SessionKeys(lines)
+
+
+def test_a_cookie_that_we_signed_is_read() -> None:
+    ids = keys(OLD).read(keys(OLD).sign("an-id"))
+    assert ids is not None
+    assert ids.own == "an-id"
+
+
+def test_a_cookie_that_another_key_signed_is_not() -> None:
+    assert keys(OLD).read(keys(NEW).sign("an-id")) is None
+
+
+@given(st.text(max_size=300))
+def test_no_text_is_taken_for_a_cookie_and_none_is_too_much(text: str) -> None:
+    assert keys(OLD).read(text) is None
+
+
+@given(st.integers(0, 48), st.characters(codec="ascii"))
+def test_a_cookie_of_which_one_character_was_changed_is_not_read(place: int, other: str) -> None:
+    good = keys(OLD).sign("an-id")
+    # Of the last character some bits stand for nothing.
+    place = min(place, len(good) - 2)
+    changed = good[:place] + other + good[place + 1 :]
+    assert changed == good or keys(OLD).read(changed) is None
+
+
+def test_a_cut_cookie_and_a_huge_one_are_not_read() -> None:
+    good = keys(OLD).sign("an-id")
+    assert keys(OLD).read(good[:-1]) is None
+    assert keys(OLD).read(keys(OLD).sign("x" * 10_000)) is None
+
+
+def test_an_old_key_still_verifies_and_a_new_one_signs() -> None:
+    both = keys(NEW, OLD)
+    assert both.read(keys(OLD).sign("an-id")) is not None
+    assert keys(NEW).read(both.sign("an-id")) is not None
+
+
+def test_machines_agree_on_the_next_id_while_their_keys_change() -> None:
+    cookie = keys(OLD).sign("an-id")
+    before, after = keys(OLD, NEW).read(cookie), keys(NEW, OLD).read(cookie)
+    assert before is not None
+    assert before == after
+
+
+def test_the_next_id_cannot_be_told_without_the_key() -> None:
+    ours, theirs = keys(OLD).read(keys(OLD).sign("an-id")), keys(NEW).read(keys(NEW).sign("an-id"))
+    assert ours is not None
+    assert theirs is not None
+    assert ours.next != theirs.next
+
+
+def test_what_was_encrypted_is_read_with_any_key_that_is_left() -> None:
+    secret = keys(OLD).encrypt("refresh")
+    assert "refresh" not in secret
+    assert keys(NEW, OLD).decrypt(secret) == "refresh"
+    assert keys(NEW).decrypt(secret) is None
+    assert keys(OLD).decrypt(secret[:-8]) is None
+
+
+def test_a_code_is_for_one_purpose_and_for_its_facts() -> None:
+    code = keys(OLD).token("csrf", "family", "salt")
+    assert keys(NEW, OLD).knows(code, "csrf", "family", "salt")
+    assert not keys(OLD).knows(code, "csrf", "familys", "alt")
+    assert not keys(OLD).knows(code, "next", "family", "salt")
+    assert not keys(OLD).knows("é\ud800", "csrf", "family", "salt")
+
+
+def test_secrets_are_not_shown(tmp_path: Path) -> None:
+    """Row 42."""
+    ids = keys(OLD).read(keys(OLD).sign("an-id"))
+    assert "an-id" not in repr(ids)
+    assert OLD not in repr(vars(keys(OLD)).keys())
+
+
+def test_keys_are_read_from_the_file_the_first_one_signs(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{NEW}\n\n{OLD}\n")
+    loaded = load_session_keys({KEYS_FILE_VARIABLE: str(file)})
+    assert loaded.read(keys(OLD).sign("an-id")) is not None
+    assert keys(NEW).read(loaded.sign("an-id")) is not None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"too short\n", f"{OLD}\nshort\n".encode(), b"\xff" * 40])
+def test_a_file_of_keys_that_is_none_is_refused_with_what_to_do_and_nothing_of_it(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    """Row 42."""
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match="openssl rand") as refused:
+        load_session_keys({KEYS_FILE_VARIABLE: str(file)})
+    assert "short\n" not in str(refused.value)
+    assert OLD not in str(refused.value)
+
+
+def test_without_a_file_the_web_tier_does_not_start() -> None:
+    with pytest.raises(ConfigError, match=KEYS_FILE_VARIABLE):
+        load_session_keys({})

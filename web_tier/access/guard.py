@@ -1,0 +1,115 @@
+"""The guard: finds out who each request is from and whether they may, by its headers, before its body is read."""
+
+import logging
+from typing import Final, NoReturn
+
+from flask import Flask, redirect, request
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
+from werkzeug.wrappers import Response
+
+from web_tier.access.access import COOKIE, Access, current_access, set_cookie
+from web_tier.access.authorization import RefusedError, identity_by
+from web_tier.access.csrf import check_request, csrf_field, csrf_token
+from web_tier.access.current_session import known_session, set_session
+from web_tier.access.identity import LOCAL, OPERATORS, Identity, set_identity
+from web_tier.access.own_path import sign_in_for
+from web_tier.access.rights import RIGHTS, Right
+from web_tier.audience import is_for_programs
+from web_tier.request_log import request_id
+from web_tier.security import is_cross_site
+
+_ONLY_WITH_SIGN_IN: Final = frozenset({"accounts", "tokens_api"})
+"""Blueprints that there are none of where nobody signs in."""
+
+_ASK_NOBODY: Final = frozenset(
+    {"static", "bootstrap.static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready"}
+)
+"""Routes that answer everybody the same, also when nothing else answers: nobody is looked up for them."""
+
+_BY_THEMSELVES: Final = frozenset({"live.job_events", "live.job_rows", "live.job_progress", "pages.fleet_now"})
+"""What open pages ask by themselves: it keeps no session alive."""
+
+_log = logging.getLogger(__name__)
+
+
+def install_guard(app: Flask) -> None:
+    """Let nobody past who may not, and let templates make forms that get past."""
+    app.before_request(_guard)
+    app.after_request(_with_renewed_cookie)
+    app.jinja_env.globals.update(csrf_token=csrf_token, csrf_field=csrf_field)
+
+
+def _guard() -> ResponseReturnValue | None:
+    access = current_access()
+    if not access.signs_in:
+        set_identity(LOCAL)
+        if request.blueprint in _ONLY_WITH_SIGN_IN:
+            raise NotFound
+        return None
+    identity = None if request.endpoint in _ASK_NOBODY else _who_asks(access)
+    set_identity(identity)
+    # Without an endpoint there is nothing to protect: the answer is 404 or 405, and a word on where something is.
+    right = RIGHTS[request.endpoint] if request.endpoint else Right.PUBLIC
+    if identity is None and right is not Right.PUBLIC:
+        return _to_sign_in()
+    if identity is not None and not right.is_given_to(identity):
+        raise Forbidden(_refusal(right, identity))
+    check_request()
+    return None
+
+
+def _who_asks(access: Access) -> Identity | None:
+    """Return who the request is from, None for a stranger; a header counts before a cookie, right or wrong."""
+    header, cookie = request.headers.get("Authorization"), request.cookies.get(COOKIE)
+    if header is not None:
+        try:
+            return identity_by(header, access)
+        except RefusedError as error:
+            _refuse_credentials(str(error))
+    if cookie is None or is_cross_site(None, request.headers.get("Origin"), request.host):
+        # Pages of other origins may call the API (`web.cors_origins`), but not in the name of whoever looks at them.
+        return None
+    opened = access.sessions.open(cookie, acts=request.endpoint not in _BY_THEMSELVES)
+    if opened is None:
+        return None
+    set_session(opened)
+    return Identity(opened.record.owner, opened.record.email, opened.record.groups, by="session")
+
+
+def _to_sign_in() -> Response:
+    """Send a person to the sign-in; refuse whatever would take that page for its answer."""
+    is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
+    # A browser says whether it opens a page, or only fetches something for the one that is open.
+    if is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate":
+        return redirect(sign_in_for(request), 303)
+    raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
+
+
+def _refuse_credentials(reason: str) -> NoReturn:
+    _log.info("credentials were refused: %s", reason, extra={"request_id": request_id()})
+    raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
+
+
+def _unauthorized(detail: str, code: str | None = None) -> Unauthorized:
+    """Return the one error for whoever is not known; its challenge is that of RFC 6750, section 3."""
+    challenge = WWWAuthenticate("bearer", {"realm": "Fleetsight API"})
+    if code:
+        challenge["error"] = code
+    return Unauthorized(detail, www_authenticate=challenge)
+
+
+def _refusal(right: Right, identity: Identity) -> str:
+    if right is Right.OPERATE and OPERATORS not in identity.groups:
+        return "the fleet is for operators; ask one of them"
+    if right is Right.ACCOUNT:
+        return "a personal token cannot do this; sign in and try again"
+    return f"this token is not for this: make one with the scope {right.value}, or sign in"
+
+
+def _with_renewed_cookie(answer: Response) -> Response:
+    session = known_session()
+    if session is not None and session.cookie is not None:
+        set_cookie(answer, session.cookie)
+    return answer

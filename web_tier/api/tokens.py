@@ -1,0 +1,45 @@
+"""Personal tokens by the API: whoever has signed in lists, makes and revokes their own; a personal token cannot."""
+
+from flask import Blueprint, Response
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import Forbidden, UnprocessableEntity
+
+from services.personal_tokens import TokenNotMadeError
+from web_tier.access.access import current_access
+from web_tier.access.identity import Scope, current_identity
+from web_tier.api.exchange import from_body, json_answer
+from web_tier.api.models import ROOT, CreateToken, NewTokenBody, TokenBody, TokensBody
+from web_tier.parameters import known_id
+
+EXAMPLE = '{"name": "nightly", "scopes": ["classify", "read"], "days": 90}'
+
+tokens_api = Blueprint("tokens_api", __name__)
+
+
+@tokens_api.get("/tokens")
+def list_tokens() -> Response:
+    """List one's tokens, newest first."""
+    tokens = current_access().personal_tokens.list(current_identity().owner)
+    return json_answer(TokensBody(tokens=tuple(TokenBody.of(token) for token in tokens)))
+
+
+@tokens_api.post("/tokens")
+def make_token() -> ResponseReturnValue:
+    """Make a token, and tell its text, this once."""
+    who, wanted = current_identity(), from_body(CreateToken, EXAMPLE, may_be_empty=False)
+    if Scope.OPERATE in wanted.scopes and not who.operates:
+        raise Forbidden("only operators can make a token with the scope operate; leave it out")
+    try:
+        text, token = current_access().personal_tokens.make(
+            who.owner, who.email, wanted.name, wanted.scopes, wanted.days
+        )
+    except TokenNotMadeError as error:
+        raise UnprocessableEntity(str(error)) from error
+    return json_answer(NewTokenBody.of_new(token, text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
+
+
+@tokens_api.delete("/tokens/<token_id>")
+def revoke_token(token_id: str) -> ResponseReturnValue:
+    """Let a token never be taken again."""
+    current_access().personal_tokens.revoke(current_identity().owner, known_id("token", token_id))
+    return "", 204
