@@ -8,6 +8,8 @@ What a test asks for:
 * `system`: the running system behind it: `system.url`, `system.config`, `system.supervisor`, and `api`, a client of
   its API. It is one for all tests of this folder, so each test makes jobs of its own; one that breaks the system asks
   for `own_system` and `own_page` instead.
+* `sign_in_system`: a system where people sign in, one for all tests that want it: each makes accounts of its own with
+  `person(sign_in_system, name)`, which returns address and password, and `signed_in(page, email, password)`.
 * `axe`: `axe(page)` returns what is not accessible, a line each; empty is the promise.
 * `drop(page, selector, files)`: drops files, each `(name, content)`, as a person does.
 
@@ -32,6 +34,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, P
 from scripts.chromium import NO_BROWSER, find_chromium, launch_chromium
 from scripts.client import ApiClient
 from scripts.run.system import System, free_port
+from services.ids import new_id
+from services.users import UserPool
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
 ACTION_MS = 15_000
@@ -73,8 +77,8 @@ class PageFaults:
             self.found.append(f"foreign request: {url}")
 
 
-def _running(home: Path) -> Iterator[System]:
-    system = System(home, {"FLEETSIGHT__WEB__PORT": str(free_port()), **FEW_WORKERS})
+def _running(home: Path, **more: str) -> Iterator[System]:
+    system = System(home, {"FLEETSIGHT__WEB__PORT": str(free_port()), **FEW_WORKERS, **more})
     try:
         system.start()
         yield system
@@ -86,6 +90,34 @@ def _running(home: Path) -> Iterator[System]:
 def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A whole system, with at most two workers, for all tests that do not break it."""
     yield from _running(tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture(scope="package")
+def sign_in_system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A whole system where people sign in."""
+    # All browsers of all tests come from one address.
+    more = {"FLEETSIGHT__AUTH__MODE": "cognito", "FLEETSIGHT__LIMITS__SIGN_IN_ATTEMPTS_PER_MINUTE": "0"}
+    yield from _running(tmp_path_factory.mktemp("sign-in"), **more)
+
+
+def person(system: System, name: str) -> tuple[str, str]:
+    """Make an account as people do, by the user pool itself; return its address and its password."""
+    assert system.sign_in is not None
+    email, password = f"{name}-{new_id().lower()}@example.org", f"Aa1-{new_id()}"
+    pool = UserPool(system.clients.cognito_idp, system.sign_in.pool_id, system.sign_in.client_id)
+    pool.sign_up(email, password)
+    pool.confirm(email, system.codes(email)[-1])
+    return email, password
+
+
+def signed_in(page: Page, email: str, password: str) -> Page:
+    """Sign in on the page, and return it where that leads."""
+    page.goto("/sign-in")
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password", exact=True).fill(password)
+    page.locator("main").get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    return page
 
 
 @pytest.fixture

@@ -21,7 +21,9 @@ def percent(score: float) -> str:
 
 
 def file_size(size: int) -> str:
-    """Return bytes as `96 KB`, `1.2 MB` or `10 MB`, in powers of 1,024."""
+    """Return bytes as `96 KB`, `1.2 MB` or `50 GB`, in powers of 1,024."""
+    if size >= 2**30:
+        return f"{size / 2**30:.3g} GB"
     return f"{size / 2**20:.3g} MB" if size >= 2**20 else f"{max(1, round(size / 2**10))} KB"
 
 

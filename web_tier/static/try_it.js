@@ -1,5 +1,7 @@
 // Turns each operation of the API's page into a form that calls it. Everything shown is text, never markup.
 
+import { needsSignIn, signInAddress } from "./sign_in.js";
+
 const MOST_SHOWN = 20_000; // characters
 
 for (const form of document.querySelectorAll("form.try")) {
@@ -76,9 +78,20 @@ function show(form, told, milliseconds, answer, body) {
   const output = form.querySelector("output");
   const id = answer?.headers.get("X-Request-Id");
   output.hidden = false;
-  output.querySelector(".told").textContent =
-    `${told} · ${milliseconds.toFixed(0)} ms${id ? ` · request ${id}` : ""}`;
+  const line = output.querySelector(".told");
+  line.textContent = `${told} · ${milliseconds.toFixed(0)} ms${id ? ` · request ${id}` : ""}`;
+  if (answer && needsSignIn(answer)) line.append(" · you are not signed in: ", signInLink());
   output.querySelector("code").textContent = pretty(body, answer?.headers.get("Content-Type") ?? "");
+}
+
+// In a tab of its own: what was written into the forms stays.
+function signInLink() {
+  return Object.assign(document.createElement("a"), {
+    href: signInAddress(),
+    target: "_blank",
+    rel: "noopener",
+    textContent: "sign in",
+  });
 }
 
 function pretty(body, type) {

@@ -1,5 +1,6 @@
 // The fleet's page, live: it asks every second while it can be seen, and goes on with the chart that the server drew.
 
+import { goToSignIn, needsSignIn } from "../sign_in.js";
 import { Chart } from "./chart.js";
 
 const POLL_MILLISECONDS = 1_000;
@@ -84,7 +85,8 @@ function decisionItem({ at, time, words }) {
 async function ask() {
   try {
     const answer = await fetch("/fleet/now");
-    if (answer.ok) show(await answer.json());
+    if (needsSignIn(answer)) goToSignIn();
+    else if (answer.ok) show(await answer.json());
   } catch {
     // The next second may do better; the page shows what it saw last.
   }

@@ -1,5 +1,7 @@
 // A job's news: server-sent events while the page can be seen, and asking now and then where there is no stream.
 
+import { goToSignIn, needsSignIn } from "../sign_in.js";
+
 const POLL_MILLISECONDS = 2_000;
 const STREAM_AGAIN_MILLISECONDS = 30_000;
 const PAGE = 1_000;
@@ -61,6 +63,11 @@ export class Feed {
     if (answer.status === 404) {
       this.#end();
       this.told.gone();
+    }
+    if (needsSignIn(answer)) {
+      this.#end();
+      goToSignIn();
+      throw new Error(`${address} asks for a sign-in`);
     }
     if (!answer.ok) throw new Error(`${address} answered ${answer.status}`);
     return answer.json();

@@ -1,5 +1,7 @@
 // Failed images once more, one at a time, without leaving the page.
 
+import { goToSignIn, needsSignIn } from "../sign_in.js";
+
 const WORDS = {
   sent: "Requested again: a worker will try it once more.",
   gone: "It is no longer stored, so it cannot be tried again: upload it again.",
@@ -35,6 +37,7 @@ export function takeOverRetries(base, onSent) {
 async function retry(base, id) {
   try {
     const answer = await fetch(`/api/v1${base}/images/${id}/retry`, { method: "POST" });
+    if (needsSignIn(answer)) goToSignIn();
     return answer.ok ? (await answer.json()).outcome : "refused";
   } catch {
     return "refused";

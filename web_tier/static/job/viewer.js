@@ -1,5 +1,6 @@
 // One image in a dialog: the same that its own page shows, fetched from there.
 
+import { goToSignIn, needsSignIn } from "../sign_in.js";
 import { showOwnPictures } from "./own_pictures.js";
 
 export class Viewer {
@@ -43,6 +44,7 @@ export class Viewer {
   async #fetched(id) {
     try {
       const answer = await fetch(`${this.base}/images/${id}`);
+      if (needsSignIn(answer)) goToSignIn();
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       return document.adoptNode(page.getElementById("image"));
     } catch {

@@ -12,6 +12,13 @@ export class CallError extends Error {
     }
 }
 
+/** Raised when a call was refused because nobody is signed in; repeating it helps once somebody is. */
+export class SignedOutError extends CallError {
+    constructor() {
+        super("you are not signed in", true);
+    }
+}
+
 /** Return a key that no other request has. Also pages without TLS get random values, unlike `randomUUID`. */
 export function newKey() {
     return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -82,6 +89,10 @@ function answer(request, resolve, reject) {
     const whole = request.status >= 200 && request.status < 300;
     if (body && (whole || "rejected" in body)) {
         resolve(body);
+        return;
+    }
+    if (request.status === 401) {
+        reject(new SignedOutError());
         return;
     }
     const again = request.status === 0 || request.status === 408 || request.status === 429 || request.status >= 500;

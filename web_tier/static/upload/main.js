@@ -146,7 +146,7 @@ async function send() {
         await uploader.run(parts.name.value, parts.keep.checked);
     } catch (error) {
         if (!(error instanceof CallError)) throw error;
-        report.say(`Nothing was sent: ${error.message}. Try again.`);
+        report.refused(error);
         return;
     }
     if (batch.counts.accepted && batch.counts.accepted === batch.total && !finished) {

@@ -7,6 +7,7 @@ const MOST_REASONS = 200;
 const ALOUD_MS = 5_000;
 /** The time left is told once this much is sent, 0 to 1. */
 const KNOWN_SHARE = 0.05;
+const SIGN_IN_FIRST = "You are not signed in. Sign in, in a tab of its own, then come back and try again: the files stay here.";
 
 export class Report {
     constructor(form, batch, uploader) {
@@ -34,8 +35,13 @@ export class Report {
         const { accepted, refused, stuck } = this.batch.counts;
         const left = stuck ? ` ${plural(stuck, "image")} could not be sent for now: try again.` : "";
         const not = refused ? ` ${plural(refused, "file")} not taken; the list says why.` : "";
-        this.say(`${plural(accepted, "image")} sent.${not}${left}`);
+        this.say(`${plural(accepted, "image")} sent.${not}${left}${this.uploader.signedOut ? ` ${SIGN_IN_FIRST}` : ""}`);
         this.#render();
+    }
+
+    /** Say that nothing was sent, and why. */
+    refused(error) {
+        this.say(this.uploader.signedOut ? `Nothing was sent. ${SIGN_IN_FIRST}` : `Nothing was sent: ${error.message}. Try again.`);
     }
 
     #soon() {
@@ -55,6 +61,7 @@ export class Report {
         parts.pace.textContent = this.#pace();
         parts.bar.hidden = uploader.job === null;
         parts.bar.value = uploader.share;
+        parts.signIn.hidden = !uploader.signedOut;
         parts.clear.hidden = uploader.job !== null;
         parts.name.disabled = parts.keep.disabled = uploader.running || uploader.job !== null; // the server knows them
         this.#renderButton();

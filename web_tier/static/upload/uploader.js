@@ -2,7 +2,7 @@
 // is sent; so whatever was not answered is sent again: after a pause that grows, and once the server is there again.
 
 import { keepPictures } from "../job/local_pictures.js";
-import { CallError, addImages, createJob, isReady, newKey } from "./api.js";
+import { CallError, SignedOutError, addImages, createJob, isReady, newKey } from "./api.js";
 
 const LANES = 3;
 const SLICE_FILES = 50;
@@ -31,6 +31,7 @@ export class Uploader extends EventTarget {
         this.job = null;
         this.running = false;
         this.absent = false;
+        this.signedOut = false;
         this.slices = new Set(); // those that are being sent
         this.stuck = []; // those that were given up, to be tried again with the same key
     }
@@ -41,7 +42,7 @@ export class Uploader extends EventTarget {
      * @param {boolean} keep - whether the images stay on the server; as the name, of a job that is there it counts no more.
      */
     async run(name, keep) {
-        this.#say({ running: true });
+        this.#say({ running: true, signedOut: false });
         const key = newKey();
         try {
             this.job ??= await this.#persist(() => createJob(name, keep, key));
@@ -121,8 +122,13 @@ export class Uploader extends EventTarget {
     async #persist(call) {
         for (let attempt = 1; ; attempt += 1) {
             try {
+                if (this.signedOut) throw new SignedOutError(); // as was another call meanwhile
                 return await call();
             } catch (error) {
+                if (error instanceof SignedOutError) {
+                    this.#say({ signedOut: true });
+                    throw error;
+                }
                 if (!(error instanceof CallError && error.again) || attempt === ATTEMPTS) throw error;
                 await pause(attempt, error.waitSeconds);
                 await this.#presence();

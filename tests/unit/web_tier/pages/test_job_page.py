@@ -19,6 +19,7 @@ from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
 from services.messages import Prediction, Timings
 from services.s3 import Bucket
+from tests.unit.services.hostile_images import POLYGLOTS, SCRIPT
 from tests.unit.web_tier.conftest import NOW, add_images, done, failed, put_results, record
 from tests.unit.web_tier.pictures import picture
 from web_tier.app import create_app
@@ -187,6 +188,24 @@ def test_a_thumbnail_is_drawn_anew_small_and_kept_by_the_browser(
     assert hidden not in answer.data
     assert min(Image.open(BytesIO(answer.data)).size) == 160
     assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
+
+
+@pytest.mark.parametrize(
+    "kind", ["gif with a page behind it", "jpeg with a zip behind it", "png with a script in a chunk"]
+)
+def test_row_35_nothing_of_a_polyglot_is_served_but_a_picture_that_we_have_drawn(
+    kind: str, client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
+) -> None:
+    page = stored(input_bucket, store, job, POLYGLOTS[kind][1]())
+    for path, mimetype in (
+        (f"{page}/thumbnail", "image/webp"),
+        (f"{page}/preview", "image/webp"),
+        (page, "text/html"),
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, answer.mimetype) == (200, mimetype)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert SCRIPT not in answer.data
 
 
 def test_an_image_that_is_gone_or_broken_or_too_large_is_shown_as_such(

@@ -1,0 +1,219 @@
+"""Accounts in a browser: made, confirmed, signed in to and out of, and what open pages do when nobody is any more."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from scripts.run.sign_in import OPERATOR
+from scripts.run.system import System
+from services.ids import new_id
+from tests.browser.conftest import Options, PageFaults, _watched_page, drop, person, signed_in
+from tests.browser.test_api_page import try_it
+from tests.browser.test_upload import DARK, PHONE, arrived, classify, signs
+
+pytestmark = pytest.mark.processes
+
+PASSWORD, ANOTHER = "Correct-horse-7-battery", "Another-horse-8-battery"
+COPYING = {"permissions": ["clipboard-write"]}
+
+Axe = Callable[[Page], list[str]]
+
+
+@pytest.fixture
+def page_faults(sign_in_system: System) -> PageFaults:
+    """What goes wrong in `page`."""
+    return PageFaults(sign_in_system.url)
+
+
+@pytest.fixture
+def page(browser: Browser, sign_in_system: System, page_faults: PageFaults, page_options: Options) -> Iterator[Page]:
+    """A stranger's page where people sign in."""
+    yield from _watched_page(browser, sign_in_system.url, page_faults, page_options)
+
+
+def fill(page: Page, button: str, **fields: str) -> None:
+    """Fill in the form's fields, by their names, and press its button."""
+    for name, value in fields.items():
+        page.locator(f'main [name="{name}"]').fill(value)
+    page.locator("main").get_by_role("button", name=button, exact=True).click()
+
+
+@pytest.mark.parametrize("page_options", [COPYING])
+def test_somebody_makes_an_account_signs_in_makes_a_token_and_signs_out(
+    page: Page, page_faults: PageFaults, sign_in_system: System, axe: Axe
+) -> None:
+    page_faults.expect("422")
+    email = f"ada-{new_id().lower()}@example.org"
+    page.goto("/jobs")
+    page.get_by_role("link", name="Make an account").click()
+    fill(page, "Make the account", email=email, password=PASSWORD)
+    expect(page.get_by_role("heading", name="Confirm your address")).to_be_visible()
+    fill(page, "Confirm", code="000000")
+    expect(page.get_by_role("alert")).to_contain_text("The code is wrong")
+    assert axe(page) == []
+    fill(page, "Confirm", code=sign_in_system.codes(email)[-1])
+    expect(page.get_by_role("status")).to_contain_text("Your address is confirmed")
+    expect(page.get_by_label("E-mail")).to_have_value(email)
+    fill(page, "Sign in", password=PASSWORD)
+    page.wait_for_url("**/jobs")
+
+    page.get_by_role("link", name=email).click()
+    fill(page, "Make the token", name="nightly")
+    made = page.get_by_label("Token", exact=True).input_value()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    page.get_by_label("Name").press("ControlOrMeta+v")
+    expect(page.get_by_label("Name")).to_have_value(made)
+    assert axe(page) == []
+    page.goto("/account")
+    expect(page.get_by_role("cell", name="nightly", exact=True)).to_be_visible()
+    assert made not in page.content()
+
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("status")).to_have_text("You are signed out.")
+    page.go_back()
+    page.reload()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_a_forgotten_password_is_replaced_and_a_wrong_one_told(
+    page: Page, page_faults: PageFaults, sign_in_system: System, axe: Axe
+) -> None:
+    page_faults.expect("401")
+    email, forgotten = person(sign_in_system, "grace")
+    page.goto("/sign-in")
+    page.get_by_role("link", name="Forgot your password?").click()
+    fill(page, "Mail me a code", email=email)
+    expect(page.get_by_role("status")).to_contain_text("a code is on its way")
+    assert axe(page) == []
+    fill(page, "Set the password", code=sign_in_system.codes(email)[-1], password=ANOTHER)
+    fill(page, "Sign in", password=forgotten)
+    expect(page.get_by_role("alert")).to_have_text("The e-mail address or the password is wrong.")
+    expect(page.get_by_label("Password", exact=True)).to_have_value("")
+    assert axe(page) == []
+    fill(page, "Sign in", password=ANOTHER)
+    expect(page.get_by_role("link", name=email)).to_be_visible()
+
+
+@pytest.mark.parametrize("page_options", [{}, DARK, PHONE], ids=["light", "dark", "phone"])
+def test_the_pages_of_accounts_are_accessible_and_fit(page: Page, sign_in_system: System, axe: Axe) -> None:
+    def check() -> None:
+        assert axe(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    for path in ("/sign-in?next=/jobs", "/sign-up", "/confirm", "/forgot", "/reset"):
+        page.goto(path)
+        check()
+    signed_in(page, *person(sign_in_system, f"{'a-very-long-name-' * 3}of-somebody"))
+    page.goto("/account")
+    fill(page, "Make the token", name="a token")
+    expect(page.get_by_role("heading", name="Your new token")).to_be_visible()
+    check()
+    page.goto("/")
+    check()
+
+
+def test_a_password_can_be_looked_at_and_is_hidden_again_when_it_is_sent(page: Page) -> None:
+    page.goto("/sign-up")
+    field = page.get_by_label("Password", exact=True)
+    field.fill(PASSWORD)
+    page.get_by_role("button", name="Show the password").click()
+    expect(field).to_have_attribute("type", "text")
+    page.locator("form.account-form").evaluate(
+        "form => form.addEventListener('submit', event => event.preventDefault())"
+    )
+    fill(page, "Make the account", email="somebody@example.org")
+    expect(field).to_have_attribute("type", "password")
+
+
+def test_files_that_were_chosen_stay_when_the_session_ends_and_are_sent_after_the_next_sign_in(
+    page: Page, page_faults: PageFaults, sign_in_system: System, axe: Axe
+) -> None:
+    page_faults.expect("401")
+    email, password = person(sign_in_system, "ada")
+    signed_in(page, email, password)
+    page.goto("/")
+    drop(page, "#drop", signs(3, seed=31)[0])
+    page.context.clear_cookies()
+    classify(page)
+    expect(page.locator("#said")).to_contain_text("You are not signed in.")
+    expect(page.locator("#said")).to_contain_text("the files stay here")
+    assert axe(page) == []
+    with page.expect_popup() as opened:
+        page.locator("#signIn").click()
+    fill(opened.value, "Sign in", email=email, password=password)
+    expect(opened.value.get_by_role("heading", name="Account")).to_be_visible()
+    opened.value.close()
+    page.get_by_role("button", name="Classify 3 images").click()
+    arrived(page)
+    expect(page.locator("#main")).to_contain_text("3 images")
+
+
+def test_a_session_that_ends_in_the_middle_of_a_batch_loses_no_image_and_doubles_none(
+    page: Page, page_faults: PageFaults, sign_in_system: System
+) -> None:
+    page_faults.expect("401")
+    email, password = person(sign_in_system, "ada")
+    signed_in(page, email, password)
+    page.goto("/")
+    drop(page, "#drop", signs(60, seed=32)[0])
+    refused: list[str] = []
+
+    def refuse(route: object) -> None:
+        refused.append("")
+        route.fulfill(status=401, body="{}", content_type="application/problem+json")  # type: ignore[attr-defined]
+
+    page.route(re.compile(r"/images$"), refuse)
+    classify(page)
+    expect(page.locator("#said")).to_contain_text("60 images could not be sent for now")
+    expect(page.locator("#signIn")).to_be_visible()
+    assert 1 <= len(refused) <= 3  # each lane learns it once, and sends no more
+    page.unroute(re.compile(r"/images$"))
+    page.get_by_role("button", name="Try again: 60 images").click()
+    arrived(page)
+    expect(page.locator("#main")).to_contain_text("60 images")
+
+
+def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
+    page: Page, page_faults: PageFaults, sign_in_system: System
+) -> None:
+    page_faults.expect("401")
+    assert sign_in_system.sign_in is not None
+    secret = sign_in_system.sign_in.password
+    signed_in(page, OPERATOR, secret)
+    page.goto("/fleet")
+    page.context.clear_cookies()  # the page asks for news each second
+    expect(page.get_by_role("status")).to_contain_text("You were signed out meanwhile")
+    fill(page, "Sign in", email=OPERATOR, password=secret)
+    page.wait_for_url("**/fleet")
+
+    page.goto("/")
+    drop(page, "#drop", signs(1, seed=33)[0])
+    classify(page)
+    job_id = arrived(page)
+    expect(page.locator("#state")).to_have_text("finished")
+    expect(page.locator("#state")).not_to_have_class(re.compile("live"))  # it asks for nothing more by itself
+    page.context.clear_cookies()
+    page.locator("#list a.open").click()
+    page.wait_for_url("**/sign-in?**")
+    fill(page, "Sign in", email=OPERATOR, password=secret)
+    page.wait_for_url(f"**/jobs/{job_id}")
+
+
+def test_the_page_of_the_api_says_what_a_stranger_lacks_and_works_for_who_is_signed_in(
+    page: Page, page_faults: PageFaults, sign_in_system: System
+) -> None:
+    page_faults.expect("401")
+    page.goto("/api#list_jobs")
+    told = try_it(page, "list_jobs")
+    assert told.startswith("401")
+    assert "you are not signed in" in told
+    expect(page.locator("#list_jobs output").get_by_role("link", name="sign in")).to_have_attribute(
+        "target", "_blank"
+    )
+    signed_in(page, *person(sign_in_system, "ada"))
+    page.goto("/api#list_jobs")
+    expect(page.locator(".api-intro")).to_contain_text("they are sent as ada-")
+    assert try_it(page, "list_jobs").startswith("200")

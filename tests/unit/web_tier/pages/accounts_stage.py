@@ -1,0 +1,162 @@
+"""Sign-in over a user pool in memory, for the tests of pages that people sign in to."""
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from flask import Flask
+from flask.testing import FlaskClient
+
+from services.personal_tokens import PersonalTokens
+from services.table import Table
+from services.tokens import TokenClaims, TokenVerifier
+from services.user_errors import (
+    EmailTakenError,
+    NotConfirmedError,
+    PasswordRefusedError,
+    TooManyAttemptsError,
+    WrongCodeError,
+    WrongCredentialsError,
+)
+from services.users import Account, NewPasswordWanted, PoolTokens, UserPool, required_email
+from web_tier.access.access import Access, Parts
+from web_tier.access.keys import SessionKeys
+from web_tier.access.known_accounts import KnownAccounts
+from web_tier.access.session_records import SessionRecords
+from web_tier.access.sessions import Renewed, Sessions, SessionTimes
+
+SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
+PASSWORD = "Correct-horse-7-battery"
+ANOTHER = "Another-horse-8-battery"
+CODE = "123456"
+SESSION_KEY = "a key of sessions, for tests and nothing else"
+LEAST_CHARACTERS = 12
+
+
+@dataclass
+class Person:
+    """An account; `first` says that its password is for the first sign-in only."""
+
+    password: str = PASSWORD
+    confirmed: bool = True
+    first: bool = False
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass
+class MemoryPool:
+    """A user pool in memory: every code that it would mail is `CODE`.
+
+    Attributes:
+        people: the accounts, by address.
+        mailed: the addresses that codes went to, in order.
+        refuses_all: as after too many attempts.
+    """
+
+    people: dict[str, Person] = field(default_factory=dict)
+    mailed: list[str] = field(default_factory=list)
+    signed_out: list[str] = field(default_factory=list)
+    refuses_all: bool = False
+
+    def sign_up(self, email: str, password: str) -> None:
+        self._attempt()
+        required_email(email)
+        _check_new(password)
+        if email in self.people:
+            raise EmailTakenError
+        self.people[email] = Person(password, confirmed=False)
+        self.mailed.append(email)
+
+    def confirm(self, email: str, code: str) -> None:
+        self._check_code(email, code)
+        self.people[email].confirmed = True
+
+    def send_code_again(self, email: str) -> None:
+        self._attempt()
+        if email in self.people:
+            self.mailed.append(email)
+
+    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted:
+        self._attempt()
+        person = self.people.get(email)
+        if person is None or person.password != password:
+            raise WrongCredentialsError
+        if not person.confirmed:
+            raise NotConfirmedError
+        return NewPasswordWanted(f"session of {email}") if person.first else _tokens(email)
+
+    def set_first_password(self, email: str, session: str, password: str) -> PoolTokens:
+        if session != f"session of {email}":
+            raise WrongCredentialsError
+        _check_new(password)
+        self.people[email] = Person(password)
+        return _tokens(email)
+
+    def sign_out(self, refresh_token: str) -> None:
+        self.signed_out.append(refresh_token)
+
+    forget_password = send_code_again
+
+    def reset_password(self, email: str, code: str, password: str) -> None:
+        self._check_code(email, code)
+        _check_new(password)
+        self.people[email].password = password
+
+    def account(self, sub: str) -> Account | None:
+        person = self.people.get(sub.removeprefix("sub of "))
+        return Account(sub, sub.removeprefix("sub of "), True, person.groups) if person else None
+
+    def verify(self, text: str) -> TokenClaims:
+        """As the verifier does, for the tokens of this pool."""
+        email = text.removeprefix("id of ")
+        until = datetime.now(UTC) + timedelta(hours=1)
+        return TokenClaims(f"sub of {email}", email, email, self.people[email].groups, "id", until)
+
+    def _check_code(self, email: str, code: str) -> None:
+        self._attempt()
+        if email not in self.people or code != CODE:
+            raise WrongCodeError
+
+    def _attempt(self) -> None:
+        if self.refuses_all:
+            raise TooManyAttemptsError
+
+
+def _check_new(password: str) -> None:
+    if len(password) < LEAST_CHARACTERS:
+        raise PasswordRefusedError
+
+
+def _tokens(email: str) -> PoolTokens:
+    return PoolTokens(f"id of {email}", f"access of {email}", f"refresh of {email}")
+
+
+def access_by(pool: MemoryPool, table: Table) -> Access:
+    """Return the sign-in by `pool`; sessions and tokens are in `table`."""
+
+    def renew(refresh_token: str) -> Renewed:
+        return Renewed(pool.verify(refresh_token.replace("refresh", "id")), refresh_token)
+
+    parts = Parts(
+        pool=cast(UserPool, pool),
+        verifier=cast(TokenVerifier, pool),
+        sessions=Sessions(
+            SessionRecords(table), SessionKeys([SESSION_KEY]), SessionTimes(3_600, 43_200), renew, time.time
+        ),
+        personal_tokens=PersonalTokens(table),
+        accounts=KnownAccounts(pool.account),
+    )
+    return Access(lambda: parts)
+
+
+def sign_in(client: FlaskClient, email: str, password: str = PASSWORD, **fields: str) -> Any:
+    """Send the sign-in form."""
+    return client.post("/sign-in", data={"email": email, "password": password, **fields}, headers=SAME_SITE)
+
+
+def signed_in(app: Flask, email: str) -> FlaskClient:
+    """Return a browser in which somebody is signed in."""
+    client = app.test_client()
+    assert sign_in(client, email).status_code == 303
+    return client

@@ -1,0 +1,75 @@
+"""A user's own page: who they are, and the personal tokens with which their programs call the API."""
+
+from collections.abc import Collection
+from http import HTTPStatus
+from typing import Any, Final
+
+from flask import Response, request, url_for
+
+from services.errors import FleetsightError
+from services.personal_tokens import MOST_DAYS, TokenNotMadeError
+from web_tier.access.access import current_access
+from web_tier.access.identity import Identity, Scope, current_identity
+from web_tier.limits.current import left
+from web_tier.pages.accounts.show import go_to, refuse, show, typed
+
+MEANINGS: Final = {
+    Scope.CLASSIFY: "send images, and change or delete jobs",
+    Scope.READ: "see jobs and results",
+    Scope.OPERATE: "see and steer the fleet",
+}
+"""What a token with a scope may do, in words."""
+
+MOST_DIGITS: Final = 6
+
+
+class FieldError(FleetsightError):
+    """Raised when a field of the form holds what it cannot; the message is for whoever filled it in."""
+
+
+def account() -> Response:
+    """Show who is signed in, and their tokens."""
+    return show("account", **_facts())
+
+
+def make_token() -> Response:
+    """Make a token and show it, this once."""
+    who = current_identity()
+    try:
+        scopes, days = _scopes(who), _days()
+        text, _ = current_access().personal_tokens.make(who.owner, who.email, typed("name"), scopes, days)
+    except (FieldError, TokenNotMadeError) as error:
+        return refuse("account", error, **_facts())
+    return show("account", status=HTTPStatus.CREATED, made=text, **_facts())
+
+
+def revoke_token(token_id: str) -> Response:
+    """Revoke a token and go back to the others."""
+    current_access().personal_tokens.revoke(current_identity().owner, token_id)
+    return go_to(url_for("accounts.account"))
+
+
+def _facts() -> dict[str, Any]:
+    identity = current_identity()
+    return {
+        "identity": identity,
+        "tokens": current_access().personal_tokens.list(identity.owner),
+        "scopes": _scopes_to_give(identity),
+        "left": left(identity.owner),
+    }
+
+
+def _scopes_to_give(identity: Identity) -> dict[Scope, str]:
+    return {scope: words for scope, words in MEANINGS.items() if scope is not Scope.OPERATE or identity.operates}
+
+
+def _scopes(identity: Identity) -> Collection[Scope]:
+    offered = _scopes_to_give(identity)
+    return [scope for scope in offered if scope in request.form.getlist("scopes")]
+
+
+def _days() -> int:
+    text = typed("days").strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
+        raise FieldError(f"write after how many days the token expires: a whole number from 1 to {MOST_DAYS}")
+    return int(text)

@@ -1,0 +1,32 @@
+"""The addresses of the account pages; where there is no sign-in, the guard lets nobody to any of them."""
+
+from typing import Final
+
+from flask import Blueprint, Flask
+
+from web_tier.pages.accounts.account import account, make_token, revoke_token
+from web_tier.pages.accounts.passwords import Forgot, Reset
+from web_tier.pages.accounts.sign_in import NewPassword, SignIn, sign_out
+from web_tier.pages.accounts.sign_up import Confirm, SignUp, send_code
+from web_tier.pages.accounts.visitor import visitor
+
+accounts: Final = Blueprint("accounts", __name__)
+
+
+def install_accounts(app: Flask) -> None:
+    """Let `app` have the account pages, and let its templates ask who looks at them: `visitor()`."""
+    app.register_blueprint(accounts)
+    app.jinja_env.globals["visitor"] = visitor
+
+
+accounts.add_url_rule("/sign-in", view_func=SignIn.as_view("sign_in"))
+accounts.add_url_rule("/new-password", view_func=NewPassword.as_view("new_password"))
+accounts.add_url_rule("/sign-up", view_func=SignUp.as_view("sign_up"))
+accounts.add_url_rule("/confirm", view_func=Confirm.as_view("confirm"))
+accounts.add_url_rule("/confirm/code", view_func=send_code, methods=["POST"])
+accounts.add_url_rule("/forgot", view_func=Forgot.as_view("forgot"))
+accounts.add_url_rule("/reset", view_func=Reset.as_view("reset"))
+accounts.add_url_rule("/sign-out", view_func=sign_out, methods=["POST"])
+accounts.add_url_rule("/account", view_func=account, methods=["GET"])
+accounts.add_url_rule("/account/tokens", view_func=make_token, methods=["POST"])
+accounts.add_url_rule("/account/tokens/<token_id>/revoke", view_func=revoke_token, methods=["POST"])
