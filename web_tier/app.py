@@ -4,19 +4,30 @@ from flask import Flask
 
 from services.config import Config, load_config
 from services.jobs import JobStore
+from web_tier.access.access import Access, install_access
+from web_tier.access.guard import install_guard
+from web_tier.access.rights import check_rights
+from web_tier.access.wiring import access_to
 from web_tier.api.classic import classic
 from web_tier.api.classify import classify
 from web_tier.api.direct import direct
 from web_tier.api.docs import api_docs
 from web_tier.api.fleet import fleet_api
 from web_tier.api.health import health
+from web_tier.api.limits import limits_api
 from web_tier.api.predictions import predictions
+from web_tier.api.tokens import tokens_api
 from web_tier.api.v1 import api
 from web_tier.backend import Backend, install_backend
 from web_tier.bootstrap import bootstrap_files
 from web_tier.cors import CrossOrigin
+from web_tier.hosts import refuse_other_hosts
+from web_tier.intake.patience import wait_patiently
 from web_tier.intake.store import ObjectStore, Sender
+from web_tier.limits.current import install_limiting
+from web_tier.limits.hooks import limit_addresses, limit_users
 from web_tier.live import install_live
+from web_tier.pages.accounts.routes import install_accounts
 from web_tier.pages.changes import changes
 from web_tier.pages.image import image_pages
 from web_tier.pages.live import live
@@ -24,6 +35,7 @@ from web_tier.pages.operate import operate
 from web_tier.pages.routes import pages
 from web_tier.pages.words import FILTERS
 from web_tier.problems import answer_problems
+from web_tier.proxy import BehindProxy
 from web_tier.request_log import log_requests
 from web_tier.security import secure
 
@@ -39,6 +51,7 @@ def create_app(
     store: JobStore | None = None,
     input_bucket: ObjectStore | None = None,
     request_queue: Sender | None = None,
+    access: Access | None = None,
 ) -> Flask:
     """Return the application; it calls no service before its first request.
 
@@ -47,9 +60,10 @@ def create_app(
         store: by default what `config` names, as are the next two.
         input_bucket: where images go.
         request_queue: where requests go.
+        access: who may come in.
 
     Raises:
-        ConfigError: when the configuration is not valid.
+        ConfigError: when the configuration is not valid, or the keys of sessions are missing.
     """
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=SMALL_BODY_BYTES, SEND_FILE_MAX_AGE_DEFAULT=STATIC_SECONDS)
@@ -58,9 +72,16 @@ def create_app(
     install_backend(app, backend)
     install_live(app, backend)
     log_requests(app)
+    refuse_other_hosts(app, config.web.hosts, config.web.host)
+    wait_patiently(app)
     friends = CrossOrigin(config.web.cors_origins)
     friends.install(app)
     secure(app, friends)
+    install_access(app, access or access_to(backend))
+    limits = install_limiting(app, backend)
+    limit_addresses(app, limits)
+    install_guard(app)
+    limit_users(app, limits)
     answer_problems(app)
     app.jinja_env.filters.update(FILTERS)
     app.register_blueprint(bootstrap_files())
@@ -69,13 +90,19 @@ def create_app(
     app.register_blueprint(changes)
     app.register_blueprint(live)
     app.register_blueprint(operate)
+    install_accounts(app)
     app.register_blueprint(api, url_prefix="/api/v1")
     app.register_blueprint(fleet_api, url_prefix="/api/v1")
     app.register_blueprint(classify, url_prefix="/api/v1")
     app.register_blueprint(direct, url_prefix="/api/v1")
+    app.register_blueprint(tokens_api, url_prefix="/api/v1")
+    app.register_blueprint(limits_api, url_prefix="/api/v1")
     app.register_blueprint(classic)
     app.register_blueprint(predictions)
     app.register_blueprint(api_docs)
     app.register_blueprint(health)
     app.register_blueprint(health, url_prefix="/api/v1", name="health_v1")
+    check_rights(app)
+    if config.web.behind_proxy:
+        app.wsgi_app = BehindProxy(app.wsgi_app)  # type: ignore[method-assign]
     return app

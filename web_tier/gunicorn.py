@@ -11,6 +11,7 @@ from services.config import load_config
 from services.logs import JsonFormatter
 from web_tier.live import live_of
 from web_tier.memory import give_memory_back
+from web_tier.proxy import PROXY
 
 _web = load_config().web
 
@@ -21,11 +22,21 @@ give_memory_back()
 
 bind = f"{_web.host}:{_web.port}"
 workers = _web.processes
-worker_class = "gthread"
+worker_class = "web_tier.slow_clients.BoundedThreadWorker"
 threads = _web.threads
 # So many more may wait for a thread, or be idle between two requests.
 worker_connections = _web.threads + 1_000
 preload_app = True
+
+# As web_tier/proxy.py, which says the same to the application; headers that set the path are nobody's.
+forwarded_allow_ips = PROXY if _web.behind_proxy else ""
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+forwarder_headers = ""
+# More is answered with 414 and 431. While a head is read it is in memory: 512 KB at most.
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
 proc_name = "fleetsight-web"
 control_socket_disable = True
 

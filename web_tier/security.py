@@ -11,6 +11,39 @@ from web_tier.cors import CrossOrigin
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
 
+UNUSED_FEATURES = (
+    "accelerometer",
+    "autoplay",
+    "camera",
+    "clipboard-read",
+    "cross-origin-isolated",
+    "display-capture",
+    "encrypted-media",
+    "fullscreen",
+    "gamepad",
+    "geolocation",
+    "gyroscope",
+    "hid",
+    "idle-detection",
+    "keyboard-map",
+    "local-fonts",
+    "magnetometer",
+    "microphone",
+    "midi",
+    "payment",
+    "picture-in-picture",
+    "publickey-credentials-create",
+    "publickey-credentials-get",
+    "screen-wake-lock",
+    "serial",
+    "storage-access",
+    "sync-xhr",
+    "usb",
+    "window-management",
+    "xr-spatial-tracking",
+)
+"""Of a browser, as Chromium knows them; it complains of others."""
+
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "; ".join(
         [
@@ -29,9 +62,21 @@ HEADERS: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "X-Permitted-Cross-Domain-Policies": "none",
+    "Permissions-Policy": ", ".join(
+        [
+            # A job's page copies its own address.
+            "clipboard-write=(self)",
+            *(f"{feature}=()" for feature in UNUSED_FEATURES),
+        ]
+    ),
 }
+"""OWASP's list (https://owasp.org/www-project-secure-headers/), but for those that are no longer read."""
+
+TLS_ONLY = "max-age=31536000"
+"""Strict-Transport-Security, which a browser takes by TLS alone. Names below ours may be others': no subdomains."""
 
 
 def secure(app: Flask, friends: CrossOrigin | None = None) -> None:
@@ -65,6 +110,8 @@ def _refuse_cross_site(friends: CrossOrigin) -> None:
 def _with_headers(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", TLS_ONLY)
     if request.endpoint not in _STATIC_ENDPOINTS:
         response.headers.setdefault("Cache-Control", "no-store")
     return response

@@ -52,11 +52,12 @@ def web_tier(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> 
 
 
 @contextmanager
-def serving(config: Config, tmp_path: Path) -> Iterator[WebTier]:
-    """Run a web tier with `config`, whose port is free, for as long as the context lasts."""
+def serving(config: Config, tmp_path: Path, *options: str) -> Iterator[WebTier]:
+    """Run a web tier with `config`, whose port is free, and `options` of gunicorn, while the context lasts."""
     port = config.web.port
     path, log = write_config(config, tmp_path / "config.yaml"), tmp_path / "web.log"
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()"]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:web_tier.gunicorn", *options]
+    command.append("web_tier.app:create_app()")
     environment = os.environ | {PATH_VARIABLE: str(path)}
     with log.open("wb") as lines, subprocess.Popen(command, cwd=ROOT, env=environment, stderr=lines) as process:
         web = WebTier(process, port, config, log)

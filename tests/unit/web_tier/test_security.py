@@ -41,6 +41,30 @@ def test_every_answer_forbids_foreign_and_inline_scripts_frames_and_sniffing(cli
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == policy["form-action"] == "'self'"
     assert policy["img-src"] == "'self' blob: data:"
     assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+
+
+# https://owasp.org/www-project-secure-headers/ (headers_add.json). Left out: Clear-Site-Data,
+# which is for signing out, X-DNS-Prefetch-Control, since nothing here leads to other names, and Cache-Control, which
+# the next test is about. Referrer-Policy is same-origin: our own pages may know where somebody comes from.
+OWASP = {
+    "X-Frame-Options": "deny",
+    "X-Content-Type-Options": "nosniff",
+    "X-Permitted-Cross-Domain-Policies": "none",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/api/v1/jobs", "/static/fleetsight.css"])
+def test_every_answer_has_the_headers_that_owasp_lists(client: FlaskClient, path: str) -> None:
+    headers = client.get(path, buffered=True).headers
+    assert {name: headers[name].lower() for name in OWASP} == OWASP
+    allowed = [each for each in headers["Permissions-Policy"].split(", ") if not each.endswith("=()")]
+    assert allowed == ["clipboard-write=(self)"]
 
 
 def test_pages_are_not_kept_by_caches_and_static_files_are(client: FlaskClient) -> None:

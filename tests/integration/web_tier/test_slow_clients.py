@@ -1,0 +1,150 @@
+"""Row 37, with real gunicorn: clients that trickle, that send too much, and that do not take their answer."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import requests
+
+from scripts.run.system import free_port
+from services.clients import Clients
+from services.config import parse_config
+from services.embedded.launch import EmbeddedCloud
+from services.ids import new_id
+from services.provision import provision
+from tests.conftest import shipped_values
+from tests.integration.web_tier.conftest import WebTier, serving
+
+pytestmark = pytest.mark.processes
+
+THREADS = 8
+WORKER = "tests.integration.web_tier.hurried_worker.HurriedWorker"
+
+
+@pytest.fixture(scope="module")
+def hurried(cloud: EmbeddedCloud, clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebTier]:
+    """A web tier of one process with few threads, whose bounds are short; one for all tests, which it must stand."""
+    values, own = shipped_values(), new_id().lower()
+    values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
+    values["aws"]["endpoint_url"] = cloud.endpoint_url
+    values["web"] |= {"port": free_port(), "processes": 1, "threads": THREADS}
+    config = parse_config(values)
+    provision(clients, config)
+    with serving(config, tmp_path_factory.mktemp("web"), "-k", WORKER) as web:
+        yield web
+
+
+def connect(web: WebTier, sent: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", web.port), 10)
+    connection.sendall(sent)
+    return connection
+
+
+def answer_to(web: WebTier, sent: bytes) -> bytes:
+    """Send something, and nothing more; return all that comes back until the connection is closed."""
+    with connect(web, sent) as connection:
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+        return received
+
+
+class Trickle:
+    """A client that sends a byte of its request's head now and then, for ever."""
+
+    def __init__(self, web: WebTier) -> None:
+        self.connection = connect(web, b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        self.received = b""
+        threading.Thread(target=self._send, daemon=True).start()
+
+    def _send(self) -> None:
+        try:
+            while True:
+                self.connection.sendall(b"x")
+                time.sleep(0.05)
+        except OSError:
+            return
+
+
+def test_clients_that_trickle_their_heads_hold_no_thread(hurried: WebTier) -> None:
+    with ExitStack() as open_connections:
+        clients = [Trickle(hurried) for _ in range(4 * THREADS)]
+        for client in clients:
+            open_connections.enter_context(client.connection)
+        began = time.monotonic()
+        assert requests.get(f"{hurried.url}/healthz", timeout=20).status_code == 200
+        assert time.monotonic() - began < 15
+        assert clients[0].connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_takes_nothing_of_its_answer_holds_no_thread(hurried: WebTier) -> None:
+    page = b"GET /static/bootstrap/css/bootstrap.min.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as open_connections:
+        for _ in range(2 * THREADS):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            open_connections.enter_context(connection)
+            connection.connect(("127.0.0.1", hurried.port))
+            connection.sendall(page * 40)
+        until, longest = time.monotonic() + 10, 0.0
+        while longest < 0.3 and time.monotonic() < until:
+            longest = max(longest, requests.get(f"{hurried.url}/healthz", timeout=20).elapsed.total_seconds())
+        assert longest >= 0.3, "the threads were never held at all"
+    assert "Traceback" not in hurried.log.read_text()
+
+
+def test_clients_that_do_not_close_their_end_hold_up_nobody(hurried: WebTier) -> None:
+    with ExitStack() as open_connections:
+        for _ in range(THREADS - 2):
+            sent = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            assert open_connections.enter_context(connect(hurried, sent)).recv(100)
+        assert requests.get(f"{hurried.url}/healthz", timeout=20).elapsed.total_seconds() < 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /" + b"x" * 5_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 9_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-Many: x\r\n" * 65 + b"\r\n", 431),
+        (b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 421),
+        (b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", 421),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", 421),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 400),
+        (
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Host: evil.example\r\nSCRIPT_NAME: /x\r\n"
+            b"X-Forwarded-Proto: https\r\nConnection: close\r\n\r\n",
+            200,
+        ),
+    ],
+    ids=["line", "header", "headers", "absolute", "host", "no host", "two hosts", "forwarded"],
+)
+def test_a_head_that_is_too_much_or_says_too_much_is_refused(hurried: WebTier, sent: bytes, status: int) -> None:
+    answer = answer_to(hurried, sent)
+    assert answer.split()[1] == str(status).encode()
+    assert b"Traceback" not in answer
+    assert b"Strict-Transport-Security" not in answer
+
+
+def test_the_body_of_a_request_that_is_refused_is_not_waited_for(hurried: WebTier) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 1000000\r\n\r\n"
+    assert answer_to(hurried, head + b"x").startswith(b"HTTP/1.1 404 ")
+
+
+def test_every_line_of_the_log_is_json_whatever_is_sent(hurried: WebTier) -> None:
+    for sent in (
+        b"\x16\x03\x01\x02\x00",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x1b[2J\r\n\r\n",
+        b"GET /%0a%1b[2J{} HTTP/1.1\r\n\r\n",
+    ):
+        with connect(hurried, sent) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1000)
+    lines = hurried.log.read_text().splitlines()
+    assert lines
+    assert all(json.loads(line)["process"] == "web" for line in lines)

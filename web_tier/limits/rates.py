@@ -1,0 +1,95 @@
+"""How often a caller may do something in a minute: the windows of PyPI's `limits`, over one of two storages."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Literal
+
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.errors import StorageError
+from limits.storage import Storage
+from limits.strategies import FixedWindowRateLimiter
+
+Kind = Literal["request", "attempt", "credential", "refused"]
+"""What is counted: requests; attempts to sign in and the like; invalid tokens; what else is refused unseen."""
+
+AWAY_SECONDS = 10.0
+"""How long nothing is counted after the storage has failed, so that not every request waits for it."""
+
+MOST_REMEMBERED = 10_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Rates:
+    """Counts for all threads of one process; where counting fails, everything is let through.
+
+    Attributes:
+        storage: where the counts are.
+        clock: seconds since the epoch.
+    """
+
+    storage: Storage
+    clock: Callable[[], float] = time.time
+    _over: dict[str, float] = field(default_factory=dict, init=False)
+    _away_until: float | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def count(self, kind: Kind, caller: str, most: int) -> int:
+        """Count one more; return 0 when the caller may, else in how many seconds they may again. 0 is no limit."""
+        return self.wait(kind, caller, most) or self._asked(kind, caller, most, FixedWindowRateLimiter.hit)
+
+    def note(self, kind: Kind, caller: str, most: int) -> None:
+        """Count one more that has happened already; once there are `most`, there is a `wait`."""
+        if not self.count(kind, caller, most):
+            self._asked(kind, caller, most, FixedWindowRateLimiter.test)
+
+    def wait(self, kind: Kind, caller: str, most: int) -> int:
+        """Return in how many seconds the caller may again as this process knows; 0 when they may now.
+
+        Nothing is asked of the storage, so a flood costs it nothing.
+        """
+        now = self.clock()
+        return max(0, ceil(self._over.get(_item(most).key_for(kind, caller), now) - now)) if most else 0
+
+    def _asked(self, kind: Kind, caller: str, most: int, may: Callable[..., bool]) -> int:
+        now, item = self.clock(), _item(most)
+        if not most or (self._away_until is not None and now < self._away_until):
+            return 0
+        window = FixedWindowRateLimiter(self.storage)
+        try:
+            end = now if may(window, item, kind, caller) else window.get_window_stats(item, kind, caller).reset_time
+        except StorageError as error:
+            self._go_without(now, error)
+            return 0
+        self._back()
+        return self._refused(item.key_for(kind, caller), end, now) if end > now else 0
+
+    def _refused(self, key: str, end: float, now: float) -> int:
+        with self._lock:
+            if len(self._over) >= MOST_REMEMBERED:
+                self._over = {known: until for known, until in self._over.items() if until > now}
+            if len(self._over) < MOST_REMEMBERED:
+                self._over[key] = end
+        return ceil(end - now)
+
+    def _go_without(self, now: float, error: StorageError) -> None:
+        with self._lock:
+            began, self._away_until = self._away_until is None, now + AWAY_SECONDS
+        if began:
+            _log.error("requests cannot be counted, so that none is refused until they can again: %s", error)
+
+    def _back(self) -> None:
+        if self._away_until is None:
+            return
+        with self._lock:
+            self._away_until = None
+        _log.info("requests are counted again")
+
+
+def _item(most: int) -> RateLimitItem:
+    return RateLimitItemPerMinute(most or 1)
