@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from services.endpoint import Endpoint
 from services.errors import ConfigError
+from services.image_limits import ImageLimits
 
 PREFIX = "FLEETSIGHT__"
 DEMO_BUNDLE = Path("app_tier/demo/bundle")
@@ -37,8 +38,14 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MOST_WORKERS = 1_000
 """No limit of the fleet is above this, whoever sets it."""
+_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What PyYAML raises for what it cannot read: beside its own errors those of Python, as for `!!int ` without digits."""
+
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
-HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+# The name that AWS gives to a load balancer has capitals; browsers ask for it in small letters.
+HostName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"), AfterValidator(str.lower)
+]
 
 
 class _Section(BaseModel):
@@ -97,6 +104,11 @@ class Web(_Section):
     max_open_jobs: int = Field(ge=1, le=100_000)
     cors_origins: tuple[Origin, ...]
 
+    @property
+    def image_limits(self) -> ImageLimits:
+        """How large an image may be, for every part of the system that looks at one."""
+        return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.max_image_frames)
+
 
 class Auth(_Section):
     """Who may come in.
@@ -150,6 +162,8 @@ class Worker(_Section):
     streams: int = Field(ge=0, le=256)
     batch_size: int = Field(ge=0, le=256)
     batch_wait_seconds: float = Field(ge=0, le=10)
+    decode_seconds: float = Field(gt=0, le=600)
+    decode_megabytes: int = Field(ge=0, le=65_536)
     fetch_threads: int = Field(ge=0, le=128)
     decode_threads: int = Field(ge=0, le=128)
     publish_threads: int = Field(ge=0, le=128)
@@ -396,8 +410,8 @@ def load_config(path: Path | None = None, environment: Mapping[str, str] = os.en
         raise ConfigError(
             f"cannot read {path}: {error.strerror}; run from the project's folder or set {PATH_VARIABLE}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except _YAML_ERRORS as error:
+        raise ConfigError(f"{path} is not YAML: {_why(error)}") from error
     return parse_config(values, environment, source=str(path))
 
 
@@ -429,9 +443,15 @@ def _overridden(values: dict[str, Any], environment: Mapping[str, str]) -> dict[
             raise ConfigError(f"{path[0]}: expected a section, found {section!r}")
         try:
             section[path[1]] = yaml.safe_load(environment[variable])
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{variable}={environment[variable]!r} is not YAML: {error}") from error
+        except _YAML_ERRORS as error:
+            raise ConfigError(f"{variable}={environment[variable]!r} is not YAML: {_why(error)}") from error
     return merged
+
+
+def _why(error: Exception) -> str:
+    """Return what a parser's error says, on one line; of an error of Python its kind, too."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: {said}"
 
 
 def _faults(error: ValidationError) -> list[str]:

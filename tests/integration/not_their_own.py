@@ -75,6 +75,30 @@ NOT_THEIR_OWN = {
     "web gives itself no rights": Attempt(
         "WebRole", "iam", "put_role_policy", {"RoleName": "WebRole", "PolicyName": "more", "PolicyDocument": "x"}
     ),
+    "web makes no operators": Attempt(
+        "WebRole",
+        "cognito-idp",
+        "admin_add_user_to_group",
+        {"UserPoolId": "{pool}", "Username": "me", "GroupName": "operators"},
+    ),
+    "web sets no passwords": Attempt(
+        "WebRole",
+        "cognito-idp",
+        "admin_set_user_password",
+        {"UserPoolId": "{pool}", "Username": "me", "Password": "mine"},
+    ),
+    "web knows no accounts of other pools": Attempt(
+        "WebRole", "cognito-idp", "admin_get_user", {"UserPoolId": "us-east-1_Another1", "Username": "me"}
+    ),
+    "a worker knows no accounts": Attempt(
+        "WorkerRole", "cognito-idp", "admin_get_user", {"UserPoolId": "{pool}", "Username": "me"}
+    ),
+    "a worker reads no keys of sessions": Attempt(
+        "WorkerRole", "ssm", "get_parameter", {"Name": "/fleetsight/session-keys"}
+    ),
+    "the controller reads no keys of sessions": Attempt(
+        "ControllerRole", "ssm", "get_parameter", {"Name": "/fleetsight/session-keys"}
+    ),
     "web reads no other parameter": Attempt("WebRole", "ssm", "get_parameter", {"Name": "/fleetsight/config"}),
     "the controller puts no image": Attempt("ControllerRole", "s3", "put_object", {**_IMAGE, "Body": b""}),
     "the controller launches nothing without the template": Attempt(

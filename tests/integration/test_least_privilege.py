@@ -25,9 +25,11 @@ from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 from tests.conftest import keys_in
+from tests.integration.an_operator import Operator
 from tests.integration.not_their_own import NOT_THEIR_OWN
 from tests.integration.stack_roles import ACCOUNT, REGION, TIERS, StackOfRoles, web_command, worker_command
 from tests.unit.infra.template import GIVEN, listed, statements
+from web_tier.access.keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 
@@ -66,6 +68,7 @@ class Deployed:
     cloud: EmbeddedCloud
     stack: StackOfRoles
     api: FleetClient
+    operator: Operator
     truth: dict[str, str] = field(default_factory=dict)
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
@@ -112,6 +115,7 @@ class Deployed:
             "group": self.stack.known["WebSecurityGroup.GroupId"],
             "inputs": names.input_bucket,
             "outputs": names.output_bucket,
+            "pool": self.operator.pool_id,
             "requests": self.requests.url,
             "responses": Queue.named(self.clients.sqs, names.response_queue).url,
             "table": names.job_table,
@@ -121,6 +125,11 @@ class Deployed:
             "worker": worker["InstanceId"],
             "worker_name": names.worker_instance,
         }
+
+    def ask(self, method: str, path: str) -> requests.Response:
+        """Ask the API for what its client has no method for."""
+        headers = {"Authorization": f"Bearer {self.api.token}"}
+        return requests.request(method, f"{self.api.base_url}/api/v1{path}", headers=headers, timeout=10)
 
     def logs(self) -> str:
         """Return what went wrong, as far as processes told."""
@@ -137,17 +146,26 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         patch.setitem(GIVEN, "AWS::Region", REGION)
         patch.setitem(GIVEN, "TlsParameter", "/fleetsight/tls")
         url = cloud.endpoint_url
+        operator = Operator.of_a_new_pool(Clients(Endpoint(REGION, url)))
+        patch.setitem(GIVEN, "UserPool", operator.pool_id)
+        patch.setitem(GIVEN, "UserPoolClient", operator.client_id)
         stack = StackOfRoles(url, {"WorkerTemplate": worker_command(url)})
-        haste = {**HASTE, "FLEETSIGHT__FLEET__SUBNET_IDS": f"[{a_subnet(stack)}]"}
+        (folder / "session-keys").write_text("k" * 64)
+        haste = {
+            **HASTE,
+            "FLEETSIGHT__FLEET__SUBNET_IDS": f"[{a_subnet(stack)}]",
+            KEYS_FILE_VARIABLE: str(folder / "session-keys"),
+        }
         stack.starts["WebTemplate"] = web_command(folder, url, port, haste)
         put_bundle(stack)
         stack.make()
         stack.client("ec2").run_instances(
             LaunchTemplate={"LaunchTemplateName": "fleetsight-web"}, MinCount=1, MaxCount=1
         )
-        api = FleetClient(f"http://127.0.0.1:{port}")
-        until(api.ready, "the web tier answers")
-        yield Deployed(cloud, stack, api)
+        page = f"http://127.0.0.1:{port}"
+        until(FleetClient(page).ready, "the web tier answers")
+        api = FleetClient(page, token=operator.personal_token(page))
+        yield Deployed(cloud, stack, api, operator)
         api.close()
 
 
@@ -183,9 +201,10 @@ def lived(deployed: Deployed) -> Deployed:
     repeat(deployed, signs(40, 1))
     assert deployed.wrong(kept) == []
     until(lambda: merged(deployed, kept), "the results are one file")
-    requests.delete(f"{deployed.api.base_url}/api/v1/jobs/{unkept}", timeout=10).raise_for_status()
+    deployed.ask("DELETE", f"/jobs/{unkept}").raise_for_status()
     until(lambda: not keys_in(deployed.inputs, unkept) + keys_in(deployed.outputs, unkept), "a deleted job is gone")
     until(lambda: ghost not in deployed.workers(), "a ghost is ended")
+    deployed.operator.forgets(deployed.api.base_url)
     deployed.decisions = deployed.cloud.control("GET", "decisions")["decisions"]
     return deployed
 
@@ -232,7 +251,7 @@ def hold_and_drain(deployed: Deployed) -> None:
 
 def retry_what_failed(deployed: Deployed, job_id: str) -> None:
     """Try the broken image again, in vain."""
-    answer = requests.post(f"{deployed.api.base_url}/api/v1/jobs/{job_id}/retry", timeout=10)
+    answer = deployed.ask("POST", f"/jobs/{job_id}/retry")
     answer.raise_for_status()
     assert answer.json()["sent"] == 1, answer.text
     until(lambda: deployed.requests.counts().total == 0, "the broken image has been tried again")
@@ -276,7 +295,7 @@ def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
 
 def merged(deployed: Deployed, job_id: str) -> bool:
     """Tell whether the web tier hands out all results of a job as one file."""
-    answer = requests.get(f"{deployed.api.base_url}/api/v1/jobs/{job_id}/results/file", timeout=10)
+    answer = deployed.ask("GET", f"/jobs/{job_id}/results/file")
     return answer.ok and len(answer.text.splitlines()) == 40
 
 
@@ -293,6 +312,8 @@ ELSEWHERE = {
     ("WorkerRole", "OpenSessions"): "the same",
     ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
     ("WebRole", "DecryptTheCertificate"): "Systems Manager asks for it in the web role's name, at that moment",
+    ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
+    ("WebRole", "DecryptTheSessionKeys"): "Systems Manager asks for it in the web role's name, at that moment",
 }
 """Statements that the day does not use; what they are for is `documented` below."""
 STATEMENTS = [(role, sid) for role in ROLES for sid in statements(role)]
@@ -346,7 +367,8 @@ def documented(role: str, sid: str) -> list[Asked]:
     As create-iam-roles-for-cloudwatch-agent.html of CloudWatch, getting-started-create-iam-instance-profile.html of
     Systems Manager, and services-parameter-store.html of KMS tell, all under https://docs.aws.amazon.com
     """
-    parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/fleetsight/tls"
+    name = "session-keys" if sid.endswith("TheSessionKeys") else "tls"
+    parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/fleetsight/{name}"
     if sid == "WriteLogs":
         place = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/fleetsight/{{}}:log-stream:"
         groups = [place.format(group) for group in LOG_GROUPS[role]]
@@ -356,7 +378,7 @@ def documented(role: str, sid: str) -> list[Asked]:
     if sid == "OpenSessions":
         channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
         return [Asked(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
-    if sid == "ReadTheCertificate":
+    if sid.startswith("Read"):
         return [Asked("ssm:GetParameter", parameter, {})]
     via = {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)}
     return [Asked("kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0123", via)]

@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scripts.aws.account import TAG, Account
+from scripts.aws.deploy.session_keys import parameter_name
 from scripts.aws.operation import Operation
+from scripts.aws.roll.keys import roll_keys
 from scripts.aws.roll.roll import Order, roll
 from scripts.aws.roll.versions import RollError
 from scripts.aws.roll_command import roll_command
@@ -96,10 +98,14 @@ class Fleet:
             self.account.dead = True
             raise Killed
 
-    def roll(self, **order: Any) -> None:
+    @property
+    def operation(self) -> Operation:
         waiting = Waiting(self.clock, self.clock.sleep, self.said.append)
         say: Any = self.said.append
-        roll(Operation(self.account, self.prefix, self.done, say, waiting), Order(**order))
+        return Operation(self.account, self.prefix, self.done, say, waiting)
+
+    def roll(self, **order: Any) -> None:
+        roll(self.operation, Order(**order))
 
     def roll_again(self, **order: Any) -> None:
         """Roll in a new process."""
@@ -274,9 +280,13 @@ def web_group(fleet: Fleet) -> str:
     return name
 
 
-def web_versions(fleet: Fleet, group: str) -> list[str]:
+def web_instances(fleet: Fleet, group: str) -> list[Any]:
     found = fleet.observer.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
-    return [each["LaunchTemplate"]["Version"] for each in found["AutoScalingGroups"][0]["Instances"]]
+    return list(found["AutoScalingGroups"][0]["Instances"])
+
+
+def web_versions(fleet: Fleet, group: str) -> list[str]:
+    return [each["LaunchTemplate"]["Version"] for each in web_instances(fleet, group)]
 
 
 def test_the_web_instance_is_replaced_by_what_its_group_launches(fleet: Fleet, web_group: str) -> None:
@@ -291,6 +301,28 @@ def test_the_web_instance_is_replaced_by_what_its_group_launches(fleet: Fleet, w
 def test_a_version_that_is_named_leaves_the_web_instance_alone(fleet: Fleet, web_group: str) -> None:
     fleet.roll(to=1)
     assert web_versions(fleet, web_group) == ["1"]
+
+
+def test_a_new_key_of_sessions_is_read_by_a_web_instance_that_takes_the_place_of_the_old_one(
+    fleet: Fleet, web_group: str
+) -> None:
+    fleet.clock.work = lambda: time.sleep(0.05)
+    roll_keys(fleet.operation, wait=True, dry_run=True)
+    assert not fleet.told
+    for _ in range(2):  # the second has nothing old to replace
+        there = {each["InstanceId"] for each in web_instances(fleet, web_group)}
+        roll_keys(fleet.operation, wait=True, dry_run=False)
+        assert not there & {each["InstanceId"] for each in web_instances(fleet, web_group)}
+    stored = fleet.observer.ssm.get_parameter(Name=parameter_name(fleet.prefix), WithDecryption=True)
+    assert len(stored["Parameter"]["Value"].splitlines()) == 2
+
+
+def test_a_new_key_of_sessions_is_the_web_instances_affair(fleet: Fleet) -> None:
+    ran = typed(fleet, "--new-session-key", "--back")
+    assert (ran.exit_code, "give one" in ran.output) == (2, True)
+    ran = typed(fleet, "--new-session-key")
+    assert (ran.exit_code, f"there is no web instance of {fleet.prefix}" in ran.output) == (1, True)
+    assert not fleet.observer.ssm.get_parameters(Names=[parameter_name(fleet.prefix)])["Parameters"]
 
 
 def typed(fleet: Fleet, *arguments: str) -> Result:

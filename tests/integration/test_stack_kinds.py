@@ -92,6 +92,21 @@ Resources:
     Type: AWS::EC2::VPCEndpoint
     Properties:
       {VpcEndpointType: Gateway, VpcId: VPC, ServiceName: com.amazonaws.us-east-1.s3, RouteTableIds: [TABLE]}
+  Pool:
+    Type: AWS::Cognito::UserPool
+    Properties:
+      UsernameAttributes: [email]
+      AdminCreateUserConfig: {AllowAdminCreateUserOnly: "true"}
+      UserPoolTags: {who: !Ref Who}
+  Client:
+    Type: AWS::Cognito::UserPoolClient
+    Properties:
+      UserPoolId: !Ref Pool
+      ExplicitAuthFlows: [ALLOW_USER_PASSWORD_AUTH]
+      RefreshTokenValidity: !Ref Days
+      TokenValidityUnits: {RefreshToken: hours}
+  Members:
+    {Type: AWS::Cognito::UserPoolGroup, Properties: {UserPoolId: !Ref Pool, GroupName: all, Description: !Ref Who}}
   Dashboard: {Type: AWS::CloudWatch::Dashboard, Properties: {DashboardName: mine, DashboardBody: "{}"}}
 """
 SEEN_BEFORE = {
@@ -109,6 +124,9 @@ SEEN_BEFORE = {
     "control": "ec2",
     "site": ("ec2", True),
     "site tags": [{"Key": "who", "Value": "ec2"}],
+    "pool": ({"who": "ec2"}, True),
+    "hours": 7,
+    "members": "ec2",
 }
 SEEN_AFTER = {
     "allowed": [("tcp", 80), ("udp", 80)],
@@ -125,6 +143,9 @@ SEEN_AFTER = {
     "control": "ssm",
     "site": ("ssm", True),
     "site tags": [{"Key": "who", "Value": "ssm"}],
+    "pool": ({"who": "ssm"}, True),
+    "hours": 30,
+    "members": "ssm",
 }
 
 
@@ -171,6 +192,9 @@ def seen(client: Callable[[str], Any], ids: dict[str, str]) -> dict[str, Any]:
     queue = client("sqs").get_queue_attributes(QueueUrl=ids["Queue"], AttributeNames=["All"])["Attributes"]
     assert json.loads(queue["RedrivePolicy"])["maxReceiveCount"] in {5, "5"}
     assert [one["ToPort"] for one in group["IpPermissionsEgress"]] == [443]
+    accounts, of_pool = client("cognito-idp"), {"UserPoolId": ids["Pool"]}
+    pool = accounts.describe_user_pool(**of_pool)["UserPool"]
+    by = accounts.describe_user_pool_client(**of_pool, ClientId=ids["Client"])["UserPoolClient"]
     return {
         "allowed": sorted((one["IpProtocol"], one["ToPort"]) for one in group["IpPermissions"]),
         "trusts": role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"],
@@ -188,6 +212,9 @@ def seen(client: Callable[[str], Any], ids: dict[str, str]) -> dict[str, Any]:
         "control": control["OriginAccessControlConfig"]["Name"],
         "site": (site["DistributionConfig"]["Comment"], site["DistributionConfig"]["Enabled"]),
         "site tags": client("cloudfront").list_tags_for_resource(Resource=site["ARN"])["Tags"]["Items"],
+        "pool": (pool["UserPoolTags"], pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"]),
+        "hours": by["RefreshTokenValidity"],
+        "members": accounts.get_group(**of_pool, GroupName=ids["Members"])["Group"]["Description"],
     }
 
 
@@ -231,6 +258,7 @@ def test_every_kind_is_made_changed_and_deleted(client: Callable[[str], Any]) ->
         lambda: client("ssm").get_parameter(Name=ids["Stored"]),
         lambda: client("cloudfront").get_distribution(Id=ids["Site"]),
         lambda: client("cloudfront").get_origin_access_control(Id=ids["Control"]),
+        lambda: client("cognito-idp").describe_user_pool(UserPoolId=ids["Pool"]),
     ]
     for look in gone:
         with pytest.raises(ClientError):

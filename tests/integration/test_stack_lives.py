@@ -16,9 +16,13 @@ from scripts.client import ApiClient
 from scripts.run.batch import Batch
 from scripts.run.images import sample_images
 from scripts.run.system import free_port
+from services.clients import Clients
 from services.embedded.launch import REGION, EmbeddedCloud
+from services.endpoint import Endpoint
 from tests.conftest import ROOT
+from tests.integration.an_operator import Operator
 from tests.integration.stack_roles import web_command, worker_command
+from web_tier.access.keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 
@@ -124,11 +128,13 @@ def outputs_of(stack: dict[str, Any]) -> dict[str, str]:
 
 def test_the_system_runs_on_a_stack_that_is_made_changed_and_deleted(account: Account, tmp_path: Path) -> None:
     port, endpoint = free_port(), account.cloud.endpoint_url
+    (tmp_path / "session-keys").write_text("k" * 64)
+    settings = {**HASTE, KEYS_FILE_VARIABLE: str(tmp_path / "session-keys")}
     given = {
         **account.network(),
         "BundleAddress": str(DEMO_BUNDLE),
         "StartWorker": worker_command(endpoint),
-        "StartWeb": web_command(tmp_path, endpoint, port, HASTE),
+        "StartWeb": web_command(tmp_path, endpoint, port, settings),
     }
     changes = account.change("CREATE", {"TemplateURL": account.prepare()}, given)
     assert {one["Action"] for one in changes} == {"Add"}
@@ -136,7 +142,7 @@ def test_the_system_runs_on_a_stack_that_is_made_changed_and_deleted(account: Ac
     outputs = outputs_of(stack)
 
     the_group_runs_one_web_instance(account, outputs)
-    hundred_images_are_right(account, f"http://127.0.0.1:{port}", tmp_path)
+    hundred_images_are_right(account, outputs, f"http://127.0.0.1:{port}", tmp_path)
     workers = account.instances(outputs["WorkerInstanceName"])
     assert workers
     assert all(one["InstanceType"] == "c7a.large" and tags_of(one)[NAME] == NAME for one in workers)
@@ -159,10 +165,13 @@ def the_group_runs_one_web_instance(account: Account, outputs: dict[str, str]) -
     assert web["MetadataOptions"]["HttpTokens"] == "required"
 
 
-def hundred_images_are_right(account: Account, url: str, tmp_path: Path) -> None:
+def hundred_images_are_right(account: Account, outputs: dict[str, str], url: str, tmp_path: Path) -> None:
+    services = Clients(Endpoint(REGION, account.cloud.endpoint_url))
+    operator = Operator(services, outputs["UserPoolId"], outputs["UserPoolClientId"])
     client = ApiClient(url)
     try:
         until(client.ready, "the page of the stack's web instance")
+        client = ApiClient(url, token=operator.personal_token(url))
         deadline = time.monotonic() + PATIENCE_SECONDS
         batch = Batch(client, sample_images(tmp_path / "images"), lambda _: None, lambda: time.monotonic() > deadline)
         summary = batch.run()
@@ -213,6 +222,8 @@ def deletion_ends_all_but_what_is_kept(account: Account, stack_id: str, outputs:
     buckets = {one["Name"] for one in account.client("s3").list_buckets()["Buckets"]}
     assert buckets == {"templates", outputs["InputBucketName"], outputs["OutputBucketName"]}
     assert account.client("dynamodb").list_tables()["TableNames"] == [outputs["JobTableName"]]
+    groups = account.client("cognito-idp").list_groups(UserPoolId=outputs["UserPoolId"])["Groups"]
+    assert {one["GroupName"] for one in groups} == {"users", "operators"}
     assert "QueueUrls" not in account.client("sqs").list_queues()
     assert account.client("iam").list_roles()["Roles"] == []
 

@@ -24,13 +24,18 @@ from scripts.aws.sessions import chosen, command
 from scripts.aws.status import status_of
 from scripts.aws.waiting import Waiting
 from scripts.run.system import ROOT
+from services.embedded.control_client import mails
 from services.embedded.launch import EmbeddedCloud
+from services.user_errors import SignUpClosedError
+from services.users import PoolTokens, UserPool
 from tests.integration.aws_builders import Builders, Clock
 from tests.unit.scripts.aws.stage import Stage
 from tests.unit.scripts.aws.things import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 from tests.unit.scripts.aws.things import tagged as tagged_as
 
 FOLDER = ROOT / "scripts" / "aws"
+PASSWORD = "A-password-of-0ne-who-signs-in"
+
 OTHERS = {"bake", "roll"}
 OWN = [path for path in sorted(FOLDER.rglob("*.py")) if not OTHERS & set(path.relative_to(FOLDER).parts)]
 """Modules of these commands; the others' are tested with them."""
@@ -106,12 +111,16 @@ def everything_that_people_do(stage: Stage) -> None:
     assert told is not None
     assert (told.stack, told.page, told.template) == ("CREATE_COMPLETE", address, (1, 1))
     assert json.dumps(told.as_json())
+    people_sign_in(stage, "a@example.org")
 
     steps = len(stage.steps)
     assert stage.up() == address
     assert "CloudFormation has begun" not in stage.steps[steps:]
     make_abandoned_change_set(stage)
-    stage.up(wishes=Wishes({"LogRetentionDays": "7", **WITH_SITE}, {"fleet.max_workers": "5"}))
+    closed = {"LogRetentionDays": "7", "OpenSignUp": "false", **WITH_SITE}
+    stage.up(wishes=Wishes(closed, {"fleet.max_workers": "5"}))
+    with pytest.raises(SignUpClosedError):
+        people_sign_in(stage, "b@example.org")
     (group,) = account.logs.describe_log_groups(logGroupNamePrefix="/fsx/web")["logGroups"]
     assert group["retentionInDays"] == 7
 
@@ -135,7 +144,24 @@ def everything_that_people_do(stage: Stage) -> None:
     stage.down()
     assert "deleted the log group /fsx/worker" in stage.steps
     stage.up()
+    assert isinstance(pool_of(stage).sign_in("a@example.org", PASSWORD), PoolTokens)
     stage.down(delete_data=True)
+
+
+def pool_of(stage: Stage) -> UserPool:
+    """Return the stack's pool, as the web tier asks it."""
+    stack = find(stage.account, stage.prefix)
+    assert stack is not None
+    return UserPool(stage.account.cognito, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
+
+
+def people_sign_in(stage: Stage, email: str) -> None:
+    """Make an account as strangers do, and sign in."""
+    pool, endpoint_url = pool_of(stage), stage.account.endpoint_url
+    assert endpoint_url is not None
+    pool.sign_up(email, PASSWORD)
+    pool.confirm(email, next(mail.code for mail in mails(endpoint_url) if mail.to == email))
+    assert isinstance(pool.sign_in(email, PASSWORD), PoolTokens)
 
 
 def make_abandoned_change_set(stage: Stage) -> None:

@@ -33,6 +33,7 @@ COSTLY = {
     "AWS::ElasticLoadBalancingV2::LoadBalancer": "by the hour",
     "AWS::CloudFront::Distribution": "by what is downloaded",
     "AWS::CloudWatch::Alarm": "by the month, ten are free",
+    "AWS::Cognito::UserPool": "by those who sign in, 10,000 a month are free",
     "AWS::CloudWatch::Dashboard": "by the month, three are free",
     "AWS::DynamoDB::Table": "by use",
     "AWS::S3::Bucket": "by use",

@@ -31,10 +31,16 @@ OF_THE_STACK = {
     "fleet.subnet_ids": "give --subnets",
     "fleet.scale_in": "give --set ScaleIn=terminate or stop",
     "worker.bundle": "give --set BundleAddress=…",
+    "web.hosts": "give --set PageNames=NAME,NAME",
+    "auth.mode": "give --set CreateUserPool=true or false",
+    "auth.open": "give --set CreateUserPool=true or false",
+    "auth.user_pool_id": "the stack makes it",
+    "auth.client_id": "the stack makes it",
+    "auth.sign_up": "give --set OpenSignUp=true or false",
 }
 """Keys that the stack sets itself, and what to say of them; so are all of `aws` and `names`."""
 
-BY_THE_STACK = {"controller.interval_seconds": "1", "worker.idle_seconds": "30"}
+BY_THE_STACK = {"controller.interval_seconds": "1", "limits.store": "table", "worker.idle_seconds": "30"}
 """What user data says otherwise of itself; --config may say it otherwise again."""
 
 OF_WORKERS = ("worker",)

@@ -14,7 +14,9 @@ from scripts.aws.deploy.baked import bake_missing, missing, snapshots_gb
 from scripts.aws.deploy.deploy import UNMADE, deploy, ready
 from scripts.aws.deploy.page import answers, wait_for_page
 from scripts.aws.deploy.places import find_place
+from scripts.aws.deploy.session_keys import provide
 from scripts.aws.deploy.settings import Wishes, changed, checked, parameters, setting_parameters, settings_of
+from scripts.aws.deploy.sign_in import complete_groups, kept_accounts, say_who_may_come_in, sign_in_hours, signs_in
 from scripts.aws.deploy.stacks import Stack, find, resources
 from scripts.aws.deploy.template import template, upload
 from scripts.aws.deploy.unkept import unkept_days
@@ -86,6 +88,9 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
     proposed = _propose(operation, order, config, stack)
     if proposed is not None:
         _ask(operation, outside, proposed)
+    if signs_in(order.wishes, stack):
+        provide(operation)  # before there is an instance that reads it
+    if proposed is not None:
         deploy(operation, proposed)
     else:
         operation.say(f"The stack {prefix} is as it should be.")
@@ -130,6 +135,8 @@ def _wished(operation: Operation, order: Order, config: Config, stack: Stack | N
         "WebImage": f"/{prefix}/image/web",
         **setting_parameters(changed(settings_of(stack), order.wishes.config)),
         "UnkeptDays": unkept_days(config.retention, order.wishes, stack),
+        "SignInHours": sign_in_hours(config.auth),
+        **kept_accounts(operation.account, prefix, order.wishes, stack),
     }
     if stack is None or order.vpc_id or order.subnet_ids:
         wished |= find_place(operation.account, prefix, order.vpc_id, order.subnet_ids).parameters()
@@ -181,6 +188,8 @@ def _arrive(operation: Operation, config: Config, outside: Outside) -> str:
     kinds = [kind for _, kind, _ in resources(operation.account, stack)]
     operation.say(idle_cost.table(_cost(operation, config, kinds, {}, stack)))
     _say_what_is_left_to_do(operation, stack)
+    complete_groups(operation, stack)
+    say_who_may_come_in(operation, stack)
     operation.say(f"Fleetsight is at {stack.outputs.get('SiteAddress', address)}")
     return address
 

@@ -46,21 +46,24 @@ def _number(operation: Operation, template_id: str, version: str) -> str:
     return str(found["DefaultVersionNumber" if version == "$Default" else "LatestVersionNumber"])
 
 
-def refresh(operation: Operation, group: Group, *, wait: bool) -> None:
+def refresh(operation: Operation, group: Group, *, wait: bool, every: bool = False) -> None:
     """Replace the old instances of a group: a new one first, and the old one ends once that is in service.
+
+    With `every` those of the version that it launches are replaced too, so that they start anew.
 
     Raises:
         RollError: Auto Scaling has given up.
         TimedOutError: it takes too long.
     """
-    if not group.old:
+    if not (group.old or every):
         return
     try:
         operation.account.autoscaling.start_instance_refresh(
             AutoScalingGroupName=group.name,
-            Preferences={"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "SkipMatching": True},
+            Preferences={"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "SkipMatching": not every},
         )
-        operation.done(f"told {group.name} to replace {', '.join(group.old)} by version {group.version}")
+        replaced = "every instance" if every else ", ".join(group.old)
+        operation.done(f"told {group.name} to replace {replaced} by version {group.version}")
     except ClientError as error:
         if error.response["Error"]["Code"] != "InstanceRefreshInProgress":
             raise

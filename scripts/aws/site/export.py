@@ -4,13 +4,17 @@ The web tier's own application renders it, so that there is one front end. It is
 would have to answer: what the fleet does just now, the page's script asks when somebody opens it, and the pages of
 jobs and of the fleet come from the web tier. What does depend on the deployment, the bounds of an image and whether
 the demo model answers, is that of the configuration at the time: publish again when that has changed.
+
+Where people sign in, each page is somebody's own, with their name and what protects their forms: all pages come from
+the web tier then, and the files are those that pages ask for.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 from flask import Flask
 
@@ -23,7 +27,7 @@ from services.table import Table
 from web_tier.app import STATIC_SECONDS, create_app
 
 PAGES = {"/": "index.html", "/api": "api"}
-"""Addresses of pages, and their files. Whatever else has a page is served by the web tier."""
+"""Addresses of pages, and their files, where nobody signs in. Whatever else has a page is served by the web tier."""
 
 STATIC = "/static/"
 
@@ -75,10 +79,11 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
         SiteError: a page or a file cannot be rendered.
         SiteLinkError: one of them names an address that nothing is at.
     """
-    app = create_app(config, store=_NoStore())
+    pages = PAGES if config.auth.mode == "none" else {}
+    app = create_app(_of_nobody(config, address), store=_NoStore())
     contents: dict[str, tuple[str, str]] = {}
     files = []
-    for file, body in _rendered(app, address):
+    for file, body in _rendered(app, address, pages):
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
@@ -88,13 +93,20 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
     return tuple(files)
 
 
-def _rendered(app: Flask, site: str) -> Iterator[tuple[SiteFile, bytes]]:
+def _of_nobody(config: Config, address: str) -> Config:
+    """Return `config` for whoever opens the site at its address: sign-in and limits are asked for by no file."""
+    auth = config.auth.model_copy(update={"mode": "none", "open": False})
+    web = config.web.model_copy(update={"hosts": [urlsplit(address).hostname]})
+    return config.model_copy(update={"auth": auth, "web": web})
+
+
+def _rendered(app: Flask, site: str, pages: Mapping[str, str]) -> Iterator[tuple[SiteFile, bytes]]:
     client = app.test_client()
-    for address in [*PAGES, *_static_addresses(app)]:
+    for address in [*pages, *_static_addresses(app)]:
         answer = client.get(address, base_url=site, buffered=True)
         if answer.status_code != 200:
             raise SiteError(f"the web tier answers {address} with {answer.status}: {answer.text[:200]}")
-        name = PAGES.get(address, address.lstrip("/"))
+        name = pages.get(address, address.lstrip("/"))
         yield SiteFile(name, address, str(answer.content_type), _cache_control(address)), answer.data
 
 

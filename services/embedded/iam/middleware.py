@@ -1,17 +1,20 @@
 """The authorizer before the embedded cloud: a request that its signer may not make goes no further.
 
 Off, it costs one look at a switch. A request that nobody signed goes on: it is a form, which is checked where forms
-are read, or one of the few calls that AWS takes from anybody.
+are read, or one of the calls that AWS takes from anybody. Of user pools these are many, and the others are refused
+without a signature.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from services.embedded.direct import Answer
 from services.embedded.fleet import Fleet
 from services.embedded.iam.authorizer import Authorizer, DeniedError
 from services.embedded.iam.calls import Credential, credential_of
+from services.embedded.iam.questions.cognito_idp import lacks_signature
 from services.embedded.iam.questions.s3 import put_object
-from services.embedded.iam.refusals import refusal
+from services.embedded.iam.refusals import refusal, unsigned
 from services.embedded.post_policy import Form, RefusedError, Signer
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -31,15 +34,21 @@ class AuthorizedCalls:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        if not self._fleet.switches.enforce_iam or (credential := credential_of(environ)) is None:
+        refused = self._refusal(environ) if self._fleet.switches.enforce_iam else None
+        if refused is None:
             return self._aws(environ, start_response)
+        start_response(refused.status, [*refused.headers, ("Content-Length", str(len(refused.body)))])
+        return (refused.body,)
+
+    def _refusal(self, environ: dict[str, Any]) -> Answer | None:
+        credential = credential_of(environ)
+        if credential is None:
+            return unsigned() if lacks_signature(environ) else None
         try:
             self._authorizer.check(environ, credential)
         except DeniedError as error:
-            answer = refusal(environ, credential.service, str(error))
-            start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
-            return (answer.body,)
-        return self._aws(environ, start_response)
+            return refusal(environ, credential.service, str(error))
+        return None
 
 
 def form_check(authorizer: Authorizer, fleet: Fleet) -> Callable[[Form, Signer], None]:

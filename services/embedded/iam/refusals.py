@@ -20,6 +20,13 @@ def refusal(environ: dict[str, Any], service: str, message: str) -> Answer:
     return {"s3": _s3, "ec2": _ec2}.get(service, _query)(environ, message)
 
 
+def unsigned() -> Answer:
+    """Return the answer to a request in the JSON protocol that nobody signed, and somebody has to."""
+    body = {"__type": "MissingAuthenticationTokenException", "message": "Missing Authentication Token"}
+    headers = [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-RequestId", request_id())]
+    return Answer(headers, json.dumps(body).encode(), "400 Bad Request")
+
+
 def _json(service: str, message: str) -> Answer:
     sqs = service == "sqs"
     code = "com.amazonaws.sqs#AccessDenied" if sqs else "com.amazon.coral.service#AccessDeniedException"

@@ -1,4 +1,7 @@
-"""What nginx needs of an instance: a certificate with its key, and the configuration's limits."""
+"""What nginx and the web tier need of an instance: a certificate, keys of sessions, and the configuration's limits.
+
+Row 42 of the fault list: nothing secret is shown, and others than root read none of it.
+"""
 
 import json
 import ssl
@@ -13,7 +16,15 @@ from botocore.exceptions import ClientError
 from ami.files.web.opt.fleetsight import prepare_web
 from ami.files.web.opt.fleetsight.prepare_web import NotPreparedError, from_parameter, keep_pair, limits, self_signed
 from tests.conftest import ROOT
+from web_tier.access.keys import KEYS_FILE_VARIABLE
 
+OPEN = {"FLEETSIGHT__AUTH__OPEN": "true"}
+SIGN_IN = {
+    "FLEETSIGHT__AUTH__MODE": "cognito",
+    "FLEETSIGHT__AUTH__USER_POOL_ID": "us-east-1_Example1",
+    "FLEETSIGHT__AUTH__CLIENT_ID": "example",
+}
+KEYS = prepare_web.SESSION_KEYS
 SECRET = "-----BEGIN PRIVATE KEY-----not to be shown"
 
 
@@ -92,13 +103,14 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(prepare_web, "HOME", tmp_path)
     monkeypatch.setattr(prepare_web, "TLS", tmp_path / "tls")
     monkeypatch.setattr(prepare_web, "LIMITS", tmp_path / "limits.conf")
+    monkeypatch.setattr(prepare_web, "SESSION_KEYS", tmp_path / "session-keys")
     monkeypatch.setattr("shutil.chown", lambda *_: None)
     monkeypatch.syspath_prepend(str(ROOT))
     return tmp_path
 
 
 def test_a_setting_of_the_stack_reaches_nginx(places: Path) -> None:
-    prepare_web.main({"FLEETSIGHT__WEB__MAX_REQUEST_BYTES": "5000"})
+    prepare_web.main(OPEN | {"FLEETSIGHT__WEB__MAX_REQUEST_BYTES": "5000"})
     assert "client_max_body_size 5000;" in (places / "limits.conf").read_text()
     assert is_a_pair(places / "tls")
 
@@ -112,14 +124,14 @@ def test_a_configuration_that_is_not_valid_stops_the_start_with_the_key(places: 
 class Store:
     """A client of the parameter store, which holds one parameter."""
 
-    def __init__(self, value: str | None) -> None:
-        self._value = value
+    def __init__(self, value: str | None, name: str = "/mine/tls") -> None:
+        self._value, self._name = value, name
 
     def get_parameter(self, **asked: Any) -> Any:
         """Return the parameter as SSM does."""
         if self._value is None:
             raise ClientError({"Error": {"Code": "ParameterNotFound", "Message": "none"}}, "GetParameter")
-        assert asked == {"Name": "/mine/tls", "WithDecryption": True}
+        assert asked == {"Name": self._name, "WithDecryption": True}
         return {"Parameter": {"Value": self._value}}
 
 
@@ -131,11 +143,61 @@ def offer(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
 def test_the_parameter_is_read_decrypted(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, key = pair(places / "made")
     offer(monkeypatch, Store(json.dumps({"certificate": certificate, "key": key})))
-    prepare_web.main({"FLEETSIGHT_TLS_PARAMETER": "/mine/tls"})
+    prepare_web.main(OPEN | {"FLEETSIGHT_TLS_PARAMETER": "/mine/tls"})
     assert (places / "tls" / "certificate.pem").read_text() == certificate
 
 
 def test_a_parameter_that_is_not_there_is_named(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, Store(None))
     with pytest.raises(NotPreparedError, match=r"/mine/tls .*ParameterNotFound"):
-        prepare_web.main({"FLEETSIGHT_TLS_PARAMETER": "/mine/tls"})
+        prepare_web.main(OPEN | {"FLEETSIGHT_TLS_PARAMETER": "/mine/tls"})
+
+
+# ---- Who may come in
+
+
+def test_nginx_shows_no_page_on_which_nobody_signs_in_unless_somebody_has_said_so(places: Path) -> None:
+    with pytest.raises(NotPreparedError, match=r"auth\.mode none.*CreateUserPool=true.*auth\.open true"):
+        prepare_web.main({})
+    assert not (places / "limits.conf").exists()
+    prepare_web.main(OPEN)
+    assert (places / "session-keys").read_text() == ""  # systemd wants a file
+
+
+def test_the_keys_of_sessions_become_a_file_that_root_alone_reads(
+    places: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keys = f"{'new' * 20}\n{'old' * 20}"
+    offer(monkeypatch, Store(keys, "/mine/session-keys"))
+    prepare_web.main(SIGN_IN | {"FLEETSIGHT_SESSION_KEYS_PARAMETER": "/mine/session-keys"})
+    assert (places / "session-keys").read_text() == keys
+    assert (places / "session-keys").stat().st_mode & 0o777 == 0o600
+    assert "new" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("named", "held", "told"),
+    [
+        ("", None, "FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter.*`fleetsight up` makes it"),
+        ("/mine/session-keys", None, "/mine/session-keys .*ParameterNotFound.*`fleetsight up` makes the keys"),
+        ("/mine/session-keys", "short-secret", "/mine/session-keys .*fewer than 32 characters"),
+        ("/mine/session-keys", "\n", "/mine/session-keys .*holds no key"),
+    ],
+    ids=["unnamed", "missing", "short", "empty"],
+)
+def test_without_keys_of_sessions_nothing_is_served_and_it_is_told_why(
+    places: Path, monkeypatch: pytest.MonkeyPatch, named: str, held: str | None, told: str
+) -> None:
+    offer(monkeypatch, Store(held, "/mine/session-keys"))
+    with pytest.raises(NotPreparedError, match=told) as caught:
+        prepare_web.main(SIGN_IN | {"FLEETSIGHT_SESSION_KEYS_PARAMETER": named})
+    assert "short-secret" not in str(caught.value)
+    assert not (places / "session-keys").exists()
+
+
+def test_the_web_tier_alone_is_given_the_keys_and_by_no_variable() -> None:
+    units = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"
+    web = (units / "fleetsight-web.service").read_text()
+    assert f"LoadCredential=session-keys:{KEYS}\n" in web
+    assert f"Environment={KEYS_FILE_VARIABLE}=%d/session-keys\n" in web
+    assert "session-keys" not in (units / "fleetsight-controller.service").read_text()

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from scripts.aws.deploy.template import PATH
-from scripts.run.system import ROOT
 from services.config import Config, parse_config
 from services.embedded.stacks.template import document_of
+from tests.conftest import ROOT
 
 GIVEN: dict[str, Any] = {
     "AWS::AccountId": "123456789012",
@@ -20,8 +20,14 @@ GIVEN: dict[str, Any] = {
     "SubnetIds": ["subnet-1", "subnet-2"],
     "BundleAddress": "s3://models/resnet18",
     "TlsParameter": "/fleetsight/tls",
+    "UserPool": "eu-central-1_Example1",
+    "UserPoolClient": "exampleclient",
 }
-"""What has no default, and a bundle and a certificate that lie where a role has to be allowed to read them."""
+"""What has no default, a bundle and a certificate that lie where a role has to be allowed to read them, and ids that
+have the form of such."""
+
+NO_VALUE = object()
+"""What ``AWS::NoValue`` comes to: it is left out."""
 
 
 TEMPLATE: dict[str, Any] = document_of(PATH.read_text())
@@ -39,10 +45,14 @@ def value_of(value: Any) -> Any:
         return _FUNCTIONS[name](value[name])
     if isinstance(value, dict):
         return {key: value_of(each) for key, each in value.items()}
-    return [value_of(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [found for each in value if (found := value_of(each)) is not NO_VALUE]
+    return value
 
 
 def _reference(name: str) -> Any:
+    if name == "AWS::NoValue":
+        return NO_VALUE
     if name in GIVEN:
         return GIVEN[name]
     if name in TEMPLATE["Parameters"]:
@@ -76,6 +86,9 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "Fn::Select": lambda value: value_of(value[1])[value[0]],
     "Fn::If": lambda value: value_of(value[1] if value_of(TEMPLATE["Conditions"][value[0]]) else value[2]),
     "Fn::Not": lambda value: not value_of(value[0]),
+    "Fn::And": lambda value: all(value_of(each) for each in value),
+    "Fn::Or": lambda value: any(value_of(each) for each in value),
+    "Condition": lambda name: value_of(TEMPLATE["Conditions"][name]),
     "Fn::Equals": lambda value: value_of(value[0]) == value_of(value[1]),
     "Fn::Base64": value_of,
 }

@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
-from scripts.run.system import ROOT
 from services.metadata import DRAIN_TAG, STAY_TAG
+from tests.conftest import ROOT
 from tests.unit.infra.template import RESOURCES, TEMPLATE, allowed, listed, of_this_stack, statements, value_of
 
 ROLES = ("WebRole", "ControllerRole", "WorkerRole")

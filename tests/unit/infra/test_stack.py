@@ -58,21 +58,6 @@ def test_the_dashboard_is_json_of_widgets_that_do_not_overlap() -> None:
     assert {each["x"] for each in widgets} <= {0, 12}
 
 
-def test_the_user_pool_is_made_on_request_and_its_client_has_no_secret() -> None:
-    assert value_of(TEMPLATE["Conditions"]["HasUserPool"]) is False
-    assert RESOURCES["UserPool"]["Condition"] == RESOURCES["UserPoolClient"]["Condition"] == "HasUserPool"
-    pool = RESOURCES["UserPool"]["Properties"]
-    password = pool["Policies"]["PasswordPolicy"]
-    assert password["MinimumLength"] >= 12
-    assert all(password[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers"))
-    assert (pool["MfaConfiguration"], pool["EnabledMfas"]) == ("OPTIONAL", ["SOFTWARE_TOKEN_MFA"])
-    assert pool["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
-    client = RESOURCES["UserPoolClient"]["Properties"]
-    assert client["GenerateSecret"] is False
-    assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
-    assert (client["PreventUserExistenceErrors"], client["EnableTokenRevocation"]) == ("ENABLED", True)
-
-
 # CloudFormation gives these no tags of their own.
 UNTAGGED = {
     "AWS::AutoScaling::AutoScalingGroup",  # has them, each with PropagateAtLaunch; below
@@ -80,6 +65,7 @@ UNTAGGED = {
     "AWS::CloudFront::OriginAccessControl",
     "AWS::CloudFront::ResponseHeadersPolicy",
     "AWS::Cognito::UserPoolClient",
+    "AWS::Cognito::UserPoolGroup",
     "AWS::EC2::SecurityGroupIngress",
     "AWS::IAM::InstanceProfile",
     "AWS::IAM::Policy",

@@ -168,6 +168,12 @@ def test_the_file_is_that_of_the_environment_or_config_yaml() -> None:
     assert config_path({}) == Path("config.yaml")
 
 
+def test_a_name_of_the_page_is_taken_in_small_letters_as_browsers_ask_for_it() -> None:
+    values = shipped_values()
+    values["web"]["hosts"] = ["Fleet-LoadB-1A2B.us-east-1.elb.amazonaws.com"]
+    assert parse_config(values).web.hosts == ("fleet-loadb-1a2b.us-east-1.elb.amazonaws.com",)
+
+
 def test_fifo_queues_carry_their_suffix() -> None:
     assert parse_config(shipped_values()).queue_name("q") == "q"
     assert parse_config(changed("queues", "kind", "fifo")).queue_name("q") == "q.fifo"

@@ -1,10 +1,15 @@
 """What people have entrusted: images, results, jobs, accounts. The stack leaves it when it is deleted."""
 
+from typing import TYPE_CHECKING
+
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG, Account
 from scripts.aws.buckets import delete_bucket
 from scripts.aws.teardown.belongings.kind import Kind
+
+if TYPE_CHECKING:
+    from mypy_boto3_cognito_idp.type_defs import UserPoolTypeTypeDef
 
 
 def kept_buckets(account: Account, prefix: str) -> list[str]:
@@ -47,14 +52,23 @@ def _delete_table(account: Account, one: str) -> None:
     account.dynamodb.delete_table(TableName=one)
 
 
-def _pools(account: Account, prefix: str) -> list[str]:
+def user_pools(account: Account, prefix: str) -> "list[UserPoolTypeTypeDef]":
+    """Return what Cognito says of each user pool that carries the prefix as its name and its tag."""
     pages = account.cognito.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60})
     ids = [each["Id"] for page in pages for each in page["UserPools"] if each["Name"] == prefix]
     pools = [account.cognito.describe_user_pool(UserPoolId=each)["UserPool"] for each in ids]
-    return [each["Id"] for each in pools if each.get("UserPoolTags", {}).get(TAG) == prefix]
+    return [each for each in pools if each.get("UserPoolTags", {}).get(TAG) == prefix]
+
+
+def _pools(account: Account, prefix: str) -> list[str]:
+    return [each["Id"] for each in user_pools(account, prefix)]
 
 
 def _delete_pool(account: Account, one: str) -> None:
+    # It is protected, so that only this deletes it. What such a call does not name becomes the default: its tags, by
+    # which it is found when this has died in between, must not.
+    tags = account.cognito.describe_user_pool(UserPoolId=one)["UserPool"].get("UserPoolTags", {})
+    account.cognito.update_user_pool(UserPoolId=one, DeletionProtection="INACTIVE", UserPoolTags=tags)
     account.cognito.delete_user_pool(UserPoolId=one)
 
 

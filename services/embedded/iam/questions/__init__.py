@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from services.embedded.iam.calls import Call
 from services.embedded.iam.documents import Asked
 
-_OWN_MODULE = frozenset({"s3", "sqs", "dynamodb", "ec2", "sts", "ssm", "logs"})
+_OWN_MODULE = frozenset({"cognito-idp", "s3", "sqs", "dynamodb", "ec2", "sts", "ssm", "logs"})
 _PREFIXES = {"monitoring": "cloudwatch", "email": "ses"}
 """Services whose actions begin with another name than the one that they are signed for."""
 
@@ -26,6 +26,6 @@ def questions_of(call: Call) -> tuple[Asked, ...]:
         prefix = _PREFIXES.get(call.service, call.service)
         return (Asked(f"{prefix}:{call.operation}", "*", {}),)
     # Late, since each looks into moto's models of its service.
-    module = importlib.import_module(f"{__name__}.{call.service}")
+    module = importlib.import_module(f"{__name__}.{call.service.replace('-', '_')}")
     asked: Iterable[Asked] = module.questions(call)
     return tuple(asked)

@@ -1,6 +1,7 @@
 """The kinds of resources that stacks are made of, by their type. Any other is noted: `noted.Noted`."""
 
 from services.embedded.stacks.kinds.access import InlinePolicy, InstanceProfile, Role
+from services.embedded.stacks.kinds.accounts import UserPool, UserPoolClient, UserPoolGroup
 from services.embedded.stacks.kinds.compute import LaunchTemplate
 from services.embedded.stacks.kinds.delivery import Distribution, OriginAccessControl
 from services.embedded.stacks.kinds.groups import AutoScalingGroup
@@ -15,6 +16,9 @@ PLAYED: dict[str, Kind] = {
     "AWS::CloudFront::Distribution": Distribution(),
     "AWS::CloudFront::OriginAccessControl": OriginAccessControl(),
     "AWS::CloudWatch::Alarm": Alarm(),
+    "AWS::Cognito::UserPool": UserPool(),
+    "AWS::Cognito::UserPoolClient": UserPoolClient(),
+    "AWS::Cognito::UserPoolGroup": UserPoolGroup(),
     "AWS::DynamoDB::Table": Table(),
     "AWS::EC2::LaunchTemplate": LaunchTemplate(),
     "AWS::EC2::SecurityGroup": SecurityGroup(),

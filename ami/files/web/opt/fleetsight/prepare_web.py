@@ -1,8 +1,9 @@
-"""Makes what nginx needs of an instance: its certificate, and the limits of the configuration.
+"""Makes what nginx and the web tier need of an instance: certificate, keys for sessions, limits of the configuration.
 
 `start web` runs it by the image's Python, in the environment of the user data, before it starts the units. The
 certificate is that of the parameter store (`FLEETSIGHT_TLS_PARAMETER`: a SecureString that holds JSON,
-`{"certificate": PEM, "key": PEM}`), or one that this instance signs itself. Nothing secret is ever printed.
+`{"certificate": PEM, "key": PEM}`), or one that this instance signs itself. The keys, where people sign in, are those
+of `FLEETSIGHT_SESSION_KEYS_PARAMETER`, a SecureString too. Nothing secret is ever printed.
 """
 
 import json
@@ -17,6 +18,8 @@ from typing import Any
 
 HOME = Path("/opt/fleetsight")
 TLS = Path("/etc/fleetsight/tls")
+SESSION_KEYS = Path("/etc/fleetsight/session-keys")
+"""Root's alone; systemd hands it to the web tier's unit, which has it in memory."""
 LIMITS = Path("/etc/nginx/fleetsight/limits.conf")
 SELF_SIGNED_DAYS = 825
 NGINX = "www-data"
@@ -24,11 +27,11 @@ NGINX = "www-data"
 
 
 class NotPreparedError(Exception):
-    """Raised when there is no certificate, or no valid configuration; the message says why, without the key."""
+    """Raised when certificate, keys or a valid configuration are missing; the message says why, without secrets."""
 
 
 def main(environment: Mapping[str, str]) -> None:
-    """Write certificate, key and limits."""
+    """Write certificate, keys and limits."""
     sys.path.insert(0, str(HOME / "app"))
     from services.config import load_config
     from services.errors import ConfigError
@@ -37,9 +40,21 @@ def main(environment: Mapping[str, str]) -> None:
         config = load_config(HOME / "app" / "config.yaml", environment)
     except ConfigError as error:
         raise NotPreparedError(str(error)) from error
+    if config.auth.mode == "none" and not config.auth.open:
+        raise NotPreparedError(
+            "nobody signs in here (auth.mode none), and nginx shows the page to whoever reaches this instance: let "
+            "people sign in (`fleetsight up --set CreateUserPool=true`) or, where everybody who reaches the page may "
+            "see and do everything, say so (`fleetsight up --set CreateUserPool=false`, which is auth.open true)"
+        )
+    place = (config.aws.region, config.aws.endpoint_url)
+    if config.auth.mode == "cognito":
+        name = environment.get("FLEETSIGHT_SESSION_KEYS_PARAMETER", "")
+        keep_session_keys(SESSION_KEYS, name, lambda: _parameter(name, "FLEETSIGHT_SESSION_KEYS_PARAMETER", *place))
+    else:
+        write(SESSION_KEYS, "", 0o600)  # which the unit names, whether anybody signs in or not
     write(LIMITS, limits(config.web.max_request_bytes, config.classic.wait_seconds, config.web.port), 0o644)
     if name := environment.get("FLEETSIGHT_TLS_PARAMETER", ""):
-        keep_pair(TLS, *from_parameter(name, lambda: _parameter(name, config.aws.region, config.aws.endpoint_url)))
+        keep_pair(TLS, *from_parameter(name, lambda: _parameter(name, "FLEETSIGHT_TLS_PARAMETER", *place)))
     else:
         self_signed(TLS)
     shutil.chown(TLS / "key.pem", NGINX, NGINX)
@@ -97,6 +112,30 @@ def keep_pair(folder: Path, certificate: str, key: str) -> None:
     (folder / "new-key.pem").rename(folder / "key.pem")
 
 
+def keep_session_keys(path: Path, name: str, get: Callable[[], str]) -> None:
+    """Write the keys of the parameter called `name`, which `get` reads, to a file of root's at `path`.
+
+    Raises:
+        NotPreparedError: none is named, it cannot be read, or what it holds are no keys.
+    """
+    from services.errors import ConfigError
+    from web_tier.access.keys import KEYS_FILE_VARIABLE, load_session_keys
+
+    if not name:
+        raise NotPreparedError(
+            "people sign in here (auth.mode cognito), and FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter with "
+            "the keys of their sessions: `fleetsight up` makes it, and the stack's user data names it"
+        )
+    write(path, get(), 0o600)
+    try:
+        load_session_keys({KEYS_FILE_VARIABLE: str(path)})
+    except ConfigError as error:
+        path.unlink()
+        raise NotPreparedError(
+            f"the parameter {name} (FLEETSIGHT_SESSION_KEYS_PARAMETER) is no use: {error}"
+        ) from error
+
+
 def self_signed(folder: Path) -> None:
     """Make a key and a certificate that this instance signs itself, unless they are there.
 
@@ -126,8 +165,8 @@ def write(path: Path, content: str, mode: int) -> None:
         file.write(content)
 
 
-def _parameter(name: str, region: str, endpoint_url: str | None) -> str:
-    """Return the decrypted value of a parameter.
+def _parameter(name: str, variable: str, region: str, endpoint_url: str | None) -> str:
+    """Return the decrypted value of a parameter, which `variable` names.
 
     Raises:
         NotPreparedError: there is none, or this instance's role may not read it.
@@ -143,8 +182,8 @@ def _parameter(name: str, region: str, endpoint_url: str | None) -> str:
         return str(client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
     except (BotoCoreError, ClientError) as error:
         raise NotPreparedError(
-            f"the parameter {name} (FLEETSIGHT_TLS_PARAMETER) cannot be read: {error}; "
-            "make it, and let the web role read it"
+            f"the parameter {name} ({variable}) cannot be read: {error}; make it (`fleetsight up` makes the keys of "
+            "sessions), and let the web role read it"
         ) from error
 
 

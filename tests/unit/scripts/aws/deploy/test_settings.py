@@ -41,6 +41,22 @@ def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_ha
         parameters(SMALL, {"Scalein": "stop"}, None)
 
 
+@pytest.mark.parametrize(
+    ("key", "way"),
+    [
+        ("auth.mode", "CreateUserPool"),
+        ("auth.open", "CreateUserPool"),
+        ("auth.sign_up", "OpenSignUp"),
+        ("auth.user_pool_id", "the stack makes it"),
+        ("auth.client_id", "the stack makes it"),
+        ("web.hosts", "PageNames"),
+    ],
+)
+def test_who_may_come_in_and_by_what_name_is_said_by_the_stacks_parameters(key: str, way: str) -> None:
+    with pytest.raises(SettingError, match=f"--config {key}: the stack says that itself; .*{way}"):
+        checked({key: "x"})
+
+
 def test_a_parameter_without_default_must_be_given_and_the_message_says_how() -> None:
     with pytest.raises(SettingError, match=re.escape("VpcId (Where): give --set VpcId=…")):
         parameters(SMALL, {}, None)

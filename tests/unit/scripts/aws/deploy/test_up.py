@@ -9,13 +9,17 @@ from click.testing import CliRunner
 
 from scripts.aws.account import TAG
 from scripts.aws.deploy import page
+from scripts.aws.deploy.session_keys import renew
 from scripts.aws.deploy.settings import SettingError, Wishes
-from scripts.aws.deploy.stacks import StackError, find
+from scripts.aws.deploy.sign_in import kept_accounts
+from scripts.aws.deploy.stacks import Stack, StackError, find
 from scripts.aws.deploy.up import NotWantedError
 from scripts.aws.waiting import TimedOutError
 from scripts.cli import fleetsight
 from services.embedded.launch import EmbeddedCloud
 from tests.unit.scripts.aws.stage import CrashError, Stage, account_at
+from tests.unit.scripts.aws.things import left
+from web_tier.access.keys import SessionKeys
 
 
 @pytest.fixture
@@ -120,6 +124,111 @@ def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> No
     assert {"Key": TAG, "Value": stage.prefix} in stage.account.cloudformation.describe_stacks(
         StackName=stage.prefix
     )["Stacks"][0]["Tags"]
+
+
+def key_of(stage: Stage) -> str:
+    """Return the keys of sessions."""
+    name = f"/{stage.prefix}/session-keys"
+    return str(stage.account.ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
+
+
+def pool_of(stage: Stage) -> str:
+    return str(stack(stage).outputs["UserPoolId"])
+
+
+def test_sessions_get_a_key_that_nobody_sees_and_that_stays_until_somebody_deletes_it_or_the_stack(
+    stage: Stage,
+) -> None:
+    stage.store_images()
+    stage.up()
+    key = key_of(stage)
+    assert SessionKeys([key]).sign("x")
+    assert len(key) >= 64
+    (told,) = [at for at, step in enumerate(stage.steps) if "made a key for sessions" in step]
+    assert told < stage.steps.index("CloudFormation has begun")
+    (listed,) = stage.account.ssm.describe_parameters(
+        ParameterFilters=[{"Key": "Name", "Values": [f"/{stage.prefix}/session-keys"]}]
+    )["Parameters"]
+    assert listed["Type"] == "SecureString"
+    stage.up()
+    assert key_of(stage) == key
+    assert key not in "".join([*stage.steps, stage.seen])
+    stage.account.ssm.delete_parameter(Name=f"/{stage.prefix}/session-keys")
+    stage.up()
+    assert key_of(stage) != key
+    stage.down()
+    assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
+
+
+def test_renewed_the_new_key_is_first_and_of_the_others_the_last_one_is_taken_still(stage: Stage) -> None:
+    renew(stage.operation)
+    first = key_of(stage)
+    renew(stage.operation)
+    second, kept = key_of(stage).splitlines()
+    assert kept == first
+    renew(stage.operation)
+    third, kept = key_of(stage).splitlines()
+    assert (kept, len({first, second, third})) == (second, 3)
+    assert not [step for step in stage.steps if any(key in step for key in (first, second, third))]
+
+
+def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_renews_what_lasts_longer(
+    stage: Stage,
+) -> None:
+    stage.store_images()
+    stage.up(wishes=Wishes({}, {"auth.session_hours": "100.5"}))
+    command = f"`./scripts/fleetsight users operator EMAIL --prefix {stage.prefix} --region us-east-1`"
+    assert command in " ".join(stage.seen.split())
+    cognito, pool = stage.account.cognito, pool_of(stage)
+    client = cognito.describe_user_pool_client(UserPoolId=pool, ClientId=stack(stage).outputs["UserPoolClientId"])
+    assert client["UserPoolClient"]["RefreshTokenValidity"] == 101
+    cognito.admin_create_user(UserPoolId=pool, Username="ops@example.org", MessageAction="SUPPRESS")
+    cognito.admin_add_user_to_group(UserPoolId=pool, Username="ops@example.org", GroupName="operators")
+    stage.up()
+    assert "Nobody may steer the fleet" not in stage.seen
+
+
+def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(stage: Stage) -> None:
+    stage.store_images()
+    stage.up(wishes=Wishes({"CreateUserPool": "false"}))
+    assert "Nobody signs in: whoever reaches the page may see and do everything" in stage.seen
+    assert "UserPoolId" not in stack(stage).outputs
+    assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
+
+
+def test_the_next_stack_goes_on_with_the_accounts_that_the_last_one_has_left(stage: Stage) -> None:
+    stage.store_images()
+    stage.up(wishes=Wishes({"OpenSignUp": "false"}))
+    cognito, pool = stage.account.cognito, pool_of(stage)
+    cognito.admin_create_user(UserPoolId=pool, Username="a@example.org", MessageAction="SUPPRESS")
+    cognito.admin_add_user_to_group(UserPoolId=pool, Username="a@example.org", GroupName="operators")
+    cognito.delete_group(UserPoolId=pool, GroupName="users")  # as if the creation had not come so far
+    tags = {TAG: stage.prefix}
+    cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags=tags)  # left by one that has failed
+    stage.down()
+    with pytest.raises(SettingError, match=f"OpenSignUp=true: the user pool {pool}"):
+        stage.up(wishes=Wishes({"OpenSignUp": "true"}))
+    for _ in range(2):
+        stage.up()
+        told = stack(stage)
+        assert (told.outputs["UserPoolId"], told.parameters["OpenSignUp"]) == (pool, "false")
+        assert len(cognito.list_users_in_group(UserPoolId=pool, GroupName="operators")["Users"]) == 1
+    assert f"made the group users of the user pool {pool}" in stage.steps
+    with pytest.raises(cognito.exceptions.InvalidParameterException, match="deletion protection"):
+        cognito.delete_user_pool(UserPoolId=pool)
+    stage.down(delete_data=True)
+    assert not left(stage)
+
+
+def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stage: Stage) -> None:
+    made = stage.account.cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags={TAG: stage.prefix})
+    without = Stack(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
+    asked = stage.account, stage.prefix
+    assert kept_accounts(*asked, Wishes(), without) == {}
+    again = kept_accounts(*asked, Wishes({"CreateUserPool": "true"}), without)
+    assert again == {"KeptUserPool": made["UserPool"]["Id"], "OpenSignUp": "true"}
+    assert kept_accounts(*asked, Wishes(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})) == {}
+    stage.down(delete_data=True)
 
 
 def test_a_page_that_never_answers_is_given_up_with_where_to_look(

@@ -48,6 +48,17 @@ def test_the_page_has_the_settings_of_the_deployment_and_asks_for_what_changes(t
     assert "has not looked at the fleet yet" not in page
 
 
+def test_where_people_sign_in_no_page_is_a_file_since_each_is_somebodys_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLEETSIGHT_SESSION_KEYS_FILE", raising=False)  # which whoever publishes has none of
+    values = shipped_values()
+    pages = {file.address for file in export_site(tmp_path / "none", parse_config(values), ADDRESS)}
+    values["auth"] |= {"mode": "cognito", "user_pool_id": "us-east-1_Example1", "client_id": "example"}
+    files = {file.address for file in export_site(tmp_path / "cognito", parse_config(values), ADDRESS)}
+    assert (pages - files, files - pages) == ({"/", "/api"}, set())
+
+
 def test_the_page_of_the_api_names_the_sites_own_address(tmp_path: Path) -> None:
     export(tmp_path)
     page = (tmp_path / "api").read_text()

@@ -1,0 +1,95 @@
+"""Who may come in at a stack, as `up` sees to it and says it."""
+
+import math
+from typing import TYPE_CHECKING
+
+from scripts.aws.account import Account
+from scripts.aws.deploy.settings import SettingError, Wishes
+from scripts.aws.deploy.stacks import Stack
+from scripts.aws.deploy.template import template
+from scripts.aws.operation import Operation
+from scripts.aws.teardown.belongings.data import user_pools
+from services.accounts import OPERATORS, USERS
+from services.config import Auth
+
+if TYPE_CHECKING:
+    from mypy_boto3_cognito_idp.type_defs import UserPoolTypeTypeDef
+
+GROUPS = (USERS, OPERATORS)
+"""Of the stack's user pool."""
+
+WHETHER, OPEN, KEPT = "CreateUserPool", "OpenSignUp", "KeptUserPool"
+"""The stack's parameters."""
+
+
+def signs_in(wishes: Wishes, stack: Stack | None) -> bool:
+    """Tell whether people are to sign in: as it is wished, else as the stack has it, else as the template does."""
+    return _wanted(WHETHER, wishes, stack) == "true"
+
+
+def sign_in_hours(auth: Auth) -> str:
+    """Return the stack's `SignInHours`: whole hours that the pool renews a session for, no fewer than it lasts."""
+    return str(math.ceil(auth.session_hours))
+
+
+def kept_accounts(account: Account, prefix: str, wishes: Wishes, stack: Stack | None) -> dict[str, str]:
+    """Return the parameters by which a stack without accounts goes on with those that an earlier one has left.
+
+    Jobs belong to accounts, and buckets and table are the next stack's too. Of several pools it is the one with the
+    most accounts: what a creation that failed has left has none.
+
+    Raises:
+        SettingError: the stack has a pool that it did not make, and that is not as it is wished.
+    """
+    pool = _kept_pool(account, prefix, wishes, stack) if signs_in(wishes, stack) else None
+    if pool is None:
+        return {}
+    is_open = "false" if pool.get("AdminCreateUserConfig", {}).get("AllowAdminCreateUserOnly") else "true"
+    if wishes.parameters.get(OPEN, is_open) != is_open:
+        raise SettingError(
+            f"{OPEN}={wishes.parameters[OPEN]}: the user pool {pool['Id']}, whose accounts go on, was made with "
+            f"{OPEN}={is_open} by an earlier stack, and this one cannot change it: change its self-registration in "
+            "the Cognito console, then run this again"
+        )
+    return {KEPT: pool["Id"], OPEN: is_open}
+
+
+def complete_groups(operation: Operation, stack: Stack) -> None:
+    """Make the groups of a pool that the stack has not made, if a creation that failed has left it without."""
+    account, pool_id = operation.account, stack.parameters.get(KEPT, "")
+    for name in GROUPS if pool_id else ():
+        try:
+            account.cognito.create_group(UserPoolId=pool_id, GroupName=name)
+        except account.cognito.exceptions.GroupExistsException:
+            continue
+        operation.done(f"made the group {name} of the user pool {pool_id}")
+
+
+def say_who_may_come_in(operation: Operation, stack: Stack) -> None:
+    """Say how there comes to be an operator, where there is none; or that nobody signs in."""
+    account, pool = operation.account, stack.outputs.get("UserPoolId")
+    if pool is None:
+        operation.say(
+            "Nobody signs in: whoever reaches the page may see and do everything. "
+            f"`fleetsight up --set {WHETHER}=true` changes that."
+        )
+    elif not account.cognito.list_users_in_group(UserPoolId=pool, GroupName=OPERATORS, Limit=1)["Users"]:
+        at = f"--prefix {operation.prefix} --region {account.region_name}"
+        operation.say(
+            "Nobody may steer the fleet yet. Make an account on the page, or by "
+            f"`./scripts/fleetsight users add EMAIL {at}`; then `./scripts/fleetsight users operator EMAIL {at}`."
+        )
+
+
+def _kept_pool(account: Account, prefix: str, wishes: Wishes, stack: Stack | None) -> "UserPoolTypeTypeDef | None":
+    has_pool = stack is not None and "UserPoolId" in stack.outputs
+    if not has_pool and KEPT not in wishes.parameters:
+        left = user_pools(account, prefix)
+        return max(left, key=lambda each: (each.get("EstimatedNumberOfUsers", 0), each["CreationDate"]), default=None)
+    pool_id = _wanted(KEPT, wishes, stack)
+    return account.cognito.describe_user_pool(UserPoolId=pool_id)["UserPool"] if pool_id else None
+
+
+def _wanted(name: str, wishes: Wishes, stack: Stack | None) -> str:
+    had = {} if stack is None else stack.parameters
+    return {name: template().parameters[name].default or "", **had, **wishes.parameters}[name]

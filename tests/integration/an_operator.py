@@ -1,0 +1,71 @@
+"""Somebody who may steer the fleet, and comes in at a web tier as scripts do: by a token of their own."""
+
+from dataclasses import dataclass
+
+import requests
+
+from services.accounts import Accounts
+from services.clients import Clients
+from services.embedded.control_client import mails
+from services.provision import provision_user_pool
+from services.users import PoolTokens, UserPool
+
+EMAIL = "ops@example.org"
+PASSWORD = "A-password-of-0ne-who-operates"
+NEW_PASSWORD = "An0ther-password-after-that"
+
+
+@dataclass
+class Operator:
+    """The account, which is made."""
+
+    clients: Clients
+    pool_id: str
+    client_id: str
+
+    @classmethod
+    def of_a_new_pool(cls, clients: Clients) -> "Operator":
+        """Make a pool, too."""
+        return cls(clients, *provision_user_pool(clients, "fleetsight"))
+
+    def __post_init__(self) -> None:
+        """Make the account."""
+        accounts, pool = Accounts(self.clients.cognito_idp, self.pool_id), self._pool
+        accounts.add(EMAIL)
+        self.clients.cognito_idp.admin_set_user_password(
+            UserPoolId=self.pool_id, Username=EMAIL, Password=PASSWORD, Permanent=True
+        )
+        accounts.set_operator(EMAIL, True)
+        assert isinstance(pool.sign_in(EMAIL, PASSWORD), PoolTokens)
+
+    @property
+    def _pool(self) -> UserPool:
+        return UserPool(self.clients.cognito_idp, self.pool_id, self.client_id)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a web tier is told of the pool."""
+        return {"FLEETSIGHT__AUTH__USER_POOL_ID": self.pool_id, "FLEETSIGHT__AUTH__CLIENT_ID": self.client_id}
+
+    def id_token(self) -> str:
+        """Sign in, and return a token of the pool."""
+        tokens = self._pool.sign_in(EMAIL, PASSWORD)
+        assert isinstance(tokens, PoolTokens)
+        return tokens.id_token
+
+    def personal_token(self, url: str) -> str:
+        """Make a token at the web tier that is there."""
+        wanted = {"name": "a test", "scopes": ["classify", "read", "operate"], "days": 1}
+        headers = {"Authorization": self.id_token()}
+        answer = requests.post(f"{url}/api/v1/tokens", json=wanted, headers=headers, timeout=10)
+        answer.raise_for_status()
+        return str(answer.json()["token"])
+
+    def forgets(self, url: str) -> None:
+        """Set another password at the web tier that is there, by the code that is mailed."""
+        requests.post(f"{url}/forgot", data={"email": EMAIL}, timeout=10).raise_for_status()
+        assert self.clients.endpoint.url is not None
+        code = [mail.code for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]
+        wanted = {"email": EMAIL, "code": code, "password": NEW_PASSWORD}
+        requests.post(f"{url}/reset", data=wanted, timeout=10).raise_for_status()
+        assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)

@@ -1,0 +1,179 @@
+"""Who may come in: the user pool, what the web tier is told of it, and what it may ask.
+
+Row 42 of the fault list: no key of sessions is in template, user data or parameters.
+"""
+
+import re
+from typing import Any
+
+import botocore.session
+import pytest
+
+from scripts.aws.deploy.session_keys import parameter_name
+from scripts.aws.deploy.sign_in import GROUPS
+from services.accounts import OPERATORS
+from tests.unit.infra.template import (
+    GIVEN,
+    RESOURCES,
+    TEMPLATE,
+    as_json,
+    of_this_stack,
+    of_type,
+    shipped,
+    statements,
+    user_data,
+    value_of,
+)
+from tests.unit.infra.test_roles import calls_of
+from web_tier.access import identity
+
+POOL, CLIENT = (RESOURCES[name]["Properties"] for name in ("UserPool", "UserPoolClient"))
+KEPT = "eu-central-1_Kept1"
+
+
+def test_people_sign_in_unless_somebody_says_that_they_need_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    auth = of_this_stack().auth
+    assert (auth.mode, auth.open, auth.sign_up) == ("cognito", False, True)
+    assert (auth.user_pool_id, auth.client_id) == (GIVEN["UserPool"], GIVEN["UserPoolClient"])
+    monkeypatch.setitem(GIVEN, "CreateUserPool", "false")
+    auth = of_this_stack().auth
+    assert (auth.mode, auth.open, auth.user_pool_id) == ("none", True, None)
+    for name in ("UserPool", "UserPoolClient", "UsersGroup", "OperatorsGroup", "SignInPolicy"):
+        assert value_of(TEMPLATE["Conditions"][RESOURCES[name]["Condition"]]) is False
+
+
+@pytest.mark.parametrize("is_open", ["true", "false"])
+def test_who_may_make_accounts_is_the_pools_affair_and_the_pages(
+    monkeypatch: pytest.MonkeyPatch, is_open: str
+) -> None:
+    monkeypatch.setitem(GIVEN, "OpenSignUp", is_open)
+    assert value_of(POOL["AdminCreateUserConfig"]) == {"AllowAdminCreateUserOnly": is_open == "false"}
+    assert of_this_stack().auth.sign_up is (is_open == "true")
+
+
+def test_a_password_is_long_and_an_account_is_known_by_an_address_that_it_has_shown_to_be_its_own() -> None:
+    password = POOL["Policies"]["PasswordPolicy"]
+    assert password["MinimumLength"] >= 12
+    assert all(password[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers"))
+    assert POOL["UsernameAttributes"] == POOL["AutoVerifiedAttributes"] == ["email"]
+    assert POOL["UsernameConfiguration"] == {"CaseSensitive": False}
+    assert POOL["UserAttributeUpdateSettings"] == {"AttributesRequireVerificationBeforeUpdate": ["email"]}
+    assert (CLIENT["ReadAttributes"], CLIENT["WriteAttributes"]) == (["email", "email_verified"], ["email"])
+
+
+def test_no_second_factor_is_offered_that_no_page_could_ask_for() -> None:
+    assert POOL["MfaConfiguration"] == "OFF"
+    assert "EnabledMfas" not in POOL
+
+
+def test_the_client_has_no_secret_takes_passwords_and_does_not_tell_who_has_an_account() -> None:
+    assert CLIENT["GenerateSecret"] is False
+    assert set(CLIENT["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
+    assert (CLIENT["PreventUserExistenceErrors"], CLIENT["EnableTokenRevocation"]) == ("ENABLED", True)
+
+
+def test_tokens_last_an_hour_and_what_renews_them_as_long_as_a_session() -> None:
+    units = {"AccessToken": "minutes", "IdToken": "minutes", "RefreshToken": "hours"}
+    assert CLIENT["TokenValidityUnits"] == units
+    assert (CLIENT["AccessTokenValidity"], CLIENT["IdTokenValidity"]) == (60, 60)
+    assert value_of(CLIENT["RefreshTokenValidity"]) == shipped()["auth"]["session_hours"]
+
+
+def test_accounts_and_who_is_an_operator_stay_when_the_stack_goes_and_nothing_deletes_them_by_accident() -> None:
+    assert POOL["DeletionProtection"] == "ACTIVE"
+    for name in ("UserPool", "UsersGroup", "OperatorsGroup"):
+        assert RESOURCES[name]["DeletionPolicy"] == RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+    assert tuple(each["GroupName"] for each in of_type("Cognito::UserPoolGroup").values()) == GROUPS
+    assert OPERATORS == identity.OPERATORS
+
+
+def test_accounts_that_an_earlier_stack_has_left_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GIVEN, "KeptUserPool", KEPT)
+    assert of_this_stack().auth.user_pool_id == KEPT
+    assert value_of(CLIENT["UserPoolId"]) == value_of(TEMPLATE["Outputs"]["UserPoolId"]["Value"]) == KEPT
+    accounts = value_of(statements("WebRole")["KnowAccounts"]["Resource"])
+    assert accounts == f"arn:aws:cognito-idp:eu-central-1:123456789012:userpool/{KEPT}"
+    for name in ("UserPool", "UsersGroup", "OperatorsGroup"):
+        assert value_of(TEMPLATE["Conditions"][RESOURCES[name]["Condition"]]) is False
+    pattern = TEMPLATE["Parameters"]["KeptUserPool"]["AllowedPattern"]
+    assert re.fullmatch(pattern, KEPT)
+    assert not re.fullmatch(pattern, "a_b'; reboot #")
+
+
+def free_calls() -> set[str]:
+    """Return the calls of Cognito that AWS asks no policy about."""
+    service = botocore.session.get_session().get_service_model("cognito-idp")
+    operations = map(service.operation_model, service.operation_names)
+    return {f"cognito-idp:{each.name}" for each in operations if each.auth_type == "none"}
+
+
+# ---- The keys of sessions
+
+
+def test_the_web_instance_is_told_where_the_keys_of_sessions_are_and_not_what_they_are() -> None:
+    script = user_data("WebTemplate")
+    assert f"export FLEETSIGHT_SESSION_KEYS_PARAMETER='{parameter_name('fleetsight')}'\n" in script
+    assert "FLEETSIGHT_SESSION_KEYS" not in user_data("WorkerTemplate")
+    # The template waits for the policy by which the instance may read it.
+    assert "{'Ref': 'SignInPolicy'}" in str(RESOURCES["WebTemplate"])
+    assert parameter_name("fleetsight") not in str([each.get("Name") for each in of_type("SSM::Parameter").values()])
+
+
+def test_the_web_role_may_read_and_decrypt_the_keys_of_sessions_and_ask_for_accounts_of_this_pool() -> None:
+    policy = RESOURCES["SignInPolicy"]
+    assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasUserPool", [{"Ref": "WebRole"}])
+    may = statements("WebRole")
+    parameter = f"arn:aws:ssm:eu-central-1:123456789012:parameter{parameter_name('fleetsight')}"
+    read, decrypt, accounts = (may[each] for each in ("ReadTheSessionKeys", "DecryptTheSessionKeys", "KnowAccounts"))
+    assert (read["Action"], value_of(read["Resource"])) == ("ssm:GetParameter", parameter)
+    assert decrypt["Action"] == "kms:Decrypt"
+    assert value_of(decrypt["Condition"]) == {
+        "StringEquals": {
+            "kms:ViaService": "ssm.eu-central-1.amazonaws.com",
+            "kms:EncryptionContext:PARAMETER_ARN": parameter,
+        }
+    }
+    assert set(accounts["Action"]) == calls_of("users.py", "cognito-idp") - free_calls()
+    assert value_of(accounts["Resource"]) == "<UserPool.Arn>"
+    for role in ("ControllerRole", "WorkerRole"):
+        assert not set(may) & {"ReadTheSessionKeys", "DecryptTheSessionKeys", "KnowAccounts"} & set(statements(role))
+
+
+# ---- The names of the page
+
+BALANCER = "<LoadBalancer.DNSName>"
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ({}, []),
+        ({"CertificateArn": "arn"}, [BALANCER]),
+        ({"CertificateArn": "arn", "DomainName": "a.example"}, ["a.example"]),
+        ({"PageNames": "b.example,C.example"}, ["b.example", "C.example"]),
+        ({"CertificateArn": "arn", "DomainName": "a.example", "PageNames": "b.example"}, ["a.example", "b.example"]),
+    ],
+    ids=["address", "balancer", "name", "others", "both"],
+)
+def test_the_page_answers_to_the_names_that_lead_to_it(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], hosts: list[str]
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setitem(GIVEN, name, value)
+    said: Any = as_json(RESOURCES["ConfigParameter"]["Properties"]["Value"])
+    assert said["web"]["hosts"] == hosts
+    shown = "[" + ", ".join(f'"{host}"' for host in hosts) + "]"
+    assert f"export FLEETSIGHT__WEB__HOSTS='{shown}'\n" in user_data("WebTemplate")
+
+
+def test_a_name_is_no_other_command() -> None:
+    pattern = TEMPLATE["Parameters"]["PageNames"]["AllowedPattern"]
+    for names, valid in (("", True), ("a.example,b-c.example", True), ("a b", False), ("a'; reboot #", False)):
+        assert bool(re.fullmatch(pattern, names)) is valid
+
+
+def test_user_data_with_as_many_settings_as_there_may_be_is_as_short_as_ec2_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(GIVEN, "WebSettings", "x" * 4096)
+    assert len(user_data("WebTemplate").encode()) < 16_384 / 2  # what stands for ids here is shorter than they are
