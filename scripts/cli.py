@@ -11,6 +11,7 @@ from scripts.aws.stack_commands import down_command, logs_command, ssh_command, 
 from scripts.fleet_commands import fleet
 from scripts.model_commands import model
 from scripts.simulate_command import simulate
+from scripts.users_command import users
 from services.errors import FleetsightError
 
 
@@ -23,6 +24,7 @@ fleetsight.add_command(fleet)
 fleetsight.add_command(model)
 fleetsight.add_command(simulate)
 fleetsight.add_command(site)
+fleetsight.add_command(users)
 for command in (bake_command, roll_command, up_command, status_command, logs_command, ssh_command, down_command):
     fleetsight.add_command(command)
 

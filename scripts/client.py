@@ -1,13 +1,19 @@
 """A client of the public HTTP API, for the commands and the tests."""
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
+from services.config import is_loopback
 from services.errors import FleetsightError
+
+TOKEN_VARIABLE = "FLEETSIGHT_TOKEN"  # noqa: S105 (the name of it)
+"""Holds the token with which commands ask; a command line is everybody's to read."""
 
 TIMEOUT_SECONDS = (5.0, 120.0)
 """To connect, and between two bytes of an answer."""
@@ -58,13 +64,26 @@ class UploadOffer:
 class ApiClient:
     """Calls `/api/v1` at `base_url`; may be shared by threads, each of which keeps its own connection.
 
-    `timeout_seconds` are to connect, and between two bytes of an answer.
+    `timeout_seconds` are to connect, and between two bytes of an answer. `token` is a personal one, or of the user
+    pool; it goes to `base_url` alone, by TLS or to this machine.
+
+    Raises:
+        ApiError: when the token would go over a network that anybody may listen to.
     """
 
     base_url: str
     timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS
+    token: str | None = field(default=None, repr=False)
     _local: threading.local = field(default_factory=threading.local, repr=False)
     _sessions: list[requests.Session] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check that the token stays a secret."""
+        parts = urlsplit(self.base_url)
+        if self.token is not None and parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+            raise ApiError(
+                f"{self.base_url} would show the token ({TOKEN_VARIABLE}) to everybody on the way: use https"
+            )
 
     @property
     def _session(self) -> requests.Session:
@@ -156,14 +175,26 @@ class ApiClient:
 
     def _call(self, method: str, path: str, allowed: tuple[int, ...] = (200, 201), **options: Any) -> dict[str, Any]:
         url = f"{self.base_url}/api/v1{path}"
+        if self.token is not None:
+            options |= {"headers": {"Authorization": f"Bearer {self.token}"}, "allow_redirects": False}
         try:
             reply = self._session.request(method, url, timeout=self.timeout_seconds, **options)
         except requests.RequestException as error:
             raise ApiError(f"{method} {url}: {error}") from error
+        if reply.status_code == requests.codes.unauthorized and self.token is None:
+            raise ApiError(
+                f"{method} {url}: people sign in here. Make a token on your account's page, and put it into "
+                f"{TOKEN_VARIABLE}"
+            )
         if reply.status_code not in allowed:
             raise ApiError(f"{method} {url} answered {reply.status_code}: {_detail(reply)}")
         body: dict[str, Any] = reply.json() if reply.content else {}
         return body
+
+
+def token_of(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the token that the environment holds, if any."""
+    return environment.get(TOKEN_VARIABLE, "").strip() or None
 
 
 def _outcome(reply: dict[str, Any]) -> Outcome:

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec
 import click
 from rich.console import Console
 
-from scripts.client import ApiError
+from scripts.client import ApiError, token_of
 from scripts.fleet_client import FleetClient, NotThereError, url_of
 from services.config import load_config
 from services.errors import ConfigError
@@ -39,7 +39,8 @@ def _asks(command: Callable[Concatenate[FleetClient, P], None]) -> Callable[P, N
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         url = kwargs.pop("url")
         try:
-            client = FleetClient(str(url).rstrip("/") if url else url_of(load_config().web))
+            where = str(url).rstrip("/") if url else url_of(load_config().web)
+            client = FleetClient(where, token=token_of())
             command(client, *args, **kwargs)
         except (NotThereError, ConfigError) as error:
             raise NobodyThereError(str(error)) from error

@@ -4,6 +4,7 @@ import http.client
 import secrets
 import time
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 
 from scripts.load.figures import Figures, Verdict
@@ -32,12 +33,14 @@ class ClassicClient:
         path: at which address.
         field: in which field of the form.
         patience_seconds: after how much silence an image counts as lost.
+        token: where people sign in.
     """
 
     target: Target
     path: str
     field: str
     patience_seconds: float
+    token: str | None = dataclass_field(default=None, repr=False)
 
     def judge(self, file: Path, pictures: Pictures, figures: Figures) -> None:
         """Ask about one image, and note what came of it."""
@@ -62,6 +65,8 @@ class ClassicClient:
         connection = kind(self.target.host, self.target.port, timeout=self.patience_seconds)
         boundary = secrets.token_hex(16)
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Connection": "close"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
         try:
             connection.request("POST", self.path, form(boundary, self.field, name, data), headers)
             reply = connection.getresponse()

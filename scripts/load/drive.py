@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from scripts.client import ApiClient, ApiError
+from scripts.client import ApiClient, ApiError, token_of
 from scripts.load.batches import ApiLoad
 from scripts.load.classic import ClassicClient
 from scripts.load.crowd import send
@@ -60,7 +60,7 @@ class Load:
 
     def _fleet(self) -> dict[str, Any] | None:
         """Return what the system tells of its fleet; None where it has no such API, as older systems."""
-        client = ApiClient(self.target.base_url)
+        client = ApiClient(self.target.base_url, token=token_of())
         try:
             return client.fleet()
         except (ApiError, ValueError):
@@ -71,7 +71,7 @@ class Load:
     def _classic(
         self, pictures: Pictures, figures: Figures, stopped: threading.Event, progressed: Progressed
     ) -> None:
-        client = ClassicClient(self.target, self.path, self.field, self.patience_seconds)
+        client = ClassicClient(self.target, self.path, self.field, self.patience_seconds, token_of())
 
         def one(file: Path) -> None:
             client.judge(file, pictures, figures)
@@ -80,7 +80,7 @@ class Load:
         send(pictures, min(self.concurrency, pictures.count), one, stopped)
 
     def _job(self, pictures: Pictures, figures: Figures, stopped: threading.Event, progressed: Progressed) -> None:
-        client = ApiClient(self.target.base_url)
+        client = ApiClient(self.target.base_url, token=token_of())
         load = self._job_load(client, pictures, figures, stopped)
         try:
             job_id = client.create_job("load test")

@@ -28,6 +28,7 @@ HOME = ROOT / ".fleetsight"
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the summary to this file.")
 @click.option("--images", "folder", type=click.Path(path_type=Path), help="Classify the images in this folder.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")
+@click.option("--sign-in", is_flag=True, help="People sign in, by a user pool of this command's own (auth.mode).")
 @click.option(
     "--switch",
     "switches",
@@ -42,11 +43,12 @@ HOME = ROOT / ".fleetsight"
     show_default=True,
     help="What an instance is: a process, or a machine that boots the workers' image (Linux, root).",
 )
-def main(
+def main(  # noqa: PLR0917 - click calls it by name
     once: bool,
     json_file: Path | None,
     folder: Path | None,
     port: int | None,
+    sign_in: bool,
     switches: tuple[str, ...],
     hypervisor: str,
 ) -> None:
@@ -57,6 +59,7 @@ def main(
         switches_of(switches)
         images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
+        overrides |= {"FLEETSIGHT__AUTH__MODE": "cognito"} if sign_in else {}
         system = System(HOME, overrides, switches=switches)
         if hypervisor == "nspawn":
             system = replace(system, image=worker_image(system.config, HOME / "images"))

@@ -17,6 +17,7 @@ from scripts.run.batch import Batch, InterruptedBatchError, Summary
 from scripts.run.cost import Cost, cost_of
 from scripts.run.display import LiveBar, show_summary
 from scripts.run.images import Images
+from scripts.run.sign_in import MailSlot, how_to_sign_in
 from scripts.run.system import ROOT, StartError, System
 
 FLEET_END_SECONDS = 30.0
@@ -41,10 +42,12 @@ class Session:
     console: Console
     stop: threading.Event
     client: ApiClient = field(init=False)
+    _mails: MailSlot = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the client of the page to come."""
-        self.client = ApiClient(self.system.url)
+        """Make the client of the page to come; where people sign in it becomes somebody's with the start."""
+        self.client = self.system.api()
+        self._mails = MailSlot(self.system.mails, self._print)
 
     def run(self, *, once: bool, json_file: Path | None) -> int:
         """Run everything; return the exit status.
@@ -72,11 +75,17 @@ class Session:
         if self.system.config.worker.engine == "torch":
             subprocess.run([str(ROOT / "scripts" / "setup.sh"), "run", "torch"], check=True)
         self.system.start()
+        self.client = self.system.api()
         count = len(self.images.files)
         self.console.print(f"Fleetsight is at {self.system.url}. {count} images are on their way through it.")
+        if self.system.sign_in is not None:
+            self._print(how_to_sign_in(self.system.sign_in))
         if self.system.switches:
-            told = f"The embedded cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}"
-            self.console.print(told, markup=False, soft_wrap=True)
+            self._print(f"The embedded cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}")
+
+    def _print(self, sentence: str) -> None:
+        """Print what may hold anything, in one line that can be copied."""
+        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def _check_bundle(self) -> None:
         """Find out now what every worker would find out, refuse, and be replaced for."""
@@ -129,6 +138,11 @@ class Session:
         self._await_the_fleet_end(float("inf"))
         while not self.stop.wait(0.5):
             self._check()
+            self._show_mails()
+
+    def _show_mails(self) -> None:
+        if self.system.sign_in is not None:
+            self._mails.empty()
 
     def _await_the_fleet_end(self, seconds: float) -> None:
         """Wait up to `seconds` until the workers have ended themselves, and say so."""
@@ -137,6 +151,7 @@ class Session:
             if self.stop.wait(0.1):
                 return
             self._check()
+            self._show_mails()
             if ended := self._fleet_ended():
                 self.console.print(f"The fleet ended itself: {ended} in {waited:.1f} s.")
                 return

@@ -15,11 +15,14 @@ from pathlib import Path
 
 from ami.local import LocalImage
 from scripts.client import ApiClient
+from scripts.run.sign_in import SignIn, prepare_sign_in
 from scripts.run.supervisor import Service, Supervisor
 from services.clients import Clients
 from services.config import PATH_VARIABLE, PREFIX, Config, load_config
+from services.embedded.control_client import mails
 from services.embedded.launch import machines
 from services.embedded.lifeline import Lifeline
+from services.embedded.user_pools.mailbox import Mail
 from services.errors import FleetsightError
 from services.provision import provision
 
@@ -59,6 +62,8 @@ class System:
     lifeline: Lifeline = field(default_factory=Lifeline)
     switches: Sequence[str] = ()
     image: LocalImage | None = None
+    sign_in: SignIn | None = field(default=None, init=False)
+    """Once the system has started, where people sign in."""
 
     @cached_property
     def _settings(self) -> dict[str, str]:
@@ -114,12 +119,27 @@ class System:
         self._start("cloud", "-m", "services.embedded", "cloud", "--port", port, *turned)
         self._await(self._cloud_answers, "the embedded cloud", "cloud")
         provision(self.clients, self.config)
+        if self.config.auth.mode == "cognito":
+            self.sign_in = prepare_sign_in(self.clients, self.config.names.job_table, self.state_dir)
+            (self.state_dir / "user-pool").write_text(self.sign_in.pool_id + "\n")
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
         images = None if self.image is None else self.image.root.parent
         self._start("hypervisor", "-m", "services.embedded", "hypervisor", *where, *machines(images))
         self._start("controller", "-m", "web_tier.controller")
         self._start("web", "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()")
         self._await(ApiClient(self.url).ready, "the web tier", "web")
+
+    def api(self) -> ApiClient:
+        """Return a client of the API; where people sign in it is the operator."""
+        return ApiClient(self.url, token=self.sign_in.token if self.sign_in else None)
+
+    def mails(self) -> list[Mail]:
+        """Return what the user pool would have sent, oldest first."""
+        return mails(self.endpoint_url)
+
+    def codes(self, email: str) -> list[str]:
+        """Return the codes that the user pool would have sent to `email`, oldest first."""
+        return [mail.code for mail in self.mails() if mail.to == email]
 
     def stop(self) -> None:
         """End every process that was started, the workers included."""
@@ -144,7 +164,8 @@ class System:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
         # Read as YAML, of which JSON is a part: the script's own first line would be a comment.
         script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(self._user_data())}
-        return inherited | _KEYS | script | self._settings | {"PYTHONPATH": str(ROOT)}
+        sign_in = {} if self.sign_in is None else {**self.sign_in.settings, **self.sign_in.environment}
+        return inherited | _KEYS | script | self._settings | sign_in | {"PYTHONPATH": str(ROOT)}
 
     def _user_data(self) -> str:
         """Return the script with which an instance starts its worker; an image's own script does it as on AWS."""

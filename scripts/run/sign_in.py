@@ -1,0 +1,106 @@
+"""Sign-in on one machine: a user pool of the embedded cloud, a key for sessions, and an account for who runs this."""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.accounts import Accounts
+from services.clients import Clients
+from services.embedded.user_pools.mailbox import Mail
+from services.personal_tokens import PersonalTokens
+from services.provision import provision_user_pool
+from services.table import Table
+from services.users import NewPasswordWanted, UserPool
+from web_tier.access.identity import Scope
+from web_tier.access.keys import KEYS_FILE_VARIABLE
+
+OPERATOR = "operator@example.org"
+"""Of a domain that nobody can have (RFC 2606)."""
+
+POOL = "fleetsight"
+TOKEN_DAYS = 1
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """What sign-in needs here, and an operator's account; all of it ends with the system.
+
+    Attributes:
+        keys: file with the key that sessions are signed with.
+        token: a personal token of the operator's, for the commands.
+    """
+
+    pool_id: str
+    client_id: str
+    keys: Path
+    password: str = field(repr=False)
+    token: str = field(repr=False)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The configuration that follows."""
+        return {"FLEETSIGHT__AUTH__USER_POOL_ID": self.pool_id, "FLEETSIGHT__AUTH__CLIENT_ID": self.client_id}
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What the web tier, and nobody else, is told besides."""
+        return {KEYS_FILE_VARIABLE: str(self.keys)}
+
+
+def prepare_sign_in(clients: Clients, job_table: str, folder: Path) -> SignIn:
+    """Make a user pool with an operator in it, and a key in a file of `folder` that only this user may read."""
+    pool_id, client_id = provision_user_pool(clients, POOL)
+    accounts = Accounts(clients.cognito_idp, pool_id)
+    password = _make_operator(accounts, UserPool(clients.cognito_idp, pool_id, client_id))
+    [owner] = [account.sub for account in accounts.list() if account.email == OPERATOR]
+    tokens = PersonalTokens(Table(clients.dynamodb, job_table))
+    token, _ = tokens.make(owner, OPERATOR, "scripts/run.sh", frozenset(Scope), TOKEN_DAYS)
+    return SignIn(pool_id, client_id, _new_keys(folder / "session-keys"), password, token)
+
+
+def _make_operator(accounts: Accounts, pool: UserPool) -> str:
+    """Make the operator's account; return its password."""
+    temporary = accounts.add(OPERATOR)
+    accounts.set_operator(OPERATOR, is_operator=True)
+    password = f"{secrets.token_urlsafe(12)}-Aa1"  # whatever is drawn, there is one of each kind that the pool wants
+    wanted = pool.sign_in(OPERATOR, temporary)
+    if isinstance(wanted, NewPasswordWanted):
+        pool.set_first_password(OPERATOR, wanted.session, password)
+    return password
+
+
+def _new_keys(path: Path) -> Path:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(48) + "\n")
+    return path
+
+
+def how_to_sign_in(sign_in: SignIn) -> str:
+    """Say how whoever has started the system signs in."""
+    return (
+        f"People sign in here. You are {OPERATOR}, and your password is {sign_in.password} until this command ends. "
+        "Others make accounts on the page; the codes that a mail would bring them are shown here."
+    )
+
+
+@dataclass
+class MailSlot:
+    """Shows each mail once that the user pool would have sent.
+
+    Attributes:
+        mails: returns those that there are, oldest first.
+        show: shows a sentence.
+    """
+
+    mails: Callable[[], Sequence[Mail]]
+    show: Callable[[str], None]
+    _shown: int = field(default=0, init=False)
+
+    def empty(self) -> None:
+        """Show what is new."""
+        for mail in self.mails():
+            if mail.number > self._shown:
+                self._shown = mail.number
+                self.show(f"A mail to {mail.to} would say: your code is {mail.code}")

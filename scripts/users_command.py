@@ -1,0 +1,136 @@
+"""``fleetsight users``: the accounts of those who sign in, for ops; on AWS, or of a system on this machine.
+
+What is done here is done to the user pool: a session or token of an account that is disabled ends within minutes.
+"""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from scripts.aws.account import Account
+from scripts.aws.deploy.stacks import find
+from scripts.aws.options import on_account
+from services.accounts import Accounts
+from services.errors import FleetsightError
+
+HOME = Path(__file__).parents[1] / ".fleetsight"
+LOCAL_PORT = 8000
+
+P = ParamSpec("P")
+
+
+class NoPoolError(FleetsightError):
+    """Raised when there is no user pool to work on; the message says what to do."""
+
+
+def _on_accounts(command: Callable[Concatenate[Accounts, P], None]) -> Callable[P, None]:
+    """Give a command the options that say whose accounts, and hand it these."""
+
+    @click.option("--local", is_flag=True, help="Of the system that ./scripts/run.sh runs on this machine.")
+    @click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
+    @wraps(command)
+    def on_either(account: Account, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        local, port = kwargs.pop("local"), kwargs.pop("port")
+        found = _local_accounts(HOME / f"run-{port}") if local else _accounts_of_stack(account, prefix)
+        command(found, *args, **kwargs)
+
+    return on_account(on_either)
+
+
+@click.group()
+def users() -> None:
+    """Make, list and change the accounts of those who sign in."""
+
+
+@users.command("list")
+@_on_accounts
+def list_command(accounts: Accounts) -> None:
+    """List the accounts: e-mail, group, and whether they may sign in."""
+    table = Table("E-mail", "Group", "State")
+    for account in accounts.list():
+        group = "operators" if "operators" in account.groups else "users"
+        table.add_row(account.email, group, "" if account.enabled else "disabled")
+    Console().print(table)
+
+
+@users.command()
+@click.argument("email")
+@click.option("--operator", is_flag=True, help="Who may see and steer the fleet.")
+@_on_accounts
+def add(accounts: Accounts, email: str, *, operator: bool) -> None:
+    """Make an account for EMAIL, and print the password that its first sign-in asks to change."""
+    password = accounts.add(email)
+    if operator:
+        accounts.set_operator(email, is_operator=True)
+    click.echo(f"{email} signs in with this password, once, within three days: {password}")
+
+
+@users.command()
+@click.argument("email")
+@click.option("--remove", is_flag=True, help="Take it back.")
+@_on_accounts
+def operator(accounts: Accounts, email: str, *, remove: bool) -> None:
+    """Let EMAIL see and steer the fleet; holds with the next sign-in, or within 15 minutes."""
+    accounts.set_operator(email, is_operator=not remove)
+    click.echo(f"{email} is {'no operator any more' if remove else 'an operator'}.")
+
+
+@users.command()
+@click.argument("email")
+@_on_accounts
+def disable(accounts: Accounts, email: str) -> None:
+    """Let EMAIL in no more; what is theirs stays."""
+    accounts.set_enabled(email, is_enabled=False)
+    click.echo(f"{email} cannot sign in; sessions and tokens end within 15 minutes.")
+
+
+@users.command()
+@click.argument("email")
+@_on_accounts
+def enable(accounts: Accounts, email: str) -> None:
+    """Let EMAIL in again."""
+    accounts.set_enabled(email, is_enabled=True)
+    click.echo(f"{email} can sign in again.")
+
+
+@users.command()
+@click.argument("email")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_on_accounts
+def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
+    """Remove the account of EMAIL for good; its jobs are nobody's then, and expire as any that is not kept."""
+    if not yes:
+        click.confirm(f"Remove {email} for good?", abort=True)
+    accounts.remove(email)
+    click.echo(f"{email} is removed.")
+
+
+def _accounts_of_stack(account: Account, prefix: str) -> Accounts:
+    stack = find(account, prefix)
+    if stack is None:
+        raise NoPoolError(f"there is no stack {prefix}: give --prefix and --region, or --local for this machine")
+    pool_id = stack.outputs.get("UserPoolId")
+    if pool_id is None:
+        raise NoPoolError(f"nobody signs in at {prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool")
+    return Accounts(account.cognito, pool_id)
+
+
+def _local_accounts(state_dir: Path) -> Accounts:
+    try:
+        endpoint = (state_dir / "endpoint").read_text(encoding="utf-8").strip()
+        pool_id = (state_dir / "user-pool").read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise NoPoolError(
+            "no system with sign-in runs here: start one with FLEETSIGHT__AUTH__MODE=cognito ./scripts/run.sh, and "
+            "give its --port"
+        ) from error
+    # The embedded cloud takes any credentials; these open nothing elsewhere.
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        os.environ[name] = "embedded"
+    return Accounts(Account(pool_id.partition("_")[0], None, endpoint).cognito, pool_id)
