@@ -127,8 +127,7 @@ def _local_accounts(state_dir: Path) -> Accounts:
         pool_id = (state_dir / "user-pool").read_text(encoding="utf-8").strip()
     except OSError as error:
         raise NoPoolError(
-            "no system with sign-in runs here: start one with FLEETSIGHT__AUTH__MODE=cognito ./scripts/run.sh, and "
-            "give its --port"
+            "no system with sign-in runs here: start one with ./scripts/run.sh --sign-in, and give its --port"
         ) from error
     # The embedded cloud takes any credentials; these open nothing elsewhere.
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -49,9 +49,9 @@ class SignIn:
         return {KEYS_FILE_VARIABLE: str(self.keys)}
 
 
-def prepare_sign_in(clients: Clients, job_table: str, folder: Path) -> SignIn:
-    """Make a user pool with an operator in it, and a key in a file of `folder` that only this user may read."""
-    pool_id, client_id = provision_user_pool(clients, POOL)
+def prepare_sign_in(clients: Clients, job_table: str, folder: Path, name: str = POOL) -> SignIn:
+    """Make the user pool `name` with an operator, and a key in a file of `folder` that only this user may read."""
+    pool_id, client_id = provision_user_pool(clients, name)
     accounts = Accounts(clients.cognito_idp, pool_id)
     password = _make_operator(accounts, UserPool(clients.cognito_idp, pool_id, client_id))
     [owner] = [account.sub for account in accounts.list() if account.email == OPERATOR]

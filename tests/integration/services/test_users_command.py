@@ -1,0 +1,114 @@
+"""``fleetsight users --local``: ops look after the accounts of a system on this machine."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from scripts import users_command
+from scripts.run.sign_in import OPERATOR, MailSlot, how_to_sign_in, prepare_sign_in
+from services.clients import Clients
+from services.config import Config
+from services.embedded.control_client import mails
+from services.embedded.user_pools.mailbox import Mail
+from services.personal_tokens import PersonalTokens
+from services.table import Table
+from services.users import NewPasswordWanted, UserPool
+
+Command = Callable[..., Result]
+ADA = "ada@example.org"
+
+
+@pytest.fixture
+def pool(provisioned: Clients, config: Config, tmp_path: Path) -> UserPool:
+    """The pool of a system that has left word of itself, as `run.sh` does."""
+    found = prepare_sign_in(provisioned, config.names.job_table, tmp_path, name=config.names.job_table)
+    folder = tmp_path / "run-8000"
+    folder.mkdir()
+    (folder / "endpoint").write_text(f"{config.aws.endpoint_url}\n")
+    (folder / "user-pool").write_text(f"{found.pool_id}\n")
+    return UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
+
+
+@pytest.fixture
+def users(pool: UserPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setattr(users_command, "HOME", tmp_path)
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(users_command.users, [*words, "--local"])
+
+    return run
+
+
+def test_an_account_that_ops_made_is_listed_and_signs_in_with_the_password_that_was_printed(
+    users: Command, pool: UserPool
+) -> None:
+    made = users("add", ADA, "--operator")
+    assert made.exit_code == 0
+    assert isinstance(pool.sign_in(ADA, made.output.split()[-1]), NewPasswordWanted)
+    [line] = [line for line in users("list").output.splitlines() if ADA in line]
+    assert "operators" in line
+
+
+def test_an_operator_is_made_and_unmade_and_an_account_disabled_enabled_and_removed(users: Command) -> None:
+    users("add", ADA)
+    said = [
+        users(*words).output.strip()
+        for words in (
+            ("operator", ADA),
+            ("operator", ADA, "--remove"),
+            ("disable", ADA),
+            ("enable", ADA),
+            ("remove", ADA, "--yes"),
+        )
+    ]
+    assert said == [
+        f"{ADA} is an operator.",
+        f"{ADA} is no operator any more.",
+        f"{ADA} cannot sign in; sessions and tokens end within 15 minutes.",
+        f"{ADA} can sign in again.",
+        f"{ADA} is removed.",
+    ]
+    assert ADA not in users("list").output
+
+
+def test_an_address_without_an_account_is_told_in_a_line(users: Command) -> None:
+    refused = users("disable", "nobody@example.org")
+    assert refused.exit_code == 1
+    assert "there is no account for nobody@example.org" in refused.output
+
+
+def test_where_nobody_signs_in_it_is_said_how_that_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users_command, "HOME", tmp_path)
+    refused = CliRunner().invoke(users_command.users, ["list", "--local"])
+    assert refused.exit_code == 1
+    assert "./scripts/run.sh --sign-in" in refused.output
+
+
+def test_who_runs_a_system_is_its_operator_and_its_key_is_theirs_alone(
+    provisioned: Clients, config: Config, tmp_path: Path
+) -> None:
+    found = prepare_sign_in(provisioned, config.names.job_table, tmp_path, name=config.names.job_table)
+    pool = UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
+    assert not isinstance(pool.sign_in(OPERATOR, found.password), NewPasswordWanted)
+    token = PersonalTokens(Table(provisioned.dynamodb, config.names.job_table)).find(found.token)
+    assert token is not None
+    assert token.scopes == {"classify", "read", "operate"}
+    assert found.keys.stat().st_mode & 0o777 == 0o600
+    assert not {found.password, found.token} & set(repr(found).split("'"))
+    assert found.password in how_to_sign_in(found)
+
+
+def test_a_mail_is_shown_once(pool: UserPool, config: Config) -> None:
+    shown: list[str] = []
+
+    def ours() -> list[Mail]:
+        return [mail for mail in mails(str(config.aws.endpoint_url)) if mail.to == "eve@example.org"]
+
+    slot = MailSlot(ours, shown.append)
+    slot.empty()
+    pool.sign_up("eve@example.org", "a-Password-of-20-chars")
+    slot.empty()
+    slot.empty()
+    assert shown == [f"A mail to eve@example.org would say: your code is {ours()[0].code}"]
