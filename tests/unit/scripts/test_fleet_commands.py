@@ -273,7 +273,8 @@ def test_without_an_address_the_configured_one_is_asked(
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("web.example", "web.example")],
 )
 def test_the_configured_address_is_one_that_can_be_called(host: str, address: str, make_config: ConfigMaker) -> None:
-    assert url_of(make_config(web={"host": host, "port": 8001}).web) == f"http://{address}:8001"
+    config = make_config(web={"host": host, "port": 8001}, auth={"open": True})
+    assert url_of(config.web) == f"http://{address}:8001"
 
 
 def test_limits_of_an_older_controller_are_shown_as_they_are(url: str, store: JobStore) -> None:
