@@ -28,8 +28,8 @@ def job_events(job_id: str) -> Response:
     """
     here = current_live()
     streams = here.streams
-    own_jobs().job(known_id("job", job_id))
-    watch = streams.join(job_id)
+    owner = own_jobs().job(known_id("job", job_id)).owner
+    watch = streams.join(job_id, owner)
     if watch is None:
         raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
     after = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
@@ -38,7 +38,7 @@ def job_events(job_id: str) -> Response:
         connection.settimeout(SEND_SECONDS)
     answer = Response(event_lines(watch, after[:MOST_CURSOR], here.is_stopping), mimetype="text/event-stream")
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-    answer.call_on_close(lambda: streams.leave(job_id))
+    answer.call_on_close(lambda: streams.leave(job_id, owner))
     return answer
 
 

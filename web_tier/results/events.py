@@ -7,6 +7,7 @@ browser comes back by itself, with the id of the last event it got), and a viewe
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,6 +28,9 @@ RETRY_MILLISECONDS = 1_000
 LINGER_SECONDS = 30.0
 """How long a watch without a viewer is kept, so that one who comes back goes on where it was."""
 
+SHARES = 4
+"""No user holds more than one of so many shares of all streams."""
+
 _HEARTBEAT = ": alive\n\n"
 _GONE = "event: gone\ndata: {}\n\n"
 
@@ -37,7 +41,7 @@ class Streams:
     """The watches of this process and how many viewers each has; for all threads.
 
     Args:
-        most: viewers at once.
+        most: viewers at once; of one user, where people sign in, a quarter of them.
         watch: makes the watch of a job.
         clock: in seconds, never set back.
     """
@@ -46,23 +50,29 @@ class Streams:
         self._most, self._watch, self._clock = most, watch, clock
         self._watches: dict[str, Watch] = {}
         self._viewers: dict[str, int] = {}
+        self._of_users: Counter[str] = Counter()
         self._left_at: dict[str, float] = {}
         self._turn = threading.Lock()
 
-    def join(self, job_id: str) -> Watch | None:
-        """Return the watch of a job for one more viewer, who must `leave`; None when there are `most` already."""
+    def join(self, job_id: str, owner: str = "") -> Watch | None:
+        """Return the watch of a job for one more viewer, its owner, who must `leave`; None when there are too many."""
         with self._turn:
             self._forget_unwatched()
             if sum(self._viewers.values()) >= self._most:
                 return None
+            if owner and self._of_users[owner] >= max(1, self._most // SHARES):
+                return None
+            self._of_users[owner] += 1
             self._viewers[job_id] = self._viewers.get(job_id, 0) + 1
             if job_id not in self._watches:
                 self._watches[job_id] = self._watch(job_id)
             return self._watches[job_id]
 
-    def leave(self, job_id: str) -> None:
+    def leave(self, job_id: str, owner: str = "") -> None:
         """Take one viewer from a job."""
         with self._turn:
+            self._of_users[owner] -= 1
+            self._of_users += Counter()  # forgets whoever has none
             self._viewers[job_id] -= 1
             if self._viewers[job_id] == 0:
                 del self._viewers[job_id]

@@ -76,6 +76,14 @@ def streams(most: int, clock: list[float]) -> Streams:
     return Streams(most, watch, clock=lambda: clock[0])
 
 
+def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: list[float]) -> None:
+    found = streams(8, clock)
+    assert [found.join(job, "ada") is not None for job in "abc"] == [True, True, False]
+    assert found.join("d", "ben") is not None
+    found.leave("a", "ada")
+    assert found.join("c", "ada") is not None
+
+
 def test_viewers_of_one_job_share_its_watch_and_are_bounded_over_all_jobs(clock: list[float]) -> None:
     found = streams(3, clock)
     first = found.join("a")
