@@ -50,7 +50,7 @@ def people(browser: Browser, sign_in_system: System) -> Iterator[tuple[Person, P
             context = contexts.enter_context(browser.new_context(base_url=sign_in_system.url))
             faults, page = PageFaults(sign_in_system.url), context.new_page()
             faults.watch(page)
-            contexts.callback(lambda found=faults: _nothing_went_wrong(found))
+            contexts.callback(_nothing_went_wrong, faults)
             email, password = person(sign_in_system, name)
             someone = Person(email, signed_in(page, email, password))
             someone.upload(f"the album of {name}")

@@ -55,7 +55,7 @@ class Streams:
         self._turn = threading.Lock()
 
     def join(self, job_id: str, owner: str = "") -> Watch | None:
-        """Return the watch of a job for one more viewer, its owner, who must `leave`; None when there are too many."""
+        """Return the watch of a job for one more viewer, who must `leave`; None when there are too many."""
         with self._turn:
             self._forget_unwatched()
             if sum(self._viewers.values()) >= self._most:
