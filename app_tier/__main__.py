@@ -10,6 +10,9 @@ import sys
 
 from services.logs import configure_logging
 
+DECODER = "app_tier.square:central_square"
+"""What the processes run that decode."""
+
 _log = logging.getLogger("app_tier")
 
 
@@ -20,13 +23,18 @@ def main() -> int:
     from app_tier.lifetime import StopSignals
 
     signals = StopSignals()
+    from services.confined.zygote import Zygote
+
+    zygote = Zygote(DECODER)
+    zygote.fork()  # before there are threads, or anything worth to be kept from it
+    signals.heed()
     # numpy starts OpenBLAS's threads when it is imported: 30 ms of CPU for matrix products that nobody asks for.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from app_tier.errors import NotStartedError
     from app_tier.startup import start_up
 
     try:
-        worker = start_up()
+        worker = start_up(zygote)
     except NotStartedError as error:
         _log.error("not started", extra={"reason": str(error)})
         return 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredentialsError
 
 from services.errors import NotFoundError
-from services.images import ImageRejectedError
+from services.image_errors import ImageRejectedError
 from services.messages import Failure
 
 _DENIED = frozenset(

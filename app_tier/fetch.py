@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from app_tier.task import Task
 from services.errors import ObjectTooLargeError
-from services.images import ImageLimits, too_large
+from services.image_limits import ImageLimits, too_large
 from services.s3 import Bucket
 
 

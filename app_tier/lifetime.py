@@ -78,6 +78,9 @@ class StopSignals:
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         self._lock = threading.Lock()
         self._lifetime: Lifetime | None = None
+
+    def heed(self) -> None:
+        """Start the thread; what has come so far comes now."""
         threading.Thread(target=self._wait, name="signals", daemon=True).start()
 
     def end(self, lifetime: Lifetime) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from app_tier.batch import take_batch
 from app_tier.channel import Channel
 from app_tier.classify import Classifier
-from app_tier.decode import Pixels, decode
+from app_tier.decode import Pixels, Squares, decode
 from app_tier.disposal import Disposal
 from app_tier.fetch import fetch
 from app_tier.in_hand import InHand
@@ -16,7 +16,7 @@ from app_tier.sizing import Sizing
 from app_tier.stage import Stage
 from app_tier.task import Delivery, Task, begin
 from services.errors import NotFoundError
-from services.images import ImageLimits
+from services.image_limits import ImageLimits
 from services.messages import Prediction, Response
 from services.s3 import Bucket
 from services.sqs import BATCH, Queue
@@ -49,6 +49,7 @@ class Pipeline:
         limits: of an image.
         in_hand: where a delivery is removed once it has been answered.
         disposal: decides about those that fail.
+        squares: decodes.
 
     Attributes:
         answered: images whose response was sent, so far.
@@ -62,9 +63,11 @@ class Pipeline:
         limits: ImageLimits,
         in_hand: InHand,
         disposal: Disposal,
+        *,
+        squares: Squares,
     ) -> None:
         self._sizing, self._services, self._classifier, self._limits = sizing, services, classifier, limits
-        self._in_hand, self._disposal = in_hand, disposal
+        self._in_hand, self._disposal, self._squares = in_hand, disposal, squares
         self.answered = 0
         self._to_fetch: Channel[Task[None]] = Channel(in_hand.capacity)
         # Whole files wait here: as few as keep the decoders busy.
@@ -123,7 +126,8 @@ class Pipeline:
             self._to_respond.put(answer)
 
     def _decode(self, task: Task[bytes]) -> None:
-        self._to_classify.put(decode(task, self._classifier.bundle.manifest.preprocess, self._limits))
+        spec = self._classifier.bundle.manifest.preprocess
+        self._to_classify.put(decode(task, spec, self._limits, self._squares))
 
     def _batch(self) -> list[Task[Pixels]]:
         sizing = self._sizing

@@ -70,6 +70,6 @@ def delete(answered: Sequence[Delivery], requests: Queue) -> None:
     Raises:
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
-    kept = requests.delete([delivery.receipt for delivery in answered])
+    kept = requests.delete([delivery.receipt for delivery in answered])  # nosec B113 # a queue of that name
     if kept:
         _log.warning("requests were not deleted and come again", extra={"messages": len(kept)})

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.classify import Classifier
+from app_tier.decode import confined_squares
 from app_tier.engines import Engine, open_engine
 from app_tier.errors import NotStartedError
 from app_tier.lifetime import is_standby, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from services.config import Config, load_config
+from services.confined.errors import NoChildError
+from services.confined.zygote import Zygote
 from services.errors import FleetsightError, MetadataError
 from services.metadata import Metadata
 
@@ -29,21 +32,23 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def start_up() -> "Worker":
-    """Return a worker that is ready to run.
+def start_up(zygote: Zygote) -> "Worker":
+    """Return a worker that is ready to run, for which `zygote` makes the processes that decode.
 
     Raises:
         NotStartedError: it cannot classify, so it must not receive.
     """
     try:
-        return _start_up(load_config())
+        return _start_up(load_config(), zygote)
     except NotStartedError:
         raise
+    except NoChildError as error:
+        raise NotStartedError(f"no image could be decoded: {error}") from error
     except (FleetsightError, BundleError) as error:
         raise NotStartedError(str(error)) from error
 
 
-def _start_up(config: Config) -> "Worker":
+def _start_up(config: Config, zygote: Zygote) -> "Worker":
     metadata = Metadata()
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="start") as pool:
         model = pool.submit(open_model, config)
@@ -56,7 +61,10 @@ def _start_up(config: Config) -> "Worker":
     name = instance.result()
     classifier = Classifier(engine, bundle, name or f"local-{os.getpid()}", config.worker.top_k)
     stays = partial(is_standby, metadata if name is not None else None)
-    worker = Worker(config, services, classifier, sizing, services.responses.send, stays)
+    crop, limits = bundle.manifest.preprocess.crop, config.web.image_limits
+    squares = confined_squares(zygote, config.worker, limits, crop, sizing.decode_threads)
+    squares.prepare()
+    worker = Worker(config, services, classifier, sizing, services.responses.send, stays, squares=squares)
     if name is not None:
         threading.Thread(target=watch_notices, args=(metadata, worker.lifetime), name="notices", daemon=True).start()
     return worker

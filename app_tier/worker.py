@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from app_tier.backoff import Backoff
 from app_tier.classify import Classifier
+from app_tier.decode import Squares
 from app_tier.disposal import Disposal
 from app_tier.heartbeat import Heart, Send, Vitals
 from app_tier.in_hand import InHand
@@ -16,7 +17,6 @@ from app_tier.pipeline import Pipeline, Services
 from app_tier.receive import POLL_SECONDS, Receiver
 from app_tier.sizing import Sizing
 from services.config import Config
-from services.images import ImageLimits
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Worker:
         sizing: how many of everything.
         send_heartbeats: takes the worker's heartbeats.
         stays: asked when the worker is idle, whether it is to stay.
+        squares: decodes images.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class Worker:
         sizing: Sizing,
         send_heartbeats: Send,
         stays: Callable[[], bool] = lambda: False,
+        *,
+        squares: Squares,
     ) -> None:
         self._sizing = sizing
         self._drain_seconds = config.worker.drain_seconds
@@ -50,9 +53,10 @@ class Worker:
         self._in_hand = InHand(sizing.in_hand, visibility)
         self.lifetime = Lifetime(on_end=self._in_hand.close, stays=stays)
         self._keeper = Keeper(services.requests, self._in_hand, visibility, self.lifetime.fail)
-        limits = ImageLimits(config.web.max_image_bytes, config.web.max_image_pixels)
         disposal = Disposal(self._keeper, self.lifetime, backoff)
-        self._pipeline = Pipeline(sizing, services, classifier, limits, self._in_hand, disposal)
+        self._pipeline = Pipeline(
+            sizing, services, classifier, config.web.image_limits, self._in_hand, disposal, squares=squares
+        )
         receiver = Receiver(
             services.requests,
             self._in_hand,

@@ -83,7 +83,7 @@ class PinnedWorker:
 
     def _look(self, processes: Mapping[str, frozenset[int]]) -> Look:
         cpu = {
-            name: sum(usage.cpu_seconds for usage in usages(pids, below=False).values())
+            name: sum(usage.cpu_seconds for usage in usages(pids, below=name == "worker").values())
             for name, pids in processes.items()
         }
         cores = {"worker_core": self.cores.worker, "other_core": self.cores.others}

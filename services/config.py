@@ -39,7 +39,7 @@ DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MOST_WORKERS = 1_000
 """No limit of the fleet is above this, whoever sets it."""
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What PyYAML raises for what it cannot read: beside its own errors those of Python, as for `!!int ` without digits."""
+"""What PyYAML raises for what it cannot read: its own errors, and those of Python, as for `!!int ` without digits."""
 
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 # The name that AWS gives to a load balancer has capitals; browsers ask for it in small letters.
@@ -162,7 +162,7 @@ class Worker(_Section):
     streams: int = Field(ge=0, le=256)
     batch_size: int = Field(ge=0, le=256)
     batch_wait_seconds: float = Field(ge=0, le=10)
-    decode_seconds: float = Field(gt=0, le=600)
+    decode_seconds: float = Field(ge=0.1, le=600)
     decode_megabytes: int = Field(ge=0, le=65_536)
     fetch_threads: int = Field(ge=0, le=128)
     decode_threads: int = Field(ge=0, le=128)

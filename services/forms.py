@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from xml.sax.saxutils import escape
 
+from services.s3 import ATTACHMENT
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -56,7 +58,8 @@ class Forms:
         Raises:
             botocore.exceptions.NoCredentialsError: when there are none to sign with.
         """
-        fixed = {"Content-Type": content_type} | ({"tagging": _tagging(tags)} if tags else {})
+        own = {"Content-Type": content_type, "Content-Disposition": ATTACHMENT}
+        fixed = own | ({"tagging": _tagging(tags)} if tags else {})
         conditions: list[Any] = [{name: value} for name, value in fixed.items()]
         made = self.client.generate_presigned_post(
             self.bucket,

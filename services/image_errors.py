@@ -23,12 +23,25 @@ DECODER_ERRORS: Final = (
 """What Pillow's decoders raise on broken data; not ``MemoryError``, which is the machine's, not the image's."""
 
 
+CODES: Final = (
+    "empty",
+    "too_large",
+    "not_an_image",
+    "format_not_allowed",
+    "too_many_pixels",
+    "too_many_frames",
+    "truncated",
+    "undecodable",
+    "too_costly",
+)
+"""Why data cannot be classified; stable, for programs."""
+
+
 class ImageRejectedError(Exception):
     """Raised when data cannot be classified because of what it is; trying again would not help.
 
     Attributes:
-        code: one of ``empty``, ``too_large``, ``not_an_image``, ``format_not_allowed``, ``too_many_pixels``,
-            ``truncated``, ``undecodable``; stable, for programs.
+        code: one of `CODES`.
         message: what is wrong and what to do, for the image's owner.
     """
 

@@ -7,10 +7,13 @@ data                                      verdict
 ========================================  =======================================================
 JPEG (also CMYK, progressive, MPO),       taken, whatever its name says
 PNG, WebP, GIF, BMP
-animated                                  taken; its first frame is classified
+animated, or with more pictures in it     taken; its first frame is classified
+with something else behind it             taken as the image that it is
 nothing                                   ``empty``
 more bytes than allowed                   ``too_large``
 more pixels than allowed (bombs)          ``too_many_pixels``
+more frames than allowed                  ``too_many_frames``
+cut into millions of empty pieces         ``too_costly``
 TIFF, EPS, PDF, PSD, FITS, SVG,           ``format_not_allowed``
 JPEG 2000, HEIC, AVIF, ICO
 a known format with a broken header       ``truncated`` or ``undecodable``
@@ -18,20 +21,53 @@ anything else                             ``not_an_image``
 ========================================  =======================================================
 """
 
-from dataclasses import dataclass
+import copy  # noqa: F401 (as the plugins below)
 from io import BytesIO
-from typing import Final
+from typing import Final, NamedTuple
 
-from PIL import Image
+# All that an image of ours can need is loaded now, and nothing else: a confined process cannot read a file later
+# (tests/unit/app_tier/test_decode.py), and Pillow would load forty plugins to find the one for WebP.
+from PIL import (  # noqa: F401
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from services.image_errors import DECODER_ERRORS, ImageRejectedError, broken_header, cut_short, ends_early
 from services.image_formats import check_webp_complete, sniff, webp_size
+from services.image_frames import check_frames
+from services.image_limits import ImageLimits, lacks_memory, too_large
 
 __all__ = ["EXTENSION_OF", "ImageInfo", "ImageLimits", "ImageRejectedError", "inspect", "open_image", "too_large"]
+
+Image.preinit()
+
+# What is missing must never be made up.
+ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 # The pixel limit below is stricter, comes before any decode, and words its refusal for the image's owner;
 # Pillow's own limit is a warning first, and would be an error of another kind.
 Image.MAX_IMAGE_PIXELS = None
+
+
+class _FirstFrame(GifImagePlugin.GifImageFile):
+    """A GIF of which only the first frame is ever read.
+
+    Pillow would make what comes between this frame and the next as soon as it opens the file: gigabytes, where the
+    frame says that it is so large.
+    """
+
+    disposal_method = property(lambda _: 0, lambda _self, _method: None)
+
+
+Image.register_open("GIF_FIRST_FRAME", _FirstFrame, lambda prefix: prefix.startswith(b"GIF8"))
+_READERS: Final = {"GIF": "GIF_FIRST_FRAME"}
 
 _EXTENSIONS: Final = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 
@@ -39,16 +75,7 @@ EXTENSION_OF: Final = {f"image/{name.lower()}": extension for name, extension in
 """Extensions of keys by the content types that we take."""
 
 
-@dataclass(frozen=True)
-class ImageLimits:
-    """How large an image may be: ``max_bytes`` as it is sent, ``max_pixels`` (width x height) once decoded."""
-
-    max_bytes: int = 10 * 2**20
-    max_pixels: int = 50_000_000
-
-
-@dataclass(frozen=True)
-class ImageInfo:
+class ImageInfo(NamedTuple):
     """What an image's header says; ``width`` and ``height`` in pixels, before its EXIF orientation is applied."""
 
     format: str
@@ -77,15 +104,19 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
 
     Raises:
         ImageRejectedError: as for `inspect`.
+        MemoryError: this process may not have enough for it.
     """
     _check_bytes(len(data), limits)
-    name = sniff(data)
+    name, pixels = sniff(data), 0
     if name == "WEBP":  # Pillow's WebP plugin reserves the whole canvas on opening, so its size is read here first
-        _check_pixels(*webp_size(data), limits)
+        pixels = _check_pixels(*webp_size(data), limits)
         check_webp_complete(data)
+    check_frames(name, data, limits)
     try:
-        image = Image.open(BytesIO(data), formats=[name])
+        image = Image.open(BytesIO(data), formats=[_READERS.get(name, name)])
     except DECODER_ERRORS as error:
+        if pixels and lacks_memory(pixels):
+            raise MemoryError from error
         if ends_early(error):
             raise cut_short(name, len(data)) from error
         raise broken_header(name, len(data)) from error
@@ -105,15 +136,7 @@ def _check_bytes(size: int, limits: ImageLimits) -> None:
         raise too_large(size, limits)
 
 
-def too_large(size: int, limits: ImageLimits) -> ImageRejectedError:
-    """Return the refusal of a file of `size` bytes, more than ``limits`` allow."""
-    return ImageRejectedError(
-        "too_large",
-        f"{size / 1e6:.1f} MB is more than the {limits.max_bytes / 1e6:.1f} MB allowed: shrink it",
-    )
-
-
-def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
+def _check_pixels(width: int, height: int, limits: ImageLimits) -> int:
     if width < 1 or height < 1:
         raise ImageRejectedError("undecodable", f"it has no pixels ({width} x {height}): save it again")
     if width * height > limits.max_pixels:
@@ -121,3 +144,4 @@ def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
             "too_many_pixels",
             f"{width} x {height} pixels is more than the {limits.max_pixels / 1e6:g} megapixels allowed: shrink it",
         )
+    return width * height

@@ -24,7 +24,8 @@ MOST_REASON = 200
 class Wire(BaseModel):
     """A frozen model that reads and writes JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    # JSON has neither infinity nor NaN: written as null, they could not be read again.
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False)
 
     def to_json(self) -> str:
         """Return the model as compact JSON."""
@@ -95,7 +96,10 @@ class Timings(Wire):
 
 
 class Failure(Wire):
-    """Why an image has no label: a stable `code` for programs, a sentence for its owner."""
+    """Why an image has no label: a stable `code` for programs, a sentence for its owner.
+
+    Of what the image is, the code is one of `services.image_errors.CODES`.
+    """
 
     code: str
     message: str

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
     from services.clients import Clients
 
+ATTACHMENT = "attachment"
+"""Content-Disposition of every object: whoever is led to one, by whatever address, saves it and never sees it as a
+page of the bucket's host."""
+
 PARTS_AT_ONCE = 2
 """Parts of 5 MB of one object that are sent at the same time."""
 
@@ -66,7 +70,7 @@ class Bucket:
                 self.store,
                 key,
                 body,
-                attributes={"Content-Type": content_type},
+                attributes=_attributes(content_type),
                 tags=dict(tags) if tags else None,
                 use_multipart=False,
             )
@@ -88,7 +92,7 @@ class Bucket:
         try:
             with _botocore_errors("PutObject"):
                 obstore.put(
-                    self.store, key, noted(), attributes={"Content-Type": content_type}, max_concurrency=PARTS_AT_ONCE
+                    self.store, key, noted(), attributes=_attributes(content_type), max_concurrency=PARTS_AT_ONCE
                 )
         except Exception:
             if raised:
@@ -169,6 +173,10 @@ class Bucket:
             if error.response["Error"]["Code"] == "NoSuchKey":
                 raise NotFoundError(f"there is no object {key!r} in the bucket {self.name!r}") from error
             raise
+
+
+def _attributes(content_type: str) -> dict[str, str]:
+    return {"Content-Type": content_type, "Content-Disposition": ATTACHMENT}
 
 
 @contextmanager

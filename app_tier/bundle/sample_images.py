@@ -111,7 +111,7 @@ def _read(files: Iterable[Path]) -> Iterator[Labelled]:
 
 
 def _shuffled(files: Sequence[Path]) -> list[Path]:
-    return Random(_SEED).sample(files, len(files))  # noqa: S311 - a fair choice, not a secret
+    return Random(_SEED).sample(files, len(files))  # nosec B311 # noqa: S311 - a fair choice, not a secret
 
 
 def _drawn(seed: int) -> Iterator[Labelled]:

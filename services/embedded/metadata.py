@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-TOKEN_HEADER = "x-aws-ec2-metadata-token"  # noqa: S105 - a header's name
+TOKEN_HEADER = "x-aws-ec2-metadata-token"  # nosec B105 # noqa: S105 - a header's name
 TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
 LONGEST_TTL_SECONDS = 21_600
 VERSIONS = ("2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "latest")

@@ -29,6 +29,7 @@ _PLAIN_HEADERS = frozenset(
         "AMZ_SDK_REQUEST",
         "AUTHORIZATION",
         "CONNECTION",
+        "CONTENT_DISPOSITION",
         "CONTENT_MD5",
         "EXPECT",
         "HOST",
@@ -87,7 +88,9 @@ def _put(request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> 
     if len(content) != int(length):  # who sent it has gone, and a part of an object is no object
         return Answer([("Connection", "close")], status="400 Bad Request")
     stored = backend.put_object(bucket.name, key, content, storage="STANDARD")
-    stored.set_metadata({"Content-Type": sys.intern(content_type)})
+    shown = request.environ.get("HTTP_CONTENT_DISPOSITION")
+    described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
+    stored.set_metadata({name: sys.intern(value) for name, value in described.items()})
     stored.set_acl(bucket.acl)
     set_tags(backend, stored, tags)
     return Answer([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])

@@ -37,6 +37,7 @@ _OWN_KEYS = {"embedded": "embedded"}
 _TAKEN = frozenset(
     {
         "bucket",
+        "content-disposition",
         "content-type",
         "file",
         "key",
@@ -174,7 +175,10 @@ def _put(account: str, region: str, form: Form, content: bytes, tags: Tags) -> s
     if form.bucket not in backend.buckets:
         raise RefusedError(404, "NoSuchBucket", "The specified bucket does not exist")
     stored = backend.put_object(form.bucket, form.fields["key"], content, storage="STANDARD", request_method="POST")
-    stored.set_metadata({"Content-Type": form.fields.get("content-type", _DEFAULT_TYPE)})
+    described = {"Content-Type": form.fields.get("content-type", _DEFAULT_TYPE)}
+    if shown := form.fields.get("content-disposition"):
+        described["Content-Disposition"] = shown
+    stored.set_metadata(described)
     stored.set_acl(backend.buckets[form.bucket].acl)
     set_tags(backend, stored, tags)
     return str(stored.etag)

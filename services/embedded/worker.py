@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker
 
 from services.embedded.plain_http import END_OF_HEAD, LONGEST_HEAD, answer_of, environ_of, surroundings
 

@@ -4,17 +4,18 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
+from services.confined.errors import NoChildError
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.ids import ImageRef
-from services.images import ImageLimits
-from services.job_records import ImageRecord, Job
+from services.job_records import Job
+from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_image
 from web_tier.live import current_live
 from web_tier.pages.timeline import Timeline
 from web_tier.parameters import known_id
 from web_tier.results.query import ImageResult
-from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError, thumbnail
+from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError
 
 PICTURE_SECONDS = 3_600
 """How long a browser keeps a picture; an image never changes under its address."""
@@ -32,9 +33,8 @@ image_pages = Blueprint("image", __name__)
 @image_pages.get("/jobs/<job_id>/images/<image_id>")
 def image_page(job_id: str, image_id: str) -> str:
     """Show one image: what was found, how sure, and where its time went."""
-    store, live = current_backend().store, current_live()
-    ref = _ref(job_id, image_id)
-    job, result = store.job(ref.job_id), ImageResult(store.image(ref), store.result(ref))
+    live = current_live()
+    job, result = own_jobs().image(_ref(job_id, image_id))
     response = result.response
     prediction = live.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
@@ -47,7 +47,7 @@ def image_page(job_id: str, image_id: str) -> str:
         timeline=Timeline.of(result),
         is_kept=is_kept(job, result),
         note=NOTES.get(request.args.get("retried", "")),
-        fleet=store.fleet(),
+        fleet=current_backend().store.fleet(),
     )
 
 
@@ -59,9 +59,8 @@ def is_kept(job: Job, result: ImageResult) -> bool:
 @image_pages.post("/jobs/<job_id>/images/<image_id>/retry")
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     """Request one failed image again, and go back to the page that the form was on."""
-    backend, ref = current_backend(), _ref(job_id, image_id)
-    backend.store.job(ref.job_id)
-    retried = retry_image(backend.intake, ref)
+    _, item = own_jobs().image(_ref(job_id, image_id))
+    retried = retry_image(current_backend().intake, item.record, item.response)
     if request.form.get("from") == "job":
         page = url_for("pages.job_page", job_id=job_id, retried=retried.sent, gone=len(retried.gone))
     else:
@@ -87,23 +86,19 @@ def _ref(job_id: str, image_id: str) -> ImageRef:
 
 
 def _picture(ref: ImageRef, side: int) -> ResponseReturnValue:
-    record = current_backend().store.image(ref)
+    record = own_jobs().image(ref)[1].record
     with current_live().turns.one() as is_mine:
         if not is_mine:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:
-            body = _drawn(record, side)
+            body = current_live().thumbnails.of(current_live().objects.sent(record), side)
         except NotFoundError:
             return redirect(url_for("static", filename="job/deleted.svg"))
         except (ObjectTooLargeError, NoThumbnailError):
             return redirect(url_for("static", filename="no-picture.svg"))
+        except NoChildError as error:
+            raise ServiceUnavailable("pictures cannot be drawn just now; reload in a moment") from error
     answer = Response(body, mimetype=CONTENT_TYPE)
     answer.headers["Content-Disposition"] = "inline"
     answer.headers["Cache-Control"] = f"private, max-age={PICTURE_SECONDS}, immutable"
     return answer
-
-
-def _drawn(record: ImageRecord, side: int) -> bytes:
-    web = current_backend().config.web
-    limits = ImageLimits(web.max_image_bytes, web.max_image_pixels)
-    return thumbnail(current_live().objects.sent(record), limits, side)

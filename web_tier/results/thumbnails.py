@@ -1,15 +1,15 @@
-"""Small pictures of images, drawn by us: what a user sent is never sent back as it is."""
+"""Small pictures of images for the pages, drawn in processes that have nothing (`web_tier.results.drawing`)."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from typing import Final
 
-from PIL import Image, ImageOps
-
-from services.image_errors import DECODER_ERRORS
-from services.images import ImageLimits, ImageRejectedError, open_image
+from services.confined.errors import CrashedError, TooCostlyError
+from services.confined.pool import Allowance, Confined
+from services.confined.zygote import Zygote
+from services.image_errors import ImageRejectedError
+from services.image_limits import ImageLimits
 
 CONTENT_TYPE: Final = "image/webp"
 TILE: Final = 160
@@ -18,48 +18,48 @@ TILE: Final = 160
 PREVIEW: Final = 640
 """Shorter side of the one on an image's own page."""
 
-LONGEST_TO_SHORTEST: Final = 4
-MOST_DECODED: Final = 16_000_000
-"""Pixels that are decoded for a thumbnail, some 64 MB; a JPEG is decoded at a fraction of its size."""
-
 AT_ONCE: Final = 2
 WAIT_SECONDS: Final = 5.0
 
-_QUALITY: Final = 80
+ALLOWANCE: Final = Allowance(seconds=5.0, memory_bytes=640 * 2**20, answer_bytes=8 * 2**20)
+"""Of one picture: no more pixels are decoded for it than `drawing.MOST_DECODED`."""
+
+_FUNCTION: Final = "web_tier.results.drawing:draw"
 
 
 class NoThumbnailError(Exception):
-    """Raised when an image cannot be shown: it cannot be decoded, or would take too much memory."""
+    """Raised when an image cannot be shown: it cannot be decoded, or would take too much time or memory."""
 
 
-def thumbnail(data: bytes, limits: ImageLimits, side: int = TILE) -> bytes:
-    """Return a WebP picture of an image, upright, its shorter side at most `side` pixels.
+class Thumbnails:
+    """Draws pictures; its processes are made on first use, so after gunicorn's fork.
 
-    Raises:
-        NoThumbnailError: when there is none.
+    Args:
+        limits: of an image.
+        draw: draws in other processes, as `web_tier.results.drawing.draw` does.
     """
-    try:
-        with open_image(data, limits) as image:
-            image.draft("RGB", (2 * side, 2 * side))
-            if image.width * image.height > MOST_DECODED:
-                raise NoThumbnailError(f"{image.width} x {image.height} pixels are more than {MOST_DECODED:,}")
-            return _encoded(_shrunk(image, side))
-    except (ImageRejectedError, *DECODER_ERRORS) as error:
-        raise NoThumbnailError(str(error)) from error
 
+    def __init__(self, limits: ImageLimits, draw: Confined | None = None) -> None:
+        self._limits, self._draw = limits, draw or Confined(Zygote(_FUNCTION), ALLOWANCE, AT_ONCE)
 
-def _shrunk(image: Image.Image, side: int) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    share = min(1.0, side / min(upright.size), LONGEST_TO_SHORTEST * side / max(upright.size))
-    size = (max(1, round(upright.width * share)), max(1, round(upright.height * share)))
-    mode = "RGBA" if upright.has_transparency_data else "RGB"
-    return upright.convert(mode).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    def of(self, data: bytes, side: int = TILE) -> bytes:
+        """Return a WebP picture of an image, upright, its shorter side at most `side` pixels.
 
+        Raises:
+            NoThumbnailError: when there is none.
+            NoChildError: when nobody can draw it just now.
+        """
+        try:
+            drawn = bytes(self._draw(data, limits=self._limits, side=side))
+        except (ImageRejectedError, TooCostlyError, CrashedError) as error:
+            raise NoThumbnailError(str(error)) from error
+        if drawn[:4] != b"RIFF" or drawn[8:12] != b"WEBP":
+            raise NoThumbnailError("what was drawn is no picture")
+        return drawn
 
-def _encoded(picture: Image.Image) -> bytes:
-    body = BytesIO()
-    picture.save(body, "WEBP", quality=_QUALITY, method=0)
-    return body.getvalue()
+    def close(self) -> None:
+        """End the processes."""
+        self._draw.close()
 
 
 class Turns:

@@ -72,12 +72,12 @@ class Engine:
         self.stack.turn("DELETE_FAILED" if failed else "DELETE_COMPLETE", failed)
 
     def _wanted(self) -> list[str]:
-        assert self.stack.template is not None  # noqa: S101 - what is deployed has one
+        assert self.stack.template is not None  # nosec B101 # noqa: S101 - what is deployed has one
         return wanted(self.stack.template.resources, self._scope().conditions())
 
     def _scope(self) -> StackScope:
         stack = self.stack
-        assert stack.template is not None  # noqa: S101
+        assert stack.template is not None  # nosec B101 # noqa: S101 - as above
         return StackScope(
             stack.template, stack.parameters.values, self.cloud.place, (stack.name, stack.id), stack.resources
         )

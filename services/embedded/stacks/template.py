@@ -74,7 +74,7 @@ def document_of(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is neither.
     """
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(text, _Loader)  # nosec B506 # noqa: S506 - a SafeLoader
 
 
 def read(text: str) -> Template:

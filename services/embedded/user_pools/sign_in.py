@@ -11,8 +11,8 @@ from typing import Any
 from services.embedded.mend import Mend
 from services.embedded.user_pools.pools import hides_who_exists, pool_of
 
-BY_PASSWORD = "USER_PASSWORD_AUTH"  # noqa: S105 - the name of a flow
-NEW_PASSWORD = "NEW_PASSWORD_REQUIRED"  # noqa: S105 - the name of a challenge
+BY_PASSWORD = "USER_PASSWORD_AUTH"  # nosec B105 # noqa: S105 - the name of a flow
+NEW_PASSWORD = "NEW_PASSWORD_REQUIRED"  # nosec B105 # noqa: S105 - the name of a challenge
 _REFRESH = frozenset({"REFRESH_TOKEN", "REFRESH_TOKEN_AUTH"})
 _FLOWS = ("ALLOW_USER_SRP_AUTH", "ALLOW_CUSTOM_AUTH", "ALLOW_REFRESH_TOKEN_AUTH")
 """Those of a client that names none."""

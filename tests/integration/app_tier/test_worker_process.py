@@ -1,5 +1,6 @@
 """Real worker processes against the embedded cloud."""
 
+import os
 import shutil
 import signal
 import socket
@@ -163,15 +164,96 @@ def test_an_image_that_kills_its_worker_takes_no_neighbour_along(make_site: Site
 
 KILLED_BY_POISON = """
 import os, sys
-from app_tier import __main__, decode
-honest = decode.load_pixels
-def fatal(data, *rest):
-    if data == b"POISON":
+from app_tier import __main__, pipeline
+honest = pipeline.decode
+def fatal(task, *rest):
+    if task.made == b"POISON":
         os.kill(os.getpid(), 9)
-    return honest(data, *rest)
-decode.load_pixels = fatal
+    return honest(task, *rest)
+pipeline.decode = fatal
 sys.exit(__main__.main())
 """
+
+
+def test_row_9_an_image_that_crashes_its_decoder_fails_alone_and_at_once(make_site: SiteMaker) -> None:
+    site = make_site(worker={"decode_threads": 2, "decode_seconds": 1})
+    signs = small_signs(12)
+    poisons = [b"SIGSEGV", b"SIGABRT", b"SIGKILL", b"SIGSTOP"]
+    refs = site.submit([*(sign.data for sign in signs[:6]), *poisons, *(sign.data for sign in signs[6:])])
+    worker = site.start_worker(("-c", CRASHING_DECODER))
+    results = site.collect(len(refs))
+    assert worker.wait() == 0
+    (codes,) = [[(each := results[ref.image_id][0].error) and each.code for ref in refs]]
+    assert codes == [None] * 6 + ["undecodable", "undecodable", "too_costly", "too_costly"] + [None] * 6
+    assert all(answer.attempts == 1 for answers in results.values() for answer in answers)
+    assert site.requests.counts().total == site.dead_letters.counts().total == 0
+
+
+CRASHING_DECODER = """
+import sys
+from app_tier import __main__
+__main__.DECODER = "tests.unit.app_tier.poison:crash"
+sys.exit(__main__.main())
+"""
+
+
+def test_row_9_decoders_that_are_killed_from_outside_cost_at_most_the_image_that_each_is_at(
+    make_site: SiteMaker,
+) -> None:
+    site = make_site(worker={"decode_threads": 1, "idle_seconds": 5})
+    worker = site.start_worker()
+    until(lambda: worker.said("started"))
+    for sign in small_signs(3):
+        (ref,) = site.submit([sign.data])
+        assert site.collect(1)[ref.image_id][0].label == sign.label
+        (decoder,) = descendants(worker.process.pid)
+        os.kill(decoder, signal.SIGSEGV)
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    until(lambda: not descendants(worker.process.pid))
+
+
+def descendants(process: int) -> list[int]:
+    """Return the decoders of a worker: what its one child, the zygote, has forked."""
+    return [decoder for zygote in children_of(process) for decoder in children_of(zygote)]
+
+
+def children_of(process: int) -> list[int]:
+    try:
+        told = Path(f"/proc/{process}/task/{process}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in told.split()]
+
+
+def test_every_process_of_a_worker_that_is_killed_ends(make_site: SiteMaker) -> None:
+    worker = make_site(worker={"idle_seconds": 60}).start_worker()
+    until(lambda: worker.said("started"))
+    ours = processes_for_decoding(worker.process.pid)
+    worker.process.kill()
+    worker.wait()
+    until(lambda: not [each for each in ours if Path(f"/proc/{each}").exists()])
+
+
+def test_what_decodes_is_forked_from_the_beginning_of_its_worker_and_holds_none_of_its_keys(
+    make_site: SiteMaker,
+) -> None:
+    worker = make_site(worker={"idle_seconds": 60}).start_worker(AWS_SECRET_ACCESS_KEY="a-s3cret")
+    until(lambda: worker.said("started"))
+    told = Path(f"/proc/{worker.process.pid}")
+    assert b"a-s3cret" in (told / "environ").read_bytes()
+    for process in processes_for_decoding(worker.process.pid):
+        # A new process would cost a start of its own: docs/performance.md.
+        assert Path(f"/proc/{process}/cmdline").read_bytes() == (told / "cmdline").read_bytes()
+        assert not Path(f"/proc/{process}/environ").read_bytes().strip(b"\0")
+        sockets = [link for link in Path(f"/proc/{process}/fd").iterdir() if "socket" in str(link.readlink())]
+        assert len(sockets) == 1
+
+
+def processes_for_decoding(worker: int) -> list[int]:
+    found = [*children_of(worker), *descendants(worker)]
+    assert len(found) == 2
+    return found
 
 
 def test_a_bundle_whose_digest_does_not_match_is_refused_before_any_poll(

@@ -43,7 +43,7 @@ def presigned(
         config=Config(signature_version="s3v4"),
         **signer,
     )
-    fixed = {"Content-Type": "image/png", **(also or {})}
+    fixed = {"Content-Type": "image/png", "Content-Disposition": "attachment", **(also or {})}
     conditions = [{name: value} for name, value in fixed.items()]
     form: dict[str, Any] = signing.generate_presigned_post(
         bucket,
@@ -73,6 +73,7 @@ def test_a_form_puts_its_file_with_its_type_and_everybody_sees_it(apis: Clients,
     assert (stored["Body"].read(), stored["ContentType"], stored["ETag"]) == (
         b"1234", "image/png", answer.headers["ETag"],
     )  # fmt: skip
+    assert stored["ContentDisposition"] == "attachment"
 
 
 def test_a_form_that_is_sent_twice_puts_the_last_file(apis: Clients, bucket: str) -> None:
@@ -114,6 +115,7 @@ def test_a_form_whose_tags_cannot_be_puts_nothing(apis: Clients, bucket: str) ->
         (b"1234", {"key": None}, (400, "InvalidArgument")),
         (b"1234", {"Content-Type": "text/html"}, (403, "AccessDenied")),
         (b"1234", {"Content-Type": None}, (403, "AccessDenied")),
+        (b"1234", {"Content-Disposition": "inline"}, (403, "AccessDenied")),
         (b"123456", {}, (400, "EntityTooLarge")),
         (b"1", {}, (400, "EntityTooSmall")),
         (b"1234", {"acl": "public-read"}, (403, "AccessDenied")),

@@ -4,6 +4,7 @@ import numpy as np
 
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
+from app_tier.square import central_square
 from app_tier.task import begin
 from services.images import ImageLimits
 from tests.unit.app_tier.fakes import COLOURS, ColourEngine, FakeClock, colour_bundle, delivery, picture
@@ -14,7 +15,9 @@ BUNDLE = colour_bundle()
 def test_a_batch_is_one_run_and_each_image_gets_its_own_answer() -> None:
     engine = ColourEngine()
     tasks = [
-        decode(begin(delivery(number)).then(picture(colour)), BUNDLE.manifest.preprocess, ImageLimits())
+        decode(
+            begin(delivery(number)).then(picture(colour)), BUNDLE.manifest.preprocess, ImageLimits(), central_square
+        )
         for number, colour in enumerate(COLOURS)
     ]
     answers = Classifier(engine, BUNDLE, "i-1", 2, FakeClock()).classify(tasks)
@@ -25,7 +28,9 @@ def test_a_batch_is_one_run_and_each_image_gets_its_own_answer() -> None:
 
 def test_a_prediction_says_everything_that_its_reader_needs() -> None:
     one = delivery(count=3)
-    task = decode(begin(one).then(picture("green"), fetched=1.0), BUNDLE.manifest.preprocess, ImageLimits())
+    task = decode(
+        begin(one).then(picture("green"), fetched=1.0), BUNDLE.manifest.preprocess, ImageLimits(), central_square
+    )
     prediction = Classifier(ColourEngine(), BUNDLE, "i-1", 2).classify([task])[0].made
     assert prediction.status == "done"
     assert prediction.ref == one.request.ref

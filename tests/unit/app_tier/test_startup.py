@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from app_tier.__main__ import DECODER
 from app_tier.errors import NotStartedError
 from app_tier.startup import instance_id, start_up
+from services.confined.zygote import Zygote
 from services.metadata import Metadata
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +46,7 @@ def test_a_machine_without_a_metadata_service_is_no_instance() -> None:
 def test_a_worker_without_configuration_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEETSIGHT_CONFIG", str(tmp_path / "missing.yaml"))
     with pytest.raises(NotStartedError, match=r"missing\.yaml"):
-        start_up()
+        start_up(Zygote(DECODER))
 
 
 @pytest.mark.processes

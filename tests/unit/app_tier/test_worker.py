@@ -11,8 +11,10 @@ import yaml
 from botocore.exceptions import EndpointConnectionError
 
 from app_tier.classify import Classifier
+from app_tier.decode import Squares
 from app_tier.pipeline import Services
 from app_tier.sizing import Machine, sized
+from app_tier.square import central_square
 from app_tier.worker import Worker
 from services.config import parse_config
 from services.ids import output_key
@@ -36,7 +38,7 @@ SHIPPED = Path(__file__).parents[3] / "config.yaml"
 class Bench:
     """A worker with everything in memory; it idles out by itself unless a test ends it."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, squares: Squares = central_square, **settings: Any) -> None:
         values = yaml.safe_load(SHIPPED.read_text())
         values["worker"] |= {"idle_seconds": 0.05, "drain_seconds": 5, "batch_wait_seconds": 0.02, **settings}
         self.config = parse_config(values)
@@ -50,7 +52,9 @@ class Bench:
         self.sizing = sized(self.config.worker, Machine(cores=2, memory_bytes=4 * 2**30), input_size=32)
         classifier = Classifier(self.engine, colour_bundle(), "i-1", 3)
         self.heartbeats = FakeSqs(self.clock)
-        self.worker = Worker(self.config, services, classifier, self.sizing, self.heartbeats.queue().send)
+        self.worker = Worker(
+            self.config, services, classifier, self.sizing, self.heartbeats.queue().send, squares=squares
+        )
 
     def submit(self, *images: bytes | None) -> list[RequestMessage]:
         """Store each image (None: it is gone) and ask for it."""

@@ -67,6 +67,8 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
         ("aws", "endpoint_url", "localhost:5000", ["aws.endpoint_url = 'localhost:5000'", "^https?://"]),
         ("aws", "region", "Mars", ["aws.region = 'Mars'", "pattern"]),
         ("worker", "engine", "onnx", ["worker.engine = 'onnx'", "'openvino' or 'torch'"]),
+        ("worker", "decode_seconds", 0, ["worker.decode_seconds = 0", "greater than or equal to 0.1"]),
+        ("worker", "decode_megabytes", 70_000, ["worker.decode_megabytes = 70000", "less than or equal to 65536"]),
         ("prices", "instance_hour", 0.1, ["prices.instance_hour = 0.1", "valid dictionary"]),
         ("prices", "instance_hour", {"a1.large": "free"}, ["prices.instance_hour.a1.large = 'free'", "valid number"]),
         ("prices", "spot_hour", {"c7a.large": -1}, ["prices.spot_hour.c7a.large = -1", "greater than or equal to 0"]),

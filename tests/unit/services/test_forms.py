@@ -1,4 +1,4 @@
-"""What a form for a direct upload allows, and how it is signed."""
+"""What a form for a direct upload allows, and how it is signed (row 41 of the faults)."""
 
 import base64
 import json
@@ -27,18 +27,20 @@ def policy(made: UploadForm) -> dict[str, Any]:
     return document
 
 
-def test_the_policy_fixes_bucket_key_type_and_size() -> None:
-    conditions = policy(form())["conditions"]
-    for condition in (
-        {"bucket": "photos"},
-        {"key": "job/image.png"},
-        {"Content-Type": "image/png"},
-        ["content-length-range", 1, 48_213],
-    ):
-        assert condition in conditions
-    assert not [
-        condition for condition in conditions if isinstance(condition, list) and condition[0] == "starts-with"
-    ]
+@pytest.mark.parametrize("token", ["", "of-a-role"])
+@pytest.mark.parametrize("tags", [None, {"kept": "no"}])
+def test_the_policy_fixes_bucket_key_type_size_and_tags_and_allows_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tags: dict[str, str] | None, token: str
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    made = form(tags=tags)
+    signed = [name for name in made.fields if name.startswith("x-amz-") and name != "x-amz-signature"]
+    said = ["key", "Content-Type", "Content-Disposition", *(["tagging"] if tags else []), *signed]
+    wanted: list[Any] = [{name: made.fields[name]} for name in said]
+    wanted += [{"bucket": "photos"}, ["content-length-range", 1, 48_213]]
+    assert sorted(map(str, policy(made)["conditions"])) == sorted(map(str, wanted))
+    assert set(made.fields) == {*said, "policy", "x-amz-signature"}
+    assert ("x-amz-security-token" in signed) is bool(token)
 
 
 def test_the_policy_ends_when_it_was_said() -> None:

@@ -48,7 +48,7 @@ class Ec2:
 
 
 def texts(reply: Reply, name: str) -> list[str]:
-    return [str(element.text) for element in ET.fromstring(reply.body).iter() if element.tag.endswith("}" + name)]  # noqa: S314
+    return [str(element.text) for element in ET.fromstring(reply.body).iter() if element.tag.endswith("}" + name)]  # noqa: S314 - our own server's
 
 
 def instances(reply: Reply) -> list[tuple[str, str, dict[str, str]]]:

@@ -58,8 +58,10 @@ def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
 def test_what_is_put_directly_is_what_every_other_call_of_moto_sees(
     doors: Doors, bucket: str, content_type: str | None
 ) -> None:
-    doors.direct.ask("s3", "PUT", f"/{bucket}/a/b.png", b"content", CONTENT_TYPE=content_type)
+    described: dict[str, Any] = {"CONTENT_TYPE": content_type, "HTTP_CONTENT_DISPOSITION": "attachment"}
+    doors.direct.ask("s3", "PUT", f"/{bucket}/a/b.png", b"content", **described)
     head = doors.stock.ask("s3", "HEAD", f"/{bucket}/a/b.png")
+    assert head.headers["content-disposition"] == "attachment"
     assert head.headers["content-type"] == (content_type or "binary/octet-stream")
     assert head.headers["content-length"] == "7"
     assert b"<Key>a/b.png</Key>" in doors.stock.ask("s3", "GET", f"/{bucket}?list-type=2").body

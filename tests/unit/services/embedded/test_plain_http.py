@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from gunicorn.config import Config  # type: ignore[import-untyped]
-from gunicorn.http import get_parser  # type: ignore[import-untyped]
-from gunicorn.http.wsgi import create  # type: ignore[import-untyped]
+from gunicorn.config import Config
+from gunicorn.http import get_parser
+from gunicorn.http.wsgi import create
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

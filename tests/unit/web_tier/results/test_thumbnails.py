@@ -1,66 +1,72 @@
-"""Pictures are drawn by us, small, and only of what is safe to draw."""
+"""What draws pictures can do nothing else, and what ends it ends nothing else (`FAULTS.md` rows 9 and 33)."""
 
-import struct
-import zlib
-from io import BytesIO
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from PIL import Image
 
+from services.confined.pool import Allowance, Confined
+from services.confined.zygote import Zygote
 from services.images import ImageLimits
+from tests.unit.services.hostile_images import HONEST
 from tests.unit.web_tier.pictures import picture
-from web_tier.results.thumbnails import AT_ONCE, NoThumbnailError, Turns, thumbnail
+from web_tier.results.drawing import draw
+from web_tier.results.thumbnails import AT_ONCE, TILE, NoThumbnailError, Thumbnails, Turns
 
 LIMITS = ImageLimits()
+SMALL = Allowance(seconds=5, memory_bytes=2**26, answer_bytes=1_000)
 
 
-def opened(body: bytes) -> Image.Image:
-    return Image.open(BytesIO(body))
+@pytest.fixture(scope="module")
+def thumbnails() -> Iterator[Thumbnails]:
+    made = Thumbnails(LIMITS)
+    yield made
+    made.close()
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_every_kind_of_image_becomes_a_small_webp(form: str) -> None:
-    drawn = opened(thumbnail(picture(form, (800, 400)), LIMITS, side=160))
-    assert (drawn.format, drawn.size) == ("WEBP", (320, 160))
+@pytest.mark.processes
+@pytest.mark.parametrize("kind", HONEST)
+def test_a_process_that_has_nothing_draws_every_kind_of_image(kind: str, thumbnails: Thumbnails) -> None:
+    data = HONEST[kind]()
+    assert thumbnails.of(data) == draw(data, LIMITS, TILE)
 
 
-def test_a_small_image_is_not_enlarged_and_a_long_one_stays_small() -> None:
-    assert opened(thumbnail(picture(size=(20, 10)), LIMITS)).size == (20, 10)
-    assert opened(thumbnail(picture(size=(3000, 10)), LIMITS)).size[0] == 640
-
-
-def test_an_image_stands_upright() -> None:
-    body, exif = BytesIO(), Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (40, 20)).save(body, "JPEG", exif=exif)
-    assert opened(thumbnail(body.getvalue(), LIMITS)).size == (20, 40)
-
-
-def test_what_the_user_hid_in_a_file_is_not_in_its_picture() -> None:
-    hidden = b"<script>alert(1)</script>"
-    assert hidden not in thumbnail(picture("PNG") + hidden, LIMITS)
-
-
-def test_a_transparent_image_stays_so() -> None:
-    body = BytesIO()
-    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(body, "PNG")
-    assert opened(thumbnail(body.getvalue(), LIMITS)).mode == "RGBA"
-
-
+@pytest.mark.processes
 @pytest.mark.parametrize("data", [b"", b"text", picture()[:200], picture("PNG")[:40]])
-def test_what_is_broken_has_no_picture(data: bytes) -> None:
+def test_what_is_broken_has_no_picture(data: bytes, thumbnails: Thumbnails) -> None:
     with pytest.raises(NoThumbnailError):
-        thumbnail(data, LIMITS)
+        thumbnails.of(data)
 
 
-def test_an_image_that_would_take_much_memory_has_no_picture() -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+@pytest.mark.processes
+@pytest.mark.parametrize("item", [b"signal SIGSEGV", b"allocate 100000000", b"fail", b"long 500", b"long 1001"])
+def test_what_ends_its_process_or_makes_it_answer_rubbish_has_no_picture(item: bytes) -> None:
+    zygote = Zygote("tests.unit.web_tier.results.drawers:misbehave")
+    thumbnails = Thumbnails(LIMITS, Confined(zygote, SMALL, AT_ONCE))
+    with pytest.raises(NoThumbnailError):
+        thumbnails.of(item)
+    assert thumbnails.of(b"picture").startswith(b"RIFF")
+    zygote.close()
 
-    header = struct.pack(">IIBBBBB", 5000, 5000, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    with pytest.raises(NoThumbnailError, match="5000 x 5000"):
-        thumbnail(png, LIMITS)
+
+@pytest.mark.processes
+def test_nothing_is_started_before_the_first_picture_and_all_of_it_ends_when_it_is_closed() -> None:
+    before = children()
+    thumbnails = Thumbnails(LIMITS)
+    assert children() == before
+    thumbnails.of(picture())
+    (zygote,) = children() - before
+    os.kill(zygote, signal.SIGTERM)  # which a process group gets when its service is told to stop
+    assert thumbnails.of(picture())
+    thumbnails.close()
+    assert children() == before
+
+
+def children() -> set[int]:
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
 
 
 def test_too_many_who_wait_are_turned_away_at_once() -> None:

@@ -1,0 +1,155 @@
+"""Images that mean harm, and honest ones that are rare: made when asked for, by name."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from PIL import Image, ImageCms, PngImagePlugin
+
+SCRIPT = b"<script>alert(document.domain)</script>"
+SECRETS = (b"hidden-exif", b"hidden-gps", b"hidden-xmp", b"hidden-text", b"hidden-comment", b"acsp")
+"""What `with_metadata` hides in a file; ``acsp`` stands in every ICC profile."""
+
+
+def encoded(form: str, mode: str = "RGB", size: tuple[int, int] = (60, 40), **options: Any) -> bytes:
+    body = io.BytesIO()
+    plain = Image.frombytes("L", size, Random(7).randbytes(size[0] * size[1]))
+    picture = Image.new("I;16", size, 40_000) if mode == "I;16" else plain.convert("RGB").convert(_through(mode))
+    picture.convert(mode).save(body, form, **options)
+    return body.getvalue()
+
+
+def _through(mode: str) -> str:
+    return "L" if mode == "LA" else mode
+
+
+def with_metadata(form: str) -> bytes:
+    """Return an image with EXIF, a place, XMP, an ICC profile, and a comment where its format has one."""
+    exif = Image.Exif()
+    exif[0x010E] = "hidden-exif"
+    exif[0x0112] = 6
+    exif.get_ifd(0x8825)[0x001B] = b"hidden-gps"
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>hidden-xmp</x:xmpmeta>"
+    options: dict[str, Any] = {"exif": exif.tobytes(), "icc_profile": icc, "xmp": xmp}
+    if form == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Comment", "hidden-text")
+        text.add_text("More", "hidden-text", zip=True)
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        options |= {"pnginfo": text}
+        del options["xmp"]
+    if form == "JPEG":
+        options |= {"comment": b"hidden-comment"}
+    if form == "GIF":
+        options = {"comment": b"hidden-comment"}
+    return encoded(form, "P" if form == "GIF" else "RGB", **options)
+
+
+def _several(form: str) -> bytes:
+    body = io.BytesIO()
+    first, second = Image.new("RGB", (60, 40), "red"), Image.new("RGB", (60, 40), "blue")
+    first.save(body, form, save_all=True, append_images=[second])
+    return body.getvalue()
+
+
+def _zip_of(name: bytes, content: bytes) -> bytes:
+    import zipfile
+
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        archive.writestr(name.decode(), content)
+    return body.getvalue()
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """Return a whole PNG of zeros: a thousandth of its pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compressobj(9)
+    packed = b"".join(rows.compress(bytes(1 + 3 * width)) for _ in range(height)) + rows.flush()
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def gif_bomb(width: int, height: int, frame: tuple[int, int] | None = None) -> bytes:
+    """Return a GIF of that canvas with one image, of the size of `frame` if it is given, and next to no data."""
+    wide, high = frame or (width, height)
+    image = b"," + struct.pack("<HHHHB", 0, 0, wide, high, 0) + b"\x02\x02\x4c\x01\x00"
+    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6) + image + b";"
+
+
+def webp_bomb(side: int) -> bytes:
+    """Return a lossless WebP of that many pixels squared, all of one colour, as its decoder takes it."""
+    body = io.BytesIO()
+    Image.new("RGB", (side, side)).save(body, "WEBP", lossless=True, quality=0, method=0)
+    return body.getvalue()
+
+
+HONEST: dict[str, Callable[[], bytes]] = {
+    "grey jpeg": lambda: encoded("JPEG", "L"),
+    "cmyk jpeg": lambda: encoded("JPEG", "CMYK"),
+    "progressive jpeg": lambda: encoded("JPEG", progressive=True),
+    "16-bit png": lambda: encoded("PNG", "I;16"),
+    "palette png": lambda: encoded("PNG", "P"),
+    "palette png with a transparent colour": lambda: encoded("PNG", "P", transparency=1),
+    "grey png with alpha": lambda: encoded("PNG", "LA"),
+    "png with alpha": lambda: encoded("PNG", "RGBA"),
+    "1-bit png": lambda: encoded("PNG", "1"),
+    "lossless webp with alpha": lambda: encoded("WEBP", "RGBA", lossless=True),
+    "lossy webp": lambda: encoded("WEBP"),
+    "gif": lambda: encoded("GIF", "P"),
+    "grey gif": lambda: encoded("GIF", "L"),
+    "bmp": lambda: encoded("BMP"),
+    "1-bit bmp": lambda: encoded("BMP", "1"),
+    "1 x 1": lambda: encoded("PNG", size=(1, 1)),
+    "turned by exif": lambda: with_metadata("JPEG"),
+    "png with metadata": lambda: with_metadata("PNG"),
+    "webp with metadata": lambda: with_metadata("WEBP"),
+    "gif with a comment": lambda: with_metadata("GIF"),
+    "animated gif": lambda: _several("GIF"),
+    "animated png": lambda: _several("PNG"),
+    "animated webp": lambda: _several("WEBP"),
+    "two pictures in a jpeg": lambda: _several("MPO"),
+}
+"""Row 33: what is taken."""
+
+POLYGLOTS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "jpeg with a zip behind it": ("image/jpeg", lambda: encoded("JPEG") + _zip_of(b"a.html", SCRIPT)),
+    "jpeg with a page in its comment": ("image/jpeg", lambda: encoded("JPEG", comment=b"--><html>" + SCRIPT)),
+    "gif with a page behind it": ("image/gif", lambda: encoded("GIF", "P") + b"<html>" + SCRIPT),
+    "gif with a page in its comment": ("image/gif", lambda: encoded("GIF", "P", comment=b"<html>" + SCRIPT)),
+    "png with a script behind it": ("image/png", lambda: encoded("PNG") + SCRIPT),
+    "png with a script in a chunk": (
+        "image/png",
+        lambda: encoded("PNG")[:33] + png_chunk(b"tEXt", b"a\0" + SCRIPT) + encoded("PNG")[33:],
+    ),
+    "bmp with a pdf behind it": ("image/bmp", lambda: encoded("BMP") + b"%PDF-1.7\n" + SCRIPT),
+}
+"""Row 35: an image and something else at once, with what it is taken for."""
+
+SVG = b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg onload="alert(1)">&x;</svg>'
+
+FOREIGN: dict[str, Callable[[], bytes]] = {
+    "svg": lambda: SVG,
+    "svg behind a byte order mark and spaces": lambda: b"\xef\xbb\xbf  \n" + SVG,
+    "pdf": lambda: encoded("PDF"),
+    "eps": lambda: encoded("EPS"),
+    "eps for dos": lambda: b"\xc5\xd0\xd3\xc6" + bytes(30),
+    "psd": lambda: b"8BPS\x00\x01" + bytes(6) + struct.pack(">HIIHH", 3, 40, 60, 8, 3),
+    "fits": lambda: b"SIMPLE  =                    T" + bytes(2_850),
+    "tiff": lambda: encoded("TIFF"),
+    "big-endian tiff": lambda: b"MM\x00*" + bytes(40),
+    "bigtiff": lambda: b"II+\x00" + bytes(40),
+    "jpeg 2000": lambda: b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(40),
+    "jpeg 2000 without a box": lambda: b"\xff\x4f\xff\x51" + bytes(40),
+    "ico": lambda: encoded("ICO"),
+    "avif": lambda: b"\x00\x00\x00 ftypavif" + bytes(40),
+}
+"""Row 34: what is no format of ours, whatever it is called."""
