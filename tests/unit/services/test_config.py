@@ -142,6 +142,9 @@ def test_the_environment_overrides_the_file() -> None:
         ("FLEET", "9", "overrides have the form FLEETSIGHT__SECTION__KEY"),
         ("FLEET__A__B", "9", "overrides have the form FLEETSIGHT__SECTION__KEY"),
         ("FLEET__MAX_WORKERS", "[", "is not YAML"),
+        ("FLEET__MAX_WORKERS", "!!int ", "is not YAML: IndexError"),
+        ("FLEET__MAX_WORKERS", "2026-99-99", "is not YAML: ValueError"),
+        ("FLEET__MAX_WORKERS", "[" * 2_000, "is not YAML: RecursionError"),
     ],
 )
 def test_a_wrong_override_is_named(variable: str, value: str, words: str) -> None:

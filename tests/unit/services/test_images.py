@@ -177,7 +177,7 @@ def test_row_34_no_frame_of_a_gif_has_memory_reserved_when_its_header_is_read(
     def reserved(*size: object) -> None:
         raise AssertionError(f"memory was reserved for {size}")
 
-    monkeypatch.setattr(Image.core, "fill", reserved)
+    monkeypatch.setattr("PIL.Image.core.fill", reserved)
     frame = b"\x21\xf9\x04\x08\x00\x00\x00\x00\x2c" + struct.pack("<HHHH", 0, 0, 60_000, 60_000) + b"\x00\x02\x00"
     data = b"GIF89a" + struct.pack("<HH", 9, 5) + b"\x00\x00\x00" + frame + b";"
     assert refusal(data).message.startswith("60000 x 60000 pixels is more than")

@@ -124,6 +124,14 @@ def test_what_is_malformed_is_refused_with_its_place_and_reason(body: str, reaso
     assert str(caught.value).startswith(reason) or reason in str(caught.value)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e999"])
+def test_what_is_no_number_is_refused_since_it_could_not_be_written_and_read_again(number: str) -> None:
+    body = PREDICTION.to_json().replace(f'"score":{PREDICTION.score}', f'"score":{number}')
+    assert number in body
+    with pytest.raises(MessageError, match=r"not a Prediction: .*score"):
+        Prediction.from_json(body)
+
+
 def test_a_request_without_a_time_zone_is_refused() -> None:
     body = json.loads(RequestMessage.about(REF, "a/b.jpg", NOW).to_json()) | {"submitted_at": "2026-01-01T00:00:00"}
     with pytest.raises(MessageError, match="submitted_at"):

@@ -1,0 +1,19 @@
+"""Coverage-guided fuzzing of everything that strangers' bytes reach first: `python -m tests.fuzz all --seconds 60`.
+
+A target is a module in `targets/` with
+
+* `target(data)`, which holds its promises for any bytes: only the documented errors come out, and what comes out is
+  right;
+* `seeds()`, the inputs that fuzzing starts from, drawn by code;
+* `WORDS`, pieces of the format that mutations put in.
+
+`corpus/TARGET` keeps the few inputs that reach what the seeds do not, as `python -m tests.fuzz all --keep RUN`
+chooses them, and, as `broke-...`, inputs that have broken a promise. The unit tests replay them all.
+"""
+
+from pathlib import Path
+
+TARGETS = ("uploads", "messages", "bodies", "tokens", "config")
+
+BROKE = "broke-"
+CORPUS = Path(__file__).parent / "corpus"

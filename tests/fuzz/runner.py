@@ -1,0 +1,120 @@
+"""Runs targets side by side, each in a process of its own with bounded memory, and says what came of it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.fuzz import CORPUS
+from tests.fuzz.engine import SEEDS, WORDS
+
+MOST_MEGABYTES = 512
+"""Memory of a process, all libraries included; a target that needs more has found an input that fills a machine."""
+
+FOUND = "found"
+"""The folder, in that of a target, of inputs that reached something new."""
+
+MOST_KEPT = 36
+"""Inputs of a target in the corpus, beside those that broke a promise."""
+
+SECONDS_AN_INPUT = 10
+"""Longest that one input may take."""
+
+SPARE_SECONDS = 300
+"""For the start of a process, and for an input that hangs."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of fuzzing a target.
+
+    Attributes:
+        inputs: that were tried.
+        coverage: edges of the instrumented code that were reached.
+        megabytes: most memory of the process.
+        broken: files with an input that broke a promise, filled the memory or hung.
+        status: of the process; 0 when nothing was found.
+        log: everything it said.
+    """
+
+    target: str
+    inputs: int
+    coverage: int
+    megabytes: int
+    broken: tuple[Path, ...]
+    status: int
+    log: Path
+
+
+def fuzz(targets: Sequence[str], seconds: int, folder: Path) -> list[Outcome]:
+    """Fuzz `targets` for `seconds`, all at the same time; what they write goes into `folder`."""
+    running = [(target, _begun(target, seconds, folder / target)) for target in targets]
+    return [_outcome(target, _ended(process, seconds), folder / target) for target, process in running]
+
+
+def keep_smallest(target: str, found: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the fewest and smallest inputs in the folders `found` that reach what the seeds do not; 36 at most.
+
+    What is left is written into `folder`.
+    """
+    fewest = folder / "fewest"
+    fewest.mkdir(parents=True)
+    first = [*_command(target, folder), "-runs=0"]
+    subprocess.run(first, check=True, stderr=subprocess.DEVNULL)  # writes the seeds
+    seeds = {seed.name for seed in (folder / SEEDS).iterdir()}
+    for name in seeds:
+        (fewest / name).write_bytes((folder / SEEDS / name).read_bytes())
+    merge = ["-set_cover_merge=1", "-use_counters=0", str(fewest), *map(str, found)]
+    with (folder / "log").open("wb") as log:
+        subprocess.run([*_command(target, folder), *merge], check=True, stdout=log, stderr=log)
+    # Those that reach most were written first.
+    chosen = [file for file in sorted(fewest.iterdir(), key=_written_at) if file.name not in seeds]
+    return chosen[:MOST_KEPT]
+
+
+def _written_at(file: Path) -> int:
+    return file.stat().st_mtime_ns
+
+
+def _begun(target: str, seconds: int, folder: Path) -> "subprocess.Popen[bytes]":
+    found = folder / FOUND
+    found.mkdir(parents=True)
+    (folder / SEEDS).mkdir()
+    options = [f"-max_total_time={seconds}", f"-artifact_prefix={folder}/broken-", "-print_final_stats=1"]
+    folders = [str(found), str(folder / SEEDS), str(CORPUS / target)]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen([*_command(target, folder), *options, *folders], stdout=log, stderr=log)
+
+
+def _command(target: str, folder: Path) -> list[str]:
+    limits = [f"-rss_limit_mb={MOST_MEGABYTES}", f"-timeout={SECONDS_AN_INPUT}", f"-dict={folder / WORDS}"]
+    return [sys.executable, "-m", "tests.fuzz.engine", target, str(folder), *limits]
+
+
+def _ended(process: "subprocess.Popen[bytes]", seconds: int) -> int:
+    try:
+        return process.wait(seconds + SPARE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _outcome(target: str, status: int, folder: Path) -> Outcome:
+    log = folder / "log"
+    said = log.read_text(errors="replace")
+    return Outcome(
+        target,
+        _last(r"^stat::number_of_executed_units:\s*(\d+)", said),
+        _last(r" cov: (\d+) ", said),
+        _last(r"^stat::peak_rss_mb:\s*(\d+)", said),
+        tuple(sorted(folder.glob("broken-*"))),
+        status,
+        log,
+    )
+
+
+def _last(pattern: str, said: str) -> int:
+    found = re.findall(pattern, said, re.MULTILINE)
+    return int(found[-1]) if found else 0

@@ -1,0 +1,158 @@
+"""Bodies in base64 and JSON: they are taken or refused by a 4xx, through the whole web tier over memory."""
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+from werkzeug.exceptions import UnprocessableEntity
+
+from services.config import parse_config
+from services.job_records import Job
+from services.jobs import JobStore
+from services.messages import LabelScore, RequestMessage, Response
+from services.sqs import Outgoing
+from tests.fuzz.memory_table import MemoryTable
+from tests.fuzz.targets import uploads
+from web_tier.app import create_app
+from web_tier.intake.single import JOB_NAME
+from web_tier.intake.single_request import Base64Image, decoded
+from web_tier.results.waiting import ResultWatch
+
+JOB = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
+JSON, FORM = "application/json", f"multipart/form-data; boundary={uploads.BOUNDARY}"
+
+REQUESTS = (
+    ("POST", "/api/v1/classify?wait=0", JSON),
+    ("POST", "/classify", JSON),
+    ("POST", "/inference/image", JSON),
+    ("POST", "/api/v1/classify?wait=0", "image/png"),
+    ("POST", "/api/v1/classify?wait=0", FORM),
+    ("POST", f"/api/v1/jobs/{JOB}/images", FORM),
+    ("POST", f"/api/v1/jobs/{JOB}/uploads", JSON),
+    ("POST", "/api/v1/jobs", JSON),
+    ("POST", "/api/v1/fleet/pause", JSON),
+    ("PUT", "/api/v1/fleet/limits", JSON),
+)
+
+WORDS = (
+    *(b'{"data":"', b'{"name":"', b"data:image/png;base64,", b"====", b"\\u0000", b"\\ud800", b'{"files":[{"name":"'),
+    *(
+        b'"bytes":',
+        b'"content_type":"image/jpeg"',
+        b'"keep":true',
+        b'"min_workers":',
+        b'"max_workers":',
+        b'"reason":"',
+    ),
+    *(b"1e999", b"-0", b"null", b"/9j/4AAQSkZJRg", b"iVBORw0KGgo", b"R0lGODlh", b"UklGR", b"Qk0", b"[[[[[[[["),
+)
+
+
+class _AnsweringQueue:
+    """The request queue and a fleet behind it that answers at once."""
+
+    def send(self, messages: list[Outgoing]) -> list[Outgoing]:
+        requests = [RequestMessage.from_json(message.body) for message in messages]
+        _STORE.put_done([_answer(request) for request in requests])
+        return []
+
+
+class _ForgetfulBucket:
+    """Takes every object and keeps none."""
+
+    def put(self, key: str, body: bytes, content_type: str, tags: object = None) -> None:
+        """Take an object."""
+
+    def delete(self, key: str) -> None:
+        """Take an object away."""
+
+    def exists(self, key: str) -> bool:
+        return True
+
+
+def _answer(request: RequestMessage) -> Response:
+    top = (LabelScore(label="stop sign", score=0.9),)
+    return Response(
+        job_id=request.job_id,
+        image_id=request.image_id,
+        status="done",
+        label="stop sign",
+        score=0.9,
+        top=top,
+        worker="i-0f3a",
+        attempts=1,
+    )
+
+
+def _values() -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "config.yaml").read_text(encoding="utf-8"))
+    # Nothing is called; whoever tries is refused at once.
+    values["aws"]["endpoint_url"] = "http://127.0.0.1:1"
+    return values
+
+
+_TABLE = MemoryTable(cast(Any, None), "fuzz")
+_STORE = JobStore(_TABLE)
+_APP = create_app(
+    parse_config(_values()), store=_STORE, input_bucket=_ForgetfulBucket(), request_queue=cast(Any, _AnsweringQueue())
+)
+# Whoever waits looks again at once, instead of twenty times a second.
+_APP.extensions["fleetsight"]._watch = ResultWatch(_STORE.results_of, sleep=lambda _: None)
+_CLIENT = _APP.test_client()
+
+
+def seeds() -> Iterator[bytes]:
+    for number, (_, path, kind) in enumerate(REQUESTS):
+        yield bytes([number]) + _seed(path, kind)
+    for data in ("", "data:,", " /9j/ 4AAQ=\n", "data:image/png;base64,AA=="):
+        yield b"\x00" + json.dumps({"data": data}).encode()
+
+
+def _seed(path: str, kind: str) -> bytes:
+    form = next(seed[1:] for seed in uploads.seeds() if seed[0])
+    file = next(uploads.seeds())[1:]
+    if kind == FORM:
+        return form
+    if kind != JSON:
+        return file
+    if path.endswith("/uploads"):
+        return b'{"files": [{"name": "a.jpg", "bytes": 9, "content_type": "image/jpeg"}]}'
+    image = {"name": "a.jpg", "data": base64.b64encode(file).decode()}
+    bodies = {
+        "jobs": {"name": "x", "keep": True},
+        "pause": {"reason": "x"},
+        "limits": {"min_workers": 0, "max_workers": 2},
+    }
+    return json.dumps(bodies.get(path.rpartition("/")[2], image)).encode()
+
+
+def target(data: bytes) -> None:
+    method, path, kind = REQUESTS[(data[:1] or b"\0")[0] % len(REQUESTS)]
+    body = data[1:]
+    if kind == JSON:
+        _check_base64(body)
+    _forget()
+    answer = _CLIENT.open(path, method=method, data=body, content_type=kind)
+    assert answer.status_code < 500, f"{method} {path}: {answer.status_code} {answer.data[:500]!r}"
+    json.loads(answer.data)
+
+
+def _forget() -> None:
+    """Leave in the table one job to send images to, and those for single images, which the intake holds on to."""
+    for key in [key for key, item in _TABLE.items.items() if item.get("name") != JOB_NAME]:
+        del _TABLE.items[key]
+    _STORE.create(Job(JOB, "fuzzed", datetime(2026, 3, 1, tzinfo=UTC)))
+
+
+def _check_base64(body: bytes) -> None:
+    try:
+        text = Base64Image.model_validate_json(body).data
+        image = decoded(text)
+    except (ValidationError, UnprocessableEntity):
+        return
+    assert decoded(base64.b64encode(image).decode()) == image

@@ -1,0 +1,82 @@
+"""What fuzzing has found stays found: seeds and corpus of every target, and what Hypothesis makes, hold its promises.
+
+The fuzzing itself is `python -m tests.fuzz`; `scripts/test.sh` runs it for a minute.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz import CORPUS, TARGETS
+
+MOST_FILES = 40
+MOST_BYTES = 200 * 1024
+
+
+# Pillow warns of broken EXIF; a warning is no error where strangers' bytes are read.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+
+@pytest.fixture(params=TARGETS)
+def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """The module of each target."""
+    yield import_module(f"tests.fuzz.targets.{request.param}")
+
+
+def corpus(module: ModuleType) -> list[Path]:
+    return sorted((CORPUS / module.__name__.rpartition(".")[2]).iterdir())
+
+
+def test_every_target_holds_its_promises_for_its_seeds_and_its_corpus(module: ModuleType) -> None:
+    for data in [*module.seeds(), *(file.read_bytes() for file in corpus(module))]:
+        module.target(data)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_target_holds_its_promises_for_seeds_that_were_tampered_with(
+    module: ModuleType, data: st.DataObject
+) -> None:
+    seed = data.draw(st.sampled_from(list(module.seeds())))
+    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(seed))] * 2)))
+    put_in = data.draw(st.binary(max_size=20) | st.sampled_from(module.WORDS))
+    module.target(seed[:start] + put_in + seed[end:])
+
+
+def test_the_corpus_stays_small() -> None:
+    for target in TARGETS:
+        files = list((CORPUS / target).iterdir())
+        assert 1 <= len(files) <= MOST_FILES
+        assert sum(file.stat().st_size for file in files) <= MOST_BYTES
+
+
+@pytest.mark.parametrize(("breaks", "status"), [(False, 0), (True, 1)])
+def test_a_run_says_what_it_tried_and_fails_for_a_broken_promise(
+    breaks: bool,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if find_spec("atheris") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("atheris has no wheel for this machine")
+    from tests.fuzz import __main__, runner
+
+    def process(target: str, folder: Path) -> list[str]:
+        found = f"open({str(folder / 'broken-crash-1')!r}, 'wb').write(b'!!int '); sys.exit(77)"
+        said = "#7 REDUCE cov: 12 ft: 9\\nstat::number_of_executed_units: 1234\\nstat::peak_rss_mb: 61"
+        return [sys.executable, "-c", f"import sys; print('{said}'); {found if breaks else ''}"]
+
+    monkeypatch.setattr(runner, "_command", process)
+    assert __main__.main(["config", "--seconds", "1", "--folder", str(tmp_path)]) == status
+    out = capsys.readouterr().out
+    assert out.splitlines()[1].split()[:4] == ["config", "1,234", "12", "61"]
+    assert ("broken-crash-1, 6 bytes, in base64: ISFpbnQg" in out) is breaks
