@@ -43,9 +43,9 @@ def wheels(role: str, folder: Path, say: Callable[[str], None]) -> Path:
             requirements = new / "requirements.txt"
             requirements.write_text(pinned)
             fetch = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input")
-            for_debian = ("--python-version", PYTHON_OF_DEBIAN, "--only-binary", ":all:", "--no-deps", *_platforms())
-            where = ("--dest", str(new), "--requirement", str(requirements))
-            run("Python's packages could not be fetched", (*fetch, *for_debian, *where), WHEELS_SECONDS)
+            for_debian = ("--python-version", PYTHON_OF_DEBIAN, "--only-binary", ":all:", *_platforms())
+            named = ("--require-hashes", "--no-deps", "--requirement", str(requirements), "--dest", str(new))
+            run("Python's packages could not be fetched", (*fetch, *for_debian, *named), WHEELS_SECONDS)
     os.utime(there)
     return there
 

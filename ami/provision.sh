@@ -92,7 +92,7 @@ install_python() {
   [ -n "$wheelhouse" ] && from=(--no-index --find-links "$wheelhouse")
   python3 -m venv "$HOME_DIR/venv"
   "$PYTHON" -m pip install --quiet --no-input --disable-pip-version-check --no-cache-dir --no-compile --only-binary :all: \
-    "${from[@]}" -r "$requirements"
+    --require-hashes --no-deps "${from[@]}" -r "$requirements"
   "$PYTHON" -m pip check --quiet --disable-pip-version-check
   # Nothing is installed into an image that runs.
   "$PYTHON" -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip

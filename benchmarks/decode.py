@@ -73,7 +73,7 @@ def photo(kind: Kind, seed: int) -> bytes:
     """Return a JPEG of a drawn sign; enlarged and grained it has the entropy of a camera's."""
     drawn, _ = draw(seed % len(SIGN_LABELS), seed, kind.size)
     large = drawn.resize((drawn.width * kind.enlarge, drawn.height * kind.enlarge), Image.Resampling.BICUBIC)
-    grain = np.frombuffer(random.Random(seed).randbytes(large.width * large.height), np.uint8) % (2 * kind.noise + 1)
+    grain = np.frombuffer(random.Random(seed).randbytes(large.width * large.height), np.uint8) % (2 * kind.noise + 1)  # nosec B311 # noise in a picture
     grained = np.asarray(large, np.int16) + grain.reshape(large.height, large.width, 1) - kind.noise
     return encode(Image.fromarray(grained.clip(0, 255).astype(np.uint8)), "JPEG", kind.quality)
 

@@ -184,7 +184,7 @@ def _client(cloud: EmbeddedCloud, service: str) -> Any:
         endpoint_url=cloud.endpoint_url,
         region_name=REGION,
         aws_access_key_id="embedded",
-        aws_secret_access_key="embedded",  # noqa: S106 - opens nothing
+        aws_secret_access_key="embedded",  # nosec B106 # noqa: S106 - opens nothing
         config=config,
     )
 

@@ -10,6 +10,7 @@ from scripts.aws.site_command import site
 from scripts.aws.stack_commands import down_command, logs_command, ssh_command, status_command, up_command
 from scripts.fleet_commands import fleet
 from scripts.model_commands import model
+from scripts.sbom_command import sbom
 from scripts.simulate_command import simulate
 from scripts.users_command import users
 from services.errors import FleetsightError
@@ -22,6 +23,7 @@ def fleetsight() -> None:
 
 fleetsight.add_command(fleet)
 fleetsight.add_command(model)
+fleetsight.add_command(sbom)
 fleetsight.add_command(simulate)
 fleetsight.add_command(site)
 fleetsight.add_command(users)

@@ -12,7 +12,7 @@ import requests
 from services.config import is_loopback
 from services.errors import FleetsightError
 
-TOKEN_VARIABLE = "FLEETSIGHT_TOKEN"  # noqa: S105 (the name of it)
+TOKEN_VARIABLE = "FLEETSIGHT_TOKEN"  # nosec B105 # noqa: S105 (the name of it)
 """Holds the token with which commands ask; a command line is everybody's to read."""
 
 TIMEOUT_SECONDS = (5.0, 120.0)

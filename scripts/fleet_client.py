@@ -9,7 +9,7 @@ import requests
 from scripts.client import ApiClient, ApiError
 from services.config import Web
 
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is listened at, not where)
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # noqa: S104 (what is listened at, not where)
 """Addresses that listen at every interface, and what to call instead."""
 
 

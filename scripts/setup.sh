@@ -34,6 +34,9 @@ explain_failure() {
   elif grep -qiE 'NewConnectionError|NameResolutionError|Temporary failure in name|ConnectTimeout|Network is unreachable|Connection refused|ProxyError|from versions: none' "$LOG"; then
     fail "cannot reach the Python package index: check the network (or pip's index-url) and run this again; details in $LOG"
   fi
+  if grep -q 'DO NOT MATCH THE HASHES' "$LOG"; then
+    fail "a package is not the file that requirements.txt names by its hash, so nothing was installed: find out why; details in $LOG"
+  fi
   fail "pip could not install the requirements: $(grep -m 1 '^ERROR' "$LOG" || tail -n 1 "$LOG"); details in $LOG"
 }
 
@@ -45,10 +48,14 @@ install() { # SECTION MEGABYTES WHAT
   [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && return
   need_space "$2"
   echo "fleetsight: installing $3 ..." >&2
-  .venv/bin/python -m pip install --disable-pip-version-check --no-input -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 \
-    || explain_failure
+  # Only files of the hashes in requirements.txt, and nothing that is not in it.
+  .venv/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps \
+    -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 || explain_failure
   echo "$digest" >"$stamp"
 }
+
+# Torch's ordinary build for Linux on x86-64 does, even where nobody has a GPU.
+torch_wants_cuda() { .venv/bin/python -m pip check --disable-pip-version-check | grep -qE '^torch .* requires (cuda|nvidia|triton)'; }
 
 # The tests of the pages drive the machine's own Chromium; those of the images make and boot a Debian.
 have_chromium() {
@@ -90,7 +97,10 @@ fi
 for name in "${@:-run}"; do
   case "$name" in
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
-    torch) install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)" ;;
+    torch)
+      install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)"
+      ! torch_wants_cuda || install cuda 8000 "the CUDA libraries that this build of torch wants (gigabytes)"
+      ;;
     simulate) install simulate 300 "the fleet simulator's bound and plots" ;;
     test)
       install test 500 "the test tools"

@@ -90,7 +90,7 @@ class Metadata:
 
     def _open(self, request: urllib.request.Request) -> str | None:
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as reply:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as reply:  # nosec B310 # noqa: S310 (as above)
                 return str(reply.read().decode())
         except urllib.error.HTTPError as error:
             if error.code == 404:

@@ -252,7 +252,7 @@ def _check_new_password(password: str) -> None:
         raise PasswordRefusedError
 
 
-def _tokens(result: "AuthenticationResultTypeTypeDef | None", refresh_token: str = "") -> PoolTokens:
+def _tokens(result: "AuthenticationResultTypeTypeDef | None", refresh_token: str = "") -> PoolTokens:  # nosec B107 # no token
     if result is None:  # another challenge
         raise SecondFactorError
     return PoolTokens(result["IdToken"], result["AccessToken"], result.get("RefreshToken", refresh_token))

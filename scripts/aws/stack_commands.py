@@ -169,7 +169,7 @@ def ssh_command(account: Account, prefix: str, *, instance: str | None, dry_run:
         click.echo(" ".join(words))
         return
     sessions.need_programs()
-    os.execvp(words[0], words)  # noqa: S606 (the terminal is the session's from here on)
+    os.execvp(words[0], words)  # nosec B606 # noqa: S606 (the terminal is the session's from here on)
 
 
 @click.command("down")

@@ -189,7 +189,7 @@ def test_cloud_init_asks_ec2_alone_makes_no_users_and_runs_user_data_first(image
 
 
 def test_nginx_takes_its_settings(web_image: LocalImage) -> None:
-    prepare = f"/{HOME}/venv/bin/python /{HOME}/prepare_web.py"
+    prepare = f"FLEETSIGHT__AUTH__OPEN=true /{HOME}/venv/bin/python /{HOME}/prepare_web.py"
     said = inside(web_image, "sh", "-c", f"{prepare} && mkdir -p /run/nginx && nginx -t")
     assert "test is successful" in said
     assert "[warn]" not in said
@@ -228,7 +228,7 @@ nginx.terminate()
 @pytest.fixture(scope="module")
 def answers(web_image: LocalImage) -> dict[str, tuple[int, dict[str, str], str]]:
     """What nginx answers while the web tier does not run."""
-    ready = f"/{HOME}/venv/bin/python /{HOME}/prepare_web.py && mkdir -p /run/nginx"
+    ready = f"FLEETSIGHT__AUTH__OPEN=true /{HOME}/venv/bin/python /{HOME}/prepare_web.py && mkdir -p /run/nginx"
     said = inside(web_image, "sh", "-c", f'{ready} && exec python3 -c "$1"', "sh", _ASK)
     found: dict[str, tuple[int, dict[str, str], str]] = json.loads(
         next(line for line in said.splitlines() if line.startswith("{"))

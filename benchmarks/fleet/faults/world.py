@@ -95,7 +95,7 @@ class World:
         self.notebook = Notebook(self._befall)
         self._site = Site(self.clock, self.cloud, self.queues, self.notebook, lambda: self.limits)
         self.controllers = self._decisions = 0
-        self._random = Random(seed)
+        self._random = Random(seed)  # nosec B311 # faults that can be played again
         self._most = [(0.0, limits.max_workers)]
         self._tick_began = self._next_tick = 0.0
         self._taken_over_at = 0.0

@@ -177,7 +177,7 @@ def _dry_run(operation: Operation, order: Order, config: Config) -> None:
 
 def _arrive(operation: Operation, config: Config, outside: Outside) -> str:
     stack = find(operation.account, operation.prefix)
-    assert stack is not None  # noqa: S101 (it is complete)
+    assert stack is not None  # nosec B101 # noqa: S101 (it is complete)
     bring_back_web_tier(operation, stack)
     if "SiteBucketName" in stack.outputs:
         # Here, since it renders pages with the web tier, which stacks without a site need not load.

@@ -13,15 +13,22 @@ import pytest
 from ami.files.web.opt.fleetsight.prepare_web import limits
 from ami.ingredients import packages, section
 from ami.used_files import imported, mapped
+from scripts.requirements_file import read_sections
+from scripts.requirements_file import sections as sections_of
 from tests.conftest import ROOT
 from tests.unit.scripts.test_requirements import normal, sections
-from web_tier.security import HEADERS
+from web_tier.problems import ProblemType
+from web_tier.proxy import PROXY
+from web_tier.security import HEADERS, TLS_ONLY
 
 AMI = ROOT / "ami"
 NGINX = AMI / "files" / "web" / "etc" / "nginx"
 
 NOT_AT_RUN_TIME = {"app_tier/demo", "services/embedded"}
 """Not in an image."""
+
+OF_PEOPLE = {ROOT / "services/tokens.py", ROOT / "services/token_keys.py"}
+"""What the web tier alone imports; import-linter holds that workers do not."""
 
 BUILDERS = {"torch", "torchvision", "nncf"}
 """What builds bundles, and runs them where `worker.engine` is torch: not in an image."""
@@ -46,7 +53,7 @@ def third_party(path: Path) -> Iterator[str]:
         for name in (each.partition(".")[0] for each in names):
             ours = name in {"services", "app_tier", "web_tier"}
             # Types alone: these packages are never imported.
-            if not ours and name not in sys.stdlib_module_names and not name.startswith("mypy_boto3"):
+            if not ours and name not in sys.stdlib_module_names and not name.startswith(("mypy_boto3", "_typeshed")):
                 yield name
 
 
@@ -54,7 +61,9 @@ def third_party(path: Path) -> Iterator[str]:
     ("role", "folders"), [("worker", ("app_tier", "services")), ("web", ("web_tier", "services"))]
 )
 def test_every_import_of_a_tier_is_in_its_section(role: str, folders: tuple[str, ...]) -> None:
-    wanted = {name for folder in folders for path in sources(folder) for name in third_party(path)} - BUILDERS
+    unused = OF_PEOPLE if role == "worker" else set()
+    paths = {path for folder in folders for path in sources(folder)} - unused
+    wanted = {name for path in paths for name in third_party(path)} - BUILDERS
     by_import = packages_distributions()
     missing = {name for name in wanted if not {normal(each) for each in by_import[name]} & sections()[role].keys()}
     assert missing == set()
@@ -73,8 +82,7 @@ def test_no_image_has_the_embedded_cloud_or_what_builds_bundles() -> None:
 
 
 def test_the_file_of_requirements_for_an_image_is_its_section() -> None:
-    lines = [line for line in section("worker").splitlines() if line]
-    assert dict(line.split("==") for line in lines) == sections()["worker"]
+    assert sections_of("# [worker]\n" + section("worker"))["worker"] == read_sections()["worker"]
 
 
 def test_debians_packages_are_those_of_both_roles_and_none_of_aws() -> None:
@@ -86,13 +94,32 @@ def test_debians_packages_are_those_of_both_roles_and_none_of_aws() -> None:
 def test_what_nginx_answers_itself_has_the_headers_of_the_web_tier() -> None:
     problems = (NGINX / "fleetsight" / "own-headers.conf").read_text()
     own = (NGINX / "fleetsight" / "headers.conf").read_text()
-    for name, value in HEADERS.items():
+    for name, value in {**HEADERS, "Strict-Transport-Security": TLS_ONLY}.items():
         variable = name.lower().replace("-", "_")
         found = re.search(rf"map \$upstream_http_{variable} \$own_{variable} \{{\s*\"\" (\"[^\"]+\"|\S+);", problems)
         assert found is not None, name
         assert found[1].strip('"') == value
         assert f"add_header {name} $own_{variable} always;" in own
-    assert 'add_header Strict-Transport-Security "max-age=31536000" always;' in own
+
+
+def test_the_web_tier_takes_nginx_at_its_word_and_nginx_says_what_it_knows_itself() -> None:
+    unit = (AMI / "files" / "web" / "etc" / "systemd" / "system" / "fleetsight-web.service").read_text()
+    assert "\nEnvironment=FLEETSIGHT__WEB__BEHIND_PROXY=true\n" in unit
+    said = (NGINX / "nginx.conf").read_text()
+    # Set, so that whatever a client has written there itself is gone.
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in said
+    assert "proxy_set_header X-Forwarded-Proto https;" in said
+    assert "proxy_set_header Host $http_host;" in said
+    assert f"server {PROXY}:8000;" in limits(1, 1, 8000)
+    gunicorn = (ROOT / "web_tier" / "gunicorn.py").read_text()
+    assert '\nforwarded_allow_ips = PROXY if _web.behind_proxy else ""\n' in gunicorn
+
+
+def test_what_nginx_refuses_is_of_the_kinds_that_the_web_tier_knows() -> None:
+    refusals = (NGINX / "fleetsight" / "refusals.conf").read_text()
+    kinds = re.findall(r'"type": "([^"]+)", "title": "([^"]+)"', refusals)
+    assert len(kinds) == 3
+    assert {kind: ProblemType.named(title) for kind, title in kinds} == {kind: kind for kind, _ in kinds}
 
 
 def test_static_files_are_kept_as_long_as_the_web_tier_says() -> None:

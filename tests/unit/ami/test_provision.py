@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.requirements_file import read_sections, sections
 from tests.conftest import ROOT
-from tests.unit.scripts.test_requirements import sections
 
 SCRIPT = ROOT / "ami" / "provision.sh"
 
@@ -43,7 +43,7 @@ def test_what_it_cannot_do_is_said_before_anything_is_changed(arguments: tuple[s
 @pytest.mark.parametrize("role", ["worker", "web"])
 def test_it_reads_a_roles_section_of_the_requirements_and_nothing_else(role: str) -> None:
     done = run('section "$1" "$2"', str(ROOT / "requirements.txt"), role)
-    assert dict(line.split("==") for line in done.stdout.splitlines()) == sections()[role]
+    assert sections(f"# [{role}]\n{done.stdout}")[role] == read_sections()[role]
 
 
 def test_it_reads_several_sections_of_the_packages() -> None:

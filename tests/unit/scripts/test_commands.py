@@ -5,6 +5,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,25 @@ def test_without_a_package_index_set_up_says_so(tmp_path: Path) -> None:
     ended = run(setup, "run", **nowhere)
     assert ended.returncode == 2
     assert "cannot reach the Python package index" in ended.stderr
+
+
+def test_set_up_installs_no_file_but_those_of_the_pinned_hashes(tmp_path: Path) -> None:
+    setup, wheel = clone_of_setup(tmp_path), tmp_path / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("thing.py", "")
+        archive.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
+        archive.writestr(
+            "thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("thing-1.0.dist-info/RECORD", "")
+    own = sha256(wheel.read_bytes()).hexdigest()
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    for digest, status in (("0" * 64, 2), (own, 0)):
+        (tmp_path / "requirements.txt").write_text(f"# [run]\nthing==1.0 \\\n    --hash=sha256:{digest}\n")
+        ended = run(setup, "run", **pip)
+        assert ended.returncode == status, ended.stderr
+        assert ("is not the file that requirements.txt names by its hash" in ended.stderr) is bool(status)
+    assert list((tmp_path / ".venv").glob("lib/python3*/site-packages/thing.py"))
 
 
 def test_without_space_set_up_says_how_much_it_needs(tmp_path: Path) -> None:

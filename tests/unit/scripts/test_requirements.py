@@ -1,12 +1,20 @@
-"""What gets installed is pinned, and pinned in the section that needs it."""
+"""What gets installed is pinned, with the hashes of its files, and pinned in the section that needs it."""
 
 import re
 import tomllib
 from collections.abc import Iterable
+from importlib.metadata import distribution, distributions
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
+from scripts.pin import is_wanted
+from scripts.requirements_file import Pin, RequirementsError, all_pins, read_sections, with_hashes
+from scripts.requirements_file import sections as sections_of
 from scripts.run.system import ROOT
+
+PUT_THERE_BY_VENV = {"pip", "setuptools", "wheel"}
 
 
 def normal(name: str) -> str:
@@ -16,21 +24,14 @@ def normal(name: str) -> str:
 
 def sections() -> dict[str, dict[str, str]]:
     """Return the pinned versions by section and name."""
-    found: dict[str, dict[str, str]] = {}
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
-        if match := re.fullmatch(r"# \[(\w+)\]", line):
-            pins = found.setdefault(match[1], {})
-        elif line and not line.startswith("#"):
-            name, _, version = line.partition("==")
-            pins[normal(name)] = version
-    return found
+    return {section: {pin.name: pin.version for pin in pins} for section, pins in read_sections().items()}
 
 
 def direct() -> Iterable[tuple[str, str]]:
     """Yield each direct dependency with its section."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for section, names in {"run": project["dependencies"], **project["optional-dependencies"]}.items():
-        yield from ((section, normal(name)) for name in names)
+        yield from ((section, normal(name.partition(" ")[0])) for name in names)
 
 
 @pytest.mark.parametrize(("section", "name"), list(direct()))
@@ -46,3 +47,107 @@ def test_every_pin_is_one_exact_version() -> None:
 def test_the_first_run_does_not_wait_for_torch() -> None:
     assert not {"torch", "torchvision"} & sections()["run"].keys()
     assert {"torch", "torchvision"} <= sections()["torch"].keys()
+
+
+def test_every_pin_has_hashes_and_is_the_same_in_every_section() -> None:
+    for section, pins in read_sections().items():
+        for pin in pins:
+            assert pin.hashes, f"{pin.name} in [{section}]: run python -m scripts.pin"
+            assert pin == all_pins()[pin.name], f"{pin.name} in [{section}] is not as it is elsewhere"
+
+
+def test_a_section_names_a_package_once_and_in_order() -> None:
+    for section, pins in read_sections().items():
+        names = [pin.name for pin in pins]
+        assert names == sorted(set(names)), section
+
+
+def test_whatever_is_installed_is_pinned_in_that_version() -> None:
+    """The local build of a version, as `2.13.0+cpu`, is that version."""
+    pinned = all_pins()
+    for installed in distributions():
+        name = normal(installed.name)
+        if name not in PUT_THERE_BY_VENV - pinned.keys():
+            assert name in pinned, f"{name} is installed, and requirements.txt has nothing of it"
+            assert Version(installed.version).public == Version(pinned[name].version).public or name == "setuptools"
+
+
+def test_pillow_has_the_mends_against_bombs() -> None:
+    for section in ("run", "worker", "web"):
+        assert Version(sections()[section]["pillow"]) >= Version("12.3")
+
+
+def test_no_address_of_a_registry_is_written_down() -> None:
+    assert "://" not in (ROOT / "requirements.txt").read_text()
+
+
+def test_hashes_are_filled_in_under_each_pin_and_nothing_else_changes() -> None:
+    text = (
+        '# note\n\n# [run]\na==1 ; python_version < "3.14" \\\n    --hash=sha256:' + "0" * 64 + "\n\n# [web]\na==1\n"
+    )
+    filled = with_hashes(text, {"a": ("1" * 64, "2" * 64)})
+    marked, plain = (sections_of(filled)[name][0] for name in ("run", "web"))
+    assert (marked.marker, plain.marker) == ('python_version < "3.14"', "")
+    assert marked.hashes == plain.hashes == ("1" * 64, "2" * 64)
+    assert filled.startswith("# note\n\n# [run]\na==1 ; ")
+    assert with_hashes(filled, {"a": ("1" * 64, "2" * 64)}) == filled
+
+
+@pytest.mark.parametrize("line", ["a>=1", "a", "--index-url https://example.org", "a==1 --hash=md5:0", "A==1"])
+def test_what_is_neither_pin_nor_hash_is_refused(line: str) -> None:
+    with pytest.raises(RequirementsError, match="line 2"):
+        sections_of(f"# [run]\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [
+        ("a-1.0-py3-none-any.whl", True),
+        ("a-1.0-py2.py3-none-any.whl", True),
+        ("a-1.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", True),
+        ("a-1.0-cp310-abi3-macosx_11_0_arm64.whl", True),
+        ("a-1.0+cpu-cp314-cp314-linux_aarch64.whl", True),
+        ("a-1.0.tar.gz", True),
+        ("a-1.1-py3-none-any.whl", False),
+        ("b-1.0-py3-none-any.whl", False),
+        ("a-1.0-cp310-cp310-manylinux_2_17_x86_64.whl", False),
+        ("a-1.0-cp314-cp314t-manylinux_2_17_x86_64.whl", False),
+        ("a-1.0-cp311-cp311-win_amd64.whl", False),
+        ("a-1.0-cp311-cp311-musllinux_1_2_x86_64.whl", False),
+        ("a-1.0-cp311-cp311-macosx_10_9_x86_64.whl", False),
+        ("a-1.0.exe", False),
+    ],
+)
+def test_files_are_wanted_for_the_machines_that_we_run_on(file: str, wanted: bool) -> None:
+    assert is_wanted(file, Pin("a", "1.0")) is wanted
+
+
+def needed(pins: Iterable[str], machine: dict[str, str]) -> set[str]:
+    """Return what these packages say that they need on a machine, themselves included."""
+    found, left = set(pins), [Requirement(name) for name in pins]
+    while left:
+        package = left.pop()
+        says = distribution(package.name).requires if package.name in INSTALLED else ()
+        for each in map(Requirement, says or ()):
+            extras = ("", *package.extras)
+            if each.marker is None or any(each.marker.evaluate({**machine, "extra": extra}) for extra in extras):
+                if normal(each.name) not in found or each.extras:
+                    left.append(Requirement(f"{normal(each.name)}{sorted(each.extras) or ''}".replace("'", "")))
+                found.add(normal(each.name))
+    return found
+
+
+INSTALLED = {normal(each.name) for each in distributions()}
+
+
+@pytest.mark.parametrize("section", ["run", "torch", "simulate", "test"])
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("machine", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")], ids="-".join)
+def test_a_section_has_all_that_its_packages_need(section: str, python: str, machine: tuple[str, str]) -> None:
+    """Since it is installed without what it does not name; pip is there already."""
+    system, processor = machine
+    there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
+    there |= {"platform_system": system.title(), "platform_machine": processor}
+    named = sections()["run"].keys() | sections()[section].keys()
+    direct_ones = [name for each, name in direct() if each in {"run", section}]
+    assert needed([*direct_ones, *named], there) <= named | {"pip"}

@@ -46,7 +46,7 @@ class Kind:
         )
 
     def _begun(self, account: Account, one: str) -> bool:
-        assert self.delete is not None  # noqa: S101 (asked only of kinds that have one)
+        assert self.delete is not None  # nosec B101 # noqa: S101 (asked only of kinds that have one)
         try:
             self.delete(account, one)
         except ClientError as error:

@@ -1,0 +1,17 @@
+"""`python -m tests.image`: makes the images before any test asks for them, while others have the machine."""
+
+from ami.local import ImageToolMissingError, build_image
+from tests.image.conftest import IMAGES
+
+
+def main() -> None:
+    """Make both images; where that cannot be done, the tests will say so."""
+    try:
+        build_image("worker", IMAGES)
+        build_image("web", IMAGES)
+    except ImageToolMissingError as error:
+        print(f"no images: {error}")
+
+
+if __name__ == "__main__":
+    main()
