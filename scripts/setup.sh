@@ -55,7 +55,20 @@ install() { # SECTION MEGABYTES WHAT
 }
 
 # Torch's ordinary build for Linux on x86-64 does, even where nobody has a GPU.
-torch_wants_cuda() { .venv/bin/python -m pip check --disable-pip-version-check | grep -qE '^torch .* requires (cuda|nvidia|triton)'; }
+torch_wants_cuda() {
+  local missing
+  missing=$(.venv/bin/python -m pip check --disable-pip-version-check || true)
+  grep -qE '^torch .* requires (cuda|nvidia|triton)' <<<"$missing"
+}
+
+# With hashes pip prefers the index's files, which have theirs beside them, to those of a folder (find-links). A build of
+# torch in such a folder is there for its being without CUDA; its hash must be in requirements.txt all the same.
+install_torch_of_a_folder() {
+  local only=.fleetsight/requirements-torch-only.txt
+  .venv/bin/python -c 'import torch' 2>/dev/null && return
+  section torch | awk '/^[a-z]/ { on = /^torch==/ } on' >"$only"
+  .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-index --require-hashes --no-deps -r "$only" >"$LOG" 2>&1 || true
+}
 
 # The tests of the pages drive the machine's own Chromium; those of the images make and boot a Debian.
 have_chromium() {
@@ -98,6 +111,7 @@ for name in "${@:-run}"; do
   case "$name" in
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
     torch)
+      install_torch_of_a_folder
       install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)"
       ! torch_wants_cuda || install cuda 8000 "the CUDA libraries that this build of torch wants (gigabytes)"
       ;;

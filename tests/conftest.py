@@ -30,6 +30,21 @@ SHIPPED = ROOT / "config.yaml"
 ConfigMaker = Callable[..., Config]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test an id of its own, since pytest-xdist runs one of those that share an id and is content.
+
+    Schemathesis names its tests by their operation, and gives all of them the id of their function.
+    """
+    for item in items:
+        if not item.nodeid.endswith(item.name):
+            item._nodeid = f"{item.nodeid.rpartition('::')[0]}::{item.name}"
+    ids = [item.nodeid for item in items]
+    if len(set(ids)) < len(ids):
+        shared = sorted({each for each in ids if ids.count(each) > 1})
+        raise pytest.UsageError(f"tests that share an id: {', '.join(shared)}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_real_aws() -> Iterator[None]:
     """Credentials that open nothing: a test that forgets its endpoint is refused, and costs nobody anything."""

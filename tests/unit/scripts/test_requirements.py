@@ -144,10 +144,14 @@ INSTALLED = {normal(each.name) for each in distributions()}
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 @pytest.mark.parametrize("machine", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")], ids="-".join)
 def test_a_section_has_all_that_its_packages_need(section: str, python: str, machine: tuple[str, str]) -> None:
-    """Since it is installed without what it does not name; pip is there already."""
+    """Since it is installed without what it does not name; pip is there already.
+
+    What a build of torch with CUDA wants is installed where there is such a build.
+    """
     system, processor = machine
     there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
     there |= {"platform_system": system.title(), "platform_machine": processor}
     named = sections()["run"].keys() | sections()[section].keys()
     direct_ones = [name for each, name in direct() if each in {"run", section}]
-    assert needed([*direct_ones, *named], there) <= named | {"pip"}
+    with_torch = sections()["cuda"].keys() if section == "torch" else set()
+    assert needed([*direct_ones, *named], there) <= named | {"pip"} | with_torch
