@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         if not item.nodeid.endswith(item.name):
-            item._nodeid = f"{item.nodeid.rpartition('::')[0]}::{item.name}"
+            item._id = item.id.parse(f"{item.nodeid.rpartition('::')[0]}::{item.name}")
     ids = [item.nodeid for item in items]
     if len(set(ids)) < len(ids):
         shared = sorted({each for each in ids if ids.count(each) > 1})
