@@ -1,6 +1,7 @@
 """What gets installed is pinned, with the hashes of its files, and pinned in the section that needs it."""
 
 import re
+import sysconfig
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import distribution, distributions
@@ -65,7 +66,8 @@ def test_a_section_names_a_package_once_and_in_order() -> None:
 def test_whatever_is_installed_is_pinned_in_that_version() -> None:
     """The local build of a version, as `2.13.0+cpu`, is that version."""
     pinned = all_pins()
-    for installed in distributions():
+    # Not what is on the path: setuptools, once imported, puts what it carries inside itself there.
+    for installed in distributions(path=[sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]):
         name = normal(installed.name)
         if name not in PUT_THERE_BY_VENV - pinned.keys():
             assert name in pinned, f"{name} is installed, and requirements.txt has nothing of it"

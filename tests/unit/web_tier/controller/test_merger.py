@@ -146,7 +146,7 @@ def test_whoever_may_no_longer_act_leaves_the_file_as_it_was(scene: Scene, monke
 
 
 def test_one_file_that_cannot_be_written_keeps_no_other_waiting(scene: Scene) -> None:
-    other = Job(scene.job.job_id[:-1] + "0", "other", NOW)
+    other = Job(f"00{scene.job.job_id[2:]}", "other", NOW)  # older, so that it comes first
     scene.store.create(other)
     for each in (other, scene.job):
         put_results(scene.store, each, *[done(image) for image in add_images(scene.store, each, "a.jpg")])
