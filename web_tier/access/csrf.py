@@ -13,6 +13,7 @@ from werkzeug.exceptions import Forbidden
 
 from web_tier.access.access import current_access
 from web_tier.access.current_session import known_session
+from web_tier.access.rights import RIGHTS, Right
 from web_tier.audience import is_for_programs
 
 CSRF_FIELD: Final = "csrf_token"
@@ -22,20 +23,6 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 CHECKED_BY_THEIR_ROUTE: Final = frozenset({"pages.upload"})
 """Routes that read their form as it arrives, so that only they can find the token in it: they call `check_csrf`."""
-
-
-OF_NO_SESSION: Final = frozenset(
-    {
-        "accounts.sign_in",
-        "accounts.new_password",
-        "accounts.sign_up",
-        "accounts.confirm",
-        "accounts.send_code",
-        "accounts.forgot",
-        "accounts.reset",
-    }
-)
-"""Forms of strangers, which act on no session: one may stand open while its reader signs in by another tab."""
 
 
 def csrf_token() -> str:
@@ -76,6 +63,11 @@ def check_request() -> None:
         return
     if not ({"Sec-Fetch-Site", "Origin"} & set(request.headers.keys())):
         raise Forbidden("a request known by its cookie needs Sec-Fetch-Site or Origin; programs send a token instead")
-    if is_for_programs(request.path) or request.endpoint in CHECKED_BY_THEIR_ROUTE | OF_NO_SESSION:
+    if is_for_programs(request.path) or request.endpoint in CHECKED_BY_THEIR_ROUTE or _is_for_strangers():
         return
     check_csrf(None if CSRF_HEADER in request.headers else request.form.get(CSRF_FIELD))
+
+
+def _is_for_strangers() -> bool:
+    """Tell whether a form acts on no session: it may stand open while its reader signs in by another tab."""
+    return RIGHTS.get(request.endpoint or "") is Right.PUBLIC and request.endpoint != "accounts.sign_out"
