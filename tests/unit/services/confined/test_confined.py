@@ -187,10 +187,10 @@ def test_a_zygote_that_is_killed_is_started_again_and_blames_no_item() -> None:
     zygote = Zygote(FUNCTION, jitter=lambda _low, _high: 0.0)
     confined = Confined(zygote, Allowance(5, 64 * MEGABYTE, 1_000), most=1)
     child = child_of(confined)
-    waiting = threading.Thread(target=lambda: suppressed(lambda: confined(b"sleep"), errors), daemon=True)
+    waiting = threading.Thread(target=lambda: suppressed(lambda: confined(b"signal SIGSTOP"), errors), daemon=True)
     errors: list[Exception] = []
     waiting.start()
-    until(lambda: "S" in state_of(child))
+    until(lambda: state_of(child) == "T")  # only now is the item in its hands
     os.kill(parent_of(child), signal.SIGKILL)
     waiting.join(10)
     assert [type(error) for error in errors] == [NoChildError]
