@@ -16,7 +16,7 @@ from rich.table import Table
 from scripts.aws.account import Account
 from scripts.aws.deploy.stacks import find
 from scripts.aws.options import on_account
-from services.accounts import Accounts
+from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError
 
 HOME = Path(__file__).parents[1] / ".fleetsight"
@@ -54,7 +54,7 @@ def list_command(accounts: Accounts) -> None:
     """List the accounts: e-mail, group, and whether they may sign in."""
     table = Table("E-mail", "Group", "State")
     for account in accounts.list():
-        group = "operators" if "operators" in account.groups else "users"
+        group = OPERATORS if OPERATORS in account.groups else USERS
         table.add_row(account.email, group, "" if account.enabled else "disabled")
     Console().print(table)
 

@@ -30,7 +30,7 @@ class Accounts:
         Raises:
             EmailRefusedError, EmailTakenError: as they say.
         """
-        name, password = required_email(email), _temporary_password()
+        name, password = required_email(email), drawn_password()
         try:
             self._client.admin_create_user(
                 UserPoolId=self._pool_id,
@@ -103,6 +103,6 @@ class Accounts:
             ) from None
 
 
-def _temporary_password() -> str:
-    # Whatever is drawn, there is one of each kind of character that a pool may ask for.
+def drawn_password() -> str:
+    """Return a password that nobody guesses, with one of each kind of character that a pool may ask for."""
     return f"{secrets.token_urlsafe(15)}-Aa1"

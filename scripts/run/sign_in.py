@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.accounts import Accounts
+from services.accounts import Accounts, drawn_password
 from services.clients import Clients
 from services.embedded.user_pools.mailbox import Mail
 from services.personal_tokens import PersonalTokens
@@ -64,7 +64,7 @@ def _make_operator(accounts: Accounts, pool: UserPool) -> str:
     """Make the operator's account; return its password."""
     temporary = accounts.add(OPERATOR)
     accounts.set_operator(OPERATOR, is_operator=True)
-    password = f"{secrets.token_urlsafe(12)}-Aa1"  # whatever is drawn, there is one of each kind that the pool wants
+    password = drawn_password()
     wanted = pool.sign_in(OPERATOR, temporary)
     if isinstance(wanted, NewPasswordWanted):
         pool.set_first_password(OPERATOR, wanted.session, password)

@@ -9,11 +9,12 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
 from werkzeug.wrappers import Response
 
+from services.accounts import OPERATORS
 from web_tier.access.access import COOKIE, Access, current_access, set_cookie
 from web_tier.access.authorization import RefusedError, identity_by
 from web_tier.access.csrf import check_request, csrf_field, csrf_token
 from web_tier.access.current_session import known_session, set_session
-from web_tier.access.identity import LOCAL, OPERATORS, Identity, set_identity
+from web_tier.access.identity import LOCAL, Identity, set_identity
 from web_tier.access.own_path import sign_in_for
 from web_tier.access.rights import RIGHTS, Right
 from web_tier.audience import is_for_programs

@@ -7,8 +7,7 @@ from typing import Final, Literal, cast
 
 from flask import g
 
-OPERATORS: Final = "operators"
-"""The group of those who may see and steer the fleet. Every account of the pool is one of the users."""
+from services.accounts import OPERATORS
 
 
 class Scope(StrEnum):
@@ -29,7 +28,7 @@ class Identity:
     Attributes:
         owner: id of the user (the pool's `sub`), whose jobs are theirs; empty where there is no sign-in.
         email: what the user is called on pages; may be empty.
-        groups: of the user.
+        groups: of the user; every account of the pool is one of the users, in a group or not.
         scopes: of what they came with.
         by: what they came with.
     """

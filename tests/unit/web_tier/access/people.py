@@ -7,6 +7,7 @@ from typing import Any, cast
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
+from services.accounts import OPERATORS
 from services.personal_tokens import PersonalTokens
 from services.table import Table
 from services.tokens import TokenClaims, TokenRefusedError
@@ -14,7 +15,6 @@ from services.user_errors import SignedOutError
 from services.users import Account, PoolTokens
 from web_tier.access.access import COOKIE, Access, Parts
 from web_tier.access.csrf import csrf_token
-from web_tier.access.identity import OPERATORS
 from web_tier.access.keys import SessionKeys
 from web_tier.access.known_accounts import KnownAccounts
 from web_tier.access.session_records import SessionRecords

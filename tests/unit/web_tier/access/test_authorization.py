@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.accounts import OPERATORS
 from tests.unit.web_tier.access.people import House
 from web_tier.access.authorization import MOST_CHARACTERS, RefusedError, identity_by, token_in
-from web_tier.access.identity import OPERATORS, Scope
+from web_tier.access.identity import Scope
 
 TOKENS = st.text(string.ascii_letters + string.digits + "-._~+/", min_size=1, max_size=50)
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from services.accounts import OPERATORS
 from services.table import Table
 from tests.unit.web_tier.access.people import HOUR, MINUTE, Clock, PlayedPool, sessions_of
-from web_tier.access.identity import OPERATORS
 from web_tier.access.session_records import SessionRecords
 from web_tier.access.sessions import (
     CLAIM_SECONDS,

@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 from flask.testing import FlaskClient
 
+from services.accounts import OPERATORS
 from services.config import Config
 from services.table import Table
 from tests.unit.web_tier.access.people import BEGIN, BROWSER, Clock, House, PlayedPool, access_of
 from tests.unit.web_tier.conftest import NOBODY
-from web_tier.access.identity import OPERATORS
 from web_tier.app import create_app
 
 PATH = "/api/v1/tokens"
