@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ami.steps import ImageToolMissingError, made_whole, run
+from ami.steps import OWN_NAMESPACES, ImageToolMissingError, made_whole, run
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ROOT / "ami" / "packages.txt"
@@ -27,7 +27,7 @@ def debian(folder: Path, say: Callable[[str], None]) -> Path:
         say("fetching Debian 12 (about 150 MB, a minute) ...")
         with made_whole(root) as new:
             command = ("debootstrap", "--variant=minbase", f"--include={','.join(wanted)}", RELEASE, str(new))
-            run("Debian could not be installed", command, BASE_SECONDS, _why_no_debian)
+            run("debootstrap could not install Debian", (*OWN_NAMESPACES, *command), BASE_SECONDS, _why_no_debian)
     os.utime(root)
     return root
 

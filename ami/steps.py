@@ -11,6 +11,13 @@ from services.errors import FleetsightError
 
 TOOLS = ("debootstrap", "systemd-nspawn", "unshare")
 
+OWN_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Runs a command with mounts and processes of its own, which end with the command, also when it is killed.
+
+debootstrap mounts /proc in the folder that it fills. Without a namespace of its own, a killed debootstrap leaves that
+mount behind, and deleting the folder as root walks through it.
+"""
+
 
 class ImageToolMissingError(FleetsightError):
     """Raised when this machine cannot make images; the message names what is missing and how to get it."""
@@ -46,7 +53,7 @@ def inside_of(root: Path, *options: str) -> tuple[str, ...]:
     # that is killed leaves its container behind, but not in a process namespace that ends with this command.
     alone = 'mkdir -p /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn; exec "$@"'
     return (
-        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", alone, "sh"),
+        *(*OWN_NAMESPACES, "sh", "-ec", alone, "sh"),
         *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--pipe", "--private-network"),
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--directory={root}", *options),
     )

@@ -40,18 +40,22 @@ explain_failure() {
   fail "pip could not install the requirements: $(grep -m 1 '^ERROR' "$LOG" || tail -n 1 "$LOG"); details in $LOG"
 }
 
+stamped() { [ "$(cat ".venv/.installed-$1" 2>/dev/null)" = "$2" ]; } # NAME DIGEST
+
+stamp() { echo "$2" >".venv/.installed-$1"; } # NAME DIGEST
+
 install() { # SECTION MEGABYTES WHAT
-  local stamp=".venv/.installed-$1" digest
+  local digest
+  digest=$(section "$1" | cksum)
+  stamped "$1" "$digest" && return
   section "$1" >.fleetsight/requirements-"$1".txt
   [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch simulate test"
-  digest=$(cksum <.fleetsight/requirements-"$1".txt)
-  [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && return
   need_space "$2"
   echo "fleetsight: installing $3 ..." >&2
   # Only files of the hashes in requirements.txt, and nothing that is not in it.
   .venv/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps \
     -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 || explain_failure
-  echo "$digest" >"$stamp"
+  stamp "$1" "$digest"
 }
 
 # Torch's ordinary build for Linux on x86-64 does, even where nobody has a GPU.
@@ -98,8 +102,8 @@ install_from_debian() { # HAVE TESTS REMEDY PACKAGE...
 }
 
 mkdir -p .fleetsight/logs 2>/dev/null || fail "cannot write to $PWD: give yourself the right, or clone elsewhere"
-# pip of the venv's Python tells whether an earlier creation was cut short.
-if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+# An unfinished creation has no pip command, and a Python that has been removed does not run.
+if ! { [ -x .venv/bin/pip ] && .venv/bin/python -c ''; } 2>/dev/null; then
   python=$(find_python)
   need_space 100
   rm -rf .venv
@@ -111,9 +115,14 @@ for name in "${@:-run}"; do
   case "$name" in
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
     torch)
-      install_torch_of_a_folder
-      install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)"
-      ! torch_wants_cuda || install cuda 8000 "the CUDA libraries that this build of torch wants (gigabytes)"
+      # Importing torch and checking every package take ten seconds, so not each time.
+      digest=$(cksum <requirements.txt)
+      if ! stamped torch-with-cuda "$digest"; then
+        install_torch_of_a_folder
+        install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)"
+        ! torch_wants_cuda || install cuda 8000 "the CUDA libraries that this build of torch wants (gigabytes)"
+        stamp torch-with-cuda "$digest"
+      fi
       ;;
     simulate) install simulate 300 "the fleet simulator's bound and plots" ;;
     test)

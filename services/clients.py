@@ -44,10 +44,16 @@ class FolderNames(Loader):
         return sorted({service.name for folder in folders if folder.is_dir() for service in folder.iterdir()})
 
 
+_LOADER = FolderNames()
+"""Shared by all sessions of a process: it keeps the models that it has read, and reading one takes longer than a
+call.
+"""
+
+
 def new_session() -> botocore.session.Session:
     """Return a session that finds its service models quickly."""
     session = botocore.session.get_session()
-    session.register_component("data_loader", FolderNames())
+    session.register_component("data_loader", _LOADER)
     return session
 
 

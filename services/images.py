@@ -26,7 +26,7 @@ from io import BytesIO
 from typing import Final, NamedTuple
 
 # All that an image of ours can need is loaded now, and nothing else: a confined process cannot read a file later
-# (tests/unit/app_tier/test_decode.py), and Pillow would load forty plugins to find the one for WebP.
+# (tests/integration/app_tier/test_decode.py), and Pillow would load forty plugins to find the one for WebP.
 from PIL import (  # noqa: F401
     BmpImagePlugin,
     GifImagePlugin,

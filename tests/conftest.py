@@ -7,27 +7,36 @@ makes what the test's `config` names and returns the clients to reach it.
 
 import tempfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from services.clients import Clients
 from services.config import Config, parse_config
 from services.embedded.launch import EmbeddedCloud
 from services.endpoint import Endpoint
 from services.ids import new_id
+from services.job_records import Job
 from services.jobs import JobStore
 from services.provision import provision
 from services.s3 import Bucket
 from services.table import Table
+from tests.support.jobs import NOW
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "config.yaml"
 
 ConfigMaker = Callable[..., Config]
+
+# No example fails because the machine is busy.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(trylast=True)
@@ -75,10 +84,18 @@ def clients(cloud: EmbeddedCloud) -> Clients:
     return Clients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=3, pool_size=32))
 
 
-def shipped_values() -> dict[str, dict[str, Any]]:
-    """Return the sections of the configuration that the project ships, to change and parse."""
+@cache
+def _shipped_values() -> dict[str, dict[str, Any]]:
     values: dict[str, dict[str, Any]] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
     return values
+
+
+def shipped_values() -> dict[str, dict[str, Any]]:
+    """Return the sections of the configuration that the project ships, to change and parse.
+
+    The file is read once: reading it takes longer than most unit tests.
+    """
+    return deepcopy(_shipped_values())
 
 
 @pytest.fixture
@@ -120,6 +137,14 @@ def table(provisioned: Clients, config: Config) -> Table:
 def store(table: Table) -> JobStore:
     """This test's job store."""
     return JobStore(table)
+
+
+@pytest.fixture
+def job(store: JobStore) -> Job:
+    """A job without images."""
+    job = Job(new_id(), "holiday", NOW)
+    store.create(job)
+    return job
 
 
 def keys_in(bucket: Bucket, folder: str = "") -> list[str]:

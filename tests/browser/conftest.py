@@ -36,9 +36,10 @@ from scripts.client import ApiClient
 from scripts.run.system import System, free_port
 from services.ids import new_id
 from services.users import UserPool
+from tests.support.waiting import DEADLINE_SECONDS
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
-ACTION_MS = 15_000
+ACTION_MS = DEADLINE_SECONDS * 1_000
 LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
 
 Options = dict[str, object]

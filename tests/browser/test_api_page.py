@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from scripts.client import ApiClient
 from tests.browser.conftest import PageFaults
-from tests.unit.web_tier.pictures import picture
+from tests.support.pictures import picture
 
 pytestmark = pytest.mark.processes
 

@@ -74,7 +74,7 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     expect(page.get_by_role("status")).to_contain_text("<b>new</b> model. Nothing is launched")
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("Paused by ops since")
     # Workers of an earlier test may be there still, and would go on.
-    expect(page.locator('[data-slot="running"]')).to_have_text("0", timeout=60_000)
+    expect(page.locator('[data-slot="running"]')).to_have_text("0")
     job_id = submit(api, 30)
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("(<b>new</b> model): 30 images waiting")
     page.goto(f"/jobs/{job_id}")
@@ -86,7 +86,7 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
     page.goto(f"/jobs/{job_id}")
-    expect(page.locator("#state")).to_have_text("finished", timeout=60_000)
+    expect(page.locator("#state")).to_have_text("finished")
     assert api.status(job_id)["done"] == 30
 
 
@@ -111,7 +111,7 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     assert axe(page) == []
     # Others may be there of an earlier test; from all that are, one is kept or launched.
     drains = page.get_by_role("link", name=re.compile("^Drain i-"))
-    expect(drains).to_have_count(1, timeout=60_000)
+    expect(drains).to_have_count(1)
     asked = str(drains.get_attribute("aria-label")).removeprefix("Drain ")
     drains.click()
     expect(page.get_by_role("heading")).to_have_text(f"Drain {asked}?")
@@ -121,8 +121,8 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     row = page.locator("#instances tbody tr").filter(has_text=asked)
     expect(row.get_by_role("link")).to_have_count(0)
     # It is still needed, so another takes its place once there is room for it.
-    expect(row).to_have_count(0, timeout=60_000)
-    expect(drains).to_have_count(1, timeout=60_000)
+    expect(row).to_have_count(0)
+    expect(drains).to_have_count(1)
     page.get_by_role("button", name="Take back").click()
     expect(page.locator("#limits-set")).to_be_hidden()
     expect(page.locator('[data-slot="max_workers"]')).to_have_text("2")

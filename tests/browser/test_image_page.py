@@ -1,6 +1,5 @@
 """The page of one image: its way from step to step, and how it is tried again."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +8,7 @@ from playwright.sync_api import Page, expect
 from app_tier.demo.signs import samples
 from scripts.client import ApiClient
 from services.ids import new_id
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -18,8 +18,6 @@ NO_SCRIPT = {"java_script_enabled": False}
 WAY = [
     "accepted", "stored", "queued", "received", "fetched", "decoded", "classified", "result stored", "delivered",
 ]  # fmt: skip
-PATIENCE_SECONDS = 60.0
-UNTIL_ANSWERED = "the image has its result"
 
 
 def answered(api: ApiClient, *, broken: bool = False, repeats: int = 1) -> str:
@@ -30,10 +28,7 @@ def answered(api: ApiClient, *, broken: bool = False, repeats: int = 1) -> str:
     for _ in range(repeats):
         job_id = api.create_job("one image")
         [image] = api.add_images(job_id, [(sample.filename, data)]).accepted
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while next(api.results(job_id))["status"] == "waiting":
-            assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:.0f} s in vain until {UNTIL_ANSWERED}"
-            time.sleep(0.1)
+        wait_until(lambda job=job_id: next(api.results(job))["status"] != "waiting", "the image has its result")  # type: ignore[misc]
     return f"/jobs/{job_id}/images/{image[0]}"
 
 
@@ -78,7 +73,10 @@ def test_a_failed_image_is_tried_again_from_its_page(
 
 def settled(page: Page, address: str) -> Page:
     """Return the page once the image is not being tried again any more."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while page.goto(address) and page.locator(".way li.open").count():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:.0f} s in vain until {UNTIL_ANSWERED}"
+
+    def has_settled() -> bool:
+        page.goto(address)
+        return not page.locator(".way li.open").count()
+
+    wait_until(has_settled, "the image is not being tried again")
     return page

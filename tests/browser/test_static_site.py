@@ -14,7 +14,7 @@ from scripts.aws.site.export import SiteFile, export_site
 from scripts.run.system import System
 from tests.browser.conftest import Options, PageFaults, _watched_page
 from tests.browser.test_upload import arrived, classify, signs
-from tests.unit.infra.template import RESOURCES
+from tests.support.stack_template import RESOURCES
 
 pytestmark = pytest.mark.processes
 

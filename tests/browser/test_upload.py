@@ -6,8 +6,7 @@ import os
 import re
 import signal
 import zipfile
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,13 @@ from services.jobs import JobStore
 from services.s3 import Bucket
 from services.table import Table
 from tests.browser.conftest import PageFaults, drop
-from tests.chaos.conftest import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
 PHONE = {"viewport": {"width": 390, "height": 844}}
 DARK = {"color_scheme": "dark"}
 JOB_PAGE = re.compile(r"/jobs/([0-9A-Z]{26})$")
-MOST_TASK_MS = 200.0
 SENDS_IMAGES = re.compile(r"/api/v1/jobs/[0-9A-Z]{26}/images$")
 
 Files = list[tuple[str, bytes]]
@@ -91,7 +89,7 @@ def followed(page: Page) -> str:
 
 def finished(api: ApiClient, job_id: str, images: int) -> list[dict[str, object]]:
     """Wait until a job has the results of `images` images; return them."""
-    until(
+    wait_until(
         lambda: api.status(job_id)["done"] + api.status(job_id)["failed"] >= images, f"{images} images have results"
     )
     return list(api.results(job_id))
@@ -306,7 +304,7 @@ def test_slices_that_fail_are_sent_again_and_each_image_is_there_once(
     page.goto("/")
     drop(page, "#drop", files)
     classify(page)
-    page.wait_for_url(JOB_PAGE, timeout=60_000)
+    page.wait_for_url(JOB_PAGE)
     results = finished(api, arrived(page), 60)
     assert len(attempts) == len(set(attempts)) + 3
     assert sorted(str(result["filename"]) for result in results) == sorted(truth)
@@ -332,7 +330,7 @@ def try_again_when_it_is_offered(page: Page, button: str, look: Callable[[], Non
         page.clock.fast_forward(16_000)
         return again.is_visible()
 
-    until(given_up, "the page has given up")
+    wait_until(given_up, "the page has given up")
     look()
     page.unroute(SENDS_IMAGES)
     again.click()
@@ -413,36 +411,14 @@ async ([content, count]) => {
     const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
     const transfer = new DataTransfer();
     for (let number = 0; number < count; number += 1) transfer.items.add(new File([bytes], `image-${number}.jpg`));
-    await new Promise((resolve) => setTimeout(resolve));
-    window.longTasks = [];
-    new PerformanceObserver((list) => {
-        for (const task of list.getEntries()) window.longTasks.push(task.duration);
-    }).observe({ type: "longtask" });
     document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }
 """
 
 
 @pytest.mark.parametrize("count", [1_000, 10_000])
-def test_thousands_of_files_are_listed_and_scrolled_through_without_a_long_task(page: Page, count: int) -> None:
-    # Whatever else the machine does only makes a task longer: the best of three looks is the page's own.
-    longest = min(islice(worst_tasks(page, count), 3), key=lambda tasks: max(tasks, default=0.0))
-    assert longest == []
-
-
-def worst_tasks(page: Page, count: int) -> Iterator[list[float]]:
-    """Drop `count` files and scroll through them, again and again; yield the tasks that were too long.
-
-    Ends with the first time that none was.
-    """
-    found = [0.0]
-    while found:
-        add_and_scroll(page, count)
-        found = [task for task in page.evaluate("longTasks") if task > MOST_TASK_MS]
-        yield found
-
-
-def add_and_scroll(page: Page, count: int) -> None:
+def test_thousands_of_files_are_listed_and_scrolled_through_with_few_in_the_page(page: Page, count: int) -> None:
+    """How long the longest task is, `python -m benchmarks ten_thousand` says."""
     page.goto("/")
     page.evaluate(_DROP_MANY, [base64.b64encode(photo(32, 32)).decode(), count])
     for _ in range(20):
@@ -478,13 +454,13 @@ def test_an_upload_goes_on_by_itself_when_the_web_tier_was_killed_in_the_middle(
 
     own_page.route(SENDS_IMAGES, hold_two)
     classify(own_page)
-    until(both_held, "two slices are under way")
+    wait_until(both_held, "two slices are under way")
     pid = own_system.supervisor.pid("web")
     assert pid is not None
     os.killpg(pid, signal.SIGKILL)
     for route in held:
         route.continue_()
-    own_page.wait_for_url(JOB_PAGE, timeout=90_000)
+    own_page.wait_for_url(JOB_PAGE)
     job_id = arrived(own_page)
     results = finished(api, job_id, 200)
     assert sorted(str(result["filename"]) for result in results) == sorted(truth)

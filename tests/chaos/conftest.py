@@ -2,8 +2,7 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +15,7 @@ from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance
 from services.s3 import Bucket
 from tests.conftest import keys_in
-
-PATIENCE_SECONDS = 120.0
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until `condition` holds; fail saying what was waited for."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain until {what}"
-        time.sleep(0.02)
+from tests.support.waiting import wait_until
 
 
 @dataclass
@@ -70,7 +60,7 @@ class RunningSystem:
             status = self.api.status(job_id)
             return bool(status["done"] + status["failed"] >= accepted and status["state"] == "finished")
 
-        until(ended, f"all {accepted} images of {job_id} have a result")
+        wait_until(ended, f"all {accepted} images of {job_id} have a result")
 
     def right(self, job_id: str, outcome: Outcome, truth: dict[str, str]) -> int:
         """Assert that each acknowledged image has exactly one result; return how many are right."""

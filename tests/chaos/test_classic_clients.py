@@ -9,7 +9,8 @@ import pytest
 from scripts.load.drive import Load
 from scripts.load.pictures import Pictures, drawn_signs
 from scripts.load.target import parse_target
-from tests.chaos.conftest import RunningSystem, until
+from tests.chaos.conftest import RunningSystem
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -49,4 +50,4 @@ def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: Runnin
     assert killed
     assert (summary.failed, summary.lost) == (0, 0), summary
     assert summary.right >= CLIENTS - 1
-    until(lambda: not running.workers(), "the fleet has ended itself")
+    wait_until(lambda: not running.workers(), "the fleet has ended itself")

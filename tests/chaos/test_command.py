@@ -13,7 +13,7 @@ import pytest
 from app_tier.demo.signs import samples
 from scripts.client import ApiClient
 from scripts.run.system import ROOT, free_port
-from tests.chaos.conftest import until
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -55,7 +55,7 @@ def serving(port: int) -> Iterator[subprocess.Popen[str]]:
                 break
         yield process
         process.kill()
-    until(lambda: not processes_of(port), "nothing is left of it", seconds=20)
+    wait_until(lambda: not processes_of(port), "nothing is left of it")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
@@ -65,8 +65,8 @@ def test_no_process_is_left_however_the_command_ends(
     # The command itself, cloud, its server, hypervisor, guard, controller, gunicorn and its workers, two instances.
     assert len(processes_of(port)) >= 9
     serving.send_signal(number)
-    serving.wait(timeout=30)
-    until(lambda: not processes_of(port), "every process has ended", seconds=20)
+    serving.wait(timeout=DEADLINE_SECONDS)
+    wait_until(lambda: not processes_of(port), "every process has ended")
 
 
 def test_the_command_goes_on_when_its_web_tier_is_killed(serving: subprocess.Popen[str], port: int) -> None:
@@ -74,8 +74,8 @@ def test_the_command_goes_on_when_its_web_tier_is_killed(serving: subprocess.Pop
     assert web
     for pid in web:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: not ApiClient(f"http://127.0.0.1:{port}").ready(), "the web tier is gone")
-    until(ApiClient(f"http://127.0.0.1:{port}").ready, "the web tier answers again")
+    wait_until(lambda: not ApiClient(f"http://127.0.0.1:{port}").ready(), "the web tier is gone")
+    wait_until(ApiClient(f"http://127.0.0.1:{port}").ready, "the web tier answers again")
     assert serving.poll() is None
 
 

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from services.cost import IMAGE, Requests
-from tests.chaos.conftest import RunningSystem, signs, until
+from tests.chaos.conftest import RunningSystem, signs
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -16,7 +17,7 @@ IMAGES = 100
 
 def asked(running: RunningSystem) -> Counter[str]:
     """Return what the cloud has been asked so far: calls, and items of the table by what they are about."""
-    with urllib.request.urlopen(f"{running.system.endpoint_url}/_embedded/calls", timeout=10) as answer:
+    with urllib.request.urlopen(f"{running.system.endpoint_url}/_embedded/calls", timeout=60) as answer:
         told = json.load(answer)
     return Counter({**told["calls"], **told["items"]})
 
@@ -43,7 +44,7 @@ def test_a_job_alone_costs_the_fleets_bill_and_asks_for_what_the_model_says(runn
     job_id = running.api.create_job("alone")
     running.wait_for_results(job_id, len(running.upload(job_id, files).accepted))
     # A message is deleted after its result has been seen. Full batches are 0.6 calls an image.
-    until(lambda: way_of_images(asked(running) - before).sqs >= 0.55 * IMAGES, "answered messages are deleted")
+    wait_until(lambda: way_of_images(asked(running) - before).sqs >= 0.55 * IMAGES, "answered messages are deleted")
     made = way_of_images(asked(running) - before)
     # Nothing is put or read twice, but for a call that was repeated; the file of all results comes later.
     assert (made.s3_put, made.s3_get) == pytest.approx((IMAGES * IMAGE.s3_put, IMAGES * IMAGE.s3_get), rel=0.02)
@@ -57,7 +58,7 @@ def test_a_job_alone_costs_the_fleets_bill_and_asks_for_what_the_model_says(runn
     prices = running.system.config.prices
     assert made.dollars(prices) == pytest.approx((IMAGE * IMAGES).dollars(prices), rel=0.1)
 
-    until(lambda: not running.workers() and (running.api.fleet() or {})["running"] == 0, "the fleet has ended itself")
+    wait_until(lambda: not running.workers() and (running.api.fleet() or {})["running"] == 0, "the fleet has ended")
     fleet, cost = running.api.fleet(), running.api.status(job_id)["cost"]
     assert fleet is not None
     assert cost["billed_seconds"] == pytest.approx(fleet["billed_seconds"], abs=0.2)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from scripts.client import ApiError, Outcome
-from tests.chaos.conftest import RunningSystem, signs, until
+from tests.chaos.conftest import RunningSystem, signs
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -19,10 +20,10 @@ def test_a_worker_killed_in_the_middle_of_a_batch_loses_no_image(running: Runnin
     files, truth = hundred
     job_id = running.api.create_job("worker killed")
     outcome = running.upload(job_id, files)
-    until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
+    wait_until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
     victim, pid = next((worker, pid) for worker in running.workers() if (pid := running.worker_pid(worker)))
     os.kill(pid, signal.SIGKILL)
-    until(
+    wait_until(
         lambda: victim.instance_id not in {worker.instance_id for worker in running.workers()},
         "the dead worker's instance is terminated",
     )
@@ -35,9 +36,9 @@ def test_a_controller_killed_in_the_middle_of_a_batch_loses_no_image(running: Ru
     files, truth = hundred
     job_id = running.api.create_job("controller killed")
     outcome = running.upload(job_id, files)
-    until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
+    wait_until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
     killed = running.kill("controller")
-    until(
+    wait_until(
         lambda: running.system.supervisor.pid("controller") not in {None, killed}, "the controller is started again"
     )
     running.wait_for_results(job_id, 100)
@@ -59,7 +60,7 @@ def test_a_web_tier_killed_in_the_middle_of_an_upload_has_acknowledged_only_what
             acknowledged += running.api.add_images(job_id, files[at : at + 20]).accepted
         except ApiError:
             unanswered += 1
-            until(running.api.ready, "the web tier answers again")
+            wait_until(running.api.ready, "the web tier answers again")
     assert unanswered, "the kill was not noticed: it tested nothing"
     assert running.system.supervisor.pid("web") != killed
     running.wait_for_results(job_id, len(acknowledged))
@@ -70,12 +71,12 @@ def test_all_three_tiers_killed_at_once_lose_no_image(running: RunningSystem, hu
     files, truth = hundred
     job_id = running.api.create_job("all killed")
     outcome = running.upload(job_id, files)
-    until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
+    wait_until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
     pids = [running.worker_pid(worker) for worker in running.workers()]
     for name in ("controller", "web", "hypervisor"):
         running.kill(name)
     _kill(pids)
-    until(running.api.ready, "the web tier answers again")
+    wait_until(running.api.ready, "the web tier answers again")
     running.wait_for_results(job_id, 100)
     assert running.right(job_id, outcome, truth) >= RIGHT
 

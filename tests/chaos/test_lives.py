@@ -15,9 +15,9 @@ from services.ec2 import Fleet
 from services.embedded.control_client import ControlClient
 from services.fleet_store import FleetStore
 from services.table import Table
-from tests.chaos.conftest import RunningSystem, signs, until
+from tests.chaos.conftest import RunningSystem, signs
 from tests.conftest import shipped_values
-from web_tier.controller.autoscaler.apply.sweep import SECOND_LOOK_SECONDS
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -63,18 +63,18 @@ def test_an_instance_that_never_works_is_replaced_at_once_and_ended_after_a_seco
         files, truth = signs(30, seed=71)
         job_id = running.api.create_job("with a ghost")
         outcome = running.upload(job_id, files)
-        until(running.workers, "an instance runs")
+        wait_until(running.workers, "an instance runs")
         ghost = running.workers()[0].instance_id
         set_stuck_boots(running, 0)
-        until(
+        wait_until(
             lambda: any(each.marked and each.instance_id == ghost for each in store.instances().instances),
             "the ghost is marked",
         )
         running.wait_for_results(job_id, 30)
         assert running.right(job_id, outcome, truth) >= 29
-        until(lambda: not running.workers(), "the ghost has ended", SECOND_LOOK_SECONDS + 30)
+        wait_until(lambda: not running.workers(), "the unhealthy instance has ended")
         why = f"ended {ghost}: not heard of for 2 s"
-        until(lambda: any(each.words.startswith(why) for each in store.decisions().decisions), "it is told", 10)
+        wait_until(lambda: any(each.words.startswith(why) for each in store.decisions().decisions), "it is told")
         assert running.most_seen <= 2
 
 
@@ -93,7 +93,7 @@ def test_a_standby_stays_through_its_idle_times_and_goes_when_it_is_no_longer_wa
                 (each.instance_id for each in running.workers() if each.standby and each.instance_id in heard), None
             )
 
-        until(standby, "a worker stands by")
+        wait_until(standby, "a worker stands by")
         first = standby()
         time.sleep(4 * IDLE_SECONDS)  # Not for luck: nobody stays for long that was not asked to.
         assert [each.instance_id for each in running.workers()] == [first]
@@ -101,5 +101,5 @@ def test_a_standby_stays_through_its_idle_times_and_goes_when_it_is_no_longer_wa
         running.wait_for_results(job_id, len(running.upload(job_id, signs(10, seed=72)[0]).accepted))
         assert {result["worker"] for result in running.api.results(job_id)} == {first}
         configured(config, min_workers=0)
-        until(lambda: not running.workers(), "the standby has ended itself")
+        wait_until(lambda: not running.workers(), "the standby has ended itself")
         assert "idle for 1 s" in running.fleet.console_output(str(first))

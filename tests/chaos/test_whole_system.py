@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from scripts.client import Outcome
-from tests.chaos.conftest import RunningSystem, signs, until
+from tests.chaos.conftest import RunningSystem, signs
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -55,7 +56,7 @@ def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running:
     for job_id, outcome in zip((first, second), outcomes, strict=True):
         running.wait_for_results(job_id, 150)
         assert running.right(job_id, outcome, truth) >= 148
-    until(lambda: not running.workers(), "the fleet has ended itself")
+    wait_until(lambda: not running.workers(), "the fleet has ended itself")
     assert 1 <= running.most_seen <= running.system.config.fleet.max_workers
 
 
@@ -91,7 +92,7 @@ def test_the_same_batch_again_is_answered_at_once_without_a_worker_and_without_a
     files, truth = hundred
     first = running.api.create_job("first")
     running.wait_for_results(first, len(running.upload(first, files).accepted))
-    until(lambda: not running.workers(), "the fleet has ended itself")
+    wait_until(lambda: not running.workers(), "the fleet has ended itself")
     before = running.api.fleet()
     again = running.api.create_job("again")
     outcome = running.upload(again, files)
@@ -117,7 +118,7 @@ def test_images_are_deleted_once_they_have_a_label_unless_their_owner_keeps_them
         assert running.right(job_id, outcome, {**truth, "cut.jpg": ""}) >= 29
     # The one that failed can be tried again.
     failed = len(outcomes[0].accepted) - 30
-    until(lambda: len(running.stored_images(unkept)) == failed, "only what failed is left of the images")
+    wait_until(lambda: len(running.stored_images(unkept)) == failed, "only what failed is left of the images")
     assert len(running.stored_images(kept)) == len(outcomes[0].accepted)
 
 
@@ -128,12 +129,12 @@ def test_a_worker_that_is_asked_to_drain_finishes_what_it_has_and_ends_and_no_im
     job_id = running.api.create_job("drained")
     with ThreadPoolExecutor(1) as uploader:
         uploading = uploader.submit(running.upload, job_id, files)
-        until(running.workers, "a worker comes")
+        wait_until(running.workers, "a worker comes")
         first = running.workers()[0].instance_id
         running.fleet.ask_to_drain([first])
         outcome = uploading.result()
     running.wait_for_results(job_id, 150)
     assert running.right(job_id, outcome, truth) >= 148
-    until(lambda: first not in {each.instance_id for each in running.workers()}, "the worker has ended")
+    wait_until(lambda: first not in {each.instance_id for each in running.workers()}, "the worker has ended")
     console = running.fleet.console_output(first)
     assert "asked to drain" in console or "idle for" in console

@@ -7,9 +7,8 @@ from services.embedded.launch import EmbeddedCloud
 from services.embedded.machines import cgroups
 from services.embedded.machines.machine import Machine
 from services.embedded.machines.netns import in_network_of
-from tests.integration.embedded.conftest import until
+from tests.support.waiting import wait_until
 
-BOOT_SECONDS = 30.0
 """A boot takes a second or two; so long on a machine that is busy with five others."""
 
 
@@ -18,7 +17,7 @@ def machine_of(cloud: EmbeddedCloud, instance_id: str) -> Machine:
 
 
 def console_says(machine: Machine, words: str) -> None:
-    until(lambda: words in console_of(machine), f"the console says {words!r}", BOOT_SECONDS)
+    wait_until(lambda: words in console_of(machine), f"the console says {words!r}")
 
 
 def console_of(machine: Machine) -> str:

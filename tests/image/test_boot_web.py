@@ -24,11 +24,11 @@ from services.embedded.machines.machine import Machine
 from services.embedded.machines.netns import in_network_of
 from services.provision import provision
 from tests.conftest import shipped_values
-from tests.image.machines import BOOT_SECONDS, console_of, left_of, machine_of
+from tests.image.machines import console_of, left_of, machine_of
 from tests.integration.an_operator import EMAIL, PASSWORD, Operator
 from tests.integration.embedded.conftest import Clients as Apis
-from tests.integration.embedded.conftest import until
 from tests.integration.embedded.test_instances import launch
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -64,7 +64,7 @@ class WebMachine:
         sent = dict(request.headers) | {"Host": "fleet.example", **who}
 
         def send() -> Reply:
-            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=30, context=self._trust())
+            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=60, context=self._trust())
             try:
                 connection.request(method, path, request.body, sent)
                 reply = connection.getresponse()
@@ -79,7 +79,7 @@ class WebMachine:
         """Return a job's events up to the first, as they come, and those after it until the job has ended."""
 
         def read() -> tuple[bytes, bytes]:
-            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=30, context=self._trust())
+            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=60, context=self._trust())
             try:
                 headers = {"Host": "fleet.example", **self.signed_in}
                 connection.request("GET", f"/api/v1/jobs/{job_id}/events", headers=headers)
@@ -98,7 +98,7 @@ class WebMachine:
         """Return where port 80 leads."""
 
         def send() -> str | None:
-            connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=5)
+            connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=60)
             try:
                 connection.request("GET", "/jobs", headers={"Host": "fleet.example"})
                 return connection.getresponse().getheader("Location")
@@ -155,8 +155,8 @@ def web(
         script = user_data(cloud.endpoint_url, worker_image, operator.settings)
         (instance_id,) = launch(apis("ec2"), script, ImageId=web_image.image_id)
         machine = WebMachine(machine_of(cloud, instance_id), {"Authorization": f"Bearer {operator.id_token()}"})
-        until(machine.machine.process, "it has a process")
-        until(machine.ready, "its page answers", BOOT_SECONDS)
+        wait_until(machine.machine.process, "it has a process")
+        wait_until(machine.ready, "its page answers")
         yield machine
 
 

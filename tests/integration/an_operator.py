@@ -57,15 +57,15 @@ class Operator:
         """Make a token at the web tier that is there."""
         wanted = {"name": "a test", "scopes": ["classify", "read", "operate"], "days": 1}
         headers = {"Authorization": self.id_token()}
-        answer = requests.post(f"{url}/api/v1/tokens", json=wanted, headers=headers, timeout=10)
+        answer = requests.post(f"{url}/api/v1/tokens", json=wanted, headers=headers, timeout=60)
         answer.raise_for_status()
         return str(answer.json()["token"])
 
     def forgets(self, url: str) -> None:
         """Set another password at the web tier that is there, by the code that is mailed."""
-        requests.post(f"{url}/forgot", data={"email": EMAIL}, timeout=10).raise_for_status()
+        requests.post(f"{url}/forgot", data={"email": EMAIL}, timeout=60).raise_for_status()
         assert self.clients.endpoint.url is not None
         code = [mail.code for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]
         wanted = {"email": EMAIL, "code": code, "password": NEW_PASSWORD}
-        requests.post(f"{url}/reset", data=wanted, timeout=10).raise_for_status()
+        requests.post(f"{url}/reset", data=wanted, timeout=60).raise_for_status()
         assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)

@@ -17,7 +17,7 @@ from services.embedded.iam.documents import Policy, parse_policy
 from services.endpoint import Endpoint
 from services.provision import provision
 from tests.conftest import ROOT
-from tests.unit.infra.template import GIVEN, RESOURCES, listed, of_this_stack, of_type, user_data, value_of
+from tests.support.stack_template import GIVEN, RESOURCES, listed, of_this_stack, of_type, user_data, value_of
 
 ACCOUNT, REGION = str(GIVEN["AWS::AccountId"]), "us-east-1"
 TIERS = {"Web": "web", "Controller": "controller", "Worker": "worker"}

@@ -2,8 +2,7 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from services.embedded.launch import REGION, EmbeddedCloud
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -53,21 +53,12 @@ class Cloud:
 
     def one_in_service(self, but: str = "") -> str:
         """Wait until the group's one instance is in service, and is not a certain one; return its id."""
-        found = until(
+        found = wait_until(
             lambda: [one["InstanceId"] for one in self.members("InService") if one["InstanceId"] != but],
             f"an instance but {but!r} in service",
         )
         assert len(found) == 1
         return str(found[0])
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait for what other processes bring about; fail with `what` when they do not."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture
@@ -81,7 +72,7 @@ def test_a_group_gets_its_instances_back_and_ends_with_them(computing: EmbeddedC
     first = cloud.one_in_service()
     end_the_process(computing, first)
     second = cloud.one_in_service(but=first)
-    assert until(lambda: cloud.state(first) == "terminated", "the first instance to end")
+    assert wait_until(lambda: cloud.state(first) == "terminated", "the first instance to end")
 
     cloud.scaling.terminate_instance_in_auto_scaling_group(InstanceId=second, ShouldDecrementDesiredCapacity=False)
     third = cloud.one_in_service(but=second)
@@ -93,9 +84,9 @@ def test_a_group_gets_its_instances_back_and_ends_with_them(computing: EmbeddedC
         )
 
     cloud.scaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=2)
-    until(lambda: len(cloud.members("InService")) == 2, "two instances")
+    wait_until(lambda: len(cloud.members("InService")) == 2, "two instances")
     cloud.scaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=0, DesiredCapacity=0)
-    until(lambda: cloud.state(fourth) == "terminated" and not cloud.members(), "no instances")
+    wait_until(lambda: cloud.state(fourth) == "terminated" and not cloud.members(), "no instances")
     cloud.scaling.delete_auto_scaling_group(AutoScalingGroupName=GROUP, ForceDelete=True)
     assert cloud.scaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []
 
@@ -113,7 +104,7 @@ def test_a_refresh_brings_instances_of_the_newest_version(computing: EmbeddedClo
         wanted = {"AutoScalingGroupName": GROUP, "InstanceRefreshIds": [begun["InstanceRefreshId"]]}
         return dict(cloud.scaling.describe_instance_refreshes(**wanted)["InstanceRefreshes"][0])
 
-    until(lambda: told()["Status"] == "Successful", "the refresh to end")
+    wait_until(lambda: told()["Status"] == "Successful", "the refresh to end")
     assert told()["PercentageComplete"] == 100
     (member,) = cloud.members()
     assert (member["LaunchTemplate"]["Version"], member["InstanceType"]) == ("2", "c7a.xlarge")
@@ -126,5 +117,5 @@ def test_a_refresh_brings_instances_of_the_newest_version(computing: EmbeddedClo
 def end_the_process(cloud: EmbeddedCloud, instance_id: str) -> None:
     """Let an instance end by itself."""
     recorded = cloud.state_dir / "instances" / instance_id / "process"
-    until(lambda: recorded.exists() and recorded.read_text(), "the process of the instance")
+    wait_until(lambda: recorded.exists() and recorded.read_text(), "the process of the instance")
     os.killpg(int(recorded.read_text().split()[0]), signal.SIGTERM)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,12 +27,12 @@ from tests.conftest import keys_in
 from tests.integration.an_operator import Operator
 from tests.integration.not_their_own import NOT_THEIR_OWN
 from tests.integration.stack_roles import ACCOUNT, REGION, TIERS, StackOfRoles, web_command, worker_command
-from tests.unit.infra.template import GIVEN, listed, statements
+from tests.support.stack_template import GIVEN, listed, statements
+from tests.support.waiting import wait_until
 from web_tier.access.keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 
-PATIENCE_SECONDS = 45.0
 ROLES = tuple(f"{tier}Role" for tier in TIERS)
 HASTE = {
     "FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.1",
@@ -45,15 +44,6 @@ HASTE = {
     "FLEETSIGHT__FLEET__MAX_WORKERS": "3",
 }
 """A controller with little patience, and Spot instances, for whose first one EC2 asks once more than for others."""
-
-
-def until(condition: Callable[[], object], what: str, deployed: Deployed | None = None) -> None:
-    """Wait until `condition` holds; fail saying what was waited for, and what `deployed` logged meanwhile."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        told = deployed.logs() if deployed is not None and time.monotonic() > deadline else ""
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:.0f} s in vain until {what}\n{told}"
-        time.sleep(0.05)
 
 
 def signs(count: int, seed: int) -> list[tuple[str, bytes, str]]:
@@ -129,7 +119,7 @@ class Deployed:
     def ask(self, method: str, path: str) -> requests.Response:
         """Ask the API for what its client has no method for."""
         headers = {"Authorization": f"Bearer {self.api.token}"}
-        return requests.request(method, f"{self.api.base_url}/api/v1{path}", headers=headers, timeout=10)
+        return requests.request(method, f"{self.api.base_url}/api/v1{path}", headers=headers, timeout=60)
 
     def logs(self) -> str:
         """Return what went wrong, as far as processes told."""
@@ -163,7 +153,7 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
             LaunchTemplate={"LaunchTemplateName": "fleetsight-web"}, MinCount=1, MaxCount=1
         )
         page = f"http://127.0.0.1:{port}"
-        until(FleetClient(page).ready, "the web tier answers")
+        wait_until(FleetClient(page).ready, "the web tier answers")
         api = FleetClient(page, token=operator.personal_token(page))
         yield Deployed(cloud, stack, api, operator)
         api.close()
@@ -194,16 +184,18 @@ def lived(deployed: Deployed) -> Deployed:
     upload_straight_to_the_bucket(deployed, unkept, signs(3, 3))
     broken = ("cut.jpg", next(data for name, data, _ in signs(20, 2) if name.endswith(".jpg"))[:900], "")
     deployed.upload(unkept, [broken])
-    until(lambda: deployed.ended(kept) and deployed.ended(unkept), "all has a result", deployed)
+    wait_until(lambda: deployed.ended(kept) and deployed.ended(unkept), "all has a result", details=deployed.logs)
     hold_and_drain(deployed)
     retry_what_failed(deployed, unkept)
     lose_requests(deployed, ghost)
     repeat(deployed, signs(40, 1))
     assert deployed.wrong(kept) == []
-    until(lambda: merged(deployed, kept), "the results are one file")
+    wait_until(lambda: merged(deployed, kept), "the results are one file")
     deployed.ask("DELETE", f"/jobs/{unkept}").raise_for_status()
-    until(lambda: not keys_in(deployed.inputs, unkept) + keys_in(deployed.outputs, unkept), "a deleted job is gone")
-    until(lambda: ghost not in deployed.workers(), "a ghost is ended")
+    wait_until(
+        lambda: not keys_in(deployed.inputs, unkept) + keys_in(deployed.outputs, unkept), "a deleted job is gone"
+    )
+    wait_until(lambda: ghost not in deployed.workers(), "the unhealthy instance is terminated")
     deployed.operator.forgets(deployed.api.base_url)
     deployed.decisions = deployed.cloud.control("GET", "decisions")["decisions"]
     return deployed
@@ -240,13 +232,13 @@ def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[t
 def hold_and_drain(deployed: Deployed) -> None:
     """Have a worker stand by, drain it, and go back to none."""
     deployed.api.set_limits(1, 3, "a test")
-    until(lambda: any(each.standby for each in deployed.fleet.instances()), "a worker is asked to stay")
+    wait_until(lambda: any(each.standby for each in deployed.fleet.instances()), "a worker is asked to stay")
     held = next(each.instance_id for each in deployed.fleet.instances() if each.standby)
     deployed.api.drain(held)
-    until(lambda: held not in deployed.workers(), "a worker that is asked to drain ends")
-    until(lambda: any(each.standby for each in deployed.fleet.instances()), "another takes its place")
+    wait_until(lambda: held not in deployed.workers(), "a worker that is asked to drain ends")
+    wait_until(lambda: any(each.standby for each in deployed.fleet.instances()), "another takes its place")
     deployed.api.reset_limits()
-    until(lambda: not any(each.standby for each in deployed.fleet.instances()), "nobody has to stay any more")
+    wait_until(lambda: not any(each.standby for each in deployed.fleet.instances()), "no worker is asked to stay")
 
 
 def retry_what_failed(deployed: Deployed, job_id: str) -> None:
@@ -254,7 +246,7 @@ def retry_what_failed(deployed: Deployed, job_id: str) -> None:
     answer = deployed.ask("POST", f"/jobs/{job_id}/retry")
     answer.raise_for_status()
     assert answer.json()["sent"] == 1, answer.text
-    until(lambda: deployed.requests.counts().total == 0, "the broken image has been tried again")
+    wait_until(lambda: deployed.requests.counts().total == 0, "the broken image has been tried again")
 
 
 def lose_requests(deployed: Deployed, ghost: str) -> None:
@@ -263,7 +255,7 @@ def lose_requests(deployed: Deployed, ghost: str) -> None:
     And of an image that is requested still, take the image away.
     """
     deployed.api.pause("a test")
-    until(lambda: set(deployed.workers()) <= {ghost}, "the workers are idle and end")
+    wait_until(lambda: set(deployed.workers()) <= {ghost}, "the workers are idle and end")
     job_id = deployed.api.create_job("lost", keep=True)
     deployed.upload(job_id, signs(3, 4))
     taken: list[Any] = []
@@ -272,15 +264,15 @@ def lose_requests(deployed: Deployed, ghost: str) -> None:
         taken.extend(deployed.requests.receive(wait_seconds=1))
         return len(taken) == 3
 
-    until(took_all, "three requests are taken")
+    wait_until(took_all, "three requests are taken")
     deployed.requests.delete([each.receipt for each in taken])
     assert deployed.dead_letters.send([Outgoing("dead", taken[0].body)]) == []
-    until(lambda: deployed.api.status(job_id)["failed"] == 1, "a dead letter is a failed result")
+    wait_until(lambda: deployed.api.status(job_id)["failed"] == 1, "a dead letter is a failed result")
     deployed.upload(job_id, signs(1, 5))
     newest = max(keys_in(deployed.inputs, job_id))
     deployed.inputs.delete(newest)
     deployed.api.resume()
-    until(lambda: deployed.ended(job_id), "lost images have a result", deployed)
+    wait_until(lambda: deployed.ended(job_id), "lost images have a result", details=deployed.logs)
     assert [each["status"] for each in deployed.wrong(job_id)] == ["failed", "failed"]
 
 

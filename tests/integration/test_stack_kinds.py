@@ -1,7 +1,6 @@
 """Each kind of resource is made, changed and deleted as the service that it belongs to then says itself."""
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from services.embedded.launch import REGION, EmbeddedCloud
+from tests.support.waiting import wait_until
 
 TEMPLATE = """
 Parameters: {Days: {Type: Number, Default: 7}, Port: {Type: Number, Default: 443}, Who: {Type: String, Default: ec2}}
@@ -162,13 +162,12 @@ def client(cloud: EmbeddedCloud) -> Callable[[str], Any]:
 
 def settled(client: Callable[[str], Any], stack_id: str) -> str:
     """Wait until nothing is being done with the stack, and return its state."""
-    deadline = time.monotonic() + 60
-    while True:
+
+    def final_status() -> str:
         (stack,) = client("cloudformation").describe_stacks(StackName=stack_id)["Stacks"]
-        if not stack["StackStatus"].endswith("_IN_PROGRESS"):
-            return str(stack["StackStatus"])
-        assert time.monotonic() < deadline, stack
-        time.sleep(0.05)
+        return "" if stack["StackStatus"].endswith("_IN_PROGRESS") else str(stack["StackStatus"])
+
+    return wait_until(final_status, "nothing is being done with the stack")
 
 
 def failures(client: Callable[[str], Any], stack_id: str) -> list[str]:

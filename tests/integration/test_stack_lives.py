@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,14 @@ from services.endpoint import Endpoint
 from tests.conftest import ROOT
 from tests.integration.an_operator import Operator
 from tests.integration.stack_roles import web_command, worker_command
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.access.keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 
 NAME, TEMPLATE = "fleetsight", ROOT / "infra" / "stack.yaml"
 IMAGE = "ami-12c6146b"
-PATIENCE_SECONDS = 60.0
 HASTE = {"FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.1", "FLEETSIGHT__FLEET__MAX_WORKERS": "2"}
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Wait for what other processes bring about; fail with `what` when they do not."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass
@@ -86,7 +77,7 @@ class Account:
         cloudformation.get_waiter("change_set_create_complete").wait(ChangeSetName=made["Id"])
         changes = cloudformation.describe_change_set(ChangeSetName=made["Id"])["Changes"]
         cloudformation.execute_change_set(ChangeSetName=made["Id"])
-        stack = until(lambda: self.settled(made["StackId"]), f"the stack to {kind}")
+        stack = wait_until(lambda: self.settled(made["StackId"]), f"the stack to {kind}")
         assert stack["StackStatus"] == f"{kind}_COMPLETE", self.failures(made["StackId"])
         return [one["ResourceChange"] for one in changes]
 
@@ -170,9 +161,9 @@ def hundred_images_are_right(account: Account, outputs: dict[str, str], url: str
     operator = Operator(services, outputs["UserPoolId"], outputs["UserPoolClientId"])
     client = ApiClient(url)
     try:
-        until(client.ready, "the page of the stack's web instance")
+        wait_until(client.ready, "the page of the stack's web instance")
         client = ApiClient(url, token=operator.personal_token(url))
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + DEADLINE_SECONDS
         batch = Batch(client, sample_images(tmp_path / "images"), lambda _: None, lambda: time.monotonic() > deadline)
         summary = batch.run()
     except Exception as error:
@@ -208,13 +199,13 @@ def another_web_type_replaces_the_web_instance(
     assert now.pop(before["InstanceId"])["State"]["Name"] == "terminated"
     assert [one["InstanceType"] for one in now.values()] == ["c7a.2xlarge"]
     client = ApiClient(url)
-    until(client.ready, "the page of the new web instance")
+    wait_until(client.ready, "the page of the new web instance")
     client.close()
 
 
 def deletion_ends_all_but_what_is_kept(account: Account, stack_id: str, outputs: dict[str, str]) -> None:
     account.client("cloudformation").delete_stack(StackName=NAME)
-    stack = until(lambda: account.settled(stack_id), "the stack to be deleted")
+    stack = wait_until(lambda: account.settled(stack_id), "the stack to be deleted")
     assert stack["StackStatus"] == "DELETE_COMPLETE", account.failures(stack_id)
     web = account.instances(outputs["WebInstanceName"])
     assert {one["State"]["Name"] for one in web} == {"terminated"}
@@ -240,6 +231,6 @@ def test_what_only_an_image_has_is_not_started_by_processes(account: Account) ->
         found = account.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"]
         return str(found[0]["Instances"][0]["State"]["Name"])
 
-    until(lambda: state() == "terminated", "the instance to end")
+    wait_until(lambda: state() == "terminated", "the instance to end")
     console = account.client("ec2").get_console_output(InstanceId=instance_id)["Output"]
     assert "/opt/fleetsight/start: not found" in console

@@ -29,9 +29,9 @@ from services.embedded.launch import EmbeddedCloud
 from services.user_errors import SignUpClosedError
 from services.users import PoolTokens, UserPool
 from tests.integration.aws_builders import Builders, Clock
-from tests.unit.scripts.aws.stage import Stage
-from tests.unit.scripts.aws.things import WITH_SITE, data_buckets, launch_workers, left, make_belongings
-from tests.unit.scripts.aws.things import tagged as tagged_as
+from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
+from tests.support.aws_resources import tagged as tagged_as
+from tests.support.aws_stage import Stage
 
 FOLDER = ROOT / "scripts" / "aws"
 PASSWORD = "A-password-of-0ne-who-signs-in"

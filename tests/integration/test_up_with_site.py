@@ -12,8 +12,8 @@ from scripts.aws.deploy.stacks import find
 from scripts.aws.site.publish import MARK, SitePlace
 from scripts.aws.teardown.proof import LeftBehindError, prove
 from services.embedded.launch import REGION, EmbeddedCloud
-from tests.unit.scripts.aws.stage import Stage
-from tests.unit.scripts.aws.things import WITH_SITE, left
+from tests.support.aws_resources import WITH_SITE, left
+from tests.support.aws_stage import Stage
 
 WITH_NAME = {"SiteName": "www.example.org", "SiteCertificateArn": WITH_SITE["CertificateArn"]}
 

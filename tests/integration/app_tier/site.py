@@ -19,6 +19,7 @@ from services.messages import Heartbeat, Prediction, RequestMessage, Response, f
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 from tests.conftest import write_config
+from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 NOWHERE = "http://127.0.0.1:9/"
@@ -32,8 +33,8 @@ class WorkerProcess:
     process: subprocess.Popen[bytes]
     log_path: Path
 
-    def wait(self, seconds: float = 30) -> int:
-        return self.process.wait(seconds)
+    def wait(self) -> int:
+        return self.process.wait(DEADLINE_SECONDS)
 
     def log(self) -> list[dict[str, Any]]:
         lines = self.log_path.read_text().splitlines()
@@ -94,7 +95,7 @@ class Site:
         self.workers.append(worker)
         return worker
 
-    def collect(self, count: int, seconds: float = 60) -> dict[str, list[Response]]:
+    def collect(self, count: int, seconds: float = DEADLINE_SECONDS) -> dict[str, list[Response]]:
         """Receive responses until `count` images have one, and return them all by image."""
         found: dict[str, list[Response]] = {}
         deadline = time.monotonic() + seconds

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,17 +21,8 @@ from services.sqs import Outgoing
 from tests.conftest import ROOT, ConfigMaker, write_config
 from web_tier.controller.wiring import Wiring
 
-PATIENCE_SECONDS = 30.0
 QUICK = {"interval_seconds": 0.05, "lease_seconds": 1.5, "reconcile_seconds": 0.2, "lost_after_seconds": 0.5}
 """A controller with little patience, so that tests need none."""
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until `condition` holds; fail saying what was waited for."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain until {what}"
-        time.sleep(0.02)
 
 
 def done(ref: ImageRef, label: str = "cat") -> Response:

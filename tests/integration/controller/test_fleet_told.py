@@ -9,7 +9,8 @@ from services.fleet_store import FleetStore
 from services.ids import new_id
 from services.messages import Heartbeat, LimitsOrder, WorkerState
 from services.sqs import Outgoing
-from tests.integration.controller.conftest import Scene, SceneMaker, done, until
+from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.support.waiting import wait_until
 from web_tier.controller.autoscaler.tell.history import GRAINS
 
 pytestmark = pytest.mark.processes
@@ -52,27 +53,27 @@ def test_a_paused_fleet_launches_nothing_also_under_another_controller_and_a_res
     scene.start_controller()
     scene.add_job(100)
     words = "paused by ops since 12:03 UTC (new model): 100 images waiting"
-    until(lambda: reason(scene) == words, "the controller says that it is paused")
+    wait_until(lambda: reason(scene) == words, "the controller says that it is paused")
     scene.controllers[0].kill()
     scene.add_job(20)
     scene.start_controller()
-    until(lambda: "120 images waiting" in reason(scene), "the next controller says so too")
+    wait_until(lambda: "120 images waiting" in reason(scene), "the next controller says so too")
     assert scene.wiring.fleet.instances() == []
     fleet.resume()
-    until(lambda: scene.workers() == 6, "six workers run for 120 images")
+    wait_until(lambda: scene.workers() == 6, "six workers run for 120 images")
     told = [decision.words for decision in fleet.decisions().decisions]
     assert told[-1].startswith("paused by ops since 12:03 UTC (new model): ")
-    until(lambda: fleet.decisions().decisions[0].words.startswith("starting 6"), "the launch is told")
+    wait_until(lambda: fleet.decisions().decisions[0].words.startswith("starting 6"), "the launch is told")
 
 
 def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(scene: Scene, fleet: FleetStore) -> None:
     scene.start_controller()
     scene.add_job(40)
-    until(lambda: scene.workers() == 2, "two workers run")
+    wait_until(lambda: scene.workers() == 2, "two workers run")
     fleet.pause(datetime.now(UTC), "")
-    until(lambda: reason(scene).startswith("paused"), "the controller has seen the pause")
+    wait_until(lambda: reason(scene).startswith("paused"), "the controller has seen the pause")
     scene.add_job(100)
-    until(lambda: "140 images waiting, 2 workers finish what they have" in reason(scene), "the pause is told")
+    wait_until(lambda: "140 images waiting, 2 workers finish what they have" in reason(scene), "the pause is told")
     assert scene.workers() == 2
 
 
@@ -82,65 +83,65 @@ def test_ops_set_limits_and_take_them_back_and_drain_an_instance_which_is_replac
     fleet.set_limits(LimitsOrder(min_workers=0, max_workers=1, since=datetime.now(UTC), reason="budget"))
     scene.start_controller()
     scene.add_job(40)
-    until(lambda: len(fleet.instances().instances) == 1, "the one worker that is allowed is told")
+    wait_until(lambda: len(fleet.instances().instances) == 1, "the one worker that is allowed is told")
     scene.config_file.write_text("fleet: [")
-    until(lambda: "last good limits stay" in problem(scene), "what is wrong with the file is told")
+    wait_until(lambda: "last good limits stay" in problem(scene), "what is wrong with the file is told")
     assert (scene.workers(), getattr(scene.wiring.store.fleet(), "max_workers", None)) == (1, 1)
     told = [decision.words for decision in fleet.decisions().decisions]
     assert len([words for words in told if words.startswith("limits 0..1, set by ops at ")]) == 1
     fleet.reset_limits()
-    until(lambda: scene.workers() == 2, "as many run as the last good file allows")
+    wait_until(lambda: scene.workers() == 2, "as many run as the last good file allows")
 
     [first, *_] = scene.wiring.fleet.instances()
     fleet.ask_to_drain(first.instance_id, datetime.now(UTC))
-    until(lambda: fleet.orders().drain == (), "the order is carried out")
-    until(lambda: scene.workers() == 3, "another is launched in its place")
+    wait_until(lambda: fleet.orders().drain == (), "the order is carried out")
+    wait_until(lambda: scene.workers() == 3, "another is launched in its place")
     asked = [each.instance_id for each in scene.wiring.fleet.instances() if each.draining]
     assert asked == [first.instance_id]
-    until(lambda: any(each.draining for each in fleet.instances().instances), "that it drains is told")
+    wait_until(lambda: any(each.draining for each in fleet.instances().instances), "that it drains is told")
 
 
 def test_instances_are_told_with_what_their_workers_say_and_a_boot_is_measured(
     scene: Scene, fleet: FleetStore
 ) -> None:
     scene.start_controller()
-    until(scene.wiring.store.fleet, "the controller has looked")
+    wait_until(scene.wiring.store.fleet, "the controller has looked")
     refs = scene.add_job(20)
-    until(lambda: fleet.instances().total == 1, "the instance is told")
+    wait_until(lambda: fleet.instances().total == 1, "the instance is told")
     [before] = fleet.instances().instances
     assert (before.worker, before.images, before.heard_at) == (None, None, None)
     beat(scene, before.instance_id, images=7)
-    until(lambda: fleet.instances().instances[0].images == 7, "its heartbeat is told")
+    wait_until(lambda: fleet.instances().instances[0].images == 7, "its heartbeat is told")
     answers = [done(ref).model_copy(update={"worker": before.instance_id}) for ref in refs]
     scene.respond(answers)
-    until(lambda: fleet.instances().instances[0].images == 27, "its answers are counted")
+    wait_until(lambda: fleet.instances().instances[0].images == 27, "its answers are counted")
     [after] = fleet.instances().instances
     assert (after.worker, after.in_hand) == ("busy", 2)
     assert after.heard_at is not None
-    until(lambda: (seen := scene.wiring.store.fleet()) and seen.boot_seconds is not None, "a boot was measured")
+    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.boot_seconds is not None, "a boot was measured")
     assert scene.finished(refs[0].job_id)
     assert "malformed" not in scene.log()
 
     scene.controllers[0].kill()
     scene.start_controller()
-    until(lambda: scene.acts(1), "the next controller acts")
+    wait_until(lambda: scene.acts(1), "the next controller acts")
     scene.respond(answers[:1])
-    until(lambda: fleet.instances().instances[0].images == 28, "it goes on counting")
+    wait_until(lambda: fleet.instances().instances[0].images == 28, "it goes on counting")
     assert scene.wiring.store.fleet() is not None
 
 
 def test_history_and_decisions_are_told_in_a_few_items(scene: Scene, fleet: FleetStore) -> None:
     scene.start_controller()
-    until(scene.wiring.store.fleet, "the controller has looked")
+    wait_until(scene.wiring.store.fleet, "the controller has looked")
     scene.add_job(40)
-    until(lambda: scene.workers() == 2, "two workers run")
-    until(
+    wait_until(lambda: scene.workers() == 2, "two workers run")
+    wait_until(
         lambda: any(point[1:] == (2, 40) for block in fleet.blocks("hour") for point in block.points),
         "the history has two workers and 40 images",
     )
     assert len(fleet.blocks()) <= sum(grain.items for grain in GRAINS)
     # A look may fall between two requests of the same job.
-    until(
+    wait_until(
         lambda: any(
             re.match("starting [12] of at most 19: ", decision.words) for decision in fleet.decisions().decisions
         ),

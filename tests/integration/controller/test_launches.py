@@ -8,7 +8,8 @@ import pytest
 
 from services.embedded.launch import EmbeddedCloud
 from services.fleet_store import FleetStore
-from tests.integration.controller.conftest import Scene, SceneMaker, until
+from tests.integration.controller.conftest import Scene, SceneMaker
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -31,18 +32,18 @@ def test_killed_after_a_launch_that_it_never_heard_of_it_leaves_a_successor_that
 ) -> None:
     scene = make_scene()
     scene.start_controller()
-    until(lambda: scene.acts(0), "the first controller acts")
+    wait_until(lambda: scene.acts(0), "the first controller acts")
     # The successor can know of the instances from the journal alone.
     switched.set_switches(lost_launch_replies=1, describe_lag_seconds=60)
     scene.add_job(100)
-    until(lambda: "workers could not be started" in scene.log(0), "the launch's reply is lost")
+    wait_until(lambda: "workers could not be started" in scene.log(0), "the launch's reply is lost")
     scene.controllers[0].kill()
     [entry] = journal(scene).journal().entries
     assert entry.count > 0
     assert entry.instance_ids is None
     scene.start_controller()
-    until(lambda: "workers are coming" in scene.log(1), "the successor has called again")
-    until(lambda: (seen := scene.wiring.store.fleet()) and seen.pending == 5, "it counts on five")
+    wait_until(lambda: "workers are coming" in scene.log(1), "the successor has called again")
+    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.pending == 5, "it counts on five")
     switched.set_switches(describe_lag_seconds=0)
     assert scene.workers() == 5
     launched = {each.client_token for each in scene.wiring.fleet.instances()}
@@ -60,7 +61,7 @@ def test_workers_come_from_the_launch_template_on_spot_first_and_on_demand_where
     switched.set_switches(spot_capacity=2)
     scene.add_job(100)
     scene.start_controller()
-    until(lambda: scene.workers() == 5, "five workers run")
+    wait_until(lambda: scene.workers() == 5, "five workers run")
     instances = scene.wiring.fleet.instances()
     assert Counter((each.instance_type, each.spot) for each in instances) == {
         ("c7a.large", True): 2,
@@ -69,7 +70,7 @@ def test_workers_come_from_the_launch_template_on_spot_first_and_on_demand_where
     for each in instances:
         asked = ec2.describe_instance_attribute(InstanceId=each.instance_id, Attribute="userData")
         assert asked["UserData"]["Value"] == USER_DATA
-    until(lambda: (seen := scene.wiring.store.fleet()) and seen.running == 5, "the fleet page shows five")
-    until(lambda: (seen := scene.wiring.store.fleet()) and seen.problem is None, "and no problem any more")
+    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.running == 5, "the fleet page shows five")
+    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.problem is None, "and no problem any more")
     told = journal(scene).instances().instances
     assert Counter(each.spot for each in told) == {True: 2, False: 3}

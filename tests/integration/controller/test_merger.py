@@ -9,7 +9,8 @@ import pytest
 from services.errors import NotFoundError
 from services.ids import merged_key
 from tests.conftest import keys_in
-from tests.integration.controller.conftest import Scene, done, until
+from tests.integration.controller.conftest import Scene, done
+from tests.support.waiting import wait_until
 from web_tier.controller.merger import QUIET_SECONDS
 
 pytestmark = pytest.mark.processes
@@ -27,11 +28,11 @@ def test_a_job_that_finished_while_no_controller_ran_gets_its_file_and_loses_it_
     long_ago = wiring.store.job(job_id).created_at - timedelta(seconds=QUIET_SECONDS + 1)
     wiring.store.put_done([done(ref).model_copy(update={"recorded_at": long_ago}) for ref in refs])
     scene.start_controller()
-    until(lambda: wiring.store.status(job_id).merged, "there is a file of all results")
+    wait_until(lambda: wiring.store.status(job_id).merged, "there is a file of all results")
     lines = wiring.outputs.get(merged_key(job_id)).decode().splitlines()
     assert [json.loads(line)["image_id"] for line in lines] == sorted(ref.image_id for ref in refs)
     wiring.store.delete(wiring.store.job(job_id))
-    until(lambda: keys_in(wiring.outputs, job_id) == [], "the file is removed")
+    wait_until(lambda: keys_in(wiring.outputs, job_id) == [], "the file is removed")
 
 
 def test_a_finished_job_is_closed_only_after_its_file_is_there(scene: Scene) -> None:
@@ -39,7 +40,7 @@ def test_a_finished_job_is_closed_only_after_its_file_is_there(scene: Scene) -> 
     job_id, store = refs[0].job_id, scene.wiring.store
     scene.start_controller()
     scene.respond([done(ref) for ref in refs])
-    until(lambda: job_id not in {job.job_id for job in store.open_jobs()}, "the job is closed")
+    wait_until(lambda: job_id not in {job.job_id for job in store.open_jobs()}, "the job is closed")
     merged = store.status(job_id).merged
     assert merged is not None
     assert merged.edition == store.status(job_id).edition

@@ -10,7 +10,8 @@ from services.ids import ImageRef, output_key
 from services.job_records import Counts, Said
 from services.table import LAST
 from tests.conftest import keys_in
-from tests.integration.controller.conftest import Scene, done, until
+from tests.integration.controller.conftest import Scene, done
+from tests.support.waiting import wait_until
 from web_tier.controller import removal
 from web_tier.controller.ledger import Ledger
 from web_tier.controller.removal import LINGER_SECONDS, Removal
@@ -137,10 +138,10 @@ def test_a_controller_that_is_killed_at_it_leaves_nothing_behind(scene: Scene) -
     refs = scene.add_job(300, request=False)
     job_id = refs[0].job_id
     first = scene.start_controller()
-    until(lambda: scene.acts(0), "the controller acts")
+    wait_until(lambda: scene.acts(0), "the controller acts")
     delete(scene, job_id)
-    until(lambda: len(keys_in(scene.wiring.inputs, job_id)) < 300, "the removal has begun")
+    wait_until(lambda: len(keys_in(scene.wiring.inputs, job_id)) < 300, "the removal has begun")
     first.kill()
     first.wait()
     scene.start_controller()
-    until(lambda: left(scene, job_id) == [f"DELETED {job_id}"], "only the mark is left")
+    wait_until(lambda: left(scene, job_id) == [f"DELETED {job_id}"], "only the mark is left")

@@ -1,7 +1,6 @@
 """Embedded clouds of real processes on free ports, and boto3 clients for them."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from botocore.config import Config
 
 from services.embedded.launch import REGION, EmbeddedCloud
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 class Clients:
@@ -34,13 +34,13 @@ class Clients:
         return self._clients[service]
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
-    """Wait for a condition that other processes bring about; fail with `what` when they do not."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
-    return result
+def stops_by_itself(cloud: EmbeddedCloud) -> bool:
+    """Stop `cloud`; return True if its server ended on SIGTERM, False if it had to be killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("services.embedded.launch.STOP_SECONDS", DEADLINE_SECONDS)
+        cloud.stop()
+    assert cloud._cloud is not None
+    return cloud._cloud.returncode == 0
 
 
 @pytest.fixture(scope="package")

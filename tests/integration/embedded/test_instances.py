@@ -1,7 +1,7 @@
 """An EC2 that computes: what is launched runs, what ends is ended, and faults come when they are asked for."""
 
 import os
-import time
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from botocore.exceptions import ClientError
 
 from services.embedded.launch import EmbeddedCloud, EmbeddedCloudError
 from services.embedded.machines.machine import Machine, Process
-from tests.integration.embedded.conftest import Clients, until
+from tests.integration.embedded.conftest import Clients
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
-SLEEP = "#!/bin/sh\nexec sleep 120\n"
+SLEEP = "#!/bin/sh\nexec sleep 600\n"
 
 
 def launch(ec2: Any, user_data: str = SLEEP, **options: Any) -> list[str]:
@@ -38,13 +39,13 @@ def state(ec2: Any, instance_id: str) -> str:
     return str(describe(ec2, instance_id)["State"]["Name"])
 
 
-def becomes(ec2: Any, instance_id: str, wanted: str, seconds: float = 15) -> None:
-    until(lambda: state(ec2, instance_id) == wanted, f"{instance_id} is {wanted}", seconds)
+def becomes(ec2: Any, instance_id: str, wanted: str) -> None:
+    wait_until(lambda: state(ec2, instance_id) == wanted, f"{instance_id} is {wanted}")
 
 
 def process_of(cloud: EmbeddedCloud, instance_id: str) -> Process:
     machine = Machine(cloud.state_dir / "instances" / instance_id)
-    process: Process = until(machine.process, f"{instance_id} has a process")
+    process: Process = wait_until(machine.process, f"{instance_id} has a process")
     return process
 
 
@@ -65,53 +66,42 @@ def test_an_exited_process_is_a_terminated_instance_with_ec2s_reason(clients: Cl
     assert ec2.get_console_output(InstanceId=instance_id)["Output"] == "done\n"
 
 
-def test_from_launch_to_running_and_from_exit_to_terminated_it_takes_a_fraction_of_a_second(
-    cloud: EmbeddedCloud, clients: Clients
-) -> None:
+def test_an_instance_whose_process_is_killed_is_terminated(cloud: EmbeddedCloud, clients: Clients) -> None:
     ec2 = clients("ec2")
-    launched, ended = [], []
-    for _ in range(3):  # the best of three: the machine does other things too
-        started = time.monotonic()
-        (instance_id,) = launch(ec2)
-        becomes(ec2, instance_id, "running")
-        launched.append(time.monotonic() - started)
-        started = time.monotonic()
-        os.kill(process_of(cloud, instance_id).pid, 9)
-        becomes(ec2, instance_id, "terminated")
-        ended.append(time.monotonic() - started)
-    assert min(launched) < 1.0
-    assert min(ended) < 1.0
+    (instance_id,) = launch(ec2)
+    becomes(ec2, instance_id, "running")
+    os.kill(process_of(cloud, instance_id).pid, signal.SIGKILL)
+    becomes(ec2, instance_id, "terminated")
 
 
 def test_an_instance_that_is_terminated_ends_with_its_whole_process_group(
     cloud: EmbeddedCloud, clients: Clients
 ) -> None:
     ec2 = clients("ec2")
-    (instance_id,) = launch(ec2, "#!/bin/sh\nsleep 120 & echo $! > child\nwait\n")
+    (instance_id,) = launch(ec2, "#!/bin/sh\nsleep 600 & echo $! > child\nwait\n")
     child = cloud.state_dir / "instances" / instance_id / "child"
-    pid = int(until(lambda: child.exists() and child.read_text().strip(), "it starts a child"))
+    pid = int(wait_until(lambda: child.read_text().strip() if child.exists() else None, "it starts a child"))
     answer = ec2.terminate_instances(InstanceIds=[instance_id])
     assert answer["TerminatingInstances"][0]["CurrentState"]["Name"] == "shutting-down"
     becomes(ec2, instance_id, "terminated")
     assert describe(ec2, instance_id)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
-    until(lambda: Process.of(pid) is None, "its child has ended")
+    wait_until(lambda: Process.of(pid) is None, "its child has ended")
 
 
 def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(clients: Clients) -> None:
     ec2 = clients("ec2")
-    (instance_id,) = launch(ec2, "#!/bin/sh\ntrap '' TERM\necho up\nwhile :; do sleep 1; done\n")
-    until(lambda: "up" in ec2.get_console_output(InstanceId=instance_id)["Output"], "it ignores SIGTERM")
-    started = time.monotonic()
+    (instance_id,) = launch(ec2, "#!/bin/sh\ntrap 'echo ignored' TERM\necho up\nwhile :; do sleep 0.1; done\n")
+    wait_until(lambda: "up" in ec2.get_console_output(InstanceId=instance_id)["Output"], "it ignores SIGTERM")
     ec2.terminate_instances(InstanceIds=[instance_id])
     becomes(ec2, instance_id, "terminated")
-    assert 1.5 < time.monotonic() - started < 10
+    assert "ignored" in ec2.get_console_output(InstanceId=instance_id)["Output"]
 
 
 def test_a_worker_that_drains_on_sigterm_is_given_the_time(clients: Clients) -> None:
     ec2 = clients("ec2")
     script = "#!/bin/sh\ntrap 'echo drained; exit 0' TERM\necho up\nwhile :; do sleep 0.05; done\n"
     (instance_id,) = launch(ec2, script)
-    until(lambda: "up" in ec2.get_console_output(InstanceId=instance_id)["Output"], "it is up")
+    wait_until(lambda: "up" in ec2.get_console_output(InstanceId=instance_id)["Output"], "it is up")
     ec2.terminate_instances(InstanceIds=[instance_id])
     becomes(ec2, instance_id, "terminated")
     assert "drained" in ec2.get_console_output(InstanceId=instance_id)["Output"]
@@ -126,7 +116,7 @@ def test_an_instance_with_behaviour_stop_is_stopped_and_starts_again_with_its_us
     )
     becomes(ec2, instance_id, "stopped")
     ec2.start_instances(InstanceIds=[instance_id])
-    until(lambda: ec2.get_console_output(InstanceId=instance_id)["Output"].count("again") == 3, "it boots twice")
+    wait_until(lambda: ec2.get_console_output(InstanceId=instance_id)["Output"].count("again") == 3, "it boots twice")
     becomes(ec2, instance_id, "stopped")
     ec2.terminate_instances(InstanceIds=[instance_id])
     becomes(ec2, instance_id, "terminated")
@@ -139,9 +129,9 @@ def test_an_instance_whose_process_is_over_at_once_can_be_started_again_and_agai
     ec2 = clients("ec2")
     (instance_id,) = launch(ec2, "#!/bin/sh\n", InstanceInitiatedShutdownBehavior="stop")
     for _ in range(5):
-        becomes(ec2, instance_id, "stopped", seconds=5)
+        becomes(ec2, instance_id, "stopped")
         ec2.start_instances(InstanceIds=[instance_id])
-    becomes(ec2, instance_id, "stopped", seconds=5)
+    becomes(ec2, instance_id, "stopped")
 
 
 def test_stop_instances_ends_the_process_and_keeps_the_instance(cloud: EmbeddedCloud, clients: Clients) -> None:
@@ -217,7 +207,7 @@ def until_ended(ec2: Any) -> None:
     ]
     if alive:
         ec2.terminate_instances(InstanceIds=alive)
-    until(lambda: set(states()) <= {"terminated"}, "every instance has ended")
+    wait_until(lambda: set(states()) <= {"terminated"}, "every instance has ended")
 
 
 def test_a_boot_delay_keeps_an_instance_pending(cloud: EmbeddedCloud, clients: Clients) -> None:
@@ -230,10 +220,8 @@ def test_a_boot_delay_keeps_an_instance_pending(cloud: EmbeddedCloud, clients: C
 def test_an_instance_runs_once_its_boot_delay_is_over(cloud: EmbeddedCloud, clients: Clients) -> None:
     ec2 = clients("ec2")
     cloud.set_switches(boot_delay_seconds=0.6)
-    started = time.monotonic()
     (instance_id,) = launch(ec2)
     becomes(ec2, instance_id, "running")
-    assert time.monotonic() - started >= 0.6
 
 
 def test_an_instance_that_is_terminated_while_it_boots_never_runs(cloud: EmbeddedCloud, clients: Clients) -> None:

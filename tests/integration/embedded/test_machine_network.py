@@ -11,6 +11,7 @@ import pytest
 from services.embedded.machines.netns import IpCommandError, NotApartError, in_network_of, in_new_network, ip
 from services.embedded.machines.network import METADATA_ADDRESS, METADATA_PORT, listen_in
 from services.embedded.machines.nspawn import children_of
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -38,9 +39,9 @@ def machine() -> Iterator[int]:
 
 def answered(listener: socket.socket, pid: int, place: tuple[str, int]) -> bool:
     """Say whether what connects to `place` in a process's network reaches `listener`."""
-    connection = in_network_of(pid, lambda: socket.create_connection(place, timeout=5))
+    connection = in_network_of(pid, lambda: socket.create_connection(place, timeout=60))
     with connection:
-        listener.settimeout(5)
+        listener.settimeout(DEADLINE_SECONDS)
         accepted, _ = listener.accept()
         with accepted:
             accepted.sendall(b"x")

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from services.embedded.launch import EmbeddedCloud
-from tests.integration.embedded.conftest import Clients, until
+from tests.integration.embedded.conftest import Clients
 from tests.integration.embedded.test_instances import SLEEP, becomes, launch
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 TRUST = json.dumps(
@@ -54,7 +55,7 @@ def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
     ec2 = clients("ec2")
     ids = launch(ec2, asks_who_it_is(cloud.endpoint_url), MaxCount=2, IamInstanceProfile={"Name": profile})
     for instance_id in ids:  # each of them: stock moto gives the profile to the first alone
-        becomes(ec2, instance_id, "terminated", seconds=60)
+        becomes(ec2, instance_id, "terminated")
         output = ec2.get_console_output(InstanceId=instance_id)["Output"]
         assert "region us-east-1" in output
         assert re.search(rf"identity arn:aws:sts::\d+:assumed-role/worker/{instance_id}", output), output
@@ -63,13 +64,13 @@ def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
 def metadata_of(cloud: EmbeddedCloud, instance_id: str) -> Callable[[str], tuple[int, str]]:
     """Return a reader of an instance's metadata, from outside, with a token."""
     port = cloud.state_dir / "instances" / instance_id / "port"
-    until(port.exists, "its metadata service listens")
+    wait_until(port.exists, "its metadata service listens")
     base = f"http://127.0.0.1:{port.read_text()}/latest"
 
     def call(path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         request = urllib.request.Request(f"{base}/{path}", method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -125,4 +126,4 @@ def test_an_instance_that_has_ended_has_no_metadata(cloud: EmbeddedCloud, client
             return True
         return False
 
-    until(refused, "its port is closed")
+    wait_until(refused, "its port is closed")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.integration.embedded.conftest import Clients
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
+BEFORE_A_LONG_POLL_ENDS = 15.0
 _names = count()
 
 
@@ -57,35 +60,18 @@ def test_twenty_consumers_of_two_thousand_messages_lose_and_double_none(apis: Cl
         consumer.start()
     send(sqs, url, [str(n) for n in range(2000)])
     for consumer in consumers:
-        consumer.join(60)
+        consumer.join(DEADLINE_SECONDS)
     assert sorted(int(body) for mine in seen for body in mine) == list(range(2000))
     assert counts(sqs, url) == ("0", "0", "0")
-
-
-def test_a_receive_of_ten_with_five_thousand_waiting_costs_at_most_three_times_one_with_fifty(
-    apis: Clients,
-) -> None:
-    sqs = apis("sqs")
-    urls = {waiting: new_queue(sqs, VisibilityTimeout="0") for waiting in (50, 5000)}
-    for waiting, url in urls.items():
-        send(sqs, url, ["m"] * waiting)
-    best = dict.fromkeys(urls, 10.0)
-    for _ in range(30):  # in turns, so that whatever else the machine does slows both
-        for waiting, url in urls.items():
-            started = time.perf_counter()
-            assert len(receive(sqs, url)) == 10
-            best[waiting] = min(best[waiting], time.perf_counter() - started)
-    assert best[5000] <= 3 * best[50]
 
 
 def test_a_long_poll_is_answered_at_once_when_a_message_arrives(apis: Clients) -> None:
     sqs = apis("sqs")
     url = new_queue(sqs)
-    timer = threading.Timer(0.3, send, (sqs, url, ["m"]))
-    started = time.monotonic()
-    timer.start()
-    assert [m["Body"] for m in receive(sqs, url, WaitTimeSeconds=20)] == ["m"]
-    assert time.monotonic() - started < 5
+    with ThreadPoolExecutor(1) as poller:
+        poll = poller.submit(receive, sqs, url, WaitTimeSeconds=20)
+        threading.Timer(0.3, send, (sqs, url, ["m"])).start()
+        assert [m["Body"] for m in poll.result(BEFORE_A_LONG_POLL_ENDS)] == ["m"]
 
 
 def test_a_message_keeps_its_attributes_body_and_counts_its_receives(apis: Clients) -> None:
@@ -187,7 +173,7 @@ def test_two_creations_at_once_give_one_queue(apis: Clients) -> None:
     for creator in creators:
         creator.start()
     for creator in creators:
-        creator.join(30)
+        creator.join(DEADLINE_SECONDS)
     url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     send(sqs, url, ["m"])
     assert len(receive(sqs, url)) == 1

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.integration.embedded.conftest import Clients
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
 RACERS = 16
@@ -34,7 +35,7 @@ def race(attempt: Callable[[int], None]) -> list[int]:
     start = threading.Barrier(RACERS)
 
     def run(racer: int) -> None:
-        start.wait(30)
+        start.wait(DEADLINE_SECONDS)
         try:
             attempt(racer)
         except ClientError as error:
@@ -46,7 +47,7 @@ def race(attempt: Callable[[int], None]) -> list[int]:
     for racer in racers:
         racer.start()
     for racer in racers:
-        racer.join(60)
+        racer.join(DEADLINE_SECONDS)
     return winners
 
 

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,10 +63,14 @@ def subnet_in(ec2: Any, zone: str) -> str:
     return str(found[0]["SubnetId"])
 
 
-def test_a_worker_gets_everything_from_its_template(clients: Clients, name: str) -> None:
+def test_a_worker_gets_everything_from_its_template(clients: Clients, name: str, tmp_path: Path) -> None:
     ec2 = clients("ec2")
     group, market = security_group(ec2, name), {"InstanceMarketOptions": SPOT}
-    create(ec2, name, SecurityGroupIds=[group], **market)
+    # It runs until it has been described: a terminated instance has no profile any more.
+    described = tmp_path / "described"
+    script = f"#!/bin/sh\nuntil [ -e '{described}' ]; do sleep 0.05; done\necho works\n"
+    user_data = {"UserData": base64.b64encode(script.encode()).decode()}
+    create(ec2, name, SecurityGroupIds=[group], **market, **user_data)
     launched = launch(ec2, name, MaxCount=2, TagSpecifications=[{"ResourceType": "instance", "Tags": tags(Name="w")}])
     assert len(launched) == 2
     for instance in (launched[1], describe(ec2, launched[1]["InstanceId"])):
@@ -77,6 +82,7 @@ def test_a_worker_gets_everything_from_its_template(clients: Clients, name: str)
         assert instance["MetadataOptions"]["InstanceMetadataTags"] == "enabled"
         told = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
         assert (told["Name"], told["Team"]) == ("w", "signs")
+    described.touch()
     instance_id = launched[1]["InstanceId"]
     becomes(ec2, instance_id, "terminated")  # its shutdown behaviour; by default it would be stopped
     assert ec2.get_console_output(InstanceId=instance_id)["Output"] == "works\n"

@@ -7,6 +7,7 @@ import pytest
 
 from services.lease import Lease
 from services.table import Table
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -106,7 +107,7 @@ def test_of_many_that_contend_at_once_one_gets_it(table: Table) -> None:
     taken: list[bool] = []
 
     def contend(contender: Contender) -> None:
-        gate.wait(10)
+        gate.wait(DEADLINE_SECONDS)
         taken.append(contender.after(0))
 
     threads = [threading.Thread(target=contend, args=(contender,)) for contender in contenders]

@@ -9,6 +9,7 @@ import pytest
 from services.ids import new_id
 from services.table import Table
 from services.upload_counts import UploadCounts
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -30,7 +31,7 @@ def test_commits_at_the_same_time_never_mark_an_image_twice(counts: UploadCounts
     job_id, upload_id, together = new_id(), new_id(), Barrier(8)
 
     def commit(number: int) -> list[str]:
-        together.wait(20)
+        together.wait(DEADLINE_SECONDS)
         return list(counts.mark(job_id, upload_id, {str(each) for each in range(number, number + 10)}))
 
     with ThreadPoolExecutor(8) as commits:

@@ -1,10 +1,9 @@
-"""gunicorn as it runs in production, on a free port, over the embedded cloud."""
+"""The web tier over the embedded cloud: in the test's own process, and by gunicorn as it runs in production."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +11,68 @@ from pathlib import Path
 
 import pytest
 import requests
+from flask import Flask
+from flask.testing import FlaskClient
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket as CompiledTemplate
 
 from scripts.run.system import free_port
 from services.clients import Clients
 from services.config import PATH_VARIABLE, Config
+from services.s3 import Bucket
+from services.sqs import Queue
 from tests.conftest import ROOT, ConfigMaker, write_config
+from tests.support.processes import children_of
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.app import create_app
 
-START_SECONDS = 30.0
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
+    """Load schemathesis's plugin for the one module that needs it; any other run starts two seconds sooner."""
+    if module_path == Path(__file__).parent / "test_openapi.py":
+        parent.config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
+
+
+class CompiledTemplates(BytecodeCache):
+    """Keeps each template that was compiled for all applications of a run, of which most tests make one."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: CompiledTemplate) -> None:
+        if bucket.key in self._compiled:
+            bucket.bytecode_from_string(self._compiled[bucket.key])
+
+    def dump_bytecode(self, bucket: CompiledTemplate) -> None:
+        self._compiled[bucket.key] = bucket.bytecode_to_string()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_templates_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Flask.jinja_options, "bytecode_cache", CompiledTemplates())
+        yield
+
+
+@pytest.fixture
+def app(config: Config, provisioned: Clients) -> Flask:
+    """The web tier, with everything its configuration names."""
+    return create_app(config)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def input_bucket(config: Config, provisioned: Clients) -> Bucket:
+    return Bucket.named(provisioned, config.names.input_bucket)
+
+
+@pytest.fixture
+def requests_queue(config: Config, provisioned: Clients) -> Queue:
+    return Queue.named(provisioned.sqs, config.queue_name(config.names.request_queue))
 
 
 @dataclass
@@ -36,11 +90,10 @@ class WebTier:
 
     def workers(self) -> list[int]:
         """Return the process ids of gunicorn's workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
+        return children_of(self.process.pid)
 
     def create_job(self) -> str:
-        return str(requests.post(f"{self.url}/api/v1/jobs", timeout=10).json()["job_id"])
+        return str(requests.post(f"{self.url}/api/v1/jobs", timeout=60).json()["job_id"])
 
 
 @pytest.fixture
@@ -67,18 +120,17 @@ def serving(config: Config, tmp_path: Path, *options: str) -> Iterator[WebTier]:
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(15)
+                process.wait(DEADLINE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
 
 
 def _wait_until_ready(web: WebTier) -> None:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
+    def is_ready() -> bool:
         try:
-            if requests.get(f"{web.url}/readyz", timeout=5).status_code == 200:
-                return
+            return requests.get(f"{web.url}/readyz", timeout=DEADLINE_SECONDS).status_code == 200
         except requests.ConnectionError:
             assert web.process.poll() is None, web.log.read_text()
-            time.sleep(0.05)
-    pytest.fail(f"the web tier is not ready after {START_SECONDS} s: {web.log.read_text()}")
+            return False
+
+    wait_until(is_ready, "the web tier is ready", details=web.log.read_text)

@@ -2,23 +2,25 @@
 
 import json
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from scripts.run.system import free_port
+from services.clients import Clients
 from services.job_records import Job
 from services.jobs import JobStore
-from tests.integration.web_tier.conftest import WebTier
-from tests.unit.web_tier.conftest import NOW, add_images, done, put_results
+from tests.conftest import ConfigMaker
+from tests.integration.web_tier.conftest import WebTier, serving
+from tests.support.jobs import NOW, add_images, done, put_results
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 pytestmark = pytest.mark.processes
-
-PATIENCE = 20.0
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Viewer:
 def viewer(web: WebTier, job: Job, last: str = "") -> Iterator[Viewer]:
     url = f"{web.url}/api/v1/jobs/{job.job_id}/events"
     headers = {"Last-Event-ID": last} if last else {}
-    with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as answer:
+    with requests.get(url, headers=headers, stream=True, timeout=DEADLINE_SECONDS) as answer:
         assert answer.status_code == 200
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         assert answer.headers["Cache-Control"] == "no-store"
@@ -96,7 +98,9 @@ def test_a_viewer_that_comes_back_misses_nothing_whichever_process_answers(
         with viewer(web_tier, job, last) as watcher:
             for kind, body in watcher.events():
                 if kind == "resync":  # read everything, as the page does
-                    rows = requests.get(f"{web_tier.url}/jobs/{job.job_id}/rows", timeout=PATIENCE).json()["rows"]
+                    rows = requests.get(f"{web_tier.url}/jobs/{job.job_id}/rows", timeout=DEADLINE_SECONDS).json()[
+                        "rows"
+                    ]
                     seen |= {row["id"] for row in rows if row["status"] == "done"}
                 if kind == "results":
                     seen |= {row["id"] for row in body["rows"]}
@@ -113,25 +117,24 @@ def test_there_are_threads_left_however_many_follow_a_job(web_tier: WebTier, sto
     url = f"{web_tier.url}/api/v1/jobs/{job.job_id}/events"
     answers: list[requests.Response] = []
     try:  # half of four threads, in each of two processes, hold a stream
-        answers.extend(requests.get(url, stream=True, timeout=PATIENCE) for _ in range(12))
+        answers.extend(requests.get(url, stream=True, timeout=DEADLINE_SECONDS) for _ in range(12))
         codes = [answer.status_code for answer in answers]
         assert 1 <= codes.count(200) <= 4
         assert set(codes) == {200, 503}
         refused = next(answer for answer in answers if answer.status_code == 503)
         assert "Retry-After" in refused.headers
-        assert requests.get(f"{web_tier.url}/jobs/{job.job_id}/progress", timeout=PATIENCE).status_code == 200
+        assert requests.get(f"{web_tier.url}/jobs/{job.job_id}/progress", timeout=DEADLINE_SECONDS).status_code == 200
     finally:
         for answer in answers:
             answer.close()
 
 
 def test_an_open_stream_does_not_hold_up_the_end_of_the_web_tier(
-    web_tier: WebTier, store: JobStore, job: Job
+    provisioned: Clients, make_config: ConfigMaker, store: JobStore, job: Job, tmp_path: Path
 ) -> None:
     add_images(store, job, "a.jpg")
-    with viewer(web_tier, job) as watcher:
+    config = make_config(web={"port": free_port()})
+    with serving(config, tmp_path, "--graceful-timeout", f"{NEVER_SECONDS:.0f}") as web, viewer(web, job) as watcher:
         watcher.until("progress")
-        began = time.monotonic()
-        web_tier.process.send_signal(signal.SIGTERM)
-        web_tier.process.wait(PATIENCE)
-        assert time.monotonic() - began < 5
+        web.process.send_signal(signal.SIGTERM)
+        web.process.wait(DEADLINE_SECONDS)

@@ -22,7 +22,8 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
-from tests.unit.web_tier.pictures import picture
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -76,7 +77,7 @@ def worker(config: Config, provisioned: Clients, store: JobStore) -> Iterator[Wo
     yield worker
     worker.end.set()
     worker.begin.set()
-    thread.join(20)
+    thread.join(DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -103,9 +104,7 @@ def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image(
     def all_wait() -> None:
         # Nothing is answered before all are accepted, so that all of them wait at the same time.
         queue = Queue.named(worker.clients.sqs, web.config.queue_name(web.config.names.request_queue))
-        pause = threading.Event()
-        while queue.counts().visible < CLIENTS and not worker.end.is_set():
-            pause.wait(0.02)
+        wait_until(lambda: queue.counts().visible == CLIENTS or worker.end.is_set(), "all images are accepted")
         worker.begin.set()
 
     starter = threading.Thread(target=all_wait, daemon=True)
@@ -113,7 +112,7 @@ def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image(
     summary = load.run(pictures, threading.Event(), lambda images: None)
     assert summary.ok, summary
     assert summary.right == CLIENTS
-    starter.join(20)
+    starter.join(DEADLINE_SECONDS)
 
 
 def test_the_images_of_each_process_share_a_job(
@@ -145,7 +144,7 @@ def test_a_client_that_hangs_up_while_it_waits_disturbs_no_other(web: WebTier, w
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     for _ in range(20):
-        with socket.create_connection(("127.0.0.1", web.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", web.port), timeout=60) as connection:
             connection.sendall(head.encode() + body)
     worker.begin.set()
     answer = requests.post(f"{web.url}/classify", files={"myfile": ("a.jpg", data)}, timeout=60)

@@ -12,7 +12,7 @@ from services.clients import Clients
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker, keys_in
 from tests.integration.web_tier.conftest import WebTier, serving
-from tests.unit.web_tier.pictures import picture
+from tests.support.pictures import picture
 from web_tier.intake.store import UNKEPT
 
 pytestmark = pytest.mark.processes
@@ -30,7 +30,7 @@ def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Itera
 
 
 def new_job(web: WebTier, *, keep: bool) -> str:
-    answer = requests.post(f"{web.url}/api/v1/jobs", json={"keep": keep}, timeout=10)
+    answer = requests.post(f"{web.url}/api/v1/jobs", json={"keep": keep}, timeout=60)
     return str(answer.json()["job_id"])
 
 
@@ -38,28 +38,28 @@ def offered(web: WebTier, *, keep: bool) -> dict[str, Any]:
     """Return a form for an image of a new job."""
     files = [{"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}]
     job = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/uploads"
-    form: dict[str, Any] = requests.post(job, json={"files": files}, timeout=10).json()["uploads"][0]["upload"]
+    form: dict[str, Any] = requests.post(job, json={"files": files}, timeout=60).json()["uploads"][0]["upload"]
     return form
 
 
 def send(form: dict[str, Any], fields: dict[str, str] | None = None) -> int:
     sent = form["fields"] if fields is None else fields
-    return requests.post(form["url"], data=sent, files=FILE, timeout=10).status_code
+    return requests.post(form["url"], data=sent, files=FILE, timeout=60).status_code
 
 
 def by_api(web: WebTier, *, keep: bool) -> int:
     address = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/images"
-    return requests.post(address, files=FILE, timeout=10).status_code
+    return requests.post(address, files=FILE, timeout=60).status_code
 
 
 def by_api_with_a_key(web: WebTier, *, keep: bool) -> int:
     address = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/images"
-    return requests.post(address, files=FILE, headers={"Idempotency-Key": "first"}, timeout=10).status_code
+    return requests.post(address, files=FILE, headers={"Idempotency-Key": "first"}, timeout=60).status_code
 
 
 def by_page(web: WebTier, *, keep: bool) -> int:
     fields = {"keep": "on"} if keep else {}
-    return requests.post(f"{web.url}/", data=fields, files=FILE, allow_redirects=False, timeout=10).status_code
+    return requests.post(f"{web.url}/", data=fields, files=FILE, allow_redirects=False, timeout=60).status_code
 
 
 def straight_to_the_bucket(web: WebTier, *, keep: bool) -> int:
@@ -83,8 +83,8 @@ def test_an_image_is_tagged_as_unkept_by_every_way_in_and_a_kept_one_by_none(
 
 
 def test_a_single_image_is_kept_by_nobody(web: WebTier, provisioned: Clients) -> None:
-    assert requests.post(f"{web.url}/api/v1/classify?wait=0", files=FILE, timeout=10).status_code == 202
-    assert requests.post(f"{web.url}/classify-image", files={"myfile": FILE["file"]}, timeout=10).status_code == 504
+    assert requests.post(f"{web.url}/api/v1/classify?wait=0", files=FILE, timeout=60).status_code == 202
+    assert requests.post(f"{web.url}/classify-image", files={"myfile": FILE["file"]}, timeout=60).status_code == 504
     assert tags(web, provisioned) == [UNKEPT] * 2
 
 

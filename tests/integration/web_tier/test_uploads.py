@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
-from tests.unit.web_tier.pictures import picture
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.intake.multipart import CHUNK_BYTES
 from web_tier.intake.store import GROUP
 
@@ -91,18 +91,13 @@ def half_an_upload(web: WebTier, job: str, files: int) -> socket.socket:
         f"POST /api/v1/jobs/{job}/images HTTP/1.1\r\nHost: 127.0.0.1:{web.port}\r\n"
         f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(parts) + 1_000_000}\r\n\r\n"
     )
-    connection = socket.create_connection(("127.0.0.1", web.port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", web.port), timeout=60)
     connection.sendall(head.encode() + parts)
     return connection
 
 
 def wait_for_keys(bucket: Bucket, job: str, count: int) -> None:
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        if len(keys_in(bucket, job)) >= count:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"fewer than {count} objects of the job were put")
+    wait_until(lambda: len(keys_in(bucket, job)) >= count, f"{count} objects of the job are stored")
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(web_tier: WebTier, provisioned: Clients, store: JobStore) -> None:
@@ -110,10 +105,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(web_tier: WebTier, provisioned
     bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
     with half_an_upload(web_tier, job, GROUP):
         wait_for_keys(bucket, job, GROUP)
-    until = time.monotonic() + 20
-    while keys_in(bucket, job) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert keys_in(bucket, job) == []
+    wait_until(lambda: keys_in(bucket, job) == [], "no object of the job is left")
     assert (store.count_images(job), received_images(web_tier, provisioned)) == (0, [])
 
 
@@ -151,14 +143,14 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
         uploader.start()
     try:
         for _ in range(2):
-            assert enough.wait(30)
+            assert enough.wait(DEADLINE_SECONDS)
             os.kill(web_tier.workers()[0], signal.SIGKILL)
             enough.clear()
-        assert enough.wait(30)
+        assert enough.wait(DEADLINE_SECONDS)
     finally:
         stop.set()
         for uploader in uploaders:
-            uploader.join(60)
+            uploader.join(DEADLINE_SECONDS)
     bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
     stored, messages = set(keys_in(bucket, job)), received_images(web_tier, provisioned)
     records = {image.ref.image_id: image.key for image in store.images(job)}
@@ -175,13 +167,13 @@ def test_a_stop_lets_an_upload_finish(web_tier: WebTier, store: JobStore) -> Non
         f"POST /api/v1/jobs/{job}/images HTTP/1.1\r\nHost: 127.0.0.1:{web_tier.port}\r\n"
         f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(end)}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", web_tier.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", web_tier.port), timeout=60) as connection:
         connection.sendall(head.encode() + end[:100])
         _wait_until_read(web_tier, connection)
         web_tier.process.send_signal(signal.SIGTERM)
         connection.sendall(end[100:])
         assert connection.recv(20).startswith(b"HTTP/1.1 200")
-    assert web_tier.process.wait(15) == 0
+    assert web_tier.process.wait(DEADLINE_SECONDS) == 0
     assert store.status(job).accepted == 1
 
 
@@ -192,12 +184,12 @@ def test_as_many_processes_serve_as_are_configured(web_tier: WebTier) -> None:
 def _wait_until_read(web: WebTier, connection: socket.socket) -> None:
     """Wait until the server has taken what was sent on `connection`: its receive queue in the kernel is empty."""
     ours, theirs = connection.getsockname()[1], web.port
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            local, remote, queues = fields[1], fields[2], fields[4]
-            if local.endswith(f":{theirs:04X}") and remote.endswith(f":{ours:04X}") and queues.endswith(":00000000"):
-                return
-        time.sleep(0.01)
-    pytest.fail("the server does not read")
+
+    def is_read() -> bool:
+        sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return any(
+            local.endswith(f":{theirs:04X}") and remote.endswith(f":{ours:04X}") and queues.endswith(":00000000")
+            for _, local, remote, _, queues, *_ in sockets
+        )
+
+    wait_until(is_read, "the server has read what was sent")

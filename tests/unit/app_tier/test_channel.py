@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from app_tier.channel import Channel, ChannelClosedError
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 def test_items_come_out_in_the_order_they_went_in() -> None:
@@ -21,7 +22,7 @@ def test_a_full_channel_makes_the_putter_wait_until_something_is_taken() -> None
     assert second.is_alive()
     assert len(channel) == 1
     assert channel.get() == 1
-    second.join(5)
+    second.join(DEADLINE_SECONDS)
     assert not second.is_alive()
     assert channel.get() == 2
 
@@ -36,7 +37,7 @@ def test_closing_ends_a_wait() -> None:
     waiting = threading.Thread(target=lambda: got.append(channel.get()), daemon=True)
     waiting.start()
     channel.close()
-    waiting.join(5)
+    waiting.join(DEADLINE_SECONDS)
     assert got == [None]
 
 

@@ -11,6 +11,7 @@ from app_tier import heartbeat
 from app_tier.heartbeat import Heart, Send, Vitals
 from services.messages import Heartbeat
 from services.sqs import Outgoing
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -84,11 +85,14 @@ def test_the_end_does_not_wait_for_a_heartbeat_that_hangs(monkeypatch: pytest.Mo
 
     def send(_messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
         hangs.set()
-        assert may_go_on.wait(20)
+        assert may_go_on.wait(NEVER_SECONDS)
         return []
 
     beating = Heart("i-1", lambda: Vitals(0, 0, False), send)
     beating.start()
-    assert hangs.wait(20)
-    beating.stop()  # comes back although the first heartbeat is still on its way
+    assert hangs.wait(DEADLINE_SECONDS)
+    stopping = threading.Thread(target=beating.stop, daemon=True)
+    stopping.start()
+    stopping.join(DEADLINE_SECONDS)
+    assert not stopping.is_alive(), "it waits for the heartbeat that is still on its way"
     may_go_on.set()

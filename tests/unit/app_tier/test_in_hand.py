@@ -1,6 +1,7 @@
 import threading
 
 from app_tier.in_hand import InHand
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, deliveries, delivery
 
 
@@ -88,12 +89,12 @@ def test_closing_ends_the_waits_of_those_who_want_more() -> None:
     held = in_hand(FakeClock(), capacity=1)
     held.hold([delivery()], 0)
     answers: list[bool] = []
-    waiting = threading.Thread(target=lambda: answers.append(held.wait_for_room(1, 60)), daemon=True)
+    waiting = threading.Thread(target=lambda: answers.append(held.wait_for_room(1, NEVER_SECONDS)), daemon=True)
     waiting.start()
     held.close()
-    waiting.join(5)
+    waiting.join(DEADLINE_SECONDS)
     assert answers == [False]
-    assert not held.wait_until_none_started(60)
+    assert not held.wait_until_none_started(NEVER_SECONDS)
 
 
 def test_a_drain_ends_when_the_last_one_has_left() -> None:

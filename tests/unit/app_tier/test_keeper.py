@@ -6,6 +6,7 @@ from app_tier.in_hand import InHand
 from app_tier.keeper import TIMEOUTS_PER_IMAGE, Keeper
 from app_tier.receive import understood
 from app_tier.task import Delivery
+from tests.support.waiting import DEADLINE_SECONDS
 from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, send_requests
 
 
@@ -77,18 +78,18 @@ def test_an_extension_in_flight_is_finished_before_anything_is_given_back() -> N
 
     def slow(**arguments: object) -> object:
         extending.set()
-        go_on.wait(5)
+        go_on.wait(DEADLINE_SECONDS)
         return change(**arguments)
 
     bench.sqs.change_message_visibility_batch = slow  # type: ignore[method-assign, assignment]
     looking = threading.Thread(target=bench.keeper.look, daemon=True)
     looking.start()
-    assert extending.wait(5)
+    assert extending.wait(DEADLINE_SECONDS)
     giving = threading.Thread(target=bench.keeper.give_back, args=([one],), daemon=True)
     giving.start()
     go_on.set()
     for thread in (looking, giving):
-        thread.join(5)
+        thread.join(DEADLINE_SECONDS)
     assert len(bench.sqs.visible) == 1
 
 
@@ -145,6 +146,6 @@ def test_the_keeper_looks_by_itself_until_it_is_stopped() -> None:
 
     keeper = Counting(FakeSqs(clock).queue(), InHand(1, 0.01, clock), 0.01, print, clock)  # type: ignore[arg-type]
     keeper.start()
-    assert looked.acquire(timeout=5)
-    assert looked.acquire(timeout=5)
+    assert looked.acquire(timeout=DEADLINE_SECONDS)
+    assert looked.acquire(timeout=DEADLINE_SECONDS)
     keeper.stop()

@@ -7,6 +7,7 @@ import pytest
 
 from app_tier.lifetime import Lifetime, is_standby, watch_notices
 from services.metadata import DRAIN_TAG, STAY_TAG, Metadata
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 
 def test_the_first_reason_stands() -> None:
@@ -79,7 +80,7 @@ def metadata_service() -> Iterator[HTTPServer]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(5)
+        thread.join(DEADLINE_SECONDS)
 
 
 def test_a_spot_notice_ends_the_worker_whatever_was_answered_before(metadata_service: HTTPServer) -> None:
@@ -104,10 +105,10 @@ def test_the_watch_for_notices_ends_with_the_worker(metadata_service: HTTPServer
     _MetadataService.notices = []
     lifetime = Lifetime()
     metadata = Metadata(f"http://127.0.0.1:{metadata_service.server_port}")
-    watching = threading.Thread(target=watch_notices, args=(metadata, lifetime, 60), daemon=True)
+    watching = threading.Thread(target=watch_notices, args=(metadata, lifetime, NEVER_SECONDS), daemon=True)
     watching.start()
     lifetime.end("idle")
-    watching.join(5)
+    watching.join(DEADLINE_SECONDS)
     assert not watching.is_alive()
 
 

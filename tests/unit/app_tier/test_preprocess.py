@@ -143,7 +143,7 @@ def test_limits_are_checked_before_decoding() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),

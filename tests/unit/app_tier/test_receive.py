@@ -18,6 +18,7 @@ from app_tier.task import Delivery
 from services.ids import ImageRef, input_key, new_id
 from services.messages import RequestMessage
 from services.sqs import BATCH
+from tests.support.waiting import DEADLINE_SECONDS
 from tests.unit.app_tier.fakes import (
     VISIBILITY,
     FakeClock,
@@ -169,7 +170,7 @@ def test_never_more_than_the_capacity_is_received() -> None:
     bench.in_hand.wait_until_empty(0.2)
     assert CAPACITY - BATCH < len(bench.in_hand) <= CAPACITY
     bench.lifetime.end("test over")
-    thread.join(5)
+    thread.join(DEADLINE_SECONDS)
     assert len(bench.submitted) == len(bench.in_hand)
 
 
@@ -395,7 +396,7 @@ class CrashingFleet:
         bench.run()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     images=st.integers(2, 45),
     poison=st.integers(0, 44),
@@ -417,7 +418,7 @@ def test_one_poison_image_takes_none_of_its_mates_to_the_dead_letter_queue(
     assert max(fleet.answered.values()) <= MAX_RECEIVE_COUNT
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(bad=st.sets(st.integers(0, 29), min_size=2, max_size=5), seed=st.integers(0, 10_000))
 def test_several_poison_images_take_no_mates_along_once_fresh_messages_have_run_out(bad: set[int], seed: int) -> None:
     sqs = sqs_with(30)

@@ -3,21 +3,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app_tier.sizing import Machine, Sizing, sized, this_machine
 from services.config import Worker as WorkerConfig
 from services.config import parse_config
+from tests.conftest import shipped_values
 
-SHIPPED = Path(__file__).parents[3] / "config.yaml"
 GIB = 2**30
 WAIT = 0.005
 
 
 def config(**settings: Any) -> WorkerConfig:
-    values = yaml.safe_load(SHIPPED.read_text())
+    values = shipped_values()
     values["worker"] |= settings
     return parse_config(values).worker
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from app_tier.channel import Channel
 from app_tier.stage import Stage
 from app_tier.task import Task, begin
+from tests.support.waiting import DEADLINE_SECONDS
 from tests.unit.app_tier.fakes import deliveries
 
 
@@ -28,7 +29,7 @@ def test_an_image_whose_step_fails_does_not_take_the_next_one_with_it() -> None:
 
     stage = Stage("test", 1, take, step, lambda given, reason: failed.append((given, reason)))
     stage.start()
-    assert stage.join(5)
+    assert stage.join(DEADLINE_SECONDS)
     assert done == [tasks[0], tasks[2]]
     assert failed == [([tasks[1]], error)]
 
@@ -37,11 +38,11 @@ def test_a_stage_that_hangs_is_reported_and_not_waited_for() -> None:
     let_go = threading.Event()
 
     def take() -> list[Task[None]]:
-        let_go.wait(10)
+        let_go.wait(DEADLINE_SECONDS)
         return []
 
     stage = Stage("test", 2, take, lambda _: None, lambda *_: None)
     stage.start()
     assert not stage.join(0.01)
     let_go.set()
-    assert stage.join(5)
+    assert stage.join(DEADLINE_SECONDS)

@@ -3,11 +3,9 @@
 import threading
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from botocore.exceptions import EndpointConnectionError
 
 from app_tier.classify import Classifier
@@ -19,6 +17,8 @@ from app_tier.worker import Worker
 from services.config import parse_config
 from services.ids import output_key
 from services.messages import Prediction, RequestMessage, Response
+from tests.conftest import shipped_values
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from tests.unit.app_tier.fakes import (
     COLOURS,
     ColourEngine,
@@ -32,14 +32,12 @@ from tests.unit.app_tier.fakes import (
     send_requests,
 )
 
-SHIPPED = Path(__file__).parents[3] / "config.yaml"
-
 
 class Bench:
     """A worker with everything in memory; it idles out by itself unless a test ends it."""
 
     def __init__(self, squares: Squares = central_square, **settings: Any) -> None:
-        values = yaml.safe_load(SHIPPED.read_text())
+        values = shipped_values()
         values["worker"] |= {"idle_seconds": 0.05, "drain_seconds": 5, "batch_wait_seconds": 0.02, **settings}
         self.config = parse_config(values)
         self.clock = WallClock()
@@ -69,7 +67,7 @@ class Bench:
         ended: list[bool] = []
         thread = threading.Thread(target=lambda: ended.append(self.worker.run()), daemon=True)
         thread.start()
-        thread.join(20)
+        thread.join(DEADLINE_SECONDS)
         assert ended, "the worker did not end"
         return ended[0]
 
@@ -246,20 +244,19 @@ def test_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(reason:
 
     def slow() -> None:
         fetching.set()
-        go_on.wait(5)
+        go_on.wait(DEADLINE_SECONDS)
 
     bench.inputs.get = before(bench.inputs.get, slow)  # type: ignore[method-assign]
     ended: list[bool] = []
     running = threading.Thread(target=lambda: ended.append(bench.worker.run()), daemon=True)
     running.start()
-    assert fetching.wait(5)
+    assert fetching.wait(DEADLINE_SECONDS)
     bench.worker.lifetime.end(reason)
-    given_back = threading.Event()
-    while not given_back.wait(0.01) and len(bench.requests.visible) < 24:
-        assert running.is_alive()
+    wait_until(lambda: len(bench.requests.visible) == 24, "what has not started is given back")
+    assert running.is_alive()
     received = len(bench.requests.called("receive"))
     go_on.set()
-    running.join(10)
+    running.join(DEADLINE_SECONDS)
     assert ended == [True]
     assert len(bench.requests.called("receive")) == received
     assert len(bench.responses.messages) == 1
@@ -279,7 +276,7 @@ def test_a_drain_is_bounded_and_what_was_not_finished_is_given_back() -> None:
     bench.inputs.get = before(bench.inputs.get, hang)  # type: ignore[method-assign]
 
     def end() -> None:
-        fetching.wait(5)
+        fetching.wait(DEADLINE_SECONDS)
         bench.worker.lifetime.end("SIGTERM")
 
     threading.Thread(target=end, daemon=True).start()

@@ -18,7 +18,7 @@ from benchmarks.aws_costs import (
 from scripts.run.system import ROOT
 from services.config import Config
 from services.cost import requests_of
-from tests.unit.infra.template import of_this_stack, of_type
+from tests.support.stack_template import of_this_stack, of_type
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ class Meeting:
     """An engine that answers once two threads ask at the same time."""
 
     def __init__(self) -> None:
-        self.barrier = Barrier(2, timeout=10)
+        self.barrier = Barrier(2, timeout=60)
 
     def infer(self, batch: Batch) -> Batch:
         self.barrier.wait()

@@ -1,21 +1,20 @@
 """The instances of the stack, who can reach them, and what they are told."""
 
 import re
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from services.config import parse_config
-from tests.unit.infra.template import (
+from tests.conftest import shipped_values
+from tests.support.stack_template import (
     RESOURCES,
     TEMPLATE,
     as_json,
     of_this_stack,
     of_type,
     settings,
-    shipped,
     user_data,
     value_of,
 )
@@ -115,7 +114,7 @@ def test_a_worker_sees_its_tags_by_which_it_is_asked_to_drain() -> None:
 
 def test_a_workers_machine_goes_when_it_powers_itself_off() -> None:
     data = RESOURCES["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
-    assert value_of(data["InstanceInitiatedShutdownBehavior"]) == shipped()["fleet"]["scale_in"]
+    assert value_of(data["InstanceInitiatedShutdownBehavior"]) == shipped_values()["fleet"]["scale_in"]
 
 
 @pytest.mark.parametrize(("name", "tag"), [("WebTemplate", "web_instance"), ("WorkerTemplate", "worker_instance")])
@@ -128,15 +127,6 @@ def test_instances_and_their_disks_are_named_as_the_configuration_says(name: str
     assert {each["Name"] for each in named.values()} == {getattr(of_this_stack().names, tag)}
     assert {each["fleetsight"] for each in named.values()} == {"fleetsight"}
     assert set(named) == {"instance", "volume"}
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_user_data_is_a_shell_script_without_secrets(name: str) -> None:
-    script = user_data(name)
-    assert script.startswith("#!/bin/sh\n")
-    done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not re.search(r"secret|password|token|AKIA|resolve:(ssm-secure|secretsmanager)", script, re.IGNORECASE)
 
 
 def test_what_the_instances_are_told_makes_a_valid_configuration_of_this_stacks_names() -> None:
@@ -167,7 +157,7 @@ def test_workers_are_told_the_same_as_the_web_instance() -> None:
 
 
 def test_the_commands_find_the_same_configuration_in_the_parameter_store() -> None:
-    merged = shipped()
+    merged = shipped_values()
     for section, values in as_json(RESOURCES["ConfigParameter"]["Properties"]["Value"]).items():
         merged[section] |= values
     assert parse_config(merged) == of_this_stack()

@@ -6,7 +6,7 @@ import pytest
 
 from services.metadata import DRAIN_TAG, STAY_TAG
 from tests.conftest import ROOT
-from tests.unit.infra.template import RESOURCES, TEMPLATE, allowed, listed, of_this_stack, statements, value_of
+from tests.support.stack_template import RESOURCES, TEMPLATE, allowed, listed, of_this_stack, statements, value_of
 
 ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 EC2 = "arn:aws:ec2:eu-central-1:123456789012"

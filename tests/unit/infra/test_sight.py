@@ -8,10 +8,10 @@ from flask import Flask
 
 from services.logs import JsonFormatter
 from services.sqs import QueueCounts
+from tests.support.controller import Clock, instance
+from tests.support.stack_template import RESOURCES, as_json, of_type, value_of
 from tests.unit.infra.log_filter import matches, value_in
-from tests.unit.infra.template import RESOURCES, as_json, of_type, value_of
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
-from tests.unit.web_tier.controller.fakes import Clock, instance
 from web_tier.controller.autoscaler.observe.demand import Demand
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation

@@ -12,14 +12,14 @@ import pytest
 from scripts.aws.deploy.session_keys import parameter_name
 from scripts.aws.deploy.sign_in import GROUPS
 from services.accounts import OPERATORS
-from tests.unit.infra.template import (
+from tests.conftest import shipped_values
+from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
     TEMPLATE,
     as_json,
     of_this_stack,
     of_type,
-    shipped,
     statements,
     user_data,
     value_of,
@@ -76,7 +76,7 @@ def test_tokens_last_an_hour_and_what_renews_them_as_long_as_a_session() -> None
     units = {"AccessToken": "minutes", "IdToken": "minutes", "RefreshToken": "hours"}
     assert CLIENT["TokenValidityUnits"] == units
     assert (CLIENT["AccessTokenValidity"], CLIENT["IdTokenValidity"]) == (60, 60)
-    assert value_of(CLIENT["RefreshTokenValidity"]) == shipped()["auth"]["session_hours"]
+    assert value_of(CLIENT["RefreshTokenValidity"]) == shipped_values()["auth"]["session_hours"]
 
 
 def test_accounts_and_who_is_an_operator_stay_when_the_stack_goes_and_nothing_deletes_them_by_accident() -> None:

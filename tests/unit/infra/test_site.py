@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scripts.aws.site.export import PAGES, STATIC
-from tests.unit.infra.template import GIVEN, RESOURCES, TEMPLATE, value_of
+from tests.support.stack_template import GIVEN, RESOURCES, TEMPLATE, value_of
 
 DISTRIBUTION = RESOURCES["Site"]["Properties"]["DistributionConfig"]
 OF_PAGES = [each["Fn::If"][1] for each in DISTRIBUTION["CacheBehaviors"] if "Fn::If" in each]

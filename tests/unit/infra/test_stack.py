@@ -1,20 +1,10 @@
 """The stack as a whole: well-formed, tagged, and watched over."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from scripts.aws.deploy.template import PATH
-from tests.unit.infra.template import RESOURCES, TEMPLATE, as_json, of_type, value_of
-
-
-def test_cfn_lint_has_nothing_to_say() -> None:
-    command = Path(sys.executable).parent / "cfn-lint"
-    done = subprocess.run([command, "--include-checks", "W", "--", PATH], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
+from tests.support.stack_template import RESOURCES, TEMPLATE, as_json, of_type, value_of
 
 
 def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:

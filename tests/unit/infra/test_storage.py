@@ -3,7 +3,8 @@
 import pytest
 
 from services.table import EXPIRES_AT
-from tests.unit.infra.template import GIVEN, RESOURCES, TEMPLATE, of_type, shipped, value_of
+from tests.conftest import shipped_values
+from tests.support.stack_template import GIVEN, RESOURCES, TEMPLATE, of_type, value_of
 from web_tier.intake.store import UNKEPT
 
 BUCKETS = tuple(of_type("S3::Bucket"))
@@ -50,7 +51,7 @@ def test_no_result_goes_by_its_age_and_of_images_only_those_that_the_web_tier_pu
 def test_unkept_images_go_later_by_their_age_than_their_jobs_expire_or_never_where_zero_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert TEMPLATE["Parameters"]["UnkeptDays"]["Default"] > shipped()["retention"]["unkept_days"]
+    assert TEMPLATE["Parameters"]["UnkeptDays"]["Default"] > shipped_values()["retention"]["unkept_days"]
     _, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     assert rule["Fn::If"][2] == {"Ref": "AWS::NoValue"}
     assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is True
@@ -105,7 +106,7 @@ def test_a_queue_is_encrypted_and_refuses_whoever_comes_without_tls(name: str) -
 
 
 def test_the_queues_treat_a_message_as_config_yaml_says() -> None:
-    queues = shipped()["queues"]
+    queues = shipped_values()["queues"]
     assert queues["kind"] == "standard"
     for name in QUEUES:
         assert RESOURCES[name]["Properties"]["VisibilityTimeout"] == queues["visibility_timeout_seconds"]

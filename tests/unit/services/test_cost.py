@@ -21,7 +21,7 @@ from services.job_items import counts_of, runs_as_text
 from services.job_records import MOST_RUNS, Counts, with_answers
 from services.messages import FleetRun, FleetSnapshot
 from tests.conftest import shipped_values
-from tests.unit.web_tier.controller.fakes import EPOCH
+from tests.support.controller import EPOCH
 
 PRICES = Prices(
     instance_hour={"c7a.large": 0.36, "g4dn.xlarge": 0.72},

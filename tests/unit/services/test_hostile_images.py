@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from services.images import ImageLimits, ImageRejectedError, inspect, open_image
-from tests.unit.services.hostile_images import FOREIGN, HONEST, POLYGLOTS, gif_bomb, png_bomb, webp_bomb
+from tests.support.hostile_images import FOREIGN, HONEST, POLYGLOTS, gif_bomb, png_bomb, webp_bomb
 
 
 def refusal(data: bytes, limits: ImageLimits | None = None) -> ImageRejectedError:

@@ -1,6 +1,5 @@
 """Ids and the keys made of them."""
 
-import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -39,16 +38,6 @@ def test_the_first_id_of_a_moment_parts_earlier_ids_from_later_ones() -> None:
     assert is_id(first)
     assert before < first < first_id_of(moment + timedelta(milliseconds=1))
     assert new_id() < first_id_of(datetime.now(UTC) + timedelta(seconds=5))
-
-
-def test_a_forked_process_makes_ids_of_its_own() -> None:
-    with multiprocessing.get_context("fork").Pool(1) as child:
-        theirs = set(child.apply(_hundred_ids))
-    assert theirs.isdisjoint(_hundred_ids())
-
-
-def _hundred_ids() -> list[str]:
-    return [new_id() for _ in range(100)]
 
 
 def test_keys_lead_back_to_their_image() -> None:

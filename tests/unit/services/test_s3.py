@@ -12,6 +12,7 @@ from services.clients import Clients
 from services.endpoint import Endpoint
 from services.errors import NotFoundError
 from services.s3 import Bucket, as_botocore
+from tests.support.waiting import DEADLINE_SECONDS
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 Answer = tuple[int, str] | None
@@ -63,7 +64,7 @@ def s3() -> Iterator[FakeS3]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(5)
+        thread.join(DEADLINE_SECONDS)
 
 
 def test_a_put_is_signed_with_the_credentials_that_botocore_has(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:

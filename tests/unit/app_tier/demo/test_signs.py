@@ -33,7 +33,7 @@ def test_no_two_signs_look_alike_even_at_16_pixels() -> None:
 
 
 @given(seed=st.integers(0, 2**63 - 1), label=st.none() | st.integers(0, 19))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_seed_gives_the_same_image_every_time(seed: int, label: int | None) -> None:
     (first, truth), (second, again) = draw(label, seed, (64, 48)), draw(label, seed, (64, 48))
     assert truth == again == (truth if label is None else SIGN_LABELS[label])
@@ -42,7 +42,7 @@ def test_a_seed_gives_the_same_image_every_time(seed: int, label: int | None) ->
 
 
 @given(st.integers(0, 2**63 - 2))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_another_seed_gives_another_image(seed: int) -> None:
     assert draw(0, seed)[0].tobytes() != draw(0, seed + 1)[0].tobytes()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from scripts.aws.waiting import TimedOutError
-from tests.unit.scripts.aws.stage import Time
+from tests.support.aws_stage import Time
 
 
 def test_what_is_there_at_once_is_not_waited_for() -> None:

@@ -14,6 +14,7 @@ from scripts.load.drive import Load
 from scripts.load.figures import Figures, Verdict
 from scripts.load.pictures import Pictures
 from scripts.load.target import Target, parse_target
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -29,7 +30,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
         part = cast(Any, form.get_payload())[0]
         label = part.get_payload(decode=True)
         assert self.headers["Connection"] == "close"
-        type(self).together.wait(20)
+        type(self).together.wait(DEADLINE_SECONDS)
         if label == b"hang up":
             return
         named = part.get_param("name", header="content-disposition") == "inputFile"
@@ -57,7 +58,7 @@ def target() -> Iterator[Target]:
         thread.start()
         yield parse_target(f"http://127.0.0.1:{server.server_address[1]}", anywhere=False)
         server.shutdown()
-        thread.join(10)
+        thread.join(DEADLINE_SECONDS)
 
 
 def pictures(folder: Path, labels: dict[str, str], **sent: str) -> Pictures:

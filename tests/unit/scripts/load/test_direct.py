@@ -13,8 +13,9 @@ from scripts.load.direct import DirectLoad, content_type
 from scripts.load.figures import Figures
 from scripts.load.pictures import Pictures
 from scripts.load.target import Target, TargetError, parse_target
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS
 from tests.unit.scripts.load.test_batches import Clock, FakeApi
-from tests.unit.web_tier.pictures import picture
 
 HERE = Target("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
 JPEG = b"\xff\xd8\xff"
@@ -149,7 +150,7 @@ def redirecting() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-        thread.join(10)
+        thread.join(DEADLINE_SECONDS)
 
 
 @pytest.mark.processes

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from moto.dynamodb import responses
 from moto.dynamodb.exceptions import ItemSizeTooLarge
@@ -40,14 +40,12 @@ def item_of(attributes: dict[str, Any], key: str = "p") -> Item:
     return Item(DynamoType({"S": key}), None, {"pk": {"S": key}, **attributes})
 
 
-@settings(deadline=None)
 @given(value=VALUES)
 def test_a_value_is_answered_as_by_stock_moto(value: dict[str, Any]) -> None:
     typed = item_of({"v": value}).attrs
     assert responses.dynamo_to_dict(typed) == utilities.dynamo_to_dict(typed)
 
 
-@settings(deadline=None)
 @given(text=TEXT)
 def test_a_text_counts_for_its_bytes_and_is_its_own_value(text: str) -> None:
     assert DynamoType({"S": text}).size() == len(text.encode())

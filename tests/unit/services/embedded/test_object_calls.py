@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 from moto import settings
 
@@ -45,7 +44,6 @@ def ask(door: Door, bucket: str, operations: list[tuple[str, str, bytes]]) -> li
     return replies
 
 
-@examples(deadline=None)  # the first loads the service
 @given(operations=st.lists(PUT | OTHER, max_size=12))
 def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
     doors: Doors, operations: list[tuple[str, str, bytes]]

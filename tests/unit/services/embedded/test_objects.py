@@ -5,7 +5,7 @@ import hashlib
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from moto.s3.models import FakeKey, S3Backend, s3_backends
 
@@ -36,7 +36,6 @@ def test_the_etag_is_the_md5_of_the_content(backend: S3Backend, length: int) -> 
     assert stored.etag == f'"{hashlib.md5(content[:length], usedforsecurity=False).hexdigest()}"'
 
 
-@settings(deadline=None)
 @given(parts=st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=3))
 def test_an_upload_in_parts_becomes_one_object(backend: S3Backend, parts: list[bytes]) -> None:
     """The parts are objects of moto's, too."""

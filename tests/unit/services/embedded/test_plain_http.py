@@ -7,7 +7,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http import get_parser
 from gunicorn.http.wsgi import create
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.embedded.plain_http import LARGEST_BODY, answer_of, environ_of, surroundings
@@ -37,7 +37,6 @@ def head_of(method: str, target: str, fields: Iterable[tuple[str, str]]) -> byte
     return "\r\n".join(lines).encode("latin-1")
 
 
-@settings(deadline=None)
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "HEAD", "DELETE", "get", "BREW"]),
     path=PRINTABLE,

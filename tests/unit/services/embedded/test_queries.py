@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
@@ -57,7 +57,6 @@ def pages(query: Any, table: Table, asked: tuple[Any, Any], limit: int | None, f
         start = {name: {"S": key.value} for name, key in last.items()}
 
 
-@settings(deadline=None)
 @given(
     keys=st.sets(st.tuples(st.sampled_from(["p", "q"]), SORTS.filter(bool))),
     asked=RANGES,

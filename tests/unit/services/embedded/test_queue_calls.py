@@ -5,7 +5,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.embedded.direct import DirectCalls
@@ -77,7 +77,6 @@ def play(door: Door, url: str, operations: list[Any], fifo: bool) -> list[Any]:
 
 
 @pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
-@settings(deadline=None)  # the first loads the service
 @given(operations=st.lists(OPERATIONS, max_size=12))
 def test_any_calls_are_answered_as_by_stock_moto(doors: Doors, operations: list[Any], fifo: bool) -> None:
     direct, stock = new_queue(doors, fifo=fifo), new_queue(doors, fifo=fifo)

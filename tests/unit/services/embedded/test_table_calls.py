@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.services.embedded.conftest import Door, Doors
@@ -105,7 +105,6 @@ def play(door: Door, table: str, calls: list[tuple[str, dict[str, Any]]]) -> lis
     return answers
 
 
-@settings(deadline=None)  # the first loads the service
 @given(calls=st.lists(CALLS, max_size=10))
 def test_any_calls_are_answered_as_by_stock_moto(doors: Doors, calls: list[tuple[str, dict[str, Any]]]) -> None:
     direct, stock = new_table(doors), new_table(doors)

@@ -3,9 +3,14 @@
 import pytest
 
 from services.users import Account
-from tests.unit.web_tier.access.people import Clock
+from tests.support.people import Clock
 from web_tier.access import known_accounts
 from web_tier.access.known_accounts import LIFETIME_SECONDS, KnownAccounts
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 class Pool:

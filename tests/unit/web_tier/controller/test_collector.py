@@ -16,7 +16,7 @@ from services.jobs import JobStore
 from services.messages import Model, Response
 from services.sqs import Queue
 from services.table import Item
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, MemoryTable
+from tests.support.controller import EPOCH, Clock, MemoryTable
 from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, ledger_of, stored_jobs
 from web_tier.controller.collector import MOST_RECEIVES, Collector, parse
 from web_tier.controller.ledger import Ledger

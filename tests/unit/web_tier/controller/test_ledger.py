@@ -12,7 +12,7 @@ from services.ids import ImageRef, input_key, new_id
 from services.job_records import Counts, ImageRecord, Job
 from services.jobs import JobStore
 from services.messages import Failure, Response, failed
-from tests.unit.web_tier.controller.fakes import EPOCH, MemoryTable
+from tests.support.controller import EPOCH, MemoryTable
 from web_tier.controller.ledger import Ledger, best_by_image
 
 JOBS = [new_id() for _ in range(2)]
@@ -203,7 +203,7 @@ _responses = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_responses, st.sets(st.integers(1, 60), max_size=12), st.lists(st.booleans(), max_size=12), st.randoms())
 def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
     responses: list[Response],

@@ -8,7 +8,7 @@ import yaml
 from services.config import load_config
 from services.messages import LimitsOrder
 from tests.conftest import shipped_values
-from tests.unit.web_tier.controller.fakes import EPOCH
+from tests.support.controller import EPOCH
 from web_tier.controller.autoscaler.tell.decisions import News
 from web_tier.controller.limits import FleetLimits
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from services.fleet import FleetInstance
 from services.ids import ImageRef, new_id
 from services.messages import Heartbeat, Response, WorkerState
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock
+from tests.support.controller import EPOCH, Clock
 from web_tier.controller.roster import BEATING_SECONDS, ENDED_SECONDS, Roster
 
 

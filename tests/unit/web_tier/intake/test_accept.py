@@ -3,7 +3,7 @@
 import pytest
 
 from services.images import ImageInfo, ImageLimits
-from tests.unit.web_tier.pictures import picture
+from tests.support.pictures import picture
 from web_tier.intake.accept import Rejection, accept
 from web_tier.intake.multipart import Upload
 

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.intake.budget import BusyError, ByteBudget
 
 
@@ -18,10 +19,10 @@ def test_no_more_is_given_than_there_is() -> None:
 def test_who_waits_goes_on_when_enough_is_given_back() -> None:
     budget = ByteBudget(100)
     budget.take(100)
-    waiting = threading.Thread(target=budget.take, args=(50,))
+    waiting = threading.Thread(target=budget.take, args=(50, NEVER_SECONDS), daemon=True)
     waiting.start()
     budget.give_back(50)
-    waiting.join(5)
+    waiting.join(DEADLINE_SECONDS)
     assert not waiting.is_alive()
     with pytest.raises(BusyError):
         budget.take(1, wait_seconds=0)

@@ -44,7 +44,7 @@ def test_a_file_larger_than_allowed_is_counted_and_not_kept() -> None:
     assert upload == Upload("a.jpg", b"", 1001, "f")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=900), max_size=8), st.integers(1, 50))
 def test_any_content_arrives_unchanged_however_it_is_cut_into_pieces(contents: list[bytes], piece: int) -> None:
     class Slow(BytesIO):

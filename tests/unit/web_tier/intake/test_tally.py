@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from services.job_records import Said
-from tests.unit.web_tier.conftest import NOW
+from tests.support.jobs import NOW
 from web_tier.intake.tally import Tally
 
 

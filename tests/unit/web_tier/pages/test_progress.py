@@ -7,8 +7,8 @@ import pytest
 from services.cost import JobCost
 from services.job_records import Counts, Job, JobStatus, MergedFile
 from services.messages import FleetRun, FleetSnapshot
+from tests.support.jobs import NOW
 from tests.unit.services.test_cost import PRICES
-from tests.unit.web_tier.conftest import NOW
 from web_tier.pages.progress import Progress, ProgressBody
 
 JOB = Job("01", "holiday", NOW)

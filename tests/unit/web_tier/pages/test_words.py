@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from services.messages import FleetSnapshot
-from tests.unit.web_tier.conftest import NOW
+from tests.support.jobs import NOW
 from web_tier.pages.words import (
     ago,
     dollars,

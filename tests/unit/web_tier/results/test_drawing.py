@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from services.images import ImageLimits, ImageRejectedError
-from tests.unit.services.hostile_images import HONEST, POLYGLOTS, SCRIPT, SECRETS, with_metadata
-from tests.unit.web_tier.pictures import picture
+from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT, SECRETS, with_metadata
+from tests.support.pictures import picture
 from web_tier.results.drawing import draw
 from web_tier.results.thumbnails import TILE
 

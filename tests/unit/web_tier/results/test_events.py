@@ -7,7 +7,7 @@ import pytest
 
 from services.errors import NotFoundError
 from services.jobs import JobStore
-from tests.unit.web_tier.conftest import client_error
+from tests.support.jobs import client_error
 from web_tier.results.events import HEARTBEAT_SECONDS, LINGER_SECONDS, STREAM_SECONDS, Streams, event_lines
 from web_tier.results.watch import Event, Watch
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.ids import ImageRef, new_id
 from services.job_records import ImageRecord
-from tests.unit.web_tier.conftest import NOW, done, failed
+from tests.support.jobs import NOW, done, failed
 from web_tier.results.export import HEADER, csv_lines, safe_cell
 from web_tier.results.query import ImageResult
 

@@ -10,9 +10,10 @@ import pytest
 from services.ids import ImageRef, new_id
 from services.messages import Response
 from services.table import TableBusyError
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.results.waiting import LOOK_SECONDS, REST_SHARE, ResultWatch
 
-SOON = 20.0
+SOON = DEADLINE_SECONDS
 
 
 def response(ref: ImageRef, label: str = "stop") -> Response:
@@ -69,21 +70,11 @@ def pauses() -> Pauses:
 def watch(store: FakeStore, pauses: Pauses) -> Iterator[ResultWatch]:
     yield ResultWatch(store.results_of, pauses.sleep)
     pauses.allow(1_000)
-    until(lambda: not watching())
+    wait_until(lambda: not watching(), "no thread watches any more")
 
 
 def watching() -> bool:
     return any(thread.name == "result-watch" for thread in threading.enumerate())
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds."""
-    pause = threading.Event()
-    for _ in range(int(SOON / 0.005)):
-        if condition():
-            return
-        pause.wait(0.005)
-    pytest.fail("waited in vain")
 
 
 def test_two_hundred_that_wait_are_looked_for_together_and_each_gets_its_own(
@@ -93,7 +84,7 @@ def test_two_hundred_that_wait_are_looked_for_together_and_each_gets_its_own(
     store.results = {ref: response(ref, f"label {number}") for number, ref in enumerate(refs)}
     with ThreadPoolExecutor(200) as clients:
         answers = [clients.submit(watch.wait, ref, SOON) for ref in refs]
-        until(lambda: len(watch._waiters) == 200)
+        wait_until(lambda: len(watch._waiters) == 200, "all 200 wait")
         pauses.allow(1)
         labels = [found.label for answer in answers if (found := answer.result(SOON))]
     assert labels == [f"label {number}" for number in range(200)]
@@ -105,7 +96,7 @@ def test_nobody_is_looked_for_when_nobody_waits(store: FakeStore, pauses: Pauses
     store.results[ref] = response(ref)
     pauses.allow(2)
     assert watch.wait(ref, SOON) is not None
-    until(lambda: not watching())
+    wait_until(lambda: not watching(), "no thread watches any more")
     assert len(store.looks) == 1
     pauses.allow(2)
     assert watch.wait(ref, SOON) is not None, "the next to wait is looked for again"
@@ -117,7 +108,7 @@ def test_who_waits_in_vain_is_told_so_in_time_and_forgotten(
 ) -> None:
     assert watch.wait(a_ref(), 0.01) is None
     pauses.allow(1)
-    until(lambda: not watching())
+    wait_until(lambda: not watching(), "no thread watches any more")
     assert store.looks == []
 
 
@@ -126,7 +117,7 @@ def test_two_that_wait_for_the_same_image_both_get_it(store: FakeStore, pauses: 
     store.results[ref] = response(ref)
     with ThreadPoolExecutor(2) as clients:
         answers = [clients.submit(watch.wait, ref, SOON) for _ in range(2)]
-        until(lambda: len(watch._waiters.get(ref, [])) == 2)
+        wait_until(lambda: len(watch._waiters.get(ref, [])) == 2, "both wait")
         pauses.allow(1)
         assert [bool(answer.result(SOON)) for answer in answers] == [True, True]
     assert store.looks == [[ref]]
@@ -160,5 +151,5 @@ def test_a_slow_table_is_looked_at_less_often(store: FakeStore, pauses: Pauses) 
     watch = ResultWatch(store.results_of, pauses.sleep, lambda: now[0])
     pauses.allow(3)
     assert watch.wait(ref, SOON) is not None
-    until(lambda: not watching())
+    wait_until(lambda: not watching(), "no thread watches any more")
     assert pauses.lengths[:2] == [LOOK_SECONDS, REST_SHARE * 1.0]

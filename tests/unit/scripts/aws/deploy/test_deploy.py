@@ -11,7 +11,7 @@ from scripts.aws.deploy.changes import Change
 from scripts.aws.deploy.deploy import ready
 from scripts.aws.deploy.stacks import StackError, is_failure
 from scripts.aws.waiting import TimedOutError
-from tests.unit.scripts.aws.stage import Stage, Time
+from tests.support.aws_stage import Stage, Time
 
 
 @dataclass

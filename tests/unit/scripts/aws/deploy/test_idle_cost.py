@@ -4,7 +4,7 @@ import pytest
 
 from scripts.aws.deploy.idle_cost import WEB_DISK_GB, WORKER_DISK_GB, Parts, monthly
 from scripts.aws.deploy.settings import checked
-from tests.unit.infra.template import RESOURCES
+from tests.support.stack_template import RESOURCES
 
 CONFIG = checked({})
 PARTS = Parts("c7a.large", alarms=4, dashboards=1, images_gb=48)

@@ -1,7 +1,6 @@
 """What people say for a stack, and what becomes of it."""
 
 import re
-import subprocess
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ from scripts.aws.deploy.settings import (
 )
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.template import Parameter, Template
-from tests.unit.infra.template import GIVEN, TEMPLATE, user_data
-from tests.unit.infra.template import settings as settings_in
+from tests.support.stack_template import TEMPLATE, user_data
+from tests.support.stack_template import settings as settings_in
 
 SMALL = Template("", {"VpcId": Parameter("Where"), "ScaleIn": Parameter("What", "terminate")}, frozenset())
 
@@ -83,19 +82,6 @@ def test_workers_are_told_of_their_own_section_only_so_that_other_settings_need_
     lines = setting_parameters({"fleet.max_workers": "5", "worker.top_k": "3"})
     assert lines["WorkerSettings"] == "export FLEETSIGHT__WORKER__TOP_K='3'"
     assert "FLEETSIGHT__FLEET__MAX_WORKERS='5'" in lines["WebSettings"]
-
-
-@pytest.mark.parametrize(("tier", "name"), [("WebTemplate", "WebSettings"), ("WorkerTemplate", "WorkerSettings")])
-def test_settings_have_the_last_word_in_user_data_and_a_shell_reads_them(
-    tier: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    value = '["a b", {"x": 1}]'
-    line = setting_parameters({"worker.idle_seconds": "7", "worker.batch_size": value})[name]
-    monkeypatch.setitem(GIVEN, name, line)
-    script = user_data(tier).rsplit("\n", 2)[0]
-    shown = subprocess.run(["sh", "-c", f"{script}\nenv"], capture_output=True, text=True, check=True, env={}).stdout
-    assert "FLEETSIGHT__WORKER__IDLE_SECONDS=7\n" in shown
-    assert f"FLEETSIGHT__WORKER__BATCH_SIZE={value}\n" in shown
 
 
 def test_a_setting_without_a_value_is_taken_back_and_others_stay() -> None:

@@ -6,7 +6,8 @@ from scripts.aws.deploy.settings import SettingError, Wishes
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.unkept import KEY, unkept_days
 from services.config import Retention
-from tests.unit.infra.template import TEMPLATE, shipped
+from tests.conftest import shipped_values
+from tests.support.stack_template import TEMPLATE
 
 NOTHING = Wishes()
 
@@ -28,7 +29,7 @@ def test_a_new_stack_waits_23_days_longer_than_the_controller_and_for_ever_where
 
 def test_with_the_configuration_as_it_is_shipped_that_is_the_templates_default() -> None:
     default = TEMPLATE["Parameters"]["UnkeptDays"]["Default"]
-    assert unkept_days(Retention(**shipped()["retention"]), NOTHING, None) == str(default)
+    assert unkept_days(Retention(**shipped_values()["retention"]), NOTHING, None) == str(default)
 
 
 @pytest.mark.parametrize(

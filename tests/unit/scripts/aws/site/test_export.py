@@ -10,7 +10,7 @@ from scripts.aws.site.export import SiteFile, export_site
 from scripts.aws.site.links import SiteLinkError, addresses_in, check_links
 from services.config import parse_config
 from tests.conftest import shipped_values
-from tests.unit.infra.template import RESOURCES
+from tests.support.stack_template import RESOURCES
 from web_tier.security import HEADERS
 
 ADDRESS = "https://images.example.org"

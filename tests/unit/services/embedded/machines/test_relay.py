@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.embedded.machines.relay import Relay
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.processes
 @pytest.fixture
 def far() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(10)
+        listener.settimeout(DEADLINE_SECONDS)
         yield listener
 
 
@@ -29,7 +30,7 @@ def near(far: socket.socket) -> Iterator[tuple[str, int]]:
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
-    return socket.create_connection(address, timeout=10)
+    return socket.create_connection(address, timeout=60)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -41,7 +42,7 @@ def test_large_data_go_both_ways_at_the_same_time(far: socket.socket, near: tupl
     with connect(near) as client:
         server, _ = far.accept()
         with server:
-            server.settimeout(10)
+            server.settimeout(DEADLINE_SECONDS)
             sender = threading.Thread(target=client.sendall, args=(there,))
             answerer = threading.Thread(target=server.sendall, args=(back,))
             sender.start()
@@ -51,7 +52,7 @@ def test_large_data_go_both_ways_at_the_same_time(far: socket.socket, near: tupl
             reader.start()
             assert read_exactly(server, len(there)) == there
             for thread in (sender, answerer, reader):
-                thread.join(10)
+                thread.join(DEADLINE_SECONDS)
             assert received == [back]
 
 
@@ -68,7 +69,7 @@ def test_a_client_that_has_said_everything_still_gets_its_answer(far: socket.soc
         with server:
             client.sendall(b"question")
             client.shutdown(socket.SHUT_WR)
-            server.settimeout(10)
+            server.settimeout(DEADLINE_SECONDS)
             assert read_all(server) == b"question"
             server.sendall(b"answer")
         assert read_all(client) == b"answer"

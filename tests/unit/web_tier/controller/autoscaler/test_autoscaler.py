@@ -10,11 +10,11 @@ from services.fleet_store import FleetStore, Orders
 from services.messages import FleetPause, LimitsOrder, WorkerLimits
 from services.metadata import STAY_TAG
 from services.sqs import Queue
+from tests.support.controller import EPOCH, Clock, FakeEC2, MemoryTable, refusal
 from tests.unit.web_tier.controller.autoscaler.apply.test_orders import Store as OrderStore
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.observe.test_observe import FakeSQS
 from tests.unit.web_tier.controller.autoscaler.tell.test_board import Shown
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, FakeEC2, MemoryTable, refusal
 from tests.unit.web_tier.controller.test_roster import beat
 from web_tier.controller.autoscaler.apply.apply import Launcher
 from web_tier.controller.autoscaler.apply.drain import Drainer

@@ -15,8 +15,8 @@ from services.config import Fleet as FleetConfig
 from services.errors import FleetsightError
 from services.fleet_store import FleetStore
 from services.sqs import QueueCounts
+from tests.support.controller import EPOCH, Clock, FakeEC2, MemoryTable, refusal
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, FakeEC2, MemoryTable, refusal
 from web_tier.controller.autoscaler.apply.apply import MOST_BACKOFF_SECONDS, Launcher
 from web_tier.controller.autoscaler.apply.choices import MOST_REST_SECONDS
 from web_tier.controller.autoscaler.apply.journal import Journal, SupersededError
@@ -351,7 +351,7 @@ _offers = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_offers, st.integers(1, 19))
 def test_whatever_some_choices_refuse_the_fleet_is_complete_once_each_was_tried_and_another_has_room(
     offers: dict[tuple[bool, str, str], int | str], wanted: int
@@ -493,7 +493,7 @@ def undisturb(scaler: Scaler) -> None:
 _failures = ["lost", "lost RequestLimitExceeded", "timeout", "InsufficientInstanceCapacity", "RequestLimitExceeded"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     step=st.integers(0, 15),
     killed=st.booleans(),
@@ -565,7 +565,7 @@ _events = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_events, st.integers(0, 12), st.integers(1, 15))
 def test_no_schedule_of_faults_and_lags_leads_beyond_the_maximum(
     events: list[tuple[str | None, int, float, int, str, bool]], maximum: int, room: int

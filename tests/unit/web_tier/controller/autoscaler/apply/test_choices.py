@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.config import Fleet as FleetConfig
+from tests.support.controller import Clock
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
-from tests.unit.web_tier.controller.fakes import Clock
 from web_tier.controller.autoscaler.apply.choices import (
     FIRST_REST_SECONDS,
     MOST_REST_SECONDS,

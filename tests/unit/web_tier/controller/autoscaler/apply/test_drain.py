@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from services.ec2 import Fleet
 from services.sqs import QueueCounts
+from tests.support.controller import Clock, FakeEC2, instance, refusal
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
-from tests.unit.web_tier.controller.fakes import Clock, FakeEC2, instance, refusal
 from web_tier.controller.autoscaler.apply.drain import PAUSE_SECONDS, Drainer
 from web_tier.controller.autoscaler.decide.decide import decide
 from web_tier.controller.autoscaler.observe.observe import Observation

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from services.ec2 import LaunchSpec
 from services.fleet import JournalEntry, LaunchJournal
 from services.fleet_store import FleetStore
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, MemoryTable, refusal
+from tests.support.controller import EPOCH, Clock, MemoryTable, refusal
 from web_tier.controller.autoscaler.apply.journal import (
     MOST_IDS,
     SKEW_SECONDS,

@@ -9,8 +9,8 @@ from services.ec2 import Instance
 from services.fleet_store import Orders
 from services.messages import FleetPause
 from services.sqs import QueueCounts
+from tests.support.controller import EPOCH, Clock, instance, refusal
 from tests.unit.web_tier.controller.autoscaler.apply.test_drain import Tags, drainer
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance, refusal
 from web_tier.controller.autoscaler.apply.orders import GONE_SECONDS, READ_SECONDS, DrainOrders, OrdersWatch
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.decisions import News

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from services.messages import FleetPause
 from services.metadata import STAY_TAG
+from tests.support.controller import EPOCH, Clock, FakeEC2
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits, look
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, FakeEC2
 from web_tier.controller.autoscaler.apply.standby import PAUSE_SECONDS, Standby, to_stand_by
 from web_tier.controller.autoscaler.decide.decide import decide
 from web_tier.controller.autoscaler.observe.observe import Measured

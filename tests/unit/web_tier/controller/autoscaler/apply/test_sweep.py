@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.messages import WorkerState
+from tests.support.controller import EPOCH, Clock, FakeEC2
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.observe.test_lives import Watch, observation
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, FakeEC2
 from tests.unit.web_tier.controller.test_roster import beat
 from web_tier.controller.autoscaler.apply.ghosts import DRAIN_MARGIN_SECONDS
 from web_tier.controller.autoscaler.apply.sweep import (
@@ -222,7 +222,7 @@ def test_without_the_lease_nobody_is_ended() -> None:
     assert scene.ended == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     beats=st.lists(st.floats(0, 2), min_size=30, max_size=30),
     rounds=st.lists(st.tuples(st.floats(0.1, 90), st.floats(0, 60), st.booleans()), min_size=1, max_size=60),

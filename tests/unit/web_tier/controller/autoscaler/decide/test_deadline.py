@@ -4,8 +4,8 @@ import pytest
 
 from services.config import Fleet as FleetConfig
 from services.sqs import QueueCounts
+from tests.support.controller import instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
-from tests.unit.web_tier.controller.fakes import instance
 from web_tier.controller.autoscaler.decide.deadline import Stream, wanted, workers_for
 from web_tier.controller.autoscaler.decide.decide import Plan, decide
 from web_tier.controller.autoscaler.observe.demand import Demand

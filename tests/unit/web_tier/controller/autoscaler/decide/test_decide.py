@@ -11,7 +11,7 @@ from services.config import Fleet as FleetConfig
 from services.messages import FleetPause
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
-from tests.unit.web_tier.controller.fakes import instance
+from tests.support.controller import instance
 from web_tier.controller.autoscaler.decide.decide import decide
 from web_tier.controller.autoscaler.decide.reasons import seconds_in_words
 from web_tier.controller.autoscaler.observe.observe import Measured, Observation

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from services.messages import FleetPause
+from tests.support.controller import EPOCH
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits, look
-from tests.unit.web_tier.controller.fakes import EPOCH
 from web_tier.controller.autoscaler.decide.decide import decide
 from web_tier.controller.autoscaler.decide.restraint import MOST_FAILED_BOOTS
 from web_tier.controller.autoscaler.observe.observe import Measured, Observation

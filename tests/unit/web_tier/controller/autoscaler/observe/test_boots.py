@@ -1,7 +1,7 @@
 """How long a worker takes to its first word, by one clock."""
 
 from services.sqs import QueueCounts
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance
+from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.boots import Boots
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.roster import Word

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.sqs import QueueCounts
-from tests.unit.web_tier.controller.fakes import Clock
+from tests.support.controller import Clock
 from web_tier.controller.autoscaler.observe.demand import MOST_BINS, SETTLE_SECONDS, Arrivals, Demand
 
 
@@ -113,7 +113,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert sum(images for _, images in waiting) == line.waiting
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=120))
 def test_every_image_that_waits_has_an_age_and_no_other_has(seconds: list[tuple[int, int]]) -> None:
     line = Line()

@@ -7,7 +7,7 @@ import pytest
 
 from services.messages import WorkerState
 from services.sqs import QueueCounts
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance
+from tests.support.controller import EPOCH, Clock, instance
 from tests.unit.web_tier.controller.test_roster import beat
 from web_tier.controller.autoscaler.observe.lives import (
     LAST_WORDS_SECONDS,

@@ -7,7 +7,7 @@ import pytest
 from services.cost import Bill
 from services.messages import FleetSnapshot
 from services.sqs import QueueCounts
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance
+from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation
 

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from services.sqs import Queue
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, FakeEC2, instance, refusal
+from tests.support.controller import EPOCH, Clock, FakeEC2, instance, refusal
 from web_tier.controller.autoscaler.observe.observe import FLEET_SECONDS, UNSEEN_SECONDS, Observer, RecentLaunches
 
 

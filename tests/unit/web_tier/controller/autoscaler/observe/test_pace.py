@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.web_tier.controller.fakes import Clock
+from tests.support.controller import Clock
 from web_tier.controller.autoscaler.observe.pace import LEAST_IMAGES, LONGEST_SECONDS, Pace
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.cost import share_of
 from services.messages import FleetRun, FleetSnapshot
 from services.sqs import QueueCounts
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance
+from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.observe.runs import LONGEST_SECONDS, QUIET_SECONDS, Runs
@@ -166,7 +166,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_steps)
 def test_what_runs_cost_is_never_more_than_the_bill_whoever_holds_the_lease(
     steps: list[tuple[int, int, int, int, bool]],

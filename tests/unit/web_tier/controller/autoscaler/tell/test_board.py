@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from services.messages import FleetPause, FleetSnapshot
 from services.sqs import QueueCounts
+from tests.support.controller import EPOCH, Clock, instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Measured, Observation

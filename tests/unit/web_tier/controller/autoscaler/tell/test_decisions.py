@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from services.fleet import Decisions
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock
+from tests.support.controller import EPOCH, Clock
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.decide.reasons import Kind
 from web_tier.controller.autoscaler.tell.decisions import MOST_DECISIONS, TOGETHER_SECONDS, DecisionLog, News

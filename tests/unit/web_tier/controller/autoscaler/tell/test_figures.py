@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from services.sqs import QueueCounts
+from tests.support.controller import Clock, instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.tell.test_board import PAUSE
-from tests.unit.web_tier.controller.fakes import Clock, instance
 from web_tier.controller.autoscaler.observe.demand import Demand
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from services.fleet import FleetInstances
 from services.sqs import QueueCounts
-from tests.unit.web_tier.controller.fakes import EPOCH, Clock, instance
+from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.listing import LEAST_SECONDS, MOST_LISTED, Listing, listed
 from web_tier.controller.roster import Word

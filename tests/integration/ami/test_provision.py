@@ -1,0 +1,126 @@
+"""`provision.sh`: what it refuses, what it reads, whose signature it takes. That it works, `tests/image` shows."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.requirements_file import read_sections, sections
+from tests.conftest import ROOT
+
+SCRIPT = ROOT / "ami" / "provision.sh"
+
+
+def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in bash that has the script's functions."""
+    functions = "\n".join(line for line in SCRIPT.read_text().splitlines() if line != 'main "$@"')
+    return subprocess.run(
+        ("bash", "-c", f"{functions}\n{command}", "provision.sh", *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "--role '' is neither worker nor web"),
+        (("--role", "database", "--source", "/"), "--role 'database' is neither worker nor web"),
+        (("--role",), "--role needs worker or web"),
+        (("--roll", "web"), "unknown argument '--roll'"),
+    ],
+    ids=["none", "other role", "no role", "unknown"],
+)
+def test_what_it_cannot_do_is_said_before_anything_is_changed(arguments: tuple[str, ...], reason: str) -> None:
+    done = subprocess.run(("bash", str(SCRIPT), *arguments), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert reason in done.stderr
+
+
+@pytest.mark.parametrize("role", ["worker", "web"])
+def test_it_reads_a_roles_section_of_the_requirements_and_nothing_else(role: str) -> None:
+    done = run('section "$1" "$2"', str(ROOT / "requirements.txt"), role)
+    assert sections(f"# [{role}]\n{done.stdout}")[role] == read_sections()[role]
+
+
+def test_it_reads_several_sections_of_the_packages() -> None:
+    found = run('section "$1" both web', str(ROOT / "ami" / "packages.txt")).stdout.split()
+    assert {"chrony", "nginx"} <= set(found)
+    assert "systemd" not in found
+    assert "curl" not in found
+
+
+# ---- Signatures
+
+
+class Signer:
+    """A key of a test's own."""
+
+    def __init__(self, home: Path, *then: str) -> None:
+        home.mkdir(mode=0o700)
+        quiet = ("--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "")
+        self._gpg = ("gpg", "--homedir", str(home), *quiet, *then)
+        self._home = home
+        self._do("--quick-generate-key", "somebody@example.org", "ed25519", "sign", "1d")
+        listed = self._do("--list-keys", "--with-colons")
+        self.fingerprint = next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
+        self.public = home / "public.asc"
+        self.public.write_text(self._do("--armor", "--export"))
+
+    def sign(self, file: Path, signature: Path) -> None:
+        """Write a detached signature."""
+        self._do("--yes", "--detach-sign", "--output", str(signature), str(file))
+
+    def end(self) -> None:
+        """End gpg's own agent of this key."""
+        subprocess.run(("gpgconf", "--homedir", str(self._home), "--kill", "all"), check=False, timeout=60)
+
+    def _do(self, *arguments: str) -> str:
+        return subprocess.run((*self._gpg, *arguments), capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="there is no gpg: apt install gpg")
+def test_a_package_is_taken_from_the_key_that_is_named_and_from_no_other(tmp_path: Path) -> None:
+    file, signature = tmp_path / "a.deb", tmp_path / "a.sig"
+    file.write_text("a package")
+    ours, other = Signer(tmp_path / "o"), Signer(tmp_path / "x")
+    try:
+        ours.sign(file, signature)
+
+        def taken(fingerprint: str, keys: Path) -> bool:
+            arguments = (fingerprint, str(keys), str(signature), str(file))
+            return run('signed_by "$@" || exit 9', *arguments).returncode == 0
+
+        assert taken(ours.fingerprint, ours.public)
+        assert not taken(other.fingerprint, ours.public)
+        assert not taken(other.fingerprint, other.public)
+        file.write_text("another package")
+        assert not taken(ours.fingerprint, ours.public)
+    finally:
+        ours.end()
+        other.end()
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="there is no gpg: apt install gpg")
+def test_a_package_is_not_taken_from_a_key_that_has_expired(tmp_path: Path) -> None:
+    file, signature = tmp_path / "a.deb", tmp_path / "a.sig"
+    file.write_text("a package")
+    old = Signer(tmp_path / "o", "--faked-system-time", "20200101T000000!")
+    try:
+        old.sign(file, signature)
+        arguments = (old.fingerprint, str(old.public), str(signature), str(file))
+        assert run('signed_by "$@" || exit 9', *arguments).returncode == 9
+    finally:
+        old.end()
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="there is no gpg: apt install gpg")
+def test_the_key_of_session_managers_agent_is_the_one_that_the_script_names(tmp_path: Path) -> None:
+    key = ROOT / "ami" / "keys" / "amazon-ssm-agent.asc"
+    command = ("gpg", "--homedir", str(tmp_path), "--batch", "--show-keys", "--with-colons", str(key))
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    found = {line.split(":")[9] for line in shown.splitlines() if line.startswith("fpr")}
+    assert found == {run('printf %s "$SSM_KEY"').stdout}

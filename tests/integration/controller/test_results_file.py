@@ -1,0 +1,197 @@
+"""All results of a job as one file: written once when it is finished, and anew when results change."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pytest
+
+from services.clients import Clients
+from services.config import Config
+from services.errors import NotFoundError
+from services.ids import merged_key
+from services.job_records import Counts, ImageRecord, Job
+from services.jobs import JobStore
+from services.messages import Response
+from services.s3 import Bucket
+from tests.support.controller import Clock
+from tests.support.jobs import NOW, add_images, done, failed, put_results
+from web_tier.controller import merger
+from web_tier.controller.merger import MOST_LOOK_SECONDS, PATIENCE_SECONDS, QUIET_SECONDS, Merger
+
+LATER = timedelta(seconds=QUIET_SECONDS + 1)
+
+
+@dataclass
+class Scene:
+    """A job, the output bucket and a merger whose clocks go forward when told."""
+
+    store: JobStore
+    job: Job
+    outputs: Bucket
+    clock: Clock = field(default_factory=Clock)
+    now: datetime = NOW + LATER
+    active: bool = True
+    merger: Merger = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start the first one."""
+        self.start()
+
+    def start(self) -> None:
+        """Start a merger that remembers nothing, as after a crash."""
+        self.merger = Merger(self.store, self.outputs, lambda: self.active, self.clock, lambda: self.now)
+
+    def look(self) -> None:
+        """Let it look when every job is due."""
+        self.clock.now += MOST_LOOK_SECONDS + 1
+        self.merger.tick()
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return filename and status of each line of the file."""
+        rows = self.outputs.get(merged_key(self.job.job_id)).decode().splitlines()
+        return [(row["filename"], row["status"]) for row in map(json.loads, rows)]
+
+    def written_at(self) -> datetime | None:
+        merged = self.store.status(self.job.job_id).merged
+        return merged.written_at if merged else None
+
+    def is_current(self) -> bool:
+        status = self.store.status(self.job.job_id)
+        return status.merged is not None and status.merged.edition == status.edition
+
+    def retry(self, image: ImageRecord, at: datetime) -> None:
+        """Note that an image was requested again, as the web tier does."""
+        self.store.reopen(self.job.job_id, at)
+        self.store.note_retried([image], at)
+
+
+@pytest.fixture
+def scene(store: JobStore, job: Job, config: Config, provisioned: Clients) -> Scene:
+    return Scene(store, job, Bucket.named(provisioned, config.names.output_bucket))
+
+
+def at(response: Response, moment: datetime) -> Response:
+    return response.model_copy(update={"recorded_at": moment})
+
+
+def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
+    one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
+    put_results(scene.store, scene.job, done(one), failed(two))
+    scene.look()
+    assert scene.lines() == [("a.jpg", "done"), ("b.jpg", "failed")]
+    first = scene.written_at()
+    assert first == scene.now
+    assert scene.merger.is_done_with(scene.job.job_id)
+    scene.now += timedelta(minutes=1)
+    scene.look()
+    scene.start()
+    scene.look()
+    assert scene.written_at() == first
+
+
+def test_a_running_job_and_one_that_has_just_finished_get_none(scene: Scene) -> None:
+    one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
+    put_results(scene.store, scene.job, done(one))
+    scene.look()
+    put_results(scene.store, scene.job, done(one), done(two))
+    scene.now = NOW + timedelta(seconds=1)
+    scene.look()
+    assert scene.written_at() is None
+    assert not scene.merger.is_done_with(scene.job.job_id)
+    with pytest.raises(NotFoundError):
+        scene.lines()
+
+
+def test_a_file_is_written_anew_when_results_change(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, failed(one))
+    scene.look()
+    put_results(scene.store, scene.job, done(one))
+    scene.look()
+    assert scene.lines() == [("a.jpg", "done")]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, at(failed(one), NOW))
+    scene.look()
+    scene.retry(one, NOW + timedelta(seconds=1))
+    scene.look()
+    assert not scene.is_current()
+    assert not scene.merger.is_done_with(scene.job.job_id)
+    before = scene.written_at()
+    scene.now += timedelta(seconds=5)
+    scene.look()
+    assert scene.written_at() == before
+    scene.store.put_failed(at(failed(one, "worse"), NOW + timedelta(seconds=2)))
+    if restarted:
+        scene.start()
+    scene.look()
+    assert scene.is_current()
+    assert "worse" in scene.outputs.get(merged_key(scene.job.job_id)).decode()
+    assert scene.merger.is_done_with(scene.job.job_id)
+
+
+def test_whoever_may_no_longer_act_leaves_the_file_as_it_was(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merger, "PAGE", 1)
+    one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
+    put_results(scene.store, scene.job, done(one), done(two))
+    turns = iter([True, True, False])
+    Merger(scene.store, scene.outputs, lambda: next(turns), scene.clock, lambda: scene.now).tick()
+    assert scene.written_at() is None
+    with pytest.raises(NotFoundError):
+        scene.lines()
+
+
+def test_one_file_that_cannot_be_written_keeps_no_other_waiting(scene: Scene) -> None:
+    other = Job(f"00{scene.job.job_id[2:]}", "other", NOW)  # older, so that it comes first
+    scene.store.create(other)
+    for each in (other, scene.job):
+        put_results(scene.store, each, *[done(image) for image in add_images(scene.store, each, "a.jpg")])
+
+    @dataclass(frozen=True)
+    class Picky(Bucket):
+        def put_parts(self, key: str, parts: object, content_type: str) -> None:
+            if key.startswith(other.job_id):
+                Bucket(self.store, "no-such").get("x")
+            super().put_parts(key, parts, content_type)  # type: ignore[arg-type]
+
+    scene.outputs = Picky(scene.outputs.store, scene.outputs.name)
+    scene.start()
+    scene.look()
+    assert scene.is_current()
+
+
+def test_a_job_without_images_need_not_stay_open(scene: Scene) -> None:
+    scene.store.reopen(scene.job.job_id, NOW)
+    scene.look()
+    assert scene.merger.is_done_with(scene.job.job_id)
+    assert scene.written_at() is None
+
+
+def test_a_job_is_not_kept_open_for_its_file_for_ever(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, at(failed(one), NOW))
+    scene.retry(one, NOW + timedelta(seconds=1))
+    scene.look()
+    assert not scene.merger.is_done_with(scene.job.job_id)
+    scene.clock.now += PATIENCE_SECONDS + 1
+    assert scene.merger.is_done_with(scene.job.job_id)
+
+
+def test_a_settled_job_is_looked_at_less_and_less_until_it_is_touched(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, done(one))
+    for _ in range(8):
+        scene.look()
+    [two] = add_images(scene.store, scene.job, "b.jpg")
+    scene.store.put_done([done(two)])
+    scene.store.store_counts(scene.job.job_id, Counts(2, 0, 2, NOW, NOW))
+    scene.clock.now += 3
+    scene.merger.tick()
+    assert len(scene.lines()) == 1
+    scene.store.reopen(scene.job.job_id, NOW + timedelta(seconds=9))
+    scene.merger.tick()
+    assert len(scene.lines()) == 2

@@ -1,0 +1,222 @@
+"""Both engines give the same answers, and the worker's one needs no torch."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app_tier.bundle.errors import EngineError
+from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.bundle.manifest import IR_NAME, Precision
+from app_tier.demo.signs import samples
+from app_tier.engines import Batch, OpenVinoEngine, TorchEngine, open_engine
+from app_tier.exact import ExactEngine
+from app_tier.preprocess import load_pixels
+from tests.support.waiting import DEADLINE_SECONDS
+
+DRAWN = 100
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle()
+
+
+@pytest.fixture(scope="module")
+def truth_and_batch(bundle: Bundle) -> tuple[list[str], Batch]:
+    drawn = list(samples(DRAWN, seed=2024))
+    spec = bundle.manifest.preprocess
+    return [sample.label for sample in drawn], np.stack([load_pixels(sample.data, spec) for sample in drawn])
+
+
+def test_openvino_answers_as_torch_does(bundle: Bundle, truth_and_batch: tuple[list[str], Batch]) -> None:
+    _, batch = truth_and_batch
+    ours = open_engine("openvino", bundle).infer(batch)
+    reference = open_engine("torch", bundle).infer(batch)
+    assert ours.shape == reference.shape == (DRAWN, len(bundle.labels))
+    assert (ours.argmax(1) == reference.argmax(1)).all()
+    assert np.abs(ours - reference).max() < 1e-2
+
+
+def test_at_least_99_of_100_drawn_signs_are_right(bundle: Bundle, truth_and_batch: tuple[list[str], Batch]) -> None:
+    truth, batch = truth_and_batch
+    answers = [bundle.labels[best] for best in OpenVinoEngine(bundle).infer(batch).argmax(1)]
+    assert sum(a == t for a, t in zip(answers, truth, strict=True)) >= 99
+
+
+def test_scores_are_probabilities(bundle: Bundle, truth_and_batch: tuple[list[str], Batch]) -> None:
+    scores = OpenVinoEngine(bundle).infer(truth_and_batch[1])
+    assert scores.dtype == np.float32
+    assert scores.min() >= 0
+    assert scores.sum(axis=1) == pytest.approx(np.ones(DRAWN), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_an_answer_does_not_depend_on_the_batch_it_came_in(
+    name: str, bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    batch = truth_and_batch[1][:9]
+    engine = open_engine(name, bundle)
+    together = engine.infer(batch)
+    alone = np.concatenate([engine.infer(batch[k : k + 1]) for k in range(9)])
+    assert np.abs(together - alone).max() < 1e-4
+
+
+def test_an_answer_stays_what_it_was_when_the_next_batch_is_asked(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    engine = OpenVinoEngine(bundle)
+    first = engine.infer(truth_and_batch[1][:4])
+    kept = first.copy()
+    engine.infer(truth_and_batch[1][4:8])
+    assert (first == kept).all()
+
+
+@pytest.mark.parametrize(("name", "precision"), [("openvino", "fp32"), ("openvino", "exact"), ("torch", "fp32")])
+def test_two_threads_at_once_get_the_answers_that_one_gets(
+    name: str, precision: Precision, bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    opened = in_precision(bundle, precision, 0.25 if precision == "exact" else None)
+    engine = open_engine(name, opened, threads=2, streams=2)
+    parts = np.array_split(truth_and_batch[1], 10)
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(engine.infer, parts * 4))
+    alone = [engine.infer(part) for part in parts]
+    assert all((ours == theirs).all() for ours, theirs in zip(together, alone * 4, strict=True))
+
+
+def test_more_threads_than_streams_wait_for_their_turn(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    engine = OpenVinoEngine(bundle)
+    expected = engine.infer(truth_and_batch[1])
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(engine.infer, [truth_and_batch[1]] * 8))
+    assert all((answer == expected).all() for answer in answers)
+
+
+def test_a_call_that_gets_no_stream_in_time_says_so(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = OpenVinoEngine(bundle)
+    monkeypatch.setattr("app_tier.engines.LONGEST_WAIT", 0.01)
+    with engine._request(), pytest.raises(EngineError, match="more threads ask than there are streams"):
+        engine.infer(truth_and_batch[1])
+
+
+def test_an_unknown_engine_is_refused_with_the_choices(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="no engine 'tensorrt': set engine to one of openvino, torch"):
+        open_engine("tensorrt", bundle)
+
+
+def test_a_network_that_openvino_cannot_read_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / IR_NAME).write_text("<net>")
+    with pytest.raises(EngineError, match="OpenVINO cannot run bundle demo"):
+        OpenVinoEngine(Bundle(tmp_path, bundle.manifest, bundle.digest))
+
+
+@pytest.mark.processes
+def test_classifying_with_openvino_imports_neither_torch_nor_a_converter() -> None:
+    program = """
+import sys, numpy
+from app_tier.bundle.load import load_bundle
+from app_tier.engines import open_engine
+open_engine("openvino", load_bundle()).infer(numpy.zeros((1, 3, 32, 32), "float32"))
+slow = ("torch", "torchvision", "nncf", "openvino.tools.ovc", "openvino_telemetry")
+print([name for name in slow if name in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.processes
+def test_the_torch_engine_without_torch_says_how_to_install_it() -> None:
+    program = """
+import sys
+sys.modules["torch"] = None
+from app_tier.bundle.load import load_bundle
+from app_tier.engines import open_engine
+try:
+    open_engine("torch", load_bundle())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == "EngineError torch is not installed: run ./scripts/setup.sh torch"
+
+
+def in_precision(bundle: Bundle, precision: Precision, margin: float | None = None) -> Bundle:
+    changes = {"precision": precision, "margin": margin}
+    return Bundle(bundle.folder, bundle.manifest.model_copy(update=changes), bundle.digest)
+
+
+@pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU has no bf16")
+def test_exact_answers_as_fp32_where_bf16_alone_does_not(bundle: Bundle) -> None:
+    noise = np.random.default_rng(3).normal(size=(1000, 3, 32, 32)).astype(np.float32)
+    fp32, bf16 = (OpenVinoEngine(bundle, 2, precision).infer(noise) for precision in ("fp32", "bf16"))
+    exact = open_engine("openvino", in_precision(bundle, "exact", 0.25), 2)
+    assert isinstance(exact, ExactEngine)
+    assert (exact.infer(noise).argmax(1) == fp32.argmax(1)).all()
+    assert not (bf16 == fp32).all()
+
+
+@pytest.mark.parametrize("precision", ["exact", "bf16", "int8"])
+def test_a_cpu_that_is_not_fast_in_low_precision_answers_in_fp32_alone(
+    precision: Precision, bundle: Bundle, truth_and_batch: tuple[list[str], Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda _precision: False)
+    batch = truth_and_batch[1][:8]
+    engine = open_engine("openvino", in_precision(bundle, precision, 0.1 if precision == "exact" else None))
+    assert isinstance(engine, OpenVinoEngine)
+    assert (engine.infer(batch) == OpenVinoEngine(bundle).infer(batch)).all()
+
+
+def test_exact_needs_a_bundle_with_a_margin(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="no measured margin for exact answers: build it with --precision exact"):
+        open_engine("openvino", bundle, precision="exact")
+
+
+def test_torch_on_a_cpu_is_the_fp32_reference_whatever_the_bundle_says(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    batch = truth_and_batch[1][:4]
+    engine = open_engine("torch", in_precision(bundle, "bf16"))
+    assert (engine.infer(batch) == open_engine("torch", bundle).infer(batch)).all()
+
+
+def test_the_torch_engine_computes_in_bf16_as_it_does_on_a_gpu(
+    bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    batch = truth_and_batch[1]
+    bf16, fp32 = (TorchEngine(bundle, 1, precision).infer(batch) for precision in ("bf16", "fp32"))
+    assert bf16.dtype == np.float32
+    assert 0 < np.abs(bf16 - fp32).max() < 0.2
+    assert np.mean(bf16.argmax(1) == fp32.argmax(1)) >= 0.98
+
+
+FOUR_ASK_FIRST = """
+import faulthandler, sys, threading
+import numpy as np
+from app_tier.bundle.load import load_bundle
+from app_tier.engines import open_engine
+faulthandler.dump_traceback_later(float(sys.argv[1]), exit=True)
+engine, together = open_engine("openvino", load_bundle(), threads=4, streams=4), threading.Barrier(4)
+def ask():
+    together.wait()
+    engine.infer(np.zeros((1, 3, 32, 32), np.float32))
+threads = [threading.Thread(target=ask) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.processes
+def test_threads_whose_first_question_comes_at_the_same_time_are_all_answered() -> None:
+    """Of a process without the tables that `import_openvino` fills, every second one hung for ever."""
+    command = [sys.executable, "-c", FOUR_ASK_FIRST, str(DEADLINE_SECONDS / 2)]
+    started = [subprocess.Popen(command, cwd=ROOT) for _ in range(6)]
+    assert [process.wait(DEADLINE_SECONDS) for process in started] == [0] * 6

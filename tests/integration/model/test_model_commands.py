@@ -1,0 +1,165 @@
+"""``fleetsight model``: what people type, and what they read."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from app_tier.bundle.manifest import IR_WEIGHTS_NAME
+from app_tier.bundle.torchvision_shim import import_torchvision
+from app_tier.demo.signs import samples
+from app_tier.engines import OpenVinoEngine
+from scripts.model_commands import model
+from tests.integration.model.onnx_file import colour_network
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(model, arguments)
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number, sample in enumerate(samples(count, seed=3, sizes=(((64, 64), 1.0),))):
+        (folder / f"{number}.png").write_bytes(sample.data)
+    return folder
+
+
+def test_show_names_the_demo_bundle_and_its_digest() -> None:
+    ran = run("show")
+    assert ran.exit_code == 0
+    assert "cifar-resnet20" in ran.output
+    assert load_bundle().digest in ran.output.replace("\n", "")
+
+
+def test_verify_compares_the_engines() -> None:
+    ran = run("verify")
+    assert ran.exit_code == 0
+    assert "3 files as built" in ran.output
+    assert "100.0% the same label" in ran.output
+
+
+def test_verify_without_torch_still_checks_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.model_commands.find_spec", lambda _name: None)
+    ran = run("verify")
+    assert ran.exit_code == 0
+    assert "the engines were not compared: ./scripts/setup.sh torch" in ran.output
+
+
+def test_verify_refuses_a_damaged_bundle_in_one_line(tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(DEMO_BUNDLE, tmp_path / "bundle"))
+    (damaged / IR_WEIGHTS_NAME).write_bytes(b"short")
+    ran = run("verify", str(damaged))
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: ")
+    assert "model.bin has SHA-256" in ran.output
+
+
+def test_build_makes_a_bundle_of_the_users_own_weights_and_labels(tmp_path: Path) -> None:
+    torch.save(import_torchvision().models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
+    (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
+    options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
+    images = ("--images", str(pictures(tmp_path / "pictures", 4)))
+    ran = run("build", "resnet18", *options, *images, "--out", str(tmp_path / "bundle"))
+    assert ran.exit_code == 0, ran.output
+    manifest = load_bundle(tmp_path / "bundle").manifest
+    assert manifest.labels == ("cats", "dogs")
+    if OpenVinoEngine.is_fast_in("bf16"):
+        assert manifest.precision == "exact"
+        assert "the two best logits differ by less than" in run("show", str(tmp_path / "bundle")).output
+        assert "4 images: folder pictures" in ran.output
+
+
+@pytest.mark.skipif(not OpenVinoEngine.is_fast_in("int8"), reason="this CPU is not fast in int8")
+def test_build_in_int8_is_refused_where_it_loses_too_much_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app_tier.bundle.measure.MOST_DISAGREEMENT", -1.0)
+    shapes = ({0: torch.export.Dim("batch")},)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    torch.export.save(
+        torch.export.export(network.eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=shapes), tmp_path / "net.pt2"
+    )
+    (tmp_path / "spec.yaml").write_text("input_size: 32\nclasses: 8\n")
+    files = ("--network", str(tmp_path / "net.pt2"), "--spec", str(tmp_path / "spec.yaml"))
+    images = ("--images", str(pictures(tmp_path / "pictures", 60)))
+    command = ("build", *files, *images, "--out", str(tmp_path / "bundle"), "--precision", "int8")
+    refused = run(*command)
+    assert refused.exit_code == 1
+    assert "otherwise than fp32" in refused.output
+    assert "--force" in refused.output
+    assert not (tmp_path / "bundle").exists()
+    forced = run(*command, "--force")
+    assert forced.exit_code == 0, forced.output
+    shown = run("show", str(tmp_path / "bundle")).output
+    assert "precision           int8" in shown
+    assert "calibrated on       30 images" in shown
+    assert "measured on         30 images: folder pictures" in shown
+
+
+def test_a_folder_to_calibrate_on_is_refused_where_nothing_is_calibrated(tmp_path: Path) -> None:
+    ran = run("build", "resnet18", "--precision", "bf16", "--calibrate", str(tmp_path))
+    assert ran.exit_code == 2
+    assert "--calibrate is for --precision int8 or exact" in ran.output
+
+
+def test_build_of_an_unknown_network_is_one_clear_line() -> None:
+    ran = run("build", "resnet19")
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: no network 'resnet19': choose one of")
+
+
+@pytest.mark.parametrize("arguments", [("build", "resnet18"), ("train-demo", "--out", "nowhere")])
+def test_without_torch_the_command_that_installs_it_is_named(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    ran = run(*arguments)
+    assert ran.exit_code == 1
+    assert ran.output == "Error: torch is not installed: run ./scripts/setup.sh torch\n"
+
+
+def test_train_demo_hands_its_options_to_the_training() -> None:
+    ran = run("train-demo", "--epochs", "0", "--out", "nowhere")
+    assert ran.exit_code == 2
+    assert "--epochs" in str(ran.output) + str(ran.exception)
+
+
+def test_build_makes_a_bundle_of_the_users_own_network(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(colour_network(16))
+    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
+    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
+    ran = run("build", *files, "--out", str(tmp_path / "bundle"), "--precision", "fp32")
+    assert ran.exit_code == 0, ran.output
+    assert load_bundle(tmp_path / "bundle").labels == ("red", "green", "blue")
+    assert "compared" in run("verify", str(tmp_path / "bundle")).output
+
+
+def test_build_says_where_this_cpu_cannot_measure_low_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda _precision: False)
+    (tmp_path / "net.onnx").write_bytes(colour_network(16))
+    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
+    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
+    ran = run("build", *files, "--out", str(tmp_path / "bundle"))
+    assert ran.exit_code == 0, ran.output
+    assert "this CPU is not fast in bf16 or int8, so it could not be measured and the bundle is fp32" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "say what to build"),
+        (("resnet18", "--network", "net.onnx", "--spec", "spec.yaml"), "say what to build"),
+        (("--network", "net.onnx"), "--network and --spec go together"),
+        (("--network", "net.onnx", "--spec", "spec.yaml", "--weights", "own.pth"), "are for a NAME"),
+    ],
+)
+def test_build_says_which_options_go_together(arguments: tuple[str, ...], complaint: str) -> None:
+    ran = run("build", *arguments)
+    assert ran.exit_code == 2
+    assert complaint in ran.output

@@ -1,0 +1,192 @@
+"""``fleetsight down`` on an embedded cloud: what is deleted, what is kept, and the proof."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from scripts.aws.account import TAG
+from scripts.aws.buckets import empty_bucket
+from scripts.aws.deploy.page import page_of
+from scripts.aws.deploy.settings import Wishes
+from scripts.aws.deploy.stacks import find
+from scripts.aws.deploy.up import NotWantedError
+from scripts.aws.instances import named, web_name, worker_name
+from scripts.aws.teardown.belongings import KINDS
+from scripts.aws.teardown.proof import LeftBehindError, prove
+from services.embedded.launch import EmbeddedCloud
+from services.metadata import DRAIN_TAG
+from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
+from tests.support.aws_stage import CrashError, Stage, account_at
+from tests.support.stack_template import RESOURCES
+
+
+@pytest.fixture
+def stage(cloud: EmbeddedCloud) -> Stage:
+    return Stage(account_at(cloud.endpoint_url))
+
+
+@pytest.fixture
+def whole(stage: Stage) -> Iterator[Stage]:
+    """A stack with a site, workers, data, and everything that the commands make beside it."""
+    stage.up(wishes=Wishes(WITH_SITE))
+    launch_workers(stage, 2)
+    make_belongings(stage)
+    for bucket in data_buckets(stage):
+        stage.account.s3.put_object(Bucket=bucket, Key="job/image.jpg", Body=b"image")
+    yield stage
+    stage.crash_at = None
+    stage.down(delete_data=True)
+
+
+def test_a_down_that_dies_after_every_step_still_ends_and_leaves_only_data(whole: Stage) -> None:
+    before = left(whole)
+    assert {kind.name for kind in KINDS} == before, "there is one of each to be deleted"
+    whole.crash_at, crashes = 1, 0
+    for _ in range(60):
+        try:
+            whole.down()
+        except CrashError:
+            crashes += 1
+        else:
+            break
+    assert crashes >= 12
+    assert find(whole.account, whole.prefix) is None
+    assert left(whole) == {"bucket of images or results", "job table", "user pool"}
+    assert "is left, but data." in whole.seen
+    for bucket in data_buckets(whole):
+        assert whole.account.s3.get_object(Bucket=bucket, Key="job/image.jpg")["Body"].read() == b"image"
+
+
+def test_with_delete_data_nothing_is_left_and_then_there_is_nothing_to_delete(whole: Stage) -> None:
+    bucket = data_buckets(whole)[0]
+    whole.account.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for _ in range(2):
+        whole.account.s3.put_object(Bucket=bucket, Key="old", Body=b"1")
+    whole.account.s3.delete_object(Bucket=bucket, Key="old")
+    whole.account.s3.create_multipart_upload(Bucket=bucket, Key="unfinished")
+    whole.down(delete_data=True)
+    assert not left(whole)
+    assert "deleted for good" in whole.seen
+    steps = len(whole.steps)
+    whole.down(delete_data=True)
+    assert f"There is nothing of {whole.prefix} to delete." in whole.seen
+    assert len(whole.steps) == steps
+
+
+def test_what_was_kept_is_the_next_stacks_and_what_it_costs_is_told(stage: Stage) -> None:
+    stage.up()
+    bucket = data_buckets(stage)[0]
+    stage.account.s3.put_object(Bucket=bucket, Key="kept.jpg", Body=b"image")
+    stage.down()
+    assert "A GB of objects costs $0.023 a month" in stage.seen
+    stage.up()
+    assert stage.account.s3.get_object(Bucket=bucket, Key="kept.jpg")["Body"].read() == b"image"
+    stage.down(delete_data=True)
+    assert not left(stage)
+
+
+def test_a_no_and_a_dry_run_delete_nothing_and_show_everything(stage: Stage) -> None:
+    stage.up()
+    steps, there = len(stage.steps), left(stage)
+    stage.down(dry_run=True)
+    with pytest.raises(NotWantedError, match="nothing was deleted"):
+        stage.down(says_yes=False)
+    shown = stage.seen
+    assert f"/{stage.prefix}/image/worker" in shown
+    assert len(re.findall(r"(?:bucket of images or results|job table|user pool) .*kept", shown)) == 8
+    assert (len(stage.steps), left(stage)) == (steps, there)
+
+
+def test_workers_are_asked_to_finish_and_only_those_that_do_not_are_ended(stage: Stage) -> None:
+    stage.up()
+    one, two = launch_workers(stage, 2)
+    asked: list[bool] = []
+    really_sleep = stage.time.sleep
+
+    def sleep(seconds: float) -> None:
+        really_sleep(seconds)
+        workers = named(stage.account, worker_name(stage.prefix))
+        if workers and all(each.draining for each in workers) and not asked:
+            asked.append(True)
+            stage.account.ec2.terminate_instances(InstanceIds=[one])  # it has finished
+
+    stage.time.sleep = sleep  # type: ignore[method-assign]
+    stage.down(drain_seconds=60)
+    assert asked
+    assert "ended 1 workers" in stage.steps
+    assert "asked 2 workers to finish what they have and end" in stage.steps
+    assert stage.time.now >= 60
+    (found,) = stage.account.ec2.describe_instances(InstanceIds=[two])["Reservations"][0]["Instances"]
+    assert found["State"]["Name"] == "terminated"
+    assert DRAIN_TAG in {each["Key"] for each in found["Tags"]}
+
+
+def test_an_up_brings_back_what_a_down_that_was_given_up_has_ended(stage: Stage) -> None:
+    stage.up()
+    stage.crash_at = 1
+    with pytest.raises(CrashError, match="told the web instance to end"):
+        stage.down()
+    stage.crash_at = None
+    assert stage.up()
+    assert named(stage.account, web_name(stage.prefix), states=["running"])
+    (group,) = stage.account.autoscaling.describe_auto_scaling_groups(
+        Filters=[{"Name": f"tag:{TAG}", "Values": [stage.prefix]}]
+    )["AutoScalingGroups"]
+    wanted = RESOURCES["WebGroup"]["Properties"]
+    assert (str(group["MinSize"]), str(group["MaxSize"])) == (wanted["MinSize"], wanted["MaxSize"])
+    stage.down(delete_data=True)
+
+
+def test_the_files_of_a_site_go_with_the_stack_whose_page_is_the_load_balancers(stage: Stage) -> None:
+    stage.store_images()
+    stage.crash_at = 6
+    with pytest.raises(CrashError, match="is complete"):
+        stage.up(wishes=Wishes(WITH_SITE))
+    stage.crash_at = None
+    stack = find(stage.account, stage.prefix)
+    assert stack is not None
+    assert page_of(stage.account, stack) == "https://images.example.org"
+    bucket = stack.outputs["SiteBucketName"]
+    stage.account.s3.put_object(Bucket=bucket, Key="index.html", Body=b"page")
+    stage.down(delete_data=True)
+    assert f"emptied the bucket {bucket} of 1 objects" in stage.steps
+    assert not left(stage)
+
+
+def test_what_is_of_others_stays(stage: Stage) -> None:
+    account = stage.account
+    others = Stage(account, f"{stage.prefix[:-2]}zz")
+    account.s3.create_bucket(Bucket=f"{stage.prefix}-photos-us-east-1")
+    account.ssm.put_parameter(Name=f"/{stage.prefix}/tls", Value="secret", Type="SecureString")
+    stage.up()
+    others.up()
+    stage.down(delete_data=True)
+    assert account.s3.head_bucket(Bucket=f"{stage.prefix}-photos-us-east-1")
+    assert account.ssm.get_parameter(Name=f"/{stage.prefix}/tls")
+    assert find(account, others.prefix)
+    others.down(delete_data=True)
+
+
+def test_the_proof_names_what_is_left_and_the_command_fails(stage: Stage) -> None:
+    account = stage.account
+    queue = account.sqs.create_queue(QueueName=f"{stage.prefix}-stray", tags={TAG: stage.prefix})["QueueUrl"]
+    topic = account._client("sns").create_topic(
+        Name=f"{stage.prefix}-stray", Tags=[{"Key": TAG, "Value": stage.prefix}]
+    )["TopicArn"]
+    with pytest.raises(LeftBehindError, match=f"queue .*{stage.prefix}-stray\n  {topic}") as refused:
+        prove(stage.operation, with_data=True)
+    assert "run this again" in str(refused.value)
+    account.sqs.delete_queue(QueueUrl=queue)
+    account._client("sns").delete_topic(TopicArn=topic)
+    prove(stage.operation, with_data=True)
+
+
+def test_emptying_a_bucket_counts_what_it_deletes(stage: Stage) -> None:
+    bucket = f"{stage.prefix}-many"
+    stage.account.s3.create_bucket(Bucket=bucket)
+    for number in range(3):
+        stage.account.s3.put_object(Bucket=bucket, Key=f"{number}", Body=b"")
+    assert empty_bucket(stage.account, bucket) == 3
+    assert empty_bucket(stage.account, bucket) == 0
+    stage.account.s3.delete_bucket(Bucket=bucket)

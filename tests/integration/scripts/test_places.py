@@ -1,0 +1,118 @@
+"""Where a stack goes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scripts.aws.account import TAG, Account
+from scripts.aws.deploy.places import PlaceError, find_place
+from services.embedded.launch import EmbeddedCloud
+from tests.support.aws_stage import account_at
+
+Subnet = Callable[..., str]
+
+
+@pytest.fixture
+def account(cloud: EmbeddedCloud) -> Account:
+    return account_at(cloud.endpoint_url)
+
+
+@pytest.fixture
+def vpc(account: Account) -> str:
+    return account.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+
+
+@pytest.fixture
+def subnet(account: Account, vpc: str) -> Subnet:
+    """Make a subnet: `subnet(3, "b")` is 10.9.3.0/24 in zone b."""
+
+    def make(number: int, zone: str = "a", *, public: bool = True) -> str:
+        made = account.ec2.create_subnet(
+            VpcId=vpc, CidrBlock=f"10.9.{number}.0/24", AvailabilityZone=f"us-east-1{zone}"
+        )["Subnet"]["SubnetId"]
+        account.ec2.modify_subnet_attribute(SubnetId=made, MapPublicIpOnLaunch={"Value": public})
+        return made
+
+    return make
+
+
+def endpoint(account: Account, vpc: str, table: str, **tags: str) -> None:
+    specs: Any = [{"ResourceType": "vpc-endpoint", "Tags": [{"Key": key, "Value": tags[key]} for key in tags]}]
+    account.ec2.create_vpc_endpoint(
+        VpcId=vpc,
+        ServiceName="com.amazonaws.us-east-1.s3",
+        RouteTableIds=[table],
+        TagSpecifications=specs if tags else [],
+    )
+
+
+def main_table(account: Account, vpc: str) -> str:
+    (table,) = account.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    return table["RouteTableId"]
+
+
+def test_without_a_word_it_is_the_default_vpc_with_a_public_subnet_in_each_zone(account: Account) -> None:
+    place = find_place(account, "fs")
+    (default,) = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    assert place.vpc_id == default["VpcId"]
+    subnets = account.ec2.describe_subnets(SubnetIds=list(place.subnet_ids))["Subnets"]
+    zones = [each["AvailabilityZone"] for each in subnets]
+    assert len(set(zones)) == len(zones) > 1
+    assert find_place(account, "fs") == place
+
+
+def test_in_a_vpc_that_is_named_private_subnets_and_second_ones_of_a_zone_are_left_out(
+    account: Account, vpc: str, subnet: Subnet
+) -> None:
+    b, a, again, _private = subnet(1, "b"), subnet(2, "a"), subnet(3, "b"), subnet(4, "c", public=False)
+    assert find_place(account, "fs", vpc).subnet_ids == (a, min(b, again))
+
+
+def test_subnets_that_are_named_are_taken_in_their_order_and_say_which_vpc(
+    account: Account, vpc: str, subnet: Subnet
+) -> None:
+    b, a = subnet(1, "b", public=False), subnet(2, "a")
+    place = find_place(account, "fs", None, [b, a])
+    assert (place.vpc_id, place.subnet_ids) == (vpc, (b, a))
+    assert place.parameters()["SubnetIds"] == f"{b},{a}"
+
+
+def test_a_vpc_without_public_subnets_is_refused_with_the_way_out(account: Account, vpc: str) -> None:
+    with pytest.raises(PlaceError, match="--subnets"):
+        find_place(account, "fs", vpc)
+
+
+def test_subnets_of_another_vpc_are_refused(account: Account, subnet: Subnet) -> None:
+    one = subnet(1)
+    with pytest.raises(PlaceError, match=f"{one} are not all of one VPC, vpc-other"):
+        find_place(account, "fs", "vpc-other", [one])
+    with pytest.raises(PlaceError, match="whichever"):
+        find_place(account, "fs", None, [one, *find_place(account, "fs").subnet_ids])
+
+
+def test_route_tables_of_the_subnets_get_a_way_to_s3_the_main_one_for_those_without_their_own(
+    account: Account, vpc: str, subnet: Subnet
+) -> None:
+    a, b = subnet(1, "a"), subnet(2, "b")
+    own = account.ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    account.ec2.associate_route_table(RouteTableId=own, SubnetId=a)
+    main = main_table_besides(account, vpc, own)
+    assert find_place(account, "fs", vpc).route_table_ids == tuple(sorted([main, own]))
+    assert find_place(account, "fs", None, [b]).route_table_ids == (main,)
+
+
+def main_table_besides(account: Account, vpc: str, own: str) -> str:
+    tables = account.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    return next(each["RouteTableId"] for each in tables if each["RouteTableId"] != own)
+
+
+def test_a_way_to_s3_that_is_there_already_is_used_but_the_stacks_own_is_not_taken_from_it(
+    account: Account, vpc: str, subnet: Subnet
+) -> None:
+    subnet(1)
+    table = main_table(account, vpc)
+    endpoint(account, vpc, table, **{TAG: "fs"})
+    assert find_place(account, "fs", vpc).route_table_ids == (table,)
+    endpoint(account, vpc, table)
+    assert find_place(account, "fs", vpc).route_table_ids == ()

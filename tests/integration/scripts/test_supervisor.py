@@ -1,0 +1,96 @@
+"""The supervisor keeps real processes running, and leaves none behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.run.supervisor import Service, Supervisor
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+
+pytestmark = pytest.mark.processes
+
+FOREVER = "import time; time.sleep(600)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    supervisor = Supervisor()
+    yield supervisor
+    supervisor.stop(grace_seconds=0.2)
+
+
+def service(tmp_path: Path, code: str, *, essential: bool = False) -> Service:
+    return Service("it", (sys.executable, "-c", code), os.environ, tmp_path / "it.log", essential)
+
+
+def test_a_process_that_is_killed_is_started_again(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start(service(tmp_path, FOREVER))
+    wait_until(lambda: supervisor.pid("it"), "it runs")
+    first = supervisor.pid("it")
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: supervisor.pid("it") not in {None, first}, "it runs again")
+    assert not supervisor.failed.is_set()
+
+
+def test_the_end_of_an_essential_process_is_told_with_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start(service(tmp_path, "raise SystemExit(3)", essential=True))
+    assert supervisor.failed.wait(DEADLINE_SECONDS)
+    assert "status 3" in supervisor.failure
+    assert str(tmp_path / "it.log") in supervisor.failure
+
+
+def test_stop_ends_a_process_that_ignores_sigterm(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start(service(tmp_path, STUBBORN))
+    wait_until(
+        lambda: "deaf" in (tmp_path / "it.log").read_text() if (tmp_path / "it.log").exists() else False, "it is deaf"
+    )
+    pid = supervisor.pid("it")
+    assert pid is not None
+    supervisor.stop(grace_seconds=0.2)
+    assert not alive(pid)
+
+
+def test_nothing_is_started_again_after_stop(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start(service(tmp_path, FOREVER))
+    wait_until(lambda: supervisor.pid("it"), "it runs")
+    supervisor.stop()
+    assert supervisor.pid("it") is None
+
+
+def test_a_supervisor_killed_with_9_takes_its_processes_along(tmp_path: Path) -> None:
+    program = f"""
+import os, sys, time
+from pathlib import Path
+from scripts.run.supervisor import Service, Supervisor
+supervisor = Supervisor()
+supervisor.start(Service("it", (sys.executable, "-c", {FOREVER!r}), os.environ, Path({str(tmp_path / "log")!r})))
+while supervisor.pid("it") is None:
+    time.sleep(0.01)
+print(supervisor.pid("it"), flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        # The signal is asked for by the child itself, a moment after it has a process id.
+        wait_until(
+            lambda: "prctl" not in Path(f"/proc/{child}/cmdline").read_text(), "the child has become the command"
+        )
+        parent.kill()
+        wait_until(lambda: not alive(child), "the child has ended")

@@ -1,0 +1,271 @@
+"""``fleetsight up`` on an embedded cloud."""
+
+import base64
+import re
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from scripts.aws.account import TAG
+from scripts.aws.deploy import page
+from scripts.aws.deploy.session_keys import renew
+from scripts.aws.deploy.settings import SettingError, Wishes
+from scripts.aws.deploy.sign_in import kept_accounts
+from scripts.aws.deploy.stacks import Stack, StackError, find
+from scripts.aws.deploy.up import NotWantedError
+from scripts.aws.waiting import TimedOutError
+from scripts.cli import fleetsight
+from services.embedded.launch import EmbeddedCloud
+from tests.support.aws_resources import left
+from tests.support.aws_stage import CrashError, Stage, account_at
+from web_tier.access.keys import SessionKeys
+
+
+@pytest.fixture
+def stage(cloud: EmbeddedCloud) -> Stage:
+    return Stage(account_at(cloud.endpoint_url))
+
+
+def stack(stage: Stage) -> Any:
+    found = find(stage.account, stage.prefix)
+    assert found is not None
+    return found
+
+
+def test_an_up_that_dies_at_any_step_goes_on_when_it_is_run_again(stage: Stage) -> None:
+    crashes = 0
+    for step in range(1, 20):
+        stage.crash_at = step
+        try:
+            address = stage.up(wishes=Wishes({"WebCidr": "0.0.0.0/0"}))
+        except CrashError:
+            crashes += 1
+            continue
+        break
+    assert crashes >= 3
+    assert re.fullmatch(r"https://[\d.]+", address or "")
+    assert stack(stage).status == "CREATE_COMPLETE"
+    left = stage.account.cloudformation.list_change_sets(StackName=stage.prefix)["Summaries"]
+    assert not [each for each in left if each.get("ExecutionStatus") == "AVAILABLE"]
+
+
+def test_a_no_changes_nothing_and_leaves_no_stack(stage: Stage) -> None:
+    stage.store_images()
+    with pytest.raises(NotWantedError, match="nothing was done"):
+        stage.up(says_yes=False)
+    assert find(stage.account, stage.prefix) is None
+    assert "costs: an instance" in stage.seen
+
+
+def test_a_dry_run_shows_what_would_be_and_what_it_would_cost_and_leaves_nothing(stage: Stage) -> None:
+    stage.store_images()
+    buckets = stage.account.s3.list_buckets()["Buckets"]
+    assert stage.up(dry_run=True) is None
+    shown = stage.seen
+    assert "WebGroup" in shown
+    assert "load balancer" not in shown
+    assert "public addresses, 1" in shown
+    assert find(stage.account, stage.prefix) is None
+    assert stage.account.s3.list_buckets()["Buckets"] == buckets
+
+
+def test_a_dry_run_without_images_says_that_they_would_be_baked(stage: Stage) -> None:
+    assert stage.up(dry_run=True) is None
+    assert "no image for worker and web: it would be baked first" in stage.seen
+    assert not stage.steps
+
+
+def test_without_images_and_without_leave_to_bake_it_says_what_to_run(stage: Stage) -> None:
+    with pytest.raises(NotWantedError, match="fleetsight bake"):
+        stage.up(bake=False)
+
+
+def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage) -> None:
+    for wishes in (Wishes({}, {"fleet.max_workers": "-1"}), Wishes({"UnkeptDays": "5"})):
+        with pytest.raises(SettingError):
+            stage.up(wishes=wishes)
+    assert not stage.steps
+    assert "baked" not in stage.seen
+
+
+def test_a_creation_that_fails_names_the_reason_and_the_next_one_starts_afresh(stage: Stage) -> None:
+    stage.store_images()
+    name = f"{stage.prefix}-requests"
+    taken = stage.account.sqs.create_queue(QueueName=name, Attributes={"DelaySeconds": "7"})["QueueUrl"]
+    with pytest.raises(StackError, match=r"ROLLBACK_COMPLETE:\n  RequestQueue \(AWS::SQS::Queue\) create failed: \w"):
+        stage.up()
+    stage.account.sqs.delete_queue(QueueUrl=taken)
+    stage.up()
+    assert "was never complete (ROLLBACK_COMPLETE)" in stage.seen
+    assert stack(stage).status == "CREATE_COMPLETE"
+
+
+def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> None:
+    stage.store_images()
+    said = {"fleet.max_workers": "5", "retention.unkept_days": "14"}
+    stage.up(wishes=Wishes({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, said))
+    assert stack(stage).parameters["UnkeptDays"] == "37"
+    stage.up(wishes=Wishes({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""}))
+    now = stack(stage)
+    assert now.parameters["UnkeptDays"] == "30"
+    assert (now.parameters["WebCidr"], now.parameters["MonthlyBudget"]) == ("10.0.0.0/8", "80")
+    line = "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
+    assert now.parameters["WebSettings"] == line
+    version = stage.account.ec2.describe_launch_template_versions(
+        LaunchTemplateName=f"{stage.prefix}-web", Versions=["$Latest"]
+    )["LaunchTemplateVersions"][0]
+    assert line in base64.b64decode(version["LaunchTemplateData"]["UserData"]).decode()
+    assert "version 1 of their template; 2 is the newest: `fleetsight roll`" in stage.seen
+    steps = len(stage.steps)
+    stage.up()
+    assert "is as it should be" in stage.seen
+    assert "CloudFormation has begun" not in stage.steps[steps:]
+    assert {"Key": TAG, "Value": stage.prefix} in stage.account.cloudformation.describe_stacks(
+        StackName=stage.prefix
+    )["Stacks"][0]["Tags"]
+
+
+def key_of(stage: Stage) -> str:
+    """Return the keys of sessions."""
+    name = f"/{stage.prefix}/session-keys"
+    return str(stage.account.ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
+
+
+def pool_of(stage: Stage) -> str:
+    return str(stack(stage).outputs["UserPoolId"])
+
+
+def test_sessions_get_a_key_that_nobody_sees_and_that_stays_until_somebody_deletes_it_or_the_stack(
+    stage: Stage,
+) -> None:
+    stage.store_images()
+    stage.up()
+    key = key_of(stage)
+    assert SessionKeys([key]).sign("x")
+    assert len(key) >= 64
+    (told,) = [at for at, step in enumerate(stage.steps) if "made a key for sessions" in step]
+    assert told < stage.steps.index("CloudFormation has begun")
+    (listed,) = stage.account.ssm.describe_parameters(
+        ParameterFilters=[{"Key": "Name", "Values": [f"/{stage.prefix}/session-keys"]}]
+    )["Parameters"]
+    assert listed["Type"] == "SecureString"
+    stage.up()
+    assert key_of(stage) == key
+    assert key not in "".join([*stage.steps, stage.seen])
+    stage.account.ssm.delete_parameter(Name=f"/{stage.prefix}/session-keys")
+    stage.up()
+    assert key_of(stage) != key
+    stage.down()
+    assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
+
+
+def test_renewed_the_new_key_is_first_and_of_the_others_the_last_one_is_taken_still(stage: Stage) -> None:
+    renew(stage.operation)
+    first = key_of(stage)
+    renew(stage.operation)
+    second, kept = key_of(stage).splitlines()
+    assert kept == first
+    renew(stage.operation)
+    third, kept = key_of(stage).splitlines()
+    assert (kept, len({first, second, third})) == (second, 3)
+    assert not [step for step in stage.steps if any(key in step for key in (first, second, third))]
+
+
+def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_renews_what_lasts_longer(
+    stage: Stage,
+) -> None:
+    stage.store_images()
+    stage.up(wishes=Wishes({}, {"auth.session_hours": "100.5"}))
+    command = f"`./scripts/fleetsight users operator EMAIL --prefix {stage.prefix} --region us-east-1`"
+    assert command in " ".join(stage.seen.split())
+    cognito, pool = stage.account.cognito, pool_of(stage)
+    client = cognito.describe_user_pool_client(UserPoolId=pool, ClientId=stack(stage).outputs["UserPoolClientId"])
+    assert client["UserPoolClient"]["RefreshTokenValidity"] == 101
+    cognito.admin_create_user(UserPoolId=pool, Username="ops@example.org", MessageAction="SUPPRESS")
+    cognito.admin_add_user_to_group(UserPoolId=pool, Username="ops@example.org", GroupName="operators")
+    stage.up()
+    assert "Nobody may steer the fleet" not in stage.seen
+
+
+def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(stage: Stage) -> None:
+    stage.store_images()
+    stage.up(wishes=Wishes({"CreateUserPool": "false"}))
+    assert "Nobody signs in: whoever reaches the page may see and do everything" in stage.seen
+    assert "UserPoolId" not in stack(stage).outputs
+    assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
+
+
+def test_the_next_stack_goes_on_with_the_accounts_that_the_last_one_has_left(stage: Stage) -> None:
+    stage.store_images()
+    stage.up(wishes=Wishes({"OpenSignUp": "false"}))
+    cognito, pool = stage.account.cognito, pool_of(stage)
+    cognito.admin_create_user(UserPoolId=pool, Username="a@example.org", MessageAction="SUPPRESS")
+    cognito.admin_add_user_to_group(UserPoolId=pool, Username="a@example.org", GroupName="operators")
+    cognito.delete_group(UserPoolId=pool, GroupName="users")  # as if the creation had not come so far
+    tags = {TAG: stage.prefix}
+    cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags=tags)  # left by one that has failed
+    stage.down()
+    with pytest.raises(SettingError, match=f"OpenSignUp=true: the user pool {pool}"):
+        stage.up(wishes=Wishes({"OpenSignUp": "true"}))
+    for _ in range(2):
+        stage.up()
+        told = stack(stage)
+        assert (told.outputs["UserPoolId"], told.parameters["OpenSignUp"]) == (pool, "false")
+        assert len(cognito.list_users_in_group(UserPoolId=pool, GroupName="operators")["Users"]) == 1
+    assert f"made the group users of the user pool {pool}" in stage.steps
+    with pytest.raises(cognito.exceptions.InvalidParameterException, match="deletion protection"):
+        cognito.delete_user_pool(UserPoolId=pool)
+    stage.down(delete_data=True)
+    assert not left(stage)
+
+
+def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stage: Stage) -> None:
+    made = stage.account.cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags={TAG: stage.prefix})
+    without = Stack(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
+    asked = stage.account, stage.prefix
+    assert kept_accounts(*asked, Wishes(), without) == {}
+    again = kept_accounts(*asked, Wishes({"CreateUserPool": "true"}), without)
+    assert again == {"KeptUserPool": made["UserPool"]["Id"], "OpenSignUp": "true"}
+    assert kept_accounts(*asked, Wishes(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})) == {}
+    stage.down(delete_data=True)
+
+
+def test_a_page_that_never_answers_is_given_up_with_where_to_look(
+    stage: Stage,
+) -> None:
+    stage.store_images()
+    stage.up(wishes=Wishes({"WebCidr": "198.51.100.7/32"}))
+    stage.time.pause = 0
+    with pytest.raises(
+        TimedOutError, match=r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"
+    ):
+        page.wait_for_page(stage.operation, stack(stage), lambda _: False)
+
+
+def test_a_page_that_is_open_to_nobody_is_not_asked(stage: Stage) -> None:
+    stage.store_images()
+    stage.up()
+    assert "open to nobody yet" in stage.seen
+
+    def never(_: str) -> bool:
+        raise AssertionError
+
+    page.wait_for_page(stage.operation, stack(stage), never)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--open-to", "me"], "Fleetsight asks nobody on the internet"),
+        (["--open-to", "1.2.3.4/40"], "give a network such as"),
+        (["--open-to", "10.0.0.1/8"], "has host bits set"),
+        (["--set", "ScaleIn"], "write NAME=VALUE"),
+        (["--prefix", "Fleet"], "3 to 16 small letters"),
+    ],
+    ids=["me", "no-network", "host-bits", "no-value", "prefix"],
+)
+def test_what_cannot_be_meant_is_refused_with_what_can(options: list[str], told: str) -> None:
+    result = CliRunner().invoke(fleetsight, ["up", *options])
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())

@@ -1,0 +1,58 @@
+"""A web tier whose request queue answers what it is sent, as the fleet does."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from services.clients import Clients
+from services.config import Config
+from services.ids import ImageRef
+from services.job_records import ImageRecord
+from services.jobs import JobStore
+from services.messages import RequestMessage, Response
+from services.sqs import Outgoing
+from tests.support.jobs import done
+from web_tier.app import create_app
+
+Answering = Callable[[ImageRecord], Response | None]
+
+
+@dataclass
+class AnsweringQueue:
+    """A request queue and the fleet behind it: `answer` makes the result of an image, or None to leave it waiting."""
+
+    store: JobStore
+    answer: Answering = done
+    images: list[ImageRef] = field(default_factory=list)
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        for message in messages:
+            ref = RequestMessage.from_json(message.body).ref
+            self.images.append(ref)
+            result = self.answer(self.store.image(ref))
+            if result is not None and result.status == "done":
+                self.store.put_done([result])
+            elif result is not None:
+                self.store.put_failed(result)
+        return []
+
+
+@pytest.fixture
+def fleet(store: JobStore) -> AnsweringQueue:
+    """Answers every image with `stop sign`, until it is told otherwise."""
+    return AnsweringQueue(store)
+
+
+@pytest.fixture
+def answering(config: Config, provisioned: Clients, fleet: AnsweringQueue) -> Flask:
+    """The web tier before `fleet`."""
+    return create_app(config, request_queue=fleet)
+
+
+@pytest.fixture
+def asking(answering: Flask) -> FlaskClient:
+    """A client of a web tier whose images are answered."""
+    return answering.test_client()

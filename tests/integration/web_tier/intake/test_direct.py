@@ -1,0 +1,308 @@
+"""Direct uploads: forms are handed out for what may come, and what has arrived becomes images, once."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+
+import pytest
+import requests
+
+from services.clients import Clients
+from services.config import Config
+from services.errors import NotFoundError
+from services.ids import new_id
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
+from services.s3 import Bucket, StoredObject
+from services.slices import MOST_FILES, Slices
+from services.table import TableBusyError
+from tests.support.jobs import MemoryQueue, client_error
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS
+from web_tier.backend import Backend
+from web_tier.intake.accept import Rejection
+from web_tier.intake.direct import DirectIntake, Offer, ReusedKeyError, WantedFile
+from web_tier.intake.store import UNKEPT, Outcome
+
+PICTURE = picture()
+
+
+def wanted(*names: str, size: int = len(PICTURE), content_type: str = "image/jpeg") -> list[WantedFile]:
+    return [WantedFile(name, size, content_type) for name in names]
+
+
+@pytest.fixture
+def direct(config: Config, provisioned: Clients, queue: MemoryQueue) -> DirectIntake:
+    return Backend(config, request_queue=queue).direct
+
+
+@pytest.fixture
+def other_process(config: Config, provisioned: Clients, queue: MemoryQueue) -> DirectIntake:
+    return Backend(config, request_queue=queue).direct
+
+
+def offered(direct: DirectIntake, job: Job, files: Sequence[WantedFile], key: str | None = None) -> Offer:
+    offer, refused = direct.offer(job, files, key)
+    assert offer is not None
+    assert refused == {}
+    return offer
+
+
+def send(offer: Offer, *indexes: int, content: bytes = PICTURE) -> None:
+    for index in indexes:
+        form = offer.forms[index]
+        answer = requests.post(form.url, data=form.fields, files={"file": ("a.jpg", content)}, timeout=60)
+        assert answer.status_code == 204, answer.text
+
+
+def codes(outcomes: dict[int, Outcome]) -> dict[int, str]:
+    return {index: each.code if isinstance(each, Rejection) else "accepted" for index, each in outcomes.items()}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "extension"),
+    [
+        ("image/jpeg", "jpg"),
+        ("image/png", "png"),
+        ("image/webp", "webp"),
+        ("image/gif", "gif"),
+        (" Image/BMP", "bmp"),
+    ],
+)
+def test_the_extension_of_the_key_follows_the_content_type(
+    direct: DirectIntake, job: Job, content_type: str, extension: str
+) -> None:
+    offer = offered(direct, job, wanted("a.exe", content_type=content_type))
+    assert offer.images[0].key == f"{job.job_id}/{offer.images[0].ref.image_id}.{extension}"
+    assert offer.forms[0].fields["key"] == offer.images[0].key
+    assert offer.forms[0].fields["Content-Type"] == content_type.strip().lower()
+
+
+@pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, {})], ids=["unkept", "kept"])
+def test_only_what_is_put_for_a_job_that_does_not_keep_images_is_tagged(
+    direct: DirectIntake, config: Config, provisioned: Clients, job: Job, keep: bool, tags: dict[str, str]
+) -> None:
+    for key in (None, "again", "again"):
+        offer, _ = direct.offer(replace(job, keep=keep), wanted("a.jpg"), key)
+        assert offer is not None
+        send(offer, 0)
+        stored = offer.images[0].key
+        found = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=stored)["TagSet"]
+        assert {tag["Key"]: tag["Value"] for tag in found} == tags
+
+
+def test_each_file_is_offered_a_form_or_told_why_not(direct: DirectIntake, job: Job) -> None:
+    most = direct.intake.limits.max_bytes
+    files = [
+        WantedFile("large.jpg", most + 1, "image/jpeg"),
+        WantedFile("../<b>.jpg", most, "image/jpeg"),
+        WantedFile("a.svg", 10, "image/svg+xml"),
+        WantedFile("none.png", 0, "image/png"),
+        WantedFile("a.png", 1, "image/png"),
+    ]
+    offer, refused = direct.offer(job, files)
+    assert offer is not None
+    assert {index: image.filename for index, image in offer.images.items()} == {1: "<b>.jpg", 4: "a.png"}
+    assert {index: each.code for index, each in refused.items()} == {
+        0: "too_large", 2: "format_not_allowed", 3: "empty",
+    }  # fmt: skip
+    assert "image/svg+xml" in refused[2].message
+
+
+def test_nothing_is_offered_where_no_file_may_come(direct: DirectIntake, job: Job) -> None:
+    assert direct.offer(job, wanted("a.txt", content_type="text/plain"))[0] is None
+
+
+def test_forms_end_when_it_is_said(direct: DirectIntake, job: Job) -> None:
+    offer = offered(direct, job, wanted("a.jpg"))
+    assert offer.expires_at <= datetime.now(UTC) + timedelta(seconds=direct.seconds)
+    assert offer.expires_at >= datetime.now(UTC) + timedelta(seconds=direct.seconds - 60)
+
+
+def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: DirectIntake, job: Job) -> None:
+    offer = offered(direct, job, wanted(*["\U0001f6d1" * 300] * MOST_FILES))
+    assert codes(direct.commit(job, offer.upload_id)) == dict.fromkeys(range(MOST_FILES), "missing")
+
+
+def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
+    direct: DirectIntake, job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg", "c.jpg", size=5_000_000))
+    assert store.status(job.job_id).state == "empty"
+    send(offer, 0, 2)
+    assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted", 1: "missing", 2: "accepted"}
+    assert store.status(job.job_id).accepted == 2
+    send(offer, 1)
+    assert set(codes(direct.commit(job, offer.upload_id)).values()) == {"accepted"}
+    images = list(store.images(job.job_id))
+    assert [(image.filename, image.size) for image in images] == [(f"{n}.jpg", len(PICTURE)) for n in "abc"]
+    assert store.status(job.job_id).accepted == 3
+    assert queue.image_ids == {image.ref.image_id for image in images}
+    assert [one.job_id for one in store.open_jobs()] == [job.job_id]
+
+
+def test_a_repeated_commit_answers_the_same_and_changes_nothing(
+    direct: DirectIntake, other_process: DirectIntake, job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
+    send(offer, 0, 1)
+    first = direct.commit(job, offer.upload_id)
+    assert direct.commit(job, offer.upload_id) == first
+    assert other_process.commit(job, offer.upload_id) == first
+    assert (store.status(job.job_id).accepted, store.count_images(job.job_id), len(queue.bodies)) == (2, 2, 2)
+
+
+def test_commits_at_the_same_time_count_each_image_once(
+    config: Config, provisioned: Clients, direct: DirectIntake, job: Job, store: JobStore
+) -> None:
+    offer = offered(direct, job, wanted(*(f"{number}.jpg" for number in range(10))))
+    send(offer, *range(10))
+    processes = [Backend(config, request_queue=MemoryQueue()).direct for _ in range(4)]
+    together = Barrier(len(processes))
+
+    def commit(process: DirectIntake) -> set[str]:
+        together.wait(DEADLINE_SECONDS)
+        return set(codes(process.commit(job, offer.upload_id)).values())
+
+    with ThreadPoolExecutor(len(processes)) as threads:
+        assert list(threads.map(commit, processes)) == [{"accepted"}] * len(processes)
+    assert store.status(job.job_id).accepted == store.count_images(job.job_id) == 10
+
+
+def test_an_accepted_image_stays_accepted_when_its_object_has_gone(
+    direct: DirectIntake, job: Job, input_bucket: Bucket, queue: MemoryQueue
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg"))
+    send(offer, 0)
+    direct.commit(job, offer.upload_id)
+    input_bucket.delete(offer.images[0].key)
+    assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
+    assert len(queue.bodies) == 1
+
+
+def test_an_image_that_another_commit_accepted_while_this_one_looked_is_accepted(
+    direct: DirectIntake, other_process: DirectIntake, job: Job
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg"))
+    send(offer, 0)
+
+    class Late:
+        def look(self, key: str) -> StoredObject | None:
+            """Look when the image has been accepted, classified and deleted."""
+            other_process.commit(job, offer.upload_id)
+            return None
+
+    assert codes(replace(direct, stock=Late()).commit(job, offer.upload_id)) == {0: "accepted"}
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "code"),
+    [(b"x" * 11, "image/jpeg", "too_large"), (b"x", "text/html", "other_type"), (b"", "image/jpeg", "empty")],
+)
+def test_what_arrived_in_another_form_than_was_declared_is_not_accepted(
+    direct: DirectIntake,
+    job: Job,
+    store: JobStore,
+    input_bucket: Bucket,
+    content: bytes,
+    content_type: str,
+    code: str,
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg", size=10))
+    input_bucket.put(offer.images[0].key, content, content_type)
+    assert codes(direct.commit(job, offer.upload_id)) == {0: code}
+    assert (store.count_images(job.job_id), store.status(job.job_id).accepted) == (0, 0)
+
+
+def test_a_bucket_that_does_not_answer_for_one_image_is_our_fault_for_that_one(
+    direct: DirectIntake, job: Job
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
+
+    class Ailing:
+        def look(self, key: str) -> StoredObject | None:
+            if key == offer.images[0].key:
+                raise client_error(503, "SlowDown")
+            return StoredObject(1, "image/jpeg")
+
+    assert codes(replace(direct, stock=Ailing()).commit(job, offer.upload_id)) == {
+        0: "unavailable", 1: "accepted",
+    }  # fmt: skip
+
+
+def test_a_repeat_finishes_what_a_commit_died_over_and_counts_nothing_twice(
+    direct: DirectIntake, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise TableBusyError("the table is busy")
+
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
+    send(offer, 0, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "record_images", dies)
+        with pytest.raises(TableBusyError):
+            direct.commit(job, offer.upload_id)
+    assert store.count_images(job.job_id) == 0
+    assert set(codes(direct.commit(job, offer.upload_id)).values()) == {"accepted"}
+    assert store.count_images(job.job_id) == len(queue.image_ids) == 2
+    assert store.status(job.job_id).accepted <= 2
+
+
+def test_a_repeat_opens_a_job_that_was_not_marked_as_open(direct: DirectIntake, job: Job, store: JobStore) -> None:
+    offer = offered(direct, job, wanted("a.jpg"))
+    send(offer, 0)
+    direct.commit(job, offer.upload_id)
+    [opened] = store.open_jobs()
+    assert store.close(opened)
+    direct.commit(job, offer.upload_id)
+    assert [one.job_id for one in store.open_jobs()] == [job.job_id]
+
+
+def test_a_repeated_request_is_offered_the_same_images(
+    direct: DirectIntake, other_process: DirectIntake, job: Job
+) -> None:
+    files = [*wanted("a.jpg"), *wanted("b.png", content_type="image/png")]
+    first, again = offered(direct, job, files, "key"), offered(other_process, job, files, "key")
+    assert (first.upload_id, first.images) == (again.upload_id, again.images)
+    send(first, 0)
+    send(again, 0)
+    assert codes(direct.commit(job, first.upload_id)) == {0: "accepted", 1: "missing"}
+    assert offered(direct, job, files, "another").upload_id != first.upload_id
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        wanted("other.jpg"),
+        wanted("a.jpg", size=3),
+        wanted("a.jpg", content_type="image/png"),
+        wanted("a.jpg", "b.jpg"),
+    ],
+)
+def test_a_key_that_comes_with_other_files_is_refused(
+    direct: DirectIntake, job: Job, files: list[WantedFile]
+) -> None:
+    offered(direct, job, wanted("a.jpg"), "key")
+    with pytest.raises(ReusedKeyError):
+        direct.offer(job, files, "key")
+
+
+def test_only_an_upload_of_the_job_can_be_committed(direct: DirectIntake, job: Job, store: JobStore) -> None:
+    other = Job(new_id(), "other", datetime.now(UTC))
+    store.create(other)
+    offer = offered(direct, job, wanted("a.jpg"))
+    for one, upload_id in ((other, offer.upload_id), (job, new_id())):
+        with pytest.raises(NotFoundError, match="no upload"):
+            direct.commit(one, upload_id)
+
+
+def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
+    direct: DirectIntake, job: Job, store: JobStore
+) -> None:
+    image: ImageRecord = offered(direct, job, wanted("a.jpg")).images[0]
+    key = new_id()
+    Slices(store.table).claim(job.job_id, key, {0: image})
+    with pytest.raises(NotFoundError):
+        direct.commit(job, key)

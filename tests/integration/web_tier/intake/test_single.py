@@ -1,0 +1,230 @@
+"""Single images share a job and their writes, and each is accepted or refused by itself."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pytest
+
+from services.clients import Clients
+from services.images import ImageLimits
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
+from tests.integration.web_tier.access.test_table_calls import counted
+from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.intake import single
+from web_tier.intake.accept import Rejection
+from web_tier.intake.multipart import Upload
+from web_tier.intake.single import JOB_AGE, JOB_IMAGES, JOB_NAME, SingleIntake
+from web_tier.intake.store import UNKEPT, Intake, Outcome
+
+
+@dataclass
+class Clock:
+    now: datetime = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass(frozen=True)
+class WatchedStore(JobStore):
+    """A job store that lists its writes; the first of them waits until `go` is set."""
+
+    writes: list[int] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+    errors: list[Exception] = field(default_factory=list)
+
+    def create_all(self, jobs: Sequence[Job]) -> None:
+        if jobs and self.errors:
+            raise self.errors.pop()
+        super().create_all(jobs)
+
+    def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
+        if images:
+            self.writes.append(len(images))
+        assert self.go.wait(DEADLINE_SECONDS)
+        super().record_images(images, touched_at)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watched(store: JobStore) -> WatchedStore:
+    watched = WatchedStore(store.table)
+    watched.go.set()
+    return watched
+
+
+@pytest.fixture
+def singles(bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: Clock) -> Iterator[SingleIntake]:
+    intake = Intake(ImageLimits(), bucket, watched, queue)
+    yield SingleIntake(intake, clock)
+    intake.pool.shutdown()
+
+
+def an_upload(number: int = 0) -> Upload:
+    data = picture(shade=number)
+    return Upload(f"{number}.jpg", data, len(data))
+
+
+def taken(outcome: Outcome | None) -> ImageRecord:
+    assert isinstance(outcome, ImageRecord), outcome
+    return outcome
+
+
+def test_an_image_is_recorded_sent_and_counted_in_a_job_that_says_what_it_is(
+    singles: SingleIntake, store: JobStore, queue: MemoryQueue, bucket: MemoryBucket
+) -> None:
+    record = taken(singles.take("", [an_upload()]))
+    status = store.status(record.ref.job_id)
+    assert (status.job.name, status.accepted) == (JOB_NAME, 1)
+    assert store.image(record.ref).filename == "0.jpg"
+    assert queue.image_ids == {record.ref.image_id}
+    assert list(bucket.objects) == [record.key]
+    assert (status.job.keep, bucket.tags) == (False, {record.key: UNKEPT})
+
+
+def test_images_that_arrive_while_others_are_recorded_are_recorded_together(
+    singles: SingleIntake, watched: WatchedStore, store: JobStore
+) -> None:
+    watched.go.clear()
+    with ThreadPoolExecutor(20) as clients:
+        outcomes = [clients.submit(singles.take, "", [an_upload(number)]) for number in range(20)]
+        wait_until(lambda: sum(watched.writes) + len(singles._waiting) == 20, "all 20 images are taken in hand")
+        watched.go.set()
+        records = [taken(outcome.result(DEADLINE_SECONDS)) for outcome in outcomes]
+    assert len(watched.writes) == 2
+    assert [record.filename for record in records] == [f"{number}.jpg" for number in range(20)]
+    assert len({record.ref.job_id for record in records}) == 1
+    assert store.status(records[0].ref.job_id).accepted == 20
+
+
+def test_a_new_job_is_begun_when_the_last_one_is_full_or_old(singles: SingleIntake, clock: Clock) -> None:
+    first = taken(singles.take("", [an_upload()])).ref.job_id
+    clock.now += JOB_AGE - timedelta(seconds=1)
+    assert taken(singles.take("", [an_upload()])).ref.job_id == first
+    clock.now += timedelta(seconds=1)
+    second = taken(singles.take("", [an_upload()])).ref.job_id
+    assert second != first
+    jobs = {singles._job_to_use("").job.job_id for _ in range(JOB_IMAGES)}
+    assert len(jobs) == 2
+
+
+def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleIntake, store: JobStore) -> None:
+    outcome = singles.take("", [Upload("a.jpg", b"no image", 8)])
+    assert isinstance(outcome, Rejection)
+    assert outcome.code == "not_an_image"
+    assert store.jobs(10) == []
+
+
+def test_a_request_without_a_file_is_told_apart(singles: SingleIntake) -> None:
+    assert singles.take("", []) is None
+
+
+def test_a_request_that_breaks_off_leaves_nothing(singles: SingleIntake, bucket: MemoryBucket) -> None:
+    def broken() -> Iterator[Upload]:
+        yield an_upload()
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        singles.take("", broken())
+    assert bucket.objects == {}
+
+
+def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothing(
+    singles: SingleIntake, watched: WatchedStore, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    watched.errors.append(client_error(503))
+    outcome = singles.take("", [an_upload()])
+    assert isinstance(outcome, Rejection)
+    assert outcome.code == "unavailable"
+    assert (bucket.objects, queue.bodies) == ({}, [])
+    taken(singles.take("", [an_upload()]))
+
+
+def test_once_its_job_has_been_deleted_images_go_into_a_new_one(
+    singles: SingleIntake, store: JobStore, queue: MemoryQueue
+) -> None:
+    deleted = taken(singles.take("", [an_upload()])).ref.job_id
+    store.delete(store.job(deleted))
+    assert isinstance(singles.take("", [an_upload()]), Rejection)
+    assert taken(singles.take("", [an_upload()])).ref.job_id != deleted
+    assert len(queue.bodies) == 2
+
+
+def test_an_error_that_nobody_expects_reaches_the_request(singles: SingleIntake, watched: WatchedStore) -> None:
+    watched.errors.append(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        singles.take("", [an_upload()])
+    taken(singles.take("", [an_upload()]))
+
+
+def test_each_user_has_a_job_of_their_own(singles: SingleIntake, store: JobStore) -> None:
+    records = {(owner, number): taken(singles.take(owner, [an_upload()])) for owner in "ab" for number in range(2)}
+    assert len({record.ref.job_id for record in records.values()}) == 2
+    for (owner, _), record in records.items():
+        assert store.job(record.ref.job_id).owner == owner
+    assert [job.job_id for job in store.jobs(9, owner="a")] == [records["a", 0].ref.job_id]
+    assert {store.status(record.ref.job_id).accepted for record in records.values()} == {2}
+
+
+def sent_at_once(singles: SingleIntake, watched: WatchedStore, owners: Sequence[str]) -> list[Outcome | None]:
+    """Return what became of an image of each owner, all of which came while one of somebody else was recorded."""
+    before = len(watched.writes)
+    watched.go.clear()
+    with ThreadPoolExecutor(len(owners) + 1) as senders:
+        holding = senders.submit(singles.take, "somebody else", [an_upload()])
+        wait_until(lambda: len(watched.writes) > before, "the first image is being recorded")
+        sent = [senders.submit(singles.take, owner, [an_upload()]) for owner in owners]
+        wait_until(lambda: len(singles._waiting) == len(owners), "the other images wait")
+        watched.go.set()
+        taken(holding.result(DEADLINE_SECONDS))
+        return [outcome.result(DEADLINE_SECONDS) for outcome in sent]
+
+
+def test_images_of_many_users_are_recorded_in_as_few_calls_as_those_of_one(
+    singles: SingleIntake, watched: WatchedStore, clients: Clients
+) -> None:
+    one, many = [""] * 10, [f"user {number}" for number in range(10)]
+    calls = []
+    for owners in (one, many):
+        sent_at_once(singles, watched, owners)  # which makes the jobs
+        with counted(clients) as made:
+            records = [taken(outcome) for outcome in sent_at_once(singles, watched, owners)]
+        calls.append(made.total())
+        assert [watched.job(record.ref.job_id).owner for record in records] == owners
+        assert {watched.status(record.ref.job_id).accepted for record in records} == {20 if owners is one else 2}
+    assert calls[0] == calls[1] < 10
+
+
+def test_an_image_whose_job_was_deleted_is_refused_alone(
+    singles: SingleIntake, watched: WatchedStore, bucket: MemoryBucket
+) -> None:
+    annas, berts = taken(singles.take("anna", [an_upload()])), taken(singles.take("bert", [an_upload()]))
+    watched.delete(watched.job(annas.ref.job_id))
+    refused, accepted = sent_at_once(singles, watched, ["anna", "bert"])
+    assert isinstance(refused, Rejection)
+    assert taken(accepted).ref.job_id == berts.ref.job_id
+    assert len(bucket.objects) == 4
+    assert taken(singles.take("anna", [an_upload()])).ref.job_id != annas.ref.job_id
+
+
+def test_only_so_many_users_have_a_job_open_and_nobody_loses_an_image(
+    singles: SingleIntake, monkeypatch: pytest.MonkeyPatch, store: JobStore
+) -> None:
+    monkeypatch.setattr(single, "MOST_OPEN", 2)
+    order = ["a", "b", "a", "c", "a", "b"]  # b is passed over for c, since a has been here last
+    records = [taken(singles.take(owner, [an_upload()])) for owner in order]
+    jobs = [record.ref.job_id for record in records]
+    assert jobs[0] == jobs[2] == jobs[4]
+    assert jobs[1] != jobs[5]
+    assert [store.job(job_id).owner for job_id in jobs] == order
+    assert len(singles._open) == 2

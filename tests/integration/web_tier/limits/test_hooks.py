@@ -1,0 +1,149 @@
+"""Which requests count, and for whom."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from services.clients import Clients
+from services.table import Table
+from tests.conftest import ConfigMaker
+from tests.integration.web_tier.limits.conftest import SMALL, HouseMaker
+from tests.support.people import BROWSER
+from tests.support.pictures import picture
+from web_tier.access.access import COOKIE
+from web_tier.app import create_app
+
+HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
+
+
+def statuses(
+    client: FlaskClient, path: str, times: int, where: Mapping[str, str] = HERE, **more: object
+) -> list[int]:
+    """Ask several times for the same; return the statuses."""
+    return [client.get(path, environ_base=where, **more).status_code for _ in range(times)]
+
+
+def try_to(browser: FlaskClient, do: str, email: str, where: Mapping[str, str] = HERE) -> TestResponse:
+    """Send the form of the page called `do` with a wrong password."""
+    fields = {"email": email, "password": "wrong", "code": "123456"}
+    return browser.post(f"/{do}", data=fields, headers=BROWSER, environ_base=dict(where))
+
+
+def test_a_stranger_has_so_many_requests_a_minute_from_an_address(make_house: HouseMaker) -> None:
+    stranger = make_house().stranger()
+    assert statuses(stranger, "/api/v1", 4) == [200, 200, 200, 429]
+    assert statuses(stranger, "/api/v1", 1, ELSEWHERE) == [200]
+    # Also for what is refused anyway, and what is not there.
+    assert statuses(stranger, "/api/v1/jobs", 4, {"REMOTE_ADDR": "203.0.113.3"}) == [401, 401, 401, 429]
+    assert statuses(stranger, "/api/v1/nowhere", 4, {"REMOTE_ADDR": "203.0.113.4"}) == [404, 404, 404, 429]
+
+
+def test_users_at_one_address_have_their_own_and_a_user_has_the_same_at_every_address(make_house: HouseMaker) -> None:
+    house = make_house()
+    ann, bob = house.signed_in("ann"), house.signed_in("bob")
+    assert statuses(ann, "/api/v1/jobs", 2) == [200, 200]
+    assert statuses(ann, "/api/v1/jobs", 2, ELSEWHERE) == [200, 429]
+    assert statuses(bob, "/api/v1/jobs", 3) == [200, 200, 200]
+    token = house.with_token("cleo", "read")
+    assert statuses(house.stranger(), "/api/v1/jobs", 4, headers=token) == [200, 200, 200, 429]
+
+
+def test_strangers_who_flood_keep_no_user_of_their_address_out(make_house: HouseMaker) -> None:
+    house = make_house()
+    assert statuses(house.stranger(), "/api/v1", 9)[-1] == 429
+    assert statuses(house.signed_in("ann"), "/api/v1/jobs", 1) == [200]
+
+
+def test_a_refusal_says_when_to_come_again_and_is_a_problem(make_house: HouseMaker) -> None:
+    stranger = make_house().stranger()
+    statuses(stranger, "/api/v1", 3)
+    answer = stranger.get("/api/v1", environ_base=HERE)
+    assert (answer.status_code, answer.content_type) == (429, "application/problem+json")
+    body = json.loads(answer.data)
+    assert body["type"] == "urn:fleetsight:problem:too-many-requests"
+    assert f"wait for {answer.headers['Retry-After']} s" in body["detail"]
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    page = stranger.get("/sign-in", environ_base=HERE)
+    assert page.status_code == 429
+    assert page.headers["Retry-After"] in page.text
+
+
+def test_a_classic_client_is_told_in_plain_text(make_house: HouseMaker) -> None:
+    stranger = make_house().stranger()
+    statuses(stranger, "/api/v1", 3)
+    answer = stranger.post("/classify-image", environ_base=HERE, data={})
+    assert (answer.status_code, answer.mimetype) == (429, "text/plain")
+    assert f"wait for {answer.headers['Retry-After']} s" in answer.text
+
+
+def test_static_files_and_health_are_not_counted(make_house: HouseMaker) -> None:
+    stranger = make_house().stranger()
+    for path in ("/static/fleetsight.css", "/healthz", "/readyz", "/api/v1/healthz"):
+        assert statuses(stranger, path, 5, buffered=True) == [200] * 5
+    assert statuses(stranger, "/api/v1", 1) == [200]
+
+
+@pytest.mark.parametrize("do", ["sign-in", "sign-up", "confirm", "forgot", "reset"])
+def test_an_address_may_try_passwords_and_codes_so_often(make_house: HouseMaker, do: str) -> None:
+    house = make_house(requests_per_minute=0)
+    tries = [try_to(house.stranger(), do, f"{number}@example.org").status_code for number in range(5)]
+    assert (tries[:4].count(429), tries[4]) == (0, 429)
+    assert statuses(house.stranger(), "/sign-in", 9) == [200] * 9
+
+
+def test_an_account_may_be_tried_half_as_often_from_wherever(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    places = [{"REMOTE_ADDR": f"203.0.113.{number}"} for number in range(3)]
+    tries = [try_to(house.stranger(), "sign-in", "Ann@example.org ", where).status_code for where in places]
+    assert (tries[:2].count(429), tries[2]) == (0, 429)
+    assert try_to(house.stranger(), "forgot", "ann@example.org", ELSEWHERE).status_code == 429
+    assert try_to(house.stranger(), "sign-in", "bob@example.org", ELSEWHERE).status_code != 429
+
+
+def test_wrong_tokens_count_like_attempts_to_sign_in(make_house: HouseMaker) -> None:
+    house = make_house()
+    forged = {"Authorization": "Bearer fst_" + "x" * 43}
+    assert statuses(house.stranger(), "/api/v1/jobs", 5, headers=forged) == [401] * 4 + [429]
+    # They are not even looked at: no right one may be found by trying.
+    assert statuses(house.stranger(), "/api/v1/jobs", 1, headers=house.with_token("ann", "read")) == [429]
+    assert statuses(house.stranger(), "/api/v1/jobs", 1, ELSEWHERE, headers=forged) == [401]
+    assert statuses(house.signed_in("bob"), "/api/v1/jobs", 1) == [200]
+
+
+def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_house: HouseMaker) -> None:
+    forger = make_house().stranger()
+    forger.set_cookie(COOKIE, "forged", secure=True)
+    https = "https://localhost"
+    assert statuses(forger, "/jobs", 4, base_url=https) == [303, 303, 303, 429]
+
+
+def test_requests_are_counted_in_the_table_where_the_processes_share_it(make_house: HouseMaker) -> None:
+    one, other = make_house(store="table"), make_house(store="table")
+    found = [statuses(house.stranger(), "/api/v1", 1)[0] for house in (one, other, one, other)]
+    assert found == [200, 200, 200, 429]
+
+
+def test_where_nobody_signs_in_the_address_counts_once_the_page_is_open(
+    provisioned: Clients, make_config: ConfigMaker
+) -> None:
+    client = create_app(make_config(auth={"open": True}, limits=SMALL)).test_client()
+    assert statuses(client, "/api/v1/jobs", 4) == [200, 200, 200, 429]
+    assert statuses(client, "/api/v1/jobs", 1, ELSEWHERE) == [200]
+
+
+def test_whoever_is_alone_on_one_machine_has_no_limits_and_nothing_is_counted(
+    table: Table, make_config: ConfigMaker
+) -> None:
+    config = make_config(limits=SMALL | {"store": "table"})
+    client = create_app(config).test_client()
+    assert statuses(client, "/api/v1/jobs", 9) == [200] * 9
+    for number in range(5):
+        sent = {"data": picture(shade=number), "content_type": "image/jpeg"}
+        assert client.post("/api/v1/classify?wait=0", **sent).status_code == 202
+    assert set(client.get("/api/v1/limits").get_json().values()) == {None}
+    items = table.client.scan(TableName=table.name)["Items"]
+    assert items
+    assert not [item for item in items if item["pk"]["S"].startswith(("RATE#", "QUOTA#"))]

@@ -1,0 +1,273 @@
+"""The account pages, as a browser without JavaScript gets them: row 38 for their forms, row 42 for passwords.
+
+The pool is one in memory; that it and the real one say the same is for the tests of `services.users`.
+"""
+
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from services.clients import Clients
+from services.config import Config
+from services.table import Table
+from tests.conftest import ConfigMaker
+from tests.integration.web_tier.pages.accounts_stage import (
+    ANOTHER,
+    CODE,
+    PASSWORD,
+    SAME_SITE,
+    MemoryPool,
+    Person,
+    access_by,
+    sign_in,
+    signed_in,
+)
+from web_tier.app import create_app
+
+ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"
+NOBODY = "nobody@example.org"
+PAGES = ("/sign-in", "/sign-up", "/confirm", "/forgot", "/reset", "/account")
+POSTS = (
+    "/sign-in", "/new-password", "/sign-up", "/confirm", "/confirm/code", "/forgot", "/reset", "/sign-out",
+    "/account/tokens", "/account/tokens/x/revoke",
+)  # fmt: skip
+
+
+@pytest.fixture
+def pool() -> MemoryPool:
+    """Ada, one of the operators, and an account that ops have just made."""
+    return MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"})), NEW: Person(first=True)})
+
+
+@pytest.fixture
+def config(make_config: ConfigMaker) -> Config:
+    """With sign-in."""
+    return make_config(auth={"mode": "cognito"})
+
+
+@pytest.fixture
+def app(config: Config, pool: MemoryPool, table: Table) -> Flask:
+    """The web tier, to which people sign in."""
+    return create_app(config, access=access_by(pool, table))
+
+
+@pytest.fixture
+def stranger(config: Config, pool: MemoryPool, clients: Clients) -> FlaskClient:
+    """A browser in which nobody signs in: no table is made for it."""
+    table = Table(clients.dynamodb, config.names.job_table)
+    return create_app(config, access=access_by(pool, table)).test_client()
+
+
+def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
+    """Send a form; return the status and the text of the answer."""
+    answer = client.post(path, data=fields, headers=SAME_SITE)
+    return answer.status_code, unescape(answer.text)
+
+
+def csrf_of(page: str) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs?q=cats&before="])
+def test_a_stranger_comes_to_the_page_they_asked_for_by_signing_in(client: FlaskClient, path: str) -> None:
+    way = client.get(path)
+    page = client.get(way.headers["Location"])
+    field = re.search(r'name="next" value="([^"]*)"', page.text)
+    assert way.status_code == 303
+    assert "Sign in to see the page that you asked for." in page.text
+    assert field is not None
+    answer = sign_in(client, ADA, next=unescape(field[1]))
+    assert (answer.status_code, answer.headers["Location"]) == (303, path)
+    header = client.get(path).text
+    assert f"<bdi>{ADA}</bdi>" in header
+    assert "Sign out" in header
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["https://evil.example", "//evil.example", "/\\evil.example", "/\t/evil.example"]
+)
+def test_signing_in_leads_to_no_other_site(client: FlaskClient, elsewhere: str) -> None:
+    assert sign_in(client, ADA, next=elsewhere).headers["Location"] == "/"
+    assert client.get("/sign-in", query_string={"next": elsewhere}).headers["Location"] == "/"
+
+
+@pytest.mark.parametrize("email", [ADA, NOBODY, "", "<b>@example.org"])
+def test_wrong_credentials_are_told_alike_and_the_password_is_not_sent_back(
+    stranger: FlaskClient, email: str
+) -> None:
+    status, page = send(stranger, "/sign-in", email=email, password="Wrong-horse-9")
+    assert status == 401
+    assert re.search(r'role="alert"[^>]*>The e-mail address or the password is wrong\.<', page)
+    assert "Wrong-horse-9" not in page
+    assert "<b>" not in stranger.post("/sign-in", data={"email": email, "password": "x"}, headers=SAME_SITE).text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "words"),
+    [
+        ("/sign-up", {"password": "short"}, "Choose a longer password"),
+        ("/sign-up", {"email": "no address", "password": PASSWORD}, "no e-mail address"),
+        ("/confirm", {"code": "999999"}, "The code is wrong"),
+        ("/confirm/code", {"email": ""}, "no e-mail address"),
+        ("/forgot", {"email": ""}, "no e-mail address"),
+        ("/reset", {"code": "999999", "password": PASSWORD}, "The code is wrong"),
+        ("/reset", {"code": CODE, "password": "short"}, "Choose a longer password"),
+        ("/new-password", {"session": f"session of {NEW}", "password": "short"}, "Choose a longer password"),
+    ],
+)
+def test_what_is_wrong_stands_beside_the_form_and_what_was_typed_stays(
+    stranger: FlaskClient, path: str, fields: dict[str, str], words: str
+) -> None:
+    typed = {"email": NEW if path == "/new-password" else ADA, **fields}
+    status, page = send(stranger, path, **typed)
+    alert = re.search(r'role="alert"[^>]*>([^<]*)<', page)
+    assert status == 422
+    assert alert is not None
+    assert words in alert[1]
+    for name, value in typed.items():
+        shown = f'name="{name}" value="{value}"' in page
+        assert shown is (name != "password"), name
+    assert typed.get("password", "-- none --") not in page
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-up", "/confirm", "/confirm/code", "/forgot", "/reset"])
+def test_too_many_attempts_are_told_with_429(stranger: FlaskClient, pool: MemoryPool, path: str) -> None:
+    pool.refuses_all = True
+    fields = {"email": ADA, "password": PASSWORD, "code": CODE}
+    answer = stranger.post(path, data=fields, headers=SAME_SITE)
+    assert answer.status_code == 429
+    assert answer.headers["Retry-After"] == "60"
+    assert "too many attempts" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/sign-up", "/confirm/code", "/forgot"])
+def test_nothing_tells_whether_an_address_has_an_account(stranger: FlaskClient, path: str) -> None:
+    status, known = send(stranger, path, email=ADA, password=ANOTHER)
+    other, unknown = send(stranger, path, email=NOBODY, password=ANOTHER)
+    assert status == other == 200
+    assert known.replace(ADA, "") == unknown.replace(NOBODY, "")
+
+
+def test_a_new_account_is_confirmed_by_the_mailed_code_and_signs_in(client: FlaskClient, pool: MemoryPool) -> None:
+    _, page = send(client, "/sign-up", email=NOBODY, password=PASSWORD, next="/jobs")
+    assert f'value="{NOBODY}"' in page
+    assert 'action="/confirm"' in page
+    assert send(client, "/sign-in", email=NOBODY, password=PASSWORD)[0] == 422
+    status, page = send(client, "/confirm/code", email=NOBODY)
+    assert (status, pool.mailed) == (200, [NOBODY, NOBODY])
+    assert "another code is on its way" in page
+    status, page = send(client, "/confirm", email=NOBODY, code=CODE, next="/jobs")
+    assert (status, 'action="/sign-in"' in page, 'name="next" value="/jobs"' in page) == (200, True, True)
+    assert sign_in(client, NOBODY).status_code == 303
+
+
+def test_somebody_who_signs_in_before_the_address_is_confirmed_is_asked_for_the_code(
+    stranger: FlaskClient, pool: MemoryPool
+) -> None:
+    pool.people[ADA].confirmed = False
+    status, page = send(stranger, "/sign-in", email=ADA, password=PASSWORD)
+    assert status == 422
+    assert "enter the code that was sent to it" in page
+    assert 'action="/confirm"' in page
+    assert send(stranger, "/sign-in", email=ADA, password="Wrong-horse-9")[0] == 401
+
+
+def test_the_first_sign_in_of_an_account_that_ops_made_sets_a_password(client: FlaskClient) -> None:
+    status, page = send(client, "/sign-in", email=NEW, password=PASSWORD, next="/jobs")
+    assert (status, 'action="/new-password"' in page) == (200, True)
+    fields = {"email": NEW, "session": f"session of {NEW}", "password": ANOTHER, "next": "/jobs"}
+    answer = client.post("/new-password", data=fields, headers=SAME_SITE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs")
+    assert client.get("/jobs").status_code == 200
+
+
+def test_a_first_sign_in_that_took_too_long_starts_again(stranger: FlaskClient) -> None:
+    status, page = send(stranger, "/new-password", email=NEW, session="of long ago", password=ANOTHER)
+    assert (status, 'action="/sign-in"' in page) == (401, True)
+    assert "took longer than a few minutes" in page
+    assert stranger.get("/new-password").headers["Location"] == "/sign-in"
+
+
+def test_a_forgotten_password_is_replaced_by_the_mailed_code(client: FlaskClient) -> None:
+    _, page = send(client, "/forgot", email=ADA)
+    assert 'action="/reset"' in page
+    status, page = send(client, "/reset", email=ADA, code=CODE, password=ANOTHER)
+    assert (status, 'action="/sign-in"' in page) == (200, True)
+    assert sign_in(client, ADA).status_code == 401
+    assert sign_in(client, ADA, ANOTHER).status_code == 303
+
+
+def test_signing_out_ends_the_session_also_for_whoever_has_copied_its_cookie(app: Flask, pool: MemoryPool) -> None:
+    client = signed_in(app, ADA)
+    cookie = client.get_cookie("__Host-fleetsight")
+    assert cookie is not None
+    token = csrf_of(client.get("/account").text)
+    answer = client.post("/sign-out", data={"csrf_token": token}, headers=SAME_SITE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/sign-in?told=out")
+    assert "You are signed out." in client.get("/sign-in?told=out").text
+    assert pool.signed_out == [f"refresh of {ADA}"]
+    copied = app.test_client().get("/jobs", headers={"Cookie": f"{cookie.key}={cookie.value}"})
+    assert copied.status_code == 303
+
+
+def test_signing_out_leaves_no_picture_in_the_browser(stranger: FlaskClient) -> None:
+    assert stranger.post("/sign-out").headers["Clear-Site-Data"] == '"cache", "storage"'
+
+
+def test_whoever_is_signed_out_already_may_sign_out(stranger: FlaskClient) -> None:
+    assert send(stranger, "/sign-out")[0] == 303
+
+
+def test_the_fleet_is_in_the_header_of_operators_only(app: Flask) -> None:
+    for email, shown in ((ADA, False), (OPS, True)):
+        client = signed_in(app, email)
+        assert ('href="/fleet"' in client.get("/").text) is shown
+
+
+def test_only_where_sign_up_is_open_are_there_its_page_and_links_to_it(
+    make_config: ConfigMaker, stranger: FlaskClient, pool: MemoryPool, clients: Clients
+) -> None:
+    closed = make_config(auth={"mode": "cognito", "sign_up": False})
+    table = Table(clients.dynamodb, closed.names.job_table)
+    shut = create_app(closed, access=access_by(pool, table)).test_client()
+    for path in ("/sign-in", "/confirm", "/forgot"):
+        assert 'href="/sign-up' not in shut.get(path).text
+    assert shut.get("/sign-up").status_code == send(shut, "/sign-up", email=NOBODY, password=PASSWORD)[0] == 404
+    assert 'href="/sign-up"' in stranger.get("/sign-in").text
+
+
+def test_without_sign_in_there_are_no_account_pages_and_every_page_says_so(
+    make_config: ConfigMaker, provisioned: Clients
+) -> None:
+    client = create_app(make_config()).test_client()
+    assert {client.get(path).status_code for path in PAGES} == {404}
+    assert {client.post(path, headers=SAME_SITE).status_code for path in POSTS} == {404}
+    page = client.get("/jobs").text
+    assert "whoever reaches this page sees and may do everything" in page
+    assert "Sign" not in page.replace("sign-in", "")
+    assert 'href="/fleet"' in page
+
+
+def test_pages_of_accounts_are_never_stored_by_the_browser(stranger: FlaskClient) -> None:
+    assert {stranger.get(path).headers["Cache-Control"] for path in PAGES} == {"no-store"}
+
+
+def test_password_managers_are_told_what_each_field_is(stranger: FlaskClient) -> None:
+    def fills(path: str) -> set[str]:
+        return set(re.findall(r'autocomplete="([^"]+)"', stranger.get(path).text))
+
+    assert fills("/sign-in") == {"username", "current-password"}
+    assert fills("/sign-up") == {"username", "new-password"}
+    assert fills("/reset") == {"username", "one-time-code", "new-password"}
+
+
+@pytest.mark.parametrize("template", sorted(Path("web_tier/templates").rglob("*.html")), ids=str)
+def test_every_form_that_changes_something_has_the_sessions_token(template: Path) -> None:
+    for form in re.findall(r'<form\b[^>]*method="post".*?</form>', template.read_text(), re.DOTALL):
+        assert "{{ csrf_field() }}" in form

@@ -1,0 +1,358 @@
+"""The page of a job and what belongs to it, as a browser without JavaScript gets them."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from html import unescape
+from io import BytesIO
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from services.clients import Clients
+from services.config import Config
+from services.ids import new_id, output_key
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
+from services.messages import Prediction, Timings
+from services.s3 import Bucket
+from tests.support.hostile_images import POLYGLOTS, SCRIPT
+from tests.support.jobs import NOW, add_images, done, failed, put_results, record
+from tests.support.pictures import picture
+from web_tier.app import create_app
+
+
+@pytest.fixture
+def images(store: JobStore, job: Job) -> list[ImageRecord]:
+    """Three images: a stop sign, one that failed, one that waits."""
+    found = add_images(store, job, "Beach.jpg", "city.jpg", "dune.jpg")
+    put_results(store, job, done(found[0]), failed(found[1]))
+    return found
+
+
+@pytest.fixture
+def tiles(client: FlaskClient, job: Job) -> Callable[[str], list[str]]:
+    """Return the filenames on the page that a query leads to."""
+
+    def names(query: str) -> list[str]:
+        page = client.get(f"/jobs/{job.job_id}?{query}").text.partition("<template")[0]
+        return re.findall(r'class="filename"[^>]*>(?:<a[^>]*>)?<bdi>([^<]*)</bdi>', page)
+
+    return names
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["Beach.jpg", "city.jpg", "dune.jpg"]),
+        ("state=done", ["Beach.jpg"]),
+        ("state=failed", ["city.jpg"]),
+        ("state=waiting", ["dune.jpg"]),
+        ("label=stop+sign", ["Beach.jpg"]),
+        ("label=cat", []),
+        ("q=bEAch", ["Beach.jpg"]),
+        ("q=.jpg&state=failed", ["city.jpg"]),
+        ("view=table&state=failed", ["city.jpg"]),
+        ("from=90&to=95", ["Beach.jpg"]),
+        ("from=93", ["Beach.jpg"]),
+        ("to=92.9", []),
+        ("sort=state", ["city.jpg", "dune.jpg", "Beach.jpg"]),
+        ("sort=name&q=.jpg", ["Beach.jpg", "city.jpg", "dune.jpg"]),
+    ],
+)
+def test_images_are_filtered_by_state_label_and_name(
+    images: list[ImageRecord], tiles: Callable[[str], list[str]], query: str, names: list[str]
+) -> None:
+    assert tiles(query) == names
+
+
+@pytest.mark.parametrize("query", ["state=lost", "sort=size", "from=x", "to=101", "from=nan", "sort=name&page=0"])
+def test_what_there_cannot_be_is_refused(client: FlaskClient, job: Job, query: str) -> None:
+    assert client.get(f"/jobs/{job.job_id}?{query}").status_code == 400
+
+
+def test_sorted_pages_lead_on_in_the_same_order(
+    client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.pages.routes.IMAGES_A_PAGE", 2)
+    add_images(store, job, "c.jpg", "b.jpg", "a.jpg")
+    page = client.get(f"/jobs/{job.job_id}?sort=name&from=").text
+    [link] = [unescape(link) for link in re.findall(r'href="([^"]*page=[^"]*)"', page)]
+    rest = client.get(link).text.partition("<template")[0]
+    assert re.findall(r"<bdi>(.\.jpg)</bdi>\s*</span>", rest) == ["c.jpg"]
+    assert "page=3" not in rest
+
+
+def test_a_job_that_is_too_large_to_be_sorted_says_so(
+    client: FlaskClient, images: list[ImageRecord], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.results.sorting.MOST_SORTED", 2)
+    assert "this one has 3, shown in the order of their upload" in client.get(f"/jobs/{job.job_id}?sort=name").text
+
+
+def test_the_links_of_a_filtered_page_keep_what_was_asked(
+    client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.pages.routes.IMAGES_A_PAGE", 1)
+    add_images(store, job, "a b.jpg", "a b c.jpg")
+    page = client.get(f"/jobs/{job.job_id}?q=a+b&state=waiting").text
+    links = [unescape(link) for link in re.findall(r'href="([^"]*after=[^"]*)"', page)]
+    assert len(links) == 1
+    assert "q=a+b" in links[0]
+    assert "state=waiting" in links[0]
+    assert "a b c.jpg" in client.get(links[0]).text
+
+
+def test_labels_are_counted_and_lead_to_their_images(client: FlaskClient, store: JobStore, job: Job) -> None:
+    found = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    put_results(store, job, done(found[0], "cat & dog"), done(found[1], "cat & dog"), done(found[2], "ship"))
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert re.findall(r'class="number">(\d)</td></tr>', page) == ["2", "1"]
+    assert f"/jobs/{job.job_id}?label=cat+%26+dog" in page
+
+
+def test_rows_tell_what_a_list_shows(client: FlaskClient, images: list[ImageRecord], job: Job) -> None:
+    body = client.get(f"/jobs/{job.job_id}/rows?limit=2").get_json()
+    one, two = body["rows"]
+    assert one == {
+        "id": images[0].ref.image_id, "name": "Beach.jpg", "bytes": 1234, "status": "done", "label": "stop sign",
+        "score": 0.93,
+    }  # fmt: skip
+    assert two["reason"] == "the JPEG ends early: send it again"
+    rest = client.get(f"/jobs/{job.job_id}/rows?after={body['next']}").get_json()
+    assert [row["status"] for row in rest["rows"]] == ["waiting"]
+    assert "next" not in rest
+
+
+def test_progress_is_told_in_figures_and_words(client: FlaskClient, images: list[ImageRecord], job: Job) -> None:
+    body = client.get(f"/jobs/{job.job_id}/progress").get_json()
+    assert [body[name] for name in ("accepted", "done", "failed", "waiting")] == [3, 1, 1, 1]
+    assert "not looked at the fleet" in body["sentence"]
+    assert body["settled"] is False
+
+
+def test_an_image_has_a_page_with_all_scores_and_where_its_time_went(
+    client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
+) -> None:
+    [image] = add_images(store, job, "a.jpg")
+    timings = Timings(queued=1200, fetched=40, decoded=9, inferred=0.2, stored=30)
+    clocks = {"queued_at": NOW, "recorded_at": NOW + timedelta(seconds=2)}
+    response = done(image, "stop", 0.9).model_copy(update={"timings": timings, "attempts": 2, **clocks})
+    put_results(store, job, response)
+    labels = json.loads((config.worker.bundle / "bundle.json").read_text(encoding="utf-8"))["labels"]
+    chances = tuple(0.9 if label == "stop" else 0.001 for label in labels)
+    prediction = Prediction(**response.model_dump(), probabilities=chances)
+    Bucket.named(provisioned, config.names.output_bucket).put(
+        output_key(image.ref), prediction.to_json().encode(), "application/json"
+    )
+    page = client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text
+    for words in ("90.0%", f"All {len(labels)} classes", "90.0000%", "roundabout", "received 2 times", "i-0f3a"):
+        assert words in page
+    taken = re.findall(
+        r'<strong>([^<]*)</strong>.*?class="took">([^<]*)<', page.partition('class="way"')[2], re.DOTALL
+    )
+    assert [(name, unescape(length)) for name, length in taken if length] == [
+        ("received \N{MULTIPLICATION SIGN}2", "1.2 s"), ("fetched", "40 ms"), ("decoded", "9 ms"),
+        ("classified", "<1 ms"), ("result stored", "30 ms"),
+    ]  # fmt: skip
+    for clock in ("12:00:00.000", "12:00:01.200", "12:00:02.000"):
+        assert clock in page
+
+
+def test_an_image_that_failed_or_waits_has_a_page_that_says_so(
+    client: FlaskClient, images: list[ImageRecord], job: Job
+) -> None:
+    failure, waiting = (client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}") for image in images[1:])
+    assert "the JPEG ends early" in failure.text
+    assert "Accepted" in waiting.text
+
+
+def stored(bucket: Bucket, store: JobStore, job: Job, body: bytes) -> str:
+    [image] = add_images(store, job, "a.jpg")
+    bucket.put(image.key, body, "image/jpeg")
+    return f"/jobs/{job.job_id}/images/{image.ref.image_id}"
+
+
+def test_a_thumbnail_is_drawn_anew_small_and_kept_by_the_browser(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
+) -> None:
+    hidden = b"<script>alert(1)</script>"
+    page = stored(input_bucket, store, job, picture("PNG", (800, 600)) + hidden)
+    answer = client.get(f"{page}/thumbnail")
+    assert (answer.status_code, answer.mimetype) == (200, "image/webp")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"].startswith("private, max-age=3600")
+    assert hidden not in answer.data
+    assert min(Image.open(BytesIO(answer.data)).size) == 160
+    assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
+
+
+@pytest.mark.parametrize(
+    "kind", ["gif with a page behind it", "jpeg with a zip behind it", "png with a script in a chunk"]
+)
+def test_row_35_nothing_of_a_polyglot_is_served_but_a_picture_that_we_have_drawn(
+    kind: str, client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
+) -> None:
+    page = stored(input_bucket, store, job, POLYGLOTS[kind][1]())
+    for path, mimetype in (
+        (f"{page}/thumbnail", "image/webp"),
+        (f"{page}/preview", "image/webp"),
+        (page, "text/html"),
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, answer.mimetype) == (200, mimetype)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert SCRIPT not in answer.data
+
+
+def test_an_image_that_is_gone_or_broken_or_too_large_is_shown_as_such(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, images: list[ImageRecord], config: Config
+) -> None:
+    large = stored(input_bucket, store, job, picture() + bytes(config.web.max_image_bytes))
+    broken = stored(input_bucket, store, job, b"\xff\xd8\xff no jpeg")
+    gone = f"/jobs/{job.job_id}/images/{images[0].ref.image_id}"
+    for page in (broken, gone, large):
+        answer = client.get(f"{page}/thumbnail")
+        assert answer.status_code == 302
+        assert client.get(answer.headers["Location"], buffered=True).mimetype == "image/svg+xml"
+
+
+@pytest.mark.parametrize("path", ["", "/thumbnail", "/preview"])
+def test_an_image_of_another_job_or_of_none_is_not_found(
+    client: FlaskClient, store: JobStore, images: list[ImageRecord], path: str
+) -> None:
+    other = Job(new_id(), "other", NOW)
+    store.create(other)
+    for image_id in (images[0].ref.image_id, new_id(), "x"):
+        assert client.get(f"/jobs/{other.job_id}/images/{image_id}{path}").status_code == 404
+
+
+def test_failed_images_are_tried_again_by_a_form(
+    client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
+) -> None:
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert f'action="/jobs/{job.job_id}/retry"' in page
+    input_bucket.put(images[1].key, picture(), "image/jpeg")
+    answer = client.post(f"/jobs/{job.job_id}/retry")
+    assert answer.status_code == 303
+    assert "1 failed image requested again." in client.get(answer.headers["Location"]).text
+
+
+def test_one_failed_image_is_tried_again_from_its_own_page(
+    client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
+) -> None:
+    address = f"/jobs/{job.job_id}/images/{images[1].ref.image_id}"
+    assert f'action="{address}/retry"' in client.get(address).text
+    input_bucket.put(images[1].key, picture(), "image/jpeg")
+    page = client.post(f"{address}/retry", follow_redirects=True).text
+    for words in (
+        "Requested again",
+        "Trying again, since it failed",
+        "requested again",
+        "waits for a worker once more",
+    ):
+        assert words in page
+
+
+def test_one_failed_image_is_tried_again_from_the_list(
+    client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
+) -> None:
+    address = f"/jobs/{job.job_id}/images/{images[1].ref.image_id}/retry"
+    assert client.get(f"/jobs/{job.job_id}").text.count(f'action="{address}"') == 1
+    input_bucket.put(images[1].key, picture(), "image/jpeg")
+    page = client.post(address, data={"from": "job"}, follow_redirects=True).text.partition("<template")[0]
+    assert "1 failed image requested again." in page
+    assert "Trying again" in page
+    assert f'action="{address}"' not in page
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, ""), (1, "no longer stored"), (2, "")])
+def test_an_image_that_cannot_be_tried_again_is_left_as_it_is(
+    client: FlaskClient, images: list[ImageRecord], job: Job, number: int, words: str
+) -> None:
+    address = f"/jobs/{job.job_id}/images/{images[number].ref.image_id}"
+    page = client.post(f"{address}/retry", follow_redirects=True).text
+    assert words in page
+    assert "Requested again" not in page
+
+
+def test_an_image_that_is_not_kept_is_not_asked_for_once_it_has_its_label(
+    client: FlaskClient, store: JobStore, images: list[ImageRecord], job: Job
+) -> None:
+    def thumbnails() -> list[str]:
+        return re.findall(r"images/(\w+)/thumbnail", client.get(f"/jobs/{job.job_id}").text)
+
+    def preview(image: ImageRecord) -> bool:
+        return "/preview" in client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text
+
+    assert thumbnails() == [image.ref.image_id for image in images[1:]]
+    assert [preview(image) for image in images] == [False, True, True]
+    assert "deleted as soon as its label is stored" in client.get(f"/jobs/{job.job_id}").text
+    store.create(replace(job, keep=True))
+    assert len(thumbnails()) == 3
+    assert preview(images[0])
+    assert "deleted as soon as" not in client.get(f"/jobs/{job.job_id}").text
+
+
+def test_an_image_that_was_answered_at_once_says_so(client: FlaskClient, store: JobStore, job: Job) -> None:
+    first, again = (record(job) for _ in range(2))
+    again = replace(again, cached=True)
+    store.record_images([first, again], NOW)
+    put_results(store, job, done(first), done(again).model_copy(update={"cached": True, "recorded_at": NOW}))
+    page = client.get(f"/jobs/{job.job_id}").text.partition("<template")[0]
+    assert page.count('class="at-once"') == 1
+    [plain, repeated] = (client.get(f"/jobs/{job.job_id}/images/{each.ref.image_id}").text for each in (first, again))
+    assert ("classified before" in plain, "classified before" in repeated) == (False, True)
+
+
+def test_failed_images_that_are_no_longer_stored_are_named(
+    client: FlaskClient, images: list[ImageRecord], job: Job
+) -> None:
+    answer = client.post(f"/jobs/{job.job_id}/retry", follow_redirects=True)
+    assert "1 no longer stored" in answer.text
+
+
+def test_a_job_is_deleted_after_a_question(client: FlaskClient, store: JobStore, job: Job) -> None:
+    question = client.get(f"/jobs/{job.job_id}/delete").text
+    assert "do not come back" in question
+    assert store.job(job.job_id) == job
+    assert client.post(f"/jobs/{job.job_id}/delete").headers["Location"] == "/jobs"
+    assert client.get(f"/jobs/{job.job_id}").status_code == 404
+
+
+@pytest.mark.parametrize("change", ["retry", "delete"])
+def test_another_site_cannot_change_a_job(client: FlaskClient, job: Job, change: str) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    assert client.post(f"/jobs/{job.job_id}/{change}", headers=headers).status_code == 403
+
+
+def test_jobs_are_searched_by_name(client: FlaskClient, store: JobStore) -> None:
+    for name in ("holiday", "Work", "more holidays"):
+        store.create(Job(new_id(), name, NOW))
+    page = client.get("/jobs?q=HOLI").text
+    assert ("more holidays" in page, "Work" in page) == (True, False)
+    assert "No job has" in client.get("/jobs?q=<b>x").text
+
+
+def test_a_stream_that_is_one_too_many_is_refused(config: Config, store: JobStore, job: Job) -> None:
+    web = config.web.model_copy(update={"threads": 2})
+    client = create_app(config.model_copy(update={"web": web}), store=store).test_client()
+    first = client.get(f"/api/v1/jobs/{job.job_id}/events")
+    assert first.mimetype == "text/event-stream"
+    assert client.get(f"/api/v1/jobs/{job.job_id}/events").status_code == 503
+    first.close()
+    again = client.get(f"/api/v1/jobs/{job.job_id}/events")
+    assert again.status_code == 200
+    again.close()
+
+
+def test_there_is_no_stream_of_a_job_that_does_not_exist(client: FlaskClient) -> None:
+    assert client.get(f"/api/v1/jobs/{new_id()}/events").status_code == 404
+
+
+def test_the_fleet_is_told_in_figures_for_the_page_to_refresh_itself(client: FlaskClient) -> None:
+    body = client.get("/fleet/now").get_json()
+    assert (body["known"], body["cost"]) == (False, "$0.00")

@@ -1,0 +1,65 @@
+"""What a job has cost, over the wire: of the run that goes on, of runs that are over, and where not all is known."""
+
+import pytest
+from flask.testing import FlaskClient
+
+from services.config import Config
+from services.cost import requests_of
+from services.fleet_store import FleetStore
+from services.job_records import Counts, Job
+from services.jobs import JobStore
+from services.messages import FleetRun, FleetSnapshot
+from services.table import Table
+from tests.support.jobs import NOW, add_images
+
+CURRENT = FleetRun(number=2, images=4, billed_seconds=120, cost=0.004)
+
+
+@pytest.fixture
+def fleet(table: Table, store: JobStore) -> FleetStore:
+    """A fleet in its second run, whose first one is over."""
+    snapshot = FleetSnapshot(
+        at=NOW, running=2, pending=0, visible=1, in_flight=0, min_workers=0, max_workers=19, peak_workers=2,
+        billed_seconds=180, cost=0.006, images=5, run=CURRENT, reason="two workers, enough",
+    )  # fmt: skip
+    store.put_fleet(snapshot)
+    told = FleetStore(table)
+    told.put_run(FleetRun(number=1, images=1, billed_seconds=60, cost=0.002, is_open=False))
+    return told
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize(
+    ("runs", "seconds", "dollars"),
+    [
+        (((2, 4),), 120, 0.004),
+        (((2, 1),), 30, 0.001),
+        (((1, 1), (2, 1)), 90, 0.003),
+        (((3, 2),), 0, 0),
+    ],
+    ids=["alone", "one of four", "over two runs", "in a run that the snapshot does not tell of yet"],
+)
+def test_a_job_costs_its_share_of_the_runs_that_it_was_answered_in(
+    client: FlaskClient, store: JobStore, job: Job, config: Config,
+    runs: tuple[tuple[int, int], ...], seconds: float, dollars: float,
+) -> None:  # fmt: skip
+    images = sum(answers for _, answers in runs)
+    add_images(store, job, *(f"{number}.jpg" for number in range(images)))
+    store.store_counts(job.job_id, Counts(images, 0, images, NOW, NOW, runs=runs))
+    cost = client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"]
+    requests = requests_of(images).dollars(config.prices)
+    assert (cost["billed_seconds"], cost["instances_dollars"]) == pytest.approx((seconds, dollars))
+    assert cost["requests_dollars"] == pytest.approx(requests, abs=1e-6)
+    assert cost["dollars"] == pytest.approx(dollars + requests, abs=1e-6)
+    assert cost["dollars_per_1000_images"] == pytest.approx((dollars + requests) / images * 1_000, abs=1e-5)
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert f"for {seconds} instance-seconds" in page
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_cost_of_a_job_whose_run_is_forgotten_is_not_told(client: FlaskClient, store: JobStore, job: Job) -> None:
+    store.put_fleet(getattr(store.fleet(), "model_copy")(update={"run": FleetRun(number=9)}))  # noqa: B009
+    add_images(store, job, "a.jpg")
+    store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW, runs=((2, 1),)))
+    assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"] is None
+    assert "instance-seconds" not in client.get(f"/jobs/{job.job_id}").text

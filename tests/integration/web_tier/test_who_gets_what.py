@@ -1,0 +1,338 @@
+"""Who gets what: every route of the web tier, asked by everybody (rows 39 and 40; OWASP API1, API2, API5).
+
+A line of `ROUTES` says what a stranger, the owner of a job, another user, an operator, and whoever comes with an
+expired or a forged token are answered. A route without a line fails.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, cast
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from services.clients import Clients
+from services.config import Config, parse_config
+from services.embedded.launch import EmbeddedCloud
+from services.ids import ImageRef, merged_key, new_id
+from services.job_records import ImageRecord, Job, MergedFile
+from services.jobs import JobStore
+from services.personal_tokens import PersonalTokens
+from services.provision import provision
+from services.s3 import Bucket
+from services.table import Table
+from services.user_errors import WrongCodeError
+from tests.conftest import shipped_values
+from tests.support.jobs import NOW, done
+from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, sessions_of
+from tests.support.pictures import picture
+from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
+from web_tier.access.access import COOKIE, Access, Parts
+from web_tier.access.known_accounts import KnownAccounts
+from web_tier.app import create_app
+
+OWNER, OTHER, OPERATOR = "owner", "other", "operator"
+INSTANCE = "i-0123456789abcdef0"
+PEOPLE = ("stranger", OTHER, OPERATOR, "expired", "forged", OWNER)
+"""The owner comes last, since some of it can be done only once."""
+
+Statuses = tuple[int, int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route, what is sent to it, and the answers to stranger, owner, other, operator, expired and forged token."""
+
+    method: str
+    path: str
+    expected: Statuses
+    send: dict[str, Any] = field(default_factory=dict)
+
+    def status_for(self, who: str) -> int:
+        return self.expected[("stranger", OWNER, OTHER, OPERATOR, "expired", "forged").index(who)]
+
+
+def everybody(status: int) -> Statuses:
+    """What is the same for all, and looks at no token."""
+    return (status,) * 6
+
+
+def public(status: int, known: int | None = None) -> Statuses:
+    """What is for strangers too; a token that is sent must be a good one all the same."""
+    user = known or status
+    return status, user, user, user, 401, 401
+
+
+def page(owner: int = 200, other: int = 404, operator: int | None = None) -> Statuses:
+    """What people open: a stranger is sent to the sign-in."""
+    return 303, owner, other, other if operator is None else operator, 401, 401
+
+
+def program(owner: int = 200, other: int = 404, operator: int | None = None) -> Statuses:
+    """What programs call, and forms that change something: a stranger is refused."""
+    return 401, owner, other, other if operator is None else operator, 401, 401
+
+
+def form(**parts: Any) -> dict[str, Any]:
+    return {"data": parts, "content_type": "multipart/form-data"}
+
+
+JOB, IMAGE = "/jobs/{job}", "/jobs/{job}/images/{image}"
+API_JOB, API_IMAGE = f"/api/v1{JOB}", f"/api/v1{IMAGE}"
+INSTANCE_PAGE, API_INSTANCE = f"/fleet/instances/{INSTANCE}/drain", f"/api/v1/fleet/instances/{INSTANCE}/drain"
+BASE64 = {"json": {"data": "{base64}"}}
+FILE = {"name": "a.png", "bytes": 100, "content_type": "image/png"}
+
+ROUTES = (
+    # For everybody
+    Route("GET", "/static/fleetsight.css", everybody(200)),
+    Route("GET", "/static/bootstrap/css/bootstrap.min.css", everybody(200)),
+    Route("GET", "/healthz", everybody(200)),
+    Route("GET", "/readyz", everybody(200)),
+    Route("GET", "/api/v1/healthz", everybody(200)),
+    Route("GET", "/api/v1/readyz", everybody(200)),
+    Route("GET", "/api", public(200)),
+    Route("GET", "/api/v1", public(200)),
+    Route("GET", "/api/v1/", public(200)),
+    Route("GET", "/api/v1/openapi.json", public(200)),
+    # Accounts
+    Route("GET", "/sign-in", public(200, known=303)),
+    Route("POST", "/sign-in", public(422)),
+    Route("GET", "/new-password", public(303)),
+    Route("POST", "/new-password", public(422)),
+    Route("GET", "/sign-up", public(200)),
+    Route("POST", "/sign-up", public(422)),
+    Route("GET", "/confirm", public(200)),
+    Route("POST", "/confirm", public(422)),
+    Route("POST", "/confirm/code", public(422)),
+    Route("GET", "/forgot", public(200)),
+    Route("POST", "/forgot", public(422)),
+    Route("GET", "/reset", public(200)),
+    Route("POST", "/reset", public(422)),
+    Route("POST", "/sign-out", public(303)),
+    Route("GET", "/account", page(200, 200)),
+    Route("POST", "/account/tokens", program(422, 422)),
+    Route("POST", "/account/tokens/{token}/revoke", program(303)),
+    Route("GET", "/api/v1/tokens", program(200, 200)),
+    Route("POST", "/api/v1/tokens", program(201, 201), {"json": {"name": "ci", "scopes": ["read"], "days": 1}}),
+    Route("DELETE", "/api/v1/tokens/{token}", program(204)),
+    Route("GET", "/api/v1/limits", program(200, 200)),
+    # Pages
+    Route("GET", "/", page(200, 200)),
+    Route("POST", "/", program(303, 303), form(images="{file}")),
+    Route("GET", "/jobs", page(200, 200)),
+    Route("GET", JOB, page()),
+    Route("GET", f"{JOB}/delete", page()),
+    Route("POST", f"{JOB}/delete", program(303)),
+    Route("POST", f"{JOB}/retry", program(303)),
+    Route("GET", f"{JOB}/rows", page()),
+    Route("GET", f"{JOB}/progress", page()),
+    Route("GET", IMAGE, page()),
+    Route("POST", f"{IMAGE}/retry", program(303)),
+    Route("GET", f"{IMAGE}/thumbnail", page(200)),
+    Route("GET", f"{IMAGE}/preview", page(200)),
+    # Jobs by the API
+    Route("GET", "/api/v1/jobs", program(200, 200)),
+    Route("POST", "/api/v1/jobs", program(201, 201), {"json": {"name": "mine"}}),
+    Route("GET", API_JOB, program()),
+    Route("DELETE", API_JOB, program(204)),
+    Route("POST", f"{API_JOB}/images", program(), form(images="{file}")),
+    Route("POST", f"{API_JOB}/retry", program()),
+    Route("GET", f"{API_JOB}/results", program()),
+    Route("GET", f"{API_JOB}/results.csv", program()),
+    Route("GET", f"{API_JOB}/results.json", program()),
+    Route("GET", f"{API_JOB}/results.jsonl", program()),
+    Route("GET", f"{API_JOB}/results/file", program()),
+    Route("GET", f"{API_JOB}/events", program()),
+    Route("GET", API_IMAGE, program()),
+    Route("POST", f"{API_IMAGE}/retry", program()),
+    Route("POST", f"{API_JOB}/uploads", program(), {"json": {"files": [FILE]}}),
+    Route("POST", f"{API_JOB}/uploads/{{upload}}/commit", program(422)),  # nothing has arrived
+    # Single images; a label takes longer than is waited here, so 504 is a good answer
+    Route("POST", "/api/v1/classify?wait=0", program(202, 202), BASE64),
+    Route("POST", "/classify", program(504, 504), form(myfile="{file}")),
+    Route("POST", "/api/image", program(504, 504), form(myfile="{file}")),
+    Route("POST", "/classify-image", program(504, 504), form(myfile="{file}")),
+    Route("POST", "/file-upload", program(504, 504), form(inputFile="{file}")),
+    Route("POST", "/inference/image", program(200, 200), BASE64),
+    Route("POST", "/inference/image/", program(200, 200), BASE64),
+    Route("GET", "/predictions/{job}-{image}", program()),
+    Route("GET", "/predictions/{job}-{image}/", program()),
+    # The fleet; before its controller's first look there is nothing to show, nor an instance to drain
+    Route("GET", "/fleet", page(403, 403, 200)),
+    Route("GET", "/fleet/now", page(403, 403, 200)),
+    Route("POST", "/fleet/pause", program(403, 403, 303)),
+    Route("POST", "/fleet/resume", program(403, 403, 303)),
+    Route("GET", "/fleet/limits", page(403, 403, 200)),
+    Route("POST", "/fleet/limits", program(403, 403, 422)),
+    Route("POST", "/fleet/limits/reset", program(403, 403, 303)),
+    Route("GET", INSTANCE_PAGE, page(403, 403, 404)),
+    Route("POST", INSTANCE_PAGE, program(403, 403, 404)),
+    Route("GET", "/api/v1/fleet", program(403, 403, 404)),
+    Route("GET", "/api/v1/fleet/instances", program(403, 403, 200)),
+    Route("GET", "/api/v1/fleet/decisions", program(403, 403, 200)),
+    Route("GET", "/api/v1/fleet/history", program(403, 403, 200)),
+    Route("POST", "/api/v1/fleet/pause", program(403, 403, 200)),
+    Route("POST", "/api/v1/fleet/resume", program(403, 403, 200)),
+    Route("PUT", "/api/v1/fleet/limits", program(403, 403, 200), {"json": {"min_workers": 0, "max_workers": 1}}),
+    Route("DELETE", "/api/v1/fleet/limits", program(403, 403, 204)),
+    Route("POST", API_INSTANCE, program(403, 403, 404)),
+)
+
+
+class NobodyThere(PlayedPool):
+    """A pool that refuses whatever the account pages ask of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*_: object) -> None:
+            raise WrongCodeError("no")
+
+        return refuse
+
+
+@dataclass
+class Stage:
+    """The web tier with sign-in, and what the owner has there."""
+
+    app: Flask
+    config: Config
+    clients: Clients
+    table: Table
+    access: Access
+    clock: Clock
+    pool: PlayedPool
+
+    def belongings(self, route: Route) -> dict[str, str]:
+        """Make what a route is about, a job of the owner with an answered image, an upload, a token; return the ids.
+
+        What is asked of nobody's belongings needs none.
+        """
+        return self._made() if "{" in route.path else {}
+
+    def _made(self) -> dict[str, str]:
+        store, job = JobStore(self.table), Job(new_id(), "holiday", NOW, keep=True, owner=OWNER)
+        ref = ImageRef(job.job_id, new_id())
+        image = ImageRecord(ref, "a.png", f"{ref.job_id}/{ref.image_id}.png", 100, NOW)
+        store.create(job)
+        store.record_images([image], NOW)
+        store.put_done([done(image)])
+        store.put_merged(job.job_id, MergedFile(merged_key(job.job_id), "1", NOW))
+        self._bucket(self.config.names.input_bucket).put(image.key, picture("PNG"), "image/png")
+        self._bucket(self.config.names.output_bucket).put(merged_key(job.job_id), b"{}\n", "application/x-ndjson")
+        _, personal = PersonalTokens(self.table, self.clock).make(OWNER, "", "mine", ["read"], 1)
+        offer = self.client(OWNER).post(f"{API_JOB.format(job=job.job_id)}/uploads", json={"files": [FILE]})
+        return {
+            "job": job.job_id,
+            "image": ref.image_id,
+            "token": personal.token_id,
+            "upload": offer.get_json()["upload_id"],
+        }
+
+    def forget(self, belongings: dict[str, str]) -> None:
+        """Take the owner's token back: nobody may have many."""
+        if belongings:
+            self.client(OWNER).delete(f"/api/v1/tokens/{belongings['token']}")
+
+    def client(self, who: str) -> FlaskClient:
+        """Return whoever comes with a token of the pool; a stranger has none."""
+        client = self.app.test_client()
+        if who != "stranger":
+            client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {self._token(who)}"
+        return client
+
+    def browser(self, cookie: str) -> FlaskClient:
+        client = self.app.test_client()
+        client.set_cookie(COOKIE, cookie)
+        return client
+
+    def session(self) -> str:
+        return self.access.sessions.begin(self.pool.verify(f"id.{OWNER}.1"), "refresh")
+
+    def _token(self, who: str) -> str:
+        claims = ID | {"sub": OWNER, "cognito:groups": ["users"]}
+        match who:
+            case "expired":
+                return token({"kid": "pool", "alg": "RS256"}, claims | {"exp": SECONDS - 1})
+            case "forged":
+                return token({"kid": "pool", "alg": "RS256"}, claims, lambda content: rs256(content, OTHER_KEY))
+            case _:
+                groups = ["operators"] if who == OPERATOR else ["users"]
+                own = claims | {"sub": who, "cognito:groups": groups}
+                return token({"kid": "pool", "alg": "RS256"}, own, lambda content: rs256(content, POOL_KEY))
+
+    def _bucket(self, name: str) -> Bucket:
+        return Bucket.named(self.clients, name)
+
+
+@pytest.fixture(scope="module")
+def stage(cloud: EmbeddedCloud, clients: Clients) -> Iterator[Stage]:
+    values, own = shipped_values(), new_id().lower()
+    values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
+    values["aws"]["endpoint_url"] = cloud.endpoint_url
+    values["classic"]["wait_seconds"] = 0.01
+    config = parse_config(values)
+    provision(clients, config)
+    table, pool, clock = Table(clients.dynamodb, config.names.job_table), NobodyThere(), Clock()
+    pool.add(OWNER)
+    parts = Parts(
+        pool=cast(Any, pool),
+        verifier=verifier(fetch=lambda: JWKS),
+        sessions=sessions_of(table, pool, clock),
+        personal_tokens=PersonalTokens(table, clock),
+        accounts=KnownAccounts(pool.account, clock.seconds),
+    )
+    access = Access(lambda: parts)
+    yield Stage(create_app(config, access=access), config, clients, table, access, clock, pool)
+
+
+def ask(client: FlaskClient, route: Route, ids: dict[str, str], **more: Any) -> int:
+    """Return the status of the answer; a stream is not read."""
+    send = {key: sent(value) for key, value in route.send.items()}
+    answer = client.open(route.path.format(**ids), method=route.method, buffered=False, **send, **more)
+    answer.close()
+    return answer.status_code
+
+
+def sent(value: Any) -> Any:
+    """Return a body with an image in it, made anew for each request."""
+    if isinstance(value, dict):
+        return {key: sent(part) for key, part in value.items()}
+    if value == "{file}":
+        return BytesIO(picture("PNG")), "a.png"
+    return b64encode(picture("PNG")).decode() if value == "{base64}" else value
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_each_route_answers_everybody_as_is_right(stage: Stage, route: Route) -> None:
+    ids = stage.belongings(route)
+    answers = {who: ask(stage.client(who), route, ids) for who in PEOPLE}
+    stage.forget(ids)
+    assert answers == {who: route.status_for(who) for who in PEOPLE}
+
+
+def forged(cookie: str) -> str:
+    """Return a cookie with another signature: not its last character, of which some bits mean nothing in base64."""
+    return f"{cookie[:-3]}{'B' if cookie[-3] == 'A' else 'A'}{cookie[-2:]}"
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_session_that_is_over_or_forged_is_no_better_than_none(stage: Stage, route: Route) -> None:
+    ids = {name: new_id() for name in ("job", "image", "upload", "token")}
+    over = stage.session()
+    stage.clock.go_on(HOUR)
+    answers = {ask(stage.browser(cookie), route, ids, headers=BROWSER) for cookie in (over, forged(stage.session()))}
+    assert answers == {route.status_for("stranger")}
+
+
+def test_every_route_has_its_line(stage: Stage) -> None:
+    routes = stage.app.url_map.bind("localhost")
+    lined = {(routes.match(route.path.partition("?")[0], route.method)[0], route.method) for route in ROUTES}
+    there = {
+        (rule.endpoint, method)
+        for rule in stage.app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert there - lined == set()

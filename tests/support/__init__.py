@@ -1,0 +1,1 @@
+"""Fakes, builders and waiting that tests of several folders share."""

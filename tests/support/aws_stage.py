@@ -1,0 +1,105 @@
+"""A stack's commands on an embedded cloud: an account, a clock without sleeps, and what a person would see."""
+
+import io
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from scripts.aws.account import TAG, Account
+from scripts.aws.deploy import up as ups
+from scripts.aws.operation import Operation
+from scripts.aws.teardown import down as downs
+from scripts.aws.waiting import Waiting
+from services.config import load_config
+from services.ids import new_id
+
+IMAGE = "ami-12c6146b"
+"""That moto has from the start."""
+
+
+class CrashError(Exception):
+    """Raised where a test plays a crash."""
+
+
+@dataclass
+class Time:
+    """A clock that goes only where somebody sleeps.
+
+    Attributes:
+        pause: seconds that a sleep really takes: the cloud, another process, gets on with what is waited for.
+    """
+
+    now: float = 0.0
+    pause: float = 0.1
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        time.sleep(self.pause)
+
+    @property
+    def waiting(self) -> Waiting:
+        return Waiting(lambda: self.now, self.sleep, lambda _: None)
+
+
+@cache
+def account_at(endpoint_url: str) -> Account:
+    """Return the account of an embedded cloud; its clients are shared, since making them costs more than a test."""
+    return Account("us-east-1", None, endpoint_url)
+
+
+@dataclass
+class Stage:
+    """Runs commands for one prefix.
+
+    Attributes:
+        steps: what `done` was told.
+        crash_at: at which step of a run the command dies; None for never.
+    """
+
+    account: Account
+    prefix: str = field(default_factory=lambda: f"t{new_id()[-12:].lower()}")
+    steps: list[str] = field(default_factory=list)
+    crash_at: int | None = None
+    time: Time = field(default_factory=Time)
+    _shown: io.StringIO = field(default_factory=io.StringIO)
+    _run: int = 0
+
+    @property
+    def operation(self) -> Operation:
+        return Operation(self.account, self.prefix, self._done, self._say, self.time.waiting)
+
+    @property
+    def seen(self) -> str:
+        """What has been shown since this was last asked."""
+        shown = self._shown.getvalue()
+        self._shown = io.StringIO()
+        return shown
+
+    def store_images(self) -> None:
+        for role in ("worker", "web"):
+            self.account.ssm.put_parameter(
+                Name=f"/{self.prefix}/image/{role}", Value=IMAGE, Type="String",
+                Tags=[{"Key": TAG, "Value": self.prefix}],
+            )  # fmt: skip
+
+    def up(self, *, says_yes: bool = True, **order: Any) -> str | None:
+        self._run = 0
+        outside = ups.Outside(lambda _: says_yes, lambda _: True, lambda *_: self.store_images())
+        return ups.up(self.operation, ups.Order(**order), outside)
+
+    def down(self, *, says_yes: bool = True, **order: Any) -> None:
+        self._run = 0
+        wanted = downs.Order(**{"drain_seconds": 5.0, **order})
+        downs.down(self.operation, wanted, load_config().prices, lambda _: says_yes)
+
+    def _done(self, sentence: str) -> None:
+        self._run += 1
+        self.steps.append(sentence)
+        if self._run == self.crash_at:
+            raise CrashError(sentence)
+
+    def _say(self, shown: RenderableType) -> None:
+        Console(file=self._shown, width=200).print(shown, markup=not isinstance(shown, str), highlight=False)

@@ -1,0 +1,117 @@
+"""Jobs, images and results to test with, and a bucket and a queue in memory that can fail."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from botocore.exceptions import ClientError
+
+from services.ids import ImageRef, new_id
+from services.job_records import Counts, ImageRecord, Job, Said
+from services.jobs import JobStore
+from services.messages import Failure, LabelScore, Model, RequestMessage, Response
+from services.sqs import Outgoing
+
+NOBODY = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
+"""An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+MODEL = Model(name="demo", digest="sha256:4b1e8899")
+
+
+@dataclass
+class MemoryBucket:
+    """A bucket in memory; `fails` says of which keys' bodies it refuses to take."""
+
+    fails: Callable[[bytes], Exception | None] = lambda body: None
+    objects: dict[str, bytes] = field(default_factory=dict)
+    tags: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
+
+    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        error = self.fails(body)
+        if error is not None:
+            raise error
+        self.objects[key], self.tags[key] = body, tags
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+    def exists(self, key: str) -> bool:
+        return key in self.objects
+
+
+@dataclass
+class MemoryQueue:
+    """A queue in memory; `fails` may raise, or return the messages that it refuses."""
+
+    fails: Callable[[Sequence[Outgoing]], list[Outgoing]] = lambda messages: []
+    bodies: list[str] = field(default_factory=list)
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        refused = self.fails(messages)
+        self.bodies += [message.body for message in messages if message not in refused]
+        return refused
+
+    @property
+    def image_ids(self) -> set[str]:
+        return {RequestMessage.from_json(body).image_id for body in self.bodies}
+
+
+def client_error(status: int, code: str = "SomeError") -> ClientError:
+    """Return the error of a service that answered `status`."""
+    error = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(cast(Any, error), "Call")
+
+
+def record(job: Job, filename: str = "a.jpg") -> ImageRecord:
+    """Return the record of an accepted image."""
+    ref = ImageRef(job.job_id, new_id())
+    return ImageRecord(ref, filename, f"{ref.job_id}/{ref.image_id}.jpg", 1234, NOW)
+
+
+def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:
+    """Record images of a job, and count them; return them in the order of their ids."""
+    records = [record(job, filename) for filename in filenames]
+    store.record_images(records, NOW)
+    store.say_accepted(job.job_id, "writer", Said(len(records)))
+    return sorted(records, key=lambda added: added.ref.image_id)
+
+
+def done(image: ImageRecord, label: str = "stop sign", score: float = 0.93) -> Response:
+    """Return a result with a label."""
+    return Response(
+        job_id=image.ref.job_id,
+        image_id=image.ref.image_id,
+        status="done",
+        label=label,
+        score=score,
+        top=(LabelScore(label=label, score=score),),
+        model=MODEL,
+        worker="i-0f3a",
+        attempts=1,
+    )
+
+
+def failed(image: ImageRecord, message: str = "the JPEG ends early: send it again") -> Response:
+    """Return a result without one."""
+    return Response(
+        job_id=image.ref.job_id,
+        image_id=image.ref.image_id,
+        status="failed",
+        worker="i-0f3a",
+        attempts=1,
+        error=Failure(code="truncated", message=message),
+    )
+
+
+def put_results(store: JobStore, job: Job, *responses: Response) -> None:
+    """Store results and the job's counts, as the collector does."""
+    for response in responses:
+        if response.status == "done":
+            store.put_done([response])
+        else:
+            store.put_failed(response)
+    good = sum(response.status == "done" for response in responses)
+    images = store.count_images(job.job_id)
+    store.store_counts(job.job_id, Counts(good, len(responses) - good, images, NOW, NOW))

@@ -1,0 +1,30 @@
+"""Unit tests start no process: a test that needs one, or an emulated cloud, which is one, is an integration test."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
+"""Python's audit events of everything that starts a process: https://docs.python.org/3/library/audit_events.html"""
+
+_running: list[str] = []
+"""The id of the unit test that runs, or nothing between two."""
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    if event in STARTS and _running:
+        raise RuntimeError(f"{_running[0]} starts a process ({event} {arguments[:1]}): move it to tests/integration")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Watch for processes while a test of this folder runs, its fixtures included."""
+    _running.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        _running.clear()
