@@ -30,46 +30,55 @@ types() { .venv/bin/mypy; }
 imports() { .venv/bin/lint-imports; }
 security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursive $SOURCES; }
 audit() { .venv/bin/python -m scripts.audit; }
-fuzzing() { .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
+# Takes what the other steps leave of its minute.
+fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() { .venv/bin/coverage combine --quiet "$LOGS"/coverage.* && .venv/bin/coverage report; }
 
-unit_tests() { covered unit --numprocesses=auto --maxprocesses=8 tests/unit; }
-simulations() { pytest tests/simulation; }
+readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
+unit_tests() { pytest $UNIT_TESTS; }
+covered_unit_tests() { covered unit $UNIT_TESTS; }
 # The tests of a file share what they start, so they stay together. Most of them wait for processes.
 integration_tests() { covered integration --numprocesses=3 --dist=loadfile tests/integration; }
-browser_tests() { covered browser tests/browser; }
-chaos_tests() { covered chaos --numprocesses=2 --dist=loadfile tests/chaos; }
-image_tests() { covered image tests/image; }
+simulations() { pytest tests/simulation; }
+browser_tests() { pytest tests/browser; }
+chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
+image_tests() { pytest tests/image; }
 # Built long before the tests that need them; those tests report an image that cannot be built.
-images() { .venv/bin/python -m tests.image; }
+images() { nice .venv/bin/python -m tests.image; }
 
-# STEP...: runs the steps at the same time and prints what each has written; fails if one of them fails.
-at_once() {
-  local step failed=0 index=0 groups=()
-  echo "== running: $*"
-  for step in "$@"; do
-    {
-      SECONDS=0
-      if "$step"; then echo "== $step passed after $SECONDS s"; else echo "== $step FAILED after $SECONDS s"; exit 1; fi
-    } >"$LOGS/$step" 2>&1 &
+# STEP: runs it and prints what it has written once it has ended, so that steps that run at the same time do not mix.
+report() {
+  local started=$SECONDS result=passed
+  "$1" >"$LOGS/$1" 2>&1 || result=FAILED
+  echo "== $1 $result after $((SECONDS - started)) s" >>"$LOGS/$1"
+  flock "$LOGS" cat "$LOGS/$1"
+  [ "$result" = passed ]
+}
+
+in_turn() { # STEP...: all of them, also when one has failed
+  local step failed=0
+  for step in "$@"; do report "$step" || failed=1; done
+  return "$failed"
+}
+
+at_once() { # "STEP..."...: runs the lists at the same time, and the steps of a list in turn
+  local steps group failed=0 groups=()
+  echo "== running: $(printf '%s | ' "$@")"
+  for steps in "$@"; do
+    in_turn $steps &
     groups+=($!)
   done
-  for step in "$@"; do
-    wait "${groups[index]}" || failed=1
-    cat "$LOGS/$step"
-    index=$((index + 1))
-  done
+  for group in "${groups[@]}"; do wait "$group" || failed=1; done
   return "$failed"
 }
 
 case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
-    at_once format lint security_lint imports audit types unit_tests
-    at_once simulations browser_tests integration_tests
-    at_once fuzzing image_tests chaos_tests
-    at_once coverage
+    at_once "format lint imports audit security_lint types" covered_unit_tests
+    at_once integration_tests "browser_tests chaos_tests image_tests" "simulations fuzzing"
+    report coverage
     ;;
-  --fast) at_once format lint security_lint imports types unit_tests ;;
+  --fast) at_once "format lint imports security_lint types" unit_tests ;;
   *) pytest "$@" ;;
 esac

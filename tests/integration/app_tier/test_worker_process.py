@@ -82,18 +82,30 @@ def test_bad_images_among_good_ones_fail_alone(make_site: SiteMaker) -> None:
 def test_sigterm_gives_back_what_has_not_started_and_loses_nothing(make_site: SiteMaker) -> None:
     site = make_site(worker={"fetch_threads": 1, "publish_threads": 1, "idle_seconds": NEVER_SECONDS})
     refs = site.submit(sign.data for sign in small_signs(150))
-    worker = site.start_worker()
-    wait_until(lambda: site.responses.counts().visible > 1, "a heartbeat and an answer are sent")
-    first = site.responses.receive(wait_seconds=0)
-    worker.process.send_signal(signal.SIGTERM)
+    worker = site.start_worker(("-c", signalled_in_the_middle(signal.SIGTERM)))
     assert worker.wait() == 0
     assert worker.log()[-1]["reason"] == "SIGTERM"
     counts = site.requests.counts()
     assert counts.in_flight == 0
     assert 0 < counts.visible < len(refs)
-    site.responses.change_visibility([message.receipt for message in first], 0)
     answered = site.collect(len(refs) - counts.visible)
     assert all(len(responses) == 1 for responses in answered.values())
+
+
+def signalled_in_the_middle(number: signal.Signals) -> str:
+    """Return the program of a worker that gets a signal when it decodes its thirtieth image."""
+    return f"""
+import itertools, os, sys
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as `main` does: a thread of OpenBLAS would not block the signal
+from app_tier import __main__, pipeline
+decode, count = pipeline.decode, itertools.count(1)
+def signalled(task, *rest):
+    if next(count) == 30:
+        os.kill(os.getpid(), {number.value})
+    return decode(task, *rest)
+pipeline.decode = signalled
+sys.exit(__main__.main())
+"""
 
 
 def test_sigterm_ends_a_worker_that_waits_for_work(make_site: SiteMaker) -> None:
@@ -128,9 +140,7 @@ def test_fifo_queues_serve_as_well_as_standard_ones(make_site: SiteMaker) -> Non
 def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMaker) -> None:
     site = make_site(queues={"visibility_timeout_seconds": 3})
     refs = site.submit(sign.data for sign in small_signs(100))
-    first = site.start_worker()
-    wait_until(lambda: site.responses.counts().visible > 1, "a heartbeat and an answer are sent")
-    first.process.kill()
+    first = site.start_worker(("-c", signalled_in_the_middle(signal.SIGKILL)))
     first.wait()
     assert site.requests.counts().in_flight > 0
     second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -15,6 +16,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket as CompiledTemplate
+from werkzeug.routing import Rule
 
 from scripts.run.system import free_port
 from services.clients import Clients
@@ -51,6 +53,22 @@ class CompiledTemplates(BytecodeCache):
 def _compile_templates_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(Flask.jinja_options, "bytecode_cache", CompiledTemplates())
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_routes_once() -> Iterator[None]:
+    """Werkzeug compiles a function for each route of each application, which takes longer than most tests."""
+    compile_builder, compiled = Rule._compile_builder, dict[tuple[object, ...], Any]()
+
+    def compile_once(rule: Rule, append_unknown: bool = True) -> Any:
+        key = (rule.rule, tuple(rule._trace), repr(rule.defaults), append_unknown)
+        if key not in compiled:
+            compiled[key] = compile_builder(rule, append_unknown)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", compile_once)
         yield
 
 
