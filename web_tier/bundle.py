@@ -15,6 +15,9 @@ from services.errors import NotFoundError
 FRESH_SECONDS = 5.0
 """How old the facts may be: a bundle that is built anew in its place is known after so long."""
 
+MAX_FIRST_READ_SECONDS = 5.0
+"""How long a thread waits for the first facts, which another thread is reading."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -35,14 +38,21 @@ class ConfiguredBundle:
     _read_at: float = field(default=float("-inf"), init=False)
     _problem: str | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _first_read: threading.Event = field(default_factory=threading.Event, init=False)
 
     def facts(self) -> BundleFacts:
         """Return what is known of the bundle; nothing when it cannot be read from here, which is logged once.
 
-        Whoever finds the facts too old reads them again; the others go on with what there is, since S3 may be slow.
+        One thread reads the facts when they are due. The others wait for the first facts, and afterwards use those
+        that were read last, since S3 may be slow.
         """
         if self._is_due():
-            self._facts = self._read()
+            try:
+                self._facts = self._read()
+            finally:
+                self._first_read.set()
+        else:
+            self._first_read.wait(MAX_FIRST_READ_SECONDS)
         return self._facts
 
     def _is_due(self) -> bool:

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from services.bundle_facts import BundleFacts
 from services.errors import NotFoundError
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.bundle import FRESH_SECONDS, ConfiguredBundle
 
 
@@ -41,6 +44,28 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     build(tmp_path, "one")
     assert bundle.facts().digest == "one"
+
+
+def test_threads_wait_for_the_first_facts_that_another_thread_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web_tier.bundle.MAX_FIRST_READ_SECONDS", NEVER_SECONDS)
+    is_read, may_end = threading.Event(), threading.Event()
+
+    def slow(_bucket: str, _key: str) -> bytes:
+        is_read.set()
+        may_end.wait(NEVER_SECONDS)
+        return b'{"digest": "one", "labels": ["cat"]}'
+
+    def clock() -> float:
+        if is_read.is_set():
+            may_end.set()  # a second thread has come
+        return 100.0
+
+    bundle = ConfiguredBundle(Path("s3://models/signs"), slow, clock)
+    with ThreadPoolExecutor(1) as reader:
+        first = reader.submit(bundle.facts)
+        assert is_read.wait(DEADLINE_SECONDS)
+        assert bundle.facts().digest == "one"
+        assert first.result(DEADLINE_SECONDS).digest == "one"
 
 
 def test_an_object_of_s3_that_is_missing_is_no_error() -> None:
