@@ -30,15 +30,14 @@ types() { .venv/bin/mypy; }
 imports() { .venv/bin/lint-imports; }
 security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursive $SOURCES; }
 audit() { .venv/bin/python -m scripts.audit; }
-# Takes what the other steps leave of its minute.
-fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
+fuzzing() { .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() { .venv/bin/coverage combine --quiet "$LOGS"/coverage.* && .venv/bin/coverage report; }
 
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
 covered_unit_tests() { covered unit $UNIT_TESTS; }
 # The tests of a file share what they start, so they stay together. Most of them wait for processes.
-integration_tests() { covered integration --numprocesses=4 --dist=loadfile tests/integration; }
+integration_tests() { covered integration --numprocesses=3 --dist=loadfile tests/integration; }
 simulations() { pytest tests/simulation; }
 browser_tests() { pytest tests/browser; }
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }

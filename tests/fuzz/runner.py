@@ -22,7 +22,7 @@ MOST_KEPT = 36
 SECONDS_AN_INPUT = 60
 """Longest that one input may take, on a machine that is busy with other work, too."""
 
-SPARE_SECONDS = 300
+SPARE_SECONDS = 900
 """For the start of a process, and for an input that hangs."""
 
 
