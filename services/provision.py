@@ -16,6 +16,7 @@ from services.table import EXPIRES_AT
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.literals import BucketLocationConstraintType
+    from mypy_boto3_s3.type_defs import CORSRuleTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 _BUCKET_EXISTS = "BucketAlreadyOwnedByYou"
@@ -26,6 +27,13 @@ def provision(clients: Clients, config: Config) -> None:
     """Make every bucket, queue and table that `config` names and that is not there yet."""
     for bucket in (config.names.input_bucket, config.names.output_bucket):
         _make_bucket(clients, bucket)
+    if config.web.cors_origins:  # pages of these sites may send signed forms, as with the stack
+        rule: CORSRuleTypeDef = {
+            "AllowedMethods": ["POST"],
+            "AllowedOrigins": list(config.web.cors_origins),
+            "AllowedHeaders": ["*"],
+        }
+        clients.s3.put_bucket_cors(Bucket=config.names.input_bucket, CORSConfiguration={"CORSRules": [rule]})
     _make_queues(clients, config)
     _make_table(clients, config)
 

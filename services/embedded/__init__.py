@@ -1,1 +1,5 @@
 """An AWS on loopback: moto's APIs, queues that are right and fast, and an EC2 that starts processes."""
+
+import os
+
+os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"  # before moto is imported: it would let every web page read answers

@@ -23,6 +23,7 @@ from services.embedded.iam.record import decisions
 from services.embedded.lifeline import watch
 from services.embedded.loopback import loopback
 from services.embedded.mends import mend_service
+from services.embedded.page_guard import PageGuard, bucket_allows_post
 from services.embedded.post_objects import PostObjects
 from services.embedded.worker import LingeringWorker
 
@@ -47,7 +48,7 @@ class EmbeddedCloudApplication:
         return (self._control if own else self._aws)(environ, start_response)
 
 
-def create_application() -> EmbeddedCloudApplication:
+def create_application() -> PageGuard:
     """Build the cloud's application around this process's fleet, with moto mended.
 
     Raises:
@@ -57,7 +58,8 @@ def create_application() -> EmbeddedCloudApplication:
     authorizer = Authorizer(decisions)
     aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
     authorized = AuthorizedCalls(aws, authorizer, fleet)
-    return EmbeddedCloudApplication(CountedCalls(authorized, calls), ControlApplication(fleet))
+    cloud = EmbeddedCloudApplication(CountedCalls(authorized, calls), ControlApplication(fleet))
+    return PageGuard(cloud, bucket_allows_post)
 
 
 class CloudServer(BaseApplication):  # type: ignore[misc]
@@ -92,7 +94,7 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
         for name, value in settings.items():
             self.cfg.set(name, value)
 
-    def load(self) -> EmbeddedCloudApplication:
+    def load(self) -> PageGuard:
         """Build the application; called in the worker process."""
         return create_application()
 

@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from services.embedded.control_client import CloudUnreachableError, ControlClient, NotLaunchedError
+from services.embedded.machines.network import METADATA_ADDRESS
 from services.embedded.metadata import NOT_FOUND, Answer, MetadataService, Tokens
+from services.embedded.page_guard import is_from_a_page, is_local_host
 
 HOST = "127.0.0.1"
 RETRY_SECONDS = 0.05
@@ -46,6 +48,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
+        host = headers.get("host", "")
+        if not (is_local_host(host) or host == METADATA_ADDRESS):
+            self._write(Answer(HTTPStatus.FORBIDDEN, f"the host {host!r} is not the metadata service"))
+            return
+        if is_from_a_page(headers.get("origin"), headers.get("sec-fetch-site")):
+            self._write(Answer(HTTPStatus.FORBIDDEN, "web pages may not read metadata"))
+            return
         try:
             answer = self.server.service.answer(self.command, unquote(self.path.partition("?")[0]), headers)
         except NotLaunchedError:
