@@ -1,4 +1,4 @@
-"""Which processes a process has started: https://man7.org/linux/man-pages/man5/proc_tid_children.5.html"""
+"""What the kernel knows of processes: https://man7.org/linux/man-pages/man5/proc_pid.5.html"""
 
 from contextlib import suppress
 from pathlib import Path
@@ -12,3 +12,10 @@ def children_of(process: int) -> list[int]:
             with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
                 children += map(int, (task / "children").read_text().split())
     return children
+
+
+def has_ended(process: int) -> bool:
+    """Return True if `process` runs no more, also if its parent has not taken note of it yet."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True

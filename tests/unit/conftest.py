@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
 """Python's audit events of everything that starts a process: https://docs.python.org/3/library/audit_events.html"""
+
+UNIT_TESTS = Path(__file__).parent
 
 _running: list[str] = []
 """The id of the unit test that runs, or nothing between two."""
@@ -22,8 +25,12 @@ sys.addaudithook(_refuse_processes)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Watch for processes while a test of this folder runs, its fixtures included."""
-    _running.append(item.nodeid)
+    """Watch for processes while a test of this folder runs, its fixtures included.
+
+    pytest asks this of the tests of all folders that run together.
+    """
+    if UNIT_TESTS in item.path.parents:
+        _running.append(item.nodeid)
     try:
         return (yield)
     finally:

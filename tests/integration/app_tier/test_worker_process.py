@@ -15,7 +15,7 @@ from app_tier.preprocess import load_pixels
 from services.messages import Response
 from tests.integration.app_tier.conftest import SiteMaker
 from tests.integration.app_tier.site import ROOT, Site
-from tests.support.processes import children_of
+from tests.support.processes import children_of, has_ended
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -217,6 +217,7 @@ def test_row_9_decoders_that_are_killed_from_outside_cost_at_most_the_image_that
         assert site.collect(1)[ref.image_id][0].label == sign.label
         (decoder,) = descendants(worker.process.pid)
         os.kill(decoder, signal.SIGSEGV)
+        wait_until(lambda decoder=decoder: has_ended(decoder), "the decoder has ended")  # type: ignore[misc]
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait() == 0
     wait_until(lambda: not descendants(worker.process.pid), "the worker has no children")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.run.supervisor import Service, Supervisor
+from tests.support.processes import has_ended
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -18,13 +19,6 @@ FOREVER = "import time; time.sleep(600)"
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 )
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture
@@ -63,7 +57,7 @@ def test_stop_ends_a_process_that_ignores_sigterm(supervisor: Supervisor, tmp_pa
     pid = supervisor.pid("it")
     assert pid is not None
     supervisor.stop(grace_seconds=0.2)
-    assert not alive(pid)
+    assert has_ended(pid)
 
 
 def test_nothing_is_started_again_after_stop(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -93,4 +87,4 @@ time.sleep(600)
             lambda: "prctl" not in Path(f"/proc/{child}/cmdline").read_text(), "the child has become the command"
         )
         parent.kill()
-        wait_until(lambda: not alive(child), "the child has ended")
+        wait_until(lambda: has_ended(child), "the child has ended")
