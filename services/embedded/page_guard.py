@@ -18,7 +18,7 @@ WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 Header = tuple[str, str]
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
-"""Names that lead to this machine whatever a name server says; `localhost` with all names below it (RFC 6761)."""
+"""Names of this machine that no name server decides; `localhost` counts with all names below it (RFC 6761)."""
 
 _BUCKET = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
 _STOCK_CONTROL = re.compile(r"/moto-api(/|$)")
@@ -52,7 +52,8 @@ class PageGuard:
     def _answer_page(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         origin, method = environ.get("HTTP_ORIGIN", ""), environ["REQUEST_METHOD"]
         bucket = _BUCKET.fullmatch(environ.get("PATH_INFO", ""))
-        is_form = method == "POST" and environ.get("CONTENT_TYPE", "").startswith("multipart/form-data")
+        kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+        is_form = method == "POST" and kind == "multipart/form-data"  # as `PostObjects` decides
         if not bucket or not (is_form or method == "OPTIONS") or not self._may_post(bucket[1], origin):
             return _refuse(start_response, "web pages may not use this cloud")
         allowed = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]

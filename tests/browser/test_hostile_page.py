@@ -45,7 +45,7 @@ class _Empty(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def foreign_origin() -> Iterator[str]:
-    """A site of somebody else: `localhost` is another site than `127.0.0.1`."""
+    """The origin of another site: browsers treat `localhost` and `127.0.0.1` as two sites."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Empty) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

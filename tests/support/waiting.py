@@ -16,7 +16,7 @@ DEADLINE_SECONDS = 120.0
 NEVER_SECONDS = 10 * DEADLINE_SECONDS
 """A time-out for the code under test where only something else, such as a signal or a message, may end its wait.
 
-A time-out below `DEADLINE_SECONDS` would end the wait too, and the test would pass whatever the code does.
+A time-out below `DEADLINE_SECONDS` would end the wait too. The test would pass even if the code ignored the event.
 """
 
 FIRST_PAUSE_SECONDS = 0.01

@@ -61,11 +61,15 @@ def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
         assert re.search(rf"identity arn:aws:sts::\d+:assumed-role/worker/{instance_id}", output), output
 
 
+def metadata_port_of(cloud: EmbeddedCloud, instance_id: str) -> int:
+    """Return the port of an instance's metadata service, which writes it into a file once it listens."""
+    file = cloud.state_dir / "instances" / instance_id / "port"
+    return int(wait_until(lambda: file.read_text() if file.exists() else "", "its metadata service listens"))
+
+
 def metadata_of(cloud: EmbeddedCloud, instance_id: str) -> Callable[[str], tuple[int, str]]:
     """Return a reader of an instance's metadata, from outside, with a token."""
-    port = cloud.state_dir / "instances" / instance_id / "port"
-    wait_until(port.exists, "its metadata service listens")
-    base = f"http://127.0.0.1:{port.read_text()}/latest"
+    base = f"http://127.0.0.1:{metadata_port_of(cloud, instance_id)}/latest"
 
     def call(path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         request = urllib.request.Request(f"{base}/{path}", method=method, headers=headers)

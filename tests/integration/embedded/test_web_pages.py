@@ -8,8 +8,8 @@ import requests
 from services.embedded.launch import EmbeddedCloud
 from tests.integration.embedded.conftest import Clients
 from tests.integration.embedded.test_instances import launch
+from tests.integration.embedded.test_metadata import metadata_port_of
 from tests.integration.embedded.test_post_objects import presigned
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -59,9 +59,10 @@ def test_s1_the_control_endpoint_answers_no_page(apis: Clients, path: str, page:
 @pytest.mark.parametrize("page", PAGES, ids=["origin", "fetch metadata", "another host"])
 def test_s1_a_metadata_service_answers_no_page(cloud: EmbeddedCloud, clients: Clients, page: dict[str, str]) -> None:
     (instance_id,) = launch(clients("ec2"))
-    port = cloud.state_dir / "instances" / instance_id / "port"
-    wait_until(port.exists, "its metadata service listens")
-    url, lifetime = f"http://127.0.0.1:{port.read_text()}/latest", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    url, lifetime = (
+        f"http://127.0.0.1:{metadata_port_of(cloud, instance_id)}/latest",
+        {"X-aws-ec2-metadata-token-ttl-seconds": "60"},
+    )
     assert requests.put(f"{url}/api/token", headers={**lifetime, **page}, timeout=60).status_code == 403
     token = requests.put(f"{url}/api/token", headers=lifetime, timeout=60).text
     whole: dict[str, Any] = {"X-aws-ec2-metadata-token": token}

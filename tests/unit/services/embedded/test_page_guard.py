@@ -97,6 +97,7 @@ def test_s1_a_form_of_an_allowed_origin_passes_and_its_answer_can_be_read(asked:
         {"PATH_INFO": "/results"},
         {"PATH_INFO": "/uploads/key"},
         {"CONTENT_TYPE": "application/x-www-form-urlencoded"},
+        {"CONTENT_TYPE": "multipart/form-data-of-another-kind"},
         {"REQUEST_METHOD": "PUT"},
     ],
 )
