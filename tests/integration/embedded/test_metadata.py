@@ -62,9 +62,9 @@ def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
 
 
 def metadata_port_of(cloud: EmbeddedCloud, instance_id: str) -> int:
-    """Return the port of an instance's metadata service, which writes it into a file once it listens."""
+    """Return the port of an instance's metadata service; its file is empty or holds 0 until the service listens."""
     file = cloud.state_dir / "instances" / instance_id / "port"
-    return int(wait_until(lambda: file.read_text() if file.exists() else "", "its metadata service listens"))
+    return wait_until(lambda: int(file.read_text() or 0) if file.exists() else 0, "its metadata service listens")
 
 
 def metadata_of(cloud: EmbeddedCloud, instance_id: str) -> Callable[[str], tuple[int, str]]:
