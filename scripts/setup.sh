@@ -53,8 +53,9 @@ install() { # SECTION MEGABYTES WHAT
   need_space "$2"
   echo "fleetsight: installing $3 ..." >&2
   # Only files of the hashes in requirements.txt, and nothing that is not in it.
-  .venv/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps \
+  .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-compile --require-hashes --no-deps \
     -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 || explain_failure
+  installed=yes
   stamp "$1" "$digest"
 }
 
@@ -111,6 +112,7 @@ if ! { [ -x .venv/bin/pip ] && .venv/bin/python -c ''; } 2>/dev/null; then
     || fail "cannot create .venv: $(tail -n 1 "$LOG"); on Debian and Ubuntu: apt install python3-venv"
 fi
 
+installed=
 for name in "${@:-run}"; do
   case "$name" in
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
@@ -135,4 +137,6 @@ for name in "${@:-run}"; do
 done
 
 # A start without compiled modules takes half a second longer for each process, and some environments never write them.
+# pip would compile on one core. Some packages hold a file that no Python 3 can compile.
+[ -z "$installed" ] || .venv/bin/python -m compileall -qq --workers 0 .venv/lib || true
 .venv/bin/python -m compileall -q services app_tier web_tier scripts benchmarks

@@ -7,8 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 ./scripts/setup.sh run torch simulate test
 
-readonly SOURCES="services app_tier web_tier ami scripts benchmarks" FUZZ_SECONDS=60
+readonly SOURCES="services app_tier web_tier ami scripts benchmarks" FUZZ_SECONDS=60 LEAST_COVERAGE=85
 LOGS=$(mktemp -d)
+mkdir "$LOGS/covered"
 # Each background step is a process group, so that Ctrl-C ends it with all that it has started.
 set -m
 end_steps() {
@@ -21,8 +22,8 @@ trap end_steps EXIT
 
 pytest() { .venv/bin/python -m pytest "$@"; }
 
-# NAME PYTEST-ARGUMENT...: also measures branch coverage, into a file of its own; not of other processes.
-covered() { COVERAGE_FILE="$LOGS/coverage.$1" pytest --cov --cov-report= --cov-fail-under=0 "${@:2}"; }
+# Also measures branch coverage of pytest's own processes.
+covered() { COVERAGE_DIR="$LOGS/covered" pytest -p tests.support.coverage "$@"; }
 
 format() { .venv/bin/ruff format --check .; }
 lint() { .venv/bin/ruff check .; }
@@ -31,13 +32,15 @@ imports() { .venv/bin/lint-imports; }
 security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursive $SOURCES; }
 audit() { .venv/bin/python -m scripts.audit; }
 fuzzing() { .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
-coverage() { .venv/bin/coverage combine --quiet "$LOGS"/coverage.* && .venv/bin/coverage report; }
+coverage() {
+  .venv/bin/python -m slipcover --branch --merge "$LOGS"/covered/*.json --out "$LOGS/merged.json" --skip-covered --fail-under "$LEAST_COVERAGE"
+}
 
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
-covered_unit_tests() { covered unit $UNIT_TESTS; }
+covered_unit_tests() { covered $UNIT_TESTS; }
 # The tests of a file share what they start, so they stay together. Most of them wait for processes.
-integration_tests() { covered integration --numprocesses=3 --dist=loadfile tests/integration; }
+integration_tests() { covered --numprocesses=3 --dist=loadfile tests/integration; }
 simulations() { pytest tests/simulation; }
 browser_tests() { pytest tests/browser; }
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }

@@ -10,7 +10,8 @@ What a test asks for:
   for `own_system` and `own_page` instead.
 * `sign_in_system`: a system where people sign in, one for all tests that want it: each makes accounts of its own with
   `person(sign_in_system, name)`, which returns address and password, and `signed_in(page, email, password)`.
-* `axe`: `axe(page)` returns what is not accessible, a line each; empty is the promise.
+* `faults_of`: `faults_of(page)` returns a line for each thing that is not accessible or does not fit; none is the
+  promise. It checks the page in light, in dark and on a phone.
 * `drop(page, selector, files)`: drops files, each `(name, content)`, as a person does.
 
 `page.wait_for_function` evaluates a string in the page, which its Content-Security-Policy forbids: wait with
@@ -25,11 +26,21 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from scripts.chromium import NO_BROWSER, find_chromium, launch_chromium
 from scripts.client import ApiClient
@@ -40,10 +51,18 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
 ACTION_MS = DEADLINE_SECONDS * 1_000
+LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize | None]] = {
+    "light": ("light", None),
+    "dark": ("dark", None),
+    "phone": ("light", {"width": 390, "height": 844}),
+}
+"""Color scheme and viewport of each look; None is the test's own viewport."""
+
 LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
 
 Options = dict[str, object]
 Files = Sequence[tuple[str, bytes]]
+FaultsOf = Callable[[Page], list[str]]
 
 
 @dataclass
@@ -194,20 +213,32 @@ def _watched_page(browser: Browser, url: str, faults: PageFaults, options: Optio
 
 
 @pytest.fixture(scope="package")
-def axe() -> Callable[[Page], list[str]]:
-    """Check a page: return a line for each violation of WCAG 2.2 A and AA and of axe's good practice.
+def faults_of() -> FaultsOf:
+    """Check a page in light, in dark and on a phone.
 
-    axe is evaluated by the browser's debugger, so the page's Content-Security-Policy stays on.
+    Return a line for each violation of WCAG 2.2 A and AA and of axe's good practice, and for each look that is wider
+    than the screen. axe is evaluated by the browser's debugger, so the page's Content-Security-Policy stays on.
     """
     checker = Axe()
 
     def check(page: Page) -> list[str]:
-        violations = checker.run(page).response["violations"]
-        return [
-            f"{violation['id']}: {violation['help']}: {node['html']}"
-            for violation in violations
-            for node in violation["nodes"]
-        ]
+        usual = page.viewport_size
+        assert usual is not None
+        faults: list[str] = []
+        for look, (scheme, size) in LOOKS.items():
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # or axe measures colours that change
+            page.set_viewport_size(size or usual)
+            violations = checker.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+            faults += [
+                f"{look}: {violation['id']}: {violation['help']}: {node['html']}"
+                for violation in violations
+                for node in violation["nodes"]
+            ]
+            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+                faults.append(f"{look}: the page is wider than the screen")
+        page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+        page.set_viewport_size(usual)
+        return faults
 
     return check
 

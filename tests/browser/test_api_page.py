@@ -1,19 +1,16 @@
 """The API's page: every operation is shown, and may be tried from the page itself."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from scripts.client import ApiClient
-from tests.browser.conftest import PageFaults
+from tests.browser.conftest import FaultsOf, PageFaults
 from tests.support.pictures import picture
 
 pytestmark = pytest.mark.processes
 
-PHONE = {"viewport": {"width": 390, "height": 844}}
-DARK = {"color_scheme": "dark"}
 NO_SCRIPT = {"java_script_enabled": False}
 
 
@@ -59,12 +56,10 @@ def test_an_address_with_a_models_name_opens_it(page: Page) -> None:
     expect(page.locator("#JobStatusBody table")).to_be_visible()
 
 
-@pytest.mark.parametrize("page_options", [{}, PHONE, DARK], ids=["light", "phone", "dark"])
-def test_the_page_is_accessible_and_fits(page: Page, axe: Callable[[Page], list[str]]) -> None:
+def test_the_page_is_accessible_and_fits(page: Page, faults_of: FaultsOf) -> None:
     page.goto("/api#create_job")
     page.locator("#job_results summary").click()
-    assert axe(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert faults_of(page) == []
 
 
 @pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])

@@ -1,7 +1,7 @@
 """The fleet's page: live while a batch runs, paused and resumed by ops, and of use without JavaScript."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count as counting
 
 import pytest
@@ -12,12 +12,10 @@ from scripts.client import ApiClient
 from scripts.run.system import System
 from services.fleet_store import FleetStore
 from services.table import Table
-from tests.browser.conftest import PageFaults
+from tests.browser.conftest import FaultsOf, PageFaults
 
 pytestmark = pytest.mark.processes
 
-PHONE = {"viewport": {"width": 390, "height": 844}}
-DARK = {"color_scheme": "dark"}
 NO_SCRIPT = {"java_script_enabled": False}
 SEEDS = counting(9_100)
 
@@ -91,16 +89,16 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
 
 
 def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
-    page: Page, fleet: FleetStore, axe: Callable[[Page], list[str]], page_faults: PageFaults
+    page: Page, fleet: FleetStore, faults_of: FaultsOf, page_faults: PageFaults
 ) -> None:
     page_faults.expect("422")
     page.goto("/fleet")
     page.get_by_role("link", name="Change the limits").click()
-    assert axe(page) == []
+    assert faults_of(page) == []
     page.get_by_label("At least").fill("3")
     page.get_by_role("button", name="Set the limits").click()
     expect(page.get_by_role("alert")).to_have_text("The minimum (3) must be at most the maximum (2).")
-    assert axe(page) == []
+    assert faults_of(page) == []
     page.get_by_label("At least").fill("1")
     page.get_by_label("At most").fill("1")
     page.get_by_label("Reason").fill("<b>budget</b>")
@@ -108,14 +106,14 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     expect(page.locator('[data-slot="limits_set"]')).to_have_text(
         re.compile(r"Limits 1\.\.1, set by ops at \d\d:\d\d UTC \(<b>budget</b>\); config\.yaml says 0\.\.2\.")
     )
-    assert axe(page) == []
+    assert faults_of(page) == []
     # Others may be there of an earlier test; from all that are, one is kept or launched.
     drains = page.get_by_role("link", name=re.compile("^Drain i-"))
     expect(drains).to_have_count(1)
     asked = str(drains.get_attribute("aria-label")).removeprefix("Drain ")
     drains.click()
     expect(page.get_by_role("heading")).to_have_text(f"Drain {asked}?")
-    assert axe(page) == []
+    assert faults_of(page) == []
     page.get_by_role("button", name="Drain the instance").click()
     expect(page.locator("#decisions")).to_contain_text(f"Ops have asked {asked} to drain")
     row = page.locator("#instances tbody tr").filter(has_text=asked)
@@ -129,19 +127,14 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     assert fleet.orders().limits is None
 
 
-@pytest.mark.parametrize("page_options", [{}, PHONE, DARK], ids=["light", "phone", "dark"])
-def test_the_page_is_accessible_and_fits(
-    page: Page, api: ApiClient, fleet: FleetStore, axe: Callable[[Page], list[str]]
-) -> None:
+def test_the_page_is_accessible_and_fits(page: Page, api: ApiClient, fleet: FleetStore, faults_of: FaultsOf) -> None:
     submit(api, 30)
     page.goto("/fleet")
     expect(page.locator("#instances tbody tr").first).to_be_visible()
-    assert axe(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert faults_of(page) == []
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
-    assert axe(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert faults_of(page) == []
 
 
 @pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])

@@ -18,12 +18,11 @@ from services.job_records import Counts, ImageRecord, Job, Said
 from services.jobs import JobStore
 from services.messages import Failure, LabelScore, Response
 from services.table import Table
-from tests.browser.conftest import PageFaults
+from tests.browser.conftest import FaultsOf, PageFaults
 
 pytestmark = pytest.mark.processes
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-DARK = {"color_scheme": "dark"}
 NO_SCRIPT = {"java_script_enabled": False}
 LABELS = ("stop", "give way", "no entry", "parking", "danger")
 LONG_FINISHED = 100.0
@@ -388,9 +387,8 @@ def test_a_phone_shows_everything_in_its_width(page: Page, write_job: Callable[.
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.parametrize("page_options", [{}, DARK, PHONE], ids=["light", "dark", "phone"])
 def test_nothing_is_out_of_reach_for_anyone(
-    page: Page, write_job: Callable[..., WrittenJob], axe: Callable[[Page], list[str]]
+    page: Page, write_job: Callable[..., WrittenJob], faults_of: FaultsOf
 ) -> None:
     written = write_job(12)
     written.finish(0, 10, failed=2)
@@ -400,11 +398,11 @@ def test_nothing_is_out_of_reach_for_anyone(
         expect(page.locator("h1")).to_be_visible()
         if path.startswith(written.path) and path.count("/") == 2:
             expect(page.locator("#histogram tr")).not_to_have_count(0)
-        assert axe(page) == [], path
+        assert faults_of(page) == [], path
     open_live(page, written.path)
     page.locator(".tile.done .open").first.click()
     expect(page.get_by_role("dialog")).to_contain_text("Best")
-    assert axe(page) == []
+    assert faults_of(page) == []
 
 
 def test_the_choice_of_light_or_dark_is_kept(page: Page) -> None:

@@ -1,7 +1,7 @@
 """The front end as static files before a real web tier, as CloudFront serves the two under one name."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from scripts.aws.site.export import SiteFile, export_site
 from scripts.run.system import System
-from tests.browser.conftest import Options, PageFaults, _watched_page
+from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page
 from tests.browser.test_upload import arrived, classify, signs
 from tests.support.stack_template import RESOURCES
 
@@ -175,7 +175,7 @@ def test_the_static_page_of_the_api_tries_the_api_out(page: Page, static_site: S
     expect(output).to_contain_text("200")
 
 
-def test_the_static_pages_are_accessible(page: Page, axe: Callable[[Page], list[str]]) -> None:
+def test_the_static_pages_are_accessible(page: Page, faults_of: FaultsOf) -> None:
     for address in ("/", "/api"):
         page.goto(address)
-        assert axe(page) == []
+        assert faults_of(page) == []

@@ -19,13 +19,12 @@ from scripts.run.system import System
 from services.jobs import JobStore
 from services.s3 import Bucket
 from services.table import Table
-from tests.browser.conftest import PageFaults, drop
+from tests.browser.conftest import FaultsOf, PageFaults, drop
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
 PHONE = {"viewport": {"width": 390, "height": 844}}
-DARK = {"color_scheme": "dark"}
 JOB_PAGE = re.compile(r"/jobs/([0-9A-Z]{26})$")
 SENDS_IMAGES = re.compile(r"/api/v1/jobs/[0-9A-Z]{26}/images$")
 
@@ -379,16 +378,13 @@ def test_every_control_is_reached_by_tab_in_the_order_of_use_and_enter_sends(pag
     assert [result["filename"] for result in finished(api, arrived(page), 1)] == [name]
 
 
-@pytest.mark.parametrize("page_options", [{}, DARK, PHONE], ids=["light", "dark", "phone"])
-def test_nothing_of_the_page_is_inaccessible_before_or_with_a_batch(
-    page: Page, axe: Callable[[Page], list[str]]
-) -> None:
+def test_nothing_of_the_page_is_inaccessible_before_or_with_a_batch(page: Page, faults_of: FaultsOf) -> None:
     files, _ = signs(8, seed=16)
     page.goto("/")
-    assert axe(page) == []
+    assert faults_of(page) == []
     drop(page, "#drop", [*files, ("text.txt", b"text")])
     expect(page.locator("#facts")).not_to_contain_text("being checked")
-    assert axe(page) == []
+    assert faults_of(page) == []
 
 
 @pytest.mark.parametrize("page_options", [PHONE])

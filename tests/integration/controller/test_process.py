@@ -114,7 +114,7 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over_when_it_is_killed(
     scene.controllers[0].kill()
     second = scene.add_job(3)
     wait_until(lambda: scene.workers() == 4, "the standby launches up to the maximum")
-    assert scene.acts(1)
+    wait_until(lambda: scene.acts(1), "the standby logs that it acts")
     scene.respond([done(ref) for ref in first + second])
     wait_until(lambda: scene.finished(first[0].job_id) and scene.finished(second[0].job_id), "both jobs are finished")
     assert scene.workers() == 4
