@@ -95,9 +95,7 @@ def test_a_forgotten_password_is_replaced_and_a_wrong_one_told(
     expect(page.get_by_role("link", name=email)).to_be_visible()
 
 
-def test_account_pages_are_accessible_and_fit(
-    page: Page, sign_in_system: System, faults_of: FaultsOf
-) -> None:
+def test_account_pages_are_accessible_and_fit(page: Page, sign_in_system: System, faults_of: FaultsOf) -> None:
     for path in ("/sign-in?next=/jobs", "/sign-up", "/confirm", "/forgot", "/reset"):
         page.goto(path)
         assert faults_of(page) == []

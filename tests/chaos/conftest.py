@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,9 +98,16 @@ def hundred() -> tuple[list[tuple[str, bytes]], dict[str, str]]:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[RunningSystem]:
-    """A whole system of its own; short time-outs, so that what comes back comes back soon."""
+    """A whole system for one test, to be broken."""
+    with run_system(tmp_path) as started:
+        yield started
+
+
+@contextmanager
+def run_system(home: Path) -> Iterator[RunningSystem]:
+    """Run a whole system with short time-outs: what a test kills is soon replaced."""
     system = System(
-        tmp_path,
+        home,
         {
             "FLEETSIGHT__WEB__PORT": str(free_port()),
             "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",

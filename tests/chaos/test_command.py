@@ -39,15 +39,18 @@ def port() -> int:
 
 
 @pytest.fixture
-def serving(port: int) -> Iterator[subprocess.Popen[str]]:
-    """The command with a batch done and its workers still there, as it stands until Ctrl-C."""
+def serving(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command with a small batch done and its two workers still there, as it stands until Ctrl-C."""
+    for drawn in samples(4, seed=5):
+        (tmp_path / drawn.filename).write_bytes(drawn.data)
     environment = {
         **os.environ,
         "FLEETSIGHT__WEB__PORT": str(port),
         "FLEETSIGHT__WORKER__IDLE_SECONDS": "600",
         "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
+        "FLEETSIGHT__FLEET__IMAGES_PER_WORKER": "1",
     }
-    command = [sys.executable, "-u", "-m", "scripts.run"]
+    command = [sys.executable, "-u", "-m", "scripts.run", "--images", str(tmp_path)]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
