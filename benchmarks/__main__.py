@@ -33,6 +33,7 @@ NOT_BENCHMARKS = {
     "report",
     "running",
     "runs",
+    "signed",
     "timeline",
     "torch_way",
 }

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from benchmarks.processes import tree
 from benchmarks.report import Bar, Report
-from services.embedded.launch import HOST, REGION, EmbeddedCloud
+from benchmarks.signed import signed
+from services.embedded.launch import HOST, EmbeddedCloud
 
 START_SECONDS = 60.0
 CALLS_OF_AN_IMAGE: Mapping[str, float] = {
@@ -59,6 +60,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection(HOST, port, timeout=30)
+        self._url = f"http://{HOST}:{port}"
 
     def ask(self, service: str, method: str, path: str, body: bytes | str | None, **headers: str) -> bytes:
         """Return the body of the answer.
@@ -66,15 +68,14 @@ class Client:
         Raises:
             RuntimeError: the cloud refuses; the message says what.
         """
-        scope = f"embedded/20260101/{REGION}/{service}/aws4_request"
-        signature = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature={'0' * 64}"
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._connection.request(method, path, body, {"Authorization": signature, **named})
+        content = body.encode() if isinstance(body, str) else body or b""
+        named = signed(service, method, f"{self._url}{path}", content, **headers)
+        self._connection.request(method, path, content, dict(named))
         reply = self._connection.getresponse()
-        content = reply.read()
+        answer = reply.read()
         if reply.status >= 300:
-            raise RuntimeError(f"{service} {method} {path} answered {reply.status}: {content[:500]!r}")
-        return content
+            raise RuntimeError(f"{service} {method} {path} answered {reply.status}: {answer[:500]!r}")
+        return answer
 
     def call(self, service: str, operation: str, **parameters: Any) -> Any:
         """Make a call in AWS's JSON protocol and return its answer."""

@@ -12,6 +12,8 @@ import boto3
 from botocore.config import Config
 
 from benchmarks.report import Bar, Report, seconds_of
+from benchmarks.signed import signed
+from services.embedded.access_keys import owner_key
 from services.embedded.dispatch import RememberingDispatcher
 from services.embedded.launch import REGION, EmbeddedCloud
 from services.embedded.queues import MessageQueue
@@ -75,7 +77,8 @@ def dispatcher_against_stock(rounds: int) -> float:
 
     stock = DomainDispatcherApplication(create_backend_app)
     remembering = RememberingDispatcher(stock)
-    environ = {"PATH_INFO": "/", "HTTP_AUTHORIZATION": _authorization("sqs"), "HTTP_HOST": "127.0.0.1"}
+    authorization = signed("sqs", "POST", "http://127.0.0.1/")["Authorization"]
+    environ = {"PATH_INFO": "/", "HTTP_AUTHORIZATION": authorization, "HTTP_HOST": "127.0.0.1"}
     for dispatcher in (stock.get_application, remembering.application_for):
         dispatcher(environ)
     slow = seconds_of(lambda: stock.get_application(environ), rounds, time.perf_counter)
@@ -99,11 +102,8 @@ def receive_by_depth(cloud: EmbeddedCloud, rounds: int) -> dict[int, float]:
 def connections_kept_against_closed(cloud: EmbeddedCloud, requests: int) -> float:
     """Return how many times as fast requests are answered on one connection as on one each."""
     place = urlsplit(cloud.endpoint_url)
-    headers = {
-        "Authorization": _authorization("sqs"),
-        "X-Amz-Target": "AmazonSQS.ListQueues",
-        "Content-Type": "application/x-amz-json-1.0",
-    }
+    target, kind = "AmazonSQS.ListQueues", "application/x-amz-json-1.0"
+    headers = signed("sqs", "POST", f"{cloud.endpoint_url}/", b"{}", X_Amz_Target=target, Content_Type=kind)
     kept = http.client.HTTPConnection(place.hostname or "", place.port)
 
     def ask(connection: http.client.HTTPConnection, **extra: str) -> None:
@@ -183,8 +183,8 @@ def _client(cloud: EmbeddedCloud, service: str) -> Any:
         service,  # type: ignore[call-overload]
         endpoint_url=cloud.endpoint_url,
         region_name=REGION,
-        aws_access_key_id="embedded",
-        aws_secret_access_key="embedded",  # nosec B106 # noqa: S106 - opens nothing
+        aws_access_key_id=owner_key().id,
+        aws_secret_access_key=owner_key().secret,
         config=config,
     )
 
@@ -192,11 +192,6 @@ def _client(cloud: EmbeddedCloud, service: str) -> Any:
 def _read(s3: Any, key: str) -> bytes:
     body: bytes = s3.get_object(Bucket="benchmark", Key=key)["Body"].read()
     return body
-
-
-def _authorization(service: str) -> str:
-    scope = f"embedded/20260101/{REGION}/{service}/aws4_request"
-    return f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
 
 
 def _filled_queue(sqs: Any, name: str, messages: int, visibility_seconds: int = 0) -> str:

@@ -17,6 +17,7 @@ from scripts.aws.account import Account
 from scripts.aws.deploy.stacks import find
 from scripts.aws.options import on_account
 from services.accounts import OPERATORS, USERS, Accounts
+from services.embedded.access_keys import AccessKey
 from services.errors import FleetsightError
 
 HOME = Path(__file__).parents[1] / ".fleetsight"
@@ -125,11 +126,10 @@ def _local_accounts(state_dir: Path) -> Accounts:
     try:
         endpoint = (state_dir / "endpoint").read_text(encoding="utf-8").strip()
         pool_id = (state_dir / "user-pool").read_text(encoding="utf-8").strip()
+        key = AccessKey.load(state_dir)
     except OSError as error:
         raise NoPoolError(
             "no system with sign-in runs here: start one with ./scripts/run.sh --sign-in, and give its --port"
         ) from error
-    # The embedded cloud takes any credentials; these open nothing elsewhere.
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        os.environ[name] = "embedded"
+    os.environ |= key.environment
     return Accounts(Account(pool_id.partition("_")[0], None, endpoint).cognito, pool_id)

@@ -62,7 +62,7 @@ class Clients:
     """Makes each client once, when first asked; clients may be shared by threads."""
 
     endpoint: Endpoint
-    _session: botocore.session.Session = field(default_factory=new_session, repr=False)
+    session: botocore.session.Session = field(default_factory=new_session, repr=False)
 
     @cached_property
     def s3(self) -> "S3Client":
@@ -143,7 +143,7 @@ class Clients:
         )
 
     def _client(self, service: str, config: BotoConfig | None = None) -> Any:
-        return self._session.create_client(service, endpoint_url=self.endpoint.url, config=config or self._config)
+        return self.session.create_client(service, endpoint_url=self.endpoint.url, config=config or self._config)
 
     @cached_property
     def _config(self) -> BotoConfig:
@@ -163,7 +163,7 @@ class Clients:
 
     def _credentials(self) -> "S3Credential":
         """Return what botocore signs with at this moment; the environment, a profile or the instance's role."""
-        found = self._session.get_credentials()
+        found = self.session.get_credentials()
         now = found.get_frozen_credentials() if found else None
         if now is None or now.access_key is None or now.secret_key is None:
             raise NoCredentialsError

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from services.clients import Clients
 from services.config import Config, parse_config
+from services.embedded.access_keys import owner_key
 from services.embedded.launch import EmbeddedCloud
 from services.endpoint import Endpoint
 from services.ids import new_id
@@ -56,10 +57,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_real_aws() -> Iterator[None]:
-    """Credentials that open nothing: a test that forgets its endpoint is refused, and costs nobody anything."""
+    """Credentials of embedded clouds only: AWS refuses a test that forgets its endpoint, and nobody pays for it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "embedded")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "embedded")
+        for name, value in owner_key().environment.items():
+            patch.setenv(name, value)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_CONFIG_FILE", "/dev/null")
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")

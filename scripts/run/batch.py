@@ -75,7 +75,11 @@ class Summary:
 
 @dataclass
 class Batch:
-    """Sends `images` through the system at `client` and watches them."""
+    """Sends `images` through the system at `client` and watches them.
+
+    Attributes:
+        keep: whether the system keeps the images after it has classified them.
+    """
 
     client: ApiClient
     images: Images
@@ -83,6 +87,7 @@ class Batch:
     interrupted: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    keep: bool = False
 
     def run(self) -> Summary:
         """Return what became of every image.
@@ -93,7 +98,7 @@ class Batch:
         """
         progress = Progress(len(self.images.files))
         started = self.clock()
-        job_id = self.client.create_job(self.images.title)
+        job_id = self.client.create_job(self.images.title, keep=self.keep)
         size = SLICE if progress.total < LARGE else LARGE_SLICE
         slices = [self.images.files[at : at + size] for at in range(0, progress.total, size)]
         with ThreadPoolExecutor(UPLOADERS) as uploaders:

@@ -102,7 +102,8 @@ class Session:
     def _classify(self) -> Summary:
         with LiveBar(self.console) as bar:
             try:
-                return Batch(self.client, self.images, bar.show, self._interrupted).run()
+                # Kept, or the page of the first batch would show a placeholder for each image.
+                return Batch(self.client, self.images, bar.show, self._interrupted, keep=True).run()
             except InterruptedBatchError:
                 self._check()
                 raise

@@ -17,8 +17,9 @@ from ami.local import LocalImage
 from scripts.client import ApiClient
 from scripts.run.sign_in import SignIn, prepare_sign_in
 from scripts.run.supervisor import Service, Supervisor
-from services.clients import Clients
+from services.clients import Clients, new_session
 from services.config import PATH_VARIABLE, PREFIX, Config, load_config
+from services.embedded.access_keys import owner_key
 from services.embedded.control_client import mails
 from services.embedded.launch import machines
 from services.embedded.lifeline import Lifeline
@@ -37,9 +38,6 @@ _ONE_MACHINE = {
 
 _IN_THE_IMAGE = {PATH_VARIABLE, "FLEETSIGHT__WORKER__BUNDLE"}
 """What an image has at a place of its own."""
-
-_KEYS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded"}  # nosec B105 # opens nothing
-"""The embedded cloud takes any credentials; these open nothing elsewhere."""
 
 
 class StartError(FleetsightError):
@@ -97,9 +95,9 @@ class System:
     @cached_property
     def clients(self) -> Clients:
         """Clients of the embedded cloud for this process."""
-        for name, value in _KEYS.items():
-            os.environ.setdefault(name, value)
-        return Clients(self.config.aws.endpoint())
+        session = new_session()
+        session.set_credentials(owner_key().id, owner_key().secret)
+        return Clients(self.config.aws.endpoint(), session)
 
     def start(self) -> None:
         """Start everything and wait until the page answers.
@@ -114,6 +112,7 @@ class System:
         shutil.rmtree(self.state_dir, ignore_errors=True)
         (self.state_dir / "logs").mkdir(parents=True)
         (self.state_dir / "endpoint").write_text(self.endpoint_url + "\n")
+        owner_key().save(self.state_dir)
         turned = [part for switch in self.switches for part in ("--switch", switch)]
         port = self.endpoint_url.rpartition(":")[2]
         self._start("cloud", "-m", "services.embedded", "cloud", "--port", port, *turned)
@@ -165,7 +164,7 @@ class System:
         # Read as YAML, of which JSON is a part: the script's own first line would be a comment.
         script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(self._user_data())}
         sign_in = {} if self.sign_in is None else {**self.sign_in.settings, **self.sign_in.environment}
-        return inherited | _KEYS | script | self._settings | sign_in | {"PYTHONPATH": str(ROOT)}
+        return inherited | owner_key().environment | script | self._settings | sign_in | {"PYTHONPATH": str(ROOT)}
 
     def _user_data(self) -> str:
         """Return the script with which an instance starts its worker; an image's own script does it as on AWS."""

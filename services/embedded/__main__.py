@@ -45,10 +45,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cloud(options: argparse.Namespace) -> None:
+    from services.embedded.access_keys import is_inherited
     from services.embedded.cloud import HOST, serve
     from services.embedded.fleet import fleet
     from services.embedded.typed_switches import switches_of
 
+    if not is_inherited():
+        sys.exit(
+            "the cloud needs its owner's key: set AWS_ACCESS_KEY_ID to AKIAEMBEDDED and up to 8 letters or digits, "
+            "and AWS_SECRET_ACCESS_KEY to a secret, here and for the clients"
+        )
     fleet.compute = not options.no_compute
     fleet.set_switches(switches_of(options.switch))
     serve(f"{HOST}:{options.port}" if options.fd is None else f"fd://{options.fd}", options.lifeline_fd)

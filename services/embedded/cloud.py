@@ -25,6 +25,7 @@ from services.embedded.loopback import loopback
 from services.embedded.mends import mend_service
 from services.embedded.page_guard import PageGuard, bucket_allows_post
 from services.embedded.post_objects import PostObjects
+from services.embedded.signatures import SignedCalls
 from services.embedded.worker import LingeringWorker
 
 HOST = "127.0.0.1"
@@ -58,7 +59,8 @@ def create_application() -> PageGuard:
     authorizer = Authorizer(decisions)
     aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
     authorized = AuthorizedCalls(aws, authorizer, fleet)
-    cloud = EmbeddedCloudApplication(CountedCalls(authorized, calls), ControlApplication(fleet))
+    signed = SignedCalls(CountedCalls(authorized, calls))
+    cloud = EmbeddedCloudApplication(signed, ControlApplication(fleet))
     return PageGuard(cloud, bucket_allows_post)
 
 

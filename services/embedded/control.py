@@ -1,4 +1,6 @@
-"""``/_embedded/``: what the hypervisor and tests ask of the cloud, beside AWS's own APIs. Loopback only.
+"""``/_embedded/``: what the hypervisor and tests ask of the cloud, beside AWS's own APIs.
+
+Loopback only, and with the bearer token that belongs to the owner's key.
 
 ====== ====================================== ==========================================================
 GET    /_embedded/health                       {"epoch"}: the server answers
@@ -14,6 +16,7 @@ GET    /_embedded/switches                     the switches of `options.Switches
 ====== ====================================== ==========================================================
 """
 
+import hmac
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -24,6 +27,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from services.embedded import identity
+from services.embedded.access_keys import owner_key
 from services.embedded.calls import calls
 from services.embedded.fleet import Fleet
 from services.embedded.iam.record import decisions
@@ -56,7 +60,11 @@ class ControlApplication:
         )
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer one request in JSON; 404 for what is unknown, 400 for what is not allowed."""
+        """Answer one request in JSON; 401 without the token, 404 for what is unknown, 400 for what is not allowed."""
+        token = f"Bearer {owner_key().control_token}"
+        if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), token.encode()):
+            refusal = _json({"error": "the bearer token of this cloud is missing or wrong"}, 401)
+            return refusal(environ, start_response)
         return self._answer(Request(environ))(environ, start_response)
 
     def _answer(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+from services.embedded.access_keys import owner_key
 from services.embedded.user_pools.mailbox import Mail
 
 
@@ -65,7 +66,8 @@ class ControlClient:
         self._connection.timeout = self._timeout + wait_seconds
         if self._connection.sock is not None:
             self._connection.sock.settimeout(self._connection.timeout)
-        self._connection.request(method, f"/_embedded/{path}", body)
+        headers = {"Authorization": f"Bearer {owner_key().control_token}"}
+        self._connection.request(method, f"/_embedded/{path}", body, headers)
         response = self._connection.getresponse()
         return response.status, json.loads(response.read())
 

@@ -4,6 +4,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from services.embedded.access_keys import instance_key
 from services.embedded.records import Record
 
 SESSION_SECONDS = 6 * 3600
@@ -37,13 +38,12 @@ def describe(record: Record) -> dict[str, Any]:
 def role_credentials(instance: Any) -> dict[str, Any]:
     """Return credentials of the instance profile's role, from ``sts:AssumeRole`` of this cloud.
 
-    An instance without a profile gets some of the same shape that belong to no role.
+    An instance without a profile gets a key of the same shape that belongs to no role and may do everything.
     """
     role_arn = _role_arn(instance)
     if not role_arn:
-        return _credentials(
-            f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30), secrets.token_urlsafe(60)
-        )
+        key = instance_key(instance.id)
+        return _credentials(key.id, key.secret, secrets.token_urlsafe(60))
     from moto.sts.models import sts_backends
 
     backend = sts_backends[instance.owner_id]["aws"]

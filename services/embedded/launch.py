@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from services.embedded.access_keys import owner_key
 from services.embedded.lifeline import Lifeline
 from services.embedded.machines.machine import forget_all
 
@@ -81,11 +82,10 @@ class EmbeddedCloud:
         return self._lifeline.read_end
 
     def environment(self) -> dict[str, str]:
-        """Return the variables with which boto3 reaches this cloud; the keys open nothing elsewhere."""
+        """Return the variables with which boto3 reaches this cloud; the key is valid nowhere else."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_ACCESS_KEY_ID": "embedded",
-            "AWS_SECRET_ACCESS_KEY": "embedded",  # nosec B105 # opens nothing
+            **owner_key().environment,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
@@ -141,7 +141,8 @@ class EmbeddedCloud:
             EmbeddedCloudError: it refuses, with its reason.
         """
         data = None if body is None else json.dumps(dict(body)).encode()
-        request = urllib.request.Request(f"{self.endpoint_url}/_embedded/{path}", data, method=method)  # noqa: S310 - as below
+        headers = {"Authorization": f"Bearer {owner_key().control_token}"}
+        request = urllib.request.Request(f"{self.endpoint_url}/_embedded/{path}", data, headers, method=method)  # noqa: S310 - as below
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:  # nosec B310 # noqa: S310 - our own loopback URL
                 result: dict[str, Any] = json.load(answer)
@@ -197,7 +198,11 @@ class EmbeddedCloud:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env={
+                    **os.environ,
+                    **owner_key().environment,
+                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                },
                 start_new_session=True,
             )
 

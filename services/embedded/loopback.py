@@ -8,8 +8,7 @@ import functools
 import threading
 from typing import Any
 
-OWNER = "embedded"
-"""Key of the account's owner, who may do everything."""
+from services.embedded.access_keys import owner_key
 
 
 class Loopback:
@@ -50,8 +49,8 @@ def _client(address: str, service: str, region: str) -> Any:
         service,
         region_name=region,
         endpoint_url=address,
-        aws_access_key_id=OWNER,
-        aws_secret_access_key=OWNER,
+        aws_access_key_id=owner_key().id,
+        aws_secret_access_key=owner_key().secret,
         config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=50),
     )
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+from services.embedded.post_objects import bucket_at, is_form
+
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 Header = tuple[str, str]
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 """Names of this machine that no name server decides; `localhost` counts with all names below it (RFC 6761)."""
 
-_BUCKET = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
 _STOCK_CONTROL = re.compile(r"/moto-api(/|$)")
 """moto's own pages, which could empty the cloud and change what it enforces."""
 
@@ -51,10 +52,8 @@ class PageGuard:
 
     def _answer_page(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         origin, method = environ.get("HTTP_ORIGIN", ""), environ["REQUEST_METHOD"]
-        bucket = _BUCKET.fullmatch(environ.get("PATH_INFO", ""))
-        kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-        is_form = method == "POST" and kind == "multipart/form-data"  # as `PostObjects` decides
-        if not bucket or not (is_form or method == "OPTIONS") or not self._may_post(bucket[1], origin):
+        bucket = bucket_at(environ)
+        if not bucket or not (is_form(environ) or method == "OPTIONS") or not self._may_post(bucket, origin):
             return _refuse(start_response, "web pages may not use this cloud")
         allowed = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
         if method == "OPTIONS":

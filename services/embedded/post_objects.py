@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
 
-from moto.iam.models import get_account_id_from, iam_backends
-from moto.utilities.utils import PARTITION_NAMES, get_partition
+from moto.iam.models import get_account_id_from
+from moto.utilities.utils import get_partition
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
+from services.embedded.access_keys import secret_of
 from services.embedded.direct import Answer, request_id
 from services.embedded.mends import mend_service
 from services.embedded.object_tags import Tags, set_tags, tags_of_form
@@ -31,8 +32,6 @@ LONGEST_FIELD = 20 * 1024
 """Bytes of a field before the file; S3 takes as many of all of them together."""
 
 _BUCKET = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
-_OWN_KEYS = {"embedded": "embedded"}
-"""What `launch.EmbeddedCloud.environment` hands out."""
 
 _TAKEN = frozenset(
     {
@@ -75,12 +74,11 @@ class PostObjects:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        bucket = _BUCKET.fullmatch(environ.get("PATH_INFO", ""))
-        kind, options = parse_options_header(environ.get("CONTENT_TYPE"))
-        if bucket is None or environ["REQUEST_METHOD"] != "POST" or kind != "multipart/form-data":
+        if not is_form(environ):
             return self._others(environ, start_response)
+        _, options = parse_options_header(environ.get("CONTENT_TYPE"))
         try:
-            answer = self._post(bucket[1], environ, options.get("boundary", ""))
+            answer = self._post(bucket_at(environ) or "", environ, options.get("boundary", ""))
         except RefusedError as error:
             answer = _refusal(error)
         length = [] if answer.status.startswith("204") else [("Content-Length", str(len(answer.body)))]
@@ -97,6 +95,18 @@ class PostObjects:
         self._check(form, signer)
         etag = _put(get_account_id_from(signer.access_key), signer.region, form, content, tags)
         return _stored(form, etag, environ)
+
+
+def bucket_at(environ: dict[str, Any]) -> str | None:
+    """Return the bucket that the path of a request names; None for one of something else, such as an object."""
+    found = _BUCKET.fullmatch(environ.get("PATH_INFO", ""))
+    return found[1] if found else None
+
+
+def is_form(environ: dict[str, Any]) -> bool:
+    """Return True if a request is POST Object."""
+    kind, _ = parse_options_header(environ.get("CONTENT_TYPE"))
+    return environ["REQUEST_METHOD"] == "POST" and kind == "multipart/form-data" and bucket_at(environ) is not None
 
 
 def parse(body: bytes, boundary: str) -> tuple[dict[str, str], bytes]:
@@ -119,15 +129,6 @@ def parse(body: bytes, boundary: str) -> tuple[dict[str, str], bytes]:
     if content is None:
         raise RefusedError(400, "InvalidArgument", "POST requires exactly one file upload per request.")
     return fields, content
-
-
-def secret_of(access_key: str) -> str | None:
-    """Return the secret of an access key that this cloud knows: its own, a user's, or an assumed role's."""
-    if access_key in _OWN_KEYS:
-        return _OWN_KEYS[access_key]
-    account = iam_backends[get_account_id_from(access_key)]
-    known = (account[partition].access_keys.get(access_key) for partition in PARTITION_NAMES)
-    return next((str(key.secret_access_key) for key in known if key is not None), None)
 
 
 def _body(environ: dict[str, Any]) -> bytes:

@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
 from typing import Any
+
+from services.embedded.access_keys import signing_key
 
 _CREDENTIAL = re.compile(r"([\w-]+)/(\d{8})/([a-z0-9-]+)/s3/aws4_request")
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -70,7 +71,8 @@ def signer_of(form: Form, secret_of: Callable[[str], str | None]) -> Signer:
     secret = secret_of(access_key)
     if secret is None:
         raise RefusedError(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist.")
-    signature = _signature(secret, day, region, fields["policy"])
+    key = signing_key(secret, day, region, "s3")
+    signature = hmac.new(key, fields["policy"].encode(), hashlib.sha256).hexdigest()
     if not hmac.compare_digest(signature.encode(), fields["x-amz-signature"].encode()):
         raise RefusedError(403, "SignatureDoesNotMatch", "The signature does not match the one we calculated.")
     return Signer(access_key, region)
@@ -130,15 +132,6 @@ def _parsed(policy: str) -> tuple[datetime, list[Any]]:
     if not isinstance(conditions, list):
         raise _invalid("Invalid Policy: conditions is no list")
     return expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC), conditions
-
-
-def _signature(secret: str, day: str, region: str, policy: str) -> str:
-    key = reduce(_hmac, (day, region, "s3", "aws4_request"), f"AWS4{secret}".encode())
-    return _hmac(key, policy).hex()
-
-
-def _hmac(key: bytes, text: str) -> bytes:
-    return hmac.new(key, text.encode(), hashlib.sha256).digest()
 
 
 def _denied(message: str) -> RefusedError:

@@ -1,12 +1,12 @@
 """What a batch costs, in the whole system: its share of the fleet's bill, and the calls that were really made."""
 
-import json
-import urllib.request
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
 from services.cost import IMAGE, Requests
+from services.embedded.control_client import ControlClient
 from tests.chaos.conftest import RunningSystem, signs
 from tests.support.waiting import wait_until
 
@@ -17,8 +17,8 @@ IMAGES = 100
 
 def asked(running: RunningSystem) -> Counter[str]:
     """Return what the cloud has been asked so far: calls, and items of the table by what they are about."""
-    with urllib.request.urlopen(f"{running.system.endpoint_url}/_embedded/calls", timeout=60) as answer:
-        told = json.load(answer)
+    with closing(ControlClient(running.system.endpoint_url)) as cloud:
+        told = cloud.get("calls")
     return Counter({**told["calls"], **told["items"]})
 
 

@@ -48,7 +48,7 @@ class StackOfRoles:
             service,  # type: ignore[call-overload]
             endpoint_url=self.endpoint_url,
             region_name=region,
-            **(credentials or {"aws_access_key_id": "embedded", "aws_secret_access_key": "embedded"}),
+            **credentials,
         )
 
     def make(self) -> None:

@@ -23,8 +23,7 @@ class Cloud:
     """A cloud with one group of one over a launch template of one version."""
 
     def __init__(self, endpoint_url: str) -> None:
-        keys = {"aws_access_key_id": "embedded", "aws_secret_access_key": "embedded"}
-        where: Any = {"endpoint_url": endpoint_url, "region_name": REGION, **keys}
+        where: Any = {"endpoint_url": endpoint_url, "region_name": REGION}
         ec2: Any = boto3.client("ec2", **where)
         self.ec2 = ec2
         scaling: Any = boto3.client("autoscaling", **where)

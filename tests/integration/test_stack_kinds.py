@@ -151,12 +151,10 @@ SEEN_AFTER = {
 
 @pytest.fixture
 def client(cloud: EmbeddedCloud) -> Callable[[str], Any]:
-    keys = {"aws_access_key_id": "embedded", "aws_secret_access_key": "embedded"}
     return lambda service: boto3.client(
         service,  # type: ignore[call-overload]
         endpoint_url=cloud.endpoint_url,
         region_name=REGION,
-        **keys,
     )
 
 

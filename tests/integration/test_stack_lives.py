@@ -44,8 +44,6 @@ class Account:
             service,  # type: ignore[call-overload]
             endpoint_url=self.cloud.endpoint_url,
             region_name=REGION,
-            aws_access_key_id="embedded",
-            aws_secret_access_key="embedded",
         )
 
     def prepare(self) -> str:

@@ -13,10 +13,6 @@ from moto.utilities.utils import get_partition
 _HEADER = re.compile(r"Credential=([^/\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
 _PRESIGNED = re.compile(r"(?:^|&)X-Amz-Credential=([^&]+)", re.IGNORECASE)
 _SCOPE = re.compile(r"([^/\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
-# Version 2, which only S3 takes still: in the header, or in a presigned address.
-_VERSION_2 = re.compile(r"^AWS ([^:\s]+):")
-_PRESIGNED_2 = re.compile(r"(?:^|&)AWSAccessKeyId=([^&]+)")
-_V2_REGION, _V2_SERVICE = "us-east-1", "s3"
 
 
 class UnknownCallError(ValueError):
@@ -42,8 +38,6 @@ def credential_of(environ: dict[str, Any]) -> Credential | None:
         return Credential(*found.groups())
     if (presigned := _PRESIGNED.search(query)) and (found := _SCOPE.fullmatch(unquote(presigned[1]))):
         return Credential(*found.groups())
-    if found := _VERSION_2.search(header) or _PRESIGNED_2.search(query):
-        return Credential(unquote(found[1]), _V2_REGION, _V2_SERVICE)
     return None
 
 

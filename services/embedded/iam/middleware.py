@@ -1,8 +1,7 @@
 """The authorizer before the embedded cloud: a request that its signer may not make goes no further.
 
-Off, it costs one look at a switch. A request that nobody signed goes on: it is a form, which is checked where forms
-are read, or one of the calls that AWS takes from anybody. Of user pools these are many, and the others are refused
-without a signature.
+Off, it costs one look at a switch. A request without a signature goes on: `signatures` lets only those through that
+AWS takes without one.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,9 +11,8 @@ from services.embedded.direct import Answer
 from services.embedded.fleet import Fleet
 from services.embedded.iam.authorizer import Authorizer, DeniedError
 from services.embedded.iam.calls import Credential, credential_of
-from services.embedded.iam.questions.cognito_idp import lacks_signature
 from services.embedded.iam.questions.s3 import put_object
-from services.embedded.iam.refusals import refusal, unsigned
+from services.embedded.iam.refusals import Reason, refusal
 from services.embedded.post_policy import Form, RefusedError, Signer
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -43,11 +41,11 @@ class AuthorizedCalls:
     def _refusal(self, environ: dict[str, Any]) -> Answer | None:
         credential = credential_of(environ)
         if credential is None:
-            return unsigned() if lacks_signature(environ) else None
+            return None
         try:
             self._authorizer.check(environ, credential)
         except DeniedError as error:
-            return refusal(environ, credential.service, str(error))
+            return refusal(environ, credential.service, Reason.DENIED, str(error))
         return None
 
 

@@ -1,7 +1,7 @@
 """Who signed a request: the role whose session its access key is of, or nobody whom policies bind.
 
-The roles, their policies and their sessions are moto's. Neither a signature nor the end of a session is checked here,
-as little as by moto.
+The roles, their policies and their sessions are moto's. `signatures` has checked the signature. The end of a session
+is not checked, here or by moto.
 """
 
 import threading

@@ -1,6 +1,7 @@
-"""A denial as the service that was asked would word and number it."""
+"""A refusal as the service that was asked would word and number it."""
 
 import json
+from enum import Enum
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -9,49 +10,67 @@ from services.embedded.direct import Answer, request_id
 _XML = ("Content-Type", "text/xml")
 
 
-def refusal(environ: dict[str, Any], service: str, message: str) -> Answer:
-    """Return the answer to a request that was denied.
+class Reason(Enum):
+    """Why a request is refused, with the error code of S3, EC2, the Query protocol and the JSON protocol.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+    https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+    """
+
+    DENIED = ("AccessDenied", "UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+    UNSIGNED = (
+        "AccessDenied",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+    )
+    UNKNOWN_KEY = ("InvalidAccessKeyId", "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException")
+    WRONG_SIGNATURE = ("SignatureDoesNotMatch", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException")
+    SKEWED = ("RequestTimeTooSkewed", "RequestExpired", "RequestExpired", "InvalidSignatureException")
+    EXPIRED = ("AccessDenied", "RequestExpired", "RequestExpired", "InvalidSignatureException")
+
+
+def refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> Answer:
+    """Return the answer to a request that is refused.
 
     S3, EC2 and the Query protocol answer 403 in XML of their own each; the JSON protocol 400, with the code in the
     body; and SQS, which spoke Query once, says that code in a header too and answers 403.
     """
+    s3, ec2, query, in_json = reason.value
     if "HTTP_X_AMZ_TARGET" in environ:
-        return _json(service, message)
-    return {"s3": _s3, "ec2": _ec2}.get(service, _query)(environ, message)
+        if service == "sqs" and reason is Reason.DENIED:
+            return _json("com.amazonaws.sqs#AccessDenied", message, "AccessDenied")
+        return _json(f"com.amazon.coral.service#{in_json}", message, query if service == "sqs" else None)
+    if service == "s3":
+        return _s3(environ, s3, message)
+    return _ec2(ec2, message) if service == "ec2" else _query(query, message)
 
 
-def unsigned() -> Answer:
-    """Return the answer to a request in the JSON protocol that nobody signed, and somebody has to."""
-    body = {"__type": "MissingAuthenticationTokenException", "message": "Missing Authentication Token"}
-    headers = [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-RequestId", request_id())]
-    return Answer(headers, json.dumps(body).encode(), "400 Bad Request")
-
-
-def _json(service: str, message: str) -> Answer:
-    sqs = service == "sqs"
-    code = "com.amazonaws.sqs#AccessDenied" if sqs else "com.amazon.coral.service#AccessDeniedException"
+def _json(kind: str, message: str, query_code: str | None) -> Answer:
     headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-RequestId", request_id())]
-    headers += [("x-amzn-query-error", "AccessDenied;Sender")] if sqs else []
-    body = json.dumps({"__type": code, "message": message, "Message": message}).encode()
-    return Answer(headers, body, "403 Forbidden" if sqs else "400 Bad Request")
+    headers += [("x-amzn-query-error", f"{query_code};Sender")] if query_code else []
+    body = json.dumps({"__type": kind, "message": message, "Message": message}).encode()
+    return Answer(headers, body, "403 Forbidden" if query_code else "400 Bad Request")
 
 
-def _s3(environ: dict[str, Any], message: str) -> Answer:
+def _s3(environ: dict[str, Any], code: str, message: str) -> Answer:
     identity = request_id()
-    error = f"<Code>AccessDenied</Code><Message>{escape(message)}</Message><RequestId>{identity}</RequestId>"
+    error = f"<Code>{code}</Code><Message>{escape(message)}</Message><RequestId>{identity}</RequestId>"
     told = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else told.encode()
     return Answer([("Content-Type", "application/xml"), ("x-amz-request-id", identity)], body, "403 Forbidden")
 
 
-def _ec2(_environ: dict[str, Any], message: str) -> Answer:
-    said = f"You are not authorized to perform this operation. {escape(message)}"
-    error = f"<Error><Code>UnauthorizedOperation</Code><Message>{said}</Message></Error>"
+def _ec2(code: str, message: str) -> Answer:
+    begin = "You are not authorized to perform this operation. " if code == "UnauthorizedOperation" else ""
+    error = f"<Error><Code>{code}</Code><Message>{begin}{escape(message)}</Message></Error>"
     body = f"<Response><Errors>{error}</Errors><RequestID>{request_id()}</RequestID></Response>"
     return Answer([_XML], body.encode(), "403 Forbidden")
 
 
-def _query(_environ: dict[str, Any], message: str) -> Answer:
-    error = f"<Error><Type>Sender</Type><Code>AccessDenied</Code><Message>{escape(message)}</Message></Error>"
+def _query(code: str, message: str) -> Answer:
+    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
     body = f"<ErrorResponse>{error}<RequestId>{request_id()}</RequestId></ErrorResponse>"
     return Answer([_XML], body.encode(), "403 Forbidden")

@@ -12,6 +12,7 @@ import pytest
 from app_tier.bundle.load import load_bundle
 from app_tier.demo.signs import Sample, samples
 from app_tier.preprocess import load_pixels
+from services.embedded.access_keys import owner_key
 from services.messages import Response
 from tests.integration.app_tier.conftest import SiteMaker
 from tests.integration.app_tier.site import ROOT, Site
@@ -240,10 +241,10 @@ def test_every_process_of_a_worker_that_is_killed_ends(make_site: SiteMaker) -> 
 def test_what_decodes_is_forked_from_the_beginning_of_its_worker_and_holds_none_of_its_keys(
     make_site: SiteMaker,
 ) -> None:
-    worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker(AWS_SECRET_ACCESS_KEY="a-s3cret")
+    worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker()
     wait_until(lambda: worker.said("started"), "the worker has started")
     told = Path(f"/proc/{worker.process.pid}")
-    assert b"a-s3cret" in (told / "environ").read_bytes()
+    assert owner_key().secret.encode() in (told / "environ").read_bytes()
     for process in processes_for_decoding(worker.process.pid):
         # A new process would cost a start of its own: docs/performance.md.
         assert Path(f"/proc/{process}/cmdline").read_bytes() == (told / "cmdline").read_bytes()

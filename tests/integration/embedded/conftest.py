@@ -25,8 +25,6 @@ class Clients:
                 service,  # type: ignore[call-overload]
                 endpoint_url=self._endpoint_url,
                 region_name=REGION,
-                aws_access_key_id="embedded",
-                aws_secret_access_key="embedded",
                 config=Config(
                     max_pool_connections=64, retries={"mode": "standard", "total_max_attempts": self._attempts}
                 ),

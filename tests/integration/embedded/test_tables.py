@@ -73,17 +73,16 @@ def test_of_many_conditional_puts_at_once_exactly_one_wins(apis: Clients) -> Non
 RACE = """
 import json, sys, threading
 from werkzeug.test import Client
+from benchmarks.signed import signed
 from services.embedded.cloud import create_application
 
 application = create_application()
-HEADERS = {
-    "Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/dynamodb/aws4_request, Signature=0",
-    "Content-Type": "application/x-amz-json-1.0",
-}
 
-def call(operation, **body):
-    headers = {**HEADERS, "X-Amz-Target": f"DynamoDB_20120810.{operation}"}
-    return Client(application).post("/", data=json.dumps({"TableName": "t", **body}), headers=headers).status_code
+def call(operation, **parameters):
+    body = json.dumps({"TableName": "t", **parameters}).encode()
+    named = {"X_Amz_Target": f"DynamoDB_20120810.{operation}", "Content_Type": "application/x-amz-json-1.0"}
+    headers = signed("dynamodb", "POST", "http://localhost/", body, **named)
+    return Client(application).post("/", data=body, headers=headers).status_code
 
 def put(key, start, winners):
     start.wait()

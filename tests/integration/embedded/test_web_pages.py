@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import requests
 
+from benchmarks.signed import signed
+from services.embedded.access_keys import owner_key
 from services.embedded.launch import EmbeddedCloud
 from tests.integration.embedded.conftest import Clients
 from tests.integration.embedded.test_instances import launch
@@ -20,11 +22,9 @@ PAGES = [{"Origin": EVIL}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "rebound.e
 @pytest.mark.parametrize("page", PAGES, ids=["origin", "fetch metadata", "another host"])
 @pytest.mark.parametrize("service", ["s3", "sqs", "ec2", "dynamodb", "iam", "cognito-idp", "cloudformation"])
 def test_s1_no_service_answers_a_page(apis: Clients, service: str, page: dict[str, str]) -> None:
-    scope = f"Credential=embedded/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
-    signed = {"Authorization": f"AWS4-HMAC-SHA256 {scope}", **page}
-    url = apis("s3").meta.endpoint_url
+    url = f"{apis('s3').meta.endpoint_url}/"
     for method in ("GET", "POST"):
-        answer = requests.request(method, url, headers=signed, timeout=60)
+        answer = requests.request(method, url, headers={**signed(service, method, url), **page}, timeout=60)
         assert answer.status_code == 403
         assert not [name for name in answer.headers if name.startswith("Access-Control")]
 
@@ -52,8 +52,16 @@ def test_s1_the_stock_reset_is_off(apis: Clients, page: dict[str, str]) -> None:
 @pytest.mark.parametrize("path", ["health", "mail", "instances", "switches", "calls"])
 def test_s1_the_control_endpoint_answers_no_page(apis: Clients, path: str, page: dict[str, str]) -> None:
     url = f"{apis('s3').meta.endpoint_url}/_embedded/{path}"
-    assert requests.get(url, timeout=60).status_code == 200
-    assert requests.get(url, headers=page, timeout=60).status_code == 403
+    token = {"Authorization": f"Bearer {owner_key().control_token}"}
+    assert requests.get(url, headers=token, timeout=60).status_code == 200
+    assert requests.get(url, headers={**token, **page}, timeout=60).status_code == 403
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer guessed"}], ids=["no token", "wrong token"])
+def test_s1_the_control_endpoint_wants_its_token(apis: Clients, headers: dict[str, str]) -> None:
+    for path in ("health", "mail", "instances", "switches", "calls"):
+        url = f"{apis('s3').meta.endpoint_url}/_embedded/{path}"
+        assert requests.get(url, headers=headers, timeout=60).status_code == 401
 
 
 @pytest.mark.parametrize("page", PAGES, ids=["origin", "fetch metadata", "another host"])

@@ -9,13 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from services.embedded.launch import REGION, EmbeddedCloud
+from benchmarks.signed import signed
+from services.embedded.launch import EmbeddedCloud
 from tests.integration.embedded.conftest import stops_by_itself
 
 pytestmark = pytest.mark.processes
-SIGNED = (
-    f"Authorization: AWS4-HMAC-SHA256 Credential=k/20260101/{REGION}/s3/aws4_request, SignedHeaders=host, Signature=0"
-)
 _keys = count()
 
 
@@ -42,9 +40,10 @@ def path() -> str:
     return f"/wire/key-{next(_keys)}"
 
 
-def request(method: str, path: str, body: bytes = b"", *fields: str) -> bytes:
+def request(method: str, path: str, body: bytes = b"", *fields: str, service: str = "s3") -> bytes:
     length = [f"Content-Length: {len(body)}"] if body else []
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", SIGNED, *length, *fields]
+    headers = [f"{name}: {value}" for name, value in signed(service, method, f"http://127.0.0.1{path}", body).items()]
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *headers, *length, *fields]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -121,7 +120,7 @@ def test_a_head_without_an_end_is_refused(connection: socket.socket) -> None:
 def test_an_error_inside_moto_is_answered_and_the_server_goes_on(place: tuple[str, int]) -> None:
     fields = ("X-Amz-Target: AmazonSQS.DeleteMessageBatch", "Content-Type: application/x-amz-json-1.0")
     with socket.create_connection(place, 10) as failing:
-        failing.sendall(request("POST", "/", b'{"Entries": [{"Id": "0"}]}', *fields).replace(b"/s3/", b"/sqs/"))
+        failing.sendall(request("POST", "/", b'{"Entries": [{"Id": "0"}]}', *fields, service="sqs"))
         assert answer(failing)[0] == 500
     with socket.create_connection(place, 10) as another:
         another.sendall(request("GET", "/wire"))

@@ -10,6 +10,7 @@ from scripts import users_command
 from scripts.run.sign_in import OPERATOR, MailSlot, how_to_sign_in, prepare_sign_in
 from services.clients import Clients
 from services.config import Config
+from services.embedded.access_keys import owner_key
 from services.embedded.control_client import mails
 from services.embedded.user_pools.mailbox import Mail
 from services.personal_tokens import PersonalTokens
@@ -27,6 +28,7 @@ def pool(provisioned: Clients, config: Config, tmp_path: Path) -> UserPool:
     folder = tmp_path / "run-8000"
     folder.mkdir()
     (folder / "endpoint").write_text(f"{config.aws.endpoint_url}\n")
+    owner_key().save(folder)
     (folder / "user-pool").write_text(f"{found.pool_id}\n")
     return UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
 

@@ -25,10 +25,10 @@ def questions(call: Call) -> Iterable[Asked]:
     yield Asked(f"{_SERVICE}:{call.operation}", resource, {})
 
 
-def lacks_signature(environ: dict[str, Any]) -> bool:
-    """Tell whether a request that nobody signed is one that somebody has to sign."""
+def needs_no_signature(environ: dict[str, Any]) -> bool:
+    """Return True if a request is a call of a user pool that AWS takes without a signature."""
     target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
-    return target.startswith(_TARGET) and target.removeprefix(_TARGET) not in _free()
+    return target.startswith(_TARGET) and target.removeprefix(_TARGET) in _free()
 
 
 @functools.cache

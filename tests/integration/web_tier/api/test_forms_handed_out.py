@@ -15,6 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from services.config import Config
+from services.embedded.access_keys import secret_of
 from services.embedded.post_policy import Form, RefusedError, check_policy, signer_of
 from services.ids import parse_key
 from services.jobs import JobStore
@@ -90,12 +91,12 @@ def test_the_policy_ends_as_early_as_configured_and_as_said(client: FlaskClient,
 def test_the_form_is_signed_as_it_is_and_so_is_no_other(client: FlaskClient, config: Config) -> None:
     handed = hand_out(client)
     sent = handed.sent(config.names.input_bucket)
-    assert signer_of(sent, lambda _key: "embedded").region == config.aws.region
+    assert signer_of(sent, secret_of).region == config.aws.region
     check_policy(sent, datetime.now(UTC))
     forged = json.dumps({**handed.policy, "expiration": "2099-01-01T00:00:00Z"}).encode()
     longer = replace(sent, fields={**sent.fields, "policy": base64.b64encode(forged).decode()})
     with pytest.raises(RefusedError):
-        signer_of(longer, lambda _key: "embedded")
+        signer_of(longer, secret_of)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.clients import Clients
+from services.embedded.access_keys import owner_key
 from services.embedded.post_policy import Form, RefusedError, check_policy, signer_of
 from services.endpoint import Endpoint
 from services.forms import Forms
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-SECRETS = {"embedded": "embedded"}
+SECRETS = {owner_key().id: owner_key().secret}
 
 
 def with_policy(conditions: Any, fields: Mapping[str, str], size: int = 5, expiration: Any = None) -> Form:
@@ -42,7 +43,7 @@ def signed() -> dict[str, str]:
 
 def test_the_signature_of_botocore_is_that_of_the_key_and_its_region() -> None:
     signer = signer_of(Form("photos", signed(), 5), SECRETS.get)
-    assert (signer.access_key, signer.region) == ("embedded", "eu-central-1")
+    assert (signer.access_key, signer.region) == (owner_key().id, "eu-central-1")
 
 
 @given(at=st.integers(0), to=st.sampled_from("ABCabc012+/"))
@@ -68,11 +69,12 @@ def test_a_policy_that_was_touched_is_not_signed(at: int, to: str) -> None:
         ({"x-amz-algorithm": "AWS4-HMAC-SHA1"}, 400, "InvalidArgument"),
         ({"x-amz-credential": "embedded"}, 400, "InvalidArgument"),
         ({"x-amz-credential": "nobody/20260301/us-east-1/s3/aws4_request"}, 403, "InvalidAccessKeyId"),
-        ({"x-amz-credential": "embedded/20260301/us-east-1/s3/aws4_request"}, 403, "SignatureDoesNotMatch"),
+        ({"x-amz-credential": "OWNER/20260301/us-east-1/s3/aws4_request"}, 403, "SignatureDoesNotMatch"),
     ],
 )
 def test_who_has_not_signed_is_refused(changes: dict[str, str | None], status: int, code: str) -> None:
-    fields = {name: value for name, value in {**signed(), **changes}.items() if value is not None}
+    changed = {**signed(), **changes}.items()
+    fields = {name: value.replace("OWNER", owner_key().id) for name, value in changed if value is not None}
     with pytest.raises(RefusedError) as refused:
         signer_of(Form("photos", fields, 5), SECRETS.get)
     assert (refused.value.status, refused.value.code) == (status, code)

@@ -10,6 +10,7 @@ from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
 from werkzeug.test import Client
 
+from services.embedded.access_keys import owner_key
 from services.embedded.control import ControlApplication
 from services.embedded.fleet import Fleet
 from services.embedded.iam import principals
@@ -116,20 +117,6 @@ def test_off_nothing_is_asked(role: Role) -> None:
 def test_a_request_that_nobody_signed_goes_on(role: Role) -> None:
     role.application({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""}, None)
     assert role.passed_on == 1
-
-
-@pytest.mark.parametrize(
-    ("operation", "goes_on"), [("SignUp", True), ("InitiateAuth", True), ("AdminGetUser", False)]
-)
-def test_of_a_user_pool_anybody_may_ask_what_signing_in_needs_and_nothing_else(
-    role: Role, operation: str, goes_on: bool
-) -> None:
-    target = f"AWSCognitoIdentityProviderService.{operation}"
-    unsigned = environ("cognito-idp", body=b"{}", HTTP_X_AMZ_TARGET=target) | {"HTTP_AUTHORIZATION": ""}
-    status, _, body = role.ask(unsigned)
-    assert (body == "passed on") is goes_on
-    if not goes_on:
-        assert (status, json.loads(body)["__type"]) == ("400 Bad Request", "MissingAuthenticationTokenException")
 
 
 def test_a_role_that_is_gone_may_nothing(role: Role) -> None:
@@ -303,8 +290,8 @@ def test_a_denial_is_an_error_for_who_asks_directly(role: Role) -> None:
 
 
 def test_decisions_are_only_told_while_policies_are_enforced(role: Role) -> None:
-    control = Client(ControlApplication(role.fleet))
-    assert control.get("/_embedded/decisions").json == {"decisions": []}
+    control, token = Client(ControlApplication(role.fleet)), f"Bearer {owner_key().control_token}"
+    assert control.get("/_embedded/decisions", headers={"Authorization": token}).json == {"decisions": []}
     role.fleet.set_switches(Switches())
-    off = control.get("/_embedded/decisions")
+    off = control.get("/_embedded/decisions", headers={"Authorization": token})
     assert (off.status_code, "enforce_iam turns that on" in off.text) == (404, True)

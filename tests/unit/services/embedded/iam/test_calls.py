@@ -16,11 +16,6 @@ SCOPE = "ASIAONE%2F20260101%2Feu-west-1%2Fs3%2Faws4_request"
             {"QUERY_STRING": f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={SCOPE}&X-Amz-Date=1"},
             Credential("ASIAONE", "eu-west-1", "s3"),
         ),
-        ({"HTTP_AUTHORIZATION": "AWS ASIATWO:c2lnbmVk"}, Credential("ASIATWO", "us-east-1", "s3")),
-        (
-            {"QUERY_STRING": "AWSAccessKeyId=ASIATWO&Signature=x&Expires=1"},
-            Credential("ASIATWO", "us-east-1", "s3"),
-        ),
         ({"QUERY_STRING": "list-type=2"}, None),
         ({"HTTP_AUTHORIZATION": "Bearer token"}, None),
         ({}, None),
