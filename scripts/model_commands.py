@@ -97,7 +97,9 @@ def model() -> None:
     help="One label a line; else ImageNet's.",
 )
 @click.option(
-    "--network", type=click.Path(dir_okay=False, path_type=Path), help="Your own network instead: .onnx or .pt2"
+    "--network",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Your own network instead: .onnx or .pt2. A model file is a program: use one from a source that you trust.",
 )
 @click.option(
     "--spec",

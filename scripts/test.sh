@@ -46,7 +46,7 @@ browser_tests() { pytest tests/browser; }
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
 image_tests() { pytest tests/image; }
 # Built long before the tests that need them; those tests report an image that cannot be built.
-images() { nice .venv/bin/python -m tests.image; }
+images() { .venv/bin/python -m tests.image; }
 
 # STEP: runs it and prints what it has written once it has ended, so that steps that run at the same time do not mix.
 report() {
@@ -78,7 +78,7 @@ case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
     at_once "format lint imports audit security_lint types" covered_unit_tests
-    at_once integration_tests "browser_tests chaos_tests image_tests" "simulations fuzzing"
+    at_once integration_tests "browser_tests chaos_tests" "simulations fuzzing image_tests"
     report coverage
     ;;
   --fast) at_once "format lint imports security_lint types" unit_tests ;;

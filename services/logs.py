@@ -31,8 +31,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(process: str, level: int = logging.INFO) -> None:
-    """Send every log record of this process to standard error as JSON; `process` names it in each line."""
+    """Send every log record and warning of this process to standard error as JSON lines that name `process`."""
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(JsonFormatter(process))
     logging.basicConfig(level=level, handlers=[to_stderr], force=True)
+    logging.captureWarnings(True)  # of libraries, which may quote a file of a user's
     logging.getLogger("botocore").setLevel(logging.WARNING)

@@ -4,6 +4,7 @@ The application is loaded once and then forked, so that its imports are paid for
 fork. Bodies are bounded by the application, which knows which requests are uploads.
 """
 
+import logging
 import resource
 from typing import Any
 
@@ -19,6 +20,7 @@ _web = load_config().web
 _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (_most_files, _most_files))
 give_memory_back()
+logging.captureWarnings(True)  # of libraries, which may quote a file of a user's
 
 bind = f"{_web.host}:{_web.port}"
 workers = _web.processes

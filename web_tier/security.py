@@ -1,7 +1,6 @@
 """What every answer tells the browser about trust, and which requests are refused for where they come from."""
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import Forbidden
@@ -86,24 +85,25 @@ def secure(app: Flask, friends: CrossOrigin | None = None) -> None:
     app.after_request(_with_headers)
 
 
-def is_cross_site(site: str | None, origin: str | None, host: str) -> bool:
-    """Tell whether a browser sent this request from a page of another site; programs send neither header.
+def is_cross_site(site: str | None, origin: str | None, address: str) -> bool:
+    """Return True if a browser sent this request from a page of another site; programs send neither header.
 
     Args:
-        site: the request's `Sec-Fetch-Site` header, which the browser writes; trusted before `origin`.
+        site: the request's `Sec-Fetch-Site` header, which the browser writes; trusted before `origin`. Behind
+            CloudFront the request has another host than the page.
         origin: its `Origin` header.
-        host: host and port that the request was sent to.
+        address: scheme, host and port that the request was sent to, such as ``https://photos.example.org``.
     """
     if site is not None:
         return site not in {"same-origin", "none"}
-    return origin is not None and urlsplit(origin).netloc != host
+    return origin not in {None, address}
 
 
 def _refuse_cross_site(friends: CrossOrigin) -> None:
     headers = request.headers
     if request.method in _SAFE_METHODS or friends.lets_in(headers.get("Origin"), request.path):
         return
-    if is_cross_site(headers.get("Sec-Fetch-Site"), headers.get("Origin"), request.host):
+    if is_cross_site(headers.get("Sec-Fetch-Site"), headers.get("Origin"), request.host_url.rstrip("/")):
         raise Forbidden("this form was sent from another site; open Fleetsight itself and try again")
 
 

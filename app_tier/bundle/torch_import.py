@@ -1,5 +1,6 @@
 """Import torch where it is needed, and only there: building bundles, training, and ``engine: torch``."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,14 @@ from app_tier.bundle.errors import EngineError
 
 
 def import_torch() -> Any:
-    """Import torch.
+    """Import torch. It then loads tensors only: a file could otherwise hold code that runs when it is loaded.
 
     Raises:
         EngineError: it is not installed; the message says which command installs it.
     """
+    # https://docs.pytorch.org/docs/stable/notes/serialization.html: torch.export.load would fall back to pickle.
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
         import torch
     except ImportError as error:

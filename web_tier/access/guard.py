@@ -69,14 +69,20 @@ def _who_asks(access: Access) -> Identity | None:
             return identity_by(header, access)
         except RefusedError as error:
             _refuse_credentials(str(error))
-    if cookie is None or is_cross_site(None, request.headers.get("Origin"), request.host):
-        # Pages of other origins may call the API (`web.cors_origins`), but not in the name of whoever looks at them.
+    if cookie is None or _is_of_another_page():
+        # Pages of other origins may call the API (`web.cors_origins`), but not in the name of the person at them.
         return None
     opened = access.sessions.open(cookie, acts=request.endpoint not in _BY_THEMSELVES)
     if opened is None:
         return None
     set_session(opened)
     return Identity(opened.record.owner, opened.record.email, opened.record.groups, by="session")
+
+
+def _is_of_another_page() -> bool:
+    """Return True if a page of another origin sent the request; a link that leads here is not one."""
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    return origin is not None and is_cross_site(site, origin, request.host_url.rstrip("/"))
 
 
 def _to_sign_in() -> Response:

@@ -1,5 +1,6 @@
 """Between HTTP and the models: what a request says is checked by a model, what is answered is written by one."""
 
+import json
 from typing import Any, TypeVar
 
 from flask import Response, request
@@ -31,11 +32,15 @@ def from_body(model: type[_Model], example: str, *, may_be_empty: bool = True) -
     Raises:
         UnprocessableEntity: when it is wrong; names what, and shows `example`.
     """
+    body = request.get_data() or b"{}"
     try:
-        return model.model_validate_json(request.get_data() or b"{}")
-    except ValidationError as error:
+        checked = model.model_validate_json(body)
+        _refuse_repeated_names(body)
+    except ValueError as error:
+        fault = _first_fault(error) if isinstance(error, ValidationError) else str(error)
         wanted = f"{example} or nothing" if may_be_empty else example
-        raise UnprocessableEntity(f"{_first_fault(error)}; send {wanted}") from error
+        raise UnprocessableEntity(f"{fault}; send {wanted}") from error
+    return checked
 
 
 def idempotency_key() -> str | None:
@@ -53,6 +58,18 @@ def _checked(model: type[_Model], values: dict[str, Any]) -> _Model:
         return model.model_validate(values)
     except ValidationError as error:
         raise BadRequest(_first_fault(error)) from error
+
+
+def _refuse_repeated_names(body: bytes) -> None:
+    """Raise ValueError if an object of valid JSON has a name twice, of which programs take one or the other."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        names = [name for name, _ in pairs]
+        if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{repeated[0]}: is there {names.count(repeated[0])} times")
+        return dict(pairs)
+
+    json.loads(body, object_pairs_hook=unique, parse_int=str, parse_float=str)
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 from flask import Flask, request
-from werkzeug.exceptions import RequestTimeout
+from gunicorn.http.errors import NoMoreData, ParseException
+from werkzeug.exceptions import BadRequest, RequestTimeout
 
 from web_tier.intake.multipart import ByteStream
 
@@ -44,6 +45,7 @@ class PatientInput:
         """Return up to `size` bytes, none at the end.
 
         Raises:
+            BadRequest: when the body is not valid chunked encoding, or ends early.
             RequestTimeout: when the client stalls, or has been too slow on average.
         """
         before = self._clock()
@@ -63,6 +65,9 @@ class PatientInput:
             data = self._stream.read(size)
         except TimeoutError as error:
             raise self._given_up() from error
+        except (ParseException, NoMoreData) as error:
+            self._hang_up()  # where the next request begins is not known
+            raise BadRequest("the body is not valid chunked encoding, or ended early; send it again") from error
         finally:
             watchdog.cancel()
         if expired.is_set():

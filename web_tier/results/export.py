@@ -1,6 +1,7 @@
 """A job's results as CSV (RFC 4180), a row for each image, written as they are read."""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 
 from web_tier.results.query import ImageResult
@@ -19,7 +20,12 @@ HEADER = (
     "attempts",
 )
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = re.compile(r'(?:^|(?<=[;\t\r\n]))(?="*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])')
+"""Before what begins a formula: at the start of a cell, and where a spreadsheet may begin another one.
+
+Where a comma is the decimal mark, spreadsheets separate cells by a semicolon, so that the quotes that the file has
+are in the wrong places. Japanese and Chinese ones take full-width signs, too.
+"""
 
 
 def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
@@ -35,7 +41,7 @@ def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
 
 def safe_cell(cell: str) -> str:
     """Return `cell` so that no spreadsheet takes it for a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    return _FORMULA_STARTS.sub("'", cell)
 
 
 def _row(result: ImageResult) -> list[str]:

@@ -1,8 +1,10 @@
 """A user's own ONNX or torch.export network becomes a bundle that answers as the network does."""
 
+import os
 import shutil
 from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -46,6 +48,27 @@ class MeanColour(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 def write_pt2(path: Path, network: torch.nn.Module, free_batch: bool = True) -> None:
     shapes = ({0: torch.export.Dim("batch")},) if free_batch else None
     torch.export.save(torch.export.export(network, (torch.zeros(2, 3, SIZE, SIZE),), dynamic_shapes=shapes), path)
+
+
+class RunsACommand:
+    """What a hostile pickle holds: loading it runs a command."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_s6_a_model_file_runs_no_code_when_it_is_loaded(networks: Path, tmp_path: Path) -> None:
+    mark, pickled = tmp_path / "the file has run code", BytesIO()
+    torch.save({"x": RunsACommand(mark)}, pickled)
+    with ZipFile(networks / "colours.pt2") as good, ZipFile(tmp_path / "evil.pt2", "w") as evil:
+        for name in good.namelist():
+            evil.writestr(name, pickled.getvalue() if "sample_inputs" in name else good.read(name))
+    with pytest.raises(BundleBuildError, match=r"not a torch\.export program"):
+        build(tmp_path / "evil.pt2", SPEC)
+    assert not mark.exists()
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,15 @@ from web_tier.security import is_cross_site
         (None, "http://here:9000", True),
         (None, "http://evil.example", True),
         (None, "null", True),
+        (None, "ftp://here:8000", True),
+        (None, "https://here:8000", True),
+        ("same-origin", "https://site.example.org", False),
     ],
 )
 def test_where_a_request_comes_from_is_told_by_the_browser(
     site: str | None, origin: str | None, refused: bool
 ) -> None:
-    assert is_cross_site(site, origin, "here:8000") is refused
+    assert is_cross_site(site, origin, "http://here:8000") is refused
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/jobs"])
@@ -71,3 +74,10 @@ def test_pages_are_not_kept_by_caches_and_static_files_are(client: FlaskClient) 
     assert client.get("/").headers["Cache-Control"] == "no-store"
     for path in ("fleetsight.css", "bootstrap/css/bootstrap.min.css"):
         assert "max-age" in client.get(f"/static/{path}", buffered=True).headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("body", ['{"name": "a", "name": "b"}', '{"keep": false, "name": "a", "keep": true}'])
+def test_json_with_a_name_twice_is_refused(client: FlaskClient, body: str) -> None:
+    answer = client.post("/api/v1/jobs", data=body, content_type="application/json")
+    assert answer.status_code == 422
+    assert "is there 2 times" in answer.get_json()["detail"]

@@ -104,6 +104,26 @@ def test_a_client_that_takes_nothing_of_its_answer_holds_no_thread(hurried: WebT
     assert "Traceback" not in hurried.log.read_text()
 
 
+CHUNKED = b"Content-Type: %s\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [b"-1\r\n\r\n", b"zz\r\n\r\n", b"5\r\nab", b"2\r\nabXX0\r\n\r\n", b"1;" + b"x" * 20_000 + b"\r\na\r\n0\r\n\r\n"],
+    ids=["negative", "no number", "ends early", "no end of chunk", "long extension"],
+)
+@pytest.mark.parametrize(
+    ("path", "kind"), [(b"/", b"multipart/form-data; boundary=b"), (b"/api/v1/jobs", b"application/json")]
+)
+def test_s13_a_malformed_chunked_body_is_a_bad_request(
+    hurried: WebTier, path: bytes, kind: bytes, chunks: bytes
+) -> None:
+    with connect(hurried, b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + CHUNKED % kind + chunks) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in hurried.log.read_text()
+
+
 @pytest.fixture
 def lingering(cloud: EmbeddedCloud, clients: Clients, tmp_path: Path) -> Iterator[WebTier]:
     """A web tier of one process that waits for ever for a client to close its end of a connection."""

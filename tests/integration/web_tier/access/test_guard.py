@@ -287,6 +287,16 @@ def test_a_page_of_another_origin_comes_in_by_a_token_of_its_own_and_never_by_it
     assert status(visitor, headers={"Origin": "http://localhost"}) == 200
 
 
+def test_s11_a_page_behind_cloudfront_acts_in_the_name_of_its_visitor(house: House) -> None:
+    """CloudFront asks for the host name of the web tier, so `Origin` and `Host` differ."""
+    visitor = house.signed_in("ada")
+    page = {"Origin": "https://site.example.org"}
+    assert visitor.post(FOR_PROGRAMS, headers=page | {"Sec-Fetch-Site": "same-origin"}).status_code == 201
+    assert visitor.post(FOR_PROGRAMS, headers=page).status_code == 403
+    for site in ("same-site", "cross-site"):
+        assert visitor.get(FOR_PROGRAMS, headers=page | {"Sec-Fetch-Site": site}).status_code == 401
+
+
 def test_the_log_names_the_user_by_their_id_and_nothing_else_of_them(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
