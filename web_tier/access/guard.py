@@ -1,8 +1,10 @@
 """The guard: finds out who each request is from and whether they may, by its headers, before its body is read."""
 
 import logging
+from collections.abc import Callable
 from typing import Final, NoReturn
 
+from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, redirect, request
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import WWWAuthenticate
@@ -10,6 +12,7 @@ from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
 from werkzeug.wrappers import Response
 
 from services.accounts import OPERATORS
+from services.tokens import TokenUncheckedError
 from web_tier.access.access import COOKIE, Access, current_access, set_cookie
 from web_tier.access.authorization import RefusedError, identity_by
 from web_tier.access.csrf import check_request, csrf_field, csrf_token
@@ -77,6 +80,27 @@ def _who_asks(access: Access) -> Identity | None:
         return None
     set_session(opened)
     return Identity(opened.record.owner, opened.record.email, opened.record.groups, by="session")
+
+
+def credentials_check() -> Callable[[], bool]:
+    """Return a function that returns False once the credentials of the current request have ended.
+
+    For streams, which outlive the request that was checked. While it is not known whether they have, they have not.
+    """
+    access, header, cookie = current_access(), request.headers.get("Authorization"), request.cookies.get(COOKIE)
+    if not access.signs_in:
+        return lambda: True
+
+    def are_valid() -> bool:
+        try:
+            return access.sessions.is_open(cookie or "") if header is None else bool(identity_by(header, access))
+        except RefusedError:
+            return False
+        except (TokenUncheckedError, BotoCoreError, ClientError) as error:
+            _log.warning("the credentials of a stream could not be checked again: %s", error)
+            return True
+
+    return are_valid
 
 
 def _is_of_another_page() -> bool:

@@ -122,6 +122,14 @@ class Sessions:
             self.records.see(ids.own, now)
         return OpenSession(found)
 
+    def is_open(self, cookie: str) -> bool:
+        """Return True until the session that a cookie opens has ended, under its next id, too; change nothing."""
+        ids = self.keys.read(cookie)
+        found = self.records.find(ids.own) if ids else None
+        if ids and isinstance(found, Rotated):
+            found = self.records.find(ids.next)
+        return isinstance(found, SessionRecord) and not self.times.is_over(found, int(self.clock()))
+
     def end(self, cookie: str) -> str | None:
         """End the session that a cookie opens, under every id; return the refresh token, which is to be revoked.
 

@@ -3,6 +3,7 @@
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ServiceUnavailable
 
+from web_tier.access.guard import credentials_check
 from web_tier.access.owned import own_jobs
 from web_tier.live import current_live
 from web_tier.parameters import cursor, known_id, whole_number
@@ -36,7 +37,8 @@ def job_events(job_id: str) -> Response:
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(SEND_SECONDS)
-    answer = Response(event_lines(watch, after[:MOST_CURSOR], here.is_stopping), mimetype="text/event-stream")
+    lines = event_lines(watch, after[:MOST_CURSOR], here.is_stopping, is_allowed=credentials_check())
+    answer = Response(lines, mimetype="text/event-stream")
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     answer.call_on_close(lambda: streams.leave(job_id, owner))
     return answer

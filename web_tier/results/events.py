@@ -91,6 +91,7 @@ def event_lines(
     cursor: str | None,
     is_stopping: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
+    is_allowed: Callable[[], bool] = lambda: True,
 ) -> Iterator[str]:
     """Yield the stream of one connection: what came after `cursor`, then what comes, until the end or for a while.
 
@@ -99,10 +100,15 @@ def event_lines(
         cursor: of the last event that the viewer got.
         is_stopping: whether this process is told to end; the browser then comes back to another.
         clock: in seconds, never set back.
+        is_allowed: whether the viewer may still follow the job; asked as often as there are heartbeats.
     """
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
-    until, said = clock() + STREAM_SECONDS, clock()
+    until, said, checked = clock() + STREAM_SECONDS, clock(), clock()
     while clock() < until and not is_stopping():
+        if clock() - checked >= HEARTBEAT_SECONDS:
+            if not is_allowed():
+                return
+            checked = clock()
         try:
             news = watch.wait(cursor, WAIT_SECONDS)
         except NotFoundError:

@@ -15,6 +15,7 @@ from tests.conftest import ConfigMaker
 from tests.support.jobs import NOBODY
 from tests.support.people import BROWSER, HOUR, House, cookie_of, keep
 from web_tier.access.access import COOKIE
+from web_tier.access.guard import credentials_check
 from web_tier.access.sessions import OLD_ID_SECONDS, ROTATE_SECONDS
 from web_tier.app import create_app
 
@@ -295,6 +296,22 @@ def test_s11_a_page_behind_cloudfront_acts_in_the_name_of_its_visitor(house: Hou
     assert visitor.post(FOR_PROGRAMS, headers=page).status_code == 403
     for site in ("same-site", "cross-site"):
         assert visitor.get(FOR_PROGRAMS, headers=page | {"Sec-Fetch-Site": site}).status_code == 401
+
+
+def test_s14_credentials_are_valid_until_they_are_revoked(house: House) -> None:
+    token, browser = house.with_token("ada", "read"), house.signed_in("ada")
+    cookie = {"Cookie": f"{COOKIE}={cookie_of(browser)}"}
+    with house.app.test_request_context("/", headers=token):
+        of_token = credentials_check()
+    with house.app.test_request_context("/", headers=cookie):
+        of_session = credentials_check()
+    assert of_token()
+    assert of_session()
+    [listed] = house.access.personal_tokens.list("ada")
+    house.access.personal_tokens.revoke("ada", listed.token_id)
+    house.access.sessions.end(cookie_of(browser))
+    assert not of_token()
+    assert not of_session()
 
 
 def test_the_log_names_the_user_by_their_id_and_nothing_else_of_them(

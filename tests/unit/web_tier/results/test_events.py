@@ -56,6 +56,21 @@ def test_a_process_that_is_told_to_end_ends_its_streams() -> None:
     assert len(lines(watch)) == 1
 
 
+class BusyWatch(ScriptedWatch):
+    """Has news at each wait."""
+
+    def wait(self, cursor: str | None, seconds: float) -> list[tuple[str, Event]]:
+        self.now += seconds
+        return [("run-1", Event(1, "results", "{}"))]
+
+
+@pytest.mark.parametrize("watch", [ScriptedWatch(), BusyWatch()], ids=["silent", "busy"])
+def test_s14_a_stream_ends_with_the_credentials_that_opened_it(watch: ScriptedWatch) -> None:
+    ends = 3 * HEARTBEAT_SECONDS
+    list(event_lines(cast(Watch, watch), None, clock=lambda: watch.now, is_allowed=lambda: watch.now < ends))
+    assert ends <= watch.now <= ends + HEARTBEAT_SECONDS
+
+
 def test_a_job_that_is_gone_ends_its_stream() -> None:
     assert lines(ScriptedWatch(NotFoundError("gone")))[-1].startswith("event: gone")
 
