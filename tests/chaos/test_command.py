@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from app_tier.demo.signs import samples
 from scripts.client import ApiClient
@@ -72,7 +74,15 @@ def test_no_process_is_left_however_the_command_ends(
     wait_until(lambda: not processes_of(port), "every process has ended")
 
 
-def test_the_command_goes_on_when_its_web_tier_is_killed(serving: subprocess.Popen[str], port: int) -> None:
+def test_the_page_of_the_first_batch_has_its_pictures_and_outlives_a_killed_web_tier(
+    serving: subprocess.Popen[str], port: int
+) -> None:
+    url = f"http://127.0.0.1:{port}"
+    [job_id] = set(re.findall("/jobs/([0-9A-Z]{26})", requests.get(f"{url}/jobs", timeout=DEADLINE_SECONDS).text))
+    for image in ApiClient(url).results(job_id):
+        picture = requests.get(f"{url}/jobs/{job_id}/images/{image['image_id']}/thumbnail", timeout=DEADLINE_SECONDS)
+        assert (picture.status_code, picture.headers["Content-Type"]) == (200, "image/webp")
+
     web = {pid for pid in processes_of(port) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()}
     assert web
     for pid in web:

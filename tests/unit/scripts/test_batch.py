@@ -1,6 +1,7 @@
 """A batch accounts for every file, whatever the system answers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ class FakeApi(ApiClient):
         super().__init__("http://fake")
         self.labels, self.refused, self.failing_posts = labels, refused, failing_posts
         self.accepted: list[tuple[str, str]] = []
+        self.keeps = False
 
     def create_job(self, name: str, *, keep: bool = False) -> str:
+        self.keeps = keep
         return "job"
 
     def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]]) -> Outcome:
@@ -85,6 +88,13 @@ def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
     assert summary.mistakes == [("b", "stop", "yield")]
     assert sorted(summary.failures) == [("c", "torn"), ("d", "not an image")]
     assert not summary.ok
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_batch_is_kept_where_that_is_wanted(tmp_path: Path, keep: bool) -> None:
+    api = FakeApi({"a": "stop"})
+    replace(batch(tmp_path, api, {}), keep=keep).run()
+    assert api.keeps is keep
 
 
 def test_times_count_from_the_start_of_the_batch(tmp_path: Path) -> None:
