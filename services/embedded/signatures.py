@@ -38,6 +38,7 @@ _SCOPE = r"([^/\s,]+)/(\d{8})/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request"
 _HEADER = re.compile(rf"{_ALGORITHM} Credential={_SCOPE}, ?SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{{64}})")
 _CREDENTIAL = re.compile(_SCOPE)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LIFETIME = re.compile(r"[0-9]{1,6}")
 _KEY_SETS = re.compile(r"/[^/]+/\.well-known/(jwks\.json|openid-configuration)")
 """Of user pools: https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html"""
 
@@ -119,7 +120,7 @@ def _presigned(query: str) -> Signature:
     fields = {name: values[0] for name, values in parse_qs(query).items()}
     scope = _CREDENTIAL.fullmatch(fields.get("X-Amz-Credential", ""))
     lifetime = fields.get("X-Amz-Expires", "")
-    if fields.get("X-Amz-Algorithm") != _ALGORITHM or scope is None or not lifetime.isdigit():
+    if fields.get("X-Amz-Algorithm") != _ALGORITHM or scope is None or not _LIFETIME.fullmatch(lifetime):
         raise _mismatch("The address is not presigned by AWS4-HMAC-SHA256.")
     key, day, region, service = scope.groups()
     headers, value = fields.get("X-Amz-SignedHeaders", ""), fields.get("X-Amz-Signature", "")
@@ -146,7 +147,7 @@ def check(environ: dict[str, Any], signature: Signature | None, now: float) -> N
     digest = hashlib.sha256(_canonical(environ, signature).encode()).hexdigest()
     text = f"{_ALGORITHM}\n{signature.time}\n{day}/{region}/{service}/aws4_request\n{digest}"
     value = hmac.new(signing_key(secret, day, region, service), text.encode(), hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(value, signature.value):
+    if not hmac.compare_digest(value.encode(), signature.value.encode()):
         raise _mismatch("The signature we calculated does not match the signature you provided.")
 
 

@@ -1,6 +1,7 @@
 """What botocore signs is accepted, and nothing else: finding S1 of the security review."""
 
 import io
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -191,6 +192,26 @@ def test_s1_a_presigned_address_is_for_its_object_alone() -> None:
     assert code_of(Cloud()({**request, "RAW_URI": "/bucket/other"})) == (403, "SignatureDoesNotMatch")
     assert code_of(Cloud()({**request, "QUERY_STRING": longer})) == (403, "SignatureDoesNotMatch")
     assert code_of(Cloud()({**request, "REQUEST_METHOD": "PUT"})) == (403, "SignatureDoesNotMatch")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Amz-Signature", "%C3%A9"),
+        ("X-Amz-Signature", ""),
+        ("X-Amz-Expires", "%C2%B2"),
+        ("X-Amz-Expires", "9" * 5_000),
+        ("X-Amz-Expires", "-1"),
+        ("X-Amz-Date", "yesterday"),
+        ("X-Amz-SignedHeaders", "%C3%A9"),
+        ("X-Amz-Credential", "nobody"),
+    ],
+)
+def test_s1_a_malformed_presigned_address_is_refused(name: str, value: str) -> None:
+    request = presigned()
+    query = re.sub(f"{name}=[^&]*", f"{name}={value}", request["QUERY_STRING"])
+    assert query != request["QUERY_STRING"]
+    assert code_of(Cloud()({**request, "QUERY_STRING": query})) == (403, "SignatureDoesNotMatch")
 
 
 def test_an_instance_without_a_role_has_a_key_of_its_own() -> None:
