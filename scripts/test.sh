@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 ./scripts/setup.sh run torch simulate test
 
-readonly SOURCES="services app_tier web_tier ami scripts benchmarks" FUZZ_SECONDS=60 LEAST_COVERAGE=85
+readonly SOURCES="services app_tier web_tier ami scripts benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=85
 LOGS=$(mktemp -d)
 mkdir "$LOGS/covered"
 # Each background step is a process group, so that Ctrl-C ends it with all that it has started.
@@ -33,7 +33,7 @@ security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursi
 audit() { .venv/bin/python -m scripts.audit; }
 fuzzing() { .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() {
-  .venv/bin/python -m slipcover --branch --merge "$LOGS"/covered/*.json --out "$LOGS/merged.json" --skip-covered --fail-under "$LEAST_COVERAGE"
+  .venv/bin/python -m slipcover --branch --merge "$LOGS"/covered/*.json --out "$LOGS/merged.json" --skip-covered --fail-under "$MIN_COVERAGE"
 }
 
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"

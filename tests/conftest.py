@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_real_aws() -> Iterator[None]:
-    """Credentials of embedded clouds only: AWS refuses a test that forgets its endpoint, and nobody pays for it."""
+    """Credentials of embedded clouds only: AWS refuses a test that forgets its endpoint, at no cost."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in owner_key().environment.items():
             patch.setenv(name, value)

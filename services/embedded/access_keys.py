@@ -37,14 +37,14 @@ class AccessKey:
         return {"AWS_ACCESS_KEY_ID": self.id, "AWS_SECRET_ACCESS_KEY": self.secret}
 
     @property
-    def control_token(self) -> str:
-        """The bearer token of the control endpoint. It does not reveal the secret."""
-        return _derived(self.secret, "control endpoint")
+    def control_authorization(self) -> str:
+        """The Authorization header of the control endpoint, a bearer token that does not reveal the secret."""
+        return f"Bearer {_derived(self.secret, 'control endpoint')}"
 
     def save(self, folder: Path) -> None:
         """Write files that only this user may read: the environment of AWS's clients, and the header for curl."""
         environment = "".join(f"{name}={value}\n" for name, value in self.environment.items())
-        for name, text in ((KEY_FILE, environment), (HEADER_FILE, f"Authorization: Bearer {self.control_token}\n")):
+        for name, text in ((KEY_FILE, environment), (HEADER_FILE, f"Authorization: {self.control_authorization}\n")):
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)

@@ -61,8 +61,8 @@ class ControlApplication:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request in JSON; 401 without the token, 404 for what is unknown, 400 for what is not allowed."""
-        token = f"Bearer {owner_key().control_token}"
-        if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), token.encode()):
+        expected = owner_key().control_authorization
+        if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), expected.encode()):
             refusal = _json({"error": "the bearer token of this cloud is missing or wrong"}, 401)
             return refusal(environ, start_response)
         return self._answer(Request(environ))(environ, start_response)

@@ -66,7 +66,7 @@ class ControlClient:
         self._connection.timeout = self._timeout + wait_seconds
         if self._connection.sock is not None:
             self._connection.sock.settimeout(self._connection.timeout)
-        headers = {"Authorization": f"Bearer {owner_key().control_token}"}
+        headers = {"Authorization": owner_key().control_authorization}
         self._connection.request(method, f"/_embedded/{path}", body, headers)
         response = self._connection.getresponse()
         return response.status, json.loads(response.read())

@@ -141,7 +141,7 @@ class EmbeddedCloud:
             EmbeddedCloudError: it refuses, with its reason.
         """
         data = None if body is None else json.dumps(dict(body)).encode()
-        headers = {"Authorization": f"Bearer {owner_key().control_token}"}
+        headers = {"Authorization": owner_key().control_authorization}
         request = urllib.request.Request(f"{self.endpoint_url}/_embedded/{path}", data, headers, method=method)  # noqa: S310 - as below
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:  # nosec B310 # noqa: S310 - our own loopback URL

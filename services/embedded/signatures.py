@@ -1,4 +1,4 @@
-"""Checks Signature Version 4: who signed a request, that nobody changed it, and that it is not too old.
+"""Checks Signature Version 4: who signed a request, that it was not changed since, and that it is not too old.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html

@@ -136,7 +136,7 @@ def scanned(system: System) -> list[int]:
 
 
 def launch_of(mark: Path) -> dict[str, str]:
-    """Return the fields of a call that launches an instance whose script makes the file `mark`."""
+    """Return the fields of a call that launches an instance; the script of the instance makes the file `mark`."""
     script = base64.b64encode(f"#!/bin/sh\ntouch '{mark}'\n".encode()).decode()
     fields = {"Action": "RunInstances", "Version": "2016-11-15", "ImageId": "ami-12c6146b", "UserData": script}
     return fields | {"MinCount": "1", "MaxCount": "1", "InstanceType": "c7a.large"}

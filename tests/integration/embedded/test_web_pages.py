@@ -52,7 +52,7 @@ def test_s1_the_stock_reset_is_off(apis: Clients, page: dict[str, str]) -> None:
 @pytest.mark.parametrize("path", ["health", "mail", "instances", "switches", "calls"])
 def test_s1_the_control_endpoint_answers_no_page(apis: Clients, path: str, page: dict[str, str]) -> None:
     url = f"{apis('s3').meta.endpoint_url}/_embedded/{path}"
-    token = {"Authorization": f"Bearer {owner_key().control_token}"}
+    token = {"Authorization": owner_key().control_authorization}
     assert requests.get(url, headers=token, timeout=60).status_code == 200
     assert requests.get(url, headers={**token, **page}, timeout=60).status_code == 403
 

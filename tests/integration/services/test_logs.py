@@ -1,4 +1,4 @@
-"""What a process writes to standard error is JSON, whoever writes it."""
+"""Log lines and library warnings of a process are JSON on standard error."""
 
 import json
 import subprocess

@@ -290,7 +290,7 @@ def test_a_denial_is_an_error_for_who_asks_directly(role: Role) -> None:
 
 
 def test_decisions_are_only_told_while_policies_are_enforced(role: Role) -> None:
-    control, token = Client(ControlApplication(role.fleet)), f"Bearer {owner_key().control_token}"
+    control, token = Client(ControlApplication(role.fleet)), owner_key().control_authorization
     assert control.get("/_embedded/decisions", headers={"Authorization": token}).json == {"decisions": []}
     role.fleet.set_switches(Switches())
     off = control.get("/_embedded/decisions", headers={"Authorization": token})
