@@ -142,6 +142,7 @@ class Limits(_Section):
     sign_in_attempts_per_minute: int = Field(ge=0, le=100_000)
     images_per_day: int = Field(ge=0)
     bytes_per_day: int = Field(ge=0)
+    jobs_per_day: int = Field(ge=0)
     open_jobs: int = Field(ge=0, le=100_000)
 
 

@@ -226,18 +226,32 @@ class JobStore:
         found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
         return {record.ref: record for record in found}
 
-    def note_retried(self, images: Sequence[ImageRecord], at: datetime) -> None:
-        """Record that failed images of one job have been requested again.
+    def claim_retry(self, image: ImageRecord, at: datetime) -> bool:
+        """Record that a failed image is requested again; return False if another request has done so meanwhile.
+
+        Args:
+            image: the record as it was read; of two requests that read the same one, only one claims the retry.
+            at: when it is requested again.
+        """
+        return self._set_retried_at(image, image.retried_at, at)
+
+    def release_retry(self, image: ImageRecord, at: datetime) -> None:
+        """Take back the retry of `image` that was claimed for `at`, because it was not requested after all."""
+        self._set_retried_at(image, at, image.retried_at)
+
+    def _set_retried_at(self, image: ImageRecord, before: datetime | None, after: datetime | None) -> bool:
+        item = image_item(replace(image, retried_at=after))
+        if before is None:
+            return self.table.put_if(item, "attribute_exists( #pk ) AND attribute_not_exists( #retried_at )")
+        return self.table.put_if(item, "#retried_at = :before", {"before": before.isoformat()})
+
+    def note_retried(self, job_id: str, at: datetime) -> None:
+        """Record when failed images of a job were last requested again; after the images themselves.
 
         Raises:
-            TableBusyError: when some could not be recorded; noting all again is safe.
+            TableBusyError: when it could not be recorded; noting it again is safe.
         """
-        if not images:
-            return
-        # The mark last: whoever sees it finds the images.
-        mark: Item = {"pk": counts_partition(images[0].ref.job_id), "sk": RETRIED, "at": at.isoformat()}
-        self.table.put_all([image_item(replace(image, retried_at=at)) for image in images])
-        self.table.put_all([mark])
+        self.table.put_all([{"pk": counts_partition(job_id), "sk": RETRIED, "at": at.isoformat()}])
 
     def forget_images(self, refs: Sequence[ImageRef]) -> None:
         """Take back the records of images that were not accepted after all, and the results of repeated ones.

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -107,7 +108,13 @@ class Backend:
             if self._direct is None:
                 clients, bucket = self.shared_clients(), self.config.names.input_bucket
                 stock, forms = Bucket.named(clients, bucket), Forms.of(clients, bucket)
-                self._direct = DirectIntake(self.intake, stock, forms, self.config.web.direct_upload_seconds)
+                self._direct = DirectIntake(
+                    self.intake,
+                    stock,
+                    forms,
+                    self.config.web.direct_upload_seconds,
+                    partial(_untag, clients, bucket),
+                )
             return self._direct
 
     @property
@@ -179,3 +186,7 @@ def install_backend(app: Flask, backend: Backend) -> None:
 def current_backend() -> Backend:
     """Return the backend of the application that serves the current request."""
     return cast(Backend, current_app.extensions[_EXTENSION])
+
+
+def _untag(clients: Clients, bucket: str, key: str) -> None:
+    clients.s3.delete_object_tagging(Bucket=bucket, Key=key)

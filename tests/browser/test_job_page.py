@@ -18,7 +18,8 @@ from services.job_records import Counts, ImageRecord, Job, Said
 from services.jobs import JobStore
 from services.messages import Failure, LabelScore, Response
 from services.table import Table
-from tests.browser.conftest import FaultsOf, PageFaults
+from tests.browser.conftest import FaultsOf, PageFaults, crashed_images
+from tests.support.jobs import request_again
 
 pytestmark = pytest.mark.processes
 
@@ -78,8 +79,8 @@ def done(image: ImageRecord, index: int) -> Response:
     )  # fmt: skip
 
 
-def refused(image: ImageRecord, message: str = "the JPEG ends early: send it again") -> Response:
-    failure = Failure(code="truncated", message=message)
+def refused(image: ImageRecord, message: str = "its workers crashed") -> Response:
+    failure = Failure(code="crashed_worker", message=message)
     return Response(
         job_id=image.ref.job_id, image_id=image.ref.image_id, status="failed", worker="i-0f3a", attempts=1,
         error=failure,
@@ -242,7 +243,7 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
     open_live(page, written.path)
     expect(page.locator(".tile.failed")).to_have_count(1)
     expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(1)
-    written.store.note_retried([written.images[2]], datetime.now(UTC))
+    request_again(written.store, [written.images[2]], datetime.now(UTC))
     # The job has ended, and so may its stream have: a click on the page is what begins to follow it again.
     page.reload()
     expect(page.locator(".tile.retrying .label")).to_have_text("Trying again")
@@ -253,23 +254,33 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
     expect(page.locator(".tile.failed .reason")).to_have_text("it is no image at all")
 
 
-def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(page: Page, api: ApiClient) -> None:
+def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(
+    page: Page, api: ApiClient, system: System
+) -> None:
+    job_id, images = crashed_images(system, 2)
+    open_live(page, f"/jobs/{job_id}")
+    retry = page.locator("#list").get_by_role("button", name="Try again")
+    expect(retry).to_have_count(2)
+    retry.first.click()
+    expect(page.locator("#retried")).to_contain_text("Requested again")
+    expect(page.locator(".tile.done")).to_have_count(1)
+    page.locator(".tile.failed .open").click()
+    viewer = page.get_by_role("dialog")
+    viewer.get_by_role("button", name="Try again").click()
+    expect(viewer.locator(".way")).to_contain_text("requested again")
+    expect(page.locator(".tile.done")).to_have_count(2)
+    assert [result["status"] for result in api.results(job_id)] == ["done"] * len(images)
+
+
+def test_s2_an_image_that_would_fail_again_has_no_retry(page: Page, api: ApiClient) -> None:
     job_id = api.create_job("broken")
     sample = next(drawn for drawn in samples(50, seed=5) if drawn.filename.endswith(".jpg"))
     assert len(api.add_images(job_id, [("broken.jpg", sample.data[: len(sample.data) * 3 // 4])]).accepted) == 1
     open_live(page, f"/jobs/{job_id}")
-    retry = page.locator("#list").get_by_role("button", name="Try again")
-    expect(retry).to_be_visible()
-    retry.click()
-    expect(page.locator("#retried")).to_contain_text("Requested again")
-    # That the button comes back says that the newer failure was told.
-    expect(retry).to_be_visible()
-    page.locator(".tile .open").click()
-    viewer = page.get_by_role("dialog")
-    expect(viewer.locator(".way")).to_contain_text("requested again")
-    viewer.get_by_role("button", name="Try again").click()
-    expect(viewer.get_by_role("button", name="Try again")).to_be_visible()
-    assert len(list(api.results(job_id))) == 1
+    expect(page.locator(".tile.failed")).to_have_count(1)
+    expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(0)
+    page.locator("#retry button").click()
+    expect(page.locator("#retried")).to_contain_text("1 would fail again because of what they are")
 
 
 def test_images_that_were_classified_before_are_answered_at_once_and_say_so(page: Page, api: ApiClient) -> None:
@@ -348,7 +359,7 @@ def test_without_javascript_there_are_pages_filters_and_single_images(
     page.get_by_role("link", name="Table").click()
     expect(page.locator("tbody .row-of.failed")).to_have_count(2)
     page.locator("tbody a.open").first.click()
-    expect(page.locator("#image")).to_contain_text("the JPEG ends early")
+    expect(page.locator("#image")).to_contain_text("its workers crashed")
     page.get_by_role("link", name="Back to").click()
     page.get_by_role("searchbox").fill("IMG_0000")
     page.get_by_role("button", name="Show").click()

@@ -93,16 +93,23 @@ def done(image: ImageRecord, label: str = "stop sign", score: float = 0.93) -> R
     )
 
 
-def failed(image: ImageRecord, message: str = "the JPEG ends early: send it again") -> Response:
-    """Return a result without one."""
+def failed(image: ImageRecord, message: str = "its workers crashed", code: str = "crashed_worker") -> Response:
+    """Return a failed result; by default one that a retry may change."""
     return Response(
         job_id=image.ref.job_id,
         image_id=image.ref.image_id,
         status="failed",
         worker="i-0f3a",
         attempts=1,
-        error=Failure(code="truncated", message=message),
+        error=Failure(code=code, message=message),
     )
+
+
+def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) -> None:
+    """Record that failed images of one job are requested again, as the web tier does."""
+    for record in store.images_of([image.ref for image in images]).values():
+        assert store.claim_retry(record, at)
+    store.note_retried(images[0].ref.job_id, at)
 
 
 def put_results(store: JobStore, job: Job, *responses: Response) -> None:

@@ -11,33 +11,37 @@ from services.job_records import Job
 from web_tier.access.owned import OwnedJobs
 from web_tier.api.models import CreateJob
 from web_tier.intake.names import shown_job_name
+from web_tier.limits.allowance import Allowance
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 
 
-def create_job(jobs: OwnedJobs, wanted: CreateJob, config: Config) -> Job:
+def create_job(jobs: OwnedJobs, wanted: CreateJob, config: Config, allowance: Allowance) -> Job:
     """Return a new job among the user's `jobs`.
 
     Raises:
         TooManyOpenJobsError: as `refuse_too_many`.
+        QuotaExceededError: when the `allowance` has no new job left today.
     """
     job = Job(new_id(), shown_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
     refuse_too_many(jobs, config)
+    allowance.charge_job()
     jobs.create(job)
     return job
 
 
-def create_job_once(jobs: OwnedJobs, wanted: CreateJob, key: str, config: Config) -> Job:
+def create_job_once(jobs: OwnedJobs, wanted: CreateJob, key: str, config: Config, allowance: Allowance) -> Job:
     """Return the job that the user's first request with `key` made or makes; this one may be the first.
 
     Raises:
         IdempotencyKeyReusedError: when that request was another.
         NotFoundError: when its job has been deleted.
-        TooManyOpenJobsError: as `create_job`, when there is no such job yet.
+        TooManyOpenJobsError, QuotaExceededError: as `create_job`, when there is no such job yet.
     """
     claims, request = jobs.claims, sha256(wanted.model_dump_json().encode()).hexdigest()
     claim = claims.find(key, datetime.now(UTC))
     if claim is None:
         refuse_too_many(jobs, config)
+        allowance.charge_job()
         claim = claims.take(key, Claim(new_id(), request, datetime.now(UTC)))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")

@@ -109,7 +109,7 @@ def offer_uploads(job_id: str) -> Response:
     job = own_jobs().job(known_id("job", job_id))
     files = [WantedFile(file.name, file.bytes, file.content_type) for file in _wanted().files]
     try:
-        offer, refused = current_backend().direct.offer(job, files, key)
+        offer, refused = current_backend().direct.offer(job, files, key, current_allowance())
     except ReusedKeyError as error:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with other files before; use a new key") from error
     outcome = UploadOutcome.of_numbered(job_id, refused.items())
@@ -122,7 +122,7 @@ def offer_uploads(job_id: str) -> Response:
 def commit_upload(job_id: str, upload_id: str) -> Response:
     """Accept the images of an upload that have arrived; each file has an outcome of its own."""
     job = own_jobs().job(known_id("job", job_id))
-    outcomes = current_backend().direct.commit(job, known_id("upload", upload_id), current_allowance())
+    outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
     return json_answer(body, upload_status(list(outcomes.values())))
 

@@ -23,7 +23,9 @@ class LimitsBody(BaseModel):
     images_left: int | None = None
     bytes_per_day: int | None = None
     bytes_left: int | None = None
-    renewed_at: datetime | None = Field(default=None, description="When a day's images and bytes begin anew.")
+    jobs_per_day: int | None = None
+    jobs_left: int | None = None
+    renewed_at: datetime | None = Field(default=None, description="When a new day begins.")
     open_jobs: int | None = Field(default=None, description="Jobs with images without a result, at once.")
 
 
@@ -43,6 +45,8 @@ def _body() -> LimitsBody:
         images_left=still.images,
         bytes_per_day=limits.bytes_per_day or None,
         bytes_left=still.bytes,
+        jobs_per_day=limits.jobs_per_day or None,
+        jobs_left=still.jobs,
         renewed_at=still.renewed_at,
         open_jobs=limits.open_jobs or None,
     )

@@ -17,7 +17,7 @@ from services.personal_tokens import MOST_CHARACTERS, MOST_DAYS, PersonalToken
 from web_tier.access.identity import Scope
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import MAX_JOB_NAME
-from web_tier.intake.retry import Retried
+from web_tier.intake.retry import Retried, RetriedOutcome
 from web_tier.intake.store import Outcome
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, images_per_second
 
@@ -336,13 +336,23 @@ class RetryOutcome(_Body):
     sent: int = Field(description="Images that were requested again.")
     refused: int = Field(description="Images that the queue did not take just now: call again.")
     gone: tuple[GoneImage, ...]
+    final: int = Field(description="Images that failed because of what they are: they would fail again.")
+    running: int = Field(description="Images that are being retried already.")
     next: str | None = Field(description="Call again with it as `after`; null when these were all.")
 
     @classmethod
     def of(cls, job_id: str, retried: Retried) -> Self:
         """Return the body that tells what was retried."""
         gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.gone)
-        return cls(job_id=job_id, sent=retried.sent, refused=retried.refused, gone=gone, next=retried.next_after)
+        return cls(
+            job_id=job_id,
+            sent=retried.sent,
+            refused=retried.refused,
+            gone=gone,
+            final=retried.final,
+            running=retried.running,
+            next=retried.next_after,
+        )
 
 
 class FleetHistoryBody(_Body):
@@ -394,20 +404,18 @@ class ImageRetryOutcome(_Body):
     """What became of one image that was to be tried again.
 
     `sent`: requested again; `refused`: the queue did not take it just now, call again; `gone`: no longer stored,
-    upload it again; `not_failed`: nothing was done, since it has a label or waits for its result.
+    upload it again; `final`: it failed because of what it is, and would fail again; `running`: it is being retried
+    already; `not_failed`: nothing was done, since it has a label or waits for its result.
     """
 
     job_id: str
     image_id: str
-    outcome: Literal["sent", "refused", "gone", "not_failed"]
+    outcome: RetriedOutcome
 
     @classmethod
     def of(cls, ref: ImageRef, retried: Retried) -> Self:
         """Return the body that tells what became of the image `ref`."""
-        if retried.sent:
-            return cls(job_id=ref.job_id, image_id=ref.image_id, outcome="sent")
-        outcome: Literal["refused", "gone", "not_failed"] = "refused" if retried.refused else "not_failed"
-        return cls(job_id=ref.job_id, image_id=ref.image_id, outcome="gone" if retried.gone else outcome)
+        return cls(job_id=ref.job_id, image_id=ref.image_id, outcome=retried.of_one())
 
 
 class CreateToken(_Body):

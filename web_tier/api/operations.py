@@ -158,8 +158,8 @@ OPERATIONS = (
         ),
         description="Send each form to its `url` as multipart/form-data, all `fields` as they are and the image as "
         "the last field, `file`; then commit. A form puts one image, of the type and up to the size that was "
-        "declared, and ends at `expires_at`. With an `Idempotency-Key` the same request is offered the same images "
-        "again, in new forms.",
+        "declared, and ends at `expires_at`. Its image counts towards the day's images, sent or not. With an "
+        "`Idempotency-Key` the same request is offered the same images again, in new forms.",
         parameters=(("header", KeyHeader),),
         bodies=(Body(JSON, DirectFiles),),
         problems=(400, 403, 404, 408, 413, 422),
@@ -184,8 +184,10 @@ OPERATIONS = (
         f"{ROOT}/jobs/{{job_id}}/retry",
         "Request a job's failed images again",
         (Answer(200, "What became of up to 1,000 failed images.", RetryOutcome),),
-        description="A failed result stays until a better one comes, so calling again does no harm. An image that is "
-        "no longer stored is named in `gone`.",
+        description="A failed result stays until a better one comes. Each image is sent once: further calls count it "
+        "as `running` until its result comes, or for 15 minutes. An image that failed because of what it is counts "
+        "as `final` and is not sent. An image that is no longer stored is named in `gone`. A retry counts towards "
+        "the day's images like an upload.",
         parameters=(("query", RetryQuery),),
         problems=(400, 403, 404),
     ),
@@ -195,7 +197,8 @@ OPERATIONS = (
         f"{ROOT}/jobs/{{job_id}}/images/{{image_id}}/retry",
         "Request one failed image again",
         (Answer(200, "What became of it.", ImageRetryOutcome),),
-        description="Its failed result stays until a better or a newer one comes; until then it is `retrying`.",
+        description="Its failed result stays until a better or a newer one comes; until then it is `retrying`. A "
+        "retry counts towards the day's images like an upload.",
         problems=(403, 404),
     ),
     Operation(

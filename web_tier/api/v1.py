@@ -52,8 +52,11 @@ def index() -> Response:
 def new_job() -> ResponseReturnValue:
     """Create a job."""
     wanted, key = from_body(CreateJob, '{"name": "..."}'), idempotency_key()
-    jobs, config = own_jobs(), current_backend().config
-    job = create_job(jobs, wanted, config) if key is None else create_job_once(jobs, wanted, key, config)
+    jobs, config, allowance = own_jobs(), current_backend().config, current_allowance()
+    if key is None:
+        job = create_job(jobs, wanted, config, allowance)
+    else:
+        job = create_job_once(jobs, wanted, key, config, allowance)
     body = JobBody.of(job)
     return json_answer(body, 201), {"Location": body.links.self}
 
@@ -103,7 +106,8 @@ def add_images(job_id: str) -> Response:
 def retry_job(job_id: str) -> Response:
     """Request the failed images of a job again."""
     query, job = from_query(RetryQuery), own_jobs().job(known_id("job", job_id))
-    return json_answer(RetryOutcome.of(job_id, retry_failed(current_backend().intake, job, after=query.after)))
+    retried = retry_failed(current_backend().intake, job, current_allowance(), after=query.after)
+    return json_answer(RetryOutcome.of(job_id, retried))
 
 
 @api.post("/jobs/<job_id>/images/<image_id>/retry")
@@ -111,7 +115,8 @@ def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again."""
     ref = ImageRef(known_id("job", job_id), known_id("image", image_id))
     _, item = own_jobs().image(ref)
-    return json_answer(ImageRetryOutcome.of(ref, retry_image(current_backend().intake, item.record, item.response)))
+    retried = retry_image(current_backend().intake, item.record, item.response, current_allowance())
+    return json_answer(ImageRetryOutcome.of(ref, retried))
 
 
 @api.get("/jobs/<job_id>/results")

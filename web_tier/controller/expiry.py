@@ -1,14 +1,15 @@
-"""Expiry: jobs whose owners did not ask to keep them are deleted when they are old enough.
+"""Expiry: old jobs are deleted, unless their owners asked to keep them and they have images.
 
-Deleted as by their owner: what is left of them is removed by `web_tier/controller/removal.py`. A job that may still
-have images without a result is left for a later look.
+They are deleted as by their owner: `web_tier/controller/removal.py` removes what is left of them. A job that may
+still have images without a result is left for a later round.
 """
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from services.job_records import Job
 from services.jobs import JobStore
 
 _log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ EVERY_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Expiry:
-    """Deletes old jobs that are not kept.
+    """Deletes old jobs that are not kept, or empty.
 
     Attributes:
         lifetime: from a job's creation to its end; zero: jobs do not expire.
@@ -31,6 +32,8 @@ class Expiry:
     lifetime: timedelta
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _filled: set[str] = field(default_factory=set, init=False)
+    """Kept jobs that were seen to have images, so that each is read once only."""
 
     def tick(self) -> float:
         """Delete what has expired; return the seconds until the next look."""
@@ -39,7 +42,12 @@ class Expiry:
             for job in self.store.jobs_until(self.now() - self.lifetime):
                 if not self.active():
                     break
-                if not job.keep and job.job_id not in opened:
+                if job.job_id not in opened and not (job.keep and self._has_images(job)):
                     self.store.delete(job)
                     _log.info("a job has expired", extra={"job": job.job_id})
         return EVERY_SECONDS
+
+    def _has_images(self, job: Job) -> bool:
+        if job.job_id not in self._filled and self.store.status_of(job).state != "empty":
+            self._filled.add(job.job_id)
+        return job.job_id in self._filled

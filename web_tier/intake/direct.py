@@ -2,17 +2,19 @@
 
 In two steps, between which the client does as it likes:
 
-* `offer` hands out a form for each file that may come: it fixes key, type, tags and largest size, and expires. What
-  was handed out is remembered as a slice, so that nothing else can be committed;
+* `offer` hands out a form for each file that may come: it fixes key, type, tags and largest size, and expires. The
+  files are charged to their user's day, whether they arrive or not. What was handed out is remembered as a slice, so
+  that nothing else can be committed;
 * `commit` looks which objects are there and accepts the images that they are: record, send, count. It may be repeated
   at any time, also at the same time: an image that is recorded is accepted for good, whatever became of its object.
 
-An object that is never committed is rubbish, which goes with its job. Whether an object is an image at all, its
-worker finds out.
+An object that is never committed is deleted with its job, or by the bucket's lifecycle rule: every form tags its
+object `kept=no`, and only the commit takes the tag from the images of a job that keeps them. Whether an object is an
+image at all, its worker finds out.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -30,8 +32,8 @@ from services.slices import SlicedImages, Slices
 from services.upload_counts import UploadCounts
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import shown_filename
-from web_tier.intake.store import CLOUD_ERRORS, Intake, Outcome, tags_of, unavailable
-from web_tier.limits.allowance import UNLIMITED, Allowance, Receipt
+from web_tier.intake.store import CLOUD_ERRORS, UNKEPT, Intake, Outcome, unavailable
+from web_tier.limits.allowance import UNLIMITED, Allowance
 
 _TYPE_OF = {extension: content_type for content_type, extension in EXTENSION_OF.items()}
 _log = logging.getLogger(__name__)
@@ -93,15 +95,17 @@ class DirectIntake:
         stock: the input bucket.
         forms: makes forms for the input bucket.
         seconds: how long a form is taken.
+        untag: takes the tags from the object at a key; one that has none is no error.
     """
 
     intake: Intake
     stock: Stock
     forms: FormMaker
     seconds: int
+    untag: Callable[[str], None]
 
     def offer(
-        self, job: Job, files: Sequence[WantedFile], key: str | None = None
+        self, job: Job, files: Sequence[WantedFile], key: str | None = None, allowance: Allowance = UNLIMITED
     ) -> tuple[Offer | None, dict[int, Rejection]]:
         """Return the forms for those of `files` that may come into a job that exists, and why others may not.
 
@@ -109,6 +113,7 @@ class DirectIntake:
 
         Raises:
             ReusedKeyError: when `key` came with other files.
+            QuotaExceededError: when they are more than the `allowance`; nothing is handed out then.
         """
         outcomes = {index: self._checked(job.job_id, file) for index, file in enumerate(files)}
         rejected = {index: each for index, each in outcomes.items() if isinstance(each, Rejection)}
@@ -116,16 +121,15 @@ class DirectIntake:
         if not wanted:
             return None, rejected
         upload_id = new_id() if key is None else _upload_id_of(job.job_id, key)
-        images = self._remembered(job.job_id, upload_id, wanted)
-        return self._handed_out(upload_id, images, keep=job.keep), rejected
+        images = self._remembered(job.job_id, upload_id, wanted, allowance)
+        return self._handed_out(upload_id, images), rejected
 
-    def commit(self, job: Job, upload_id: str, allowance: Allowance = UNLIMITED) -> dict[int, Outcome]:
+    def commit(self, job: Job, upload_id: str) -> dict[int, Outcome]:
         """Accept what has arrived of an upload; return what became of each file, by its position in the request.
 
         Raises:
             NotFoundError: when there is no such upload in the job.
             TableBusyError: when not all could be recorded; committing again goes on with them.
-            QuotaExceededError: when what has arrived is more than the `allowance`; it can be committed another day.
         """
         offered = self._slices.images(job.job_id, _slice_key(upload_id))
         if not offered:
@@ -135,10 +139,9 @@ class DirectIntake:
             # Whoever recorded them may have died before the job was marked as open.
             self.intake.store.reopen(job.job_id, self.intake.clock())
         waiting = [image for image in offered.values() if image.ref not in accepted]
-        looked = {image.ref: found for image, found in zip(waiting, self._look_all(waiting), strict=True)}
-        arrived = [found for found in looked.values() if isinstance(found, ImageRecord)]
-        with allowance.charged(arrived) as receipt:
-            self._accept(job.job_id, upload_id, arrived, receipt)
+        found = self.intake.pool.map(lambda image: self._looked_at(image, keep=job.keep), waiting)
+        looked = dict(zip([image.ref for image in waiting], found, strict=True))
+        self._accept(job.job_id, upload_id, [each for each in looked.values() if isinstance(each, ImageRecord)])
         # What is missing may have been accepted meanwhile, classified, and deleted.
         refused = [ref for ref, found in looked.items() if isinstance(found, Rejection)]
         outcomes = {**looked, **accepted, **self.intake.store.images_of(refused)}
@@ -162,50 +165,50 @@ class DirectIntake:
         ref = ImageRef(job_id, new_id())
         return ImageRecord(ref, name, input_key(ref, extension), file.size, self.intake.clock())
 
-    def _remembered(self, job_id: str, upload_id: str, wanted: SlicedImages) -> SlicedImages:
-        """Return the images of an upload: `wanted`, or those of the first request with the same key."""
-        if self._slices.claim(job_id, _slice_key(upload_id), wanted):
-            return wanted
+    def _remembered(self, job_id: str, upload_id: str, wanted: SlicedImages, allowance: Allowance) -> SlicedImages:
+        """Return the images of an upload: `wanted`, or those of the first request with the same key.
+
+        The first request is charged.
+        """
         first = self._slices.images(job_id, _slice_key(upload_id))
+        if not first:
+            with allowance.charged(list(wanted.values())) as receipt:
+                if self._slices.claim(job_id, _slice_key(upload_id), wanted):
+                    receipt.keep(list(wanted.values()))
+                    return wanted
+            first = self._slices.images(job_id, _slice_key(upload_id))
         if _declared(first) != _declared(wanted):
             raise ReusedKeyError
         return first
 
-    def _handed_out(self, upload_id: str, images: SlicedImages, *, keep: bool) -> Offer:
+    def _handed_out(self, upload_id: str, images: SlicedImages) -> Offer:
         # Of a form that is made a little later than this the end is a little later, too: never before what is said.
         expires_at = self.intake.clock() + timedelta(seconds=self.seconds)
-        forms = {index: self._form(image, keep=keep) for index, image in images.items()}
+        forms = {index: self._form(image) for index, image in images.items()}
         return Offer(upload_id, expires_at.replace(microsecond=0), images, forms)
 
-    def _form(self, image: ImageRecord, *, keep: bool) -> UploadForm:
-        return self.forms.form(
-            image.key, _type_of(image), most_bytes=image.size, seconds=self.seconds, tags=tags_of(keep=keep)
-        )
+    def _form(self, image: ImageRecord) -> UploadForm:
+        return self.forms.form(image.key, _type_of(image), most_bytes=image.size, seconds=self.seconds, tags=UNKEPT)
 
-    def _look_all(self, images: Sequence[ImageRecord]) -> list[Outcome]:
-        return list(self.intake.pool.map(self._looked_at, images))
-
-    def _looked_at(self, image: ImageRecord) -> Outcome:
-        """Return the record of an image that has arrived as declared, or what is wrong."""
+    def _looked_at(self, image: ImageRecord, *, keep: bool) -> Outcome:
+        """Return the record of an image that has arrived as declared, now kept if it is to be, or what is wrong."""
         try:
             found = self.stock.look(image.key)
+            if found is None:
+                return Rejection(image.filename, "missing", "it has not arrived: send its form, then commit again")
+            if fault := _fault(image, found):
+                return Rejection(image.filename, *fault)
+            if keep:
+                self.untag(image.key)
         except CLOUD_ERRORS:
             _log.exception("an upload could not be looked up", extra={"job_id": image.ref.job_id, "key": image.key})
             return unavailable(image.filename)
-        if found is None:
-            return Rejection(image.filename, "missing", "it has not arrived: send its form, then commit again")
-        if fault := _fault(image, found):
-            return Rejection(image.filename, *fault)
         return replace(image, size=found.size, accepted_at=self.intake.clock())
 
-    def _accept(self, job_id: str, upload_id: str, images: Sequence[ImageRecord], receipt: Receipt) -> None:
-        """Record, send and count images; those that another commit counts, or may count, are not counted here.
-
-        Nor are they charged here.
-        """
+    def _accept(self, job_id: str, upload_id: str, images: Sequence[ImageRecord]) -> None:
+        """Record, send and count images; those that another commit counts, or may count, are not counted here."""
         ids = frozenset(image.ref.image_id for image in images)
         ours = UploadCounts(self.intake.store.table).mark(job_id, upload_id, ids) if ids else frozenset()
-        receipt.keep([image for image in images if image.ref.image_id in ours])
         for counted in (True, False):
             part = [image for image in images if (image.ref.image_id in ours) is counted]
             if part:

@@ -263,7 +263,7 @@ class Intake:
             if isinstance(image, Rejection):
                 return image
             key = input_key(ref, image.extension)
-            self.bucket.put(key, upload.data, image.content_type, tags_of(keep=keep))
+            self.bucket.put(key, upload.data, image.content_type, None if keep else UNKEPT)
             if known is not None:
                 return self._repeat(ref, upload, key, known)
             return ImageRecord(ref, upload.filename, key, upload.size, self.clock())
@@ -350,11 +350,6 @@ def _is_refusal(error: Exception) -> bool:
     return (
         isinstance(error, ClientError) and 400 <= error.response["ResponseMetadata"].get("HTTPStatusCode", 500) < 500
     )
-
-
-def tags_of(*, keep: bool) -> Mapping[str, str] | None:
-    """Return the tags of the objects of a job that keeps images or does not."""
-    return None if keep else UNKEPT
 
 
 def unavailable(filename: str) -> Rejection:

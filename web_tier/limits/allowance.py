@@ -30,6 +30,15 @@ class Allowance:
     quotas: Quotas | None = None
     caller: str = ""
 
+    def charge_job(self) -> None:
+        """Charge a new job.
+
+        Raises:
+            QuotaExceededError: when the caller may make no more today.
+        """
+        if self.quotas is not None:
+            self.quotas.charge(self.caller, Amount(jobs=1))
+
     @contextmanager
     def charged(self, images: Sequence[ImageRecord]) -> Iterator[Receipt]:
         """Charge `images`; on leaving, those that the receipt does not name as accepted are given back.

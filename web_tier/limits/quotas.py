@@ -1,4 +1,4 @@
-"""How many images and bytes a caller may have accepted in a day (UTC), counted in the job table.
+"""How many images, bytes and jobs a caller may have accepted in a day (UTC), counted in the job table.
 
 An item for each caller and day (`QUOTA#caller`, the day) is added to in one step, on condition that the limits hold
 afterwards: of two requests at once, both see what the other one took. It expires some days later. Where a reply
@@ -23,17 +23,18 @@ _log = logging.getLogger(__name__)
 
 
 class QuotaExceededError(TooManyRequests):
-    """Raised when a caller has sent, or would with this request have sent, more than a day's images or bytes."""
+    """Raised when a request would exceed the images, bytes or jobs that a caller may have accepted in a day."""
 
     name = "Quota Exceeded"
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Some images, and how many bytes they have together."""
+    """Some images, how many bytes they have together, and new jobs."""
 
-    images: int
-    bytes: int
+    images: int = 0
+    bytes: int = 0
+    jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Left:
 
     images: int | None
     bytes: int | None
+    jobs: int | None
     renewed_at: datetime
 
 
@@ -51,7 +53,7 @@ class Quotas:
 
     Attributes:
         table: the job table.
-        limits: `images_per_day` and `bytes_per_day`; 0 is no limit.
+        limits: `images_per_day`, `bytes_per_day` and `jobs_per_day`; 0 is no limit.
         clock: the time of day.
     """
 
@@ -66,7 +68,7 @@ class Quotas:
             QuotaExceededError: when it would be too much; then nothing is counted.
         """
         now = self.clock()
-        if self._is_unlimited or not amount.images:
+        if self._is_unlimited or amount == Amount():
             return now
         if not self._fits(caller, amount, now):
             raise self._refusal(caller, amount, now)
@@ -74,29 +76,33 @@ class Quotas:
 
     def give_back(self, caller: str, amount: Amount, at: datetime) -> None:
         """Count an `amount` no more that was charged `at` that time; what fails is logged, since all else is done."""
-        if self._is_unlimited or not amount.images:
+        if self._is_unlimited or amount == Amount():
             return
         try:
-            self._add(caller, Amount(-amount.images, -amount.bytes), at)
+            self._add(caller, Amount(-amount.images, -amount.bytes, -amount.jobs), at)
         except (BotoCoreError, ClientError):
             _log.exception("a quota could not be given back", extra={"images": amount.images})
 
     def left(self, caller: str) -> Left:
         """Return what the caller may still send today."""
         now = self.clock()
-        spent = Amount(0, 0) if self._is_unlimited else self._spent(caller, now)
+        spent = Amount() if self._is_unlimited else self._spent(caller, now)
         return Left(
-            _rest(self.limits.images_per_day, spent.images), _rest(self.limits.bytes_per_day, spent.bytes), _end(now)
+            _rest(self.limits.images_per_day, spent.images),
+            _rest(self.limits.bytes_per_day, spent.bytes),
+            _rest(self.limits.jobs_per_day, spent.jobs),
+            _end(now),
         )
 
     @property
     def _is_unlimited(self) -> bool:
-        return not (self.limits.images_per_day or self.limits.bytes_per_day)
+        return not (self.limits.images_per_day or self.limits.bytes_per_day or self.limits.jobs_per_day)
 
     def _fits(self, caller: str, amount: Amount, now: datetime) -> bool:
         bounds = (
             ("images", self.limits.images_per_day, amount.images),
             ("bytes", self.limits.bytes_per_day, amount.bytes),
+            ("jobs", self.limits.jobs_per_day, amount.jobs),
         )
         room = {f"most_{name}": most - wanted for name, most, wanted in bounds if most}
         if min(room.values()) < 0:
@@ -108,18 +114,20 @@ class Quotas:
     def _add(
         self, caller: str, amount: Amount, at: datetime, condition: str | None = None, values: Item | None = None
     ) -> Item | None:
-        amounts = {"images": amount.images, "bytes": amount.bytes}
+        amounts = {"images": amount.images, "bytes": amount.bytes, "jobs": amount.jobs}
         expires_at = int((_end(at) + _KEPT).timestamp())
         return self.table.add(*_key(caller, at), amounts, {EXPIRES_AT: expires_at}, condition, values)
 
     def _spent(self, caller: str, now: datetime) -> Amount:
         item = self.table.get(*_key(caller, now)) or {}
-        return Amount(int(item.get("images", 0)), int(item.get("bytes", 0)))
+        return Amount(*(int(item.get(name, 0)) for name in ("images", "bytes", "jobs")))
 
     def _refusal(self, caller: str, amount: Amount, now: datetime) -> QuotaExceededError:
         left = self.left(caller)
         if left.images is not None and amount.images > left.images:
             most, still = f"{self.limits.images_per_day:,} images", f"{left.images:,}"
+        elif left.jobs is not None and amount.jobs > left.jobs:
+            most, still = f"{self.limits.jobs_per_day:,} new jobs", f"{left.jobs:,}"
         else:
             most, still = _megabytes(self.limits.bytes_per_day), _megabytes(left.bytes or 0)
         seconds = max(1, ceil((_end(now) - now).total_seconds()))

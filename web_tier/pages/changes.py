@@ -6,6 +6,8 @@ from flask.typing import ResponseReturnValue
 from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_failed
+from web_tier.limits.current import current_allowance
+from web_tier.pages.job import job_page_after
 from web_tier.parameters import known_id
 
 changes = Blueprint("changes", __name__)
@@ -15,9 +17,8 @@ changes = Blueprint("changes", __name__)
 def retry(job_id: str) -> ResponseReturnValue:
     """Request a job's failed images again, up to 1,000 of them, and go back to its page."""
     job = own_jobs().job(known_id("job", job_id))
-    retried = retry_failed(current_backend().intake, job)
-    page = url_for("pages.job_page", job_id=job_id, retried=retried.sent, gone=len(retried.gone))
-    return redirect(page, 303)
+    retried = retry_failed(current_backend().intake, job, current_allowance())
+    return redirect(job_page_after(job_id, retried), 303)
 
 
 @changes.post("/jobs/<job_id>/delete")

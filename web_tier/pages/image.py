@@ -11,10 +11,12 @@ from services.job_records import Job
 from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_image
+from web_tier.limits.current import current_allowance
 from web_tier.live import current_live
+from web_tier.pages.job import job_page_after
 from web_tier.pages.timeline import Timeline
 from web_tier.parameters import known_id
-from web_tier.results.query import ImageResult
+from web_tier.results.query import ImageResult, is_final
 from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError
 
 PICTURE_SECONDS = 3_600
@@ -24,6 +26,8 @@ NOTES = {
     "sent": "Requested again: a worker will try it once more.",
     "gone": "It is no longer stored, so it cannot be tried again: upload it again.",
     "refused": "The queue did not take it just now: try again in a moment.",
+    "final": "It failed because of what it is, so it would fail again: upload another file.",
+    "running": "It is being tried again already.",
 }
 """What became of an image that was to be tried again, in words."""
 
@@ -46,6 +50,7 @@ def image_page(job_id: str, image_id: str) -> str:
         scores=live.words.all_scores(prediction) if prediction else [],
         timeline=Timeline.of(result),
         is_kept=is_kept(job, result),
+        can_retry=response is not None and not result.retrying and not is_final(response),
         note=NOTES.get(request.args.get("retried", "")),
         fleet=current_backend().store.fleet(),
     )
@@ -60,13 +65,10 @@ def is_kept(job: Job, result: ImageResult) -> bool:
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     """Request one failed image again, and go back to the page that the form was on."""
     _, item = own_jobs().image(_ref(job_id, image_id))
-    retried = retry_image(current_backend().intake, item.record, item.response)
+    retried = retry_image(current_backend().intake, item.record, item.response, current_allowance())
     if request.form.get("from") == "job":
-        page = url_for("pages.job_page", job_id=job_id, retried=retried.sent, gone=len(retried.gone))
-    else:
-        outcome = "sent" if retried.sent else "gone" if retried.gone else "refused" if retried.refused else None
-        page = url_for("image.image_page", job_id=job_id, image_id=image_id, retried=outcome)
-    return redirect(page, 303)
+        return redirect(job_page_after(job_id, retried), 303)
+    return redirect(url_for("image.image_page", job_id=job_id, image_id=image_id, retried=retried.of_one()), 303)
 
 
 @image_pages.get("/jobs/<job_id>/images/<image_id>/thumbnail")

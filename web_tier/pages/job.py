@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from flask import request, url_for
@@ -10,6 +11,7 @@ from services.job_records import JobStatus
 from services.messages import Model
 from web_tier.access.owned import OwnedJobs
 from web_tier.backend import current_backend
+from web_tier.intake.retry import Retried
 from web_tier.live import current_live
 from web_tier.pages.asked import Asked
 from web_tier.pages.progress import Progress, ProgressBody
@@ -90,7 +92,7 @@ class JobView:
             labels=label_counts(rows),
             keeping=None if status.job.keep else keeping_words(current_backend().config.retention.unkept_days),
             not_sorted=_not_sorted(status, asked),
-            note=_retry_note(request.args.get("retried", type=int), request.args.get("gone", default=0, type=int)),
+            note=_retry_note(),
         )
 
     @property
@@ -123,13 +125,35 @@ def _not_sorted(status: JobStatus, asked: Asked) -> str | None:
     )
 
 
-def _retry_note(retried: int | None, gone: int) -> str | None:
-    """Say what became of a request to try failed images again, if that is where the reader comes from."""
+_RETRY_WORDS: Final = {
+    "refused": "{count} not taken by the queue: try again in a moment",
+    "gone": "{count} no longer stored: upload them again",
+    "final": "{count} would fail again because of what they are",
+    "running": "{count} being tried again already",
+}
+"""What became of images that were not requested again, by the query parameter that counts them."""
+
+
+def job_page_after(job_id: str, retried: Retried) -> str:
+    """Return the address of a job's page that says what became of a request to retry its failed images."""
+    counts = {
+        "refused": retried.refused,
+        "gone": len(retried.gone),
+        "final": retried.final,
+        "running": retried.running,
+    }
+    others: dict[str, Any] = {name: count for name, count in counts.items() if count}
+    return url_for("pages.job_page", job_id=job_id, retried=retried.sent, **others)
+
+
+def _retry_note() -> str | None:
+    """Return the sentence about a request to retry failed images, if the reader comes from one."""
+    retried = request.args.get("retried", type=int)
     if retried is None:
         return None
-    if gone <= 0:
-        return f"{plural(max(0, retried), 'failed image')} requested again."
-    return f"{plural(max(0, retried), 'failed image')} requested again; {gone:,} no longer stored: upload them again."
+    counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_WORDS}
+    others = [_RETRY_WORDS[name].format(count=f"{count:,}") for name, count in counts.items() if count > 0]
+    return "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
 
 
 def label_counts(rows: tuple[Row, ...]) -> list[LabelCount]:

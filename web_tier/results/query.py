@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol
 
+from services import image_errors
 from services.job_records import ImageRecord, JobStatus
 from services.messages import Model, Response
 from services.table import LAST
@@ -101,6 +102,11 @@ def is_retrying(record: ImageRecord, response: Response) -> bool:
     if response.status != "failed" or record.retried_at is None:
         return False
     return response.recorded_at is None or record.retried_at > response.recorded_at
+
+
+def is_final(response: Response) -> bool:
+    """Return True if an image failed because of what it is, so that a retry would fail as well."""
+    return response.error is not None and response.error.code in image_errors.CODES
 
 
 def filtered_page(

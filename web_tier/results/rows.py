@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from services.job_records import ImageRecord
 from services.messages import Response
-from web_tier.results.query import ImageResult, ImageState, ResultsPage
+from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final
 
 
 class _Body(BaseModel):
@@ -28,6 +28,7 @@ class Row(_Body):
         status: where the image stands.
         label, score: of an image that is done; the score from 0 to 1.
         reason: why an image failed, in words.
+        final: true of an image that failed because of what it is, so that it cannot be tried again.
         retrying: true while an image that failed is tried again.
         cached: true of an image that was answered at once, as an earlier one with the same bytes.
         at: when all this became so, in milliseconds since 1970; the later of two rows counts.
@@ -40,6 +41,7 @@ class Row(_Body):
     label: str | None = None
     score: float | None = None
     reason: str | None = None
+    final: Literal[True] | None = None
     retrying: Literal[True] | None = None
     cached: Literal[True] | None = None
     at: int | None = None
@@ -58,6 +60,7 @@ class Row(_Body):
             label=response.label,
             score=response.score,
             reason=response.error.message if response.error else None,
+            final=True if is_final(response) else None,
             cached=True if response.cached else None,
             at=_milliseconds(response.recorded_at),
         )

@@ -15,7 +15,7 @@ from services.jobs import JobStore
 from services.messages import Response
 from services.s3 import Bucket
 from tests.support.controller import Clock
-from tests.support.jobs import NOW, add_images, done, failed, put_results
+from tests.support.jobs import NOW, add_images, done, failed, put_results, request_again
 from web_tier.controller import merger
 from web_tier.controller.merger import MOST_LOOK_SECONDS, PATIENCE_SECONDS, QUIET_SECONDS, Merger
 
@@ -63,7 +63,7 @@ class Scene:
     def retry(self, image: ImageRecord, at: datetime) -> None:
         """Note that an image was requested again, as the web tier does."""
         self.store.reopen(self.job.job_id, at)
-        self.store.note_retried([image], at)
+        request_again(self.store, [image], at)
 
 
 @pytest.fixture

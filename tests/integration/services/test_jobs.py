@@ -224,5 +224,6 @@ def test_what_a_job_and_its_images_are_is_read_as_it_was_written(store: JobStore
     cached = replace(record(kept.job_id), cached=True)
     failed_one = record(kept.job_id)
     store.record_images([cached, failed_one], NOW)
-    store.note_retried([failed_one], NOW)
+    assert store.claim_retry(failed_one, NOW)
+    assert not store.claim_retry(failed_one, NOW), "of two requests that read the same, one wins"
     assert list(store.images(kept.job_id)) == [cached, replace(failed_one, retried_at=NOW)]

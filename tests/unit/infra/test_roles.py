@@ -14,7 +14,13 @@ EC2 = "arn:aws:ec2:eu-central-1:123456789012"
 INPUTS, OUTPUTS = "<InputBucket.Arn>", "<OutputBucket.Arn>"
 EXACTLY = {
     "WebRole": {
-        f"{INPUTS}/*": {"s3:PutObject", "s3:PutObjectTagging", "s3:GetObject", "s3:DeleteObject"},
+        f"{INPUTS}/*": {
+            "s3:PutObject",
+            "s3:PutObjectTagging",
+            "s3:DeleteObjectTagging",
+            "s3:GetObject",
+            "s3:DeleteObject",
+        },
         f"{OUTPUTS}/*": {"s3:GetObject"},
         INPUTS: {"s3:ListBucket"},
         OUTPUTS: {"s3:ListBucket"},

@@ -23,7 +23,7 @@ function addressed(element, base, row) {
 }
 
 function marked(element, row) {
-  element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true;
+  element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true || row.final === true;
   element.querySelector(".at-once").hidden = !row.cached;
 }
 

@@ -52,8 +52,8 @@ export class Rows {
   #update(row, news) {
     const isLater = news.status === "failed" && row.status === "failed" && (news.at ?? 0) > (row.at ?? 0);
     if (RANK[news.status] <= RANK[row.status] && !isLater) return;
-    const { status, label, score, reason, retrying, cached, at } = news;
-    Object.assign(row, { status, label, score, reason, retrying, cached, at });
+    const { status, label, score, reason, final, retrying, cached, at } = news;
+    Object.assign(row, { status, label, score, reason, final, retrying, cached, at });
     row.version += 1;
     if (row.status === "done") {
       this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);

@@ -54,7 +54,7 @@ def test_an_image_that_the_fleet_cannot_classify_gets_422_with_the_reason(
     asking: FlaskClient, fleet: AnsweringQueue
 ) -> None:
     fleet.answer = failed
-    assert text(post(asking, "/", "myfile", picture()), 422) == "the JPEG ends early: send it again"
+    assert text(post(asking, "/", "myfile", picture()), 422) == "its workers crashed"
 
 
 def test_a_file_that_is_too_large_gets_413(make_config: ConfigMaker, provisioned: Clients) -> None:

@@ -76,7 +76,7 @@ def test_an_image_that_cannot_be_classified_is_a_problem_with_the_reason(
     asking: FlaskClient, fleet: AnsweringQueue
 ) -> None:
     fleet.answer = failed
-    assert "ends early" in problem(asking.post(CLASSIFY, json={"data": SENT}), 422)
+    assert "crashed" in problem(asking.post(CLASSIFY, json={"data": SENT}), 422)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_label_that_is_not_known_yet_is_202(asking: FlaskClient, fleet: Answer
 def test_an_image_without_a_label_says_why(asking: FlaskClient, fleet: AnsweringQueue) -> None:
     fleet.answer = failed
     uuid = asking.post("/inference/image", json={"name": "a.jpg", "data": SENT}).get_json()["uuid"]
-    assert "ends early" in problem(asking.get(f"/predictions/{uuid}"), 422)
+    assert "crashed" in problem(asking.get(f"/predictions/{uuid}"), 422)
 
 
 @pytest.mark.parametrize("uuid", ["x", "-", NOBODY, f"{NOBODY}-{NOBODY}", "0f8fad5b-d9cb-469f-a165-70867728950e"])

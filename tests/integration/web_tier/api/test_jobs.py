@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from io import BytesIO
+from threading import Barrier
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from services import image_errors
 from services.claims import LIFETIME, Claim, Claims
 from services.clients import Clients
 from services.config import Config
@@ -33,9 +36,10 @@ from tests.support.jobs import (
     put_results,
 )
 from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.models import CreateJob
 from web_tier.app import create_app
-from web_tier.intake.retry import retry_failed
+from web_tier.intake.retry import RETRY_AGAIN, retry_failed
 from web_tier.intake.store import Intake
 
 # Idempotency
@@ -219,7 +223,55 @@ def test_a_failed_result_stays_until_a_better_one_comes(shop: Shop, store: JobSt
     shop.retry()
     assert store.status(shop.job.job_id).counts.failed == 3
     put_results(store, shop.job, done(shop.images[1]))
-    assert shop.retry().get_json()["sent"] == 2
+    body = shop.retry().get_json()
+    assert (body["sent"], body["running"]) == (0, 2)
+
+
+def test_s2_a_retry_is_sent_once_until_its_result_comes(shop: Shop, store: JobStore) -> None:
+    image = shop.images[1]
+    one = f"/api/v1/jobs/{shop.job.job_id}/images/{image.ref.image_id}/retry"
+    sent = [shop.retry().get_json()["sent"] for _ in range(30)]
+    assert (sent[0], sum(sent), len(shop.queue.bodies)) == (3, 3, 3)
+    assert shop.client.post(one).get_json()["outcome"] == "running"
+    store.put_failed(failed(image).model_copy(update={"recorded_at": datetime.now(UTC)}))
+    assert shop.client.post(one).get_json()["outcome"] == "sent"
+    assert len(shop.queue.bodies) == 4
+
+
+def test_s2_of_many_retries_at_once_one_is_sent(shop: Shop) -> None:
+    together = Barrier(8)
+
+    def retry(_: int) -> int:
+        client = shop.client.application.test_client()
+        together.wait(DEADLINE_SECONDS)
+        return int(client.post(f"/api/v1/jobs/{shop.job.job_id}/retry").get_json()["sent"])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(retry, range(8))) == 3
+    assert len(shop.queue.image_ids) == len(shop.queue.bodies) == 3
+
+
+@pytest.mark.parametrize("code", image_errors.CODES)
+def test_s2_an_image_that_would_fail_again_is_not_retried(shop: Shop, store: JobStore, code: str) -> None:
+    image = shop.images[1]
+    store.put_failed(failed(image, code=code))
+    body = shop.retry().get_json()
+    assert (body["sent"], body["final"]) == (2, 1)
+    address = f"/jobs/{shop.job.job_id}/images/{image.ref.image_id}"
+    assert shop.client.post(f"/api/v1{address}/retry").get_json()["outcome"] == "final"
+    assert image.ref.image_id not in shop.queue.image_ids
+    assert f'action="{address}/retry"' not in shop.client.get(address).text
+    assert f'action="{address}/retry"' not in shop.client.get(f"/jobs/{shop.job.job_id}").text
+
+
+def test_a_retry_whose_request_was_lost_can_be_sent_again_after_a_while(shop: Shop, store: JobStore) -> None:
+    now = datetime.now(UTC)
+    intake = Intake(ImageLimits(1, 1), shop.bucket, store, shop.queue, clock=lambda: now)
+    assert retry_failed(intake, shop.job).sent == 3
+    now += RETRY_AGAIN - timedelta(seconds=1)
+    assert retry_failed(intake, shop.job).running == 3
+    now += timedelta(seconds=1)
+    assert retry_failed(intake, shop.job).sent == 3
 
 
 def test_an_image_that_is_gone_is_named_instead_of_requested(shop: Shop) -> None:

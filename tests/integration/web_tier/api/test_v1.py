@@ -191,7 +191,7 @@ def test_one_image_is_told_with_its_result(client: FlaskClient, store: JobStore,
     one, two = add_images(store, job, "a.jpg", "b.jpg")
     put_results(store, job, failed(one))
     body = client.get(f"/api/v1/jobs/{job.job_id}/images/{one.ref.image_id}").get_json()
-    assert (body["status"], body["error"]["code"], body["bytes"]) == ("failed", "truncated", 1234)
+    assert (body["status"], body["error"]["code"], body["bytes"]) == ("failed", "crashed_worker", 1234)
     assert client.get(f"/api/v1/jobs/{job.job_id}/images/{two.ref.image_id}").get_json()["status"] == "waiting"
 
 

@@ -80,17 +80,37 @@ def test_the_extension_of_the_key_follows_the_content_type(
     assert offer.forms[0].fields["Content-Type"] == content_type.strip().lower()
 
 
-@pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, {})], ids=["unkept", "kept"])
-def test_only_what_is_put_for_a_job_that_does_not_keep_images_is_tagged(
-    direct: DirectIntake, config: Config, provisioned: Clients, job: Job, keep: bool, tags: dict[str, str]
+@pytest.mark.parametrize("keep", [False, True])
+def test_s9_what_arrives_is_kept_only_once_it_is_committed_to_a_job_that_keeps_images(
+    direct: DirectIntake, config: Config, provisioned: Clients, job: Job, keep: bool
 ) -> None:
-    for key in (None, "again", "again"):
-        offer, _ = direct.offer(replace(job, keep=keep), wanted("a.jpg"), key)
-        assert offer is not None
-        send(offer, 0)
-        stored = offer.images[0].key
-        found = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=stored)["TagSet"]
-        assert {tag["Key"]: tag["Value"] for tag in found} == tags
+    job = replace(job, keep=keep)
+    offer = offered(direct, job, wanted("a.jpg"))
+
+    def tags() -> dict[str, str]:
+        key = offer.images[0].key
+        found = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=key)["TagSet"]
+        return {tag["Key"]: tag["Value"] for tag in found}
+
+    send(offer, 0)
+    assert tags() == UNKEPT
+    for _ in range(2):
+        assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
+        assert tags() == ({} if keep else UNKEPT)
+
+
+def test_an_image_whose_tag_cannot_be_taken_is_not_accepted_yet(
+    direct: DirectIntake, job: Job, store: JobStore
+) -> None:
+    def fails(_key: str) -> None:
+        raise client_error(503, "SlowDown")
+
+    kept = replace(job, keep=True)
+    offer = offered(direct, kept, wanted("a.jpg"))
+    send(offer, 0)
+    assert codes(replace(direct, untag=fails).commit(kept, offer.upload_id)) == {0: "unavailable"}
+    assert store.count_images(job.job_id) == 0
+    assert codes(direct.commit(kept, offer.upload_id)) == {0: "accepted"}
 
 
 def test_each_file_is_offered_a_form_or_told_why_not(direct: DirectIntake, job: Job) -> None:

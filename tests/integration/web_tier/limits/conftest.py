@@ -1,6 +1,8 @@
 """The web tier with sign-in and small limits."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -9,6 +11,8 @@ from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.people import Clock, House, PlayedPool, access_of
 from web_tier.app import create_app
+from web_tier.limits import current
+from web_tier.limits.quotas import Quotas
 
 HouseMaker = Callable[..., House]
 
@@ -26,3 +30,10 @@ def make_house(provisioned: Clients, make_config: ConfigMaker, table: Table) -> 
         return House(create_app(config, access=access), access, pool, clock)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no day end in the middle of a test."""
+    noon = datetime.now(UTC).replace(hour=12)
+    monkeypatch.setattr(current, "Quotas", partial(Quotas, clock=lambda: noon))

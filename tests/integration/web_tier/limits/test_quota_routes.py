@@ -14,9 +14,9 @@ from werkzeug.test import TestResponse
 from services.clients import Clients
 from services.jobs import JobStore
 from services.s3 import Bucket
-from tests.conftest import ConfigMaker, keys_in
+from tests.conftest import ConfigMaker
 from tests.integration.web_tier.limits.conftest import HouseMaker
-from tests.support.jobs import MemoryBucket, MemoryQueue, client_error
+from tests.support.jobs import MemoryBucket, MemoryQueue, client_error, failed
 from tests.support.people import BROWSER
 from tests.support.pictures import picture
 from web_tier.app import create_app
@@ -143,23 +143,56 @@ def test_a_request_that_is_repeated_is_charged_once_also_when_nothing_is_left(do
     assert (door.left(), len(door.bucket.objects)) == (0, 3)
 
 
-def test_direct_uploads_are_charged_when_they_are_committed(
+def test_s9_forms_for_direct_uploads_are_charged_when_they_are_handed_out(
     provisioned: Clients, make_config: ConfigMaker, input_bucket: Bucket
 ) -> None:
-    client = create_app(make_config(auth={"open": True}, limits=A_DAY | {"images_per_day": 1})).test_client()
+    client = create_app(make_config(auth={"open": True}, limits=A_DAY)).test_client()
     job, body = client.post("/api/v1/jobs").get_json(), picture()
-    files = [{"name": f"{name}.jpg", "bytes": len(body), "content_type": "image/jpeg"} for name in "ab"]
-    offers = [client.post(job["links"]["uploads"], json={"files": [file]}).get_json() for file in files]
-    for each in (offer["uploads"][0]["upload"] for offer in offers):
-        requests.post(each["url"], data=each["fields"], files={"file": body}, timeout=60)
-    first, second = (offer["links"]["commit"] for offer in offers)
-    assert client.post(first).status_code == 200
-    assert client.post(first).status_code == 200
-    refused = client.post(second)
-    assert (refused.status_code, "1 images a day" in refused.text) == (429, True)
-    # What has arrived is its owner's to commit another day.
-    assert len(keys_in(input_bucket)) == 2
-    assert client.get(job["links"]["self"]).get_json()["accepted"] == 1
+
+    def ask(*names: str, key: str | None = None) -> TestResponse:
+        files = [{"name": name, "bytes": len(body), "content_type": "image/jpeg"} for name in names]
+        headers = {"Idempotency-Key": key} if key else {}
+        return client.post(job["links"]["uploads"], json={"files": files}, headers=headers)
+
+    def left() -> int:
+        return int(client.get("/api/v1/limits").get_json()["images_left"])
+
+    offer = ask("a.jpg", "b.jpg", key="k").get_json()
+    assert ask("a.jpg", "b.jpg", key="k").get_json()["upload_id"] == offer["upload_id"]
+    assert left() == 1, "a repeat is not charged again"
+    assert (ask("c.jpg", "d.jpg").status_code, left()) == (429, 1)
+    assert (ask("c.jpg").status_code, left()) == (200, 0)
+    refused = ask("e.jpg")
+    assert (refused.status_code, "3 images a day" in refused.text) == (429, True)
+    assert ask("a.jpg", "b.jpg", key="k").status_code == 200, "nor refused when nothing is left"
+    form = offer["uploads"][0]["upload"]
+    requests.post(form["url"], data=form["fields"], files={"file": body}, timeout=60)
+    assert client.post(offer["links"]["commit"]).status_code == 200
+    assert (client.get(job["links"]["self"]).get_json()["accepted"], left()) == (1, 0)
+
+
+def test_s9_new_jobs_are_charged(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0, jobs_per_day=2)
+    ann, client = house.with_token("ann", "classify", "read"), house.stranger()
+
+    def make(**headers: str) -> int:
+        return client.post("/api/v1/jobs", headers=ann | headers).status_code
+
+    assert [make(), make(**{"Idempotency-Key": "k"}), make(**{"Idempotency-Key": "k"})] == [201] * 3
+    assert [make(), make(**{"Idempotency-Key": "other"}), make(**{"Idempotency-Key": "k"})] == [429, 429, 201]
+    assert client.get("/api/v1/limits", headers=ann).get_json()["jobs_left"] == 0
+
+
+def test_s2_retries_are_charged(door: Door) -> None:
+    job_id = door.new_job()
+    accepted = door.add(job_id, 1, 2).get_json()["accepted"]
+    for image in door.store.images(job_id):
+        door.store.put_failed(failed(image))
+    assert door.client.post(f"/api/v1/jobs/{job_id}/retry").status_code == 429, "two more than the day has"
+    assert (door.left(), len(door.queue.bodies)) == (1, 2)
+    one = f"/api/v1/jobs/{job_id}/images/{accepted[0]['image_id']}/retry"
+    outcomes = [door.client.post(one).get_json()["outcome"] for _ in range(2)]
+    assert (outcomes, door.left(), len(door.queue.bodies)) == (["sent", "running"], 0, 3)
 
 
 def test_each_user_has_a_day_of_their_own(make_house: HouseMaker) -> None:

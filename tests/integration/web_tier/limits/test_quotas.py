@@ -15,16 +15,17 @@ EVENING = datetime(2026, 3, 1, 23, 59, 30, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 
 
-def limits(images: int = 0, size: int = 0) -> Limits:
-    """Return limits of so many images and bytes a day."""
-    return parse_config(shipped_values()).limits.model_copy(update={"images_per_day": images, "bytes_per_day": size})
+def limits(images: int = 0, size: int = 0, jobs: int = 0) -> Limits:
+    """Return limits of so many images, bytes and jobs a day."""
+    update = {"images_per_day": images, "bytes_per_day": size, "jobs_per_day": jobs}
+    return parse_config(shipped_values()).limits.model_copy(update=update)
 
 
 def test_a_day_takes_so_many_images_and_no_more_and_a_new_day_begins_at_midnight(table: Table) -> None:
     now = EVENING
     quotas = Quotas(table, limits(images=10), lambda: now)
     quotas.charge("ann", Amount(7, 700))
-    assert quotas.left("ann") == Left(images=3, bytes=None, renewed_at=MIDNIGHT)
+    assert quotas.left("ann") == Left(images=3, bytes=None, jobs=None, renewed_at=MIDNIGHT)
     with pytest.raises(QuotaExceededError, match="10 images a day are taken, and 3 of them are left") as caught:
         quotas.charge("ann", Amount(4, 1))
     assert caught.value.retry_after == 30
@@ -41,7 +42,17 @@ def test_a_day_takes_so_many_bytes(table: Table) -> None:
     with pytest.raises(QuotaExceededError, match="3 MB a day are taken, and 2 MB of them are left"):
         quotas.charge("ann", Amount(1, 2**21 + 1))
     quotas.charge("ann", Amount(1, 2**21))
-    assert quotas.left("ann") == Left(images=8, bytes=0, renewed_at=MIDNIGHT)
+    assert quotas.left("ann") == Left(images=8, bytes=0, jobs=None, renewed_at=MIDNIGHT)
+
+
+def test_a_day_takes_so_many_new_jobs(table: Table) -> None:
+    quotas = Quotas(table, limits(images=1, jobs=2), lambda: EVENING)
+    quotas.charge("ann", Amount(images=1))
+    for _ in range(2):
+        quotas.charge("ann", Amount(jobs=1))
+    with pytest.raises(QuotaExceededError, match="2 new jobs a day are taken, and 0 of them are left"):
+        quotas.charge("ann", Amount(jobs=1))
+    assert quotas.left("ann") == Left(images=0, bytes=None, jobs=0, renewed_at=MIDNIGHT)
 
 
 def test_one_request_with_more_than_a_day_takes_is_refused_on_a_fresh_day(table: Table) -> None:
@@ -88,4 +99,4 @@ def test_without_limits_nothing_is_asked_of_the_table() -> None:
     quotas = Quotas(None, limits(), lambda: EVENING)  # type: ignore[arg-type]
     at = quotas.charge("ann", Amount(10**9, 10**15))
     quotas.give_back("ann", Amount(1, 1), at)
-    assert quotas.left("ann") == Left(None, None, MIDNIGHT)
+    assert quotas.left("ann") == Left(None, None, None, MIDNIGHT)

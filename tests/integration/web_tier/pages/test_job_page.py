@@ -121,7 +121,7 @@ def test_rows_tell_what_a_list_shows(client: FlaskClient, images: list[ImageReco
         "id": images[0].ref.image_id, "name": "Beach.jpg", "bytes": 1234, "status": "done", "label": "stop sign",
         "score": 0.93,
     }  # fmt: skip
-    assert two["reason"] == "the JPEG ends early: send it again"
+    assert two["reason"] == "its workers crashed"
     rest = client.get(f"/jobs/{job.job_id}/rows?after={body['next']}").get_json()
     assert [row["status"] for row in rest["rows"]] == ["waiting"]
     assert "next" not in rest
@@ -166,7 +166,7 @@ def test_an_image_that_failed_or_waits_has_a_page_that_says_so(
     client: FlaskClient, images: list[ImageRecord], job: Job
 ) -> None:
     failure, waiting = (client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}") for image in images[1:])
-    assert "the JPEG ends early" in failure.text
+    assert "its workers crashed" in failure.text
     assert "Accepted" in waiting.text
 
 

@@ -14,7 +14,7 @@ from services.job_records import Counts, Job, JobStatus, Said
 from services.jobs import JobStore
 from services.messages import Response
 from services.table import LAST
-from tests.support.jobs import NOW, add_images, done, failed, put_results, record
+from tests.support.jobs import NOW, add_images, done, failed, put_results, record, request_again
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.results import known
 from web_tier.results.watch import SEARCH_SECONDS, Event, Watch
@@ -193,16 +193,16 @@ def test_an_image_that_is_tried_again_is_told_and_so_is_its_newer_failure(
     put_results(store, job, recorded(failed(one), 0), recorded(failed(two), 0))
     told, cursor = news(watch, None)
     assert told[-1][0] == "end"
-    store.note_retried([one], NOW + timedelta(seconds=1))
+    request_again(store, [one], NOW + timedelta(seconds=1))
     told, cursor = news(watch, cursor)
-    assert rows_in(told) == [(one.ref.image_id, True, "the JPEG ends early: send it again")]
+    assert rows_in(told) == [(one.ref.image_id, True, "its workers crashed")]
     assert told[-1][0] == "progress"
     assert news(watch, cursor)[0] == []
     store.put_failed(recorded(failed(one, "worse"), 2))
     told, cursor = news(watch, cursor)
     assert rows_in(told) == [(one.ref.image_id, False, "worse")]
     assert told[-1][0] == "end"
-    store.note_retried([one], NOW + timedelta(seconds=3))
+    request_again(store, [one], NOW + timedelta(seconds=3))
     told, cursor = news(watch, cursor)
     assert rows_in(told) == [(one.ref.image_id, True, "worse")]
 
@@ -211,7 +211,7 @@ def test_a_failure_so_quick_that_nobody_saw_the_retry_is_told(watch: Watch, stor
     [one] = add_images(store, job, "a.jpg")
     put_results(store, job, recorded(failed(one), 0))
     _, cursor = news(watch, None)
-    store.note_retried([one], NOW + timedelta(seconds=1))
+    request_again(store, [one], NOW + timedelta(seconds=1))
     store.put_failed(recorded(failed(one, "worse"), 2))
     told, cursor = news(watch, cursor)
     assert rows_in(told) == [(one.ref.image_id, False, "worse")]
@@ -223,7 +223,7 @@ def test_an_image_that_gets_its_label_when_it_is_tried_again_is_told_and_ends_th
 ) -> None:
     [one] = add_images(store, job, "a.jpg")
     put_results(store, job, recorded(failed(one), 0))
-    store.note_retried([one], NOW + timedelta(seconds=1))
+    request_again(store, [one], NOW + timedelta(seconds=1))
     _, cursor = news(watch, None)
     put_results(store, job, recorded(done(one), 2))
     told, _ = news(watch, cursor)
@@ -238,7 +238,7 @@ def test_many_retries_are_looked_at_some_at_a_time(
     images = add_images(store, job, *[f"{n}.jpg" for n in range(5)])
     put_results(store, job, *[recorded(failed(image), 0) for image in images])
     _, cursor = news(watch, None)
-    store.note_retried(images, NOW + timedelta(seconds=1))
+    request_again(store, images, NOW + timedelta(seconds=1))
     found: list[tuple[str, bool, str | None]] = []
     for _ in range(3):
         told, cursor = news(watch, cursor)

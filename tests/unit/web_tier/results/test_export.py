@@ -29,7 +29,7 @@ def test_every_image_has_a_row_whatever_became_of_it() -> None:
     assert [tuple(row) for row in found] == [HEADER] * 3
     assert [row["status"] for row in found] == ["done", "failed", "waiting"]
     assert (found[0]["label"], found[0]["score"], found[0]["model"]) == ("cat", "0.500000", "demo")
-    assert (found[1]["error_code"], found[1]["label"]) == ("truncated", "")
+    assert (found[1]["error_code"], found[1]["label"]) == ("crashed_worker", "")
 
 
 @pytest.mark.parametrize(
