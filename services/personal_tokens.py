@@ -91,7 +91,10 @@ class PersonalTokens:
 
     def list(self, owner: str) -> Sequence[PersonalToken]:
         """Return the tokens of a user that have not expired, newest first."""
-        found = [_token(item) for item in self.table.query(_user(owner), _LISTED, _LISTED + LAST, newest_first=True)]
+        found = [
+            _token(item)
+            for item in self.table.query(user_partition(owner), _LISTED, _LISTED + LAST, newest_first=True)
+        ]
         return [token for token in found if token.expires_at > self._now()]
 
     def revoke(self, owner: str, token_id: str) -> None:
@@ -100,12 +103,18 @@ class PersonalTokens:
         Raises:
             NotFoundError: when they have none of that id.
         """
-        item = self.table.get(_user(owner), _LISTED + token_id)
+        item = self.table.get(user_partition(owner), _LISTED + token_id)
         if item is None:
             raise NotFoundError(f"there is no token {token_id[:40]!r}")
         # The token first: if only one of the two is removed, it is still listed, and can be revoked again.
         self.table.delete_all([(str(item["partition"]), _TOKEN)])
-        self.table.delete_all([(_user(owner), _LISTED + token_id)])
+        self.table.delete_all([(user_partition(owner), _LISTED + token_id)])
+
+    def revoke_all(self, owner: str) -> None:
+        """Revoke every token of a user, also those that have expired; return once none is left."""
+        while items := list(self.table.query(user_partition(owner), _LISTED, _LISTED + LAST)):
+            self.table.delete_all([(str(item["partition"]), _TOKEN) for item in items])
+            self.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
 
     def find(self, text: str) -> PersonalToken | None:
         """Return what is known of a token; None when there is none of this text, or no longer. Its use is noted."""
@@ -124,17 +133,17 @@ class PersonalTokens:
 
         It is counted after it was put: of those that come at the same moment, none may be one too many.
         """
-        listed = _item(token, _user(token.owner), _LISTED + token.token_id)
+        listed = _item(token, user_partition(token.owner), _LISTED + token.token_id)
         self.table.put_all([{**listed, "partition": _partition(text)}])
         if len(self.list(token.owner)) > MOST_TOKENS:
-            self.table.delete_all([(_user(token.owner), _LISTED + token.token_id)])
+            self.table.delete_all([(user_partition(token.owner), _LISTED + token.token_id)])
             raise TokenNotMadeError(
                 f"there are {MOST_TOKENS} tokens already, and no more are allowed: revoke one first"
             )
 
     def _note_use(self, token: PersonalToken, text: str) -> None:
         today = self._now().date().isoformat()
-        for key in ((_partition(text), _TOKEN), (_user(token.owner), _LISTED + token.token_id)):
+        for key in ((_partition(text), _TOKEN), (user_partition(token.owner), _LISTED + token.token_id)):
             # Only where it still stands: a use must not bring back what was revoked meanwhile.
             self.table.set(*key, {"last_used": today}, "attribute_exists( #pk )")
 
@@ -155,7 +164,8 @@ def _partition(text: str) -> str:
     return f"TOKEN#{sha256(text.encode()).hexdigest()}"
 
 
-def _user(owner: str) -> str:
+def user_partition(owner: str) -> str:
+    """Return the partition of the job table that holds a user's list of personal tokens, and their sessions."""
     return f"USER#{owner}"
 
 

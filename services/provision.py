@@ -105,18 +105,17 @@ def _let_items_expire(clients: Clients, table: str) -> None:
         )
 
 
-def provision_user_pool(clients: Clients, name: str, *, sign_up: bool = True) -> tuple[str, str]:
+def provision_user_pool(clients: Clients, name: str) -> tuple[str, str]:
     """Make the user pool `name` with its groups and a client for the web tier, as the stack's are; what exists stays.
 
     Args:
         clients: of the embedded cloud.
         name: of pool and client.
-        sign_up: whether people may make accounts themselves.
 
     Returns:
         Ids of the pool and of its client.
     """
-    pool_id = _pool_named(clients, name) or _make_pool(clients, name, sign_up=sign_up)
+    pool_id = _pool_named(clients, name) or _make_pool(clients, name)
     for group in (USERS, OPERATORS):
         try:
             clients.cognito_idp.create_group(UserPoolId=pool_id, GroupName=group)
@@ -136,13 +135,13 @@ def _client_named(clients: Clients, pool_id: str, name: str) -> str | None:
     return next((client["ClientId"] for client in found), None)
 
 
-def _make_pool(clients: Clients, name: str, *, sign_up: bool) -> str:
+def _make_pool(clients: Clients, name: str) -> str:
     pool = clients.cognito_idp.create_user_pool(
         PoolName=name,
         UsernameAttributes=["email"],
         UsernameConfiguration={"CaseSensitive": False},
         AutoVerifiedAttributes=["email"],
-        AdminCreateUserConfig={"AllowAdminCreateUserOnly": not sign_up},
+        AdminCreateUserConfig={"AllowAdminCreateUserOnly": True},
         Policies={
             "PasswordPolicy": {
                 "MinimumLength": 12,

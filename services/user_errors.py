@@ -23,12 +23,6 @@ class WrongCredentialsError(UserPoolError):
     words = "The e-mail address or the password is wrong."
 
 
-class NotConfirmedError(UserPoolError):
-    """Raised when the password is right and the e-mail address has not been confirmed yet."""
-
-    words = "Your e-mail address is not confirmed yet: enter the code that was sent to it."
-
-
 class PasswordResetError(UserPoolError):
     """Raised when ops have asked for a new password."""
 
@@ -72,12 +66,6 @@ class SignedOutError(UserPoolError):
 
 
 class EmailTakenError(UserPoolError):
-    """Raised when there is an account for this e-mail address. For ops; pages answer as if there were none."""
+    """Raised when ops create an account for an e-mail address that has one."""
 
     words = "There is an account for this e-mail address."
-
-
-class SignUpClosedError(UserPoolError):
-    """Raised when the pool lets nobody make an account."""
-
-    words = "Accounts are made by whoever runs this site; ask there."

@@ -7,12 +7,9 @@ from botocore.exceptions import ClientError
 
 from services.user_errors import (
     EmailRefusedError,
-    EmailTakenError,
-    NotConfirmedError,
     PasswordRefusedError,
     PasswordResetError,
     SignedOutError,
-    SignUpClosedError,
     TooManyAttemptsError,
     UserPoolError,
     WrongCodeError,
@@ -27,18 +24,19 @@ _TOO_MANY: Refusals = {
     "TooManyFailedAttemptsException": TooManyAttemptsError,
     "TooManyRequestsException": TooManyAttemptsError,
 }
-SIGNING_UP: Refusals = {
+# An account that exists, or whose owner has signed in before, must look like any other.
+INVITING: Refusals = {
     "InvalidParameterException": EmailRefusedError,
-    "InvalidPasswordException": PasswordRefusedError,
-    "NotAuthorizedException": SignUpClosedError,
-    "UsernameExistsException": EmailTakenError,
+    "UnsupportedUserStateException": None,
+    "UserNotFoundException": None,
+    "UsernameExistsException": None,
 }
 SIGNING_IN: Refusals = {
     "InvalidParameterException": WrongCredentialsError,
     "InvalidPasswordException": PasswordRefusedError,
     "NotAuthorizedException": WrongCredentialsError,
     "PasswordResetRequiredException": PasswordResetError,
-    "UserNotConfirmedException": NotConfirmedError,
+    "UserNotConfirmedException": WrongCredentialsError,
     "UserNotFoundException": WrongCredentialsError,
 }
 PROVING: Refusals = {

@@ -1,8 +1,13 @@
-"""The user pool as people meet it: sign-up, sign-in, forgotten passwords; by the API of Amazon Cognito.
+"""The user pool as people use it: invitation, sign-in, forgotten passwords; by the API of Amazon Cognito.
 
-The password goes to the pool as it is, over TLS (USER_PASSWORD_AUTH): whoever serves the page has seen it anyway, so
-that a proof of it would prove nothing. Nothing of this is logged, and what the pool says is not passed on: its words
-may tell whether there is an account.
+An account is created by AdminCreateUser, never by SignUp. SignUp takes a password from a person who has not shown
+that the address is theirs, and that password counts once the address's owner confirms it. AdminCreateUser mails a
+temporary password to the address instead, and the first sign-in with it sets the real password
+(https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AdminCreateUser.html).
+
+The web tier sends the password to the pool over TLS (USER_PASSWORD_AUTH). It sees the password in any case, so the
+secure remote password protocol would prove nothing. Passwords and the pool's messages are never logged or shown: the
+messages may tell whether an address has an account.
 """
 
 import re
@@ -19,12 +24,12 @@ from services.user_errors import (
 )
 from services.user_refusals import (
     ASKING_FOR_A_CODE,
+    INVITING,
     PROVING,
     REFRESHING,
     REVOKING,
     SETTING_THE_FIRST_PASSWORD,
     SIGNING_IN,
-    SIGNING_UP,
     refused_as,
 )
 
@@ -46,6 +51,10 @@ LONGEST_TOKEN = 16_384
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 _CODE = re.compile(r"\d{6}", re.ASCII)
 _PASSWORD = re.compile(r"\S(.*\S)?", re.DOTALL)
+_NEW_PASSWORD = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{12,}", re.DOTALL)
+"""The policy of the pools that Fleetsight creates. It is checked before the pool is asked, so that the order of the
+pool's own checks cannot tell whether an address has an account.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class Account:
 
 
 class UserPool:
-    """The pool, asked in the name of whoever is at the page; only `account` and `reset_password` need a role.
+    """The pool, called on behalf of the person at the page; `invite`, `account` and `reset_password` need a role.
 
     Every method may raise TooManyAttemptsError, and botocore's errors when the pool cannot be asked.
     """
@@ -92,44 +101,36 @@ class UserPool:
     def __init__(self, client: "CognitoIdentityProviderClient", pool_id: str, client_id: str) -> None:
         self._client, self._pool_id, self._client_id = client, pool_id, client_id
 
-    def sign_up(self, email: str, password: str) -> None:
-        """Make an account, and have a code sent to its address.
+    def invite(self, email: str) -> None:
+        """Create an account if the address has none, and have the pool mail a temporary password to the address.
+
+        Can be repeated until the first sign-in: each mail brings a new temporary password. Does nothing for an
+        account whose owner has signed in before. The pool gets the same two calls either way, so the time that they
+        take tells little about the account.
 
         Raises:
-            EmailRefusedError, EmailTakenError, PasswordRefusedError, SignUpClosedError: as they say.
+            EmailRefusedError: the address cannot be the name of an account.
         """
         name = required_email(email)
-        _check_new_password(password)
-        with refused_as(SIGNING_UP):
-            self._client.sign_up(
-                ClientId=self._client_id,
+        attributes = [{"Name": "email", "Value": name}, {"Name": "email_verified", "Value": "true"}]
+        with refused_as(INVITING):
+            self._client.admin_create_user(
+                UserPoolId=self._pool_id,
                 Username=name,
-                Password=password,
-                UserAttributes=[{"Name": "email", "Value": name}],
+                MessageAction="SUPPRESS",
+                UserAttributes=attributes,  # type: ignore[arg-type]  # of dicts that are TypedDicts
             )
-
-    def confirm(self, email: str, code: str) -> None:
-        """Confirm the address of a new account by the code that was sent there.
-
-        Raises:
-            WrongCodeError: wrong, expired, used, or there is no such account.
-        """
-        name, digits = _who_proves(email, code)
-        with refused_as(PROVING):
-            self._client.confirm_sign_up(ClientId=self._client_id, Username=name, ConfirmationCode=digits)
-
-    def send_code_again(self, email: str) -> None:
-        """Have another code sent to a new account's address; nothing is said where there is none."""
-        if name := email_of(email):
-            with refused_as(ASKING_FOR_A_CODE):
-                self._client.resend_confirmation_code(ClientId=self._client_id, Username=name)
+        with refused_as(INVITING):
+            self._client.admin_create_user(
+                UserPoolId=self._pool_id, Username=name, MessageAction="RESEND", DesiredDeliveryMediums=["EMAIL"]
+            )
 
     def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted:
         """Sign in.
 
         Raises:
             WrongCredentialsError: wrong, unknown or disabled.
-            NotConfirmedError, PasswordResetError, SecondFactorError: as they say; the password was right.
+            PasswordResetError, SecondFactorError: as they say; the password was right.
         """
         name = email_of(email)
         if name is None or not _PASSWORD.fullmatch(password) or len(password) > LONGEST_PASSWORD:
@@ -192,8 +193,8 @@ class UserPool:
             with refused_as(ASKING_FOR_A_CODE):
                 self._client.forgot_password(ClientId=self._client_id, Username=name)
 
-    def reset_password(self, email: str, code: str, password: str) -> None:
-        """Set a new password by the code that was sent, and sign the account out everywhere.
+    def reset_password(self, email: str, code: str, password: str) -> str:
+        """Set a new password by the code that was sent, and revoke every refresh token; return the account's `sub`.
 
         Raises:
             PasswordRefusedError: choose another; the code is still good.
@@ -205,8 +206,9 @@ class UserPool:
             self._client.confirm_forgot_password(
                 ClientId=self._client_id, Username=name, ConfirmationCode=digits, Password=password
             )
-        # Whoever knew the old one may be signed in.
         self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=name)
+        user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=name)
+        return next(each["Value"] for each in user["UserAttributes"] if each["Name"] == "sub")
 
     def account(self, sub: str) -> Account | None:
         """Return an account as it is now, None when it is deleted."""
@@ -248,7 +250,7 @@ def _who_proves(email: str, code: str) -> tuple[str, str]:
 
 
 def _check_new_password(password: str) -> None:
-    if len(password) > LONGEST_PASSWORD or not _PASSWORD.fullmatch(password):
+    if len(password) > LONGEST_PASSWORD or not (_PASSWORD.fullmatch(password) and _NEW_PASSWORD.fullmatch(password)):
         raise PasswordRefusedError
 
 

@@ -5,7 +5,7 @@ from flask import Flask
 from services.config import Config, load_config
 from services.jobs import JobStore
 from web_tier.access.access import Access, install_access
-from web_tier.access.guard import install_guard
+from web_tier.access.guard import install_guard, install_identification
 from web_tier.access.rights import check_rights
 from web_tier.access.wiring import access_to
 from web_tier.api.classic import classic
@@ -25,7 +25,7 @@ from web_tier.hosts import refuse_other_hosts
 from web_tier.intake.patience import wait_patiently
 from web_tier.intake.store import ObjectStore, Sender
 from web_tier.limits.current import install_limiting
-from web_tier.limits.hooks import limit_addresses, limit_users
+from web_tier.limits.hooks import limit_requests
 from web_tier.live import install_live
 from web_tier.pages.accounts.routes import install_accounts
 from web_tier.pages.changes import changes
@@ -78,10 +78,9 @@ def create_app(
     friends.install(app)
     secure(app, friends)
     install_access(app, access or access_to(backend))
-    limits = install_limiting(app, backend)
-    limit_addresses(app, limits)
+    install_identification(app)
+    limit_requests(app, install_limiting(app, backend))
     install_guard(app)
-    limit_users(app, limits)
     answer_problems(app)
     app.jinja_env.filters.update(FILTERS)
     app.register_blueprint(bootstrap_files())

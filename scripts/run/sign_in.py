@@ -81,7 +81,7 @@ def how_to_sign_in(sign_in: SignIn) -> str:
     """Say how whoever has started the system signs in."""
     return (
         f"People sign in here. You are {OPERATOR}, and your password is {sign_in.password} until this command ends. "
-        "Others make accounts on the page; the codes that a mail would bring them are shown here."
+        "Other people create accounts on the page. Mails to them are shown here instead of being sent."
     )
 
 
@@ -103,4 +103,5 @@ class MailSlot:
         for mail in self.mails():
             if mail.number > self._shown:
                 self._shown = mail.number
-                self.show(f"A mail to {mail.to} would say: your code is {mail.code}")
+                what = "temporary password" if mail.purpose == "invitation" else "code"
+                self.show(f"Mail to {mail.to}: your {what} is {mail.secret}")

@@ -136,9 +136,9 @@ class System:
         """Return what the user pool would have sent, oldest first."""
         return mails(self.endpoint_url)
 
-    def codes(self, email: str) -> list[str]:
-        """Return the codes that the user pool would have sent to `email`, oldest first."""
-        return [mail.code for mail in self.mails() if mail.to == email]
+    def mailed(self, email: str) -> list[str]:
+        """Return the temporary passwords and codes that the user pool would have mailed to `email`, oldest first."""
+        return [mail.secret for mail in self.mails() if mail.to == email]
 
     def stop(self) -> None:
         """End every process that was started, the workers included."""

@@ -25,6 +25,7 @@ import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -42,11 +43,17 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from app_tier.demo.signs import samples
 from scripts.chromium import NO_BROWSER, find_chromium, launch_chromium
 from scripts.client import ApiClient
 from scripts.run.system import System, free_port
-from services.ids import new_id
-from services.users import UserPool
+from services.ids import ImageRef, input_key, new_id
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
+from services.s3 import Bucket
+from services.table import Table
+from services.users import NewPasswordWanted, UserPool
+from tests.support.jobs import failed, put_results
 from tests.support.waiting import DEADLINE_SECONDS
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
@@ -121,13 +128,32 @@ def sign_in_system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def person(system: System, name: str) -> tuple[str, str]:
-    """Make an account as people do, by the user pool itself; return its address and its password."""
+    """Create an account as people do, by the user pool itself; return its address and its password."""
     assert system.sign_in is not None
     email, password = f"{name}-{new_id().lower()}@example.org", f"Aa1-{new_id()}"
     pool = UserPool(system.clients.cognito_idp, system.sign_in.pool_id, system.sign_in.client_id)
-    pool.sign_up(email, password)
-    pool.confirm(email, system.codes(email)[-1])
+    pool.invite(email)
+    wanted = pool.sign_in(email, system.mailed(email)[-1])
+    assert isinstance(wanted, NewPasswordWanted)
+    pool.set_first_password(email, wanted.session, password)
     return email, password
+
+
+def crashed_images(system: System, count: int = 1) -> tuple[str, list[str]]:
+    """Make a job of stored images whose workers crashed, so that a retry classifies them; return all ids."""
+    store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
+    bucket = Bucket.named(system.clients, system.config.names.input_bucket)
+    now = datetime.now(UTC)
+    job = Job(new_id(), "crashed", now)
+    store.create(job)
+    images = []
+    for sample in samples(count, seed=int(new_id()[-6:], 36)):
+        ref, extension = ImageRef(job.job_id, new_id()), sample.filename.rpartition(".")[2]
+        images.append(ImageRecord(ref, sample.filename, input_key(ref, extension), len(sample.data), now))
+        bucket.put(images[-1].key, sample.data, "image/jpeg")
+    store.record_images(images, now)
+    put_results(store, job, *map(failed, images))
+    return job.job_id, [image.ref.image_id for image in images]
 
 
 def signed_in(page: Page, email: str, password: str) -> Page:

@@ -36,7 +36,7 @@ def secrets(browser: Browser, sign_in_system: System) -> dict[str, str]:
         "password": password,
         "personal token": token,
         "cookie": cookie,
-        "id of the session": cookie.partition(".")[0],
+        "id of the session": cookie.split(".")[1],
         "token of the pool": of_the_pool.id_token,  # type: ignore[union-attr]  # no first sign-in
         "refresh token": of_the_pool.refresh_token,  # type: ignore[union-attr]
         "key of the sessions": found.keys.read_text().strip(),

@@ -61,11 +61,17 @@ class Operator:
         answer.raise_for_status()
         return str(answer.json()["token"])
 
+    def invites(self, url: str, email: str) -> None:
+        """Create an account for `email` at the web tier, as people do, and check that a mail went out."""
+        requests.post(f"{url}/sign-up", data={"email": email}, timeout=60).raise_for_status()
+        assert self.clients.endpoint.url is not None
+        assert [mail.purpose for mail in mails(self.clients.endpoint.url) if mail.to == email] == ["invitation"]
+
     def forgets(self, url: str) -> None:
         """Set another password at the web tier that is there, by the code that is mailed."""
         requests.post(f"{url}/forgot", data={"email": EMAIL}, timeout=60).raise_for_status()
         assert self.clients.endpoint.url is not None
-        code = [mail.code for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]
+        code = [mail.secret for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]
         wanted = {"email": EMAIL, "code": code, "password": NEW_PASSWORD}
         requests.post(f"{url}/reset", data=wanted, timeout=60).raise_for_status()
         assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)

@@ -16,6 +16,7 @@ from services.user_errors import UserPoolError
 from services.users import PoolTokens, UserPool
 from web_tier.access.current_session import set_session
 from web_tier.access.known_accounts import KnownAccounts
+from web_tier.access.known_device import remember_device
 from web_tier.access.sessions import Sessions
 
 COOKIE: Final = "__Host-fleetsight"
@@ -89,6 +90,7 @@ class Access:
         claims = self.verifier.verify(tokens.id_token)
         self._end_current()
         set_cookie(answer, self.sessions.begin(claims, tokens.refresh_token))
+        remember_device(self.sessions.keys, claims.email, answer)
         return answer
 
     def end(self, answer: _Answer) -> _Answer:
@@ -96,6 +98,11 @@ class Access:
         self._end_current()
         answer.delete_cookie(COOKIE, secure=True, httponly=True, samesite="Lax")
         return answer
+
+    def end_all_of(self, owner: str) -> None:
+        """End every session and revoke every personal token of a user: what an old password has opened."""
+        self.sessions.end_all_of(owner)
+        self.personal_tokens.revoke_all(owner)
 
     def _end_current(self) -> None:
         set_session(None)  # what the guard has renewed must not be sent after all

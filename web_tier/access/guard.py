@@ -1,11 +1,11 @@
-"""The guard: finds out who each request is from and whether they may, by its headers, before its body is read."""
+"""The guard: finds out who sent each request, and whether they may, by its headers, before its body is read."""
 
 import logging
 from collections.abc import Callable
 from typing import Final, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Flask, redirect, request
+from flask import Flask, g, redirect, request
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
@@ -17,7 +17,7 @@ from web_tier.access.access import COOKIE, Access, current_access, set_cookie
 from web_tier.access.authorization import RefusedError, identity_by
 from web_tier.access.csrf import check_request, csrf_field, csrf_token
 from web_tier.access.current_session import known_session, set_session
-from web_tier.access.identity import LOCAL, Identity, set_identity
+from web_tier.access.identity import LOCAL, Identity, known_identity, set_identity
 from web_tier.access.own_path import sign_in_for
 from web_tier.access.rights import RIGHTS, Right
 from web_tier.audience import is_for_programs
@@ -38,22 +38,39 @@ _BY_THEMSELVES: Final = frozenset({"live.job_events", "live.job_rows", "live.job
 _log = logging.getLogger(__name__)
 
 
-def install_guard(app: Flask) -> None:
-    """Let nobody past who may not, and let templates make forms that get past."""
-    app.before_request(_guard)
+def install_identification(app: Flask) -> None:
+    """Find out who sent each request; refuse none. Comes before the rate limits, which count users by name."""
+    app.before_request(_identify)
     app.after_request(_with_renewed_cookie)
+
+
+def install_guard(app: Flask) -> None:
+    """Refuse each request that its sender may not send, and let templates make forms that are accepted."""
+    app.before_request(_guard)
     app.jinja_env.globals.update(csrf_token=csrf_token, csrf_field=csrf_field)
 
 
-def _guard() -> ResponseReturnValue | None:
-    access = current_access()
+def _identify() -> None:
+    access, g.refused_because = current_access(), None
     if not access.signs_in:
         set_identity(LOCAL)
+        return
+    set_identity(None)
+    if request.endpoint not in _ASK_NOBODY:
+        try:
+            set_identity(_who_asks(access))
+        except RefusedError as error:
+            g.refused_because = str(error)
+
+
+def _guard() -> ResponseReturnValue | None:
+    if not current_access().signs_in:
         if request.blueprint in _ONLY_WITH_SIGN_IN:
             raise NotFound
         return None
-    identity = None if request.endpoint in _ASK_NOBODY else _who_asks(access)
-    set_identity(identity)
+    if g.refused_because is not None:
+        _refuse_credentials(g.refused_because)
+    identity = known_identity()
     # Without an endpoint there is nothing to protect: the answer is 404 or 405, and a word on where something is.
     right = RIGHTS[request.endpoint] if request.endpoint else Right.PUBLIC
     if identity is None and right is not Right.PUBLIC:
@@ -65,13 +82,14 @@ def _guard() -> ResponseReturnValue | None:
 
 
 def _who_asks(access: Access) -> Identity | None:
-    """Return who the request is from, None for a stranger; a header counts before a cookie, right or wrong."""
+    """Return who sent the request, or None if they are not signed in; a header counts before a cookie.
+
+    Raises:
+        RefusedError: when the header's token is not valid.
+    """
     header, cookie = request.headers.get("Authorization"), request.cookies.get(COOKIE)
     if header is not None:
-        try:
-            return identity_by(header, access)
-        except RefusedError as error:
-            _refuse_credentials(str(error))
+        return identity_by(header, access)
     if cookie is None or _is_of_another_page():
         # Pages of other origins may call the API (`web.cors_origins`), but not in the name of the person at them.
         return None

@@ -22,7 +22,7 @@ from services.errors import ConfigError
 KEYS_FILE_VARIABLE: Final = "FLEETSIGHT_SESSION_KEYS_FILE"
 LEAST_CHARACTERS: Final = 32
 MOST_COOKIE: Final = 200
-"""Characters of a cookie that are looked at; ours have 87."""
+"""Characters of a cookie that are looked at; ours have 124."""
 
 _REMEDY = (
     f"name a file in {KEYS_FILE_VARIABLE} that only the web tier may read, with one key or more, each a line of at "
@@ -66,8 +66,12 @@ class SessionKeys:
                 own = _signer(key).unsign(cookie).decode()
             except BadSignature:
                 continue
-            return SessionId(own, _text(_mac(key, "next", own)))
+            return SessionId(own, f"{owner_of(own)}.{_text(_mac(key, 'next', own))}")
         return None
+
+    def new_id(self, owner: str) -> str:
+        """Return the id of a new session of `owner`, which cannot be guessed."""
+        return f"{owner}.{self.random_id()}"
 
     def token(self, purpose: str, *facts: str) -> str:
         """Return a code for `facts` that only we can make, for this purpose alone."""
@@ -113,6 +117,11 @@ def load_session_keys(environment: Mapping[str, str] = os.environ) -> SessionKey
             f"{KEYS_FILE_VARIABLE}={path!r}: key {short[0]} has fewer than {LEAST_CHARACTERS} characters: {_REMEDY}"
         )
     return SessionKeys(keys)
+
+
+def owner_of(session_id: str) -> str:
+    """Return the user that a session is of, by its id."""
+    return session_id.rpartition(".")[0]
 
 
 def _signer(key: bytes) -> Signer:

@@ -56,8 +56,6 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "accounts.sign_in",
             "accounts.new_password",
             "accounts.sign_up",
-            "accounts.confirm",
-            "accounts.send_code",
             "accounts.forgot",
             "accounts.reset",
             "accounts.sign_out",

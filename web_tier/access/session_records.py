@@ -1,6 +1,7 @@
-"""Sessions in the job table: an item for each, under the SHA-256 of its id, so that the table's reader has no id.
+"""Sessions in the job table: an item for each, among its user's other items, under the SHA-256 of its id.
 
-A session that was rotated leaves a mark under its old id for a while: it leads on to the new one and holds no more.
+So a reader of the table learns no id, and all sessions of a user can be ended. A session that was rotated leaves a
+mark under its old id for a while. The mark only leads to the new id.
 """
 
 import json
@@ -8,9 +9,11 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-from services.table import EXPIRES_AT, Item, Table
+from services.personal_tokens import user_partition
+from services.table import EXPIRES_AT, LAST, Item, Table
+from web_tier.access.keys import owner_of
 
-_SORT_KEY = "SESSION"
+_SESSION = "SESSION#"
 _LIVE: Final = "attribute_exists( #family )"
 """Only a session has one: not the mark of one that was rotated, and nothing where one has ended."""
 
@@ -57,7 +60,7 @@ class SessionRecords:
 
     def find(self, session_id: str) -> SessionRecord | Rotated | None:
         """Return what stands under an id."""
-        item = self.table.get(_partition(session_id), _SORT_KEY)
+        item = self.table.get(*_key(session_id))
         if item is None:
             return None
         return _record(item) if "family" in item else Rotated(int(item[EXPIRES_AT]))
@@ -68,7 +71,7 @@ class SessionRecords:
 
     def see(self, session_id: str, now: int) -> None:
         """Note that the user did something, unless the session has ended."""
-        self.table.set(_partition(session_id), _SORT_KEY, {"seen": now}, _LIVE)
+        self.table.set(*_key(session_id), {"seen": now}, _LIVE)
 
     def replace(self, session_id: str, found: SessionRecord, record: SessionRecord) -> bool:
         """Put `record` in the place of `found`, unless somebody else has set out to rotate it; tell whether not."""
@@ -76,22 +79,32 @@ class SessionRecords:
 
     def leave_mark(self, session_id: str, mark: Rotated) -> bool:
         """Put `mark` in a session's place, unless it has ended; tell whether it had not."""
-        item: Item = {"pk": _partition(session_id), "sk": _SORT_KEY, EXPIRES_AT: mark.until}
-        return self.table.put_if(item, _LIVE)
+        pk, sk = _key(session_id)
+        return self.table.put_if({"pk": pk, "sk": sk, EXPIRES_AT: mark.until}, _LIVE)
 
     def delete(self, session_id: str) -> None:
         """End a session, or remove its mark; one that is gone already is no error."""
-        self.table.delete_all([(_partition(session_id), _SORT_KEY)])
+        self.table.delete_all([_key(session_id)])
+
+    def delete_all_of(self, owner: str) -> None:
+        """End every session of a user; return once none is left.
+
+        A request may rotate a session meanwhile. It either finds the old id gone, and takes the new one back, or has
+        put the new one where the next query finds it.
+        """
+        while items := list(self.table.query(user_partition(owner), _SESSION, _SESSION + LAST)):
+            self.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
 
 
-def _partition(session_id: str) -> str:
-    return f"SESSION#{sha256(session_id.encode()).hexdigest()}"
+def _key(session_id: str) -> tuple[str, str]:
+    return user_partition(owner_of(session_id)), f"{_SESSION}{sha256(session_id.encode()).hexdigest()}"
 
 
 def _item(session_id: str, record: SessionRecord) -> Item:
+    pk, sk = _key(session_id)
     return {
-        "pk": _partition(session_id),
-        "sk": _SORT_KEY,
+        "pk": pk,
+        "sk": sk,
         "family": record.family,
         "owner": record.owner,
         "email": record.email,

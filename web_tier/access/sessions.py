@@ -86,7 +86,7 @@ class Sessions:
 
     def begin(self, claims: TokenClaims, refresh_token: str) -> str:
         """Begin a session, always under an id that nobody knew before; return its cookie."""
-        now, session_id = int(self.clock()), self.keys.random_id()
+        now, session_id = int(self.clock()), self.keys.new_id(claims.sub)
         record = SessionRecord(
             family=self.keys.random_id(),
             owner=claims.sub,
@@ -144,6 +144,10 @@ class Sessions:
         self.records.delete(ids.own)
         self.records.delete(ids.next)
         return self.keys.decrypt(found.refresh_token) if isinstance(found, SessionRecord) else None
+
+    def end_all_of(self, owner: str) -> None:
+        """End every session of a user, in every process at once."""
+        self.records.delete_all_of(owner)
 
     def csrf_token(self, session: OpenSession) -> str:
         """Return a token for the forms of a session, another each time: a compressed page must not give it away."""

@@ -1,8 +1,13 @@
-"""Rate limits in front of every request but those for static files and health.
+"""Rate limits: they count each request but those for static files and health, for its user or else its address.
 
-In two steps, with the guard between them: first what an address may, then what a user may. A request that comes with
-nothing to know it by counts for its address, and so does one that is refused for what it came with: tokens that do
-not hold like attempts to sign in, anything else like other requests.
+The sender is known before the request is counted, so a flood from an address, also one of invalid tokens, does not
+stop the address's signed-in users. Attempts to sign in have lower limits. Wrong guesses of other people do not lock
+an account's owner out:
+
+- a device on which the account has signed in before has a limit of its own (`web_tier.access.known_device`);
+- once an account's limit is reached, each address has one more attempt in the minute;
+- each form has its own limit for an account, so guessed passwords do not block the mailed codes;
+- an attempt that succeeds is taken off again.
 """
 
 from typing import Final
@@ -10,7 +15,8 @@ from typing import Final
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import TooManyRequests
 
-from web_tier.access.access import COOKIE
+from web_tier.access.access import current_access
+from web_tier.access.known_device import known_device
 from web_tier.limits.callers import account_called, address, caller
 from web_tier.limits.current import Limiting
 from web_tier.limits.rates import Kind
@@ -20,80 +26,59 @@ FREE: Final = frozenset(
 )
 """Endpoints whose requests are not counted."""
 
-ATTEMPTS: Final = frozenset(
-    f"accounts.{name}" for name in ("sign_in", "new_password", "sign_up", "confirm", "send_code", "forgot", "reset")
-)
+PROOFS: Final = frozenset(f"accounts.{name}" for name in ("sign_in", "new_password", "reset"))
 """Endpoints at which passwords and codes are tried."""
 
-_WORDS: Final[dict[Kind, str]] = {
-    "request": "requests",
-    "refused": "requests with an invalid session",
-    "attempt": "attempts",
-    "credential": "requests with an invalid token",
-}
+ATTEMPTS: Final = PROOFS | {"accounts.sign_up", "accounts.forgot"}
+"""These, and the endpoints that have a mail sent."""
 
 
-def limit_addresses(app: Flask, limiting: Limiting) -> None:
-    """Bound what an address may, before anything is known of who asks."""
+def limit_requests(app: Flask, limiting: Limiting) -> None:
+    """Refuse, with 429, the requests that are more than `limiting` allows in a minute."""
     if limiting.holds:
-        app.before_request(lambda: _address_may(limiting))
-        app.after_request(lambda response: _with_refusal_noted(limiting, response))
+        app.before_request(lambda: _count_request(limiting))
+        app.after_request(lambda response: _forgive_success(limiting, response))
 
 
-def limit_users(app: Flask, limiting: Limiting) -> None:
-    """Bound what a user may, once the guard knows who asks."""
-    if limiting.holds:
-        app.before_request(lambda: _caller_may(limiting))
-
-
-def _address_may(limiting: Limiting) -> None:
+def _count_request(limiting: Limiting) -> None:
     if request.endpoint in FREE:
         return
     if request.endpoint in ATTEMPTS and request.method == "POST":
-        _count_attempt(limiting)
-    if "Authorization" in request.headers:
-        _wait_for(limiting, "credential", limiting.attempts)
-    elif COOKIE in request.cookies:
-        _wait_for(limiting, "refused", limiting.requests)
-    else:
-        _count(limiting, "request", address(), limiting.requests)
-        g.is_counted = True
+        _count_attempt(limiting, request.endpoint)
+    _count(limiting, "request", caller(), limiting.requests)
 
 
-def _caller_may(limiting: Limiting) -> None:
-    if request.endpoint not in FREE and not g.get("is_counted"):
-        _count(limiting, "request", caller(), limiting.requests)
-        g.is_counted = True
-
-
-def _with_refusal_noted(limiting: Limiting, response: Response) -> Response:
-    """Count a request that did not get as far as being counted."""
-    if request.endpoint not in FREE and not g.get("is_counted"):
-        if response.status_code == 401 and "Authorization" in request.headers:
-            limiting.rates.note("credential", address(), limiting.attempts)
-        else:
-            limiting.rates.note("refused", address(), limiting.requests)
-    return response
-
-
-def _count_attempt(limiting: Limiting) -> None:
+def _count_attempt(limiting: Limiting, endpoint: str) -> None:
+    email = request.form.get("email", "")
+    account = f"{endpoint} {account_called(email)}"
+    device = known_device(current_access().sessions.keys, email) if current_access().signs_in else None
+    if device is not None:
+        _count(limiting, "attempt", f"{account} device {device}", limiting.attempts_on_an_account)
+        return
     _count(limiting, "attempt", address(), limiting.attempts)
-    if email := request.form.get("email"):
-        _count(limiting, "attempt", account_called(email), limiting.attempts_on_an_account)
+    if limiting.rates.count("attempt", account, limiting.attempts_on_an_account):
+        _count(limiting, "attempt", f"{account} {address()}", 1)
+    else:
+        _remember(account, limiting.attempts_on_an_account)
 
 
-def _count(limiting: Limiting, kind: Kind, whose: str, most: int) -> None:
-    _refuse(kind, most, limiting.rates.count(kind, whose, most))
-
-
-def _wait_for(limiting: Limiting, kind: Kind, most: int) -> None:
-    _refuse(kind, most, limiting.rates.wait(kind, address(), most))
-
-
-def _refuse(kind: Kind, most: int, seconds: int) -> None:
-    if seconds:
-        g.is_counted = True
+def _count(limiting: Limiting, kind: Kind, counted_for: str, limit: int) -> None:
+    if seconds := limiting.rates.count(kind, counted_for, limit):
         raise TooManyRequests(
-            f"more than {most:,} {_WORDS[kind]} came in a minute; wait for {seconds} s, then go on slower",
+            f"more than {limit:,} {kind}s came in a minute; wait for {seconds} s, then go on slower",
             retry_after=seconds,
         )
+    if kind == "attempt":
+        _remember(counted_for, limit)
+
+
+def _remember(counted_for: str, limit: int) -> None:
+    g.setdefault("attempts", []).append((counted_for, limit))
+
+
+def _forgive_success(limiting: Limiting, response: Response) -> Response:
+    """Take an attempt off again that proved who made it."""
+    if request.endpoint in PROOFS and response.status_code < 400:
+        for counted_for, limit in g.get("attempts", []):
+            limiting.rates.forgive("attempt", counted_for, limit)
+    return response

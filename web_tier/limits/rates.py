@@ -13,8 +13,8 @@ from limits.errors import StorageError
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
-Kind = Literal["request", "attempt", "credential", "refused"]
-"""What is counted: requests; attempts to sign in and the like; invalid tokens; what else is refused unseen."""
+Kind = Literal["request", "attempt"]
+"""What is counted: requests; attempts to sign in and the like."""
 
 AWAY_SECONDS = 10.0
 """How long nothing is counted after the storage has failed, so that not every request waits for it."""
@@ -40,34 +40,39 @@ class Rates:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def count(self, kind: Kind, caller: str, most: int) -> int:
-        """Count one more; return 0 when the caller may, else in how many seconds they may again. 0 is no limit."""
-        return self.wait(kind, caller, most) or self._asked(kind, caller, most, FixedWindowRateLimiter.hit)
+        """Count one more; return 0 when the caller may, else in how many seconds they may again. 0 is no limit.
 
-    def note(self, kind: Kind, caller: str, most: int) -> None:
-        """Count one more that has happened already; once there are `most`, there is a `wait`."""
-        if not self.count(kind, caller, most):
-            self._asked(kind, caller, most, FixedWindowRateLimiter.test)
-
-    def wait(self, kind: Kind, caller: str, most: int) -> int:
-        """Return in how many seconds the caller may again as this process knows; 0 when they may now.
-
-        Nothing is asked of the storage, so a flood costs it nothing.
+        A caller who is known to be over the limit is not counted in the storage, so a flood costs it nothing.
         """
-        now = self.clock()
-        return max(0, ceil(self._over.get(_item(most).key_for(kind, caller), now) - now)) if most else 0
-
-    def _asked(self, kind: Kind, caller: str, most: int, may: Callable[..., bool]) -> int:
         now, item = self.clock(), _item(most)
-        if not most or (self._away_until is not None and now < self._away_until):
+        if not most:
+            return 0
+        if (known_end := self._over.get(item.key_for(kind, caller), now)) > now:
+            return ceil(known_end - now)
+        if self._is_away(now):
             return 0
         window = FixedWindowRateLimiter(self.storage)
         try:
-            end = now if may(window, item, kind, caller) else window.get_window_stats(item, kind, caller).reset_time
+            may = window.hit(item, kind, caller)
+            end = now if may else window.get_window_stats(item, kind, caller).reset_time
         except StorageError as error:
             self._go_without(now, error)
             return 0
         self._back()
         return self._refused(item.key_for(kind, caller), end, now) if end > now else 0
+
+    def forgive(self, kind: Kind, caller: str, most: int) -> None:
+        """Take one off that was counted. In a new minute the caller then has one more."""
+        now, item = self.clock(), _item(most)
+        if not most or self._is_away(now):
+            return
+        try:
+            self.storage.incr(item.key_for(kind, caller), item.get_expiry(), -1)
+        except StorageError as error:
+            self._go_without(now, error)
+
+    def _is_away(self, now: float) -> bool:
+        return self._away_until is not None and now < self._away_until
 
     def _refused(self, key: str, end: float, now: float) -> int:
         with self._lock:

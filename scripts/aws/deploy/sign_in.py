@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GROUPS = (USERS, OPERATORS)
 """Of the stack's user pool."""
 
-WHETHER, OPEN, KEPT = "CreateUserPool", "OpenSignUp", "KeptUserPool"
+WHETHER, KEPT = "CreateUserPool", "KeptUserPool"
 """The stack's parameters."""
 
 
@@ -39,19 +39,17 @@ def kept_accounts(account: Account, prefix: str, wishes: Wishes, stack: Stack | 
     most accounts: what a creation that failed has left has none.
 
     Raises:
-        SettingError: the stack has a pool that it did not make, and that is not as it is wished.
+        SettingError: the pool lets anybody register an account for any address.
     """
     pool = _kept_pool(account, prefix, wishes, stack) if signs_in(wishes, stack) else None
     if pool is None:
         return {}
-    is_open = "false" if pool.get("AdminCreateUserConfig", {}).get("AllowAdminCreateUserOnly") else "true"
-    if wishes.parameters.get(OPEN, is_open) != is_open:
+    if not pool.get("AdminCreateUserConfig", {}).get("AllowAdminCreateUserOnly"):
         raise SettingError(
-            f"{OPEN}={wishes.parameters[OPEN]}: the user pool {pool['Id']}, whose accounts go on, was made with "
-            f"{OPEN}={is_open} by an earlier stack, and this one cannot change it: change its self-registration in "
-            "the Cognito console, then run this again"
+            f"{KEPT}={pool['Id']}: self-registration of this user pool is on, so anybody may choose the password of "
+            "an account for an address that is not theirs: turn it off in the Cognito console, then run this again"
         )
-    return {KEPT: pool["Id"], OPEN: is_open}
+    return {KEPT: pool["Id"]}
 
 
 def complete_groups(operation: Operation, stack: Stack) -> None:
@@ -76,7 +74,7 @@ def say_who_may_come_in(operation: Operation, stack: Stack) -> None:
     elif not account.cognito.list_users_in_group(UserPoolId=pool, GroupName=OPERATORS, Limit=1)["Users"]:
         at = f"--prefix {operation.prefix} --region {account.region_name}"
         operation.say(
-            "Nobody may steer the fleet yet. Make an account on the page, or by "
+            "Nobody may steer the fleet yet. Create an account on the page, or by "
             f"`./scripts/fleetsight users add EMAIL {at}`; then `./scripts/fleetsight users operator EMAIL {at}`."
         )
 

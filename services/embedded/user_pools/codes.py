@@ -1,7 +1,7 @@
-"""The codes that prove whose an address is: six digits, good for a while, for one use and for five tries.
+"""The codes that reset passwords: six digits, valid for an hour, for one use and for five attempts.
 
-https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html has the lifetimes; how many tries there are,
-Cognito does not say exactly.
+https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html has the lifetime. Cognito does not document the
+exact number of attempts.
 """
 
 import hmac
@@ -15,17 +15,15 @@ from dataclasses import dataclass, field
 from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeException
 from moto.core.exceptions import JsonRESTError
 
-from services.embedded.user_pools.mailbox import Purpose
-
-LIFETIME_SECONDS: dict[Purpose, float] = {"confirm": 24 * 3600.0, "reset": 3600.0}
+LIFETIME_SECONDS = 3600.0
 WINDOW_SECONDS = 3600.0
 MOST_IN_WINDOW = 5
-"""Codes that are sent, and wrong tries, of one address for one purpose within the window."""
+"""Codes that are sent, and wrong attempts, of one address within the window."""
 
 MOST_KEPT = 10_000
 
-Key = tuple[str, str, Purpose]
-"""Pool, address, and what a code is for."""
+Key = tuple[str, str]
+"""Pool and address."""
 
 
 class AttemptsExceededError(JsonRESTError):  # type: ignore[misc]  # of moto, which has no types
@@ -65,7 +63,7 @@ class Codes:
         with self._turn:
             proof, now = self._proof(key), self.clock()
             self._count(proof.sent, now)
-            proof.code, proof.ends_at = self.draw(), now + LIFETIME_SECONDS[key[2]]
+            proof.code, proof.ends_at = self.draw(), now + LIFETIME_SECONDS
             return proof.code
 
     def use(self, key: Key, code: str) -> None:

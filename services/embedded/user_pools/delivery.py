@@ -10,10 +10,9 @@ def send_code(key: Key, *, posted: bool = True) -> None:
     Raises:
         AttemptsExceededError: too many were asked for.
     """
-    _, address, purpose = key
     code = codes.new(key)
     if posted:
-        mailbox.send(address, purpose, code)
+        mailbox.send(key[1], "reset", code)
 
 
 def delivery(address: str) -> dict[str, str]:

@@ -7,26 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Purpose = Literal["confirm", "reset"]
+Purpose = Literal["invitation", "reset"]
 MOST_MAILS = 1_000
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail with a code.
+    """A mail of a user pool.
 
     Attributes:
         number: counts all mails of this cloud, from 1.
         to: the address.
-        purpose: to confirm a new account's address, or to reset a password.
-        code: of six digits.
+        purpose: what the mail is for: the first sign-in to a new account, or a new password.
+        secret: a temporary password for an invitation, else a code of six digits.
         sent_at: epoch seconds.
     """
 
     number: int
     to: str
     purpose: Purpose
-    code: str
+    secret: str
     sent_at: float
 
 
@@ -44,11 +44,11 @@ class Mailbox:
         """Make room for as many as are kept."""
         self._mails = deque(maxlen=self.most)
 
-    def send(self, to: str, purpose: Purpose, code: str) -> None:
+    def send(self, to: str, purpose: Purpose, secret: str) -> None:
         """Keep a mail; the oldest goes when there are too many."""
         with self._turn:
             self._number += 1
-            self._mails.append(Mail(self._number, to, purpose, code, self.clock()))
+            self._mails.append(Mail(self._number, to, purpose, secret, self.clock()))
 
     def mails(self) -> list[Mail]:
         """Return those that are kept, oldest first."""

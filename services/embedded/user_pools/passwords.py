@@ -1,12 +1,15 @@
-"""What a pool asks of passwords, and how a forgotten one is replaced."""
+"""What a pool requires of passwords, how a temporary one is mailed, and how a forgotten one is replaced."""
 
 import re
+import secrets
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from services.embedded.mend import Mend
 from services.embedded.user_pools.codes import codes
 from services.embedded.user_pools.delivery import delivery, send_code
+from services.embedded.user_pools.mailbox import mailbox
 from services.embedded.user_pools.pools import address_of, hides_who_exists, pool_of
 
 MOST_CHARACTERS = 256
@@ -39,8 +42,7 @@ def check_password(pool: Any, password: str | None) -> None:
     """
     from moto.core.exceptions import JsonRESTError
 
-    policy = pool.extended_config.get("Policies", {}).get("PasswordPolicy", {})
-    if fault := fault_of(password or "", policy):
+    if fault := fault_of(password or "", _policy(pool)):
         raise JsonRESTError("InvalidPasswordException", f"Password did not conform with policy: {fault}")
 
 
@@ -53,15 +55,43 @@ def _validate_password(_original: Any) -> Any:
 
 
 def _admin_create_user(original: Any) -> Any:
+    from moto.core.exceptions import JsonRESTError
+
     def admin_create_user(
         self: Any, user_pool_id: str, username: str, message_action: str, temporary_password: str, attributes: Any
     ) -> Any:
-        """Make an account whose temporary password is what the pool asks for."""
-        if temporary_password is not None:
-            check_password(self.describe_user_pool(user_pool_id), temporary_password)
-        return original(self, user_pool_id, username, message_action, temporary_password, attributes)
+        """Create an account, or set another temporary password; mail the password unless that is suppressed."""
+        pool = self.describe_user_pool(user_pool_id)
+        password = temporary_password or f"{secrets.token_urlsafe(9)}-Aa1"
+        check_password(pool, password)
+        if message_action == "RESEND":
+            user = self.admin_get_user(user_pool_id, username)
+            if user.status != "FORCE_CHANGE_PASSWORD":
+                message = f"Resend not possible. User status is {user.status}"
+                raise JsonRESTError("UnsupportedUserStateException", message)
+            user.password = password
+        else:
+            user = original(self, user_pool_id, username, message_action, password, attributes)
+        user.temporary_password_ends_at = time.time() + _temporary_days(pool) * 86_400
+        if message_action != "SUPPRESS":
+            mailbox.send(address_of(user, username), "invitation", password)
+        return user
 
     return admin_create_user
+
+
+def is_expired(user: Any) -> bool:
+    """Return True if the account still has its temporary password, and that is too old."""
+    return bool(user.status == "FORCE_CHANGE_PASSWORD" and time.time() >= user.temporary_password_ends_at)
+
+
+def _temporary_days(pool: Any) -> int:
+    return int(_policy(pool).get("TemporaryPasswordValidityDays", 7))
+
+
+def _policy(pool: Any) -> Mapping[str, Any]:
+    policy: Mapping[str, Any] = pool.extended_config.get("Policies", {}).get("PasswordPolicy", {})
+    return policy
 
 
 def _forgot_password(_original: Any) -> Any:
@@ -84,7 +114,7 @@ def _forgot_password(_original: Any) -> Any:
                 "Cannot reset password for the user as there is no registered/verified email or phone_number"
             )
         address = address_of(user, name)
-        send_code((pool.id, address, "reset"), posted=known)
+        send_code((pool.id, address), posted=known)
         return ActionResult({"CodeDeliveryDetails": delivery(address)})
 
     return forgot_password
@@ -102,7 +132,7 @@ def _confirm_forgot_password(_original: Any) -> Any:
         check_password(pool, password)
         user = pool._get_user(name)
         try:
-            codes.use((pool.id, address_of(user, name), "reset"), str(self._get_param("ConfirmationCode")))
+            codes.use((pool.id, address_of(user, name)), str(self._get_param("ConfirmationCode")))
         except ExpiredCodeException:
             if user is not None:
                 raise
@@ -126,7 +156,7 @@ MENDS = (
         "moto.cognitoidp.models:CognitoIdpBackend.admin_create_user",
         ("self", "user_pool_id", "username", "message_action", "temporary_password", "attributes"),
         _admin_create_user,
-        "takes any temporary password",
+        "takes any temporary password, mails none, and makes a second account when it is to mail another",
     ),
     Mend(
         "moto.cognitoidp.responses:CognitoIdpResponse.forgot_password",

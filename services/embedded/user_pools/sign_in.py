@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.embedded.mend import Mend
+from services.embedded.user_pools.passwords import is_expired
 from services.embedded.user_pools.pools import hides_who_exists, pool_of
 
 BY_PASSWORD = "USER_PASSWORD_AUTH"  # nosec B105 # noqa: S105 - the name of a flow
@@ -84,7 +85,7 @@ def _is_allowed(client: Any, flow: str) -> bool:
 
 
 def _user_by_password(pool: Any, client: Any, parameters: Mapping[str, str]) -> Any:
-    from moto.cognitoidp.exceptions import NotAuthorizedError, UserNotConfirmedException, UserNotFoundError
+    from moto.cognitoidp.exceptions import NotAuthorizedError, UserNotFoundError
     from moto.core.exceptions import JsonRESTError
 
     user = pool._get_user(parameters.get("USERNAME", ""))
@@ -94,8 +95,8 @@ def _user_by_password(pool: Any, client: Any, parameters: Mapping[str, str]) -> 
         raise NotAuthorizedError("Incorrect username or password.")
     if not user.enabled:
         raise NotAuthorizedError("User is disabled.")
-    if user.status == "UNCONFIRMED":
-        raise UserNotConfirmedException("User is not confirmed.")
+    if is_expired(user):
+        raise NotAuthorizedError("Temporary password has expired and must be reset by an administrator.")
     if user.status == "RESET_REQUIRED":
         raise JsonRESTError("PasswordResetRequiredException", "Password reset required for the user")
     return user

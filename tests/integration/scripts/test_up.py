@@ -198,7 +198,7 @@ def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(s
 
 def test_the_next_stack_goes_on_with_the_accounts_that_the_last_one_has_left(stage: Stage) -> None:
     stage.store_images()
-    stage.up(wishes=Wishes({"OpenSignUp": "false"}))
+    stage.up()
     cognito, pool = stage.account.cognito, pool_of(stage)
     cognito.admin_create_user(UserPoolId=pool, Username="a@example.org", MessageAction="SUPPRESS")
     cognito.admin_add_user_to_group(UserPoolId=pool, Username="a@example.org", GroupName="operators")
@@ -206,12 +206,10 @@ def test_the_next_stack_goes_on_with_the_accounts_that_the_last_one_has_left(sta
     tags = {TAG: stage.prefix}
     cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags=tags)  # left by one that has failed
     stage.down()
-    with pytest.raises(SettingError, match=f"OpenSignUp=true: the user pool {pool}"):
-        stage.up(wishes=Wishes({"OpenSignUp": "true"}))
     for _ in range(2):
         stage.up()
         told = stack(stage)
-        assert (told.outputs["UserPoolId"], told.parameters["OpenSignUp"]) == (pool, "false")
+        assert told.outputs["UserPoolId"] == pool
         assert len(cognito.list_users_in_group(UserPoolId=pool, GroupName="operators")["Users"]) == 1
     assert f"made the group users of the user pool {pool}" in stage.steps
     with pytest.raises(cognito.exceptions.InvalidParameterException, match="deletion protection"):
@@ -221,13 +219,23 @@ def test_the_next_stack_goes_on_with_the_accounts_that_the_last_one_has_left(sta
 
 
 def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stage: Stage) -> None:
-    made = stage.account.cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags={TAG: stage.prefix})
+    cognito, tags = stage.account.cognito, {TAG: stage.prefix}
+    made = cognito.create_user_pool(
+        PoolName=stage.prefix, UserPoolTags=tags, AdminCreateUserConfig={"AllowAdminCreateUserOnly": True}
+    )
     without = Stack(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
     asked = stage.account, stage.prefix
     assert kept_accounts(*asked, Wishes(), without) == {}
     again = kept_accounts(*asked, Wishes({"CreateUserPool": "true"}), without)
-    assert again == {"KeptUserPool": made["UserPool"]["Id"], "OpenSignUp": "true"}
+    assert again == {"KeptUserPool": made["UserPool"]["Id"]}
     assert kept_accounts(*asked, Wishes(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})) == {}
+    stage.down(delete_data=True)
+
+
+def test_s4_a_kept_pool_where_anybody_registers_any_address_is_refused(stage: Stage) -> None:
+    made = stage.account.cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags={TAG: stage.prefix})
+    with pytest.raises(SettingError, match=f"{made['UserPool']['Id']}: self-registration"):
+        kept_accounts(stage.account, stage.prefix, Wishes(), None)
     stage.down(delete_data=True)
 
 

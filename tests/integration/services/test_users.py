@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -24,10 +25,8 @@ from services.tokens import TokenRefusedError, TokenVerifier
 from services.user_errors import (
     EmailRefusedError,
     EmailTakenError,
-    NotConfirmedError,
     PasswordRefusedError,
     SignedOutError,
-    SignUpClosedError,
     TooManyAttemptsError,
     UserPoolError,
     WrongCodeError,
@@ -64,15 +63,21 @@ class Stage:
         fetch = keys_at(jwks_url(self.cloud.endpoint_url, REGION, self.pool_id))
         return TokenVerifier(issuer_of(REGION, self.pool_id), self.client_id, fetch, lambda: datetime.now(UTC))
 
-    def codes(self, email: str) -> list[str]:
-        return [mail.code for mail in mails(self.cloud.endpoint_url) if mail.to == email]
+    def mailed(self, email: str) -> list[str]:
+        """Return the temporary passwords and codes that were mailed to an address, oldest first."""
+        return [mail.secret for mail in mails(self.cloud.endpoint_url) if mail.to == email]
 
     def signed_up(self) -> str:
-        """Return the address of a new account that is confirmed."""
+        """Return the address of a new account with the password `PASSWORD`."""
         email = new_email()
-        self.pool.sign_up(email, PASSWORD)
-        self.pool.confirm(email, self.codes(email)[-1])
+        self.pool.invite(email)
+        self.set_first_password(email, self.mailed(email)[-1])
         return email
+
+    def set_first_password(self, email: str, temporary: str, password: str = PASSWORD) -> PoolTokens:
+        wanted = self.pool.sign_in(email, temporary)
+        assert isinstance(wanted, NewPasswordWanted)
+        return self.pool.set_first_password(email, wanted.session, password)
 
     def sign_in(self, email: str, password: str = PASSWORD) -> PoolTokens:
         tokens = self.pool.sign_in(email, password)
@@ -100,12 +105,13 @@ def wrong(code: str) -> str:
     return f"{(int(code) + 1) % 10**6:06d}"
 
 
-def test_somebody_signs_up_confirms_and_signs_in(stage: Stage) -> None:
+def test_a_person_signs_in_with_the_mailed_password_and_sets_their_own(stage: Stage) -> None:
     email = new_email()
-    stage.pool.sign_up(email, PASSWORD)
-    with pytest.raises(NotConfirmedError):
-        stage.pool.sign_in(email, PASSWORD)
-    stage.pool.confirm(email, stage.codes(email)[0])
+    stage.pool.invite(email)
+    (temporary,) = stage.mailed(email)
+    stage.set_first_password(email, temporary)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.sign_in(email, temporary)
     claims = stage.verifier.verify(stage.sign_in(email).id_token)
     assert (claims.email, claims.groups, claims.use) == (email, frozenset(), "id")
     account = stage.pool.account(claims.sub)
@@ -123,8 +129,8 @@ def test_both_tokens_are_of_the_same_account_and_client(stage: Stage) -> None:
 def test_an_address_is_the_same_in_capitals_and_with_blanks_around_it(stage: Stage) -> None:
     email = stage.signed_up()
     assert stage.sign_in(f"  {email.upper()} ")
-    with pytest.raises(EmailTakenError):
-        stage.pool.sign_up(email.title(), PASSWORD)
+    stage.pool.invite(email.title())
+    assert len(stage.mailed(email)) == 1, "the account is the same one, and is in use"
 
 
 def test_tokens_and_sessions_are_not_shown(stage: Stage) -> None:
@@ -161,8 +167,6 @@ def test_wrong_passwords_unknown_people_and_disabled_accounts_are_refused_in_the
     ["Short-1", "all-small-letters-1", "ALL-CAPITALS-1", "No-Digits-At-All", " Blank-Before-1", "", "Aa1" * 100],
 )
 def test_a_password_that_the_policy_does_not_take_is_refused_wherever_it_is_set(stage: Stage, password: str) -> None:
-    with pytest.raises(PasswordRefusedError):
-        stage.pool.sign_up(new_email(), password)
     email = new_email()
     wanted = stage.pool.sign_in(email, stage.accounts.add(email))
     assert isinstance(wanted, NewPasswordWanted)
@@ -176,71 +180,73 @@ def test_a_password_that_the_policy_does_not_take_is_refused_wherever_it_is_set(
 )
 def test_what_is_no_address_is_refused(stage: Stage, email: str) -> None:
     with pytest.raises(EmailRefusedError):
-        stage.pool.sign_up(email, PASSWORD)
+        stage.pool.invite(email)
     with pytest.raises(WrongCodeError):
-        stage.pool.confirm(email, "123456")
-    stage.pool.send_code_again(email)
+        stage.pool.reset_password(email, "123456", PASSWORD)
     stage.pool.forget_password(email)
 
 
-def test_one_address_signs_up_once(stage: Stage) -> None:
+def test_s4_a_password_counts_only_for_the_person_who_reads_the_mail(stage: Stage) -> None:
+    """An attacker who knows the client's id signs up with the victim's address first, in every way there is."""
+    victim, cognito = new_email(), stage.clients.cognito_idp
+    asked: dict[str, Any] = {"ClientId": stage.client_id, "Username": victim}
+    with pytest.raises(cognito.exceptions.NotAuthorizedException, match="SignUp is not permitted"):
+        cognito.sign_up(Password=OTHER_PASSWORD, **asked)
+    stage.pool.invite(victim)  # by the attacker, at the page
+    with pytest.raises(cognito.exceptions.NotAuthorizedException):
+        cognito.confirm_sign_up(ConfirmationCode="123456", **asked)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.sign_in(victim, OTHER_PASSWORD)
+    stage.pool.invite(victim)  # by the victim
+    stage.set_first_password(victim, stage.mailed(victim)[-1])
+    assert stage.sign_in(victim)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.sign_in(victim, OTHER_PASSWORD)
+
+
+def test_each_invitation_brings_another_password_until_the_first_sign_in(stage: Stage) -> None:
     email = new_email()
-    stage.pool.sign_up(email, PASSWORD)
-    with pytest.raises(EmailTakenError):
-        stage.pool.sign_up(email, OTHER_PASSWORD)
-    stage.pool.confirm(email, stage.codes(email)[-1])
+    stage.pool.invite(email)
+    stage.pool.invite(email)
+    first, second = stage.mailed(email)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.sign_in(email, first)
+    stage.set_first_password(email, second)
+    stage.pool.invite(email)
+    assert stage.mailed(email) == [first, second]
     assert stage.sign_in(email)
 
 
-def test_one_address_signs_up_once_however_many_try_at_a_time(stage: Stage) -> None:
+def test_of_many_invitations_at_once_the_last_mail_signs_in(stage: Stage) -> None:
     email = new_email()
-
-    def signs_up(_: int) -> bool:
-        try:
-            stage.pool.sign_up(email, PASSWORD)
-        except EmailTakenError:
-            return False
-        return True
-
     with ThreadPoolExecutor(8) as together:
-        assert sum(together.map(signs_up, range(8))) == 1
-    assert len(stage.codes(email)) == 1
+        list(together.map(stage.pool.invite, [email] * 8))
+    assert len(stage.mailed(email)) == 8
+    assert stage.set_first_password(email, stage.mailed(email)[-1])
 
 
-def test_only_the_latest_code_confirms_and_only_once(stage: Stage) -> None:
+def test_an_account_that_ops_made_can_be_invited_and_a_disabled_one_stays_out(stage: Stage) -> None:
     email = new_email()
-    stage.pool.sign_up(email, PASSWORD)
-    stage.pool.send_code_again(email)
-    first, second = stage.codes(email)
-    if first != second:
-        with pytest.raises(WrongCodeError):
-            stage.pool.confirm(email, first)
-    stage.pool.confirm(email, f" {second[:3]} {second[3:]} ")
-    with pytest.raises(WrongCodeError):
-        stage.pool.confirm(email, second)
+    stage.accounts.add(email)
+    stage.accounts.set_enabled(email, is_enabled=False)
+    stage.pool.invite(email)
+    (temporary,) = stage.mailed(email)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.sign_in(email, temporary)
+    stage.accounts.set_enabled(email, is_enabled=True)
+    assert stage.set_first_password(email, temporary)
 
 
 @pytest.mark.parametrize("code", ["", "12345", "1234567", "abcdef", "\u0661" * 6, "1" * 10_000])
 def test_what_is_no_code_is_not_even_tried(stage: Stage, code: str) -> None:
     with pytest.raises(WrongCodeError):
-        stage.pool.confirm(new_email(), code)
-
-
-def test_after_five_wrong_codes_not_even_the_right_one_is_taken(stage: Stage) -> None:
-    email = new_email()
-    stage.pool.sign_up(email, PASSWORD)
-    code = stage.codes(email)[0]
-    for _ in range(5):
-        with pytest.raises(WrongCodeError):
-            stage.pool.confirm(email, wrong(code))
-    with pytest.raises(TooManyAttemptsError):
-        stage.pool.confirm(email, code)
+        stage.pool.reset_password(new_email(), code, PASSWORD)
 
 
 def test_guessing_for_a_stranger_is_answered_as_guessing_for_an_account(stage: Stage) -> None:
     for name in (stage.signed_up(), new_email()):
         stage.pool.forget_password(name)
-        guess = wrong(stage.codes(name)[-1]) if stage.codes(name) else "123456"
+        guess = wrong(stage.mailed(name)[-1]) if stage.mailed(name) else "123456"
         for _ in range(5):
             with pytest.raises(WrongCodeError):
                 stage.pool.reset_password(name, guess, OTHER_PASSWORD)
@@ -249,25 +255,24 @@ def test_guessing_for_a_stranger_is_answered_as_guessing_for_an_account(stage: S
 
 
 def test_asking_for_codes_says_nothing_of_accounts_and_mails_nobody_else(stage: Stage) -> None:
-    confirmed, stranger, unconfirmed, of_ops = stage.signed_up(), new_email(), new_email(), new_email()
-    stage.pool.sign_up(unconfirmed, PASSWORD)
+    known, stranger, invited, of_ops = stage.signed_up(), new_email(), new_email(), new_email()
+    stage.pool.invite(invited)
     stage.accounts.add(of_ops)
-    for ask in (stage.pool.send_code_again, stage.pool.forget_password):
-        for email in (confirmed, stranger, unconfirmed, of_ops):
-            for _ in range(7):  # more than are sent
-                ask(email)
-    sent = {email: len(stage.codes(email)) for email in (confirmed, stranger, unconfirmed, of_ops)}
-    assert sent == {confirmed: 1 + 5, stranger: 0, unconfirmed: 5, of_ops: 0}
+    for email in (known, stranger, invited, of_ops):
+        for _ in range(7):  # more than are sent
+            stage.pool.forget_password(email)
+    sent = {email: len(stage.mailed(email)) for email in (known, stranger, invited, of_ops)}
+    assert sent == {known: 1 + 5, stranger: 0, invited: 1, of_ops: 0}
 
 
 def test_a_forgotten_password_is_replaced_by_a_code_and_everybody_signed_out(stage: Stage) -> None:
     email = stage.signed_up()
     before = stage.sign_in(email)
     stage.pool.forget_password(email)
-    code = stage.codes(email)[-1]
+    code = stage.mailed(email)[-1]
     with pytest.raises(PasswordRefusedError):
         stage.pool.reset_password(email, code, "weak")
-    stage.pool.reset_password(email, code, OTHER_PASSWORD)
+    assert stage.pool.reset_password(email, code, OTHER_PASSWORD) == stage.verifier.verify(before.id_token).sub
     with pytest.raises(WrongCredentialsError):
         stage.pool.sign_in(email, PASSWORD)
     with pytest.raises(SignedOutError):
@@ -278,14 +283,16 @@ def test_a_forgotten_password_is_replaced_by_a_code_and_everybody_signed_out(sta
 
 
 def test_a_code_is_for_one_purpose_and_one_account(stage: Stage) -> None:
-    email, other = stage.signed_up(), stage.signed_up()
+    email, other, invited = stage.signed_up(), stage.signed_up(), new_email()
     stage.pool.forget_password(email)
     stage.pool.forget_password(other)
-    if stage.codes(email)[-1] != stage.codes(other)[-1]:
+    stage.pool.invite(invited)
+    if stage.mailed(email)[-1] != stage.mailed(other)[-1]:
         with pytest.raises(WrongCodeError):
-            stage.pool.reset_password(other, stage.codes(email)[-1], OTHER_PASSWORD)
-    with pytest.raises(WrongCodeError):
-        stage.pool.confirm(email, stage.codes(email)[-1])
+            stage.pool.reset_password(other, stage.mailed(email)[-1], OTHER_PASSWORD)
+    for name, secret in ((email, stage.mailed(email)[-1]), (other, stage.mailed(invited)[-1])):
+        with pytest.raises(WrongCredentialsError):
+            stage.pool.sign_in(name, secret)
 
 
 def test_refreshing_tells_the_groups_as_they_are_now(stage: Stage) -> None:
@@ -398,12 +405,6 @@ def test_making_a_pool_again_finds_the_one_there_is(stage: Stage, clients: Clien
     assert pool["Policies"]["PasswordPolicy"]["MinimumLength"] == 12
 
 
-def test_where_ops_make_the_accounts_nobody_else_does(clients: Clients, cloud: EmbeddedCloud) -> None:
-    stage = Stage(cloud, clients, *provision_user_pool(clients, new_id(), sign_up=False))
-    with pytest.raises(SignUpClosedError):
-        stage.pool.sign_up(new_email(), PASSWORD)
-
-
 def test_a_flow_that_the_client_does_not_allow_is_refused(stage: Stage) -> None:
     with pytest.raises(ClientError, match="USER_SRP_AUTH flow not enabled"):
         stage.clients.cognito_idp.initiate_auth(
@@ -438,7 +439,6 @@ def test_a_client_that_hides_nobody_names_who_is_not_there(stage: Stage) -> None
     client_id, nobody = made["UserPoolClient"]["ClientId"], new_email()
     for call in (
         lambda: cognito.forgot_password(ClientId=client_id, Username=nobody),
-        lambda: cognito.resend_confirmation_code(ClientId=client_id, Username=nobody),
         lambda: cognito.initiate_auth(
             ClientId=client_id, AuthFlow="USER_PASSWORD_AUTH", AuthParameters={"USERNAME": nobody, "PASSWORD": "x"}
         ),
@@ -481,7 +481,6 @@ def test_the_words_for_people_tell_nothing_of_accounts_and_no_password(
     email = stage.signed_up()
     for call in (
         lambda: stage.pool.sign_in(email, OTHER_PASSWORD),
-        lambda: stage.pool.confirm(email, "123456"),
         lambda: stage.pool.reset_password(email, "123456", OTHER_PASSWORD),
     ):
         with pytest.raises(UserPoolError) as raised:

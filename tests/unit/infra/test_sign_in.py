@@ -43,12 +43,15 @@ def test_people_sign_in_unless_somebody_says_that_they_need_not(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("is_open", ["true", "false"])
-def test_who_may_make_accounts_is_the_pools_affair_and_the_pages(
+def test_s4_the_page_creates_accounts_if_it_may_and_the_pool_lets_no_person_do_so(
     monkeypatch: pytest.MonkeyPatch, is_open: str
 ) -> None:
     monkeypatch.setitem(GIVEN, "OpenSignUp", is_open)
-    assert value_of(POOL["AdminCreateUserConfig"]) == {"AllowAdminCreateUserOnly": is_open == "false"}
+    assert value_of(POOL["AdminCreateUserConfig"]) == {"AllowAdminCreateUserOnly": True}
     assert of_this_stack().auth.sign_up is (is_open == "true")
+    created_by, condition = statements("WebRole")["CreateAccounts"], RESOURCES["SignUpPolicy"]["Condition"]
+    assert created_by["Action"] == "cognito-idp:AdminCreateUser"
+    assert value_of(TEMPLATE["Conditions"][condition]) is (is_open == "true")
 
 
 def test_a_password_is_long_and_an_account_is_known_by_an_address_that_it_has_shown_to_be_its_own() -> None:
@@ -133,7 +136,8 @@ def test_the_web_role_may_read_and_decrypt_the_keys_of_sessions_and_ask_for_acco
             "kms:EncryptionContext:PARAMETER_ARN": parameter,
         }
     }
-    assert set(accounts["Action"]) == calls_of("users.py", "cognito-idp") - free_calls()
+    asked = {*accounts["Action"], may["CreateAccounts"]["Action"]}
+    assert asked == calls_of("users.py", "cognito-idp") - free_calls()
     assert value_of(accounts["Resource"]) == "<UserPool.Arn>"
     for role in ("ControllerRole", "WorkerRole"):
         assert not set(may) & {"ReadTheSessionKeys", "DecryptTheSessionKeys", "KnowAccounts"} & set(statements(role))

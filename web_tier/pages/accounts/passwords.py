@@ -1,17 +1,28 @@
 """A forgotten password: a code by mail, and a new one. Nothing here tells whether an address has an account."""
 
+import logging
+from http import HTTPStatus
 from typing import Final
 
+from botocore.exceptions import BotoCoreError, ClientError
 from flask import Response
 from flask.views import MethodView
 
+from services.table import TableBusyError
 from services.user_errors import UserPoolError
 from services.users import required_email
 from web_tier.access.access import current_access
+from web_tier.access.known_device import remember_device
 from web_tier.pages.accounts.show import refuse, show, typed
 
 CODE_MAILED: Final = "If this address has an account, a code is on its way. It holds for an hour."
-CHANGED: Final = "Your new password is set. Sign in with it."
+CHANGED: Final = "Your new password is set. All sessions and personal tokens of your account have ended. Sign in."
+NOT_ENDED: Final = (
+    "Your new password is set, but sessions and personal tokens of your account could not be ended. "
+    "Ask for another code, and set the password once more."
+)
+
+_log = logging.getLogger(__name__)
 
 
 class Forgot(MethodView):
@@ -38,9 +49,17 @@ class Reset(MethodView):
         return show("reset")
 
     def post(self) -> Response:
-        """Set the password, and go on to the sign-in."""
+        """Set the password, end what the old one has opened, and go on to the sign-in."""
+        access = current_access()
         try:
-            current_access().pool.reset_password(typed("email"), typed("code"), typed("password"))
+            owner = access.pool.reset_password(typed("email"), typed("code"), typed("password"))
         except UserPoolError as error:
             return refuse("reset", error)
-        return show("sign_in", told=CHANGED)
+        try:
+            access.end_all_of(owner)
+        except (BotoCoreError, ClientError, TableBusyError) as error:
+            _log.error("sessions and personal tokens of %s were not ended after a new password: %s", owner, error)
+            return show("forgot", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED)
+        answer = show("sign_in", told=CHANGED)
+        remember_device(access.sessions.keys, typed("email"), answer)
+        return answer

@@ -7,7 +7,7 @@ from flask import Blueprint, Flask
 from web_tier.pages.accounts.account import account, make_token, revoke_token
 from web_tier.pages.accounts.passwords import Forgot, Reset
 from web_tier.pages.accounts.sign_in import NewPassword, SignIn, sign_out
-from web_tier.pages.accounts.sign_up import Confirm, SignUp, send_code
+from web_tier.pages.accounts.sign_up import SignUp
 from web_tier.pages.accounts.visitor import visitor
 
 accounts: Final = Blueprint("accounts", __name__)
@@ -22,8 +22,6 @@ def install_accounts(app: Flask) -> None:
 accounts.add_url_rule("/sign-in", view_func=SignIn.as_view("sign_in"))
 accounts.add_url_rule("/new-password", view_func=NewPassword.as_view("new_password"))
 accounts.add_url_rule("/sign-up", view_func=SignUp.as_view("sign_up"))
-accounts.add_url_rule("/confirm", view_func=Confirm.as_view("confirm"))
-accounts.add_url_rule("/confirm/code", view_func=send_code, methods=["POST"])
 accounts.add_url_rule("/forgot", view_func=Forgot.as_view("forgot"))
 accounts.add_url_rule("/reset", view_func=Reset.as_view("reset"))
 accounts.add_url_rule("/sign-out", view_func=sign_out, methods=["POST"])

@@ -1,4 +1,4 @@
-"""Signing in and out, and the first sign-in of an account that ops made."""
+"""Signing in and out, and the first sign-in with a temporary password."""
 
 from http import HTTPStatus
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from flask import Response, request, url_for
 from flask.views import MethodView
 
-from services.user_errors import NotConfirmedError, UserPoolError, WrongCredentialsError
+from services.user_errors import UserPoolError, WrongCredentialsError
 from services.users import NewPasswordWanted, PoolTokens
 from web_tier.access.access import current_access
 from web_tier.access.identity import known_identity
@@ -21,7 +21,10 @@ TOLD: Final = {
 
 TO_GO_ON: Final = "Sign in to see the page that you asked for."
 
-TOO_LATE: Final = "That took longer than a few minutes. Sign in once more, with the password that you were given."
+TOO_LATE: Final = (
+    "That took longer than a few minutes. Sign in again with the temporary password. "
+    "If it is refused, ask for another one."
+)
 
 
 class SignIn(MethodView):
@@ -35,11 +38,9 @@ class SignIn(MethodView):
         return show("sign_in", told=TOLD.get(request.args.get("told", ""), on_the_way))
 
     def post(self) -> Response:
-        """Sign in, or lead to what is to be done before: confirm the address, choose a password."""
+        """Sign in, or ask for a new password first if the password was a temporary one."""
         try:
             outcome = current_access().pool.sign_in(typed("email"), typed("password"))
-        except NotConfirmedError as error:
-            return refuse("confirm", error)
         except UserPoolError as error:
             return refuse("sign_in", error)
         if isinstance(outcome, NewPasswordWanted):
@@ -48,7 +49,7 @@ class SignIn(MethodView):
 
 
 class NewPassword(MethodView):
-    """The page on which somebody whose account ops made chooses a password of their own."""
+    """The page on which a person with a temporary password chooses a password of their own."""
 
     def get(self) -> Response:
         """Lead to the sign-in, which alone leads here."""

@@ -1,12 +1,12 @@
 """Sessions: how long they last, under which id, and that what has ended stays ended, in every process at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from services.accounts import OPERATORS
-from services.table import Table
+from services.table import LAST, Table
 from tests.support.people import HOUR, MINUTE, Clock, PlayedPool, sessions_of
 from web_tier.access.session_records import SessionRecords
 from web_tier.access.sessions import (
@@ -66,7 +66,8 @@ def test_the_table_holds_neither_the_id_nor_the_refresh_token(cookie: str, table
     """Row 42."""
     stored = str(table.client.scan(TableName=table.name)["Items"])
     assert "SESSION#" in stored
-    assert cookie.partition(".")[0] not in stored
+    owner, session_id, _ = cookie.split(".")
+    assert (owner in stored, session_id in stored) == (True, False)
     assert "refresh.ada" not in stored
 
 
@@ -216,6 +217,44 @@ def test_who_signs_out_while_the_id_changes_is_signed_out(
     ids = sessions.keys.read(cookie)
     assert ids is not None
     assert sessions.records.find(ids.next) is None
+
+
+def sessions_in(table: Table) -> list[str]:
+    """Return the sort keys of all sessions, and of what is left of rotated ones."""
+    return [str(item["sk"]) for item in table.query("USER#ada", "SESSION#", f"SESSION#{LAST}")]
+
+
+def test_s7_all_sessions_of_a_user_end_and_no_others(sessions: Sessions, pool: PlayedPool, cookie: str) -> None:
+    pool.add("bob")
+    second = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1")
+    bobs = sessions.begin(pool.verify("id.bob.1"), "refresh.bob.0")
+    sessions.end_all_of("ada")
+    assert [sessions.open(each) is not None for each in (cookie, second, bobs)] == [False, False, True]
+
+
+def test_s7_a_session_that_is_rotated_while_all_end_has_ended(
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock, table: Table
+) -> None:
+    clock.go_on(ROTATE_SECONDS)
+    assert meanwhile(sessions, lambda: other.end_all_of("ada")).open(cookie) is None
+    assert sessions_in(table) == []
+
+
+def test_s7_a_session_that_was_rotated_since_all_were_listed_ends_too(
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.go_on(ROTATE_SECONDS)
+    delete_all, following = Table.delete_all, list[str]()
+
+    def rotated_before(table: Table, keys: Sequence[tuple[str, str]]) -> None:
+        if not following:
+            following.append(rotated(sessions, cookie))
+        delete_all(table, keys)
+
+    monkeypatch.setattr(Table, "delete_all", rotated_before)
+    other.end_all_of("ada")
+    assert sessions.open(following[0]) is None
+    assert sessions_in(table) == []
 
 
 @pytest.mark.parametrize("with_the_old", [False, True])

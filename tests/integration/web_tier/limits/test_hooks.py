@@ -12,7 +12,7 @@ from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.limits.conftest import SMALL, HouseMaker
-from tests.support.people import BROWSER
+from tests.support.people import BROWSER, RIGHT_PASSWORD
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.access.access import COOKIE
@@ -89,7 +89,7 @@ def test_static_files_and_health_are_not_counted(make_house: HouseMaker) -> None
     assert statuses(stranger, "/api/v1", 1) == [200]
 
 
-@pytest.mark.parametrize("do", ["sign-in", "sign-up", "confirm", "forgot", "reset"])
+@pytest.mark.parametrize("do", ["sign-in", "sign-up", "forgot", "reset"])
 def test_an_address_may_try_passwords_and_codes_so_often(make_house: HouseMaker, do: str) -> None:
     house = make_house(requests_per_minute=0)
     tries = [try_to(house.stranger(), do, f"{number}@example.org").status_code for number in range(5)]
@@ -97,23 +97,71 @@ def test_an_address_may_try_passwords_and_codes_so_often(make_house: HouseMaker,
     assert statuses(house.stranger(), "/sign-in", 9) == [200] * 9
 
 
-def test_an_account_may_be_tried_half_as_often_from_wherever(make_house: HouseMaker) -> None:
+def signs_in(browser: FlaskClient, email: str, where: Mapping[str, str] = HERE) -> int:
+    """Send the sign-in form with the right password; return the status."""
+    fields = {"email": email, "password": RIGHT_PASSWORD}
+    return browser.post(
+        "/sign-in", data=fields, headers=BROWSER, environ_base=dict(where), base_url="https://localhost"
+    ).status_code
+
+
+def places(count: int, net: int = 0) -> list[dict[str, str]]:
+    """Return so many addresses."""
+    return [{"REMOTE_ADDR": f"198.51.{net}.{number}"} for number in range(count)]
+
+
+def test_s10_an_account_has_few_attempts_from_everywhere_then_one_from_each_address(make_house: HouseMaker) -> None:
     house = make_house(requests_per_minute=0)
-    places = [{"REMOTE_ADDR": f"203.0.113.{number}"} for number in range(3)]
-    tries = [try_to(house.stranger(), "sign-in", "Ann@example.org ", where).status_code for where in places]
-    assert (tries[:2].count(429), tries[2]) == (0, 429)
-    assert try_to(house.stranger(), "forgot", "ann@example.org", ELSEWHERE).status_code == 429
-    assert try_to(house.stranger(), "sign-in", "bob@example.org", ELSEWHERE).status_code != 429
+    house.pool.add("ann")
+    tries = [try_to(house.stranger(), "sign-in", "Ann@example.org ", where).status_code for where in places(3) * 2]
+    # Two attempts, then one from each address.
+    assert tries == [401] * (2 + 3) + [429]
+    assert signs_in(house.stranger(), "ann@example.org", ELSEWHERE) == 303, "its owner is not locked out"
+    assert try_to(house.stranger(), "sign-in", "bob@example.org", ELSEWHERE).status_code == 401
 
 
-def test_wrong_tokens_count_like_attempts_to_sign_in(make_house: HouseMaker) -> None:
+def test_s10_guessed_passwords_do_not_stop_a_forgotten_one(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0, sign_in_attempts_per_minute=6)
+    house.pool.add("ann")
+    tries = [try_to(house.stranger(), "sign-in", "ann@example.org").status_code for _ in range(5)]
+    assert tries[3:] == [401, 429], "three attempts on the account, and one more from this address"
+    assert try_to(house.stranger(), "forgot", "ann@example.org").status_code == 200
+
+
+def test_s10_strangers_guesses_do_not_stop_a_device_that_has_signed_in_before(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    house.pool.add("ann")
+    house.pool.add("bob")
+    known = house.stranger()
+    assert signs_in(known, "ann@example.org") == 303
+    for where in [HERE, *places(9)]:
+        for _ in range(4):
+            try_to(house.stranger(), "sign-in", "ann@example.org", where)
+    assert signs_in(house.stranger(), "ann@example.org") == 429
+    assert signs_in(known, "ann@example.org") == 303
+    assert signs_in(known, "bob@example.org") == 429, "the device is one of ann's only"
+    tries = [try_to(known, "sign-in", "ann@example.org").status_code for _ in range(5)]
+    assert (tries[0], tries[-1]) == (401, 429), "it may not guess for ever either"
+
+
+def test_s10_attempts_that_succeed_are_not_counted(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    for name in ("ann", "bob", "cleo"):
+        house.pool.add(name)
+        assert [signs_in(house.stranger(), f"{name}@example.org") for _ in range(5)] == [303] * 5
+
+
+@pytest.mark.parametrize("header", ["Bearer fst_" + "x" * 43, "Bearer forged", "nonsense of no form"])
+def test_s10_invalid_tokens_stop_strangers_of_their_address_and_no_valid_token(
+    make_house: HouseMaker, header: str
+) -> None:
     house = make_house()
-    forged = {"Authorization": "Bearer fst_" + "x" * 43}
-    assert statuses(house.stranger(), "/api/v1/jobs", 5, headers=forged) == [401] * 4 + [429]
-    # They are not even looked at: no right one may be found by trying.
-    assert statuses(house.stranger(), "/api/v1/jobs", 1, headers=house.with_token("ann", "read")) == [429]
-    assert statuses(house.stranger(), "/api/v1/jobs", 1, ELSEWHERE, headers=forged) == [401]
+    forged, valid = {"Authorization": header}, house.with_token("ann", "read")
+    assert statuses(house.stranger(), "/api/v1/jobs", 5, headers=forged) == [401] * 3 + [429] * 2
+    assert statuses(house.stranger(), "/api/v1", 1) == [429]
+    assert statuses(house.stranger(), "/api/v1/jobs", 1, headers=valid) == [200]
     assert statuses(house.signed_in("bob"), "/api/v1/jobs", 1) == [200]
+    assert statuses(house.stranger(), "/api/v1/jobs", 1, ELSEWHERE, headers=forged) == [401]
 
 
 def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_house: HouseMaker) -> None:

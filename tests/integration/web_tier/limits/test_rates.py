@@ -73,20 +73,19 @@ def test_processes_count_for_themselves_in_memory() -> None:
 
 
 @pytest.mark.parametrize("kept", ["memory", "table"])
-def test_what_was_wrong_often_enough_has_to_wait_before_it_is_looked_at(
-    table: Table, clock: Clock, kept: str
-) -> None:
+def test_what_is_forgiven_is_not_counted(table: Table, clock: Clock, kept: str) -> None:
     rates = Rates(TableStorage(table, clock), clock) if kept == "table" else Rates(MemoryStorage())
-    for _ in range(3):
-        assert rates.wait("credential", "here", 3) == 0
-        rates.note("credential", "here", 3)
-    assert 1 <= rates.wait("credential", "here", 3) <= 60
+    for _ in range(9):
+        assert rates.count("attempt", "here", 2) == 0
+        rates.forgive("attempt", "here", 2)
+    assert [rates.count("attempt", "here", 2) > 0 for _ in range(3)] == [False, False, True]
 
 
 def test_no_limit_is_no_limit_and_costs_no_call(clock: Clock) -> None:
     table = NoTable()
     rates = Rates(TableStorage(table, clock), clock)  # type: ignore[arg-type]
     assert [rates.count("request", "ann", 0) for _ in range(9)] == [0] * 9
+    rates.forgive("request", "ann", 0)
     assert table.asked == 0
 
 

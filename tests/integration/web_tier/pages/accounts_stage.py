@@ -12,8 +12,6 @@ from services.personal_tokens import PersonalTokens
 from services.table import Table
 from services.tokens import TokenClaims, TokenVerifier
 from services.user_errors import (
-    EmailTakenError,
-    NotConfirmedError,
     PasswordRefusedError,
     TooManyAttemptsError,
     WrongCodeError,
@@ -29,6 +27,7 @@ from web_tier.access.sessions import Renewed, Sessions, SessionTimes
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 PASSWORD = "Correct-horse-7-battery"
 ANOTHER = "Another-horse-8-battery"
+TEMPORARY = "Temporary-horse-9"
 CODE = "123456"
 SESSION_KEY = "a key of sessions, for tests and nothing else"
 LEAST_CHARACTERS = 12
@@ -36,21 +35,20 @@ LEAST_CHARACTERS = 12
 
 @dataclass
 class Person:
-    """An account; `first` says that its password is for the first sign-in only."""
+    """An account; `first` says that its password is a temporary one."""
 
     password: str = PASSWORD
-    confirmed: bool = True
     first: bool = False
     groups: frozenset[str] = frozenset()
 
 
 @dataclass
 class MemoryPool:
-    """A user pool in memory: every code that it would mail is `CODE`.
+    """A user pool in memory: every code that it would mail is `CODE`, every temporary password `TEMPORARY`.
 
     Attributes:
         people: the accounts, by address.
-        mailed: the addresses that codes went to, in order.
+        mailed: the addresses that mails went to, in order.
         refuses_all: as after too many attempts.
     """
 
@@ -59,20 +57,13 @@ class MemoryPool:
     signed_out: list[str] = field(default_factory=list)
     refuses_all: bool = False
 
-    def sign_up(self, email: str, password: str) -> None:
+    def invite(self, email: str) -> None:
         self._attempt()
-        required_email(email)
-        _check_new(password)
-        if email in self.people:
-            raise EmailTakenError
-        self.people[email] = Person(password, confirmed=False)
-        self.mailed.append(email)
+        if self.people.setdefault(required_email(email), Person(TEMPORARY, first=True)).first:
+            self.people[email].password = TEMPORARY
+            self.mailed.append(email)
 
-    def confirm(self, email: str, code: str) -> None:
-        self._check_code(email, code)
-        self.people[email].confirmed = True
-
-    def send_code_again(self, email: str) -> None:
+    def forget_password(self, email: str) -> None:
         self._attempt()
         if email in self.people:
             self.mailed.append(email)
@@ -82,8 +73,6 @@ class MemoryPool:
         person = self.people.get(email)
         if person is None or person.password != password:
             raise WrongCredentialsError
-        if not person.confirmed:
-            raise NotConfirmedError
         return NewPasswordWanted(f"session of {email}") if person.first else _tokens(email)
 
     def set_first_password(self, email: str, session: str, password: str) -> PoolTokens:
@@ -96,12 +85,11 @@ class MemoryPool:
     def sign_out(self, refresh_token: str) -> None:
         self.signed_out.append(refresh_token)
 
-    forget_password = send_code_again
-
-    def reset_password(self, email: str, code: str, password: str) -> None:
+    def reset_password(self, email: str, code: str, password: str) -> str:
         self._check_code(email, code)
         _check_new(password)
         self.people[email].password = password
+        return f"sub of {email}"
 
     def account(self, sub: str) -> Account | None:
         person = self.people.get(sub.removeprefix("sub of "))

@@ -13,13 +13,14 @@ from flask.testing import FlaskClient
 
 from services.clients import Clients
 from services.config import Config
-from services.table import Table
+from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.pages.accounts_stage import (
     ANOTHER,
     CODE,
     PASSWORD,
     SAME_SITE,
+    TEMPORARY,
     MemoryPool,
     Person,
     access_by,
@@ -30,9 +31,9 @@ from web_tier.app import create_app
 
 ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"
 NOBODY = "nobody@example.org"
-PAGES = ("/sign-in", "/sign-up", "/confirm", "/forgot", "/reset", "/account")
+PAGES = ("/sign-in", "/sign-up", "/forgot", "/reset", "/account")
 POSTS = (
-    "/sign-in", "/new-password", "/sign-up", "/confirm", "/confirm/code", "/forgot", "/reset", "/sign-out",
+    "/sign-in", "/new-password", "/sign-up", "/forgot", "/reset", "/sign-out",
     "/account/tokens", "/account/tokens/x/revoke",
 )  # fmt: skip
 
@@ -111,10 +112,7 @@ def test_wrong_credentials_are_told_alike_and_the_password_is_not_sent_back(
 @pytest.mark.parametrize(
     ("path", "fields", "words"),
     [
-        ("/sign-up", {"password": "short"}, "Choose a longer password"),
-        ("/sign-up", {"email": "no address", "password": PASSWORD}, "no e-mail address"),
-        ("/confirm", {"code": "999999"}, "The code is wrong"),
-        ("/confirm/code", {"email": ""}, "no e-mail address"),
+        ("/sign-up", {"email": "no address"}, "no e-mail address"),
         ("/forgot", {"email": ""}, "no e-mail address"),
         ("/reset", {"code": "999999", "password": PASSWORD}, "The code is wrong"),
         ("/reset", {"code": CODE, "password": "short"}, "Choose a longer password"),
@@ -136,7 +134,7 @@ def test_what_is_wrong_stands_beside_the_form_and_what_was_typed_stays(
     assert typed.get("password", "-- none --") not in page
 
 
-@pytest.mark.parametrize("path", ["/sign-in", "/sign-up", "/confirm", "/confirm/code", "/forgot", "/reset"])
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-up", "/forgot", "/reset"])
 def test_too_many_attempts_are_told_with_429(stranger: FlaskClient, pool: MemoryPool, path: str) -> None:
     pool.refuses_all = True
     fields = {"email": ADA, "password": PASSWORD, "code": CODE}
@@ -146,36 +144,34 @@ def test_too_many_attempts_are_told_with_429(stranger: FlaskClient, pool: Memory
     assert "too many attempts" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/sign-up", "/confirm/code", "/forgot"])
-def test_nothing_tells_whether_an_address_has_an_account(stranger: FlaskClient, path: str) -> None:
+@pytest.mark.parametrize("path", ["/sign-up", "/forgot"])
+def test_s8_nothing_tells_whether_an_address_has_an_account(stranger: FlaskClient, path: str) -> None:
     status, known = send(stranger, path, email=ADA, password=ANOTHER)
     other, unknown = send(stranger, path, email=NOBODY, password=ANOTHER)
     assert status == other == 200
     assert known.replace(ADA, "") == unknown.replace(NOBODY, "")
 
 
-def test_a_new_account_is_confirmed_by_the_mailed_code_and_signs_in(client: FlaskClient, pool: MemoryPool) -> None:
+def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskClient, pool: MemoryPool) -> None:
     _, page = send(client, "/sign-up", email=NOBODY, password=PASSWORD, next="/jobs")
-    assert f'value="{NOBODY}"' in page
-    assert 'action="/confirm"' in page
-    assert send(client, "/sign-in", email=NOBODY, password=PASSWORD)[0] == 422
-    status, page = send(client, "/confirm/code", email=NOBODY)
-    assert (status, pool.mailed) == (200, [NOBODY, NOBODY])
-    assert "another code is on its way" in page
-    status, page = send(client, "/confirm", email=NOBODY, code=CODE, next="/jobs")
-    assert (status, 'action="/sign-in"' in page, 'name="next" value="/jobs"' in page) == (200, True, True)
-    assert sign_in(client, NOBODY).status_code == 303
+    assert (f'value="{NOBODY}"' in page, 'action="/sign-in"' in page) == (True, True)
+    assert "a temporary password is on its way" in page
+    assert send(client, "/sign-in", email=NOBODY, password=PASSWORD)[0] == 401, "nothing typed at the sign-up counts"
+    assert send(client, "/sign-up", email=NOBODY)[0] == 200
+    assert pool.mailed == [NOBODY, NOBODY]
+    status, page = send(client, "/sign-in", email=NOBODY, password=TEMPORARY, next="/jobs")
+    assert (status, 'action="/new-password"' in page, 'name="next" value="/jobs"' in page) == (200, True, True)
 
 
-def test_somebody_who_signs_in_before_the_address_is_confirmed_is_asked_for_the_code(
-    stranger: FlaskClient, pool: MemoryPool
+def test_s8_a_wrong_password_after_the_sign_up_is_the_same_for_new_and_known_addresses(
+    stranger: FlaskClient,
 ) -> None:
-    pool.people[ADA].confirmed = False
-    status, page = send(stranger, "/sign-in", email=ADA, password=PASSWORD)
-    assert status == 422
-    assert "enter the code that was sent to it" in page
-    assert 'action="/confirm"' in page
-    assert send(stranger, "/sign-in", email=ADA, password="Wrong-horse-9")[0] == 401
+    told = set()
+    for email in (ADA, NOBODY):
+        send(stranger, "/sign-up", email=email)
+        status, page = send(stranger, "/sign-in", email=email, password="Wrong-horse-9")
+        told.add((status, page.replace(email, "")))
+    assert len(told) == 1
 
 
 def test_the_first_sign_in_of_an_account_that_ops_made_sets_a_password(client: FlaskClient) -> None:
@@ -201,6 +197,48 @@ def test_a_forgotten_password_is_replaced_by_the_mailed_code(client: FlaskClient
     assert (status, 'action="/sign-in"' in page) == (200, True)
     assert sign_in(client, ADA).status_code == 401
     assert sign_in(client, ADA, ANOTHER).status_code == 303
+
+
+def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> None:
+    def made(client: FlaskClient) -> dict[str, str]:
+        fields = {
+            "name": "nightly",
+            "scopes": ["read"],
+            "days": "30",
+            "csrf_token": csrf_of(client.get("/account").text),
+        }
+        page = client.post("/account/tokens", data=fields, headers=SAME_SITE).text
+        found = re.search(r'id="made" value="([^"]+)"', page)
+        assert found is not None
+        return {"Authorization": f"Bearer {found[1]}"}
+
+    attackers, other_session, others = signed_in(app, ADA), signed_in(app, ADA), signed_in(app, OPS)
+    token, others_token = made(attackers), made(others)
+    stranger = app.test_client()
+    send(stranger, "/forgot", email=ADA)
+    status, page = send(stranger, "/reset", email=ADA, code=CODE, password=ANOTHER)
+    assert (status, "All sessions and personal tokens of your account have ended" in page) == (200, True)
+    assert [each.get("/jobs").status_code for each in (attackers, other_session, others)] == [303, 303, 200]
+    asked = [stranger.get("/api/v1/jobs", headers=each).status_code for each in (token, others_token)]
+    assert asked == [401, 200]
+
+
+def test_s7_a_new_password_that_ends_nothing_is_said_to(
+    app: Flask, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = signed_in(app, ADA)
+
+    def away(*_: object, **__: object) -> None:
+        raise TableBusyError("the table is busy")
+
+    stranger = app.test_client()
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "delete_all", away)
+        status, page = send(stranger, "/reset", email=ADA, code=CODE, password=ANOTHER)
+    assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
+    assert client.get("/jobs").status_code == 200
+    assert send(stranger, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
+    assert client.get("/jobs").status_code == 303
 
 
 def test_signing_out_ends_the_session_also_for_whoever_has_copied_its_cookie(app: Flask, pool: MemoryPool) -> None:
@@ -236,7 +274,7 @@ def test_only_where_sign_up_is_open_are_there_its_page_and_links_to_it(
     closed = make_config(auth={"mode": "cognito", "sign_up": False})
     table = Table(clients.dynamodb, closed.names.job_table)
     shut = create_app(closed, access=access_by(pool, table)).test_client()
-    for path in ("/sign-in", "/confirm", "/forgot"):
+    for path in ("/sign-in", "/forgot"):
         assert 'href="/sign-up' not in shut.get(path).text
     assert shut.get("/sign-up").status_code == send(shut, "/sign-up", email=NOBODY, password=PASSWORD)[0] == 404
     assert 'href="/sign-up"' in stranger.get("/sign-in").text
@@ -263,7 +301,7 @@ def test_password_managers_are_told_what_each_field_is(stranger: FlaskClient) ->
         return set(re.findall(r'autocomplete="([^"]+)"', stranger.get(path).text))
 
     assert fills("/sign-in") == {"username", "current-password"}
-    assert fills("/sign-up") == {"username", "new-password"}
+    assert fills("/sign-up") == {"username"}
     assert fills("/reset") == {"username", "one-time-code", "new-password"}
 
 
