@@ -43,9 +43,9 @@ def bundle_from_s3(config: Config) -> Bundle:
         NotStartedError: S3 cannot be reached or refuses.
     """
     if (place := in_s3(config.worker.bundle)) is None:
-        return load_bundle(config.worker.bundle)
+        return load_bundle(config.worker.bundle, config.worker.bundle_sha256)
     with _refusals_explained():
-        return fetch_bundle(Clients(config.aws.endpoint()).s3, place)
+        return fetch_bundle(Clients(config.aws.endpoint()).s3, place, sha256=config.worker.bundle_sha256)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
 
 def _bundle(config: Config) -> Bundle:
     if not str(config.worker.bundle).startswith("s3:"):
-        return load_bundle(config.worker.bundle)
+        return load_bundle(config.worker.bundle, config.worker.bundle_sha256)
     from app_tier.connect import bundle_from_s3
 
     return bundle_from_s3(config)

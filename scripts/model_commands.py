@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
-from app_tier.bundle.manifest import TORCH_NAME, Precision
+from app_tier.bundle.manifest import MANIFEST_NAME, TORCH_NAME, Precision, file_digest
 from app_tier.bundle.s3 import fetch_bundle, in_s3
 from scripts.model_rows import rows_of
 from services.clients import Clients
@@ -138,7 +138,7 @@ def build(
         click.echo(
             f"this CPU is not fast in {_low(target.precision)}, so it could not be measured and the bundle is fp32"
         )
-    _print(bundle)
+    _print(bundle, bundle.folder)
 
 
 @model.command()
@@ -146,7 +146,7 @@ def build(
 @_one_line_errors
 def show(bundle: Path) -> None:
     """Show what BUNDLE (folder, zip or s3://) is and how well it was measured to do (default: the demo bundle)."""
-    _print(_open(bundle))
+    _print(_open(bundle), bundle)
 
 
 @model.command()
@@ -218,6 +218,12 @@ def _low(precision: Precision) -> str:
     return "bf16 or int8" if precision == "exact" else precision
 
 
-def _print(bundle: Bundle) -> None:
-    for name, value in [*rows_of(bundle.manifest), ("folder", str(bundle.folder)), ("digest", bundle.digest)]:
+def _print(bundle: Bundle, place: Path) -> None:
+    rows = [*rows_of(bundle.manifest), ("folder", str(bundle.folder)), ("digest", bundle.digest)]
+    is_zip = place.suffix.lower() == ".zip"
+    if not is_zip or in_s3(place) is None:
+        # Of a zip in S3 nothing is kept but what was in it.
+        pinned = place if is_zip else bundle.folder / MANIFEST_NAME
+        rows.append(("bundle_sha256", f"{file_digest(pinned)} (pins it: worker.bundle_sha256)"))
+    for name, value in rows:
         click.echo(f"{name:<20}{value}")

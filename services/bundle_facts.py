@@ -1,5 +1,6 @@
 """What a model bundle says about itself, for those who do not run it: read from ``bundle.json`` alone."""
 
+import hashlib
 import json
 import re
 import zipfile
@@ -35,31 +36,61 @@ class BundleFacts:
     messages: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_facts(bundle: Path, get: Callable[[str, str], bytes]) -> BundleFacts:
+def wrong_pin(place: object, actual: str, pinned: str | None) -> str | None:
+    """Return what is wrong if the bundle at `place` is not the one that `worker.bundle_sha256` pins, else None.
+
+    Args:
+        place: where it is, for the message.
+        actual: SHA-256 of its ``bundle.json``, which holds those of its other files; of a zip, that of the zip.
+        pinned: the configured one; None trusts every bundle.
+    """
+    if pinned is None or actual == pinned.lower():
+        return None
+    return (
+        f"{place} has SHA-256 {actual}, but worker.bundle_sha256 is {pinned}, so nothing of it is read: restore the "
+        "bundle, or set the key to the new value if you trust it"
+    )
+
+
+def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> BundleFacts:
     """Return the facts of the bundle in that folder or zip, or under ``s3://bucket/prefix``.
 
     Args:
         bundle: as the configuration names it.
         get: returns an object, by bucket and key.
+        sha256: pins the bundle (`worker.bundle_sha256`).
 
     Raises:
-        BundleUnreadableError: there is none, or none that can be read from here.
+        BundleUnreadableError: there is none, none that can be read from here, or it is not the pinned one.
         botocore.exceptions.BotoCoreError, ClientError, NotFoundError: from `get`.
     """
     try:
-        manifest = json.loads(_manifest(bundle, get))
+        manifest = json.loads(_manifest(bundle, get, sha256))
         return BundleFacts(manifest.get("digest"), tuple(manifest["labels"]), dict(manifest.get("messages", {})))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
 
 
-def _manifest(bundle: Path, get: Callable[[str, str], bytes]) -> bytes:
+def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None) -> bytes:
+    if bundle.suffix.lower() == ".zip" and bundle.is_file():
+        with bundle.open("rb") as file:
+            _check_pin(bundle, hashlib.file_digest(file, "sha256").hexdigest(), sha256)
+            with zipfile.ZipFile(file) as archive:
+                inside = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST]
+                return archive.read(min(inside, key=len, default=MANIFEST))
+    manifest = _plain_manifest(bundle, get)
+    _check_pin(bundle / MANIFEST, hashlib.sha256(manifest).hexdigest(), sha256)
+    return manifest
+
+
+def _check_pin(place: Path, actual: str, sha256: str | None) -> None:
+    if problem := wrong_pin(place, actual, sha256):
+        raise BundleUnreadableError(problem)
+
+
+def _plain_manifest(bundle: Path, get: Callable[[str, str], bytes]) -> bytes:
     if found := IN_S3.fullmatch(str(bundle)):
         if found["key"].lower().endswith(".zip"):
             raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
         return get(found["bucket"], f"{found['key']}/{MANIFEST}")
-    if bundle.suffix.lower() == ".zip" and bundle.is_file():
-        with zipfile.ZipFile(bundle) as archive:
-            inside = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST]
-            return archive.read(min(inside, key=len, default=MANIFEST))
     return (bundle / MANIFEST).read_bytes()

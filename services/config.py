@@ -158,6 +158,7 @@ class Worker(_Section):
     """The app tier: one of these on each instance."""
 
     bundle: Path
+    bundle_sha256: str | None = Field(pattern=r"[0-9a-fA-F]{64}")
     engine: Literal["openvino", "torch"]
     threads: int = Field(ge=0, le=256)
     streams: int = Field(ge=0, le=256)

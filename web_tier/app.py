@@ -8,6 +8,7 @@ from web_tier.access.access import Access, install_access
 from web_tier.access.guard import install_guard, install_identification
 from web_tier.access.rights import check_rights
 from web_tier.access.wiring import access_to
+from web_tier.api.admission import admission
 from web_tier.api.classic import classic
 from web_tier.api.classify import classify
 from web_tier.api.direct import direct
@@ -98,6 +99,7 @@ def create_app(
     app.register_blueprint(limits_api, url_prefix="/api/v1")
     app.register_blueprint(classic)
     app.register_blueprint(predictions)
+    app.register_blueprint(admission)
     app.register_blueprint(api_docs)
     app.register_blueprint(health)
     app.register_blueprint(health, url_prefix="/api/v1", name="health_v1")

@@ -20,6 +20,7 @@ from services.jobs import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
+from web_tier.bulkheads import Bulkheads
 from web_tier.bundle import ConfiguredBundle
 from web_tier.intake.budget import ByteBudget
 from web_tier.intake.direct import DirectIntake
@@ -62,13 +63,14 @@ class Backend:
         self.config = config
         self.models = AnsweringModels()
         self.reading = ByteBudget(READING_BYTES)
+        self.bulkheads = Bulkheads.of(config.web.threads)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: Intake | None = None
         self._singles: SingleIntake | None = None
         self._direct: DirectIntake | None = None
         self._watch: ResultWatch | None = None
         self._clients: Clients | None = None
-        self.bundle = ConfiguredBundle(config.worker.bundle, self._object)
+        self.bundle = ConfiguredBundle(config.worker.bundle, self._object, config.worker.bundle_sha256)
         self._lock, self._checking = threading.RLock(), threading.Lock()
         self._checked: tuple[float, dict[str, str]] | None = None
 

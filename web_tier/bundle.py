@@ -28,11 +28,13 @@ class ConfiguredBundle:
     Attributes:
         place: as the configuration names it.
         get: returns an object of S3, by bucket and key.
+        sha256: pins the bundle; None trusts every one.
         clock: seconds, never set back.
     """
 
     place: Path
     get: Callable[[str, str], bytes]
+    sha256: str | None = None
     clock: Callable[[], float] = time.monotonic
     _facts: BundleFacts = field(default_factory=BundleFacts, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
@@ -64,7 +66,7 @@ class ConfiguredBundle:
 
     def _read(self) -> BundleFacts:
         try:
-            facts, problem = read_facts(self.place, self.get), None
+            facts, problem = read_facts(self.place, self.get, self.sha256), None
         except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
             facts, problem = BundleFacts(), str(error)
         if problem != self._problem and problem is not None:

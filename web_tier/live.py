@@ -15,16 +15,11 @@ from web_tier.results.scores import BundleWords
 from web_tier.results.thumbnails import Thumbnails, Turns
 from web_tier.results.watch import Watch
 
-MOST_STREAMS = 256
-MOST_PICTURES = 32
-"""Threads of a process, at most, that pages which follow their jobs and pictures may hold; half and a quarter of all
-where there are fewer."""
-
 _EXTENSION = "fleetsight-live"
 
 
 class Live:
-    """Shared by the threads of a process; bounds how many of them streams and pictures may hold.
+    """Shared by the threads of a process.
 
     Args:
         backend: where everything is.
@@ -35,9 +30,8 @@ class Live:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        threads = backend.config.web.threads
-        self.streams = Streams(min(MOST_STREAMS, max(1, threads // 2)), self._watch)
-        self.turns = Turns(min(MOST_PICTURES, max(2, threads // 4)))
+        self.streams = Streams(backend.bulkheads.streams, self._watch)
+        self.turns = Turns(backend.bulkheads.pictures)
         self.thumbnails = Thumbnails(backend.config.web.image_limits)
         self.objects = ImageObjects(backend.config)
         self.is_stopping: Callable[[], bool] = lambda: False

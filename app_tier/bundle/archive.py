@@ -8,22 +8,24 @@ from typing import IO, Final
 
 from app_tier.bundle.cache import cache_folder, kept, write_file
 from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
-from app_tier.bundle.load import Bundle, parse_manifest
+from app_tier.bundle.load import Bundle, check_pin, parse_manifest
 from app_tier.bundle.manifest import MANIFEST_NAME, file_digest
 
 _CHUNK: Final = 2**20
 _LARGEST_MANIFEST: Final = 64 * 2**20
 
 
-def load_zip(path: Path, cache: Path | None = None) -> Bundle:
-    """Open the bundle in zip `path`, unpacked once into the cache.
+def load_zip(path: Path, cache: Path | None = None, sha256: str | None = None) -> Bundle:
+    """Open the bundle in zip `path`, unpacked once into the cache; `sha256` pins the zip.
 
     Raises:
         BundleMissingError: the zip holds no bundle.
         BundleFormatError: it is no zip, or its ``bundle.json`` is not one.
-        BundleDigestError: a file of the bundle is missing or was changed.
+        BundleDigestError: a file of the bundle is missing or was changed, or it is not the pinned zip.
     """
-    return kept(file_digest(path), lambda folder: unpack(path, folder), cache or cache_folder())
+    digest = file_digest(path)
+    check_pin(path, digest, sha256)
+    return kept(digest, lambda folder: unpack(path, folder), cache or cache_folder())
 
 
 def unpack(path: Path, folder: Path) -> None:

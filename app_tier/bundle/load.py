@@ -1,5 +1,6 @@
 """Open a bundle: nothing of it is used before every file's digest has been checked."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
 from app_tier.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, file_digest
+from services.bundle_facts import wrong_pin
 
 DEMO_BUNDLE: Final = Path(__file__).parents[1] / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
@@ -53,46 +55,62 @@ class Bundle:
         return self.folder / name
 
 
-def load_bundle(path: Path | str = DEMO_BUNDLE) -> Bundle:
+def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None) -> Bundle:
     """Open the bundle in folder or zip `path` after checking every digest; a zip is unpacked once, into the cache.
+
+    Args:
+        path: the folder or the zip.
+        sha256: pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
 
     Raises:
         BundleMissingError: there is no bundle.
         BundleFormatError: its ``bundle.json``, or the zip, is not one.
-        BundleDigestError: a file is missing or was changed.
+        BundleDigestError: a file is missing or was changed, or it is not the pinned bundle.
     """
     place = Path(path)
     if place.suffix.lower() == ".zip" and place.is_file():
         from app_tier.bundle.archive import load_zip
 
-        return load_zip(place)
-    return load_folder(place)
+        return load_zip(place, sha256=sha256)
+    return load_folder(place, sha256)
 
 
-def load_folder(folder: Path) -> Bundle:
+def check_pin(place: object, actual: str, sha256: str | None) -> None:
+    """Do nothing if `actual` is the SHA-256 that is pinned, or none is.
+
+    Raises:
+        BundleDigestError: it is another one.
+    """
+    if problem := wrong_pin(place, actual, sha256):
+        raise BundleDigestError(problem)
+
+
+def load_folder(folder: Path, sha256: str | None = None) -> Bundle:
     """Open the bundle in `folder` after checking every digest; raises as `load_bundle`."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, sha256)
     for name, expected in manifest.files.items():
         _check(folder / name, expected)
     return Bundle(folder, manifest, manifest.digest)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:
     """Read and validate ``bundle.json``; says nothing yet about the other files.
 
     Raises:
         BundleMissingError: there is none.
         BundleFormatError: it is not valid.
+        BundleDigestError: it is not the pinned one.
     """
     path = folder / MANIFEST_NAME
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleMissingError(
             f"no model bundle in {folder} ({MANIFEST_NAME} is not there): {_BUILD_ONE}"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BundleFormatError(f"{path} cannot be read ({error}): restore or build it again") from error
+    check_pin(path, hashlib.sha256(text).hexdigest(), sha256)
     return parse_manifest(str(path), text)
 
 

@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 from app_tier.bundle.archive import unpack
 from app_tier.bundle.cache import cache_folder, kept, write_file
 from app_tier.bundle.errors import BundleMissingError
-from app_tier.bundle.load import Bundle, parse_manifest
-from app_tier.bundle.manifest import MANIFEST_NAME
+from app_tier.bundle.load import Bundle, check_pin, parse_manifest
+from app_tier.bundle.manifest import MANIFEST_NAME, file_digest
 from services.bundle_facts import IN_S3
 
 if TYPE_CHECKING:
@@ -54,8 +54,14 @@ def in_s3(path: Path | str) -> Place | None:
     return Place(found["bucket"], found["key"])
 
 
-def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None) -> Bundle:
+def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None, sha256: str | None = None) -> Bundle:
     """Return the bundle at `place`, every digest checked; what the cache keeps already is not fetched again.
+
+    Args:
+        client: of S3.
+        place: where the bundle is.
+        cache: where bundles are kept; by default this user's own.
+        sha256: pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
 
     Raises:
         BundleMissingError: there is none.
@@ -63,12 +69,14 @@ def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None) ->
         botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
     fetch = _fetch_zip if place.key.lower().endswith(".zip") else _fetch_files
-    return fetch(client, place, cache or cache_folder())
+    return fetch(client, place, cache or cache_folder(), sha256)
 
 
-def _fetch_files(client: "S3Client", place: Place, cache: Path) -> Bundle:
+def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | None) -> Bundle:
     with closing(_get(client, place.of(MANIFEST_NAME))["Body"]) as body:
         text = body.read(_LARGEST_MANIFEST)
+    digest = hashlib.sha256(text).hexdigest()
+    check_pin(place.of(MANIFEST_NAME), digest, sha256)
     manifest = parse_manifest(str(place.of(MANIFEST_NAME)), text)
 
     def fill(folder: Path) -> None:
@@ -76,21 +84,25 @@ def _fetch_files(client: "S3Client", place: Place, cache: Path) -> Bundle:
         for name in manifest.files:
             _download(_get(client, place.of(name)), folder / name)
 
-    return kept(hashlib.sha256(text).hexdigest(), fill, cache)
+    return kept(digest, fill, cache)
 
 
-def _fetch_zip(client: "S3Client", place: Place, cache: Path) -> Bundle:
-    """Fetch a zip unless the cache keeps what this version of it held; S3 tells versions apart by their ETag."""
+def _fetch_zip(client: "S3Client", place: Place, cache: Path, sha256: str | None) -> Bundle:
+    """Fetch a zip unless the cache keeps what this version of it held; S3 tells versions apart by their ETag.
+
+    What is kept was checked when it was fetched, so the name in the cache of a pinned zip holds its pin.
+    """
     answer = _get(client, place)
 
     def fill(folder: Path) -> None:
         zipped = folder.with_suffix(".zip")
         _download(answer, zipped)
+        check_pin(place, file_digest(zipped), sha256)
         unpack(zipped, folder)
         zipped.unlink()
 
     with closing(answer["Body"]):
-        return kept(hashlib.sha256(f"{place} {answer['ETag']}".encode()).hexdigest(), fill, cache)
+        return kept(hashlib.sha256(f"{place} {answer['ETag']} {sha256}".encode()).hexdigest(), fill, cache)
 
 
 def _get(client: "S3Client", place: Place) -> Any:

@@ -68,7 +68,8 @@ class WebMachine:
             try:
                 connection.request(method, path, request.body, sent)
                 reply = connection.getresponse()
-                headers = {name.lower(): value for name, value in reply.getheaders()}
+                # Of two with one name the first counts: the cookie of the session comes before that of the device.
+                headers = {name.lower(): value for name, value in reversed(reply.getheaders())}
                 return Reply(reply.status, headers, reply.read())
             finally:
                 connection.close()

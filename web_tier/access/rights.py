@@ -53,6 +53,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "api_docs.page",
             "api_docs.openapi",
             "api_v1.index",
+            "admission.may_send",
             "accounts.sign_in",
             "accounts.new_password",
             "accounts.sign_up",

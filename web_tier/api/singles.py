@@ -1,6 +1,7 @@
 """One image in, its result out: what all ways of asking about a single image share."""
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from werkzeug.exceptions import (
     GatewayTimeout,
@@ -19,6 +20,9 @@ from web_tier.intake.budget import BusyError
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import UNAVAILABLE, RepeatedImage
 from web_tier.limits.current import current_allowance
+
+RETRY_SECONDS: Final = 5
+"""After how long a request may be sent again that found too many others waiting."""
 
 _STATUS_OF: Mapping[str, type[HTTPException]] = {UNAVAILABLE: ServiceUnavailable, "too_large": RequestEntityTooLarge}
 
@@ -46,9 +50,16 @@ def accepted(uploads: Iterable[Upload]) -> ImageRecord:
 def result_of(record: ImageRecord, seconds: float) -> Response | None:
     """Return the result of an accepted image, or None when there is none within `seconds`.
 
+    Or None at once when too many requests wait already, of this user or of all.
+
     Raises:
         UnprocessableEntity: when the result is that the image cannot be classified.
     """
+    with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
+        return _awaited(record, seconds if may_wait else 0)
+
+
+def _awaited(record: ImageRecord, seconds: float) -> Response | None:
     if isinstance(record, RepeatedImage):
         return record.response
     response = current_backend().watch.wait(record.ref, seconds) if seconds else None
@@ -71,10 +82,17 @@ def label_of(uploads: Iterable[Upload], seconds: float) -> tuple[ImageRecord, st
 
     Raises:
         GatewayTimeout: when there is no result within `seconds`.
+        ServiceUnavailable: when too many requests wait already, of this user or of all; the image is not accepted.
         HTTPException: as `accepted` and `result_of`.
     """
-    record = accepted(uploads)
-    response = result_of(record, seconds)
+    with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
+        if not may_wait:
+            raise ServiceUnavailable(
+                f"too many requests wait for their results just now; send it again in {RETRY_SECONDS} s",
+                retry_after=RETRY_SECONDS,
+            )
+        record = accepted(uploads)
+        response = _awaited(record, seconds)
     if response is None:
         raise GatewayTimeout(f"there is no result after {seconds:g} s; the image was accepted: send it again later")
     return record, str(response.label)

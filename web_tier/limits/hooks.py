@@ -22,7 +22,15 @@ from web_tier.limits.current import Limiting
 from web_tier.limits.rates import Kind
 
 FREE: Final = frozenset(
-    {"static", "bootstrap.static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready"}
+    {
+        "static",
+        "bootstrap.static",
+        "health.alive",
+        "health.ready",
+        "health_v1.alive",
+        "health_v1.ready",
+        "admission.may_send",  # nginx asks it about a request that is counted itself
+    }
 )
 """Endpoints whose requests are not counted."""
 

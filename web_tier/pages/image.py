@@ -8,6 +8,7 @@ from services.confined.errors import NoChildError
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.ids import ImageRef
 from services.job_records import Job
+from services.messages import Response as MessageResponse
 from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_image
@@ -88,19 +89,32 @@ def _ref(job_id: str, image_id: str) -> ImageRef:
 
 
 def _picture(ref: ImageRef, side: int) -> ResponseReturnValue:
-    record = own_jobs().image(ref)[1].record
-    with current_live().turns.one() as is_mine:
+    job, result = own_jobs().image(ref)
+    thumbnails = current_live().thumbnails
+    if thumbnails.has_none(ref) or _was_too_costly(result.response):
+        return _no_picture()
+    with current_live().turns.one(job.owner) as is_mine:
         if not is_mine:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:
-            body = current_live().thumbnails.of(current_live().objects.sent(record), side)
+            body = thumbnails.of(current_live().objects.sent(result.record), side)
         except NotFoundError:
             return redirect(url_for("static", filename="job/deleted.svg"))
         except (ObjectTooLargeError, NoThumbnailError):
-            return redirect(url_for("static", filename="no-picture.svg"))
+            thumbnails.note_none(ref)
+            return _no_picture()
         except NoChildError as error:
             raise ServiceUnavailable("pictures cannot be drawn just now; reload in a moment") from error
     answer = Response(body, mimetype=CONTENT_TYPE)
     answer.headers["Content-Disposition"] = "inline"
     answer.headers["Cache-Control"] = f"private, max-age={PICTURE_SECONDS}, immutable"
     return answer
+
+
+def _was_too_costly(response: MessageResponse | None) -> bool:
+    """Return True if a worker gave the image up for the time or memory that it took: a picture would take as much."""
+    return response is not None and response.error is not None and response.error.code == "too_costly"
+
+
+def _no_picture() -> ResponseReturnValue:
+    return redirect(url_for("static", filename="no-picture.svg"))

@@ -7,12 +7,12 @@ browser comes back by itself, with the id of the last event it got), and a viewe
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from services.errors import NotFoundError
+from web_tier.bulkheads import Bulkhead
 from web_tier.results.watch import Event, Watch
 
 STREAM_SECONDS = 120.0
@@ -28,9 +28,6 @@ RETRY_MILLISECONDS = 1_000
 LINGER_SECONDS = 30.0
 """How long a watch without a viewer is kept, so that one who comes back goes on where it was."""
 
-SHARES = 4
-"""No user holds more than one of so many shares of all streams."""
-
 _HEARTBEAT = ": alive\n\n"
 _GONE = "event: gone\ndata: {}\n\n"
 
@@ -41,28 +38,26 @@ class Streams:
     """The watches of this process and how many viewers each has; for all threads.
 
     Args:
-        most: viewers at once; of one user, where people sign in, a quarter of them.
+        bulkhead: bounds the viewers at once.
         watch: makes the watch of a job.
         clock: in seconds, never set back.
     """
 
-    def __init__(self, most: int, watch: Callable[[str], Watch], clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._watch, self._clock = most, watch, clock
+    def __init__(
+        self, bulkhead: Bulkhead, watch: Callable[[str], Watch], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._bulkhead, self._watch, self._clock = bulkhead, watch, clock
         self._watches: dict[str, Watch] = {}
         self._viewers: dict[str, int] = {}
-        self._of_users: Counter[str] = Counter()
         self._left_at: dict[str, float] = {}
         self._turn = threading.Lock()
 
     def join(self, job_id: str, owner: str = "") -> Watch | None:
         """Return the watch of a job for one more viewer, who must `leave`; None when there are too many."""
+        if not self._bulkhead.enter(owner):
+            return None
         with self._turn:
             self._forget_unwatched()
-            if sum(self._viewers.values()) >= self._most:
-                return None
-            if owner and self._of_users[owner] >= max(1, self._most // SHARES):
-                return None
-            self._of_users[owner] += 1
             self._viewers[job_id] = self._viewers.get(job_id, 0) + 1
             if job_id not in self._watches:
                 self._watches[job_id] = self._watch(job_id)
@@ -70,9 +65,8 @@ class Streams:
 
     def leave(self, job_id: str, owner: str = "") -> None:
         """Take one viewer from a job."""
+        self._bulkhead.leave(owner)
         with self._turn:
-            self._of_users[owner] -= 1
-            self._of_users += Counter()  # forgets whoever has none
             self._viewers[job_id] -= 1
             if self._viewers[job_id] == 0:
                 del self._viewers[job_id]
@@ -82,7 +76,7 @@ class Streams:
         for job_id, left_at in list(self._left_at.items()):
             if job_id in self._viewers:
                 del self._left_at[job_id]
-            elif self._clock() - left_at > LINGER_SECONDS or len(self._watches) > self._most:
+            elif self._clock() - left_at > LINGER_SECONDS or len(self._watches) > self._bulkhead.size:
                 del self._left_at[job_id], self._watches[job_id]
 
 

@@ -1,6 +1,7 @@
 """Small pictures of images for the pages, drawn in processes that have nothing (`web_tier.results.drawing`)."""
 
 import threading
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -8,8 +9,10 @@ from typing import Final
 from services.confined.errors import CrashedError, TooCostlyError
 from services.confined.pool import Allowance, Confined
 from services.confined.zygote import Zygote
+from services.ids import ImageRef
 from services.image_errors import ImageRejectedError
 from services.image_limits import ImageLimits
+from web_tier.bulkheads import Bulkhead
 
 CONTENT_TYPE: Final = "image/webp"
 TILE: Final = 160
@@ -19,7 +22,13 @@ PREVIEW: Final = 640
 """Shorter side of the one on an image's own page."""
 
 AT_ONCE: Final = 2
+"""Pictures that are drawn at a time."""
+
 WAIT_SECONDS: Final = 5.0
+"""Longest that a request waits for its turn."""
+
+MAX_REMEMBERED: Final = 10_000
+"""Images without a picture that are remembered; the oldest is forgotten first."""
 
 ALLOWANCE: Final = Allowance(seconds=5.0, memory_bytes=640 * 2**20, answer_bytes=8 * 2**20)
 """Of one picture: no more pixels are decoded for it than `drawing.MOST_DECODED`."""
@@ -41,6 +50,19 @@ class Thumbnails:
 
     def __init__(self, limits: ImageLimits, draw: Confined | None = None) -> None:
         self._limits, self._draw = limits, draw or Confined(Zygote(_FUNCTION), ALLOWANCE, AT_ONCE)
+        self._without: OrderedDict[ImageRef, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def has_none(self, ref: ImageRef) -> bool:
+        """Return True if no picture of this image could be drawn before: it would fail again."""
+        return ref in self._without
+
+    def note_none(self, ref: ImageRef) -> None:
+        """Remember that no picture of this image can be drawn."""
+        with self._lock:
+            self._without[ref] = None
+            if len(self._without) > MAX_REMEMBERED:
+                self._without.popitem(last=False)
 
     def of(self, data: bytes, side: int = TILE) -> bytes:
         """Return a WebP picture of an image, upright, its shorter side at most `side` pixels.
@@ -63,28 +85,43 @@ class Thumbnails:
 
 
 class Turns:
-    """Lets `AT_ONCE` threads draw at a time, and so many more wait for it that enough are left for everything else.
+    """Lets `AT_ONCE` threads draw at a time, but one fewer for the same user, and a bounded number wait for it.
+
+    So pictures that take as long as they may, all of one user, leave a turn for everybody else.
 
     Args:
-        most: threads that draw or wait.
+        bulkhead: bounds the threads that draw or wait.
     """
 
-    def __init__(self, most: int) -> None:
-        self._room = threading.BoundedSemaphore(most)
-        self._drawing = threading.BoundedSemaphore(AT_ONCE)
+    def __init__(self, bulkhead: Bulkhead) -> None:
+        self._bulkhead = bulkhead
+        self._drawing: Counter[str] = Counter()
+        self._changed = threading.Condition()
 
     @contextmanager
-    def one(self) -> Iterator[bool]:
+    def one(self, owner: str = "") -> Iterator[bool]:
         """Yield whether it is our turn; False at once when too many wait, or after `WAIT_SECONDS`."""
-        if not self._room.acquire(blocking=False):
-            yield False
-            return
-        try:
-            mine = self._drawing.acquire(timeout=WAIT_SECONDS)
+        with self._bulkhead.place(owner) as may_wait:
+            if not (may_wait and self._begin(owner)):
+                yield False
+                return
             try:
-                yield mine
+                yield True
             finally:
-                if mine:
-                    self._drawing.release()
-        finally:
-            self._room.release()
+                self._end(owner)
+
+    def _begin(self, owner: str) -> bool:
+        with self._changed:
+            is_mine = self._changed.wait_for(lambda: self._is_free(owner), WAIT_SECONDS)
+            if is_mine:
+                self._drawing[owner] += 1
+            return is_mine
+
+    def _is_free(self, owner: str) -> bool:
+        return self._drawing.total() < AT_ONCE and not (owner and self._drawing[owner] >= AT_ONCE - 1)
+
+    def _end(self, owner: str) -> None:
+        with self._changed:
+            self._drawing[owner] -= 1
+            self._drawing += Counter()  # forgets users who have none
+            self._changed.notify_all()

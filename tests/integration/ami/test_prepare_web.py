@@ -14,11 +14,19 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ami.files.web.opt.fleetsight import prepare_web
-from ami.files.web.opt.fleetsight.prepare_web import NotPreparedError, from_parameter, keep_pair, limits, self_signed
+from ami.files.web.opt.fleetsight.prepare_web import (
+    NotPreparedError,
+    from_parameter,
+    keep_pair,
+    large_bodies,
+    limits,
+    self_signed,
+)
 from tests.conftest import ROOT
 from web_tier.access.keys import KEYS_FILE_VARIABLE
 
 OPEN = {"FLEETSIGHT__AUTH__OPEN": "true"}
+BALANCED = {"FLEETSIGHT_BEHIND_LOAD_BALANCER": "true"}
 SIGN_IN = {
     "FLEETSIGHT__AUTH__MODE": "cognito",
     "FLEETSIGHT__AUTH__USER_POOL_ID": "us-east-1_Example1",
@@ -87,10 +95,11 @@ def test_what_is_no_pem_is_not_shown_either(tmp_path: Path) -> None:
 
 
 def test_limits_are_those_of_the_configuration() -> None:
-    said = limits(max_request_bytes=1000, wait_seconds=300, port=8001)
-    assert "client_max_body_size 1000;" in said
+    said = limits(wait_seconds=300, port=8001, hosts=("photos.example.org",))
     assert "server 127.0.0.1:8001;" in said
     assert "proxy_read_timeout 330s;" in said  # longer than a request may wait for its image
+    assert '    "photos.example.org" $host;\n' in said
+    assert large_bodies(1000) == "client_max_body_size 1000;\nauth_request /.may-send;\n"
 
 
 # ---- The whole of it, in places of a test's own
@@ -103,6 +112,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(prepare_web, "HOME", tmp_path)
     monkeypatch.setattr(prepare_web, "TLS", tmp_path / "tls")
     monkeypatch.setattr(prepare_web, "LIMITS", tmp_path / "limits.conf")
+    monkeypatch.setattr(prepare_web, "LARGE_BODIES", tmp_path / "large-bodies.conf")
     monkeypatch.setattr(prepare_web, "SESSION_KEYS", tmp_path / "session-keys")
     monkeypatch.setattr("shutil.chown", lambda *_: None)
     monkeypatch.syspath_prepend(str(ROOT))
@@ -111,8 +121,20 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_setting_of_the_stack_reaches_nginx(places: Path) -> None:
     prepare_web.main(OPEN | {"FLEETSIGHT__WEB__MAX_REQUEST_BYTES": "5000"})
-    assert "client_max_body_size 5000;" in (places / "limits.conf").read_text()
+    assert "client_max_body_size 5000;" in (places / "large-bodies.conf").read_text()
     assert is_a_pair(places / "tls")
+
+
+@pytest.mark.parametrize(("balanced", "is_trusted"), [({}, False), (BALANCED, True)])
+def test_a_forwarded_address_is_trusted_only_behind_a_load_balancer(
+    places: Path, balanced: dict[str, str], is_trusted: bool
+) -> None:
+    prepare_web.main(OPEN | balanced)
+    said = (places / "limits.conf").read_text()
+    assert ("set_real_ip_from 10.0.0.0/8;" in said, "real_ip_header X-Forwarded-For;" in said) == (
+        is_trusted,
+        is_trusted,
+    )
 
 
 def test_a_configuration_that_is_not_valid_stops_the_start_with_the_key(places: Path) -> None:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
-from app_tier.bundle.manifest import IR_NAME, IR_WEIGHTS_NAME, MANIFEST_NAME
+from app_tier.bundle.manifest import IR_NAME, IR_WEIGHTS_NAME, MANIFEST_NAME, file_digest
 from app_tier.bundle.s3 import Place, fetch_bundle, in_s3
 from app_tier.demo.signs import samples
 from scripts.model_commands import model
@@ -139,3 +139,18 @@ def test_a_worker_whose_bundle_in_s3_is_damaged_receives_nothing(
     assert worker.wait() != 0
     assert "model.xml has SHA-256" in worker.log_path.read_text()
     assert site.requests.counts().total == 1
+
+
+@pytest.mark.parametrize("name", ["models/demo", "demo.zip"])
+def test_s6_a_pinned_bundle_is_fetched_and_nothing_of_another_one_is_parsed(
+    provisioned: Clients, bucket: Bucket, tmp_path: Path, name: str
+) -> None:
+    is_zip = name.endswith(".zip")
+    place = put_zip(bucket, name, tmp_path) if is_zip else put_files(bucket, name)
+    pin = file_digest(tmp_path / "demo.zip" if is_zip else DEMO_BUNDLE / MANIFEST_NAME)
+    cache = tmp_path / "cache"
+    assert fetch_bundle(provisioned.s3, place, cache, pin).digest == load_bundle().digest
+    assert fetch_bundle(provisioned.s3, place, cache, pin).digest == load_bundle().digest
+    bucket.put(name if is_zip else f"{name}/{MANIFEST_NAME}", b"neither JSON nor a zip", BINARY)
+    with pytest.raises(BundleDigestError, match=rf"worker\.bundle_sha256 is {pin}"):
+        fetch_bundle(provisioned.s3, place, cache, pin)

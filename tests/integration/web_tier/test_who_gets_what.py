@@ -98,6 +98,7 @@ ROUTES = (
     Route("GET", "/api/v1", public(200)),
     Route("GET", "/api/v1/", public(200)),
     Route("GET", "/api/v1/openapi.json", public(200)),
+    Route("GET", "/internal/admission", public(401, known=204)),
     # Accounts
     Route("GET", "/sign-in", public(200, known=303)),
     Route("POST", "/sign-in", public(401)),

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,16 @@ def test_a_zip_without_a_bundle_and_one_in_s3_are_said(tmp_path: Path) -> None:
         read_facts(tmp_path / "other.zip", nothing)
     with pytest.raises(BundleUnreadableError, match="name an S3 prefix"):
         read_facts(Path("s3://models/signs.zip"), nothing)
+
+
+def test_s6_the_web_tier_believes_the_pinned_bundle_only(tmp_path: Path) -> None:
+    folder, zipped = tmp_path / "bundle.json", tmp_path / "signs.zip"
+    folder.write_text(CONTENTS, encoding="utf-8")
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("bundle.json", CONTENTS)
+    for place, pinned in ((tmp_path, folder), (zipped, zipped)):
+        pin = sha256(pinned.read_bytes()).hexdigest()
+        assert read_facts(place, nothing, pin) == FACTS
+        pinned.write_bytes(b"neither JSON nor a zip")
+        with pytest.raises(BundleUnreadableError, match=rf"worker\.bundle_sha256 is {pin}"):
+            read_facts(place, nothing, pin)

@@ -24,7 +24,7 @@ def no_object(_bucket: str, key: str) -> bytes:
 
 def test_a_bundle_that_is_built_anew_is_known_after_a_while_and_not_read_before(tmp_path: Path) -> None:
     now = [100.0]
-    bundle = ConfiguredBundle(tmp_path, no_object, lambda: now[0])
+    bundle = ConfiguredBundle(tmp_path, no_object, clock=lambda: now[0])
     build(tmp_path, "one")
     assert bundle.facts().digest == "one"
     build(tmp_path, "two")
@@ -37,7 +37,7 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
-    bundle = ConfiguredBundle(tmp_path, no_object, lambda: now[0])
+    bundle = ConfiguredBundle(tmp_path, no_object, clock=lambda: now[0])
     for _ in range(3):
         assert bundle.facts() == BundleFacts()
         now[0] += FRESH_SECONDS
@@ -60,7 +60,7 @@ def test_threads_wait_for_the_first_facts_that_another_thread_reads(monkeypatch:
             may_end.set()  # a second thread has come
         return 100.0
 
-    bundle = ConfiguredBundle(Path("s3://models/signs"), slow, clock)
+    bundle = ConfiguredBundle(Path("s3://models/signs"), slow, clock=clock)
     with ThreadPoolExecutor(1) as reader:
         first = reader.submit(bundle.facts)
         assert is_read.wait(DEADLINE_SECONDS)

@@ -12,6 +12,7 @@ from services.images import ImageLimits
 from tests.support.hostile_images import HONEST
 from tests.support.pictures import picture
 from tests.support.processes import children_of
+from web_tier.bulkheads import Bulkhead
 from web_tier.results.drawing import draw
 from web_tier.results.thumbnails import AT_ONCE, TILE, NoThumbnailError, Thumbnails, Turns
 
@@ -69,7 +70,7 @@ def children() -> set[int]:
 
 
 def test_too_many_who_wait_are_turned_away_at_once() -> None:
-    turns = Turns(most=AT_ONCE)
+    turns = Turns(Bulkhead(AT_ONCE))
     with turns.one() as first, turns.one() as second, turns.one() as third:
         assert (first, second, third) == (True, True, False)
     with turns.one() as again:

@@ -11,7 +11,7 @@ from app_tier.bundle.archive import load_zip
 from app_tier.bundle.cache import cache_folder, kept, write_file
 from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
-from app_tier.bundle.manifest import IR_WEIGHTS_NAME, MANIFEST_NAME
+from app_tier.bundle.manifest import IR_WEIGHTS_NAME, MANIFEST_NAME, file_digest
 
 
 def zipped(path: Path, top: str = "", changes: dict[str, bytes] | None = None, leave_out: str = "") -> Path:
@@ -101,3 +101,12 @@ def test_the_cache_is_the_users_own() -> None:
     assert cache_folder({"CACHE_DIRECTORY": "/var/cache/worker:/other"}) == Path("/var/cache/worker/bundles")
     assert cache_folder({"XDG_CACHE_HOME": "/caches"}) == Path("/caches/fleetsight/bundles")
     assert cache_folder({}) == Path(os.path.expanduser("~/.cache/fleetsight/bundles"))  # noqa: PTH111 - the other way
+
+
+def test_s6_a_pinned_zip_opens_and_nothing_of_another_one_is_parsed(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "demo.zip")
+    pin = file_digest(path)
+    assert load_zip(path, tmp_path / "cache", pin).digest == load_bundle().digest
+    path.write_bytes(b"not even a zip")
+    with pytest.raises(BundleDigestError, match=rf"worker\.bundle_sha256 is {pin}"):
+        load_zip(path, tmp_path / "cache", pin)

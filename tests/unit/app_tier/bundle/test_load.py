@@ -9,7 +9,7 @@ import pytest
 
 from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
-from app_tier.bundle.manifest import IR_NAME, IR_WEIGHTS_NAME, MANIFEST_NAME, TORCH_NAME
+from app_tier.bundle.manifest import IR_NAME, IR_WEIGHTS_NAME, MANIFEST_NAME, TORCH_NAME, file_digest
 from app_tier.demo.data import DEMO_LABELS
 
 
@@ -67,7 +67,7 @@ def test_a_manifest_that_is_not_json_is_refused(copy: Path) -> None:
     with pytest.raises(BundleFormatError, match="is not JSON"):
         load_bundle(copy)
     (copy / MANIFEST_NAME).write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(BundleFormatError, match="cannot be read"):
+    with pytest.raises(BundleFormatError, match="is not JSON"):
         load_bundle(copy)
 
 
@@ -129,3 +129,11 @@ def test_a_manifest_that_was_changed_without_its_digest_is_refused(copy: Path) -
 def test_a_file_that_the_bundle_does_not_have_is_named() -> None:
     with pytest.raises(BundleMissingError, match=r"bundle demo in .* has no model\.onnx"):
         load_bundle().path("model.onnx")
+
+
+def test_s6_a_pinned_bundle_opens_and_nothing_of_another_one_is_parsed(copy: Path) -> None:
+    pin = file_digest(copy / MANIFEST_NAME)
+    assert load_bundle(copy, pin).digest == load_bundle(copy, pin.upper()).digest == load_bundle().digest
+    (copy / MANIFEST_NAME).write_bytes(b"not even JSON")
+    with pytest.raises(BundleDigestError, match=rf"SHA-256 \w{{64}}, but worker\.bundle_sha256 is {pin}"):
+        load_bundle(copy, pin)

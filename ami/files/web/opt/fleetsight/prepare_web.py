@@ -12,7 +12,7 @@ import shutil
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ TLS = Path("/etc/fleetsight/tls")
 SESSION_KEYS = Path("/etc/fleetsight/session-keys")
 """Root's alone; systemd hands it to the web tier's unit, which has it in memory."""
 LIMITS = Path("/etc/nginx/fleetsight/limits.conf")
+LARGE_BODIES = Path("/etc/nginx/fleetsight/large-bodies.conf")
+PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+"""In which a load balancer has its addresses."""
 SELF_SIGNED_DAYS = 825
 NGINX = "www-data"
 """Whose the key is: nginx is never root."""
@@ -52,7 +55,11 @@ def main(environment: Mapping[str, str]) -> None:
         keep_session_keys(SESSION_KEYS, name, lambda: _parameter(name, "FLEETSIGHT_SESSION_KEYS_PARAMETER", *place))
     else:
         write(SESSION_KEYS, "", 0o600)  # which the unit names, whether anybody signs in or not
-    write(LIMITS, limits(config.web.max_request_bytes, config.classic.wait_seconds, config.web.port), 0o644)
+    said = limits(config.classic.wait_seconds, config.web.port, config.web.hosts)
+    if environment.get("FLEETSIGHT_BEHIND_LOAD_BALANCER") == "true":
+        said += client_addresses()
+    write(LIMITS, said, 0o644)
+    write(LARGE_BODIES, large_bodies(config.web.max_request_bytes), 0o644)
     if name := environment.get("FLEETSIGHT_TLS_PARAMETER", ""):
         keep_pair(TLS, *from_parameter(name, lambda: _parameter(name, "FLEETSIGHT_TLS_PARAMETER", *place)))
     else:
@@ -60,19 +67,36 @@ def main(environment: Mapping[str, str]) -> None:
     shutil.chown(TLS / "key.pem", NGINX, NGINX)
 
 
-def limits(max_request_bytes: int, wait_seconds: float, port: int) -> str:
+def limits(wait_seconds: float, port: int, hosts: Sequence[str]) -> str:
     """Return nginx's settings that follow from the configuration.
 
     Args:
-        max_request_bytes: the largest upload that the web tier takes.
         wait_seconds: how long a request may wait for its image; nginx waits a little longer for the answer.
         port: where gunicorn listens.
+        hosts: the names of the page. nginx redirects to these, to localhost and to IP addresses, and nowhere else.
     """
+    names = "".join(f'    "{name}" $host;\n' for name in dict.fromkeys(("localhost", *hosts)))
     return (
-        f"client_max_body_size {max_request_bytes};\n"
         f"proxy_read_timeout {int(wait_seconds) + 30}s;\n"
         f"upstream web_tier {{\n    server 127.0.0.1:{port};\n    keepalive 64;\n    keepalive_timeout 20s;\n}}\n"
+        'map $host $own_host {\n    default "";\n    "~^[0-9.]+$" $host;\n    "~^\\[[0-9a-f:.]+\\]$" $host;\n'
+        f"{names}}}\n"
     )
+
+
+def large_bodies(max_request_bytes: int) -> str:
+    """Return nginx's settings of requests with a large body; `max_request_bytes` is the largest that is accepted."""
+    return f"client_max_body_size {max_request_bytes};\nauth_request /.may-send;\n"
+
+
+def client_addresses() -> str:
+    """Return nginx's settings behind a load balancer, which writes the address of each client.
+
+    Only the load balancer can reach this instance then, by its security group. It writes the address behind whatever
+    the client has written there itself, so the last address counts, and no further one.
+    """
+    trusted = "".join(f"set_real_ip_from {network};\n" for network in PRIVATE_NETWORKS)
+    return f"{trusted}real_ip_header X-Forwarded-For;\nreal_ip_recursive off;\n"
 
 
 def from_parameter(name: str, get: Callable[[], str]) -> tuple[str, str]:

@@ -1,0 +1,158 @@
+"""One user who waits, or whose pictures take long, stops nobody else and not the health check."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import requests
+
+from scripts.run.system import free_port
+from services.clients import Clients
+from services.ids import ImageRef
+from services.jobs import JobStore
+from tests.conftest import ConfigMaker
+from tests.integration.web_tier.conftest import WebTier, serving
+from tests.support.jobs import done, failed
+from tests.support.people import Clock, House, PlayedPool, access_of
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.app import create_app
+from web_tier.bulkheads import USER_SHARE
+from web_tier.live import live_of
+from web_tier.results.thumbnails import NoThumbnailError
+
+THREADS = 16
+PLACES = THREADS // 2
+MORE_THREADS = 64
+"""So many that one user could draw two pictures at a time, if only the number of waiting threads counted."""
+
+OF_A_USER = MORE_THREADS // 2 // USER_SHARE
+CLASSIFY = "/api/v1/classify?wait=60"
+
+
+@pytest.fixture
+def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Iterator[WebTier]:
+    """A web tier of one process, by gunicorn; no worker answers."""
+    config = make_config(web={"port": free_port(), "processes": 1, "threads": THREADS})
+    with serving(config, tmp_path) as web:
+        yield web
+
+
+def answer_all(store: JobStore) -> None:
+    """Let every image that waits have its result."""
+    for job in store.jobs(100) + store.jobs(100, owner="ann"):
+        store.put_done([done(image) for image in store.images(job.job_id)])
+
+
+@contextmanager
+def as_many_wait_as_may(send: Any, count: int, store: JobStore, places: int) -> Iterator[list["Future[Any]"]]:
+    """Send `count` requests that wait for results; yield those that still do, once the others were answered."""
+    with ThreadPoolExecutor(count) as threads:
+        sent = [threads.submit(send, number) for number in range(count)]
+        try:
+            wait_until(lambda: sum(each.done() for each in sent) == count - places, "the others are answered")
+            assert {each.result().status_code for each in sent if each.done()} == {202}
+            yield [each for each in sent if not each.done()]
+        finally:
+            answer_all(store)
+        assert [each.result().status_code for each in sent].count(200) == places
+
+
+def test_s3_while_requests_wait_health_and_pages_are_answered(web: WebTier, store: JobStore) -> None:
+    def send(number: int) -> requests.Response:
+        body, headers = picture(shade=number), {"Content-Type": "image/jpeg"}
+        return requests.post(web.url + CLASSIFY, data=body, headers=headers, timeout=DEADLINE_SECONDS)
+
+    with as_many_wait_as_may(send, 2 * THREADS, store, PLACES) as waiting:
+        for path in ("/healthz", "/jobs", "/api/v1/jobs"):
+            assert requests.get(web.url + path, timeout=DEADLINE_SECONDS).status_code == 200
+        classic = requests.post(f"{web.url}/classify-image", files={"myfile": picture()}, timeout=DEADLINE_SECONDS)
+        assert (classic.status_code, classic.headers["Retry-After"]) == (503, "5")
+        assert "too many requests wait" in classic.text
+        assert not any(each.done() for each in waiting)
+
+
+@pytest.fixture
+def house(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> House:
+    """The web tier with sign-in; no worker answers."""
+    pool, clock = PlayedPool(), Clock()
+    access = access_of(store.table, pool, clock)
+    config = make_config(auth={"mode": "cognito"}, web={"threads": MORE_THREADS})
+    return House(create_app(config, access=access), access, pool, clock)
+
+
+def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(house: House, store: JobStore) -> None:
+    ann, bob = house.with_token("ann", "classify", "read"), house.with_token("bob", "classify", "read")
+
+    def send(number: int, who: dict[str, str] = ann) -> Any:
+        client = house.stranger()
+        return client.post(CLASSIFY, data=picture(shade=number), content_type="image/jpeg", headers=who)
+
+    with as_many_wait_as_may(send, OF_A_USER + 4, store, OF_A_USER) as waiting, ThreadPoolExecutor(1) as other:
+        bobs = other.submit(send, OF_A_USER + 5, bob)
+        wait_until(lambda: store.jobs(1, owner="bob"), "bob's image is accepted")
+        [job] = store.jobs(1, owner="bob")
+        wait_until(lambda: list(store.images(job.job_id)), "bob's image is recorded")
+        store.put_done([done(image) for image in store.images(job.job_id)])
+        assert bobs.result(DEADLINE_SECONDS).status_code == 200
+        assert not any(each.done() for each in waiting)
+
+
+def drawn_by(house: House, monkeypatch: pytest.MonkeyPatch, draw: Any) -> None:
+    """Let pictures be drawn by `draw`, from nothing."""
+    live = live_of(house.app)
+    monkeypatch.setattr(live.thumbnails, "of", draw)
+    monkeypatch.setattr(live.objects, "sent", lambda record: record.ref.image_id.encode())
+
+
+def pictured(house: House, store: JobStore, who: dict[str, str], count: int) -> list[str]:
+    """Make a job of images that failed; return the addresses of their previews."""
+    client = house.stranger()
+    job_id = client.post("/api/v1/jobs", json={"keep": True}, headers=who).get_json()["job_id"]
+    body = {"images": [(BytesIO(picture(shade=number)), f"{number}.jpg") for number in range(count)]}
+    accepted = client.post(f"/api/v1/jobs/{job_id}/images", data=body, headers=who).get_json()["accepted"]
+    return [f"/jobs/{job_id}/images/{image['image_id']}/preview" for image in accepted]
+
+
+def test_s12_pictures_of_one_user_that_take_long_leave_a_turn_for_others(
+    house: House, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = house.with_token("ann", "classify", "read"), house.with_token("bob", "classify", "read")
+    slow, quick = pictured(house, store, ann, 3), pictured(house, store, bob, 1)
+    bobs, ends = quick[0].split("/")[-2].encode(), Event()
+
+    def draw(data: bytes, _side: int) -> bytes:
+        if data != bobs:
+            assert ends.wait(DEADLINE_SECONDS)
+        return b"RIFFxxxxWEBP"
+
+    drawn_by(house, monkeypatch, draw)
+    with ThreadPoolExecutor(3) as threads:
+        anns = [threads.submit(lambda path: house.stranger().get(path, headers=ann), path) for path in slow]
+        assert house.stranger().get(quick[0], headers=bob).status_code == 200
+        assert not all(each.done() for each in anns)
+        ends.set()
+
+
+def test_s12_an_image_without_a_picture_is_not_drawn_again(
+    house: House, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, drawn = house.with_token("ann", "classify", "read"), list[bytes]()
+
+    def draw(data: bytes, _side: int) -> bytes:
+        drawn.append(data)
+        raise NoThumbnailError("it takes too long")
+
+    drawn_by(house, monkeypatch, draw)
+    first, costly = pictured(house, store, ann, 2)
+    *_, job_id, _, image_id, _ = costly.split("/")
+    store.put_failed(failed(store.image(ImageRef(job_id, image_id)), code="too_costly"))
+    for path in (first, first, first.replace("preview", "thumbnail"), costly, costly):
+        answer = house.stranger().get(path, headers=ann)
+        assert (answer.status_code, answer.headers["Location"]) == (302, "/static/no-picture.svg")
+    assert drawn == [first.split("/")[-2].encode()]

@@ -1,0 +1,78 @@
+"""Bulkheads: kinds of requests that hold a thread for long have a bound each, and so has each user within it.
+
+So users who wait, follow jobs or look at pictures leave threads for everybody else, and for the health check. A load
+balancer takes an instance that does not answer the health check for broken.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Self
+
+USER_SHARE: Final = 4
+"""A user holds at most one of so many parts of a bulkhead."""
+
+MAX_STREAMS: Final = 256
+MAX_PICTURES: Final = 32
+
+
+class Bulkhead:
+    """Lets at most `size` threads in at once, and at most a quarter of them for one user.
+
+    Where there is no sign-in the owner is empty, and only `size` counts.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.user_size = size, max(1, size // USER_SHARE)
+        self._inside: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def enter(self, owner: str = "") -> bool:
+        """Take a place, which must be left; return False at once if there is none for this user."""
+        with self._lock:
+            is_full = self._inside.total() >= self.size or (owner and self._inside[owner] >= self.user_size)
+            if not is_full:
+                self._inside[owner] += 1
+            return not is_full
+
+    def leave(self, owner: str = "") -> None:
+        """Give a place back."""
+        with self._lock:
+            self._inside[owner] -= 1
+            self._inside += Counter()  # forgets users who have none
+
+    @contextmanager
+    def place(self, owner: str = "") -> Iterator[bool]:
+        """Yield whether there is a place, which is held until the block ends."""
+        is_inside = self.enter(owner)
+        try:
+            yield is_inside
+        finally:
+            if is_inside:
+                self.leave(owner)
+
+
+@dataclass(frozen=True)
+class Bulkheads:
+    """Those of one process.
+
+    Attributes:
+        waiting: requests that wait for the result of their image.
+        streams: pages that follow their jobs.
+        pictures: pictures that are drawn, or wait for it.
+    """
+
+    waiting: Bulkhead
+    streams: Bulkhead
+    pictures: Bulkhead
+
+    @classmethod
+    def of(cls, threads: int) -> Self:
+        """Divide the threads of a process: one in eight or more, from 16 on, are left for all other requests."""
+        return cls(
+            Bulkhead(max(1, threads // 2)),
+            Bulkhead(min(MAX_STREAMS, max(1, threads // 4))),
+            Bulkhead(min(MAX_PICTURES, max(1, threads // 8))),
+        )
