@@ -9,6 +9,7 @@ from web_tier.access.guard import install_guard, install_identification
 from web_tier.access.rights import check_rights
 from web_tier.access.wiring import access_to
 from web_tier.api.admission import admission
+from web_tier.api.audit import audit_api
 from web_tier.api.classic import classic
 from web_tier.api.classify import classify
 from web_tier.api.direct import direct
@@ -19,6 +20,7 @@ from web_tier.api.limits import limits_api
 from web_tier.api.predictions import predictions
 from web_tier.api.tokens import tokens_api
 from web_tier.api.v1 import api
+from web_tier.audit import record_audit_events
 from web_tier.backend import Backend, install_backend
 from web_tier.bootstrap import bootstrap_files
 from web_tier.cors import CrossOrigin
@@ -29,6 +31,7 @@ from web_tier.limits.current import install_limiting
 from web_tier.limits.hooks import limit_requests
 from web_tier.live import install_live
 from web_tier.pages.accounts.routes import install_accounts
+from web_tier.pages.audit import audit
 from web_tier.pages.changes import changes
 from web_tier.pages.image import image_pages
 from web_tier.pages.live import live
@@ -82,6 +85,7 @@ def create_app(
     install_identification(app)
     limit_requests(app, install_limiting(app, backend))
     install_guard(app)
+    record_audit_events(app)
     answer_problems(app)
     app.jinja_env.filters.update(FILTERS)
     app.register_blueprint(bootstrap_files())
@@ -90,9 +94,11 @@ def create_app(
     app.register_blueprint(changes)
     app.register_blueprint(live)
     app.register_blueprint(operate)
+    app.register_blueprint(audit)
     install_accounts(app)
     app.register_blueprint(api, url_prefix="/api/v1")
     app.register_blueprint(fleet_api, url_prefix="/api/v1")
+    app.register_blueprint(audit_api, url_prefix="/api/v1")
     app.register_blueprint(classify, url_prefix="/api/v1")
     app.register_blueprint(direct, url_prefix="/api/v1")
     app.register_blueprint(tokens_api, url_prefix="/api/v1")

@@ -24,7 +24,7 @@ from web_tier.audience import is_for_programs
 from web_tier.request_log import request_id
 from web_tier.security import is_cross_site
 
-_ONLY_WITH_SIGN_IN: Final = frozenset({"accounts", "tokens_api"})
+_ONLY_WITH_SIGN_IN: Final = frozenset({"accounts", "tokens_api", "audit", "audit_api"})
 """Blueprints that there are none of where nobody signs in."""
 
 _ASK_NOBODY: Final = frozenset(

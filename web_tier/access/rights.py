@@ -109,6 +109,8 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "tokens_api.revoke_token",
         ),
         Right.OPERATE: (
+            "audit.audit_page",
+            "audit_api.events",
             "pages.fleet_page",
             "pages.fleet_now",
             "operate.pause",

@@ -16,6 +16,7 @@ from web_tier.api.models import (
     SetLimits,
 )
 from web_tier.api.queries import HistoryQuery
+from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import order_drain
 from web_tier.intake.names import shown_reason
@@ -51,6 +52,7 @@ def pause() -> Response:
     """Pause the fleet; it stays paused since it was."""
     wanted = from_body(PauseFleet, '{"reason": "..."}')
     pause = current_backend().fleet.pause(datetime.now(UTC), shown_reason(wanted.reason))
+    audit_details(reason=pause.reason)
     return json_answer(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
 
 
@@ -72,6 +74,7 @@ def set_limits() -> Response:
         reason=shown_reason(wanted.reason),
     )
     current_backend().fleet.set_limits(order)
+    audit_details(min_workers=order.min_workers, max_workers=order.max_workers, reason=order.reason)
     return json_answer(FleetLimitsBody(**order.model_dump(exclude={"version"})))
 
 

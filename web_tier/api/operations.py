@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from services.fleet import Decisions, FleetInstances
+from web_tier.api.audit import AuditEventsBody
 from web_tier.api.classify import SingleImageBody
 from web_tier.api.direct import DirectFiles, UploadOffer
 from web_tier.api.limits import LimitsBody
@@ -36,6 +37,7 @@ from web_tier.api.models import (
 from web_tier.api.openapi import JSON, Answer, Body, Operation, document
 from web_tier.api.queries import (
     JSON_LINES,
+    AuditQuery,
     ClassifyQuery,
     EventsHeader,
     FilterQuery,
@@ -308,6 +310,18 @@ OPERATIONS = (
         "System",
         parameters=(("query", HistoryQuery),),
         problems=(400,),
+    ),
+    Operation(
+        "audit_events",
+        "get",
+        f"{ROOT}/audit",
+        "List what users did, newest first",
+        (Answer(200, "A page of events.", AuditEventsBody),),
+        "System",
+        description="For operators, where people sign in. Events are sign-ins, sign-outs, failed sign-ins, password "
+        "resets, tokens, deletions, and orders to the fleet. They are kept for 90 days.",
+        parameters=(("query", AuditQuery),),
+        problems=(400, 403, 404),
     ),
     Operation(
         "pause_fleet",

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from services.fleet import Span
 from services.ids import ULID_PATTERN
@@ -35,6 +35,18 @@ class JobsQuery(_Query):
         description="Part of the job's name, in any case. A page may then hold fewer jobs than `limit`, even none, "
         "while `next` leads on.",
     )
+
+
+class AuditQuery(_Query):
+    """Which events of the audit trail to list."""
+
+    limit: int = Field(default=50, ge=1, le=MAX_JOBS, description="Events in a page, at most.")
+    before: Cursor | None = Field(default=None, description="`next` of the page before.")
+    user: str | None = Field(
+        default=None, min_length=1, max_length=128, description="E-mail address of the user, or their id."
+    )
+    since: AwareDatetime | None = Field(default=None, description="Not earlier than this moment (RFC 3339).")
+    until: AwareDatetime | None = Field(default=None, description="Earlier than this moment (RFC 3339).")
 
 
 class HistoryQuery(_Query):

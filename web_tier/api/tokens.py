@@ -9,6 +9,7 @@ from web_tier.access.access import current_access
 from web_tier.access.identity import Scope, current_identity
 from web_tier.api.exchange import from_body, json_answer
 from web_tier.api.models import ROOT, CreateToken, NewTokenBody, TokenBody, TokensBody
+from web_tier.audit import audit_details
 from web_tier.parameters import known_id
 
 EXAMPLE = '{"name": "nightly", "scopes": ["classify", "read"], "days": 90}'
@@ -35,6 +36,7 @@ def make_token() -> ResponseReturnValue:
         )
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error
+    audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
     return json_answer(NewTokenBody.of_new(token, text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
 
 

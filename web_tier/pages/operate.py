@@ -7,6 +7,7 @@ from flask.typing import ResponseReturnValue
 
 from services.fleet_store import FleetState
 from services.messages import WorkerLimits
+from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import drainable, order_drain
 from web_tier.intake.names import shown_reason
@@ -19,7 +20,8 @@ operate = Blueprint("operate", __name__)
 @operate.post("/fleet/pause")
 def pause() -> ResponseReturnValue:
     """Pause the fleet and go back to its page."""
-    current_backend().fleet.pause(datetime.now(UTC), shown_reason(request.form.get("reason", "")))
+    pause = current_backend().fleet.pause(datetime.now(UTC), shown_reason(request.form.get("reason", "")))
+    audit_details(reason=pause.reason)
     return _back()
 
 
@@ -46,6 +48,7 @@ def set_limits() -> ResponseReturnValue:
     if order is None:
         return _limits_page(store.state(), form), 422
     store.set_limits(order)
+    audit_details(min_workers=order.min_workers, max_workers=order.max_workers, reason=order.reason)
     return _back()
 
 

@@ -161,6 +161,8 @@ ROUTES = (
     Route("GET", "/predictions/{job}-{image}/", program()),
     # The fleet; before its controller's first look there is nothing to show, nor an instance to drain
     Route("GET", "/fleet", page(403, 403, 200)),
+    Route("GET", "/audit", page(403, 403, 200)),
+    Route("GET", "/api/v1/audit", program(403, 403, 200)),
     Route("GET", "/fleet/now", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),
     Route("POST", "/fleet/resume", program(403, 403, 303)),

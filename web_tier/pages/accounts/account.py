@@ -10,6 +10,7 @@ from services.errors import FleetsightError
 from services.personal_tokens import MOST_DAYS, TokenNotMadeError
 from web_tier.access.access import current_access
 from web_tier.access.identity import Identity, Scope, current_identity
+from web_tier.audit import audit_details
 from web_tier.limits.current import left
 from web_tier.pages.accounts.show import go_to, refuse, show, typed
 
@@ -37,9 +38,10 @@ def make_token() -> Response:
     who = current_identity()
     try:
         scopes, days = _scopes(who), _days()
-        text, _ = current_access().personal_tokens.make(who.owner, who.email, typed("name"), scopes, days)
+        text, token = current_access().personal_tokens.make(who.owner, who.email, typed("name"), scopes, days)
     except (FieldError, TokenNotMadeError) as error:
         return refuse("account", error, **_facts())
+    audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
     return show("account", status=HTTPStatus.CREATED, made=text, **_facts())
 
 

@@ -1,0 +1,196 @@
+"""The audit trail: one event for each thing that a user does, found by user and time, shown to operators alone."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from services.audit import KEPT, AuditEvent, AuditTrail
+from services.clients import Clients
+from services.fleet import FleetInstance, FleetInstances
+from services.fleet_store import FleetStore
+from services.ids import first_id_of
+from services.jobs import JobStore
+from services.table import EXPIRES_AT, Table, TableBusyError
+from tests.conftest import ConfigMaker
+from tests.support.people import BROWSER, RIGHT_PASSWORD, Clock, House, PlayedPool, access_of
+from web_tier.app import create_app
+from web_tier.audit import ACTIONS
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+INSTANCE = "i-0123456789abcdef0"
+
+
+@pytest.fixture
+def trail(table: Table) -> AuditTrail:
+    return AuditTrail(table)
+
+
+@pytest.fixture
+def house(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> House:
+    pool, clock = PlayedPool(), Clock()
+    access = access_of(store.table, pool, clock)
+    return House(create_app(make_config(auth={"mode": "cognito"}), access=access), access, pool, clock)
+
+
+def event(minute: int, user: str = "ann@example.org") -> AuditEvent:
+    at = NOON + timedelta(minutes=minute)
+    return AuditEvent(f"{first_id_of(at)[:-1]}1", at, "sign-in", user, "203.0.113.1", "r1", {"minute": str(minute)})
+
+
+def minutes(found: tuple[AuditEvent, ...]) -> list[str]:
+    return [each.details["minute"] for each in found]
+
+
+def test_events_are_found_by_user_and_by_time_newest_first_in_pages(trail: AuditTrail) -> None:
+    for minute in range(5):
+        trail.record(event(minute))
+        trail.record(event(minute))  # once more, as after a lost reply
+    trail.record(event(9, "bob@example.org"))
+    assert minutes(trail.find(limit=10).events) == ["9", "4", "3", "2", "1", "0"]
+    assert minutes(trail.find(user="Bob@example.org ", limit=10).events) == ["9"]
+    since, until = NOON + timedelta(minutes=1), NOON + timedelta(minutes=3)
+    assert minutes(trail.find(user="ann@example.org", since=since, until=until, limit=10).events) == ["2", "1"]
+    assert trail.find(since=until, until=since, limit=10).events == ()
+    first = trail.find(limit=4)
+    assert (minutes(first.events), first.next_before) == (["9", "4", "3", "2"], first.events[-1].event_id)
+    second = trail.find(limit=4, before=first.next_before)
+    assert (minutes(second.events), second.next_before) == (["1", "0"], None)
+    assert second.events[-1] == event(0)
+
+
+def test_an_event_expires_after_90_days(trail: AuditTrail) -> None:
+    trail.record(event(0))
+    for partition in ("AUDIT", "AUDIT#ann@example.org"):
+        [item] = trail.table.query(partition, "0", "9")
+        assert int(item[EXPIRES_AT]) == int((NOON + KEPT).timestamp())
+
+
+def form(browser: FlaskClient, house: House, path: str, **fields: str) -> int:
+    token = house.token_for_forms(browser)
+    return browser.post(
+        path, data={**fields, "csrf_token": token}, headers=BROWSER, base_url="https://localhost"
+    ).status_code
+
+
+def an_instance(store: JobStore) -> None:
+    """Let the controller have told of one running instance."""
+    told: dict[str, Any] = {
+        "instance_id": INSTANCE,
+        "state": "running",
+        "instance_type": "c7a.large",
+        "zone": "us-east-1a",
+        "launched_at": datetime.now(UTC),
+    }
+    FleetStore(store.table).put_instances(FleetInstances(instances=(FleetInstance.model_validate(told),), total=1))
+
+
+def everything(house: House, store: JobStore) -> list[tuple[str, dict[str, str]]]:
+    """Do everything that is recorded, by pages and by the API; return the actions in their order, with details."""
+    house.pool.add("ann")
+    stranger, api = house.stranger(), house.stranger()
+    done: list[tuple[str, dict[str, str]]] = []
+
+    def sign_in(password: str) -> int:
+        fields = {"email": "Ann@example.org", "password": password}
+        return stranger.post("/sign-in", data=fields, headers=BROWSER, base_url="https://localhost").status_code
+
+    def does(action: str, act: Callable[[], int], **details: str) -> None:
+        assert act() < 400 or action == "failed sign-in"
+        done.append((action, details))
+
+    does("failed sign-in", lambda: sign_in("wrong"))
+    does("sign-in", lambda: sign_in(RIGHT_PASSWORD))
+    ann, ops = house.with_token("ann", "classify", "read"), house.operator()
+    operator = house.with_token("ops", "operate")
+    tokens = {"json": {"name": "ci", "scopes": ["read"], "days": 1}}
+    signed_in = {"Authorization": "Bearer id.ann.1"}
+    made = api.post("/api/v1/tokens", headers=signed_in, **tokens).get_json()
+    done.append(("token created", {"name": "ci", "scopes": "read"}))
+    does("token revoked", lambda: api.delete(f"/api/v1/tokens/{made['token_id']}", headers=signed_in).status_code)
+    does("token created", lambda: form(ops, house, "/account/tokens", name="x", scopes="read", days="1"), name="x")
+    for path in ("page", "api"):
+        job_id = api.post("/api/v1/jobs", headers=ann).get_json()["job_id"]
+        if path == "api":
+            does("job deleted", lambda: api.delete(f"/api/v1/jobs/{job_id}", headers=ann).status_code, job_id=job_id)  # noqa: B023
+        else:
+            does("job deleted", lambda: api.post(f"/jobs/{job_id}/delete", headers=ann).status_code, job_id=job_id)  # noqa: B023
+    does("fleet paused", lambda: form(ops, house, "/fleet/pause", reason="<b>cost</b>"), reason="<b>cost</b>")
+    does("fleet resumed", lambda: form(ops, house, "/fleet/resume"))
+    limits = {"min_workers": "0", "max_workers": "5", "reason": "test"}
+    does("limits set", lambda: form(ops, house, "/fleet/limits", **limits), **limits)
+    does("limits reset", lambda: api.delete("/api/v1/fleet/limits", headers=operator).status_code)
+    an_instance(store)
+    does("instance drained", lambda: form(ops, house, f"/fleet/instances/{INSTANCE}/drain"), instance_id=INSTANCE)
+    does("sign-out", lambda: form(ops, house, "/sign-out"))
+    return done
+
+
+def test_everything_that_users_and_operators_do_is_recorded_once(
+    house: House, store: JobStore, trail: AuditTrail
+) -> None:
+    done = everything(house, store)
+    found = list(reversed(trail.find(limit=100).events))
+    assert [each.action for each in found] == [action for action, _ in done]
+    for each, (_, details) in zip(found, done, strict=True):
+        assert details.items() <= each.details.items()
+    assert {each.action for each in found} == set(ACTIONS) - {"password reset"}
+    assert {each.user for each in found} == {"ann@example.org", "ops@example.org"}
+    assert {each.address for each in found} == {"127.0.0.1"}
+    assert all(each.request_id for each in found)
+    assert RIGHT_PASSWORD not in str(found)
+
+
+def test_what_was_refused_or_only_looked_at_is_no_event(house: House, trail: AuditTrail) -> None:
+    client, ann = house.stranger(), house.with_token("ann", "read")
+    client.get("/sign-in")
+    assert client.delete("/api/v1/fleet/limits", headers=ann).status_code == 403
+    assert client.delete("/api/v1/jobs/none", headers=ann).status_code == 403
+    assert client.post("/sign-out", headers=BROWSER).status_code == 303
+    assert trail.find(limit=10).events == ()
+
+
+def test_an_event_that_cannot_be_stored_is_in_the_log_and_stops_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def busy(*_: object) -> None:
+        raise TableBusyError("the table is busy")
+
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(AuditTrail, "record", busy)
+    operator = house.with_token("ops", "operate")
+    house.pool.add("ops", "operators")
+    assert house.stranger().post("/api/v1/fleet/pause", headers=operator).status_code == 200
+    [told] = [record for record in caplog.records if record.message == "audit"]
+    assert (told.__dict__["action"], told.__dict__["user"]) == ("fleet paused", "ops@example.org")
+    assert "could not be stored" in caplog.text
+
+
+def test_operators_see_and_search_the_trail_by_page_and_by_the_api(house: House, trail: AuditTrail) -> None:
+    for minute in range(60):
+        trail.record(event(minute))
+    trail.record(event(70, "<b>bob</b>@example.org"))
+    ops, api = house.operator(), house.with_token("ops", "operate")
+
+    def page(query: str) -> str:
+        return ops.get(f"/audit{query}", base_url="https://localhost").text
+
+    assert "&lt;b&gt;bob&lt;/b&gt;@example.org" in page("")
+    assert page("").count("<tr>") == 1 + 50
+    assert "minute: <bdi>0</bdi>" not in page("")
+    assert page("?user=ann@example.org&since=2026-03-01&until=2026-03-01").count("ann@example.org</bdi>") == 50
+    assert "No events found" in page("?since=2026-03-02")
+    assert "is no day" in page("?since=yesterday")
+    body = house.stranger().get("/api/v1/audit?user=ann@example.org&limit=2", headers=api).get_json()
+    assert [each["details"]["minute"] for each in body["events"]] == ["59", "58"]
+    more = house.stranger().get(f"/api/v1/audit?limit=1&before={body['next']}", headers=api).get_json()
+    assert more["events"][0]["details"]["minute"] == "57"
+
+
+def test_without_sign_in_there_is_no_trail(client: FlaskClient, trail: AuditTrail) -> None:
+    assert client.post("/api/v1/fleet/pause").status_code == 200
+    assert [client.get(path).status_code for path in ("/audit", "/api/v1/audit")] == [404, 404]
+    assert trail.find(limit=10).events == ()

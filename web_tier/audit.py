@@ -1,0 +1,109 @@
+"""What goes into the audit trail: one event for each request that signs in or out, or changes what others rely on.
+
+The tables below name the events by endpoint. Each is recorded when its request was answered. Each is a line of the
+log as well, so that one that could not be stored is not lost. Without sign-in there are no users, and no trail.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from flask import Flask, Response, g, request
+
+from services.audit import AuditEvent, AuditTrail, new_event
+from services.table import TableBusyError
+from services.users import email_of
+from web_tier.access.access import current_access
+from web_tier.access.identity import known_identity
+from web_tier.backend import current_backend
+from web_tier.request_log import request_id
+
+SIGN_IN, FAILED_SIGN_IN, PASSWORD_RESET = "sign-in", "failed sign-in", "password reset"
+
+_BY_FORM: Final[Mapping[tuple[str, int], str]] = {
+    ("accounts.sign_in", 303): SIGN_IN,
+    ("accounts.sign_in", 401): FAILED_SIGN_IN,
+    ("accounts.new_password", 303): SIGN_IN,
+    ("accounts.new_password", 401): FAILED_SIGN_IN,
+    ("accounts.reset", 200): PASSWORD_RESET,
+}
+"""Requests of people who are not signed in, by their answer; the form says which account they are about."""
+
+_BY_USER: Final[Mapping[str, str]] = {
+    "accounts.sign_out": "sign-out",
+    "accounts.make_token": "token created",
+    "tokens_api.make_token": "token created",
+    "accounts.revoke_token": "token revoked",
+    "tokens_api.revoke_token": "token revoked",
+    "changes.delete": "job deleted",
+    "api_v1.delete_job": "job deleted",
+    "operate.pause": "fleet paused",
+    "fleet_api.pause": "fleet paused",
+    "operate.resume": "fleet resumed",
+    "fleet_api.resume": "fleet resumed",
+    "operate.set_limits": "limits set",
+    "fleet_api.set_limits": "limits set",
+    "operate.reset_limits": "limits reset",
+    "fleet_api.reset_limits": "limits reset",
+    "operate.drain": "instance drained",
+    "fleet_api.drain": "instance drained",
+}
+"""Requests of signed-in users that succeeded."""
+
+ACTIONS: Final = tuple(sorted({*_BY_FORM.values(), *_BY_USER.values()}))
+
+_log = logging.getLogger(__name__)
+
+
+def record_audit_events(app: Flask) -> None:
+    """Record what requests to `app` do, where people sign in."""
+    app.after_request(_record)
+
+
+def audit_details(**details: object) -> None:
+    """Add to the event of the current request, such as the limits that it sets."""
+    g.setdefault("audit_details", {}).update({name: str(value) for name, value in details.items()})
+
+
+def current_trail() -> AuditTrail:
+    """Return the audit trail of the application which serves the current request."""
+    return AuditTrail(current_backend().store.table)
+
+
+def _record(response: Response) -> Response:
+    if request.method in {"POST", "PUT", "DELETE"} and current_access().signs_in:
+        event = _event(response.status_code)
+        if event is not None:
+            _store(event)
+    return response
+
+
+def _event(status: int) -> AuditEvent | None:
+    endpoint, identity = request.endpoint or "", known_identity()
+    if action := _BY_FORM.get((endpoint, status)):
+        user = email_of(request.form.get("email", "")) or ""
+    elif identity is not None and status < 400 and endpoint in _BY_USER:
+        action, user = _BY_USER[endpoint], identity.email or identity.owner
+        audit_details(by=identity.by)
+    else:
+        return None
+    return new_event(
+        action,
+        user,
+        at=datetime.now(UTC),
+        address=request.remote_addr or "",
+        request_id=request_id(),
+        details={**(request.view_args or {}), **g.get("audit_details", {})},
+    )
+
+
+def _store(event: AuditEvent) -> None:
+    told = {"action": event.action, "user": event.user, "details": json.dumps(dict(event.details), sort_keys=True)}
+    _log.info("audit", extra={**told, "address": event.address, "request_id": event.request_id})
+    try:
+        current_trail().record(event)
+    except (BotoCoreError, ClientError, TableBusyError) as error:
+        _log.error("an audit event could not be stored; the line before has it: %s", error)

@@ -1,0 +1,49 @@
+"""The page of the audit trail, for operators."""
+
+from datetime import UTC, date, datetime, time, timedelta
+
+from flask import Blueprint, render_template, request
+from werkzeug.exceptions import BadRequest
+
+from services.audit import KEPT
+from web_tier.audit import current_trail
+from web_tier.backend import current_backend
+from web_tier.parameters import cursor
+
+EVENTS_A_PAGE = 50
+
+audit = Blueprint("audit", __name__)
+
+
+@audit.get("/audit")
+def audit_page() -> str:
+    """Show what users did, newest first."""
+    user = request.args.get("user", "").strip()[:128]
+    since, until = _day("since"), _day("until")
+    page = current_trail().find(
+        user=user or None,
+        since=None if since is None else _midnight(since),
+        until=None if until is None else _midnight(until) + timedelta(days=1),
+        before=cursor("before"),
+        limit=EVENTS_A_PAGE,
+    )
+    return render_template(
+        "audit.html",
+        page=page,
+        asked={"user": user, "since": since or "", "until": until or ""},
+        kept_days=KEPT.days,
+        is_first_page="before" not in request.args,
+        fleet=current_backend().store.fleet(),
+    )
+
+
+def _day(name: str) -> date | None:
+    text = request.args.get(name, "")
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise BadRequest(f"{name}={text[:20]!r} is no day: write it as 2026-11-21") from error
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
