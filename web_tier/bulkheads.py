@@ -70,9 +70,12 @@ class Bulkheads:
 
     @classmethod
     def of(cls, threads: int) -> Self:
-        """Divide the threads of a process: one in eight or more, from 16 on, are left for all other requests."""
+        """Divide the threads of a process: one in eight or more, from 8 on, are left for all other requests.
+
+        Most are for requests that wait, since classic load generators send a thousand of these at once.
+        """
         return cls(
-            Bulkhead(max(1, threads // 2)),
-            Bulkhead(min(MAX_STREAMS, max(1, threads // 4))),
+            Bulkhead(max(1, threads * 5 // 8)),
+            Bulkhead(min(MAX_STREAMS, max(1, threads // 8))),
             Bulkhead(min(MAX_PICTURES, max(1, threads // 8))),
         )

@@ -116,8 +116,8 @@ class WebTier:
 
 @pytest.fixture
 def web_tier(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Iterator[WebTier]:
-    """A web tier of two processes with eight threads each."""
-    config = make_config(web={"port": free_port(), "threads": 8, "max_request_bytes": 20_000_000})
+    """A web tier of two processes with 16 threads each."""
+    config = make_config(web={"port": free_port(), "threads": 16, "max_request_bytes": 20_000_000})
     with serving(config, tmp_path) as web:
         yield web
 

@@ -22,16 +22,16 @@ from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
-from web_tier.bulkheads import USER_SHARE
+from web_tier.bulkheads import Bulkheads
 from web_tier.live import live_of
 from web_tier.results.thumbnails import NoThumbnailError
 
 THREADS = 16
-PLACES = THREADS // 2
+PLACES = Bulkheads.of(THREADS).waiting.size
 MORE_THREADS = 64
 """So many that one user could draw two pictures at a time, if only the number of waiting threads counted."""
 
-OF_A_USER = MORE_THREADS // 2 // USER_SHARE
+OF_A_USER = Bulkheads.of(MORE_THREADS).waiting.user_size
 CLASSIFY = "/api/v1/classify?wait=60"
 
 

@@ -116,7 +116,7 @@ def test_there_are_threads_left_however_many_follow_a_job(web_tier: WebTier, sto
     add_images(store, job, "a.jpg")
     url = f"{web_tier.url}/api/v1/jobs/{job.job_id}/events"
     answers: list[requests.Response] = []
-    try:  # a quarter of eight threads, in each of two processes, hold a stream
+    try:  # two of 16 threads, in each of two processes, hold a stream
         answers.extend(requests.get(url, stream=True, timeout=DEADLINE_SECONDS) for _ in range(12))
         codes = [answer.status_code for answer in answers]
         assert 1 <= codes.count(200) <= 4
