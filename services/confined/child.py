@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from services.confined.forget import close_all_but
 from services.confined.limits import Prctl, confine, find_prctl, grant_seconds, ignore_signals
+from services.confined.seccomp import SetFilter, find_filter
 from services.confined.wire import ANSWER, ASK, ITEM, MOST_CHARACTERS, NEW, TOLD, Outcome
 from services.image_errors import ImageRejectedError
 
@@ -31,14 +32,14 @@ def main() -> None:
 def run(control: socket.socket, function: Function) -> None:
     """Fork children as long as whoever made this process holds the other end of its socket."""
     ignore_signals()
-    prctl = find_prctl()
+    prctl, set_filter = find_prctl(), find_filter()
     _say_no_more()
     gc.freeze()  # so that no child copies what all share, just to look for garbage in it
     children: set[int] = set()
     while asked := receive(control, ASK.size):
         kind, number = ASK.unpack(asked)
         if kind == NEW:
-            _fork(control, function, number, prctl, children)
+            _fork(control, function, number, prctl, set_filter, children)
         else:
             control.sendall(TOLD.pack(end(number, children)))
 
@@ -87,7 +88,12 @@ def outcome(function: Function, data: bytes, arguments: bytes) -> tuple[Outcome,
 
 
 def _fork(
-    control: socket.socket, function: Function, memory_bytes: int, prctl: Prctl | None, children: set[int]
+    control: socket.socket,
+    function: Function,
+    memory_bytes: int,
+    prctl: Prctl | None,
+    set_filter: SetFilter | None,
+    children: set[int],
 ) -> None:
     ours, theirs = socket.socketpair()
     zygote = os.getpid()
@@ -98,18 +104,26 @@ def _fork(
             control.sendall(TOLD.pack(-(error.errno or 1)))
             return
         if child == 0:
-            _live(ours.fileno(), function, memory_bytes, zygote, prctl)
+            _live(ours.fileno(), function, memory_bytes, zygote, prctl, set_filter)
         children.add(child)
         socket.send_fds(control, [TOLD.pack(child)], [theirs.fileno()])
 
 
-def _live(channel: int, function: Function, memory_bytes: int, zygote: int, prctl: Prctl | None) -> None:
+def _live(
+    channel: int,
+    function: Function,
+    memory_bytes: int,
+    zygote: int,
+    prctl: Prctl | None,
+    set_filter: SetFilter | None,
+) -> None:
     """Be a child until the end of this process; never return."""
     status = 1
     try:
         close_all_but(channel)
-        missing = confine(memory_bytes, zygote, prctl)
-        serve(socket.socket(fileno=channel), function, missing)
+        connection = socket.socket(fileno=channel)
+        missing = confine(memory_bytes, zygote, prctl, set_filter)
+        serve(connection, function, missing)
         status = 0
     finally:
         os._exit(status)

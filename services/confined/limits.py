@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from services.confined.seccomp import SetFilter
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 """prctl(2), https://man7.org/linux/man-pages/man2/prctl.2.html"""
@@ -31,13 +33,14 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def confine(memory_bytes: int, parent: int, prctl: Prctl | None) -> list[str]:
+def confine(memory_bytes: int, parent: int, prctl: Prctl | None, set_filter: SetFilter | None) -> list[str]:
     """Take from this process, for good, what an item has no use for; return what this platform cannot take.
 
     Args:
         memory_bytes: what it may take beyond what it has now.
         parent: process id of the one without which it must not live.
         prctl: as `find_prctl` found it.
+        set_filter: as `seccomp.find_filter` found it.
     """
     missing: list[str] = []
     with _noted("prctl", missing):
@@ -50,6 +53,9 @@ def confine(memory_bytes: int, parent: int, prctl: Prctl | None) -> list[str]:
     for name in ("RLIMIT_CORE", "RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_NOFILE"):
         with _noted(name, missing):
             _limit(getattr(resource, name), 0)
+    # Last, since it refuses most of what stands above.
+    with _noted("seccomp", missing):
+        _filter_calls(set_filter)
     return missing
 
 
@@ -68,6 +74,12 @@ def find_prctl() -> Prctl | None:
     except (OSError, AttributeError):
         return None
     return lambda option, value: int(found(option, value, 0, 0, 0))
+
+
+def _filter_calls(set_filter: SetFilter | None) -> None:
+    if set_filter is None:
+        raise OSError("no filter for this kind of machine")
+    set_filter()
 
 
 def _end_with(parent: int, prctl: Prctl | None) -> None:

@@ -1,14 +1,21 @@
 """What a decoder may do to its process, for tests: each does what its item says."""
 
+import ctypes
 import os
 import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from services.image_errors import ImageRejectedError
 
-CHANNEL_MARK = b"socket:"
+ZYGOTE = os.getpid()
+"""The child's parent, which loads this module."""
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+PTRACE_ATTACH = 16
 
 
 def misbehave(data: bytes, times: int = 1) -> bytes:  # noqa: PLR0912, C901
@@ -36,7 +43,7 @@ def misbehave(data: bytes, times: int = 1) -> bytes:  # noqa: PLR0912, C901
         case "fail":
             raise LookupError(rest)
         case "rubbish":
-            _channel().sendall(bytes.fromhex(rest))
+            _write_to_channel(bytes.fromhex(rest))
             time.sleep(600)
         case "try":
             return _attempt(rest).encode()
@@ -50,23 +57,41 @@ def misbehave(data: bytes, times: int = 1) -> bytes:  # noqa: PLR0912, C901
 
 def _attempt(what: str) -> str:
     """Return the error that an attempt ends with."""
-    attempts = {
-        "file": lambda: os.open("/etc/hostname", os.O_RDONLY),
+    name, _, rest = what.partition(" ")
+    attempts: dict[str, Callable[[], object]] = {
+        "open": lambda: os.open("/etc/hostname", os.O_RDONLY),
         "socket": lambda: socket.socket(socket.AF_INET),
         "pipe": os.pipe,
+        "execve": lambda: os.execv("/bin/true", ["true"]),  # noqa: S606 - must fail
+        "fork": os.fork,
+        "ptrace": lambda: _call("ptrace", PTRACE_ATTACH, ZYGOTE, 0, 0),
+        "kill": lambda: os.kill(ZYGOTE, 0),
+        "prlimit": lambda: resource.prlimit(ZYGOTE, resource.RLIMIT_CPU),
+        "process_vm_readv": lambda: _call("process_vm_readv", ZYGOTE, None, 0, None, 0, 0),
+        "unlink": lambda: Path(rest).unlink(),
+        "mkdir": lambda: Path(rest).mkdir(),
+        "chmod": lambda: Path(rest).chmod(0o700),
+        "setuid": lambda: os.setuid(os.getuid()),
     }
     try:
-        attempts[what]()
+        attempts[name]()
     except OSError as error:
         return type(error).__name__
     return "nothing stopped it"
 
 
-def _channel() -> socket.socket:
-    """Find the way to whoever waits for the answer, as something hostile would."""
+def _call(name: str, *arguments: int | None) -> None:
+    """Make a call that Python has no name for."""
+    if LIBC[name](*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def _write_to_channel(data: bytes) -> None:
+    """Find the way to the process that waits for the answer, as hostile code would, and send `data` there."""
     for descriptor in range(3, 64):
         try:
-            return socket.socket(fileno=os.dup2(descriptor, descriptor))
+            os.write(descriptor, data)
         except OSError:
             continue
-    raise LookupError("no socket")
+        return
+    raise LookupError("no channel")

@@ -109,9 +109,20 @@ def test_what_fits_is_allowed(confined: Confined) -> None:
     assert len(confined(b"long 1000")) == 1_000
 
 
-@pytest.mark.parametrize("what", ["file", "socket", "pipe"])
-def test_a_child_can_open_nothing(confined: Confined, what: str) -> None:
-    assert confined(f"try {what}".encode()) == b"OSError"
+@pytest.mark.parametrize(
+    "what",
+    ["open", "socket", "pipe", "execve", "fork", "ptrace", "kill", "prlimit", "process_vm_readv", "setuid"],
+)
+def test_a_child_can_open_start_and_reach_nothing(confined: Confined, what: str) -> None:
+    assert confined(f"try {what}".encode()) == b"PermissionError"
+
+
+@pytest.mark.parametrize("what", ["unlink", "mkdir", "chmod"])
+def test_a_child_can_change_no_file(confined: Confined, tmp_path: Path, what: str) -> None:
+    there, new = tmp_path / "there", tmp_path / "new"
+    there.touch(mode=0o600)
+    assert confined(f"try {what} {new if what == 'mkdir' else there}".encode()) == b"PermissionError"
+    assert (there.stat().st_mode & 0o777, new.exists()) == (0o600, False)
 
 
 def test_a_child_has_neither_descriptors_nor_processes_nor_core_dumps_to_give(confined: Confined) -> None:
