@@ -24,7 +24,7 @@ _TOO_MANY: Refusals = {
     "TooManyFailedAttemptsException": TooManyAttemptsError,
     "TooManyRequestsException": TooManyAttemptsError,
 }
-# An account that exists, or whose owner has signed in before, must look like any other.
+# An address that has an account must look like any other.
 INVITING: Refusals = {
     "InvalidParameterException": EmailRefusedError,
     "UnsupportedUserStateException": None,

@@ -105,7 +105,7 @@ class UserPool:
         """Create an account if the address has none, and have the pool mail a temporary password to the address.
 
         Can be repeated until the first sign-in: each mail brings a new temporary password. Does nothing for an
-        account whose owner has signed in before. The pool gets the same two calls either way, so the time that they
+        account that is in use. The pool gets the same two calls either way, so the time that they
         take tells little about the account.
 
         Raises:

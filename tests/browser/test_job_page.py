@@ -280,7 +280,7 @@ def test_s2_an_image_that_would_fail_again_has_no_retry(page: Page, api: ApiClie
     expect(page.locator(".tile.failed")).to_have_count(1)
     expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(0)
     page.locator("#retry button").click()
-    expect(page.locator("#retried")).to_contain_text("1 would fail again because of what they are")
+    expect(page.locator("#retried")).to_contain_text("1 cannot be classified, so a retry would fail")
 
 
 def test_images_that_were_classified_before_are_answered_at_once_and_say_so(page: Page, api: ApiClient) -> None:

@@ -336,7 +336,7 @@ class RetryOutcome(_Body):
     sent: int = Field(description="Images that were requested again.")
     refused: int = Field(description="Images that the queue did not take just now: call again.")
     gone: tuple[GoneImage, ...]
-    final: int = Field(description="Images that failed because of what they are: they would fail again.")
+    final: int = Field(description="Images that cannot be classified: a retry would fail.")
     running: int = Field(description="Images that are being retried already.")
     next: str | None = Field(description="Call again with it as `after`; null when these were all.")
 
@@ -404,7 +404,7 @@ class ImageRetryOutcome(_Body):
     """What became of one image that was to be tried again.
 
     `sent`: requested again; `refused`: the queue did not take it just now, call again; `gone`: no longer stored,
-    upload it again; `final`: it failed because of what it is, and would fail again; `running`: it is being retried
+    upload it again; `final`: it cannot be classified, so a retry would fail; `running`: it is being retried
     already; `not_failed`: nothing was done, since it has a label or waits for its result.
     """
 

@@ -187,9 +187,9 @@ OPERATIONS = (
         "Request a job's failed images again",
         (Answer(200, "What became of up to 1,000 failed images.", RetryOutcome),),
         description="A failed result stays until a better one comes. Each image is sent once: further calls count it "
-        "as `running` until its result comes, or for 15 minutes. An image that failed because of what it is counts "
-        "as `final` and is not sent. An image that is no longer stored is named in `gone`. A retry counts towards "
-        "the day's images like an upload.",
+        "as `running` until its result comes, or for 15 minutes. An image that cannot be classified, such as a "
+        "truncated file, counts as `final` and is not sent. An image that is no longer stored is named in `gone`. A "
+        "retry counts towards the day's images like an upload.",
         parameters=(("query", RetryQuery),),
         problems=(400, 403, 404),
     ),

@@ -27,7 +27,7 @@ NOTES = {
     "sent": "Requested again: a worker will try it once more.",
     "gone": "It is no longer stored, so it cannot be tried again: upload it again.",
     "refused": "The queue did not take it just now: try again in a moment.",
-    "final": "It failed because of what it is, so it would fail again: upload another file.",
+    "final": "This file cannot be classified, so it would fail again: upload another one.",
     "running": "It is being tried again already.",
 }
 """What became of an image that was to be tried again, in words."""

@@ -128,7 +128,7 @@ def _not_sorted(status: JobStatus, asked: Asked) -> str | None:
 _RETRY_WORDS: Final = {
     "refused": "{count} not taken by the queue: try again in a moment",
     "gone": "{count} no longer stored: upload them again",
-    "final": "{count} would fail again because of what they are",
+    "final": "{count} cannot be classified, so a retry would fail",
     "running": "{count} being tried again already",
 }
 """What became of images that were not requested again, by the query parameter that counts them."""

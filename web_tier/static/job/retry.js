@@ -6,7 +6,7 @@ const WORDS = {
   sent: "Requested again: a worker will try it once more.",
   gone: "It is no longer stored, so it cannot be tried again: upload it again.",
   refused: "The queue did not take it just now: try again in a moment.",
-  final: "It failed because of what it is, so it would fail again: upload another file.",
+  final: "This file cannot be classified, so it would fail again: upload another one.",
   running: "It is being tried again already.",
   not_failed: "It has not failed, so there is nothing to try again.",
 };
