@@ -33,23 +33,19 @@ _BY_FORM: Final[Mapping[tuple[str, int], str]] = {
 """Requests of people who are not signed in, by their answer; the form says which account they are about."""
 
 _BY_USER: Final[Mapping[str, str]] = {
-    "accounts.sign_out": "sign-out",
-    "accounts.make_token": "token created",
-    "tokens_api.make_token": "token created",
-    "accounts.revoke_token": "token revoked",
-    "tokens_api.revoke_token": "token revoked",
-    "changes.delete": "job deleted",
-    "api_v1.delete_job": "job deleted",
-    "operate.pause": "fleet paused",
-    "fleet_api.pause": "fleet paused",
-    "operate.resume": "fleet resumed",
-    "fleet_api.resume": "fleet resumed",
-    "operate.set_limits": "limits set",
-    "fleet_api.set_limits": "limits set",
-    "operate.reset_limits": "limits reset",
-    "fleet_api.reset_limits": "limits reset",
-    "operate.drain": "instance drained",
-    "fleet_api.drain": "instance drained",
+    endpoint: action
+    for action, endpoints in {
+        "sign-out": ("accounts.sign_out",),
+        "token created": ("accounts.make_token", "tokens_api.make_token"),
+        "token revoked": ("accounts.revoke_token", "tokens_api.revoke_token"),
+        "job deleted": ("changes.delete", "api_v1.delete_job"),
+        "fleet paused": ("operate.pause", "fleet_api.pause"),
+        "fleet resumed": ("operate.resume", "fleet_api.resume"),
+        "limits set": ("operate.set_limits", "fleet_api.set_limits"),
+        "limits reset": ("operate.reset_limits", "fleet_api.reset_limits"),
+        "instance drained": ("operate.drain", "fleet_api.drain"),
+    }.items()
+    for endpoint in endpoints
 }
 """Requests of signed-in users that succeeded."""
 
