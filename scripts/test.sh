@@ -5,7 +5,6 @@
 #   ./scripts/test.sh PATH...    these tests alone; the arguments are pytest's: ./scripts/test.sh tests/unit -k lease
 set -euo pipefail
 cd "$(dirname "$0")/.."
-./scripts/setup.sh run torch simulate test
 
 readonly SOURCES="services app_tier web_tier ami scripts benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=85
 LOGS=$(mktemp -d)
@@ -40,7 +39,7 @@ readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
 covered_unit_tests() { covered $UNIT_TESTS; }
 # The tests of a file share what they start, so they stay together. Most of them wait for processes.
-integration_tests() { covered --numprocesses=4 --dist=loadfile tests/integration; }
+integration_tests() { covered --numprocesses=3 --dist=loadfile tests/integration; }
 simulations() { pytest tests/simulation; }
 browser_tests() { pytest tests/browser; }
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
@@ -74,9 +73,13 @@ at_once() { # "STEP..."...: runs the lists at the same time, and the steps of a 
   return "$failed"
 }
 
+./scripts/setup.sh run test
+# They need no more than that, and the rest of the set-up leaves a core idle.
+[ $# -gt 0 ] || images >/dev/null 2>&1 &
+./scripts/setup.sh torch simulate
+
 case "${1:-}" in
   "")
-    images >/dev/null 2>&1 &
     at_once "format lint imports audit security_lint types" covered_unit_tests
     at_once integration_tests "browser_tests chaos_tests" "simulations fuzzing image_tests"
     report coverage
