@@ -17,7 +17,7 @@ import atheris
 
 INSTRUMENTED = [
     *("services", "web_tier", "tests.fuzz.targets"),
-    *("PIL", "werkzeug.formparser", "werkzeug.http", "werkzeug.sansio", "yaml", "joserfc"),
+    *("PIL", "werkzeug.formparser", "werkzeug.http", "werkzeug.sansio", "yaml", "joserfc", "gunicorn.http"),
 ]
 SEEDS, WORDS = "seeds", "words"
 

@@ -1,4 +1,8 @@
-"""Bodies in base64 and JSON: they are taken or refused by a 4xx, through the whole web tier over memory."""
+"""Bodies in base64, JSON and forms: they are taken or refused by a 4xx, through the whole web tier over memory.
+
+The first byte of an input is a number of `REQUESTS`, and 128 more if the rest is a body in chunked encoding as it
+comes over the wire, which gunicorn's own parser reads.
+"""
 
 import base64
 import json
@@ -8,6 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from gunicorn.config import Config as GunicornConfig
+from gunicorn.http.parser import RequestParser
 from pydantic import ValidationError
 from werkzeug.exceptions import UnprocessableEntity
 
@@ -49,8 +55,26 @@ WORDS = (
         b'"max_workers":',
         b'"reason":"',
     ),
+    *(b"\r\n0\r\n\r\n", b"1\r\n", b"ffffffff\r\n", b"-1\r\n", b';x="', b"0\r\nContent-Length: 1\r\n\r\n"),
     *(b"1e999", b"-0", b"null", b"/9j/4AAQSkZJRg", b"iVBORw0KGgo", b"R0lGODlh", b"UklGR", b"Qk0", b"[[[[[[[["),
 )
+
+
+_CHUNKED = 128
+_HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+_GUNICORN = GunicornConfig()
+_ARRIVES_AT_ONCE = 1_000
+"""Bytes."""
+
+
+class _Connection:
+    """Stands in for the client's socket, which is given up when its body makes no sense."""
+
+    def settimeout(self, seconds: float) -> None:
+        """Wait no longer than this."""
+
+    def shutdown(self, how: int) -> None:
+        """Read no more."""
 
 
 class _AnsweringQueue:
@@ -109,8 +133,16 @@ _CLIENT = _APP.test_client()
 def seeds() -> Iterator[bytes]:
     for number, (_, path, kind) in enumerate(REQUESTS):
         yield bytes([number]) + _seed(path, kind)
+        yield bytes([_CHUNKED + number]) + _in_chunks(_seed(path, kind))
     for data in ("", "data:,", " /9j/ 4AAQ=\n", "data:image/png;base64,AA=="):
         yield b"\x00" + json.dumps({"data": data}).encode()
+
+
+def _in_chunks(body: bytes) -> bytes:
+    """Return a body in two chunks, the last with an extension, and a trailer."""
+    half = len(body) // 2
+    first, second = body[:half], body[half:]
+    return b"%x\r\n%b\r\n%x;a=b\r\n%b\r\n0\r\nX-End: 1\r\n\r\n" % (len(first), first, len(second), second)
 
 
 def _seed(path: str, kind: str) -> bytes:
@@ -132,14 +164,32 @@ def _seed(path: str, kind: str) -> bytes:
 
 
 def target(data: bytes) -> None:
-    method, path, kind = REQUESTS[(data[:1] or b"\0")[0] % len(REQUESTS)]
+    is_chunked, number = divmod((data[:1] or b"\0")[0], _CHUNKED)
+    method, path, kind = REQUESTS[number % len(REQUESTS)]
     body = data[1:]
-    if kind == JSON:
-        _check_base64(body)
     _forget()
-    answer = _CLIENT.open(path, method=method, data=body, content_type=kind)
+    if is_chunked:
+        answer = _CLIENT.open(path, method=method, environ_overrides=_from_the_wire(body, kind))
+    else:
+        if kind == JSON:
+            _check_base64(body)
+        answer = _CLIENT.open(path, method=method, data=body, content_type=kind)
     assert answer.status_code < 500, f"{method} {path}: {answer.status_code} {answer.data[:500]!r}"
     json.loads(answer.data)
+
+
+def _from_the_wire(chunks: bytes, kind: str) -> dict[str, Any]:
+    """Return what gunicorn makes of a chunked body, with its connection, as the web tier gets it."""
+    sent = _HEAD + chunks
+    pieces = [sent[start : start + _ARRIVES_AT_ONCE] for start in range(0, len(sent), _ARRIVES_AT_ONCE)]
+    request = next(RequestParser(_GUNICORN, iter(pieces), ("127.0.0.1", 1)))
+    return {
+        "CONTENT_TYPE": kind,
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "wsgi.input": request.body,
+        "wsgi.input_terminated": True,
+        "gunicorn.socket": _Connection(),
+    }
 
 
 def _forget() -> None:
