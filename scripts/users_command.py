@@ -100,6 +100,18 @@ def enable(accounts: Accounts, email: str) -> None:
     click.echo(f"{email} can sign in again.")
 
 
+@users.command("second-factor-off")
+@click.argument("email")
+@_on_accounts
+def second_factor_off(accounts: Accounts, email: str) -> None:
+    """Let EMAIL sign in by the password alone, after authenticator app and recovery codes were lost.
+
+    Be sure that it is really them who ask. They are signed out within 15 minutes.
+    """
+    accounts.turn_off_second_factor(email)
+    click.echo(f"{email} signs in by the password alone, and can set up a second factor again on the account page.")
+
+
 @users.command()
 @click.argument("email")
 @click.option("--yes", is_flag=True, help="Do not ask.")

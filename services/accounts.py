@@ -63,6 +63,16 @@ class Accounts:
                 self._client.admin_disable_user(UserPoolId=self._pool_id, Username=name)
                 self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=name)
 
+    def turn_off_second_factor(self, email: str) -> None:
+        """Have an account sign in by its password alone, after authenticator app and recovery codes were lost."""
+        with self._found(email) as name:
+            self._client.admin_set_user_mfa_preference(
+                UserPoolId=self._pool_id,
+                Username=name,
+                SoftwareTokenMfaSettings={"Enabled": False, "PreferredMfa": False},
+            )
+            self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=name)
+
     def remove(self, email: str) -> None:
         """Remove an account for good."""
         with self._found(email) as name:

@@ -117,6 +117,7 @@ class Auth(_Section):
         mode: none, everybody who reaches the page is the one user; cognito, people sign in by a user pool.
         open: whether the mode none may serve others than this machine.
         user_pool_id, client_id: of the user pool and of its client; both or neither.
+        require_second_factor: who must set one up before they can do anything else.
     """
 
     mode: Literal["none", "cognito"]
@@ -124,6 +125,7 @@ class Auth(_Section):
     user_pool_id: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d_[A-Za-z0-9]{1,55}$")] | None
     client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9+]{1,128}$")] | None
     sign_up: bool
+    require_second_factor: Literal["none", "operators", "everyone"]
     session_idle_minutes: float = Field(gt=0, le=1_440)
     session_hours: float = Field(gt=0, le=720)
 

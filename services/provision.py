@@ -154,7 +154,11 @@ def _make_pool(clients: Clients, name: str) -> str:
         },
         AccountRecoverySetting={"RecoveryMechanisms": [{"Name": "verified_email", "Priority": 1}]},
     )
-    return pool["UserPool"]["Id"]
+    pool_id = pool["UserPool"]["Id"]
+    clients.cognito_idp.set_user_pool_mfa_config(
+        UserPoolId=pool_id, SoftwareTokenMfaConfiguration={"Enabled": True}, MfaConfiguration="OPTIONAL"
+    )
+    return pool_id
 
 
 def _make_client(clients: Clients, pool_id: str, name: str) -> str:

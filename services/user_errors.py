@@ -29,10 +29,28 @@ class PasswordResetError(UserPoolError):
     words = "You need a new password: ask for a code with 'Forgot password'."
 
 
-class SecondFactorError(UserPoolError):
-    """Raised when an account signs in with more than its password, which these pages do not ask for."""
+class WrongSecondFactorError(WrongCredentialsError):
+    """Raised when a code of an authenticator app is wrong or has been used."""
 
-    words = "Your account signs in with a second factor, which this site does not ask for. Ask whoever runs it."
+    words = "That code is wrong, or has been used already. Enter the next one that your app shows, or start again."
+
+
+class WrongRecoveryCodeError(WrongCredentialsError):
+    """Raised when a recovery code is not one of the account's."""
+
+    words = "That is none of your recovery codes."
+
+
+class SecondFactorError(UserPoolError):
+    """Raised when an account signs in with a second factor that these pages do not ask for."""
+
+    words = "Your account signs in with a second factor that this site does not ask for. Ask whoever runs it."
+
+
+class NoSecondFactorsError(UserPoolError):
+    """Raised when the user pool has no second factors."""
+
+    words = "Second factors are turned off for this site. Ask whoever runs it to turn them on."
 
 
 class WrongCodeError(UserPoolError):

@@ -7,6 +7,7 @@ from botocore.exceptions import ClientError
 
 from services.user_errors import (
     EmailRefusedError,
+    NoSecondFactorsError,
     PasswordRefusedError,
     PasswordResetError,
     SignedOutError,
@@ -14,6 +15,7 @@ from services.user_errors import (
     UserPoolError,
     WrongCodeError,
     WrongCredentialsError,
+    WrongSecondFactorError,
 )
 
 Refusals = Mapping[str, type[UserPoolError] | None]
@@ -58,6 +60,22 @@ REFRESHING: Refusals = {
     "UserNotFoundException": SignedOutError,
 }
 SETTING_THE_FIRST_PASSWORD: Refusals = {**SIGNING_IN, "CodeMismatchException": WrongCredentialsError}
+_WRONG_CODE_OF_AN_APP: Refusals = {
+    "CodeMismatchException": WrongSecondFactorError,
+    "EnableSoftwareTokenMFAException": WrongSecondFactorError,
+    "ExpiredCodeException": WrongSecondFactorError,
+}
+ANSWERING_WITH_A_CODE: Refusals = {
+    **SIGNING_IN,
+    **_WRONG_CODE_OF_AN_APP,
+    "SoftwareTokenMFANotFoundException": WrongCredentialsError,  # it was removed meanwhile: sign in again
+}
+BEGINNING_A_SECOND_FACTOR: Refusals = {
+    "NotAuthorizedException": WrongCredentialsError,
+    "SoftwareTokenMFANotFoundException": NoSecondFactorsError,
+    "UserNotFoundException": WrongCredentialsError,
+}
+CONFIRMING_A_SECOND_FACTOR: Refusals = {**BEGINNING_A_SECOND_FACTOR, **_WRONG_CODE_OF_AN_APP}
 # Why no code is sent depends on the account; whoever asks is not told, since anybody may ask for anybody.
 ASKING_FOR_A_CODE: Refusals = {
     "CodeDeliveryFailureException": None,

@@ -1,4 +1,4 @@
-"""The user pool as people use it: invitation, sign-in, forgotten passwords; by the API of Amazon Cognito.
+"""The user pool as people use it: invitation, sign-in, second factor, forgotten passwords; by Amazon Cognito's API.
 
 An account is created by AdminCreateUser, never by SignUp. SignUp takes a password from a person who has not shown
 that the address is theirs, and that password counts once the address's owner confirms it. AdminCreateUser mails a
@@ -12,7 +12,7 @@ messages may tell whether an address has an account.
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from services.user_errors import (
     EmailRefusedError,
@@ -21,9 +21,13 @@ from services.user_errors import (
     SignedOutError,
     WrongCodeError,
     WrongCredentialsError,
+    WrongSecondFactorError,
 )
 from services.user_refusals import (
+    ANSWERING_WITH_A_CODE,
     ASKING_FOR_A_CODE,
+    BEGINNING_A_SECOND_FACTOR,
+    CONFIRMING_A_SECOND_FACTOR,
     INVITING,
     PROVING,
     REFRESHING,
@@ -35,7 +39,11 @@ from services.user_refusals import (
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
-    from mypy_boto3_cognito_idp.type_defs import AuthenticationResultTypeTypeDef
+    from mypy_boto3_cognito_idp.literals import ChallengeNameTypeType
+    from mypy_boto3_cognito_idp.type_defs import (
+        AuthenticationResultTypeTypeDef,
+        RespondToAuthChallengeResponseTypeDef,
+    )
 
 LONGEST_EMAIL = 128
 """Characters of a user name, which the address is, in Cognito."""
@@ -47,6 +55,9 @@ LONGEST_SESSION = 2_048
 """Characters of what the pool calls a session, in Cognito."""
 
 LONGEST_TOKEN = 16_384
+
+_CODE_OF_AN_APP: Final = "SOFTWARE_TOKEN_MFA"
+"""Cognito's name of the challenge, and of the setting of an account, for codes of an authenticator app (RFC 6238)."""
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 _CODE = re.compile(r"\d{6}", re.ASCII)
@@ -78,22 +89,37 @@ class NewPasswordWanted:
 
 
 @dataclass(frozen=True)
+class CodeWanted:
+    """The password was right, and the account has a second factor: the pool asks for a code of it.
+
+    Attributes:
+        session: what the pool wants to see again with the code; good for some minutes.
+    """
+
+    session: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Account:
     """An account of the pool.
 
     Attributes:
         sub: its id, which is never given to another.
         enabled: whether it may sign in.
+        second_factor: whether it signs in with a second factor; a list of accounts does not say.
     """
 
     sub: str
     email: str
     enabled: bool
     groups: frozenset[str]
+    second_factor: bool = False
 
 
 class UserPool:
-    """The pool, called on behalf of the person at the page; `invite`, `account` and `reset_password` need a role.
+    """The pool, called on behalf of the person at the page.
+
+    `invite`, `account`, `reset_password`, `sign_out_everywhere` and `remove_second_factor` need a role.
 
     Every method may raise TooManyAttemptsError, and botocore's errors when the pool cannot be asked.
     """
@@ -125,7 +151,7 @@ class UserPool:
                 UserPoolId=self._pool_id, Username=name, MessageAction="RESEND", DesiredDeliveryMediums=["EMAIL"]
             )
 
-    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted:
+    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted | CodeWanted:
         """Sign in.
 
         Raises:
@@ -143,27 +169,82 @@ class UserPool:
             )
         if reply.get("ChallengeName") == "NEW_PASSWORD_REQUIRED":
             return NewPasswordWanted(reply["Session"])
+        if reply.get("ChallengeName") == _CODE_OF_AN_APP:
+            return CodeWanted(reply["Session"])
         return _tokens(reply.get("AuthenticationResult"))
 
-    def set_first_password(self, email: str, session: str, password: str) -> PoolTokens:
+    def set_first_password(self, email: str, session: str, password: str) -> PoolTokens | CodeWanted:
         """Answer `NewPasswordWanted`, which signs in.
 
         Raises:
             PasswordRefusedError: choose another; the session is still good.
             WrongCredentialsError: the session has expired or is another account's: sign in again.
         """
-        name = email_of(email)
-        if name is None or not 0 < len(session) <= LONGEST_SESSION:
-            raise WrongCredentialsError
+        name = _who_answers(email, session)
         _check_new_password(password)
         with refused_as(SETTING_THE_FIRST_PASSWORD):
-            reply = self._client.respond_to_auth_challenge(
-                ClientId=self._client_id,
-                ChallengeName="NEW_PASSWORD_REQUIRED",
-                Session=session,
-                ChallengeResponses={"USERNAME": name, "NEW_PASSWORD": password},
-            )
+            reply = self._answer("NEW_PASSWORD_REQUIRED", session, {"USERNAME": name, "NEW_PASSWORD": password})
+        if reply.get("ChallengeName") == _CODE_OF_AN_APP:
+            return CodeWanted(reply["Session"])
         return _tokens(reply.get("AuthenticationResult"))
+
+    def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
+        """Answer `CodeWanted` with a code of the authenticator app, which signs in.
+
+        Raises:
+            WrongSecondFactorError: the code is wrong or has been used; the session is still good.
+            WrongCredentialsError: the session has expired or is another account's: sign in again.
+        """
+        name, digits = _who_answers(email, session), _digits(code)
+        if digits is None:
+            raise WrongSecondFactorError
+        with refused_as(ANSWERING_WITH_A_CODE):
+            answers = {"USERNAME": name, f"{_CODE_OF_AN_APP}_CODE": digits}
+            reply = self._answer(_CODE_OF_AN_APP, session, answers)
+        return _tokens(reply.get("AuthenticationResult"))
+
+    def begin_second_factor(self, access_token: str) -> str:
+        """Return a new secret, in Base32, for the authenticator app of an account that has no second factor.
+
+        Never for an account that has one: Cognito would take that away
+        (https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AssociateSoftwareToken.html).
+
+        Raises:
+            WrongCredentialsError: the token has expired or was revoked: sign in again.
+            NoSecondFactorsError: the pool has none.
+        """
+        with refused_as(BEGINNING_A_SECOND_FACTOR):
+            return self._client.associate_software_token(AccessToken=access_token)["SecretCode"]
+
+    def confirm_second_factor(self, access_token: str, code: str) -> None:
+        """Have every later sign-in ask for a code of the app that the secret was given to.
+
+        Raises:
+            WrongSecondFactorError: the code is not of that secret; the secret is still good.
+            WrongCredentialsError, NoSecondFactorsError: as `begin_second_factor`.
+        """
+        if (digits := _digits(code)) is None:
+            raise WrongSecondFactorError
+        with refused_as(CONFIRMING_A_SECOND_FACTOR):
+            self._client.verify_software_token(AccessToken=access_token, UserCode=digits)
+            self._client.set_user_mfa_preference(
+                AccessToken=access_token, SoftwareTokenMfaSettings={"Enabled": True, "PreferredMfa": True}
+            )
+
+    def sign_out_everywhere(self, sub: str) -> None:
+        """Revoke every refresh token of an account, and every access token for the pool's own calls.
+
+        https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AdminUserGlobalSignOut.html
+        """
+        self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=sub)
+
+    def remove_second_factor(self, sub: str) -> None:
+        """Have an account sign in by its password alone; one without a second factor stays so."""
+        self._client.admin_set_user_mfa_preference(
+            UserPoolId=self._pool_id,
+            Username=sub,
+            SoftwareTokenMfaSettings={"Enabled": False, "PreferredMfa": False},
+        )
 
     def refresh(self, refresh_token: str) -> PoolTokens:
         """Return new tokens, with the groups that the account has now.
@@ -206,22 +287,35 @@ class UserPool:
             self._client.confirm_forgot_password(
                 ClientId=self._client_id, Username=name, ConfirmationCode=digits, Password=password
             )
-        self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=name)
+        self.sign_out_everywhere(name)
         user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=name)
         return next(each["Value"] for each in user["UserAttributes"] if each["Name"] == "sub")
 
-    def account(self, sub: str) -> Account | None:
-        """Return an account as it is now, None when it is deleted."""
+    def account(self, name: str) -> Account | None:
+        """Return an account as it is now, None when there is none; `name` is its `sub` or its e-mail address."""
         try:
-            user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=sub)
+            user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=name)
             pages = self._client.get_paginator("admin_list_groups_for_user").paginate(
-                UserPoolId=self._pool_id, Username=sub
+                UserPoolId=self._pool_id, Username=name
             )
             groups = frozenset(group["GroupName"] for page in pages for group in page["Groups"])
         except self._client.exceptions.UserNotFoundException:
             return None
         attributes = {each["Name"]: each.get("Value", "") for each in user["UserAttributes"]}
-        return Account(attributes.get("sub", sub), attributes.get("email", ""), user["Enabled"], groups)
+        return Account(
+            attributes.get("sub", name),
+            attributes.get("email", ""),
+            user["Enabled"],
+            groups,
+            _CODE_OF_AN_APP in user.get("UserMFASettingList", ()),
+        )
+
+    def _answer(
+        self, challenge: "ChallengeNameTypeType", session: str, answers: dict[str, str]
+    ) -> "RespondToAuthChallengeResponseTypeDef":
+        return self._client.respond_to_auth_challenge(
+            ClientId=self._client_id, ChallengeName=challenge, Session=session, ChallengeResponses=answers
+        )
 
 
 def email_of(text: str) -> str | None:
@@ -243,10 +337,23 @@ def required_email(text: str) -> str:
 
 
 def _who_proves(email: str, code: str) -> tuple[str, str]:
-    name, digits = email_of(email), re.sub(r"[\s-]", "", code[:32])
-    if name is None or not _CODE.fullmatch(digits):
+    name, digits = email_of(email), _digits(code)
+    if name is None or digits is None:
         raise WrongCodeError
     return name, digits
+
+
+def _who_answers(email: str, session: str) -> str:
+    name = email_of(email)
+    if name is None or not 0 < len(session) <= LONGEST_SESSION:
+        raise WrongCredentialsError
+    return name
+
+
+def _digits(code: str) -> str | None:
+    """Return the six digits of a code as people type it, None if it is no code."""
+    digits = re.sub(r"[\s-]", "", code[:32])
+    return digits if _CODE.fullmatch(digits) else None
 
 
 def _check_new_password(password: str) -> None:

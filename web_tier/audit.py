@@ -22,12 +22,20 @@ from web_tier.backend import current_backend
 from web_tier.request_log import request_id
 
 SIGN_IN, FAILED_SIGN_IN, PASSWORD_RESET = "sign-in", "failed sign-in", "password reset"
+CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
+SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
+    "second factor on",
+    "second factor off",
+    "recovery codes made",
+)
 
 _BY_FORM: Final[Mapping[tuple[str, int], str]] = {
     ("accounts.sign_in", 303): SIGN_IN,
     ("accounts.sign_in", 401): FAILED_SIGN_IN,
     ("accounts.new_password", 303): SIGN_IN,
     ("accounts.new_password", 401): FAILED_SIGN_IN,
+    ("accounts.recovery", 303): SIGN_IN,
+    ("accounts.recovery", 401): FAILED_SIGN_IN,
     ("accounts.reset", 200): PASSWORD_RESET,
 }
 """Requests of people who are not signed in, by their answer; the form says which account they are about."""
@@ -49,7 +57,15 @@ _BY_USER: Final[Mapping[str, str]] = {
 }
 """Requests of signed-in users that succeeded."""
 
-ACTIONS: Final = tuple(sorted({*_BY_FORM.values(), *_BY_USER.values()}))
+_PROOFS_BY_USER: Final = frozenset(
+    f"accounts.{name}" for name in ("second_factor", "turn_off_second_factor", "new_recovery_codes")
+)
+"""Requests of signed-in users that prove once more who they are: with 401 they failed."""
+
+_BY_VIEW: Final = (CODE_ASKED_FOR, RECOVERY_CODE_USED, SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE)
+"""What the views themselves record, by `audit_as`."""
+
+ACTIONS: Final = tuple(sorted({*_BY_FORM.values(), *_BY_USER.values(), *_BY_VIEW}))
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +73,11 @@ _log = logging.getLogger(__name__)
 def record_audit_events(app: Flask) -> None:
     """Record what requests to `app` do, where people sign in."""
     app.after_request(_record)
+
+
+def audit_as(action: str, user: str) -> None:
+    """Let the current request be the event `action` of `user`, whatever its answer."""
+    g.audit_event = action, email_of(user) or ""
 
 
 def audit_details(**details: object) -> None:
@@ -79,8 +100,13 @@ def _record(response: Response) -> Response:
 
 def _event(status: int) -> AuditEvent | None:
     endpoint, identity = request.endpoint or "", known_identity()
-    if action := _BY_FORM.get((endpoint, status)):
+    if "audit_event" in g:
+        action, user = g.audit_event
+    elif action := _BY_FORM.get((endpoint, status)):
         user = email_of(request.form.get("email", "")) or ""
+    elif identity is not None and status == 401 and endpoint in _PROOFS_BY_USER:
+        action, user = FAILED_SIGN_IN, identity.email
+        audit_details(by=identity.by)
     elif identity is not None and status < 400 and endpoint in _BY_USER:
         action, user = _BY_USER[endpoint], identity.email or identity.owner
         audit_details(by=identity.by)

@@ -2,9 +2,11 @@
 
 import os
 import secrets
+from base64 import b32decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from services.accounts import Accounts, drawn_password
 from services.clients import Clients
@@ -12,7 +14,7 @@ from services.embedded.user_pools.mailbox import Mail
 from services.personal_tokens import PersonalTokens
 from services.provision import provision_user_pool
 from services.table import Table
-from services.users import NewPasswordWanted, UserPool
+from services.users import NewPasswordWanted, PoolTokens, UserPool
 from web_tier.access.identity import Scope
 from web_tier.access.keys import KEYS_FILE_VARIABLE
 
@@ -30,6 +32,7 @@ class SignIn:
     Attributes:
         keys: file with the key that sessions are signed with.
         token: a personal token of the operator's, for the commands.
+        app_key: the operator's, for an authenticator app, where operators must have a second factor.
     """
 
     pool_id: str
@@ -37,6 +40,7 @@ class SignIn:
     keys: Path
     password: str = field(repr=False)
     token: str = field(repr=False)
+    app_key: str | None = field(default=None, repr=False)
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -49,26 +53,42 @@ class SignIn:
         return {KEYS_FILE_VARIABLE: str(self.keys)}
 
 
-def prepare_sign_in(clients: Clients, job_table: str, folder: Path, name: str = POOL) -> SignIn:
-    """Make the user pool `name` with an operator, and a key in a file of `folder` that only this user may read."""
+def prepare_sign_in(
+    clients: Clients, job_table: str, folder: Path, name: str = POOL, *, second_factor: bool = False
+) -> SignIn:
+    """Make the user pool `name` with an operator, and a key in a file of `folder` that only this user may read.
+
+    With `second_factor` the operator has one.
+    """
     pool_id, client_id = provision_user_pool(clients, name)
-    accounts = Accounts(clients.cognito_idp, pool_id)
-    password = _make_operator(accounts, UserPool(clients.cognito_idp, pool_id, client_id))
+    accounts, pool = Accounts(clients.cognito_idp, pool_id), UserPool(clients.cognito_idp, pool_id, client_id)
+    password, signed_in = _make_operator(accounts, pool)
+    app_key = _set_up_app(pool, signed_in.access_token) if second_factor else None
     [owner] = [account.sub for account in accounts.list() if account.email == OPERATOR]
     tokens = PersonalTokens(Table(clients.dynamodb, job_table))
     token, _ = tokens.make(owner, OPERATOR, "scripts/run.sh", frozenset(Scope), TOKEN_DAYS)
-    return SignIn(pool_id, client_id, _new_keys(folder / "session-keys"), password, token)
+    return SignIn(pool_id, client_id, _new_keys(folder / "session-keys"), password, token, app_key)
 
 
-def _make_operator(accounts: Accounts, pool: UserPool) -> str:
-    """Make the operator's account; return its password."""
+def _make_operator(accounts: Accounts, pool: UserPool) -> tuple[str, PoolTokens]:
+    """Make the operator's account; return its password, and tokens of a sign-in."""
     temporary = accounts.add(OPERATOR)
     accounts.set_operator(OPERATOR, is_operator=True)
     password = drawn_password()
     wanted = pool.sign_in(OPERATOR, temporary)
     if isinstance(wanted, NewPasswordWanted):
-        pool.set_first_password(OPERATOR, wanted.session, password)
-    return password
+        wanted = pool.set_first_password(OPERATOR, wanted.session, password)
+    return password, cast(PoolTokens, wanted)  # a new account has no second factor
+
+
+def _set_up_app(pool: UserPool, access_token: str) -> str:
+    """Give the operator a second factor, as their authenticator app would; return its key."""
+    from services.embedded.user_pools.second_factors import STEP_SECONDS, Authenticator  # imports moto
+
+    key = pool.begin_second_factor(access_token)
+    app = Authenticator(secret=b32decode(key))
+    pool.confirm_second_factor(access_token, app.code(int(app.clock() // STEP_SECONDS)))
+    return key
 
 
 def _new_keys(path: Path) -> Path:
@@ -79,9 +99,10 @@ def _new_keys(path: Path) -> Path:
 
 def how_to_sign_in(sign_in: SignIn) -> str:
     """Say how whoever has started the system signs in."""
+    app = f" The key for your authenticator app is {sign_in.app_key}." if sign_in.app_key else ""
     return (
-        f"People sign in here. You are {OPERATOR}, and your password is {sign_in.password} until this command ends. "
-        "Other people create accounts on the page. Mails to them are shown here instead of being sent."
+        f"People sign in here. You are {OPERATOR}, and your password is {sign_in.password} until this command ends."
+        f"{app} Other people create accounts on the page. Mails to them are shown here instead of being sent."
     )
 
 

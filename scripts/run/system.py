@@ -119,7 +119,10 @@ class System:
         self._await(self._cloud_answers, "the embedded cloud", "cloud")
         provision(self.clients, self.config)
         if self.config.auth.mode == "cognito":
-            self.sign_in = prepare_sign_in(self.clients, self.config.names.job_table, self.state_dir)
+            required = self.config.auth.require_second_factor != "none"
+            self.sign_in = prepare_sign_in(
+                self.clients, self.config.names.job_table, self.state_dir, second_factor=required
+            )
             (self.state_dir / "user-pool").write_text(self.sign_in.pool_id + "\n")
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
         images = None if self.image is None else self.image.root.parent

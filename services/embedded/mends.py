@@ -17,6 +17,7 @@ MODULES = {
         "services.embedded.user_pools.passwords",
         "services.embedded.user_pools.sign_up",
         "services.embedded.user_pools.sign_in",
+        "services.embedded.user_pools.second_factors",
         "services.embedded.user_pools.pool_tokens",
         "services.embedded.user_pools.lasting",
     ),

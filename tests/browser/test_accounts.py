@@ -12,6 +12,7 @@ from services.ids import new_id
 from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page, drop, person, signed_in
 from tests.browser.test_api_page import try_it
 from tests.browser.test_upload import arrived, classify, signs
+from tests.support.authenticator import App
 
 pytestmark = pytest.mark.processes
 
@@ -94,6 +95,41 @@ def test_a_forgotten_password_is_replaced_and_a_wrong_one_told(
     assert faults_of(page) == []
     fill(page, "Sign in", password=ANOTHER)
     expect(page.get_by_role("link", name=email)).to_be_visible()
+
+
+def test_somebody_sets_up_an_app_signs_in_with_its_code_and_recovers_when_it_is_lost(
+    page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
+) -> None:
+    page_faults.expect("401")
+    email, password = person(sign_in_system, "hedy")
+    signed_in(page, email, password)
+    page.goto("/account")
+    page.get_by_role("link", name="Set it up").click()
+    assert faults_of(page) == []
+    fill(page, "Set it up", password=password)
+    expect(page.get_by_role("img", name="QR code of the key below")).to_be_visible()
+    assert faults_of(page) == []
+    app = App(page.get_by_role("textbox", name="Key").input_value())
+    fill(page, "Turn it on", code="000000")
+    expect(page.get_by_role("alert")).to_contain_text("That code is wrong")
+    fill(page, "Turn it on", code=app.code())
+    expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
+    assert faults_of(page) == []
+    codes = page.locator("main li").all_inner_texts()
+    page.get_by_role("link", name="I have saved them").click()
+    fill(page, "Sign in", email=email, password=password)
+    expect(page.get_by_role("heading", name="Enter a code")).to_be_visible()
+    assert faults_of(page) == []
+    fill(page, "Sign in", code=app.code())
+    expect(page.locator("main")).to_contain_text("On · Change it")
+    page.get_by_role("link", name="Change it").click()
+    expect(page.locator("main")).to_contain_text("You have recovery codes")
+    assert faults_of(page) == []
+    page.get_by_role("button", name="Sign out").click()
+    page.goto("/sign-in/recovery")
+    assert faults_of(page) == []
+    fill(page, "Sign in", email=email, password=password, recovery_code=codes[0].lower())
+    expect(page.locator("main")).to_contain_text("It is off")
 
 
 def test_account_pages_are_accessible_and_fit(page: Page, sign_in_system: System, faults_of: FaultsOf) -> None:

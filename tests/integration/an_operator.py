@@ -8,7 +8,10 @@ from services.accounts import Accounts
 from services.clients import Clients
 from services.embedded.control_client import mails
 from services.provision import provision_user_pool
+from services.recovery_codes import RecoveryCodes
+from services.table import Table
 from services.users import PoolTokens, UserPool
+from tests.support.authenticator import App
 
 EMAIL = "ops@example.org"
 PASSWORD = "A-password-of-0ne-who-operates"
@@ -74,4 +77,17 @@ class Operator:
         code = [mail.secret for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]
         wanted = {"email": EMAIL, "code": code, "password": NEW_PASSWORD}
         requests.post(f"{url}/reset", data=wanted, timeout=60).raise_for_status()
+        assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)
+
+    def loses_their_app(self, url: str, job_table: str) -> None:
+        """Set up a second factor, and sign in at the web tier by a recovery code; the password is `NEW_PASSWORD`."""
+        tokens, account = self._pool.sign_in(EMAIL, NEW_PASSWORD), self._pool.account(EMAIL)
+        assert isinstance(tokens, PoolTokens)
+        assert account is not None
+        app = App(self._pool.begin_second_factor(tokens.access_token))
+        self._pool.confirm_second_factor(tokens.access_token, app.code())
+        code = RecoveryCodes(Table(self.clients.dynamodb, job_table)).replace(account.sub)[0]
+        wanted = {"email": EMAIL, "password": NEW_PASSWORD, "recovery_code": code}
+        answer = requests.post(f"{url}/sign-in/recovery", data=wanted, timeout=60, allow_redirects=False)
+        assert answer.status_code == 303, answer.text
         assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)

@@ -198,6 +198,7 @@ def lived(deployed: Deployed) -> Deployed:
     wait_until(lambda: ghost not in deployed.workers(), "the unhealthy instance is terminated")
     deployed.operator.invites(deployed.api.base_url, "ann@example.org")
     deployed.operator.forgets(deployed.api.base_url)
+    deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.config.names.job_table)
     deployed.decisions = deployed.cloud.control("GET", "decisions")["decisions"]
     return deployed
 

@@ -9,9 +9,10 @@ from flask.testing import FlaskClient
 
 from services.accounts import OPERATORS
 from services.personal_tokens import PersonalTokens
+from services.recovery_codes import RecoveryCodes
 from services.table import Table
 from services.tokens import TokenClaims, TokenRefusedError
-from services.user_errors import SignedOutError, WrongCredentialsError
+from services.user_errors import SignedOutError, WrongCredentialsError, WrongSecondFactorError
 from services.users import Account, PoolTokens
 from web_tier.access.access import COOKIE, Access, Parts
 from web_tier.access.csrf import csrf_token
@@ -71,6 +72,9 @@ class PlayedPool:
             raise WrongCredentialsError
         return self.tokens(sub)
 
+    def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
+        raise WrongSecondFactorError
+
     def account(self, sub: str) -> Account | None:
         self._ask(sub)
         return self.accounts.get(sub)
@@ -119,6 +123,7 @@ def access_of(table: Table, pool: PlayedPool, clock: Clock) -> Access:
         verifier=cast(Any, pool),
         sessions=sessions_of(table, pool, clock),
         personal_tokens=PersonalTokens(table, clock),
+        recovery_codes=RecoveryCodes(table),
         accounts=KnownAccounts(pool.account, clock.seconds),
     )
     return Access(lambda: parts)

@@ -11,6 +11,7 @@ from flask import Flask, current_app, request
 from werkzeug.wrappers import Response
 
 from services.personal_tokens import PersonalTokens
+from services.recovery_codes import RecoveryCodes
 from services.tokens import TokenVerifier
 from services.user_errors import UserPoolError
 from services.users import PoolTokens, UserPool
@@ -35,6 +36,7 @@ class Parts:
     verifier: TokenVerifier
     sessions: Sessions
     personal_tokens: PersonalTokens
+    recovery_codes: RecoveryCodes
     accounts: KnownAccounts
 
 
@@ -75,22 +77,32 @@ class Access:
         return self._parts().personal_tokens
 
     @property
+    def recovery_codes(self) -> RecoveryCodes:
+        """What lets people in whose authenticator app is lost."""
+        return self._parts().recovery_codes
+
+    @property
     def accounts(self) -> KnownAccounts:
         """What the pool says of whoever comes with a personal token."""
         return self._parts().accounts
 
-    def begin(self, tokens: PoolTokens, answer: _Answer) -> _Answer:
+    def begin(self, tokens: PoolTokens, answer: _Answer, *, second_factor: bool = False) -> _Answer:
         """Sign in whom the pool has just given `tokens`, and let `answer` say so to the browser.
 
         The session is a new one, whatever the browser came with, and the one that it came with ends.
+
+        Args:
+            tokens: of the pool.
+            answer: what the browser gets.
+            second_factor: whether the pool asked for a code of an authenticator app, too.
 
         Raises:
             TokenRefusedError: when the tokens are not of this pool, as when `auth` names another one.
         """
         claims = self.verifier.verify(tokens.id_token)
         self._end_current()
-        set_cookie(answer, self.sessions.begin(claims, tokens.refresh_token))
-        remember_device(self.sessions.keys, claims.email, answer)
+        set_cookie(answer, self.sessions.begin(claims, tokens.refresh_token, second_factor=second_factor))
+        remember_device(self.sessions.keys, claims.email, answer, second_factor=second_factor)
         return answer
 
     def end(self, answer: _Answer) -> _Answer:
@@ -104,17 +116,19 @@ class Access:
         self.sessions.end_all_of(owner)
         self.personal_tokens.revoke_all(owner)
 
+    def revoke(self, refresh_token: str) -> None:
+        """Revoke a refresh token that nobody has any more; where the pool does not answer, it stays unused."""
+        try:
+            self.pool.sign_out(refresh_token)
+        except (BotoCoreError, ClientError, UserPoolError) as error:
+            _log.warning("the user pool did not revoke a refresh token: %s", error)
+
     def _end_current(self) -> None:
         set_session(None)  # what the guard has renewed must not be sent after all
         cookie = request.cookies.get(COOKIE)
         refresh_token = self.sessions.end(cookie) if cookie else None
-        if refresh_token is None:
-            return
-        try:
-            self.pool.sign_out(refresh_token)
-        except (BotoCoreError, ClientError, UserPoolError) as error:
-            # Nobody has it any more: it stood in the session, which has ended.
-            _log.warning("the user pool did not revoke a refresh token: %s", error)
+        if refresh_token is not None:
+            self.revoke(refresh_token)
 
     def _parts(self) -> Parts:
         with self._lock:

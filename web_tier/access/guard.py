@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Flask, g, redirect, request
+from flask import Flask, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
@@ -20,6 +20,7 @@ from web_tier.access.current_session import known_session, set_session
 from web_tier.access.identity import LOCAL, Identity, known_identity, set_identity
 from web_tier.access.own_path import sign_in_for
 from web_tier.access.rights import RIGHTS, Right
+from web_tier.access.second_factor import lacks_second_factor
 from web_tier.audience import is_for_programs
 from web_tier.request_log import request_id
 from web_tier.security import is_cross_site
@@ -77,6 +78,8 @@ def _guard() -> ResponseReturnValue | None:
         return _to_sign_in()
     if identity is not None and not right.is_given_to(identity):
         raise Forbidden(_refusal(right, identity))
+    if identity is not None and right not in {Right.PUBLIC, Right.SECOND_FACTOR} and lacks_second_factor(identity):
+        return _to_second_factor()
     check_request()
     return None
 
@@ -129,11 +132,25 @@ def _is_of_another_page() -> bool:
 
 def _to_sign_in() -> Response:
     """Send a person to the sign-in; refuse whatever would take that page for its answer."""
-    is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
-    # A browser says whether it opens a page, or only fetches something for the one that is open.
-    if is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate":
+    if _opens_a_page():
         return redirect(sign_in_for(request), 303)
     raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
+
+
+def _to_second_factor() -> Response:
+    """Send a person to where a second factor is set up; refuse whatever would take that page for its answer."""
+    page = url_for("accounts.second_factor")
+    if _opens_a_page():
+        return redirect(page, 303)
+    raise Forbidden(
+        f"this site requires a second factor of you: sign in on the page, set one up at {page}, try again"
+    )
+
+
+def _opens_a_page() -> bool:
+    """Return True unless a program asks, or a page that is open fetches something for itself."""
+    is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
+    return is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
 
 
 def _refuse_credentials(reason: str) -> NoReturn:
@@ -152,7 +169,7 @@ def _unauthorized(detail: str, code: str | None = None) -> Unauthorized:
 def _refusal(right: Right, identity: Identity) -> str:
     if right is Right.OPERATE and OPERATORS not in identity.groups:
         return "the fleet is for operators; ask one of them"
-    if right is Right.ACCOUNT:
+    if right in {Right.ACCOUNT, Right.SECOND_FACTOR}:
         return "a personal token cannot do this; sign in and try again"
     return f"this token is not for this: make one with the scope {right.value}, or sign in"
 

@@ -6,6 +6,7 @@ new key goes on top, and an old one is taken away once no session of it can be l
 
 import base64
 import hmac
+import json
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -86,12 +87,24 @@ class SessionKeys:
         """Return `text` so that only we can read it."""
         return self._cipher.encrypt(text.encode()).decode()
 
-    def decrypt(self, text: str) -> str | None:
-        """Return what was encrypted; None when it was tampered with, or with a key that is gone."""
+    def decrypt(self, text: str, seconds: int | None = None) -> str | None:
+        """Return what was encrypted; None when it was tampered with, with a key that is gone, or too long ago."""
         try:
-            return self._cipher.decrypt(text.encode(errors="replace")).decode()
+            return self._cipher.decrypt(text.encode(errors="replace"), ttl=seconds).decode()
         except InvalidToken:
             return None
+
+    def seal(self, purpose: str, *facts: str) -> str:
+        """Return `facts` as a browser may keep them for us: encrypted, and good for this purpose alone."""
+        return self.encrypt(json.dumps([purpose, *facts]))
+
+    def unseal(self, text: str, purpose: str, *, seconds: int) -> list[str] | None:
+        """Return the facts that were sealed for a purpose up to `seconds` ago; None for everything else."""
+        try:
+            found = json.loads(self.decrypt(text, seconds) or "null")
+        except ValueError:  # a refresh token, which is encrypted by the same keys
+            return None
+        return found[1:] if isinstance(found, list) and found[:1] == [purpose] else None
 
 
 def load_session_keys(environment: Mapping[str, str] = os.environ) -> SessionKeys:

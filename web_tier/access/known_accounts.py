@@ -34,6 +34,11 @@ class KnownAccounts:
         account = self._remembered(sub)
         return account if account is not None and account.enabled else None
 
+    def forget(self, sub: str) -> None:
+        """Ask anew about an account that has just changed; other processes do so within a minute."""
+        with self._lock:
+            self._known.pop(sub, None)
+
     def _remembered(self, sub: str) -> Account | None:
         now = self.clock()
         with self._lock:

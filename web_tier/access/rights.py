@@ -18,6 +18,7 @@ class Right(StrEnum):
         READ: for users, to see what is theirs; a token needs the scope `read`.
         CLASSIFY: for users, to send images and change what is theirs; a token needs the scope `classify`.
         ACCOUNT: for users themselves, and for no personal token: what concerns the account.
+        SECOND_FACTOR: for users at the page, also before they have the second factor that is required of them.
         OPERATE: for operators; a token needs the scope `operate`.
     """
 
@@ -25,6 +26,7 @@ class Right(StrEnum):
     READ = "read"
     CLASSIFY = "classify"
     ACCOUNT = "account"
+    SECOND_FACTOR = "second factor"
     OPERATE = "operate"
 
     def is_given_to(self, identity: Identity) -> bool:
@@ -34,6 +36,8 @@ class Right(StrEnum):
                 return True
             case Right.ACCOUNT:
                 return identity.by in {"session", "pool_token"}
+            case Right.SECOND_FACTOR:
+                return identity.by == "session"
             case Right.OPERATE:
                 return identity.operates
             case Right.READ | Right.CLASSIFY:
@@ -56,6 +60,8 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "admission.may_send",
             "accounts.sign_in",
             "accounts.new_password",
+            "accounts.code",
+            "accounts.recovery",
             "accounts.sign_up",
             "accounts.forgot",
             "accounts.reset",
@@ -107,6 +113,12 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "tokens_api.list_tokens",
             "tokens_api.make_token",
             "tokens_api.revoke_token",
+        ),
+        Right.SECOND_FACTOR: (
+            "accounts.second_factor",
+            "accounts.confirm_second_factor",
+            "accounts.turn_off_second_factor",
+            "accounts.new_recovery_codes",
         ),
         Right.OPERATE: (
             "audit.audit_page",

@@ -29,8 +29,9 @@ class SessionRecord:
         begun: when they signed in.
         seen: when they last did something, to the minute.
         rotated: when its id was last a new one.
-        claimed: when a request last set out to rotate it.
         ends: when the table may remove it.
+        second_factor: whether the sign-in took a code of an authenticator app.
+        claimed: when a request last set out to rotate it.
     """
 
     family: str
@@ -42,6 +43,7 @@ class SessionRecord:
     seen: int
     rotated: int
     ends: int
+    second_factor: bool = False
     claimed: int = 0
 
 
@@ -113,6 +115,7 @@ def _item(session_id: str, record: SessionRecord) -> Item:
         "begun": record.begun,
         "seen": record.seen,
         "rotated": record.rotated,
+        "second_factor": int(record.second_factor),
         "claimed": record.claimed,
         EXPIRES_AT: record.ends,
     }
@@ -128,6 +131,7 @@ def _record(item: Item) -> SessionRecord:
         begun=int(item["begun"]),
         seen=int(item["seen"]),
         rotated=int(item["rotated"]),
+        second_factor=bool(item.get("second_factor")),
         claimed=int(item["claimed"]),
         ends=int(item[EXPIRES_AT]),
     )

@@ -84,7 +84,7 @@ class Sessions:
     renew: Callable[[str], Renewed]
     clock: Callable[[], float] = time.time
 
-    def begin(self, claims: TokenClaims, refresh_token: str) -> str:
+    def begin(self, claims: TokenClaims, refresh_token: str, *, second_factor: bool = False) -> str:
         """Begin a session, always under an id that nobody knew before; return its cookie."""
         now, session_id = int(self.clock()), self.keys.new_id(claims.sub)
         record = SessionRecord(
@@ -97,6 +97,7 @@ class Sessions:
             seen=now,
             rotated=now,
             ends=int(now + self.times.longest),
+            second_factor=second_factor,
         )
         self.records.add(session_id, record)
         return self.keys.sign(session_id)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from services.config import Config
 from services.errors import ConfigError
 from services.personal_tokens import PersonalTokens
+from services.recovery_codes import RecoveryCodes
 from services.token_keys import issuer_of, jwks_url, keys_at
 from services.tokens import TokenVerifier
 from services.users import UserPool
@@ -48,6 +49,7 @@ def _parts(backend: Backend, pool_id: str, client_id: str, keys: SessionKeys) ->
         verifier=verifier,
         sessions=Sessions(SessionRecords(table), keys, _times(config), renew),
         personal_tokens=PersonalTokens(table),
+        recovery_codes=RecoveryCodes(table),
         accounts=KnownAccounts(pool.account),
     )
 

@@ -2,16 +2,20 @@
 
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import Unauthorized
+from werkzeug.exceptions import Forbidden, Unauthorized
 
 from web_tier.access.identity import known_identity
+from web_tier.access.second_factor import lacks_second_factor
 
 admission = Blueprint("admission", __name__)
 
 
 @admission.get("/internal/admission")
 def may_send() -> ResponseReturnValue:
-    """Answer 204 if the sender is signed in, or if there is no sign-in; else 401."""
-    if known_identity() is None:
+    """Answer 204 if the sender is signed in, or if there is no sign-in; else 401, or 403 without a second factor."""
+    identity = known_identity()
+    if identity is None:
         raise Unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
+    if lacks_second_factor(identity):
+        raise Forbidden("this site requires a second factor of you")
     return "", 204

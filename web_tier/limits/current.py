@@ -61,15 +61,16 @@ def install_limiting(app: Flask, backend: Backend) -> Limiting:
 
 def current_allowance() -> Allowance:
     """Return what the caller of the current request may still have accepted."""
-    limiting = _current()
+    limiting = current_limiting()
     return Allowance(limiting.quotas, caller()) if limiting.holds else UNLIMITED
 
 
 def left(owner: str) -> Left | None:
     """Return what a user may still send today, None where no limits hold; one without an id is their address."""
-    limiting = _current()
+    limiting = current_limiting()
     return limiting.quotas.left(owner or address()) if limiting.holds else None
 
 
-def _current() -> Limiting:
+def current_limiting() -> Limiting:
+    """Return the limits of the application which serves the current request."""
     return cast(Limiting, current_app.extensions[_EXTENSION])

@@ -7,6 +7,7 @@ an account's owner out:
 - a device on which the account has signed in before has a limit of its own (`web_tier.access.known_device`);
 - once an account's limit is reached, each address has one more attempt in the minute;
 - each form has its own limit for an account, so guessed passwords do not block the mailed codes;
+- codes of a second factor have a low limit in an hour, from everywhere, and count only after the right password;
 - an attempt that succeeds is taken off again.
 """
 
@@ -16,9 +17,10 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import TooManyRequests
 
 from web_tier.access.access import current_access
+from web_tier.access.identity import known_identity
 from web_tier.access.known_device import known_device
 from web_tier.limits.callers import account_called, address, caller
-from web_tier.limits.current import Limiting
+from web_tier.limits.current import Limiting, current_limiting
 from web_tier.limits.rates import Kind
 
 FREE: Final = frozenset(
@@ -34,7 +36,16 @@ FREE: Final = frozenset(
 )
 """Endpoints whose requests are not counted."""
 
-PROOFS: Final = frozenset(f"accounts.{name}" for name in ("sign_in", "new_password", "reset"))
+_BY_USER: Final = frozenset(
+    f"accounts.{name}"
+    for name in ("second_factor", "confirm_second_factor", "turn_off_second_factor", "new_recovery_codes")
+)
+"""Endpoints at which signed-in users prove once more who they are."""
+
+_TRIES_WHAT: Final = {"accounts.recovery": "accounts.sign_in"}
+"""Endpoints that try the same as another one, a password: they share its attempts."""
+
+PROOFS: Final = _BY_USER | {f"accounts.{name}" for name in ("sign_in", "new_password", "code", "recovery", "reset")}
 """Endpoints at which passwords and codes are tried."""
 
 ATTEMPTS: Final = PROOFS | {"accounts.sign_up", "accounts.forgot"}
@@ -57,8 +68,9 @@ def _count_request(limiting: Limiting) -> None:
 
 
 def _count_attempt(limiting: Limiting, endpoint: str) -> None:
-    email = request.form.get("email", "")
-    account = f"{endpoint} {account_called(email)}"
+    identity = known_identity() if endpoint in _BY_USER else None
+    email = request.form.get("email", "") if identity is None else identity.email
+    account = f"{_TRIES_WHAT.get(endpoint, endpoint)} {account_called(email)}"
     device = known_device(current_access().sessions.keys, email) if current_access().signs_in else None
     if device is not None:
         _count(limiting, "attempt", f"{account} device {device}", limiting.attempts_on_an_account)
@@ -67,26 +79,40 @@ def _count_attempt(limiting: Limiting, endpoint: str) -> None:
     if limiting.rates.count("attempt", account, limiting.attempts_on_an_account):
         _count(limiting, "attempt", f"{account} {address()}", 1)
     else:
-        _remember(account, limiting.attempts_on_an_account)
+        _remember("attempt", account, limiting.attempts_on_an_account)
+
+
+def count_code(email: str) -> None:
+    """Count a code of a second factor, before it is tried on an account whose password was right.
+
+    Raises:
+        TooManyRequests: there were too many in this hour.
+    """
+    limiting = current_limiting()
+    if limiting.holds:
+        device = known_device(current_access().sessions.keys, email, second_factor=True)
+        account = account_called(email) if device is None else f"{account_called(email)} device {device}"
+        _count(limiting, "code", account, limiting.attempts_on_an_account)
 
 
 def _count(limiting: Limiting, kind: Kind, counted_for: str, limit: int) -> None:
     if seconds := limiting.rates.count(kind, counted_for, limit):
         raise TooManyRequests(
-            f"more than {limit:,} {kind}s came in a minute; wait for {seconds} s, then go on slower",
+            f"more than {limit:,} {kind}s came in {'an hour' if kind == 'code' else 'a minute'}; "
+            f"wait for {seconds} s, then go on slower",
             retry_after=seconds,
         )
-    if kind == "attempt":
-        _remember(counted_for, limit)
+    if kind != "request":
+        _remember(kind, counted_for, limit)
 
 
-def _remember(counted_for: str, limit: int) -> None:
-    g.setdefault("attempts", []).append((counted_for, limit))
+def _remember(kind: Kind, counted_for: str, limit: int) -> None:
+    g.setdefault("attempts", []).append((kind, counted_for, limit))
 
 
 def _forgive_success(limiting: Limiting, response: Response) -> Response:
     """Take an attempt off again that proved who made it."""
     if request.endpoint in PROOFS and response.status_code < 400:
-        for counted_for, limit in g.get("attempts", []):
-            limiting.rates.forgive("attempt", counted_for, limit)
+        for kind, counted_for, limit in g.get("attempts", []):
+            limiting.rates.forgive(kind, counted_for, limit)
     return response

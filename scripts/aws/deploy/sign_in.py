@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 GROUPS = (USERS, OPERATORS)
 """Of the stack's user pool."""
 
+OTHER_FACTORS = ("SmsMfaConfiguration", "EmailMfaConfiguration")
+"""Second factors of a pool that this site does not ask for; a call that leaves them out would turn them off."""
+
 WHETHER, KEPT = "CreateUserPool", "KeptUserPool"
 """The stack's parameters."""
 
@@ -52,10 +55,22 @@ def kept_accounts(account: Account, prefix: str, wishes: Wishes, stack: Stack | 
     return {KEPT: pool["Id"]}
 
 
-def complete_groups(operation: Operation, stack: Stack) -> None:
-    """Make the groups of a pool that the stack has not made, if a creation that failed has left it without."""
+def complete_kept_pool(operation: Operation, stack: Stack) -> None:
+    """Give a pool that the stack has not made what it may lack: groups, and authenticator apps as second factors."""
     account, pool_id = operation.account, stack.parameters.get(KEPT, "")
-    for name in GROUPS if pool_id else ():
+    if not pool_id:
+        return
+    factors = account.cognito.get_user_pool_mfa_config(UserPoolId=pool_id)
+    if not factors.get("SoftwareTokenMfaConfiguration", {}).get("Enabled"):
+        others = {name: factors[name] for name in OTHER_FACTORS if factors.get(name)}  # type: ignore[literal-required]
+        account.cognito.set_user_pool_mfa_config(
+            UserPoolId=pool_id,
+            SoftwareTokenMfaConfiguration={"Enabled": True},
+            MfaConfiguration="ON" if factors.get("MfaConfiguration") == "ON" else "OPTIONAL",
+            **others,
+        )
+        operation.done(f"turned on second factors, for those who want one, of the user pool {pool_id}")
+    for name in GROUPS:
         try:
             account.cognito.create_group(UserPoolId=pool_id, GroupName=name)
         except account.cognito.exceptions.GroupExistsException:

@@ -16,7 +16,7 @@ from scripts.aws.deploy.page import answers, wait_for_page
 from scripts.aws.deploy.places import find_place
 from scripts.aws.deploy.session_keys import provide
 from scripts.aws.deploy.settings import Wishes, changed, checked, parameters, setting_parameters, settings_of
-from scripts.aws.deploy.sign_in import complete_groups, kept_accounts, say_who_may_come_in, sign_in_hours, signs_in
+from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts, say_who_may_come_in, sign_in_hours, signs_in
 from scripts.aws.deploy.stacks import Stack, find, resources
 from scripts.aws.deploy.template import template, upload
 from scripts.aws.deploy.unkept import unkept_days
@@ -188,7 +188,7 @@ def _arrive(operation: Operation, config: Config, outside: Outside) -> str:
     kinds = [kind for _, kind, _ in resources(operation.account, stack)]
     operation.say(idle_cost.table(_cost(operation, config, kinds, {}, stack)))
     _say_what_is_left_to_do(operation, stack)
-    complete_groups(operation, stack)
+    complete_kept_pool(operation, stack)
     say_who_may_come_in(operation, stack)
     operation.say(f"Fleetsight is at {stack.outputs.get('SiteAddress', address)}")
     return address

@@ -1,4 +1,4 @@
-"""Sign-in by password, the first password of an account that ops made, and refreshing; and how each is refused."""
+"""Sign-in by password, its challenges (first password, second factor), and refreshing; and how each is refused."""
 
 import secrets
 import threading
@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.embedded.mend import Mend
-from services.embedded.user_pools.passwords import is_expired
+from services.embedded.user_pools.passwords import check_password, is_expired
 from services.embedded.user_pools.pools import hides_who_exists, pool_of
 
 BY_PASSWORD = "USER_PASSWORD_AUTH"  # nosec B105 # noqa: S105 - the name of a flow
 NEW_PASSWORD = "NEW_PASSWORD_REQUIRED"  # nosec B105 # noqa: S105 - the name of a challenge
+CODE_OF_AN_APP = "SOFTWARE_TOKEN_MFA"
 _REFRESH = frozenset({"REFRESH_TOKEN", "REFRESH_TOKEN_AUTH"})
 _FLOWS = ("ALLOW_USER_SRP_AUTH", "ALLOW_CUSTOM_AUTH", "ALLOW_REFRESH_TOKEN_AUTH")
 """Those of a client that names none."""
@@ -24,26 +25,26 @@ _MINUTE = 60.0
 
 @dataclass
 class Challenges:
-    """Accounts that have shown their temporary password, by the session they were given; threads may share it."""
+    """Accounts that have shown their password and are to show more, by the session they got; threads may share it."""
 
     clock: Callable[[], float] = time.monotonic
-    _open: OrderedDict[str, tuple[str, str, float]] = field(default_factory=OrderedDict, init=False)
+    _open: OrderedDict[str, tuple[str, str, str, float]] = field(default_factory=OrderedDict, init=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def begin(self, pool_id: str, user_id: str, minutes: float) -> str:
-        """Return a session in which this account, and no other, may set its password."""
+    def begin(self, challenge: str, pool_id: str, user_id: str, minutes: float) -> str:
+        """Return a session in which this account, and no other, may answer this challenge."""
         session = secrets.token_urlsafe(48)
         with self._turn:
-            self._open[session] = (pool_id, user_id, self.clock() + minutes * _MINUTE)
+            self._open[session] = (challenge, pool_id, user_id, self.clock() + minutes * _MINUTE)
             while len(self._open) > MOST_CHALLENGES:
                 self._open.popitem(last=False)
         return session
 
-    def is_open(self, session: str, pool_id: str, user_id: str) -> bool:
-        """Say whether the session is this account's and not over."""
+    def is_open(self, challenge: str, session: str, pool_id: str, user_id: str) -> bool:
+        """Say whether the session is of this challenge, this account's, and not over."""
         with self._turn:
-            pool, user, ends_at = self._open.get(session, ("", "", 0.0))
-        return (pool, user) == (pool_id, user_id) and self.clock() < ends_at
+            *what, ends_at = self._open.get(session, ("", "", "", 0.0))
+        return what == [challenge, pool_id, user_id] and self.clock() < ends_at
 
     def end(self, session: str) -> None:
         """Let a session be over."""
@@ -69,8 +70,11 @@ def _initiate_auth(original: Any) -> Any:
         if auth_flow == BY_PASSWORD:
             user = _user_by_password(pool, client, parameters)
             if user.status == "FORCE_CHANGE_PASSWORD":
-                return _ask_for_password(pool, client, user)
-            if not _has_second_factor(pool, user):
+                parameters = {"USER_ID_FOR_SRP": user.username, "requiredAttributes": "[]"}
+                return _challenge(NEW_PASSWORD, pool, client, user, parameters)
+            if user.software_token_mfa_enabled:
+                return _challenge(CODE_OF_AN_APP, pool, client, user, {"USER_ID_FOR_SRP": user.username})
+            if not user.sms_mfa_enabled and pool.mfa_config != "ON":
                 return self._log_user_in(pool, client, user.username)
             parameters["USERNAME"] = user.username
         return original(self, client_id, auth_flow, parameters)
@@ -102,14 +106,9 @@ def _user_by_password(pool: Any, client: Any, parameters: Mapping[str, str]) -> 
     return user
 
 
-def _has_second_factor(pool: Any, user: Any) -> bool:
-    return bool(user.software_token_mfa_enabled or user.sms_mfa_enabled or pool.mfa_config == "ON")
-
-
-def _ask_for_password(pool: Any, client: Any, user: Any) -> dict[str, Any]:
-    session = challenges.begin(pool.id, user.id, client.extended_config["AuthSessionValidity"])
-    parameters = {"USER_ID_FOR_SRP": user.username, "requiredAttributes": "[]"}
-    return {"ChallengeName": NEW_PASSWORD, "ChallengeParameters": parameters, "Session": session}
+def _challenge(name: str, pool: Any, client: Any, user: Any, parameters: Mapping[str, str]) -> dict[str, Any]:
+    session = challenges.begin(name, pool.id, user.id, client.extended_config["AuthSessionValidity"])
+    return {"ChallengeName": name, "ChallengeParameters": dict(parameters), "Session": session}
 
 
 def _check_refresh(pool: Any, client_id: str, token: str) -> None:
@@ -129,25 +128,27 @@ def _check_refresh(pool: Any, client_id: str, token: str) -> None:
 
 def _respond_to_auth_challenge(original: Any) -> Any:
     from moto.cognitoidp.exceptions import NotAuthorizedError
+    from moto.cognitoidp.models import UserStatus
 
     def respond_to_auth_challenge(
         self: Any, session: str, client_id: str, challenge_name: str, challenge_responses: Mapping[str, str]
     ) -> Any:
-        """Answer a challenge; a new password is for the account that the session was given to."""
-        if challenge_name != NEW_PASSWORD:
+        """Answer a challenge, which is of the account that the session was given to."""
+        if challenge_name not in {NEW_PASSWORD, CODE_OF_AN_APP}:
             return original(self, session, client_id, challenge_name, challenge_responses)
-        _, pool, _ = pool_of(client_id)
+        _, pool, client = pool_of(client_id)
         user = pool._get_user(challenge_responses.get("USERNAME", ""))
-        if user is None or not user.enabled or not challenges.is_open(session, pool.id, user.id):
+        if user is None or not user.enabled or not challenges.is_open(challenge_name, session, pool.id, user.id):
             raise NotAuthorizedError("Invalid session for the user.")
-        self.sessions[session] = (user.username, pool)
-        try:
-            answers = {**challenge_responses, "USERNAME": user.username}
-            answered = original(self, session, client_id, challenge_name, answers)
-        finally:
-            self.sessions.pop(session, None)
+        if challenge_name == NEW_PASSWORD:
+            check_password(pool, challenge_responses.get("NEW_PASSWORD"))
+            user.password, user.status = challenge_responses["NEW_PASSWORD"], UserStatus.CONFIRMED
+        else:
+            user.authenticator.use(challenge_responses.get("SOFTWARE_TOKEN_MFA_CODE", ""))
         challenges.end(session)
-        return answered
+        if challenge_name == NEW_PASSWORD and user.software_token_mfa_enabled:
+            return _challenge(CODE_OF_AN_APP, pool, client, user, {"USER_ID_FOR_SRP": user.username})
+        return self._log_user_in(pool, client, user.username)
 
     return respond_to_auth_challenge
 
@@ -171,7 +172,7 @@ MENDS = (
         "moto.cognitoidp.models:CognitoIdpBackend.respond_to_auth_challenge",
         ("self", "session", "client_id", "challenge_name", "challenge_responses"),
         _respond_to_auth_challenge,
-        "lets any session set any account's password",
+        "lets any session set any account's password, and takes any code of a second factor",
     ),
     Mend(
         "moto.cognitoidp.models:CognitoIdpBackend._log_user_in",

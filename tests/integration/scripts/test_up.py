@@ -2,7 +2,7 @@
 
 import base64
 import re
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +11,7 @@ from scripts.aws.account import TAG
 from scripts.aws.deploy import page
 from scripts.aws.deploy.session_keys import renew
 from scripts.aws.deploy.settings import SettingError, Wishes
-from scripts.aws.deploy.sign_in import kept_accounts
+from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts
 from scripts.aws.deploy.stacks import Stack, StackError, find
 from scripts.aws.deploy.up import NotWantedError
 from scripts.aws.waiting import TimedOutError
@@ -230,6 +230,24 @@ def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stag
     assert again == {"KeptUserPool": made["UserPool"]["Id"]}
     assert kept_accounts(*asked, Wishes(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})) == {}
     stage.down(delete_data=True)
+
+
+@pytest.mark.parametrize(("had", "has"), [("OFF", "OPTIONAL"), ("ON", "ON")])
+def test_a_kept_pool_without_authenticator_apps_gets_them_and_keeps_its_other_factors(
+    stage: Stage, had: Literal["OFF", "ON"], has: str
+) -> None:
+    pool_id = stage.account.cognito.create_user_pool(PoolName=stage.prefix)["UserPool"]["Id"]
+    sms: Any = {"SmsConfiguration": {"SnsCallerArn": "arn:aws:iam::123456789012:role/sms"}}
+    stage.account.cognito.set_user_pool_mfa_config(UserPoolId=pool_id, SmsMfaConfiguration=sms, MfaConfiguration=had)
+    kept = Stack(stage.prefix, "arn", "CREATE_COMPLETE", parameters={"KeptUserPool": pool_id})
+    for _ in range(2):
+        complete_kept_pool(stage.operation, kept)
+    settings = stage.account.cognito.get_user_pool_mfa_config(UserPoolId=pool_id)
+    assert settings["MfaConfiguration"] == has
+    assert settings["SmsMfaConfiguration"] == sms
+    assert settings["SoftwareTokenMfaConfiguration"] == {"Enabled": True}
+    assert len([step for step in stage.steps if "turned on second factors" in step]) == 1
+    stage.account.cognito.delete_user_pool(UserPoolId=pool_id)
 
 
 def test_s4_a_kept_pool_where_anybody_registers_any_address_is_refused(stage: Stage) -> None:

@@ -25,14 +25,17 @@ from services.tokens import TokenRefusedError, TokenVerifier
 from services.user_errors import (
     EmailRefusedError,
     EmailTakenError,
+    NoSecondFactorsError,
     PasswordRefusedError,
     SignedOutError,
     TooManyAttemptsError,
     UserPoolError,
     WrongCodeError,
     WrongCredentialsError,
+    WrongSecondFactorError,
 )
-from services.users import NewPasswordWanted, PoolTokens, UserPool
+from services.users import CodeWanted, NewPasswordWanted, PoolTokens, UserPool
+from tests.support.authenticator import App
 
 pytestmark = pytest.mark.processes
 
@@ -77,7 +80,22 @@ class Stage:
     def set_first_password(self, email: str, temporary: str, password: str = PASSWORD) -> PoolTokens:
         wanted = self.pool.sign_in(email, temporary)
         assert isinstance(wanted, NewPasswordWanted)
-        return self.pool.set_first_password(email, wanted.session, password)
+        tokens = self.pool.set_first_password(email, wanted.session, password)
+        assert isinstance(tokens, PoolTokens)
+        return tokens
+
+    def with_app(self) -> tuple[str, App]:
+        """Return the address of a new account with a second factor, and the app."""
+        email = self.signed_up()
+        tokens = self.sign_in(email)
+        app = App(self.pool.begin_second_factor(tokens.access_token))
+        self.pool.confirm_second_factor(tokens.access_token, app.code())
+        return email, app
+
+    def asked_for_a_code(self, email: str) -> CodeWanted:
+        wanted = self.pool.sign_in(email, PASSWORD)
+        assert isinstance(wanted, CodeWanted)
+        return wanted
 
     def sign_in(self, email: str, password: str = PASSWORD) -> PoolTokens:
         tokens = self.pool.sign_in(email, password)
@@ -353,6 +371,7 @@ def test_the_first_sign_in_to_an_account_of_ops_sets_a_password(stage: Stage) ->
     wanted = stage.pool.sign_in(email, temporary)
     assert isinstance(wanted, NewPasswordWanted)
     tokens = stage.pool.set_first_password(email, wanted.session, PASSWORD)
+    assert isinstance(tokens, PoolTokens)
     assert stage.verifier.verify(tokens.id_token).email == email
     with pytest.raises(WrongCredentialsError):
         stage.pool.set_first_password(email, wanted.session, OTHER_PASSWORD)
@@ -490,3 +509,111 @@ def test_the_words_for_people_tell_nothing_of_accounts_and_no_password(
         assert OTHER_PASSWORD not in str(raised.value)
     told = capfd.readouterr()
     assert OTHER_PASSWORD not in told.out + told.err
+
+
+def test_an_account_with_an_app_signs_in_with_a_code_that_is_good_once(stage: Stage) -> None:
+    email, app = stage.with_app()
+    wanted, code = stage.asked_for_a_code(email), app.code()
+    for refused in (wrong(code), "", "12345", "abcdef"):
+        with pytest.raises(WrongSecondFactorError):
+            stage.pool.answer_code(email, wanted.session, refused)
+    tokens = stage.pool.answer_code(email, wanted.session, f" {code[:3]} {code[3:]} ")
+    account = stage.pool.account(stage.verifier.verify(tokens.id_token).sub)
+    assert account is not None
+    assert account.second_factor
+    with pytest.raises(WrongSecondFactorError):
+        stage.pool.answer_code(email, stage.asked_for_a_code(email).session, code)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.answer_code(email, wanted.session, code)
+    assert code not in repr(wanted)
+    assert wanted.session not in repr(wanted)
+
+
+def test_a_session_for_a_code_is_one_accounts_and_for_nothing_else(stage: Stage) -> None:
+    (ada, _), (bob, app) = stage.with_app(), stage.with_app()
+    session = stage.asked_for_a_code(ada).session
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.answer_code(bob, session, app.code())
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.set_first_password(ada, session, OTHER_PASSWORD)
+
+
+def test_an_app_counts_only_once_a_code_of_it_was_shown(stage: Stage) -> None:
+    email = stage.signed_up()
+    tokens = stage.sign_in(email)
+    app = App(stage.pool.begin_second_factor(tokens.access_token))
+    with pytest.raises(WrongSecondFactorError):
+        stage.pool.confirm_second_factor(tokens.access_token, wrong(app.code()))
+    assert stage.sign_in(email)
+    stage.pool.confirm_second_factor(tokens.access_token, app.code())
+    stage.asked_for_a_code(email)
+
+
+def test_each_account_has_a_key_of_its_own(stage: Stage) -> None:
+    keys = {stage.pool.begin_second_factor(stage.sign_in(stage.signed_up()).access_token) for _ in range(3)}
+    assert len(keys) == 3
+
+
+def test_a_new_key_takes_away_the_second_factor_that_there_was(stage: Stage) -> None:
+    """As AssociateSoftwareToken's documentation says; so the web tier asks for no key where there is a factor."""
+    email, app = stage.with_app()
+    tokens = stage.pool.answer_code(email, stage.asked_for_a_code(email).session, app.code())
+    stage.pool.begin_second_factor(tokens.access_token)
+    assert stage.sign_in(email)
+
+
+def test_signing_out_everywhere_ends_what_a_password_alone_has_opened(stage: Stage) -> None:
+    email = stage.signed_up()
+    tokens = stage.sign_in(email)
+    account = stage.pool.account(email)
+    assert account is not None
+    stage.pool.sign_out_everywhere(account.sub)
+    with pytest.raises(SignedOutError):
+        stage.pool.refresh(tokens.refresh_token)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.begin_second_factor(tokens.access_token)
+
+
+def test_a_second_factor_is_turned_off_by_a_role(stage: Stage) -> None:
+    email, _ = stage.with_app()
+    account = stage.pool.account(email)
+    assert account is not None
+    stage.pool.remove_second_factor(account.sub)
+    stage.pool.remove_second_factor(account.sub)
+    assert stage.sign_in(email)
+
+
+def test_ops_turn_a_second_factor_off_and_sign_the_account_out(stage: Stage) -> None:
+    email, app = stage.with_app()
+    tokens = stage.pool.answer_code(email, stage.asked_for_a_code(email).session, app.code())
+    stage.accounts.turn_off_second_factor(email)
+    assert stage.sign_in(email)
+    with pytest.raises(SignedOutError):
+        stage.pool.refresh(tokens.refresh_token)
+    with pytest.raises(NotFoundError):
+        stage.accounts.turn_off_second_factor(new_email())
+
+
+def test_a_temporary_password_does_not_get_around_the_second_factor(stage: Stage, clients: Clients) -> None:
+    email, app = stage.with_app()
+    clients.cognito_idp.admin_set_user_password(
+        UserPoolId=stage.pool_id, Username=email, Password=OTHER_PASSWORD, Permanent=False
+    )
+    wanted = stage.pool.sign_in(email, OTHER_PASSWORD)
+    assert isinstance(wanted, NewPasswordWanted)
+    asked = stage.pool.set_first_password(email, wanted.session, PASSWORD)
+    assert isinstance(asked, CodeWanted)
+    assert stage.pool.answer_code(email, asked.session, app.code())
+
+
+def test_a_pool_without_second_factors_says_so(stage: Stage, clients: Clients) -> None:
+    pool_id, client_id = provision_user_pool(clients, new_id())
+    clients.cognito_idp.set_user_pool_mfa_config(
+        UserPoolId=pool_id, SoftwareTokenMfaConfiguration={"Enabled": False}, MfaConfiguration="OFF"
+    )
+    without = Stage(stage.cloud, clients, pool_id, client_id)
+    tokens = without.sign_in(without.signed_up())
+    with pytest.raises(NoSecondFactorsError):
+        without.pool.begin_second_factor(tokens.access_token)
+    with pytest.raises(WrongCredentialsError):
+        without.pool.begin_second_factor("made-up")

@@ -15,7 +15,8 @@ from services.embedded.control_client import mails
 from services.embedded.user_pools.mailbox import Mail
 from services.personal_tokens import PersonalTokens
 from services.table import Table
-from services.users import NewPasswordWanted, UserPool
+from services.users import CodeWanted, NewPasswordWanted, PoolTokens, UserPool
+from tests.support.authenticator import App
 
 Command = Callable[..., Result]
 ADA = "ada@example.org"
@@ -100,6 +101,31 @@ def test_who_runs_a_system_is_its_operator_and_its_key_is_theirs_alone(
     assert found.keys.stat().st_mode & 0o777 == 0o600
     assert not {found.password, found.token} & set(repr(found).split("'"))
     assert found.password in how_to_sign_in(found)
+
+
+def test_where_operators_must_have_a_second_factor_who_runs_a_system_has_one(
+    provisioned: Clients, config: Config, tmp_path: Path
+) -> None:
+    names = config.names.job_table
+    found = prepare_sign_in(provisioned, names, tmp_path, name=names, second_factor=True)
+    pool = UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
+    assert isinstance(pool.sign_in(OPERATOR, found.password), CodeWanted)
+    assert found.app_key is not None
+    assert found.app_key in how_to_sign_in(found)
+    assert found.app_key not in repr(found)
+
+
+def test_ops_turn_a_lost_second_factor_off(users: Command, pool: UserPool) -> None:
+    temporary, password = users("add", ADA).output.split()[-1], "Correct-Horse-9"
+    wanted = pool.sign_in(ADA, temporary)
+    assert isinstance(wanted, NewPasswordWanted)
+    tokens = pool.set_first_password(ADA, wanted.session, password)
+    assert isinstance(tokens, PoolTokens)
+    app = App(pool.begin_second_factor(tokens.access_token))
+    pool.confirm_second_factor(tokens.access_token, app.code())
+    assert isinstance(pool.sign_in(ADA, password), CodeWanted)
+    assert users("second-factor-off", ADA).output.startswith(f"{ADA} signs in by the password alone")
+    assert isinstance(pool.sign_in(ADA, password), PoolTokens)
 
 
 def test_a_mail_is_shown_once(pool: UserPool, config: Config) -> None:

@@ -22,6 +22,7 @@ from services.job_records import ImageRecord, Job, MergedFile
 from services.jobs import JobStore
 from services.personal_tokens import PersonalTokens
 from services.provision import provision
+from services.recovery_codes import RecoveryCodes
 from services.s3 import Bucket
 from services.table import Table
 from services.user_errors import WrongCodeError
@@ -104,6 +105,10 @@ ROUTES = (
     Route("POST", "/sign-in", public(401)),
     Route("GET", "/new-password", public(303)),
     Route("POST", "/new-password", public(422)),
+    Route("GET", "/sign-in/code", public(303)),
+    Route("POST", "/sign-in/code", public(401)),
+    Route("GET", "/sign-in/recovery", public(200)),
+    Route("POST", "/sign-in/recovery", public(401)),
     Route("GET", "/sign-up", public(200)),
     Route("POST", "/sign-up", public(422)),
     Route("GET", "/forgot", public(200)),
@@ -112,6 +117,11 @@ ROUTES = (
     Route("POST", "/reset", public(422)),
     Route("POST", "/sign-out", public(303)),
     Route("GET", "/account", page(200, 200)),
+    Route("GET", "/account/second-factor", page(403, 403)),
+    Route("POST", "/account/second-factor", program(403, 403)),
+    Route("POST", "/account/second-factor/confirm", program(403, 403)),
+    Route("POST", "/account/second-factor/off", program(403, 403)),
+    Route("POST", "/account/second-factor/recovery-codes", program(403, 403)),
     Route("POST", "/account/tokens", program(422, 422)),
     Route("POST", "/account/tokens/{token}/revoke", program(303)),
     Route("GET", "/api/v1/tokens", program(200, 200)),
@@ -282,6 +292,7 @@ def stage(cloud: EmbeddedCloud, clients: Clients) -> Iterator[Stage]:
         verifier=verifier(fetch=lambda: JWKS),
         sessions=sessions_of(table, pool, clock),
         personal_tokens=PersonalTokens(table, clock),
+        recovery_codes=RecoveryCodes(table),
         accounts=KnownAccounts(pool.account, clock.seconds),
     )
     access = Access(lambda: parts)

@@ -65,8 +65,7 @@ def test_a_password_is_long_and_an_account_is_known_by_an_address_that_it_has_sh
 
 
 def test_no_second_factor_is_offered_that_no_page_could_ask_for() -> None:
-    assert POOL["MfaConfiguration"] == "OFF"
-    assert "EnabledMfas" not in POOL
+    assert (POOL["MfaConfiguration"], POOL["EnabledMfas"]) == ("OPTIONAL", ["SOFTWARE_TOKEN_MFA"])
 
 
 def test_the_client_has_no_secret_takes_passwords_and_does_not_tell_who_has_an_account() -> None:

@@ -13,6 +13,7 @@ from services.clients import Clients
 from services.endpoint import Endpoint
 from services.user_errors import (
     EmailRefusedError,
+    NoSecondFactorsError,
     PasswordRefusedError,
     PasswordResetError,
     SecondFactorError,
@@ -21,6 +22,7 @@ from services.user_errors import (
     UserPoolError,
     WrongCodeError,
     WrongCredentialsError,
+    WrongSecondFactorError,
 )
 from services.users import LONGEST_EMAIL, UserPool, email_of, required_email
 
@@ -48,6 +50,9 @@ CALLS: dict[str, tuple[str, Call]] = {
     "invite": ("admin_create_user", lambda pool: pool.invite(EMAIL)),
     "sign_in": ("initiate_auth", lambda pool: pool.sign_in(EMAIL, PASSWORD)),
     "first": ("respond_to_auth_challenge", lambda pool: pool.set_first_password(EMAIL, "session", PASSWORD)),
+    "code": ("respond_to_auth_challenge", lambda pool: pool.answer_code(EMAIL, "session", "123456")),
+    "begin": ("associate_software_token", lambda pool: pool.begin_second_factor("token")),
+    "confirm": ("verify_software_token", lambda pool: pool.confirm_second_factor("token", "123456")),
     "refresh": ("initiate_auth", lambda pool: pool.refresh("token")),
     "sign_out": ("revoke_token", lambda pool: pool.sign_out("token")),
     "forget": ("forgot_password", lambda pool: pool.forget_password(EMAIL)),
@@ -67,6 +72,16 @@ CALLS: dict[str, tuple[str, Call]] = {
         ("first", "InvalidPasswordException", PasswordRefusedError),
         ("first", "NotAuthorizedException", WrongCredentialsError),
         ("first", "CodeMismatchException", WrongCredentialsError),
+        ("code", "CodeMismatchException", WrongSecondFactorError),
+        ("code", "ExpiredCodeException", WrongSecondFactorError),
+        ("code", "NotAuthorizedException", WrongCredentialsError),
+        ("code", "SoftwareTokenMFANotFoundException", WrongCredentialsError),
+        ("code", "TooManyFailedAttemptsException", TooManyAttemptsError),
+        ("begin", "SoftwareTokenMFANotFoundException", NoSecondFactorsError),
+        ("begin", "NotAuthorizedException", WrongCredentialsError),
+        ("confirm", "EnableSoftwareTokenMFAException", WrongSecondFactorError),
+        ("confirm", "CodeMismatchException", WrongSecondFactorError),
+        ("confirm", "NotAuthorizedException", WrongCredentialsError),
         ("refresh", "NotAuthorizedException", SignedOutError),
         ("refresh", "UserNotFoundException", SignedOutError),
         ("refresh", "RefreshTokenReuseException", SignedOutError),
@@ -156,10 +171,10 @@ def test_a_pool_that_rotates_refresh_tokens_is_followed(cognito: Stubber, pool: 
     assert pool.refresh("before").refresh_token == "next"
 
 
-def test_an_account_with_a_second_factor_is_told_that_it_cannot_come_in_here(
+def test_an_account_with_a_second_factor_of_another_kind_is_told_that_it_cannot_come_in_here(
     cognito: Stubber, pool: UserPool
 ) -> None:
-    cognito.add_response("initiate_auth", {"ChallengeName": "SOFTWARE_TOKEN_MFA", "Session": "s" * 20})
+    cognito.add_response("initiate_auth", {"ChallengeName": "SMS_MFA", "Session": "s" * 20})
     with pytest.raises(SecondFactorError):
         pool.sign_in(EMAIL, PASSWORD)
 

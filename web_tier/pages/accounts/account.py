@@ -53,8 +53,10 @@ def revoke_token(token_id: str) -> Response:
 
 def _facts() -> dict[str, Any]:
     identity = current_identity()
+    account = current_access().accounts.find(identity.owner)
     return {
         "identity": identity,
+        "second_factor": account is not None and account.second_factor,
         "tokens": current_access().personal_tokens.list(identity.owner),
         "scopes": _scopes_to_give(identity),
         "left": left(identity.owner),

@@ -1,4 +1,4 @@
-"""Signing in and out, and the first sign-in with a temporary password."""
+"""Signing in and out: the password, and what the pool may ask for besides (a new password, a code of an app)."""
 
 from http import HTTPStatus
 from typing import Final
@@ -6,11 +6,13 @@ from typing import Final
 from flask import Response, request, url_for
 from flask.views import MethodView
 
-from services.user_errors import UserPoolError, WrongCredentialsError
-from services.users import NewPasswordWanted, PoolTokens
+from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
+from services.users import CodeWanted, NewPasswordWanted, PoolTokens
 from web_tier.access.access import current_access
 from web_tier.access.identity import known_identity
 from web_tier.access.own_path import FIRST_PAGE
+from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, SIGN_IN, audit_as
+from web_tier.limits.hooks import count_code
 from web_tier.pages.accounts.show import asked_path, go_to, refuse, show, typed
 
 TOLD: Final = {
@@ -26,6 +28,17 @@ TOO_LATE: Final = (
     "If it is refused, ask for another one."
 )
 
+CHALLENGE: Final = "challenge"
+"""What is sealed for the browser once the password was right: the account, and the pool's session for its code.
+
+So only somebody who knows the password can try codes on an account, or use up its attempts.
+"""
+
+CHALLENGE_SECONDS: Final = 15 * 60
+"""The longest that Cognito can be set to keep such a session (`AuthSessionValidity`)."""
+
+CODE_TOO_LATE: Final = "That took longer than a few minutes. Sign in again."
+
 
 class SignIn(MethodView):
     """The page that asks for e-mail and password."""
@@ -38,14 +51,12 @@ class SignIn(MethodView):
         return show("sign_in", told=TOLD.get(request.args.get("told", ""), on_the_way))
 
     def post(self) -> Response:
-        """Sign in, or ask for a new password first if the password was a temporary one."""
+        """Sign in, or show what the pool asks for besides the password."""
         try:
             outcome = current_access().pool.sign_in(typed("email"), typed("password"))
         except UserPoolError as error:
             return refuse("sign_in", error)
-        if isinstance(outcome, NewPasswordWanted):
-            return show("new_password", session=outcome.session)
-        return _begun(outcome)
+        return gone_on(outcome)
 
 
 class NewPassword(MethodView):
@@ -59,11 +70,52 @@ class NewPassword(MethodView):
         """Set the password, and sign in with it."""
         session = typed("session")
         try:
-            return _begun(current_access().pool.set_first_password(typed("email"), session, typed("password")))
+            return gone_on(current_access().pool.set_first_password(typed("email"), session, typed("password")))
         except WrongCredentialsError:
             return show("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
         except UserPoolError as error:
             return refuse("new_password", error, session=session)
+
+
+class Code(MethodView):
+    """The page on which a person whose account has a second factor gives a code of their authenticator app."""
+
+    def get(self) -> Response:
+        """Lead to the sign-in, which alone leads here."""
+        return go_to(url_for("accounts.sign_in"))
+
+    def post(self) -> Response:
+        """Sign in with the code."""
+        access = current_access()
+        challenge = access.sessions.keys.unseal(typed("challenge"), CHALLENGE, seconds=CHALLENGE_SECONDS)
+        if challenge is None:
+            return show("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
+        email, session = challenge
+        count_code(email)
+        audit_as(FAILED_SIGN_IN, email)
+        try:
+            tokens = access.pool.answer_code(email, session, typed("code"))
+        except WrongSecondFactorError as error:
+            return refuse("code", error, challenge=typed("challenge"))
+        except WrongCredentialsError:
+            return show("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
+        except UserPoolError as error:
+            return refuse("code", error, challenge=typed("challenge"))
+        audit_as(SIGN_IN, email)
+        return access.begin(tokens, go_to(asked_path()), second_factor=True)
+
+
+def gone_on(outcome: PoolTokens | NewPasswordWanted | CodeWanted) -> Response:
+    """Sign in, or show the form for what the pool asks for besides."""
+    match outcome:
+        case NewPasswordWanted():
+            return show("new_password", session=outcome.session)
+        case CodeWanted():
+            audit_as(CODE_ASKED_FOR, typed("email"))
+            keys = current_access().sessions.keys
+            return show("code", challenge=keys.seal(CHALLENGE, typed("email"), outcome.session))
+        case PoolTokens():
+            return current_access().begin(outcome, go_to(asked_path()))
 
 
 def sign_out() -> Response:
@@ -72,7 +124,3 @@ def sign_out() -> Response:
     # Pictures that the browser has kept are not for whoever sits down at it next.
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
-
-
-def _begun(tokens: PoolTokens) -> Response:
-    return current_access().begin(tokens, go_to(asked_path()))

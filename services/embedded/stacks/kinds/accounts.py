@@ -20,6 +20,7 @@ class UserPool:
         name = resource.properties.get("UserPoolName") or cloud.name(resource.logical_id, 128)
         made = cloud.call(_SERVICE, "create_user_pool", PoolName=name, **_settings(cloud, resource.properties))
         pool = made["UserPool"]
+        _set_second_factors(cloud, pool["Id"], resource.properties)
         provider = f"cognito-idp.{cloud.place.region}.amazonaws.com/{pool['Id']}"
         attributes = {"ProviderName": provider, "ProviderURL": f"https://{provider}", "UserPoolId": pool["Id"]}
         return Made(pool["Id"], {"Arn": pool["Arn"], **attributes})
@@ -28,6 +29,7 @@ class UserPool:
         """Set it up anew: what is not said becomes the default."""
         changeable = {name: value for name, value in properties.items() if name not in self.fixed}
         cloud.call(_SERVICE, "update_user_pool", UserPoolId=resource.physical_id, **_settings(cloud, changeable))
+        _set_second_factors(cloud, resource.physical_id, properties)
         return Made(resource.physical_id, resource.attributes)
 
     def delete(self, cloud: Cloud, resource: Resource) -> None:
@@ -39,8 +41,19 @@ class UserPool:
 def _settings(cloud: Cloud, properties: dict[str, Any]) -> dict[str, Any]:
     """Return what the API takes: it names tags otherwise, and the second factors in a call of their own."""
     tags = cloud.all_tags({"Tags": properties.get("UserPoolTags")})
-    others = {"UserPoolName", "UserPoolTags", "EnabledMfas"}
+    others = {"UserPoolName", "UserPoolTags", "EnabledMfas", "MfaConfiguration"}
     return {"UserPoolTags": tags} | {name: value for name, value in properties.items() if name not in others}
+
+
+def _set_second_factors(cloud: Cloud, pool_id: str, properties: dict[str, Any]) -> None:
+    enabled = "SOFTWARE_TOKEN_MFA" in properties.get("EnabledMfas", ())
+    cloud.call(
+        _SERVICE,
+        "set_user_pool_mfa_config",
+        UserPoolId=pool_id,
+        SoftwareTokenMfaConfiguration={"Enabled": enabled},
+        MfaConfiguration=properties.get("MfaConfiguration", "OFF"),
+    )
 
 
 class UserPoolClient:

@@ -1,6 +1,7 @@
 """The guard: who is let in where, by what, and how whoever is not is told (FAULTS rows 38 and 39)."""
 
 import logging
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.jobs import NOBODY
 from tests.support.people import BROWSER, HOUR, House, cookie_of, keep
 from web_tier.access.access import COOKIE
 from web_tier.access.guard import credentials_check
+from web_tier.access.known_accounts import LIFETIME_SECONDS
 from web_tier.access.sessions import OLD_ID_SECONDS, ROTATE_SECONDS
 from web_tier.app import create_app
 
@@ -53,6 +55,22 @@ def test_a_stranger_is_never_sent_anywhere_by_what_programs_call(house: House, h
         answer = house.stranger().open(path, method=method, headers=headers)
         assert answer.status_code == 401, (method, path)
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Fleetsight API"'
+
+
+def test_where_a_second_factor_is_required_a_token_of_an_account_without_one_is_good_for_nothing(
+    make_config: ConfigMaker, house: House
+) -> None:
+    config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
+    strict = create_app(config, access=house.access).test_client()
+    house.pool.add("ops", "operators")
+    house.pool.add("ada")
+    headers = {"Authorization": "Bearer id.ops.1"}
+    assert status(strict, headers=headers) == 403
+    assert status(strict, headers={"Authorization": "Bearer id.ada.1"}) == 200
+    house.pool.accounts["ops"] = replace(house.pool.accounts["ops"], second_factor=True)
+    assert status(strict, headers=headers) == 403, "the pool is asked once a minute"
+    house.clock.go_on(LIFETIME_SECONDS)
+    assert status(strict, headers=headers) == 200
 
 
 def test_a_script_of_a_page_is_told_rather_than_sent_to_the_sign_in(house: House) -> None:

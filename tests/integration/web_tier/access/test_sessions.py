@@ -232,6 +232,16 @@ def test_s7_all_sessions_of_a_user_end_and_no_others(sessions: Sessions, pool: P
     assert [sessions.open(each) is not None for each in (cookie, second, bobs)] == [False, False, True]
 
 
+def test_a_session_that_began_with_a_second_factor_goes_on_with_it(
+    sessions: Sessions, pool: PlayedPool, clock: Clock
+) -> None:
+    with_code = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1", second_factor=True)
+    clock.go_on(ROTATE_SECONDS)
+    later = sessions.open(rotated(sessions, with_code))
+    assert later is not None
+    assert later.record.second_factor
+
+
 def test_s7_a_session_that_is_rotated_while_all_end_has_ended(
     sessions: Sessions, other: Sessions, cookie: str, clock: Clock, table: Table
 ) -> None:

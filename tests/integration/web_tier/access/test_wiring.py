@@ -12,7 +12,7 @@ from services.clients import Clients
 from services.errors import ConfigError
 from services.provision import provision_user_pool
 from services.table import Table
-from services.users import NewPasswordWanted, UserPool
+from services.users import NewPasswordWanted, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
 from web_tier.access.access import Access
 from web_tier.access.keys import KEYS_FILE_VARIABLE
@@ -75,6 +75,7 @@ def test_by_a_pool_of_the_embedded_cloud_people_come_in_stay_and_are_sent_away(
     wanted = pool.sign_in(ADA, accounts.add(ADA))
     assert isinstance(wanted, NewPasswordWanted)
     tokens = pool.set_first_password(ADA, wanted.session, PASSWORD)
+    assert isinstance(tokens, PoolTokens)
     auth = {"mode": "cognito", "user_pool_id": pool_id, "client_id": client_id}
     access = access_to(Backend(make_config(auth=auth)))
     app = create_app(make_config(auth=auth), access=access)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 import pytest
+from flask import Response
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -12,12 +13,13 @@ from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.limits.conftest import SMALL, HouseMaker
-from tests.support.people import BROWSER, RIGHT_PASSWORD
+from tests.support.people import BROWSER, RIGHT_PASSWORD, House, keep
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.access.access import COOKIE
 from web_tier.app import create_app
 from web_tier.limits import table_storage
+from web_tier.pages.accounts.sign_in import CHALLENGE
 
 HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
 
@@ -175,10 +177,8 @@ def test_requests_are_counted_in_the_table_where_the_processes_share_it(
     make_house: HouseMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_storage, "WAIT_SECONDS", DEADLINE_SECONDS)
-    next_minute = int(time.time() // 60 + 1) * 60
-    monkeypatch.setattr(
-        table_storage.TableStorage, "_began", lambda _self: next_minute
-    )  # which does not end meanwhile
+    later = int(time.time() // 60 + 2) * 60
+    monkeypatch.setattr(table_storage.TableStorage, "_ends", lambda *_: later)  # so the minute does not end meanwhile
     one, other = make_house(store="table"), make_house(store="table")
     found = [statuses(house.stranger(), "/api/v1", 1)[0] for house in (one, other, one, other)]
     assert found == [200, 200, 200, 429]
@@ -205,3 +205,62 @@ def test_whoever_is_alone_on_one_machine_has_no_limits_and_nothing_is_counted(
     items = table.client.scan(TableName=table.name)["Items"]
     assert items
     assert not [item for item in items if item["pk"]["S"].startswith(("RATE#", "QUOTA#"))]
+
+
+def challenge_of(house: House, email: str) -> str:
+    """Return what the browser keeps of a sign-in of which the password was right."""
+    return house.access.sessions.keys.seal(CHALLENGE, email, "session")
+
+
+def test_codes_of_a_second_factor_are_few_in_an_hour_from_wherever_they_come(make_house: HouseMaker) -> None:
+    """Whoever has the password may not guess the code, with however many addresses."""
+    house = make_house(requests_per_minute=0)
+    challenge = challenge_of(house, " Ann@example.org")
+    answers = [try_a_code(house, challenge, where) for where in places(9)]
+    assert [answer.status_code for answer in answers] == [401, 401] + [429] * 7
+    assert "more than 2 codes came in an hour" in answers[-1].text
+    assert try_a_code(house, challenge_of(house, "bob@example.org"), HERE).status_code == 401
+
+
+@pytest.mark.parametrize(("second_factor", "status"), [(True, 401), (False, 429)])
+def test_only_a_device_that_gave_a_code_before_has_codes_of_its_own(
+    make_house: HouseMaker, second_factor: bool, status: int
+) -> None:
+    house = make_house(requests_per_minute=0)
+    house.pool.add("ann")
+    browser = house.stranger()
+    with house.app.test_request_context("/", base_url="https://localhost"):
+        answer = house.access.begin(house.pool.tokens("ann"), Response(), second_factor=second_factor)
+    for cookie in answer.headers.getlist("Set-Cookie"):
+        keep(browser, cookie)
+    challenge = challenge_of(house, "ann@example.org")
+    for where in places(9):
+        try_a_code(house, challenge, where)
+    assert try_a_code(house, challenge, HERE, browser).status_code == status
+
+
+def test_strangers_without_the_password_use_up_nobodys_codes(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    for where in places(9):
+        assert try_a_code(house, "made-up", where, email="ann@example.org").status_code == 401
+    assert try_a_code(house, challenge_of(house, "ann@example.org"), ELSEWHERE).status_code == 401
+    tries = [try_a_code(house, "made-up", HERE).status_code for _ in range(9)]
+    assert tries[-1] == 429, "an address has its own attempts"
+
+
+def test_the_page_for_recovery_codes_gives_no_more_attempts_at_a_password(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    house.pool.add("ann")
+    pages = ["sign-in", "sign-in/recovery"] * 3
+    tries = [try_to(house.stranger(), page, "ann@example.org").status_code for page in pages]
+    assert tries == [401] * 3 + [429] * 3
+
+
+def try_a_code(
+    house: House, challenge: str, where: Mapping[str, str], browser: FlaskClient | None = None, **fields: str
+) -> TestResponse:
+    """Send a wrong code."""
+    fields |= {"challenge": challenge, "code": "000000"}
+    return (browser or house.stranger()).post(
+        "/sign-in/code", data=fields, headers=BROWSER, environ_base=dict(where), base_url="https://localhost"
+    )

@@ -51,6 +51,15 @@ def test_what_is_more_is_refused_until_the_minute_is_over(table: Table, clock: C
     assert rates.count("request", "ann", 2) == 0
 
 
+def test_codes_are_counted_for_an_hour(table: Table, clock: Clock) -> None:
+    rates = Rates(TableStorage(table, clock), clock)
+    assert [rates.count("code", "ann", 2) for _ in range(3)] == [0, 0, 3_600]
+    clock.now = NOON + 3_599
+    assert rates.count("code", "ann", 2) == 1
+    clock.now = NOON + 3_600
+    assert rates.count("code", "ann", 2) == 0
+
+
 def test_all_processes_count_together_in_the_table_at_one_write_each(table: Table, clock: Clock) -> None:
     one, other = (Rates(TableStorage(table, clock), clock) for _ in range(2))
     assert [one.count("request", "ann", 2), other.count("request", "ann", 2)] == [0, 0]

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+from botocore.exceptions import EndpointConnectionError
 from flask import Flask
 from flask.testing import FlaskClient
 
 from services.personal_tokens import PersonalTokens
+from services.recovery_codes import RecoveryCodes
 from services.table import Table
 from services.tokens import TokenClaims, TokenVerifier
 from services.user_errors import (
@@ -16,8 +18,9 @@ from services.user_errors import (
     TooManyAttemptsError,
     WrongCodeError,
     WrongCredentialsError,
+    WrongSecondFactorError,
 )
-from services.users import Account, NewPasswordWanted, PoolTokens, UserPool, required_email
+from services.users import Account, CodeWanted, NewPasswordWanted, PoolTokens, UserPool, required_email
 from web_tier.access.access import Access, Parts
 from web_tier.access.keys import SessionKeys
 from web_tier.access.known_accounts import KnownAccounts
@@ -29,33 +32,39 @@ PASSWORD = "Correct-horse-7-battery"
 ANOTHER = "Another-horse-8-battery"
 TEMPORARY = "Temporary-horse-9"
 CODE = "123456"
+KEY = "JBSWY3DPEHPK3PXP"
 SESSION_KEY = "a key of sessions, for tests and nothing else"
 LEAST_CHARACTERS = 12
 
 
 @dataclass
 class Person:
-    """An account; `first` says that its password is a temporary one."""
+    """An account; `first` says that its password is a temporary one, `app` that it has a second factor."""
 
     password: str = PASSWORD
     first: bool = False
     groups: frozenset[str] = frozenset()
+    app: bool = False
 
 
 @dataclass
 class MemoryPool:
-    """A user pool in memory: every code that it would mail is `CODE`, every temporary password `TEMPORARY`.
+    """A user pool in memory: every code, of a mail or an app, is `CODE`, every temporary password `TEMPORARY`.
 
     Attributes:
         people: the accounts, by address.
         mailed: the addresses that mails went to, in order.
+        gone: the accounts that were signed out everywhere.
         refuses_all: as after too many attempts.
+        refuses_to_remove: second factors, as when the pool is away.
     """
 
     people: dict[str, Person] = field(default_factory=dict)
     mailed: list[str] = field(default_factory=list)
     signed_out: list[str] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
     refuses_all: bool = False
+    refuses_to_remove: bool = False
 
     def invite(self, email: str) -> None:
         self._attempt()
@@ -68,12 +77,39 @@ class MemoryPool:
         if email in self.people:
             self.mailed.append(email)
 
-    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted:
+    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted | CodeWanted:
         self._attempt()
         person = self.people.get(email)
         if person is None or person.password != password:
             raise WrongCredentialsError
+        if person.app:
+            return CodeWanted(f"session of {email}")
         return NewPasswordWanted(f"session of {email}") if person.first else _tokens(email)
+
+    def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
+        self._attempt()
+        if session != f"session of {email}":
+            raise WrongCredentialsError
+        if code != CODE:
+            raise WrongSecondFactorError
+        return _tokens(email)
+
+    def begin_second_factor(self, access_token: str) -> str:
+        assert not self.people[access_token.removeprefix("access of ")].app
+        return KEY
+
+    def confirm_second_factor(self, access_token: str, code: str) -> None:
+        if code != CODE:
+            raise WrongSecondFactorError
+        self.people[access_token.removeprefix("access of ")].app = True
+
+    def sign_out_everywhere(self, sub: str) -> None:
+        self.gone.add(sub)
+
+    def remove_second_factor(self, sub: str) -> None:
+        if self.refuses_to_remove:
+            raise EndpointConnectionError(endpoint_url="http://inside")
+        self.people[sub.removeprefix("sub of ")].app = False
 
     def set_first_password(self, email: str, session: str, password: str) -> PoolTokens:
         if session != f"session of {email}":
@@ -91,13 +127,14 @@ class MemoryPool:
         self.people[email].password = password
         return f"sub of {email}"
 
-    def account(self, sub: str) -> Account | None:
-        person = self.people.get(sub.removeprefix("sub of "))
-        return Account(sub, sub.removeprefix("sub of "), True, person.groups) if person else None
+    def account(self, name: str) -> Account | None:
+        email = name.removeprefix("sub of ")
+        person = self.people.get(email)
+        return Account(f"sub of {email}", email, True, person.groups, person.app) if person else None
 
     def verify(self, text: str) -> TokenClaims:
         """As the verifier does, for the tokens of this pool."""
-        email = text.removeprefix("id of ")
+        email = text.removeprefix("id of ").removeprefix("access of ")
         until = datetime.now(UTC) + timedelta(hours=1)
         return TokenClaims(f"sub of {email}", email, email, self.people[email].groups, "id", until)
 
@@ -133,6 +170,7 @@ def access_by(pool: MemoryPool, table: Table) -> Access:
             SessionRecords(table), SessionKeys([SESSION_KEY]), SessionTimes(3_600, 43_200), renew, time.time
         ),
         personal_tokens=PersonalTokens(table),
+        recovery_codes=RecoveryCodes(table),
         accounts=KnownAccounts(pool.account),
     )
     return Access(lambda: parts)

@@ -1,5 +1,6 @@
 """The secrets of sessions: what they sign, derive and encrypt, and the file that they stand in."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,17 @@ def test_a_file_of_keys_that_is_none_is_refused_with_what_to_do_and_nothing_of_i
 def test_without_a_file_the_web_tier_does_not_start() -> None:
     with pytest.raises(ConfigError, match=KEYS_FILE_VARIABLE):
         load_session_keys({})
+
+
+def test_what_is_sealed_is_good_for_its_purpose_and_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = keys(OLD).seal("challenge", "ann@example.org", "session")
+    assert "ann" not in sealed
+    assert keys(NEW, OLD).unseal(sealed, "challenge", seconds=60) == ["ann@example.org", "session"]
+    assert keys(OLD).unseal(sealed, "setup", seconds=60) is None
+    assert keys(NEW).unseal(sealed, "challenge", seconds=60) is None
+    for text in ("", "made-up", sealed[:-4], keys(OLD).encrypt("a refresh token"), keys(OLD).encrypt("[]")):
+        assert keys(OLD).unseal(text, "challenge", seconds=60) is None
+    later = time.time() + 62
+    monkeypatch.setattr("cryptography.fernet.time.time", lambda: later)
+    assert keys(OLD).unseal(sealed, "challenge", seconds=60) is None
+    assert keys(OLD).unseal(sealed, "challenge", seconds=90) is not None

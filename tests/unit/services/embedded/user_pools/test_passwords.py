@@ -6,7 +6,7 @@ import pytest
 
 from services.embedded.user_pools import sign_in
 from services.embedded.user_pools.passwords import fault_of
-from services.embedded.user_pools.sign_in import Challenges
+from services.embedded.user_pools.sign_in import CODE_OF_AN_APP, NEW_PASSWORD, Challenges
 
 STRICT = {"MinimumLength": 12}
 LAX = {f"Require{kind}": False for kind in ("Lowercase", "Uppercase", "Numbers", "Symbols")} | {"MinimumLength": 6}
@@ -39,27 +39,28 @@ def test_a_password_is_told_what_it_lacks(password: str, policy: dict[str, Any],
 def test_a_session_is_one_accounts_until_it_ends() -> None:
     now = 0.0
     challenges = Challenges(lambda: now)
-    session = challenges.begin("pool", "ann", minutes=3)
-    assert challenges.is_open(session, "pool", "ann")
-    assert not challenges.is_open(session, "pool", "bob")
-    assert not challenges.is_open(session, "other", "ann")
-    assert not challenges.is_open("made-up", "pool", "ann")
-    assert not challenges.is_open("made-up", "", "")
+    session = challenges.begin(NEW_PASSWORD, "pool", "ann", minutes=3)
+    assert challenges.is_open(NEW_PASSWORD, session, "pool", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, session, "pool", "bob")
+    assert not challenges.is_open(CODE_OF_AN_APP, session, "pool", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, session, "other", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, "made-up", "pool", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, "made-up", "", "")
     now = 180.0
-    assert not challenges.is_open(session, "pool", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, session, "pool", "ann")
 
 
 def test_a_session_is_over_once_it_is_used() -> None:
     challenges = Challenges()
-    session = challenges.begin("pool", "ann", minutes=3)
+    session = challenges.begin(NEW_PASSWORD, "pool", "ann", minutes=3)
     challenges.end(session)
     challenges.end(session)
-    assert not challenges.is_open(session, "pool", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, session, "pool", "ann")
 
 
 def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sign_in, "MOST_CHALLENGES", 1)
     challenges = Challenges()
-    first, second = (challenges.begin("pool", "ann", minutes=3) for _ in range(2))
-    assert not challenges.is_open(first, "pool", "ann")
-    assert challenges.is_open(second, "pool", "ann")
+    first, second = (challenges.begin(NEW_PASSWORD, "pool", "ann", minutes=3) for _ in range(2))
+    assert not challenges.is_open(NEW_PASSWORD, first, "pool", "ann")
+    assert challenges.is_open(NEW_PASSWORD, second, "pool", "ann")
