@@ -22,6 +22,7 @@ from scripts.aws.instances import tagged
 from scripts.aws.logs import Reader
 from scripts.aws.sessions import chosen, command
 from scripts.aws.status import status_of
+from scripts.aws.teardown.belongings.data import user_pools
 from scripts.aws.waiting import Waiting
 from scripts.run.system import ROOT
 from services.embedded.control_client import mails
@@ -140,6 +141,8 @@ def everything_that_people_do(stage: Stage) -> None:
     account.ec2.create_launch_template(LaunchTemplateName="fsx-old", LaunchTemplateData={}, TagSpecifications=specs)
     stage.down()
     assert "deleted the log group /fsx/worker" in stage.steps
+    for pool in user_pools(account, "fsx"):
+        account.cognito.set_user_pool_mfa_config(UserPoolId=pool["Id"], MfaConfiguration="OFF")
     stage.up()
     assert isinstance(pool_of(stage).sign_in("a@example.org", PASSWORD), PoolTokens)
     stage.down(delete_data=True)

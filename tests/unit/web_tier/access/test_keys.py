@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.errors import ConfigError
@@ -33,10 +33,9 @@ def test_no_text_is_taken_for_a_cookie_and_none_is_too_much(text: str) -> None:
 
 
 @given(st.integers(0, 48), st.characters(codec="ascii"))
+@example(32, "+")
 def test_a_cookie_of_which_one_character_was_changed_is_not_read(place: int, other: str) -> None:
     good = keys(OLD).sign("an-id")
-    # Of the last character some bits stand for nothing.
-    place = min(place, len(good) - 2)
     changed = good[:place] + other + good[place + 1 :]
     assert changed == good or keys(OLD).read(changed) is None
 
