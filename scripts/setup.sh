@@ -137,6 +137,6 @@ for name in "${@:-run}"; do
 done
 
 # A start without compiled modules takes half a second longer for each process, and some environments never write them.
-# pip would compile on one core. Some packages hold a file that no Python 3 can compile.
-[ -z "$installed" ] || .venv/bin/python -m compileall -qq --workers 0 .venv/lib || true
+# pip would compile on one core, and the packages' own tests too. Some packages hold a file that no Python 3 can compile.
+[ -z "$installed" ] || .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true
 .venv/bin/python -m compileall -q services app_tier web_tier scripts benchmarks
