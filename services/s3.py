@@ -20,7 +20,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
 )
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from services.errors import NotFoundError, ObjectTooLargeError
 
@@ -74,6 +74,21 @@ class Bucket:
                 tags=dict(tags) if tags else None,
                 use_multipart=False,
             )
+
+    def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+        """Store `body` at `key` unless there is an object already; return True if it was stored.
+
+        A call whose reply was lost is repeated and then finds its own object, so False may also mean that.
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+        """
+        with _botocore_errors("PutObject"):
+            try:
+                obstore.put(
+                    self.store, key, body, attributes=_attributes(content_type), mode="create", use_multipart=False
+                )
+            except AlreadyExistsError:
+                return False
+        return True
 
     def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
         """Store an object that is made while it is sent; `key` is as before until all of it is there.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.backoff import pause_seconds
+from services.ids import new_id
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -27,7 +28,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to send; `id` groups and deduplicates it on a FIFO queue and is ignored on a standard one."""
+    """A message to send; `id` tells its sender which messages were refused, and does not reach the queue."""
 
     id: str
     body: str
@@ -99,8 +100,10 @@ class Queue:
     def _entry(self, message: Outgoing) -> dict[str, Any]:
         entry = {"MessageBody": message.body}
         if self.fifo:
-            # One group for each message: order does not matter here, and a group in flight holds back its rest.
-            entry |= {"MessageGroupId": message.id, "MessageDeduplicationId": message.id}
+            # Both are unique. A group in flight would hold back its rest, and order does not matter here. A repeated
+            # deduplication id would drop a legitimate repeat: a retry, its response, a request that was sent again.
+            unique = new_id()
+            entry |= {"MessageGroupId": unique, "MessageDeduplicationId": unique}
         return entry
 
     def receive(self, most: int = BATCH, wait_seconds: int = LONG_POLL_SECONDS) -> list[Received]:

@@ -62,6 +62,14 @@ def test_an_object_can_be_looked_at_without_reading_it(bucket: Bucket, clients: 
         Bucket.named(clients, "fleetsight-never-made").look("a")
 
 
+def test_a_new_object_is_stored_once_and_never_over_another(bucket: Bucket, clients: Clients) -> None:
+    assert bucket.put_new("a/new.json", b"first", "application/json")
+    assert not bucket.put_new("a/new.json", b"second", "application/json")
+    assert bucket.get("a/new.json") == b"first"
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        Bucket.named(clients, "fleetsight-never-made").put_new("a", b"", "text/plain")
+
+
 def test_other_refusals_pass_through(clients: Clients) -> None:
     with pytest.raises(ClientError, match="NoSuchBucket"):
         Bucket.named(clients, "fleetsight-never-made").get("a")
