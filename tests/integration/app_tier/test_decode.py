@@ -1,4 +1,4 @@
-"""`FAULTS.md` rows 9 and 33: each image gets its pixels or its reason, whatever its decoder does."""
+"""`docs/faults.md` rows 9 and 33: each image gets its pixels or its reason, whatever its decoder does."""
 
 import signal
 from collections.abc import Callable, Iterator

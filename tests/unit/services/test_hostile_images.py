@@ -1,4 +1,4 @@
-"""`FAULTS.md` rows 33, 34 and 35: a verdict for each image, before anything is decoded."""
+"""`docs/faults.md` rows 33, 34 and 35: a verdict for each image, before anything is decoded."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""Frames and pieces are counted from the structure alone, in one walk: `FAULTS.md` rows 33 and 34."""
+"""Frames and pieces are counted from the structure alone, in one walk: `docs/faults.md` rows 33 and 34."""
 
 import io
 import struct

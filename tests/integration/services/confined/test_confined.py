@@ -1,4 +1,4 @@
-"""A function in processes that have nothing, by real processes: `FAULTS.md` row 9."""
+"""A function in processes that have nothing, by real processes: `docs/faults.md` row 9."""
 
 import os
 import signal

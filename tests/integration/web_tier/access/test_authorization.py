@@ -1,4 +1,4 @@
-"""The Authorization header: what is taken for a token, and whose it is (FAULTS row 39)."""
+"""The Authorization header: what is taken for a token, and whose it is (docs/faults.md row 39)."""
 
 import string
 

@@ -1,4 +1,4 @@
-"""The guard: who is let in where, by what, and how whoever is not is told (FAULTS rows 38 and 39)."""
+"""The guard: who is let in where, by what, and how whoever is not is told (docs/faults.md rows 38 and 39)."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What draws pictures can do nothing else, and what ends it ends nothing else (`FAULTS.md` rows 9 and 33)."""
+"""What draws pictures can do nothing else, and what ends it ends nothing else (`docs/faults.md` rows 9 and 33)."""
 
 import os
 import signal
