@@ -19,6 +19,7 @@ _log = logging.getLogger("app_tier")
 def main() -> int:
     """Run one worker; return its exit status."""
     configure_logging("worker")
+    os.environ.setdefault("AWS_SDK_UA_APP_ID", "fleetsight-worker")
     faulthandler.enable()
     from app_tier.lifetime import StopSignals
 

@@ -8,6 +8,7 @@ from scripts.aws.bake_command import bake_command
 from scripts.aws.roll_command import roll_command
 from scripts.aws.site_command import site
 from scripts.aws.stack_commands import down_command, logs_command, ssh_command, status_command, up_command
+from scripts.chaos_command import chaos
 from scripts.fleet_commands import fleet
 from scripts.model_commands import model
 from scripts.sbom_command import sbom
@@ -21,6 +22,7 @@ def fleetsight() -> None:
     """Image classification on an elastic fleet."""
 
 
+fleetsight.add_command(chaos)
 fleetsight.add_command(fleet)
 fleetsight.add_command(model)
 fleetsight.add_command(sbom)

@@ -107,14 +107,14 @@ class ApiClient:
         except requests.RequestException:
             return False
 
-    def create_job(self, name: str, *, keep: bool = False) -> str:
-        """Create a job, which may `keep` its images; return its id."""
-        return str(self._call("POST", "/jobs", json={"name": name, "keep": keep})["job_id"])
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
+        """Create a job, which may `keep` its images; return its id. With an idempotency `key` it may be repeated."""
+        return str(self._call("POST", "/jobs", json={"name": name, "keep": keep}, key=key)["job_id"])
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]]) -> Outcome:
-        """Upload `files`, each a filename with its content."""
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> Outcome:
+        """Upload `files`, each a filename with its content. With an idempotency `key` it may be repeated."""
         parts = [("images", (name, content, "application/octet-stream")) for name, content in files]
-        reply = self._call("POST", f"/jobs/{job_id}/images", files=parts, allowed=(200, 422))
+        reply = self._call("POST", f"/jobs/{job_id}/images", files=parts, allowed=(200, 422), key=key)
         return _outcome(reply)
 
     def offer_uploads(self, job_id: str, files: Sequence[DirectFile]) -> UploadOffer:
@@ -174,9 +174,12 @@ class ApiClient:
                 return
 
     def _call(self, method: str, path: str, allowed: tuple[int, ...] = (200, 201), **options: Any) -> dict[str, Any]:
-        url = f"{self.base_url}/api/v1{path}"
+        url, key = f"{self.base_url}/api/v1{path}", options.pop("key", None)
+        headers = {} if key is None else {"Idempotency-Key": key}
         if self.token is not None:
-            options |= {"headers": {"Authorization": f"Bearer {self.token}"}, "allow_redirects": False}
+            headers["Authorization"] = f"Bearer {self.token}"
+            options["allow_redirects"] = False
+        options["headers"] = headers
         try:
             reply = self._session.request(method, url, timeout=self.timeout_seconds, **options)
         except requests.RequestException as error:

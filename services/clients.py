@@ -3,6 +3,7 @@
 A session is shared, since loading botocore's service models costs more than a call.
 """
 
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from obstore.store import S3Credential, S3Store
+
+APP_ID = "AWS_SDK_UA_APP_ID"
+"""The environment variable that names a process to AWS: CloudTrail shows the name as part of the user agent.
+
+https://docs.aws.amazon.com/sdkref/latest/guide/feature-appid.html
+"""
 
 CREDENTIALS_KEPT = timedelta(minutes=10)
 """How long credentials are valid for an object store, which asks again five minutes before their end.
@@ -129,6 +136,7 @@ class Clients:
                 "allow_http": endpoint.url is not None,
                 "connect_timeout": timedelta(seconds=endpoint.connect_timeout),
                 "timeout": timedelta(seconds=endpoint.read_timeout),
+                "user_agent": f"fleetsight app/{os.environ.get(APP_ID, 'fleetsight')}",
             },
             retry_config={
                 "max_retries": endpoint.max_attempts - 1,

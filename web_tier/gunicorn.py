@@ -5,9 +5,11 @@ fork. Bodies are bounded by the application, which knows which requests are uplo
 """
 
 import logging
+import os
 import resource
 from typing import Any
 
+from services.clients import APP_ID
 from services.config import load_config
 from services.logs import JsonFormatter
 from web_tier.live import live_of
@@ -15,6 +17,7 @@ from web_tier.memory import give_memory_back
 from web_tier.proxy import PROXY
 
 _web = load_config().web
+os.environ.setdefault(APP_ID, "fleetsight-web")
 
 # A connection is an open file, and the usual limit of 1,024 is for programs that use select.
 _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -17,7 +17,7 @@ from scripts.run.machine_image import worker_image
 from scripts.run.session import Session
 from scripts.run.system import ROOT, System
 from services.embedded.options import InvalidSwitchError
-from services.embedded.typed_switches import switches_of
+from services.embedded.typed_switches import settings_in, switches_of
 from services.errors import FleetsightError
 
 HOME = ROOT / ".fleetsight"
@@ -37,6 +37,11 @@ HOME = ROOT / ".fleetsight"
     help="Turn a switch of the embedded cloud, for a hard day; may be repeated. They are in docs/embedded-cloud.md.",
 )
 @click.option(
+    "--scenario",
+    type=click.Path(path_type=Path),
+    help="Turn the switches in this YAML file, to rehearse a bad day; --switch counts before it.",
+)
+@click.option(
     "--hypervisor",
     type=click.Choice(["process", "nspawn"]),
     default="process",
@@ -50,12 +55,14 @@ def main(  # noqa: PLR0917 - click calls it by name
     port: int | None,
     sign_in: bool,
     switches: tuple[str, ...],
+    scenario: Path | None,
     hypervisor: str,
 ) -> None:
     """Run Fleetsight on this machine and classify 100 drawn road signs, or the images of a folder."""
     logging.basicConfig(level=logging.WARNING, format="fleetsight: %(message)s")
     stop = _stop_on_signals()
     try:
+        switches = (*(settings_in(scenario) if scenario else ()), *switches)
         switches_of(switches)
         images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
@@ -65,7 +72,7 @@ def main(  # noqa: PLR0917 - click calls it by name
             system = replace(system, image=worker_image(system.config, HOME / "images"))
         sys.exit(Session(system, images, Console(), stop).run(once=once, json_file=json_file))
     except InvalidSwitchError as error:
-        print(f"fleetsight: --switch: {error}", file=sys.stderr)
+        print(f"fleetsight: switches: {error}", file=sys.stderr)
         sys.exit(2)
     except FleetsightError as error:
         print(f"fleetsight: {error}", file=sys.stderr)

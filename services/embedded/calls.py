@@ -59,11 +59,11 @@ class CountedCalls:
         if scope is not None:
             service = scope.group(1)
             kinds = _kinds(environ) if service == "dynamodb" else ()
-            self._counted.note(service, _operation(service, environ), kinds)
+            self._counted.note(service, operation_of(service, environ), kinds)
         return self._aws(environ, start_response)
 
 
-def _operation(service: str, environ: dict[str, Any]) -> str:
+def operation_of(service: str, environ: dict[str, Any]) -> str:
     """Return the operation: its name where the protocol has one, else the HTTP method; a list of S3 reads LIST."""
     target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
     if service == "s3" and environ["REQUEST_METHOD"] == "GET" and "list-type=" in environ.get("QUERY_STRING", ""):

@@ -16,6 +16,7 @@ from services.embedded.calls import CountedCalls, calls
 from services.embedded.control import ControlApplication
 from services.embedded.direct import DirectCalls
 from services.embedded.dispatch import RememberingDispatcher, WsgiApp, stock_dispatcher
+from services.embedded.faults import FaultyCalls
 from services.embedded.fleet import fleet
 from services.embedded.iam.authorizer import Authorizer
 from services.embedded.iam.middleware import AuthorizedCalls, form_check
@@ -59,7 +60,7 @@ def create_application() -> PageGuard:
     authorizer = Authorizer(decisions)
     aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
     authorized = AuthorizedCalls(aws, authorizer, fleet)
-    signed = SignedCalls(CountedCalls(authorized, calls))
+    signed = SignedCalls(CountedCalls(FaultyCalls(authorized, fleet.call_faults), calls))
     cloud = EmbeddedCloudApplication(signed, ControlApplication(fleet))
     return PageGuard(cloud, bucket_allows_post)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.embedded.capacity import Place, room
+from services.embedded.fault_rules import CallFaults, rules_of
 from services.embedded.options import Switches
 from services.embedded.records import Record, Stock, UnknownInstanceError, Work
 from services.embedded.timeline import Timeline
@@ -37,12 +38,14 @@ class Fleet:
     Args:
         compute: instances are processes; without it they run at once, as in stock moto.
         switches: faults and delays.
+        call_faults: which calls meet which fault, as the switches say.
         later: calls something in so many seconds.
         clock: monotonic seconds, for answers that lag.
     """
 
     compute: bool = True
     switches: Switches = field(default_factory=Switches)
+    call_faults: CallFaults = field(default_factory=CallFaults)
     epoch: str = field(default_factory=lambda: uuid.uuid4().hex)
     later: Callable[[float, Callable[[], None]], None] = _later
     clock: Callable[[], float] = time.monotonic
@@ -68,6 +71,7 @@ class Fleet:
         """Replace the switches for what happens from now on."""
         with self._changed:
             self.switches = switches
+        self.call_faults.turn(rules_of(switches.faults), switches.fault_seed)
 
     def take(self, name: str) -> bool:
         """Say whether a fault is due now, of which the switch `name` counts how many are to come, and count it."""

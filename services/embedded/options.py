@@ -5,9 +5,14 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from services.embedded.fault_rules import MAX_RULES, rules_of
+
+MAX_DELAY_SECONDS = 900
+"""Longest delay of a message, as on SQS."""
 
 LONGEST_LAG_SECONDS = 600.0
 """How far back the cloud remembers what it was; AWS's own answers lag by up to a minute."""
@@ -44,23 +49,30 @@ def _is_capacity(value: Any) -> bool:
     )
 
 
+def _are_faults(value: Any) -> bool:
+    rules_of(value)  # which says what is wrong with one
+    return True
+
+
 def _is_code(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*)*", value) is not None
 
 
 SECONDS = Allowed(_is_number, "a number of seconds, 0 or more")
 LAG = Allowed(lambda value: _is_number(value, LONGEST_LAG_SECONDS), f"seconds from 0 to {LONGEST_LAG_SECONDS:.0f}")
+DELAY = Allowed(lambda value: _is_number(value, MAX_DELAY_SECONDS), f"seconds from 0 to {MAX_DELAY_SECONDS}")
 COUNT = Allowed(_is_count, "a whole number, 0 or more")
 FRACTION = Allowed(lambda value: _is_number(value, 1), "a number from 0 to 1")
 FACTOR = Allowed(_is_number, "a number, 0 or more")
 CAPACITY = Allowed(_is_capacity, "whole numbers by instance type or availability zone, such as {c7a.large: 2}")
 FLAG = Allowed(lambda value: isinstance(value, bool), "true or false")
+FAULTS = Allowed(_are_faults, f"a list of at most {MAX_RULES} rules, such as [{{kind: unavailable, service: s3}}]")
 CODE = Allowed(_is_code, "an error code of EC2, such as VcpuLimitExceeded")
 
 
 def _switch(allowed: Allowed, default: Any) -> Any:
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata={"allowed": allowed})
+    if isinstance(default, dict | list):
+        return field(default_factory=type(default), metadata={"allowed": allowed})
     return field(default=default, metadata={"allowed": allowed})
 
 
@@ -85,6 +97,13 @@ class Switches:
         stale_count_seconds: the approximate counts of a queue are those of so long ago.
         count_factor: and they are multiplied by this: 0.5 is too low, 3 too high.
         enforce_iam: who acts with a role may do what its policies say, and nothing else.
+        short_receives: 0..1 of the receives return fewer messages than there are.
+        duplicate_deliveries: 0..1 of the messages of a standard queue are delivered twice.
+        late_deliveries: 0..1 of the messages of a standard queue arrive `late_seconds` late, behind others.
+        late_seconds: see there.
+        max_in_flight: messages in flight beyond which a standard queue answers OverLimit, and a FIFO queue nothing.
+        faults: what calls meet, as rules: `fault_rules.FaultRule`.
+        fault_seed: chooses which of the calls that a rule matches meet its fault.
     """
 
     boot_delay_seconds: float = _switch(SECONDS, 0.0)
@@ -102,6 +121,13 @@ class Switches:
     stale_count_seconds: float = _switch(LAG, 0.0)
     count_factor: float = _switch(FACTOR, 1.0)
     enforce_iam: bool = _switch(FLAG, False)
+    short_receives: float = _switch(FRACTION, 0.0)
+    duplicate_deliveries: float = _switch(FRACTION, 0.0)
+    late_deliveries: float = _switch(FRACTION, 0.0)
+    late_seconds: float = _switch(DELAY, 5.0)
+    max_in_flight: int = _switch(COUNT, 120_000)
+    faults: Sequence[Mapping[str, Any]] = _switch(FAULTS, [])
+    fault_seed: int = _switch(COUNT, 0)
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing.
@@ -111,7 +137,11 @@ class Switches:
         """
         for switch in fields(self):
             allowed, value = switch.metadata["allowed"], getattr(self, switch.name)
-            if not allowed.holds(value):
+            try:
+                is_allowed = allowed.holds(value)
+            except ValueError as error:
+                raise InvalidSwitchError(f"{switch.name}: {error}") from error
+            if not is_allowed:
                 raise InvalidSwitchError(f"{switch.name}={value!r}: must be {allowed.told}")
 
     def changed(self, values: Mapping[str, Any]) -> "Switches":

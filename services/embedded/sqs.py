@@ -6,6 +6,7 @@ during a delete can be lost) and wakes a long poll once a second.
 
 import copy
 import json
+import random
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from moto.sqs.constants import MAXIMUM_VISIBILITY_TIMEOUT
 from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, SQSException
 
 from services.embedded.approximate import approximate_counts
+from services.embedded.fleet import fleet
 from services.embedded.mend import Mend
 from services.embedded.message import DeadLetter, Delivery, NotInFlightError, StaleReceiptError
 from services.embedded.queues import MessageQueue
@@ -49,13 +51,18 @@ def fast_queue(stock: Any) -> Any:
             sent = self.store.send(
                 message.id,
                 message,
-                delay_seconds=max(0.0, (message.delayed_until - message.sent_timestamp) / 1000),
+                delay_seconds=max(0.0, (message.delayed_until - message.sent_timestamp) / 1000) + self._lateness(),
                 group=message.group_id if self.fifo_queue else None,
                 deduplication_key=_deduplication_key(self, message),
             )
             message.id = sent.message_id
             if self.fifo_queue:
                 message.sequence_number = sequence_number(sent.sequence)
+
+        def _lateness(self) -> float:
+            switches = fleet.switches
+            is_late = not self.fifo_queue and _happens(switches.late_deliveries)
+            return switches.late_seconds if is_late else 0.0
 
         def bury(self, letter: DeadLetter[Any]) -> None:
             self.store.send(
@@ -134,8 +141,33 @@ def _delete_queue(original: Any) -> Any:
     return delete_queue
 
 
+def _happens(share: float) -> bool:
+    """Return True in that share of the cases."""
+    return share > 0 and random.random() < share  # noqa: S311 # nosec B311
+
+
+def is_full(queue: Any) -> bool:
+    """Return True if as many messages are in flight as a queue may have."""
+    return bool(queue.store.counts().in_flight >= fleet.switches.max_in_flight)
+
+
 def take(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None) -> list[Delivery[Any]]:
-    """Receive up to `count` messages by the policies of a queue; their payloads are moto's messages."""
+    """Receive up to `count` messages by the policies of a queue; their payloads are moto's messages.
+
+    A receive may be short and a message of a standard queue may come twice, as the switches say. A short poll may
+    return nothing, a long poll returns something if there is anything:
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
+    """
+    if _happens(fleet.switches.short_receives):
+        count = random.randint(1 if wait_seconds else 0, max(1, count - 1))  # noqa: S311 # nosec B311
+    deliveries = _receive(queue, count, wait_seconds, visibility_seconds) if count else []
+    for delivery in [] if queue.fifo_queue or not visibility_seconds else deliveries:
+        if _happens(fleet.switches.duplicate_deliveries):
+            queue.store.change_visibility(delivery.receipt_handle, 0)
+    return deliveries
+
+
+def _receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None) -> list[Delivery[Any]]:
     policy, letters = queue.redrive_policy, queue.dead_letter_queue
     return queue.store.receive(  # type: ignore[no-any-return]
         count,
@@ -158,6 +190,12 @@ def _receive_message(_original: Any) -> Any:
     ) -> list[Any]:
         """Receive as `MessageQueue.receive` does, as moto's message objects."""
         queue = self.get_queue(queue_name)
+        if is_full(queue):
+            # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html and
+            # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-fifo.html
+            if queue.fifo_queue:
+                return []
+            raise SQSException("OverLimit", "Too many messages are in flight: delete some, or let them time out.")
         deliveries = take(queue, count, wait_seconds_timeout, visibility_timeout)
         received = [_as_received(delivery, message_attribute_names or []) for delivery in deliveries]
         if queue.fifo_queue:

@@ -1,6 +1,8 @@
 """Switches as a person types them: ``NAME=VALUE``, the value in YAML, of which JSON is a part."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,7 +16,31 @@ def switches_of(settings: Iterable[str]) -> Switches:
     Raises:
         InvalidSwitchError: one is no ``NAME=VALUE``, its name is unknown or its value is not allowed.
     """
-    return Switches().changed(dict(_setting(text) for text in settings))
+    return Switches().changed(values_of(settings))
+
+
+def values_of(settings: Iterable[str]) -> dict[str, Any]:
+    """Return the values of switches, each ``NAME=VALUE``, by name.
+
+    Raises:
+        InvalidSwitchError: one is no ``NAME=VALUE``.
+    """
+    return dict(_setting(text) for text in settings)
+
+
+def settings_in(scenario: Path) -> list[str]:
+    """Return the switches that a YAML file sets, one for each of its keys, as a person would type them.
+
+    Raises:
+        InvalidSwitchError: the file cannot be read, or is no mapping of names to values.
+    """
+    try:
+        values = yaml.safe_load(scenario.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidSwitchError(f"{scenario}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InvalidSwitchError(f"{scenario}: must be a mapping of switches, such as `boot_delay_seconds: 5`")
+    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
 def _setting(text: str) -> tuple[str, Any]:

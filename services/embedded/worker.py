@@ -87,6 +87,9 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]
         environ["wsgi.input"] = io.BytesIO(body)
         try:
             answer = answer_of(self.wsgi, environ, keep_alive=self.alive)
+        except ConnectionResetError:  # by the switch `faults`
+            _set_to_reset(conn.sock)
+            return False
         except Exception as error:  # noqa: BLE001 - the edge of the server: other requests must be answered; this logs
             self.handle_error(None, conn.sock, conn.client, error)
             return False
@@ -116,6 +119,11 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]
 def _limit(sock: socket.socket, option: int, seconds: float) -> None:
     """Let each receive or send end after so long without progress; the kernel's limit costs no call for each."""
     sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6)))
+
+
+def _set_to_reset(sock: socket.socket) -> None:
+    """Let the end of a connection be a reset, and not a close in good order."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _readable(sock: socket.socket) -> bool:

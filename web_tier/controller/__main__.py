@@ -5,6 +5,7 @@ configuration is not valid.
 """
 
 import logging
+import os
 import signal
 import sys
 
@@ -28,6 +29,7 @@ def main() -> int:
     # Blocked for every thread and waited for in this one: no handler runs in the middle of anything.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     configure_logging("controller")
+    os.environ.setdefault("AWS_SDK_UA_APP_ID", "fleetsight-controller")
     try:
         return _run(load_config())
     except ConfigError as error:

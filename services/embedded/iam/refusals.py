@@ -1,6 +1,7 @@
 """A refusal as the service that was asked would word and number it."""
 
 import json
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 from xml.sax.saxutils import escape
@@ -30,14 +31,28 @@ class Reason(Enum):
     WRONG_SIGNATURE = ("SignatureDoesNotMatch", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException")
     SKEWED = ("RequestTimeTooSkewed", "RequestExpired", "RequestExpired", "InvalidSignatureException")
     EXPIRED = ("AccessDenied", "RequestExpired", "RequestExpired", "InvalidSignatureException")
+    TOKEN_EXPIRED = ("ExpiredToken", "RequestExpired", "ExpiredToken", "ExpiredTokenException")
+    THROTTLED = ("SlowDown", "RequestLimitExceeded", "ThrottlingException", "ThrottlingException")
+    UNAVAILABLE = ("ServiceUnavailable", "Unavailable", "ServiceUnavailable", "ServiceUnavailable")
+
+    def status(self, service: str) -> str | None:
+        """Return the status line of the answer; None where it is that of all refusals of a protocol."""
+        if self is Reason.UNAVAILABLE or (self is Reason.THROTTLED and service in {"s3", "ec2"}):
+            return "503 Service Unavailable"
+        return "400 Bad Request" if self in {Reason.TOKEN_EXPIRED, Reason.THROTTLED} else None
 
 
 def refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> Answer:
-    """Return the answer to a request that is refused.
+    """Return the answer to a request that is refused, or that meets a fault.
 
     S3, EC2 and the Query protocol answer 403 in XML of their own each; the JSON protocol 400, with the code in the
     body; and SQS, which spoke Query once, says that code in a header too and answers 403.
     """
+    answer = _refusal(environ, service, reason, message)
+    return replace(answer, status=reason.status(service) or answer.status)
+
+
+def _refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> Answer:
     s3, ec2, query, in_json = reason.value
     if "HTTP_X_AMZ_TARGET" in environ:
         if service == "sqs" and reason is Reason.DENIED:

@@ -36,11 +36,11 @@ class FakeApi(ApiClient):
         self.accepted: list[tuple[str, str]] = []
         self.keeps = False
 
-    def create_job(self, name: str, *, keep: bool = False) -> str:
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
         self.keeps = keep
         return "job"
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]]) -> Outcome:
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> Outcome:
         if self.failing_posts:
             self.failing_posts -= 1
             raise ApiError("the connection was cut")

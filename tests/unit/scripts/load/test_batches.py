@@ -22,7 +22,7 @@ class FakeApi(ApiClient):
     sent: list[tuple[str, str]] = field(default_factory=list)
     failing_posts: int = 0
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]]) -> Outcome:
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> Outcome:
         if self.failing_posts:
             self.failing_posts -= 1
             raise ApiError("the connection was cut")

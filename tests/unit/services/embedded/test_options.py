@@ -13,6 +13,8 @@ def test_switches_are_off_by_default() -> None:
     values = {switch.name: getattr(Switches(), switch.name) for switch in fields(Switches)}
     assert values.pop("spot_notice_seconds") == 120
     assert values.pop("count_factor") == 1
+    assert values.pop("late_seconds") == 5
+    assert values.pop("max_in_flight") == 120_000
     assert not any(values.values())
 
 

@@ -1,0 +1,1 @@
+"""Campaigns: the whole system, while calls fail and processes die; then every image is checked."""

@@ -1,0 +1,198 @@
+"""One campaign: start the system, learn the truth without faults, send images under faults, heal, check."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, Literal
+
+from app_tier.demo.signs import samples
+from scripts.chaos.check import Verdict, check, wait_for_results
+from scripts.chaos.client import Client
+from scripts.chaos.strikes import Striker
+from scripts.run.system import System, free_port
+from services.embedded.control_client import ControlClient
+from services.embedded.options import Switches
+from services.errors import FleetsightError
+
+PICTURES: Final = 200
+"""Distinct pictures; they are sent again and again under names of their own."""
+
+PATIENCE_SECONDS: Final = 240.0
+"""Without progress for so long once every fault is over, what is missing is lost."""
+
+VISIBILITY_SECONDS: Final = 6
+SETTINGS: Final[Mapping[str, str]] = {
+    "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
+    "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
+    "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "2",
+    "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
+    "FLEETSIGHT__WORKER__IDLE_SECONDS": "2",
+    "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
+    # Every image is to reach a worker: the same pictures are sent again and again.
+    "FLEETSIGHT__RETENTION__REPEAT_DAYS": "0",
+}
+"""Short times, so that what dies is soon replaced."""
+
+FAULTS: Final[Sequence[Mapping[str, object]]] = (
+    {"kind": "unavailable", "share": 0.02},
+    {"kind": "lost_reply", "share": 0.01},
+    {"kind": "reset", "share": 0.01},
+    {"kind": "repeated", "share": 0.01},
+    {"kind": "slow", "seconds": 0.2, "share": 0.02},
+    # Between any two calls of a worker and of the controller: between two writes, too.
+    {"kind": "killed_before", "tier": "worker", "share": 0.001},
+    {"kind": "killed_after", "tier": "worker", "share": 0.001},
+    {"kind": "killed_before", "tier": "controller", "share": 0.0005},
+    {"kind": "killed_after", "tier": "controller", "share": 0.0005},
+    {"kind": "killed_after", "tier": "web", "share": 0.0005},
+)
+"""What calls meet where no scenario says otherwise: seven of a hundred."""
+
+
+class ModelError(FleetsightError):
+    """Raised when pictures could not be classified while nothing was broken."""
+
+
+@dataclass
+class Report:
+    """What a campaign did and found.
+
+    Attributes:
+        recoveries: seconds from each strike to the next new result, in order.
+    """
+
+    seed: int
+    queues: str
+    images: int
+    strikes: int
+    seconds: float
+    verdict: Verdict
+    recoveries: Sequence[float] = ()
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the rows of the table: name and value."""
+        found = [(str(name), str(count)) for name, count in self.verdict.counts.items()]
+        slowest = f"{max(self.recoveries):.1f} s" if self.recoveries else "-"
+        usual = f"{median(self.recoveries):.1f} s" if self.recoveries else "-"
+        return [
+            ("seed", str(self.seed)),
+            ("queues", self.queues),
+            ("images", str(self.images)),
+            ("strikes", str(self.strikes)),
+            ("seconds", f"{self.seconds:.0f}"),
+            ("to the next result after a strike, median", usual),
+            ("to the next result after a strike, slowest", slowest),
+            *(found or [("lost, doubled, wrong, failed, unexpected, disagreeing, left over", "0")]),
+        ]
+
+
+@dataclass
+class Campaign:
+    """A campaign, from its seed.
+
+    Attributes:
+        minutes, images: for how long images are sent under faults, and how many at least.
+        switches: of the embedded cloud, turned once the truth is known.
+        log: a file of JSON lines: what was done, and when.
+    """
+
+    home: Path
+    seed: int
+    minutes: float
+    images: int
+    every_seconds: float
+    queues: Literal["standard", "fifo"]
+    switches: Mapping[str, Any]
+    log: Path
+    say: Callable[[str], None]
+    _began: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Report:
+        """Run the campaign.
+
+        Raises:
+            StartError: the system does not start.
+            ModelError: it does not work without faults.
+            UnansweredError: the API did not answer a request in time.
+        """
+        settings = {
+            **SETTINGS,
+            "FLEETSIGHT__WEB__PORT": str(free_port()),
+            "FLEETSIGHT__QUEUES__KIND": self.queues,
+        }
+        system = System(self.home, settings)
+        self.log.write_text("")
+        try:
+            system.start()
+            return self._run(system)
+        finally:
+            system.stop()
+
+    def _run(self, system: System) -> Report:
+        self.say(f"classifying {PICTURES} pictures without faults")
+        pictures = self._truth(system)
+        self.say("sending images while calls fail and processes die")
+        client = Client(system.api(), pictures, PATIENCE_SECONDS)
+        control = ControlClient(system.endpoint_url)
+        began = time.monotonic()
+        control.send("PUT", "switches", {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
+        self._note({"event": "switches", "values": dict(self.switches)})
+        striker = Striker(system, self.seed, self.every_seconds, self._note)
+        striker.start()
+        try:
+            ends = began + 60 * self.minutes
+            client.send(lambda sent: sent < self.images or time.monotonic() < ends)
+            progress = wait_for_results(client, PATIENCE_SECONDS)
+        finally:
+            striker.stop()
+            control.send("PUT", "switches", {"faults": [], **_off(self.switches)})
+            control.close()
+        self.say("every fault is over; checking each image")
+        progress += wait_for_results(client, PATIENCE_SECONDS)
+        verdict = check(system, client, PATIENCE_SECONDS)
+        for example in verdict.examples:
+            self._note({"event": "finding", "example": example})
+        return Report(
+            seed=self.seed,
+            queues=self.queues,
+            images=len(client.acknowledged),
+            strikes=len(striker.moments),
+            seconds=time.monotonic() - began,
+            verdict=verdict,
+            recoveries=_recoveries(striker.moments, progress),
+        )
+
+    def _truth(self, system: System) -> list[tuple[bytes, str]]:
+        """Return pictures with the labels that the model gives them while nothing is broken."""
+        drawn = [sample.data for sample in samples(PICTURES, self.seed)]
+        client = Client(system.api(), [(data, "") for data in drawn], PATIENCE_SECONDS)
+        client.send(lambda sent: sent < PICTURES)
+        wait_for_results(client, PATIENCE_SECONDS)
+        labels: dict[int, str] = {}
+        for job_id in client.jobs:
+            for result in client.api.results(job_id):
+                if result["status"] == "done":
+                    labels[client.acknowledged[str(result["image_id"])][2]] = str(result["label"])
+        if len(labels) < PICTURES:
+            raise ModelError(f"{PICTURES - len(labels)} of {PICTURES} pictures got no label without any fault")
+        return [(data, labels[number]) for number, data in enumerate(drawn)]
+
+    def _note(self, fields: Mapping[str, Any]) -> None:
+        line = {"at": round(time.monotonic() - self._began, 3), **fields}
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def _recoveries(strikes: Sequence[float], progress: Sequence[float]) -> list[float]:
+    """Return the seconds from each strike to the next moment of progress, as far as there is one."""
+    following = ((strike, [moment for moment in progress if moment > strike]) for strike in strikes)
+    return [moments[0] - strike for strike, moments in following if moments]
+
+
+def _off(switches: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with which these switches are off."""
+    off = asdict(Switches())
+    return {name: off[name] for name in switches}

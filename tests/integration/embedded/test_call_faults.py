@@ -1,0 +1,169 @@
+"""The switches `faults` and those of queues, as a client of AWS meets them over the wire."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
+
+from services.clients import APP_ID
+from services.clients import Clients as ProductClients
+from services.embedded.launch import EmbeddedCloud
+from services.endpoint import Endpoint
+from services.s3 import Bucket
+from tests.integration.embedded.conftest import Clients
+from tests.integration.embedded.test_faults import error_of
+
+pytestmark = pytest.mark.processes
+_names = count()
+
+
+@pytest.fixture
+def once(cloud: EmbeddedCloud) -> Iterator[Clients]:
+    """Clients that try once; every switch is off again afterwards."""
+    yield Clients(cloud.endpoint_url, attempts=1)
+    cloud.set_switches(faults=[], short_receives=0, duplicate_deliveries=0, late_deliveries=0, max_in_flight=120_000)
+
+
+def queue_of(sqs: Any, *, fifo: bool = False) -> str:
+    name = f"call-faults-{next(_names)}{'.fifo' if fifo else ''}"
+    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if fifo else {}
+    return str(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+
+
+def bodies(sqs: Any, url: str, wait: int = 0) -> list[str]:
+    received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=wait)
+    return [message["Body"] for message in received.get("Messages", [])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_sqs", "of_s3", "of_dynamodb", "of_ec2"),
+    [
+        (
+            "unavailable",
+            ("ServiceUnavailable", 503),
+            ("ServiceUnavailable", 503),
+            ("ServiceUnavailable", 503),
+            ("Unavailable", 503),
+        ),
+        (
+            "throttled",
+            ("ThrottlingException", 400),
+            ("SlowDown", 503),
+            ("ThrottlingException", 400),
+            ("RequestLimitExceeded", 503),
+        ),
+        (
+            "denied",
+            ("AccessDenied", 403),
+            ("AccessDenied", 403),
+            ("AccessDeniedException", 400),
+            ("UnauthorizedOperation", 403),
+        ),
+        (
+            "expired",
+            ("ExpiredToken", 400),
+            ("ExpiredToken", 400),
+            ("ExpiredTokenException", 400),
+            ("RequestExpired", 400),
+        ),
+    ],
+)
+def test_a_refusal_has_the_code_and_the_status_of_its_service(
+    cloud: EmbeddedCloud, once: Clients, kind: str, of_sqs: Any, of_s3: Any, of_dynamodb: Any, of_ec2: Any
+) -> None:
+    cloud.set_switches(faults=[{"kind": kind}])
+    assert error_of(once("sqs").list_queues) == of_sqs
+    assert error_of(once("s3").list_buckets) == of_s3
+    assert error_of(once("dynamodb").list_tables) == of_dynamodb
+    assert error_of(once("ec2").describe_instances) == of_ec2
+
+
+def test_a_reset_and_a_time_out_have_no_effect_and_a_lost_reply_has_its_effect(
+    cloud: EmbeddedCloud, once: Clients
+) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    for kind in ("reset", "timeout", "lost_reply"):
+        cloud.set_switches(faults=[{"kind": kind, "operation": "SendMessage", "seconds": 0.01}])
+        with pytest.raises((ConnectionClosedError, HTTPClientError)):
+            sqs.send_message(QueueUrl=url, MessageBody=kind)
+    cloud.set_switches(faults=[])
+    assert bodies(sqs, url) == ["lost_reply"]
+
+
+def test_a_repeated_call_has_its_effect_twice(cloud: EmbeddedCloud, once: Clients) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    cloud.set_switches(faults=[{"kind": "repeated", "service": "sqs", "operation": "SendMessage"}])
+    sqs.send_message(QueueUrl=url, MessageBody="once")
+    assert bodies(sqs, url) == ["once", "once"]
+
+
+def test_a_slow_call_outlasts_the_patience_of_its_client(cloud: EmbeddedCloud) -> None:
+    endpoint = Endpoint("us-east-1", cloud.endpoint_url, max_attempts=1, read_timeout=0.2)
+    impatient = ProductClients(endpoint).sqs
+    cloud.set_switches(faults=[{"kind": "slow", "seconds": 5}])
+    try:
+        with pytest.raises(ReadTimeoutError):
+            impatient.list_queues()
+    finally:
+        cloud.set_switches(faults=[])
+
+
+def test_a_fault_may_be_for_one_tier_and_its_client_tries_again(
+    cloud: EmbeddedCloud, once: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once("s3").create_bucket(Bucket="call-faults")
+    cloud.set_switches(faults=[{"kind": "reset", "tier": "worker", "service": "s3"}])
+    found = {}
+    for tier in ("worker", "web"):
+        monkeypatch.setenv(APP_ID, f"fleetsight-{tier}")
+        clients = ProductClients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=1))
+        try:
+            Bucket.named(clients, "call-faults").put("a", b"1", "text/plain")
+            clients.s3.list_buckets()
+            found[tier] = "answered"
+        except HTTPClientError:
+            found[tier] = "reset"
+    assert found == {"worker": "reset", "web": "answered"}
+    cloud.set_switches(faults=[{"kind": "unavailable", "service": "s3", "operation": "PUT", "share": 0.5}])
+    patient = Bucket.named(ProductClients(Endpoint("us-east-1", cloud.endpoint_url)), "call-faults")
+    for number in range(10):
+        patient.put(f"{number}", b"1", "text/plain")
+    cloud.set_switches(faults=[])
+    stored = once("s3").list_objects_v2(Bucket="call-faults")["Contents"]
+    assert {item["Key"] for item in stored} == {"a", *map(str, range(10))}
+
+
+def test_receives_may_be_short_and_messages_come_twice_or_late(cloud: EmbeddedCloud, once: Clients) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    for number in range(10):
+        sqs.send_message(QueueUrl=url, MessageBody=str(number))
+    cloud.set_switches(short_receives=1)
+    assert len(bodies(sqs, url)) < 10
+    assert len(bodies(sqs, url, wait=1)) >= 1
+    cloud.set_switches(short_receives=0, duplicate_deliveries=1)
+    sqs.purge_queue(QueueUrl=url)
+    sqs.send_message(QueueUrl=url, MessageBody="twice")
+    assert bodies(sqs, url) == bodies(sqs, url) == ["twice"]
+    cloud.set_switches(duplicate_deliveries=0, late_deliveries=1, late_seconds=900)
+    late = queue_of(sqs)
+    sqs.send_message(QueueUrl=late, MessageBody="late")
+    assert bodies(sqs, late) == []
+
+
+def test_beyond_its_messages_in_flight_a_standard_queue_refuses_and_a_fifo_queue_answers_nothing(
+    cloud: EmbeddedCloud, once: Clients
+) -> None:
+    sqs = once("sqs")
+    standard, fifo = queue_of(sqs), queue_of(sqs, fifo=True)
+    for body in ("1", "2"):
+        sqs.send_message(QueueUrl=standard, MessageBody=body)
+        sqs.send_message(QueueUrl=fifo, MessageBody=body, MessageGroupId=body)
+    cloud.set_switches(max_in_flight=2)
+    assert len(bodies(sqs, standard)) == len(bodies(sqs, fifo)) == 2
+    assert error_of(sqs.receive_message, QueueUrl=standard) == ("OverLimit", 403)
+    assert bodies(sqs, fifo) == []

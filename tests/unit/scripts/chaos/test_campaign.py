@@ -1,0 +1,105 @@
+"""A campaign's client repeats until it is answered, its strikes follow from the seed, its checks find faults."""
+
+import os
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, cast
+
+import pytest
+
+from scripts.chaos import client as client_module
+from scripts.chaos.campaign import _recoveries
+from scripts.chaos.check import Verdict, _check_job
+from scripts.chaos.client import JOB_IMAGES, SLICE, Client, UnansweredError
+from scripts.chaos.strikes import ACTIONS, VICTIMS, descendants, strikes
+from scripts.client import ApiClient, ApiError, Outcome
+
+PICTURES = [(b"red", "stop"), (b"blue", "yield")]
+
+
+class Api:
+    """Answers each request at its second try, and always with the images of the first."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        self.tried: dict[str, int] = {}
+        self.images: dict[str, list[tuple[str, str]]] = {}
+        self.refuses = refuses
+
+    def create_job(self, _name: str, *, key: str) -> str:
+        self._fails_first(key)
+        return f"job of {key}"
+
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str) -> Outcome:
+        first = [(f"{job_id} {key} {name}", name) for name, _ in files]
+        self.images.setdefault(f"{job_id} {key}", first)
+        self._fails_first(f"{job_id} {key}")
+        return Outcome(self.images[f"{job_id} {key}"], [])
+
+    def _fails_first(self, key: str) -> None:
+        self.tried[key] = self.tried.get(key, 0) + 1
+        if self.refuses or self.tried[key] == 1:
+            raise ApiError("no answer")
+
+
+def result(number: int, **changes: Any) -> dict[str, Any]:
+    return {"image_id": f"i{number}", "filename": f"{number}.jpg", "status": "done", "label": "stop", **changes}
+
+
+def found(results: list[dict[str, Any]]) -> list[str]:
+    client = Client(cast(ApiClient, None), PICTURES, 0)
+    client.acknowledged = {"i0": ("job", "0.jpg", 0)}
+    verdict = Verdict()
+    _check_job(client, "job", results, verdict)
+    return sorted(verdict.counts.elements())
+
+
+def test_a_request_is_repeated_under_its_key_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
+    api = Api()
+    client = Client(cast(ApiClient, api), PICTURES, patience_seconds=60)
+    client.send(lambda sent: sent < JOB_IMAGES + 1)
+    assert len(client.jobs) == 2
+    assert len(client.acknowledged) == 2 * JOB_IMAGES
+    assert set(api.tried.values()) == {2}
+    assert len(api.tried) == 2 + 2 * JOB_IMAGES // SLICE
+    assert {number for _, _, number in client.acknowledged.values()} == {0, 1}
+
+
+def test_a_request_that_is_never_answered_ends_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
+    client = Client(cast(ApiClient, Api(refuses=True)), PICTURES, patience_seconds=-1)
+    with pytest.raises(UnansweredError, match="not answered for -1 s: no answer"):
+        client.send(lambda sent: sent == 0)
+
+
+def test_the_same_seed_gives_the_same_strikes() -> None:
+    first, again, other = (list(islice(strikes(seed, 1.0), 300)) for seed in (7, 7, 8))
+    assert first == again != other
+    assert {strike.victim for strike in first} == set(VICTIMS)
+    assert {strike.action for strike in first} == set(ACTIONS)
+    assert 0.8 < sum(strike.after_seconds for strike in first) / 300 < 1.2
+
+
+@pytest.mark.parametrize(
+    ("results", "findings"),
+    [
+        ([result(0)], []),
+        ([], ["lost"]),
+        ([result(0, status="waiting", label=None)], ["lost"]),
+        ([result(0, status="failed", label=None, error={})], ["failed"]),
+        ([result(0, label="yield")], ["wrong"]),
+        ([result(0), result(0, image_id="i1")], ["doubled", "unexpected"]),
+        ([result(0), result(1)], ["unexpected"]),
+    ],
+)
+def test_each_way_to_break_the_promise_is_found(results: list[dict[str, Any]], findings: list[str]) -> None:
+    assert found(results) == findings
+
+
+def test_the_time_to_recover_is_that_to_the_next_new_result() -> None:
+    assert _recoveries([1.0, 4.0, 9.0], [0.5, 2.0, 6.0]) == [1.0, 2.0]
+
+
+def test_a_process_descends_from_its_parent_and_not_the_other_way_round() -> None:
+    assert os.getpid() in descendants(os.getppid())
+    assert os.getppid() not in descendants(os.getpid())
