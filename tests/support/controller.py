@@ -1,7 +1,7 @@
-"""Fakes with a clock: EC2 as far as a fleet needs it, and a table in memory."""
+"""Fakes with a clock: EC2 as far as a fleet needs it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -10,7 +10,6 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from services.ec2 import Fleet, Instance
 from services.metadata import DRAIN_TAG
-from services.table import Item, Table
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -189,63 +188,3 @@ class FakeEC2:
                 described |= {"ClientToken": token, "InstanceType": call["InstanceType"]}
                 described |= {"InstanceLifecycle": "spot"} if "InstanceMarketOptions" in call else {}
         return described
-
-
-class MemoryTable(Table):
-    """A table in memory that can fail before or after any write: `fail` is asked at each with `before` or `after`."""
-
-    def __init__(self, fail: Callable[[str], None] = lambda _when: None) -> None:
-        super().__init__(cast(Any, None), "memory")
-        object.__setattr__(self, "items", {})
-        object.__setattr__(self, "fail", fail)
-
-    items: dict[tuple[str, str], Item]
-    fail: Callable[[str], None]
-
-    def put_all(self, items: Sequence[Item]) -> None:
-        """Put items; a key may stand only once in 25, as BatchWriteItem demands."""
-        for start in range(0, len(items), 25):
-            self.fail("before")
-            keys = [(str(item["pk"]), str(item["sk"])) for item in items[start : start + 25]]
-            assert len(set(keys)) == len(keys), "BatchWriteItem refuses duplicates"
-            self.items.update(zip(keys, items[start : start + 25], strict=True))
-            self.fail("after")
-
-    def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
-        """Put an item where there is none, or one that failed, or one of the revision before."""
-        self.fail("before")
-        key = (str(item["pk"]), str(item["sk"]))
-        there = self.items.get(key)
-        match condition:
-            case "attribute_not_exists( #pk ) OR #status = :failed":
-                holds = there is None or there["status"] == "failed"
-            case "attribute_not_exists( #pk )":
-                holds = there is None
-            case "#revision = :before":
-                holds = there is not None and values is not None and there["revision"] == values["before"]
-            case _:
-                raise AssertionError(f"this table does not know the condition {condition!r}")
-        if not holds:
-            return False
-        self.items[key] = item
-        self.fail("after")
-        return True
-
-    def get(self, pk: str, sk: str) -> Item | None:
-        """Return an item."""
-        return self.items.get((pk, sk))
-
-    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
-        """Return those that are there."""
-        return [self.items[key] for key in keys if key in self.items]
-
-    def query(
-        self, pk: str, low: str, high: str, *, limit: int | None = None, newest_first: bool = False
-    ) -> Iterator[Item]:
-        """Yield items in order."""
-        found = sorted(key for key in self.items if key[0] == pk and low <= key[1] <= high)
-        yield from (self.items[key] for key in found[:limit])
-
-    def count(self, pk: str, prefix: str) -> int:
-        """Count items."""
-        return sum(key[0] == pk and key[1].startswith(prefix) for key in self.items)

@@ -22,8 +22,8 @@ from services.job_records import Job
 from services.jobs import JobStore
 from services.messages import LabelScore, RequestMessage, Response
 from services.sqs import Outgoing
-from tests.fuzz.memory_table import MemoryTable
 from tests.fuzz.targets import uploads
+from tests.support.memory_table import MemoryTable
 from web_tier.app import create_app
 from web_tier.intake.single import JOB_NAME
 from web_tier.intake.single_request import Base64Image, decoded
@@ -120,7 +120,7 @@ def _values() -> dict[str, Any]:
     return values
 
 
-_TABLE = MemoryTable(cast(Any, None), "fuzz")
+_TABLE = MemoryTable()
 _STORE = JobStore(_TABLE)
 _APP = create_app(
     parse_config(_values()), store=_STORE, input_bucket=_ForgetfulBucket(), request_queue=cast(Any, _AnsweringQueue())

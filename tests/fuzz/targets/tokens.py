@@ -8,7 +8,6 @@ import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from services.personal_tokens import PREFIX, PersonalTokens
 from services.token_keys import LEAST_BITS, MOST_KEYS, KeysUnreachableError, issuer_of, parse_keys
 from services.tokens import LONGEST_TOKEN, TokenClaims, TokenRefusedError, TokenVerifier
-from tests.fuzz.memory_table import MemoryTable
+from tests.support.memory_table import MemoryTable
 from web_tier.access.authorization import RefusedError, token_in
 from web_tier.access.keys import SessionKeys
 from web_tier.access.own_path import own_path
@@ -62,7 +61,7 @@ _ID: dict[str, object] = {
 }
 _ACCESS = {**_ID, "token_use": "access", "client_id": CLIENT_ID, "username": "ann"}
 _VERIFIER = TokenVerifier(ISSUER, CLIENT_ID, _DOCUMENT.encode, lambda: NOW)
-_PERSONAL = PersonalTokens(MemoryTable(cast(Any, None), "fuzz"), lambda: NOW, lambda: "x" * 43)
+_PERSONAL = PersonalTokens(MemoryTable(), lambda: NOW, lambda: "x" * 43)
 _SESSIONS = SessionKeys(["k" * 32], lambda: "i" * 43)
 
 

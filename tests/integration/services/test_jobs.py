@@ -10,7 +10,6 @@ from services.ids import ImageRef, input_key, new_id
 from services.job_records import Counts, ImageRecord, Job, OpenJob, Said, with_result
 from services.jobs import JobStore
 from services.messages import Failure, FleetSnapshot, Response, failed
-from services.table import LAST, Item, Table
 
 pytestmark = pytest.mark.processes
 
@@ -37,38 +36,6 @@ def job(store: JobStore) -> Job:
     made = Job(new_id(), "summer", NOW)
     store.create(made)
     return made
-
-
-def test_items_come_back_as_they_went_in(table: Table) -> None:
-    item: Item = {"pk": "p", "sk": "s", "text": "ünïcode \x00 <b>", "number": 3, "empty": ""}
-    table.put_all([item])
-    assert table.get("p", "s") == item
-    assert table.get("p", "other") is None
-
-
-def test_a_query_goes_both_ways_and_stops_at_its_limit_over_pages(table: Table) -> None:
-    table.put_all([{"pk": "p", "sk": f"a{number:04}", "filler": "x" * 1500} for number in range(1_000)])
-    table.put_all([{"pk": "p", "sk": "b"}, {"pk": "q", "sk": "a5"}])
-    assert len(list(table.query("p", "a", f"a{LAST}"))) == 1_000
-    assert table.count("p", "a") == 1_000
-    assert [item["sk"] for item in table.query("p", "a0003", "a0005")] == ["a0003", "a0004", "a0005"]
-    assert [item["sk"] for item in table.query("p", "a", f"a{LAST}", limit=2, newest_first=True)] == [
-        "a0999",
-        "a0998",
-    ]
-    assert len(list(table.query("p", "a", f"a{LAST}", limit=900))) == 900
-
-
-def test_conditional_writes_say_whether_they_took_place(table: Table) -> None:
-    item: dict[str, str | int] = {"pk": "p", "sk": "s", "n": 1}
-    assert table.put_if(item, "attribute_not_exists( #pk )")
-    assert not table.put_if({**item, "n": 2}, "attribute_not_exists( #pk )")
-    assert not table.delete_if("p", "s", "#n = :n", {"n": 2})
-    assert table.delete_if("p", "s", "#n = :n", {"n": 1})
-    assert table.set("p", "s", {"n": 5})
-    assert not table.set("p", "s", {"n": 4}, condition="#n < :n")
-    table.delete_all([("p", "s"), ("p", "never there")])
-    assert table.get("p", "s") is None
 
 
 def test_a_job_is_found_by_its_id_and_others_are_not(store: JobStore, job: Job) -> None:

@@ -1,11 +1,11 @@
 """The collector between a queue and a ledger that fail."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -15,12 +15,14 @@ from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
 from services.messages import Model, Response
 from services.sqs import Queue
-from services.table import Item
-from tests.support.controller import EPOCH, Clock, MemoryTable
+from tests.support.controller import EPOCH, Clock
+from tests.support.memory_table import WRITES, MemoryTable
 from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, ledger_of, stored_jobs
 from web_tier.controller.collector import MOST_RECEIVES, Collector, parse
 from web_tier.controller.ledger import Ledger
 from web_tier.controller.roster import Roster
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -151,36 +153,24 @@ def test_what_may_be_repeated_is_remembered_for_the_owner_of_its_job_and_of_no_o
     assert store.result(ref) is not None
 
 
-class ReadTable(MemoryTable):
-    """A table that counts how often it is read."""
-
-    def __init__(self, items: dict[tuple[str, str], Item]) -> None:
-        super().__init__()
-        object.__setattr__(self, "items", items)
-        object.__setattr__(self, "reads", Counter())
-
-    reads: Counter[str]
-
-    def get(self, pk: str, sk: str) -> Item | None:
-        self.reads["get"] += 1
-        return super().get(pk, sk)
-
-    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
-        self.reads["get_all"] += 1
-        return super().get_all(keys)
-
-    def query(self, pk: str, low: str, high: str, **more: Any) -> Iterator[Item]:
-        self.reads["query"] += 1
-        return super().query(pk, low, high, **more)
-
-
 def test_whose_a_job_is_costs_no_read_of_its_own() -> None:
     answers = [done(ref).model_copy(update=KNOWN) for ref in REFS]
-    alone, remembering = (ReadTable(cast(MemoryTable, stored_jobs().table).items) for _ in range(2))
-    ledger_of(JobStore(alone)).record(answers)
-    collector(FakeSQS([answer.to_json() for answer in answers]), ledger_of(JobStore(remembering))).tick()
-    assert alone.reads == remembering.reads
-    assert alone.reads.total() > 0
+
+    def reads_by(record: Callable[[JobStore], object]) -> Counter[str]:
+        store, calls = stored_jobs(), Counter[str]()
+
+        def counted(operation: str, effect: Callable[[], _T]) -> _T:
+            calls.update({operation} - WRITES)
+            return effect()
+
+        cast(MemoryTable, store.table).call = counted
+        record(store)
+        return calls
+
+    alone = reads_by(lambda store: ledger_of(store).record(answers))
+    bodies = [answer.to_json() for answer in answers]
+    assert reads_by(lambda store: collector(FakeSQS(bodies), ledger_of(store)).tick()) == alone
+    assert alone.total() > 0
 
 
 def test_without_the_lease_everything_is_given_back_and_nothing_written() -> None:

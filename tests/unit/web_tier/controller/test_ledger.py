@@ -12,7 +12,8 @@ from services.ids import ImageRef, input_key, new_id
 from services.job_records import Counts, ImageRecord, Job
 from services.jobs import JobStore
 from services.messages import Failure, Response, failed
-from tests.support.controller import EPOCH, MemoryTable
+from tests.support.controller import EPOCH
+from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller.ledger import Ledger, best_by_image
 
 JOBS = [new_id() for _ in range(2)]
@@ -37,7 +38,7 @@ def not_done(ref: ImageRef) -> Response:
 def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
     """A store with two jobs of forty images each, which fails only afterwards."""
     ready = [False]
-    store = JobStore(MemoryTable(lambda when: fail(when) if ready[0] else None))
+    store = JobStore(MemoryTable(failing_writes(lambda when: fail(when) if ready[0] else None)))
     for job_id, refs in IMAGES.items():
         store.create(Job(job_id, "job", EPOCH))
         store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in refs], EPOCH)
@@ -163,14 +164,7 @@ def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
 
 
 def test_an_image_that_was_taken_back_is_forgotten() -> None:
-    class Erasing(MemoryTable):
-        def delete_all(self, keys: object) -> None:
-            for key in keys:  # type: ignore[attr-defined]
-                self.items.pop(key, None)
-
-    store = JobStore(Erasing())
-    store.create(Job(JOBS[0], "job", EPOCH))
-    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in IMAGES[JOBS[0]]], EPOCH)
+    store = stored_jobs()
     ledger = ledger_of(store)
     ledger.record([done(REFS[0])])
     store.forget_images([REFS[1], REFS[2]])

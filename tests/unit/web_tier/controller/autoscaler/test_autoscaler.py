@@ -10,7 +10,8 @@ from services.fleet_store import FleetStore, Orders
 from services.messages import FleetPause, LimitsOrder, WorkerLimits
 from services.metadata import STAY_TAG
 from services.sqs import Queue
-from tests.support.controller import EPOCH, Clock, FakeEC2, MemoryTable, refusal
+from tests.support.controller import EPOCH, Clock, FakeEC2, refusal
+from tests.support.memory_table import MemoryTable, failing_writes, run_effect
 from tests.unit.web_tier.controller.autoscaler.apply.test_orders import Store as OrderStore
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.observe.test_observe import FakeSQS
@@ -41,7 +42,8 @@ class Bench:
 
     def __init__(self, tmp_path: Path) -> None:
         self.clock, self.ec2, self.sqs, self.shown = Clock(), FakeEC2(), FakeSQS(20), Shown()
-        self.orders, self.fleet = OrderStore(), FleetStore(MemoryTable())
+        self.table, self.orders = MemoryTable(), OrderStore()
+        self.fleet = FleetStore(self.table)
         launches, roster = RecentLaunches(self.clock), Roster(self.clock)
         self.roster, lives = roster, Lives(roster, self.clock)
         queue = Queue(cast(Any, self.sqs), "requests")
@@ -215,11 +217,11 @@ def test_before_the_journal_of_launches_has_been_taken_over_nothing_is_launched(
     def fail(_when: str) -> None:
         raise refusal("InternalServerError", "PutItem")
 
-    object.__setattr__(bench.fleet.table, "fail", fail)
+    bench.table.call = failing_writes(fail)
     with pytest.raises(ClientError):
         bench.tick()
     assert bench.ec2.calls == []
-    object.__setattr__(bench.fleet.table, "fail", lambda _when: None)
+    bench.table.call = run_effect
     bench.tick()
     assert len(bench.ec2.alive()) == 2
 

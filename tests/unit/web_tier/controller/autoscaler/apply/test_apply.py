@@ -15,7 +15,8 @@ from services.config import Fleet as FleetConfig
 from services.errors import FleetsightError
 from services.fleet_store import FleetStore
 from services.sqs import QueueCounts
-from tests.support.controller import EPOCH, Clock, FakeEC2, MemoryTable, refusal
+from tests.support.controller import EPOCH, Clock, FakeEC2, refusal
+from tests.support.memory_table import MemoryTable, failing_writes, run_effect
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from web_tier.controller.autoscaler.apply.apply import MOST_BACKOFF_SECONDS, Launcher
 from web_tier.controller.autoscaler.apply.choices import MOST_REST_SECONDS
@@ -400,12 +401,12 @@ def test_nothing_is_launched_that_may_not_have_been_written_down(when: str) -> N
         if now == when:
             raise refusal("InternalServerError", "PutItem")
 
-    object.__setattr__(scaler.table, "fail", fail)
+    scaler.table.call = failing_writes(fail)
     for _ in range(3):
         with pytest.raises(Exception, match="InternalServerError"):
             scaler.round(100)
     assert scaler.ec2.calls == []
-    object.__setattr__(scaler.table, "fail", lambda _when: None)
+    scaler.table.call = run_effect
     scaler.round(100)
     assert len(scaler.ec2.alive()) == 5
 
@@ -480,13 +481,13 @@ def interrupt(scaler: Scaler, step: int, action: Any) -> None:
         if next(left) == step:
             action()
 
-    object.__setattr__(scaler.table, "fail", reached)
+    scaler.table.call = failing_writes(reached)
     scaler.ec2.reached = reached
 
 
 def undisturb(scaler: Scaler) -> None:
     """End the interruptions."""
-    object.__setattr__(scaler.table, "fail", lambda _when: None)
+    scaler.table.call = run_effect
     scaler.ec2.reached = lambda _where: None
 
 

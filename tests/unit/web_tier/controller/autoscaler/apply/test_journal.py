@@ -9,7 +9,8 @@ from botocore.exceptions import ClientError
 from services.ec2 import LaunchSpec
 from services.fleet import JournalEntry, LaunchJournal
 from services.fleet_store import FleetStore
-from tests.support.controller import EPOCH, Clock, MemoryTable, refusal
+from tests.support.controller import EPOCH, Clock, refusal
+from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller.autoscaler.apply.journal import (
     MOST_IDS,
     SKEW_SECONDS,
@@ -49,7 +50,7 @@ class Desk:
         return list(self.store.journal().entries)
 
     def at_each_write(self, action: Callable[[str], None]) -> None:
-        object.__setattr__(self.table, "fail", action)
+        self.table.call = failing_writes(action)
 
 
 @pytest.fixture
