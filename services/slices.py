@@ -2,7 +2,8 @@
 
 A slice is an item in its job's partition of the job table (`SLICE#` key): the images that the first request with that
 key put into the input bucket, or that it was given forms for (`services/forms.py`), written before any of them is
-recorded and only once.
+recorded and only once. Where files were sent it also has their digest, by which a request with other files is told
+apart.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.errors import FleetsightError
 from services.ids import ImageRef
 from services.job_items import partition
 from services.job_records import ImageRecord
@@ -22,14 +24,31 @@ SlicedImages = Mapping[int, ImageRecord]
 """Images by the position of their file in the request, from 0."""
 
 
+class ReusedKeyError(FleetsightError):
+    """Raised when an Idempotency-Key comes with other files than the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What the first request with a key has put.
+
+    Attributes:
+        images: those that may become images of the job.
+        digest: of all its files; empty where forms were given, and in slices of earlier versions.
+    """
+
+    images: SlicedImages
+    digest: str = ""
+
+
 @dataclass(frozen=True)
 class Slices:
     """Reads and writes slices in the job table."""
 
     table: Table
 
-    def claim(self, job_id: str, key: str, images: SlicedImages) -> bool:
-        """Write what the slice `key` consists of, unless it is written already; tell whether it was written."""
+    def claim(self, job_id: str, key: str, images: SlicedImages, digest: str = "") -> bool:
+        """Write what the slice `key` consists of unless it is written already; return True if it was written."""
         lines = [
             [
                 index,
@@ -46,13 +65,17 @@ class Slices:
             "pk": partition(job_id),
             "sk": f"SLICE#{key}",
             "images": json.dumps(lines, ensure_ascii=False),
+            **({"digest": digest} if digest else {}),
         }
         return self.table.put_if(item, "attribute_not_exists( #pk )")
 
-    def images(self, job_id: str, key: str) -> SlicedImages:
-        """Return what the slice `key` consists of; nothing when it was never written."""
+    def find(self, job_id: str, key: str) -> Slice | None:
+        """Return what the slice `key` consists of, or None if it was never written."""
         item = self.table.get(partition(job_id), f"SLICE#{key}")
-        return {} if item is None else dict(_image(job_id, line) for line in json.loads(str(item["images"])))
+        if item is None:
+            return None
+        images = dict(_image(job_id, line) for line in json.loads(str(item["images"])))
+        return Slice(images, str(item.get("digest", "")))
 
 
 def _image(job_id: str, line: tuple[int, str, str, str, int, str, int]) -> tuple[int, ImageRecord]:

@@ -21,6 +21,7 @@ from werkzeug.exceptions import (
 )
 
 from services.errors import NotFoundError
+from services.slices import ReusedKeyError
 from services.table import TableBusyError
 from services.tokens import TokenUncheckedError
 from services.user_errors import UserPoolError
@@ -93,6 +94,7 @@ def answer_problems(app: Flask) -> None:
     """Answer every error of `app` as a problem."""
     app.register_error_handler(HTTPException, refuse)
     app.register_error_handler(NotFoundError, _not_found)
+    app.register_error_handler(ReusedKeyError, _reused_key)
     # What the user pool refuses is told where a person has asked for it; anywhere else it is our trouble.
     for unavailable in (BotoCoreError, ClientError, TableBusyError, BusyError, UserPoolError, TokenUncheckedError):
         app.register_error_handler(unavailable, _unavailable)
@@ -139,6 +141,10 @@ def _with_headers(error: HTTPException, answer: Response) -> Response:
 
 def _not_found(error: NotFoundError) -> Response | HTTPException:
     return refuse(NotFound(str(error)))
+
+
+def _reused_key(_error: ReusedKeyError) -> Response | HTTPException:
+    return refuse(IdempotencyKeyReusedError("this Idempotency-Key came with other files before; use a new key"))
 
 
 def _unavailable(error: Exception) -> Response | HTTPException:

@@ -12,11 +12,10 @@ from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import from_body, idempotency_key, json_answer
 from web_tier.api.models import ROOT, RejectedImage, UploadOutcome
 from web_tier.backend import current_backend
-from web_tier.intake.direct import Offer, ReusedKeyError, WantedFile
+from web_tier.intake.direct import Offer, WantedFile
 from web_tier.intake.uploads import upload_status
 from web_tier.limits.current import current_allowance
 from web_tier.parameters import known_id
-from web_tier.problems import IdempotencyKeyReusedError
 
 MOST_NAME = 1_024
 MOST_SIZE = 2**53
@@ -108,10 +107,7 @@ def offer_uploads(job_id: str) -> Response:
     key = idempotency_key()
     job = own_jobs().job(known_id("job", job_id))
     files = [WantedFile(file.name, file.bytes, file.content_type) for file in _wanted().files]
-    try:
-        offer, refused = current_backend().direct.offer(job, files, key, current_allowance())
-    except ReusedKeyError as error:
-        raise IdempotencyKeyReusedError("this Idempotency-Key came with other files before; use a new key") from error
+    offer, refused = current_backend().direct.offer(job, files, key, current_allowance())
     outcome = UploadOutcome.of_numbered(job_id, refused.items())
     if offer is None:
         return json_answer(outcome, 422)

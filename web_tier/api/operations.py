@@ -144,7 +144,8 @@ OPERATIONS = (
             Answer(503, "No file was accepted, and the fault is ours: send them again.", UploadOutcome),
         ),
         description="Each file has an outcome of its own. With an `Idempotency-Key` a request of up to 250 files may "
-        "be sent again after a lost answer, and each file still becomes one image.",
+        "be sent again after a lost answer, and each file still becomes one image. With other files the same key "
+        "gets 422 (`idempotency-key-reused`).",
         parameters=(("header", KeyHeader),),
         bodies=(Body(_FORM, schema=_FILES),),
         problems=(400, 403, 404, 408, 413, 415, 422),
@@ -161,7 +162,8 @@ OPERATIONS = (
         description="Send each form to its `url` as multipart/form-data, all `fields` as they are and the image as "
         "the last field, `file`; then commit. A form puts one image, of the type and up to the size that was "
         "declared, and ends at `expires_at`. Its image counts towards the day's images, sent or not. With an "
-        "`Idempotency-Key` the same request is offered the same images again, in new forms.",
+        "`Idempotency-Key` the same request is offered the same images again, in new forms. With other files the "
+        "same key gets 422 (`idempotency-key-reused`).",
         parameters=(("header", KeyHeader),),
         bodies=(Body(JSON, DirectFiles),),
         problems=(400, 403, 404, 408, 413, 422),

@@ -97,7 +97,7 @@ class KeyHeader(_Query):
         alias="Idempotency-Key",
         pattern=r"^[\x21-\x7e]{1,255}$",
         description="A text of your choice, such as a UUID, that names this request: sent again with the same key it "
-        "does nothing twice.",
+        "does nothing twice. Another request with the same key gets 422.",
     )
 
 

@@ -28,7 +28,7 @@ from services.ids import ImageRef, input_key, new_id
 from services.images import EXTENSION_OF, too_large
 from services.job_records import ImageRecord, Job
 from services.s3 import StoredObject
-from services.slices import SlicedImages, Slices
+from services.slices import ReusedKeyError, SlicedImages, Slices
 from services.upload_counts import UploadCounts
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import shown_filename
@@ -37,10 +37,6 @@ from web_tier.limits.allowance import UNLIMITED, Allowance
 
 _TYPE_OF = {extension: content_type for content_type, extension in EXTENSION_OF.items()}
 _log = logging.getLogger(__name__)
-
-
-class ReusedKeyError(Exception):
-    """Raised when an Idempotency-Key comes with other files than the first time."""
 
 
 class Stock(Protocol):
@@ -131,21 +127,21 @@ class DirectIntake:
             NotFoundError: when there is no such upload in the job.
             TableBusyError: when not all could be recorded; committing again goes on with them.
         """
-        offered = self._slices.images(job.job_id, _slice_key(upload_id))
-        if not offered:
+        offer = self._slices.find(job.job_id, _slice_key(upload_id))
+        if offer is None:
             raise NotFoundError(f"there is no upload {upload_id!r} in this job: ask for one first")
-        accepted = self.intake.store.images_of([image.ref for image in offered.values()])
+        accepted = self.intake.store.images_of([image.ref for image in offer.images.values()])
         if accepted:
             # Whoever recorded them may have died before the job was marked as open.
             self.intake.store.reopen(job.job_id, self.intake.clock())
-        waiting = [image for image in offered.values() if image.ref not in accepted]
+        waiting = [image for image in offer.images.values() if image.ref not in accepted]
         found = self.intake.pool.map(lambda image: self._looked_at(image, keep=job.keep), waiting)
         looked = dict(zip([image.ref for image in waiting], found, strict=True))
         self._accept(job.job_id, upload_id, [each for each in looked.values() if isinstance(each, ImageRecord)])
         # What is missing may have been accepted meanwhile, classified, and deleted.
         refused = [ref for ref, found in looked.items() if isinstance(found, Rejection)]
         outcomes = {**looked, **accepted, **self.intake.store.images_of(refused)}
-        return {index: outcomes[image.ref] for index, image in offered.items()}
+        return {index: outcomes[image.ref] for index, image in offer.images.items()}
 
     @property
     def _slices(self) -> Slices:
@@ -170,16 +166,16 @@ class DirectIntake:
 
         The first request is charged.
         """
-        first = self._slices.images(job_id, _slice_key(upload_id))
-        if not first:
+        first = self._slices.find(job_id, _slice_key(upload_id))
+        if first is None:
             with allowance.charged(list(wanted.values())) as receipt:
                 if self._slices.claim(job_id, _slice_key(upload_id), wanted):
                     receipt.keep(list(wanted.values()))
                     return wanted
-            first = self._slices.images(job_id, _slice_key(upload_id))
-        if _declared(first) != _declared(wanted):
-            raise ReusedKeyError
-        return first
+            first = self._slices.find(job_id, _slice_key(upload_id))
+        if first is None or _declared(first.images) != _declared(wanted):
+            raise ReusedKeyError(f"the upload {upload_id!r} was asked for with other files before")
+        return first.images
 
     def _handed_out(self, upload_id: str, images: SlicedImages) -> Offer:
         # Of a form that is made a little later than this the end is a little later, too: never before what is said.

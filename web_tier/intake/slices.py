@@ -2,19 +2,22 @@
 
 The first request with a key claims the slice: it writes down which objects it has put, before it records any. A
 repeat finds that claim, deletes what it has put itself, and finishes the first one's work, of which every step may be
-done twice. So however often an answer is lost, and whoever dies in between, each file becomes one image.
+done twice. So however often an answer is lost, and whoever dies in between, each file becomes one image. A request
+with the same key and other files is refused, and nothing of it stays.
 
 Nothing of a claimed slice is taken back, since a repeat may have accepted it meanwhile: what the queue did not take
 is sent by the reconciler, and what the table did not record is answered with 503, so that the client repeats.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
-from services.slices import MOST_FILES, SlicedImages, Slices
+from services.slices import MOST_FILES, ReusedKeyError, Slice, SlicedImages, Slices
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import Intake, Outcome, RepeatedImage, unavailable
 from web_tier.limits.allowance import UNLIMITED, Allowance
@@ -28,28 +31,33 @@ def take_once(
 
     Raises:
         RequestEntityTooLarge: when there are more than `MOST_FILES`.
+        ReusedKeyError: when `key` came with other files before; nothing is accepted.
         TableBusyError: when not all could be recorded; a repeat goes on with them.
         QuotaExceededError: when they are more than the `allowance`, which a repeat is not held to.
     """
-    slices = Slices(intake.store.table)
-    outcomes = intake.put(job, _bounded(uploads))
+    slices, files = Slices(intake.store.table), list[tuple[str, int, str]]()
+    outcomes = intake.put(job, _noted(uploads, files))
+    digest = sha256(json.dumps(files).encode()).hexdigest()
     put = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, ImageRecord)}
-    if not put:
-        return outcomes
-    try:
-        with intake.charged(outcomes, allowance) as receipt:
-            if slices.claim(job.job_id, key, put):
-                receipt.keep(outcomes)
-                intake.finish(list(put.values()), count=True)
-                return outcomes
-    except QuotaExceededError:
-        if not slices.images(job.job_id, key):
-            raise
-    intake.discard(outcomes)
-    first = _answerable(intake.store, slices.images(job.job_id, key), outcomes)
+    if put:
+        try:
+            with intake.charged(outcomes, allowance) as receipt:
+                if slices.claim(job.job_id, key, put, digest):
+                    receipt.keep(outcomes)
+                    intake.finish(list(put.values()), count=True)
+                    return outcomes
+        except QuotaExceededError:
+            if slices.find(job.job_id, key) is None:
+                raise
+        intake.discard(outcomes)
+    # There is none where no file is an image, or where the job has been deleted since.
+    first = slices.find(job.job_id, key) or Slice({}, digest)
+    if first.digest not in {"", digest}:
+        raise ReusedKeyError(f"the key {key!r} came with other files before")
+    images = _answerable(intake.store, first.images, outcomes)
     # Not counted: the first request may just be doing that. The controller counts what is recorded.
-    intake.finish(list(first.values()), count=False)
-    return [_of_first(first, index, outcome) for index, outcome in enumerate(outcomes)]
+    intake.finish(list(images.values()), count=False)
+    return [_of_first(images, index, outcome) for index, outcome in enumerate(outcomes)]
 
 
 def _answerable(store: JobStore, first: SlicedImages, outcomes: Sequence[Outcome]) -> SlicedImages:
@@ -77,11 +85,13 @@ def _of_first(first: SlicedImages, index: int, outcome: Outcome) -> Outcome:
     return unavailable(outcome.filename) if isinstance(outcome, ImageRecord) else outcome
 
 
-def _bounded(uploads: Iterable[Upload]) -> Iterator[Upload]:
+def _noted(uploads: Iterable[Upload], files: list[tuple[str, int, str]]) -> Iterator[Upload]:
+    """Yield `uploads`, up to `MOST_FILES`, and add name, size and SHA-256 of each to `files`."""
     for index, upload in enumerate(uploads):
         if index == MOST_FILES:
             raise RequestEntityTooLarge(
                 f"a request with an Idempotency-Key takes at most {MOST_FILES} files, so nothing "
                 "was accepted: send the others under other keys"
             )
+        files.append((upload.filename, upload.size, sha256(upload.data).hexdigest()))
         yield upload

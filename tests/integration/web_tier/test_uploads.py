@@ -40,8 +40,9 @@ def received_images(web: WebTier, clients: Clients) -> list[str]:
     return found
 
 
-def upload(web: WebTier, job: str, files: Form) -> requests.Response:
-    return requests.post(f"{web.url}/api/v1/jobs/{job}/images", files=files, timeout=60)
+def upload(web: WebTier, job: str, files: Form, key: str | None = None) -> requests.Response:
+    headers = {"Idempotency-Key": key} if key else None
+    return requests.post(f"{web.url}/api/v1/jobs/{job}/images", files=files, headers=headers, timeout=60)
 
 
 def test_a_hundred_files_in_one_request_are_each_stored_recorded_and_asked_for(
@@ -158,6 +159,34 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
     assert {records[image_id] for image_id in acknowledged} <= stored
     assert set(acknowledged) <= set(messages) <= set(records)
     assert len(messages) == len(set(messages))
+
+
+def test_uploads_that_are_repeated_with_their_key_after_a_kill_become_each_image_once(
+    web_tier: WebTier, provisioned: Clients, store: JobStore
+) -> None:
+    job, acknowledged = web_tier.create_job(), list[str]()
+
+    def upload_until_answered(number: int) -> None:
+        while True:
+            try:
+                answer = upload(web_tier, job, images(5), key=f"upload-{number}")
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+                continue
+            acknowledged.extend(image["image_id"] for image in answer.json()["accepted"])
+            return
+
+    with ThreadPoolExecutor(4) as uploaders:
+        sent = [uploaders.submit(upload_until_answered, number) for number in range(40)]
+        for enough in (30, 90):
+            wait_until(lambda enough=enough: len(acknowledged) > enough, "some uploads are acknowledged")  # type: ignore[misc]
+            os.kill(web_tier.workers()[0], signal.SIGKILL)
+        for each in sent:
+            each.result(DEADLINE_SECONDS)
+    records = {image.ref.image_id: image.key for image in store.images(job)}
+    assert len(acknowledged) == len(set(acknowledged)) == 200
+    assert set(acknowledged) == set(records) == set(received_images(web_tier, provisioned))
+    bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
+    assert set(records.values()) <= set(keys_in(bucket, job))
 
 
 def test_a_stop_lets_an_upload_finish(web_tier: WebTier, store: JobStore) -> None:

@@ -16,14 +16,14 @@ from services.ids import new_id
 from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
 from services.s3 import Bucket, StoredObject
-from services.slices import MOST_FILES, Slices
+from services.slices import MOST_FILES, ReusedKeyError, Slices
 from services.table import TableBusyError
 from tests.support.jobs import MemoryQueue, client_error
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.backend import Backend
 from web_tier.intake.accept import Rejection
-from web_tier.intake.direct import DirectIntake, Offer, ReusedKeyError, WantedFile
+from web_tier.intake.direct import DirectIntake, Offer, WantedFile
 from web_tier.intake.store import UNKEPT, Outcome
 
 PICTURE = picture()

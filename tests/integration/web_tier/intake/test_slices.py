@@ -1,5 +1,8 @@
 """Uploads that may be repeated."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -11,10 +14,10 @@ from services.images import ImageLimits
 from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
 from services.s3 import Bucket
-from services.slices import MOST_FILES
+from services.slices import MOST_FILES, ReusedKeyError, Slices
 from services.table import TableBusyError
 from tests.conftest import keys_in
-from tests.support.jobs import MemoryBucket, MemoryQueue
+from tests.support.jobs import MemoryBucket, MemoryQueue, record
 from tests.support.pictures import picture
 from web_tier.intake.multipart import Upload
 from web_tier.intake.slices import take_once
@@ -74,6 +77,57 @@ def test_a_repeat_never_deletes_what_the_first_request_has_put(
     assert {image.key for image in store.images(job.job_id)} == set(bucket.objects)
 
 
+def a_text(content: bytes) -> Upload:
+    return Upload("text.jpg", content, len(content))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param(lambda: [*files(1, 3), a_text(b"text")], id="another image"),
+        pytest.param(lambda: [*files(1, 2), a_text(b"another text")], id="another file that is no image"),
+        pytest.param(lambda: [*files(2, 1), a_text(b"text")], id="another order"),
+        pytest.param(lambda: [*files(1, 2), a_text(b"text"), *files(3)], id="more files"),
+        pytest.param(lambda: files(1, 2), id="fewer files"),
+        pytest.param(lambda: [a_text(b"text")], id="no image"),
+        pytest.param(
+            lambda: [replace(files(1)[0], filename="other.jpg"), *files(2), a_text(b"text")], id="another name"
+        ),
+    ],
+)
+def test_a_key_that_comes_again_with_other_files_is_refused_and_leaves_nothing(
+    intake: Intake,
+    job: Job,
+    store: JobStore,
+    bucket: MemoryBucket,
+    queue: MemoryQueue,
+    others: Callable[[], list[Upload]],
+) -> None:
+    first = take_once(intake, job, "key", [*files(1, 2), a_text(b"text")])
+    kept = dict(bucket.objects)
+    with pytest.raises(ReusedKeyError):
+        take_once(intake, job, "key", others())
+    assert (bucket.objects, len(queue.bodies), store.status(job.job_id).accepted) == (kept, 2, 2)
+    assert take_once(intake, job, "key", [*files(1, 2), a_text(b"text")]) == first
+
+
+def test_a_repeat_of_a_slice_that_has_no_digest_goes_on_with_it(
+    intake: Intake, job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    image = record(job)
+    assert Slices(store.table).claim(job.job_id, "key", {0: image})  # as versions before 2026-11 did
+    assert take_once(intake, job, "key", files(1)) == [image]
+    assert (queue.image_ids, store.count_images(job.job_id)) == ({image.ref.image_id}, 1)
+
+
+def test_a_job_that_is_deleted_while_files_arrive_accepts_none_of_them(
+    intake: Intake, job: Job, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Slices, "claim", lambda *_: False)
+    assert ids(take_once(intake, job, "key", files(1))) == []
+    assert bucket.objects == {}
+
+
 def test_more_files_than_can_be_remembered_are_refused_whole(
     intake: Intake, job: Job, bucket: MemoryBucket, store: JobStore
 ) -> None:
@@ -82,10 +136,10 @@ def test_more_files_than_can_be_remembered_are_refused_whole(
     assert (bucket.objects, store.count_images(job.job_id)) == ({}, 0)
 
 
-def post(client: FlaskClient, job: Job, key: str) -> TestResponse:
+def post(client: FlaskClient, job: Job, key: str, shade: int = 0) -> TestResponse:
     return client.post(
         f"/api/v1/jobs/{job.job_id}/images",
-        data={"f": (BytesIO(picture()), "a.jpg")},
+        data={"f": (BytesIO(picture(shade=shade)), "a.jpg")},
         headers={"Idempotency-Key": key},
     )
 
@@ -96,6 +150,14 @@ def test_the_api_takes_a_repeated_request_once(
     first, again = (post(client, job, "k-1").json for _ in range(2))
     assert first == again
     assert store.status(job.job_id).accepted == len(keys_in(input_bucket)) == 1
+
+
+def test_the_api_refuses_a_key_that_comes_with_another_file(client: FlaskClient, job: Job, store: JobStore) -> None:
+    assert post(client, job, "k-1").status_code == 200
+    other = post(client, job, "k-1", shade=9)
+    assert other.status_code == 422
+    assert json.loads(other.data)["type"] == "urn:fleetsight:problem:idempotency-key-reused"
+    assert store.status(job.job_id).accepted == 1
 
 
 @pytest.mark.parametrize("key", ["", "two words", "k" * 256])
