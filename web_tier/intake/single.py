@@ -3,6 +3,9 @@
 A job for each would flood the list of jobs, and three calls for each would keep the job table busy: so each process
 has one job at a time for those of a user, and one thread that records and sends together what waits, whosever it is
 (a group commit).
+
+Anybody may delete such a job while it is open, as any other. An image that finds its job deleted goes into a new one
+at once; its bytes are kept until it is accepted.
 """
 
 import logging
@@ -15,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 
 from services.ids import ImageRef, new_id
 from services.job_records import ImageRecord, Job
+from web_tier.intake.budget import ByteBudget
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import CLOUD_ERRORS, Intake, Outcome, unavailable
+from web_tier.intake.store import CLOUD_ERRORS, MEMORY_BYTES, Intake, Outcome, unavailable
 from web_tier.intake.tally import Tally
 from web_tier.limits.allowance import UNLIMITED, Allowance
 
@@ -28,8 +32,12 @@ JOB_AGE = timedelta(minutes=1)
 MOST_OPEN = 1_000
 """Users with such a job at the same time; the next image of one that is passed over begins another job."""
 
-COMMIT_SECONDS = 120.0
-"""Longest that an image waits to be recorded and sent; the calls' own retries end before."""
+MAX_JOBS_TRIED = 5
+"""How many jobs are tried for an image; each but the last was deleted before the image was in it."""
+
+MAX_WAIT_SECONDS = 120.0
+"""How long an image waits for its commit to begin, in seconds. A commit that has begun is waited for: its calls end,
+and the image may be accepted."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +53,11 @@ class _OpenJob:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """An image that was put, and waits to be recorded and sent."""
+    """An image that was put, and waits to be recorded and sent; its outcome is None if its job has been deleted."""
 
     record: ImageRecord
     into: _OpenJob
-    outcome: "Future[Outcome]" = field(default_factory=Future)
+    outcome: "Future[Outcome | None]" = field(default_factory=Future)
 
 
 @dataclass
@@ -59,10 +67,12 @@ class SingleIntake:
     Attributes:
         intake: puts, records and sends them.
         clock: the time of day, for the age of a job.
+        budget: the bytes of images that are kept until they are accepted.
     """
 
     intake: Intake
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget(MEMORY_BYTES))
     _open: "OrderedDict[str, _OpenJob]" = field(default_factory=OrderedDict, init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -80,16 +90,30 @@ class SingleIntake:
         When reading `uploads` fails, nothing is accepted and the error passes through.
 
         Raises:
+            BusyError: when no memory came free for it.
             QuotaExceededError: when it is more than the `allowance`.
         """
-        into = self._job_to_use(owner)
-        put = self.intake.put(into.job, uploads)
-        if not put:
+        files = list(uploads)
+        if not files:
             return None
+        [upload] = files
+        with self.budget.held(len(upload.data)):
+            for _ in range(MAX_JOBS_TRIED):
+                outcome = self._taken_into(self._job_to_use(owner), upload, allowance)
+                if outcome is not None:
+                    return outcome
+        return unavailable(upload.filename)
+
+    def _taken_into(self, into: _OpenJob, upload: Upload, allowance: Allowance) -> Outcome | None:
+        """Take an image into a job; return what became of it, or None if the job has been deleted."""
+        put = self.intake.put(into.job, [upload])
         if not isinstance(put[0], ImageRecord):
             return put[0]
         with self.intake.charged(put, allowance) as receipt:
-            return receipt.keep([self._committed(put[0], into)])[0]
+            outcome = self._committed(put[0], into)
+            if isinstance(outcome, ImageRecord):
+                receipt.keep([outcome])
+            return outcome
 
     def _job_to_use(self, owner: str) -> _OpenJob:
         with self._lock:
@@ -105,37 +129,43 @@ class SingleIntake:
     def _is_full(self, job: _OpenJob) -> bool:
         return job.images >= JOB_IMAGES or self.clock() - job.job.created_at >= JOB_AGE
 
-    def _committed(self, record: ImageRecord, into: _OpenJob) -> Outcome:
+    def _committed(self, record: ImageRecord, into: _OpenJob) -> Outcome | None:
         waiting = _Waiting(record, into)
         with self._lock:
             self._waiting.append(waiting)
         self._committer.submit(self._commit_waiting)
         try:
-            return waiting.outcome.result(COMMIT_SECONDS)
+            return waiting.outcome.result(MAX_WAIT_SECONDS)
         except TimeoutError:
-            return unavailable(record.filename)
+            if not waiting.outcome.cancel():
+                return waiting.outcome.result()
+        self.intake.discard([record])
+        return unavailable(record.filename)
 
     def _commit_waiting(self) -> None:
         """Commit all that wait now; the runs that were asked for by those others will find nothing."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
+        waiting = [image for image in waiting if image.outcome.set_running_or_notify_cancel()]
         try:
             outcomes = self._record_and_send(waiting)
         except CLOUD_ERRORS:
             _log.exception("jobs for single images are not there")
-            outcomes = self._refused(waiting)
+            self._give_up(waiting)
+            outcomes = {image.record.ref: unavailable(image.record.filename) for image in waiting}
         except Exception as error:  # noqa: BLE001 - each request that waits is told, and answers as for any error
             for image in waiting:
                 image.outcome.set_exception(error)
             return
         for image in waiting:
-            image.outcome.set_result(outcomes[image.record.ref])
+            image.outcome.set_result(outcomes.get(image.record.ref))
 
     def _record_and_send(self, waiting: Sequence[_Waiting]) -> dict[ImageRef, Outcome]:
+        """Commit the images whose jobs exist; return what became of them."""
         there = self._jobs_there([image.into for image in waiting])
+        self._give_up([image for image in waiting if image.record.ref.job_id not in there])
         records = [image.record for image in waiting if image.record.ref.job_id in there]
-        outcomes = dict(zip([record.ref for record in records], self.intake.commit(records), strict=True))
-        return outcomes | self._refused([image for image in waiting if image.record.ref not in outcomes])
+        return dict(zip([record.ref for record in records], self.intake.commit(records), strict=True))
 
     def _jobs_there(self, intos: Iterable[_OpenJob]) -> Collection[str]:
         """Record the jobs that are not yet; return the ids of those that exist now."""
@@ -147,11 +177,10 @@ class SingleIntake:
         # Of the others somebody may have deleted some, as any job.
         return new.keys() | self.intake.store.existing(jobs.keys() - new.keys())
 
-    def _refused(self, images: Sequence[_Waiting]) -> dict[ImageRef, Outcome]:
-        """Accept none of `images`, and use their jobs no more."""
+    def _give_up(self, images: Sequence[_Waiting]) -> None:
+        """Delete the objects of `images`, and use their jobs no more."""
         with self._lock:
             for into in [image.into for image in images]:
                 if self._open.get(into.job.owner) is into:
                     del self._open[into.job.owner]
         self.intake.discard([image.record for image in images])
-        return {image.record.ref: unavailable(image.record.filename) for image in images}

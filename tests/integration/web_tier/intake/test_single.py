@@ -1,8 +1,8 @@
 """Single images share a job and their writes, and each is accepted or refused by itself."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -19,7 +19,7 @@ from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.intake import single
 from web_tier.intake.accept import Rejection
 from web_tier.intake.multipart import Upload
-from web_tier.intake.single import JOB_AGE, JOB_IMAGES, JOB_NAME, SingleIntake
+from web_tier.intake.single import JOB_AGE, JOB_IMAGES, JOB_NAME, MAX_JOBS_TRIED, SingleIntake
 from web_tier.intake.store import UNKEPT, Intake, Outcome
 
 
@@ -150,14 +150,71 @@ def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothin
     taken(singles.take("", [an_upload()]))
 
 
-def test_once_its_job_has_been_deleted_images_go_into_a_new_one(
-    singles: SingleIntake, store: JobStore, queue: MemoryQueue
+def test_an_image_whose_job_has_been_deleted_goes_into_a_new_one_at_once(
+    singles: SingleIntake, store: JobStore, queue: MemoryQueue, bucket: MemoryBucket
 ) -> None:
-    deleted = taken(singles.take("", [an_upload()])).ref.job_id
-    store.delete(store.job(deleted))
-    assert isinstance(singles.take("", [an_upload()]), Rejection)
-    assert taken(singles.take("", [an_upload()])).ref.job_id != deleted
-    assert len(queue.bodies) == 2
+    first = taken(singles.take("", [an_upload(1)]))
+    store.delete(store.job(first.ref.job_id))
+    second = taken(singles.take("", [an_upload(2)]))
+    assert second.ref.job_id != first.ref.job_id
+    assert (store.status(second.ref.job_id).accepted, store.image(second.ref)) == (1, second)
+    assert queue.image_ids == {first.ref.image_id, second.ref.image_id}
+    assert bucket.objects == {first.key: an_upload(1).data, second.key: an_upload(2).data}
+
+
+def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
+    singles: SingleIntake, watched: WatchedStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SingleIntake, "_jobs_there", lambda *_: set())
+    outcome = singles.take("", [an_upload()])
+    assert isinstance(outcome, Rejection)
+    assert (bucket.objects, watched.writes) == ({}, [])
+
+
+def test_an_image_that_gives_up_before_its_commit_begins_is_not_accepted_and_leaves_nothing(
+    singles: SingleIntake,
+    watched: WatchedStore,
+    bucket: MemoryBucket,
+    queue: MemoryQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched.go.clear()
+    with ThreadPoolExecutor(1) as senders:
+        first = senders.submit(singles.take, "", [an_upload(1)])
+        wait_until(lambda: bool(watched.writes), "the first image is being recorded")
+        with monkeypatch.context() as patch:
+            patch.setattr(single, "MAX_WAIT_SECONDS", 0)
+            assert isinstance(singles.take("", [an_upload(2)]), Rejection)
+        watched.go.set()
+        accepted = taken(first.result(DEADLINE_SECONDS))
+    later = taken(singles.take("", [an_upload(3)]))
+    assert queue.image_ids == {accepted.ref.image_id, later.ref.image_id}
+    assert set(bucket.objects) == {accepted.key, later.key}
+
+
+def test_an_image_whose_commit_has_begun_is_waited_for(
+    singles: SingleIntake, watched: WatchedStore, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, cancel, gives_up = singles._committer.submit, Future.cancel, threading.Event()
+
+    def submit_until_begun(commit: Callable[[], None]) -> None:
+        submit(commit)
+        wait_until(lambda: bool(watched.writes), "the image is being recorded")
+
+    def watched_cancel(future: "Future[Outcome]") -> bool:
+        gives_up.set()
+        return cancel(future)
+
+    monkeypatch.setattr(singles._committer, "submit", submit_until_begun)
+    monkeypatch.setattr(Future, "cancel", watched_cancel)
+    monkeypatch.setattr(single, "MAX_WAIT_SECONDS", 0)
+    watched.go.clear()
+    with ThreadPoolExecutor(1) as senders:
+        sent = senders.submit(singles.take, "", [an_upload()])
+        assert gives_up.wait(DEADLINE_SECONDS)
+        watched.go.set()
+        record = taken(sent.result(DEADLINE_SECONDS))
+    assert store.image(record.ref) == record
 
 
 def test_an_error_that_nobody_expects_reaches_the_request(singles: SingleIntake, watched: WatchedStore) -> None:
@@ -205,16 +262,32 @@ def test_images_of_many_users_are_recorded_in_as_few_calls_as_those_of_one(
     assert calls[0] == calls[1] < 10
 
 
-def test_an_image_whose_job_was_deleted_is_refused_alone(
+def test_only_the_image_whose_job_was_deleted_goes_into_a_new_one(
     singles: SingleIntake, watched: WatchedStore, bucket: MemoryBucket
 ) -> None:
     annas, berts = taken(singles.take("anna", [an_upload()])), taken(singles.take("bert", [an_upload()]))
     watched.delete(watched.job(annas.ref.job_id))
-    refused, accepted = sent_at_once(singles, watched, ["anna", "bert"])
-    assert isinstance(refused, Rejection)
-    assert taken(accepted).ref.job_id == berts.ref.job_id
-    assert len(bucket.objects) == 4
-    assert taken(singles.take("anna", [an_upload()])).ref.job_id != annas.ref.job_id
+    moved, stayed = map(taken, sent_at_once(singles, watched, ["anna", "bert"]))
+    assert moved.ref.job_id != annas.ref.job_id
+    assert watched.job(moved.ref.job_id).owner == "anna"
+    assert stayed.ref.job_id == berts.ref.job_id
+    assert len(bucket.objects) == 5
+    assert taken(singles.take("anna", [an_upload()])).ref.job_id == moved.ref.job_id
+
+
+def test_images_that_are_under_way_while_their_jobs_are_deleted_are_all_accepted(
+    singles: SingleIntake, store: JobStore
+) -> None:
+    deletions = 0
+    with ThreadPoolExecutor(10) as senders:
+        sent = [senders.submit(singles.take, "", [an_upload(number)]) for number in range(100)]
+        while deletions < MAX_JOBS_TRIED - 1 and not all(outcome.done() for outcome in sent):
+            for job in store.jobs(1):
+                store.delete(job)
+                deletions += 1
+        records = [taken(outcome.result(DEADLINE_SECONDS)) for outcome in sent]
+    assert deletions
+    assert [record.filename for record in records] == [f"{number}.jpg" for number in range(100)]
 
 
 def test_only_so_many_users_have_a_job_open_and_nobody_loses_an_image(
