@@ -123,8 +123,11 @@ class Ledger:
             figures = self._figures(job_id)
             if figures is not None and self.store.count_images(job_id) != len(figures.statuses):
                 recorded = {image.ref.image_id: image for image in self.store.images(job_id)}
-                for taken_back in [image_id for image_id in _missing(figures) if image_id not in recorded]:
-                    del figures.statuses[taken_back]
+                if figures.statuses.keys() - recorded.keys():
+                    # The web tier has taken images back, some perhaps with a result: read the job anew.
+                    del self._jobs[job_id]
+                    self._figures(job_id)
+                    return
                 for image in recorded.values():
                     figures.learn(image)
 
@@ -214,11 +217,11 @@ class Ledger:
             job = self.store.job(job_id)
         except NotFoundError:
             return None
-        statuses: dict[str, Status | None] = dict(self.store.statuses(job_id))
-        cached = 0
+        results, cached = self.store.statuses(job_id), 0
+        statuses: dict[str, Status | None] = {}  # a result without a record belongs to no accepted image
         for image in self.store.images(job_id):
             cached += image.cached
-            statuses.setdefault(image.ref.image_id, "done" if image.cached else None)
+            statuses[image.ref.image_id] = results.get(image.ref.image_id, "done" if image.cached else None)
         counts = derived(statuses, cached, self.store.counts(job_id), self.now())
         return JobFigures(statuses, counts, job.keep, job.owner)
 

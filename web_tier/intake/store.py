@@ -15,13 +15,12 @@ What becomes of an image when a step fails:
 
 =============================  ====================================================================================
 the bucket does not take it    not accepted; nothing refers to an object that may be there
-the table does not record it   not accepted; the record is taken back in case it is there after all, then the object
-the queue refuses it           not accepted; record and object are taken back, so that it is not classified later
-the queue does not answer      accepted: nobody can know whether the message is there, the record is; the reconciler
-                               sends it again if there is no result after a while
+the table does not record it   not accepted; the record is deleted in case it was written after all, then the object
+the queue does not take it     accepted, since the record stands; the reconciler sends the request again
 =============================  ====================================================================================
 
-So an image that is reported as accepted always has an object and a record, and exactly one result will be seen.
+So an image is accepted when its record is written, and never taken back after its request may have been sent. Whether
+a send that failed took place need not be known: its reply may have been lost, and a repeat been refused.
 """
 
 import logging
@@ -188,8 +187,10 @@ class Intake:
         put = [outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]
         refused: dict[ImageRef, Rejection] = {}
         for records in _slices(put, SLICE):
-            requested = [record for record in records if not record.cached]
-            refused |= self._record(records) or self._send_all(requested)
+            if rejections := self._record(records):
+                refused |= rejections
+            else:
+                self._send_all(records)
         self._count([record for record in put if record.ref not in refused])
         return [
             refused.get(outcome.ref, outcome) if isinstance(outcome, ImageRecord) else outcome for outcome in outcomes
@@ -198,14 +199,12 @@ class Intake:
     def finish(self, records: Sequence[ImageRecord], *, count: bool) -> None:
         """Record and send images that are accepted already, and count them if `count`; all else may be repeated.
 
-        What the queue does not take is left to the reconciler.
-
         Raises:
             TableBusyError: when not all could be recorded.
         """
         for part in _slices(records, SLICE):
             self._write(part)
-            list(self.pool.map(self._send, _slices([record for record in part if not record.cached], MESSAGES)))
+            self._send_all(part)
         if count:
             self._count(records)
 
@@ -286,27 +285,32 @@ class Intake:
         self.store.put_done([record.response for record in records if isinstance(record, RepeatedImage)])
         self.store.record_images(records, self.clock())
 
-    def _send_all(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
-        refused = [record for batch in self.pool.map(self._send, _slices(records, MESSAGES)) for record in batch]
-        return self._withdraw(refused)
+    def _send_all(self, records: Sequence[ImageRecord]) -> None:
+        requested = [record for record in records if not record.cached]
+        list(self.pool.map(self._send, _slices(requested, MESSAGES)))
 
-    def _send(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
-        """Ask for the results of up to ten images; return those that the queue refused for certain."""
+    def _send(self, records: Sequence[ImageRecord]) -> None:
+        """Request the results of up to ten recorded images; the reconciler sends what the queue did not take."""
+        extra = {"job_id": records[0].ref.job_id}
         try:
-            refused = {message.id for message in self.queue.send([_message(record) for record in records])}
-        except CLOUD_ERRORS as error:
-            _log.exception("the request queue failed", extra={"job_id": records[0].ref.job_id})
-            return list(records) if _is_refusal(error) else []
-        return [record for record in records if record.ref.image_id in refused]
+            refused = self.queue.send([_message(record) for record in records])
+        except CLOUD_ERRORS:
+            _log.exception("the request queue failed; the reconciler sends these requests", extra=extra)
+        else:
+            if refused:
+                _log.error(
+                    "the request queue refused %d requests; the reconciler sends them", len(refused), extra=extra
+                )
 
     def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
-        if records:
-            try:
-                self.store.forget_images([record.ref for record in records])
-                self._delete_objects(records)
-            except CLOUD_ERRORS:
-                # The record may stand, so the object must: it would be classified rightly.
-                _log.exception("images could not be taken back", extra={"job_id": records[0].ref.job_id})
+        """Delete the records of images, of which none has been requested, and their objects."""
+        try:
+            self.store.forget_images([record.ref for record in records])
+        except CLOUD_ERRORS:
+            # The record may stand, so the object must: the reconciler would request it.
+            _log.exception("images could not be taken back", extra={"job_id": records[0].ref.job_id})
+            return {record.ref: _uncertain(record.filename) for record in records}
+        self._delete_objects(records)
         return {record.ref: unavailable(record.filename) for record in records}
 
     def _delete_objects(self, outcomes: Sequence[Outcome]) -> None:
@@ -345,16 +349,14 @@ def _message(record: ImageRecord) -> Outgoing:
     return Outgoing(record.ref.image_id, request.to_json())
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Tell whether the service answered no (4xx), so that nothing was done; no answer or a 5xx may mean anything."""
-    return (
-        isinstance(error, ClientError) and 400 <= error.response["ResponseMetadata"].get("HTTPStatusCode", 500) < 500
-    )
-
-
 def unavailable(filename: str) -> Rejection:
     """Return the rejection of a file for a fault of ours."""
     return Rejection(filename, UNAVAILABLE, "it could not be stored just now: send it again")
+
+
+def _uncertain(filename: str) -> Rejection:
+    """Return the rejection of a file of which the job table may have a record."""
+    return Rejection(filename, UNAVAILABLE, "it may have been stored: look into the job before you send it again")
 
 
 def _slices(records: Sequence[ImageRecord], size: int) -> Iterator[Sequence[ImageRecord]]:

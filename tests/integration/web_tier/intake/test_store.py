@@ -21,8 +21,10 @@ from web_tier.intake.budget import ByteBudget
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import CONCURRENCY, SLICE, UNKEPT, Intake, Outcome
 
-NO_ANSWER = (
+SEND_ERRORS = (
     client_error(503),
+    # The first try took place, its reply was lost, and the repeat was refused.
+    client_error(400, "RequestThrottled"),
     EndpointConnectionError(endpoint_url="http://queue"),
     ReadTimeoutError(endpoint_url="http://queue"),
 )
@@ -154,45 +156,37 @@ def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_i
     assert failing.status(job.job_id).accepted == 0
 
 
-def test_an_image_that_the_queue_refuses_leaves_nothing_that_could_be_classified_later(
-    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
-) -> None:
-    queue.fails = lambda messages: list(messages[:1])
-    outcomes = intake.take(job, uploads(12))
-    assert len(codes(outcomes)) == 2  # one of each batch of ten
-    ids = {image.ref.image_id for image in accepted(outcomes)}
-    assert recorded(store, job) == queue.image_ids == ids
-    assert set(bucket.objects) == {image.key for image in accepted(outcomes)}
-    assert store.status(job.job_id).accepted == 10
-
-
-def test_a_queue_that_says_no_to_a_whole_batch_leaves_nothing_either(
-    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
-) -> None:
-    queue.fails = _raiser(client_error(400, "AWS.SimpleQueueService.NonExistentQueue"))
-    assert codes(intake.take(job, uploads(3))) == ["unavailable"] * 3
-    assert (recorded(store, job), bucket.objects) == (set(), {})
-
-
-@pytest.mark.parametrize("error", NO_ANSWER, ids=lambda error: type(error).__name__)
-def test_images_whose_send_is_not_answered_are_accepted_since_their_record_stands(
+@pytest.mark.parametrize("error", SEND_ERRORS, ids=str)
+def test_images_whose_request_may_not_be_sent_are_accepted_since_their_record_stands(
     intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, error: Exception
 ) -> None:
     # The message may be there, so taking the image back could lose a result; the reconciler sends what is missing.
     queue.fails = _raiser(error)
     images = accepted(intake.take(job, uploads(3)))
+    assert len(images) == 3
     assert {image.ref.image_id for image in images} == recorded(store, job)
     assert {image.key for image in images} == set(bucket.objects)
     assert store.status(job.job_id).accepted == 3
 
 
-def test_an_object_stays_where_its_record_could_not_be_taken_back(
+def test_an_image_whose_request_the_queue_returns_is_accepted(
+    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    queue.fails = lambda messages: list(messages[:1])
+    images = accepted(intake.take(job, uploads(12)))
+    assert len(recorded(store, job)) == len(bucket.objects) == len(images) == 12
+    assert len(queue.bodies) == 10  # all but one of each batch of ten
+
+
+def test_an_image_that_may_be_recorded_keeps_its_object_and_its_client_is_told(
     intake: Intake, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
-    queue.fails = list
+    failing.after["record_images"] = TableBusyError("busy")
     failing.before["forget_images"] = client_error(503)
-    assert codes(intake.take(job, uploads(1))) == ["unavailable"]
-    assert len(recorded(failing, job)) == len(bucket.objects) == 1
+    [outcome] = intake.take(job, uploads(1))
+    assert isinstance(outcome, Rejection)
+    assert (outcome.code, "may have been stored" in outcome.message) == ("unavailable", True)
+    assert (len(recorded(failing, job)), len(bucket.objects), queue.bodies) == (1, 1, [])
 
 
 def test_a_count_that_could_not_be_stored_takes_nothing_back(intake: Intake, failing: FailingStore, job: Job) -> None:

@@ -116,7 +116,7 @@ def test_single_images_cost_one_each_whichever_way_they_come(door: Door) -> None
 
 
 def test_what_is_not_accepted_after_all_is_given_back(door: Door) -> None:
-    door.queue.fails = lambda messages: list(messages[:1])
+    door.bucket.fails = lambda body: client_error(503) if body == picture(shade=2) else None
     assert len(by_api(door, 1, 2, 3).get_json()["rejected"]) == 1
     assert door.left() == 1
     door.bucket.fails = lambda body: client_error(503)

@@ -177,6 +177,22 @@ def test_an_image_that_was_taken_back_is_forgotten() -> None:
     assert REFS[2].image_id not in ledger.missing(JOBS[0])
 
 
+def test_a_result_of_an_image_that_was_taken_back_does_not_count() -> None:
+    store = stored_jobs()
+    ledger = ledger_of(store)
+    ledger.record([done(REFS[0]), not_done(REFS[1])])
+    # The web tier takes both back, and a former holder still has the result of one.
+    store.forget_images(REFS[:2])
+    store.put_failed(not_done(REFS[1]))
+    ledger.recount(JOBS[0])
+    ledger.settle(JOBS[0])
+    assert figures(store, JOBS[0]) == (0, 0, 38)
+    successor = ledger_of(store)
+    successor.settle(JOBS[0])
+    assert figures(store, JOBS[0]) == (0, 0, 38)
+    assert not successor.knows(REFS[1])
+
+
 @dataclass
 class FailingAt:
     """Crashes at given writes, counted over all attempts."""
