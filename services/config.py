@@ -36,6 +36,8 @@ InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MIN_RECEIVES = 3
+"""Least receives before a request becomes a dead letter: the image's own, and those of workers that ended."""
 MOST_WORKERS = 1_000
 """No limit of the fleet is above this, whoever sets it."""
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -82,7 +84,16 @@ class Queues(_Section):
 
     kind: Literal["standard", "fifo"]
     visibility_timeout_seconds: int = Field(ge=1, le=43_200)
-    max_receive_count: int = Field(ge=1, le=1_000)
+    max_receive_count: int = Field(le=1_000)
+
+    @field_validator("max_receive_count")
+    @classmethod
+    def _leaves_room_for_lost_workers(cls, value: int) -> int:
+        if value < MIN_RECEIVES:
+            raise ValueError(
+                f"must be at least {MIN_RECEIVES}, since a worker that is drained or lost spends a receive; set 5"
+            )
+        return value
 
 
 class Web(_Section):

@@ -14,6 +14,9 @@ JOBS, OWNED, OPEN, DELETED, FLEET = "JOBS", "OWNED#", "OPEN", "DELETED", "FLEET"
 COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
 IMAGE, RESULT, SNAPSHOT = "IMAGE#", "RESULT#", "SNAPSHOT"
 
+EXPIRING = "expiring"
+"""Attribute of a mark in `DELETED`: the controller still looks whether somebody adds to the job."""
+
 FIRST_ID = "0"
 """Sorts before every id."""
 
@@ -83,6 +86,8 @@ def image_item(image: ImageRecord) -> Item:
         item["cached"] = 1
     if image.retried_at is not None:
         item["retried_at"] = image.retried_at.isoformat()
+    if image.attempt:
+        item["attempt"] = image.attempt
     return item
 
 
@@ -96,6 +101,7 @@ def image_of(job_id: str, item: Item) -> ImageRecord:
         accepted_at=datetime.fromisoformat(str(item["accepted_at"])),
         cached="cached" in item,
         retried_at=moment_in(item, "retried_at"),
+        attempt=int(item.get("attempt", 0)),
     )
 
 
@@ -105,6 +111,7 @@ def result_item(response: Response) -> Item:
         "pk": partition(response.job_id),
         "sk": f"{RESULT}{response.image_id}",
         "status": response.status,
+        "attempt": response.attempt,
         "response": response.to_json(),
     }
 

@@ -37,7 +37,8 @@ class ImageRecord:
         key: where it is in the input bucket, if it is still kept there.
         size: in bytes.
         cached: whether it was answered at once, from the result of an earlier image with the same bytes.
-        retried_at: when it was requested again after it had failed.
+        retried_at: when it was last retried after it had failed; to show, not to compare.
+        attempt: number of the last request: 0 for the first one, one more for each retry.
     """
 
     ref: ImageRef
@@ -47,6 +48,7 @@ class ImageRecord:
     accepted_at: datetime
     cached: bool = False
     retried_at: datetime | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@
 | `COUNTS#` job id | `MERGED`           | key, edition, at: where all results stand as one file     | controller |
 | `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
 | `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
-| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, retried_at     | web        |
-| `JOB#` job id    | `RESULT#` image id | status and the response; of a cached one written by web   | collector  |
+| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, attempt        | web        |
+| `JOB#` job id    | `RESULT#` image id | status, attempt, response; of a cached one written by web | collector  |
 | `JOB#` job id    | `SLICE#` key       | what a repeatable request has put: `services/slices.py`   | web        |
 | `JOB#` job id    | `UPLOAD#` id       | its images that are counted: `services/upload_counts.py`  | web        |
-| `DELETED`        | job id             | owner: what is left of this job is to be removed          | web        |
+| `DELETED`        | job id             | owner: what is left of this job is to be removed;         | both       |
+|                  |                    | with `expiring`, not before that is taken away            |            |
 | `FLEET`          | `SNAPSHOT`         | what the autoscaler saw and decided last                  | controller |
 | `FLEET`          | others             | the rest of the fleet's: `services/fleet_store.py`        | both       |
 
@@ -23,14 +24,19 @@ so that whatever stands in the list of a user exists; a deletion takes both away
 The result of an image that was answered from the cache (`services/cache.py`) is written before the image's record, so
 that whoever sees such a record finds its result.
 
-Every write is an absolute figure or an idempotent put, so any of them may be repeated. `done` beats `failed`.
+Every write is an absolute figure or an idempotent put, so any of them may be repeated. `done` beats `failed`, and
+the failure of a later attempt beats that of an earlier one.
+
+Attempts of an image are numbered: a retry raises `attempt` in the image's record, and request, prediction and
+response carry the number. An image is being retried while its failed result has a lower number than its record.
+
 How many images a job has is the greater of two lower bounds: the sum of what the web processes say, and what the
 controller last counted; so a process that dies between two writes makes no figure wrong for long. The same holds for
 how many were answered from the cache.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from services.errors import NotFoundError
@@ -38,6 +44,7 @@ from services.ids import ImageRef, first_id_of
 from services.job_items import (
     COUNTED,
     DELETED,
+    EXPIRING,
     FIRST_ID,
     FLEET,
     IMAGE,
@@ -140,6 +147,10 @@ class JobStore:
         items = self.table.query(held, FIRST_ID, before or LAST, limit=limit + 1, newest_first=True)
         return [job_of(item) for item in items if item["sk"] != before][:limit]
 
+    def newest_job(self) -> Job | None:
+        """Return the job that was created last, whose ever it is, or None if there is none."""
+        return next(iter(self._jobs_in(JOBS, 1, None)), None)
+
     def jobs_until(self, moment: datetime) -> Iterator[Job]:
         """Yield the jobs that were created before `moment`, oldest first."""
         for item in self.table.query(JOBS, FIRST_ID, first_id_of(moment)):
@@ -179,9 +190,37 @@ class JobStore:
         self.table.put_all([deleted_item(job)])
         self.table.delete_all(keys_of_job(job.job_id, job.owner))
 
+    def expire(self, job: Job) -> bool:
+        """Delete a job unless it is open or being deleted; return True if it was deleted.
+
+        The web tier marks a job as open and then looks whether it is marked as expiring; this does the same in the
+        other order. So at least one of the two sees the other: the images are refused, or the job stays.
+
+        Raises:
+            TableBusyError: when it could not be deleted for now; expiring it again is safe.
+        """
+        if self.is_open(job.job_id):
+            return False
+        mark = deleted_item(job)
+        if not self.table.put_if({**mark, EXPIRING: 1}, "attribute_not_exists( #pk )"):
+            return False
+        is_marked = f"#{EXPIRING} = :yes"
+        if self.is_open(job.job_id):
+            self.table.delete_if(DELETED, job.job_id, is_marked, {"yes": 1})
+            return False
+        if not self.table.put_if(mark, is_marked, {"yes": 1}):
+            return False
+        self.table.delete_all(keys_of_job(job.job_id, job.owner))
+        return True
+
+    def take_back_expiries(self) -> None:
+        """Take back the marks of expiries that a controller began and did not finish."""
+        marks = self.table.query(DELETED, FIRST_ID, LAST)
+        self.table.delete_all([(DELETED, str(item["sk"])) for item in marks if EXPIRING in item])
+
     def deleted_jobs(self) -> list[DeletedJob]:
         """Return the deleted jobs of which something may be left."""
-        return [deleted_of(item) for item in self.table.query(DELETED, FIRST_ID, LAST)]
+        return [deleted_of(item) for item in self.table.query(DELETED, FIRST_ID, LAST) if EXPIRING not in item]
 
     def remove_items(self, job: DeletedJob, most: int) -> int:
         """Remove up to `most` items of a deleted job; return how many there were to remove, 0 when none is left."""
@@ -204,17 +243,26 @@ class JobStore:
 
         Raises:
             TableBusyError: when some could not be recorded; recording all again is safe.
+            NotFoundError: when one of the jobs is being deleted.
         """
-        opened = [_open_item(job_id, touched_at) for job_id in dict.fromkeys(image.ref.job_id for image in images)]
+        job_ids = list(dict.fromkeys(image.ref.job_id for image in images))
+        opened = [_open_item(job_id, touched_at) for job_id in job_ids]
         self.table.put_all([*opened, *(image_item(image) for image in images)])
+        self._check_not_deleted(job_ids)
 
     def reopen(self, job_id: str, touched_at: datetime) -> None:
         """Record that the job may have images without a result.
 
         Raises:
             TableBusyError: when it could not be recorded; recording it again is safe.
+            NotFoundError: when the job is being deleted.
         """
         self.table.put_all([_open_item(job_id, touched_at)])
+        self._check_not_deleted([job_id])
+
+    def _check_not_deleted(self, job_ids: Sequence[str]) -> None:
+        for item in self.table.get_all([(DELETED, job_id) for job_id in job_ids]):
+            raise no_job(str(item["sk"]))
 
     def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
         """Return the records of those of `refs`, each once, that are accepted images.
@@ -226,32 +274,29 @@ class JobStore:
         found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
         return {record.ref: record for record in found}
 
-    def claim_retry(self, image: ImageRecord, at: datetime) -> bool:
-        """Record that a failed image is requested again; return False if another request has done so meanwhile.
+    def replace_image(self, before: ImageRecord, after: ImageRecord) -> bool:
+        """Put `after` over the record `before`; return False if the record has another attempt meanwhile.
 
-        Args:
-            image: the record as it was read; of two requests that read the same one, only one claims the retry.
-            at: when it is requested again.
+        So of two retries that read the same record, only one raises its attempt.
         """
-        return self._set_retried_at(image, image.retried_at, at)
-
-    def release_retry(self, image: ImageRecord, at: datetime) -> None:
-        """Take back the retry of `image` that was claimed for `at`, because it was not requested after all."""
-        self._set_retried_at(image, at, image.retried_at)
-
-    def _set_retried_at(self, image: ImageRecord, before: datetime | None, after: datetime | None) -> bool:
-        item = image_item(replace(image, retried_at=after))
-        if before is None:
-            return self.table.put_if(item, "attribute_exists( #pk ) AND attribute_not_exists( #retried_at )")
-        return self.table.put_if(item, "#retried_at = :before", {"before": before.isoformat()})
+        if before.attempt:
+            return self.table.put_if(image_item(after), "#attempt = :before", {"before": before.attempt})
+        return self.table.put_if(image_item(after), "attribute_exists( #pk ) AND attribute_not_exists( #attempt )")
 
     def note_retried(self, job_id: str, at: datetime) -> None:
-        """Record when failed images of a job were last requested again; after the images themselves.
+        """Record when failed images of a job were last retried, and that it is open; after the images themselves.
 
         Raises:
             TableBusyError: when it could not be recorded; noting it again is safe.
         """
-        self.table.put_all([{"pk": counts_partition(job_id), "sk": RETRIED, "at": at.isoformat()}])
+        self.table.put_all(
+            [{"pk": counts_partition(job_id), "sk": RETRIED, "at": at.isoformat()}, _open_item(job_id, at)]
+        )
+
+    def retried_at(self, job_id: str) -> datetime | None:
+        """Return when failed images of a job were last retried, if ever."""
+        item = self.table.get(counts_partition(job_id), RETRIED)
+        return None if item is None else moment_in(item, "at")
 
     def forget_images(self, refs: Sequence[ImageRef]) -> None:
         """Take back the records of images that were not accepted after all, and the results of repeated ones.
@@ -334,9 +379,12 @@ class JobStore:
         self.table.put_all([result_item(response) for response in responses])
 
     def put_failed(self, response: Response) -> bool:
-        """Put a result with status `failed` unless the image is done; tell whether it was put."""
-        free = "attribute_not_exists( #pk ) OR #status = :failed"
-        return self.table.put_if(result_item(response), free, {"failed": "failed"})
+        """Put a result with status `failed`; return False if the image is done or a later attempt has failed."""
+        free = (
+            "attribute_not_exists( #pk )"
+            " OR ( #status = :failed AND ( attribute_not_exists( #attempt ) OR #attempt <= :attempt ) )"
+        )
+        return self.table.put_if(result_item(response), free, {"failed": "failed", "attempt": response.attempt})
 
     def result(self, ref: ImageRef) -> Response | None:
         """Return the result of one image, or None as long as there is none."""
@@ -361,8 +409,15 @@ class JobStore:
 
     def statuses(self, job_id: str) -> dict[str, Status]:
         """Return the status of every image of the job that has a result, by image id."""
+        return {image_id: status for image_id, (status, _) in self.statuses_and_attempts(job_id).items()}
+
+    def statuses_and_attempts(self, job_id: str) -> dict[str, tuple[Status, int]]:
+        """Return the status and the attempt of every result of the job, by image id."""
         return {
-            str(item["sk"]).removeprefix(RESULT): "done" if item["status"] == "done" else "failed"
+            str(item["sk"]).removeprefix(RESULT): (
+                "done" if item["status"] == "done" else "failed",
+                int(item.get("attempt", 0)),
+            )
             for item in self.table.query(partition(job_id), RESULT, RESULT + LAST)
         }
 
@@ -373,8 +428,14 @@ class JobStore:
         item = self.table.get(counts_partition(job_id), COUNTED)
         return Counts() if item is None else counts_of(item)
 
-    def store_counts(self, job_id: str, counts: Counts) -> None:
-        """Store a job's counts, absolute; only the collector does."""
+    def store_counts(self, job_id: str, counts: Counts, token: int = 0) -> bool:
+        """Store a job's counts, absolute; only the controller does.
+
+        Args:
+            job_id: the job.
+            counts: its counts.
+            token: the controller's fencing token; returns False if a controller with a later one has stored counts.
+        """
         attributes: dict[str, str | int] = {
             "done": counts.done,
             "cached": counts.cached,
@@ -383,18 +444,27 @@ class JobStore:
             **times_as_text(counts.first_result_at, counts.last_result_at),
             **runs_as_text(counts),
         }
-        self.table.put_all([{"pk": counts_partition(job_id), "sk": COUNTED, **attributes}])
+        return self._put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
 
-    def put_merged(self, job_id: str, merged: MergedFile) -> None:
-        """Record that all results of a job stand as one file; only the controller does."""
+    def put_merged(self, job_id: str, merged: MergedFile, token: int = 0) -> bool:
+        """Record that all results of a job stand as one file; `token` and the answer are as for `store_counts`."""
         item = {"key": merged.key, "edition": merged.edition, "at": merged.written_at.isoformat()}
-        self.table.put_all([{"pk": counts_partition(job_id), "sk": MERGED, **item}])
+        return self._put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
+
+    def _put_fenced(self, item: Item, token: int) -> bool:
+        """Put an item unless it was put with a later token; one that has no token is of an older version."""
+        free = "attribute_not_exists( #token ) OR #token <= :token"
+        return self.table.put_if({**item, "token": token}, free, {"token": token})
 
     # Open jobs
 
     def open_jobs(self) -> list[OpenJob]:
         """Return the jobs that may have images without a result."""
         return [OpenJob(str(item["sk"]), str(item["touched_at"])) for item in self.table.query(OPEN, FIRST_ID, LAST)]
+
+    def is_open(self, job_id: str) -> bool:
+        """Return True if the job may have images without a result."""
+        return self.table.get(OPEN, job_id) is not None
 
     def count_open(self) -> int:
         """Return how many jobs may have images without a result."""

@@ -60,15 +60,20 @@ class _OfImage(Wire):
 
 
 class RequestMessage(_OfImage):
-    """Asks a worker to classify the object at `key` of the input bucket."""
+    """Asks a worker to classify the object at `key` of the input bucket.
+
+    Attributes:
+        attempt: 0 for the first request of an image, one more for each retry; the answer repeats it.
+    """
 
     key: str = Field(max_length=100)
     submitted_at: AwareDatetime
+    attempt: int = Field(default=0, ge=0)
 
     @classmethod
-    def about(cls, ref: ImageRef, key: str, submitted_at: datetime) -> Self:
+    def about(cls, ref: ImageRef, key: str, submitted_at: datetime, attempt: int = 0) -> Self:
         """Return the request for the image `ref`, stored at `key`."""
-        return cls(job_id=ref.job_id, image_id=ref.image_id, key=key, submitted_at=submitted_at)
+        return cls(job_id=ref.job_id, image_id=ref.image_id, key=key, submitted_at=submitted_at, attempt=attempt)
 
 
 class LabelScore(Wire):
@@ -114,9 +119,12 @@ class Response(_OfImage):
         source: key of the prediction, in the output bucket, that a cached result repeats.
         queued_at: when SQS took the request that was answered, by its clock.
         recorded_at: when the result became visible to its owner.
+        attempt: that of the request that is answered.
+        attempts: how often that request was received.
     """
 
     status: Status
+    attempt: int = Field(default=0, ge=0)
     key: str | None = Field(default=None, max_length=100)
     sha256: Sha256 | None = None
     cached: bool = False
@@ -290,13 +298,14 @@ class FleetSnapshot(Wire):
     configured: WorkerLimits | None = None
 
 
-def failed(ref: ImageRef, failure: Failure, *, worker: str, attempts: int) -> Prediction:
+def failed(ref: ImageRef, failure: Failure, *, worker: str, attempts: int, attempt: int = 0) -> Prediction:
     """Return the prediction of an image that cannot be classified."""
     return Prediction(
         job_id=ref.job_id,
         image_id=ref.image_id,
         status="failed",
         worker=worker,
+        attempt=attempt,
         attempts=attempts,
         error=failure,
     )

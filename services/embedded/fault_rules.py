@@ -131,7 +131,7 @@ class CallFaults:
                 if rule.matches(service, operation, tier, elapsed):
                     number = self._matched[index]
                     self._matched[index] += 1
-                    draw = Random(f"{self._seed} {index} {number}").random()  # noqa: S311 # nosec B311
+                    draw = Random(f"{self._seed} {index} {number}").random()  # noqa: S311 # nosec B311 # not a secret
                     if draw < rule.share:
                         return rule
         return None

@@ -143,7 +143,7 @@ def _delete_queue(original: Any) -> Any:
 
 def _happens(share: float) -> bool:
     """Return True in that share of the cases."""
-    return share > 0 and random.random() < share  # noqa: S311 # nosec B311
+    return share > 0 and random.random() < share  # noqa: S311 # nosec B311 # not a secret
 
 
 def is_full(queue: Any) -> bool:
@@ -159,7 +159,7 @@ def take(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | No
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
     """
     if _happens(fleet.switches.short_receives):
-        count = random.randint(1 if wait_seconds else 0, max(1, count - 1))  # noqa: S311 # nosec B311
+        count = random.randint(1 if wait_seconds else 0, max(1, count - 1))  # noqa: S311 # nosec B311 # not a secret
     deliveries = _receive(queue, count, wait_seconds, visibility_seconds) if count else []
     for delivery in [] if queue.fifo_queue or not visibility_seconds else deliveries:
         if _happens(fleet.switches.duplicate_deliveries):

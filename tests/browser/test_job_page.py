@@ -248,7 +248,7 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
     page.reload()
     expect(page.locator(".tile.retrying .label")).to_have_text("Trying again")
     expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(0)
-    again = refused(written.images[2], "it is no image at all").model_copy(update={"recorded_at": datetime.now(UTC)})
+    again = refused(written.images[2], "it is no image at all").model_copy(update={"attempt": 1})
     written.store.put_failed(again)
     expect(page.locator(".tile.retrying")).to_have_count(0)
     expect(page.locator(".tile.failed .reason")).to_have_text("it is no image at all")

@@ -1,7 +1,7 @@
 """Jobs, images and results to test with, and a bucket and a queue in memory that can fail."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -93,13 +93,16 @@ def done(image: ImageRecord, label: str = "stop sign", score: float = 0.93) -> R
     )
 
 
-def failed(image: ImageRecord, message: str = "its workers crashed", code: str = "crashed_worker") -> Response:
+def failed(
+    image: ImageRecord, message: str = "its workers crashed", code: str = "crashed_worker", attempt: int = 0
+) -> Response:
     """Return a failed result; by default one that a retry may change."""
     return Response(
         job_id=image.ref.job_id,
         image_id=image.ref.image_id,
         status="failed",
         worker="i-0f3a",
+        attempt=attempt,
         attempts=1,
         error=Failure(code=code, message=message),
     )
@@ -108,7 +111,7 @@ def failed(image: ImageRecord, message: str = "its workers crashed", code: str =
 def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) -> None:
     """Record that failed images of one job are requested again, as the web tier does."""
     for record in store.images_of([image.ref for image in images]).values():
-        assert store.claim_retry(record, at)
+        assert store.replace_image(record, replace(record, attempt=record.attempt + 1, retried_at=at))
     store.note_retried(images[0].ref.job_id, at)
 
 

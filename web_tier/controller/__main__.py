@@ -47,7 +47,7 @@ def _run(config: Config) -> int:
     lease = controller_lease(config)
 
     def new_shift() -> Shift:
-        return Shift(lambda active: wiring.ticks(lease.holder, limits, active), lambda: lease.held)
+        return Shift(lambda active: wiring.ticks(lease.holder, lease.token, limits, active), lambda: lease.held)
 
     _log.info("contending for the lease", extra={"holder": lease.holder})
     status = lead(lease, new_shift, wait_for_stop)

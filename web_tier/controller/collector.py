@@ -1,7 +1,8 @@
 """The collector: takes responses from their queue, records them as results, then deletes the messages.
 
 In that order, so that whatever happens in between, a response is delivered again, and recording it again changes
-nothing.
+nothing. A response that cannot be recorded delays no other: it alone is given back, each time for longer. After
+`MAX_RECEIVES` it is dropped, and the reconciler reads its result from the output bucket.
 """
 
 import logging
@@ -20,11 +21,28 @@ _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1
 """Longest wait for the first response: so long may the end of a shift take."""
-MOST_RECEIVES = 10
+MOST_BATCHES = 10
 """Receives before what is in hand is recorded: each up to ten messages, while they come in full batches."""
 
+MAX_RECEIVES = 8
+"""A response that could not be recorded after so many receives, some 20 minutes, is dropped."""
+FIRST_DELAY_SECONDS = 10
+"""How long a response that could not be recorded is hidden the first time; twice as long each time."""
+MAX_FAILURES = 3
+"""Responses of one job that cannot be recorded before its others are not tried either."""
 
-@dataclass(frozen=True)
+EMPTY_POLLS = 3
+"""After so many long polls in a row without a message the queue is taken for empty. A long poll asks all servers of a
+queue, a short one some of them, so fewer messages than were asked for do not mean that there are no more
+(https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html)."""
+COUNT_SECONDS = 10.0
+"""Between two looks at the queue's own count, where polls are never empty."""
+COUNT_AGE_SECONDS = 60.0
+"""How old that count may be
+(https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html)."""
+
+
+@dataclass
 class Collector:
     """One consumer of the response queue.
 
@@ -42,59 +60,112 @@ class Collector:
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     roster: Roster = field(default_factory=Roster)
+    _empty_polls: list[float] = field(default_factory=list, init=False)
+    _counted_at: float = field(default=float("-inf"), init=False)
+    _suspended: dict[str, float] = field(default_factory=dict, init=False)
+    """Until when responses of a job are given back without a try."""
 
     def tick(self) -> float:
         """Collect what there is; return the seconds until the next round: none, since receiving waits."""
-        messages, drained_at = self._receive()
-        if self._record_or_give_back(messages) and drained_at is not None:
-            self.roster.heard_all(drained_at)
+        asked_at = self.roster.clock()
+        messages = self._receive()
+        if not self.active():
+            # For the next holder, which need not wait for the visibility timeout.
+            self.responses.change_visibility([message.receipt for message in messages], 0)
+            return 0.0
+        self._collect(messages)
+        self._note_heard(asked_at, is_empty=not messages)
         return 0.0
 
-    def _receive(self) -> tuple[list[Received], float | None]:
-        """Return up to `MOST_RECEIVES` batches, waiting only for the first, and when the last of them was asked for.
+    def _receive(self) -> list[Received]:
+        """Return up to `MOST_BATCHES` batches, waiting only for the first."""
+        messages = self.responses.receive(wait_seconds=POLL_SECONDS)
+        for batches in range(1, MOST_BATCHES):
+            if len(messages) < batches * BATCH:
+                break
+            messages += self.responses.receive(wait_seconds=0)
+        return messages
 
-        That is None when there may be more: one that brought fewer than it asked for left nothing of what had been
-        sent before.
+    def _collect(self, messages: Sequence[Received]) -> None:
+        """Record what was received and delete it; give back what could not be recorded."""
+        told = parse(messages)
+        unrecorded = self._record([(message, each) for message, each in told if isinstance(each, Response)])
+        self.roster.note(each for message, each in told if message.receipt not in unrecorded)
+        delays: dict[int, list[str]] = {}
+        for message in unrecorded.values():
+            if message.receive_count < MAX_RECEIVES:
+                delays.setdefault(_delay_seconds(message), []).append(message.receipt)
+            else:
+                _log.error("dropped a response that cannot be recorded", extra={"message_id": message.id})
+        kept = {receipt for receipts in delays.values() for receipt in receipts}
+        for seconds, receipts in delays.items():
+            self.responses.change_visibility(receipts, seconds)
+        self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
+
+    def _record(self, told: Sequence[tuple[Received, Response]]) -> dict[str, Received]:
+        """Record responses; return the messages of those that could not be recorded, by their receipts.
+
+        All together; if that fails, job by job, and those of a job that fails one by one.
         """
-        messages: list[Received] = []
-        for number in range(MOST_RECEIVES):
-            asked_at = self.roster.clock()
-            batch = self.responses.receive(wait_seconds=0 if number else POLL_SECONDS)
-            messages += batch
-            if len(batch) < BATCH:
-                return messages, asked_at
-        return messages, None
+        now = self.roster.clock()
+        self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
+        unrecorded = [message for message, response in told if response.job_id in self._suspended]
+        by_job: dict[str, list[tuple[Received, Response]]] = {}
+        for message, response in told:
+            if response.job_id not in self._suspended:
+                by_job.setdefault(response.job_id, []).append((message, response))
+        if not self._is_recorded([pair for of_job in by_job.values() for pair in of_job]):
+            for job_id, of_job in by_job.items():
+                failed = [] if self._is_recorded(of_job) else self._record_one_by_one(of_job)
+                if len(failed) >= min(MAX_FAILURES, len(of_job)):
+                    self._suspended[job_id] = now + max(_delay_seconds(message) for message in failed)
+                unrecorded += failed
+        return {message.receipt: message for message in unrecorded}
 
-    def _record_or_give_back(self, messages: Sequence[Received]) -> bool:
-        """Record what was received, or give it back; tell whether it was recorded."""
-        if not messages:
-            return True
-        receipts = [message.receipt for message in messages]
-        recorded = False
+    def _record_one_by_one(self, told: Sequence[tuple[Received, Response]]) -> list[Received]:
+        """Record responses of one job until some have failed; return the messages of those that are not recorded."""
+        failed: list[Received] = []
+        for message, response in told:
+            if len(failed) >= MAX_FAILURES or not self._is_recorded([(message, response)]):
+                failed.append(message)
+        return failed
+
+    def _is_recorded(self, told: Sequence[tuple[Received, Response]]) -> bool:
+        """Record responses; return False if that failed, or if this process may no longer act."""
+        if not self.active():
+            return False
+        responses = [response for _, response in told]
         try:
-            if self.active():
-                told = parse(messages)
-                responses = [each for each in told if isinstance(each, Response)]
-                # First, so that whoever sees a result may send the same image again and has the answer at once.
-                self.cache.put(responses, self.now(), self.ledger.owners(response.job_id for response in responses))
-                self.ledger.record(responses)
-                self.roster.note(told)
-                recorded = True
-        finally:
-            # What was not recorded is for the next round, or for the next holder: it need not wait for its timeout.
-            if not recorded:
-                self.responses.change_visibility(receipts, 0)
-        if recorded:
-            self.responses.delete(receipts)
-        return recorded
+            # First, so that whoever sees a result may send the same image again and has the answer at once.
+            self.cache.put(responses, self.now(), self.ledger.owners(response.job_id for response in responses))
+            self.ledger.record(responses)
+        except Exception:  # noqa: BLE001 (whatever it is must not delay other jobs; it is logged)
+            jobs = " ".join(sorted({response.job_id for response in responses}))
+            _log.exception("responses could not be recorded", extra={"n": len(responses), "jobs": jobs})
+            return False
+        return True
+
+    def _note_heard(self, asked_at: float, *, is_empty: bool) -> None:
+        """Tell the roster up to when everything that was sent has been noted, as far as that is known."""
+        self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:] if is_empty else []
+        if len(self._empty_polls) == EMPTY_POLLS:
+            self.roster.heard_all(self._empty_polls[0])
+        elif not is_empty and asked_at - self._counted_at >= COUNT_SECONDS:
+            self._counted_at = asked_at
+            if self.responses.counts().visible <= BATCH:
+                self.roster.heard_all(asked_at - COUNT_AGE_SECONDS)
 
 
-def parse(messages: Sequence[Received]) -> list[Response | Heartbeat]:
-    """Return the responses and heartbeats that `messages` hold; what is neither is logged with the reason."""
-    told = []
+def _delay_seconds(message: Received) -> int:
+    return FIRST_DELAY_SECONDS << min(message.receive_count - 1, MAX_RECEIVES)
+
+
+def parse(messages: Sequence[Received]) -> list[tuple[Received, Response | Heartbeat]]:
+    """Return the messages that hold a response or a heartbeat, with it; others are logged with the reason."""
+    told: list[tuple[Received, Response | Heartbeat]] = []
     for message in messages:
         try:
-            told.append(from_worker(message.body))
+            told.append((message, from_worker(message.body)))
         except MessageError as error:
             _log.warning("dropped a malformed response", extra={"message_id": message.id, "reason": str(error)})
     return told

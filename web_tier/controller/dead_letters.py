@@ -37,9 +37,16 @@ class DeadLetters:
             messages = self.queue.receive(wait_seconds=0) if self.active() else []
             if not messages:
                 return
-            for message in messages:
-                self._bury(message)
-            self.queue.delete([message.receipt for message in messages])
+            self.queue.delete([message.receipt for message in messages if self._is_buried(message)])
+
+    def _is_buried(self, message: Received) -> bool:
+        """Bury a letter; return False if that failed, so that it comes again and delays no other."""
+        try:
+            self._bury(message)
+        except Exception:  # noqa: BLE001 (it is logged)
+            _log.exception("a dead letter could not become a result", extra={"message_id": message.id})
+            return False
+        return True
 
     def _bury(self, message: Received) -> None:
         try:
@@ -49,10 +56,8 @@ class DeadLetters:
             return
         if not self.ledger.knows(request.ref):
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
-        elif result := self.repair.result(request.ref):
-            self.ledger.record([result])
         else:
-            self.repair.fail(request.ref, self._failure(), self.receives)
+            self.repair.fail(request.ref, self._failure(), attempt=request.attempt, attempts=self.receives)
 
     def _failure(self) -> Failure:
         return Failure(

@@ -1,7 +1,10 @@
-"""Expiry: old jobs are deleted, unless their owners asked to keep them and they have images.
+"""Expiry: jobs that were not used for a while are deleted, unless their owners keep them and they have images.
 
 They are deleted as by their owner: `web_tier/controller/removal.py` removes what is left of them. A job that may
 still have images without a result is left for a later round.
+
+A wrong clock must delete nothing. So a job that expired long ago stays while there is no newer job: either the clock
+is wrong, or the system was not used.
 """
 
 import logging
@@ -17,13 +20,18 @@ _log = logging.getLogger(__name__)
 EVERY_SECONDS = 600.0
 """Between two looks; each reads the jobs that are old enough, kept ones among them."""
 
+MAX_OVERDUE = timedelta(days=30)
+"""A job that expired longer ago is deleted only if the newest job has not, too."""
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class Expiry:
     """Deletes old jobs that are not kept, or empty.
 
     Attributes:
-        lifetime: from a job's creation to its end; zero: jobs do not expire.
+        lifetime: from a job's creation, last result or last retry to its end; zero: jobs do not expire.
         active: whether this process may still act; asked before each deletion.
         now: the time of day.
     """
@@ -32,22 +40,36 @@ class Expiry:
     lifetime: timedelta
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _filled: set[str] = field(default_factory=set, init=False)
-    """Kept jobs that were seen to have images, so that each is read once only."""
+    _ends: dict[str, datetime] = field(default_factory=dict, init=False)
+    """When old jobs end that were used after their creation, so that each is read again only then."""
 
     def tick(self) -> float:
         """Delete what has expired; return the seconds until the next look."""
-        if self.lifetime:
-            opened = {job.job_id for job in self.store.open_jobs()}
-            for job in self.store.jobs_until(self.now() - self.lifetime):
-                if not self.active():
-                    break
-                if job.job_id not in opened and not (job.keep and self._has_images(job)):
-                    self.store.delete(job)
-                    _log.info("a job has expired", extra={"job": job.job_id})
+        if self.lifetime and self.active():
+            self.store.take_back_expiries()
+            newest = self.store.newest_job()
+            if newest is not None:
+                self._delete_expired(newest.created_at + self.lifetime)
         return EVERY_SECONDS
 
-    def _has_images(self, job: Job) -> bool:
-        if job.job_id not in self._filled and self.store.status_of(job).state != "empty":
-            self._filled.add(job.job_id)
-        return job.job_id in self._filled
+    def _delete_expired(self, newest_end: datetime) -> None:
+        now = self.now()
+        for job in self.store.jobs_until(now - self.lifetime):
+            if not self.active():
+                return
+            if self._ends.get(job.job_id, now) > now:
+                continue
+            end = self._end(job)
+            if end > now:
+                self._ends[job.job_id] = end
+            elif now > max(end, newest_end) + MAX_OVERDUE:
+                _log.warning("a job that expired long ago stays: is the clock right?", extra={"job": job.job_id})
+            elif self.store.expire(job):
+                _log.info("a job has expired", extra={"job": job.job_id})
+
+    def _end(self, job: Job) -> datetime:
+        status = self.store.status_of(job)
+        if job.keep and status.state != "empty":
+            return _NEVER
+        used = (job.created_at, status.counts.last_result_at, status.retried_at)
+        return max(moment for moment in used if moment is not None) + self.lifetime

@@ -2,6 +2,9 @@
 
 Counts are absolute figures, derived from the statuses of the job's images, and stored after the results. So whatever
 is repeated, reordered or cut short in between, the figures end where the items are.
+
+`done` beats `failed`, and the failure of a later attempt beats that of an earlier one. Counts carry the controller's
+fencing token, so that a controller that was frozen while another one took over cannot store old ones.
 """
 
 import logging
@@ -11,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from services.errors import NotFoundError
-from services.ids import ImageRef, input_key
+from services.errors import FleetsightError, NotFoundError
+from services.ids import ImageRef, input_key, output_key
 from services.job_records import Counts, ImageRecord, with_answers, with_result
 from services.jobs import JobStore
 from services.messages import Response, Status
@@ -27,17 +30,29 @@ FEW = 3
 """Up to so many unknown images are looked up one by one, more with a query."""
 
 
+class StaleTokenError(FleetsightError):
+    """Raised when a controller that took over later has stored a job's counts."""
+
+
 @dataclass
 class JobFigures:
-    """What is known of one job: each image's status (None as long as it has no result), and the counts.
+    """What is known of one job.
 
-    `keep` and `owner` are the job's own: whether its images stay once they have a label, and whose it is.
+    Attributes:
+        statuses: of each image; None as long as it has no result.
+        counts: the figures of the job.
+        keep: whether its images stay once they have a label.
+        owner: id of the user whose it is.
+        retries: attempt of the images that were retried, as their records say.
+        failures: attempt of the failed results, as far as it is not 0.
     """
 
     statuses: dict[str, Status | None]
     counts: Counts
     keep: bool
     owner: str
+    retries: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def answered(self) -> bool:
@@ -47,16 +62,37 @@ class JobFigures:
     def learn(self, image: ImageRecord) -> None:
         """Know an accepted image, which the web tier may have answered itself."""
         image_id = image.ref.image_id
+        self.retries.pop(image_id, None)
+        if image.attempt:
+            self.retries[image_id] = image.attempt
         if image_id not in self.statuses:
             self.statuses[image_id] = "done" if image.cached else None
             answered = int(image.cached)
             self.counts = replace(self.counts, done=self.counts.done + answered, cached=self.counts.cached + answered)
 
-    def take(self, image_id: str, now: Status, at: datetime) -> None:
+    def forget(self, image_id: str) -> None:
+        """Forget an image that was not accepted after all, and its result if there is one."""
+        status = self.statuses.pop(image_id, None)
+        done, failed = self.counts.done - (status == "done"), self.counts.failed - (status == "failed")
+        self.counts = replace(self.counts, done=done, failed=failed)
+
+    def take(self, image_id: str, now: Status, attempt: int, at: datetime) -> None:
         """Count a result that has been put."""
         before = self.statuses[image_id]
         self.counts = with_result(self.counts, before, now, at)
         self.statuses[image_id] = "done" if before == "done" else now
+        if attempt:
+            self.failures[image_id] = max(attempt, self.failures.get(image_id, 0))
+
+    def missing(self) -> dict[str, int]:
+        """Return the images whose last attempt has no result, oldest first, each with this attempt."""
+        waiting = {image_id: 0 for image_id, status in self.statuses.items() if status is None}
+        retrying = {
+            image_id: attempt
+            for image_id, attempt in self.retries.items()
+            if self.statuses.get(image_id) == "failed" and attempt > self.failures.get(image_id, 0)
+        }
+        return dict(sorted({**waiting, **retrying}.items()))
 
 
 @dataclass
@@ -66,6 +102,8 @@ class Ledger:
     Attributes:
         store: the job table.
         delete_inputs: deletes these keys of the input bucket; one that is gone is no error.
+        delete_outputs: the same of the output bucket.
+        token: the fencing token with which counts are stored.
         most_images: bound of what is remembered; the jobs that were used last stay.
         most_answered: the same for jobs in which every image has its result.
         now: the wall clock, for the times of a job's first and last result.
@@ -75,6 +113,8 @@ class Ledger:
 
     store: JobStore
     delete_inputs: Callable[[Sequence[str]], None]
+    delete_outputs: Callable[[Sequence[str]], None] = lambda _keys: None
+    token: int = 0
     most_images: int = MOST_IMAGES
     most_answered: int = MOST_ANSWERED
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -87,10 +127,12 @@ class Ledger:
 
         Unless its job keeps them, an image is deleted once its label is stored.
 
-        What belongs to no job or no accepted image is logged and dropped.
+        What belongs to no job or no accepted image is logged and dropped; of a job that does not exist, the stored
+        predictions are deleted.
 
         Raises:
             TableBusyError: when some could not be put; record all of them again.
+            StaleTokenError: when another controller has taken over; it has to record all of them again.
         """
         by_job: dict[str, list[Response]] = {}
         for response in responses:
@@ -123,20 +165,29 @@ class Ledger:
             figures = self._figures(job_id)
             if figures is not None and self.store.count_images(job_id) != len(figures.statuses):
                 recorded = {image.ref.image_id: image for image in self.store.images(job_id)}
-                if figures.statuses.keys() - recorded.keys():
-                    # The web tier has taken images back, some perhaps with a result: read the job anew.
-                    del self._jobs[job_id]
-                    self._figures(job_id)
-                    return
+                for taken_back in [image_id for image_id in figures.statuses if image_id not in recorded]:
+                    figures.forget(taken_back)
                 for image in recorded.values():
                     figures.learn(image)
 
-    def forget(self, ref: ImageRef) -> None:
-        """Forget an image without a result whose record the web tier has taken back."""
+    def learn_retries(self, job_id: str) -> None:
+        """Learn from the table which failed images of the job were retried."""
         with self._turn:
-            figures = self._figures(ref.job_id)
-            if figures is not None and figures.statuses.get(ref.image_id, "unknown") is None:
-                del figures.statuses[ref.image_id]
+            if (figures := self._figures(job_id)) is not None:
+                self.read_again(job_id, [key for key, status in figures.statuses.items() if status == "failed"])
+
+    def read_again(self, job_id: str, image_ids: Sequence[str]) -> list[ImageRecord]:
+        """Return the records of known images as the table has them now; forget those that were taken back."""
+        with self._turn:
+            if (figures := self._figures(job_id)) is None:
+                return []
+            records = self.store.images_of([ImageRef(job_id, image_id) for image_id in image_ids])
+            for image_id in image_ids:
+                if ImageRef(job_id, image_id) not in records:
+                    figures.forget(image_id)
+            for record in records.values():
+                figures.learn(record)
+            return list(records.values())
 
     def drop(self, job_id: str) -> None:
         """Forget a job that was deleted; what still comes for it belongs to no job."""
@@ -150,16 +201,18 @@ class Ledger:
             if figures is not None and self.store.counts(job_id) != _counted(figures):
                 self._store_counts(job_id, figures)
 
-    def missing(self, job_id: str) -> list[str]:
-        """Return the ids of the known images that have no result, oldest first."""
+    def missing(self, job_id: str) -> dict[str, int]:
+        """Return the ids of the known images whose last attempt has no result, oldest first, with this attempt."""
         with self._turn:
             figures = self._figures(job_id)
-            return [] if figures is None else sorted(_missing(figures))
+            return {} if figures is None else figures.missing()
 
     def _record_job(self, job_id: str, responses: Sequence[Response]) -> None:
         figures = self._figures(job_id)
         if figures is None:
             _log.warning("dropped results of a job that does not exist", extra={"job": job_id, "n": len(responses)})
+            # Their worker may have stored them long after the job was deleted: nothing else would find them.
+            self.delete_outputs([output_key(response.ref) for response in responses])
             return
         self._learn(job_id, figures, [response.image_id for response in responses])
         known = [response for response in responses if response.image_id in figures.statuses]
@@ -183,23 +236,22 @@ class Ledger:
         done = [response for response in fresh if response.status == "done"]
         self.store.put_done(done)
         for response in done:
-            figures.take(response.image_id, "done", at)
+            figures.take(response.image_id, "done", 0, at)
         for response in fresh:
             if response.status == "failed":
-                figures.take(response.image_id, self._put_failed(response), at)
+                figures.take(response.image_id, *self._put_failed(response), at)
         if fresh and (run := self.run(len(fresh))) is not None:
             figures.counts = with_answers(figures.counts, run, len(fresh))
 
-    def _put_failed(self, response: Response) -> Status:
-        """Put a failed result unless the image is done; return the status that the image has now."""
-        if self.store.put_failed(response):
-            return "failed"
-        there = self.store.result(response.ref)
-        return "failed" if there is None else there.status
+    def _put_failed(self, response: Response) -> tuple[Status, int]:
+        """Put a failed result unless there is a better one; return status and attempt of the result that is there."""
+        there = None if self.store.put_failed(response) else self.store.result(response.ref)
+        return ("failed", response.attempt) if there is None else (there.status, there.attempt)
 
     def _store_counts(self, job_id: str, figures: JobFigures) -> None:
         figures.counts = _counted(figures)
-        self.store.store_counts(job_id, figures.counts)
+        if not self.store.store_counts(job_id, figures.counts, self.token):
+            raise StaleTokenError(f"a later controller has stored the counts of the job {job_id!r}")
 
     def _figures(self, job_id: str) -> JobFigures | None:
         """Return what is known of a job, from memory or from the table; None when there is no such job."""
@@ -217,13 +269,18 @@ class Ledger:
             job = self.store.job(job_id)
         except NotFoundError:
             return None
-        results, cached = self.store.statuses(job_id), 0
-        statuses: dict[str, Status | None] = {}  # a result without a record belongs to no accepted image
-        for image in self.store.images(job_id):
+        results = self.store.statuses_and_attempts(job_id)
+        statuses, retries, cached = dict[str, Status | None](), dict[str, int](), 0
+        for image in self.store.images(job_id):  # a result whose image has no record is of none that was accepted
+            image_id = image.ref.image_id
             cached += image.cached
-            statuses[image.ref.image_id] = results.get(image.ref.image_id, "done" if image.cached else None)
+            answered: Status | None = "done" if image.cached else None
+            statuses[image_id] = results[image_id][0] if image_id in results else answered
+            if image.attempt:
+                retries[image_id] = image.attempt
         counts = derived(statuses, cached, self.store.counts(job_id), self.now())
-        return JobFigures(statuses, counts, job.keep, job.owner)
+        failures = {image_id: attempt for image_id, (_, attempt) in results.items() if attempt}
+        return JobFigures(statuses, counts, job.keep, job.owner, retries, failures)
 
     def _forget_oldest(self) -> None:
         """Keep to the bounds; the job that was used last stays, however large it is."""
@@ -257,13 +314,16 @@ class Ledger:
             figures.learn(image)
 
 
+def rank(response: Response) -> tuple[bool, int]:
+    """Return what orders the results of one image: the greatest counts."""
+    return response.status == "done", response.attempt
+
+
 def best_by_image(responses: Iterable[Response]) -> list[Response]:
-    """Return one response for each image: one that is done if there is any, else the first."""
+    """Return one response for each image: one that is done if there is any, else the failure of the last attempt."""
     best: dict[str, Response] = {}
     for response in responses:
-        there = best.setdefault(response.image_id, response)
-        if there.status == "failed" and response.status == "done":
-            best[response.image_id] = response
+        best[response.image_id] = max(best.get(response.image_id, response), response, key=rank)
     return list(best.values())
 
 
@@ -287,10 +347,6 @@ def derived(statuses: dict[str, Status | None], cached: int, stored: Counts, now
     if (done - cached, failed) == (stored.done - stored.cached, stored.failed):
         return counts
     return replace(counts, first_result_at=stored.first_result_at or now, last_result_at=now)
-
-
-def _missing(figures: JobFigures) -> list[str]:
-    return [image_id for image_id, status in figures.statuses.items() if status is None]
 
 
 def _counted(figures: JobFigures) -> Counts:

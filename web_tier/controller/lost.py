@@ -1,73 +1,93 @@
-"""What counts as lost: pure rules over what the reconciler has seen, with no wall clock in them.
+"""Which images are requested again: pure rules over what the reconciler has seen, with no wall clock in them.
 
-An image without a result may be waiting in a queue, be in a worker's hands, or be lost; the queues tell only how many
-messages there are, approximately, never which.
+An image without a result may be waiting in a queue, be in a worker's hands, or be lost. The queues tell only how many
+messages there are, approximately, never which. Each request or response that is under way is a message. So where
+there are at least as many messages as missing images, none is presumed lost; where there are fewer, as many are as
+messages are missing. A request that was sent again is a message, too, so a long backlog is never multiplied.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-VERY_OLD = 10
-"""An image this many times older than `lost_after_seconds` may be lost even when the queue is not empty."""
+from services.ids import ImageRef
 
-OLDEST = 100
-"""How many of the very old ones are presumed lost although there are as many messages as images."""
+BUSY_PATIENCE = 10
+"""How many times longer an image waits before it is requested again while there are messages."""
+
+MAX_PATIENCE_SECONDS = 12 * 3_600.0
+"""Longest wait between two requests of the same image."""
+
+MAX_REQUESTS = 3
+"""Requests of one attempt of an image, the first included, while there are messages. For another one, the queues must
+be empty, so that no message of this image can be left."""
 
 
-@dataclass
-class Sightings:
-    """When images were first seen, for one job: by this process's clock, so no skew between machines matters.
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long an image has been missing; seconds are of this process's clock, so that no two machines are compared.
 
-    Ids are ordered by time, so the greatest id seen at a sweep dates all that are not greater.
+    Attributes:
+        attempt: the attempt whose result is missing.
+        since: when the image was first seen without its result, or requested again.
+        requests: how often this attempt was requested, as far as this process knows; tries that failed count.
     """
 
-    horizon_seconds: float
-    _seen: deque[tuple[float, str]] = field(default_factory=deque, init=False)
+    attempt: int
+    since: float
+    requests: int = 1
 
-    def note(self, now: float, greatest_id: str) -> None:
-        """Remember that at `now` (monotonic seconds) images up to `greatest_id` were there."""
-        if not self._seen or greatest_id > self._seen[-1][1]:
-            self._seen.append((now, greatest_id))
-        while len(self._seen) > 1 and self._seen[1][0] <= now - self.horizon_seconds:
-            self._seen.popleft()
-
-    def older_than(self, seconds: float, now: float, image_ids: list[str]) -> list[str]:
-        """Return those of `image_ids` that were seen at least `seconds` ago."""
-        mark = max((greatest for at, greatest in self._seen if at <= now - seconds), default="")
-        return [image_id for image_id in image_ids if image_id <= mark]
+    def patience_seconds(self, lost_after_seconds: float) -> float:
+        """Return how long to wait for the result of the last request; twice as long after each."""
+        return min(lost_after_seconds * 2.0 ** (self.requests - 1), MAX_PATIENCE_SECONDS)
 
 
 @dataclass
-class QueueWatch:
-    """The messages of both queues, approximate, over two sweeps: one look alone proves nothing."""
+class Balance:
+    """Counts of missing images and of messages within the last `seconds`.
 
-    before: int | None = None
-    now: int | None = None
+    SQS's counts are approximate and up to a minute old
+    (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html), so one look
+    proves nothing.
+    """
 
-    def note(self, total: int) -> None:
-        """Take the count of this sweep: visible, in flight and delayed."""
-        self.before, self.now = self.now, total
+    seconds: float
+    _looks: deque[tuple[float, int, int]] = field(default_factory=deque, init=False)
+
+    def note(self, now: float, missing: int, messages: int) -> None:
+        """Remember that at `now` so many images were missing and so many messages in the queues."""
+        self._looks.append((now, missing, messages))
+        while len(self._looks) > 1 and self._looks[1][0] <= now - self.seconds:
+            self._looks.popleft()
 
     @property
-    def most(self) -> int | None:
-        """The greater of the last two counts; None before the second look."""
-        return None if self.before is None or self.now is None else max(self.before, self.now)
+    def is_known(self) -> bool:
+        """Whether the looks span the whole time."""
+        return self._looks[-1][0] - self._looks[0][0] >= self.seconds
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no look has found a message."""
+        return not any(messages for _, _, messages in self._looks)
+
+    @property
+    def lost(self) -> int:
+        """The images that had no message at any of the looks: the fewest that were lost."""
+        return max(0, min(missing - messages for _, missing, messages in self._looks))
 
 
-def presumed_lost(old: list[str], very_old: list[str], messages: int | None) -> list[str]:
-    """Return which images probably have no message left that could bring their result, oldest first.
-
-    Args:
-        old: ids of images without a result that are older than `lost_after_seconds`.
-        very_old: those of them that are `VERY_OLD` times as old.
-        messages: what `QueueWatch.most` says.
-
-    All old ones when the queues were empty twice. When they were not, very old ones: as many as there are images
-    beyond messages, and at least a few of the oldest, since the messages may all be other jobs'. Of a long backlog
-    each image has its message, so that asking for all of them again would only make it longer.
-    """
-    if messages is None:
+def presumed_lost(
+    waits: Iterable[tuple[ImageRef, Wait]], balance: Balance, now: float, lost_after_seconds: float
+) -> list[ImageRef]:
+    """Return which of the missing images, over all jobs, are to be requested again, oldest first."""
+    if not (balance.is_known and balance.lost):
         return []
-    if messages == 0:
-        return old
-    return very_old[: max(OLDEST, len(old) - messages)]
+    slowness = 1 if balance.is_empty else BUSY_PATIENCE
+    due = [
+        ref
+        for ref, wait in waits
+        if now - wait.since >= wait.patience_seconds(slowness * lost_after_seconds)
+        and (balance.is_empty or wait.requests < MAX_REQUESTS)
+    ]
+    due.sort(key=lambda ref: ref.image_id)
+    return due[: balance.lost]

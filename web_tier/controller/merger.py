@@ -12,14 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from services.errors import NotFoundError
 from services.ids import ImageRef, merged_key
 from services.job_records import ImageRecord, JobStatus, MergedFile, OpenJob
 from services.jobs import JobStore
 from services.s3 import Bucket
-from services.table import TableBusyError
 from web_tier.api.downloads import json_lines
 from web_tier.api.queries import JSON_LINES
 from web_tier.results.query import PAGE, ImageResult, all_results, is_retrying
@@ -38,7 +35,7 @@ PATIENCE_SECONDS = 86_400.0
 
 
 class ShiftOverError(Exception):
-    """Raised when this process may no longer act; what is half written is given up."""
+    """Raised when this process may no longer act, or another one has taken over; what is half written is given up."""
 
 
 @dataclass
@@ -64,7 +61,8 @@ class Merger:
 
     Attributes:
         outputs: the output bucket.
-        active: whether this process may still act; asked before each page of images.
+        active: whether this process may still act; asked before each page of images, and before the file is complete.
+        token: the fencing token with which it is recorded that a file is there.
     """
 
     store: JobStore
@@ -72,6 +70,7 @@ class Merger:
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    token: int = 0
     _looks: dict[str, Look] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -105,8 +104,7 @@ class Merger:
             look.settled = True  # the job is being deleted
         except ShiftOverError:
             _log.info("gave up a file of results: this controller acts no longer", extra={"job": job_id})
-        except (BotoCoreError, ClientError, TableBusyError):
-            # The others must not wait for this one, which is looked at again.
+        except Exception:  # noqa: BLE001 (the others must not wait for this one, which is looked at again; it is logged)
             _log.exception("the results of a job could not be written as one file", extra={"job": job_id})
 
     def _look(self, job_id: str, look: Look) -> bool:
@@ -135,7 +133,8 @@ class Merger:
         key = merged_key(job_id)
         self.outputs.put_parts(key, self._parts(job_id, retrying), JSON_LINES)
         edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
-        self.store.put_merged(job_id, MergedFile(key, edition, self.now()))
+        if not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.token):
+            raise ShiftOverError
         look.written, look.retrying = status.edition, retrying
         _log.info("wrote the results of a job as one file", extra={"job": job_id, "images": status.accepted})
 
@@ -147,6 +146,8 @@ class Merger:
                 raise ShiftOverError
             retrying |= _retrying(page)
             yield "".join(json_lines(page)).encode()
+        if not self.active():
+            raise ShiftOverError
 
 
 def _retrying(results: list[ImageResult]) -> dict[ImageRef, ImageRecord]:

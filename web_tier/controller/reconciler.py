@@ -5,18 +5,21 @@
 | a result in the table that is not counted     | the collector died before it counted | counted                |
 | a prediction object, and no response for long | the response was lost                | recorded as the result |
 | an accepted image, and no request for long    | the web tier died before it sent it  | requested again        |
+| a retried image whose result is an older one  | request or response was lost         | as if it had none      |
 | an accepted image whose object is gone        | somebody deleted it                  | a failed result        |
 | a dead letter                                 | the image ends every worker it meets | a failed result        |
 | a job where nothing is missing or added       | it is finished                       | closed, with its file  |
+
+`lost.py` says when an image counts as lost. While the fleet is paused none does.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from services.errors import NotFoundError
 from services.ids import ImageRef
 from services.job_records import ImageRecord, OpenJob
 from services.jobs import JobStore
@@ -25,7 +28,7 @@ from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 from web_tier.controller.dead_letters import DeadLetters
 from web_tier.controller.ledger import Ledger
-from web_tier.controller.lost import VERY_OLD, QueueWatch, Sightings, presumed_lost
+from web_tier.controller.lost import Balance, Wait, presumed_lost
 from web_tier.controller.repair import Repair
 
 _log = logging.getLogger(__name__)
@@ -34,16 +37,22 @@ CLOSE_AFTER = 5
 """A finished job is closed when nothing has been added for so many times `lost_after_seconds`."""
 PAGE = 100
 """Images that are repaired before it is asked again whether to go on."""
+_GONE = Failure(code="gone", message="the image is no longer stored: upload it again")
 
 
 @dataclass
 class Watch:
-    """What is remembered of an open job between two sweeps; times are monotonic seconds."""
+    """What is remembered of an open job between two sweeps; times are seconds of this process's clock.
+
+    Attributes:
+        retried_at: when the web tier had last retried images of the job, as far as the ledger has learned of it.
+        waits: the images whose last attempt has no result.
+    """
 
     touched_at: str
     touched_seen: float
-    sightings: Sightings
-    not_before: float = float("-inf")
+    retried_at: datetime | None = None
+    waits: dict[str, Wait] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,6 +62,7 @@ class Reconciler:
     Attributes:
         lost_after_seconds: how long an image may be without a result before anything is presumed of it.
         active: whether this process may still act.
+        is_paused: whether the fleet is paused, so that requests wait for as long as ops want.
         heartbeats: how many of the messages in the response queue may be heartbeats, at most.
         may_close: whether nobody else needs the finished job to stay open.
     """
@@ -67,100 +77,115 @@ class Reconciler:
     reconcile_seconds: float
     lost_after_seconds: float
     active: Callable[[], bool]
+    is_paused: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     heartbeats: Callable[[], int] = lambda: 0
     may_close: Callable[[str], bool] = lambda _job_id: True
     _watches: dict[str, Watch] = field(default_factory=dict, init=False)
-    _messages: QueueWatch = field(default_factory=QueueWatch, init=False)
+    _balance: Balance = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing known of the queues."""
+        self._balance = Balance(self.lost_after_seconds)
 
     def tick(self) -> float:
         """Sweep once; return the seconds until the next sweep."""
         self.dead_letters.sweep()
         # Heartbeats come and go all the time, and answer for no image.
         answers = max(0, self.responses.counts().total - self.heartbeats())
-        self._messages.note(self.requests.counts().total + answers)
+        messages = self.requests.counts().total + answers
         opened = self.store.open_jobs()
         self._watches = {job.job_id: self._watch(job) for job in opened}
         for job in opened:
             if self.active():
-                self._sweep(job, self._watches[job.job_id])
+                with _isolated(job.job_id):
+                    self._sweep(job, self._watches[job.job_id])
+        waits = (
+            (ImageRef(job_id, image_id), wait)
+            for job_id, watch in self._watches.items()
+            for image_id, wait in watch.waits.items()
+        )
+        missing, now = sum(len(watch.waits) for watch in self._watches.values()), self.clock()
+        self._balance.note(now, missing, messages)
+        lost = presumed_lost(waits, self._balance, now, self.lost_after_seconds)
+        if lost and not self.is_paused():
+            self._repair_all(lost)
         return self.reconcile_seconds
 
     def _watch(self, job: OpenJob) -> Watch:
         """Return what is remembered of `job`, refreshed when images were added since the last sweep."""
-        watch = self._watches.get(job.job_id)
-        if watch is None:
-            horizon = (VERY_OLD + 1) * self.lost_after_seconds
-            return Watch(job.touched_at, self.clock(), Sightings(horizon))
+        watch = self._watches.get(job.job_id) or Watch(job.touched_at, self.clock())
         if watch.touched_at != job.touched_at:
             watch.touched_at, watch.touched_seen = job.touched_at, self.clock()
         return watch
 
     def _sweep(self, job: OpenJob, watch: Watch) -> None:
-        untouched = self.clock() - watch.touched_seen
-        may_close = untouched > CLOSE_AFTER * self.lost_after_seconds
-        missing = self.ledger.missing(job.job_id)
-        if untouched <= self.lost_after_seconds or (may_close and not missing):
+        untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
+        is_new = untouched <= self.lost_after_seconds
+        may_close = (
+            untouched > CLOSE_AFTER * self.lost_after_seconds
+            and not self.ledger.missing(job.job_id)
+            and self.may_close(job.job_id)
+        )
+        if is_new or may_close:
             # The job is touched before its images are recorded, so for a while there may be more than are known.
             self.ledger.recount(job.job_id)
-            missing = self.ledger.missing(job.job_id)
+        if retried_at != watch.retried_at or may_close:
+            self.ledger.learn_retries(job.job_id)
+            watch.retried_at = retried_at
         self.ledger.settle(job.job_id)
-        if missing:
-            watch.sightings.note(self.clock(), missing[-1])
-            self._repair(job.job_id, watch, missing)
-        elif may_close and self.may_close(job.job_id) and self.store.close(job):
+        now = self.clock()
+        missing = self.ledger.missing(job.job_id)
+        fresh = {attempt: Wait(attempt, now) for attempt in set(missing.values())}
+        known = {image_id: wait for image_id, wait in watch.waits.items() if missing.get(image_id) == wait.attempt}
+        watch.waits = {image_id: known.get(image_id, fresh[attempt]) for image_id, attempt in missing.items()}
+        if may_close and not missing and self.store.close(job):
             _log.info("closed a finished job", extra={"job": job.job_id})
 
-    def _repair(self, job_id: str, watch: Watch, missing: list[str]) -> None:
-        now = self.clock()
-        if now < watch.not_before:
-            return
-        old = watch.sightings.older_than(self.lost_after_seconds, now, missing)
-        very_old = watch.sightings.older_than(VERY_OLD * self.lost_after_seconds, now, old)
-        if lost := presumed_lost(old, very_old, self._messages.most):
-            answered = self._record_results(job_id, lost)
-            self._request_again(job_id, [image_id for image_id in lost if image_id not in answered])
-            # What was set in motion needs time to arrive; longer where it may stand behind a backlog.
-            patience = 1 if self._messages.most == 0 else VERY_OLD
-            watch.not_before = now + patience * self.lost_after_seconds
+    def _repair_all(self, lost: Sequence[ImageRef]) -> None:
+        by_job: dict[str, list[str]] = {}
+        for ref in lost:
+            by_job.setdefault(ref.job_id, []).append(ref.image_id)
+        for job_id, image_ids in by_job.items():
+            for start in range(0, len(image_ids), PAGE):
+                if not self.active():
+                    return
+                with _isolated(job_id):
+                    self._repair(job_id, image_ids[start : start + PAGE])
 
-    def _record_results(self, job_id: str, image_ids: Sequence[str]) -> set[str]:
-        """Record what results of these images there are in table or output bucket; return whose."""
-        answered: set[str] = set()
-        for page in self._pages(image_ids):
-            found = [result for image_id in page if (result := self.repair.result(ImageRef(job_id, image_id)))]
-            self.ledger.record(found)
-            answered |= {result.image_id for result in found}
-        if answered:
-            _log.warning("recorded results whose responses were lost", extra={"job": job_id, "n": len(answered)})
-        return answered
+    def _repair(self, job_id: str, image_ids: Sequence[str]) -> None:
+        """Record what results of these images of a job there are, and request the others again."""
+        now, waits = self.clock(), self._watches[job_id].waits
+        for image_id in image_ids:
+            # Before any call, which may succeed although its reply is lost.
+            waits[image_id] = replace(waits[image_id], since=now, requests=waits[image_id].requests + 1)
+        unanswered: list[ImageRecord] = []
+        for record in self.ledger.read_again(job_id, image_ids):
+            with _isolated(job_id):
+                if result := self.repair.result(record.ref, record.attempt):
+                    self.ledger.record([result])
+                    ids = {"job": job_id, "image": record.ref.image_id}
+                    _log.warning("recorded a result whose response was lost", extra=ids)
+                elif self.inputs.exists(record.key):
+                    unanswered.append(record)
+                else:
+                    self.repair.fail(record.ref, _GONE, attempt=record.attempt, attempts=0)
+        if unanswered:
+            self._request_again(job_id, unanswered)
 
-    def _request_again(self, job_id: str, image_ids: Sequence[str]) -> None:
+    def _request_again(self, job_id: str, records: Sequence[ImageRecord]) -> None:
         """Send the requests of these images again; a second request does no harm, since results are idempotent."""
-        for page in self._pages(image_ids):
-            records = [record for image_id in page if (record := self._record(ImageRef(job_id, image_id)))]
-            requests = [RequestMessage.about(record.ref, record.key, self.now()) for record in records]
-            refused = self.requests.send([Outgoing(request.image_id, request.to_json()) for request in requests])
-            sent = len(requests) - len(refused)
-            _log.warning("requested images again", extra={"job": job_id, "sent": sent, "refused": len(refused)})
+        requests = [RequestMessage.about(each.ref, each.key, self.now(), each.attempt) for each in records]
+        refused = self.requests.send([Outgoing(request.image_id, request.to_json()) for request in requests])
+        sent = len(requests) - len(refused)
+        _log.warning("requested images again", extra={"job": job_id, "sent": sent, "refused": len(refused)})
 
-    def _record(self, ref: ImageRef) -> ImageRecord | None:
-        """Return the image's record if its object is there; give it a failed result if it is not."""
-        try:
-            record = self.store.image(ref)
-        except NotFoundError:
-            self.ledger.forget(ref)
-            return None
-        if self.inputs.exists(record.key):
-            return record
-        gone = Failure(code="gone", message="the image is no longer stored: upload it again")
-        self.repair.fail(ref, gone, attempts=0)
-        return None
 
-    def _pages(self, image_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Yield `image_ids` in pages, as long as this process may act."""
-        for start in range(0, len(image_ids), PAGE):
-            if not self.active():
-                return
-            yield image_ids[start : start + PAGE]
+@contextmanager
+def _isolated(job_id: str) -> Iterator[None]:
+    """Log what goes wrong with one job or image, so that it does not delay the others."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 (it is logged, and tried again later)
+        _log.exception("a job could not be reconciled", extra={"job": job_id})

@@ -8,7 +8,7 @@ from services.ids import ImageRef, output_key
 from services.jobs import JobStore
 from services.messages import Failure, Prediction, Response, failed
 from services.s3 import Bucket
-from web_tier.controller.ledger import Ledger
+from web_tier.controller.ledger import Ledger, rank
 
 _log = logging.getLogger(__name__)
 
@@ -24,21 +24,37 @@ class Repair:
     ledger: Ledger
     outputs: Bucket
 
-    def result(self, ref: ImageRef) -> Response | None:
-        """Return the result that the image has in the job table or in the output bucket, or None.
+    def result(self, ref: ImageRef, attempt: int) -> Response | None:
+        """Return the result of the image from the job table or the output bucket, or None.
 
-        Repairs a crash between writing a result and counting it, and a response that its queue has lost.
+        It is `done`, or the failure of `attempt` or a later one. This repairs a crash between writing a result and
+        counting it, and a response that its queue has lost.
         """
-        return self.store.result(ref) or self._stored_prediction(ref)
+        recorded = self.store.result(ref)
+        if recorded is not None and recorded.status == "done":
+            return recorded
+        found = [each for each in (recorded, self._stored(ref)) if each is not None]
+        return max((each for each in found if rank(each) >= (False, attempt)), key=rank, default=None)
 
-    def fail(self, ref: ImageRef, failure: Failure, attempts: int) -> None:
-        """Give the image a failed result: first the durable object, then the job table, as a worker does."""
-        prediction = failed(ref, failure, worker=REPAIRER, attempts=attempts)
-        self.outputs.put(output_key(ref), prediction.to_json().encode(), "application/json")
-        self.ledger.record([prediction.response()])
-        _log.warning("an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message})
+    def fail(self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int) -> None:
+        """Record the result of the image if there is one by now; else give it a failed result.
 
-    def _stored_prediction(self, ref: ImageRef) -> Response | None:
+        The failure is stored only where no prediction is: a worker may store one at the same moment. Where the
+        failure of an earlier attempt is stored, it stays, and the job table alone has the new one.
+        """
+        prediction = failed(ref, failure, worker=REPAIRER, attempt=attempt, attempts=attempts)
+        result = self.result(ref, attempt)
+        if result is None:
+            is_stored = self.outputs.put_new(output_key(ref), prediction.to_json().encode(), "application/json")
+            result = None if is_stored else self.result(ref, attempt)
+        if result is None:
+            result = prediction.response()
+            _log.warning(
+                "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
+            )
+        self.ledger.record([result])
+
+    def _stored(self, ref: ImageRef) -> Response | None:
         try:
             prediction = Prediction.from_json(self.outputs.get(output_key(ref)))
         except NotFoundError:

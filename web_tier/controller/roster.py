@@ -82,7 +82,7 @@ class Roster:
 
     def heard_all(self, until: float) -> None:
         """Take in that everything which had been sent by `until`, in monotonic seconds, has been noted."""
-        self._heard_until = until
+        self._heard_until = until if self._heard_until is None else max(until, self._heard_until)
 
     @property
     def heard_until(self) -> float | None:

@@ -94,13 +94,15 @@ class Wiring:
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
         )
 
-    def ticks(self, holder: str, limits: FleetLimits, active: Callable[[], bool]) -> Mapping[str, Tick]:
+    def ticks(self, holder: str, token: int, limits: FleetLimits, active: Callable[[], bool]) -> Mapping[str, Tick]:
         """Return the loops of one shift by name, with nothing remembered from an earlier one."""
         meter = self._meter()
-        ledger = Ledger(self.store, self.inputs.delete_all, run=meter.runs.answered)
+        ledger = Ledger(
+            self.store, self.inputs.delete_all, self.outputs.delete_all, token=token, run=meter.runs.answered
+        )
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
         roster = Roster()
-        merger = Merger(self.store, self.outputs, active)
+        merger = Merger(self.store, self.outputs, active, token=token)
         return {
             "autoscaler": self._autoscaler(holder, limits, roster, meter, active).tick,
             "collector": Collector(self.responses, ledger, cache, active, roster=roster).tick,
@@ -144,7 +146,7 @@ class Wiring:
         )
 
     def _reconciler(self, ledger: Ledger, roster: Roster, merger: Merger, active: Callable[[], bool]) -> Reconciler:
-        repair = Repair(self.store, ledger, self.outputs)
+        repair, fleet = Repair(self.store, ledger, self.outputs), FleetStore(self.store.table)
         receives = self.config.queues.max_receive_count
         return Reconciler(
             store=self.store,
@@ -157,6 +159,7 @@ class Wiring:
             reconcile_seconds=self.config.controller.reconcile_seconds,
             lost_after_seconds=self.config.controller.lost_after_seconds,
             active=active,
+            is_paused=lambda: fleet.paused() is not None,
             heartbeats=roster.beating,
             may_close=merger.is_done_with,
         )

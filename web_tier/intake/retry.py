@@ -3,21 +3,21 @@
 An image that failed because of what it is, such as a truncated file, is not retried: it would fail again. A retry
 costs its user as much of the day's quota as an upload does.
 
-The image's record is marked before its request is sent, by a conditional write, so that of many calls at once only
-one sends it. The mark is taken back if the queue refuses the request. While it stands, and the result is older, the
-image is being retried, and further calls send nothing. The request may be lost, or this process may end between mark
-and send, so the image can be retried once more after `RETRY_AGAIN`.
+Attempts are numbered. A retry raises the attempt in the image's record before it sends the request, by a conditional
+write, so that of many calls at once only one sends it; if the queue refuses the request, it takes that back. While
+the result is of an earlier attempt, the image is being retried, and further calls send nothing. If the request or its
+response is lost, or this process ends between the two writes, the controller sends the request again.
 
-A failed result stays until a better one comes, since `done` beats `failed`.
+A failed result stays until there is a result of the retry.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, Literal
 
-from services.ids import ImageRef, new_id
+from services.ids import ImageRef
 from services.job_records import ImageRecord, Job
 from services.messages import RequestMessage, Response
 from services.sqs import Outgoing
@@ -27,9 +27,6 @@ from web_tier.results.query import is_final, is_retrying
 
 MAX_RETRIED: Final = 1_000
 """Failed images that one call looks at."""
-
-RETRY_AGAIN: Final = timedelta(minutes=15)
-"""How long an image that is being retried is not requested once more."""
 
 RetriedOutcome = Literal["sent", "refused", "gone", "final", "running", "not_failed"]
 
@@ -68,6 +65,14 @@ class Retried:
         return next((outcome for outcome, count in counts.items() if count), "not_failed")
 
 
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """The record of an image before and after its attempt is raised."""
+
+    before: ImageRecord
+    after: ImageRecord
+
+
 def retry_failed(
     intake: Intake, job: Job, allowance: Allowance = UNLIMITED, *, after: str | None = None, most: int = MAX_RETRIED
 ) -> Retried:
@@ -103,53 +108,49 @@ def _retry(
     allowance: Allowance,
     next_after: str | None = None,
 ) -> Retried:
-    at, wanted, final, running = intake.clock(), [], 0, 0
+    at, wanted, final, running = intake.clock(), list[_Retry](), 0, 0
     for record, result in found:
         if result.status != "failed":
             continue
         if is_final(result):
             final += 1
-        elif _is_running(record, result, at):
+        elif is_retrying(record, result):
             running += 1
         else:
-            wanted.append(record)
-    stored = list(intake.pool.map(intake.bucket.exists, [record.key for record in wanted]))
-    there = [record for record, is_there in zip(wanted, stored, strict=True) if is_there]
-    gone = tuple(record for record, is_there in zip(wanted, stored, strict=True) if not is_there)
-    with allowance.charged(there) as receipt:
-        claims = list(intake.pool.map(lambda record: intake.store.claim_retry(record, at), there))
-        claimed = [record for record, is_ours in zip(there, claims, strict=True) if is_ours]
+            attempt = max(record.attempt, result.attempt) + 1
+            wanted.append(_Retry(record, replace(record, attempt=attempt, retried_at=at)))
+    stored = list(intake.pool.map(intake.bucket.exists, [retry.before.key for retry in wanted]))
+    there = [retry for retry, is_there in zip(wanted, stored, strict=True) if is_there]
+    gone = tuple(retry.before for retry, is_there in zip(wanted, stored, strict=True) if not is_there)
+    with allowance.charged([retry.before for retry in there]) as receipt:
+        if there:
+            # First, so that the controller looks after what is claimed, and the job does not expire meanwhile.
+            intake.store.reopen(job_id, at)
+        claims = list(intake.pool.map(lambda retry: intake.store.replace_image(retry.before, retry.after), there))
+        claimed = [retry for retry, is_ours in zip(there, claims, strict=True) if is_ours]
         sent = receipt.keep(_send(intake, job_id, claimed, at))
     running += len(there) - len(claimed)
     return Retried(len(sent), len(claimed) - len(sent), gone, final, running, next_after)
 
 
-def _is_running(record: ImageRecord, result: Response, now: datetime) -> bool:
-    is_recent = record.retried_at is not None and now < record.retried_at + RETRY_AGAIN
-    return is_recent and is_retrying(record, result)
+def _send(intake: Intake, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:
+    """Send requests for images whose attempt is raised; return those that the queue took, and take back the others.
 
-
-def _send(intake: Intake, job_id: str, records: Sequence[ImageRecord], at: datetime) -> list[ImageRecord]:
-    """Send requests for images that are marked; return those that the queue took, and unmark the others.
-
-    If the call fails, the requests may have been sent: their marks stay.
+    If the call fails, the requests may have been sent: their attempts stay.
     """
-    if not records:
+    if not retries:
         return []
-    intake.store.reopen(job_id, at)  # so that the controller looks at it again, and merges its results anew
-    messages = [_request(record, at) for record in records]
-    refused = set(intake.queue.send(messages))
-    outcomes = list(zip(records, messages, strict=True))
-    sent = [record for record, message in outcomes if message not in refused]
-    left = [record for record, message in outcomes if message in refused]
-    list(intake.pool.map(lambda record: intake.store.release_retry(record, at), left))
-    if sent:
+    try:
+        refused = {message.id for message in intake.queue.send([_request(retry.after, at) for retry in retries])}
+        left = [retry for retry in retries if retry.after.ref.image_id in refused]
+        list(intake.pool.map(lambda retry: intake.store.replace_image(retry.after, retry.before), left))
+    finally:
         intake.store.note_retried(job_id, at)
+    sent = [retry.after for retry in retries if retry.after.ref.image_id not in refused]
     _log.info("failed images were requested again", extra={"job_id": job_id, "n": len(sent)})
     return sent
 
 
 def _request(record: ImageRecord, at: datetime) -> Outgoing:
-    request = RequestMessage.about(record.ref, record.key, at)
-    # An id of its own: by the image's, a FIFO queue would take it for a repeat of the first request and drop it.
-    return Outgoing(new_id(), request.to_json())
+    request = RequestMessage.about(record.ref, record.key, at, record.attempt)
+    return Outgoing(record.ref.image_id, request.to_json())

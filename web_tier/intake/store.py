@@ -36,6 +36,7 @@ from typing import Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from services.cache import repeated
+from services.errors import NotFoundError
 from services.ids import ImageRef, input_key, new_id
 from services.images import ImageLimits
 from services.job_records import ImageRecord, Job, Said
@@ -275,7 +276,7 @@ class Intake:
     def _record(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
         try:
             self._write(records)
-        except CLOUD_ERRORS:
+        except (*CLOUD_ERRORS, NotFoundError):
             _log.exception("images could not be recorded", extra={"job_id": records[0].ref.job_id})
             return self._withdraw(records)
         return {}

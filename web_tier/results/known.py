@@ -36,7 +36,7 @@ class Known:
     _retried_at: datetime | None = None
     _to_check: list[str] = field(default_factory=list)
     _retrying: dict[str, ImageRecord] = field(default_factory=dict)
-    _told: dict[str, tuple[datetime | None, datetime | None]] = field(default_factory=dict)
+    _told: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def now(cls, store: JobStore, job_id: str) -> "Known":
@@ -92,7 +92,7 @@ class Known:
         """
         some, self._to_check = self._to_check[:RETRIES_A_LOOK], self._to_check[RETRIES_A_LOOK:]
         records = self.store.images_of([ImageRef(self.job_id, image_id) for image_id in some])
-        retried = {ref: record for ref, record in records.items() if record.retried_at is not None}
+        retried = {ref: record for ref, record in records.items() if record.attempt}
         results = self.store.results_of(retried)
         found = [ImageResult(retried[ref], result) for ref, result in results.items()]
         new = [item for item in found if item.state == "failed" and self._is_untold(item)]
@@ -100,11 +100,11 @@ class Known:
         return new
 
     def _is_untold(self, item: ImageResult) -> bool:
-        """Tell whether a retried image stands where it was not known to stand; it is then."""
-        times = (item.record.retried_at, item.response.recorded_at if item.response else None)
+        """Return True if the attempts of a retried image were not told; they are then."""
+        attempts = (item.record.attempt, item.response.attempt if item.response else 0)
         before = self._told.get(item.record.ref.image_id)
-        self._told[item.record.ref.image_id] = times
-        return times != before
+        self._told[item.record.ref.image_id] = attempts
+        return attempts != before
 
     def newly_retried(self) -> list[Response]:
         """Return the newer results of images that were tried again, from some of those, and know them."""
@@ -116,7 +116,7 @@ class Known:
         for image_id in some:  # what is still tried again goes behind the others
             record = self._retrying.pop(image_id)
             if image_id in ended:
-                self._told[image_id] = (record.retried_at, ended[image_id].recorded_at)
+                self._told[image_id] = (record.attempt, ended[image_id].attempt)
             else:
                 self._retrying[image_id] = record
         return new

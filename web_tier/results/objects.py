@@ -37,12 +37,14 @@ class ImageObjects:
     def prediction(self, response: Response) -> Prediction | None:
         """Return the whole result with one probability per class, or None when there is none that can be read.
 
-        That of a repeated image is the one that it repeats, as long as that one's job is there.
+        That of a repeated image is the one that it repeats, as long as that one's job is there. A prediction with
+        another label or model is that of another delivery, whose scores do not belong to this result.
         """
         try:
-            return Prediction.from_json(self._both()[1].get(response.source or output_key(response.ref)))
+            found = Prediction.from_json(self._both()[1].get(response.source or output_key(response.ref)))
         except (NotFoundError, MessageError):
             return None
+        return found if (found.label, found.model) == (response.label, response.model) else None
 
     def merged(self, key: str) -> Iterator[bytes]:
         """Return the file with all results of a job in parts, the first of which is there.

@@ -28,7 +28,7 @@ class ImageResult:
 
     @property
     def retrying(self) -> bool:
-        """Whether the image failed and was requested again since, without a newer result so far."""
+        """Whether the image failed, was retried, and has no result of that attempt yet."""
         return self.response is not None and is_retrying(self.record, self.response)
 
     @property
@@ -98,10 +98,8 @@ class ResultsFilter:
 
 
 def is_retrying(record: ImageRecord, response: Response) -> bool:
-    """Tell whether an image, which failed with `response`, was requested again since."""
-    if response.status != "failed" or record.retried_at is None:
-        return False
-    return response.recorded_at is None or record.retried_at > response.recorded_at
+    """Return True if an image failed with `response` and a later attempt has no result yet."""
+    return response.status == "failed" and response.attempt < record.attempt
 
 
 def is_final(response: Response) -> bool:

@@ -31,7 +31,8 @@ class Row(_Body):
         final: true of an image that failed because of what it is, so that it cannot be tried again.
         retrying: true while an image that failed is tried again.
         cached: true of an image that was answered at once, as an earlier one with the same bytes.
-        at: when all this became so, in milliseconds since 1970; the later of two rows counts.
+        at: when the result became visible, in milliseconds since 1970.
+        turn: how many results and retries came before this one; the greater of two rows counts.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Row(_Body):
     retrying: Literal[True] | None = None
     cached: Literal[True] | None = None
     at: int | None = None
+    turn: int | None = None
 
     @classmethod
     def of_record(cls, record: ImageRecord) -> Self:
@@ -63,6 +65,7 @@ class Row(_Body):
             final=True if is_final(response) else None,
             cached=True if response.cached else None,
             at=_milliseconds(response.recorded_at),
+            turn=2 * response.attempt or None,
         )
 
     @classmethod
@@ -74,7 +77,7 @@ class Row(_Body):
         row = row.model_copy(update=cls.of_response(result.response).model_dump(exclude_none=True))
         if not result.retrying:
             return row
-        return row.model_copy(update={"retrying": True, "at": _milliseconds(result.record.retried_at)})
+        return row.model_copy(update={"retrying": True, "turn": 2 * result.record.attempt - 1})
 
 
 class Rows(_Body):

@@ -15,7 +15,7 @@ from tests.integration.controller.conftest import Scene, SceneMaker, done
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
 from web_tier.controller.ledger import Ledger
-from web_tier.controller.lost import VERY_OLD
+from web_tier.controller.lost import BUSY_PATIENCE
 from web_tier.controller.reconciler import CLOSE_AFTER, Reconciler
 from web_tier.controller.repair import Repair
 
@@ -152,10 +152,10 @@ def test_an_image_in_a_workers_hands_is_not_requested_again(sweeper: Sweeper) ->
 def test_a_lost_request_is_found_in_the_end_although_others_keep_the_queue_busy(sweeper: Sweeper) -> None:
     lost = sweeper.scene.add_job(1, request=False)
     sweeper.scene.add_job(1)
-    sweeper.sweep_until(VERY_OLD * LOST_AFTER - 10)
+    sweeper.sweep_until(BUSY_PATIENCE * LOST_AFTER - 10)
     assert lost[0].image_id not in sweeper.requested()
     sweeper.scene.add_job(1)
-    sweeper.sweep_until(VERY_OLD * LOST_AFTER + 10)
+    sweeper.sweep_until(BUSY_PATIENCE * LOST_AFTER + 10)
     assert lost[0].image_id in sweeper.requested()
 
 

@@ -10,9 +10,8 @@ from services.clients import Clients
 from services.config import Config
 from services.errors import NotFoundError
 from services.ids import merged_key
-from services.job_records import Counts, ImageRecord, Job
+from services.job_records import Counts, ImageRecord, Job, MergedFile
 from services.jobs import JobStore
-from services.messages import Response
 from services.s3 import Bucket
 from tests.support.controller import Clock
 from tests.support.jobs import NOW, add_images, done, failed, put_results, request_again
@@ -71,10 +70,6 @@ def scene(store: JobStore, job: Job, config: Config, provisioned: Clients) -> Sc
     return Scene(store, job, Bucket.named(provisioned, config.names.output_bucket))
 
 
-def at(response: Response, moment: datetime) -> Response:
-    return response.model_copy(update={"recorded_at": moment})
-
-
 def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), failed(two))
@@ -115,7 +110,7 @@ def test_a_file_is_written_anew_when_results_change(scene: Scene) -> None:
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, at(failed(one), NOW))
+    put_results(scene.store, scene.job, failed(one))
     scene.look()
     scene.retry(one, NOW + timedelta(seconds=1))
     scene.look()
@@ -125,7 +120,7 @@ def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) 
     scene.now += timedelta(seconds=5)
     scene.look()
     assert scene.written_at() == before
-    scene.store.put_failed(at(failed(one, "worse"), NOW + timedelta(seconds=2)))
+    scene.store.put_failed(failed(one, "worse", attempt=1))
     if restarted:
         scene.start()
     scene.look()
@@ -143,6 +138,20 @@ def test_whoever_may_no_longer_act_leaves_the_file_as_it_was(scene: Scene, monke
     assert scene.written_at() is None
     with pytest.raises(NotFoundError):
         scene.lines()
+
+
+def test_a_merger_that_was_replaced_does_not_record_its_file(scene: Scene) -> None:
+    """Row 54."""
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, done(one))
+    newer = MergedFile(merged_key(scene.job.job_id), "newer", NOW)
+    assert scene.store.put_merged(scene.job.job_id, newer, token=9)
+    scene.merger.token = 7
+    scene.look()
+    assert scene.store.status(scene.job.job_id).merged == newer
+    scene.merger.token = 10
+    scene.look()
+    assert scene.is_current()
 
 
 def test_one_file_that_cannot_be_written_keeps_no_other_waiting(scene: Scene) -> None:
@@ -173,7 +182,7 @@ def test_a_job_without_images_need_not_stay_open(scene: Scene) -> None:
 
 def test_a_job_is_not_kept_open_for_its_file_for_ever(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, at(failed(one), NOW))
+    put_results(scene.store, scene.job, failed(one))
     scene.retry(one, NOW + timedelta(seconds=1))
     scene.look()
     assert not scene.merger.is_done_with(scene.job.job_id)

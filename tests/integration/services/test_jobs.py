@@ -191,6 +191,11 @@ def test_what_a_job_and_its_images_are_is_read_as_it_was_written(store: JobStore
     cached = replace(record(kept.job_id), cached=True)
     failed_one = record(kept.job_id)
     store.record_images([cached, failed_one], NOW)
-    assert store.claim_retry(failed_one, NOW)
-    assert not store.claim_retry(failed_one, NOW), "of two requests that read the same, one wins"
-    assert list(store.images(kept.job_id)) == [cached, replace(failed_one, retried_at=NOW)]
+    retried = replace(failed_one, attempt=1, retried_at=NOW)
+    assert store.replace_image(failed_one, retried)
+    assert not store.replace_image(failed_one, retried), "of two retries that read the same, one wins"
+    assert list(store.images(kept.job_id)) == [cached, retried]
+    assert store.replace_image(retried, failed_one)
+    assert list(store.images(kept.job_id)) == [cached, failed_one], "as it was"
+    unknown = record(kept.job_id)
+    assert not store.replace_image(unknown, replace(unknown, attempt=1)), "no record is made"

@@ -1,11 +1,12 @@
 """The lease over the wire: one holder, by nobody's wall clock."""
 
 import threading
+import time
 from dataclasses import dataclass
 
 import pytest
 
-from services.lease import Lease
+from services.lease import Lease, boot_seconds
 from services.table import Table
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -33,9 +34,9 @@ class Contender:
     clock: Clock
 
     @classmethod
-    def of(cls, table: Table, now: float = 0.0) -> "Contender":
+    def of(cls, table: Table, now: float = 0.0, time_of_day: float = 1.8e9) -> "Contender":
         clock = Clock(now)
-        return cls(Lease(table, "controller", LENGTH, clock=clock), clock)
+        return cls(Lease(table, "controller", LENGTH, clock=clock, now=lambda: time_of_day), clock)
 
     def after(self, seconds: float) -> bool:
         """Let this machine's clock go on, then contend."""
@@ -99,6 +100,44 @@ def test_a_holder_whose_renewal_comes_late_takes_it_again_if_nobody_else_has(tab
     first.clock.now += 2 * LENGTH
     assert not first.lease.held
     assert first.after(0)
+
+
+def test_each_tenure_has_a_greater_token_than_all_before(table: Table) -> None:
+    """Row 54: also after a release, a late renewal, and renewals that failed."""
+    first, second = Contender.of(table), Contender.of(table)
+    tokens = list[int]()
+
+    def note(contender: Contender) -> None:
+        assert contender.lease.held
+        tokens.append(contender.lease.token)
+
+    assert first.after(0)
+    note(first)
+    for _ in range(5):
+        assert first.after(1)
+    assert first.lease.token == tokens[0], "one token for the whole tenure"
+    first.lease.release()
+    assert second.after(0)
+    note(second)
+    second.clock.now += 2 * LENGTH
+    assert second.after(0)
+    note(second)
+    assert not first.after(0)
+    assert first.after(LENGTH)
+    note(first)
+    assert not second.after(1)
+    assert second.lease.token < first.lease.token, "a renewal that failed changes no token"
+    table.delete_all([("LEASE", "controller")])
+    third = Contender.of(table, time_of_day=1.8e9 + 1)
+    assert third.after(0)
+    note(third)
+    assert tokens == sorted(set(tokens))
+
+
+def test_time_in_which_the_machine_is_suspended_counts(table: Table) -> None:
+    assert Lease(table, "controller", LENGTH).clock is boot_seconds
+    before, now, after = (time.clock_gettime(time.CLOCK_BOOTTIME), boot_seconds(), boot_seconds())
+    assert before <= now <= after
 
 
 def test_of_many_that_contend_at_once_one_gets_it(table: Table) -> None:

@@ -97,7 +97,7 @@ def test_a_missing_bucket_is_not_a_missing_object(clients: Clients) -> None:
 
 @pytest.fixture(params=["standard", "fifo"])
 def queue(request: pytest.FixtureRequest, make_config: ConfigMaker, clients: Clients) -> Queue:
-    config = make_config(queues={"kind": request.param, "max_receive_count": 2})
+    config = make_config(queues={"kind": request.param, "max_receive_count": 3})
     provision(clients, config)
     return Queue.named(clients.sqs, config.queue_name(config.names.request_queue))
 
@@ -129,7 +129,7 @@ def test_a_message_that_comes_too_often_goes_to_the_dead_letters(
     queue: Queue, clients: Clients, config: Config
 ) -> None:
     queue.send([Outgoing("a", "body")])
-    for _ in range(2):
+    for _ in range(3):
         (message,) = queue.receive(wait_seconds=1)
         queue.change_visibility([message.receipt], 0)
     assert queue.receive(wait_seconds=0) == []

@@ -168,8 +168,7 @@ document.getElementById("list").addEventListener("click", (event) => {
 
 takeOverRetries(base, (id) => {
   const row = rows.byId.get(id);
-  // Just later than what is known: what the server tells of it is later still.
-  if (row) merge([{ id, status: "failed", reason: row.reason, retrying: true, at: (row.at ?? 0) + 1 }]);
+  if (row) merge([{ ...row, retrying: true, turn: (row.turn ?? 0) + 1 }]);
   refresh();
   feed.resume(RETRY_MILLISECONDS);
 });

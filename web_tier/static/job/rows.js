@@ -50,10 +50,10 @@ export class Rows {
 
   /** A result beats none, done beats failed, and a later failure an earlier one; so any news may come first. */
   #update(row, news) {
-    const isLater = news.status === "failed" && row.status === "failed" && (news.at ?? 0) > (row.at ?? 0);
+    const isLater = news.status === "failed" && row.status === "failed" && (news.turn ?? 0) > (row.turn ?? 0);
     if (RANK[news.status] <= RANK[row.status] && !isLater) return;
-    const { status, label, score, reason, final, retrying, cached, at } = news;
-    Object.assign(row, { status, label, score, reason, final, retrying, cached, at });
+    const { status, label, score, reason, final, retrying, cached, at, turn } = news;
+    Object.assign(row, { status, label, score, reason, final, retrying, cached, at, turn });
     row.version += 1;
     if (row.status === "done") {
       this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);

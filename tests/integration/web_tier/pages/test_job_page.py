@@ -17,7 +17,7 @@ from services.config import Config
 from services.ids import new_id, output_key
 from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
-from services.messages import Prediction, Timings
+from services.messages import Model, Prediction, Timings
 from services.s3 import Bucket
 from tests.support.hostile_images import POLYGLOTS, SCRIPT
 from tests.support.jobs import NOW, add_images, done, failed, put_results, record
@@ -160,6 +160,21 @@ def test_an_image_has_a_page_with_all_scores_and_where_its_time_went(
     ]  # fmt: skip
     for clock in ("12:00:00.000", "12:00:01.200", "12:00:02.000"):
         assert clock in page
+
+
+def test_scores_of_another_delivery_than_the_result_are_not_shown(
+    client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
+) -> None:
+    """Row 47: another model, or another label, may be stored after a redelivery."""
+    [image] = add_images(store, job, "a.jpg")
+    response, outputs = done(image, "stop", 0.9), Bucket.named(provisioned, config.names.output_bucket)
+    put_results(store, job, response)
+    shown = list[bool]()
+    for change in ({"model": Model(name="demo", digest="other")}, {"label": "yield"}, {}):
+        stored = Prediction(**response.model_copy(update=change).model_dump(), probabilities=(0.9, 0.1))
+        outputs.put(output_key(image.ref), stored.to_json().encode(), "application/json")
+        shown.append("All 2 classes" in client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text)
+    assert shown == [False, False, True]
 
 
 def test_an_image_that_failed_or_waits_has_a_page_that_says_so(

@@ -176,10 +176,6 @@ def test_a_failed_image_that_got_its_label_after_all_is_told_again(watch: Watch,
     assert results_in(told)[one.ref.image_id] == "done"
 
 
-def recorded(response: Response, seconds: float) -> Response:
-    return response.model_copy(update={"recorded_at": NOW + timedelta(seconds=seconds)})
-
-
 def rows_in(told: Sequence[tuple[str, Any]]) -> list[tuple[str, bool, str | None]]:
     """Return id, whether it is tried again, and reason of each row that tells a result."""
     rows = [row for kind, body in told if kind == "results" for row in body["rows"]]
@@ -190,7 +186,7 @@ def test_an_image_that_is_tried_again_is_told_and_so_is_its_newer_failure(
     watch: Watch, store: JobStore, job: Job
 ) -> None:
     one, two = add_images(store, job, "a.jpg", "b.jpg")
-    put_results(store, job, recorded(failed(one), 0), recorded(failed(two), 0))
+    put_results(store, job, failed(one), failed(two))
     told, cursor = news(watch, None)
     assert told[-1][0] == "end"
     request_again(store, [one], NOW + timedelta(seconds=1))
@@ -198,7 +194,7 @@ def test_an_image_that_is_tried_again_is_told_and_so_is_its_newer_failure(
     assert rows_in(told) == [(one.ref.image_id, True, "its workers crashed")]
     assert told[-1][0] == "progress"
     assert news(watch, cursor)[0] == []
-    store.put_failed(recorded(failed(one, "worse"), 2))
+    store.put_failed(failed(one, "worse", attempt=1))
     told, cursor = news(watch, cursor)
     assert rows_in(told) == [(one.ref.image_id, False, "worse")]
     assert told[-1][0] == "end"
@@ -209,10 +205,10 @@ def test_an_image_that_is_tried_again_is_told_and_so_is_its_newer_failure(
 
 def test_a_failure_so_quick_that_nobody_saw_the_retry_is_told(watch: Watch, store: JobStore, job: Job) -> None:
     [one] = add_images(store, job, "a.jpg")
-    put_results(store, job, recorded(failed(one), 0))
+    put_results(store, job, failed(one))
     _, cursor = news(watch, None)
     request_again(store, [one], NOW + timedelta(seconds=1))
-    store.put_failed(recorded(failed(one, "worse"), 2))
+    store.put_failed(failed(one, "worse", attempt=1))
     told, cursor = news(watch, cursor)
     assert rows_in(told) == [(one.ref.image_id, False, "worse")]
     assert news(watch, cursor)[0] == []
@@ -222,10 +218,10 @@ def test_an_image_that_gets_its_label_when_it_is_tried_again_is_told_and_ends_th
     watch: Watch, store: JobStore, job: Job
 ) -> None:
     [one] = add_images(store, job, "a.jpg")
-    put_results(store, job, recorded(failed(one), 0))
+    put_results(store, job, failed(one))
     request_again(store, [one], NOW + timedelta(seconds=1))
     _, cursor = news(watch, None)
-    put_results(store, job, recorded(done(one), 2))
+    put_results(store, job, done(one))
     told, _ = news(watch, cursor)
     assert "done" in [row["status"] for kind, body in told if kind == "results" for row in body["rows"]]
     assert told[-1][0] == "end"
@@ -236,7 +232,7 @@ def test_many_retries_are_looked_at_some_at_a_time(
 ) -> None:
     monkeypatch.setattr(known, "RETRIES_A_LOOK", 2)
     images = add_images(store, job, *[f"{n}.jpg" for n in range(5)])
-    put_results(store, job, *[recorded(failed(image), 0) for image in images])
+    put_results(store, job, *[failed(image) for image in images])
     _, cursor = news(watch, None)
     request_again(store, images, NOW + timedelta(seconds=1))
     found: list[tuple[str, bool, str | None]] = []
@@ -244,7 +240,7 @@ def test_many_retries_are_looked_at_some_at_a_time(
         told, cursor = news(watch, cursor)
         found += rows_in(told)
     assert [row[0] for row in found] == [image.ref.image_id for image in images]
-    store.put_failed(recorded(failed(images[4], "worse"), 2))
+    store.put_failed(failed(images[4], "worse", attempt=1))
     ended: list[tuple[str, bool, str | None]] = []
     for _ in range(3):
         told, cursor = news(watch, cursor)

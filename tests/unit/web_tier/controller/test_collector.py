@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from itertools import pairwise
+from typing import TypeVar, cast
 
 import pytest
 
@@ -13,112 +13,211 @@ from services.cache import ResultCache
 from services.ids import ImageRef, new_id
 from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
-from services.messages import Model, Response
-from services.sqs import Queue
+from services.messages import Heartbeat, Model, Response
+from services.sqs import Outgoing
 from tests.support.controller import EPOCH, Clock
+from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import WRITES, MemoryTable
-from tests.unit.web_tier.controller.test_ledger import JOBS, REFS, CrashError, done, figures, ledger_of, stored_jobs
-from web_tier.controller.collector import MOST_RECEIVES, Collector, parse
+from tests.unit.web_tier.controller.test_ledger import IMAGES, JOBS, REFS, done, figures, ledger_of, stored_jobs
+from web_tier.controller.collector import (
+    COUNT_AGE_SECONDS,
+    COUNT_SECONDS,
+    EMPTY_POLLS,
+    FIRST_DELAY_SECONDS,
+    MAX_RECEIVES,
+    MOST_BATCHES,
+    Collector,
+    parse,
+)
 from web_tier.controller.ledger import Ledger
 from web_tier.controller.roster import Roster
 
 _T = TypeVar("_T")
+ONE, OTHER = JOBS
+
+
+class UnrecordableError(Exception):
+    """A write that fails."""
 
 
 @dataclass
-class FakeSQS:
-    """A queue: what is received stays in flight until it is deleted or given back."""
+class Site:
+    """A collector and its queue; the clock goes on when a test says so."""
 
-    bodies: list[str] = field(default_factory=list)
-    in_flight: dict[str, str] = field(default_factory=dict)
-    waits: list[int] = field(default_factory=list)
+    store: JobStore = field(default_factory=stored_jobs)
+    ledger: Ledger | None = None
+    active: bool = True
+    clock: Clock = field(default_factory=Clock)
 
-    def receive_message(self, *, MaxNumberOfMessages: int, WaitTimeSeconds: int, **_more: Any) -> dict[str, Any]:  # noqa: N803
-        self.waits.append(WaitTimeSeconds)
-        taken, self.bodies = self.bodies[:MaxNumberOfMessages], self.bodies[MaxNumberOfMessages:]
-        messages = [{"MessageId": new_id(), "ReceiptHandle": new_id(), "Body": body} for body in taken]
-        self.in_flight |= {message["ReceiptHandle"]: message["Body"] for message in messages}
-        stamps = {"ApproximateReceiveCount": "1", "SentTimestamp": "0", "ApproximateFirstReceiveTimestamp": "0"}
-        return {"Messages": [{**message, "Attributes": stamps} for message in messages]}
+    def __post_init__(self) -> None:
+        self.queue, self.roster = ClockedQueue(clock=self.clock), Roster(self.clock)
+        cache = ResultCache(self.store.table, timedelta(days=1))
+        ledger = self.ledger or ledger_of(self.store)
+        self.collector = Collector(self.queue, ledger, cache, lambda: self.active, roster=self.roster)
 
-    def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_more: Any) -> dict[str, Any]:  # noqa: N803
-        for entry in Entries:
-            del self.in_flight[entry["ReceiptHandle"]]
-        return {}
+    def send(self, *told: Response | Heartbeat) -> None:
+        self.queue.send([Outgoing(new_id(), each.to_json()) for each in told])
 
-    def change_message_visibility_batch(self, *, Entries: list[dict[str, Any]], **_more: Any) -> dict[str, Any]:  # noqa: N803
-        self.bodies += [self.in_flight.pop(entry["ReceiptHandle"]) for entry in Entries]
-        return {}
+    def tick(self, times: int = 1, seconds: float = 1.0) -> None:
+        for _ in range(times):
+            self.collector.tick()
+            self.clock.now += seconds
 
 
-def collector(sqs: FakeSQS, ledger: Ledger, active: bool = True) -> Collector:
-    cache = ResultCache(ledger.store.table, timedelta(days=1))
-    return Collector(Queue(cast(Any, sqs), "responses"), ledger, cache, lambda: active)
+def beat(worker: str = "i-1") -> Heartbeat:
+    return Heartbeat(worker=worker, at=EPOCH, state="ready", images=0, in_hand=0)
 
 
 def test_full_batches_are_taken_together_and_only_the_first_is_waited_for() -> None:
-    sqs, store = FakeSQS([done(ref).to_json() for ref in REFS[:25]]), stored_jobs()
-    collector(sqs, ledger_of(store)).tick()
-    assert sqs.waits == [1, 0, 0]
-    assert (sqs.bodies, sqs.in_flight) == ([], {})
-    assert figures(store, JOBS[0]) == (25, 0, 40)
-
-
-def test_everything_that_was_sent_before_the_last_receive_has_been_heard_once_that_left_nothing() -> None:
-    sqs, clock = FakeSQS([done(ref).to_json() for ref in REFS[:25]]), Clock(100)
-    collecting = replace(collector(sqs, ledger_of(stored_jobs())), roster=Roster(clock))
-    receive = sqs.receive_message
-
-    def slow(**arguments: Any) -> dict[str, Any]:
-        clock.now += 1
-        return receive(**arguments)
-
-    sqs.receive_message = slow  # type: ignore[method-assign]
-    collecting.tick()
-    assert (collecting.roster.heard_until, clock.now) == (102, 103)
-    collecting.tick()
-    assert collecting.roster.heard_until == 103, "there was nothing"
-    sqs.bodies = [done(REFS[0]).to_json()] * 1000
-    collecting.tick()
-    assert collecting.roster.heard_until == 103, "there is more"
-
-
-def test_what_could_not_be_recorded_has_not_been_heard() -> None:
-    sqs = FakeSQS([done(REFS[0]).to_json()])
-    for collecting in (
-        collector(sqs, ledger_of(stored_jobs()), active=False),
-        collector(sqs, ledger_of(stored_jobs(_crash))),
-    ):
-        with suppress(CrashError):
-            collecting.tick()
-        assert collecting.roster.heard_until is None
-
-
-def _crash(_when: str) -> None:
-    raise CrashError
+    site = Site()
+    site.send(*[done(ref) for ref in REFS[:25]])
+    site.tick()
+    assert site.queue.waits == [1, 0, 0]
+    assert site.queue.messages == []
+    assert figures(site.store, ONE) == (25, 0, 40)
 
 
 def test_what_is_in_hand_at_once_is_bounded() -> None:
-    sqs = FakeSQS([done(REFS[0]).to_json()] * 1000)
-    collector(sqs, ledger_of(stored_jobs())).tick()
-    assert len(sqs.bodies) == 1000 - 10 * MOST_RECEIVES
+    site = Site()
+    site.send(*[done(REFS[0])] * 1000)
+    site.tick()
+    assert len(site.queue.messages) == 1000 - 10 * MOST_BATCHES
 
 
-def test_a_failed_write_deletes_nothing_and_gives_everything_back() -> None:
-    fails = [True]
+# What has been heard
 
-    def fail(_when: str) -> None:
-        if fails[0]:
-            raise CrashError
 
-    sqs, store = FakeSQS([done(ref).to_json() for ref in REFS[:12]]), stored_jobs(fail)
-    collecting = collector(sqs, ledger_of(store))
-    with pytest.raises(CrashError):
-        collecting.tick()
-    assert (len(sqs.bodies), sqs.in_flight) == (12, {})
-    fails[0] = False
-    collecting.tick()
-    assert figures(store, JOBS[0]) == (12, 0, 40)
+def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
+    site = Site()
+    begun, heard = site.clock.now, list[float | None]()
+    for _ in range(EMPTY_POLLS + 1):
+        site.tick()
+        heard.append(site.roster.heard_until)
+    assert heard == [*[None] * (EMPTY_POLLS - 1), begun, begun + 1]
+
+
+def test_fewer_messages_than_were_asked_for_do_not_mean_that_there_are_no_more() -> None:
+    """Row 55: a receive of SQS may bring any number."""
+    site = Site()
+    site.queue.batch[0] = 3
+    site.send(*[beat(f"i-{number}") for number in range(100)])
+    site.tick()
+    assert site.roster.heard_until is None
+    assert len(site.roster.words()) == 3
+
+
+def test_where_polls_are_never_empty_the_queues_count_says_what_has_been_heard() -> None:
+    site = Site()
+    begun = site.clock.now
+    for _ in range(int(COUNT_SECONDS) + 1):
+        site.send(beat())
+        site.tick()
+    assert site.roster.heard_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS
+    site.queue.batch[0] = 1
+    site.send(*[beat()] * 1000)
+    site.tick(30)
+    assert site.roster.heard_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS, "there are more"
+
+
+def test_what_has_been_heard_is_never_taken_back() -> None:
+    site = Site()
+    site.tick(EMPTY_POLLS)
+    before = site.roster.heard_until
+    site.send(beat())
+    site.tick()
+    assert site.roster.heard_until == before
+
+
+# What cannot be recorded
+
+
+class FailingLedger(Ledger):
+    """Refuses responses of some jobs or images; `tried` are the ids of each call."""
+
+    bad: set[str]
+    tried: list[set[str]]
+
+    def record(self, responses: Iterable[Response]) -> None:
+        told = list(responses)
+        self.tried.append({each.image_id for each in told})
+        if self.bad & {name for each in told for name in (each.job_id, each.image_id)}:
+            raise UnrecordableError
+        super().record(told)
+
+
+def failing(bad: str) -> Site:
+    store = stored_jobs()
+    ledger = FailingLedger(store, lambda _keys: None)
+    ledger.bad, ledger.tried = {bad}, []
+    return Site(store, ledger)
+
+
+def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> None:
+    """Row 49."""
+    site = failing(ONE)
+    ledger = cast(FailingLedger, site.collector.ledger)
+    site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
+    site.tick()
+    assert figures(site.store, OTHER) == (12, 0, 40)
+    assert len(site.queue.messages) == 12, "the others are deleted"
+    ledger.bad.clear()
+    site.tick()
+    assert site.store.statuses(ONE) == {}, "hidden for a while"
+    site.tick(2, seconds=FIRST_DELAY_SECONDS)
+    assert figures(site.store, ONE) == (12, 0, 40)
+    assert site.queue.messages == []
+
+
+def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
+    site = failing(ONE)
+    ledger = cast(FailingLedger, site.collector.ledger)
+    site.send(*[done(ref) for ref in IMAGES[ONE][:12]])
+    site.tick()
+    ledger.tried.clear()
+    site.send(*[done(ref) for ref in IMAGES[ONE][12:24]], *[done(ref) for ref in IMAGES[OTHER][:3]])
+    site.tick()
+    assert ledger.tried == [{ref.image_id for ref in IMAGES[OTHER][:3]}]
+
+
+def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> None:
+    """Row 49."""
+    bad = IMAGES[ONE][5]
+    site = failing(bad.image_id)
+    site.send(*[done(ref) for ref in IMAGES[ONE]], *[done(ref) for ref in IMAGES[OTHER]])
+    site.tick()
+    assert (figures(site.store, ONE), figures(site.store, OTHER)) == ((39, 0, 40), (40, 0, 40))
+    assert [Response.from_json(each.body).ref for each in site.queue.messages] == [bad]
+
+
+def test_a_response_that_can_never_be_recorded_comes_less_and_less_and_is_dropped_in_the_end() -> None:
+    site = failing(REFS[0].image_id)
+    site.send(done(REFS[0]))
+    came_at = list[float]()
+    while site.queue.messages:
+        before = site.queue.messages[0].receives
+        site.tick(seconds=FIRST_DELAY_SECONDS)
+        if not site.queue.messages or site.queue.messages[0].receives > before:
+            came_at.append(site.clock.now)
+    gaps = [later - earlier for earlier, later in pairwise(came_at)]
+    assert gaps == [FIRST_DELAY_SECONDS * 2**number for number in range(MAX_RECEIVES - 1)]
+
+
+def test_heartbeats_are_noted_although_a_response_cannot_be_recorded() -> None:
+    site = failing(ONE)
+    site.send(done(REFS[0]), beat("i-2"))
+    site.tick()
+    assert set(site.roster.words()) == {"i-2"}
+
+
+def test_without_the_lease_everything_is_given_back_at_once_and_nothing_written() -> None:
+    site = Site(active=False)
+    site.send(done(REFS[0]))
+    site.tick()
+    assert (site.queue.counts().visible, site.store.statuses(ONE)) == (1, {})
+    assert site.roster.heard_until is None
+
+
+# What is remembered for images with the same bytes
 
 
 def test_a_result_that_can_be_seen_can_be_repeated() -> None:
@@ -131,8 +230,10 @@ def test_a_result_that_can_be_seen_can_be_repeated() -> None:
             super().record(responses)
 
     known = {"key": "k.jpg", "sha256": digest, "model": Model(name="demo", digest="d1")}
-    sqs = FakeSQS([done(REFS[0]).model_copy(update=known).to_json()])
-    collector(sqs, Watching(stored_jobs(), lambda _keys: None)).tick()
+    store = stored_jobs()
+    site = Site(store, Watching(store, lambda _keys: None))
+    site.send(done(REFS[0]).model_copy(update=known))
+    site.tick()
     assert seen == [True]
 
 
@@ -145,8 +246,9 @@ def test_what_may_be_repeated_is_remembered_for_the_owner_of_its_job_and_of_no_o
     store = stored_jobs()
     store.create(owned)
     store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH)], EPOCH)
-    answers = [done(each).model_copy(update=KNOWN).to_json() for each in (ref, gone)]
-    collector(FakeSQS(answers), ledger_of(store)).tick()
+    site = Site(store)
+    site.send(*[done(each).model_copy(update=KNOWN) for each in (ref, gone)])
+    site.tick()
     cache = ResultCache(store.table, timedelta(days=1))
     found = {owner: cache.find(owner, ["a" * 64], "d1", datetime.now(UTC)) for owner in ("anna", "bert", "")}
     assert {owner: len(entries) for owner, entries in found.items()} == {"anna": 1, "bert": 0, "": 0}
@@ -167,21 +269,21 @@ def test_whose_a_job_is_costs_no_read_of_its_own() -> None:
         record(store)
         return calls
 
+    def collect(store: JobStore) -> None:
+        site = Site(store)
+        site.send(*answers)
+        site.tick()
+
     alone = reads_by(lambda store: ledger_of(store).record(answers))
-    bodies = [answer.to_json() for answer in answers]
-    assert reads_by(lambda store: collector(FakeSQS(bodies), ledger_of(store)).tick()) == alone
+    assert reads_by(collect) == alone
     assert alone.total() > 0
 
 
-def test_without_the_lease_everything_is_given_back_and_nothing_written() -> None:
-    sqs, store = FakeSQS([done(REFS[0]).to_json()]), stored_jobs()
-    collector(sqs, ledger_of(store), active=False).tick()
-    assert (len(sqs.bodies), store.statuses(JOBS[0])) == (1, {})
-
-
 def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
-    sqs = FakeSQS(["", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}'])
-    assert parse(Queue(cast(Any, sqs), "responses").receive()) == [done(REFS[0])]
+    queue = ClockedQueue()
+    bodies = ("", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}')
+    queue.send([Outgoing(new_id(), body) for body in bodies])
+    assert [each for _, each in parse(queue.receive())] == [done(REFS[0])]
     reasons = [vars(record)["reason"] for record in caplog.records]
     assert len(reasons) == 5
     assert all(reason.startswith("not a Response: ") for reason in reasons)

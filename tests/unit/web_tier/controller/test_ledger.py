@@ -1,20 +1,21 @@
 """Results and counts: the same in the end, whatever is repeated, reordered, or cut short by a crash."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ids import ImageRef, input_key, new_id
+from services.ids import ImageRef, input_key, new_id, output_key
 from services.job_records import Counts, ImageRecord, Job
 from services.jobs import JobStore
 from services.messages import Failure, Response, failed
 from tests.support.controller import EPOCH
 from tests.support.memory_table import MemoryTable, failing_writes
-from web_tier.controller.ledger import Ledger, best_by_image
+from web_tier.controller.ledger import Ledger, StaleTokenError, best_by_image
 
 JOBS = [new_id() for _ in range(2)]
 IMAGES = {job_id: [ImageRef(job_id, new_id()) for _ in range(40)] for job_id in JOBS}
@@ -31,8 +32,9 @@ def done(ref: ImageRef) -> Response:
     )
 
 
-def not_done(ref: ImageRef) -> Response:
-    return failed(ref, Failure(code="bad", message="no image"), worker="i-1", attempts=1).response()
+def not_done(ref: ImageRef, attempt: int = 0) -> Response:
+    failure = Failure(code="bad", message="no image")
+    return failed(ref, failure, worker="i-1", attempt=attempt, attempts=1).response()
 
 
 def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
@@ -84,6 +86,73 @@ def test_done_beats_failed_in_any_order() -> None:
 def test_done_beats_failed_within_a_batch() -> None:
     batch = [not_done(REFS[0]), done(REFS[0]), not_done(REFS[0]), not_done(REFS[1])]
     assert [(each.ref, each.status) for each in best_by_image(batch)] == [(REFS[0], "done"), (REFS[1], "failed")]
+
+
+def test_the_failure_of_the_last_attempt_stays_in_any_order() -> None:
+    for attempts in ((0, 1), (1, 0)):
+        store = stored_jobs()
+        for attempt in attempts:
+            ledger_of(store).record([not_done(REFS[0], attempt)])
+        result = store.result(REFS[0])
+        assert result is not None
+        assert result.attempt == 1
+        [best] = best_by_image([not_done(REFS[0], attempt) for attempt in attempts])
+        assert best.attempt == 1
+
+
+def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
+    store = stored_jobs()
+    store.put_failed(not_done(REFS[0]))
+    items = cast(MemoryTable, store.table).items
+    key = (f"JOB#{REFS[0].job_id}", f"RESULT#{REFS[0].image_id}")
+    items[key] = {name: value for name, value in items[key].items() if name != "attempt"}
+    assert store.statuses_and_attempts(JOBS[0]) == {REFS[0].image_id: ("failed", 0)}
+    assert store.put_failed(not_done(REFS[0], 1))
+
+
+def test_a_retried_image_is_missing_until_its_attempt_has_a_result() -> None:
+    store = stored_jobs()
+    ledger = ledger_of(store)
+    ledger.record([done(ref) for ref in IMAGES[JOBS[0]][2:]] + [not_done(ref) for ref in IMAGES[JOBS[0]][:2]])
+    assert ledger.missing(JOBS[0]) == {}
+    for ref in IMAGES[JOBS[0]][:2]:
+        record = store.image(ref)
+        assert store.replace_image(record, replace(record, attempt=1))
+    for each in (ledger, ledger_of(store)):
+        each.learn_retries(JOBS[0])
+        assert each.missing(JOBS[0]) == {ref.image_id: 1 for ref in IMAGES[JOBS[0]][:2]}
+    ledger.record([not_done(REFS[0], 0), not_done(REFS[1], 1)])
+    assert ledger.missing(JOBS[0]) == {REFS[0].image_id: 1}
+    ledger.record([done(REFS[0])])
+    assert ledger.missing(JOBS[0]) == ledger_of(store).missing(JOBS[0]) == {}
+
+
+def test_counts_of_a_controller_that_was_replaced_are_refused() -> None:
+    """Row 54."""
+    store = stored_jobs()
+    frozen = ledger_of(store, token=7)
+    frozen.record([done(REFS[0])])
+    ledger_of(store, token=9).record([done(ref) for ref in IMAGES[JOBS[0]]])
+    with pytest.raises(StaleTokenError):
+        frozen.record([done(REFS[0])])
+    assert figures(store, JOBS[0]) == (40, 0, 40)
+
+
+def test_counts_of_a_version_without_tokens_are_replaced() -> None:
+    store = stored_jobs()
+    ledger_of(store).record([done(REFS[0])])
+    items = cast(MemoryTable, store.table).items
+    key = (f"COUNTS#{JOBS[0]}", "COUNTED")
+    items[key] = {name: value for name, value in items[key].items() if name != "token"}
+    ledger_of(store, token=1).record([done(REFS[1])])
+    assert figures(store, JOBS[0]) == (2, 0, 40)
+
+
+def test_predictions_of_a_job_that_does_not_exist_are_deleted() -> None:
+    deleted, gone = list[str](), ImageRef(new_id(), new_id())
+    ledger = Ledger(stored_jobs(), lambda _keys: None, deleted.extend)
+    ledger.record([done(gone), done(REFS[0]), done(ImageRef(JOBS[0], new_id()))])
+    assert deleted == [output_key(gone)]
 
 
 def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote() -> None:
@@ -168,8 +237,7 @@ def test_an_image_that_was_taken_back_is_forgotten() -> None:
     ledger = ledger_of(store)
     ledger.record([done(REFS[0])])
     store.forget_images([REFS[1], REFS[2]])
-    ledger.forget(REFS[1])
-    ledger.forget(REFS[0])
+    assert [record.ref for record in ledger.read_again(JOBS[0], [REFS[0].image_id, REFS[1].image_id])] == [REFS[0]]
     assert len(ledger.missing(JOBS[0])) == 38
     ledger.recount(JOBS[0])
     ledger.settle(JOBS[0])

@@ -1,57 +1,88 @@
-"""What is presumed lost, and what is not."""
+"""Which images are requested again, and which are not."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web_tier.controller.lost import OLDEST, QueueWatch, Sightings, presumed_lost
+from services.ids import ImageRef, new_id
+from web_tier.controller.lost import BUSY_PATIENCE, MAX_PATIENCE_SECONDS, MAX_REQUESTS, Balance, Wait, presumed_lost
 
-OLD = [f"image-{number:03}" for number in range(200)]
-
-
-def test_nothing_is_lost_before_the_queues_were_looked_at_twice() -> None:
-    watch = QueueWatch()
-    assert presumed_lost(OLD, OLD, watch.most) == []
-    watch.note(0)
-    assert presumed_lost(OLD, OLD, watch.most) == []
-    watch.note(0)
-    assert presumed_lost(OLD, OLD, watch.most) == OLD
+LOST_AFTER = 60.0
+REFS = sorted((ImageRef(new_id(), new_id()) for _ in range(20)), key=lambda ref: ref.image_id)
+WAITS = {ref: Wait(0, 0.0) for ref in reversed(REFS)}
+"""Images of many jobs, all missing since the beginning."""
+BUSY_SECONDS = BUSY_PATIENCE * LOST_AFTER
 
 
-def test_queues_that_were_not_empty_at_one_of_two_looks_are_not_empty() -> None:
-    watch = QueueWatch()
-    for total in (5, 0):
-        watch.note(total)
-    assert watch.most == 5
-    watch.note(0)
-    assert watch.most == 0
+def balance(*looks: tuple[float, int, int]) -> Balance:
+    """What was counted: seconds, missing images, messages."""
+    made = Balance(LOST_AFTER)
+    for look in looks:
+        made.note(*look)
+    return made
 
 
-def test_while_messages_wait_only_very_old_images_are_presumed_lost() -> None:
-    assert presumed_lost(OLD, [], 1) == []
-    assert presumed_lost(OLD, OLD[:3], 1) == OLD[:3]
+def steady(until: float, missing: int, messages: int) -> Balance:
+    """The same counts at each look up to `until`."""
+    return balance((until - LOST_AFTER, missing, messages), (until, missing, messages))
 
 
-def test_of_a_long_backlog_only_a_few_of_the_oldest_are_asked_for_again() -> None:
-    assert presumed_lost(OLD, OLD, 100_000) == OLD[:OLDEST]
-    assert presumed_lost(OLD, OLD, 50) == OLD[:150]
+def lost(waits: dict[ImageRef, Wait], counted: Balance, now: float) -> list[ImageRef]:
+    return presumed_lost(waits.items(), counted, now, LOST_AFTER)
 
 
-def test_an_image_is_as_old_as_its_first_sighting() -> None:
-    sightings = Sightings(1000)
-    sightings.note(0, "b")
-    sightings.note(10, "d")
-    assert sightings.older_than(60, 59, ["a", "b", "c", "d"]) == []
-    assert sightings.older_than(60, 60, ["a", "b", "c", "d"]) == ["a", "b"]
-    assert sightings.older_than(60, 70, ["a", "b", "c", "d", "e"]) == ["a", "b", "c", "d"]
+def test_nothing_is_lost_before_the_looks_span_the_age_of_a_count() -> None:
+    assert lost(WAITS, balance((9_990, 20, 0), (10_000, 20, 0)), 10_000) == []
+    assert lost(WAITS, steady(10_000, 20, 0), 10_000) == REFS
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=200))
-def test_sightings_are_bounded_and_forget_nothing_within_their_horizon(steps: list[int]) -> None:
-    sightings, now, seen = Sightings(100), 0, {}
-    for number, step in enumerate(steps):
+def test_while_the_queues_are_empty_an_image_is_lost_once_it_is_old() -> None:
+    assert lost(WAITS, steady(59, 20, 0), 59) == []
+    assert lost(WAITS, steady(60, 20, 0), 60) == REFS
+
+
+def test_one_look_that_found_a_message_makes_the_queues_busy() -> None:
+    for messages in ((5, 0, 0), (0, 5, 0), (0, 0, 5)):
+        looks = [(10.0 + 30 * number, 20, count) for number, count in enumerate(messages)]
+        assert lost(WAITS, balance(*looks), 70) == []
+
+
+def test_as_many_of_the_oldest_are_lost_over_all_jobs_as_messages_are_missing() -> None:
+    assert lost(WAITS, steady(BUSY_SECONDS, 20, 17), BUSY_SECONDS) == REFS[:3]
+    assert lost(WAITS, steady(BUSY_SECONDS - 1, 20, 17), BUSY_SECONDS - 1) == []
+
+
+def test_none_is_lost_while_there_are_as_many_messages_as_missing_images() -> None:
+    assert lost(WAITS, steady(1e9, 20, 20), 1e9) == []
+    assert lost(WAITS, steady(1e9, 20, 500), 1e9) == []
+
+
+def test_messages_must_be_missing_at_every_look() -> None:
+    counted = balance((1e6 - 60, 20, 20), (1e6 - 30, 20, 1), (1e6, 20, 1))
+    assert lost(WAITS, counted, 1e6) == []
+
+
+def test_the_patience_doubles_with_each_request_up_to_half_a_day() -> None:
+    ages = []
+    for requests in (1, 2, 3, 30):
+        wait = {REFS[0]: Wait(0, 0.0, requests)}
+        ages.append(next(age for age in range(0, 10**6, 60) if lost(wait, steady(age, 1, 0), age)))
+    assert ages == [60, 120, 240, MAX_PATIENCE_SECONDS]
+
+
+def test_an_image_that_was_requested_three_times_waits_until_the_queues_are_empty() -> None:
+    wait = {REFS[0]: Wait(0, 0.0, MAX_REQUESTS)}
+    assert lost(wait, steady(1e9, 20, 1), 1e9) == []
+    assert lost(wait, steady(1e9, 20, 0), 1e9) == REFS[:1]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=100))
+def test_looks_are_bounded_and_those_of_the_last_minute_all_count(steps: list[tuple[int, int, int]]) -> None:
+    made, now, seen = Balance(100), 0, list[tuple[int, int, int]]()
+    for step, missing, messages in steps:
         now += step
-        seen[f"{number:03}"] = now
-        sightings.note(now, f"{number:03}")
-    for age in (0, 50, 100):
-        assert sightings.older_than(age, now, list(seen)) == [key for key, at in seen.items() if at <= now - age]
-    assert len(sightings._seen) <= 102
+        seen.append((now, missing, messages))
+        made.note(now, missing, messages)
+    recent = [look for look in seen if look[0] > now - 100]
+    assert made.lost <= max(0, min(missing - messages for _, missing, messages in recent))
+    assert not (made.is_empty and any(messages for _, _, messages in recent))
+    assert len(made._looks) <= 102

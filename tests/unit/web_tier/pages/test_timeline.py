@@ -69,7 +69,7 @@ def test_a_repeated_image_has_a_short_way_that_says_so() -> None:
 
 
 def test_an_image_that_is_tried_again_shows_its_failure_and_then_what_is_open() -> None:
-    record = replace(RECORD, retried_at=after(seconds=5))
+    record = replace(RECORD, retried_at=after(seconds=5), attempt=1)
     assert [name for name, _, _ in steps(record, failure(after(seconds=2)))] == [
         "accepted", "stored", "failed", "requested again", "queued",
     ]  # fmt: skip

@@ -1,0 +1,130 @@
+"""The way of results in memory: the real store, ledger, collector and reconciler, with a clock that tests turn."""
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from services.cache import ResultCache
+from services.ids import ImageRef, input_key, new_id, output_key
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
+from services.messages import Failure, Prediction, RequestMessage, Response, failed
+from services.sqs import Outgoing
+from tests.support.controller import EPOCH, Clock
+from tests.support.memory_services import ClockedQueue, MemoryObjects
+from tests.support.memory_table import MemoryTable
+from web_tier.controller.collector import Collector
+from web_tier.controller.dead_letters import DeadLetters
+from web_tier.controller.ledger import Ledger
+from web_tier.controller.reconciler import Reconciler
+from web_tier.controller.repair import Repair
+from web_tier.controller.roster import Roster
+
+LOST_AFTER = 60.0
+MAX_RECEIVES = 5
+
+
+def done(ref: ImageRef) -> Response:
+    return Response(
+        job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
+    )
+
+
+def refused(ref: ImageRef, attempt: int = 0, message: str = "the worker stopped") -> Response:
+    """A result that a retry may change."""
+    failure = Failure(code="crashed_worker", message=message)
+    return failed(ref, failure, worker="i-1", attempt=attempt, attempts=5).response()
+
+
+@dataclass
+class ResultsSite:
+    """A collector and a reconciler with queues, buckets and a table in memory.
+
+    Attributes:
+        paused: whether the fleet is.
+    """
+
+    paused: bool = False
+    clock: Clock = field(default_factory=Clock)
+    store: JobStore = field(default_factory=lambda: JobStore(MemoryTable()))
+    inputs: MemoryObjects = field(default_factory=MemoryObjects)
+    outputs: MemoryObjects = field(default_factory=MemoryObjects)
+
+    def __post_init__(self) -> None:
+        self.requests, self.responses, self.letters = (ClockedQueue(clock=self.clock) for _ in range(3))
+        self.start()
+
+    def start(self) -> None:
+        """Start a controller that remembers nothing."""
+        self.ledger = Ledger(self.store, self.inputs.delete_all, self.outputs.delete_all)
+        cache, roster = ResultCache(self.store.table, timedelta(days=1)), Roster(self.clock)
+        self.collector = Collector(self.responses, self.ledger, cache, lambda: True, roster=roster)
+        repair = Repair(self.store, self.ledger, self.outputs)
+        self.reconciler = Reconciler(
+            store=self.store,
+            ledger=self.ledger,
+            repair=repair,
+            dead_letters=DeadLetters(self.letters, repair, self.ledger, MAX_RECEIVES, lambda: True),
+            requests=self.requests,
+            responses=self.responses,
+            inputs=self.inputs,
+            reconcile_seconds=10.0,
+            lost_after_seconds=LOST_AFTER,
+            active=lambda: True,
+            is_paused=lambda: self.paused,
+            clock=self.clock,
+            now=lambda: EPOCH,
+        )
+
+    def add_job(self, images: int, *, request: bool = True, keep: bool = True) -> list[ImageRef]:
+        """Make a job with accepted images, as the web tier does."""
+        job_id = new_id()
+        self.store.create(Job(job_id, "job", EPOCH, keep=keep))
+        refs = [ImageRef(job_id, new_id()) for _ in range(images)]
+        records = [ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, EPOCH) for ref in refs]
+        self.store.record_images(records, EPOCH)
+        for record in records:
+            self.inputs.put(record.key, b"pixels", "image/jpeg")
+        if request:
+            self.requests.send([message(record) for record in records])
+        return refs
+
+    def retry(self, ref: ImageRef, *, request: bool = True) -> ImageRecord:
+        """Retry a failed image, as the web tier does."""
+        before = self.store.image(ref)
+        after = replace(before, attempt=before.attempt + 1, retried_at=EPOCH)
+        self.store.reopen(ref.job_id, EPOCH)
+        assert self.store.replace_image(before, after)
+        if request:
+            self.requests.send([message(after)])
+        self.store.note_retried(ref.job_id, EPOCH)
+        return after
+
+    def store_output(self, response: Response) -> None:
+        """Store a prediction, as a worker does."""
+        prediction = Prediction(**response.model_dump())
+        self.outputs.put(output_key(response.ref), prediction.to_json().encode(), "application/json")
+
+    def stored(self, ref: ImageRef) -> Prediction:
+        return Prediction.from_json(self.outputs.get(output_key(ref)))
+
+    def result(self, ref: ImageRef) -> Response:
+        result = self.store.result(ref)
+        assert result is not None
+        return result
+
+    def pass_time(self, seconds: float, every: float = 10.0) -> None:
+        """Sweep now and then for so long."""
+        until = self.clock.now + seconds
+        while self.clock.now < until:
+            self.reconciler.tick()
+            self.clock.now += every
+        self.reconciler.tick()
+
+    def lose_messages(self) -> None:
+        """Lose what is in the request queue, as a purge does."""
+        self.requests.messages.clear()
+
+
+def message(record: ImageRecord) -> Outgoing:
+    request = RequestMessage.about(record.ref, record.key, EPOCH, record.attempt)
+    return Outgoing(record.ref.image_id, request.to_json())

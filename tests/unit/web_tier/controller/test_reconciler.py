@@ -1,0 +1,288 @@
+"""The reconciler over hours of a virtual clock: what is lost is found again, and no backlog is multiplied."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from services.ids import ImageRef, parse_key
+from services.messages import Response
+from services.sqs import Outgoing
+from tests.support.memory_services import ClockedQueue, MemoryObjects
+from tests.support.memory_table import MemoryTable
+from tests.support.results_site import LOST_AFTER, ResultsSite, done, message, refused
+from web_tier.controller.lost import BUSY_PATIENCE, MAX_REQUESTS
+from web_tier.controller.reconciler import CLOSE_AFTER
+
+HOUR = 3_600.0
+
+
+@pytest.fixture
+def site() -> ResultsSite:
+    return ResultsSite()
+
+
+# How many messages are sent
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_backlog_that_nobody_consumes_for_62_hours_is_not_multiplied(site: ResultsSite, paused: bool) -> None:
+    """Row 44."""
+    site.paused = paused
+    refs = [ref for _ in range(50) for ref in site.add_job(100)]
+    site.pass_time(62 * HOUR, every=1_800.0)
+    assert len(site.requests.sent) <= 2 * len(refs)
+    assert len(site.requests.messages) == len(refs), "one message for each image"
+
+
+def test_lost_requests_are_found_among_those_that_wait(site: ResultsSite) -> None:
+    lost = [ref for _ in range(2) for ref in site.add_job(2, request=False)]
+    site.add_job(20)
+    site.pass_time(BUSY_PATIENCE * LOST_AFTER - 10)
+    assert len(site.requests.sent) == 20
+    site.pass_time(10)
+    assert {image_id for image_id, _ in site.requests.requests()[20:]} == {ref.image_id for ref in lost}
+
+
+def test_a_request_that_is_lost_again_and_again_is_sent_less_and_less(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    sent_at = list[float]()
+    begun = site.clock.now
+    while site.clock.now - begun < 24 * HOUR:
+        site.reconciler.tick()
+        if site.requests.messages:
+            sent_at.append(site.clock.now - begun)
+            site.lose_messages()
+        site.clock.now += 10
+    gaps = [later - earlier for earlier, later in zip([0.0, *sent_at], sent_at, strict=False)]
+    assert gaps[:4] == [60, 120, 240, 480]
+    assert len(gaps) < 12
+    assert {image_id for image_id, _ in site.requests.requests()} == {ref.image_id}
+
+
+def test_an_image_is_requested_three_times_at_most_while_others_keep_the_queue_busy(site: ResultsSite) -> None:
+    [lost], waiting = site.add_job(1, request=False), site.add_job(3)
+    for _ in range(24 * 6):
+        site.pass_time(600, every=60.0)
+        site.requests.messages[:] = site.requests.messages[: len(waiting)]  # what comes later is lost
+    sent = Counter(image_id for image_id, _ in site.requests.requests())
+    assert sent[lost.image_id] == MAX_REQUESTS - 1, "the first was never sent"
+
+
+def test_nothing_is_sent_again_while_the_fleet_is_paused(site: ResultsSite) -> None:
+    site.paused = True
+    site.add_job(3, request=False)
+    site.pass_time(HOUR)
+    assert site.requests.sent == []
+    site.paused = False
+    site.pass_time(10)
+    assert len(site.requests.sent) == 3
+
+
+def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsSite) -> None:
+    class LosesReplies(ClockedQueue):
+        def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+            super().send(messages)
+            self.messages.clear()
+            raise TimeoutError
+
+    site.requests = LosesReplies(clock=site.clock)
+    site.start()
+    site.add_job(3, request=False)
+    site.pass_time(LOST_AFTER + 60)
+    assert len(site.requests.sent) == 3
+
+
+# Retries
+
+
+def test_a_retry_whose_request_was_lost_is_requested_again_with_its_attempt(site: ResultsSite) -> None:
+    """Row 46."""
+    [ref] = site.add_job(1, request=False)
+    site.ledger.record([refused(ref)])
+    site.retry(ref, request=False)
+    site.pass_time(2 * LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 1)]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_retry_that_died_before_anything_but_its_record_was_written_is_requested(
+    site: ResultsSite, restarted: bool
+) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.ledger.record([refused(ref)])
+    record = site.store.image(ref)
+    assert site.store.replace_image(record, replace(record, attempt=1))
+    if restarted:
+        site.start()
+    site.pass_time((CLOSE_AFTER + 2) * LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 1)]
+    assert site.store.is_open(ref.job_id)
+
+
+@pytest.mark.parametrize("again", [done, lambda ref: refused(ref, 1, "worse")], ids=["done", "failed"])
+def test_a_retry_whose_response_was_lost_is_read_from_the_output_bucket(
+    site: ResultsSite, again: Callable[[ImageRef], Response]
+) -> None:
+    """Row 46."""
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref))
+    site.ledger.record([refused(ref)])
+    site.retry(ref, request=False)
+    answer = again(ref).model_copy(update={"attempt": 1})
+    site.store_output(answer)
+    site.pass_time(2 * LOST_AFTER)
+    assert (site.result(ref).status, site.result(ref).attempt) == (answer.status, 1)
+    assert site.requests.sent == []
+    assert site.ledger.missing(ref.job_id) == {}
+
+
+def test_a_failure_of_an_earlier_attempt_is_not_taken_for_the_answer_of_a_retry(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref))
+    site.ledger.record([refused(ref)])
+    site.retry(ref)
+    site.ledger.record([refused(ref, 0, "a late repeat")])
+    assert site.ledger.missing(ref.job_id) == {}, "not learned yet"
+    site.pass_time(10)
+    assert site.ledger.missing(ref.job_id) == {ref.image_id: 1}
+
+
+def test_a_retry_that_waits_in_the_queue_is_not_multiplied_either(site: ResultsSite) -> None:
+    refs = site.add_job(20, request=False)
+    site.ledger.record([refused(ref) for ref in refs])
+    for ref in refs:
+        site.retry(ref)
+    site.pass_time(62 * HOUR, every=1_800.0)
+    assert len(site.requests.sent) == 20
+
+
+def test_a_retry_that_the_web_tier_took_back_is_not_waited_for(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.ledger.record([refused(ref)])
+    before = site.store.image(ref)
+    after = site.retry(ref, request=False)
+    site.pass_time(10)
+    assert site.store.replace_image(after, before)
+    site.pass_time(2 * LOST_AFTER)
+    assert (site.ledger.missing(ref.job_id), site.requests.sent) == ({}, [])
+
+
+# Results that appear meanwhile
+
+
+def test_a_result_that_is_stored_while_its_image_is_looked_for_stays(site: ResultsSite) -> None:
+    """A worker stores its result, the collector records it and deletes the image: all between two calls."""
+
+    class Racing(MemoryObjects):
+        def exists(self, key: str) -> bool:
+            answer = done(parse_key(key)).model_copy(update={"key": key})
+            site.store_output(answer)
+            site.ledger.record([answer])
+            return super().exists(key)
+
+    site.inputs = Racing()
+    site.start()
+    [ref] = site.add_job(1, request=False, keep=False)
+    site.pass_time(LOST_AFTER)
+    assert site.inputs.objects == {}
+    assert (site.stored(ref).status, site.result(ref).status) == ("done", "done")
+
+
+def test_a_result_that_is_stored_just_before_a_failure_stays(site: ResultsSite) -> None:
+    class Racing(MemoryObjects):
+        def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+            site.store_output(done(parse_key(key)))
+            return super().put_new(key, body, content_type)
+
+    site.outputs = Racing()
+    site.start()
+    [ref] = site.add_job(1, request=False)
+    site.inputs.delete_all([site.store.image(ref).key])
+    site.pass_time(LOST_AFTER)
+    assert (site.stored(ref).status, site.result(ref).status) == ("done", "done")
+
+
+def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref))
+    site.ledger.record([refused(ref)])
+    site.inputs.delete_all([site.retry(ref, request=False).key])
+    site.pass_time(2 * LOST_AFTER)
+    result = site.result(ref)
+    assert (result.attempt, result.error and result.error.code) == (1, "gone")
+
+
+# Dead letters
+
+
+def test_a_dead_letter_of_a_retry_takes_the_stored_result_before_the_older_failure(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.ledger.record([refused(ref)])
+    site.letters.send([message(site.retry(ref, request=False))])
+    site.store_output(done(ref))
+    site.reconciler.tick()
+    assert site.result(ref).status == "done"
+    assert site.letters.messages == []
+
+
+def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref, 0, "first"))
+    site.ledger.record([refused(ref, 0, "first")])
+    site.letters.send([message(site.retry(ref, request=False))])
+    site.reconciler.tick()
+    result = site.result(ref)
+    assert (result.attempt, result.error and result.error.message != "first") == (1, True)
+    assert site.ledger.missing(ref.job_id) == {}
+
+
+def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.ledger.record([refused(ref)])
+    site.letters.send([message(site.store.image(ref))])
+    site.retry(ref)
+    site.pass_time(10)
+    assert site.result(ref).attempt == 0
+    assert site.ledger.missing(ref.job_id) == {ref.image_id: 1}
+
+
+# One job at a time
+
+
+def test_a_job_that_cannot_be_swept_delays_no_other(site: ResultsSite) -> None:
+    """Row 49."""
+    broken, whole = site.add_job(1, request=False), site.add_job(1, request=False)
+    table = site.store.table
+    assert isinstance(table, MemoryTable)
+    table.items["JOB#" + broken[0].job_id, "IMAGE#" + broken[0].image_id] = {"pk": "no", "sk": "fields"}
+    site.start()
+    site.pass_time(LOST_AFTER)
+    assert [image_id for image_id, _ in site.requests.requests()] == [whole[0].image_id]
+
+
+def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> None:
+    broken, *others = site.add_job(3, request=False)
+    table = site.store.table
+    assert isinstance(table, MemoryTable)
+    key = ("JOB#" + broken.job_id, "RESULT#" + broken.image_id)
+    site.pass_time(LOST_AFTER / 2)
+    table.items[key] = {"pk": key[0], "sk": key[1], "status": "done", "response": "not JSON"}
+    site.letters.send([message(site.store.image(ref)) for ref in (broken, others[0])])
+    site.pass_time(LOST_AFTER)
+    assert site.result(others[0]).status == "failed"
+    assert [image_id for image_id, _ in site.requests.requests()] == [others[1].image_id]
+
+
+def test_an_image_whose_record_was_taken_back_does_not_count(site: ResultsSite) -> None:
+    kept, phantom = site.add_job(2, request=False)
+    site.ledger.record([refused(phantom), done(kept)])
+    table = site.store.table
+    table.delete_all([("JOB#" + phantom.job_id, "IMAGE#" + phantom.image_id)])
+    site.reconciler.tick()
+    counts = site.store.counts(kept.job_id)
+    assert (counts.done, counts.failed, counts.images) == (1, 0, 1)
+    site.start()
+    site.reconciler.tick()
+    assert site.store.counts(kept.job_id) == counts
