@@ -238,6 +238,14 @@ def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite
     assert site.ledger.missing(ref.job_id) == {}
 
 
+def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.ledger.record([done(ref)])
+    site.letters.send([message(site.store.image(ref))])
+    site.reconciler.tick()
+    assert (site.outputs.objects, site.letters.messages) == ({}, [])
+
+
 def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.ledger.record([refused(ref)])
