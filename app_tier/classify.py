@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app_tier.bundle.errors import EngineError
 from app_tier.bundle.load import Bundle
 from app_tier.decode import Pixels
 from app_tier.engines import Engine
@@ -42,6 +43,17 @@ class Classifier:
         took = (self.clock() - before) * 1000
         return [self._answer(task, row, took) for task, row in zip(tasks, probabilities, strict=True)]
 
+    def check(self) -> None:
+        """Classify an even grey image, which every network can.
+
+        Raises:
+            EngineError: the network's answer is no number.
+            Exception: whatever the engine raises when it does not work.
+        """
+        size = self.bundle.manifest.preprocess.input_size
+        if not np.isfinite(self.engine.infer(np.full((1, 3, size, size), 0.5, np.float32))).all():
+            raise EngineError(f"bundle {self.bundle.name} has no answer for an even grey image")
+
     def _answer(self, task: Task[Pixels], probabilities: NDArray[np.float32], took: float) -> Task[Prediction]:
         timed = task.then(None, inferred=took)
         return timed.then(self._prediction(timed, probabilities))
@@ -58,7 +70,8 @@ class Classifier:
             probabilities=tuple(_rounded(probabilities)),
             model=Model(name=self.bundle.name, digest=self.bundle.digest),
             worker=self.worker,
-            attempts=task.delivery.received.receive_count,
+            attempts=task.delivery.tries,
+            attempt=task.delivery.request.attempt,
             key=task.delivery.request.key,
             sha256=task.sha256 or None,
             queued_at=task.delivery.queued_at,

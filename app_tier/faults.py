@@ -1,10 +1,13 @@
-"""What an error means: the fault of the image, the end of the worker, or something that passes."""
+"""What an error means: which of image, worker and services is at fault, and so what follows."""
 
 import errno
+import re
 from dataclasses import dataclass
 
-from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
 
+from app_tier.bundle.errors import EngineError
+from services.confined.errors import NoChildError
 from services.errors import NotFoundError
 from services.image_errors import ImageRejectedError
 from services.messages import Failure
@@ -16,6 +19,7 @@ _DENIED = frozenset(
         "AuthFailure",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
+        "InvalidSignatureException",
         "KMS.AccessDeniedException",
         "SignatureDoesNotMatch",
         "UnauthorizedOperation",
@@ -23,7 +27,12 @@ _DENIED = frozenset(
     }
 )
 _MISSING = frozenset({"NoSuchBucket", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
-_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired", "InvalidSignatureException"})
+_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
+_SKEW_TEXT = re.compile(r"Signature (expired|not yet current)", re.IGNORECASE)
+"""What services say of a wrong clock under codes that also mean wrong credentials.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
+"""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE})
 
 
@@ -47,40 +56,61 @@ class WorkerFault:
 
 
 @dataclass(frozen=True)
-class PassingFault:
-    """Something that may be gone later: the message goes back to the queue."""
+class ServiceFault:
+    """S3 or SQS does not answer, or is busy. No image is at fault."""
 
     reason: str
 
 
+@dataclass(frozen=True)
+class LocalFault:
+    """The engine or the processes that decode do not work on this worker. No image is at fault."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class UnknownFault:
+    """Any other error: the image, this worker or the program may be at fault."""
+
+    reason: str
+
+
+PassingFault = ServiceFault | LocalFault | UnknownFault
+"""Faults that may be gone at the next try."""
+
 Fault = ImageFault | WorkerFault | PassingFault
 
 
-def meaning_of(error: Exception) -> Fault:
-    """Say what follows from an error of a stage, once botocore's own retries are spent."""
-    fault: Fault = PassingFault(f"{type(error).__name__}: {error}")
+def meaning_of(error: Exception) -> Fault:  # noqa: PLR0911 (one return for each kind of error)
+    """Return what an error of a step means, once botocore's own retries are spent."""
+    reason = f"{type(error).__name__}: {error}"
     match error:
         case ImageRejectedError():
-            fault = ImageFault(Failure(code=error.code, message=error.message))
+            return ImageFault(Failure(code=error.code, message=error.message))
         case NotFoundError():
-            fault = ImageFault(Failure(code="gone", message="the image is no longer stored: upload it again"))
+            return ImageFault(Failure(code="gone", message="the image is no longer stored: upload it again"))
         case MemoryError():
-            fault = WorkerFault("out of memory: use a larger instance type, or lower worker.batch_size")
+            return WorkerFault("out of memory: use a larger instance type, or lower worker.batch_size")
         case OSError() if error.errno in _NO_ROOM:
-            fault = WorkerFault(f"the machine has no room left: {error}")
+            return WorkerFault(f"the machine has no room left: {error}")
         case NoCredentialsError() | CredentialRetrievalError():
-            fault = WorkerFault(f"no credentials: {error}; give the instance its role (fleet.instance_profile)")
+            return WorkerFault(f"no credentials: {error}; give the instance its role (fleet.instance_profile)")
         case ClientError():
-            fault = _meaning_of_refusal(error)
-    return fault
+            return _meaning_of_refusal(error)
+        case BotoCoreError() | ConnectionError() | TimeoutError():
+            return ServiceFault(reason)
+        case EngineError() | NoChildError():
+            return LocalFault(reason)
+    return UnknownFault(reason)
 
 
 def _meaning_of_refusal(error: ClientError) -> Fault:
     code = error.response.get("Error", {}).get("Code", "")
+    if code in _SKEWED or _SKEW_TEXT.search(str(error)):
+        return WorkerFault(f"this machine's clock is off: {error}; check its time synchronisation")
     if code in _DENIED:
         return WorkerFault(f"access denied: {error}; allow it in the worker's role")
     if code in _MISSING:
         return WorkerFault(f"{error}; check names in config.yaml and that the stack exists")
-    if code in _SKEWED:
-        return WorkerFault(f"this machine's clock is off: {error}; check its time synchronisation")
-    return PassingFault(str(error))
+    return ServiceFault(str(error))

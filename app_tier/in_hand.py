@@ -30,6 +30,7 @@ class InHand:
         self._visibility_seconds = visibility_seconds
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
+        self._steps: dict[int, tuple[float, Sequence[Delivery]]] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._busy_until = clock()
@@ -63,6 +64,18 @@ class InHand:
             self._busy_until = self._clock()
             self._changed.notify_all()
             return there
+
+    def take_back(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Take `deliveries` out of hand; return those that nobody else can receive yet.
+
+        A message whose visibility timeout has ended is back in the queue already.
+        """
+        now = self._clock()
+        with self._changed:
+            entries = [self._entries.pop(delivery.receipt, None) for delivery in deliveries]
+            self._busy_until = now
+            self._changed.notify_all()
+        return [entry.delivery for entry in entries if entry is not None and entry.hidden_until > now]
 
     def held(self) -> list[Delivery]:
         """Return what has not been started."""
@@ -99,6 +112,22 @@ class InHand:
             for delivery in deliveries:
                 if entry := self._entries.get(delivery.receipt):
                     entry.hidden_until = asked_at + self._visibility_seconds
+
+    # Steps of the pipeline
+
+    def begin_step(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that the calling thread begins a step for `deliveries`; without a lock, since only it does."""
+        self._steps[threading.get_ident()] = (self._clock(), deliveries)
+
+    def end_step(self) -> None:
+        """Note that the calling thread has ended its step."""
+        del self._steps[threading.get_ident()]
+
+    def stuck(self, seconds: float) -> list[Delivery]:
+        """Return what is in hand and has been in one step for longer than `seconds`."""
+        before = self._clock() - seconds
+        slow = [one for since, deliveries in list(self._steps.values()) if since < before for one in deliveries]
+        return [one for one in slow if one.receipt in self._entries]
 
     # Waiting
 

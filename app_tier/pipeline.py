@@ -1,23 +1,26 @@
 """The pipeline: fetch, decode, classify, publish, with bounded channels between them."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.batch import take_batch
 from app_tier.channel import Channel
 from app_tier.classify import Classifier
 from app_tier.decode import Pixels, Squares, decode
-from app_tier.disposal import Disposal
+from app_tier.faults import WorkerFault, meaning_of
 from app_tier.fetch import fetch
-from app_tier.in_hand import InHand
 from app_tier.publish import answered_before, delete, refuse, respond, store
+from app_tier.recovery import Recovery, Step
 from app_tier.sizing import Sizing
 from app_tier.stage import Stage
 from app_tier.task import Delivery, Task, begin
 from services.errors import NotFoundError
 from services.image_limits import ImageLimits
-from services.messages import Prediction, Response
+from services.messages import Failure, Prediction, Response, crashed_worker
 from services.s3 import Bucket
 from services.sqs import BATCH, Queue
 
@@ -27,6 +30,8 @@ RESPONSE_WAIT_SECONDS = 0.02
 JOIN_SECONDS = 2.0
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,9 @@ class Pipeline:
         services: queues and buckets.
         classifier: the model, for as many threads as there are streams.
         limits: of an image.
-        in_hand: where a delivery is removed once it has been answered.
-        disposal: decides about those that fail.
+        recovery: decides what follows when a step fails.
         squares: decodes.
+        max_tries: how often a request is tried.
 
     Attributes:
         answered: images whose response was sent, so far.
@@ -61,13 +66,14 @@ class Pipeline:
         services: Services,
         classifier: Classifier,
         limits: ImageLimits,
-        in_hand: InHand,
-        disposal: Disposal,
+        recovery: Recovery,
         *,
         squares: Squares,
+        max_tries: int,
     ) -> None:
         self._sizing, self._services, self._classifier, self._limits = sizing, services, classifier, limits
-        self._in_hand, self._disposal, self._squares = in_hand, disposal, squares
+        self._in_hand, self._recovery, self._squares = recovery.in_hand, recovery, squares
+        self._max_tries, in_hand = max_tries, recovery.in_hand
         self.answered = 0
         self._to_fetch: Channel[Task[None]] = Channel(in_hand.capacity)
         # Whole files wait here: as few as keep the decoders busy.
@@ -75,12 +81,14 @@ class Pipeline:
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size)
         self._to_store: Channel[Task[Prediction]] = Channel(in_hand.capacity)
         self._to_respond: Channel[Task[Response]] = Channel(in_hand.capacity)
+        classify = self._step("classify", self._classify, classifier.check)
+        answer: Step[Response] = self._step("respond", self._respond)
         self._stages = (
             (self._to_fetch, self._each("fetch", sizing.fetch_threads, self._to_fetch, self._fetch)),
             (self._to_decode, self._each("decode", sizing.decode_threads, self._to_decode, self._decode)),
-            (self._to_classify, Stage("classify", sizing.streams, self._batch, self._classify, self._failed)),
+            (self._to_classify, Stage("classify", sizing.streams, self._batch, classify)),
             (self._to_store, self._each("store", sizing.publish_threads, self._to_store, self._store)),
-            (self._to_respond, Stage("respond", 1, self._answers, self._respond, self._failed)),
+            (self._to_respond, Stage("respond", 1, self._answers, answer)),
         )
 
     # Life
@@ -91,12 +99,15 @@ class Pipeline:
             stage.start()
 
     def submit(self, delivery: Delivery) -> None:
-        """Put a delivery before the first stage."""
-        self._to_fetch.put(begin(delivery))
+        """Put a delivery before the first stage; answer one of a request that has no try left."""
+        if delivery.tries > self._max_tries:
+            self._refuse(begin(delivery), crashed_worker(delivery.tries - 1))
+        else:
+            self._to_fetch.put(begin(delivery))
 
     def give_back_waiting(self) -> None:
         """Give back what no stage has started on."""
-        self._disposal.give_back([task.delivery for task in self._to_fetch.drain()])
+        self._recovery.keeper.give_back([task.delivery for task in self._to_fetch.drain()])
 
     def stop(self) -> bool:
         """End the stages, first to last; False when a thread hangs."""
@@ -115,9 +126,19 @@ class Pipeline:
             task = inbox.get()
             return () if task is None else (task,)
 
-        return Stage(name, threads, take, lambda tasks: step(tasks[0]), self._failed)
+        of_one: Step[T] = self._step(name, lambda tasks: step(tasks[0]))
+        return Stage(name, threads, take, of_one)
+
+    def _step(
+        self, name: str, do: Callable[[Sequence[Task[T]]], None], check: Callable[[], None] | None = None
+    ) -> Step[T]:
+        return Step(name, do, self._refuse, self._recovery, check)
 
     def _fetch(self, task: Task[None]) -> None:
+        # The worker of an earlier delivery may have died between storing the prediction and deleting the request.
+        if task.delivery.redelivered and (answer := answered_before(task, self._services.outputs)):
+            self._to_respond.put(answer)
+            return
         try:
             self._to_decode.put(fetch(task, self._services.inputs, self._limits))
         except NotFoundError:
@@ -148,17 +169,17 @@ class Pipeline:
         self.answered += len(answered)  # this stage has one thread
         try:
             delete(answered, self._services.requests)
-        finally:
-            # Answered is answered: a request that could not be deleted comes again, alone, and changes nothing.
-            for delivery in answered:
-                self._in_hand.remove(delivery)
-        self._disposal.went_well()
-        self._disposal.retry_later([task.delivery for task in tasks if task.delivery not in answered])
+        except (BotoCoreError, ClientError) as error:
+            # Answered is answered: a request that was not deleted comes again, alone, and changes nothing.
+            _log.warning("requests were not deleted", extra={"messages": len(answered), "error": str(error)})
+            if isinstance(fault := meaning_of(error), WorkerFault):
+                self._recovery.lifetime.fail(fault.reason)
+        for delivery in answered:
+            self._in_hand.remove(delivery)
+        self._recovery.keeper.leave([task.delivery for task in tasks if task.delivery not in answered])
 
     def _more_than(self, taken: int) -> bool:
         return self._in_hand.started > taken
 
-    def _failed(self, tasks: Sequence[Task[object]], error: Exception) -> None:
-        if failure := self._disposal.of(tasks, error):
-            for task in tasks:
-                self._to_store.put(refuse(task, failure, self._classifier.worker))
+    def _refuse(self, task: Task[object], failure: Failure) -> None:
+        self._to_store.put(refuse(task, failure, self._classifier.worker))

@@ -1,23 +1,27 @@
 """Receive: long polls, no more than can be held, and redelivered messages one by one.
 
 **Redelivered messages.** A message that comes again may be the one that ended its last worker. Its batch-mates must
-get their results before they have been received `max_receive_count` (5) times, or they become dead letters with it.
-Each crash costs every message in hand one receive, so what counts is who is in hand, unanswered, when the poison
-image is tried:
+get their results before they have been tried `max_receive_count` (5) times, or they fail with it. Each crash costs
+every message in hand one try, and nothing else does: a worker that ends in good order gives its requests back with
+the tries that they had (`Keeper.give_back`). So what counts is who is in hand, unanswered, when the poison image is
+tried:
 
 1. A redelivered message goes through the pipeline alone: what is in the pipeline is finished first, and it is
-   finished before the next one starts. So only those that wait behind the poison image lose a receive to it.
-2. Of one receive, the fresh messages are finished first, then the redelivered ones, those received most often first;
-   of equals, by id: ascending where the count is even, descending where it is odd (`in_order_of_trial`).
+   finished before the next one starts. So only those that wait behind the poison image lose a try to it.
+2. Of one receive, the fresh messages are finished first, then the redelivered ones, those tried most often first;
+   of equals, by image: ascending where the count is even, descending where it is odd (`in_order_of_trial`).
 3. The first receive of a worker, and each after one that brought a redelivered message, asks for one message only.
 
 Why that is enough. Say the poison image P and a mate m are received together, fresh, and P kills the worker: both
 come back with count 2. Where they do not meet again, m loses nothing more. Where they meet at equal counts and P goes
 first, they come back with counts of one more, where the order is reversed: m goes first, and has its result by its
-third receive. If m is ahead (something else ended a worker of its) it goes first. If P is ahead, P reaches its last
-receive and is buried while m, at least one behind, has a receive left and P is no longer there to spoil it. So a
-single poison image never takes a mate along. Several could, if they came together each time with a mate between them
-in the order; rule 3 makes that unlikely: once fresh messages run out, redelivered ones are received without mates.
+third try. If m is ahead (something else ended a worker of its) it goes first. If P is ahead, P reaches its last
+try and fails while m, at least one behind, has a try left and P is no longer there to spoil it. So a single poison
+image never takes a mate along. Several could, if they came together each time with a mate between them in the order;
+rule 3 makes that unlikely: once fresh messages run out, redelivered ones are received without mates.
+
+SQS makes a dead letter of a message that was received too often. It knows nothing of the tries of messages that this
+one replaces, so a worker that receives a request beyond its last try answers it itself (`Pipeline.submit`).
 
 **Polls of a second.** SQS allows 20, but a message that is delivered to a poll whose worker has gone stays invisible
 until its timeout. So a poll in flight is always waited for, and it must not make a stop wait. A second costs at most
@@ -27,6 +31,8 @@ until its timeout. So a poll in flight is always waited for, and it must not mak
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+
+from botocore.exceptions import ClientError
 
 from app_tier.backoff import Backoff
 from app_tier.faults import WorkerFault, meaning_of
@@ -38,6 +44,12 @@ from services.errors import MessageError
 from services.ids import parse_key
 from services.messages import RequestMessage
 from services.sqs import BATCH, Queue, Received
+
+OVER_LIMIT = "OverLimit"
+"""SQS's answer where as many messages are in flight as a queue may have (120,000): more come when some are deleted.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
+"""
 
 POLL_SECONDS = 1
 """Longest wait of one receive; see above."""
@@ -85,7 +97,7 @@ class Receiver:
         self._idle_seconds, self._clock = idle_seconds, clock
         self._stayed_at = float("-inf")
         self._wary = True
-        self._reached_at = clock()
+        self._failing_since: float | None = None
 
     def run(self) -> None:
         """Receive until the end."""
@@ -103,9 +115,9 @@ class Receiver:
         try:
             received = self._queue.receive(self._most(), wait_seconds=0 if idle else POLL_SECONDS)
         except Exception as error:  # noqa: BLE001 (the edge: what it means is decided there)
-            self._on_error(error)
+            self._on_error(error, asked_at)
             return
-        self._reached_at = self._clock()
+        self._failing_since = None
         self._backoff.succeeded(RECEIVE)
         if received:
             self._take(received, asked_at)
@@ -113,7 +125,7 @@ class Receiver:
             self._stayed_at = self._clock()
 
     def _idle_for(self) -> float:
-        """Return for how long nothing has been in hand, or since the worker was last told to stay."""
+        """Return for how long nothing has been in hand, or since the worker last had a reason to stay."""
         return min(self._in_hand.idle_seconds(), self._clock() - self._stayed_at)
 
     def _most(self) -> int:
@@ -146,23 +158,29 @@ class Receiver:
         while not (self._lifetime.over or self._in_hand.wait_until_none_started(WAIT_SECONDS)):
             _log.info("waiting for the pipeline to be empty", extra={"in_hand": len(self._in_hand)})
 
-    def _on_error(self, error: Exception) -> None:
+    def _on_error(self, error: Exception, asked_at: float) -> None:
         fault = meaning_of(error)
         if isinstance(fault, WorkerFault):
             self._lifetime.fail(f"cannot receive: {fault.reason}")
-        elif self._clock() - self._reached_at > UNREACHABLE_SECONDS:
+            return
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] == OVER_LIMIT:
+            # There is work, and SQS answers: neither idle nor unreachable.
+            self._failing_since, self._stayed_at = None, self._clock()
+        elif self._failing_since is None:
+            self._failing_since = asked_at
+        elif self._clock() - self._failing_since > UNREACHABLE_SECONDS:
             self._lifetime.fail(f"no answer from the request queue for {UNREACHABLE_SECONDS:g} s: {error}")
-        else:
-            _log.warning("could not receive; will try again", extra={"error": str(error)})
-            self._backoff.failed(RECEIVE)
+            return
+        _log.warning("could not receive; will try again", extra={"error": str(error)})
+        self._backoff.failed(RECEIVE)
 
 
 def in_order_of_trial(redelivered: Iterable[Delivery]) -> list[Delivery]:
     """Return redelivered messages in the order in which they are tried, each alone; see above why this one."""
-    ascending = sorted(redelivered, key=lambda delivery: delivery.received.id)
-    even = [delivery for delivery in ascending if delivery.received.receive_count % 2 == 0]
-    odd = [delivery for delivery in reversed(ascending) if delivery.received.receive_count % 2]
-    return sorted(even + odd, key=lambda delivery: -delivery.received.receive_count)
+    ascending = sorted(redelivered, key=lambda delivery: delivery.request.image_id)
+    even = [delivery for delivery in ascending if delivery.tries % 2 == 0]
+    odd = [delivery for delivery in reversed(ascending) if delivery.tries % 2]
+    return sorted(even + odd, key=lambda delivery: -delivery.tries)
 
 
 def understood(received: Iterable[Received]) -> list[Delivery]:

@@ -1,4 +1,4 @@
-"""One stage of the pipeline: threads that take from a channel, do their step, and never die of an image."""
+"""One stage of the pipeline: threads that take from a channel and do their step, until there is nothing more."""
 
 import threading
 import time
@@ -18,19 +18,13 @@ class Stage(Generic[T]):
         name: of the threads.
         threads: how many.
         take: waits for the next tasks; an empty sequence ends the thread.
-        step: does the work and passes it on.
-        on_error: is told of tasks that their step failed for; must not raise.
+        step: does the work and passes it on; must not raise (`app_tier.recovery.Step`).
     """
 
     def __init__(
-        self,
-        name: str,
-        threads: int,
-        take: Callable[[], Tasks[T]],
-        step: Callable[[Tasks[T]], None],
-        on_error: Callable[[Sequence[Task[object]], Exception], None],
+        self, name: str, threads: int, take: Callable[[], Tasks[T]], step: Callable[[Tasks[T]], None]
     ) -> None:
-        self._take, self._step, self._on_error = take, step, on_error
+        self._take, self._step = take, step
         # Daemons: a thread that hangs in a decoder must not keep the process alive.
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
@@ -50,7 +44,4 @@ class Stage(Generic[T]):
 
     def _run(self) -> None:
         while tasks := self._take():
-            try:
-                self._step(tasks)
-            except Exception as error:  # noqa: BLE001 (the edge: whatever it is, the next image must get its turn)
-                self._on_error(tasks, error)
+            self._step(tasks)

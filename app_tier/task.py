@@ -17,7 +17,7 @@ class Delivery:
     """One delivery of a request message.
 
     A message that is delivered twice is two deliveries, each with a receipt of its own: both go through the worker,
-    and the second writes the same result over the first.
+    and the second is answered with the prediction that the first has stored.
 
     Attributes:
         received: the message as SQS gave it.
@@ -33,9 +33,21 @@ class Delivery:
         return self.received.receipt
 
     @property
+    def tries(self) -> int:
+        """How many deliveries of the request have not been answered, this one included.
+
+        A delivery whose worker gave it back does not count.
+        """
+        return self.request.crashes + self.received.receive_count
+
+    @property
     def redelivered(self) -> bool:
         """Whether an earlier delivery ended without an answer, perhaps because this image ended its worker."""
-        return self.received.receive_count > 1
+        return self.tries > 1
+
+    def given_back(self) -> RequestMessage:
+        """Return the request that takes the place of this one in the queue: this delivery does not count as a try."""
+        return self.request.model_copy(update={"crashes": self.tries - 1})
 
     @property
     def queued_at(self) -> datetime:

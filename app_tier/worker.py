@@ -8,15 +8,19 @@ from dataclasses import asdict
 from app_tier.backoff import Backoff
 from app_tier.classify import Classifier
 from app_tier.decode import Squares
-from app_tier.disposal import Disposal
 from app_tier.heartbeat import Heart, Send, Vitals
 from app_tier.in_hand import InHand
 from app_tier.keeper import Keeper
 from app_tier.lifetime import Lifetime
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receive import POLL_SECONDS, Receiver
+from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
 from services.config import Config
+from services.confined.pool import HANG_FACTOR, TRIES
+
+MAX_CALLS_SECONDS = 900.0
+"""Longest that the calls of one step may take, with the retries of botocore and obstore (some 5 minutes a call)."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +56,17 @@ class Worker:
         backoff = Backoff()
         self._in_hand = InHand(sizing.in_hand, visibility)
         self.lifetime = Lifetime(on_end=self._in_hand.close, stays=stays)
-        self._keeper = Keeper(services.requests, self._in_hand, visibility, self.lifetime.fail)
-        disposal = Disposal(self._keeper, self.lifetime, backoff)
+        max_step_seconds = MAX_CALLS_SECONDS + TRIES * HANG_FACTOR * config.worker.decode_seconds
+        self._keeper = Keeper(services.requests, self._in_hand, visibility, max_step_seconds, self.lifetime.fail)
+        recovery = Recovery(self._in_hand, self._keeper, self.lifetime, backoff)
         self._pipeline = Pipeline(
-            sizing, services, classifier, config.web.image_limits, self._in_hand, disposal, squares=squares
+            sizing,
+            services,
+            classifier,
+            config.web.image_limits,
+            recovery,
+            squares=squares,
+            max_tries=config.queues.max_receive_count,
         )
         receiver = Receiver(
             services.requests,

@@ -63,12 +63,14 @@ class RequestMessage(_OfImage):
     """Asks a worker to classify the object at `key` of the input bucket.
 
     Attributes:
-        attempt: 0 for the first request of an image, one more for each retry; the answer repeats it.
+        attempt: 0 for the first request of an image; each retry by its user has the next number.
+        crashes: how often this request was received and not answered, in messages that this one replaces.
     """
 
     key: str = Field(max_length=100)
     submitted_at: AwareDatetime
     attempt: int = Field(default=0, ge=0)
+    crashes: int = Field(default=0, ge=0)
 
     @classmethod
     def about(cls, ref: ImageRef, key: str, submitted_at: datetime, attempt: int = 0) -> Self:
@@ -119,12 +121,11 @@ class Response(_OfImage):
         source: key of the prediction, in the output bucket, that a cached result repeats.
         queued_at: when SQS took the request that was answered, by its clock.
         recorded_at: when the result became visible to its owner.
-        attempt: that of the request that is answered.
-        attempts: how often that request was received.
+        attempt: that of the request that was answered.
+        attempts: how often the request was received until it was answered.
     """
 
     status: Status
-    attempt: int = Field(default=0, ge=0)
     key: str | None = Field(default=None, max_length=100)
     sha256: Sha256 | None = None
     cached: bool = False
@@ -137,6 +138,7 @@ class Response(_OfImage):
     model: Model | None = None
     worker: str
     attempts: int = Field(ge=0)
+    attempt: int = Field(default=0, ge=0)
     timings: Timings = Timings()
     error: Failure | None = None
 
@@ -296,6 +298,12 @@ class FleetSnapshot(Wire):
     policy: str | None = None
     limits_order: LimitsOrder | None = None
     configured: WorkerLimits | None = None
+
+
+def crashed_worker(tries: int) -> Failure:
+    """Return the failure of an image that `tries` workers received and did not answer."""
+    message = f"could not be classified after {tries} tries: the worker stopped or failed each time"
+    return Failure(code="crashed_worker", message=message)
 
 
 def failed(ref: ImageRef, failure: Failure, *, worker: str, attempts: int, attempt: int = 0) -> Prediction:

@@ -20,7 +20,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
 )
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from services.errors import NotFoundError, ObjectTooLargeError
 
@@ -90,6 +90,30 @@ class Bucket:
                 return False
         return True
 
+    def put_over(self, key: str, body: bytes, content_type: str, etag: str) -> bool:
+        """Store `body` at `key` if the object there still has this ETag; return True if it was stored.
+
+        A call whose reply was lost is repeated and then finds its own object, so False may also mean that.
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+        """
+        try:
+            with self._missing(key), _botocore_errors("PutObject"):
+                try:
+                    obstore.put(
+                        self.store,
+                        key,
+                        body,
+                        attributes=_attributes(content_type),
+                        mode={"e_tag": etag},
+                        use_multipart=False,
+                    )
+                # A write that conflicts with another one at the same moment (409) is AlreadyExistsError.
+                except (AlreadyExistsError, PreconditionError):
+                    return False
+        except NotFoundError:
+            return False
+        return True
+
     def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
         """Store an object that is made while it is sent; `key` is as before until all of it is there.
 
@@ -137,6 +161,16 @@ class Bucket:
             if most_bytes is None or size <= most_bytes:
                 return bytes(answer.bytes())
         raise ObjectTooLargeError(key, size, most_bytes)
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        """Return the object at `key` and its ETag, for `put_over`.
+
+        Raises:
+            NotFoundError: when there is none.
+        """
+        with self._missing(key), _botocore_errors("GetObject"):
+            answer = obstore.get(self.store, key)
+            return bytes(answer.bytes()), answer.meta["e_tag"] or ""
 
     def look(self, key: str) -> StoredObject | None:
         """Return what is known of the object at `key` without reading it, None when there is none.

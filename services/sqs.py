@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 BATCH = 10
 """Most entries that one batch call takes."""
 
+MAX_BATCH_BYTES = 1_048_576
+"""Most bytes of all messages of one SendMessageBatch (1 MiB); SQS refuses a larger batch as a whole.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
+"""
+
 LONG_POLL_SECONDS = 20
 """Longest wait of a receive."""
 
@@ -95,6 +101,7 @@ class Queue:
             messages,
             lambda entries: self.client.send_message_batch(QueueUrl=self.url, Entries=entries),
             self._entry,
+            lambda message: len(message.body.encode()),
         )
 
     def _entry(self, message: Outgoing) -> dict[str, Any]:
@@ -157,9 +164,10 @@ class Queue:
         items: Sequence[_T],
         call: Callable[[Any], Any],
         entry: Callable[[_T], dict[str, Any]],
+        size: Callable[[_T], int] = lambda _item: 0,
     ) -> list[_T]:
-        """Make the batch call for each ten items; return the items that it did not take."""
-        return [item for batch in _chunks(items) for item in self._one_batch(batch, call, entry)]
+        """Make the batch call for each batch of items; return the items that it did not take."""
+        return [item for batch in _batches(items, size) for item in self._one_batch(batch, call, entry)]
 
     def _one_batch(
         self, items: Sequence[_T], call: Callable[[Any], Any], entry: Callable[[_T], dict[str, Any]]
@@ -179,8 +187,18 @@ class Queue:
         return refused + left
 
 
-def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+def _batches(items: Sequence[_T], size: Callable[[_T], int]) -> Iterator[Sequence[_T]]:
+    """Yield `items` in batches of at most `BATCH` items and `MAX_BATCH_BYTES`; an item larger than that is alone."""
+    batch: list[_T] = []
+    total = 0
+    for item in items:
+        if batch and (len(batch) == BATCH or total + size(item) > MAX_BATCH_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += size(item)
+    if batch:
+        yield batch
 
 
 def _received(message: Any) -> Received:

@@ -13,9 +13,13 @@ what a child does     what becomes of its item; the next one has a fresh child
 ====================  ==================================================================
 answers               the answer
 refuses               `ImageRejectedError`, as the function raised it
-takes too much        `TooCostlyError`
-dies, answers rubbish `CrashedError`
+takes too much        `TooCostlyError`: processor time or memory beyond its own limits
+answers rubbish       `CrashedError`
+dies, does not answer tried once more, alone; then `CrashedError` or `TooCostlyError`
 ====================  ==================================================================
 
-Where no child can be had it is nobody's fault: `NoChildError`, and another try later.
+A child may also die because the machine is short of memory, and not answer because it is short of processor time.
+So the second try is made in a fresh child while no other child has an item: what happens then is the item's own.
+
+Where no child can be had no item is at fault: `NoChildError`, and another try later.
 """

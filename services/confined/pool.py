@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,10 +20,21 @@ from services.image_errors import ImageRejectedError
 HANG_FACTOR: Final = 3
 """An item may take this many times its processor time by the clock on the wall: the processors are shared."""
 
+TRIES: Final = 2
+"""How often an item is tried that its child did not survive: among others first, then alone."""
+
 ITEMS_OF_A_CHILD: Final = 10_000
 """Then another takes its place, so that nothing that items leave behind adds up."""
 
 _log = logging.getLogger(__name__)
+
+
+class _DiedError(Exception):
+    """Raised when a child died of an item or did not answer, for which other items may be the reason."""
+
+    def __init__(self, reason: ConfinedError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Confined:
 
     def __init__(self, zygote: Zygote, allowance: Allowance, most: int) -> None:
         self._zygote, self.allowance = zygote, allowance
-        self._turns = threading.BoundedSemaphore(most)
+        self._most, self._turns, self._gate = most, threading.BoundedSemaphore(most), threading.Lock()
         self._idle: list[Child] = []
         self._has_told = False
         weakref.finalize(self, _close_all, self._idle)
@@ -67,21 +79,20 @@ class Confined:
         Raises:
             ImageRejectedError: as the function raised it.
             TooCostlyError: it took more than it may.
-            CrashedError: its child died, or answered rubbish.
+            CrashedError: its child died twice, or answered rubbish.
             NoChildError: there is no child just now.
         """
         said = json.dumps(arguments).encode()
-        with self._turns:
-            child, outcome, answer = self._answered(data, said)
-            if outcome is Outcome.DONE:
-                self._keep(child)
-                return answer
-            refusal = self._meant(outcome, answer)
-            if isinstance(refusal, ImageRejectedError):
-                self._keep(child)
-            else:
-                self._end(child)
-            raise refusal
+        try:
+            with self._taking(1):
+                return self._result(data, said, self._taken)
+        except _DiedError as died:
+            _log.warning("an item is tried again, alone", extra={"reason": str(died.reason)})
+        try:
+            with self._taking(self._most):
+                return self._result(data, said, self._fresh)
+        except _DiedError as died:
+            raise died.reason from died
 
     def prepare(self) -> None:
         """Have a child ready.
@@ -89,7 +100,7 @@ class Confined:
         Raises:
             NoChildError: there is none to be had.
         """
-        with self._turns:
+        with self._taking(1):
             self._keep(self._taken())
 
     def close(self) -> None:
@@ -98,10 +109,36 @@ class Confined:
             self._idle.pop().close()
         self._zygote.close()
 
-    def _answered(self, data: bytes, arguments: bytes) -> tuple[Child, Outcome, bytes | bytearray]:
+    @contextmanager
+    def _taking(self, turns: int) -> Iterator[None]:
+        """Wait for so many turns; with all of them, no other item is in a child. Who comes first has them first."""
+        with self._gate:
+            for _ in range(turns):
+                self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release(turns)
+
+    def _result(self, data: bytes, arguments: bytes, take: Callable[[], Child]) -> bytes | bytearray:
+        """Return what a child makes of an item; raises what `__call__` does, or `_DiedError`."""
+        child, outcome, answer = self._answered(data, arguments, take)
+        if outcome is Outcome.DONE:
+            self._keep(child)
+            return answer
+        refusal = self._meant(outcome, answer)
+        if isinstance(refusal, ImageRejectedError):
+            self._keep(child)
+        else:
+            self._end(child)
+        raise refusal
+
+    def _answered(
+        self, data: bytes, arguments: bytes, take: Callable[[], Child]
+    ) -> tuple[Child, Outcome, bytes | bytearray]:
         """Return what a child says of an item, and the child; one that has ended since its last item is no matter."""
         while True:
-            child = self._taken()
+            child = take()
             try:
                 return child, *self._asked(child, data, arguments)
             except NotBegunError as error:
@@ -116,12 +153,18 @@ class Confined:
             return child.ask(data, arguments, allowed.seconds, patience, allowed.answer_bytes)
         except TimeoutError as error:
             self._end(child)
-            raise TooCostlyError(f"no answer within {patience:g} s") from error
+            raise _DiedError(TooCostlyError(f"no answer within {patience:g} s")) from error
         except RubbishError as error:
             self._end(child)
             raise CrashedError("its process answered rubbish") from error
         except OSError as error:
             raise _reason(self._end(child), allowed) from error
+
+    def _fresh(self) -> Child:
+        """Return a child that has had no item; an idle one makes room for it."""
+        with suppress(IndexError):
+            self._end(self._idle.pop())
+        return self._new()
 
     def _taken(self) -> Child:
         """Return a child that nobody else uses."""
@@ -171,19 +214,19 @@ def _rejection(answer: bytes | bytearray) -> Exception:
     return ImageRejectedError(str(code), str(message))
 
 
-def _reason(status: int | None, allowed: Allowance) -> ConfinedError:
+def _reason(status: int | None, allowed: Allowance) -> ConfinedError | _DiedError:
     """Return what it means that a child has ended so, as waitpid tells it."""
     if status is None:
         return NoChildError("all such processes were ended")
     if not os.WIFSIGNALED(status):
-        return CrashedError(f"its process ended with status {os.waitstatus_to_exitcode(status)}")
+        return _DiedError(CrashedError(f"its process ended with status {os.waitstatus_to_exitcode(status)}"))
     match os.WTERMSIG(status):
         case signal.SIGXCPU:
             return TooCostlyError(f"more than {allowed.seconds:g} s of processor time")
         case signal.SIGKILL:
-            return TooCostlyError("its process was killed, as the system does where memory is short")
+            return _DiedError(TooCostlyError("its process was killed, as the system does where memory is short"))
         case number:
-            return CrashedError(f"its process was ended by {signal.strsignal(number)}")
+            return _DiedError(CrashedError(f"its process was ended by {signal.strsignal(number)}"))
 
 
 def _close_all(children: list[Child]) -> None:

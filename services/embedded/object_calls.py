@@ -6,7 +6,9 @@ unusual key or the bucket's configuration makes more than plain, and every answe
 
 import re
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
@@ -33,6 +35,7 @@ _PLAIN_HEADERS = frozenset(
         "CONTENT_MD5",
         "EXPECT",
         "HOST",
+        "IF_NONE_MATCH",
         "USER_AGENT",
         "X_AMZ_CHECKSUM_MODE",
         "X_AMZ_CONTENT_SHA256",
@@ -43,9 +46,15 @@ _PLAIN_HEADERS = frozenset(
 )
 
 
+_CREATING = threading.Lock()
+"""Held from the check that there is no object to the put, so that of two conditional puts one succeeds."""
+
+
 def answer(request: Request) -> Answer | None:
     """Answer a plain object call, or return None where stock moto must."""
     environ = request.environ
+    if environ.get("HTTP_IF_NONE_MATCH") and environ["REQUEST_METHOD"] != "PUT":
+        return None
     call = _CALLS.get(environ["REQUEST_METHOD"])
     path = _PATH.fullmatch(environ.get("RAW_URI", ""))
     if call is None or path is None or not has_plain_headers(environ):
@@ -87,7 +96,11 @@ def _put(request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> 
     content = request.read_body()
     if len(content) != int(length):  # who sent it has gone, and a part of an object is no object
         return Answer([("Connection", "close")], status="400 Bad Request")
-    stored = backend.put_object(bucket.name, key, content, storage="STANDARD")
+    condition = request.environ.get("HTTP_IF_NONE_MATCH")
+    with _CREATING if condition else nullcontext():
+        if condition and (condition != "*" or backend.get_object(bucket.name, key) is not None):
+            return None
+        stored = backend.put_object(bucket.name, key, content, storage="STANDARD")
     shown = request.environ.get("HTTP_CONTENT_DISPOSITION")
     described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
     stored.set_metadata({name: sys.intern(value) for name, value in described.items()})

@@ -55,9 +55,6 @@ NOT_THEIR_OWN = {
     ),
     "a worker deletes no result": Attempt("WorkerRole", "s3", "delete_object", _RESULT),
     "a worker lists no jobs": Attempt("WorkerRole", "dynamodb", "scan", {"TableName": "{table}"}),
-    "a worker requests nothing": Attempt(
-        "WorkerRole", "sqs", "send_message", {"QueueUrl": "{requests}", "MessageBody": "x"}
-    ),
     "a worker takes no answers": Attempt("WorkerRole", "sqs", "receive_message", {"QueueUrl": "{responses}"}),
     "a worker sees no instances": Attempt("WorkerRole", "ec2", "describe_instances"),
     "a worker ends no instance": Attempt("WorkerRole", "ec2", "terminate_instances", _FLEETS_OWN),

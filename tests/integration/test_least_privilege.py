@@ -336,7 +336,8 @@ ON_BAD_DAYS = {
         "s3:AbortMultipartUpload",
     ): "a large file of results breaks off",
     ("ControllerRole", "StartAndEndWorkers", "ec2:StartInstances"): "only where machines stop, not where they end",
-    ("WorkerRole", "TakeRequests", "sqs:ChangeMessageVisibility"): "an image takes long, or is given back",
+    ("WorkerRole", "TakeRequests", "sqs:ChangeMessageVisibility"): "an image takes long, or a try counts",
+    ("WorkerRole", "TakeRequests", "sqs:SendMessage"): "a worker ends and gives back what it has not answered",
 }
 """Single actions that this day may do without, and what they are for."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.errors import MessageError
-from services.messages import Failure, RequestMessage
+from services.messages import RequestMessage, crashed_worker
 from services.sqs import Queue, Received
 from web_tier.controller.ledger import Ledger
 from web_tier.controller.repair import Repair
@@ -57,10 +57,5 @@ class DeadLetters:
         if not self.ledger.knows(request.ref):
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
         else:
-            self.repair.fail(request.ref, self._failure(), attempt=request.attempt, attempts=self.receives)
-
-    def _failure(self) -> Failure:
-        return Failure(
-            code="crashed_worker",
-            message=f"could not be classified: the worker stopped {self.receives} times while this image was in hand",
-        )
+            tries = request.crashes + self.receives
+            self.repair.fail(request.ref, crashed_worker(tries), attempt=request.attempt, attempts=tries)

@@ -223,7 +223,7 @@ def test_a_dead_letter_becomes_a_failed_result_that_its_owner_understands(sweepe
     result = sweeper.result(refs[0])
     assert result.error is not None
     assert result.error.code == "crashed_worker"
-    assert result.error.message.startswith("could not be classified: the worker stopped 5 times")
+    assert result.error.message == "could not be classified after 5 tries: the worker stopped or failed each time"
     stored = Prediction.from_json(sweeper.scene.wiring.outputs.get(output_key(refs[0])))
     assert stored.status == "failed"
     assert sweeper.scene.wiring.dead_letters.counts().total == 0

@@ -70,6 +70,19 @@ def test_a_new_object_is_stored_once_and_never_over_another(bucket: Bucket, clie
         Bucket.named(clients, "fleetsight-never-made").put_new("a", b"", "text/plain")
 
 
+def test_an_object_is_replaced_only_while_it_is_the_one_that_was_read(bucket: Bucket) -> None:
+    bucket.put("a/b.json", b"first", "application/json")
+    body, etag = bucket.get_with_etag("a/b.json")
+    assert body == b"first"
+    assert bucket.put_over("a/b.json", b"second", "application/json", etag)
+    assert not bucket.put_over("a/b.json", b"third", "application/json", etag)
+    assert bucket.get("a/b.json") == b"second"
+    bucket.delete("a/b.json")
+    assert not bucket.put_over("a/b.json", b"fourth", "application/json", etag)
+    with pytest.raises(NotFoundError):
+        bucket.get_with_etag("a/b.json")
+
+
 def test_other_refusals_pass_through(clients: Clients) -> None:
     with pytest.raises(ClientError, match="NoSuchBucket"):
         Bucket.named(clients, "fleetsight-never-made").get("a")
@@ -112,6 +125,13 @@ def test_a_message_is_received_in_hand_and_deleted(queue: Queue) -> None:
     assert (counts.visible, counts.in_flight, counts.delayed, counts.total) == (2, 10, 0, 12)
     assert queue.delete([message.receipt for message in received]) == []
     assert queue.counts().total == 2
+
+
+def test_messages_that_are_too_many_bytes_for_one_batch_are_sent_in_several(queue: Queue) -> None:
+    sent = [f"{number:02}" + "x" * 200_000 for number in range(12)]
+    assert queue.send([Outgoing(body[:2], body) for body in sent]) == []
+    received = [message.body for _ in range(12) for message in queue.receive(1, wait_seconds=0)]
+    assert sorted(received) == sorted(sent)
 
 
 def test_a_message_that_is_given_back_comes_again_and_counts(queue: Queue) -> None:

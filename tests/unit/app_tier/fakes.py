@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -76,6 +77,7 @@ class FakeSqs:
         errors: raised by the next calls of an operation, first one first.
         refuse: bodies or receipts that batch calls do not take, as the sender's fault.
         arriving: sent while a receive waits, one for each receive.
+        fifo: whether it is a FIFO queue, which drops what has a deduplication id that it knows.
     """
 
     clock: FakeClock
@@ -88,11 +90,13 @@ class FakeSqs:
     refuse: set[str] = field(default_factory=set)
     calls: list[tuple[str, Any]] = field(default_factory=list)
     arriving: list[str] = field(default_factory=list)
+    fifo: bool = False
+    deduplicated: set[str] = field(default_factory=set)
     numbers: Iterator[int] = field(default_factory=itertools.count)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def queue(self) -> Queue:
-        return Queue(cast("Any", self), "http://sqs/queue", sleep=self.clock.advance)
+        return Queue(cast("Any", self), f"http://sqs/queue{'.fifo' * self.fifo}", sleep=self.clock.advance)
 
     def add(self, body: str, count: int = 0) -> FakeMessage:
         message = FakeMessage(f"m{next(self.numbers):03}", body, self.clock(), self.clock(), count)
@@ -158,9 +162,12 @@ class FakeSqs:
         bodies = [entry["MessageBody"] for entry in arguments["Entries"]]
         self._call("send", bodies)
         with self.lock:
-            for body in bodies:
-                if not self._refused(body):
+            for entry in arguments["Entries"]:
+                body, unique = entry["MessageBody"], entry.get("MessageDeduplicationId", "")
+                assert bool(unique) == self.fifo
+                if not self._refused(body) and unique not in self.deduplicated:
                     self.add(body)
+                    self.deduplicated |= {unique} - {""}
         return self._answer(arguments, "MessageBody")
 
     def delete_message_batch(self, **arguments: Any) -> dict[str, Any]:
@@ -197,20 +204,34 @@ class FakeBucket:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
-    puts: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def bucket(self) -> Bucket:
         return cast("Bucket", self)
 
-    def put(self, key: str, body: bytes, content_type: str) -> None:
-        if self.errors["put"]:
-            raise self.errors["put"].pop(0)
-        self.puts.append(key)
-        self.objects[key] = body
+    def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+        self._call("put")
+        with self.lock:
+            return self.objects.setdefault(key, body) is body
+
+    def put_over(self, key: str, body: bytes, content_type: str, etag: str) -> bool:
+        self._call("put")
+        with self.lock:
+            if key not in self.objects or _etag(self.objects[key]) != etag:
+                return False
+            self.objects[key] = body
+            return True
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        body = self.get(key)
+        return body, _etag(body)
+
+    def _call(self, operation: str) -> None:
+        if self.errors[operation]:
+            raise self.errors[operation].pop(0)
 
     def get(self, key: str, most_bytes: int | None = None) -> bytes:
-        if self.errors["get"]:
-            raise self.errors["get"].pop(0)
+        self._call("get")
         if key not in self.objects:
             raise NotFoundError(key)
         if most_bytes is not None and len(self.objects[key]) > most_bytes:
@@ -218,24 +239,46 @@ class FakeBucket:
         return self.objects[key]
 
 
+def _etag(body: bytes) -> str:
+    return sha256(body).hexdigest()
+
+
 class ColourEngine:
-    """Answers which of red, green and blue an image has most of."""
+    """Answers which of red, green and blue an image has most of.
+
+    Attributes:
+        errors: raised by the next calls.
+        is_broken: whether every call raises.
+        poison: a colour that no image of a batch may have; None for none.
+    """
 
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.errors: list[Exception] = []
+        self.is_broken = False
+        self.poison: str | None = None
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         self.batches.append(len(batch))
         if self.errors:
             raise self.errors.pop(0)
+        if self.is_broken:
+            raise RuntimeError("the engine is broken")
+        if self.poison and (self._brightest(batch) == COLOURS.index(self.poison)).any():
+            raise RuntimeError(f"cannot bear {self.poison}")
         means = batch.mean(axis=(2, 3))
         return np.asarray(means / means.sum(axis=1, keepdims=True), np.float32)
 
+    @staticmethod
+    def _brightest(batch: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Return the index of each image's colour, -1 for an even grey one."""
+        means = batch.mean(axis=(2, 3))
+        return np.where(np.ptp(means, axis=1) < 0.1, -1, means.argmax(axis=1))
 
-def colour_bundle() -> Bundle:
+
+def colour_bundle(name: str = "colours") -> Bundle:
     manifest = Manifest(
-        name="colours",
+        name=name,
         architecture="mean",
         files={"model.xml": "0" * 64, "model.bin": "0" * 64},
         preprocess=Preprocess(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1)),

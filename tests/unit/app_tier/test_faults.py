@@ -1,9 +1,11 @@
 import errno
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from app_tier.faults import ImageFault, PassingFault, WorkerFault, meaning_of
+from app_tier.bundle.errors import EngineError
+from app_tier.faults import ImageFault, LocalFault, ServiceFault, UnknownFault, WorkerFault, meaning_of
+from services.confined.errors import NoChildError
 from services.errors import NotFoundError
 from services.images import ImageRejectedError
 from tests.unit.app_tier.fakes import refusal
@@ -22,6 +24,10 @@ def test_an_object_that_is_gone_is_said_to_the_owner() -> None:
     assert fault.failure.code == "gone"
 
 
+def skewed(code: str, words: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": f"Signature {words} 20260101T001500Z"}}, "Call")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -32,6 +38,11 @@ def test_an_object_that_is_gone_is_said_to_the_owner() -> None:
         (refusal("AWS.SimpleQueueService.NonExistentQueue"), "check names"),
         (refusal("NoSuchBucket"), "check names"),
         (refusal("RequestTimeTooSkewed"), "clock is off"),
+        (refusal("SignatureDoesNotMatch"), "access denied"),
+        (refusal("InvalidSignatureException"), "access denied"),
+        (skewed("SignatureDoesNotMatch", "expired: 20260101T000000Z is now earlier than"), "clock is off"),
+        (skewed("InvalidSignatureException", "expired: 20260101T000000Z is now earlier than"), "clock is off"),
+        (skewed("AuthFailure", "not yet current: 20260101T000000Z is still later than"), "clock is off"),
         (NoCredentialsError(), "no credentials"),
     ],
 )
@@ -50,8 +61,18 @@ def test_what_no_image_can_help_ends_the_worker_with_its_reason(error: Exception
         EndpointConnectionError(endpoint_url="http://sqs"),
         ReadTimeoutError(endpoint_url="http://sqs"),
         ConnectionResetError("reset"),
-        RuntimeError("a bug"),
+        TimeoutError("slow"),
     ],
 )
-def test_everything_else_may_pass(error: Exception) -> None:
-    assert isinstance(meaning_of(error), PassingFault)
+def test_a_service_that_does_not_answer_is_no_fault_of_image_or_worker(error: Exception) -> None:
+    assert isinstance(meaning_of(error), ServiceFault)
+
+
+@pytest.mark.parametrize("error", [EngineError("no stream was free"), NoChildError("no process")])
+def test_what_this_worker_cannot_do_just_now_is_no_fault_of_the_image(error: Exception) -> None:
+    assert isinstance(meaning_of(error), LocalFault)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("a bug"), OSError(errno.EIO, "I/O error")])
+def test_of_any_other_error_nobody_knows_whose_fault_it_is(error: Exception) -> None:
+    assert isinstance(meaning_of(error), UnknownFault)

@@ -1,27 +1,34 @@
 import threading
 
+import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from app_tier.in_hand import InHand
-from app_tier.keeper import TIMEOUTS_PER_IMAGE, Keeper
+from app_tier.keeper import LONGEST_SECONDS, Keeper
 from app_tier.receive import understood
 from app_tier.task import Delivery
 from tests.support.waiting import DEADLINE_SECONDS
-from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, send_requests
+from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
+
+STEP_SECONDS = 400.0
+KINDS = pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
 
 
 class Bench:
     """A keeper over a queue from which messages have been received."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fifo: bool = False) -> None:
         self.clock = FakeClock()
-        self.sqs = FakeSqs(self.clock)
+        self.sqs = FakeSqs(self.clock, fifo=fifo)
         self.in_hand = InHand(100, VISIBILITY, self.clock)
         self.hung: list[str] = []
-        self.keeper = Keeper(self.sqs.queue(), self.in_hand, VISIBILITY, self.hung.append, self.clock)
+        self.keeper = Keeper(self.sqs.queue(), self.in_hand, VISIBILITY, STEP_SECONDS, self.hung.append, self.clock)
 
     def receive(self, count: int) -> list[Delivery]:
         send_requests(self.sqs, [new_request() for _ in range(count)])
+        return self.receive_again(count)
+
+    def receive_again(self, count: int) -> list[Delivery]:
         received = [message for _ in range(0, count, 10) for message in self.sqs.queue().receive(10, 0)]
         self.sqs.calls.clear()
         deliveries = understood(received)
@@ -55,8 +62,68 @@ def test_what_was_given_back_is_visible_at_once_and_never_hidden_again() -> None
     bench.clock.advance(VISIBILITY / 2)
     bench.keeper.give_back([given])
     bench.keeper.look()
-    assert [message.id for message in bench.sqs.visible] == [given.received.id]
+    assert [message.body for message in bench.sqs.visible] == [given.request.to_json()]
     assert bench.in_hand.everything() == [kept]
+
+
+@KINDS
+def test_giving_back_costs_no_try_however_often_and_a_crash_costs_one(fifo: bool) -> None:
+    bench = Bench(fifo=fifo)
+    (one,) = bench.receive(1)
+    for _ in range(10):
+        bench.keeper.give_back([one])
+        (one,) = bench.receive_again(1)
+        assert one.tries == 1
+    bench.clock.advance(VISIBILITY)  # its worker has crashed
+    (one,) = bench.receive_again(1)
+    for _ in range(10):
+        assert one.tries == 2
+        bench.keeper.give_back([one])
+        (one,) = bench.receive_again(1)
+    assert len(bench.sqs.messages) == 1
+
+
+def test_a_request_is_sent_anew_before_its_message_is_deleted() -> None:
+    bench = Bench()
+    given = bench.receive(2)
+    bench.keeper.give_back(given)
+    assert [operation for operation, _ in bench.sqs.calls] == ["send", "delete"]
+    bench.sqs.errors["delete"] = [EndpointConnectionError(endpoint_url="http://sqs")]
+    bench.keeper.give_back(bench.receive_again(2))
+    assert (len(bench.sqs.messages), len(bench.sqs.visible)) == (4, 2)
+
+
+def test_a_request_that_cannot_be_sent_anew_is_made_visible_itself() -> None:
+    bench = Bench()
+    bench.keeper.give_back(bench.receive(2))
+    given = bench.receive_again(2)
+    bench.sqs.errors["send"] = [refusal("AccessDenied")]
+    bench.keeper.give_back(given)
+    assert [message.id for message in bench.sqs.visible] == [each.received.id for each in given]
+    bench.sqs.refuse = {given[0].request.image_id}
+    again = bench.receive_again(2)
+    bench.keeper.give_back(again)
+    assert len(bench.sqs.visible) == len(bench.sqs.messages) == 2
+    assert [each.tries for each in bench.receive_again(2)] == [3, 2]
+
+
+def test_what_has_come_back_by_itself_is_not_sent_a_second_time() -> None:
+    bench = Bench()
+    given = bench.receive(2)
+    bench.clock.advance(VISIBILITY)
+    another = bench.sqs.queue().receive(10, 0)
+    bench.keeper.give_back(given)
+    assert len(bench.in_hand) == 0
+    assert [message.id for message in bench.sqs.messages] == [message.id for message in another]
+
+
+def test_what_is_left_to_its_queue_is_received_again_in_some_seconds_and_the_try_counts() -> None:
+    bench = Bench()
+    bench.keeper.leave(bench.receive(2))
+    assert len(bench.in_hand) == 0
+    assert bench.sqs.visible == []
+    bench.clock.advance(10)
+    assert [each.tries for each in bench.receive_again(2)] == [2, 2]
 
 
 def test_what_was_answered_is_neither_extended_nor_given_back() -> None:
@@ -118,21 +185,50 @@ def test_what_is_no_longer_ours_does_not_stop_the_extension_of_the_rest() -> Non
 def test_giving_back_survives_an_unreachable_queue() -> None:
     bench = Bench()
     given = bench.receive(1)
-    bench.sqs.errors["visibility"] = [EndpointConnectionError(endpoint_url="http://sqs")]
+    bench.sqs.errors["send"] = [EndpointConnectionError(endpoint_url="http://sqs")]
     bench.keeper.give_back(given)
+    assert [operation for operation, _ in bench.sqs.calls] == ["send"]
     assert len(bench.in_hand) == 0
     bench.clock.advance(VISIBILITY)
     assert len(bench.sqs.visible) == 1
 
 
-def test_an_image_that_never_ends_is_given_up_and_ends_the_worker() -> None:
+def test_an_image_that_never_ends_its_step_is_given_up_and_ends_the_worker() -> None:
     bench = Bench()
-    (hung,) = bench.receive(1)
-    bench.clock.advance(TIMEOUTS_PER_IMAGE * VISIBILITY + 1)
+    hung, waiting = bench.receive(2)
+    bench.clock.advance(1_000)
+    bench.in_hand.begin_step([hung])
+    bench.clock.advance(STEP_SECONDS)
     bench.keeper.look()
-    assert len(bench.in_hand) == 0
-    assert bench.sqs.calls == []
+    assert bench.hung == []
+    bench.sqs.calls.clear()
+    bench.clock.advance(1)
+    bench.keeper.look()
+    assert bench.in_hand.everything() == [waiting]
+    assert bench.sqs.calls == [], "it comes back by itself, and the try counts"
     assert hung.request.image_id in bench.hung[0]
+
+
+def test_an_image_that_is_tried_again_and_again_for_hours_does_not_hang() -> None:
+    bench = Bench()
+    received = bench.receive(10)
+    for _ in range(100):
+        bench.in_hand.begin_step(received[:1])
+        bench.clock.advance(STEP_SECONDS)
+        bench.keeper.look()
+        bench.in_hand.end_step()
+    assert bench.hung == []
+    assert len(bench.in_hand) == 10
+
+
+def test_what_sqs_would_return_after_twelve_hours_is_given_back_before() -> None:
+    bench = Bench()
+    bench.receive(1)
+    for _ in range(LONGEST_SECONDS // 20 + 1):
+        bench.clock.advance(20)
+        bench.keeper.look()
+    assert len(bench.in_hand) == 0
+    assert [each.tries for each in bench.receive_again(1)] == [1]
 
 
 def test_the_keeper_looks_by_itself_until_it_is_stopped() -> None:
@@ -144,7 +240,7 @@ def test_the_keeper_looks_by_itself_until_it_is_stopped() -> None:
             looked.release()
             raise RuntimeError("one bad look does not end the keeper")
 
-    keeper = Counting(FakeSqs(clock).queue(), InHand(1, 0.01, clock), 0.01, print, clock)  # type: ignore[arg-type]
+    keeper = Counting(FakeSqs(clock).queue(), InHand(1, 0.01, clock), 0.01, 1, print, clock)  # type: ignore[arg-type]
     keeper.start()
     assert looked.acquire(timeout=DEADLINE_SECONDS)
     assert looked.acquire(timeout=DEADLINE_SECONDS)

@@ -1,11 +1,14 @@
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import pytest
 
 from app_tier.publish import answered_before, delete, refuse, respond, store
 from app_tier.task import Task, begin
 from services.errors import FleetsightError
 from services.ids import output_key
-from services.messages import Failure, Prediction, Response
-from tests.unit.app_tier.fakes import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, refusal
+from services.messages import Failure, Prediction, RequestMessage, Response
+from tests.unit.app_tier.fakes import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, new_request, refusal
 
 
 def refused(number: int = 0) -> Task[Prediction]:
@@ -86,3 +89,86 @@ def test_an_image_that_is_gone_has_the_answer_of_an_earlier_delivery_if_that_one
     again = answered_before(task, s3.bucket())
     assert again is not None
     assert (again.made, again.delivery) == (earlier.response(), task.delivery)
+
+
+# Two workers with the same image at once: FAULTS rows 4 and 47
+
+
+@dataclass
+class SharedBucket(FakeBucket):
+    """A bucket in which another worker does something before the call of this number, counted from 0."""
+
+    number: int = -1
+    other: Callable[[], object] = lambda: None
+    made: int = field(default=0, init=False)
+
+    def _call(self, operation: str) -> None:
+        super()._call(operation)
+        self.made += 1
+        if self.made - 1 == self.number:
+            self.other()
+
+
+def outcome(request: RequestMessage, status: str, worker: str, attempt: int = 0) -> Task[Prediction]:
+    """Return what `worker` has made of an image; a label is named after its worker."""
+    task = begin(delivery(request=request.model_copy(update={"attempt": attempt})))
+    if status == "failed":
+        return refuse(task, Failure(code="too_costly", message="it costs too much"), worker)
+    ref = request.ref
+    done = Prediction(
+        job_id=ref.job_id,
+        image_id=ref.image_id,
+        status="done",
+        label=worker,
+        score=0.9,
+        worker=worker,
+        attempts=1,
+        attempt=attempt,
+    )
+    return task.then(done)
+
+
+@pytest.mark.parametrize("calls_before", range(6))
+@pytest.mark.parametrize("there", [None, "failed", "done"])
+@pytest.mark.parametrize("statuses", ["done done", "done failed", "failed done", "failed failed"])
+def test_row_4_of_two_workers_at_once_done_beats_failed_and_both_answer_what_is_stored(
+    statuses: str, there: str | None, calls_before: int
+) -> None:
+    request = new_request()
+    mine, theirs = (outcome(request, status, f"i-{number}") for number, status in enumerate(statuses.split()))
+    answers: list[Response] = []
+    bucket = SharedBucket()
+    if there is not None:
+        store(outcome(request, there, "i-before"), bucket.bucket())
+    bucket.made, bucket.number = 0, calls_before
+    bucket.other = lambda: answers.append(store(theirs, bucket.bucket()).made)
+    answers.append(store(mine, bucket.bucket()).made)
+    if len(answers) == 1:  # the first was finished before the second began
+        bucket.number = -1
+        bucket.other()
+    stored = Prediction.from_json(bucket.objects[output_key(request.ref)])
+    assert stored.status == ("done" if "done" in [*statuses.split(), there] else "failed")
+    assert {answer.label for answer in answers if answer.status == "done"} <= {stored.label}
+    best = next((answer for answer in answers if answer.status == "done"), answers[0])
+    assert best.status == stored.status
+
+
+@pytest.mark.parametrize(
+    ("stored", "status", "attempt", "stands"),
+    [
+        (("failed", 0), "failed", 1, "new"),
+        (("failed", 0), "failed", 0, "old"),
+        (("failed", 1), "failed", 0, "old"),
+        (("failed", 1), "done", 0, "new"),
+        (("done", 0), "failed", 1, "old"),
+        (("done", 0), "done", 1, "old"),
+    ],
+)
+def test_a_failed_prediction_gives_way_to_a_later_attempt_and_a_done_one_to_none(
+    stored: tuple[str, int], status: str, attempt: int, stands: str
+) -> None:
+    request, s3 = new_request(), FakeBucket()
+    store(outcome(request, stored[0], "old", stored[1]), s3.bucket())
+    answer = store(outcome(request, status, "new", attempt), s3.bucket()).made
+    assert Prediction.from_json(s3.objects[output_key(request.ref)]).worker == answer.worker == stands
+    assert answer.attempt == max(attempt, stored[1] if stands == "old" else 0)

@@ -1,6 +1,7 @@
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -13,7 +14,7 @@ from app_tier.backoff import Backoff
 from app_tier.in_hand import InHand
 from app_tier.keeper import Keeper
 from app_tier.lifetime import Lifetime
-from app_tier.receive import POLL_SECONDS, Receiver, in_order_of_trial, understood
+from app_tier.receive import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, in_order_of_trial, understood
 from app_tier.task import Delivery
 from services.ids import ImageRef, input_key, new_id
 from services.messages import RequestMessage
@@ -50,7 +51,7 @@ class Bench:
         self.in_hand = InHand(capacity, VISIBILITY, self.clock)
         self.lifetime = Lifetime(on_end=self.in_hand.close, stays=stays)
         self.backoff = Backoff(jitter=lambda *_: 0.001)
-        self.keeper = Keeper(sqs.queue(), self.in_hand, VISIBILITY, self.lifetime.fail, self.clock)
+        self.keeper = Keeper(sqs.queue(), self.in_hand, VISIBILITY, 900, self.lifetime.fail, self.clock)
         self.submitted: list[str] = []
         self._submit = submit or self.answer
         self.receiver = Receiver(
@@ -260,6 +261,37 @@ def test_a_queue_that_stays_unreachable_ends_the_worker() -> None:
     assert "no answer from the request queue" in bench.lifetime.reason
 
 
+def test_one_failed_receive_after_long_work_does_not_end_the_worker() -> None:
+    bench = Bench(sqs_with(1))
+    bench.sqs.errors["receive"] = []
+
+    def work_long(one: Delivery) -> None:
+        bench.clock.advance(2 * UNREACHABLE_SECONDS)
+        bench.sqs.errors["receive"] = [EndpointConnectionError(endpoint_url="http://sqs")]
+        bench.answer(one)
+
+    bench._submit = work_long
+    bench.run()
+    assert (bench.lifetime.status, bench.lifetime.reason) == (0, "idle for 5 s")
+
+
+@pytest.mark.parametrize("images", [0, 3])
+def test_row_56_a_worker_waits_for_hours_while_too_many_messages_are_in_flight(images: int) -> None:
+    bench = Bench(sqs_with(images))
+    started = bench.clock()
+
+    def full(**arguments: int) -> object:
+        if bench.clock() - started < 3 * 3600:
+            bench.clock.advance(60)
+            raise refusal("OverLimit", "ReceiveMessage")
+        return FakeSqs.receive_message(bench.sqs, **arguments)
+
+    bench.sqs.receive_message = full  # type: ignore[method-assign, assignment]
+    bench.run()
+    assert bench.clock() - started >= 3 * 3600
+    assert (bench.lifetime.status, len(bench.submitted)) == (0, images)
+
+
 def test_denied_access_stops_receiving_and_says_so() -> None:
     sqs = sqs_with(1)
     sqs.errors["receive"] = [refusal("AccessDenied", "ReceiveMessage")]
@@ -319,14 +351,33 @@ def test_redelivered_messages_are_given_back_when_the_worker_ends_before_their_t
     bench.run()
     assert len(bench.submitted) == 1
     assert len(sqs.visible) == 4
-    assert len(sqs.called("visibility")) == 1
+    assert [operation for operation, _ in sqs.calls[-2:]] == ["send", "delete"], "in one batch"
 
 
-def test_the_most_often_received_are_tried_first_and_equals_change_their_order_each_time() -> None:
-    even = [delivery(number, count=2) for number in (3, 1, 2)]
-    odd = [delivery(number, count=3) for number in (4, 6, 5)]
-    order = [(one.received.receive_count, one.received.id) for one in in_order_of_trial(even + odd)]
-    assert order == [(3, "m006"), (3, "m005"), (3, "m004"), (2, "m001"), (2, "m002"), (2, "m003")]
+def test_those_with_most_tries_are_tried_first_and_equals_change_their_order_each_time() -> None:
+    first, second, third = sorted((new_request() for _ in range(3)), key=lambda request: request.image_id)
+    even = [delivery(count=2, request=request) for request in (third, first, second)]
+    odd = [delivery(count=3, request=request) for request in (first, third, second)]
+    order = [(one.tries, one.request) for one in in_order_of_trial(even + odd)]
+    assert order == [(3, third), (3, second), (3, first), (2, first), (2, second), (2, third)]
+
+
+def test_a_request_that_was_sent_anew_keeps_its_place_in_the_order_of_trial() -> None:
+    requests = [new_request() for _ in range(5)]
+    received = [delivery(number, count=3, request=request) for number, request in enumerate(requests)]
+    anew = [
+        delivery(9 - number, count=1, request=request.model_copy(update={"crashes": 2}))
+        for number, request in enumerate(requests)
+    ]
+    orders = [[one.request.image_id for one in in_order_of_trial(each)] for each in (received, anew)]
+    assert orders[0] == orders[1]
+
+
+def test_an_old_message_without_a_count_of_crashes_is_read_as_one_without_crashes() -> None:
+    request = new_request()
+    body = request.model_dump_json(exclude={"crashes", "attempt"})
+    (old,) = understood([replace(delivery(request=request).received, body=body)])
+    assert (old.request, old.tries) == (request, 1)
 
 
 class Crash(BaseException):
@@ -337,12 +388,36 @@ class CrashingFleet:
     """Workers, one after the other, each of which dies of the first poison image that it starts on.
 
     Fresh images stay unfinished for as long as there is room for more, which is the worst that can happen to them.
+
+    Args:
+        sqs: the request queue.
+        poison: ids of images.
+        restart_seconds: from the end of one worker to the start of the next.
+        in_tens: whether every receive asks for ten.
+        drains: says of each submission whether the worker is asked to end right after it; None: never.
+
+    Attributes:
+        answered: the tries of each image that has its result.
+        failed: images that failed.
     """
 
-    def __init__(self, sqs: FakeSqs, poison: set[str], restart_seconds: float, *, in_tens: bool = False) -> None:
-        self.in_tens = in_tens
+    def __init__(
+        self,
+        sqs: FakeSqs,
+        poison: set[str],
+        restart_seconds: float,
+        *,
+        in_tens: bool = False,
+        drains: Iterator[bool] | None = None,
+    ) -> None:
+        self.in_tens, self.drains = in_tens, drains
         self.sqs, self.poison, self.restart_seconds = sqs, poison, restart_seconds
         self.answered: dict[str, int] = {}
+        self.given_up: set[str] = set()
+
+    @property
+    def failed(self) -> set[str]:
+        return self.given_up | {RequestMessage.from_json(message.body).image_id for message in self.sqs.dead}
 
     def run(self) -> None:
         for _ in range(200):
@@ -353,6 +428,7 @@ class CrashingFleet:
             bench._submit = self._submit_to(bench, pending)
             try:
                 self._run(bench, pending)
+                bench.keeper.give_back(bench.in_hand.everything())  # as a worker does that ends in good order
             except Crash:
                 self.sqs.clock.advance(self.restart_seconds)
             if not self.sqs.messages:
@@ -361,9 +437,15 @@ class CrashingFleet:
 
     def _submit_to(self, bench: Bench, pending: list[Delivery]) -> Callable[[Delivery], None]:
         def submit(one: Delivery) -> None:
-            if one.received.id in self.poison:
+            if one.tries > MAX_RECEIVE_COUNT:  # as the pipeline does
+                self.given_up.add(one.request.image_id)
+                bench.answer(one)
+                return
+            if one.request.image_id in self.poison:
                 raise Crash
             pending.append(one)
+            if self.drains is not None and next(self.drains, False):
+                bench.lifetime.end("SIGTERM")
 
         return submit
 
@@ -371,7 +453,7 @@ class CrashingFleet:
         def finish() -> None:
             while pending:
                 one = pending.pop()
-                self.answered[one.received.id] = one.received.receive_count
+                self.answered[one.request.image_id] = one.tries
                 bench.answer(one)
 
         waits = bench.in_hand.wait_for_room, bench.in_hand.wait_until_none_started, bench.sqs.receive_message
@@ -409,13 +491,38 @@ def test_one_poison_image_takes_none_of_its_mates_to_the_dead_letter_queue(
 ) -> None:
     sqs = sqs_with(images)
     sqs.shuffle = Random(seed)
-    bad = sqs.messages[poison % images].id
+    bad = images_in(sqs)[poison % images]
     # In tens: the order of trial is enough, even if redelivered messages always came together.
     fleet = CrashingFleet(sqs, {bad}, restart_seconds, in_tens=in_tens)
     fleet.run()
-    assert [message.id for message in sqs.dead] == [bad]
+    assert fleet.failed == {bad}
     assert len(fleet.answered) == images - 1
     assert max(fleet.answered.values()) <= MAX_RECEIVE_COUNT
+
+
+@settings(max_examples=150)
+@given(
+    images=st.integers(2, 30),
+    poison=st.integers(-1, 29),
+    seed=st.integers(0, 10_000),
+    drains=st.lists(st.booleans(), max_size=40),
+    restart_seconds=st.sampled_from([0.1, 31.0]),
+)
+def test_workers_that_end_in_good_order_cost_no_image_a_try_and_save_no_poison(
+    images: int, poison: int, seed: int, drains: list[bool], restart_seconds: float
+) -> None:
+    sqs = sqs_with(images)
+    sqs.shuffle = Random(seed)
+    bad = {images_in(sqs)[poison % images]} if poison >= 0 else set()
+    fleet = CrashingFleet(sqs, bad, restart_seconds, drains=iter(drains))
+    fleet.run()
+    assert fleet.failed == bad
+    assert len(fleet.answered) == images - len(bad)
+    assert max(fleet.answered.values()) <= (MAX_RECEIVE_COUNT if bad else 1)
+
+
+def images_in(sqs: FakeSqs) -> list[str]:
+    return [RequestMessage.from_json(message.body).image_id for message in sqs.messages]
 
 
 @settings(max_examples=50)
@@ -425,8 +532,8 @@ def test_several_poison_images_take_no_mates_along_once_fresh_messages_have_run_
     sqs.shuffle = Random(seed)
     for message in sqs.messages:
         message.count = 1
-    poison = {sqs.messages[number].id for number in bad}
+    poison = {images_in(sqs)[number] for number in bad}
     fleet = CrashingFleet(sqs, poison, restart_seconds=31)
     fleet.run()
-    assert {message.id for message in sqs.dead} == poison
+    assert fleet.failed == poison
     assert set(fleet.answered.values()) == {2}

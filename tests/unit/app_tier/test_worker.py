@@ -1,6 +1,8 @@
-"""The whole worker over queues and buckets in memory, its threads real."""
+"""The whole worker over queues and buckets in memory, its threads real, its pauses over at once."""
 
+import errno
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -15,6 +17,7 @@ from app_tier.sizing import Machine, sized
 from app_tier.square import central_square
 from app_tier.worker import Worker
 from services.config import parse_config
+from services.confined.errors import NoChildError
 from services.ids import output_key
 from services.messages import Prediction, RequestMessage, Response
 from tests.conftest import shipped_values
@@ -32,27 +35,68 @@ from tests.unit.app_tier.fakes import (
     send_requests,
 )
 
+KINDS = pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
+
 
 class Bench:
-    """A worker with everything in memory; it idles out by itself unless a test ends it."""
+    """A worker with everything in memory; it idles out by itself unless a test ends it.
 
-    def __init__(self, squares: Squares = central_square, **settings: Any) -> None:
+    Its pauses take no time, but are noted.
+
+    Args:
+        squares: decodes.
+        after: an earlier worker, whose queues and buckets this one uses.
+        fifo: the kind of the queues.
+        model: name of the bundle.
+        settings: of the worker's section of the configuration.
+    """
+
+    def __init__(
+        self,
+        squares: Squares = central_square,
+        *,
+        after: "Bench | None" = None,
+        fifo: bool = False,
+        model: str = "colours",
+        **settings: Any,
+    ) -> None:
         values = shipped_values()
         values["worker"] |= {"idle_seconds": 0.05, "drain_seconds": 5, "batch_wait_seconds": 0.02, **settings}
         self.config = parse_config(values)
         self.clock = WallClock()
-        self.requests, self.responses = FakeSqs(self.clock), FakeSqs(self.clock)
-        self.inputs, self.outputs = FakeBucket(), FakeBucket()
+        self.requests: FakeSqs = after.requests if after else FakeSqs(self.clock, fifo=fifo)
+        self.responses: FakeSqs = after.responses if after else FakeSqs(self.clock, fifo=fifo)
+        self.inputs: FakeBucket = after.inputs if after else FakeBucket()
+        self.outputs: FakeBucket = after.outputs if after else FakeBucket()
         self.engine = ColourEngine()
         services = Services(
             self.requests.queue(), self.responses.queue(), self.inputs.bucket(), self.outputs.bucket()
         )
         self.sizing = sized(self.config.worker, Machine(cores=2, memory_bytes=4 * 2**30), input_size=32)
-        classifier = Classifier(self.engine, colour_bundle(), "i-1", 3)
+        classifier = Classifier(self.engine, colour_bundle(model), "i-1", 3)
         self.heartbeats = FakeSqs(self.clock)
         self.worker = Worker(
             self.config, services, classifier, self.sizing, self.heartbeats.queue().send, squares=squares
         )
+        self.paused: dict[str, float] = defaultdict(float)
+        self._wait = self.worker.lifetime.wait
+        self.worker.lifetime.wait = self._pause  # type: ignore[method-assign]
+
+    def _pause(self, seconds: float | None = None) -> bool:
+        if seconds is None:
+            return self._wait()
+        self.paused[threading.current_thread().name] += seconds
+        return self._wait(0)
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds that one thread of the pipeline would have waited in all."""
+        return max((seconds for name, seconds in self.paused.items() if name != "receive"), default=0)
+
+    @property
+    def tries(self) -> list[int]:
+        """How often each request has been tried that still is in its queue."""
+        return [RequestMessage.from_json(each.body).crashes + each.count for each in self.requests.messages]
 
     def submit(self, *images: bytes | None) -> list[RequestMessage]:
         """Store each image (None: it is gone) and ask for it."""
@@ -149,7 +193,7 @@ def test_output_then_response_then_delete() -> None:
     bench = Bench()
     (request,) = bench.submit(picture("red"))
     order: list[str] = []
-    bench.outputs.put = before(bench.outputs.put, lambda: order.append("put"))  # type: ignore[method-assign]
+    bench.outputs.put_new = before(bench.outputs.put_new, lambda: order.append("put"))  # type: ignore[method-assign]
     bench.responses.send_message_batch = before(bench.responses.send_message_batch, lambda: order.append("respond"))  # type: ignore[method-assign]
     bench.requests.delete_message_batch = before(bench.requests.delete_message_batch, lambda: order.append("delete"))  # type: ignore[method-assign]
     bench.run()
@@ -157,15 +201,13 @@ def test_output_then_response_then_delete() -> None:
     assert bench.result(request).timings.stored is not None
 
 
-def test_what_cannot_be_stored_is_not_answered_and_comes_again_later() -> None:
+def test_what_cannot_be_stored_stays_in_hand_until_it_is_stored() -> None:
     bench = Bench()
     (request,) = bench.submit(picture("red"))
-    bench.outputs.errors["put"] = [refusal("SlowDown")]
+    bench.outputs.errors["put"] = [refusal("SlowDown")] * 3
     bench.run()
-    assert bench.responses.messages == []
-    (message,) = bench.requests.messages
-    assert message.body == request.to_json()
-    assert bench.clock() < message.visible_at <= bench.clock() + 10
+    assert (bench.result(request).label, bench.result(request).attempts) == ("red", 1)
+    assert bench.requests.messages == []
 
 
 def test_a_request_whose_response_was_not_taken_comes_again_and_the_others_end() -> None:
@@ -177,12 +219,13 @@ def test_a_request_whose_response_was_not_taken_comes_again_and_the_others_end()
     assert len(bench.responses.messages) == 4
 
 
-def test_when_the_response_queue_fails_every_image_of_the_batch_comes_again() -> None:
+def test_when_the_response_queue_fails_every_image_of_the_batch_is_answered_later() -> None:
     bench = Bench()
-    bench.submit(*[picture("red")] * 3)
+    requests = bench.submit(*[picture("red")] * 3)
     bench.responses.errors["send"] = [EndpointConnectionError(endpoint_url="http://sqs")] * 3
     bench.run()
-    assert len(bench.responses.messages) + len(bench.requests.messages) == 3
+    assert [bench.result(request).attempts for request in requests] == [1, 1, 1]
+    assert bench.requests.messages == []
     assert bench.worker.lifetime.status == 0
 
 
@@ -207,38 +250,208 @@ def test_a_message_delivered_twice_at_once_is_harmless() -> None:
     assert bench.requests.messages == []
 
 
-def test_a_batch_that_the_network_fails_for_comes_again_image_by_image() -> None:
-    bench = Bench()
-    bench.submit(*[picture("red")] * 3)
-    bench.engine.errors = [RuntimeError("a bug")] * 3
-    bench.run()
-    assert bench.responses.messages == []
-    assert [message.count for message in bench.requests.messages] == [1, 1, 1]
+# Faults of the system: FAULTS rows 10 and 48. None costs an image one of its tries.
 
 
-def test_out_of_memory_gives_back_and_ends_the_worker_with_the_reason() -> None:
+def unreachable() -> EndpointConnectionError:
+    return EndpointConnectionError(endpoint_url="http://cloud")
+
+
+@KINDS
+def test_row_48_s3_is_away_for_ten_minutes_and_each_image_stays_in_hand(fifo: bool) -> None:
+    bench = Bench(fifo=fifo)
+    requests = bench.submit(*[picture("red")] * 60)
+
+    def away() -> None:
+        if bench.longest_pause < 600:
+            raise unreachable()
+
+    for bucket, method in [(bench.inputs, "get"), (bench.outputs, "put_new")]:
+        setattr(bucket, method, before(getattr(bucket, method), away))
+    assert bench.run()
+    assert [bench.result(request).status for request in requests] == ["done"] * 60
+    assert {bench.result(request).attempts for request in requests} == {1}
+    assert bench.requests.called("send") == [], "no request was sent anew"
+    assert bench.worker.lifetime.status == 0
+
+
+@KINDS
+def test_row_48_a_worker_with_a_broken_engine_ends_and_another_takes_its_images(fifo: bool) -> None:
+    broken = Bench(fifo=fifo)
+    requests = broken.submit(*[picture("blue")] * 30)
+    broken.engine.is_broken = True
+    assert broken.run()
+    assert (broken.worker.lifetime.status, broken.responses.messages) == (1, [])
+    assert "classify does not work: 5 tries" in broken.worker.lifetime.reason
+    assert "the engine is broken" in broken.worker.lifetime.reason
+    assert broken.tries == [0] * 30
+    healthy = Bench(after=broken)
+    assert healthy.run()
+    assert [(healthy.result(each).label, healthy.result(each).attempts) for each in requests] == [("blue", 1)] * 30
+
+
+def test_row_48_no_number_of_broken_engines_makes_an_image_fail() -> None:
     bench = Bench()
-    bench.submit(picture("red"))
-    bench.engine.errors = [MemoryError()]
-    bench.run()
+    (request,) = bench.submit(picture("blue"))
+    for _ in range(2 * bench.config.queues.max_receive_count):
+        bench = Bench(after=bench)
+        bench.engine.is_broken = True
+        assert bench.run()
+    assert bench.tries == [0]
+    healthy = Bench(after=bench)
+    assert healthy.run()
+    assert healthy.result(request).label == "blue"
+
+
+def test_row_48_a_worker_that_cannot_decode_ends_and_another_takes_its_images() -> None:
+    def no_child(*_: Any, **__: Any) -> bytes:
+        raise NoChildError("no process for square: it ended")
+
+    broken = Bench(no_child)
+    requests = broken.submit(*[picture("blue")] * 30)
+    assert broken.run()
+    assert "decode does not work: 5 tries" in broken.worker.lifetime.reason
+    assert (broken.worker.lifetime.status, broken.tries) == (1, [0] * 30)
+    healthy = Bench(after=broken)
+    assert healthy.run()
+    assert {healthy.result(request).label for request in requests} == {"blue"}
+
+
+@KINDS
+def test_row_48_refused_credentials_cost_no_image_a_try(fifo: bool) -> None:
+    bench = Bench(fifo=fifo)
+    requests = bench.submit(*[picture("red")] * 20)
+    for _ in range(2 * bench.config.queues.max_receive_count):
+        bench.inputs.errors["get"] = [refusal("AccessDenied", "GetObject")] * 100
+        assert bench.run()
+        assert bench.worker.lifetime.status == 1
+        assert "access denied" in bench.worker.lifetime.reason
+        assert (len(bench.requests.visible), bench.tries) == (20, [0] * 20)
+        bench = Bench(after=bench)
+    bench.inputs.errors["get"].clear()
+    assert bench.run()
+    assert {(bench.result(each).status, bench.result(each).attempts) for each in requests} == {("done", 1)}
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(MemoryError(), "out of memory"), (OSError(errno.ENOSPC, "No space left on device"), "no room left")],
+)
+def test_row_10_a_machine_without_room_gives_back_its_images_and_says_why(
+    error: Exception, reason: str, fifo: bool
+) -> None:
+    bench = Bench(fifo=fifo)
+    requests = bench.submit(*[picture("red")] * 20)
+    bench.engine.errors = [error] * 20
+    assert bench.run()
     assert bench.worker.lifetime.status == 1
-    assert "out of memory" in bench.worker.lifetime.reason
-    assert len(bench.requests.visible) == 1
+    assert reason in bench.worker.lifetime.reason
+    left = len(requests) - len(bench.responses.messages)
+    assert left > 0
+    assert (len(bench.requests.visible), bench.tries) == (left, [0] * left)
+    following = Bench(after=bench)
+    assert following.run()
+    assert {(following.result(each).status, following.result(each).attempts) for each in requests} == {("done", 1)}
 
 
-def test_denied_access_to_the_images_stops_the_worker_and_loses_nothing() -> None:
+# Images that no worker can classify
+
+
+def test_an_image_that_the_engine_cannot_bear_costs_only_itself_a_try() -> None:
     bench = Bench()
-    bench.submit(*[picture("red")] * 20)
-    bench.inputs.errors["get"] = [refusal("AccessDenied", "GetObject")] * 20
-    bench.run()
-    assert bench.worker.lifetime.status == 1
-    assert "access denied" in bench.worker.lifetime.reason
-    assert len(bench.requests.visible) == 20
+    requests = bench.submit(*map(picture, ["red", "blue", "red", "red"]))
+    bench.engine.poison = "blue"
+    assert bench.run()
+    answered = [bench.result(each).label for each in requests if each is not requests[1]]
+    assert answered == ["red"] * 3
+    assert (bench.worker.lifetime.status, bench.tries) == (0, [1])
+    (left,) = bench.requests.messages
+    assert left.body == requests[1].to_json()
+    assert bench.clock() < left.visible_at <= bench.clock() + 10
 
 
+@KINDS
+def test_row_9_a_request_beyond_its_last_try_is_answered_without_another_one(fifo: bool) -> None:
+    bench = Bench(fifo=fifo)
+    (request, mate) = bench.submit(picture("blue"), picture("red"))
+    for message in bench.requests.messages[:1]:
+        message.body = request.model_copy(update={"crashes": bench.config.queues.max_receive_count}).to_json()
+    assert bench.run()
+    result = bench.result(request)
+    assert result.error is not None
+    assert result.error.code == "crashed_worker"
+    assert result.error.message == "could not be classified after 5 tries: the worker stopped or failed each time"
+    assert bench.stored(request).error == result.error
+    assert bench.result(mate).label == "red"
+    assert bench.requests.messages == []
+
+
+def test_a_request_on_its_last_try_is_still_tried() -> None:
+    bench = Bench()
+    (request,) = bench.submit(picture("blue"))
+    last = request.model_copy(update={"crashes": bench.config.queues.max_receive_count - 1})
+    bench.requests.messages[0].body = last.to_json()
+    assert bench.run()
+    assert (bench.result(request).label, bench.result(request).attempts) == ("blue", 5)
+
+
+# What is stored and what is answered agree: FAULTS row 47
+
+
+@KINDS
+@pytest.mark.parametrize("count", [0, 1], ids=["sent again", "received again"])
+@pytest.mark.parametrize("image", ["red", None, "truncated"])
+def test_row_47_a_second_delivery_is_answered_with_the_stored_prediction(
+    image: str | None, count: int, fifo: bool
+) -> None:
+    bench = Bench(fifo=fifo)
+    (request,) = bench.submit(picture("red"))
+    assert bench.run()
+    first = bench.result(request)
+    stored = bench.outputs.objects[output_key(request.ref)]
+    bench.responses.messages.clear()
+    if image != "red":
+        bench.inputs.objects[request.key] = picture("red")[:60]
+    if image is None:
+        del bench.inputs.objects[request.key]
+    bench.requests.add(request.to_json(), count=count)
+    second = Bench(after=bench, model="another")
+    assert second.run()
+    again = second.result(request)
+    assert (again.label, again.score, again.model) == ("red", first.score, first.model)
+    assert bench.outputs.objects[output_key(request.ref)] == stored
+    assert second.requests.messages == []
+    if count:
+        assert second.engine.batches == [], "it was not classified once more"
+
+
+def test_a_prediction_that_cannot_be_read_is_replaced() -> None:
+    bench = Bench()
+    (request,) = bench.submit(picture("red"))
+    bench.outputs.objects[output_key(request.ref)] = b"{}"
+    bench.requests.messages[0].count = 1
+    assert bench.run()
+    assert bench.result(request).label == bench.stored(request).label == "red"
+
+
+def test_a_result_names_the_attempt_of_its_request() -> None:
+    bench = Bench()
+    good, bad = bench.submit(picture("red"), b"text")
+    for message, request in zip(bench.requests.messages, (good, bad), strict=True):
+        message.body = request.model_copy(update={"attempt": 2}).to_json()
+    assert bench.run()
+    assert [bench.result(each).attempt for each in (good, bad)] == [2, 2]
+    assert [bench.stored(each).attempt for each in (good, bad)] == [2, 2]
+
+
+# The end
+
+
+@KINDS
 @pytest.mark.parametrize("reason", ["SIGTERM", "Spot notice: terminate"])
-def test_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(reason: str) -> None:
-    bench = Bench(fetch_threads=1, decode_threads=1)
+def test_row_6_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(reason: str, fifo: bool) -> None:
+    bench = Bench(fifo=fifo, fetch_threads=1, decode_threads=1)
     requests = bench.submit(*[picture("red")] * 25)
     fetching, go_on = threading.Event(), threading.Event()
 
@@ -261,6 +474,7 @@ def test_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(reason:
     assert len(bench.requests.called("receive")) == received
     assert len(bench.responses.messages) == 1
     assert len(bench.requests.messages) == len(requests) - 1
+    assert bench.tries == [0] * 24, "a worker that ends in good order costs no try"
     assert bench.worker.lifetime.status == 0
 
 

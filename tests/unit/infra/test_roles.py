@@ -65,6 +65,7 @@ EXACTLY = {
             "sqs:DeleteMessage",
             "sqs:GetQueueUrl",
             "sqs:ReceiveMessage",
+            "sqs:SendMessage",
         },
         "<ResponseQueue.Arn>": {"sqs:GetQueueUrl", "sqs:SendMessage"},
     },

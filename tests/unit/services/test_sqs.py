@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
 
-from services.sqs import BATCH_ATTEMPTS, Outgoing, Queue, QueueCounts
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.sqs import BATCH, BATCH_ATTEMPTS, MAX_BATCH_BYTES, Outgoing, Queue, QueueCounts
 
 
 @dataclass
@@ -49,6 +53,26 @@ def test_messages_go_out_ten_at_a_time_in_order() -> None:
     assert queue(sqs).send(messages(25)) == []
     assert [len(call) for call in sqs.calls] == [10, 10, 5]
     assert [entry["MessageBody"] for entry in sqs.taken] == [message.body for message in messages(25)]
+
+
+@given(st.lists(st.sampled_from([1, 1_000, 99_999, 400_000, MAX_BATCH_BYTES]), max_size=40))
+def test_batches_are_as_large_as_sqs_takes_by_messages_and_bytes(
+    sizes: list[int],
+) -> None:
+    sqs = FakeSQS()
+    outgoing = [Outgoing(str(number), "x" * size) for number, size in enumerate(sizes)]
+    assert queue(sqs).send(outgoing) == []
+    batches = [[len(entry["MessageBody"]) for entry in call] for call in sqs.calls]
+    assert [size for batch in batches for size in batch] == sizes
+    assert all(len(batch) <= BATCH and sum(batch) <= MAX_BATCH_BYTES for batch in batches)
+    for batch, following in pairwise(batches):
+        assert len(batch) == BATCH or sum(batch) + following[0] > MAX_BATCH_BYTES
+
+
+def test_bytes_are_counted_and_not_characters() -> None:
+    sqs = FakeSQS()
+    queue(sqs).send([Outgoing(str(number), "é" * 300_000) for number in range(2)])
+    assert [len(call) for call in sqs.calls] == [1, 1]
 
 
 def test_nothing_to_send_is_no_call() -> None:

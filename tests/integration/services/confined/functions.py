@@ -23,6 +23,9 @@ def misbehave(data: bytes, times: int = 1) -> bytes:  # noqa: PLR0912, C901
     match word:
         case "signal":
             os.kill(os.getpid(), signal.Signals[rest])
+        case "stop_in":
+            if os.getpid() == int(rest):
+                os.kill(os.getpid(), signal.SIGSTOP)
         case "exit":
             os._exit(int(rest))
         case "spin":

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from services.confined.errors import CrashedError, NoChildError, TooCostlyError
 from services.confined.pool import Allowance, Confined
 from services.confined.zygote import ROOT, Zygote
 from services.image_errors import ImageRejectedError
+from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -72,7 +74,7 @@ def test_a_refusal_comes_back_as_it_was_raised_and_the_process_stays(confined: C
         (b"rubbish 0201000000" + b"22", "rubbish"),
     ],
 )
-def test_what_ends_its_process_fails_alone_and_the_next_has_a_fresh_one(
+def test_what_ends_its_process_twice_fails_alone_and_the_next_has_a_fresh_one(
     confined: Confined, item: bytes, reason: str
 ) -> None:
     with pytest.raises(CrashedError, match=reason):
@@ -89,7 +91,7 @@ def test_what_ends_its_process_fails_alone_and_the_next_has_a_fresh_one(
         (b"signal SIGKILL", "memory is short"),
     ],
 )
-def test_what_takes_too_much_ends_at_once(zygote: Zygote, item: bytes, reason: str) -> None:
+def test_what_takes_too_much_ends(zygote: Zygote, item: bytes, reason: str) -> None:
     hasty = Confined(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), most=1)
     hasty.prepare()
     with pytest.raises(TooCostlyError, match=reason):
@@ -161,6 +163,81 @@ def test_a_child_that_dies_between_two_items_costs_neither(confined: Confined) -
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: state_of(first) == "Z", "the first child has ended")
     assert child_of(confined) != first
+
+
+@dataclass
+class Call:
+    """A call of a confined function in a thread of its own."""
+
+    confined: Confined
+    item: bytes
+    answer: bytes | None = None
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.answer = bytes(self.confined(self.item))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the test looks at it)
+            self.error = error
+
+    def ended(self) -> "Call":
+        self.thread.join(DEADLINE_SECONDS)
+        assert not self.thread.is_alive()
+        return self
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_an_item_whose_child_is_killed_from_outside_is_tried_again_in_a_fresh_child(
+    confined: Confined, number: signal.Signals
+) -> None:
+    first = child_of(confined)
+    call = Call(confined, f"stop_in {first}".encode())
+    wait_until(lambda: state_of(first) == "T", "the item is in its first child")
+    os.kill(first, number)
+    assert call.ended().error is None
+    assert call.answer not in {None, str(first).encode()}
+
+
+def test_an_item_whose_child_gets_no_processor_is_tried_again_in_a_fresh_child(zygote: Zygote) -> None:
+    hasty = Confined(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), most=1)
+    first = child_of(hasty)
+    assert hasty(f"stop_in {first}".encode()) != str(first).encode()
+
+
+def test_an_item_is_tried_again_alone_and_a_second_death_is_its_own(zygote: Zygote) -> None:
+    confined = Confined(zygote, SMALL, most=3)
+    first = child_of(confined)
+    parent = parent_of(first)
+    call = Call(confined, b"signal SIGSTOP")
+    wait_until(lambda: state_of(first) == "T", "the item is in its first child")
+    waiting = Call(confined, b"signal SIGSTOP")
+    (other,) = wait_until(lambda: stopped_children(parent) - {first}, "another item is in a second child")
+    os.kill(first, signal.SIGKILL)
+    third = Call(confined, b"pid")
+    third.thread.join(0.2)  # time for a pool that does not wait until the other item has left its child
+    assert stopped_children(parent) == {other}
+    os.kill(other, signal.SIGKILL)
+    for _ in range(2):  # both are tried again, one after the other
+        (alone,) = wait_until(lambda: stopped_children(parent), "an item is tried again")
+        os.kill(alone, signal.SIGKILL)
+        wait_until(lambda alone=alone: state_of(alone) == "Z", "its child has ended")  # type: ignore[misc]
+    for each in (call, waiting):
+        assert isinstance(each.ended().error, TooCostlyError)
+    assert third.ended().error is None
+
+
+def stopped_children(parent: int) -> set[int]:
+    return {child for child in children_of(parent) if state_of(child) == "T"}
+
+
+def test_an_item_that_comes_while_an_idle_child_dies_is_answered(confined: Confined) -> None:
+    for number in (signal.SIGKILL, signal.SIGSEGV) * 10:
+        os.kill(child_of(confined), number)
+        assert child_of(confined)
 
 
 def test_a_child_goes_on_while_everything_is_told_to_stop(confined: Confined) -> None:

@@ -1,6 +1,7 @@
 """A plain object call gets stock moto's answer without stock moto; every other call gets it from stock moto."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
@@ -88,6 +89,10 @@ def test_a_plain_call_is_not_asked_of_stock_moto(doors: Doors, bucket: str, meth
         ("PUT", "/{}/k", {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": "CRC32"}),
         ("PUT", "/{}/k", {"HTTP_X_AMZ_CONTENT_SHA256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}),
         ("PUT", "/{}/k", {"HTTP_IF_NONE_MATCH": "*"}),
+        ("PUT", "/{}/new", {"HTTP_IF_NONE_MATCH": '"an-etag"'}),
+        ("PUT", "/{}/k", {"HTTP_IF_MATCH": '"an-etag"'}),
+        ("GET", "/{}/k", {"HTTP_IF_NONE_MATCH": "*"}),
+        ("DELETE", "/{}/k", {"HTTP_IF_NONE_MATCH": "*"}),
         ("PUT", "/{}/k", {"HTTP_CONTENT_ENCODING": "gzip"}),
         ("PUT", "/{}/k", {"CONTENT_TYPE": "multipart/form-data; boundary=x"}),
         ("GET", "/{}/k?tagging", {}),
@@ -112,6 +117,27 @@ def test_a_call_that_is_more_than_plain_is_asked_of_stock_moto(
     doors.stock.ask("s3", "PUT", f"/{bucket}/other", b"x")
     filled = {name: value and value.format(bucket) for name, value in environ.items()}
     assert doors.asks_stock("s3", method, target.format(bucket), **filled)
+
+
+def test_a_conditional_put_is_answered_as_by_stock_moto(doors: Doors) -> None:
+    condition: dict[str, Any] = {"HTTP_IF_NONE_MATCH": "*"}
+    plain, stock = new_bucket(doors, "same"), new_bucket(doors, "same")
+    replies = [
+        [told(door.ask("s3", "PUT", f"/{name}/k", content, **condition)) for content in (b"first", b"second")]
+        for door, name in ((doors.direct, plain), (doors.stock, stock))
+    ]
+    assert [[status for status, *_ in each] for each in replies] == [[200, 412]] * 2
+    assert replies[0] == replies[1]
+    assert doors.stock.ask("s3", "GET", f"/{plain}/k").body == b"first"
+    assert not doors.asks_stock("s3", "PUT", f"/{plain}/new", b"x", **condition)
+
+
+def test_of_many_conditional_puts_at_once_one_succeeds(doors: Doors, bucket: str) -> None:
+    def put(number: int) -> int:
+        return doors.direct.ask("s3", "PUT", f"/{bucket}/k", b"%d" % number, HTTP_IF_NONE_MATCH="*").status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(put, range(8))) == [200] + [412] * 7
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,219 @@
+"""Recovery: what follows when a step of the pipeline fails.
+
+A fault of the system keeps the image in hand: its thread tries the step again after a pause, while the keeper extends
+the visibility timeout and the receiver pauses, too. So a service that is away costs no image a try.
+
+| at fault           | tried again                 | then, if it works for others     | if it works for none        |
+|--------------------|-----------------------------|----------------------------------|-----------------------------|
+| the image          | never                       | a failed result                  | a failed result             |
+| the worker         | never                       | given back; the worker ends      | given back; the worker ends |
+| a service          | for `MAX_OUTAGE_SECONDS`    | left                             | given back; the worker ends |
+| engine or decoders | until `MAX_FAILURES`        | given back                       | given back; the worker ends |
+| unknown            | alone, until `MAX_FAILURES` | left, after `MAX_FAILURES_ALONE` | left; the worker ends       |
+
+A request that is given back is as if it had not been received. One that is left to its queue is received again and
+has one try less; after `max_receive_count` tries the image fails. A worker that ends gives back everything else.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Generic, TypeVar
+
+from app_tier.backoff import FIRST_SECONDS, MOST_SECONDS, Backoff
+from app_tier.faults import (
+    Fault,
+    ImageFault,
+    LocalFault,
+    PassingFault,
+    ServiceFault,
+    UnknownFault,
+    WorkerFault,
+    meaning_of,
+)
+from app_tier.in_hand import InHand
+from app_tier.keeper import Keeper
+from app_tier.lifetime import Lifetime
+from app_tier.task import Task
+from services.backoff import Jitter, pause_seconds
+from services.messages import Failure
+
+MAX_OUTAGE_SECONDS: Final = 1_800.0
+"""How long a step is tried again while a service fails; a worker bills no longer without working."""
+
+MAX_FAILURES: Final = 5
+"""Failures in a row, 8 to 15 s, after which an engine or decoders that work for no image count as broken."""
+
+MAX_FAILURES_ALONE: Final = 2
+"""Failures of an image alone, while the step works for others, after which the try counts."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Decision(Enum):
+    """What to do about tasks whose step has failed."""
+
+    TRY_AGAIN = auto()
+    GIVE_BACK = auto()
+    LEAVE = auto()
+    END_AND_GIVE_BACK = auto()
+    END_AND_LEAVE = auto()
+
+
+def decide(fault: PassingFault, failures: int, seconds: float, *, works_for_others: bool) -> Decision:
+    """Return what follows from a fault.
+
+    Args:
+        fault: of the last try.
+        failures: of this step for the same tasks, in a row.
+        seconds: since the first of them.
+        works_for_others: whether another thread has passed the step since then.
+    """
+    match fault:
+        case ServiceFault():
+            is_patient = seconds < MAX_OUTAGE_SECONDS
+        case LocalFault():
+            is_patient = failures < MAX_FAILURES
+        case UnknownFault():
+            is_patient = failures < (MAX_FAILURES_ALONE if works_for_others else MAX_FAILURES)
+    if is_patient:
+        return Decision.TRY_AGAIN
+    if works_for_others:
+        return Decision.GIVE_BACK if isinstance(fault, LocalFault) else Decision.LEAVE
+    return Decision.END_AND_LEAVE if isinstance(fault, UnknownFault) else Decision.END_AND_GIVE_BACK
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What the steps of all stages share.
+
+    Attributes:
+        in_hand: knows which steps are being done, so that one that hangs is noticed.
+        keeper: gives back, or leaves to the queue.
+        lifetime: ends when the worker cannot go on.
+        backoff: pauses the receiver while a step fails.
+        clock: monotonic seconds.
+        jitter: returns a random number between its arguments.
+    """
+
+    in_hand: InHand
+    keeper: Keeper
+    lifetime: Lifetime
+    backoff: Backoff
+    clock: Callable[[], float] = time.monotonic
+    jitter: Jitter = random.uniform
+
+
+class Step(Generic[T]):
+    """The step of one stage, called by the stage's threads; it does not raise.
+
+    Args:
+        name: of the stage.
+        do: does the work for some tasks and passes them on.
+        refuse: passes on a task of an image that cannot be classified, with the reason.
+        recovery: what all stages share.
+        check: does the same work without any image, where that is possible; raises if that fails.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        do: Callable[[Sequence[Task[T]]], None],
+        refuse: Callable[[Task[T], Failure], None],
+        recovery: Recovery,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._name, self._do, self._refuse, self._recovery, self._check = name, do, refuse, recovery, check
+        # Changes whenever the step works. Threads may overwrite each other's counts, but do not undo a change.
+        self._passed = 0
+
+    def __call__(self, tasks: Sequence[Task[T]]) -> None:
+        """Do the step for `tasks`; return when each has been passed on, given back or left to the queue."""
+        clock = self._recovery.clock
+        kind: type[PassingFault] | None = None
+        failures, since, passed_before = 0, 0.0, 0
+        while (error := self._attempt(tasks)) is not None:
+            fault = self._meaning(error)
+            if isinstance(fault, ImageFault | WorkerFault):
+                self._settle(tasks, fault)
+                return
+            if isinstance(fault, UnknownFault) and len(tasks) > 1:
+                for task in tasks:
+                    self([task])
+                return
+            if type(fault) is not kind:
+                kind, failures, since, passed_before = type(fault), 0, clock(), self._passed
+            failures += 1
+            seconds = clock() - since
+            decision = decide(fault, failures, seconds, works_for_others=self._passed != passed_before)
+            more = {"step": self._name, "images": _images(tasks), "failures": failures, "decision": decision.name}
+            _log.warning("a step failed", extra={**more, "error": fault.reason}, exc_info=error)
+            if decision is Decision.TRY_AGAIN and self._pause(failures):
+                continue
+            if decision in {Decision.END_AND_GIVE_BACK, Decision.END_AND_LEAVE}:
+                tries = f"{failures} tries in {seconds:.0f} s failed, the last with {fault.reason}"
+                self._recovery.lifetime.fail(f"{self._name} does not work: {tries}")
+            self._part_with(tasks, is_left=decision in {Decision.LEAVE, Decision.END_AND_LEAVE})
+            return
+
+    def _attempt(self, tasks: Sequence[Task[T]]) -> Exception | None:
+        """Do the step once; return what went wrong, if anything did."""
+        in_hand = self._recovery.in_hand
+        in_hand.begin_step([task.delivery for task in tasks])
+        try:
+            self._do(tasks)
+        except Exception as error:  # noqa: BLE001 (the edge: whatever it is, the next image must get its turn)
+            return error
+        finally:
+            in_hand.end_step()
+        self._pass()
+        return None
+
+    def _pass(self) -> None:
+        self._passed += 1
+        self._recovery.backoff.succeeded(self._name)
+
+    def _meaning(self, error: Exception) -> Fault:
+        """Return what `error` means; an unknown one is the worker's if the step fails without any image, too."""
+        fault = meaning_of(error)
+        if not isinstance(fault, UnknownFault) or self._check is None:
+            return fault
+        try:
+            self._check()
+        except Exception as broken:  # noqa: BLE001 (whatever it is, it is not the image's)
+            fault = meaning_of(broken)
+            return LocalFault(fault.reason) if isinstance(fault, UnknownFault) else fault
+        self._pass()
+        return fault
+
+    def _settle(self, tasks: Sequence[Task[T]], fault: ImageFault | WorkerFault) -> None:
+        if isinstance(fault, WorkerFault):
+            self._recovery.lifetime.fail(fault.reason)
+            self._part_with(tasks)
+            return
+        self._pass()
+        _log.info("cannot be classified", extra={"images": _images(tasks), "code": fault.failure.code})
+        for task in tasks:
+            self._refuse(task, fault.failure)
+
+    def _pause(self, failures: int) -> bool:
+        """Wait before the next try, and let the receiver wait, too; return False if the worker ends."""
+        recovery = self._recovery
+        recovery.backoff.failed(self._name)
+        return not recovery.lifetime.wait(pause_seconds(failures, FIRST_SECONDS, MOST_SECONDS, recovery.jitter))
+
+    def _part_with(self, tasks: Sequence[Task[T]], *, is_left: bool = False) -> None:
+        deliveries = [task.delivery for task in tasks]
+        if is_left:
+            self._recovery.keeper.leave(deliveries)
+        else:
+            self._recovery.keeper.give_back(deliveries)
+
+
+def _images(tasks: Sequence[Task[object]]) -> list[str]:
+    return [task.delivery.request.image_id for task in tasks]

@@ -1,0 +1,219 @@
+"""What follows when a step fails, with a clock that moves only by the pauses of the code under test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app_tier.backoff import MOST_SECONDS, Backoff
+from app_tier.faults import LocalFault, ServiceFault, UnknownFault
+from app_tier.in_hand import InHand
+from app_tier.keeper import Keeper
+from app_tier.lifetime import Lifetime
+from app_tier.receive import understood
+from app_tier.recovery import (
+    MAX_FAILURES,
+    MAX_FAILURES_ALONE,
+    MAX_OUTAGE_SECONDS,
+    Decision,
+    Recovery,
+    Step,
+    decide,
+)
+from app_tier.task import Task, begin
+from services.confined.errors import NoChildError
+from services.image_errors import ImageRejectedError
+from services.messages import Failure
+from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
+
+
+@dataclass
+class Bench:
+    """One stage's step over a request queue in memory; `errors` are raised by its next attempts."""
+
+    errors: list[Exception] = field(default_factory=list)
+    clock: FakeClock = field(default_factory=FakeClock)
+    passed: list[Task[None]] = field(default_factory=list)
+    refused: list[tuple[Task[None], Failure]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sqs = FakeSqs(self.clock)
+        self.in_hand = InHand(100, VISIBILITY, self.clock)
+        self.lifetime = Lifetime()
+        self.lifetime.wait = self._wait  # type: ignore[method-assign]
+        keeper = Keeper(self.sqs.queue(), self.in_hand, VISIBILITY, 900, self.lifetime.fail, self.clock)
+        self.backoff = Backoff()
+        recovery = Recovery(self.in_hand, keeper, self.lifetime, self.backoff, self.clock, lambda _least, most: most)
+        self.step = Step("test", self.attempt, self.refuse, recovery)
+
+    def attempt(self, tasks: Sequence[Task[None]]) -> None:
+        self.sizes.append(len(tasks))
+        if self.errors:
+            raise self.errors.pop(0)
+        self.passed.extend(tasks)
+
+    def refuse(self, task: Task[None], failure: Failure) -> None:
+        self.refused.append((task, failure))
+
+    def _wait(self, seconds: float | None = None) -> bool:
+        self.clock.advance(seconds or 0)
+        for delivery in self.in_hand.everything():  # as the keeper does
+            self.in_hand.extended([delivery], self.clock())
+        return self.lifetime.over
+
+    def receive(self, count: int) -> list[Task[None]]:
+        send_requests(self.sqs, [new_request() for _ in range(count)])
+        deliveries = understood(self.sqs.queue().receive(10, 0))
+        self.in_hand.hold(deliveries, self.clock())
+        return [begin(delivery) for delivery in deliveries]
+
+    @property
+    def tries(self) -> list[int]:
+        """How often each request counts as tried that is no longer in hand."""
+        found = understood(self.sqs.queue().receive(10, 0)) if self.sqs.visible else []
+        return [delivery.tries - 1 for delivery in found]
+
+
+def test_a_service_that_is_away_costs_neither_the_image_nor_the_worker_anything() -> None:
+    bench = Bench(errors=[refusal("SlowDown")] * 30)
+    tasks = bench.receive(1)
+    bench.step(tasks)
+    assert bench.passed == tasks
+    assert bench.in_hand.everything() == [tasks[0].delivery]
+    assert not bench.lifetime.over
+    assert bench.clock() - 1000 > 600
+    assert bench.backoff.pause_seconds() == 0
+
+
+def test_the_receiver_pauses_while_a_step_fails() -> None:
+    bench = Bench(errors=[refusal("SlowDown")])
+    seen: list[float] = []
+
+    def wait(_seconds: float | None = None) -> bool:
+        seen.append(bench.backoff.pause_seconds())
+        return False
+
+    bench.lifetime.wait = wait  # type: ignore[method-assign, assignment]
+    bench.step(bench.receive(1))
+    assert seen[0] > 0
+
+
+def test_a_service_that_stays_away_ends_the_worker_and_costs_no_try() -> None:
+    bench = Bench(errors=[refusal("SlowDown")] * 1_000)
+    bench.step(bench.receive(3))
+    assert bench.lifetime.status == 1
+    assert "test does not work" in bench.lifetime.reason
+    assert "SlowDown" in bench.lifetime.reason
+    assert MAX_OUTAGE_SECONDS <= bench.clock() - 1000 <= MAX_OUTAGE_SECONDS + MOST_SECONDS
+    assert bench.tries == [0, 0, 0]
+
+
+def test_an_error_of_a_batch_is_tried_again_image_by_image() -> None:
+    bench = Bench(errors=[RuntimeError("a bug")])
+    tasks = bench.receive(3)
+    bench.step(tasks)
+    assert bench.sizes == [3, 1, 1, 1]
+    assert bench.passed == tasks
+
+
+def test_an_unknown_error_of_every_image_ends_the_worker_and_the_try_counts() -> None:
+    bench = Bench(errors=[RuntimeError("a bug")] * 100)
+    bench.step(bench.receive(1))
+    assert bench.lifetime.status == 1
+    assert len(bench.sizes) == MAX_FAILURES
+    bench.clock.advance(VISIBILITY)
+    assert bench.tries == [1]
+
+
+def test_an_image_that_fails_alone_while_others_pass_costs_a_try_and_not_the_worker() -> None:
+    bench = Bench()
+    bad, good = bench.receive(2)
+
+    def attempt(tasks: Sequence[Task[None]]) -> None:
+        if tasks[0] is bad:
+            raise RuntimeError("a bug")
+
+    step = Step("test", attempt, lambda *_: None, bench.step._recovery)
+
+    def wait(_seconds: float | None = None) -> bool:
+        step([good])
+        return False
+
+    bench.lifetime.wait = wait  # type: ignore[method-assign, assignment]
+    step([bad])
+    assert not bench.lifetime.over
+    assert bench.in_hand.everything() == [good.delivery]
+    bench.clock.advance(VISIBILITY / 2)
+    assert bench.tries == [1]
+
+
+def test_a_failing_check_shows_that_the_image_is_not_at_fault() -> None:
+    bench = Bench(errors=[RuntimeError("broken")] * 100)
+
+    def check() -> None:
+        raise RuntimeError("broken")
+
+    step = Step("test", bench.attempt, lambda *_: None, bench.step._recovery, check)
+    step(bench.receive(4))
+    assert bench.sizes == [4] * MAX_FAILURES, "as one batch, since no image is suspected"
+    assert bench.lifetime.status == 1
+    assert bench.tries == [0] * 4
+
+
+def test_a_passing_check_shows_that_the_image_is_at_fault() -> None:
+    bench = Bench(errors=[ValueError("not a number")] * 100)
+    step = Step("test", bench.attempt, lambda *_: None, bench.step._recovery, lambda: None)
+    step(bench.receive(1))
+    assert len(bench.sizes) == MAX_FAILURES_ALONE
+    assert not bench.lifetime.over
+    bench.clock.advance(VISIBILITY / 2)
+    assert bench.tries == [1]
+
+
+def test_failures_of_another_kind_count_anew() -> None:
+    bench = Bench(errors=[*[refusal("SlowDown")] * 20, *[NoChildError("none")] * 4, *[RuntimeError("a bug")] * 4])
+    tasks = bench.receive(1)
+    bench.step(tasks)
+    assert bench.passed == tasks
+
+
+def test_an_image_that_is_refused_is_passed_on_with_the_reason() -> None:
+    bench = Bench(errors=[ImageRejectedError("empty", "it is empty")])
+    (task,) = bench.receive(1)
+    bench.step([task])
+    assert bench.refused == [(task, Failure(code="empty", message="it is empty"))]
+    assert bench.in_hand.everything() == [task.delivery]
+
+
+def test_a_worker_that_ends_does_not_wait_for_a_service_and_gives_back() -> None:
+    bench = Bench(errors=[refusal("SlowDown")] * 1_000)
+    tasks = bench.receive(1)
+    bench.lifetime.end("SIGTERM")
+    bench.step(tasks)
+    assert len(bench.sizes) == 1
+    assert bench.lifetime.status == 0
+    assert bench.tries == [0]
+
+
+FAULTS = st.sampled_from([ServiceFault("s"), LocalFault("l"), UnknownFault("u")])
+
+
+@given(FAULTS, st.integers(1, 100), st.floats(0, 10_000), st.booleans())
+def test_a_fault_of_the_system_costs_no_try_while_it_hits_all_images(
+    fault: ServiceFault | LocalFault | UnknownFault, failures: int, seconds: float, works: bool
+) -> None:
+    decision = decide(fault, failures, seconds, works_for_others=works)
+    if not works and not isinstance(fault, UnknownFault):
+        assert decision not in {Decision.LEAVE, Decision.END_AND_LEAVE}
+    if works:
+        assert decision not in {Decision.END_AND_GIVE_BACK, Decision.END_AND_LEAVE}
+
+
+@pytest.mark.parametrize("fault", [ServiceFault("s"), LocalFault("l"), UnknownFault("u")])
+@pytest.mark.parametrize("works", [False, True])
+def test_no_fault_is_tried_again_for_ever(fault: ServiceFault | LocalFault | UnknownFault, works: bool) -> None:
+    decision = decide(fault, 1_000, 2 * MAX_OUTAGE_SECONDS, works_for_others=works)
+    assert decision is not Decision.TRY_AGAIN
