@@ -3,9 +3,7 @@
 In this order a request that has gone has left a result, wherever the worker is killed. Before the put nothing has
 happened. After it the image comes again, and is answered with the prediction that is stored.
 
-Of an image's predictions the first that is `done` stands. It replaces a `failed` one, and nothing replaces it. A
-`failed` prediction replaces one of an earlier attempt. Every write is conditional, so this holds whatever other
-workers write at the same moment, and every response repeats the prediction that stands.
+Of an image's predictions one stands (`services/predictions.py`), and every response repeats it.
 """
 
 import logging
@@ -13,13 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from app_tier.task import Delivery, Task
-from services.errors import MessageError, NotFoundError
-from services.ids import ImageRef, output_key
 from services.messages import Failure, Prediction, Response, failed
+from services.predictions import store_prediction, stored_prediction
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
-
-JSON = "application/json"
 
 _log = logging.getLogger(__name__)
 
@@ -40,10 +35,7 @@ def answered_before(task: Task[None], bucket: Bucket) -> Task[Response] | None:
     Raises:
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
-    try:
-        earlier, _ = _stored(task.delivery.request.ref, bucket)
-    except NotFoundError:
-        return None
+    earlier = stored_prediction(task.delivery.request.ref, bucket)
     return _repeat(task, earlier) if earlier is not None and earlier.status == "done" else None
 
 
@@ -56,7 +48,7 @@ def store(task: Task[Prediction], bucket: Bucket, clock: Callable[[], float] = t
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     before = clock()
-    standing = _put(task.made, bucket)
+    standing = store_prediction(task.made, bucket)
     if standing is not task.made:
         return _repeat(task, standing)
     timed = task.then(None, stored=(clock() - before) * 1000)
@@ -83,42 +75,6 @@ def delete(answered: Sequence[Delivery], requests: Queue) -> None:
     kept = requests.delete([delivery.receipt for delivery in answered])  # nosec B113 # a queue of that name
     if kept:
         _log.warning("requests were not deleted and come again", extra={"messages": len(kept)})
-
-
-def _put(prediction: Prediction, bucket: Bucket) -> Prediction:
-    """Store `prediction` unless it may not replace the stored one; return the one that is stored afterwards."""
-    key, body = output_key(prediction.ref), prediction.to_json().encode()
-    while not bucket.put_new(key, body, JSON):
-        try:
-            stored, etag = _stored(prediction.ref, bucket)
-        except NotFoundError:
-            continue  # deleted a moment ago, or the other write was not completed
-        if stored is not None and not _replaces(prediction, stored):
-            return stored
-        if bucket.put_over(key, body, JSON, etag):
-            break
-    return prediction
-
-
-def _replaces(prediction: Prediction, stored: Prediction) -> bool:
-    if stored.status == "done":
-        return False
-    return prediction.status == "done" or prediction.attempt > stored.attempt
-
-
-def _stored(ref: ImageRef, bucket: Bucket) -> tuple[Prediction | None, str]:
-    """Return the image's prediction, or None if the object is none that can be read, and the object's ETag.
-
-    Raises:
-        NotFoundError: there is no object.
-    """
-    body, etag = bucket.get_with_etag(output_key(ref))
-    try:
-        prediction = Prediction.from_json(body)
-    except MessageError as error:
-        _log.warning("a prediction cannot be read", extra={"key": output_key(ref), "reason": str(error)})
-        return None, etag
-    return (prediction if prediction.ref == ref else None), etag
 
 
 def _repeat(task: Task[object], stored: Prediction) -> Task[Response]:

@@ -1,46 +1,12 @@
-"""A bucket and a queue in memory, of the real classes, for tests of the controller that start no process."""
+"""A queue in memory, of the real class, for tests of the controller that start no process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.errors import NotFoundError
 from services.ids import new_id
 from services.messages import RequestMessage
-from services.s3 import Bucket
 from services.sqs import BATCH, Outgoing, Queue, QueueCounts, Received
-
-
-@dataclass(frozen=True)
-class MemoryObjects(Bucket):
-    """A bucket; `objects` is what it holds by key."""
-
-    store: Any = None
-    name: str = "memory"
-    objects: dict[str, bytes] = field(default_factory=dict)
-
-    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
-        """Store an object."""
-        self.objects[key] = body
-
-    def put_new(self, key: str, body: bytes, content_type: str) -> bool:
-        """Store an object where there is none."""
-        return self.objects.setdefault(key, body) is body
-
-    def get(self, key: str, most_bytes: int | None = None) -> bytes:
-        """Return an object."""
-        if key not in self.objects:
-            raise NotFoundError(key)
-        return self.objects[key]
-
-    def exists(self, key: str) -> bool:
-        """Tell whether there is an object."""
-        return key in self.objects
-
-    def delete_all(self, keys: Sequence[str]) -> None:
-        """Delete objects."""
-        for key in keys:
-            self.objects.pop(key, None)
 
 
 @dataclass

@@ -10,7 +10,8 @@ from services.jobs import JobStore
 from services.messages import Failure, Prediction, RequestMessage, Response, failed
 from services.sqs import Outgoing
 from tests.support.controller import EPOCH, Clock
-from tests.support.memory_services import ClockedQueue, MemoryObjects
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
@@ -46,8 +47,8 @@ class ResultsSite:
     paused: bool = False
     clock: Clock = field(default_factory=Clock)
     store: JobStore = field(default_factory=lambda: JobStore(MemoryTable()))
-    inputs: MemoryObjects = field(default_factory=MemoryObjects)
-    outputs: MemoryObjects = field(default_factory=MemoryObjects)
+    inputs: MemoryBucket = field(default_factory=MemoryBucket)
+    outputs: MemoryBucket = field(default_factory=MemoryBucket)
 
     def __post_init__(self) -> None:
         self.requests, self.responses, self.letters = (ClockedQueue(clock=self.clock) for _ in range(3))

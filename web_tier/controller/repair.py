@@ -3,10 +3,10 @@
 import logging
 from dataclasses import dataclass
 
-from services.errors import MessageError, NotFoundError
-from services.ids import ImageRef, output_key
+from services.ids import ImageRef
 from services.jobs import JobStore
-from services.messages import Failure, Prediction, Response, failed
+from services.messages import Failure, Response, failed
+from services.predictions import store_prediction, stored_prediction
 from services.s3 import Bucket
 from web_tier.controller.ledger import Ledger, rank
 
@@ -39,28 +39,21 @@ class Repair:
     def fail(self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int) -> None:
         """Record the result of the image if there is one by now; else give it a failed result.
 
-        The failure is stored only where no prediction is: a worker may store one at the same moment. Where the
-        failure of an earlier attempt is stored, it stays, and the job table alone has the new one.
+        The durable object comes first, then the job table, as a worker does. A worker may store a prediction at the
+        same moment: the one that stands is recorded.
         """
-        prediction = failed(ref, failure, worker=REPAIRER, attempt=attempt, attempts=attempts)
         result = self.result(ref, attempt)
         if result is None:
-            is_stored = self.outputs.put_new(output_key(ref), prediction.to_json().encode(), "application/json")
-            result = None if is_stored else self.result(ref, attempt)
-        if result is None:
-            result = prediction.response()
-            _log.warning(
-                "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
+            standing = store_prediction(
+                failed(ref, failure, worker=REPAIRER, attempt=attempt, attempts=attempts), self.outputs
             )
+            result = standing.response()
+            if standing.worker == REPAIRER:
+                _log.warning(
+                    "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
+                )
         self.ledger.record([result])
 
     def _stored(self, ref: ImageRef) -> Response | None:
-        try:
-            prediction = Prediction.from_json(self.outputs.get(output_key(ref)))
-        except NotFoundError:
-            return None
-        except MessageError as error:
-            _log.warning("a prediction cannot be read", extra={"key": output_key(ref), "reason": str(error)})
-            return None
-        # An object at another image's key is not this one's result.
-        return prediction.response() if prediction.ref == ref else None
+        prediction = stored_prediction(ref, self.outputs)
+        return None if prediction is None else prediction.response()

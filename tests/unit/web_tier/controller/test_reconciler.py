@@ -9,7 +9,8 @@ import pytest
 from services.ids import ImageRef, parse_key
 from services.messages import Response
 from services.sqs import Outgoing
-from tests.support.memory_services import ClockedQueue, MemoryObjects
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import MemoryTable
 from tests.support.results_site import LOST_AFTER, ResultsSite, done, message, refused
 from web_tier.controller.lost import BUSY_PATIENCE, MAX_REQUESTS
@@ -175,7 +176,7 @@ def test_a_retry_that_the_web_tier_took_back_is_not_waited_for(site: ResultsSite
 def test_a_result_that_is_stored_while_its_image_is_looked_for_stays(site: ResultsSite) -> None:
     """A worker stores its result, the collector records it and deletes the image: all between two calls."""
 
-    class Racing(MemoryObjects):
+    class Racing(MemoryBucket):
         def exists(self, key: str) -> bool:
             answer = done(parse_key(key)).model_copy(update={"key": key})
             site.store_output(answer)
@@ -191,7 +192,7 @@ def test_a_result_that_is_stored_while_its_image_is_looked_for_stays(site: Resul
 
 
 def test_a_result_that_is_stored_just_before_a_failure_stays(site: ResultsSite) -> None:
-    class Racing(MemoryObjects):
+    class Racing(MemoryBucket):
         def put_new(self, key: str, body: bytes, content_type: str) -> bool:
             site.store_output(done(parse_key(key)))
             return super().put_new(key, body, content_type)

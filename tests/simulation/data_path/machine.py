@@ -1,0 +1,222 @@
+"""Random histories of the data path, by a hypothesis state machine: clients, faults, kills, and time."""
+
+import logging
+from collections import Counter
+from typing import ClassVar, Final
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from tests.simulation.data_path.faults import ALL, Fault
+from tests.simulation.data_path.world import Content, World
+from tests.support.memory_queue import Habits
+
+STEPS: Final = 25
+SERVICES: Final = ("table", "inputs", "outputs", "requests", "responses", "dead_letters")
+OPERATIONS: Final = (
+    "",
+    "table",
+    "table.BatchWriteItem",
+    "table.PutItem",
+    "inputs.put",
+    "inputs.get",
+    "inputs.delete",
+    "outputs.put",
+    "outputs.get",
+    "requests.send",
+    "requests.delete",
+    "requests.receive",
+    "responses.send",
+    "responses.receive",
+    "responses.delete",
+)
+KINDS: Final = ("web", "worker", "controller")
+
+contents = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from(("good", "good", "good", "broken", "heavy"))), min_size=1, max_size=4
+)
+spans = st.sampled_from(((2, 2), (10, 4), (60, 4), (150, 5), (700, 6), (3_700, 8)))
+jobs = st.integers(0, 9)
+
+
+class History(RuleBasedStateMachine):
+    """One history; `tally` counts what all of them did."""
+
+    tally: ClassVar[Counter[str]] = Counter()
+
+    world: World
+
+    @initialize(seed=st.integers(0, 2**32), fifo=st.booleans(), keep=st.booleans())
+    def begin(self, seed: int, fifo: bool, keep: bool) -> None:
+        """A system without images."""
+        self.world = World(seed, fifo=fifo)
+        self.world.new_job(keep=keep)
+
+    @rule(job=jobs, contents=contents, span=spans)
+    def clients_upload(self, job: int, contents: list[Content], span: tuple[int, int]) -> None:
+        """Images arrive in a form."""
+        self.world.upload(self._job(job), contents, "plain")
+        self.world.run(*span)
+
+    @rule(job=jobs, contents=contents, span=spans)
+    def clients_upload_under_a_key(self, job: int, contents: list[Content], span: tuple[int, int]) -> None:
+        """Images arrive in a form with an idempotency key."""
+        self.world.upload(self._job(job), contents, "keyed")
+        self.world.run(*span)
+
+    @rule(job=jobs, contents=contents, span=spans)
+    def clients_upload_directly(self, job: int, contents: list[Content], span: tuple[int, int]) -> None:
+        """Images arrive in the bucket."""
+        self.world.upload(self._job(job), contents, "direct")
+        self.world.run(*span)
+
+    @rule(job=jobs, span=spans, room=st.booleans())
+    def a_client_retries(self, job: int, span: tuple[int, int], room: bool) -> None:
+        """Failed images are tried again, perhaps by workers that have more memory."""
+        self.world.has_room = room
+        self.world.retry(self._job(job))
+        self.world.run(*span)
+
+    @precondition(lambda self: len(self.world.jobs) < 3)
+    @rule(keep=st.booleans())
+    def a_client_makes_a_job(self, keep: bool) -> None:
+        """There is another job."""
+        self.world.new_job(keep=keep)
+
+    @precondition(lambda self: len(self.world.jobs) > 1)
+    @rule(job=jobs, span=spans)
+    def a_client_deletes_a_job(self, job: int, span: tuple[int, int]) -> None:
+        """A job is deleted."""
+        self.world.delete(self._job(job))
+        self.world.run(*span)
+
+    @rule(span=spans)
+    def time_passes(self, span: tuple[int, int]) -> None:
+        """Nothing new happens."""
+        self.world.run(*span)
+
+    @rule(hours=st.sampled_from((1, 6, 24)))
+    def the_fleet_is_paused(self, hours: int) -> None:
+        """No worker runs for hours."""
+        self.world.pause(on=True)
+        self.world.run(hours * 3600, hours * 3)
+        self.world.pause(on=False)
+
+    @rule(days=st.sampled_from((3, 8)))
+    def days_pass(self, days: int) -> None:
+        """Jobs grow old."""
+        self.world.run(days * 86_400, 20)
+
+    @rule(kind=st.sampled_from(KINDS), where=st.sampled_from(OPERATIONS), fault=st.sampled_from(ALL))
+    def a_fault_is_near(self, kind: str, where: str, fault: Fault) -> None:
+        """The next such call of such a process meets a fault, or is its last."""
+        self.world.faults.armed.append((kind, where, fault))
+
+    @rule(share=st.sampled_from((0.0, 0.02, 0.1, 0.3)), span=spans)
+    def calls_fail(self, share: float, span: tuple[int, int]) -> None:
+        """For a while a share of all calls meets a fault."""
+        self.world.faults.share = share
+        self.world.run(*span)
+        self.world.faults.share = 0.0
+
+    @rule(service=st.sampled_from(SERVICES), minutes=st.sampled_from((1, 10, 30)))
+    def a_service_is_away(self, service: str, minutes: int) -> None:
+        """A service answers nothing for minutes."""
+        self.world.faults.outages[service] = self.world.scheduler.now + 60 * minutes
+        self.world.run(60 * minutes + 1, 10)
+
+    @rule(kind=st.sampled_from(KINDS), span=spans)
+    def a_process_is_killed(self, kind: str, span: tuple[int, int]) -> None:
+        """A process ends at once."""
+        for process in self.world.processes(kind)[:1]:
+            self.world.kill(process)
+        self.world.run(*span)
+
+    @rule(kind=st.sampled_from(KINDS), span=spans)
+    def a_process_is_frozen(self, kind: str, span: tuple[int, int]) -> None:
+        """A process stands still while another takes its place."""
+        for process in self.world.processes(kind)[:1]:
+            self.world.freeze(process)
+        self.world.run(*span)
+
+    @rule(span=spans)
+    def frozen_processes_go_on(self, span: tuple[int, int]) -> None:
+        """They do not know how long they stood still."""
+        self.world.thaw()
+        self.world.run(*span)
+
+    @rule(
+        short=st.sampled_from((0.0, 0.05, 0.5)),
+        twice=st.sampled_from((0.0, 0.05, 0.3)),
+        late=st.sampled_from((0.0, 0.05)),
+        stale=st.sampled_from((0.0, 60.0)),
+    )
+    def queues_behave_badly(self, short: float, twice: float, late: float, stale: float) -> None:
+        """Receives are short, messages come twice and late, counts are old."""
+        for queue in (self.world.requests, self.world.responses, self.world.dead_letters):
+            queue.habits = Habits(short, twice, late, stale)
+
+    @rule()
+    def responses_are_lost(self) -> None:
+        """The response queue is purged."""
+        self.world.responses.purge()
+
+    @rule(model=st.sampled_from(("model-a", "model-b")))
+    def another_model_is_rolled_out(self, model: str) -> None:
+        """Workers that begin from now on have another model."""
+        self.world.model = model
+
+    @rule(span=spans)
+    def the_engine_of_a_worker_breaks(self, span: tuple[int, int]) -> None:
+        """A worker's engine fails for every image."""
+        for worker in list(self.world.workers.values())[:1]:
+            worker.is_broken = True
+        self.world.run(*span)
+
+    @rule(seconds=st.sampled_from((0.0, -600.0, 600.0)))
+    def clocks_differ(self, seconds: float) -> None:
+        """The clock of the web tier is wrong."""
+        self.world.web_skew_seconds = seconds
+
+    def teardown(self) -> None:
+        """When every fault is over, everything is answered, once."""
+        if not hasattr(self, "world"):
+            return
+        self.world.settle()
+        self.tally.update(
+            histories=1,
+            calls=self.world.scheduler.calls,
+            faults=self.world.faults.met,
+            kills=self.world.kills,
+            images=sum(file.acknowledged is not None for file in self.world.files.values()),
+        )
+
+    def _job(self, number: int):  # noqa: ANN202
+        return self.world.jobs[number % len(self.world.jobs)]
+
+
+def play(histories: int, first_seed: int = 0, *, shrink: bool = True, steps: int = STEPS) -> Counter[str]:
+    """Play so many random histories; return what happened in all of them.
+
+    Raises:
+        BrokenError: something happened that must never happen; the notes are the shortest history found.
+    """
+    History.tally = Counter()
+    logging.disable(logging.CRITICAL)
+    try:
+        run_state_machine_as_test(
+            seed(first_seed)(History),
+            settings=settings(
+                max_examples=histories,
+                stateful_step_count=steps,
+                deadline=None,
+                database=None,
+                report_multiple_bugs=False,
+                phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+    return History.tally

@@ -1,0 +1,268 @@
+"""The processes of the system, made of the product's own parts: web tier, controller, worker."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from app_tier.disposal import Disposal
+from numpy.typing import NDArray
+
+from app_tier.backoff import Backoff as WorkerBackoff
+from app_tier.bundle.load import Bundle
+from app_tier.bundle.manifest import Manifest
+from app_tier.classify import Classifier
+from app_tier.in_hand import InHand
+from app_tier.keeper import Keeper
+from app_tier.lifetime import Lifetime
+from app_tier.pipeline import Pipeline, Services
+from app_tier.preprocess import Preprocess
+from app_tier.receive import Receiver
+from app_tier.sizing import Sizing
+from app_tier.task import Delivery
+from services.cache import ResultCache
+from services.errors import FleetsightError
+from services.forms import UploadForm
+from services.image_limits import ImageLimits
+from services.jobs import JobStore
+from tests.simulation.data_path.pictures import LABELS, index_of
+from tests.simulation.data_path.scheduler import KilledError, Process, TaskLock
+from tests.support.memory_queue import VISIBILITY_SECONDS
+from web_tier.controller.collector import Collector
+from web_tier.controller.dead_letters import DeadLetters
+from web_tier.controller.expiry import Expiry
+from web_tier.controller.ledger import Ledger
+from web_tier.controller.merger import Merger
+from web_tier.controller.reconciler import Reconciler
+from web_tier.controller.removal import Removal
+from web_tier.controller.repair import Repair
+from web_tier.controller.roster import Roster
+from web_tier.intake.direct import DirectIntake
+from web_tier.intake.repeats import Repeats
+from web_tier.intake.store import CLOUD_ERRORS, Intake
+
+if TYPE_CHECKING:
+    from tests.simulation.data_path.world import World
+
+LIMITS = ImageLimits()
+LOST_AFTER_SECONDS = 60.0
+UNKEPT_LIFETIME = timedelta(days=7)
+CACHE_LIFETIME = timedelta(days=1)
+MAX_RECEIVE_COUNT = 5
+IDLE_SECONDS = 1e12
+SIZING = Sizing(
+    streams=1,
+    engine_threads=1,
+    batch_size=1,
+    decode_threads=1,
+    fetch_threads=1,
+    publish_threads=1,
+    batch_wait_seconds=0.0,
+)
+
+
+class InlineExecutor:
+    """An executor that runs each call at once, in the task that asks for it."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> "Future[Any]":
+        """Run a call; a process that is killed in it goes no further."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **named))
+        except Exception as error:  # noqa: BLE001 - as an executor does
+            future.set_exception(error)
+        return future
+
+    def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
+        """Run a call for each item."""
+        return [function(*items) for items in zip(*iterables, strict=False)]
+
+
+class Web:
+    """A process of the web tier: takes images in, tries failed ones again, deletes jobs."""
+
+    def __init__(self, world: "World", process: Process) -> None:
+        self.world, self.process = world, process
+        self.store = JobStore(world.table)
+        clock = self.now
+        cache = ResultCache(world.table, CACHE_LIFETIME)
+        self.intake = Intake(
+            limits=LIMITS,
+            bucket=world.inputs,
+            store=self.store,
+            queue=world.requests.queue(world.scheduler.sleep),
+            find_repeats=Repeats(cache, lambda: bundle_of(world.model).digest, clock).find,
+            clock=clock,
+            pool=cast(Any, InlineExecutor()),
+        )
+        self.direct = DirectIntake(self.intake, world.inputs, cast(Any, _Forms()), 3600, lambda _key: None)
+
+    def now(self) -> datetime:
+        """Return the time of day by this process's clock."""
+        return self.world.now() + timedelta(seconds=self.world.web_skew_seconds)
+
+
+class _Forms:
+    """Makes forms that fix nothing: the model's clients put what they declared."""
+
+    def form(self, key: str, content_type: str, **_: object) -> UploadForm:
+        """Return a form."""
+        return UploadForm("memory", {"key": key, "Content-Type": content_type})
+
+
+class Controller:
+    """One tenure of a controller: its loops are tasks."""
+
+    def __init__(self, world: "World", process: Process, token: int) -> None:
+        self.world, self.process, self.token = world, process, token
+        scheduler = world.scheduler
+        store = JobStore(world.table)
+        queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
+        requests, responses, dead_letters = queues
+        ledger = Ledger(store, world.inputs.delete_all, world.outputs.delete_all, token=token, now=world.now)
+        ledger._turn = cast(Any, TaskLock(scheduler))
+        roster = Roster(scheduler.clock, world.now)
+        cache = ResultCache(world.table, CACHE_LIFETIME)
+        merger = Merger(store, world.outputs, self.active, scheduler.clock, world.now, token)
+        repair = Repair(store, ledger, world.outputs)
+        reconciler = Reconciler(
+            store=store,
+            ledger=ledger,
+            repair=repair,
+            dead_letters=DeadLetters(dead_letters, repair, ledger, MAX_RECEIVE_COUNT, self.active),
+            requests=requests,
+            responses=responses,
+            inputs=world.inputs,
+            reconcile_seconds=5.0,
+            lost_after_seconds=LOST_AFTER_SECONDS,
+            active=self.active,
+            is_paused=lambda: world.paused,
+            clock=scheduler.clock,
+            now=world.now,
+            may_close=merger.is_done_with,
+        )
+        removal = Removal(store, ledger, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
+        ticks = {
+            "collector": Collector(responses, ledger, cache, self.active, world.now, roster=roster).tick,
+            "reconciler": reconciler.tick,
+            "merger": merger.tick,
+            "removal": removal.tick,
+            "expiry": Expiry(store, UNKEPT_LIFETIME, self.active, world.now).tick,
+        }
+        for name, tick in ticks.items():
+            scheduler.spawn(process, f"{process.name} {name}", lambda tick=tick: self._loop(tick))
+
+    def active(self) -> bool:
+        """Return True while this process holds the lease."""
+        return self.world.holder is self.process
+
+    def _loop(self, tick: Callable[[], float]) -> None:
+        while self.active():
+            try:
+                pause = tick()
+            except (*CLOUD_ERRORS, FleetsightError):
+                pause = 1.0
+            self.world.scheduler.sleep(max(pause, 0.5))
+
+
+class Engine:
+    """Answers with the label of the picture; a broken one fails, a poison picture ends its process."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities, one row an image."""
+        if self._worker.is_broken:
+            raise RuntimeError("the engine is broken")
+        indices = np.rint(batch[:, 0, 0, 0] * 255).astype(int)
+        rows = np.zeros((len(indices), len(LABELS)), np.float32)
+        rows[np.arange(len(indices)), indices % len(LABELS)] = 1.0
+        return rows
+
+
+class Worker:
+    """A worker: the product's receiver and pipeline, whose stages run in the task that receives."""
+
+    def __init__(self, world: "World", process: Process) -> None:
+        self.world, self.process = world, process
+        self.is_broken = False
+        scheduler = world.scheduler
+        requests = world.requests.queue(scheduler.sleep)
+        services = Services(requests, world.responses.queue(scheduler.sleep), world.inputs, world.outputs)
+        self.in_hand = InHand(SIZING.in_hand, VISIBILITY_SECONDS, scheduler.clock)
+        self.lifetime = Lifetime(on_end=self.in_hand.close)
+        self.keeper = Keeper(requests, self.in_hand, VISIBILITY_SECONDS, self.lifetime.fail, scheduler.clock)
+        self.keeper._calling = cast(Any, TaskLock(scheduler))
+        self.backoff = WorkerBackoff(lambda _low, high: high)
+        disposal = Disposal(self.keeper, self.lifetime, self.backoff, lambda _low, high: high)
+        classifier = Classifier(Engine(self), bundle_of(world.model), process.name, 3)
+        self.pipeline = Pipeline(
+            SIZING, services, classifier, LIMITS, self.in_hand, disposal, squares=self._square
+        )
+        self.receiver = Receiver(
+            requests,
+            self.in_hand,
+            self.keeper,
+            self.lifetime,
+            self.backoff,
+            self._submit,
+            idle_seconds=IDLE_SECONDS,
+            clock=scheduler.clock,
+        )
+        scheduler.spawn(process, f"{process.name} receive", self._receive)
+        scheduler.spawn(process, f"{process.name} keeper", self._keep)
+
+    def _receive(self) -> None:
+        while not self.lifetime.over:
+            if pause := self.backoff.pause_seconds():
+                self.world.scheduler.sleep(pause)
+            self.receiver._receive_once()
+            self.world.scheduler.sleep(1.0)
+        self.keeper.give_back(self.in_hand.everything())
+        self.world.worker_ended(self.process)
+
+    def _keep(self) -> None:
+        while not self.lifetime.over:
+            self.keeper.look()
+            self.world.scheduler.sleep(VISIBILITY_SECONDS / 4)
+
+    def _submit(self, delivery: Delivery) -> None:
+        self.pipeline.submit(delivery)
+        stages = self.pipeline._stages
+        while any(len(channel) for channel, _ in stages):
+            for channel, stage in stages:
+                while len(channel):
+                    tasks = stage._take()
+                    try:
+                        cast(Any, stage)._step(tasks)
+                    except Exception as error:  # noqa: BLE001 - as a stage does
+                        stage._on_error(tasks, error)
+
+    def _square(self, data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
+        index, kind = index_of(data)
+        if kind == "broken":
+            raise ValueError("damaged")
+        if kind == "heavy" and not self.world.has_room:
+            self.world.kill(self.process)
+            raise KilledError
+        return bytes((index, 0, 0))
+
+
+def bundle_of(model: str) -> Bundle:
+    """Return the bundle called `model`."""
+    if model not in _BUNDLES:
+        manifest = Manifest(
+            name=model,
+            architecture="model",
+            files={"model.xml": "0" * 64, "model.bin": "0" * 64},
+            preprocess=Preprocess(resize=1, crop=1, mean=(0, 0, 0), std=(1, 1, 1)),
+            labels=LABELS,
+        )
+        _BUNDLES[model] = Bundle(Path("nowhere"), manifest, manifest.digest)
+    return _BUNDLES[model]
+
+
+_BUNDLES: dict[str, Bundle] = {}

@@ -1,0 +1,171 @@
+"""Processes that take turns: each runs up to its next call of a service, and any other may go on before that call.
+
+Every task is a greenlet, so that the product's own code runs as it is, and a random seed decides all turns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from types import TracebackType
+from typing import Any, Final
+
+from greenlet import getcurrent, greenlet
+
+MAX_BURST: Final = 12
+"""Calls that a task makes in a row before another may have its turn."""
+
+MAX_TURNS: Final = 5_000
+"""Turns of one round; more mean that a task never waits."""
+
+
+class KilledError(BaseException):
+    """Raised inside a process that was killed: no further call of it takes place."""
+
+
+@dataclass(eq=False)
+class Process:
+    """One process of the system; a frozen one goes on later as if nothing had happened."""
+
+    name: str
+    kind: str
+    alive: bool = True
+    frozen: bool = False
+
+    def check(self) -> None:
+        """Raise KilledError if the process is dead."""
+        if not self.alive:
+            raise KilledError
+
+
+@dataclass(eq=False)
+class Task:
+    """One thread of a process; `wakes_at` in seconds, `waits_for` a lock that another task holds."""
+
+    process: Process
+    name: str
+    greenlet: Any
+    wakes_at: float = 0.0
+    waits_for: "TaskLock | None" = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return bool(self.greenlet.dead)
+
+
+@dataclass
+class Scheduler:
+    """Runs tasks in turns; `now` is in seconds."""
+
+    random: Random
+    now: float = 0.0
+    calls: int = 0
+    tasks: list[Task] = field(default_factory=list)
+    _current: Task | None = None
+    _burst: int = 0
+
+    def clock(self) -> float:
+        """Return the seconds."""
+        return self.now
+
+    @property
+    def process(self) -> Process | None:
+        """The process whose turn it is; None outside any."""
+        return self._current.process if self._current else None
+
+    def spawn(self, process: Process, name: str, function: Callable[[], object]) -> Task:
+        """Add a task, which begins with the next round."""
+
+        def run() -> None:
+            try:
+                function()
+            except KilledError:
+                pass
+
+        task = Task(process, name, greenlet(run), self.now)
+        self.tasks.append(task)
+        return task
+
+    def before_call(self) -> None:
+        """Let other tasks have their turn, perhaps; to be called before each call of a service."""
+        self.calls += 1
+        if self._current is None:
+            return
+        self._burst -= 1
+        if self._burst <= 0:
+            self._switch()
+        self._current.process.check()
+
+    def sleep(self, seconds: float) -> None:
+        """Let so many seconds pass for this task; at least until the next round."""
+        if self._current is None:
+            return
+        self._current.wakes_at = self.now + max(seconds, 0.01)
+        self._switch()
+        self._current.process.check()
+
+    def wait_for(self, lock: "TaskLock") -> None:
+        """Let other tasks go on until `lock` is free."""
+        assert self._current is not None
+        self._current.waits_for = lock
+        self._switch()
+        self._current.waits_for = None
+        self._current.process.check()
+
+    def round(self) -> None:
+        """Let every task that is due run until it sleeps."""
+        for _ in range(MAX_TURNS):
+            self.tasks = [task for task in self.tasks if not task.is_over]
+            ready = [task for task in self.tasks if self._is_ready(task)]
+            if not ready:
+                return
+            self._resume(self.random.choice(ready))
+        raise AssertionError(f"tasks never wait: {sorted({task.name for task in self.tasks})}")
+
+    def kill(self, process: Process) -> None:
+        """End a process at once, wherever it is."""
+        process.alive = False
+        for task in [each for each in self.tasks if each.process is process]:
+            if task.greenlet.gr_frame is not None and task is not self._current:
+                before, self._current = self._current, task
+                task.greenlet.parent = getcurrent()
+                task.greenlet.throw(KilledError)
+                self._current = before
+            self.tasks.remove(task)
+
+    def _is_ready(self, task: Task) -> bool:
+        is_blocked = task.waits_for is not None and task.waits_for.holder is not None
+        return not task.process.frozen and task.wakes_at <= self.now and not is_blocked
+
+    def _resume(self, task: Task) -> None:
+        self._current, self._burst = task, self.random.randint(1, MAX_BURST)
+        task.greenlet.parent = getcurrent()
+        try:
+            task.greenlet.switch()
+        finally:
+            self._current = None
+
+    def _switch(self) -> None:
+        getcurrent().parent.switch()
+
+
+class TaskLock:
+    """A reentrant lock between tasks, in place of a lock between threads."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler, self._depth = scheduler, 0
+        self.holder: object = None
+
+    def __enter__(self) -> None:
+        """Acquire it, waiting while another task holds it."""
+        while self.holder is not None and self.holder is not getcurrent():
+            self._scheduler.wait_for(self)
+        self.holder, self._depth = getcurrent(), self._depth + 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release it."""
+        self._depth -= 1
+        if not self._depth:
+            self.holder = None

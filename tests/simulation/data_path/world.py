@@ -1,0 +1,416 @@
+"""Everything at one moment: services, processes, and what clients know; and what must hold in the end."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, Final
+
+from ulid import ULID
+
+from services import ids
+from services.errors import FleetsightError
+from services.ids import ImageRef, new_id, output_key
+from services.job_records import ImageRecord, Job
+from services.jobs import JobStore
+from services.messages import Prediction, Response
+from tests.simulation.data_path.faults import Faults
+from tests.simulation.data_path.pictures import Kind, label_of, picture
+from tests.simulation.data_path.processes import MAX_RECEIVE_COUNT, UNKEPT_LIFETIME, Controller, Web, Worker
+from tests.simulation.data_path.scheduler import Process, Scheduler
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_queue import MemoryQueue
+from tests.support.memory_table import MemoryTable
+from web_tier.intake.accept import Rejection
+from web_tier.intake.direct import WantedFile
+from web_tier.intake.multipart import Upload
+from web_tier.intake.retry import retry_failed
+from web_tier.intake.slices import take_once
+from web_tier.intake.store import CLOUD_ERRORS, Outcome
+from web_tier.results.query import all_results
+
+EPOCH: Final = datetime(2026, 3, 1, tzinfo=UTC)
+WORKERS: Final = 2
+SETTLE_STRIDES: Final = (*[10.0] * 60, *[300.0] * 40)
+"""Seconds that pass, round by round, once every fault is over: ten minutes in small steps, then three hours."""
+MAX_MESSAGES: Final = 3
+"""Request messages of one image, besides its retries."""
+
+DELIVERIES_LOST: Final = MAX_RECEIVE_COUNT - 1
+"""An innocent image may fail only if so many workers were killed while they had it in hand."""
+
+Content = tuple[int, Kind]
+
+
+class BrokenError(AssertionError):
+    """Raised when something happened that must never happen."""
+
+
+@dataclass
+class File:
+    """What a client knows of one file that it sent.
+
+    Attributes:
+        acknowledged: its image, once the system said that it is accepted.
+        rejected: whether the system said that it is not accepted.
+        sent: whether it was sent once, perhaps without an answer.
+    """
+
+    job_id: str
+    name: str
+    content: Content
+    acknowledged: ImageRef | None = None
+    rejected: bool = False
+    sent: bool = False
+
+
+class VirtualIds:
+    """Makes ids by the virtual clock, in order."""
+
+    def __init__(self, now: Callable[[], datetime], random: Random) -> None:
+        self._now, self._random, self._last = now, random, 0
+
+    def next(self) -> ULID:
+        """Return the next id."""
+        milliseconds = int(self._now().timestamp() * 1000)
+        fresh = int.from_bytes(milliseconds.to_bytes(6, "big") + self._random.randbytes(10), "big")
+        self._last = fresh if fresh >> 80 > self._last >> 80 else self._last + 1
+        return ULID.from_int(self._last)
+
+
+class World:
+    """The whole system and its clients.
+
+    Args:
+        fifo: whether the queues are FIFO queues.
+        seed: of all that is random.
+    """
+
+    def __init__(self, seed: int, *, fifo: bool) -> None:
+        self.random = Random(seed)
+        self.scheduler = Scheduler(Random(seed + 1))
+        self.faults = Faults(self.scheduler, Random(seed + 2), self.kill)
+        self.table = MemoryTable(self.faults.hook("table"))
+        self.inputs, self.outputs = MemoryBucket(self.faults.hook("inputs")), MemoryBucket(self.faults.hook("outputs"))
+        clock, random = self.scheduler.clock, Random(seed + 3)
+        self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"))
+        self.requests = MemoryQueue(
+            fifo, clock, random, self.faults.hook("requests"), self.dead_letters, MAX_RECEIVE_COUNT
+        )
+        self.responses = MemoryQueue(fifo, clock, random, self.faults.hook("responses"))
+        self.model, self.has_room, self.paused, self.web_skew_seconds = "model-a", False, False, 0.0
+        self.files: dict[str, File] = {}
+        self.jobs: list[Job] = []
+        self.deleted: set[str] = set()
+        self.touched: dict[str, float] = {}
+        self.retries: Counter[ImageRef] = Counter()
+        self.deaths: Counter[str] = Counter()
+        self.copies: Counter[str] = Counter()
+        self.done_labels: dict[ImageRef, str] = {}
+        self.holder: Process | None = None
+        self.workers: dict[Process, Worker] = {}
+        self.web_processes: list[Web] = []
+        self.frozen: list[Process] = []
+        self.started: Counter[str] = Counter()
+        self.operations = self.kills = 0
+        ids._ids = VirtualIds(self.now, Random(seed + 4))  # type: ignore[assignment]
+        self._fill()
+
+    def now(self) -> datetime:
+        """Return the true time of day."""
+        return EPOCH + timedelta(seconds=self.scheduler.now)
+
+    # What clients do
+
+    def new_job(self, *, keep: bool) -> None:
+        """Make a job."""
+        job = Job(new_id(), f"job {len(self.jobs)}", self.now(), keep)
+        JobStore(self.table).create(job)
+        self.jobs.append(job)
+        self.touched[job.job_id] = self.scheduler.now
+
+    def upload(self, job: Job, contents: Sequence[Content], how: str) -> None:
+        """Send files: plainly, under an idempotency key that is repeated until it is answered, or directly."""
+        self.operations += 1
+        files = [self._file(job, content, index) for index, content in enumerate(contents)]
+        send = {"plain": self._send, "keyed": self._send_once, "direct": self._send_directly}[how]
+        key = f"key-{self.operations}"
+
+        def operation(web: Web) -> None:
+            web.store.job(job.job_id)  # as the route does
+            send(web, job, files, key)
+
+        self._operate(operation)
+
+    def retry(self, job: Job) -> None:
+        """Ask for the failed images of a job again."""
+
+        def operation(web: Web) -> None:
+            for file in self.files.values():
+                if file.job_id == job.job_id and file.acknowledged:
+                    self.retries[file.acknowledged] += 1
+            web.store.job(job.job_id)
+            if retry_failed(web.intake, job).sent:
+                self.touched[job.job_id] = self.scheduler.now
+
+        self._operate(operation)
+
+    def delete(self, job: Job) -> None:
+        """Delete a job; it is gone once that is acknowledged, and unknown before."""
+        self.deleted.add(job.job_id)
+        self._operate(lambda web: web.store.delete(job))
+
+    def _operate(self, operation: Callable[[Web], None]) -> None:
+        """Let a web process do something for a client, up to four times until it answers."""
+
+        def run() -> None:
+            for _ in range(4):
+                try:
+                    operation(web)
+                    return
+                except (*CLOUD_ERRORS, FleetsightError):
+                    self.scheduler.sleep(1.0)
+
+        web = self.random.choice(self.web_processes)
+        self.scheduler.spawn(web.process, "operation", run)
+
+    def _file(self, job: Job, content: Content, index: int) -> File:
+        file = File(job.job_id, f"{self.operations}-{index}.png", content)
+        self.files[file.name] = file
+        return file
+
+    def _send(self, web: Web, job: Job, files: Sequence[File], _key: str) -> None:
+        if files[0].sent:
+            return  # a client without an answer may send again only under a key
+        for file in files:
+            file.sent = True
+        self._answered(files, web.intake.take(job, self._uploads(files)))
+
+    def _send_once(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
+        self._answered(files, take_once(web.intake, job, key, self._uploads(files)))
+
+    def _send_directly(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
+        wanted = [WantedFile(file.name, len(picture(*file.content)), "image/png") for file in files]
+        offer, _ = web.direct.offer(job, wanted, key)
+        assert offer is not None
+        for index, form in offer.forms.items():
+            self.inputs.put(form.fields["key"], picture(*files[index].content), "image/png")
+        found = web.direct.commit(job, offer.upload_id)
+        self._answered(files, [found[index] for index in range(len(files))])
+
+    def _uploads(self, files: Sequence[File]) -> list[Upload]:
+        return [Upload(file.name, data := picture(*file.content), len(data)) for file in files]
+
+    def _answered(self, files: Sequence[File], outcomes: Sequence[Outcome]) -> None:
+        for file, outcome in zip(files, outcomes, strict=True):
+            file.rejected = isinstance(outcome, Rejection)
+            if isinstance(outcome, ImageRecord):
+                file.acknowledged = outcome.ref
+        self.touched[files[0].job_id] = self.scheduler.now
+
+    # What happens to processes
+
+    def kill(self, process: Process) -> None:
+        """End a process, as kill -9 does."""
+        self.kills += 1
+        if (worker := self.workers.pop(process, None)) is not None:
+            self.deaths.update(each.request.image_id for each in worker.in_hand.everything())
+        if process is self.holder:
+            self.holder = None
+        self.web_processes = [web for web in self.web_processes if web.process is not process]
+        self.scheduler.kill(process)
+
+    def freeze(self, process: Process) -> None:
+        """Stop a process, as SIGSTOP does; another takes its place."""
+        process.frozen = True
+        self.frozen.append(process)
+        if process is self.holder:
+            self.holder = None
+        self.workers.pop(process, None)
+        self.web_processes = [web for web in self.web_processes if web.process is not process]
+
+    def thaw(self) -> None:
+        """Let frozen processes go on."""
+        for process in self.frozen:
+            process.frozen = False
+        self.frozen.clear()
+
+    def worker_ended(self, process: Process) -> None:
+        """Know that a worker ended in good order."""
+        self.workers.pop(process, None)
+
+    def processes(self, kind: str) -> list[Process]:
+        """Return the processes of a kind that are at work."""
+        found = {
+            "web": [web.process for web in self.web_processes],
+            "worker": list(self.workers),
+            "controller": [self.holder] if self.holder else [],
+        }
+        return found[kind]
+
+    def pause(self, *, on: bool) -> None:
+        """Pause the fleet: workers end in good order, and none begins."""
+        self.paused = on
+        for worker in self.workers.values() if on else ():
+            worker.lifetime.end("paused")
+
+    # Time
+
+    def run(self, seconds: float, rounds: int) -> None:
+        """Let time pass, in so many rounds in which every process has its turn."""
+        for _ in range(rounds):
+            self.scheduler.now += seconds / rounds
+            self._fill()
+            self.scheduler.round()
+            self._check_visible()
+
+    def _fill(self) -> None:
+        """Start the processes that there should be."""
+        while len(self.web_processes) < 2:
+            self.web_processes.append(Web(self, self._process("web")))
+        if self.holder is None:
+            self.holder = self._process("controller")
+            Controller(self, self.holder, self.started["controller"])
+        while len(self.workers) < WORKERS and not self.paused:
+            process = self._process("worker")
+            self.workers[process] = Worker(self, process)
+
+    def _process(self, kind: str) -> Process:
+        self.started[kind] += 1
+        return Process(f"{kind} {self.started[kind]}", kind)
+
+    # What must hold
+
+    def settle(self) -> None:
+        """End every fault, let the system finish, and check what must hold then."""
+        self.faults.share = 0.0
+        self.faults.outages.clear()
+        self.faults.armed.clear()
+        self.web_skew_seconds = 0.0
+        for queue in (self.requests, self.responses, self.dead_letters):
+            queue.habits = type(queue.habits)()
+        self.thaw()
+        self.pause(on=False)
+        for worker in self.workers.values():
+            worker.is_broken = False
+        for seconds in SETTLE_STRIDES:
+            self.run(seconds, 1)
+            if not self.deleted and self._is_settled():
+                break
+        self._check()
+
+    def _is_settled(self) -> bool:
+        return not JobStore(self.table).open_jobs() and not any(
+            queue.messages.counts().visible + queue.messages.counts().in_flight
+            for queue in (self.requests, self.responses, self.dead_letters)
+        )
+
+    def _check_visible(self) -> None:
+        """A label that was visible stays, and stays the same."""
+        for file in self.files.values():
+            ref = file.acknowledged
+            if ref is None or ref.job_id in self.deleted:
+                continue
+            item = self.table.items.get((f"JOB#{ref.job_id}", f"RESULT#{ref.image_id}"))
+            before = self.done_labels.get(ref)
+            if item is not None and item["status"] == "done":
+                self.done_labels[ref] = label = str(json.loads(str(item["response"]))["label"])
+                if before not in {None, label}:
+                    raise BrokenError(f"the label of {file.name} changed from {before} to {label}")
+            elif before is not None and not self._may_have_expired(ref.job_id):
+                raise BrokenError(f"the label of {file.name} disappeared")
+
+    def _may_have_expired(self, job_id: str) -> bool:
+        return self.scheduler.now - self.touched[job_id] >= UNKEPT_LIFETIME.total_seconds()
+
+    def _check(self) -> None:
+        store = JobStore(self.table)
+        opened = {job.job_id for job in store.open_jobs()}
+        for job in self.jobs:
+            expired = self._may_have_expired(job.job_id)
+            if job.job_id in self.deleted:
+                self._check_gone(job)
+            elif ("JOBS", job.job_id) in self.table.items:
+                self._check_job(store, job, is_open=job.job_id in opened)
+            elif not expired and any(file.acknowledged and file.job_id == job.job_id for file in self.files.values()):
+                raise BrokenError(f"{job.name} expired although images were added lately")
+        self._check_queues()
+
+    def _check_gone(self, job: Job) -> None:
+        held = [key for key in self.table.items if job.job_id in key[0] or job.job_id in key[1]]
+        objects = [key for bucket in (self.inputs, self.outputs) for key in bucket.objects if key.startswith(job.job_id)]
+        if held or objects:
+            raise BrokenError(f"left of a deleted job: {held[:3]} {objects[:3]}")
+
+    def _check_job(self, store: JobStore, job: Job, *, is_open: bool) -> None:
+        results = {item.record.ref: item for item in all_results(store, job.job_id)}
+        names = Counter(item.record.filename for item in results.values())
+        for file in self.files.values():
+            if file.job_id != job.job_id:
+                continue
+            if names[file.name] > 1:
+                raise BrokenError(f"doubled: {file.name} is {names[file.name]} images")
+            if file.rejected and names[file.name]:
+                raise BrokenError(f"unexpected: {file.name} was rejected and is there")
+            if file.acknowledged is not None and file.acknowledged not in results:
+                raise BrokenError(f"lost: {file.name} was accepted and is not there")
+        for ref, item in results.items():
+            name = item.record.filename
+            if item.response is None:
+                raise BrokenError(f"{name} has no result")
+            if item.retrying:
+                raise BrokenError(f"{name} is retrying for ever")
+            self._check_result(self.files[name], item.response)
+            self._check_messages(ref, name)
+        self._check_status(store, job, results)
+        if is_open:
+            raise BrokenError(f"{job.name} is open for ever")
+
+    def _check_result(self, file: File, response: Response) -> None:
+        index, kind = file.content
+        if response.status == "done" and (kind == "broken" or response.label != label_of(index)):
+            raise BrokenError(f"wrong: {file.name} ({kind} {index}) is {response.label}")
+        if response.status == "failed":
+            code = response.error.code if response.error else ""
+            deaths = self.deaths[response.image_id]
+            justified = code == "undecodable" if kind == "broken" else code == "crashed_worker" and (
+                deaths >= DELIVERIES_LOST
+            )
+            if not justified:
+                raise BrokenError(f"innocent: {file.name} ({kind}) failed with {code} after {deaths} deaths")
+        self._check_object(file, response)
+
+    def _check_object(self, file: File, response: Response) -> None:
+        """The table's result and the prediction object are of one attempt, one label and one model."""
+        body = self.outputs.objects.get(response.source or output_key(response.ref))
+        if body is None:
+            if response.source is None:
+                raise BrokenError(f"{file.name} is {response.status} and has no prediction object")
+            return
+        stored = Prediction.from_json(body)
+        if (stored.status, stored.label, stored.model) != (response.status, response.label, response.model):
+            raise BrokenError(
+                f"{file.name}: the table says {response.status} by {response.model}, "
+                f"the bucket {stored.status} by {stored.model}"
+            )
+
+    def _check_messages(self, ref: ImageRef, name: str) -> None:
+        sent = sum(count for body, count in self.requests.sent.items() if ref.image_id in body)
+        allowed = MAX_MESSAGES + self.retries[ref] + self.copies[ref.image_id]
+        if sent > allowed:
+            raise BrokenError(f"{name}: {sent} request messages, {allowed} allowed")
+
+    def _check_status(self, store: JobStore, job: Job, results: dict[ImageRef, Any]) -> None:
+        status = store.status(job.job_id)
+        counted = Counter(item.response.status for item in results.values())
+        seen = (status.accepted, status.counts.done, status.counts.failed)
+        if seen != (len(results), counted["done"], counted["failed"]):
+            raise BrokenError(f"{job.name} says {seen}, its images {len(results)} {dict(counted)}")
+
+    def _check_queues(self) -> None:
+        for name in ("requests", "responses", "dead_letters"):
+            counts = getattr(self, name).messages.counts()
+            if counts.visible or counts.in_flight or counts.delayed:
+                raise BrokenError(f"left in {name}: {counts}")
