@@ -48,7 +48,7 @@ class Slices:
     table: Table
 
     def claim(self, job_id: str, key: str, images: SlicedImages, digest: str = "") -> bool:
-        """Write what the slice `key` consists of unless it is written already; return True if it was written."""
+        """Write what the slice `key` consists of unless another is written already; return True if it was written."""
         lines = [
             [
                 index,
@@ -67,7 +67,10 @@ class Slices:
             "images": json.dumps(lines, ensure_ascii=False),
             **({"digest": digest} if digest else {}),
         }
-        return self.table.put_if(item, "attribute_not_exists( #pk )")
+        if self.table.put_if(item, "attribute_not_exists( #pk )"):
+            return True
+        # The client repeats a call whose reply was lost, and the repeat finds the item of the first one.
+        return self.table.get(str(item["pk"]), str(item["sk"])) == item
 
     def find(self, job_id: str, key: str) -> Slice | None:
         """Return what the slice `key` consists of, or None if it was never written."""

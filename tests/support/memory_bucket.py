@@ -97,7 +97,9 @@ class MemoryBucket(Bucket):
 
     def keys(self, folder: str, most: int) -> list[str]:
         """Return up to `most` keys in a folder, in order."""
-        return list(self.call("list", lambda: sorted(key for key in self.objects if key.startswith(f"{folder}/"))[:most]))
+        inside = f"{folder}/"
+        found = self.call("list", lambda: sorted(key for key in self.objects if key.startswith(inside)))
+        return list(found[:most])
 
     def _store(self, key: str, body: bytes, content_type: str) -> None:
         self.objects[key], self.types[key] = body, content_type

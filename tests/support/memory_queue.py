@@ -78,7 +78,7 @@ class MemoryQueue:
 
     def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
         """Delete messages."""
-        return dict(self.call("delete", lambda: [self.messages.delete(each["ReceiptHandle"]) for each in Entries] and {}))
+        return dict(self.call("delete", lambda: self._delete(Entries)))
 
     def change_message_visibility_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
         """Change the visibility timeouts of messages."""
@@ -143,6 +143,11 @@ class MemoryQueue:
     def _bury(self, letter: DeadLetter[str]) -> None:
         if self.dead is not None:
             self.dead._put(letter.payload, None, letter.group)
+
+    def _delete(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        for entry in entries:
+            self.messages.delete(entry["ReceiptHandle"])
+        return {}
 
     def _change_visibility(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
         failed = []

@@ -53,6 +53,7 @@ class Faults:
     scheduler: Scheduler
     random: Random
     kill: Callable[[Any], None]
+    note_lost_reply: Callable[[str, Any], None]
     share: float = 0.0
     outages: dict[str, float] = field(default_factory=dict)
     armed: list[tuple[str, str, Fault]] = field(default_factory=list)
@@ -85,7 +86,7 @@ class Faults:
             raise refusal("ServiceUnavailable", 503, retries=2)
         if fault == "request lost":
             raise HTTPClientError(error="the request was lost")
-        result = effect()
+        self.note_lost_reply(f"{service}.{operation}", effect())
         if fault == "repeated":
             return effect()
         if fault == "killed after":

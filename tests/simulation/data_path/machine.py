@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from services.job_records import Job
 from tests.simulation.data_path.faults import ALL, Fault
 from tests.simulation.data_path.world import Content, World
 from tests.support.memory_queue import Habits
@@ -192,7 +193,7 @@ class History(RuleBasedStateMachine):
             images=sum(file.acknowledged is not None for file in self.world.files.values()),
         )
 
-    def _job(self, number: int):  # noqa: ANN202
+    def _job(self, number: int) -> Job:
         return self.world.jobs[number % len(self.world.jobs)]
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from app_tier.disposal import Disposal
 from numpy.typing import NDArray
 
 from app_tier.backoff import Backoff as WorkerBackoff
@@ -20,6 +20,7 @@ from app_tier.lifetime import Lifetime
 from app_tier.pipeline import Pipeline, Services
 from app_tier.preprocess import Preprocess
 from app_tier.receive import Receiver
+from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
 from services.cache import ResultCache
@@ -28,7 +29,7 @@ from services.forms import UploadForm
 from services.image_limits import ImageLimits
 from services.jobs import JobStore
 from tests.simulation.data_path.pictures import LABELS, index_of
-from tests.simulation.data_path.scheduler import KilledError, Process, TaskLock
+from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_queue import VISIBILITY_SECONDS
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
@@ -46,7 +47,10 @@ from web_tier.intake.store import CLOUD_ERRORS, Intake
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
 
+Number = TypeVar("Number", int, float)
+
 LIMITS = ImageLimits()
+MAX_STEP_SECONDS = 1_000.0
 LOST_AFTER_SECONDS = 60.0
 UNKEPT_LIFETIME = timedelta(days=7)
 CACHE_LIFETIME = timedelta(days=1)
@@ -152,7 +156,7 @@ class Controller:
             "expiry": Expiry(store, UNKEPT_LIFETIME, self.active, world.now).tick,
         }
         for name, tick in ticks.items():
-            scheduler.spawn(process, f"{process.name} {name}", lambda tick=tick: self._loop(tick))
+            scheduler.spawn(process, f"{process.name} {name}", partial(self._loop, tick))
 
     def active(self) -> bool:
         """Return True while this process holds the lease."""
@@ -165,6 +169,24 @@ class Controller:
             except (*CLOUD_ERRORS, FleetsightError):
                 pause = 1.0
             self.world.scheduler.sleep(max(pause, 0.5))
+
+
+class VirtualLifetime(Lifetime):
+    """A worker's lifetime whose waits pass on the virtual clock."""
+
+    def __init__(self, in_hand: InHand, scheduler: Scheduler) -> None:
+        super().__init__(on_end=in_hand.close)
+        self._scheduler = scheduler
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait; return True if the worker is to end."""
+        self._scheduler.sleep(seconds or 0.0)
+        return self.over
+
+
+def _most(_low: Number, high: Number) -> Number:
+    """Return the greatest pause, so that a seed gives the same history again."""
+    return high
 
 
 class Engine:
@@ -193,14 +215,22 @@ class Worker:
         requests = world.requests.queue(scheduler.sleep)
         services = Services(requests, world.responses.queue(scheduler.sleep), world.inputs, world.outputs)
         self.in_hand = InHand(SIZING.in_hand, VISIBILITY_SECONDS, scheduler.clock)
-        self.lifetime = Lifetime(on_end=self.in_hand.close)
-        self.keeper = Keeper(requests, self.in_hand, VISIBILITY_SECONDS, self.lifetime.fail, scheduler.clock)
+        self.lifetime = VirtualLifetime(self.in_hand, scheduler)
+        self.backoff = WorkerBackoff(_most)
+        self.keeper = Keeper(
+            requests,
+            self.in_hand,
+            VISIBILITY_SECONDS,
+            MAX_STEP_SECONDS,
+            self.lifetime.fail,
+            scheduler.clock,
+            jitter=_most,
+        )
         self.keeper._calling = cast(Any, TaskLock(scheduler))
-        self.backoff = WorkerBackoff(lambda _low, high: high)
-        disposal = Disposal(self.keeper, self.lifetime, self.backoff, lambda _low, high: high)
+        recovery = Recovery(self.in_hand, self.keeper, self.lifetime, self.backoff, scheduler.clock, _most)
         classifier = Classifier(Engine(self), bundle_of(world.model), process.name, 3)
         self.pipeline = Pipeline(
-            SIZING, services, classifier, LIMITS, self.in_hand, disposal, squares=self._square
+            SIZING, services, classifier, LIMITS, recovery, squares=self._square, max_tries=MAX_RECEIVE_COUNT
         )
         self.receiver = Receiver(
             requests,
@@ -236,10 +266,7 @@ class Worker:
             for channel, stage in stages:
                 while len(channel):
                     tasks = stage._take()
-                    try:
-                        cast(Any, stage)._step(tasks)
-                    except Exception as error:  # noqa: BLE001 - as a stage does
-                        stage._on_error(tasks, error)
+                    cast(Any, stage)._step(tasks)
 
     def _square(self, data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
         index, kind = index_of(data)

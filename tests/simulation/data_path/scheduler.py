@@ -4,6 +4,7 @@ Every task is a greenlet, so that the product's own code runs as it is, and a ra
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
@@ -77,10 +78,8 @@ class Scheduler:
         """Add a task, which begins with the next round."""
 
         def run() -> None:
-            try:
+            with suppress(KilledError):
                 function()
-            except KilledError:
-                pass
 
         task = Task(process, name, greenlet(run), self.now)
         self.tasks.append(task)

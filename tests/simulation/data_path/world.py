@@ -38,8 +38,11 @@ SETTLE_STRIDES: Final = (*[10.0] * 60, *[300.0] * 40)
 MAX_MESSAGES: Final = 3
 """Request messages of one image, besides its retries."""
 
-DELIVERIES_LOST: Final = MAX_RECEIVE_COUNT - 1
-"""An innocent image may fail only if so many workers were killed while they had it in hand."""
+MIN_LOST_DELIVERIES: Final = MAX_RECEIVE_COUNT - 1
+"""An innocent image may fail only if so many of its deliveries were lost, with their workers or on their way."""
+
+MIN_DEATHS: Final = 2
+"""An image that ends its worker may fail only if it did so this often."""
 
 Content = tuple[int, Kind]
 
@@ -91,9 +94,10 @@ class World:
     def __init__(self, seed: int, *, fifo: bool) -> None:
         self.random = Random(seed)
         self.scheduler = Scheduler(Random(seed + 1))
-        self.faults = Faults(self.scheduler, Random(seed + 2), self.kill)
+        self.faults = Faults(self.scheduler, Random(seed + 2), self.kill, self._note_lost_reply)
         self.table = MemoryTable(self.faults.hook("table"))
-        self.inputs, self.outputs = MemoryBucket(self.faults.hook("inputs")), MemoryBucket(self.faults.hook("outputs"))
+        self.inputs = MemoryBucket(self.faults.hook("inputs"))
+        self.outputs = MemoryBucket(self.faults.hook("outputs"))
         clock, random = self.scheduler.clock, Random(seed + 3)
         self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"))
         self.requests = MemoryQueue(
@@ -169,9 +173,10 @@ class World:
             for _ in range(4):
                 try:
                     operation(web)
-                    return
                 except (*CLOUD_ERRORS, FleetsightError):
                     self.scheduler.sleep(1.0)
+                else:
+                    return
 
         web = self.random.choice(self.web_processes)
         self.scheduler.spawn(web.process, "operation", run)
@@ -222,8 +227,16 @@ class World:
         self.web_processes = [web for web in self.web_processes if web.process is not process]
         self.scheduler.kill(process)
 
+    def _note_lost_reply(self, call: str, result: Any) -> None:
+        """Messages that were delivered to nobody have spent a receive."""
+        if call == "requests.receive":
+            bodies = [json.loads(message["Body"]) for message in result.get("Messages", [])]
+            self.deaths.update(str(body["image_id"]) for body in bodies)
+
     def freeze(self, process: Process) -> None:
         """Stop a process, as SIGSTOP does; another takes its place."""
+        if (worker := self.workers.get(process)) is not None:
+            self.deaths.update(each.request.image_id for each in worker.in_hand.everything())
         process.frozen = True
         self.frozen.append(process)
         if process is self.holder:
@@ -340,7 +353,8 @@ class World:
 
     def _check_gone(self, job: Job) -> None:
         held = [key for key in self.table.items if job.job_id in key[0] or job.job_id in key[1]]
-        objects = [key for bucket in (self.inputs, self.outputs) for key in bucket.objects if key.startswith(job.job_id)]
+        keys = [*self.inputs.objects, *self.outputs.objects]
+        objects = [key for key in keys if key.startswith(job.job_id)]
         if held or objects:
             raise BrokenError(f"left of a deleted job: {held[:3]} {objects[:3]}")
 
@@ -375,10 +389,9 @@ class World:
         if response.status == "failed":
             code = response.error.code if response.error else ""
             deaths = self.deaths[response.image_id]
-            justified = code == "undecodable" if kind == "broken" else code == "crashed_worker" and (
-                deaths >= DELIVERIES_LOST
-            )
-            if not justified:
+            least = MIN_DEATHS if kind == "heavy" else MIN_LOST_DELIVERIES
+            is_justified = (code == "crashed_worker" and deaths >= least) or (code, kind) == ("undecodable", "broken")
+            if not is_justified:
                 raise BrokenError(f"innocent: {file.name} ({kind}) failed with {code} after {deaths} deaths")
         self._check_object(file, response)
 

@@ -1,0 +1,98 @@
+"""Whatever fails, is lost, repeated, late, killed or frozen: every acknowledged image gets exactly one right result.
+
+Each history is random: clients upload, retry and delete, calls fail, processes die and freeze, queues behave at their
+worst, days pass. Afterwards everything must have come to rest as `tests/simulation/data_path/world.py` checks it.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from services.errors import NotFoundError
+from tests.simulation.data_path.machine import STEPS, play
+from tests.simulation.data_path.world import BrokenError, World
+from web_tier.controller.repair import Repair
+from web_tier.intake.store import Intake
+
+HISTORIES = 810
+SEEDS = 6
+
+_TOTAL: Counter[str] = Counter()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_every_acknowledged_image_gets_exactly_one_right_result(seed: int) -> None:
+    _TOTAL.update(play(HISTORIES // SEEDS, 1_000 * seed))
+
+
+def test_the_histories_are_of_some_length_and_meet_faults_and_deaths() -> None:
+    if _TOTAL["histories"] < HISTORIES:
+        pytest.skip("only some of the histories were played")
+    assert _TOTAL["histories"] * STEPS >= 20_000
+    assert _TOTAL["faults"] > 5_000
+    assert _TOTAL["kills"] > 1_000
+    assert _TOTAL["images"] > 2_000
+
+
+def settled(fifo: bool, act: Callable[[World], None]) -> World:
+    world = World(1, fifo=fifo)
+    world.new_job(keep=True)
+    act(world)
+    world.settle()
+    return world
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_good_day_ends_as_it_should_with_one_message_for_each_image(fifo: bool) -> None:
+    def act(world: World) -> None:
+        for how in ("plain", "keyed", "direct"):
+            world.upload(world.jobs[0], [(0, "good"), (1, "broken"), (2, "good")], how)
+            world.run(60, 6)
+
+    world = settled(fifo, act)
+    assert sum(file.acknowledged is not None for file in world.files.values()) == 9
+    assert sorted(world.done_labels.values()) == ["label-0", "label-0", "label-0", "label-2", "label-2", "label-2"]
+    # Two pictures of the second upload are answered from the result cache; the third goes straight to the bucket.
+    assert sum(world.requests.sent.values()) == 7
+
+
+def test_a_lost_prediction_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def act(world: World) -> None:
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(60, 6)
+        world.outputs.objects.clear()
+
+    with pytest.raises(BrokenError, match="is done and has no prediction object"):
+        settled(False, act)
+
+
+def test_an_intake_that_accepts_without_a_request_is_repaired_and_one_without_a_record_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Intake, "_send", lambda *_: None)
+
+    def act(world: World) -> None:
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(60, 6)
+
+    assert len(settled(False, act).done_labels) == 1
+    monkeypatch.setattr(Intake, "_write", lambda *_: None)
+    with pytest.raises(BrokenError, match="was accepted and is not there"):
+        settled(False, act)
+
+
+def test_a_controller_that_repairs_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def act(world: World) -> None:
+        world.faults.armed += [("controller", "responses.receive", "unavailable")] * 20
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(5, 5)
+        assert world.outputs.objects
+        world.responses.purge()
+
+    def refuses(*_: object) -> None:
+        raise NotFoundError("nothing is repaired")
+
+    monkeypatch.setattr(Repair, "result", refuses)
+    with pytest.raises(BrokenError, match="has no result"):
+        settled(False, act)
