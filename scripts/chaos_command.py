@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.chaos.campaign import Campaign, Report
+from scripts.run.system import ROOT
 from services.embedded.options import InvalidSwitchError
 from services.embedded.typed_switches import settings_in, switches_of, values_of
 
-HOME = Path(".fleetsight/chaos")
+HOME = ROOT / ".fleetsight" / "chaos"
 MAX_SEED = 2**32 - 1
 
 
