@@ -1,6 +1,5 @@
 """The classic contract, word for word: existing load generators run unmodified."""
 
-from collections.abc import Sequence
 from io import BytesIO
 
 import pytest
@@ -10,10 +9,9 @@ from werkzeug.test import TestResponse
 from services.clients import Clients
 from services.config import Classic, Config
 from services.jobs import JobStore
-from services.sqs import Outgoing
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.api.conftest import AnsweringQueue
-from tests.support.jobs import MemoryQueue, client_error, done, failed
+from tests.support.jobs import MemoryBucket, client_error, done, failed
 from tests.support.pictures import picture
 from web_tier.api.classic import reply
 from web_tier.app import create_app
@@ -70,11 +68,8 @@ def test_no_result_in_time_is_no_answer(
     assert "no result after 0.01 s" in text(post(client, "/", "myfile", picture()), 504)
 
 
-def test_a_fleet_that_cannot_be_asked_is_503(config: Config, provisioned: Clients) -> None:
-    def refuse(messages: Sequence[Outgoing]) -> list[Outgoing]:
-        raise client_error(400)
-
-    client = create_app(config, request_queue=MemoryQueue(refuse)).test_client()
+def test_an_image_that_cannot_be_stored_is_503(config: Config, provisioned: Clients) -> None:
+    client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(400))).test_client()
     assert "send it again" in text(post(client, "/", "myfile", picture()), 503)
 
 

@@ -3,7 +3,6 @@
 import csv
 import json
 from io import BytesIO, StringIO
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -18,7 +17,7 @@ from services.messages import FleetSnapshot, RequestMessage
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker, keys_in
-from tests.support.jobs import NOBODY, NOW, MemoryQueue, add_images, client_error, done, failed, put_results
+from tests.support.jobs import NOBODY, NOW, MemoryBucket, add_images, client_error, done, failed, put_results
 from tests.support.pictures import picture
 from web_tier.app import create_app
 
@@ -110,10 +109,7 @@ def test_when_no_file_is_accepted_the_answer_is_422_with_the_reasons(client: Fla
 
 
 def test_when_that_is_our_fault_the_answer_is_503(config: Config, provisioned: Clients, job: Job) -> None:
-    def refuse(_: object) -> Any:
-        raise client_error(403)
-
-    client = create_app(config, request_queue=MemoryQueue(refuse)).test_client()
+    client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(403))).test_client()
     answer = upload(client, job, ("a.jpg", picture()))
     assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (503, "unavailable")
 

@@ -5,7 +5,6 @@ from html import escape
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -17,7 +16,7 @@ from services.job_records import Job
 from services.jobs import JobStore
 from services.messages import FleetSnapshot
 from tests.conftest import ConfigMaker
-from tests.support.jobs import NOW, MemoryQueue, add_images, client_error, done, failed, put_results
+from tests.support.jobs import NOW, MemoryBucket, add_images, client_error, done, failed, put_results
 from tests.support.pictures import picture
 from web_tier.app import create_app
 from web_tier.pages import routes
@@ -108,10 +107,7 @@ def test_a_form_says_whether_its_images_are_kept(client: FlaskClient, store: Job
 
 
 def test_a_failure_of_ours_is_told_as_such(config: Config, store: JobStore) -> None:
-    def refuse(_: object) -> Any:
-        raise client_error(400)
-
-    client = create_app(config, request_queue=MemoryQueue(refuse)).test_client()
+    client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(400))).test_client()
     answer = post(client, "holiday", ("a.jpg", picture()))
     assert (answer.status_code, "send it again" in answer.text) == (503, True)
 
