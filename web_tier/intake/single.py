@@ -16,11 +16,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from services.errors import NotFoundError
 from services.ids import ImageRef, new_id
 from services.job_records import ImageRecord, Job
 from web_tier.intake.budget import ByteBudget
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import CLOUD_ERRORS, MEMORY_BYTES, Intake, Outcome, unavailable
+from web_tier.intake.store import CLOUD_ERRORS, MEMORY_BYTES, SLICE, Intake, Outcome, unavailable
 from web_tier.intake.tally import Tally
 from web_tier.limits.allowance import UNLIMITED, Allowance
 
@@ -164,8 +165,18 @@ class SingleIntake:
         """Commit the images whose jobs exist; return what became of them."""
         there = self._jobs_there([image.into for image in waiting])
         self._give_up([image for image in waiting if image.record.ref.job_id not in there])
-        records = [image.record for image in waiting if image.record.ref.job_id in there]
-        return dict(zip([record.ref for record in records], self.intake.commit(records), strict=True))
+        existing = [image for image in waiting if image.record.ref.job_id in there]
+        outcomes = dict[ImageRef, Outcome]()
+        for start in range(0, len(existing), SLICE):
+            part = existing[start : start + SLICE]
+            try:
+                committed = self.intake.commit([image.record for image in part])
+            except NotFoundError:
+                # A job was deleted while these were recorded: none of them was accepted.
+                self._give_up(part)
+            else:
+                outcomes |= zip([image.record.ref for image in part], committed, strict=True)
+        return outcomes
 
     def _jobs_there(self, intos: Iterable[_OpenJob]) -> Collection[str]:
         """Record the jobs that are not yet; return the ids of those that exist now."""

@@ -144,6 +144,7 @@ class Intake:
         """Take `uploads` into a job that exists; return what became of each, in order.
 
         Raises:
+            NotFoundError: when the job has been deleted meanwhile.
             QuotaExceededError: when they are more than the `allowance`; none is accepted.
         """
         put = self.put(job, uploads)
@@ -183,7 +184,10 @@ class Intake:
     def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Accept the images that were put: record, send and count them; return what became of each, in order.
 
-        Their jobs exist. Images of several jobs commits at once only who has the `tally` alone.
+        Images of several jobs commits at once only who has the `tally` alone.
+
+        Raises:
+            NotFoundError: when one of their jobs has been deleted; of up to `SLICE` images none is accepted then.
         """
         put = [outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]
         refused: dict[ImageRef, Rejection] = {}
@@ -276,7 +280,10 @@ class Intake:
     def _record(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
         try:
             self._write(records)
-        except (*CLOUD_ERRORS, NotFoundError):
+        except NotFoundError:
+            self._withdraw(records)
+            raise
+        except CLOUD_ERRORS:
             _log.exception("images could not be recorded", extra={"job_id": records[0].ref.job_id})
             return self._withdraw(records)
         return {}

@@ -275,6 +275,25 @@ def test_only_the_image_whose_job_was_deleted_goes_into_a_new_one(
     assert taken(singles.take("anna", [an_upload()])).ref.job_id == moved.ref.job_id
 
 
+def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
+    singles: SingleIntake, watched: WatchedStore, queue: MemoryQueue
+) -> None:
+    annas, berts = taken(singles.take("anna", [an_upload()])), taken(singles.take("bert", [an_upload()]))
+    recorded = len(watched.writes)
+    watched.go.clear()
+    with ThreadPoolExecutor(2) as senders:
+        sent = [senders.submit(singles.take, "anna", [an_upload(1)])]
+        wait_until(lambda: len(watched.writes) > recorded, "the image is being recorded")
+        watched.delete(watched.job(annas.ref.job_id))
+        sent.append(senders.submit(singles.take, "bert", [an_upload(2)]))
+        watched.go.set()
+        moved, other = [taken(each.result(DEADLINE_SECONDS)) for each in sent]
+    assert moved.ref.job_id != annas.ref.job_id
+    assert watched.image(moved.ref) == moved
+    assert other.ref.job_id == berts.ref.job_id
+    assert queue.image_ids == {each.ref.image_id for each in (annas, berts, moved, other)}
+
+
 def test_images_that_are_under_way_while_their_jobs_are_deleted_are_all_accepted(
     singles: SingleIntake, store: JobStore
 ) -> None:
