@@ -139,9 +139,8 @@ class Campaign:
         pictures = self._truth(system)
         self.say("sending images while calls fail and processes die")
         client = Client(system.api(), pictures, PATIENCE_SECONDS)
-        control = ControlClient(system.endpoint_url)
         began = time.monotonic()
-        control.send("PUT", "switches", {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
+        _turn(system, {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
         self._note({"event": "switches", "values": dict(self.switches)})
         striker = Striker(system, self.seed, self.every_seconds, self._note)
         striker.start()
@@ -151,8 +150,7 @@ class Campaign:
             progress = wait_for_results(client, PATIENCE_SECONDS)
         finally:
             striker.stop()
-            control.send("PUT", "switches", {"faults": [], **_off(self.switches)})
-            control.close()
+            _turn(system, {"faults": [], **_off(self.switches)})
         self.say("every fault is over; checking each image")
         progress += wait_for_results(client, PATIENCE_SECONDS)
         verdict = check(system, client, PATIENCE_SECONDS)
@@ -193,6 +191,14 @@ def _recoveries(strikes: Sequence[float], progress: Sequence[float]) -> list[flo
     """Return the seconds from each strike to the next moment of progress, as far as there is one."""
     following = ((strike, [moment for moment in progress if moment > strike]) for strike in strikes)
     return [moments[0] - strike for strike, moments in following if moments]
+
+
+def _turn(system: System, switches: Mapping[str, Any]) -> None:
+    control = ControlClient(system.endpoint_url)
+    try:
+        control.send("PUT", "switches", dict(switches))
+    finally:
+        control.close()
 
 
 def _off(switches: Mapping[str, Any]) -> dict[str, Any]:
