@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Final, Literal
 
 from app_tier.demo.signs import samples
-from scripts.chaos.check import Verdict, check, wait_for_results
+from scripts.chaos.check import Progress, Verdict, check
 from scripts.chaos.client import Client
 from scripts.chaos.strikes import Striker
 from scripts.run.system import System, free_port
@@ -143,16 +143,18 @@ class Campaign:
         _turn(system, {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
         self._note({"event": "switches", "values": dict(self.switches)})
         striker = Striker(system, self.seed, self.every_seconds, self._note)
+        progress = Progress(client)
         striker.start()
+        progress.start()
         try:
             ends = began + 60 * self.minutes
             client.send(lambda sent: sent < self.images or time.monotonic() < ends)
-            progress = wait_for_results(client, PATIENCE_SECONDS)
         finally:
             striker.stop()
             _turn(system, {"faults": [], **_off(self.switches)})
         self.say("every fault is over; checking each image")
-        progress += wait_for_results(client, PATIENCE_SECONDS)
+        progress.wait(PATIENCE_SECONDS)
+        progress.stop()
         verdict = check(system, client, PATIENCE_SECONDS)
         for example in verdict.examples:
             self._note({"event": "finding", "example": example})
@@ -163,15 +165,18 @@ class Campaign:
             strikes=len(striker.moments),
             seconds=time.monotonic() - began,
             verdict=verdict,
-            recoveries=_recoveries(striker.moments, progress),
+            recoveries=_recoveries(striker.moments, progress.moments),
         )
 
     def _truth(self, system: System) -> list[tuple[bytes, str]]:
         """Return pictures with the labels that the model gives them while nothing is broken."""
         drawn = [sample.data for sample in samples(PICTURES, self.seed)]
         client = Client(system.api(), [(data, "") for data in drawn], PATIENCE_SECONDS)
+        progress = Progress(client)
+        progress.start()
         client.send(lambda sent: sent < PICTURES)
-        wait_for_results(client, TRUTH_SECONDS)
+        progress.wait(TRUTH_SECONDS)
+        progress.stop()
         labels: dict[int, str] = {}
         for job_id in client.jobs:
             for result in client.api.results(job_id):

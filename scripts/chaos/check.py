@@ -1,5 +1,6 @@
 """What a campaign checks once everything has come to rest: each image's result, and what was left behind."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ FINDINGS: Final[tuple[Finding, ...]] = (
     "left over",
 )
 MAX_EXAMPLES: Final = 5
-POLL_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.25
 READERS: Final = 16
 
 
@@ -54,25 +55,48 @@ class Verdict:
         return not self.counts
 
 
-def wait_for_results(client: Client, patience_seconds: float) -> list[float]:
-    """Wait until every acknowledged image has a result; return the moments at which there were more than before.
+class Progress(threading.Thread):
+    """Watches the jobs of a client, and notes when there were more results than before.
 
-    It ends, too, when nothing has changed for `patience_seconds`: what is missing then is lost.
+    Attributes:
+        moments: when that was, in monotonic seconds; the first is that of the start.
     """
-    progress, seen = [time.monotonic()], 0
-    while time.monotonic() - progress[-1] < patience_seconds:
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(name="progress", daemon=True)
+        self._client, self._stopped, self._seen = client, threading.Event(), 0
+        self.moments = [time.monotonic()]
+        self._is_finished = False
+
+    def run(self) -> None:
+        """Watch until stopped."""
+        while not self._stopped.wait(POLL_SECONDS):
+            self._is_finished = self._poll()
+
+    def wait(self, patience_seconds: float) -> None:
+        """Wait until every acknowledged image has a result, or nothing has changed for `patience_seconds`."""
+        self._is_finished = False
+        began = time.monotonic()
+        while not self._is_finished and time.monotonic() - max(began, self.moments[-1]) < patience_seconds:
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._stopped.set()
+        self.join()
+
+    def _poll(self) -> bool:
+        """Look once; return True if every acknowledged image has a result."""
+        acknowledged, jobs = len(self._client.acknowledged), list(self._client.jobs)
         try:
-            statuses = [client.api.status(job_id) for job_id in client.jobs]
+            statuses = [self._client.api.status(job_id) for job_id in jobs]
         except ApiError:
-            statuses = []
+            return False
         answered = sum(int(status["done"]) + int(status["failed"]) for status in statuses)
-        if answered > seen:
-            seen = answered
-            progress.append(time.monotonic())
-        if statuses and seen >= len(client.acknowledged) and all(each["state"] == "finished" for each in statuses):
-            break
-        time.sleep(POLL_SECONDS)
-    return progress
+        if answered > self._seen:
+            self._seen = answered
+            self.moments.append(time.monotonic())
+        return bool(statuses) and answered >= acknowledged and all(each["state"] == "finished" for each in statuses)
 
 
 def check(system: System, client: Client, patience_seconds: float) -> Verdict:

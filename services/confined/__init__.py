@@ -13,9 +13,10 @@ what a child does     what becomes of its item; the next one has a fresh child
 ====================  ==================================================================
 answers               the answer
 refuses               `ImageRejectedError`, as the function raised it
-takes too much        `TooCostlyError`: processor time or memory beyond its own limits
+takes too much time   `TooCostlyError`: processor time beyond its own limit
 answers rubbish       `CrashedError`
-dies, does not answer tried once more, alone; then `CrashedError` or `TooCostlyError`
+dies, has no memory,  tried once more, alone; then `CrashedError` or `TooCostlyError`
+or does not answer
 ====================  ==================================================================
 
 A child may also die because the machine is short of memory, and not answer because it is short of processor time.

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class _DiedError(Exception):
-    """Raised when a child died of an item or did not answer, for which other items may be the reason."""
+    """Raised when a child died of an item, had no memory or did not answer: other items may be the reason."""
 
     def __init__(self, reason: ConfinedError) -> None:
         super().__init__(str(reason))
@@ -191,7 +191,8 @@ class Confined:
             case Outcome.REJECTED:
                 return _rejection(words)
             case Outcome.NO_MEMORY:
-                return TooCostlyError(f"more than {self.allowance.memory_bytes / 2**20:.0f} MB of memory")
+                # Or the machine had no more for it; then another try helps.
+                return _DiedError(TooCostlyError(f"more than {self.allowance.memory_bytes / 2**20:.0f} MB of memory"))
             case _:
                 return CrashedError(f"it failed: {bytes(words).decode('ascii', 'replace')!r}")
 

@@ -1,6 +1,7 @@
 """A function in processes that have nothing, by real processes: `docs/faults.md` row 9."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -200,6 +201,14 @@ def test_an_item_whose_child_is_killed_from_outside_is_tried_again_in_a_fresh_ch
     os.kill(first, number)
     assert call.ended().error is None
     assert call.answer not in {None, str(first).encode()}
+
+
+def test_an_item_whose_child_gets_no_memory_is_tried_again_in_a_fresh_child(confined: Confined) -> None:
+    first = child_of(confined)
+    _, most = resource.prlimit(first, resource.RLIMIT_AS)
+    resource.prlimit(first, resource.RLIMIT_AS, (1, most))
+    assert confined(b"allocate 10000000")
+    assert child_of(confined) != first
 
 
 def test_an_item_whose_child_gets_no_processor_is_tried_again_in_a_fresh_child(zygote: Zygote) -> None:
