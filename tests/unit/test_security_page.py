@@ -1,16 +1,11 @@
 """docs/security.md is a checklist of promises: behind each line stands a test, and that test is there."""
 
-import ast
-import re
-from functools import cache
-from pathlib import Path
-
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.named_tests import NAMED, absent
 
 PAGE = ROOT / "docs" / "security.md"
-NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 FAULT_ROWS = range(33, 44)
 API_RISKS = range(1, 11)
 
@@ -23,12 +18,6 @@ def row(first_cell: str) -> str:
     """Return the one line of a table that begins with `first_cell`."""
     [found] = [line for line in lines() if line.startswith(f"| {first_cell} |")]
     return found
-
-
-@cache
-def names_in(path: Path) -> frozenset[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef))
 
 
 @pytest.mark.parametrize("number", FAULT_ROWS)
@@ -49,7 +38,4 @@ def test_every_line_of_the_upload_checklist_has_its_test() -> None:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    named = [found.groups() for line in lines() for found in NAMED.finditer(line)]
-    absent = [f"{path}::{test}" for path, test in named if test is not None and test not in names_in(ROOT / path)]
-    assert absent == []
-    assert all((ROOT / path).exists() for path, _ in named)
+    assert absent(PAGE.read_text(encoding="utf-8"), ROOT) == []
