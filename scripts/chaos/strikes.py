@@ -44,14 +44,14 @@ class Strike:
 
 def strikes(seed: int, every_seconds: float) -> Iterator[Strike]:
     """Yield strikes without end, on average one every so many seconds; the same ones for the same seed."""
-    random = Random(seed)  # noqa: S311 # nosec B311 # played again by its seed
+    draw = Random(seed)  # noqa: S311 # nosec B311 # played again by its seed
     while True:
         yield Strike(
-            after_seconds=random.uniform(0.0, 2 * every_seconds),
-            victim=random.choices(list(VICTIMS), list(VICTIMS.values()))[0],
-            action=random.choices(list(ACTIONS), list(ACTIONS.values()))[0],
-            place=random.random(),
-            freeze_seconds=random.uniform(0.5, MAX_FREEZE_SECONDS),
+            after_seconds=draw.uniform(0.0, 2 * every_seconds),
+            victim=draw.choices(list(VICTIMS), list(VICTIMS.values()))[0],
+            action=draw.choices(list(ACTIONS), list(ACTIONS.values()))[0],
+            place=draw.random(),
+            freeze_seconds=draw.uniform(0.5, MAX_FREEZE_SECONDS),
         )
 
 

@@ -62,7 +62,11 @@ def main(  # noqa: PLR0917 - click calls it by name
     logging.basicConfig(level=logging.WARNING, format="fleetsight: %(message)s")
     stop = _stop_on_signals()
     try:
-        switches = (*(settings_in(scenario) if scenario else ()), *switches)
+        option = "--scenario"
+        rehearsed = settings_in(scenario) if scenario else []
+        switches_of(rehearsed)
+        option = "--switch"
+        switches = (*rehearsed, *switches)
         switches_of(switches)
         images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
@@ -72,7 +76,7 @@ def main(  # noqa: PLR0917 - click calls it by name
             system = replace(system, image=worker_image(system.config, HOME / "images"))
         sys.exit(Session(system, images, Console(), stop).run(once=once, json_file=json_file))
     except InvalidSwitchError as error:
-        print(f"fleetsight: switches: {error}", file=sys.stderr)
+        print(f"fleetsight: {option}: {error}", file=sys.stderr)
         sys.exit(2)
     except FleetsightError as error:
         print(f"fleetsight: {error}", file=sys.stderr)
