@@ -332,9 +332,10 @@ def executed_instructions(call: Callable[[], object]) -> int:
     return executed
 
 
-def test_what_a_receive_costs_does_not_depend_on_how_much_is_waiting() -> None:
+def test_what_a_receive_costs_does_not_depend_on_how_much_is_waiting(clock: Clock) -> None:
     def instructions(waiting: int) -> int:
-        queue: MessageQueue[int] = MessageQueue()
+        # With a clock that stands still: what is remembered of the counts depends on the time that passes.
+        queue: MessageQueue[int] = MessageQueue(clock=clock, wall=clock)
         for n in range(waiting):
             queue.send(str(n), n)
         return executed_instructions(lambda: queue.receive(10, 60))
