@@ -39,25 +39,13 @@ readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
 covered_unit_tests() { covered $UNIT_TESTS; }
 # The tests of a file share what they start, so they stay together. Most of them wait for processes.
-integration_tests() { await_more_packages && covered --numprocesses=3 --dist=loadfile tests/integration; }
+integration_tests() { covered --numprocesses=3 --dist=loadfile tests/integration; }
 simulations() { pytest tests/simulation; }
 browser_tests() { pytest tests/browser; }
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
 image_tests() { pytest tests/image; }
 # Built long before the tests that need them; those tests report an image that cannot be built.
-images() { .venv/bin/python -m tests.image >/dev/null 2>&1 || true; }
-# Torch and the simulator's libraries take as long to install as all the rest; what needs them waits.
-more_packages() {
-  ./scripts/setup.sh torch simulate && touch "$LOGS/more_packages_installed" && return
-  touch "$LOGS/more_packages_failed"
-  return 1
-}
-await_more_packages() {
-  until [ -e "$LOGS/more_packages_installed" ]; do
-    ! [ -e "$LOGS/more_packages_failed" ] || return 1
-    sleep 0.2
-  done
-}
+images() { .venv/bin/python -m tests.image; }
 
 # STEP: runs it and prints what it has written once it has ended, so that steps that run at the same time do not mix.
 report() {
@@ -86,22 +74,16 @@ at_once() { # "STEP..."...: runs the lists at the same time, and the steps of a 
 }
 
 ./scripts/setup.sh run test
+# They need no more than that, and the rest of the set-up leaves a core idle.
+[ $# -gt 0 ] || images >/dev/null 2>&1 &
+./scripts/setup.sh torch simulate
+
 case "${1:-}" in
   "")
-    images &
-    # Three lists that take about as long as each other; the last steps of none wait for another list.
-    at_once \
-      "more_packages covered_unit_tests types simulations fuzzing image_tests" \
-      "format lint imports audit security_lint browser_tests chaos_tests" \
-      integration_tests
+    at_once "format lint imports audit security_lint types" covered_unit_tests
+    at_once integration_tests "browser_tests chaos_tests" "simulations fuzzing image_tests"
     report coverage
     ;;
-  --fast)
-    ./scripts/setup.sh torch simulate
-    at_once "format lint imports security_lint types" unit_tests
-    ;;
-  *)
-    ./scripts/setup.sh torch simulate
-    pytest "$@"
-    ;;
+  --fast) at_once "format lint imports security_lint types" unit_tests ;;
+  *) pytest "$@" ;;
 esac

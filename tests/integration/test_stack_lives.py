@@ -135,7 +135,11 @@ def test_the_system_runs_on_a_stack_that_is_made_changed_and_deleted(account: Ac
     workers = account.instances(outputs["WorkerInstanceName"])
     assert workers
     assert all(one["InstanceType"] == "c7a.large" and tags_of(one)[NAME] == NAME for one in workers)
-    assert {one["IamInstanceProfile"]["Arn"].split("/")[1][:24] for one in workers} == {"fleetsight-WorkerProfile"}
+    # EC2 names the profile of an instance until it has ended, and that of the template for ever.
+    versions = account.client("ec2").describe_launch_template_versions(LaunchTemplateName="fleetsight-worker")
+    template = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    profiled = [template, *(one for one in workers if "IamInstanceProfile" in one)]
+    assert {one["IamInstanceProfile"]["Arn"].split("/")[1][:24] for one in profiled} == {"fleetsight-WorkerProfile"}
 
     another_type_is_a_new_version_that_is_not_the_default(account, given)
     another_web_type_replaces_the_web_instance(account, given, outputs, f"http://127.0.0.1:{port}")
