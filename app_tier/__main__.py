@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 
+from services.endpoint import APP_ID
 from services.logs import configure_logging
 
 DECODER = "app_tier.square:central_square"
@@ -19,7 +20,7 @@ _log = logging.getLogger("app_tier")
 def main() -> int:
     """Run one worker; return its exit status."""
     configure_logging("worker")
-    os.environ.setdefault("AWS_SDK_UA_APP_ID", "fleetsight-worker")
+    os.environ.setdefault(APP_ID, "fleetsight-worker")
     faulthandler.enable()
     from app_tier.lifetime import StopSignals
 

@@ -48,7 +48,7 @@ class Classifier:
 
         Raises:
             EngineError: the network's answer is no number.
-            Exception: whatever the engine raises when it does not work.
+            Exception: the engine does not work.
         """
         size = self.bundle.manifest.preprocess.input_size
         if not np.isfinite(self.engine.infer(np.full((1, 3, size, size), 0.5, np.float32))).all():

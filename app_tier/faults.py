@@ -10,7 +10,7 @@ from app_tier.bundle.errors import EngineError
 from services.confined.errors import NoChildError
 from services.errors import NotFoundError
 from services.image_errors import ImageRejectedError
-from services.messages import Failure
+from services.messages import GONE, Failure
 
 _DENIED = frozenset(
     {
@@ -89,7 +89,7 @@ def meaning_of(error: Exception) -> Fault:  # noqa: PLR0911 (one return for each
         case ImageRejectedError():
             return ImageFault(Failure(code=error.code, message=error.message))
         case NotFoundError():
-            return ImageFault(Failure(code="gone", message="the image is no longer stored: upload it again"))
+            return ImageFault(GONE)
         case MemoryError():
             return WorkerFault("out of memory: use a larger instance type, or lower worker.batch_size")
         case OSError() if error.errno in _NO_ROOM:

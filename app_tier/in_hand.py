@@ -66,9 +66,9 @@ class InHand:
             return there
 
     def take_back(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Take `deliveries` out of hand; return those that nobody else can receive yet.
+        """Take `deliveries` out of hand; return those that are still invisible to other workers.
 
-        A message whose visibility timeout has ended is back in the queue already.
+        A message is back in the queue once its visibility timeout has ended.
         """
         now = self._clock()
         with self._changed:

@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 
 class Decision(Enum):
-    """What to do about tasks whose step has failed."""
+    """What to do about tasks after their step has failed."""
 
     TRY_AGAIN = auto()
     GIVE_BACK = auto()
@@ -167,7 +167,7 @@ class Step(Generic[T]):
         in_hand.begin_step([task.delivery for task in tasks])
         try:
             self._do(tasks)
-        except Exception as error:  # noqa: BLE001 (the edge: whatever it is, the next image must get its turn)
+        except Exception as error:  # noqa: BLE001 (the edge: the next image must get its turn)
             return error
         finally:
             in_hand.end_step()
@@ -185,7 +185,7 @@ class Step(Generic[T]):
             return fault
         try:
             self._check()
-        except Exception as broken:  # noqa: BLE001 (whatever it is, it is not the image's)
+        except Exception as broken:  # noqa: BLE001 (no image is involved, so no image is at fault)
             fault = meaning_of(broken)
             return LocalFault(fault.reason) if isinstance(fault, UnknownFault) else fault
         self._pass()

@@ -36,7 +36,7 @@ class Delivery:
     def tries(self) -> int:
         """How many deliveries of the request have not been answered, this one included.
 
-        A delivery whose worker gave it back does not count.
+        A delivery that its worker gave back does not count.
         """
         return self.request.crashes + self.received.receive_count
 

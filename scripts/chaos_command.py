@@ -14,7 +14,7 @@ from rich.table import Table
 from scripts.chaos.campaign import Campaign, Report
 from scripts.run.system import ROOT
 from services.embedded.options import InvalidSwitchError
-from services.embedded.typed_switches import settings_in, switches_of, values_of
+from services.embedded.typed_switches import values_in
 
 HOME = ROOT / ".fleetsight" / "chaos"
 MAX_SEED = 2**32 - 1
@@ -40,8 +40,7 @@ def chaos(  # noqa: PLR0917 - click calls it by name
     """Run the whole system while calls fail and processes are killed, and check every image."""
     console = Console()
     try:
-        switches = values_of(settings_in(scenario)) if scenario else {}
-        switches_of(settings_in(scenario) if scenario else ())
+        switches = values_in(scenario) if scenario else {}
     except InvalidSwitchError as error:
         raise click.UsageError(f"--scenario: {error}") from error
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from botocore.config import Config as BotoConfig
 from botocore.exceptions import NoCredentialsError
 from botocore.loaders import Loader
 
-from services.endpoint import Endpoint
+from services.endpoint import APP_ID, Endpoint
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from obstore.store import S3Credential, S3Store
-
-APP_ID = "AWS_SDK_UA_APP_ID"
-"""The environment variable that names a process to AWS: CloudTrail shows the name as part of the user agent.
-
-https://docs.aws.amazon.com/sdkref/latest/guide/feature-appid.html
-"""
 
 CREDENTIALS_KEPT = timedelta(minutes=10)
 """How long credentials are valid for an object store, which asks again five minutes before their end.

@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+APP_ID = "AWS_SDK_UA_APP_ID"
+"""The environment variable that names a process to AWS: CloudTrail shows the name as part of the user agent.
+
+https://docs.aws.amazon.com/sdkref/latest/guide/feature-appid.html
+"""
+
 
 @dataclass(frozen=True)
 class Endpoint:

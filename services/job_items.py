@@ -15,7 +15,7 @@ COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
 IMAGE, RESULT, SNAPSHOT = "IMAGE#", "RESULT#", "SNAPSHOT"
 
 EXPIRING = "expiring"
-"""Attribute of a mark in `DELETED`: the controller still looks whether somebody adds to the job."""
+"""Attribute of a mark in `DELETED`: the controller still checks whether images are being added to the job."""
 
 FIRST_ID = "0"
 """Sorts before every id."""

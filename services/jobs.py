@@ -148,7 +148,7 @@ class JobStore:
         return [job_of(item) for item in items if item["sk"] != before][:limit]
 
     def newest_job(self) -> Job | None:
-        """Return the job that was created last, whose ever it is, or None if there is none."""
+        """Return the job that was created last, of all users, or None if there is none."""
         return next(iter(self._jobs_in(JOBS, 1, None)), None)
 
     def jobs_until(self, moment: datetime) -> Iterator[Job]:

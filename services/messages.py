@@ -5,7 +5,7 @@ unknown fields are ignored, so that an older reader survives a newer writer.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -298,6 +298,10 @@ class FleetSnapshot(Wire):
     policy: str | None = None
     limits_order: LimitsOrder | None = None
     configured: WorkerLimits | None = None
+
+
+GONE: Final = Failure(code="gone", message="the image is no longer stored: upload it again")
+"""The failure of an image whose object is not in the input bucket."""
 
 
 def crashed_worker(tries: int) -> Failure:

@@ -1,7 +1,8 @@
 """Predictions in the output bucket: which one stands when several are stored for one image.
 
 The first that is `done` stands: it replaces a `failed` one, and nothing replaces it. A `failed` prediction replaces
-one of an earlier attempt. Every write is conditional, so this holds whatever others write at the same moment.
+one of an earlier attempt. Every write is conditional, so this also holds if several processes write at the same
+time.
 """
 
 import logging

@@ -78,7 +78,7 @@ class Bucket:
     def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store `body` at `key` unless there is an object already; return True if it was stored.
 
-        A call whose reply was lost is repeated and then finds its own object, so False may also mean that.
+        False may also mean that the reply was lost and the client library repeated the call: it finds its own object.
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
         """
         with _botocore_errors("PutObject"):
@@ -93,7 +93,7 @@ class Bucket:
     def put_over(self, key: str, body: bytes, content_type: str, etag: str) -> bool:
         """Store `body` at `key` if the object there still has this ETag; return True if it was stored.
 
-        A call whose reply was lost is repeated and then finds its own object, so False may also mean that.
+        False may also mean that the reply was lost and the client library repeated the call: it finds its own object.
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
         """
         try:

@@ -69,7 +69,7 @@ class Slices:
         }
         if self.table.put_if(item, "attribute_not_exists( #pk )"):
             return True
-        # The client repeats a call whose reply was lost, and the repeat finds the item of the first one.
+        # After a lost reply botocore repeats the call, and the repeat finds the item that the first one has written.
         return self.table.get(str(item["pk"]), str(item["sk"])) == item
 
     def find(self, job_id: str, key: str) -> Slice | None:

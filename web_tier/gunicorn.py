@@ -9,8 +9,8 @@ import os
 import resource
 from typing import Any
 
-from services.clients import APP_ID
 from services.config import load_config
+from services.endpoint import APP_ID
 from services.logs import JsonFormatter
 from web_tier.live import live_of
 from web_tier.memory import give_memory_back

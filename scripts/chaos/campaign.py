@@ -151,7 +151,7 @@ class Campaign:
             client.send(lambda sent: sent < self.images or time.monotonic() < ends)
         finally:
             striker.stop()
-            _turn(system, {"faults": [], **_off(self.switches)})
+            _turn(system, asdict(Switches()))
         self.say("every fault is over; checking each image")
         progress.wait(PATIENCE_SECONDS)
         progress.stop()
@@ -204,9 +204,3 @@ def _turn(system: System, switches: Mapping[str, Any]) -> None:
         control.send("PUT", "switches", dict(switches))
     finally:
         control.close()
-
-
-def _off(switches: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with which these switches are off."""
-    off = asdict(Switches())
-    return {name: off[name] for name in switches}

@@ -14,9 +14,8 @@ from scripts.chaos.client import Client
 from scripts.client import ApiError
 from scripts.run.system import System
 from services.ec2 import Fleet
-from services.errors import MessageError, NotFoundError
-from services.ids import ImageRef, output_key
-from services.messages import Prediction
+from services.ids import ImageRef
+from services.predictions import stored_prediction
 from services.s3 import Bucket
 from services.sqs import Queue
 
@@ -143,10 +142,9 @@ def _check_objects(system: System, visible: dict[str, list[dict[str, Any]]], ver
 
     def disagreement(item: tuple[ImageRef, dict[str, Any]]) -> str | None:
         ref, result = item
-        try:
-            stored = Prediction.from_json(outputs.get(output_key(ref)))
-        except (NotFoundError, MessageError) as error:
-            return f"{ref.image_id} is {result['status']}: {error}"
+        stored = stored_prediction(ref, outputs)
+        if stored is None:
+            return f"{ref.image_id} is {result['status']}, and no prediction is stored"
         if (stored.status, stored.label) != (result["status"], result.get("label")):
             shown = f"{result['status']} {result.get('label')}"
             return f"{ref.image_id}: {shown}, in the bucket {stored.status} {stored.label}"

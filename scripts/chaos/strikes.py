@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Final, Literal
 
 from scripts.run.system import System
+from services.embedded.machines.machine import Machine, children_of
 
 Victim = Literal["worker", "decoder", "controller", "web", "hypervisor"]
 Action = Literal["kill", "freeze", "no_memory"]
@@ -59,7 +60,7 @@ class Striker(threading.Thread):
     """Carries strikes out until it is stopped, and logs each.
 
     Args:
-        system: whose processes are struck.
+        system: the system under test.
         seed: of the strikes.
         every_seconds: between two strikes, on average.
         log: takes what was done, as the fields of a JSON line.
@@ -129,28 +130,16 @@ class Striker(threading.Thread):
         return [] if first is None else [first, *descendants(first)]
 
     def _workers(self) -> list[int]:
-        found = []
-        for path in sorted((self._system.state_dir / "instances").glob("*/process")):
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                found.append(int(path.read_text().split()[0]))
-        return found
+        """Return the processes of the instances, but for those that have ended: their numbers may be others' now."""
+        machines = (Machine(path) for path in (self._system.state_dir / "instances").glob("*"))
+        found = (machine.process() for machine in machines)
+        return sorted(process.pid for process in found if process is not None and process.alive())
 
 
 def descendants(pid: int) -> list[int]:
     """Return the processes that a process has started, and those that these have, in order."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                # The name of the program, in parentheses, may hold spaces.
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found: list[int] = []
-    for _ in range(len(parents)):
-        more = [child for child, parent in parents.items() if parent in {pid, *found} and child not in found]
-        if not more:
-            break
-        found += more
-    return sorted(found)
+    children = children_of(pid)
+    return sorted([*children, *(each for child in children for each in descendants(child))])
 
 
 def _address_space(pid: int) -> int:

@@ -17,7 +17,7 @@ from scripts.run.machine_image import worker_image
 from scripts.run.session import Session
 from scripts.run.system import ROOT, System
 from services.embedded.options import InvalidSwitchError
-from services.embedded.typed_switches import settings_in, switches_of
+from services.embedded.typed_switches import switches_of, typed, values_in
 from services.errors import FleetsightError
 
 HOME = ROOT / ".fleetsight"
@@ -63,10 +63,9 @@ def main(  # noqa: PLR0917 - click calls it by name
     stop = _stop_on_signals()
     try:
         option = "--scenario"
-        rehearsed = settings_in(scenario) if scenario else []
-        switches_of(rehearsed)
+        rehearsed = values_in(scenario) if scenario else {}
         option = "--switch"
-        switches = (*rehearsed, *switches)
+        switches = (*typed(rehearsed), *switches)
         switches_of(switches)
         images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}

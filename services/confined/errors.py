@@ -12,7 +12,7 @@ class TooCostlyError(ConfinedError):
 
 
 class CrashedError(ConfinedError):
-    """Raised when an item ended its child twice, by whatever fault, or when the child answered rubbish."""
+    """Raised when an item ended its child twice, or when the child sent an invalid answer."""
 
 
 class NoChildError(ConfinedError):

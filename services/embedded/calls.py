@@ -55,12 +55,16 @@ class CountedCalls:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-        if scope is not None:
-            service = scope.group(1)
+        if service := service_of(environ):
             kinds = _kinds(environ) if service == "dynamodb" else ()
             self._counted.note(service, operation_of(service, environ), kinds)
         return self._aws(environ, start_response)
+
+
+def service_of(environ: dict[str, Any]) -> str:
+    """Return the service that a request was signed for in its header, such as ``s3``; empty if it was not."""
+    scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    return scope[1] if scope else ""
 
 
 def operation_of(service: str, environ: dict[str, Any]) -> str:

@@ -56,9 +56,7 @@ class Request:
 
     def read_body(self) -> bytes:
         """Return the body and put it back, for stock moto in case it is needed there; shorter if the client left."""
-        body: bytes = self.environ["wsgi.input"].read(int(self.environ.get("CONTENT_LENGTH") or 0))
-        self.environ["wsgi.input"] = io.BytesIO(body)
-        return body
+        return read_body(self.environ)
 
     def read_json(self) -> dict[str, Any]:
         """Return the body of a call in AWS's JSON protocol; empty where it is none."""
@@ -111,6 +109,13 @@ class DirectCalls:
             mend_service(service)
             self._services[service] = importlib.import_module(_MODULES[service]).answer
         return self._services[service]
+
+
+def read_body(environ: dict[str, Any]) -> bytes:
+    """Return the body of a request, and put it back so that it can be read again."""
+    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
 
 
 def is_steered(environ: dict[str, Any]) -> bool:

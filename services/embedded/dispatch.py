@@ -6,17 +6,16 @@ services named here; everything else goes the stock way.
 """
 
 import gc
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from services.embedded.calls import service_of
 from services.embedded.mends import mend_service
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 # the services whose application follows from the scope: others share a signing name, or need the path too
 REMEMBERED = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
-_SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 _PUBLIC_TARGET = "AWSCognitoIdentityProviderService."
 """Of the calls that people make themselves, such as signing in: nobody signs them."""
 
@@ -57,10 +56,9 @@ def memory_key(environ: dict[str, Any]) -> str | None:
     authorization, path = environ.get("HTTP_AUTHORIZATION", ""), environ.get("PATH_INFO", "")
     if not authorization and path == "/" and environ.get("HTTP_X_AMZ_TARGET", "").startswith(_PUBLIC_TARGET):
         return "cognito-idp"
-    match = _SCOPE.search(authorization)
-    if match is None or path.startswith(_NEVER_REMEMBERED):
+    service = service_of(environ)
+    if not service or path.startswith(_NEVER_REMEMBERED):
         return None
-    service = match.group(1)
     if service == "s3":
         return None if "s3-control" in environ.get("HTTP_HOST", "") else service
     if service == "dynamodb":  # its API version and its streams are in the target

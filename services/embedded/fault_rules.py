@@ -124,7 +124,7 @@ class CallFaults:
                 self._matched.clear()
 
     def choose(self, service: str, operation: str, tier: str | None) -> FaultRule | None:
-        """Return the rule whose fault a call meets, or None."""
+        """Return the rule that applies to a call, or None."""
         with self._turn:
             elapsed = self._clock() - self._since
             for index, rule in enumerate(self._rules):

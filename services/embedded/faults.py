@@ -1,14 +1,18 @@
 """Makes calls meet the faults that `fault_rules` chooses, as a caller of AWS would see them."""
 
+import contextlib
 import errno
 import io
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final
 
-from services.embedded.callers import kill_caller
-from services.embedded.calls import operation_of
+from services.embedded.calls import operation_of, service_of
+from services.embedded.direct import read_body
 from services.embedded.fault_rules import CallFaults, FaultRule
 from services.embedded.iam.refusals import Reason, refusal
 
@@ -21,8 +25,8 @@ _REFUSALS: Final = {
     "expired": (Reason.TOKEN_EXPIRED, "The provided token has expired."),
     "skewed": (Reason.SKEWED, "The difference between the request time and the current time is too large."),
 }
-_SERVICE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 _TIER = re.compile(r"\bapp/fleetsight-([a-z]+)")
+_PROC = Path("/proc")
 
 
 class FaultyCalls:
@@ -60,20 +64,20 @@ class FaultyCalls:
             case "repeated":
                 self._make_effect(environ)
             case "killed_before":
-                kill_caller(int(environ["REMOTE_PORT"]))
+                _kill_caller(environ)
                 raise _reset()
             case "killed_after":
                 self._make_effect(environ)
-                kill_caller(int(environ["REMOTE_PORT"]))
+                _kill_caller(environ)
                 raise _reset()
             case kind:
-                answer = refusal(environ, _service_of(environ), *_REFUSALS[kind])
+                answer = refusal(environ, service_of(environ), *_REFUSALS[kind])
                 start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
                 return (answer.body,)
         return self._aws(environ, start_response)
 
     def _rule_of(self, environ: dict[str, Any]) -> FaultRule | None:
-        service = _service_of(environ)
+        service = service_of(environ)
         tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))
         if not service:
             return None
@@ -81,16 +85,45 @@ class FaultyCalls:
 
     def _make_effect(self, environ: dict[str, Any]) -> None:
         """Make the call once, and keep its body for another time."""
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        first = {**environ, "wsgi.input": io.BytesIO(body)}
-        list(self._aws(first, lambda *_: None))
-        environ["wsgi.input"] = io.BytesIO(body)
-
-
-def _service_of(environ: dict[str, Any]) -> str:
-    scope = _SERVICE.search(environ.get("HTTP_AUTHORIZATION", ""))
-    return scope[1] if scope else ""
+        body = read_body(environ)
+        list(self._aws({**environ, "wsgi.input": io.BytesIO(body)}, lambda *_: None))
 
 
 def _reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "closed by the switch `faults`")
+
+
+def _kill_caller(environ: dict[str, Any]) -> None:
+    """End the processes that hold the client's end of a connection, as kill -9 does."""
+    for pid in processes_of(int(environ["REMOTE_PORT"])):
+        with contextlib.suppress(OSError):  # it has ended in this moment
+            os.kill(pid, signal.SIGKILL)
+
+
+def processes_of(port: int) -> list[int]:
+    """Return the processes that hold a socket with this local port on 127.0.0.1, other than this one; Linux only."""
+    inode = _inode_of(port)
+    if inode is None:
+        return []
+    target = f"socket:[{inode}]"
+    others = (process for process in _PROC.iterdir() if process.name.isdigit() and int(process.name) != os.getpid())
+    return sorted(int(process.name) for process in others if _holds(process, target))
+
+
+def _inode_of(port: int) -> str | None:
+    local = f"0100007F:{port:04X}"
+    with contextlib.suppress(OSError):
+        for line in (_PROC / "net" / "tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[1] == local and fields[9] != "0":
+                return fields[9]
+    return None
+
+
+def _holds(process: Path, target: str) -> bool:
+    with contextlib.suppress(OSError):
+        for handle in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(handle.readlink()) == target:
+                    return True
+    return False

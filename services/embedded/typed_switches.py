@@ -1,7 +1,7 @@
 """Switches as a person types them: ``NAME=VALUE``, the value in YAML, of which JSON is a part."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,14 @@ def switches_of(settings: Iterable[str]) -> Switches:
     Raises:
         InvalidSwitchError: one is no ``NAME=VALUE``, its name is unknown or its value is not allowed.
     """
-    return Switches().changed(values_of(settings))
+    return Switches().changed(dict(_setting(text) for text in settings))
 
 
-def values_of(settings: Iterable[str]) -> dict[str, Any]:
-    """Return the values of switches, each ``NAME=VALUE``, by name.
-
-    Raises:
-        InvalidSwitchError: one is no ``NAME=VALUE``.
-    """
-    return dict(_setting(text) for text in settings)
-
-
-def settings_in(scenario: Path) -> list[str]:
-    """Return the switches that a YAML file sets, one for each of its keys, as a person would type them.
+def values_in(scenario: Path) -> dict[str, Any]:
+    """Return the values of the switches that a YAML file sets, by name.
 
     Raises:
-        InvalidSwitchError: the file cannot be read, or is no mapping of names to values.
+        InvalidSwitchError: the file cannot be read, is no mapping of names to values, or sets a switch that is wrong.
     """
     try:
         values = yaml.safe_load(scenario.read_text(encoding="utf-8"))
@@ -40,6 +31,12 @@ def settings_in(scenario: Path) -> list[str]:
         raise InvalidSwitchError(f"{scenario}: cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise InvalidSwitchError(f"{scenario}: must be a mapping of switches, such as `boot_delay_seconds: 5`")
+    Switches().changed(values)
+    return values
+
+
+def typed(values: Mapping[str, Any]) -> list[str]:
+    """Return switches as a person would type them, each ``NAME=VALUE``."""
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 

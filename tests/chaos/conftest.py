@@ -15,6 +15,7 @@ from app_tier.demo.signs import samples
 from scripts.client import ApiClient, Outcome
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance
+from services.embedded.machines.machine import Machine
 from services.s3 import Bucket
 from tests.conftest import keys_in
 from tests.support.waiting import wait_until
@@ -38,11 +39,8 @@ class RunningSystem:
 
     def worker_pid(self, instance: Instance) -> int | None:
         """The process of an instance, as its embedded hypervisor wrote it down."""
-        stat = self.system.state_dir / "instances" / instance.instance_id / "process"
-        try:
-            return int(stat.read_text().split()[0])
-        except (OSError, ValueError, IndexError):
-            return None
+        process = Machine(self.system.state_dir / "instances" / instance.instance_id).process()
+        return None if process is None else process.pid
 
     def upload(self, job_id: str, files: list[tuple[str, bytes]], slice_size: int = 20) -> Outcome:
         """Upload files in slices, four at a time; a slice that fails counts as not acknowledged."""
@@ -67,7 +65,7 @@ class RunningSystem:
     def right(self, job_id: str, outcome: Outcome, truth: dict[str, str]) -> int:
         """Assert that each acknowledged image has exactly one result, a label; return how many are right.
 
-        One whose truth is empty has none.
+        An image with an empty truth has none.
         """
         results = list(self.api.results(job_id))
         names = Counter(result["filename"] for result in results)

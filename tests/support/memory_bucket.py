@@ -12,7 +12,7 @@ Call = Callable[[str, Callable[[], Any]], Any]
 
 
 class MemoryBucket(Bucket):
-    """A bucket whose objects are in `objects`, by key.
+    """A bucket that holds its objects in `objects`, by key.
 
     Args:
         call: makes every call of the service; a test may delay, repeat, lose or refuse it there.
@@ -29,7 +29,7 @@ class MemoryBucket(Bucket):
         object.__setattr__(self, "call", call)
 
     def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
-        """Store an object over whatever was there."""
+        """Store an object; replace an existing one."""
         self.call("put", lambda: self._store(key, body, content_type))
 
     def put_new(self, key: str, body: bytes, content_type: str) -> bool:

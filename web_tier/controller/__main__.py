@@ -12,6 +12,7 @@ import sys
 from botocore.exceptions import BotoCoreError, ClientError
 
 from services.config import Config, config_path, load_config
+from services.endpoint import APP_ID
 from services.errors import ConfigError
 from services.logs import configure_logging
 from web_tier.controller.leadership import lead
@@ -29,7 +30,7 @@ def main() -> int:
     # Blocked for every thread and waited for in this one: no handler runs in the middle of anything.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     configure_logging("controller")
-    os.environ.setdefault("AWS_SDK_UA_APP_ID", "fleetsight-controller")
+    os.environ.setdefault(APP_ID, "fleetsight-controller")
     try:
         return _run(load_config())
     except ConfigError as error:

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1
 """Longest wait for the first response: so long may the end of a shift take."""
-MOST_BATCHES = 10
+MAX_BATCHES = 10
 """Receives before what is in hand is recorded: each up to ten messages, while they come in full batches."""
 
 MAX_RECEIVES = 8
@@ -51,7 +51,7 @@ class Collector:
         ledger: where results are recorded.
         cache: remembers them for images with the same bytes.
         active: whether this process may still act; asked before anything is written.
-        roster: takes in which workers were heard of.
+        roster: records the heartbeats of the workers.
     """
 
     responses: Queue
@@ -78,9 +78,9 @@ class Collector:
         return 0.0
 
     def _receive(self) -> list[Received]:
-        """Return up to `MOST_BATCHES` batches, waiting only for the first."""
+        """Return up to `MAX_BATCHES` batches, waiting only for the first."""
         messages = self.responses.receive(wait_seconds=POLL_SECONDS)
-        for batches in range(1, MOST_BATCHES):
+        for batches in range(1, MAX_BATCHES):
             if len(messages) < batches * BATCH:
                 break
             messages += self.responses.receive(wait_seconds=0)
@@ -136,10 +136,10 @@ class Collector:
             return False
         responses = [response for _, response in told]
         try:
-            # First, so that whoever sees a result may send the same image again and has the answer at once.
+            # First, so that a user who sees a result can send the same image again and get the answer at once.
             self.cache.put(responses, self.now(), self.ledger.owners(response.job_id for response in responses))
             self.ledger.record(responses)
-        except Exception:  # noqa: BLE001 (whatever it is must not delay other jobs; it is logged)
+        except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged)
             jobs = " ".join(sorted({response.job_id for response in responses}))
             _log.exception("responses could not be recorded", extra={"n": len(responses), "jobs": jobs})
             return False

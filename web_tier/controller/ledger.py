@@ -42,7 +42,7 @@ class JobFigures:
         statuses: of each image; None as long as it has no result.
         counts: the figures of the job.
         keep: whether its images stay once they have a label.
-        owner: id of the user whose it is.
+        owner: id of the user who owns it.
         retries: attempt of the images that were retried, as their records say.
         failures: attempt of the failed results, as far as it is not 0.
     """
@@ -85,7 +85,7 @@ class JobFigures:
             self.failures[image_id] = max(attempt, self.failures.get(image_id, 0))
 
     def missing(self) -> dict[str, int]:
-        """Return the images whose last attempt has no result, oldest first, each with this attempt."""
+        """Return the images without a result of their last attempt, oldest first, each with this attempt."""
         waiting = {image_id: 0 for image_id, status in self.statuses.items() if status is None}
         retrying = {
             image_id: attempt
@@ -202,7 +202,7 @@ class Ledger:
                 self._store_counts(job_id, figures)
 
     def missing(self, job_id: str) -> dict[str, int]:
-        """Return the ids of the known images whose last attempt has no result, oldest first, with this attempt."""
+        """Return the ids of images without a result of their last attempt, oldest first, each with this attempt."""
         with self._turn:
             figures = self._figures(job_id)
             return {} if figures is None else figures.missing()
@@ -271,7 +271,7 @@ class Ledger:
             return None
         results = self.store.statuses_and_attempts(job_id)
         statuses, retries, cached = dict[str, Status | None](), dict[str, int](), 0
-        for image in self.store.images(job_id):  # a result whose image has no record is of none that was accepted
+        for image in self.store.images(job_id):  # without a record, a result belongs to no accepted image
             image_id = image.ref.image_id
             cached += image.cached
             answered: Status | None = "done" if image.cached else None

@@ -28,7 +28,7 @@ class Wait:
     """How long an image has been missing; seconds are of this process's clock, so that no two machines are compared.
 
     Attributes:
-        attempt: the attempt whose result is missing.
+        attempt: the attempt that has no result yet.
         since: when the image was first seen without its result, or requested again.
         requests: how often this attempt was requested, as far as this process knows; tries that failed count.
     """

@@ -5,7 +5,7 @@
 | a result in the table that is not counted     | the collector died before it counted | counted                |
 | a prediction object, and no response for long | the response was lost                | recorded as the result |
 | an accepted image, and no request for long    | the web tier died before it sent it  | requested again        |
-| a retried image whose result is an older one  | request or response was lost         | as if it had none      |
+| a retried image with an older result          | request or response was lost         | as if it had none      |
 | an accepted image whose object is gone        | somebody deleted it                  | a failed result        |
 | a dead letter                                 | the image ends every worker it meets | a failed result        |
 | a job where nothing is missing or added       | it is finished                       | closed, with its file  |
@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from services.ids import ImageRef
 from services.job_records import ImageRecord, OpenJob
 from services.jobs import JobStore
-from services.messages import Failure, RequestMessage
+from services.messages import GONE, RequestMessage
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 from web_tier.controller.dead_letters import DeadLetters
@@ -37,7 +37,6 @@ CLOSE_AFTER = 5
 """A finished job is closed when nothing has been added for so many times `lost_after_seconds`."""
 PAGE = 100
 """Images that are repaired before it is asked again whether to go on."""
-_GONE = Failure(code="gone", message="the image is no longer stored: upload it again")
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Watch:
 
     Attributes:
         retried_at: when the web tier had last retried images of the job, as far as the ledger has learned of it.
-        waits: the images whose last attempt has no result.
+        waits: the images without a result of their last attempt.
     """
 
     touched_at: str
@@ -166,11 +165,11 @@ class Reconciler:
                 if result := self.repair.result(record.ref, record.attempt):
                     self.ledger.record([result])
                     ids = {"job": job_id, "image": record.ref.image_id}
-                    _log.warning("recorded a result whose response was lost", extra=ids)
+                    _log.warning("recorded a result after its response was lost", extra=ids)
                 elif self.inputs.exists(record.key):
                     unanswered.append(record)
                 else:
-                    self.repair.fail(record.ref, _GONE, attempt=record.attempt, attempts=0)
+                    self.repair.fail(record.ref, GONE, attempt=record.attempt, attempts=0)
         if unanswered:
             self._request_again(job_id, unanswered)
 

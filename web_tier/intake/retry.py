@@ -134,7 +134,7 @@ def _retry(
 
 
 def _send(intake: Intake, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:
-    """Send requests for images whose attempt is raised; return those that the queue took, and take back the others.
+    """Send requests for images after their attempt was raised; return those that were sent, and restore the others.
 
     If the call fails, the requests may have been sent: their attempts stay.
     """

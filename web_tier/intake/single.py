@@ -162,7 +162,7 @@ class SingleIntake:
             image.outcome.set_result(outcomes.get(image.record.ref))
 
     def _record_and_send(self, waiting: Sequence[_Waiting]) -> dict[ImageRef, Outcome]:
-        """Commit the images whose jobs exist; return what became of them."""
+        """Commit the images if their jobs exist; return the outcome of each."""
         there = self._jobs_there([image.into for image in waiting])
         self._give_up([image for image in waiting if image.record.ref.job_id not in there])
         existing = [image for image in waiting if image.record.ref.job_id in there]

@@ -2,7 +2,7 @@
 
 The first request with a key claims the slice: it writes down which objects it has put, before it records any. A
 repeat finds that claim, deletes what it has put itself, and finishes the first one's work, of which every step may be
-done twice. So however often an answer is lost, and whoever dies in between, each file becomes one image. A request
+done twice. So each file becomes one image, even if answers are lost or web processes die in between. A request
 with the same key and other files is refused, and nothing of it stays.
 
 Nothing of a claimed slice is taken back, since a repeat may have accepted it meanwhile: what the queue did not take

@@ -6,10 +6,10 @@ from itertools import chain
 
 from services.clients import Clients
 from services.config import Config
-from services.errors import MessageError, NotFoundError
-from services.ids import output_key
+from services.ids import parse_key
 from services.job_records import ImageRecord
 from services.messages import Prediction, Response
+from services.predictions import stored_prediction
 from services.s3 import Bucket
 
 
@@ -38,13 +38,11 @@ class ImageObjects:
         """Return the whole result with one probability per class, or None when there is none that can be read.
 
         That of a repeated image is the one that it repeats, as long as that one's job is there. A prediction with
-        another label or model is that of another delivery, whose scores do not belong to this result.
+        another label or model belongs to another delivery, and its scores do not belong to this result.
         """
-        try:
-            found = Prediction.from_json(self._both()[1].get(response.source or output_key(response.ref)))
-        except (NotFoundError, MessageError):
-            return None
-        return found if (found.label, found.model) == (response.label, response.model) else None
+        ref = parse_key(response.source) if response.source else response.ref
+        found = stored_prediction(ref, self._both()[1])
+        return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
 
     def merged(self, key: str) -> Iterator[bytes]:
         """Return the file with all results of a job in parts, the first of which is there.

@@ -64,6 +64,19 @@ class Process:
                 os.killpg(self.pid, number)
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the processes whose parent is `pid`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (entry / "stat").read_text()
+        except OSError:
+            continue  # it has just ended
+        if int(stat.rpartition(")")[2].split()[1]) == pid:
+            found.append(int(entry.name))
+    return found
+
+
 @dataclass(frozen=True)
 class Machine:
     """The directory of one instance and what runs from it.

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from services.embedded.machines import cgroups
-from services.embedded.machines.machine import PATH, Booted, Machine, Process
+from services.embedded.machines.machine import PATH, Booted, Machine, Process, children_of
 from services.embedded.machines.netns import in_new_network
 from services.embedded.machines.network import listen_in
 from services.embedded.machines.relay import Relay
@@ -177,16 +177,3 @@ def _nspawn(machine: Machine) -> list[str]:
         f"--bind-ro={machine.disk / 'uuid'}:/sys/hypervisor/uuid",
         "ci.ds=Ec2",  # to its init, which is where cloud-init in a container looks for the kernel's command line
     ]
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the processes whose parent is `pid`."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text()
-        except OSError:
-            continue  # it has just ended
-        if int(stat.rpartition(")")[2].split()[1]) == pid:
-            found.append(int(entry.name))
-    return found

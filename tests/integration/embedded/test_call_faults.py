@@ -1,5 +1,8 @@
 """The switches `faults` and those of queues, as a client of AWS meets them over the wire."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -7,10 +10,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
 
-from services.clients import APP_ID
 from services.clients import Clients as ProductClients
 from services.embedded.launch import EmbeddedCloud
-from services.endpoint import Endpoint
+from services.endpoint import APP_ID, Endpoint
 from services.s3 import Bucket
 from tests.integration.embedded.conftest import Clients
 from tests.integration.embedded.test_faults import error_of
@@ -99,6 +101,21 @@ def test_a_repeated_call_has_its_effect_twice(cloud: EmbeddedCloud, once: Client
     cloud.set_switches(faults=[{"kind": "repeated", "service": "sqs", "operation": "SendMessage"}])
     sqs.send_message(QueueUrl=url, MessageBody="once")
     assert bodies(sqs, url) == ["once", "once"]
+
+
+@pytest.mark.parametrize(("kind", "sent"), [("killed_before", []), ("killed_after", ["sent"])])
+def test_the_process_that_makes_a_call_may_be_killed_before_its_effect_or_after_it(
+    cloud: EmbeddedCloud, once: Clients, kind: str, sent: list[str]
+) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    call = "import boto3, sys; boto3.client('sqs', 'us-east-1', endpoint_url=sys.argv[1])"
+    call += ".send_message(QueueUrl=sys.argv[2], MessageBody='sent')"
+    cloud.set_switches(faults=[{"kind": kind, "operation": "SendMessage"}])
+    caller = subprocess.run([sys.executable, "-c", call, cloud.endpoint_url, url], check=False)
+    cloud.set_switches(faults=[])
+    assert caller.returncode == -signal.SIGKILL
+    assert bodies(sqs, url) == sent
 
 
 def test_a_slow_call_outlasts_the_patience_of_its_client(cloud: EmbeddedCloud) -> None:

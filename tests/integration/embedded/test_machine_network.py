@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.embedded.machines.machine import children_of
 from services.embedded.machines.netns import IpCommandError, NotApartError, in_network_of, in_new_network, ip
 from services.embedded.machines.network import METADATA_ADDRESS, METADATA_PORT, listen_in
-from services.embedded.machines.nspawn import children_of
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes

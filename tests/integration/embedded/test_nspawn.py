@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from services.embedded.machines import nspawn
-from services.embedded.machines.machine import BootFailedError, Machine
+from services.embedded.machines.machine import BootFailedError, Machine, children_of
 from services.embedded.machines.nspawn import (
     Nspawn,
     NspawnMissingError,
     check_tools,
-    children_of,
     command,
     hypervisor_uuid,
 )

@@ -31,7 +31,7 @@ def bucket(request: pytest.FixtureRequest) -> Bucket:
 
 @pytest.fixture(params=["memory", "local cloud"])
 def make_queue(request: pytest.FixtureRequest) -> Callable[..., Queue]:
-    """Return what makes a queue whose messages are hidden for 30 s, perhaps with another one for dead letters."""
+    """Return a function that makes a queue with a visibility timeout of 30 s and, on request, a dead-letter queue."""
     if request.param == "memory":
 
         def in_memory(*, fifo: bool, letters: Queue | None = None) -> Queue:

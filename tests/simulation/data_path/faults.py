@@ -3,30 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from botocore.exceptions import ClientError, HTTPClientError
 
 from tests.simulation.data_path.scheduler import KilledError, Scheduler
 
-Fault = Literal[
-    "throttled",
-    "unavailable",
-    "request lost",
-    "reply lost",
-    "repeated",
-    "refused after its effect",
-    "killed before",
-    "killed after",
-]
-PASSING: Final[tuple[Fault, ...]] = (
-    "throttled",
-    "unavailable",
-    "request lost",
-    "reply lost",
-    "repeated",
-    "refused after its effect",
-)
+Passing = Literal["throttled", "unavailable", "request lost", "reply lost", "repeated", "refused after its effect"]
+Fault = Passing | Literal["killed before", "killed after"]
+PASSING: Final[tuple[Passing, ...]] = get_args(Passing)
 ALL: Final[tuple[Fault, ...]] = (*PASSING, "killed before", "killed after")
 
 
@@ -99,8 +84,8 @@ class Faults:
     def _draw(self, kind: str, service: str, operation: str) -> Fault | None:
         if self.outages.get(service, 0.0) > self.scheduler.now:
             return "unavailable"
-        for index, (whose, where, fault) in enumerate(self.armed):
-            if whose == kind and f"{service}.{operation}".startswith(where):
+        for index, (armed_kind, where, fault) in enumerate(self.armed):
+            if armed_kind == kind and f"{service}.{operation}".startswith(where):
                 del self.armed[index]
                 return fault
         if self.share and self.random.random() < self.share:

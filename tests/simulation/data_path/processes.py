@@ -172,7 +172,7 @@ class Controller:
 
 
 class VirtualLifetime(Lifetime):
-    """A worker's lifetime whose waits pass on the virtual clock."""
+    """A worker's lifetime on the virtual clock."""
 
     def __init__(self, in_hand: InHand, scheduler: Scheduler) -> None:
         super().__init__(on_end=in_hand.close)
@@ -206,7 +206,7 @@ class Engine:
 
 
 class Worker:
-    """A worker: the product's receiver and pipeline, whose stages run in the task that receives."""
+    """A worker: the product's receiver and pipeline. Its stages run in the task that receives."""
 
     def __init__(self, world: "World", process: Process) -> None:
         self.world, self.process = world, process

@@ -71,7 +71,7 @@ class Scheduler:
 
     @property
     def process(self) -> Process | None:
-        """The process whose turn it is; None outside any."""
+        """The process that is running now, or None outside any task."""
         return self._current.process if self._current else None
 
     def spawn(self, process: Process, name: str, function: Callable[[], object]) -> Task:

@@ -228,7 +228,7 @@ class World:
         self.scheduler.kill(process)
 
     def _note_lost_reply(self, call: str, result: Any) -> None:
-        """Messages that were delivered to nobody have spent a receive."""
+        """Count a receive of each message in a reply that was lost."""
         if call == "requests.receive":
             bodies = [json.loads(message["Body"]) for message in result.get("Messages", [])]
             self.deaths.update(str(body["image_id"]) for body in bodies)

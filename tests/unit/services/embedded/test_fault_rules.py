@@ -7,7 +7,7 @@ import pytest
 
 from services.embedded.fault_rules import MAX_RULES, CallFaults, rules_of
 from services.embedded.options import InvalidSwitchError, Switches
-from services.embedded.typed_switches import settings_in, switches_of
+from services.embedded.typed_switches import switches_of, typed, values_in
 
 
 class Clock:
@@ -94,7 +94,7 @@ def test_a_rule_that_means_nothing_is_refused_with_its_number_and_reason(value: 
 def test_a_scenario_file_sets_switches(tmp_path: Path) -> None:
     scenario = tmp_path / "day.yaml"
     scenario.write_text("boot_delay_seconds: 5\nfaults:\n  - {kind: unavailable, service: s3, until_seconds: 60}\n")
-    switches = switches_of(settings_in(scenario))
+    switches = switches_of(typed(values_in(scenario)))
     assert switches.boot_delay_seconds == 5
     assert [rule.kind for rule in rules_of(switches.faults)] == ["unavailable"]
 
@@ -107,4 +107,4 @@ def test_a_scenario_that_is_none_is_refused(tmp_path: Path, text: str | None, pr
     if text is not None:
         scenario.write_text(text)
     with pytest.raises(InvalidSwitchError, match=problem):
-        settings_in(scenario)
+        values_in(scenario)

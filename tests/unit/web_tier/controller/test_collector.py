@@ -24,8 +24,8 @@ from web_tier.controller.collector import (
     COUNT_SECONDS,
     EMPTY_POLLS,
     FIRST_DELAY_SECONDS,
+    MAX_BATCHES,
     MAX_RECEIVES,
-    MOST_BATCHES,
     Collector,
     parse,
 )
@@ -81,7 +81,7 @@ def test_what_is_in_hand_at_once_is_bounded() -> None:
     site = Site()
     site.send(*[done(REFS[0])] * 1000)
     site.tick()
-    assert len(site.queue.messages) == 1000 - 10 * MOST_BATCHES
+    assert len(site.queue.messages) == 1000 - 10 * MAX_BATCHES
 
 
 # What has been heard
