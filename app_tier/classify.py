@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from app_tier.bundle.errors import EngineError
 from app_tier.bundle.load import Bundle
 from app_tier.decode import Pixels
-from app_tier.engines import Engine
+from app_tier.engines import Batch, Engine
 from app_tier.task import Task
 from services.messages import LabelScore, Model, Prediction
 
@@ -37,9 +37,13 @@ class Classifier:
     clock: Callable[[], float] = time.perf_counter
 
     def classify(self, tasks: Sequence[Task[Pixels]]) -> list[Task[Prediction]]:
-        """Return each task with its prediction; `inferred` is how long the batch took."""
+        """Return each task with its prediction; `inferred` is how long the batch took.
+
+        Raises:
+            EngineError: the network has not answered each image with numbers.
+        """
         before = self.clock()
-        probabilities = self.engine.infer(np.stack([task.made for task in tasks]))
+        probabilities = self._infer(np.stack([task.made for task in tasks]))
         took = (self.clock() - before) * 1000
         return [self._answer(task, row, took) for task, row in zip(tasks, probabilities, strict=True)]
 
@@ -51,8 +55,16 @@ class Classifier:
             Exception: the engine does not work.
         """
         size = self.bundle.manifest.preprocess.input_size
-        if not np.isfinite(self.engine.infer(np.full((1, 3, size, size), 0.5, np.float32))).all():
-            raise EngineError(f"bundle {self.bundle.name} has no answer for an even grey image")
+        self._infer(np.full((1, 3, size, size), 0.5, np.float32))
+
+    def _infer(self, batch: Batch) -> Batch:
+        probabilities = self.engine.infer(batch)
+        expected = (len(batch), len(self.bundle.labels))
+        if probabilities.shape != expected:
+            raise EngineError(f"bundle {self.bundle.name} answered {probabilities.shape}, not {expected}")
+        if not np.isfinite(probabilities).all():
+            raise EngineError(f"bundle {self.bundle.name} answered what is no number")
+        return probabilities
 
     def _answer(self, task: Task[Pixels], probabilities: NDArray[np.float32], took: float) -> Task[Prediction]:
         timed = task.then(None, inferred=took)

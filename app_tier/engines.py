@@ -104,6 +104,7 @@ class OpenVinoEngine:
             self._network = import_openvino().Core().compile_model(str(network), "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot run bundle {bundle.name}: {str(error).strip()}") from error
+        self._failure = ""
         # Last in, first out: a lone caller always gets the request whose memory is warm.
         self._idle: LifoQueue[Any] = LifoQueue(streams)
         for _ in range(streams):
@@ -121,12 +122,23 @@ class OpenVinoEngine:
         """Map float32 [N, 3, H, W] to probabilities [N, classes].
 
         Raises:
-            EngineError: every stream has been busy for `LONGEST_WAIT`.
+            EngineError: every stream has been busy for `LONGEST_WAIT`, or OpenVINO has failed, now or before: a
+                network that once had no memory for a batch may answer later ones wrongly, without an error.
         """
         pixels = np.ascontiguousarray(batch, np.float32)
         with self._request() as request:
+            if self._failure:
+                raise EngineError(self._failure)
+            try:
+                # `infer` would be shorter, but where a node of the network gets no memory, that of OpenVINO 2026.4
+                # raises nothing: it returns the answers of an earlier batch.
+                request.start_async([pixels], share_inputs=True)
+                request.wait()
+            except (RuntimeError, MemoryError) as error:
+                self._failure = f"OpenVINO failed on {len(pixels)} images: {str(error).strip()}"
+                raise EngineError(self._failure) from error
             # The result is the request's own memory, which its next call overwrites: hand out a copy.
-            return np.array(request.infer([pixels], share_inputs=True, share_outputs=True)[0], np.float32)
+            return np.array(request.get_output_tensor().data, np.float32)
 
     @contextmanager
     def _request(self) -> Iterator[Any]:

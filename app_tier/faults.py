@@ -100,7 +100,9 @@ def meaning_of(error: Exception) -> Fault:  # noqa: PLR0911 (one return for each
             return _meaning_of_refusal(error)
         case BotoCoreError() | ConnectionError() | TimeoutError():
             return ServiceFault(reason)
-        case EngineError() | NoChildError():
+        case EngineError():
+            return WorkerFault(f"the engine is broken: {error}")
+        case NoChildError():
             return LocalFault(reason)
     return UnknownFault(reason)
 

@@ -11,6 +11,8 @@ the visibility timeout and the receiver pauses, too. So a service that is away c
 | engine or decoders | until `MAX_FAILURES`        | given back                       | given back; the worker ends |
 | unknown            | alone, until `MAX_FAILURES` | left, after `MAX_FAILURES_ALONE` | left; the worker ends       |
 
+An engine that reports a failed run is the worker's fault: what it answers from then on could be wrong.
+
 A request that is given back is as if it had not been received. One that is left to its queue is received again and
 has one try less; after `max_receive_count` tries the image fails. A worker that ends gives back everything else.
 """

@@ -108,6 +108,28 @@ def test_a_call_that_gets_no_stream_in_time_says_so(
         engine.infer(truth_and_batch[1])
 
 
+@pytest.mark.processes
+def test_a_network_without_memory_for_a_batch_gives_no_answer_then_or_later() -> None:
+    program = """
+import os, resource, numpy
+from app_tier.bundle.load import load_bundle
+from app_tier.engines import open_engine
+engine = open_engine("openvino", load_bundle())
+batch = numpy.zeros((64, 3, 32, 32), "float32")
+engine.infer(batch[:1])
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
+for images in (64, 1):
+    try:
+        print("answered", engine.infer(batch[:images]).shape, flush=True)
+    except Exception as error:
+        print(type(error).__name__, str(error)[:28], flush=True)
+os._exit(0)  # in good order it may not end: its heap is damaged
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.splitlines() == ["EngineError OpenVINO failed on 64 images"] * 2
+
+
 def test_an_unknown_engine_is_refused_with_the_choices(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match="no engine 'tensorrt': set engine to one of openvino, torch"):
         open_engine("tensorrt", bundle)

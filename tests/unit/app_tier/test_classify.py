@@ -1,9 +1,13 @@
 import json
+from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
+from app_tier.bundle.errors import EngineError
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
+from app_tier.engines import Batch
 from app_tier.square import central_square
 from app_tier.task import begin
 from services.images import ImageLimits
@@ -42,6 +46,35 @@ def test_a_prediction_says_everything_that_its_reader_needs() -> None:
     assert prediction.timings.fetched == 1.0
     assert prediction.timings.inferred is not None
     assert prediction.timings.stored is None
+
+
+@dataclass(frozen=True)
+class SameAnswer:
+    """Answers the same whatever it is asked, as a network does whose run has failed unnoticed."""
+
+    answer: Batch
+
+    def infer(self, _batch: Batch) -> Batch:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (np.ones((1, 3), np.float32), r"answered \(1, 3\), not \(2, 3\)"),
+        (np.ones((2, 4), np.float32), r"answered \(2, 4\), not \(2, 3\)"),
+        (np.full((2, 3), np.nan, np.float32), "answered what is no number"),
+    ],
+)
+def test_what_cannot_be_the_answer_to_this_batch_is_the_engines_fault(answer: Batch, complaint: str) -> None:
+    tasks = [
+        decode(
+            begin(delivery(number)).then(picture("red")), BUNDLE.manifest.preprocess, ImageLimits(), central_square
+        )
+        for number in range(2)
+    ]
+    with pytest.raises(EngineError, match=complaint):
+        Classifier(SameAnswer(answer), BUNDLE, "i-1", 2).classify(tasks)
 
 
 def test_of_equally_likely_labels_the_earlier_class_comes_first() -> None:

@@ -68,9 +68,12 @@ def test_a_service_that_does_not_answer_is_no_fault_of_image_or_worker(error: Ex
     assert isinstance(meaning_of(error), ServiceFault)
 
 
-@pytest.mark.parametrize("error", [EngineError("no stream was free"), NoChildError("no process")])
-def test_what_this_worker_cannot_do_just_now_is_no_fault_of_the_image(error: Exception) -> None:
-    assert isinstance(meaning_of(error), LocalFault)
+def test_a_worker_without_decoders_just_now_is_no_fault_of_the_image() -> None:
+    assert isinstance(meaning_of(NoChildError("no process")), LocalFault)
+
+
+def test_a_network_that_has_failed_ends_its_worker_as_later_answers_may_be_wrong() -> None:
+    assert meaning_of(EngineError("no memory")) == WorkerFault("the engine is broken: no memory")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("a bug"), OSError(errno.EIO, "I/O error")])
