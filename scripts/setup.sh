@@ -55,7 +55,7 @@ install() { # SECTION MEGABYTES WHAT
   # Only files of the hashes in requirements.txt, and nothing that is not in it.
   .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-compile --require-hashes --no-deps \
     -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 || explain_failure
-  installed=yes
+  case "$1" in run | test) uncompiled=yes ;; esac
   stamp "$1" "$digest"
 }
 
@@ -78,7 +78,7 @@ install_torch_of_a_folder() {
 # The tests of the pages drive the machine's own Chromium; those of the images make and boot a Debian.
 have_chromium() {
   local candidate
-  for candidate in "${CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+  for candidate in "${CHROMIUM:-}" chromium-headless-shell chromium chromium-browser google-chrome google-chrome-stable; do
     [ -n "$candidate" ] && command -v "$candidate" >/dev/null && return
   done
   return 1
@@ -86,20 +86,36 @@ have_chromium() {
 
 have_image_tools() { command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null && command -v ip >/dev/null; }
 
-# Setup never fails for the want of these.
-install_from_debian() { # HAVE TESTS REMEDY PACKAGE...
-  local have=$1 tests=$2 remedy=$3 log=.fleetsight/logs/$1.log
+can_install_from_debian() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
+
+install_from_debian() { # PACKAGE...
+  can_install_from_debian || return
+  echo "fleetsight: installing $* for tests ..." >&2
+  DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 300 sh -c \
+    'apt-get update && apt-get install --yes --no-install-recommends "$@"' install "$@" </dev/null >".fleetsight/logs/$1.log" 2>&1
+}
+
+# Setup never fails for the want of what is tested with these.
+have_or_install() { # HAVE TESTS REMEDY PACKAGE...
+  local have=$1 tests=$2 remedy=$3
   shift 3
-  "$have" && return
-  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-    echo "fleetsight: installing $* for the tests of the $tests ..." >&2
-    DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 300 sh -c \
-      'apt-get update && apt-get install --yes --no-install-recommends "$@"' install "$@" </dev/null >"$log" 2>&1 || true
-    "$have" && return
-    echo "fleetsight: $* could not be installed ($log says why), so the tests of the $tests are skipped" >&2
+  "$have" || install_from_debian "$@" || true
+  if "$have"; then return; fi
+  if can_install_from_debian; then
+    echo "fleetsight: $* could not be installed (.fleetsight/logs/$1.log says why), so the tests of the $tests are skipped" >&2
   else
     echo "fleetsight: the tests of the $tests are skipped: install $remedy" >&2
   fi
+}
+
+install_test_programs() {
+  # Without windows, pages cost a third of the time. One try for each .venv: with a window they pass, too.
+  if ! command -v "${CHROMIUM:-chromium-headless-shell}" >/dev/null && ! stamped headless-shell tried; then
+    install_from_debian chromium-headless-shell || true
+    stamp headless-shell tried
+  fi
+  have_or_install have_chromium pages "a Chromium, or name one: CHROMIUM=/path/to/chromium" chromium
+  have_or_install have_image_tools images "debootstrap, systemd-container and iproute2" debootstrap systemd-container iproute2
 }
 
 mkdir -p .fleetsight/logs 2>/dev/null || fail "cannot write to $PWD: give yourself the right, or clone elsewhere"
@@ -112,7 +128,7 @@ if ! { [ -x .venv/bin/pip ] && .venv/bin/python -c ''; } 2>/dev/null; then
     || fail "cannot create .venv: $(tail -n 1 "$LOG"); on Debian and Ubuntu: apt install python3-venv"
 fi
 
-installed=
+uncompiled=
 for name in "${@:-run}"; do
   case "$name" in
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
@@ -128,9 +144,9 @@ for name in "${@:-run}"; do
       ;;
     simulate) install simulate 300 "the fleet simulator's bound and plots" ;;
     test)
+      install_test_programs &
       install test 500 "the test tools"
-      install_from_debian have_chromium pages "a Chromium, or name one: CHROMIUM=/path/to/chromium" chromium
-      install_from_debian have_image_tools images "debootstrap, systemd-container and iproute2" debootstrap systemd-container iproute2
+      wait $!
       ;;
     *) fail "unknown section '$name'; there are: run torch simulate test" ;;
   esac
@@ -138,5 +154,6 @@ done
 
 # A start without compiled modules takes half a second longer for each process, and some environments never write them.
 # pip would compile on one core, and the packages' own tests too. Some packages hold a file that no Python 3 can compile.
-[ -z "$installed" ] || .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true
+# What torch and the simulator want is large, and most of it is never imported.
+[ -z "$uncompiled" ] || .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true
 .venv/bin/python -m compileall -q services app_tier web_tier scripts benchmarks

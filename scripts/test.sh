@@ -46,6 +46,8 @@ chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
 image_tests() { pytest tests/image; }
 # Built long before the tests that need them; those tests report an image that cannot be built.
 images() { .venv/bin/python -m tests.image; }
+# Only integration tests need what this installs.
+setup_torch() { ./scripts/setup.sh torch simulate; }
 
 # STEP: runs it and prints what it has written once it has ended, so that steps that run at the same time do not mix.
 report() {
@@ -74,16 +76,17 @@ at_once() { # "STEP..."...: runs the lists at the same time, and the steps of a 
 }
 
 ./scripts/setup.sh run test
-# They need no more than that, and the rest of the set-up leaves a core idle.
-[ $# -gt 0 ] || images >/dev/null 2>&1 &
-./scripts/setup.sh torch simulate
 
 case "${1:-}" in
   "")
-    at_once "format lint imports audit security_lint types" covered_unit_tests
+    images >/dev/null 2>&1 &
+    at_once "setup_torch" "format lint imports audit security_lint types" covered_unit_tests
     at_once integration_tests "browser_tests chaos_tests" "simulations fuzzing image_tests"
     report coverage
     ;;
   --fast) at_once "format lint imports security_lint types" unit_tests ;;
-  *) pytest "$@" ;;
+  *)
+    setup_torch
+    pytest "$@"
+    ;;
 esac
