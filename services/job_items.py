@@ -11,6 +11,7 @@ from services.messages import Response
 from services.table import Item
 
 JOBS, OWNED, OPEN, DELETED, FLEET = "JOBS", "OWNED#", "OPEN", "DELETED", "FLEET"
+DEAD_LETTERS = "DEADLETTERS"
 COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
 IMAGE, RESULT, SNAPSHOT = "IMAGE#", "RESULT#", "SNAPSHOT"
 

@@ -15,6 +15,7 @@
 | `JOB#` job id    | `UPLOAD#` id       | its images that are counted: `services/upload_counts.py`  | web        |
 | `DELETED`        | job id             | owner: what is left of this job is to be removed;         | both       |
 |                  |                    | with `expiring`, not before that is taken away            |            |
+| `DEADLETTERS`    | ids, attempt       | images that were given up: `services/dead_letters.py`     | both       |
 | `FLEET`          | `SNAPSHOT`         | what the autoscaler saw and decided last                  | controller |
 | `FLEET`          | others             | the rest of the fleet's: `services/fleet_store.py`        | both       |
 
@@ -43,6 +44,7 @@ from services.errors import NotFoundError
 from services.ids import ImageRef, first_id_of
 from services.job_items import (
     COUNTED,
+    DEAD_LETTERS,
     DELETED,
     EXPIRING,
     FIRST_ID,
@@ -130,6 +132,14 @@ class JobStore:
         return {
             str(item["sk"]) for item in self.table.get_all([(jobs_partition(owner), job_id) for job_id in job_ids])
         }
+
+    def jobs_of(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """Return those of `job_ids`, each once, of which there is a job, by its id.
+
+        Raises:
+            TableBusyError: when some could not be read.
+        """
+        return {str(item["sk"]): job_of(item) for item in self.table.get_all([(JOBS, each) for each in job_ids])}
 
     def jobs(self, limit: int, before: str | None = None, owner: str = "") -> list[Job]:
         """Return up to `limit` jobs of `owner`, newest first, those older than the job id `before`."""
@@ -224,10 +234,12 @@ class JobStore:
 
     def remove_items(self, job: DeletedJob, most: int) -> int:
         """Remove up to `most` items of a deleted job; return how many there were to remove, 0 when none is left."""
+        places = [(held, FIRST_ID, LAST) for held in (partition(job.job_id), counts_partition(job.job_id))]
+        places.append((DEAD_LETTERS, f"{job.job_id}-", f"{job.job_id}-{LAST}"))
         keys = [
             (held, str(item["sk"]))
-            for held in (partition(job.job_id), counts_partition(job.job_id))
-            for item in self.table.query(held, FIRST_ID, LAST, limit=most)
+            for held, low, high in places
+            for item in self.table.query(held, low, high, limit=most)
         ][:most]
         self.table.delete_all([*keys, *keys_of_job(job.job_id, job.owner)])
         return len(keys)

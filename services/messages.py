@@ -304,10 +304,14 @@ GONE: Final = Failure(code="gone", message="the image is no longer stored: uploa
 """The failure of an image whose object is not in the input bucket."""
 
 
+CRASHED_WORKER: Final = "crashed_worker"
+"""The code of the failure of an image that workers received too often without an answer."""
+
+
 def crashed_worker(tries: int) -> Failure:
     """Return the failure of an image that `tries` workers received and did not answer."""
     message = f"could not be classified after {tries} tries: the worker stopped or failed each time"
-    return Failure(code="crashed_worker", message=message)
+    return Failure(code=CRASHED_WORKER, message=message)
 
 
 def failed(ref: ImageRef, failure: Failure, *, worker: str, attempts: int, attempt: int = 0) -> Prediction:

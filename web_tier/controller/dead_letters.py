@@ -1,4 +1,7 @@
-"""Dead letters: requests that were received too often. Each becomes a failed result, unless it has one already."""
+"""Dead letters: requests that were received too often. Each becomes a failed result, unless it has one already.
+
+When the ledger records such a result, it also records the image for operators: `services/dead_letters.py`.
+"""
 
 import logging
 from collections.abc import Callable

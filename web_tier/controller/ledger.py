@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from services.dead_letters import DeadLetterStore, is_given_up
 from services.errors import FleetsightError, NotFoundError
 from services.ids import ImageRef, input_key, output_key
 from services.job_records import Counts, ImageRecord, with_answers, with_result
@@ -233,6 +234,9 @@ class Ledger:
             for response in responses
             if figures.statuses[response.image_id] != "done"
         ]
+        if given_up := [response for response in fresh if is_given_up(response)]:
+            # Before the results, so that each of these has its dead letter, whenever the controller is killed.
+            DeadLetterStore(self.store).put(given_up)
         done = [response for response in fresh if response.status == "done"]
         self.store.put_done(done)
         for response in done:

@@ -3,20 +3,24 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 
+from services.dead_letters import DeadLetterStore
 from services.ids import ImageRef, parse_key
-from services.messages import Response
+from services.messages import Failure, Response
 from services.sqs import Outgoing
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_services import ClockedQueue
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_table import MemoryTable, run_effect
 from tests.support.results_site import LOST_AFTER, ResultsSite, done, message, refused
 from web_tier.controller.lost import BUSY_PATIENCE, MAX_REQUESTS
 from web_tier.controller.reconciler import CLOSE_AFTER
 
 HOUR = 3_600.0
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -255,6 +259,60 @@ def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSi
     site.pass_time(10)
     assert site.result(ref).attempt == 0
     assert site.ledger.missing(ref.job_id) == {ref.image_id: 1}
+
+
+def letters(site: ResultsSite) -> list[ImageRef]:
+    return [letter.record.ref for letter in DeadLetterStore(site.store).page(limit=100).letters]
+
+
+def test_every_image_that_is_given_up_is_a_dead_letter_however_its_failure_is_learned(site: ResultsSite) -> None:
+    buried, answered, lost, damaged = site.add_job(4, request=False)
+    site.letters.send([message(site.store.image(buried))])
+    worker = refused(answered)
+    site.responses.send([Outgoing("answer", worker.to_json())])
+    site.store_output(refused(lost))
+    site.store_output(
+        refused(damaged).model_copy(update={"error": Failure(code="truncated", message="it ends early")})
+    )
+    site.collector.tick()
+    site.pass_time(LOST_AFTER)
+    assert [site.result(ref).status for ref in (buried, answered, lost, damaged)] == ["failed"] * 4
+    assert letters(site) == [lost, answered, buried]
+
+
+def test_a_controller_that_dies_before_it_records_a_failure_leaves_its_dead_letter_to_the_next(
+    site: ResultsSite,
+) -> None:
+    """The output bucket holds the failure; no message is left that would bring it again."""
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref))
+    table, calls = site.store.table, list[str]()
+    assert isinstance(table, MemoryTable)
+
+    def killed_after_the_result(operation: str, effect: Callable[[], T]) -> T:
+        result = effect()
+        calls.append(operation)
+        if operation == "PutItem":
+            raise KeyboardInterrupt
+        return result
+
+    table.call = killed_after_the_result
+    with pytest.raises(KeyboardInterrupt):
+        site.ledger.record([refused(ref)])
+    table.call = run_effect
+    site.start()
+    site.pass_time(2 * LOST_AFTER)
+    assert "PutItem" in calls
+    assert letters(site) == [ref]
+
+
+def test_a_dead_letter_ends_with_a_label_that_comes_later(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.letters.send([message(site.store.image(ref))])
+    site.reconciler.tick()
+    assert letters(site) == [ref]
+    site.ledger.record([done(ref)])
+    assert letters(site) == []
 
 
 # One job at a time
