@@ -4,7 +4,7 @@ from flask import request
 from werkzeug.exceptions import BadRequest
 
 from services.errors import NotFoundError
-from services.ids import is_id
+from services.ids import ImageRef, is_id
 
 
 def known_id(kind: str, text: str) -> str:
@@ -16,6 +16,15 @@ def known_id(kind: str, text: str) -> str:
     if not is_id(text):
         raise NotFoundError(f"there is no {kind} {text[:40]!r}")
     return text
+
+
+def known_ref(job_id: str, image_id: str) -> ImageRef:
+    """Return the image of these ids, if they have the form of ids.
+
+    Raises:
+        NotFoundError: as `known_id`.
+    """
+    return ImageRef(known_id("job", job_id), known_id("image", image_id))
 
 
 def cursor(name: str) -> str | None:

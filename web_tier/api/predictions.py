@@ -11,7 +11,7 @@ from web_tier.api.exchange import json_answer
 from web_tier.api.singles import accepted, answered
 from web_tier.backend import current_backend
 from web_tier.intake.single_request import json_image
-from web_tier.parameters import known_id
+from web_tier.parameters import known_ref
 
 RETRY_SECONDS = 1
 
@@ -74,4 +74,4 @@ def image_of(uuid: str) -> ImageRef:
         NotFoundError: when it is none of ours.
     """
     job_id, _, image_id = uuid.partition("-")
-    return ImageRef(known_id("job", job_id), known_id("image", image_id))
+    return known_ref(job_id, image_id)

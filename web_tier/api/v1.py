@@ -6,7 +6,6 @@ from flask import Blueprint, Response, stream_with_context
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound, UnprocessableEntity
 
-from services.ids import ImageRef
 from web_tier.access.owned import own_jobs
 from web_tier.api.creation import create_job, create_job_once
 from web_tier.api.downloads import json_lines, json_object
@@ -32,7 +31,7 @@ from web_tier.intake.slices import take_once
 from web_tier.intake.uploads import request_parts, upload_status
 from web_tier.limits.current import current_allowance
 from web_tier.live import current_live
-from web_tier.parameters import known_id
+from web_tier.parameters import known_id, known_ref
 from web_tier.results.costs import job_cost
 from web_tier.results.export import csv_lines
 from web_tier.results.jobs import jobs_page
@@ -113,7 +112,7 @@ def retry_job(job_id: str) -> Response:
 @api.post("/jobs/<job_id>/images/<image_id>/retry")
 def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again."""
-    ref = ImageRef(known_id("job", job_id), known_id("image", image_id))
+    ref = known_ref(job_id, image_id)
     _, item = own_jobs().image(ref)
     retried = retry_image(current_backend().intake, item.record, item.response, current_allowance())
     return json_answer(ImageRetryOutcome.of(ref, retried))
@@ -158,7 +157,7 @@ def job_results_file(job_id: str) -> Response:
 @api.get("/jobs/<job_id>/images/<image_id>")
 def job_image(job_id: str, image_id: str) -> Response:
     """Return one image of a job with its result."""
-    ref = ImageRef(known_id("job", job_id), known_id("image", image_id))
+    ref = known_ref(job_id, image_id)
     _, item = own_jobs().image(ref)
     return json_answer(ImageBody.of(item))
 

@@ -16,7 +16,7 @@ from web_tier.limits.current import current_allowance
 from web_tier.live import current_live
 from web_tier.pages.job import job_page_after
 from web_tier.pages.timeline import Timeline
-from web_tier.parameters import known_id
+from web_tier.parameters import known_ref
 from web_tier.results.query import ImageResult, is_final
 from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError
 
@@ -39,7 +39,7 @@ image_pages = Blueprint("image", __name__)
 def image_page(job_id: str, image_id: str) -> str:
     """Show one image: what was found, how sure, and where its time went."""
     live = current_live()
-    job, result = own_jobs().image(_ref(job_id, image_id))
+    job, result = own_jobs().image(known_ref(job_id, image_id))
     response = result.response
     prediction = live.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
@@ -65,7 +65,7 @@ def is_kept(job: Job, result: ImageResult) -> bool:
 @image_pages.post("/jobs/<job_id>/images/<image_id>/retry")
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     """Request one failed image again, and go back to the page that the form was on."""
-    _, item = own_jobs().image(_ref(job_id, image_id))
+    _, item = own_jobs().image(known_ref(job_id, image_id))
     retried = retry_image(current_backend().intake, item.record, item.response, current_allowance())
     if request.form.get("from") == "job":
         return redirect(job_page_after(job_id, retried), 303)
@@ -75,17 +75,13 @@ def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
 @image_pages.get("/jobs/<job_id>/images/<image_id>/thumbnail")
 def image_thumbnail(job_id: str, image_id: str) -> ResponseReturnValue:
     """Return the picture of an image for a list."""
-    return _picture(_ref(job_id, image_id), TILE)
+    return _picture(known_ref(job_id, image_id), TILE)
 
 
 @image_pages.get("/jobs/<job_id>/images/<image_id>/preview")
 def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
     """Return the picture of an image for its own page."""
-    return _picture(_ref(job_id, image_id), PREVIEW)
-
-
-def _ref(job_id: str, image_id: str) -> ImageRef:
-    return ImageRef(known_id("job", job_id), known_id("image", image_id))
+    return _picture(known_ref(job_id, image_id), PREVIEW)
 
 
 def _picture(ref: ImageRef, side: int) -> ResponseReturnValue:
