@@ -12,6 +12,7 @@ from web_tier.api.admission import admission
 from web_tier.api.audit import audit_api
 from web_tier.api.classic import classic
 from web_tier.api.classify import classify
+from web_tier.api.dead_letters import dead_letters_api
 from web_tier.api.direct import direct
 from web_tier.api.docs import api_docs
 from web_tier.api.fleet import fleet_api
@@ -33,6 +34,7 @@ from web_tier.live import install_live
 from web_tier.pages.accounts.routes import install_accounts
 from web_tier.pages.audit import audit
 from web_tier.pages.changes import changes
+from web_tier.pages.dead_letters import dead_letters
 from web_tier.pages.image import image_pages
 from web_tier.pages.live import live
 from web_tier.pages.operate import operate
@@ -95,10 +97,12 @@ def create_app(
     app.register_blueprint(live)
     app.register_blueprint(operate)
     app.register_blueprint(audit)
+    app.register_blueprint(dead_letters)
     install_accounts(app)
     app.register_blueprint(api, url_prefix="/api/v1")
     app.register_blueprint(fleet_api, url_prefix="/api/v1")
     app.register_blueprint(audit_api, url_prefix="/api/v1")
+    app.register_blueprint(dead_letters_api, url_prefix="/api/v1")
     app.register_blueprint(classify, url_prefix="/api/v1")
     app.register_blueprint(direct, url_prefix="/api/v1")
     app.register_blueprint(tokens_api, url_prefix="/api/v1")

@@ -52,6 +52,9 @@ _BY_USER: Final[Mapping[str, str]] = {
         "limits set": ("operate.set_limits", "fleet_api.set_limits"),
         "limits reset": ("operate.reset_limits", "fleet_api.reset_limits"),
         "instance drained": ("operate.drain", "fleet_api.drain"),
+        "dead letter redriven": ("dead_letters.redrive_letter", "dead_letters_api.redrive_letter"),
+        "dead letters redriven": ("dead_letters.redrive_letters", "dead_letters_api.redrive_letters"),
+        "dead letter discarded": ("dead_letters.discard_letter", "dead_letters_api.discard_letter"),
     }.items()
     for endpoint in endpoints
 }

@@ -14,6 +14,7 @@ from flask import Flask, current_app
 from services.cache import ResultCache
 from services.clients import Clients
 from services.config import Config
+from services.dead_letters import DeadLetterStore
 from services.fleet_store import FleetStore
 from services.forms import Forms
 from services.jobs import JobStore
@@ -86,6 +87,11 @@ class Backend:
     def fleet(self) -> FleetStore:
         """The fleet's items, in the same table."""
         return FleetStore(self.store.table)
+
+    @property
+    def dead_letters(self) -> DeadLetterStore:
+        """The images of all jobs that were given up; for operators."""
+        return DeadLetterStore(self.store)
 
     @property
     def intake(self) -> Intake:

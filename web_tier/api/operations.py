@@ -6,6 +6,7 @@ from typing import Any
 from services.fleet import Decisions, FleetInstances
 from web_tier.api.audit import AuditEventsBody
 from web_tier.api.classify import SingleImageBody
+from web_tier.api.dead_letters import DeadLetterBody, DeadLettersBody, RedriveAllBody, RedriveBody
 from web_tier.api.direct import DirectFiles, UploadOffer
 from web_tier.api.limits import LimitsBody
 from web_tier.api.models import (
@@ -39,11 +40,13 @@ from web_tier.api.queries import (
     JSON_LINES,
     AuditQuery,
     ClassifyQuery,
+    DeadLettersQuery,
     EventsHeader,
     FilterQuery,
     HistoryQuery,
     JobsQuery,
     KeyHeader,
+    RedriveQuery,
     ResultsQuery,
     RetryQuery,
 )
@@ -321,7 +324,7 @@ OPERATIONS = (
         (Answer(200, "A page of events.", AuditEventsBody),),
         "System",
         description="For operators, where people sign in. Events are sign-ins, sign-outs, failed sign-ins, password "
-        "resets, tokens, deletions, and orders to the fleet. They are kept for 90 days.",
+        "resets, tokens, deletions, dead letters, and orders to the fleet. They are kept for 90 days.",
         parameters=(("query", AuditQuery),),
         problems=(400, 403, 404),
     ),
@@ -378,6 +381,59 @@ OPERATIONS = (
         "System",
         "The worker takes no more images, finishes what it has, and ends itself with its machine. While it is still "
         "needed, another is launched in its place.",
+        problems=(403, 404),
+    ),
+    Operation(
+        "list_dead_letters",
+        "get",
+        f"{ROOT}/dead-letters",
+        "List dead letters, newest jobs first",
+        (Answer(200, "A page of dead letters, of all jobs.", DeadLettersBody),),
+        "Dead letters",
+        "A dead letter is an image that the system gave up, because workers received it `queues.max_receive_count` "
+        "times without an answer. It stays until it is retried or discarded, or its job is deleted. For operators, "
+        "who see the file and job names of all users here.",
+        (("query", DeadLettersQuery),),
+        problems=(400, 403),
+    ),
+    Operation(
+        "show_dead_letter",
+        "get",
+        f"{ROOT}/dead-letters/{{job_id}}/{{image_id}}",
+        "Show a dead letter",
+        (Answer(200, "The dead letter.", DeadLetterBody),),
+        "Dead letters",
+        problems=(403, 404),
+    ),
+    Operation(
+        "redrive_dead_letter",
+        "post",
+        f"{ROOT}/dead-letters/{{job_id}}/{{image_id}}/redrive",
+        "Redrive a dead letter",
+        (Answer(200, "What became of it.", RedriveBody),),
+        "Dead letters",
+        "The image is requested again, once, however often this is called, and costs its owner nothing. Its failed "
+        "result stays until there is a newer one.",
+        problems=(403, 404),
+    ),
+    Operation(
+        "redrive_dead_letters",
+        "post",
+        f"{ROOT}/dead-letters/redrive",
+        "Redrive dead letters, newest jobs first",
+        (Answer(200, "What became of up to 1,000 dead letters.", RedriveAllBody),),
+        "Dead letters",
+        parameters=(("query", RedriveQuery),),
+        problems=(400, 403),
+    ),
+    Operation(
+        "discard_dead_letter",
+        "delete",
+        f"{ROOT}/dead-letters/{{job_id}}/{{image_id}}",
+        "Discard a dead letter",
+        (Answer(204, "There is no dead letter of the image any more, or the image is being retried."),),
+        "Dead letters",
+        "The image keeps its failed result, and its owner can still retry it.",
         problems=(403, 404),
     ),
     Operation(

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from services.dead_letters import CURSOR_PATTERN
 from services.fleet import Span
 from services.ids import ULID_PATTERN
 from web_tier.intake.names import MAX_FILENAME, MAX_JOB_NAME
@@ -47,6 +48,24 @@ class AuditQuery(_Query):
     )
     since: AwareDatetime | None = Field(default=None, description="Not earlier than this moment (RFC 3339).")
     until: AwareDatetime | None = Field(default=None, description="Earlier than this moment (RFC 3339).")
+
+
+class RedriveQuery(_Query):
+    """Which dead letters to redrive."""
+
+    before: str | None = Field(default=None, pattern=CURSOR_PATTERN, description="`next` of the answer before.")
+
+
+class DeadLettersQuery(_Query):
+    """Which dead letters to list."""
+
+    limit: int = Field(
+        default=50,
+        ge=1,
+        le=MAX_JOBS,
+        description="Dead letters in a page, at most. It may hold fewer, even none, while `next` leads on.",
+    )
+    before: str | None = Field(default=None, pattern=CURSOR_PATTERN, description="`next` of the page before.")
 
 
 class HistoryQuery(_Query):

@@ -87,7 +87,8 @@ def retry_failed(
     records, results = intake.store.images_of(refs), intake.store.results_of(refs)
     # A record is missing while the job is being deleted.
     found = [(records[ref], results[ref]) for ref in refs if ref in records and ref in results]
-    return _retry(intake, job.job_id, found, allowance, next_after=failed[most - 1] if len(failed) > most else None)
+    retried = retry_images(intake, job.job_id, found, allowance)
+    return replace(retried, next_after=failed[most - 1] if len(failed) > most else None)
 
 
 def retry_image(
@@ -98,16 +99,21 @@ def retry_image(
     Raises:
         QuotaExceededError: when the `allowance` is used up.
     """
-    return _retry(intake, record.ref.job_id, [] if result is None else [(record, result)], allowance)
+    return retry_images(intake, record.ref.job_id, [] if result is None else [(record, result)], allowance)
 
 
-def _retry(
+def retry_images(
     intake: Intake,
     job_id: str,
     found: Iterable[tuple[ImageRecord, Response]],
-    allowance: Allowance,
-    next_after: str | None = None,
+    allowance: Allowance = UNLIMITED,
 ) -> Retried:
+    """Request those images of a job again that failed, each given with its result.
+
+    Raises:
+        QuotaExceededError: when they are more than the `allowance`; nothing is sent then.
+        NotFoundError: when the job is being deleted.
+    """
     at, wanted, final, running = intake.clock(), list[_Retry](), 0, 0
     for record, result in found:
         if result.status != "failed":
@@ -130,7 +136,7 @@ def _retry(
         claimed = [retry for retry, is_ours in zip(there, claims, strict=True) if is_ours]
         sent = receipt.keep(_send(intake, job_id, claimed, at))
     running += len(there) - len(claimed)
-    return Retried(len(sent), len(claimed) - len(sent), gone, final, running, next_after)
+    return Retried(len(sent), len(claimed) - len(sent), gone, final, running)
 
 
 def _send(intake: Intake, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:

@@ -34,6 +34,8 @@ from web_tier.results.jobs import jobs_page as find_jobs
 IMAGES_A_PAGE = 200
 JOBS_A_PAGE = 25
 READS_AT_ONCE = 8
+MAX_COUNTED_LETTERS = 100
+"""Dead letters that the fleet's page counts; each costs it three reads of the job table."""
 KEEP_FIELD = "keep"
 """The form's box: whether the images and the records stay. It and the name stand before the files."""
 
@@ -152,7 +154,14 @@ def fleet_page() -> str:
     store = current_backend().fleet
     state = store.state()
     chart = fleet_chart(store, state.snapshot, window)
-    return render_template("fleet.html", body=_fleet_body(state), chart=chart, windows=WINDOWS, fleet=state.snapshot)
+    return render_template(
+        "fleet.html",
+        body=_fleet_body(state),
+        chart=chart,
+        windows=WINDOWS,
+        dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
+        fleet=state.snapshot,
+    )
 
 
 @pages.get("/fleet/now")

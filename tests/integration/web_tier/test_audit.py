@@ -12,10 +12,13 @@ from services.audit import KEPT, AuditEvent, AuditTrail
 from services.clients import Clients
 from services.fleet import FleetInstance, FleetInstances
 from services.fleet_store import FleetStore
-from services.ids import first_id_of
+from services.ids import first_id_of, new_id
+from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker
+from tests.support.dead_letters import give_up
+from tests.support.jobs import add_images
 from tests.support.people import BROWSER, RIGHT_PASSWORD, Clock, House, PlayedPool, access_of
 from web_tier.app import create_app
 from web_tier.audit import ACTIONS
@@ -95,6 +98,15 @@ def an_instance(store: JobStore) -> None:
     FleetStore(store.table).put_instances(FleetInstances(instances=(FleetInstance.model_validate(told),), total=1))
 
 
+def an_image_given_up(store: JobStore) -> list[ImageRecord]:
+    """Make an image that was given up, and is no longer stored."""
+    job = Job(new_id(), "holiday", NOON)
+    store.create(job)
+    images = add_images(store, job, "a.jpg")
+    give_up(store, images[0])
+    return images
+
+
 def everything(house: House, store: JobStore) -> list[tuple[str, dict[str, str]]]:
     """Do everything that is recorded, by pages and by the API; return the actions in their order, with details."""
     house.pool.add("ann")
@@ -132,6 +144,16 @@ def everything(house: House, store: JobStore) -> list[tuple[str, dict[str, str]]
     does("limits reset", lambda: api.delete("/api/v1/fleet/limits", headers=operator).status_code)
     an_instance(store)
     does("instance drained", lambda: form(ops, house, f"/fleet/instances/{INSTANCE}/drain"), instance_id=INSTANCE)
+    [image] = an_image_given_up(store)
+    letter = f"/dead-letters/{image.ref.job_id}/{image.ref.image_id}"
+    ids = {"job_id": image.ref.job_id, "image_id": image.ref.image_id}
+    does("dead letter redriven", lambda: form(ops, house, f"{letter}/redrive"), **ids, outcome="gone")
+    does(
+        "dead letters redriven",
+        lambda: api.post("/api/v1/dead-letters/redrive", headers=operator).status_code,
+        sent="0",
+    )
+    does("dead letter discarded", lambda: api.delete(f"/api/v1{letter}", headers=operator).status_code, **ids)
     does("sign-out", lambda: form(ops, house, "/sign-out"))
     return done
 

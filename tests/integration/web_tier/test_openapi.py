@@ -24,6 +24,7 @@ from services.ids import new_id
 from services.job_records import Job
 from services.jobs import JobStore
 from services.messages import FleetSnapshot
+from tests.support.dead_letters import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.api.models import ROOT
 from web_tier.api.operations import api_document
@@ -72,6 +73,7 @@ def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     store.create(job)
     good, bad, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(good), failed(bad))
+    give_up(store, bad)
     store.put_fleet(FLEET)
     FleetStore(store.table).put_instances(FleetInstances(total=1, instances=(INSTANCE,)))
     app = create_app(config)

@@ -83,6 +83,7 @@ def form(**parts: Any) -> dict[str, Any]:
 
 JOB, IMAGE = "/jobs/{job}", "/jobs/{job}/images/{image}"
 API_JOB, API_IMAGE = f"/api/v1{JOB}", f"/api/v1{IMAGE}"
+LETTER = "/dead-letters/{job}/{image}"
 INSTANCE_PAGE, API_INSTANCE = f"/fleet/instances/{INSTANCE}/drain", f"/api/v1/fleet/instances/{INSTANCE}/drain"
 BASE64 = {"json": {"data": "{base64}"}}
 FILE = {"name": "a.png", "bytes": 100, "content_type": "image/png"}
@@ -173,6 +174,16 @@ ROUTES = (
     Route("GET", "/fleet", page(403, 403, 200)),
     Route("GET", "/audit", page(403, 403, 200)),
     Route("GET", "/api/v1/audit", program(403, 403, 200)),
+    # Dead letters; the image of the owner has a label, so it is none
+    Route("GET", "/dead-letters", page(403, 403, 200)),
+    Route("POST", "/dead-letters/redrive", program(403, 403, 303)),
+    Route("POST", f"{LETTER}/redrive", program(403, 403, 303)),
+    Route("POST", f"{LETTER}/discard", program(403, 403, 303)),
+    Route("GET", "/api/v1/dead-letters", program(403, 403, 200)),
+    Route("POST", "/api/v1/dead-letters/redrive", program(403, 403, 200)),
+    Route("GET", f"/api/v1{LETTER}", program(403, 403, 404)),
+    Route("POST", f"/api/v1{LETTER}/redrive", program(403, 403, 200)),
+    Route("DELETE", f"/api/v1{LETTER}", program(403, 403, 204)),
     Route("GET", "/fleet/now", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),
     Route("POST", "/fleet/resume", program(403, 403, 303)),

@@ -16,6 +16,7 @@ from services.jobs import JobStore
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.limits.conftest import HouseMaker
+from tests.support.dead_letters import give_up
 from tests.support.jobs import MemoryBucket, MemoryQueue, client_error, failed
 from tests.support.people import BROWSER
 from tests.support.pictures import picture
@@ -193,6 +194,18 @@ def test_s2_retries_are_charged(door: Door) -> None:
     one = f"/api/v1/jobs/{job_id}/images/{accepted[0]['image_id']}/retry"
     outcomes = [door.client.post(one).get_json()["outcome"] for _ in range(2)]
     assert (outcomes, door.left(), len(door.queue.bodies)) == (["sent", "running"], 0, 3)
+
+
+def test_a_redrive_is_not_charged(door: Door) -> None:
+    job_id = door.new_job()
+    door.add(job_id, 1, 2)
+    for image in door.store.images(job_id):
+        give_up(door.store, image)
+    [first] = door.store.images(job_id, limit=1)
+    one = f"/api/v1/dead-letters/{job_id}/{first.ref.image_id}/redrive"
+    assert door.client.post(one).get_json()["outcome"] == "sent"
+    assert door.client.post("/api/v1/dead-letters/redrive").get_json()["sent"] == 1
+    assert (door.left(), len(door.queue.bodies)) == (1, 4)
 
 
 def test_each_user_has_a_day_of_their_own(make_house: HouseMaker) -> None:

@@ -1,0 +1,105 @@
+"""The page of dead letters, for operators, with the forms that redrive and discard them."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from flask import Blueprint, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import BadRequest
+
+from services.dead_letters import CURSOR_PATTERN, DeadLetterImage
+from web_tier.access.identity import current_identity
+from web_tier.audit import audit_details
+from web_tier.backend import current_backend
+from web_tier.intake.redrive import redrive, redrive_all
+from web_tier.pages.words import REDRIVE_WORDS, redriven_words
+from web_tier.parameters import known_ref
+
+LETTERS_A_PAGE = 50
+DISCARDED = "discarded"
+
+NOTES = {**REDRIVE_WORDS, DISCARDED: "The dead letter is discarded. The image keeps its failed result."}
+"""What became of one dead letter, in words."""
+
+dead_letters = Blueprint("dead_letters", __name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LetterRow:
+    """A dead letter as the page lists it; `is_own` says whether the operator may open its job and its image."""
+
+    letter: DeadLetterImage
+    is_own: bool
+
+    @classmethod
+    def of(cls, letter: DeadLetterImage) -> Self:
+        """Return the row of a dead letter for the current user."""
+        return cls(letter, letter.job.owner == current_identity().owner)
+
+
+@dead_letters.get("/dead-letters")
+def dead_letters_page() -> str:
+    """List the dead letters of all jobs, those of the newest jobs first."""
+    backend, before = current_backend(), _before()
+    page = backend.dead_letters.page(before, limit=LETTERS_A_PAGE)
+    return render_template(
+        "dead_letters.html",
+        rows=[LetterRow.of(letter) for letter in page.letters],
+        before=before,
+        next_before=page.next_before,
+        note=_note(),
+        tries=backend.config.queues.max_receive_count,
+        fleet=backend.store.fleet(),
+    )
+
+
+@dead_letters.post("/dead-letters/<job_id>/<image_id>/redrive")
+def redrive_letter(job_id: str, image_id: str) -> ResponseReturnValue:
+    """Redrive a dead letter and go back to the list."""
+    backend = current_backend()
+    outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
+    audit_details(outcome=outcome)
+    return _back(_before(), outcome=outcome)
+
+
+@dead_letters.post("/dead-letters/<job_id>/<image_id>/discard")
+def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
+    """Discard a dead letter, if there is one, and go back to the list."""
+    current_backend().dead_letters.discard(known_ref(job_id, image_id))
+    return _back(_before(), outcome=DISCARDED)
+
+
+@dead_letters.post("/dead-letters/redrive")
+def redrive_letters() -> ResponseReturnValue:
+    """Redrive the dead letters of this page and of the pages after it, and go on to those that one call left."""
+    backend = current_backend()
+    redriven = redrive_all(backend.intake, backend.dead_letters, _before())
+    audit_details(sent=redriven.sent)
+    counts = {"refused": redriven.refused, "gone": redriven.gone, "running": redriven.running}
+    return _back(redriven.next_before, sent=redriven.sent, **{name: count for name, count in counts.items() if count})
+
+
+def _before() -> str | None:
+    """Return the cursor of the page that the current request is about.
+
+    Raises:
+        BadRequest: when it is none.
+    """
+    before = request.args.get("before")
+    if before is not None and not re.fullmatch(CURSOR_PATTERN, before):
+        raise BadRequest(f"before={before[:40]!r} is not a cursor; take it from the page before")
+    return before
+
+
+def _back(before: str | None, **outcome: Any) -> ResponseReturnValue:
+    return redirect(url_for("dead_letters.dead_letters_page", before=before, **outcome), 303)
+
+
+def _note() -> str | None:
+    """Return the sentence about what became of dead letters, if the reader comes from a form of this page."""
+    sent = request.args.get("sent", type=int)
+    if sent is None:
+        return NOTES.get(request.args.get("outcome", ""))
+    refused, gone, running = (request.args.get(name, 0, type=int) for name in ("refused", "gone", "running"))
+    return redriven_words(sent, refused=refused, gone=gone, running=running)
