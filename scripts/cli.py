@@ -9,6 +9,7 @@ from scripts.aws.roll_command import roll_command
 from scripts.aws.site_command import site
 from scripts.aws.stack_commands import down_command, logs_command, ssh_command, status_command, up_command
 from scripts.chaos_command import chaos
+from scripts.dead_letter_commands import dead_letters
 from scripts.fleet_commands import fleet
 from scripts.model_commands import model
 from scripts.sbom_command import sbom
@@ -23,6 +24,7 @@ def fleetsight() -> None:
 
 
 fleetsight.add_command(chaos)
+fleetsight.add_command(dead_letters)
 fleetsight.add_command(fleet)
 fleetsight.add_command(model)
 fleetsight.add_command(sbom)

@@ -1,5 +1,7 @@
-"""A client of what the API says of the fleet, and of the orders that it takes from ops."""
+"""A client of the API for operators: the fleet and the dead letters."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -63,6 +65,40 @@ class FleetClient(ApiClient):
         """Ask an instance to drain."""
         return self._call("POST", f"/fleet/instances/{quote(instance_id, safe='')}/drain", allowed=(202,))
 
+    def dead_letters(self) -> Iterator[dict[str, Any]]:
+        """Yield the dead letters of all jobs, those of the newest jobs first."""
+        query: dict[str, str] = {}
+        while True:
+            page = self._call("GET", "/dead-letters", params=query)
+            yield from page["dead_letters"]
+            if page["next"] is None:
+                return
+            query = {"before": page["next"]}
+
+    def dead_letter(self, job_id: str, image_id: str) -> dict[str, Any]:
+        """Return the dead letter of an image."""
+        return self._call("GET", _letter_path(job_id, image_id))
+
+    def redrive(self, job_id: str, image_id: str) -> dict[str, Any]:
+        """Request the image of a dead letter again."""
+        return self._call("POST", f"{_letter_path(job_id, image_id)}/redrive")
+
+    def redrive_all(self) -> dict[str, Any]:
+        """Request the images of all dead letters again; return the counts of all calls together."""
+        total: Counter[str] = Counter()
+        query: dict[str, str] = {}
+        while True:
+            counts = self._call("POST", "/dead-letters/redrive", params=query)
+            before = counts.pop("next")
+            total.update(counts)
+            if before is None:
+                return dict(total)
+            query = {"before": before}
+
+    def discard(self, job_id: str, image_id: str) -> None:
+        """Discard the dead letter of an image, if there is one."""
+        self._call("DELETE", _letter_path(job_id, image_id), allowed=(204,))
+
     def _call(self, method: str, path: str, allowed: tuple[int, ...] = (200, 201), **options: Any) -> dict[str, Any]:
         try:
             return super()._call(method, path, allowed, **options)
@@ -81,3 +117,7 @@ class FleetClient(ApiClient):
             raise NotThereError(
                 f"what answers at {self.base_url} is not Fleetsight: say where it is with --url"
             ) from error
+
+
+def _letter_path(job_id: str, image_id: str) -> str:
+    return f"/dead-letters/{quote(job_id, safe='')}/{quote(image_id, safe='')}"

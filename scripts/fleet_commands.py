@@ -1,53 +1,20 @@
-"""``fleetsight fleet``: what ops ask of a running fleet, and tell it, through the API.
-
-Exit status: 0 when it was done, 1 when Fleetsight refused it, 2 for wrong usage or when nobody is there to ask.
-"""
+"""``fleetsight fleet``: what operators ask of a running fleet, and the orders they give it, by the API."""
 
 import json
 import sys
 import time
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec
+from typing import Any, Final
 
 import click
 from rich.console import Console
 
-from scripts.client import ApiError, token_of
-from scripts.fleet_client import FleetClient, NotThereError, url_of
-from services.config import load_config
-from services.errors import ConfigError
+from scripts.client import ApiError
+from scripts.fleet_client import FleetClient
+from scripts.operator_api import asks_operator_api, print_json, say
 
 FOLLOW_SECONDS: Final = 1.0
 """Between two looks for new events."""
-
-P = ParamSpec("P")
-
-
-class NobodyThereError(click.ClickException):
-    """Raised when there is no Fleetsight to ask, or no address of it."""
-
-    exit_code = 2
-
-
-def _asks(command: Callable[Concatenate[FleetClient, P], None]) -> Callable[P, None]:
-    """Give a command `--url` and `--json`, and hand it the client; what goes wrong is one line."""
-
-    @click.option("--url", help="Where Fleetsight is [default: http://, web.host and web.port of config.yaml]")
-    @click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        url = kwargs.pop("url")
-        try:
-            where = str(url).rstrip("/") if url else url_of(load_config().web)
-            client = FleetClient(where, token=token_of())
-            command(client, *args, **kwargs)
-        except (NotThereError, ConfigError) as error:
-            raise NobodyThereError(str(error)) from error
-        except ApiError as error:
-            raise click.ClickException(str(error)) from error
-
-    return run
 
 
 @click.group()
@@ -56,24 +23,24 @@ def fleet() -> None:
 
 
 @fleet.command()
-@_asks
+@asks_operator_api
 def status(client: FleetClient, *, as_json: bool) -> None:
     """Show workers, queue, limits, cost, and each instance."""
     found, instances = client.fleet(), client.instances()
     if as_json:
-        _print_json({"fleet": found, "instances": instances})
+        print_json({"fleet": found, "instances": instances})
     elif found is not None:
         # Here, since other commands need not wait for it.
         from scripts.fleet_status import show
 
-        show(found, instances, _console())
+        show(found, instances, Console())
     if found is None:
         raise click.ClickException("the controller has not looked at the fleet yet: is it running?")
 
 
 @fleet.command()
 @click.argument("reason", default="")
-@_asks
+@asks_operator_api
 def pause(client: FleetClient, *, reason: str, as_json: bool) -> None:
     """Pause the fleet: nothing is launched until `resume`.
 
@@ -81,14 +48,14 @@ def pause(client: FleetClient, *, reason: str, as_json: bool) -> None:
     """
     told = client.pause(reason)
     why = f" ({told['reason']})" if told["reason"] else ""
-    _say(told, f"The fleet is paused{why}: nothing is launched until `fleetsight fleet resume`.", as_json=as_json)
+    say(told, f"The fleet is paused{why}: nothing is launched until `fleetsight fleet resume`.", as_json=as_json)
 
 
 @fleet.command()
-@_asks
+@asks_operator_api
 def resume(client: FleetClient, *, as_json: bool) -> None:
     """End the pause."""
-    _say(client.resume(), "The fleet is not paused.", as_json=as_json)
+    say(client.resume(), "The fleet is not paused.", as_json=as_json)
 
 
 @fleet.command()
@@ -96,7 +63,7 @@ def resume(client: FleetClient, *, as_json: bool) -> None:
 @click.argument("maximum", metavar="[MAX]", type=click.IntRange(min=0), required=False)
 @click.option("--reset", is_flag=True, help="Take them back: config.yaml's limits hold again.")
 @click.option("--reason", default="", help="Shown with the limits.")
-@_asks
+@asks_operator_api
 def scale(
     client: FleetClient, *, minimum: int | None, maximum: int | None, reset: bool, reason: str, as_json: bool
 ) -> None:
@@ -109,18 +76,18 @@ def scale(
         if minimum is not None or reason:
             raise click.UsageError("--reset takes limits back, so it goes without MIN, MAX and --reason")
         client.reset_limits()
-        _say({"limits_order": None}, "The limits of config.yaml hold again.", as_json=as_json)
+        say({"limits_order": None}, "The limits of config.yaml hold again.", as_json=as_json)
         return
     if minimum is None or maximum is None:
         raise click.UsageError("say MIN and MAX, such as `fleetsight fleet scale 0 5`, or --reset")
     told = client.set_limits(minimum, maximum, reason)
     words = f"Limits {told['min_workers']}..{told['max_workers']} hold until `fleetsight fleet scale --reset`."
-    _say(told, words, as_json=as_json)
+    say(told, words, as_json=as_json)
 
 
 @fleet.command()
 @click.argument("instance")
-@_asks
+@asks_operator_api
 def drain(client: FleetClient, *, instance: str, as_json: bool) -> None:
     """Ask INSTANCE to finish what it has and end.
 
@@ -128,21 +95,21 @@ def drain(client: FleetClient, *, instance: str, as_json: bool) -> None:
     workers lower the limits with `scale`.
     """
     words = f"{instance} is asked to drain: it finishes what it has and ends."
-    _say(client.drain(instance), words, as_json=as_json)
+    say(client.drain(instance), words, as_json=as_json)
 
 
 @fleet.command()
 @click.option("--follow", is_flag=True, help="Go on with new ones until Ctrl-C.")
-@_asks
+@asks_operator_api
 def events(client: FleetClient, *, follow: bool, as_json: bool) -> None:
     """Show the last decisions with their times (UTC), oldest first."""
     from scripts.fleet_status import show_event
 
     told = client.decisions()
     if as_json and not follow:
-        _print_json(told)
+        print_json(told)
         return
-    console = _console()
+    console = Console()
 
     def show(event: dict[str, Any]) -> None:
         if as_json:
@@ -180,18 +147,3 @@ def follow_events(
             seen = decisions
     except KeyboardInterrupt:
         return
-
-
-def _say(told: dict[str, Any], words: str, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(told)
-    else:
-        _console().print(words, highlight=False, markup=False)
-
-
-def _print_json(body: dict[str, Any]) -> None:
-    print(json.dumps(body, indent=2))
-
-
-def _console() -> Console:
-    return Console()

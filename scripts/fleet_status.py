@@ -25,7 +25,7 @@ def show(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: Consol
     told = FleetStatusBody.model_validate(fleet)
     figures = Table.grid(padding=(0, 2))
     for name, words in rows(told, now):
-        figures.add_row(Text(name, style="bold"), _plain(words))
+        figures.add_row(Text(name, style="bold"), plain(words))
     console.print(figures)
     console.print(instance_table(FleetInstances.model_validate(instances), now))
 
@@ -71,7 +71,7 @@ def instance_table(instances: FleetInstances, now: datetime) -> Table | Text:
     for each in instances.instances:
         row = InstanceRow.of(each, now)
         kind = f"{row.instance_type} {row.market}".rstrip()
-        table.add_row(*(_plain(cell) for cell in (row.instance_id, row.state, kind, row.age, row.images, row.heard)))
+        table.add_row(*(plain(cell) for cell in (row.instance_id, row.state, kind, row.age, row.images, row.heard)))
     if unlisted := instances.total - len(instances.instances):
         table.add_row(Text(f"and {unlisted:,} older"))
     return table
@@ -81,10 +81,10 @@ def show_event(event: Mapping[str, Any], console: Console) -> None:
     """Show one decision with its time."""
     decision = Decision.model_validate(event)
     line = Table.grid(padding=(0, 2))
-    line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), _plain(decision.words))
+    line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), plain(decision.words))
     console.print(line)
 
 
-def _plain(words: str) -> Text:
+def plain(words: str) -> Text:
     """Return words, which others have written, without what would move a terminal's cursor or colour it."""
     return Text("".join(each for each in words if each == "\n" or unicodedata.category(each) != "Cc"))
