@@ -9,7 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
+from services.dead_letters import DeadLetterStore
 from services.errors import NotFoundError
+from services.job_items import image_item
+from services.job_records import ImageRecord
+from services.jobs import JobStore
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import BrokenError, World
 from web_tier.controller.repair import Repair
@@ -17,6 +21,8 @@ from web_tier.intake.store import Intake
 
 HISTORIES = 810
 SEEDS = 6
+SEED_OF_INTERLEAVED_REDRIVES = 2
+"""With this seed redrives have their turns between each other's reads and writes."""
 
 _TOTAL: Counter[str] = Counter()
 
@@ -33,10 +39,11 @@ def test_the_histories_are_of_some_length_and_meet_faults_and_deaths() -> None:
     assert _TOTAL["faults"] > 5_000
     assert _TOTAL["kills"] > 1_000
     assert _TOTAL["images"] > 2_000
+    assert _TOTAL["redriven"] > 5
 
 
-def settled(fifo: bool, act: Callable[[World], None]) -> World:
-    world = World(1, fifo=fifo)
+def settled(fifo: bool, act: Callable[[World], None], seed: int = 1) -> World:
+    world = World(seed, fifo=fifo)
     world.new_job(keep=True)
     act(world)
     world.settle()
@@ -55,6 +62,37 @@ def test_a_good_day_ends_as_it_should_with_one_message_for_each_image(fifo: bool
     assert sorted(world.done_labels.values()) == ["label-0", "label-0", "label-0", "label-2", "label-2", "label-2"]
     # Two pictures of the second upload are answered from the result cache; the third goes straight to the bucket.
     assert sum(world.requests.sent.values()) == 7
+
+
+def redrive_at_once(world: World) -> None:
+    """Upload an image that ends every worker; once workers have more memory, redrive it eight times at once."""
+    world.upload(world.jobs[0], [(0, "heavy")], "plain")
+    world.run(700, 70)
+    world.has_room = True
+    world.redrive(0, times=8)
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_dead_letter_that_is_redriven_eight_times_at_once_is_one_attempt_and_gets_its_label(fifo: bool) -> None:
+    world = settled(fifo, redrive_at_once, SEED_OF_INTERLEAVED_REDRIVES)
+    assert list(world.redriven.values()) == [1]
+    assert list(world.done_labels.values()) == ["label-0"]
+
+
+def test_a_redrive_that_is_sent_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace_always(store: JobStore, _before: ImageRecord, after: ImageRecord) -> bool:
+        store.table.put_all([image_item(after)])
+        return True
+
+    monkeypatch.setattr(JobStore, "replace_image", replace_always)
+    with pytest.raises(BrokenError, match="times in 1 retries"):
+        settled(False, redrive_at_once, SEED_OF_INTERLEAVED_REDRIVES)
+
+
+def test_a_controller_that_records_no_dead_letters_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeadLetterStore, "put", lambda *_: None)
+    with pytest.raises(BrokenError, match="has 0 dead letters"):
+        settled(False, lambda world: world.upload(world.jobs[0], [(0, "heavy")], "plain"))
 
 
 def test_a_lost_prediction_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ OPERATIONS: Final = (
     "responses.delete",
 )
 KINDS: Final = ("web", "worker", "controller")
+ORDERS: Final = ("redrive", "redrive twice", "redrive all", "discard")
 
 contents = st.lists(
     st.tuples(st.integers(0, 5), st.sampled_from(("good", "good", "good", "broken", "heavy"))), min_size=1, max_size=4
@@ -77,6 +78,21 @@ class History(RuleBasedStateMachine):
         """Failed images are tried again, perhaps by workers that have more memory."""
         self.world.has_room = room
         self.world.retry(self._job(job))
+        self.world.run(*span)
+
+    @rule(number=jobs, order=st.sampled_from(ORDERS), span=spans, room=st.booleans())
+    def an_operator_decides(self, number: int, order: str, span: tuple[int, int], room: bool) -> None:
+        """Dead letters are redriven or discarded."""
+        self.world.has_room = room
+        match order:
+            case "redrive":
+                self.world.redrive(number, times=1)
+            case "redrive twice":
+                self.world.redrive(number, times=2)
+            case "redrive all":
+                self.world.redrive_all()
+            case _:
+                self.world.discard(number)
         self.world.run(*span)
 
     @precondition(lambda self: len(self.world.jobs) < 3)
@@ -191,6 +207,7 @@ class History(RuleBasedStateMachine):
             faults=self.world.faults.met,
             kills=self.world.kills,
             images=sum(file.acknowledged is not None for file in self.world.files.values()),
+            redriven=self.world.redriven.total(),
         )
 
     def _job(self, number: int) -> Job:

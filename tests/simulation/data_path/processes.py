@@ -24,6 +24,7 @@ from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
 from services.cache import ResultCache
+from services.dead_letters import DeadLetterStore
 from services.errors import FleetsightError
 from services.forms import UploadForm
 from services.image_limits import ImageLimits
@@ -85,11 +86,12 @@ class InlineExecutor:
 
 
 class Web:
-    """A process of the web tier: takes images in, tries failed ones again, deletes jobs."""
+    """A process of the web tier: takes images in, tries failed ones again, deletes jobs, redrives dead letters."""
 
     def __init__(self, world: "World", process: Process) -> None:
         self.world, self.process = world, process
         self.store = JobStore(world.table)
+        self.letters = DeadLetterStore(self.store)
         clock = self.now
         cache = ResultCache(world.table, CACHE_LIFETIME)
         self.intake = Intake(

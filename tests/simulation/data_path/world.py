@@ -11,6 +11,7 @@ from typing import Any, Final
 from ulid import ULID
 
 from services import ids
+from services.dead_letters import DeadLetterStore, is_given_up
 from services.errors import FleetsightError
 from services.ids import ImageRef, new_id, output_key
 from services.job_records import ImageRecord, Job
@@ -26,10 +27,11 @@ from tests.support.memory_table import MemoryTable
 from web_tier.intake.accept import Rejection
 from web_tier.intake.direct import WantedFile
 from web_tier.intake.multipart import Upload
+from web_tier.intake.redrive import redrive, redrive_all
 from web_tier.intake.retry import retry_failed
 from web_tier.intake.slices import take_once
 from web_tier.intake.store import CLOUD_ERRORS, Outcome
-from web_tier.results.query import all_results
+from web_tier.results.query import ImageResult, all_results
 
 EPOCH: Final = datetime(2026, 3, 1, tzinfo=UTC)
 WORKERS: Final = 2
@@ -110,6 +112,8 @@ class World:
         self.deleted: set[str] = set()
         self.touched: dict[str, float] = {}
         self.retries: Counter[ImageRef] = Counter()
+        self.redriven: Counter[ImageRef] = Counter()
+        self.discarded: dict[ImageRef, int] = {}
         self.deaths: Counter[str] = Counter()
         self.copies: Counter[str] = Counter()
         self.done_labels: dict[ImageRef, str] = {}
@@ -165,6 +169,56 @@ class World:
         """Delete a job; it is gone once that is acknowledged, and unknown before."""
         self.deleted.add(job.job_id)
         self._operate(lambda web: web.store.delete(job))
+
+    def redrive(self, number: int, *, times: int) -> None:
+        """Ask so many times at once for the image of a dead letter again."""
+        letters = self._dead_letters()
+        if not letters:
+            return
+        ref = letters[number % len(letters)]
+
+        def operation(web: Web) -> None:
+            self.retries[ref] += 1
+            if redrive(web.intake, web.letters, ref) == "sent":
+                self.redriven[ref] += 1
+                self.touched[ref.job_id] = self.scheduler.now
+
+        for _ in range(times):
+            self._operate(operation)
+
+    def redrive_all(self) -> None:
+        """Ask for the images of all dead letters again."""
+
+        def operation(web: Web) -> None:
+            self.retries.update(file.acknowledged for file in self.files.values() if file.acknowledged)
+            redrive_all(web.intake, web.letters)
+
+        self._operate(operation)
+
+    def discard(self, number: int) -> None:
+        """Discard a dead letter."""
+        letters = self._dead_letters()
+        if not letters:
+            return
+        ref = letters[number % len(letters)]
+
+        def operation(web: Web) -> None:
+            try:
+                web.letters.discard(ref)
+            finally:
+                item = self.table.items.get((f"JOB#{ref.job_id}", f"IMAGE#{ref.image_id}"), {})
+                self.discarded[ref] = int(item.get("attempt", 0))
+
+        self._operate(operation)
+
+    def _dead_letters(self) -> list[ImageRef]:
+        """Return the images that an operator sees as dead letters, read in small pages."""
+        store, found, before = DeadLetterStore(JobStore(self.table)), list[ImageRef](), None
+        while True:
+            page = store.page(before, limit=2)
+            found += [letter.record.ref for letter in page.letters]
+            if (before := page.next_before) is None:
+                return found
 
     def _operate(self, operation: Callable[[Web], None]) -> None:
         """Let a web process do something for a client, up to four times until it answers."""
@@ -359,7 +413,7 @@ class World:
             raise BrokenError(f"left of a deleted job: {held[:3]} {objects[:3]}")
 
     def _check_job(self, store: JobStore, job: Job, *, is_open: bool) -> None:
-        results = {item.record.ref: item for item in all_results(store, job.job_id)}
+        results, letters = {item.record.ref: item for item in all_results(store, job.job_id)}, self._dead_letters()
         names = Counter(item.record.filename for item in results.values())
         for file in self.files.values():
             if file.job_id != job.job_id:
@@ -378,6 +432,7 @@ class World:
                 raise BrokenError(f"{name} is retrying for ever")
             self._check_result(self.files[name], item.response)
             self._check_messages(ref, name)
+            self._check_dead_letter(ref, item, letters.count(ref))
         self._check_status(store, job, results)
         if is_open:
             raise BrokenError(f"{job.name} is open for ever")
@@ -408,6 +463,16 @@ class World:
                 f"{file.name}: the table says {response.status} by {response.model}, "
                 f"the bucket {stored.status} by {stored.model}"
             )
+
+    def _check_dead_letter(self, ref: ImageRef, item: ImageResult, letters: int) -> None:
+        """An image that was given up has a dead letter unless it was discarded; each redrive raised the attempt."""
+        name, response = item.record.filename, item.response
+        if self.redriven[ref] > item.record.attempt:
+            raise BrokenError(f"{name} was redriven {self.redriven[ref]} times in {item.record.attempt} retries")
+        assert response is not None
+        is_discarded = self.discarded.get(ref, -1) >= response.attempt
+        if letters != is_given_up(response) and not is_discarded:
+            raise BrokenError(f"{name} has {letters} dead letters, and its result is {response.error}")
 
     def _check_messages(self, ref: ImageRef, name: str) -> None:
         sent = sum(count for body, count in self.requests.sent.items() if ref.image_id in body)
