@@ -36,8 +36,11 @@ class Launches:
     def answered(self, key: tuple[str, str, str], parameters: str) -> Any | None:
         """Return the reservation that this token launched before, or None.
 
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html has both errors.
+
         Raises:
-            EC2ClientError: IdempotentParameterMismatch, the token was used with other parameters.
+            EC2ClientError: IdempotentParameterMismatch, the token was used with other parameters;
+                IdempotentInstanceTerminated, all instances that it launched have been terminated.
         """
         earlier = self._by_token.get(key)
         if earlier is None:
@@ -47,6 +50,12 @@ class Launches:
                 "IdempotentParameterMismatch",
                 f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) "
                 f"with client token {key[2]}.",
+            )
+        if all(instance.state == "terminated" for instance in earlier.reservation.instances):
+            raise EC2ClientError(
+                "IdempotentInstanceTerminated",
+                "The client token you have provided is associated with a terminated instance. "
+                "Please use a different client token.",
             )
         return earlier.reservation
 

@@ -104,6 +104,8 @@ class FakeEC2:
             first, ids = self.by_token[token]
             if first != call:
                 raise refusal("IdempotentParameterMismatch")
+            if all(self.states[key] == "terminated" for key in ids):
+                raise refusal("IdempotentInstanceTerminated")
             return ids
         offered = self.offer(call)
         if isinstance(offered, str):

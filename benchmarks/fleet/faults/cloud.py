@@ -170,6 +170,8 @@ class Cloud:
             first, ids = self._by_token[token]
             if first != call:
                 raise refusal("IdempotentParameterMismatch", "RunInstances")
+            if all(self.instances[key].state == "terminated" for key in ids):
+                raise refusal("IdempotentInstanceTerminated", "RunInstances")
             return ids
         spot = "InstanceMarketOptions" in call
         count = min(call["MaxCount"], self._room(call["InstanceType"], spot=spot))

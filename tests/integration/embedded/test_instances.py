@@ -168,6 +168,20 @@ def test_a_token_with_other_parameters_is_refused(clients: Clients) -> None:
         launch(ec2, ClientToken="decision-3", MaxCount=2)
 
 
+def test_a_token_is_refused_once_its_instances_have_been_terminated(clients: Clients) -> None:
+    ec2 = clients("ec2")
+    first, second = launch(ec2, ClientToken="decision-4", MaxCount=2)
+    ec2.terminate_instances(InstanceIds=[first])
+    becomes(ec2, first, "terminated")
+    assert launch(ec2, ClientToken="decision-4", MaxCount=2) == [first, second]
+    ec2.terminate_instances(InstanceIds=[second])
+    becomes(ec2, second, "terminated")
+    with pytest.raises(ClientError, match="IdempotentInstanceTerminated"):
+        launch(ec2, ClientToken="decision-4", MaxCount=2)
+    with pytest.raises(ClientError, match="IdempotentParameterMismatch"):
+        launch(ec2, ClientToken="decision-4", MaxCount=3)
+
+
 def test_a_launch_whose_reply_is_lost_is_retried_and_gives_exactly_one_instance(
     cloud: EmbeddedCloud, clients: Clients
 ) -> None:

@@ -1,6 +1,7 @@
 """How many instances a launch starts, and that a token launches once."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from moto.ec2.exceptions import EC2ClientError
@@ -11,6 +12,7 @@ from services.embedded.launches import Launch, Launches, count_to_start
 from services.embedded.refusals import ServerError
 
 KEY = ("account", "region", "token")
+RESERVATION = SimpleNamespace(instances=[SimpleNamespace(state="running"), SimpleNamespace(state="terminated")])
 PLACE = Place("c7a.large", "us-east-1b", spot=True)
 
 
@@ -42,17 +44,25 @@ def test_want_of_capacity_is_ec2s_error_and_names_type_market_and_zone(minimum: 
 def test_a_token_gives_the_same_reservation_again() -> None:
     launches = Launches()
     assert launches.answered(KEY, "{}") is None
-    launches.remember(KEY, Launch("{}", "reservation"))
-    assert launches.answered(KEY, "{}") == "reservation"
+    launches.remember(KEY, Launch("{}", RESERVATION))
+    assert launches.answered(KEY, "{}") is RESERVATION
     assert launches.answered(("account", "elsewhere", "token"), "{}") is None
 
 
 def test_a_token_with_other_parameters_is_a_mismatch() -> None:
     launches = Launches()
-    launches.remember(KEY, Launch("{}", "reservation"))
+    launches.remember(KEY, Launch("{}", RESERVATION))
     with pytest.raises(EC2ClientError, match="token") as refused:
         launches.answered(KEY, '{"MaxCount": 2}')
     assert refused.value.code == "IdempotentParameterMismatch"
+
+
+def test_a_token_whose_instances_have_all_been_terminated_is_refused() -> None:
+    launches, ended = Launches(), SimpleNamespace(instances=[SimpleNamespace(state="terminated")] * 2)
+    launches.remember(KEY, Launch("{}", ended))
+    with pytest.raises(EC2ClientError, match="use a different client token") as refused:
+        launches.answered(KEY, "{}")
+    assert refused.value.code == "IdempotentInstanceTerminated"
 
 
 def test_only_the_end_of_a_long_console_is_read(tmp_path: Path) -> None:

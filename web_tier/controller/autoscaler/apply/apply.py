@@ -2,9 +2,10 @@
 
 **ClientToken.** Each launch has a token of its own and is written into the journal before it is made. When the
 outcome is unknown (a time-out, a lost connection, a 5xx), the very same call is made again with the same token: EC2
-then answers with the instances of the first call, if it took place. Something else is launched only after success,
-after a refusal of a launch whose outcome was never unknown (that of a repeated one may be throttling, which says
-nothing of the first call), or once DescribeInstances shows, or must show, what there is.
+then answers with the instances of the first call, if it took place, or refuses the token if they have all ended.
+Something else is launched only after success, after a refusal of a launch whose outcome was never unknown (that of a
+repeated one may be throttling, which says nothing of the first call), after a refusal that says that the token is
+spent, or once DescribeInstances shows, or must show, what there is.
 
 **Maximum.** There is at most one call of unknown outcome, and while there is one nothing else is called. It is made
 again only where all that it may give fits beside the workers that are known, unless some of its instances have been
@@ -28,7 +29,7 @@ from services.errors import LaunchError
 from services.fleet import JournalEntry
 from web_tier.controller.autoscaler.apply.choices import Choice, Rests, choices
 from web_tier.controller.autoscaler.apply.journal import Journal
-from web_tier.controller.autoscaler.apply.refusals import CANNOT_START, is_uncertain
+from web_tier.controller.autoscaler.apply.refusals import CANNOT_START, LAUNCH_IS_OVER, is_uncertain
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS, Observation, RecentLaunches
 from web_tier.controller.backoff import Backoff
@@ -180,6 +181,12 @@ class Launcher:
             self._rests.gave(Choice.of(entry.spec))
 
     def _refused(self, entry: JournalEntry, error: LaunchError, walk: Sequence[Choice], *, repeated: bool) -> None:
+        if error.code == LAUNCH_IS_OVER:
+            # No call with this token can give an instance any more. The next look launches what is still wanted.
+            self.journal.drop(entry.token)
+            self.backoff.reset()
+            self.problem = None
+            return
         choice = Choice.of(entry.spec) if entry.spec is not None else None
         rests = choice is not None and self._rests.refused(choice, error.code, walk)
         cannot_start = choice is None and error.code in CANNOT_START

@@ -38,6 +38,12 @@ CANNOT_START = frozenset({"IncorrectInstanceState", "InsufficientInstanceCapacit
 Any other refusal, such as throttling, may follow on a first call that took place although its reply was lost.
 """
 
+LAUNCH_IS_OVER = "IdempotentInstanceTerminated"
+"""Code that says of a ClientToken that its launch took place and that its instances have ended since.
+
+Before January 2025, EC2 answered with these instances: https://github.com/boto/boto3/issues/4406
+"""
+
 
 def is_uncertain(code: str, retries: int = 0) -> bool:
     """Tell whether a launch that failed with `code` may have taken place nevertheless.

@@ -1,6 +1,7 @@
 """Applying a plan: exactly so many instances, whatever becomes of the replies, by whatever choice there is."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -85,6 +86,19 @@ def test_a_refusal_of_the_second_try_says_nothing_of_the_first() -> None:
         scaler.round(100, after=31)
     assert len(scaler.ec2.alive()) == 5
     assert len(set(scaler.tokens())) == 1
+
+
+@pytest.mark.parametrize(("failure", "calls"), [("lost", [2, 1]), ("lost IdempotentInstanceTerminated", [1, 1])])
+def test_a_lost_launch_whose_instances_have_ended_is_over(failure: str, calls: list[int]) -> None:
+    scaler = Scaler(failing(failure))
+    scaler.ec2.hidden.update(f"i-{number}" for number in range(5))
+    scaler.round(100)
+    scaler.ec2.states |= dict.fromkeys(scaler.ec2.alive(), "terminated")
+    for _ in range(3):
+        scaler.round(100)
+        assert scaler.problem() is None
+    assert len(scaler.ec2.alive()) == 5
+    assert list(Counter(scaler.tokens()).values()) == calls
 
 
 def test_a_lost_launch_that_has_appeared_is_not_made_again() -> None:
