@@ -23,7 +23,7 @@ MODULES = {
     ),
     "core": ("services.embedded.hot_path",),
     "s3": ("services.embedded.objects", "services.embedded.bucket_policies"),
-    "sqs": ("services.embedded.sqs",),
+    "sqs": ("services.embedded.sqs", "services.embedded.move_tasks"),
     "dynamodb": ("services.embedded.items", "services.embedded.queries", "services.embedded.tables"),
     "ec2": (
         "services.embedded.launches",

@@ -9,6 +9,7 @@ import json
 import random
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from services.embedded.approximate import approximate_counts
 from services.embedded.fleet import fleet
 from services.embedded.mend import Mend
 from services.embedded.message import DeadLetter, Delivery, NotInFlightError, StaleReceiptError
+from services.embedded.move_tasks import MAX_RESULTS, MoveTask
 from services.embedded.queues import MessageQueue
 from services.embedded.receipts import MalformedReceiptError
 
@@ -40,6 +42,7 @@ def fast_queue(stock: Any) -> Any:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue)
+            self.move_tasks: deque[MoveTask] = deque(maxlen=MAX_RESULTS)
             _open_queues.add(self.store)
 
         attributes = property(lambda self: QueueAttributes(self))  # noqa: PLW0108 - defined below
@@ -64,10 +67,14 @@ def fast_queue(stock: Any) -> Any:
             is_late = not self.fifo_queue and _happens(switches.late_deliveries)
             return switches.late_seconds if is_late else 0.0
 
-        def bury(self, letter: DeadLetter[Any]) -> None:
+        def bury(self, letter: DeadLetter[Any], source_arn: str) -> None:
+            message = copy.copy(letter.payload)
+            message.dead_letter_source_arn = source_arn
+            if self.fifo_queue:
+                message.deduplication_id = message.id
             self.store.send(
                 letter.message_id,
-                letter.payload,
+                message,
                 group=letter.group if self.fifo_queue else None,
                 receive_count=letter.receive_count,
             )
@@ -175,7 +182,7 @@ def _receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int 
         wait_seconds=wait_seconds,
         max_receive_count=policy["maxReceiveCount"] if policy and letters else None,
         retention_seconds=queue.message_retention_period,
-        bury=letters.bury if letters else None,
+        bury=(lambda letter: letters.bury(letter, queue.queue_arn)) if letters else None,
     )
 
 

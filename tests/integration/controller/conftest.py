@@ -19,6 +19,7 @@ from services.messages import RequestMessage, Response
 from services.provision import provision
 from services.sqs import Outgoing
 from tests.conftest import ROOT, ConfigMaker, write_config
+from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.controller.wiring import Wiring
 
 QUICK = {"interval_seconds": 0.05, "lease_seconds": 1.5, "reconcile_seconds": 0.2, "lost_after_seconds": 0.5}
@@ -53,6 +54,17 @@ class Scene:
             )
         self.controllers.append(controller)
         return controller
+
+    def work(self) -> None:
+        """Run a worker until it has had nothing to do for a second."""
+        environment = {
+            **os.environ,
+            "FLEETSIGHT_CONFIG": str(self.config_file),
+            "FLEETSIGHT__WORKER__IDLE_SECONDS": "1",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/",  # refuses at once
+        }
+        worker = [sys.executable, "-m", "app_tier"]
+        subprocess.run(worker, cwd=ROOT, env=environment, timeout=DEADLINE_SECONDS, check=True, capture_output=True)
 
     def log(self, number: int = 0) -> str:
         """Return what controller `number` has logged."""

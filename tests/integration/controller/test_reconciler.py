@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from app_tier.demo.signs import samples
 from services.cache import ResultCache
 from services.ids import ImageRef, new_id, output_key
 from services.messages import Heartbeat, Prediction, RequestMessage, Response
-from services.sqs import Outgoing, Received
+from services.sqs import Outgoing, Queue, Received
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.support.waiting import wait_until
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
 from web_tier.controller.ledger import Ledger
@@ -86,6 +88,27 @@ class Sweeper:
         """Put the image's request into the dead-letter queue, as SQS does after too many receives."""
         request = RequestMessage.about(ref, self.scene.wiring.store.image(ref).key, self.reconciler.now())
         assert not self.scene.wiring.dead_letters.send([Outgoing(new_id(), request.to_json())])
+
+    def crash_workers(self) -> None:
+        """Receive every request until the queue moves it to the dead-letter queue."""
+        requests, left = self.scene.wiring.requests, self.scene.wiring.requests.counts().visible
+        while requests.counts().total:
+            if batch := requests.receive(wait_seconds=0):
+                assert not requests.change_visibility([message.receipt for message in batch], 0)
+        assert self.scene.wiring.dead_letters.counts().visible == left
+
+    def redrive(self) -> int:
+        """Move all dead letters back, as an operator does; return how many were moved."""
+        names, sqs = self.scene.config.names, self.scene.wiring.dead_letters.client
+        url = self.scene.wiring.dead_letters.url
+        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        sqs.start_message_move_task(SourceArn=arn)
+
+        def completed() -> bool:
+            return sqs.list_message_move_tasks(SourceArn=arn)["Results"][0]["Status"] == "COMPLETED"
+
+        wait_until(completed, f"the messages of {names.dead_letter_queue} have been moved")
+        return sqs.list_message_move_tasks(SourceArn=arn)["Results"][0]["ApproximateNumberOfMessagesMoved"]
 
     def result(self, ref: ImageRef) -> Response:
         """Return the image's result, which there must be."""
@@ -237,6 +260,36 @@ def test_a_dead_letter_that_comes_twice_gives_one_result(sweeper: Sweeper) -> No
         sweeper.reconciler.tick()
     counts = sweeper.scene.wiring.store.counts(refs[0].job_id)
     assert (counts.done, counts.failed) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["standard", "fifo"])
+def test_row_32_dead_letters_that_an_operator_moves_back_twice_give_one_result_each(
+    make_scene: SceneMaker, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    sweeper = Sweeper(make_scene(queues={"kind": kind, "max_receive_count": 3}))
+    wiring, signs = sweeper.scene.wiring, list(samples(3, seed=32))
+    refs = sweeper.scene.add_job(len(signs))
+    for ref, sign in zip(refs, signs, strict=True):
+        wiring.inputs.put(wiring.store.image(ref).key, sign.data, "image/jpeg")
+    sweeper.crash_workers()
+    assert sweeper.redrive() == 3, "before the controller has seen them"
+    sweeper.crash_workers()
+    with monkeypatch.context() as patch:  # the controller is killed before it deletes them
+        patch.setattr(Queue, "delete", lambda queue, receipts: queue.change_visibility(receipts, 0))
+        patch.setattr("web_tier.controller.dead_letters.MOST_BATCHES", 1)
+        sweeper.reconciler.tick()
+    assert {sweeper.result(ref).status for ref in refs} == {"failed"}
+    assert sweeper.redrive() == 3, "after it has given each image a failed result"
+    sweeper.scene.work()
+    sweeper.collector.tick()
+    sweeper.reconciler.tick()
+    assert [sweeper.result(ref).label for ref in refs] == [sign.label for sign in signs]
+    for ref in refs:
+        assert Prediction.from_json(wiring.outputs.get(output_key(ref))).label == sweeper.result(ref).label
+    counts = wiring.store.counts(refs[0].job_id)
+    assert (counts.done, counts.failed) == (3, 0)
+    assert sweeper.redrive() == 0
+    assert wiring.requests.counts().total == wiring.dead_letters.counts().total == 0
 
 
 def test_a_dead_letter_whose_image_has_a_result_or_a_prediction_changes_nothing_for_the_worse(
