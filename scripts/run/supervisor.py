@@ -1,11 +1,13 @@
 """Keeps the processes of the system running on one machine, as systemd does on EC2.
 
-A process that dies is started again, after a pause that doubles up to `LONGEST_PAUSE_SECONDS` while it keeps
-dying. One that holds what cannot be had again (the embedded cloud's memory) is essential: its end ends everything.
+A process that dies is started again, once the rest of its process group has been killed, after a pause that doubles
+up to `LONGEST_PAUSE_SECONDS` while it keeps dying. One that holds what cannot be had again (the embedded cloud's
+memory) is essential: its end ends everything.
 """
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from services.embedded.machines.machine import Process
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
@@ -116,7 +120,7 @@ class _Watcher(threading.Thread):
         """Keep the service running until told to stop."""
         pause = FIRST_PAUSE_SECONDS
         while (process := self._spawn()) is not None:
-            started = time.monotonic()
+            started, leader = time.monotonic(), Process.of(process.pid)
             status = process.wait()
             if self._stopping.is_set():
                 return
@@ -125,6 +129,8 @@ class _Watcher(threading.Thread):
                 return
             if time.monotonic() - started > STEADY_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
+            if leader is not None:
+                leader.signal_group(signal.SIGKILL)  # gunicorn's workers, for one, would keep the port for seconds
             _log.warning("%s ended with %s; it starts again", self.service.name, _told(status))
             self._stopping.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

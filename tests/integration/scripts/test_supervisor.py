@@ -42,6 +42,18 @@ def test_a_process_that_is_killed_is_started_again(supervisor: Supervisor, tmp_p
     assert not supervisor.failed.is_set()
 
 
+def test_what_a_killed_process_has_started_is_killed_before_it_starts_again(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.start(service(tmp_path, f"import os; os.fork(); print(os.getpid(), flush=True); {FOREVER}"))
+    log = tmp_path / "it.log"
+    wait_until(lambda: log.exists() and len(log.read_text().split()) == 2, "it runs, and what it has started")
+    first = supervisor.pid("it")
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: all(has_ended(int(pid)) for pid in log.read_text().split()[:2]), "both have ended")
+
+
 def test_the_end_of_an_essential_process_is_told_with_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.start(service(tmp_path, "raise SystemExit(3)", essential=True))
     assert supervisor.failed.wait(DEADLINE_SECONDS)
