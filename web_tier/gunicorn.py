@@ -7,13 +7,16 @@ fork. Bodies are bounded by the application, which knows which requests are uplo
 import logging
 import os
 import resource
+import sys
 from typing import Any
+
+from gunicorn.arbiter import Arbiter
 
 from services.config import load_config
 from services.endpoint import APP_ID
 from services.logs import JsonFormatter
 from web_tier.live import live_of
-from web_tier.memory import give_memory_back
+from web_tier.memory import give_memory_back, is_exhausted
 from web_tier.proxy import PROXY
 
 _web = load_config().web
@@ -69,5 +72,11 @@ logconfig_dict = {
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let a process end its streams of results when it is told to end, instead of waiting `graceful_timeout`."""
+    """Let a process end its streams of results when it is told to end, instead of waiting `graceful_timeout`.
+
+    A process that has no memory from the beginning has inherited that. gunicorn ends then, and its supervisor starts
+    it again.
+    """
+    if is_exhausted():
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
     live_of(worker.wsgi).is_stopping = lambda: not worker.alive

@@ -4,6 +4,8 @@ What the user can act on is in `detail`; what went wrong inside is in the log on
 """
 
 import logging
+import os
+import signal
 from enum import StrEnum
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,6 +29,7 @@ from services.tokens import TokenUncheckedError
 from services.user_errors import UserPoolError
 from web_tier.audience import is_for_programs
 from web_tier.intake.budget import BusyError
+from web_tier.memory import is_exhausted
 from web_tier.request_log import request_id
 
 CONTENT_TYPE = "application/problem+json"
@@ -154,6 +157,9 @@ def _unavailable(error: Exception) -> Response | HTTPException:
 
 def _unexpected(error: Exception) -> Response | HTTPException:
     _log.error("a request failed", exc_info=error, extra={"request_id": request_id()})
+    if is_exhausted():
+        _log.critical("this process is out of memory: it ends, and gunicorn starts another")
+        os.kill(os.getpid(), signal.SIGTERM)
     return refuse(InternalServerError("something went wrong on our side; the log has it under the request id"))
 
 

@@ -1,14 +1,18 @@
 """Uploads through real gunicorn processes into the embedded cloud."""
 
 import os
+import resource
 import signal
 import socket
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import requests
+from gunicorn.arbiter import Arbiter
 
 from services.clients import Clients
 from services.jobs import JobStore
@@ -40,9 +44,12 @@ def received_images(web: WebTier, clients: Clients) -> list[str]:
     return found
 
 
-def upload(web: WebTier, job: str, files: Form, key: str | None = None) -> requests.Response:
+def upload(
+    web: WebTier, job: str, files: Form, key: str | None = None, timeout_seconds: float = 60
+) -> requests.Response:
     headers = {"Idempotency-Key": key} if key else None
-    return requests.post(f"{web.url}/api/v1/jobs/{job}/images", files=files, headers=headers, timeout=60)
+    url = f"{web.url}/api/v1/jobs/{job}/images"
+    return requests.post(url, files=files, headers=headers, timeout=timeout_seconds)
 
 
 def test_a_hundred_files_in_one_request_are_each_stored_recorded_and_asked_for(
@@ -78,6 +85,33 @@ def test_a_body_that_is_too_large_gets_a_413_that_the_client_can_read(web_tier: 
     answer = upload(web_tier, job, [("f", ("a.jpg", b"x" * 25_000_000))])
     assert (answer.status_code, answer.headers["Content-Type"]) == (413, "application/problem+json")
     assert "several requests" in answer.json()["detail"]
+
+
+def take_memory(processes: Iterable[int]) -> None:
+    """Let processes allocate no more than they have."""
+    for process in processes:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
+        most = resource.prlimit(process, resource.RLIMIT_AS)[1]
+        resource.prlimit(process, resource.RLIMIT_AS, (pages * resource.getpagesize(), most))
+
+
+def test_a_process_without_memory_is_replaced(web_tier: WebTier) -> None:
+    job, before = web_tier.create_job(), set(web_tier.workers())
+    take_memory(before)
+
+    def is_replaced() -> bool:
+        with suppress(requests.RequestException):
+            upload(web_tier, job, images(20), timeout_seconds=5)
+        return not before & set(web_tier.workers())
+
+    wait_until(is_replaced, "both processes are replaced", details=web_tier.log.read_text)
+    assert upload(web_tier, job, images(20)).status_code == 200
+
+
+def test_a_web_tier_without_memory_ends_so_that_its_supervisor_starts_it_anew(web_tier: WebTier) -> None:
+    take_memory([web_tier.process.pid])
+    os.kill(web_tier.workers()[0], signal.SIGKILL)
+    assert web_tier.process.wait(DEADLINE_SECONDS) == Arbiter.WORKER_BOOT_ERROR
 
 
 def half_an_upload(web: WebTier, job: str, files: int) -> socket.socket:
