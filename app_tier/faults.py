@@ -33,7 +33,7 @@ _SKEW_TEXT = re.compile(r"Signature (expired|not yet current)", re.IGNORECASE)
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
 """
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE})
 
 
 @dataclass(frozen=True)

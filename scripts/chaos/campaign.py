@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -64,6 +66,9 @@ class Report:
     """What a campaign did and found.
 
     Attributes:
+        kills: processes that were killed by kill -9, by a strike or between two calls.
+        calls: calls to the cloud while there were faults.
+        faulty_calls: how many of these met a fault.
         recoveries: seconds from each strike to the next new result, in order.
     """
 
@@ -71,6 +76,9 @@ class Report:
     queues: str
     images: int
     strikes: int
+    kills: int
+    calls: int
+    faulty_calls: int
     seconds: float
     verdict: Verdict
     recoveries: Sequence[float] = ()
@@ -85,6 +93,8 @@ class Report:
             ("queues", self.queues),
             ("images", str(self.images)),
             ("strikes", str(self.strikes)),
+            ("kills, those between two calls included", str(self.kills)),
+            ("calls that met a fault", f"{self.faulty_calls / max(1, self.calls):.1%} of {self.calls}"),
             ("seconds", f"{self.seconds:.0f}"),
             ("to the next result after a strike, median", usual),
             ("to the next result after a strike, slowest", slowest),
@@ -139,7 +149,7 @@ class Campaign:
         pictures = self._truth(system)
         self.say("sending images while calls fail and processes die")
         client = Client(system.api(), pictures, PATIENCE_SECONDS)
-        began = time.monotonic()
+        began, (calls_before, _) = time.monotonic(), _counted(system)
         _turn(system, {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
         self._note({"event": "switches", "values": dict(self.switches)})
         striker = Striker(system, self.seed, self.every_seconds, self._note)
@@ -151,6 +161,7 @@ class Campaign:
             client.send(lambda sent: sent < self.images or time.monotonic() < ends)
         finally:
             striker.stop()
+            calls, faults = _counted(system)
             _turn(system, asdict(Switches()))
         self.say("every fault is over; checking each image")
         progress.wait(PATIENCE_SECONDS)
@@ -163,6 +174,9 @@ class Campaign:
             queues=self.queues,
             images=len(client.acknowledged),
             strikes=len(striker.moments),
+            kills=striker.kills + faults["killed_before"] + faults["killed_after"],
+            calls=calls - calls_before,
+            faulty_calls=faults.total(),
             seconds=time.monotonic() - began,
             verdict=verdict,
             recoveries=_recoveries(striker.moments, progress.moments),
@@ -198,9 +212,13 @@ def _recoveries(strikes: Sequence[float], progress: Sequence[float]) -> list[flo
     return [moments[0] - strike for strike, moments in following if moments]
 
 
+def _counted(system: System) -> tuple[int, Counter[str]]:
+    """Return how many calls the cloud has had so far, and how many of them met each kind of fault."""
+    with closing(ControlClient(system.endpoint_url)) as control:
+        figures = control.get("calls")
+    return sum(figures["calls"].values()), Counter(figures["faults"])
+
+
 def _turn(system: System, switches: Mapping[str, Any]) -> None:
-    control = ControlClient(system.endpoint_url)
-    try:
+    with closing(ControlClient(system.endpoint_url)) as control:
         control.send("PUT", "switches", dict(switches))
-    finally:
-        control.close()

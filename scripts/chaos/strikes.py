@@ -1,4 +1,11 @@
-"""What a campaign does to processes: kill -9, freeze, and take away memory, at moments that a seed decides."""
+"""What a campaign does to processes, at moments that a seed decides: kill -9, freeze, no memory, disk full.
+
+All but kill -9 are over after some seconds, as when another process ends, or a file is deleted.
+
+**Disk full** is a file size limit of 0 (RLIMIT_FSIZE) for a process and its descendants: every write to a file fails,
+while those of other processes do not, and no root is needed. The error is EFBIG where a full disk has ENOSPC. Python
+ignores the signal SIGXFSZ, which would end the process.
+"""
 
 import contextlib
 import os
@@ -13,16 +20,24 @@ from random import Random
 from typing import Any, Final, Literal
 
 from scripts.run.system import System
-from services.embedded.machines.machine import Machine, children_of
+from services.embedded.machines.machine import Machine, Process, children_of
 
 Victim = Literal["worker", "decoder", "controller", "web", "hypervisor"]
-Action = Literal["kill", "freeze", "no_memory"]
+Action = Literal["kill", "freeze", "no_memory", "disk_full"]
 
 VICTIMS: Final[dict[Victim, int]] = {"worker": 8, "decoder": 3, "controller": 3, "web": 2, "hypervisor": 1}
 """How often each kind of process is chosen, relative to the others."""
 
-ACTIONS: Final[dict[Action, int]] = {"kill": 8, "freeze": 2, "no_memory": 1}
-MAX_FREEZE_SECONDS: Final = 8.0
+ACTIONS: Final[dict[Action, int]] = {"kill": 8, "freeze": 2, "no_memory": 1, "disk_full": 1}
+SPARED: Final[dict[Action, frozenset[Victim]]] = {
+    "no_memory": frozenset({"hypervisor"}),
+    "disk_full": frozenset({"hypervisor", "decoder"}),
+}
+"""Which kinds of processes an action spares. Decoders cannot write to files. The hypervisor is AWS's; without memory,
+`Thread.start` may wait for ever in it, for a thread that had no memory to begin.
+"""
+
+MAX_SECONDS: Final = 8.0
 """Longer than the lease of a controller and the visibility timeout of a message in a campaign."""
 
 
@@ -33,26 +48,28 @@ class Strike:
     Attributes:
         after_seconds: since the strike before.
         place: which of the processes of that kind, 0 to 1.
-        freeze_seconds: how long a frozen process stands still.
+        lasts_seconds: how long the process is frozen, or has no memory or no disk; a killed one stays dead.
     """
 
     after_seconds: float
     victim: Victim
     action: Action
     place: float
-    freeze_seconds: float
+    lasts_seconds: float
 
 
 def strikes(seed: int, every_seconds: float) -> Iterator[Strike]:
     """Yield strikes without end, on average one every so many seconds; the same ones for the same seed."""
     draw = Random(seed)  # noqa: S311 # nosec B311 # played again by its seed
     while True:
+        action = draw.choices(list(ACTIONS), list(ACTIONS.values()))[0]
+        victims = {victim: share for victim, share in VICTIMS.items() if victim not in SPARED.get(action, ())}
         yield Strike(
             after_seconds=draw.uniform(0.0, 2 * every_seconds),
-            victim=draw.choices(list(VICTIMS), list(VICTIMS.values()))[0],
-            action=draw.choices(list(ACTIONS), list(ACTIONS.values()))[0],
+            victim=draw.choices(list(victims), list(victims.values()))[0],
+            action=action,
             place=draw.random(),
-            freeze_seconds=draw.uniform(0.5, MAX_FREEZE_SECONDS),
+            lasts_seconds=draw.uniform(0.5, MAX_SECONDS),
         )
 
 
@@ -67,6 +84,7 @@ class Striker(threading.Thread):
 
     Attributes:
         moments: when something was struck, in monotonic seconds.
+        kills: how many of these strikes were kill -9.
     """
 
     def __init__(
@@ -75,19 +93,20 @@ class Striker(threading.Thread):
         super().__init__(name="strikes", daemon=True)
         self._system, self._strikes, self._log = system, strikes(seed, every_seconds), log
         self._stopped = threading.Event()
-        self._frozen: dict[int, float] = {}
+        self._lasting: list[tuple[float, Process, Callable[[], None]]] = []
         self.moments: list[float] = []
+        self.kills = 0
 
     def run(self) -> None:
-        """Strike until stopped; then let every frozen process go on."""
+        """Strike until stopped; then end every strike that lasts."""
         for strike in self._strikes:
             ends = time.monotonic() + strike.after_seconds
             while not self._stopped.wait(min(0.1, max(0.0, ends - time.monotonic()))) and time.monotonic() < ends:
-                self._thaw(time.monotonic())
+                self._end_lasting(time.monotonic())
             if self._stopped.is_set():
                 break
             self._strike(strike)
-        self._thaw(float("inf"))
+        self._end_lasting(float("inf"))
 
     def stop(self) -> None:
         """End the strikes."""
@@ -96,50 +115,72 @@ class Striker(threading.Thread):
 
     def _strike(self, strike: Strike) -> None:
         pids = self._pids(strike.victim)
-        if not pids:
+        process = Process.of(pids[int(strike.place * len(pids))]) if pids else None
+        if process is None:
             return
-        pid = pids[int(strike.place * len(pids))]
         with contextlib.suppress(OSError):  # it has ended in this moment
-            self._do(strike, pid)
+            self._do(strike, process)
             self.moments.append(time.monotonic())
-            self._log({"event": "strike", "pid": pid, **asdict(strike)})
+            self._log({"event": "strike", "pid": process.pid, **asdict(strike)})
 
-    def _do(self, strike: Strike, pid: int) -> None:
+    def _do(self, strike: Strike, process: Process) -> None:
+        pid = process.pid
         match strike.action:
             case "kill":
                 os.kill(pid, signal.SIGKILL)
+                self.kills += 1
             case "freeze":
+                self._later(strike, process, lambda: os.kill(pid, signal.SIGCONT))
                 os.kill(pid, signal.SIGSTOP)
-                self._frozen[pid] = time.monotonic() + strike.freeze_seconds
             case "no_memory":
-                _, most = resource.prlimit(pid, resource.RLIMIT_AS)
-                resource.prlimit(pid, resource.RLIMIT_AS, (_address_space(pid), most))
+                self._later(strike, process, lambda: _lift_limit(pid, resource.RLIMIT_AS))
+                _limit(pid, resource.RLIMIT_AS, _address_space(pid))
+            case "disk_full":
+                self._later(strike, process, lambda: _lift_limit(pid, resource.RLIMIT_FSIZE))
+                for each in (pid, *descendants(pid)):
+                    _limit(each, resource.RLIMIT_FSIZE, 0)
 
-    def _thaw(self, now: float) -> None:
-        for pid in [pid for pid, until in self._frozen.items() if until <= now]:
-            del self._frozen[pid]
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGCONT)
+    def _later(self, strike: Strike, process: Process, end: Callable[[], None]) -> None:
+        self._lasting.append((time.monotonic() + strike.lasts_seconds, process, end))
+
+    def _end_lasting(self, now: float) -> None:
+        due = [(process, end) for until, process, end in self._lasting if until <= now]
+        self._lasting = [each for each in self._lasting if each[0] > now]
+        for process, end in due:
+            with contextlib.suppress(OSError):  # it has ended in this moment
+                if process.alive():
+                    end()
 
     def _pids(self, victim: Victim) -> list[int]:
         """Return the processes of a kind, in order."""
         if victim in {"worker", "decoder"}:
-            workers = self._workers()
-            return workers if victim == "worker" else sorted(pid for each in workers for pid in descendants(each))
+            pids = [worker.pid for worker in workers(self._system)]
+            return pids if victim == "worker" else sorted(pid for each in pids for pid in descendants(each))
         first = self._system.supervisor.pid(victim)
         return [] if first is None else [first, *descendants(first)]
 
-    def _workers(self) -> list[int]:
-        """Return the processes of the instances, but for those that have ended: their numbers may be others' now."""
-        machines = (Machine(path) for path in (self._system.state_dir / "instances").glob("*"))
-        found = (machine.process() for machine in machines)
-        return sorted(process.pid for process in found if process is not None and process.alive())
+
+def workers(system: System) -> list[Process]:
+    """Return the processes of the instances, but for those that have ended: their numbers may be others' now."""
+    machines = (Machine(path) for path in (system.state_dir / "instances").glob("*"))
+    found = (machine.process() for machine in machines)
+    return sorted((each for each in found if each is not None and each.alive()), key=lambda each: each.pid)
 
 
 def descendants(pid: int) -> list[int]:
     """Return the processes that a process has started, and those that these have, in order."""
     children = children_of(pid)
     return sorted([*children, *(each for child in children for each in descendants(child))])
+
+
+def _limit(pid: int, kind: int, most: int) -> None:
+    resource.prlimit(pid, kind, (most, resource.prlimit(pid, kind)[1]))
+
+
+def _lift_limit(pid: int, kind: int) -> None:
+    """Lift a limit as far as each process may, and that of processes that have inherited it."""
+    for each in (pid, *descendants(pid)):
+        _limit(each, kind, resource.prlimit(each, kind)[1])
 
 
 def _address_space(pid: int) -> int:

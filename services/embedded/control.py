@@ -9,7 +9,7 @@ GET    /_embedded/instances/ID                 what the metadata service tells a
 GET    /_embedded/instances/ID/credentials     role credentials, as the metadata service hands them out
 POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
-GET    /_embedded/calls                        {"calls", "items"}: what AWS's APIs were asked so far
+GET    /_embedded/calls                        {"calls", "items", "faults"}: calls so far, and those that met a fault
 GET    /_embedded/decisions                    {"decisions"}: who was allowed or denied what, by which statement
 GET    /_embedded/mail                         {"mail"}: what user pools would have sent, oldest first
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
@@ -111,7 +111,7 @@ class ControlApplication:
         return {}
 
     def _calls(self, _request: Request) -> dict[str, Any]:
-        return {**calls.figures()}
+        return {**calls.figures(), "faults": self._fleet.call_faults.figures()}
 
     def _decisions(self, _request: Request) -> dict[str, Any]:
         if not self._fleet.switches.enforce_iam:

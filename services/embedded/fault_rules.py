@@ -110,6 +110,7 @@ class CallFaults:
         self._rules: tuple[FaultRule, ...] = ()
         self._seed, self._since = 0, 0.0
         self._matched: Counter[int] = Counter()
+        self._met: Counter[str] = Counter()
 
     @property
     def is_on(self) -> bool:
@@ -133,5 +134,11 @@ class CallFaults:
                     self._matched[index] += 1
                     draw = Random(f"{self._seed} {index} {number}").random()  # noqa: S311 # nosec B311 # not a secret
                     if draw < rule.share:
+                        self._met[rule.kind] += 1
                         return rule
         return None
+
+    def figures(self) -> dict[str, int]:
+        """Return how many calls have met each kind of fault so far."""
+        with self._turn:
+            return dict(self._met)

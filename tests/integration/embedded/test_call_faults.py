@@ -111,10 +111,12 @@ def test_the_process_that_makes_a_call_may_be_killed_before_its_effect_or_after_
     url = queue_of(sqs)
     call = "import boto3, sys; boto3.client('sqs', 'us-east-1', endpoint_url=sys.argv[1])"
     call += ".send_message(QueueUrl=sys.argv[2], MessageBody='sent')"
+    killed = cloud.control("GET", "calls")["faults"].get(kind, 0)
     cloud.set_switches(faults=[{"kind": kind, "operation": "SendMessage"}])
     caller = subprocess.run([sys.executable, "-c", call, cloud.endpoint_url, url], check=False)
     cloud.set_switches(faults=[])
     assert caller.returncode == -signal.SIGKILL
+    assert cloud.control("GET", "calls")["faults"][kind] == killed + 1
     assert bodies(sqs, url) == sent
 
 

@@ -33,6 +33,7 @@ def skewed(code: str, words: str) -> ClientError:
     [
         (MemoryError(), "out of memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "no room left"),
+        (OSError(errno.EFBIG, "File too large"), "no room left"),
         (refusal("AccessDenied"), "access denied"),
         (refusal("InvalidClientTokenId"), "access denied"),
         (refusal("AWS.SimpleQueueService.NonExistentQueue"), "check names"),

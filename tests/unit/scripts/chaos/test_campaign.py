@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from scripts.chaos import client as client_module
-from scripts.chaos.campaign import _recoveries
+from scripts.chaos.campaign import Report, _recoveries
 from scripts.chaos.check import Verdict, _check_job
 from scripts.chaos.client import JOB_IMAGES, SLICE, Client, UnansweredError
-from scripts.chaos.strikes import ACTIONS, VICTIMS, descendants, strikes
+from scripts.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
 from scripts.client import ApiClient, ApiError, Outcome
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]
@@ -77,6 +77,7 @@ def test_the_same_seed_gives_the_same_strikes() -> None:
     assert first == again != other
     assert {strike.victim for strike in first} == set(VICTIMS)
     assert {strike.action for strike in first} == set(ACTIONS)
+    assert not [strike for strike in first if strike.victim in SPARED.get(strike.action, ())]
     assert 0.8 < sum(strike.after_seconds for strike in first) / 300 < 1.2
 
 
@@ -94,6 +95,13 @@ def test_the_same_seed_gives_the_same_strikes() -> None:
 )
 def test_each_way_to_break_the_promise_is_found(results: list[dict[str, Any]], findings: list[str]) -> None:
     assert found(results) == findings
+
+
+def test_the_table_has_kills_and_the_share_of_calls_that_met_a_fault() -> None:
+    rows = dict(Report(7, "fifo", 40, 30, 25, 2_000, 130, 60.0, Verdict()).rows())
+    assert rows["strikes"] == "30"
+    assert rows["kills, those between two calls included"] == "25"
+    assert rows["calls that met a fault"] == "6.5% of 2000"
 
 
 def test_the_time_to_recover_is_that_to_the_next_new_result() -> None:

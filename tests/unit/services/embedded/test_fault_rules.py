@@ -42,6 +42,14 @@ def test_a_call_meets_the_first_rule_that_chooses_it() -> None:
     assert [rule and rule.kind for rule in rules] == ["slow", "denied"]
 
 
+def test_calls_that_met_a_fault_are_counted_by_kind_whatever_rules_follow() -> None:
+    faults = turned({"kind": "reset", "service": "s3"}, {"kind": "slow", "service": "ec2"})
+    for service in ("s3", "ec2", "s3", "sqs"):
+        faults.choose(service, "any", None)
+    faults.turn((), 0)
+    assert faults.figures() == {"reset": 2, "slow": 1}
+
+
 def test_the_same_seed_chooses_the_same_calls_again() -> None:
     rule = {"kind": "unavailable", "share": 0.2}
     first, again, other = (chosen(turned(rule, seed=seed)) for seed in (7, 7, 8))
