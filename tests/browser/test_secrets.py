@@ -52,10 +52,10 @@ def error_pages(system: System, secrets: dict[str, str]) -> Iterator[str]:
         wrong = {"Authorization": f"Basic {secret}"}
         for headers, cookies in ((bearer, {}), (wrong, {}), ({}, {COOKIE: f"{secret}x"})):
             for path in ("/api/v1/jobs/none", "/nowhere", "/jobs?before=1"):
-                answer = requests.get(f"{system.url}{path}", headers=headers, cookies=cookies, timeout=60)
+                answer = requests.get(f"{system.url}{path}", headers=headers, cookies=cookies, timeout=120)
                 yield answer.text + str(answer.headers)
         form = {"email": "nobody@example.org", "password": secret}
-        yield requests.post(f"{system.url}/sign-in", data=form, headers={"Sec-Fetch-Site": "none"}, timeout=60).text
+        yield requests.post(f"{system.url}/sign-in", data=form, headers={"Sec-Fetch-Site": "none"}, timeout=120).text
 
 
 def command_lines() -> Iterator[str]:

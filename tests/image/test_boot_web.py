@@ -64,7 +64,7 @@ class WebMachine:
         sent = dict(request.headers) | {"Host": "fleet.example", **who}
 
         def send() -> Reply:
-            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=60, context=self._trust())
+            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=120, context=self._trust())
             try:
                 connection.request(method, path, request.body, sent)
                 reply = connection.getresponse()
@@ -80,7 +80,7 @@ class WebMachine:
         """Return a job's events up to the first, as they come, and those after it until the job has ended."""
 
         def read() -> tuple[bytes, bytes]:
-            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=60, context=self._trust())
+            connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=120, context=self._trust())
             try:
                 headers = {"Host": "fleet.example", **self.signed_in}
                 connection.request("GET", f"/api/v1/jobs/{job_id}/events", headers=headers)
@@ -99,7 +99,7 @@ class WebMachine:
         """Return where port 80 leads."""
 
         def send() -> str | None:
-            connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=120)
             try:
                 connection.request("GET", "/jobs", headers={"Host": "fleet.example"})
                 return connection.getresponse().getheader("Location")

@@ -60,23 +60,23 @@ class Operator:
         """Make a token at the web tier that is there."""
         wanted = {"name": "a test", "scopes": ["classify", "read", "operate"], "days": 1}
         headers = {"Authorization": self.id_token()}
-        answer = requests.post(f"{url}/api/v1/tokens", json=wanted, headers=headers, timeout=60)
+        answer = requests.post(f"{url}/api/v1/tokens", json=wanted, headers=headers, timeout=120)
         answer.raise_for_status()
         return str(answer.json()["token"])
 
     def invites(self, url: str, email: str) -> None:
         """Create an account for `email` at the web tier, as people do, and check that a mail went out."""
-        requests.post(f"{url}/sign-up", data={"email": email}, timeout=60).raise_for_status()
+        requests.post(f"{url}/sign-up", data={"email": email}, timeout=120).raise_for_status()
         assert self.clients.endpoint.url is not None
         assert [mail.purpose for mail in mails(self.clients.endpoint.url) if mail.to == email] == ["invitation"]
 
     def forgets(self, url: str) -> None:
         """Set another password at the web tier that is there, by the code that is mailed."""
-        requests.post(f"{url}/forgot", data={"email": EMAIL}, timeout=60).raise_for_status()
+        requests.post(f"{url}/forgot", data={"email": EMAIL}, timeout=120).raise_for_status()
         assert self.clients.endpoint.url is not None
         code = [mail.secret for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]
         wanted = {"email": EMAIL, "code": code, "password": NEW_PASSWORD}
-        requests.post(f"{url}/reset", data=wanted, timeout=60).raise_for_status()
+        requests.post(f"{url}/reset", data=wanted, timeout=120).raise_for_status()
         assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)
 
     def loses_their_app(self, url: str, job_table: str) -> None:
@@ -88,6 +88,6 @@ class Operator:
         self._pool.confirm_second_factor(tokens.access_token, app.code())
         code = RecoveryCodes(Table(self.clients.dynamodb, job_table)).replace(account.sub)[0]
         wanted = {"email": EMAIL, "password": NEW_PASSWORD, "recovery_code": code}
-        answer = requests.post(f"{url}/sign-in/recovery", data=wanted, timeout=60, allow_redirects=False)
+        answer = requests.post(f"{url}/sign-in/recovery", data=wanted, timeout=120, allow_redirects=False)
         assert answer.status_code == 303, answer.text
         assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)

@@ -123,8 +123,8 @@ class Builders:
             settings = self.settings(instance["InstanceId"])
             report = self.report(settings)
             if report is not None:
-                requests.put(settings["log_url"], data=b"line 1\nline 2\n", timeout=60).raise_for_status()
-                requests.put(settings["report_url"], data=json.dumps(report), timeout=60).raise_for_status()
+                requests.put(settings["log_url"], data=b"line 1\nline 2\n", timeout=120).raise_for_status()
+                requests.put(settings["report_url"], data=json.dumps(report), timeout=120).raise_for_status()
             if self.stops:
                 self.account.ec2.stop_instances(InstanceIds=[instance["InstanceId"]])
 
@@ -147,7 +147,7 @@ class Builders:
         otherwise = self.says.get(role, {})
         if otherwise is None:
             return None
-        archive = requests.get(settings["source_url"], timeout=60)
+        archive = requests.get(settings["source_url"], timeout=120)
         archive.raise_for_status()
         assert hashlib.sha256(archive.content).hexdigest() == settings["archive"]
         image = {"version": "0.1.0", "commit": "c0ffee", "role": role, "bundle": "b" * 64}

@@ -119,7 +119,7 @@ class Deployed:
     def ask(self, method: str, path: str) -> requests.Response:
         """Ask the API for what its client has no method for."""
         headers = {"Authorization": f"Bearer {self.api.token}"}
-        return requests.request(method, f"{self.api.base_url}/api/v1{path}", headers=headers, timeout=60)
+        return requests.request(method, f"{self.api.base_url}/api/v1{path}", headers=headers, timeout=120)
 
     def logs(self) -> str:
         """Return what went wrong, as far as processes told."""

@@ -57,4 +57,4 @@ class Prefix:
         }
         script = FILES / "common" / "opt" / "fleetsight" / "start"
         command = ("bash", str(script), *arguments)
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)

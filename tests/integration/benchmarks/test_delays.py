@@ -60,7 +60,7 @@ def lifeline() -> Iterator[tuple[int, int]]:
 def test_calls_pass_through_the_process_and_are_counted(url: str, lifeline: tuple[int, int]) -> None:
     with DelayedCloud(url, {"s3": 0.001}, lifeline[0]) as proxy:
         near = urlsplit(proxy.endpoint_url)
-        connection = http.client.HTTPConnection(near.hostname or "", near.port, timeout=60)
+        connection = http.client.HTTPConnection(near.hostname or "", near.port, timeout=120)
         for body in (b"one", b"two"):
             connection.request("POST", "/", body, SIGNED)
             assert connection.getresponse().read() == body

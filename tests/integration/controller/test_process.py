@@ -225,7 +225,7 @@ def test_without_its_services_it_ends_with_a_reason(tmp_path: Path) -> None:
             "FLEETSIGHT__AWS__MAX_ATTEMPTS": "1",
         },
         stderr=subprocess.PIPE,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert ended.returncode == 1

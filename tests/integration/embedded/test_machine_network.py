@@ -39,7 +39,7 @@ def machine() -> Iterator[int]:
 
 def answered(listener: socket.socket, pid: int, place: tuple[str, int]) -> bool:
     """Say whether what connects to `place` in a process's network reaches `listener`."""
-    connection = in_network_of(pid, lambda: socket.create_connection(place, timeout=60))
+    connection = in_network_of(pid, lambda: socket.create_connection(place, timeout=120))
     with connection:
         listener.settimeout(DEADLINE_SECONDS)
         accepted, _ = listener.accept()

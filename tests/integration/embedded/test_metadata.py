@@ -74,7 +74,7 @@ def metadata_of(cloud: EmbeddedCloud, instance_id: str) -> Callable[[str], tuple
     def call(path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         request = urllib.request.Request(f"{base}/{path}", method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -57,7 +57,7 @@ def presigned(
 
 def send(form: dict[str, Any], content: bytes = b"1234", **changes: str | None) -> requests.Response:
     fields = {name: value for name, value in {**form["fields"], **changes}.items() if value is not None}
-    return requests.post(form["url"], data=fields, files={"file": ("mine.png", content)}, timeout=60)
+    return requests.post(form["url"], data=fields, files={"file": ("mine.png", content)}, timeout=120)
 
 
 def refusal(answer: requests.Response) -> tuple[int, str]:
@@ -148,14 +148,14 @@ def test_fields_behind_the_file_do_not_count(apis: Clients, bucket: str) -> None
     form = presigned(apis, bucket)
     fields = [(name, (None, value)) for name, value in form["fields"].items()]
     parts: Any = [("file", ("mine.png", b"1234")), *fields]
-    assert refusal(requests.post(form["url"], files=parts, timeout=60)) == (400, "InvalidArgument")
-    assert requests.post(form["url"], files=[*parts[1:], parts[0]], timeout=60).status_code == 204
+    assert refusal(requests.post(form["url"], files=parts, timeout=120)) == (400, "InvalidArgument")
+    assert requests.post(form["url"], files=[*parts[1:], parts[0]], timeout=120).status_code == 204
 
 
 def test_a_form_without_a_file_is_refused(apis: Clients, bucket: str) -> None:
     form = presigned(apis, bucket)
     fields = {name: (None, value) for name, value in form["fields"].items()}
-    assert refusal(requests.post(form["url"], files=fields, timeout=60)) == (400, "InvalidArgument")
+    assert refusal(requests.post(form["url"], files=fields, timeout=120)) == (400, "InvalidArgument")
 
 
 def test_a_form_is_signed_by_a_user_or_a_role_that_the_cloud_knows_and_by_nobody_else(

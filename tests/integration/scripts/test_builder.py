@@ -109,7 +109,7 @@ class Machine:
         program.write_text(script(settings))
         program.chmod(0o755)
         environment = {"PATH": str(self.root / "bin"), "TMPDIR": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        subprocess.run([program], env=environment, check=True, timeout=60, capture_output=True)
+        subprocess.run([program], env=environment, check=True, timeout=120, capture_output=True)
         report: dict[str, Any] = json.loads(self.store.objects["/report"])
         return report
 

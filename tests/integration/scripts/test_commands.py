@@ -21,7 +21,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
         [str(argument) for argument in arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         cwd=ROOT,
         env={**os.environ, **environment},
         check=False,

@@ -488,7 +488,7 @@ def test_a_pool_takes_no_other_pools_tokens(stage: Stage, clients: Clients, clou
 def test_the_key_is_this_clouds_own_and_not_the_one_in_every_copy_of_moto(stage: Stage) -> None:
     from moto.utilities.utils import load_resource
 
-    with urllib.request.urlopen(jwks_url(stage.cloud.endpoint_url, REGION, stage.pool_id), timeout=60) as answer:
+    with urllib.request.urlopen(jwks_url(stage.cloud.endpoint_url, REGION, stage.pool_id), timeout=120) as answer:
         (key,) = json.load(answer)["keys"]
     assert key["n"] != load_resource("cognitoidp/resources/jwks-public.json")["keys"][0]["n"]
     assert not {"d", "p", "q", "dp", "dq", "qi"} & set(key)

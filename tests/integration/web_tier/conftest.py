@@ -111,7 +111,7 @@ class WebTier:
         return children_of(self.process.pid)
 
     def create_job(self) -> str:
-        return str(requests.post(f"{self.url}/api/v1/jobs", timeout=60).json()["job_id"])
+        return str(requests.post(f"{self.url}/api/v1/jobs", timeout=120).json()["job_id"])
 
 
 @pytest.fixture

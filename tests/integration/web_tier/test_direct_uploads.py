@@ -25,19 +25,21 @@ def bucket(config: Config, provisioned: Clients) -> Bucket:
 
 def offer(web: WebTier, job_id: str, *names: str) -> dict[str, Any]:
     files = [{"name": name, "bytes": len(PICTURE), "content_type": "image/jpeg"} for name in names]
-    answer = requests.post(f"{web.url}/api/v1/jobs/{job_id}/uploads", json={"files": files}, timeout=60)
+    answer = requests.post(f"{web.url}/api/v1/jobs/{job_id}/uploads", json={"files": files}, timeout=120)
     assert answer.status_code == 200, answer.text
     offered: dict[str, Any] = answer.json()
     return offered
 
 
 def send(form: dict[str, Any], content: bytes = PICTURE, changes: dict[str, str] | None = None) -> requests.Response:
-    return requests.post(form["url"], data={**form["fields"], **(changes or {})}, files={"file": content}, timeout=60)
+    return requests.post(
+        form["url"], data={**form["fields"], **(changes or {})}, files={"file": content}, timeout=120
+    )
 
 
 def commit(web: WebTier, offered: dict[str, Any]) -> list[str]:
     """Commit; return the ids of the accepted images."""
-    answer = requests.post(f"{web.url}{offered['links']['commit']}", timeout=60)
+    answer = requests.post(f"{web.url}{offered['links']['commit']}", timeout=120)
     assert answer.status_code in {200, 422}, answer.text
     return [image["image_id"] for image in answer.json()["accepted"]]
 

@@ -131,7 +131,7 @@ def test_an_answer_has_no_line_end_and_leads_nowhere_else(web: WebTier, worker: 
     worker.begin.set()
     data = picture()
     files = {"inputFile": ("test.00.JPEG", data)}
-    answer = requests.post(f"{web.url}/", files=files, timeout=60, allow_redirects=False)
+    answer = requests.post(f"{web.url}/", files=files, timeout=120, allow_redirects=False)
     assert (answer.status_code, answer.content) == (200, f"test.00:{label_of(data)}".encode())
     assert answer.headers["Content-Type"].startswith("text/plain")
 
@@ -144,8 +144,8 @@ def test_a_client_that_hangs_up_while_it_waits_disturbs_no_other(web: WebTier, w
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     for _ in range(20):
-        with socket.create_connection(("127.0.0.1", web.port), timeout=60) as connection:
+        with socket.create_connection(("127.0.0.1", web.port), timeout=120) as connection:
             connection.sendall(head.encode() + body)
     worker.begin.set()
-    answer = requests.post(f"{web.url}/classify", files={"myfile": ("a.jpg", data)}, timeout=60)
+    answer = requests.post(f"{web.url}/classify", files={"myfile": ("a.jpg", data)}, timeout=120)
     assert (answer.status_code, answer.text) == (200, label_of(data))

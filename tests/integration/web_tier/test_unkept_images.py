@@ -30,7 +30,7 @@ def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Itera
 
 
 def new_job(web: WebTier, *, keep: bool) -> str:
-    answer = requests.post(f"{web.url}/api/v1/jobs", json={"keep": keep}, timeout=60)
+    answer = requests.post(f"{web.url}/api/v1/jobs", json={"keep": keep}, timeout=120)
     return str(answer.json()["job_id"])
 
 
@@ -38,35 +38,35 @@ def offered(web: WebTier, *, keep: bool) -> dict[str, Any]:
     """Return a form for an image of a new job."""
     files = [{"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}]
     job = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/uploads"
-    offer: dict[str, Any] = requests.post(job, json={"files": files}, timeout=60).json()
+    offer: dict[str, Any] = requests.post(job, json={"files": files}, timeout=120).json()
     return offer
 
 
 def send(offer: dict[str, Any], fields: dict[str, str] | None = None) -> int:
     form = offer["uploads"][0]["upload"]
     sent = form["fields"] if fields is None else fields
-    return requests.post(form["url"], data=sent, files=FILE, timeout=60).status_code
+    return requests.post(form["url"], data=sent, files=FILE, timeout=120).status_code
 
 
 def by_api(web: WebTier, *, keep: bool) -> int:
     address = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/images"
-    return requests.post(address, files=FILE, timeout=60).status_code
+    return requests.post(address, files=FILE, timeout=120).status_code
 
 
 def by_api_with_a_key(web: WebTier, *, keep: bool) -> int:
     address = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/images"
-    return requests.post(address, files=FILE, headers={"Idempotency-Key": "first"}, timeout=60).status_code
+    return requests.post(address, files=FILE, headers={"Idempotency-Key": "first"}, timeout=120).status_code
 
 
 def by_page(web: WebTier, *, keep: bool) -> int:
     fields = {"keep": "on"} if keep else {}
-    return requests.post(f"{web.url}/", data=fields, files=FILE, allow_redirects=False, timeout=60).status_code
+    return requests.post(f"{web.url}/", data=fields, files=FILE, allow_redirects=False, timeout=120).status_code
 
 
 def straight_to_the_bucket(web: WebTier, *, keep: bool) -> int:
     offer = offered(web, keep=keep)
     assert send(offer) == 204
-    return requests.post(f"{web.url}{offer['links']['commit']}", timeout=60).status_code
+    return requests.post(f"{web.url}{offer['links']['commit']}", timeout=120).status_code
 
 
 def tags(web: WebTier, clients: Clients) -> list[dict[str, str]]:
@@ -86,8 +86,8 @@ def test_an_image_is_tagged_as_unkept_by_every_way_in_and_a_kept_one_by_none(
 
 
 def test_a_single_image_is_kept_by_nobody(web: WebTier, provisioned: Clients) -> None:
-    assert requests.post(f"{web.url}/api/v1/classify?wait=0", files=FILE, timeout=60).status_code == 202
-    assert requests.post(f"{web.url}/classify-image", files={"myfile": FILE["file"]}, timeout=60).status_code == 504
+    assert requests.post(f"{web.url}/api/v1/classify?wait=0", files=FILE, timeout=120).status_code == 202
+    assert requests.post(f"{web.url}/classify-image", files={"myfile": FILE["file"]}, timeout=120).status_code == 504
     assert tags(web, provisioned) == [UNKEPT] * 2
 
 

@@ -126,7 +126,7 @@ def half_an_upload(web: WebTier, job: str, files: int) -> socket.socket:
         f"POST /api/v1/jobs/{job}/images HTTP/1.1\r\nHost: 127.0.0.1:{web.port}\r\n"
         f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(parts) + 1_000_000}\r\n\r\n"
     )
-    connection = socket.create_connection(("127.0.0.1", web.port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", web.port), timeout=120)
     connection.sendall(head.encode() + parts)
     return connection
 
@@ -230,7 +230,7 @@ def test_a_stop_lets_an_upload_finish(web_tier: WebTier, store: JobStore) -> Non
         f"POST /api/v1/jobs/{job}/images HTTP/1.1\r\nHost: 127.0.0.1:{web_tier.port}\r\n"
         f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(end)}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", web_tier.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", web_tier.port), timeout=120) as connection:
         connection.sendall(head.encode() + end[:100])
         _wait_until_read(web_tier, connection)
         web_tier.process.send_signal(signal.SIGTERM)

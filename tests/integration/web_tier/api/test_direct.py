@@ -28,7 +28,7 @@ def body(answer: TestResponse, status: int = 200) -> dict[str, Any]:
 
 
 def post(form: dict[str, Any], content: bytes = PICTURE) -> None:
-    assert requests.post(form["url"], data=form["fields"], files={"file": content}, timeout=60).status_code == 204
+    assert requests.post(form["url"], data=form["fields"], files={"file": content}, timeout=120).status_code == 204
 
 
 def test_forms_are_asked_for_sent_and_committed(client: FlaskClient, job: Job, store: JobStore) -> None:

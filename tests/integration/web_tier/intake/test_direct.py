@@ -53,7 +53,7 @@ def offered(direct: DirectIntake, job: Job, files: Sequence[WantedFile], key: st
 def send(offer: Offer, *indexes: int, content: bytes = PICTURE) -> None:
     for index in indexes:
         form = offer.forms[index]
-        answer = requests.post(form.url, data=form.fields, files={"file": ("a.jpg", content)}, timeout=60)
+        answer = requests.post(form.url, data=form.fields, files={"file": ("a.jpg", content)}, timeout=120)
         assert answer.status_code == 204, answer.text
 
 

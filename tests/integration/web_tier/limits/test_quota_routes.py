@@ -167,7 +167,7 @@ def test_s9_forms_for_direct_uploads_are_charged_when_they_are_handed_out(
     assert (refused.status_code, "3 images a day" in refused.text) == (429, True)
     assert ask("a.jpg", "b.jpg", key="k").status_code == 200, "nor refused when nothing is left"
     form = offer["uploads"][0]["upload"]
-    requests.post(form["url"], data=form["fields"], files={"file": body}, timeout=60)
+    requests.post(form["url"], data=form["fields"], files={"file": body}, timeout=120)
     assert client.post(offer["links"]["commit"]).status_code == 200
     assert (client.get(job["links"]["self"]).get_json()["accepted"], left()) == (1, 0)
 
