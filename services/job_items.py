@@ -6,14 +6,14 @@
 from datetime import datetime
 
 from services.ids import ImageRef
-from services.job_records import Counts, DeletedJob, ImageRecord, Job, MergedFile, Said
-from services.messages import Response
+from services.job_records import Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary, Said
+from services.messages import Response, Status
 from services.table import Item
 
 JOBS, OWNED, OPEN, DELETED, FLEET = "JOBS", "OWNED#", "OPEN", "DELETED", "FLEET"
 DEAD_LETTERS = "DEADLETTERS"
 COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
-IMAGE, RESULT, SNAPSHOT = "IMAGE#", "RESULT#", "SNAPSHOT"
+IMAGE, RESULT, RESENT, SNAPSHOT = "IMAGE#", "RESULT#", "RESENT#", "SNAPSHOT"
 
 EXPIRING = "expiring"
 """Attribute of a mark in `DELETED`: the controller still checks whether images are being added to the job."""
@@ -108,13 +108,45 @@ def image_of(job_id: str, item: Item) -> ImageRecord:
 
 def result_item(response: Response) -> Item:
     """Return the item of a result."""
-    return {
+    item: dict[str, str | int] = {
         "pk": partition(response.job_id),
         "sk": f"{RESULT}{response.image_id}",
         "status": response.status,
         "attempt": response.attempt,
         "response": response.to_json(),
     }
+    if response.attempts > 1:
+        item["attempts"] = response.attempts
+    return item
+
+
+def result_summary_of(item: Item) -> ResultSummary:
+    """Return what the item of a result says without its response."""
+    status: Status = "done" if item["status"] == "done" else "failed"
+    return ResultSummary(status, int(item.get("attempt", 0)), int(item.get("attempts", 1)))
+
+
+def resend_item(job_id: str, image_id: str, resend: Resend) -> Item:
+    """Return the item of an image's requests that were sent again."""
+    return {
+        "pk": partition(job_id),
+        "sk": f"{RESENT}{image_id}",
+        "times": resend.times,
+        "attempt": resend.attempt,
+        "waited_seconds": resend.waited_seconds,
+        **times_as_text(resend.first_at, resend.last_at),
+    }
+
+
+def resend_of(item: Item) -> Resend:
+    """Return what the item says of requests that were sent again."""
+    return Resend(
+        attempt=int(item["attempt"]),
+        first_at=datetime.fromisoformat(str(item["first_at"])),
+        last_at=datetime.fromisoformat(str(item["last_at"])),
+        waited_seconds=int(item["waited_seconds"]),
+        times=int(item["times"]),
+    )
 
 
 def counts_of(item: Item) -> Counts:
@@ -127,6 +159,8 @@ def counts_of(item: Item) -> Counts:
         last_result_at=moment_in(item, "last_at"),
         cached=int(item.get("cached", 0)),
         runs=_runs_of(str(item.get("runs", ""))),
+        system_retried=int(item.get("system_retried", 0)),
+        resends=int(item.get("resends", 0)),
     )
 
 
@@ -159,7 +193,7 @@ def said_of(item: Item) -> Said:
 
 
 def times_as_text(first: datetime | None, last: datetime | None) -> dict[str, str]:
-    """Return the attributes for the times of a first and a last result, as far as there are any."""
+    """Return the attributes for the times of the first and the last of something, as far as there are any."""
     times = {"first_at": first, "last_at": last}
     return {name: moment.isoformat() for name, moment in times.items() if moment is not None}
 

@@ -52,6 +52,37 @@ class ImageRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Resend:
+    """The requests of one image that the controller sent again, because it presumed that a message was lost.
+
+    Attributes:
+        attempt: of the image, which the last one asked for.
+        first_at, last_at: when the first and the last one were sent.
+        waited_seconds: how long the controller had seen the image without a result before the last one.
+        times: how many there were, over all attempts of the image.
+    """
+
+    attempt: int
+    first_at: datetime
+    last_at: datetime
+    waited_seconds: int
+    times: int = 1
+
+    def after(self, earlier: "Resend | None") -> "Resend":
+        """Return this one and the earlier ones of the same image together."""
+        return self if earlier is None else replace(self, first_at=earlier.first_at, times=earlier.times + self.times)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSummary:
+    """What the ledger needs of a result; the attributes are those of `Response`."""
+
+    status: Status
+    attempt: int = 0
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """What has become of a job's images: absolute figures.
 
@@ -60,6 +91,8 @@ class Counts:
         failed: images that cannot be classified.
         images: accepted images.
         runs: how many answers of workers the job has had in which run of the fleet: number and answers, oldest first.
+        system_retried: images that the system retried: received more than once, or requested again by the controller.
+        resends: requests that the controller sent again.
     """
 
     done: int = 0
@@ -69,6 +102,8 @@ class Counts:
     last_result_at: datetime | None = None
     cached: int = 0
     runs: tuple[tuple[int, int], ...] = ()
+    system_retried: int = 0
+    resends: int = 0
 
 
 @dataclass(frozen=True, slots=True)

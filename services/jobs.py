@@ -5,12 +5,15 @@
 | `JOBS`           | job id             | name, created_at, keep, owner: the list of all jobs       | web        |
 | `OWNED#` owner   | job id             | the same, of the jobs of one user                         | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
-| `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs    | collector  |
+| `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs,   | controller |
+|                  |                    | system_retried, resends                                   |            |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: where all results stand as one file     | controller |
 | `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
 | `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
 | `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, attempt        | web        |
 | `JOB#` job id    | `RESULT#` image id | status, attempt, response; of a cached one written by web | collector  |
+| `JOB#` job id    | `RESENT#` image id | how often its request was sent again, since a message was | controller |
+|                  |                    | presumed lost: times, attempt, first, last                |            |
 | `JOB#` job id    | `SLICE#` key       | what a repeatable request has put: `services/slices.py`   | web        |
 | `JOB#` job id    | `UPLOAD#` id       | its images that are counted: `services/upload_counts.py`  | web        |
 | `DELETED`        | job id             | owner: what is left of this job is to be removed;         | both       |
@@ -53,6 +56,7 @@ from services.job_items import (
     JOBS,
     MERGED,
     OPEN,
+    RESENT,
     RESULT,
     RETRIED,
     SAID,
@@ -70,7 +74,10 @@ from services.job_items import (
     merged_of,
     moment_in,
     partition,
+    resend_item,
+    resend_of,
     result_item,
+    result_summary_of,
     runs_as_text,
     said_attributes,
     said_of,
@@ -84,6 +91,8 @@ from services.job_records import (
     JobStatus,
     MergedFile,
     OpenJob,
+    Resend,
+    ResultSummary,
     Said,
     with_said,
 )
@@ -352,23 +361,23 @@ class JobStore:
             raise no_image(ref)
         return image_of(ref.job_id, item)
 
-    def whole_image(self, ref: ImageRef, owner: str) -> tuple[Job, ImageRecord, Response | None]:
-        """Return an image's job, its record and, if there is one, its result; in one read.
+    def whole_image(self, ref: ImageRef, owner: str) -> tuple[Job, ImageRecord, Response | None, Resend | None]:
+        """Return an image's job, its record and, if there are any, its result and its resend; in one read.
 
         Raises:
             NotFoundError: when `owner` has no such job, or it has no such image.
             TableBusyError: when they could not be read.
         """
-        held, kinds = partition(ref.job_id), (f"{IMAGE}{ref.image_id}", f"{RESULT}{ref.image_id}")
+        held, kinds = partition(ref.job_id), [f"{kind}{ref.image_id}" for kind in (IMAGE, RESULT, RESENT)]
         items = self.table.get_all([(JOBS, ref.job_id), *((held, kind) for kind in kinds)])
         found = {str(item["sk"]): item for item in items}
-        job, record, result = (found.get(key) for key in (ref.job_id, *kinds))
+        job, record, result, resend = (found.get(key) for key in (ref.job_id, *kinds))
         if job is None or job_of(job).owner != owner:
             raise no_job(ref.job_id)
         if record is None:
             raise no_image(ref)
         response = None if result is None else Response.from_json(str(result["response"]))
-        return job_of(job), image_of(ref.job_id, record), response
+        return job_of(job), image_of(ref.job_id, record), response, None if resend is None else resend_of(resend)
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those beyond the image id `after`."""
@@ -421,17 +430,27 @@ class JobStore:
 
     def statuses(self, job_id: str) -> dict[str, Status]:
         """Return the status of every image of the job that has a result, by image id."""
-        return {image_id: status for image_id, (status, _) in self.statuses_and_attempts(job_id).items()}
+        return {image_id: result.status for image_id, result in self.result_summaries(job_id).items()}
 
-    def statuses_and_attempts(self, job_id: str) -> dict[str, tuple[Status, int]]:
-        """Return the status and the attempt of every result of the job, by image id."""
-        return {
-            str(item["sk"]).removeprefix(RESULT): (
-                "done" if item["status"] == "done" else "failed",
-                int(item.get("attempt", 0)),
-            )
-            for item in self.table.query(partition(job_id), RESULT, RESULT + LAST)
-        }
+    def result_summaries(self, job_id: str) -> dict[str, ResultSummary]:
+        """Return the summary of every result of the job, by image id."""
+        found = self.table.query(partition(job_id), RESULT, RESULT + LAST)
+        return {str(item["sk"]).removeprefix(RESULT): result_summary_of(item) for item in found}
+
+    # Requests that were sent again
+
+    def put_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
+        """Put how often the requests of images of a job were sent again, by image id; absolute figures.
+
+        Raises:
+            TableBusyError: when some could not be put; putting all again is safe.
+        """
+        self.table.put_all([resend_item(job_id, image_id, resend) for image_id, resend in resends.items()])
+
+    def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
+        """Return the resends by image id, from the image id `first` to `last`, both included; few images have one."""
+        found = self.table.query(partition(job_id), f"{RESENT}{first}", f"{RESENT}{last}")
+        return {str(item["sk"]).removeprefix(RESENT): resend_of(item) for item in found}
 
     # Counts
 
@@ -453,6 +472,8 @@ class JobStore:
             "cached": counts.cached,
             "failed": counts.failed,
             "images": counts.images,
+            "system_retried": counts.system_retried,
+            "resends": counts.resends,
             **times_as_text(counts.first_result_at, counts.last_result_at),
             **runs_as_text(counts),
         }

@@ -5,17 +5,18 @@ worst, days pass. Afterwards everything must have come to rest as `tests/simulat
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from services.dead_letters import DeadLetterStore
 from services.errors import NotFoundError
 from services.job_items import image_item
-from services.job_records import ImageRecord
+from services.job_records import ImageRecord, Resend
 from services.jobs import JobStore
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import BrokenError, World
+from web_tier.controller.ledger import Ledger
 from web_tier.controller.repair import Repair
 from web_tier.intake.store import Intake
 
@@ -117,6 +118,24 @@ def test_an_intake_that_accepts_without_a_request_is_repaired_and_one_without_a_
     assert len(settled(False, act).done_labels) == 1
     monkeypatch.setattr(Intake, "_write", lambda *_: None)
     with pytest.raises(BrokenError, match="was accepted and is not there"):
+        settled(False, act)
+
+
+def test_a_controller_that_records_more_resends_than_it_sent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Intake, "_send", lambda *_: None)
+    record_resends = Ledger.record_resends
+
+    def record_twice(ledger: Ledger, job_id: str, resends: Mapping[str, Resend]) -> None:
+        record_resends(ledger, job_id, resends)
+        record_resends(ledger, job_id, resends)
+
+    monkeypatch.setattr(Ledger, "record_resends", record_twice)
+
+    def act(world: World) -> None:
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(60, 6)
+
+    with pytest.raises(BrokenError, match="says that it was requested again 2 times, it was 1 times"):
         settled(False, act)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from services.claims import Claims
 from services.ids import ImageRef
-from services.job_records import ImageRecord, Job, JobStatus
+from services.job_records import ImageRecord, Job, JobStatus, Resend
 from services.jobs import JobStore, no_job
 from services.messages import Response
 from services.table import LAST
@@ -74,8 +74,8 @@ class OwnedJobs:
             NotFoundError: as `job`, and when there is no such image in it.
             TableBusyError: when it could not be read.
         """
-        job, record, response = self.store.whole_image(ref, self.owner)
-        return job, ImageResult(record, response)
+        job, record, response, resend = self.store.whole_image(ref, self.owner)
+        return job, ImageResult(record, response, resend)
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those beyond the image id `after`.
@@ -94,6 +94,15 @@ class OwnedJobs:
         """
         self._check(job_id)
         return self.store.results(job_id, first, last)
+
+    def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
+        """Return the requests that were sent again, in the same way.
+
+        Raises:
+            NotFoundError: as `job`.
+        """
+        self._check(job_id)
+        return self.store.resends(job_id, first, last)
 
     def count_open(self) -> tuple[int, int]:
         """Return how many jobs may have images without a result: those of everybody, and those of this user."""

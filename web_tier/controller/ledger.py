@@ -10,14 +10,14 @@ fencing token, so that a controller that was frozen while another one took over 
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.dead_letters import DeadLetterStore, is_given_up
 from services.errors import FleetsightError, NotFoundError
 from services.ids import ImageRef, input_key, output_key
-from services.job_records import Counts, ImageRecord, with_answers, with_result
+from services.job_records import Counts, ImageRecord, Resend, with_answers, with_result
 from services.jobs import JobStore
 from services.messages import Response, Status
 
@@ -46,6 +46,8 @@ class JobFigures:
         owner: id of the user who owns it.
         retries: attempt of the images that were retried, as their records say.
         failures: attempt of the failed results, as far as it is not 0.
+        redelivered: images whose request was received more than once until the result that they have.
+        resends: of images whose request the controller sent again.
     """
 
     statuses: dict[str, Status | None]
@@ -54,6 +56,8 @@ class JobFigures:
     owner: str
     retries: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    redelivered: set[str] = field(default_factory=set)
+    resends: dict[str, Resend] = field(default_factory=dict)
 
     @property
     def answered(self) -> bool:
@@ -76,14 +80,20 @@ class JobFigures:
         status = self.statuses.pop(image_id, None)
         done, failed = self.counts.done - (status == "done"), self.counts.failed - (status == "failed")
         self.counts = replace(self.counts, done=done, failed=failed)
+        self.redelivered.discard(image_id)
+        self.resends.pop(image_id, None)
 
-    def take(self, image_id: str, now: Status, attempt: int, at: datetime) -> None:
-        """Count a result that has been put."""
-        before = self.statuses[image_id]
-        self.counts = with_result(self.counts, before, now, at)
-        self.statuses[image_id] = "done" if before == "done" else now
-        if attempt:
-            self.failures[image_id] = max(attempt, self.failures.get(image_id, 0))
+    def take(self, result: Response, at: datetime) -> None:
+        """Count a result that the table has now."""
+        image_id, before = result.image_id, self.statuses[result.image_id]
+        self.counts = with_result(self.counts, before, result.status, at)
+        self.statuses[image_id] = "done" if before == "done" else result.status
+        if result.status == "failed" and result.attempt:
+            self.failures[image_id] = max(result.attempt, self.failures.get(image_id, 0))
+        if result.attempts > 1:
+            self.redelivered.add(image_id)
+        else:
+            self.redelivered.discard(image_id)
 
     def missing(self) -> dict[str, int]:
         """Return the images without a result of their last attempt, oldest first, each with this attempt."""
@@ -190,6 +200,25 @@ class Ledger:
                 figures.learn(record)
             return list(records.values())
 
+    def record_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
+        """Record requests of a job that were sent again, by image id, and store its counts.
+
+        To be called after they were sent. A controller that ends between the two leaves a resend without a record, so
+        no record claims more than was sent.
+
+        Raises:
+            TableBusyError: when some could not be put.
+            StaleTokenError: when another controller has taken over.
+        """
+        with self._turn:
+            if (figures := self._figures(job_id)) is None:
+                return
+            known = {image_id: resend for image_id, resend in resends.items() if image_id in figures.statuses}
+            totals = {image_id: resend.after(figures.resends.get(image_id)) for image_id, resend in known.items()}
+            self.store.put_resends(job_id, totals)
+            figures.resends |= totals
+            self._store_counts(job_id, figures)
+
     def drop(self, job_id: str) -> None:
         """Forget a job that was deleted; what still comes for it belongs to no job."""
         with self._turn:
@@ -240,17 +269,16 @@ class Ledger:
         done = [response for response in fresh if response.status == "done"]
         self.store.put_done(done)
         for response in done:
-            figures.take(response.image_id, "done", 0, at)
+            figures.take(response, at)
         for response in fresh:
             if response.status == "failed":
-                figures.take(response.image_id, *self._put_failed(response), at)
+                figures.take(self._put_failed(response), at)
         if fresh and (run := self.run(len(fresh))) is not None:
             figures.counts = with_answers(figures.counts, run, len(fresh))
 
-    def _put_failed(self, response: Response) -> tuple[Status, int]:
-        """Put a failed result unless there is a better one; return status and attempt of the result that is there."""
-        there = None if self.store.put_failed(response) else self.store.result(response.ref)
-        return ("failed", response.attempt) if there is None else (there.status, there.attempt)
+    def _put_failed(self, response: Response) -> Response:
+        """Put a failed result unless there is a better one; return the result that is there."""
+        return response if self.store.put_failed(response) else self.store.result(response.ref) or response
 
     def _store_counts(self, job_id: str, figures: JobFigures) -> None:
         figures.counts = _counted(figures)
@@ -273,18 +301,26 @@ class Ledger:
             job = self.store.job(job_id)
         except NotFoundError:
             return None
-        results = self.store.statuses_and_attempts(job_id)
+        results, resends = self.store.result_summaries(job_id), self.store.resends(job_id)
         statuses, retries, cached = dict[str, Status | None](), dict[str, int](), 0
         for image in self.store.images(job_id):  # without a record, a result belongs to no accepted image
             image_id = image.ref.image_id
             cached += image.cached
             answered: Status | None = "done" if image.cached else None
-            statuses[image_id] = results[image_id][0] if image_id in results else answered
+            statuses[image_id] = results[image_id].status if image_id in results else answered
             if image.attempt:
                 retries[image_id] = image.attempt
-        counts = derived(statuses, cached, self.store.counts(job_id), self.now())
-        failures = {image_id: attempt for image_id, (_, attempt) in results.items() if attempt}
-        return JobFigures(statuses, counts, job.keep, job.owner, retries, failures)
+        of_images = {image_id: result for image_id, result in results.items() if image_id in statuses}
+        return JobFigures(
+            statuses=statuses,
+            counts=derived(statuses, cached, self.store.counts(job_id), self.now()),
+            keep=job.keep,
+            owner=job.owner,
+            retries=retries,
+            failures={image_id: result.attempt for image_id, result in of_images.items() if result.attempt},
+            redelivered={image_id for image_id, result in of_images.items() if result.attempts > 1},
+            resends={image_id: resend for image_id, resend in resends.items() if image_id in statuses},
+        )
 
     def _forget_oldest(self) -> None:
         """Keep to the bounds; the job that was used last stays, however large it is."""
@@ -354,4 +390,9 @@ def derived(statuses: dict[str, Status | None], cached: int, stored: Counts, now
 
 
 def _counted(figures: JobFigures) -> Counts:
-    return replace(figures.counts, images=len(figures.statuses))
+    return replace(
+        figures.counts,
+        images=len(figures.statuses),
+        system_retried=len(figures.redelivered | figures.resends.keys()),
+        resends=sum(resend.times for resend in figures.resends.values()),
+    )

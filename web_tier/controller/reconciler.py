@@ -4,7 +4,8 @@
 |-----------------------------------------------|--------------------------------------|------------------------|
 | a result in the table that is not counted     | the collector died before it counted | counted                |
 | a prediction object, and no response for long | the response was lost                | recorded as the result |
-| an accepted image, and no request for long    | the web tier died before it sent it  | requested again        |
+| an accepted image, and no request for long    | the web tier died before it sent it  | requested again, which |
+|                                               |                                      | the image's page says  |
 | a retried image with an older result          | request or response was lost         | as if it had none      |
 | an accepted image whose object is gone        | somebody deleted it                  | a failed result        |
 | a dead letter                                 | the image ends every worker it meets | a failed result        |
@@ -15,13 +16,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.ids import ImageRef
-from services.job_records import ImageRecord, OpenJob
+from services.job_records import ImageRecord, OpenJob, Resend
 from services.jobs import JobStore
 from services.messages import GONE, RequestMessage
 from services.s3 import Bucket
@@ -156,6 +157,7 @@ class Reconciler:
     def _repair(self, job_id: str, image_ids: Sequence[str]) -> None:
         """Record what results of these images of a job there are, and request the others again."""
         now, waits = self.clock(), self._watches[job_id].waits
+        waited = {image_id: now - waits[image_id].since for image_id in image_ids}
         for image_id in image_ids:
             # Before any call, which may succeed although its reply is lost.
             waits[image_id] = replace(waits[image_id], since=now, requests=waits[image_id].requests + 1)
@@ -171,14 +173,28 @@ class Reconciler:
                 else:
                     self.repair.fail(record.ref, GONE, attempt=record.attempt, attempts=0)
         if unanswered:
-            self._request_again(job_id, unanswered)
+            self._request_again(job_id, unanswered, waited)
 
-    def _request_again(self, job_id: str, records: Sequence[ImageRecord]) -> None:
-        """Send the requests of these images again; a second request does no harm, since results are idempotent."""
-        requests = [RequestMessage.about(each.ref, each.key, self.now(), each.attempt) for each in records]
-        refused = self.requests.send([Outgoing(request.image_id, request.to_json()) for request in requests])
-        sent = len(requests) - len(refused)
-        _log.warning("requested images again", extra={"job": job_id, "sent": sent, "refused": len(refused)})
+    def _request_again(self, job_id: str, records: Sequence[ImageRecord], waited: Mapping[str, float]) -> None:
+        """Send the requests of these images again; a second request does no harm, since results are idempotent.
+
+        Args:
+            job_id: the job.
+            records: its images.
+            waited: seconds without a result, by image id.
+        """
+        at = self.now()
+        requests = [RequestMessage.about(each.ref, each.key, at, each.attempt) for each in records]
+        unsent = self.requests.send([Outgoing(request.image_id, request.to_json()) for request in requests])
+        refused = {message.id for message in unsent}
+        sent = {
+            each.image_id: Resend(each.attempt, at, at, round(waited[each.image_id]))
+            for each in requests
+            if each.image_id not in refused
+        }
+        _log.warning("requested images again", extra={"job": job_id, "sent": len(sent), "refused": len(refused)})
+        if sent:
+            self.ledger.record_resends(job_id, sent)
 
 
 @contextmanager

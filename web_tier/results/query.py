@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Literal, Protocol
 
 from services import image_errors
-from services.job_records import ImageRecord, JobStatus
+from services.job_records import ImageRecord, JobStatus, Resend
 from services.messages import Model, Response
 from services.table import LAST
 
@@ -21,10 +21,11 @@ ImageState = Literal["waiting", "done", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """An accepted image and its result, if there is one yet."""
+    """An accepted image, its result if there is one yet, and its requests that were sent again if there are any."""
 
     record: ImageRecord
     response: Response | None
+    resend: Resend | None = None
 
     @property
     def retrying(self) -> bool:
@@ -60,6 +61,10 @@ class JobResults(Protocol):
 
     def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
         """Return results by image id, from the image id `first` to `last`, both included."""
+        ...
+
+    def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
+        """Return the requests that were sent again, in the same way; few images have any."""
         ...
 
 
@@ -135,9 +140,13 @@ def results_page(store: JobResults, job_id: str, *, after: str | None = None, li
     records = records[:limit]
     if not records:
         return ResultsPage((), None)
-    found = store.results(job_id, records[0].ref.image_id, records[-1].ref.image_id)
-    items = tuple(ImageResult(record, found.get(record.ref.image_id)) for record in records)
-    return ResultsPage(items, records[-1].ref.image_id if more else None)
+    ids = [record.ref.image_id for record in records]
+    found, resends = store.results(job_id, ids[0], ids[-1]), store.resends(job_id, ids[0], ids[-1])
+    items = tuple(
+        ImageResult(record, found.get(image_id), resends.get(image_id))
+        for image_id, record in zip(ids, records, strict=True)
+    )
+    return ResultsPage(items, ids[-1] if more else None)
 
 
 def all_results(store: JobResults, job_id: str, wanted: ResultsFilter | None = None) -> Iterator[ImageResult]:

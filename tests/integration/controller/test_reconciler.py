@@ -20,6 +20,7 @@ from web_tier.controller.ledger import Ledger
 from web_tier.controller.lost import BUSY_PATIENCE
 from web_tier.controller.reconciler import CLOSE_AFTER, Reconciler
 from web_tier.controller.repair import Repair
+from web_tier.results.query import all_results
 
 pytestmark = pytest.mark.processes
 
@@ -129,6 +130,10 @@ def test_an_accepted_image_whose_request_was_never_sent_is_requested_again(sweep
     assert sweeper.requested() == []
     sweeper.sweep_until(LOST_AFTER)
     assert sorted(sweeper.requested()) == sorted(ref.image_id for ref in refs)
+    items = {item.record.ref: item for item in all_results(sweeper.scene.wiring.store, refs[0].job_id)}
+    resends = [items[ref].resend for ref in refs]
+    assert [(each.times, each.waited_seconds) for each in resends if each] == [(1, LOST_AFTER)] * len(refs)
+    assert sweeper.scene.wiring.store.status(refs[0].job_id).counts.system_retried == len(refs)
 
 
 def test_a_lost_request_is_found_on_a_fifo_queue_too(make_scene: SceneMaker) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from services.errors import NotFoundError
 from services.ids import ImageRef, input_key, new_id
-from services.job_records import Counts, ImageRecord, Job, OpenJob, Said, with_result
+from services.job_records import Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, Said, with_result
 from services.jobs import JobStore
 from services.messages import Failure, FleetSnapshot, Response, failed
 
@@ -60,7 +60,9 @@ def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Jo
     store.record_images([record(job.job_id), record(job.job_id)], NOW)
     store.say_accepted(job.job_id, "web-1", Said(2))
     assert (store.status(job.job_id).state, store.status(job.job_id).waiting) == ("running", 2)
-    store.store_counts(job.job_id, Counts(1, 1, 2, NOW, NOW + timedelta(seconds=1)))
+    counts = Counts(1, 1, 2, NOW, NOW + timedelta(seconds=1), system_retried=2, resends=3)
+    store.store_counts(job.job_id, counts)
+    assert store.counts(job.job_id) == counts
     status = store.status(job.job_id)
     assert (status.state, status.waiting, status.counts.last_result_at) == (
         "finished",
@@ -107,6 +109,21 @@ def test_done_beats_failed_and_a_later_failure_takes_the_place_of_an_earlier_one
     assert store.results(job.job_id) == {first.image_id: done(first), second.image_id: done(second, "dog")}
     both = sorted([first.image_id, second.image_id])
     assert list(store.results(job.job_id, both[1], both[1])) == both[1:]
+
+
+def test_resends_are_read_as_they_were_written_and_go_with_their_job(store: JobStore, job: Job) -> None:
+    first, second = sorted(new_id() for _ in range(2))
+    resends = {
+        first: Resend(0, NOW, NOW, waited_seconds=60),
+        second: Resend(1, NOW, NOW + timedelta(seconds=240), waited_seconds=120, times=2),
+    }
+    store.put_resends(job.job_id, resends)
+    assert store.resends(job.job_id) == resends
+    assert list(store.resends(job.job_id, second, second)) == [second]
+    assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
+    store.delete(job)
+    assert store.remove_items(DeletedJob(job.job_id), 100) == 2
+    assert store.resends(job.job_id) == {}
 
 
 def test_results_of_images_of_any_jobs_are_found_together(store: JobStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 from services.claims import Claim, Claims
 from services.errors import NotFoundError
 from services.ids import ImageRef, input_key, new_id
-from services.job_records import DeletedJob, ImageRecord, Job, OpenJob, Said
+from services.job_records import DeletedJob, ImageRecord, Job, OpenJob, Resend, Said
 from services.jobs import JobStore
 from services.messages import Response
 from services.table import LAST, Item, Table
@@ -145,12 +145,15 @@ def test_an_image_is_read_with_its_job_and_its_result_by_its_owner_only(store: J
     with pytest.raises(NotFoundError, match="no image"):
         store.whole_image(ref, "anna")
     store.record_images([image], NOW)
-    assert store.whole_image(ref, "anna") == (job, image, None)
+    assert store.whole_image(ref, "anna") == (job, image, None, None)
     result = Response(
         job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
     )
     store.put_done([result])
-    assert store.whole_image(ref, "anna") == (job, image, result)
+    assert store.whole_image(ref, "anna") == (job, image, result, None)
+    resend = Resend(0, NOW, NOW, waited_seconds=60)
+    store.put_resends(job.job_id, {ref.image_id: resend})
+    assert store.whole_image(ref, "anna") == (job, image, result, resend)
     said = []
     for unknown, owner in ((ref, "bert"), (ref, ""), (replace(ref, image_id=new_id()), "bert")):
         with pytest.raises(NotFoundError) as refused:

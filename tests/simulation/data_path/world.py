@@ -14,7 +14,7 @@ from services import ids
 from services.dead_letters import DeadLetterStore, is_given_up
 from services.errors import FleetsightError
 from services.ids import ImageRef, new_id, output_key
-from services.job_records import ImageRecord, Job
+from services.job_records import ImageRecord, Job, Resend
 from services.jobs import JobStore
 from services.messages import Prediction, Response
 from tests.simulation.data_path.faults import Faults
@@ -102,9 +102,7 @@ class World:
         self.outputs = MemoryBucket(self.faults.hook("outputs"))
         clock, random = self.scheduler.clock, Random(seed + 3)
         self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"))
-        self.requests = MemoryQueue(
-            fifo, clock, random, self.faults.hook("requests"), self.dead_letters, MAX_RECEIVE_COUNT
-        )
+        self.requests = MemoryQueue(fifo, clock, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT)
         self.responses = MemoryQueue(fifo, clock, random, self.faults.hook("responses"))
         self.model, self.has_room, self.paused, self.web_skew_seconds = "model-a", False, False, 0.0
         self.files: dict[str, File] = {}
@@ -116,6 +114,7 @@ class World:
         self.discarded: dict[ImageRef, int] = {}
         self.deaths: Counter[str] = Counter()
         self.copies: Counter[str] = Counter()
+        self.resent: Counter[str] = Counter()
         self.done_labels: dict[ImageRef, str] = {}
         self.holder: Process | None = None
         self.workers: dict[Process, Worker] = {}
@@ -125,6 +124,19 @@ class World:
         self.operations = self.kills = 0
         ids._ids = VirtualIds(self.now, Random(seed + 4))  # type: ignore[assignment]
         self._fill()
+
+    def _call_requests(self, operation: str, effect: Callable[[], Any]) -> Any:
+        """Make a call of the request queue, and count by their body the messages that a controller sends."""
+
+        def counted() -> Any:
+            before = self.requests.sent.copy()
+            result = effect()
+            self.resent.update(self.requests.sent - before)
+            return result
+
+        process = self.scheduler.process
+        is_resend = operation == "send" and process is not None and process.kind == "controller"
+        return self.faults.hook("requests")(operation, counted if is_resend else effect)
 
     def now(self) -> datetime:
         """Return the true time of day."""
@@ -433,6 +445,7 @@ class World:
             self._check_result(self.files[name], item.response)
             self._check_messages(ref, name)
             self._check_dead_letter(ref, item, letters.count(ref))
+            self._check_resend(ref, name, item.resend)
         self._check_status(store, job, results)
         if is_open:
             raise BrokenError(f"{job.name} is open for ever")
@@ -474,6 +487,12 @@ class World:
         if letters != is_given_up(response) and not is_discarded:
             raise BrokenError(f"{name} has {letters} dead letters, and its result is {response.error}")
 
+    def _check_resend(self, ref: ImageRef, name: str, resend: Resend | None) -> None:
+        """Pages claim no more resends than there were."""
+        sent = sum(count for body, count in self.resent.items() if ref.image_id in body)
+        if resend is not None and resend.times > sent:
+            raise BrokenError(f"{name} says that it was requested again {resend.times} times, it was {sent} times")
+
     def _check_messages(self, ref: ImageRef, name: str) -> None:
         sent = sum(count for body, count in self.requests.sent.items() if ref.image_id in body)
         allowed = MAX_MESSAGES + self.retries[ref] + self.copies[ref.image_id]
@@ -486,6 +505,9 @@ class World:
         seen = (status.accepted, status.counts.done, status.counts.failed)
         if seen != (len(results), counted["done"], counted["failed"]):
             raise BrokenError(f"{job.name} says {seen}, its images {len(results)} {dict(counted)}")
+        sent = sum(count for body, count in self.resent.items() if job.job_id in body)
+        if status.counts.resends > sent:
+            raise BrokenError(f"{job.name} counts {status.counts.resends} resends, it had {sent}")
 
     def _check_queues(self) -> None:
         for name in ("requests", "responses", "dead_letters"):

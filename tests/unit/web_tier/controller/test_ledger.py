@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ids import ImageRef, input_key, new_id, output_key
-from services.job_records import Counts, ImageRecord, Job
+from services.job_records import Counts, ImageRecord, Job, Resend, ResultSummary
 from services.jobs import JobStore
 from services.messages import Failure, Response, failed
 from tests.support.controller import EPOCH
@@ -26,15 +26,21 @@ class CrashError(Exception):
     """The process dies here."""
 
 
-def done(ref: ImageRef) -> Response:
+def done(ref: ImageRef, attempts: int = 1) -> Response:
     return Response(
-        job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
+        job_id=ref.job_id,
+        image_id=ref.image_id,
+        status="done",
+        label="cat",
+        score=0.5,
+        worker="i-1",
+        attempts=attempts,
     )
 
 
-def not_done(ref: ImageRef, attempt: int = 0) -> Response:
+def not_done(ref: ImageRef, attempt: int = 0, attempts: int = 1) -> Response:
     failure = Failure(code="bad", message="no image")
-    return failed(ref, failure, worker="i-1", attempt=attempt, attempts=1).response()
+    return failed(ref, failure, worker="i-1", attempt=attempt, attempts=attempts).response()
 
 
 def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
@@ -56,6 +62,11 @@ def ledger_of(store: JobStore, **options: Any) -> Ledger:
 def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
     counts = store.counts(job_id)
     return counts.done, counts.failed, counts.images
+
+
+def redelivered(store: JobStore, job_id: str) -> int:
+    """How many results needed more than one receive, as the items themselves say."""
+    return sum(result.attempts > 1 for result in store.result_summaries(job_id).values())
 
 
 def derived(store: JobStore, job_id: str) -> tuple[int, int, int]:
@@ -106,7 +117,7 @@ def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
     items = cast(MemoryTable, store.table).items
     key = (f"JOB#{REFS[0].job_id}", f"RESULT#{REFS[0].image_id}")
     items[key] = {name: value for name, value in items[key].items() if name != "attempt"}
-    assert store.statuses_and_attempts(JOBS[0]) == {REFS[0].image_id: ("failed", 0)}
+    assert store.result_summaries(JOBS[0]) == {REFS[0].image_id: ResultSummary("failed")}
     assert store.put_failed(not_done(REFS[0], 1))
 
 
@@ -179,6 +190,61 @@ def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
     successor = ledger_of(store, run=answered)
     successor.record([done(REFS[2]), done(ImageRef(JOBS[0], new_id()))])
     assert (told, store.counts(JOBS[0]).runs) == ([3, 1, 1], ((1, 4), (4, 1)))
+
+
+def resend(attempt: int = 0, minutes: float = 0.0) -> Resend:
+    at = EPOCH + timedelta(minutes=minutes)
+    return Resend(attempt, at, at, waited_seconds=60)
+
+
+def test_resends_add_up_and_an_image_that_the_system_retried_twice_counts_once() -> None:
+    store = stored_jobs()
+    ledger = ledger_of(store)
+    ledger.record([done(REFS[0], attempts=3), done(REFS[1])])
+    ledger.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[2].image_id: resend()})
+    ledger_of(store).record_resends(JOBS[0], {REFS[2].image_id: resend(1, minutes=5)})
+    assert store.resends(JOBS[0])[REFS[2].image_id] == Resend(1, EPOCH, EPOCH + timedelta(minutes=5), 60, times=2)
+    assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (2, 3)
+
+
+def test_an_image_whose_result_was_replaced_counts_as_the_result_that_is_there() -> None:
+    store = stored_jobs()
+    ledger = ledger_of(store)
+    ledger.record([not_done(REFS[0], attempts=5), not_done(REFS[1], 1, attempts=5)])
+    assert store.counts(JOBS[0]).system_retried == 2
+    ledger.record([done(REFS[0]), not_done(REFS[1], 0)])
+    assert store.counts(JOBS[0]).system_retried == redelivered(store, JOBS[0]) == 1
+
+
+def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
+    store = stored_jobs()
+    ledger = ledger_of(store)
+    ledger.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[1].image_id: resend()})
+    store.forget_images([REFS[0]])
+    ledger.recount(JOBS[0])
+    ledger.settle(JOBS[0])
+    assert [each.counts(JOBS[0]).system_retried for each in (store, settled_anew(store))] == [1, 1]
+    before = dict(cast(MemoryTable, store.table).items)
+    ledger.record_resends(new_id(), {REFS[0].image_id: resend()})
+    assert cast(MemoryTable, store.table).items == before
+
+
+def settled_anew(store: JobStore) -> JobStore:
+    """The store after a controller that remembers nothing has settled the first job."""
+    ledger_of(store).settle(JOBS[0])
+    return store
+
+
+def test_counts_and_results_of_a_version_that_noted_no_retries_are_read() -> None:
+    store = stored_jobs()
+    ledger_of(store).record([done(REFS[0], attempts=3)])
+    items = cast(MemoryTable, store.table).items
+    for key in ((f"COUNTS#{JOBS[0]}", "COUNTED"), (f"JOB#{JOBS[0]}", f"RESULT#{REFS[0].image_id}")):
+        later = {"system_retried", "resends", "attempts"}
+        items[key] = {name: value for name, value in items[key].items() if name not in later}
+    assert store.counts(JOBS[0]).system_retried == 0
+    ledger_of(store).record([done(REFS[1], attempts=2)])
+    assert store.counts(JOBS[0]).system_retried == 1
 
 
 def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept() -> None:
@@ -275,7 +341,12 @@ class FailingAt:
 
 
 _responses = st.lists(
-    st.builds(lambda ref, good: done(ref) if good else not_done(ref), st.sampled_from(REFS), st.booleans()),
+    st.builds(
+        lambda ref, good, attempts: done(ref, attempts) if good else not_done(ref, attempts=attempts),
+        st.sampled_from(REFS),
+        st.booleans(),
+        st.integers(1, 2),
+    ),
     min_size=1,
     max_size=60,
 )
@@ -311,6 +382,7 @@ def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
             40,
         )
         assert figures(store, job_id) == derived(store, job_id) == expected
+        assert store.counts(job_id).system_retried == redelivered(store, job_id)
 
 
 def test_an_image_that_is_not_kept_is_deleted_once_its_label_is_stored_however_often_it_comes() -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from services.dead_letters import DeadLetterStore
 from services.ids import ImageRef, parse_key
+from services.job_records import Resend
 from services.messages import Failure, Response
 from services.sqs import Outgoing
+from tests.support.controller import EPOCH
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import MemoryTable, run_effect
@@ -97,6 +99,57 @@ def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsS
     site.add_job(3, request=False)
     site.pass_time(LOST_AFTER + 60)
     assert len(site.requests.sent) == 3
+
+
+# What is said of it
+
+
+def test_a_request_that_is_sent_again_is_recorded_with_how_long_its_image_had_waited(site: ResultsSite) -> None:
+    lost, waiting = site.add_job(2, request=False)
+    site.requests.send([message(site.store.image(waiting))])
+    site.pass_time(BUSY_PATIENCE * LOST_AFTER)
+    site.ledger.record([done(waiting)])
+    assert site.store.resends(lost.job_id) == {
+        lost.image_id: Resend(0, EPOCH, EPOCH, int(BUSY_PATIENCE * LOST_AFTER))
+    }
+    counts = site.store.counts(lost.job_id)
+    assert (counts.system_retried, counts.resends) == (1, 1)
+
+
+def test_resends_are_counted_over_controllers_and_attempts(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.pass_time(LOST_AFTER)
+    site.lose_messages()
+    site.start()
+    site.pass_time(LOST_AFTER)
+    site.ledger.record([refused(ref)])
+    site.retry(ref, request=False)
+    site.lose_messages()
+    site.pass_time(2 * LOST_AFTER)
+    resend = site.store.resends(ref.job_id)[ref.image_id]
+    assert (resend.times, resend.attempt, len(site.requests.sent)) == (3, 1, 3)
+
+
+@pytest.mark.parametrize("outcome", ["refused", "unknown"])
+def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, outcome: str) -> None:
+    class Fails(ClockedQueue):
+        def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+            if outcome == "unknown":
+                raise TimeoutError
+            return list(messages)
+
+    site.requests = Fails(clock=site.clock)
+    site.start()
+    [ref] = site.add_job(1, request=False)
+    site.pass_time(LOST_AFTER)
+    assert (site.store.resends(ref.job_id), site.store.counts(ref.job_id).system_retried) == ({}, 0)
+
+
+def test_a_result_whose_response_was_lost_is_no_resend(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.store_output(done(ref))
+    site.pass_time(LOST_AFTER)
+    assert (site.result(ref).status, site.store.resends(ref.job_id)) == ("done", {})
 
 
 # Retries
