@@ -4,11 +4,11 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from app_tier.demo.signs import samples
 from scripts.client import ApiClient
@@ -19,7 +19,7 @@ from services.jobs import JobStore
 from services.messages import Failure, LabelScore, Response
 from services.table import Table
 from tests.browser.conftest import FaultsOf, PageFaults, crashed_images
-from tests.support.jobs import request_again
+from tests.support.jobs import LATEST_TOKEN, request_again, send_again
 
 pytestmark = pytest.mark.processes
 
@@ -29,8 +29,6 @@ LABELS = ("stop", "give way", "no entry", "parking", "danger")
 LONG_FINISHED = 100.0
 """Seconds after which a page without JavaScript loads itself anew no more, while a test fills in its form."""
 MARKUP = "<img src=x onerror=alert(1)>.jpg"
-LATEST_TOKEN = 10**15
-"""Later than that of the system's controller, which may have counted the images while their records were written."""
 AT_THE_END = """
 () => {
     scrollTo(0, document.documentElement.scrollHeight);
@@ -63,12 +61,13 @@ class WrittenJob:
         now = datetime.now(UTC) - timedelta(seconds=seconds_ago)
         self.store.store_counts(
             self.job.job_id,
-            Counts(
-                before.done + len(good),
-                before.failed + failed,
-                len(self.images),
-                before.first_result_at or now,
-                now,
+            replace(
+                before,
+                done=before.done + len(good),
+                failed=before.failed + failed,
+                images=len(self.images),
+                first_result_at=before.first_result_at or now,
+                last_result_at=now,
             ),
             token=LATEST_TOKEN,
         )
@@ -257,6 +256,46 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
     expect(page.locator(".tile.failed .reason")).to_have_text("it is no image at all")
 
 
+def test_what_the_system_retried_is_shown_as_it_happens_and_without_javascript_alike(
+    page: Page, browser: Browser, system: System, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(3)
+    written.store.put_done([done(written.images[0], 0).model_copy(update={"attempts": 3})])
+    written.store.store_counts(written.job.job_id, Counts(1, 0, 3, system_retried=1), token=LATEST_TOKEN)
+    open_live(page, written.path)
+    expect(page.locator("#list .retries").first).to_have_text("Tried 3 times: a worker failed")
+    expect(page.locator('[data-slot="system_retries"]')).to_contain_text("The system retried 1 image:")
+    twice = "Requested again \N{MULTIPLICATION SIGN}2: presumed lost"
+    for times, words in ((1, "Requested again: presumed lost"), (2, twice)):
+        send_again(written.store, written.images[1], times)
+        expect(page.locator("#list .retries").nth(1)).to_have_text(words)
+    expect(page.locator('[data-slot="system_retries"]')).to_contain_text("The system retried 2 images:")
+    written.finish(1, 2)
+    expect(page.locator(".tile.done .retries").nth(1)).to_have_text(twice)
+    shown = page.locator("#list .retries").all_inner_texts()
+    page.locator("#list a.open").nth(1).click()
+    expect(page.get_by_role("dialog").locator(".way")).to_contain_text("requested again by the system")
+    with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
+        plain = context.new_page()
+        for view in ("", "?view=table"):
+            plain.goto(f"{written.path}{view}")
+            assert plain.locator("#list .retries").all_inner_texts() == shown
+
+
+def test_rows_have_one_height_whatever_they_say(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    """The list draws what can be seen, and computes its place from the height of one row."""
+    written = write_job(4)
+    written.finish(0, 3, failed=2)
+    written.store.put_failed(refused(written.images[2]).model_copy(update={"attempts": 3}))
+    for retried in (0, 2):
+        send_again(written.store, written.images[retried], times=2)
+    for view, row in (("", ".tile"), ("?view=table", ".row-of")):
+        open_live(page, f"{written.path}{view}")
+        expect(page.locator(f"#list {row} .retries").nth(2)).to_contain_text("Tried 3 times: a worker failed")
+        heights = page.locator(f"#list {row}").evaluate_all("all => all.map((row) => row.offsetHeight)")
+        assert max(heights) - min(heights) <= 1
+
+
 def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(
     page: Page, api: ApiClient, system: System
 ) -> None:
@@ -327,6 +366,8 @@ def test_where_there_is_no_stream_the_page_asks_now_and_then(
     written = write_job(4)
     page.goto(written.path)
     expect(page.locator(".tile.waiting")).to_have_count(4)
+    send_again(written.store, written.images[3])
+    expect(page.locator("#list .retries").nth(3)).to_have_text("Requested again: presumed lost")
     written.finish(0, 4)
     expect(page.locator(".tile.done")).to_have_count(4)
     expect(page.locator("#state")).to_have_text("finished")
@@ -406,6 +447,8 @@ def test_nothing_is_out_of_reach_for_anyone(
 ) -> None:
     written = write_job(12)
     written.finish(0, 10, failed=2)
+    for retried in (0, 9, 11):
+        send_again(written.store, written.images[retried])
     image = f"{written.path}/images/{written.images[0].ref.image_id}"
     for path in (written.path, f"{written.path}?view=table", image, f"{written.path}/delete", "/jobs", "/fleet"):
         page.goto(path)

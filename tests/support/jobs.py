@@ -8,7 +8,7 @@ from typing import Any, cast
 from botocore.exceptions import ClientError
 
 from services.ids import ImageRef, new_id
-from services.job_records import Counts, ImageRecord, Job, Said
+from services.job_records import Counts, ImageRecord, Job, Resend, Said
 from services.jobs import JobStore
 from services.messages import Failure, LabelScore, Model, RequestMessage, Response
 from services.sqs import Outgoing
@@ -17,6 +17,9 @@ NOBODY = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 """An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LATEST_TOKEN = 10**15
+"""Later than that of a controller that runs beside the test and may have counted the images meanwhile."""
+
 MODEL = Model(name="demo", digest="sha256:4b1e8899")
 
 
@@ -113,6 +116,17 @@ def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) 
     for record in store.images_of([image.ref for image in images]).values():
         assert store.replace_image(record, replace(record, attempt=record.attempt + 1, retried_at=at))
     store.note_retried(images[0].ref.job_id, at)
+
+
+def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime = NOW) -> None:
+    """Record that the system requested an image again, as the controller does."""
+    job_id = image.ref.job_id
+    store.put_resends(job_id, {image.ref.image_id: Resend(image.attempt, at, at, waited_seconds=600, times=times)})
+    resends, results = store.resends(job_id), store.result_summaries(job_id)
+    retried = resends.keys() | {image_id for image_id, result in results.items() if result.attempts > 1}
+    sent = sum(resend.times for resend in resends.values())
+    counts = replace(store.counts(job_id), system_retried=len(retried), resends=sent)
+    store.store_counts(job_id, counts, token=LATEST_TOKEN)
 
 
 def put_results(store: JobStore, job: Job, *responses: Response) -> None:

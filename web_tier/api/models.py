@@ -183,6 +183,9 @@ class JobStatusBody(JobBody):
     cached: int = Field(description="Of `done`: images answered at once, as earlier ones with the same bytes were.")
     failed: int
     waiting: int
+    system_retried: int = Field(
+        description="Images that the system retried: received more than once, or requested again."
+    )
     first_result_at: datetime | None
     last_result_at: datetime | None
     images_per_second: float | None = Field(description="From the first to the last result.")
@@ -201,6 +204,7 @@ class JobStatusBody(JobBody):
             cached=status.counts.cached,
             failed=status.counts.failed,
             waiting=status.waiting,
+            system_retried=status.counts.system_retried,
             first_result_at=status.counts.first_result_at,
             last_result_at=status.counts.last_result_at,
             images_per_second=images_per_second(status),
@@ -261,6 +265,14 @@ class UploadOutcome(_Body):
         return cls(job_id=job_id, accepted=tuple(accepted), rejected=tuple(rejected))
 
 
+class RequestedAgain(_Body):
+    """The requests of an image that the system sent again, since no result came and a message was presumed lost."""
+
+    times: int
+    first_at: datetime
+    last_at: datetime
+
+
 class ImageBody(_Body):
     """An accepted image and its result, as far as there is one; `bytes` is the size of the file."""
 
@@ -279,15 +291,23 @@ class ImageBody(_Body):
     top: tuple[LabelScore, ...] = ()
     model: Model | None = None
     worker: str | None = None
-    attempts: int | None = None
+    attempts: int | None = Field(
+        default=None,
+        description="How often the request was received until this result; above 1, earlier receives ended without "
+        "an answer: a worker stopped or failed.",
+    )
+    requested_again: RequestedAgain | None = Field(
+        default=None, description="Null if the system sent no request of the image again."
+    )
     timings: Timings | None = None
     error: Failure | None = None
 
     @classmethod
     def of(cls, result: ImageResult) -> Self:
         """Return the body of an image."""
-        record, response = result.record, result.response
+        record, response, resend = result.record, result.response, result.resend
         found = {} if response is None else {name: getattr(response, name) for name in _FROM_RESPONSE}
+        again = resend and RequestedAgain(times=resend.times, first_at=resend.first_at, last_at=resend.last_at)
         return cls(
             image_id=record.ref.image_id,
             filename=record.filename,
@@ -295,6 +315,7 @@ class ImageBody(_Body):
             accepted_at=record.accepted_at,
             status=result.state,
             retrying=result.retrying,
+            requested_again=again,
             **found,
         )
 

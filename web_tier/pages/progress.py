@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from services.cost import JobCost
 from services.job_records import JobState, JobStatus
 from services.messages import FleetSnapshot
-from web_tier.pages.words import PAUSE_MEANS, dollars, duration, fleet_sentence, rate_words
+from web_tier.pages.words import PAUSE_MEANS, dollars, duration, fleet_sentence, plural, rate_words
 from web_tier.results.query import images_per_second
 
 REFRESH_SECONDS = 2
@@ -67,6 +67,8 @@ class ProgressBody(BaseModel):
         problem: what is in the way, if anything is.
         settled: whether nothing more is to come.
         repeats: how many images were answered at once, in words, if any were.
+        system_retries: how many images the system retried and why, in words, if any were.
+        resends: how many requests the system sent again.
         cost: of the job so far, such as `$0.0012`; None when it cannot be told.
         price: what that is made of.
         retried: whether failed images were requested again a moment ago.
@@ -87,6 +89,8 @@ class ProgressBody(BaseModel):
     problem: str | None
     settled: bool
     repeats: str | None
+    system_retries: str | None
+    resends: int
     cost: str | None
     price: str | None
     retried: bool
@@ -111,6 +115,8 @@ class ProgressBody(BaseModel):
             problem=None if finished or fleet is None else _in_the_way(fleet),
             settled=progress.settled,
             repeats=_repeats(status),
+            system_retries=_system_retries(status),
+            resends=status.counts.resends,
             cost=None if cost is None else dollars(cost.dollars),
             price=None if cost is None else price_words(cost),
             retried=progress.retried,
@@ -138,6 +144,13 @@ def _about(count: int) -> str:
 def _repeats(status: JobStatus) -> str | None:
     cached = status.counts.cached
     return f"{cached:,} of {status.accepted:,} answered at once: they were classified before." if cached else None
+
+
+def _system_retries(status: JobStatus) -> str | None:
+    retried = status.counts.system_retried
+    if not retried:
+        return None
+    return f"The system retried {plural(retried, 'image')}: a worker failed, or a message was presumed lost."
 
 
 def has_file(status: JobStatus) -> bool:

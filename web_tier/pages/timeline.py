@@ -1,8 +1,9 @@
 """The way of one image, step by step, with the time of each, as far as it is known.
 
-Three clocks tell the times: the web tier's (accepted, stored, requested again), the queue's (queued, first received)
-and the controller's (delivered). What the worker says are lengths only, so that a worker whose clock is off falsifies
-nothing. Where times of two clocks contradict each other, that is said.
+Three clocks tell the times: the web tier's (accepted, stored, requested again by the user), the queue's (queued,
+first received) and the controller's (requested again by the system, delivered). What the worker says are lengths
+only, so that a worker whose clock is off falsifies nothing. Where times of two clocks contradict each other, that is
+said.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from itertools import pairwise
 
 from ulid import ULID
 
-from services.messages import Response
-from web_tier.pages.words import milliseconds
+from services.job_records import Resend
+from services.messages import CRASHED_WORKER, Response
+from web_tier.pages.words import clock, duration, milliseconds, plural
 from web_tier.results.query import ImageResult
 
 CLOCK_STEP = timedelta(milliseconds=2)
@@ -86,11 +88,14 @@ def _steps(result: ImageResult) -> list[Step]:
         Step("accepted", "checked by the web tier", _id_time(record.ref.image_id)),
         Step("stored", "in the input bucket", record.accepted_at),
     ]
+    resent, retried = _resent(result.resend), _requested_again(record.retried_at)
+    # Before the last retry of the user, or after it; the attempt tells.
+    early, late = (resent, []) if result.resend and result.resend.attempt < record.attempt else ([], resent)
     if response is None:
-        return [*known, Step("queued", "waits for a worker", state="open")]
+        return [*known, *late, Step("queued", "waits for a worker", state="open")]
     if result.retrying:
-        return [*known, *_failed_before(response), *_requested_again(record.retried_at), _still_open()]
-    return [*known, *_requested_again(record.retried_at), *_answered(response)]
+        return [*known, *early, *_failed_before(response), *retried, *late, _still_open()]
+    return [*known, *early, *retried, *_in_order(late, _answered(response))]
 
 
 def _repeated(result: ImageResult) -> list[Step]:
@@ -105,7 +110,30 @@ def _failed_before(response: Response) -> list[Step]:
 
 
 def _requested_again(at: datetime | None) -> list[Step]:
-    return [] if at is None else [Step("requested again", "after it had failed", at)]
+    return [] if at is None else [Step("requested again", "by its user, after it had failed", at)]
+
+
+def _resent(resend: Resend | None) -> list[Step]:
+    """Return the step that says how often and why the controller requested the image again."""
+    if resend is None:
+        return []
+    waited = duration(resend.waited_seconds)
+    note, times = f"no result for {waited}: its request or its response was presumed lost", ""
+    if resend.times > 1:
+        times = f" {TIMES}{resend.times}"
+        note += f"; the first time at {clock(resend.first_at)}"
+    return [Step(f"requested again by the system{times}", note, resend.last_at)]
+
+
+def _in_order(resent: list[Step], answered: list[Step]) -> list[Step]:
+    """Return the steps with the resend in its place by time: the request that was answered may be an earlier one."""
+    later = (index for index, step in enumerate(answered) if resent and _is_later(step, resent[0]))
+    at = next(later, len(answered) - 1)
+    return [*answered[:at], *resent, *answered[at:]]
+
+
+def _is_later(step: Step, than: Step) -> bool:
+    return step.at is not None and than.at is not None and step.at > than.at
 
 
 def _still_open() -> Step:
@@ -135,10 +163,17 @@ def _received(response: Response) -> Step:
     if response.attempts > 1:
         times = f" {TIMES}{response.attempts}"
         note = f"last by worker {response.worker}; the time is that of the first"
+        note += f". {_unanswered(response.attempts - 1)}"
+    if response.error and response.error.code == CRASHED_WORKER and waited is None:
+        note = _unanswered(response.attempts)  # a dead letter, which the controller has answered
     at = None
     if response.queued_at is not None and waited is not None:
         at = response.queued_at + timedelta(milliseconds=waited)
     return Step(f"received{times}", note, at, waited)
+
+
+def _unanswered(receives: int) -> str:
+    return f"{plural(receives, 'receive')} ended without an answer: a worker stopped or failed"
 
 
 def _doubt(steps: Sequence[Step]) -> str | None:

@@ -1,12 +1,12 @@
 """Which images of a job have been told to its viewers, and what is new in the job table since."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.ids import ImageRef
-from services.job_records import ImageRecord
+from services.job_records import ImageRecord, Resend
 from services.jobs import JobStore
 from services.messages import Response
 from web_tier.results.query import ImageResult, is_retrying
@@ -32,6 +32,8 @@ class Known:
     ids: list[str] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    _resends: Mapping[str, Resend] = field(default_factory=dict)
+    _resends_counted: int = 0
     _turn: int = 0
     _retried_at: datetime | None = None
     _to_check: list[str] = field(default_factory=list)
@@ -59,6 +61,17 @@ class Known:
         if new:
             self.ids = sorted([*self.ids, *(image.ref.image_id for image in new)])
         return new
+
+    def newly_resent(self, resends: int) -> dict[str, Resend]:
+        """Return the requests that were sent again and were not told so, by image id, and know them.
+
+        Reads them where the job counts other `resends` than at the last read.
+        """
+        if resends == self._resends_counted:
+            return {}
+        before, self._resends = self._resends, self.store.resends(self.job_id)
+        self._resends_counted = resends
+        return {image_id: resend for image_id, resend in self._resends.items() if before.get(image_id) != resend}
 
     def newly_answered(self) -> list[Response]:
         """Return results that were not told, from up to `BLOCKS_A_LOOK` blocks, and know them."""

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from services.job_records import ImageRecord
+from services.job_records import ImageRecord, Resend
 from services.messages import Response
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final
 
@@ -33,6 +33,8 @@ class Row(_Body):
         cached: true of an image that was answered at once, as an earlier one with the same bytes.
         at: when the result became visible, in milliseconds since 1970.
         turn: how many results and retries came before this one; the greater of two rows counts.
+        tries: how often the request was received until this result, where that is more than once.
+        again: how often the system has requested the image again; the greatest of all rows counts.
     """
 
     id: str
@@ -47,11 +49,26 @@ class Row(_Body):
     cached: Literal[True] | None = None
     at: int | None = None
     turn: int | None = None
+    tries: int | None = None
+    again: int | None = None
+
+    @property
+    def retries(self) -> str:
+        """How the system retried the image and why, a line for each way; static/job/rows.js has the same words."""
+        tried = f"Tried {self.tries} times: a worker failed" if self.tries else ""
+        times = f" \N{MULTIPLICATION SIGN}{self.again}" if self.again and self.again > 1 else ""
+        resent = f"Requested again{times}: presumed lost" if self.again else ""
+        return "\n".join(filter(None, (tried, resent)))
 
     @classmethod
     def of_record(cls, record: ImageRecord) -> Self:
         """Return the row of an image that has just been accepted."""
         return cls(id=record.ref.image_id, name=record.filename, bytes=record.size, status="waiting")
+
+    @classmethod
+    def of_resend(cls, image_id: str, resend: Resend) -> Self:
+        """Return the row that tells only how often an image was requested again: it says nothing of a result."""
+        return cls(id=image_id, status="waiting", again=resend.times)
 
     @classmethod
     def of_response(cls, response: Response) -> Self:
@@ -66,12 +83,15 @@ class Row(_Body):
             cached=True if response.cached else None,
             at=_milliseconds(response.recorded_at),
             turn=2 * response.attempt or None,
+            tries=response.attempts if response.attempts > 1 else None,
         )
 
     @classmethod
     def of_result(cls, result: ImageResult) -> Self:
         """Return the whole row of an image."""
         row = cls.of_record(result.record)
+        if result.resend is not None:
+            row = row.model_copy(update={"again": result.resend.times})
         if result.response is None:
             return row
         row = row.model_copy(update=cls.of_response(result.response).model_dump(exclude_none=True))

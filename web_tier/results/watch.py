@@ -145,6 +145,8 @@ class Watch:
                 known.doubt_failed()
             if len(known.answered) < _results(status.counts):
                 self._tell_rows("results", [Row.of_response(response) for response in known.newly_answered()])
+        resends = known.newly_resent(status.counts.resends)
+        self._tell_rows("results", [Row.of_resend(image_id, resend) for image_id, resend in resends.items()])
         known.note_retries(status.retried_at)
         self._tell_rows("results", [Row.of_result(item) for item in known.newly_retrying()])
         self._tell_rows("results", [Row.of_response(response) for response in known.newly_retried()])

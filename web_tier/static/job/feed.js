@@ -129,7 +129,7 @@ export class Feed {
   async #poll(until) {
     try {
       const progress = await this.#json(`/jobs/${this.jobId}/progress`);
-      const results = `${progress.accepted}/${progress.done}/${progress.failed}`;
+      const results = `${progress.accepted}/${progress.done}/${progress.failed}/${progress.resends}`;
       if (results !== this.results || progress.retried) await this.readAll();
       this.results = results;
       if (progress.settled && performance.now() > this.until) this.#end();

@@ -16,7 +16,7 @@ function putOrHide(name, text) {
 export function showProgress(progress) {
   for (const name of ["accepted", "done", "failed", "waiting", "workers"]) put(name, number.format(progress[name]));
   putOrHide("rate", progress.rate);
-  for (const name of ["left", "cost", "repeats", "price"]) putOrHide(name, progress[name]);
+  for (const name of ["left", "cost", "repeats", "system_retries", "price"]) putOrHide(name, progress[name]);
   document.getElementById("file").hidden = !progress.file;
   slot("problem").hidden = !progress.problem;
   put("problem", progress.problem ?? "");

@@ -1,7 +1,7 @@
 // How an image looks in the grid and in the table: the templates at the end of the page, filled as _image.html does.
 
 import { DELETED, ownPicture } from "./own_pictures.js";
-import { UNSURE } from "./rows.js";
+import { retries, UNSURE } from "./rows.js";
 
 const template = (id) => document.getElementById(id).content.firstElementChild;
 
@@ -25,6 +25,7 @@ function addressed(element, base, row) {
 function marked(element, row) {
   element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true || row.final === true;
   element.querySelector(".at-once").hidden = !row.cached;
+  element.querySelector(".retries").textContent = retries(row);
 }
 
 const wanted = new WeakSet(); // pictures that are looked for

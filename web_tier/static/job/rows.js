@@ -4,13 +4,20 @@ import { byName, ORDERS } from "./orders.js";
 
 export const UNSURE = 0.75;
 
+/** How the system retried an image and why, a line for each way; as `Row.retries` of results/rows.py. */
+export function retries({ tries, again }) {
+  const tried = tries ? `Tried ${tries} times: a worker failed` : "";
+  const resent = again ? `Requested again${again > 1 ? ` ×${again}` : ""}: presumed lost` : "";
+  return [tried, resent].filter(Boolean).join("\n");
+}
+
 const RANK = { waiting: 0, failed: 1, done: 2 };
 
 export class Rows {
   constructor() {
     this.byId = new Map();
     this.all = []; // in the order of the ids
-    this.early = new Map(); // results of images that have not been told yet
+    this.early = new Map(); // news of images that have not been told yet
     this.labels = new Map(); // label → images
     this.unsure = 0;
   }
@@ -27,7 +34,7 @@ export class Rows {
       if (known) {
         this.#update(known, news);
       } else if (news.name === undefined) {
-        this.early.set(news.id, news);
+        this.early.set(news.id, [...(this.early.get(news.id) ?? []), news]);
       } else {
         inOrder = this.#add(news) && inOrder;
       }
@@ -42,18 +49,21 @@ export class Rows {
     this.byId.set(row.id, row);
     this.all.push(row);
     this.#update(row, news);
-    const early = this.early.get(row.id);
-    if (early) this.#update(row, early);
+    for (const early of this.early.get(row.id) ?? []) this.#update(row, early);
     this.early.delete(row.id);
     return inOrder;
   }
 
-  /** A result beats none, done beats failed, and a later failure an earlier one; so any news may come first. */
+  /** A result beats none, done beats failed, a later failure an earlier one, and more requests fewer; so any news may come first. */
   #update(row, news) {
+    if ((news.again ?? 0) > (row.again ?? 0)) {
+      row.again = news.again;
+      row.version += 1;
+    }
     const isLater = news.status === "failed" && row.status === "failed" && (news.turn ?? 0) > (row.turn ?? 0);
     if (RANK[news.status] <= RANK[row.status] && !isLater) return;
-    const { status, label, score, reason, final, retrying, cached, at, turn } = news;
-    Object.assign(row, { status, label, score, reason, final, retrying, cached, at, turn });
+    const { status, label, score, reason, final, retrying, cached, at, turn, tries } = news;
+    Object.assign(row, { status, label, score, reason, final, retrying, cached, at, turn, tries });
     row.version += 1;
     if (row.status === "done") {
       this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);

@@ -17,7 +17,17 @@ from services.messages import FleetSnapshot, RequestMessage
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker, keys_in
-from tests.support.jobs import NOBODY, NOW, MemoryBucket, add_images, client_error, done, failed, put_results
+from tests.support.jobs import (
+    NOBODY,
+    NOW,
+    MemoryBucket,
+    add_images,
+    client_error,
+    done,
+    failed,
+    put_results,
+    send_again,
+)
 from tests.support.pictures import picture
 from web_tier.app import create_app
 
@@ -189,6 +199,19 @@ def test_one_image_is_told_with_its_result(client: FlaskClient, store: JobStore,
     body = client.get(f"/api/v1/jobs/{job.job_id}/images/{one.ref.image_id}").get_json()
     assert (body["status"], body["error"]["code"], body["bytes"]) == ("failed", "crashed_worker", 1234)
     assert client.get(f"/api/v1/jobs/{job.job_id}/images/{two.ref.image_id}").get_json()["status"] == "waiting"
+
+
+def test_images_that_the_system_retried_are_told(client: FlaskClient, store: JobStore, job: Job) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    put_results(store, job, done(one).model_copy(update={"attempts": 3}))
+    send_again(store, two)
+    body = client.get(f"/api/v1/jobs/{job.job_id}/results").get_json()
+    at = NOW.isoformat().replace("+00:00", "Z")
+    again = {"times": 1, "first_at": at, "last_at": at}
+    assert [(image["attempts"], image["requested_again"]) for image in body["results"]] == [(3, None), (None, again)]
+    address = f"/api/v1/jobs/{job.job_id}/images/{two.ref.image_id}"
+    assert client.get(address).get_json()["requested_again"] == again
+    assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["system_retried"] == 2
 
 
 @pytest.mark.parametrize("path", ["", "/results", "/results.csv", f"/images/{NOBODY}"])

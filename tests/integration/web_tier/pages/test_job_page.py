@@ -20,7 +20,7 @@ from services.jobs import JobStore
 from services.messages import Model, Prediction, Timings
 from services.s3 import Bucket
 from tests.support.hostile_images import POLYGLOTS, SCRIPT
-from tests.support.jobs import NOW, add_images, done, failed, put_results, record
+from tests.support.jobs import NOW, add_images, done, failed, put_results, record, send_again
 from tests.support.pictures import picture
 from web_tier.app import create_app
 
@@ -254,6 +254,23 @@ def test_failed_images_are_tried_again_by_a_form(
     answer = client.post(f"/jobs/{job.job_id}/retry")
     assert answer.status_code == 303
     assert "1 failed image requested again." in client.get(answer.headers["Location"]).text
+
+
+@pytest.mark.parametrize("query", ["", "?view=table", "?sort=name", "?state=waiting"])
+def test_an_image_that_the_system_requested_again_says_so_in_the_list_and_on_its_page(
+    client: FlaskClient, store: JobStore, images: list[ImageRecord], job: Job, query: str
+) -> None:
+    def of_job() -> str:
+        return client.get(f"/jobs/{job.job_id}{query}").text.partition("<template")[0]
+
+    assert "Requested again" not in of_job()
+    send_again(store, images[2], times=2)
+    page = of_job()
+    assert page.count("Requested again \N{MULTIPLICATION SIGN}2: presumed lost") == 1
+    assert "The system retried 1 image: a worker failed, or a message was presumed lost." in page
+    image = client.get(f"/jobs/{job.job_id}/images/{images[2].ref.image_id}").text
+    assert "requested again by the system \N{MULTIPLICATION SIGN}2" in image
+    assert "no result for 10 min: its request or its response was presumed lost" in image
 
 
 def test_one_failed_image_is_tried_again_from_its_own_page(

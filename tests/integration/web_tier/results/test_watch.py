@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.errors import NotFoundError
-from services.job_records import Counts, Job, JobStatus, Said
+from services.job_records import Counts, Job, JobStatus, Resend, Said
 from services.jobs import JobStore
 from services.messages import Response
 from services.table import LAST
@@ -225,6 +225,23 @@ def test_an_image_that_gets_its_label_when_it_is_tried_again_is_told_and_ends_th
     told, _ = news(watch, cursor)
     assert "done" in [row["status"] for kind, body in told if kind == "results" for row in body["rows"]]
     assert told[-1][0] == "end"
+
+
+def test_an_image_that_the_system_requests_again_is_told_each_time(
+    watch: Watch, counting: CountingStore, job: Job
+) -> None:
+    one, two = add_images(counting, job, "a.jpg", "b.jpg")
+    told, cursor = news(watch, None)
+    for times in (1, 2):
+        resend = Resend(0, NOW, NOW, waited_seconds=60, times=times)
+        counting.put_resends(job.job_id, {one.ref.image_id: resend})
+        counting.store_counts(job.job_id, Counts(images=2, system_retried=1, resends=times))
+        told, cursor = news(watch, cursor)
+        assert told == [("results", {"rows": [{"id": one.ref.image_id, "status": "waiting", "again": times}]})]
+    put_results(counting, job, done(two).model_copy(update={"attempts": 3}))
+    told, cursor = news(watch, cursor)
+    [row] = [row for kind, body in told if kind == "results" for row in body["rows"]]
+    assert (row["id"], row["tries"]) == (two.ref.image_id, 3)
 
 
 def test_many_retries_are_looked_at_some_at_a_time(

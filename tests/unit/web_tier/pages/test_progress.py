@@ -98,6 +98,20 @@ def test_images_that_were_answered_at_once_are_counted_in_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (0, None),
+        (1, "The system retried 1 image: a worker failed, or a message was presumed lost."),
+        (1_200, "The system retried 1,200 images: a worker failed, or a message was presumed lost."),
+    ],
+)
+def test_images_that_the_system_retried_are_counted_in_words(images: int, words: str | None) -> None:
+    status = JobStatus(JOB, 2_000, Counts(system_retried=images, resends=3))
+    body = ProgressBody.of(Progress.of(status), None, None)
+    assert (body.system_retries, body.resends) == (words, 3)
+
+
 def test_a_finished_job_says_how_long_it_took_and_a_running_one_what_it_waits_for() -> None:
     finished, running = (ProgressBody.of(found, None, None) for found in (progress(5, 5, 0), progress(200, 81, 20)))
     assert finished.sentence == "Every image has its result, 2 s after the start."

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from ulid import ULID
 
 from services.ids import ImageRef, new_id
-from services.job_records import ImageRecord
-from services.messages import Failure, Response, Timings, failed
+from services.job_records import ImageRecord, Resend
+from services.messages import Failure, Response, Timings, crashed_worker, failed
 from web_tier.pages.timeline import Timeline
 from web_tier.results.query import ImageResult
 
@@ -37,6 +37,16 @@ def steps(record: ImageRecord, response: Response | None) -> list[tuple[str, dat
     return [(step.name, step.at, step.milliseconds) for step in Timeline.of(ImageResult(record, response)).steps]
 
 
+def sent_again(seconds: float, attempt: int = 0) -> Resend:
+    return Resend(attempt, after(seconds=seconds), after(seconds=seconds), waited_seconds=600)
+
+
+def names(record: ImageRecord, response: Response | None, resend: Resend) -> list[str]:
+    timeline = Timeline.of(ImageResult(record, response, resend))
+    assert timeline.doubt is None
+    return [step.name for step in timeline.steps]
+
+
 def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -> None:
     assert steps(RECORD, DONE) == [
         ("accepted", NOW, None),
@@ -53,9 +63,50 @@ def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -
     assert (timeline.total, timeline.doubt) == (2_000, None)
 
 
-def test_an_image_that_was_received_more_than_once_says_how_often() -> None:
-    names = [name for name, _, _ in steps(RECORD, DONE.model_copy(update={"attempts": 3}))]
-    assert names[3] == "received \N{MULTIPLICATION SIGN}3"
+def test_an_image_that_was_received_more_than_once_says_how_often_and_why() -> None:
+    step = Timeline.of(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
+    assert step.name == "received \N{MULTIPLICATION SIGN}3"
+    assert step.note.endswith("2 receives ended without an answer: a worker stopped or failed")
+
+
+def test_a_dead_letter_says_that_no_worker_answered() -> None:
+    letter = failed(RECORD.ref, crashed_worker(5), worker="controller", attempts=5).response()
+    [step] = [step for step in Timeline.of(ImageResult(RECORD, letter)).steps if step.name.startswith("received")]
+    assert step.note == "5 receives ended without an answer: a worker stopped or failed"
+
+
+def test_an_image_that_the_system_requested_again_says_when_and_why() -> None:
+    timeline = Timeline.of(ImageResult(RECORD, None, sent_again(600)))
+    [step] = [step for step in timeline.steps if step.name == "requested again by the system"]
+    assert step.at == after(minutes=10)
+    assert step.note == "no result for 10 min: its request or its response was presumed lost"
+    again = replace(sent_again(1_800), first_at=after(minutes=10), times=2)
+    step = Timeline.of(ImageResult(RECORD, None, again)).steps[2]
+    assert step.name == "requested again by the system \N{MULTIPLICATION SIGN}2"
+    assert step.note.endswith("; the first time at 12:10:00.000")
+
+
+def test_a_request_of_the_system_stands_where_it_was_sent() -> None:
+    system = "requested again by the system"
+    assert names(RECORD, None, sent_again(600)) == ["accepted", "stored", system, "queued"]
+    late = DONE.model_copy(update={"queued_at": after(seconds=601), "recorded_at": after(seconds=605)})
+    assert names(RECORD, late, sent_again(600))[:5] == ["accepted", "stored", system, "queued", "received"]
+    first = DONE.model_copy(update={"recorded_at": after(seconds=605)})
+    assert names(RECORD, first, sent_again(600))[-3:] == ["result stored", system, "delivered"]
+    old = DONE.model_copy(update={"queued_at": None, "recorded_at": None})
+    assert names(RECORD, old, sent_again(600))[-2:] == [system, "delivered"]
+
+
+def test_a_request_of_the_system_stands_before_or_after_the_retry_of_the_user() -> None:
+    system, user = "requested again by the system", "requested again"
+    record = replace(RECORD, retried_at=after(seconds=700), attempt=1)
+    failure_at = failure(after(seconds=650))
+    assert names(record, failure_at, sent_again(600))[2:] == [system, "failed", user, "queued"]
+    assert names(record, failure_at, sent_again(900, attempt=1))[2:] == ["failed", user, system, "queued"]
+    answered = DONE.model_copy(
+        update={"queued_at": after(seconds=701), "recorded_at": after(seconds=705), "attempt": 1}
+    )
+    assert names(record, answered, sent_again(600))[:5] == ["accepted", "stored", system, user, "queued"]
 
 
 def test_a_waiting_image_shows_what_is_known_so_far() -> None:
