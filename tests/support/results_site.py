@@ -1,7 +1,7 @@
 """The way of results in memory: the real store, ledger, collector and reconciler, with a clock that tests turn."""
 
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from services.cache import ResultCache
 from services.ids import ImageRef, input_key, new_id, output_key
@@ -80,9 +80,15 @@ class ResultsSite:
         """Make a job with accepted images, as the web tier does."""
         job_id = new_id()
         self.store.create(Job(job_id, "job", EPOCH, keep=keep))
+        return self.add_images(job_id, images, request=request)
+
+    def add_images(
+        self, job_id: str, images: int, *, request: bool = True, touched_at: datetime = EPOCH
+    ) -> list[ImageRef]:
+        """Add accepted images to a job."""
         refs = [ImageRef(job_id, new_id()) for _ in range(images)]
         records = [ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, EPOCH) for ref in refs]
-        self.store.record_images(records, EPOCH)
+        self.store.record_images(records, touched_at)
         for record in records:
             self.inputs.put(record.key, b"pixels", "image/jpeg")
         if request:

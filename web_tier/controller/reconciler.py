@@ -47,12 +47,14 @@ class Watch:
     Attributes:
         retried_at: when the web tier had last retried images of the job, as far as the ledger has learned of it.
         waits: the images without a result of their last attempt.
+        is_counted: whether the images were counted since the last ones that were added must have been recorded.
     """
 
     touched_at: str
     touched_seen: float
     retried_at: datetime | None = None
     waits: dict[str, Wait] = field(default_factory=dict)
+    is_counted: bool = False
 
 
 @dataclass
@@ -117,20 +119,20 @@ class Reconciler:
         """Return what is remembered of `job`, refreshed when images were added since the last sweep."""
         watch = self._watches.get(job.job_id) or Watch(job.touched_at, self.clock())
         if watch.touched_at != job.touched_at:
-            watch.touched_at, watch.touched_seen = job.touched_at, self.clock()
+            watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
         return watch
 
     def _sweep(self, job: OpenJob, watch: Watch) -> None:
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
-        is_new = untouched <= self.lost_after_seconds
         may_close = (
             untouched > CLOSE_AFTER * self.lost_after_seconds
             and not self.ledger.missing(job.job_id)
             and self.may_close(job.job_id)
         )
-        if is_new or may_close:
+        if not watch.is_counted or may_close:
             # The job is touched before its images are recorded, so for a while there may be more than are known.
             self.ledger.recount(job.job_id)
+            watch.is_counted = untouched > self.lost_after_seconds
         if retried_at != watch.retried_at or may_close:
             self.ledger.learn_retries(job.job_id)
             watch.retried_at = retried_at

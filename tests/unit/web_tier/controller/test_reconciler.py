@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -50,6 +52,20 @@ def test_lost_requests_are_found_among_those_that_wait(site: ResultsSite) -> Non
     assert len(site.requests.sent) == 20
     site.pass_time(10)
     assert {image_id for image_id, _ in site.requests.requests()[20:]} == {ref.image_id for ref in lost}
+
+
+def test_a_lost_request_is_found_after_the_table_could_not_be_read_for_minutes(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [known] = site.add_job(1, request=False)
+    site.ledger.record([done(known)])
+    site.reconciler.tick()
+    [late] = site.add_images(known.job_id, 1, request=False, touched_at=EPOCH + timedelta(seconds=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryTable, "count", Mock(side_effect=TimeoutError))
+        site.pass_time(2 * LOST_AFTER)
+    site.pass_time((CLOSE_AFTER - 3) * LOST_AFTER)
+    assert site.requests.requests() == [(late.image_id, 0)]
 
 
 def test_a_request_that_is_lost_again_and_again_is_sent_less_and_less(site: ResultsSite) -> None:
