@@ -91,6 +91,8 @@ Outcome = ImageRecord | Rejection
 CLOUD_ERRORS = (BotoCoreError, ClientError, TableBusyError)
 UNAVAILABLE = "unavailable"
 """The code of a rejection that is our fault: sending the image again may help."""
+UNCERTAIN = "it may have been stored: look into the job before you send it again"
+"""The message of a rejection of a file of which the job table may have a record."""
 
 _log = logging.getLogger(__name__)
 
@@ -364,7 +366,7 @@ def unavailable(filename: str) -> Rejection:
 
 def _uncertain(filename: str) -> Rejection:
     """Return the rejection of a file of which the job table may have a record."""
-    return Rejection(filename, UNAVAILABLE, "it may have been stored: look into the job before you send it again")
+    return Rejection(filename, UNAVAILABLE, UNCERTAIN)
 
 
 def _slices(records: Sequence[ImageRecord], size: int) -> Iterator[Sequence[ImageRecord]]:

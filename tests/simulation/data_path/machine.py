@@ -40,6 +40,7 @@ contents = st.lists(
 )
 spans = st.sampled_from(((2, 2), (10, 4), (60, 4), (150, 5), (700, 6), (3_700, 8)))
 jobs = st.integers(0, 9)
+ways = st.sampled_from(("plain", "keyed", "direct"))
 
 
 class History(RuleBasedStateMachine):
@@ -130,10 +131,13 @@ class History(RuleBasedStateMachine):
         """The next such call of such a process meets a fault, or is its last."""
         self.world.faults.armed.append((kind, where, fault))
 
-    @rule(share=st.sampled_from((0.0, 0.02, 0.1, 0.3)), span=spans)
-    def calls_fail(self, share: float, span: tuple[int, int]) -> None:
+    @rule(share=st.sampled_from((0.02, 0.1, 0.3)), job=jobs, contents=contents, how=ways, span=spans)
+    def images_arrive_while_calls_fail(
+        self, share: float, job: int, contents: list[Content], how: str, span: tuple[int, int]
+    ) -> None:
         """For a while a share of all calls meets a fault."""
         self.world.faults.share = share
+        self.world.upload(self._job(job), contents, how)
         self.world.run(*span)
         self.world.faults.share = 0.0
 

@@ -30,7 +30,7 @@ from web_tier.intake.multipart import Upload
 from web_tier.intake.redrive import redrive, redrive_all
 from web_tier.intake.retry import retry_failed
 from web_tier.intake.slices import take_once
-from web_tier.intake.store import CLOUD_ERRORS, Outcome
+from web_tier.intake.store import CLOUD_ERRORS, UNCERTAIN, Outcome
 from web_tier.results.query import ImageResult, all_results
 
 EPOCH: Final = datetime(2026, 3, 1, tzinfo=UTC)
@@ -59,7 +59,7 @@ class File:
 
     Attributes:
         acknowledged: its image, once the system said that it is accepted.
-        rejected: whether the system said that it is not accepted.
+        rejected: whether the system said that it is not accepted, not only that it may have been stored.
         sent: whether it was sent once, perhaps without an answer.
     """
 
@@ -276,7 +276,7 @@ class World:
 
     def _answered(self, files: Sequence[File], outcomes: Sequence[Outcome]) -> None:
         for file, outcome in zip(files, outcomes, strict=True):
-            file.rejected = isinstance(outcome, Rejection)
+            file.rejected = isinstance(outcome, Rejection) and outcome.message != UNCERTAIN
             if isinstance(outcome, ImageRecord):
                 file.acknowledged = outcome.ref
         self.touched[files[0].job_id] = self.scheduler.now
