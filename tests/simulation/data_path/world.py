@@ -91,6 +91,9 @@ class World:
     Args:
         fifo: whether the queues are FIFO queues.
         seed: of all that is random.
+
+    Attributes:
+        deleted: the jobs that a client has deleted; False as long as it does not know whether it has.
     """
 
     def __init__(self, seed: int, *, fifo: bool) -> None:
@@ -107,13 +110,13 @@ class World:
         self.model, self.has_room, self.paused, self.web_skew_seconds = "model-a", False, False, 0.0
         self.files: dict[str, File] = {}
         self.jobs: list[Job] = []
-        self.deleted: set[str] = set()
+        self.deleted: dict[str, bool] = {}
         self.touched: dict[str, float] = {}
         self.retries: Counter[ImageRef] = Counter()
         self.redriven: Counter[ImageRef] = Counter()
         self.discarded: dict[ImageRef, int] = {}
         self.deaths: Counter[str] = Counter()
-        self.copies: Counter[str] = Counter()
+        self.given_back: Counter[str] = Counter()
         self.resent: Counter[str] = Counter()
         self.done_labels: dict[ImageRef, str] = {}
         self.holder: Process | None = None
@@ -126,17 +129,20 @@ class World:
         self._fill()
 
     def _call_requests(self, operation: str, effect: Callable[[], Any]) -> Any:
-        """Make a call of the request queue, and count by their body the messages that a controller sends."""
+        """Make a call of the request queue; count by their body what controllers send again and workers give back."""
+        process = self.scheduler.process
+        counts = {"controller": self.resent, "worker": self.given_back}
+        count = counts.get(process.kind) if process is not None and operation == "send" else None
+        if count is None:
+            return self.faults.hook("requests")(operation, effect)
 
         def counted() -> Any:
             before = self.requests.sent.copy()
             result = effect()
-            self.resent.update(self.requests.sent - before)
+            count.update(self.requests.sent - before)
             return result
 
-        process = self.scheduler.process
-        is_resend = operation == "send" and process is not None and process.kind == "controller"
-        return self.faults.hook("requests")(operation, counted if is_resend else effect)
+        return self.faults.hook("requests")(operation, counted)
 
     def now(self) -> datetime:
         """Return the true time of day."""
@@ -179,8 +185,13 @@ class World:
 
     def delete(self, job: Job) -> None:
         """Delete a job; it is gone once that is acknowledged, and unknown before."""
-        self.deleted.add(job.job_id)
-        self._operate(lambda web: web.store.delete(job))
+
+        def operation(web: Web) -> None:
+            web.store.delete(job)
+            self.deleted[job.job_id] = True
+
+        self.deleted.setdefault(job.job_id, False)
+        self._operate(operation)
 
     def redrive(self, number: int, *, times: int) -> None:
         """Ask so many times at once for the image of a dead letter again."""
@@ -409,9 +420,10 @@ class World:
         opened = {job.job_id for job in store.open_jobs()}
         for job in self.jobs:
             expired = self._may_have_expired(job.job_id)
-            if job.job_id in self.deleted:
+            is_there = ("JOBS", job.job_id) in self.table.items
+            if self.deleted.get(job.job_id) or (job.job_id in self.deleted and not is_there):
                 self._check_gone(job)
-            elif ("JOBS", job.job_id) in self.table.items:
+            elif is_there:
                 self._check_job(store, job, is_open=job.job_id in opened)
             elif not expired and any(file.acknowledged and file.job_id == job.job_id for file in self.files.values()):
                 raise BrokenError(f"{job.name} expired although images were added lately")
@@ -494,8 +506,10 @@ class World:
             raise BrokenError(f"{name} says that it was requested again {resend.times} times, it was {sent} times")
 
     def _check_messages(self, ref: ImageRef, name: str) -> None:
-        sent = sum(count for body, count in self.requests.sent.items() if ref.image_id in body)
-        allowed = MAX_MESSAGES + self.retries[ref] + self.copies[ref.image_id]
+        """What a worker gives back replaces a message, so it is no message more."""
+        more = self.requests.sent - self.given_back
+        sent = sum(count for body, count in more.items() if ref.image_id in body)
+        allowed = MAX_MESSAGES + self.retries[ref]
         if sent > allowed:
             raise BrokenError(f"{name}: {sent} request messages, {allowed} allowed")
 
