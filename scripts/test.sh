@@ -9,6 +9,8 @@ cd "$(dirname "$0")/.."
 readonly SOURCES="services app_tier web_tier ami scripts benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=85
 LOGS=$(mktemp -d)
 mkdir "$LOGS/covered"
+# Where no compiled modules may be written, each of hundreds of processes compiles all that it imports.
+unset PYTHONDONTWRITEBYTECODE
 # Each background step is a process group, so that Ctrl-C ends it with all that it has started.
 set -m
 end_steps() {

@@ -57,22 +57,22 @@ BEFORE: list[tuple[str, int, Step]] = [
     ("the first single image", 5, lambda web, _job, _image: single(web)),
     ("another single image", 5, lambda web, _job, _image: single(web)),
     ("the status", 3, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}")),
-    ("results", 3, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results")),
-    ("all results", 3, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results.csv")),
+    ("results", 4, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results")),
+    ("all results", 4, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results.csv")),
     ("an image", 3, lambda web, job, image: web.get(f"/api/v1/jobs/{job}/images/{image}")),
     ("a ticket", 2, lambda web, job, image: web.get(f"/predictions/{job}-{image}")),
     ("a thumbnail", 1, lambda web, job, image: web.get(f"/jobs/{job}/images/{image}/thumbnail")),
-    ("the page of a job", 6, lambda web, job, _image: web.get(f"/jobs/{job}")),
+    ("the page of a job", 7, lambda web, job, _image: web.get(f"/jobs/{job}")),
     ("the page of an image", 4, lambda web, job, image: web.get(f"/jobs/{job}/images/{image}")),
-    ("rows", 3, lambda web, job, _image: web.get(f"/jobs/{job}/rows")),
+    ("rows", 4, lambda web, job, _image: web.get(f"/jobs/{job}/rows")),
     ("progress", 3, lambda web, job, _image: web.get(f"/jobs/{job}/progress")),
     ("a list", 1, lambda web, _job, _image: web.get("/api/v1/jobs")),
     ("the page of all jobs", 12, lambda web, _job, _image: web.get("/jobs")),
     ("a retry", 2, lambda web, job, _image: web.post(f"/api/v1/jobs/{job}/retry")),
     ("a deletion", 3, lambda web, job, _image: web.delete(f"/api/v1/jobs/{job}")),
 ]
-"""Calls of the table for each step as the web tier made them when jobs had no owners; and one more where images are
-recorded, which reads whether their job is being deleted."""
+"""Calls of the table for each step as the web tier made them when jobs had no owners. There is one more where images
+are recorded (is their job being deleted?) and where results are listed (which requests were sent again?)."""
 
 
 def test_no_step_calls_the_table_more_often_than_before_jobs_had_owners(app: Flask, client: FlaskClient) -> None:
