@@ -95,14 +95,19 @@ def _reset() -> ConnectionResetError:
 
 def _kill_caller(environ: dict[str, Any]) -> None:
     """End the processes that hold the client's end of a connection, as kill -9 does."""
-    for pid in processes_of(int(environ["REMOTE_PORT"])):
+    for pid in processes_of(int(environ["REMOTE_PORT"]), int(environ["SERVER_PORT"])):
         with contextlib.suppress(OSError):  # it has ended in this moment
             os.kill(pid, signal.SIGKILL)
 
 
-def processes_of(port: int) -> list[int]:
-    """Return the processes that hold a socket with this local port on 127.0.0.1, other than this one; Linux only."""
-    inode = _inode_of(port)
+def processes_of(port: int, server_port: int) -> list[int]:
+    """Return the processes, but for this one, that hold the client's end of a connection on 127.0.0.1; Linux only.
+
+    Args:
+        port: of the client; it may have other connections from it, to other servers.
+        server_port: to which it is connected.
+    """
+    inode = _inode_of(port, server_port)
     if inode is None:
         return []
     target = f"socket:[{inode}]"
@@ -110,12 +115,12 @@ def processes_of(port: int) -> list[int]:
     return sorted(int(process.name) for process in others if _holds(process, target))
 
 
-def _inode_of(port: int) -> str | None:
-    local = f"0100007F:{port:04X}"
+def _inode_of(port: int, server_port: int) -> str | None:
+    ends = [f"0100007F:{number:04X}" for number in (port, server_port)]
     with contextlib.suppress(OSError):
         for line in (_PROC / "net" / "tcp").read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[1] == local and fields[9] != "0":
+            if fields[1:3] == ends and fields[9] != "0":
                 return fields[9]
     return None
 

@@ -1,9 +1,11 @@
 """The switches `faults` and those of queues, as a client of AWS meets them over the wire."""
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
 
 from services.clients import Clients as ProductClients
+from services.embedded.faults import processes_of
 from services.embedded.launch import EmbeddedCloud
 from services.endpoint import APP_ID, Endpoint
 from services.s3 import Bucket
@@ -186,3 +189,32 @@ def test_beyond_its_messages_in_flight_a_standard_queue_refuses_and_a_fifo_queue
     assert len(bodies(sqs, standard)) == len(bodies(sqs, fifo)) == 2
     assert error_of(sqs.receive_message, QueueUrl=standard) == ("OverLimit", 403)
     assert bodies(sqs, fifo) == []
+
+
+CLIENT = """
+import socket, sys
+port, server = map(int, sys.argv[1:])
+connection = socket.socket()
+connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+connection.bind(("127.0.0.1", port))
+connection.connect(("127.0.0.1", server))
+print(connection.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_caller_is_not_taken_for_who_has_the_same_port_towards_another_server() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        ExitStack() as ends,
+    ):
+        port, clients = 0, []
+        for server in (one, other):
+            command = [sys.executable, "-c", CLIENT, str(port), str(server.getsockname()[1])]
+            client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            clients.append(ends.enter_context(client))
+            assert client.stdout is not None
+            port = int(client.stdout.readline())
+        for server, client in zip((one, other), clients, strict=True):
+            assert processes_of(port, server.getsockname()[1]) == [client.pid]
