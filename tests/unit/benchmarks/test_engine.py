@@ -3,13 +3,9 @@
 from threading import Barrier
 
 import numpy as np
-import pytest
 
-from app_tier.bundle.load import load_bundle
-from app_tier.bundle.torch_import import import_torch
-from app_tier.engines import Batch, TorchEngine
-from benchmarks.engine import TORCH, Case, bars_of, figures_of, gpu_engines
-from benchmarks.peaks import PEAKS, SIDE, matrix_product
+from app_tier.engines import Batch
+from benchmarks.engine import TORCH, Case, bars_of, figures_of
 from benchmarks.runs import side_by_side
 
 BARRED = Case("resnet18", threads=2, batch=8)
@@ -35,12 +31,6 @@ def test_a_machine_without_int8_has_no_bar_for_it() -> None:
     assert len(bars_of(BARRED, {TORCH: 10.0, "openvino_bf16": 31.0})) == 1
 
 
-@pytest.mark.parametrize("kind", PEAKS)
-def test_a_matrix_product_counts_its_operations_in_thousands_of_millions(kind: str) -> None:
-    run = matrix_product(next(peak for peak in PEAKS if peak == kind))
-    assert run.amount == 2 * SIDE**3 / 1e9
-
-
 class Meeting:
     """An engine that answers once two threads ask at the same time."""
 
@@ -57,16 +47,3 @@ def test_streams_are_asked_at_the_same_time_and_all_their_images_count() -> None
     run = side_by_side(Meeting(), pixels, 2)
     assert run.amount == 16
     assert len(run.action()) == 2  # type: ignore[arg-type]
-
-
-def test_a_gpu_is_measured_where_there_is_one_in_what_it_is_fast_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = load_bundle()
-    assert gpu_engines(bundle) == {}
-    torch = import_torch()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    opened: list[str] = []
-    monkeypatch.setattr(TorchEngine, "__init__", lambda self, bundle, precision: opened.append(precision))
-    assert list(gpu_engines(bundle)) == opened == ["fp32", "bf16"]
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    assert list(gpu_engines(bundle)) == ["fp32"]
