@@ -22,7 +22,7 @@ Batch = NDArray[np.float32]
 
 ENGINES: Final = ("openvino", "torch")
 
-LONGEST_WAIT: Final = 60.0
+MAX_WAIT_SECONDS: Final = 60.0
 """Seconds that a call waits for an inference request before it takes the engine for hung."""
 
 # What is left of an int8 network, its softmax, is as fast in fp32 as in bf16.
@@ -122,7 +122,7 @@ class OpenVinoEngine:
         """Map float32 [N, 3, H, W] to probabilities [N, classes].
 
         Raises:
-            EngineError: every stream has been busy for `LONGEST_WAIT`, or OpenVINO has failed, now or before: a
+            EngineError: every stream has been busy for `MAX_WAIT_SECONDS`, or OpenVINO has failed, now or before: a
                 network that once had no memory for a batch may answer later ones wrongly, without an error.
         """
         pixels = np.ascontiguousarray(batch, np.float32)
@@ -144,10 +144,11 @@ class OpenVinoEngine:
     def _request(self) -> Iterator[Any]:
         """An inference request that is nobody else's in the meantime."""
         try:
-            request = self._idle.get(timeout=LONGEST_WAIT)
+            request = self._idle.get(timeout=MAX_WAIT_SECONDS)
         except Empty as error:
             raise EngineError(
-                f"no stream was free for {LONGEST_WAIT:g} s: more threads ask than there are streams, or one hangs"
+                f"no stream was free for {MAX_WAIT_SECONDS:g} s: "
+                "more threads ask than there are streams, or one hangs"
             ) from error
         try:
             yield request

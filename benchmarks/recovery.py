@@ -203,7 +203,7 @@ def recovery(system: System, victim: Victim, results: Results) -> Recovery:
 
 @contextmanager
 def load(api: ApiClient) -> Iterator[Results]:
-    """Upload images at a steady rate, whatever happens to the system; yield the results as they come."""
+    """Upload images at a steady rate, also while the system is down; yield the results as they come."""
     results, over = Results(), threading.Event()
     pictures = [sample.data for sample in samples(200, seed=1, sizes=(((64, 64), 1.0),))]
     job_id = api.create_job("recovery")

@@ -90,9 +90,11 @@ def redrive(client: FleetClient, *, job: str | None, image: str | None, is_all: 
 @asks_operator_api
 def discard(client: FleetClient, *, job: str, image: str, as_json: bool) -> None:
     """Discard the dead letter of IMAGE in JOB; the image keeps its failed result."""
+    # Here, since other commands need not wait for it.
+    from web_tier.pages.words import DISCARD_WORDS
+
     client.discard(job, image)
-    words = "The dead letter is discarded. The image keeps its failed result."
-    say({"job_id": job, "image_id": image, "discarded": True}, words, as_json=as_json)
+    say({"job_id": job, "image_id": image, "discarded": True}, DISCARD_WORDS, as_json=as_json)
 
 
 def letter_table(letters: list[dict[str, Any]]) -> Table:

@@ -15,7 +15,7 @@ from web_tier.controller.repair import Repair
 
 _log = logging.getLogger(__name__)
 
-MOST_BATCHES = 100
+MAX_BATCHES = 100
 """Receives of one sweep; the rest waits for the next."""
 
 
@@ -36,7 +36,7 @@ class DeadLetters:
 
     def sweep(self) -> None:
         """Bury all dead letters there are, each deleted only after its image has a result."""
-        for _ in range(MOST_BATCHES):
+        for _ in range(MAX_BATCHES):
             messages = self.queue.receive(wait_seconds=0) if self.active() else []
             if not messages:
                 return

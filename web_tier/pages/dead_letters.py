@@ -13,13 +13,13 @@ from web_tier.access.identity import current_identity
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.intake.redrive import redrive, redrive_all
-from web_tier.pages.words import REDRIVE_WORDS, redriven_words
+from web_tier.pages.words import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
 from web_tier.parameters import known_ref
 
 LETTERS_A_PAGE = 50
 DISCARDED = "discarded"
 
-NOTES = {**REDRIVE_WORDS, DISCARDED: "The dead letter is discarded. The image keeps its failed result."}
+NOTES = {**REDRIVE_WORDS, DISCARDED: DISCARD_WORDS}
 """What became of one dead letter, in words."""
 
 dead_letters = Blueprint("dead_letters", __name__)

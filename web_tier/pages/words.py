@@ -124,6 +124,8 @@ REDRIVE_WORDS: Mapping[str, str] = {
 }
 """What became of a dead letter that was to be redriven."""
 
+DISCARD_WORDS = "The dead letter is discarded. The image keeps its failed result."
+
 
 def redriven_words(sent: int, *, refused: int, gone: int, running: int) -> str:
     """Say what became of many dead letters, in images."""

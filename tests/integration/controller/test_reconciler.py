@@ -281,7 +281,7 @@ def test_row_32_dead_letters_that_an_operator_moves_back_twice_give_one_result_e
     sweeper.crash_workers()
     with monkeypatch.context() as patch:  # the controller is killed before it deletes them
         patch.setattr(Queue, "delete", lambda queue, receipts: queue.change_visibility(receipts, 0))
-        patch.setattr("web_tier.controller.dead_letters.MOST_BATCHES", 1)
+        patch.setattr("web_tier.controller.dead_letters.MAX_BATCHES", 1)
         sweeper.reconciler.tick()
     assert {sweeper.result(ref).status for ref in refs} == {"failed"}
     assert sweeper.redrive() == 3, "after it has given each image a failed result"

@@ -103,7 +103,7 @@ def test_a_call_that_gets_no_stream_in_time_says_so(
     bundle: Bundle, truth_and_batch: tuple[list[str], Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = OpenVinoEngine(bundle)
-    monkeypatch.setattr("app_tier.engines.LONGEST_WAIT", 0.01)
+    monkeypatch.setattr("app_tier.engines.MAX_WAIT_SECONDS", 0.01)
     with engine._request(), pytest.raises(EngineError, match="more threads ask than there are streams"):
         engine.infer(truth_and_batch[1])
 

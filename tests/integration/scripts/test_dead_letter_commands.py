@@ -1,18 +1,17 @@
 """``fleetsight dead-letters``: what operators type and read, against a web tier that answers over the wire."""
 
 import json
-import threading
 from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner, Result
-from werkzeug.serving import make_server
 
 from scripts.cli import fleetsight
 from services.config import Config
 from services.jobs import JobStore
 from tests.support.dead_letters import DeadLetterDesk
 from tests.support.jobs import NOBODY
+from tests.support.served import served
 
 
 @pytest.fixture
@@ -23,13 +22,8 @@ def desk(config: Config, store: JobStore) -> DeadLetterDesk:
 @pytest.fixture
 def url(desk: DeadLetterDesk) -> Iterator[str]:
     """The address of the desk's web tier."""
-    server = make_server("127.0.0.1", 0, desk.client.application, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(desk.client.application) as address:
+        yield address
 
 
 def typed(*arguments: str) -> Result:

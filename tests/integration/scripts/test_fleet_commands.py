@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from werkzeug.serving import make_server
 
 from scripts.cli import fleetsight
 from scripts.client import ApiError
@@ -25,6 +24,7 @@ from services.jobs import JobStore
 from services.messages import FleetPause, FleetSnapshot, LimitsOrder
 from services.table import Table
 from tests.conftest import ConfigMaker
+from tests.support.served import served
 from web_tier.app import create_app
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -41,13 +41,8 @@ def fleet(table: Table) -> FleetStore:
 @pytest.fixture
 def url(config: Config, provisioned: Clients) -> Iterator[str]:
     """The address of a web tier."""
-    server = make_server("127.0.0.1", 0, create_app(config), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(create_app(config)) as address:
+        yield address
 
 
 def typed(*arguments: str) -> Result:

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from scripts.requirements_file import all_pins
-from tests.unit.scripts.test_requirements import direct, normal, sections
+from tests.support.pins import direct, normal, sections
 
 PUT_THERE_BY_VENV = {"pip", "setuptools", "wheel"}
 

@@ -16,7 +16,7 @@ from ami.used_files import imported, mapped
 from scripts.requirements_file import read_sections
 from scripts.requirements_file import sections as sections_of
 from tests.conftest import ROOT
-from tests.unit.scripts.test_requirements import normal, sections
+from tests.support.pins import normal, sections
 from web_tier.problems import ProblemType
 from web_tier.proxy import PROXY
 from web_tier.security import HEADERS, TLS_ONLY

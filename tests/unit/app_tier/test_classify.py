@@ -50,7 +50,7 @@ def test_a_prediction_says_everything_that_its_reader_needs() -> None:
 
 @dataclass(frozen=True)
 class SameAnswer:
-    """Answers the same whatever it is asked, as a network does whose run has failed unnoticed."""
+    """Returns the same probabilities for each batch, as a network does after a failure that it did not report."""
 
     answer: Batch
 

@@ -1,8 +1,6 @@
 """What gets installed is pinned, with the hashes of its files, and pinned in the section that needs it."""
 
 import re
-import tomllib
-from collections.abc import Iterable
 
 import pytest
 from packaging.version import Version
@@ -11,23 +9,7 @@ from scripts.pin import is_wanted
 from scripts.requirements_file import Pin, RequirementsError, all_pins, read_sections, with_hashes
 from scripts.requirements_file import sections as sections_of
 from scripts.run.system import ROOT
-
-
-def normal(name: str) -> str:
-    """Return a package's name as PEP 503 spells it, without extras."""
-    return re.sub(r"[-_.]+", "-", name.partition("[")[0]).lower()
-
-
-def sections() -> dict[str, dict[str, str]]:
-    """Return the pinned versions by section and name."""
-    return {section: {pin.name: pin.version for pin in pins} for section, pins in read_sections().items()}
-
-
-def direct() -> Iterable[tuple[str, str]]:
-    """Yield each direct dependency with its section."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for section, names in {"run": project["dependencies"], **project["optional-dependencies"]}.items():
-        yield from ((section, normal(name.partition(" ")[0])) for name in names)
+from tests.support.pins import direct, sections
 
 
 @pytest.mark.parametrize(("section", "name"), list(direct()))

@@ -117,7 +117,7 @@ def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsS
     assert len(site.requests.sent) == 3
 
 
-# What is said of it
+# The records of resends
 
 
 def test_a_request_that_is_sent_again_is_recorded_with_how_long_its_image_had_waited(site: ResultsSite) -> None:
