@@ -5,6 +5,7 @@ configuration whose buckets, queues, table and tags have names of their own, so 
 makes what the test's `config` names and returns the clients to reach it.
 """
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -53,6 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if len(set(ids)) < len(ids):
         shared = sorted({each for each in ids if ids.count(each) > 1})
         raise pytest.UsageError(f"tests that share an id: {', '.join(shared)}")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays until the end: going through it takes a tenth of the tests' time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)

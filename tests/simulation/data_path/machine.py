@@ -114,11 +114,11 @@ class History(RuleBasedStateMachine):
         """Nothing new happens."""
         self.world.run(*span)
 
-    @rule(hours=st.sampled_from((1, 6, 24)))
-    def the_fleet_is_paused(self, hours: int) -> None:
+    @rule(span=st.sampled_from(((3_600, 3), (6 * 3_600, 6), (24 * 3_600, 12))))
+    def the_fleet_is_paused(self, span: tuple[int, int]) -> None:
         """No worker runs for hours."""
         self.world.pause(on=True)
-        self.world.run(hours * 3600, hours * 3)
+        self.world.run(*span)
         self.world.pause(on=False)
 
     @rule(days=st.sampled_from((3, 8)))
