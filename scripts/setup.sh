@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly LOG=.fleetsight/logs/setup.log
+LOG=.fleetsight/logs/setup.log
 
 fail() { echo "fleetsight: $*" >&2; exit 2; }
 
@@ -44,8 +44,11 @@ stamped() { [ "$(cat ".venv/.installed-$1" 2>/dev/null)" = "$2" ]; } # NAME DIGE
 
 stamp() { echo "$2" >".venv/.installed-$1"; } # NAME DIGEST
 
+compiled_sections() { cat .venv/.installed-run .venv/.installed-test 2>/dev/null || true; }
+
 install() { # SECTION MEGABYTES WHAT
   local digest
+  LOG=.fleetsight/logs/setup-$1.log
   digest=$(section "$1" | cksum)
   stamped "$1" "$digest" && return
   section "$1" >.fleetsight/requirements-"$1".txt
@@ -55,7 +58,6 @@ install() { # SECTION MEGABYTES WHAT
   # Only files of the hashes in requirements.txt, and nothing that is not in it.
   .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-compile --require-hashes --no-deps \
     -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 || explain_failure
-  case "$1" in run | test) uncompiled=yes ;; esac
   stamp "$1" "$digest"
 }
 
@@ -128,11 +130,18 @@ if ! { [ -x .venv/bin/pip ] && .venv/bin/python -c ''; } 2>/dev/null; then
     || fail "cannot create .venv: $(tail -n 1 "$LOG"); on Debian and Ubuntu: apt install python3-venv"
 fi
 
-uncompiled=
+before=$(compiled_sections)
+run_section=
+trap wait EXIT
 for name in "${@:-run}"; do
   case "$name" in
-    run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
+    run)
+      # pip uses one core. No section installs what is in another, so the test tools need not wait.
+      install run 700 "the system (about 100 MB to download, half a minute)" &
+      run_section=$!
+      ;;
     torch)
+      wait $run_section
       # Importing torch and checking every package take ten seconds, so not each time.
       digest=$(cksum <requirements.txt)
       if ! stamped torch-with-cuda "$digest"; then
@@ -151,9 +160,10 @@ for name in "${@:-run}"; do
     *) fail "unknown section '$name'; there are: run torch simulate test" ;;
   esac
 done
+wait $run_section
 
 # A start without compiled modules takes half a second longer for each process, and some environments never write them.
 # pip would compile on one core, and the packages' own tests too. Some packages hold a file that no Python 3 can compile.
 # What torch and the simulator want is large, and most of it is never imported.
-[ -z "$uncompiled" ] || .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true
+[ "$before" = "$(compiled_sections)" ] || .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true
 .venv/bin/python -m compileall -q services app_tier web_tier scripts benchmarks

@@ -32,7 +32,8 @@ types() { .venv/bin/mypy; }
 imports() { .venv/bin/lint-imports; }
 security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursive $SOURCES; }
 audit() { .venv/bin/python -m scripts.audit; }
-fuzzing() { .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
+# Takes what the tests beside it leave of its minute.
+fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() {
   .venv/bin/python -m slipcover --branch --merge "$LOGS"/covered/*.json --out "$LOGS/merged.json" --skip-covered --fail-under "$MIN_COVERAGE"
 }
@@ -83,7 +84,7 @@ case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
     at_once "setup_torch" "format lint imports audit security_lint types" covered_unit_tests
-    at_once integration_tests "browser_tests chaos_tests" "simulations fuzzing image_tests"
+    at_once integration_tests "browser_tests chaos_tests" "simulations image_tests" fuzzing
     report coverage
     ;;
   --fast) at_once "format lint imports security_lint types" unit_tests ;;

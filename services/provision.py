@@ -35,7 +35,7 @@ def provision(clients: Clients, config: Config) -> None:
         }
         clients.s3.put_bucket_cors(Bucket=config.names.input_bucket, CORSConfiguration={"CORSRules": [rule]})
     _make_queues(clients, config)
-    _make_table(clients, config)
+    provision_table(clients, config)
 
 
 def _make_bucket(clients: Clients, name: str) -> None:
@@ -73,7 +73,8 @@ def _make_queue(clients: Clients, config: Config, name: str, more: "dict[QueueAt
     return clients.sqs.create_queue(QueueName=config.queue_name(name), Attributes=attributes)["QueueUrl"]
 
 
-def _make_table(clients: Clients, config: Config) -> None:
+def provision_table(clients: Clients, config: Config) -> None:
+    """Make the job table unless it is there, and wait until it can be used."""
     try:
         clients.dynamodb.create_table(
             TableName=config.names.job_table,

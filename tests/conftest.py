@@ -26,7 +26,7 @@ from services.endpoint import Endpoint
 from services.ids import new_id
 from services.job_records import Job
 from services.jobs import JobStore
-from services.provision import provision
+from services.provision import provision, provision_table
 from services.s3 import Bucket
 from services.table import Table
 from tests.support.jobs import NOW
@@ -137,9 +137,10 @@ def provisioned(clients: Clients, config: Config) -> Clients:
 
 
 @pytest.fixture
-def table(provisioned: Clients, config: Config) -> Table:
-    """This test's job table."""
-    return Table(provisioned.dynamodb, config.names.job_table)
+def table(clients: Clients, config: Config) -> Table:
+    """This test's job table, perhaps without buckets and queues."""
+    provision_table(clients, config)
+    return Table(clients.dynamodb, config.names.job_table)
 
 
 @pytest.fixture

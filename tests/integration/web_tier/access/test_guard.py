@@ -103,6 +103,7 @@ def test_a_strangers_upload_is_refused_before_its_body_is_read(house: House, hea
         assert answer.status_code == 401, path
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_what_is_public_is_for_strangers_too(house: House) -> None:
     for path in ("/api", "/api/v1", "/healthz", "/readyz", "/sign-in", "/static/fleetsight.css"):
         assert status(house.stranger(), path, buffered=True) == 200, path

@@ -76,7 +76,7 @@ class Person:
 
 
 @pytest.fixture
-def anna(house: House) -> Person:
+def anna(house: House, provisioned: Clients) -> Person:
     return Person(house, "anna")
 
 

@@ -192,6 +192,7 @@ def test_where_nobody_signs_in_the_address_counts_once_the_page_is_open(
     assert statuses(client, "/api/v1/jobs", 1, ELSEWHERE) == [200]
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_whoever_is_alone_on_one_machine_has_no_limits_and_nothing_is_counted(
     table: Table, make_config: ConfigMaker
 ) -> None:

@@ -8,6 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.pages.accounts_stage import SAME_SITE, MemoryPool, Person, access_by, signed_in
@@ -18,7 +19,7 @@ ADA = "ada@example.org"
 
 
 @pytest.fixture
-def app(make_config: ConfigMaker, table: Table) -> Flask:
+def app(make_config: ConfigMaker, provisioned: Clients, table: Table) -> Flask:
     """The web tier, to which Ada signs in."""
     return create_app(make_config(auth={"mode": "cognito"}), access=access_by(MemoryPool({ADA: Person()}), table))
 

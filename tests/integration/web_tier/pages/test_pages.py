@@ -106,6 +106,7 @@ def test_a_form_says_whether_its_images_are_kept(client: FlaskClient, store: Job
     assert [job.keep for job in store.jobs(5)] == [kept]
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_a_failure_of_ours_is_told_as_such(config: Config, store: JobStore) -> None:
     client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(400))).test_client()
     answer = post(client, "holiday", ("a.jpg", picture()))
