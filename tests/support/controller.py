@@ -49,6 +49,7 @@ class FakeEC2:
         reached: called with `call` when a call has come in, and with `reply` when its reply is to go out.
         hidden: ids that DescribeInstances does not know of yet.
         stale: states that DescribeInstances still shows instead of the true ones.
+        error: what DescribeInstances raises.
         refuses: whether to tag and to end instances is refused.
         protected: ids that cannot be ended.
         consoles: what instances wrote; nobody knows that of others.
@@ -60,6 +61,7 @@ class FakeEC2:
     states: dict[str, str] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     stale: dict[str, str] = field(default_factory=dict)
+    error: Exception | None = None
     by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     start_fails: str | None = None
@@ -173,6 +175,8 @@ class FakeEC2:
 
     def paginate(self, Filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:  # noqa: N803 (EC2's name)
         """Describe the instances that are in the states asked for and not hidden."""
+        if self.error:
+            raise self.error
         states = next(each["Values"] for each in Filters if each["Name"] == "instance-state-name")
         described = {key: self.stale.get(key, state) for key, state in self.states.items() if key not in self.hidden}
         shown = [key for key, state in described.items() if state in states]

@@ -29,7 +29,7 @@ from web_tier.controller.autoscaler.observe.demand import Arrivals
 from web_tier.controller.autoscaler.observe.lives import Lives
 from web_tier.controller.autoscaler.observe.measures import Measures
 from web_tier.controller.autoscaler.observe.meter import Meter
-from web_tier.controller.autoscaler.observe.observe import Observer, RecentLaunches
+from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS, Observer, RecentLaunches
 from web_tier.controller.autoscaler.observe.pace import Pace
 from web_tier.controller.autoscaler.tell.board import Board
 from web_tier.controller.autoscaler.tell.chronicle import Chronicle
@@ -91,6 +91,23 @@ def test_a_failed_look_launches_nothing_and_is_shown_until_the_next_succeeds(ben
     assert bench.ec2.alive() == []
     assert "could not be observed" in str(bench.shown.snapshots[-1].problem)
     bench.sqs.error = None
+    bench.tick()
+    assert bench.shown.snapshots[-1].problem is None
+
+
+def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Bench) -> None:
+    bench.tick()
+    before = bench.ec2.alive()
+    bench.clock.now += UNSEEN_SECONDS
+    bench.tick()  # sees both, and remembers their launch no more
+    bench.ec2.error, bench.sqs.visible = refusal("RequestLimitExceeded", "DescribeInstances"), 400
+    with pytest.raises(ClientError):
+        bench.tick()
+    assert (bench.ec2.alive(), len(bench.ec2.calls)) == (before, 1)
+    told = bench.shown.snapshots[-1]
+    assert told.running + told.pending == len(before) == 2
+    assert "could not be observed" in str(told.problem)
+    bench.ec2.error = None
     bench.tick()
     assert bench.shown.snapshots[-1].problem is None
 

@@ -110,6 +110,8 @@ def test_a_failed_call_gives_no_observation(code: str) -> None:
     sqs.error = refusal(code, "GetQueueAttributes")
     with pytest.raises(ClientError, match=code):
         observer(FakeEC2(), sqs, Clock()).observe()
+    with pytest.raises(ClientError, match=code):
+        observer(FakeEC2(error=refusal(code, "DescribeInstances")), FakeSQS(), Clock()).observe()
 
 
 def test_dead_letters_are_counted_now_and_then() -> None:
