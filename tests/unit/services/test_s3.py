@@ -2,12 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from typing import Any
 
 import pytest
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
+from services import clients
 from services.clients import Clients
 from services.endpoint import Endpoint
 from services.errors import NotFoundError
@@ -27,10 +31,14 @@ class FakeS3(ThreadingHTTPServer):
         self.answers: list[Answer] = []
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
 
-    def bucket(self, name: str = "photos", **settings: Any) -> Bucket:
-        """Return a bucket of this server, with short time-outs."""
+    def clients(self, **settings: Any) -> Clients:
+        """Return clients of this server that try a call twice."""
         url = f"http://127.0.0.1:{self.server_port}"
-        return Bucket.named(Clients(Endpoint("eu-central-1", url, **{"max_attempts": 2, **settings})), name)
+        return Clients(Endpoint("eu-central-1", url, **{"max_attempts": 2, **settings}))
+
+    def bucket(self, name: str = "photos", **settings: Any) -> Bucket:
+        """Return a bucket of this server."""
+        return Bucket.named(self.clients(**settings), name)
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -51,7 +59,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer[1].encode())
 
-    do_GET = do_HEAD = do_PUT = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the standard library's name)
         """Say nothing."""
@@ -76,6 +84,46 @@ def test_a_put_is_signed_with_the_credentials_that_botocore_has(s3: FakeS3, monk
     assert "Credential=AKIATEST/" in headers["authorization"]
     assert "/eu-central-1/s3/aws4_request" in headers["authorization"]
     assert headers["x-amz-security-token"] == "of-a-role"
+
+
+class EndingCredentials:
+    """Credentials of a role that end in a minute, so that botocore fetches the next ones before each call."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+
+    def load_credentials(self) -> RefreshableCredentials:
+        """Return the credentials, as botocore's own provider does."""
+        return RefreshableCredentials.create_from_metadata(self._fetch(), self._fetch, "test")
+
+    def _fetch(self) -> dict[str, str]:
+        number = next(self._numbers)
+        end = datetime.now(UTC) + timedelta(minutes=1)
+        keys = {"access_key": f"AKIA{number}", "secret_key": f"secret-{number}", "token": f"token-{number}"}
+        return {**keys, "expiry_time": end.isoformat()}
+
+
+def test_credentials_that_end_are_replaced_in_a_client_that_is_in_use(
+    s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # botocore renews credentials that have less time left, so obstore uses none beyond their end.
+    assert clients.CREDENTIALS_KEPT.total_seconds() <= RefreshableCredentials._mandatory_refresh_timeout
+    # obstore then asks before each call.
+    monkeypatch.setattr(clients, "CREDENTIALS_KEPT", timedelta(0))
+    made = s3.clients()
+    made.session.register_component("credential_provider", EndingCredentials())
+    bucket = Bucket.named(made, "photos")
+    s3.answers = [(200, ""), (400, ERROR.format("ExpiredToken", "The provided token has expired.")), (200, "")]
+    bucket.put("first", b"", "text/plain")
+    with pytest.raises(ClientError, match="ExpiredToken"):
+        bucket.put("refused", b"", "text/plain")
+    bucket.put("first", b"", "text/plain")
+    made.sqs.list_queues()
+    made.sqs.list_queues()
+    signed = [(headers["authorization"], headers["x-amz-security-token"]) for _, _, headers, _ in s3.seen]
+    numbers = [token.removeprefix("token-") for _, token in signed]
+    assert len(set(numbers)) == 5
+    assert all(f"Credential=AKIA{number}/" in by for (by, _), number in zip(signed, numbers, strict=True))
 
 
 @pytest.mark.parametrize(
