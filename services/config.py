@@ -38,6 +38,12 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MIN_RECEIVES = 3
 """Least receives before a request becomes a dead letter: the image's own, and those of workers that ended."""
+MAX_SPOT_DRAIN_SECONDS = 100.0
+"""Maximum `worker.drain_seconds` on Spot Instances. EC2 gives notice two minutes before it interrupts an instance.
+The worker polls for the notice every 5 s and needs a few more seconds to stop.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
+"""
 MOST_WORKERS = 1_000
 """No limit of the fleet is above this, whoever sets it."""
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -361,6 +367,15 @@ class Config(_Section):
             raise ValueError(
                 f"prices.instance_hour: no price for {', '.join(free)}, which the fleet launches; add it, from "
                 "https://aws.amazon.com/ec2/pricing/on-demand/"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _spot_workers_drain_before_the_interruption(self) -> Self:
+        if self.fleet.market == "spot" and self.worker.drain_seconds > MAX_SPOT_DRAIN_SECONDS:
+            raise ValueError(
+                f"worker.drain_seconds = {self.worker.drain_seconds:g}: EC2 interrupts a Spot Instance two minutes "
+                f"after its notice. Set at most {MAX_SPOT_DRAIN_SECONDS:g}, or fleet.market to on_demand"
             )
         return self
 

@@ -14,16 +14,16 @@ from app_tier.demo.signs import Sample, samples
 from app_tier.preprocess import load_pixels
 from app_tier.receive import understood
 from services.embedded.access_keys import owner_key
-from services.ids import output_key
+from services.ids import ImageRef, output_key
 from services.messages import Response
+from services.metadata import DRAIN_TAG
 from tests.integration.app_tier.conftest import SiteMaker
 from tests.integration.app_tier.site import ROOT, Site
+from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, MetadataService
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
-
-"""An idle period that no test lives to see."""
 
 SMALL = (((64, 64), 1.0),)
 KINDS = pytest.mark.parametrize("kind", ["standard", "fifo"])
@@ -92,6 +92,11 @@ def test_row_6_sigterm_gives_back_what_has_not_started_and_costs_nothing(make_si
     worker = site.start_worker(("-c", signalled_in_the_middle(signal.SIGTERM)))
     assert worker.wait() == 0
     assert worker.log()[-1]["reason"] == "SIGTERM"
+    assert_drained_in_the_middle(site, refs)
+
+
+def assert_drained_in_the_middle(site: Site, refs: list[ImageRef]) -> None:
+    """Assert that some images have one response each, and that the worker returned the rest as it received them."""
     counts = site.requests.counts()
     assert counts.in_flight == 0
     assert 0 < counts.visible < len(refs)
@@ -100,6 +105,50 @@ def test_row_6_sigterm_gives_back_what_has_not_started_and_costs_nothing(make_si
     left = [each for _ in range(counts.visible) for each in understood(site.requests.receive(1, wait_seconds=1))]
     assert {each.request.image_id for each in left} == {ref.image_id for ref in refs} - set(answered)
     assert {each.tries for each in left} == {1}, "no image has lost a try"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "document", "reason"),
+    [
+        ("standard", SPOT_ACTION, SPOT_NOTICE, "Spot notice: terminate"),
+        ("fifo", f"tags/instance/{DRAIN_TAG}", "", "asked to drain"),
+    ],
+    ids=["Spot notice", "drain tag"],
+)
+def test_row_21_a_notice_in_the_middle_of_a_batch_drains_the_worker_and_costs_no_try(
+    make_site: SiteMaker, kind: str, path: str, document: str, reason: str
+) -> None:
+    site = make_site(
+        queues={"kind": kind}, worker={"fetch_threads": 1, "publish_threads": 1, "idle_seconds": NEVER_SECONDS}
+    )
+    refs = site.submit(sign.data for sign in small_signs(150))
+    with MetadataService.serve() as service:
+        worker = site.start_worker(("-c", NOTICED), AWS_EC2_METADATA_SERVICE_ENDPOINT=service.url)
+        wait_until(lambda: site.outputs.keys(refs[0].job_id, 1), "a prediction is stored")
+        service.answers[path] = [(200, document)]
+        assert worker.wait() == 0
+    assert worker.log()[-1]["reason"] == reason
+    assert_drained_in_the_middle(site, refs)
+
+
+NOTICED = """
+import itertools, os, sys
+from concurrent.futures import Future
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+from app_tier import __main__, pipeline, startup
+decode, watch = pipeline.decode, startup.watch_notices
+count, watched = itertools.count(1), Future()
+def decode_thirty(task, *rest):
+    if next(count) > 30:
+        watched.result().wait()
+    return decode(task, *rest)
+def watch_often(metadata, lifetime):
+    watched.set_result(lifetime)
+    watch(metadata, lifetime, every_seconds=0.05)
+pipeline.decode, startup.watch_notices = decode_thirty, watch_often
+sys.exit(__main__.main())
+"""
+"""A worker that polls for notices every 0.05 s and decodes thirty images before it gets one."""
 
 
 def signalled_in_the_middle(number: signal.Signals) -> str:

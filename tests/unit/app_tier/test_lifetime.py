@@ -1,12 +1,11 @@
-import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from app_tier.lifetime import Lifetime, is_standby, watch_notices
 from services.metadata import DRAIN_TAG, STAY_TAG, Metadata
+from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 
@@ -47,65 +46,30 @@ def test_waiting_says_whether_the_end_has_come() -> None:
     assert lifetime.wait(0)
 
 
-class _MetadataService(BaseHTTPRequestHandler):
-    notices: list[tuple[int, bytes]]
-    drains = False
-    stay = (404, b"")
-
-    def do_PUT(self) -> None:
-        self._answer(200, b"token")
-
-    def do_GET(self) -> None:
-        if self.path.endswith(f"/tags/instance/{DRAIN_TAG}"):
-            self._answer(*((200, b"asked") if self.drains else (404, b"")))
-        elif self.path.endswith(f"/tags/instance/{STAY_TAG}"):
-            self._answer(*self.stay)
-        else:
-            self._answer(*(self.notices.pop(0) if self.notices else (404, b"")))
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def metadata_service() -> Iterator[HTTPServer]:
-    with HTTPServer(("127.0.0.1", 0), _MetadataService) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(DEADLINE_SECONDS)
+def service() -> Iterator[MetadataService]:
+    with MetadataService.serve() as started:
+        yield started
 
 
-def test_a_spot_notice_ends_the_worker_whatever_was_answered_before(metadata_service: HTTPServer) -> None:
-    notice = json.dumps({"action": "terminate", "time": "2026-01-01T00:00:00Z"}).encode()
-    _MetadataService.notices = [(404, b""), (500, b"broken"), (200, b"not JSON"), (200, notice)]
+def test_a_spot_notice_ends_the_worker_whatever_was_answered_before(service: MetadataService) -> None:
+    service.answers[SPOT_ACTION] = [(404, ""), (500, "broken"), (200, "not JSON"), (200, SPOT_NOTICE)]
     lifetime = Lifetime()
-    watch_notices(Metadata(f"http://127.0.0.1:{metadata_service.server_port}"), lifetime, every_seconds=0.001)
+    watch_notices(Metadata(service.url), lifetime, every_seconds=0.001)
     assert (lifetime.reason, lifetime.status) == ("Spot notice: terminate", 0)
 
 
-def test_a_worker_that_is_asked_to_drain_ends_in_good_order(
-    metadata_service: HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _MetadataService.notices = []
-    monkeypatch.setattr(_MetadataService, "drains", True)
+def test_a_worker_that_is_asked_to_drain_ends_in_good_order(service: MetadataService) -> None:
+    service.answers[f"tags/instance/{DRAIN_TAG}"] = [(200, "asked")]
     lifetime = Lifetime()
-    watch_notices(Metadata(f"http://127.0.0.1:{metadata_service.server_port}"), lifetime, every_seconds=0.001)
+    watch_notices(Metadata(service.url), lifetime, every_seconds=0.001)
     assert (lifetime.reason, lifetime.status) == ("asked to drain", 0)
 
 
-def test_the_watch_for_notices_ends_with_the_worker(metadata_service: HTTPServer) -> None:
-    _MetadataService.notices = []
+def test_the_watch_for_notices_ends_with_the_worker(service: MetadataService) -> None:
     lifetime = Lifetime()
-    metadata = Metadata(f"http://127.0.0.1:{metadata_service.server_port}")
-    watching = threading.Thread(target=watch_notices, args=(metadata, lifetime, NEVER_SECONDS), daemon=True)
+    arguments = (Metadata(service.url), lifetime, NEVER_SECONDS)
+    watching = threading.Thread(target=watch_notices, args=arguments, daemon=True)
     watching.start()
     lifetime.end("idle")
     watching.join(DEADLINE_SECONDS)
@@ -113,13 +77,13 @@ def test_the_watch_for_notices_ends_with_the_worker(metadata_service: HTTPServer
 
 
 @pytest.mark.parametrize(
-    ("answer", "stays"), [((200, b"asked"), True), ((200, b""), True), ((404, b""), False), ((500, b"broken"), False)]
+    ("answer", "stays"), [((200, "asked"), True), ((200, ""), True), ((404, ""), False), ((500, "broken"), False)]
 )
 def test_an_idle_worker_stays_while_its_instance_has_the_tag_and_ends_when_that_is_not_known(
-    metadata_service: HTTPServer, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, bytes], stays: bool
+    service: MetadataService, answer: Answer, stays: bool
 ) -> None:
-    monkeypatch.setattr(_MetadataService, "stay", answer)
-    assert is_standby(Metadata(f"http://127.0.0.1:{metadata_service.server_port}")) is stays
+    service.answers[f"tags/instance/{STAY_TAG}"] = [answer]
+    assert is_standby(Metadata(service.url)) is stays
 
 
 def test_a_worker_without_an_instance_is_no_standby() -> None:

@@ -110,6 +110,15 @@ def test_spot_instances_that_would_be_stopped_are_refused_with_the_remedy() -> N
     assert "cannot stop one-time Spot Instances: set scale_in to terminate, or market to on_demand" in message
 
 
+def test_a_drain_that_outlasts_the_spot_notice_is_refused_with_the_remedy() -> None:
+    values = changed("worker", "drain_seconds", 101)
+    assert parse_config(values).worker.drain_seconds == 101
+    values["fleet"]["market"] = "spot"
+    assert "worker.drain_seconds = 101: EC2 interrupts a Spot Instance two minutes" in fault(values)
+    values["worker"]["drain_seconds"] = 100
+    assert parse_config(values).fleet.market == "spot"
+
+
 def test_a_type_that_the_fleet_launches_and_that_has_no_price_is_named_with_the_remedy() -> None:
     message = fault(changed("fleet", "instance_types", ["c7a.large", "c8a.large", "p5.large"]))
     assert "\n  prices.instance_hour: no price for c8a.large, p5.large, which the fleet launches; add it" in message

@@ -1,0 +1,74 @@
+"""An instance metadata service, version 2, whose answers a test chooses."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+from tests.support.waiting import DEADLINE_SECONDS
+
+INSTANCE_ID = "i-0123456789abcdef0"
+SPOT_ACTION = "spot/instance-action"
+SPOT_NOTICE = json.dumps({"action": "terminate", "time": "2026-01-01T00:00:00Z"})
+
+Answer = tuple[int, str]
+"""Status and body."""
+
+
+class MetadataService(ThreadingHTTPServer):
+    """Serves clients that show the last token.
+
+    Attributes:
+        url: of the service.
+        answers: by path below `/latest/meta-data/`, given in turn, the last one for good; other paths get 404.
+        tokens: how many were given.
+        token_status: of the next tokens.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.answers: dict[str, list[Answer]] = {"instance-id": [(200, INSTANCE_ID)]}
+        self.tokens = 0
+        self.token_status = 200
+
+    @classmethod
+    @contextmanager
+    def serve(cls) -> Iterator[Self]:
+        """Serve in a thread."""
+        with cls() as service:
+            thread = threading.Thread(target=service.serve_forever, args=(0.01,), daemon=True)
+            thread.start()
+            try:
+                yield service
+            finally:
+                service.shutdown()
+                thread.join(DEADLINE_SECONDS)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: MetadataService
+
+    def do_PUT(self) -> None:
+        assert self.path == "/latest/api/token"
+        assert 0 < int(self.headers["X-aws-ec2-metadata-token-ttl-seconds"]) <= 21_600
+        self.server.tokens += 1
+        self._answer(self.server.token_status, f"token-{self.server.tokens}")
+
+    def do_GET(self) -> None:
+        if self.headers["X-aws-ec2-metadata-token"] != f"token-{self.server.tokens}":
+            self._answer(401, "")
+            return
+        answers = self.server.answers.get(self.path.removeprefix("/latest/meta-data/"), [(404, "")])
+        self._answer(*(answers.pop(0) if len(answers) > 1 else answers[0]))
+
+    def _answer(self, status: int, body: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
