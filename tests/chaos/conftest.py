@@ -5,9 +5,10 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from app_tier.demo.signs import samples
 from scripts.client import ApiClient, Outcome
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance
+from services.embedded.control_client import ControlClient
 from services.embedded.machines.machine import Machine
 from services.s3 import Bucket
 from tests.conftest import keys_in
@@ -78,6 +80,11 @@ class RunningSystem:
     def stored_images(self, job_id: str) -> list[str]:
         """Keys of the job's images in the input bucket."""
         return keys_in(Bucket.named(self.system.clients, self.system.config.names.input_bucket), job_id)
+
+    def set_switches(self, **switches: Any) -> None:
+        """Set switches of the embedded cloud."""
+        with closing(ControlClient(self.system.endpoint_url)) as cloud:
+            cloud.send("PUT", "switches", switches)
 
     def kill(self, name: str) -> int:
         """Kill a supervised service with -9, with all its processes; return the id of its first."""

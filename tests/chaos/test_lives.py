@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,6 @@ from scripts.client import ApiClient
 from scripts.run.system import System, free_port
 from services.config import PATH_VARIABLE
 from services.ec2 import Fleet
-from services.embedded.control_client import ControlClient
 from services.fleet_store import FleetStore
 from services.table import Table
 from tests.chaos.conftest import RunningSystem, signs
@@ -46,12 +45,6 @@ def configured(path: Path, **fleet: object) -> Path:
     return path
 
 
-def set_stuck_boots(running: RunningSystem, fraction: float) -> None:
-    """Let this share of the boots end before a worker starts."""
-    with closing(ControlClient(running.system.endpoint_url)) as cloud:
-        cloud.send("PUT", "switches", {"stuck_boot_fraction": fraction})
-
-
 def test_an_instance_that_never_works_is_replaced_at_once_and_ended_after_a_second_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,13 +52,13 @@ def test_an_instance_that_never_works_is_replaced_at_once_and_ended_after_a_seco
     monkeypatch.setenv(PATH_VARIABLE, str(config))
     with started(tmp_path, config) as running:
         store = FleetStore(Table(running.system.clients.dynamodb, running.system.config.names.job_table))
-        set_stuck_boots(running, 1)
+        running.set_switches(stuck_boot_fraction=1)
         files, truth = signs(30, seed=71)
         job_id = running.api.create_job("with a ghost")
         outcome = running.upload(job_id, files)
         wait_until(running.workers, "an instance runs")
         ghost = running.workers()[0].instance_id
-        set_stuck_boots(running, 0)
+        running.set_switches(stuck_boot_fraction=0)
         wait_until(
             lambda: any(each.marked and each.instance_id == ghost for each in store.instances().instances),
             "the ghost is marked",

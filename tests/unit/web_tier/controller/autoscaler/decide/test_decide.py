@@ -74,7 +74,7 @@ def test_the_least_number_of_workers_is_kept_without_any_images() -> None:
 
 def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
     plan = decide(look(1_000, states=("running",) * 8), limits(max_workers=5))
-    assert (plan.launch, plan.start) == (0, ())
+    assert (plan.launch, plan.start, plan.drain) == (0, (), ())
     assert plan.reason == "8 workers, more than the 5 allowed: they end themselves when idle"
 
 
@@ -156,7 +156,7 @@ PAUSE = FleetPause(since=datetime(2026, 3, 1, 12, 3, tzinfo=UTC))
 def test_a_paused_fleet_starts_nothing_and_says_so(seen: Observation, reason: str, words: str) -> None:
     pause = PAUSE.model_copy(update={"reason": reason})
     plan = decide(replace(seen, paused=pause), limits(min_workers=3))
-    assert (plan.launch, plan.start, plan.kind, plan.reason) == (0, (), "paused", words)
+    assert (plan.launch, plan.start, plan.drain, plan.kind, plan.reason) == (0, (), (), "paused", words)
 
 
 def test_a_paused_fleet_does_not_start_stopped_workers_either() -> None:
