@@ -49,18 +49,25 @@ def test_one_post_and_a_hundred_posts_at_once_give_the_same_answers(running: Run
     assert running.most_seen <= running.system.config.fleet.max_workers
 
 
-def test_two_jobs_at_once_with_equal_filenames_never_mix(running: RunningSystem) -> None:
+def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: RunningSystem) -> None:
     jobs = []
     for seed in (21, 22):
         files, truth = signs(40, seed)
-        named = [(f"image-{number}.jpg", content) for number, (_, content) in enumerate(files)]
-        renamed = {f"image-{number}.jpg": truth[name] for number, (name, _) in enumerate(files)}
-        jobs.append((running.api.create_job("same names"), named, renamed))
+        by_label = sorted((truth[name], content) for name, content in files)
+        pairs = list(zip(by_label[:20], by_label[20:], strict=True))
+        assert all(one[0] != other[0] for one, other in pairs)
+        named = [(f"image-{number}.jpg", content) for number, pair in enumerate(pairs) for _, content in pair]
+        labels = [label for pair in pairs for label, _ in pair]
+        jobs.append((running.api.create_job("same names"), named, labels))
     with ThreadPoolExecutor(2) as clients:
-        outcomes = list(clients.map(lambda job: running.upload(job[0], job[1], slice_size=5), jobs))
-    for (job_id, _, truth), outcome in zip(jobs, outcomes, strict=True):
+        outcomes = list(clients.map(lambda job: running.upload(job[0], job[1], slice_size=6), jobs))
+    for (job_id, files, labels), outcome in zip(jobs, outcomes, strict=True):
         running.wait_for_results(job_id, 40)
-        assert running.right(job_id, outcome, truth) >= 39
+        results = {result["image_id"]: result for result in running.api.results(job_id)}
+        assert len(results) == 40
+        found = [results[image_id] for image_id, _ in outcome.accepted]
+        assert [result["filename"] for result in found] == [name for name, _ in files]
+        assert sum(result["label"] == label for result, label in zip(found, labels, strict=True)) >= 39
 
 
 def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running: RunningSystem) -> None:
