@@ -31,8 +31,9 @@ until its timeout. So a poll in flight is always waited for, and it must not mak
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.backoff import Backoff
 from app_tier.faults import WorkerFault, meaning_of
@@ -43,13 +44,10 @@ from app_tier.task import Delivery
 from services.errors import MessageError
 from services.ids import parse_key
 from services.messages import RequestMessage
-from services.sqs import BATCH, Queue, Received
+from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, Queue, Received
 
 OVER_LIMIT = "OverLimit"
-"""SQS's answer where as many messages are in flight as a queue may have (120,000): more come when some are deleted.
-
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
-"""
+"""The error of a short poll of a standard queue that has `MAX_IN_FLIGHT` messages in flight."""
 
 POLL_SECONDS = 1
 """Longest wait of one receive; see above."""
@@ -121,8 +119,29 @@ class Receiver:
         self._backoff.succeeded(RECEIVE)
         if received:
             self._take(received, asked_at)
-        elif idle and not self._lifetime.end_idle(f"idle for {self._idle_seconds:g} s"):
+        elif idle and (self._is_starved() or not self._lifetime.end_idle(f"idle for {self._idle_seconds:g} s")):
             self._stayed_at = self._clock()
+
+    def _is_starved(self) -> bool:
+        """Return True if messages wait in a FIFO queue that has too many messages in flight to deliver one.
+
+        Only the counts of a FIFO queue show this. A standard queue answers the last poll, which is a short one, with
+        `OVER_LIMIT`. Counts are approximate, so half the limit counts as full. They may be a minute old: a queue
+        that is not full lets its worker end even if they still show messages. A worker that cannot read them ends,
+        which costs one boot. After `MAX_VISIBILITY_SECONDS` every message has been visible again, so the counts are
+        wrong and the worker ends.
+        """
+        if not self._queue.fifo or self._in_hand.idle_seconds() > MAX_VISIBILITY_SECONDS:
+            return False
+        try:
+            counts = self._queue.counts()
+        except (BotoCoreError, ClientError) as error:
+            _log.warning("could not read the counts of the request queue", extra={"error": str(error)})
+            return False
+        starved = counts.visible > 0 and counts.in_flight >= MAX_IN_FLIGHT / 2
+        if starved:
+            _log.warning("too many messages are in flight; the worker waits", extra=asdict(counts))
+        return starved
 
     def _idle_for(self) -> float:
         """Return for how long nothing has been in hand, or since the worker last had a reason to stay."""

@@ -26,6 +26,21 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMe
 LONG_POLL_SECONDS = 20
 """Longest wait of a receive."""
 
+MAX_IN_FLIGHT = 120_000
+"""Messages of one queue that may be in flight. At this number SQS delivers no message until some are deleted.
+
+A standard queue then answers a short poll with the error `OverLimit`. It answers a long poll with no message and no
+error, and a FIFO queue answers every poll so:
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html and
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-fifo.html
+"""
+
+MAX_VISIBILITY_SECONDS = 43_200
+"""Longest time from a receive until the message is visible again, however often it was extended (12 hours).
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
+"""
+
 BATCH_ATTEMPTS = 4
 """How often the entries that a batch call did not take are tried in all."""
 

@@ -101,7 +101,7 @@ class Switches:
         duplicate_deliveries: 0..1 of the messages of a standard queue are delivered twice.
         late_deliveries: 0..1 of the messages of a standard queue arrive `late_seconds` late, behind others.
         late_seconds: see there.
-        max_in_flight: messages in flight beyond which a standard queue answers OverLimit, and a FIFO queue nothing.
+        max_in_flight: with so many messages in flight a queue delivers none.
         faults: what calls meet, as rules: `fault_rules.FaultRule`.
         fault_seed: chooses which of the calls that a rule matches meet its fault.
     """

@@ -16,7 +16,7 @@ from moto.sqs.models import Message, SQSBackend, sqs_backends
 from services.embedded.approximate import approximate_counts
 from services.embedded.direct import Answer, Request, json_answer
 from services.embedded.message import Delivery
-from services.embedded.sqs import is_full, sequence_number, take
+from services.embedded.sqs import is_over_limit, sequence_number, take
 
 MOST_ENTRIES = 10
 LONGEST_WAIT_SECONDS = 20
@@ -67,7 +67,7 @@ def _receive_message(_backend: SQSBackend, queue: Any, parameters: Parameters) -
     if not (1 <= count <= MOST_ENTRIES and 0 <= wait <= LONGEST_WAIT_SECONDS and is_timeout(visibility)):
         return None
     wanted = _attributes_wanted(parameters.get("MessageSystemAttributeNames", []))
-    if wanted is None or is_full(queue):
+    if wanted is None or is_over_limit(queue, wait):
         return None
     deliveries = take(queue, count, wait, visibility)
     return {"Messages": [_received(queue, delivery, wanted) for delivery in deliveries]} if deliveries else {}

@@ -114,6 +114,7 @@ class MessageQueue(Generic[Payload]):
         visibility_seconds: float,
         *,
         wait_seconds: float = 0,
+        max_in_flight: int | None = None,
         max_receive_count: int | None = None,
         retention_seconds: float | None = None,
         bury: Callable[[DeadLetter[Payload]], None] | None = None,
@@ -124,6 +125,7 @@ class MessageQueue(Generic[Payload]):
             limit: most messages to return.
             visibility_seconds: how long they stay invisible to others; 0 leaves them visible.
             wait_seconds: the long poll; ends at once when a message becomes visible or the queue is closed.
+            max_in_flight: with so many messages in flight none is returned; None: without limit.
             max_receive_count: a message received this often goes to `bury` instead.
             retention_seconds: older messages are dropped.
             bury: stores a dead letter elsewhere; called without the lock, the message counts as in flight meanwhile.
@@ -131,7 +133,7 @@ class MessageQueue(Generic[Payload]):
         deadline = self._clock() + wait_seconds
         while True:
             with self._changed:
-                taken = self._take(limit, retention_seconds)
+                taken = self._take(limit, max_in_flight, retention_seconds)
                 dead = [e for e in taken if max_receive_count and e.receive_count >= max_receive_count]
                 deliveries = [self._deliver(e, visibility_seconds) for e in taken if e not in dead]
                 if not taken and not self._wait(deadline):
@@ -203,8 +205,10 @@ class MessageQueue(Generic[Payload]):
             self._duplicates.popitem(last=False)
         return self._duplicates[key][1] if key is not None and key in self._duplicates else None
 
-    def _take(self, limit: int, retention_seconds: float | None) -> list[Entry[Payload]]:
+    def _take(self, limit: int, max_in_flight: int | None, retention_seconds: float | None) -> list[Entry[Payload]]:
         self._wake_due()
+        if max_in_flight is not None:
+            limit = min(limit, max_in_flight - self._counts[State.IN_FLIGHT])
         taken: list[Entry[Payload]] = []
         while len(taken) < limit and (entry := self._next_visible()) is not None:
             if retention_seconds is not None and entry.sent_at + retention_seconds <= self._clock():

@@ -153,8 +153,15 @@ def _happens(share: float) -> bool:
     return share > 0 and random.random() < share  # noqa: S311 # nosec B311 # not a secret
 
 
-def is_full(queue: Any) -> bool:
-    """Return True if as many messages are in flight as a queue may have."""
+def is_over_limit(queue: Any, wait_seconds: int) -> bool:
+    """Return True if a receive gets the error OverLimit: a short poll of a standard queue with too much in flight.
+
+    Any other receive from such a queue gets no message and no error:
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html and
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-fifo.html
+    """
+    if wait_seconds or queue.fifo_queue:
+        return False
     return bool(queue.store.counts().in_flight >= fleet.switches.max_in_flight)
 
 
@@ -180,6 +187,7 @@ def _receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int 
         count,
         visibility_seconds or 0,
         wait_seconds=wait_seconds,
+        max_in_flight=fleet.switches.max_in_flight,
         max_receive_count=policy["maxReceiveCount"] if policy and letters else None,
         retention_seconds=queue.message_retention_period,
         bury=(lambda letter: letters.bury(letter, queue.queue_arn)) if letters else None,
@@ -197,11 +205,7 @@ def _receive_message(_original: Any) -> Any:
     ) -> list[Any]:
         """Receive as `MessageQueue.receive` does, as moto's message objects."""
         queue = self.get_queue(queue_name)
-        if is_full(queue):
-            # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html and
-            # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-fifo.html
-            if queue.fifo_queue:
-                return []
+        if is_over_limit(queue, wait_seconds_timeout):
             raise SQSException("OverLimit", "Too many messages are in flight: delete some, or let them time out.")
         deliveries = take(queue, count, wait_seconds_timeout, visibility_timeout)
         received = [_as_received(delivery, message_attribute_names or []) for delivery in deliveries]

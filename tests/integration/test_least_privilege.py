@@ -337,6 +337,7 @@ ON_BAD_DAYS = {
     ): "a large file of results breaks off",
     ("ControllerRole", "StartAndEndWorkers", "ec2:StartInstances"): "only where machines stop, not where they end",
     ("WorkerRole", "TakeRequests", "sqs:ChangeMessageVisibility"): "an image takes long, or a try counts",
+    ("WorkerRole", "TakeRequests", "sqs:GetQueueAttributes"): "a FIFO queue delivers nothing, and a worker would end",
     ("WorkerRole", "TakeRequests", "sqs:SendMessage"): "a worker ends and gives back what it has not answered",
 }
 """Single actions that this day may do without, and what they are for."""

@@ -196,6 +196,38 @@ def test_fifo_queues_serve_as_well_as_standard_ones(make_site: SiteMaker) -> Non
     assert site.requests.counts().total == 0
 
 
+@KINDS
+def test_row_56_a_worker_stays_while_too_many_messages_are_in_flight(make_site: SiteMaker, kind: str) -> None:
+    site = make_site(queues={"kind": kind, "visibility_timeout_seconds": 43_200})
+    refs = site.submit(sign.data for sign in small_signs(3))
+    site.cloud.set_switches(max_in_flight=2)
+    try:
+        held = site.requests.receive()
+        assert len(held) == 2
+        worker = site.start_worker(("-c", WITH_A_LIMIT_OF_TWO))
+
+        def stays() -> int:
+            words = {"too many messages are in flight; the worker waits", "could not receive; will try again"}
+            return sum(line["message"] in words for line in worker.log())
+
+        wait_until(lambda: stays() >= 3 or worker.process.poll() is not None, "the worker has been idle three times")
+        assert worker.process.poll() is None
+        site.requests.delete([held[0].receipt])
+        assert site.collect(1).keys() == {refs[2].image_id}
+        assert worker.wait() == 0
+        assert worker.log()[-1]["reason"] == "idle for 1 s"
+    finally:
+        site.cloud.set_switches(max_in_flight=120_000)
+
+
+WITH_A_LIMIT_OF_TWO = """
+import sys
+from app_tier import __main__, receive
+receive.MAX_IN_FLIGHT = 2
+sys.exit(__main__.main())
+"""
+
+
 def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMaker) -> None:
     site = make_site(queues={"visibility_timeout_seconds": 3})
     refs = site.submit(sign.data for sign in small_signs(100))

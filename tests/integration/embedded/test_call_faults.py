@@ -177,18 +177,22 @@ def test_receives_may_be_short_and_messages_come_twice_or_late(cloud: EmbeddedCl
     assert bodies(sqs, late) == []
 
 
-def test_beyond_its_messages_in_flight_a_standard_queue_refuses_and_a_fifo_queue_answers_nothing(
+def test_of_queues_with_too_much_in_flight_a_standard_one_refuses_short_polls_and_all_else_gets_nothing(
     cloud: EmbeddedCloud, once: Clients
 ) -> None:
     sqs = once("sqs")
     standard, fifo = queue_of(sqs), queue_of(sqs, fifo=True)
-    for body in ("1", "2"):
+    for body in ("1", "2", "3"):
         sqs.send_message(QueueUrl=standard, MessageBody=body)
         sqs.send_message(QueueUrl=fifo, MessageBody=body, MessageGroupId=body)
     cloud.set_switches(max_in_flight=2)
-    assert len(bodies(sqs, standard)) == len(bodies(sqs, fifo)) == 2
+    held = [sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"] for url in (standard, fifo)]
+    assert [len(messages) for messages in held] == [2, 2]
     assert error_of(sqs.receive_message, QueueUrl=standard) == ("OverLimit", 403)
-    assert bodies(sqs, fifo) == []
+    assert bodies(sqs, standard, wait=1) == bodies(sqs, fifo) == bodies(sqs, fifo, wait=1) == []
+    for url, messages in zip((standard, fifo), held, strict=True):
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=messages[0]["ReceiptHandle"])
+        assert bodies(sqs, url) == ["3"]
 
 
 CLIENT = """

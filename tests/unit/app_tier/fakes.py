@@ -26,7 +26,7 @@ from services.errors import NotFoundError, ObjectTooLargeError
 from services.ids import ImageRef, input_key, new_id
 from services.messages import RequestMessage
 from services.s3 import Bucket
-from services.sqs import Outgoing, Queue, Received
+from services.sqs import MAX_IN_FLIGHT, Outgoing, Queue, Received
 
 VISIBILITY = 30
 COLOURS = ("red", "green", "blue")
@@ -78,6 +78,7 @@ class FakeSqs:
         refuse: bodies or receipts that batch calls do not take, as the sender's fault.
         arriving: sent while a receive waits, one for each receive.
         fifo: whether it is a FIFO queue, which drops what has a deduplication id that it knows.
+        others_in_flight: messages that other workers hold, which are only counted.
     """
 
     clock: FakeClock
@@ -91,6 +92,7 @@ class FakeSqs:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     arriving: list[str] = field(default_factory=list)
     fifo: bool = False
+    others_in_flight: int = 0
     deduplicated: set[str] = field(default_factory=set)
     numbers: Iterator[int] = field(default_factory=itertools.count)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -123,6 +125,11 @@ class FakeSqs:
 
     def receive_message(self, **arguments: Any) -> dict[str, Any]:
         self._call("receive", arguments)
+        if self.others_in_flight >= MAX_IN_FLIGHT:
+            if not (self.fifo or arguments["WaitTimeSeconds"]):
+                raise refusal("OverLimit", "ReceiveMessage")
+            self.clock.advance(arguments["WaitTimeSeconds"])
+            return {}
         with self.lock:
             found = self._take(arguments["MaxNumberOfMessages"])
         if not found and arguments["WaitTimeSeconds"]:
@@ -132,6 +139,17 @@ class FakeSqs:
             with self.lock:
                 found = self._take(arguments["MaxNumberOfMessages"])
         return {"Messages": [self._delivered(message) for message in found]}
+
+    def get_queue_attributes(self, **arguments: Any) -> dict[str, Any]:
+        self._call("counts", arguments)
+        visible = len(self.visible)
+        return {
+            "Attributes": {
+                "ApproximateNumberOfMessages": str(visible),
+                "ApproximateNumberOfMessagesNotVisible": str(len(self.messages) - visible + self.others_in_flight),
+                "ApproximateNumberOfMessagesDelayed": "0",
+            }
+        }
 
     def _take(self, most: int) -> list[FakeMessage]:
         for message in [each for each in self.visible if each.count >= self.max_receive_count]:

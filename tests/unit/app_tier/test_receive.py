@@ -18,7 +18,7 @@ from app_tier.receive import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, in_ord
 from app_tier.task import Delivery
 from services.ids import ImageRef, input_key, new_id
 from services.messages import RequestMessage
-from services.sqs import BATCH
+from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
 from tests.support.waiting import DEADLINE_SECONDS
 from tests.unit.app_tier.fakes import (
     VISIBILITY,
@@ -77,8 +77,8 @@ class Bench:
         self.receiver.run()
 
 
-def sqs_with(count: int) -> FakeSqs:
-    sqs = FakeSqs(FakeClock())
+def sqs_with(count: int, *, fifo: bool = False) -> FakeSqs:
+    sqs = FakeSqs(FakeClock(), fifo=fifo)
     send_requests(sqs, [new_request() for _ in range(count)])
     return sqs
 
@@ -275,21 +275,71 @@ def test_one_failed_receive_after_long_work_does_not_end_the_worker() -> None:
     assert (bench.lifetime.status, bench.lifetime.reason) == (0, "idle for 5 s")
 
 
-@pytest.mark.parametrize("images", [0, 3])
-def test_row_56_a_worker_waits_for_hours_while_too_many_messages_are_in_flight(images: int) -> None:
-    bench = Bench(sqs_with(images))
-    started = bench.clock()
+# Too many messages in flight
 
-    def full(**arguments: int) -> object:
-        if bench.clock() - started < 3 * 3600:
-            bench.clock.advance(60)
-            raise refusal("OverLimit", "ReceiveMessage")
+
+def full_for(bench: Bench, seconds: float) -> None:
+    """Let the queue have too many messages in flight for so long; a long poll of that time takes two minutes."""
+    end = bench.clock() + seconds
+    bench.sqs.others_in_flight = MAX_IN_FLIGHT
+
+    def receive(**arguments: int) -> object:
+        if bench.clock() >= end:
+            bench.sqs.others_in_flight = 0
+        if bench.sqs.others_in_flight:
+            bench.clock.advance(119 * arguments["WaitTimeSeconds"])
         return FakeSqs.receive_message(bench.sqs, **arguments)
 
-    bench.sqs.receive_message = full  # type: ignore[method-assign, assignment]
+    bench.sqs.receive_message = receive  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
+def test_row_56_a_worker_waits_for_hours_while_too_many_messages_are_in_flight(fifo: bool) -> None:
+    bench = Bench(sqs_with(3, fifo=fifo))
+    started = bench.clock()
+    full_for(bench, 3 * 3600)
     bench.run()
     assert bench.clock() - started >= 3 * 3600
-    assert (bench.lifetime.status, len(bench.submitted)) == (0, images)
+    assert (bench.lifetime.status, bench.lifetime.reason, len(bench.submitted)) == (0, "idle for 5 s", 3)
+    last_polls = [call for call in bench.sqs.called("receive") if not call["WaitTimeSeconds"]]
+    assert len(bench.sqs.called("counts")) <= (len(last_polls) if fifo else 0), "only before the worker would end"
+
+
+def test_a_full_fifo_queue_in_which_no_message_waits_keeps_no_worker() -> None:
+    bench = Bench(sqs_with(0, fifo=True))
+    started = bench.clock()
+    bench.sqs.others_in_flight = MAX_IN_FLIGHT
+    bench.run()
+    assert bench.clock() - started <= IDLE + POLL_SECONDS
+
+
+def test_old_counts_of_a_fifo_queue_that_is_not_full_keep_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(sqs_with(0, fifo=True))
+    started = bench.clock()
+    monkeypatch.setattr("services.sqs.Queue.counts", lambda _self: QueueCounts(5_000, 5_000, 0))
+    bench.run()
+    assert bench.clock() - started <= IDLE + POLL_SECONDS
+
+
+def test_counts_that_stay_wrong_keep_a_worker_no_longer_than_a_message_can_be_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(sqs_with(1, fifo=True))
+    started = bench.clock()
+    full_for(bench, 2 * MAX_VISIBILITY_SECONDS)
+    bench.run()
+    assert MAX_VISIBILITY_SECONDS <= bench.clock() - started <= MAX_VISIBILITY_SECONDS + 600
+    assert bench.lifetime.status == 0
+
+
+@pytest.mark.parametrize(
+    "error", [refusal("AccessDenied", "GetQueueAttributes"), EndpointConnectionError(endpoint_url="http://sqs")]
+)
+def test_a_worker_that_cannot_read_the_counts_of_its_queue_ends_when_it_is_idle(error: Exception) -> None:
+    bench = Bench(sqs_with(1, fifo=True))
+    bench.sqs.errors["counts"] = [error]
+    bench.run()
+    assert (bench.lifetime.status, bench.lifetime.reason, len(bench.submitted)) == (0, "idle for 5 s", 1)
 
 
 def test_denied_access_stops_receiving_and_says_so() -> None:

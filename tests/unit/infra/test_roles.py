@@ -63,6 +63,7 @@ EXACTLY = {
         "<RequestQueue.Arn>": {
             "sqs:ChangeMessageVisibility",
             "sqs:DeleteMessage",
+            "sqs:GetQueueAttributes",
             "sqs:GetQueueUrl",
             "sqs:ReceiveMessage",
             "sqs:SendMessage",
