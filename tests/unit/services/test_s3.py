@@ -107,7 +107,7 @@ def test_credentials_that_end_are_replaced_in_a_client_that_is_in_use(
     s3: FakeS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # botocore renews credentials that have less time left, so obstore uses none beyond their end.
-    assert clients.CREDENTIALS_KEPT.total_seconds() <= RefreshableCredentials._mandatory_refresh_timeout
+    assert clients.CREDENTIALS_KEPT.total_seconds() <= RefreshableCredentials._mandatory_refresh_timeout  # type: ignore[attr-defined]
     # obstore then asks before each call.
     monkeypatch.setattr(clients, "CREDENTIALS_KEPT", timedelta(0))
     made = s3.clients()
