@@ -134,7 +134,7 @@ class Clients:
             },
             retry_config={
                 "max_retries": endpoint.max_attempts - 1,
-                # About as patient as botocore: 8 attempts take about a minute.
+                # 8 attempts take about a minute.
                 "backoff": {
                     "init_backoff": timedelta(seconds=0.25),
                     "max_backoff": timedelta(seconds=20),

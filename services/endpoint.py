@@ -16,7 +16,9 @@ class Endpoint:
     Attributes:
         region: AWS region.
         url: address of the embedded cloud; None on AWS.
-        max_attempts: calls in all, the first included; with jitter between them, up to 20 s.
+        max_attempts: calls in all, the first included, with random pauses of up to 20 s between them. botocore makes
+            fewer once its retry quota is used up:
+            https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
         connect_timeout: seconds.
         read_timeout: seconds; longer than the longest long poll (20 s).
         pool_size: connections kept open to each service; at least the threads that share a client.

@@ -4,13 +4,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
+import botocore.endpoint
 import pytest
-from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    HTTPClientError,
+    ReadTimeoutError,
+)
 
 from services.clients import Clients as ProductClients
 from services.embedded.faults import processes_of
@@ -114,12 +123,12 @@ def test_the_process_that_makes_a_call_may_be_killed_before_its_effect_or_after_
     url = queue_of(sqs)
     call = "import boto3, sys; boto3.client('sqs', 'us-east-1', endpoint_url=sys.argv[1])"
     call += ".send_message(QueueUrl=sys.argv[2], MessageBody='sent')"
-    killed = cloud.control("GET", "calls")["faults"].get(kind, 0)
+    killed = faults_of(cloud, kind)
     cloud.set_switches(faults=[{"kind": kind, "operation": "SendMessage"}])
     caller = subprocess.run([sys.executable, "-c", call, cloud.endpoint_url, url], check=False)
     cloud.set_switches(faults=[])
     assert caller.returncode == -signal.SIGKILL
-    assert cloud.control("GET", "calls")["faults"][kind] == killed + 1
+    assert faults_of(cloud, kind) == killed + 1
     assert bodies(sqs, url) == sent
 
 
@@ -157,6 +166,37 @@ def test_a_fault_may_be_for_one_tier_and_its_client_tries_again(
     cloud.set_switches(faults=[])
     stored = once("s3").list_objects_v2(Bucket="call-faults")["Contents"]
     assert {item["Key"] for item in stored} == {"a", *map(str, range(10))}
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "throttled", "reset"])
+def test_row_23_each_client_repeats_a_call_a_bounded_number_of_times(
+    cloud: EmbeddedCloud, once: Clients, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(time=time.time, sleep=pauses.append))
+    clients = ProductClients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=3))
+    bucket = Bucket.named(clients, "call-faults")
+    calls: dict[str, Callable[[], object]] = {
+        "sqs": clients.sqs.list_queues,
+        "dynamodb": clients.dynamodb.list_tables,
+        "ec2": clients.ec2.describe_instances,
+        "s3": lambda: bucket.get("a"),
+    }
+    made = {}
+    for service, call in calls.items():
+        cloud.set_switches(faults=[{"kind": kind, "service": service}])
+        before = faults_of(cloud, kind)
+        with pytest.raises((BotoCoreError, ClientError)):
+            call()
+        made[service] = faults_of(cloud, kind) - before
+    assert made == dict.fromkeys(calls, 3)
+    assert len(set(pauses)) == len(pauses) == 6, "botocore's, random; obstore pauses by itself"
+    assert all(0 < pause < 20 for pause in pauses)
+
+
+def faults_of(cloud: EmbeddedCloud, kind: str) -> int:
+    """Return how many calls have met a fault of this kind."""
+    return int(cloud.control("GET", "calls")["faults"].get(kind, 0))
 
 
 def test_receives_may_be_short_and_messages_come_twice_or_late(cloud: EmbeddedCloud, once: Clients) -> None:
