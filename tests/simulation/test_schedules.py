@@ -8,6 +8,7 @@ import pytest
 from benchmarks.fleet.faults.machines import NEVER, Fate
 from benchmarks.fleet.faults.schedules import BrokenError, play
 from benchmarks.fleet.faults.world import Doom, World, limits_of
+from services.metadata import DRAIN_TAG
 from web_tier.controller.autoscaler.apply.apply import Launcher
 from web_tier.controller.autoscaler.apply.sweep import Sweeper
 from web_tier.controller.autoscaler.observe.observe import RecentLaunches
@@ -58,6 +59,45 @@ def test_instances_that_never_report_are_ended_and_replaced() -> None:
     bad.finish()
     assert bad.violations == []
     assert bad.queues.answered == 30
+
+
+@pytest.mark.parametrize(
+    ("fault", "launched", "at_most"),
+    [
+        ({"counts_lag": 60.0}, 4, 8),  # counts that are older than a worker's idle period show the first images again
+        ({"counts_factor": 3.0}, 12, 12),
+        ({"counts_factor": 0.0}, 0, 4),
+    ],
+    ids=["stale", "too high", "zero"],
+)
+def test_row_17_wrong_counts_launch_no_more_workers_than_they_show(
+    fault: dict[str, float], launched: int, at_most: int
+) -> None:
+    wrong = world(max_workers=20)
+    wrong.run(5)
+    for name, value in fault.items():
+        setattr(wrong.queues, name, value)
+    wrong.queues.send(12)
+    wrong.run(70)
+    assert len(wrong.cloud.instances) == launched
+    wrong.run(60)
+    wrong.finish()
+    assert len(wrong.cloud.instances) <= at_most
+    assert wrong.violations == []
+    assert wrong.queues.answered == 12
+
+
+def test_row_17_counts_of_zero_end_no_busy_worker() -> None:
+    wrong = world()
+    wrong.queues.send(200)
+    wrong.run(100)
+    wrong.queues.counts_factor = 0.0
+    wrong.run(60)
+    assert len(wrong.cloud.instances) == len(wrong.cloud.alive()) == 5
+    assert not any(DRAIN_TAG in instance.tags for instance in wrong.cloud.instances.values())
+    wrong.finish()
+    assert wrong.violations == []
+    assert (wrong.queues.answered, len(wrong.cloud.instances)) == (200, 5)
 
 
 def test_a_controller_that_dies_between_launch_and_record_is_followed_by_one_that_counts_what_it_launched() -> None:
