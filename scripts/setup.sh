@@ -44,8 +44,6 @@ stamped() { [ "$(cat ".venv/.installed-$1" 2>/dev/null)" = "$2" ]; } # NAME DIGE
 
 stamp() { echo "$2" >".venv/.installed-$1"; } # NAME DIGEST
 
-compiled_sections() { cat .venv/.installed-run .venv/.installed-test 2>/dev/null || true; }
-
 install() { # SECTION MEGABYTES WHAT
   local digest
   LOG=.fleetsight/logs/setup-$1.log
@@ -130,7 +128,6 @@ if ! { [ -x .venv/bin/pip ] && .venv/bin/python -c ''; } 2>/dev/null; then
     || fail "cannot create .venv: $(tail -n 1 "$LOG"); on Debian and Ubuntu: apt install python3-venv"
 fi
 
-before=$(compiled_sections)
 run_section=
 trap wait EXIT
 for name in "${@:-run}"; do
@@ -141,7 +138,7 @@ for name in "${@:-run}"; do
       run_section=$!
       ;;
     torch)
-      wait $run_section
+      wait $run_section # returns at once where the section run was not asked for
       # Importing torch and checking every package take ten seconds, so not each time.
       digest=$(cksum <requirements.txt)
       if ! stamped torch-with-cuda "$digest"; then
@@ -165,5 +162,9 @@ wait $run_section
 # A start without compiled modules takes half a second longer for each process, and some environments never write them.
 # pip would compile on one core, and the packages' own tests too. Some packages hold a file that no Python 3 can compile.
 # What torch and the simulator want is large, and most of it is never imported.
-[ "$before" = "$(compiled_sections)" ] || .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true
+digest=$(cat .venv/.installed-run .venv/.installed-test 2>/dev/null | cksum || true)
+if ! stamped compiled "$digest"; then
+  .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true
+  stamp compiled "$digest"
+fi
 .venv/bin/python -m compileall -q services app_tier web_tier scripts benchmarks

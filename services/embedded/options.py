@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from services.embedded.fault_rules import MAX_RULES, rules_of
+from services.sqs import MAX_IN_FLIGHT
 
 MAX_DELAY_SECONDS = 900
 """Longest delay of a message, as on SQS."""
@@ -125,7 +126,7 @@ class Switches:
     duplicate_deliveries: float = _switch(FRACTION, 0.0)
     late_deliveries: float = _switch(FRACTION, 0.0)
     late_seconds: float = _switch(DELAY, 5.0)
-    max_in_flight: int = _switch(COUNT, 120_000)
+    max_in_flight: int = _switch(COUNT, MAX_IN_FLIGHT)
     faults: Sequence[Mapping[str, Any]] = _switch(FAULTS, [])
     fault_seed: int = _switch(COUNT, 0)
 

@@ -156,9 +156,7 @@ def _happens(share: float) -> bool:
 def is_over_limit(queue: Any, wait_seconds: int) -> bool:
     """Return True if a receive gets the error OverLimit: a short poll of a standard queue with too much in flight.
 
-    Any other receive from such a queue gets no message and no error:
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html and
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-fifo.html
+    Any other receive from such a queue gets no message and no error: `services.sqs.MAX_IN_FLIGHT` has the source.
     """
     if wait_seconds or queue.fifo_queue:
         return False

@@ -1,13 +1,12 @@
-"""An instance metadata service, version 2, whose answers a test chooses."""
+"""An instance metadata service, version 2, with answers that a test sets."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.served import serving
 
 INSTANCE_ID = "i-0123456789abcdef0"
 SPOT_ACTION = "spot/instance-action"
@@ -38,14 +37,9 @@ class MetadataService(ThreadingHTTPServer):
     @contextmanager
     def serve(cls) -> Iterator[Self]:
         """Serve in a thread."""
-        with cls() as service:
-            thread = threading.Thread(target=service.serve_forever, args=(0.01,), daemon=True)
-            thread.start()
-            try:
-                yield service
-            finally:
-                service.shutdown()
-                thread.join(DEADLINE_SECONDS)
+        service = cls()
+        with serving(service):
+            yield service
 
 
 class _Handler(BaseHTTPRequestHandler):

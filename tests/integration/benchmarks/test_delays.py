@@ -2,7 +2,6 @@ import http.client
 import os
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from benchmarks.delays import DelayedCloud
+from tests.support.served import serving
 
 pytestmark = pytest.mark.processes
 
@@ -37,13 +37,8 @@ class Echo(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Echo)) as address:  # its threads are daemons
+        yield address
 
 
 @pytest.fixture

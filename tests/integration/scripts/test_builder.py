@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from scripts.aws.bake.builders import script
+from tests.support.served import serving
 
 VERSION = {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "b" * 64}
 
@@ -48,14 +48,8 @@ def store() -> Iterator[Store]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as served.url:
+        yield served
 
 
 @dataclass

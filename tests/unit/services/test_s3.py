@@ -1,6 +1,5 @@
 """An object's way over the wire when S3 is slow, refuses, or is not there; a small server gives the answers."""
 
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +15,7 @@ from services.clients import Clients
 from services.endpoint import Endpoint
 from services.errors import NotFoundError
 from services.s3 import Bucket, as_botocore
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.served import serving
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 Answer = tuple[int, str] | None
@@ -67,12 +66,9 @@ class _Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def s3() -> Iterator[FakeS3]:
-    with FakeS3() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    server = FakeS3()
+    with serving(server):
         yield server
-        server.shutdown()
-        thread.join(DEADLINE_SECONDS)
 
 
 def test_a_put_is_signed_with_the_credentials_that_botocore_has(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from services.token_keys import (
     keys_at,
     parse_keys,
 )
+from tests.support.served import serving
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 KEYS = {name: RSAKey.generate_key(2048, {"kid": name}).as_dict(private=False) for name in ("one", "two")}
@@ -185,12 +186,8 @@ class _Site(BaseHTTPRequestHandler):
 @pytest.fixture
 def site() -> Iterator[str]:
     _Site.asked = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        serving.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Site)) as address:
+        yield address
 
 
 def test_the_document_is_fetched(site: str) -> None:

@@ -14,6 +14,7 @@ from scripts.load.drive import Load
 from scripts.load.figures import Figures, Verdict
 from scripts.load.pictures import Pictures
 from scripts.load.target import Target, parse_target
+from tests.support.served import serving
 from tests.support.waiting import DEADLINE_SECONDS
 
 
@@ -53,12 +54,8 @@ class Server(http.server.ThreadingHTTPServer):
 def target() -> Iterator[Target]:
     """A server that answers as the contract says."""
     Echo.together = threading.Barrier(1)
-    with Server(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield parse_target(f"http://127.0.0.1:{server.server_address[1]}", anywhere=False)
-        server.shutdown()
-        thread.join(DEADLINE_SECONDS)
+    with serving(Server(("127.0.0.1", 0), Echo)) as address:
+        yield parse_target(address, anywhere=False)
 
 
 def pictures(folder: Path, labels: dict[str, str], **sent: str) -> Pictures:

@@ -14,7 +14,7 @@ from scripts.load.figures import Figures
 from scripts.load.pictures import Pictures
 from scripts.load.target import Target, TargetError, parse_target
 from tests.support.pictures import picture
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.served import serving
 from tests.unit.scripts.load.test_batches import Clock, FakeApi
 
 HERE = Target("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
@@ -145,12 +145,8 @@ class Redirecting(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def redirecting() -> Iterator[str]:
     Redirecting.seen = []
-    with http.server.HTTPServer(("127.0.0.1", 0), Redirecting) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join(DEADLINE_SECONDS)
+    with serving(http.server.HTTPServer(("127.0.0.1", 0), Redirecting)) as address:
+        yield address
 
 
 @pytest.mark.processes
