@@ -65,7 +65,7 @@ def redrive(client: FleetClient, *, job: str | None, image: str | None, is_all: 
     Redriving an image twice requests it once. The command ends with status 1 if a dead letter stays: its image is no
     longer stored, or the queue refused the request.
     """
-    # Here, since other commands need not wait for it.
+    # Imported here, since it takes long and other commands do not use it.
     from web_tier.pages.words import REDRIVE_WORDS, redriven_words
 
     if is_all:
@@ -90,7 +90,7 @@ def redrive(client: FleetClient, *, job: str | None, image: str | None, is_all: 
 @asks_operator_api
 def discard(client: FleetClient, *, job: str, image: str, as_json: bool) -> None:
     """Discard the dead letter of IMAGE in JOB; the image keeps its failed result."""
-    # Here, since other commands need not wait for it.
+    # Imported here, since it takes long and other commands do not use it.
     from web_tier.pages.words import DISCARD_WORDS
 
     client.discard(job, image)

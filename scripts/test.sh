@@ -32,7 +32,7 @@ types() { .venv/bin/mypy; }
 imports() { .venv/bin/lint-imports; }
 security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursive $SOURCES; }
 audit() { .venv/bin/python -m scripts.audit; }
-# Takes what the tests beside it leave of its minute.
+# At low priority, it uses the CPU time that the tests beside it leave.
 fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() {
   .venv/bin/python -m slipcover --branch --merge "$LOGS"/covered/*.json --out "$LOGS/merged.json" --skip-covered --fail-under "$MIN_COVERAGE"

@@ -57,7 +57,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what stays until the end: going through it takes a tenth of the tests' time."""
+    """Exclude the collected tests and modules from garbage collection: they stay until the end of the run.
+
+    Each full collection would visit all of them, which takes up to a tenth of the run's CPU time.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

@@ -18,8 +18,8 @@ SOURCES = [str(ROOT / name) for name in ("services", "app_tier", "web_tier", "am
 _matcher = FileMatcher()
 for _source in SOURCES:
     _matcher.addSource(_source)
-# Probes are taken out after so many unnecessary calls of them. Each time Slipcover goes through all functions there
-# are; with its own threshold of 50 that takes longer than the calls.
+# After so many calls of probes that have been called before, Slipcover visits all functions to remove such probes.
+# With its default of 50, these visits take longer than the calls that they save.
 _probes = Slipcover(d_miss_threshold=1_000, branch=True, source=SOURCES)
 # Before any of the sources is imported, and until the process ends.
 ImportManager(_probes, _matcher).__enter__()

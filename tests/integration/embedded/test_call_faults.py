@@ -217,7 +217,7 @@ def test_receives_may_be_short_and_messages_come_twice_or_late(cloud: EmbeddedCl
     assert bodies(sqs, late) == []
 
 
-def test_of_queues_with_too_much_in_flight_a_standard_one_refuses_short_polls_and_all_else_gets_nothing(
+def test_with_too_much_in_flight_short_polls_of_standard_queues_fail_and_all_others_get_nothing(
     cloud: EmbeddedCloud, once: Clients
 ) -> None:
     sqs = once("sqs")
@@ -247,7 +247,7 @@ sys.stdin.read()
 """
 
 
-def test_a_caller_is_not_taken_for_who_has_the_same_port_towards_another_server() -> None:
+def test_the_caller_is_found_by_both_ports_of_its_connection() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as one,
         socket.create_server(("127.0.0.1", 0)) as other,

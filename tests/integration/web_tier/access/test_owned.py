@@ -42,7 +42,7 @@ BODIES: dict[str, Any] = {
 DELETING = ("api_v1.delete_job", "changes.delete")
 
 FOR_OPERATORS = "/dead-letters/"
-"""In the addresses of what operators decide about images of any owner."""
+"""Part of the address of each route on which operators decide about images of any owner."""
 
 
 class Person:
