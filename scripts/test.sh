@@ -41,8 +41,9 @@ coverage() {
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
 covered_unit_tests() { covered $UNIT_TESTS; }
-# The tests of a file share what they start, so they stay together. Most of them wait for processes.
-integration_tests() { covered --numprocesses=3 --dist=loadfile tests/integration; }
+# The tests of a file share what they start, so they stay together. Most of them wait for processes. In pytest-xdist's own
+# order, the files of fewest tests would come last; they take longest, and one process would work on the last of them.
+integration_tests() { covered --numprocesses=4 --dist=loadfile --no-loadscope-reorder tests/integration; }
 simulations() { pytest tests/simulation; }
 browser_tests() { pytest tests/browser; }
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
