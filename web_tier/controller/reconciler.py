@@ -47,7 +47,7 @@ class Watch:
     Attributes:
         retried_at: when the web tier had last retried images of the job, as far as the ledger has learned of it.
         waits: the images without a result of their last attempt.
-        is_counted: whether the images were counted since the last ones that were added must have been recorded.
+        is_counted: whether images and retries were read since the last ones that were added must have been recorded.
     """
 
     touched_at: str
@@ -124,18 +124,21 @@ class Reconciler:
 
     def _sweep(self, job: OpenJob, watch: Watch) -> None:
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
+        is_quiet = untouched > self.lost_after_seconds
         may_close = (
             untouched > CLOSE_AFTER * self.lost_after_seconds
             and not self.ledger.missing(job.job_id)
             and self.may_close(job.job_id)
         )
+        if retried_at != watch.retried_at or may_close or (is_quiet and not watch.is_counted):
+            # The job is touched before the attempts of its images are raised. A web process that ends after that does
+            # not record when, and the merger keeps the job open while an image is being retried.
+            self.ledger.learn_retries(job.job_id)
+            watch.retried_at = retried_at
         if not watch.is_counted or may_close:
             # The job is touched before its images are recorded, so for a while there may be more than are known.
             self.ledger.recount(job.job_id)
-            watch.is_counted = untouched > self.lost_after_seconds
-        if retried_at != watch.retried_at or may_close:
-            self.ledger.learn_retries(job.job_id)
-            watch.retried_at = retried_at
+            watch.is_counted = is_quiet
         self.ledger.settle(job.job_id)
         now = self.clock()
         missing = self.ledger.missing(job.job_id)

@@ -195,6 +195,20 @@ def test_a_retry_that_died_before_anything_but_its_record_was_written_is_request
     assert site.store.is_open(ref.job_id)
 
 
+def test_a_retry_whose_web_process_ended_is_requested_although_the_file_of_the_job_waits_for_it(
+    site: ResultsSite,
+) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.ledger.record([refused(ref)])
+    site.pass_time(2 * LOST_AFTER)
+    site.reconciler.may_close = lambda _job_id: False
+    record = site.store.image(ref)
+    site.store.reopen(ref.job_id, EPOCH + timedelta(seconds=site.clock.now))
+    assert site.store.replace_image(record, replace(record, attempt=1))
+    site.pass_time(3 * LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 1)]
+
+
 @pytest.mark.parametrize("again", [done, lambda ref: refused(ref, 1, "worse")], ids=["done", "failed"])
 def test_a_retry_whose_response_was_lost_is_read_from_the_output_bucket(
     site: ResultsSite, again: Callable[[ImageRef], Response]
