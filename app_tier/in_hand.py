@@ -52,10 +52,13 @@ class InHand:
                 self._entries[delivery.receipt] = _Entry(delivery, self._clock(), asked_at + self._visibility_seconds)
             self._changed.notify_all()
 
-    def start(self, delivery: Delivery) -> None:
-        """Note that the pipeline gets `delivery`."""
+    def start(self, delivery: Delivery) -> bool:
+        """Note that the pipeline gets `delivery`; return False if it is out of hand already, as after 12 hours."""
         with self._changed:
-            self._entries[delivery.receipt].started = True
+            if (entry := self._entries.get(delivery.receipt)) is None:
+                return False
+            entry.started = True
+            return True
 
     def remove(self, delivery: Delivery) -> bool:
         """Take `delivery` out of hand; False when it was out already, so that only one decides what becomes of it."""

@@ -168,9 +168,8 @@ class Receiver:
             self._keeper.give_back(self._in_hand.held())
 
     def _start(self, delivery: Delivery) -> None:
-        """Hand a delivery to the pipeline, unless the worker ends."""
-        if not self._lifetime.over:
-            self._in_hand.start(delivery)
+        """Hand a delivery to the pipeline, unless the worker ends or the keeper has given it back meanwhile."""
+        if not self._lifetime.over and self._in_hand.start(delivery):
             self._submit(delivery)
 
     def _wait_for_empty_pipeline(self) -> None:

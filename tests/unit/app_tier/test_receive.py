@@ -141,6 +141,19 @@ def test_an_idle_worker_that_is_to_stay_asks_again_after_each_idle_time_and_goes
     assert waits.count(0) == 2, "since the image was sent: a standby does not poll more often than any other"
 
 
+def test_what_the_keeper_gives_back_before_it_is_started_is_not_started() -> None:
+    def give_back_the_others(one: Delivery) -> None:
+        if len(bench.submitted) == 2:
+            bench.keeper.give_back(bench.in_hand.held())
+        bench.answer(one)
+
+    bench = Bench(sqs_with(4), submit=give_back_the_others)
+    bench.run()
+    assert bench.lifetime.reason == "idle for 5 s"
+    assert len(bench.submitted) == 4
+    assert bench.sqs.messages == []
+
+
 def test_a_worker_with_something_in_hand_is_not_idle() -> None:
     bench = Bench(sqs_with(1), submit=lambda _: None)
 
