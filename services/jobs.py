@@ -39,12 +39,12 @@ controller last counted; so a process that dies between two writes makes no figu
 how many were answered from the cache.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.errors import NotFoundError
-from services.ids import ImageRef, first_id_of
+from services.ids import ImageRef, first_id_of, new_id
 from services.job_items import (
     COUNTED,
     DEAD_LETTERS,
@@ -209,33 +209,39 @@ class JobStore:
         self.table.put_all([deleted_item(job)])
         self.table.delete_all(keys_of_job(job.job_id, job.owner))
 
-    def expire(self, job: Job) -> bool:
+    def expire(self, job: Job, active: Callable[[], bool]) -> bool:
         """Delete a job unless it is open or being deleted; return True if it was deleted.
 
         The web tier marks a job as open and then looks whether it is marked as expiring; this does the same in the
         other order. So at least one of the two sees the other: the images are refused, or the job stays.
+
+        A controller that was frozen in between may know too little of the job. If it was frozen before the mark, it
+        is not `active` after it. If it was frozen later, its successor has taken its mark away, and each mark has a
+        value of its own.
 
         Raises:
             TableBusyError: when it could not be deleted for now; expiring it again is safe.
         """
         if self.is_open(job.job_id):
             return False
-        mark = deleted_item(job)
-        if not self.table.put_if({**mark, EXPIRING: 1}, "attribute_not_exists( #pk )"):
+        mark, ours = deleted_item(job), {"ours": new_id()}
+        if not self.table.put_if({**mark, EXPIRING: ours["ours"]}, "attribute_not_exists( #pk )"):
             return False
-        is_marked = f"#{EXPIRING} = :yes"
-        if self.is_open(job.job_id):
-            self.table.delete_if(DELETED, job.job_id, is_marked, {"yes": 1})
+        is_marked = f"#{EXPIRING} = :ours"
+        if self.is_open(job.job_id) or not active():
+            self.table.delete_if(DELETED, job.job_id, is_marked, ours)
             return False
-        if not self.table.put_if(mark, is_marked, {"yes": 1}):
+        if not self.table.put_if(mark, is_marked, ours):
             return False
         self.table.delete_all(keys_of_job(job.job_id, job.owner))
         return True
 
     def take_back_expiries(self) -> None:
         """Take back the marks of expiries that a controller began and did not finish."""
-        marks = self.table.query(DELETED, FIRST_ID, LAST)
-        self.table.delete_all([(DELETED, str(item["sk"])) for item in marks if EXPIRING in item])
+        for item in list(self.table.query(DELETED, FIRST_ID, LAST)):
+            if EXPIRING in item:
+                # Only this mark: since it was read, another controller may have deleted the job.
+                self.table.delete_if(DELETED, str(item["sk"]), f"#{EXPIRING} = :read", {"read": item[EXPIRING]})
 
     def deleted_jobs(self) -> list[DeletedJob]:
         """Return the deleted jobs of which something may be left."""
@@ -252,6 +258,11 @@ class JobStore:
         ][:most]
         self.table.delete_all([*keys, *keys_of_job(job.job_id, job.owner)])
         return len(keys)
+
+    def mark_if_removed(self, job_id: str) -> None:
+        """Mark a job that does not exist as deleted again, so that what was written after its removal is removed."""
+        if not self.existing([job_id]):
+            self.table.put_if({"pk": DELETED, "sk": job_id}, "attribute_not_exists( #pk )")
 
     def forget_deleted(self, job_id: str) -> None:
         """Take back the mark of a deleted job of which nothing is left."""
@@ -483,6 +494,16 @@ class JobStore:
         """Record that all results of a job stand as one file; `token` and the answer are as for `store_counts`."""
         item = {"key": merged.key, "edition": merged.edition, "at": merged.written_at.isoformat()}
         return self._put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
+
+    def forget_merged(self, job_id: str, touched_at: datetime) -> None:
+        """Take back what `put_merged` recorded, and record that the job is open, so that the file is written again.
+
+        Raises:
+            NotFoundError: when the job was deleted; it is marked again, since a file may have been written since.
+        """
+        self.mark_if_removed(job_id)
+        self.reopen(job_id, touched_at)
+        self.table.delete_all([(counts_partition(job_id), MERGED)])
 
     def _put_fenced(self, item: Item, token: int) -> bool:
         """Put an item unless it was put with a later token; one that has no token is of an older version."""

@@ -64,7 +64,7 @@ class Expiry:
                 self._ends[job.job_id] = end
             elif now > max(end, newest_end) + MAX_OVERDUE:
                 _log.warning("a job that expired long ago stays: is the clock right?", extra={"job": job.job_id})
-            elif self.store.expire(job):
+            elif self.store.expire(job, self.active):
                 _log.info("a job has expired", extra={"job": job.job_id})
 
     def _end(self, job: Job) -> datetime:

@@ -10,7 +10,8 @@ fencing token, so that a controller that was frozen while another one took over 
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -117,6 +118,7 @@ class Ledger:
         token: the fencing token with which counts are stored.
         most_images: bound of what is remembered; the jobs that were used last stay.
         most_answered: the same for jobs in which every image has its result.
+        active: whether this process may still act; if not, the job of its last write may have been removed before it.
         now: the wall clock, for the times of a job's first and last result.
         run: is told how many answers of workers were recorded just now; returns the number of the fleet's run in
             which they were given, if that is known.
@@ -128,6 +130,7 @@ class Ledger:
     token: int = 0
     most_images: int = MOST_IMAGES
     most_answered: int = MOST_ANSWERED
+    active: Callable[[], bool] = lambda: True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     run: Callable[[int], int | None] = lambda _answers: None
     _jobs: "OrderedDict[str, JobFigures]" = field(default_factory=OrderedDict, init=False)
@@ -215,9 +218,10 @@ class Ledger:
                 return
             known = {image_id: resend for image_id, resend in resends.items() if image_id in figures.statuses}
             totals = {image_id: resend.after(figures.resends.get(image_id)) for image_id, resend in known.items()}
-            self.store.put_resends(job_id, totals)
-            figures.resends |= totals
-            self._store_counts(job_id, figures)
+            with self._marking(job_id):
+                self.store.put_resends(job_id, totals)
+                figures.resends |= totals
+                self._store_counts(job_id, figures)
 
     def drop(self, job_id: str) -> None:
         """Forget a job that was deleted; what still comes for it belongs to no job."""
@@ -229,7 +233,8 @@ class Ledger:
         with self._turn:
             figures = self._figures(job_id)
             if figures is not None and self.store.counts(job_id) != _counted(figures):
-                self._store_counts(job_id, figures)
+                with self._marking(job_id):
+                    self._store_counts(job_id, figures)
 
     def missing(self, job_id: str) -> dict[str, int]:
         """Return the ids of images without a result of their last attempt, oldest first, each with this attempt."""
@@ -249,8 +254,9 @@ class Ledger:
         if len(known) < len(responses):
             strangers = len(responses) - len(known)
             _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": strangers})
-        self._put(figures, known)
-        self._store_counts(job_id, figures)
+        with self._marking(job_id):
+            self._put(figures, known)
+            self._store_counts(job_id, figures)
         if not figures.keep:
             # Also of those that were recorded before: whoever did may have died before this.
             self.delete_inputs(inputs_of(known))
@@ -279,6 +285,15 @@ class Ledger:
     def _put_failed(self, response: Response) -> Response:
         """Put a failed result unless there is a better one; return the result that is there."""
         return response if self.store.put_failed(response) else self.store.result(response.ref) or response
+
+    @contextmanager
+    def _marking(self, job_id: str) -> Iterator[None]:
+        """Mark the job as deleted again if it was removed while this controller was frozen before its write."""
+        try:
+            yield
+        finally:
+            if not self.active():
+                self.store.mark_if_removed(job_id)
 
     def _store_counts(self, job_id: str, figures: JobFigures) -> None:
         figures.counts = _counted(figures)

@@ -38,6 +38,10 @@ class ShiftOverError(Exception):
     """Raised when this process may no longer act, or another one has taken over; what is half written is given up."""
 
 
+class UnfinishedJobError(Exception):
+    """Raised when a job has more images than it says, or fewer; its file is written later."""
+
+
 @dataclass
 class Look:
     """What is remembered of an open job; times are monotonic seconds.
@@ -102,6 +106,8 @@ class Merger:
             look.settled = self._look(job_id, look)
         except NotFoundError:
             look.settled = True  # the job is being deleted
+        except UnfinishedJobError:
+            look.settled = False
         except ShiftOverError:
             _log.info("gave up a file of results: this controller acts no longer", extra={"job": job_id})
         except Exception:  # noqa: BLE001 (the others must not wait for this one, which is looked at again; it is logged)
@@ -131,21 +137,32 @@ class Merger:
         """Write the file, and then what it holds: who dies in between leaves a file that is written again."""
         job_id, retrying = status.job.job_id, dict[ImageRef, ImageRecord]()
         key = merged_key(job_id)
-        self.outputs.put_parts(key, self._parts(job_id, retrying), JSON_LINES)
-        edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
-        if not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.token):
+        is_refused = False
+        try:
+            self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
+            edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
+            is_refused = not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.token)
+        finally:
+            if is_refused or not self.active():
+                # This controller may have been frozen, and have replaced the file of a later one by an old one.
+                self.store.forget_merged(job_id, self.now())
+        if is_refused:
             raise ShiftOverError
         look.written, look.retrying = status.edition, retrying
         _log.info("wrote the results of a job as one file", extra={"job": job_id, "images": status.accepted})
 
-    def _parts(self, job_id: str, retrying: dict[ImageRef, ImageRecord]) -> Iterator[bytes]:
+    def _parts(self, status: JobStatus, retrying: dict[ImageRef, ImageRecord]) -> Iterator[bytes]:
         """Yield the file a page of images at a time, and note in `retrying` those that are being tried again."""
-        results = all_results(self.store, job_id)
+        results, images = all_results(self.store, status.job.job_id), 0
         while page := list(islice(results, PAGE)):
             if not self.active():
                 raise ShiftOverError
+            images += len(page)
             retrying |= _retrying(page)
             yield "".join(json_lines(page)).encode()
+        if images != status.accepted:
+            # The web tier is adding images, or has recorded some that it takes back.
+            raise UnfinishedJobError
         if not self.active():
             raise ShiftOverError
 

@@ -98,7 +98,12 @@ class Wiring:
         """Return the loops of one shift by name, with nothing remembered from an earlier one."""
         meter = self._meter()
         ledger = Ledger(
-            self.store, self.inputs.delete_all, self.outputs.delete_all, token=token, run=meter.runs.answered
+            self.store,
+            self.inputs.delete_all,
+            self.outputs.delete_all,
+            token=token,
+            active=active,
+            run=meter.runs.answered,
         )
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
         roster = Roster()

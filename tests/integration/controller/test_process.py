@@ -6,17 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from services.embedded.launch import EmbeddedCloud
 from services.ids import new_id
+from services.job_records import Counts, MergedFile
 from services.sqs import Outgoing
 from tests.conftest import ROOT, write_config
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.controller.limits import FleetLimits
 
 pytestmark = pytest.mark.processes
 
@@ -133,6 +137,29 @@ def test_a_holder_that_was_frozen_stops_acting_when_it_thaws(make_scene: SceneMa
     wait_until(lambda: "the lease was lost" in scene.log(0), "the thawed controller notices")
     wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.running == 5, "the fleet page shows it")
     assert scene.workers() == 5
+
+
+@pytest.mark.parametrize("token", [7, 11])
+def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, token: int) -> None:
+    """Row 54: what another controller has stored with the token 9 stands against 7, and not against 11."""
+    store, hour_ago = scene.wiring.store, datetime.now(UTC) - timedelta(hours=1)
+    active = lambda: True  # noqa: E731 - its identity is asserted
+    ticks = scene.wiring.ticks("me", token, FleetLimits(scene.config_file, scene.config.fleet), active)
+    [counted], [merged] = (scene.add_job(1, request=False) for _ in range(2))
+    stored = Counts(5, 0, 5, hour_ago, hour_ago)
+    assert store.store_counts(counted.job_id, stored, token=9)
+    scene.respond([done(counted)])
+    while scene.wiring.responses.counts().visible:
+        ticks["collector"]()
+    assert store.counts(counted.job_id).done == (1 if token > 9 else 5)
+
+    store.put_done([done(merged)])
+    assert store.store_counts(merged.job_id, Counts(1, 0, 1, hour_ago, hour_ago), token=9)
+    assert store.put_merged(merged.job_id, MergedFile("key", "another", hour_ago), token=9)
+    ticks["merger"]()
+    status = store.status(merged.job_id)
+    assert (status.merged is not None and status.merged.edition == status.edition) is (token > 9)
+    assert cast(Any, ticks["collector"]).__self__.ledger.active is active
 
 
 def test_a_controller_that_stops_releases_its_lease_and_its_standby_takes_over(scene: Scene) -> None:

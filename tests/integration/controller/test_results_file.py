@@ -107,6 +107,17 @@ def test_a_file_is_written_anew_when_results_change(scene: Scene) -> None:
     assert scene.lines() == [("a.jpg", "done")]
 
 
+def test_images_that_the_web_tier_takes_back_are_in_no_file(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, done(one))
+    [recorded] = add_images(scene.store, scene.job, "b.jpg")
+    scene.look()
+    assert scene.written_at() is None
+    scene.store.forget_images([recorded.ref])
+    scene.look()
+    assert scene.lines() == [("a.jpg", "done")]
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
@@ -134,13 +145,13 @@ def test_whoever_may_no_longer_act_leaves_the_file_as_it_was(scene: Scene, monke
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), done(two))
     turns = iter([True, True, False])
-    Merger(scene.store, scene.outputs, lambda: next(turns), scene.clock, lambda: scene.now).tick()
+    Merger(scene.store, scene.outputs, lambda: next(turns, False), scene.clock, lambda: scene.now).tick()
     assert scene.written_at() is None
     with pytest.raises(NotFoundError):
         scene.lines()
 
 
-def test_a_merger_that_was_replaced_does_not_record_its_file(scene: Scene) -> None:
+def test_a_merger_that_was_replaced_lets_the_later_one_write_the_file_again(scene: Scene) -> None:
     """Row 54."""
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, done(one))
@@ -148,7 +159,8 @@ def test_a_merger_that_was_replaced_does_not_record_its_file(scene: Scene) -> No
     assert scene.store.put_merged(scene.job.job_id, newer, token=9)
     scene.merger.token = 7
     scene.look()
-    assert scene.store.status(scene.job.job_id).merged == newer
+    assert scene.store.status(scene.job.job_id).merged is None
+    assert scene.store.is_open(scene.job.job_id)
     scene.merger.token = 10
     scene.look()
     assert scene.is_current()

@@ -1,7 +1,9 @@
 """What is used at the moment of its expiry stays, and a wrong clock deletes nothing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import pytest
 
@@ -9,12 +11,14 @@ from services.errors import NotFoundError
 from services.ids import ImageRef, first_id_of, input_key, new_id
 from services.job_records import Counts, ImageRecord, Job
 from services.jobs import JobStore
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_table import WRITES, MemoryTable
 from web_tier.controller.expiry import MAX_OVERDUE, Expiry
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 LIFETIME = timedelta(days=7)
 OLD = LIFETIME + timedelta(minutes=1)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,33 @@ def test_an_expiry_that_died_before_its_end_refuses_uploads_only_until_the_next_
     assert exists(store, job)
 
 
+def test_a_controller_that_was_frozen_before_it_marked_a_job_as_expiring_deletes_nothing() -> None:
+    store = JobStore(MemoryTable())
+    job = make_job(store, OLD)
+    assert not store.expire(job, lambda: False)
+    add_image(store, job.job_id)
+    assert exists(store, job)
+
+
+def test_a_controller_that_was_frozen_after_it_read_a_mark_takes_no_later_mark_back() -> None:
+    later_marks = list[dict[str, str | int]]()
+
+    def call(operation: str, effect: Callable[[], T]) -> T:
+        if operation in WRITES:
+            while later_marks:
+                mark = later_marks.pop()
+                table.items[str(mark["pk"]), str(mark["sk"])] = mark
+        return effect()
+
+    table = MemoryTable(call)
+    store = JobStore(table)
+    job = make_job(store, OLD)
+    store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
+    later_marks.append({"pk": "DELETED", "sk": job.job_id})
+    store.take_back_expiries()
+    assert [each.job_id for each in store.deleted_jobs()] == [job.job_id]
+
+
 def test_the_age_of_a_job_begins_with_its_last_result_or_retry() -> None:
     store = JobStore(MemoryTable())
     idle, answered, retried = (make_job(store, 3 * LIFETIME) for _ in range(3))
@@ -127,7 +158,7 @@ def test_a_deletion_by_its_owner_while_a_job_expires_is_carried_out() -> None:
     store = JobStore(MemoryTable())
     job = make_job(store, OLD)
     store.table.put_all([{"pk": "DELETED", "sk": job.job_id}])  # the owner's deletion has begun
-    assert not store.expire(job)
+    assert not store.expire(job, lambda: True)
     assert [each.job_id for each in store.deleted_jobs()] == [job.job_id]
     store.delete(job)
     assert not exists(store, job)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ids import ImageRef, input_key, new_id, output_key
-from services.job_records import Counts, ImageRecord, Job, Resend, ResultSummary
+from services.job_records import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from services.jobs import JobStore
 from services.messages import Failure, Response, failed
 from tests.support.controller import EPOCH
@@ -147,6 +147,20 @@ def test_counts_of_a_controller_that_was_replaced_are_refused() -> None:
     with pytest.raises(StaleTokenError):
         frozen.record([done(REFS[0])])
     assert figures(store, JOBS[0]) == (40, 0, 40)
+
+
+def test_a_job_that_was_removed_before_the_last_write_of_a_frozen_controller_is_removed_again() -> None:
+    store, holds_lease = stored_jobs(), [True]
+    frozen = ledger_of(store, active=lambda: holds_lease[0])
+    frozen.record([done(IMAGES[job_id][0]) for job_id in JOBS])
+    removed = DeletedJob(JOBS[0])
+    store.delete(store.job(JOBS[0]))
+    while store.remove_items(removed, 100):
+        pass
+    store.forget_deleted(JOBS[0])
+    holds_lease[0] = False
+    frozen.record([done(IMAGES[job_id][1]) for job_id in JOBS])
+    assert store.deleted_jobs() == [removed]
 
 
 def test_counts_of_a_version_without_tokens_are_replaced() -> None:
