@@ -1,0 +1,58 @@
+import tracemalloc
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from services.ids import new_id
+from services.images import ImageLimits
+from services.job_records import Job
+from services.jobs import JobStore
+from tests.support.jobs import NOW, MemoryBucket, MemoryQueue
+from tests.support.memory_table import MemoryTable
+from tests.support.pictures import picture
+from web_tier.intake.accept import Rejection
+from web_tier.intake.multipart import Upload
+from web_tier.intake.store import MEMORY_BYTES, Intake
+
+FILES = 10_000
+FILE_BYTES = 20_000
+"""200 MB in all, three times what may be in memory."""
+
+
+class KeyBucket(MemoryBucket):
+    """A bucket that forgets what its objects hold."""
+
+    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        super().put(key, b"", content_type, tags)
+
+
+@pytest.fixture
+def intake() -> Iterator[Intake]:
+    intake = Intake(ImageLimits(), KeyBucket(), JobStore(MemoryTable()), MemoryQueue())
+    yield intake
+    intake.pool.shutdown()
+
+
+def uploads() -> Iterator[Upload]:
+    """Yield files of which each hundredth is no image."""
+    content = picture()
+    for index in range(FILES):
+        body = (b"no image" if index % 100 == 99 else content) + bytes(FILE_BYTES)
+        yield Upload(f"{index}.jpg", body, len(body))
+
+
+def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(intake: Intake) -> None:
+    job = Job(new_id(), "large", NOW)
+    intake.store.create(job)
+    tracemalloc.start()
+    try:
+        outcomes = intake.take(job, uploads())
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [outcome.filename for outcome in outcomes] == [f"{index}.jpg" for index in range(FILES)]
+    rejected = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Rejection)}
+    assert list(rejected) == list(range(99, FILES, 100))
+    assert all("not an image" in rejection.message for rejection in rejected.values())
+    assert intake.store.count_images(job.job_id) == intake.store.status(job.job_id).accepted == 9_900
+    assert peak_bytes < MEMORY_BYTES
