@@ -54,12 +54,16 @@ class Schedule(RuleBasedStateMachine):
         market=st.sampled_from(("on_demand", "spot")),
         most=st.sampled_from((1, 2, 3, 5, 8)),
         least=st.integers(0, 2),
+        lifetime=st.sampled_from((86_400.0, 100.0)),
         seed=st.integers(0, 1_000),
     )
-    def begin(self, policy: str, scale_in: str, market: str, most: int, least: int, seed: int) -> None:
+    def begin(
+        self, *, policy: str, scale_in: str, market: str, most: int, least: int, lifetime: float, seed: int
+    ) -> None:
         """A fleet that has nothing to do yet."""
         market = "on_demand" if scale_in == "stop" else market
         changes: dict[str, Any] = {"policy": policy, "scale_in": scale_in, "market": market}
+        changes["max_lifetime_seconds"] = lifetime
         self.world = World(
             limits_of(max_workers=most, min_workers=min(least, most), instance_types=TYPES, **changes), seed
         )

@@ -160,12 +160,12 @@ class World:
             self._note("left or never answered", f"{names} are left, {self.limits.min_workers} wanted")
 
     def heal(self) -> None:
-        """End every fault; let there be at least one worker."""
+        """End every fault; let there be at least one worker, and let workers run for a day."""
         self.doom, self.fates, self.cloud.faults = None, (Fate(),), Faults()
         self.queues.counts_lag, self.queues.counts_factor, self.queues.counts_fail = 0.0, 1.0, False
         self.queues.listener_lag, self.notebook.fails = 0.0, False
         self.pause(on=False)
-        self.set_limits(max_workers=max(1, self.limits.max_workers))
+        self.set_limits(max_workers=max(1, self.limits.max_workers), max_lifetime_seconds=86_400)
 
     def tally(self) -> Counter[str]:
         """Return what happened, in figures."""
