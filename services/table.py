@@ -41,6 +41,19 @@ class TableBusyError(FleetsightError):
     """Raised when DynamoDB did not take or read a whole batch after `BATCH_ATTEMPTS` tries."""
 
 
+THROTTLING_CODES = frozenset(
+    {"ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"}
+)
+"""Error codes with which DynamoDB throttles
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html)."""
+
+
+def is_throttled(error: Exception) -> bool:
+    """Tell whether a call failed because DynamoDB throttles it, after all tries."""
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    return isinstance(error, TableBusyError) or code in THROTTLING_CODES
+
+
 @dataclass(frozen=True)
 class Table:
     """One table. botocore's errors pass through once its retries are spent."""

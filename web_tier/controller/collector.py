@@ -9,11 +9,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from services.cache import ResultCache
 from services.errors import MessageError
 from services.messages import Heartbeat, Response, from_worker
 from services.sqs import BATCH, Queue, Received
+from services.table import is_throttled
 from web_tier.controller.ledger import Ledger
 from web_tier.controller.roster import Roster
 
@@ -40,6 +42,8 @@ COUNT_SECONDS = 10.0
 COUNT_AGE_SECONDS = 60.0
 """How old that count may be
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html)."""
+
+_Outcome = Literal["recorded", "refused", "throttled"]
 
 
 @dataclass
@@ -103,47 +107,50 @@ class Collector:
         self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
 
     def _record(self, told: Sequence[tuple[Received, Response]]) -> dict[str, Received]:
-        """Record responses; return the messages of those that could not be recorded, by their receipts.
-
-        All together; if that fails, job by job, and those of a job that fails one by one.
-        """
+        """Record responses job by job; return the messages of those that could not be recorded, by their receipts."""
         now = self.roster.clock()
         self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
-        unrecorded = [message for message, response in told if response.job_id in self._suspended]
         by_job: dict[str, list[tuple[Received, Response]]] = {}
         for message, response in told:
-            if response.job_id not in self._suspended:
-                by_job.setdefault(response.job_id, []).append((message, response))
-        if not self._is_recorded([pair for of_job in by_job.values() for pair in of_job]):
-            for job_id, of_job in by_job.items():
-                failed = [] if self._is_recorded(of_job) else self._record_one_by_one(of_job)
+            by_job.setdefault(response.job_id, []).append((message, response))
+        unrecorded: list[Received] = []
+        for job_id, of_job in by_job.items():
+            if job_id in self._suspended:
+                unrecorded += [message for message, _ in of_job]
+            elif failed := self._record_job(of_job):
                 if len(failed) >= min(MAX_FAILURES, len(of_job)):
                     self._suspended[job_id] = now + max(_delay_seconds(message) for message in failed)
                 unrecorded += failed
         return {message.receipt: message for message in unrecorded}
 
-    def _record_one_by_one(self, told: Sequence[tuple[Received, Response]]) -> list[Received]:
-        """Record responses of one job until some have failed; return the messages of those that are not recorded."""
-        failed: list[Received] = []
-        for message, response in told:
-            if len(failed) >= MAX_FAILURES or not self._is_recorded([(message, response)]):
-                failed.append(message)
-        return failed
+    def _record_job(self, told: Sequence[tuple[Received, Response]]) -> list[Received]:
+        """Record responses of one job, one by one where that fails; return the messages of those not recorded.
 
-    def _is_recorded(self, told: Sequence[tuple[Received, Response]]) -> bool:
-        """Record responses; return False if that failed, or if this process may no longer act."""
+        Where the table throttles the job, each of them would wait as long as all of them, and other jobs with them.
+        """
+        outcome = self._try_to_record(told)
+        if outcome == "refused" and len(told) > 1:
+            failed: list[Received] = []
+            for message, response in told:
+                if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
+                    failed.append(message)
+            return failed
+        return [] if outcome == "recorded" else [message for message, _ in told]
+
+    def _try_to_record(self, told: Sequence[tuple[Received, Response]]) -> _Outcome:
+        """Record responses of one job; they are refused, too, if this process may no longer act."""
         if not self.active():
-            return False
+            return "refused"
         responses = [response for _, response in told]
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
             self.cache.put(responses, self.now(), self.ledger.owners(response.job_id for response in responses))
             self.ledger.record(responses)
-        except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged)
-            jobs = " ".join(sorted({response.job_id for response in responses}))
-            _log.exception("responses could not be recorded", extra={"n": len(responses), "jobs": jobs})
-            return False
-        return True
+        except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
+            extra = {"n": len(responses), "job": responses[0].job_id}
+            _log.exception("responses could not be recorded", extra=extra)
+            return "throttled" if is_throttled(error) else "refused"
+        return "recorded"
 
     def _note_heard(self, asked_at: float, *, is_empty: bool) -> None:
         """Tell the roster up to when everything that was sent has been noted, as far as that is known."""

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TypeVar, cast
 
 import pytest
+from botocore.exceptions import ClientError
 
 from services.cache import ResultCache
 from services.ids import ImageRef, new_id
@@ -15,6 +16,7 @@ from services.job_records import ImageRecord, Job
 from services.jobs import JobStore
 from services.messages import Heartbeat, Model, Response
 from services.sqs import Outgoing
+from services.table import THROTTLING_CODES, TableBusyError
 from tests.support.controller import EPOCH, Clock
 from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import WRITES, MemoryTable
@@ -132,23 +134,24 @@ def test_what_has_been_heard_is_never_taken_back() -> None:
 
 
 class FailingLedger(Ledger):
-    """Refuses responses of some jobs or images; `tried` are the ids of each call."""
+    """Refuses responses of some jobs or images with `error`; `tried` are the ids of each call."""
 
     bad: set[str]
+    error: Exception
     tried: list[set[str]]
 
     def record(self, responses: Iterable[Response]) -> None:
         told = list(responses)
         self.tried.append({each.image_id for each in told})
         if self.bad & {name for each in told for name in (each.job_id, each.image_id)}:
-            raise UnrecordableError
+            raise self.error
         super().record(told)
 
 
-def failing(bad: str) -> Site:
+def failing(bad: str, error: Exception | None = None) -> Site:
     store = stored_jobs()
     ledger = FailingLedger(store, lambda _keys: None)
-    ledger.bad, ledger.tried = {bad}, []
+    ledger.bad, ledger.error, ledger.tried = {bad}, error or UnrecordableError(), []
     return Site(store, ledger)
 
 
@@ -177,6 +180,31 @@ def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
     site.send(*[done(ref) for ref in IMAGES[ONE][12:24]], *[done(ref) for ref in IMAGES[OTHER][:3]])
     site.tick()
     assert ledger.tried == [{ref.image_id for ref in IMAGES[OTHER][:3]}]
+
+
+@pytest.mark.parametrize(
+    "throttled",
+    [
+        TableBusyError("25 items were left"),
+        *(ClientError({"Error": {"Code": code}}, "PutItem") for code in sorted(THROTTLING_CODES)),
+    ],
+    ids=["left items", *sorted(THROTTLING_CODES)],
+)
+def test_a_throttled_job_is_tried_once_and_then_not_for_a_while(throttled: Exception) -> None:
+    """Row 49: other jobs wait while it is tried, since a throttled call is repeated for seconds."""
+    site = failing(ONE, throttled)
+    ledger = cast(FailingLedger, site.collector.ledger)
+    site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
+    site.tick()
+    assert ledger.tried == [{ref.image_id for ref in refs[:12]} for refs in (IMAGES[ONE], IMAGES[OTHER])]
+    assert figures(site.store, OTHER) == (12, 0, 40)
+    ledger.tried.clear()
+    site.tick(int(FIRST_DELAY_SECONDS) - 1)
+    assert ledger.tried == []
+    ledger.bad.clear()
+    site.tick(2)
+    assert figures(site.store, ONE) == (12, 0, 40)
+    assert site.queue.messages == []
 
 
 def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> None:
