@@ -55,8 +55,13 @@ def take_once(
     if first.digest not in {"", digest}:
         raise ReusedKeyError(f"the key {key!r} came with other files before")
     images = _answerable(intake.store, first.images, outcomes)
-    # Not counted: the first request may just be doing that. The controller counts what is recorded.
-    intake.finish(list(images.values()), count=False)
+    accepted = intake.store.images_of([record.ref for record in images.values()])
+    if accepted:
+        # A process that recorded them may have ended before the job was marked as open.
+        intake.store.reopen(job.job_id, intake.clock())
+    # Not counted: the first request may just be doing that. The controller counts what is recorded. And images that
+    # are recorded may have been retried since: their records stay as they are.
+    intake.finish([record for record in images.values() if record.ref not in accepted], count=False)
     return [_of_first(images, index, outcome) for index, outcome in enumerate(outcomes)]
 
 

@@ -69,6 +69,18 @@ def test_a_repeat_finishes_what_the_first_request_died_over(
     assert {image.ref.image_id for image in store.images(job.job_id)} == set(ids(accepted)) == queue.image_ids
 
 
+def test_a_repeat_leaves_an_image_that_was_retried_since_as_it_is(
+    intake: Intake, job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    [accepted] = take_once(intake, job, "key", files(1))
+    assert isinstance(accepted, ImageRecord)
+    before = store.image(accepted.ref)
+    assert store.replace_image(before, retried := replace(before, attempt=1))
+    assert take_once(intake, job, "key", files(1)) == [accepted]
+    assert (store.image(accepted.ref), len(queue.bodies)) == (retried, 1)
+    assert store.is_open(job.job_id)
+
+
 def test_a_repeat_never_deletes_what_the_first_request_has_put(
     intake: Intake, job: Job, bucket: MemoryBucket, store: JobStore
 ) -> None:
