@@ -146,13 +146,23 @@ class MessageQueue(Generic[Payload]):
     def delete(self, receipt_handle: str) -> None:
         """Delete the message of the latest receipt; a stale or repeated receipt changes nothing.
 
+        On a FIFO queue a receipt expires with its visibility timeout, and is refused
+        (https://repost.aws/knowledge-center/sqs-receipt-handle-error).
+
         Raises:
             MalformedReceiptError: the handle is none of ours.
+            StaleReceiptError: the message of a FIFO queue is visible again or was delivered again.
         """
         receipt = ReceiptHandle.parse(receipt_handle)
         with self._changed:
+            self._wake_due()
             entry = self._entries.get(receipt.message_id)
-            if entry is not None and entry.receipt == receipt_handle:
+            if entry is None:
+                return
+            is_latest = entry.receipt == receipt_handle
+            if self._fifo and not (is_latest and entry.state is State.IN_FLIGHT):
+                raise StaleReceiptError(receipt_handle)
+            if is_latest:
                 self._drop(entry)
 
     def change_visibility(self, receipt_handle: str, seconds: float) -> None:

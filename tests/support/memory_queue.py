@@ -145,9 +145,13 @@ class MemoryQueue:
             self.dead._put(letter.payload, None, letter.group)
 
     def _delete(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        failed = []
         for entry in entries:
-            self.messages.delete(entry["ReceiptHandle"])
-        return {}
+            try:
+                self.messages.delete(entry["ReceiptHandle"])
+            except StaleReceiptError:
+                failed.append({"Id": entry["Id"], "SenderFault": True, "Code": "ReceiptHandleIsInvalid"})
+        return {"Failed": failed}
 
     def _change_visibility(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
         failed = []

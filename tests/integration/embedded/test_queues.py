@@ -119,6 +119,21 @@ def test_a_delete_with_a_stale_receipt_is_harmless(apis: Clients) -> None:
         sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=latest["ReceiptHandle"], VisibilityTimeout=5)
 
 
+def test_a_fifo_queue_refuses_a_delete_with_an_expired_receipt(apis: Clients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, fifo=True, VisibilityTimeout="0", ContentBasedDeduplication="true")
+    sqs.send_message(QueueUrl=url, MessageBody="m", MessageGroupId="g")
+    (expired,) = receive(sqs, url)
+    with pytest.raises(ClientError, match=r"InvalidParameterValue.* The receipt handle has expired"):
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=expired["ReceiptHandle"])
+    (latest,) = receive(sqs, url, VisibilityTimeout=60)
+    entries = [{"Id": str(n), "ReceiptHandle": each["ReceiptHandle"]} for n, each in enumerate((expired, latest))]
+    answer = sqs.delete_message_batch(QueueUrl=url, Entries=entries)
+    assert [each["Code"] for each in answer["Failed"]] == ["ReceiptHandleIsInvalid"]
+    assert [each["Id"] for each in answer["Successful"]] == ["1"]
+    assert counts(sqs, url) == ("0", "0", "0")
+
+
 def test_a_message_received_too_often_goes_to_the_dead_letter_queue_on_the_next_receive(
     apis: Clients,
 ) -> None:

@@ -132,3 +132,28 @@ def test_a_message_that_was_received_too_often_is_a_dead_letter(make_queue: Call
     assert queue.receive(wait_seconds=0) == []
     assert [message.body for message in receive(letters)] == ["poison"]
     assert queue.counts().total == 0
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_all_that_is_sent_of_one_image_within_five_minutes_arrives(
+    make_queue: Callable[..., Queue], fifo: bool
+) -> None:
+    """Row 45: the request and the response of an image that failed and is retried at once."""
+    queue = make_queue(fifo=fifo)
+    sent = [f"attempt {attempt}" for attempt in range(3)]
+    for body in sent:
+        assert queue.send([Outgoing("the same image", body)]) == []
+    assert sorted(each.body for each in receive(queue, wanted=3)) == sent
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_receipt_expires_with_the_visibility_timeout_on_a_fifo_queue_alone(
+    make_queue: Callable[..., Queue], fifo: bool
+) -> None:
+    """Row 5."""
+    queue = make_queue(fifo=fifo)
+    queue.send([Outgoing("a", "1")])
+    [message] = receive(queue)
+    queue.change_visibility([message.receipt], 0)
+    assert queue.delete([message.receipt]) == ([message.receipt] if fifo else [])
+    assert queue.counts().total == (1 if fifo else 0)

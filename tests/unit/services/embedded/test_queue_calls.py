@@ -49,7 +49,7 @@ def told(value: Any, name: str = "") -> Any:
     if name in {"MessageId", "ReceiptHandle"}:
         return name
     if name == "Message":
-        return re.sub(r"Value \S+", "Value", value)
+        return re.sub(r"(Value|handle) (\S+)", r"\1", value)
     return re.sub(r"\d", "9", value) if name.endswith("Timestamp") else value
 
 

@@ -101,6 +101,24 @@ def test_a_delete_with_a_stale_receipt_is_harmless(queue: MessageQueue[str], clo
     assert latest.receive_count == 2
 
 
+@pytest.mark.parametrize("is_received_again", [False, True])
+def test_a_fifo_message_is_deleted_only_as_long_as_its_receipt_is_valid(
+    fifo: MessageQueue[str], clock: Clock, is_received_again: bool
+) -> None:
+    fifo.send("a", "m", group="g")
+    (expired,) = fifo.receive(1, 30)
+    clock.now += 31
+    if is_received_again:
+        fifo.receive(1, 30)
+    with pytest.raises(StaleReceiptError):
+        fifo.delete(expired.receipt_handle)
+    clock.now += 31
+    (latest,) = fifo.receive(1, 30)
+    fifo.delete(latest.receipt_handle)
+    fifo.delete(expired.receipt_handle)  # of a message that is gone
+    assert fifo.counts() == Counts(0, 0, 0)
+
+
 def test_a_receipt_that_was_never_issued_is_refused(queue: MessageQueue[str]) -> None:
     with pytest.raises(MalformedReceiptError, match="nonsense"):
         queue.delete("nonsense")
