@@ -27,7 +27,7 @@ def show(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: Consol
     for name, words in rows(told, now):
         figures.add_row(Text(name, style="bold"), plain(words))
     console.print(figures)
-    console.print(instance_table(FleetInstances.model_validate(instances), now))
+    console.print(instance_table(FleetInstances.model_validate(instances), told.at))
 
 
 def rows(fleet: FleetStatusBody, now: datetime) -> Iterator[Row]:
@@ -39,7 +39,7 @@ def rows(fleet: FleetStatusBody, now: datetime) -> Iterator[Row]:
     yield "limits", limits_words(_limits(fleet), fleet.configured, now)
     if fleet.policy:
         yield "policy", fleet.policy
-    yield "now", fleet_sentence(fleet, now)
+    yield "now", fleet_sentence(fleet, fleet.silent_seconds)
     if fleet.problem:
         yield "problem", fleet.problem
     if fleet.paused:
@@ -61,7 +61,7 @@ def _cost(fleet: FleetStatusBody) -> Iterator[Row]:
 
 
 def instance_table(instances: FleetInstances, now: datetime) -> Table | Text:
-    """Return the instances as a table, newest first."""
+    """Return the instances as a table, newest first, at `now` by the controller's clock."""
     if not instances.instances:
         return Text("\nThere are no instances: the first image starts some.")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)

@@ -149,6 +149,10 @@ def resend_of(item: Item) -> Resend:
     )
 
 
+OF_CACHED = "cached_"
+"""Begins the names of the attributes for the times of images that were answered from the cache."""
+
+
 def counts_of(item: Item) -> Counts:
     """Return what the collector stored of a job."""
     return Counts(
@@ -161,6 +165,8 @@ def counts_of(item: Item) -> Counts:
         runs=_runs_of(str(item.get("runs", ""))),
         system_retried=int(item.get("system_retried", 0)),
         resends=int(item.get("resends", 0)),
+        first_cached_at=moment_in(item, f"{OF_CACHED}first_at"),
+        last_cached_at=moment_in(item, f"{OF_CACHED}last_at"),
     )
 
 
@@ -192,9 +198,9 @@ def said_of(item: Item) -> Said:
     )
 
 
-def times_as_text(first: datetime | None, last: datetime | None) -> dict[str, str]:
+def times_as_text(first: datetime | None, last: datetime | None, what: str = "") -> dict[str, str]:
     """Return the attributes for the times of the first and the last of something, as far as there are any."""
-    times = {"first_at": first, "last_at": last}
+    times = {f"{what}first_at": first, f"{what}last_at": last}
     return {name: moment.isoformat() for name, moment in times.items() if moment is not None}
 
 

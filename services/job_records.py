@@ -90,9 +90,11 @@ class Counts:
         done: images with a label, `cached` of them from an earlier image with the same bytes.
         failed: images that cannot be classified.
         images: accepted images.
+        first_result_at, last_result_at: of the results of workers, by the controller's clock.
         runs: how many answers of workers the job has had in which run of the fleet: number and answers, oldest first.
         system_retried: images that the system retried: received more than once, or requested again by the controller.
         resends: requests that the controller sent again.
+        first_cached_at, last_cached_at: of the images that web processes answered at once, by their clocks.
     """
 
     done: int = 0
@@ -104,6 +106,18 @@ class Counts:
     runs: tuple[tuple[int, int], ...] = ()
     system_retried: int = 0
     resends: int = 0
+    first_cached_at: datetime | None = None
+    last_cached_at: datetime | None = None
+
+    @property
+    def first_at(self) -> datetime | None:
+        """When the first image was answered; two clocks tell such times, so their difference is no duration."""
+        return min(filter(None, (self.first_result_at, self.first_cached_at)), default=None)
+
+    @property
+    def last_at(self) -> datetime | None:
+        """When the last image was answered; see `first_at`."""
+        return max(filter(None, (self.last_result_at, self.last_cached_at)), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +181,7 @@ class JobStatus:
     def edition(self) -> str:
         """Names the results that there are: another whenever they may be others."""
         counts = self.counts
-        return f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_result_at}/{self.retried_at}"
+        return f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_at}/{self.retried_at}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +210,18 @@ def with_result(counts: Counts, before: Status | None, now: Status, at: datetime
     return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
 
 
+def with_cached(counts: Counts, at: Sequence[datetime]) -> Counts:
+    """Return `counts` and more images, which web processes answered at once `at` these times."""
+    times = [each for each in (counts.first_cached_at, counts.last_cached_at, *at) if each is not None]
+    return replace(
+        counts,
+        done=counts.done + len(at),
+        cached=counts.cached + len(at),
+        first_cached_at=min(times, default=None),
+        last_cached_at=max(times, default=None),
+    )
+
+
 MOST_RUNS = 200
 """Runs that a job remembers, the latest; so many hours of uninterrupted work, and more days than most jobs stand."""
 
@@ -210,13 +236,11 @@ def with_answers(counts: Counts, run: int, answers: int) -> Counts:
 def with_said(counts: Counts, said: Sequence[Said]) -> Counts:
     """Return what the collector counted, `counts`, completed by what the web processes say of the same job."""
     cached = max(counts.cached, sum(one.cached for one in said))
-    firsts = [moment for moment in (counts.first_result_at, *(one.first_at for one in said)) if moment]
-    lasts = [moment for moment in (counts.last_result_at, *(one.last_at for one in said)) if moment]
     return replace(
         counts,
         done=counts.done - counts.cached + cached,
         cached=cached,
         images=max(counts.images, sum(one.accepted for one in said)),
-        first_result_at=min(firsts, default=None),
-        last_result_at=max(lasts, default=None),
+        first_cached_at=min(filter(None, (counts.first_cached_at, *(one.first_at for one in said))), default=None),
+        last_cached_at=max(filter(None, (counts.last_cached_at, *(one.last_at for one in said))), default=None),
     )

@@ -55,6 +55,7 @@ from services.job_items import (
     IMAGE,
     JOBS,
     MERGED,
+    OF_CACHED,
     OPEN,
     RESENT,
     RESULT,
@@ -486,6 +487,7 @@ class JobStore:
             "system_retried": counts.system_retried,
             "resends": counts.resends,
             **times_as_text(counts.first_result_at, counts.last_result_at),
+            **times_as_text(counts.first_cached_at, counts.last_cached_at, OF_CACHED),
             **runs_as_text(counts),
         }
         return self._put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)

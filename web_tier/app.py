@@ -39,7 +39,7 @@ from web_tier.pages.image import image_pages
 from web_tier.pages.live import live
 from web_tier.pages.operate import operate
 from web_tier.pages.routes import pages
-from web_tier.pages.words import FILTERS
+from web_tier.pages.words import FILTERS, fleet_sentence
 from web_tier.problems import answer_problems
 from web_tier.proxy import BehindProxy
 from web_tier.request_log import log_requests
@@ -89,7 +89,9 @@ def create_app(
     install_guard(app)
     record_audit_events(app)
     answer_problems(app)
-    app.jinja_env.filters.update(FILTERS)
+    app.jinja_env.filters.update(
+        FILTERS, fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet))
+    )
     app.register_blueprint(bootstrap_files())
     app.register_blueprint(pages)
     app.register_blueprint(image_pages)

@@ -23,6 +23,7 @@ from services.sqs import Queue
 from services.table import Table
 from web_tier.bulkheads import Bulkheads
 from web_tier.bundle import ConfiguredBundle
+from web_tier.controller_reports import ControllerReports
 from web_tier.intake.budget import ByteBudget
 from web_tier.intake.direct import DirectIntake
 from web_tier.intake.repeats import Repeats
@@ -65,6 +66,7 @@ class Backend:
         self.models = AnsweringModels()
         self.reading = ByteBudget(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
+        self.reports = ControllerReports()
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: Intake | None = None
         self._singles: SingleIntake | None = None
@@ -170,7 +172,10 @@ class Backend:
         clients, names = Clients(endpoint), self.config.names
         checks: dict[str, Callable[[], object]] = {
             "input bucket": lambda: clients.s3.head_bucket(Bucket=names.input_bucket),
-            "job table": lambda: JobStore(Table(clients.dynamodb, names.job_table)).fleet(),
+            # Health checks are frequent, so the process learns soon that the controller no longer reports.
+            "job table": lambda: self.reports.silent_seconds(
+                JobStore(Table(clients.dynamodb, names.job_table)).fleet()
+            ),
             "request queue": lambda: Queue.named(clients.sqs, self.config.queue_name(names.request_queue)).counts(),
         }
         return {name: fault for name, check in checks.items() if (fault := _fault(name, check))}

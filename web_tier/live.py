@@ -42,18 +42,20 @@ class Live:
         facts = self._backend.bundle.facts()
         return BundleWords(facts.labels, facts.messages)
 
-    def progress(self, status: JobStatus) -> ProgressBody:
-        """Return what there is to say of a job."""
+    def progress(self, status: JobStatus) -> tuple[Progress, ProgressBody]:
+        """Return how far a job is, and what there is to say of it."""
         backend = self._backend
         fleet = backend.store.fleet()
         cost = job_cost(status.counts, fleet, backend.fleet, backend.config.prices)
-        return ProgressBody.of(Progress.of(status), fleet, cost)
+        silent_seconds = backend.reports.silent_seconds(fleet)
+        progress = Progress.of(status, controller_ahead=backend.reports.ahead)
+        return progress, ProgressBody.of(progress, fleet, cost, silent_seconds)
 
     def _watch(self, job_id: str) -> Watch:
         return Watch(self._backend.store, job_id, self._tell)
 
     def _tell(self, status: JobStatus) -> tuple[str, bool]:
-        body = self.progress(status)
+        _, body = self.progress(status)
         return body.model_dump_json(), body.settled
 
 

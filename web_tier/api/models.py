@@ -152,8 +152,11 @@ class JobCostBody(_Body):
 
 
 class FleetStatusBody(FleetSnapshot):
-    """What the autoscaler saw and decided last, and what 1,000 images have cost, in US dollars."""
+    """What the autoscaler saw and decided last, how long ago, and what 1,000 images have cost, in US dollars."""
 
+    silent_seconds: float = Field(
+        default=0.0, description="How long the controller has not reported, as far as the web tier knows."
+    )
     instances_dollars_per_1000_images: float | None = Field(
         default=None, description="`cost` by `images`; null before the first answer of a worker."
     )
@@ -162,9 +165,9 @@ class FleetStatusBody(FleetSnapshot):
     )
 
     @classmethod
-    def of(cls, fleet: FleetSnapshot, prices: Prices) -> Self:
+    def of(cls, fleet: FleetSnapshot, prices: Prices, silent_seconds: float) -> Self:
         """Return the body of a snapshot."""
-        told, cost = dict(fleet), ThousandCost.of(fleet, prices)
+        told, cost = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}, ThousandCost.of(fleet, prices)
         if cost is None:
             return cls(**told)
         return cls(
@@ -188,7 +191,7 @@ class JobStatusBody(JobBody):
     )
     first_result_at: datetime | None
     last_result_at: datetime | None
-    images_per_second: float | None = Field(description="From the first to the last result.")
+    images_per_second: float | None = Field(description="From the first to the last result of a worker.")
     model: Model | None = Field(description="The bundle that answered; null before the first result.")
     results_file: ResultsFile | None = Field(description="All results as one file; null until the job is finished.")
     cost: JobCostBody | None = Field(description="What the job has cost so far; null when that is not known.")
@@ -205,8 +208,8 @@ class JobStatusBody(JobBody):
             failed=status.counts.failed,
             waiting=status.waiting,
             system_retried=status.counts.system_retried,
-            first_result_at=status.counts.first_result_at,
-            last_result_at=status.counts.last_result_at,
+            first_result_at=status.counts.first_at,
+            last_result_at=status.counts.last_at,
             images_per_second=images_per_second(status),
             model=model,
             results_file=ResultsFile.of(status, output_bucket),

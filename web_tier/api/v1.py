@@ -165,10 +165,11 @@ def job_image(job_id: str, image_id: str) -> Response:
 @api.get("/fleet")
 def fleet() -> Response:
     """Return what the autoscaler saw and decided last."""
-    snapshot = current_backend().store.fleet()
+    backend = current_backend()
+    snapshot = backend.store.fleet()
     if snapshot is None:
         raise NotFound("the controller has not looked at the fleet yet; try again in a second")
-    return json_answer(FleetStatusBody.of(snapshot, current_backend().config.prices))
+    return json_answer(FleetStatusBody.of(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot)))
 
 
 def _wanted_results(job_id: str) -> Iterator[ImageResult]:

@@ -71,5 +71,5 @@ class Expiry:
         status = self.store.status_of(job)
         if job.keep and status.state != "empty":
             return _NEVER
-        used = (job.created_at, status.counts.last_result_at, status.retried_at)
+        used = (job.created_at, status.counts.last_at, status.retried_at)
         return max(moment for moment in used if moment is not None) + self.lifetime

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from services.dead_letters import DeadLetterStore, is_given_up
 from services.errors import FleetsightError, NotFoundError
 from services.ids import ImageRef, input_key, output_key
-from services.job_records import Counts, ImageRecord, Resend, with_answers, with_result
+from services.job_records import Counts, ImageRecord, Resend, with_answers, with_cached, with_result
 from services.jobs import JobStore
 from services.messages import Response, Status
 
@@ -73,8 +73,8 @@ class JobFigures:
             self.retries[image_id] = image.attempt
         if image_id not in self.statuses:
             self.statuses[image_id] = "done" if image.cached else None
-            answered = int(image.cached)
-            self.counts = replace(self.counts, done=self.counts.done + answered, cached=self.counts.cached + answered)
+            if image.cached:
+                self.counts = with_cached(self.counts, [image.accepted_at])
 
     def forget(self, image_id: str) -> None:
         """Forget an image that was not accepted after all, and its result if there is one."""
@@ -317,10 +317,11 @@ class Ledger:
         except NotFoundError:
             return None
         results, resends = self.store.result_summaries(job_id), self.store.resends(job_id)
-        statuses, retries, cached = dict[str, Status | None](), dict[str, int](), 0
+        statuses, retries, cached_at = dict[str, Status | None](), dict[str, int](), list[datetime]()
         for image in self.store.images(job_id):  # without a record, a result belongs to no accepted image
             image_id = image.ref.image_id
-            cached += image.cached
+            if image.cached:
+                cached_at.append(image.accepted_at)
             answered: Status | None = "done" if image.cached else None
             statuses[image_id] = results[image_id].status if image_id in results else answered
             if image.attempt:
@@ -328,7 +329,7 @@ class Ledger:
         of_images = {image_id: result for image_id, result in results.items() if image_id in statuses}
         return JobFigures(
             statuses=statuses,
-            counts=derived(statuses, cached, self.store.counts(job_id), self.now()),
+            counts=derived(statuses, cached_at, self.store.counts(job_id), self.now()),
             keep=job.keep,
             owner=job.owner,
             retries=retries,
@@ -391,15 +392,18 @@ def inputs_of(responses: Iterable[Response]) -> list[str]:
     ]
 
 
-def derived(statuses: dict[str, Status | None], cached: int, stored: Counts, now: datetime) -> Counts:
-    """Return the counts that `statuses` make, `cached` of which the web tier answered itself.
+def derived(
+    statuses: dict[str, Status | None], cached_at: Sequence[datetime], stored: Counts, now: datetime
+) -> Counts:
+    """Return the counts that `statuses` make; the web tier answered some of the images itself, `cached_at`.
 
-    Times are the stored ones, or `now` where workers' results came since.
+    The times of workers' results are the stored ones, or `now` where some came since. Those of cached images are in
+    their records, since a web process may have ended before it could say them.
     """
-    done = sum(status == "done" for status in statuses.values())
+    done = sum(status == "done" for status in statuses.values()) - len(cached_at)
     failed = sum(status == "failed" for status in statuses.values())
-    counts = replace(stored, done=done, failed=failed, cached=cached)
-    if (done - cached, failed) == (stored.done - stored.cached, stored.failed):
+    counts = with_cached(replace(stored, done=done, failed=failed, cached=0), cached_at)
+    if (done, failed) == (stored.done - stored.cached, stored.failed):
         return counts
     return replace(counts, first_result_at=stored.first_result_at or now, last_result_at=now)
 

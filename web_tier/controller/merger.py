@@ -125,7 +125,7 @@ class Merger:
         return not look.retrying
 
     def _is_quiet(self, status: JobStatus) -> bool:
-        last = status.counts.last_result_at
+        last = status.counts.last_at
         return status.state == "finished" and last is not None and (self.now() - last).total_seconds() > QUIET_SECONDS
 
     def _has_ended(self, retrying: dict[ImageRef, ImageRecord]) -> bool:

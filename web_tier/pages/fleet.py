@@ -1,6 +1,6 @@
 """What the fleet's page shows: what the autoscaler saw and decided, its instances, and what it has cost."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
@@ -14,7 +14,7 @@ from services.messages import FleetSnapshot, WorkerLimits
 from web_tier.pages.chart import WINDOWS, Chart, Window
 from web_tier.pages.instances import InstanceRow
 from web_tier.pages.limits import limits_in_force
-from web_tier.pages.words import dollars, fleet_sentence, limits_words, pause_words
+from web_tier.pages.words import clocks_words, dollars, fleet_sentence, limits_words, pause_words
 
 DECISIONS_SHOWN = 12
 
@@ -49,6 +49,7 @@ class FleetBody(BaseModel):
         per_thousand_of: what that is made of.
         sentence: what is going on, and why.
         problem: what is in the way of a launch, if anything is.
+        clocks: that the clocks of controller and web tier differ, if they do.
         paused: that the fleet is paused, since when and why, in words; None while it is not.
         limits_set: limits that ops have set, since when and why, in words; None when those of config.yaml hold.
         instances: newest first; `unlisted` says how many older ones there are, if any.
@@ -73,6 +74,7 @@ class FleetBody(BaseModel):
     per_thousand_of: str = ""
     sentence: str
     problem: str | None = None
+    clocks: str | None = None
     paused: str | None = None
     limits_set: str | None = None
     instances: tuple[InstanceRow, ...] = ()
@@ -80,16 +82,34 @@ class FleetBody(BaseModel):
     decisions: tuple[DecisionRow, ...] = ()
 
     @classmethod
-    def of(cls, state: FleetState, prices: Prices, now: datetime | None = None) -> Self:
-        """Return what there is to show."""
+    def of(
+        cls,
+        state: FleetState,
+        prices: Prices,
+        now: datetime | None = None,
+        *,
+        silent_seconds: float = 0.0,
+        controller_ahead: timedelta = timedelta(),
+    ) -> Self:
+        """Return what there is to show.
+
+        Args:
+            state: as the controller reported it; its times, so the ages of instances, are by the controller's clock.
+            prices: what instances and requests cost.
+            now: by the web tier's clock.
+            silent_seconds: how long the controller has not reported.
+            controller_ahead: how far the controller's clock is ahead of the web tier's.
+        """
         now, listed = now or datetime.now(UTC), state.instances
+        seen_at = now if state.snapshot is None else state.snapshot.at
         older = listed.total - len(listed.instances)
         return cls(
             **({} if state.snapshot is None else _figures(state.snapshot, prices)),
-            sentence=fleet_sentence(state.snapshot, now),
+            sentence=fleet_sentence(state.snapshot, silent_seconds),
+            clocks=clocks_words(controller_ahead),
             **_limits(state, now),
             paused=None if state.pause is None else pause_words(state.pause),
-            instances=tuple(InstanceRow.of(each, now) for each in listed.instances),
+            instances=tuple(InstanceRow.of(each, seen_at) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
             decisions=tuple(DecisionRow.of(each) for each in state.decisions.decisions[:DECISIONS_SHOWN]),
         )

@@ -54,7 +54,7 @@ class InstanceRow(BaseModel):
 
     @classmethod
     def of(cls, instance: FleetInstance, now: datetime) -> Self:
-        """Return the row that tells of an instance."""
+        """Return the row that tells of an instance at `now`, by the controller's clock."""
         age = max(0.0, (now - instance.launched_at).total_seconds())
         silence = None if instance.heard_at is None else max(0.0, (now - instance.heard_at).total_seconds())
         running = instance.state == "running"

@@ -83,9 +83,10 @@ class JobView:
         status, asked = jobs.status(job_id), Asked.of_request()
         page = Page.read(jobs, status, asked, limit)
         rows = tuple(Row.of_result(item) for item in page.found.items)
+        progress, body = current_live().progress(status)
         return cls(
-            progress=Progress.of(status),
-            body=current_live().progress(status),
+            progress=progress,
+            body=body,
             asked=asked,
             page=page,
             rows=rows,

@@ -57,7 +57,7 @@ def job_rows(job_id: str) -> Response:
 def job_progress(job_id: str) -> Response:
     """Return how far a job is, as the events do: for browsers that have no stream."""
     status = own_jobs().status(known_id("job", job_id))
-    return _json(current_live().progress(status).model_dump_json())
+    return _json(current_live().progress(status)[1].model_dump_json())
 
 
 def _json(body: str) -> Response:

@@ -1,7 +1,7 @@
 """What the job page says about the whole job."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +27,7 @@ class Progress:
         refresh_seconds: after which a page without JavaScript loads itself anew; None when it need not.
         settled: whether nothing more is to come, not even the file of all results.
         retried: whether failed images were requested again a moment ago.
+        answered_at: when the last image was answered, by the web tier's clock.
     """
 
     status: JobStatus
@@ -37,21 +38,39 @@ class Progress:
     refresh_seconds: int | None
     settled: bool
     retried: bool
+    answered_at: datetime | None
 
     @classmethod
-    def of(cls, status: JobStatus, now: datetime | None = None) -> "Progress":
-        """Return the progress that `status` tells."""
+    def of(
+        cls, status: JobStatus, now: datetime | None = None, controller_ahead: timedelta = timedelta()
+    ) -> "Progress":
+        """Return the progress that `status` tells.
+
+        Args:
+            status: of the job.
+            now: by the web tier's clock.
+            controller_ahead: how far the controller's clock, which tells when workers' results came, is ahead of it.
+        """
         rate = images_per_second(status)
         whole, now = max(1, status.accepted), now or datetime.now(UTC)
+        result_at, cached_at = status.counts.last_result_at, status.counts.last_cached_at
+        answered_at = max(filter(None, (result_at and result_at - controller_ahead, cached_at)), default=None)
+
+        def has_ended(for_seconds: float) -> bool:
+            if status.state != "finished" or answered_at is None or _was_retried(status, now):
+                return False
+            return (now - answered_at).total_seconds() > for_seconds
+
         return cls(
             status=status,
             done_share=100 * status.counts.done / whole,
             failed_share=100 * status.counts.failed / whole,
             rate=rate,
             left_seconds=status.waiting / rate if rate and status.waiting else None,
-            refresh_seconds=None if _has_ended(status, now, SETTLED_SECONDS) else REFRESH_SECONDS,
-            settled=_has_ended(status, now, SETTLED_SECONDS if has_file(status) else MOST_SETTLING_SECONDS),
+            refresh_seconds=None if has_ended(SETTLED_SECONDS) else REFRESH_SECONDS,
+            settled=has_ended(SETTLED_SECONDS if has_file(status) else MOST_SETTLING_SECONDS),
             retried=_was_retried(status, now),
+            answered_at=answered_at,
         )
 
 
@@ -97,8 +116,13 @@ class ProgressBody(BaseModel):
     file: bool
 
     @classmethod
-    def of(cls, progress: Progress, fleet: FleetSnapshot | None, cost: JobCost | None) -> "ProgressBody":
-        """Return what there is to say of a job, with what the fleet does for it, and its cost if that is known."""
+    def of(
+        cls, progress: Progress, fleet: FleetSnapshot | None, cost: JobCost | None, silent_seconds: float = 0.0
+    ) -> "ProgressBody":
+        """Return what there is to say of a job, with what the fleet does for it, and its cost if that is known.
+
+        `silent_seconds` is how long the controller has not reported.
+        """
         if progress.status.counts.done + progress.status.counts.failed == 0:
             cost = None  # as long as there is nothing to show for it
         status, finished = progress.status, progress.status.state == "finished"
@@ -111,7 +135,7 @@ class ProgressBody(BaseModel):
             rate=rate_words(progress.rate) if progress.rate else None,
             left=duration(progress.left_seconds) if progress.left_seconds else None,
             workers=fleet.running + fleet.pending if fleet else 0,
-            sentence=_finished_sentence(status) if finished else fleet_sentence(fleet),
+            sentence=_finished_sentence(progress) if finished else fleet_sentence(fleet, silent_seconds),
             problem=None if finished or fleet is None else _in_the_way(fleet),
             settled=progress.settled,
             repeats=_repeats(status),
@@ -162,18 +186,11 @@ def _in_the_way(fleet: FleetSnapshot) -> str | None:
     return fleet.problem if fleet.paused is None else PAUSE_MEANS
 
 
-def _finished_sentence(status: JobStatus) -> str:
-    last = status.counts.last_result_at
-    if last is None:
+def _finished_sentence(progress: Progress) -> str:
+    if progress.answered_at is None:
         return "Every image has its result."
-    return f"Every image has its result, {duration((last - status.job.created_at).total_seconds())} after the start."
-
-
-def _has_ended(status: JobStatus, now: datetime, for_seconds: float) -> bool:
-    last = status.counts.last_result_at
-    if status.state != "finished" or last is None or _was_retried(status, now):
-        return False
-    return (now - last).total_seconds() > for_seconds
+    seconds = (progress.answered_at - progress.status.job.created_at).total_seconds()
+    return f"Every image has its result, {duration(seconds)} after the start."
 
 
 def _was_retried(status: JobStatus, now: datetime) -> bool:

@@ -171,4 +171,8 @@ def fleet_now() -> Response:
 
 
 def _fleet_body(state: FleetState) -> FleetBody:
-    return FleetBody.of(state, current_backend().config.prices)
+    backend = current_backend()
+    silent_seconds = backend.reports.silent_seconds(state.snapshot)
+    return FleetBody.of(
+        state, backend.config.prices, silent_seconds=silent_seconds, controller_ahead=backend.reports.ahead
+    )

@@ -68,11 +68,12 @@ class Timeline:
 
     @property
     def total(self) -> float | None:
-        """From the first time to the last, in milliseconds; None when there are not two, or they contradict."""
-        times = [step.at for step in self.steps if step.at is not None]
-        if len(times) < 2 or self.doubt is not None:
-            return None
-        return max(0.0, (times[-1] - times[0]).total_seconds() * 1_000)
+        """The lengths of the steps together, in milliseconds; None if none is known.
+
+        The times of the first step and the last are by two clocks, so their difference is no duration.
+        """
+        lengths = [step.milliseconds for step in self.steps if step.milliseconds is not None]
+        return sum(lengths) if lengths else None
 
 
 def _with_share(step: Step, longest: float) -> Step:

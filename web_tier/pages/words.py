@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from services.messages import FleetPause, FleetSnapshot, LimitsOrder, WorkerLimits
 
@@ -75,14 +75,22 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
     return "just now" if seconds < 1 else f"{duration(seconds)} ago"
 
 
-def fleet_sentence(fleet: FleetSnapshot | None, now: datetime | None = None) -> str:
-    """Say what the fleet does and why, from the autoscaler's last look."""
+def fleet_sentence(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> str:
+    """Say what the fleet does and why, from the controller's last report, which is `silent_seconds` old."""
     if fleet is None:
         return "The controller has not looked at the fleet yet."
-    seconds = ((now or datetime.now(UTC)) - fleet.at).total_seconds()
-    if seconds > STALE_SECONDS:
-        return f"The controller last reported {duration(seconds)} ago; images wait safely until it is back."
+    if silent_seconds > STALE_SECONDS:
+        return f"The controller has not reported for {duration(silent_seconds)}. Images wait safely until it is back."
     return f"{fleet.reason[:1].upper()}{fleet.reason[1:]}."
+
+
+def clocks_words(controller_ahead: timedelta) -> str | None:
+    """Say how far the clock of the controller is ahead of that of the web tier, if it is."""
+    seconds = controller_ahead.total_seconds()
+    if not seconds:
+        return None
+    ahead = "ahead of" if seconds > 0 else "behind"
+    return f"The controller's clock is {duration(abs(seconds))} {ahead} the web tier's: let NTP set both."
 
 
 PAUSE_MEANS = "Nothing is launched until the fleet is resumed; images are taken and wait."
@@ -148,5 +156,4 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "ago": ago,
     "clock": clock,
     "percent_text": percent_text,
-    "fleet_sentence": fleet_sentence,
 }

@@ -162,9 +162,16 @@ def all_results(store: JobResults, job_id: str, wanted: ResultsFilter | None = N
 
 
 def images_per_second(status: JobStatus) -> float | None:
-    """Return how fast results came, from the first to the last; None as long as that cannot be told."""
-    counts = status.counts
-    if counts.first_result_at is None or counts.last_result_at is None:
-        return None
-    seconds = (counts.last_result_at - counts.first_result_at).total_seconds()
-    return (counts.done + counts.failed - 1) / seconds if seconds > 0 else None
+    """Return how fast workers answered, from their first result to their last; None if that is not known.
+
+    Images that were answered at once are left out: their times are by the clock of a web process.
+    """
+    counts, seconds = status.counts, worker_seconds(status)
+    answered = counts.done - counts.cached + counts.failed
+    return (answered - 1) / seconds if seconds and answered > 1 else None
+
+
+def worker_seconds(status: JobStatus) -> float | None:
+    """Return the seconds from the first result of a worker to the last; None before the first."""
+    first, last = status.counts.first_result_at, status.counts.last_result_at
+    return None if first is None or last is None else (last - first).total_seconds()

@@ -98,6 +98,19 @@ def test_status_shows_in_80_columns_what_there_is(url: str, fleet: FleetStore, s
         assert words in shown
 
 
+@pytest.mark.parametrize("ahead", [-600, 600])
+def test_row_53_status_is_right_if_the_clock_of_the_controller_differs(
+    url: str, fleet: FleetStore, store: JobStore, ahead: int
+) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=ahead)
+    times = {"launched_at": at - timedelta(minutes=5), "heard_at": at - timedelta(seconds=2)}
+    store.put_fleet(snapshot(at=at))
+    fleet.put_instances(FleetInstances(total=1, instances=(instance().model_copy(update=times),)))
+    shown = " ".join(typed("status", "--url", url).output.split())
+    for words in ("Three workers, enough.", "busy", "5 min", "2 s ago"):
+        assert words in shown
+
+
 def test_status_as_json_is_what_the_api_answers(url: str, fleet: FleetStore, store: JobStore) -> None:
     store.put_fleet(snapshot())
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))

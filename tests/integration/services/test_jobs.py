@@ -190,7 +190,8 @@ def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(st
     store.say_accepted(job.job_id, "web-2", Said(2, 1, later, later))
     status = store.status(job.job_id)
     assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 2, 4, 4)
-    assert (status.counts.first_result_at, status.counts.last_result_at) == (NOW, later)
+    assert (status.counts.first_at, status.counts.last_at) == (NOW, later)
+    assert status.counts.first_result_at is None, "a time of a web process is none of the controller"
     # The controller has counted one of them so far, besides one that a worker answered.
     store.store_counts(job.job_id, Counts(2, 0, 3, NOW, NOW, cached=1))
     status = store.status(job.job_id)

@@ -29,7 +29,7 @@ function show(fleet) {
   put(slot("per_thousand").nextElementSibling, fleet.per_thousand_of);
   slot("per_thousand").parentElement.hidden = !fleet.per_thousand;
   put(slot("sentence"), fleet.sentence);
-  for (const name of ["problem", "paused", "unlisted"]) putOrHide(name, fleet[name]);
+  for (const name of ["problem", "clocks", "paused", "unlisted"]) putOrHide(name, fleet[name]);
   put(slot("limits_set"), fleet.limits_set ?? "");
   document.getElementById("limits-set").hidden = !fleet.limits_set;
   document.getElementById("pause").hidden = Boolean(fleet.paused);

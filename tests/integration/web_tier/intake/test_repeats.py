@@ -90,7 +90,7 @@ def test_a_job_counts_what_was_answered_at_once_without_the_controller(
     status = store.status(job.job_id)
     assert (status.state, status.accepted) == ("finished", GROUP + 5)
     assert status.counts.done == status.counts.cached == GROUP + 5
-    assert status.counts.first_result_at == status.counts.last_result_at == NOW
+    assert status.counts.first_at == status.counts.last_at == NOW
 
 
 def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(

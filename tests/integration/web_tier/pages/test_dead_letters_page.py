@@ -1,15 +1,17 @@
 """The page of dead letters, as a browser without JavaScript gets it."""
 
 import re
+from datetime import timedelta
 from html import unescape
 
 import pytest
 
 from services.config import Config
 from services.jobs import JobStore
+from services.messages import FleetSnapshot
 from services.table import Table
 from tests.support.dead_letters import DeadLetterDesk, address
-from tests.support.jobs import NOBODY
+from tests.support.jobs import NOBODY, NOW
 from tests.support.people import Clock, House, PlayedPool, access_of
 from web_tier.app import create_app
 from web_tier.pages import dead_letters
@@ -45,6 +47,16 @@ def test_dead_letters_are_listed_with_file_job_reason_and_tries_and_never_as_mar
     assert link in page
     assert "its workers crashed" in page
     assert re.findall(r'<td class="number">(\d+)</td>', page) == ["5", "0"]
+
+
+def test_row_53_the_age_of_a_dead_letter_is_by_the_controllers_clock(desk: DeadLetterDesk) -> None:
+    desk.given_up("a.jpg")
+    report = FleetSnapshot(
+        at=NOW + timedelta(minutes=5), running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5,
+        peak_workers=0, billed_seconds=0, reason="no work, no workers",
+    )  # fmt: skip
+    desk.store.put_fleet(report)
+    assert ">5 min ago</time>" in desk.client.get("/dead-letters").text
 
 
 def test_a_dead_letter_is_redriven_from_the_page_once(desk: DeadLetterDesk) -> None:

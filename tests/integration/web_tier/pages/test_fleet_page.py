@@ -9,11 +9,13 @@ from flask.testing import FlaskClient
 
 from services.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
 from services.fleet_store import FleetStore
+from services.ids import new_id
 from services.job_records import Job
 from services.jobs import JobStore
 from services.messages import FleetSnapshot
 from services.table import Table
 from tests.support.jobs import NOW, add_images
+from web_tier.controller_reports import ControllerReports
 from web_tier.pages.words import fleet_sentence
 
 SNAPSHOT = FleetSnapshot(
@@ -70,6 +72,48 @@ def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: Flask
     assert "and 3 older" in page
     body = client.get("/fleet/now").get_json()
     assert [row["state"] for row in body["instances"]] == ["busy", "silent"]
+
+
+@pytest.mark.parametrize("ahead", [-600, 600])
+def test_row_53_a_controller_whose_clock_is_ten_minutes_off_is_not_silent_and_nor_are_its_workers(
+    client: FlaskClient, store: JobStore, fleet: FleetStore, ahead: int
+) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=ahead)
+    store.put_fleet(SNAPSHOT.model_copy(update={"at": at - timedelta(seconds=1)}))
+    assert client.get("/fleet/now").get_json()["clocks"] is None
+    store.put_fleet(SNAPSHOT.model_copy(update={"at": at}))
+    worker = FleetInstance(
+        instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a", worker="busy",
+        launched_at=at - timedelta(minutes=5), heard_at=at - timedelta(seconds=2),
+    )  # fmt: skip
+    fleet.put_instances(FleetInstances(total=1, instances=(worker,)))
+    body = client.get("/fleet/now").get_json()
+    assert body["sentence"] == "Three workers, enough."
+    [row] = body["instances"]
+    assert (row["state"], row["age"], row["heard"]) == ("busy", "5 min", "2 s ago")
+    words = f"The controller&#39;s clock is 10 min {'ahead of' if ahead > 0 else 'behind'} the web tier&#39;s"
+    assert words in client.get("/fleet").text
+
+
+def test_a_controller_that_reports_no_more_is_named_wherever_the_fleet_is(
+    client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(client.application.extensions["fleetsight"], "reports", ControllerReports(lambda: now))
+    job = Job(new_id(), "", NOW)
+    store.create(job)
+    store.put_fleet(SNAPSHOT)
+
+    def places() -> list[str]:
+        bodies = [client.get(path).get_json()["sentence"] for path in ("/fleet/now", f"/jobs/{job.job_id}/progress")]
+        return [*bodies, client.get("/fleet").text, client.get("/").text]
+
+    assert all("Three workers, enough." in place for place in places())
+    now = 60.0
+    assert all("The controller has not reported for 60 s." in place for place in places())
+    assert client.get("/api/v1/fleet").get_json()["silent_seconds"] == 60
+    store.put_fleet(SNAPSHOT.model_copy(update={"at": NOW - timedelta(hours=1)}))
+    assert all("Three workers, enough." in place for place in places()), "whatever its clock says"
 
 
 def test_decisions_are_listed_with_their_times_and_never_as_markup(client: FlaskClient, fleet: FleetStore) -> None:

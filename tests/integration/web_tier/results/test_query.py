@@ -87,6 +87,15 @@ def test_the_rate_is_told_once_it_can_be(job: Job, results: int, seconds: float 
     assert images_per_second(status(job, results, seconds)) == rate
 
 
+def test_images_that_were_answered_at_once_are_no_part_of_the_rate(job: Job) -> None:
+    known = status(job, 41, 2)
+    mixed = replace(
+        known.counts, done=1_041, cached=1_000, first_cached_at=NOW - timedelta(minutes=10), last_cached_at=NOW
+    )
+    assert images_per_second(replace(known, counts=mixed)) == images_per_second(known) == 20
+    assert images_per_second(replace(known, counts=replace(mixed, done=1_000, first_result_at=None))) is None
+
+
 def test_only_the_last_jobs_are_remembered(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answered, "MAX_JOBS", 1)
     models, statuses = AnsweringModels(), []

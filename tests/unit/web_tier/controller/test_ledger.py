@@ -427,16 +427,21 @@ def test_an_image_that_is_kept_stays() -> None:
     assert (deleted, figures(store, JOBS[0])) == ([], (1, 0, 1))
 
 
-def test_images_that_the_web_tier_answered_itself_are_known_as_done_and_never_missing() -> None:
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_images_that_the_web_tier_answered_itself_are_known_as_done_and_never_missing(is_replaced: bool) -> None:
+    """Also when they were answered: the web process may have ended before it could say so."""
     store = stored_jobs()
     ledger = ledger_of(store, now=lambda: EPOCH)
     ledger.record([done(REFS[0])])
-    cached = [ImageRecord(ImageRef(JOBS[0], new_id()), "b.jpg", "key", 1, EPOCH, cached=True) for _ in range(9)]
+    at = [EPOCH + timedelta(hours=hours) for hours in (3, 8, 1)]
+    cached = [ImageRecord(ImageRef(JOBS[0], new_id()), "b.jpg", "key", 1, each, cached=True) for each in at]
     store.put_done([done(image.ref) for image in cached])
     store.record_images(cached, EPOCH)
+    if is_replaced:
+        ledger = ledger_of(store, now=lambda: EPOCH + timedelta(days=1))
     ledger.recount(JOBS[0])
     ledger.settle(JOBS[0])
-    expected = Counts(10, 0, 49, EPOCH, EPOCH, cached=9)
+    expected = Counts(4, 0, 43, EPOCH, EPOCH, cached=3, first_cached_at=min(at), last_cached_at=max(at))
     assert store.counts(JOBS[0]) == expected
     assert len(ledger.missing(JOBS[0])) == 39
     # A controller that takes over counts the same, and finds no results that came since.

@@ -1,5 +1,6 @@
 """What the job page says about the whole job."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -39,6 +40,29 @@ def test_a_page_refreshes_until_nothing_changes_any_more(
     accepted: int, done: int, seen_after: float, refreshes: bool
 ) -> None:
     assert (progress(accepted, done, 0, seen_after=seen_after).refresh_seconds is not None) is refreshes
+
+
+@pytest.mark.parametrize("ahead", [-600, 0, 600], ids=["web behind", "equal", "web ahead"])
+def test_row_53_durations_do_not_depend_on_how_the_clocks_of_web_tier_and_controller_differ(ahead: int) -> None:
+    shift = timedelta(seconds=ahead)
+    job = Job("01", "holiday", NOW + shift)
+    last = NOW + timedelta(seconds=2)
+
+    def seen(seconds: float, counts: Counts) -> Progress:
+        return Progress.of(JobStatus(job, counts.images, counts), last + timedelta(seconds=seconds) + shift, -shift)
+
+    workers = Counts(5, 0, 5, NOW, last)
+    for counts in (workers, replace(workers, done=9, images=9, cached=4, first_cached_at=NOW + shift)):
+        found = seen(1, counts)
+        assert found.rate == 2
+        assert ProgressBody.of(found, FLEET, None).sentence == "Every image has its result, 2 s after the start."
+    assert [seen(age, workers).refresh_seconds is None for age in (9, 11)] == [False, True]
+    assert [seen(age, workers).settled for age in (59, 61)] == [False, True]
+    cached = Counts(5, 0, 5, cached=5, first_cached_at=NOW + shift, last_cached_at=last + shift)
+    assert [seen(age, cached).refresh_seconds is None for age in (9, 11)] == [False, True]
+    assert (
+        ProgressBody.of(seen(1, cached), FLEET, None).sentence == "Every image has its result, 2 s after the start."
+    )
 
 
 def test_a_page_waits_for_the_file_of_all_results_but_not_for_ever() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from ulid import ULID
 
 from services.ids import ImageRef, new_id
@@ -60,7 +61,7 @@ def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -
         ("delivered", after(seconds=2), None),
     ]
     timeline = Timeline.of(ImageResult(RECORD, DONE))
-    assert (timeline.total, timeline.doubt) == (2_000, None)
+    assert (timeline.total, timeline.doubt) == (1_279.2, None)
 
 
 def test_an_image_that_was_received_more_than_once_says_how_often_and_why() -> None:
@@ -139,12 +140,25 @@ def test_an_image_that_failed_once_more_shows_its_last_way() -> None:
     ]
 
 
-def test_clocks_that_contradict_each_other_are_named_and_give_no_total() -> None:
+def test_clocks_that_contradict_each_other_are_named() -> None:
     behind = DONE.model_copy(update={"queued_at": after(seconds=-3)})
     timeline = Timeline.of(ImageResult(RECORD, behind))
     assert timeline.doubt is not None
     assert "“queued” reads 3.03 s earlier than “stored”" in timeline.doubt
-    assert timeline.total is None
+    assert timeline.total == 1_279.2
+
+
+@pytest.mark.parametrize("ahead", [-600, 600])
+def test_row_53_the_total_does_not_depend_on_how_clocks_differ_and_a_contradiction_is_named(ahead: int) -> None:
+    at = after(seconds=ahead)
+    ref = replace(RECORD.ref, image_id=str(ULID.from_datetime(at)))
+    timeline = Timeline.of(ImageResult(replace(RECORD, ref=ref, accepted_at=at + timedelta(milliseconds=30)), DONE))
+    assert timeline.total == 1_279.2
+    assert (timeline.doubt is not None) == (ahead > 0), "a clock that is behind contradicts nothing"
+
+
+def test_an_image_that_waits_has_no_total() -> None:
+    assert Timeline.of(ImageResult(RECORD, None)).total is None
 
 
 def test_a_result_of_an_older_writer_has_lengths_without_clock_times() -> None:

@@ -58,11 +58,11 @@ def test_a_moment_is_told_from_now() -> None:
 
 
 def test_the_fleet_says_why_it_is_as_it_is() -> None:
-    assert fleet_sentence(FLEET, NOW) == "Starting 1 of at most 19."
+    assert fleet_sentence(FLEET) == "Starting 1 of at most 19."
 
 
 def test_a_controller_that_is_silent_or_has_not_begun_is_named() -> None:
-    assert "last reported 60 s ago" in fleet_sentence(FLEET, NOW + timedelta(seconds=60))
+    assert "has not reported for 60 s" in fleet_sentence(FLEET, silent_seconds=60)
     assert "not looked" in fleet_sentence(None)
 
 
