@@ -14,15 +14,17 @@ from services.errors import NotFoundError
 from services.job_items import image_item
 from services.job_records import ImageRecord, Resend
 from services.jobs import JobStore
+from services.table import Item
 from tests.simulation.data_path.machine import STEPS, play
-from tests.simulation.data_path.world import BrokenError, World
+from tests.simulation.data_path.world import WORKERS, BrokenError, World
 from web_tier.controller.ledger import Ledger
+from web_tier.controller.removal import LINGER_SECONDS
 from web_tier.controller.repair import Repair
 from web_tier.intake.store import Intake
 
 HISTORIES = 810
 SEEDS = 6
-SEED_OF_INTERLEAVED_REDRIVES = 2
+SEED_OF_INTERLEAVED_REDRIVES = 5
 """With this seed redrives have their turns between each other's reads and writes."""
 
 _TOTAL: Counter[str] = Counter()
@@ -41,6 +43,9 @@ def test_the_histories_are_of_some_length_and_meet_faults_and_deaths() -> None:
     assert _TOTAL["kills"] > 1_000
     assert _TOTAL["images"] > 2_000
     assert _TOTAL["redriven"] > 5
+    assert _TOTAL["freezes"] > 250
+    assert _TOTAL["kept"] > 10
+    assert _TOTAL["expired"] > 10
 
 
 def settled(fifo: bool, act: Callable[[World], None], seed: int = 1) -> World:
@@ -80,6 +85,49 @@ def test_a_dead_letter_that_is_redriven_eight_times_at_once_is_one_attempt_and_g
     assert list(world.done_labels.values()) == ["label-0"]
 
 
+def upload_while_frozen(world: World, where: str) -> None:
+    """Freeze the controller before a call; upload a second image; let the controller go on once the job is closed."""
+    world.faults.armed.append(("controller", where, "frozen before"))
+    world.upload(world.jobs[0], [(0, "good")], "plain")
+    world.run(60, 6)
+    assert world.frozen
+    world.upload(world.jobs[0], [(1, "good")], "plain")
+    world.run(3_700, 370)
+    assert not JobStore(world.table).open_jobs()
+    world.thaw()
+    world.run(60, 6)
+
+
+@pytest.mark.parametrize("where", ["table.PutItem", "table.BatchWriteItem", "outputs.put"])
+def test_a_controller_that_was_frozen_until_the_job_was_closed_changes_nothing(where: str) -> None:
+    """Row 54."""
+    assert len(settled(False, lambda world: upload_while_frozen(world, where)).done_labels) == 2
+
+
+def test_counts_without_a_fencing_token_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def put_always(store: JobStore, item: Item, token: int) -> bool:
+        store.table.put_if({**item, "token": token}, "attribute_exists( #pk ) OR attribute_not_exists( #pk )")
+        return True
+
+    monkeypatch.setattr(JobStore, "_put_fenced", put_always)
+    with pytest.raises(BrokenError, match="says"):
+        settled(False, lambda world: upload_while_frozen(world, "table.PutItem"))
+
+
+@pytest.mark.parametrize("where", ["table.PutItem", "table.BatchWriteItem", "outputs.put"])
+def test_a_controller_that_was_frozen_until_a_deleted_job_was_removed_leaves_nothing_of_it(where: str) -> None:
+    def act(world: World) -> None:
+        world.faults.armed.append(("controller", where, "frozen before"))
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(60, 6)
+        assert world.frozen
+        world.delete(world.jobs[0])
+        world.run(2 * LINGER_SECONDS, 20)
+        assert not JobStore(world.table).deleted_jobs()
+
+    assert settled(False, act).deleted
+
+
 def test_a_redrive_that_is_sent_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def replace_always(store: JobStore, _before: ImageRecord, after: ImageRecord) -> bool:
         store.table.put_all([image_item(after)])
@@ -94,6 +142,41 @@ def test_a_controller_that_records_no_dead_letters_is_noticed(monkeypatch: pytes
     monkeypatch.setattr(DeadLetterStore, "put", lambda *_: None)
     with pytest.raises(BrokenError, match="has 0 dead letters"):
         settled(False, lambda world: world.upload(world.jobs[0], [(0, "heavy")], "plain"))
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_results_wait_for_a_consumer_that_is_away_for_hours_and_nothing_is_requested_again(fifo: bool) -> None:
+    """Row 29."""
+
+    def act(world: World) -> None:
+        for seconds, contents in ((3_700, range(3)), (21_600, range(3, 6))):
+            world.upload(world.jobs[0], [(index, "good") for index in contents], "plain")
+            world.run_without_consumer(seconds, 60)
+        assert not world.done_labels
+        # The next controller starts to receive late, and sees the answers by their count only.
+        world.faults.armed += [("controller", "responses.receive", "unavailable")] * 20
+        world.run(400, 40)
+
+    world = settled(fifo, act)
+    assert len(world.done_labels) == 6
+    assert not world.resent
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_results_are_read_from_the_bucket_after_their_queue_was_deleted_and_made_again(fifo: bool) -> None:
+    """Row 29."""
+
+    def act(world: World) -> None:
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run_without_consumer(10, 5)
+        world.upload(world.jobs[0], [(1, "good")], "plain")
+        world.delete_response_queue(600)
+        world.run(601, 60)
+        assert not world.done_labels
+
+    world = settled(fifo, act)
+    assert len(world.done_labels) == 2
+    assert world.started["worker"] > WORKERS, "a worker that cannot respond ends"
 
 
 def test_a_lost_prediction_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,14 @@ from typing import Any, Final, Literal, get_args
 
 from botocore.exceptions import ClientError, HTTPClientError
 
-from tests.simulation.data_path.scheduler import KilledError, Scheduler
+from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler
 
 Passing = Literal["throttled", "unavailable", "request lost", "reply lost", "repeated", "refused after its effect"]
-Fault = Passing | Literal["killed before", "killed after"]
+Freeze = Literal["frozen before", "frozen after"]
+Fault = Passing | Freeze | Literal["killed before", "killed after", "queue missing"]
 PASSING: Final[tuple[Passing, ...]] = get_args(Passing)
-ALL: Final[tuple[Fault, ...]] = (*PASSING, "killed before", "killed after")
+FREEZES: Final[tuple[Freeze, ...]] = get_args(Freeze)
+ALL: Final[tuple[Fault, ...]] = (*PASSING, *FREEZES, "killed before", "killed after")
 
 
 def refusal(code: str, status: int, retries: int) -> ClientError:
@@ -31,18 +33,22 @@ class Faults:
     Attributes:
         share: of all calls that meet a passing fault.
         outages: services that answer nothing until so many seconds.
+        missing: queues that do not exist until so many seconds.
         armed: what befalls the next call of a kind of process, by an operation (or any, if empty).
-        calls: how many calls met each fault.
+        met: how many calls met a fault, and how many of these froze their process.
     """
 
     scheduler: Scheduler
     random: Random
     kill: Callable[[Any], None]
+    freeze: Callable[[Any], None]
     note_lost_reply: Callable[[str, Any], None]
     share: float = 0.0
     outages: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, float] = field(default_factory=dict)
     armed: list[tuple[str, str, Fault]] = field(default_factory=list)
     met: int = 0
+    freezes: int = 0
 
     def hook(self, service: str) -> Callable[[str, Callable[[], Any]], Any]:
         """Return what makes the calls of a service."""
@@ -58,34 +64,66 @@ class Faults:
         process = scheduler.process
         if process is None:
             return effect()
-        fault = self._draw(process.kind, service, operation)
+        fault = self._draw(process, service, operation)
         if fault is None:
             return effect()
         self.met += 1
-        if fault == "killed before":
-            self.kill(process)
-            raise KilledError
-        if fault == "throttled":
-            raise refusal("ThrottlingException", 400, retries=0)
-        if fault == "unavailable":
-            raise refusal("ServiceUnavailable", 503, retries=2)
-        if fault == "request lost":
-            raise HTTPClientError(error="the request was lost")
-        self.note_lost_reply(f"{service}.{operation}", effect())
+        self._befall_before(process, fault)
+        result = effect()
+        if fault == "frozen before":
+            return result
+        self.note_lost_reply(f"{service}.{operation}", result)
         if fault == "repeated":
             return effect()
-        if fault == "killed after":
-            self.kill(process)
-            raise KilledError
-        if fault == "refused after its effect":
-            raise refusal("ThrottlingException", 400, retries=1)
-        raise HTTPClientError(error="the reply was lost")
+        self._befall_after(process, fault)
+        return result
 
-    def _draw(self, kind: str, service: str, operation: str) -> Fault | None:
+    def _befall_before(self, process: Process, fault: Fault) -> None:
+        """Do what befalls a call before its effect, or instead of it."""
+        match fault:
+            case "killed before":
+                self.kill(process)
+                raise KilledError
+            case "frozen before":
+                self._freeze(process)
+            case "throttled":
+                raise refusal("ThrottlingException", 400, retries=0)
+            case "unavailable":
+                raise refusal("ServiceUnavailable", 503, retries=2)
+            case "queue missing":
+                raise refusal("AWS.SimpleQueueService.NonExistentQueue", 400, retries=0)
+            case "request lost":
+                raise HTTPClientError(error="the request was lost")
+
+    def _befall_after(self, process: Process, fault: Fault) -> None:
+        """Do what befalls a call after its effect."""
+        match fault:
+            case "killed after":
+                self.kill(process)
+                raise KilledError
+            case "frozen after":
+                self._freeze(process)
+            case "refused after its effect":
+                raise refusal("ThrottlingException", 400, retries=1)
+            case "reply lost":
+                raise HTTPClientError(error="the reply was lost")
+
+    def _freeze(self, process: Process) -> None:
+        """Freeze a process in the middle of a call; return when it goes on."""
+        self.freezes += 1
+        self.freeze(process)
+        self.scheduler.stand_still()
+
+    def _draw(self, process: Process, service: str, operation: str) -> Fault | None:
+        if process.was_away and process.kind == "controller":
+            # After its last write it looks whether the job still exists. No protocol survives its death in between.
+            return None
+        if self.missing.get(service, 0.0) > self.scheduler.now:
+            return "queue missing"
         if self.outages.get(service, 0.0) > self.scheduler.now:
             return "unavailable"
         for index, (armed_kind, where, fault) in enumerate(self.armed):
-            if armed_kind == kind and f"{service}.{operation}".startswith(where):
+            if armed_kind == process.kind and f"{service}.{operation}".startswith(where):
                 del self.armed[index]
                 return fault
         if self.share and self.random.random() < self.share:

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from functools import partial
 from typing import ClassVar, Final
 
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from services.job_records import Job
-from tests.simulation.data_path.faults import ALL, Fault
-from tests.simulation.data_path.world import Content, World
+from tests.simulation.data_path.faults import ALL, FREEZES, Fault, Freeze
+from tests.simulation.data_path.world import MAX_SKEW_SECONDS, Content, World
 from tests.support.memory_queue import Habits
 
 STEPS: Final = 25
@@ -32,7 +33,19 @@ OPERATIONS: Final = (
     "responses.receive",
     "responses.delete",
 )
+CALLS: Final = tuple(
+    (kind, where)
+    for kind, operations in (
+        ("web", ("", "table.BatchWriteItem", "table.PutItem", "inputs.put", "requests.send")),
+        ("worker", ("requests.receive", "inputs.get", "outputs.put", "responses.send", "requests.delete")),
+        ("controller", ("", "table.BatchWriteItem", "table.PutItem", "table.DeleteItem", "outputs.put")),
+        ("controller", ("requests.send", "responses.receive", "responses.delete")),
+    )
+    for where in operations
+)
+"""Calls of a kind of process, by its operation, in which it is frozen."""
 KINDS: Final = ("web", "worker", "controller")
+MAX_JOBS: Final = 3
 ORDERS: Final = ("redrive", "redrive twice", "redrive all", "discard")
 
 contents = st.lists(
@@ -41,6 +54,7 @@ contents = st.lists(
 spans = st.sampled_from(((2, 2), (10, 4), (60, 4), (150, 5), (700, 6), (3_700, 8)))
 jobs = st.integers(0, 9)
 ways = st.sampled_from(("plain", "keyed", "direct"))
+skews = st.sampled_from((0.0, -MAX_SKEW_SECONDS, MAX_SKEW_SECONDS))
 
 
 class History(RuleBasedStateMachine):
@@ -96,7 +110,7 @@ class History(RuleBasedStateMachine):
                 self.world.discard(number)
         self.world.run(*span)
 
-    @precondition(lambda self: len(self.world.jobs) < 3)
+    @precondition(lambda self: len(self.world.existing_jobs()) < MAX_JOBS)
     @rule(keep=st.booleans())
     def a_client_makes_a_job(self, keep: bool) -> None:
         """There is another job."""
@@ -125,6 +139,13 @@ class History(RuleBasedStateMachine):
     def days_pass(self, days: int) -> None:
         """Jobs grow old."""
         self.world.run(days * 86_400, 20)
+
+    @rule(job=jobs, contents=contents, act=st.sampled_from(("plain", "keyed", "direct", "retry")))
+    def a_job_is_used_as_it_expires(self, job: int, contents: list[Content], act: str) -> None:
+        """A client uploads into a job, or retries it, when its seven days are over."""
+        world, old = self.world, self._job(job)
+        use = partial(world.retry, old) if act == "retry" else partial(world.upload, old, contents, act)
+        world.run_until_expiry(old, use)
 
     @rule(kind=st.sampled_from(KINDS), where=st.sampled_from(OPERATIONS), fault=st.sampled_from(ALL))
     def a_fault_is_near(self, kind: str, where: str, fault: Fault) -> None:
@@ -161,6 +182,28 @@ class History(RuleBasedStateMachine):
             self.world.freeze(process)
         self.world.run(*span)
 
+    @rule(
+        call=st.sampled_from(CALLS),
+        freeze=st.sampled_from(FREEZES),
+        job=jobs,
+        contents=contents,
+        how=ways,
+        span=spans,
+    )
+    def a_process_is_frozen_in_a_call(
+        self,
+        call: tuple[str, str],
+        freeze: Freeze,
+        job: int,
+        contents: list[Content],
+        how: str,
+        span: tuple[int, int],
+    ) -> None:
+        """A process stands still before such a call takes effect, or before it knows of that, while images arrive."""
+        self.world.faults.armed.append((*call, freeze))
+        self.world.upload(self._job(job), contents, how)
+        self.world.run(*span)
+
     @rule(span=spans)
     def frozen_processes_go_on(self, span: tuple[int, int]) -> None:
         """They do not know how long they stood still."""
@@ -183,6 +226,17 @@ class History(RuleBasedStateMachine):
         """The response queue is purged."""
         self.world.responses.purge()
 
+    @rule(minutes=st.sampled_from((1, 10, 70)))
+    def the_response_queue_is_deleted(self, minutes: int) -> None:
+        """The response queue is gone with its messages, and made again later."""
+        self.world.delete_response_queue(60 * minutes)
+        self.world.run(60 * minutes + 1, 8)
+
+    @rule(span=st.sampled_from(((3_700, 6), (6 * 3_600, 8))))
+    def the_consumer_of_responses_is_away(self, span: tuple[int, int]) -> None:
+        """No controller runs for an hour or more."""
+        self.world.run_without_consumer(*span)
+
     @rule(model=st.sampled_from(("model-a", "model-b")))
     def another_model_is_rolled_out(self, model: str) -> None:
         """Workers that begin from now on have another model."""
@@ -195,10 +249,10 @@ class History(RuleBasedStateMachine):
             worker.is_broken = True
         self.world.run(*span)
 
-    @rule(seconds=st.sampled_from((0.0, -600.0, 600.0)))
-    def clocks_differ(self, seconds: float) -> None:
-        """The clock of the web tier is wrong."""
-        self.world.web_skew_seconds = seconds
+    @rule(web=skews, controller=skews)
+    def clocks_differ(self, web: float, controller: float) -> None:
+        """The clocks of the web tier and of the controller are wrong."""
+        self.world.web_skew_seconds, self.world.controller_skew_seconds = web, controller
 
     def teardown(self) -> None:
         """When every fault is over, everything is answered, once."""
@@ -212,10 +266,14 @@ class History(RuleBasedStateMachine):
             kills=self.world.kills,
             images=sum(file.acknowledged is not None for file in self.world.files.values()),
             redriven=self.world.redriven.total(),
+            freezes=self.world.faults.freezes,
+            **self.world.used_as_it_expires,
         )
 
     def _job(self, number: int) -> Job:
-        return self.world.jobs[number % len(self.world.jobs)]
+        """Return one of the last jobs, which may be gone by now."""
+        recent = self.world.jobs[-MAX_JOBS:]
+        return recent[number % len(recent)]
 
 
 def play(histories: int, first_seed: int = 0, *, shrink: bool = True, steps: int = STEPS) -> Counter[str]:

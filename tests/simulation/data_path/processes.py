@@ -127,11 +127,13 @@ class Controller:
         store = JobStore(world.table)
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
         requests, responses, dead_letters = queues
-        ledger = Ledger(store, world.inputs.delete_all, world.outputs.delete_all, token=token, now=world.now)
+        ledger = Ledger(
+            store, world.inputs.delete_all, world.outputs.delete_all, token=token, active=self.active, now=self.now
+        )
         ledger._turn = cast(Any, TaskLock(scheduler))
-        roster = Roster(scheduler.clock, world.now)
+        roster = Roster(scheduler.clock, self.now)
         cache = ResultCache(world.table, CACHE_LIFETIME)
-        merger = Merger(store, world.outputs, self.active, scheduler.clock, world.now, token)
+        merger = Merger(store, world.outputs, self.active, scheduler.clock, self.now, token)
         repair = Repair(store, ledger, world.outputs)
         reconciler = Reconciler(
             store=store,
@@ -146,19 +148,23 @@ class Controller:
             active=self.active,
             is_paused=lambda: world.paused,
             clock=scheduler.clock,
-            now=world.now,
+            now=self.now,
             may_close=merger.is_done_with,
         )
         removal = Removal(store, ledger, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
         ticks = {
-            "collector": Collector(responses, ledger, cache, self.active, world.now, roster=roster).tick,
+            "collector": Collector(responses, ledger, cache, self.active, self.now, roster=roster).tick,
             "reconciler": reconciler.tick,
             "merger": merger.tick,
             "removal": removal.tick,
-            "expiry": Expiry(store, UNKEPT_LIFETIME, self.active, world.now).tick,
+            "expiry": Expiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,
         }
         for name, tick in ticks.items():
             scheduler.spawn(process, f"{process.name} {name}", partial(self._loop, tick))
+
+    def now(self) -> datetime:
+        """Return the time of day by this process's clock."""
+        return self.world.now() + timedelta(seconds=self.world.controller_skew_seconds)
 
     def active(self) -> bool:
         """Return True while this process holds the lease."""

@@ -31,6 +31,8 @@ class Process:
     kind: str
     alive: bool = True
     frozen: bool = False
+    was_away: bool = False
+    """Whether it was frozen for longer than the mark of a deleted job stays."""
 
     def check(self) -> None:
         """Raise KilledError if the process is dead."""
@@ -100,6 +102,12 @@ class Scheduler:
         if self._current is None:
             return
         self._current.wakes_at = self.now + max(seconds, 0.01)
+        self._switch()
+        self._current.process.check()
+
+    def stand_still(self) -> None:
+        """Let other tasks go on until this one's process, which is frozen, goes on."""
+        assert self._current is not None
         self._switch()
         self._current.process.check()
 

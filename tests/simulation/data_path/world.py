@@ -24,6 +24,8 @@ from tests.simulation.data_path.scheduler import Process, Scheduler
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_queue import MemoryQueue
 from tests.support.memory_table import MemoryTable
+from web_tier.controller.expiry import EVERY_SECONDS
+from web_tier.controller.removal import LINGER_SECONDS
 from web_tier.intake.accept import Rejection
 from web_tier.intake.direct import WantedFile
 from web_tier.intake.multipart import Upload
@@ -37,6 +39,9 @@ EPOCH: Final = datetime(2026, 3, 1, tzinfo=UTC)
 WORKERS: Final = 2
 SETTLE_STRIDES: Final = (*[10.0] * 60, *[300.0] * 40)
 """Seconds that pass, round by round, once every fault is over: ten minutes in small steps, then three hours."""
+WEB_TIMEOUT_SECONDS: Final = 30.0
+"""For so long may a web process stand still; as `timeout` in `web_tier/gunicorn.py`."""
+MAX_SKEW_SECONDS: Final = 600.0
 MAX_MESSAGES: Final = 3
 """Request messages of one image, besides its retries."""
 
@@ -99,7 +104,7 @@ class World:
     def __init__(self, seed: int, *, fifo: bool) -> None:
         self.random = Random(seed)
         self.scheduler = Scheduler(Random(seed + 1))
-        self.faults = Faults(self.scheduler, Random(seed + 2), self.kill, self._note_lost_reply)
+        self.faults = Faults(self.scheduler, Random(seed + 2), self.kill, self.freeze, self._note_lost_reply)
         self.table = MemoryTable(self.faults.hook("table"))
         self.inputs = MemoryBucket(self.faults.hook("inputs"))
         self.outputs = MemoryBucket(self.faults.hook("outputs"))
@@ -107,7 +112,8 @@ class World:
         self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"))
         self.requests = MemoryQueue(fifo, clock, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT)
         self.responses = MemoryQueue(fifo, clock, random, self.faults.hook("responses"))
-        self.model, self.has_room, self.paused, self.web_skew_seconds = "model-a", False, False, 0.0
+        self.model, self.has_room, self.paused, self.has_consumer = "model-a", False, False, True
+        self.web_skew_seconds = self.controller_skew_seconds = 0.0
         self.files: dict[str, File] = {}
         self.jobs: list[Job] = []
         self.deleted: dict[str, bool] = {}
@@ -118,11 +124,13 @@ class World:
         self.deaths: Counter[str] = Counter()
         self.given_back: Counter[str] = Counter()
         self.resent: Counter[str] = Counter()
+        self.late: Counter[str] = Counter()
+        self.used_as_it_expires: Counter[str] = Counter()
         self.done_labels: dict[ImageRef, str] = {}
         self.holder: Process | None = None
         self.workers: dict[Process, Worker] = {}
         self.web_processes: list[Web] = []
-        self.frozen: list[Process] = []
+        self.frozen: dict[Process, float] = {}
         self.started: Counter[str] = Counter()
         self.operations = self.kills = 0
         ids._ids = VirtualIds(self.now, Random(seed + 4))  # type: ignore[assignment]
@@ -139,7 +147,10 @@ class World:
         def counted() -> Any:
             before = self.requests.sent.copy()
             result = effect()
-            count.update(self.requests.sent - before)
+            sent = self.requests.sent - before
+            count.update(sent)
+            if count is self.resent and process is not self.holder:
+                self.late.update(sent)
             return result
 
         return self.faults.hook("requests")(operation, counted)
@@ -156,6 +167,10 @@ class World:
         JobStore(self.table).create(job)
         self.jobs.append(job)
         self.touched[job.job_id] = self.scheduler.now
+
+    def existing_jobs(self) -> set[str]:
+        """Return the ids of the jobs that exist."""
+        return JobStore(self.table).existing({job.job_id for job in self.jobs})
 
     def upload(self, job: Job, contents: Sequence[Content], how: str) -> None:
         """Send files: plainly, under an idempotency key that is repeated until it is answered, or directly."""
@@ -290,7 +305,9 @@ class World:
             file.rejected = isinstance(outcome, Rejection) and outcome.message != UNCERTAIN
             if isinstance(outcome, ImageRecord):
                 file.acknowledged = outcome.ref
-        self.touched[files[0].job_id] = self.scheduler.now
+                # A repeat is acknowledged late, and makes the job no younger.
+                added = (ULID.from_str(outcome.ref.image_id).datetime - EPOCH).total_seconds()
+                self.touched[file.job_id] = max(self.touched[file.job_id], added)
 
     # What happens to processes
 
@@ -315,16 +332,16 @@ class World:
         if (worker := self.workers.get(process)) is not None:
             self.deaths.update(each.request.image_id for each in worker.in_hand.everything())
         process.frozen = True
-        self.frozen.append(process)
+        self.frozen[process] = self.scheduler.now
         if process is self.holder:
             self.holder = None
-        self.workers.pop(process, None)
         self.web_processes = [web for web in self.web_processes if web.process is not process]
 
     def thaw(self) -> None:
         """Let frozen processes go on."""
-        for process in self.frozen:
+        for process, since in self.frozen.items():
             process.frozen = False
+            process.was_away |= self.scheduler.now - since >= LINGER_SECONDS
         self.frozen.clear()
 
     def worker_ended(self, process: Process) -> None:
@@ -335,7 +352,7 @@ class World:
         """Return the processes of a kind that are at work."""
         found = {
             "web": [web.process for web in self.web_processes],
-            "worker": list(self.workers),
+            "worker": [process for process in self.workers if not process.frozen],
             "controller": [self.holder] if self.holder else [],
         }
         return found[kind]
@@ -346,7 +363,37 @@ class World:
         for worker in self.workers.values() if on else ():
             worker.lifetime.end("paused")
 
+    def run_without_consumer(self, seconds: float, rounds: int) -> None:
+        """Kill the controller, and let time pass before another one begins."""
+        for process in self.processes("controller"):
+            self.kill(process)
+        self.has_consumer = False
+        self.run(seconds, rounds)
+        self.has_consumer = True
+
+    def delete_response_queue(self, seconds: float) -> None:
+        """Delete the response queue with its messages; it is made again after so many seconds."""
+        self.responses.purge()
+        self.faults.missing["responses"] = self.scheduler.now + seconds
+
     # Time
+
+    def run_until_expiry(self, job: Job, use: Callable[[], None]) -> None:
+        """Let a client use a job in the round in which the controller looks whether it has expired."""
+        store = JobStore(self.table)
+        if job.keep or not store.existing([job.job_id]):
+            return
+        status = store.status_of(job)
+        used = (job.created_at, status.counts.last_result_at, status.retried_at)
+        end = max(moment for moment in used if moment is not None) + UNKEPT_LIFETIME
+        now = self.now() + timedelta(seconds=self.controller_skew_seconds)
+        # It looks now and finds that the job has some seconds left; the next time is the one that counts.
+        self.run(max(1.0, (end - now).total_seconds() - 5), 4)
+        is_due = bool(store.existing([job.job_id])) and not store.is_open(job.job_id)
+        use()
+        self.run(EVERY_SECONDS, 1)
+        if is_due:
+            self.used_as_it_expires["kept" if store.existing([job.job_id]) else "expired"] += 1
 
     def run(self, seconds: float, rounds: int) -> None:
         """Let time pass, in so many rounds in which every process has its turn."""
@@ -357,13 +404,17 @@ class World:
             self._check_visible()
 
     def _fill(self) -> None:
-        """Start the processes that there should be."""
+        """Start the processes that there should be; gunicorn kills a web process that stands still."""
+        for process, since in list(self.frozen.items()):
+            if process.kind == "web" and self.scheduler.now - since > WEB_TIMEOUT_SECONDS:
+                del self.frozen[process]
+                self.kill(process)
         while len(self.web_processes) < 2:
             self.web_processes.append(Web(self, self._process("web")))
-        if self.holder is None:
+        if self.holder is None and self.has_consumer:
             self.holder = self._process("controller")
             Controller(self, self.holder, self.started["controller"])
-        while len(self.workers) < WORKERS and not self.paused:
+        while len(self.processes("worker")) < WORKERS and not self.paused:
             process = self._process("worker")
             self.workers[process] = Worker(self, process)
 
@@ -377,8 +428,9 @@ class World:
         """End every fault, let the system finish, and check what must hold then."""
         self.faults.share = 0.0
         self.faults.outages.clear()
+        self.faults.missing.clear()
         self.faults.armed.clear()
-        self.web_skew_seconds = 0.0
+        self.web_skew_seconds = self.controller_skew_seconds = 0.0
         for queue in (self.requests, self.responses, self.dead_letters):
             queue.habits = type(queue.habits)()
         self.thaw()
@@ -387,12 +439,13 @@ class World:
             worker.is_broken = False
         for seconds in SETTLE_STRIDES:
             self.run(seconds, 1)
-            if not self.deleted and self._is_settled():
+            if self._is_settled():
                 break
         self._check()
 
     def _is_settled(self) -> bool:
-        return not JobStore(self.table).open_jobs() and not any(
+        store = JobStore(self.table)
+        return not (store.open_jobs() or store.deleted_jobs()) and not any(
             queue.messages.counts().visible + queue.messages.counts().in_flight
             for queue in (self.requests, self.responses, self.dead_letters)
         )
@@ -413,7 +466,8 @@ class World:
                 raise BrokenError(f"the label of {file.name} disappeared")
 
     def _may_have_expired(self, job_id: str) -> bool:
-        return self.scheduler.now - self.touched[job_id] >= UNKEPT_LIFETIME.total_seconds()
+        # The times that the controller compares are of its own clock, or of the web tier's.
+        return self.scheduler.now - self.touched[job_id] >= UNKEPT_LIFETIME.total_seconds() - 2 * MAX_SKEW_SECONDS
 
     def _check(self) -> None:
         store = JobStore(self.table)
@@ -427,6 +481,8 @@ class World:
                 self._check_job(store, job, is_open=job.job_id in opened)
             elif not expired and any(file.acknowledged and file.job_id == job.job_id for file in self.files.values()):
                 raise BrokenError(f"{job.name} expired although images were added lately")
+            else:
+                self._check_gone(job)
         self._check_queues()
 
     def _check_gone(self, job: Job) -> None:
@@ -459,6 +515,7 @@ class World:
             self._check_dead_letter(ref, item, letters.count(ref))
             self._check_resend(ref, name, item.resend)
         self._check_status(store, job, results)
+        self._check_merged(store, job, results)
         if is_open:
             raise BrokenError(f"{job.name} is open for ever")
 
@@ -506,8 +563,8 @@ class World:
             raise BrokenError(f"{name} says that it was requested again {resend.times} times, it was {sent} times")
 
     def _check_messages(self, ref: ImageRef, name: str) -> None:
-        """What a worker gives back replaces a message, so it is no message more."""
-        more = self.requests.sent - self.given_back
+        """Not counted: a message that a worker gives back, and one that a frozen controller sends late."""
+        more = self.requests.sent - self.given_back - self.late
         sent = sum(count for body, count in more.items() if ref.image_id in body)
         allowed = MAX_MESSAGES + self.retries[ref]
         if sent > allowed:
@@ -522,6 +579,17 @@ class World:
         sent = sum(count for body, count in self.resent.items() if job.job_id in body)
         if status.counts.resends > sent:
             raise BrokenError(f"{job.name} counts {status.counts.resends} resends, it had {sent}")
+
+    def _check_merged(self, store: JobStore, job: Job, results: dict[ImageRef, ImageResult]) -> None:
+        """A file that is said to hold all results holds them."""
+        status = store.status(job.job_id)
+        if status.merged is None or status.merged.edition != status.edition:
+            return
+        lines = [json.loads(line) for line in self.outputs.objects[status.merged.key].splitlines()]
+        held = {(line["image_id"], line["status"], line["label"]) for line in lines}
+        responses = [item.response for item in results.values() if item.response is not None]
+        if held != {(response.image_id, response.status, response.label) for response in responses}:
+            raise BrokenError(f"{job.name}: the file of its results holds {held}")
 
     def _check_queues(self) -> None:
         for name in ("requests", "responses", "dead_letters"):
