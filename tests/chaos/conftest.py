@@ -112,19 +112,20 @@ def hundred() -> tuple[list[tuple[str, bytes]], dict[str, str]]:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[RunningSystem]:
-    """A whole system for one test, to be broken."""
-    with run_system(tmp_path) as started:
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningSystem]:
+    """A whole system for one test, to be broken; a parameter is the kind of its queues."""
+    with run_system(tmp_path, getattr(request, "param", "standard")) as started:
         yield started
 
 
 @contextmanager
-def run_system(home: Path) -> Iterator[RunningSystem]:
-    """Run a whole system with short time-outs: what a test kills is soon replaced."""
+def run_system(home: Path, kind: str = "standard") -> Iterator[RunningSystem]:
+    """Run a whole system with queues of a kind and short time-outs: what a test kills is soon replaced."""
     system = System(
         home,
         {
             "FLEETSIGHT__WEB__PORT": str(free_port()),
+            "FLEETSIGHT__QUEUES__KIND": kind,
             "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",
             "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
             "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "2",

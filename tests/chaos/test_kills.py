@@ -72,6 +72,7 @@ def test_a_web_tier_killed_in_the_middle_of_an_upload_has_acknowledged_only_what
     }
 
 
+@pytest.mark.parametrize("running", ["standard", "fifo"], indirect=True)
 def test_all_three_tiers_killed_at_once_lose_no_image(running: RunningSystem, hundred: Signs) -> None:
     files, truth = hundred
     job_id = running.api.create_job("all killed")

@@ -1,5 +1,7 @@
 """What the kernel knows of processes: https://man7.org/linux/man-pages/man5/proc_pid.5.html"""
 
+import resource
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,8 +16,21 @@ def children_of(process: int) -> list[int]:
     return children
 
 
+def state_of(process: int) -> str:
+    """Return the letter of the state of `process`: T if it is stopped, Z if it has ended or is not there."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    return "Z"
+
+
 def has_ended(process: int) -> bool:
     """Return True if `process` runs no more, also if its parent has not taken note of it yet."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
+    return state_of(process) == "Z"
+
+
+def take_memory(processes: Iterable[int]) -> None:
+    """Let processes allocate no more than they have."""
+    for process in processes:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
+        most = resource.prlimit(process, resource.RLIMIT_AS)[1]
+        resource.prlimit(process, resource.RLIMIT_AS, (pages * resource.getpagesize(), most))

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,13 +111,15 @@ class Site:
         )
         return found
 
-    def heartbeats(self) -> list[Heartbeat]:
-        """Take everything out of the response queue; return the heartbeats."""
-        found: list[Heartbeat] = []
+    def left(self) -> Iterator[Response | Heartbeat]:
+        """Take everything out of the response queue."""
         while messages := self.responses.receive(wait_seconds=0):
             self.responses.delete([message.receipt for message in messages])
-            found += [told for message in messages if isinstance(told := from_worker(message.body), Heartbeat)]
-        return found
+            yield from (from_worker(message.body) for message in messages)
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """Take everything out of the response queue; return the heartbeats."""
+        return [told for told in self.left() if isinstance(told, Heartbeat)]
 
     def prediction(self, ref: ImageRef) -> Prediction:
         return Prediction.from_json(self.outputs.get(output_key(ref)))

@@ -138,7 +138,8 @@ def test_a_worker_whose_bundle_in_s3_is_damaged_receives_nothing(
     worker = site.start_worker(CACHE_DIRECTORY=str(tmp_path / "cache"))
     assert worker.wait() != 0
     assert "model.xml has SHA-256" in worker.log_path.read_text()
-    assert site.requests.counts().total == 1
+    [message] = site.requests.receive()
+    assert message.receive_count == 1
 
 
 @pytest.mark.parametrize("name", ["models/demo", "demo.zip"])

@@ -20,7 +20,7 @@ from services.metadata import DRAIN_TAG
 from tests.integration.app_tier.conftest import SiteMaker
 from tests.integration.app_tier.site import ROOT, Site
 from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, MetadataService
-from tests.support.processes import children_of
+from tests.support.processes import children_of, state_of
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -241,6 +241,62 @@ def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMa
     assert site.dead_letters.counts().total == 0
     for ref in refs:
         assert {answer(response) for response in results[ref.image_id]} == {answer(site.prediction(ref))}
+
+
+@KINDS
+def test_row_4_a_worker_that_stood_still_past_its_timeout_answers_late_and_changes_nothing(
+    make_site: SiteMaker, kind: str
+) -> None:
+    """Also row 5: its receipts have expired."""
+    site = make_site(queues={"kind": kind, "visibility_timeout_seconds": 2})
+    refs = site.submit(sign.data for sign in small_signs(40))
+    first = site.start_worker(("-c", signalled_in_the_middle(signal.SIGSTOP)))
+    wait_until(lambda: state_of(first.process.pid) == "T", "the first worker stands still")
+    assert site.requests.counts().in_flight > 0
+    # Another worker, whose own answers differ.
+    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4", FLEETSIGHT__WORKER__TOP_K="1")
+    assert second.wait() == 0
+    answers = site.collect(len(refs))
+    first.process.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
+    late = [told for told in site.left() if isinstance(told, Response)]
+    assert late, "it had images in hand"
+    for response in [*late, *(each for of_image in answers.values() for each in of_image)]:
+        prediction = site.prediction(response.ref)
+        assert (response.label, response.top) == (prediction.label, prediction.top)
+    assert site.requests.counts().total == site.dead_letters.counts().total == 0
+
+
+@KINDS
+def test_row_10_a_worker_that_runs_out_of_memory_ends_and_costs_no_image_more_than_a_try(
+    make_site: SiteMaker, kind: str
+) -> None:
+    site = make_site(queues={"kind": kind, "visibility_timeout_seconds": 3})
+    refs = site.submit(sign.data for sign in small_signs(100))
+    first = site.start_worker(("-c", WITHOUT_MEMORY_IN_THE_MIDDLE))
+    assert first.wait() != 0
+    assert site.requests.counts().total > 0
+    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4")
+    results = site.collect(len(refs))
+    assert second.wait() == 0
+    assert {(each.status, each.attempts <= 2) for of_image in results.values() for each in of_image} == {
+        ("done", True)
+    }
+    assert site.requests.counts().total == site.dead_letters.counts().total == 0
+
+
+WITHOUT_MEMORY_IN_THE_MIDDLE = """
+import itertools, os, sys
+from app_tier import __main__, pipeline
+from tests.support.processes import take_memory
+decode, count = pipeline.decode, itertools.count(1)
+def exhausted(task, *rest):
+    if next(count) == 30:
+        take_memory([os.getpid()])
+    return decode(task, *rest)
+pipeline.decode = exhausted
+sys.exit(__main__.main())
+"""
 
 
 @KINDS

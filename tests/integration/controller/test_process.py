@@ -106,19 +106,21 @@ def test_what_the_fleet_page_shows_is_what_there_is(make_scene: SceneMaker) -> N
 
 
 def test_of_two_controllers_one_acts_and_the_other_takes_over_when_it_is_killed(make_scene: SceneMaker) -> None:
-    scene = make_scene(fleet={"max_workers": 4, "images_per_worker": 1})
+    scene = make_scene(fleet={"max_workers": 4, "images_per_worker": 1}, controller={"lease_seconds": 4})
     scene.start_controller()
     wait_until(lambda: scene.acts(0), "the first controller acts")
     scene.start_controller()
     first = scene.add_job(3)
     wait_until(lambda: scene.workers() == 3, "three workers run")
     wait_until(lambda: "contending" in scene.log(1), "the second controller stands by")
-    assert not scene.acts(1)
 
+    killed_at = datetime.now(UTC)
     scene.controllers[0].kill()
     second = scene.add_job(3)
     wait_until(lambda: scene.workers() == 4, "the standby launches up to the maximum")
     wait_until(lambda: scene.acts(1), "the standby logs that it acts")
+    [acted] = [line for line in map(json.loads, scene.log(1).splitlines()) if "holds the lease" in line["message"]]
+    assert datetime.fromisoformat(acted["at"]) > killed_at
     scene.respond([done(ref) for ref in first + second])
     wait_until(lambda: scene.finished(first[0].job_id) and scene.finished(second[0].job_id), "both jobs are finished")
     assert scene.workers() == 4

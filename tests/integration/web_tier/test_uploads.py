@@ -1,11 +1,9 @@
 """Uploads through real gunicorn processes into the embedded cloud."""
 
 import os
-import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from services.sqs import Queue
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.support.pictures import picture
+from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.intake.multipart import CHUNK_BYTES
 from web_tier.intake.store import GROUP
@@ -85,14 +84,6 @@ def test_a_body_that_is_too_large_gets_a_413_that_the_client_can_read(web_tier: 
     answer = upload(web_tier, job, [("f", ("a.jpg", b"x" * 25_000_000))])
     assert (answer.status_code, answer.headers["Content-Type"]) == (413, "application/problem+json")
     assert "several requests" in answer.json()["detail"]
-
-
-def take_memory(processes: Iterable[int]) -> None:
-    """Let processes allocate no more than they have."""
-    for process in processes:
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
-        most = resource.prlimit(process, resource.RLIMIT_AS)[1]
-        resource.prlimit(process, resource.RLIMIT_AS, (pages * resource.getpagesize(), most))
 
 
 def test_a_process_without_memory_is_replaced(web_tier: WebTier) -> None:

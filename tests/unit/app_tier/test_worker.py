@@ -21,7 +21,7 @@ from services.confined.errors import NoChildError
 from services.ids import output_key
 from services.messages import Prediction, RequestMessage, Response
 from tests.conftest import shipped_values
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.unit.app_tier.fakes import (
     COLOURS,
     ColourEngine,
@@ -318,19 +318,55 @@ def test_row_48_a_worker_that_cannot_decode_ends_and_another_takes_its_images() 
 
 
 @KINDS
-def test_row_48_refused_credentials_cost_no_image_a_try(fifo: bool) -> None:
+@pytest.mark.parametrize("where", ["read an image", "store a prediction", "send a response"])
+def test_row_48_refused_credentials_cost_no_image_a_try(where: str, fifo: bool) -> None:
     bench = Bench(fifo=fifo)
     requests = bench.submit(*[picture("red")] * 20)
+    refused = {
+        "read an image": (bench.inputs.errors, "get"),
+        "store a prediction": (bench.outputs.errors, "put"),
+        "send a response": (bench.responses.errors, "send"),
+    }
+    errors, operation = refused[where]
     for _ in range(2 * bench.config.queues.max_receive_count):
-        bench.inputs.errors["get"] = [refusal("AccessDenied", "GetObject")] * 100
+        errors[operation] = [refusal("AccessDenied", operation)] * 100
         assert bench.run()
         assert bench.worker.lifetime.status == 1
         assert "access denied" in bench.worker.lifetime.reason
         assert (len(bench.requests.visible), bench.tries) == (20, [0] * 20)
         bench = Bench(after=bench)
-    bench.inputs.errors["get"].clear()
+    errors[operation].clear()
     assert bench.run()
     assert {(bench.result(each).status, bench.result(each).attempts) for each in requests} == {("done", 1)}
+
+
+@KINDS
+def test_row_48_credentials_that_nothing_accepts_for_a_while_fail_no_image(
+    fifo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even what the worker holds can be given back, so each image loses a try."""
+    bench = Bench(fifo=fifo)
+    requests = bench.submit(*[picture("red")] * 20)
+
+    def refuse_everything() -> None:
+        denied = [refusal("AccessDenied", "any")] * 1_000
+        for service in (bench.inputs, bench.outputs, bench.requests, bench.responses):
+            for operation in ("get", "put", "receive", "send", "delete", "visibility"):
+                service.errors[operation] = list(denied)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.inputs, "get", before(bench.inputs.get, refuse_everything))
+        assert bench.run()
+    assert bench.worker.lifetime.status == 1
+    assert "access denied" in bench.worker.lifetime.reason
+    for service in (bench.inputs, bench.outputs, bench.requests, bench.responses):
+        service.errors.clear()
+    for message in bench.requests.messages:
+        message.visible_at = 0  # as when its timeout has ended
+    healthy = Bench(after=bench)
+    assert healthy.run()
+    assert {healthy.result(each).status for each in requests} == {"done"}
+    assert {healthy.result(each).attempts for each in requests} <= {1, 2}
 
 
 @KINDS
@@ -450,31 +486,45 @@ def test_a_result_names_the_attempt_of_its_request() -> None:
 
 @KINDS
 @pytest.mark.parametrize("reason", ["SIGTERM", "Spot notice: terminate"])
-def test_row_6_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(reason: str, fifo: bool) -> None:
+def test_row_6_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(
+    reason: str, fifo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, also while a long poll is out, which may bring messages that were just given back."""
     bench = Bench(fifo=fifo, fetch_threads=1, decode_threads=1)
-    requests = bench.submit(*[picture("red")] * 25)
+    requests = bench.submit(*[picture("red")] * 10)
     fetching, go_on = threading.Event(), threading.Event()
+    polls, polling, poll_ends = list[None](), threading.Event(), threading.Event()
 
     def slow() -> None:
         fetching.set()
         go_on.wait(DEADLINE_SECONDS)
 
+    def poll() -> None:
+        polls.append(None)
+        if not bench.requests.visible:
+            polling.set()
+            poll_ends.wait(DEADLINE_SECONDS)
+
+    monkeypatch.setattr("app_tier.worker.POLL_SECONDS", NEVER_SECONDS)
     bench.inputs.get = before(bench.inputs.get, slow)  # type: ignore[method-assign]
+    bench.requests.receive_message = before(bench.requests.receive_message, poll)  # type: ignore[method-assign]
     ended: list[bool] = []
     running = threading.Thread(target=lambda: ended.append(bench.worker.run()), daemon=True)
     running.start()
     assert fetching.wait(DEADLINE_SECONDS)
+    assert polling.wait(DEADLINE_SECONDS)
+    begun = len(polls)
     bench.worker.lifetime.end(reason)
-    wait_until(lambda: len(bench.requests.visible) == 24, "what has not started is given back")
+    wait_until(lambda: len(bench.requests.visible) == 9, "what has not started is given back")
     assert running.is_alive()
-    received = len(bench.requests.called("receive"))
+    poll_ends.set()
     go_on.set()
     running.join(DEADLINE_SECONDS)
     assert ended == [True]
-    assert len(bench.requests.called("receive")) == received
+    assert len(polls) == begun
     assert len(bench.responses.messages) == 1
     assert len(bench.requests.messages) == len(requests) - 1
-    assert bench.tries == [0] * 24, "a worker that ends in good order costs no try"
+    assert bench.tries == [0] * 9, "a worker that ends in good order costs no try"
     assert bench.worker.lifetime.status == 0
 
 
