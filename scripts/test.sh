@@ -55,9 +55,9 @@ setup_torch() { ./scripts/setup.sh torch simulate; }
 
 # STEP: runs it and prints what it has written once it has ended, so that steps that run at the same time do not mix.
 report() {
-  local started=$SECONDS result=passed
-  "$1" >"$LOGS/$1" 2>&1 || result=FAILED
-  echo "== $1 $result after $((SECONDS - started)) s" >>"$LOGS/$1"
+  local started=$SECONDS result=passed TIMEFORMAT="%0U + %0S"
+  { time "$1" >"$LOGS/$1" 2>&1; } 2>"$LOGS/$1.cpu" || result=FAILED
+  echo "== $1 $result after $((SECONDS - started)) s; CPU time of programs and kernel: $(<"$LOGS/$1.cpu") s" >>"$LOGS/$1"
   flock "$LOGS" cat "$LOGS/$1"
   [ "$result" = passed ]
 }
