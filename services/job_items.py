@@ -18,6 +18,9 @@ IMAGE, RESULT, RESENT, SNAPSHOT = "IMAGE#", "RESULT#", "RESENT#", "SNAPSHOT"
 EXPIRING = "expiring"
 """Attribute of a mark in `DELETED`: the controller still checks whether images are being added to the job."""
 
+MARKED_AGAIN = "marked_again"
+"""Attribute of a mark in `DELETED`: something may have been written after the job was removed."""
+
 FIRST_ID = "0"
 """Sorts before every id."""
 
@@ -61,7 +64,7 @@ def deleted_item(job: Job) -> Item:
 
 def deleted_of(item: Item) -> DeletedJob:
     """Return the deleted job of a mark."""
-    return DeletedJob(str(item["sk"]), str(item.get("owner", "")))
+    return DeletedJob(str(item["sk"]), str(item.get("owner", "")), str(item.get(MARKED_AGAIN, "")))
 
 
 def keys_of_job(job_id: str, owner: str) -> list[tuple[str, str]]:

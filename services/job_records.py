@@ -186,10 +186,15 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True)
 class DeletedJob:
-    """A job that is gone for everybody, and of which something may be left."""
+    """A job that is gone for everybody, and of which something may be left.
+
+    Attributes:
+        marked_again: names the last write that may have come after its removal; empty if there was none.
+    """
 
     job_id: str
     owner: str = ""
+    marked_again: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@
 | `JOB#` job id    | `SLICE#` key       | what a repeatable request has put: `services/slices.py`   | web        |
 | `JOB#` job id    | `UPLOAD#` id       | its images that are counted: `services/upload_counts.py`  | web        |
 | `DELETED`        | job id             | owner: what is left of this job is to be removed;         | both       |
-|                  |                    | with `expiring`, not before that is taken away            |            |
+|                  |                    | with `expiring`, not before that is taken away;           |            |
+|                  |                    | `marked_again`: something was written after its removal   |            |
 | `DEADLETTERS`    | ids, attempt       | images that were given up: `services/dead_letters.py`     | both       |
 | `FLEET`          | `SNAPSHOT`         | what the autoscaler saw and decided last                  | controller |
 | `FLEET`          | others             | the rest of the fleet's: `services/fleet_store.py`        | both       |
@@ -54,6 +55,7 @@ from services.job_items import (
     FLEET,
     IMAGE,
     JOBS,
+    MARKED_AGAIN,
     MERGED,
     OF_CACHED,
     OPEN,
@@ -261,13 +263,19 @@ class JobStore:
         return len(keys)
 
     def mark_if_removed(self, job_id: str) -> None:
-        """Mark a job that does not exist as deleted again, so that what was written after its removal is removed."""
-        if not self.existing([job_id]):
-            self.table.put_if({"pk": DELETED, "sk": job_id}, "attribute_not_exists( #pk )")
+        """Mark a job that does not exist as deleted again, so that what was written after its removal is removed.
 
-    def forget_deleted(self, job_id: str) -> None:
-        """Take back the mark of a deleted job of which nothing is left."""
-        self.table.delete_all([(DELETED, job_id)])
+        Each such mark has a value of its own, so that a removal that ends just now does not take it away.
+        """
+        if not self.existing([job_id]):
+            self.table.set(DELETED, job_id, {MARKED_AGAIN: new_id()})
+
+    def forget_deleted(self, job: DeletedJob) -> None:
+        """Take back the mark of a deleted job of which nothing is left, unless it was marked again since."""
+        if job.marked_again:
+            self.table.delete_if(DELETED, job.job_id, f"#{MARKED_AGAIN} = :read", {"read": job.marked_again})
+        else:
+            self.table.delete_if(DELETED, job.job_id, f"attribute_not_exists( #{MARKED_AGAIN} )")
 
     # Images
 

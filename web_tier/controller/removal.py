@@ -65,7 +65,7 @@ class Removal:
             if (lingered or not look.looked_through) and self._remove_all(job):
                 look.looked_through = True
                 if lingered:
-                    self.store.forget_deleted(job.job_id)
+                    self.store.forget_deleted(job)
         return self.every_seconds
 
     def _remove_all(self, job: DeletedJob) -> bool:
