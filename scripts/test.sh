@@ -85,7 +85,7 @@ case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
     at_once "setup_torch" "format lint imports audit security_lint types" covered_unit_tests
-    at_once integration_tests "browser_tests chaos_tests" "simulations image_tests" fuzzing
+    at_once integration_tests "browser_tests chaos_tests image_tests" simulations fuzzing
     report coverage
     ;;
   --fast) at_once "format lint imports security_lint types" unit_tests ;;
