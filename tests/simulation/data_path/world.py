@@ -189,9 +189,7 @@ class World:
         """Ask for the failed images of a job again."""
 
         def operation(web: Web) -> None:
-            for file in self.files.values():
-                if file.job_id == job.job_id and file.acknowledged:
-                    self.retries[file.acknowledged] += 1
+            self.retries.update(ref for ref in self._recorded() if ref.job_id == job.job_id)
             web.store.job(job.job_id)
             if retry_failed(web.intake, job).sent:
                 self.touched[job.job_id] = self.scheduler.now
@@ -228,7 +226,7 @@ class World:
         """Ask for the images of all dead letters again."""
 
         def operation(web: Web) -> None:
-            self.retries.update(file.acknowledged for file in self.files.values() if file.acknowledged)
+            self.retries.update(self._recorded())
             redrive_all(web.intake, web.letters)
 
         self._operate(operation)
@@ -248,6 +246,11 @@ class World:
                 self.discarded[ref] = int(item.get("attempt", 0))
 
         self._operate(operation)
+
+    def _recorded(self) -> list[ImageRef]:
+        """Return the images that the table has, those among them of which no client knows."""
+        keys = [(pk.removeprefix("JOB#"), sk.removeprefix("IMAGE#")) for pk, sk in self.table.items if "IMAGE#" in sk]
+        return [ImageRef(job_id, image_id) for job_id, image_id in keys]
 
     def _dead_letters(self) -> list[ImageRef]:
         """Return the images that an operator sees as dead letters, read in small pages."""
