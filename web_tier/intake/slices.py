@@ -59,6 +59,8 @@ def take_once(
     if accepted:
         # A process that recorded them may have ended before the job was marked as open.
         intake.store.reopen(job.job_id, intake.clock())
+        # It may have ended before it sent their requests, too.
+        intake.request([record for record in accepted.values() if not record.attempt])
     # Not counted: the first request may just be doing that. The controller counts what is recorded. And images that
     # are recorded may have been retried since: their records stay as they are.
     intake.finish([record for record in images.values() if record.ref not in accepted], count=False)

@@ -197,7 +197,7 @@ class Intake:
             if rejections := self._record(records):
                 refused |= rejections
             else:
-                self._send_all(records)
+                self.request(records)
         self._count([record for record in put if record.ref not in refused])
         return [
             refused.get(outcome.ref, outcome) if isinstance(outcome, ImageRecord) else outcome for outcome in outcomes
@@ -211,7 +211,7 @@ class Intake:
         """
         for part in _slices(records, SLICE):
             self._write(part)
-            self._send_all(part)
+            self.request(part)
         if count:
             self._count(records)
 
@@ -295,7 +295,8 @@ class Intake:
         self.store.put_done([record.response for record in records if isinstance(record, RepeatedImage)])
         self.store.record_images(records, self.clock())
 
-    def _send_all(self, records: Sequence[ImageRecord]) -> None:
+    def request(self, records: Sequence[ImageRecord]) -> None:
+        """Request the results of recorded images that were not answered at once; sending again does no harm."""
         requested = [record for record in records if not record.cached]
         list(self.pool.map(self._send, _slices(requested, MESSAGES)))
 
