@@ -22,8 +22,11 @@ from tests.conftest import ROOT, ConfigMaker, write_config
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.controller.wiring import Wiring
 
-QUICK = {"interval_seconds": 0.05, "lease_seconds": 1.5, "reconcile_seconds": 0.2, "lost_after_seconds": 0.5}
-"""A controller with little patience, so that tests need none."""
+QUICK = {"interval_seconds": 0.05, "lease_seconds": 15, "reconcile_seconds": 0.2, "lost_after_seconds": 0.5}
+"""A controller with little patience, so that tests need none.
+
+Its lease is long: on a busy machine a controller may lose a short one, and then it ends, since nothing supervises it.
+"""
 
 
 def done(ref: ImageRef, label: str = "cat") -> Response:
@@ -54,6 +57,14 @@ class Scene:
             )
         self.controllers.append(controller)
         return controller
+
+    def kill_controller(self, number: int) -> None:
+        """Kill controller `number`, and let the lease that it holds run out at once."""
+        self.controllers[number].kill()
+        self.controllers[number].wait()
+        table = self.wiring.store.table
+        if held := table.get("LEASE", "controller"):
+            table.put_all([{**held, "holder": "", "version": int(held["version"]) + 1}])
 
     def work(self) -> None:
         """Run a worker until it has had nothing to do for a second."""

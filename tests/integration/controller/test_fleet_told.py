@@ -54,7 +54,7 @@ def test_a_paused_fleet_launches_nothing_also_under_another_controller_and_a_res
     scene.add_job(100)
     words = "paused by ops since 12:03 UTC (new model): 100 images waiting"
     wait_until(lambda: reason(scene) == words, "the controller says that it is paused")
-    scene.controllers[0].kill()
+    scene.kill_controller(0)
     scene.add_job(20)
     scene.start_controller()
     wait_until(lambda: "120 images waiting" in reason(scene), "the next controller says so too")
@@ -122,7 +122,7 @@ def test_instances_are_told_with_what_their_workers_say_and_a_boot_is_measured(
     assert scene.finished(refs[0].job_id)
     assert "malformed" not in scene.log()
 
-    scene.controllers[0].kill()
+    scene.kill_controller(0)
     scene.start_controller()
     wait_until(lambda: scene.acts(1), "the next controller acts")
     scene.respond(answers[:1])

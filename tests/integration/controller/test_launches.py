@@ -37,7 +37,7 @@ def test_killed_after_a_launch_that_it_never_heard_of_it_leaves_a_successor_that
     switched.set_switches(lost_launch_replies=1, describe_lag_seconds=60)
     scene.add_job(100)
     wait_until(lambda: "workers could not be started" in scene.log(0), "the launch's reply is lost")
-    scene.controllers[0].kill()
+    scene.kill_controller(0)
     [entry] = journal(scene).journal().entries
     assert entry.count > 0
     assert entry.instance_ids is None

@@ -127,7 +127,7 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over_when_it_is_killed(
 
 
 def test_a_holder_that_was_frozen_stops_acting_when_it_thaws(make_scene: SceneMaker) -> None:
-    scene = make_scene(fleet={"max_workers": 5, "images_per_worker": 1})
+    scene = make_scene(fleet={"max_workers": 5, "images_per_worker": 1}, controller={"lease_seconds": 4})
     frozen = scene.start_controller()
     wait_until(lambda: scene.acts(0), "the first controller acts")
     scene.start_controller()
@@ -164,7 +164,8 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     assert cast(Any, ticks["collector"]).__self__.ledger.active is active
 
 
-def test_a_controller_that_stops_releases_its_lease_and_its_standby_takes_over(scene: Scene) -> None:
+def test_a_controller_that_stops_releases_its_lease_and_its_standby_takes_over(make_scene: SceneMaker) -> None:
+    scene = make_scene(controller={"lease_seconds": 4})  # A standby looks every third of it.
     holder = scene.start_controller()
     wait_until(lambda: scene.acts(0), "the first controller acts")
     scene.start_controller()
@@ -181,15 +182,15 @@ def test_a_controller_that_stops_releases_its_lease_and_its_standby_takes_over(s
 
 
 def test_killed_at_any_time_while_it_collects_it_counts_every_result_once(make_scene: SceneMaker) -> None:
-    scene = make_scene(controller={"lease_seconds": 0.6}, queues={"visibility_timeout_seconds": 1})
+    scene = make_scene(queues={"visibility_timeout_seconds": 1})
     refs = scene.add_job(300, request=False)
     scene.respond([done(ref) for ref in refs] + [done(ref) for ref in refs[:50]])
     for pause in (0.0, 0.05, 0.2):
-        controller = scene.start_controller()
+        scene.start_controller()
         number = len(scene.controllers) - 1
         wait_until(lambda number=number: scene.acts(number), "the controller acts")  # type: ignore[misc]
         time.sleep(pause)  # Not for luck: the three kills are to hit it at different steps.
-        controller.kill()
+        scene.kill_controller(number)
     scene.start_controller()
     wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
     wait_until(lambda: scene.wiring.responses.counts().total == 0, "the response queue is empty")

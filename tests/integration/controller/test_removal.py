@@ -137,11 +137,10 @@ def test_a_job_whose_deletion_died_after_its_mark_is_removed_all_the_same(scene:
 def test_a_controller_that_is_killed_at_it_leaves_nothing_behind(scene: Scene) -> None:
     refs = scene.add_job(300, request=False)
     job_id = refs[0].job_id
-    first = scene.start_controller()
+    scene.start_controller()
     wait_until(lambda: scene.acts(0), "the controller acts")
     delete(scene, job_id)
     wait_until(lambda: len(keys_in(scene.wiring.inputs, job_id)) < 300, "the removal has begun")
-    first.kill()
-    first.wait()
+    scene.kill_controller(0)
     scene.start_controller()
     wait_until(lambda: left(scene, job_id) == [f"DELETED {job_id}"], "only the mark is left")
