@@ -105,16 +105,13 @@ def signs(count: int, seed: int) -> tuple[list[tuple[str, bytes]], dict[str, str
     return [(sample.filename, sample.data) for sample in drawn], {sample.filename: sample.label for sample in drawn}
 
 
-@pytest.fixture(scope="session")
-def hundred() -> tuple[list[tuple[str, bytes]], dict[str, str]]:
-    """A hundred drawn signs and their labels."""
-    return signs(100, seed=7)
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """A whole system for the tests of a module.
 
-
-@pytest.fixture
-def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningSystem]:
-    """A whole system for one test, to be broken; a parameter is the kind of its queues."""
-    with run_system(tmp_path, getattr(request, "param", "standard")) as started:
+    Each test draws images of its own, since the system answers a repeated image from its cache.
+    """
+    with run_system(tmp_path_factory.mktemp("system")) as started:
         yield started
 
 

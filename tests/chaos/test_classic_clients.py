@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -17,26 +18,24 @@ pytestmark = pytest.mark.processes
 CLIENTS = 100
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    """A hundred drawn signs."""
-    return drawn_signs(tmp_path_factory.mktemp("signs"), CLIENTS, 51, 128, lambda number: None)
+def hundred_signs(folder: Path, seed: int) -> Pictures:
+    return drawn_signs(folder, CLIENTS, seed, 128, lambda number: None)
 
 
 def classic(running: RunningSystem, field: str) -> Load:
     return Load(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, "/", field, 110)
 
 
-def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(
-    running: RunningSystem, pictures: Pictures
-) -> None:
+def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:
+    pictures = hundred_signs(tmp_path, seed=51)
     assert running.workers() == []
     summary = classic(running, "inputFile").run(pictures, threading.Event(), lambda images: None)
     assert (summary.failed, summary.lost) == (0, 0), summary
     assert summary.right >= CLIENTS - 1
 
 
-def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: RunningSystem, pictures: Pictures) -> None:
+def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: RunningSystem, tmp_path: Path) -> None:
+    pictures = hundred_signs(tmp_path, seed=53)
     killed, first = list[int](), threading.Lock()
 
     def kill_a_worker(_answered: int) -> None:

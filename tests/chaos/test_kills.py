@@ -4,21 +4,21 @@ import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from scripts.client import ApiError, Outcome
-from tests.chaos.conftest import RunningSystem, signs
+from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
-Signs = tuple[list[tuple[str, bytes]], dict[str, str]]
 RIGHT = 99
 
 
-def test_a_worker_killed_in_the_middle_of_a_batch_loses_no_image(running: RunningSystem, hundred: Signs) -> None:
-    files, truth = hundred
+def test_a_worker_killed_in_the_middle_of_a_batch_loses_no_image(running: RunningSystem) -> None:
+    files, truth = signs(100, seed=7)
     job_id = running.api.create_job("worker killed")
     outcome = running.upload(job_id, files)
     wait_until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
@@ -33,8 +33,8 @@ def test_a_worker_killed_in_the_middle_of_a_batch_loses_no_image(running: Runnin
     assert running.api.status(job_id)["accepted"] == 100
 
 
-def test_a_controller_killed_in_the_middle_of_a_batch_loses_no_image(running: RunningSystem, hundred: Signs) -> None:
-    files, truth = hundred
+def test_a_controller_killed_in_the_middle_of_a_batch_loses_no_image(running: RunningSystem) -> None:
+    files, truth = signs(100, seed=8)
     job_id = running.api.create_job("controller killed")
     outcome = running.upload(job_id, files)
     wait_until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
@@ -72,9 +72,17 @@ def test_a_web_tier_killed_in_the_middle_of_an_upload_has_acknowledged_only_what
     }
 
 
-@pytest.mark.parametrize("running", ["standard", "fifo"], indirect=True)
-def test_all_three_tiers_killed_at_once_lose_no_image(running: RunningSystem, hundred: Signs) -> None:
-    files, truth = hundred
+def test_all_three_tiers_killed_at_once_lose_no_image(running: RunningSystem) -> None:
+    _kill_all_three(running)
+
+
+def test_all_three_tiers_killed_at_once_lose_no_image_with_fifo_queues(tmp_path: Path) -> None:
+    with run_system(tmp_path, "fifo") as running:
+        _kill_all_three(running)
+
+
+def _kill_all_three(running: RunningSystem) -> None:
+    files, truth = signs(100, seed=9)
     job_id = running.api.create_job("all killed")
     outcome = running.upload(job_id, files)
     wait_until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")

@@ -1,29 +1,22 @@
-"""What a person sees of the whole system, with real processes: right answers, a fleet that comes and goes.
+"""What a person sees of the whole system, with real processes: right answers, a fleet that comes and goes."""
 
-The tests share one system and break nothing of it. Each draws signs of its own, since the system answers a repeated
-image from its cache.
-"""
-
-from collections.abc import Iterator
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from scripts.client import Outcome
+from scripts.client import DirectFile, Outcome
 from scripts.fleet_client import FleetClient
-from tests.chaos.conftest import RunningSystem, run_system, signs
+from scripts.load.drive import Load
+from scripts.load.pictures import drawn_signs
+from scripts.load.target import parse_target
+from tests.chaos.conftest import RunningSystem, signs
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """One system for all tests of this module."""
-    with run_system(tmp_path_factory.mktemp("system")) as started:
-        yield started
 
 
 def wait_for_empty_fleet(running: RunningSystem) -> None:
@@ -68,6 +61,23 @@ def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: Run
         found = [results[image_id] for image_id, _ in outcome.accepted]
         assert [result["filename"] for result in found] == [name for name, _ in files]
         assert sum(result["label"] == label for result, label in zip(found, labels, strict=True)) >= 39
+
+
+def test_a_batch_that_goes_straight_to_the_bucket_is_classified_right(running: RunningSystem, tmp_path: Path) -> None:
+    pictures = drawn_signs(tmp_path / "signs", 60, 52, 96, lambda number: None)
+    load = Load(parse_target(running.system.url, anywhere=False), "direct", 6, "/", "", 110)
+    summary = load.run(pictures, threading.Event(), lambda images: None)
+    assert (summary.failed, summary.lost) == (0, 0), summary
+    assert summary.right >= 59
+
+    # What says that it is an image and is none fails alone, with its reason.
+    job_id = running.api.create_job("text")
+    offer = running.api.offer_uploads(job_id, [DirectFile("a.jpg", 4, "image/jpeg")])
+    running.api.send_form(offer.files[0].url, offer.files[0].fields, "a.jpg", b"text")
+    outcome = running.api.commit_upload(job_id, offer.upload_id)
+    running.wait_for_results(job_id, len(outcome.accepted))
+    [result] = running.api.results(job_id)
+    assert (result["status"], result["error"]["code"]) == ("failed", "not_an_image")
 
 
 def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running: RunningSystem) -> None:

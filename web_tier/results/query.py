@@ -166,12 +166,9 @@ def images_per_second(status: JobStatus) -> float | None:
 
     Images that were answered at once are left out: their times are by the clock of a web process.
     """
-    counts, seconds = status.counts, worker_seconds(status)
+    counts = status.counts
+    first, last = counts.first_result_at, counts.last_result_at
     answered = counts.done - counts.cached + counts.failed
-    return (answered - 1) / seconds if seconds and answered > 1 else None
-
-
-def worker_seconds(status: JobStatus) -> float | None:
-    """Return the seconds from the first result of a worker to the last; None before the first."""
-    first, last = status.counts.first_result_at, status.counts.last_result_at
-    return None if first is None or last is None else (last - first).total_seconds()
+    if first is None or last is None or last <= first or answered < 2:
+        return None
+    return (answered - 1) / (last - first).total_seconds()
