@@ -43,15 +43,15 @@ unit_tests() { pytest $UNIT_TESTS; }
 covered_unit_tests() { covered $UNIT_TESTS; }
 # The tests of a file share what they start, so they stay together. Most of them wait for processes. In pytest-xdist's own
 # order, the files of fewest tests would come last; they take longest, and one process would work on the last of them.
-integration_tests() { covered --numprocesses=4 --dist=loadfile --no-loadscope-reorder tests/integration; }
+integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration; }
 simulations() { pytest tests/simulation; }
 browser_tests() { pytest tests/browser; }
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
 image_tests() { pytest tests/image; }
 # Built long before the tests that need them; those tests report an image that cannot be built.
 images() { .venv/bin/python -m tests.image; }
-# Only integration tests need what this installs.
-setup_torch() { ./scripts/setup.sh torch simulate; }
+setup_torch() { ./scripts/setup.sh torch; }
+setup_simulate() { ./scripts/setup.sh simulate; }
 
 # STEP: runs it and prints what it has written once it has ended, so that steps that run at the same time do not mix.
 report() {
@@ -84,13 +84,17 @@ at_once() { # "STEP..."...: runs the lists at the same time, and the steps of a 
 case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
-    at_once "setup_torch" "format lint imports audit security_lint types" covered_unit_tests
-    at_once integration_tests "browser_tests chaos_tests image_tests" simulations fuzzing
+    at_once \
+      "setup_torch integration_tests" \
+      "setup_simulate format lint imports audit security_lint types covered_unit_tests simulations" \
+      "browser_tests chaos_tests image_tests" \
+      fuzzing
     report coverage
     ;;
   --fast) at_once "format lint imports security_lint types" unit_tests ;;
   *)
     setup_torch
+    setup_simulate
     pytest "$@"
     ;;
 esac
