@@ -75,30 +75,6 @@ def derived(store: JobStore, job_id: str) -> tuple[int, int, int]:
     return statuses.count("done"), statuses.count("failed"), store.count_images(job_id)
 
 
-def test_a_result_that_arrives_twice_is_counted_once() -> None:
-    store = stored_jobs()
-    ledger = ledger_of(store)
-    for _ in range(2):
-        ledger.record([done(REFS[0]), done(REFS[0])])
-    assert figures(store, JOBS[0]) == (1, 0, 40)
-
-
-def test_done_beats_failed_in_any_order() -> None:
-    for order in ((done, not_done), (not_done, done)):
-        store = stored_jobs()
-        for make in order:
-            ledger_of(store).record([make(REFS[0])])
-        assert figures(store, JOBS[0]) == (1, 0, 40)
-        result = store.result(REFS[0])
-        assert result is not None
-        assert result.status == "done"
-
-
-def test_done_beats_failed_within_a_batch() -> None:
-    batch = [not_done(REFS[0]), done(REFS[0]), not_done(REFS[0]), not_done(REFS[1])]
-    assert [(each.ref, each.status) for each in best_by_image(batch)] == [(REFS[0], "done"), (REFS[1], "failed")]
-
-
 def test_the_failure_of_the_last_attempt_stays_in_any_order() -> None:
     for attempts in ((0, 1), (1, 0)):
         store = stored_jobs()
