@@ -61,6 +61,10 @@ class Crew:
         """Return how many have an image in hand; `settle` comes first."""
         return sum(at > now for at, _ in self.free) - len(self._booting) + len(self._leaving)
 
+    def idle(self, now: float) -> frozenset[str]:
+        """Return the names of those that receive and have no image in hand; `settle` comes first."""
+        return frozenset(self._there[number].name for at, number in self.free if at <= now)
+
     def prepare(self, count: int) -> None:
         """Have workers that are ready at second 0, their boots behind them."""
         for _ in range(count):

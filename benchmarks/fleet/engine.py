@@ -122,6 +122,7 @@ class _Simulation:
             in_flight=busy,
             answered=answered,
             workers=self._crew.workers,
+            idle=self._crew.idle(now),
             changes=self._crew.changes,
             image_seconds=self._conditions.image_seconds if answered >= LEAST_ANSWERS else None,
             boot_seconds=self._crew.boot_seconds,

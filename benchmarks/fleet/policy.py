@@ -34,6 +34,7 @@ class Look:
         in_flight: images that workers have in hand.
         answered: images classified so far.
         workers: those that have not ended, oldest first; a draining one is among them until it ends.
+        idle: names of those that receive and have no image in hand.
         changes: grows whenever a worker is launched, becomes `running`, begins to drain or ends.
         image_seconds: that a worker takes for an image; None as long as nothing was measured.
         boot_seconds: from a launch to the first receive; None as long as nothing was measured.
@@ -44,6 +45,7 @@ class Look:
     in_flight: int
     answered: int
     workers: Sequence[Worker]
+    idle: frozenset[str]
     changes: int
     image_seconds: float | None
     boot_seconds: float | None

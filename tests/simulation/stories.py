@@ -36,10 +36,14 @@ class Script:
 def look(
     now: float = 0.0, *, visible: int = 0, in_flight: int = 0, ready: int = 0, booting: int = 0, draining: int = 0
 ) -> Look:
-    """Return a look at a fleet of so many workers, named w0, w1, ... in the order of their launch."""
+    """Return a look at a fleet of so many workers, named w0, w1, ... in the order of their launch.
+
+    The oldest of those that receive have the images in flight, one each.
+    """
     ages = [100.0] * draining + [100.0] * ready + [10.0] * booting
     workers = [
         Worker(f"w{number}", now - age, now - age + 17, now - age + 42, draining=number < draining)
         for number, age in enumerate(ages)
     ]
-    return Look(now, visible, in_flight, 0, workers, 0, None, None)
+    idle = frozenset(f"w{number}" for number in range(draining + in_flight, draining + ready))
+    return Look(now, visible, in_flight, 0, workers, idle, 0, None, None)

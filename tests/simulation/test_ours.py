@@ -59,10 +59,11 @@ def test_workers_that_the_plan_drains_are_drained() -> None:
     assert set(order.drain) <= {"w0", "w1", "w2"}
 
 
-def test_workers_that_boot_are_silent_and_those_that_have_run_for_a_minute_are_paid() -> None:
+def test_workers_that_boot_are_silent_and_idle_ones_that_have_run_for_a_minute_are_spare() -> None:
     found = measured(look(200.0, ready=2, booting=3, draining=1))
     assert (found.silent, found.booting) == (3, (10.0, 10.0, 10.0))
-    assert found.paid == ("w1", "w2")  # not the draining one
+    assert found.spare == ("w1", "w2")  # not the draining one
+    assert measured(look(200.0, ready=2, booting=3, draining=1, in_flight=1)).spare == ("w2",)
 
 
 def test_a_description_is_made_anew_only_when_the_fleet_has_changed(shown: list[Observation]) -> None:

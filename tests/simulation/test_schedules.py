@@ -87,9 +87,10 @@ def test_row_17_wrong_counts_launch_no_more_workers_than_they_show(
     assert wrong.queues.answered == 12
 
 
-def test_row_17_counts_of_zero_end_no_busy_worker() -> None:
-    wrong = world()
-    wrong.queues.send(200)
+@pytest.mark.parametrize("policy", ["backlog", "deadline", "schedule"])
+def test_row_17_counts_of_zero_end_no_busy_worker(policy: str) -> None:
+    wrong = world(policy=policy, target_seconds=40)
+    wrong.queues.send(300)
     wrong.run(100)
     wrong.queues.counts_factor = 0.0
     wrong.run(60)
@@ -97,7 +98,7 @@ def test_row_17_counts_of_zero_end_no_busy_worker() -> None:
     assert not any(DRAIN_TAG in instance.tags for instance in wrong.cloud.instances.values())
     wrong.finish()
     assert wrong.violations == []
-    assert (wrong.queues.answered, len(wrong.cloud.instances)) == (200, 5)
+    assert (wrong.queues.answered, len(wrong.cloud.instances)) == (300, 5)
 
 
 def test_a_controller_that_dies_between_launch_and_record_is_followed_by_one_that_counts_what_it_launched() -> None:

@@ -63,14 +63,14 @@ def measured(look: Look) -> Measured:
     """Return what the controller would have measured."""
     serving = [each for each in look.workers if not each.draining]
     silent = [each for each in serving if each.ready_at > look.now]
-    paid_since = look.now - MINIMUM_SECONDS
+    spare_since = look.now - MINIMUM_SECONDS
     return Measured(
         image_seconds=look.image_seconds,
         boot_seconds=look.boot_seconds,
         silent=len(silent),
         booting=tuple(look.now - each.launched_at for each in silent),
         unheard=frozenset(each.name for each in silent),
-        paid=tuple(each.name for each in serving if each.running_at <= paid_since and each.ready_at <= look.now),
+        spare=tuple(each.name for each in serving if each.running_at <= spare_since and each.name in look.idle),
     )
 
 

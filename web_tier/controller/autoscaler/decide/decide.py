@@ -86,13 +86,16 @@ def _clamped(workers: int, limits: FleetConfig) -> int:
 
 
 def _surplus(observation: Observation, want: Want, standby: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the workers that end for want of work: only when nothing waits, and only those whose end saves money."""
+    """Return the workers that end for want of work: only when nothing waits, and only those that are spare.
+
+    A count of the queue may be wrong for a minute; a worker that has an image in hand is not asked to end by it.
+    """
     if observation.requests.waiting:
         return ()
     # One that boots may take long, or never report: it replaces nobody yet.
     ready = observation.serving - len(observation.measured.booting)
     most = max(0, ready - max(want.keep, want.workers))
-    return tuple(each for each in observation.measured.paid if each not in standby)[:most] if most else ()
+    return tuple(each for each in observation.measured.spare if each not in standby)[:most] if most else ()
 
 
 def _stopped(observation: Observation) -> tuple[str, ...]:

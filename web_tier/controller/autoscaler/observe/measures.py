@@ -29,17 +29,19 @@ class Measures:
 
     def look(self, observation: Observation, max_lifetime_seconds: float) -> Measured:
         """Take one observation, which the `lives` have seen, into account; return what is known by now."""
-        self.boots.look(observation, self.roster.words())
+        words = self.roster.words()
+        self.boots.look(observation, words)
+        idle = {worker for worker, word in words.items() if word.state == "ready"}
         serving = observation.served_by
         silent = self.lives.unheard(serving)
-        heard = len(serving) - len(silent)
-        self.pace.look(self.roster.answers, min(heard, observation.requests.in_flight))
+        heard = serving - silent
+        self.pace.look(self.roster.answers, min(len(heard), observation.requests.in_flight))
         return Measured(
             image_seconds=self.pace.seconds,
             boot_seconds=self.boots.seconds,
             silent=len(silent),
             booting=tuple(self.boots.ages(silent)),
-            paid=tuple(worker for worker in self.meter.paid() if worker in serving and worker not in silent),
+            spare=tuple(worker for worker in self.meter.paid() if worker in heard & idle),
             unheard=silent,
             outlived=self.lives.outlived(max_lifetime_seconds),
             failed_boots=self.lives.failed_boots,

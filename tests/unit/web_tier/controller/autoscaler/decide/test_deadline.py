@@ -23,7 +23,7 @@ def look(
     booting: tuple[float, ...] = (),
     in_flight: int = 0,
     rate: float = 0.0,
-    paid: int = 0,
+    spare: int = 0,
     draining: int = 0,
 ) -> Observation:
     count = ready + len(booting) + draining
@@ -34,7 +34,7 @@ def look(
         instances=instances,
         draining=frozenset(f"i-{number}" for number in range(count - draining, count)),
         demand=Demand(waiting, rate),
-        measured=Measured(None, None, len(booting), booting, tuple(f"i-{number}" for number in range(paid))),
+        measured=Measured(None, None, len(booting), booting, tuple(f"i-{number}" for number in range(spare))),
     )
 
 
@@ -81,13 +81,13 @@ def test_a_stream_has_the_workers_that_it_needs_also_when_nothing_waits() -> Non
 
 
 def test_nothing_is_drained_while_images_wait() -> None:
-    assert plan(look((0.0, 1), ready=10, paid=10)).drain == ()
+    assert plan(look((0.0, 1), ready=10, spare=10)).drain == ()
 
 
 def test_only_workers_whose_paid_minute_is_over_are_drained_and_only_those_beyond_the_need() -> None:
-    assert plan(look(ready=10, paid=4)).drain == ("i-0", "i-1", "i-2", "i-3")
-    assert plan(look(ready=10, paid=10, rate=4.0)).drain == ("i-0", "i-1", "i-2", "i-3")
-    assert plan(look(ready=10, paid=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
+    assert plan(look(ready=10, spare=4)).drain == ("i-0", "i-1", "i-2", "i-3")
+    assert plan(look(ready=10, spare=10, rate=4.0)).drain == ("i-0", "i-1", "i-2", "i-3")
+    assert plan(look(ready=10, spare=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
 
 
 def test_a_worker_that_drains_serves_nobody_and_has_its_place_in_the_fleet_until_it_has_ended() -> None:
@@ -97,8 +97,8 @@ def test_a_worker_that_drains_serves_nobody_and_has_its_place_in_the_fleet_until
 
 
 def test_other_policies_drain_nobody() -> None:
-    assert decide(look(ready=10, paid=10), limits(policy="backlog")).drain == ()
-    assert decide(look(ready=10, paid=10), limits(policy="fixed")).drain == ()
+    assert decide(look(ready=10, spare=10), limits(policy="backlog")).drain == ()
+    assert decide(look(ready=10, spare=10), limits(policy="fixed")).drain == ()
 
 
 def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
@@ -150,8 +150,8 @@ def test_with_nothing_waiting_only_the_stream_starts_workers() -> None:
 
 
 def test_a_worker_that_boots_replaces_none_that_works() -> None:
-    assert plan(look(ready=6, booting=(5.0,) * 4, paid=6, rate=4.0)).drain == ()
-    assert plan(look(ready=7, booting=(5.0,) * 4, paid=7, rate=4.0)).drain == ("i-0",)
+    assert plan(look(ready=6, booting=(5.0,) * 4, spare=6, rate=4.0)).drain == ()
+    assert plan(look(ready=7, booting=(5.0,) * 4, spare=7, rate=4.0)).drain == ("i-0",)
 
 
 def test_what_was_measured_is_believed_before_the_configuration() -> None:
