@@ -16,6 +16,7 @@ from scripts.aws.deploy.page import page_of
 from scripts.aws.deploy.settings import settings_of
 from scripts.aws.deploy.stacks import Stack, find, last_failure
 from scripts.aws.instances import Machine, named, web_name, worker_name
+from scripts.aws.launches import failed_launch
 from scripts.aws.operation import Operation
 from scripts.aws.template_versions import template_versions
 
@@ -46,6 +47,7 @@ class Status:
         page: address, or None while there is none.
         settings: what config.yaml says otherwise here.
         web: its instances.
+        failed_launch: why Auto Scaling could not launch the newest of them, or empty.
         workers: how many in each state.
         template: default and newest version of the workers' launch template.
         queues: by what they are called.
@@ -61,6 +63,7 @@ class Status:
     web: list[dict[str, str]]
     workers: dict[str, int]
     template: tuple[int, int] | None
+    failed_launch: str = ""
     queues: dict[str, Waiting] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
     images: dict[str, str | None] = field(default_factory=dict)
@@ -85,6 +88,7 @@ def status_of(operation: Operation) -> Status | None:
         web=[_web(each) for each in named(account, web_name(prefix))],
         workers=dict(Counter(each.state for each in named(account, worker_name(prefix)))),
         template=template_versions(account, stack),
+        failed_launch=failed_launch(account, stack),
         queues=dict(_queues(account, stack)),
         alarms=_ringing(account, prefix),
         images={role: stored_image(operation.site, role) for role in ROLES},
@@ -106,6 +110,8 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield "page", status.page or "no instance has an address yet"
     for each in status.web:
         yield "web instance", f"{each['id']} {each['state']}, {each['type']}, {each['image']}, since {each['since']}"
+    if status.failed_launch:
+        yield "web launch", f"failed: {status.failed_launch}"
     yield "workers", ", ".join(f"{count} {state}" for state, count in sorted(status.workers.items())) or "none"
     if status.template:
         default, newest = status.template

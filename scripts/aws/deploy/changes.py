@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from botocore.exceptions import ClientError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.stacks import StackError
+from scripts.aws.launches import GROUP
 from scripts.aws.operation import Operation
 from services.ids import new_id
 
@@ -25,8 +27,6 @@ PROPOSE_SECONDS = 300.0
 
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 """How CloudFormation says that there is nothing to do: as the reason for which a change set has failed."""
-
-GROUP = "AWS::AutoScaling::AutoScalingGroup"
 
 COSTLY = {
     GROUP: "an instance, its disk and its address, by the hour",
@@ -106,11 +106,29 @@ def propose(
     proposed = ChangeSet(reply["Id"], reply["StackId"], kind, _changes(account, reply["Id"]))
     if found["Status"] == "CREATE_COMPLETE":
         return proposed
-    discard(account, proposed)
     reason = found["StatusReason"] or "it gives no reason"
-    if any(words in reason for words in NO_CHANGES):
+    is_empty = any(words in reason for words in NO_CHANGES)
+    details = [] if is_empty else _refusals(account, reply["Id"])
+    discard(account, proposed)
+    if is_empty:
         return None
-    raise StackError(f"CloudFormation refuses the change: {reason}")
+    raise StackError("\n".join([f"CloudFormation refuses the change: {reason}", *details]))
+
+
+def _refusals(account: Account, change_set_id: str) -> list[str]:
+    """Return what validation found before anything was made, a line for each resource; DescribeChangeSet is silent.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html
+    """
+    pages = account.cloudformation.get_paginator("describe_events").paginate(
+        ChangeSetName=change_set_id, Filters={"FailedEvents": True}
+    )
+    try:
+        events = [event for page in pages for event in page["OperationEvents"]]
+    except ClientError as error:
+        return [f"Why, cloudformation:DescribeEvents would tell, which failed: {error}"]
+    reasons = ((each.get("LogicalResourceId", ""), each.get("ValidationStatusReason")) for each in events)
+    return [f"{name}: {reason}" for name, reason in reasons if reason]
 
 
 def _when_made(operation: Operation, change_set_id: str) -> Mapping[str, str]:
@@ -155,8 +173,12 @@ def discard_all(account: Account, stack_id: str) -> None:
 
 
 def execute(account: Account, proposed: ChangeSet) -> None:
-    """Let CloudFormation begin."""
-    account.cloudformation.execute_change_set(ChangeSetName=proposed.change_set_id)
+    """Let CloudFormation begin.
+
+    Where it fails to make the stack, it deletes what it has made for it, also what would stay when the stack goes:
+    nothing is in it yet, and what stays would be in the way of the next try.
+    """
+    account.cloudformation.execute_change_set(ChangeSetName=proposed.change_set_id, RetainExceptOnCreate=True)
 
 
 def table(changes: Sequence[Change]) -> Table:

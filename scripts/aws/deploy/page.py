@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from scripts.aws.account import Account
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.instances import named, web_name
+from scripts.aws.launches import failed_launch
 from scripts.aws.operation import Operation
 
 PAGE_SECONDS = 600.0
@@ -57,7 +58,16 @@ def wait_for_page(operation: Operation, stack: Stack, answers: Callable[[str], b
     account, prefix = operation.account, operation.prefix
     look_at = f"`fleetsight status --prefix {prefix}`, `fleetsight logs web --prefix {prefix}`, `fleetsight ssh web`"
     what = f"a running web instance with a public address; look at {look_at}"
-    address = operation.waiting.until(lambda: page_of(account, stack), what, seconds=PAGE_SECONDS)
+    told = set[str]()
+
+    def look() -> str | None:
+        address = page_of(account, stack)
+        if address is None and (reason := failed_launch(account, stack)) and reason not in told:
+            told.add(reason)
+            operation.say(f"Auto Scaling could not launch the web instance, and tries again: {reason}")
+        return address
+
+    address = operation.waiting.until(look, what, seconds=PAGE_SECONDS)
     opened_to = stack.parameters.get("WebCidr", NOBODY)
     if opened_to == NOBODY:
         operation.say("The page is open to nobody yet, so nobody has looked whether it answers: give --open-to.")

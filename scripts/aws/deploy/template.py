@@ -1,6 +1,7 @@
 """The stack's template, as CloudFormation takes it from us."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from scripts.aws.operation import Operation
 from services.embedded.stacks.template import document_of
 
 PATH = Path(__file__).parents[3] / "infra" / "stack.yaml"
+_NAME = re.compile(r'^( +(?:BucketName|TableName): )!Sub "([^"]+)"$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,20 @@ def _parameter(said: Mapping[str, Any]) -> Parameter:
     return Parameter(said.get("Description", ""), None if default is None else str(default))
 
 
+def with_static_names(body: str, values: Mapping[str, str]) -> str:
+    """Return a template in which the names of buckets and tables are literals rather than functions of `values`.
+
+    CloudFormation takes in a bucket or a table that is there already only by such a name: "Dynamic names (using !Ref
+    or other functions) are not currently supported".
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
+    """
+
+    def literal(found: re.Match[str]) -> str:
+        return f'{found[1]}"{re.sub(r"[$][{]([^}]+)[}]", lambda name: values[name[1]], found[2])}"'
+
+    return _NAME.sub(literal, body)
+
+
 def upload(operation: Operation, wanted: Template) -> str:
     """Put the template where CloudFormation can read it, and return the address.
 
@@ -65,8 +81,9 @@ def upload(operation: Operation, wanted: Template) -> str:
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
     """
     provide_bucket(operation.site)
-    body = wanted.body.encode()
     bucket, region = operation.site.bucket, operation.account.region_name
+    values = {"Prefix": operation.prefix, "AWS::AccountId": operation.account.id, "AWS::Region": region}
+    body = with_static_names(wanted.body, values).encode()
     key = f"stack/{hashlib.sha256(body).hexdigest()}.yaml"
     operation.account.s3.put_object(Bucket=bucket, Key=key, Body=body)
     operation.done(f"uploaded the template to the bucket {bucket}")

@@ -53,14 +53,23 @@ class Cloud:
         result: dict[str, Any] = getattr(client, operation)(**fitted(given, model.input_shape))
         return result
 
-    def adopt_if(self, error: ClientError, resource: Resource, code: str) -> None:
-        """Let an error pass that says that a resource is there which the stack is to adopt: one that would stay.
+    def adopt_if(self, error: ClientError, resource: Resource, code: str, name: str) -> None:
+        """Let an error pass that says that a resource is there which the stack is to adopt.
+
+        It is one that would stay, and the template states its name itself, by no function.
+        https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
+
+        Args:
+            error: of the call that makes it.
+            resource: of which the stack wants one.
+            code: of the error.
+            name: the property that names it.
 
         Raises:
             botocore.exceptions.ClientError: the same, where it is another one or nothing is adopted.
         """
-        kept = resource.kept("DeletionPolicy")
-        if not (self.adopts and kept and error.response["Error"]["Code"] == code):
+        kept, is_static = resource.kept("DeletionPolicy"), isinstance(resource.definition["Properties"].get(name), str)
+        if not (self.adopts and kept and is_static and error.response["Error"]["Code"] == code):
             raise error
 
     def name(self, logical_id: str, longest: int = 255) -> str:

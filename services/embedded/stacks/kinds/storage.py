@@ -24,7 +24,7 @@ class Bucket:
         try:
             cloud.call("s3", "create_bucket", Bucket=name, **where)
         except ClientError as error:
-            cloud.adopt_if(error, resource, "BucketAlreadyOwnedByYou")
+            cloud.adopt_if(error, resource, "BucketAlreadyOwnedByYou", "BucketName")
         self._set_up(cloud, name, resource.properties)
         attributes = {
             "Arn": f"arn:aws:s3:::{name}",
@@ -77,7 +77,7 @@ class Table:
         try:
             return self._create(cloud, resource)
         except ClientError as error:
-            cloud.adopt_if(error, resource, "ResourceInUseException")
+            cloud.adopt_if(error, resource, "ResourceInUseException", "TableName")
         found = cloud.call("dynamodb", "describe_table", TableName=resource.properties["TableName"])["Table"]
         return Made(found["TableName"], {"Arn": found["TableArn"]})
 

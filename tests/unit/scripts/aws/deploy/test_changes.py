@@ -1,0 +1,106 @@
+"""Change sets, against answers as AWS documents them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.stub import ANY, Stubber
+
+from scripts.aws.account import Account
+from scripts.aws.deploy.changes import ChangeSet, execute, propose
+from scripts.aws.deploy.stacks import StackError
+from tests.support.aws_stage import Stage, Time
+from tests.support.stubs import stubbed
+
+CHANGE_SET = "arn:aws:cloudformation:us-east-1:123456789012:changeSet/fleetsight-up-1/1"
+STACK = "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1"
+VALIDATION = (
+    "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot Early "
+    "Validation errors, use the DescribeEvents API for detailed failure information."
+)
+"""https://github.com/serverless/serverless/issues/13248"""
+EXISTS = "Resource of type 'AWS::S3::Bucket' with identifier 'fs-input-1' already exists."
+"""https://github.com/aws-cloudformation/rain/pull/744"""
+
+
+@pytest.fixture
+def cloudformation() -> Iterator[Stubber]:
+    with stubbed("cloudformation") as stub:
+        yield stub
+
+
+def stage(stub: Stubber) -> Stage:
+    return Stage(Account("us-east-1", _clients={"cloudformation": stub.client}), "fs", time=Time(pause=0))
+
+
+def told(status: str, reason: str = "") -> dict[str, Any]:
+    return {"Status": status, "StatusReason": reason, "Changes": []}
+
+
+def add_refused(stub: Stubber, reason: str) -> None:
+    """Let CloudFormation refuse a new stack's change set."""
+    stub.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK})
+    for _ in range(2):  # once for its state, once for its changes
+        stub.add_response("describe_change_set", told("FAILED", reason), {"ChangeSetName": CHANGE_SET})
+
+
+def add_discarded(stub: Stubber) -> None:
+    stub.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET})
+    stub.add_response("delete_stack", {}, {"StackName": STACK})
+
+
+def test_what_validation_finds_is_told_for_each_resource(cloudformation: Stubber) -> None:
+    add_refused(cloudformation, VALIDATION)
+    event = {"EventType": "VALIDATION_ERROR", "LogicalResourceId": "InputBucket", "ValidationStatusReason": EXISTS}
+    asked = {"ChangeSetName": CHANGE_SET, "Filters": {"FailedEvents": True}}
+    cloudformation.add_response("describe_events", {"OperationEvents": [event, {"EventType": "STACK_EVENT"}]}, asked)
+    add_discarded(cloudformation)
+    with pytest.raises(StackError) as refused:
+        propose(stage(cloudformation).operation, "CREATE", "https://template", [])
+    assert str(refused.value).splitlines() == [
+        f"CloudFormation refuses the change: {VALIDATION}",
+        f"InputBucket: {EXISTS}",
+    ]
+
+
+def test_without_the_right_to_read_them_the_details_are_missing_and_the_refusal_is_told(
+    cloudformation: Stubber,
+) -> None:
+    add_refused(cloudformation, VALIDATION)
+    cloudformation.add_client_error("describe_events", "AccessDenied", "not authorized")
+    add_discarded(cloudformation)
+    with pytest.raises(StackError, match=r"(?s)ResourceExistenceCheck.*cloudformation:DescribeEvents.*AccessDenied"):
+        propose(stage(cloudformation).operation, "CREATE", "https://template", [])
+
+
+def test_a_change_set_without_changes_is_none_and_no_events_are_read(cloudformation: Stubber) -> None:
+    add_refused(cloudformation, "The submitted information didn't contain changes. Submit different information.")
+    add_discarded(cloudformation)
+    assert propose(stage(cloudformation).operation, "CREATE", "https://template", []) is None
+
+
+def test_what_a_failed_stack_has_made_is_not_kept(cloudformation: Stubber) -> None:
+    asked = {"ChangeSetName": CHANGE_SET, "RetainExceptOnCreate": True}
+    cloudformation.add_response("execute_change_set", {}, asked)
+    execute(stage(cloudformation).account, ChangeSet(CHANGE_SET, STACK, "CREATE", ()))
+
+
+def test_what_an_earlier_stack_has_left_is_taken_in(cloudformation: Stubber) -> None:
+    asked = {
+        "StackName": "fs",
+        "ChangeSetName": ANY,
+        "ChangeSetType": "CREATE",
+        "TemplateURL": "https://template",
+        "Parameters": [],
+        "Capabilities": ["CAPABILITY_IAM"],
+        "Tags": [{"Key": "fleetsight", "Value": "fs"}],
+        "ImportExistingResources": True,
+    }
+    cloudformation.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK}, asked)
+    change = {"Action": "Import", "LogicalResourceId": "InputBucket", "ResourceType": "AWS::S3::Bucket"}
+    answer = {**told("CREATE_COMPLETE"), "Changes": [{"Type": "Resource", "ResourceChange": change}]}
+    for _ in range(2):
+        cloudformation.add_response("describe_change_set", answer, {"ChangeSetName": CHANGE_SET})
+    proposed = propose(stage(cloudformation).operation, "CREATE", "https://template", [])
+    assert proposed is not None
+    assert [(each.action, each.name) for each in proposed.changes] == [("Import", "InputBucket")]

@@ -1,0 +1,65 @@
+"""Why Auto Scaling launches nothing, against answers as AWS documents them."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from scripts.aws.account import Account
+from scripts.aws.deploy.stacks import Stack
+from scripts.aws.launches import GROUP, failed_launch
+from tests.support.stubs import stubbed
+
+STACK = Stack("fs", "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1", "CREATE_COMPLETE")
+QUOTA = (
+    "You have requested more vCPU capacity than your current vCPU limit of 0 allows for the instance bucket that the "
+    "specified instance type belongs to. Launching EC2 instance failed."
+)
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def activity(status: str, message: str = "") -> dict[str, Any]:
+    told = {"ActivityId": "1", "AutoScalingGroupName": "fs-web", "Cause": "capacity", "StartTime": AT}
+    return {**told, "StatusCode": status, **({"StatusMessage": message} if message else {})}
+
+
+def asked(activities: Sequence[dict[str, Any]], kind: str = GROUP) -> str:
+    with ExitStack() as stubs:
+        cloudformation, autoscaling = (
+            stubs.enter_context(stubbed(each)) for each in ("cloudformation", "autoscaling")
+        )
+        resource = {
+            "LogicalResourceId": "Web",
+            "ResourceType": kind,
+            "PhysicalResourceId": "fs-web",
+            "ResourceStatus": "CREATE_COMPLETE",
+            "LastUpdatedTimestamp": AT,
+        }
+        answer = {"StackResourceSummaries": [resource]}
+        cloudformation.add_response("list_stack_resources", answer, {"StackName": STACK.stack_id})
+        if kind == GROUP:
+            wanted = {"AutoScalingGroupName": "fs-web", "MaxRecords": 10}
+            autoscaling.add_response("describe_scaling_activities", {"Activities": list(activities)}, wanted)
+        clients = {"cloudformation": cloudformation.client, "autoscaling": autoscaling.client}
+        return failed_launch(Account("us-east-1", _clients=clients), STACK)
+
+
+@pytest.mark.parametrize(
+    ("activities", "reason"),
+    [
+        ([activity("Failed", QUOTA)], QUOTA),
+        ([activity("PreInService"), activity("Failed", QUOTA), activity("Successful")], QUOTA),
+        ([activity("Failed")], "Auto Scaling gives no reason"),
+        ([activity("Successful"), activity("Failed", QUOTA)], ""),
+        ([activity("InProgress")], ""),
+        ([], ""),
+    ],
+)
+def test_the_newest_activity_that_has_ended_counts(activities: list[dict[str, Any]], reason: str) -> None:
+    assert asked(activities) == reason
+
+
+def test_a_stack_without_a_group_has_failed_to_launch_nothing() -> None:
+    assert asked([], kind="AWS::S3::Bucket") == ""
