@@ -49,6 +49,9 @@ section() { # FILE SECTION...: the lines of these sections of packages.txt or re
 
 is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
+# In the first minutes of a machine, Debian's own timers may hold the lock; and its archive may fail once.
+apt_get() { apt-get --quiet=2 -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 "$@"; }
+
 install_packages() {
   local wanted=(both) missing=() package
   [ "$role" = web ] && wanted+=(web)
@@ -58,9 +61,10 @@ install_packages() {
   done
   if [ ${#missing[@]} -gt 0 ]; then
     say "from Debian: ${missing[*]}"
-    apt-get update --quiet=2
-    apt-get upgrade --quiet=2 --yes -o Dpkg::Options::=--force-confold >/dev/null
-    apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null
+    systemctl stop apt-daily.timer apt-daily-upgrade.timer 2>/dev/null || true
+    apt_get update
+    apt_get upgrade --yes -o Dpkg::Options::=--force-confold >/dev/null
+    apt_get install --yes --no-install-recommends "${missing[@]}" >/dev/null
   fi
 }
 
@@ -71,7 +75,7 @@ remove_packages_of_the_other_role() {
   for package in $(section "$source/ami/packages.txt" web); do
     is_installed "$package" && unwanted+=("$package" "$package-common")
   done
-  [ ${#unwanted[@]} -eq 0 ] || apt-get purge --quiet=2 --yes "${unwanted[@]}" >/dev/null
+  [ ${#unwanted[@]} -eq 0 ] || apt_get purge --yes "${unwanted[@]}" >/dev/null
 }
 
 make_users() {

@@ -179,7 +179,23 @@ class Fleet:
 
     def console_output(self, instance_id: str) -> str:
         """Return what the instance last wrote to its console."""
-        return self.client.get_console_output(InstanceId=instance_id).get("Output", "")
+        return console_of(self.client, instance_id)
+
+
+def console_of(client: "EC2Client", instance_id: str) -> str:
+    """Return what an instance last wrote to its console, up to 64 KB; empty where nothing is known yet.
+
+    Unless the latest output is asked for, EC2 returns what it posted shortly after the last change of state.
+    Only types that are built on Nitro have more.
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-console.html
+    """
+    try:
+        reply = client.get_console_output(InstanceId=instance_id, Latest=True)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "UnsupportedOperation":
+            raise
+        reply = client.get_console_output(InstanceId=instance_id)
+    return reply.get("Output", "")
 
 
 def _refusal(error: ClientError) -> LaunchError:

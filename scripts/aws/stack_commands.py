@@ -89,7 +89,9 @@ def listed(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--domain", metavar="NAME", help="Of the page; with --certificate and --zone.")
 @click.option("--zone", metavar="ID", help="Route 53 zone in which that name is made.")
 @click.option("--email", metavar="ADDRESS", help="Who is told of alarms, and confirms that once.")
-@click.option("--budget", type=click.IntRange(min=1), metavar="DOLLARS", help="A month; an alarm tells at 80% of it.")
+@click.option(
+    "--budget", type=click.IntRange(min=0), metavar="DOLLARS", help="A month; an alarm tells at 80% of it; 0: none."
+)
 @click.option("--vpc", metavar="ID", help="Where a new stack goes [default: the default VPC]")
 @click.option("--subnets", callback=listed, metavar="ID,ID", help="In it [default: a public one in each zone]")
 @click.option("--set", "parameters", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Any parameter.")

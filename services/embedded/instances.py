@@ -105,13 +105,18 @@ def _incorrect_state(instance: Any, wanted: str) -> EC2ClientError:
 
 def _get_console_output(_original: Any) -> Any:
     def get_console_output(self: Any) -> Any:
-        """Return the end of what the instance's process wrote."""
+        """Return the end of what the instance's process wrote; while it runs, only to those who ask for the latest.
+
+        EC2 posts the output shortly after an instance changes its state, and nothing that an instance writes later.
+        https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-console.html
+        """
         instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+        is_posted = instance.state not in {"pending", "running"} or self._get_bool_param("Latest", False)
         try:
             console = fleet.record(instance.id).console
         except UnknownInstanceError:
             console = None
-        text = console_tail(Path(console)) if console else b""
+        text = console_tail(Path(console)) if console and is_posted else b""
         output = base64.b64encode(text).decode()
         return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
 

@@ -116,7 +116,7 @@ def test_a_machine_whose_worker_cannot_start_powers_off_all_the_same(
     (instance_id,) = launch(ec2, script, ImageId=worker_image.image_id)
     becomes(ec2, instance_id, "terminated")
     assert describe(ec2, instance_id)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
-    assert "idle_seconds" in ec2.get_console_output(InstanceId=instance_id)["Output"]
+    assert "idle_seconds" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
 def test_a_machine_that_is_terminated_shuts_down_in_order(

@@ -159,7 +159,7 @@ class FakeEC2:
         self.terminated.append(InstanceIds)
         self.states |= dict.fromkeys(InstanceIds, "shutting-down")
 
-    def get_console_output(self, InstanceId: str) -> dict[str, str]:  # noqa: N803 (EC2's name)
+    def get_console_output(self, InstanceId: str, Latest: bool) -> dict[str, str]:  # noqa: N803 (EC2's names)
         """Return what an instance wrote."""
         if InstanceId not in self.consoles:
             raise refusal("InvalidInstanceID.NotFound", "GetConsoleOutput")

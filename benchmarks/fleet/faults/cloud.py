@@ -141,7 +141,7 @@ class Cloud:
         self.after_call("end")
         return {}
 
-    def get_console_output(self, InstanceId: str) -> dict[str, Any]:  # noqa: N803
+    def get_console_output(self, InstanceId: str, Latest: bool) -> dict[str, Any]:  # noqa: ARG002, N803
         """Return what an instance wrote."""
         self.before_call("console")
         return {"Output": f"console of {InstanceId}"}

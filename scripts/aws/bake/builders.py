@@ -24,6 +24,7 @@ from scripts.aws.bake.recipe import (
     specifications,
 )
 from scripts.aws.bake.store import address, log_key, report_key, source_key
+from services.ec2 import console_of
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType
@@ -177,7 +178,7 @@ def end_builders(site: Site, roles: Sequence[str]) -> None:
 
 def console(site: Site, builder: Builder) -> str:
     """Return what the machine last wrote to its console, which is all there is of one that does not report."""
-    return site.account.ec2.get_console_output(InstanceId=builder.instance_id).get("Output", "")
+    return console_of(site.account.ec2, builder.instance_id)
 
 
 def _builder(described: "InstanceTypeDef") -> Builder:

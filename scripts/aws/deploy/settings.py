@@ -38,13 +38,20 @@ OF_THE_STACK = {
     "auth.client_id": "the stack makes it",
     "auth.sign_up": "give --set OpenSignUp=true or false",
 }
-"""Keys that the stack sets itself, and what to say of them; so are all of `aws` and `names`."""
+"""Keys that the stack sets itself, and what to say of them."""
+
+SECTIONS_OF_THE_STACK = {
+    "aws": "leave it out",
+    "names": "leave it out",
+    "queues": "its queues are standard ones, with the times that infra/stack.yaml gives them",
+}
+"""Sections of which the stack sets every key, and what to say of them."""
 
 BY_THE_STACK = {"controller.interval_seconds": "1", "limits.store": "table", "worker.idle_seconds": "30"}
 """What user data says otherwise of itself; --config may say it otherwise again."""
 
-OF_WORKERS = ("worker",)
-"""Sections that workers read; the web instance reads all."""
+OF_WORKERS = ("worker.", "web.max_image_")
+"""Begin the keys that workers read; the web instance reads all. Workers keep the others until they are rolled."""
 
 
 class SettingError(FleetsightError):
@@ -118,7 +125,7 @@ def setting_parameters(settings: Mapping[str, str]) -> dict[str, str]:
     Raises:
         SettingError: they are longer than a parameter may be.
     """
-    of_workers = {key: value for key, value in settings.items() if key.split(".", maxsplit=1)[0] in OF_WORKERS}
+    of_workers = {key: value for key, value in settings.items() if key.startswith(OF_WORKERS)}
     lines = {"WebSettings": _line(settings), "WorkerSettings": _line(of_workers)}
     if len(lines["WebSettings"].encode()) > MOST_BYTES:
         raise SettingError(
@@ -131,9 +138,9 @@ def setting_parameters(settings: Mapping[str, str]) -> dict[str, str]:
 def _refuse(key: str, value: str) -> None:
     if not re.fullmatch(r"[a-z]+\.[a-z0-9_]+", key):
         raise SettingError(f"--config {key}={value}: write SECTION.KEY=VALUE, such as fleet.max_workers=5")
-    section = key.split(".", maxsplit=1)[0]
-    if key in OF_THE_STACK or section in {"aws", "names"}:
-        raise SettingError(f"--config {key}: the stack says that itself; {OF_THE_STACK.get(key, 'leave it out')}")
+    remedy = OF_THE_STACK.get(key) or SECTIONS_OF_THE_STACK.get(key.split(".", maxsplit=1)[0])
+    if remedy is not None:
+        raise SettingError(f"--config {key}: the stack says that itself; {remedy}")
     if "'" in value or "\n" in value:
         raise SettingError(
             f"--config {key}={value}: quotes (') and line breaks cannot be in it; use JSON's \" instead"

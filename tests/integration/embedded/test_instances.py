@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from services.ec2 import console_of
 from services.embedded.launch import EmbeddedCloud, EmbeddedCloudError
 from services.embedded.machines.machine import Machine, Process
 from tests.integration.embedded.conftest import Clients
@@ -63,7 +64,17 @@ def test_an_exited_process_is_a_terminated_instance_with_ec2s_reason(clients: Cl
     (instance_id,) = launch(ec2, "#!/bin/sh\necho done\n")
     becomes(ec2, instance_id, "terminated")
     assert describe(ec2, instance_id)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
-    assert ec2.get_console_output(InstanceId=instance_id)["Output"] == "done\n"
+    assert ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"] == "done\n"
+
+
+def test_what_a_running_instance_writes_is_told_only_to_those_who_ask_for_the_latest(clients: Clients) -> None:
+    ec2 = clients("ec2")
+    (instance_id,) = launch(ec2, "#!/bin/sh\necho up\nsleep 600\n")
+    wait_until(lambda: console_of(ec2, instance_id) == "up\n", "it is up")
+    assert ec2.get_console_output(InstanceId=instance_id).get("Output", "") == ""
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    becomes(ec2, instance_id, "terminated")
+    assert ec2.get_console_output(InstanceId=instance_id)["Output"] == "up\n"
 
 
 def test_an_instance_whose_process_is_killed_is_terminated(cloud: EmbeddedCloud, clients: Clients) -> None:
@@ -91,20 +102,22 @@ def test_an_instance_that_is_terminated_ends_with_its_whole_process_group(
 def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(clients: Clients) -> None:
     ec2 = clients("ec2")
     (instance_id,) = launch(ec2, "#!/bin/sh\ntrap 'echo ignored' TERM\necho up\nwhile :; do sleep 0.1; done\n")
-    wait_until(lambda: "up" in ec2.get_console_output(InstanceId=instance_id)["Output"], "it ignores SIGTERM")
+    wait_until(
+        lambda: "up" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"], "it ignores SIGTERM"
+    )
     ec2.terminate_instances(InstanceIds=[instance_id])
     becomes(ec2, instance_id, "terminated")
-    assert "ignored" in ec2.get_console_output(InstanceId=instance_id)["Output"]
+    assert "ignored" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
 def test_a_worker_that_drains_on_sigterm_is_given_the_time(clients: Clients) -> None:
     ec2 = clients("ec2")
     script = "#!/bin/sh\ntrap 'echo drained; exit 0' TERM\necho up\nwhile :; do sleep 0.05; done\n"
     (instance_id,) = launch(ec2, script)
-    wait_until(lambda: "up" in ec2.get_console_output(InstanceId=instance_id)["Output"], "it is up")
+    wait_until(lambda: "up" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"], "it is up")
     ec2.terminate_instances(InstanceIds=[instance_id])
     becomes(ec2, instance_id, "terminated")
-    assert "drained" in ec2.get_console_output(InstanceId=instance_id)["Output"]
+    assert "drained" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
 def test_an_instance_with_behaviour_stop_is_stopped_and_starts_again_with_its_user_data(
@@ -116,7 +129,10 @@ def test_an_instance_with_behaviour_stop_is_stopped_and_starts_again_with_its_us
     )
     becomes(ec2, instance_id, "stopped")
     ec2.start_instances(InstanceIds=[instance_id])
-    wait_until(lambda: ec2.get_console_output(InstanceId=instance_id)["Output"].count("again") == 3, "it boots twice")
+    wait_until(
+        lambda: ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"].count("again") == 3,
+        "it boots twice",
+    )
     becomes(ec2, instance_id, "stopped")
     ec2.terminate_instances(InstanceIds=[instance_id])
     becomes(ec2, instance_id, "terminated")
@@ -150,7 +166,7 @@ def test_user_data_that_is_no_script_fails_the_boot_with_the_reason(clients: Cli
     (instance_id,) = launch(ec2, user_data)
     becomes(ec2, instance_id, "terminated")
     assert "a script that begins with #! is needed" in describe(ec2, instance_id)["StateReason"]["Message"]
-    assert "boot failed" in ec2.get_console_output(InstanceId=instance_id)["Output"]
+    assert "boot failed" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
 def test_two_launches_with_one_token_give_one_instance(clients: Clients) -> None:

@@ -56,7 +56,7 @@ def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
     ids = launch(ec2, asks_who_it_is(cloud.endpoint_url), MaxCount=2, IamInstanceProfile={"Name": profile})
     for instance_id in ids:  # each of them: stock moto gives the profile to the first alone
         becomes(ec2, instance_id, "terminated")
-        output = ec2.get_console_output(InstanceId=instance_id)["Output"]
+        output = ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
         assert "region us-east-1" in output
         assert re.search(rf"identity arn:aws:sts::\d+:assumed-role/worker/{instance_id}", output), output
 

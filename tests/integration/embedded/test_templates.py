@@ -85,7 +85,7 @@ def test_a_worker_gets_everything_from_its_template(clients: Clients, name: str,
     described.touch()
     instance_id = launched[1]["InstanceId"]
     becomes(ec2, instance_id, "terminated")  # its shutdown behaviour; by default it would be stopped
-    assert ec2.get_console_output(InstanceId=instance_id)["Output"] == "works\n"
+    assert ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"] == "works\n"
 
 
 def test_the_latest_version_counts_where_it_is_asked_for_and_the_call_wins(clients: Clients, name: str) -> None:

@@ -1,13 +1,15 @@
 """What is passed to EC2, and what is understood of its answers."""
 
+import base64
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 
-from services.ec2 import Fleet, LaunchSpec
+from services.ec2 import Fleet, LaunchSpec, console_of
 from services.errors import LaunchError
+from tests.support.stubs import stubbed
 
 LAUNCHED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -82,3 +84,17 @@ def test_a_refusal_says_how_often_the_call_was_made_again() -> None:
     with pytest.raises(LaunchError, match="RequestLimitExceeded: slow") as caught:
         Fleet(cast(Any, client), "worker").launch(LaunchSpec("c7a.large", "terminate", "ami-1", "#!"), 1, "t")
     assert caught.value.retries == 2
+
+
+def test_the_latest_console_output_is_asked_for_and_what_there_is_where_the_type_has_none() -> None:
+    with stubbed("ec2") as stub:
+        told = {"InstanceId": "i-1", "Output": base64.b64encode(b"at its boot").decode()}
+        stub.add_client_error(
+            "get_console_output", "UnsupportedOperation", expected_params={"InstanceId": "i-1", "Latest": True}
+        )
+        stub.add_response("get_console_output", told, {"InstanceId": "i-1"})
+        assert console_of(cast(Any, stub.client), "i-1") == "at its boot"
+    with stubbed("ec2") as stub:
+        stub.add_client_error("get_console_output", "InvalidInstanceID.NotFound")
+        with pytest.raises(ClientError, match="NotFound"):
+            console_of(cast(Any, stub.client), "i-1")

@@ -68,8 +68,9 @@ class Cloud:
         Raises:
             botocore.exceptions.ClientError: the same, where it is another one or nothing is adopted.
         """
-        kept, is_static = resource.kept("DeletionPolicy"), isinstance(resource.definition["Properties"].get(name), str)
-        if not (self.adopts and kept and is_static and error.response["Error"]["Code"] == code):
+        is_static = isinstance(resource.definition["Properties"].get(name), str)
+        is_adopted = self.adopts and is_static and resource.kept("DeletionPolicy")
+        if not (is_adopted and error.response["Error"]["Code"] == code):
             raise error
 
     def name(self, logical_id: str, longest: int = 255) -> str:

@@ -188,7 +188,7 @@ class Launcher:
             self.problem = None
             return
         choice = Choice.of(entry.spec) if entry.spec is not None else None
-        rests = choice is not None and self._rests.refused(choice, error.code, walk)
+        rests = choice is not None and self._rests.refused(choice, error.code, walk, str(error))
         cannot_start = choice is None and error.code in CANNOT_START
         if cannot_start:
             self._unstartable |= dict.fromkeys(entry.starts, self.clock() + UNSEEN_SECONDS)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from services.backoff import Jitter, pause_seconds
 from services.config import Fleet as FleetConfig
 from services.ec2 import LaunchSpec, Market
-from web_tier.controller.autoscaler.apply.refusals import SCOPES, Scope
+from web_tier.controller.autoscaler.apply.refusals import SCOPES, VAGUE, Scope
 
 FIRST_REST_SECONDS = 60.0
 """Of a choice that was refused; doubled with each refusal more, a random half of it not taken."""
@@ -106,11 +106,19 @@ class Rests:
         """Tell whether none is left."""
         return all(self._end(choice) > NEVER for choice in walk)
 
-    def refused(self, choice: Choice, code: str, walk: Iterable[Choice]) -> bool:
-        """Let those of `walk` rest that the refusal `code` of `choice` is true of; tell whether there are any."""
+    def refused(self, choice: Choice, code: str, walk: Iterable[Choice], words: str = "") -> bool:
+        """Let those of `walk` rest that a refusal of `choice` is true of; return True if there are any.
+
+        Args:
+            choice: that EC2 refused.
+            code: of the refusal.
+            walk: all choices.
+            words: the refusal in EC2's own words, which people read where its code has many meanings.
+        """
         scope = SCOPES.get(code)
         if scope is not None:
-            self._lay([other for other in (choice, *walk) if meets(choice, scope, other)], code)
+            why = words if code in VAGUE and words else code
+            self._lay([other for other in (choice, *walk) if meets(choice, scope, other)], why)
         return scope is not None
 
     def fell_short(self, choice: Choice, given: int, asked: int) -> None:

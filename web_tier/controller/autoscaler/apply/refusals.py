@@ -14,11 +14,21 @@ SCOPES: dict[str, Scope] = {
     "Unsupported": "choice",
     "SpotMaxPriceTooLow": "choice",
     "InsufficientFreeAddressesInSubnet": "subnet",
+    "InvalidParameterCombination": "type",
+    "InvalidParameterValue": "type",
+    "UnsupportedOperation": "type",
     "VcpuLimitExceeded": "type",
     "InstanceLimitExceeded": "type",
     "MaxSpotInstanceCountExceeded": "market",
 }
-"""Codes that say something about a choice; any other refusal, such as throttling, would meet every choice."""
+"""Codes that say something about a choice; any other refusal, such as throttling, would meet every choice.
+
+An invalid parameter is, as a rule, a type that the account or the image does not allow: one that an account on AWS's
+Free plan may not launch (https://github.com/aws-samples/eks-workshop-v2/issues/1644), or one of another architecture.
+"""
+
+VAGUE = frozenset({"InvalidParameterCombination", "InvalidParameterValue", "UnsupportedOperation"})
+"""Codes of many meanings: only the message says which it is."""
 
 UNCERTAIN = frozenset(
     {

@@ -7,6 +7,8 @@ import pytest
 
 from scripts.aws.deploy.settings import (
     BY_THE_STACK,
+    OF_THE_STACK,
+    SECTIONS_OF_THE_STACK,
     SettingError,
     changed,
     checked,
@@ -16,6 +18,8 @@ from scripts.aws.deploy.settings import (
 )
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.template import Parameter, Template
+from services.config import Web
+from tests.conftest import ROOT
 from tests.support.stack_template import TEMPLATE, user_data
 from tests.support.stack_template import settings as settings_in
 
@@ -78,10 +82,24 @@ def test_the_template_allows_what_settings_become_and_no_other_commands(name: st
         assert not re.fullmatch(pattern, other), other
 
 
-def test_workers_are_told_of_their_own_section_only_so_that_other_settings_need_no_roll() -> None:
-    lines = setting_parameters({"fleet.max_workers": "5", "worker.top_k": "3"})
-    assert lines["WorkerSettings"] == "export FLEETSIGHT__WORKER__TOP_K='3'"
-    assert "FLEETSIGHT__FLEET__MAX_WORKERS='5'" in lines["WebSettings"]
+def test_workers_are_told_only_what_they_read_so_that_other_settings_need_no_roll() -> None:
+    said = {"fleet.max_workers": "5", "web.threads": "9", "web.max_image_pixels": "100", "worker.top_k": "3"}
+    lines = setting_parameters(said)
+    assert settings_of(stack(WebSettings=lines["WorkerSettings"])) == {
+        "web.max_image_pixels": "100",
+        "worker.top_k": "3",
+    }
+    assert settings_of(stack(**lines)) == said
+
+
+def test_all_that_workers_read_reaches_them_or_is_the_stacks_own() -> None:
+    limits = {f"web.{name}" for name in Web.model_fields if name.startswith("max_image_")}
+    source = "".join(path.read_text() for path in (ROOT / "app_tier").rglob("*.py"))
+    read = {".".join(found) for found in re.findall(r"config\.([a-z]+)\.([a-z_]+)", source)} - {"web.image_limits"}
+    assert "worker.idle_seconds" in read
+    for key in read | limits:
+        is_the_stacks = key in OF_THE_STACK or key.split(".")[0] in SECTIONS_OF_THE_STACK
+        assert is_the_stacks or setting_parameters({key: "1"})["WorkerSettings"], key
 
 
 def test_a_setting_without_a_value_is_taken_back_and_others_stay() -> None:
@@ -110,6 +128,8 @@ def test_what_user_data_says_of_itself_counts_too() -> None:
         ("max_workers", "5", "write SECTION.KEY=VALUE"),
         ("names.job_table", "mine", "the stack says that itself"),
         ("fleet.subnet_ids", "[a]", "give --subnets"),
+        ("queues.kind", "fifo", "its queues are standard ones"),
+        ("queues.visibility_timeout_seconds", "60", "infra/stack.yaml"),
         ("worker.bundle", "/x", "BundleAddress"),
         ("web.host", "it's", "quotes"),
     ],

@@ -49,6 +49,9 @@ def test_what_is_named_twice_is_tried_once() -> None:
         ("SpotMaxPriceTooLow", 7),
         ("InsufficientFreeAddressesInSubnet", 4),
         ("VcpuLimitExceeded", 6),
+        ("InvalidParameterCombination", 6),
+        ("InvalidParameterValue", 6),
+        ("UnsupportedOperation", 6),
         ("MaxSpotInstanceCountExceeded", 4),
     ],
 )

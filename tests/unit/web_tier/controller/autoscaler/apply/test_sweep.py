@@ -161,7 +161,7 @@ def test_the_console_is_kept_in_the_log_and_its_end_is_told(caplog: pytest.LogCa
 def test_consoles_that_take_long_are_not_all_waited_for() -> None:
     scene, asked = Scene("a", "b", "c"), list[str]()
 
-    def slow(InstanceId: str) -> dict[str, str]:  # noqa: N803 (EC2's name)
+    def slow(InstanceId: str, Latest: bool) -> dict[str, str]:  # noqa: N803 (EC2's names)
         asked.append(InstanceId)
         scene.clock.now += READING_SECONDS
         return {"Output": "slow"}
