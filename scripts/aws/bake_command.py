@@ -40,9 +40,8 @@ def bake_command(
     """
     folder = chosen_bundle(account, bundle)
     site = Site(account, prefix, click.echo, Waiting())
-    order = Order(
-        Machines(lambda: new_id().lower(), instance_type, subnet), roles=(role,) if role else ROLES, force=force
-    )
+    machines = Machines(lambda: new_id().lower(), instance_type, (subnet,) if subnet else ())
+    order = Order(machines, roles=(role,) if role else ROLES, force=force)
     with archived(folder) as source:
         base = newest_debian(account.ec2)
         facts = source.facts

@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from scripts.aws.account import TAG, Account
+from scripts.aws.bake.builders import Machines
+from scripts.aws.bake.recipe import Role
 from scripts.aws.deploy import up as ups
 from scripts.aws.operation import Operation
 from scripts.aws.teardown import down as downs
@@ -56,12 +59,14 @@ class Stage:
 
     Attributes:
         steps: what `done` was told.
+        builders: the machines on which images were baked, as far as it goes here.
         crash_at: at which step of a run the command dies; None for never.
     """
 
     account: Account
     prefix: str = field(default_factory=lambda: f"t{new_id()[-12:].lower()}")
     steps: list[str] = field(default_factory=list)
+    builders: list[Machines] = field(default_factory=list)
     crash_at: int | None = None
     time: Time = field(default_factory=Time)
     _shown: io.StringIO = field(default_factory=io.StringIO)
@@ -87,13 +92,17 @@ class Stage:
 
     def up(self, *, says_yes: bool = True, **order: Any) -> str | None:
         self._run = 0
-        outside = ups.Outside(lambda _: says_yes, lambda _: True, lambda *_: self.store_images())
+        outside = ups.Outside(lambda _: says_yes, lambda _: True, self._bake)
         return ups.up(self.operation, ups.Order(**order), outside)
 
     def down(self, *, says_yes: bool = True, **order: Any) -> None:
         self._run = 0
         wanted = downs.Order(**{"drain_seconds": 5.0, **order})
         downs.down(self.operation, wanted, load_config().prices, lambda _: says_yes)
+
+    def _bake(self, _operation: Operation, _roles: Sequence[Role], _bundle: str | None, machines: Machines) -> None:
+        self.builders.append(machines)
+        self.store_images()
 
     def _done(self, sentence: str) -> None:
         self._run += 1

@@ -36,8 +36,10 @@ LIFE_MINUTES = 40
 """After which a builder ends itself, whatever it does; its addresses are good for longer."""
 GONE_SECONDS = 300.0
 DISK_GIB = 8
-NOT_HERE = {"InsufficientInstanceCapacity", "Unsupported"}
-"""What EC2 answers where another zone may do: it has none of this type left, or never has."""
+NOT_HERE = {"InsufficientInstanceCapacity", "InvalidParameterCombination", "Unsupported"}
+"""What EC2 answers where another zone or another type may do: it has none left, never has any, or the account may not
+launch it, as on AWS's Free plan.
+"""
 THERE = ("pending", "running", "stopping", "stopped")
 
 
@@ -58,12 +60,12 @@ class Machines:
     Attributes:
         new_run: makes the name of a run, up to 64 ASCII characters.
         instance_type: of a builder; the image runs on others as well.
-        subnet_id: where; None for the default subnets.
+        subnet_ids: where, all of one VPC, the first that has room for it; empty for the default subnets.
     """
 
     new_run: Callable[[], str]
     instance_type: str = "c7a.large"
-    subnet_id: str | None = None
+    subnet_ids: tuple[str, ...] = ()
 
 
 def builders(site: Site, roles: Sequence[str], recipe: Recipe | None = None) -> list[Builder]:
@@ -92,7 +94,7 @@ def launch(site: Site, recipe: Recipe, machines: Machines) -> Builder:
     Raises:
         BakeError: no zone has, or there is no network to launch it in.
     """
-    vpc_id, subnet_ids = subnets_for_builders(site, machines.subnet_id)
+    vpc_id, subnet_ids = subnets_for_builders(site, machines.subnet_ids)
     group_id = provide_group(site, recipe.role, vpc_id)
     refused = ""
     for subnet_id in subnet_ids:

@@ -1,5 +1,6 @@
 """Where builders stand: in a public subnet, in a security group that lets nobody in and only HTTPS out."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -20,15 +21,15 @@ HTTPS_OUT: "IpPermissionTypeDef" = {
 GROUP_SECONDS = 120.0
 
 
-def subnets_for_builders(site: Site, subnet_id: str | None) -> tuple[str, list[str]]:
-    """Return a VPC and the subnets of it to try: the one that was named, or the default ones of the default VPC.
+def subnets_for_builders(site: Site, subnet_ids: Sequence[str]) -> tuple[str, list[str]]:
+    """Return a VPC and the subnets of it to try: those that were named, or the default ones of the default VPC.
 
     Raises:
         BakeError: none is named, and the region has no default VPC.
     """
     ec2 = site.account.ec2
-    if subnet_id is not None:
-        return ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]["VpcId"], [subnet_id]
+    if subnet_ids:
+        return ec2.describe_subnets(SubnetIds=[subnet_ids[0]])["Subnets"][0]["VpcId"], list(subnet_ids)
     found = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
     if not found:
         raise BakeError(

@@ -7,10 +7,11 @@ from scripts.aws.account import TAG
 from scripts.aws.bake.recipe import ROLES, Role
 from scripts.aws.bake.shelf import stored_image
 from scripts.aws.operation import Operation
-from services.ids import new_id
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
+
+    from scripts.aws.bake.builders import Machines
 
 
 def missing(operation: Operation) -> tuple[Role, ...]:
@@ -23,14 +24,14 @@ def missing(operation: Operation) -> tuple[Role, ...]:
     return tuple(role for role in ROLES if stored[role] not in found)
 
 
-def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None, subnet_id: str | None) -> None:
+def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None, machines: "Machines") -> None:
     """Bake the images of these roles.
 
     Args:
         operation: for which account and prefix.
         roles: of the images.
         bundle: as `fleetsight bake --bundle` takes it.
-        subnet_id: where to build; None for the default subnets.
+        machines: what to build on, and where.
 
     Raises:
         BakeError: an image could not be made.
@@ -38,11 +39,9 @@ def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None
     # Here, since whoever has images need not wait for what makes them.
     from scripts.aws.bake.archived import archived
     from scripts.aws.bake.bake import Order, bake
-    from scripts.aws.bake.builders import Machines
     from scripts.aws.bake.chosen import chosen_bundle
     from scripts.aws.bake.debian import newest_debian
 
-    machines = Machines(lambda: new_id().lower(), subnet_id=subnet_id)
     with archived(chosen_bundle(operation.account, bundle)) as source:
         bake(operation.site, Order(machines, roles=tuple(roles)), source, newest_debian(operation.account.ec2))
 

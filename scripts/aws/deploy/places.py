@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, SubnetTypeDef
 
 
+PARAMETERS = ("VpcId", "SubnetIds", "RouteTableIds")
+"""Of the stack, which say where it is; lists with commas between."""
+
+
 class PlaceError(FleetsightError):
     """Raised when there is no VPC or no subnet to put the stack into; the message says how to name one."""
 
@@ -25,11 +29,8 @@ class Place:
 
     def parameters(self) -> dict[str, str]:
         """Return the stack's parameters for it."""
-        return {
-            "VpcId": self.vpc_id,
-            "SubnetIds": ",".join(self.subnet_ids),
-            "RouteTableIds": ",".join(self.route_table_ids),
-        }
+        values = (self.vpc_id, ",".join(self.subnet_ids), ",".join(self.route_table_ids))
+        return dict(zip(PARAMETERS, values, strict=True))
 
 
 def find_place(account: Account, prefix: str, vpc_id: str | None = None, subnet_ids: Sequence[str] = ()) -> Place:
@@ -52,7 +53,13 @@ def find_place(account: Account, prefix: str, vpc_id: str | None = None, subnet_
         return _with_route_tables(account, prefix, vpcs.pop(), tuple(subnet_ids))
     vpc = vpc_id or _default_vpc(account)
     subnets = account.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
-    public = [each for each in subnets if each["MapPublicIpOnLaunch"]]
+    # Not all that there is elsewhere there is in Local Zones and Wavelength Zones.
+    zones = {
+        each["ZoneName"]
+        for each in account.ec2.describe_availability_zones()["AvailabilityZones"]
+        if each["ZoneType"] == "availability-zone"
+    }
+    public = [each for each in subnets if each["MapPublicIpOnLaunch"] and each["AvailabilityZone"] in zones]
     if not public:
         raise PlaceError(
             f"{vpc} has no subnet that gives instances a public address: name subnets with a way to the "
@@ -79,7 +86,10 @@ def _one_in_each_zone(subnets: "Sequence[SubnetTypeDef]") -> tuple[str, ...]:
 
 
 def _with_route_tables(account: Account, prefix: str, vpc_id: str, subnet_ids: tuple[str, ...]) -> Place:
-    """Return the place with the route tables of its subnets, unless somebody else's gateway endpoint is in them."""
+    """Return the place with the route tables of its subnets, unless somebody else's gateway endpoint is in them.
+
+    Those of a VPC that another account shares cannot be seen, and no gateway endpoint can be made in them.
+    """
     in_vpc: FilterTypeDef = {"Name": "vpc-id", "Values": [vpc_id]}
     tables = account.ec2.describe_route_tables(Filters=[in_vpc])["RouteTables"]
     by_subnet = {
@@ -88,8 +98,9 @@ def _with_route_tables(account: Account, prefix: str, vpc_id: str, subnet_ids: t
         for link in each["Associations"]
         if "SubnetId" in link
     }
-    main = next(each["RouteTableId"] for each in tables if any(link.get("Main") for link in each["Associations"]))
-    used = {by_subnet.get(subnet, main) for subnet in subnet_ids}
+    main = (each["RouteTableId"] for each in tables if any(link.get("Main") for link in each["Associations"]))
+    by_default = next(main, None)
+    used = {table for subnet in subnet_ids if (table := by_subnet.get(subnet, by_default))}
     service: FilterTypeDef = {"Name": "service-name", "Values": [f"com.amazonaws.{account.region_name}.s3"]}
     endpoints = account.ec2.describe_vpc_endpoints(Filters=[in_vpc, service])["VpcEndpoints"]
     others = [each for each in endpoints if {"Key": TAG, "Value": prefix} not in each.get("Tags", [])]

@@ -3,8 +3,9 @@
 Every step looks at what there is and does what is missing, so that the command run again goes on where it ended.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from scripts.aws.bake.recipe import Role
 from scripts.aws.bake.store import remove
@@ -13,7 +14,7 @@ from scripts.aws.deploy import changes, idle_cost
 from scripts.aws.deploy.baked import bake_missing, missing, snapshots_gb
 from scripts.aws.deploy.deploy import UNMADE, deploy, ready
 from scripts.aws.deploy.page import answers, wait_for_page
-from scripts.aws.deploy.places import find_place
+from scripts.aws.deploy.places import PARAMETERS, find_place
 from scripts.aws.deploy.session_keys import provide
 from scripts.aws.deploy.settings import Wishes, changed, checked, parameters, setting_parameters, settings_of
 from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts, say_who_may_come_in, sign_in_hours, signs_in
@@ -25,6 +26,10 @@ from scripts.aws.teardown.drain import bring_back_web_tier
 from scripts.aws.template_versions import template_versions
 from services.config import Config
 from services.errors import FleetsightError
+from services.ids import new_id
+
+if TYPE_CHECKING:
+    from scripts.aws.bake.builders import Machines
 
 
 class NotWantedError(FleetsightError):
@@ -58,12 +63,12 @@ class Outside:
     Attributes:
         confirm: asks a person a question that is answered by yes or no.
         answers: whether the page at an address does.
-        bake: makes images for these roles, with a bundle, in a subnet.
+        bake: makes images for these roles, with a bundle, on such machines.
     """
 
     confirm: Callable[[str], bool]
     answers: Callable[[str], bool] = answers
-    bake: Callable[[Operation, Sequence[Role], str | None, str | None], None] = bake_missing
+    bake: Callable[[Operation, Sequence[Role], str | None, "Machines"], None] = bake_missing
 
 
 def up(operation: Operation, order: Order, outside: Outside) -> str | None:
@@ -77,15 +82,17 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
     """
     account, prefix = operation.account, operation.prefix
     operation.say(f"Account {account.id}, {account.region_name}: the stack {prefix}.")
-    config = _checked(operation, order)  # before anything is made
-    if (lacking := missing(operation)) and not _bake(operation, order, outside, lacking):
+    # Before anything is made.
+    config = _checked(operation, order)
+    place = _place(operation, order)
+    if (lacking := missing(operation)) and not _bake(operation, order, outside, lacking, place):
         return None
     if order.dry_run:
-        _dry_run(operation, order, config)
+        _dry_run(operation, order, config, place)
         return None
     kind = ready(operation)
     stack = find(account, prefix) if kind == "UPDATE" else None
-    proposed = _propose(operation, order, config, stack)
+    proposed = _propose(operation, order, config, stack, place)
     if proposed is not None:
         _ask(operation, outside, proposed)
     if signs_in(order.wishes, stack):
@@ -104,8 +111,18 @@ def _checked(operation: Operation, order: Order) -> Config:
     return config
 
 
-def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...]) -> bool:
-    """Bake, and return whether things can go on."""
+def _place(operation: Operation, order: Order) -> dict[str, str]:
+    """Return the parameters that say where the stack goes, or stays."""
+    stack = find(operation.account, operation.prefix)
+    if stack is None or stack.status in UNMADE or order.vpc_id or order.subnet_ids:
+        return find_place(operation.account, operation.prefix, order.vpc_id, order.subnet_ids).parameters()
+    return {name: stack.parameters[name] for name in PARAMETERS}
+
+
+def _bake(
+    operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...], place: Mapping[str, str]
+) -> bool:
+    """Bake where the stack goes, and return whether things can go on."""
     lacking = " and ".join(roles)
     if order.dry_run:
         operation.say(f"There is no image for {lacking}: it would be baked first. What follows shows once it is.")
@@ -113,12 +130,19 @@ def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Rol
     if not order.bake:
         raise NotWantedError(f"there is no image for {lacking}: run `fleetsight bake`, or this without --no-bake")
     operation.say(f"There is no image for {lacking}: it is baked first, which takes some minutes.")
-    outside.bake(operation, roles, order.bundle, next(iter(order.subnet_ids), None))
+    # Here, since with images there is no need to wait for what makes them.
+    from scripts.aws.bake.builders import Machines
+
+    kind = order.wishes.parameters.get("WebInstanceType") or Machines.instance_type
+    machines = Machines(lambda: new_id().lower(), kind, tuple(place["SubnetIds"].split(",")))
+    outside.bake(operation, roles, order.bundle, machines)
     return True
 
 
-def _propose(operation: Operation, order: Order, config: Config, stack: Stack | None) -> changes.ChangeSet | None:
-    wished = _wished(operation, order, config, stack)
+def _propose(
+    operation: Operation, order: Order, config: Config, stack: Stack | None, place: Mapping[str, str]
+) -> changes.ChangeSet | None:
+    wished = _wished(operation, order, config, stack, place)
     url = upload(operation, template())
     if stack is not None:
         changes.discard_all(operation.account, stack.stack_id)
@@ -126,9 +150,11 @@ def _propose(operation: Operation, order: Order, config: Config, stack: Stack | 
     return changes.propose(operation, kind, url, parameters(template(), wished, stack))
 
 
-def _wished(operation: Operation, order: Order, config: Config, stack: Stack | None) -> dict[str, str]:
+def _wished(
+    operation: Operation, order: Order, config: Config, stack: Stack | None, place: Mapping[str, str]
+) -> dict[str, str]:
     prefix = operation.prefix
-    wished = {
+    return {
         "Prefix": prefix,
         # Named each time, so that CloudFormation looks again at what they are.
         "WorkerImage": f"/{prefix}/image/worker",
@@ -137,10 +163,9 @@ def _wished(operation: Operation, order: Order, config: Config, stack: Stack | N
         "UnkeptDays": unkept_days(config.retention, order.wishes, stack),
         "SignInHours": sign_in_hours(config.auth),
         **kept_accounts(operation.account, prefix, order.wishes, stack),
+        **place,
+        **order.wishes.parameters,
     }
-    if stack is None or order.vpc_id or order.subnet_ids:
-        wished |= find_place(operation.account, prefix, order.vpc_id, order.subnet_ids).parameters()
-    return {**wished, **order.wishes.parameters}
 
 
 def _ask(operation: Operation, outside: Outside, proposed: changes.ChangeSet) -> None:
@@ -150,7 +175,7 @@ def _ask(operation: Operation, outside: Outside, proposed: changes.ChangeSet) ->
         raise NotWantedError("nothing was done")
 
 
-def _dry_run(operation: Operation, order: Order, config: Config) -> None:
+def _dry_run(operation: Operation, order: Order, config: Config, place: Mapping[str, str]) -> None:
     """Show the change set and forget it, and the bucket with it if there was none."""
     account, stack = operation.account, find(operation.account, operation.prefix)
     if stack is not None and (stack.busy or stack.status in UNMADE):
@@ -158,7 +183,7 @@ def _dry_run(operation: Operation, order: Order, config: Config) -> None:
         return
     had_bucket = exists(account, operation.site.bucket)
     try:
-        proposed = _propose(operation, order, config, stack)
+        proposed = _propose(operation, order, config, stack, place)
         kinds = [] if stack is None else [kind for _, kind, _ in resources(account, stack)]
         if proposed is None:
             operation.say(f"The stack {operation.prefix} is as it should be: nothing would be done.")
@@ -166,7 +191,7 @@ def _dry_run(operation: Operation, order: Order, config: Config) -> None:
             operation.say(changes.table(proposed.changes))
             changes.discard(account, proposed)
             kinds += [each.kind for each in proposed.changes if each.action in {"Add", "Import"}]
-        wished = _wished(operation, order, config, stack)
+        wished = _wished(operation, order, config, stack, place)
         operation.say(idle_cost.table(_cost(operation, config, kinds, wished, stack)))
     finally:
         if had_bucket:

@@ -9,6 +9,7 @@ from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.places import PlaceError, find_place
 from services.embedded.launch import EmbeddedCloud
 from tests.support.aws_stage import account_at
+from tests.support.stubs import stubbed
 
 Subnet = Callable[..., str]
 
@@ -116,3 +117,23 @@ def test_a_way_to_s3_that_is_there_already_is_used_but_the_stacks_own_is_not_tak
     assert find_place(account, "fs", vpc).route_table_ids == (table,)
     endpoint(account, vpc, table)
     assert find_place(account, "fs", vpc).route_table_ids == ()
+
+
+def test_a_local_zone_is_not_chosen_and_in_a_vpc_whose_routes_cannot_be_seen_there_is_no_gateway() -> None:
+    told = {"VpcId": "vpc-1", "MapPublicIpOnLaunch": True}
+    zone = {"RegionName": "us-east-1", "State": "available"}
+    subnets = [
+        {**told, "SubnetId": "subnet-1", "AvailabilityZone": "us-east-1a"},
+        {**told, "SubnetId": "subnet-2", "AvailabilityZone": "us-east-1-bos-1a"},
+    ]
+    zones = [
+        {**zone, "ZoneName": "us-east-1a", "ZoneType": "availability-zone"},
+        {**zone, "ZoneName": "us-east-1-bos-1a", "ZoneType": "local-zone"},
+    ]
+    with stubbed("ec2") as ec2:
+        ec2.add_response("describe_subnets", {"Subnets": subnets})
+        ec2.add_response("describe_availability_zones", {"AvailabilityZones": zones})
+        ec2.add_response("describe_route_tables", {"RouteTables": []})
+        ec2.add_response("describe_vpc_endpoints", {"VpcEndpoints": []})
+        place = find_place(Account("us-east-1", _clients={"ec2": ec2.client}), "fs", vpc_id="vpc-1")
+    assert (place.subnet_ids, place.route_table_ids) == (("subnet-1",), ())

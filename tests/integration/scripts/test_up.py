@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from scripts.aws.account import TAG
 from scripts.aws.deploy import page
+from scripts.aws.deploy.places import PlaceError
 from scripts.aws.deploy.session_keys import renew
 from scripts.aws.deploy.settings import SettingError, Wishes
 from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts
@@ -74,6 +75,22 @@ def test_a_dry_run_without_images_says_that_they_would_be_baked(stage: Stage) ->
     assert stage.up(dry_run=True) is None
     assert "no image for worker and web: it would be baked first" in stage.seen
     assert not stage.steps
+
+
+def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_type(stage: Stage) -> None:
+    ec2 = stage.account.ec2
+    vpc = ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.8.1.0/24", AvailabilityZone="us-east-1b")["Subnet"][
+        "SubnetId"
+    ]
+    with pytest.raises(PlaceError, match="no subnet that gives instances a public address"):
+        stage.up(vpc_id=vpc)
+    assert not stage.builders, "the place is looked at first, since a bake takes minutes"
+    ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
+    with pytest.raises(NotWantedError, match="nothing was done"):
+        stage.up(vpc_id=vpc, wishes=Wishes({"WebInstanceType": "c7i-flex.large"}), says_yes=False)
+    [machines] = stage.builders
+    assert (machines.subnet_ids, machines.instance_type) == ((subnet,), "c7i-flex.large")
 
 
 def test_without_images_and_without_leave_to_bake_it_says_what_to_run(stage: Stage) -> None:
