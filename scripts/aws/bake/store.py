@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SIGNED_SECONDS = 3600
 EXPIRY_DAYS = 1
+NAME_SECONDS = 3600.0
 GONE = {"404", "NoSuchBucket", "NoSuchKey", "NotFound"}
 
 
@@ -42,7 +43,8 @@ def provide_bucket(site: Site) -> None:
         asked: CreateBucketRequestTypeDef = {"Bucket": bucket, "ObjectOwnership": "BucketOwnerEnforced"}
         if site.account.region_name != "us-east-1":  # which S3 does not know as a place
             asked["CreateBucketConfiguration"] = {"LocationConstraint": site.account.region_name}  # type: ignore[typeddict-item]
-        s3.create_bucket(**asked)
+        what = f"S3 to free the name of the deleted bucket {bucket}, which takes it up to an hour; try again then"
+        site.waiting.until(lambda: _is_made(site, asked), what, seconds=NAME_SECONDS, every=10.0)
         site.done(f"made the bucket {bucket}")
     s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": TAG, "Value": site.prefix}]})
     s3.put_public_access_block(
@@ -76,6 +78,20 @@ def provide_bucket(site: Site) -> None:
     )
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_only_over_tls(bucket)))
     site.done(f"closed the bucket {bucket} to everybody else")
+
+
+def _is_made(site: Site, asked: "CreateBucketRequestTypeDef") -> bool:
+    """Make the bucket; return False while S3 is busy with one of this name that was deleted a moment ago.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, OperationAborted
+    """
+    try:
+        site.account.s3.create_bucket(**asked)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "OperationAborted":
+            raise
+        return False
+    return True
 
 
 def _only_over_tls(bucket: str) -> dict[str, object]:
