@@ -44,6 +44,10 @@ Call = tuple[str, str]
 """The name of a client of `Account`, and of one of its methods."""
 
 
+AFTER_A_REFUSAL = {("cloudformation", "describe_events")}
+"""Calls to which only a refusal leads that no embedded cloud makes: `tests/unit/scripts/aws` has them, with stubs."""
+
+
 @pytest.fixture(scope="module")
 def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
     with EmbeddedCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
@@ -80,7 +84,7 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
     everything_that_people_do(stage)
     assert not left(stage)
     assert find(account, "fsx") is None
-    for name, method in sorted(set().union(*(written(path) for path in OWN))):
+    for name, method in sorted(set().union(*(written(path) for path in OWN)) - AFTER_A_REFUSAL):
         client = getattr(account, name)
         call = (client.meta.service_model.service_name, client.meta.method_to_api_mapping[method])
         assert call in made, f"nobody has tried {call}"
