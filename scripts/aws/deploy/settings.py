@@ -51,7 +51,7 @@ BY_THE_STACK = {"controller.interval_seconds": "1", "limits.store": "table", "wo
 """What user data says otherwise of itself; --config may say it otherwise again."""
 
 OF_WORKERS = ("worker.", "web.max_image_")
-"""Begin the keys that workers read; the web instance reads all. Workers keep the others until they are rolled."""
+"""Begin the keys that workers read; the web instance reads all. Any other key may change without a roll."""
 
 
 class SettingError(FleetsightError):

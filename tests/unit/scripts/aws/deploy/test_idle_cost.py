@@ -4,7 +4,7 @@ import pytest
 
 from scripts.aws.deploy.idle_cost import WEB_DISK_GB, WORKER_DISK_GB, Parts, monthly
 from scripts.aws.deploy.settings import checked
-from tests.support.stack_template import RESOURCES
+from tests.support.stack_template import RESOURCES, TEMPLATE
 
 CONFIG = checked({})
 PARTS = Parts("c7a.large", alarms=4, dashboards=1, images_gb=48)
@@ -34,6 +34,12 @@ def test_workers_that_stand_by_cost_as_all_others_do() -> None:
     assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
     assert rows["disks, 32 GB"] == pytest.approx(2.56)
     assert "public addresses, 3" in rows
+
+
+def test_the_budget_is_twice_what_the_stack_costs_at_rest_without_a_load_balancer() -> None:
+    whole = Parts("c7a.large", alarms=6, dashboards=1, metrics=4, images_gb=16)
+    at_rest = sum(dollars for _, dollars in monthly(whole, CONFIG))
+    assert TEMPLATE["Parameters"]["MonthlyBudget"]["Default"] == round(2 * at_rest, -1)
 
 
 def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:

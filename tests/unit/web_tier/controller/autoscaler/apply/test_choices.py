@@ -133,6 +133,15 @@ def test_what_rests_is_told_with_the_reason_and_no_more_than_a_few_of_many() -> 
     assert found.in_words(WALK).endswith(", and 2 more")
 
 
+def test_of_a_code_with_many_meanings_the_message_is_told() -> None:
+    found, free_plan = rests(Clock()), "InvalidParameterCombination: The specified instance type is not eligible"
+    found.refused(WALK[0], "InvalidParameterCombination", WALK[:1], free_plan)
+    found.refused(WALK[1], "VcpuLimitExceeded", WALK[1:2], "VcpuLimitExceeded: You have requested more")
+    assert found.in_words(WALK) == (
+        f"c7a.large (Spot) in subnet-1: {free_plan}, c7a.large (Spot) in subnet-2: VcpuLimitExceeded"
+    )
+
+
 def test_a_launch_is_what_the_configuration_says() -> None:
     spec = Choice("on_demand", "c6a.large", "subnet-2").spec(limits(security_group_ids=("sg-1",), scale_in="stop"))
     assert (spec.instance_type, spec.subnet_id, spec.market) == ("c6a.large", "subnet-2", "on_demand")
