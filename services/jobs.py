@@ -212,15 +212,19 @@ class JobStore:
         self.table.put_all([deleted_item(job)])
         self.table.delete_all(keys_of_job(job.job_id, job.owner))
 
-    def expire(self, job: Job, active: Callable[[], bool]) -> bool:
+    def expire(self, job: Job, is_due: Callable[[], bool]) -> bool:
         """Delete a job unless it is open or being deleted; return True if it was deleted.
 
         The web tier marks a job as open and then looks whether it is marked as expiring; this does the same in the
         other order. So at least one of the two sees the other: the images are refused, or the job stays.
 
-        A controller that was frozen in between may know too little of the job. If it was frozen before the mark, it
-        is not `active` after it. If it was frozen later, its successor has taken its mark away, and each mark has a
-        value of its own.
+        What was known of the job before the mark may be too little: its last result may have come since, or another
+        controller may have taken over. Once it is marked and not open, it is used no more, so `is_due` is asked then.
+        If a controller is frozen later, its successor takes its mark away, and each mark has a value of its own.
+
+        Args:
+            job: to delete.
+            is_due: returns True if the job may expire, as its items now are, and this process may still act.
 
         Raises:
             TableBusyError: when it could not be deleted for now; expiring it again is safe.
@@ -231,7 +235,7 @@ class JobStore:
         if not self.table.put_if({**mark, EXPIRING: ours["ours"]}, "attribute_not_exists( #pk )"):
             return False
         is_marked = f"#{EXPIRING} = :ours"
-        if self.is_open(job.job_id) or not active():
+        if self.is_open(job.job_id) or not is_due():
             self.table.delete_if(DELETED, job.job_id, is_marked, ours)
             return False
         if not self.table.put_if(mark, is_marked, ours):

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from services.job_records import Job
 from services.jobs import JobStore
@@ -64,8 +65,11 @@ class Expiry:
                 self._ends[job.job_id] = end
             elif now > max(end, newest_end) + MAX_OVERDUE:
                 _log.warning("a job that expired long ago stays: is the clock right?", extra={"job": job.job_id})
-            elif self.store.expire(job, self.active):
+            elif self.store.expire(job, partial(self._is_due, job, now)):
                 _log.info("a job has expired", extra={"job": job.job_id})
+
+    def _is_due(self, job: Job, now: datetime) -> bool:
+        return self.active() and self._end(job) <= now
 
     def _end(self, job: Job) -> datetime:
         status = self.store.status_of(job)

@@ -39,6 +39,17 @@ class RacingStore(JobStore):
         return self.looks[-1]
 
 
+@dataclass(frozen=True)
+class AnsweringStore(JobStore):
+    """A store in which the last result of a job comes right before the first look whether it is open."""
+
+    def is_open(self, job_id: str) -> bool:
+        for job in self.open_jobs():
+            self.store_counts(job_id, Counts(0, 1, 1, NOW, NOW))
+            self.close(job)
+        return super().is_open(job_id)
+
+
 def add_image(store: JobStore, job_id: str) -> None:
     ref = ImageRef(job_id, new_id())
     store.record_images([ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, NOW)], NOW)
@@ -68,6 +79,17 @@ def test_images_that_are_added_while_a_job_expires_are_refused_or_the_job_stays(
     assert exists(store, job) is (adds_after == 1)
     assert bool(store.refused) is not exists(store, job)
     assert bool(store.deleted_jobs()) is not exists(store, job)
+
+
+def test_a_job_whose_last_result_comes_while_its_expiry_is_decided_stays() -> None:
+    store = AnsweringStore(MemoryTable())
+    job = make_job(store, OLD)
+    add_image(store, job.job_id)
+    expire(store)
+    assert exists(store, job)
+    assert store.deleted_jobs() == []
+    expire(store, NOW + OLD)
+    assert not exists(store, job)
 
 
 def test_an_upload_that_began_before_the_expiry_and_is_recorded_after_it_is_refused() -> None:
