@@ -96,7 +96,7 @@ def test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer(port: in
     summary_file = tmp_path / "summary.json"
     slowly = ["--switch", "boot_delay_seconds=0.5", "--switch", "capacity={c7a.large: 5}"]
     command = ["./scripts/run.sh", "--once", "--port", str(port), "--json", str(summary_file), *slowly]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     summary = json.loads(summary_file.read_text())
     assert (summary["images"], summary["failed"], summary["lost"]) == (100, 0, 0)
@@ -117,7 +117,7 @@ def test_once_ends_with_1_when_an_image_of_the_users_own_fails(port: int, tmp_pa
     good = next(iter(samples(1, seed=3)))
     (folder / good.filename).write_bytes(good.data)
     command = [sys.executable, "-m", "scripts.run", "--once", "--port", str(port), "--images", str(folder)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert "failed: torn.jpg" in ended.stdout
     assert good.label in ended.stdout

@@ -13,6 +13,7 @@ from ami.archive import bundle_digest
 from ami.local import ROOT, LocalImage, build_image, image_id, inside_of
 from scripts.requirements_file import read_sections
 from services.config import DEMO_BUNDLE
+from tests.support.waiting import DEADLINE_SECONDS
 
 HOME = "opt/fleetsight"
 OURS = {
@@ -83,7 +84,7 @@ def test_units_are_hardened(image: LocalImage) -> None:
     units = OURS[role_of(image)]
     command = ("systemd-analyze", "security", "--offline=true", "--no-pager", f"--root={image.root}")
     for unit in units:
-        done = subprocess.run((*command, unit), capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run((*command, unit), capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS)
         said = next(line for line in done.stdout.splitlines() if "Overall exposure level" in line)
         assert float(said.split(":")[1].split()[0]) <= MOST_EXPOSURE, done.stdout
 
@@ -201,9 +202,9 @@ import http.client, json, ssl, subprocess, time
 nginx = subprocess.Popen(["nginx", "-g", "daemon off;"])
 anyone = ssl._create_unverified_context()
 def ask(path, method="GET", headers={}, secure=True):
-    made = http.client.HTTPConnection("127.0.0.1", timeout=120)
+    made = http.client.HTTPConnection("127.0.0.1", timeout=DEADLINE_SECONDS)
     if secure:
-        made = http.client.HTTPSConnection("127.0.0.1", timeout=120, context=anyone)
+        made = http.client.HTTPSConnection("127.0.0.1", timeout=DEADLINE_SECONDS, context=anyone)
     made.request(method, path, headers=headers)
     answer = made.getresponse()
     told = dict((name.lower(), value) for name, value in answer.getheaders())

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import DEADLINE_SECONDS
+
 FILES = Path(__file__).parents[3] / "ami" / "files"
 
 
@@ -57,4 +59,6 @@ class Prefix:
         }
         script = FILES / "common" / "opt" / "fleetsight" / "start"
         command = ("bash", str(script), *arguments)
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
+        )

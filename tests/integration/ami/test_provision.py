@@ -8,6 +8,7 @@ import pytest
 
 from scripts.requirements_file import read_sections, sections
 from tests.conftest import ROOT
+from tests.support.waiting import DEADLINE_SECONDS
 
 SCRIPT = ROOT / "ami" / "provision.sh"
 
@@ -20,7 +21,7 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=DEADLINE_SECONDS,
     )
 
 
@@ -35,7 +36,9 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     ids=["none", "other role", "no role", "unknown"],
 )
 def test_what_it_cannot_do_is_said_before_anything_is_changed(arguments: tuple[str, ...], reason: str) -> None:
-    done = subprocess.run(("bash", str(SCRIPT), *arguments), capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        ("bash", str(SCRIPT), *arguments), capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
+    )
     assert done.returncode == 1
     assert reason in done.stderr
 
@@ -76,11 +79,13 @@ class Signer:
 
     def end(self) -> None:
         """End gpg's own agent of this key."""
-        subprocess.run(("gpgconf", "--homedir", str(self._home), "--kill", "all"), check=False, timeout=120)
+        subprocess.run(
+            ("gpgconf", "--homedir", str(self._home), "--kill", "all"), check=False, timeout=DEADLINE_SECONDS
+        )
 
     def _do(self, *arguments: str) -> str:
         return subprocess.run(
-            (*self._gpg, *arguments), capture_output=True, text=True, check=True, timeout=120
+            (*self._gpg, *arguments), capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
         ).stdout
 
 
@@ -123,6 +128,6 @@ def test_a_package_is_not_taken_from_a_key_that_has_expired(tmp_path: Path) -> N
 def test_the_key_of_session_managers_agent_is_the_one_that_the_script_names(tmp_path: Path) -> None:
     key = ROOT / "ami" / "keys" / "amazon-ssm-agent.asc"
     command = ("gpg", "--homedir", str(tmp_path), "--batch", "--show-keys", "--with-colons", str(key))
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS).stdout
     found = {line.split(":")[9] for line in shown.splitlines() if line.startswith("fpr")}
     assert found == {run('printf %s "$SSM_KEY"').stdout}

@@ -9,6 +9,7 @@ from app_tier.errors import NotStartedError
 from app_tier.startup import instance_id, start_up
 from services.confined.zygote import Zygote
 from services.metadata import Metadata
+from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,7 +31,7 @@ def test_a_worker_imports_nothing_that_would_make_its_start_slow() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=DEADLINE_SECONDS,
     )
     imported = set(ran.stdout.split())
     assert "openvino" in imported
@@ -55,6 +56,6 @@ def test_the_network_is_compiled_while_botocore_is_imported() -> None:
         "import sys, app_tier.__main__, app_tier.startup; print('botocore' in sys.modules, 'numpy' in sys.modules)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
     )
     assert ran.stdout.split() == ["False", "True"]

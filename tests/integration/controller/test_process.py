@@ -255,7 +255,7 @@ def test_without_its_services_it_ends_with_a_reason(tmp_path: Path) -> None:
             "FLEETSIGHT__AWS__MAX_ATTEMPTS": "1",
         },
         stderr=subprocess.PIPE,
-        timeout=120,
+        timeout=DEADLINE_SECONDS,
         check=False,
     )
     assert ended.returncode == 1

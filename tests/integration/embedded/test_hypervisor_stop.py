@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.waiting import DEADLINE_SECONDS
+
 INTERRUPTED = """
 import signal, sys
 from pathlib import Path
@@ -20,5 +22,5 @@ hypervisor.run()
 
 
 def test_a_stop_that_interrupts_another_does_not_wait_for_it_for_ever(tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", INTERRUPTED, str(tmp_path)], timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED, str(tmp_path)], timeout=DEADLINE_SECONDS, check=False)
     assert ended.returncode == 0

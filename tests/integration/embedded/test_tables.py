@@ -103,7 +103,9 @@ for number in range(100):
 
 def test_exactly_one_wins_even_where_threads_change_at_every_instruction() -> None:
     """In a process of its own: over the wire, stock moto's race (1 key in 10 here) is too narrow to hit."""
-    race = subprocess.run([sys.executable, "-c", RACE], check=False, capture_output=True, text=True, timeout=120)
+    race = subprocess.run(
+        [sys.executable, "-c", RACE], check=False, capture_output=True, text=True, timeout=DEADLINE_SECONDS
+    )
     assert race.returncode == 0, race.stderr[-2000:]
 
 

@@ -126,7 +126,9 @@ for images in (64, 1):
         print(type(error).__name__, str(error)[:28], flush=True)
 os._exit(0)  # in good order it may not end: its heap is damaged
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
+    )
     assert ran.stdout.splitlines() == ["EngineError OpenVINO failed on 64 images"] * 2
 
 
@@ -151,7 +153,9 @@ open_engine("openvino", load_bundle()).infer(numpy.zeros((1, 3, 32, 32), "float3
 slow = ("torch", "torchvision", "nncf", "openvino.tools.ovc", "openvino_telemetry")
 print([name for name in slow if name in sys.modules])
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
+    )
     assert ran.stdout.strip() == "[]"
 
 
@@ -167,7 +171,9 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
+    )
     assert ran.stdout.strip() == "EngineError torch is not installed: run ./scripts/setup.sh torch"
 
 

@@ -11,6 +11,7 @@ from app_tier.bundle.load import load_bundle
 from app_tier.bundle.quantise import quantise
 from app_tier.bundle.sample_images import Labelled
 from app_tier.demo.signs import samples
+from tests.support.waiting import DEADLINE_SECONDS
 
 PROGRAM = """
 import shutil, sys
@@ -35,7 +36,11 @@ print(count, convolutions, adds, same, "openvino_telemetry" in sys.modules)
 @pytest.mark.processes
 def test_every_convolution_and_residual_add_is_int8_nothing_is_printed_and_nobody_told(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE_SECONDS,
     )
     assert ran.stdout.strip() == "20 {True} [] True False"
     assert ran.stderr == ""

@@ -18,6 +18,7 @@ import pytest
 
 from scripts.aws.bake.builders import script
 from tests.support.served import serving
+from tests.support.waiting import DEADLINE_SECONDS
 
 VERSION = {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "b" * 64}
 
@@ -103,7 +104,7 @@ class Machine:
         program.write_text(script(settings))
         program.chmod(0o755)
         environment = {"PATH": str(self.root / "bin"), "TMPDIR": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        subprocess.run([program], env=environment, check=True, timeout=120, capture_output=True)
+        subprocess.run([program], env=environment, check=True, timeout=DEADLINE_SECONDS, capture_output=True)
         report: dict[str, Any] = json.loads(self.store.objects["/report"])
         return report
 

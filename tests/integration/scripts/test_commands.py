@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import DEADLINE_SECONDS
+
 ROOT = Path(__file__).resolve().parents[3]
 
 pytestmark = pytest.mark.processes
@@ -21,7 +23,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
         [str(argument) for argument in arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=DEADLINE_SECONDS,
         cwd=ROOT,
         env={**os.environ, **environment},
         check=False,

@@ -19,6 +19,7 @@ from scripts.load.figures import Figures, Summary, percentile
 from scripts.load.pictures import ExpectationError, Pictures, drawn_signs, read_expected
 from scripts.load.target import TargetError, parse_target
 from tests.conftest import ROOT
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,9 @@ def test_the_command_ends_with_status_1_when_anything_is_wrong(
 @pytest.mark.processes
 def test_a_target_that_may_not_be_loaded_is_one_clear_line(tmp_path: Path) -> None:
     command_line = [sys.executable, "-m", "scripts.load", "--url", "http://192.0.2.1"]
-    ended = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        command_line, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+    )
     assert ended.returncode == 2
     assert ended.stderr.startswith("load_test: --url http://192.0.2.1 is not on this machine")
     assert len(ended.stderr.splitlines()) == 1

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.waiting import DEADLINE_SECONDS
 
 PROGRAM = """
 from pathlib import Path
@@ -30,5 +31,5 @@ print(resident() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_large_blocks_that_are_freed_go_back_to_the_system() -> None:
     command = [sys.executable, "-c", PROGRAM]
-    kept = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=120).stdout)
+    kept = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=DEADLINE_SECONDS).stdout)
     assert kept < 20_000_000
