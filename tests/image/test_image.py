@@ -202,9 +202,9 @@ import http.client, json, ssl, subprocess, time
 nginx = subprocess.Popen(["nginx", "-g", "daemon off;"])
 anyone = ssl._create_unverified_context()
 def ask(path, method="GET", headers={}, secure=True):
-    made = http.client.HTTPConnection("127.0.0.1", timeout=DEADLINE_SECONDS)
+    made = http.client.HTTPConnection("127.0.0.1", timeout=120)
     if secure:
-        made = http.client.HTTPSConnection("127.0.0.1", timeout=DEADLINE_SECONDS, context=anyone)
+        made = http.client.HTTPSConnection("127.0.0.1", timeout=120, context=anyone)
     made.request(method, path, headers=headers)
     answer = made.getresponse()
     told = dict((name.lower(), value) for name, value in answer.getheaders())
