@@ -198,12 +198,13 @@ class Schedule(RuleBasedStateMachine):
         setattr(self.world.cloud.faults, fault, False)
 
 
-def play(schedules: int, *, shrink: bool = True) -> Counter[str]:
+def play(schedules: int, *, shrink: bool = True, same: bool = False) -> Counter[str]:
     """Play so many random schedules; return what happened in all of them.
 
     Args:
         schedules: how many.
         shrink: whether to look for the shortest schedule that breaks a promise, once one does.
+        same: whether to draw the same ones each time, as long as this module is the same.
 
     Raises:
         BrokenError: what must never happen has happened; its notes are the shortest schedule found that leads there.
@@ -217,6 +218,7 @@ def play(schedules: int, *, shrink: bool = True) -> Counter[str]:
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
+            derandomize=same,
             phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
             suppress_health_check=list(HealthCheck),
         ),
