@@ -49,7 +49,7 @@ section() { # FILE SECTION...: the lines of these sections of packages.txt or re
 
 is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
-# In the first minutes of a machine, Debian's own timers may hold the lock; and its archive may fail once.
+# Debian's own timers may hold apt's lock in the first minutes of a machine, and a download may fail once.
 apt_get() { apt-get --quiet=2 -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 "$@"; }
 
 install_packages() {

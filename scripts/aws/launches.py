@@ -1,10 +1,7 @@
 """Why Auto Scaling does not launch the web instance, in its own words: CloudFormation and EC2 do not tell."""
 
 from scripts.aws.account import Account
-from scripts.aws.deploy.stacks import Stack, resources
-
-GROUP = "AWS::AutoScaling::AutoScalingGroup"
-"""CloudFormation's type of a group."""
+from scripts.aws.deploy.stacks import Stack, group_names
 
 ENDED = ("Successful", "Failed", "Cancelled")
 """States of a scaling activity in which nothing more becomes of it."""
@@ -18,10 +15,10 @@ def failed_launch(account: Account, stack: Stack) -> str:
 
     https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeScalingActivities.html
     """
-    group = next((name for _, kind, name in resources(account, stack) if kind == GROUP and name), None)
-    if group is None:
+    groups = group_names(account, stack)
+    if not groups:
         return ""
-    reply = account.autoscaling.describe_scaling_activities(AutoScalingGroupName=group, MaxRecords=LOOKED_AT)
+    reply = account.autoscaling.describe_scaling_activities(AutoScalingGroupName=groups[0], MaxRecords=LOOKED_AT)
     newest = next((each for each in reply["Activities"] if each["StatusCode"] in ENDED), None)
     if newest is None or newest["StatusCode"] != "Failed":
         return ""

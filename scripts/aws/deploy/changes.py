@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scripts.aws.account import TAG, Account
-from scripts.aws.deploy.stacks import StackError
-from scripts.aws.launches import GROUP
+from scripts.aws.deploy.stacks import GROUP, StackError
 from scripts.aws.operation import Operation
 from services.ids import new_id
 
@@ -126,7 +125,7 @@ def _refusals(account: Account, change_set_id: str) -> list[str]:
     try:
         events = [event for page in pages for event in page["OperationEvents"]]
     except ClientError as error:
-        return [f"Why, cloudformation:DescribeEvents would tell, which failed: {error}"]
+        return [f"The reasons could not be read (cloudformation:DescribeEvents): {error}"]
     reasons = ((each.get("LogicalResourceId", ""), each.get("ValidationStatusReason")) for each in events)
     return [f"{name}: {reason}" for name, reason in reasons if reason]
 
@@ -175,8 +174,8 @@ def discard_all(account: Account, stack_id: str) -> None:
 def execute(account: Account, proposed: ChangeSet) -> None:
     """Let CloudFormation begin.
 
-    Where it fails to make the stack, it deletes what it has made for it, also what would stay when the stack goes:
-    nothing is in it yet, and what stays would be in the way of the next try.
+    If the operation fails, CloudFormation also deletes the new resources that would stay when the stack is deleted:
+    they are empty, and would be in the way of the next try. A user pool stays, since it is protected from deletion.
     """
     account.cloudformation.execute_change_set(ChangeSetName=proposed.change_set_id, RetainExceptOnCreate=True)
 

@@ -53,7 +53,7 @@ def find_place(account: Account, prefix: str, vpc_id: str | None = None, subnet_
         return _with_route_tables(account, prefix, vpcs.pop(), tuple(subnet_ids))
     vpc = vpc_id or _default_vpc(account)
     subnets = account.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
-    # Not all that there is elsewhere there is in Local Zones and Wavelength Zones.
+    # Local Zones and Wavelength Zones lack some instance types and services.
     zones = {
         each["ZoneName"]
         for each in account.ec2.describe_availability_zones()["AvailabilityZones"]
@@ -86,9 +86,9 @@ def _one_in_each_zone(subnets: "Sequence[SubnetTypeDef]") -> tuple[str, ...]:
 
 
 def _with_route_tables(account: Account, prefix: str, vpc_id: str, subnet_ids: tuple[str, ...]) -> Place:
-    """Return the place with the route tables of its subnets, unless somebody else's gateway endpoint is in them.
+    """Return the place with the route tables of its subnets, but those that have another gateway endpoint already.
 
-    Those of a VPC that another account shares cannot be seen, and no gateway endpoint can be made in them.
+    The route tables of a VPC that another account shares cannot be seen, and get no gateway endpoint.
     """
     in_vpc: FilterTypeDef = {"Name": "vpc-id", "Values": [vpc_id]}
     tables = account.ec2.describe_route_tables(Filters=[in_vpc])["RouteTables"]

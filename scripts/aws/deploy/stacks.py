@@ -13,6 +13,9 @@ from services.errors import FleetsightError
 STACK_SECONDS = 3_600.0
 """Longest that an operation on a stack may take; that a CloudFront distribution is gone can take half of it."""
 
+GROUP = "AWS::AutoScaling::AutoScalingGroup"
+"""CloudFormation's type of an Auto Scaling group."""
+
 
 class StackError(FleetsightError):
     """Raised when a stack cannot be made, changed or deleted; the message says why and what to do."""
@@ -62,6 +65,11 @@ def find(account: Account, name: str) -> Stack | None:
         parameters={each["ParameterKey"]: each["ParameterValue"] for each in told.get("Parameters", [])},
         outputs={each["OutputKey"]: each["OutputValue"] for each in told.get("Outputs", [])},
     )
+
+
+def group_names(account: Account, stack: Stack) -> list[str]:
+    """Return the names of the stack's Auto Scaling groups that are there."""
+    return [name for _, kind, name in resources(account, stack) if kind == GROUP and name]
 
 
 def resources(account: Account, stack: Stack) -> list[tuple[str, str, str]]:

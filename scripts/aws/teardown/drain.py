@@ -1,6 +1,6 @@
 """The end of a fleet: nothing is launched any more, and workers finish what they have."""
 
-from scripts.aws.deploy.stacks import Stack, resources
+from scripts.aws.deploy.stacks import Stack, group_names
 from scripts.aws.instances import Machine, named, web_name, worker_name
 from scripts.aws.operation import Operation
 from scripts.aws.waiting import TimedOutError
@@ -13,8 +13,6 @@ DRAIN_SECONDS = 180.0
 ENDED_SECONDS = 300.0
 MOST_WEB_INSTANCES = 2
 """As the template says: one, and for a while the one that takes its place."""
-
-GROUP = "AWS::AutoScaling::AutoScalingGroup"
 
 
 def end_web_tier(operation: Operation, stack: Stack) -> None:
@@ -45,7 +43,7 @@ def bring_back_web_tier(operation: Operation, stack: Stack) -> None:
 
 def _groups(operation: Operation, stack: Stack) -> dict[str, int]:
     """Return the Auto Scaling groups of the stack that are there, with their greatest size."""
-    names = [name for _, kind, name in resources(operation.account, stack) if kind == GROUP and name]
+    names = group_names(operation.account, stack)
     if not names:
         return {}
     found = operation.account.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=names)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scripts.aws.account import Account
-from scripts.aws.deploy.stacks import Stack
-from scripts.aws.launches import GROUP, failed_launch
+from scripts.aws.deploy.stacks import GROUP, Stack
+from scripts.aws.launches import failed_launch
 from tests.support.stubs import stubbed
 
 STACK = Stack("fs", "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1", "CREATE_COMPLETE")

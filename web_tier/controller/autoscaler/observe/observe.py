@@ -41,8 +41,8 @@ class Measured:
         boot_seconds: from a launch to the worker's first word.
         silent: workers of the supply that have not been heard of yet.
         booting: how long ago each of these was launched, in seconds.
-        spare: ids of workers that said last that they have no image in hand, and whose end saves money from now on,
-            since what EC2 bills at least is over; oldest first.
+        spare: ids of workers that had no image in hand by their last heartbeat, and that have run for the time that
+            EC2 bills at least, so that ending them saves money; oldest first.
         unheard: ids of the workers that are `silent`.
         outlived: ids of workers that have run for longer than a worker may; oldest first.
         failed_boots: instances in a row that have ended without a word of their worker.
