@@ -175,7 +175,8 @@ def execute(account: Account, proposed: ChangeSet) -> None:
     """Let CloudFormation begin.
 
     If the operation fails, CloudFormation also deletes the new resources that would stay when the stack is deleted:
-    they are empty, and would be in the way of the next try. A user pool stays, since it is protected from deletion.
+    they are empty, and would be in the way of the next try. A user pool stays, since it is protected from deletion;
+    `deploy.ready` deletes it before the next try.
     """
     account.cloudformation.execute_change_set(ChangeSetName=proposed.change_set_id, RetainExceptOnCreate=True)
 

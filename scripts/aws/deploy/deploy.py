@@ -1,8 +1,9 @@
 """From any state that a stack can be in to one of ours that is complete."""
 
 from scripts.aws.deploy.changes import ChangeSet, Kind, execute
-from scripts.aws.deploy.stacks import Events, Stack, StackError, find, follow
+from scripts.aws.deploy.stacks import Events, Stack, StackError, find, follow, resources
 from scripts.aws.operation import Operation
+from scripts.aws.teardown.belongings.data import delete_user_pool, user_pools
 
 UNMADE = {"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"}
 """A stack that was never complete: CloudFormation does nothing with one but delete it."""
@@ -10,11 +11,15 @@ UNMADE = {"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_
 UPDATED = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 """How an operation ends that did what it was to do."""
 
+USER_POOL = "AWS::Cognito::UserPool"
+"""CloudFormation's type of a user pool."""
+
 
 def ready(operation: Operation) -> Kind:
     """Bring the stack into a state from which a change set can be made, and return of which kind.
 
-    A stack that was never complete is deleted, and an operation that runs is waited for.
+    A stack that was never complete is deleted, with its user pool if that has no accounts. An operation that runs is
+    waited for.
 
     Raises:
         StackError: only a person can help.
@@ -27,11 +32,27 @@ def ready(operation: Operation) -> Kind:
             operation.say(
                 f"The stack {stack.name} was never complete ({stack.status}): it is deleted and made again."
             )
+            _delete_unused_pool(operation, stack)
             delete(operation, stack)
         else:
             _refuse_what_is_stuck(stack)
             return "UPDATE"
     return "CREATE"
+
+
+def _delete_unused_pool(operation: Operation, stack: Stack) -> None:
+    """Delete the user pool of a stack that was never complete, unless it has accounts.
+
+    CloudFormation cannot delete it, since it is protected. The next stack could only go on with it as it is
+    (`KeptUserPool`), and could never change its settings.
+    """
+    account = operation.account
+    made = {pool_id for _, kind, pool_id in resources(account, stack) if kind == USER_POOL}
+    there = {pool["Id"] for pool in user_pools(account, operation.prefix)} if made else set()
+    for pool_id in made & there:
+        if not account.cognito.list_users(UserPoolId=pool_id, Limit=1)["Users"]:
+            delete_user_pool(account, pool_id)
+            operation.done(f"deleted the user pool {pool_id}, which has no accounts")
 
 
 def _refuse_what_is_stuck(stack: Stack) -> None:

@@ -64,7 +64,8 @@ def _pools(account: Account, prefix: str) -> list[str]:
     return [each["Id"] for each in user_pools(account, prefix)]
 
 
-def _delete_pool(account: Account, one: str) -> None:
+def delete_user_pool(account: Account, one: str) -> None:
+    """Delete a user pool with its accounts."""
     # It is protected, so that only this deletes it. What such a call does not name becomes the default: its tags, by
     # which it is found when this has died in between, must not.
     tags = account.cognito.describe_user_pool(UserPoolId=one)["UserPool"].get("UserPoolTags", {})
@@ -75,5 +76,5 @@ def _delete_pool(account: Account, one: str) -> None:
 DATA = (
     Kind("bucket of images or results", _buckets, delete_bucket, data=True),
     Kind("job table", _tables, _delete_table, data=True),
-    Kind("user pool", _pools, _delete_pool, data=True),
+    Kind("user pool", _pools, delete_user_pool, data=True),
 )

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import Account
+from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.changes import Change
 from scripts.aws.deploy.deploy import ready
 from scripts.aws.deploy.stacks import StackError, is_failure
 from scripts.aws.waiting import TimedOutError
 from tests.support.aws_stage import Stage, Time
+from tests.support.stubs import stubbed
 
 
 @dataclass
@@ -20,6 +21,7 @@ class CloudFormation:
 
     statuses: list[str]
     deleted: int = 0
+    resources: tuple[tuple[str, str], ...] = ()
 
     def describe_stacks(self, StackName: str) -> Any:  # noqa: N803 (CloudFormation's own name)
         if not self.statuses:
@@ -36,11 +38,15 @@ class CloudFormation:
         self.statuses = ["DELETE_IN_PROGRESS", "GONE"]
 
     def get_paginator(self, name: str) -> Any:
-        assert name == "describe_stack_events"
+        assert name in {"describe_stack_events", "list_stack_resources"}
         return self
 
     def paginate(self, **_: str) -> Any:
-        return [{"StackEvents": []}]
+        left = [
+            {"LogicalResourceId": "One", "ResourceType": kind, "PhysicalResourceId": name, "ResourceStatus": "X"}
+            for kind, name in self.resources
+        ]
+        return [{"StackEvents": [], "StackResourceSummaries": left}]
 
 
 def stage(*statuses: str) -> tuple[Stage, CloudFormation]:
@@ -64,6 +70,28 @@ def test_one_that_was_never_complete_is_deleted_and_made_again(status: str) -> N
     assert cloud.deleted == 1
     assert status in on.seen
     assert on.steps == ["the stack fs is deleted"]
+
+
+@pytest.mark.parametrize("has_accounts", [False, True])
+def test_the_user_pool_of_a_stack_that_was_never_complete_goes_unless_it_has_accounts(has_accounts: bool) -> None:
+    cloud = CloudFormation(["ROLLBACK_FAILED"], resources=(("AWS::Cognito::UserPool", "us-east-1_a"),))
+    pool = {"Id": "us-east-1_a", "Name": "fs", "UserPoolTags": {TAG: "fs"}}
+    with stubbed("cognito-idp") as cognito:
+        one = {"UserPoolId": "us-east-1_a"}
+        cognito.add_response("list_user_pools", {"UserPools": [{"Id": "us-east-1_a", "Name": "fs"}]})
+        cognito.add_response("describe_user_pool", {"UserPool": pool}, one)
+        users = [{"Username": "someone"}] if has_accounts else []
+        cognito.add_response("list_users", {"Users": users}, one | {"Limit": 1})
+        if not has_accounts:
+            cognito.add_response("describe_user_pool", {"UserPool": pool}, one)
+            unprotected = one | {"DeletionProtection": "INACTIVE", "UserPoolTags": {TAG: "fs"}}
+            cognito.add_response("update_user_pool", {}, unprotected)
+            cognito.add_response("delete_user_pool", {}, one)
+        account = Account("us-east-1", _clients={"cloudformation": cloud, "cognito-idp": cognito.client})
+        on = Stage(account, "fs", time=Time(pause=0))
+        assert ready(on.operation) == "CREATE"
+    gone = [] if has_accounts else ["deleted the user pool us-east-1_a, which has no accounts"]
+    assert on.steps == [*gone, "the stack fs is deleted"]
 
 
 def test_one_that_is_busy_is_waited_for() -> None:
