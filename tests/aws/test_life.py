@@ -1,0 +1,182 @@
+"""Two lives of a stack on AWS itself, in the account of the AWS credentials that the environment names.
+
+    FLEETSIGHT_AWS=1 FLEETSIGHT_AWS_OPEN_TO=198.51.100.7/32 .venv/bin/python -m pytest -s tests/aws
+
+The network is that of this machine, since the test asks the page. It takes about an hour and costs about one US
+dollar, an estimate from the prices in config.yaml: two builders, a web instance for an hour, and two or three workers
+for some minutes. All that it makes carries the tag `fleetsight` with a prefix of its own, and is deleted at the end,
+also if a step fails. If the test itself is killed, run the command that it prints first.
+
+The answers that the commands got are recorded in `tests/aws/recorded` without what tells of the account. Look at the
+files and commit them: `tests/unit/scripts/aws/test_cassettes.py` plays them.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pytest
+import requests
+from click.testing import CliRunner
+
+from scripts.aws.account import TAG, Account
+from scripts.aws.deploy.stacks import Stack, find
+from scripts.aws.waiting import Waiting
+from scripts.cli import fleetsight
+from scripts.client import ApiClient
+from scripts.run.batch import Batch
+from scripts.run.images import Images, sample_images
+from services.accounts import Accounts
+from services.ids import new_id
+from services.users import NewPasswordWanted, PoolTokens, UserPool
+from tests.support.cassettes import record
+
+RECORDED: Final = Path(__file__).parent / "recorded"
+EMAIL: Final = "fleetsight-test@example.org"
+SPOT_SECONDS: Final = 900.0
+"""For a Spot worker to be there: Spot capacity may be short for a while."""
+
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("FLEETSIGHT_AWS") != "1", reason="needs an AWS account: set FLEETSIGHT_AWS=1"),
+    # Without a name of its own the page has a certificate that the instance has made itself.
+    pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning"),
+]
+
+
+class PageClient(ApiClient):
+    """A client of a page with a certificate that the instance has made itself."""
+
+    @property
+    def _session(self) -> requests.Session:
+        session = super()._session
+        session.verify = False
+        return session
+
+
+@dataclass
+class Life:
+    """Runs commands for one prefix, as a person would type them."""
+
+    account: Account
+    prefix: str
+    password: str
+
+    @property
+    def where(self) -> list[str]:
+        return ["--prefix", self.prefix, "--region", self.account.region_name]
+
+    @property
+    def stack(self) -> Stack:
+        stack = find(self.account, self.prefix)
+        assert stack is not None
+        return stack
+
+    def run(self, *arguments: str, cassette: str = "") -> str:
+        """Run a command; with the name of a `cassette`, record it."""
+        whole = [*arguments, *self.where]
+        click.echo(" ".join(["fleetsight", *whole]))
+        if cassette:
+            result = record(whole, RECORDED / f"{cassette}.json", self.account.id)
+        else:
+            result = CliRunner().invoke(fleetsight, whole)
+        click.echo(result.output)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def up(self, *arguments: str) -> str:
+        """Bring the stack up; return the address of its page."""
+        return self.run("up", "--yes", *arguments).rsplit("Fleetsight is at ", 1)[1].strip()
+
+    def register(self) -> None:
+        """Create the account of an operator and choose its password."""
+        temporary = self.run("users", "add", EMAIL, "--operator").strip().rsplit(" ", 1)[1]
+        wanted = self._pool.sign_in(EMAIL, temporary)
+        assert isinstance(wanted, NewPasswordWanted)
+        assert isinstance(self._pool.set_first_password(EMAIL, wanted.session, self.password), PoolTokens)
+
+    def sign_in(self, address: str) -> PageClient:
+        """Return a client of the page with a token of the account."""
+        tokens = self._pool.sign_in(EMAIL, self.password)
+        assert isinstance(tokens, PoolTokens)
+        asked = {"name": "a test", "scopes": ["classify", "read", "operate"], "days": 1}
+        headers = {"Authorization": tokens.id_token}
+        answer = requests.post(f"{address}/api/v1/tokens", json=asked, headers=headers, timeout=60, verify=False)  # noqa: S501 # nosec B501
+        answer.raise_for_status()
+        return PageClient(address, token=answer.json()["token"])
+
+    def instances(self) -> list[Any]:
+        pages = self.account.ec2.get_paginator("describe_instances").paginate(
+            Filters=[{"Name": f"tag:{TAG}", "Values": [self.prefix]}]
+        )
+        return [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
+
+    @property
+    def _pool(self) -> UserPool:
+        outputs = self.stack.outputs
+        return UserPool(self.account.cognito, outputs["UserPoolId"], outputs["UserPoolClientId"])
+
+
+@pytest.fixture
+def life() -> Iterator[Life]:
+    account = Account(os.environ.get("FLEETSIGHT_AWS_REGION"), os.environ.get("AWS_PROFILE"))
+    made = Life(account, f"fs-{new_id()[-8:].lower()}", f"A-passw0rd-{new_id()}")
+    undo = ["down", "--yes", "--delete-data"]
+    click.echo(" ".join(["\nIf this is killed, run: ./scripts/fleetsight", *undo, *made.where]))
+    try:
+        yield made
+    finally:
+        made.run(*undo)
+
+
+def classify(client: ApiClient, images: Images) -> str:
+    """Send images and wait for their results; return the job's id."""
+    summary = Batch(client, images, lambda _: None).run()
+    assert summary.ok, summary
+    assert summary.right is not None
+    assert summary.right >= 0.99 * summary.images
+    return summary.job_id
+
+
+def test_a_stack_lives_twice_and_keeps_its_data(life: Life, tmp_path: Path) -> None:
+    open_to = os.environ.get("FLEETSIGHT_AWS_OPEN_TO")
+    assert open_to, "set FLEETSIGHT_AWS_OPEN_TO to the network of this machine, such as 198.51.100.7/32"
+    images = sample_images(tmp_path)
+
+    address = life.up("--open-to", open_to, "--demo", "--config", "fleet.max_workers=2")
+    life.run("up", "--dry-run", cassette="up-dry-run-unchanged")
+    life.register()
+    client = life.sign_in(address)
+    first_job = classify(client, images)
+    life.run("status", cassette="status")
+    for instance in life.instances():
+        assert {"Key": TAG, "Value": life.prefix} in instance["Tags"]
+    volumes = life.account.ec2.describe_volumes(Filters=[{"Name": f"tag:{TAG}", "Values": [life.prefix]}])["Volumes"]
+    attached = {each["InstanceId"] for volume in volumes for each in volume["Attachments"]}
+    running = {each["InstanceId"] for each in life.instances() if each["State"]["Name"] == "running"}
+    assert running <= attached, "a running instance has a disk without the tag"
+
+    client = life.sign_in(life.up("--config", "fleet.market=spot"))
+    job = client.create_job("spot")
+    client.add_images(job, [(path.name, path.read_bytes()) for path in images.files[:20]])
+    Waiting().until(
+        lambda: [each for each in life.instances() if each.get("InstanceLifecycle") == "spot"],
+        "a Spot worker",
+        seconds=SPOT_SECONDS,
+    )
+    Waiting().until(lambda: client.status(job)["done"] == 20, "20 results of a Spot worker", seconds=SPOT_SECONDS)
+
+    life.run("roll", "--new-session-key")
+    life.run("down", "--yes", cassette="down")
+    for name in ("input", "output"):
+        life.account.s3.head_bucket(Bucket=f"{life.prefix}-{name}-{life.account.id}-{life.account.region_name}")
+
+    client = life.sign_in(life.up())
+    kept = list(client.results(first_job))
+    assert len(kept) == len(images.files)
+    assert all(each["status"] == "done" for each in kept)
+    classify(client, images)
+    emails = [each.email for each in Accounts(life.account.cognito, life.stack.outputs["UserPoolId"]).list()]
+    assert emails == [EMAIL]
