@@ -11,7 +11,7 @@ from services.embedded.mend import Addition, Mend, apply_all, check_version
 
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
-    "autoscaling": ("services.embedded.scaling.groups", "services.embedded.scaling.refreshes"),
+    "autoscaling": ("services.embedded.scaling",),
     "cognitoidp": (
         "services.embedded.user_pools.pools",
         "services.embedded.user_pools.passwords",

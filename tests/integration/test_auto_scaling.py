@@ -1,4 +1,4 @@
-"""An Auto Scaling group has its instances, real processes, and gets them back, changed or not."""
+"""An Auto Scaling group holds its number of instances, which are real processes."""
 
 import os
 import signal
@@ -8,7 +8,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
 
 from services.embedded.launch import REGION, EmbeddedCloud
 from tests.support.waiting import wait_until
@@ -40,24 +39,23 @@ class Cloud:
             Tags=[{"Key": "fleetsight", "Value": "p", "PropagateAtLaunch": True}],
         )
 
-    def members(self, state: str | None = None) -> list[dict[str, Any]]:
-        """Return the group's instances, or those in a lifecycle state."""
+    def running(self) -> list[str]:
+        """Return the ids of the group's instances that run."""
         (group,) = self.scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])["AutoScalingGroups"]
-        return [one for one in group["Instances"] if state in {None, one["LifecycleState"]}]
+        members = [str(one["InstanceId"]) for one in group["Instances"]]
+        return [one for one in members if self.state(one) == "running"]
 
     def state(self, instance_id: str) -> str:
         """Return an instance's state."""
         found = self.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
         return str(found[0]["Instances"][0]["State"]["Name"])
 
-    def one_in_service(self, but: str = "") -> str:
-        """Wait until the group's one instance is in service, and is not a certain one; return its id."""
-        found = wait_until(
-            lambda: [one["InstanceId"] for one in self.members("InService") if one["InstanceId"] != but],
-            f"an instance but {but!r} in service",
-        )
+    def one_running(self, other_than: str = "") -> str:
+        """Wait until the group's one instance runs and is another one; return its id."""
+        what = f"an instance other than {other_than!r} to run"
+        found = wait_until(lambda: [one for one in self.running() if one != other_than], what)
         assert len(found) == 1
-        return str(found[0])
+        return found[0]
 
 
 @pytest.fixture
@@ -66,51 +64,21 @@ def computing(tmp_path: Path) -> Iterator[EmbeddedCloud]:
         yield cloud
 
 
-def test_a_group_gets_its_instances_back_and_ends_with_them(computing: EmbeddedCloud) -> None:
+def test_a_group_replaces_its_instances_and_ends_with_them(computing: EmbeddedCloud) -> None:
     cloud = Cloud(computing.endpoint_url)
-    first = cloud.one_in_service()
+    first = cloud.one_running()
     end_the_process(computing, first)
-    second = cloud.one_in_service(but=first)
+    second = cloud.one_running(other_than=first)
     assert wait_until(lambda: cloud.state(first) == "terminated", "the first instance to end")
-
-    cloud.scaling.terminate_instance_in_auto_scaling_group(InstanceId=second, ShouldDecrementDesiredCapacity=False)
-    third = cloud.one_in_service(but=second)
-    cloud.ec2.terminate_instances(InstanceIds=[third])
-    fourth = cloud.one_in_service(but=third)
-    with pytest.raises(ClientError, match="No managed instance found"):
-        cloud.scaling.terminate_instance_in_auto_scaling_group(
-            InstanceId=second, ShouldDecrementDesiredCapacity=False
-        )
+    cloud.ec2.terminate_instances(InstanceIds=[second])
+    third = cloud.one_running(other_than=second)
 
     cloud.scaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=2)
-    wait_until(lambda: len(cloud.members("InService")) == 2, "two instances")
+    wait_until(lambda: len(cloud.running()) == 2, "two instances")
     cloud.scaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=0, DesiredCapacity=0)
-    wait_until(lambda: cloud.state(fourth) == "terminated" and not cloud.members(), "no instances")
+    wait_until(lambda: cloud.state(third) == "terminated" and not cloud.running(), "no instances")
     cloud.scaling.delete_auto_scaling_group(AutoScalingGroupName=GROUP, ForceDelete=True)
     assert cloud.scaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []
-
-
-def test_a_refresh_brings_instances_of_the_newest_version(computing: EmbeddedCloud) -> None:
-    cloud = Cloud(computing.endpoint_url)
-    first = cloud.one_in_service()
-    newer = {"ImageId": "ami-12c6146b", "InstanceType": "c7a.xlarge", "UserData": USER_DATA}
-    cloud.ec2.create_launch_template_version(LaunchTemplateName=GROUP, LaunchTemplateData=newer)
-    begun = cloud.scaling.start_instance_refresh(
-        AutoScalingGroupName=GROUP, Preferences={"MinHealthyPercentage": 100, "InstanceWarmup": 0}
-    )
-
-    def told() -> dict[str, Any]:
-        wanted = {"AutoScalingGroupName": GROUP, "InstanceRefreshIds": [begun["InstanceRefreshId"]]}
-        return dict(cloud.scaling.describe_instance_refreshes(**wanted)["InstanceRefreshes"][0])
-
-    wait_until(lambda: told()["Status"] == "Successful", "the refresh to end")
-    assert told()["PercentageComplete"] == 100
-    (member,) = cloud.members()
-    assert (member["LaunchTemplate"]["Version"], member["InstanceType"]) == ("2", "c7a.xlarge")
-    assert member["InstanceId"] != first
-    assert cloud.state(first) == "terminated"
-    with pytest.raises(ClientError, match="No in progress or pending"):
-        cloud.scaling.cancel_instance_refresh(AutoScalingGroupName=GROUP)
 
 
 def end_the_process(cloud: EmbeddedCloud, instance_id: str) -> None:

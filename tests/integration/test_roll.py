@@ -1,6 +1,5 @@
 """Rolls on an embedded cloud whose instances compute nothing; the test plays workers and autoscaler."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,6 @@ from click.testing import CliRunner, Result
 from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.session_keys import parameter_name
 from scripts.aws.operation import Operation
-from scripts.aws.roll.keys import roll_keys
 from scripts.aws.roll.roll import Order, roll
 from scripts.aws.roll.versions import RollError
 from scripts.aws.roll_command import roll_command
@@ -255,66 +253,6 @@ def test_without_a_stack_the_command_that_makes_it_is_named(fleet: Fleet) -> Non
     fleet.prefix = "nothing"
     with pytest.raises(RollError, match="there is no launch template nothing-worker: `fleetsight up` makes it"):
         fleet.roll()
-
-
-@pytest.fixture
-def web_group(fleet: Fleet) -> str:
-    """A group of one web instance, which has a new version of its template to be launched from."""
-    name, account = f"{fleet.prefix}-web", fleet.observer
-    data: Any = {"ImageId": "ami-1", "InstanceType": "c7a.large"}
-    account.ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
-    subnets = account.ec2.describe_subnets()["Subnets"]
-    account.autoscaling.create_auto_scaling_group(
-        AutoScalingGroupName=name,
-        LaunchTemplate={"LaunchTemplateName": name, "Version": "1"},
-        MinSize=1,
-        MaxSize=2,
-        HealthCheckGracePeriod=0,
-        VPCZoneIdentifier=subnets[0]["SubnetId"],
-        Tags=[{"Key": TAG, "Value": fleet.prefix, "PropagateAtLaunch": True}],
-    )
-    account.ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData=data)
-    account.autoscaling.update_auto_scaling_group(
-        AutoScalingGroupName=name, LaunchTemplate={"LaunchTemplateName": name, "Version": "2"}
-    )
-    return name
-
-
-def web_instances(fleet: Fleet, group: str) -> list[Any]:
-    found = fleet.observer.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
-    return list(found["AutoScalingGroups"][0]["Instances"])
-
-
-def web_versions(fleet: Fleet, group: str) -> list[str]:
-    return [each["LaunchTemplate"]["Version"] for each in web_instances(fleet, group)]
-
-
-def test_the_web_instance_is_replaced_by_what_its_group_launches(fleet: Fleet, web_group: str) -> None:
-    fleet.clock.work = lambda: time.sleep(0.05)  # the refresh is the cloud's own
-    fleet.roll()
-    assert web_versions(fleet, web_group) == ["2"]
-    told = len(fleet.told)
-    fleet.roll()
-    assert len(fleet.told) == told
-
-
-def test_a_version_that_is_named_leaves_the_web_instance_alone(fleet: Fleet, web_group: str) -> None:
-    fleet.roll(to=1)
-    assert web_versions(fleet, web_group) == ["1"]
-
-
-def test_a_new_key_of_sessions_is_read_by_a_web_instance_that_takes_the_place_of_the_old_one(
-    fleet: Fleet, web_group: str
-) -> None:
-    fleet.clock.work = lambda: time.sleep(0.05)
-    roll_keys(fleet.operation, wait=True, dry_run=True)
-    assert not fleet.told
-    for _ in range(2):  # the second has nothing old to replace
-        there = {each["InstanceId"] for each in web_instances(fleet, web_group)}
-        roll_keys(fleet.operation, wait=True, dry_run=False)
-        assert not there & {each["InstanceId"] for each in web_instances(fleet, web_group)}
-    stored = fleet.observer.ssm.get_parameter(Name=parameter_name(fleet.prefix), WithDecryption=True)
-    assert len(stored["Parameter"]["Value"].splitlines()) == 2
 
 
 def test_a_new_key_of_sessions_is_the_web_instances_affair(fleet: Fleet) -> None:

@@ -45,7 +45,7 @@ Call = tuple[str, str]
 
 
 AFTER_A_REFUSAL = {("cloudformation", "describe_events")}
-"""Calls to which only a refusal leads that no embedded cloud makes: `tests/unit/scripts/aws` has them, with stubs."""
+"""Calls that only follow a refusal which the embedded cloud does not play; `tests/unit/scripts/aws` makes them."""
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,8 @@ def everything_that_people_do(stage: Stage) -> None:
     account = stage.account
     stage.store_images()
     assert stage.up(dry_run=True) is None
-    address = stage.up(wishes=Wishes({"WebCidr": "0.0.0.0/0"}))
+    wishes = Wishes({"LogRetentionDays": "7", **WITH_SITE}, {"fleet.max_workers": "5"})
+    address = stage.up(wishes=wishes)
     told = status_of(stage.operation)
     assert told is not None
     assert (told.stack, told.page, told.template) == ("CREATE_COMPLETE", address, (1, 1))
@@ -120,9 +121,6 @@ def everything_that_people_do(stage: Stage) -> None:
     steps = len(stage.steps)
     assert stage.up() == address
     assert "CloudFormation has begun" not in stage.steps[steps:]
-    make_abandoned_change_set(stage)
-    closed = {"LogRetentionDays": "7", "OpenSignUp": "false", **WITH_SITE}
-    stage.up(wishes=Wishes(closed, {"fleet.max_workers": "5"}))
     (group,) = account.logs.describe_log_groups(logGroupNamePrefix="/fsx/web")["logGroups"]
     assert group["retentionInDays"] == 7
 
@@ -147,6 +145,7 @@ def everything_that_people_do(stage: Stage) -> None:
     assert "deleted the log group /fsx/worker" in stage.steps
     for pool in user_pools(account, "fsx"):
         account.cognito.set_user_pool_mfa_config(UserPoolId=pool["Id"], MfaConfiguration="OFF")
+    account.dynamodb.delete_table(TableName="fsx-jobs")  # the embedded CloudFormation imports nothing
     stage.up()
     assert isinstance(pool_of(stage).sign_in("a@example.org", PASSWORD), PoolTokens)
     stage.down(delete_data=True)
@@ -168,17 +167,3 @@ def people_sign_in(stage: Stage, email: str) -> None:
     assert isinstance(wanted, NewPasswordWanted)
     pool.set_first_password(email, wanted.session, PASSWORD)
     assert isinstance(pool.sign_in(email, PASSWORD), PoolTokens)
-
-
-def make_abandoned_change_set(stage: Stage) -> None:
-    """Leave a change set as an `up` does that dies before its question is answered."""
-    stack = stage.account.cloudformation.describe_stacks(StackName="fsx")["Stacks"][0]
-    stage.account.cloudformation.create_change_set(
-        StackName="fsx", ChangeSetName="fleetsight-up-died", ChangeSetType="UPDATE", UsePreviousTemplate=True,
-        Capabilities=["CAPABILITY_IAM"],
-        Parameters=[
-            {"ParameterKey": each["ParameterKey"], "UsePreviousValue": True}
-            if each["ParameterKey"] != "MonthlyBudget" else {"ParameterKey": "MonthlyBudget", "ParameterValue": "99"}
-            for each in stack["Parameters"]
-        ],
-    )  # fmt: skip

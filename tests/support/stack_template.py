@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from scripts.aws.deploy.template import PATH
+from services.cloudformation import parse_template
 from services.config import Config, parse_config
-from services.embedded.stacks.template import document_of
 from tests.conftest import shipped_values
 
 GIVEN: dict[str, Any] = {
@@ -28,7 +28,7 @@ NO_VALUE = object()
 """What ``AWS::NoValue`` comes to: it is left out."""
 
 
-TEMPLATE: dict[str, Any] = document_of(PATH.read_text())
+TEMPLATE: dict[str, Any] = parse_template(PATH.read_text())
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from scripts.aws.bake.store import provide_bucket
 from scripts.aws.operation import Operation
-from services.embedded.stacks.template import document_of
+from services.cloudformation import parse_template
 
 PATH = Path(__file__).parents[3] / "infra" / "stack.yaml"
 _NAME = re.compile(r'^( +(?:BucketName|TableName): )!Sub "([^"]+)"$', re.MULTILINE)
@@ -48,7 +48,7 @@ class Template:
 def template(path: Path = PATH) -> Template:
     """Return the template in `path`."""
     body = path.read_text(encoding="utf-8")
-    read = document_of(body)
+    read = parse_template(body)
     parameters = {name: _parameter(each) for name, each in read["Parameters"].items()}
     kept = frozenset(name for name, each in read["Resources"].items() if each.get("DeletionPolicy") == "Retain")
     return Template(body, parameters, kept)

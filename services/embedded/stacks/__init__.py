@@ -1,8 +1,9 @@
-"""CloudFormation of the embedded cloud: stacks whose resources are made by calling the cloud's own services.
+"""CloudFormation of the embedded cloud: a template is applied once, and the stack is deleted.
 
-moto's CloudFormation makes resources behind its services' backs, knows no order of updates, no rollback, no events of
-resources and no outputs of change sets, and needs forty packages more to be imported. This one is smaller, and right
-for what a stack of Fleetsight does: a template is read (`template`), its parameters checked (`parameters`), its
-functions evaluated (`functions`), what must change found (`plan`) and done in order or undone (`engine`), by kinds of
-resources (`kinds`) that make the calls which anybody would make.
+It proves that the resources of a template can be created in the order of their references, that roles suffice, and
+that settings and user data reach the instances. It does not play what AWS alone can prove: updates, rollback, imports
+and the validation of change sets. Tests of those use AWS's documented answers (`tests/unit/scripts/aws`).
+
+moto's CloudFormation creates resources without calling their services, so the changes of this cloud to moto would not
+apply to them.
 """

@@ -1,36 +1,28 @@
-"""CloudFormation's API: requests as moto's core reads them, answered by `service.Stacks`."""
+"""CloudFormation's API, as far as the embedded cloud plays it: moto's core reads requests, `Stacks` answers them."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from moto.core.exceptions import ServiceException
+from botocore.exceptions import ClientError
 from moto.core.request import Request
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 from werkzeug.wrappers import Response
 
 from services.embedded.loopback import loopback
-from services.embedded.stacks import answers
-from services.embedded.stacks.change_sets import ChangeSets
 from services.embedded.stacks.errors import StackError
-from services.embedded.stacks.kinds.kind import Place
-from services.embedded.stacks.model import Stack
-from services.embedded.stacks.service import Stacks
-from services.embedded.stacks.sources import template_of
-from services.embedded.stacks.wishes import Wish, given_parameters
+from services.embedded.stacks.model import ChangeSet, Stack
+from services.embedded.stacks.stacks import StackRequest, Stacks
+from services.embedded.stacks.template import read
 
-_PLAYED = {"OnFailure": "ROLLBACK", "OnStackFailure": "ROLLBACK", "DisableRollback": False}
-"""Options of which one value is played."""
+Answer = dict[str, Any]
 
 
 @functools.cache
-def change_sets_of(account: str, region: str) -> ChangeSets:
-    """Return the change sets of an account in a region, and by them its stacks."""
-    return ChangeSets(Stacks(Place(account, region), lambda service: loopback.client(service, region)))
-
-
-class StackRefusal(ServiceException):  # type: ignore[misc]
-    """Raised when a request is refused; of this module, so that moto looks for its code where it is."""
+def stacks_of(account: str, region: str) -> Stacks:
+    """Return the stacks of an account in a region."""
+    return Stacks(account, region, lambda service: loopback.client(service, region))
 
 
 class _Request(Request):  # type: ignore[misc]
@@ -38,7 +30,7 @@ class _Request(Request):  # type: ignore[misc]
 
 
 class StacksApplication:
-    """WSGI: CloudFormation's API."""
+    """WSGI application: CloudFormation's API."""
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
@@ -48,167 +40,144 @@ class StacksApplication:
         return answer(environ, start_response)
 
 
-def _refusing(method: Callable[["StacksResponse"], Any]) -> Callable[["StacksResponse"], Any]:
-    @functools.wraps(method)
-    def answer(self: "StacksResponse") -> Any:
-        try:
-            return method(self)
-        except StackError as error:
-            raise StackRefusal(error.code, str(error)) from error
-
-    return answer
-
-
 class StacksResponse(BaseResponse):  # type: ignore[misc]
-    """One request; each public method is a call of CloudFormation."""
+    """One request; each public method is an operation of CloudFormation."""
 
     def __init__(self) -> None:
         super().__init__(service_name="cloudformation")
         self.automated_parameter_parsing = True
 
     @property
-    def _change_sets(self) -> ChangeSets:
-        return change_sets_of(self.current_account, self.region)
+    def _stacks(self) -> Stacks:
+        return stacks_of(self.current_account, self.region)
 
     @property
-    def _stacks(self) -> Stacks:
-        return self._change_sets.stacks
+    def _change_set(self) -> ChangeSet:
+        return self._stacks.find_change_set(self.params["ChangeSetName"], self.params.get("StackName"))
 
-    def _get(self, name: str, otherwise: Any = None) -> Any:
-        found = self.params.get(name)
-        return otherwise if found is None else found
-
-    def _wish(self, stack: Stack | None) -> Wish:
-        template = template_of(self.params, None if stack is None else stack.template, self._stacks.client)
-        tags = self._get("Tags")
-        return Wish(
-            template,
-            given_parameters(stack, self._get("Parameters", [])),
-            self._get("Capabilities", []),
-            None if tags is None else {tag["Key"]: tag["Value"] for tag in tags},
-            self._get("RoleARN"),
-            bool(self._get("ImportExistingResources", False)),
-        )
-
-    def _check_played(self) -> None:
-        for name, played in _PLAYED.items():
-            if self._get(name, played) != played:
-                raise StackError(f"{name}={self._get(name)}: the embedded cloud plays {played} only")
-
-    @_refusing
-    def create_stack(self) -> Any:
-        """Begin to make a stack."""
-        self._check_played()
-        return ActionResult({"StackId": self._stacks.create(self._get("StackName"), self._wish(None)).id})
-
-    @_refusing
-    def update_stack(self) -> Any:
-        """Begin to change a stack."""
-        self._check_played()
-        stack = self._stacks.find(self._get("StackName"))
-        return ActionResult({"StackId": self._stacks.update(stack.id, self._wish(stack)).id})
-
-    @_refusing
-    def delete_stack(self) -> Any:
-        """Begin to delete a stack."""
-        deleted = self._stacks.delete(self._get("StackName"), self._get("RetainResources", []))
-        if deleted is not None:
-            self._change_sets.forget(deleted)
-        return EmptyResult()
-
-    @_refusing
     def create_change_set(self) -> Any:
-        """Make a change set."""
-        self._check_played()
-        kind, name = self._get("ChangeSetType", "UPDATE"), self._get("StackName")
-        if kind not in {"CREATE", "UPDATE"}:
-            raise StackError(f"ChangeSetType={kind}: the embedded cloud plays CREATE and UPDATE only")
-        there = self._stacks.named(name) or self._stacks.stacks.get(name)
-        wish = self._wish(there)
-        made = self._change_sets.create(self._get("ChangeSetName"), name, kind, wish, self._get("Description"))
+        """Create a change set; the template lies in a bucket."""
+        given = self.params
+        request = StackRequest(
+            read(_stored_template(given["TemplateURL"], self._stacks.client("s3"))),
+            given.get("Parameters") or [],
+            given.get("Capabilities") or [],
+            {tag["Key"]: tag["Value"] for tag in given.get("Tags") or []},
+        )
+        kind = given.get("ChangeSetType") or "UPDATE"
+        made = self._stacks.create_change_set(given["ChangeSetName"], given["StackName"], kind, request)
         return ActionResult({"Id": made.id, "StackId": made.stack.id})
 
-    @_refusing
     def describe_change_set(self) -> Any:
-        """Tell of a change set and its changes."""
-        found = self._change_sets.find(self._get("ChangeSetName"), self._get("StackName"))
-        return ActionResult(answers.change_set(found))
+        """Return a change set and its changes."""
+        found = self._change_set
+        changes = [
+            {"Action": "Add", "LogicalResourceId": name, "ResourceType": kind} for name, kind in found.additions
+        ]
+        listed = [{"Type": "Resource", "ResourceChange": one} for one in changes]
+        return ActionResult({**_change_set_summary(found), "Changes": listed})
 
-    @_refusing
     def execute_change_set(self) -> Any:
-        """Begin to make the changes of a change set."""
-        self._change_sets.execute(self._get("ChangeSetName"), self._get("StackName"))
+        """Begin to create the stack of a change set."""
+        self._stacks.execute_change_set(self._change_set)
         return EmptyResult()
 
-    @_refusing
     def delete_change_set(self) -> Any:
         """Delete a change set."""
-        self._change_sets.delete(self._get("ChangeSetName"), self._get("StackName"))
+        self._stacks.change_sets.pop(self._change_set.id, None)
         return EmptyResult()
 
-    @_refusing
     def list_change_sets(self) -> Any:
-        """Tell of a stack's change sets."""
-        stack = self._stacks.find(self._get("StackName"))
-        return ActionResult({"Summaries": [answers.change_set_summary(one) for one in self._change_sets.of(stack)]})
+        """Return a stack's change sets."""
+        stack = self._stacks.find(self.params["StackName"])
+        found = [_change_set_summary(one) for one in self._stacks.change_sets.values() if one.stack is stack]
+        return ActionResult({"Summaries": found})
 
-    @_refusing
+    def delete_stack(self) -> Any:
+        """Begin to delete a stack."""
+        self._stacks.delete(self.params["StackName"])
+        return EmptyResult()
+
     def describe_stacks(self) -> Any:
-        """Tell of one stack, or of all that are not deleted."""
-        name = self._get("StackName")
+        """Return one stack, or all that are not deleted."""
+        name = self.params.get("StackName")
         found = [self._stacks.find(name)] if name else self._stacks.present()
-        return ActionResult({"Stacks": [answers.stack(one) for one in found]})
+        return ActionResult({"Stacks": [_stack(one) for one in found]})
 
-    @_refusing
-    def list_stacks(self) -> Any:
-        """Tell briefly of stacks in certain states, or of all."""
-        states = self._get("StackStatusFilter", [])
-        found = [one for one in list(self._stacks.stacks.values()) if not states or one.status in states]
-        return ActionResult({"StackSummaries": [answers.stack_summary(one) for one in found]})
-
-    @_refusing
     def describe_stack_events(self) -> Any:
-        """Tell what has happened to a stack, the newest first."""
-        stack = self._stacks.find(self._get("StackName"))
-        return ActionResult({"StackEvents": [answers.event(stack, one) for one in reversed(list(stack.events))]})
+        """Return the events of a stack, the newest first."""
+        stack = self._stacks.find(self.params["StackName"])
+        events = [
+            {
+                "StackId": stack.id,
+                "StackName": stack.name,
+                "EventId": one.id,
+                "LogicalResourceId": one.logical_id,
+                "PhysicalResourceId": one.physical_id,
+                "ResourceType": one.type,
+                "ResourceStatus": one.status,
+                "ResourceStatusReason": one.reason,
+                "Timestamp": one.at,
+            }
+            for one in reversed(list(stack.events))
+        ]
+        return ActionResult({"StackEvents": events})
 
-    @_refusing
-    def describe_stack_resources(self) -> Any:
-        """Tell of a stack's resources, or of one of them."""
-        stack = self._stacks.find(self._get("StackName"))
-        name = self._get("LogicalResourceId")
-        found = [one for key, one in list(stack.resources.items()) if name in {None, key}]
-        return ActionResult({"StackResources": [answers.resource(stack, one) for one in found]})
-
-    @_refusing
-    def describe_stack_resource(self) -> Any:
-        """Tell of one resource."""
-        stack, name = self._stacks.find(self._get("StackName")), self._get("LogicalResourceId")
-        if name not in stack.resources:
-            raise StackError(f"Resource {name} does not exist for stack {stack.name}")
-        return ActionResult({"StackResourceDetail": answers.resource_detail(stack, stack.resources[name])})
-
-    @_refusing
     def list_stack_resources(self) -> Any:
-        """Tell briefly of a stack's resources."""
-        stack = self._stacks.find(self._get("StackName"))
-        found = list(stack.resources.values())
-        return ActionResult({"StackResourceSummaries": [answers.resource_detail(stack, one) for one in found]})
+        """Return the resources of a stack."""
+        resources = [
+            {
+                "LogicalResourceId": one.logical_id,
+                "PhysicalResourceId": one.physical_id,
+                "ResourceType": one.type,
+                "ResourceStatus": one.status,
+                "ResourceStatusReason": one.reason,
+                "LastUpdatedTimestamp": one.changed_at,
+            }
+            for one in list(self._stacks.find(self.params["StackName"]).resources.values())
+        ]
+        return ActionResult({"StackResourceSummaries": resources})
 
-    @_refusing
-    def get_template(self) -> Any:
-        """Return what a stack was made of."""
-        stack = self._stacks.find(self._get("StackName"))
-        return ActionResult({"TemplateBody": stack.template.text if stack.template else ""})
 
-    @_refusing
-    def validate_template(self) -> Any:
-        """Read a template, and tell of its parameters and what it must be given leave for."""
-        return ActionResult(answers.summary(template_of(self.params, None, self._stacks.client)))
+def _stack(stack: Stack) -> Answer:
+    return {
+        "StackId": stack.id,
+        "StackName": stack.name,
+        "StackStatus": stack.status,
+        "StackStatusReason": stack.reason,
+        "CreationTime": stack.created_at,
+        "Parameters": [{"ParameterKey": key, "ParameterValue": text} for key, text in stack.parameters.items()],
+        "Outputs": stack.outputs,
+        "Tags": [{"Key": key, "Value": value} for key, value in stack.tags.items()],
+    }
 
-    @_refusing
-    def get_template_summary(self) -> Any:
-        """Tell the same, of a template or of a stack's."""
-        stack = self._stacks.find(self._get("StackName")) if self._get("StackName") else None
-        template = template_of(self.params, stack.template if stack else None, self._stacks.client)
-        return ActionResult(answers.summary(template))
+
+def _change_set_summary(change_set: ChangeSet) -> Answer:
+    return {
+        "ChangeSetId": change_set.id,
+        "ChangeSetName": change_set.name,
+        "StackId": change_set.stack.id,
+        "StackName": change_set.stack.name,
+        "Status": change_set.status,
+        "StatusReason": change_set.reason,
+        "ExecutionStatus": change_set.execution_status,
+    }
+
+
+def _stored_template(url: str, s3: Any) -> str:
+    """Return the text of a template in a bucket, by a URL of either style.
+
+    Raises:
+        StackError: the URL names no object, or S3 refuses.
+    """
+    parts = urlsplit(url)
+    host, path = parts.hostname or "", unquote(parts.path.lstrip("/"))
+    bucket, dot, service = host.partition(".s3")
+    if not (dot and (service == "" or service[0] in ".-")):
+        bucket, _, path = path.partition("/")
+    if not (bucket and path):
+        raise StackError(f"TemplateURL must be a supported URL: {url!r} names no object of a bucket")
+    try:
+        return str(s3.get_object(Bucket=bucket, Key=path)["Body"].read().decode())
+    except ClientError as error:
+        raise StackError(f"S3 error: {error.response['Error'].get('Message', error)}") from error

@@ -1,18 +1,14 @@
-"""How a stack is refused."""
+"""How CloudFormation refuses a request."""
+
+from moto.core.exceptions import ServiceException
 
 
-class StackError(Exception):
-    """Raised when CloudFormation refuses a request.
+class StackError(ServiceException):  # type: ignore[misc]
+    """Raised when CloudFormation refuses a request, or a resource cannot be created or deleted.
 
     Args:
-        message: what is wrong, as the caller is told.
-        code: CloudFormation's error code.
+        code: CloudFormation's error code, if it is another one than ValidationError.
+        message: the reason, as the caller sees it.
     """
 
-    def __init__(self, message: str, code: str = "ValidationError") -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class ResourceError(Exception):
-    """Raised when a resource cannot be made, changed or deleted; the message is the reason in its event."""
+    code = "ValidationError"

@@ -1,94 +1,43 @@
-"""The functions of a template: what they refer to, and what they come to."""
+"""The intrinsic functions of a template."""
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from services.embedded.stacks.errors import StackError
+from services.embedded.stacks.model import Resource
+from services.embedded.stacks.template import PLACEHOLDER, Template
 
 NO_VALUE = object()
-"""What ``AWS::NoValue`` comes to: the property that has it is left out."""
-
-_PLACE = re.compile(r"\$\{([^}]*)\}")
-
-
-class Scope(Protocol):
-    """What names in a template stand for."""
-
-    def ref(self, name: str) -> Any:
-        """Return what ``Ref`` of a parameter or a resource is."""
-
-    def attribute(self, name: str, attribute: str) -> Any:
-        """Return an attribute of a resource."""
-
-    def condition(self, name: str) -> bool:
-        """Return whether a condition holds."""
-
-    def mapping(self, name: str, first: str, second: str) -> Any:
-        """Return a value of a mapping."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """That a value needs a resource, a parameter, or an attribute of a resource."""
-
-    name: str
-    attribute: str | None = None
-
-
-def references(value: Any) -> Iterator[Reference]:
-    """Return everything that a value refers to, in both branches of its conditions."""
-    if isinstance(value, list):
-        for one in value:
-            yield from references(one)
-    elif isinstance(value, Mapping):
-        if isinstance(named := value.get("Ref"), str):
-            yield Reference(named)
-        elif "Fn::GetAtt" in value:
-            name, attribute = _attribute_of(value["Fn::GetAtt"])
-            yield Reference(name, attribute)
-        else:
-            if "Fn::Sub" in value:
-                yield from _places(value["Fn::Sub"])
-            for one in value.values():
-                yield from references(one)
-
-
-def _places(argument: Any) -> Iterator[Reference]:
-    text, own = argument if isinstance(argument, list) else (argument, {})
-    for name in _PLACE.findall(text):
-        if not name.startswith("!") and name not in own:
-            resource, dot, attribute = name.partition(".")
-            yield Reference(resource, attribute if dot else None)
-
-
-def _attribute_of(argument: Any) -> tuple[str, str]:
-    name, attribute = argument.split(".", 1) if isinstance(argument, str) else argument
-    return str(name), str(attribute)
+"""The value of ``AWS::NoValue``: the property that has it is left out."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluates values of a template in a scope.
+    """Evaluates values of a template.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference.html
 
     Args:
-        scope: what names stand for.
-        region: for ``Fn::GetAZs``.
+        template: its conditions.
+        values: of its parameters and of CloudFormation's pseudo parameters.
+        resources: those that exist.
     """
 
-    scope: Scope
-    region: str
+    template: Template
+    values: Mapping[str, Any]
+    resources: Mapping[str, Resource]
     _functions: dict[str, Callable[[Any], Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """List the functions there are."""
+        """List the functions."""
         functions = {
-            "Ref": lambda name: NO_VALUE if name == "AWS::NoValue" else self.scope.ref(name),
-            "Condition": self.scope.condition,
-            "Fn::GetAtt": lambda argument: self.scope.attribute(*_attribute_of(argument)),
-            "Fn::If": self._if,
+            "Ref": lambda name: NO_VALUE if name == "AWS::NoValue" else self._ref(name),
+            "Condition": self.condition,
+            "Fn::GetAtt": lambda argument: self._attribute(*argument),
+            "Fn::If": lambda argument: self.value(argument[1] if self.condition(argument[0]) else argument[2]),
             "Fn::Equals": lambda pair: self._text(pair[0]) == self._text(pair[1]),
             "Fn::Not": lambda one: not self.value(one[0]),
             "Fn::And": lambda all_of: all(self.value(one) for one in all_of),
@@ -98,16 +47,14 @@ class Evaluation:
             "Fn::Select": self._select,
             "Fn::Sub": self._sub,
             "Fn::Base64": lambda one: base64.b64encode(self._text(one).encode()).decode(),
-            "Fn::FindInMap": lambda keys: self.scope.mapping(*(self._text(one) for one in keys)),
-            "Fn::GetAZs": lambda one: [f"{self._text(one) or self.region}{letter}" for letter in "abcdef"],
         }
         object.__setattr__(self, "_functions", functions)
 
     def value(self, value: Any) -> Any:
-        """Return what a value comes to.
+        """Return a value with its functions applied.
 
         Raises:
-            StackError: a name in it does not exist, or a function is not known here.
+            StackError: a name in it does not exist, or a function is unknown.
         """
         if isinstance(value, list):
             return [found for one in value if (found := self.value(one)) is not NO_VALUE]
@@ -121,13 +68,34 @@ class Evaluation:
                 raise StackError(f"Template error: {name} is not known to the embedded cloud's CloudFormation")
         return {name: found for name, one in value.items() if (found := self.value(one)) is not NO_VALUE}
 
+    def condition(self, name: str) -> bool:
+        """Return whether a condition holds.
+
+        Raises:
+            StackError: there is no such condition.
+        """
+        if name not in self.template.conditions:
+            raise StackError(f"Template error: unresolved condition {name}")
+        return bool(self.value(self.template.conditions[name]))
+
+    def _ref(self, name: str) -> Any:
+        return self.values[name] if name in self.values else self._resource(name).physical_id
+
+    def _attribute(self, name: str, attribute: str) -> str:
+        resource = self._resource(name)
+        try:
+            return resource.attributes[attribute]
+        except KeyError:
+            raise StackError(f"Template error: resource {name} does not support attribute type {attribute}") from None
+
+    def _resource(self, name: str) -> Resource:
+        if name not in self.resources:
+            raise StackError(f"Template error: unresolved resource dependencies [{name}] in the template")
+        return self.resources[name]
+
     def _text(self, value: Any) -> str:
         found = self.value(value)
         return str(found).lower() if isinstance(found, bool) else str(found)
-
-    def _if(self, argument: list[Any]) -> Any:
-        condition, then, otherwise = argument
-        return self.value(then if self.scope.condition(condition) else otherwise)
 
     def _select(self, argument: list[Any]) -> Any:
         found, index = self.value(argument[1]), int(self._text(argument[0]))
@@ -147,4 +115,4 @@ class Evaluation:
             resource, dot, attribute = name.partition(".")
             return self._text({"Fn::GetAtt": [resource, attribute]} if dot else {"Ref": name})
 
-        return _PLACE.sub(replaced, text)
+        return PLACEHOLDER.sub(replaced, text)

@@ -1,8 +1,10 @@
-"""The parameters of a stack: what is given, completed and checked, as CloudFormation does before anything is made."""
+"""The parameters of a stack, completed and checked before anything is created.
+
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/parameters-section-structure.html
+"""
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from services.embedded.stacks.errors import StackError
@@ -15,43 +17,15 @@ Lookup = Callable[[str], str]
 """Returns the value of a parameter of the parameter store.
 
 Raises:
-    StackError: there is none of that name.
+    StackError: the store has none of that name.
 """
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of a stack, and what they come to.
-
-    Attributes:
-        given: of each parameter the text that was given, or its default.
-        values: what ``Ref`` of each is: a list for list types, a number as text, the stored value for those of SSM.
-    """
-
-    given: dict[str, str]
-    values: dict[str, Any]
-
-    @property
-    def resolved(self) -> dict[str, str]:
-        """What was found in the parameter store, by parameter."""
-        return {name: str(value) for name, value in self.values.items() if name in self._stored}
-
-    @property
-    def _stored(self) -> set[str]:
-        return {name for name, value in self.values.items() if isinstance(value, Stored)}
-
-
-class Stored(str):
-    """A value that came out of the parameter store."""
-
-    __slots__ = ()
-
-
-def resolve(template: Template, given: Mapping[str, str], lookup: Lookup) -> Parameters:
-    """Complete the parameters by their defaults, check them, and look up those that name one of the store.
+def complete(template: Template, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the text of each parameter: the one that is given, or its default.
 
     Raises:
-        StackError: one is missing, unknown or not allowed, or names nothing in the store.
+        StackError: a parameter is missing, unknown or not allowed.
     """
     if unknown := sorted(set(given) - set(template.parameters)):
         raise StackError(f"Parameters: {unknown} do not exist in the template")
@@ -62,17 +36,23 @@ def resolve(template: Template, given: Mapping[str, str], lookup: Lookup) -> Par
     }
     if missing := sorted(set(template.parameters) - set(texts)):
         raise StackError(f"Parameters: {missing} must have values")
-    values = {}
     for name, text in texts.items():
         check(name, text, template.parameters[name])
-        values[name] = _value(text, template.parameters[name]["Type"], lookup)
-    return Parameters(texts, values)
+    return texts
+
+
+def resolve(template: Template, texts: Mapping[str, str], lookup: Lookup) -> dict[str, Any]:
+    """Return the value that ``Ref`` of each parameter has: a list for list types, the stored value for those of SSM.
+
+    Raises:
+        StackError: a parameter names nothing in the parameter store.
+    """
+    return {name: _value(text, template.parameters[name]["Type"], lookup) for name, text in texts.items()}
 
 
 def _value(text: str, kind: str, lookup: Lookup) -> Any:
     if kind.startswith(_OF_SSM):
-        stored = lookup(text)
-        return stored.split(",") if kind.startswith(f"{_OF_SSM}List<") else Stored(stored)
+        return lookup(text)
     if kind == "CommaDelimitedList" or kind.startswith("List<"):
         return [part.strip() for part in text.split(",")] if text else [""]
     return text
@@ -82,15 +62,17 @@ def check(name: str, text: str, definition: Mapping[str, Any]) -> None:
     """Refuse a value that its parameter does not allow.
 
     Raises:
-        StackError: naming the parameter and what it allows, in the template's own words where it has some.
+        StackError: the message names the parameter and what it allows.
     """
-    told = definition.get("ConstraintDescription")
+    described = definition.get("ConstraintDescription")
     pattern, allowed = definition.get("AllowedPattern"), definition.get("AllowedValues")
     if pattern is not None and re.fullmatch(pattern, text) is None:
-        raise StackError(f"Parameter {name} failed to satisfy constraint: {told or f'must match pattern {pattern}'}")
+        raise StackError(
+            f"Parameter {name} failed to satisfy constraint: {described or f'must match pattern {pattern}'}"
+        )
     if allowed is not None and text not in {_text(one) for one in allowed}:
         listed = ", ".join(_text(one) for one in allowed)
-        raise StackError(f"Parameter '{name}' must be one of AllowedValues ({told or listed})")
+        raise StackError(f"Parameter '{name}' must be one of AllowedValues ({described or listed})")
     if definition["Type"] == "Number":
         _check_number(name, text, definition)
 
@@ -114,12 +96,12 @@ def check_rules(template: Template, evaluation: Evaluation) -> None:
     """Refuse parameters that the template's rules forbid together.
 
     Raises:
-        StackError: in the words of the rule.
+        StackError: the message is the rule's own description.
     """
     for name, rule in template.rules.items():
         if not evaluation.value(rule.get("RuleCondition", True)):
             continue
         for assertion in rule["Assertions"]:
             if not evaluation.value(assertion["Assert"]):
-                told = assertion.get("AssertDescription", f"rule {name} does not hold")
-                raise StackError(f"Template validation error: Rule {name} is violated: {told}")
+                described = assertion.get("AssertDescription", f"rule {name} does not hold")
+                raise StackError(f"Template validation error: Rule {name} is violated: {described}")

@@ -1,24 +1,19 @@
-"""A template as text, and as what stands in it."""
+"""The sections of a template."""
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from services.cloudformation import parse_template
 from services.embedded.stacks.errors import StackError
 
-try:  # The parser in C reads our own template in an eighth of the time that the one in Python takes.
-    from yaml import CSafeLoader as _SafeLoader
-except ImportError:
-    from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
-
-LONGEST_BODY_BYTES = 51_200
-"""Of a template in a request (CloudFormation quotas); a longer one is put into a bucket and named by its URL."""
-
-LONGEST_OBJECT_BYTES = 1_048_576
-"""Of a template in a bucket."""
-
 Definitions = dict[str, dict[str, Any]]
+
+PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+"""A name in the text of ``Fn::Sub``."""
 
 
 @dataclass(frozen=True)
@@ -26,70 +21,35 @@ class Template:
     """The sections of a template, its functions in their long form (``{"Fn::Sub": …}``).
 
     Attributes:
-        text: what it was read from.
+        text: the template as it was given.
     """
 
     text: str
     parameters: Definitions
     rules: Definitions
-    mappings: Definitions
     conditions: dict[str, Any]
     resources: Definitions
     outputs: Definitions
-    description: str | None = None
 
     def capabilities(self) -> list[str]:
-        """Return what must be acknowledged for a stack of it to be made, as CloudFormation asks for it."""
+        """Return the capability that a request must acknowledge: one if the template has IAM resources, else none.
+
+        https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateChangeSet.html
+        """
         names = ("RoleName", "UserName", "GroupName", "ManagedPolicyName", "InstanceProfileName")
         of_iam = [one for one in self.resources.values() if one["Type"].startswith("AWS::IAM::")]
-        named = any(name in one.get("Properties", {}) for one in of_iam for name in names)
-        return (["CAPABILITY_NAMED_IAM"] if named else ["CAPABILITY_IAM"]) if of_iam else []
-
-
-class _Loader(_SafeLoader):
-    """YAML with CloudFormation's short functions; dates and ``yes`` stay text as JSON would have them."""
-
-
-def _short_function(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    value: Any
-    if isinstance(node, yaml.ScalarNode):
-        value = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]  # the third of three
-    if suffix in {"Ref", "Condition"}:
-        return {suffix: value}
-    if suffix == "GetAtt" and isinstance(value, str):
-        value = value.split(".", 1)
-    return {f"Fn::{suffix}": value}
-
-
-def _as_text(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    return loader.construct_scalar(node)  # type: ignore[arg-type]  # a time stamp is a scalar
-
-
-_Loader.add_multi_constructor("!", _short_function)
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
-
-
-def document_of(text: str) -> Any:
-    """Return what stands in a template in YAML or JSON as plain data, its functions in their long form.
-
-    Raises:
-        yaml.YAMLError: it is neither.
-    """
-    return yaml.load(text, _Loader)  # nosec B506 # noqa: S506 - a SafeLoader
+        is_named = any(name in one.get("Properties", {}) for one in of_iam for name in names)
+        return (["CAPABILITY_NAMED_IAM"] if is_named else ["CAPABILITY_IAM"]) if of_iam else []
 
 
 def read(text: str) -> Template:
     """Read a template in YAML or JSON.
 
     Raises:
-        StackError: it is neither, or has no resources, or one without a type.
+        StackError: the text is neither, or has no resources, or one without a type.
     """
     try:
-        document = document_of(text)
+        document = parse_template(text)
     except yaml.YAMLError as error:
         raise StackError(f"Template format error: YAML not well-formed. {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict) or not document["Resources"]:
@@ -104,9 +64,56 @@ def read(text: str) -> Template:
         text=text,
         parameters=document.get("Parameters") or {},
         rules=document.get("Rules") or {},
-        mappings=document.get("Mappings") or {},
         conditions=document.get("Conditions") or {},
         resources=resources,
         outputs=document.get("Outputs") or {},
-        description=document.get("Description"),
     )
+
+
+def needs(definition: Mapping[str, Any], known: set[str]) -> frozenset[str]:
+    """Return which of the known resources must exist before the one that is defined here."""
+    named = definition.get("DependsOn", [])
+    named = {named} if isinstance(named, str) else set(named)
+    return frozenset((named | set(references(definition.get("Properties", {})))) & known)
+
+
+def references(value: Any) -> Iterator[str]:
+    """Return the resources and parameters that a value refers to, in both branches of its conditions."""
+    if isinstance(value, list):
+        for one in value:
+            yield from references(one)
+    elif isinstance(value, Mapping):
+        if isinstance(named := value.get("Ref"), str):
+            yield named
+        elif isinstance(attribute := value.get("Fn::GetAtt"), list):
+            yield str(attribute[0])
+        else:
+            if "Fn::Sub" in value:
+                yield from _substituted(value["Fn::Sub"])
+            for one in value.values():
+                yield from references(one)
+
+
+def _substituted(argument: Any) -> Iterator[str]:
+    text, own = argument if isinstance(argument, list) else (argument, {})
+    for name in PLACEHOLDER.findall(text):
+        if not name.startswith("!") and name not in own:
+            yield name.partition(".")[0]
+
+
+def in_order(needed: Mapping[str, frozenset[str]]) -> list[str]:
+    """Return all resources, each after those that it needs; otherwise in the order of the template.
+
+    Raises:
+        StackError: some need each other.
+    """
+    ordered: list[str] = []
+    waiting = dict(needed)
+    while waiting:
+        ready = [name for name, before in waiting.items() if before <= set(ordered)]
+        if not ready:
+            raise StackError(f"Circular dependency between resources: [{', '.join(sorted(waiting))}]")
+        ordered.extend(ready)
+        for name in ready:
+            del waiting[name]
+    return ordered

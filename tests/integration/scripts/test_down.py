@@ -74,13 +74,14 @@ def test_with_delete_data_nothing_is_left_and_then_there_is_nothing_to_delete(wh
     assert len(whole.steps) == steps
 
 
-def test_what_was_kept_is_the_next_stacks_and_what_it_costs_is_told(stage: Stage) -> None:
+def test_what_is_kept_is_named_with_what_it_costs(stage: Stage) -> None:
     stage.up()
     bucket = data_buckets(stage)[0]
     stage.account.s3.put_object(Bucket=bucket, Key="kept.jpg", Body=b"image")
     stage.down()
-    assert "A GB of objects costs $0.023 a month" in stage.seen
-    stage.up()
+    shown = stage.seen
+    assert f"bucket of images or results {bucket}" in shown
+    assert "A GB of objects costs $0.023 a month" in shown
     assert stage.account.s3.get_object(Bucket=bucket, Key="kept.jpg")["Body"].read() == b"image"
     stage.down(delete_data=True)
     assert not left(stage)

@@ -31,16 +31,18 @@ def test_status_tells_of_stack_page_instances_queues_alarms_and_images(stage: St
     for _ in range(3):
         stage.account.sqs.send_message(QueueUrl=url, MessageBody="x")
     stage.account.sqs.receive_message(QueueUrl=url)
-    alarms = stage.account.cloudwatch.describe_alarms(AlarmNamePrefix=f"{stage.prefix}-DeadLetters")["MetricAlarms"]
-    stage.account.cloudwatch.set_alarm_state(
-        AlarmName=alarms[0]["AlarmName"], StateValue="ALARM", StateReason="a test"
-    )
+    cloudwatch, alarm = stage.account.cloudwatch, f"{stage.prefix}-DeadLetters"
+    cloudwatch.put_metric_alarm(
+        AlarmName=alarm, Namespace="AWS/SQS", MetricName="NumberOfMessagesReceived", Statistic="Sum", Period=60,
+        EvaluationPeriods=1, Threshold=0, ComparisonOperator="GreaterThanThreshold",
+    )  # fmt: skip
+    cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="a test")
     told = json.loads(typed(stage, "status", "--json").stdout)
     assert (told["stack"], told["failure"], told["template"]) == ("CREATE_COMPLETE", "", [1, 1])
     assert told["page"] == f"https://{told['web'][0]['address']}"
     assert told["workers"] == {"running": 2}
     assert told["queues"]["requests"] == {"visible": 2, "in_flight": 1}
-    assert told["alarms"] == [alarms[0]["AlarmName"]]
+    assert told["alarms"] == [alarm]
     assert told["images"] == {"worker": IMAGE, "web": IMAGE}
     assert told["settings"] == {"fleet.max_workers": "5"}
     shown = " ".join(typed(stage, "status").stdout.split())

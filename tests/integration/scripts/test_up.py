@@ -5,6 +5,7 @@ import re
 from typing import Any, Literal
 
 import pytest
+from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from scripts.aws.account import TAG
@@ -13,7 +14,7 @@ from scripts.aws.deploy.places import PlaceError
 from scripts.aws.deploy.session_keys import renew
 from scripts.aws.deploy.settings import SettingError, Wishes
 from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts
-from scripts.aws.deploy.stacks import Stack, StackError, find
+from scripts.aws.deploy.stacks import Stack, find
 from scripts.aws.deploy.up import NotWantedError
 from scripts.aws.waiting import TimedOutError
 from scripts.cli import fleetsight
@@ -104,41 +105,49 @@ def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage)
     assert "baked" not in stage.seen
 
 
-def test_a_creation_that_fails_names_the_reason_and_the_next_one_starts_afresh(stage: Stage) -> None:
-    stage.store_images()
-    name = f"{stage.prefix}-requests"
-    taken = stage.account.sqs.create_queue(QueueName=name, Attributes={"DelaySeconds": "7"})["QueueUrl"]
-    with pytest.raises(StackError, match=r"ROLLBACK_COMPLETE:\n  RequestQueue \(AWS::SQS::Queue\) create failed: \w"):
-        stage.up()
-    stage.account.sqs.delete_queue(QueueUrl=taken)
-    stage.up()
-    assert "was never complete (ROLLBACK_COMPLETE)" in stage.seen
-    assert stack(stage).status == "CREATE_COMPLETE"
+def requested(stage: Stage, wishes: Wishes) -> dict[str, str]:
+    """Return the parameters that the next `up` asks CloudFormation for; the embedded cloud plays no updates."""
+    asked: list[Any] = []
+    events = stage.account.cloudformation.meta.events
+    events.register("provide-client-params.cloudformation.CreateChangeSet", lambda params, **_: asked.append(params))
+    with pytest.raises(ClientError, match="plays no updates"):
+        stage.up(wishes=wishes)
+    events.unregister("provide-client-params.cloudformation.CreateChangeSet")
+    [parameters] = [each["Parameters"] for each in asked]
+    return {each["ParameterKey"]: each.get("ParameterValue", "as before") for each in parameters}
 
 
 def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> None:
     stage.store_images()
     said = {"fleet.max_workers": "5", "retention.unkept_days": "14"}
     stage.up(wishes=Wishes({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, said))
-    assert stack(stage).parameters["UnkeptDays"] == "37"
-    stage.up(wishes=Wishes({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""}))
-    now = stack(stage)
-    assert now.parameters["UnkeptDays"] == "30"
-    assert (now.parameters["WebCidr"], now.parameters["MonthlyBudget"]) == ("10.0.0.0/8", "80")
-    line = "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
-    assert now.parameters["WebSettings"] == line
-    version = stage.account.ec2.describe_launch_template_versions(
-        LaunchTemplateName=f"{stage.prefix}-web", Versions=["$Latest"]
-    )["LaunchTemplateVersions"][0]
-    assert line in base64.b64decode(version["LaunchTemplateData"]["UserData"]).decode()
-    assert "version 1 of their template; 2 is the newest: `fleetsight roll`" in stage.seen
-    steps = len(stage.steps)
-    stage.up()
-    assert "is as it should be" in stage.seen
-    assert "CloudFormation has begun" not in stage.steps[steps:]
+    first = stack(stage).parameters
+    assert (first["UnkeptDays"], first["WebCidr"], first["MonthlyBudget"]) == ("37", "10.0.0.0/8", "70")
+    version = stage.account.ec2.describe_launch_template_versions(LaunchTemplateName=f"{stage.prefix}-web")[
+        "LaunchTemplateVersions"
+    ][0]
+    script = base64.b64decode(version["LaunchTemplateData"]["UserData"]).decode()
+    assert "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__RETENTION__UNKEPT_DAYS='14'" in script
     assert {"Key": TAG, "Value": stage.prefix} in stage.account.cloudformation.describe_stacks(
         StackName=stage.prefix
     )["Stacks"][0]["Tags"]
+
+    wishes = Wishes({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""})
+    asked = requested(stage, wishes)
+    assert (asked["UnkeptDays"], asked["WebCidr"], asked["MonthlyBudget"]) == ("30", "as before", "80")
+    assert asked["WebSettings"] == "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
+
+
+def test_a_second_up_changes_nothing_and_names_the_command_that_leads_to_the_newest_version(stage: Stage) -> None:
+    stage.store_images()
+    address = stage.up()
+    steps, worker = len(stage.steps), f"{stage.prefix}-worker"
+    stage.account.ec2.create_launch_template_version(LaunchTemplateName=worker, LaunchTemplateData={})
+    assert stage.up() == address
+    shown = stage.seen
+    assert "is as it should be" in shown
+    assert "version 1 of their template; 2 is the newest: `fleetsight roll`" in shown
+    assert "CloudFormation has begun" not in stage.steps[steps:]
 
 
 def key_of(stage: Stage) -> str:
@@ -213,24 +222,31 @@ def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(s
 
 def test_the_next_stack_goes_on_with_the_accounts_that_the_last_one_has_left(stage: Stage) -> None:
     stage.store_images()
-    stage.up()
-    cognito, pool = stage.account.cognito, pool_of(stage)
+    cognito, tags = stage.account.cognito, {TAG: stage.prefix}
+    closed: Any = {"AllowAdminCreateUserOnly": True}
+    pools = [
+        cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags=tags, AdminCreateUserConfig=closed)["UserPool"]
+        for _ in range(2)  # a creation that has failed leaves a pool without accounts
+    ]
+    pool = pools[0]["Id"]
+    cognito.create_group(UserPoolId=pool, GroupName="operators")
     cognito.admin_create_user(UserPoolId=pool, Username="a@example.org", MessageAction="SUPPRESS")
     cognito.admin_add_user_to_group(UserPoolId=pool, Username="a@example.org", GroupName="operators")
-    cognito.delete_group(UserPoolId=pool, GroupName="users")  # as if the creation had not come so far
-    tags = {TAG: stage.prefix}
-    cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags=tags)  # left by one that has failed
-    stage.down()
     for _ in range(2):
         stage.up()
-        told = stack(stage)
-        assert told.outputs["UserPoolId"] == pool
+        assert pool_of(stage) == pool
         assert len(cognito.list_users_in_group(UserPoolId=pool, GroupName="operators")["Users"]) == 1
     assert f"made the group users of the user pool {pool}" in stage.steps
-    with pytest.raises(cognito.exceptions.InvalidParameterException, match="deletion protection"):
-        cognito.delete_user_pool(UserPoolId=pool)
     stage.down(delete_data=True)
     assert not left(stage)
+
+
+def test_the_accounts_of_a_stack_are_protected_from_deletion(stage: Stage) -> None:
+    stage.store_images()
+    stage.up()
+    cognito = stage.account.cognito
+    with pytest.raises(cognito.exceptions.InvalidParameterException, match="deletion protection"):
+        cognito.delete_user_pool(UserPoolId=pool_of(stage))
 
 
 def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stage: Stage) -> None:

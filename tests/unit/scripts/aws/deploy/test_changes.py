@@ -7,8 +7,8 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from scripts.aws.account import Account
-from scripts.aws.deploy.changes import ChangeSet, execute, propose
-from scripts.aws.deploy.stacks import StackError
+from scripts.aws.deploy.changes import Change, ChangeSet, discard_all, execute, propose
+from scripts.aws.deploy.stacks import GROUP, StackError
 from tests.support.aws_stage import Stage, Time
 from tests.support.stubs import stubbed
 
@@ -104,3 +104,54 @@ def test_what_an_earlier_stack_has_left_is_taken_in(cloudformation: Stubber) -> 
     proposed = propose(stage(cloudformation).operation, "CREATE", "https://template", [])
     assert proposed is not None
     assert [(each.action, each.name) for each in proposed.changes] == [("Import", "InputBucket")]
+
+
+def test_what_an_update_would_change_is_told_with_what_is_replaced(cloudformation: Stubber) -> None:
+    """The values of `Replacement`, and the details that decide them, are AWS's.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets-samples.html
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ResourceChange.html
+    """
+    cloudformation.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK})
+    kinds = [("WebTemplate", "AWS::EC2::LaunchTemplate", "False"), ("WebGroup", GROUP, "Conditional")]
+    changes = [
+        {"Action": "Modify", "LogicalResourceId": name, "ResourceType": kind, "Replacement": replacement}
+        for name, kind, replacement in [*kinds, ("RequestQueue", "AWS::SQS::Queue", "True")]
+    ]
+    changes.append({"Action": "Remove", "LogicalResourceId": "Alarm", "ResourceType": "AWS::CloudWatch::Alarm"})
+    pages = [changes[:2], changes[2:]]
+    listed = [[{"Type": "Resource", "ResourceChange": each} for each in page] for page in pages]
+    complete = told("CREATE_COMPLETE")
+    first = {"ChangeSetName": CHANGE_SET}
+    cloudformation.add_response("describe_change_set", {**told("CREATE_IN_PROGRESS")}, first)
+    cloudformation.add_response("describe_change_set", complete, first)
+    cloudformation.add_response("describe_change_set", {**complete, "Changes": listed[0], "NextToken": "n"}, first)
+    second = {"ChangeSetName": CHANGE_SET, "NextToken": "n"}
+    cloudformation.add_response("describe_change_set", {**complete, "Changes": listed[1]}, second)
+    proposed = propose(stage(cloudformation).operation, "UPDATE", "https://template", [])
+    assert proposed is not None
+    assert proposed.changes == (
+        Change("Modify", "WebGroup", GROUP, "Conditional"),
+        Change("Modify", "WebTemplate", "AWS::EC2::LaunchTemplate", "False"),
+        Change("Modify", "RequestQueue", "AWS::SQS::Queue", "True"),
+        Change("Remove", "Alarm", "AWS::CloudWatch::Alarm"),
+    )
+
+
+def test_only_unused_change_sets_that_the_commands_have_made_are_discarded(cloudformation: Stubber) -> None:
+    """The execution statuses: https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ChangeSetSummary.html"""
+
+    def summary(name: str, execution_status: str, stack: str = STACK) -> dict[str, str]:
+        return {"ChangeSetId": name, "ChangeSetName": name, "StackId": stack, "ExecutionStatus": execution_status}
+
+    found = [
+        summary("fleetsight-up-1", "AVAILABLE"),
+        summary("fleetsight-up-2", "UNAVAILABLE"),
+        summary("fleetsight-up-3", "EXECUTE_IN_PROGRESS"),
+        summary("fleetsight-up-4", "AVAILABLE", f"{STACK[:-1]}2"),
+        summary("by-hand", "AVAILABLE"),
+    ]
+    cloudformation.add_response("list_change_sets", {"Summaries": found}, {"StackName": STACK})
+    for name in ("fleetsight-up-1", "fleetsight-up-2"):
+        cloudformation.add_response("delete_change_set", {}, {"ChangeSetName": name})
+    discard_all(stage(cloudformation).account, STACK)

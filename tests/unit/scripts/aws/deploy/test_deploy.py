@@ -1,14 +1,15 @@
 """From any state of a stack to a complete one, and what is told on the way."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG, Account
-from scripts.aws.deploy.changes import Change
-from scripts.aws.deploy.deploy import ready
+from scripts.aws.deploy.changes import Change, ChangeSet
+from scripts.aws.deploy.deploy import deploy, ready
 from scripts.aws.deploy.stacks import StackError, is_failure
 from scripts.aws.waiting import TimedOutError
 from tests.support.aws_stage import Stage, Time
@@ -145,3 +146,55 @@ def test_what_was_cancelled_because_of_another_failure_is_no_failure_of_its_own(
 def test_what_costs_money_or_is_replaced_or_deleted_is_marked(change: Change, warning: str) -> None:
     assert change.warning.startswith(warning)
     assert bool(change.warning) == bool(warning)
+
+
+def event(number: int, name: str, kind: str, status: str, reason: str = "") -> dict[str, Any]:
+    told = {
+        "StackId": "arn",
+        "StackName": "fs",
+        "EventId": str(number),
+        "Timestamp": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    named = {"LogicalResourceId": name, "ResourceType": kind, "ResourceStatus": status}
+    return {**told, **named, **({"ResourceStatusReason": reason} if reason else {})}
+
+
+EXISTS = "fs-requests already exists"
+CANCELLED = "Resource creation cancelled"
+"""Of the resources that were being created when another one failed."""
+
+
+@pytest.mark.parametrize(
+    ("verb", "ended"),
+    [("CREATE", "ROLLBACK_COMPLETE"), ("CREATE", "ROLLBACK_FAILED"), ("UPDATE", "UPDATE_ROLLBACK_COMPLETE")],
+)
+def test_a_stack_that_was_rolled_back_is_an_error_with_the_reason_of_each_failure(verb: str, ended: str) -> None:
+    """CloudFormation rolls back by itself, and the events keep the reasons.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/determine-root-cause-for-stack-failures.html
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
+    """
+    before = [event(0, "fs", "AWS::CloudFormation::Stack", "REVIEW_IN_PROGRESS")]
+    queue, bucket = ("RequestQueue", "AWS::SQS::Queue"), ("InputBucket", "AWS::S3::Bucket")
+    failed = [
+        event(4, "fs", "AWS::CloudFormation::Stack", ended),
+        event(3, *bucket, f"{verb}_FAILED", CANCELLED),
+        event(2, *queue, f"{verb}_FAILED", EXISTS),
+        event(1, *queue, f"{verb}_IN_PROGRESS"),
+    ]
+    with stubbed("cloudformation") as stub:
+        stub.add_response("describe_stack_events", {"StackEvents": before}, {"StackName": "arn"})
+        stub.add_response("execute_change_set", {})
+        told = {"StackName": "fs", "StackId": "arn", "StackStatus": ended, "CreationTime": before[0]["Timestamp"]}
+        stub.add_response("describe_stacks", {"Stacks": [told]}, {"StackName": "arn"})
+        stub.add_response("describe_stack_events", {"StackEvents": [*failed, *before]}, {"StackName": "arn"})
+        on = Stage(Account("us-east-1", _clients={"cloudformation": stub.client}), "fs", time=Time(pause=0))
+        with pytest.raises(StackError) as refused:
+            deploy(on.operation, ChangeSet("c", "arn", "CREATE", ()))
+    assert str(refused.value).splitlines() == [
+        f"the stack fs is {ended}:",
+        f"  RequestQueue (AWS::SQS::Queue) {verb.lower()} failed: {EXISTS}",
+        *(["  fs (AWS::CloudFormation::Stack) rollback failed"] if ended == "ROLLBACK_FAILED" else []),
+        "CloudFormation took everything back; see to it and run this again",
+    ]
+    assert "InputBucket (AWS::S3::Bucket)" in on.seen

@@ -3,7 +3,7 @@
 from typing import Any
 
 from scripts.aws.deploy.template import template, with_static_names
-from services.embedded.stacks.template import document_of
+from services.cloudformation import parse_template
 
 VALUES = {"Prefix": "fs", "AWS::AccountId": "123456789012", "AWS::Region": "eu-west-1"}
 NAMES = {"AWS::S3::Bucket": "BucketName", "AWS::DynamoDB::Table": "TableName"}
@@ -11,7 +11,7 @@ NAMES = {"AWS::S3::Bucket": "BucketName", "AWS::DynamoDB::Table": "TableName"}
 
 def names(body: str) -> dict[str, Any]:
     """The names of the buckets and tables by logical name, as the template states them."""
-    found = document_of(body)["Resources"].items()
+    found = parse_template(body)["Resources"].items()
     return {key: each["Properties"][NAMES[each["Type"]]] for key, each in found if each["Type"] in NAMES}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.embedded.stacks.errors import StackError
 from services.embedded.stacks.functions import Evaluation
-from services.embedded.stacks.parameters import check, check_rules, resolve
+from services.embedded.stacks.parameters import check, check_rules, complete, resolve
 from services.embedded.stacks.template import read
 
 TEXT = """
@@ -28,10 +28,10 @@ def lookup(name: str) -> str:
 
 
 def test_defaults_complete_what_is_given_and_names_of_the_store_are_looked_up() -> None:
-    found = resolve(read(TEXT), {"Prefix": "p"}, lookup)
-    assert found.given == {"Image": "/image/web", "Prefix": "p", "Subnets": "a, b", "Origins": "", "Days": "30"}
-    assert found.values == {"Image": "ami-1", "Prefix": "p", "Subnets": ["a", "b"], "Origins": [""], "Days": "30"}
-    assert found.resolved == {"Image": "ami-1"}
+    texts = complete(read(TEXT), {"Prefix": "p"})
+    assert texts == {"Image": "/image/web", "Prefix": "p", "Subnets": "a, b", "Origins": "", "Days": "30"}
+    values = resolve(read(TEXT), texts, lookup)
+    assert values == {"Image": "ami-1", "Prefix": "p", "Subnets": ["a", "b"], "Origins": [""], "Days": "30"}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_defaults_complete_what_is_given_and_names_of_the_store_are_looked_up() 
 )
 def test_what_is_missing_or_unknown_is_named(given: dict[str, str], told: str) -> None:
     with pytest.raises(StackError, match=told):
-        resolve(read(TEXT), given, lookup)
+        resolve(read(TEXT), complete(read(TEXT), given), lookup)
 
 
 @pytest.mark.parametrize(
@@ -69,18 +69,6 @@ def test_what_a_parameter_allows_is_taken() -> None:
     check("P", "2.5", {"Type": "Number", "MinValue": 1, "MaxValue": 5})
 
 
-class Zone:
-    """A scope of one parameter."""
-
-    def __init__(self, zone: str) -> None:
-        self.zone = zone
-
-    def ref(self, name: str) -> Any:
-        return {"Zone": self.zone, "Domain": "example.org"}[name]
-
-    attribute = condition = mapping = None
-
-
 def test_a_rule_that_does_not_hold_is_told_in_its_own_words() -> None:
     rule = """
     Rules:
@@ -89,6 +77,7 @@ def test_a_rule_that_does_not_hold_is_told_in_its_own_words() -> None:
         Assertions: [{Assert: !Not [!Equals [!Ref Zone, ""]], AssertDescription: Give a zone.}]
     Resources: {A: {Type: T}}
     """
-    check_rules(read(rule), Evaluation(Zone("Z1"), "us-east-1"))  # type: ignore[arg-type]  # it asks for no more
+    template = read(rule)
+    check_rules(template, Evaluation(template, {"Domain": "example.org", "Zone": "Z1"}, {}))
     with pytest.raises(StackError, match=r"NeedsZone is violated: Give a zone\."):
-        check_rules(read(rule), Evaluation(Zone(""), "us-east-1"))  # type: ignore[arg-type]
+        check_rules(template, Evaluation(template, {"Domain": "example.org", "Zone": ""}, {}))

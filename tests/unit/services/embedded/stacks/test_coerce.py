@@ -5,7 +5,7 @@ from typing import Any
 import botocore.session
 import pytest
 
-from services.embedded.stacks.shapes import fitted
+from services.embedded.stacks.coerce import coerced
 
 SESSION = botocore.session.Session()
 
@@ -21,14 +21,14 @@ SESSION = botocore.session.Session()
             {"Attributes": {"VisibilityTimeout": "30"}},
         ),
         ("cloudwatch", "PutMetricAlarm", {"Threshold": 1, "Period": "60"}, {"Threshold": 1.0, "Period": 60}),
-        ("ec2", "RunInstances", {"EbsOptimized": "true", "MinCount": "x"}, {"EbsOptimized": True, "MinCount": "x"}),
+        ("ec2", "RunInstances", {"EbsOptimized": "true"}, {"EbsOptimized": True}),
         ("ssm", "PutParameter", {"Value": True, "Tags": [{"Key": 1}]}, {"Value": "true", "Tags": [{"Key": "1"}]}),
         ("s3", "PutBucketPolicy", {"Policy": {"a": 1}}, {"Policy": '{"a": 1}'}),
         ("sqs", "CreateQueue", {"NoSuchThing": "1"}, {"NoSuchThing": "1"}),
     ],
 )
-def test_a_value_is_fitted(service: str, operation: str, value: Any, found: Any) -> None:
+def test_a_value_is_coerced(service: str, operation: str, value: Any, found: Any) -> None:
     shape = SESSION.get_service_model(service).operation_model(operation).input_shape
-    fitting = fitted(value, shape)
-    assert fitting == found
-    assert {name: type(one) for name, one in fitting.items()} == {name: type(one) for name, one in found.items()}
+    converted = coerced(value, shape)
+    assert converted == found
+    assert {name: type(one) for name, one in converted.items()} == {name: type(one) for name, one in found.items()}
