@@ -7,7 +7,7 @@
 # bundle, version.json. Python packages come from the wheels of --wheelhouse, and then no network is used, or else from
 # the package index. --agents: CloudWatch's and Session Manager's agents too, which only AWS's own hosts have.
 #
-# It may be run again, and is run as root: by a builder instance (fleetsight bake), by Packer, or in a container.
+# It may be run again, and is run as root: by a builder instance (fleetsight bake) or in a container.
 set -Eeuo pipefail
 umask 022
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

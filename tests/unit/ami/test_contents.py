@@ -137,13 +137,6 @@ def test_nginx_closes_idle_connections_to_the_web_tier_before_that_does() -> Non
     assert int(ours[1]) < int(kept[1])
 
 
-def test_packer_tags_an_image_as_the_bake_does() -> None:
-    template = (AMI / "packer" / "fleetsight.pkr.hcl").read_text()
-    tags = set(re.findall(r"^    (fleetsight\S*) +=", template, re.MULTILINE))
-    assert tags == {"fleetsight", "fleetsight-role", "fleetsight-version", "fleetsight-commit", "fleetsight-bundle"}
-    assert "136693071363" in template
-
-
 def test_the_project_still_runs_on_the_python_of_debian() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=3.11"
