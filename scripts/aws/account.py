@@ -102,6 +102,11 @@ class Account:
         return client
 
     @property
+    def elbv2(self) -> Any:
+        """The Elastic Load Balancing client."""
+        return self._client("elbv2")
+
+    @property
     def logs(self) -> "CloudWatchLogsClient":
         """The CloudWatch Logs client."""
         client: CloudWatchLogsClient = self._client("logs")
@@ -114,6 +119,11 @@ class Account:
         style: Any = {"addressing_style": "path" if self.endpoint_url else "virtual"}
         client: S3Client = self._client("s3", BotoConfig(signature_version="s3v4", s3=style))
         return client
+
+    @property
+    def sns(self) -> Any:
+        """The SNS client."""
+        return self._client("sns")
 
     @property
     def sqs(self) -> "SQSClient":

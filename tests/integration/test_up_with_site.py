@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 import pytest
 
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import Account
 from scripts.aws.deploy.settings import Wishes
 from scripts.aws.deploy.stacks import find
 from scripts.aws.site.publish import MARK, SitePlace
-from scripts.aws.teardown.proof import LeftBehindError, prove
 from services.embedded.launch import REGION, EmbeddedCloud
 from tests.support.aws_resources import WITH_SITE, left
 from tests.support.aws_stage import Stage
@@ -70,28 +68,3 @@ def test_up_publishes_the_site_once_and_down_leaves_nothing_of_it(stage: Stage) 
     assert f"emptied the bucket {place.bucket} of {len(published)} objects" in stage.steps
     assert not left(stage)
     assert account.cloudfront.list_distributions()["DistributionList"]["Quantity"] == 0
-
-
-def test_a_distribution_that_is_left_is_told_by_its_tag_and_that_of_others_is_not(stage: Stage) -> None:
-    made = [distribution(stage.account, prefix) for prefix in (stage.prefix, "others")]
-    with pytest.raises(LeftBehindError, match=f"there is left:\n  distribution {made[0]}\n"):
-        prove(stage.operation, with_data=True)
-    for each in made:
-        stage.account.cloudfront.delete_distribution(Id=each, IfMatch="any")
-    prove(stage.operation, with_data=True)
-
-
-def distribution(account: Account, prefix: str) -> str:
-    """Make a distribution with a prefix's tag, and return its id."""
-    config: Any = {
-        "CallerReference": prefix,
-        "Origins": {"Quantity": 1, "Items": [{"Id": "web", "DomainName": "web.example.org"}]},
-        "DefaultCacheBehavior": {"TargetOriginId": "web", "ViewerProtocolPolicy": "https-only"},
-        "Comment": "",
-        "Enabled": False,
-    }
-    tags: Any = {"Items": [{"Key": TAG, "Value": prefix}]}
-    made = account.cloudfront.create_distribution_with_tags(
-        DistributionConfigWithTags={"DistributionConfig": config, "Tags": tags}
-    )
-    return made["Distribution"]["Id"]

@@ -91,7 +91,7 @@ def _take_away(operation: Operation, stack: Stack | None, order: Order) -> None:
         _empty_what_goes_with_the_stack(operation, stack)
         delete(operation, stack)
     for kind in KINDS:
-        if kind.delete is not None and (order.delete_data or not kind.data):
+        if order.delete_data or not kind.data:
             kind.remove_all(operation)
 
 

@@ -1,23 +1,43 @@
-"""Proof that nothing of a prefix is left: every service is asked, and then the one that knows the tags of many."""
+"""Proof that nothing of a prefix is left: services are asked for each kind, then for what the tagging API lists."""
+
+import re
+from collections.abc import Callable, Mapping
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import TAG
+from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.stacks import find
 from scripts.aws.operation import Operation
 from scripts.aws.teardown.belongings import KINDS
 from scripts.aws.waiting import TimedOutError
 from services.errors import FleetsightError
 
-LAG_SECONDS = 120.0
-"""How long the tagging API may go on telling of what is gone."""
+GONE_SECONDS = 600.0
+"""Longest time until services no longer know what has been deleted, and the tagging API no longer lists the rest."""
 
 ASKED_THEMSELVES = (
-    "cloudformation:stack", "cloudfront:distribution", "cognito-idp:userpool", "dynamodb:table", "ec2:image",
-    "ec2:instance", "ec2:launch-template", "ec2:security-group", "ec2:snapshot", "ec2:volume", "iam:role",
-    "logs:log-group", "s3:", "sqs:", "ssm:parameter",
+    "cloudformation:stack", "cognito-idp:userpool", "dynamodb:table", "ec2:image", "ec2:instance",
+    "ec2:security-group", "ec2:snapshot", "ec2:volume", "logs:log-group", "s3:", "ssm:parameter",
 )  # fmt: skip
-"""Services, or types, that are asked themselves, and know better than the tagging API."""
+"""Types that are in `KINDS` or are the stack."""
+
+TAGS_OF: Mapping[str, Callable[[Account, str], object]] = {
+    "autoscaling": lambda account, arn: account.autoscaling.describe_tags(
+        Filters=[{"Name": "auto-scaling-group", "Values": [_name(arn)]}]
+    )["Tags"],
+    "cloudfront": lambda account, arn: account.cloudfront.list_tags_for_resource(Resource=arn)["Tags"].get("Items"),
+    "cloudwatch": lambda account, arn: account.cloudwatch.list_tags_for_resource(ResourceARN=arn)["Tags"],
+    "ec2": lambda account, arn: account.ec2.describe_tags(
+        Filters=[{"Name": "resource-id", "Values": [_name(arn)]}, {"Name": "key", "Values": [TAG]}]
+    )["Tags"],
+    "elasticloadbalancing": lambda account, arn: account.elbv2.describe_tags(ResourceArns=[arn])["TagDescriptions"],
+    "sns": lambda account, arn: account.sns.list_tags_for_resource(ResourceArn=arn)["Tags"],
+    "sqs": lambda account, arn: account.sqs.get_queue_url(QueueName=_name(arn))["QueueUrl"],
+}
+"""Asks the service of an ARN for its tags; if the resource does not exist, the result is empty or an error."""
+
+_MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
+"""Parts of the error codes that say that a resource does not exist."""
 
 
 class LeftBehindError(FleetsightError):
@@ -44,29 +64,48 @@ def prove(operation: Operation, *, with_data: bool) -> None:
 
 
 def _still_tagged(operation: Operation) -> list[str]:
-    """Return what the tagging API tells of, once it tells of nothing or has had time to forget."""
-    told: list[str] = []
+    """Return what the tagging API lists and the service of each still knows, after a bounded wait.
+
+    The tagging API returns "tagged or previously tagged resources". A resource counts as long as it is listed if its
+    service cannot be asked.
+    https://docs.aws.amazon.com/resourcegroupstagging/latest/APIReference/API_GetResources.html
+    """
+    left: list[str] = []
 
     def nothing() -> bool:
-        told[:] = _elsewhere(operation)
-        return not told
+        left[:] = [arn for arn in _listed(operation) if _exists(operation.account, arn)]
+        return not left
 
     try:
-        operation.waiting.until(nothing, "the tagging API to tell of nothing", seconds=LAG_SECONDS)
+        operation.waiting.until(nothing, "the last tagged resources to be deleted", seconds=GONE_SECONDS)
     except TimedOutError:
-        operation.say("The tagging API, which may lag by some minutes, still tells of something.")
+        operation.say(f"Some tagged resources still exist after {GONE_SECONDS:.0f} s.")
     except ClientError as error:
         operation.say(f"The tagging API cannot be asked ({error}); the services themselves have been.")
-    return told
+    return left
 
 
-def _elsewhere(operation: Operation) -> list[str]:
-    """Return what the tagging API tells of, but what the services have been asked about themselves."""
+def _listed(operation: Operation) -> list[str]:
+    """Return the ARNs that the tagging API lists, without the types that were asked for themselves."""
     pages = operation.account.tagging.get_paginator("get_resources").paginate(
         TagFilters=[{"Key": TAG, "Values": [operation.prefix]}]
     )
     arns = [each["ResourceARN"] for page in pages for each in page["ResourceTagMappingList"]]
     return [each for each in arns if not _type(each).startswith(ASKED_THEMSELVES)]
+
+
+def _exists(account: Account, arn: str) -> bool:
+    """Return False if the resource's own service does not know it."""
+    question = TAGS_OF.get(arn.split(":")[2])
+    try:
+        return question is None or bool(question(account, arn))
+    except ClientError as error:
+        return not any(part in error.response["Error"]["Code"] for part in _MISSING)
+
+
+def _name(arn: str) -> str:
+    """Return the last part of an ARN: the name or the id."""
+    return re.split("[:/]", arn)[-1]
 
 
 def _type(arn: str) -> str:

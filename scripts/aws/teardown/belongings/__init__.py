@@ -1,14 +1,15 @@
-"""Everything that carries a prefix's tag, kind by kind: how it is found, and how it is taken away.
+"""What a prefix has outside its stack, kind by kind: how it is found, and how it is deleted.
 
-The services are asked one by one: the Resource Groups Tagging API, which knows many of them, lags and misses some.
+The stack's resources are CloudFormation's to delete. The services are asked one by one for the rest: the Resource
+Groups Tagging API lags, and returns deleted resources too.
 """
 
 from scripts.aws.teardown.belongings.compute import COMPUTE
 from scripts.aws.teardown.belongings.data import DATA
 from scripts.aws.teardown.belongings.kind import Kind
-from scripts.aws.teardown.belongings.rest import REST, STACK_ONLY
+from scripts.aws.teardown.belongings.rest import REST
 
-KINDS: tuple[Kind, ...] = (*COMPUTE, *REST, *STACK_ONLY, *DATA)
+KINDS: tuple[Kind, ...] = (*COMPUTE, *REST, *DATA)
 """In the order in which they can be deleted."""
 
 __all__ = ["KINDS", "Kind"]

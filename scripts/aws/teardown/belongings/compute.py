@@ -1,4 +1,4 @@
-"""What EC2 has of a prefix: instances, templates, images and what lies behind them, disks, security groups."""
+"""What EC2 has of a prefix outside the stack: workers, builders, images, snapshots, disks, security groups."""
 
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,6 @@ def _known_by(prefix: str) -> "list[FilterTypeDef]":
 def _instances(account: Account, prefix: str) -> list[str]:
     own = [*named(account, web_name(prefix), worker_name(prefix)), *tagged(account, prefix)]
     return sorted({each.instance_id for each in own})
-
-
-def _templates(account: Account, prefix: str) -> list[str]:
-    pages = account.ec2.get_paginator("describe_launch_templates").paginate(Filters=_known_by(prefix))
-    return [each["LaunchTemplateId"] for page in pages for each in page["LaunchTemplates"]]
 
 
 def _images(account: Account, prefix: str) -> list[str]:
@@ -49,10 +44,6 @@ def _terminate(account: Account, one: str) -> None:
     account.ec2.terminate_instances(InstanceIds=[one])
 
 
-def _delete_template(account: Account, one: str) -> None:
-    account.ec2.delete_launch_template(LaunchTemplateId=one)
-
-
 def _deregister(account: Account, one: str) -> None:
     account.ec2.deregister_image(ImageId=one)
 
@@ -71,7 +62,6 @@ def _delete_group(account: Account, one: str) -> None:
 
 COMPUTE = (
     Kind("instance", _instances, _terminate),
-    Kind("launch template", _templates, _delete_template),
     Kind("image", _images, _deregister),
     Kind("snapshot", _snapshots, _delete_snapshot),
     Kind("volume", _volumes, _delete_volume),

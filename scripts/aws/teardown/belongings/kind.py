@@ -21,13 +21,13 @@ class Kind:
     Attributes:
         name: what one of them is called.
         find: returns the ids, or names, of those that carry a prefix's tag.
-        delete: begins to delete one by its id; None where only the stack makes and deletes them.
+        delete: begins to delete one by its id.
         data: whether it holds what people have entrusted, which is kept unless they say otherwise.
     """
 
     name: str
     find: Callable[[Account, str], list[str]]
-    delete: Callable[[Account, str], None] | None = None
+    delete: Callable[[Account, str], None]
     data: bool = False
 
     def remove_all(self, operation: Operation) -> None:
@@ -46,7 +46,6 @@ class Kind:
         )
 
     def _begun(self, account: Account, one: str) -> bool:
-        assert self.delete is not None  # nosec B101 # noqa: S101 (asked only of kinds that have one)
         try:
             self.delete(account, one)
         except ClientError as error:
