@@ -17,6 +17,7 @@ from benchmarks.report import Report
 from scripts.aws.deploy.idle_cost import Parts, monthly
 from scripts.aws.deploy.settings import CONFIG
 from scripts.aws.deploy.template import PATH, template
+from services.cloudformation import parse_template
 from services.config import Config, parse_config
 from services.cost import SECONDS_AN_HOUR, requests_of
 
@@ -51,13 +52,6 @@ class ThousandImages:
     requests: float
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose functions are not looked at."""
-
-
-_Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
-
-
 def deployed() -> Config:
     """Return config.yaml with the two intervals that the stack sets otherwise."""
     set_by_stack = re.findall(r"export (FLEETSIGHT__(?:WORKER|CONTROLLER)__\w+_SECONDS)='(\d+)'", PATH.read_text())
@@ -66,7 +60,7 @@ def deployed() -> Config:
 
 def idle_month(config: Config, conditions: set[str]) -> list[tuple[str, float]]:
     """Return what a stack costs a month at rest, part by part, where these conditions of the template hold."""
-    resources: dict[str, Any] = yaml.load(template().body, _Loader)["Resources"]  # nosec B506 # noqa: S506 (a safe loader)
+    resources: dict[str, Any] = parse_template(template().body)["Resources"]
     made = [each for each in resources.values() if each.get("Condition") in {None, *conditions}]
     web_type = str(template().parameters["WebInstanceType"].default)
     return monthly(Parts.of([each["Type"] for each in made], web_type, ZONES, IMAGES_GB), config)
