@@ -190,8 +190,9 @@ enable_units() {
   # The units of a role are started by what user data calls; these are there in any case.
   systemctl --quiet enable fleetsight-read-early.service chrony.service
   if [ "$role" = worker ]; then
-    systemctl --quiet enable fleetsight-unstarted.timer
+    systemctl --quiet enable fleetsight-unstarted@worker.timer
   else
+    systemctl --quiet enable fleetsight-unstarted@ready.timer
     # Without its certificate, which an instance gets at its start, nginx has nothing to begin with.
     systemctl --quiet disable nginx.service
   fi

@@ -18,7 +18,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 HOME = "opt/fleetsight"
 OURS = {
     "worker": ("fleetsight-worker.service",),
-    "web": ("fleetsight-web.service", "fleetsight-controller.service", "nginx.service"),
+    "web": ("fleetsight-web.service", "fleetsight-controller.service", "nginx.service", "fleetsight-ready.service"),
 }
 MOST_EXPOSURE = 1.5
 
@@ -95,8 +95,8 @@ def test_what_starts_by_itself_is_what_should(image: LocalImage) -> None:
     # Started by user data, once there are settings.
     for unit in OURS[role_of(image)]:
         assert f"{unit}\n" not in inside(image, "ls", "/etc/systemd/system/multi-user.target.wants")
-    if role_of(image) == "worker":
-        assert inside(image, *asked, "fleetsight-unstarted.timer").strip() == "enabled"
+    active = {"worker": "worker", "web": "ready"}[role_of(image)]
+    assert inside(image, *asked, f"fleetsight-unstarted@{active}.timer").strip() == "enabled"
     for unit in ("ssh.service", "getty@tty1.service", "cloud-final.service"):
         assert str((image.root / "etc/systemd/system" / unit).readlink()) == "/dev/null"
 

@@ -304,6 +304,7 @@ ELSEWHERE = {
     ("WorkerRole", "WriteLogs"): "the same",
     ("WebRole", "OpenSessions"): "Session Manager's agent is AWS's own program and runs on the image alone",
     ("WorkerRole", "OpenSessions"): "the same",
+    ("WebRole", "SignalTheStack"): "the image's `report_ready.py` signals, and no stack waits here",
     ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
     ("WebRole", "DecryptTheCertificate"): "Systems Manager asks for it in the web role's name, at that moment",
     ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
@@ -374,6 +375,8 @@ def documented(role: str, sid: str) -> list[Asked]:
     if sid == "OpenSessions":
         channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
         return [Asked(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
+    if sid == "SignalTheStack":
+        return [Asked("cloudformation:SignalResource", str(GIVEN["AWS::StackId"]), {})]
     if sid.startswith("Read"):
         return [Asked("ssm:GetParameter", parameter, {})]
     via = {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)}

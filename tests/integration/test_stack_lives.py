@@ -121,6 +121,8 @@ def test_the_system_runs_on_a_stack_until_it_is_deleted(account: Account, tmp_pa
     }
     stack = account.create(account.prepare(), given)
     outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+    signal = {"LogicalResourceId": "WebGroup", "UniqueId": "i-0123456789abcdef0", "Status": "SUCCESS"}
+    account.client("cloudformation").signal_resource(StackName=stack["StackId"], **signal)
 
     the_group_runs_one_web_instance(account, outputs)
     hundred_images_are_right(account, outputs, f"http://127.0.0.1:{port}", tmp_path)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from scripts.aws.deploy.template import PATH
@@ -14,6 +14,7 @@ GIVEN: dict[str, Any] = {
     "AWS::AccountId": "123456789012",
     "AWS::Partition": "aws",
     "AWS::Region": "eu-central-1",
+    "AWS::StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/fleetsight/0123",
     "VpcId": "vpc-1",
     "SubnetIds": ["subnet-1", "subnet-2"],
     "BundleAddress": "s3://models/resnet18",
@@ -97,6 +98,18 @@ def statements(role: str) -> dict[str, Any]:
     own = [each["PolicyDocument"] for each in RESOURCES[role]["Properties"].get("Policies", [])]
     own += [each["PolicyDocument"] for each in of_type("IAM::Policy").values() if {"Ref": role} in each["Roles"]]
     return {statement["Sid"]: statement for document in own for statement in document["Statement"]}
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield the names of whatever a part of the template refers to."""
+    if isinstance(value, dict):
+        if "Ref" in value:
+            yield value["Ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
 
 
 def listed(value: Any) -> list[Any]:

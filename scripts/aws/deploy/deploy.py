@@ -1,7 +1,8 @@
 """From any state that a stack can be in to one of ours that is complete."""
 
 from scripts.aws.deploy.changes import ChangeSet, Kind, execute
-from scripts.aws.deploy.stacks import Events, Stack, StackError, find, follow, resources
+from scripts.aws.deploy.stacks import GROUP, Events, Stack, StackError, find, follow, resources
+from scripts.aws.launches import FailedLaunches, web_console
 from scripts.aws.operation import Operation
 from scripts.aws.teardown.belongings.data import delete_user_pool, user_pools
 
@@ -76,9 +77,11 @@ def deploy(operation: Operation, proposed: ChangeSet) -> Stack:
     events = Events(operation.account, proposed.stack_id)
     execute(operation.account, proposed)
     operation.done("CloudFormation has begun")
-    stack = follow(operation, events)
+    stack = follow(operation, events, FailedLaunches(operation).report)
     if stack.status not in UPDATED:
-        raise StackError(_failed(stack, events, "CloudFormation took everything back; see to it and run this again"))
+        why = _no_signal(operation) if any(f"({GROUP})" in each for each in events.failures) else ""
+        remedy = f"{why}CloudFormation took everything back; see to it and run this again"
+        raise StackError(_failed(stack, events, remedy))
     operation.done(f"the stack {stack.name} is complete")
     return stack
 
@@ -96,6 +99,17 @@ def delete(operation: Operation, stack: Stack) -> None:
     if not ended.gone:
         raise StackError(_failed(ended, events, "see to it and run this again"))
     operation.done(f"the stack {stack.name} is deleted")
+
+
+def _no_signal(operation: Operation) -> str:
+    """Return what to know where the group of web instances failed: it waits for a signal of each new one."""
+    prefix = operation.prefix
+    console = "".join(f"\n  | {line}" for line in web_console(operation.account, prefix))
+    shown = f" Its console ends:{console}\n" if console else "\n"
+    return (
+        "A new web instance signals to CloudFormation once its page answers, or that it cannot start. An image of an "
+        f"earlier version does not signal: run `fleetsight bake --prefix {prefix}` first.{shown}"
+    )
 
 
 def _failed(stack: Stack, events: Events, remedy: str) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from scripts.aws.account import Account
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.instances import named, web_name
-from scripts.aws.launches import failed_launch
+from scripts.aws.launches import FailedLaunches
 from scripts.aws.operation import Operation
 
 PAGE_SECONDS = 600.0
@@ -58,13 +58,12 @@ def wait_for_page(operation: Operation, stack: Stack, answers: Callable[[str], b
     account, prefix = operation.account, operation.prefix
     look_at = f"`fleetsight status --prefix {prefix}`, `fleetsight logs web --prefix {prefix}`, `fleetsight ssh web`"
     what = f"a running web instance with a public address; look at {look_at}"
-    told = set[str]()
+    failed = FailedLaunches(operation)
 
     def look() -> str | None:
         address = page_of(account, stack)
-        if address is None and (reason := failed_launch(account, stack)) and reason not in told:
-            told.add(reason)
-            operation.say(f"Auto Scaling could not launch the web instance, and tries again: {reason}")
+        if address is None:
+            failed.report(stack)
         return address
 
     address = operation.waiting.until(look, what, seconds=PAGE_SECONDS)

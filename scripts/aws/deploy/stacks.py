@@ -1,6 +1,6 @@
 """A stack: what CloudFormation says of it, and its events as they come."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,8 +133,13 @@ def last_failure(account: Account, stack: Stack) -> str:
     return "" if failure is None else f"{failure['Timestamp']:%Y-%m-%d %H:%M} UTC, {_words(failure)}"
 
 
-def follow(operation: Operation, events: Events) -> Stack:
+def follow(operation: Operation, events: Events, each_time: Callable[[Stack], None] = lambda _: None) -> Stack:
     """Tell what happens to the stack until the operation on it has ended, and return it then.
+
+    Args:
+        operation: which account, and who is told.
+        events: those that are told.
+        each_time: called with the stack at each look while the operation runs.
 
     Raises:
         TimedOutError: it has not after an hour.
@@ -144,7 +149,10 @@ def follow(operation: Operation, events: Events) -> Stack:
         stack = find(events.account, events.stack_id)  # first, so that no event is younger than what is returned
         for words in events.new():
             operation.say(words)
-        return None if stack is None or stack.busy else stack
+        if stack is not None and stack.busy:
+            each_time(stack)
+            return None
+        return stack
 
     what = f"CloudFormation to be done with {events.stack_id}; look there, or wait on with the same command"
     return operation.waiting.until(look, what, seconds=STACK_SECONDS)

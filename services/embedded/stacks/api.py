@@ -138,6 +138,11 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
         ]
         return ActionResult({"StackResourceSummaries": resources})
 
+    def signal_resource(self) -> Any:
+        """Accept a signal; nothing waits for it here."""
+        self._stacks.find(self.params["StackName"])
+        return EmptyResult()
+
 
 def _stack(stack: Stack) -> Answer:
     return {

@@ -62,22 +62,9 @@ def test_a_worker_is_enabled_for_the_next_boot_and_started_without_being_waited_
     ]
 
 
-def test_a_web_instance_gets_its_certificate_and_limits_before_its_units_start(web: Prefix) -> None:
+def test_a_web_instance_starts_the_unit_that_prepares_it_and_enables_nothing_before(web: Prefix) -> None:
     assert web.start("web").returncode == 0
-    units = "fleetsight-web.service fleetsight-controller.service nginx.service"
-    assert web.called() == [
-        f"python {web.home}/prepare_web.py",
-        f"systemctl --quiet --no-reload enable {units}",
-        f"systemctl --no-block start {units}",
-    ]
-
-
-def test_no_unit_starts_without_certificate_and_limits(web: Prefix) -> None:
-    web.command(web.home / "venv" / "bin" / "python", "echo 'no such parameter' >&2; exit 1")
-    done = web.start("web")
-    assert done.returncode == 1
-    assert "no such parameter" in done.stderr
-    assert not any(line.startswith("systemctl") for line in web.called())
+    assert web.called() == ["systemctl --no-block start fleetsight-prepare.service"]
 
 
 def test_the_controller_assumes_its_own_role_as_botocore_reads_it(web: Prefix) -> None:

@@ -14,24 +14,13 @@ from tests.support.stack_template import (
     as_json,
     of_this_stack,
     of_type,
+    references,
     settings,
     user_data,
     value_of,
 )
 
 TEMPLATES = ("WebTemplate", "WorkerTemplate")
-
-
-def references(value: Any) -> Iterator[str]:
-    """Yield the names of whatever a part of the template refers to."""
-    if isinstance(value, dict):
-        if "Ref" in value:
-            yield value["Ref"]
-        for each in value.values():
-            yield from references(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from references(each)
 
 
 def ingress() -> Iterator[tuple[str, Any]]:

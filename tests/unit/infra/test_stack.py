@@ -4,7 +4,18 @@ import re
 
 import pytest
 
-from tests.support.stack_template import RESOURCES, TEMPLATE, as_json, of_type, value_of
+from tests.conftest import ROOT
+from tests.support.stack_template import (
+    GIVEN,
+    RESOURCES,
+    TEMPLATE,
+    as_json,
+    of_type,
+    references,
+    statements,
+    user_data,
+    value_of,
+)
 
 
 def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:
@@ -85,6 +96,45 @@ def test_the_web_group_is_one_instance_whose_replacement_comes_before_it_goes() 
     assert group["UpdatePolicy"]["AutoScalingRollingUpdate"]["MinInstancesInService"] == 1
     (tag,) = group["Properties"]["Tags"]
     assert (tag["Key"], tag["PropagateAtLaunch"]) == ("fleetsight", True)
+
+
+def seconds(duration: str) -> int:
+    """Return a duration of whole minutes, such as PT15M, in seconds."""
+    return int(duration.removeprefix("PT").removesuffix("M")) * 60
+
+
+def test_the_stack_waits_for_the_signal_of_a_new_web_instance_for_longer_than_that_may_take() -> None:
+    group = RESOURCES["WebGroup"]
+    rolling = group["UpdatePolicy"]["AutoScalingRollingUpdate"]
+    created = group["CreationPolicy"]["ResourceSignal"]
+    assert (rolling["WaitOnResourceSignals"], rolling["MinSuccessfulInstancesPercent"]) == (True, 100)
+    assert created["Count"] == 1
+    timer = (ROOT / "ami/files/web/etc/systemd/system/fleetsight-unstarted@ready.timer").read_text()
+    until_failure = int(timer.split("OnBootSec=")[1].split()[0])
+    for wait in (rolling["PauseTime"], created["Timeout"]):
+        assert until_failure + 120 <= seconds(wait) <= 3_600, "a launch may take two minutes; AWS allows an hour"
+    # Nothing replaces the new instance before it has signalled, and what a rolling update needs goes on.
+    suspended = set(rolling["SuspendProcesses"])
+    assert {"HealthCheck", "ReplaceUnhealthy", "AZRebalance"} <= suspended
+    assert not suspended & {"Launch", "Terminate", "AddToLoadBalancer"}
+
+
+def test_a_web_instance_may_signal_before_its_group_waits_and_to_its_own_stack_alone() -> None:
+    statement = statements("WebRole")["SignalTheStack"]
+    assert statement["Action"] == "cloudformation:SignalResource"
+    assert value_of(statement["Resource"]) == GIVEN["AWS::StackId"]
+    assert f"export FLEETSIGHT_STACK='{GIVEN['AWS::StackId']}'\n" in user_data("WebTemplate")
+    # The role has this statement from its creation on; what the start needs besides is made before the group, too.
+    own = [each["Sid"] for each in RESOURCES["WebRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]]
+    assert "SignalTheStack" in own
+    before = {*RESOURCES["WebGroup"]["DependsOn"], *references(RESOURCES["WebTemplate"])}
+    assert {
+        "WebInstanceRunsController",
+        "SessionManagerPolicy",
+        "BundlePolicy",
+        "TlsPolicy",
+        "SignInPolicy",
+    } <= before
 
 
 def test_no_parameter_or_output_is_a_secret() -> None:

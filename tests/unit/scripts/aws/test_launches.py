@@ -1,7 +1,7 @@
 """Why Auto Scaling launches nothing, against answers as AWS documents them."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +9,8 @@ import pytest
 
 from scripts.aws.account import Account
 from scripts.aws.deploy.stacks import GROUP, Stack
-from scripts.aws.launches import failed_launch
+from scripts.aws.launches import FailedLaunches, failed_launch
+from tests.support.aws_stage import Stage
 from tests.support.stubs import stubbed
 
 STACK = Stack("fs", "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1", "CREATE_COMPLETE")
@@ -26,6 +27,13 @@ def activity(status: str, message: str = "") -> dict[str, Any]:
 
 
 def asked(activities: Sequence[dict[str, Any]], kind: str = GROUP) -> str:
+    with on_a_stack([activities], kind) as account:
+        return failed_launch(account, STACK)
+
+
+@contextmanager
+def on_a_stack(answers: Sequence[Sequence[dict[str, Any]]], kind: str = GROUP) -> Iterator[Account]:
+    """Yield an account that answers each question for the group's activities with the next of `answers`."""
     with ExitStack() as stubs:
         cloudformation, autoscaling = (
             stubs.enter_context(stubbed(each)) for each in ("cloudformation", "autoscaling")
@@ -37,13 +45,14 @@ def asked(activities: Sequence[dict[str, Any]], kind: str = GROUP) -> str:
             "ResourceStatus": "CREATE_COMPLETE",
             "LastUpdatedTimestamp": AT,
         }
-        answer = {"StackResourceSummaries": [resource]}
-        cloudformation.add_response("list_stack_resources", answer, {"StackName": STACK.stack_id})
-        if kind == GROUP:
-            wanted = {"AutoScalingGroupName": "fs-web", "MaxRecords": 10}
-            autoscaling.add_response("describe_scaling_activities", {"Activities": list(activities)}, wanted)
+        for activities in answers:
+            answer = {"StackResourceSummaries": [resource]}
+            cloudformation.add_response("list_stack_resources", answer, {"StackName": STACK.stack_id})
+            if kind == GROUP:
+                wanted = {"AutoScalingGroupName": "fs-web", "MaxRecords": 10}
+                autoscaling.add_response("describe_scaling_activities", {"Activities": list(activities)}, wanted)
         clients = {"cloudformation": cloudformation.client, "autoscaling": autoscaling.client}
-        return failed_launch(Account("us-east-1", _clients=clients), STACK)
+        yield Account("us-east-1", _clients=clients)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +72,15 @@ def test_the_newest_activity_that_has_ended_counts(activities: list[dict[str, An
 
 def test_a_stack_without_a_group_has_failed_to_launch_nothing() -> None:
     assert asked([], kind="AWS::S3::Bucket") == ""
+
+
+def test_a_reason_is_said_once() -> None:
+    failed = [activity("Failed", QUOTA)]
+    with on_a_stack([failed, failed, [], [activity("Failed", "no default VPC")]]) as account:
+        stage = Stage(account, "fs")
+        report = FailedLaunches(stage.operation)
+        for _ in range(4):
+            report.report(STACK)
+    told = stage.seen
+    assert told.count("vCPU limit of 0") == 1
+    assert "no default VPC" in told

@@ -1,9 +1,10 @@
 """Makes what nginx and the web tier need of an instance: certificate, keys for sessions, limits of the configuration.
 
-`start web` runs it by the image's Python, in the environment of the user data, before it starts the units. The
-certificate is that of the parameter store (`FLEETSIGHT_TLS_PARAMETER`: a SecureString that holds JSON,
-`{"certificate": PEM, "key": PEM}`), or one that this instance signs itself. The keys, where people sign in, are those
-of `FLEETSIGHT_SESSION_KEYS_PARAMETER`, a SecureString too. Nothing secret is ever printed.
+The unit `fleetsight-prepare`, which `start web` starts, runs it with the settings of the user data, again where it
+fails, and then starts the other units. The certificate is that of the parameter store (`FLEETSIGHT_TLS_PARAMETER`: a
+SecureString that holds JSON, `{"certificate": PEM, "key": PEM}`), or one that this instance signs itself. The keys,
+where people sign in, are those of `FLEETSIGHT_SESSION_KEYS_PARAMETER`, a SecureString too. Nothing secret is ever
+printed.
 """
 
 import json

@@ -1,5 +1,6 @@
 """From any state of a stack to a complete one, and what is told on the way."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from botocore.exceptions import ClientError
 from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.changes import Change, ChangeSet
 from scripts.aws.deploy.deploy import deploy, ready
-from scripts.aws.deploy.stacks import StackError, is_failure
+from scripts.aws.deploy.stacks import GROUP, StackError, is_failure
 from scripts.aws.waiting import TimedOutError
 from tests.support.aws_stage import Stage, Time
 from tests.support.stubs import stubbed
@@ -127,6 +128,40 @@ def test_what_was_cancelled_because_of_another_failure_is_no_failure_of_its_own(
     assert is_failure({"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "Table already exists"})
     assert not is_failure({"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "Resource creation cancelled"})
     assert not is_failure({"ResourceStatus": "CREATE_COMPLETE"})
+
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+NO_SIGNAL = "Received 0 SUCCESS signal(s) out of 1. Unable to satisfy 100% MinSuccessfulInstancesPercent requirement"
+"""As CloudFormation says it: repost.aws/knowledge-center/auto-scaling-group-rolling-updates"""
+
+
+def test_where_no_web_instance_has_signalled_its_console_is_shown() -> None:
+    with ExitStack() as stubs:
+        cloudformation, ec2 = (stubs.enter_context(stubbed(each)) for each in ("cloudformation", "ec2"))
+        event = {
+            "EventId": "1", "StackId": "arn", "StackName": "fs", "Timestamp": AT, "LogicalResourceId": "WebGroup",
+            "ResourceType": GROUP, "ResourceStatus": "UPDATE_FAILED", "ResourceStatusReason": NO_SIGNAL,
+        }  # fmt: skip
+        stack = {"StackName": "fs", "StackId": "arn", "StackStatus": "UPDATE_ROLLBACK_COMPLETE", "CreationTime": AT}
+        instance = {
+            "InstanceId": "i-1", "InstanceType": "c7a.large", "ImageId": "ami-1", "LaunchTime": AT,
+            "State": {"Name": "terminated"},
+        }  # fmt: skip
+        console = "\n".join(f"line {number}" for number in range(40))
+        cloudformation.add_response("describe_stack_events", {"StackEvents": []})
+        cloudformation.add_response("execute_change_set", {})
+        cloudformation.add_response("describe_stacks", {"Stacks": [stack]})
+        cloudformation.add_response("describe_stack_events", {"StackEvents": [event]})
+        ec2.add_response("describe_instances", {"Reservations": [{"Instances": [instance]}]})
+        ec2.add_response("get_console_output", {"Output": console}, {"InstanceId": "i-1", "Latest": True})
+        account = Account("us-east-1", _clients={"cloudformation": cloudformation.client, "ec2": ec2.client})
+        with pytest.raises(StackError) as refused:
+            deploy(Stage(account, "fs").operation, ChangeSet("change", "arn", "UPDATE", ()))
+    told = str(refused.value)
+    assert NO_SIGNAL in told
+    assert "| line 39\n" in told
+    assert "line 5\n" not in told
+    assert "fleetsight bake --prefix fs" in told
 
 
 @pytest.mark.parametrize(
