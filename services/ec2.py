@@ -20,6 +20,7 @@ from services.metadata import DRAIN_TAG, STAY_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import TagSpecificationTypeDef
 
 ALIVE = ("pending", "running")
 METADATA_OPTIONS = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
@@ -27,6 +28,12 @@ METADATA_OPTIONS = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
 ShutdownBehavior = Literal["terminate", "stop"]
 Market = Literal["on_demand", "spot"]
 TEMPLATE_VERSION = "$Default"
+
+STACK_TAG = "fleetsight"
+"""Tag of everything that a stack has; its value is the stack's prefix."""
+
+WORKER_SUFFIX = "-worker"
+"""Follows the prefix in the `Name` tag of a stack's workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +141,28 @@ class Fleet:
                 MinCount=1,
                 MaxCount=count,
                 ClientToken=token,
-                TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": self.name}]}],
+                TagSpecifications=self._tags(),
                 **spec.parameters(),
             )
         except ClientError as error:
             raise _refusal(error) from error
         return [_instance(described) for described in reply["Instances"]]
+
+    def _tags(self) -> "list[TagSpecificationTypeDef]":
+        """Return all tags of an instance and its disk, also those that the launch template has.
+
+        Parameters of a launch "overwrite the corresponding parameters included in the launch template".
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
+        """
+        prefix = self.name.removesuffix(WORKER_SUFFIX)
+        kinds: tuple[Literal["instance", "volume"], ...] = ("instance", "volume")
+        return [
+            {
+                "ResourceType": kind,
+                "Tags": [{"Key": STACK_TAG, "Value": prefix}, {"Key": "Name", "Value": self.name}],
+            }
+            for kind in kinds
+        ]
 
     def start(self, instance_ids: Sequence[str]) -> None:
         """Start stopped instances.

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from scripts.aws.account import TAG, Account
+from services.ec2 import WORKER_SUFFIX
 from services.metadata import DRAIN_TAG
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def web_name(prefix: str) -> str:
 
 def worker_name(prefix: str) -> str:
     """Return the workers' name."""
-    return f"{prefix}-worker"
+    return f"{prefix}{WORKER_SUFFIX}"
 
 
 def named(account: Account, *names: str, states: Sequence[str] = THERE) -> list[Machine]:

@@ -33,12 +33,13 @@ class Client:
 def launched(spec: LaunchSpec) -> dict[str, Any]:
     """Return what EC2 is asked for."""
     client = Client()
-    Fleet(cast(Any, client), "worker").launch(spec, 7, "token")
+    Fleet(cast(Any, client), "mine-worker").launch(spec, 7, "token")
     return client.call
 
 
-NAMED = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "worker"}]}]
-EVERY_CALL = {"MinCount": 1, "MaxCount": 7, "ClientToken": "token", "TagSpecifications": NAMED}
+TAGS = [{"Key": "fleetsight", "Value": "mine"}, {"Key": "Name", "Value": "mine-worker"}]
+TAGGED = [{"ResourceType": kind, "Tags": TAGS} for kind in ("instance", "volume")]
+EVERY_CALL = {"MinCount": 1, "MaxCount": 7, "ClientToken": "token", "TagSpecifications": TAGGED}
 
 
 def test_a_launch_passes_everything_that_is_configured() -> None:
