@@ -83,7 +83,7 @@ def status_of(operation: Operation) -> Status | None:
         prefix=prefix,
         stack=stack.status,
         failure=last_failure(account, stack),
-        page=page_of(account, stack),
+        page=page_of(stack),
         settings=settings_of(stack),
         web=[_web(each) for each in named(account, web_name(prefix))],
         workers=dict(Counter(each.state for each in named(account, worker_name(prefix)))),
@@ -107,7 +107,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield "stack", f"{status.prefix}, {status.stack.replace('_', ' ').lower()}"
     if status.failure:
         yield "last failure", status.failure
-    yield "page", status.page or "no instance has an address yet"
+    yield "page", status.page or "it has no address yet"
     for each in status.web:
         yield "web instance", f"{each['id']} {each['state']}, {each['type']}, {each['image']}, since {each['since']}"
     if status.failed_launch:

@@ -95,6 +95,7 @@ class StackOfRoles:
             "RequestQueue.Arn": f"{sqs}:{names.request_queue}",
             "ResponseQueue.Arn": f"{sqs}:{names.response_queue}",
             "DeadLetterQueue.Arn": f"{sqs}:{names.dead_letter_queue}",
+            "PageIp.AllocationId": "eipalloc-0123",
             "UserPool.Arn": f"arn:aws:cognito-idp:{REGION}:{ACCOUNT}:userpool/{self.config.auth.user_pool_id}",
         }
         for tier, group in TIERS.items():

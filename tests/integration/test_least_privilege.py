@@ -305,6 +305,9 @@ ELSEWHERE = {
     ("WebRole", "OpenSessions"): "Session Manager's agent is AWS's own program and runs on the image alone",
     ("WorkerRole", "OpenSessions"): "the same",
     ("WebRole", "SignalTheStack"): "the image's `report_ready.py` signals, and no stack waits here",
+    ("WebRole", "TakeThePagesAddress"): "the same program takes the address, and no address leads here",
+    ("WebRole", "GiveItToAWebInstance"): "the same",
+    ("WebRole", "AtItsNetworkInterface"): "the same",
     ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
     ("WebRole", "DecryptTheCertificate"): "Systems Manager asks for it in the web role's name, at that moment",
     ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
@@ -355,6 +358,15 @@ def test_every_single_action_is_used_but_a_few_for_bad_days(lived: Deployed) -> 
     assert allowed - used <= set(ON_BAD_DAYS)
 
 
+OF_THE_ADDRESS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "TakeThePagesAddress": ("elastic-ip/eipalloc-0123", {}),
+    "GiveItToAWebInstance": ("instance/i-0123", {"aws:resourcetag/name": ("fleetsight-web",)}),
+    "AtItsNetworkInterface": (
+        "network-interface/eni-0123",
+        {"ec2:vpc": (f"arn:aws:ec2:{REGION}:{ACCOUNT}:vpc/vpc-1",)},
+    ),
+}
+"""What AssociateAddress asks about, as list_amazonec2.html of the service authorization reference has it."""
 LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
 
 
@@ -377,6 +389,9 @@ def documented(role: str, sid: str) -> list[Asked]:
         return [Asked(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
     if sid == "SignalTheStack":
         return [Asked("cloudformation:SignalResource", str(GIVEN["AWS::StackId"]), {})]
+    if sid in OF_THE_ADDRESS:
+        kind, context = OF_THE_ADDRESS[sid]
+        return [Asked("ec2:AssociateAddress", f"arn:aws:ec2:{REGION}:{ACCOUNT}:{kind}", context)]
     if sid.startswith("Read"):
         return [Asked("ssm:GetParameter", parameter, {})]
     via = {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)}

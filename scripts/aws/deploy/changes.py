@@ -28,7 +28,8 @@ NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 """How CloudFormation says that there is nothing to do: as the reason for which a change set has failed."""
 
 COSTLY = {
-    GROUP: "an instance, its disk and its address, by the hour",
+    GROUP: "an instance and its disk, by the hour",
+    "AWS::EC2::EIP": "by the hour",
     "AWS::ElasticLoadBalancingV2::LoadBalancer": "by the hour",
     "AWS::CloudFront::Distribution": "by what is downloaded",
     "AWS::CloudWatch::Alarm": "by the month, ten are free",

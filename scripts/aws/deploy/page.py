@@ -5,7 +5,6 @@ import ssl
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from scripts.aws.account import Account
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.instances import named, web_name
 from scripts.aws.launches import FailedLaunches
@@ -20,15 +19,9 @@ NOBODY = "127.0.0.1/32"
 """The default of the stack's `WebCidr`, from where nobody comes."""
 
 
-def page_of(account: Account, stack: Stack) -> str | None:
-    """Return the page's address, or None while no instance has one.
-
-    Without a load balancer it is the web instance's, which changes when that is replaced.
-    """
-    if "PageAddress" in stack.outputs:
-        return stack.outputs["PageAddress"]
-    running = [each for each in named(account, web_name(stack.name), states=["running"]) if each.address]
-    return f"https://{running[-1].address}" if running else None
+def page_of(stack: Stack) -> str | None:
+    """Return the page's address, or None where the stack is not complete or of a version that has no fixed one."""
+    return stack.outputs.get("PageAddress")
 
 
 def answers(address: str) -> bool:
@@ -55,25 +48,22 @@ def wait_for_page(operation: Operation, stack: Stack, answers: Callable[[str], b
     Raises:
         TimedOutError: it does not; the message says where to look.
     """
-    account, prefix = operation.account, operation.prefix
+    account, prefix, address = operation.account, operation.prefix, stack.outputs["PageAddress"]
     look_at = f"`fleetsight status --prefix {prefix}`, `fleetsight logs web --prefix {prefix}`, `fleetsight ssh web`"
-    what = f"a running web instance with a public address; look at {look_at}"
     failed = FailedLaunches(operation)
 
-    def look() -> str | None:
-        address = page_of(account, stack)
-        if address is None:
-            failed.report(stack)
-        return address
+    def runs() -> bool:
+        if named(account, web_name(stack.name), states=["running"]):
+            return True
+        failed.report(stack)
+        return False
 
-    address = operation.waiting.until(look, what, seconds=PAGE_SECONDS)
+    operation.waiting.until(runs, f"a running web instance; look at {look_at}", seconds=PAGE_SECONDS)
     opened_to = stack.parameters.get("WebCidr", NOBODY)
     if opened_to == NOBODY:
         operation.say("The page is open to nobody yet, so nobody has looked whether it answers: give --open-to.")
         return address
     operation.say(f"Waiting for {address} to answer; whose certificate it shows is not looked at.")
     what = f"{address} to answer, which is open to {opened_to} (are you there?); look at {look_at}"
-    # The instance may be replaced meanwhile, as after an update.
-    return operation.waiting.until(
-        lambda: next((at for at in [page_of(account, stack)] if at and answers(at)), None), what, seconds=PAGE_SECONDS
-    )
+    operation.waiting.until(lambda: answers(address), what, seconds=PAGE_SECONDS)
+    return address

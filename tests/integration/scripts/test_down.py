@@ -148,7 +148,7 @@ def test_the_files_of_a_site_go_with_the_stack_whose_page_is_the_load_balancers(
     stage.crash_at = None
     stack = find(stage.account, stage.prefix)
     assert stack is not None
-    assert page_of(stage.account, stack) == "https://images.example.org"
+    assert page_of(stack) == "https://images.example.org"
     bucket = stack.outputs["SiteBucketName"]
     stage.account.s3.put_object(Bucket=bucket, Key="index.html", Body=b"page")
     stage.down(delete_data=True)

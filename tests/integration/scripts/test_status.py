@@ -39,7 +39,10 @@ def test_status_tells_of_stack_page_instances_queues_alarms_and_images(stage: St
     cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="a test")
     told = json.loads(typed(stage, "status", "--json").stdout)
     assert (told["stack"], told["failure"], told["template"]) == ("CREATE_COMPLETE", "", [1, 1])
-    assert told["page"] == f"https://{told['web'][0]['address']}"
+    (address,) = stage.account.ec2.describe_addresses(Filters=[{"Name": "tag:fleetsight", "Values": [stage.prefix]}])[
+        "Addresses"
+    ]
+    assert told["page"] == f"https://{address['PublicIp']}"
     assert told["workers"] == {"running": 2}
     assert told["queues"]["requests"] == {"visible": 2, "in_flight": 1}
     assert told["alarms"] == [alarm]

@@ -58,7 +58,16 @@ def test_a_signal_that_is_refused_is_sent_again(cloudformation: Stubber, code: s
     assert not send(cloudformation)
 
 
-def test_systemd_and_the_stack_are_told_only_after_the_page_answers() -> None:
+def test_the_address_is_taken_from_the_instance_that_had_it() -> None:
+    wanted = {"AllocationId": "eipalloc-1", "InstanceId": "i-1", "AllowReassociation": True}
+    with stubbed("ec2") as stub:
+        stub.add_client_error("associate_address", "UnauthorizedOperation", expected_params=wanted)
+        stub.add_response("associate_address", {"AssociationId": "eipassoc-1"}, wanted)
+        assert not report_ready.take_address(stub.client, "eipalloc-1", "i-1")
+        assert report_ready.take_address(stub.client, "eipalloc-1", "i-1")
+
+
+def test_the_address_systemd_and_the_stack_come_only_after_the_page_answers() -> None:
     seen: list[str] = []
     answers = iter([False, False, True])
 
@@ -70,13 +79,19 @@ def test_systemd_and_the_stack_are_told_only_after_the_page_answers() -> None:
         seen.append("sent")
         return True
 
-    report_ready.report(ask, lambda: seen.append("active"), send_it, lambda _: None)
-    assert seen == ["asked", "asked", "asked", "active", "sent"]
+    taken = iter([False, True])
+
+    def take() -> bool:
+        seen.append("takes the address")
+        return next(taken)
+
+    report_ready.report(ask, take, lambda: seen.append("active"), send_it, lambda _: None)
+    assert seen == ["asked"] * 3 + ["takes the address"] * 2 + ["active", "sent"]
 
 
 def test_an_instance_that_serves_but_cannot_signal_goes_on() -> None:
     waited: list[float] = []
-    report_ready.report(lambda: True, lambda: None, lambda: False, waited.append)
+    report_ready.report(lambda: True, lambda: True, lambda: None, lambda: False, waited.append)
     assert waited == [report_ready.RETRY_SECONDS] * report_ready.MAX_SIGNALS
 
 

@@ -10,6 +10,7 @@ from services.config import parse_config
 from services.ec2 import Fleet, LaunchSpec
 from tests.conftest import shipped_values
 from tests.support.stack_template import (
+    GIVEN,
     RESOURCES,
     TEMPLATE,
     as_json,
@@ -185,6 +186,17 @@ def test_the_web_instance_is_told_where_its_certificate_is_which_is_nowhere_unti
     assert parameter["Default"] == ""
     for name, valid in (("", True), ("/a/tls", True), ("tls", False), ("/a b", False), ("/a'; reboot #", False)):
         assert bool(re.fullmatch(parameter["AllowedPattern"], name)) is valid
+
+
+def test_without_a_load_balancer_the_page_has_an_address_that_stays_and_the_web_instance_is_told_which(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "export FLEETSIGHT_ADDRESS='<PageIp.AllocationId>'\n" in user_data("WebTemplate")
+    assert value_of(TEMPLATE["Outputs"]["PageAddress"]["Value"]) == "https://<PageIp>"
+    assert "Condition" not in TEMPLATE["Outputs"]["PageAddress"]
+    monkeypatch.setitem(GIVEN, "CertificateArn", "arn:aws:acm:eu-central-1:123456789012:certificate/1")
+    assert "export FLEETSIGHT_ADDRESS=''\n" in user_data("WebTemplate")
+    assert value_of(TEMPLATE["Outputs"]["PageAddress"]["Value"]) == "https://<LoadBalancer.DNSName>"
 
 
 @pytest.mark.parametrize(("name", "role"), [("WebTemplate", "web"), ("WorkerTemplate", "worker")])

@@ -97,9 +97,22 @@ def test_no_action_is_wildcarded_and_nothing_that_could_be_named(role: str) -> N
     assert "ManagedPolicyArns" not in RESOURCES[role]["Properties"]
 
 
-def test_only_the_controller_may_do_anything_with_instances() -> None:
-    for role in ("WebRole", "WorkerRole"):
-        assert not [action for action, _ in allowed(role) if action.startswith(("ec2:", "iam:"))]
+def test_only_the_controller_may_do_anything_with_instances_but_give_one_the_address_of_the_page() -> None:
+    for role, may in (("WebRole", {"ec2:AssociateAddress"}), ("WorkerRole", set())):
+        assert {action for action, _ in allowed(role) if action.startswith(("ec2:", "iam:"))} == may
+
+
+def test_without_a_load_balancer_a_web_instance_may_take_the_pages_address_and_no_other() -> None:
+    assert RESOURCES["PageAddressPolicy"]["Condition"] == RESOURCES["PageIp"]["Condition"] == "HasNoLoadBalancer"
+    assert RESOURCES["PageAddressPolicy"]["Properties"]["Roles"] == [{"Ref": "WebRole"}]
+    may = statements("WebRole")
+    assert value_of(may["TakeThePagesAddress"]["Resource"]) == f"{EC2}:elastic-ip/<PageIp.AllocationId>"
+    instances = may["GiveItToAWebInstance"]
+    assert value_of(instances["Resource"]) == f"{EC2}:instance/*"
+    name = of_this_stack().names.web_instance
+    assert value_of(instances["Condition"]) == {"StringEquals": {"aws:ResourceTag/Name": name}}
+    vpc = "arn:aws:ec2:eu-central-1:*:vpc/vpc-1"
+    assert value_of(may["AtItsNetworkInterface"]["Condition"]) == {"ArnLike": {"ec2:Vpc": vpc}}
 
 
 @pytest.mark.parametrize("role", ["WebRole", "WorkerRole"])
@@ -264,4 +277,5 @@ def calls_of(module: str, service: str) -> set[str]:
 @pytest.mark.parametrize(("module", "service"), [("ec2.py", "ec2"), ("sqs.py", "sqs"), ("table.py", "dynamodb")])
 def test_whatever_the_code_calls_some_tier_may_call_and_no_tier_may_more(module: str, service: str) -> None:
     may = {action for role in ROLES for action, _ in allowed(role) if action.startswith(f"{service}:")}
+    may -= {"ec2:AssociateAddress"}  # of the web image's own program
     assert calls_of(module, service) == may

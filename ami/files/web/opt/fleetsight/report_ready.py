@@ -1,9 +1,13 @@
-"""Reports that this instance serves: it waits for the page's first answer, and signals the stack.
+"""Reports that this instance serves: it waits for the page's first answer, takes its address, and signals the stack.
+
+Without a load balancer the page has an Elastic IP address. An update has two web instances for a while, so the new
+one takes the address only when its page answers.
 
 CloudFormation waits for the signal of a new web instance, and takes an update back that brings none:
-https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-updatepolicy.html. The unit
-`fleetsight-ready` runs this program, and is active once the page answers. With `--failed` the program signals a
-failure, before `fleetsight-unstarted` ends the machine.
+https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-updatepolicy.html
+
+The unit `fleetsight-ready` runs this program, and is active once the page answers at its address. With `--failed` the
+program signals a failure, before `fleetsight-unstarted` ends the machine.
 """
 
 import http.client
@@ -31,7 +35,7 @@ ANSWER_SECONDS = 10.0
 """How long the page may take to answer one of them."""
 
 RETRY_SECONDS = 10.0
-"""Between two attempts to signal."""
+"""Between two attempts to take the address, or to signal."""
 
 MAX_SIGNALS = 60
 """Attempts to signal: with `RETRY_SECONDS` about as long as CloudFormation waits."""
@@ -76,18 +80,35 @@ def signal(client: Any, stack: str, instance_id: str, status: Status) -> bool:
     return True
 
 
+def take_address(client: Any, allocation_id: str, instance_id: str) -> bool:
+    """Associate the page's Elastic IP address with this instance; return True if it has the address now.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssociateAddress.html
+    """
+    try:
+        client.associate_address(AllocationId=allocation_id, InstanceId=instance_id, AllowReassociation=True)
+    except (BotoCoreError, ClientError) as error:
+        say(f"the page's address {allocation_id} could not be taken: {error}")
+        return False
+    say(f"has the page's address {allocation_id}")
+    return True
+
+
 def report(
     answers: Callable[[], bool],
+    take: Callable[[], bool],
     tell_systemd: Callable[[], None],
     send: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until the page answers, tell systemd, and send the signal.
+    """Wait until the page answers, take its address, tell systemd, and send the signal.
 
-    The machine works once the page answers: a signal that cannot be sent must not end it.
+    The machine works once the page answers at its address: a signal that cannot be sent must not end it.
     """
     while not answers():
         sleep(POLL_SECONDS)
+    while not take():
+        sleep(RETRY_SECONDS)
     tell_systemd()
     for _ in range(MAX_SIGNALS):
         if send():
@@ -101,22 +122,30 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     from services.errors import MetadataError
     from services.metadata import Metadata
 
-    stack = environment.get("FLEETSIGHT_STACK", "")
-
-    def send(status: Status) -> bool:
-        if not stack:
+    def act(variable: str, service: str, call: Callable[[Any, str, str], bool]) -> bool:
+        if not (name := environment.get(variable, "")):
             return True
         try:
-            client = client_of("cloudformation", environment)
-            return signal(client, stack, Metadata().instance_id(), status)
+            return call(client_of(service, environment), name, Metadata().instance_id())
         except MetadataError as error:
-            say(f"the stack could not be signalled: {error}")
+            say(str(error))
             return False
+
+    def send(status: Status) -> bool:
+        def signal_it(client: Any, stack: str, instance_id: str) -> bool:
+            return signal(client, stack, instance_id, status)
+
+        return act("FLEETSIGHT_STACK", "cloudformation", signal_it)
 
     if list(arguments) == ["--failed"]:
         send("FAILURE")
     else:
-        report(page_answers, lambda: tell_systemd(environment), lambda: send("SUCCESS"))
+        report(
+            page_answers,
+            lambda: act("FLEETSIGHT_ADDRESS", "ec2", take_address),
+            lambda: tell_systemd(environment),
+            lambda: send("SUCCESS"),
+        )
 
 
 def client_of(service: str, environment: Mapping[str, str]) -> Any:
