@@ -308,6 +308,8 @@ ELSEWHERE = {
     ("WebRole", "TakeThePagesAddress"): "the same program takes the address, and no address leads here",
     ("WebRole", "GiveItToAWebInstance"): "the same",
     ("WebRole", "AtItsNetworkInterface"): "the same",
+    ("ControllerRole", "EncryptDisks"): "EC2 asks for it in the controller's name, and no disk is encrypted here",
+    ("ControllerRole", "LetDisksUseTheKey"): "the same",
     ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
     ("WebRole", "DecryptTheCertificate"): "Systems Manager asks for it in the web role's name, at that moment",
     ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
@@ -358,15 +360,25 @@ def test_every_single_action_is_used_but_a_few_for_bad_days(lived: Deployed) -> 
     assert allowed - used <= set(ON_BAD_DAYS)
 
 
-OF_THE_ADDRESS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
-    "TakeThePagesAddress": ("elastic-ip/eipalloc-0123", {}),
-    "GiveItToAWebInstance": ("instance/i-0123", {"aws:resourcetag/name": ("fleetsight-web",)}),
-    "AtItsNetworkInterface": (
-        "network-interface/eni-0123",
-        {"ec2:vpc": (f"arn:aws:ec2:{REGION}:{ACCOUNT}:vpc/vpc-1",)},
-    ),
+EC2 = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
+VIA_EC2 = {"kms:viaservice": (f"ec2.{REGION}.amazonaws.com",), "kms:grantisforawsresource": ("true",)}
+OF_EC2 = {
+    # list_amazonec2.html of the service authorization reference, for AssociateAddress.
+    "TakeThePagesAddress": [Asked("ec2:AssociateAddress", f"{EC2}:elastic-ip/eipalloc-0123", {})],
+    "GiveItToAWebInstance": [
+        Asked("ec2:AssociateAddress", f"{EC2}:instance/i-0123", {"aws:resourcetag/name": ("fleetsight-web",)})
+    ],
+    "AtItsNetworkInterface": [
+        Asked("ec2:AssociateAddress", f"{EC2}:network-interface/eni-1", {"ec2:vpc": (f"{EC2}:vpc/vpc-1",)})
+    ],
+    # ebs-encryption-requirements.html of EBS.
+    "EncryptDisks": [
+        Asked(f"kms:{call}", str(GIVEN["DiskKeyArn"]), VIA_EC2)
+        for call in ("Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
+    ],
+    "LetDisksUseTheKey": [Asked("kms:CreateGrant", str(GIVEN["DiskKeyArn"]), VIA_EC2)],
 }
-"""What AssociateAddress asks about, as list_amazonec2.html of the service authorization reference has it."""
+"""What is asked in a role's name where EC2 has addresses and keys, by the statement."""
 LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
 
 
@@ -389,9 +401,8 @@ def documented(role: str, sid: str) -> list[Asked]:
         return [Asked(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
     if sid == "SignalTheStack":
         return [Asked("cloudformation:SignalResource", str(GIVEN["AWS::StackId"]), {})]
-    if sid in OF_THE_ADDRESS:
-        kind, context = OF_THE_ADDRESS[sid]
-        return [Asked("ec2:AssociateAddress", f"arn:aws:ec2:{REGION}:{ACCOUNT}:{kind}", context)]
+    if sid in OF_EC2:
+        return OF_EC2[sid]
     if sid.startswith("Read"):
         return [Asked("ssm:GetParameter", parameter, {})]
     via = {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)}

@@ -19,11 +19,12 @@ GIVEN: dict[str, Any] = {
     "SubnetIds": ["subnet-1", "subnet-2"],
     "BundleAddress": "s3://models/resnet18",
     "TlsParameter": "/fleetsight/tls",
+    "DiskKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0123",
     "UserPool": "eu-central-1_Example1",
     "UserPoolClient": "exampleclient",
 }
-"""What has no default, a bundle and a certificate that lie where a role has to be allowed to read them, and ids that
-have the form of such."""
+"""What has no default; a bundle, a certificate and a key that a role has to be allowed to use; and ids that have the
+form of such."""
 
 NO_VALUE = object()
 """What ``AWS::NoValue`` comes to: it is left out."""

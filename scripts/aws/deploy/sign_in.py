@@ -21,7 +21,7 @@ GROUPS = (USERS, OPERATORS)
 OTHER_FACTORS = ("SmsMfaConfiguration", "EmailMfaConfiguration")
 """Second factors of a pool that this site does not ask for; a call that leaves them out would turn them off."""
 
-WHETHER, KEPT = "CreateUserPool", "KeptUserPool"
+WHETHER, KEPT, SENDER, SENDER_ADDRESS = "CreateUserPool", "KeptUserPool", "SenderArn", "SenderAddress"
 """The stack's parameters."""
 
 
@@ -53,6 +53,21 @@ def kept_accounts(account: Account, prefix: str, wishes: Wishes, stack: Stack | 
             "an account for an address that is not theirs: turn it off in the Cognito console, then run this again"
         )
     return {KEPT: pool["Id"]}
+
+
+def refuse_unknown_sender(wishes: Wishes, stack: Stack | None) -> None:
+    """Check that mail has an address to come from: SES knows one by its identity, or one of a domain.
+
+    Raises:
+        SettingError: the identity is a domain, and no address is given.
+    """
+    sender, address = (_wanted(each, wishes, stack) for each in (SENDER, SENDER_ADDRESS))
+    if sender and "@" not in sender and not address:
+        domain = sender.rpartition("/")[2]
+        raise SettingError(
+            f"{SENDER}={sender}: this identity of SES is a domain: give the address that mails come from, as "
+            f"--set {SENDER_ADDRESS}=fleetsight@{domain}"
+        )
 
 
 def complete_kept_pool(operation: Operation, stack: Stack) -> None:

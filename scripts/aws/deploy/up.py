@@ -17,7 +17,14 @@ from scripts.aws.deploy.page import answers, wait_for_page
 from scripts.aws.deploy.places import PARAMETERS, find_place
 from scripts.aws.deploy.session_keys import provide
 from scripts.aws.deploy.settings import Wishes, changed, checked, parameters, setting_parameters, settings_of
-from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts, say_who_may_come_in, sign_in_hours, signs_in
+from scripts.aws.deploy.sign_in import (
+    complete_kept_pool,
+    kept_accounts,
+    refuse_unknown_sender,
+    say_who_may_come_in,
+    sign_in_hours,
+    signs_in,
+)
 from scripts.aws.deploy.stacks import Stack, find, resources
 from scripts.aws.deploy.template import template, upload
 from scripts.aws.deploy.unkept import unkept_days
@@ -108,6 +115,7 @@ def _checked(operation: Operation, order: Order) -> Config:
     stack = find(operation.account, operation.prefix)
     config = checked(changed(settings_of(stack), order.wishes.config))
     unkept_days(config.retention, order.wishes, stack)
+    refuse_unknown_sender(order.wishes, stack)
     return config
 
 

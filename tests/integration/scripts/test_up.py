@@ -23,6 +23,8 @@ from tests.support.aws_resources import left
 from tests.support.aws_stage import CrashError, Stage, account_at
 from web_tier.access.keys import SessionKeys
 
+DOMAIN = "arn:aws:ses:us-east-1:123456789012:identity/example.org"
+
 
 @pytest.fixture
 def stage(cloud: EmbeddedCloud) -> Stage:
@@ -98,7 +100,11 @@ def test_without_images_and_without_leave_to_bake_it_says_what_to_run(stage: Sta
 
 
 def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage) -> None:
-    for wishes in (Wishes({}, {"fleet.max_workers": "-1"}), Wishes({"UnkeptDays": "5"})):
+    for wishes in (
+        Wishes({}, {"fleet.max_workers": "-1"}),
+        Wishes({"UnkeptDays": "5"}),
+        Wishes({"SenderArn": DOMAIN}),
+    ):
         with pytest.raises(SettingError):
             stage.up(wishes=wishes)
     assert not stage.steps

@@ -6,7 +6,16 @@ import pytest
 
 from services.metadata import DRAIN_TAG, STAY_TAG
 from tests.conftest import ROOT
-from tests.support.stack_template import RESOURCES, TEMPLATE, allowed, listed, of_this_stack, statements, value_of
+from tests.support.stack_template import (
+    GIVEN,
+    RESOURCES,
+    TEMPLATE,
+    allowed,
+    listed,
+    of_this_stack,
+    statements,
+    value_of,
+)
 
 ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 EC2 = "arn:aws:ec2:eu-central-1:123456789012"
@@ -225,6 +234,25 @@ def test_image_and_security_group_of_a_launch_are_those_of_the_template() -> Non
     # What a launch makes, and the subnet, which the configuration names.
     made = ("instance", "network-interface", "spot-instances-request", "subnet", "volume")
     assert elsewhere == {f"{EC2}:{kind}/*" for kind in made}
+
+
+def test_with_a_key_of_the_accounts_own_the_controller_may_use_it_for_disks_and_for_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key, ec2 = GIVEN["DiskKeyArn"], {"kms:ViaService": "ec2.eu-central-1.amazonaws.com"}
+    assert RESOURCES["DiskKeyPolicy"]["Condition"] == "HasDiskKey"
+    assert RESOURCES["DiskKeyPolicy"]["Properties"]["Roles"] == [{"Ref": "ControllerRole"}]
+    of_keys = {sid: each for sid, each in statements("ControllerRole").items() if "kms:" in str(each["Action"])}
+    assert {str(value_of(each["Resource"])) for each in of_keys.values()} == {key}
+    assert value_of(of_keys["EncryptDisks"]["Condition"]) == {"StringEquals": ec2}
+    grant = of_keys["LetDisksUseTheKey"]
+    assert grant["Action"] == "kms:CreateGrant"
+    assert value_of(grant["Condition"]) == {"Bool": {"kms:GrantIsForAWSResource": "true"}, "StringEquals": ec2}
+    for template in ("WebTemplate", "WorkerTemplate"):
+        (disk,) = RESOURCES[template]["Properties"]["LaunchTemplateData"]["BlockDeviceMappings"]
+        assert value_of(disk)["Ebs"]["KmsKeyId"] == key
+    monkeypatch.setitem(GIVEN, "DiskKeyArn", "")
+    assert value_of(TEMPLATE["Conditions"]["HasDiskKey"]) is False
 
 
 def test_the_controller_sees_the_instances_of_its_own_region() -> None:

@@ -180,3 +180,20 @@ def test_user_data_with_as_many_settings_as_there_may_be_is_as_short_as_ec2_want
 ) -> None:
     monkeypatch.setitem(GIVEN, "WebSettings", "x" * 4096)
     assert len(user_data("WebTemplate").encode()) < 16_384 / 2  # what stands for ids here is shorter than they are
+
+
+def test_codes_come_from_an_address_or_a_domain_of_ses(monkeypatch: pytest.MonkeyPatch) -> None:
+    arn = TEMPLATE["Parameters"]["SenderArn"]["AllowedPattern"]
+    identity = "arn:aws:ses:us-east-1:123456789012:identity/"
+    for name, valid in (("a@b.org", True), ("b.org", True), ("a@b@c.org", False), ("b.org/x", False), ("", False)):
+        assert bool(re.fullmatch(arn, identity + name)) is valid
+    address = TEMPLATE["Parameters"]["SenderAddress"]["AllowedPattern"]
+    for name, valid in (("a@b.org", True), ("Fleet <a@b.org>", True), ("", True), ("b.org", False), ("a@b@c", False)):
+        assert bool(re.fullmatch(address, name)) is valid
+    monkeypatch.setitem(GIVEN, "SenderArn", f"{identity}b.org")
+    monkeypatch.setitem(GIVEN, "SenderAddress", "a@b.org")
+    assert value_of(POOL["EmailConfiguration"]) == {
+        "EmailSendingAccount": "DEVELOPER",
+        "SourceArn": f"{identity}b.org",
+        "From": "a@b.org",
+    }

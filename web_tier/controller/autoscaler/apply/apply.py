@@ -60,6 +60,7 @@ class Launcher:
     _unstartable: dict[str, float] = field(default_factory=dict, init=False)
     _not_before: float = field(default=float("-inf"), init=False)
     _pause: float = field(default=0.0, init=False)
+    _launches: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Begin with no choice refused."""
@@ -141,7 +142,7 @@ class Launcher:
                 starts=tuple(each.instance_id for each in stopped),
                 launched=tuple(each.launched_at for each in stopped),
             )
-        spec = self._rests.best(choices(limits)).spec(limits)
+        spec = self._rests.best(choices(limits, self._launches)).spec(limits)
         return JournalEntry(token=token, count=plan.launch + len(plan.start), at=now, spec=spec)
 
     def _attempt(self, entry: JournalEntry, walk: Sequence[Choice], *, repeated: bool) -> None:
@@ -179,6 +180,7 @@ class Launcher:
         self.problem = None
         if entry.spec is not None:
             self._rests.gave(Choice.of(entry.spec))
+            self._launches += 1
 
     def _refused(self, entry: JournalEntry, error: LaunchError, walk: Sequence[Choice], *, repeated: bool) -> None:
         if error.code == LAUNCH_IS_OVER:

@@ -1,9 +1,9 @@
 """The choices that a launch has, and which of them rest because EC2 has refused them.
 
 A choice is a market, an instance type and a subnet. The walk goes through the Spot choices before the on-demand ones,
-through the types in the order of preference, and through the subnets within a type. What EC2 says of a choice (no
-capacity, no free address, a quota that is used up) lets it rest, and all others that this is true of; the next one is
-tried at once, and the preferred one again after its rest.
+through the types in the order of preference, and through the subnets within a type, of which another one is first
+after each launch. What EC2 says of a choice (no capacity, no free address, a quota that is used up) lets it rest, and
+all others that this is true of; the next one is tried at once, and the preferred one again after its rest.
 """
 
 import random
@@ -58,10 +58,18 @@ class Choice:
         )
 
 
-def choices(limits: FleetConfig) -> tuple[Choice, ...]:
-    """Return the choices that the configuration gives, the preferred one first."""
+def choices(limits: FleetConfig, launches: int = 0) -> tuple[Choice, ...]:
+    """Return the choices that the configuration gives, the preferred one first.
+
+    Args:
+        limits: markets, types in the order of preference, and subnets.
+        launches: how many have succeeded. Each one begins with the next subnet, so that the fleet is spread over the
+            Availability Zones: the failure of one zone, or its Spot capacity, then concerns a part of the fleet only.
+    """
     markets: tuple[Market, ...] = ("spot", "on_demand") if limits.market == "spot" else ("on_demand",)
-    subnets: Sequence[str | None] = limits.subnet_ids or (None,)
+    named: Sequence[str | None] = tuple(dict.fromkeys(limits.subnet_ids)) or (None,)
+    first = launches % len(named)
+    subnets = (*named[first:], *named[:first])
     walk = (
         Choice(market, kind, subnet) for market in markets for kind in limits.instance_types for subnet in subnets
     )

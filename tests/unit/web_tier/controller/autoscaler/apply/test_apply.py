@@ -292,6 +292,16 @@ def test_of_a_partial_launch_the_rest_goes_to_the_next_choice_at_the_next_look()
     assert len(scaler.ec2.alive()) == 19
 
 
+def test_launches_are_spread_over_the_subnets() -> None:
+    scaler = Scaler(FakeEC2())
+    fleet = limits(**{**SPOT, "subnet_ids": ("subnet-1", "subnet-2", "subnet-3")})
+    for backlog in (20, 40, 60, 80):
+        scaler.round(backlog, fleet, after=0.1)
+    assert [call[:3] for call in made(scaler)] == [
+        (True, "c7a.large", subnet) for subnet in ("subnet-1", "subnet-2", "subnet-3", "subnet-1")
+    ]
+
+
 def test_without_any_spot_capacity_workers_are_launched_on_demand() -> None:
     scaler = Scaler(
         FakeEC2(offer=lambda call: ("InstanceMarketOptions" in call and "MaxSpotInstanceCountExceeded") or None)

@@ -38,6 +38,17 @@ def test_the_walk_goes_through_spot_before_on_demand_types_in_order_and_subnets_
     assert choices(limits()) == (Choice("on_demand", "c7a.large", None),)
 
 
+def test_each_launch_begins_with_the_next_subnet_and_prefers_market_and_type_as_before() -> None:
+    three = limits(market="spot", instance_types=("c7a.large", "c6a.large"), subnet_ids=("a", "b", "c"))
+    walks = [choices(three, launches) for launches in range(4)]
+    assert [walk[0].subnet_id for walk in walks] == ["a", "b", "c", "a"]
+    assert [walk[1].subnet_id for walk in walks] == ["b", "c", "a", "b"]
+    order = [(each.market, each.instance_type) for each in walks[0]]
+    for walk in walks:
+        assert [(each.market, each.instance_type) for each in walk] == order
+        assert set(walk) == set(walks[0])
+
+
 def test_what_is_named_twice_is_tried_once() -> None:
     assert len(choices(limits(instance_types=("c7a.large", "c7a.large"), subnet_ids=("subnet-1",) * 3))) == 1
 
