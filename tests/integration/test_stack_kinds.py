@@ -201,7 +201,8 @@ def test_every_type_is_created_with_its_properties_and_tags_and_deleted(client: 
             raise AssertionError(getattr(client(service), operation)(**parameters))
     assert client("logs").describe_log_groups(logGroupNamePrefix="/test/kinds")["logGroups"] == []
     assert ec2.describe_launch_templates(LaunchTemplateIds=[ids["Template"]])["LaunchTemplates"] == []
-    assert client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
+    groups = client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[ids["Scaling"]])
+    assert groups["AutoScalingGroups"] == []
 
 
 def test_a_request_that_is_refused_has_cloudformations_code(client: Callable[[str], Any]) -> None:
