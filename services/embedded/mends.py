@@ -26,6 +26,7 @@ MODULES = {
     "sqs": ("services.embedded.sqs", "services.embedded.move_tasks"),
     "dynamodb": ("services.embedded.items", "services.embedded.queries", "services.embedded.tables"),
     "ec2": (
+        "services.embedded.account_defaults",
         "services.embedded.launches",
         "services.embedded.instances",
         "services.embedded.describe",
