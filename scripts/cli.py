@@ -7,7 +7,7 @@ import click
 from scripts.aws.bake_command import bake_command
 from scripts.aws.roll_command import roll_command
 from scripts.aws.site_command import site
-from scripts.aws.stack_commands import down_command, logs_command, ssh_command, status_command, up_command
+from scripts.aws.stack_commands import aws, down_command, logs_command, ssh_command, status_command, up_command
 from scripts.chaos_command import chaos
 from scripts.dead_letter_commands import dead_letters
 from scripts.fleet_commands import fleet
@@ -23,6 +23,7 @@ def fleetsight() -> None:
     """Image classification on an elastic fleet."""
 
 
+fleetsight.add_command(aws)
 fleetsight.add_command(chaos)
 fleetsight.add_command(dead_letters)
 fleetsight.add_command(fleet)

@@ -1,5 +1,6 @@
 """The AWS account that a command works on: its clients, made when first asked, and what it is called."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_sts import STSClient
+    from mypy_boto3_sts.type_defs import GetCallerIdentityResponseTypeDef
 
 Done = Callable[[str], None]
 """Told in a sentence of each step that has changed something; a test's raises to play a crash there."""
@@ -40,7 +42,7 @@ class AccountError(FleetsightError):
 
 @dataclass
 class Account:
-    """Clients of one region of one account.
+    """Clients of one region of one account; threads may share it.
 
     Attributes:
         region: such as us-east-1; None is the profile's.
@@ -52,12 +54,18 @@ class Account:
     profile: str | None = None
     endpoint_url: str | None = None
     _clients: dict[str, Any] = field(default_factory=dict, repr=False)
+    _making: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def autoscaling(self) -> "AutoScalingClient":
         """The Auto Scaling client."""
         client: AutoScalingClient = self._client("autoscaling")
         return client
+
+    @property
+    def budgets(self) -> Any:
+        """The client of AWS Budgets."""
+        return self._client("budgets")
 
     @property
     def cloudformation(self) -> "CloudFormationClient":
@@ -107,10 +115,20 @@ class Account:
         return self._client("elbv2")
 
     @property
+    def kms(self) -> Any:
+        """The client of the Key Management Service."""
+        return self._client("kms")
+
+    @property
     def logs(self) -> "CloudWatchLogsClient":
         """The CloudWatch Logs client."""
         client: CloudWatchLogsClient = self._client("logs")
         return client
+
+    @property
+    def quotas(self) -> Any:
+        """The client of Service Quotas."""
+        return self._client("service-quotas")
 
     @property
     def s3(self) -> "S3Client":
@@ -121,8 +139,13 @@ class Account:
         return client
 
     @property
+    def ses(self) -> Any:
+        """The client of the Simple Email Service."""
+        return self._client("sesv2")
+
+    @property
     def sns(self) -> Any:
-        """The SNS client."""
+        """The client of the Simple Notification Service."""
         return self._client("sns")
 
     @property
@@ -156,8 +179,21 @@ class Account:
         Raises:
             AccountError: there are no credentials, or they are not valid.
         """
+        return self._caller["Account"]
+
+    @cached_property
+    def caller_arn(self) -> str:
+        """The ARN of the user or the session that makes the calls.
+
+        Raises:
+            AccountError: there are no credentials, or they are not valid.
+        """
+        return self._caller["Arn"]
+
+    @cached_property
+    def _caller(self) -> "GetCallerIdentityResponseTypeDef":
         try:
-            return self.sts.get_caller_identity()["Account"]
+            return self.sts.get_caller_identity()
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise AccountError(
                 f"AWS does not know who asks ({error}): sign in with `aws configure`, or give --profile"
@@ -185,15 +221,16 @@ class Account:
             raise AccountError(f"{error}; `aws configure list-profiles` shows those there are") from error
 
     def _client(self, service: str, own: BotoConfig | None = None) -> Any:
-        if service not in self._clients:
-            # Five attempts, with jitter, and for each no more than a minute and a half.
-            config = BotoConfig(
-                retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=5, read_timeout=60
-            )
-            self._clients[service] = self._session.client(
-                service,  # type: ignore[call-overload]  # any of them
-                region_name=self.region_name,
-                endpoint_url=self.endpoint_url,
-                config=config.merge(own) if own else config,
-            )
+        if service in self._clients:
+            return self._clients[service]
+        # Five attempts, with jitter, and for each no more than a minute and a half.
+        config = BotoConfig(retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=5, read_timeout=60)
+        with self._making:  # a session of boto3 must not make two clients at once
+            if service not in self._clients:
+                self._clients[service] = self._session.client(
+                    service,  # type: ignore[call-overload]  # any of them
+                    region_name=self.region_name,
+                    endpoint_url=self.endpoint_url,
+                    config=config.merge(own) if own else config,
+                )
         return self._clients[service]

@@ -17,6 +17,7 @@ from scripts.aws.deploy.settings import Wishes
 from scripts.aws.instances import tagged
 from scripts.aws.operation import Operation
 from scripts.aws.options import dry_run, on_account
+from scripts.aws.preflight import rights
 from scripts.aws.teardown import down as downs
 from scripts.aws.teardown.drain import DRAIN_SECONDS
 from scripts.aws.waiting import Waiting
@@ -81,6 +82,46 @@ def listed(_context: click.Context, _parameter: click.Parameter, value: str | No
     return tuple(each.strip() for each in (value or "").split(",") if each.strip())
 
 
+_vpc = click.option("--vpc", metavar="ID", help="Where a new stack goes [default: the default VPC]")
+_subnets = click.option(
+    "--subnets", callback=listed, metavar="ID,ID", help="In it [default: a public one in each zone]"
+)
+_set = click.option(
+    "--set", "parameters", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Any parameter of the stack."
+)
+_config = click.option(
+    "--config",
+    multiple=True,
+    callback=pairs,
+    metavar="KEY=VALUE",
+    help="What config.yaml says otherwise here, such as fleet.max_workers=5; no longer where VALUE is empty.",
+)
+
+
+@click.group("aws")
+def aws() -> None:
+    """Look at an AWS account."""
+
+
+@aws.command("check")
+@_vpc
+@_subnets
+@_set
+@_config
+@click.option("--policy", is_flag=True, help="Print the IAM policy of the person who deploys, and check nothing.")
+@on_account
+def check_command(account: Account, prefix: str, /, *, policy: bool, **said: Any) -> None:
+    """Find what the account lacks for a stack: rights, quotas, instance types, a network, and what else stops `up`.
+
+    Nothing is made. `up` begins with the same checks. The exit status is 1 where one of them says stop.
+    """
+    wishes = Wishes(said["parameters"], said["config"])
+    if policy:
+        click.echo(json.dumps(rights.policy(account, prefix), indent=2))
+    else:
+        ups.check(_operation(account, prefix), ups.Order(wishes, said["vpc"], said["subnets"]))
+
+
 @click.command("up")
 @click.option(
     "--open-to", callback=network, metavar="CIDR|everybody", help="Who may reach the page [at first: nobody]"
@@ -92,16 +133,10 @@ def listed(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--budget", type=click.IntRange(min=0), metavar="DOLLARS", help="A month; an alarm tells at 80% of it; 0: none."
 )
-@click.option("--vpc", metavar="ID", help="Where a new stack goes [default: the default VPC]")
-@click.option("--subnets", callback=listed, metavar="ID,ID", help="In it [default: a public one in each zone]")
-@click.option("--set", "parameters", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Any parameter.")
-@click.option(
-    "--config",
-    multiple=True,
-    callback=pairs,
-    metavar="KEY=VALUE",
-    help="What config.yaml says otherwise here, such as fleet.max_workers=5; no longer where VALUE is empty.",
-)
+@_vpc
+@_subnets
+@_set
+@_config
 @click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake in, where there are no images yet.")
 @click.option("--demo", "bundle", flag_value="demo", help="Bake the demo bundle in, of signs and everyday things.")
 @click.option("--bake/--no-bake", default=True, help="Whether to bake images that are missing.")

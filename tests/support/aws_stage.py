@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -90,9 +90,15 @@ class Stage:
                 Tags=[{"Key": TAG, "Value": self.prefix}],
             )  # fmt: skip
 
-    def up(self, *, says_yes: bool = True, **order: Any) -> str | None:
+    def up(self, *, says_yes: bool = True, meanwhile: Callable[[], None] = lambda: None, **order: Any) -> str | None:
+        """Run the command; `meanwhile` is what happens while a person is asked."""
+
+        def confirm(_: str) -> bool:
+            meanwhile()
+            return says_yes
+
         self._run = 0
-        outside = ups.Outside(lambda _: says_yes, lambda _: True, self._bake)
+        outside = ups.Outside(confirm, lambda _: True, self._bake)
         return ups.up(self.operation, ups.Order(**order), outside)
 
     def down(self, *, says_yes: bool = True, **order: Any) -> None:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from scripts.aws.bake.builders import Machines
 
 
-def missing(operation: Operation) -> tuple[Role, ...]:
-    """Return the roles for which the parameter store names no image, or one that is not there any more."""
+def baked_images(operation: Operation) -> dict[Role, str]:
+    """Return the ids of the images that the parameter store names, and that are there, by role."""
     stored = {role: stored_image(operation.site, role) for role in ROLES}
     ids = [each for each in stored.values() if each]
     wanted: FilterTypeDef = {"Name": "image-id", "Values": ids}
     there = operation.account.ec2.describe_images(Filters=[wanted])["Images"] if ids else []
     found = {each["ImageId"] for each in there}
-    return tuple(role for role in ROLES if stored[role] not in found)
+    return {role: image_id for role, image_id in stored.items() if image_id and image_id in found}
 
 
 def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None, machines: "Machines") -> None:

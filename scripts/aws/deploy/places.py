@@ -8,7 +8,7 @@ from scripts.aws.account import TAG, Account
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, SubnetTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, RouteTableTypeDef, SubnetTypeDef
 
 
 PARAMETERS = ("VpcId", "SubnetIds", "RouteTableIds")
@@ -91,18 +91,20 @@ def _with_route_tables(account: Account, prefix: str, vpc_id: str, subnet_ids: t
     The route tables of a VPC that another account shares cannot be seen, and get no gateway endpoint.
     """
     in_vpc: FilterTypeDef = {"Name": "vpc-id", "Values": [vpc_id]}
-    tables = account.ec2.describe_route_tables(Filters=[in_vpc])["RouteTables"]
-    by_subnet = {
-        link["SubnetId"]: each["RouteTableId"]
-        for each in tables
-        for link in each["Associations"]
-        if "SubnetId" in link
-    }
-    main = (each["RouteTableId"] for each in tables if any(link.get("Main") for link in each["Associations"]))
-    by_default = next(main, None)
-    used = {table for subnet in subnet_ids if (table := by_subnet.get(subnet, by_default))}
+    tables = route_tables(account, vpc_id, subnet_ids).values()
+    used = {table["RouteTableId"] for table in tables if table is not None}
     service: FilterTypeDef = {"Name": "service-name", "Values": [f"com.amazonaws.{account.region_name}.s3"]}
     endpoints = account.ec2.describe_vpc_endpoints(Filters=[in_vpc, service])["VpcEndpoints"]
     others = [each for each in endpoints if {"Key": TAG, "Value": prefix} not in each.get("Tags", [])]
     have_one = {table for each in others for table in each.get("RouteTableIds", [])}
     return Place(vpc_id, subnet_ids, tuple(sorted(used - have_one)))
+
+
+def route_tables(account: Account, vpc_id: str, subnet_ids: Sequence[str]) -> "dict[str, RouteTableTypeDef | None]":
+    """Return the route table of each subnet: its own, else the VPC's main one, else None where none can be seen."""
+    in_vpc: FilterTypeDef = {"Name": "vpc-id", "Values": [vpc_id]}
+    tables = account.ec2.describe_route_tables(Filters=[in_vpc])["RouteTables"]
+    by_subnet = {link["SubnetId"]: each for each in tables for link in each["Associations"] if "SubnetId" in link}
+    main = (each for each in tables if any(link.get("Main") for link in each["Associations"]))
+    by_default = next(main, None)
+    return {subnet: by_subnet.get(subnet, by_default) for subnet in subnet_ids}

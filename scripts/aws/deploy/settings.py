@@ -91,6 +91,12 @@ def parameters(template: Template, wished: Mapping[str, str], stack: Stack | Non
     return found
 
 
+def parameter_values(template: Template, wishes: Wishes, stack: Stack | None) -> dict[str, str]:
+    """Return all parameters that have a value: as they are wished, else as the stack has them, else the defaults."""
+    defaults = {name: each.default for name, each in template.parameters.items() if each.default is not None}
+    return {**defaults, **({} if stack is None else stack.parameters), **wishes.parameters}
+
+
 def settings_of(stack: Stack | None) -> dict[str, str]:
     """Return what config.yaml says otherwise on the stack: values as YAML, by keys such as fleet.max_workers."""
     line = "" if stack is None else stack.parameters.get("WebSettings", "")

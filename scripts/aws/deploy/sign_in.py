@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from scripts.aws.account import Account
-from scripts.aws.deploy.settings import SettingError, Wishes
+from scripts.aws.deploy.settings import SettingError, Wishes, parameter_values
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.template import template
 from scripts.aws.operation import Operation
@@ -27,7 +27,7 @@ WHETHER, KEPT, SENDER, SENDER_ADDRESS = "CreateUserPool", "KeptUserPool", "Sende
 
 def signs_in(wishes: Wishes, stack: Stack | None) -> bool:
     """Tell whether people are to sign in: as it is wished, else as the stack has it, else as the template does."""
-    return _wanted(WHETHER, wishes, stack) == "true"
+    return parameter_values(template(), wishes, stack)[WHETHER] == "true"
 
 
 def sign_in_hours(auth: Auth) -> str:
@@ -61,7 +61,8 @@ def refuse_unknown_sender(wishes: Wishes, stack: Stack | None) -> None:
     Raises:
         SettingError: the identity is a domain, and no address is given.
     """
-    sender, address = (_wanted(each, wishes, stack) for each in (SENDER, SENDER_ADDRESS))
+    values = parameter_values(template(), wishes, stack)
+    sender, address = values[SENDER], values[SENDER_ADDRESS]
     if sender and "@" not in sender and not address:
         domain = sender.rpartition("/")[2]
         raise SettingError(
@@ -114,10 +115,5 @@ def _kept_pool(account: Account, prefix: str, wishes: Wishes, stack: Stack | Non
     if not has_pool and KEPT not in wishes.parameters:
         left = user_pools(account, prefix)
         return max(left, key=lambda each: (each.get("EstimatedNumberOfUsers", 0), each["CreationDate"]), default=None)
-    pool_id = _wanted(KEPT, wishes, stack)
+    pool_id = parameter_values(template(), wishes, stack)[KEPT]
     return account.cognito.describe_user_pool(UserPoolId=pool_id)["UserPool"] if pool_id else None
-
-
-def _wanted(name: str, wishes: Wishes, stack: Stack | None) -> str:
-    had = {} if stack is None else stack.parameters
-    return {name: template().parameters[name].default or "", **had, **wishes.parameters}[name]

@@ -36,12 +36,17 @@ class Template:
     Attributes:
         body: the file.
         parameters: by name.
-        kept: the logical names of the resources that stay when the stack is deleted.
+        resources: by their logical names, as they stand in the file; `!Sub "x"` is {"Fn::Sub": "x"}.
     """
 
     body: str
     parameters: Mapping[str, Parameter]
-    kept: frozenset[str]
+    resources: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The logical names of the resources that stay when the stack is deleted."""
+        return frozenset(name for name, each in self.resources.items() if each.get("DeletionPolicy") == "Retain")
 
 
 @cache
@@ -50,8 +55,7 @@ def template(path: Path = PATH) -> Template:
     body = path.read_text(encoding="utf-8")
     read = parse_template(body)
     parameters = {name: _parameter(each) for name, each in read["Parameters"].items()}
-    kept = frozenset(name for name, each in read["Resources"].items() if each.get("DeletionPolicy") == "Retain")
-    return Template(body, parameters, kept)
+    return Template(body, parameters, read["Resources"])
 
 
 def _parameter(said: Mapping[str, Any]) -> Parameter:
@@ -68,9 +72,20 @@ def with_static_names(body: str, values: Mapping[str, str]) -> str:
     """
 
     def literal(found: re.Match[str]) -> str:
-        return f'{found[1]}"{re.sub(r"[$][{]([^}]+)[}]", lambda name: values[name[1]], found[2])}"'
+        return f'{found[1]}"{substituted(found[2], values)}"'
 
     return _NAME.sub(literal, body)
+
+
+def substituted(text: str, values: Mapping[str, str]) -> str:
+    """Return what `Fn::Sub` makes of a text in which only names of `values` stand in braces."""
+    return re.sub(r"[$][{]([^}]+)[}]", lambda name: values[name[1]], text)
+
+
+def pseudo_values(operation: Operation) -> dict[str, str]:
+    """Return what names in the template are made of: the prefix, the account and the region."""
+    account = operation.account
+    return {"Prefix": operation.prefix, "AWS::AccountId": account.id, "AWS::Region": account.region_name}
 
 
 def upload(operation: Operation, wanted: Template) -> str:
@@ -82,8 +97,7 @@ def upload(operation: Operation, wanted: Template) -> str:
     """
     provide_bucket(operation.site)
     bucket, region = operation.site.bucket, operation.account.region_name
-    values = {"Prefix": operation.prefix, "AWS::AccountId": operation.account.id, "AWS::Region": region}
-    body = with_static_names(wanted.body, values).encode()
+    body = with_static_names(wanted.body, pseudo_values(operation)).encode()
     key = f"stack/{hashlib.sha256(body).hexdigest()}.yaml"
     operation.account.s3.put_object(Bucket=bucket, Key=key, Body=body)
     operation.done(f"uploaded the template to the bucket {bucket}")

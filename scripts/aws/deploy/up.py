@@ -7,16 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from scripts.aws.bake.recipe import Role
+from scripts.aws.bake.recipe import ROLES, Role
 from scripts.aws.bake.store import remove
 from scripts.aws.buckets import delete_bucket, exists
 from scripts.aws.deploy import changes, idle_cost
-from scripts.aws.deploy.baked import bake_missing, missing, snapshots_gb
+from scripts.aws.deploy.baked import bake_missing, baked_images, snapshots_gb
 from scripts.aws.deploy.deploy import UNMADE, deploy, ready
 from scripts.aws.deploy.page import answers, wait_for_page
-from scripts.aws.deploy.places import PARAMETERS, find_place
+from scripts.aws.deploy.places import PARAMETERS, PlaceError, find_place
 from scripts.aws.deploy.session_keys import provide
-from scripts.aws.deploy.settings import Wishes, changed, checked, parameters, setting_parameters, settings_of
+from scripts.aws.deploy.settings import (
+    Wishes,
+    changed,
+    checked,
+    parameter_values,
+    parameters,
+    setting_parameters,
+    settings_of,
+)
 from scripts.aws.deploy.sign_in import (
     complete_kept_pool,
     kept_accounts,
@@ -29,6 +37,9 @@ from scripts.aws.deploy.stacks import Stack, find, resources
 from scripts.aws.deploy.template import template, upload
 from scripts.aws.deploy.unkept import unkept_days
 from scripts.aws.operation import Operation
+from scripts.aws.preflight.account import CHECKS
+from scripts.aws.preflight.findings import Finding, Level, StackPlan, run
+from scripts.aws.preflight.machines import CHECKS_OF_MACHINES
 from scripts.aws.teardown.drain import bring_back_web_tier
 from scripts.aws.template_versions import template_versions
 from services.config import Config
@@ -41,6 +52,10 @@ if TYPE_CHECKING:
 
 class NotWantedError(FleetsightError):
     """Raised when a person says no, or there are no images and none may be baked."""
+
+
+class NotReadyError(FleetsightError):
+    """Raised when the account lacks something without which there can be no stack."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,7 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
     Raises:
         AccountError: AWS cannot be asked.
         NotWantedError: a person said no.
+        NotReadyError: the account lacks something, which was shown.
         PlaceError, SettingError, BakeError, StackError: it cannot be done; the message says why.
         TimedOutError: the stack or the page took too long.
     """
@@ -91,8 +107,11 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
     operation.say(f"Account {account.id}, {account.region_name}: the stack {prefix}.")
     # Before anything is made.
     config = _checked(operation, order)
-    place = _place(operation, order)
-    if (lacking := missing(operation)) and not _bake(operation, order, outside, lacking, place):
+    plan = _plan(operation, order, config, _place(operation, order))
+    place = plan.place
+    _show(operation, run(plan, {**CHECKS, **CHECKS_OF_MACHINES}), verbose=order.dry_run)
+    lacking = tuple(role for role in ROLES if role not in plan.images)
+    if lacking and not _bake(operation, order, outside, lacking, plan):
         return None
     if order.dry_run:
         _dry_run(operation, order, config, place)
@@ -111,6 +130,39 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
     return _arrive(operation, config, outside)
 
 
+def check(operation: Operation, order: Order) -> None:
+    """Show what the account lacks for what a person wants, and do nothing.
+
+    Raises:
+        AccountError: AWS cannot be asked.
+        NotReadyError: it lacks something without which there can be no stack.
+        SettingError: a parameter or a key of the configuration is wrong.
+    """
+    operation.say(f"Account {operation.account.id}, {operation.account.region_name}: the stack {operation.prefix}.")
+    config, found, place = _checked(operation, order), [], {}
+    try:
+        place = _place(operation, order)
+    except PlaceError as error:
+        found = [("network", Finding(Level.STOP, str(error)))]
+    checks = {**CHECKS, **CHECKS_OF_MACHINES} if place else CHECKS
+    _show(operation, found + run(_plan(operation, order, config, place), checks), verbose=True)
+
+
+def _plan(operation: Operation, order: Order, config: Config, place: Mapping[str, str]) -> StackPlan:
+    stack = find(operation.account, operation.prefix)
+    wanted = parameter_values(template(), order.wishes, stack)
+    return StackPlan(operation, place, config.fleet, wanted, baked_images(operation), is_new=stack is None)
+
+
+def _show(operation: Operation, findings: Sequence[tuple[str, Finding]], *, verbose: bool) -> None:
+    levels = list(Level)
+    for name, finding in sorted(findings, key=lambda each: levels.index(each[1].level)):
+        if verbose or finding.level != Level.OK:
+            operation.say(finding.line(name))
+    if any(finding.level == Level.STOP for _, finding in findings):
+        raise NotReadyError("the account is not ready, as the lines above that begin with stop say: nothing was made")
+
+
 def _checked(operation: Operation, order: Order) -> Config:
     stack = find(operation.account, operation.prefix)
     config = checked(changed(settings_of(stack), order.wishes.config))
@@ -127,9 +179,7 @@ def _place(operation: Operation, order: Order) -> dict[str, str]:
     return {name: stack.parameters[name] for name in PARAMETERS}
 
 
-def _bake(
-    operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...], place: Mapping[str, str]
-) -> bool:
+def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...], plan: StackPlan) -> bool:
     """Bake where the stack goes, and return whether things can go on."""
     lacking = " and ".join(roles)
     if order.dry_run:
@@ -141,8 +191,7 @@ def _bake(
     # Here, since with images there is no need to wait for what makes them.
     from scripts.aws.bake.builders import Machines
 
-    kind = order.wishes.parameters.get("WebInstanceType") or Machines.instance_type
-    machines = Machines(lambda: new_id().lower(), kind, tuple(place["SubnetIds"].split(",")))
+    machines = Machines(lambda: new_id().lower(), plan.web_type, tuple(plan.subnet_ids))
     outside.bake(operation, roles, order.bundle, machines)
     return True
 

@@ -1,12 +1,13 @@
 """``fleetsight up`` on an embedded cloud."""
 
 import base64
+import json
 import re
 from typing import Any, Literal
 
 import pytest
 from botocore.exceptions import ClientError
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from scripts.aws.account import TAG
 from scripts.aws.deploy import page
@@ -15,7 +16,7 @@ from scripts.aws.deploy.session_keys import renew
 from scripts.aws.deploy.settings import SettingError, Wishes
 from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts
 from scripts.aws.deploy.stacks import Stack, find
-from scripts.aws.deploy.up import NotWantedError
+from scripts.aws.deploy.up import NotReadyError, NotWantedError
 from scripts.aws.waiting import TimedOutError
 from scripts.cli import fleetsight
 from services.embedded.launch import EmbeddedCloud
@@ -86,8 +87,15 @@ def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_typ
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.8.1.0/24")["Subnet"]["SubnetId"]
     with pytest.raises(PlaceError, match="no subnet that gives instances a public address"):
         stage.up(vpc_id=vpc)
-    assert not stage.builders, "the place is looked at first, since a bake takes minutes"
     ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
+    with pytest.raises(NotReadyError):
+        stage.up(vpc_id=vpc)
+    assert f"stop     network: {subnet}: no route to the internet" in stage.seen
+    assert not stage.builders, "the place is looked at first, since a bake takes minutes"
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
     with pytest.raises(NotWantedError, match="nothing was done"):
         stage.up(vpc_id=vpc, wishes=Wishes({"WebInstanceType": "c7i-flex.large"}), says_yes=False)
     [machines] = stage.builders
@@ -121,6 +129,45 @@ def requested(stage: Stage, wishes: Wishes) -> dict[str, str]:
     events.unregister("provide-client-params.cloudformation.CreateChangeSet")
     [parameters] = [each["Parameters"] for each in asked]
     return {each["ParameterKey"]: each.get("ParameterValue", "as before") for each in parameters}
+
+
+def test_what_the_account_lacks_stops_it_before_anything_is_made_and_is_told_by_a_dry_run_too(stage: Stage) -> None:
+    taken = stage.account.sqs.create_queue(QueueName=f"{stage.prefix}-requests")["QueueUrl"]
+    buckets = stage.account.s3.list_buckets()["Buckets"]
+    for dry_run in (False, True):
+        with pytest.raises(NotReadyError, match="nothing was made"):
+            stage.up(dry_run=dry_run)
+        shown = stage.seen
+        assert f"stop     names: {stage.prefix}-requests (AWS::SQS::Queue) exists" in shown
+        assert "warning  quota: cannot tell" in shown
+        assert ("ok       launch: EC2 would launch c7a.large" in shown) == dry_run
+    assert not stage.steps
+    assert not stage.builders
+    assert find(stage.account, stage.prefix) is None
+    assert stage.account.s3.list_buckets()["Buckets"] == buckets
+    stage.account.sqs.delete_queue(QueueUrl=taken)
+
+
+def test_the_check_by_itself_shows_each_finding_and_its_status_says_whether_up_would_stop(
+    stage: Stage, cloud: EmbeddedCloud
+) -> None:
+    def checked(*options: str) -> Result:
+        account = ["--region", "us-east-1", "--prefix", stage.prefix, "--endpoint-url", cloud.endpoint_url]
+        return CliRunner().invoke(fleetsight, ["aws", "check", *account, *options])
+
+    result = checked()
+    assert result.exit_code == 0, result.output
+    for name in ("network", "types", "launch", "region", "disk key", "names"):
+        assert f"ok       {name}: " in result.output
+    instances = ["--config", "fleet.instance_types=[c7a.large, g4dn.xlarge]"]
+    assert "EC2 would launch c7a.large, g4dn.xlarge" in checked(*instances).output
+    result = checked("--vpc", stage.account.ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"])
+    assert result.exit_code == 1
+    assert "no subnet that gives instances a public address" in result.output
+    assert "ok       names: " in result.output, "what can be found out without a place is"
+    result = checked("--policy")
+    assert {each["Effect"] for each in json.loads(result.output)["Statement"]} == {"Allow"}
+    assert find(stage.account, stage.prefix) is None
 
 
 def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> None:

@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tests.support.stack_template import TEMPLATE, user_data
 from tests.support.stack_template import settings as settings_in
 
-SMALL = Template("", {"VpcId": Parameter("Where"), "ScaleIn": Parameter("What", "terminate")}, frozenset())
+SMALL = Template("", {"VpcId": Parameter("Where"), "ScaleIn": Parameter("What", "terminate")}, {})
 
 
 def stack(**parameters: str) -> Stack:

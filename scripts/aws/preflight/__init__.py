@@ -1,0 +1,1 @@
+"""What an AWS account lacks for a stack, found out before anything is made."""

@@ -1,0 +1,211 @@
+"""Whether web instance, workers and builders can be launched where the stack is."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from scripts.aws.account import TAG
+from scripts.aws.bake.debian import OWNER, newest_debian
+from scripts.aws.bake.errors import BakeError
+from scripts.aws.bake.recipe import ROLES, specifications
+from scripts.aws.deploy.places import route_tables
+from scripts.aws.preflight.findings import Check, Finding, Level, StackPlan
+from scripts.aws.refusals import DENIED, explained
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.literals import InstanceTypeType
+
+STANDARD = {"on_demand": "L-1216C47A", "spot": "L-34B43A08"}
+GRAPHICS = {"on_demand": "L-DB2E81BA", "spot": "L-3819A6DF"}
+"""Codes of EC2's quotas, which count vCPUs, by market.
+
+https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
+"""
+
+FAMILIES = {
+    **dict.fromkeys(("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"), STANDARD),
+    **dict.fromkeys(("g", "gr", "vt"), GRAPHICS),
+}
+"""The quotas that count a type, by the letters with which its name begins."""
+
+TRANSIENT = {"InsufficientInstanceCapacity", "InternalError", "RequestLimitExceeded", "Unavailable"}
+"""Answers of EC2 that may be others a moment later."""
+
+DISK_GIB = 16
+"""Of the web instance, the largest of the stack's disks."""
+
+OTHER_TYPE = "--set WebInstanceType=TYPE, --config fleet.instance_types=[TYPE]"
+
+
+def check_network(plan: StackPlan) -> Iterable[Finding]:
+    """Find subnets without a route to the internet."""
+    by_answer: dict[tuple[Level, str], list[str]] = {}
+    for subnet_id, table in route_tables(plan.account, plan.place["VpcId"], plan.subnet_ids).items():
+        routes: Sequence[Any] = [] if table is None else table["Routes"]
+        active = [each for each in routes if each["State"] == "active"]
+        out = [each for each in active if each.get("DestinationCidrBlock") == "0.0.0.0/0"]
+        if table is None:
+            answer = Level.WARNING, "cannot tell whether it has a route to the internet: no route table is shown"
+        elif not out:
+            answer = Level.STOP, "no route to the internet, by which instances call AWS"
+        elif not out[0].get("GatewayId", "").startswith("igw-"):
+            answer = (
+                Level.WARNING,
+                "a route to the internet without an internet gateway, so the page cannot be reached",
+            )
+        else:
+            answer = Level.OK, "a route to an internet gateway"
+        by_answer.setdefault(answer, []).append(subnet_id)
+    for (level, words), subnet_ids in by_answer.items():
+        remedy = "" if level == Level.OK else "Name subnets with a route to an internet gateway by --subnets"
+        yield Finding(level, f"{', '.join(subnet_ids)}: {words}", remedy)
+
+
+def check_types(plan: StackPlan) -> Iterable[Finding]:
+    """Find instance types that the zones of the subnets do not offer."""
+    ec2 = plan.account.ec2
+    zones = {each["AvailabilityZone"] for each in ec2.describe_subnets(SubnetIds=plan.subnet_ids)["Subnets"]}
+    pages = ec2.get_paginator("describe_instance_type_offerings").paginate(
+        LocationType="availability-zone",
+        Filters=[{"Name": "instance-type", "Values": plan.types}, {"Name": "location", "Values": sorted(zones)}],
+    )
+    offers = {(each["InstanceType"], each["Location"]) for page in pages for each in page["InstanceTypeOfferings"]}
+    offered = {kind: {zone for zone in zones if (kind, zone) in offers} for kind in plan.types}
+    for kind, there in offered.items():
+        words = f"{kind} is offered in {', '.join(sorted(there)) or 'no zone of the subnets'}"
+        if there < zones:
+            words += f", and not in {', '.join(sorted(zones - there))}"
+        if there == zones or len(there) > 1:  # launches that one zone refuses go to another
+            yield Finding(Level.OK, words)
+        else:
+            level = Level.WARNING if there else _level(plan, kind, [each for each in offered if not offered[each]])
+            yield Finding(level, words, f"Name another type or other subnets: {OTHER_TYPE}, --subnets")
+
+
+def check_launch(plan: StackPlan) -> Iterable[Finding]:
+    """Find types that the account may not launch, by launches that EC2 only checks.
+
+    EC2 answers DryRunOperation if it would launch. AWS promises that such a launch checks the caller's rights, which
+    an organisation's policy may limit. EC2 also refuses images and types that it does not allow the account.
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
+    """
+    images = plan.images
+    if len(images) < len(ROLES):
+        try:
+            debian = newest_debian(plan.account.ec2).image_id
+        except BakeError as error:
+            yield Finding(Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {OWNER}")
+            return
+        images = {**dict.fromkeys(ROLES, debian), **images}
+    refused = {
+        kind: refusal
+        for kind in plan.types
+        if (refusal := _refusal(plan, kind, images["web" if kind == plan.web_type else "worker"]))
+    }
+    for kind, refusal in refused.items():
+        code = refusal.response["Error"]["Code"]
+        level = Level.WARNING if code in TRANSIENT else _level(plan, kind, list(refused))
+        remedy = f"Name another type: {OTHER_TYPE}"
+        if code == "InvalidParameterCombination":
+            remedy = f"On AWS's Free plan name a type of it, such as c7i-flex.large: {OTHER_TYPE}"
+        elif code in TRANSIENT | DENIED:
+            remedy = "Try again" if code in TRANSIENT else ""  # which the explanation holds
+        yield Finding(level, f"EC2 would not launch {kind}: {explained(refusal)}", remedy)
+    if launched := [kind for kind in plan.types if kind not in refused]:
+        yield Finding(Level.OK, f"EC2 would launch {', '.join(launched)}")
+
+
+def _refusal(plan: StackPlan, kind: str, image_id: str) -> ClientError | None:
+    """Return why EC2 would not launch an instance in any of the subnets, or None if it would in one."""
+    instance_type: InstanceTypeType = kind  # type: ignore[assignment]  # EC2 knows which there are
+    refusal = None
+    for subnet_id in plan.subnet_ids:
+        try:
+            plan.account.ec2.run_instances(
+                DryRun=True,
+                ImageId=image_id,
+                InstanceType=instance_type,
+                MinCount=1,
+                MaxCount=1,
+                SubnetId=subnet_id,
+                MetadataOptions={"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+                BlockDeviceMappings=[
+                    {
+                        "DeviceName": "/dev/xvda",
+                        "Ebs": {"VolumeType": "gp3", "VolumeSize": DISK_GIB, "Encrypted": True},
+                    }
+                ],
+                TagSpecifications=specifications({TAG: plan.operation.prefix}, "instance", "volume"),
+            )
+        except ClientError as error:
+            refusal = error
+        if refusal is None or refusal.response["Error"]["Code"] == "DryRunOperation":
+            return None
+        if refusal.response["Error"]["Code"] != "Unsupported":  # which says that the zone does not have the type
+            break
+    return refusal
+
+
+def _level(plan: StackPlan, kind: str, lost: Sequence[str]) -> Level:
+    """Return what it means that a type cannot be launched: one of several types of workers can be missed."""
+    is_needed = kind == plan.web_type or all(each in lost for each in plan.fleet.instance_types)
+    return Level.STOP if is_needed else Level.WARNING
+
+
+def check_quota(plan: StackPlan) -> Iterable[Finding]:
+    """Find quotas that are too small for the web instance, the builders, or as many workers as there may be.
+
+    A quota counts the vCPUs of all instances of the account in the region. Those of others are not taken off here.
+    """
+    fleet, web = plan.fleet, plan.web_type
+    described = plan.account.ec2.describe_instance_types(InstanceTypes=plan.types)["InstanceTypes"]  # type: ignore[arg-type]
+    cpus = {str(each["InstanceType"]): each["VCpuInfo"]["DefaultVCpus"] for each in described}
+    codes = {(web, "on_demand"), *((kind, market) for kind in fleet.instance_types for market in plan.markets)}
+    quotas = {each: code for each in codes if (code := quota_code(*each))}
+    limits = {
+        code: int(plan.account.quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
+        for code in sorted(set(quotas.values()))
+    }
+    for kind, market in sorted(codes - set(quotas)):
+        yield Finding(Level.WARNING, f"cannot tell which quota counts the vCPUs of {kind} ({market})")
+    web_code = quotas.get((web, "on_demand"))
+    if web_code:
+        at_once = cpus[web] * max(1, len(ROLES) - len(plan.images))
+        if limits[web_code] < at_once:
+            words = f"{limits[web_code]} vCPUs may run on demand; the web instance or the builders need {at_once}"
+            yield Finding(Level.STOP, words, _ask_for(web_code, at_once))
+            return
+        limits[web_code] -= cpus[web]
+    workers = {
+        (kind, market): limits[quotas[kind, market]] // cpus[kind]
+        for kind in fleet.instance_types
+        for market in plan.markets
+        if (kind, market) in quotas
+    }
+    first = (fleet.instance_types[0], fleet.market)
+    if first not in workers or not fleet.max_workers:
+        return
+    words = f"enough for {workers[first]} of {fleet.max_workers} workers (fleet.max_workers) of the type {first[0]}"
+    if workers[first] >= fleet.max_workers:
+        yield Finding(Level.OK, words)
+        return
+    level = Level.WARNING if max(workers.values()) > 0 else Level.STOP
+    vcpus = fleet.max_workers * cpus[first[0]] + (cpus[web] if quotas[first] == web_code else 0)
+    yield Finding(level, words, _ask_for(quotas[first], vcpus))
+
+
+def quota_code(instance_type: str, market: str) -> str | None:
+    """Return the code of the quota that counts the vCPUs of a type, or None if it is not known here."""
+    letters = re.match("[a-z]*", instance_type)
+    return FAMILIES.get(letters[0] if letters else "", {}).get(market)
+
+
+def _ask_for(code: str, vcpus: int) -> str:
+    command = "aws service-quotas request-service-quota-increase --service-code ec2"
+    return f"Ask for more: `{command} --quota-code {code} --desired-value {vcpus}`"
+
+
+CHECKS_OF_MACHINES: Mapping[str, Check] = {"network": check_network, "types": check_types, "launch": check_launch}
+"""Those that need to know where the stack is."""

@@ -1,0 +1,61 @@
+"""A plan for the preflight, in an account that answers what a test says."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.stub import Stubber
+
+from scripts.aws.account import Account
+from scripts.aws.bake.recipe import Role
+from scripts.aws.deploy.settings import Wishes, checked, parameter_values
+from scripts.aws.deploy.template import template
+from scripts.aws.operation import Operation
+from scripts.aws.preflight.findings import Check, StackPlan, run
+from tests.support.stubs import stubbed
+
+USER = "arn:aws:iam::123456789012:user/ann"
+
+
+@dataclass
+class StubbedAccount:
+    """An account of stubs, and the stack that is about to be made there.
+
+    Attributes:
+        stubs: by service.
+        fleet: what its configuration says otherwise.
+        parameters: of the stack, which a person wishes.
+        images: that are there.
+    """
+
+    stubs: Mapping[str, Stubber]
+    caller: str = USER
+    fleet: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[Role, str] = field(default_factory=lambda: {"web": "ami-1", "worker": "ami-2"})
+    is_new: bool = True
+
+    @property
+    def account(self) -> Account:
+        account = Account("us-east-1", _clients={name: stub.client for name, stub in self.stubs.items()})
+        account.__dict__["_caller"] = {"Account": "123456789012", "Arn": self.caller}  # known already
+        return account
+
+    def plan(self) -> StackPlan:
+        operation = Operation(self.account, "fs", lambda _: None, lambda _: None)
+        place = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "RouteTableIds": ""}
+        values = parameter_values(template(), Wishes(self.parameters), None)
+        fleet = checked({}).fleet.model_copy(update=dict(self.fleet))
+        return StackPlan(operation, place, fleet, values, self.images, self.is_new)
+
+    def found(self, check: Check) -> list[tuple[str, str, str]]:
+        """Return level, words and remedy of each finding of a check."""
+        return [(each.level.value, each.found, each.remedy) for _, each in run(self.plan(), {"it": check})]
+
+
+@contextmanager
+def stubbed_account(*services: str, **changes: Any) -> Iterator[StubbedAccount]:
+    """Yield an account with stubs of these services; each of their answers must have been asked for at the end."""
+    with ExitStack() as stack:
+        yield StubbedAccount({each: stack.enter_context(stubbed(each)) for each in services}, **changes)
