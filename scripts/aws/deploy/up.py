@@ -4,7 +4,7 @@ Every step looks at what there is and does what is missing, so that the command 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from scripts.aws.bake.recipe import ROLES, Role
@@ -48,6 +48,9 @@ from services.ids import new_id
 
 if TYPE_CHECKING:
     from scripts.aws.bake.builders import Machines
+
+AMAZON_LINUX = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+"""A public parameter of AWS that names an image: https://docs.aws.amazon.com/linux/al2023/ug/ec2.html."""
 
 
 class NotWantedError(FleetsightError):
@@ -111,11 +114,11 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
     place = plan.place
     _show(operation, run(plan, {**CHECKS, **CHECKS_OF_MACHINES}), verbose=order.dry_run)
     lacking = tuple(role for role in ROLES if role not in plan.images)
-    if lacking and not _bake(operation, order, outside, lacking, plan):
-        return None
     if order.dry_run:
-        _dry_run(operation, order, config, place)
+        _dry_run(operation, order, config, place, lacking)
         return None
+    if lacking:
+        _bake(operation, order, outside, lacking, plan)
     kind = ready(operation)
     stack = find(account, prefix) if kind == "UPDATE" else None
     proposed = _propose(operation, order, config, stack, place)
@@ -179,12 +182,9 @@ def _place(operation: Operation, order: Order) -> dict[str, str]:
     return {name: stack.parameters[name] for name in PARAMETERS}
 
 
-def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...], plan: StackPlan) -> bool:
-    """Bake where the stack goes, and return whether things can go on."""
+def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...], plan: StackPlan) -> None:
+    """Bake where the stack goes."""
     lacking = " and ".join(roles)
-    if order.dry_run:
-        operation.say(f"There is no image for {lacking}: it would be baked first. What follows shows once it is.")
-        return False
     if not order.bake:
         raise NotWantedError(f"there is no image for {lacking}: run `fleetsight bake`, or this without --no-bake")
     operation.say(f"There is no image for {lacking}: it is baked first, which takes some minutes.")
@@ -193,7 +193,6 @@ def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Rol
 
     machines = Machines(lambda: new_id().lower(), plan.web_type, tuple(plan.subnet_ids))
     outside.bake(operation, roles, order.bundle, machines)
-    return True
 
 
 def _propose(
@@ -232,8 +231,17 @@ def _ask(operation: Operation, outside: Outside, proposed: changes.ChangeSet) ->
         raise NotWantedError("nothing was done")
 
 
-def _dry_run(operation: Operation, order: Order, config: Config, place: Mapping[str, str]) -> None:
-    """Show the change set and forget it, and the bucket with it if there was none."""
+def _dry_run(
+    operation: Operation, order: Order, config: Config, place: Mapping[str, str], lacking: tuple[Role, ...]
+) -> None:
+    """Show the change set and forget it, and the bucket with it if there was none.
+
+    A change set needs images that exist: Amazon's stands for each one that is lacking.
+    """
+    if lacking:
+        operation.say(f"There is no image for {' and '.join(lacking)}: it would be baked first.")
+        others = {f"{role.title()}Image": AMAZON_LINUX for role in lacking}
+        order = replace(order, wishes=replace(order.wishes, parameters={**others, **order.wishes.parameters}))
     account, stack = operation.account, find(operation.account, operation.prefix)
     if stack is not None and (stack.busy or stack.status in UNMADE):
         operation.say(f"The stack is {stack.status}: it would be waited for, or deleted and made again.")

@@ -66,7 +66,8 @@ RIGHTS = (
         "ec2:AuthorizeSecurityGroupEgress ec2:AuthorizeSecurityGroupIngress ec2:CreateImage ec2:CreateLaunchTemplate "
         "ec2:CreateSecurityGroup ec2:CreateTags ec2:DeleteLaunchTemplate ec2:DeleteSecurityGroup "
         "ec2:RevokeSecurityGroupEgress ec2:RevokeSecurityGroupIngress ec2:RunInstances ec2:TerminateInstances "
-        "autoscaling:CreateAutoScalingGroup autoscaling:DeleteAutoScalingGroup autoscaling:UpdateAutoScalingGroup",
+        "autoscaling:CreateAutoScalingGroup autoscaling:DeleteAutoScalingGroup autoscaling:UpdateAutoScalingGroup "
+        "ec2:AllocateAddress ec2:ReleaseAddress",
         "autoscaling:CreateOrUpdateTags autoscaling:DeleteTags autoscaling:ResumeProcesses "
         "autoscaling:SuspendProcesses ec2:CreateLaunchTemplateVersion ec2:CreateVpcEndpoint ec2:DeleteSnapshot "
         "ec2:DeleteTags ec2:DeleteVpcEndpoints ec2:DeregisterImage ec2:ModifyVpcEndpoint "
@@ -149,6 +150,12 @@ RIGHTS = (
         ("ssm:{region}:{account}:parameter/{prefix}/*",),
         "ssm:AddTagsToResource ssm:DeleteParameter ssm:GetParameter ssm:GetParameters ssm:PutParameter",
         "ssm:ListTagsForResource ssm:RemoveTagsFromResource",
+    ),
+    Permission(
+        "PublicImages",
+        ("ssm:{region}::parameter/aws/service/ami-amazon-linux-latest/*",),
+        "",
+        "ssm:GetParameters",
     ),
     Permission(
         "Alerts",

@@ -75,10 +75,16 @@ def test_a_dry_run_shows_what_would_be_and_what_it_would_cost_and_leaves_nothing
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
 
 
-def test_a_dry_run_without_images_says_that_they_would_be_baked(stage: Stage) -> None:
+def test_a_dry_run_without_images_says_that_they_would_be_baked_and_shows_the_stack(stage: Stage) -> None:
+    buckets = stage.account.s3.list_buckets()["Buckets"]
     assert stage.up(dry_run=True) is None
-    assert "no image for worker and web: it would be baked first" in stage.seen
-    assert not stage.steps
+    shown = stage.seen
+    assert "no image for worker and web: it would be baked first" in shown
+    assert "WebGroup" in shown
+    assert "public addresses, 1" in shown
+    assert not stage.builders
+    assert find(stage.account, stage.prefix) is None
+    assert stage.account.s3.list_buckets()["Buckets"] == buckets
 
 
 def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_type(stage: Stage) -> None:

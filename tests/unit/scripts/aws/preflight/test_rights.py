@@ -33,11 +33,12 @@ UNUSED = [
     *("s3:PutA*Configuration", "s3:PutBucketLogging", "s3:PutBucketNotification", "s3:PutBucketVersioning"),
     *("s3:PutBucketAbac", "s3:PutBucketObjectLockConfiguration", "s3:PutBucketReplication", "s3:PutBucketWebsite"),
     *("s3:PutI*Configuration", "s3:PutMetricsConfiguration", "s3:PutObject*", "s3:PutReplicationConfiguration"),
+    *("ec2:AcceptAddressTransfer", "ec2:AssociateAddress", "ec2:DisassociateAddress"),
     *("cloudfront:CreateConnectionGroup", "autoscaling:*Metrics*", "autoscaling:PutNotificationConfiguration"),
 ]
 """What schemas name for properties that the template does not use."""
 
-SERVICES = {"cognito": "cognito-idp", "quotas": "servicequotas", "tagging": "tag"}
+SERVICES = {"cognito": "cognito-idp", "elbv2": "elasticloadbalancing", "quotas": "servicequotas", "tagging": "tag"}
 """Names of actions begin so, where not by the name of the client."""
 
 OTHERWISE_NAMED = {
