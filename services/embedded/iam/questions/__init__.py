@@ -2,7 +2,8 @@
 
 Actions, resources and condition keys are those of the Service Authorization Reference,
 https://docs.aws.amazon.com/service-authorization/latest/reference/, each module naming its page. Calls of services
-that no module is for, and of those without resources, ask for ``service:Operation`` on ``*``.
+that no module is for, and of those without resources, ask for ``service:Operation`` on ``*``. Condition keys that the
+reference does not list for an action and its resource are left out (`reference`).
 """
 
 import importlib
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 
 from services.embedded.iam.calls import Call
 from services.embedded.iam.documents import Asked
+from services.embedded.iam.reference import is_known, known_keys
 
 _OWN_MODULE = frozenset({"cognito-idp", "s3", "sqs", "dynamodb", "ec2", "sts", "ssm", "logs"})
 _PREFIXES = {"monitoring": "cloudwatch", "email": "ses"}
@@ -28,4 +30,14 @@ def questions_of(call: Call) -> tuple[Asked, ...]:
     # Late, since each looks into moto's models of its service.
     module = importlib.import_module(f"{__name__}.{call.service.replace('-', '_')}")
     asked: Iterable[Asked] = module.questions(call)
-    return tuple(asked)
+    return tuple(_as_published(each) for each in asked)
+
+
+def _as_published(asked: Asked) -> Asked:
+    """Return a question without the condition keys that AWS does not list for its action and resource."""
+    keys = known_keys(asked.action, asked.resource)
+    if keys is None:
+        return asked
+    return Asked(
+        asked.action, asked.resource, {name: each for name, each in asked.context.items() if is_known(name, keys)}
+    )

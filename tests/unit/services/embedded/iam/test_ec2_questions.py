@@ -133,7 +133,9 @@ def test_a_template_that_is_not_there_is_left_for_ec2_to_refuse(template: str) -
 
 def test_a_spot_launch_asks_for_its_request_and_for_the_role_of_spot_instances(template: str) -> None:
     spot = launch(LaunchTemplate_LaunchTemplateName="asked", InstanceMarketOptions_MarketType="spot")
-    assert of_kind(spot, "spot-instances-request").resource == f"{EC2}:spot-instances-request/*"
+    request = of_kind(spot, "spot-instances-request")
+    assert request.resource == f"{EC2}:spot-instances-request/*"
+    assert "ec2:launchtemplate" not in request.context, "AWS lists no such key for it"
     role = of_kind(spot, "role/aws-service-role", "iam:CreateServiceLinkedRole")
     assert role.resource.endswith(":role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot")
     assert role.context == {"iam:awsservicename": ("spot.amazonaws.com",)}
