@@ -61,7 +61,6 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
         request = StackRequest(
             read(_stored_template(given["TemplateURL"], self._stacks.client("s3"))),
             given.get("Parameters") or [],
-            given.get("Capabilities") or [],
             {tag["Key"]: tag["Value"] for tag in given.get("Tags") or []},
         )
         kind = given.get("ChangeSetType") or "UPDATE"

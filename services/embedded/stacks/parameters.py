@@ -1,14 +1,12 @@
-"""The parameters of a stack, completed and checked before anything is created.
+"""The parameters of a stack, completed before anything is created. Patterns, bounds and rules are not checked here.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/parameters-section-structure.html
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.embedded.stacks.errors import StackError
-from services.embedded.stacks.functions import Evaluation
 from services.embedded.stacks.template import Template
 
 _OF_SSM = "AWS::SSM::Parameter::Value<"
@@ -37,7 +35,9 @@ def complete(template: Template, given: Mapping[str, str]) -> dict[str, str]:
     if missing := sorted(set(template.parameters) - set(texts)):
         raise StackError(f"Parameters: {missing} must have values")
     for name, text in texts.items():
-        check(name, text, template.parameters[name])
+        allowed = [_text(one) for one in template.parameters[name].get("AllowedValues", [text])]
+        if text not in allowed:
+            raise StackError(f"Parameter '{name}' must be one of AllowedValues ({', '.join(allowed)})")
     return texts
 
 
@@ -58,50 +58,5 @@ def _value(text: str, kind: str, lookup: Lookup) -> Any:
     return text
 
 
-def check(name: str, text: str, definition: Mapping[str, Any]) -> None:
-    """Refuse a value that its parameter does not allow.
-
-    Raises:
-        StackError: the message names the parameter and what it allows.
-    """
-    described = definition.get("ConstraintDescription")
-    pattern, allowed = definition.get("AllowedPattern"), definition.get("AllowedValues")
-    if pattern is not None and re.fullmatch(pattern, text) is None:
-        raise StackError(
-            f"Parameter {name} failed to satisfy constraint: {described or f'must match pattern {pattern}'}"
-        )
-    if allowed is not None and text not in {_text(one) for one in allowed}:
-        listed = ", ".join(_text(one) for one in allowed)
-        raise StackError(f"Parameter '{name}' must be one of AllowedValues ({described or listed})")
-    if definition["Type"] == "Number":
-        _check_number(name, text, definition)
-
-
-def _check_number(name: str, text: str, definition: Mapping[str, Any]) -> None:
-    try:
-        number = float(text)
-    except ValueError:
-        raise StackError(f"Parameter '{name}' must be a number.") from None
-    if "MinValue" in definition and number < float(definition["MinValue"]):
-        raise StackError(f"Parameter '{name}' must be a number not less than {definition['MinValue']}")
-    if "MaxValue" in definition and number > float(definition["MaxValue"]):
-        raise StackError(f"Parameter '{name}' must be a number not greater than {definition['MaxValue']}")
-
-
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def check_rules(template: Template, evaluation: Evaluation) -> None:
-    """Refuse parameters that the template's rules forbid together.
-
-    Raises:
-        StackError: the message is the rule's own description.
-    """
-    for name, rule in template.rules.items():
-        if not evaluation.value(rule.get("RuleCondition", True)):
-            continue
-        for assertion in rule["Assertions"]:
-            if not evaluation.value(assertion["Assert"]):
-                described = assertion.get("AssertDescription", f"rule {name} does not hold")
-                raise StackError(f"Template validation error: Rule {name} is violated: {described}")

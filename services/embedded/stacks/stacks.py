@@ -13,7 +13,7 @@ from services.embedded.stacks.errors import StackError
 from services.embedded.stacks.functions import Evaluation
 from services.embedded.stacks.handlers import ClientOf, Cloud, handler_of
 from services.embedded.stacks.model import ChangeSet, Resource, Stack
-from services.embedded.stacks.parameters import check_rules, complete, resolve
+from services.embedded.stacks.parameters import complete, resolve
 from services.embedded.stacks.template import Template, in_order, needs
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,6 @@ class StackRequest:
 
     template: Template
     parameters: list[Mapping[str, Any]]
-    capabilities: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -91,9 +90,6 @@ class Stacks:
         Raises:
             StackError: the request is not valid, or would change a stack.
         """
-        needed = request.template.capabilities()
-        if needed and not {"CAPABILITY_NAMED_IAM", *needed} & set(request.capabilities):
-            raise StackError("InsufficientCapabilitiesException", f"Requires capabilities : {needed}")
         with self.lock:
             if kind == "UPDATE":
                 there = self.find(stack_name)
@@ -165,7 +161,7 @@ class Stacks:
         return f"arn:aws:cloudformation:{self.region}:{self.account}:{resource}/{uuid.uuid4()}"
 
     def _examined(self, name: str, stack_id: str, request: StackRequest, before: Mapping[str, str]) -> Stack:
-        """Return the stack that a request describes, after its parameters, rules and conditions are checked."""
+        """Return the stack that a request describes, after its parameters and conditions are checked."""
         given = {}
         for one in request.parameters:
             key = one["ParameterKey"]
@@ -182,7 +178,6 @@ class Stacks:
             "AWS::URLSuffix": "amazonaws.com",
         }
         stack = Stack(stack_id, name, template, texts, values, request.tags)
-        check_rules(template, Evaluation(template, values, {}))
         in_order({each.logical_id: each.needs for each in self._wanted(stack)})
         return stack
 

@@ -26,20 +26,9 @@ class Template:
 
     text: str
     parameters: Definitions
-    rules: Definitions
     conditions: dict[str, Any]
     resources: Definitions
     outputs: Definitions
-
-    def capabilities(self) -> list[str]:
-        """Return the capability that a request must acknowledge: one if the template has IAM resources, else none.
-
-        https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateChangeSet.html
-        """
-        names = ("RoleName", "UserName", "GroupName", "ManagedPolicyName", "InstanceProfileName")
-        of_iam = [one for one in self.resources.values() if one["Type"].startswith("AWS::IAM::")]
-        is_named = any(name in one.get("Properties", {}) for one in of_iam for name in names)
-        return (["CAPABILITY_NAMED_IAM"] if is_named else ["CAPABILITY_IAM"]) if of_iam else []
 
 
 def read(text: str) -> Template:
@@ -63,7 +52,6 @@ def read(text: str) -> Template:
     return Template(
         text=text,
         parameters=document.get("Parameters") or {},
-        rules=document.get("Rules") or {},
         conditions=document.get("Conditions") or {},
         resources=resources,
         outputs=document.get("Outputs") or {},

@@ -1,12 +1,9 @@
 """Parameters are completed, checked and looked up before anything is made."""
 
-from typing import Any
-
 import pytest
 
 from services.embedded.stacks.errors import StackError
-from services.embedded.stacks.functions import Evaluation
-from services.embedded.stacks.parameters import check, check_rules, complete, resolve
+from services.embedded.stacks.parameters import complete, resolve
 from services.embedded.stacks.template import read
 
 TEXT = """
@@ -47,37 +44,8 @@ def test_what_is_missing_or_unknown_is_named(given: dict[str, str], told: str) -
         resolve(read(TEXT), complete(read(TEXT), given), lookup)
 
 
-@pytest.mark.parametrize(
-    ("text", "definition", "told"),
-    [
-        ("Ab", {"Type": "String", "AllowedPattern": "[a-z]+"}, r"must match pattern \[a-z\]\+"),
-        ("ab!", {"Type": "String", "AllowedPattern": "[a-z]+"}, r"must match pattern \[a-z\]\+"),
-        ("Ab", {"Type": "String", "AllowedPattern": "[a-z]+", "ConstraintDescription": "small"}, "constraint: small"),
-        ("no", {"Type": "String", "AllowedValues": ["true", False]}, r"AllowedValues \(true, false\)"),
-        ("x", {"Type": "Number"}, "must be a number"),
-        ("0", {"Type": "Number", "MinValue": 1}, "not less than 1"),
-        ("9", {"Type": "Number", "MaxValue": 5}, "not greater than 5"),
-    ],
-)
-def test_what_a_parameter_does_not_allow_is_refused(text: str, definition: dict[str, Any], told: str) -> None:
-    with pytest.raises(StackError, match=told):
-        check("P", text, definition)
-
-
-def test_what_a_parameter_allows_is_taken() -> None:
-    check("P", "false", {"Type": "String", "AllowedValues": ["true", False], "AllowedPattern": "[a-z]+"})
-    check("P", "2.5", {"Type": "Number", "MinValue": 1, "MaxValue": 5})
-
-
-def test_a_rule_that_does_not_hold_is_told_in_its_own_words() -> None:
-    rule = """
-    Rules:
-      NeedsZone:
-        RuleCondition: !Not [!Equals [!Ref Domain, ""]]
-        Assertions: [{Assert: !Not [!Equals [!Ref Zone, ""]], AssertDescription: Give a zone.}]
-    Resources: {A: {Type: T}}
-    """
-    template = read(rule)
-    check_rules(template, Evaluation(template, {"Domain": "example.org", "Zone": "Z1"}, {}))
-    with pytest.raises(StackError, match=r"NeedsZone is violated: Give a zone\."):
-        check_rules(template, Evaluation(template, {"Domain": "example.org", "Zone": ""}, {}))
+def test_only_a_value_that_a_parameter_allows_is_taken() -> None:
+    text = "{Parameters: {P: {Type: String, AllowedValues: ['on', false]}}, Resources: {A: {Type: T}}}"
+    assert complete(read(text), {"P": "false"}) == {"P": "false"}
+    with pytest.raises(StackError, match=r"'P' must be one of AllowedValues \(on, false\)"):
+        complete(read(text), {"P": "no"})

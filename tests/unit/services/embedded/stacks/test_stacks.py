@@ -86,7 +86,6 @@ def test_a_parameter_can_stay_as_it_is(world: World) -> None:
     [
         ("{A: {Type: Thing, DependsOn: B}, B: {Type: Thing, DependsOn: A}}", r"Circular dependency .*\[A, B\]"),
         ("{A: {Type: Thing, Condition: None}}", "unresolved condition None"),
-        ("{A: {Type: AWS::IAM::Role}}", r"Requires capabilities : \['CAPABILITY_IAM'\]"),
     ],
 )
 def test_a_template_that_cannot_be_applied_is_refused(world: World, resources: str, message: str) -> None:

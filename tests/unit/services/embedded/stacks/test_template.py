@@ -51,20 +51,7 @@ def test_what_is_no_template_is_refused_with_the_reason(text: str, told: str) ->
         read(text)
 
 
-@pytest.mark.parametrize(
-    ("resource", "needed"),
-    [
-        ("{Type: AWS::SQS::Queue}", []),
-        ("{Type: AWS::IAM::Role, Properties: {Path: /}}", ["CAPABILITY_IAM"]),
-        ("{Type: AWS::IAM::Role, Properties: {RoleName: web}}", ["CAPABILITY_NAMED_IAM"]),
-    ],
-)
-def test_roles_need_leave_and_named_ones_more_of_it(resource: str, needed: list[str]) -> None:
-    assert read(f"Resources: {{A: {resource}}}").capabilities() == needed
-
-
 def test_the_stack_itself_is_read_whole() -> None:
     template = read((ROOT / "infra" / "stack.yaml").read_text(encoding="utf-8"))
     assert {"InputBucket", "JobTable", "WebGroup", "WorkerTemplate"} <= set(template.resources)
     assert "WebGroupName" in template.outputs
-    assert template.rules
