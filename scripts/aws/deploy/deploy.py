@@ -80,8 +80,8 @@ def deploy(operation: Operation, proposed: ChangeSet) -> Stack:
     stack = follow(operation, events, FailedLaunches(operation).report)
     if stack.status not in UPDATED:
         why = _no_signal(operation) if any(f"({GROUP})" in each for each in events.failures) else ""
-        remedy = f"{why}CloudFormation took everything back; see to it and run this again"
-        raise StackError(_failed(stack, events, remedy))
+        took_back = "CloudFormation took everything back; " if stack.status.endswith("ROLLBACK_COMPLETE") else ""
+        raise StackError(_failed(stack, events, f"{why}{took_back}see to it and run this again"))
     operation.done(f"the stack {stack.name} is complete")
     return stack
 

@@ -229,7 +229,10 @@ def test_a_stack_that_was_rolled_back_is_an_error_with_the_reason_of_each_failur
     assert str(refused.value).splitlines() == [
         f"the stack fs is {ended}:",
         f"  RequestQueue (AWS::SQS::Queue) {verb.lower()} failed: {EXISTS}",
-        *(["  fs (AWS::CloudFormation::Stack) rollback failed"] if ended == "ROLLBACK_FAILED" else []),
-        "CloudFormation took everything back; see to it and run this again",
+        *(
+            ["  fs (AWS::CloudFormation::Stack) rollback failed", "see to it and run this again"]
+            if ended == "ROLLBACK_FAILED"
+            else ["CloudFormation took everything back; see to it and run this again"]
+        ),
     ]
     assert "InputBucket (AWS::S3::Bucket)" in on.seen
