@@ -123,7 +123,8 @@ def everything_that_people_do(stage: Stage) -> None:
     account = stage.account
     stage.store_images()
     assert stage.up(dry_run=True) is None
-    wishes = Wishes({"LogRetentionDays": "7", **WITH_SITE}, {"fleet.max_workers": "5"})
+    wanted = {"LogRetentionDays": "7", "DeletionProtection": "true", **WITH_SITE}
+    wishes = Wishes(wanted, {"fleet.max_workers": "5"})
     address = stage.up(wishes=wishes)
     told = status_of(stage.operation)
     assert told is not None
@@ -136,6 +137,9 @@ def everything_that_people_do(stage: Stage) -> None:
     assert "CloudFormation has begun" not in stage.steps[steps:]
     (group,) = account.logs.describe_log_groups(logGroupNamePrefix="/fsx/web")["logGroups"]
     assert group["retentionInDays"] == 7
+    assert account.dynamodb.describe_table(TableName="fsx-jobs")["Table"]["DeletionProtectionEnabled"]
+    with pytest.raises(account.cloudformation.exceptions.ClientError, match="TerminationProtection is enabled"):
+        account.cloudformation.delete_stack(StackName="fsx")
 
     account.logs.create_log_stream(logGroupName="/fsx/web", logStreamName="i-1")
     event = {"timestamp": int(time.time() * 1_000), "message": "hello"}

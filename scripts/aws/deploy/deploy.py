@@ -94,11 +94,21 @@ def delete(operation: Operation, stack: Stack) -> None:
     """
     events = Events(operation.account, stack.stack_id)
     if not stack.busy:
+        protect(operation, stack, wanted=False)
         operation.account.cloudformation.delete_stack(StackName=stack.stack_id)
     ended = follow(operation, events)
     if not ended.gone:
         raise StackError(_failed(ended, events, "see to it and run this again"))
     operation.done(f"the stack {stack.name} is deleted")
+
+
+def protect(operation: Operation, stack: Stack, *, wanted: bool) -> None:
+    """Let CloudFormation refuse to delete the stack, or let it delete the stack again."""
+    if stack.is_protected != wanted:
+        operation.account.cloudformation.update_termination_protection(
+            StackName=stack.stack_id, EnableTerminationProtection=wanted
+        )
+        operation.done(f"the stack {stack.name} {'is' if wanted else 'is no longer'} protected from deletion")
 
 
 def _no_signal(operation: Operation) -> str:

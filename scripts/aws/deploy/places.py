@@ -1,4 +1,4 @@
-"""Where a stack goes: the default VPC and its subnets, unless others are given, and whether S3 has a way there."""
+"""Where a stack goes: the default VPC and its subnets, unless others are given, and which ways to AWS it lacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, RouteTableTypeDef, SubnetTypeDef
 
 
-PARAMETERS = ("VpcId", "SubnetIds", "RouteTableIds")
+PARAMETERS = ("VpcId", "SubnetIds", "RouteTableIds", "TableRouteTableIds")
 """Of the stack, which say where it is; lists with commas between."""
 
 
@@ -21,16 +21,17 @@ class PlaceError(FleetsightError):
 
 @dataclass(frozen=True)
 class Place:
-    """A VPC, subnets of it, and the route tables of these that lack a way to S3 inside AWS."""
+    """A VPC, subnets of it, and the route tables of these that lack a way to S3, and to DynamoDB, inside AWS."""
 
     vpc_id: str
     subnet_ids: tuple[str, ...]
     route_table_ids: tuple[str, ...] = ()
+    table_route_table_ids: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, str]:
         """Return the stack's parameters for it."""
-        values = (self.vpc_id, ",".join(self.subnet_ids), ",".join(self.route_table_ids))
-        return dict(zip(PARAMETERS, values, strict=True))
+        lists = (self.subnet_ids, self.route_table_ids, self.table_route_table_ids)
+        return dict(zip(PARAMETERS, (self.vpc_id, *(",".join(each) for each in lists)), strict=True))
 
 
 def find_place(account: Account, prefix: str, vpc_id: str | None = None, subnet_ids: Sequence[str] = ()) -> Place:
@@ -38,7 +39,7 @@ def find_place(account: Account, prefix: str, vpc_id: str | None = None, subnet_
 
     Args:
         account: whose VPC it is.
-        prefix: of the stack; its own way to S3 does not count as one that is there already.
+        prefix: of the stack; its own gateway endpoints do not count as ones that are there already.
         vpc_id: None for that of the subnets, or the default VPC.
         subnet_ids: empty for those of the VPC that give instances a public address, one in each zone.
 
@@ -93,11 +94,18 @@ def _with_route_tables(account: Account, prefix: str, vpc_id: str, subnet_ids: t
     in_vpc: FilterTypeDef = {"Name": "vpc-id", "Values": [vpc_id]}
     tables = route_tables(account, vpc_id, subnet_ids).values()
     used = {table["RouteTableId"] for table in tables if table is not None}
-    service: FilterTypeDef = {"Name": "service-name", "Values": [f"com.amazonaws.{account.region_name}.s3"]}
-    endpoints = account.ec2.describe_vpc_endpoints(Filters=[in_vpc, service])["VpcEndpoints"]
-    others = [each for each in endpoints if {"Key": TAG, "Value": prefix} not in each.get("Tags", [])]
-    have_one = {table for each in others for table in each.get("RouteTableIds", [])}
-    return Place(vpc_id, subnet_ids, tuple(sorted(used - have_one)))
+    endpoints = [
+        each
+        for each in account.ec2.describe_vpc_endpoints(Filters=[in_vpc])["VpcEndpoints"]
+        if {"Key": TAG, "Value": prefix} not in each.get("Tags", [])
+    ]
+
+    def without_one(service: str) -> tuple[str, ...]:
+        name = f"com.amazonaws.{account.region_name}.{service}"
+        others = [each for each in endpoints if each["ServiceName"] == name]
+        return tuple(sorted(used - {table for each in others for table in each.get("RouteTableIds", [])}))
+
+    return Place(vpc_id, subnet_ids, without_one("s3"), without_one("dynamodb"))
 
 
 def route_tables(account: Account, vpc_id: str, subnet_ids: Sequence[str]) -> "dict[str, RouteTableTypeDef | None]":

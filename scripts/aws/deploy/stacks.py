@@ -29,6 +29,7 @@ class Stack:
         status: such as UPDATE_COMPLETE.
         reason: why, where CloudFormation says; else empty.
         parameters, outputs: by name.
+        is_protected: whether CloudFormation refuses to delete it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Stack:
     reason: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
+    is_protected: bool = False
 
     @property
     def busy(self) -> bool:
@@ -64,6 +66,7 @@ def find(account: Account, name: str) -> Stack | None:
         reason=told.get("StackStatusReason", ""),
         parameters={each["ParameterKey"]: each["ParameterValue"] for each in told.get("Parameters", [])},
         outputs={each["OutputKey"]: each["OutputValue"] for each in told.get("Outputs", [])},
+        is_protected=told.get("EnableTerminationProtection", False),
     )
 
 

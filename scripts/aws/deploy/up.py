@@ -12,7 +12,7 @@ from scripts.aws.bake.store import remove
 from scripts.aws.buckets import delete_bucket, exists
 from scripts.aws.deploy import changes, idle_cost
 from scripts.aws.deploy.baked import bake_missing, baked_images, snapshots_gb
-from scripts.aws.deploy.deploy import UNMADE, deploy, ready
+from scripts.aws.deploy.deploy import UNMADE, deploy, protect, ready
 from scripts.aws.deploy.page import answers, wait_for_page
 from scripts.aws.deploy.places import PARAMETERS, PlaceError, find_place
 from scripts.aws.deploy.session_keys import provide
@@ -179,6 +179,9 @@ def _place(operation: Operation, order: Order) -> dict[str, str]:
     stack = find(operation.account, operation.prefix)
     if stack is None or stack.status in UNMADE or order.vpc_id or order.subnet_ids:
         return find_place(operation.account, operation.prefix, order.vpc_id, order.subnet_ids).parameters()
+    if any(name not in stack.parameters for name in PARAMETERS):  # it was made by a version that had fewer
+        vpc_id, subnet_ids = stack.parameters["VpcId"], stack.parameters["SubnetIds"].split(",")
+        return find_place(operation.account, operation.prefix, vpc_id, subnet_ids).parameters()
     return {name: stack.parameters[name] for name in PARAMETERS}
 
 
@@ -268,6 +271,7 @@ def _dry_run(
 def _arrive(operation: Operation, config: Config, outside: Outside) -> str:
     stack = find(operation.account, operation.prefix)
     assert stack is not None  # nosec B101 # noqa: S101 (it is complete)
+    protect(operation, stack, wanted=stack.parameters.get("DeletionProtection") == "true")
     bring_back_web_tier(operation, stack)
     if "SiteBucketName" in stack.outputs:
         # Here, since it renders pages with the web tier, which stacks without a site need not load.

@@ -137,6 +137,12 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
         ]
         return ActionResult({"StackResourceSummaries": resources})
 
+    def update_termination_protection(self) -> Any:
+        """Protect a stack from deletion, or no longer."""
+        stack = self._stacks.find(self.params["StackName"])
+        stack.is_protected = bool(self.params["EnableTerminationProtection"])
+        return ActionResult({"StackId": stack.id})
+
     def signal_resource(self) -> Any:
         """Accept a signal; nothing waits for it here."""
         self._stacks.find(self.params["StackName"])
@@ -150,6 +156,7 @@ def _stack(stack: Stack) -> Answer:
         "StackStatus": stack.status,
         "StackStatusReason": stack.reason,
         "CreationTime": stack.created_at,
+        "EnableTerminationProtection": stack.is_protected,
         "Parameters": [{"ParameterKey": key, "ParameterValue": text} for key, text in stack.parameters.items()],
         "Outputs": stack.outputs,
         "Tags": [{"Key": key, "Value": value} for key, value in stack.tags.items()],

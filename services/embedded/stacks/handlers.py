@@ -282,7 +282,7 @@ def _bucket(cloud: Cloud, resource: Resource) -> Created:
 def _table(cloud: Cloud, resource: Resource) -> Created:
     """Create a table with its time to live and tags; its other settings have no effect here."""
     wanted, name = resource.properties, cloud.name(resource, "TableName")
-    keys = ("AttributeDefinitions", "KeySchema", "BillingMode")
+    keys = ("AttributeDefinitions", "KeySchema", "BillingMode", "DeletionProtectionEnabled")
     made = cloud.call(
         "dynamodb", "create_table", TableName=name, Tags=cloud.tag_list(wanted) or None,
         **{key: wanted.get(key) for key in keys},

@@ -65,6 +65,7 @@ class Stack:
         parameters: text of each parameter, by name.
         values: of the parameters and pseudo parameters, for ``Ref``.
         tags: its own, which are also set on its resources.
+        is_protected: whether its deletion is refused.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Stack:
     resources: dict[str, Resource] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     outputs: list[dict[str, str]] = field(default_factory=list)
+    is_protected: bool = False
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def set_status(self, status: str, reason: str | None = None) -> None:

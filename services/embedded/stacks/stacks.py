@@ -142,7 +142,7 @@ class Stacks:
         """Begin to delete a stack by its name or id; a stack that does not exist counts as deleted.
 
         Raises:
-            StackError: an operation on the stack is in progress.
+            StackError: an operation on the stack is in progress, or the stack is protected.
         """
         with self.lock:
             try:
@@ -151,6 +151,8 @@ class Stacks:
                 return
             if stack.status == "DELETE_COMPLETE":
                 return
+            if stack.is_protected:
+                raise StackError(f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled")
             if stack.status in {"CREATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}:
                 raise StackError(f"Stack [{stack.id}] cannot be deleted while in status {stack.status}")
             self.change_sets = {key: one for key, one in self.change_sets.items() if one.stack is not stack}

@@ -119,6 +119,17 @@ def test_a_way_to_s3_that_is_there_already_is_used_but_the_stacks_own_is_not_tak
     assert find_place(account, "fs", vpc).route_table_ids == ()
 
 
+def test_a_gateway_endpoint_of_one_service_takes_none_of_the_other(
+    account: Account, vpc: str, subnet: Subnet
+) -> None:
+    subnet(1)
+    table = main_table(account, vpc)
+    endpoint(account, vpc, table)
+    place = find_place(account, "fs", vpc)
+    assert (place.route_table_ids, place.table_route_table_ids) == ((), (table,))
+    assert place.parameters()["TableRouteTableIds"] == table
+
+
 def test_a_local_zone_is_not_chosen_and_in_a_vpc_whose_routes_cannot_be_seen_there_is_no_gateway() -> None:
     told = {"VpcId": "vpc-1", "MapPublicIpOnLaunch": True}
     zone = {"RegionName": "us-east-1", "State": "available"}

@@ -15,6 +15,7 @@ from tests.support.stack_template import (
     allowed,
     listed,
     of_this_stack,
+    of_type,
     statements,
     value_of,
 )
@@ -288,16 +289,27 @@ def test_aws_lists_every_action_of_a_role_for_its_resources_and_with_its_conditi
         for arn in map(of_aws, listed(value_of(statement["Resource"]))):
             types = matching_types(action, arn) or matching_types(action, arn.replace(":*", ":log-stream:name"))
             assert types or arn == "*", f"{action} is not about {arn}"
-            of_types = [known_keys(action, arn)] if arn == "*" else [of_type(action, each) for each in types]
+            of_types = [known_keys(action, arn)] if arn == "*" else [keys_of(action, each) for each in types]
             for key in keys:
                 assert all(is_known(key, each or frozenset()) for each in of_types), f"{action} on {arn} has no {key}"
 
 
-def of_type(action: str, resource_type: str) -> frozenset[str]:
+def keys_of(action: str, resource_type: str) -> frozenset[str]:
     """Return the keys of an action for a type of resources."""
     types = types_of(action)
     assert types is not None
     return types["*"] | types[resource_type]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_has_the_permissions_boundary_where_the_account_demands_one(
+    monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    assert set(of_type("IAM::Role")) == set(ROLES)
+    boundary = RESOURCES[role]["Properties"]["PermissionsBoundary"]
+    assert value_of([boundary]) == []
+    monkeypatch.setitem(GIVEN, "PermissionsBoundaryArn", "arn:aws:iam::123456789012:policy/bound")
+    assert value_of(boundary) == "arn:aws:iam::123456789012:policy/bound"
 
 
 def test_the_controller_sees_the_instances_of_its_own_region() -> None:

@@ -49,6 +49,8 @@ def _tables(account: Account, prefix: str) -> list[str]:
 
 
 def _delete_table(account: Account, one: str) -> None:
+    if account.dynamodb.describe_table(TableName=one)["Table"].get("DeletionProtectionEnabled"):
+        account.dynamodb.update_table(TableName=one, DeletionProtectionEnabled=False)
     account.dynamodb.delete_table(TableName=one)
 
 
