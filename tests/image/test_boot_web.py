@@ -24,10 +24,10 @@ from services.embedded.machines.machine import Machine
 from services.embedded.machines.netns import in_network_of
 from services.provision import provision
 from tests.conftest import shipped_values
-from tests.image.machines import console_of, left_of, machine_of
+from tests.image.machines import console_of, console_says, left_of, machine_of
 from tests.integration.an_operator import EMAIL, PASSWORD, Operator
 from tests.integration.embedded.conftest import Clients as Apis
-from tests.integration.embedded.test_instances import launch
+from tests.integration.embedded.test_instances import becomes, launch
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -49,10 +49,12 @@ class WebMachine:
 
     Attributes:
         signed_in: the header of somebody who has an account.
+        endpoint_url: of the cloud that the machine is an instance of.
     """
 
     machine: Machine
     signed_in: Mapping[str, str] = field(default_factory=dict)
+    endpoint_url: str = ""
 
     def ask(self, method: str, path: str, **options: object) -> Reply:
         """Send a request of somebody to port 443, as `requests` would write it, and return the whole reply."""
@@ -136,6 +138,7 @@ def user_data(endpoint_url: str, worker_image: LocalImage, sign_in: Mapping[str,
         "FLEETSIGHT__WEB__HOSTS": '["fleet.example"]',
         "FLEETSIGHT__AUTH__MODE": "cognito",
         "FLEETSIGHT_SESSION_KEYS_PARAMETER": "/fleetsight/session-keys",
+        "FLEETSIGHT_STACK": "no-such-stack",
         **sign_in,
     }
     exports = "".join(f"export {name}='{value}'\n" for name, value in settings.items())
@@ -155,7 +158,8 @@ def web(
         apis("ssm").put_parameter(Name="/fleetsight/session-keys", Value=SESSION_KEY, Type="SecureString")
         script = user_data(cloud.endpoint_url, worker_image, operator.settings)
         (instance_id,) = launch(apis("ec2"), script, ImageId=web_image.image_id)
-        machine = WebMachine(machine_of(cloud, instance_id), {"Authorization": f"Bearer {operator.id_token()}"})
+        signed_in = {"Authorization": f"Bearer {operator.id_token()}"}
+        machine = WebMachine(machine_of(cloud, instance_id), signed_in, cloud.endpoint_url)
         wait_until(machine.machine.process, "it has a process")
         wait_until(machine.ready, "its page answers")
         yield machine
@@ -175,6 +179,29 @@ def test_the_page_comes_through_nginx_with_its_security_headers(web: WebMachine)
     assert page.headers["x-content-type-options"] == "nosniff"
     assert "default-src" in page.headers["content-security-policy"]
     assert page.headers["server"] == "nginx"
+
+
+def test_once_its_page_answers_the_instance_signals_to_its_stack_and_is_not_switched_off(web: WebMachine) -> None:
+    console_says(web.machine, "no operation of the stack waits for a signal")
+    assert "is switched off" not in console_of(web.machine)
+
+
+def test_a_web_instance_whose_page_has_not_answered_signals_a_failure_and_powers_off(
+    web: WebMachine, web_image: LocalImage
+) -> None:
+    # What the timer does ten minutes after boot.
+    script = (
+        "#!/bin/sh\nmkdir -p /etc/fleetsight\n"
+        f"echo FLEETSIGHT__AWS__ENDPOINT_URL={web.endpoint_url} >/etc/fleetsight/stack.env\n"
+        "echo FLEETSIGHT_STACK=no-such-stack >>/etc/fleetsight/stack.env\n"
+        "systemctl --no-block start fleetsight-unstarted@ready.service\n"
+    )
+    ec2 = Apis(web.endpoint_url)("ec2")
+    (instance_id,) = launch(ec2, script, ImageId=web_image.image_id, InstanceInitiatedShutdownBehavior="terminate")
+    becomes(ec2, instance_id, "terminated")
+    console = ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
+    assert "no operation of the stack waits for a signal" in console
+    assert "fleetsight-ready is not active on this machine, which is switched off" in console
 
 
 def test_every_file_that_the_page_names_is_served_by_nginx(web: WebMachine) -> None:

@@ -125,9 +125,12 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     def act(variable: str, service: str, call: Callable[[Any, str, str], bool]) -> bool:
         if not (name := environment.get(variable, "")):
             return True
+        metadata = Metadata()
         try:
-            return call(client_of(service, environment), name, Metadata().instance_id())
-        except MetadataError as error:
+            region = environment.get("FLEETSIGHT__AWS__REGION") or metadata.region()
+            client = client_of(service, region, environment.get("FLEETSIGHT__AWS__ENDPOINT_URL"))
+            return call(client, name, metadata.instance_id())
+        except (MetadataError, BotoCoreError) as error:
             say(str(error))
             return False
 
@@ -148,15 +151,10 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         )
 
 
-def client_of(service: str, environment: Mapping[str, str]) -> Any:
+def client_of(service: str, region: str, endpoint_url: str | None) -> Any:
     """Return a client of this stack's cloud, with the role of the instance."""
     retries = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
-    return get_session().create_client(
-        service,
-        region_name=environment.get("FLEETSIGHT__AWS__REGION"),
-        endpoint_url=environment.get("FLEETSIGHT__AWS__ENDPOINT_URL"),
-        config=retries,
-    )
+    return get_session().create_client(service, region_name=region, endpoint_url=endpoint_url, config=retries)
 
 
 def tell_systemd(environment: Mapping[str, str]) -> None:
