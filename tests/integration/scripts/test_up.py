@@ -3,14 +3,16 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
-from scripts.aws.account import TAG
+from scripts.aws.account import TAG, Account
 from scripts.aws.deploy import page
+from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.places import PlaceError
 from scripts.aws.deploy.session_keys import renew
 from scripts.aws.deploy.settings import SettingError, Wishes
@@ -357,6 +359,23 @@ def test_a_page_that_never_answers_is_given_up_with_where_to_look(
         TimedOutError, match=r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"
     ):
         page.wait_for_page(stage.operation, stack(stage), lambda _: False)
+
+
+def test_a_stack_of_a_version_that_knew_fewer_places_stays_where_it_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.store_images()
+    stage.up()
+    parameters = dict(stack(stage).parameters)
+    assert parameters.pop("TableRouteTableIds")
+
+    def of_then(account: Account, name: str) -> Stack | None:
+        found = find(account, name)
+        return None if found is None else replace(found, parameters=parameters)
+
+    monkeypatch.setattr(ups, "find", of_then)
+    stage.up()
+    assert f"The stack {stage.prefix} is as it should be" in stage.seen
 
 
 def test_a_page_that_is_open_to_nobody_is_not_asked(stage: Stage) -> None:

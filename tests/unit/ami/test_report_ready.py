@@ -131,6 +131,6 @@ def test_the_machine_is_ended_only_where_the_page_has_not_answered_since_the_boo
     # Active from READY=1 on, for as long as the machine runs: a crash of the web tier later changes nothing.
     assert (ready["Type"], ready["RemainAfterExit"]) == ("notify", "yes")
     common = (ROOT / "ami/files/common/etc/systemd/system/fleetsight-unstarted@.service").read_text()
-    assert "ExecCondition=/bin/sh -c '! systemctl --quiet is-active fleetsight-%i.service'\n" in common
+    assert "\nExecCondition=/bin/sh -c '! systemctl --quiet is-active fleetsight-%i.service'\n" in common
     failed = unit("fleetsight-unstarted@ready.service.d/web.conf")["Service"]["ExecStartPre"]
     assert failed.endswith("report_ready.py --failed")
