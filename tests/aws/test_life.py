@@ -145,6 +145,7 @@ def test_a_stack_lives_twice_and_keeps_its_data(life: Life, tmp_path: Path) -> N
     assert open_to, "set FLEETSIGHT_AWS_OPEN_TO to the network of this machine, such as 198.51.100.7/32"
     images = sample_images(tmp_path)
 
+    life.run("aws", "check", cassette="check")
     address = life.up("--open-to", open_to, "--demo", "--config", "fleet.max_workers=2")
     life.run("up", "--dry-run", cassette="up-dry-run-unchanged")
     life.register()

@@ -47,7 +47,7 @@ RIGHTS = (
         "cloudformation:CreateChangeSet cloudformation:DeleteChangeSet cloudformation:DeleteStack "
         "cloudformation:DescribeChangeSet cloudformation:DescribeStackEvents cloudformation:DescribeStacks "
         "cloudformation:ExecuteChangeSet cloudformation:ListChangeSets cloudformation:ListStackResources",
-        "cloudformation:DescribeEvents cloudformation:TagResource",
+        "cloudformation:DescribeEvents cloudformation:TagResource cloudformation:UpdateTerminationProtection",
     ),
     Permission(
         "Look",
