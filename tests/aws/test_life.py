@@ -103,7 +103,9 @@ class Life:
         assert isinstance(tokens, PoolTokens)
         asked = {"name": "a test", "scopes": ["classify", "read", "operate"], "days": 1}
         headers = {"Authorization": tokens.id_token}
-        answer = requests.post(f"{address}/api/v1/tokens", json=asked, headers=headers, timeout=60, verify=False)  # noqa: S501 # nosec B501
+        answer = PageClient(address)._session.post(
+            f"{address}/api/v1/tokens", json=asked, headers=headers, timeout=60
+        )
         answer.raise_for_status()
         return PageClient(address, token=answer.json()["token"])
 
