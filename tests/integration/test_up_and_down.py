@@ -48,6 +48,7 @@ WITH_STUBS = {
     ("autoscaling", "describe_tags"),
     ("cloudformation", "describe_events"),
     ("cloudfront", "list_tags_for_resource"),
+    ("cognito", "list_users"),
     ("cloudwatch", "list_tags_for_resource"),
     ("ec2", "describe_tags"),
     ("elbv2", "describe_tags"),
@@ -160,8 +161,10 @@ def everything_that_people_do(stage: Stage) -> None:
     assert "deleted the log group /fsx/worker" in stage.steps
     for pool in user_pools(account, "fsx"):
         account.cognito.set_user_pool_mfa_config(UserPoolId=pool["Id"], MfaConfiguration="OFF")
-    account.dynamodb.delete_table(TableName="fsx-jobs")  # the embedded CloudFormation imports nothing
-    stage.up()
+    # The embedded CloudFormation imports nothing.
+    account.dynamodb.update_table(TableName="fsx-jobs", DeletionProtectionEnabled=False)
+    account.dynamodb.delete_table(TableName="fsx-jobs")
+    stage.up(wishes=Wishes({"DeletionProtection": "true"}))
     assert isinstance(pool_of(stage).sign_in("a@example.org", PASSWORD), PoolTokens)
     stage.down(delete_data=True)
 
