@@ -10,6 +10,7 @@ import pytest
 
 from ami.files.web.opt.fleetsight import report_ready
 from ami.files.web.opt.fleetsight.prepare_web import self_signed
+from scripts.run.system import free_port
 from tests.support.metadata_service import INSTANCE_ID, MetadataService
 from tests.support.served import serving
 from tests.support.stubs import stubbed
@@ -49,10 +50,8 @@ def test_the_page_answers_when_it_is_healthy(page: Page, status: int, answers: b
     assert report_ready.page_answers(port=page.server_port) is answers
 
 
-def test_where_nothing_listens_yet_the_page_does_not_answer(page: Page) -> None:
-    port = page.server_port
-    page.server_close()
-    assert not report_ready.page_answers(port=port)
+def test_where_nothing_listens_yet_the_page_does_not_answer() -> None:
+    assert not report_ready.page_answers(port=free_port())
 
 
 def test_the_instance_signals_under_its_own_id_and_in_its_own_region(monkeypatch: pytest.MonkeyPatch) -> None:
