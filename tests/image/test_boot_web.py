@@ -186,7 +186,7 @@ def test_once_its_page_answers_the_instance_signals_to_its_stack_and_is_not_swit
     assert "is switched off" not in console_of(web.machine)
 
 
-def test_a_web_instance_whose_page_has_not_answered_signals_a_failure_and_powers_off(
+def test_a_web_instance_signals_a_failure_and_powers_off_if_its_page_does_not_answer(
     web: WebMachine, web_image: LocalImage
 ) -> None:
     # What the timer does ten minutes after boot.

@@ -2,7 +2,7 @@
 
 A cassette is a JSON file: the arguments, what the command printed, and the answers of AWS in the order of its calls.
 It holds nothing by which an account can be known: account number, users, e-mail and IP addresses, ids and secrets are
-replaced, each by the same text wherever it stands.
+replaced, each by the same text in all places.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""Policies and requests whose decisions two evaluators of IAM are compared on."""
+"""Policies and requests on which the decisions of two evaluators of IAM are compared."""
 
 import hashlib
 import json

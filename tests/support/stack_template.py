@@ -102,7 +102,7 @@ def statements(role: str) -> dict[str, Any]:
 
 
 def references(value: Any) -> Iterator[str]:
-    """Yield the names of whatever a part of the template refers to."""
+    """Yield the names that a part of the template refers to."""
     if isinstance(value, dict):
         if "Ref" in value:
             yield value["Ref"]

@@ -25,9 +25,9 @@ def page_of(stack: Stack) -> str | None:
 
 
 def answers(address: str) -> bool:
-    """Tell whether the page at that address says that it is well.
+    """Return True if the page at that address says that it is well.
 
-    Its certificate is looked at by nobody: the web instance makes its own unless it is given one. So this shows that
+    Its certificate is not verified: the web instance makes its own unless it is given one. So this shows that
     something answers there, and not that it is ours; nothing secret is sent.
     """
     host = urlsplit(address).netloc
@@ -61,9 +61,9 @@ def wait_for_page(operation: Operation, stack: Stack, answers: Callable[[str], b
     operation.waiting.until(runs, f"a running web instance; look at {look_at}", seconds=PAGE_SECONDS)
     opened_to = stack.parameters.get("WebCidr", NOBODY)
     if opened_to == NOBODY:
-        operation.say("The page is open to nobody yet, so nobody has looked whether it answers: give --open-to.")
+        operation.say("The page is open to nobody yet, so it was not asked: give --open-to.")
         return address
-    operation.say(f"Waiting for {address} to answer; whose certificate it shows is not looked at.")
+    operation.say(f"Waiting for {address} to answer; its certificate is not verified.")
     what = f"{address} to answer, which is open to {opened_to} (are you there?); look at {look_at}"
     operation.waiting.until(lambda: answers(address), what, seconds=PAGE_SECONDS)
     return address

@@ -26,7 +26,7 @@ WHETHER, KEPT, SENDER, SENDER_ADDRESS = "CreateUserPool", "KeptUserPool", "Sende
 
 
 def signs_in(wishes: Wishes, stack: Stack | None) -> bool:
-    """Tell whether people are to sign in: as it is wished, else as the stack has it, else as the template does."""
+    """Return True if people are to sign in: as it is wished, else as the stack has it, else as the template does."""
     return parameter_values(template(), wishes, stack)[WHETHER] == "true"
 
 

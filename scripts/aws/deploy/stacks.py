@@ -124,7 +124,7 @@ class Events:
 
 
 def is_failure(event: Mapping[str, Any]) -> bool:
-    """Tell whether an event is a failure of its own; what was only cancelled because of another is none."""
+    """Return True if an event is a failure of its own; what was only cancelled because of another is none."""
     return event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in event.get("ResourceStatusReason", "")
 
 

@@ -109,18 +109,19 @@ def up(operation: Operation, order: Order, outside: Outside) -> str | None:
     account, prefix = operation.account, operation.prefix
     operation.say(f"Account {account.id}, {account.region_name}: the stack {prefix}.")
     # Before anything is made.
-    config = _checked(operation, order)
-    plan = _plan(operation, order, config, _place(operation, order))
-    place = plan.place
+    stack = find(account, prefix)
+    config = _checked(order, stack)
+    place = _place(operation, order, stack)
+    plan = _plan(operation, order, config, stack, place)
     _show(operation, run(plan, {**CHECKS, **CHECKS_OF_MACHINES}), verbose=order.dry_run)
     lacking = tuple(role for role in ROLES if role not in plan.images)
     if order.dry_run:
-        _dry_run(operation, order, config, place, lacking)
+        _dry_run(operation, order, config, stack, place, lacking)
         return None
     if lacking:
         _bake(operation, order, outside, lacking, plan)
     kind = ready(operation)
-    stack = find(account, prefix) if kind == "UPDATE" else None
+    stack = find(account, prefix) if kind == "UPDATE" else None  # it may have changed meanwhile
     proposed = _propose(operation, order, config, stack, place)
     if proposed is not None:
         _ask(operation, outside, proposed)
@@ -142,17 +143,19 @@ def check(operation: Operation, order: Order) -> None:
         SettingError: a parameter or a key of the configuration is wrong.
     """
     operation.say(f"Account {operation.account.id}, {operation.account.region_name}: the stack {operation.prefix}.")
-    config, found, place = _checked(operation, order), [], {}
+    stack = find(operation.account, operation.prefix)
+    config, found, place = _checked(order, stack), [], {}
     try:
-        place = _place(operation, order)
+        place = _place(operation, order, stack)
     except PlaceError as error:
         found = [("network", Finding(Level.STOP, str(error)))]
     checks = {**CHECKS, **CHECKS_OF_MACHINES} if place else CHECKS
-    _show(operation, found + run(_plan(operation, order, config, place), checks), verbose=True)
+    _show(operation, found + run(_plan(operation, order, config, stack, place), checks), verbose=True)
 
 
-def _plan(operation: Operation, order: Order, config: Config, place: Mapping[str, str]) -> StackPlan:
-    stack = find(operation.account, operation.prefix)
+def _plan(
+    operation: Operation, order: Order, config: Config, stack: Stack | None, place: Mapping[str, str]
+) -> StackPlan:
     wanted = parameter_values(template(), order.wishes, stack)
     return StackPlan(operation, place, config.fleet, wanted, baked_images(operation), is_new=stack is None)
 
@@ -166,17 +169,15 @@ def _show(operation: Operation, findings: Sequence[tuple[str, Finding]], *, verb
         raise NotReadyError("the account is not ready, as the lines above that begin with stop say: nothing was made")
 
 
-def _checked(operation: Operation, order: Order) -> Config:
-    stack = find(operation.account, operation.prefix)
+def _checked(order: Order, stack: Stack | None) -> Config:
     config = checked(changed(settings_of(stack), order.wishes.config))
     unkept_days(config.retention, order.wishes, stack)
     refuse_unknown_sender(order.wishes, stack)
     return config
 
 
-def _place(operation: Operation, order: Order) -> dict[str, str]:
+def _place(operation: Operation, order: Order, stack: Stack | None) -> dict[str, str]:
     """Return the parameters that say where the stack goes, or stays."""
-    stack = find(operation.account, operation.prefix)
     if stack is None or stack.status in UNMADE or order.vpc_id or order.subnet_ids:
         return find_place(operation.account, operation.prefix, order.vpc_id, order.subnet_ids).parameters()
     if any(name not in stack.parameters for name in PARAMETERS):  # it was made by a version that had fewer
@@ -235,7 +236,12 @@ def _ask(operation: Operation, outside: Outside, proposed: changes.ChangeSet) ->
 
 
 def _dry_run(
-    operation: Operation, order: Order, config: Config, place: Mapping[str, str], lacking: tuple[Role, ...]
+    operation: Operation,
+    order: Order,
+    config: Config,
+    stack: Stack | None,
+    place: Mapping[str, str],
+    lacking: tuple[Role, ...],
 ) -> None:
     """Show the change set and forget it, and the bucket with it if there was none.
 
@@ -245,7 +251,7 @@ def _dry_run(
         operation.say(f"There is no image for {' and '.join(lacking)}: it would be baked first.")
         others = {f"{role.title()}Image": AMAZON_LINUX for role in lacking}
         order = replace(order, wishes=replace(order.wishes, parameters={**others, **order.wishes.parameters}))
-    account, stack = operation.account, find(operation.account, operation.prefix)
+    account = operation.account
     if stack is not None and (stack.busy or stack.status in UNMADE):
         operation.say(f"The stack is {stack.status}: it would be waited for, or deleted and made again.")
         return

@@ -80,7 +80,7 @@ def check_mail(plan: StackPlan) -> Iterable[Finding]:
         return
     region = sender.split(":")[3]
     if region != plan.account.region_name:
-        yield Finding(Level.WARNING, f"cannot tell whether SES in {region}, another region, sends to every address")
+        yield Finding(Level.WARNING, f"cannot tell: SES of the sender is in {region}, another region")
     elif plan.account.ses.get_account()["ProductionAccessEnabled"]:
         yield Finding(Level.OK, f"SES in {region} sends to every address")
     else:

@@ -47,7 +47,7 @@ def check_network(plan: StackPlan) -> Iterable[Finding]:
         active = [each for each in routes if each["State"] == "active"]
         out = [each for each in active if each.get("DestinationCidrBlock") == "0.0.0.0/0"]
         if table is None:
-            answer = Level.WARNING, "cannot tell whether it has a route to the internet: no route table is shown"
+            answer = Level.WARNING, "cannot tell: EC2 shows no route table"
         elif not out:
             answer = Level.STOP, "no route to the internet, by which instances call AWS"
         elif not out[0].get("GatewayId", "").startswith("igw-"):

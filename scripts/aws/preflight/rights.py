@@ -257,7 +257,7 @@ def policy(account: Account, prefix: str) -> dict[str, Any]:
 
 
 def policy_source(account: Account) -> str | None:
-    """Return the ARN of the user or the role whose policies hold for the calls, or None where there is none.
+    """Return the ARN of the user or the role that has the policies for the calls, or None where there is none.
 
     The simulation takes no session: a role's is `assumed-role/NAME/SESSION`, without the path of the role. The root
     user and federated users have no policies of their own.

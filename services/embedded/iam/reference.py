@@ -28,7 +28,7 @@ _OF_EC2 = re.compile(
 """The actions of EC2 that are kept: it has several hundred."""
 
 Keys = Mapping[str, frozenset[str]]
-"""Condition keys in lower case by resource type; those of ``*`` are of the action, whatever its resource."""
+"""Condition keys in lower case by resource type; those of ``*`` belong to the action on any resource."""
 
 
 def types_of(action: str) -> Keys | None:

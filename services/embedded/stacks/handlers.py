@@ -378,7 +378,7 @@ HANDLERS: dict[str, Handler] = {
     "AWS::SQS::Queue": Handler(_queue, deleted_by("sqs", "delete_queue", "QueueUrl")),
     "AWS::SSM::Parameter": Handler(_stored_parameter, deleted_by("ssm", "delete_parameter", "Name")),
 }
-"""The types whose resources exist in their service."""
+"""The types with resources that exist in their service."""
 
 _ONLY_LISTED = Handler(_only_listed, lambda _cloud, _resource: None)
 

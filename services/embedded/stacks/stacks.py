@@ -191,7 +191,7 @@ class Stacks:
             raise StackError(f"Unable to fetch parameters [{name}] from parameter store for this account.") from None
 
     def _wanted(self, stack: Stack) -> list[Resource]:
-        """Return the resources of the template whose condition holds, their properties not evaluated yet."""
+        """Return the resources that no condition leaves out; their properties are not evaluated yet."""
         evaluation = Evaluation(stack.template, stack.values, stack.resources)
         definitions = {
             name: one

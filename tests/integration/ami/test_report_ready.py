@@ -17,7 +17,7 @@ from tests.support.stubs import stubbed
 
 
 class Page(http.server.ThreadingHTTPServer):
-    """A page with a certificate of its own, whose health is what a test says."""
+    """A page with a certificate of its own; a test says how healthy it is."""
 
     status = 200
 

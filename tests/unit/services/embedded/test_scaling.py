@@ -12,7 +12,7 @@ from services.embedded.scaling import GROUP_TAG, drop_ended, launch
 
 @dataclass
 class Group:
-    """A group of moto, and an EC2 whose instances run at once.
+    """A group of moto, and an EC2 with instances that run at once.
 
     Attributes:
         requests: of RunInstances.

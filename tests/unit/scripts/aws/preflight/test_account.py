@@ -77,7 +77,7 @@ def test_ses_is_not_asked_without_a_sender_or_without_sign_in_or_about_another_r
         ("arn:aws:sts::123456789012:federated-user/ann", "IAM simulates users and roles"),
     ],
 )
-def test_nobody_without_policies_of_their_own_is_simulated(caller: str, words: str) -> None:
+def test_a_caller_without_policies_of_its_own_is_not_simulated(caller: str, words: str) -> None:
     with stubbed_account("iam", caller=caller) as at:
         ((level, told, _),) = at.found(check_rights)
     assert level == "warning"

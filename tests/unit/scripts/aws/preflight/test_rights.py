@@ -54,7 +54,7 @@ OTHERWISE_NAMED = {
     "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
     "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
 }
-"""Operations whose action has another name.
+"""Operations with an action of another name.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsbudgetservice.html
@@ -90,7 +90,7 @@ def calls() -> Iterator[str]:
 
 
 def test_the_policy_holds_what_the_commands_call() -> None:
-    found = set(calls()) - {"sts:GetCallerIdentity"}  # for which nobody needs a right
+    found = set(calls()) - {"sts:GetCallerIdentity"}  # which needs no right
     assert {"ec2:RunInstances", "budgets:ViewBudget", "tag:GetResources"} <= found
     assert not sorted(each for each in found if not is_allowed(each))
 

@@ -74,7 +74,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQue
 
 
 class Proof:
-    """The services of a prefix whose stack is gone; the tagging API still lists an ARN.
+    """The services of a prefix without a stack; the tagging API still lists an ARN.
 
     Args:
         monkeypatch: for the kinds, of which there is nothing.

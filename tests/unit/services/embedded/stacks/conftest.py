@@ -1,4 +1,4 @@
-"""Stacks whose resources only record the calls of their handler."""
+"""Stacks with resources that only record the calls of their handler."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
