@@ -36,12 +36,14 @@ class Parts:
     """What of a stack is billed by its being there.
 
     Attributes:
-        web_type: the web instance's type.
+        web_type: type of the web instances.
+        web_instances: how many of them.
         zones: subnets that a load balancer stands in, with a public address in each.
         images_gb: of the snapshots behind the images, at most: EBS bills only blocks that were written.
     """
 
     web_type: str
+    web_instances: int = 1
     load_balancers: int = 0
     zones: int = 0
     alarms: int = 0
@@ -50,10 +52,19 @@ class Parts:
     images_gb: float = 0.0
 
     @classmethod
-    def of(cls, kinds: Iterable[str], web_type: str, zones: int, images_gb: float) -> "Parts":
-        """Return the parts of a stack whose resources are of these types."""
+    def of(cls, kinds: Iterable[str], web_type: str, zones: int, images_gb: float, web_instances: int = 1) -> "Parts":
+        """Return the parts of a stack with resources of these types."""
         count = Counter(kinds)
-        return cls(web_type, count[LOAD_BALANCER], zones, count[ALARM], count[DASHBOARD], count[METRIC], images_gb)
+        return cls(
+            web_type,
+            web_instances,
+            count[LOAD_BALANCER],
+            zones,
+            count[ALARM],
+            count[DASHBOARD],
+            count[METRIC],
+            images_gb,
+        )
 
 
 def monthly(parts: Parts, config: Config) -> list[Row]:
@@ -64,12 +75,13 @@ def monthly(parts: Parts, config: Config) -> list[Row]:
         config: that of its web instance; `prices`, `controller` and `fleet.min_workers` are looked at.
     """
     prices, standby = config.prices, config.fleet.min_workers
-    addresses = 1 + standby + parts.load_balancers * parts.zones
-    disks = WEB_DISK_GB + standby * WORKER_DISK_GB
+    addresses = parts.web_instances + standby + parts.load_balancers * parts.zones
+    disks = parts.web_instances * WEB_DISK_GB + standby * WORKER_DISK_GB
+    web_tier = "web instance" if parts.web_instances == 1 else f"{parts.web_instances} web instances"
     worker_type = config.fleet.instance_types[0]
     workers = standby * prices.hourly(worker_type, spot=config.fleet.market == "spot")
     rows = [
-        (f"web instance, {parts.web_type}", prices.hourly(parts.web_type) * HOURS_A_MONTH),
+        (f"{web_tier}, {parts.web_type}", parts.web_instances * prices.hourly(parts.web_type) * HOURS_A_MONTH),
         (f"{standby} workers that stand by, {worker_type}", workers * HOURS_A_MONTH),
         (f"disks, {disks} GB", disks * prices.disk_gb_month),
         (f"public addresses, {addresses}", addresses * prices.public_address_hour * HOURS_A_MONTH),

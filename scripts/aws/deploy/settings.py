@@ -71,15 +71,28 @@ class Wishes:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
+def refuse_wrong_parameters(template: Template, wishes: Wishes, stack: Stack | None) -> None:
+    """Check the parameters that a person wishes as CloudFormation will, before anything is made.
+
+    Raises:
+        SettingError: one is unknown or has a value that it cannot have, or a rule of the template is broken.
+    """
+    if unknown := sorted(set(wishes.parameters) - set(template.parameters)):
+        known = ", ".join(sorted(template.parameters))
+        raise SettingError(f"the stack has no parameter {', '.join(unknown)}; it has {known}")
+    for name, value in wishes.parameters.items():
+        if refusal := template.parameters[name].refusal(value):
+            raise SettingError(f"{name}={value}: {refusal} ({template.parameters[name].description})")
+    if broken := template.broken_rules(parameter_values(template, wishes, stack)):
+        raise SettingError(" ".join(broken))
+
+
 def parameters(template: Template, wished: Mapping[str, str], stack: Stack | None) -> "list[ParameterTypeDef]":
     """Return the parameters for a change set: what is wished, else what the stack has, else the template's default.
 
     Raises:
-        SettingError: one is unknown, or must be given and is not.
+        SettingError: one must be given and is not.
     """
-    if unknown := sorted(set(wished) - set(template.parameters)):
-        known = ", ".join(sorted(template.parameters))
-        raise SettingError(f"the stack has no parameter {', '.join(unknown)}; it has {known}")
     found: list[ParameterTypeDef] = []
     for name, each in template.parameters.items():
         if name in wished:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,26 @@ class Parameter:
     Attributes:
         description: empty where there is none.
         default: None where one must be given.
+        allowed: values that it may have; empty for any.
+        pattern: regular expression that the whole value matches; empty for none.
+        is_number: whether CloudFormation takes only numbers.
     """
 
     description: str = ""
     default: str | None = None
+    allowed: tuple[str, ...] = ()
+    pattern: str = ""
+    is_number: bool = False
+
+    def refusal(self, value: str) -> str:
+        """Return why CloudFormation would refuse a value, or an empty text if it would not."""
+        if self.is_number and not re.fullmatch("-?[0-9]+([.][0-9]+)?", value):
+            return "it must be a number"
+        if self.allowed and value not in self.allowed:
+            return f"it must be one of {', '.join(self.allowed)}"
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            return f"it must match {self.pattern}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -37,16 +53,43 @@ class Template:
         body: the file.
         parameters: by name.
         resources: by their logical names, as they stand in the file; `!Sub "x"` is {"Fn::Sub": "x"}.
+        rules: about parameters that need each other, by name, as they stand in the file.
     """
 
     body: str
     parameters: Mapping[str, Parameter]
     resources: Mapping[str, Mapping[str, Any]]
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def kept(self) -> frozenset[str]:
         """The logical names of the resources that stay when the stack is deleted."""
         return frozenset(name for name, each in self.resources.items() if each.get("DeletionPolicy") == "Retain")
+
+    def broken_rules(self, values: Mapping[str, str]) -> list[str]:
+        """Return what the template says against parameters with these values.
+
+        https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/rules-section-structure.html
+        """
+        return [
+            each["AssertDescription"]
+            for rule in self.rules.values()
+            if _holds(rule["RuleCondition"], values)
+            for each in rule["Assertions"]
+            if not _holds(each["Assert"], values)
+        ]
+
+
+def _holds(rule: Mapping[str, Any], values: Mapping[str, str]) -> bool:
+    ((function, argument),) = rule.items()
+    if function == "Fn::Equals":
+        first, second = (values[each["Ref"]] if isinstance(each, dict) else each for each in argument)
+        return bool(first == second)
+    if function == "Fn::Not":
+        return not _holds(argument[0], values)
+    if function == "Fn::And":
+        return all(_holds(each, values) for each in argument)
+    raise AssertionError(f"{function} is not used in our rules")
 
 
 @cache
@@ -55,12 +98,18 @@ def template(path: Path = PATH) -> Template:
     body = path.read_text(encoding="utf-8")
     read = parse_template(body)
     parameters = {name: _parameter(each) for name, each in read["Parameters"].items()}
-    return Template(body, parameters, read["Resources"])
+    return Template(body, parameters, read["Resources"], read["Rules"])
 
 
 def _parameter(said: Mapping[str, Any]) -> Parameter:
     default = said.get("Default")
-    return Parameter(said.get("Description", ""), None if default is None else str(default))
+    return Parameter(
+        said.get("Description", ""),
+        None if default is None else str(default),
+        tuple(str(each) for each in said.get("AllowedValues", [])),
+        said.get("AllowedPattern", ""),
+        said["Type"] == "Number",
+    )
 
 
 def with_static_names(body: str, values: Mapping[str, str]) -> str:

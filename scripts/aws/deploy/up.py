@@ -22,6 +22,7 @@ from scripts.aws.deploy.settings import (
     checked,
     parameter_values,
     parameters,
+    refuse_wrong_parameters,
     setting_parameters,
     settings_of,
 )
@@ -170,6 +171,7 @@ def _show(operation: Operation, findings: Sequence[tuple[str, Finding]], *, verb
 
 
 def _checked(order: Order, stack: Stack | None) -> Config:
+    refuse_wrong_parameters(template(), order.wishes, stack)
     config = checked(changed(settings_of(stack), order.wishes.config))
     unkept_days(config.retention, order.wishes, stack)
     refuse_unknown_sender(order.wishes, stack)
@@ -297,10 +299,11 @@ def _arrive(operation: Operation, config: Config, outside: Outside) -> str:
 def _cost(
     operation: Operation, config: Config, kinds: Sequence[str], wished: dict[str, str], stack: Stack | None
 ) -> list[idle_cost.Row]:
-    known = {**({} if stack is None else stack.parameters), **wished}
-    web_type = known.get("WebInstanceType") or str(template().parameters["WebInstanceType"].default)
-    zones = len(known["SubnetIds"].split(","))
-    return idle_cost.monthly(idle_cost.Parts.of(kinds, web_type, zones, snapshots_gb(operation)), config)
+    known = parameter_values(template(), Wishes(wished), stack)
+    zones, web_instances = len(known["SubnetIds"].split(",")), int(known["WebInstances"])
+    images_gb = snapshots_gb(operation)
+    parts = idle_cost.Parts.of(kinds, known["WebInstanceType"], zones, images_gb, web_instances)
+    return idle_cost.monthly(parts, config)
 
 
 def _say_what_is_left_to_do(operation: Operation, stack: Stack) -> None:

@@ -85,8 +85,13 @@ class StackPlan:
 
     @property
     def web_type(self) -> str:
-        """The instance type of the web instance and of builders."""
+        """The instance type of the web instances and of builders."""
         return self.parameters["WebInstanceType"]
+
+    @property
+    def web_instances(self) -> int:
+        """How many web instances the stack has."""
+        return int(self.parameters["WebInstances"])
 
     @property
     def types(self) -> list[str]:

@@ -155,7 +155,7 @@ def _level(plan: StackPlan, kind: str, lost: Sequence[str]) -> Level:
 
 
 def check_quota(plan: StackPlan) -> Iterable[Finding]:
-    """Find quotas that are too small for the web instance, the builders, or as many workers as there may be.
+    """Find quotas that are too small for the web instances, the builders, or as many workers as there may be.
 
     A quota counts the vCPUs of all instances of the account in the region. Those of others are not taken off here.
     """
@@ -172,12 +172,12 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
         yield Finding(Level.WARNING, f"cannot tell which quota counts the vCPUs of {kind} ({market})")
     web_code = quotas.get((web, "on_demand"))
     if web_code:
-        at_once = cpus[web] * max(1, len(ROLES) - len(plan.images))
+        at_once = cpus[web] * max(plan.web_instances, len(ROLES) - len(plan.images))
         if limits[web_code] < at_once:
-            words = f"{limits[web_code]} vCPUs may run on demand; the web instance or the builders need {at_once}"
+            words = f"{limits[web_code]} vCPUs may run on demand; the web tier or the builders need {at_once}"
             yield Finding(Level.STOP, words, _ask_for(web_code, at_once))
             return
-        limits[web_code] -= cpus[web]
+        limits[web_code] -= cpus[web] * plan.web_instances
     workers = {
         (kind, market): limits[quotas[kind, market]] // cpus[kind]
         for kind in fleet.instance_types
@@ -192,7 +192,7 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
         yield Finding(Level.OK, words)
         return
     level = Level.WARNING if max(workers.values()) > 0 else Level.STOP
-    vcpus = fleet.max_workers * cpus[first[0]] + (cpus[web] if quotas[first] == web_code else 0)
+    vcpus = fleet.max_workers * cpus[first[0]] + (cpus[web] * plan.web_instances if quotas[first] == web_code else 0)
     yield Finding(level, words, _ask_for(quotas[first], vcpus))
 
 

@@ -11,34 +11,35 @@ DRAIN_SECONDS = 180.0
 """Three times what a worker takes at most, by `worker.drain_seconds`."""
 
 ENDED_SECONDS = 300.0
-MOST_WEB_INSTANCES = 2
-"""As the template says: one, and for a while the one that takes its place."""
+MAX_GROUP_SIZE = 5
+"""Of the group of web instances, as the template says."""
 
 
 def end_web_tier(operation: Operation, stack: Stack) -> None:
-    """End the web instance, and the controller on it: from then on nobody launches a worker.
+    """End the web instances, and the controllers on them: from then on no worker is launched.
 
     Raises:
-        TimedOutError: it is still there after ten minutes.
+        TimedOutError: some are still there after ten minutes.
     """
     groups = _groups(operation, stack)
     for name in [name for name, most in groups.items() if most]:
         operation.account.autoscaling.update_auto_scaling_group(
             AutoScalingGroupName=name, MinSize=0, MaxSize=0, DesiredCapacity=0
         )
-        operation.done("told the web instance to end, and with it the controller: nothing is launched any more")
+        operation.done("told the web tier to end, and with it the controller: nothing is launched any more")
     if groups:
-        name, what = web_name(operation.prefix), f"the web instance to be gone; look at {', '.join(groups)}"
+        name, what = web_name(operation.prefix), f"the web tier to be gone; look at {', '.join(groups)}"
         operation.waiting.until(lambda: not named(operation.account, name), what, seconds=WEB_SECONDS)
 
 
 def bring_back_web_tier(operation: Operation, stack: Stack) -> None:
-    """Undo that, where somebody has thought better of it: CloudFormation does not see that the group was changed."""
+    """Undo that after a `down` that was given up: CloudFormation does not see that the group was changed."""
+    count = int(stack.parameters.get("WebInstances", "1"))
     for name in [name for name, most in _groups(operation, stack).items() if not most]:
         operation.account.autoscaling.update_auto_scaling_group(
-            AutoScalingGroupName=name, MinSize=1, MaxSize=MOST_WEB_INSTANCES, DesiredCapacity=1
+            AutoScalingGroupName=name, MinSize=count, MaxSize=MAX_GROUP_SIZE, DesiredCapacity=count
         )
-        operation.done("told the web instance to come back, which an unfinished `down` had ended")
+        operation.done("told the web tier to come back, which an unfinished `down` had ended")
 
 
 def _groups(operation: Operation, stack: Stack) -> dict[str, int]:

@@ -120,6 +120,7 @@ def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage)
         Wishes({}, {"fleet.max_workers": "-1"}),
         Wishes({"UnkeptDays": "5"}),
         Wishes({"SenderArn": DOMAIN}),
+        Wishes({"WebInstances": "2"}),
     ):
         with pytest.raises(SettingError):
             stage.up(wishes=wishes)

@@ -1,11 +1,11 @@
 """The static site: one name for files and web tier, and which of them answers what."""
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from scripts.aws.deploy.settings import Wishes, parameter_values
+from scripts.aws.deploy.template import template
 from scripts.aws.site.export import PAGES, STATIC
 from tests.support.stack_template import GIVEN, RESOURCES, TEMPLATE, value_of
 
@@ -109,32 +109,9 @@ def test_browsers_come_by_http_2_or_3_and_under_a_name_of_ones_own_by_tls_12_or_
     assert not re.fullmatch(pattern, "arn:aws:acm:eu-central-1:123456789012:certificate/abc")
 
 
-_RULES: dict[str, Callable[[Any, dict[str, str]], bool]] = {
-    "Fn::Equals": lambda value, given: _of(value[0], given) == _of(value[1], given),
-    "Fn::Not": lambda value, given: not _holds(value[0], given),
-    "Fn::And": lambda value, given: all(_holds(each, given) for each in value),
-}
-
-
-def _of(value: Any, given: dict[str, str]) -> Any:
-    return given[value["Ref"]] if isinstance(value, dict) else value
-
-
-def _holds(rule: Any, given: dict[str, str]) -> bool:
-    ((name, value),) = rule.items()
-    return _RULES[name](value, given)
-
-
 def refused(**given: str) -> list[str]:
-    """Return what CloudFormation says against these parameters, all others being as they are by default."""
-    values = {name: str(each.get("Default", "")) for name, each in TEMPLATE["Parameters"].items()} | given
-    asked = [each for each in TEMPLATE["Rules"].values() if _holds(each["RuleCondition"], values)]
-    return [
-        each["AssertDescription"]
-        for rule in asked
-        for each in rule["Assertions"]
-        if not _holds(each["Assert"], values)
-    ]
+    """Return what is said against these parameters, all others being as they are by default."""
+    return template().broken_rules(parameter_values(template(), Wishes(given), None))
 
 
 NAMED = {

@@ -4,6 +4,9 @@ import re
 
 import pytest
 
+from scripts.aws.deploy.settings import Wishes, parameter_values
+from scripts.aws.deploy.template import template
+from scripts.aws.teardown.drain import MAX_GROUP_SIZE
 from tests.conftest import ROOT
 from tests.support.stack_template import (
     GIVEN,
@@ -16,6 +19,8 @@ from tests.support.stack_template import (
     user_data,
     value_of,
 )
+
+WEB_INSTANCES = template().parameters["WebInstances"]
 
 
 def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:
@@ -90,12 +95,23 @@ def test_everything_that_can_have_a_tag_says_whose_it_is(name: str) -> None:
     assert mine == {"Ref": "Prefix"}
 
 
-def test_the_web_group_is_one_instance_whose_replacement_comes_before_it_goes() -> None:
-    group = RESOURCES["WebGroup"]
-    assert (group["Properties"]["MinSize"], group["Properties"]["MaxSize"]) == ("1", "2")
-    assert group["UpdatePolicy"]["AutoScalingRollingUpdate"]["MinInstancesInService"] == 1
+def test_a_web_instance_is_replaced_by_one_more_than_there_are_and_all_signal() -> None:
+    group, count = RESOURCES["WebGroup"], {"Ref": "WebInstances"}
+    assert (group["Properties"]["MinSize"], group["Properties"]["DesiredCapacity"]) == (count, count)
+    assert group["CreationPolicy"]["ResourceSignal"]["Count"] == count
+    assert group["UpdatePolicy"]["AutoScalingRollingUpdate"]["MinInstancesInService"] == count
+    # "must be less than the MaxSize": TemplateReference/aws-attribute-updatepolicy.html of AWS.
+    assert int(group["Properties"]["MaxSize"]) == MAX_GROUP_SIZE == max(map(int, WEB_INSTANCES.allowed)) + 1
+    assert WEB_INSTANCES.default == "1"
     (tag,) = group["Properties"]["Tags"]
     assert (tag["Key"], tag["PropagateAtLaunch"]) == ("fleetsight", True)
+
+
+def test_several_web_instances_need_a_load_balancer() -> None:
+    values = parameter_values(template(), Wishes({"WebInstances": "2"}), None)
+    (said,) = template().broken_rules(values)
+    assert said.startswith("WebInstances above 1 needs CertificateArn")
+    assert template().broken_rules({**values, "CertificateArn": "arn:aws:acm:eu-west-1:1:certificate/a"}) == []
 
 
 def seconds(duration: str) -> int:
@@ -108,7 +124,6 @@ def test_the_stack_waits_for_the_signal_of_a_new_web_instance_for_longer_than_th
     rolling = group["UpdatePolicy"]["AutoScalingRollingUpdate"]
     created = group["CreationPolicy"]["ResourceSignal"]
     assert (rolling["WaitOnResourceSignals"], rolling["MinSuccessfulInstancesPercent"]) == (True, 100)
-    assert created["Count"] == 1
     timer = (ROOT / "ami/files/web/etc/systemd/system/fleetsight-unstarted@ready.timer").read_text()
     until_failure = int(timer.split("OnBootSec=")[1].split()[0])
     for wait in (rolling["PauseTime"], created["Timeout"]):

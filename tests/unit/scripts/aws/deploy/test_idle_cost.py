@@ -29,6 +29,13 @@ def test_a_load_balancer_costs_its_hours_and_an_address_in_each_zone() -> None:
     assert rows["public addresses, 4"] == pytest.approx(4 * 3.65)
 
 
+def test_each_web_instance_costs_its_hours_its_disk_and_its_address() -> None:
+    rows = dict(monthly(Parts("c7a.large", web_instances=3, load_balancers=1, zones=2), CONFIG))
+    assert rows["3 web instances, c7a.large"] == pytest.approx(3 * 0.10264 * 730)
+    assert rows["disks, 48 GB"] == pytest.approx(3.84)
+    assert "public addresses, 5" in rows
+
+
 def test_workers_that_stand_by_cost_as_all_others_do() -> None:
     rows = dict(monthly(PARTS, checked({"fleet.min_workers": "2", "fleet.market": "spot"})))
     assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
@@ -44,7 +51,8 @@ def test_the_budget_is_twice_what_the_stack_costs_at_rest_without_a_load_balance
 
 def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:
     kinds = ["AWS::CloudWatch::Alarm"] * 2 + ["AWS::S3::Bucket", "AWS::ElasticLoadBalancingV2::LoadBalancer"]
-    assert Parts.of(kinds, "m7a.large", 2, 0) == Parts("m7a.large", load_balancers=1, zones=2, alarms=2)
+    wanted = Parts("m7a.large", web_instances=3, load_balancers=1, zones=2, alarms=2)
+    assert Parts.of(kinds, "m7a.large", 2, 0, web_instances=3) == wanted
 
 
 @pytest.mark.parametrize(("name", "size"), [("WebTemplate", WEB_DISK_GB), ("WorkerTemplate", WORKER_DISK_GB)])

@@ -10,14 +10,16 @@ from scripts.aws.deploy.settings import (
     OF_THE_STACK,
     SECTIONS_OF_THE_STACK,
     SettingError,
+    Wishes,
     changed,
     checked,
     parameters,
+    refuse_wrong_parameters,
     setting_parameters,
     settings_of,
 )
 from scripts.aws.deploy.stacks import Stack
-from scripts.aws.deploy.template import Parameter, Template
+from scripts.aws.deploy.template import Parameter, Template, template
 from services.config import Web
 from tests.conftest import ROOT
 from tests.support.stack_template import TEMPLATE, user_data
@@ -41,7 +43,27 @@ def test_what_is_wished_is_said_what_the_stack_has_stays_and_the_rest_is_the_tem
 
 def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_has() -> None:
     with pytest.raises(SettingError, match="no parameter Scalein; it has ScaleIn, VpcId"):
-        parameters(SMALL, {"Scalein": "stop"}, None)
+        refuse_wrong_parameters(SMALL, Wishes({"Scalein": "stop"}), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("WebInstances", "5", "WebInstances=5: it must be one of 1, 2, 3, 4 (Web instances;"),
+        ("MonthlyBudget", "ten", "MonthlyBudget=ten: it must be a number (US dollars a month"),
+        ("WebCidr", "everybody", "WebCidr=everybody: it must match [0-9.]+/[0-9]{1,2} (Who may reach the page"),
+        ("StaticSite", "true", "StaticSite needs DomainName"),
+    ],
+)
+def test_a_parameter_is_refused_with_its_value_and_what_would_do(name: str, value: str, words: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(words)):
+        refuse_wrong_parameters(template(), Wishes({name: value}), None)
+
+
+def test_a_rule_holds_for_what_the_stack_has_already_too() -> None:
+    refuse_wrong_parameters(template(), Wishes({"WebInstances": "3"}), stack(CertificateArn="arn"))
+    with pytest.raises(SettingError, match="needs CertificateArn"):
+        refuse_wrong_parameters(template(), Wishes({"CertificateArn": ""}), stack(WebInstances="3"))
 
 
 @pytest.mark.parametrize(

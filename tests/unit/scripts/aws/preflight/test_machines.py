@@ -161,7 +161,7 @@ ON_DEMAND, SPOT, GRAPHICS = "L-1216C47A", "L-34B43A08", "L-DB2E81BA"
         ({}, {ON_DEMAND: 40.0}, "ok", "enough for 19 of 19 workers"),
         ({}, {ON_DEMAND: 5.0}, "warning", "enough for 1 of 19 workers"),
         ({}, {ON_DEMAND: 3.0}, "stop", "enough for 0 of 19 workers"),
-        ({}, {ON_DEMAND: 1.0}, "stop", "1 vCPUs may run on demand; the web instance or the builders need 2"),
+        ({}, {ON_DEMAND: 1.0}, "stop", "1 vCPUs may run on demand; the web tier or the builders need 2"),
         ({"market": "spot"}, {ON_DEMAND: 5.0, SPOT: 38.0}, "ok", "enough for 19 of 19 workers"),
         ({"market": "spot"}, {ON_DEMAND: 5.0, SPOT: 0.0}, "warning", "enough for 0 of 19 workers"),
         ({"instance_types": ("g4dn.xlarge",)}, {ON_DEMAND: 5.0, GRAPHICS: 0.0}, "stop", "0 of 19"),
@@ -177,6 +177,17 @@ def test_quotas_are_compared_with_the_web_instance_and_the_most_workers(
     assert told == level
     assert words in found
     assert ("request-service-quota-increase" in remedy) == (level != "ok")
+
+
+def test_every_web_instance_is_counted() -> None:
+    with stubbed_account("ec2", "service-quotas", parameters={"WebInstances": "3"}) as at:
+        limits(at, {ON_DEMAND: 42.0}, ["c7a.large"])
+        ((level, words, remedy),) = at.found(check_quota)
+    assert (level, "enough for 18 of 19" in words, "--desired-value 44`" in remedy) == ("warning", True, True)
+    with stubbed_account("ec2", "service-quotas", parameters={"WebInstances": "3"}) as at:
+        limits(at, {ON_DEMAND: 5.0}, ["c7a.large"])
+        ((level, words, _),) = at.found(check_quota)
+    assert (level, "the web tier or the builders need 6" in words) == ("stop", True)
 
 
 def test_both_builders_run_at_once_and_the_remedy_says_how_many_vcpus_to_ask_for() -> None:
