@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cognito_idp.literals import ChallengeNameTypeType
     from mypy_boto3_cognito_idp.type_defs import (
         AuthenticationResultTypeTypeDef,
+        InitiateAuthResponseTypeDef,
         RespondToAuthChallengeResponseTypeDef,
     )
 
@@ -51,8 +52,8 @@ LONGEST_EMAIL = 128
 LONGEST_PASSWORD = 256
 """Characters, in Cognito."""
 
-LONGEST_SESSION = 2_048
-"""Characters of what the pool calls a session, in Cognito."""
+LONGEST_SESSION = 2_048 + 2 * (LONGEST_EMAIL + 1)
+"""Characters: what Cognito calls a session, with two names of the account before it."""
 
 LONGEST_TOKEN = 16_384
 
@@ -82,7 +83,7 @@ class NewPasswordWanted:
     """The first sign-in to an account that ops made: it asks for a new password.
 
     Attributes:
-        session: what the pool wants to see again with that password; good for some minutes.
+        session: what to give back with that password; good for some minutes.
     """
 
     session: str = field(repr=False)
@@ -93,7 +94,7 @@ class CodeWanted:
     """The password was right, and the account has a second factor: the pool asks for a code of it.
 
     Attributes:
-        session: what the pool wants to see again with the code; good for some minutes.
+        session: what to give back with the code; good for some minutes.
     """
 
     session: str = field(repr=False)
@@ -168,9 +169,9 @@ class UserPool:
                 AuthParameters={"USERNAME": name, "PASSWORD": password},
             )
         if reply.get("ChallengeName") == "NEW_PASSWORD_REQUIRED":
-            return NewPasswordWanted(reply["Session"])
+            return NewPasswordWanted(_session_of(name, reply))
         if reply.get("ChallengeName") == _CODE_OF_AN_APP:
-            return CodeWanted(reply["Session"])
+            return CodeWanted(_session_of(name, reply))
         return _tokens(reply.get("AuthenticationResult"))
 
     def set_first_password(self, email: str, session: str, password: str) -> PoolTokens | CodeWanted:
@@ -180,12 +181,13 @@ class UserPool:
             PasswordRefusedError: choose another; the session is still good.
             WrongCredentialsError: the session has expired or is another account's: sign in again.
         """
-        name = _who_answers(email, session)
+        name, username, pools_session = _who_answers(email, session)
         _check_new_password(password)
         with refused_as(SETTING_THE_FIRST_PASSWORD):
-            reply = self._answer("NEW_PASSWORD_REQUIRED", session, {"USERNAME": name, "NEW_PASSWORD": password})
+            answers = {"USERNAME": username, "NEW_PASSWORD": password}
+            reply = self._answer("NEW_PASSWORD_REQUIRED", pools_session, answers)
         if reply.get("ChallengeName") == _CODE_OF_AN_APP:
-            return CodeWanted(reply["Session"])
+            return CodeWanted(_session_of(name, reply))
         return _tokens(reply.get("AuthenticationResult"))
 
     def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
@@ -195,12 +197,12 @@ class UserPool:
             WrongSecondFactorError: the code is wrong or has been used; the session is still good.
             WrongCredentialsError: the session has expired or is another account's: sign in again.
         """
-        name, digits = _who_answers(email, session), _digits(code)
+        (_, username, pools_session), digits = _who_answers(email, session), _digits(code)
         if digits is None:
             raise WrongSecondFactorError
         with refused_as(ANSWERING_WITH_A_CODE):
-            answers = {"USERNAME": name, f"{_CODE_OF_AN_APP}_CODE": digits}
-            reply = self._answer(_CODE_OF_AN_APP, session, answers)
+            answers = {"USERNAME": username, f"{_CODE_OF_AN_APP}_CODE": digits}
+            reply = self._answer(_CODE_OF_AN_APP, pools_session, answers)
         return _tokens(reply.get("AuthenticationResult"))
 
     def begin_second_factor(self, access_token: str) -> str:
@@ -343,11 +345,22 @@ def _who_proves(email: str, code: str) -> tuple[str, str]:
     return name, digits
 
 
-def _who_answers(email: str, session: str) -> str:
-    name = email_of(email)
-    if name is None or not 0 < len(session) <= LONGEST_SESSION:
+def _session_of(email: str, reply: "InitiateAuthResponseTypeDef | RespondToAuthChallengeResponseTypeDef") -> str:
+    """Return what an answer to the pool's challenge takes: the address, the account's name, and the pool's session.
+
+    An answer names the account by its own name: "You must use the username and not an alias".
+    https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AdminInitiateAuth.html
+    """
+    username = reply.get("ChallengeParameters", {}).get("USER_ID_FOR_SRP", email)
+    return f"{email} {username} {reply['Session']}"
+
+
+def _who_answers(email: str, session: str) -> tuple[str, str, str]:
+    """Return the parts of `session`, which has to be of this address."""
+    name, parts = email_of(email), session.split(" ")
+    if name is None or len(session) > LONGEST_SESSION or len(parts) != 3 or parts[0] != name or "" in parts:
         raise WrongCredentialsError
-    return name
+    return name, parts[1], parts[2]
 
 
 def _digits(code: str) -> str | None:

@@ -137,7 +137,7 @@ def _respond_to_auth_challenge(original: Any) -> Any:
         if challenge_name not in {NEW_PASSWORD, CODE_OF_AN_APP}:
             return original(self, session, client_id, challenge_name, challenge_responses)
         _, pool, client = pool_of(client_id)
-        user = pool._get_user(challenge_responses.get("USERNAME", ""))
+        user = pool.users.get(challenge_responses.get("USERNAME", ""))  # AWS takes no alias here, such as an address
         if user is None or not user.enabled or not challenges.is_open(challenge_name, session, pool.id, user.id):
             raise NotAuthorizedError("Invalid session for the user.")
         if challenge_name == NEW_PASSWORD:

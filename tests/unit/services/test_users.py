@@ -24,7 +24,7 @@ from services.user_errors import (
     WrongCredentialsError,
     WrongSecondFactorError,
 )
-from services.users import LONGEST_EMAIL, UserPool, email_of, required_email
+from services.users import LONGEST_EMAIL, CodeWanted, NewPasswordWanted, UserPool, email_of, required_email
 
 EMAIL, PASSWORD = "ann@example.org", "Correct-Horse-9"
 POOL_WORDS = "User ann@example.org is CONFIRMED in this very pool"
@@ -44,13 +44,15 @@ def pool(cognito: Stubber) -> UserPool:
     return UserPool(_clients.cognito_idp, "us-east-1_a", "client")
 
 
+SESSION = f"{EMAIL} 0a-1b session"
+
 Call = Callable[[UserPool], Any]
 
 CALLS: dict[str, tuple[str, Call]] = {
     "invite": ("admin_create_user", lambda pool: pool.invite(EMAIL)),
     "sign_in": ("initiate_auth", lambda pool: pool.sign_in(EMAIL, PASSWORD)),
-    "first": ("respond_to_auth_challenge", lambda pool: pool.set_first_password(EMAIL, "session", PASSWORD)),
-    "code": ("respond_to_auth_challenge", lambda pool: pool.answer_code(EMAIL, "session", "123456")),
+    "first": ("respond_to_auth_challenge", lambda pool: pool.set_first_password(EMAIL, SESSION, PASSWORD)),
+    "code": ("respond_to_auth_challenge", lambda pool: pool.answer_code(EMAIL, SESSION, "123456")),
     "begin": ("associate_software_token", lambda pool: pool.begin_second_factor("token")),
     "confirm": ("verify_software_token", lambda pool: pool.confirm_second_factor("token", "123456")),
     "refresh": ("initiate_auth", lambda pool: pool.refresh("token")),
@@ -145,7 +147,7 @@ def test_s8_a_weak_password_is_refused_before_the_pool_is_asked(
     with pytest.raises(PasswordRefusedError):
         pool.reset_password(EMAIL, "123456", password)
     with pytest.raises(PasswordRefusedError):
-        pool.set_first_password(EMAIL, "session", password)
+        pool.set_first_password(EMAIL, SESSION, password)
 
 
 @pytest.mark.parametrize("call", sorted(CALLS))
@@ -177,6 +179,27 @@ def test_an_account_with_a_second_factor_of_another_kind_is_told_that_it_cannot_
     cognito.add_response("initiate_auth", {"ChallengeName": "SMS_MFA", "Session": "s" * 20})
     with pytest.raises(SecondFactorError):
         pool.sign_in(EMAIL, PASSWORD)
+
+
+def test_a_challenge_is_answered_by_the_accounts_own_name_and_not_by_its_address(
+    cognito: Stubber, pool: UserPool
+) -> None:
+    parameters = {"USER_ID_FOR_SRP": "0a-1b", "requiredAttributes": "[]"}
+    first = {"ChallengeName": "NEW_PASSWORD_REQUIRED", "Session": "s" * 20, "ChallengeParameters": parameters}
+    second = {"ChallengeName": "SOFTWARE_TOKEN_MFA", "Session": "t" * 20, "ChallengeParameters": parameters}
+    cognito.add_response("initiate_auth", first)
+    for name, session, answer, reply in (
+        ("NEW_PASSWORD_REQUIRED", "s" * 20, {"NEW_PASSWORD": PASSWORD}, second),
+        ("SOFTWARE_TOKEN_MFA", "t" * 20, {"SOFTWARE_TOKEN_MFA_CODE": "123456"}, {"AuthenticationResult": RESULT}),
+    ):
+        answers = {"USERNAME": "0a-1b", **answer}
+        asked = {"ClientId": "client", "ChallengeName": name, "Session": session, "ChallengeResponses": answers}
+        cognito.add_response("respond_to_auth_challenge", reply, asked)
+    wanted = pool.sign_in(EMAIL, "temporary")
+    assert isinstance(wanted, NewPasswordWanted)
+    code = pool.set_first_password(EMAIL, wanted.session, PASSWORD)
+    assert isinstance(code, CodeWanted)
+    assert pool.answer_code(EMAIL, code.session, "123456")
 
 
 def test_what_cannot_be_right_is_refused_without_asking_the_pool(cognito: Stubber, pool: UserPool) -> None:
