@@ -27,6 +27,9 @@ IMAGES_A_SECOND = 90.0
 IMAGES_GB = 16
 """Two images of 8 GB, at most: snapshots hold only blocks that were written."""
 
+REQUEST_LINE_BYTES = 350
+"""Of the web tier's line in the log for a request, and CloudWatch's 26 bytes for an event."""
+
 ZONES = 2
 
 BATCHES = (100, 1_000, 10_000)
@@ -118,6 +121,7 @@ def run(_quick: bool) -> Report:
     config = deployed()
     print(f"{idle_table(config)}\n\n{thousand_table(config)}\n")
     figures = {f"at rest, {name}, $/month": dollars for name, dollars in idle_month(config, WITHOUT)}
+    figures["logs of a million requests, $"] = 1e6 * REQUEST_LINE_BYTES / 1e9 * config.prices.log_gb
     for each in thousand_images(config):
         figures[f"{each.what}, on demand, $/1,000"] = each.on_demand + each.requests
         figures[f"{each.what}, Spot, $/1,000"] = each.spot + each.requests

@@ -332,6 +332,7 @@ class Prices(_Section):
     alarm_month: Dollars
     dashboard_month: Dollars
     metric_month: Dollars
+    log_gb: Dollars
     object_gb_month: Dollars
     item_gb_month: Dollars
 

@@ -39,6 +39,14 @@ def _get_ebs_default_kms_key_id(self: Any) -> Any:
     return ActionResult({"KmsKeyId": AWS_KEY if key in {"", own} else key})
 
 
+def _describe_vpc_block_public_access_options(_self: Any) -> Any:
+    """Return that nothing is blocked, as in an account that has not turned it on.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeVpcBlockPublicAccessOptions.html
+    """
+    return ActionResult({"VpcBlockPublicAccessOptions": {"InternetGatewayBlockMode": "off"}})
+
+
 MENDS = (
     Mend(
         "moto.ec2.models.vpcs:VPCBackend.create_default_vpc",
@@ -50,5 +58,10 @@ MENDS = (
         "moto.ec2.responses.elastic_block_store:ElasticBlockStore.get_ebs_default_kms_key_id",
         _get_ebs_default_kms_key_id,
         "cannot tell the default key of disks",
+    ),
+    Addition(
+        "moto.ec2.responses.vpcs:VPCs.describe_vpc_block_public_access_options",
+        _describe_vpc_block_public_access_options,
+        "does not know VPC Block Public Access",
     ),
 )

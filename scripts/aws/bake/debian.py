@@ -30,7 +30,8 @@ def newest_debian(ec2: "EC2Client") -> Base:
     ]
     if not images:
         raise BakeError(
-            f"account {OWNER}, which is Debian's, has no image {NAMES} in this region: try another --region"
+            f"account {OWNER}, which is Debian's, has no image {NAMES} in this region, or the account's Allowed AMIs "
+            f"leave it out: allow those of {OWNER} (`aws ec2 get-allowed-images-settings`), or try another --region"
         )
     newest = max(images, key=lambda image: image["CreationDate"])
     return Base(newest["ImageId"], newest["Name"], newest["RootDeviceName"])

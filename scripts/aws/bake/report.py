@@ -49,7 +49,12 @@ def checked(text: bytes | None, recipe: Recipe) -> Report:
         BuilderError: it has not, or has made something else, or has reported nothing.
     """
     if text is None:
-        raise BuilderError(f"the {recipe.role}'s builder has ended without a report", "")
+        raise BuilderError(
+            f"the {recipe.role}'s builder has ended without a report. It reports by an address that is good for as "
+            "long as the caller's credentials: if they are temporary (single sign-on, a role), sign in anew and bake "
+            "again",
+            "",
+        )
     try:
         report = Report.model_validate_json(text)
     except ValidationError as error:

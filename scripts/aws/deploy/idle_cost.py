@@ -1,8 +1,8 @@
 """What a stack costs a month while nobody uses it.
 
 Everything that is billed by its being there, at the list prices of config.yaml: instances by the hour, disks, public
-addresses, alarms, and what the controller asks of SQS and DynamoDB while there is nothing to do. What is kept for
-people (images, results, logs) and what goes over the network is not in it: it is next to nothing until they come.
+addresses, alarms, and what the controller asks of SQS and DynamoDB, and logs, while there is nothing to do. What is
+kept for people (images, results) and what goes over the network is not in it: it is next to nothing until they come.
 """
 
 from collections import Counter
@@ -21,6 +21,12 @@ HOURS_A_MONTH = 730
 WEB_DISK_GB = 16
 WORKER_DISK_GB = 8
 """As the stack's launch templates say."""
+
+LOG_LINE_BYTES = 450
+"""Of the line that the controller writes each minute, and CloudWatch's 26 bytes for an event.
+
+https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html
+"""
 
 ALARM = "AWS::CloudWatch::Alarm"
 DASHBOARD = "AWS::CloudWatch::Dashboard"
@@ -91,6 +97,7 @@ def monthly(parts: Parts, config: Config) -> list[Row]:
         (f"metrics of the logs, {parts.metrics}", parts.metrics * prices.metric_month),
         (f"snapshots of images, up to {parts.images_gb:.0f} GB", parts.images_gb * prices.snapshot_gb_month),
         ("requests of a controller at rest", at_rest(config.controller).dollars(prices) * HOURS_A_MONTH),
+        ("logs of a controller at rest", HOURS_A_MONTH * 60 * LOG_LINE_BYTES / 1e9 * prices.log_gb),
     ]
     return [(name, dollars) for name, dollars in rows if dollars]
 

@@ -70,6 +70,24 @@ def check_disk_key(plan: StackPlan) -> Iterable[Finding]:
     )
 
 
+def check_public_access(plan: StackPlan) -> Iterable[Finding]:
+    """Find out whether EC2 blocks the traffic of internet gateways in the whole region.
+
+    https://docs.aws.amazon.com/vpc/latest/userguide/security-vpc-bpa.html
+    """
+    options = plan.account.ec2.describe_vpc_block_public_access_options()["VpcBlockPublicAccessOptions"]
+    mode, region = options.get("InternetGatewayBlockMode", "off"), plan.account.region_name
+    if mode == "off":
+        yield Finding(Level.OK, f"VPC Block Public Access is off in {region}")
+        return
+    blocked = "instances cannot call AWS" if mode == "block-bidirectional" else "the page cannot be reached"
+    yield Finding(
+        Level.WARNING,
+        f"VPC Block Public Access is on in {region} ({mode}): {blocked}, unless the VPC or its subnets are excluded",
+        "Have the VPC excluded: `aws ec2 create-vpc-block-public-access-exclusion`",
+    )
+
+
 def check_mail(plan: StackPlan) -> Iterable[Finding]:
     """Find out whether SES sends the codes of sign-up to every address.
 
@@ -93,6 +111,7 @@ CHECKS: Mapping[str, Check] = {
     "region": check_region,
     "quota": check_quota,
     "disk key": check_disk_key,
+    "public access": check_public_access,
     "names": check_names,
     "mail": check_mail,
 }

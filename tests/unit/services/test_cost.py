@@ -38,6 +38,7 @@ PRICES = Prices(
     load_balancer_hour=0.0225,
     alarm_month=0.1,
     metric_month=0.3,
+    log_gb=0.5,
     dashboard_month=3,
     object_gb_month=0.023,
     item_gb_month=0.45,

@@ -20,6 +20,7 @@ def test_the_month_is_that_of_list_prices() -> None:
     assert rows["snapshots of images, up to 48 GB"] == pytest.approx(2.4)
     # 2.8 polls a second at an interval of one, and the table's lease.
     assert 2 < rows["requests of a controller at rest"] < 6
+    assert rows["logs of a controller at rest"] == pytest.approx(730 * 60 * 450 / 1e9 * 0.5)
     assert "load balancer" not in rows
 
 

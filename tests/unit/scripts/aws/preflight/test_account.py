@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scripts.aws.deploy.template import template
-from scripts.aws.preflight.account import check_disk_key, check_mail, check_region, check_rights
+from scripts.aws.preflight.account import check_disk_key, check_mail, check_public_access, check_region, check_rights
 from tests.support.preflight import StubbedAccount, stubbed_account
 
 SENDER = "arn:aws:ses:us-east-1:123456789012:identity/a@example.org"
@@ -50,6 +50,23 @@ def test_a_region_has_every_type_of_the_template_or_is_none_for_it() -> None:
         assert (level, words) == ("stop", "CloudFormation in us-east-1 does not have [AWS::Budgets::Budget]")
         stub.add_client_error("validate_template", "ValidationError", "something else")
         assert [level for level, _, _ in at.found(check_region)] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "level", "words"),
+    [
+        ("off", "ok", "is off"),
+        ("block-ingress", "warning", "the page cannot be reached"),
+        ("block-bidirectional", "warning", "instances cannot call AWS"),
+    ],
+)
+def test_an_account_may_block_internet_gateways_in_the_whole_region(mode: str, level: str, words: str) -> None:
+    with stubbed_account("ec2") as at:
+        options = {"AwsRegion": "us-east-1", "State": "update-complete", "InternetGatewayBlockMode": mode}
+        answer = {"VpcBlockPublicAccessOptions": options}
+        at.stubs["ec2"].add_response("describe_vpc_block_public_access_options", answer)
+        ((told, found, _),) = at.found(check_public_access)
+    assert (told, words in found) == (level, True)
 
 
 @pytest.mark.parametrize(("in_production", "level"), [(True, "ok"), (False, "warning")])

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
+from services.logs import JsonFormatter
 from services.sqs import QueueCounts
 from tests.support.controller import Clock, instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
@@ -62,3 +64,5 @@ def test_there_is_one_line_a_minute_and_no_more(caplog: pytest.LogCaptureFixture
             figures.look(SEEN, limits(), meter)
     assert len(caplog.records) == 1 + 600 / EVERY_SECONDS
     assert {record.getMessage() for record in caplog.records} == {"fleet"}
+    # CloudWatch counts 26 bytes more for each line. What it costs at rest follows.
+    assert len(JsonFormatter("controller").format(caplog.records[0])) + 26 <= LOG_LINE_BYTES
