@@ -7,7 +7,7 @@ from scripts.aws.bake.archived import archived
 from scripts.aws.bake.bake import Order, bake, there_already
 from scripts.aws.bake.builders import Machines
 from scripts.aws.bake.chosen import DEMO, chosen_bundle
-from scripts.aws.bake.debian import newest_debian
+from scripts.aws.bake.debian import architecture_of, newest_debian
 from scripts.aws.bake.recipe import ROLES, Base, Recipe, Role, Site, Source
 from scripts.aws.options import dry_run, on_account
 from scripts.aws.waiting import Waiting
@@ -19,7 +19,12 @@ from services.ids import new_id
 @click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to put in [default: .fleetsight/models/resnet18]")
 @click.option("--demo", "bundle", flag_value=DEMO, help="Put the demo bundle in, of signs and everyday things.")
 @click.option("--force", is_flag=True, help="Bake although there is an image of this source and base.")
-@click.option("--instance-type", default="c7a.large", show_default=True, help="Of the machine that builds.")
+@click.option(
+    "--instance-type",
+    default="c7a.large",
+    show_default=True,
+    help="Of the machine that builds; images are for its architecture.",
+)
 @click.option("--subnet", help="Where it builds, with a way to the internet [default: the default VPC's]")
 @dry_run
 @on_account
@@ -43,7 +48,7 @@ def bake_command(
     machines = Machines(lambda: new_id().lower(), instance_type, (subnet,) if subnet else ())
     order = Order(machines, roles=(role,) if role else ROLES, force=force)
     with archived(folder) as source:
-        base = newest_debian(account.ec2)
+        base = newest_debian(account.ec2, architecture_of(account.ec2, instance_type))
         facts = source.facts
         click.echo(
             f"Fleetsight {facts.version} ({facts.commit[:12]}), bundle {facts.bundle_digest[:12]}, on {base.name}"

@@ -14,6 +14,7 @@ DEBIAN_IMAGES = (
     ("ami-0deb1a11000000001", "debian-11-amd64-20240813-1838", "2024-08-13T16:43:05.000Z"),
     ("ami-0deb1a12000000001", "debian-12-amd64-20240717-1811", "2024-07-17T13:18:02.000Z"),
     ("ami-0deb1a12000000002", "debian-12-amd64-20250316-2053", "2025-03-16T22:17:45.000Z"),
+    ("ami-0deb1a12000000003", "debian-12-arm64-20250316-2053", "2025-03-16T22:18:10.000Z"),
 )
 
 
@@ -31,7 +32,7 @@ def _load_amis(original: Any) -> Any:
                 owner_alias="amazon",
                 public=True,
                 virtualization_type="hvm",
-                architecture="x86_64",
+                architecture="arm64" if "-arm64-" in name else "x86_64",
                 hypervisor="xen",
                 creation_date=default_timestamp_parser(created),
                 root_device_type="ebs",

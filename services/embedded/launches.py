@@ -13,7 +13,7 @@ from services.embedded.capacity import Place
 from services.embedded.fleet import fleet
 from services.embedded.mend import Mend
 from services.embedded.refusals import refusal
-from services.embedded.templates import check, is_one_time_spot, place_of, with_template
+from services.embedded.templates import check, check_architecture, is_one_time_spot, place_of, with_template
 
 TOKENS_REMEMBERED = 10_000
 
@@ -135,6 +135,7 @@ def _launch(response: Any, original: Any) -> Any:
     _check_refused()
     response.params = with_template(response.ec2_backend, response.params)
     check(response.params)
+    check_architecture(response.ec2_backend, response.params)
     if is_one_time_spot(response.params):
         response.params["InstanceInitiatedShutdownBehavior"] = "terminate"
     minimum, maximum = int(response.params.get("MinCount", 1)), int(response.params.get("MaxCount", 1))

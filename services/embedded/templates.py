@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from moto.ec2.exceptions import EC2ClientError, InvalidParameterCombination, MissingParameter
 from moto.ec2.exceptions import InvalidLaunchTemplateVersionNotFound as UnknownVersionError
-from moto.ec2.exceptions import InvalidParameterCombination, MissingParameter
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from services.embedded.capacity import Place
 
@@ -86,6 +87,30 @@ def check(parameters: Mapping[str, Any]) -> None:
         )
     if is_one_time_spot(parameters):
         _check_one_time_spot(parameters)
+
+
+def check_architecture(ec2: Any, parameters: Mapping[str, Any]) -> None:
+    """Refuse a type of another architecture than that of the image, as https://github.com/eksctl-io/eksctl/issues/8235.
+
+    Args:
+        ec2: moto's backend; images and types that it does not know are not looked at.
+        parameters: of the launch.
+
+    Raises:
+        EC2ClientError: InvalidParameterValue.
+    """
+    image, kind = ec2.amis.get(parameters["ImageId"]), INSTANCE_TYPES.get(parameters.get("InstanceType", ""))
+    if image is None or kind is None:
+        return
+    supported = kind.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
+    if image.architecture and supported and image.architecture not in supported:
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"The architecture '{','.join(supported)}' of the specified instance type does not match the "
+            f"architecture '{image.architecture}' of the specified AMI. Specify an instance type and an AMI that "
+            "have matching architectures, and try again. You can use 'describe-instance-types' or 'describe-images' "
+            "to discover the architecture of the instance type or AMI.",
+        )
 
 
 def _check_one_time_spot(parameters: Mapping[str, Any]) -> None:

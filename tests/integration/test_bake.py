@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.bake import bake
-from scripts.aws.bake.debian import newest_debian
+from scripts.aws.bake.debian import architecture_of, newest_debian
 from scripts.aws.bake.errors import BakeError
 from scripts.aws.bake.images import images
 from scripts.aws.bake.recipe import ROLES, Base
@@ -46,7 +46,7 @@ def bakery(accounts: tuple[MortalAccount, Account], tmp_path: Path) -> Bakery:
 
 @pytest.fixture
 def base(bakery: Bakery) -> Base:
-    return newest_debian(bakery.observer.ec2)
+    return newest_debian(bakery.observer.ec2, "x86_64")
 
 
 def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: Bakery, base: Base) -> None:
@@ -82,6 +82,16 @@ def test_an_image_and_its_snapshot_say_what_they_were_made_of(bakery: Bakery, ba
 def test_our_images_begin_as_the_newest_debian_12(base: Base) -> None:
     assert base.name == "debian-12-amd64-20250316-2053"
     assert base.root_device == "/dev/xvda"
+
+
+def test_an_image_is_for_the_architecture_of_the_machine_that_builds_it(bakery: Bakery) -> None:
+    ec2 = bakery.observer.ec2
+    assert [architecture_of(ec2, kind) for kind in ("c7a.large", "c7g.large")] == ["x86_64", "arm64"]
+    assert newest_debian(ec2, "arm64").name == "debian-12-arm64-20250316-2053"
+    with pytest.raises(
+        BakeError, match=r"mac2\.metal has the architecture arm64_mac: name a type of x86_64 or arm64"
+    ):
+        architecture_of(ec2, "mac2.metal")
 
 
 def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(bakery: Bakery, base: Base) -> None:

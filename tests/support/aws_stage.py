@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.builders import Machines
-from scripts.aws.bake.recipe import Role
+from scripts.aws.bake.recipe import ROLES, Role
 from scripts.aws.deploy import up as ups
 from scripts.aws.operation import Operation
 from scripts.aws.teardown import down as downs
@@ -83,8 +83,8 @@ class Stage:
         self._shown = io.StringIO()
         return shown
 
-    def store_images(self) -> None:
-        for role in ("worker", "web"):
+    def store_images(self, roles: Sequence[Role] = ROLES) -> None:
+        for role in roles:
             self.account.ssm.put_parameter(
                 Name=f"/{self.prefix}/image/{role}", Value=IMAGE, Type="String",
                 Tags=[{"Key": TAG, "Value": self.prefix}],
@@ -106,9 +106,9 @@ class Stage:
         wanted = downs.Order(**{"drain_seconds": 5.0, **order})
         downs.down(self.operation, wanted, load_config().prices, lambda _: says_yes)
 
-    def _bake(self, _operation: Operation, _roles: Sequence[Role], _bundle: str | None, machines: Machines) -> None:
+    def _bake(self, _operation: Operation, roles: Sequence[Role], _bundle: str | None, machines: Machines) -> None:
         self.builders.append(machines)
-        self.store_images()
+        self.store_images(roles)
 
     def _done(self, sentence: str) -> None:
         self._run += 1

@@ -25,7 +25,7 @@ def baked_images(operation: Operation) -> dict[Role, str]:
 
 
 def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None, machines: "Machines") -> None:
-    """Bake the images of these roles.
+    """Bake the images of these roles, for the architecture of the machines that build them.
 
     Args:
         operation: for which account and prefix.
@@ -40,10 +40,12 @@ def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None
     from scripts.aws.bake.archived import archived
     from scripts.aws.bake.bake import Order, bake
     from scripts.aws.bake.chosen import chosen_bundle
-    from scripts.aws.bake.debian import newest_debian
+    from scripts.aws.bake.debian import architecture_of, newest_debian
 
+    ec2 = operation.account.ec2
+    base = newest_debian(ec2, architecture_of(ec2, machines.instance_type))
     with archived(chosen_bundle(operation.account, bundle)) as source:
-        bake(operation.site, Order(machines, roles=tuple(roles)), source, newest_debian(operation.account.ec2))
+        bake(operation.site, Order(machines, roles=tuple(roles)), source, base)
 
 
 def snapshots_gb(operation: Operation) -> float:

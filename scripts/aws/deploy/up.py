@@ -197,8 +197,10 @@ def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Rol
     # Here, since with images there is no need to wait for what makes them.
     from scripts.aws.bake.builders import Machines
 
-    machines = Machines(lambda: new_id().lower(), plan.web_type, tuple(plan.subnet_ids))
-    outside.bake(operation, roles, order.bundle, machines)
+    types = {role: plan.builder_type(role) for role in roles}
+    for kind in dict.fromkeys(types.values()):
+        machines = Machines(lambda: new_id().lower(), kind, tuple(plan.subnet_ids))
+        outside.bake(operation, [role for role in roles if types[role] == kind], order.bundle, machines)
 
 
 def _propose(

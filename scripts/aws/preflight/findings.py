@@ -13,6 +13,7 @@ from enum import StrEnum
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.aws.account import Account
+from scripts.aws.bake.debian import architecture_of
 from scripts.aws.bake.recipe import Role
 from scripts.aws.operation import Operation
 from scripts.aws.refusals import explained
@@ -85,8 +86,16 @@ class StackPlan:
 
     @property
     def web_type(self) -> str:
-        """The instance type of the web instances and of builders."""
+        """The instance type of the web instances."""
         return self.parameters["WebInstanceType"]
+
+    def builder_type(self, role: Role) -> str:
+        """Return the instance type on which an image is baked: the web tier's, if it has the architecture."""
+        first = self.fleet.instance_types[0]
+        ec2 = self.account.ec2
+        if role == "web" or architecture_of(ec2, self.web_type) == architecture_of(ec2, first):
+            return self.web_type
+        return first
 
     @property
     def web_instances(self) -> int:

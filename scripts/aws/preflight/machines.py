@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG
-from scripts.aws.bake.debian import OWNER, newest_debian
+from scripts.aws.bake.debian import OWNER, architecture_of, newest_debian
 from scripts.aws.bake.errors import BakeError
 from scripts.aws.bake.recipe import ROLES, specifications
 from scripts.aws.deploy.places import route_tables
@@ -91,30 +91,49 @@ def check_launch(plan: StackPlan) -> Iterable[Finding]:
     an organisation's policy may limit. EC2 also refuses images and types that it does not allow the account.
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
     """
-    images = plan.images
-    if len(images) < len(ROLES):
-        try:
-            debian = newest_debian(plan.account.ec2).image_id
-        except BakeError as error:
-            yield Finding(Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {OWNER}")
-            return
-        images = {**dict.fromkeys(ROLES, debian), **images}
-    refused = {
-        kind: refusal
-        for kind in plan.types
-        if (refusal := _refusal(plan, kind, images["web" if kind == plan.web_type else "worker"]))
-    }
+    ec2, images = plan.account.ec2, plan.images
+    refused = {}
+    for kind in plan.types:
+        image_id = images.get("web" if kind == plan.web_type else "worker")
+        if image_id is None:
+            try:
+                image_id = newest_debian(ec2, architecture_of(ec2, kind)).image_id
+            except BakeError as error:
+                yield Finding(Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {OWNER}")
+                return
+        if refusal := _refusal(plan, kind, image_id):
+            refused[kind] = refusal
     for kind, refusal in refused.items():
         code = refusal.response["Error"]["Code"]
         level = Level.WARNING if code in TRANSIENT else _level(plan, kind, list(refused))
         remedy = f"Name another type: {OTHER_TYPE}"
         if code == "InvalidParameterCombination":
             remedy = f"On AWS's Free plan name a type of it, such as c7i-flex.large: {OTHER_TYPE}"
-        elif code in TRANSIENT | DENIED:
-            remedy = "Try again" if code in TRANSIENT else ""  # which the explanation holds
+        elif code in TRANSIENT:
+            remedy = "Try again"
+        elif code in DENIED or "architecture" in str(refusal):
+            remedy = ""  # which the explanation, or the finding of `check_architecture`, holds
         yield Finding(level, f"EC2 would not launch {kind}: {explained(refusal)}", remedy)
     if launched := [kind for kind in plan.types if kind not in refused]:
         yield Finding(Level.OK, f"EC2 would launch {', '.join(launched)}")
+
+
+def check_architecture(plan: StackPlan) -> Iterable[Finding]:
+    """Find instance types of another architecture than that of their image, which EC2 refuses to launch."""
+    ec2 = plan.account.ec2
+    there = ec2.describe_images(ImageIds=list(plan.images.values()))["Images"] if plan.images else []
+    of_image = {each["ImageId"]: each.get("Architecture", "") for each in there}
+    wanted = {"web": [plan.web_type], "worker": list(plan.fleet.instance_types)}
+    wrong = []
+    for role, image_id in plan.images.items():
+        for kind in wanted[role]:
+            found = architecture_of(ec2, kind)
+            if found != of_image.get(image_id, found):
+                words = f"{kind} is {found}, and the {role}'s image {image_id} is {of_image[image_id]}"
+                level = Level.STOP if kind == wanted[role][0] else Level.WARNING
+                remedy = f"Bake on such a type: `fleetsight bake --role {role} --instance-type {kind}`"
+                wrong.append(Finding(level, words, remedy))
+    yield from wrong or [Finding(Level.OK, "images are for the architecture of their instance types")]
 
 
 def _refusal(plan: StackPlan, kind: str, image_id: str) -> ClientError | None:
@@ -207,5 +226,10 @@ def _ask_for(code: str, vcpus: int) -> str:
     return f"Ask for more: `{command} --quota-code {code} --desired-value {vcpus}`"
 
 
-CHECKS_OF_MACHINES: Mapping[str, Check] = {"network": check_network, "types": check_types, "launch": check_launch}
+CHECKS_OF_MACHINES: Mapping[str, Check] = {
+    "network": check_network,
+    "types": check_types,
+    "architecture": check_architecture,
+    "launch": check_launch,
+}
 """Those that need to know where the stack is."""

@@ -110,6 +110,22 @@ def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_typ
     assert (machines.subnet_ids, machines.instance_type) == ((subnet,), "c7i-flex.large")
 
 
+def test_workers_of_another_architecture_get_an_image_that_is_baked_on_their_own_type(stage: Stage) -> None:
+    graviton = Wishes({}, {"fleet.instance_types": "[c7g.large]"})
+    with pytest.raises(NotWantedError, match="nothing was done"):
+        stage.up(wishes=graviton, says_yes=False)
+    assert sorted(each.instance_type for each in stage.builders) == ["c7a.large", "c7g.large"]
+
+
+def test_an_image_of_another_architecture_is_found_before_anything_is_made(stage: Stage) -> None:
+    stage.store_images()  # for x86_64
+    with pytest.raises(NotReadyError):
+        stage.up(wishes=Wishes({}, {"fleet.instance_types": "[c7g.large]"}))
+    shown = stage.seen
+    assert "stop     architecture: c7g.large is arm64" in shown
+    assert "`fleetsight bake --role worker --instance-type c7g.large`" in shown
+
+
 def test_without_images_and_without_leave_to_bake_it_says_what_to_run(stage: Stage) -> None:
     with pytest.raises(NotWantedError, match="fleetsight bake"):
         stage.up(bake=False)

@@ -33,6 +33,13 @@ def test_debians_images_are_there_under_its_own_account(ec2: Any) -> None:
     assert ec2.describe_images(Owners=["self"], Filters=names)["Images"] == []
 
 
+def test_a_type_of_another_architecture_than_the_images_is_refused(ec2: Any) -> None:
+    arm = "ami-0deb1a12000000003"
+    assert ec2.run_instances(ImageId=arm, InstanceType="c7g.large", MinCount=1, MaxCount=1)["Instances"]
+    with pytest.raises(ClientError, match=r"The architecture 'x86_64' .* does not match the architecture 'arm64'"):
+        ec2.run_instances(ImageId=arm, InstanceType="c7a.large", MinCount=1, MaxCount=1)
+
+
 def test_an_image_and_its_snapshot_each_get_their_tags(ec2: Any, instance: str) -> None:
     specifications = [
         {"ResourceType": kind, "Tags": [{"Key": "of", "Value": kind}]} for kind in ("image", "snapshot")

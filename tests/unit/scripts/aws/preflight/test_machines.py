@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from scripts.aws.bake.debian import OWNER
-from scripts.aws.preflight.machines import check_launch, check_network, check_quota, check_types, quota_code
+from scripts.aws.preflight.machines import (
+    check_architecture,
+    check_launch,
+    check_network,
+    check_quota,
+    check_types,
+    quota_code,
+)
 from tests.support.preflight import StubbedAccount, stubbed_account
 
 FREE_PLAN = "The specified instance type is not eligible for Free Tier."
@@ -126,10 +133,39 @@ def test_of_several_types_of_workers_one_may_be_refused() -> None:
         assert [level for level, _, _ in at.found(check_launch)] == ["stop", "stop", "ok"]
 
 
+def architectures(at: StubbedAccount, *pairs: tuple[str, str]) -> None:
+    for kind, architecture in pairs:
+        described = {"InstanceType": kind, "ProcessorInfo": {"SupportedArchitectures": [architecture]}}
+        at.stubs["ec2"].add_response("describe_instance_types", {"InstanceTypes": [described]})
+
+
+@pytest.mark.parametrize(
+    ("types", "levels"),
+    [
+        (("c7a.large", "c7i.large"), ["ok"]),
+        (("c7a.large", "c7g.large"), ["warning"]),
+        (("c7g.large", "c7a.large"), ["stop"]),
+    ],
+)
+def test_an_image_is_launched_on_types_of_its_own_architecture_only(
+    types: tuple[str, ...], levels: list[str]
+) -> None:
+    images = [{"ImageId": each, "Architecture": "x86_64"} for each in ("ami-1", "ami-2")]
+    with stubbed_account("ec2", fleet={"instance_types": types}) as at:
+        at.stubs["ec2"].add_response("describe_images", {"Images": images}, {"ImageIds": ["ami-1", "ami-2"]})
+        architectures(at, ("c7a.large", "x86_64"), *((kind, "arm64" if "g." in kind else "x86_64") for kind in types))
+        found = at.found(check_architecture)
+    assert [level for level, _, _ in found] == levels
+    assert all(
+        "bake --role worker --instance-type c7g.large" in remedy for level, _, remedy in found if level != "ok"
+    )
+
+
 def test_without_images_debians_is_launched_and_its_lack_is_a_stop() -> None:
     debian = {"ImageId": "ami-d", "Name": "debian-12-amd64-1", "RootDeviceName": "/dev/xvda", "CreationDate": "2026"}
     asked: list[Any] = []
     with stubbed_account("ec2", images={}) as at:
+        architectures(at, ("c7a.large", "x86_64"))
         at.stubs["ec2"].add_response("describe_images", {"Images": [debian]})
         answers(at, DRY)
         at.stubs["ec2"].client.meta.events.register(
@@ -137,6 +173,7 @@ def test_without_images_debians_is_launched_and_its_lack_is_a_stop() -> None:
         )
         assert [level for level, _, _ in at.found(check_launch)] == ["ok"]
         assert (asked[0]["ImageId"], asked[0]["DryRun"], asked[0]["SubnetId"]) == ("ami-d", True, "subnet-1")
+        architectures(at, ("c7a.large", "x86_64"))
         at.stubs["ec2"].add_response("describe_images", {"Images": []})
         ((level, _, remedy),) = at.found(check_launch)
     assert (level, OWNER in remedy) == ("stop", True)
