@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from scripts.aws.site.export import SiteFile, export_site
+from scripts.run.sign_in import OPERATOR
 from scripts.run.system import System
-from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page
+from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page, person, signed_in
 from tests.browser.test_upload import arrived, classify, signs
 from tests.support.stack_template import RESOURCES
 
@@ -179,3 +181,78 @@ def test_the_static_pages_are_accessible(page: Page, faults_of: FaultsOf) -> Non
     for address in ("/", "/api"):
         page.goto(address)
         assert faults_of(page) == []
+
+
+@pytest.fixture
+def site_with_sign_in(sign_in_system: System, tmp_path: Path) -> Iterator[Site]:
+    """The front end of a system where people sign in, as files, before it."""
+    site = Site(tmp_path, sign_in_system)
+    yield site
+    site.stop()
+
+
+@contextmanager
+def opened(browser: Browser, site: Site, options: Options) -> Iterator[Page]:
+    """A page at the address of a site, where nothing may go wrong."""
+    yield from _watched_page(browser, site.url, PageFaults(site.url), options)
+
+
+def sign_in(page: Page, email: str, password: str) -> None:
+    """Fill in the page that asks for it."""
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password", exact=True).fill(password)
+    page.locator("main").get_by_role("button", name="Sign in").click()
+
+
+def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
+    browser: Browser, site_with_sign_in: Site, sign_in_system: System, page_options: Options, faults_of: FaultsOf
+) -> None:
+    email, password = person(sign_in_system, "static")
+    files, truth = signs(2, seed=79)
+    with opened(browser, site_with_sign_in, page_options) as page:
+        page.goto("/")
+        expect(page.locator("#account")).to_be_hidden()
+        page.locator("#stranger").click()
+        sign_in(page, email, password)
+        expect(page.locator("#account")).to_have_text(email)
+        expect(page.locator("#stranger, #fleetLink").locator("visible=true")).to_have_count(0)
+        assert faults_of(page) == []
+        assert page.evaluate("document.cookie + localStorage.length + sessionStorage.length") == "00"
+        chosen = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files]
+        page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+        classify(page)
+        arrived(page)
+        for label in set(truth.values()):
+            expect(page.locator("#main")).to_contain_text(label)
+        page.goto("/")
+        page.get_by_role("button", name="Sign out").click()
+        page.goto("/")
+        expect(page.locator("#stranger")).to_be_visible()
+        expect(page.locator("#account")).to_be_hidden()
+    assert {"/", "/static/visitor.js"} <= set(site_with_sign_in.served)
+
+
+def test_an_operator_finds_the_way_to_the_fleet_on_the_static_page(
+    browser: Browser, site_with_sign_in: Site, sign_in_system: System, page_options: Options
+) -> None:
+    assert sign_in_system.sign_in is not None
+    with opened(browser, site_with_sign_in, page_options) as page:
+        signed_in(page, OPERATOR, sign_in_system.sign_in.password)
+        page.goto("/")
+        page.get_by_role("link", name="Fleet", exact=True).click()
+        expect(page.get_by_role("heading", name="Fleet", level=1)).to_be_visible()
+
+
+@pytest.mark.parametrize("page_options", [{"java_script_enabled": False}])
+def test_without_scripts_the_static_page_leads_to_a_form_of_the_persons_session(
+    browser: Browser, site_with_sign_in: Site, sign_in_system: System, page_options: Options
+) -> None:
+    files, _ = signs(1, seed=80)
+    with opened(browser, site_with_sign_in, page_options) as page:
+        page.goto("/sign-in")
+        sign_in(page, *person(sign_in_system, "plain"))
+        page.get_by_role("link", name="This form").click()
+        chosen = {"name": files[0][0], "mimeType": "image/png", "buffer": files[0][1]}
+        page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+        page.get_by_role("button", name="Classify").click()
+        arrived(page)

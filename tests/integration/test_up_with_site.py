@@ -47,8 +47,7 @@ def invalidations(stage: Stage, distribution: str) -> int:
 
 def test_up_publishes_the_site_once_and_down_leaves_nothing_of_it(stage: Stage) -> None:
     account = stage.account
-    # With sign-in no page is a file (tests/unit/scripts/aws/site).
-    wishes = Wishes({**WITH_SITE, **WITH_NAME, "CreateUserPool": "false"})
+    wishes = Wishes({**WITH_SITE, **WITH_NAME})
     assert stage.up(wishes=wishes) == "https://images.example.org"
     place = place_of(stage)
     assert "Fleetsight is at https://www.example.org" in stage.seen

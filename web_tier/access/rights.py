@@ -66,10 +66,12 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "accounts.forgot",
             "accounts.reset",
             "accounts.sign_out",
+            "accounts.visitor_now",
         ),
         Right.READ: (
             "limits_api.limits_left",
             "pages.upload_form",
+            "pages.plain_upload_form",
             "pages.jobs_page",
             "pages.job_page",
             "image.image_page",

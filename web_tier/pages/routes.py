@@ -52,6 +52,12 @@ def upload_form() -> str:
     return _upload_form()
 
 
+@pages.get("/upload")
+def plain_upload_form() -> str:
+    """Show the same form where the first page is a file: browsers without scripts need the session's token in it."""
+    return _upload_form()
+
+
 def _upload_form(fault: str | None = None) -> str:
     backend = current_backend()
     demo = backend.config.worker.bundle == DEMO_BUNDLE

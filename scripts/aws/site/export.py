@@ -1,16 +1,15 @@
 """The static site: what of the web tier's front end is the same for everybody, as files.
 
 The web tier's own application renders it, so that there is one front end. It is asked for nothing that a service
-would have to answer: what the fleet does just now, the page's script asks when somebody opens it, and the pages of
-jobs and of the fleet come from the web tier. What does depend on the deployment, the bounds of an image and whether
-the demo model answers, is that of the configuration at the time: publish again when that has changed.
-
-Where people sign in, each page is somebody's own, with their name and what protects their forms: all pages come from
-the web tier then, and the files are those that pages ask for.
+would have to answer: what the fleet does just now, and who is signed in, the page's script asks when somebody opens
+it. The pages of jobs, of the fleet and of accounts come from the web tier, which also keeps sessions: the cookie of a
+session is out of reach of scripts (https://datatracker.ietf.org/doc/html/draft-ietf-oauth-browser-based-apps, 6.1).
+What does depend on the deployment, the bounds of an image and whether the demo model answers, is that of the
+configuration at the time: publish again when that has changed.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -25,9 +24,10 @@ from services.jobs import JobStore
 from services.messages import FleetSnapshot
 from services.table import Table
 from web_tier.app import STATIC_SECONDS, create_app
+from web_tier.pages.accounts.visitor import UNKNOWN
 
 PAGES = {"/": "index.html", "/api": "api"}
-"""Addresses of pages, and their files, where nobody signs in. Whatever else has a page is served by the web tier."""
+"""Addresses of pages, and their files. All other pages are served by the web tier."""
 
 STATIC = "/static/"
 
@@ -79,11 +79,12 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
         SiteError: a page or a file cannot be rendered.
         SiteLinkError: one of them names an address that nothing is at.
     """
-    pages = PAGES if config.auth.mode == "none" else {}
-    app = create_app(_of_nobody(config, address), store=_NoStore())
+    app = create_app(_without_services(config, address), store=_NoStore())
+    if config.auth.mode == "cognito":
+        app.jinja_env.globals["visitor"] = lambda: UNKNOWN
     contents: dict[str, tuple[str, str]] = {}
     files = []
-    for file, body in _rendered(app, address, pages):
+    for file, body in _rendered(app, address):
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
@@ -93,20 +94,20 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
     return tuple(files)
 
 
-def _of_nobody(config: Config, address: str) -> Config:
-    """Return `config` for whoever opens the site at its address: sign-in and limits are asked for by no file."""
+def _without_services(config: Config, address: str) -> Config:
+    """Return `config` for the site's address, without sign-in, since no session is asked for while files are made."""
     auth = config.auth.model_copy(update={"mode": "none", "open": False})
     web = config.web.model_copy(update={"hosts": [urlsplit(address).hostname]})
     return config.model_copy(update={"auth": auth, "web": web})
 
 
-def _rendered(app: Flask, site: str, pages: Mapping[str, str]) -> Iterator[tuple[SiteFile, bytes]]:
+def _rendered(app: Flask, site: str) -> Iterator[tuple[SiteFile, bytes]]:
     client = app.test_client()
-    for address in [*pages, *_static_addresses(app)]:
+    for address in [*PAGES, *_static_addresses(app)]:
         answer = client.get(address, base_url=site, buffered=True)
         if answer.status_code != 200:
             raise SiteError(f"the web tier answers {address} with {answer.status}: {answer.text[:200]}")
-        name = pages.get(address, address.lstrip("/"))
+        name = PAGES.get(address, address.lstrip("/"))
         yield SiteFile(name, address, str(answer.content_type), _cache_control(address)), answer.data
 
 

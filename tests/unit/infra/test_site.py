@@ -7,15 +7,10 @@ import pytest
 from scripts.aws.deploy.settings import Wishes, parameter_values
 from scripts.aws.deploy.template import template
 from scripts.aws.site.export import PAGES, STATIC
-from tests.support.stack_template import GIVEN, RESOURCES, TEMPLATE, value_of
+from tests.support.stack_template import RESOURCES, TEMPLATE, value_of
 
 DISTRIBUTION = RESOURCES["Site"]["Properties"]["DistributionConfig"]
-OF_PAGES = [each["Fn::If"][1] for each in DISTRIBUTION["CacheBehaviors"] if "Fn::If" in each]
-"""Behaviours that there are only where nobody signs in."""
-BY_PATTERN = {
-    each["PathPattern"]: each
-    for each in [*OF_PAGES, *(each for each in DISTRIBUTION["CacheBehaviors"] if "Fn::If" not in each)]
-}
+BY_PATTERN = {each["PathPattern"]: each for each in DISTRIBUTION["CacheBehaviors"]}
 
 # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html
 # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-origin-request-policies.html
@@ -29,7 +24,7 @@ SITE = [name for name in RESOURCES if name.startswith("Site")]
 
 @pytest.mark.parametrize("name", SITE)
 def test_nothing_of_the_site_is_made_unless_it_is_asked_for(name: str) -> None:
-    assert RESOURCES[name]["Condition"] in {"HasSite", "HasSiteName", "HasSitePages"}
+    assert RESOURCES[name]["Condition"] in {"HasSite", "HasSiteName"}
     assert value_of(TEMPLATE["Conditions"]["HasSite"]) is False
 
 
@@ -49,18 +44,6 @@ def test_the_files_that_are_exported_are_what_comes_from_the_bucket_and_all_else
     assert BY_PATTERN.keys() == {*PAGES, f"{STATIC}*"}
     assert {each["TargetOriginId"] for each in BY_PATTERN.values()} == {"files"}
     assert DISTRIBUTION["DefaultCacheBehavior"]["TargetOriginId"] == "web"
-
-
-@pytest.mark.parametrize("signs_in", ["true", "false"])
-def test_where_people_sign_in_every_page_comes_from_the_web_tier_since_it_is_somebodys_own(
-    monkeypatch: pytest.MonkeyPatch, signs_in: str
-) -> None:
-    monkeypatch.setitem(GIVEN, "StaticSite", "true")
-    monkeypatch.setitem(GIVEN, "CreateUserPool", signs_in)
-    patterns = {each["PathPattern"] for each in value_of(DISTRIBUTION["CacheBehaviors"])}
-    assert patterns - {f"{STATIC}*"} == (set() if signs_in == "true" else set(PAGES))
-    assert {each["PathPattern"] for each in OF_PAGES} == set(PAGES)
-    assert value_of(TEMPLATE["Conditions"][RESOURCES["SitePage"]["Condition"]]) is (signs_in == "false")
 
 
 def test_of_the_web_tiers_answers_nothing_is_cached_and_it_hears_all_that_a_browser_says_but_its_host() -> None:

@@ -15,7 +15,7 @@ from web_tier.pages.accounts.second_factor import (
 )
 from web_tier.pages.accounts.sign_in import Code, NewPassword, SignIn, sign_out
 from web_tier.pages.accounts.sign_up import SignUp
-from web_tier.pages.accounts.visitor import visitor
+from web_tier.pages.accounts.visitor import visitor, visitor_now
 
 accounts: Final = Blueprint("accounts", __name__)
 
@@ -35,6 +35,7 @@ accounts.add_url_rule("/forgot", view_func=Forgot.as_view("forgot"))
 accounts.add_url_rule("/reset", view_func=Reset.as_view("reset"))
 accounts.add_url_rule("/sign-out", view_func=sign_out, methods=["POST"])
 accounts.add_url_rule("/account", view_func=account, methods=["GET"])
+accounts.add_url_rule("/account/visitor", view_func=visitor_now, methods=["GET"])
 accounts.add_url_rule("/account/second-factor", view_func=SecondFactor.as_view("second_factor"))
 accounts.add_url_rule("/account/second-factor/confirm", view_func=confirm_second_factor, methods=["POST"])
 accounts.add_url_rule("/account/second-factor/off", view_func=turn_off_second_factor, methods=["POST"])

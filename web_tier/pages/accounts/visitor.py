@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from flask import Response, jsonify
+
 from web_tier.access.access import current_access
+from web_tier.access.csrf import csrf_token
 from web_tier.access.identity import known_identity
 from web_tier.backend import current_backend
 
@@ -17,6 +20,7 @@ class Visitor:
         email: what they are called.
         operates: whether they may see and steer the fleet.
         may_sign_up: whether they may make an account.
+        is_known: False on a page that is a file: its script asks who looks at it.
     """
 
     signs_in: bool
@@ -24,6 +28,11 @@ class Visitor:
     email: str = ""
     operates: bool = False
     may_sign_up: bool = False
+    is_known: bool = True
+
+
+UNKNOWN = Visitor(signs_in=True, signed_in=False, is_known=False)
+"""Whoever opens a page that is a file, where people sign in."""
 
 
 def visitor() -> Visitor:
@@ -33,3 +42,9 @@ def visitor() -> Visitor:
     if identity is None:
         return Visitor(signs_in, False, may_sign_up=may_sign_up)
     return Visitor(signs_in, not identity.is_local, identity.email, identity.operates, may_sign_up)
+
+
+def visitor_now() -> Response:
+    """Return who looks at a page that is a file, for its script; the token lets its form end the session."""
+    found = visitor()
+    return jsonify(signed_in=found.signed_in, email=found.email, operates=found.operates, csrf_token=csrf_token())

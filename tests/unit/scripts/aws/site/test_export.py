@@ -48,15 +48,33 @@ def test_the_page_has_the_settings_of_the_deployment_and_asks_for_what_changes(t
     assert "has not looked at the fleet yet" not in page
 
 
-def test_where_people_sign_in_no_page_is_a_file_since_each_is_somebodys_own(
+def test_where_people_sign_in_the_pages_ask_who_looks_at_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("FLEETSIGHT_SESSION_KEYS_FILE", raising=False)  # which whoever publishes has none of
+    monkeypatch.delenv("FLEETSIGHT_SESSION_KEYS_FILE", raising=False)  # whoever publishes has none
+    auth = {"mode": "cognito", "user_pool_id": "us-east-1_Example1", "client_id": "example"}
     values = shipped_values()
-    pages = {file.address for file in export_site(tmp_path / "none", parse_config(values), ADDRESS)}
-    values["auth"] |= {"mode": "cognito", "user_pool_id": "us-east-1_Example1", "client_id": "example"}
-    files = {file.address for file in export_site(tmp_path / "cognito", parse_config(values), ADDRESS)}
-    assert (pages - files, files - pages) == ({"/", "/api"}, set())
+    values["auth"] |= auth
+    files = {file.address for file in export_site(tmp_path, parse_config(values), ADDRESS)}
+    assert {"/", "/api", "/static/visitor.js"} <= files
+    for name in ("index.html", "api"):
+        page = (tmp_path / name).read_text()
+        assert "/static/visitor.js" in page
+        assert re.search(r'<a id="account"[^>]* hidden>', page)
+        assert re.search(r'<a id="stranger"[^>]*href="/sign-in">', page)
+        assert re.search(r'href="/fleet" id="fleetLink" hidden', page)
+        assert "There is no sign-in here" not in page
+    page = (tmp_path / "index.html").read_text()
+    assert 'href="/upload"' in page
+    assert "data-ask" not in page
+    assert "Bearer $TOKEN" in (tmp_path / "api").read_text()
+
+
+def test_where_nobody_signs_in_no_page_asks_who_looks_at_it(tmp_path: Path) -> None:
+    export(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "visitor.js" not in page
+    assert "There is no sign-in here" in page
 
 
 def test_the_page_of_the_api_names_the_sites_own_address(tmp_path: Path) -> None:
