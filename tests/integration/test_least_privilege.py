@@ -310,6 +310,15 @@ ELSEWHERE = {
     ("WebRole", "AtItsNetworkInterface"): "the same",
     ("ControllerRole", "EncryptDisks"): "EC2 asks for it in the controller's name, and no disk is encrypted here",
     ("ControllerRole", "LetDisksUseTheKey"): "the same",
+    **{
+        (
+            role,
+            sid,
+        ): "S3, SQS and DynamoDB ask for it in the role's name, and nothing that is stored is encrypted here"
+        for role in ROLES
+        for sid in ("EncryptData", "EncryptTheTable", "LetTheTableUseTheKey")
+        if sid == "EncryptData" or role != "WorkerRole"
+    },
     ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
     ("WebRole", "DecryptTheCertificate"): "Systems Manager asks for it in the web role's name, at that moment",
     ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
@@ -361,8 +370,15 @@ def test_every_single_action_is_used_but_a_few_for_bad_days(lived: Deployed) -> 
 
 
 EC2 = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
-VIA_EC2 = {"kms:viaservice": (f"ec2.{REGION}.amazonaws.com",), "kms:grantisforawsresource": ("true",)}
-OF_EC2 = {
+
+
+def via(service: str) -> dict[str, tuple[str, ...]]:
+    """Return the condition keys of a call to KMS that a service makes for one of its resources."""
+    return {"kms:viaservice": (f"{service}.{REGION}.amazonaws.com",), "kms:grantisforawsresource": ("true",)}
+
+
+VIA_EC2 = via("ec2")
+BY_AWS = {
     # list_amazonec2.html of the service authorization reference, for AssociateAddress.
     "TakeThePagesAddress": [Asked("ec2:AssociateAddress", f"{EC2}:elastic-ip/eipalloc-0123", {})],
     "GiveItToAWebInstance": [
@@ -377,8 +393,27 @@ OF_EC2 = {
         for call in ("Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
     ],
     "LetDisksUseTheKey": [Asked("kms:CreateGrant", str(GIVEN["DiskKeyArn"]), VIA_EC2)],
+    # UsingKMSEncryption.html of S3, sqs-key-management.html of SQS, encryption.usagenotes.html of DynamoDB.
+    "EncryptData": [
+        Asked(f"kms:{call}", str(GIVEN["DataKeyArn"]), via(service))
+        for service in ("s3", "sqs")
+        for call in ("Decrypt", "GenerateDataKey")
+    ],
+    "EncryptTheTable": [
+        Asked(f"kms:{call}", str(GIVEN["DataKeyArn"]), via("dynamodb"))
+        for call in (
+            "Decrypt",
+            "DescribeKey",
+            "Encrypt",
+            "GenerateDataKey",
+            "GenerateDataKeyWithoutPlaintext",
+            "ReEncryptFrom",
+            "ReEncryptTo",
+        )
+    ],
+    "LetTheTableUseTheKey": [Asked("kms:CreateGrant", str(GIVEN["DataKeyArn"]), via("dynamodb"))],
 }
-"""What is asked in a role's name where EC2 has addresses and keys, by the statement."""
+"""What AWS asks in a role's name about addresses and keys, by the statement."""
 LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
 
 
@@ -401,8 +436,8 @@ def documented(role: str, sid: str) -> list[Asked]:
         return [Asked(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
     if sid == "SignalTheStack":
         return [Asked("cloudformation:SignalResource", str(GIVEN["AWS::StackId"]), {})]
-    if sid in OF_EC2:
-        return OF_EC2[sid]
+    if sid in BY_AWS:
+        return BY_AWS[sid]
     if sid.startswith("Read"):
         return [Asked("ssm:GetParameter", parameter, {})]
     via = {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)}

@@ -20,10 +20,11 @@ GIVEN: dict[str, Any] = {
     "BundleAddress": "s3://models/resnet18",
     "TlsParameter": "/fleetsight/tls",
     "DiskKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0123",
+    "DataKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/4567",
     "UserPool": "eu-central-1_Example1",
     "UserPoolClient": "exampleclient",
 }
-"""What has no default; a bundle, a certificate and a key that a role has to be allowed to use; and ids that have the
+"""What has no default; a bundle, a certificate and keys that a role has to be allowed to use; and ids that have the
 form of such."""
 
 NO_VALUE = object()
@@ -44,7 +45,7 @@ def value_of(value: Any) -> Any:
     if isinstance(value, dict) and len(value) == 1 and (name := next(iter(value))) in _FUNCTIONS:
         return _FUNCTIONS[name](value[name])
     if isinstance(value, dict):
-        return {key: value_of(each) for key, each in value.items()}
+        return {key: found for key, each in value.items() if (found := value_of(each)) is not NO_VALUE}
     if isinstance(value, list):
         return [found for each in value if (found := value_of(each)) is not NO_VALUE]
     return value

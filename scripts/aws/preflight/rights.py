@@ -177,6 +177,13 @@ RIGHTS = (
         "cloudwatch:ListTagsForResource cloudwatch:TagResource cloudwatch:UntagResource",
     ),
     Permission(
+        "DataKey",
+        ("kms:{region}:{account}:key/*",),
+        "kms:CreateGrant kms:Decrypt kms:DescribeKey kms:Encrypt kms:GenerateDataKey",
+        "kms:GenerateDataKeyWithoutPlaintext kms:ReEncrypt*",
+        part="DataKeyArn",
+    ),
+    Permission(
         "Budget",
         ("budgets::{account}:budget/*",),
         "budgets:ModifyBudget budgets:ViewBudget",

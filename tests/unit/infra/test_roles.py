@@ -131,7 +131,11 @@ def test_without_a_load_balancer_a_web_instance_may_take_the_pages_address_and_n
 def test_an_instance_of_either_tier_may_only_log_let_people_in_and_read_the_bundle_besides(role: str) -> None:
     logs = {"WebRole": ("<WebLogs.Arn>", "<ControllerLogs.Arn>"), "WorkerRole": ("<WorkerLogs.Arn>",)}[role]
     writing = ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
-    besides = [pair for pair in allowed(role) if pair[0].startswith(("logs:", "ssm", "ec2messages:", "kms:"))]
+    besides = [
+        pair
+        for pair in allowed(role)
+        if pair[0].startswith(("logs:", "ssm", "ec2messages:", "kms:")) and pair[1] != GIVEN["DataKeyArn"]
+    ]
     written = {pair for pair in besides if pair[0].startswith("logs:")}
     assert written == {(action, group) for action in writing for group in logs}
     certificate = {"ssm:GetParameter", "kms:Decrypt"} if role == "WebRole" else set()
@@ -245,8 +249,8 @@ def test_with_a_key_of_the_accounts_own_the_controller_may_use_it_for_disks_and_
     key, ec2 = GIVEN["DiskKeyArn"], {"kms:ViaService": "ec2.eu-central-1.amazonaws.com"}
     assert RESOURCES["DiskKeyPolicy"]["Condition"] == "HasDiskKey"
     assert RESOURCES["DiskKeyPolicy"]["Properties"]["Roles"] == [{"Ref": "ControllerRole"}]
-    of_keys = {sid: each for sid, each in statements("ControllerRole").items() if "kms:" in str(each["Action"])}
-    assert {str(value_of(each["Resource"])) for each in of_keys.values()} == {key}
+    of_keys = {sid: each for sid, each in statements("ControllerRole").items() if value_of(each["Resource"]) == key}
+    assert set(of_keys) == {"EncryptDisks", "LetDisksUseTheKey"}
     assert value_of(of_keys["EncryptDisks"]["Condition"]) == {"StringEquals": ec2}
     grant = of_keys["LetDisksUseTheKey"]
     assert grant["Action"] == "kms:CreateGrant"
@@ -256,6 +260,17 @@ def test_with_a_key_of_the_accounts_own_the_controller_may_use_it_for_disks_and_
         assert value_of(disk)["Ebs"]["KmsKeyId"] == key
     monkeypatch.setitem(GIVEN, "DiskKeyArn", "")
     assert value_of(TEMPLATE["Conditions"]["HasDiskKey"]) is False
+
+
+@pytest.mark.parametrize("role", ["WebRole", "ControllerRole", "WorkerRole"])
+def test_with_a_key_for_data_each_role_uses_it_by_way_of_the_services_that_it_uses(role: str) -> None:
+    services = ("s3", "sqs") if role == "WorkerRole" else ("s3", "sqs", "dynamodb")
+    own = [each for each in statements(role).values() if value_of(each["Resource"]) == GIVEN["DataKeyArn"]]
+    via = {each for one in own for each in listed(value_of(one["Condition"])["StringEquals"]["kms:ViaService"])}
+    assert via == {f"{service}.eu-central-1.amazonaws.com" for service in services}
+    for each in own:
+        is_grant = "kms:CreateGrant" in listed(each["Action"])
+        assert ("kms:GrantIsForAWSResource" in value_of(each["Condition"]).get("Bool", {})) == is_grant
 
 
 def of_aws(value: object) -> str:

@@ -19,8 +19,11 @@ def test_a_bucket_is_private_and_encrypted_and_belongs_to_the_account_alone(name
     blocked = bucket["PublicAccessBlockConfiguration"]
     assert set(blocked) == {"BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"}
     assert all(blocked.values())
-    (encryption,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    (encryption,) = value_of(bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"])
+    own = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": GIVEN["DataKeyArn"]}
+    by_key = {"ServerSideEncryptionByDefault": own, "BucketKeyEnabled": True}
+    by_s3 = {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    assert encryption == (by_s3 if name == "SiteBucket" else by_key)
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     assert "AccessControl" not in bucket
 
@@ -92,12 +95,14 @@ def test_the_job_table_is_as_the_store_needs_it_and_can_be_restored_to_any_minut
     assert table["TimeToLiveSpecification"] == {"Enabled": True, "AttributeName": EXPIRES_AT}
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
-    assert table["SSESpecification"]["SSEEnabled"] is True
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": GIVEN["DataKeyArn"]}
+    assert value_of(table["SSESpecification"]) == own
 
 
 @pytest.mark.parametrize("name", QUEUES)
 def test_a_queue_is_encrypted_and_refuses_whoever_comes_without_tls(name: str) -> None:
-    assert RESOURCES[name]["Properties"]["SqsManagedSseEnabled"] is True
+    queue = value_of(RESOURCES[name]["Properties"])
+    assert (queue["SqsManagedSseEnabled"], queue["KmsMasterKeyId"]) == (False, GIVEN["DataKeyArn"])
     (policy,) = [each for each in of_type("SQS::QueuePolicy").values() if each["Queues"] == [{"Ref": name}]]
     (refused,) = policy["PolicyDocument"]["Statement"]
     assert (refused["Effect"], refused["Principal"], refused["Action"]) == ("Deny", "*", "sqs:*")
@@ -123,3 +128,16 @@ def test_dead_letters_come_from_the_request_queue_alone() -> None:
         "redrivePermission": "byQueue",
         "sourceQueueArns": ["arn:aws:sqs:eu-central-1:123456789012:fleetsight-requests"],
     }
+
+
+def test_without_a_key_of_ones_own_keys_of_aws_encrypt_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GIVEN, "DataKeyArn", "")
+    for name in BUCKETS:
+        (encryption,) = value_of(
+            RESOURCES[name]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        )
+        assert encryption == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    for name in QUEUES:
+        queue = value_of(RESOURCES[name]["Properties"])
+        assert (queue["SqsManagedSseEnabled"], "KmsMasterKeyId" in queue) == (True, False)
+    assert value_of(RESOURCES["JobTable"]["Properties"]["SSESpecification"]) == {"SSEEnabled": True}
