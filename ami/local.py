@@ -37,7 +37,9 @@ __all__ = [
 OF_THE_IMAGE = frozenset({"files", "keys", "packages.txt", "provision.sh", "used_files.py"})
 """What of this folder goes into an image, or decides what does."""
 
-PROVISION_SECONDS = 300.0
+PROVISION_SECONDS = 1_800.0
+"""A bound for what hangs, as in `ami.ingredients`."""
+
 KEPT_SECONDS = 86_400.0
 """What nobody has asked for in a day, image, Debian or wheels, is removed when an image is made."""
 
