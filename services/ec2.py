@@ -4,8 +4,7 @@ States as EC2 names them; `pending` and `running` are alive, `stopped` ones can 
 
 Instances are launched by RunInstances, one type, subnet and market a call, and not by CreateFleet, which would choose
 among several itself: RunInstances takes a ClientToken that makes every repeated call harmless, whatever is launched;
-it is told the shutdown behaviour, by which a worker's machine ends for good; and of what was asked for it launches as
-many as there is capacity for.
+and of what was asked for it launches as many as there is capacity for.
 """
 
 from collections.abc import Sequence

@@ -136,13 +136,18 @@ def page(browser: Browser, static_site: Site, page_faults: PageFaults, page_opti
     yield from _watched_page(browser, static_site.url, page_faults, page_options)
 
 
+def choose(page: Page, files: list[tuple[str, bytes]]) -> None:
+    """Choose images by the form's field."""
+    chosen = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files]
+    page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+
+
 def test_choosing_files_on_the_static_page_leads_to_the_jobs_page_with_every_answer(
     page: Page, static_site: Site
 ) -> None:
     files, truth = signs(3, seed=77)
     page.goto("/")
-    chosen = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files]
-    page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+    choose(page, files)
     classify(page)
     arrived(page)
     for label in set(truth.values()):
@@ -162,8 +167,7 @@ def test_without_scripts_the_static_pages_form_reaches_the_web_tier_at_the_same_
     files, _ = signs(1, seed=78)
     page.goto("/")
     expect(page.locator("#fleetNow")).to_contain_text("says what the workers do just now.")
-    chosen = {"name": files[0][0], "mimeType": "image/png", "buffer": files[0][1]}
-    page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+    choose(page, files)
     page.get_by_role("button", name="Classify").click()
     arrived(page)
 
@@ -218,8 +222,7 @@ def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
         expect(page.locator("#stranger, #fleetLink").locator("visible=true")).to_have_count(0)
         assert faults_of(page) == []
         assert page.evaluate("document.cookie + localStorage.length + sessionStorage.length") == "00"
-        chosen = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files]
-        page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+        choose(page, files)
         classify(page)
         arrived(page)
         for label in set(truth.values()):
@@ -252,7 +255,6 @@ def test_without_scripts_the_static_page_leads_to_a_form_of_the_persons_session(
         page.goto("/sign-in")
         sign_in(page, *person(sign_in_system, "plain"))
         page.get_by_role("link", name="This form").click()
-        chosen = {"name": files[0][0], "mimeType": "image/png", "buffer": files[0][1]}
-        page.locator("#images").set_input_files(chosen)  # type: ignore[arg-type]
+        choose(page, files)
         page.get_by_role("button", name="Classify").click()
         arrived(page)

@@ -118,6 +118,7 @@ ROUTES = (
     Route("POST", "/reset", public(422)),
     Route("POST", "/sign-out", public(303)),
     Route("GET", "/account", page(200, 200)),
+    Route("GET", "/account/visitor", public(200)),
     Route("GET", "/account/second-factor", page(403, 403)),
     Route("POST", "/account/second-factor", program(403, 403)),
     Route("POST", "/account/second-factor/confirm", program(403, 403)),
@@ -131,6 +132,7 @@ ROUTES = (
     Route("GET", "/api/v1/limits", program(200, 200)),
     # Pages
     Route("GET", "/", page(200, 200)),
+    Route("GET", "/upload", page(200, 200)),
     Route("POST", "/", program(303, 303), form(images="{file}")),
     Route("GET", "/jobs", page(200, 200)),
     Route("GET", JOB, page()),
