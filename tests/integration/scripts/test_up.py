@@ -27,6 +27,8 @@ from tests.support.aws_stage import CrashError, Stage, account_at
 from web_tier.access.keys import SessionKeys
 
 DOMAIN = "arn:aws:ses:us-east-1:123456789012:identity/example.org"
+ZONE = "us-east-1a"
+"""A subnet without a zone is put into any, and us-east-1e does not offer all instance types."""
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_a_dry_run_without_images_says_that_they_would_be_baked_and_shows_the_st
 def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_type(stage: Stage) -> None:
     ec2 = stage.account.ec2
     vpc = ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.8.1.0/24")["Subnet"]["SubnetId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.8.1.0/24", AvailabilityZone=ZONE)["Subnet"]["SubnetId"]
     with pytest.raises(PlaceError, match="no subnet that gives instances a public address"):
         stage.up(vpc_id=vpc)
     ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
