@@ -46,13 +46,13 @@ if TYPE_CHECKING:
         RespondToAuthChallengeResponseTypeDef,
     )
 
-LONGEST_EMAIL = 128
+MAX_EMAIL_CHARACTERS = 128
 """Characters of a user name, which the address is, in Cognito."""
 
 LONGEST_PASSWORD = 256
 """Characters, in Cognito."""
 
-LONGEST_SESSION = 2_048 + 2 * (LONGEST_EMAIL + 1)
+MAX_SESSION_CHARACTERS = 2_048 + 2 * (MAX_EMAIL_CHARACTERS + 1)
 """Characters: what Cognito calls a session, with two names of the account before it."""
 
 LONGEST_TOKEN = 16_384
@@ -323,7 +323,7 @@ class UserPool:
 def email_of(text: str) -> str | None:
     """Return an e-mail address as the pool has it, in small letters; None for what cannot be one."""
     name = text.strip().lower()
-    plausible = len(name) <= LONGEST_EMAIL and name.isprintable() and _EMAIL.fullmatch(name)
+    plausible = len(name) <= MAX_EMAIL_CHARACTERS and name.isprintable() and _EMAIL.fullmatch(name)
     return name if plausible else None
 
 
@@ -358,7 +358,7 @@ def _session_of(email: str, reply: "InitiateAuthResponseTypeDef | RespondToAuthC
 def _who_answers(email: str, session: str) -> tuple[str, str, str]:
     """Return the parts of `session`, which has to be of this address."""
     name, parts = email_of(email), session.split(" ")
-    if name is None or len(session) > LONGEST_SESSION or len(parts) != 3 or parts[0] != name or "" in parts:
+    if name is None or len(session) > MAX_SESSION_CHARACTERS or len(parts) != 3 or parts[0] != name or "" in parts:
         raise WrongCredentialsError
     return name, parts[1], parts[2]
 

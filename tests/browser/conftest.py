@@ -159,12 +159,17 @@ def crashed_images(system: System, count: int = 1) -> tuple[str, list[str]]:
     return job.job_id, [image.ref.image_id for image in images]
 
 
-def signed_in(page: Page, email: str, password: str) -> Page:
-    """Sign in on the page, and return it where that leads."""
-    page.goto("/sign-in")
+def enter_credentials(page: Page, email: str, password: str) -> None:
+    """Fill in the form of the sign-in page, and send it."""
     page.get_by_label("E-mail").fill(email)
     page.get_by_label("Password", exact=True).fill(password)
     page.locator("main").get_by_role("button", name="Sign in").click()
+
+
+def signed_in(page: Page, email: str, password: str) -> Page:
+    """Sign in on the page, and return it where that leads."""
+    page.goto("/sign-in")
+    enter_credentials(page, email, password)
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
     return page
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from scripts.aws.site.export import SiteFile, export_site
 from scripts.run.sign_in import OPERATOR
 from scripts.run.system import System
-from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page, person, signed_in
+from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page, enter_credentials, person, signed_in
 from tests.browser.test_upload import arrived, classify, signs
 from tests.support.stack_template import RESOURCES
 
@@ -201,13 +201,6 @@ def opened(browser: Browser, site: Site, options: Options) -> Iterator[Page]:
     yield from _watched_page(browser, site.url, PageFaults(site.url), options)
 
 
-def sign_in(page: Page, email: str, password: str) -> None:
-    """Fill in the page that asks for it."""
-    page.get_by_label("E-mail").fill(email)
-    page.get_by_label("Password", exact=True).fill(password)
-    page.locator("main").get_by_role("button", name="Sign in").click()
-
-
 def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
     browser: Browser, site_with_sign_in: Site, sign_in_system: System, page_options: Options, faults_of: FaultsOf
 ) -> None:
@@ -216,10 +209,10 @@ def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
     with opened(browser, site_with_sign_in, page_options) as page:
         page.goto("/")
         expect(page.locator("#account")).to_be_hidden()
-        page.locator("#stranger").click()
-        sign_in(page, email, password)
+        page.locator("#headerSignIn").click()
+        enter_credentials(page, email, password)
         expect(page.locator("#account")).to_have_text(email)
-        expect(page.locator("#stranger, #fleetLink").locator("visible=true")).to_have_count(0)
+        expect(page.locator("#headerSignIn, #fleetLink").locator("visible=true")).to_have_count(0)
         assert faults_of(page) == []
         assert page.evaluate("document.cookie + localStorage.length + sessionStorage.length") == "00"
         choose(page, files)
@@ -230,7 +223,7 @@ def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
         page.goto("/")
         page.get_by_role("button", name="Sign out").click()
         page.goto("/")
-        expect(page.locator("#stranger")).to_be_visible()
+        expect(page.locator("#headerSignIn")).to_be_visible()
         expect(page.locator("#account")).to_be_hidden()
     assert {"/", "/static/visitor.js"} <= set(site_with_sign_in.served)
 
@@ -253,7 +246,7 @@ def test_without_scripts_the_static_page_leads_to_a_form_of_the_persons_session(
     files, _ = signs(1, seed=80)
     with opened(browser, site_with_sign_in, page_options) as page:
         page.goto("/sign-in")
-        sign_in(page, *person(sign_in_system, "plain"))
+        enter_credentials(page, *person(sign_in_system, "plain"))
         page.get_by_role("link", name="This form").click()
         choose(page, files)
         page.get_by_role("button", name="Classify").click()

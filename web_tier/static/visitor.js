@@ -21,6 +21,6 @@ function show({ email, operates, csrf_token }) {
     const token = { type: "hidden", name: "csrf_token", value: csrf_token };
     part("signOut").append(Object.assign(document.createElement("input"), token));
     part("account").hidden = part("signOut").hidden = false;
-    part("stranger").hidden = true;
+    part("headerSignIn").hidden = true;
     part("fleetLink").hidden = !operates;
 }

@@ -1,11 +1,10 @@
 """The static site: what of the web tier's front end is the same for everybody, as files.
 
-The web tier's own application renders it, so that there is one front end. It is asked for nothing that a service
-would have to answer: what the fleet does just now, and who is signed in, the page's script asks when somebody opens
-it. The pages of jobs, of the fleet and of accounts come from the web tier, which also keeps sessions: the cookie of a
-session is out of reach of scripts (https://datatracker.ietf.org/doc/html/draft-ietf-oauth-browser-based-apps, 6.1).
-What does depend on the deployment, the bounds of an image and whether the demo model answers, is that of the
-configuration at the time: publish again when that has changed.
+The web tier's own application renders it, so that there is one front end. No service is asked meanwhile: the page's
+script asks what the fleet does and who is signed in when a browser opens the page. The pages of jobs, the fleet and
+accounts come from the web tier, which also keeps sessions: scripts cannot read the cookie of a session
+(https://datatracker.ietf.org/doc/html/draft-ietf-oauth-browser-based-apps, 6.1). The bounds of an image, and whether
+the demo model answers, are those of the configuration at the time: publish again after a change of it.
 """
 
 import re

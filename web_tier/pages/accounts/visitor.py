@@ -32,7 +32,7 @@ class Visitor:
 
 
 UNKNOWN = Visitor(signs_in=True, signed_in=False, is_known=False)
-"""Whoever opens a page that is a file, where people sign in."""
+"""The visitor of a page that is a file, where people sign in: the page's script finds out who it is."""
 
 
 def visitor() -> Visitor:

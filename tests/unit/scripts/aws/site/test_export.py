@@ -51,7 +51,7 @@ def test_the_page_has_the_settings_of_the_deployment_and_asks_for_what_changes(t
 def test_where_people_sign_in_the_pages_ask_who_looks_at_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("FLEETSIGHT_SESSION_KEYS_FILE", raising=False)  # whoever publishes has none
+    monkeypatch.delenv("FLEETSIGHT_SESSION_KEYS_FILE", raising=False)  # the machine that publishes has none
     auth = {"mode": "cognito", "user_pool_id": "us-east-1_Example1", "client_id": "example"}
     values = shipped_values()
     values["auth"] |= auth
@@ -61,7 +61,7 @@ def test_where_people_sign_in_the_pages_ask_who_looks_at_them(
         page = (tmp_path / name).read_text()
         assert "/static/visitor.js" in page
         assert re.search(r'<a id="account"[^>]* hidden>', page)
-        assert re.search(r'<a id="stranger"[^>]*href="/sign-in">', page)
+        assert re.search(r'<a id="headerSignIn"[^>]*href="/sign-in">', page)
         assert re.search(r'href="/fleet" id="fleetLink" hidden', page)
         assert "There is no sign-in here" not in page
     page = (tmp_path / "index.html").read_text()
@@ -70,7 +70,7 @@ def test_where_people_sign_in_the_pages_ask_who_looks_at_them(
     assert "Bearer $TOKEN" in (tmp_path / "api").read_text()
 
 
-def test_where_nobody_signs_in_no_page_asks_who_looks_at_it(tmp_path: Path) -> None:
+def test_without_sign_in_no_page_asks_who_looks_at_it(tmp_path: Path) -> None:
     export(tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "visitor.js" not in page
