@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from services.bundle_facts import MANIFEST, read_facts
-from services.config import DEMO_BUNDLE
+from services.config import DEMO_BUNDLE, EngineName
 from services.errors import FleetsightError
 
 FOLDERS = ("services", "app_tier", "web_tier", "ami")
@@ -38,17 +38,25 @@ class ArchiveFacts:
         version: of the project, from pyproject.toml.
         commit: of the source, with `-dirty` where packed files differ from it; `unknown` without git.
         bundle_digest: of the model bundle, as results name it.
+        engine: `worker.engine` that the workers' image is for; torch's has NVIDIA's driver and torch, too.
         sha256: of the archive itself, in hexadecimal digits.
     """
 
     version: str
     commit: str
     bundle_digest: str
+    engine: EngineName
     sha256: str
 
 
-def write_archive(path: Path, bundle: Path, root: Path) -> ArchiveFacts:
+def write_archive(path: Path, bundle: Path, root: Path, engine: EngineName = "openvino") -> ArchiveFacts:
     """Write the archive of the project in `root` with the bundle in the folder `bundle` to `path`, a tar.gz.
+
+    Args:
+        path: of the archive.
+        bundle: folder of the model bundle.
+        root: folder of the project.
+        engine: as `ArchiveFacts`.
 
     Raises:
         ArchiveError: the bundle or a part of the project is missing.
@@ -57,7 +65,7 @@ def write_archive(path: Path, bundle: Path, root: Path) -> ArchiveFacts:
     digest = bundle_digest(bundle)
     version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     commit = source_commit(root)
-    about = json.dumps({"version": version, "commit": commit, "bundle": digest}) + "\n"
+    about = json.dumps({"version": version, "commit": commit, "bundle": digest, "engine": engine}) + "\n"
     with (
         path.open("wb") as written,
         gzip.GzipFile(filename="", fileobj=written, mode="wb", compresslevel=6, mtime=0) as packed,
@@ -67,7 +75,7 @@ def write_archive(path: Path, bundle: Path, root: Path) -> ArchiveFacts:
         for name, source in contents(bundle, root):
             _add(archive, str(name), source.read_bytes(), executable=bool(source.stat().st_mode & 0o100))
     with path.open("rb") as file:
-        return ArchiveFacts(version, commit, digest, hashlib.file_digest(file, "sha256").hexdigest())
+        return ArchiveFacts(version, commit, digest, engine, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def content_digest(bundle: Path, root: Path, counts: Callable[[PurePosixPath], bool] = lambda _: True) -> str:

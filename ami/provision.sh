@@ -5,7 +5,8 @@
 #
 # DIR is an unpacked source archive (ami/archive.py): services, app_tier, web_tier, ami, config.yaml, requirements.txt,
 # bundle, version.json. Python packages come from the wheels of --wheelhouse, and then no network is used, or else from
-# the package index. --agents: CloudWatch's and Session Manager's agents too, which only AWS's own hosts have.
+# the package index. --agents: CloudWatch's and Session Manager's agents too, which only AWS's own hosts have. Where
+# version.json says "engine": "torch", the workers' image has torch, too, and NVIDIA's driver unless --wheelhouse is given.
 #
 # It may be run again, and is run as root: by a builder instance (fleetsight bake) or in a container.
 set -Eeuo pipefail
@@ -15,7 +16,8 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/local/sbin:/usr/l
 readonly HOME_DIR=/opt/fleetsight
 readonly PYTHON=$HOME_DIR/venv/bin/python
 readonly CLOUDWATCH_KEY=937616F3450B7D806CBD9725D58167303B789C72 SSM_KEY=1C5B395CBE5E74E2F1CA21592784DBF388D19D46
-role='' source='' wheelhouse='' agents=no step='the arguments'
+readonly NVIDIA_KEY=EB693B3035CD5710E231E123A4B469963BF863CC NVIDIA_BRANCH=580
+role='' source='' wheelhouse='' agents=no engine='' step='the arguments'
 
 say() { echo "provision: $*" >&2; }
 fail() { say "failed at ${step}: $*"; exit 1; }
@@ -39,7 +41,14 @@ read_arguments() {
     [ -e "$source/$part" ] || fail "$source has no $part: give --source the folder of an unpacked source archive"
   done
   [ -z "$wheelhouse" ] || [ -d "$wheelhouse" ] || fail "there is no folder $wheelhouse (--wheelhouse)"
+  engine=$(sed -n 's/.*"engine": "\([a-z]*\)".*/\1/p' "$source/version.json")
+  case "$engine" in openvino | torch) ;; *) fail "version.json names the engine '$engine'; there are openvino and torch" ;; esac
+  ! has_gpu_driver || [ "$(uname -m)" = x86_64 ] || fail "NVIDIA's driver and torch with CUDA are for x86_64, not for $(uname -m)"
 }
+
+has_torch() { [ "$role" = worker ] && [ "$engine" = torch ]; }
+
+has_gpu_driver() { has_torch && [ -z "$wheelhouse" ]; }
 
 section() { # FILE SECTION...: the lines of these sections of packages.txt or requirements.txt
   local file=$1
@@ -56,6 +65,7 @@ install_packages() {
   local wanted=(both) missing=() package
   [ "$role" = web ] && wanted+=(web)
   [ "$agents" = yes ] && wanted+=(agents)
+  has_gpu_driver && wanted+=(gpu)
   for package in $(section "$source/ami/packages.txt" "${wanted[@]}"); do
     is_installed "$package" || missing+=("$package")
   done
@@ -88,10 +98,12 @@ make_users() {
 }
 
 install_python() {
-  local from=() requirements=$HOME_DIR/requirements.txt
+  local from=() sections=("$role") requirements=$HOME_DIR/requirements.txt
   rm -rf "$HOME_DIR/venv"
   mkdir -p "$HOME_DIR"
-  section "$source/requirements.txt" "$role" >"$requirements"
+  has_torch && sections+=(gpu)
+  has_gpu_driver && sections+=(cuda)
+  section "$source/requirements.txt" "${sections[@]}" >"$requirements"
   [ -s "$requirements" ] || fail "requirements.txt has no section [$role]"
   [ -n "$wheelhouse" ] && from=(--no-index --find-links "$wheelhouse")
   python3 -m venv "$HOME_DIR/venv"
@@ -120,6 +132,7 @@ install_code() {
 install_files() {
   local part parts=(common "$role")
   [ "$agents" = yes ] && parts+=(agents "agents-$role")
+  has_gpu_driver && parts+=(gpu)
   for part in "${parts[@]}"; do
     cp -r --no-preserve=mode,ownership "$source/ami/files/$part/." /
   done
@@ -168,6 +181,45 @@ install_agents() {
   systemctl stop amazon-ssm-agent.service 2>/dev/null || true
 }
 
+holds_only() { # FINGERPRINT KEYS: whether that key, and no other one, is in the file
+  local home shown
+  home=$(mktemp -d)
+  shown=$(gpg --homedir "$home" --batch --quiet --show-keys --with-colons "$2" || true)
+  rm -rf "$home"
+  [ "$(grep -c '^pub:' <<<"$shown" || true)" = 1 ] && grep -m 1 '^fpr:' <<<"$shown" | grep -q ":$1:"
+}
+
+# The kernel that the image boots: that of the builder, or a newer one that its update has brought.
+newest_kernel() { find /lib/modules -mindepth 1 -maxdepth 1 -printf '%f\n' | sort --version-sort | tail -n 1; }
+
+# Removed again with all other sources (configure_debian), so that an image keeps the driver that it was baked with.
+add_nvidias_packages() {
+  local repository=https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64
+  local key=/usr/share/keyrings/nvidia.asc
+  fetch "$repository/3bf863cc.pub" "$key"
+  holds_only "$NVIDIA_KEY" "$key" || fail "$repository/3bf863cc.pub is not the key $NVIDIA_KEY alone: the driver is not installed"
+  echo "deb [signed-by=$key] $repository/ /" >/etc/apt/sources.list.d/nvidia.list
+  # Some packages of NVIDIA's need one of Debian's `contrib`.
+  sed --in-place 's/^Components: main$/Components: main contrib/' /etc/apt/sources.list.d/debian.sources
+  apt_get update
+}
+
+# CUDA 13, which torch is built for, needs NVIDIA's driver 580 (https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/),
+# and Debian 12 has 535. NVIDIA's own packages for Debian 12 include a set for computing alone, and one that keeps to a
+# branch: https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/. They work with the kernel of Debian's
+# images for clouds and a T4: https://github.com/GoogleCloudDataproc/initialization-actions/pull/1400.
+install_gpu_driver() {
+  local install=(apt_get install --yes --no-install-recommends) kernel
+  has_gpu_driver || return 0
+  add_nvidias_packages
+  "${install[@]}" "nvidia-driver-pinning-$NVIDIA_BRANCH" >/dev/null
+  kernel=$(newest_kernel)
+  "${install[@]}" "linux-headers-$kernel" nvidia-kernel-open-dkms nvidia-driver-cuda nvidia-modprobe >/dev/null
+  dkms autoinstall --kernelver "$kernel" >/dev/null
+  modinfo --set-version "$kernel" nvidia-uvm >/dev/null || fail "NVIDIA's module was not built for the kernel $kernel"
+  say "NVIDIA's driver $(modinfo --set-version "$kernel" --field version nvidia) for the kernel $kernel"
+}
+
 # nginx sends what does not change by itself: the program's own files, and Bootstrap's, packed where that pays.
 install_static_files() {
   local static=$HOME_DIR/static
@@ -182,6 +234,7 @@ install_static_files() {
 list_what_is_read_early() {
   local modules=(app_tier.startup app_tier.worker app_tier.connect)
   [ "$role" = web ] && modules=(web_tier.app web_tier.gunicorn web_tier.controller.wiring gunicorn.app.wsgiapp)
+  has_torch && modules+=(torch)
   (cd "$HOME_DIR/app" && PYTHONPATH=. "$PYTHON" "$source/ami/used_files.py" "$HOME_DIR/bundle" "${modules[@]}") >"$HOME_DIR/read-early.txt"
   say "$(wc -l <"$HOME_DIR/read-early.txt") files are read early"
 }
@@ -268,6 +321,7 @@ main() {
   run install_files "units and settings"
   run install_static_files "static files"
   run install_agents "AWS's agents"
+  run install_gpu_driver "NVIDIA's driver"
   run configure_debian "Debian's settings"
   run enable_units "units"
   run list_what_is_read_early "files to read early"

@@ -1,11 +1,12 @@
 """The engines that run a bundle's network: OpenVINO on a CPU, or torch (a GPU where there is one; the reference)."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from queue import Empty, LifoQueue
 from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,13 @@ from app_tier.bundle.torch_import import export_warnings_off, import_torch
 from app_tier.cpu import has_int8_dot_products
 from app_tier.exact import ExactEngine
 from app_tier.openvino_import import import_openvino
+from services.config import EngineName
+
+_log = logging.getLogger(__name__)
 
 Batch = NDArray[np.float32]
 
-ENGINES: Final = ("openvino", "torch")
+ENGINES: Final = get_args(EngineName)
 
 MAX_WAIT_SECONDS: Final = 60.0
 """Seconds that a call waits for an inference request before it takes the engine for hung."""
@@ -178,6 +182,8 @@ class TorchEngine:
         torch.set_num_threads(threads)
         self._torch = torch
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._device == "cpu":
+            _log.warning("torch has found no GPU and computes on the CPU, where the engine openvino is faster")
         self._form = {
             "dtype": torch.bfloat16 if precision == "bf16" else torch.float32,
             "memory_format": torch.channels_last,

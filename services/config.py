@@ -34,6 +34,7 @@ TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$")]
 Seconds = Annotated[float, Field(gt=0)]
 InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+EngineName = Literal["openvino", "torch"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MIN_RECEIVES = 3
@@ -178,7 +179,7 @@ class Worker(_Section):
 
     bundle: Path
     bundle_sha256: str | None = Field(pattern=r"[0-9a-fA-F]{64}")
-    engine: Literal["openvino", "torch"]
+    engine: EngineName
     threads: int = Field(ge=0, le=256)
     streams: int = Field(ge=0, le=256)
     batch_size: int = Field(ge=0, le=256)

@@ -57,7 +57,7 @@ def size_of(folder: Path) -> int:
 
 def test_an_image_says_what_it_is(image: LocalImage, capsys: pytest.CaptureFixture[str]) -> None:
     about = json.loads((image.root / HOME / "version.json").read_text())
-    assert about.keys() == {"role", "version", "commit", "bundle"}
+    assert about.keys() == {"role", "version", "commit", "bundle", "engine"}
     assert about["bundle"] == bundle_digest(ROOT / DEMO_BUNDLE)
     with capsys.disabled():
         print(f" [{about['role']} {image.image_id}: {size_of(image.root) // 2**20} MB]", end="")  # noqa: T201

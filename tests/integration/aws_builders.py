@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from ami.archive import ArchiveFacts
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.bake import Order
 from scripts.aws.bake.builders import Machines
 from scripts.aws.bake.recipe import ROLES, RUN_TAG, Role, Site, Source
 from scripts.aws.waiting import Waiting
+from services.config import EngineName
 from services.embedded.launch import REGION
 from services.ids import new_id
 
@@ -73,16 +75,6 @@ class MortalAccount(Account):
                 image["State"] = self.states.pop(0)
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a source archive holds."""
-
-    sha256: str
-    version: str = "0.1.0"
-    commit: str = "c0ffee"
-    bundle_digest: str = "b" * 64
-
-
 @dataclass
 class Clock:
     """A clock that goes on only when somebody waits, and lets builders work meanwhile."""
@@ -107,6 +99,7 @@ class Builders:
         says: what is reported otherwise, by role; None for a builder that never reports.
         stops: whether they do in the end.
         honest: whether what the image says of itself is taken from the archive.
+        engine: that the image says it is for.
     """
 
     account: Account
@@ -114,6 +107,7 @@ class Builders:
     says: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     stops: bool = True
     honest: bool = False
+    engine: EngineName = "openvino"
 
     def work(self) -> None:
         for instance in instances(self.account, self.prefix, "running"):
@@ -150,7 +144,7 @@ class Builders:
         archive = requests.get(settings["source_url"], timeout=120)
         archive.raise_for_status()
         assert hashlib.sha256(archive.content).hexdigest() == settings["archive"]
-        image = {"version": "0.1.0", "commit": "c0ffee", "role": role, "bundle": "b" * 64}
+        image = {"version": "0.1.0", "commit": "c0ffee", "role": role, "bundle": "b" * 64, "engine": self.engine}
         if self.honest:
             with tarfile.open(fileobj=io.BytesIO(archive.content)) as unpacked:
                 about = unpacked.extractfile("version.json")
@@ -209,10 +203,11 @@ class Bakery:
         machines = Machines(lambda: new_id().lower())
         return Order(machines, self.roles, force, self.folder / "logs", lambda: at)
 
-    def source(self, content: str = "source") -> Source:
+    def source(self, content: str = "source", engine: EngineName = "openvino") -> Source:
         path = self.folder / f"{content}.tar.gz"
         path.write_text(content)
-        return Source(path, Facts(hashlib.sha256(content.encode()).hexdigest()))
+        facts = ArchiveFacts("0.1.0", "c0ffee", "b" * 64, engine, hashlib.sha256(content.encode()).hexdigest())
+        return Source(path, facts)
 
     def again(self) -> "Bakery":
         """Return the same in a new process."""

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.bake import bake
-from scripts.aws.bake.debian import architecture_of, newest_debian
+from scripts.aws.bake.builders import LIFE_MINUTES
+from scripts.aws.bake.debian import base_for
 from scripts.aws.bake.errors import BakeError
 from scripts.aws.bake.images import images
 from scripts.aws.bake.recipe import ROLES, Base
@@ -46,7 +49,7 @@ def bakery(accounts: tuple[MortalAccount, Account], tmp_path: Path) -> Bakery:
 
 @pytest.fixture
 def base(bakery: Bakery) -> Base:
-    return newest_debian(bakery.observer.ec2, "x86_64")
+    return base_for(bakery.observer.ec2, "c7a.large", "openvino", ROLES)
 
 
 def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: Bakery, base: Base) -> None:
@@ -75,6 +78,7 @@ def test_an_image_and_its_snapshot_say_what_they_were_made_of(bakery: Bakery, ba
             f"{TAG}-version": "0.1.0",
             f"{TAG}-bundle": "b" * 64,
             f"{TAG}-commit": "c0ffee",
+            f"{TAG}-engine": "openvino",
             f"{TAG}-baked-at": "2026-02-03T04:05:06Z",
         }
 
@@ -86,12 +90,42 @@ def test_our_images_begin_as_the_newest_debian_12(base: Base) -> None:
 
 def test_an_image_is_for_the_architecture_of_the_machine_that_builds_it(bakery: Bakery) -> None:
     ec2 = bakery.observer.ec2
-    assert [architecture_of(ec2, kind) for kind in ("c7a.large", "c7g.large")] == ["x86_64", "arm64"]
-    assert newest_debian(ec2, "arm64").name == "debian-12-arm64-20250316-2053"
+    assert base_for(ec2, "c7g.large", "openvino", ROLES).name == "debian-12-arm64-20250316-2053"
     with pytest.raises(
         BakeError, match=r"mac2\.metal has the architecture arm64_mac: name a type of x86_64 or arm64"
     ):
-        architecture_of(ec2, "mac2.metal")
+        base_for(ec2, "mac2.metal", "openvino", ROLES)
+
+
+def test_torch_with_a_gpu_is_for_x86_64_alone_and_the_web_tier_for_both(bakery: Bakery) -> None:
+    ec2 = bakery.observer.ec2
+    assert base_for(ec2, "g4dn.xlarge", "torch", ROLES).name == "debian-12-amd64-20250316-2053"
+    assert base_for(ec2, "c7g.large", "torch", ("web",)).name == "debian-12-arm64-20250316-2053"
+    with pytest.raises(BakeError, match=r"c7g\.large is arm64: build on another type, or choose the engine openvino"):
+        base_for(ec2, "c7g.large", "torch", ROLES)
+
+
+def test_an_image_with_torch_has_a_larger_disk_and_is_checked_to_have_it(bakery: Bakery, base: Base) -> None:
+    sizes: list[int] = []
+
+    def look() -> None:
+        ours = [{"Name": f"tag:{TAG}", "Values": [bakery.prefix]}]
+        sizes.extend(each["Size"] for each in bakery.observer.ec2.describe_volumes(Filters=ours)["Volumes"])  # type: ignore[arg-type]
+        bakery.builders.work()
+
+    bakery.clock.work = look
+    with pytest.raises(BakeError, match="made another image: engine 'openvino' and not 'torch'"):
+        bake(bakery.site, bakery.order(), bakery.source(engine="torch"), base)
+    bakery.builders.engine = "torch"
+    bake(bakery.site, bakery.order(), bakery.source(engine="torch"), base)
+    assert set(sizes) == {24}
+
+
+def test_the_end_of_the_key_that_the_agent_is_signed_with_is_told_before_it_comes(bakery: Bakery, base: Base) -> None:
+    bake(bakery.site, bakery.order(), bakery.source(), base)
+    assert not [line for line in bakery.said if "Session Manager" in line]
+    bake(bakery.site, replace(bakery.order(), now=lambda: datetime(2999, 1, 1, tzinfo=UTC)), bakery.source(), base)
+    assert [line for line in bakery.said if "ami/keys/amazon-ssm-agent.asc expires on 20" in line]
 
 
 def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(bakery: Bakery, base: Base) -> None:
@@ -222,12 +256,15 @@ def test_a_builder_that_fails_is_told_with_its_log_and_the_other_image_is_made(b
     assert bakery.left() == {}
 
 
+ORDERED = {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "b" * 64, "engine": "openvino"}
+
+
 @pytest.mark.parametrize(
     ("otherwise", "named"),
     [
         ({"archive": "0" * 64}, "source archive '000"),
-        ({"image": {"version": "0.1.0", "commit": "c0ffee", "role": "web", "bundle": "b" * 64}}, "role 'web'"),
-        ({"image": {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "0"}}, "bundle '0'"),
+        ({"image": {**ORDERED, "role": "web"}}, "role 'web'"),
+        ({"image": {**ORDERED, "bundle": "0"}}, "bundle '0'"),
         ({"image": None}, "role ''"),
         ({"seconds": "soon"}, "has reported"),
     ],
@@ -247,7 +284,7 @@ def test_a_builder_that_never_reports_is_given_up(bakery: Bakery, base: Base) ->
     bakery.clock.pace = 20
     with pytest.raises(BakeError, match=r"in vain for i-\w+, which builds the worker's image"):
         bake(bakery.site, bakery.order(), bakery.source(), base)
-    assert 45 * 60 < bakery.clock.now < 60 * 60
+    assert LIFE_MINUTES * 60 < bakery.clock.now < (LIFE_MINUTES + 15) * 60
     assert (bakery.folder / "logs" / "bake-worker.log").exists()
     assert bakery.left() == {}
 

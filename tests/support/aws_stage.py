@@ -106,7 +106,9 @@ class Stage:
         wanted = downs.Order(**{"drain_seconds": 5.0, **order})
         downs.down(self.operation, wanted, load_config().prices, lambda _: says_yes)
 
-    def _bake(self, _operation: Operation, roles: Sequence[Role], _bundle: str | None, machines: Machines) -> None:
+    def _bake(
+        self, _operation: Operation, roles: Sequence[Role], _bundle: str | None, _engine: str, machines: Machines
+    ) -> None:
         self.builders.append(machines)
         self.store_images(roles)
 

@@ -24,7 +24,8 @@ class StubbedAccount:
 
     Attributes:
         stubs: by service.
-        fleet: what its configuration says otherwise.
+        fleet: what the section of its configuration says otherwise.
+        engine: of its workers.
         parameters: of the stack, which a person wishes.
         images: that are there.
     """
@@ -32,6 +33,7 @@ class StubbedAccount:
     stubs: Mapping[str, Stubber]
     caller: str = USER
     fleet: Mapping[str, Any] = field(default_factory=dict)
+    engine: str = "openvino"
     parameters: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[Role, str] = field(default_factory=lambda: {"web": "ami-1", "worker": "ami-2"})
     is_new: bool = True
@@ -46,8 +48,9 @@ class StubbedAccount:
         operation = Operation(self.account, "fs", lambda _: None, lambda _: None)
         place = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "RouteTableIds": ""}
         values = parameter_values(template(), Wishes(self.parameters), None)
-        fleet = checked({}).fleet.model_copy(update=dict(self.fleet))
-        return StackPlan(operation, place, fleet, values, self.images, self.is_new)
+        config = checked({"worker.engine": self.engine})
+        config = config.model_copy(update={"fleet": config.fleet.model_copy(update=dict(self.fleet))})
+        return StackPlan(operation, place, config, values, self.images, self.is_new)
 
     def found(self, check: Check) -> list[tuple[str, str, str]]:
         """Return level, words and remedy of each finding of a check."""

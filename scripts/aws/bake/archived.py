@@ -7,13 +7,14 @@ from pathlib import Path
 
 from ami.archive import write_archive
 from scripts.aws.bake.recipe import Source
+from services.config import EngineName
 
 ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
-def archived(bundle: Path, root: Path = ROOT) -> Iterator[Source]:
+def archived(bundle: Path, engine: EngineName, root: Path = ROOT) -> Iterator[Source]:
     """Make the archive of the checkout at `root` and that bundle, for as long as the block runs."""
     with tempfile.TemporaryDirectory(prefix="fleetsight-bake-") as work:
         path = Path(work) / "source.tar.gz"
-        yield Source(path, write_archive(path, bundle, root))
+        yield Source(path, write_archive(path, bundle, root, engine))

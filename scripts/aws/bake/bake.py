@@ -1,12 +1,14 @@
 """The bake, step by step. Each may be a process's last: the next bake goes on from what is there, or undoes it."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from scripts.aws.bake import images, store
+from scripts.aws.bake.archived import ROOT
 from scripts.aws.bake.builders import (
     LIFE_MINUTES,
     Builder,
@@ -24,6 +26,8 @@ from scripts.aws.bake.report import SHOWN_LINES, checked
 from scripts.aws.bake.shelf import prune, store_image
 from scripts.aws.waiting import TimedOutError
 
+AGENT_KEY = ROOT / "ami" / "keys" / "amazon-ssm-agent.asc"
+KEY_WARNING = timedelta(days=90)
 BUILT_SECONDS = (LIFE_MINUTES + 10) * 60.0
 LOOK_SECONDS = 10.0
 
@@ -58,6 +62,7 @@ def bake(site: Site, order: Order, source: Source, base: Base) -> dict[Role, str
         TimedOutError: AWS takes too long.
         botocore.exceptions.BotoCoreError, ClientError: AWS cannot be reached, or refuses.
     """
+    _say_when_the_key_expires(site, order.now().date())
     recipes = [Recipe(role, source, base) for role in order.roles]
     ready = {} if order.force else there_already(site, recipes)
     failures: list[BuilderError] = []
@@ -75,6 +80,16 @@ def bake(site: Site, order: Order, source: Source, base: Base) -> dict[Role, str
     if failures:
         raise BakeError("\n".join(str(failure) for failure in failures))
     return ready
+
+
+def _say_when_the_key_expires(site: Site, today: date) -> None:
+    """Warn of the day from which on no image can be baked: AWS replaces this key, and says so on one page only."""
+    (expires,) = re.findall(r"^Expires: (\S+)$", AGENT_KEY.read_text(), re.MULTILINE)
+    if date.fromisoformat(expires) - today < KEY_WARNING:
+        site.waiting.say(
+            f"The key of Session Manager's agent in {AGENT_KEY.relative_to(ROOT)} expires on {expires}, and nothing "
+            "is baked from then on: put AWS's new one there. The file names the page that has it"
+        )
 
 
 def there_already(site: Site, recipes: list[Recipe]) -> dict[Role, str]:

@@ -20,6 +20,7 @@ from scripts.aws.bake.recipe import (
     RUN_TAG,
     Recipe,
     Site,
+    disk_gib,
     filters,
     specifications,
 )
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef
 
 SCRIPT = Path(next(iter(ami.__path__))) / "builder.py"
-PROVISION_SECONDS = 1800
-LIFE_MINUTES = 40
+PROVISION_SECONDS = 3000
+LIFE_MINUTES = 55
 """After which a builder ends itself, whatever it does; its addresses are good for longer."""
 GONE_SECONDS = 300.0
-DISK_GIB = 8
 NOT_HERE = {"InsufficientInstanceCapacity", "InvalidParameterCombination", "Unsupported"}
 """What EC2 answers where another zone or another type may do: it has none left, never has any, or the account may not
 launch it, as on AWS's Free plan.
@@ -128,7 +128,12 @@ def _launch(site: Site, recipe: Recipe, machines: Machines, group_id: str, subne
         BlockDeviceMappings=[
             {
                 "DeviceName": recipe.base.root_device,
-                "Ebs": {"VolumeType": "gp3", "VolumeSize": DISK_GIB, "Encrypted": True, "DeleteOnTermination": True},
+                "Ebs": {
+                    "VolumeType": "gp3",
+                    "VolumeSize": disk_gib(recipe.role, recipe.source.facts.engine),
+                    "Encrypted": True,
+                    "DeleteOnTermination": True,
+                },
             }
         ],
         TagSpecifications=specifications(tags, "instance", "volume"),

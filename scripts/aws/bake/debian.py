@@ -3,43 +3,48 @@
 https://wiki.debian.org/Cloud/AmazonEC2Image/Bookworm names the account that publishes them.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scripts.aws.bake.errors import BakeError
-from scripts.aws.bake.recipe import Base
+from scripts.aws.bake.recipe import Base, Role
+from scripts.aws.machine_types import MachineType, machine_types
+from services.config import EngineName
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.literals import InstanceTypeType
 
 OWNER = "136693071363"
 DEBIAN_NAMES = {"x86_64": "amd64", "arm64": "arm64"}
 """What Debian calls EC2's architectures."""
 
 
-def architecture_of(ec2: "EC2Client", instance_type: str) -> str:
-    """Return the architecture of an instance type: x86_64, or arm64 as for AWS's Graviton.
+def base_for(ec2: "EC2Client", instance_type: str, engine: EngineName, roles: Sequence[Role]) -> Base:
+    """Return the Debian that the images of these roles begin as, where builders are of this type.
 
     Raises:
-        BakeError: it has another one.
+        BakeError: there is none for its architecture, or none on which the engine can be installed.
     """
-    kind: InstanceTypeType = instance_type  # type: ignore[assignment]  # EC2 knows which there are
-    (described,) = ec2.describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
-    supported = described.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
-    found = next((each for each in DEBIAN_NAMES if each in supported), None)
-    if found is None:
+    machine_type = machine_types(ec2, [instance_type])[instance_type]
+    if engine == "torch" and "worker" in roles and machine_type.architecture != "x86_64":
         raise BakeError(
-            f"{instance_type} has the architecture {', '.join(supported)}: name a type of x86_64 or arm64"
+            f"NVIDIA's driver and torch with CUDA are installed on x86_64 only, and {instance_type} is "
+            f"{machine_type.architecture}: build on another type, or choose the engine openvino"
         )
-    return found
+    return newest_debian(ec2, machine_type)
 
 
-def newest_debian(ec2: "EC2Client", architecture: str) -> Base:
-    """Return the newest official image of Debian 12 for an architecture in this region.
+def newest_debian(ec2: "EC2Client", machine_type: MachineType) -> Base:
+    """Return the newest official image of Debian 12 for the architecture of an instance type in this region.
 
     Raises:
-        BakeError: the region has none.
+        BakeError: the region has none, or there is none for this architecture.
     """
+    architecture = machine_type.architecture
+    if architecture not in DEBIAN_NAMES:
+        raise BakeError(
+            f"{machine_type.name} has the architecture {architecture}: name a type of {' or '.join(DEBIAN_NAMES)}"
+        )
     names = f"debian-12-{DEBIAN_NAMES[architecture]}-*"
     images = [
         image

@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from scripts.aws.account import TAG, Account, Done
 from scripts.aws.waiting import Waiting
+from services.config import EngineName
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import ResourceTypeType
     from mypy_boto3_ec2.type_defs import FilterTypeDef, TagSpecificationTypeDef, TagTypeDef
+
+    from ami.archive import ArchiveFacts
 
 Role = Literal["worker", "web"]
 ROLES: tuple[Role, ...] = ("worker", "web")
@@ -20,26 +23,12 @@ ARCHIVE_TAG = f"{TAG}-archive"
 BASE_TAG = f"{TAG}-base"
 RUN_TAG = f"{TAG}-run"
 BAKED_TAG = f"{TAG}-baked-at"
+ENGINE_TAG = f"{TAG}-engine"
 
 
-class Facts(Protocol):
-    """What is known of a source archive; `ami.archive.ArchiveFacts` is it."""
-
-    @property
-    def version(self) -> str:
-        """Of the project."""
-
-    @property
-    def commit(self) -> str:
-        """Of the source."""
-
-    @property
-    def bundle_digest(self) -> str:
-        """SHA-256 of the model bundle in it."""
-
-    @property
-    def sha256(self) -> str:
-        """Of the archive."""
+def disk_gib(role: Role, engine: EngineName) -> int:
+    """Return the size of an image's disk, which torch, its CUDA libraries and NVIDIA's driver need more of."""
+    return 24 if role == "worker" and engine == "torch" else 8
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,7 @@ class Source:
     """The source archive on this machine."""
 
     path: Path
-    facts: Facts
+    facts: "ArchiveFacts"
 
 
 @dataclass(frozen=True)
@@ -108,6 +97,7 @@ class Recipe:
             BASE_TAG: self.base.image_id,
             f"{TAG}-version": facts.version,
             f"{TAG}-bundle": facts.bundle_digest,
+            ENGINE_TAG: facts.engine,
             f"{TAG}-commit": facts.commit,
         }
 

@@ -16,6 +16,7 @@ class ImageSays(BaseModel):
     commit: str
     role: str
     bundle: str
+    engine: str
 
 
 class Report(BaseModel):
@@ -70,11 +71,15 @@ def checked(text: bytes | None, recipe: Recipe) -> Report:
 
 
 def _compared(report: Report, recipe: Recipe) -> list[tuple[str, str, str]]:
-    facts, image = recipe.source.facts, report.image or ImageSays(version="", commit="", role="", bundle="")
+    facts, image = (
+        recipe.source.facts,
+        report.image or ImageSays(version="", commit="", role="", bundle="", engine=""),
+    )
     return [
         ("source archive", report.archive, facts.sha256),
         ("role", image.role, recipe.role),
         ("version", image.version, facts.version),
         ("commit", image.commit, facts.commit),
         ("bundle", image.bundle, facts.bundle_digest),
+        ("engine", image.engine, facts.engine),
     ]

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scripts.aws.account import TAG
-from scripts.aws.bake.recipe import ROLES, Role
+from scripts.aws.bake.recipe import ROLES, Role, disk_gib
 from scripts.aws.bake.shelf import stored_image
 from scripts.aws.operation import Operation
+from services.config import EngineName
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
@@ -24,13 +25,26 @@ def baked_images(operation: Operation) -> dict[Role, str]:
     return {role: image_id for role, image_id in stored.items() if image_id and image_id in found}
 
 
-def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None, machines: "Machines") -> None:
+def worker_disk_gib(operation: Operation, engine: EngineName) -> int:
+    """Return the size of the workers' disk: that of their image, or of the one that would be baked."""
+    image_id = baked_images(operation).get("worker")
+    if image_id is None:
+        return disk_gib("worker", engine)
+    (image,) = operation.account.ec2.describe_images(ImageIds=[image_id])["Images"]
+    sizes = [mapping.get("Ebs", {}).get("VolumeSize", 0) for mapping in image.get("BlockDeviceMappings", [])]
+    return max([disk_gib("worker", "openvino"), *sizes])
+
+
+def bake_missing(
+    operation: Operation, roles: Sequence[Role], bundle: str | None, engine: EngineName, machines: "Machines"
+) -> None:
     """Bake the images of these roles, for the architecture of the machines that build them.
 
     Args:
         operation: for which account and prefix.
         roles: of the images.
         bundle: as `fleetsight bake --bundle` takes it.
+        engine: of the workers.
         machines: what to build on, and where.
 
     Raises:
@@ -40,11 +54,10 @@ def bake_missing(operation: Operation, roles: Sequence[Role], bundle: str | None
     from scripts.aws.bake.archived import archived
     from scripts.aws.bake.bake import Order, bake
     from scripts.aws.bake.chosen import chosen_bundle
-    from scripts.aws.bake.debian import architecture_of, newest_debian
+    from scripts.aws.bake.debian import base_for
 
-    ec2 = operation.account.ec2
-    base = newest_debian(ec2, architecture_of(ec2, machines.instance_type))
-    with archived(chosen_bundle(operation.account, bundle)) as source:
+    base = base_for(operation.account.ec2, machines.instance_type, engine, roles)
+    with archived(chosen_bundle(operation.account, bundle, engine), engine) as source:
         bake(operation.site, Order(machines, roles=tuple(roles)), source, base)
 
 

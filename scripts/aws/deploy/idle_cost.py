@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from scripts.aws.bake.recipe import disk_gib
 from services.config import Config
 from services.cost import at_rest
 
@@ -19,8 +20,7 @@ HOURS_A_MONTH = 730
 """As AWS's own calculator counts: 8,760 a year by twelve. https://calculator.aws/"""
 
 WEB_DISK_GB = 16
-WORKER_DISK_GB = 8
-"""As the stack's launch templates say."""
+"""As the stack's launch template says. A worker's disk is as large as its image's."""
 
 LOG_LINE_BYTES = 450
 """Of the line that the controller writes each minute, and CloudWatch's 26 bytes for an event.
@@ -78,11 +78,11 @@ def monthly(parts: Parts, config: Config) -> list[Row]:
 
     Args:
         parts: of the stack.
-        config: that of its web instance; `prices`, `controller` and `fleet.min_workers` are looked at.
+        config: that of its web instance.
     """
     prices, standby = config.prices, config.fleet.min_workers
     addresses = parts.web_instances + standby + parts.load_balancers * parts.zones
-    disks = parts.web_instances * WEB_DISK_GB + standby * WORKER_DISK_GB
+    disks = parts.web_instances * WEB_DISK_GB + standby * disk_gib("worker", config.worker.engine)
     web_tier = "web instance" if parts.web_instances == 1 else f"{parts.web_instances} web instances"
     worker_type = config.fleet.instance_types[0]
     workers = standby * prices.hourly(worker_type, spot=config.fleet.market == "spot")

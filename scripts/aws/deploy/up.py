@@ -11,7 +11,7 @@ from scripts.aws.bake.recipe import ROLES, Role
 from scripts.aws.bake.store import remove
 from scripts.aws.buckets import delete_bucket, exists
 from scripts.aws.deploy import changes, idle_cost
-from scripts.aws.deploy.baked import bake_missing, baked_images, snapshots_gb
+from scripts.aws.deploy.baked import bake_missing, baked_images, snapshots_gb, worker_disk_gib
 from scripts.aws.deploy.deploy import UNMADE, deploy, protect, ready
 from scripts.aws.deploy.page import answers, wait_for_page
 from scripts.aws.deploy.places import PARAMETERS, PlaceError, find_place
@@ -43,7 +43,7 @@ from scripts.aws.preflight.findings import Finding, Level, StackPlan, run
 from scripts.aws.preflight.machines import CHECKS_OF_MACHINES
 from scripts.aws.teardown.drain import bring_back_web_tier
 from scripts.aws.template_versions import template_versions
-from services.config import Config
+from services.config import Config, EngineName
 from services.errors import FleetsightError
 from services.ids import new_id
 
@@ -89,12 +89,12 @@ class Outside:
     Attributes:
         confirm: asks a person a question that is answered by yes or no.
         answers: whether the page at an address does.
-        bake: makes images for these roles, with a bundle, on such machines.
+        bake: makes images for these roles, with a bundle and an engine, on such machines.
     """
 
     confirm: Callable[[str], bool]
     answers: Callable[[str], bool] = answers
-    bake: Callable[[Operation, Sequence[Role], str | None, "Machines"], None] = bake_missing
+    bake: Callable[[Operation, Sequence[Role], str | None, EngineName, "Machines"], None] = bake_missing
 
 
 def up(operation: Operation, order: Order, outside: Outside) -> str | None:
@@ -158,7 +158,7 @@ def _plan(
     operation: Operation, order: Order, config: Config, stack: Stack | None, place: Mapping[str, str]
 ) -> StackPlan:
     wanted = parameter_values(template(), order.wishes, stack)
-    return StackPlan(operation, place, config.fleet, wanted, baked_images(operation), is_new=stack is None)
+    return StackPlan(operation, place, config, wanted, baked_images(operation), is_new=stack is None)
 
 
 def _show(operation: Operation, findings: Sequence[tuple[str, Finding]], *, verbose: bool) -> None:
@@ -200,7 +200,8 @@ def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Rol
     types = {role: plan.builder_type(role) for role in roles}
     for kind in dict.fromkeys(types.values()):
         machines = Machines(lambda: new_id().lower(), kind, tuple(plan.subnet_ids))
-        outside.bake(operation, [role for role in roles if types[role] == kind], order.bundle, machines)
+        of_kind = [role for role in roles if types[role] == kind]
+        outside.bake(operation, of_kind, order.bundle, plan.config.worker.engine, machines)
 
 
 def _propose(
@@ -224,6 +225,7 @@ def _wished(
         "WorkerImage": f"/{prefix}/image/worker",
         "WebImage": f"/{prefix}/image/web",
         **setting_parameters(changed(settings_of(stack), order.wishes.config)),
+        "WorkerDiskGiB": str(worker_disk_gib(operation, config.worker.engine)),
         "UnkeptDays": unkept_days(config.retention, order.wishes, stack),
         "SignInHours": sign_in_hours(config.auth),
         **kept_accounts(operation.account, prefix, order.wishes, stack),

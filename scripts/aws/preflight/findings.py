@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.aws.account import Account
-from scripts.aws.bake.debian import architecture_of
 from scripts.aws.bake.recipe import Role
+from scripts.aws.machine_types import MachineType, machine_types
 from scripts.aws.operation import Operation
 from scripts.aws.refusals import explained
-from services.config import Fleet
+from services.config import Config, Fleet
 from services.errors import FleetsightError
 
 CHECK_SECONDS = 100.0
@@ -61,7 +62,7 @@ class StackPlan:
 
     Attributes:
         place: the parameters that say where it is; empty if there is no place for it.
-        fleet: section of its configuration.
+        config: of its web instance.
         parameters: of the stack, by name.
         images: ids of the images that are there, by role.
         is_new: whether there is no stack yet.
@@ -69,7 +70,7 @@ class StackPlan:
 
     operation: Operation
     place: Mapping[str, str]
-    fleet: Fleet
+    config: Config
     parameters: Mapping[str, str]
     images: Mapping[Role, str]
     is_new: bool
@@ -78,6 +79,11 @@ class StackPlan:
     def account(self) -> Account:
         """The account of the stack."""
         return self.operation.account
+
+    @property
+    def fleet(self) -> Fleet:
+        """The section `fleet` of its configuration."""
+        return self.config.fleet
 
     @property
     def subnet_ids(self) -> list[str]:
@@ -91,11 +97,8 @@ class StackPlan:
 
     def builder_type(self, role: Role) -> str:
         """Return the instance type on which an image is baked: the web tier's, if it has the architecture."""
-        first = self.fleet.instance_types[0]
-        ec2 = self.account.ec2
-        if role == "web" or architecture_of(ec2, self.web_type) == architecture_of(ec2, first):
-            return self.web_type
-        return first
+        web, first = self.machine_types[self.web_type], self.machine_types[self.fleet.instance_types[0]]
+        return self.web_type if role == "web" or web.architecture == first.architecture else first.name
 
     @property
     def web_instances(self) -> int:
@@ -106,6 +109,11 @@ class StackPlan:
     def types(self) -> list[str]:
         """All instance types, once each."""
         return list(dict.fromkeys((self.web_type, *self.fleet.instance_types)))
+
+    @cached_property
+    def machine_types(self) -> Mapping[str, MachineType]:
+        """What EC2 says of all instance types, by their names."""
+        return machine_types(self.account.ec2, self.types)
 
     @property
     def markets(self) -> tuple[str, ...]:

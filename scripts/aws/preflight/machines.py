@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG
-from scripts.aws.bake.debian import OWNER, architecture_of, newest_debian
+from scripts.aws.bake.debian import OWNER, newest_debian
 from scripts.aws.bake.errors import BakeError
-from scripts.aws.bake.recipe import ROLES, specifications
+from scripts.aws.bake.recipe import ENGINE_TAG, ROLES, specifications
 from scripts.aws.deploy.places import route_tables
 from scripts.aws.preflight.findings import Check, Finding, Level, StackPlan
 from scripts.aws.refusals import DENIED, explained
@@ -33,8 +33,8 @@ FAMILIES = {
 TRANSIENT = {"InsufficientInstanceCapacity", "InternalError", "RequestLimitExceeded", "Unavailable"}
 """Answers of EC2 that may be others a moment later."""
 
-DISK_GIB = 16
-"""Of the web instance, the largest of the stack's disks."""
+DISK_GIB = 24
+"""Of a trial launch: the size of the largest of our images, below which EC2 would refuse it."""
 
 OTHER_TYPE = "--set WebInstanceType=TYPE, --config fleet.instance_types=[TYPE]"
 
@@ -97,7 +97,7 @@ def check_launch(plan: StackPlan) -> Iterable[Finding]:
         image_id = images.get("web" if kind == plan.web_type else "worker")
         if image_id is None:
             try:
-                image_id = newest_debian(ec2, architecture_of(ec2, kind)).image_id
+                image_id = newest_debian(ec2, plan.machine_types[kind]).image_id
             except BakeError as error:
                 yield Finding(Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {OWNER}")
                 return
@@ -112,28 +112,57 @@ def check_launch(plan: StackPlan) -> Iterable[Finding]:
         elif code in TRANSIENT:
             remedy = "Try again"
         elif code in DENIED or "architecture" in str(refusal):
-            remedy = ""  # which the explanation, or the finding of `check_architecture`, holds
+            remedy = ""  # which the explanation, or the finding of `check_images`, holds
         yield Finding(level, f"EC2 would not launch {kind}: {explained(refusal)}", remedy)
     if launched := [kind for kind in plan.types if kind not in refused]:
         yield Finding(Level.OK, f"EC2 would launch {', '.join(launched)}")
 
 
-def check_architecture(plan: StackPlan) -> Iterable[Finding]:
-    """Find instance types of another architecture than that of their image, which EC2 refuses to launch."""
-    ec2 = plan.account.ec2
-    there = ec2.describe_images(ImageIds=list(plan.images.values()))["Images"] if plan.images else []
+def check_images(plan: StackPlan) -> Iterable[Finding]:
+    """Find images that are for another architecture than their instance types, or for another engine."""
+    ids = list(plan.images.values())
+    there = plan.account.ec2.describe_images(ImageIds=ids)["Images"] if ids else []
     of_image = {each["ImageId"]: each.get("Architecture", "") for each in there}
+    engines = {
+        each["ImageId"]: tag["Value"] for each in there for tag in each.get("Tags", []) if tag["Key"] == ENGINE_TAG
+    }
     wanted = {"web": [plan.web_type], "worker": list(plan.fleet.instance_types)}
     wrong = []
     for role, image_id in plan.images.items():
         for kind in wanted[role]:
-            found = architecture_of(ec2, kind)
+            found = plan.machine_types[kind].architecture
             if found != of_image.get(image_id, found):
                 words = f"{kind} is {found}, and the {role}'s image {image_id} is {of_image[image_id]}"
                 level = Level.STOP if kind == wanted[role][0] else Level.WARNING
                 remedy = f"Bake on such a type: `fleetsight bake --role {role} --instance-type {kind}`"
                 wrong.append(Finding(level, words, remedy))
-    yield from wrong or [Finding(Level.OK, "images are for the architecture of their instance types")]
+    worker_image = plan.images.get("worker")
+    if plan.config.worker.engine == "torch" and worker_image and engines.get(worker_image) != "torch":
+        # An image without the tag may be one of the user's own.
+        level = Level.STOP if worker_image in engines else Level.WARNING
+        words = (
+            f"the configuration has the engine torch, and the workers' image {worker_image} was baked without torch"
+        )
+        wrong.append(Finding(level, words, "Bake one: `fleetsight bake --role worker --engine torch`"))
+    yield from wrong or [
+        Finding(Level.OK, "images are for the architecture of their instance types and for the engine")
+    ]
+
+
+def check_gpus(plan: StackPlan) -> Iterable[Finding]:
+    """Find workers that would be paid for a GPU which their engine does not use, or have none which it would use."""
+    engine = plan.config.worker.engine
+    kinds = [plan.machine_types[kind] for kind in plan.fleet.instance_types]
+    wrong = [kind.name for kind in kinds if (kind.gpus > 0) != (engine == "torch")]
+    names = ", ".join(wrong)
+    if not wrong:
+        yield Finding(Level.OK, f"the engine {engine} uses what the workers' instance types have")
+    elif engine == "torch":
+        words = f"{names} has no GPU of NVIDIA's: the engine torch computes on its CPU, where openvino is faster"
+        yield Finding(Level.WARNING, words, "Name types such as g4dn.xlarge by --config fleet.instance_types=[TYPE]")
+    else:
+        words = f"{names} has a GPU, which the engine openvino does not use"
+        yield Finding(Level.WARNING, words, "Give --config worker.engine=torch, or name types without a GPU")
 
 
 def _refusal(plan: StackPlan, kind: str, image_id: str) -> ClientError | None:
@@ -179,8 +208,7 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
     A quota counts the vCPUs of all instances of the account in the region. Those of others are not taken off here.
     """
     fleet, web = plan.fleet, plan.web_type
-    described = plan.account.ec2.describe_instance_types(InstanceTypes=plan.types)["InstanceTypes"]  # type: ignore[arg-type]
-    cpus = {str(each["InstanceType"]): each["VCpuInfo"]["DefaultVCpus"] for each in described}
+    cpus = {name: kind.vcpus for name, kind in plan.machine_types.items()}
     codes = {(web, "on_demand"), *((kind, market) for kind in fleet.instance_types for market in plan.markets)}
     quotas = {each: code for each in codes if (code := quota_code(*each))}
     limits = {
@@ -191,9 +219,10 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
         yield Finding(Level.WARNING, f"cannot tell which quota counts the vCPUs of {kind} ({market})")
     web_code = quotas.get((web, "on_demand"))
     if web_code:
-        at_once = cpus[web] * max(plan.web_instances, len(ROLES) - len(plan.images))
+        # An update of the stack launches the first new web instance before it ends an old one.
+        at_once = cpus[web] * max(plan.web_instances + (not plan.is_new), len(ROLES) - len(plan.images))
         if limits[web_code] < at_once:
-            words = f"{limits[web_code]} vCPUs may run on demand; the web tier or the builders need {at_once}"
+            words = f"{limits[web_code]} vCPUs may run on demand; the web tier or the builders need {at_once} at once"
             yield Finding(Level.STOP, words, _ask_for(web_code, at_once))
             return
         limits[web_code] -= cpus[web] * plan.web_instances
@@ -229,7 +258,8 @@ def _ask_for(code: str, vcpus: int) -> str:
 CHECKS_OF_MACHINES: Mapping[str, Check] = {
     "network": check_network,
     "types": check_types,
-    "architecture": check_architecture,
+    "images": check_images,
+    "gpus": check_gpus,
     "launch": check_launch,
 }
 """Those that need to know where the stack is."""

@@ -32,7 +32,7 @@ class Prefix:
         """Make an image of `role`, as far as `start` sees it."""
         (self.home / "venv" / "bin").mkdir(parents=True)
         (self.root / "bin").mkdir()
-        about = {"role": self.role, "version": "1", "commit": "c", "bundle": "d"}
+        about = {"role": self.role, "version": "1", "commit": "c", "bundle": "d", "engine": "openvino"}
         (self.home / "version.json").write_text(json.dumps(about))
         self.command(self.root / "bin" / "systemctl")
         self.command(self.home / "venv" / "bin" / "python")

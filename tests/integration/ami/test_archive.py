@@ -58,7 +58,7 @@ def test_an_archive_holds_the_four_folders_the_settings_the_bundle_and_what_it_i
         member = archive.extractfile("version.json")
         assert member is not None
         about = json.loads(member.read())
-    assert about == {"version": "1.2.3", "commit": facts.commit, "bundle": DIGEST}
+    assert about == {"version": "1.2.3", "commit": facts.commit, "bundle": DIGEST, "engine": "openvino"}
     assert (facts.version, facts.bundle_digest) == ("1.2.3", DIGEST)
     assert facts.sha256 == hashlib.sha256((tmp_path / "a.tar.gz").read_bytes()).hexdigest()
 

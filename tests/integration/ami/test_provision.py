@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,52 @@ def test_it_reads_several_sections_of_the_packages() -> None:
     assert {"chrony", "nginx"} <= set(found)
     assert "systemd" not in found
     assert "curl" not in found
+
+
+# ---- GPUs
+
+
+@pytest.mark.parametrize(
+    ("role", "engine", "wheelhouse", "has"),
+    [
+        ("worker", "torch", "", "torch driver"),
+        ("worker", "torch", "/wheels", "torch"),
+        ("worker", "openvino", "", ""),
+        ("web", "torch", "", ""),
+    ],
+    ids=["on AWS", "without a network", "openvino", "web tier"],
+)
+def test_only_workers_whose_engine_is_torch_have_it_and_a_driver_only_where_there_is_a_network(
+    role: str, engine: str, wheelhouse: str, has: str
+) -> None:
+    asked = "role=$1 engine=$2 wheelhouse=$3; { has_torch && echo torch; has_gpu_driver && echo driver; } || true"
+    assert run(asked, role, engine, wheelhouse).stdout.split() == has.split()
+
+
+DRIVER = """
+add_nvidias_packages() { echo "NVIDIA's packages" >&2; }
+newest_kernel() { echo 6.1.0-50-cloud-amd64; }
+for program in apt_get dkms; do eval "$program() { echo $program \\$* >&2; }"; done
+modinfo() { [ "$built" = yes ] && echo 580.178.04; }
+role=worker engine=torch built=$1
+install_gpu_driver
+"""
+
+
+@pytest.mark.parametrize("is_built", [True, False])
+def test_nvidias_driver_is_built_for_the_kernel_that_the_image_boots(is_built: bool) -> None:
+    done = run(DRIVER, "yes" if is_built else "no")
+    said = done.stderr.splitlines()
+    install = "apt_get install --yes --no-install-recommends"
+    assert said[:4] == [
+        "NVIDIA's packages",
+        f"{install} nvidia-driver-pinning-580",
+        f"{install} linux-headers-6.1.0-50-cloud-amd64 nvidia-kernel-open-dkms nvidia-driver-cuda nvidia-modprobe",
+        "dkms autoinstall --kernelver 6.1.0-50-cloud-amd64",
+    ]
+    last = "NVIDIA's driver 580.178.04" if is_built else "failed at the arguments: NVIDIA's module was not built"
+    assert said[-1] == f"provision: {last} for the kernel 6.1.0-50-cloud-amd64"
+    assert done.returncode == (0 if is_built else 1)
 
 
 # ---- Signatures
@@ -112,6 +159,22 @@ def test_a_package_is_taken_from_the_key_that_is_named_and_from_no_other(tmp_pat
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="there is no gpg: apt install gpg")
+def test_a_file_of_keys_is_trusted_if_it_holds_the_key_that_is_named_and_no_other(tmp_path: Path) -> None:
+    ours, other, both, none = Signer(tmp_path / "o"), Signer(tmp_path / "x"), tmp_path / "both", tmp_path / "none"
+    try:
+        both.write_text(ours.public.read_text() + other.public.read_text())
+        none.write_text("no key")
+
+        def is_trusted(keys: Path) -> bool:
+            return run('holds_only "$@" || exit 9', ours.fingerprint, str(keys)).returncode == 0
+
+        assert [is_trusted(keys) for keys in (ours.public, other.public, both, none)] == [True, False, False, False]
+    finally:
+        ours.end()
+        other.end()
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="there is no gpg: apt install gpg")
 def test_a_package_is_not_taken_from_a_key_that_has_expired(tmp_path: Path) -> None:
     file, signature = tmp_path / "a.deb", tmp_path / "a.sig"
     file.write_text("a package")
@@ -131,3 +194,5 @@ def test_the_key_of_session_managers_agent_is_the_one_that_the_script_names(tmp_
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS).stdout
     found = {line.split(":")[9] for line in shown.splitlines() if line.startswith("fpr")}
     assert found == {run('printf %s "$SSM_KEY"').stdout}
+    (expires,) = (int(line.split(":")[6]) for line in shown.splitlines() if line.startswith("pub"))
+    assert f"\nExpires: {datetime.fromtimestamp(expires, UTC).date()}\n" in key.read_text()

@@ -20,7 +20,7 @@ from scripts.aws.bake.builders import script
 from tests.support.served import serving
 from tests.support.waiting import DEADLINE_SECONDS
 
-VERSION = {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "b" * 64}
+VERSION = {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "b" * 64, "engine": "openvino"}
 
 
 @dataclass

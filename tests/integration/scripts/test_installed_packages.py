@@ -58,3 +58,10 @@ def test_a_section_has_all_that_its_packages_need(section: str, python: str, mac
     direct_ones = [name for each, name in direct() if each in {"run", section}]
     with_torch = sections()["cuda"].keys() if section == "torch" else set()
     assert needed([*direct_ones, *named], there) <= named | {"pip"} | with_torch
+
+
+def test_a_worker_with_a_gpu_has_all_that_torch_needs() -> None:
+    there = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}
+    there |= {"platform_system": "Linux", "platform_machine": "x86_64"}
+    named = sections()["worker"].keys() | sections()["gpu"].keys()
+    assert needed(named, there) <= named | sections()["cuda"].keys()

@@ -124,7 +124,7 @@ def test_an_image_of_another_architecture_is_found_before_anything_is_made(stage
     with pytest.raises(NotReadyError):
         stage.up(wishes=Wishes({}, {"fleet.instance_types": "[c7g.large]"}))
     shown = stage.seen
-    assert "stop     architecture: c7g.large is arm64" in shown
+    assert "stop     images: c7g.large is arm64" in shown
     assert "`fleetsight bake --role worker --instance-type c7g.large`" in shown
 
 

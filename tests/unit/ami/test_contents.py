@@ -31,7 +31,7 @@ OF_PEOPLE = {ROOT / "services/tokens.py", ROOT / "services/token_keys.py"}
 """What the web tier alone imports; import-linter holds that workers do not."""
 
 BUILDERS = {"torch", "torchvision", "nncf"}
-"""What builds bundles, and runs them where `worker.engine` is torch: not in an image."""
+"""What builds bundles, and runs them where `worker.engine` is torch: only in a worker image made for it."""
 
 
 def sources(folder: str) -> Iterator[Path]:
@@ -79,6 +79,13 @@ def test_no_image_has_the_embedded_cloud_or_what_builds_bundles() -> None:
         assert not sections()[role].keys() & {"moto", "boto3", "torch", "torchvision", "nncf", "requests"}
     assert "flask" not in sections()["worker"]
     assert "openvino" not in sections()["web"]
+
+
+def test_torch_for_workers_with_a_gpu_is_the_one_that_bundles_are_built_with() -> None:
+    gpu = sections()["gpu"]
+    assert "torch" in gpu
+    assert gpu.items() <= (sections()["run"] | sections()["torch"]).items()
+    assert not gpu.keys() & {"torchvision", "nncf", *sections()["worker"]}
 
 
 def test_the_file_of_requirements_for_an_image_is_its_section() -> None:

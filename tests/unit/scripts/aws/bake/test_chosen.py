@@ -15,21 +15,21 @@ NOBODYS = Account("us-east-1")
 
 def test_the_default_is_the_resnet_that_was_built(tmp_path: Path) -> None:
     shutil.copytree(DEMO_BUNDLE, tmp_path / "resnet18")
-    assert chosen_bundle(NOBODYS, None, tmp_path) == tmp_path / "resnet18"
+    assert chosen_bundle(NOBODYS, None, "openvino", tmp_path) == tmp_path / "resnet18"
 
 
 def test_without_one_the_command_that_makes_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(BakeError, match=r"(?s)model build resnet18`.*--bundle.*--demo"):
-        chosen_bundle(NOBODYS, None, tmp_path)
+        chosen_bundle(NOBODYS, None, "openvino", tmp_path)
 
 
 def test_the_demo_bundle_has_to_be_asked_for() -> None:
-    assert chosen_bundle(NOBODYS, DEMO) == DEMO_BUNDLE
+    assert chosen_bundle(NOBODYS, DEMO, "torch") == DEMO_BUNDLE
 
 
 def test_a_bundle_that_is_named_is_taken_where_it_is_whole(tmp_path: Path) -> None:
     own = Path(shutil.copytree(DEMO_BUNDLE, tmp_path / "own"))
-    assert chosen_bundle(NOBODYS, str(own)) == own
+    assert chosen_bundle(NOBODYS, str(own), "openvino") == own
     (own / "model.bin").write_bytes(b"short")
     with pytest.raises(BakeError, match=r"model\.bin"):
-        chosen_bundle(NOBODYS, str(own))
+        chosen_bundle(NOBODYS, str(own), "openvino")

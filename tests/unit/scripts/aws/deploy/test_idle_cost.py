@@ -2,8 +2,10 @@
 
 import pytest
 
-from scripts.aws.deploy.idle_cost import WEB_DISK_GB, WORKER_DISK_GB, Parts, monthly
+from scripts.aws.bake.recipe import disk_gib
+from scripts.aws.deploy.idle_cost import WEB_DISK_GB, Parts, monthly
 from scripts.aws.deploy.settings import checked
+from scripts.aws.preflight.machines import DISK_GIB
 from tests.support.stack_template import RESOURCES, TEMPLATE
 
 CONFIG = checked({})
@@ -41,6 +43,7 @@ def test_workers_that_stand_by_cost_as_all_others_do() -> None:
     rows = dict(monthly(PARTS, checked({"fleet.min_workers": "2", "fleet.market": "spot"})))
     assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
     assert rows["disks, 32 GB"] == pytest.approx(2.56)
+    assert "disks, 64 GB" in dict(monthly(PARTS, checked({"fleet.min_workers": "2", "worker.engine": "torch"})))
     assert "public addresses, 3" in rows
 
 
@@ -56,7 +59,11 @@ def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:
     assert Parts.of(kinds, "m7a.large", 2, 0, web_instances=3) == wanted
 
 
-@pytest.mark.parametrize(("name", "size"), [("WebTemplate", WEB_DISK_GB), ("WorkerTemplate", WORKER_DISK_GB)])
-def test_disks_are_as_large_as_the_template_makes_them(name: str, size: int) -> None:
-    (disk,) = RESOURCES[name]["Properties"]["LaunchTemplateData"]["BlockDeviceMappings"]
-    assert disk["Ebs"]["VolumeSize"] == size
+def test_disks_are_as_large_as_the_template_or_the_image_makes_them() -> None:
+    sizes = {}
+    for name in ("WebTemplate", "WorkerTemplate"):
+        (disk,) = RESOURCES[name]["Properties"]["LaunchTemplateData"]["BlockDeviceMappings"]
+        sizes[name] = disk["Ebs"]["VolumeSize"]
+    assert sizes == {"WebTemplate": WEB_DISK_GB, "WorkerTemplate": {"Ref": "WorkerDiskGiB"}}
+    assert TEMPLATE["Parameters"]["WorkerDiskGiB"]["Default"] == disk_gib("worker", "openvino")
+    assert disk_gib("worker", "torch") <= DISK_GIB, "EC2 refuses a disk that is smaller than its image's"

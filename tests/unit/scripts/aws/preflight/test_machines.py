@@ -7,7 +7,8 @@ import pytest
 
 from scripts.aws.bake.debian import OWNER
 from scripts.aws.preflight.machines import (
-    check_architecture,
+    check_gpus,
+    check_images,
     check_launch,
     check_network,
     check_quota,
@@ -22,6 +23,7 @@ IN_SCP = (
     "perform: ec2:RunInstances with an explicit deny in a service control policy."
 )
 CPUS = {"c7a.large": 2, "c7i.large": 2, "g4dn.xlarge": 4, "p3.2xlarge": 8}
+GPUS = {"g4dn.xlarge": "NVIDIA", "g4ad.xlarge": "AMD"}
 
 
 def route(gateway: str, state: str = "active") -> dict[str, str]:
@@ -133,10 +135,19 @@ def test_of_several_types_of_workers_one_may_be_refused() -> None:
         assert [level for level, _, _ in at.found(check_launch)] == ["stop", "stop", "ok"]
 
 
-def architectures(at: StubbedAccount, *pairs: tuple[str, str]) -> None:
-    for kind, architecture in pairs:
-        described = {"InstanceType": kind, "ProcessorInfo": {"SupportedArchitectures": [architecture]}}
-        at.stubs["ec2"].add_response("describe_instance_types", {"InstanceTypes": [described]})
+def described(at: StubbedAccount) -> None:
+    """Let EC2 describe all types of the plan, which is asked once."""
+    kinds = at.plan().types
+    told = [
+        {
+            "InstanceType": kind,
+            "ProcessorInfo": {"SupportedArchitectures": ["arm64"] if "g." in kind else ["i386", "x86_64"]},
+            "VCpuInfo": {"DefaultVCpus": CPUS.get(kind, 2)},
+            "GpuInfo": {"Gpus": [{"Manufacturer": GPUS[kind], "Count": 1}] if kind in GPUS else []},
+        }
+        for kind in kinds
+    ]
+    at.stubs["ec2"].add_response("describe_instance_types", {"InstanceTypes": told}, {"InstanceTypes": kinds})
 
 
 @pytest.mark.parametrize(
@@ -153,19 +164,56 @@ def test_an_image_is_launched_on_types_of_its_own_architecture_only(
     images = [{"ImageId": each, "Architecture": "x86_64"} for each in ("ami-1", "ami-2")]
     with stubbed_account("ec2", fleet={"instance_types": types}) as at:
         at.stubs["ec2"].add_response("describe_images", {"Images": images}, {"ImageIds": ["ami-1", "ami-2"]})
-        architectures(at, ("c7a.large", "x86_64"), *((kind, "arm64" if "g." in kind else "x86_64") for kind in types))
-        found = at.found(check_architecture)
+        described(at)
+        found = at.found(check_images)
     assert [level for level, _, _ in found] == levels
     assert all(
         "bake --role worker --instance-type c7g.large" in remedy for level, _, remedy in found if level != "ok"
     )
 
 
+@pytest.mark.parametrize(
+    ("engine", "tags", "level"),
+    [
+        ("torch", [{"Key": "fleetsight-engine", "Value": "torch"}], "ok"),
+        ("torch", [{"Key": "fleetsight-engine", "Value": "openvino"}], "stop"),
+        ("torch", [{"Key": "mine", "Value": "1"}], "warning"),
+        ("openvino", [{"Key": "fleetsight-engine", "Value": "torch"}], "ok"),
+    ],
+    ids=["torch", "without torch", "own image", "torch has openvino too"],
+)
+def test_the_engine_torch_needs_an_image_that_has_it(engine: str, tags: list[dict[str, str]], level: str) -> None:
+    images: list[dict[str, Any]] = [{"ImageId": "ami-1"}, {"ImageId": "ami-2", "Tags": tags}]
+    images = [{**each, "Architecture": "x86_64"} for each in images]
+    with stubbed_account("ec2", engine=engine) as at:
+        at.stubs["ec2"].add_response("describe_images", {"Images": images})
+        described(at)
+        ((told, _, remedy),) = at.found(check_images)
+    assert (told, "bake --role worker --engine torch" in remedy) == (level, level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("engine", "types", "words"),
+    [
+        ("openvino", ("c7a.large",), ""),
+        ("openvino", ("c7a.large", "g4dn.xlarge"), "g4dn.xlarge has a GPU, which the engine openvino does not use"),
+        ("torch", ("g4dn.xlarge",), ""),
+        ("torch", ("g4dn.xlarge", "g4ad.xlarge"), "g4ad.xlarge has no GPU of NVIDIA's"),
+    ],
+)
+def test_workers_are_not_paid_for_a_gpu_that_nothing_uses(engine: str, types: tuple[str, ...], words: str) -> None:
+    with stubbed_account("ec2", engine=engine, fleet={"instance_types": types}) as at:
+        described(at)
+        ((level, found, remedy),) = at.found(check_gpus)
+    assert (level, bool(remedy)) == (("warning", True) if words else ("ok", False))
+    assert words in found
+
+
 def test_without_images_debians_is_launched_and_its_lack_is_a_stop() -> None:
     debian = {"ImageId": "ami-d", "Name": "debian-12-amd64-1", "RootDeviceName": "/dev/xvda", "CreationDate": "2026"}
     asked: list[Any] = []
     with stubbed_account("ec2", images={}) as at:
-        architectures(at, ("c7a.large", "x86_64"))
+        described(at)
         at.stubs["ec2"].add_response("describe_images", {"Images": [debian]})
         answers(at, DRY)
         at.stubs["ec2"].client.meta.events.register(
@@ -173,17 +221,14 @@ def test_without_images_debians_is_launched_and_its_lack_is_a_stop() -> None:
         )
         assert [level for level, _, _ in at.found(check_launch)] == ["ok"]
         assert (asked[0]["ImageId"], asked[0]["DryRun"], asked[0]["SubnetId"]) == ("ami-d", True, "subnet-1")
-        architectures(at, ("c7a.large", "x86_64"))
+        described(at)
         at.stubs["ec2"].add_response("describe_images", {"Images": []})
         ((level, _, remedy),) = at.found(check_launch)
     assert (level, OWNER in remedy) == ("stop", True)
 
 
-def limits(at: StubbedAccount, values: Mapping[str, float], kinds: Sequence[str]) -> None:
-    described = [{"InstanceType": kind, "VCpuInfo": {"DefaultVCpus": CPUS[kind]}} for kind in kinds]
-    at.stubs["ec2"].add_response(
-        "describe_instance_types", {"InstanceTypes": described}, {"InstanceTypes": list(kinds)}
-    )
+def limits(at: StubbedAccount, values: Mapping[str, float]) -> None:
+    described(at)
     for code, value in sorted(values.items()):
         wanted = {"ServiceCode": "ec2", "QuotaCode": code}
         at.stubs["service-quotas"].add_response("get_service_quota", {"Quota": {"Value": value}}, wanted)
@@ -209,7 +254,7 @@ def test_quotas_are_compared_with_the_web_instance_and_the_most_workers(
     fleet: Mapping[str, Any], values: Mapping[str, float], level: str, words: str
 ) -> None:
     with stubbed_account("ec2", "service-quotas", fleet=fleet) as at:
-        limits(at, values, at.plan().types)
+        limits(at, values)
         ((told, found, remedy),) = at.found(check_quota)
     assert told == level
     assert words in found
@@ -218,36 +263,34 @@ def test_quotas_are_compared_with_the_web_instance_and_the_most_workers(
 
 def test_every_web_instance_is_counted() -> None:
     with stubbed_account("ec2", "service-quotas", parameters={"WebInstances": "3"}) as at:
-        limits(at, {ON_DEMAND: 42.0}, ["c7a.large"])
+        limits(at, {ON_DEMAND: 42.0})
         ((level, words, remedy),) = at.found(check_quota)
     assert (level, "enough for 18 of 19" in words, "--desired-value 44`" in remedy) == ("warning", True, True)
-    with stubbed_account("ec2", "service-quotas", parameters={"WebInstances": "3"}) as at:
-        limits(at, {ON_DEMAND: 5.0}, ["c7a.large"])
-        ((level, words, _),) = at.found(check_quota)
-    assert (level, "the web tier or the builders need 6" in words) == ("stop", True)
+    for is_new, vcpus in ((True, 6), (False, 8)):  # an update launches one more before it ends one
+        with stubbed_account("ec2", "service-quotas", parameters={"WebInstances": "3"}, is_new=is_new) as at:
+            limits(at, {ON_DEMAND: 5.0})
+            ((level, words, _),) = at.found(check_quota)
+        assert (level, f"the web tier or the builders need {vcpus} at once" in words) == ("stop", True)
 
 
 def test_both_builders_run_at_once_and_the_remedy_says_how_many_vcpus_to_ask_for() -> None:
     with stubbed_account("ec2", "service-quotas", images={}) as at:
-        limits(at, {ON_DEMAND: 3.0}, ["c7a.large"])
+        limits(at, {ON_DEMAND: 3.0})
         ((level, _, remedy),) = at.found(check_quota)
         assert (level, "--desired-value 4`" in remedy) == ("stop", True)
     with stubbed_account("ec2", "service-quotas") as at:
-        limits(at, {ON_DEMAND: 5.0}, ["c7a.large"])
+        limits(at, {ON_DEMAND: 5.0})
         ((_, _, remedy),) = at.found(check_quota)
     assert "--quota-code L-1216C47A --desired-value 40`" in remedy
 
 
 def test_a_quota_that_is_not_known_is_a_warning() -> None:
     with stubbed_account("ec2", "service-quotas", fleet={"instance_types": ("p3.2xlarge",)}) as at:
-        limits(at, {ON_DEMAND: 5.0}, ["c7a.large", "p3.2xlarge"])
+        limits(at, {ON_DEMAND: 5.0})
         ((level, words, _),) = at.found(check_quota)
     assert (level, "p3.2xlarge" in words) == ("warning", True)
     with stubbed_account("ec2", "service-quotas") as at:
-        at.stubs["ec2"].add_response(
-            "describe_instance_types",
-            {"InstanceTypes": [{"InstanceType": "c7a.large", "VCpuInfo": {"DefaultVCpus": 2}}]},
-        )
+        described(at)
         at.stubs["service-quotas"].add_client_error("get_service_quota", "NoSuchResourceException", "none")
         ((level, words, _),) = at.found(check_quota)
     assert (level, "GetServiceQuota" in words) == ("warning", True)
