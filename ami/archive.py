@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from services.bundle_facts import MANIFEST, read_facts
-from services.config import DEMO_BUNDLE, EngineName
+from core.bundle_facts import MANIFEST, read_facts
+from core.config import DEMO_BUNDLE, EngineName
 from services.errors import FleetsightError
 
-FOLDERS = ("services", "app_tier", "web_tier", "ami")
+FOLDERS = ("services", "core", "app_tier", "web_tier", "ami")
 FILES = ("config.yaml", "requirements.txt")
-NOT_PACKED = frozenset(map(PurePosixPath, ("app_tier/demo", "services/embedded")))
-"""What draws, trains and stands in for AWS: no image needs it. Its bundle is the archive's `bundle`."""
+NOT_PACKED = frozenset({PurePosixPath("app_tier/demo")})
+"""What draws and trains: no image needs it. Its bundle is the archive's `bundle`."""
 
 
 class ArchiveError(FleetsightError):

@@ -21,7 +21,7 @@ from typing import Literal
 from ami.archive import content_digest, write_archive
 from ami.ingredients import RELEASE, ROOT, debian, wheels
 from ami.steps import ImageBuildError, ImageToolMissingError, inside_of, made_whole, need_tools, run
-from services.config import DEMO_BUNDLE
+from core.config import DEMO_BUNDLE
 
 __all__ = [
     "ROOT",

@@ -3,8 +3,8 @@
 #
 #   provision.sh --role worker|web --source DIR [--wheelhouse DIR] [--agents]
 #
-# DIR is an unpacked source archive (ami/archive.py): services, app_tier, web_tier, ami, config.yaml, requirements.txt,
-# bundle, version.json. Python packages come from the wheels of --wheelhouse, and then no network is used, or else from
+# DIR is an unpacked source archive (ami/archive.py): services, core, app_tier, web_tier, ami, config.yaml,
+# requirements.txt, bundle, version.json. Python packages come from the wheels of --wheelhouse, and then no network is used, or else from
 # the package index. --agents: CloudWatch's and Session Manager's agents too, which only AWS's own hosts have. Where
 # version.json says "engine": "torch", the workers' image has torch, too, and NVIDIA's driver unless --wheelhouse is given.
 #
@@ -37,7 +37,7 @@ read_arguments() {
   [ "$(id -u)" -eq 0 ] || fail "this must be run as root"
   [ "$(. /etc/os-release && echo "$ID-$VERSION_ID")" = debian-12 ] || fail "this is no Debian 12, which the image is made of"
   local part
-  for part in services app_tier web_tier ami config.yaml requirements.txt bundle/bundle.json version.json; do
+  for part in services core app_tier web_tier ami config.yaml requirements.txt bundle/bundle.json version.json; do
     [ -e "$source/$part" ] || fail "$source has no $part: give --source the folder of an unpacked source archive"
   done
   [ -z "$wheelhouse" ] || [ -d "$wheelhouse" ] || fail "there is no folder $wheelhouse (--wheelhouse)"
@@ -115,13 +115,13 @@ install_python() {
 }
 
 install_code() {
-  local folders=(services app_tier) app=$HOME_DIR/app
-  [ "$role" = web ] && folders=(services web_tier)
+  local folders=(services core app_tier) app=$HOME_DIR/app
+  [ "$role" = web ] && folders=(services core web_tier)
   rm -rf "$app" "$HOME_DIR/bundle"
   mkdir -p "$app"
   cp -r "${folders[@]/#/$source/}" "$source/config.yaml" "$app/"
   # What people need to try and to build, and what runs does not.
-  rm -rf "$app/services/embedded" "$app/app_tier/demo"
+  rm -rf "$app/app_tier/demo"
   cp -r "$source/bundle" "$HOME_DIR/bundle"
   chown -R root:root "$HOME_DIR"
   chmod -R u=rwX,go=rX "$HOME_DIR"

@@ -8,8 +8,8 @@ import logging
 import os
 import sys
 
+from core.logs import configure_logging
 from services.endpoint import APP_ID
-from services.logs import configure_logging
 
 DECODER = "app_tier.square:central_square"
 """What the processes run that decode."""
@@ -25,7 +25,7 @@ def main() -> int:
     from app_tier.lifetime import StopSignals
 
     signals = StopSignals()
-    from services.confined.zygote import Zygote
+    from core.confined.zygote import Zygote
 
     zygote = Zygote(DECODER)
     zygote.fork()  # before there are threads, or anything worth to be kept from it

@@ -12,7 +12,7 @@ from app_tier.bundle.load import Bundle
 from app_tier.decode import Pixels
 from app_tier.engines import Batch, Engine
 from app_tier.task import Task
-from services.messages import LabelScore, Model, Prediction
+from core.messages import LabelScore, Model, Prediction
 
 DIGITS = 6
 """Digits of a probability after the point: finer than float32 softmax is worth, and half the bytes."""

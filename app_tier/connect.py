@@ -13,8 +13,8 @@ from app_tier.bundle.s3 import fetch_bundle, in_s3
 from app_tier.errors import NotStartedError
 from app_tier.faults import meaning_of
 from app_tier.pipeline import Services
+from core.config import Config
 from services.clients import Clients
-from services.config import Config
 from services.s3 import Bucket
 from services.sqs import Queue
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from app_tier.preprocess import Preprocess, as_square, normalise
 from app_tier.task import Task
-from services.config import Worker as WorkerConfig
-from services.confined.errors import CrashedError, TooCostlyError
-from services.confined.pool import Allowance, Confined
-from services.confined.zygote import Zygote
-from services.image_errors import ImageRejectedError
-from services.image_limits import BYTES_A_PIXEL, ImageLimits
+from core.config import Worker as WorkerConfig
+from core.confined.errors import CrashedError, TooCostlyError
+from core.confined.pool import Allowance, Confined
+from core.confined.zygote import Zygote
+from core.image_errors import ImageRejectedError
+from core.image_limits import BYTES_A_PIXEL, ImageLimits
 
 Pixels = NDArray[np.float32]
 

@@ -18,7 +18,7 @@ from app_tier.bundle.torch_import import export_warnings_off, import_torch
 from app_tier.cpu import has_int8_dot_products
 from app_tier.exact import ExactEngine
 from app_tier.openvino_import import import_openvino
-from services.config import EngineName
+from core.config import EngineName
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """fp32's answers at nearly the speed of low precision: low precision first, and what it is unsure of again in fp32.
 
 Low precision moves a network's logits a little, so it changes an answer only where the two best are close. How close
-is measured when a bundle is built (`app_tier.bundle.measure`) and kept in it as its margin.
+is measured when a bundle is built (`scripts.model.measure`) and kept in it as its margin.
 """
 
 from collections.abc import Iterator

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
 
 from app_tier.bundle.errors import EngineError
-from services.confined.errors import NoChildError
+from core.confined.errors import NoChildError
+from core.image_errors import ImageRejectedError
+from core.messages import GONE, Failure
 from services.errors import NotFoundError
-from services.image_errors import ImageRejectedError
-from services.messages import GONE, Failure
 
 _DENIED = frozenset(
     {

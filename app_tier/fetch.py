@@ -5,8 +5,8 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from app_tier.task import Task
+from core.image_limits import ImageLimits, too_large
 from services.errors import ObjectTooLargeError
-from services.image_limits import ImageLimits, too_large
 from services.s3 import Bucket
 
 

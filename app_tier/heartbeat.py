@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.ids import new_id
-from services.messages import Heartbeat, WorkerState
+from core.ids import new_id
+from core.messages import Heartbeat, WorkerState
 from services.sqs import Outgoing
 
 EVERY_SECONDS = 10.0

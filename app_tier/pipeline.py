@@ -18,9 +18,9 @@ from app_tier.recovery import Recovery, Step
 from app_tier.sizing import Sizing
 from app_tier.stage import Stage
 from app_tier.task import Delivery, Task, begin
+from core.image_limits import ImageLimits
+from core.messages import Failure, Prediction, Response, crashed_worker
 from services.errors import NotFoundError
-from services.image_limits import ImageLimits
-from services.messages import Failure, Prediction, Response, crashed_worker
 from services.s3 import Bucket
 from services.sqs import BATCH, Queue
 

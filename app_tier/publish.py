@@ -3,7 +3,7 @@
 In this order a request that has gone has left a result, wherever the worker is killed. Before the put nothing has
 happened. After it the image comes again, and is answered with the prediction that is stored.
 
-Of an image's predictions one stands (`services/predictions.py`), and every response repeats it.
+Of an image's predictions one stands (`core/predictions.py`), and every response repeats it.
 """
 
 import logging
@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from app_tier.task import Delivery, Task
-from services.messages import Failure, Prediction, Response, failed
-from services.predictions import store_prediction, stored_prediction
+from core.messages import Failure, Prediction, Response, failed
+from core.predictions import store_prediction, stored_prediction
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 

@@ -41,9 +41,9 @@ from app_tier.in_hand import InHand
 from app_tier.keeper import Keeper
 from app_tier.lifetime import Lifetime
 from app_tier.task import Delivery
+from core.ids import parse_key
+from core.messages import RequestMessage
 from services.errors import MessageError
-from services.ids import parse_key
-from services.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, Queue, Received
 
 OVER_LIMIT = "OverLimit"

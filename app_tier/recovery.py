@@ -40,8 +40,8 @@ from app_tier.in_hand import InHand
 from app_tier.keeper import Keeper
 from app_tier.lifetime import Lifetime
 from app_tier.task import Task
+from core.messages import Failure
 from services.backoff import Jitter, pause_seconds
-from services.messages import Failure
 
 MAX_OUTAGE_SECONDS: Final = 1_800.0
 """How long a step is tried again while a service fails; a worker bills no longer without working."""

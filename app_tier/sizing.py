@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.config import Worker as WorkerConfig
+from core.config import Worker as WorkerConfig
 from services.sqs import BATCH
 
 BATCHES_IN_HAND = 3

@@ -1,6 +1,6 @@
 """From what a stranger sent to its central square: all that Pillow does for the network, and nothing else.
 
-A worker runs this in processes that have nothing (`services.confined`), and its own process never loads Pillow. So it
+A worker runs this in processes that have nothing (`core.confined`), and its own process never loads Pillow. So it
 imports as little as it can, too: a worker waits for it when it starts.
 """
 
@@ -8,9 +8,9 @@ from typing import Final
 
 from PIL import Image, ImageOps
 
-from services.image_errors import DECODER_ERRORS, ImageRejectedError, ends_early
-from services.image_limits import ImageLimits, lacks_memory
-from services.images import open_image
+from core.image_errors import DECODER_ERRORS, ImageRejectedError, ends_early
+from core.image_limits import ImageLimits, lacks_memory
+from core.images import open_image
 
 Box = tuple[float, float, float, float]
 

@@ -20,9 +20,9 @@ from app_tier.engines import Engine, open_engine
 from app_tier.errors import NotStartedError
 from app_tier.lifetime import is_standby, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
-from services.config import Config, load_config
-from services.confined.errors import NoChildError
-from services.confined.zygote import Zygote
+from core.config import Config, load_config
+from core.confined.errors import NoChildError
+from core.confined.zygote import Zygote
 from services.errors import FleetsightError, MetadataError
 from services.metadata import Metadata
 

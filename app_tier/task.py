@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from services.messages import RequestMessage, Timings
+from core.messages import RequestMessage, Timings
 from services.sqs import Received
 
 T_co = TypeVar("T_co", covariant=True)

@@ -16,8 +16,8 @@ from app_tier.pipeline import Pipeline, Services
 from app_tier.receive import POLL_SECONDS, Receiver
 from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
-from services.config import Config
-from services.confined.pool import HANG_FACTOR, TRIES
+from core.config import Config
+from core.confined.pool import HANG_FACTOR, TRIES
 
 MAX_CALLS_SECONDS = 900.0
 """Longest that the calls of one step may take, with the retries of botocore and obstore (some 5 minutes a call)."""

@@ -19,6 +19,7 @@ NOT_BENCHMARKS = {
     "bare",
     "cores",
     "delays",
+    "fleet_standing",
     "flood",
     "http_messages",
     "in_browser",

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from app_tier.bundle.load import load_bundle
 from app_tier.bundle.manifest import TORCH_NAME, LowPrecision, Precision
 from app_tier.bundle.torch_import import export_warnings_off, import_torch
-from app_tier.demo.data import DEMO_LABELS, DEMO_PREPROCESS, Images, cifar_from_zip, drawn_signs
-from app_tier.demo.finish import FRESH_SEED, FRESH_SIGNS
 from app_tier.engines import Batch, open_engine
 from app_tier.preprocess import normalise
 from benchmarks.networks import KEPT
 from benchmarks.quantised import demo_network
 from benchmarks.report import Bar, Report, seconds_of
+from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS, Images, cifar_from_zip, drawn_signs
+from scripts.demo_model.finish import FRESH_SEED, FRESH_SIGNS
 from scripts.run.system import ROOT
 
 CIFAR_ZIP: Final = ROOT.parent / "shared" / "data" / "cifar10-jpeg.zip"
@@ -123,7 +123,7 @@ def _ways() -> dict[str, Infer]:
 def _torch_eager() -> Infer:
     """Return the demo network as torch's own modules, on as many threads."""
     torch = import_torch()
-    from app_tier.demo.network import CifarResNet
+    from scripts.demo_model.network import CifarResNet
 
     torch.set_num_threads(THREADS)
     with export_warnings_off():

@@ -1,7 +1,7 @@
 """What Fleetsight costs on AWS, by the prices of config.yaml: a month at rest, and 1,000 images.
 
 Nothing is measured here. What a worker does in a second is a figure of docs/performance.md; what is billed beside it
-follows from the policy, EC2's billed minimum, and the requests that the tiers make (`services.cost`). The tables of
+follows from the policy, EC2's billed minimum, and the requests that the tiers make (`core.cost`). The tables of
 docs/aws.md are these.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 import yaml
 
 from benchmarks.report import Report
+from core.config import Config, parse_config
+from core.cost import SECONDS_AN_HOUR, requests_of
 from scripts.aws.deploy.idle_cost import Parts, monthly
 from scripts.aws.deploy.settings import CONFIG
 from scripts.aws.deploy.template import PATH, template
 from services.cloudformation import parse_template
-from services.config import Config, parse_config
-from services.cost import SECONDS_AN_HOUR, requests_of
 
 IMAGES_A_SECOND = 90.0
 """Of a worker on two cores with ResNet-18 and photos of 100 KB: twice what one core did, in docs/performance.md."""

@@ -23,7 +23,7 @@ from app_tier.engines import Engine
 from app_tier.preprocess import Preprocess, load_pixels
 from app_tier.startup import open_model
 from benchmarks.cores import pinned
-from services.config import PATH_VARIABLE, load_config
+from core.config import PATH_VARIABLE, load_config
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LONGEST_SECONDS: Final = 120.0

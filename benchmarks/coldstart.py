@@ -1,6 +1,6 @@
 """A worker's start: from its process to its first published prediction, against a start the torch way.
 
-The worker is the real one, ``python -m app_tier``, on an embedded cloud where a message waits. Moments are told by
+The worker is the real one, ``python -m app_tier``, on a local cloud where a message waits. Moments are told by
 that cloud's queues, on the same clock, so that nothing polls while it starts. The torch way imports torch and
 torchvision, makes ResNet-18 and answers once, without any cloud; it stands for a worker that would do both.
 """
@@ -18,17 +18,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app_tier.bundle.load import DEMO_BUNDLE
-from app_tier.demo.signs import samples
 from benchmarks.networks import random_network
 from benchmarks.processes import usage_of
 from benchmarks.report import Bar, Report
+from core.config import Config, load_config
+from core.ids import ImageRef, input_key, new_id
+from core.messages import RequestMessage, Response, from_worker
+from core.provision import provision
+from localcloud.launch import LocalCloud
+from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT
 from services.clients import Clients
-from services.config import Config, load_config
-from services.embedded.launch import EmbeddedCloud
-from services.ids import ImageRef, input_key, new_id
-from services.messages import RequestMessage, Response, from_worker
-from services.provision import provision
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 
@@ -48,10 +48,10 @@ class Start:
 
 def run(quick: bool) -> Report:
     """Measure the demo network, ResNet-18 at 224 and the torch way in turns; the fastest of several counts."""
-    compileall.compile_dir(ROOT / "app_tier", quiet=1)  # as set-up does
-    compileall.compile_dir(ROOT / "services", quiet=1)
+    for folder in ("services", "core", "localcloud", "app_tier"):  # as set-up does
+        compileall.compile_dir(ROOT / folder, quiet=1)
     resnet = random_network("resnet18").folder
-    with tempfile.TemporaryDirectory() as state, EmbeddedCloud(Path(state), hypervisor=False) as cloud:
+    with tempfile.TemporaryDirectory() as state, LocalCloud(Path(state), hypervisor=False) as cloud:
         bench = _Bench(cloud)
         starts = _in_turns(
             {
@@ -109,9 +109,9 @@ def torch_way() -> Start:
 
 
 class _Bench:
-    """An embedded cloud with the system's buckets and queues, and one image to classify."""
+    """A local cloud with the system's buckets and queues, and one image to classify."""
 
-    def __init__(self, cloud: EmbeddedCloud) -> None:
+    def __init__(self, cloud: LocalCloud) -> None:
         self._environment = os.environ | cloud.environment() | _settings(cloud.endpoint_url)
         os.environ |= {name: value for name, value in cloud.environment().items() if name != "AWS_ENDPOINT_URL"}
         config = load_config(ROOT / "config.yaml", self._environment)

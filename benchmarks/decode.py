@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app_tier.bundle.load import load_bundle
-from app_tier.bundle.torchvision_shim import import_torchvision
-from app_tier.demo.signs import SIGN_LABELS, draw, encode
 from app_tier.engines import open_engine
 from app_tier.preprocess import Preprocess, load_pixels
 from benchmarks.report import Bar, Report
+from scripts.demo_model.signs import SIGN_LABELS, draw, encode
+from scripts.model.torchvision_shim import import_torchvision
 
 Pixels = NDArray[np.float32]
 Way = Callable[[bytes], Pixels]

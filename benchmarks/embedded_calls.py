@@ -1,4 +1,4 @@
-"""What the calls of an image cost the embedded cloud in CPU, against stock moto in the same run.
+"""What the calls of an image cost the local cloud in CPU, against stock moto in the same run.
 
 The client is bare: what it costs is not measured, and it leaves the machine to the server.
 """
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from benchmarks.processes import tree
 from benchmarks.report import Bar, Report
 from benchmarks.signed import signed
-from services.embedded.launch import HOST, EmbeddedCloud
+from localcloud.launch import HOST, LocalCloud
 
 START_SECONDS = 60.0
 CALLS_OF_AN_IMAGE: Mapping[str, float] = {
@@ -45,7 +45,7 @@ def run(quick: bool) -> Report:
         quick: fewer rounds.
     """
     rounds = 20 if quick else 200
-    with tempfile.TemporaryDirectory() as state, EmbeddedCloud(Path(state), hypervisor=False) as cloud:
+    with tempfile.TemporaryDirectory() as state, LocalCloud(Path(state), hypervisor=False) as cloud:
         ours = cpu_milliseconds_of_calls(urlsplit(cloud.endpoint_url).port or 0, cloud.server_pid, rounds)
     with stock_moto() as (port, pid):
         stock = cpu_milliseconds_of_calls(port, pid, rounds)

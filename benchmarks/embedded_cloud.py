@@ -1,4 +1,4 @@
-"""What the mended pieces of the embedded cloud are worth: ratios, each of two things measured in this run."""
+"""What the mended pieces of the local cloud are worth: ratios, each of two things measured in this run."""
 
 import http.client
 import tempfile
@@ -13,10 +13,10 @@ from botocore.config import Config
 
 from benchmarks.report import Bar, Report, seconds_of
 from benchmarks.signed import signed
-from services.embedded.access_keys import owner_key
-from services.embedded.dispatch import RememberingDispatcher
-from services.embedded.launch import REGION, EmbeddedCloud
-from services.embedded.queues import MessageQueue
+from localcloud.access_keys import owner_key
+from localcloud.dispatch import RememberingDispatcher
+from localcloud.launch import REGION, LocalCloud
+from localcloud.queues import MessageQueue
 
 WAITING = 1000
 CONSUMERS = 20
@@ -33,7 +33,7 @@ def run(quick: bool) -> Report:
     dispatch = dispatcher_against_stock(rounds)
     with tempfile.TemporaryDirectory() as state:
         started = time.perf_counter()
-        with EmbeddedCloud(Path(state)) as cloud:
+        with LocalCloud(Path(state)) as cloud:
             start_seconds = time.perf_counter() - started
             depth = receive_by_depth(cloud, rounds)
             connections = connections_kept_against_closed(cloud, rounds * 5)
@@ -86,7 +86,7 @@ def dispatcher_against_stock(rounds: int) -> float:
     return slow / fast
 
 
-def receive_by_depth(cloud: EmbeddedCloud, rounds: int) -> dict[int, float]:
+def receive_by_depth(cloud: LocalCloud, rounds: int) -> dict[int, float]:
     """Return the seconds of a receive of 10 by the number of messages that wait, over the wire."""
     sqs = _client(cloud, "sqs")
     best: dict[int, float] = {}
@@ -99,7 +99,7 @@ def receive_by_depth(cloud: EmbeddedCloud, rounds: int) -> dict[int, float]:
     return best
 
 
-def connections_kept_against_closed(cloud: EmbeddedCloud, requests: int) -> float:
+def connections_kept_against_closed(cloud: LocalCloud, requests: int) -> float:
     """Return how many times as fast requests are answered on one connection as on one each."""
     place = urlsplit(cloud.endpoint_url)
     target, kind = "AmazonSQS.ListQueues", "application/x-amz-json-1.0"
@@ -123,7 +123,7 @@ def connections_kept_against_closed(cloud: EmbeddedCloud, requests: int) -> floa
     return best["closed"] / best["kept"]
 
 
-def milliseconds_of_calls(cloud: EmbeddedCloud, rounds: int) -> dict[str, float]:
+def milliseconds_of_calls(cloud: LocalCloud, rounds: int) -> dict[str, float]:
     """Return the milliseconds of the calls on an image's way, boto3 and server together; the fastest of several."""
     s3, sqs, dynamodb = (_client(cloud, service) for service in ("s3", "sqs", "dynamodb"))
     s3.create_bucket(Bucket="benchmark")
@@ -139,7 +139,7 @@ def milliseconds_of_calls(cloud: EmbeddedCloud, rounds: int) -> dict[str, float]
     return {name: 1e3 * seconds_of(call, rounds, time.perf_counter) for name, call in calls.items()}
 
 
-def messages_per_second(cloud: EmbeddedCloud, messages: int) -> float:
+def messages_per_second(cloud: LocalCloud, messages: int) -> float:
     """Return how fast 20 consumers receive and delete what waits, in batches of 10."""
     sqs = _client(cloud, "sqs")
     url = _filled_queue(sqs, "drain", messages, visibility_seconds=120)
@@ -159,7 +159,7 @@ def messages_per_second(cloud: EmbeddedCloud, messages: int) -> float:
     return messages / (time.perf_counter() - started)
 
 
-def launch_to_running_seconds(cloud: EmbeddedCloud, rounds: int) -> float:
+def launch_to_running_seconds(cloud: LocalCloud, rounds: int) -> float:
     """Return the seconds from the call that launches an instance until it is seen to run; the fastest of several."""
     ec2 = _client(cloud, "ec2")
 
@@ -173,7 +173,7 @@ def launch_to_running_seconds(cloud: EmbeddedCloud, rounds: int) -> float:
     return seconds_of(launch, rounds, time.perf_counter)
 
 
-def _client(cloud: EmbeddedCloud, service: str) -> Any:
+def _client(cloud: LocalCloud, service: str) -> Any:
     config = Config(
         max_pool_connections=CONSUMERS,
         request_checksum_calculation="when_required",

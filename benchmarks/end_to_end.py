@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from app_tier.bundle.load import load_bundle
-from app_tier.demo.signs import samples
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from benchmarks.latency import percentile
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, GROWTH, OURS, WORKERS, Measured, running
+from scripts.demo_model.signs import samples
 from scripts.run.images import Images
 
 COLD_ROUNDS: Final = 3
@@ -117,7 +117,7 @@ def bars_of(cold: Mapping[int, Measured], warm: Mapping[int, Measured], again: M
         Bar("cold, 100 images: p95 from accepted to result, s", percentile(hundred.latency_s, 95), at_most=1.3),
         Bar("warm, 1,000 images: images/s", thousand.images_per_second, at_least=160),
         Bar("warm, 1,000 images: CPU ms an image of web, controller and workers", ours, at_most=5),
-        Bar("warm, 1,000 images: CPU ms an image of the embedded cloud", thousand.cpu_ms["cloud"], at_most=4),
+        Bar("warm, 1,000 images: CPU ms an image of the local cloud", thousand.cpu_ms["cloud"], at_most=4),
         Bar("the same 1,000 images again: times as fast, warm", thousand.seconds / again.seconds, at_least=5),
     )
     return bars + _bars_of_size(warm)
@@ -138,7 +138,7 @@ def _bars_of_size(warm: Mapping[int, Measured]) -> tuple[Bar, ...]:
 
 
 def _cloud_growth(warm: Mapping[int, Measured]) -> dict[str, float]:
-    """What the embedded cloud keeps of an image, since its memory is its disk: objects, rows."""
+    """What the local cloud keeps of an image, since its memory is its disk: objects, rows."""
     largest = warm[max(warm)]
     grown = largest.resident_mb["cloud"] * (1 - 1 / largest.growth["cloud"])
     return {"cloud_kept_kb_an_image": grown * 1024 / largest.images}

@@ -20,7 +20,6 @@ import numpy as np
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import INT8_IR_NAME, NumberType
 from app_tier.bundle.torch_import import import_torch
-from app_tier.bundle.torchvision_shim import import_torchvision
 from app_tier.engines import Batch, Engine, OpenVinoEngine, TorchEngine
 from app_tier.exact import ExactEngine, top_two_gap
 from benchmarks import agreement
@@ -29,6 +28,7 @@ from benchmarks.peaks import PEAKS, matrix_product
 from benchmarks.quantised import quantised_network
 from benchmarks.report import Bar, Report, seconds_of
 from benchmarks.runs import Run, side_by_side
+from scripts.model.torchvision_shim import import_torchvision
 
 ARCHITECTURES: Final = ("resnet18", "resnet50")
 THREADS: Final = (1, 2)

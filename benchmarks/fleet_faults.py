@@ -1,6 +1,6 @@
 """The fleet under random schedules of faults, simulated: what must never happen, and does not.
 
-`benchmarks.fleet.faults` has the simulation, with the product's own autoscaler in it, and the schedules.
+`simulator.faults` has the simulation, with the product's own autoscaler in it, and the schedules.
 """
 
 import logging
@@ -12,9 +12,9 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from typing import Final
 
-from benchmarks.fleet.extras import need
-from benchmarks.fleet.faults.world import KINDS
 from benchmarks.report import Bar, Report
+from simulator.extras import need
+from simulator.faults.world import KINDS
 
 FULL: Final = 10_000
 QUICK: Final = 200
@@ -34,7 +34,7 @@ def run(quick: bool) -> Report:
 
 def _play(schedules: int) -> Counter[str]:
     """Play so many schedules in this process; print the first that breaks a promise, and go no further."""
-    from benchmarks.fleet.faults import schedules as machine
+    from simulator.faults import schedules as machine
 
     os.nice(5)
     logging.disable(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Real fleets on the embedded cloud: instances that take seconds to boot, and one worker for each image.
+"""Real fleets on the local cloud: instances that take seconds to boot, and one worker for each image.
 
 Beside the simulations of `fleet` and `fleet_faults`: real processes, real queues, and a bill at the end.
 """

@@ -1,6 +1,6 @@
 """What a look of the autoscaler costs with ten workers and with a thousand: CPU, and calls of EC2's API.
 
-The autoscaler is the product's own, over a simulated EC2 (`benchmarks.fleet.faults`): what is measured is a whole
+The autoscaler is the product's own, over a simulated EC2 (`simulator.faults`): what is measured is a whole
 round, from the description to the journal, but for the wire and for what pages are told.
 """
 
@@ -10,8 +10,8 @@ import time
 from collections import Counter
 from typing import Final
 
-from benchmarks.fleet.faults.world import World, limits_of
 from benchmarks.report import Bar, Report
+from simulator.faults.world import World, limits_of
 
 SIZES: Final = (10, 1_000)
 ROUNDS: Final = 30

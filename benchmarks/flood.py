@@ -1,4 +1,4 @@
-"""A flood for one real worker: requests that wait in the queue of an embedded cloud, which is made far away.
+"""A flood for one real worker: requests that wait in the queue of a local cloud, which is made far away.
 
 Whoever makes a `Bench` keeps the cloud, the delaying proxy and itself off the worker's core (see
 `benchmarks.cores.pinned`). Moments of results are told by the cloud's queues, on the same clock.
@@ -17,13 +17,13 @@ from benchmarks.delays import DelayedCloud
 from benchmarks.pinned_worker import PinnedWorker
 from benchmarks.processes import tree
 from benchmarks.timeline import Look, Window, steady
+from core.config import PATH_VARIABLE, load_config
+from core.ids import ImageRef, input_key, new_id
+from core.messages import RequestMessage, Response, from_worker
+from core.provision import provision
+from localcloud.launch import LocalCloud
 from scripts.run.system import ROOT
 from services.clients import Clients
-from services.config import PATH_VARIABLE, load_config
-from services.embedded.launch import EmbeddedCloud
-from services.ids import ImageRef, input_key, new_id
-from services.messages import RequestMessage, Response, from_worker
-from services.provision import provision
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 
@@ -53,14 +53,14 @@ class Flood:
 
 
 class Bench:
-    """An embedded cloud with the system's buckets and queues, and photos to classify.
+    """A local cloud with the system's buckets and queues, and photos to classify.
 
     Args:
         cloud: runs on the core of the others; no other child of this process is running.
         worker: is flooded.
     """
 
-    def __init__(self, cloud: EmbeddedCloud, worker: PinnedWorker) -> None:
+    def __init__(self, cloud: LocalCloud, worker: PinnedWorker) -> None:
         self._cloud, self._worker = cloud, worker
         self._cloud_pids = frozenset(tree(os.getpid())) - {os.getpid()}
         os.environ |= {name: value for name, value in cloud.environment().items() if name != "AWS_ENDPOINT_URL"}
@@ -104,7 +104,7 @@ class Bench:
         now = datetime.now(UTC)
         requests = [RequestMessage.about(ref, input_key(ref, "jpg"), now) for ref in refs]
         if self._requests.send([Outgoing(request.image_id, request.to_json()) for request in requests]):
-            raise RuntimeError("the embedded cloud took not all requests")
+            raise RuntimeError("the local cloud took not all requests")
 
     def _answers(self) -> Iterator[tuple[float, Response]]:
         """Yield the responses that there are, each with the moment at which it was sent (epoch seconds)."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import Bundle, load_bundle
-from app_tier.bundle.torchvision_networks import RANDOM, build_torchvision
+from scripts.model.torchvision_networks import RANDOM, build_torchvision
 from scripts.run.system import ROOT
 
 KEPT = ROOT / ".fleetsight" / "bench"

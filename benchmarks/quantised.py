@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from app_tier.bundle.build import write_manifest
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
 from app_tier.bundle.manifest import Precision
-from app_tier.bundle.precision import Target, settle_precision
-from app_tier.bundle.torchvision_networks import RANDOM, build_torchvision
 from benchmarks.networks import KEPT
+from scripts.model.build import write_manifest
+from scripts.model.precision import Target, settle_precision
+from scripts.model.torchvision_networks import RANDOM, build_torchvision
 
 _FORCED: Final = Target("int8", force=True)
 

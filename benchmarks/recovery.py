@@ -18,13 +18,13 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from app_tier.demo.signs import samples
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, PATIENCE_SECONDS, WORKERS, running
+from localcloud.machines.machine import Process, children_of
 from scripts.chaos.strikes import workers
 from scripts.client import ApiClient, ApiError
+from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from services.embedded.machines.machine import Process, children_of
 
 SECONDS: Final = 5.0
 """Bar: beyond the start of the new process and the visibility timeout."""

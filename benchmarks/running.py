@@ -24,7 +24,7 @@ ALWAYS_WARM: Final = {"FLEETSIGHT__FLEET__MIN_WORKERS": str(WORKERS), "FLEETSIGH
 GROWTH: Final = 1.15
 """Resident memory after a load ÷ before it, that still counts as flat."""
 OURS: Final = ("web", "controller", "worker")
-"""What runs on the user's instances on AWS; the embedded cloud stands for AWS itself."""
+"""What runs on the user's instances on AWS; the local cloud stands for AWS itself."""
 SERVICES: Final = ("cloud", "hypervisor", "controller", "web")
 PATIENCE_SECONDS: Final = 60.0
 
@@ -129,7 +129,7 @@ class Bench:
         return found | {"hypervisor": own, "worker": workers, "client": usages([os.getpid()], below=False)}
 
     def _workers(self) -> set[int]:
-        """Return every worker's process id that the embedded hypervisor has written down."""
+        """Return every worker's process id that the local hypervisor has written down."""
         stats = (self.system.state_dir / "instances").glob("*/process")
         return {int(text.split()[0]) for stat in stats if (text := stat.read_text())}
 
@@ -172,7 +172,7 @@ def running(home: Path, settings: Mapping[str, str], switches: Sequence[str] = (
     Args:
         home: a folder of its own.
         settings: configuration, as `FLEETSIGHT__SECTION__KEY`.
-        switches: of the embedded cloud, each ``NAME=VALUE``.
+        switches: of the local cloud, each ``NAME=VALUE``.
     """
     system = System(
         home,

@@ -1,4 +1,4 @@
-"""Signs requests to an embedded cloud that are made without an SDK."""
+"""Signs requests to a local cloud that are made without an SDK."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,8 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from services.embedded.access_keys import owner_key
-from services.embedded.launch import REGION
+from localcloud.access_keys import owner_key
+from localcloud.launch import REGION
 
 
 def signed(service: str, method: str, url: str, body: bytes = b"", **headers: str) -> Mapping[str, str]:

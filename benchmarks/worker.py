@@ -1,6 +1,6 @@
 """One real worker on a core of its own and services that are far away, against its engine and decode alone.
 
-The worker, ``python -m app_tier``, has one core; the embedded cloud and everything else that measures has the other.
+The worker, ``python -m app_tier``, has one core; the local cloud and everything else that measures has the other.
 Between them each S3 call takes 20 ms longer and each SQS call 10 ms (`benchmarks.delays`). A flood of photos of about
 100 KB waits in the queue: some fifty different ones, each under many keys. The bare engine and decode run before and
 after the worker on the same core, in the same precision, with the same batch size. What the worker spends on an image
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app_tier.bundle.build import write_manifest
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import NumberType
 from app_tier.engines import OpenVinoEngine
@@ -30,7 +29,8 @@ from benchmarks.pinned_worker import Cores, PinnedWorker
 from benchmarks.quantised import quantised_network
 from benchmarks.report import Bar, Report
 from benchmarks.timeline import used
-from services.embedded.launch import EmbeddedCloud
+from localcloud.launch import LocalCloud
+from scripts.model.build import write_manifest
 
 LEAST: Final[Mapping[str, float]] = {"resnet18": 0.8, "resnet50": 0.9}
 """Images/s of the worker by those of its engine and decode alone."""
@@ -135,11 +135,11 @@ def in_precision(bundle: Bundle, precision: NumberType, folder: Path) -> Path:
 
 @contextmanager
 def _bench(cores: Cores) -> Iterator[tuple[Bench, Path]]:
-    """Start an embedded cloud beside a folder with photos."""
+    """Start a local cloud beside a folder with photos."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "photos").mkdir()
         for seed in range(PHOTOS):
             (folder / "photos" / f"{seed:03d}.jpg").write_bytes(photo(KINDS[0], seed))
-        with EmbeddedCloud(folder / "cloud", hypervisor=False) as cloud:
+        with LocalCloud(folder / "cloud", hypervisor=False) as cloud:
             yield Bench(cloud, PinnedWorker(cores, folder / "worker.log")), folder

@@ -11,10 +11,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from localcloud.options import InvalidSwitchError
+from localcloud.typed_switches import values_in
 from scripts.chaos.campaign import Campaign, Report
 from scripts.run.system import ROOT
-from services.embedded.options import InvalidSwitchError
-from services.embedded.typed_switches import values_in
 
 HOME = ROOT / ".fleetsight" / "chaos"
 MAX_SEED = 2**32 - 1
@@ -31,7 +31,7 @@ MAX_SEED = 2**32 - 1
 @click.option(
     "--scenario",
     type=click.Path(path_type=Path),
-    help="YAML file of switches of the embedded cloud (docs/embedded-cloud.md); by default 7% of all calls fail.",
+    help="YAML file of switches of the local cloud (localcloud/README.md); by default 7% of all calls fail.",
 )
 @click.option("--log", type=click.Path(path_type=Path), default=HOME / "log.jsonl", help="What was done, and when.")
 def chaos(  # noqa: PLR0917 - click calls it by name

@@ -11,7 +11,7 @@ from scripts.aws.stack_commands import aws, down_command, logs_command, ssh_comm
 from scripts.chaos_command import chaos
 from scripts.dead_letter_commands import dead_letters
 from scripts.fleet_commands import fleet
-from scripts.model_commands import model
+from scripts.model.commands import model
 from scripts.sbom_command import sbom
 from scripts.simulate_command import simulate
 from scripts.users_command import users

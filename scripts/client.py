@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from services.config import is_loopback
+from core.config import is_loopback
 from services.errors import FleetsightError
 
 TOKEN_VARIABLE = "FLEETSIGHT_TOKEN"  # nosec B105 # noqa: S105 (the name of it)

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import requests
 
+from core.config import Web
 from scripts.client import ApiClient, ApiError
-from services.config import Web
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # noqa: S104 (what is listened at, not where)
 """Addresses that listen at every interface, and what to call instead."""

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.fleet import Decision, FleetInstances
-from services.messages import FleetSnapshot, WorkerLimits
+from core.fleet import Decision, FleetInstances
+from core.messages import FleetSnapshot, WorkerLimits
 from web_tier.api.models import FleetStatusBody
 from web_tier.pages.instances import InstanceRow
 from web_tier.pages.words import dollars, fleet_sentence, limits_words, pause_words, plural

@@ -11,9 +11,9 @@ from typing import Any, Concatenate, ParamSpec
 import click
 from rich.console import Console
 
+from core.config import load_config
 from scripts.client import ApiError, token_of
 from scripts.fleet_client import FleetClient, NotThereError, url_of
-from services.config import load_config
 from services.errors import ConfigError
 
 P = ParamSpec("P")

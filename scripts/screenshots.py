@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from app_tier.demo.signs import samples
 from scripts.chromium import open_chromium
 from scripts.client import ApiClient
+from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT, System, free_port
 from scripts.studio import PATIENCE_SECONDS, Studio
 from services.errors import FleetsightError

@@ -167,4 +167,4 @@ if ! stamped compiled "$digest"; then
   .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true
   stamp compiled "$digest"
 fi
-.venv/bin/python -m compileall -q services app_tier web_tier scripts benchmarks
+.venv/bin/python -m compileall -q services core localcloud app_tier web_tier scripts simulator benchmarks

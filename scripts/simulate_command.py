@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from services.config import load_config
+from core.config import load_config
 
 
 @click.command()

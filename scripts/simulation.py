@@ -1,5 +1,7 @@
 """What ``fleetsight simulate`` does: the configured policy over one trace, shown, drawn and written."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -7,15 +9,14 @@ from typing import Final
 import click
 from rich.console import Console
 
-from benchmarks.fleet.comparison import Scene, rivals, row_of
-from benchmarks.fleet.engine import Conditions
-from benchmarks.fleet.machine import Machine
-from benchmarks.fleet.plots import draw
-from benchmarks.fleet.policies.ours import ours
-from benchmarks.fleet.show import figures_of, tables_of
-from benchmarks.fleet.traces import TraceError, from_csv, named
-from benchmarks.report import Report
-from services.config import Config
+from core.config import Config
+from simulator.comparison import Scene, rivals, row_of
+from simulator.engine import Conditions
+from simulator.machine import Machine
+from simulator.plots import draw
+from simulator.policies.ours import ours
+from simulator.tables import figures_of, tables_of
+from simulator.traces import TraceError, from_csv, named
 
 LEAST_INTERVAL_SECONDS: Final = 1.0
 """Decisions are simulated no more often: a day of them would take minutes, and boots take far longer than this."""
@@ -67,7 +68,7 @@ def carry_out(wish: Wish, settings: Config, image_seconds: float | None, outputs
     if outputs.plots is not None:
         click.echo("drawn: " + ", ".join(str(path) for path in draw(played, outputs.plots)))
     if outputs.json_file is not None:
-        _write(Report("simulate", figures_of(rows)), outputs.json_file)
+        _write(figures_of(rows), outputs.json_file)
 
 
 def scene_of(wish: Wish, conditions: Conditions) -> Scene:
@@ -90,8 +91,8 @@ def scene_of(wish: Wish, conditions: Conditions) -> Scene:
     return scene
 
 
-def _write(report: Report, path: Path) -> None:
+def _write(figures: Mapping[str, float], path: Path) -> None:
     try:
-        report.write(path)
+        path.write_text(json.dumps({"name": "simulate", "figures": figures, "bars": []}, indent=2) + "\n")
     except OSError as error:
         raise click.ClickException(f"cannot write {path}: {error.strerror}; choose another file") from error

@@ -13,11 +13,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from localcloud.access_keys import AccessKey
 from scripts.aws.account import Account
 from scripts.aws.deploy.stacks import find
 from scripts.aws.options import on_account
 from services.accounts import OPERATORS, USERS, Accounts
-from services.embedded.access_keys import AccessKey
 from services.errors import FleetsightError
 
 HOME = Path(__file__).parents[1] / ".fleetsight"

@@ -1,1 +1,1 @@
-"""Typed, small wrappers over AWS, and the embedded cloud that stands in for it on one machine."""
+"""Typed, small wrappers over AWS services, each usable in another project."""

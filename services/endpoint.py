@@ -15,7 +15,7 @@ class Endpoint:
 
     Attributes:
         region: AWS region.
-        url: address of the embedded cloud; None on AWS.
+        url: address of the local cloud; None on AWS.
         max_attempts: calls in all, the first included, with random pauses of up to 20 s between them. botocore makes
             fewer once its retry quota is used up:
             https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html

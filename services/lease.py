@@ -11,8 +11,8 @@ those of all tenures before, and an item that was written with a token takes no 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from uuid import uuid4
 
-from services.ids import new_id
 from services.table import Item, Table
 
 _PK = "LEASE"
@@ -45,7 +45,7 @@ class Lease:
     table: Table
     name: str
     length_seconds: float
-    holder: str = field(default_factory=new_id)
+    holder: str = field(default_factory=lambda: uuid4().hex)
     clock: Callable[[], float] = boot_seconds
     now: Callable[[], float] = time.time
     _held_until: float = field(default=float("-inf"), init=False, repr=False)

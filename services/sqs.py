@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from services.backoff import pause_seconds
-from services.ids import new_id
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -124,7 +124,7 @@ class Queue:
         if self.fifo:
             # Both are unique. A group in flight would hold back its rest, and order does not matter here. A repeated
             # deduplication id would drop a legitimate repeat: a retry, its response, a request that was sent again.
-            unique = new_id()
+            unique = uuid4().hex
             entry |= {"MessageGroupId": unique, "MessageDeduplicationId": unique}
         return entry
 

@@ -1,6 +1,6 @@
 """Fixtures for everything that is tested over the wire.
 
-`cloud` is one embedded cloud for the whole run, without processes for its instances. `make_config` gives each test a
+`cloud` is one local cloud for the whole run, without processes for its instances. `make_config` gives each test a
 configuration whose buckets, queues, table and tags have names of their own, so that tests never meet; `provisioned`
 makes what the test's `config` names and returns the clients to reach it.
 """
@@ -18,15 +18,15 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
+from core.config import Config, parse_config
+from core.ids import new_id
+from core.job_records import Job
+from core.jobs import JobStore
+from core.provision import provision, provision_table
+from localcloud.access_keys import owner_key
+from localcloud.launch import LocalCloud
 from services.clients import Clients
-from services.config import Config, parse_config
-from services.embedded.access_keys import owner_key
-from services.embedded.launch import EmbeddedCloud
 from services.endpoint import Endpoint
-from services.ids import new_id
-from services.job_records import Job
-from services.jobs import JobStore
-from services.provision import provision, provision_table
 from services.s3 import Bucket
 from services.table import Table
 from tests.support.jobs import NOW
@@ -68,7 +68,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_real_aws() -> Iterator[None]:
-    """Credentials of embedded clouds only: AWS refuses a test that forgets its endpoint, at no cost."""
+    """Credentials of local clouds only: AWS refuses a test that forgets its endpoint, at no cost."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in owner_key().environment.items():
             patch.setenv(name, value)
@@ -81,18 +81,18 @@ def _no_real_aws() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cloud(_no_real_aws: None) -> Iterator[EmbeddedCloud]:
-    """One embedded cloud for all wire tests; its instances run at once and compute nothing."""
+def cloud(_no_real_aws: None) -> Iterator[LocalCloud]:
+    """One local cloud for all wire tests; its instances run at once and compute nothing."""
     with (
         tempfile.TemporaryDirectory(prefix="fleetsight-test-") as state,
-        EmbeddedCloud(Path(state), hypervisor=False) as started,
+        LocalCloud(Path(state), hypervisor=False) as started,
     ):
         yield started
 
 
 @pytest.fixture(scope="session")
-def clients(cloud: EmbeddedCloud) -> Clients:
-    """Clients of the embedded cloud, shared by all tests: making them costs more than a test."""
+def clients(cloud: LocalCloud) -> Clients:
+    """Clients of the local cloud, shared by all tests: making them costs more than a test."""
     return Clients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=3, pool_size=32))
 
 
@@ -111,7 +111,7 @@ def shipped_values() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def make_config(cloud: EmbeddedCloud) -> ConfigMaker:
+def make_config(cloud: LocalCloud) -> ConfigMaker:
     """Make configurations that share this test's own names: `make_config(fleet={"max_workers": 3})`."""
     own = new_id().lower()
 

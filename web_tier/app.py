@@ -2,8 +2,8 @@
 
 from flask import Flask
 
-from services.config import Config, load_config
-from services.jobs import JobStore
+from core.config import Config, load_config
+from core.jobs import JobStore
 from web_tier.access.access import Access, install_access
 from web_tier.access.guard import install_guard, install_identification
 from web_tier.access.rights import check_rights

@@ -13,7 +13,7 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, g, request
 
-from services.audit import AuditEvent, AuditTrail, new_event
+from core.audit import AuditEvent, AuditTrail, new_event
 from services.table import TableBusyError
 from services.users import email_of
 from web_tier.access.access import current_access

@@ -11,13 +11,13 @@ from typing import cast
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
 
-from services.cache import ResultCache
+from core.cache import ResultCache
+from core.config import Config
+from core.dead_letters import DeadLetterStore
+from core.fleet_store import FleetStore
+from core.jobs import JobStore
 from services.clients import Clients
-from services.config import Config
-from services.dead_letters import DeadLetterStore
-from services.fleet_store import FleetStore
 from services.forms import Forms
-from services.jobs import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from services.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
+from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
 from services.errors import NotFoundError
 
 FRESH_SECONDS = 5.0

@@ -3,10 +3,10 @@
 import re
 from datetime import datetime
 
+from core.fleet import FleetInstance
+from core.fleet_store import FleetStore
 from services.ec2 import ALIVE
 from services.errors import NotFoundError
-from services.fleet import FleetInstance
-from services.fleet_store import FleetStore
 
 INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
-from services.config import load_config
+from core.config import load_config
+from core.logs import JsonFormatter
 from services.endpoint import APP_ID
-from services.logs import JsonFormatter
 from web_tier.live import live_of
 from web_tier.memory import give_memory_back, is_exhausted
 from web_tier.proxy import PROXY

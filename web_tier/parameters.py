@@ -3,8 +3,8 @@
 from flask import request
 from werkzeug.exceptions import BadRequest
 
+from core.ids import ImageRef, is_id
 from services.errors import NotFoundError
-from services.ids import ImageRef, is_id
 
 
 def known_id(kind: str, text: str) -> str:

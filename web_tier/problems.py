@@ -22,10 +22,10 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
+from core.slices import ReusedKeyError
+from core.tokens import TokenUncheckedError
 from services.errors import NotFoundError
-from services.slices import ReusedKeyError
 from services.table import TableBusyError
-from services.tokens import TokenUncheckedError
 from services.user_errors import UserPoolError
 from web_tier.audience import is_for_programs
 from web_tier.intake.budget import BusyError

@@ -5,7 +5,7 @@ import time
 
 from flask import Flask, Response, g, request
 
-from services.ids import new_id
+from core.ids import new_id
 from web_tier.access.identity import known_identity
 
 _QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready"})

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
 from app_tier.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, file_digest
-from services.bundle_facts import wrong_pin
+from core.bundle_facts import wrong_pin
 
 DEMO_BUNDLE: Final = Path(__file__).parents[1] / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""

@@ -14,7 +14,7 @@ from app_tier.bundle.cache import cache_folder, kept, write_file
 from app_tier.bundle.errors import BundleMissingError
 from app_tier.bundle.load import Bundle, check_pin, parse_manifest
 from app_tier.bundle.manifest import MANIFEST_NAME, file_digest
-from services.bundle_facts import IN_S3
+from core.bundle_facts import IN_S3
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

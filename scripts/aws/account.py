@@ -47,7 +47,7 @@ class Account:
     Attributes:
         region: such as us-east-1; None is the profile's.
         profile: of the AWS configuration; None is the default one.
-        endpoint_url: of an embedded cloud; None is AWS.
+        endpoint_url: of a local cloud; None is AWS.
     """
 
     region: str | None = None

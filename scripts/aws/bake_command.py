@@ -4,6 +4,8 @@ from typing import Any, get_args
 
 import click
 
+from core.config import EngineName, load_config
+from core.ids import new_id
 from scripts.aws.account import Account
 from scripts.aws.bake.archived import archived
 from scripts.aws.bake.bake import Order, bake, there_already
@@ -13,8 +15,6 @@ from scripts.aws.bake.debian import base_for
 from scripts.aws.bake.recipe import ROLES, Base, Recipe, Role, Site, Source
 from scripts.aws.options import dry_run, on_account
 from scripts.aws.waiting import Waiting
-from services.config import EngineName, load_config
-from services.ids import new_id
 
 
 @click.command("bake")

@@ -27,7 +27,7 @@ def on_account(command: Callable[Concatenate[Account, str, P], None]) -> Callabl
     @click.option("--region", help="AWS region, such as us-east-1 [default: the profile's]")
     @click.option("--profile", help="Profile of the AWS configuration [default: the default one]")
     @click.option("--prefix", default="fleetsight", show_default=True, callback=_checked, help="Begins every name.")
-    @click.option("--endpoint-url", hidden=True, help="Of an embedded cloud.")
+    @click.option("--endpoint-url", hidden=True, help="Of a local cloud.")
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         region, profile, prefix, url = (kwargs.pop(name) for name in ("region", "profile", "prefix", "endpoint_url"))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console, RenderableType
 
+from core.config import load_config
 from scripts.aws import logs as logged
 from scripts.aws import sessions, status
 from scripts.aws.account import Account
@@ -21,7 +22,6 @@ from scripts.aws.preflight import rights
 from scripts.aws.teardown import down as downs
 from scripts.aws.teardown.drain import DRAIN_SECONDS
 from scripts.aws.waiting import Waiting
-from services.config import load_config
 
 EVERYBODY = "0.0.0.0/0"
 

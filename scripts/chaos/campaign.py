@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
 
-from app_tier.demo.signs import samples
+from localcloud.control_client import ControlClient
+from localcloud.options import Switches
 from scripts.chaos.check import Progress, Verdict, check
 from scripts.chaos.client import Client
 from scripts.chaos.strikes import Striker
+from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
-from services.embedded.control_client import ControlClient
-from services.embedded.options import Switches
 from services.errors import FleetsightError
 
 PICTURES: Final = 200
@@ -108,7 +108,7 @@ class Campaign:
 
     Attributes:
         minutes, images: for how long images are sent under faults, and how many at least.
-        switches: of the embedded cloud, turned once the truth is known.
+        switches: of the local cloud, turned once the truth is known.
         log: a file of JSON lines: what was done, and when.
     """
 

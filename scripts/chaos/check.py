@@ -10,12 +10,12 @@ from typing import Any, Final, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from core.ids import ImageRef
+from core.predictions import stored_prediction
 from scripts.chaos.client import Client
 from scripts.client import ApiError
 from scripts.run.system import System
 from services.ec2 import Fleet
-from services.ids import ImageRef
-from services.predictions import stored_prediction
 from services.s3 import Bucket
 from services.sqs import Queue
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from core.image_errors import ImageRejectedError
+from core.image_formats import sniff
 from scripts.client import ApiError, DirectFile, OfferedFile
 from scripts.load.batches import ApiLoad
 from scripts.load.target import Target
-from services.image_errors import ImageRejectedError
-from services.image_formats import sniff
 
 HEAD_BYTES = 1024
 """Of a file, from which its type is read."""

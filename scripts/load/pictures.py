@@ -63,7 +63,7 @@ def drawn_signs(folder: Path, count: int, seed: int, side: int, drawn: Callable[
 
 
 def _draw(here: Path, labels: Path, count: int, seed: int, side: int, drawn: Callable[[int], None]) -> None:
-    from app_tier.demo.signs import samples
+    from scripts.demo_model.signs import samples
 
     here.mkdir(parents=True, exist_ok=True)
     # Written last and by a rename: a labels.csv that exists says that every sign does.

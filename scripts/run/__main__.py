@@ -11,13 +11,13 @@ from types import FrameType
 import click
 from rich.console import Console
 
+from localcloud.options import InvalidSwitchError
+from localcloud.typed_switches import switches_of, typed, values_in
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
 from scripts.run.machine_image import worker_image
 from scripts.run.session import Session
 from scripts.run.system import ROOT, System
-from services.embedded.options import InvalidSwitchError
-from services.embedded.typed_switches import switches_of, typed, values_in
 from services.errors import FleetsightError
 
 HOME = ROOT / ".fleetsight"
@@ -34,7 +34,7 @@ HOME = ROOT / ".fleetsight"
     "switches",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Turn a switch of the embedded cloud, for a hard day; may be repeated. They are in docs/embedded-cloud.md.",
+    help="Turn a switch of the local cloud, for a hard day; may be repeated. They are in localcloud/README.md.",
 )
 @click.option(
     "--scenario",

@@ -37,7 +37,7 @@ def sample_images(folder: Path) -> Images:
 
 
 def _draw(folder: Path, labels: Path) -> None:
-    from app_tier.demo.signs import samples
+    from scripts.demo_model.signs import samples
 
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []

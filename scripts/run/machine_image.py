@@ -3,10 +3,10 @@
 import time
 from pathlib import Path
 
-from ami.local import LocalImage, build_image
+from ami.local import ImageToolMissingError, LocalImage, build_image
+from core.config import Config
+from localcloud.machines.nspawn import NspawnMissingError, check_tools
 from scripts.run.system import ROOT
-from services.config import Config
-from services.embedded.machines.nspawn import check_tools
 
 
 def worker_image(config: Config, images: Path) -> LocalImage:
@@ -17,11 +17,13 @@ def worker_image(config: Config, images: Path) -> LocalImage:
         images: where images are kept, a folder each.
 
     Raises:
-        NspawnMissingError: this machine cannot boot images.
-        ImageToolMissingError: it cannot make them.
+        ImageToolMissingError: this machine cannot boot images, or not make them.
         ImageBuildError: this one could not be made.
     """
-    check_tools()
+    try:
+        check_tools()
+    except NspawnMissingError as error:
+        raise ImageToolMissingError(str(error)) from error
     started, told = time.monotonic(), False
 
     def say(line: str) -> None:

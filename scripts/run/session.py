@@ -81,7 +81,7 @@ class Session:
         if self.system.sign_in is not None:
             self._print(how_to_sign_in(self.system.sign_in))
         if self.system.switches:
-            self._print(f"The embedded cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}")
+            self._print(f"The local cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}")
 
     def _print(self, sentence: str) -> None:
         """Print what may hold anything, in one line that can be copied."""

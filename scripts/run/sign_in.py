@@ -1,4 +1,4 @@
-"""Sign-in on one machine: a user pool of the embedded cloud, a key for sessions, and an account for who runs this."""
+"""Sign-in on one machine: a user pool of the local cloud, a key for sessions, and an account for who runs this."""
 
 import os
 import secrets
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from core.personal_tokens import PersonalTokens
+from core.provision import provision_user_pool
+from localcloud.user_pools.mailbox import Mail
 from services.accounts import Accounts, drawn_password
 from services.clients import Clients
-from services.embedded.user_pools.mailbox import Mail
-from services.personal_tokens import PersonalTokens
-from services.provision import provision_user_pool
 from services.table import Table
 from services.users import NewPasswordWanted, PoolTokens, UserPool
 from web_tier.access.identity import Scope
@@ -83,7 +83,7 @@ def _make_operator(accounts: Accounts, pool: UserPool) -> tuple[str, PoolTokens]
 
 def _set_up_app(pool: UserPool, access_token: str) -> str:
     """Give the operator a second factor, as their authenticator app would; return its key."""
-    from services.embedded.user_pools.second_factors import STEP_SECONDS, Authenticator  # imports moto
+    from localcloud.user_pools.second_factors import STEP_SECONDS, Authenticator  # imports moto
 
     key = pool.begin_second_factor(access_token)
     app = Authenticator(secret=b32decode(key))

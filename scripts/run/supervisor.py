@@ -1,7 +1,7 @@
 """Keeps the processes of the system running on one machine, as systemd does on EC2.
 
 A process that dies is started again, once the rest of its process group has been killed, after a pause that doubles
-up to `LONGEST_PAUSE_SECONDS` while it keeps dying. One that holds what cannot be had again (the embedded cloud's
+up to `LONGEST_PAUSE_SECONDS` while it keeps dying. One that holds what cannot be had again (the local cloud's
 memory) is essential: its end ends everything.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.embedded.machines.machine import Process
+from localcloud.machines.machine import Process
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""Everything that makes Fleetsight on one machine: the embedded cloud, its EC2, the web tier and the controller."""
+"""Everything that makes Fleetsight on one machine: the local cloud, its EC2, the web tier and the controller."""
 
 import errno
 import json
@@ -14,18 +14,18 @@ from functools import cached_property
 from pathlib import Path
 
 from ami.local import LocalImage
+from core.config import PATH_VARIABLE, PREFIX, Config, load_config
+from core.provision import provision
+from localcloud.access_keys import owner_key
+from localcloud.control_client import mails
+from localcloud.launch import machines
+from localcloud.lifeline import Lifeline
+from localcloud.user_pools.mailbox import Mail
 from scripts.client import ApiClient
 from scripts.run.sign_in import SignIn, prepare_sign_in
 from scripts.run.supervisor import Service, Supervisor
 from services.clients import Clients, new_session
-from services.config import PATH_VARIABLE, PREFIX, Config, load_config
-from services.embedded.access_keys import owner_key
-from services.embedded.control_client import mails
-from services.embedded.launch import machines
-from services.embedded.lifeline import Lifeline
-from services.embedded.user_pools.mailbox import Mail
 from services.errors import FleetsightError
-from services.provision import provision
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
@@ -50,7 +50,7 @@ class System:
 
     Attributes:
         overrides: configuration that goes before that of the environment, as `FLEETSIGHT__SECTION__KEY`.
-        switches: of the embedded cloud, each ``NAME=VALUE``; one that is not valid is a cloud that does not start.
+        switches: of the local cloud, each ``NAME=VALUE``; one that is not valid is a cloud that does not start.
         image: that each instance boots, as a machine of its own; None runs workers as processes.
     """
 
@@ -74,7 +74,7 @@ class System:
 
     @cached_property
     def endpoint_url(self) -> str:
-        """Address of the embedded cloud, on a port that was free."""
+        """Address of the local cloud, on a port that was free."""
         return f"http://127.0.0.1:{free_port()}"
 
     @cached_property
@@ -94,7 +94,7 @@ class System:
 
     @cached_property
     def clients(self) -> Clients:
-        """Clients of the embedded cloud for this process."""
+        """Clients of the local cloud for this process."""
         session = new_session()
         session.set_credentials(owner_key().id, owner_key().secret)
         return Clients(self.config.aws.endpoint(), session)
@@ -115,8 +115,8 @@ class System:
         owner_key().save(self.state_dir)
         turned = [part for switch in self.switches for part in ("--switch", switch)]
         port = self.endpoint_url.rpartition(":")[2]
-        self._start("cloud", "-m", "services.embedded", "cloud", "--port", port, *turned)
-        self._await(self._cloud_answers, "the embedded cloud", "cloud")
+        self._start("cloud", "-m", "localcloud", "cloud", "--port", port, *turned)
+        self._await(self._cloud_answers, "the local cloud", "cloud")
         provision(self.clients, self.config)
         if self.config.auth.mode == "cognito":
             required = self.config.auth.require_second_factor != "none"
@@ -126,7 +126,7 @@ class System:
             (self.state_dir / "user-pool").write_text(self.sign_in.pool_id + "\n")
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
         images = None if self.image is None else self.image.root.parent
-        self._start("hypervisor", "-m", "services.embedded", "hypervisor", *where, *machines(images))
+        self._start("hypervisor", "-m", "localcloud", "hypervisor", *where, *machines(images))
         self._start("controller", "-m", "web_tier.controller")
         self._start("web", "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()")
         self._await(ApiClient(self.url).ready, "the web tier", "web")
@@ -149,8 +149,8 @@ class System:
         self.lifeline.cut()
 
     def _start(self, name: str, *arguments: str) -> None:
-        embedded = name in {"cloud", "hypervisor"}
-        line = ("--lifeline-fd", str(self.lifeline.read_end)) if embedded else ()
+        is_local_cloud = name in {"cloud", "hypervisor"}
+        line = ("--lifeline-fd", str(self.lifeline.read_end)) if is_local_cloud else ()
         self.supervisor.start(
             Service(
                 name,
@@ -158,7 +158,7 @@ class System:
                 self._environment(),
                 self.state_dir / "logs" / f"{name}.log",
                 essential=name == "cloud",
-                inherited=(self.lifeline.read_end,) if embedded else (),
+                inherited=(self.lifeline.read_end,) if is_local_cloud else (),
             )
         )
 

@@ -22,6 +22,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
+from core.ids import new_id
 from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.stacks import Stack, find
 from scripts.aws.waiting import Waiting
@@ -30,7 +31,6 @@ from scripts.client import ApiClient
 from scripts.run.batch import Batch
 from scripts.run.images import Images, sample_images
 from services.accounts import Accounts
-from services.ids import new_id
 from services.users import NewPasswordWanted, PoolTokens, UserPool
 from tests.support.cassettes import record
 

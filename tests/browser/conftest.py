@@ -43,13 +43,13 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from app_tier.demo.signs import samples
+from core.ids import ImageRef, input_key, new_id
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
 from scripts.chromium import NO_BROWSER, find_chromium, launch_chromium
 from scripts.client import ApiClient
+from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
-from services.ids import ImageRef, input_key, new_id
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
 from services.s3 import Bucket
 from services.table import Table
 from services.users import NewPasswordWanted, UserPool

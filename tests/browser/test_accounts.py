@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from core.ids import new_id
 from scripts.run.sign_in import OPERATOR
 from scripts.run.system import System
-from services.ids import new_id
 from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page, drop, person, signed_in
 from tests.browser.test_api_page import try_it
 from tests.browser.test_upload import arrived, classify, signs

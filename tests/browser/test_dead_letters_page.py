@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.dead_letters import DeadLetterStore
+from core.ids import ImageRef
+from core.jobs import JobStore
 from scripts.client import ApiClient
 from scripts.run.system import System
-from services.dead_letters import DeadLetterStore
-from services.ids import ImageRef
-from services.jobs import JobStore
 from services.table import Table
 from tests.browser.conftest import FaultsOf, crashed_images
 from tests.support.jobs import failed

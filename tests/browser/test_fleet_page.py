@@ -7,10 +7,10 @@ from itertools import count as counting
 import pytest
 from playwright.sync_api import Page, expect
 
-from app_tier.demo.signs import samples
+from core.fleet_store import FleetStore
 from scripts.client import ApiClient
+from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from services.fleet_store import FleetStore
 from services.table import Table
 from tests.browser.conftest import FaultsOf, PageFaults
 

@@ -14,10 +14,10 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser
 
-from app_tier.demo.signs import samples
+from core.fleet_store import FleetStore
+from localcloud.control_client import ControlClient
+from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from services.embedded.control_client import ControlClient
-from services.fleet_store import FleetStore
 from services.table import Table
 from tests.browser.conftest import person, signed_in
 from tests.support.waiting import DEADLINE_SECONDS, wait_until

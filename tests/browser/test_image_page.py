@@ -3,10 +3,10 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from app_tier.demo.signs import samples
+from core.ids import new_id
 from scripts.client import ApiClient
+from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from services.ids import new_id
 from tests.browser.conftest import FaultsOf, crashed_images
 from tests.support.waiting import wait_until
 

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app_tier.demo.signs import samples
+from core.ids import ImageRef, input_key, new_id
+from core.job_records import Counts, ImageRecord, Job, Said
+from core.jobs import JobStore
+from core.messages import Failure, LabelScore, Response
 from scripts.client import ApiClient
+from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from services.ids import ImageRef, input_key, new_id
-from services.job_records import Counts, ImageRecord, Job, Said
-from services.jobs import JobStore
-from services.messages import Failure, LabelScore, Response
 from services.table import Table
 from tests.browser.conftest import FaultsOf, PageFaults, crashed_images
 from tests.support.jobs import LATEST_TOKEN, request_again, send_again

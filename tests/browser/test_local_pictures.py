@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from app_tier.demo.signs import samples
 from scripts.client import ApiClient
+from scripts.demo_model.signs import samples
 from tests.browser.conftest import Options, drop
 from tests.browser.test_upload import arrived, classify, finished
 

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Dialog, Page, Route, expect
 
-from app_tier.demo.signs import samples
+from core.jobs import JobStore
 from scripts.client import ApiClient
+from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from services.jobs import JobStore
 from services.s3 import Bucket
 from services.table import Table
 from tests.browser.conftest import FaultsOf, PageFaults, drop

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from app_tier.demo.signs import samples
+from localcloud.control_client import ControlClient
+from localcloud.machines.machine import Machine
 from scripts.client import ApiClient, Outcome
+from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance
-from services.embedded.control_client import ControlClient
-from services.embedded.machines.machine import Machine
 from services.s3 import Bucket
 from tests.conftest import keys_in
 from tests.support.waiting import wait_until
@@ -40,7 +40,7 @@ class RunningSystem:
         return alive
 
     def worker_pid(self, instance: Instance) -> int | None:
-        """The process of an instance, as its embedded hypervisor wrote it down."""
+        """The process of an instance, as its local hypervisor wrote it down."""
         process = Machine(self.system.state_dir / "instances" / instance.instance_id).process()
         return None if process is None else process.pid
 
@@ -82,12 +82,12 @@ class RunningSystem:
         return keys_in(Bucket.named(self.system.clients, self.system.config.names.input_bucket), job_id)
 
     def set_switches(self, **switches: Any) -> None:
-        """Set switches of the embedded cloud."""
+        """Set switches of the local cloud."""
         with closing(ControlClient(self.system.endpoint_url)) as cloud:
             cloud.send("PUT", "switches", switches)
 
     def calls_with_faults(self) -> Counter[str]:
-        """Return how many calls to the embedded cloud have met each kind of fault."""
+        """Return how many calls to the local cloud have met each kind of fault."""
         with closing(ControlClient(self.system.endpoint_url)) as cloud:
             return Counter(cloud.get("calls")["faults"])
 

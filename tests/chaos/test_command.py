@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from app_tier.demo.signs import samples
 from scripts.client import ApiClient
+from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT, free_port
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 

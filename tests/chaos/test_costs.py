@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from services.cost import IMAGE, Requests
-from services.embedded.control_client import ControlClient
+from core.cost import IMAGE, Requests
+from localcloud.control_client import ControlClient
 from tests.chaos.conftest import RunningSystem, signs
 from tests.support.waiting import wait_until
 

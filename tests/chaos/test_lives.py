@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from core.config import PATH_VARIABLE
+from core.fleet_store import FleetStore
 from scripts.client import ApiClient
 from scripts.run.system import System, free_port
-from services.config import PATH_VARIABLE
 from services.ec2 import Fleet
-from services.fleet_store import FleetStore
 from services.table import Table
 from tests.chaos.conftest import RunningSystem, signs
 from tests.conftest import shipped_values

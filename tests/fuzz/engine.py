@@ -16,7 +16,7 @@ from types import ModuleType
 import atheris
 
 INSTRUMENTED = [
-    *("services", "web_tier", "tests.fuzz.targets"),
+    *("services", "core", "localcloud", "web_tier", "tests.fuzz.targets"),
     *("PIL", "werkzeug.formparser", "werkzeug.http", "werkzeug.sansio", "yaml", "joserfc", "gunicorn.http"),
 ]
 SEEDS, WORDS = "seeds", "words"

@@ -3,16 +3,16 @@
 import http.client
 from pathlib import Path
 
-from services.embedded.launch import EmbeddedCloud
-from services.embedded.machines import cgroups
-from services.embedded.machines.machine import Machine
-from services.embedded.machines.netns import in_network_of
+from localcloud.launch import LocalCloud
+from localcloud.machines import cgroups
+from localcloud.machines.machine import Machine
+from localcloud.machines.netns import in_network_of
 from tests.support.waiting import wait_until
 
 """A boot takes a second or two; so long on a machine that is busy with five others."""
 
 
-def machine_of(cloud: EmbeddedCloud, instance_id: str) -> Machine:
+def machine_of(cloud: LocalCloud, instance_id: str) -> Machine:
     return Machine(cloud.state_dir / "instances" / instance_id)
 
 

@@ -1,4 +1,4 @@
-"""The images boot as instances of the embedded cloud: machines of their own, which work and end as on EC2.
+"""The images boot as instances of the local cloud: machines of their own, which work and end as on EC2.
 
 Root, systemd-nspawn and the images are needed; `conftest` says what happens where they are missing.
 """
@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from ami.local import LocalImage
+from localcloud.launch import LocalCloud
+from localcloud.machines.machine import Machine, Process
 from scripts.client import ApiClient
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet
-from services.embedded.launch import EmbeddedCloud
-from services.embedded.machines.machine import Machine, Process
 from tests.chaos.conftest import RunningSystem, signs
 from tests.image.machines import answers_in, console_of, console_says, left_of, machine_of, traces_of
-from tests.integration.embedded.conftest import Clients
-from tests.integration.embedded.test_instances import becomes, describe, launch, state
+from tests.integration.localcloud.conftest import Clients
+from tests.integration.localcloud.test_instances import becomes, describe, launch, state
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -58,15 +58,15 @@ POWERS_OFF = "#!/bin/sh\nsystemctl --no-block poweroff\n"
 
 
 @pytest.fixture(scope="module")
-def cloud(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
+def cloud(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """A cloud whose instances boot the workers' image."""
-    with EmbeddedCloud(tmp_path_factory.mktemp("boot"), images=worker_image.root.parent) as started:
+    with LocalCloud(tmp_path_factory.mktemp("boot"), images=worker_image.root.parent) as started:
         yield started
     assert traces_of(started.state_dir) == []
 
 
 @pytest.fixture
-def ec2(cloud: EmbeddedCloud) -> Any:
+def ec2(cloud: LocalCloud) -> Any:
     return Clients(cloud.endpoint_url)("ec2")
 
 
@@ -110,7 +110,7 @@ def content_of(root: Path) -> dict[str, int]:
 
 
 def test_a_machine_whose_worker_cannot_start_powers_off_all_the_same(
-    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
     script = "#!/bin/sh\nexport FLEETSIGHT__WORKER__IDLE_SECONDS=never\nexec /opt/fleetsight/start worker\n"
     (instance_id,) = launch(ec2, script, ImageId=worker_image.image_id)
@@ -120,7 +120,7 @@ def test_a_machine_whose_worker_cannot_start_powers_off_all_the_same(
 
 
 def test_a_machine_that_is_terminated_shuts_down_in_order(
-    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
     (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
     machine = machine_of(cloud, instance_id)
@@ -132,7 +132,7 @@ def test_a_machine_that_is_terminated_shuts_down_in_order(
 
 
 def test_a_machine_that_is_terminated_as_soon_as_it_is_launched_ends(
-    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
     (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
     wait_until(machine_of(cloud, instance_id).process, "it has a process")
@@ -142,7 +142,7 @@ def test_a_machine_that_is_terminated_as_soon_as_it_is_launched_ends(
 
 
 def test_a_machine_that_stops_keeps_its_disk_until_it_is_terminated(
-    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
     stops = {"ImageId": worker_image.image_id, "InstanceInitiatedShutdownBehavior": "stop"}
     (instance_id,) = launch(ec2, COUNTS_BOOTS, **stops)
@@ -170,7 +170,7 @@ def test_a_machine_that_powers_itself_off_stops_where_its_behaviour_says_so(
 
 
 def test_a_machine_reaches_its_metadata_and_the_cloud_and_nothing_else(
-    cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage
+    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
     port = cloud.endpoint_url.rpartition(":")[2]
     # Bash's own connections: the image has no curl.
@@ -189,7 +189,7 @@ echo looked around
     ec2.terminate_instances(InstanceIds=[instance_id])
 
 
-def test_a_machines_clock_begins_with_its_boot(cloud: EmbeddedCloud, ec2: Any, worker_image: LocalImage) -> None:
+def test_a_machines_clock_begins_with_its_boot(cloud: LocalCloud, ec2: Any, worker_image: LocalImage) -> None:
     """A timer that is due minutes after boot would else be due at once."""
     script = "#!/bin/sh\necho up for $(cut -d. -f1 /proc/uptime) seconds\n"
     launched_at = time.monotonic()
@@ -199,7 +199,7 @@ def test_a_machines_clock_begins_with_its_boot(cloud: EmbeddedCloud, ec2: Any, w
     told = re.search(r"up for (\d+) seconds", console_of(machine))
     assert told is not None
     seconds_since_launch = time.monotonic() - launched_at
-    # Its clock begins with a whole second, at most two ahead: `_back` in services/embedded/machines/nspawn.py.
+    # Its clock begins with a whole second, at most two ahead: `_back` in localcloud/machines/nspawn.py.
     assert int(told[1]) <= seconds_since_launch + 2, "the clock began before the launch"
     ec2.terminate_instances(InstanceIds=[instance_id])
 
@@ -213,7 +213,7 @@ def test_an_image_that_is_not_there_fails_the_boot_and_says_which_are(ec2: Any, 
 
 
 def test_a_hypervisor_that_was_killed_takes_over_its_machines(worker_image: LocalImage, tmp_path: Path) -> None:
-    with EmbeddedCloud(tmp_path / "state", images=worker_image.root.parent) as cloud:
+    with LocalCloud(tmp_path / "state", images=worker_image.root.parent) as cloud:
         ec2 = Clients(cloud.endpoint_url)("ec2")
         (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
         machine = machine_of(cloud, instance_id)
@@ -238,8 +238,8 @@ def test_a_hypervisor_that_was_killed_takes_over_its_machines(worker_image: Loca
 COMMAND = """
 import sys, time
 from pathlib import Path
-from services.embedded.launch import EmbeddedCloud
-cloud = EmbeddedCloud(Path(sys.argv[1]), images=Path(sys.argv[2])).start()
+from localcloud.launch import LocalCloud
+cloud = LocalCloud(Path(sys.argv[1]), images=Path(sys.argv[2])).start()
 print(cloud.endpoint_url, flush=True)
 time.sleep(600)
 """

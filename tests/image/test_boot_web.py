@@ -16,18 +16,18 @@ import pytest
 import requests
 
 from ami.local import LocalImage
-from app_tier.demo.signs import samples
+from core.config import Config, parse_config
+from core.provision import provision
+from localcloud.launch import LocalCloud
+from localcloud.machines.machine import Machine
+from localcloud.machines.netns import in_network_of
+from scripts.demo_model.signs import samples
 from services.clients import Clients
-from services.config import Config, parse_config
-from services.embedded.launch import EmbeddedCloud
-from services.embedded.machines.machine import Machine
-from services.embedded.machines.netns import in_network_of
-from services.provision import provision
 from tests.conftest import shipped_values
 from tests.image.machines import console_of, console_says, left_of, machine_of
 from tests.integration.an_operator import EMAIL, PASSWORD, Operator
-from tests.integration.embedded.conftest import Clients as Apis
-from tests.integration.embedded.test_instances import becomes, launch
+from tests.integration.localcloud.conftest import Clients as Apis
+from tests.integration.localcloud.test_instances import becomes, launch
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -150,7 +150,7 @@ def web(
     web_image: LocalImage, worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebMachine]:
     """The web instance, ready."""
-    with EmbeddedCloud(tmp_path_factory.mktemp("web"), images=web_image.root.parent) as cloud:
+    with LocalCloud(tmp_path_factory.mktemp("web"), images=web_image.root.parent) as cloud:
         config = config_of(cloud.endpoint_url)
         clients, apis = Clients(config.aws.endpoint()), Apis(cloud.endpoint_url)
         provision(clients, config)

@@ -11,8 +11,8 @@ import pytest
 
 from ami.archive import bundle_digest
 from ami.local import ROOT, LocalImage, build_image, image_id, inside_of
+from core.config import DEMO_BUNDLE
 from scripts.requirements_file import read_sections
-from services.config import DEMO_BUNDLE
 from tests.support.waiting import DEADLINE_SECONDS
 
 HOME = "opt/fleetsight"
@@ -139,8 +139,7 @@ def test_an_image_has_the_pinned_packages_of_its_role_and_no_others(image: Local
 def test_an_image_has_the_code_of_its_tier_alone(image: LocalImage) -> None:
     app = image.root / HOME / "app"
     tier = {"worker": "app_tier", "web": "web_tier"}[role_of(image)]
-    assert {path.name for path in app.iterdir()} == {"services", tier, "config.yaml"}
-    assert not (app / "services" / "embedded").exists()
+    assert {path.name for path in app.iterdir()} == {"services", "core", tier, "config.yaml"}
     assert not (app / "app_tier" / "demo").exists()
     assert (image.root / "usr/sbin/nginx").exists() == (role_of(image) == "web")
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import requests
 
+from core.provision import provision_user_pool
+from core.recovery_codes import RecoveryCodes
+from localcloud.control_client import mails
 from services.accounts import Accounts
 from services.clients import Clients
-from services.embedded.control_client import mails
-from services.provision import provision_user_pool
-from services.recovery_codes import RecoveryCodes
 from services.table import Table
 from services.users import PoolTokens, UserPool
 from tests.support.authenticator import App

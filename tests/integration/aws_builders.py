@@ -1,4 +1,4 @@
-"""An AWS account that can be cut off, and builders on its embedded cloud that are played by the test."""
+"""An AWS account that can be cut off, and builders on its local cloud that are played by the test."""
 
 import ast
 import base64
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from ami.archive import ArchiveFacts
+from core.config import EngineName
+from core.ids import new_id
+from localcloud.launch import REGION
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.bake import Order
 from scripts.aws.bake.builders import Machines
 from scripts.aws.bake.recipe import ROLES, RUN_TAG, Role, Site, Source
 from scripts.aws.waiting import Waiting
-from services.config import EngineName
-from services.embedded.launch import REGION
-from services.ids import new_id
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
@@ -155,7 +155,7 @@ class Builders:
 
 @dataclass
 class Bakery:
-    """Everything that a bake needs, on an embedded cloud.
+    """Everything that a bake needs, on a local cloud.
 
     Attributes:
         die_after: the step after which its process is killed.

@@ -1,4 +1,4 @@
-"""What of the stack its roles speak of, made on an embedded cloud by boto3, from the template itself."""
+"""What of the stack its roles speak of, made on a local cloud by boto3, from the template itself."""
 
 import base64
 import json
@@ -11,11 +11,11 @@ from typing import Any
 
 import boto3
 
+from core.config import Config
+from core.provision import provision
+from localcloud.iam.documents import Policy, parse_policy
 from services.clients import Clients
-from services.config import Config
-from services.embedded.iam.documents import Policy, parse_policy
 from services.endpoint import Endpoint
-from services.provision import provision
 from tests.conftest import ROOT
 from tests.support.stack_template import GIVEN, RESOURCES, listed, of_this_stack, of_type, user_data, value_of
 

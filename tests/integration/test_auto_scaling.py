@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
-from services.embedded.launch import REGION, EmbeddedCloud
+from localcloud.launch import REGION, LocalCloud
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -59,12 +59,12 @@ class Cloud:
 
 
 @pytest.fixture
-def computing(tmp_path: Path) -> Iterator[EmbeddedCloud]:
-    with EmbeddedCloud(tmp_path / "cloud") as cloud:
+def computing(tmp_path: Path) -> Iterator[LocalCloud]:
+    with LocalCloud(tmp_path / "cloud") as cloud:
         yield cloud
 
 
-def test_a_group_replaces_its_instances_and_ends_with_them(computing: EmbeddedCloud) -> None:
+def test_a_group_replaces_its_instances_and_ends_with_them(computing: LocalCloud) -> None:
     cloud = Cloud(computing.endpoint_url)
     first = cloud.one_running()
     end_the_process(computing, first)
@@ -81,7 +81,7 @@ def test_a_group_replaces_its_instances_and_ends_with_them(computing: EmbeddedCl
     assert cloud.scaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []
 
 
-def end_the_process(cloud: EmbeddedCloud, instance_id: str) -> None:
+def end_the_process(cloud: LocalCloud, instance_id: str) -> None:
     """Let an instance end by itself."""
     recorded = cloud.state_dir / "instances" / instance_id / "process"
     wait_until(lambda: recorded.exists() and recorded.read_text(), "the process of the instance")

@@ -1,4 +1,4 @@
-"""Bakes on an embedded cloud whose instances compute nothing; the test plays the builders."""
+"""Bakes on a local cloud whose instances compute nothing; the test plays the builders."""
 
 import json
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
+from core.ids import new_id
+from localcloud.launch import REGION, LocalCloud
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.bake import bake
 from scripts.aws.bake.builders import LIFE_MINUTES
@@ -20,8 +22,6 @@ from scripts.aws.bake.images import images
 from scripts.aws.bake.recipe import ROLES, Base
 from scripts.aws.bake_command import bake_command
 from scripts.aws.waiting import TimedOutError, Waiting
-from services.embedded.launch import REGION, EmbeddedCloud
-from services.ids import new_id
 from tests.integration.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
 
 STEPS = range(1, 15)
@@ -36,7 +36,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalA
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        with EmbeddedCloud(tmp_path_factory.mktemp("bake"), hypervisor=False) as cloud:
+        with LocalCloud(tmp_path_factory.mktemp("bake"), hypervisor=False) as cloud:
             url = cloud.endpoint_url
             yield MortalAccount(REGION, endpoint_url=url), Account(REGION, endpoint_url=url)
 

@@ -11,15 +11,15 @@ import requests
 from botocore.exceptions import ClientError
 
 from app_tier.bundle.load import DEMO_BUNDLE
-from app_tier.demo.signs import samples
+from localcloud.iam.decisions import decide
+from localcloud.iam.documents import Asked
+from localcloud.launch import LocalCloud
 from scripts.client import DirectFile, Outcome
+from scripts.demo_model.signs import samples
 from scripts.fleet_client import FleetClient
 from scripts.run.system import free_port
 from services.clients import Clients
 from services.ec2 import Fleet
-from services.embedded.iam.decisions import decide
-from services.embedded.iam.documents import Asked
-from services.embedded.launch import EmbeddedCloud
 from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
@@ -54,7 +54,7 @@ def signs(count: int, seed: int) -> list[tuple[str, bytes, str]]:
 class Deployed:
     """The system on a cloud that enforces policies, as the stack's roles let it be."""
 
-    cloud: EmbeddedCloud
+    cloud: LocalCloud
     stack: StackOfRoles
     api: FleetClient
     operator: Operator
@@ -131,7 +131,7 @@ class Deployed:
 def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """Web instance and stack on a cloud of their own, which enforces policies."""
     folder, port = tmp_path_factory.mktemp("roles"), free_port()
-    with pytest.MonkeyPatch.context() as patch, EmbeddedCloud(folder, switches={"enforce_iam": True}) as cloud:
+    with pytest.MonkeyPatch.context() as patch, LocalCloud(folder, switches={"enforce_iam": True}) as cloud:
         patch.setitem(GIVEN, "AWS::Region", REGION)
         patch.setitem(GIVEN, "TlsParameter", "/fleetsight/tls")
         url = cloud.endpoint_url
@@ -299,7 +299,7 @@ def test_a_day_in_the_life_of_the_system_is_denied_nothing(lived: Deployed) -> N
 
 
 ELSEWHERE = {
-    # Role and statement, and why no call of the embedded cloud makes use of it.
+    # Role and statement, and why no call of the local cloud makes use of it.
     ("WebRole", "WriteLogs"): "the CloudWatch agent is AWS's own program and runs on the image alone",
     ("WorkerRole", "WriteLogs"): "the same",
     ("WebRole", "OpenSessions"): "Session Manager's agent is AWS's own program and runs on the image alone",

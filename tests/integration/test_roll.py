@@ -1,4 +1,4 @@
-"""Rolls on an embedded cloud whose instances compute nothing; the test plays workers and autoscaler."""
+"""Rolls on a local cloud whose instances compute nothing; the test plays workers and autoscaler."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from core.ids import new_id
+from localcloud.launch import REGION, LocalCloud
 from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.session_keys import parameter_name
 from scripts.aws.operation import Operation
@@ -14,8 +16,6 @@ from scripts.aws.roll.roll import Order, roll
 from scripts.aws.roll.versions import RollError
 from scripts.aws.roll_command import roll_command
 from scripts.aws.waiting import TimedOutError, Waiting
-from services.embedded.launch import REGION, EmbeddedCloud
-from services.ids import new_id
 from services.metadata import DRAIN_TAG
 from tests.integration.aws_builders import Clock, Killed, MortalAccount
 
@@ -117,7 +117,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalA
     """Whoever rolls and whoever looks on, in a cloud without moto's 500 images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        with EmbeddedCloud(tmp_path_factory.mktemp("roll"), hypervisor=False) as cloud:
+        with LocalCloud(tmp_path_factory.mktemp("roll"), hypervisor=False) as cloud:
             url = cloud.endpoint_url
             yield MortalAccount(REGION, endpoint_url=url), Account(REGION, endpoint_url=url)
 

@@ -1,4 +1,4 @@
-"""Each type of resource that the embedded CloudFormation plays is created in its service, and deleted there."""
+"""Each type of resource that the local CloudFormation plays is created in its service, and deleted there."""
 
 import json
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from services.embedded.launch import REGION, EmbeddedCloud
-from services.embedded.stacks.handlers import HANDLERS
-from services.ids import new_id
+from core.ids import new_id
+from localcloud.launch import REGION, LocalCloud
+from localcloud.stacks.handlers import HANDLERS
 from tests.support.waiting import wait_until
 
 TEMPLATE = """
@@ -84,7 +84,7 @@ TAGS = [{"Key": "of", "Value": "stack"}]
 
 
 @pytest.fixture
-def client(cloud: EmbeddedCloud) -> Callable[[str], Any]:
+def client(cloud: LocalCloud) -> Callable[[str], Any]:
     return lambda service: boto3.client(
         service,  # type: ignore[call-overload]
         endpoint_url=cloud.endpoint_url,

@@ -12,12 +12,12 @@ import boto3
 import pytest
 
 from app_tier.bundle.load import DEMO_BUNDLE
+from localcloud.launch import REGION, LocalCloud
 from scripts.client import ApiClient
 from scripts.run.batch import Batch
 from scripts.run.images import sample_images
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.embedded.launch import REGION, EmbeddedCloud
 from services.endpoint import Endpoint
 from tests.conftest import ROOT
 from tests.integration.an_operator import Operator
@@ -34,9 +34,9 @@ HASTE = {"FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.1", "FLEETSIGHT__FLEET__
 
 @dataclass
 class Account:
-    """An account of an embedded cloud, and the stack in it."""
+    """An account of a local cloud, and the stack in it."""
 
-    cloud: EmbeddedCloud
+    cloud: LocalCloud
 
     def client(self, service: str) -> Any:
         """Return a client of its owner."""
@@ -101,7 +101,7 @@ class Account:
 
 @pytest.fixture
 def account(tmp_path: Path) -> Iterator[Account]:
-    with EmbeddedCloud(tmp_path / "cloud") as cloud:
+    with LocalCloud(tmp_path / "cloud") as cloud:
         yield Account(cloud)
 
 

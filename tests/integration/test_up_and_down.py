@@ -1,4 +1,4 @@
-"""``fleetsight up`` to ``fleetsight down`` on an embedded cloud of its own: each call that the commands make is made.
+"""``fleetsight up`` to ``fleetsight down`` on a local cloud of its own: each call that the commands make is made.
 
 The calls that stand in the source are compared with those that were made: none is there that nobody has tried.
 """
@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from localcloud.control_client import mails
+from localcloud.launch import LocalCloud
 from scripts.aws.account import Account
 from scripts.aws.bake.recipe import ROLES
 from scripts.aws.deploy.baked import baked_images
@@ -26,8 +28,6 @@ from scripts.aws.status import status_of
 from scripts.aws.teardown.belongings.data import user_pools
 from scripts.aws.waiting import Waiting
 from scripts.run.system import ROOT
-from services.embedded.control_client import mails
-from services.embedded.launch import EmbeddedCloud
 from services.users import NewPasswordWanted, PoolTokens, UserPool
 from tests.integration.aws_builders import Builders, Clock
 from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
@@ -59,12 +59,12 @@ WITH_STUBS = {
     ("sns", "list_tags_for_resource"),
     ("sqs", "get_queue_url"),
 }
-"""Calls that follow an answer which the embedded cloud does not give; `tests/unit/scripts/aws` makes them."""
+"""Calls that follow an answer which the local cloud does not give; `tests/unit/scripts/aws` makes them."""
 
 
 @pytest.fixture(scope="module")
-def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
-    with EmbeddedCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
+def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
         yield started
 
 
@@ -86,7 +86,7 @@ def written(path: Path) -> set[Call]:
 
 
 def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing_is_left(
-    own_cloud: EmbeddedCloud,
+    own_cloud: LocalCloud,
 ) -> None:
     account, made = Account("us-east-1", None, own_cloud.endpoint_url), set[tuple[str, str]]()
 
@@ -104,7 +104,7 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
         assert call in made, f"nobody has tried {call}"
 
 
-def test_where_there_are_no_images_up_bakes_them_first(own_cloud: EmbeddedCloud) -> None:
+def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) -> None:
     stage = Stage(Account("us-east-1", None, own_cloud.endpoint_url), "fsb")
     builders = Builders(stage.account, stage.prefix, honest=True)
     waiting = Clock(builders.work)
@@ -161,7 +161,7 @@ def everything_that_people_do(stage: Stage) -> None:
     assert "deleted the log group /fsx/worker" in stage.steps
     for pool in user_pools(account, "fsx"):
         account.cognito.set_user_pool_mfa_config(UserPoolId=pool["Id"], MfaConfiguration="OFF")
-    # The embedded CloudFormation imports nothing.
+    # The local CloudFormation imports nothing.
     account.dynamodb.update_table(TableName="fsx-jobs", DeletionProtectionEnabled=False)
     account.dynamodb.delete_table(TableName="fsx-jobs")
     stage.up(wishes=Wishes({"DeletionProtection": "true"}))

@@ -5,11 +5,11 @@ from datetime import datetime
 
 import pytest
 
+from localcloud.launch import REGION, LocalCloud
 from scripts.aws.account import Account
 from scripts.aws.deploy.settings import Wishes
 from scripts.aws.deploy.stacks import find
 from scripts.aws.site.publish import MARK, SitePlace
-from services.embedded.launch import REGION, EmbeddedCloud
 from tests.support.aws_resources import WITH_SITE, left
 from tests.support.aws_stage import Stage
 
@@ -17,13 +17,13 @@ WITH_NAME = {"SiteName": "www.example.org", "SiteCertificateArn": WITH_SITE["Cer
 
 
 @pytest.fixture(scope="module")
-def cloud_of_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
-    with EmbeddedCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
+def cloud_of_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
         yield started
 
 
 @pytest.fixture
-def stage(cloud_of_sites: EmbeddedCloud) -> Stage:
+def stage(cloud_of_sites: LocalCloud) -> Stage:
     return Stage(Account(REGION, None, cloud_of_sites.endpoint_url))
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.fleet.policy import Look, Order, Rule, Terms, Worker
-from benchmarks.fleet.traces import Trace
+from simulator.policy import Look, Order, Rule, Terms, Worker
+from simulator.traces import Trace
 
 
 def arrivals(*seconds: float, length: float | None = None) -> Trace:

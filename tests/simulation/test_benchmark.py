@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import fleet
 from benchmarks.__main__ import main, names
-from benchmarks.fleet import benchmark
-from benchmarks.fleet.benchmark import CONDITIONS, QUICK, Part, limits, play_part, run
-from benchmarks.fleet.comparison import Row, Scene
-from benchmarks.fleet.standing import OWN_TARGETS, RIVALS, Duel
-from benchmarks.fleet.traces import Trace, batch, named
+from benchmarks.fleet import CONDITIONS, QUICK, Part, limits, play_part, run
+from benchmarks.fleet_standing import OWN_TARGETS, RIVALS, Duel
+from simulator.comparison import Row, Scene
+from simulator.traces import Trace, batch, named
 
 
 def part(trace: str, beyond: int = 0, over_bound: float = 1.2) -> Part:
@@ -59,7 +59,7 @@ def test_a_run_is_held_to_theory_to_aws_example_and_to_what_no_policy_may_do(
     monkeypatch: pytest.MonkeyPatch, worse: Part, missed: list[str]
 ) -> None:
     parts = [part("flash-crowd"), part("mmpp"), worse]
-    monkeypatch.setattr(benchmark, "_side_by_side", lambda *_: parts)
+    monkeypatch.setattr(fleet, "_side_by_side", lambda *_: parts)
     report = run(quick=True)
     assert [bar.what for bar in report.bars if not bar.ok] == missed
     assert len(report.bars) == 3 + 1 + 2 + 5 + 2

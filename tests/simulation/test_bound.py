@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fleet.bound import batch_bound, fluid_bound, lower_bound
-from benchmarks.fleet.comparison import Scene, rivals
-from benchmarks.fleet.engine import Conditions, simulate
-from benchmarks.fleet.machine import CERTAIN
-from benchmarks.fleet.policies.plain import one_per_message
-from benchmarks.fleet.policy import Order, Terms
-from benchmarks.fleet.traces import Mmpp, Trace, batch, poisson
+from simulator.bound import batch_bound, fluid_bound, lower_bound
+from simulator.comparison import Scene, rivals
+from simulator.engine import Conditions, simulate
+from simulator.machine import CERTAIN
+from simulator.policies.plain import one_per_message
+from simulator.policy import Order, Terms
+from simulator.traces import Mmpp, Trace, batch, poisson
 from tests.simulation.stories import Script
 
 pytest.importorskip("scipy", reason="./scripts/setup.sh simulate")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from benchmarks.fleet.faults.cloud import Cloud, Faults
-from benchmarks.fleet.faults.machines import NEVER, Fate
-from benchmarks.fleet.faults.queues import Queues
+from simulator.faults.cloud import Cloud, Faults
+from simulator.faults.machines import NEVER, Fate
+from simulator.faults.queues import Queues
 
 
 class Scene:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from services.dead_letters import DeadLetterStore
+from core.dead_letters import DeadLetterStore
+from core.job_items import image_item
+from core.job_records import ImageRecord, Resend
+from core.jobs import JobStore
 from services.errors import NotFoundError
-from services.job_items import image_item
-from services.job_records import ImageRecord, Resend
-from services.jobs import JobStore
 from services.table import Item
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import WORKERS, BrokenError, World

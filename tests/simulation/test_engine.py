@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.fleet.engine import LINGER_SECONDS, Conditions, StalledError, simulate
-from benchmarks.fleet.machine import CERTAIN, Machine
-from benchmarks.fleet.outcome import COLUMNS
-from benchmarks.fleet.policies.plain import fixed, one_per_message
-from benchmarks.fleet.policy import Look, Order, Rule, Terms
-from benchmarks.fleet.traces import Trace, batch
+from simulator.engine import LINGER_SECONDS, Conditions, StalledError, simulate
+from simulator.machine import CERTAIN, Machine
+from simulator.outcome import COLUMNS
+from simulator.policies.plain import fixed, one_per_message
+from simulator.policy import Look, Order, Rule, Terms
+from simulator.traces import Trace, batch
 from tests.simulation.stories import Script, arrivals
 
 CALM = Conditions(CERTAIN, image_seconds=1.5, max_workers=19)

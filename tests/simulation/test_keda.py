@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.fleet.policies.keda import jobs_to_create, keda_accurate
+from simulator.policies.keda import jobs_to_create, keda_accurate
 from tests.simulation.stories import look
 
 

@@ -2,7 +2,7 @@ from itertools import islice
 
 import pytest
 
-from benchmarks.fleet.machine import CERTAIN, NEVER, Machine
+from simulator.machine import CERTAIN, NEVER, Machine
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from benchmarks.fleet.benchmark import limits
-from benchmarks.fleet.engine import Conditions, simulate
-from benchmarks.fleet.machine import CERTAIN
-from benchmarks.fleet.policies.ours import BEGIN, measured, ours
-from benchmarks.fleet.traces import Trace, batch
-from services.config import Fleet as FleetConfig
+from benchmarks.fleet import limits
+from core.config import Fleet as FleetConfig
+from simulator.engine import Conditions, simulate
+from simulator.machine import CERTAIN
+from simulator.policies.ours import BEGIN, measured, ours
+from simulator.traces import Trace, batch
 from tests.simulation.stories import look
 from web_tier.controller.autoscaler.decide.decide import decide
 from web_tier.controller.autoscaler.observe.observe import Observation
@@ -24,7 +24,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Observation]:
         seen.append(observation)
         return decide(observation, fleet)
 
-    monkeypatch.setattr("benchmarks.fleet.policies.ours.decide", listening)
+    monkeypatch.setattr("simulator.policies.ours.decide", listening)
     return seen
 
 

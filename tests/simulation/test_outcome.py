@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.fleet.outcome import COLUMNS, Outcome, together
+from simulator.outcome import COLUMNS, Outcome, together
 
 
 def outcome(*latencies: float, billed: float = 100.0, work: float = 50.0, peak: int = 1) -> Outcome:

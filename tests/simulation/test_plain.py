@@ -1,6 +1,6 @@
-from benchmarks.fleet.engine import Conditions, simulate
-from benchmarks.fleet.policies.plain import fixed, one_per_message
-from benchmarks.fleet.traces import batch
+from simulator.engine import Conditions, simulate
+from simulator.policies.plain import fixed, one_per_message
+from simulator.traces import batch
 from tests.simulation.stories import look
 
 

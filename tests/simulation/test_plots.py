@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.fleet.comparison import Scene
-from benchmarks.fleet.engine import Conditions
-from benchmarks.fleet.extras import MissingError, need
-from benchmarks.fleet.plots import POINTS, PlotError, draw, rate_over_time, thinned
-from benchmarks.fleet.policies.plain import fixed, one_per_message
-from benchmarks.fleet.traces import batch
+from simulator.comparison import Scene
+from simulator.engine import Conditions
+from simulator.extras import MissingError, need
+from simulator.plots import POINTS, PlotError, draw, rate_over_time, thinned
+from simulator.policies.plain import fixed, one_per_message
+from simulator.traces import batch
 
 SCENE = Scene.of("batch-100", lambda _: batch(100, 45.0), Conditions(), (0,))
 PLAYED = [SCENE.play(rule) for rule in (one_per_message(19), fixed(19))]

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.fleet.policies.ray_serve import RayServe, RaySettings, desired_replicas, ray_serve
+from simulator.policies.ray_serve import RayServe, RaySettings, desired_replicas, ray_serve
 from tests.simulation.stories import look
 
 SETTINGS = RaySettings(max_replicas=19)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.fleet.faults.machines import NEVER, Fate
-from benchmarks.fleet.faults.schedules import BrokenError, play
-from benchmarks.fleet.faults.world import Doom, World, limits_of
 from services.metadata import DRAIN_TAG
+from simulator.faults.machines import NEVER, Fate
+from simulator.faults.schedules import BrokenError, play
+from simulator.faults.world import Doom, World, limits_of
 from web_tier.controller.autoscaler.apply.apply import Launcher
 from web_tier.controller.autoscaler.apply.sweep import Sweeper
 from web_tier.controller.autoscaler.observe.observe import RecentLaunches

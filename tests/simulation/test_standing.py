@@ -2,15 +2,15 @@ import math
 
 import pytest
 
-from benchmarks.fleet.comparison import Scene
-from benchmarks.fleet.engine import Conditions
-from benchmarks.fleet.machine import CERTAIN
-from benchmarks.fleet.policies.plain import fixed, one_per_message
-from benchmarks.fleet.policy import Rule
-from benchmarks.fleet.standing import RIVALS, Duel, batch_bars, bound_bar, duel, duel_bars
-from benchmarks.fleet.traces import batch
-from benchmarks.fleet.tuning import Dial
+from benchmarks.fleet_standing import RIVALS, Duel, batch_bars, bound_bar, duel, duel_bars
 from benchmarks.report import Bar
+from simulator.comparison import Scene
+from simulator.engine import Conditions
+from simulator.machine import CERTAIN
+from simulator.policies.plain import fixed, one_per_message
+from simulator.policy import Rule
+from simulator.traces import batch
+from simulator.tuning import Dial
 
 SCENE = Scene.of("batch-100", lambda _: batch(100, 90.0), Conditions(CERTAIN), (0,))
 

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.fleet.policies.target_tracking import TargetTracking, acceptable_backlog, wanted
+from simulator.policies.target_tracking import TargetTracking, acceptable_backlog, wanted
 from tests.simulation.stories import look
 
 

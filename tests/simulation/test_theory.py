@@ -1,7 +1,7 @@
 import pytest
 
-from benchmarks.fleet.theory import checks, md1_wait_seconds
-from benchmarks.fleet.theory import waiting_share as erlang_c
+from simulator.theory import checks, md1_wait_seconds
+from simulator.theory import waiting_share as erlang_c
 
 
 def test_erlang_c_is_the_load_for_one_server_and_one_at_full_load() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.fleet.traces import (
+from simulator.traces import (
     DAY,
     MORNING,
     NYS_HOURS,

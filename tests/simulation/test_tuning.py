@@ -2,13 +2,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks.fleet.benchmark import limits
-from benchmarks.fleet.comparison import Played, Scene
-from benchmarks.fleet.engine import Conditions
-from benchmarks.fleet.machine import CERTAIN
-from benchmarks.fleet.policy import NOTHING, Look, Order, Rule, Terms
-from benchmarks.fleet.traces import batch
-from benchmarks.fleet.tuning import Dial, deadline
+from benchmarks.fleet import limits
+from simulator.comparison import Played, Scene
+from simulator.engine import Conditions
+from simulator.machine import CERTAIN
+from simulator.policy import NOTHING, Look, Order, Rule, Terms
+from simulator.traces import batch
+from simulator.tuning import Dial, deadline
 
 SCENE = Scene.of("batch-200", lambda _: batch(200, 90.0), Conditions(CERTAIN), (0,))
 

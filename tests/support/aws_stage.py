@@ -1,4 +1,4 @@
-"""A stack's commands on an embedded cloud: an account, a clock without sleeps, and what a person would see."""
+"""A stack's commands on a local cloud: an account, a clock without sleeps, and what a person would see."""
 
 import io
 import time
@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from core.config import load_config
+from core.ids import new_id
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.builders import Machines
 from scripts.aws.bake.recipe import ROLES, Role
@@ -16,8 +18,6 @@ from scripts.aws.deploy import up as ups
 from scripts.aws.operation import Operation
 from scripts.aws.teardown import down as downs
 from scripts.aws.waiting import Waiting
-from services.config import load_config
-from services.ids import new_id
 
 IMAGE = "ami-12c6146b"
 """That moto has from the start."""
@@ -49,7 +49,7 @@ class Time:
 
 @cache
 def account_at(endpoint_url: str) -> Account:
-    """Return the account of an embedded cloud; its clients are shared, since making them costs more than a test."""
+    """Return the account of a local cloud; its clients are shared, since making them costs more than a test."""
     return Account("us-east-1", None, endpoint_url)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from slipcover import FileMatcher, ImportManager, Slipcover
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [str(ROOT / name) for name in ("services", "app_tier", "web_tier", "ami", "scripts")]
+SOURCES = [str(ROOT / name) for name in ("services", "core", "localcloud", "app_tier", "web_tier", "ami", "scripts")]
 
 _matcher = FileMatcher()
 for _source in SOURCES:

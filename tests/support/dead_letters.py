@@ -5,11 +5,11 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from services.config import Config
-from services.dead_letters import DeadLetterStore
-from services.ids import new_id
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
+from core.config import Config
+from core.dead_letters import DeadLetterStore
+from core.ids import new_id
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, add_images, failed
 from web_tier.app import create_app
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
-from services.ids import ImageRef, new_id
-from services.job_records import Counts, ImageRecord, Job, Resend, Said
-from services.jobs import JobStore
-from services.messages import Failure, LabelScore, Model, RequestMessage, Response
+from core.ids import ImageRef, new_id
+from core.job_records import Counts, ImageRecord, Job, Resend, Said
+from core.jobs import JobStore
+from core.messages import Failure, LabelScore, Model, RequestMessage, Response
 from services.sqs import Outgoing
 
 NOBODY = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
-from services.embedded.message import DeadLetter, NotInFlightError, StaleReceiptError
-from services.embedded.queues import MessageQueue
+from localcloud.message import DeadLetter, NotInFlightError, StaleReceiptError
+from localcloud.queues import MessageQueue
 from services.sqs import Queue
 
 Call = Callable[[str, Callable[[], Any]], Any]

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.ids import new_id
-from services.messages import RequestMessage
+from core.ids import new_id
+from core.messages import RequestMessage
 from services.sqs import BATCH, Outgoing, Queue, QueueCounts, Received
 
 

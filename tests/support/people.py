@@ -7,11 +7,11 @@ from typing import Any, cast
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
+from core.personal_tokens import PersonalTokens
+from core.recovery_codes import RecoveryCodes
+from core.tokens import TokenClaims, TokenRefusedError
 from services.accounts import OPERATORS
-from services.personal_tokens import PersonalTokens
-from services.recovery_codes import RecoveryCodes
 from services.table import Table
-from services.tokens import TokenClaims, TokenRefusedError
 from services.user_errors import SignedOutError, WrongCredentialsError, WrongSecondFactorError
 from services.users import Account, PoolTokens
 from web_tier.access.access import COOKIE, Access, Parts

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from joserfc.jwk import RSAKey
 
-from services.token_keys import issuer_of
-from services.tokens import TokenVerifier
+from core.token_keys import issuer_of
+from core.tokens import TokenVerifier
 
 ISSUER = issuer_of("eu-central-1", "eu-central-1_pool")
 CLIENT = "1example23456789"

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from services.cache import ResultCache
-from services.ids import ImageRef, input_key, new_id, output_key
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
-from services.messages import Failure, Prediction, RequestMessage, Response, failed
+from core.cache import ResultCache
+from core.ids import ImageRef, input_key, new_id, output_key
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
+from core.messages import Failure, Prediction, RequestMessage, Response, failed
 from services.sqs import Outgoing
 from tests.support.controller import EPOCH, Clock
 from tests.support.memory_bucket import MemoryBucket

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from core.config import Config, parse_config
 from scripts.aws.deploy.template import PATH
 from services.cloudformation import parse_template
-from services.config import Config, parse_config
 from tests.conftest import shipped_values
 
 GIVEN: dict[str, Any] = {

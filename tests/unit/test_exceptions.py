@@ -8,7 +8,18 @@ import pytest
 
 from tests.conftest import ROOT
 
-FOLDERS = ("services", "app_tier", "web_tier", "ami", "scripts", "benchmarks", "tests")
+FOLDERS = (
+    "services",
+    "core",
+    "localcloud",
+    "app_tier",
+    "web_tier",
+    "ami",
+    "scripts",
+    "simulator",
+    "benchmarks",
+    "tests",
+)
 MARK = re.compile(r"# (?:nosec|noqa: [A-Z0-9, ]*\bS\d{3})")
 CODES = re.compile(r"(?:nosec|noqa:|\b[A-Z]{1,4}\d{3}\b|[\W_])+")
 

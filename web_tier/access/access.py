@@ -10,9 +10,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app, request
 from werkzeug.wrappers import Response
 
-from services.personal_tokens import PersonalTokens
-from services.recovery_codes import RecoveryCodes
-from services.tokens import TokenVerifier
+from core.personal_tokens import PersonalTokens
+from core.recovery_codes import RecoveryCodes
+from core.tokens import TokenVerifier
 from services.user_errors import UserPoolError
 from services.users import PoolTokens, UserPool
 from web_tier.access.current_session import set_session

@@ -3,8 +3,8 @@
 import re
 from typing import Final
 
-from services.personal_tokens import PREFIX
-from services.tokens import TokenRefusedError, TokenUncheckedError
+from core.personal_tokens import PREFIX
+from core.tokens import TokenRefusedError, TokenUncheckedError
 from web_tier.access.access import Access
 from web_tier.access.identity import Identity, scopes_named
 

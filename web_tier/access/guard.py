@@ -11,8 +11,8 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
 from werkzeug.wrappers import Response
 
+from core.tokens import TokenUncheckedError
 from services.accounts import OPERATORS
-from services.tokens import TokenUncheckedError
 from web_tier.access.access import COOKIE, Access, current_access, set_cookie
 from web_tier.access.authorization import RefusedError, identity_by
 from web_tier.access.csrf import check_request, csrf_field, csrf_token

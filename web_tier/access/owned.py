@@ -6,11 +6,11 @@ A job of another user does not exist here: the same words, the same status, and 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from services.claims import Claims
-from services.ids import ImageRef
-from services.job_records import ImageRecord, Job, JobStatus, Resend
-from services.jobs import JobStore, no_job
-from services.messages import Response
+from core.claims import Claims
+from core.ids import ImageRef
+from core.job_records import ImageRecord, Job, JobStatus, Resend
+from core.jobs import JobStore, no_job
+from core.messages import Response
 from services.table import LAST
 from web_tier.access.identity import current_identity
 from web_tier.backend import current_backend

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-from services.personal_tokens import user_partition
+from core.personal_tokens import user_partition
 from services.table import EXPIRES_AT, LAST, Item, Table
 from web_tier.access.keys import owner_of
 

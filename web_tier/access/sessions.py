@@ -13,7 +13,7 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from services.tokens import TokenClaims, TokenRefusedError
+from core.tokens import TokenClaims, TokenRefusedError
 from services.user_errors import SignedOutError, UserPoolError
 from web_tier.access.keys import SessionId, SessionKeys
 from web_tier.access.session_records import Rotated, SessionRecord, SessionRecords

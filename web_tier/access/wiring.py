@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
-from services.config import Config
+from core.config import Config
+from core.personal_tokens import PersonalTokens
+from core.recovery_codes import RecoveryCodes
+from core.token_keys import issuer_of, jwks_url, keys_at
+from core.tokens import TokenVerifier
 from services.errors import ConfigError
-from services.personal_tokens import PersonalTokens
-from services.recovery_codes import RecoveryCodes
-from services.token_keys import issuer_of, jwks_url, keys_at
-from services.tokens import TokenVerifier
 from services.users import UserPool
 from web_tier.access.access import Access, Parts
 from web_tier.access.keys import SessionKeys, load_session_keys

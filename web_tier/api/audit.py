@@ -6,7 +6,7 @@ from typing import Self
 from flask import Blueprint, Response
 from pydantic import BaseModel, ConfigDict
 
-from services.audit import AuditEvent, AuditPage
+from core.audit import AuditEvent, AuditPage
 from web_tier.api.exchange import from_query, json_answer
 from web_tier.api.queries import AuditQuery
 from web_tier.audit import current_trail

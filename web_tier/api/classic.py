@@ -12,7 +12,7 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
-from services.config import Classic
+from core.config import Classic
 from web_tier.api.singles import label_of
 from web_tier.backend import current_backend
 from web_tier.intake.multipart import Upload

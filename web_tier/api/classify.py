@@ -8,8 +8,8 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug.exceptions import UnsupportedMediaType
 
-from services.job_records import ImageRecord
-from services.messages import Response
+from core.job_records import ImageRecord
+from core.messages import Response
 from web_tier.api.exchange import from_query, json_answer
 from web_tier.api.models import ROOT, ImageBody
 from web_tier.api.queries import ClassifyQuery

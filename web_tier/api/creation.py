@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from services.claims import Claim
-from services.config import Config
+from core.claims import Claim
+from core.config import Config
+from core.ids import new_id
+from core.job_records import Job
 from services.errors import NotFoundError
-from services.ids import new_id
-from services.job_records import Job
 from web_tier.access.owned import OwnedJobs
 from web_tier.api.models import CreateJob
 from web_tier.intake.names import shown_job_name

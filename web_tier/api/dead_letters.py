@@ -7,8 +7,8 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.dead_letters import DeadLetterImage, DeadLetterPage
-from services.messages import Failure
+from core.dead_letters import DeadLetterImage, DeadLetterPage
+from core.messages import Failure
 from web_tier.api.exchange import from_query, json_answer
 from web_tier.api.queries import DeadLettersQuery, RedriveQuery
 from web_tier.audit import audit_details

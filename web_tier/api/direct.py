@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from services.slices import MOST_FILES
+from core.slices import MOST_FILES
 from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import from_body, idempotency_key, json_answer
 from web_tier.api.models import ROOT, RejectedImage, UploadOutcome

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from flask import Blueprint, Response
 
-from services.fleet import points_since
-from services.messages import LimitsOrder
+from core.fleet import points_since
+from core.messages import LimitsOrder
 from web_tier.api.exchange import from_body, from_query, json_answer
 from web_tier.api.models import (
     FleetDrainBody,

@@ -6,14 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.config import Prices
-from services.cost import JobCost, ThousandCost
-from services.fleet import HistoryPoint, Span
-from services.ids import ImageRef
-from services.image_errors import CODES
-from services.job_records import Job, JobState, JobStatus
-from services.messages import MOST_REASON, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
-from services.personal_tokens import MOST_CHARACTERS, MOST_DAYS, PersonalToken
+from core.config import Prices
+from core.cost import JobCost, ThousandCost
+from core.fleet import HistoryPoint, Span
+from core.ids import ImageRef
+from core.image_errors import CODES
+from core.job_records import Job, JobState, JobStatus
+from core.messages import MOST_REASON, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
+from core.personal_tokens import MOST_CHARACTERS, MOST_DAYS, PersonalToken
 from web_tier.access.identity import Scope
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import MAX_JOB_NAME

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.ids import ULID_PATTERN
+from core.ids import ULID_PATTERN
 from web_tier.fleet_orders import INSTANCE_ID_PATTERN
 from web_tier.problems import CONTENT_TYPE as PROBLEM
 from web_tier.problems import Problem

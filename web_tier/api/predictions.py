@@ -4,8 +4,8 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.ids import ImageRef
 from services.errors import NotFoundError
-from services.ids import ImageRef
 from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import json_answer
 from web_tier.api.singles import accepted, answered

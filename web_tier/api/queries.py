@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from services.dead_letters import CURSOR_PATTERN
-from services.fleet import Span
-from services.ids import ULID_PATTERN
+from core.dead_letters import CURSOR_PATTERN
+from core.fleet import Span
+from core.ids import ULID_PATTERN
 from web_tier.intake.names import MAX_FILENAME, MAX_JOB_NAME
 from web_tier.results.query import ImageState, ResultsFilter
 

@@ -11,8 +11,8 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
-from services.job_records import ImageRecord
-from services.messages import Response
+from core.job_records import ImageRecord
+from core.messages import Response
 from web_tier.access.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection

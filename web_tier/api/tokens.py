@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
-from services.personal_tokens import TokenNotMadeError
+from core.personal_tokens import TokenNotMadeError
 from web_tier.access.access import current_access
 from web_tier.access.identity import Scope, current_identity
 from web_tier.api.exchange import from_body, json_answer

@@ -11,10 +11,10 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from services.config import Config, config_path, load_config
+from core.config import Config, config_path, load_config
+from core.logs import configure_logging
 from services.endpoint import APP_ID
 from services.errors import ConfigError
-from services.logs import configure_logging
 from web_tier.controller.leadership import lead
 from web_tier.controller.limits import FleetLimits
 from web_tier.controller.shift import Shift

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from services.cache import ResultCache
+from core.cache import ResultCache
+from core.messages import Heartbeat, Response, from_worker
 from services.errors import MessageError
-from services.messages import Heartbeat, Response, from_worker
 from services.sqs import BATCH, Queue, Received
 from services.table import is_throttled
 from web_tier.controller.ledger import Ledger

@@ -1,14 +1,14 @@
 """Dead letters: requests that were received too often. Each becomes a failed result, unless it has one already.
 
-When the ledger records such a result, it also records the image for operators: `services/dead_letters.py`.
+When the ledger records such a result, it also records the image for operators: `core/dead_letters.py`.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.messages import RequestMessage, crashed_worker
 from services.errors import MessageError
-from services.messages import RequestMessage, crashed_worker
 from services.sqs import Queue, Received
 from web_tier.controller.ledger import Ledger
 from web_tier.controller.repair import Repair

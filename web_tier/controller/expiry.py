@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from services.job_records import Job
-from services.jobs import JobStore
+from core.job_records import Job
+from core.jobs import JobStore
 
 _log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from services.dead_letters import DeadLetterStore, is_given_up
+from core.dead_letters import DeadLetterStore, is_given_up
+from core.ids import ImageRef, input_key, output_key
+from core.job_records import Counts, ImageRecord, Resend, with_answers, with_cached, with_result
+from core.jobs import JobStore
+from core.messages import Response, Status
 from services.errors import FleetsightError, NotFoundError
-from services.ids import ImageRef, input_key, output_key
-from services.job_records import Counts, ImageRecord, Resend, with_answers, with_cached, with_result
-from services.jobs import JobStore
-from services.messages import Response, Status
 
 _log = logging.getLogger(__name__)
 

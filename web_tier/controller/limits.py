@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.config import Config, Fleet, load_config
+from core.config import Config, Fleet, load_config
+from core.messages import LimitsOrder, WorkerLimits
 from services.errors import ConfigError
-from services.messages import LimitsOrder, WorkerLimits
 from web_tier.controller.autoscaler.tell.decisions import News
 from web_tier.pages.words import limits_words
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from services.ids import ImageRef
+from core.ids import ImageRef
 
 BUSY_PATIENCE = 10
 """How many times longer an image waits before it is requested again while there are messages."""

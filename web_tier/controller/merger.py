@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 
+from core.ids import ImageRef, merged_key
+from core.job_records import ImageRecord, JobStatus, MergedFile, OpenJob
+from core.jobs import JobStore
 from services.errors import NotFoundError
-from services.ids import ImageRef, merged_key
-from services.job_records import ImageRecord, JobStatus, MergedFile, OpenJob
-from services.jobs import JobStore
 from services.s3 import Bucket
 from web_tier.api.downloads import json_lines
 from web_tier.api.queries import JSON_LINES

@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from services.ids import ImageRef
-from services.job_records import ImageRecord, OpenJob, Resend
-from services.jobs import JobStore
-from services.messages import GONE, RequestMessage
+from core.ids import ImageRef
+from core.job_records import ImageRecord, OpenJob, Resend
+from core.jobs import JobStore
+from core.messages import GONE, RequestMessage
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 from web_tier.controller.dead_letters import DeadLetters

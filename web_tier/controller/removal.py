@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.job_records import DeletedJob
-from services.jobs import JobStore
+from core.job_records import DeletedJob
+from core.jobs import JobStore
 from services.s3 import Bucket
 from web_tier.controller.ledger import Ledger
 

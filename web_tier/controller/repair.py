@@ -3,10 +3,10 @@
 import logging
 from dataclasses import dataclass
 
-from services.ids import ImageRef
-from services.jobs import JobStore
-from services.messages import Failure, Response, failed
-from services.predictions import store_prediction, stored_prediction
+from core.ids import ImageRef
+from core.jobs import JobStore
+from core.messages import Failure, Response, failed
+from core.predictions import store_prediction, stored_prediction
 from services.s3 import Bucket
 from web_tier.controller.ledger import Ledger, rank
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from services.fleet import FleetInstance
-from services.messages import Heartbeat, Response, WorkerState
+from core.fleet import FleetInstance
+from core.messages import Heartbeat, Response, WorkerState
 
 MOST_WORKERS = 2_000
 """Workers that are remembered: twice as many as a fleet may have. Those that were heard of last stay."""

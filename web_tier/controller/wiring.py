@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from services.cache import ResultCache
+from core.cache import ResultCache
+from core.config import Config
+from core.fleet_store import FleetStore
+from core.ids import new_id
+from core.jobs import JobStore
 from services.clients import Clients
-from services.config import Config
 from services.ec2 import Fleet
-from services.fleet_store import FleetStore
-from services.ids import new_id
-from services.jobs import JobStore
 from services.lease import Lease
 from services.s3 import Bucket
 from services.sqs import Queue

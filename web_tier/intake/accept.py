@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.images import ImageInfo, ImageLimits, ImageRejectedError, inspect
+from core.images import ImageInfo, ImageLimits, ImageRejectedError, inspect
 from web_tier.intake.multipart import Upload
 
 

@@ -22,14 +22,14 @@ from typing import Protocol
 
 from ulid import ULID
 
+from core.ids import ImageRef, input_key, new_id
+from core.images import EXTENSION_OF, too_large
+from core.job_records import ImageRecord, Job
+from core.slices import ReusedKeyError, SlicedImages, Slices
+from core.upload_counts import UploadCounts
 from services.errors import NotFoundError
 from services.forms import UploadForm
-from services.ids import ImageRef, input_key, new_id
-from services.images import EXTENSION_OF, too_large
-from services.job_records import ImageRecord, Job
 from services.s3 import StoredObject
-from services.slices import ReusedKeyError, SlicedImages, Slices
-from services.upload_counts import UploadCounts
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import shown_filename
 from web_tier.intake.store import CLOUD_ERRORS, UNKEPT, Intake, Outcome, unavailable

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from services.messages import MOST_REASON
+from core.messages import MOST_REASON
 
 MAX_FILENAME = 255
 MAX_JOB_NAME = 100

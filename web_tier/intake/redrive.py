@@ -1,4 +1,4 @@
-"""Redrives: operators request images again that the system gave up (`services/dead_letters.py`).
+"""Redrives: operators request images again that the system gave up (`core/dead_letters.py`).
 
 A redrive is a retry as in `web_tier/intake/retry.py`. It raises the attempt by a conditional write, so of two
 redrives of one dead letter only one sends a request. It costs the owner of the image nothing.
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, Literal
 
-from services.dead_letters import DeadLetterStore
+from core.dead_letters import DeadLetterStore
+from core.ids import ImageRef
 from services.errors import NotFoundError
-from services.ids import ImageRef
 from web_tier.intake.retry import Retried, retry_image, retry_images
 from web_tier.intake.store import Intake
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.cache import ResultCache
-from services.messages import Response
+from core.cache import ResultCache
+from core.messages import Response
 from web_tier.intake.store import CLOUD_ERRORS
 
 _log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
-from services.ids import ImageRef
-from services.job_records import ImageRecord, Job
-from services.messages import RequestMessage, Response
+from core.ids import ImageRef
+from core.job_records import ImageRecord, Job
+from core.messages import RequestMessage, Response
 from services.sqs import Outgoing
 from web_tier.intake.store import Intake
 from web_tier.limits.allowance import UNLIMITED, Allowance

@@ -16,9 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from core.ids import ImageRef, new_id
+from core.job_records import ImageRecord, Job
 from services.errors import NotFoundError
-from services.ids import ImageRef, new_id
-from services.job_records import ImageRecord, Job
 from web_tier.intake.budget import ByteBudget
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import CLOUD_ERRORS, MEMORY_BYTES, SLICE, Intake, Outcome, unavailable

@@ -14,7 +14,7 @@ from flask import request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
-from services.config import Web
+from core.config import Web
 from web_tier.intake.budget import ByteBudget
 from web_tier.intake.multipart import FormField, Upload
 from web_tier.intake.names import shown_filename

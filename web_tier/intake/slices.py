@@ -15,9 +15,9 @@ from hashlib import sha256
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
-from services.slices import MOST_FILES, ReusedKeyError, Slice, SlicedImages, Slices
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
+from core.slices import MOST_FILES, ReusedKeyError, Slice, SlicedImages, Slices
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import Intake, Outcome, RepeatedImage, unavailable
 from web_tier.limits.allowance import UNLIMITED, Allowance

@@ -35,13 +35,13 @@ from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from services.cache import repeated
+from core.cache import repeated
+from core.ids import ImageRef, input_key, new_id
+from core.images import ImageLimits
+from core.job_records import ImageRecord, Job, Said
+from core.jobs import JobStore
+from core.messages import RequestMessage, Response
 from services.errors import NotFoundError
-from services.ids import ImageRef, input_key, new_id
-from services.images import ImageLimits
-from services.job_records import ImageRecord, Job, Said
-from services.jobs import JobStore
-from services.messages import RequestMessage, Response
 from services.sqs import BATCH as MESSAGES
 from services.sqs import Outgoing
 from services.table import BATCH as ITEMS

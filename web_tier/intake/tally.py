@@ -5,8 +5,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from services.ids import new_id
-from services.job_records import Said
+from core.ids import new_id
+from core.job_records import Said
 
 MAX_JOBS = 10_000
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flask import request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from services.config import Web
+from core.config import Web
 from web_tier.backend import current_backend
 from web_tier.intake.accept import Rejection
 from web_tier.intake.multipart import FormField, Upload, read_parts

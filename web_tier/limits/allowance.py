@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from services.job_records import ImageRecord
+from core.job_records import ImageRecord
 from web_tier.limits.quotas import Amount, Quotas
 
 _Outcome = TypeVar("_Outcome")

@@ -14,7 +14,7 @@ from math import ceil
 from botocore.exceptions import BotoCoreError, ClientError
 from werkzeug.exceptions import TooManyRequests
 
-from services.config import Limits
+from core.config import Limits
 from services.table import EXPIRES_AT, Item, Table
 
 _DAY = timedelta(days=1)

@@ -12,8 +12,8 @@ from dataclasses import replace
 from botocore.exceptions import BotoCoreError, ClientError
 from limits.storage import Storage
 
+from core.config import Config
 from services.clients import Clients
-from services.config import Config
 from services.table import EXPIRES_AT, Table
 
 WAIT_SECONDS = 1.0

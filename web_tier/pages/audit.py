@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from flask import Blueprint, render_template, request
 from werkzeug.exceptions import BadRequest
 
-from services.audit import KEPT
+from core.audit import KEPT
 from web_tier.audit import current_trail
 from web_tier.backend import current_backend
 from web_tier.parameters import cursor

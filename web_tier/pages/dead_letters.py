@@ -8,7 +8,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
-from services.dead_letters import CURSOR_PATTERN, DeadLetterImage
+from core.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from web_tier.access.identity import current_identity
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend

@@ -6,11 +6,11 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 from werkzeug.exceptions import BadRequest
 
-from services.config import Prices
-from services.cost import ThousandCost
-from services.fleet import Decision, HistoryPoint, points_since
-from services.fleet_store import FleetState, FleetStore
-from services.messages import FleetSnapshot, WorkerLimits
+from core.config import Prices
+from core.cost import ThousandCost
+from core.fleet import Decision, HistoryPoint, points_since
+from core.fleet_store import FleetState, FleetStore
+from core.messages import FleetSnapshot, WorkerLimits
 from web_tier.pages.chart import WINDOWS, Chart, Window
 from web_tier.pages.instances import InstanceRow
 from web_tier.pages.limits import limits_in_force

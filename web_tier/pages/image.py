@@ -4,11 +4,11 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
-from services.confined.errors import NoChildError
+from core.confined.errors import NoChildError
+from core.ids import ImageRef
+from core.job_records import Job
+from core.messages import Response as MessageResponse
 from services.errors import NotFoundError, ObjectTooLargeError
-from services.ids import ImageRef
-from services.job_records import Job
-from services.messages import Response as MessageResponse
 from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_image

@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from core.fleet import FleetInstance
 from services.ec2 import ALIVE
-from services.fleet import FleetInstance
 from web_tier.pages.words import ago, duration
 
 SILENT_SECONDS = 30.0

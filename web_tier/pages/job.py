@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 from flask import request, url_for
 
-from services.job_records import JobStatus
-from services.messages import Model
+from core.job_records import JobStatus
+from core.messages import Model
 from web_tier.access.owned import OwnedJobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import Retried

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
-from services.config import MOST_WORKERS
-from services.fleet_store import FleetState
-from services.messages import LimitsOrder, WorkerLimits
+from core.config import MOST_WORKERS
+from core.fleet_store import FleetState
+from core.messages import LimitsOrder, WorkerLimits
 from web_tier.intake.names import shown_reason
 
 MOST_DIGITS = 10

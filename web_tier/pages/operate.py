@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from services.fleet_store import FleetState
-from services.messages import WorkerLimits
+from core.fleet_store import FleetState
+from core.messages import WorkerLimits
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import drainable, order_drain

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from services.cost import JobCost
-from services.job_records import JobState, JobStatus
-from services.messages import FleetSnapshot
+from core.cost import JobCost
+from core.job_records import JobState, JobStatus
+from core.messages import FleetSnapshot
 from web_tier.pages.words import PAUSE_MEANS, dollars, duration, fleet_sentence, plural, rate_words
 from web_tier.results.query import images_per_second
 

@@ -8,11 +8,11 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
-from services.config import DEMO_BUNDLE
+from core.config import DEMO_BUNDLE
+from core.fleet_store import FleetState
+from core.ids import merged_key, new_id
+from core.job_records import ImageRecord, Job, JobStatus
 from services.errors import NotFoundError
-from services.fleet_store import FleetState
-from services.ids import merged_key, new_id
-from services.job_records import ImageRecord, Job, JobStatus
 from web_tier.access.csrf import CSRF_FIELD, check_csrf
 from web_tier.access.owned import OwnedJobs, own_jobs
 from web_tier.api import classic

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from ulid import ULID
 
-from services.job_records import Resend
-from services.messages import CRASHED_WORKER, Response
+from core.job_records import Resend
+from core.messages import CRASHED_WORKER, Response
 from web_tier.pages.words import clock, duration, milliseconds, plural
 from web_tier.results.query import ImageResult
 

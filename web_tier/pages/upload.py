@@ -3,9 +3,9 @@
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from services.config import Config
-from services.cost import SECONDS_AN_HOUR
-from services.messages import FleetSnapshot
+from core.config import Config
+from core.cost import SECONDS_AN_HOUR
+from core.messages import FleetSnapshot
 
 
 def keeping_sentence(unkept_days: float) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from services.messages import FleetPause, FleetSnapshot, LimitsOrder, WorkerLimits
+from core.messages import FleetPause, FleetSnapshot, LimitsOrder, WorkerLimits
 
 STALE_SECONDS = 15.0
 LEAST_DOLLARS = 0.0001

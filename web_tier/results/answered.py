@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from services.job_records import JobStatus
-from services.messages import Model
+from core.job_records import JobStatus
+from core.messages import Model
 from web_tier.results.query import JobResults, results_page
 
 MAX_JOBS = 1_000

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from services.config import Prices
-from services.cost import JobCost
-from services.fleet_store import FleetStore
-from services.job_records import Counts
-from services.messages import FleetRun, FleetSnapshot
+from core.config import Prices
+from core.cost import JobCost
+from core.fleet_store import FleetStore
+from core.job_records import Counts
+from core.messages import FleetRun, FleetSnapshot
 
 
 def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: Prices) -> JobCost | None:

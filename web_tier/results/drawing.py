@@ -9,9 +9,9 @@ from typing import Final
 
 from PIL import Image, ImageOps
 
-from services.image_errors import DECODER_ERRORS, ImageRejectedError
-from services.image_limits import ImageLimits
-from services.images import open_image
+from core.image_errors import DECODER_ERRORS, ImageRejectedError
+from core.image_limits import ImageLimits
+from core.images import open_image
 
 LONGEST_TO_SHORTEST: Final = 4
 MOST_DECODED: Final = 16_000_000

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.ids import ImageRef
-from services.job_records import ImageRecord, Resend
-from services.jobs import JobStore
-from services.messages import Response
+from core.ids import ImageRef
+from core.job_records import ImageRecord, Resend
+from core.jobs import JobStore
+from core.messages import Response
 from web_tier.results.query import ImageResult, is_retrying
 
 BLOCK = 500

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Iterator
 from itertools import chain
 
+from core.config import Config
+from core.ids import parse_key
+from core.job_records import ImageRecord
+from core.messages import Prediction, Response
+from core.predictions import stored_prediction
 from services.clients import Clients
-from services.config import Config
-from services.ids import parse_key
-from services.job_records import ImageRecord
-from services.messages import Prediction, Response
-from services.predictions import stored_prediction
 from services.s3 import Bucket
 
 

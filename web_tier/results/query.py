@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol
 
-from services import image_errors
-from services.job_records import ImageRecord, JobStatus, Resend
-from services.messages import Model, Response
+from core import image_errors
+from core.job_records import ImageRecord, JobStatus, Resend
+from core.messages import Model, Response
 from services.table import LAST
 
 PAGE = 500

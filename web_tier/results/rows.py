@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from services.job_records import ImageRecord, Resend
-from services.messages import Response
+from core.job_records import ImageRecord, Resend
+from core.messages import Response
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.messages import LabelScore, Prediction
+from core.messages import LabelScore, Prediction
 
 
 @dataclass(frozen=True)

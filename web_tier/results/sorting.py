@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from services.job_records import JobStatus
+from core.job_records import JobStatus
 from web_tier.results.query import ImageResult, JobResults, ResultsFilter, ResultsPage, all_results
 
 MOST_SORTED = 10_000

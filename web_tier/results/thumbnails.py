@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from services.confined.errors import CrashedError, TooCostlyError
-from services.confined.pool import Allowance, Confined
-from services.confined.zygote import Zygote
-from services.ids import ImageRef
-from services.image_errors import ImageRejectedError
-from services.image_limits import ImageLimits
+from core.confined.errors import CrashedError, TooCostlyError
+from core.confined.pool import Allowance, Confined
+from core.confined.zygote import Zygote
+from core.ids import ImageRef
+from core.image_errors import ImageRejectedError
+from core.image_limits import ImageLimits
 from web_tier.bulkheads import Bulkhead
 
 CONTENT_TYPE: Final = "image/webp"

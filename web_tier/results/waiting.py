@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from services.ids import ImageRef
-from services.messages import Response
+from core.ids import ImageRef
+from core.messages import Response
 
 LOOK_SECONDS = 0.05
 """Between two looks; on average half of it is added to what an answer takes."""

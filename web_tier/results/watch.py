@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from services.ids import new_id
-from services.job_records import Counts, ImageRecord, JobStatus
-from services.jobs import JobStore
+from core.ids import new_id
+from core.job_records import Counts, ImageRecord, JobStatus
+from core.jobs import JobStore
 from web_tier.results.known import Known
 from web_tier.results.rows import Row, Rows
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ami.archive import write_archive
+from core.config import EngineName
 from scripts.aws.bake.recipe import Source
-from services.config import EngineName
 
 ROOT = Path(__file__).parents[3]
 

@@ -6,10 +6,10 @@ from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
 from app_tier.bundle.manifest import TORCH_NAME
 from app_tier.bundle.s3 import fetch_bundle, in_s3
+from core.config import EngineName
 from scripts.aws.account import Account
 from scripts.aws.bake.errors import BakeError
-from scripts.model_commands import MODELS_FOLDER
-from services.config import EngineName
+from scripts.model.commands import MODELS_FOLDER
 
 DEFAULT = "resnet18"
 DEMO = "demo"

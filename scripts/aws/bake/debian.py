@@ -6,10 +6,10 @@ https://wiki.debian.org/Cloud/AmazonEC2Image/Bookworm names the account that pub
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from core.config import EngineName
 from scripts.aws.bake.errors import BakeError
 from scripts.aws.bake.recipe import Base, Role
 from scripts.aws.machine_types import MachineType, machine_types
-from services.config import EngineName
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

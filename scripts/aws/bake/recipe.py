@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from core.config import EngineName
 from scripts.aws.account import TAG, Account, Done
 from scripts.aws.waiting import Waiting
-from services.config import EngineName
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import ResourceTypeType

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from core.config import EngineName
 from scripts.aws.account import TAG
 from scripts.aws.bake.recipe import ROLES, Role, disk_gib
 from scripts.aws.bake.shelf import stored_image
 from scripts.aws.operation import Operation
-from services.config import EngineName
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef

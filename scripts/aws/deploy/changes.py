@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from core.ids import new_id
 from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.stacks import GROUP, StackError
 from scripts.aws.operation import Operation
-from services.ids import new_id
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef

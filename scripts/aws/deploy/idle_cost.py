@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from core.config import Config
+from core.cost import at_rest
 from scripts.aws.bake.recipe import disk_gib
-from services.config import Config
-from services.cost import at_rest
 
 HOURS_A_MONTH = 730
 """As AWS's own calculator counts: 8,760 a year by twelve. https://calculator.aws/"""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from core.config import PREFIX, Config, parse_config
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.template import Template
-from services.config import PREFIX, Config, parse_config
 from services.errors import ConfigError, FleetsightError
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
+from core.config import Auth
 from scripts.aws.account import Account
 from scripts.aws.deploy.settings import SettingError, Wishes, parameter_values
 from scripts.aws.deploy.stacks import Stack
@@ -10,7 +11,6 @@ from scripts.aws.deploy.template import template
 from scripts.aws.operation import Operation
 from scripts.aws.teardown.belongings.data import user_pools
 from services.accounts import OPERATORS, USERS
-from services.config import Auth
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp.type_defs import UserPoolTypeTypeDef

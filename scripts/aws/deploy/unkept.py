@@ -6,9 +6,9 @@ would go whose job still stands, and which may be tried again.
 
 from math import ceil
 
+from core.config import Retention
 from scripts.aws.deploy.settings import SettingError, Wishes
 from scripts.aws.deploy.stacks import Stack
-from services.config import Retention
 
 PARAMETER = "UnkeptDays"
 KEY = "retention.unkept_days"

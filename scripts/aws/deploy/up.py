@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from core.config import Config, EngineName
+from core.ids import new_id
 from scripts.aws.bake.recipe import ROLES, Role
 from scripts.aws.bake.store import remove
 from scripts.aws.buckets import delete_bucket, exists
@@ -43,9 +45,7 @@ from scripts.aws.preflight.findings import Finding, Level, StackPlan, run
 from scripts.aws.preflight.machines import CHECKS_OF_MACHINES
 from scripts.aws.teardown.drain import bring_back_web_tier
 from scripts.aws.template_versions import template_versions
-from services.config import Config, EngineName
 from services.errors import FleetsightError
-from services.ids import new_id
 
 if TYPE_CHECKING:
     from scripts.aws.bake.builders import Machines

@@ -13,12 +13,12 @@ from functools import cached_property
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from core.config import Config, Fleet
 from scripts.aws.account import Account
 from scripts.aws.bake.recipe import Role
 from scripts.aws.machine_types import MachineType, machine_types
 from scripts.aws.operation import Operation
 from scripts.aws.refusals import explained
-from services.config import Config, Fleet
 from services.errors import FleetsightError
 
 CHECK_SECONDS = 100.0

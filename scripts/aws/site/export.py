@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from flask import Flask
 
+from core.config import Config
+from core.jobs import JobStore
+from core.messages import FleetSnapshot
 from scripts.aws.site.links import check_links
-from services.config import Config
 from services.errors import FleetsightError
-from services.jobs import JobStore
-from services.messages import FleetSnapshot
 from services.table import Table
 from web_tier.app import STATIC_SECONDS, create_app
 from web_tier.pages.accounts.visitor import UNKNOWN

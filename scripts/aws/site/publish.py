@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 import yaml
 from botocore.exceptions import ClientError
 
+from core.config import Config, parse_config
+from core.ids import new_id
 from scripts.aws.account import Account, Done
 from scripts.aws.deploy.settings import CONFIG
 from scripts.aws.deploy.stacks import Stack, find
 from scripts.aws.site.export import PAGES, SiteError, SiteFile, export_site
-from services.config import Config, parse_config
-from services.ids import new_id
 
 MARK = "published"
 """Key of an object with the digest of what is published and told to CloudFront. No address leads there."""

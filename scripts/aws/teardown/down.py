@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from core.config import Prices
 from scripts.aws.buckets import empty_bucket, exists
 from scripts.aws.deploy.deploy import delete
 from scripts.aws.deploy.stacks import Events, Stack, find, follow, resources
@@ -18,7 +19,6 @@ from scripts.aws.teardown.belongings import KINDS
 from scripts.aws.teardown.belongings.data import kept_buckets
 from scripts.aws.teardown.drain import DRAIN_SECONDS, end_web_tier, end_workers
 from scripts.aws.teardown.proof import prove
-from services.config import Prices
 
 BUCKET = "AWS::S3::Bucket"
 

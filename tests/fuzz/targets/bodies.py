@@ -17,10 +17,10 @@ from gunicorn.http.parser import RequestParser
 from pydantic import ValidationError
 from werkzeug.exceptions import UnprocessableEntity
 
-from services.config import parse_config
-from services.job_records import Job
-from services.jobs import JobStore
-from services.messages import LabelScore, RequestMessage, Response
+from core.config import parse_config
+from core.job_records import Job
+from core.jobs import JobStore
+from core.messages import LabelScore, RequestMessage, Response
 from services.sqs import Outgoing
 from tests.fuzz.targets import uploads
 from tests.support.memory_table import MemoryTable

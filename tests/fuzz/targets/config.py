@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from services.config import PREFIX, Config, load_config, parse_config
+from core.config import PREFIX, Config, load_config, parse_config
 from services.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from services.errors import MessageError
-from services.ids import ImageRef
-from services.messages import Failure as ErrorOfImage
-from services.messages import (
+from core.ids import ImageRef
+from core.messages import Failure as ErrorOfImage
+from core.messages import (
     FleetPause,
     FleetRun,
     FleetSnapshot,
@@ -22,6 +21,7 @@ from services.messages import (
     failed,
     from_worker,
 )
+from services.errors import MessageError
 
 KINDS: tuple[type[Wire], ...] = (
     RequestMessage,

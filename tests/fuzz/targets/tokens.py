@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from services.personal_tokens import PREFIX, PersonalTokens
-from services.token_keys import LEAST_BITS, MOST_KEYS, KeysUnreachableError, issuer_of, parse_keys
-from services.tokens import LONGEST_TOKEN, TokenClaims, TokenRefusedError, TokenVerifier
+from core.personal_tokens import PREFIX, PersonalTokens
+from core.token_keys import LEAST_BITS, MOST_KEYS, KeysUnreachableError, issuer_of, parse_keys
+from core.tokens import LONGEST_TOKEN, TokenClaims, TokenRefusedError, TokenVerifier
 from tests.support.memory_table import MemoryTable
 from web_tier.access.authorization import RefusedError, token_in
 from web_tier.access.keys import SessionKeys

@@ -10,7 +10,7 @@ from io import BytesIO
 from PIL import Image
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from services.images import EXTENSION_OF, ImageInfo, ImageLimits
+from core.images import EXTENSION_OF, ImageInfo, ImageLimits
 from web_tier.intake.accept import Rejection, accept
 from web_tier.intake.multipart import FormField, Upload, read_parts
 from web_tier.intake.names import MAX_FILENAME

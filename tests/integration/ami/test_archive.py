@@ -19,7 +19,7 @@ DIGEST = "a" * 64
 def project(tmp_path: Path) -> Path:
     """A project with a file in each part that is packed."""
     root = tmp_path / "project"
-    for name in ("services", "app_tier", "web_tier", "ami"):
+    for name in ("services", "core", "app_tier", "web_tier", "ami"):
         (root / name).mkdir(parents=True)
         (root / name / "__init__.py").write_text(f'"""{name}"""\n')
     (root / "config.yaml").write_text("web: {}\n")
@@ -50,7 +50,7 @@ def test_an_archive_holds_the_four_folders_the_settings_the_bundle_and_what_it_i
     facts = write_archive(tmp_path / "a.tar.gz", bundle, project)
     assert sorted(names(tmp_path / "a.tar.gz")) == sorted(
         [
-            *(f"{name}/__init__.py" for name in ("services", "app_tier", "web_tier", "ami")),
+            *(f"{name}/__init__.py" for name in ("services", "core", "app_tier", "web_tier", "ami")),
             *("config.yaml", "requirements.txt", "version.json", "bundle/bundle.json", "bundle/model.xml"),
         ]
     )
@@ -86,7 +86,7 @@ def test_what_may_be_run_stays_so(project: Path, bundle: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["services/__pycache__/x.pyc", "app_tier/demo/bundle/model.bin", "services/embedded/cloud.py"]
+    "name", ["services/__pycache__/x.pyc", "app_tier/demo/bundle/model.bin", "localcloud/cloud.py"]
 )
 def test_what_no_image_needs_is_not_packed(project: Path, bundle: Path, tmp_path: Path, name: str) -> None:
     (project / name).parent.mkdir(parents=True)

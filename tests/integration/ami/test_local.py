@@ -141,7 +141,7 @@ def test_an_image_has_an_id_of_ec2_and_each_role_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "roles"),
     [
-        ("services/config.py", {"worker", "web"}),
+        ("core/config.py", {"worker", "web"}),
         ("app_tier/batch.py", {"worker"}),
         ("web_tier/app.py", {"web"}),
         ("ami/provision.sh", {"worker", "web"}),

@@ -1,1 +1,1 @@
-"""The worker over the real wire: the embedded cloud, real worker processes."""
+"""The worker over the real wire: the local cloud, real worker processes."""

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from core.provision import provision
+from localcloud.launch import LocalCloud
 from services.clients import Clients
-from services.embedded.launch import EmbeddedCloud
-from services.provision import provision
 from tests.conftest import ConfigMaker
 from tests.integration.app_tier.site import Site
 
@@ -14,9 +14,7 @@ SiteMaker = Callable[..., Site]
 
 
 @pytest.fixture
-def make_site(
-    cloud: EmbeddedCloud, clients: Clients, make_config: ConfigMaker, tmp_path: Path
-) -> Iterator[SiteMaker]:
+def make_site(cloud: LocalCloud, clients: Clients, make_config: ConfigMaker, tmp_path: Path) -> Iterator[SiteMaker]:
     """Make this test's site, with changes of its configuration; its workers end with the test."""
     made: list[Site] = []
 

@@ -1,4 +1,4 @@
-"""Queues, buckets and workers of one test, in an embedded cloud that the tests share."""
+"""Queues, buckets and workers of one test, in a local cloud that the tests share."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from core.config import Config
+from core.ids import ImageRef, input_key, new_id, output_key
+from core.messages import Heartbeat, Prediction, RequestMessage, Response, from_worker
+from localcloud.launch import LocalCloud
 from services.clients import Clients
-from services.config import Config
-from services.embedded.launch import EmbeddedCloud
-from services.ids import ImageRef, input_key, new_id, output_key
-from services.messages import Heartbeat, Prediction, RequestMessage, Response, from_worker
 from services.s3 import Bucket
 from services.sqs import Outgoing, Queue
 from tests.conftest import write_config
@@ -48,7 +48,7 @@ class WorkerProcess:
 class Site:
     """What one test does with the queues and buckets that its configuration names."""
 
-    cloud: EmbeddedCloud
+    cloud: LocalCloud
     clients: Clients
     config: Config
     folder: Path

@@ -10,10 +10,10 @@ from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleM
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from app_tier.bundle.manifest import IR_NAME, IR_WEIGHTS_NAME, MANIFEST_NAME, file_digest
 from app_tier.bundle.s3 import Place, fetch_bundle, in_s3
-from app_tier.demo.signs import samples
-from scripts.model_commands import model
+from core.config import Config
+from scripts.demo_model.signs import samples
+from scripts.model.commands import model
 from services.clients import Clients
-from services.config import Config
 from services.s3 import Bucket
 from tests.integration.app_tier.conftest import SiteMaker
 

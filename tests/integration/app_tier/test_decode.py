@@ -10,12 +10,12 @@ from app_tier.__main__ import DECODER
 from app_tier.decode import Squares, confined_squares, decode
 from app_tier.square import central_square
 from app_tier.task import begin
-from services.config import Config
-from services.confined.errors import ConfinedError, CrashedError, NoChildError, TooCostlyError
-from services.confined.pool import Allowance, Confined
-from services.confined.zygote import Zygote
-from services.image_limits import BYTES_A_PIXEL
-from services.images import ImageLimits, ImageRejectedError
+from core.config import Config
+from core.confined.errors import ConfinedError, CrashedError, NoChildError, TooCostlyError
+from core.confined.pool import Allowance, Confined
+from core.confined.zygote import Zygote
+from core.image_limits import BYTES_A_PIXEL
+from core.images import ImageLimits, ImageRejectedError
 from tests.support.hostile_images import HONEST, POLYGLOTS, encoded, gif_bomb, png_bomb, webp_bomb
 from tests.unit.app_tier.fakes import colour_bundle, delivery, picture
 

@@ -1,4 +1,4 @@
-"""Real worker processes against the embedded cloud."""
+"""Real worker processes against the local cloud."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from app_tier.bundle.load import load_bundle
-from app_tier.demo.signs import Sample, samples
 from app_tier.preprocess import load_pixels
 from app_tier.receive import understood
-from services.embedded.access_keys import owner_key
-from services.ids import ImageRef, output_key
-from services.messages import Response
+from core.ids import ImageRef, output_key
+from core.messages import Response
+from localcloud.access_keys import owner_key
+from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
 from tests.integration.app_tier.conftest import SiteMaker
 from tests.integration.app_tier.site import ROOT, Site

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from app_tier.bundle.load import DEMO_BUNDLE
-from app_tier.demo.signs import samples
 from benchmarks.cores import pinned, two_cores
 from benchmarks.flood import Bench, checked
 from benchmarks.pinned_worker import Cores, PinnedWorker
-from services.embedded.launch import EmbeddedCloud
-from services.ids import ImageRef, new_id
-from services.messages import Failure, Response
+from core.ids import ImageRef, new_id
+from core.messages import Failure, Response
+from localcloud.launch import LocalCloud
+from scripts.demo_model.signs import samples
 
 IMAGES = 60
 
@@ -51,7 +51,7 @@ def test_an_image_that_was_not_classified_fails_the_benchmark(refs: list[ImageRe
 
 
 @pytest.fixture
-def bench(cloud: EmbeddedCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("this machine has one core: a worker on a core of its own needs a second one")
     monkeypatch.setattr(os, "environ", os.environ.copy())

@@ -1,4 +1,4 @@
-"""Real controllers on the embedded cloud, and what they act upon."""
+"""Real controllers on the local cloud, and what they act upon."""
 
 import os
 import signal
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from core.config import Config
+from core.ids import ImageRef, input_key, new_id
+from core.job_records import ImageRecord, Job
+from core.messages import RequestMessage, Response
+from core.provision import provision
 from services.clients import Clients
-from services.config import Config
-from services.ids import ImageRef, input_key, new_id
-from services.job_records import ImageRecord, Job
-from services.messages import RequestMessage, Response
-from services.provision import provision
 from services.sqs import Outgoing
 from tests.conftest import ROOT, ConfigMaker, write_config
 from tests.support.waiting import DEADLINE_SECONDS

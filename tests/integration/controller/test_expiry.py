@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from core.ids import ImageRef, first_id_of, input_key, new_id
+from core.job_records import DeletedJob, ImageRecord, Job, Said
+from core.jobs import JobStore
 from services.errors import NotFoundError
-from services.ids import ImageRef, first_id_of, input_key, new_id
-from services.job_records import DeletedJob, ImageRecord, Job, Said
-from services.jobs import JobStore
 from web_tier.controller.expiry import Expiry
 
 pytestmark = pytest.mark.processes

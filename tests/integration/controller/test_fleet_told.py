@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.fleet_store import FleetStore
-from services.ids import new_id
-from services.messages import Heartbeat, LimitsOrder, WorkerState
+from core.fleet_store import FleetStore
+from core.ids import new_id
+from core.messages import Heartbeat, LimitsOrder, WorkerState
 from services.sqs import Outgoing
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import wait_until

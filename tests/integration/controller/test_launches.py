@@ -1,4 +1,4 @@
-"""Launches by a real controller on the embedded cloud: by template and choice, and through its death."""
+"""Launches by a real controller on the local cloud: by template and choice, and through its death."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.embedded.launch import EmbeddedCloud
-from services.fleet_store import FleetStore
+from core.fleet_store import FleetStore
+from localcloud.launch import LocalCloud
 from tests.integration.controller.conftest import Scene, SceneMaker
 from tests.support.waiting import wait_until
 
@@ -17,7 +17,7 @@ USER_DATA = "IyEvYmluL3RydWU="
 
 
 @pytest.fixture
-def switched(cloud: EmbeddedCloud) -> Iterator[EmbeddedCloud]:
+def switched(cloud: LocalCloud) -> Iterator[LocalCloud]:
     """The cloud, without faults again at the end of the test."""
     yield cloud
     cloud.set_switches(lost_launch_replies=0, describe_lag_seconds=0, spot_capacity=None)
@@ -28,7 +28,7 @@ def journal(scene: Scene) -> FleetStore:
 
 
 def test_killed_after_a_launch_that_it_never_heard_of_it_leaves_a_successor_that_launches_no_second_fleet(
-    make_scene: SceneMaker, switched: EmbeddedCloud
+    make_scene: SceneMaker, switched: LocalCloud
 ) -> None:
     scene = make_scene()
     scene.start_controller()
@@ -51,7 +51,7 @@ def test_killed_after_a_launch_that_it_never_heard_of_it_leaves_a_successor_that
 
 
 def test_workers_come_from_the_launch_template_on_spot_first_and_on_demand_where_spot_ends(
-    make_scene: SceneMaker, switched: EmbeddedCloud
+    make_scene: SceneMaker, switched: LocalCloud
 ) -> None:
     name = make_scene().config.names.worker_instance
     scene = make_scene(fleet={"launch_template": name, "market": "spot"})

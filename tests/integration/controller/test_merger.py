@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from core.ids import merged_key
 from services.errors import NotFoundError
-from services.ids import merged_key
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, done
 from tests.support.waiting import wait_until

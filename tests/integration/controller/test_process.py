@@ -1,4 +1,4 @@
-"""The controller as a process: `python -m web_tier.controller` on the embedded cloud."""
+"""The controller as a process: `python -m web_tier.controller` on the local cloud."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from services.embedded.launch import EmbeddedCloud
-from services.ids import new_id
-from services.job_records import Counts, MergedFile
+from core.ids import new_id
+from core.job_records import Counts, MergedFile
+from localcloud.launch import LocalCloud
 from services.sqs import Outgoing
 from tests.conftest import ROOT, write_config
 from tests.integration.controller.conftest import Scene, SceneMaker, done
@@ -68,7 +68,7 @@ def test_stopped_workers_are_started_before_new_ones_are_launched(make_scene: Sc
 
 
 def test_a_launch_whose_reply_is_lost_gives_exactly_as_many_as_were_wanted(
-    make_scene: SceneMaker, cloud: EmbeddedCloud
+    make_scene: SceneMaker, cloud: LocalCloud
 ) -> None:
     # Without botocore's own retries, so that the launch is made again by us.
     scene = make_scene(aws={"max_attempts": 1})

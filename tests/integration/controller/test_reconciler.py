@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from app_tier.demo.signs import samples
-from services.cache import ResultCache
-from services.ids import ImageRef, new_id, output_key
-from services.messages import Heartbeat, Prediction, RequestMessage, Response
+from core.cache import ResultCache
+from core.ids import ImageRef, new_id, output_key
+from core.messages import Heartbeat, Prediction, RequestMessage, Response
+from scripts.demo_model.signs import samples
 from services.sqs import Outgoing, Queue, Received
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, SceneMaker, done

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from core.ids import ImageRef, output_key
+from core.job_records import Counts, Said
 from services.errors import NotFoundError
-from services.ids import ImageRef, output_key
-from services.job_records import Counts, Said
 from services.table import LAST
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, done

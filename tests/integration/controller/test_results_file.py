@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from core.config import Config
+from core.ids import merged_key
+from core.job_records import Counts, ImageRecord, Job, MergedFile
+from core.jobs import JobStore
 from services.clients import Clients
-from services.config import Config
 from services.errors import NotFoundError
-from services.ids import merged_key
-from services.job_records import Counts, ImageRecord, Job, MergedFile
-from services.jobs import JobStore
 from services.s3 import Bucket
 from tests.support.controller import Clock
 from tests.support.jobs import NOW, add_images, done, failed, put_results, request_again

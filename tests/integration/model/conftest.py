@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 
-from app_tier.bundle.build import measure_agreement
+from scripts.model.build import measure_agreement
 
 
 @pytest.fixture(autouse=True)
 def _compare_two_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app_tier.bundle.build.measure_agreement", partial(measure_agreement, images=2))
+    monkeypatch.setattr("scripts.model.build.measure_agreement", partial(measure_agreement, images=2))

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from app_tier.bundle import torchvision_networks
-from app_tier.bundle.build import Description, build_bundle, measure_agreement
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import load_bundle
-from app_tier.bundle.torchvision_networks import architectures, build_torchvision
-from app_tier.bundle.torchvision_shim import import_torchvision
-from app_tier.demo.data import DEMO_LABELS, DEMO_PREPROCESS
-from app_tier.demo.network import CifarResNet
 from app_tier.engines import open_engine
+from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS
+from scripts.demo_model.network import CifarResNet
+from scripts.model import torchvision_networks
+from scripts.model.build import Description, build_bundle, measure_agreement
+from scripts.model.torchvision_networks import architectures, build_torchvision
+from scripts.model.torchvision_shim import import_torchvision
 
 COLOURS = ("red", "green", "blue")
 

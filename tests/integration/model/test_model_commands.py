@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from app_tier.bundle.manifest import IR_WEIGHTS_NAME
-from app_tier.bundle.torchvision_shim import import_torchvision
-from app_tier.demo.signs import samples
 from app_tier.engines import OpenVinoEngine
-from scripts.model_commands import model
+from scripts.demo_model.signs import samples
+from scripts.model.commands import model
+from scripts.model.torchvision_shim import import_torchvision
 from tests.integration.model.onnx_file import colour_network
 
 
@@ -43,7 +43,7 @@ def test_verify_compares_the_engines() -> None:
 
 
 def test_verify_without_torch_still_checks_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.model_commands.find_spec", lambda _name: None)
+    monkeypatch.setattr("scripts.model.commands.find_spec", lambda _name: None)
     ran = run("verify")
     assert ran.exit_code == 0
     assert "the engines were not compared: ./scripts/setup.sh torch" in ran.output
@@ -84,7 +84,7 @@ def test_build_is_exact_by_default_and_says_on_which_images_it_was_measured(tmp_
 def test_build_in_int8_is_refused_where_it_loses_too_much_unless_forced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app_tier.bundle.measure.MOST_DISAGREEMENT", -1.0)
+    monkeypatch.setattr("scripts.model.measure.MOST_DISAGREEMENT", -1.0)
     shapes = ({0: torch.export.Dim("batch")},)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     torch.export.save(

@@ -14,10 +14,10 @@ from PIL import Image
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.bundle.manifest import TORCH_NAME
-from app_tier.bundle.own_network import build_own
-from app_tier.bundle.precision import Target
 from app_tier.engines import OpenVinoEngine, open_engine
 from app_tier.preprocess import load_pixels
+from scripts.model.own_network import build_own
+from scripts.model.precision import Target
 from tests.integration.model.onnx_file import colour_network
 
 SIZE = 16

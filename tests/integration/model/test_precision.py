@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app_tier.bundle import precision as module
 from app_tier.bundle.archive import load_zip
-from app_tier.bundle.build import write_manifest
-from app_tier.bundle.compare import Compared, compare
 from app_tier.bundle.errors import BundleBuildError, BundleDigestError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
 from app_tier.bundle.manifest import INT8_IR_NAME, INT8_WEIGHTS_NAME, LowPrecision
-from app_tier.bundle.precision import Target, settle_precision
-from app_tier.bundle.sample_images import Labelled
-from app_tier.demo.signs import samples
 from app_tier.engines import OpenVinoEngine, open_engine
+from scripts.demo_model.signs import samples
+from scripts.model import precision as module
+from scripts.model.build import write_manifest
+from scripts.model.compare import Compared, compare
+from scripts.model.precision import Target, settle_precision
+from scripts.model.sample_images import Labelled
 
 needs_bf16 = pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU has no bf16")
 needs_int8 = pytest.mark.skipif(not OpenVinoEngine.is_fast_in("int8"), reason="this CPU is not fast in int8")

@@ -8,18 +8,18 @@ import pytest
 
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import load_bundle
-from app_tier.bundle.quantise import quantise
-from app_tier.bundle.sample_images import Labelled
-from app_tier.demo.signs import samples
+from scripts.demo_model.signs import samples
+from scripts.model.quantise import quantise
+from scripts.model.sample_images import Labelled
 from tests.support.waiting import DEADLINE_SECONDS
 
 PROGRAM = """
 import shutil, sys
 from pathlib import Path
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
-from app_tier.bundle.quantise import forget_int8, quantise
-from app_tier.bundle.sample_images import Labelled
-from app_tier.demo.signs import samples
+from scripts.model.quantise import forget_int8, quantise
+from scripts.model.sample_images import Labelled
+from scripts.demo_model.signs import samples
 from app_tier.openvino_import import import_openvino
 bundle = load_bundle(Path(shutil.copytree(DEMO_BUNDLE, Path(sys.argv[1]) / "bundle")))
 quantised, count = quantise(bundle, [Labelled(sample.data, None) for sample in samples(20, seed=1)])

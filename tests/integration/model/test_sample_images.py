@@ -6,7 +6,8 @@ import pytest
 
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import load_bundle
-from app_tier.bundle.sample_images import (
+from scripts.demo_model.signs import samples
+from scripts.model.sample_images import (
     CALIBRATION_IMAGES,
     DRAWN_IMAGES,
     FEW,
@@ -17,7 +18,6 @@ from app_tier.bundle.sample_images import (
     source_of,
     split_images,
 )
-from app_tier.demo.signs import samples
 
 
 def folder_of(path: Path, count: int) -> Path:

@@ -9,8 +9,8 @@ import torch
 from click.testing import CliRunner
 
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle, read_manifest
-from app_tier.bundle.torchvision_shim import import_torchvision
-from app_tier.demo.data import (
+from app_tier.preprocess import normalise
+from scripts.demo_model.data import (
     CIFAR_LABELS,
     DEMO_LABELS,
     DEMO_PREPROCESS,
@@ -19,11 +19,11 @@ from app_tier.demo.data import (
     cifar_from_zip,
     drawn_signs,
 )
-from app_tier.demo.network import CifarResNet
-from app_tier.demo.signs import draw, encode
-from app_tier.demo.train import main
-from app_tier.demo.training import Settings, Training, as_input, augment, learning_rate
-from app_tier.preprocess import normalise
+from scripts.demo_model.network import CifarResNet
+from scripts.demo_model.signs import draw, encode
+from scripts.demo_model.train import main
+from scripts.demo_model.training import Settings, Training, as_input, augment, learning_rate
+from scripts.model.torchvision_shim import import_torchvision
 
 TINY = Settings(epochs=2, batch=20, signs=40, signs_per_epoch=20, blocks=1)
 

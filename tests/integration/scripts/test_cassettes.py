@@ -1,14 +1,14 @@
-"""Recording commands and playing them again, on an embedded cloud."""
+"""Recording commands and playing them again, on a local cloud."""
 
 import json
 from pathlib import Path
 
-from services.embedded.launch import EmbeddedCloud
+from localcloud.launch import LocalCloud
 from tests.support.aws_stage import Stage, account_at
 from tests.support.cassettes import UnrecordedCallError, play, record, words
 
 
-def test_what_a_command_was_answered_is_played_again_without_a_cloud(cloud: EmbeddedCloud, tmp_path: Path) -> None:
+def test_what_a_command_was_answered_is_played_again_without_a_cloud(cloud: LocalCloud, tmp_path: Path) -> None:
     stage = Stage(account_at(cloud.endpoint_url))
     stage.store_images()
     stage.up()
@@ -30,7 +30,7 @@ def test_what_a_command_was_answered_is_played_again_without_a_cloud(cloud: Embe
     assert isinstance(played.exception, UnrecordedCallError)
 
 
-def test_a_command_that_fails_is_not_recorded(cloud: EmbeddedCloud, tmp_path: Path) -> None:
+def test_a_command_that_fails_is_not_recorded(cloud: LocalCloud, tmp_path: Path) -> None:
     arguments = ["status", "--prefix", "no-such-stack", "--region", "us-east-1", "--endpoint-url", cloud.endpoint_url]
     result = record(arguments, tmp_path / "one.json", "123456789012")
     assert result.exit_code == 1

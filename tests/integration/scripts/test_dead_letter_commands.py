@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner, Result
 
+from core.config import Config
+from core.jobs import JobStore
 from scripts.cli import fleetsight
-from services.config import Config
-from services.jobs import JobStore
 from tests.support.dead_letters import DeadLetterDesk
 from tests.support.jobs import NOBODY
 from tests.support.served import served

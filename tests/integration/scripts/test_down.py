@@ -1,10 +1,11 @@
-"""``fleetsight down`` on an embedded cloud: what is deleted, what is kept, and the proof."""
+"""``fleetsight down`` on a local cloud: what is deleted, what is kept, and the proof."""
 
 import re
 from collections.abc import Iterator
 
 import pytest
 
+from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG
 from scripts.aws.buckets import empty_bucket
 from scripts.aws.deploy.page import page_of
@@ -15,7 +16,6 @@ from scripts.aws.instances import named, web_name, worker_name
 from scripts.aws.teardown import proof
 from scripts.aws.teardown.belongings import KINDS
 from scripts.aws.teardown.proof import LeftBehindError, prove
-from services.embedded.launch import EmbeddedCloud
 from services.metadata import DRAIN_TAG
 from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 from tests.support.aws_stage import CrashError, Stage, account_at
@@ -23,7 +23,7 @@ from tests.support.stack_template import RESOURCES
 
 
 @pytest.fixture
-def stage(cloud: EmbeddedCloud) -> Stage:
+def stage(cloud: LocalCloud) -> Stage:
     return Stage(account_at(cloud.endpoint_url))
 
 

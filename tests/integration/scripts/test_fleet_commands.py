@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from core.config import Config
+from core.fleet import Decision, Decisions, FleetInstance, FleetInstances
+from core.fleet_store import FleetStore
+from core.jobs import JobStore
+from core.messages import FleetPause, FleetSnapshot, LimitsOrder
 from scripts.cli import fleetsight
 from scripts.client import ApiError
 from scripts.fleet_client import FleetClient, url_of
 from scripts.fleet_commands import follow_events
 from services.clients import Clients
-from services.config import Config
-from services.fleet import Decision, Decisions, FleetInstance, FleetInstances
-from services.fleet_store import FleetStore
-from services.jobs import JobStore
-from services.messages import FleetPause, FleetSnapshot, LimitsOrder
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.served import served

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from localcloud.launch import LocalCloud
 from scripts.aws.logs import LogError, Reader, follow, plain, readable, seconds_of
 from scripts.aws.waiting import Waiting
-from services.embedded.launch import EmbeddedCloud
 from tests.support.aws_stage import Stage, account_at
 
 LINE = {
@@ -20,7 +20,7 @@ LINE = {
 
 
 @pytest.fixture
-def stage(cloud: EmbeddedCloud) -> Stage:
+def stage(cloud: LocalCloud) -> Stage:
     return Stage(account_at(cloud.endpoint_url))
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG, Account
 from scripts.aws.deploy.places import PlaceError, find_place
-from services.embedded.launch import EmbeddedCloud
 from tests.support.aws_stage import account_at
 from tests.support.stubs import stubbed
 
@@ -15,7 +15,7 @@ Subnet = Callable[..., str]
 
 
 @pytest.fixture
-def account(cloud: EmbeddedCloud) -> Account:
+def account(cloud: LocalCloud) -> Account:
     return account_at(cloud.endpoint_url)
 
 

@@ -1,21 +1,21 @@
-"""``fleetsight status``, and what of all commands is typed, on an embedded cloud."""
+"""``fleetsight status``, and what of all commands is typed, on a local cloud."""
 
 import json
 
 import pytest
 from click.testing import CliRunner, Result
 
+from localcloud.launch import LocalCloud
 from scripts.aws.deploy.settings import Wishes
 from scripts.aws.stack_commands import network
 from scripts.aws.status import status_of
 from scripts.cli import fleetsight
-from services.embedded.launch import EmbeddedCloud
 from tests.support.aws_resources import launch_workers
 from tests.support.aws_stage import IMAGE, Stage, account_at
 
 
 @pytest.fixture
-def stage(cloud: EmbeddedCloud) -> Stage:
+def stage(cloud: LocalCloud) -> Stage:
     return Stage(account_at(cloud.endpoint_url))
 
 

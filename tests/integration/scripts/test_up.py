@@ -1,4 +1,4 @@
-"""``fleetsight up`` on an embedded cloud."""
+"""``fleetsight up`` on a local cloud."""
 
 import base64
 import json
@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
+from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG, Account
 from scripts.aws.deploy import page
 from scripts.aws.deploy import up as ups
@@ -21,7 +22,6 @@ from scripts.aws.deploy.stacks import Stack, find
 from scripts.aws.deploy.up import NotReadyError, NotWantedError
 from scripts.aws.waiting import TimedOutError
 from scripts.cli import fleetsight
-from services.embedded.launch import EmbeddedCloud
 from tests.support.aws_resources import left
 from tests.support.aws_stage import CrashError, Stage, account_at
 from web_tier.access.keys import SessionKeys
@@ -32,7 +32,7 @@ ZONE = "us-east-1a"
 
 
 @pytest.fixture
-def stage(cloud: EmbeddedCloud) -> Stage:
+def stage(cloud: LocalCloud) -> Stage:
     return Stage(account_at(cloud.endpoint_url))
 
 
@@ -147,7 +147,7 @@ def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage)
 
 
 def requested(stage: Stage, wishes: Wishes) -> dict[str, str]:
-    """Return the parameters that the next `up` asks CloudFormation for; the embedded cloud plays no updates."""
+    """Return the parameters that the next `up` asks CloudFormation for; the local cloud plays no updates."""
     asked: list[Any] = []
     events = stage.account.cloudformation.meta.events
     events.register("provide-client-params.cloudformation.CreateChangeSet", lambda params, **_: asked.append(params))
@@ -176,7 +176,7 @@ def test_what_the_account_lacks_stops_it_before_anything_is_made_and_is_told_by_
 
 
 def test_the_check_by_itself_shows_each_finding_and_its_status_says_whether_up_would_stop(
-    stage: Stage, cloud: EmbeddedCloud
+    stage: Stage, cloud: LocalCloud
 ) -> None:
     def checked(*options: str) -> Result:
         account = ["--region", "us-east-1", "--prefix", stage.prefix, "--endpoint-url", cloud.endpoint_url]

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
+from core.config import Config
 from services.clients import Clients
-from services.config import Config
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket, StoredObject
 from services.sqs import Outgoing, Queue, Received

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from core.config import Config
+from core.provision import provision
+from localcloud.launch import LocalCloud
 from services.clients import Clients
-from services.config import Config
 from services.ec2 import Fleet, LaunchSpec
-from services.embedded.launch import EmbeddedCloud
 from services.errors import LaunchError, NotFoundError, ObjectTooLargeError
-from services.provision import provision
 from services.s3 import Bucket, StoredObject
 from services.sqs import Outgoing, Queue
 from tests.conftest import ConfigMaker
@@ -235,7 +235,7 @@ def test_a_launch_by_a_template_has_what_the_template_says_and_the_type_and_mark
     assert asked["UserData"]["Value"] == data["UserData"]
 
 
-def test_a_refusal_carries_ec2s_code(fleet: Fleet, cloud: EmbeddedCloud) -> None:
+def test_a_refusal_carries_ec2s_code(fleet: Fleet, cloud: LocalCloud) -> None:
     cloud.set_switches(max_instances=0)
     try:
         with pytest.raises(LaunchError) as caught:

@@ -89,13 +89,13 @@ def test_the_table_in_memory_refuses_a_condition_that_dynamodb_does_not_understa
     condition: str, values: Item
 ) -> None:
     # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html#API_PutItem_Errors
-    # The embedded cloud answers 500, or nothing at all.
+    # The local cloud answers 500, or nothing at all.
     with pytest.raises(ClientError, match="ValidationException"):
         MemoryTable().put_if({"pk": "p", "sk": "s"}, condition, values)
 
 
 _keys = st.tuples(st.sampled_from(PARTITIONS), st.sampled_from(SORT_KEYS))
-# The embedded cloud cannot compare a number with a text.
+# The local cloud cannot compare a number with a text.
 _values = {"a": st.integers(0, 2), "b": st.sampled_from(["", "1", "z"])}
 _attributes = st.fixed_dictionaries({}, optional=_values).filter(bool)
 _items = st.builds(lambda key, attributes: {"pk": key[0], "sk": key[1], **attributes}, _keys, _attributes)

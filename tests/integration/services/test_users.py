@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from core.ids import new_id
+from core.provision import provision_user_pool
+from core.token_keys import issuer_of, jwks_url, keys_at
+from core.tokens import TokenRefusedError, TokenVerifier
+from localcloud.control_client import mails
+from localcloud.launch import LocalCloud
 from services.accounts import Accounts
 from services.clients import Clients
-from services.embedded.control_client import mails
-from services.embedded.launch import EmbeddedCloud
 from services.endpoint import Endpoint
 from services.errors import NotFoundError
-from services.ids import new_id
-from services.provision import provision_user_pool
-from services.token_keys import issuer_of, jwks_url, keys_at
-from services.tokens import TokenRefusedError, TokenVerifier
 from services.user_errors import (
     EmailRefusedError,
     EmailTakenError,
@@ -48,7 +48,7 @@ _numbers = count()
 class Stage:
     """A user pool, and everybody who has to do with it."""
 
-    cloud: EmbeddedCloud
+    cloud: LocalCloud
     clients: Clients
     pool_id: str
     client_id: str
@@ -104,13 +104,13 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def clients(cloud: EmbeddedCloud) -> Clients:
+def clients(cloud: LocalCloud) -> Clients:
     """Clients that try nothing again, so that a refusal is there at once."""
     return Clients(Endpoint(REGION, cloud.endpoint_url, max_attempts=1, pool_size=8))
 
 
 @pytest.fixture(scope="module")
-def stage(cloud: EmbeddedCloud, clients: Clients) -> Stage:
+def stage(cloud: LocalCloud, clients: Clients) -> Stage:
     return Stage(cloud, clients, *provision_user_pool(clients, new_id()))
 
 
@@ -393,7 +393,7 @@ def test_the_session_of_one_account_sets_no_other_accounts_password(stage: Stage
     assert stage.sign_in(victim)
 
 
-def test_ops_list_change_and_remove_accounts(clients: Clients, cloud: EmbeddedCloud) -> None:
+def test_ops_list_change_and_remove_accounts(clients: Clients, cloud: LocalCloud) -> None:
     stage = Stage(cloud, clients, *provision_user_pool(clients, new_id()))
     accounts, (ann, bob) = stage.accounts, (new_email(), new_email())
     accounts.add(ann.upper())
@@ -474,7 +474,7 @@ def test_a_client_that_is_not_there_is_an_error_and_no_refusal(stage: Stage) -> 
         UserPool(stage.clients.cognito_idp, stage.pool_id, "made0up").sign_in(new_email(), PASSWORD)
 
 
-def test_a_pool_takes_no_other_pools_tokens(stage: Stage, clients: Clients, cloud: EmbeddedCloud) -> None:
+def test_a_pool_takes_no_other_pools_tokens(stage: Stage, clients: Clients, cloud: LocalCloud) -> None:
     other = Stage(cloud, clients, *provision_user_pool(clients, new_id()))
     tokens = stage.sign_in(stage.signed_up())
     with pytest.raises(TokenRefusedError, match="issuer"):

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from core.config import Config
+from core.personal_tokens import PersonalTokens
+from localcloud.access_keys import owner_key
+from localcloud.control_client import mails
+from localcloud.user_pools.mailbox import Mail
 from scripts import users_command
 from scripts.run.sign_in import OPERATOR, MailSlot, how_to_sign_in, prepare_sign_in
 from services.clients import Clients
-from services.config import Config
-from services.embedded.access_keys import owner_key
-from services.embedded.control_client import mails
-from services.embedded.user_pools.mailbox import Mail
-from services.personal_tokens import PersonalTokens
 from services.table import Table
 from services.users import CodeWanted, NewPasswordWanted, PoolTokens, UserPool
 from tests.support.authenticator import App

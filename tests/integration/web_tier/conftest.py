@@ -1,4 +1,4 @@
-"""The web tier over the embedded cloud: in the test's own process, and by gunicorn as it runs in production."""
+"""The web tier over the local cloud: in the test's own process, and by gunicorn as it runs in production."""
 
 import os
 import signal
@@ -18,9 +18,9 @@ from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket as CompiledTemplate
 from werkzeug.routing import Rule
 
+from core.config import PATH_VARIABLE, Config
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.config import PATH_VARIABLE, Config
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ROOT, ConfigMaker, write_config

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from services.audit import KEPT, AuditEvent, AuditTrail
+from core.audit import KEPT, AuditEvent, AuditTrail
+from core.fleet import FleetInstance, FleetInstances
+from core.fleet_store import FleetStore
+from core.ids import first_id_of, new_id
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
 from services.clients import Clients
-from services.fleet import FleetInstance, FleetInstances
-from services.fleet_store import FleetStore
-from services.ids import first_id_of, new_id
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.dead_letters import give_up

@@ -11,8 +11,8 @@ from flask import Flask, Response, request
 from flask.testing import FlaskClient
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from core.ids import new_id
 from services.clients import Clients
-from services.ids import new_id
 from tests.conftest import ConfigMaker
 from web_tier.app import SMALL_BODY_BYTES, create_app
 from web_tier.intake.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, read_parts

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import requests
 
+from core.ids import ImageRef
+from core.jobs import JobStore
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.ids import ImageRef
-from services.jobs import JobStore
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import done, failed

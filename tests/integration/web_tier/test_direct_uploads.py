@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import requests
 
+from core.config import Config
+from core.jobs import JobStore
 from services.clients import Clients
-from services.config import Config
-from services.jobs import JobStore
 from services.s3 import Bucket
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import requests
 
+from core.job_records import Job
+from core.jobs import JobStore
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.job_records import Job
-from services.jobs import JobStore
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import NOW, add_images, done, put_results

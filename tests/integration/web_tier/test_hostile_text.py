@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from services.logs import JsonFormatter
+from core.logs import JsonFormatter
 from services.s3 import Bucket
 from tests.conftest import keys_in
 from tests.support.pictures import picture

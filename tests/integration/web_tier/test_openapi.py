@@ -16,14 +16,14 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from core.config import Config
+from core.fleet import FleetInstance, FleetInstances
+from core.fleet_store import FleetStore
+from core.ids import new_id
+from core.job_records import Job
+from core.jobs import JobStore
+from core.messages import FleetSnapshot
 from services.clients import Clients
-from services.config import Config
-from services.fleet import FleetInstance, FleetInstances
-from services.fleet_store import FleetStore
-from services.ids import new_id
-from services.job_records import Job
-from services.jobs import JobStore
-from services.messages import FleetSnapshot
 from tests.support.dead_letters import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.api.models import ROOT
@@ -56,7 +56,7 @@ api = schemathesis.openapi.from_dict(api_document()).exclude(path_regex="/events
 
 @dataclass(frozen=True)
 class Site:
-    """The application over the embedded cloud, and the ids of whatever is there: a job, an image, an instance."""
+    """The application over the local cloud, and the ids of whatever is there: a job, an image, an instance."""
 
     app: Flask
     ids: dict[str, str]

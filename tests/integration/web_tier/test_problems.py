@@ -8,9 +8,9 @@ from botocore.exceptions import EndpointConnectionError
 from flask import Flask
 from flask.testing import FlaskClient
 
-from services.config import Config
-from services.ids import is_id
-from services.logs import JsonFormatter
+from core.config import Config
+from core.ids import is_id
+from core.logs import JsonFormatter
 from services.table import TableBusyError
 from web_tier.app import create_app
 from web_tier.intake.budget import BusyError

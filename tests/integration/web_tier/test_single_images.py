@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import requests
 
+from core.config import Config
+from core.jobs import JobStore
+from core.messages import RequestMessage, Response
 from scripts.load.drive import Load
 from scripts.load.pictures import Pictures
 from scripts.load.target import parse_target
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.config import Config
-from services.jobs import JobStore
-from services.messages import RequestMessage, Response
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker

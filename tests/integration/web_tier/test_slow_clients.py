@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import requests
 
+from core.config import parse_config
+from core.ids import new_id
+from core.provision import provision
+from localcloud.launch import LocalCloud
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.config import parse_config
-from services.embedded.launch import EmbeddedCloud
-from services.ids import new_id
-from services.provision import provision
 from tests.conftest import shipped_values
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -27,7 +27,7 @@ THREADS = 8
 
 
 @contextmanager
-def one_process(cloud: EmbeddedCloud, clients: Clients, folder: Path, worker: str) -> Iterator[WebTier]:
+def one_process(cloud: LocalCloud, clients: Clients, folder: Path, worker: str) -> Iterator[WebTier]:
     """Run a web tier of one process with few threads; `worker` is a class of `impatient_workers`."""
     values, own = shipped_values(), new_id().lower()
     values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
@@ -40,7 +40,7 @@ def one_process(cloud: EmbeddedCloud, clients: Clients, folder: Path, worker: st
 
 
 @pytest.fixture(scope="module")
-def hurried(cloud: EmbeddedCloud, clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebTier]:
+def hurried(cloud: LocalCloud, clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebTier]:
     """A web tier whose bounds are short; one for all tests, which it must survive."""
     with one_process(cloud, clients, tmp_path_factory.mktemp("web"), "HurriedWorker") as web:
         yield web
@@ -125,7 +125,7 @@ def test_s13_a_malformed_chunked_body_is_a_bad_request(
 
 
 @pytest.fixture
-def lingering(cloud: EmbeddedCloud, clients: Clients, tmp_path: Path) -> Iterator[WebTier]:
+def lingering(cloud: LocalCloud, clients: Clients, tmp_path: Path) -> Iterator[WebTier]:
     """A web tier of one process that waits for ever for a client to close its end of a connection."""
     with one_process(cloud, clients, tmp_path, "LingeringWorker") as web:
         yield web

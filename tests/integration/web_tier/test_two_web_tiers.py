@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import requests
 
+from core.ids import new_id
+from core.jobs import JobStore
+from core.provision import provision_user_pool
 from scripts.client import ApiClient
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.ids import new_id
-from services.jobs import JobStore
-from services.provision import provision_user_pool
 from tests.conftest import ConfigMaker
 from tests.integration.an_operator import EMAIL, PASSWORD, Operator
 from tests.integration.web_tier.conftest import serving

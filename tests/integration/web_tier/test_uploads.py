@@ -1,4 +1,4 @@
-"""Uploads through real gunicorn processes into the embedded cloud."""
+"""Uploads through real gunicorn processes into the local cloud."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ import pytest
 import requests
 from gunicorn.arbiter import Arbiter
 
+from core.jobs import JobStore
+from core.messages import RequestMessage
 from services.clients import Clients
-from services.jobs import JobStore
-from services.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import keys_in

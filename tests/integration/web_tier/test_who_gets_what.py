@@ -14,15 +14,15 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from core.config import Config, parse_config
+from core.ids import ImageRef, merged_key, new_id
+from core.job_records import ImageRecord, Job, MergedFile
+from core.jobs import JobStore
+from core.personal_tokens import PersonalTokens
+from core.provision import provision
+from core.recovery_codes import RecoveryCodes
+from localcloud.launch import LocalCloud
 from services.clients import Clients
-from services.config import Config, parse_config
-from services.embedded.launch import EmbeddedCloud
-from services.ids import ImageRef, merged_key, new_id
-from services.job_records import ImageRecord, Job, MergedFile
-from services.jobs import JobStore
-from services.personal_tokens import PersonalTokens
-from services.provision import provision
-from services.recovery_codes import RecoveryCodes
 from services.s3 import Bucket
 from services.table import Table
 from services.user_errors import WrongCodeError
@@ -291,7 +291,7 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(cloud: EmbeddedCloud, clients: Clients) -> Iterator[Stage]:
+def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
     values, own = shipped_values(), new_id().lower()
     values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
     values["aws"]["endpoint_url"] = cloud.endpoint_url

@@ -23,12 +23,12 @@ from app_tier.receive import Receiver
 from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
-from services.cache import ResultCache
-from services.dead_letters import DeadLetterStore
+from core.cache import ResultCache
+from core.dead_letters import DeadLetterStore
+from core.image_limits import ImageLimits
+from core.jobs import JobStore
 from services.errors import FleetsightError
 from services.forms import UploadForm
-from services.image_limits import ImageLimits
-from services.jobs import JobStore
 from tests.simulation.data_path.pictures import LABELS, index_of
 from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_queue import VISIBILITY_SECONDS

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from ulid import ULID
 
-from services import ids
-from services.dead_letters import DeadLetterStore, is_given_up
+from core import ids
+from core.dead_letters import DeadLetterStore, is_given_up
+from core.ids import ImageRef, new_id, output_key
+from core.job_records import ImageRecord, Job, Resend
+from core.jobs import JobStore
+from core.messages import Prediction, Response
 from services.errors import FleetsightError
-from services.ids import ImageRef, new_id, output_key
-from services.job_records import ImageRecord, Job, Resend
-from services.jobs import JobStore
-from services.messages import Prediction, Response
 from tests.simulation.data_path.faults import Faults
 from tests.simulation.data_path.pictures import Kind, label_of, picture
 from tests.simulation.data_path.processes import MAX_RECEIVE_COUNT, UNKEPT_LIFETIME, Controller, Web, Worker

@@ -24,14 +24,14 @@ from web_tier.security import HEADERS, TLS_ONLY
 AMI = ROOT / "ami"
 NGINX = AMI / "files" / "web" / "etc" / "nginx"
 
-NOT_AT_RUN_TIME = {"app_tier/demo", "services/embedded"}
+NOT_AT_RUN_TIME = {"app_tier/demo"}
 """Not in an image."""
 
-OF_PEOPLE = {ROOT / "services/tokens.py", ROOT / "services/token_keys.py"}
+OF_PEOPLE = {ROOT / "core/tokens.py", ROOT / "core/token_keys.py"}
 """What the web tier alone imports; import-linter holds that workers do not."""
 
-BUILDERS = {"torch", "torchvision", "nncf"}
-"""What builds bundles, and runs them where `worker.engine` is torch: only in a worker image made for it."""
+GPU_PACKAGES = {"torch"}
+"""What `worker.engine: torch` runs: only in a worker image made for it."""
 
 
 def sources(folder: str) -> Iterator[Path]:
@@ -51,19 +51,19 @@ def third_party(path: Path) -> Iterator[str]:
         else:
             continue
         for name in (each.partition(".")[0] for each in names):
-            ours = name in {"services", "app_tier", "web_tier"}
+            ours = name in {"services", "core", "app_tier", "web_tier"}
             # Types alone: these packages are never imported.
             if not ours and name not in sys.stdlib_module_names and not name.startswith(("mypy_boto3", "_typeshed")):
                 yield name
 
 
 @pytest.mark.parametrize(
-    ("role", "folders"), [("worker", ("app_tier", "services")), ("web", ("web_tier", "services"))]
+    ("role", "folders"), [("worker", ("app_tier", "core", "services")), ("web", ("web_tier", "core", "services"))]
 )
 def test_every_import_of_a_tier_is_in_its_section(role: str, folders: tuple[str, ...]) -> None:
     unused = OF_PEOPLE if role == "worker" else set()
     paths = {path for folder in folders for path in sources(folder)} - unused
-    wanted = {name for path in paths for name in third_party(path)} - BUILDERS
+    wanted = {name for path in paths for name in third_party(path)} - GPU_PACKAGES
     by_import = packages_distributions()
     missing = {name for name in wanted if not {normal(each) for each in by_import[name]} & sections()[role].keys()}
     assert missing == set()
@@ -74,7 +74,7 @@ def test_a_tiers_section_is_a_part_of_run_in_the_same_versions(role: str) -> Non
     assert sections()[role].items() <= sections()["run"].items()
 
 
-def test_no_image_has_the_embedded_cloud_or_what_builds_bundles() -> None:
+def test_no_image_has_the_local_cloud_or_what_builds_bundles() -> None:
     for role in ("worker", "web"):
         assert not sections()[role].keys() & {"moto", "boto3", "torch", "torchvision", "nncf", "requests"}
     assert "flask" not in sections()["worker"]

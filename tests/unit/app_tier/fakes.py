@@ -22,9 +22,9 @@ from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import Manifest
 from app_tier.preprocess import Preprocess
 from app_tier.task import Delivery
+from core.ids import ImageRef, input_key, new_id
+from core.messages import RequestMessage
 from services.errors import NotFoundError, ObjectTooLargeError
-from services.ids import ImageRef, input_key, new_id
-from services.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import MAX_IN_FLIGHT, Outgoing, Queue, Received
 

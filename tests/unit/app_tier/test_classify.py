@@ -10,7 +10,7 @@ from app_tier.decode import decode
 from app_tier.engines import Batch
 from app_tier.square import central_square
 from app_tier.task import begin
-from services.images import ImageLimits
+from core.images import ImageLimits
 from tests.unit.app_tier.fakes import COLOURS, ColourEngine, FakeClock, colour_bundle, delivery, picture
 
 BUNDLE = colour_bundle()

@@ -5,9 +5,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 
 from app_tier.bundle.errors import EngineError
 from app_tier.faults import ImageFault, LocalFault, ServiceFault, UnknownFault, WorkerFault, meaning_of
-from services.confined.errors import NoChildError
+from core.confined.errors import NoChildError
+from core.images import ImageRejectedError
 from services.errors import NotFoundError
-from services.images import ImageRejectedError
 from tests.unit.app_tier.fakes import refusal
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from app_tier.fetch import fetch
 from app_tier.task import begin
+from core.images import ImageLimits, ImageRejectedError
 from services.errors import NotFoundError
-from services.images import ImageLimits, ImageRejectedError
 from tests.unit.app_tier.fakes import FakeBucket, FakeClock, delivery
 
 

@@ -9,7 +9,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from app_tier import heartbeat
 from app_tier.heartbeat import Heart, Send, Vitals
-from services.messages import Heartbeat
+from core.messages import Heartbeat
 from services.sqs import Outgoing
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from app_tier.demo.data import DEMO_PREPROCESS
-from app_tier.demo.signs import draw, encode
 from app_tier.preprocess import Preprocess, load_pixels, load_square
-from services.images import ImageLimits, ImageRejectedError
+from core.images import ImageLimits, ImageRejectedError
+from scripts.demo_model.data import DEMO_PREPROCESS
+from scripts.demo_model.signs import draw, encode
 
 IMAGENET_PREPROCESS = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

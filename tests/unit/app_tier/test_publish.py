@@ -5,9 +5,9 @@ import pytest
 
 from app_tier.publish import answered_before, delete, refuse, respond, store
 from app_tier.task import Task, begin
+from core.ids import output_key
+from core.messages import Failure, Prediction, RequestMessage, Response
 from services.errors import FleetsightError
-from services.ids import output_key
-from services.messages import Failure, Prediction, RequestMessage, Response
 from tests.unit.app_tier.fakes import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, new_request, refusal
 
 

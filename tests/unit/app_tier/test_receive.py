@@ -16,8 +16,8 @@ from app_tier.keeper import Keeper
 from app_tier.lifetime import Lifetime
 from app_tier.receive import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, in_order_of_trial, understood
 from app_tier.task import Delivery
-from services.ids import ImageRef, input_key, new_id
-from services.messages import RequestMessage
+from core.ids import ImageRef, input_key, new_id
+from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
 from tests.support.waiting import DEADLINE_SECONDS
 from tests.unit.app_tier.fakes import (

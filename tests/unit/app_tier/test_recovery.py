@@ -23,9 +23,9 @@ from app_tier.recovery import (
     decide,
 )
 from app_tier.task import Task, begin
-from services.confined.errors import NoChildError
-from services.image_errors import ImageRejectedError
-from services.messages import Failure
+from core.confined.errors import NoChildError
+from core.image_errors import ImageRejectedError
+from core.messages import Failure
 from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app_tier.sizing import Machine, Sizing, sized, this_machine
-from services.config import Worker as WorkerConfig
-from services.config import parse_config
+from core.config import Worker as WorkerConfig
+from core.config import parse_config
 from tests.conftest import shipped_values
 
 GIB = 2**30

@@ -16,10 +16,10 @@ from app_tier.pipeline import Services
 from app_tier.sizing import Machine, sized
 from app_tier.square import central_square
 from app_tier.worker import Worker
-from services.config import parse_config
-from services.confined.errors import NoChildError
-from services.ids import output_key
-from services.messages import Prediction, RequestMessage, Response
+from core.config import parse_config
+from core.confined.errors import NoChildError
+from core.ids import output_key
+from core.messages import Prediction, RequestMessage, Response
 from tests.conftest import shipped_values
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.unit.app_tier.fakes import (

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from app_tier.demo.data import Images
 from app_tier.engines import Batch
 from benchmarks.agreement import BATCH, Told, ask_all, bars_of, figures_of, speed_of
+from scripts.demo_model.data import Images
 
 TRUTH = np.array([0, 1, 2, 3])
 

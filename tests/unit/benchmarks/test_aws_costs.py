@@ -15,9 +15,9 @@ from benchmarks.aws_costs import (
     thousand_images,
     thousand_table,
 )
+from core.config import Config
+from core.cost import requests_of
 from scripts.run.system import ROOT
-from services.config import Config
-from services.cost import requests_of
 from tests.support.stack_template import of_this_stack, of_type
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app_tier.demo.signs import draw, encode
 from app_tier.preprocess import Preprocess
 from benchmarks.bare import Bare, measure
+from scripts.demo_model.signs import draw, encode
 
 SPEC = Preprocess(resize=8, crop=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 PHOTOS = [encode(draw(0, seed, (16, 16))[0], "JPEG") for seed in range(3)]

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from services.config import parse_config
+from core.config import parse_config
 from services.ec2 import Fleet, LaunchSpec
 from tests.conftest import shipped_values
 from tests.support.stack_template import (

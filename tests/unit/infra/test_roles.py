@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from services.embedded.iam.reference import is_known, known_keys, matching_types, types_of
+from localcloud.iam.reference import is_known, known_keys, matching_types, types_of
 from services.metadata import DRAIN_TAG, STAY_TAG
 from tests.conftest import ROOT
 from tests.support.stack_template import (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from services.logs import JsonFormatter
+from core.logs import JsonFormatter
 from services.sqs import QueueCounts
 from tests.support.controller import Clock, instance
 from tests.support.stack_template import RESOURCES, as_json, of_type, value_of

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.fleet.engine import Conditions
-from benchmarks.fleet.traces import TraceError
 from scripts.cli import fleetsight
 from scripts.run.system import ROOT
 from scripts.simulation import Wish, scene_of
+from simulator.engine import Conditions
+from simulator.traces import TraceError
 
 CONFIG = str(ROOT / "config.yaml")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ami.local import LocalImage
+from core.config import PATH_VARIABLE
 from scripts.run.system import ROOT, StartError, System
-from services.config import PATH_VARIABLE
 
 IMAGE = LocalImage("ami-0123456789abcdef0", Path("/images/ami-0123456789abcdef0"))
 

@@ -84,7 +84,7 @@ def test_the_session_token_of_a_role_is_part_of_the_form_and_its_policy(monkeypa
         ("us-east-1", "photos", "http://127.0.0.1:5000", "http://127.0.0.1:5000/photos"),
     ],
 )
-def test_the_form_goes_to_the_buckets_own_region_and_here_to_the_embedded_cloud(
+def test_the_form_goes_to_the_buckets_own_region_and_here_to_the_local_cloud(
     region: str, bucket: str, endpoint: str | None, url: str
 ) -> None:
     assert form(region, bucket, endpoint).url == url

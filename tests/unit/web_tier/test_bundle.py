@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.bundle_facts import BundleFacts
+from core.bundle_facts import BundleFacts
 from services.errors import NotFoundError
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.bundle import FRESH_SECONDS, ConfiguredBundle

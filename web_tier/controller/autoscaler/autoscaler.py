@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.apply.apply import Launcher
 from web_tier.controller.autoscaler.apply.drain import Drainer
 from web_tier.controller.autoscaler.apply.orders import DrainOrders, OrdersWatch

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from flask import Response, request, url_for
 
+from core.personal_tokens import MOST_DAYS, TokenNotMadeError
 from services.errors import FleetsightError
-from services.personal_tokens import MOST_DAYS, TokenNotMadeError
 from web_tier.access.access import current_access
 from web_tier.access.identity import Identity, Scope, current_identity
 from web_tier.audit import audit_details

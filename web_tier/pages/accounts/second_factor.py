@@ -14,7 +14,7 @@ from flask.views import MethodView
 from markupsafe import Markup
 from werkzeug.exceptions import BadRequest, Forbidden
 
-from services.tokens import TokenRefusedError
+from core.tokens import TokenRefusedError
 from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
 from services.users import CodeWanted, PoolTokens, required_email
 from web_tier.access.access import Access, current_access

@@ -1,8 +1,8 @@
-"""A house with a door: the web tier with sign-in, over the embedded cloud."""
+"""A house with a door: the web tier with sign-in, over the local cloud."""
 
 import pytest
 
-from services.config import Config
+from core.config import Config
 from services.table import Table
 from tests.support.people import Clock, House, PlayedPool, access_of
 from web_tier.app import create_app

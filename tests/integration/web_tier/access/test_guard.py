@@ -9,9 +9,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from flask.testing import FlaskClient
 
-from services.config import Config
+from core.config import Config
+from core.tokens import TokenUncheckedError
 from services.table import Table
-from services.tokens import TokenUncheckedError
 from tests.conftest import ConfigMaker
 from tests.support.jobs import NOBODY
 from tests.support.people import BROWSER, HOUR, House, cookie_of, keep
@@ -343,7 +343,7 @@ def test_the_log_names_the_user_by_their_id_and_nothing_else_of_them(
     browser.get(PAGE)
     house.stranger().get(FOR_PROGRAMS, headers=headers)
     house.stranger().get(FOR_PROGRAMS, headers={"Authorization": "Bearer id.nobody.secret"})
-    ours = [record for record in caplog.records if record.name.startswith(("web_tier", "services"))]
+    ours = [record for record in caplog.records if record.name.startswith(("web_tier", "core", "services"))]
     assert [vars(record).get("user") for record in ours] == ["ada", "ada", None, None]
     told = str([vars(record) for record in ours])
     for secret in ("ada@example.org", cookie, headers["Authorization"].removeprefix("Bearer "), "nobody.secret"):

@@ -13,13 +13,13 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from services.cache import ResultCache
+from core.cache import ResultCache
+from core.config import Config
+from core.ids import ImageRef, merged_key, new_id
+from core.job_records import Counts, Job, MergedFile
+from core.jobs import JobStore
+from core.messages import Model
 from services.clients import Clients
-from services.config import Config
-from services.ids import ImageRef, merged_key, new_id
-from services.job_records import Counts, Job, MergedFile
-from services.jobs import JobStore
-from services.messages import Model
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker

@@ -47,7 +47,7 @@ def _used(tree: ast.AST, about_fleet: set[int]) -> Iterator[tuple[int, str]]:
         "backend.intake.store.images_of(refs)",
         "own_jobs().store.job(job_id)",
         "getattr(backend, 'store').job(job_id)",
-        "from services.jobs import JobStore as Anything",
+        "from core.jobs import JobStore as Anything",
     ],
 )
 def test_a_way_past_the_owner_is_found(source: str) -> None:

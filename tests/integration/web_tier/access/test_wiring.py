@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from flask import Response
 
+from core.provision import provision_user_pool
 from services.accounts import Accounts
 from services.clients import Clients
 from services.errors import ConfigError
-from services.provision import provision_user_pool
 from services.table import Table
 from services.users import NewPasswordWanted, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
@@ -67,7 +67,7 @@ def test_the_parts_are_made_once_and_not_before_they_are_asked_for(make_config: 
     assert len(made) == 1
 
 
-def test_by_a_pool_of_the_embedded_cloud_people_come_in_stay_and_are_sent_away(
+def test_by_a_pool_of_the_local_cloud_people_come_in_stay_and_are_sent_away(
     make_config: ConfigMaker, provisioned: Clients, table: Table, keys: Path
 ) -> None:
     pool_id, client_id = provision_user_pool(provisioned, table.name)

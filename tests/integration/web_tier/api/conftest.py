@@ -7,12 +7,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from core.config import Config
+from core.ids import ImageRef
+from core.job_records import ImageRecord
+from core.jobs import JobStore
+from core.messages import RequestMessage, Response
 from services.clients import Clients
-from services.config import Config
-from services.ids import ImageRef
-from services.job_records import ImageRecord
-from services.jobs import JobStore
-from services.messages import RequestMessage, Response
 from services.sqs import Outgoing
 from tests.support.jobs import done
 from web_tier.app import create_app

@@ -6,9 +6,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from core.config import Classic, Config
+from core.jobs import JobStore
 from services.clients import Clients
-from services.config import Classic, Config
-from services.jobs import JobStore
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.api.conftest import AnsweringQueue
 from tests.support.jobs import MemoryBucket, client_error, done, failed

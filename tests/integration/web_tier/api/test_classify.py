@@ -10,8 +10,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from core.jobs import JobStore
 from services.clients import Clients
-from services.jobs import JobStore
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.api.conftest import AnsweringQueue
 from tests.support.jobs import NOBODY, done, failed

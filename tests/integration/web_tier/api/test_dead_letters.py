@@ -7,10 +7,10 @@ from threading import Barrier
 import pytest
 from werkzeug.test import TestResponse
 
-from services.config import Config
-from services.ids import new_id
-from services.jobs import JobStore
-from services.messages import RequestMessage
+from core.config import Config
+from core.ids import new_id
+from core.jobs import JobStore
+from core.messages import RequestMessage
 from services.sqs import Outgoing
 from tests.support.dead_letters import DeadLetterDesk, address, give_up
 from tests.support.jobs import NOBODY, client_error, done, failed

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from services.config import Config
-from services.embedded.access_keys import secret_of
-from services.embedded.post_policy import Form, RefusedError, check_policy, signer_of
-from services.ids import parse_key
-from services.jobs import JobStore
+from core.config import Config
+from core.ids import parse_key
+from core.jobs import JobStore
+from localcloud.access_keys import secret_of
+from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
 from services.s3 import Bucket
 from tests.support.pictures import picture
 

@@ -4,8 +4,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from core.config import Config
 from services.clients import Clients
-from services.config import Config
 from services.sqs import Queue
 from services.table import Table
 from tests.support.people import Clock, PlayedPool, access_of

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from services import image_errors
-from services.claims import LIFETIME, Claim, Claims
+from core import image_errors
+from core.claims import LIFETIME, Claim, Claims
+from core.config import Config
+from core.ids import merged_key, new_id
+from core.images import ImageLimits
+from core.job_records import ImageRecord, Job, MergedFile
+from core.jobs import JobStore
+from core.messages import RequestMessage
 from services.clients import Clients
-from services.config import Config
-from services.ids import merged_key, new_id
-from services.images import ImageLimits
-from services.job_records import ImageRecord, Job, MergedFile
-from services.jobs import JobStore
-from services.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import Outgoing
 from tests.conftest import ConfigMaker

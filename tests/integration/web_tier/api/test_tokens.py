@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from flask.testing import FlaskClient
 
+from core.config import Config
 from services.accounts import OPERATORS
-from services.config import Config
 from services.table import Table
 from tests.support.jobs import NOBODY
 from tests.support.people import BEGIN, BROWSER, Clock, House, PlayedPool, access_of

@@ -8,12 +8,12 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from core.config import Config
+from core.ids import is_id, new_id
+from core.job_records import Job
+from core.jobs import JobStore
+from core.messages import FleetSnapshot, RequestMessage
 from services.clients import Clients
-from services.config import Config
-from services.ids import is_id, new_id
-from services.job_records import Job
-from services.jobs import JobStore
-from services.messages import FleetSnapshot, RequestMessage
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker, keys_in

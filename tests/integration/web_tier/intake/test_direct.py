@@ -9,14 +9,14 @@ from threading import Barrier
 import pytest
 import requests
 
+from core.config import Config
+from core.ids import new_id
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
+from core.slices import MOST_FILES, ReusedKeyError, Slices
 from services.clients import Clients
-from services.config import Config
 from services.errors import NotFoundError
-from services.ids import new_id
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
 from services.s3 import Bucket, StoredObject
-from services.slices import MOST_FILES, ReusedKeyError, Slices
 from services.table import TableBusyError
 from tests.support.jobs import MemoryQueue, client_error
 from tests.support.pictures import picture

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from services.cache import ResultCache
-from services.ids import ImageRef, input_key, new_id
-from services.images import ImageLimits
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
-from services.messages import Model, Response
+from core.cache import ResultCache
+from core.ids import ImageRef, input_key, new_id
+from core.images import ImageLimits
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
+from core.messages import Model, Response
 from services.table import TableBusyError
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error, done
 from tests.support.pictures import picture

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from core.images import ImageLimits
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
 from services.clients import Clients
-from services.images import ImageLimits
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
 from tests.integration.web_tier.access.test_table_calls import counted
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
 from tests.support.pictures import picture

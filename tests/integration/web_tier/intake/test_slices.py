@@ -10,11 +10,11 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from services.images import ImageLimits
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
+from core.images import ImageLimits
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
+from core.slices import MOST_FILES, ReusedKeyError, Slices
 from services.s3 import Bucket
-from services.slices import MOST_FILES, ReusedKeyError, Slices
 from services.table import TableBusyError
 from tests.conftest import keys_in
 from tests.support.jobs import MemoryBucket, MemoryQueue, record

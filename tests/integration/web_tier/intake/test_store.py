@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from services.ids import ImageRef
-from services.images import ImageLimits
-from services.job_records import ImageRecord, Job, Said
-from services.jobs import JobStore
+from core.ids import ImageRef
+from core.images import ImageLimits
+from core.job_records import ImageRecord, Job, Said
+from core.jobs import JobStore
 from services.sqs import Outgoing
 from services.table import TableBusyError
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error

@@ -11,8 +11,8 @@ import requests
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from core.jobs import JobStore
 from services.clients import Clients
-from services.jobs import JobStore
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.limits.conftest import HouseMaker

@@ -6,7 +6,7 @@ from threading import Barrier
 
 import pytest
 
-from services.config import Limits, parse_config
+from core.config import Limits, parse_config
 from services.table import EXPIRES_AT, Table
 from tests.conftest import shipped_values
 from web_tier.limits.quotas import Amount, Left, QuotaExceededError, Quotas

@@ -9,10 +9,10 @@ from botocore.exceptions import EndpointConnectionError
 from flask import Flask
 from flask.testing import FlaskClient
 
-from services.personal_tokens import PersonalTokens
-from services.recovery_codes import RecoveryCodes
+from core.personal_tokens import PersonalTokens
+from core.recovery_codes import RecoveryCodes
+from core.tokens import TokenClaims, TokenVerifier
 from services.table import Table
-from services.tokens import TokenClaims, TokenVerifier
 from services.user_errors import (
     PasswordRefusedError,
     TooManyAttemptsError,

@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from core.config import Config
 from services.clients import Clients
-from services.config import Config
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.pages.accounts_stage import (

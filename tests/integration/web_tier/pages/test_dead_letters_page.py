@@ -6,9 +6,9 @@ from html import unescape
 
 import pytest
 
-from services.config import Config
-from services.jobs import JobStore
-from services.messages import FleetSnapshot
+from core.config import Config
+from core.jobs import JobStore
+from core.messages import FleetSnapshot
 from services.table import Table
 from tests.support.dead_letters import DeadLetterDesk, address
 from tests.support.jobs import NOBODY, NOW

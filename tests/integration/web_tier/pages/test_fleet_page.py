@@ -7,12 +7,12 @@ from html import escape, unescape
 import pytest
 from flask.testing import FlaskClient
 
-from services.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
-from services.fleet_store import FleetStore
-from services.ids import new_id
-from services.job_records import Job
-from services.jobs import JobStore
-from services.messages import FleetSnapshot
+from core.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
+from core.fleet_store import FleetStore
+from core.ids import new_id
+from core.job_records import Job
+from core.jobs import JobStore
+from core.messages import FleetSnapshot
 from services.table import Table
 from tests.support.jobs import NOW, add_images
 from web_tier.controller_reports import ControllerReports

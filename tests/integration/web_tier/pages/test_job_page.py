@@ -12,12 +12,12 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
+from core.config import Config
+from core.ids import new_id, output_key
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
+from core.messages import Model, Prediction, Timings
 from services.clients import Clients
-from services.config import Config
-from services.ids import new_id, output_key
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
-from services.messages import Model, Prediction, Timings
 from services.s3 import Bucket
 from tests.support.hostile_images import POLYGLOTS, SCRIPT
 from tests.support.jobs import NOW, add_images, done, failed, put_results, record, send_again

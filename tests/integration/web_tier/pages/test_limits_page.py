@@ -7,10 +7,10 @@ from html import unescape
 import pytest
 from flask.testing import FlaskClient
 
-from services.fleet import FleetInstance, FleetInstances
-from services.fleet_store import FleetStore
-from services.jobs import JobStore
-from services.messages import FleetSnapshot, LimitsOrder, WorkerLimits
+from core.fleet import FleetInstance, FleetInstances
+from core.fleet_store import FleetStore
+from core.jobs import JobStore
+from core.messages import FleetSnapshot, LimitsOrder, WorkerLimits
 from services.table import Table
 from tests.support.jobs import NOW
 

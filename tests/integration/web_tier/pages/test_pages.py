@@ -10,11 +10,11 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from core.config import Config
+from core.job_records import Job
+from core.jobs import JobStore
+from core.messages import FleetSnapshot
 from services.clients import Clients
-from services.config import Config
-from services.job_records import Job
-from services.jobs import JobStore
-from services.messages import FleetSnapshot
 from tests.conftest import ConfigMaker
 from tests.support.jobs import NOW, MemoryBucket, add_images, client_error, done, failed, put_results
 from tests.support.pictures import picture

@@ -8,10 +8,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from services.audit import AuditTrail
-from services.config import Config
-from services.personal_tokens import PersonalTokens
-from services.recovery_codes import CODES, RecoveryCodes
+from core.audit import AuditTrail
+from core.config import Config
+from core.personal_tokens import PersonalTokens
+from core.recovery_codes import CODES, RecoveryCodes
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.pages.accounts_stage import (

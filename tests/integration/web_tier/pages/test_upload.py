@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from services.config import Config
-from services.jobs import JobStore
-from services.messages import FleetSnapshot
+from core.config import Config
+from core.jobs import JobStore
+from core.messages import FleetSnapshot
 from tests.conftest import ConfigMaker
 from tests.support.jobs import NOW
 from web_tier.app import create_app

@@ -1,6 +1,6 @@
 """Drawers with a fault, for tests."""
 
-from tests.integration.services.confined import functions
+from tests.integration.core.confined import functions
 
 
 def misbehave(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:

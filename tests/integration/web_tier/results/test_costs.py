@@ -3,12 +3,12 @@
 import pytest
 from flask.testing import FlaskClient
 
-from services.config import Config
-from services.cost import requests_of
-from services.fleet_store import FleetStore
-from services.job_records import Counts, Job
-from services.jobs import JobStore
-from services.messages import FleetRun, FleetSnapshot
+from core.config import Config
+from core.cost import requests_of
+from core.fleet_store import FleetStore
+from core.job_records import Counts, Job
+from core.jobs import JobStore
+from core.messages import FleetRun, FleetSnapshot
 from services.table import Table
 from tests.support.jobs import NOW, add_images
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-from services.ids import new_id
-from services.job_records import Counts, Job, JobStatus
-from services.jobs import JobStore
+from core.ids import new_id
+from core.job_records import Counts, Job, JobStatus
+from core.jobs import JobStore
 from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
 from web_tier.results import answered, query
 from web_tier.results import jobs as listing

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.job_records import Job
-from services.jobs import JobStore
+from core.job_records import Job
+from core.jobs import JobStore
 from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.results import sorting
 from web_tier.results.query import ResultsFilter

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.confined.pool import Allowance, Confined
-from services.confined.zygote import Zygote
-from services.images import ImageLimits
+from core.confined.pool import Allowance, Confined
+from core.confined.zygote import Zygote
+from core.images import ImageLimits
 from tests.support.hostile_images import HONEST
 from tests.support.pictures import picture
 from tests.support.processes import children_of

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from core.job_records import Counts, Job, JobStatus, Resend, Said
+from core.jobs import JobStore
+from core.messages import Response
 from services.errors import NotFoundError
-from services.job_records import Counts, Job, JobStatus, Resend, Said
-from services.jobs import JobStore
-from services.messages import Response
 from services.table import LAST
 from tests.support.jobs import NOW, add_images, done, failed, put_results, record, request_again
 from tests.support.waiting import DEADLINE_SECONDS

@@ -10,7 +10,7 @@ import pytest
 from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
 from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from app_tier.bundle.manifest import IR_NAME, IR_WEIGHTS_NAME, MANIFEST_NAME, TORCH_NAME, file_digest
-from app_tier.demo.data import DEMO_LABELS
+from scripts.demo_model.data import DEMO_LABELS
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import TypeVar, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from services.cache import ResultCache
-from services.ids import ImageRef, new_id
-from services.job_records import ImageRecord, Job
-from services.jobs import JobStore
-from services.messages import Heartbeat, Model, Response
+from core.cache import ResultCache
+from core.ids import ImageRef, new_id
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
+from core.messages import Heartbeat, Model, Response
 from services.sqs import Outgoing
 from services.table import THROTTLING_CODES, TableBusyError
 from tests.support.controller import EPOCH, Clock

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import pytest
 
+from core.ids import ImageRef, first_id_of, input_key, new_id
+from core.job_records import Counts, ImageRecord, Job
+from core.jobs import JobStore
 from services.errors import NotFoundError
-from services.ids import ImageRef, first_id_of, input_key, new_id
-from services.job_records import Counts, ImageRecord, Job
-from services.jobs import JobStore
 from tests.support.memory_table import WRITES, MemoryTable
 from web_tier.controller.expiry import MAX_OVERDUE, Expiry
 

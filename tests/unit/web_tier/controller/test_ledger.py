@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ids import ImageRef, input_key, new_id, output_key
-from services.job_records import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
-from services.jobs import JobStore
-from services.messages import Failure, Response, failed
+from core.ids import ImageRef, input_key, new_id, output_key
+from core.job_records import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
+from core.jobs import JobStore
+from core.messages import Failure, Response, failed
 from tests.support.controller import EPOCH
 from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller.ledger import Ledger, StaleTokenError, best_by_image

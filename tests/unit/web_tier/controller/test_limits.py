@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.config import load_config
-from services.messages import LimitsOrder
+from core.config import load_config
+from core.messages import LimitsOrder
 from tests.conftest import shipped_values
 from tests.support.controller import EPOCH
 from web_tier.controller.autoscaler.tell.decisions import News

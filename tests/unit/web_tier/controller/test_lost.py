@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ids import ImageRef, new_id
+from core.ids import ImageRef, new_id
 from web_tier.controller.lost import BUSY_PATIENCE, MAX_PATIENCE_SECONDS, MAX_REQUESTS, Balance, Wait, presumed_lost
 
 LOST_AFTER = 60.0

@@ -9,10 +9,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from services.dead_letters import DeadLetterStore
-from services.ids import ImageRef, parse_key
-from services.job_records import Resend
-from services.messages import Failure, RequestMessage, Response
+from core.dead_letters import DeadLetterStore
+from core.ids import ImageRef, parse_key
+from core.job_records import Resend
+from core.messages import Failure, RequestMessage, Response
 from services.sqs import Outgoing, QueueCounts
 from tests.support.controller import EPOCH
 from tests.support.memory_bucket import MemoryBucket

@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from services.fleet import FleetInstance
-from services.ids import ImageRef, new_id
-from services.messages import Heartbeat, Response, WorkerState
+from core.fleet import FleetInstance
+from core.ids import ImageRef, new_id
+from core.messages import Heartbeat, Response, WorkerState
 from tests.support.controller import EPOCH, Clock
 from web_tier.controller.roster import BEATING_SECONDS, ENDED_SECONDS, Roster
 

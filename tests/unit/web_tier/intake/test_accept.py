@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.images import ImageInfo, ImageLimits
+from core.images import ImageInfo, ImageLimits
 from tests.support.pictures import picture
 from web_tier.intake.accept import Rejection, accept
 from web_tier.intake.multipart import Upload

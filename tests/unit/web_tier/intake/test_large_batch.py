@@ -3,10 +3,10 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from services.ids import new_id
-from services.images import ImageLimits
-from services.job_records import Job
-from services.jobs import JobStore
+from core.ids import new_id
+from core.images import ImageLimits
+from core.job_records import Job
+from core.jobs import JobStore
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
 from tests.support.pictures import picture

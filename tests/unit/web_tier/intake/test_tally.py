@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from services.job_records import Said
+from core.job_records import Said
 from tests.support.jobs import NOW
 from web_tier.intake.tally import Tally
 

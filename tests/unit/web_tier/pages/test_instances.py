@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.fleet import FleetInstance
-from services.messages import WorkerState
+from core.fleet import FleetInstance
+from core.messages import WorkerState
 from web_tier.pages.instances import BOOT_SECONDS, SILENT_SECONDS, InstanceRow
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from services.cost import JobCost
-from services.job_records import Counts, Job, JobStatus, MergedFile
-from services.messages import FleetRun, FleetSnapshot
+from core.cost import JobCost
+from core.job_records import Counts, Job, JobStatus, MergedFile
+from core.messages import FleetRun, FleetSnapshot
 from tests.support.jobs import NOW
-from tests.unit.services.test_cost import PRICES
+from tests.unit.core.test_cost import PRICES
 from web_tier.pages.progress import Progress, ProgressBody
 
 JOB = Job("01", "holiday", NOW)

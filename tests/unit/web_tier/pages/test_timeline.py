@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from ulid import ULID
 
-from services.ids import ImageRef, new_id
-from services.job_records import ImageRecord, Resend
-from services.messages import Failure, Response, Timings, crashed_worker, failed
+from core.ids import ImageRef, new_id
+from core.job_records import ImageRecord, Resend
+from core.messages import Failure, Response, Timings, crashed_worker, failed
 from web_tier.pages.timeline import Timeline
 from web_tier.results.query import ImageResult
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.messages import FleetSnapshot
+from core.messages import FleetSnapshot
 from tests.support.jobs import NOW
 from web_tier.pages.words import (
     ago,

@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from services.images import ImageLimits, ImageRejectedError
+from core.images import ImageLimits, ImageRejectedError
 from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT, SECRETS, with_metadata
 from tests.support.pictures import picture
 from web_tier.results.drawing import draw

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
+from core.jobs import JobStore
 from services.errors import NotFoundError
-from services.jobs import JobStore
 from tests.support.jobs import client_error
 from web_tier.bulkheads import Bulkhead
 from web_tier.results.events import HEARTBEAT_SECONDS, LINGER_SECONDS, STREAM_SECONDS, Streams, event_lines

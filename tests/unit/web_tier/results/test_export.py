@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ids import ImageRef, new_id
-from services.job_records import ImageRecord
+from core.ids import ImageRef, new_id
+from core.job_records import ImageRecord
 from tests.support.jobs import NOW, done, failed
 from web_tier.results.export import HEADER, csv_lines, safe_cell
 from web_tier.results.query import ImageResult

@@ -2,9 +2,9 @@
 
 import pytest
 
-from services.ids import new_id
-from services.job_records import Job, Resend
-from services.messages import Response
+from core.ids import new_id
+from core.job_records import Job, Resend
+from core.messages import Response
 from tests.support.jobs import NOW, done, failed, record
 from web_tier.results.query import ImageResult
 from web_tier.results.rows import Row

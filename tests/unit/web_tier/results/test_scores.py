@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.messages import LabelScore, Prediction
+from core.messages import LabelScore, Prediction
 from web_tier.results.scores import BundleWords
 
 IDS = {"job_id": "01M7VZC4WFV7NFCGGR65PAXY7J", "image_id": "01M7VZC4WFV7NFCGGR65PAXY7K"}

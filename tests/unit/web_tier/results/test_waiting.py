@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from services.ids import ImageRef, new_id
-from services.messages import Response
+from core.ids import ImageRef, new_id
+from core.messages import Response
 from services.table import TableBusyError
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.results.waiting import LOOK_SECONDS, REST_SHARE, ResultWatch

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
+from core.fleet import JournalEntry
 from services.ec2 import ALIVE, Fleet
 from services.errors import LaunchError
-from services.fleet import JournalEntry
 from web_tier.controller.autoscaler.apply.choices import Choice, Rests, choices
 from web_tier.controller.autoscaler.apply.journal import Journal
 from web_tier.controller.autoscaler.apply.refusals import CANNOT_START, LAUNCH_IS_OVER, is_uncertain

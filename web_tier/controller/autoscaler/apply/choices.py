@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from core.config import Fleet as FleetConfig
 from services.backoff import Jitter, pause_seconds
-from services.config import Fleet as FleetConfig
 from services.ec2 import LaunchSpec, Market
 from web_tier.controller.autoscaler.apply.refusals import SCOPES, VAGUE, Scope
 

@@ -13,7 +13,7 @@ silent before the boot allowance is over: of an instance that was started again,
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.observe.lives import Hearing, Life
 
 DRAIN_MARGIN_SECONDS = 60.0

@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from core.fleet import JournalEntry, LaunchJournal
+from core.ids import new_id
 from services.errors import FleetsightError
-from services.fleet import JournalEntry, LaunchJournal
-from services.ids import new_id
 from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS
 
 SKEW_SECONDS = 600.0

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from core.fleet_store import Orders
 from services.ec2 import ALIVE
-from services.fleet_store import Orders
 from web_tier.controller.autoscaler.apply.drain import Drainer
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.decisions import News

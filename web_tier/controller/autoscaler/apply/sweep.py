@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from services.ec2 import Fleet
 from web_tier.controller.autoscaler.apply.ghosts import Suspicion, suspects
 from web_tier.controller.autoscaler.observe.lives import Lives

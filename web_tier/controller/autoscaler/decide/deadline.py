@@ -15,7 +15,7 @@ waits, workers beyond a more cautious first number end, once the time that EC2 b
 import math
 from dataclasses import dataclass
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.observe.observe import Observation
 
 STARTED_DEVIATIONS = 0.5

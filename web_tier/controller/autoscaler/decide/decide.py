@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.apply.standby import to_stand_by
 from web_tier.controller.autoscaler.decide import reasons
 from web_tier.controller.autoscaler.decide.deadline import Want

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from services.config import Fleet as FleetConfig
-from services.messages import FleetPause
+from core.config import Fleet as FleetConfig
+from core.messages import FleetPause
 from services.sqs import QueueCounts
 from web_tier.controller.autoscaler.decide.restraint import boots_fail, why_restrained
 from web_tier.controller.autoscaler.observe.observe import Measured, Observation

@@ -1,6 +1,6 @@
 """Restraint: how fast a fleet may grow, whatever its policy wants, and how fast old workers make room. Pure."""
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.observe.observe import Observation
 
 MOST_FAILED_BOOTS = 5

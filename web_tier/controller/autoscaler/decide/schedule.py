@@ -10,8 +10,8 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import Literal
 
-from services.config import DAYS, ScheduleEntry
-from services.config import Fleet as FleetConfig
+from core.config import DAYS, ScheduleEntry
+from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.observe.observe import Observation
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from core.messages import WorkerState
 from services.ec2 import ALIVE, Instance
-from services.messages import WorkerState
 from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS, Observation
 from web_tier.controller.roster import Roster, Word
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.messages import FleetSnapshot
+from core.messages import FleetSnapshot
 from web_tier.controller.autoscaler.observe.boots import Boots
 from web_tier.controller.autoscaler.observe.lives import Lives
 from web_tier.controller.autoscaler.observe.meter import Meter

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from services.cost import SECONDS_AN_HOUR, Bill, total
+from core.cost import SECONDS_AN_HOUR, Bill, total
+from core.messages import FleetSnapshot
 from services.ec2 import Instance
-from services.messages import FleetSnapshot
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.observe.runs import Runs
 

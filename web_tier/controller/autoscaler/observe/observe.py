@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from core.messages import FleetPause
 from services.ec2 import ALIVE, Fleet, Instance
-from services.messages import FleetPause
 from services.sqs import Queue, QueueCounts
 from web_tier.controller.autoscaler.observe.demand import Demand
 

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.cost import Bill
-from services.messages import FleetRun, FleetSnapshot
+from core.cost import Bill
+from core.messages import FleetRun, FleetSnapshot
 from web_tier.controller.autoscaler.observe.observe import Observation
 
 QUIET_SECONDS = 60.0

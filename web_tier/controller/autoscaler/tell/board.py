@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from services.config import Fleet as FleetConfig
-from services.messages import FleetRun, FleetSnapshot, LimitsOrder, WorkerLimits
+from core.config import Fleet as FleetConfig
+from core.messages import FleetRun, FleetSnapshot, LimitsOrder, WorkerLimits
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from services.fleet_store import FleetStore
+from core.fleet_store import FleetStore
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.decisions import DecisionLog, News

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from services.fleet import Decision, Decisions
+from core.fleet import Decision, Decisions
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.decide.reasons import Kind
 

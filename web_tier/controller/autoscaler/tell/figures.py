@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation
 

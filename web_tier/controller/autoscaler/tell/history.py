@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.fleet import HistoryBlock, Span
+from core.fleet import HistoryBlock, Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from core.fleet import FleetInstance, FleetInstances
 from services.ec2 import Instance
-from services.fleet import FleetInstance, FleetInstances
 from web_tier.controller.autoscaler.observe.observe import LISTED, Observation
 from web_tier.controller.roster import Word
 

@@ -37,7 +37,7 @@ class NotPreparedError(Exception):
 def main(environment: Mapping[str, str]) -> None:
     """Write certificate, keys and limits."""
     sys.path.insert(0, str(HOME / "app"))
-    from services.config import load_config
+    from core.config import load_config
     from services.errors import ConfigError
 
     try:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from core.config import Web
 from scripts.aws.deploy.settings import (
     BY_THE_STACK,
     OF_THE_STACK,
@@ -20,7 +21,6 @@ from scripts.aws.deploy.settings import (
 )
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.template import Parameter, Template, template
-from services.config import Web
 from tests.conftest import ROOT
 from tests.support.stack_template import TEMPLATE, user_data
 from tests.support.stack_template import settings as settings_in

@@ -2,10 +2,10 @@
 
 import pytest
 
+from core.config import Retention
 from scripts.aws.deploy.settings import SettingError, Wishes
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.unkept import KEY, unkept_days
-from services.config import Retention
 from tests.conftest import shipped_values
 from tests.support.stack_template import TEMPLATE
 

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from services.fleet_store import FleetStore, Orders
-from services.messages import FleetPause, LimitsOrder, WorkerLimits
+from core.fleet_store import FleetStore, Orders
+from core.messages import FleetPause, LimitsOrder, WorkerLimits
 from services.metadata import STAY_TAG
 from services.sqs import Queue
 from tests.support.controller import EPOCH, Clock, FakeEC2, refusal

@@ -12,9 +12,9 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
+from core.fleet_store import FleetStore
 from services.errors import FleetsightError
-from services.fleet_store import FleetStore
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, FakeEC2, refusal
 from tests.support.memory_table import MemoryTable, failing_writes, run_effect

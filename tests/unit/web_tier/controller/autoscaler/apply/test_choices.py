@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from tests.support.controller import Clock
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from web_tier.controller.autoscaler.apply.choices import (

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
+from core.fleet import JournalEntry, LaunchJournal
+from core.fleet_store import FleetStore
 from services.ec2 import LaunchSpec
-from services.fleet import JournalEntry, LaunchJournal
-from services.fleet_store import FleetStore
 from tests.support.controller import EPOCH, Clock, refusal
 from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller.autoscaler.apply.journal import (

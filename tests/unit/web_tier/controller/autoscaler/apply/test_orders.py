@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from core.fleet_store import Orders
+from core.messages import FleetPause
 from services.ec2 import Instance
-from services.fleet_store import Orders
-from services.messages import FleetPause
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance, refusal
 from tests.unit.web_tier.controller.autoscaler.apply.test_drain import Tags, drainer

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from services.messages import FleetPause
+from core.messages import FleetPause
 from services.metadata import STAY_TAG
 from tests.support.controller import EPOCH, Clock, FakeEC2
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits, look

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.messages import WorkerState
+from core.messages import WorkerState
 from tests.support.controller import EPOCH, Clock, FakeEC2
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.observe.test_lives import Watch, observation

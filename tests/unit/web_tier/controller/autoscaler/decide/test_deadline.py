@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.config import Fleet as FleetConfig
+from core.config import Fleet as FleetConfig
 from services.sqs import QueueCounts
 from tests.support.controller import instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits

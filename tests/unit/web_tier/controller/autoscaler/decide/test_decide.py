@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.config import Fleet as FleetConfig
-from services.messages import FleetPause
+from core.config import Fleet as FleetConfig
+from core.messages import FleetPause
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
 from tests.support.controller import instance

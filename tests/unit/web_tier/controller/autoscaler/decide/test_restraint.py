@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.messages import FleetPause
+from core.messages import FleetPause
 from tests.support.controller import EPOCH
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits, look
 from web_tier.controller.autoscaler.decide.decide import decide

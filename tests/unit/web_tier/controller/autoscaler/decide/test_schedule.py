@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.config import DAYS, ScheduleEntry
+from core.config import DAYS, ScheduleEntry
 from services.sqs import QueueCounts
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits, look
 from web_tier.controller.autoscaler.decide.decide import decide

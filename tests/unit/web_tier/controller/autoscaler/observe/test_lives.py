@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.messages import WorkerState
+from core.messages import WorkerState
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from tests.unit.web_tier.controller.test_roster import beat

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.cost import Bill
-from services.messages import FleetSnapshot
+from core.cost import Bill
+from core.messages import FleetSnapshot
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.meter import Meter

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.cost import share_of
-from services.messages import FleetRun, FleetSnapshot
+from core.cost import share_of
+from core.messages import FleetRun, FleetSnapshot
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.meter import Meter

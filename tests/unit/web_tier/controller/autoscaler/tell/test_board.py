@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from services.messages import FleetPause, FleetSnapshot
+from core.messages import FleetPause, FleetSnapshot
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from services.fleet import Decisions
+from core.fleet import Decisions
 from tests.support.controller import EPOCH, Clock
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.decide.reasons import Kind

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
-from services.logs import JsonFormatter
 from services.sqs import QueueCounts
 from tests.support.controller import Clock, instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits

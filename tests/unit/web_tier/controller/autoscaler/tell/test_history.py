@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.fleet import HistoryBlock, Span
+from core.fleet import HistoryBlock, Span
 from web_tier.controller.autoscaler.tell.history import GRAINS, History, Track
 
 FINE = GRAINS[0]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from datetime import timedelta
 
-from services.fleet import FleetInstances
+from core.fleet import FleetInstances
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.observe import Observation

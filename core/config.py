@@ -1,0 +1,505 @@
+"""The one configuration: config.yaml, overridden by the environment, validated as a whole.
+
+`FLEETSIGHT__FLEET__MAX_WORKERS=3` overrides `fleet.max_workers`; its value is read as YAML. An unknown key, a wrong
+type or a value out of range stops the process with every fault named. Secrets are never in here.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, timedelta, tzinfo
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from core.image_limits import ImageLimits
+from services.endpoint import Endpoint
+from services.errors import ConfigError
+
+PREFIX = "FLEETSIGHT__"
+DEMO_BUNDLE = Path("app_tier/demo/bundle")
+"""The bundle that ships with the project; config.yaml names it."""
+
+PATH_VARIABLE = "FLEETSIGHT_CONFIG"
+"""Names the file to read instead of config.yaml in the working directory."""
+
+BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,75}$")]
+TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$")]
+Seconds = Annotated[float, Field(gt=0)]
+InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+EngineName = Literal["openvino", "torch"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MIN_RECEIVES = 3
+"""Least receives before a request becomes a dead letter: the image's own, and those of workers that ended."""
+MAX_SPOT_DRAIN_SECONDS = 100.0
+"""Maximum `worker.drain_seconds` on Spot Instances. EC2 gives notice two minutes before it interrupts an instance.
+The worker polls for the notice every 5 s and needs a few more seconds to stop.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
+"""
+MOST_WORKERS = 1_000
+"""No limit of the fleet is above this, whoever sets it."""
+_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What PyYAML raises for what it cannot read: its own errors, and those of Python, as for `!!int ` without digits."""
+
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
+# The name that AWS gives to a load balancer has capitals; browsers ask for it in small letters.
+HostName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"), AfterValidator(str.lower)
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Aws(_Section):
+    """Which cloud, and how patiently to call it."""
+
+    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
+    endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
+    max_attempts: int = Field(ge=1, le=20)
+
+    def endpoint(self, pool_size: int = 16) -> Endpoint:
+        """Return what the client factory needs; `pool_size` is the threads that share a client."""
+        return Endpoint(self.region, self.endpoint_url, self.max_attempts, pool_size=pool_size)
+
+
+class Names(_Section):
+    """Names of everything in the account; FIFO queues get their suffix by themselves."""
+
+    input_bucket: BucketName
+    output_bucket: BucketName
+    request_queue: QueueName
+    response_queue: QueueName
+    dead_letter_queue: QueueName
+    job_table: TableName
+    web_instance: str = Field(min_length=1, max_length=255)
+    worker_instance: str = Field(min_length=1, max_length=255)
+
+
+class Queues(_Section):
+    """How the queues treat a message."""
+
+    kind: Literal["standard", "fifo"]
+    visibility_timeout_seconds: int = Field(ge=1, le=43_200)
+    max_receive_count: int = Field(le=1_000)
+
+    @field_validator("max_receive_count")
+    @classmethod
+    def _leaves_room_for_lost_workers(cls, value: int) -> int:
+        if value < MIN_RECEIVES:
+            raise ValueError(
+                f"must be at least {MIN_RECEIVES}, since a worker that is drained or lost spends a receive; set 5"
+            )
+        return value
+
+
+class Web(_Section):
+    """The web tier."""
+
+    host: str
+    port: int = Field(ge=1, le=65_535)
+    hosts: tuple[HostName, ...]
+    behind_proxy: bool
+    processes: int = Field(ge=1, le=64)
+    threads: int = Field(ge=1, le=4_096)
+    max_files_per_request: int = Field(ge=1, le=10_000)
+    max_image_bytes: int = Field(ge=1_024, le=100 * 2**20)
+    max_image_pixels: int = Field(ge=1, le=500_000_000)
+    max_image_frames: int = Field(ge=1, le=100_000)
+    max_request_bytes: int = Field(ge=1_024, le=2**32)
+    direct_upload_seconds: int = Field(ge=1, le=3_600)
+    shrink_above_pixels: int = Field(ge=0, le=100_000)
+    max_open_jobs: int = Field(ge=1, le=100_000)
+    cors_origins: tuple[Origin, ...]
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """How large an image may be, for every part of the system that looks at one."""
+        return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.max_image_frames)
+
+
+class Auth(_Section):
+    """Who may come in.
+
+    Attributes:
+        mode: none, everybody who reaches the page is the one user; cognito, people sign in by a user pool.
+        open: whether the mode none may serve others than this machine.
+        user_pool_id, client_id: of the user pool and of its client; both or neither.
+        require_second_factor: who must set one up before they can do anything else.
+    """
+
+    mode: Literal["none", "cognito"]
+    open: bool
+    user_pool_id: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d_[A-Za-z0-9]{1,55}$")] | None
+    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9+]{1,128}$")] | None
+    sign_up: bool
+    require_second_factor: Literal["none", "operators", "everyone"]
+    session_idle_minutes: float = Field(gt=0, le=1_440)
+    session_hours: float = Field(gt=0, le=720)
+
+    @model_validator(mode="after")
+    def _pool_and_client_belong_together(self) -> Self:
+        if (self.user_pool_id is None) is not (self.client_id is None):
+            raise ValueError("user_pool_id and client_id belong together: give both, or null for both")
+        return self
+
+
+class Limits(_Section):
+    """What one user, or one address nobody is signed in at, may ask for; 0 is no limit."""
+
+    store: Literal["memory", "table"]
+    requests_per_minute: int = Field(ge=0, le=10_000_000)
+    sign_in_attempts_per_minute: int = Field(ge=0, le=100_000)
+    images_per_day: int = Field(ge=0)
+    bytes_per_day: int = Field(ge=0)
+    jobs_per_day: int = Field(ge=0)
+    open_jobs: int = Field(ge=0, le=100_000)
+
+
+class Classic(_Section):
+    """The classic synchronous contract: one image a request, answered with its label as plain text."""
+
+    enabled: bool
+    reply: Literal["by_field", "label", "name_and_label"]
+    wait_seconds: float = Field(gt=0, le=3_600)
+
+
+class Worker(_Section):
+    """The app tier: one of these on each instance."""
+
+    bundle: Path
+    bundle_sha256: str | None = Field(pattern=r"[0-9a-fA-F]{64}")
+    engine: EngineName
+    threads: int = Field(ge=0, le=256)
+    streams: int = Field(ge=0, le=256)
+    batch_size: int = Field(ge=0, le=256)
+    batch_wait_seconds: float = Field(ge=0, le=10)
+    decode_seconds: float = Field(ge=0.1, le=600)
+    decode_megabytes: int = Field(ge=0, le=65_536)
+    fetch_threads: int = Field(ge=0, le=128)
+    decode_threads: int = Field(ge=0, le=128)
+    publish_threads: int = Field(ge=0, le=128)
+    top_k: int = Field(ge=1, le=100)
+    idle_seconds: Seconds
+    drain_seconds: Seconds
+
+
+class ScheduleEntry(_Section):
+    """At least `min_workers` from one time of day to another; where `to` is not later, to that of the next day."""
+
+    # Written as it was read, so that a configuration that is dumped can be parsed again.
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    days: tuple[Day, ...] = Field(default=DAYS, min_length=1)
+    begin: str = Field(alias="from")
+    to: str
+    min_workers: int = Field(ge=0, le=MOST_WORKERS)
+
+    @field_validator("begin", "to", mode="before")
+    @classmethod
+    def _is_a_time_of_day(cls, value: object) -> object:
+        # YAML reads 18:00 without quotes as the number 1080.
+        if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value, re.ASCII):
+            raise ValueError('write a time of day from "00:00" to "23:59", in quotes')
+        return value
+
+
+class Fleet(_Section):
+    """How many workers, and of what make. Limits are read again while the controller runs."""
+
+    policy: Literal["backlog", "deadline", "fixed", "schedule"]
+    min_workers: int = Field(ge=0, le=MOST_WORKERS)
+    max_workers: int = Field(ge=0, le=MOST_WORKERS)
+    images_per_worker: int = Field(ge=1)
+    target_seconds: float = Field(gt=0, le=86_400)
+    image_seconds: float = Field(gt=0, le=3_600)
+    boot_seconds: float = Field(gt=0, le=3_600)
+    boot_allowance_seconds: float = Field(gt=0, le=86_400)
+    silent_seconds: float = Field(ge=30, le=86_400)
+    max_lifetime_seconds: float = Field(ge=0)
+    launches_per_minute: int = Field(ge=1, le=100_000)
+    schedule: tuple[ScheduleEntry, ...]
+    timezone: str
+    launch_template: Annotated[str, Field(pattern=r"^[A-Za-z0-9().\-/_]{3,128}$")] | None
+    market: Literal["on_demand", "spot"]
+    instance_types: tuple[InstanceType, ...]
+    subnet_ids: tuple[Annotated[str, Field(min_length=1)], ...]
+    image_id: str = Field(min_length=1)
+    instance_profile: str | None
+    security_group_ids: tuple[str, ...]
+    scale_in: Literal["terminate", "stop"]
+    user_data: str = Field(pattern=r"^#!")
+
+    @model_validator(mode="after")
+    def _least_is_not_above_most(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
+        return self
+
+    @model_validator(mode="after")
+    def _spot_is_not_stopped(self) -> Self:
+        if self.market == "spot" and self.scale_in == "stop":
+            raise ValueError(
+                "market spot and scale_in stop exclude each other, since EC2 cannot stop one-time Spot Instances: "
+                "set scale_in to terminate, or market to on_demand"
+            )
+        return self
+
+    @field_validator("instance_types")
+    @classmethod
+    def _some_type_is_named(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        if not types:
+            raise ValueError("name at least one instance type, such as [c7a.large]; the first is preferred")
+        return types
+
+    @model_validator(mode="after")
+    def _schedule_is_for_its_policy(self) -> Self:
+        if self.schedule and self.policy != "schedule":
+            raise ValueError(
+                f"schedule has entries, which the policy {self.policy!r} does not look at: "
+                "set policy to schedule, or schedule to []"
+            )
+        return self
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, name: str) -> str:
+        zone_named(name)
+        return name
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of the schedule."""
+        return zone_named(self.timezone)
+
+
+class Controller(_Section):
+    """The autoscaler, the collector and the reconciler."""
+
+    interval_seconds: Seconds
+    lease_seconds: Seconds
+    reconcile_seconds: Seconds
+    lost_after_seconds: Seconds
+
+
+class Retention(_Section):
+    """How long what users sent, and what was answered, is kept."""
+
+    unkept_days: float = Field(ge=0, le=3_650)
+    repeat_days: float = Field(ge=0, le=3_650)
+
+    @property
+    def unkept_lifetime(self) -> timedelta:
+        """How long a job without `keep` stands; zero when it does not expire."""
+        return timedelta(days=self.unkept_days)
+
+    @property
+    def repeat_lifetime(self) -> timedelta:
+        """How long a result stands for the same bytes; zero when it does not."""
+        return timedelta(days=self.repeat_days)
+
+
+class Prices(_Section):
+    """US dollars, for what is shown as cost; AWS's list prices of the region.
+
+    Attributes:
+        instance_hour: by instance type, on demand.
+        spot_hour: by instance type; one that is not listed costs as much as on demand, which Spot never exceeds.
+        minimum_billed_seconds: of each start of an instance.
+    """
+
+    instance_hour: dict[InstanceType, Dollars] = Field(min_length=1)
+    spot_hour: dict[InstanceType, Dollars]
+    minimum_billed_seconds: float = Field(ge=0)
+    s3_put_thousand: Dollars
+    s3_get_thousand: Dollars
+    sqs_million: Dollars
+    dynamodb_write_million: Dollars
+    dynamodb_read_million: Dollars
+    disk_gb_month: Dollars
+    snapshot_gb_month: Dollars
+    public_address_hour: Dollars
+    load_balancer_hour: Dollars
+    alarm_month: Dollars
+    dashboard_month: Dollars
+    metric_month: Dollars
+    log_gb: Dollars
+    object_gb_month: Dollars
+    item_gb_month: Dollars
+
+    def hourly(self, instance_type: str, *, spot: bool = False) -> float:
+        """Return what an hour of an instance costs.
+
+        A type that is not listed, as of an instance that somebody else has launched into the fleet, counts as the
+        dearest that is: rather too much is shown than too little.
+        """
+        on_demand = self.instance_hour.get(instance_type, max(self.instance_hour.values()))
+        return self.spot_hour.get(instance_type, on_demand) if spot else on_demand
+
+
+class Config(_Section):
+    """Everything that can be set."""
+
+    aws: Aws
+    names: Names
+    queues: Queues
+    web: Web
+    auth: Auth
+    limits: Limits
+    classic: Classic
+    worker: Worker
+    fleet: Fleet
+    controller: Controller
+    retention: Retention
+    prices: Prices
+
+    @model_validator(mode="after")
+    def _every_type_has_a_price(self) -> Self:
+        if free := [each for each in self.fleet.instance_types if each not in self.prices.instance_hour]:
+            raise ValueError(
+                f"prices.instance_hour: no price for {', '.join(free)}, which the fleet launches; add it, from "
+                "https://aws.amazon.com/ec2/pricing/on-demand/"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _spot_workers_drain_before_the_interruption(self) -> Self:
+        if self.fleet.market == "spot" and self.worker.drain_seconds > MAX_SPOT_DRAIN_SECONDS:
+            raise ValueError(
+                f"worker.drain_seconds = {self.worker.drain_seconds:g}: EC2 interrupts a Spot Instance two minutes "
+                f"after its notice. Set at most {MAX_SPOT_DRAIN_SECONDS:g}, or fleet.market to on_demand"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nobody_is_let_in_by_accident(self) -> Self:
+        if self.auth.mode == "none" and not self.auth.open and not is_loopback(self.web.host):
+            raise ValueError(
+                f"web.host = {self.web.host!r}: without sign-in (auth.mode none) the page is served on this machine "
+                "only. Set auth.mode to cognito, web.host to 127.0.0.1, or, where everybody who reaches the page may "
+                "see and do everything, auth.open to true"
+            )
+        return self
+
+    def queue_name(self, name: str) -> str:
+        """Return the queue's name as SQS knows it: FIFO queues carry a suffix."""
+        return f"{name}.fifo" if self.queues.kind == "fifo" else name
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether nobody but this machine reaches what listens at `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@cache
+def zone_named(name: str) -> tzinfo:
+    """Return the time zone of an IANA name; UTC needs no time zone database.
+
+    Raises:
+        ValueError: when this machine knows none of that name.
+    """
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            "this machine's time zone database (the package tzdata) has none of that name; "
+            "use one such as UTC, Europe/Berlin or America/New_York"
+        ) from error
+
+
+def config_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the file to read: `FLEETSIGHT_CONFIG`, or config.yaml in the working directory."""
+    return Path(environment.get(PATH_VARIABLE, "config.yaml"))
+
+
+def load_config(path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Config:
+    """Return the validated configuration.
+
+    Args:
+        path: the YAML file; by default `config_path()`.
+        environment: overrides, as `FLEETSIGHT__SECTION__KEY`.
+
+    Raises:
+        ConfigError: when the file cannot be read or any key is unknown, missing or not allowed; names them all.
+    """
+    path = path or config_path(environment)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; run from the project's folder or set {PATH_VARIABLE}"
+        ) from error
+    except _YAML_ERRORS as error:
+        raise ConfigError(f"{path} is not YAML: {_why(error)}") from error
+    return parse_config(values, environment, source=str(path))
+
+
+def parse_config(values: object, environment: Mapping[str, str] | None = None, source: str = "config") -> Config:
+    """Return the configuration that `values`, a mapping of sections, and the overrides in `environment` make.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: expected sections such as `fleet:`, found {values!r}")
+    merged = _overridden(values, environment or {})
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("\n".join([f"{source} is not valid:", *_faults(error)])) from error
+
+
+def _overridden(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    merged = {key: dict(section) if isinstance(section, dict) else section for key, section in values.items()}
+    for variable in sorted(environment):
+        if not variable.startswith(PREFIX):
+            continue
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        if len(path) != 2:
+            raise ConfigError(f"{variable}: overrides have the form {PREFIX}SECTION__KEY")
+        section = merged.setdefault(path[0], {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"{path[0]}: expected a section, found {section!r}")
+        try:
+            section[path[1]] = yaml.safe_load(environment[variable])
+        except _YAML_ERRORS as error:
+            raise ConfigError(f"{variable}={environment[variable]!r} is not YAML: {_why(error)}") from error
+    return merged
+
+
+def _why(error: Exception) -> str:
+    """Return what a parser's error says, on one line; of an error of Python its kind, too."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: {said}"
+
+
+def _faults(error: ValidationError) -> list[str]:
+    """Return a line for each fault: key, value, what is allowed."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        key = ".".join(str(part) for part in fault["loc"])
+        found = fault["input"]
+        match fault["type"]:
+            case "extra_forbidden":
+                lines.append(f"  {key}: unknown key (value {found!r}); see config.yaml for those there are")
+            case "missing":
+                lines.append(f"  {key}: missing; see config.yaml for its meaning")
+            case _:
+                shown = "" if isinstance(found, dict) else f" = {found!r}"
+                # What two sections contradict each other about has no key of its own.
+                where = f"{key}{shown}: " if key else ""
+                lines.append(f"  {where}{fault['msg'].removeprefix('Value error, ')}")
+    return lines

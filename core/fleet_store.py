@@ -1,0 +1,201 @@
+"""The fleet's items in the job table: what the controller tells, and what ops tell the controller.
+
+| partition | sort key                 | holds                                                    | written by |
+|-----------|--------------------------|----------------------------------------------------------|------------|
+| `FLEET`   | `SNAPSHOT`               | what the autoscaler saw and decided last                 | controller |
+| `FLEET`   | `INSTANCES`              | the instances, with what their workers say of themselves | controller |
+| `FLEET`   | `DECISIONS`              | the last decisions in words                              | controller |
+| `FLEET`   | `HISTORY#` span `#` slot | a stretch of the fleet's history                         | controller |
+| `FLEET`   | `RUN#` slot              | what a run of the fleet cost, once it is over            | controller |
+| `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
+| `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
+| `FLEET`   | `ORDER#LIMITS`           | limits that ops have set; absent when config.yaml's hold | web        |
+| `FLEET`   | `ORDER#DRAIN#` instance  | when it was asked to drain; deleted once it has been     | both       |
+
+There is a fixed number of items for history and runs, each used again in its turn: there is nothing to remove.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.fleet import Decisions, FleetInstances, HistoryBlock, LaunchJournal, Span
+from core.messages import FleetPause, FleetRun, FleetSnapshot, LimitsOrder
+from services.table import LAST, Item, Table
+
+FLEET = "FLEET"
+"""The partition."""
+SNAPSHOT = "SNAPSHOT"
+_INSTANCES, _DECISIONS, _HISTORY, _JOURNAL = "INSTANCES", "DECISIONS", "HISTORY#", "JOURNAL"
+_RUN = "RUN#"
+KEPT_RUNS = 10_000
+"""Runs that are known, the latest: what a fleet that starts and ends every two minutes does in two weeks."""
+_ORDERS = "ORDER#"
+_PAUSE, _LIMITS, _DRAIN = f"{_ORDERS}PAUSE", f"{_ORDERS}LIMITS", f"{_ORDERS}DRAIN#"
+_BODY = "body"
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What ops tell the controller.
+
+    Attributes:
+        pause: nothing is launched.
+        limits: hold in place of those of config.yaml.
+        drain: ids of instances whose workers are to finish what they have and end.
+    """
+
+    pause: FleetPause | None = None
+    limits: LimitsOrder | None = None
+    drain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """What there is to tell of the fleet; `snapshot` is None before the controller's first look."""
+
+    snapshot: FleetSnapshot | None
+    instances: FleetInstances
+    decisions: Decisions
+    pause: FleetPause | None
+    limits: LimitsOrder | None = None
+
+
+@dataclass(frozen=True)
+class FleetStore:
+    """Reads and writes the fleet's items. botocore's errors pass through, as does `TableBusyError`."""
+
+    table: Table
+
+    # Ops
+
+    def pause(self, now: datetime, reason: str) -> FleetPause:
+        """Pause the fleet; one that is paused already stays so since it was, with the new reason if there is one."""
+        there = self.paused()
+        if there is not None and not reason:
+            return there
+        pause = FleetPause(since=there.since if there else now, reason=reason)
+        self._put(_PAUSE, pause.to_json())
+        return pause
+
+    def resume(self) -> None:
+        """End the pause, if there is one."""
+        self.table.delete_all([(FLEET, _PAUSE)])
+
+    def paused(self) -> FleetPause | None:
+        """Return the pause that is on, if any."""
+        body = self._body(_PAUSE)
+        return None if body is None else FleetPause.from_json(body)
+
+    def set_limits(self, limits: LimitsOrder) -> None:
+        """Set limits in place of those of config.yaml, over any that ops have set before."""
+        self._put(_LIMITS, limits.to_json())
+
+    def reset_limits(self) -> None:
+        """Take the limits back that ops have set, if they have."""
+        self.table.delete_all([(FLEET, _LIMITS)])
+
+    def ask_to_drain(self, instance_id: str, now: datetime) -> None:
+        """Ask the worker of an instance to finish what it has and end; asking again changes nothing."""
+        self._put(f"{_DRAIN}{instance_id}", now.isoformat())
+
+    def drop_drains(self, instance_ids: Iterable[str]) -> None:
+        """Delete these orders to drain; what is gone already is no error."""
+        self.table.delete_all([(FLEET, f"{_DRAIN}{instance_id}") for instance_id in instance_ids])
+
+    def orders(self) -> Orders:
+        """Return all that ops tell the controller, in one read."""
+        found = {str(item["sk"]): str(item[_BODY]) for item in self.table.query(FLEET, _ORDERS, _ORDERS + LAST)}
+        return Orders(
+            pause=FleetPause.from_json(found[_PAUSE]) if _PAUSE in found else None,
+            limits=LimitsOrder.from_json(found[_LIMITS]) if _LIMITS in found else None,
+            drain=tuple(key.removeprefix(_DRAIN) for key in found if key.startswith(_DRAIN)),
+        )
+
+    # What the controller tells
+
+    def put_instances(self, instances: FleetInstances) -> None:
+        """Store the instances over the last ones."""
+        self._put(_INSTANCES, instances.to_json())
+
+    def instances(self) -> FleetInstances:
+        """Return the instances as they were stored last."""
+        body = self._body(_INSTANCES)
+        return FleetInstances() if body is None else FleetInstances.from_json(body)
+
+    def put_decisions(self, decisions: Decisions) -> None:
+        """Store the last decisions over those before."""
+        self._put(_DECISIONS, decisions.to_json())
+
+    def decisions(self) -> Decisions:
+        """Return the last decisions."""
+        body = self._body(_DECISIONS)
+        return Decisions() if body is None else Decisions.from_json(body)
+
+    def journal(self) -> LaunchJournal:
+        """Return the journal of launches as it is stored; an empty one before the first write."""
+        body = self._body(_JOURNAL)
+        return LaunchJournal() if body is None else LaunchJournal.from_json(body)
+
+    def put_journal(self, journal: LaunchJournal) -> bool:
+        """Store the journal if what is stored has the revision before its own; tell whether it is stored.
+
+        So of two writers that know the same revision only one writes. The other gets False, now and ever after, until
+        it has read what the first one wrote.
+        """
+        before = journal.revision - 1
+        item: Item = {"pk": FLEET, "sk": _JOURNAL, "revision": journal.revision, _BODY: journal.to_json()}
+        if before:
+            stored = self.table.put_if(item, "#revision = :before", {"before": before})
+        else:
+            stored = self.table.put_if(item, "attribute_not_exists( #pk )")
+        # A write whose reply was lost is repeated by botocore, and then refused because of itself.
+        return stored or self.journal() == journal
+
+    def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
+        """Store a stretch of history in the item `slot` of its span, over what was there."""
+        self._put(f"{_HISTORY}{span}#{slot:02}", block.to_json())
+
+    def blocks(self, span: Span | None = None) -> list[HistoryBlock]:
+        """Return what is stored of the history, of one span or of both, in no order."""
+        prefix = _HISTORY if span is None else f"{_HISTORY}{span}#"
+        return [HistoryBlock.from_json(str(item[_BODY])) for item in self.table.query(FLEET, prefix, prefix + LAST)]
+
+    def put_run(self, run: FleetRun) -> None:
+        """Store a run of the fleet that is over, over the one that was `KEPT_RUNS` before."""
+        self._put(_run_key(run.number), run.to_json())
+
+    def runs(self, numbers: Collection[int]) -> dict[int, FleetRun]:
+        """Return those of these runs that are over and still known, by their number."""
+        items = self.table.get_all([(FLEET, key) for key in {_run_key(number) for number in numbers}])
+        found = (FleetRun.from_json(str(item[_BODY])) for item in items)
+        return {run.number: run for run in found if run.number in numbers}
+
+    def state(self) -> FleetState:
+        """Return everything but the history, in one read."""
+        keys = (SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS)
+        items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
+
+        def body(key: str) -> str | None:
+            return str(items[key][_BODY]) if key in items else None
+
+        instances, decisions, pause, limits = body(_INSTANCES), body(_DECISIONS), body(_PAUSE), body(_LIMITS)
+        return FleetState(
+            snapshot=FleetSnapshot.from_json(str(items[SNAPSHOT]["snapshot"])) if SNAPSHOT in items else None,
+            instances=FleetInstances.from_json(instances) if instances else FleetInstances(),
+            decisions=Decisions.from_json(decisions) if decisions else Decisions(),
+            pause=FleetPause.from_json(pause) if pause else None,
+            limits=LimitsOrder.from_json(limits) if limits else None,
+        )
+
+    def _put(self, key: str, body: str) -> None:
+        item: Item = {"pk": FLEET, "sk": key, _BODY: body}
+        self.table.put_all([item])
+
+    def _body(self, key: str) -> str | None:
+        item = self.table.get(FLEET, key)
+        return None if item is None else str(item[_BODY])
+
+
+def _run_key(number: int) -> str:
+    return f"{_RUN}{number % KEPT_RUNS:04}"

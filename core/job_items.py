@@ -1,0 +1,212 @@
+"""How jobs, images and results stand in the job table: names of items, and what is in them.
+
+`core/jobs.py` says which items there are.
+"""
+
+from datetime import datetime
+
+from core.ids import ImageRef
+from core.job_records import Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary, Said
+from core.messages import Response, Status
+from services.table import Item
+
+JOBS, OWNED, OPEN, DELETED, FLEET = "JOBS", "OWNED#", "OPEN", "DELETED", "FLEET"
+DEAD_LETTERS = "DEADLETTERS"
+COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
+IMAGE, RESULT, RESENT, SNAPSHOT = "IMAGE#", "RESULT#", "RESENT#", "SNAPSHOT"
+
+EXPIRING = "expiring"
+"""Attribute of a mark in `DELETED`: the controller still checks whether images are being added to the job."""
+
+MARKED_AGAIN = "marked_again"
+"""Attribute of a mark in `DELETED`: something may have been written after the job was removed."""
+
+FIRST_ID = "0"
+"""Sorts before every id."""
+
+
+def partition(job_id: str) -> str:
+    """Return the table's partition that holds a job's images, results and slices."""
+    return f"JOB#{job_id}"
+
+
+def counts_partition(job_id: str) -> str:
+    """Return the partition of what every page asks for, apart from the images: a read of a few items."""
+    return f"COUNTS#{job_id}"
+
+
+def jobs_partition(owner: str) -> str:
+    """Return the partition that lists the jobs of a user; where there is no sign-in, that of all jobs."""
+    return f"{OWNED}{owner}" if owner else JOBS
+
+
+def job_item(job: Job, held: str = JOBS) -> Item:
+    """Return the item of a job in the partition `held`."""
+    item = {"pk": held, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
+    return {**item, "keep": int(job.keep), **_owner_as_text(job.owner)}
+
+
+def job_of(item: Item) -> Job:
+    """Return the job of an item."""
+    return Job(
+        job_id=str(item["sk"]),
+        name=str(item["name"]),
+        created_at=datetime.fromisoformat(str(item["created_at"])),
+        keep=bool(item.get("keep", 0)),
+        owner=str(item.get("owner", "")),
+    )
+
+
+def deleted_item(job: Job) -> Item:
+    """Return the mark of a deleted job."""
+    return {"pk": DELETED, "sk": job.job_id, **_owner_as_text(job.owner)}
+
+
+def deleted_of(item: Item) -> DeletedJob:
+    """Return the deleted job of a mark."""
+    return DeletedJob(str(item["sk"]), str(item.get("owner", "")), str(item.get(MARKED_AGAIN, "")))
+
+
+def keys_of_job(job_id: str, owner: str) -> list[tuple[str, str]]:
+    """Return the keys of the items by which a job exists, for its owner and for the controller."""
+    return [(held, job_id) for held in dict.fromkeys((JOBS, OPEN, jobs_partition(owner)))]
+
+
+def _owner_as_text(owner: str) -> dict[str, str]:
+    return {"owner": owner} if owner else {}
+
+
+def image_item(image: ImageRecord) -> Item:
+    """Return the item of an accepted image."""
+    item: dict[str, str | int] = {
+        "pk": partition(image.ref.job_id),
+        "sk": f"{IMAGE}{image.ref.image_id}",
+        "filename": image.filename,
+        "key": image.key,
+        "size": image.size,
+        "accepted_at": image.accepted_at.isoformat(),
+    }
+    if image.cached:
+        item["cached"] = 1
+    if image.retried_at is not None:
+        item["retried_at"] = image.retried_at.isoformat()
+    if image.attempt:
+        item["attempt"] = image.attempt
+    return item
+
+
+def image_of(job_id: str, item: Item) -> ImageRecord:
+    """Return the accepted image of an item."""
+    return ImageRecord(
+        ref=ImageRef(job_id, str(item["sk"]).removeprefix(IMAGE)),
+        filename=str(item["filename"]),
+        key=str(item["key"]),
+        size=int(item["size"]),
+        accepted_at=datetime.fromisoformat(str(item["accepted_at"])),
+        cached="cached" in item,
+        retried_at=moment_in(item, "retried_at"),
+        attempt=int(item.get("attempt", 0)),
+    )
+
+
+def result_item(response: Response) -> Item:
+    """Return the item of a result."""
+    item: dict[str, str | int] = {
+        "pk": partition(response.job_id),
+        "sk": f"{RESULT}{response.image_id}",
+        "status": response.status,
+        "attempt": response.attempt,
+        "response": response.to_json(),
+    }
+    if response.attempts > 1:
+        item["attempts"] = response.attempts
+    return item
+
+
+def result_summary_of(item: Item) -> ResultSummary:
+    """Return what the item of a result says without its response."""
+    status: Status = "done" if item["status"] == "done" else "failed"
+    return ResultSummary(status, int(item.get("attempt", 0)), int(item.get("attempts", 1)))
+
+
+def resend_item(job_id: str, image_id: str, resend: Resend) -> Item:
+    """Return the item of an image's requests that were sent again."""
+    return {
+        "pk": partition(job_id),
+        "sk": f"{RESENT}{image_id}",
+        "times": resend.times,
+        "attempt": resend.attempt,
+        "waited_seconds": resend.waited_seconds,
+        **times_as_text(resend.first_at, resend.last_at),
+    }
+
+
+def resend_of(item: Item) -> Resend:
+    """Return what the item says of requests that were sent again."""
+    return Resend(
+        attempt=int(item["attempt"]),
+        first_at=datetime.fromisoformat(str(item["first_at"])),
+        last_at=datetime.fromisoformat(str(item["last_at"])),
+        waited_seconds=int(item["waited_seconds"]),
+        times=int(item["times"]),
+    )
+
+
+OF_CACHED = "cached_"
+"""Begins the names of the attributes for the times of images that were answered from the cache."""
+
+
+def counts_of(item: Item) -> Counts:
+    """Return what the collector stored of a job."""
+    return Counts(
+        done=int(item["done"]),
+        failed=int(item["failed"]),
+        images=int(item["images"]),
+        first_result_at=moment_in(item, "first_at"),
+        last_result_at=moment_in(item, "last_at"),
+        cached=int(item.get("cached", 0)),
+        runs=_runs_of(str(item.get("runs", ""))),
+        system_retried=int(item.get("system_retried", 0)),
+        resends=int(item.get("resends", 0)),
+        first_cached_at=moment_in(item, f"{OF_CACHED}first_at"),
+        last_cached_at=moment_in(item, f"{OF_CACHED}last_at"),
+    )
+
+
+def runs_as_text(counts: Counts) -> dict[str, str]:
+    """Return the attribute that says in which runs of the fleet a job was answered, if it was in any."""
+    text = " ".join(f"{run}:{answers}" for run, answers in counts.runs)
+    return {"runs": text} if text else {}
+
+
+def _runs_of(text: str) -> tuple[tuple[int, int], ...]:
+    pairs = (pair.partition(":") for pair in text.split())
+    return tuple((int(run), int(answers)) for run, _, answers in pairs)
+
+
+def merged_of(item: Item) -> MergedFile:
+    """Return where the item says that all results of a job stand."""
+    return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
+
+
+def said_attributes(said: Said) -> Item:
+    """Return the attributes of the item that holds what a web process says of a job."""
+    return {"accepted": said.accepted, "cached": said.cached, **times_as_text(said.first_at, said.last_at)}
+
+
+def said_of(item: Item) -> Said:
+    """Return what a web process says of a job."""
+    return Said(
+        int(item["accepted"]), int(item.get("cached", 0)), moment_in(item, "first_at"), moment_in(item, "last_at")
+    )
+
+
+def times_as_text(first: datetime | None, last: datetime | None, what: str = "") -> dict[str, str]:
+    """Return the attributes for the times of the first and the last of something, as far as there are any."""
+    times = {f"{what}first_at": first, f"{what}last_at": last}
+    return {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+
+
+def moment_in(item: Item, name: str) -> datetime | None:
+    """Return the time in the attribute `name`, if it is there."""
+    return None if name not in item else datetime.fromisoformat(str(item[name]))

@@ -1,0 +1,197 @@
+"""Personal tokens: what people give their scripts to come in by, instead of a password.
+
+A token is an item of its own in the job table under the SHA-256 of its text, so that the table's reader has no token,
+and stands in a list of its owner. The text is returned once, when it is made, and can never be told again.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from core.ids import new_id
+from services.errors import FleetsightError, NotFoundError
+from services.table import EXPIRES_AT, LAST, Item, Table
+
+PREFIX: Final = "fst_"
+"""Begins every token, so that one is known where it should not be: in a log, in a repository."""
+
+MOST_CHARACTERS: Final = 100
+"""Of a token, and of its name."""
+
+MOST_DAYS: Final = 365
+MOST_TOKENS: Final = 20
+"""Of a user, that have not expired."""
+
+_TOKEN, _LISTED = "TOKEN", "TOKEN#"
+
+
+class TokenNotMadeError(FleetsightError):
+    """Raised when a token cannot be made as it was asked for; the message is for whoever asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalToken:
+    """What is known of a token; never its text.
+
+    Attributes:
+        token_id: names it for its owner.
+        owner, email: of the user who made it.
+        name: what they call it.
+        scopes: what it may be used for.
+        created_at, expires_at: it is taken from one until the other.
+        last_used: the last day (UTC) on which it was.
+    """
+
+    token_id: str
+    owner: str
+    email: str
+    name: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime
+    last_used: date | None = None
+
+
+@dataclass(frozen=True)
+class PersonalTokens:
+    """The tokens of all users.
+
+    Attributes:
+        table: where they stand.
+        clock: tells the time, in UTC.
+        random_text: makes what nobody guesses, 43 characters.
+    """
+
+    table: Table
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    random_text: Callable[[], str] = lambda: secrets.token_urlsafe(32)
+
+    def make(
+        self, owner: str, email: str, name: str, scopes: Collection[str], days: int
+    ) -> tuple[str, PersonalToken]:
+        """Make a token for `owner` that expires after `days` days; return its text, this once, and what is known.
+
+        Raises:
+            TokenNotMadeError: when the name, the scopes or the days are not allowed, or there are too many already.
+        """
+        name = name.strip()
+        _check(name, scopes, days)
+        now = self._now()
+        text = PREFIX + self.random_text()
+        token = PersonalToken(
+            new_id(), owner, email, name, frozenset(map(str, scopes)), now, now + timedelta(days=days)
+        )
+        self._list(token, text)
+        self.table.put_all([_item(token, _partition(text), _TOKEN)])
+        return text, token
+
+    def list(self, owner: str) -> Sequence[PersonalToken]:
+        """Return the tokens of a user that have not expired, newest first."""
+        found = [
+            _token(item)
+            for item in self.table.query(user_partition(owner), _LISTED, _LISTED + LAST, newest_first=True)
+        ]
+        return [token for token in found if token.expires_at > self._now()]
+
+    def revoke(self, owner: str, token_id: str) -> None:
+        """Let a token of a user never be taken again.
+
+        Raises:
+            NotFoundError: when they have none of that id.
+        """
+        item = self.table.get(user_partition(owner), _LISTED + token_id)
+        if item is None:
+            raise NotFoundError(f"there is no token {token_id[:40]!r}")
+        # The token first: if only one of the two is removed, it is still listed, and can be revoked again.
+        self.table.delete_all([(str(item["partition"]), _TOKEN)])
+        self.table.delete_all([(user_partition(owner), _LISTED + token_id)])
+
+    def revoke_all(self, owner: str) -> None:
+        """Revoke every token of a user, also those that have expired; return once none is left."""
+        while items := list(self.table.query(user_partition(owner), _LISTED, _LISTED + LAST)):
+            self.table.delete_all([(str(item["partition"]), _TOKEN) for item in items])
+            self.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
+
+    def find(self, text: str) -> PersonalToken | None:
+        """Return what is known of a token; None when there is none of this text, or no longer. Its use is noted."""
+        if not text.startswith(PREFIX) or len(text) > MOST_CHARACTERS:
+            return None
+        item = self.table.get(_partition(text), _TOKEN)
+        token = None if item is None else _token(item)
+        if token is None or token.expires_at <= self._now():
+            return None
+        if token.last_used != self._now().date():
+            self._note_use(token, text)
+        return token
+
+    def _list(self, token: PersonalToken, text: str) -> None:
+        """Put a token into its owner's list, unless that is full.
+
+        It is counted after it was put: of those that come at the same moment, none may be one too many.
+        """
+        listed = _item(token, user_partition(token.owner), _LISTED + token.token_id)
+        self.table.put_all([{**listed, "partition": _partition(text)}])
+        if len(self.list(token.owner)) > MOST_TOKENS:
+            self.table.delete_all([(user_partition(token.owner), _LISTED + token.token_id)])
+            raise TokenNotMadeError(
+                f"there are {MOST_TOKENS} tokens already, and no more are allowed: revoke one first"
+            )
+
+    def _note_use(self, token: PersonalToken, text: str) -> None:
+        today = self._now().date().isoformat()
+        for key in ((_partition(text), _TOKEN), (user_partition(token.owner), _LISTED + token.token_id)):
+            # Only where it still stands: a use must not bring back what was revoked meanwhile.
+            self.table.set(*key, {"last_used": today}, "attribute_exists( #pk )")
+
+    def _now(self) -> datetime:
+        return self.clock().replace(microsecond=0)  # as the table keeps it
+
+
+def _check(name: str, scopes: Collection[str], days: int) -> None:
+    if not name or len(name) > MOST_CHARACTERS or not name.isprintable():
+        raise TokenNotMadeError(f"give the token a name of 1 to {MOST_CHARACTERS} characters")
+    if not scopes:
+        raise TokenNotMadeError("choose at least one thing that the token may do")
+    if not 1 <= days <= MOST_DAYS:
+        raise TokenNotMadeError(f"a token expires after 1 to {MOST_DAYS} days, not after {days}")
+
+
+def _partition(text: str) -> str:
+    return f"TOKEN#{sha256(text.encode()).hexdigest()}"
+
+
+def user_partition(owner: str) -> str:
+    """Return the partition of the job table that holds a user's list of personal tokens, and their sessions."""
+    return f"USER#{owner}"
+
+
+def _item(token: PersonalToken, pk: str, sk: str) -> Item:
+    return {
+        "pk": pk,
+        "sk": sk,
+        "id": token.token_id,
+        "owner": token.owner,
+        "email": token.email,
+        "name": token.name,
+        "scopes": json.dumps(sorted(token.scopes)),
+        "created_at": token.created_at.isoformat(),
+        EXPIRES_AT: int(token.expires_at.timestamp()),
+    }
+
+
+def _token(item: Item) -> PersonalToken:
+    used = item.get("last_used")
+    return PersonalToken(
+        token_id=str(item["id"]),
+        owner=str(item["owner"]),
+        email=str(item["email"]),
+        name=str(item["name"]),
+        scopes=frozenset(json.loads(str(item["scopes"]))),
+        created_at=datetime.fromisoformat(str(item["created_at"])),
+        expires_at=datetime.fromtimestamp(int(item[EXPIRES_AT]), UTC),
+        last_used=None if used is None else date.fromisoformat(str(used)),
+    )

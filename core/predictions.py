@@ -1,0 +1,75 @@
+"""Predictions in the output bucket: which one stands when several are stored for one image.
+
+The first that is `done` stands: it replaces a `failed` one, and nothing replaces it. A `failed` prediction replaces
+one of an earlier attempt. Every write is conditional, so this also holds if several processes write at the same
+time.
+"""
+
+import logging
+
+from core.ids import ImageRef, output_key
+from core.messages import Prediction
+from services.errors import FleetsightError, MessageError, NotFoundError
+from services.s3 import Bucket
+
+MAX_WRITES = 10
+"""Conditional writes of one prediction; each that is refused means that another one was stored meanwhile."""
+
+_TYPE = "application/json"
+_log = logging.getLogger(__name__)
+
+
+class PredictionConflictError(FleetsightError):
+    """Raised when a prediction could not be stored, since others were stored again and again; try again later."""
+
+
+def store_prediction(prediction: Prediction, bucket: Bucket) -> Prediction:
+    """Store `prediction` unless one stands that it may not replace; return the one that stands afterwards.
+
+    Raises:
+        PredictionConflictError: it is unknown which one stands.
+        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
+    """
+    key, body = output_key(prediction.ref), prediction.to_json().encode()
+    for _ in range(MAX_WRITES):
+        if bucket.put_new(key, body, _TYPE):
+            return prediction
+        try:
+            stored, etag = _read(prediction.ref, bucket)
+        except NotFoundError:
+            continue  # deleted a moment ago, or the other write was not completed
+        if stored is not None and not _replaces(prediction, stored):
+            return stored
+        if bucket.put_over(key, body, _TYPE, etag):
+            return prediction
+    raise PredictionConflictError(f"{key} changed {MAX_WRITES} times while a prediction was stored")
+
+
+def stored_prediction(ref: ImageRef, bucket: Bucket) -> Prediction | None:
+    """Return the prediction that stands for an image, or None if there is none that can be read.
+
+    Raises:
+        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
+    """
+    try:
+        return _read(ref, bucket)[0]
+    except NotFoundError:
+        return None
+
+
+def _replaces(prediction: Prediction, stored: Prediction) -> bool:
+    if stored.status == "done":
+        return False
+    return prediction.status == "done" or prediction.attempt > stored.attempt
+
+
+def _read(ref: ImageRef, bucket: Bucket) -> tuple[Prediction | None, str]:
+    """Return the image's prediction, or None if the object is none that can be read, and the object's ETag."""
+    body, etag = bucket.get_with_etag(output_key(ref))
+    try:
+        prediction = Prediction.from_json(body)
+    except MessageError as error:
+        _log.warning("a prediction cannot be read", extra={"key": output_key(ref), "reason": str(error)})
+        return None, etag
+    # An object at another image's key is not this one's result.
+    return (prediction if prediction.ref == ref else None), etag

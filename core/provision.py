@@ -1,0 +1,174 @@
+"""Makes what the configuration names: buckets, queues with their redrive, the job table; and a user pool.
+
+For the local cloud and for tests; on AWS the stack makes them, with encryption, lifecycle and policies.
+Everything here may be run again: what exists stays.
+"""
+
+import json
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from core.config import Config
+from services.accounts import OPERATORS, USERS
+from services.clients import Clients
+from services.table import EXPIRES_AT
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.literals import BucketLocationConstraintType
+    from mypy_boto3_s3.type_defs import CORSRuleTypeDef
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+
+_BUCKET_EXISTS = "BucketAlreadyOwnedByYou"
+_TABLE_EXISTS = "ResourceInUseException"
+
+
+def provision(clients: Clients, config: Config) -> None:
+    """Make every bucket, queue and table that `config` names and that is not there yet."""
+    for bucket in (config.names.input_bucket, config.names.output_bucket):
+        _make_bucket(clients, bucket)
+    if config.web.cors_origins:  # pages of these sites may send signed forms, as with the stack
+        rule: CORSRuleTypeDef = {
+            "AllowedMethods": ["POST"],
+            "AllowedOrigins": list(config.web.cors_origins),
+            "AllowedHeaders": ["*"],
+        }
+        clients.s3.put_bucket_cors(Bucket=config.names.input_bucket, CORSConfiguration={"CORSRules": [rule]})
+    _make_queues(clients, config)
+    provision_table(clients, config)
+
+
+def _make_bucket(clients: Clients, name: str) -> None:
+    region = clients.endpoint.region
+    try:
+        if region == "us-east-1":  # which S3 does not know as a place
+            clients.s3.create_bucket(Bucket=name)
+        else:
+            place: BucketLocationConstraintType = region  # type: ignore[assignment]  # the configuration's, any
+            clients.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": place})
+    except ClientError as error:
+        # Only us-east-1 takes the second making of a bucket for the first.
+        if error.response["Error"]["Code"] != _BUCKET_EXISTS:
+            raise
+
+
+def _make_queues(clients: Clients, config: Config) -> None:
+    dead_letters = _make_queue(clients, config, config.names.dead_letter_queue, {})
+    _make_queue(clients, config, config.names.response_queue, {})
+    reply = clients.sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
+    redrive = {
+        "deadLetterTargetArn": reply["Attributes"]["QueueArn"],
+        "maxReceiveCount": config.queues.max_receive_count,
+    }
+    _make_queue(clients, config, config.names.request_queue, {"RedrivePolicy": json.dumps(redrive)})
+
+
+def _make_queue(clients: Clients, config: Config, name: str, more: "dict[QueueAttributeNameType, str]") -> str:
+    attributes: dict[QueueAttributeNameType, str] = {
+        "VisibilityTimeout": str(config.queues.visibility_timeout_seconds),
+        **more,
+    }
+    if config.queues.kind == "fifo":
+        attributes |= {"FifoQueue": "true", "ContentBasedDeduplication": "false"}
+    return clients.sqs.create_queue(QueueName=config.queue_name(name), Attributes=attributes)["QueueUrl"]
+
+
+def provision_table(clients: Clients, config: Config) -> None:
+    """Make the job table unless it is there, and wait until it can be used."""
+    try:
+        clients.dynamodb.create_table(
+            TableName=config.names.job_table,
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != _TABLE_EXISTS:
+            raise
+    clients.dynamodb.get_waiter("table_exists").wait(
+        TableName=config.names.job_table, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    _let_items_expire(clients, config.names.job_table)
+
+
+def _let_items_expire(clients: Clients, table: str) -> None:
+    # DynamoDB refuses to switch on what is on.
+    status = clients.dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]["TimeToLiveStatus"]
+    if status in {"DISABLED", "DISABLING"}:
+        clients.dynamodb.update_time_to_live(
+            TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT}
+        )
+
+
+def provision_user_pool(clients: Clients, name: str) -> tuple[str, str]:
+    """Make the user pool `name` with its groups and a client for the web tier, as the stack's are; what exists stays.
+
+    Args:
+        clients: of the local cloud.
+        name: of pool and client.
+
+    Returns:
+        Ids of the pool and of its client.
+    """
+    pool_id = _pool_named(clients, name) or _make_pool(clients, name)
+    for group in (USERS, OPERATORS):
+        try:
+            clients.cognito_idp.create_group(UserPoolId=pool_id, GroupName=group)
+        except clients.cognito_idp.exceptions.GroupExistsException:
+            continue
+    return pool_id, _client_named(clients, pool_id, name) or _make_client(clients, pool_id, name)
+
+
+def _pool_named(clients: Clients, name: str) -> str | None:
+    pages = clients.cognito_idp.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60})
+    return next((pool["Id"] for page in pages for pool in page["UserPools"] if pool["Name"] == name), None)
+
+
+def _client_named(clients: Clients, pool_id: str, name: str) -> str | None:
+    pages = clients.cognito_idp.get_paginator("list_user_pool_clients").paginate(UserPoolId=pool_id)
+    found = (client for page in pages for client in page["UserPoolClients"] if client["ClientName"] == name)
+    return next((client["ClientId"] for client in found), None)
+
+
+def _make_pool(clients: Clients, name: str) -> str:
+    pool = clients.cognito_idp.create_user_pool(
+        PoolName=name,
+        UsernameAttributes=["email"],
+        UsernameConfiguration={"CaseSensitive": False},
+        AutoVerifiedAttributes=["email"],
+        AdminCreateUserConfig={"AllowAdminCreateUserOnly": True},
+        Policies={
+            "PasswordPolicy": {
+                "MinimumLength": 12,
+                "RequireLowercase": True,
+                "RequireUppercase": True,
+                "RequireNumbers": True,
+                "RequireSymbols": False,
+                "TemporaryPasswordValidityDays": 3,
+            }
+        },
+        AccountRecoverySetting={"RecoveryMechanisms": [{"Name": "verified_email", "Priority": 1}]},
+    )
+    pool_id = pool["UserPool"]["Id"]
+    clients.cognito_idp.set_user_pool_mfa_config(
+        UserPoolId=pool_id, SoftwareTokenMfaConfiguration={"Enabled": True}, MfaConfiguration="OPTIONAL"
+    )
+    return pool_id
+
+
+def _make_client(clients: Clients, pool_id: str, name: str) -> str:
+    client = clients.cognito_idp.create_user_pool_client(
+        UserPoolId=pool_id,
+        ClientName=name,
+        GenerateSecret=False,
+        ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
+        PreventUserExistenceErrors="ENABLED",
+        EnableTokenRevocation=True,
+    )
+    return client["UserPoolClient"]["ClientId"]

@@ -1,0 +1,99 @@
+"""``python -m localcloud cloud|hypervisor|guard``: the processes of the local cloud."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from localcloud.machines.machine import Kind
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one of the processes until it is told to stop."""
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    options = _parser().parse_args(arguments)
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m localcloud", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="cloud|hypervisor|guard")
+    cloud = commands.add_parser("cloud", help="serve the AWS APIs on 127.0.0.1")
+    place = cloud.add_mutually_exclusive_group(required=True)
+    place.add_argument("--port", type=int, help="port on 127.0.0.1")
+    place.add_argument("--fd", type=int, help="number of an inherited listening socket")
+    cloud.add_argument("--no-compute", action="store_true", help="instances run at once, without a process")
+    cloud.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of `Switches`")
+    cloud.set_defaults(run=_cloud)
+    hypervisor = commands.add_parser("hypervisor", help="run a machine for each instance")
+    hypervisor.add_argument("--endpoint", required=True, help="URL of the cloud")
+    hypervisor.add_argument("--grace-seconds", type=float, help="from asking a machine to end until it is killed")
+    hypervisor.add_argument("--machines", choices=("process", "nspawn"), default="process", help="of which kind")
+    hypervisor.add_argument("--images", type=Path, help="with nspawn: a root file system for each image id")
+    hypervisor.set_defaults(run=_hypervisor)
+    guard = commands.add_parser("guard", help="end all instances when the lifeline ends")
+    guard.set_defaults(run=_guard)
+    for command in (hypervisor, guard):
+        command.add_argument("--state-dir", type=Path, required=True, help="a directory for each instance")
+    for command, needed in ((cloud, False), (hypervisor, False), (guard, True)):
+        command.add_argument("--lifeline-fd", type=int, required=needed, help="end when this pipe ends")
+    return parser
+
+
+def _cloud(options: argparse.Namespace) -> None:
+    from localcloud.access_keys import is_inherited
+    from localcloud.cloud import HOST, serve
+    from localcloud.fleet import fleet
+    from localcloud.typed_switches import switches_of
+
+    if not is_inherited():
+        sys.exit(
+            "the cloud needs its owner's key: set AWS_ACCESS_KEY_ID to AKIAEMBEDDED and up to 8 letters or digits, "
+            "and AWS_SECRET_ACCESS_KEY to a secret, here and for the clients"
+        )
+    fleet.compute = not options.no_compute
+    fleet.set_switches(switches_of(options.switch))
+    serve(f"{HOST}:{options.port}" if options.fd is None else f"fd://{options.fd}", options.lifeline_fd)
+
+
+def _hypervisor(options: argparse.Namespace) -> None:
+    from localcloud.hypervisor import Hypervisor
+    from localcloud.lifeline import watch
+
+    options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kind = _kind(options)
+    hypervisor = Hypervisor(options.endpoint, options.state_dir, kind=kind, grace_seconds=options.grace_seconds)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: hypervisor.stop())
+    if options.lifeline_fd is not None:
+        watch(options.lifeline_fd, hypervisor.stop)
+    hypervisor.run()
+
+
+def _kind(options: argparse.Namespace) -> "Kind":
+    from localcloud.machines.processes import Processes
+
+    if options.machines == "process":
+        return Processes(options.endpoint)
+    from localcloud.machines.nspawn import Nspawn, NspawnMissingError
+
+    if options.images is None:
+        sys.exit("--machines nspawn needs --images DIR, with a root file system for each image id")
+    try:
+        return Nspawn(options.endpoint, options.images)
+    except NspawnMissingError as error:
+        sys.exit(str(error))
+
+
+def _guard(options: argparse.Namespace) -> None:
+    from localcloud.guard import guard
+
+    guard(options.state_dir, options.lifeline_fd)
+
+
+if __name__ == "__main__":
+    main()

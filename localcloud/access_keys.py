@@ -1,0 +1,105 @@
+"""The access keys that a local cloud accepts: its owner's, those of its instances, and those from IAM and STS.
+
+The process that starts the cloud draws the owner's key at random and hands it to its children in their environment.
+No other program of this machine and no web page can use the cloud.
+"""
+
+import functools
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+KEY_FILE = "access-key"
+HEADER_FILE = "control-header"
+"""In the folder of a running system, for commands and people."""
+
+_OWNER_PREFIX = "AKIAEMBEDDED"
+"""No key of AWS begins like this: those that happen to be in the environment are never used here."""
+
+_INSTANCE_KEY = re.compile(r"ASIA[0-9A-F]{17}")
+"""The digits of an instance's id; a key from STS is one character shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """An access key: what a signature names, and the secret that makes it."""
+
+    id: str
+    secret: str = field(repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables in which AWS's clients find it."""
+        return {"AWS_ACCESS_KEY_ID": self.id, "AWS_SECRET_ACCESS_KEY": self.secret}
+
+    @property
+    def control_authorization(self) -> str:
+        """The Authorization header of the control endpoint, a bearer token that does not reveal the secret."""
+        return f"Bearer {_derived(self.secret, 'control endpoint')}"
+
+    def save(self, folder: Path) -> None:
+        """Write files that only this user may read: the environment of AWS's clients, and the header for curl."""
+        environment = "".join(f"{name}={value}\n" for name, value in self.environment.items())
+        for name, text in ((KEY_FILE, environment), (HEADER_FILE, f"Authorization: {self.control_authorization}\n")):
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+
+    @classmethod
+    def load(cls, folder: Path) -> "AccessKey":
+        """Return the key that `save` wrote; raises OSError if there is none."""
+        lines = (folder / KEY_FILE).read_text(encoding="utf-8").splitlines()
+        return cls(*(line.partition("=")[2] for line in lines))
+
+
+@functools.cache
+def owner_key() -> AccessKey:
+    """Return the key that may do everything: the one this process was started with, else a new one."""
+    if is_inherited():
+        return AccessKey(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    return AccessKey(f"{_OWNER_PREFIX}{secrets.token_hex(4).upper()}", secrets.token_urlsafe(30))
+
+
+def is_inherited() -> bool:
+    """Return True if the environment of this process holds an owner's key."""
+    return os.environ.get("AWS_ACCESS_KEY_ID", "").startswith(_OWNER_PREFIX)
+
+
+def instance_key(instance_id: str) -> AccessKey:
+    """Return the key of an instance that has no role. It is derived from the owner's, so that none is stored."""
+    key_id = f"ASIA{instance_id.removeprefix('i-').upper()}"
+    return AccessKey(key_id, _derived(owner_key().secret, key_id))
+
+
+def secret_of(key_id: str) -> str | None:
+    """Return the secret of an access key; None if this cloud has not given it."""
+    if key_id == owner_key().id:
+        return owner_key().secret
+    from moto.iam.models import get_account_id_from, iam_backends
+    from moto.utilities.utils import PARTITION_NAMES
+
+    account = iam_backends[get_account_id_from(key_id)]
+    given = (account[partition].access_keys.get(key_id) for partition in PARTITION_NAMES)
+    if (key := next(filter(None, given), None)) is not None:
+        return str(key.secret_access_key)
+    return _derived(owner_key().secret, key_id) if _INSTANCE_KEY.fullmatch(key_id) else None
+
+
+@functools.lru_cache(1_000)
+def signing_key(secret: str, day: str, region: str, service: str) -> bytes:
+    """Return the key that signs the requests of a day (such as ``20261121``) to a service of a region.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+    """
+    key = f"AWS4{secret}".encode()
+    for part in (day, region, service, "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return key
+
+
+def _derived(secret: str, purpose: str) -> str:
+    return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).hexdigest()

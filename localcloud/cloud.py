@@ -1,0 +1,138 @@
+"""The server of the local cloud: moto's applications, mended, under gunicorn in one process of many threads.
+
+It listens on loopback only and keeps everything in memory: when it ends, so does all that it held.
+"""
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from localcloud.calls import CountedCalls, calls
+from localcloud.control import ControlApplication
+from localcloud.direct import DirectCalls
+from localcloud.dispatch import RememberingDispatcher, WsgiApp, stock_dispatcher
+from localcloud.faults import FaultyCalls
+from localcloud.fleet import fleet
+from localcloud.iam.authorizer import Authorizer
+from localcloud.iam.middleware import AuthorizedCalls, form_check
+from localcloud.iam.record import decisions
+from localcloud.lifeline import watch
+from localcloud.loopback import loopback
+from localcloud.mends import mend_service
+from localcloud.page_guard import PageGuard, bucket_allows_post
+from localcloud.post_objects import PostObjects
+from localcloud.signatures import SignedCalls
+from localcloud.worker import LingeringWorker
+
+HOST = "127.0.0.1"
+THREADS = 512  # each connection has one: workers, web tier, collector, hypervisor
+KEEP_ALIVE_SECONDS = 75
+STOP_GRACE_SECONDS = 1
+COLLECT_AFTER = 20_000
+"""Objects made and not yet gone, at which garbage is looked for; most requests leave none."""
+
+
+class LocalCloudApplication:
+    """WSGI: ``/_embedded/`` is the control endpoint, the rest is AWS. No bucket's name can begin so."""
+
+    def __init__(self, aws: WsgiApp, control: WsgiApp) -> None:
+        self._aws, self._control = aws, control
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        loopback.heard_at(environ)
+        own = environ.get("PATH_INFO", "").startswith("/_embedded/")
+        return (self._control if own else self._aws)(environ, start_response)
+
+
+def create_application() -> PageGuard:
+    """Build the cloud's application around this process's fleet, with moto mended.
+
+    Raises:
+        MotoChangedError: the installed moto is not the one that the mends were written for.
+    """
+    mend_service("core")
+    authorizer = Authorizer(decisions)
+    aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
+    authorized = AuthorizedCalls(aws, authorizer, fleet)
+    signed = SignedCalls(CountedCalls(FaultyCalls(authorized, fleet.call_faults), calls))
+    cloud = LocalCloudApplication(signed, ControlApplication(fleet))
+    return PageGuard(cloud, bucket_allows_post)
+
+
+class CloudServer(BaseApplication):  # type: ignore[misc]
+    """gunicorn with our application: one worker process, many threads, kept-alive connections.
+
+    Args:
+        bind: ``127.0.0.1:port``, or ``fd://n`` for a listening socket inherited from the parent.
+        lifeline: read end of the pipe at whose end this server ends too, or None.
+    """
+
+    def __init__(self, bind: str, lifeline: int | None = None) -> None:
+        self._bind, self._lifeline = bind, lifeline
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set gunicorn up; called by its constructor."""
+        settings = {
+            "bind": self._bind,
+            "workers": 1,
+            "worker_class": LingeringWorker,
+            "threads": THREADS,
+            "keepalive": KEEP_ALIVE_SECONDS,
+            "timeout": 0,
+            "graceful_timeout": STOP_GRACE_SECONDS,
+            "loglevel": "warning",
+            "proc_name": "local-cloud",
+            "control_socket_disable": True,
+            "post_worker_init": self._worker_started,
+            "worker_exit": self._worker_ends,
+            "child_exit": self._worker_ended,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> PageGuard:
+        """Build the application; called in the worker process."""
+        return create_application()
+
+    def _worker_started(self, worker: Any) -> None:
+        gc.set_threshold(COLLECT_AFTER)
+        stop_gunicorn = signal.getsignal(signal.SIGTERM)
+
+        def stop(number: int, frame: Any) -> None:
+            threading.Thread(target=_end_long_polls, daemon=True).start()  # no locks in a signal handler
+            if callable(stop_gunicorn):
+                stop_gunicorn(number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
+        if self._lifeline is not None:
+            watch(self._lifeline, lambda: os.kill(worker.ppid, signal.SIGTERM))
+
+    @staticmethod
+    def _worker_ends(_arbiter: Any, _worker: Any) -> None:
+        """Leave without taking moto's memory apart, which would take a second."""
+        os._exit(0)
+
+    @staticmethod
+    def _worker_ended(arbiter: Any, _worker: Any) -> None:
+        """End as a whole: a fresh worker would be a cloud that has forgotten everything."""
+        os.kill(arbiter.pid, signal.SIGTERM)
+
+
+def _end_long_polls() -> None:
+    from localcloud.sqs import end_long_polls
+
+    end_long_polls()
+    fleet.close()
+
+
+def serve(bind: str, lifeline: int | None = None) -> None:
+    """Serve the local cloud until SIGTERM or SIGINT, or until the lifeline ends."""
+    os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "true")
+    CloudServer(bind, lifeline).run()

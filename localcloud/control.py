@@ -1,0 +1,138 @@
+"""``/_embedded/``: what the hypervisor and tests ask of the cloud, beside AWS's own APIs.
+
+Loopback only, and with the bearer token that belongs to the owner's key.
+
+====== ====================================== ==========================================================
+GET    /_embedded/health                       {"epoch"}: the server answers
+GET    /_embedded/instances?since=N&wait=S     long poll for instances that are not terminated
+GET    /_embedded/instances/ID                 what the metadata service tells an instance about itself
+GET    /_embedded/instances/ID/credentials     role credentials, as the metadata service hands them out
+POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
+PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
+GET    /_embedded/calls                        {"calls", "items", "faults"}: calls so far, and those that met a fault
+GET    /_embedded/decisions                    {"decisions"}: who was allowed or denied what, by which statement
+GET    /_embedded/mail                         {"mail"}: what user pools would have sent, oldest first
+GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
+====== ====================================== ==========================================================
+"""
+
+import hmac
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from localcloud import identity
+from localcloud.access_keys import owner_key
+from localcloud.calls import calls
+from localcloud.fleet import Fleet
+from localcloud.iam.record import decisions
+from localcloud.options import InvalidSwitchError
+from localcloud.records import UnknownInstanceError
+from localcloud.user_pools.mailbox import mailbox
+
+LONGEST_POLL_SECONDS = 60.0
+
+
+class ControlApplication:
+    """WSGI application of the control endpoint over one fleet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        one = "/_embedded/instances/<instance_id>"
+        self._routes = Map(
+            [
+                Rule("/_embedded/health", endpoint=self._health, methods=["GET"]),
+                Rule("/_embedded/instances", endpoint=self._instances, methods=["GET"]),
+                Rule(one, endpoint=self._describe, methods=["GET"]),
+                Rule(f"{one}/credentials", endpoint=self._credentials, methods=["GET"]),
+                Rule(f"{one}/events", endpoint=self._event, methods=["POST"]),
+                Rule(f"{one}/spot-notice", endpoint=self._spot_notice, methods=["PUT"]),
+                Rule("/_embedded/calls", endpoint=self._calls, methods=["GET"]),
+                Rule("/_embedded/decisions", endpoint=self._decisions, methods=["GET"]),
+                Rule("/_embedded/mail", endpoint=self._mail, methods=["GET"]),
+                Rule("/_embedded/switches", endpoint=self._switches, methods=["GET", "PUT"]),
+            ]
+        )
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request in JSON; 401 without the token, 404 for what is unknown, 400 for what is not allowed."""
+        expected = owner_key().control_authorization
+        if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), expected.encode()):
+            refusal = _json({"error": "the bearer token of this cloud is missing or wrong"}, 401)
+            return refusal(environ, start_response)
+        return self._answer(Request(environ))(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            endpoint, values = self._routes.bind_to_environ(request.environ).match()
+            return _json(endpoint(request, **values))
+        except UnknownInstanceError as error:
+            return _json({"error": str(error)}, 404)
+        except (InvalidSwitchError, ValueError, KeyError) as error:
+            return _json({"error": f"{type(error).__name__}: {error}"}, 400)
+        except HTTPException as error:
+            return _json({"error": str(error)}, error.code or 500)
+
+    def _health(self, _request: Request) -> dict[str, Any]:
+        return {"epoch": self._fleet.epoch}
+
+    def _instances(self, request: Request) -> dict[str, Any]:
+        wait = min(request.args.get("wait", 0.0, float), LONGEST_POLL_SECONDS)
+        same_cloud = request.args.get("epoch") == self._fleet.epoch
+        since = request.args.get("since", -1, int) if same_cloud else -1
+        revision, work = self._fleet.pending_work(since, wait)
+        return {"epoch": self._fleet.epoch, "revision": revision, "instances": [asdict(w) for w in work]}
+
+    def _describe(self, _request: Request, instance_id: str) -> dict[str, Any]:
+        return identity.describe(self._fleet.record(instance_id))
+
+    def _credentials(self, _request: Request, instance_id: str) -> dict[str, Any]:
+        return identity.role_credentials(self._fleet.record(instance_id).instance)
+
+    def _event(self, request: Request, instance_id: str) -> dict[str, Any]:
+        report = _body(request)
+        event, generation, console = report["event"], int(report["generation"]), report.get("console")
+        if event == "running":
+            self._fleet.running(instance_id, generation, console)
+        elif event == "ended":
+            self._fleet.ended(instance_id, generation, failed=report.get("failed"), console=console)
+        else:
+            raise ValueError(f"event {event!r}: must be running or ended")
+        return {}
+
+    def _spot_notice(self, request: Request, instance_id: str) -> dict[str, Any]:
+        notice = _body(request)
+        self._fleet.spot_notice(instance_id, notice.get("action", "terminate"), float(notice.get("seconds", 120)))
+        return {}
+
+    def _calls(self, _request: Request) -> dict[str, Any]:
+        return {**calls.figures(), "faults": self._fleet.call_faults.figures()}
+
+    def _decisions(self, _request: Request) -> dict[str, Any]:
+        if not self._fleet.switches.enforce_iam:
+            raise NotFound("policies are not enforced; the switch enforce_iam turns that on")
+        return {"decisions": decisions.rows()}
+
+    def _mail(self, _request: Request) -> dict[str, Any]:
+        return {"mail": [asdict(mail) for mail in mailbox.mails()]}
+
+    def _switches(self, request: Request) -> dict[str, Any]:
+        if request.method == "PUT":
+            self._fleet.set_switches(self._fleet.switches.changed(_body(request)))
+        return asdict(self._fleet.switches)
+
+
+def _body(request: Request) -> dict[str, Any]:
+    body = json.loads(request.get_data() or b"{}")
+    if not isinstance(body, dict):
+        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - answered as 400
+    return body
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(json.dumps(value), status, content_type="application/json")

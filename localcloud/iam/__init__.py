@@ -1,0 +1,1 @@
+"""Who may call what on the local cloud: identity policies, decided as AWS decides them."""

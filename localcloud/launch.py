@@ -1,0 +1,238 @@
+"""Starts the local cloud as child processes that cannot outlive their parent, for commands and tests."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from localcloud.access_keys import owner_key
+from localcloud.lifeline import Lifeline
+from localcloud.machines.machine import forget_all
+
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+STOP_SECONDS = 8.0
+
+
+class LocalCloudError(RuntimeError):
+    """Raised when the local cloud does not start; the message says what its log says."""
+
+
+class LocalCloud:
+    """A local cloud of its own: server, hypervisor and guard, each a process.
+
+    Use it as a context manager, or call `start` and `stop`.
+
+    Args:
+        state_dir: logs and instances; made if it is not there.
+        port: on 127.0.0.1; 0 for any free one.
+        hypervisor: run a machine for each instance; without, instances run at once and compute nothing.
+        images: boot each instance from the root file system in this folder that its image id names, see `nspawn`;
+            None runs its user data as a process. Needs root and systemd-nspawn.
+        switches: initial values of `options.Switches`.
+        start_seconds: how long it may take until the server answers.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        port: int = 0,
+        *,
+        hypervisor: bool = True,
+        images: Path | None = None,
+        switches: Mapping[str, Any] | None = None,
+        start_seconds: float = 30.0,
+    ) -> None:
+        self.state_dir, self._port, self._with_hypervisor = state_dir.absolute(), port, hypervisor
+        self._images = images
+        self._switches, self._start_seconds = dict(switches or {}), start_seconds
+        self._lifeline = Lifeline()
+        self._cloud: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self.hypervisor: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where boto3's ``endpoint_url`` must point."""
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def server_pid(self) -> int:
+        """The process of the server, of which its worker is a child; for who measures it.
+
+        Raises:
+            LocalCloudError: it has not been started.
+        """
+        if self._cloud is None:
+            raise LocalCloudError("the local cloud has not been started; call start() first")
+        return self._cloud.pid
+
+    @property
+    def lifeline_fd(self) -> int:
+        """The read end of the lifeline, for processes that the caller starts and that must die with it."""
+        return self._lifeline.read_end
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which boto3 reaches this cloud; the key is valid nowhere else."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            **owner_key().environment,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def start(self) -> "LocalCloud":
+        """Start the processes and wait until the server answers.
+
+        Raises:
+            LocalCloudError: the port is taken, or the server ended or did not answer in time.
+        """
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        forget_all(self.state_dir)
+        try:
+            self._start_cloud()
+            self._wait_until_ready()
+            if self._switches:
+                self.set_switches(**self._switches)
+            if self._with_hypervisor:
+                self._start_guard()
+                self.start_hypervisor()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def start_hypervisor(self) -> subprocess.Popen[bytes]:
+        """Start the hypervisor, or start it again after it died: it takes over what its predecessor ran."""
+        self.hypervisor = self._spawn("hypervisor", self.hypervisor_arguments())
+        return self.hypervisor
+
+    def hypervisor_arguments(self) -> list[str]:
+        """Return what follows ``python -m localcloud``, for a caller that supervises it itself."""
+        return [
+            "hypervisor",
+            *("--endpoint", self.endpoint_url),
+            *("--state-dir", str(self.state_dir)),
+            *("--lifeline-fd", str(self._lifeline.read_end)),
+            *machines(self._images),
+        ]
+
+    def set_switches(self, **switches: Any) -> dict[str, Any]:
+        """Turn switches (see `options.Switches`) and return them all.
+
+        Raises:
+            LocalCloudError: a switch or its value is not known; the message says what would be.
+        """
+        return self.control("PUT", "switches", switches)
+
+    def control(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call the control endpoint.
+
+        Raises:
+            LocalCloudError: it refuses, with its reason.
+        """
+        data = None if body is None else json.dumps(dict(body)).encode()
+        headers = {"Authorization": owner_key().control_authorization}
+        request = urllib.request.Request(f"{self.endpoint_url}/_embedded/{path}", data, headers, method=method)  # noqa: S310 - as below
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # nosec B310 # noqa: S310 - our own loopback URL
+                result: dict[str, Any] = json.load(answer)
+                return result
+        except urllib.error.HTTPError as error:
+            raise LocalCloudError(error.read().decode()) from error
+
+    def stop(self) -> None:
+        """End every process, instances included, and wait until they have ended."""
+        for process in (self.hypervisor, self._cloud):
+            if process is not None and process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in (self.hypervisor, self._cloud):
+            _reap(process, deadline)
+        self._lifeline.cut()
+        _reap(self._guard, time.monotonic() + STOP_SECONDS)
+
+    def __enter__(self) -> "LocalCloud":
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, whatever happened."""
+        self.stop()
+
+    def _start_cloud(self) -> None:
+        try:
+            listener = socket.create_server((HOST, self._port), backlog=1024)
+        except OSError as error:
+            raise LocalCloudError(
+                f"port {self._port} on {HOST} cannot be used ({error}); stop what uses it or choose another"
+            ) from error
+        with listener:
+            self._port = listener.getsockname()[1]
+            compute = [] if self._with_hypervisor else ["--no-compute"]
+            arguments = ["cloud", "--fd", str(listener.fileno()), *compute]
+            lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
+            self._cloud = self._spawn("cloud", arguments + lifeline, listener.fileno())
+
+    def _start_guard(self) -> None:
+        """Start what ends the instances when this process is killed, and the hypervisor with it."""
+        lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
+        self._guard = self._spawn("guard", ["guard", "--state-dir", str(self.state_dir), *lifeline])
+
+    def _spawn(self, name: str, arguments: list[str], *descriptors: int) -> subprocess.Popen[bytes]:
+        with (self.state_dir / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "localcloud", *arguments],
+                pass_fds=[self._lifeline.read_end, *descriptors],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={
+                    **os.environ,
+                    **owner_key().environment,
+                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                },
+                start_new_session=True,
+            )
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self._start_seconds
+        while True:
+            try:
+                self.control("GET", "health")
+            except OSError as error:
+                ended = self._cloud is None or self._cloud.poll() is not None
+                if ended or time.monotonic() > deadline:
+                    raise LocalCloudError(
+                        f"the local cloud does not answer at {self.endpoint_url} ({error}); its log:\n"
+                        + (self.state_dir / "cloud.log").read_text()[-2000:]
+                    ) from error
+                time.sleep(0.02)
+            else:
+                return
+
+
+def machines(images: Path | None) -> list[str]:
+    """Return the hypervisor's arguments for machines that boot these images, or are processes."""
+    return [] if images is None else ["--machines", "nspawn", "--images", str(images.absolute())]
+
+
+def _reap(process: subprocess.Popen[bytes] | None, deadline: float) -> None:
+    if process is None:
+        return
+    try:
+        process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()

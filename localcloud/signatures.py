@@ -1,0 +1,226 @@
+"""Checks Signature Version 4: who signed a request, that it was not changed since, and that it is not too old.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+
+moto reads the access key in a signature and checks nothing. The signature of a form is in its fields, where
+`post_policy` checks it. The end of a role's session is not checked.
+"""
+
+import functools
+import hashlib
+import hmac
+import io
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote_plus
+
+from localcloud.access_keys import secret_of, signing_key
+from localcloud.iam.questions.cognito_idp import needs_no_signature
+from localcloud.iam.refusals import Reason, refusal
+from localcloud.post_objects import is_form
+
+WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+MAX_SKEW_SECONDS = 15 * 60
+"""Between the time in a signature and now, as on AWS."""
+
+MAX_PRESIGNED_SECONDS = 7 * 24 * 3600
+"""How long a presigned address may be valid, as on S3."""
+
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+_SCOPE = r"([^/\s,]+)/(\d{8})/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request"
+_HEADER = re.compile(rf"{_ALGORITHM} Credential={_SCOPE}, ?SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{{64}})")
+_CREDENTIAL = re.compile(_SCOPE)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_LIFETIME = re.compile(r"[0-9]{1,6}")
+_KEY_SETS = re.compile(r"/[^/]+/\.well-known/(jwks\.json|openid-configuration)")
+"""Of user pools: https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html"""
+
+
+class UntrustedError(Exception):
+    """Raised when a signature is not accepted."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature and what it says about itself.
+
+    Attributes:
+        scope: access key, day, region and service.
+        headers: names of the signed headers, in lower case.
+        value: hexadecimal digits.
+        time: when it was made, such as ``20261121T093000Z``.
+        lifetime: seconds for which a presigned address is valid; None for a signature in the header.
+    """
+
+    scope: tuple[str, str, str, str]
+    headers: str
+    value: str
+    time: str
+    lifetime: int | None = None
+
+    @property
+    def service(self) -> str:
+        """The service that the request was signed for."""
+        return self.scope[3]
+
+
+class SignedCalls:
+    """WSGI: passes on what has a valid signature, and what AWS takes from anybody.
+
+    Args:
+        aws: answers that.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, aws: WsgiApp, clock: Callable[[], float] = time.time) -> None:
+        self._aws, self._clock = aws, clock
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        signature = None
+        try:
+            signature = signature_of(environ)
+            check(environ, signature, self._clock())
+        except UntrustedError as error:
+            service = signature.service if signature else "s3"
+            answer = refusal(environ, service, error.reason, str(error))
+            start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
+            return (answer.body,)
+        return self._aws(environ, start_response)
+
+
+def signature_of(environ: dict[str, Any]) -> Signature | None:
+    """Return the signature of a request, from its header or its address; None if it has none.
+
+    Raises:
+        UntrustedError: it is not Signature Version 4.
+    """
+    if header := environ.get("HTTP_AUTHORIZATION", ""):
+        found = _HEADER.fullmatch(header)
+        if found is None:
+            raise _mismatch("The Authorization header is not one of AWS4-HMAC-SHA256.")
+        key, day, region, service, headers, value = found.groups()
+        return Signature((key, day, region, service), headers, value, environ.get("HTTP_X_AMZ_DATE", ""))
+    query = environ.get("QUERY_STRING", "")
+    return _presigned(query) if "Signature=" in query else None
+
+
+def _presigned(query: str) -> Signature:
+    fields = {name: values[0] for name, values in parse_qs(query).items()}
+    scope = _CREDENTIAL.fullmatch(fields.get("X-Amz-Credential", ""))
+    lifetime = fields.get("X-Amz-Expires", "")
+    if fields.get("X-Amz-Algorithm") != _ALGORITHM or scope is None or not _LIFETIME.fullmatch(lifetime):
+        raise _mismatch("The address is not presigned by AWS4-HMAC-SHA256.")
+    key, day, region, service = scope.groups()
+    headers, value = fields.get("X-Amz-SignedHeaders", ""), fields.get("X-Amz-Signature", "")
+    return Signature((key, day, region, service), headers, value, fields.get("X-Amz-Date", ""), int(lifetime))
+
+
+def check(environ: dict[str, Any], signature: Signature | None, now: float) -> None:
+    """Return if a request has a right signature that is not too old, or needs none.
+
+    Raises:
+        UntrustedError: it is refused.
+    """
+    if signature is None:
+        if _may_be_unsigned(environ):
+            return
+        raise UntrustedError(Reason.UNSIGNED, "Missing Authentication Token")
+    key, day, region, service = signature.scope
+    secret = secret_of(key)
+    if secret is None:
+        raise UntrustedError(Reason.UNKNOWN_KEY, f"The access key {key} does not exist.")
+    if "host" not in signature.headers.split(";") or not signature.time.startswith(day):
+        raise _mismatch("The signature must cover the header Host and be of the day in its scope.")
+    _check_age(signature, now)
+    digest = hashlib.sha256(_canonical(environ, signature).encode()).hexdigest()
+    text = f"{_ALGORITHM}\n{signature.time}\n{day}/{region}/{service}/aws4_request\n{digest}"
+    value = hmac.new(signing_key(secret, day, region, service), text.encode(), hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(value.encode(), signature.value.encode()):
+        raise _mismatch("The signature we calculated does not match the signature you provided.")
+
+
+def _check_age(signature: Signature, now: float) -> None:
+    made = _seconds(signature.time)
+    if made is None:
+        raise _mismatch("The signature has no valid X-Amz-Date.")
+    if signature.lifetime is None:
+        if abs(now - made) > MAX_SKEW_SECONDS:
+            raise UntrustedError(Reason.SKEWED, f"The time {signature.time} is too far from the time of the server.")
+    elif not (made - MAX_SKEW_SECONDS <= now < made + min(signature.lifetime, MAX_PRESIGNED_SECONDS)):
+        raise UntrustedError(Reason.EXPIRED, "Request has expired")
+
+
+@functools.lru_cache(1_000)
+def _seconds(text: str) -> float | None:
+    try:
+        return datetime.strptime(f"{text}+0000", "%Y%m%dT%H%M%SZ%z").timestamp()
+    except ValueError:
+        return None
+
+
+def _canonical(environ: dict[str, Any], signature: Signature) -> str:
+    """Return the canonical request. S3 signs its path as it is sent, other services encode it once more."""
+    path = environ["RAW_URI"].partition("?")[0]
+    if signature.service != "s3":
+        path = quote(path, safe="/-_.~")
+    query = _canonical_query(environ.get("QUERY_STRING", ""))
+    headers = "".join(f"{name}:{_header(environ, name)}\n" for name in signature.headers.split(";"))
+    payload = _payload(environ, signature)
+    return f"{environ['REQUEST_METHOD']}\n{path}\n{query}\n{headers}\n{signature.headers}\n{payload}"
+
+
+def _canonical_query(query: str) -> str:
+    if not query:
+        return ""
+    pairs = (part.partition("=") for part in query.split("&") if part)
+    encoded = sorted((_encoded(name), _encoded(value)) for name, _, value in pairs if name != "X-Amz-Signature")
+    return "&".join(f"{name}={value}" for name, value in encoded)
+
+
+def _encoded(text: str) -> str:
+    return quote(unquote_plus(text), safe="-_.~")
+
+
+def _header(environ: dict[str, Any], name: str) -> str:
+    variable = name.upper().replace("-", "_")
+    value = environ.get(variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}", "")
+    return " ".join(value.split())
+
+
+def _payload(environ: dict[str, Any], signature: Signature) -> str:
+    """Return the digest of the body, or what S3's clients may sign in its place."""
+    if signature.lifetime is not None:
+        return _UNSIGNED_PAYLOAD
+    declared: str = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
+    length = environ.get("CONTENT_LENGTH") or "0"
+    in_chunks = "HTTP_TRANSFER_ENCODING" in environ or not length.isdigit()
+    if signature.service == "s3" and (in_chunks or not _DIGEST.fullmatch(declared)):
+        return declared
+    body: bytes = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return hashlib.sha256(body).hexdigest()
+
+
+def _may_be_unsigned(environ: dict[str, Any]) -> bool:
+    """Return True for a form, for a call of a user pool's clients, and for a pool's public keys."""
+    return (
+        is_form(environ)
+        or needs_no_signature(environ)
+        or (environ["REQUEST_METHOD"] == "GET" and _KEY_SETS.fullmatch(environ.get("PATH_INFO", "")) is not None)
+    )
+
+
+def _mismatch(message: str) -> UntrustedError:
+    return UntrustedError(Reason.WRONG_SIGNATURE, message)

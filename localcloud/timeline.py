@@ -1,0 +1,53 @@
+"""What something was, and since when, for answers that lag as AWS's do."""
+
+import bisect
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from localcloud.options import LONGEST_LAG_SECONDS
+
+Value = TypeVar("Value")
+
+
+class Timeline(Generic[Value]):
+    """The values that something had, as far back as an answer may lag. Methods are atomic.
+
+    Args:
+        resolution_seconds: changes closer together than this count as one, with the later value.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, resolution_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._resolution, self._clock = resolution_seconds, clock
+        self._lock = threading.Lock()
+        self._since: list[float] = []
+        self._values: list[Value] = []
+
+    def note(self, value: Value) -> None:
+        """Remember that this is the value from now on."""
+        now = self._clock()
+        with self._lock:
+            if self._since and now < self._since[-1] + self._resolution:
+                self._values[-1] = value
+            elif not self._values or self._values[-1] != value:
+                self._since.append(now)
+                self._values.append(value)
+                self._forget(now - LONGEST_LAG_SECONDS)
+
+    def ago(self, seconds: float) -> Value | None:
+        """Return the value of so long ago, or None if there was none yet."""
+        with self._lock:
+            index = bisect.bisect_right(self._since, self._clock() - seconds) - 1
+            return self._values[index] if index >= 0 else None
+
+    def __len__(self) -> int:
+        """Count the values that are remembered."""
+        return len(self._values)
+
+    def _forget(self, before: float) -> None:
+        """Drop what was over by then, in large enough pieces that it costs nothing for each value."""
+        over = bisect.bisect_right(self._since, before) - 1
+        if over > 0 and 2 * over >= len(self._since):
+            del self._since[:over], self._values[:over]

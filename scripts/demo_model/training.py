@@ -1,0 +1,154 @@
+"""How the demo network learns: settings, schedule, augmentation, and one epoch after the other."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scripts.demo_model import data
+from scripts.demo_model.network import DEMO_BLOCKS, DEMO_WIDTH, CifarResNet
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what the trained network is, apart from the CIFAR images themselves."""
+
+    epochs: int = 32
+    seed: int = 1
+    batch: int = 128
+    signs: int = 24_000
+    signs_per_epoch: int = 10_000
+    peak_rate: float = 0.25
+    warm_up: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.05
+    shift: int = 3
+    blocks: int = DEMO_BLOCKS
+    width: int = DEMO_WIDTH
+
+
+def learning_rate(progress: float, settings: Settings) -> float:
+    """One cycle: up in a straight line until `warm_up` of the way, then down a half cosine to zero."""
+    if progress < settings.warm_up:
+        return settings.peak_rate * progress / settings.warm_up
+    fall = (progress - settings.warm_up) / (1 - settings.warm_up)
+    return settings.peak_rate * (1 + math.cos(math.pi * fall)) / 2
+
+
+def augment(pixels: Tensor, labels: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to `shift` pixels and mirror half of the CIFAR ones; a mirrored arrow is another sign.
+
+    Args:
+        pixels: float [N, 3, H, W].
+        labels: int64 [N].
+        shift: pixels; what moves in is the image's own reflection.
+        generator: where chance comes from.
+    """
+    count, _, height, width = pixels.shape
+    mirrored = (torch.rand(count, generator=generator) < 0.5) & (labels < len(data.CIFAR_LABELS))
+    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    padded = functional.pad(pixels, (shift, shift, shift, shift), mode="reflect")
+    down, right = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    rows = (torch.arange(height) + down)[:, :, None]
+    columns = (torch.arange(width) + right)[:, None, :]
+    images = torch.arange(count)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[images, rows, columns].permute(0, 3, 1, 2)
+
+
+class Training:
+    """A network on its way: one call of `run_epoch` after the other, checkpointed in `folder`."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.epoch = 0
+        self.network = CifarResNet(len(data.DEMO_LABELS), settings.blocks, settings.width)
+        self.network.to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.SGD(_groups(self.network, settings), momentum=settings.momentum, nesterov=True)
+        self._checkpoint = folder / "checkpoint.pt"
+        if self._checkpoint.exists():
+            self._restore(torch.load(self._checkpoint, weights_only=True))
+
+    def run_epoch(self, cifar: data.Images, signs: data.Images) -> float:
+        """Learn from every CIFAR image and some of the signs once; returns the mean loss."""
+        self.network.train()
+        generator = torch.Generator().manual_seed(1000 * self.settings.seed + self.epoch)
+        losses = [self._step(*batch, generator) for batch in self._batches(cifar, signs, generator)]
+        self.epoch += 1
+        return sum(losses) / len(losses)
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "settings": asdict(self.settings),
+            "epoch": self.epoch,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        part = self._checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self._checkpoint)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["settings"] != asdict(self.settings):
+            raise click.ClickException(f"{self._checkpoint} was made with other settings: use another --out")
+        self.epoch = state["epoch"]
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def _batches(
+        self, cifar: data.Images, signs: data.Images, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Yield (float [N, 3, 32, 32], labels, progress of the whole training from 0 to 1)."""
+        chosen = torch.randperm(len(signs), generator=generator)[: self.settings.signs_per_epoch].numpy()
+        pixels = np.concatenate([cifar.pixels, signs.pixels[chosen]])
+        labels = np.concatenate([cifar.labels, signs.labels[chosen]])
+        order = torch.randperm(len(labels), generator=generator).numpy()
+        steps = len(order) // self.settings.batch
+        for step, rows in enumerate(order[: steps * self.settings.batch].reshape(steps, -1)):
+            progress = (self.epoch + (step + 1) / steps) / self.settings.epochs
+            yield as_input(pixels[rows]), torch.from_numpy(labels[rows]), progress
+
+    def _step(self, pixels: Tensor, labels: Tensor, progress: float, generator: torch.Generator) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(progress, self.settings)
+        augmented = augment(pixels, labels, self.settings.shift, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.network(augmented.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return float(loss.item())
+
+
+def as_input(pixels: Any) -> Tensor:
+    """Normalise uint8 [N, 32, 32, 3] to float32 [N, 3, 32, 32], as `app_tier.preprocess.normalise` does."""
+    mean, std = (torch.tensor(values) for values in (data.DEMO_PREPROCESS.mean, data.DEMO_PREPROCESS.std))
+    return ((torch.from_numpy(pixels).float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def accuracy(network: nn.Module, images: data.Images, batch: int = 500) -> float:
+    """Share of images whose highest logit is their label."""
+    network.eval()
+    right = 0
+    with torch.inference_mode():
+        for start in range(0, len(images), batch):
+            logits = network(as_input(images.pixels[start : start + batch]))
+            right += int((logits.argmax(1).numpy() == images.labels[start : start + batch]).sum())
+    return right / len(images)
+
+
+def _groups(network: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+    """Weight decay is for the weights of convolutions and the linear layer only."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    return [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]

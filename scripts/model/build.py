@@ -1,0 +1,139 @@
+"""Build a bundle: have its network written, measure how it answers, and put it in its place whole or not at all.
+
+This is build time: a torch network needs torch, which a worker never imports.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from app_tier.bundle.errors import BundleBuildError
+from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.bundle.manifest import (
+    IR_NAME,
+    IR_WEIGHTS_NAME,
+    MANIFEST_NAME,
+    TORCH_NAME,
+    Agreement,
+    Manifest,
+    file_digest,
+)
+from app_tier.engines import open_engine
+from app_tier.preprocess import Preprocess, load_pixels
+from scripts.demo_model.signs import samples
+from scripts.model.precision import Target, settle_precision
+from scripts.model.torch_export import export_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+FP32: Final = Target()
+"""Computed as the network was trained: no images needed."""
+
+AGREEMENT_IMAGES: Final = 32
+"""Images on which OpenVINO is compared with torch when a bundle is built."""
+
+_NETWORK_FILES: Final = (IR_NAME, IR_WEIGHTS_NAME, TORCH_NAME)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says about its network, and the network does not know itself; fields as in `Manifest`."""
+
+    name: str
+    architecture: str
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    messages: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_bundle(network: "nn.Module", description: Description, out: Path, target: Target = FP32) -> Bundle:
+    """Write the bundle of a torch network that maps float [N, 3, H, W] to logits [N, classes] to folder `out`.
+
+    A bundle that is in `out` already is replaced, once the new one is complete. One that is wanted in low precision
+    is measured against fp32; it stays fp32 where this CPU is not fast in what is wanted, and cannot measure it.
+
+    Raises:
+        BundleBuildError: the network and the description do not fit, or `out` holds something else.
+    """
+    size, classes = description.preprocess.input_size, len(description.labels)
+    return write_bundle(lambda folder: export_torch(network, size, classes, folder), description, out, target)
+
+
+def write_bundle(export: Callable[[Path], None], description: Description, out: Path, target: Target) -> Bundle:
+    """Write the bundle whose network files `export` writes into the folder that it is given.
+
+    Raises:
+        BundleBuildError: as `build_bundle`, and whatever `export` raises.
+    """
+    _check_replaceable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _folder_beside(out) as folder:
+        export(folder)
+        manifest = _manifest(description, folder)
+        write_manifest(manifest, folder)
+        plain = load_bundle(folder)
+        agreement = measure_agreement(plain) if TORCH_NAME in manifest.files else None
+        settled = {"agreement": agreement, **settle_precision(plain, target)}
+        write_manifest(manifest.model_copy(update=settled), folder)
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return load_bundle(out)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write ``bundle.json``."""
+    # The digest is stated, so that whoever does not know how it is made can name the bundle as results do.
+    stated = {"digest": manifest.digest, **manifest.model_dump(mode="json")}
+    (folder / MANIFEST_NAME).write_text(json.dumps(stated, indent=1, ensure_ascii=False) + "\n")
+
+
+def measure_agreement(bundle: Bundle, images: int = AGREEMENT_IMAGES) -> Agreement:
+    """Ask OpenVINO and torch about the same drawn images and compare their probabilities, both in fp32."""
+    spec = bundle.manifest.preprocess
+    batch = np.stack([load_pixels(sample.data, spec) for sample in samples(images, seed=7)])
+    ours, reference = (open_engine(name, bundle, precision="fp32").infer(batch) for name in ("openvino", "torch"))
+    return Agreement(
+        images=images,
+        same_top1=float(np.mean(ours.argmax(1) == reference.argmax(1))),
+        largest_difference=float(np.abs(ours - reference).max()),
+    )
+
+
+def _manifest(description: Description, folder: Path) -> Manifest:
+    return Manifest(
+        name=description.name,
+        architecture=description.architecture,
+        files={name: file_digest(folder / name) for name in _NETWORK_FILES if (folder / name).exists()},
+        preprocess=description.preprocess,
+        labels=description.labels,
+        messages=dict(description.messages),
+        provenance=dict(description.provenance),
+    )
+
+
+def _check_replaceable(out: Path) -> None:
+    if out.exists() and not (out / MANIFEST_NAME).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleBuildError(f"{out} exists and is not a bundle: name another folder with --out")
+
+
+@contextmanager
+def _folder_beside(out: Path) -> "Iterator[Path]":
+    """A new folder on the same disk as `out`, so that it can be renamed; gone afterwards if it was not."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,229 @@
+"""``fleetsight model``: build, show and verify model bundles, and train the demo network."""
+
+from collections.abc import Callable
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, ParamSpec
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app_tier.bundle.errors import BundleError
+from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
+from app_tier.bundle.manifest import MANIFEST_NAME, TORCH_NAME, Precision, file_digest
+from app_tier.bundle.s3 import fetch_bundle, in_s3
+from core.config import load_config
+from scripts.model.rows import rows_of
+from services.clients import Clients
+from services.errors import FleetsightError
+
+if TYPE_CHECKING:
+    from scripts.model.precision import Target
+
+MODELS_FOLDER: Final = Path(".fleetsight") / "models"
+"""Where built bundles go unless --out says otherwise."""
+
+P = ParamSpec("P")
+
+_bundle_argument = click.argument(
+    "bundle", type=click.Path(path_type=Path), default=DEMO_BUNDLE, required=False, metavar="[BUNDLE]"
+)
+
+
+def _one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Show what is wrong with a bundle as one line instead of a traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (BundleError, FleetsightError, BotoCoreError, ClientError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+def _target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options about precision, and hand them to it as its `target`."""
+
+    @click.option(
+        "--precision",
+        type=click.Choice(["exact", "fp32", "bf16", "int8"]),
+        default="exact",
+        show_default=True,
+        help="exact: bf16 or int8 first, whichever is faster in sum, and fp32 again where that is unsure.",
+    )
+    @click.option(
+        "--images",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder to measure on, a sub-folder a label where labels are known [default: drawn images]",
+    )
+    @click.option(
+        "--calibrate",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder of images to calibrate int8 on, labels or none [default: a part of --images, not measured on]",
+    )
+    @click.option("--force", is_flag=True, help="Keep int8 however much it was measured to lose.")
+    @wraps(command)
+    def run(
+        *,
+        precision: Precision,
+        images: Path | None,
+        calibrate: Path | None,
+        force: bool,
+        **others: Any,
+    ) -> None:
+        from scripts.model.precision import Target
+
+        if calibrate is not None and precision not in {"int8", "exact"}:
+            raise click.UsageError("--calibrate is for --precision int8 or exact: nothing else is calibrated")
+        command(target=Target(precision, images, calibrate, force), **others)
+
+    return run
+
+
+@click.group()
+def model() -> None:
+    """Build, show and verify model bundles."""
+
+
+@model.command()
+@click.argument("name", required=False)
+@click.option("--weights", metavar="FILE", default="published", show_default=True, help="State dict, or 'random'.")
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="One label a line; else ImageNet's.",
+)
+@click.option(
+    "--network",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Your own network instead: .onnx or .pt2. A model file is a program: use one from a source that you trust.",
+)
+@click.option(
+    "--spec",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML that says what --network expects and answers.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: .fleetsight/models/NAME]"
+)
+@_target_options
+@_one_line_errors
+def build(
+    *,
+    name: str | None,
+    weights: str,
+    labels: Path | None,
+    network: Path | None,
+    spec: Path | None,
+    out: Path | None,
+    target: "Target",
+) -> None:
+    """Build the bundle of torchvision's network NAME, such as resnet18, or of your own --network and --spec."""
+    _check_sources(name, weights, labels, network, spec)
+    if network is not None and spec is not None:
+        from scripts.model.own_network import build_own
+
+        bundle = build_own(network, spec, out, target)
+    else:
+        from scripts.model.torchvision_networks import build_torchvision
+
+        bundle = build_torchvision(
+            name or "", out or MODELS_FOLDER / (name or ""), weights, _read_labels(labels), target
+        )
+    click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
+    if bundle.manifest.precision != target.precision:
+        click.echo(
+            f"this CPU is not fast in {_low(target.precision)}, so it could not be measured and the bundle is fp32"
+        )
+    _print(bundle, bundle.folder)
+
+
+@model.command()
+@_bundle_argument
+@_one_line_errors
+def show(bundle: Path) -> None:
+    """Show what BUNDLE (folder, zip or s3://) is and how well it was measured to do (default: the demo bundle)."""
+    _print(_open(bundle), bundle)
+
+
+@model.command()
+@_bundle_argument
+@_one_line_errors
+def verify(bundle: Path) -> None:
+    """Check every digest of BUNDLE, and that OpenVINO and torch answer the same where torch is installed."""
+    opened = _open(bundle)
+    click.echo(f"{opened.name}: {len(opened.manifest.files)} files as built, digest {opened.digest}")
+    if TORCH_NAME not in opened.manifest.files:
+        click.echo("it holds no network for torch, so the engines were not compared")
+        return
+    if find_spec("torch") is None:
+        click.echo("torch is not installed, so the engines were not compared: ./scripts/setup.sh torch")
+        return
+    from scripts.model.build import measure_agreement
+
+    agreement = measure_agreement(opened)
+    click.echo(
+        f"OpenVINO and torch on {agreement.images} images: {agreement.same_top1:.1%} the same label, "
+        f"scores within {agreement.largest_difference:.1g}"
+    )
+    if agreement.same_top1 < 1 or agreement.largest_difference > 1e-2:
+        raise click.ClickException(f"{opened.name} answers differently on the two engines: build it again")
+
+
+@model.command("train-demo", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@_one_line_errors
+def train_demo(arguments: tuple[str, ...]) -> None:
+    """Train the demo network: --out DIR [--cifar ZIP] [--epochs N] [--seed N]."""
+    from app_tier.bundle.torch_import import import_torch
+
+    import_torch()
+    from scripts.demo_model.train import main
+
+    main.main(args=list(arguments), standalone_mode=False)
+
+
+def _open(bundle: Path) -> Bundle:
+    """Open a bundle as a worker does: a folder, a zip, or in the S3 of the configured cloud."""
+    place = in_s3(bundle)
+    if place is None:
+        return load_bundle(bundle)
+    return fetch_bundle(Clients(load_config().aws.endpoint()).s3, place)
+
+
+def _check_sources(
+    name: str | None, weights: str, labels: Path | None, network: Path | None, spec: Path | None
+) -> None:
+    """Let through a NAME, with or without weights and labels of one's own, or a network with its spec."""
+    if (network is None) != (spec is None):
+        raise click.UsageError("--network and --spec go together: the YAML says what the network expects and answers")
+    if (network is None) == (name is None):
+        raise click.UsageError("say what to build: a NAME such as resnet18, or --network FILE with --spec FILE")
+    if network is not None and (weights != "published" or labels is not None):
+        raise click.UsageError(
+            "--weights and --labels are for a NAME: a --network has its own, and --spec the labels"
+        )
+
+
+def _read_labels(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+
+
+def _low(precision: Precision) -> str:
+    return "bf16 or int8" if precision == "exact" else precision
+
+
+def _print(bundle: Bundle, place: Path) -> None:
+    rows = [*rows_of(bundle.manifest), ("folder", str(bundle.folder)), ("digest", bundle.digest)]
+    is_zip = place.suffix.lower() == ".zip"
+    if not is_zip or in_s3(place) is None:
+        # Of a zip in S3 nothing is kept but what was in it.
+        pinned = place if is_zip else bundle.folder / MANIFEST_NAME
+        rows.append(("bundle_sha256", f"{file_digest(pinned)} (pins it: worker.bundle_sha256)"))
+    for name, value in rows:
+        click.echo(f"{name:<20}{value}")

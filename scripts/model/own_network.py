@@ -1,0 +1,154 @@
+"""Bundles of a user's own network: an ONNX file or a ``torch.export`` program, and a YAML that says what it means."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from app_tier.bundle.errors import BundleBuildError
+from app_tier.bundle.load import Bundle
+from app_tier.bundle.manifest import IR_NAME, file_digest
+from app_tier.bundle.torch_import import export_warnings_off, import_torch
+from app_tier.openvino_import import import_openvino
+from scripts.model.build import FP32, Description, write_bundle
+from scripts.model.network_spec import NetworkSpec, read_spec
+from scripts.model.precision import Target
+from scripts.model.torch_export import check_outputs, export_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ONNX_SUFFIX: Final = ".onnx"
+TORCH_SUFFIX: Final = ".pt2"
+
+
+def build_own(network: Path, spec_file: Path, out: Path | None = None, target: Target = FP32) -> Bundle:
+    """Build the bundle of the network in file `network`.
+
+    Args:
+        network: ``.onnx``, or ``.pt2`` as ``torch.export.save`` writes it, with a free batch size.
+        spec_file: YAML, see `NetworkSpec`.
+        out: the bundle's folder.
+        target: precision of the answers, and images to measure it on.
+
+    Raises:
+        BundleBuildError: a file cannot be read, or the two do not fit.
+    """
+    spec = read_spec(spec_file)
+    exports: dict[str, Callable[[Path, NetworkSpec, Path], None]] = {ONNX_SUFFIX: _onnx, TORCH_SUFFIX: _pt2}
+    export = exports.get(network.suffix.lower())
+    if export is None:
+        raise BundleBuildError(f"{network} is neither {ONNX_SUFFIX} nor {TORCH_SUFFIX}: export the network as one")
+    if not network.is_file():
+        raise BundleBuildError(f"no network file {network}: give its path with --network")
+    description = Description(
+        name=spec.name,
+        architecture=network.stem[:100],
+        preprocess=spec.preprocess,
+        labels=spec.all_labels,
+        messages=spec.messages,
+        provenance={"network": network.name, "sha256": file_digest(network)},
+    )
+    folder = out or Path(".fleetsight") / "models" / spec.name
+    return write_bundle(lambda into: export(network, spec, into), description, folder, target)
+
+
+def _onnx(path: Path, spec: NetworkSpec, folder: Path) -> None:
+    """Write an ONNX network as OpenVINO's; there is none for torch."""
+    openvino = import_openvino()
+    try:
+        model = openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise BundleBuildError(f"{path} cannot be read as ONNX ({_last_line(error)}): export it again") from error
+    _check_ends(model, path)
+    try:
+        model.reshape([-1, 3, spec.input_size, spec.input_size])
+        model = _with_rgb_in_and_probabilities_out(model, spec)
+        shape = openvino.compile_model(model, "CPU")(np.zeros((2, 3, spec.input_size, spec.input_size), np.float32))[
+            0
+        ].shape
+    except RuntimeError as error:
+        raise BundleBuildError(
+            f"{path} does not take batches of 3 x {spec.input_size} x {spec.input_size} ({_last_line(error)}): "
+            "check input_size, and export it with a free batch size"
+        ) from error
+    check_outputs(tuple(shape), len(spec.all_labels))
+    openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
+
+
+def _check_ends(model: Any, path: Path) -> None:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise BundleBuildError(
+            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: "
+            "export a network with one image input and one output of logits"
+        )
+
+
+def _with_rgb_in_and_probabilities_out(model: Any, spec: NetworkSpec) -> Any:
+    """Put what the worker expects round the network: float32 RGB planes in, float32 probabilities out."""
+    openvino = import_openvino()
+    from openvino.preprocess import PrePostProcessor
+
+    ends = PrePostProcessor(model)
+    ends.input().tensor().set_element_type(openvino.Type.f32).set_layout(openvino.Layout("NCHW"))
+    ends.input().model().set_layout(openvino.Layout("NCHW"))
+    if spec.channels == "bgr":
+        ends.input().preprocess().reverse_channels()
+    ends.output().tensor().set_element_type(openvino.Type.f32)
+    model = ends.build()
+    if spec.outputs == "probabilities":
+        return model
+    from openvino import opset13
+
+    logits = model.outputs[0].get_node().input_value(0)
+    return openvino.Model([opset13.softmax(logits, 1)], model.get_parameters(), spec.name)
+
+
+def _pt2(path: Path, spec: NetworkSpec, folder: Path) -> None:
+    """Write a ``torch.export`` program, for OpenVINO and for torch."""
+    torch = import_torch()
+    try:
+        with export_warnings_off():
+            program = torch.export.load(path).module()
+    except Exception as error:  # torch.export.load raises whatever its unpicklers meet in a file of any kind
+        raise BundleBuildError(
+            f"{path} is not a torch.export program ({type(error).__name__}): write it with torch.export.save"
+        ) from error
+    try:
+        export_torch(_as_logits(program, spec), spec.input_size, len(spec.all_labels), folder)
+    except BundleBuildError:
+        raise
+    except Exception as error:  # torch has no common class for what its export refuses
+        raise BundleBuildError(
+            f"{path} does not take batches of 3 x {spec.input_size} x {spec.input_size} ({_last_line(error)}): "
+            'check input_size, and export it with a free batch size: dynamic_shapes=({0: Dim("batch")},)'
+        ) from error
+
+
+def _as_logits(program: Any, spec: NetworkSpec) -> "nn.Module":
+    """Return the program as a network from RGB to logits; the logarithm of probabilities is one kind of logits."""
+    torch = import_torch()
+
+    class Whole(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program
+
+        def train(self, mode: bool = True) -> "nn.Module":  # noqa: ARG002
+            return self  # an exported program has no modes, and refuses to be asked
+
+        def forward(self, pixels: "Tensor") -> "Tensor":
+            outputs: Tensor = self.program(pixels.flip(1) if spec.channels == "bgr" else pixels)
+            return (
+                outputs.clamp_min(torch.finfo(torch.float32).tiny).log()
+                if spec.outputs == "probabilities"
+                else outputs
+            )
+
+    return Whole()
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

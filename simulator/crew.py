@@ -1,0 +1,156 @@
+"""The workers of a simulated fleet, from launch to end: boots, idleness, draining, and what is billed."""
+
+import heapq
+import statistics
+from collections import deque
+from typing import Final
+
+from simulator.machine import NEVER, Machine
+from simulator.policy import Worker
+
+BOOTS_KEPT: Final = 20
+"""Of so many boots, the latest, the median counts as measured, as in the product's own `Boots`."""
+
+
+class Crew:
+    """Every worker that has not ended.
+
+    Attributes:
+        free: heap of (when it is free, number) of those that receive or will, the longest free one first. A booting
+            worker is one that is free when its boot ends; whoever hands out an image puts the time of its end there.
+        workers: all of them, oldest first.
+        changes: grows with every launch, end, begin of draining and change to `running`.
+        boot_seconds: the median of the latest boots; None before the first.
+        launched: how many have been launched, prepared ones among them.
+        billed_seconds: of those that have ended.
+        peak: most at once.
+    """
+
+    def __init__(self, machine: Machine, idle_seconds: float, seed: int) -> None:
+        self._machine, self._idle_seconds = machine, idle_seconds
+        self._boots = machine.boots(seed)
+        self.free: list[tuple[float, int]] = []
+        self.changes = self.launched = self.billed_seconds = self.peak = 0
+        self.boot_seconds: float | None = None
+        self._there: dict[int, Worker] = {}
+        self._booting: list[tuple[float, int]] = []
+        self._leaving: list[tuple[float, int]] = []
+        self._silent: deque[tuple[float, int]] = deque()
+        self._not_running: deque[float] = deque()
+        self._booted: deque[float] = deque(maxlen=BOOTS_KEPT)
+        self._workers: tuple[Worker, ...] = ()
+        self._seen_changes = 0
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._there)
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """All that have not ended, oldest first; the same tuple as long as nothing has changed."""
+        if self.changes != self._seen_changes:
+            self._workers, self._seen_changes = tuple(self._there.values()), self.changes
+        return self._workers
+
+    @property
+    def receiving(self) -> int:
+        """How many receive."""
+        return len(self.free) - len(self._booting)
+
+    def busy(self, now: float) -> int:
+        """Return how many have an image in hand; `settle` comes first."""
+        return sum(at > now for at, _ in self.free) - len(self._booting) + len(self._leaving)
+
+    def idle(self, now: float) -> frozenset[str]:
+        """Return the names of those that receive and have no image in hand; `settle` comes first."""
+        return frozenset(self._there[number].name for at, number in self.free if at <= now)
+
+    def prepare(self, count: int) -> None:
+        """Have workers that are ready at second 0, their boots behind them."""
+        for _ in range(count):
+            self._launch(-self._machine.boot_seconds, self._machine.boot_seconds)
+
+    def launch(self, count: int, now: float) -> None:
+        """Launch workers, each with the boot that it is lucky or unlucky enough to have."""
+        for _ in range(count):
+            self._launch(now, next(self._boots))
+
+    def settle(self, now: float) -> None:
+        """Let everything that was due by `now` take place: `running`, booted, idled out, drained, given up."""
+        while self._not_running and self._not_running[0] <= now:
+            self._not_running.popleft()
+            self.changes += 1
+        if self._booting:
+            self._note_boots(now)
+        while self.free and self.free[0][0] + self._idle_seconds <= now:
+            self.end_idle()
+        for at, number in [each for each in self._leaving if each[0] <= now]:
+            self._leaving.remove((at, number))
+            self._end(number, at)
+        while self._silent and self._silent[0][0] <= now:
+            at, number = self._silent.popleft()
+            if number in self._there:  # else it was drained before
+                self._end(number, at)
+
+    def end_idle(self) -> None:
+        """End the one that has been free longest, at the moment when that was too long; on standby it stays."""
+        since, number = heapq.heappop(self.free)
+        if self._there[number].standby:
+            heapq.heappush(self.free, (since + self._idle_seconds, number))
+        else:
+            self._end(number, since + self._idle_seconds)
+
+    def stand_by(self, stay: frozenset[str], leave: frozenset[str]) -> None:
+        """Have the named ones stay when they are idle, or no longer."""
+        for each in self._there.values():
+            each.standby = (each.standby or each.name in stay) and each.name not in leave
+
+    def drain(self, names: frozenset[str], now: float) -> None:
+        """Let the named ones finish what they have in hand; who has nothing ends now."""
+        chosen = {number for number, each in self._there.items() if each.name in names and not each.draining}
+        booting = {number for _, number in self._booting}
+        in_hand = {number: at for at, number in self.free if number in chosen - booting and at > now}
+        self.free[:] = [each for each in self.free if each[1] not in chosen]
+        heapq.heapify(self.free)
+        self._booting = [each for each in self._booting if each[1] not in chosen]
+        for number in sorted(chosen):
+            self._there[number].draining = True
+            self.changes += 1
+            if number in in_hand:
+                self._leaving.append((in_hand[number], number))
+            else:
+                self._end(number, now)
+
+    def end_all(self, now: float) -> None:
+        """End everyone."""
+        for number in list(self._there):
+            self._end(number, now)
+        self.free.clear()
+        self._booting.clear()
+
+    def _launch(self, at: float, boot_seconds: float) -> None:
+        number = self.launched
+        self.launched += 1
+        running_at, ready_at = at + self._machine.pending_seconds, at + boot_seconds
+        self._there[number] = Worker(f"i-{number:08x}", at, running_at, ready_at)
+        self._not_running.append(running_at)
+        if ready_at == NEVER:
+            self._silent.append((at + self._machine.boot_allowance_seconds, number))
+        else:
+            heapq.heappush(self.free, (ready_at, number))
+            self._booting.append((ready_at, number))
+        self.peak = max(self.peak, len(self._there))
+        self.changes += 1
+
+    def _note_boots(self, now: float) -> None:
+        booted = [number for ready_at, number in self._booting if ready_at <= now]
+        if booted:
+            self._booting = [each for each in self._booting if each[0] > now]
+            # One that has idled out within the same interval has ended already.
+            workers = [self._there[number] for number in booted if number in self._there]
+            self._booted.extend(each.ready_at - each.launched_at for each in workers)
+            self.boot_seconds = statistics.median(self._booted) if self._booted else None
+
+    def _end(self, number: int, at: float) -> None:
+        self.billed_seconds += self._machine.billed(self._there.pop(number).launched_at, at)
+        self.changes += 1

@@ -1,0 +1,170 @@
+"""The simulated fleet: one shared queue, workers that boot, classify, idle and end; deterministic by seed.
+
+Between two decisions images are handed to workers in the order in which they came, each to the worker that has waited
+longest, at the very moment when both are there; so events are exact, and only the policy is bound to its interval.
+"""
+
+import heapq
+from array import array
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+import numpy as np
+
+from services.errors import FleetsightError
+from simulator.crew import Crew
+from simulator.machine import USUAL, Machine
+from simulator.outcome import COLUMNS, Outcome
+from simulator.policy import Look, Order, Policy, Rule
+from simulator.traces import Trace
+
+LINGER_SECONDS: Final = 4 * 3_600.0
+"""A fleet that does not shrink to its floor is watched for so long after the last image, and ended then.
+
+A simulation in which images wait for so long, and none is answered, is given up.
+"""
+LEAST_ANSWERS: Final = 10
+"""Answers before the time of an image counts as measured, as in the product's own `Pace`."""
+
+
+class StalledError(FleetsightError):
+    """Raised when images wait and none is answered any more: the policy launches no workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is the same for every policy.
+
+    Attributes:
+        image_seconds: that a worker takes for an image.
+        exponential: whether that is the mean of an exponential distribution instead of always the same.
+        max_workers: the most that may exist at once, draining ones among them.
+    """
+
+    machine: Machine = USUAL
+    image_seconds: float = 1.5
+    exponential: bool = False
+    max_workers: int = 19
+
+    def service_seconds(self, images: int, seed: int) -> list[float]:
+        """Return what each image takes."""
+        if not self.exponential:
+            return [self.image_seconds] * images
+        seconds: list[float] = np.random.default_rng((seed, 2)).exponential(self.image_seconds, images).tolist()
+        return seconds
+
+
+def simulate(trace: Trace, rule: Rule, conditions: Conditions, seed: int = 0) -> Outcome:
+    """Return what becomes of `trace` when `rule` decides; the same arguments give the same outcome.
+
+    Raises:
+        StalledError: when images wait for `LINGER_SECONDS` and none is answered in that time.
+    """
+    return _Simulation(trace, rule.new(), conditions, seed).run()
+
+
+class _Simulation:
+    """One simulation under way."""
+
+    def __init__(self, trace: Trace, policy: Policy, conditions: Conditions, seed: int) -> None:
+        self._trace, self._policy, self._terms, self._conditions = trace, policy, policy.terms, conditions
+        self._crew = Crew(conditions.machine, policy.terms.idle_seconds, seed)
+        self._arrivals: list[float] = trace.arrivals.tolist()
+        self._services = conditions.service_seconds(len(self._arrivals), seed)
+        self._finished = array("d")
+        self._arrived = self._beyond = 0
+        self._history = array("d")
+
+    def run(self) -> Outcome:
+        """Play the trace until every image is answered and the fleet has shrunk to its floor."""
+        self._crew.prepare(self._terms.prepared)
+        for tick in count():
+            now = tick * self._terms.interval_seconds
+            self._serve(now)
+            self._crew.settle(now)
+            look = self._look(now)
+            if self._is_over(look):
+                break
+            if look.visible:
+                self._check_progress(look)
+            self._apply(self._policy.decide(look), look)
+            self._note(look)
+        return self._outcome(look)
+
+    def _serve(self, until: float) -> None:
+        """Hand every image that starts before `until` to a worker."""
+        arrivals, services, finished, free = self._arrivals, self._services, self._finished, self._crew.free
+        idle_seconds, head, images = self._terms.idle_seconds, len(finished), len(arrivals)
+        while head < images and free:
+            start, number = free[0]
+            arrival = arrivals[head]
+            if start < arrival:
+                if start + idle_seconds <= min(arrival, until):
+                    self._crew.end_idle()
+                    continue
+                start = arrival
+            if start >= until:
+                break
+            start += services[head]
+            finished.append(start)
+            heapq.heapreplace(free, (start, number))
+            head += 1
+
+    def _look(self, now: float) -> Look:
+        self._arrived = bisect_right(self._arrivals, now, lo=self._arrived)
+        busy = self._crew.busy(now)
+        answered = len(self._finished) - busy
+        return Look(
+            now=now,
+            visible=self._arrived - len(self._finished),
+            in_flight=busy,
+            answered=answered,
+            workers=self._crew.workers,
+            idle=self._crew.idle(now),
+            changes=self._crew.changes,
+            image_seconds=self._conditions.image_seconds if answered >= LEAST_ANSWERS else None,
+            boot_seconds=self._crew.boot_seconds,
+        )
+
+    def _apply(self, order: Order, look: Look) -> None:
+        if order.drain:
+            self._crew.drain(frozenset(order.drain), look.now)
+        if order.stay or order.leave:
+            self._crew.stand_by(frozenset(order.stay), frozenset(order.leave))
+        room = self._conditions.max_workers - len(self._crew)
+        if order.launch > room:
+            self._beyond += 1
+        self._crew.launch(min(order.launch, room), look.now)
+
+    def _note(self, look: Look) -> None:
+        self._history.extend((look.now, look.visible, look.in_flight, len(self._crew), self._crew.receiving))
+
+    def _is_over(self, look: Look) -> bool:
+        if look.answered < len(self._arrivals) or look.now < self._trace.seconds:
+            return False
+        since = max(self._trace.seconds, self._finished[-1] if self._finished else 0.0)
+        return len(self._crew) <= self._terms.floor or look.now >= since + LINGER_SECONDS
+
+    def _check_progress(self, look: Look) -> None:
+        oldest, last = self._arrivals[len(self._finished)], self._finished[-1] if self._finished else 0.0
+        if look.now - max(oldest, last) > LINGER_SECONDS:
+            raise StalledError(
+                f"{look.visible} images of {self._trace.name} have waited for {LINGER_SECONDS:.0f} s and none was "
+                f"answered, with {len(look.workers)} workers there: allow the policy to start some"
+            )
+
+    def _outcome(self, look: Look) -> Outcome:
+        self._crew.end_all(look.now)
+        self._note(look)
+        return Outcome(
+            latencies=np.frombuffer(self._finished) - self._trace.arrivals,
+            billed_seconds=float(self._crew.billed_seconds),
+            work_seconds=sum(self._services),
+            launches=float(self._crew.launched - self._terms.prepared),
+            peak=self._crew.peak,
+            beyond_maximum=self._beyond,
+            simulations=1,
+            history=np.frombuffer(self._history).reshape(-1, len(COLUMNS)),
+        )

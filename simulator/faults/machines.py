@@ -1,0 +1,237 @@
+"""The instances of a simulated cloud and the workers on them, second by second."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from core.messages import Heartbeat, Response, WorkerState
+from services.metadata import DRAIN_TAG, STAY_TAG
+
+PENDING_SECONDS: Final = 5.0
+"""From the launch to `running`."""
+ENDING_SECONDS: Final = 5.0
+"""From `shutting-down` to `terminated`, and from `stopping` to `stopped`."""
+BEAT_SECONDS: Final = 10.0
+"""Between two heartbeats, as `app_tier.heartbeat` sends them."""
+NOTICE_SECONDS: Final = 5.0
+"""A worker looks so often whether it is asked to end, as `app_tier.lifetime` does."""
+NEVER: Final = math.inf
+ALIVE: Final = ("pending", "running")
+
+_ANSWER: Final = Response(
+    job_id="0" * 26, image_id="0" * 26, status="done", label="stop", score=1.0, worker="-", attempts=1
+)
+_BEAT: Final = Heartbeat(worker="-", at=datetime(2026, 1, 1, tzinfo=UTC), state="ready", images=0, in_hand=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What will become of an instance, in seconds after its launch; `NEVER` for what does not happen.
+
+    Attributes:
+        boots: its worker is ready.
+        hangs: its worker says and does nothing any more, and its machine goes on.
+        dies: its machine ends in the middle of whatever it does.
+        noticed: EC2 takes it back two minutes later, if it is a Spot instance.
+        powers_off: whether the machine ends when its worker has.
+    """
+
+    boots: float = 30.0
+    hangs: float = NEVER
+    dies: float = NEVER
+    noticed: float = NEVER
+    powers_off: bool = True
+
+
+class Images(Protocol):
+    """The request queue as a worker meets it."""
+
+    def take(self) -> bool:
+        """Receive an image; tell whether there was one."""
+
+    def answer(self) -> None:
+        """Delete the image that was received."""
+
+    def lose(self) -> None:
+        """Let the image that was received come again after its visibility timeout."""
+
+    def say(self, word: Response | Heartbeat) -> None:
+        """Put a message into the response queue."""
+
+
+@dataclass
+class Worker:
+    """The worker of one boot: takes an image, answers it, takes the next, until it is idle or asked to end."""
+
+    name: str
+    ready_at: float
+    image_seconds: float
+    idle_seconds: float
+    images: int = 0
+    in_hand_until: float | None = None
+    silent: bool = False
+    _idle_since: float = field(init=False)
+    _next_beat: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to be idle, and to beat, when the boot is over."""
+        self._idle_since = self._next_beat = self.ready_at
+
+    @property
+    def works(self) -> bool:
+        """Whether it has an image in hand and will answer it."""
+        return self.in_hand_until is not None and not self.silent
+
+    def live(self, now: float, queue: Images, *, ending: bool, wanted: bool) -> bool:
+        """Do what was due by `now`; tell whether the worker goes on.
+
+        Args:
+            now: seconds.
+            queue: of images.
+            ending: whether it knows that it is asked to end.
+            wanted: whether its instance is marked as one that stays.
+        """
+        if self.silent or now < self.ready_at:
+            return True
+        if self.in_hand_until is not None and self.in_hand_until <= now:
+            self._answer(queue)
+        if self.in_hand_until is None and not ending and queue.take():
+            self.in_hand_until = now + self.image_seconds
+        if self._has_nothing_left(now, ending=ending, wanted=wanted):
+            self._say("ended", queue)
+            return False
+        if now >= self._next_beat:
+            self._next_beat = now + BEAT_SECONDS
+            self._say("draining" if ending else "busy" if self.in_hand_until else "ready", queue)
+        return True
+
+    def fall_silent(self, queue: Images) -> None:
+        """Hang, or be cut off: what was in hand comes again."""
+        self.silent = True
+        if self.in_hand_until is not None:
+            self.in_hand_until = None
+            queue.lose()
+
+    def _answer(self, queue: Images) -> None:
+        self._idle_since, self.in_hand_until = self.in_hand_until or self.ready_at, None
+        self.images += 1
+        queue.answer()
+        queue.say(_ANSWER.model_copy(update={"worker": self.name}))
+
+    def _has_nothing_left(self, now: float, *, ending: bool, wanted: bool) -> bool:
+        if self.in_hand_until is not None:
+            return False
+        if ending:
+            return True
+        if now - self._idle_since < self.idle_seconds:
+            return False
+        self._idle_since = now
+        return not wanted
+
+    def _say(self, state: WorkerState, queue: Images) -> None:
+        in_hand = int(self.in_hand_until is not None)
+        said = {"worker": self.name, "state": state, "images": self.images, "in_hand": in_hand}
+        queue.say(_BEAT.model_copy(update=said))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What EC2 tells of an instance, `since` some moment: its launch time is that of its last boot."""
+
+    since: float
+    state: str
+    booted_at: float
+    tags: dict[str, str]
+
+
+@dataclass
+class Instance:
+    """One instance, with the history that DescribeInstances may lag behind.
+
+    Attributes:
+        spot: whether EC2 may take it back.
+        stops: whether it stops when it powers itself off, and can be started again.
+        since: when it got its present state.
+        booted_at: when its last boot began.
+    """
+
+    instance_id: str
+    instance_type: str
+    spot: bool
+    stops: bool
+    fate: Fate
+    launched_at: float
+    image_seconds: float
+    idle_seconds: float
+    client_token: str
+    tags: dict[str, str] = field(default_factory=dict)
+    state: str = "pending"
+    since: float = field(init=False)
+    booted_at: float = field(init=False)
+    worker: Worker = field(init=False)
+    noticed_at: float | None = None
+    history: list["Shown"] = field(default_factory=list)
+    _asked_at: float | None = None
+
+    def __post_init__(self) -> None:
+        """Boot for the first time."""
+        self.boot(self.launched_at, self.fate)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is pending or running."""
+        return self.state in ALIVE
+
+    def boot(self, now: float, fate: Fate) -> None:
+        """Boot, for the first time or again."""
+        self.fate, self.booted_at, self.noticed_at, self._asked_at = fate, now, None, None
+        self.worker = Worker(self.instance_id, now + fate.boots, self.image_seconds, self.idle_seconds)
+        self.become("pending", now)
+
+    def become(self, state: str, now: float) -> None:
+        """Change the state."""
+        self.state, self.since = state, now
+        self.remember(now)
+
+    def remember(self, now: float) -> None:
+        """Note what a description of this moment says."""
+        self.history.append(Shown(now, self.state, self.booted_at, dict(self.tags)))
+
+    def as_of(self, moment: float) -> "Shown | None":
+        """Return what a description of `moment` says; None before the launch."""
+        return next((shown for shown in reversed(self.history) if shown.since <= moment), None)
+
+    def live(self, now: float, queue: Images) -> None:
+        """Do what was due by `now`."""
+        age = now - self.booted_at
+        if self.state == "pending" and age >= PENDING_SECONDS:
+            self.become("running", now)
+        elif self.state in {"shutting-down", "stopping"} and now - self.since >= ENDING_SECONDS:
+            self.become("terminated" if self.state == "shutting-down" else "stopped", now)
+        if self.state == "running":
+            self._run(now, age, queue)
+
+    def end(self, now: float, queue: Images) -> None:
+        """Be ended by EC2, in the middle of whatever there is."""
+        if self.state not in {"shutting-down", "terminated"}:
+            self.worker.fall_silent(queue)
+            self.become("shutting-down", now)
+
+    def _run(self, now: float, age: float, queue: Images) -> None:
+        if age >= self.fate.dies or (self.noticed_at is not None and now - self.noticed_at >= 120.0):
+            self.end(now, queue)
+            return
+        if self.spot and self.noticed_at is None and age >= self.fate.noticed:
+            self.noticed_at = now
+        if age >= self.fate.hangs:
+            self.worker.fall_silent(queue)
+        if not self.worker.live(now, queue, ending=self._knows_that_it_ends(now), wanted=STAY_TAG in self.tags):
+            self.worker.silent = True
+            if self.fate.powers_off:
+                self.become("stopping" if self.stops else "shutting-down", now)
+
+    def _knows_that_it_ends(self, now: float) -> bool:
+        asked = DRAIN_TAG in self.tags or self.noticed_at is not None
+        self._asked_at = (self._asked_at or now) if asked else None
+        return self._asked_at is not None and now - self._asked_at >= NOTICE_SECONDS

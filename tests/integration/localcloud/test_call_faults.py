@@ -1,0 +1,264 @@
+"""The switches `faults` and those of queues, as a client of AWS meets them over the wire."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import botocore.endpoint
+import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    HTTPClientError,
+    ReadTimeoutError,
+)
+
+from localcloud.faults import processes_of
+from localcloud.launch import LocalCloud
+from services.clients import Clients as ProductClients
+from services.endpoint import APP_ID, Endpoint
+from services.s3 import Bucket
+from tests.integration.localcloud.conftest import Clients
+from tests.integration.localcloud.test_faults import error_of
+
+pytestmark = pytest.mark.processes
+_names = count()
+
+
+@pytest.fixture
+def once(cloud: LocalCloud) -> Iterator[Clients]:
+    """Clients that try once; every switch is off again afterwards."""
+    yield Clients(cloud.endpoint_url, attempts=1)
+    cloud.set_switches(faults=[], short_receives=0, duplicate_deliveries=0, late_deliveries=0, max_in_flight=120_000)
+
+
+def queue_of(sqs: Any, *, fifo: bool = False) -> str:
+    name = f"call-faults-{next(_names)}{'.fifo' if fifo else ''}"
+    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if fifo else {}
+    return str(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+
+
+def bodies(sqs: Any, url: str, wait: int = 0) -> list[str]:
+    received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=wait)
+    return [message["Body"] for message in received.get("Messages", [])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_sqs", "of_s3", "of_dynamodb", "of_ec2"),
+    [
+        (
+            "unavailable",
+            ("ServiceUnavailable", 503),
+            ("ServiceUnavailable", 503),
+            ("ServiceUnavailable", 503),
+            ("Unavailable", 503),
+        ),
+        (
+            "throttled",
+            ("ThrottlingException", 400),
+            ("SlowDown", 503),
+            ("ThrottlingException", 400),
+            ("RequestLimitExceeded", 503),
+        ),
+        (
+            "denied",
+            ("AccessDenied", 403),
+            ("AccessDenied", 403),
+            ("AccessDeniedException", 400),
+            ("UnauthorizedOperation", 403),
+        ),
+        (
+            "expired",
+            ("ExpiredToken", 400),
+            ("ExpiredToken", 400),
+            ("ExpiredTokenException", 400),
+            ("RequestExpired", 400),
+        ),
+    ],
+)
+def test_a_refusal_has_the_code_and_the_status_of_its_service(
+    cloud: LocalCloud, once: Clients, kind: str, of_sqs: Any, of_s3: Any, of_dynamodb: Any, of_ec2: Any
+) -> None:
+    cloud.set_switches(faults=[{"kind": kind}])
+    assert error_of(once("sqs").list_queues) == of_sqs
+    assert error_of(once("s3").list_buckets) == of_s3
+    assert error_of(once("dynamodb").list_tables) == of_dynamodb
+    assert error_of(once("ec2").describe_instances) == of_ec2
+
+
+def test_a_reset_and_a_time_out_have_no_effect_and_a_lost_reply_has_its_effect(
+    cloud: LocalCloud, once: Clients
+) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    for kind in ("reset", "timeout", "lost_reply"):
+        cloud.set_switches(faults=[{"kind": kind, "operation": "SendMessage", "seconds": 0.01}])
+        with pytest.raises((ConnectionClosedError, HTTPClientError)):
+            sqs.send_message(QueueUrl=url, MessageBody=kind)
+    cloud.set_switches(faults=[])
+    assert bodies(sqs, url) == ["lost_reply"]
+
+
+def test_a_repeated_call_has_its_effect_twice(cloud: LocalCloud, once: Clients) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    cloud.set_switches(faults=[{"kind": "repeated", "service": "sqs", "operation": "SendMessage"}])
+    sqs.send_message(QueueUrl=url, MessageBody="once")
+    assert bodies(sqs, url) == ["once", "once"]
+
+
+@pytest.mark.parametrize(("kind", "sent"), [("killed_before", []), ("killed_after", ["sent"])])
+def test_the_process_that_makes_a_call_may_be_killed_before_its_effect_or_after_it(
+    cloud: LocalCloud, once: Clients, kind: str, sent: list[str]
+) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    call = "import boto3, sys; boto3.client('sqs', 'us-east-1', endpoint_url=sys.argv[1])"
+    call += ".send_message(QueueUrl=sys.argv[2], MessageBody='sent')"
+    killed = faults_of(cloud, kind)
+    cloud.set_switches(faults=[{"kind": kind, "operation": "SendMessage"}])
+    caller = subprocess.run([sys.executable, "-c", call, cloud.endpoint_url, url], check=False)
+    cloud.set_switches(faults=[])
+    assert caller.returncode == -signal.SIGKILL
+    assert faults_of(cloud, kind) == killed + 1
+    assert bodies(sqs, url) == sent
+
+
+def test_a_slow_call_outlasts_the_patience_of_its_client(cloud: LocalCloud) -> None:
+    endpoint = Endpoint("us-east-1", cloud.endpoint_url, max_attempts=1, read_timeout=0.2)
+    impatient = ProductClients(endpoint).sqs
+    cloud.set_switches(faults=[{"kind": "slow", "seconds": 5}])
+    try:
+        with pytest.raises(ReadTimeoutError):
+            impatient.list_queues()
+    finally:
+        cloud.set_switches(faults=[])
+
+
+def test_a_fault_may_be_for_one_tier_and_its_client_tries_again(
+    cloud: LocalCloud, once: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once("s3").create_bucket(Bucket="call-faults")
+    cloud.set_switches(faults=[{"kind": "reset", "tier": "worker", "service": "s3"}])
+    found = {}
+    for tier in ("worker", "web"):
+        monkeypatch.setenv(APP_ID, f"fleetsight-{tier}")
+        clients = ProductClients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=1))
+        try:
+            Bucket.named(clients, "call-faults").put("a", b"1", "text/plain")
+            clients.s3.list_buckets()
+            found[tier] = "answered"
+        except HTTPClientError:
+            found[tier] = "reset"
+    assert found == {"worker": "reset", "web": "answered"}
+    cloud.set_switches(faults=[{"kind": "unavailable", "service": "s3", "operation": "PUT", "share": 0.5}])
+    patient = Bucket.named(ProductClients(Endpoint("us-east-1", cloud.endpoint_url)), "call-faults")
+    for number in range(10):
+        patient.put(f"{number}", b"1", "text/plain")
+    cloud.set_switches(faults=[])
+    stored = once("s3").list_objects_v2(Bucket="call-faults")["Contents"]
+    assert {item["Key"] for item in stored} == {"a", *map(str, range(10))}
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "throttled", "reset"])
+def test_row_23_each_client_repeats_a_call_a_bounded_number_of_times(
+    cloud: LocalCloud, once: Clients, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(time=time.time, sleep=pauses.append))
+    clients = ProductClients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=3))
+    bucket = Bucket.named(clients, "call-faults")
+    calls: dict[str, Callable[[], object]] = {
+        "sqs": clients.sqs.list_queues,
+        "dynamodb": clients.dynamodb.list_tables,
+        "ec2": clients.ec2.describe_instances,
+        "s3": lambda: bucket.get("a"),
+    }
+    made = {}
+    for service, call in calls.items():
+        cloud.set_switches(faults=[{"kind": kind, "service": service}])
+        before = faults_of(cloud, kind)
+        with pytest.raises((BotoCoreError, ClientError)):
+            call()
+        made[service] = faults_of(cloud, kind) - before
+    assert made == dict.fromkeys(calls, 3)
+    assert len(set(pauses)) == len(pauses) == 6, "botocore's, random; obstore pauses by itself"
+    assert all(0 < pause < 20 for pause in pauses)
+
+
+def faults_of(cloud: LocalCloud, kind: str) -> int:
+    """Return how many calls have met a fault of this kind."""
+    return int(cloud.control("GET", "calls")["faults"].get(kind, 0))
+
+
+def test_receives_may_be_short_and_messages_come_twice_or_late(cloud: LocalCloud, once: Clients) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    for number in range(10):
+        sqs.send_message(QueueUrl=url, MessageBody=str(number))
+    cloud.set_switches(short_receives=1)
+    assert len(bodies(sqs, url)) < 10
+    assert len(bodies(sqs, url, wait=1)) >= 1
+    cloud.set_switches(short_receives=0, duplicate_deliveries=1)
+    sqs.purge_queue(QueueUrl=url)
+    sqs.send_message(QueueUrl=url, MessageBody="twice")
+    assert bodies(sqs, url) == bodies(sqs, url) == ["twice"]
+    cloud.set_switches(duplicate_deliveries=0, late_deliveries=1, late_seconds=900)
+    late = queue_of(sqs)
+    sqs.send_message(QueueUrl=late, MessageBody="late")
+    assert bodies(sqs, late) == []
+
+
+def test_with_too_much_in_flight_short_polls_of_standard_queues_fail_and_all_others_get_nothing(
+    cloud: LocalCloud, once: Clients
+) -> None:
+    sqs = once("sqs")
+    standard, fifo = queue_of(sqs), queue_of(sqs, fifo=True)
+    for body in ("1", "2", "3"):
+        sqs.send_message(QueueUrl=standard, MessageBody=body)
+        sqs.send_message(QueueUrl=fifo, MessageBody=body, MessageGroupId=body)
+    cloud.set_switches(max_in_flight=2)
+    held = [sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"] for url in (standard, fifo)]
+    assert [len(messages) for messages in held] == [2, 2]
+    assert error_of(sqs.receive_message, QueueUrl=standard) == ("OverLimit", 403)
+    assert bodies(sqs, standard, wait=1) == bodies(sqs, fifo) == bodies(sqs, fifo, wait=1) == []
+    for url, messages in zip((standard, fifo), held, strict=True):
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=messages[0]["ReceiptHandle"])
+        assert bodies(sqs, url) == ["3"]
+
+
+CLIENT = """
+import socket, sys
+port, server = map(int, sys.argv[1:])
+connection = socket.socket()
+connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+connection.bind(("127.0.0.1", port))
+connection.connect(("127.0.0.1", server))
+print(connection.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_caller_is_found_by_both_ports_of_its_connection() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        ExitStack() as ends,
+    ):
+        port, clients = 0, []
+        for server in (one, other):
+            command = [sys.executable, "-c", CLIENT, str(port), str(server.getsockname()[1])]
+            client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            clients.append(ends.enter_context(client))
+            assert client.stdout is not None
+            port = int(client.stdout.readline())
+        for server, client in zip((one, other), clients, strict=True):
+            assert processes_of(port, server.getsockname()[1]) == [client.pid]

@@ -1,0 +1,289 @@
+"""Configuration: every fault is named with its key, its value and what is allowed."""
+
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import PREFIX, Config, config_path, load_config, parse_config, zone_named
+from services.errors import ConfigError
+from tests.conftest import SHIPPED, shipped_values
+
+
+def changed(section: str, key: str, value: object) -> dict[str, Any]:
+    values = shipped_values()
+    values[section][key] = value
+    return values
+
+
+def fault(values: object, environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values, environment)
+    return str(caught.value)
+
+
+def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
+    config = load_config(SHIPPED, {})
+    assert config.fleet.max_workers == 19
+    for section, keys in config.model_dump().items():
+        assert set(shipped_values()[section]) == set(keys), "no key is left to a default that nobody sees"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("fleet", "max_workers", -1, ["fleet.max_workers = -1", "greater than or equal to 0"]),
+        ("fleet", "max_workers", "many", ["fleet.max_workers = 'many'", "valid integer"]),
+        ("fleet", "max_workers", 2.5, ["fleet.max_workers = 2.5", "valid integer"]),
+        ("fleet", "images_per_worker", 0, ["fleet.images_per_worker = 0", "greater than or equal to 1"]),
+        ("fleet", "policy", "fastest", ["fleet.policy = 'fastest'", "'backlog'"]),
+        ("fleet", "instance_types", ["large"], ["fleet.instance_types.0 = 'large'", "pattern"]),
+        ("fleet", "instance_types", [], ["fleet.instance_types", "name at least one instance type"]),
+        ("fleet", "instance_type", "c7a.large", ["fleet.instance_type: unknown key (value 'c7a.large')"]),
+        ("fleet", "subnet_ids", "subnet-1", ["fleet.subnet_ids = 'subnet-1'", "valid tuple"]),
+        ("fleet", "market", "reserved", ["fleet.market = 'reserved'", "'on_demand' or 'spot'"]),
+        ("fleet", "launch_template", "a b", ["fleet.launch_template = 'a b'", "pattern"]),
+        ("fleet", "silent_seconds", 29, ["fleet.silent_seconds = 29", "greater than or equal to 30"]),
+        ("fleet", "boot_allowance_seconds", 0, ["fleet.boot_allowance_seconds = 0", "greater than 0"]),
+        ("fleet", "launches_per_minute", 0, ["fleet.launches_per_minute = 0", "greater than or equal to 1"]),
+        ("fleet", "max_lifetime_seconds", -1, ["fleet.max_lifetime_seconds = -1", "greater than or equal to 0"]),
+        ("fleet", "user_data", "echo", ["fleet.user_data = 'echo'", "^#!"]),
+        ("fleet", "scale_in", "kill", ["fleet.scale_in = 'kill'", "'terminate' or 'stop'"]),
+        ("queues", "max_receive_count", 2, ["queues.max_receive_count = 2", "must be at least 3", "set 5"]),
+        ("names", "input_bucket", "My_Bucket", ["names.input_bucket = 'My_Bucket'", "pattern"]),
+        ("names", "request_queue", "a.fifo", ["names.request_queue = 'a.fifo'", "pattern"]),
+        ("names", "job_table", "a b", ["names.job_table = 'a b'", "pattern"]),
+        ("web", "max_open_jobs", 0, ["web.max_open_jobs = 0", "greater than or equal to 1"]),
+        ("web", "cors_origins", ["photos.example.org"], ["web.cors_origins.0 = 'photos.example.org'", "pattern"]),
+        ("web", "cors_origins", ["https://a.example/"], ["web.cors_origins.0 = 'https://a.example/'", "pattern"]),
+        ("queues", "kind", "priority", ["queues.kind = 'priority'", "'standard' or 'fifo'"]),
+        ("queues", "visibility_timeout_seconds", 50_000, ["= 50000", "less than or equal to 43200"]),
+        ("controller", "lease_seconds", 0, ["controller.lease_seconds = 0", "greater than 0"]),
+        ("web", "port", 70_000, ["web.port = 70000", "less than or equal to 65535"]),
+        ("web", "host", None, ["web.host = None", "valid string"]),
+        ("aws", "endpoint_url", "localhost:5000", ["aws.endpoint_url = 'localhost:5000'", "^https?://"]),
+        ("aws", "region", "Mars", ["aws.region = 'Mars'", "pattern"]),
+        ("worker", "engine", "onnx", ["worker.engine = 'onnx'", "'openvino' or 'torch'"]),
+        ("worker", "decode_seconds", 0, ["worker.decode_seconds = 0", "greater than or equal to 0.1"]),
+        ("worker", "decode_megabytes", 70_000, ["worker.decode_megabytes = 70000", "less than or equal to 65536"]),
+        ("prices", "instance_hour", 0.1, ["prices.instance_hour = 0.1", "valid dictionary"]),
+        ("prices", "instance_hour", {"a1.large": "free"}, ["prices.instance_hour.a1.large = 'free'", "valid number"]),
+        ("prices", "spot_hour", {"c7a.large": -1}, ["prices.spot_hour.c7a.large = -1", "greater than or equal to 0"]),
+        ("prices", "sqs_million", ".inf", ["prices.sqs_million = '.inf'", "valid number"]),
+        ("prices", "s3_put_thousand", float("inf"), ["prices.s3_put_thousand = inf", "finite number"]),
+        ("fleet", "maximum", 3, ["fleet.maximum: unknown key (value 3)"]),
+    ],
+)
+def test_a_fault_names_key_value_and_what_is_allowed(section: str, key: str, value: object, words: list[str]) -> None:
+    message = fault(changed(section, key, value))
+    assert all(word in message for word in words), message
+
+
+def test_a_missing_key_and_a_missing_section_are_named() -> None:
+    values = shipped_values()
+    del values["fleet"]["max_workers"], values["prices"]
+    message = fault(values)
+    assert "fleet.max_workers: missing" in message
+    assert "prices: missing" in message
+
+
+def test_all_faults_are_named_at_once() -> None:
+    values = changed("fleet", "max_workers", -1)
+    values["web"]["port"] = 0
+    values["extra"] = {}
+    message = fault(values)
+    assert all(key in message for key in ("fleet.max_workers", "web.port", "extra: unknown key"))
+
+
+def test_a_minimum_above_the_maximum_names_both() -> None:
+    assert "min_workers (20) must be at most max_workers (19)" in fault(changed("fleet", "min_workers", 20))
+
+
+def test_spot_instances_that_would_be_stopped_are_refused_with_the_remedy() -> None:
+    values = changed("fleet", "market", "spot")
+    values["fleet"]["scale_in"] = "stop"
+    message = fault(values)
+    assert "cannot stop one-time Spot Instances: set scale_in to terminate, or market to on_demand" in message
+
+
+def test_a_drain_that_outlasts_the_spot_notice_is_refused_with_the_remedy() -> None:
+    values = changed("worker", "drain_seconds", 101)
+    assert parse_config(values).worker.drain_seconds == 101
+    values["fleet"]["market"] = "spot"
+    assert "worker.drain_seconds = 101: EC2 interrupts a Spot Instance two minutes" in fault(values)
+    values["worker"]["drain_seconds"] = 100
+    assert parse_config(values).fleet.market == "spot"
+
+
+def test_a_type_that_the_fleet_launches_and_that_has_no_price_is_named_with_the_remedy() -> None:
+    message = fault(changed("fleet", "instance_types", ["c7a.large", "c8a.large", "p5.large"]))
+    assert "\n  prices.instance_hour: no price for c8a.large, p5.large, which the fleet launches; add it" in message
+
+
+@pytest.mark.parametrize("values", [None, 3, [], "text", {"fleet": 3}, {"fleet": None}])
+def test_what_is_no_mapping_of_sections_is_refused(values: object) -> None:
+    assert fault(values)
+
+
+def test_the_environment_overrides_the_file() -> None:
+    environment = {
+        f"{PREFIX}FLEET__MAX_WORKERS": "3",
+        f"{PREFIX}AWS__ENDPOINT_URL": "http://127.0.0.1:5000",
+        f"{PREFIX}FLEET__SECURITY_GROUP_IDS": "[sg-1, sg-2]",
+        f"{PREFIX}FLEET__SUBNET_IDS": "[]",
+        "FLEET__MIN_WORKERS": "9",
+    }
+    config = load_config(SHIPPED, environment)
+    assert (config.fleet.max_workers, config.fleet.min_workers) == (3, 0)
+    assert config.aws.endpoint().url == "http://127.0.0.1:5000"
+    assert config.fleet.security_group_ids == ("sg-1", "sg-2")
+    assert config.fleet.subnet_ids == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("FLEET__MAX_WORKERS", "lots", "fleet.max_workers = 'lots'"),
+        ("FLEET__SPEED", "9", "fleet.speed: unknown key"),
+        ("FLEET", "9", "overrides have the form FLEETSIGHT__SECTION__KEY"),
+        ("FLEET__A__B", "9", "overrides have the form FLEETSIGHT__SECTION__KEY"),
+        ("FLEET__MAX_WORKERS", "[", "is not YAML"),
+        ("FLEET__MAX_WORKERS", "!!int ", "is not YAML: IndexError"),
+        ("FLEET__MAX_WORKERS", "2026-99-99", "is not YAML: ValueError"),
+        ("FLEET__MAX_WORKERS", "[" * 2_000, "is not YAML: RecursionError"),
+    ],
+)
+def test_a_wrong_override_is_named(variable: str, value: str, words: str) -> None:
+    assert words in fault(shipped_values(), {f"{PREFIX}{variable}": value})
+
+
+def test_an_override_of_what_is_no_section_is_refused() -> None:
+    assert "fleet: expected a section, found 3" in fault({"fleet": 3}, {f"{PREFIX}FLEET__MAX_WORKERS": "1"})
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml: No such file.*FLEETSIGHT_CONFIG"):
+        load_config(tmp_path / "none.yaml", {})
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"a: b: c", b"\x00", b"? [a]: b\n: {"])
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=str(path)):
+        load_config(path, {})
+
+
+def test_the_file_is_that_of_the_environment_or_config_yaml() -> None:
+    assert config_path({"FLEETSIGHT_CONFIG": "/etc/fleet.yaml"}) == Path("/etc/fleet.yaml")
+    assert config_path({}) == Path("config.yaml")
+
+
+def test_a_name_of_the_page_is_taken_in_small_letters_as_browsers_ask_for_it() -> None:
+    values = shipped_values()
+    values["web"]["hosts"] = ["Fleet-LoadB-1A2B.us-east-1.elb.amazonaws.com"]
+    assert parse_config(values).web.hosts == ("fleet-loadb-1a2b.us-east-1.elb.amazonaws.com",)
+
+
+def test_fifo_queues_carry_their_suffix() -> None:
+    assert parse_config(shipped_values()).queue_name("q") == "q"
+    assert parse_config(changed("queues", "kind", "fifo")).queue_name("q") == "q.fifo"
+
+
+def test_a_configuration_survives_being_written_and_read(tmp_path: Path) -> None:
+    config = load_config(SHIPPED, {})
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(path, {}) == config
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+_garbage = st.recursive(_scalars, lambda inner: st.lists(inner) | st.dictionaries(_scalars, inner), max_leaves=10)
+_keys = [(section, key) for section, keys in shipped_values().items() for key in keys]
+
+
+def parses_or_refuses(values: object, environment: dict[str, str] | None = None) -> None:
+    try:
+        assert isinstance(parse_config(values, environment), Config)
+    except ConfigError as error:
+        assert str(error)
+
+
+def office(**changes: object) -> dict[str, object]:
+    return {"schedule": [{"days": ["mon", "sun"], "from": "08:00", "to": "18:00", "min_workers": 4} | changes]}
+
+
+SCHEDULED = {"policy": "schedule", "timezone": "Europe/Berlin", **office()}
+
+
+def scheduled(**changes: object) -> Config:
+    values = shipped_values()
+    values["fleet"] |= {**SCHEDULED, **changes}
+    return parse_config(values)
+
+
+def test_a_schedule_is_read_and_dumped_as_it_was_written() -> None:
+    config = scheduled()
+    [entry] = config.fleet.schedule
+    assert (entry.begin, entry.to, entry.min_workers, entry.days) == ("08:00", "18:00", 4, ("mon", "sun"))
+    assert str(config.fleet.zone) == "Europe/Berlin"
+    assert parse_config(config.model_dump(mode="json")) == config
+    [every_day] = scheduled(schedule=[{"from": "22:00", "to": "06:00", "min_workers": 1}]).fleet.schedule
+    assert every_day.days == ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"policy": "backlog"}, ["which the policy 'backlog' does not look at", "schedule to []"]),
+        ({"timezone": "Mars/Base"}, ["fleet.timezone = 'Mars/Base'", "Europe/Berlin"]),
+        ({"timezone": "../../etc/passwd"}, ["fleet.timezone"]),
+        (office(**{"from": 1080}), ["schedule.0.from = 1080", "in quotes"]),
+        (office(**{"from": "8:00", "to": "24:00"}), ["0.from = '8:00'", "0.to = '24:00'"]),
+        (office(min_workers=1001), ["min_workers = 1001"]),
+        (office(days=["monday"]), ["'monday'", "'mon'"]),
+        (office(days=[]), ["days = []"]),
+        (office(until="20:00"), ["schedule.0.until: unknown key"]),
+    ],
+)
+def test_a_schedule_that_is_not_understood_is_refused_with_what_would_be(
+    changes: dict[str, object], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        scheduled(**changes)
+    assert [each for each in words if each not in str(caught.value)] == []
+
+
+def test_utc_needs_no_time_zone_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.config.ZoneInfo", None)
+    zone_named.cache_clear()
+    assert zone_named("UTC") is UTC
+
+
+@given(_garbage)
+def test_garbage_raises_nothing_but_a_config_error(values: object) -> None:
+    parses_or_refuses(values)
+
+
+@given(st.sampled_from(_keys), _garbage)
+def test_garbage_for_any_key_raises_nothing_but_a_config_error(key: tuple[str, str], value: object) -> None:
+    parses_or_refuses(changed(*key, value))
+
+
+@given(st.sampled_from(_keys), st.text(max_size=30))
+def test_garbage_in_the_environment_raises_nothing_but_a_config_error(key: tuple[str, str], value: str) -> None:
+    parses_or_refuses(shipped_values(), {f"{PREFIX}{key[0]}__{key[1]}".upper(): value})
+
+
+@given(st.binary(max_size=60))
+def test_a_file_of_garbage_raises_nothing_but_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("garbage") / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError):
+        load_config(path, {})

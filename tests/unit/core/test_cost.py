@@ -1,0 +1,159 @@
+"""What images cost: shares of what the fleet is billed, and requests."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import Prices, parse_config
+from core.cost import (
+    IMAGE,
+    JOB,
+    Bill,
+    JobCost,
+    Requests,
+    ThousandCost,
+    at_rest,
+    instances_bill,
+    requests_of,
+    total,
+)
+from core.job_items import counts_of, runs_as_text
+from core.job_records import MOST_RUNS, Counts, with_answers
+from core.messages import FleetRun, FleetSnapshot
+from tests.conftest import shipped_values
+from tests.support.controller import EPOCH
+
+PRICES = Prices(
+    instance_hour={"c7a.large": 0.36, "g4dn.xlarge": 0.72},
+    spot_hour={"c7a.large": 0.18},
+    minimum_billed_seconds=60,
+    s3_put_thousand=0.005,
+    s3_get_thousand=0.0004,
+    sqs_million=0.4,
+    dynamodb_write_million=0.625,
+    dynamodb_read_million=0.125,
+    disk_gb_month=0.08,
+    snapshot_gb_month=0.05,
+    public_address_hour=0.005,
+    load_balancer_hour=0.0225,
+    alarm_month=0.1,
+    metric_month=0.3,
+    log_gb=0.5,
+    dashboard_month=3,
+    object_gb_month=0.023,
+    item_gb_month=0.45,
+)
+
+
+def run(number: int, images: int, seconds: float, cost: float) -> FleetRun:
+    return FleetRun(number=number, images=images, billed_seconds=seconds, cost=cost)
+
+
+def test_an_hour_costs_what_is_asked_for_the_type_on_its_market() -> None:
+    assert (PRICES.hourly("c7a.large"), PRICES.hourly("c7a.large", spot=True)) == (0.36, 0.18)
+    assert PRICES.hourly("g4dn.xlarge", spot=True) == 0.72, "Spot never costs more than on demand"
+    assert PRICES.hourly("m5.large") == 0.72, "what is not known is not told too cheap"
+
+
+def test_requests_cost_what_each_service_asks_for_its_units() -> None:
+    asked = Requests(s3_put=1_000, s3_get=1_000, sqs=1e6, table_write=1e6, table_read=1e6)
+    assert asked.dollars(PRICES) == pytest.approx(0.005 + 0.0004 + 0.4 + 0.625 + 0.125)
+    assert (asked + asked).dollars(PRICES) == pytest.approx((asked * 2).dollars(PRICES))
+
+
+def test_a_thousand_images_ask_for_about_a_cent_and_none_that_no_worker_answered() -> None:
+    assert 0.012 < requests_of(1_000).dollars(PRICES) < 0.014
+    assert requests_of(1_000) == IMAGE * 1_000 + JOB
+    assert requests_of(0) == Requests()
+
+
+def test_a_job_alone_in_its_runs_costs_what_the_fleet_was_billed_in_them() -> None:
+    counts = Counts(done=150, images=150, runs=((3, 100), (5, 50)))
+    runs = {3: run(3, 100, 120, 0.012), 5: run(5, 50, 60, 0.006)}
+    cost = JobCost.of(counts, runs, PRICES)
+    assert cost is not None
+    assert (cost.instances.seconds, cost.instances.dollars) == pytest.approx((180, 0.018))
+    assert cost.dollars == pytest.approx(0.018 + requests_of(150).dollars(PRICES))
+    assert cost.dollars_per_thousand == pytest.approx(cost.dollars / 0.150)
+
+
+def test_images_from_the_cache_cost_nothing() -> None:
+    cost = JobCost.of(Counts(done=10, images=10, cached=10), {}, PRICES)
+    assert cost is not None
+    assert (cost.dollars, cost.dollars_per_thousand) == (0, None)
+
+
+def test_what_is_not_known_is_not_told() -> None:
+    assert JobCost.of(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
+    assert JobCost.of(Counts(done=10, images=10, runs=((3, 10),)), {}, PRICES) is None, "a run that is forgotten"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 50), min_size=3, max_size=3),
+            st.floats(0, 1e6),
+            st.floats(0, 1e3),
+            st.integers(0, 9),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_the_shares_of_all_jobs_are_never_more_than_the_bill(
+    story: list[tuple[list[int], float, float, int]],
+) -> None:
+    """Three jobs over some runs; in each, some images may have been answered that belong to no job any more."""
+    runs: dict[int, FleetRun] = {}
+    jobs = [Counts() for _ in range(3)]
+    for number, (answers, seconds, cost, gone) in enumerate(story, start=1):
+        runs[number] = run(number, sum(answers) + gone, seconds, cost)
+        jobs = [with_answers(job, number, count) for job, count in zip(jobs, answers, strict=True)]
+    shares = [instances_bill(job, runs) for job in jobs]
+    shared = total(share for share in shares if share is not None)
+    billed = total(Bill(each.billed_seconds, each.cost) for each in runs.values())
+    assert len(shares) == 3
+    assert shared.seconds <= billed.seconds * (1 + 1e-9)
+    assert shared.dollars <= billed.dollars * (1 + 1e-9)
+    if all(sum(answers) and not gone for answers, _, _, gone in story):
+        assert shared.seconds == pytest.approx(billed.seconds)
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 1_000)), max_size=40))
+def test_answers_by_run_survive_the_table_whatever_their_order(told: list[tuple[int, int]]) -> None:
+    counts = Counts()
+    for number, answers in told:
+        counts = with_answers(counts, number, answers)
+    assert [number for number, _ in counts.runs] == sorted({number for number, _ in told})
+    assert sum(answers for _, answers in counts.runs) == sum(answers for _, answers in told)
+    assert counts_of({"done": 0, "failed": 0, "images": 0, **runs_as_text(counts)}) == counts
+
+
+def test_a_job_that_was_answered_in_very_many_runs_remembers_the_latest() -> None:
+    counts = Counts()
+    for number in range(1, MOST_RUNS + 3):
+        counts = with_answers(counts, number, 1)
+    assert [number for number, _ in counts.runs] == list(range(3, MOST_RUNS + 3))
+
+
+def test_a_thousand_images_of_the_fleet_are_told_once_some_were_answered() -> None:
+    fleet = FleetSnapshot(
+        at=EPOCH, running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=19, peak_workers=0,
+        billed_seconds=600, cost=0.06, images=2_000, reason="",
+    )  # fmt: skip
+    cost = ThousandCost.of(fleet, PRICES)
+    assert cost is not None
+    assert cost.instances_dollars == pytest.approx(0.03)
+    assert cost.requests_dollars == pytest.approx((IMAGE * 1_000).dollars(PRICES))
+    assert ThousandCost.of(fleet.model_copy(update={"images": 0}), PRICES) is None
+
+
+def test_at_rest_most_is_asked_of_sqs_and_ten_times_less_when_the_controller_looks_once_a_second() -> None:
+    values = shipped_values()
+    often = at_rest(parse_config(values).controller)
+    values["controller"]["interval_seconds"] = 1
+    seldom = at_rest(parse_config(values).controller)
+    assert round(often.sqs * 24) == 1_019_520
+    assert often.sqs - seldom.sqs == pytest.approx(9 * 3_600)
+    assert often.dollars(PRICES) * 24 == pytest.approx(0.47, abs=0.01)
+    assert seldom.dollars(PRICES) * 24 == pytest.approx(0.16, abs=0.01)

@@ -1,0 +1,145 @@
+"""What travels between the tiers: it arrives as it left, or is refused with a reason."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.ids import ImageRef, new_id
+from core.messages import (
+    Failure,
+    FleetSnapshot,
+    Heartbeat,
+    LabelScore,
+    Model,
+    Prediction,
+    RequestMessage,
+    Response,
+    Timings,
+    failed,
+    from_worker,
+)
+from services.errors import MessageError
+
+REF = ImageRef(new_id(), new_id())
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PREDICTION = Prediction(
+    job_id=REF.job_id,
+    image_id=REF.image_id,
+    status="done",
+    label="cat",
+    score=0.9,
+    top=(LabelScore(label="cat", score=0.9), LabelScore(label="dog", score=0.1)),
+    model=Model(name="demo", digest="ab"),
+    worker="i-1",
+    attempts=2,
+    timings=Timings(queued=1.5, stored=3),
+    probabilities=(0.9, 0.1),
+)
+
+
+def test_a_request_arrives_as_it_left() -> None:
+    request = RequestMessage.about(REF, "a/b.jpg", NOW)
+    assert RequestMessage.from_json(request.to_json()) == request
+    assert request.ref == REF
+
+
+def test_a_prediction_arrives_as_it_left_and_its_response_lacks_only_the_vector() -> None:
+    assert Prediction.from_json(PREDICTION.to_json().encode()) == PREDICTION
+    response = PREDICTION.response()
+    assert Response.from_json(response.to_json()) == response
+    assert {**response.model_dump(), "probabilities": (0.9, 0.1)} == PREDICTION.model_dump()
+    assert "probabilities" not in response.to_json()
+
+
+def test_a_failed_prediction_says_why() -> None:
+    prediction = failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1)
+    assert Response.from_json(prediction.response().to_json()).error == Failure(code="bad", message="is no image")
+
+
+def test_a_fleet_snapshot_arrives_as_it_left() -> None:
+    snapshot = FleetSnapshot(
+        at=NOW,
+        running=1,
+        pending=2,
+        visible=3,
+        in_flight=4,
+        min_workers=0,
+        max_workers=19,
+        peak_workers=3,
+        billed_seconds=60.5,
+        reason="because",
+    )
+    assert FleetSnapshot.from_json(snapshot.to_json()) == snapshot
+
+
+HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2)
+
+
+def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_for_the_other() -> None:
+    response = PREDICTION.response()
+    assert from_worker(response.to_json()) == response
+    assert from_worker(HEARTBEAT.to_json()) == HEARTBEAT
+    with pytest.raises(MessageError, match="not a Response: job_id"):
+        Response.from_json(HEARTBEAT.to_json())
+    with pytest.raises(MessageError, match="not a Heartbeat: at"):
+        Heartbeat.from_json(response.to_json())
+
+
+@pytest.mark.parametrize("change", [{"state": "asleep"}, {"images": -1}, {"kind": "answer"}, {"worker": ""}])
+def test_a_heartbeat_that_makes_no_sense_is_refused_as_what_most_messages_are(change: dict[str, Any]) -> None:
+    with pytest.raises(MessageError, match="not a Response"):
+        from_worker(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
+
+
+def test_a_newer_writers_fields_are_ignored() -> None:
+    body = {**json.loads(PREDICTION.to_json()), "colour": "blue"}
+    assert Prediction.from_json(json.dumps(body)) == PREDICTION
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(PREDICTION.to_json()).items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("", "not a Response: body: Invalid JSON"),
+        ("[]", "not a Response: body: "),
+        (json.dumps(without("job_id")), "not a Response: job_id: Field required"),
+        (json.dumps(without("label")), "a result that is done needs a label and a score"),
+        (json.dumps({**without(""), "status": "failed"}), "a result that failed needs an error"),
+        (json.dumps({**without(""), "status": "maybe"}), "not a Response: status: "),
+        (json.dumps({**without(""), "version": 2}), "not a Response: version: "),
+        (json.dumps({**without(""), "image_id": "../x"}), "not a Response: image_id: "),
+        (json.dumps({**without(""), "attempts": -1}), "not a Response: attempts: "),
+    ],
+)
+def test_what_is_malformed_is_refused_with_its_place_and_reason(body: str, reason: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        Response.from_json(body)
+    assert str(caught.value).startswith(reason) or reason in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e999"])
+def test_what_is_no_number_is_refused_since_it_could_not_be_written_and_read_again(number: str) -> None:
+    body = PREDICTION.to_json().replace(f'"score":{PREDICTION.score}', f'"score":{number}')
+    assert number in body
+    with pytest.raises(MessageError, match=r"not a Prediction: .*score"):
+        Prediction.from_json(body)
+
+
+def test_a_request_without_a_time_zone_is_refused() -> None:
+    body = json.loads(RequestMessage.about(REF, "a/b.jpg", NOW).to_json()) | {"submitted_at": "2026-01-01T00:00:00"}
+    with pytest.raises(MessageError, match="submitted_at"):
+        RequestMessage.from_json(json.dumps(body))
+
+
+@given(st.binary(max_size=50) | st.text(max_size=50))
+def test_garbage_raises_nothing_but_a_message_error(body: bytes | str) -> None:
+    for kind in (RequestMessage, Response, Prediction, FleetSnapshot, Heartbeat):
+        with pytest.raises(MessageError):
+            kind.from_json(body)

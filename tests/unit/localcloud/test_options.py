@@ -1,0 +1,98 @@
+"""Switches say what is wrong with a value."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from localcloud.options import LONGEST_LAG_SECONDS, InvalidSwitchError, Switches
+from localcloud.typed_switches import switches_of
+
+
+def test_switches_are_off_by_default() -> None:
+    values = {switch.name: getattr(Switches(), switch.name) for switch in fields(Switches)}
+    assert values.pop("spot_notice_seconds") == 120
+    assert values.pop("count_factor") == 1
+    assert values.pop("late_seconds") == 5
+    assert values.pop("max_in_flight") == 120_000
+    assert not any(values.values())
+
+
+def test_a_change_leaves_the_other_switches_as_they_are() -> None:
+    switches = Switches(max_instances=3).changed({"boot_delay_seconds": 2})
+    assert (switches.max_instances, switches.boot_delay_seconds) == (3, 2)
+    assert switches.changed({"max_instances": None}).max_instances is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"capacity": {"c7a.large": 2, "us-east-1a": 0}},
+        {"capacity": {}},
+        {"launch_error": "VcpuLimitExceeded"},
+        {"launch_error": "InvalidAMIID.NotFound"},
+        {"spot_notice_after_seconds": 0},
+        {"describe_lag_seconds": LONGEST_LAG_SECONDS},
+        {"count_factor": 0},
+    ],
+)
+def test_a_value_that_means_something_is_taken(values: dict[str, Any]) -> None:
+    (name,) = values
+    assert getattr(Switches().changed(values), name) == values[name]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"stuck_boot_fraction": 1.5}, "stuck_boot_fraction=1.5: must be a number from 0 to 1"),
+        ({"boot_delay_seconds": -1}, "boot_delay_seconds=-1: must be a number of seconds, 0 or more"),
+        ({"boot_delay_seconds": float("nan")}, "boot_delay_seconds=nan: must be a number of seconds"),
+        ({"boot_delay_seconds": None}, "boot_delay_seconds=None: must be a number of seconds"),
+        ({"max_instances": -1}, "max_instances=-1: must be a whole number, 0 or more, or null"),
+        ({"max_instances": True}, "max_instances=True: must be a whole number"),
+        ({"max_instances": 2.5}, "max_instances=2.5: must be a whole number"),
+        ({"lost_launch_replies": "many"}, "lost_launch_replies='many': must be a whole number"),
+        ({"capacity": 3}, "capacity=3: must be whole numbers by instance type or availability zone"),
+        ({"capacity": {"c7a.large": -1}}, "capacity={'c7a.large': -1}: must be whole numbers by instance type"),
+        ({"capacity": {7: 1}}, "capacity={7: 1}: must be whole numbers by instance type"),
+        ({"capacity": None}, "capacity=None: must be whole numbers by instance type"),
+        ({"spot_capacity": "none"}, "spot_capacity='none': must be a whole number, 0 or more, or null"),
+        ({"launch_error": 503}, "launch_error=503: must be an error code of EC2"),
+        ({"launch_error": "no room!"}, "launch_error='no room!': must be an error code of EC2"),
+        ({"describe_lag_seconds": 601}, "describe_lag_seconds=601: must be seconds from 0 to 600"),
+        ({"count_factor": float("inf")}, "count_factor=inf: must be a number, 0 or more"),
+        ({"speed": 1}, r"unknown switches \['speed'\]; there are"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused_with_what_is_allowed(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidSwitchError, match=problem):
+        Switches().changed(values)
+
+
+def test_switches_are_typed_as_name_and_yaml() -> None:
+    typed = [
+        "boot_delay_seconds=5",
+        "capacity={c7a.large: 2}",
+        'launch_error="VcpuLimitExceeded"',
+        "max_instances=null",
+    ]
+    expected = Switches(boot_delay_seconds=5, capacity={"c7a.large": 2}, launch_error="VcpuLimitExceeded")
+    assert switches_of(typed) == expected
+
+
+def test_of_two_settings_of_one_switch_the_later_counts() -> None:
+    assert switches_of(["max_instances=1", "max_instances=2"]).max_instances == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("boot_delay_seconds", "'boot_delay_seconds': must be NAME=VALUE"),
+        ("capacity={c7a.large: 2", "capacity={c7a.large: 2: the value is not YAML"),
+        ("boot_delay_seconds=soon", "boot_delay_seconds='soon': must be a number of seconds"),
+        ("speed=3", r"unknown switches \['speed'\]; there are .*'boot_delay_seconds'"),
+    ],
+)
+def test_what_is_typed_wrong_is_named(text: str, problem: str) -> None:
+    with pytest.raises(InvalidSwitchError, match=problem):
+        switches_of([text])

@@ -1,0 +1,154 @@
+"""A form is checked as S3 checks it: who signed it, until when, and every condition."""
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localcloud.access_keys import owner_key
+from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
+from services.clients import Clients
+from services.endpoint import Endpoint
+from services.forms import Forms
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+SECRETS = {owner_key().id: owner_key().secret}
+
+
+def with_policy(conditions: Any, fields: Mapping[str, str], size: int = 5, expiration: Any = None) -> Form:
+    document = {"expiration": expiration or (NOW + timedelta(seconds=1)).isoformat(), "conditions": conditions}
+    policy = base64.b64encode(json.dumps(document).encode()).decode()
+    return Form("photos", {**fields, "policy": policy}, size)
+
+
+def refusal(form: Form, now: datetime = NOW) -> RefusedError:
+    with pytest.raises(RefusedError) as refused:
+        check_policy(form, now)
+    return refused.value
+
+
+@cache
+def signed() -> dict[str, str]:
+    """Return the fields of a form that botocore signed."""
+    forms = Forms.of(Clients(Endpoint("eu-central-1")), "photos")
+    fields = forms.form("a", "image/png", most_bytes=5, seconds=60).fields
+    return {name.lower(): value for name, value in fields.items()}
+
+
+def test_the_signature_of_botocore_is_that_of_the_key_and_its_region() -> None:
+    signer = signer_of(Form("photos", signed(), 5), SECRETS.get)
+    assert (signer.access_key, signer.region) == (owner_key().id, "eu-central-1")
+
+
+@given(at=st.integers(0), to=st.sampled_from("ABCabc012+/"))
+def test_a_policy_that_was_touched_is_not_signed(at: int, to: str) -> None:
+    fields = signed()
+    policy = fields["policy"]
+    at %= len(policy)
+    touched = policy[:at] + to + policy[at + 1 :]
+    form = Form("photos", {**fields, "policy": touched}, 5)
+    if touched != policy:
+        with pytest.raises(RefusedError, match="signature") as refused:
+            signer_of(form, SECRETS.get)
+        assert (refused.value.status, refused.value.code) == (403, "SignatureDoesNotMatch")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"policy": None}, 403, "AccessDenied"),
+        ({"x-amz-signature": None}, 400, "InvalidArgument"),
+        ({"x-amz-date": None}, 400, "InvalidArgument"),
+        ({"x-amz-signature": "é"}, 403, "SignatureDoesNotMatch"),
+        ({"x-amz-algorithm": "AWS4-HMAC-SHA1"}, 400, "InvalidArgument"),
+        ({"x-amz-credential": "embedded"}, 400, "InvalidArgument"),
+        ({"x-amz-credential": "nobody/20260301/us-east-1/s3/aws4_request"}, 403, "InvalidAccessKeyId"),
+        ({"x-amz-credential": "OWNER/20260301/us-east-1/s3/aws4_request"}, 403, "SignatureDoesNotMatch"),
+    ],
+)
+def test_who_has_not_signed_is_refused(changes: dict[str, str | None], status: int, code: str) -> None:
+    changed = {**signed(), **changes}.items()
+    fields = {name: value.replace("OWNER", owner_key().id) for name, value in changed if value is not None}
+    with pytest.raises(RefusedError) as refused:
+        signer_of(Form("photos", fields, 5), SECRETS.get)
+    assert (refused.value.status, refused.value.code) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fields"),
+    [
+        ([{"key": "a"}], {"key": "a"}),
+        ([["eq", "$key", "a"]], {"key": "a"}),
+        ([["starts-with", "$key", "user/"]], {"key": "user/a"}),
+        ([["starts-with", "$Content-Type", "image/"], {"bucket": "photos"}], {"content-type": "image/png"}),
+        ([["content-length-range", 5, 5]], {}),
+        ([], {"x-ignore-me": "whatever", "x-amz-signature": "0"}),
+    ],
+)
+def test_a_form_that_keeps_every_condition_is_let_in(conditions: Any, fields: dict[str, str]) -> None:
+    check_policy(with_policy(conditions, fields), NOW)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fields", "says"),
+    [
+        ([{"key": "a"}], {"key": "b"}, 'Policy Condition failed: ["eq", "$key", "a"]'),
+        ([{"key": "a"}], {}, "Policy Condition failed"),
+        ([["starts-with", "$key", "user/"]], {"key": "other/a"}, "Policy Condition failed"),
+        ([{"bucket": "others"}], {}, "Policy Condition failed"),
+        ([{"Content-Type": "image/png"}], {"content-type": "text/html"}, "Policy Condition failed"),
+        ([{"key": "a"}], {"key": "a", "acl": "public-read"}, "Extra input fields: acl"),
+        ([], {"key": "a"}, "Extra input fields: key"),
+    ],
+)
+def test_a_form_that_breaks_a_condition_or_says_more_is_denied(
+    conditions: Any, fields: dict[str, str], says: str
+) -> None:
+    refused = refusal(with_policy(conditions, fields))
+    assert (refused.status, refused.code) == (403, "AccessDenied")
+    assert says in refused.message
+
+
+@pytest.mark.parametrize(("size", "code"), [(4, "EntityTooSmall"), (5, None), (7, None), (8, "EntityTooLarge")])
+def test_a_file_is_as_large_as_the_policy_says(size: int, code: str | None) -> None:
+    form = with_policy([["content-length-range", 5, 7]], {}, size)
+    if code is None:
+        check_policy(form, NOW)
+    else:
+        refused = refusal(form)
+        assert (refused.status, refused.code) == (400, code)
+
+
+def test_a_policy_ends_at_its_moment() -> None:
+    form = with_policy([], {}, expiration=NOW.isoformat())
+    check_policy(form, NOW - timedelta(seconds=1))
+    refused = refusal(form, NOW)
+    assert (refused.status, refused.code) == (403, "AccessDenied")
+    assert "expired" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expiration"),
+    [
+        ([["content-length-range", "1", "2"]], None),
+        ([["matches", "$key", "a"]], None),
+        ([["eq", "key", "a"]], None),
+        ([{"key": "a", "acl": "b"}], None),
+        ("everything", None),
+        ([], "tomorrow"),
+        ([], 5),
+    ],
+)
+def test_a_policy_that_cannot_be_understood_lets_nothing_in(conditions: Any, expiration: Any) -> None:
+    refused = refusal(with_policy(conditions, {}, expiration=expiration))
+    assert (refused.status, refused.code) == (400, "InvalidPolicyDocument")
+
+
+def test_a_policy_that_is_no_json_lets_nothing_in() -> None:
+    assert refusal(Form("photos", {"policy": "!"}, 5)).code == "InvalidPolicyDocument"

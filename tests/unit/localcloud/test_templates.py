@@ -1,0 +1,175 @@
+"""What a launch template adds to a launch, and what EC2 refuses of the two together."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from moto.core.types import Base64EncodedString
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.launch_templates import LaunchTemplateBackend
+
+from localcloud.capacity import Place
+from localcloud.templates import check, is_one_time_spot, place_of, with_template
+
+SPOT = {"InstanceMarketOptions": {"MarketType": "spot"}}
+PERSISTENT = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "persistent"}}}
+
+
+@dataclass
+class Templates:
+    """moto's launch templates with one of three versions, of which the second is the default."""
+
+    backend: LaunchTemplateBackend
+    template: Any
+
+    def read(self, version: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Return the parameters of a launch that names a version of the template."""
+        named = {"LaunchTemplateName": "worker"} | ({"Version": version} if version else {})
+        return with_template(self.backend, {"LaunchTemplate": named, **parameters})
+
+
+class _Backend(LaunchTemplateBackend):  # type: ignore[misc]
+    def create_tags(self, *_: Any) -> None: ...
+
+    def describe_tags(self, **_: Any) -> list[Any]:
+        return []
+
+
+@pytest.fixture
+def templates() -> Templates:
+    backend = _Backend()
+    template = backend.create_launch_template("worker", "", {"ImageId": "ami-1"}, {})
+    data = {
+        "ImageId": "ami-2",
+        "InstanceType": "c7a.large",
+        "KeyName": None,
+        "UserData": Base64EncodedString("IyEvYmluL3NoCg=="),
+        "IamInstanceProfile": {"Name": "worker"},
+        "TagSpecifications": [
+            {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "theirs"}, {"Key": "Team", "Value": "a"}]},
+            {"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "disk"}]},
+        ],
+    }
+    template.create_version(data, "")
+    template.create_version({"ImageId": "ami-3"}, "")
+    backend.modify_launch_template("2", template_name="worker")
+    return Templates(backend, template)
+
+
+@pytest.mark.parametrize(
+    ("version", "image"),
+    [(None, "ami-2"), ("$Default", "ami-2"), ("$Latest", "ami-3"), ("1", "ami-1"), ("3", "ami-3")],
+)
+def test_the_version_that_is_named_counts(templates: Templates, version: str | None, image: str) -> None:
+    assert templates.read(version)["ImageId"] == image
+
+
+def test_a_template_is_found_by_its_id(templates: Templates) -> None:
+    read = with_template(templates.backend, {"LaunchTemplate": {"LaunchTemplateId": templates.template.id}})
+    assert read["ImageId"] == "ami-2"
+
+
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [
+        ({"LaunchTemplateName": "nobody"}, "InvalidLaunchTemplateName.NotFoundException"),
+        ({"LaunchTemplateId": "lt-0"}, "InvalidLaunchTemplateId.NotFound"),
+        ({"LaunchTemplateName": "worker", "Version": "4"}, "InvalidLaunchTemplateId.VersionNotFound"),
+        ({"LaunchTemplateName": "worker", "Version": "0"}, "InvalidLaunchTemplateId.VersionNotFound"),
+        ({"LaunchTemplateName": "worker", "Version": "newest"}, "InvalidLaunchTemplateId.VersionNotFound"),
+        ({"Version": "1"}, "MissingParameter"),
+    ],
+)
+def test_a_template_or_version_that_does_not_exist_is_refused(
+    templates: Templates, named: dict[str, str], code: str
+) -> None:
+    with pytest.raises(EC2ClientError) as refused:
+        with_template(templates.backend, {"LaunchTemplate": named})
+    assert refused.value.code == code
+
+
+def test_parameters_of_the_call_win_and_the_rest_is_the_templates(templates: Templates) -> None:
+    read = templates.read(InstanceType="c7a.xlarge")
+    assert (read["InstanceType"], read["ImageId"]) == ("c7a.xlarge", "ami-2")
+    assert read["IamInstanceProfile"] == {"Name": "worker"}
+    assert read["UserData"] == "IyEvYmluL3NoCg=="
+    assert "KeyName" not in read
+
+
+def test_tags_of_both_are_one_set_for_each_type_in_which_the_call_wins(templates: Templates) -> None:
+    ours = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "ours"}]}]
+    assert templates.read(TagSpecifications=ours)["TagSpecifications"] == [
+        {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "ours"}, {"Key": "Team", "Value": "a"}]},
+        {"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "disk"}]},
+    ]
+
+
+def test_reading_a_template_does_not_change_it(templates: Templates) -> None:
+    templates.read()["IamInstanceProfile"]["Name"] = "another"
+    assert templates.read()["IamInstanceProfile"] == {"Name": "worker"}
+
+
+def test_a_launch_without_template_is_what_the_call_says(templates: Templates) -> None:
+    parameters = {"ImageId": "ami-9", "MinCount": 1}
+    assert with_template(templates.backend, {**parameters, "KeyName": None}) == parameters
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({}, "MissingParameter"),
+        ({"ImageId": "ami-1", **SPOT, "InstanceInitiatedShutdownBehavior": "stop"}, "InvalidParameterCombination"),
+        (
+            {
+                "ImageId": "ami-1",
+                "InstanceMarketOptions": {
+                    "MarketType": "spot",
+                    "SpotOptions": {"InstanceInterruptionBehavior": "hibernate"},
+                },
+            },
+            "InvalidParameterCombination",
+        ),
+        (
+            {"ImageId": "ami-1", "NetworkInterfaces": [{"DeviceIndex": 0}], "SecurityGroupIds": ["sg-1"]},
+            "InvalidParameterCombination",
+        ),
+    ],
+)
+def test_what_ec2_refuses_is_refused(parameters: dict[str, Any], code: str) -> None:
+    with pytest.raises(EC2ClientError) as refused:
+        check(parameters)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"InstanceInitiatedShutdownBehavior": "stop"},
+        {**SPOT, "InstanceInitiatedShutdownBehavior": "terminate"},
+        {**PERSISTENT, "InstanceInitiatedShutdownBehavior": "stop"},
+        {"NetworkInterfaces": [{"DeviceIndex": 0, "Groups": ["sg-1"]}]},
+    ],
+)
+def test_what_ec2_takes_is_taken(parameters: dict[str, Any]) -> None:
+    check({"ImageId": "ami-1", **parameters})
+
+
+def test_spot_instances_are_one_time_unless_they_are_asked_for_as_persistent() -> None:
+    assert [is_one_time_spot(parameters) for parameters in ({}, SPOT, PERSISTENT)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "place"),
+    [
+        ({}, Place("m1.small", "us-east-1a")),
+        ({"InstanceType": "c7a.large", **SPOT}, Place("c7a.large", "us-east-1a", spot=True)),
+        ({"SubnetId": "subnet-b"}, Place("m1.small", "us-east-1b")),
+        ({"NetworkInterfaces": [{"DeviceIndex": 0, "SubnetId": "subnet-b"}]}, Place("m1.small", "us-east-1b")),
+        ({"Placement": {"AvailabilityZone": "us-east-1c"}}, Place("m1.small", "us-east-1c")),
+    ],
+)
+def test_a_launch_is_for_a_type_in_the_zone_of_its_subnet(parameters: dict[str, Any], place: Place) -> None:
+    subnets = {"subnet-b": SimpleNamespace(availability_zone="us-east-1b")}
+    backend = SimpleNamespace(region_name="us-east-1", get_subnet=subnets.__getitem__)
+    assert place_of(backend, parameters) == place
