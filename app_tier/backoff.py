@@ -7,7 +7,7 @@ from collections import Counter
 from services.backoff import Jitter, pause_seconds
 
 FIRST_SECONDS = 1.0
-MOST_SECONDS = 30.0
+MAX_SECONDS = 30.0
 
 
 class Backoff:
@@ -36,4 +36,4 @@ class Backoff:
         """Return how long to wait before the next try: 0 without a failure."""
         with self._lock:
             failures = max(self._failures.values(), default=0)
-        return pause_seconds(failures, FIRST_SECONDS, MOST_SECONDS, self._jitter)
+        return pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, self._jitter)

@@ -12,7 +12,7 @@ from app_tier.in_hand import InHand
 from app_tier.task import Delivery
 from services.sqs import BATCH, Outgoing, Queue
 
-LONGEST_SECONDS = 12 * 3600 - 60
+MAX_SECONDS = 12 * 3600 - 60
 """SQS ends an invisibility 12 hours after the receive, however often it is extended.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
@@ -68,7 +68,7 @@ class Keeper:
     def look(self) -> None:
         """Extend what has used up half of its timeout; part with what hangs and with what SQS would return."""
         self._part_with_hung()
-        self.give_back(self._in_hand.older_than(LONGEST_SECONDS))
+        self.give_back(self._in_hand.older_than(MAX_SECONDS))
         with self._calling:
             expiring = self._in_hand.expiring()
             if expiring:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
 
-from app_tier.backoff import FIRST_SECONDS, MOST_SECONDS, Backoff
+from app_tier.backoff import FIRST_SECONDS, MAX_SECONDS, Backoff
 from app_tier.faults import (
     Fault,
     ImageFault,
@@ -207,7 +207,7 @@ class Step(Generic[T]):
         """Wait before the next try, and let the receiver wait, too; return False if the worker ends."""
         recovery = self._recovery
         recovery.backoff.failed(self._name)
-        return not recovery.lifetime.wait(pause_seconds(failures, FIRST_SECONDS, MOST_SECONDS, recovery.jitter))
+        return not recovery.lifetime.wait(pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, recovery.jitter))
 
     def _part_with(self, tasks: Sequence[Task[T]], *, is_left: bool = False) -> None:
         deliveries = [task.delivery for task in tasks]

@@ -27,7 +27,7 @@ MEMORY_SHARE = 8
 CALLS_PER_CORE = 8
 """Fetches, and as many puts, under way at once for each core: 250 images/s of a core at 30 ms a call."""
 
-MOST_CALLS = 64
+MAX_CALLS = 64
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -95,7 +95,7 @@ def sized(config: WorkerConfig, machine: Machine, input_size: int) -> Sizing:
     threads = config.threads or machine.cores
     # Torch has one set of threads for the process, and one batch fills a GPU.
     streams = 1 if config.engine == "torch" else min(config.streams or threads, threads)
-    calls = min(CALLS_PER_CORE * machine.cores, MOST_CALLS)
+    calls = min(CALLS_PER_CORE * machine.cores, MAX_CALLS)
     return Sizing(
         streams=streams,
         engine_threads=threads,

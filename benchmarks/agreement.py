@@ -32,9 +32,9 @@ BATCH: Final = 8
 TURN: Final = 200
 """Images that one way is asked about, twice, before it is the next one's turn; threads of the one before spin on."""
 
-LEAST_AGREEMENT: Final = 0.9999
-LEAST_SPEED: Final = 3.0
-MOST_POINTS_LOST: Final[Mapping[LowPrecision, float]] = {"bf16": 0.2, "int8": 0.5}
+MIN_AGREEMENT: Final = 0.9999
+MIN_SPEED: Final = 3.0
+MAX_POINTS_LOST: Final[Mapping[LowPrecision, float]] = {"bf16": 0.2, "int8": 0.5}
 
 Infer = Callable[[Batch], Batch]
 
@@ -61,7 +61,7 @@ def run() -> Report:
         figures[f"all_{way}_to_torch_ratio"] = speed_of(way, kinds)
     if "exact" in ways:
         speed = figures["all_exact_to_torch_ratio"]
-        bars.append(Bar("exact ÷ torch eager fp32, demo network, batch 8, 2 threads", speed, at_least=LEAST_SPEED))
+        bars.append(Bar("exact ÷ torch eager fp32, demo network, batch 8, 2 threads", speed, at_least=MIN_SPEED))
     return Report("agreement", figures, tuple(bars))
 
 
@@ -86,8 +86,8 @@ def bars_of(name: str, figures: Mapping[str, float], told: Mapping[str, Told]) -
     """Yield the bars of one kind of images, for the ways that this machine has."""
     if "exact" in told:
         agreement = figures[f"{name}_exact_agreement_ratio"]
-        yield Bar(f"{name}: exact, same label as torch fp32", agreement, at_least=LEAST_AGREEMENT)
-    for way, most in MOST_POINTS_LOST.items():
+        yield Bar(f"{name}: exact, same label as torch fp32", agreement, at_least=MIN_AGREEMENT)
+    for way, most in MAX_POINTS_LOST.items():
         if way in told:
             yield Bar(f"{name}: {way}, points of accuracy lost", figures[f"{name}_{way}_lost_points"], at_most=most)
 

@@ -26,7 +26,7 @@ from benchmarks.cores import pinned
 from core.config import PATH_VARIABLE, load_config
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-LONGEST_SECONDS: Final = 120.0
+MAX_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def on_core(core: int, bundle: Path, photos: Path, seconds: float) -> Bare:
             env=os.environ | chosen,
             check=True,
             stdout=subprocess.PIPE,
-            timeout=LONGEST_SECONDS,
+            timeout=MAX_SECONDS,
         )
     return Bare(**json.loads(done.stdout))
 

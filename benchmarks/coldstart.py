@@ -34,7 +34,7 @@ from services.sqs import Outgoing, Queue
 
 SECONDS = 0.6
 MEGABYTES = 250.0
-LONGEST_SECONDS = 60.0
+MAX_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def torch_way() -> Start:
         [sys.executable, "-m", "benchmarks.torch_way"],
         cwd=ROOT,
         check=True,
-        timeout=LONGEST_SECONDS,
+        timeout=MAX_SECONDS,
         stdout=subprocess.PIPE,
     )
     told = json.loads(done.stdout)
@@ -153,11 +153,11 @@ class _Bench:
 
 
 def _peak_until_end(worker: "subprocess.Popen[bytes]") -> float:
-    peak, deadline = 0.0, time.monotonic() + LONGEST_SECONDS
+    peak, deadline = 0.0, time.monotonic() + MAX_SECONDS
     while worker.poll() is None:
         if time.monotonic() > deadline:
             worker.kill()
-            raise RuntimeError(f"the worker has not ended after {LONGEST_SECONDS:.0f} s")
+            raise RuntimeError(f"the worker has not ended after {MAX_SECONDS:.0f} s")
         usage = usage_of(worker.pid)
         peak = max(peak, usage.peak_mb) if usage else peak
         time.sleep(0.05)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from benchmarks.http_messages import LONGEST_HEAD
+from benchmarks.http_messages import MAX_HEAD_BYTES
 from benchmarks.relay import Relay
 
 HOST: Final = "127.0.0.1"
@@ -74,7 +74,7 @@ async def proxy(listener: socket.socket, relay: Relay, lifeline: int) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_reader(lifeline, ended.set)  # nobody writes to it: readable means that its other end has gone
-    server = await asyncio.start_server(relay.serve, sock=listener, limit=LONGEST_HEAD)
+    server = await asyncio.start_server(relay.serve, sock=listener, limit=MAX_HEAD_BYTES)
     await ended.wait()
     server.close()
 

@@ -20,7 +20,7 @@ from scripts.run.system import ROOT, free_port
 
 FIRST_SECONDS = 180.0
 SECOND_SECONDS = 10.0
-LONGEST_SECONDS = 600.0
+MAX_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _start(folder: Path) -> _Run:
             cwd=folder,
             env=environment,
             check=True,
-            timeout=LONGEST_SECONDS,
+            timeout=MAX_SECONDS,
             stdout=subprocess.DEVNULL,
         )
         seconds = time.time() - started

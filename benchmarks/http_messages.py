@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-LONGEST_HEAD: Final = 2**18
+MAX_HEAD_BYTES: Final = 2**18
 """Bytes; also how much of a body is held at once."""
 
 _SIGNED_FOR: Final = re.compile(rb"Credential=[^/]+/\d{8}/[^/]+/([a-z0-9-]+)/aws4_request")
@@ -78,7 +78,7 @@ async def pass_bytes(source: Peer, sink: Peer, count: int) -> None:
         asyncio.IncompleteReadError: the source has closed the connection before.
     """
     while count:
-        data = await source.reader.read(min(count, LONGEST_HEAD))
+        data = await source.reader.read(min(count, MAX_HEAD_BYTES))
         if not data:
             raise asyncio.IncompleteReadError(b"", count)
         await _send(sink, data)
@@ -101,7 +101,7 @@ async def _pass_line(source: Peer, sink: Peer) -> bytes:
 
 async def pass_rest(source: Peer, sink: Peer) -> None:
     """Pass on all that comes until the source closes the connection."""
-    while data := await source.reader.read(LONGEST_HEAD):
+    while data := await source.reader.read(MAX_HEAD_BYTES):
         await _send(sink, data)
 
 

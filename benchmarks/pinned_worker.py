@@ -15,7 +15,7 @@ from benchmarks.timeline import Look
 from scripts.run.system import ROOT
 
 LOOK_SECONDS: Final = 0.1
-LONGEST_SECONDS: Final = 180.0
+MAX_SECONDS: Final = 180.0
 """Longest that a worker may take until it has ended by itself."""
 
 
@@ -55,12 +55,10 @@ class PinnedWorker:
         """
         looks = []
         with self._started(environment) as worker:
-            deadline = time.monotonic() + LONGEST_SECONDS
+            deadline = time.monotonic() + MAX_SECONDS
             while worker.poll() is None:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"the worker has not ended after {LONGEST_SECONDS:.0f} s: {self._end_of_log()}"
-                    )
+                    raise RuntimeError(f"the worker has not ended after {MAX_SECONDS:.0f} s: {self._end_of_log()}")
                 look = self._look({"worker": frozenset({worker.pid}), **others})
                 if look.cpu_seconds["worker"]:  # there is none before it runs, and none while it ends
                     looks.append(look)

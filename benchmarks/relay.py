@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.http_messages import LONGEST_HEAD, Head, Peer, pass_bytes, pass_chunks, pass_rest, read_head
+from benchmarks.http_messages import MAX_HEAD_BYTES, Head, Peer, pass_bytes, pass_chunks, pass_rest, read_head
 
 _WITHOUT_BODY: Final = (b"204", b"304")
 
@@ -37,7 +37,7 @@ class Relay:
         """Pass one client's connection on until either end closes it, which is no error."""
         client = Peer(reader, writer)
         try:
-            service = Peer(*await asyncio.open_connection(self.host, self.port, limit=LONGEST_HEAD))
+            service = Peer(*await asyncio.open_connection(self.host, self.port, limit=MAX_HEAD_BYTES))
             try:
                 while await self._exchange(client, service):
                     pass

@@ -19,9 +19,9 @@ from scripts.run.images import Images
 
 COUNT: Final = 10_000
 QUICK_COUNT: Final = 500
-MOST_WEB_MB: Final = 300
-MOST_TASK_MS: Final = 200
-LEAST_ACCURACY: Final = 0.99
+MAX_WEB_MB: Final = 300
+MAX_TASK_MS: Final = 200
+MIN_ACCURACY: Final = 0.99
 
 
 def run(quick: bool) -> Report:
@@ -69,8 +69,8 @@ def report_of(
         }
         bars += [
             Bar(f"{name}: files of which nothing is known in the end", way.unaccounted, at_most=0),
-            Bar(f"{name}: images with their true label, share", way.right / way.images, at_least=LEAST_ACCURACY),
-            Bar(f"{name}: most memory of a web process, MiB", way.web_peak_mb, at_most=MOST_WEB_MB),
+            Bar(f"{name}: images with their true label, share", way.right / way.images, at_least=MIN_ACCURACY),
+            Bar(f"{name}: most memory of a web process, MiB", way.web_peak_mb, at_most=MAX_WEB_MB),
         ]
     figures["browser_to_api_ratio"] = in_browser.images_per_second / by_api.images_per_second
     figures |= {f"longest_task_{stage}_ms": task for stage, task in longest_task_ms.items()}
@@ -79,7 +79,7 @@ def report_of(
         Bar(
             "the finished job's page: longest task while it scrolls, ms",
             longest_task_ms["finished"],
-            at_most=MOST_TASK_MS,
+            at_most=MAX_TASK_MS,
         )
     )
     return Report("ten_thousand", figures, tuple(bars))

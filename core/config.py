@@ -45,7 +45,7 @@ The worker polls for the notice every 5 s and needs a few more seconds to stop.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 """
-MOST_WORKERS = 1_000
+MAX_WORKERS = 1_000
 """No limit of the fleet is above this, whoever sets it."""
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What PyYAML raises for what it cannot read: its own errors, and those of Python, as for `!!int ` without digits."""
@@ -203,7 +203,7 @@ class ScheduleEntry(_Section):
     days: tuple[Day, ...] = Field(default=DAYS, min_length=1)
     begin: str = Field(alias="from")
     to: str
-    min_workers: int = Field(ge=0, le=MOST_WORKERS)
+    min_workers: int = Field(ge=0, le=MAX_WORKERS)
 
     @field_validator("begin", "to", mode="before")
     @classmethod
@@ -218,8 +218,8 @@ class Fleet(_Section):
     """How many workers, and of what make. Limits are read again while the controller runs."""
 
     policy: Literal["backlog", "deadline", "fixed", "schedule"]
-    min_workers: int = Field(ge=0, le=MOST_WORKERS)
-    max_workers: int = Field(ge=0, le=MOST_WORKERS)
+    min_workers: int = Field(ge=0, le=MAX_WORKERS)
+    max_workers: int = Field(ge=0, le=MAX_WORKERS)
     images_per_worker: int = Field(ge=1)
     target_seconds: float = Field(gt=0, le=86_400)
     image_seconds: float = Field(gt=0, le=3_600)

@@ -12,12 +12,12 @@ from typing import Final
 from core.image_errors import ImageRejectedError
 from core.image_limits import ImageLimits
 
-MOST_PIECES: Final = 20_000
+MAX_PIECES: Final = 20_000
 """Chunks, segments, blocks; and one more for each `BYTES_A_PIECE` of the file, as honest writers cut them."""
 
 BYTES_A_PIECE: Final = 128
 
-MOST_EXIF_BYTES: Final = 2**20
+MAX_EXIF_BYTES: Final = 2**20
 """Of a JPEG, where a reader copies all that it has with each further segment; honest EXIF is one segment of 64 KB."""
 
 
@@ -31,7 +31,7 @@ def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
     if count is None:
         return
     frames = 0
-    most_pieces = MOST_PIECES + len(data) // BYTES_A_PIECE
+    most_pieces = MAX_PIECES + len(data) // BYTES_A_PIECE
     for pieces, found in enumerate(count(data)):
         if pieces > most_pieces:
             raise ImageRejectedError(
@@ -125,7 +125,7 @@ def _jpeg(data: bytes) -> Iterator[int]:
         body = place + 4
         if marker == 0xE1 and data.startswith(b"Exif\0\0", body):
             exif += size
-            if exif > MOST_EXIF_BYTES:
+            if exif > MAX_EXIF_BYTES:
                 raise ImageRejectedError("too_costly", "the JPEG has more than 1 MB of EXIF: save it again")
         is_index = marker == 0xE2 and data.startswith(b"MPF\0", body)
         yield _pictures(data[body + 4 : place + 2 + size]) if is_index else 0

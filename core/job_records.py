@@ -227,7 +227,7 @@ def with_cached(counts: Counts, at: Sequence[datetime]) -> Counts:
     )
 
 
-MOST_RUNS = 200
+MAX_RUNS = 200
 """Runs that a job remembers, the latest; so many hours of uninterrupted work, and more days than most jobs stand."""
 
 
@@ -235,7 +235,7 @@ def with_answers(counts: Counts, run: int, answers: int) -> Counts:
     """Return `counts` after workers have given so many `answers` more in a run of the fleet."""
     answered = dict(counts.runs)
     answered[run] = answered.get(run, 0) + answers
-    return replace(counts, runs=tuple(sorted(answered.items()))[-MOST_RUNS:])
+    return replace(counts, runs=tuple(sorted(answered.items()))[-MAX_RUNS:])
 
 
 def with_said(counts: Counts, said: Sequence[Said]) -> Counts:

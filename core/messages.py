@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.config import MOST_WORKERS
+from core.config import MAX_WORKERS
 from core.ids import ULID_PATTERN, ImageRef
 from services.errors import MessageError
 
@@ -17,7 +17,7 @@ Id = Annotated[str, Field(pattern=ULID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Status = Literal["done", "failed"]
 WorkerState = Literal["ready", "busy", "draining", "ended"]
-MOST_REASON = 200
+MAX_REASON_CHARACTERS = 200
 """Characters of the reason for a pause, or for limits that ops set."""
 
 
@@ -204,14 +204,14 @@ class FleetPause(Wire):
 
     version: Literal[1] = 1
     since: AwareDatetime
-    reason: str = Field(default="", max_length=MOST_REASON)
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
 
 
 class WorkerLimits(Wire):
     """The least and the most workers that there may be, in the bounds of config.yaml."""
 
-    min_workers: int = Field(ge=0, le=MOST_WORKERS)
-    max_workers: int = Field(ge=0, le=MOST_WORKERS)
+    min_workers: int = Field(ge=0, le=MAX_WORKERS)
+    max_workers: int = Field(ge=0, le=MAX_WORKERS)
 
     @model_validator(mode="after")
     def _least_is_not_above_most(self) -> Self:
@@ -228,7 +228,7 @@ class LimitsOrder(WorkerLimits):
 
     version: Literal[1] = 1
     since: AwareDatetime
-    reason: str = Field(default="", max_length=MOST_REASON)
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
 
 
 class FleetRun(Wire):

@@ -19,11 +19,11 @@ from services.table import EXPIRES_AT, LAST, Item, Table
 PREFIX: Final = "fst_"
 """Begins every token, so that one is known where it should not be: in a log, in a repository."""
 
-MOST_CHARACTERS: Final = 100
+MAX_CHARACTERS: Final = 100
 """Of a token, and of its name."""
 
-MOST_DAYS: Final = 365
-MOST_TOKENS: Final = 20
+MAX_DAYS: Final = 365
+MAX_TOKENS: Final = 20
 """Of a user, that have not expired."""
 
 _TOKEN, _LISTED = "TOKEN", "TOKEN#"
@@ -118,7 +118,7 @@ class PersonalTokens:
 
     def find(self, text: str) -> PersonalToken | None:
         """Return what is known of a token; None when there is none of this text, or no longer. Its use is noted."""
-        if not text.startswith(PREFIX) or len(text) > MOST_CHARACTERS:
+        if not text.startswith(PREFIX) or len(text) > MAX_CHARACTERS:
             return None
         item = self.table.get(_partition(text), _TOKEN)
         token = None if item is None else _token(item)
@@ -135,10 +135,10 @@ class PersonalTokens:
         """
         listed = _item(token, user_partition(token.owner), _LISTED + token.token_id)
         self.table.put_all([{**listed, "partition": _partition(text)}])
-        if len(self.list(token.owner)) > MOST_TOKENS:
+        if len(self.list(token.owner)) > MAX_TOKENS:
             self.table.delete_all([(user_partition(token.owner), _LISTED + token.token_id)])
             raise TokenNotMadeError(
-                f"there are {MOST_TOKENS} tokens already, and no more are allowed: revoke one first"
+                f"there are {MAX_TOKENS} tokens already, and no more are allowed: revoke one first"
             )
 
     def _note_use(self, token: PersonalToken, text: str) -> None:
@@ -152,12 +152,12 @@ class PersonalTokens:
 
 
 def _check(name: str, scopes: Collection[str], days: int) -> None:
-    if not name or len(name) > MOST_CHARACTERS or not name.isprintable():
-        raise TokenNotMadeError(f"give the token a name of 1 to {MOST_CHARACTERS} characters")
+    if not name or len(name) > MAX_CHARACTERS or not name.isprintable():
+        raise TokenNotMadeError(f"give the token a name of 1 to {MAX_CHARACTERS} characters")
     if not scopes:
         raise TokenNotMadeError("choose at least one thing that the token may do")
-    if not 1 <= days <= MOST_DAYS:
-        raise TokenNotMadeError(f"a token expires after 1 to {MOST_DAYS} days, not after {days}")
+    if not 1 <= days <= MAX_DAYS:
+        raise TokenNotMadeError(f"a token expires after 1 to {MAX_DAYS} days, not after {days}")
 
 
 def _partition(text: str) -> str:

@@ -17,7 +17,7 @@ from core.job_records import ImageRecord
 from services.errors import FleetsightError
 from services.table import Table
 
-MOST_FILES = 250
+MAX_FILES = 250
 """Files of a slice: with the longest names they fit into an item of 400 KB."""
 
 SlicedImages = Mapping[int, ImageRecord]

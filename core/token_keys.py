@@ -16,11 +16,11 @@ from joserfc.util import base64_to_int
 
 from services.errors import FleetsightError
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 """Of the document; Cognito's has two keys and less than 1 KB."""
 
-MOST_KEYS = 20
-LEAST_BITS, MOST_BITS = 2_048, 8_192
+MAX_KEYS = 20
+MIN_BITS, MAX_BITS = 2_048, 8_192
 KEPT = timedelta(hours=1)
 """After which keys are asked for again, so that one that the pool has withdrawn ends; old ones serve meanwhile."""
 
@@ -64,12 +64,12 @@ def keys_at(url: str, connect_seconds: float = 2.0, read_seconds: float = 3.0) -
         try:
             answer = pool.request("GET", url, preload_content=False, redirect=False)
             try:
-                body = answer.read(MOST_BYTES + 1)
+                body = answer.read(MAX_BYTES + 1)
             finally:
                 answer.close()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise KeysUnreachableError(f"the user pool's keys at {url} cannot be fetched: {error}") from error
-        if answer.status != 200 or len(body) > MOST_BYTES:
+        if answer.status != 200 or len(body) > MAX_BYTES:
             raise KeysUnreachableError(f"the user pool's keys at {url}: {answer.status}, {len(body)} bytes")
         return body
 
@@ -131,7 +131,7 @@ def parse_keys(document: bytes) -> dict[str, RSAKey]:
         KeysUnreachableError: when there is none.
     """
     try:
-        listed = json.loads(document)["keys"][:MOST_KEYS]
+        listed = json.loads(document)["keys"][:MAX_KEYS]
         keys = {each["kid"]: _key(each) for each in listed if _can_sign(each)}
     except (ValueError, TypeError, KeyError, RecursionError, JoseError) as error:
         raise KeysUnreachableError(f"the user pool's keys cannot be read: {type(error).__name__}") from error
@@ -147,7 +147,7 @@ def _can_sign(jwk: Any) -> bool:
         and jwk.get("use", "sig") == "sig"
         and jwk.get("alg", "RS256") == "RS256"
         and isinstance(jwk.get("kid"), str)
-        and LEAST_BITS <= base64_to_int(jwk["n"]).bit_length() <= MOST_BITS
+        and MIN_BITS <= base64_to_int(jwk["n"]).bit_length() <= MAX_BITS
     )
 
 

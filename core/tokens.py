@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from core.token_keys import KeysUnreachableError, TokenKeys
 from services.errors import FleetsightError
 
-LONGEST_TOKEN = 8_192
+MAX_TOKEN_CHARACTERS = 8_192
 """Characters; one of Cognito's has about 1,000, and some 20 more for each group."""
 
 ALGORITHM = "RS256"
@@ -111,7 +111,7 @@ class TokenVerifier:
         Raises:
             TokenRefusedError: it is not one of the pool's for this client, or no longer or not yet good.
         """
-        if len(text) > LONGEST_TOKEN or not text.isascii():
+        if len(text) > MAX_TOKEN_CHARACTERS or not text.isascii():
             raise TokenRefusedError("too long, or not in ASCII")
         claims = self._signed_claims(text, _key_id(text))
         self._check(claims)

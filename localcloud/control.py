@@ -35,7 +35,7 @@ from localcloud.options import InvalidSwitchError
 from localcloud.records import UnknownInstanceError
 from localcloud.user_pools.mailbox import mailbox
 
-LONGEST_POLL_SECONDS = 60.0
+MAX_POLL_SECONDS = 60.0
 
 
 class ControlApplication:
@@ -82,7 +82,7 @@ class ControlApplication:
         return {"epoch": self._fleet.epoch}
 
     def _instances(self, request: Request) -> dict[str, Any]:
-        wait = min(request.args.get("wait", 0.0, float), LONGEST_POLL_SECONDS)
+        wait = min(request.args.get("wait", 0.0, float), MAX_POLL_SECONDS)
         same_cloud = request.args.get("epoch") == self._fleet.epoch
         since = request.args.get("since", -1, int) if same_cloud else -1
         revision, work = self._fleet.pending_work(since, wait)

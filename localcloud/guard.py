@@ -15,7 +15,7 @@ from localcloud.machines.machine import discard_all, end_all
 HYPERVISOR_LOCK = "hypervisor.lock"
 GUARD_LOCK = "guard.lock"
 GRACE_SECONDS = 2.0
-LONGEST_SWEEP_SECONDS = 10.0
+MAX_SWEEP_SECONDS = 10.0
 
 
 def guard(state_dir: Path, lifeline: int) -> None:
@@ -41,7 +41,7 @@ def _sweep(state_dir: Path) -> None:
     end_all(state_dir, signal.SIGTERM)
     while end_all(state_dir, 0) or is_held(state_dir / HYPERVISOR_LOCK):
         waited = time.monotonic() - started
-        if waited > LONGEST_SWEEP_SECONDS:
+        if waited > MAX_SWEEP_SECONDS:
             break
         if waited > GRACE_SECONDS:
             end_all(state_dir, signal.SIGKILL)

@@ -11,7 +11,7 @@ from moto.dynamodb.models.dynamo_type import DynamoType, LimitedSizeDict
 
 from localcloud.mend import Mend
 
-LARGEST_ITEM = 405_000
+MAX_ITEM_BYTES = 405_000
 """Bytes, as in stock moto; AWS documents 400 KB."""
 
 _BYTES_A_CHARACTER = 4
@@ -44,7 +44,7 @@ def _init(_original: Any) -> Any:
         self.attrs = LimitedSizeDict()
         for name, value in attrs.items():
             dict.__setitem__(self.attrs, name, _typed(value, known))
-        if not _is_surely_small(self.attrs) and self.size() > LARGEST_ITEM:
+        if not _is_surely_small(self.attrs) and self.size() > MAX_ITEM_BYTES:
             raise ItemSizeTooLarge
 
     return init
@@ -65,7 +65,7 @@ def _is_surely_small(attrs: dict[str, Any]) -> bool:
         if type(value.value) is not str:
             return False
         characters += len(name) + len(value.value)
-    return characters * _BYTES_A_CHARACTER <= LARGEST_ITEM
+    return characters * _BYTES_A_CHARACTER <= MAX_ITEM_BYTES
 
 
 def _to_dict(original: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 TOKEN_HEADER = "x-aws-ec2-metadata-token"  # nosec B105 # noqa: S105 - a header's name
 TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
-LONGEST_TTL_SECONDS = 21_600
+MAX_TTL_SECONDS = 21_600
 VERSIONS = ("2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "latest")
 """Those that cloud-init knows; what is told is the same in each."""
 
@@ -93,7 +93,7 @@ class MetadataService:
         if method != "PUT":
             return Answer(HTTPStatus.METHOD_NOT_ALLOWED)
         ttl = headers.get(TTL_HEADER, "")
-        if not ttl.isdigit() or not 1 <= int(ttl) <= LONGEST_TTL_SECONDS:
+        if not ttl.isdigit() or not 1 <= int(ttl) <= MAX_TTL_SECONDS:
             return Answer(HTTPStatus.BAD_REQUEST, "400 - Bad Request")
         return Answer(HTTPStatus.OK, self.tokens.issue(int(ttl)), ((TTL_HEADER, ttl),))
 

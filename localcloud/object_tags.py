@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from localcloud.post_policy import RefusedError
 
-MOST_TAGS = 10
+MAX_TAGS = 10
 """Of an object."""
 
 SETS_REMEMBERED = 256
@@ -47,8 +47,8 @@ def tags_of_form(text: str) -> Tags:
     if root.tag.rpartition("}")[2] != "Tagging" or root.find("{*}TagSet") is None:
         raise _malformed()
     tags = [_tag(each) for each in root.iterfind("{*}TagSet/{*}Tag")]
-    if len(tags) > MOST_TAGS:
-        raise RefusedError(400, "BadRequest", f"Object tags cannot be greater than {MOST_TAGS}")
+    if len(tags) > MAX_TAGS:
+        raise RefusedError(400, "BadRequest", f"Object tags cannot be greater than {MAX_TAGS}")
     if len({tag["Key"] for tag in tags}) < len(tags):
         raise RefusedError(400, "InvalidTag", "Cannot provide multiple Tags with the same key")
     return tags

@@ -20,7 +20,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quota
 MAX_DELAY_SECONDS = 900
 """Longest delay of a message, as on SQS."""
 
-LONGEST_LAG_SECONDS = 600.0
+MAX_LAG_SECONDS = 600.0
 """How far back the cloud remembers what it was; AWS's own answers lag by up to a minute."""
 
 
@@ -65,7 +65,7 @@ def _is_code(value: Any) -> bool:
 
 
 SECONDS = Allowed(_is_number, "a number of seconds, 0 or more")
-LAG = Allowed(lambda value: _is_number(value, LONGEST_LAG_SECONDS), f"seconds from 0 to {LONGEST_LAG_SECONDS:.0f}")
+LAG = Allowed(lambda value: _is_number(value, MAX_LAG_SECONDS), f"seconds from 0 to {MAX_LAG_SECONDS:.0f}")
 DELAY = Allowed(lambda value: _is_number(value, MAX_DELAY_SECONDS), f"seconds from 0 to {MAX_DELAY_SECONDS}")
 COUNT = Allowed(_is_count, "a whole number, 0 or more")
 FRACTION = Allowed(lambda value: _is_number(value, 1), "a number from 0 to 1")

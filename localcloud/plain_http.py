@@ -16,8 +16,8 @@ from urllib.parse import unquote_to_bytes
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 END_OF_HEAD = b"\r\n\r\n"
-LONGEST_HEAD = 32 * 1024
-LARGEST_BODY = 64 * 1024 * 1024
+MAX_HEAD_BYTES = 32 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024
 """Bytes that are kept in memory at once; more goes gunicorn's way."""
 
 _REQUEST_LINE = re.compile(r"([A-Z]{3,7}) (/[!-~]*) HTTP/1\.1")
@@ -72,7 +72,7 @@ def _is_plain(environ: dict[str, Any]) -> bool:
         and not _NOT_PLAIN.intersection(environ)
         and environ.get("HTTP_CONNECTION", "keep-alive").lower() == "keep-alive"
         and environ.get("HTTP_EXPECT", "100-continue").lower() == "100-continue"
-        and (length.isascii() and length.isdigit() and int(length) <= LARGEST_BODY)
+        and (length.isascii() and length.isdigit() and int(length) <= MAX_BODY_BYTES)
     )
 
 

@@ -25,10 +25,10 @@ from localcloud.post_policy import Form, RefusedError, Signer, check_policy, sig
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-LARGEST_FORM = 101 * 1024 * 1024
+MAX_FORM_BYTES = 101 * 1024 * 1024
 """Bytes of a form, all of which is held in memory; the largest image that can be configured has 100 MB."""
 
-LONGEST_FIELD = 20 * 1024
+MAX_FIELD_BYTES = 20 * 1024
 """Bytes of a field before the file; S3 takes as many of all of them together."""
 
 _BUCKET = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
@@ -121,7 +121,7 @@ def parse(body: bytes, boundary: str) -> tuple[dict[str, str], bytes]:
         if name == "file":
             content = value
             break
-        if name in fields or len(value) > LONGEST_FIELD:
+        if name in fields or len(value) > MAX_FIELD_BYTES:
             raise RefusedError(400, "InvalidArgument", f"The field '{name}' is there twice, or is too long.")
         fields[name] = value.decode(errors="replace")
     if not fields.get("key"):
@@ -135,7 +135,7 @@ def _body(environ: dict[str, Any]) -> bytes:
     length = environ.get("CONTENT_LENGTH") or ""
     if not length.isdigit():
         raise RefusedError(400, "MissingContentLength", "You must provide the Content-Length HTTP header.")
-    if int(length) > LARGEST_FORM:
+    if int(length) > MAX_FORM_BYTES:
         raise RefusedError(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
     body: bytes = environ["wsgi.input"].read(int(length))
     if len(body) != int(length):  # who sent it has gone, and a part of an object is no object
@@ -145,7 +145,7 @@ def _body(environ: dict[str, Any]) -> bytes:
 
 def _parts(body: bytes, boundary: str) -> Iterable[tuple[str, bytes]]:
     """Yield each part's name and content, in order."""
-    decoder = MultipartDecoder(boundary.encode(), LARGEST_FORM)
+    decoder = MultipartDecoder(boundary.encode(), MAX_FORM_BYTES)
     decoder.receive_data(body)
     decoder.receive_data(None)
     name, chunks = "", list[bytes]()

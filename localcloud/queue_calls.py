@@ -18,8 +18,8 @@ from localcloud.direct import Answer, Request, json_answer
 from localcloud.message import Delivery
 from localcloud.sqs import is_over_limit, sequence_number, take
 
-MOST_ENTRIES = 10
-LONGEST_WAIT_SECONDS = 20
+MAX_ENTRIES = 10
+MAX_WAIT_SECONDS = 20
 _ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _FIFO = {"MessageGroupId": str, "MessageDeduplicationId": str}
 
@@ -64,7 +64,7 @@ def _receive_message(_backend: SQSBackend, queue: Any, parameters: Parameters) -
     count = parameters.get("MaxNumberOfMessages", DEFAULT_RECEIVED_MESSAGES)
     wait = parameters.get("WaitTimeSeconds", queue.receive_message_wait_time_seconds)
     visibility = parameters.get("VisibilityTimeout", queue.visibility_timeout)
-    if not (1 <= count <= MOST_ENTRIES and 0 <= wait <= LONGEST_WAIT_SECONDS and is_timeout(visibility)):
+    if not (1 <= count <= MAX_ENTRIES and 0 <= wait <= MAX_WAIT_SECONDS and is_timeout(visibility)):
         return None
     wanted = _attributes_wanted(parameters.get("MessageSystemAttributeNames", []))
     if wanted is None or is_over_limit(queue, wait):
@@ -122,7 +122,7 @@ def _by_entry(done: list[str], failed: list[Any]) -> Parameters:
 def _entries(parameters: Parameters, types: Mapping[str, type]) -> list[Parameters] | None:
     """Return the entries of a batch if each has an identity of its own and exactly the parameters of `types`."""
     entries = parameters.get("Entries")
-    if set(parameters) != {"Entries"} or type(entries) is not list or not 1 <= len(entries) <= MOST_ENTRIES:
+    if set(parameters) != {"Entries"} or type(entries) is not list or not 1 <= len(entries) <= MAX_ENTRIES:
         return None
     if not all(type(entry) is dict and _has_types(entry, {"Id": str, **types}) for entry in entries):
         return None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from localcloud.options import LONGEST_LAG_SECONDS
+from localcloud.options import MAX_LAG_SECONDS
 
 Value = TypeVar("Value")
 
@@ -34,7 +34,7 @@ class Timeline(Generic[Value]):
             elif not self._values or self._values[-1] != value:
                 self._since.append(now)
                 self._values.append(value)
-                self._forget(now - LONGEST_LAG_SECONDS)
+                self._forget(now - MAX_LAG_SECONDS)
 
     def ago(self, seconds: float) -> Value | None:
         """Return the value of so long ago, or None if there was none yet."""

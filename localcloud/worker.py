@@ -15,7 +15,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from localcloud.plain_http import END_OF_HEAD, LONGEST_HEAD, answer_of, environ_of, surroundings
+from localcloud.plain_http import END_OF_HEAD, MAX_HEAD_BYTES, answer_of, environ_of, surroundings
 
 LINGER_MILLISECONDS = 20
 """How long a thread waits for the next request when there are more connections than threads."""
@@ -146,9 +146,9 @@ def _receive(sock: socket.socket, size: int = _FIRST) -> bytes:
 
 
 def _read_head(sock: socket.socket, begun: bytes) -> tuple[bytes, bytes | None]:
-    """Return a request's head and what came behind it; None behind one that does not end within `LONGEST_HEAD`."""
+    """Return a request's head and what came behind it; None behind one that does not end within `MAX_HEAD_BYTES`."""
     while (end := begun.find(END_OF_HEAD)) < 0:
-        more = _receive(sock) if len(begun) < LONGEST_HEAD else b""
+        more = _receive(sock) if len(begun) < MAX_HEAD_BYTES else b""
         if not more:
             return begun, None
         begun += more

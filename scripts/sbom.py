@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from scripts.requirements_file import REQUIREMENTS, Pin, read_sections
 from services.errors import FleetsightError
 
-LONGEST_LICENSE = 100
+MAX_LICENSE_CHARACTERS = 100
 """Characters; what is longer, or of several lines, is a licence's text and not its name."""
 
 _LICENSES = LicenseFactory()
@@ -93,7 +93,7 @@ def _license_names(installed: Distribution) -> Iterator[str]:
     classifiers = [each for each in said.get_all("Classifier", ()) if each.startswith("License ::")]
     if classifiers:
         yield from (each.rpartition(" :: ")[2] for each in classifiers)
-    elif "License" in said and len(said["License"]) <= LONGEST_LICENSE and "\n" not in said["License"]:
+    elif "License" in said and len(said["License"]) <= MAX_LICENSE_CHARACTERS and "\n" not in said["License"]:
         yield said["License"]
 
 

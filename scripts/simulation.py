@@ -18,7 +18,7 @@ from simulator.policies.ours import ours
 from simulator.tables import figures_of, tables_of
 from simulator.traces import TraceError, from_csv, named
 
-LEAST_INTERVAL_SECONDS: Final = 1.0
+MIN_INTERVAL_SECONDS: Final = 1.0
 """Decisions are simulated no more often: a day of them would take minutes, and boots take far longer than this."""
 
 
@@ -59,7 +59,7 @@ def carry_out(wish: Wish, settings: Config, image_seconds: float | None, outputs
         max_workers=settings.fleet.max_workers,
     )
     scene = scene_of(wish, conditions)
-    interval = max(LEAST_INTERVAL_SECONDS, settings.controller.interval_seconds)
+    interval = max(MIN_INTERVAL_SECONDS, settings.controller.interval_seconds)
     own = ours(settings.fleet, interval, settings.worker.idle_seconds)
     played = [scene.play(rule) for rule in (*(rivals(conditions) if wish.against else ()), own)]
     rows = [row_of(each) for each in played]

@@ -17,7 +17,7 @@ from services.errors import FleetsightError
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 COLOURS = 256
 PATIENCE_SECONDS = 120.0
 SETTLED_MS = 500
@@ -61,15 +61,15 @@ class Studio:
         """Write what `page` shows to `name`.png, with few colours, once its pictures are there.
 
         Raises:
-            ScreenshotError: when they do not come, or the file would be larger than `MOST_BYTES`.
+            ScreenshotError: when they do not come, or the file would be larger than `MAX_BYTES`.
         """
         self._await_pictures(page)
         target = self.folder / f"{name}.png"
         shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
         shot.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
         size = target.stat().st_size
-        if size > MOST_BYTES:
-            raise ScreenshotError(f"{target} has {size:,} bytes, more than {MOST_BYTES:,}: show less on it")
+        if size > MAX_BYTES:
+            raise ScreenshotError(f"{target} has {size:,} bytes, more than {MAX_BYTES:,}: show less on it")
         click.echo(f"{target} ({size / 1000:.0f} KB)")
 
     def await_results(self, job_id: str) -> None:

@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 MAX_EMAIL_CHARACTERS = 128
 """Characters of a user name, which the address is, in Cognito."""
 
-LONGEST_PASSWORD = 256
+MAX_PASSWORD_CHARACTERS = 256
 """Characters, in Cognito."""
 
 MAX_SESSION_CHARACTERS = 2_048 + 2 * (MAX_EMAIL_CHARACTERS + 1)
 """Characters: what Cognito calls a session, with two names of the account before it."""
 
-LONGEST_TOKEN = 16_384
+MAX_TOKEN_CHARACTERS = 16_384
 
 _CODE_OF_AN_APP: Final = "SOFTWARE_TOKEN_MFA"
 """Cognito's name of the challenge, and of the setting of an account, for codes of an authenticator app (RFC 6238)."""
@@ -160,7 +160,7 @@ class UserPool:
             PasswordResetError, SecondFactorError: as they say; the password was right.
         """
         name = email_of(email)
-        if name is None or not _PASSWORD.fullmatch(password) or len(password) > LONGEST_PASSWORD:
+        if name is None or not _PASSWORD.fullmatch(password) or len(password) > MAX_PASSWORD_CHARACTERS:
             raise WrongCredentialsError
         with refused_as(SIGNING_IN):
             reply = self._client.initiate_auth(
@@ -254,7 +254,7 @@ class UserPool:
         Raises:
             SignedOutError: signed out, expired, or the account is disabled or deleted.
         """
-        if not 0 < len(refresh_token) <= LONGEST_TOKEN:
+        if not 0 < len(refresh_token) <= MAX_TOKEN_CHARACTERS:
             raise SignedOutError
         with refused_as(REFRESHING):
             reply = self._client.initiate_auth(
@@ -266,7 +266,7 @@ class UserPool:
 
     def sign_out(self, refresh_token: str) -> None:
         """Revoke a refresh token; one that is good for nothing already stays so."""
-        if 0 < len(refresh_token) <= LONGEST_TOKEN:
+        if 0 < len(refresh_token) <= MAX_TOKEN_CHARACTERS:
             with refused_as(REVOKING):
                 self._client.revoke_token(Token=refresh_token, ClientId=self._client_id)
 
@@ -370,7 +370,9 @@ def _digits(code: str) -> str | None:
 
 
 def _check_new_password(password: str) -> None:
-    if len(password) > LONGEST_PASSWORD or not (_PASSWORD.fullmatch(password) and _NEW_PASSWORD.fullmatch(password)):
+    if len(password) > MAX_PASSWORD_CHARACTERS or not (
+        _PASSWORD.fullmatch(password) and _NEW_PASSWORD.fullmatch(password)
+    ):
         raise PasswordRefusedError
 
 

@@ -19,7 +19,7 @@ LATE_SHARE: Final = 0.05
 """Of the images, those that may be later than the 95th percentile."""
 BINS: Final = 1_500
 """Of time, in the linear program of a trace; fewer make it quicker and the bound lower, so that it stays one."""
-LEAST_BIN_SECONDS: Final = 2.0
+MIN_BIN_SECONDS: Final = 2.0
 
 
 def lower_bound(
@@ -102,7 +102,7 @@ class _Program:
     def __init__(
         self, trace: Trace, p95_seconds: float, conditions: Conditions, prepared: int, bin_seconds: float
     ) -> None:
-        self.bin = max(LEAST_BIN_SECONDS, bin_seconds)
+        self.bin = max(MIN_BIN_SECONDS, bin_seconds)
         self._bins = math.ceil((trace.seconds + p95_seconds) / self.bin)
         self._conditions, self._prepared = conditions, prepared
         ends = np.arange(1, self._bins + 1) * self.bin

@@ -25,7 +25,7 @@ LINGER_SECONDS: Final = 4 * 3_600.0
 
 A simulation in which images wait for so long, and none is answered, is given up.
 """
-LEAST_ANSWERS: Final = 10
+MIN_ANSWERS: Final = 10
 """Answers before the time of an image counts as measured, as in the product's own `Pace`."""
 
 
@@ -124,7 +124,7 @@ class _Simulation:
             workers=self._crew.workers,
             idle=self._crew.idle(now),
             changes=self._crew.changes,
-            image_seconds=self._conditions.image_seconds if answered >= LEAST_ANSWERS else None,
+            image_seconds=self._conditions.image_seconds if answered >= MIN_ANSWERS else None,
             boot_seconds=self._crew.boot_seconds,
         )
 

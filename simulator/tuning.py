@@ -10,8 +10,8 @@ from simulator.comparison import Played, Scene
 from simulator.policies.ours import ours
 from simulator.policy import Rule
 
-LEAST_SECONDS: Final = 0.25
-MOST_SECONDS: Final = 2_400.0
+MIN_SECONDS: Final = 0.25
+MAX_SECONDS: Final = 2_400.0
 RATIO: Final = 1.02
 """Of one target that can be tried to the one below it."""
 STEPS: Final = 9
@@ -53,7 +53,7 @@ class Dial:
         Bisects on a logarithmic scale, since the percentile grows with the target; as it need not do so everywhere,
         the cheapest of all that were fast enough is taken, not the last.
         """
-        low, high = 0, math.ceil(math.log(MOST_SECONDS / LEAST_SECONDS, RATIO))
+        low, high = 0, math.ceil(math.log(MAX_SECONDS / MIN_SECONDS, RATIO))
         for _ in range(self.steps):
             middle = (low + high) // 2
             p95 = self._at(middle).played.outcome.p95
@@ -65,6 +65,6 @@ class Dial:
 
     def _at(self, position: int) -> Tuned:
         if position not in self._played:
-            target = LEAST_SECONDS * RATIO**position
+            target = MIN_SECONDS * RATIO**position
             self._played[position] = Tuned(target, self.scene.play(self.by_target(target)))
         return self._played[position]

@@ -14,7 +14,7 @@ from flask import Flask, request
 from werkzeug.exceptions import MisdirectedRequest
 
 _AUTHORITY: Final = re.compile(r"(?:([a-z0-9.-]+)|\[([a-f0-9:.]+)\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
-_MOST_SHOWN = 80
+_MAX_SHOWN = 80
 
 
 def refuse_other_hosts(app: Flask, hosts: Collection[str], bound_to: str) -> None:
@@ -58,5 +58,5 @@ def _refuse(names: Collection[str]) -> None:
     asked = request.headers.get("Host", "")
     claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
     if not is_called(asked, names) or (claimed is not None and claimed.lower() != asked.lower()):
-        name = (claimed or asked)[:_MOST_SHOWN]
+        name = (claimed or asked)[:_MAX_SHOWN]
         raise MisdirectedRequest(f"this server is not called {name!r}; whoever runs it can add a name (web.hosts)")

@@ -12,7 +12,7 @@ from app_tier.bundle.load import Bundle, check_pin, parse_manifest
 from app_tier.bundle.manifest import MANIFEST_NAME, file_digest
 
 _CHUNK: Final = 2**20
-_LARGEST_MANIFEST: Final = 64 * 2**20
+_MAX_MANIFEST_BYTES: Final = 64 * 2**20
 
 
 def load_zip(path: Path, cache: Path | None = None, sha256: str | None = None) -> Bundle:
@@ -48,7 +48,7 @@ def _unpack(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
     top = _top(archive, path)
     entry = archive.getinfo(f"{top}{MANIFEST_NAME}")
     with archive.open(entry) as file:
-        text = file.read(_LARGEST_MANIFEST)
+        text = file.read(_MAX_MANIFEST_BYTES)
     (folder / MANIFEST_NAME).write_bytes(text)
     for name in parse_manifest(f"{MANIFEST_NAME} in {path}", text).files:
         try:

@@ -10,7 +10,7 @@ from typing import Final
 from app_tier.bundle.errors import BundleError, BundleFormatError
 from app_tier.bundle.load import Bundle, load_folder
 
-LARGEST_FILE: Final = 2 * 2**30
+MAX_FILE_BYTES: Final = 2 * 2**30
 """Bytes; four times what the largest ResNet of torchvision takes."""
 
 
@@ -63,12 +63,12 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file from `chunks`, which may come from anywhere and must end before the disk does.
 
     Raises:
-        BundleFormatError: they are more than `LARGEST_FILE` bytes.
+        BundleFormatError: they are more than `MAX_FILE_BYTES` bytes.
     """
     written = 0
     with path.open("wb") as file:
         for chunk in chunks:
             written += len(chunk)
-            if written > LARGEST_FILE:
-                raise BundleFormatError(f"{path.name} is larger than {LARGEST_FILE} bytes: no bundle's file is")
+            if written > MAX_FILE_BYTES:
+                raise BundleFormatError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes: no bundle's file is")
             file.write(chunk)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CHUNK: Final = 2**20
-_LARGEST_MANIFEST: Final = 64 * 2**20
+_MAX_MANIFEST_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None, sh
 
 def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | None) -> Bundle:
     with closing(_get(client, place.of(MANIFEST_NAME))["Body"]) as body:
-        text = body.read(_LARGEST_MANIFEST)
+        text = body.read(_MAX_MANIFEST_BYTES)
     digest = hashlib.sha256(text).hexdigest()
     check_pin(place.of(MANIFEST_NAME), digest, sha256)
     manifest = parse_manifest(str(place.of(MANIFEST_NAME)), text)

@@ -9,7 +9,7 @@ import struct
 import time
 from typing import Final
 
-from core.confined.wire import ANSWER, ITEM, MOST_WORDS, Outcome
+from core.confined.wire import ANSWER, ITEM, MAX_WORDS, Outcome
 
 PROMPT_SECONDS: Final = 30.0
 """How long a child that has been forked may take to begin."""
@@ -50,7 +50,7 @@ class Child:
             OSError, RubbishError: it does not.
         """
         self._wait_for(PROMPT_SECONDS)
-        kind, words = self._answer(MOST_WORDS, time.monotonic() + PROMPT_SECONDS)
+        kind, words = self._answer(MAX_WORDS, time.monotonic() + PROMPT_SECONDS)
         if kind != Outcome.READY:
             raise RubbishError
         self._wait_for(patience)
@@ -108,7 +108,7 @@ class Child:
             raise ConnectionResetError("it closed its end")
         outcome, size = _head_of(first)
         begun = first[ANSWER.size :]
-        if len(begun) > size or size > (most if outcome is Outcome.DONE else MOST_WORDS):
+        if len(begun) > size or size > (most if outcome is Outcome.DONE else MAX_WORDS):
             raise RubbishError
         return outcome, begun if len(begun) == size else self._rest(begun, size, deadline)
 

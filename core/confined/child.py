@@ -16,7 +16,7 @@ from collections.abc import Callable
 from core.confined.forget import close_all_but
 from core.confined.limits import Prctl, confine, find_prctl, grant_seconds, ignore_signals
 from core.confined.seccomp import SetFilter, find_filter
-from core.confined.wire import ANSWER, ASK, ITEM, MOST_CHARACTERS, NEW, TOLD, Outcome
+from core.confined.wire import ANSWER, ASK, ITEM, MAX_CHARACTERS, NEW, TOLD, Outcome
 from core.image_errors import ImageRejectedError
 
 Function = Callable[..., bytes]
@@ -80,11 +80,11 @@ def outcome(function: Function, data: bytes, arguments: bytes) -> tuple[Outcome,
     try:
         return Outcome.DONE, function(data, **json.loads(arguments))
     except ImageRejectedError as error:
-        return Outcome.REJECTED, json.dumps([error.code, error.message[:MOST_CHARACTERS]]).encode()
+        return Outcome.REJECTED, json.dumps([error.code, error.message[:MAX_CHARACTERS]]).encode()
     except MemoryError:
         return Outcome.NO_MEMORY, b""
     except Exception as error:  # noqa: BLE001 (the edge: whatever it is, it is told, and the next item gets its turn)
-        return Outcome.RAISED, f"{type(error).__name__}: {error}"[:MOST_CHARACTERS].encode("ascii", "replace")
+        return Outcome.RAISED, f"{type(error).__name__}: {error}"[:MAX_CHARACTERS].encode("ascii", "replace")
 
 
 def _fork(

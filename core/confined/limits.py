@@ -22,7 +22,7 @@ _FIRST_TO_GO: Final = "1000"
 
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-_MOST_SECONDS: Final = resource.getrlimit(resource.RLIMIT_CPU)[1]
+_MAX_SECONDS: Final = resource.getrlimit(resource.RLIMIT_CPU)[1]
 
 Prctl = Callable[[int, int], int]
 
@@ -62,7 +62,7 @@ def confine(memory_bytes: int, parent: int, prctl: Prctl | None, set_filter: Set
 def grant_seconds(seconds: float) -> None:
     """Let this process have `seconds` of processor time from now on, rounded up; the kernel ends it after that."""
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), _MOST_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), _MAX_SECONDS))
 
 
 def find_prctl() -> Prctl | None:

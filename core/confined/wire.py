@@ -18,10 +18,10 @@ ITEM: Final = struct.Struct("<dII")
 ANSWER: Final = struct.Struct("<BI")
 """From a child: an `Outcome`, and how many bytes follow."""
 
-MOST_CHARACTERS: Final = 500
+MAX_CHARACTERS: Final = 500
 """Of a refusal's sentence."""
 
-MOST_WORDS: Final = 8_192
+MAX_WORDS: Final = 8_192
 """Bytes of a refusal, at most: each character may be written as twelve."""
 
 

@@ -30,7 +30,7 @@ ANSWER_SECONDS: Final = 30.0
 """How long it may take to load its function, or to fork."""
 
 FIRST_PAUSE_SECONDS: Final = 0.1
-MOST_PAUSE_SECONDS: Final = 5.0
+MAX_PAUSE_SECONDS: Final = 5.0
 
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -169,7 +169,7 @@ class Zygote:
 
     def _pause(self) -> None:
         self._failures += 1
-        pause = pause_seconds(self._failures, FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS, self._jitter)
+        pause = pause_seconds(self._failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._jitter)
         self._not_before = self._clock() + pause
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from localcloud.iam.decisions import Decision
 
-MOST_ROWS = 20_000
+MAX_ROWS = 20_000
 """Beyond these, what is asked of a resource that is new is counted under ``…`` in its place."""
 
 _OTHERS = "…"
@@ -34,7 +34,7 @@ class DecisionRecord:
         asked = decision.asked
         row = _Row(role, asked.action, asked.resource, decision.allowed, decision.rests_on, decision.why)
         with self._turn:
-            if row not in self._counts and len(self._counts) >= MOST_ROWS:
+            if row not in self._counts and len(self._counts) >= MAX_ROWS:
                 row = _Row(role, asked.action, _OTHERS, decision.allowed, decision.rests_on, decision.why)
             self._counts[row] = self._counts.get(row, 0) + 1
 

@@ -17,10 +17,10 @@ from moto.core.exceptions import JsonRESTError
 
 LIFETIME_SECONDS = 3600.0
 WINDOW_SECONDS = 3600.0
-MOST_IN_WINDOW = 5
+MAX_IN_WINDOW = 5
 """Codes that are sent, and wrong attempts, of one address within the window."""
 
-MOST_KEPT = 10_000
+MAX_KEPT = 10_000
 
 Key = tuple[str, str]
 """Pool and address."""
@@ -75,7 +75,7 @@ class Codes:
         """
         with self._turn:
             proof, now = self._proof(key), self.clock()
-            if len(_within_window(proof.wrong, now)) >= MOST_IN_WINDOW:
+            if len(_within_window(proof.wrong, now)) >= MAX_IN_WINDOW:
                 raise AttemptsExceededError
             if proof.code is not None and hmac.compare_digest(proof.code.encode(), code.encode()):
                 if now >= proof.ends_at:
@@ -90,14 +90,14 @@ class Codes:
     def _proof(self, key: Key) -> _Proof:
         proof = self._proofs.setdefault(key, _Proof())
         self._proofs.move_to_end(key)
-        while len(self._proofs) > MOST_KEPT:
+        while len(self._proofs) > MAX_KEPT:
             self._proofs.popitem(last=False)
         return proof
 
     @staticmethod
     def _count(times: list[float], now: float) -> None:
         times[:] = _within_window(times, now)
-        if len(times) >= MOST_IN_WINDOW:
+        if len(times) >= MAX_IN_WINDOW:
             raise AttemptsExceededError
         times.append(now)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Purpose = Literal["invitation", "reset"]
-MOST_MAILS = 1_000
+MAX_MAILS = 1_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Mailbox:
     """The latest mails; threads may share it."""
 
     clock: Callable[[], float] = time.time
-    most: int = MOST_MAILS
+    most: int = MAX_MAILS
     _mails: deque[Mail] = field(init=False)
     _number: int = field(default=0, init=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)

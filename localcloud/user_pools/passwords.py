@@ -12,7 +12,7 @@ from localcloud.user_pools.delivery import delivery, send_code
 from localcloud.user_pools.mailbox import mailbox
 from localcloud.user_pools.pools import address_of, hides_who_exists, pool_of
 
-MOST_CHARACTERS = 256
+MAX_CHARACTERS = 256
 _SYMBOLS = re.compile(r"""[\^$*.\[\]{}()?"!@#%&/\\,><':;|_~`=+\- ]""")
 _KINDS = (
     ("RequireLowercase", re.compile("[a-z]"), "Password must have lowercase characters"),
@@ -26,7 +26,7 @@ def fault_of(password: str, policy: Mapping[str, Any]) -> str | None:
     """Return what a password lacks, in Cognito's words; None when nothing."""
     if len(password) < policy.get("MinimumLength", 8):
         return "Password not long enough"
-    if len(password) > MOST_CHARACTERS:
+    if len(password) > MAX_CHARACTERS:
         return "Password too long"
     for requirement, characters, fault in _KINDS:
         if policy.get(requirement, True) and not characters.search(password.strip()):

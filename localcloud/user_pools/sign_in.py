@@ -19,7 +19,7 @@ _REFRESH = frozenset({"REFRESH_TOKEN", "REFRESH_TOKEN_AUTH"})
 _FLOWS = ("ALLOW_USER_SRP_AUTH", "ALLOW_CUSTOM_AUTH", "ALLOW_REFRESH_TOKEN_AUTH")
 """Those of a client that names none."""
 
-MOST_CHALLENGES = 10_000
+MAX_CHALLENGES = 10_000
 _MINUTE = 60.0
 
 
@@ -36,7 +36,7 @@ class Challenges:
         session = secrets.token_urlsafe(48)
         with self._turn:
             self._open[session] = (challenge, pool_id, user_id, self.clock() + minutes * _MINUTE)
-            while len(self._open) > MOST_CHALLENGES:
+            while len(self._open) > MAX_CHALLENGES:
                 self._open.popitem(last=False)
         return session
 

@@ -19,7 +19,7 @@ from scripts.load.target import ALLOW_FLAG, parse_target
 from scripts.run.images import images_in
 from services.errors import FleetsightError
 
-MOST_CLIENTS = 2_000
+MAX_CLIENTS = 2_000
 COUNT = 100
 CONCURRENCY: dict[Mode, int] = {"classic": 100, "api": 4, "direct": 8}
 DRAWN_FOLDER = Path(".fleetsight/load")
@@ -59,7 +59,7 @@ class Options:
 @click.option("--count", type=click.IntRange(1, 100_000), help="Images to send; by default 100, or the whole folder.")
 @click.option(
     "--concurrency",
-    type=click.IntRange(1, MOST_CLIENTS),
+    type=click.IntRange(1, MAX_CLIENTS),
     help="Requests open at once; by default 100, 4 for api, where each holds 20 images, or 8 for direct.",
 )
 @click.option("--images", type=_FILE, help="Folder of images; sent again where they are fewer than --count.")

@@ -14,8 +14,8 @@ from scripts.model.sample_images import UNKNOWN
 SAFETY: Final = 2.0
 """How many times the smallest margin with fp32's answer to every measured image the chosen one is."""
 
-MOST_ACCURACY_LOST: Final = 0.005
-MOST_DISAGREEMENT: Final = 0.02
+MAX_ACCURACY_LOST: Final = 0.005
+MAX_DISAGREEMENT: Final = 0.02
 """Shares of the images that int8 may answer worse, or otherwise, than fp32."""
 
 _ROUNDING: Final = 1e-9
@@ -65,15 +65,15 @@ def refuse_losses(measured: Measurement) -> None:
     """Let int8 through unless it was measured to answer much worse, or much otherwise, than fp32.
 
     Raises:
-        BundleBuildError: it loses more than `MOST_ACCURACY_LOST`, or disagrees on more than `MOST_DISAGREEMENT`.
+        BundleBuildError: it loses more than `MAX_ACCURACY_LOST`, or disagrees on more than `MAX_DISAGREEMENT`.
     """
     lost, otherwise = _accuracy_lost(measured), 1 - measured.same_top1
-    if lost <= MOST_ACCURACY_LOST + _ROUNDING and otherwise <= MOST_DISAGREEMENT + _ROUNDING:
+    if lost <= MAX_ACCURACY_LOST + _ROUNDING and otherwise <= MAX_DISAGREEMENT + _ROUNDING:
         return
     accuracy = f"loses {100 * lost:.2f} points of accuracy" if measured.labelled else "loses accuracy nobody knows"
     raise BundleBuildError(
         f"int8 {accuracy} and answers {otherwise:.2%} of {measured.images} images otherwise than fp32"
-        f" ({measured.source}); {100 * MOST_ACCURACY_LOST:g} points and {MOST_DISAGREEMENT:.0%} are allowed:"
+        f" ({measured.source}); {100 * MAX_ACCURACY_LOST:g} points and {MAX_DISAGREEMENT:.0%} are allowed:"
         " give more images like those it will be asked about (--images, --calibrate), take --precision exact,"
         " or insist with --force"
     )

@@ -11,7 +11,7 @@ from app_tier.openvino_import import import_converter, import_openvino
 if TYPE_CHECKING:
     from torch import nn
 
-_LARGEST_BATCH: Final = 4096
+_MAX_BATCH: Final = 4096
 
 
 def export_torch(network: "nn.Module", size: int, classes: int, folder: Path) -> None:
@@ -25,7 +25,7 @@ def export_torch(network: "nn.Module", size: int, classes: int, folder: Path) ->
     whole.to("cpu", torch.float32, memory_format=torch.contiguous_format)
     example = torch.zeros(2, 3, size, size)
     with export_warnings_off():
-        batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+        batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
         program = torch.export.export(whole, (example,), dynamic_shapes=({0: batch},))
         check_outputs(tuple(program.module()(example).shape), classes)
         _forget_source_lines(program)

@@ -1,7 +1,7 @@
 """Keeps the processes of the system running on one machine, as systemd does on EC2.
 
 A process that dies is started again, once the rest of its process group has been killed, after a pause that doubles
-up to `LONGEST_PAUSE_SECONDS` while it keeps dying. One that holds what cannot be had again (the local cloud's
+up to `MAX_PAUSE_SECONDS` while it keeps dying. One that holds what cannot be had again (the local cloud's
 memory) is essential: its end ends everything.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from localcloud.machines.machine import Process
 
 FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 5.0
 STEADY_SECONDS = 30.0
 """A process that lived this long starts again without the pauses of earlier deaths."""
 
@@ -133,7 +133,7 @@ class _Watcher(threading.Thread):
                 leader.signal_group(signal.SIGKILL)  # gunicorn's workers, for one, would keep the port for seconds
             _log.warning("%s ended with %s; it starts again", self.service.name, _told(status))
             self._stopping.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
         with self._lock, self.service.log.open("ab") as log:

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 from scripts.client import ApiClient
 from scripts.run.system import ROOT, System
 from scripts.screenshots import FOLDER, LIGHT, draw_batch, main_job, shoot_pages, shoot_refusals
-from scripts.studio import MOST_BYTES, ScreenshotError, Studio
+from scripts.studio import MAX_BYTES, ScreenshotError, Studio
 
 pytestmark = pytest.mark.processes
 
@@ -32,7 +32,7 @@ def test_every_page_is_taken_in_a_small_file(studio: Studio, tmp_path_factory: p
     shoot_refusals(studio, [files[0], files[-1]])
     taken = {path.stem: path for path in studio.folder.glob("*.png")}
     assert {"upload", "job", "job-table", "image", "jobs", "fleet", "api", "error", "not-accepted"} <= set(taken)
-    assert all(path.stat().st_size <= MOST_BYTES for path in taken.values())
+    assert all(path.stat().st_size <= MAX_BYTES for path in taken.values())
     assert size(taken["job"]) == (1280, 900)
     assert size(taken["job-phone"]) == (780, 1688)
 
@@ -53,4 +53,4 @@ def test_what_the_readme_shows_is_there_and_small() -> None:
     shown = re.findall(r"!\[[^\]]+\]\((docs/screenshots/[^)]+)\)", (ROOT / "README.md").read_text())
     assert len(shown) >= 3
     for path in [*(ROOT / name for name in shown), *FOLDER.glob("*.png")]:
-        assert path.stat().st_size <= MOST_BYTES, path
+        assert path.stat().st_size <= MAX_BYTES, path

@@ -10,13 +10,13 @@ from pathlib import Path
 from tests.fuzz import CORPUS
 from tests.fuzz.engine import SEEDS, WORDS
 
-MOST_MEGABYTES = 512
+MAX_MEGABYTES = 512
 """Memory of a process, all libraries included; a target that needs more has found an input that fills a machine."""
 
 FOUND = "found"
 """The folder, in that of a target, of inputs that reached something new."""
 
-MOST_KEPT = 36
+MAX_KEPT = 36
 """Inputs of a target in the corpus, beside those that broke a promise."""
 
 SECONDS_AN_INPUT = 300
@@ -73,7 +73,7 @@ def keep_smallest(target: str, found: Sequence[Path], folder: Path) -> list[Path
         subprocess.run([*_command(target, folder), *merge], check=True, stdout=log, stderr=log)
     # Those that reach most were written first.
     chosen = [file for file in sorted(fewest.iterdir(), key=_written_at) if file.name not in seeds]
-    return chosen[:MOST_KEPT]
+    return chosen[:MAX_KEPT]
 
 
 def _written_at(file: Path) -> int:
@@ -91,7 +91,7 @@ def _begun(target: str, seconds: int, folder: Path) -> "subprocess.Popen[bytes]"
 
 
 def _command(target: str, folder: Path) -> list[str]:
-    limits = [f"-rss_limit_mb={MOST_MEGABYTES}", f"-timeout={SECONDS_AN_INPUT}", f"-dict={folder / WORDS}"]
+    limits = [f"-rss_limit_mb={MAX_MEGABYTES}", f"-timeout={SECONDS_AN_INPUT}", f"-dict={folder / WORDS}"]
     return [sys.executable, "-m", "tests.fuzz.engine", target, str(folder), *limits]
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz import CORPUS, TARGETS
 
-MOST_FILES = 40
-MOST_BYTES = 200 * 1024
+MAX_FILES = 40
+MAX_BYTES = 200 * 1024
 
 
 # Pillow warns of broken EXIF; a warning is no error where strangers' bytes are read.
@@ -51,5 +51,5 @@ def test_every_target_holds_its_promises_for_seeds_that_were_tampered_with(
 def test_the_corpus_stays_small() -> None:
     for target in TARGETS:
         files = list((CORPUS / target).iterdir())
-        assert 1 <= len(files) <= MOST_FILES
-        assert sum(file.stat().st_size for file in files) <= MOST_BYTES
+        assert 1 <= len(files) <= MAX_FILES
+        assert sum(file.stat().st_size for file in files) <= MAX_BYTES

@@ -8,7 +8,7 @@ from core.tokens import TokenRefusedError, TokenUncheckedError
 from web_tier.access.access import Access
 from web_tier.access.identity import Identity, scopes_named
 
-MOST_CHARACTERS: Final = 8_192
+MAX_CHARACTERS: Final = 8_192
 """Of a header that is looked at; a token of the pool has some 1,100, and more with many groups."""
 
 # The form of a token as RFC 6750 has it, alone or after the scheme. Two headers of the name reach us as one with a
@@ -26,7 +26,7 @@ def token_in(header: str) -> str:
     Raises:
         RefusedError: when it is neither.
     """
-    found = _FORM.fullmatch(header) if len(header) <= MOST_CHARACTERS else None
+    found = _FORM.fullmatch(header) if len(header) <= MAX_CHARACTERS else None
     if found is None:
         raise RefusedError("the header is not of the form Bearer TOKEN")
     return found[1]

@@ -21,13 +21,13 @@ from itsdangerous import Signer
 from services.errors import ConfigError
 
 KEYS_FILE_VARIABLE: Final = "FLEETSIGHT_SESSION_KEYS_FILE"
-LEAST_CHARACTERS: Final = 32
-MOST_COOKIE: Final = 200
+MIN_CHARACTERS: Final = 32
+MAX_COOKIE_CHARACTERS: Final = 200
 """Characters of a cookie that are looked at; ours have 124."""
 
 _REMEDY = (
     f"name a file in {KEYS_FILE_VARIABLE} that only the web tier may read, with one key or more, each a line of at "
-    f"least {LEAST_CHARACTERS} characters, such as `openssl rand -base64 48` makes"
+    f"least {MIN_CHARACTERS} characters, such as `openssl rand -base64 48` makes"
 )
 
 
@@ -60,7 +60,7 @@ class SessionKeys:
 
         The next id follows from the key that signed this one, so that all machines agree on it while keys change.
         """
-        if len(cookie) > MOST_COOKIE or not cookie.isascii():
+        if len(cookie) > MAX_COOKIE_CHARACTERS or not cookie.isascii():
             return None
         own = cookie.rpartition(".")[0]
         for key in self._keys:
@@ -124,9 +124,9 @@ def load_session_keys(environment: Mapping[str, str] = os.environ) -> SessionKey
     keys = [line.strip() for line in lines if line.strip()]
     if not keys:
         raise ConfigError(f"{KEYS_FILE_VARIABLE}={path!r} holds no key: {_REMEDY}")
-    if short := [number for number, key in enumerate(keys, 1) if len(key) < LEAST_CHARACTERS]:
+    if short := [number for number, key in enumerate(keys, 1) if len(key) < MIN_CHARACTERS]:
         raise ConfigError(
-            f"{KEYS_FILE_VARIABLE}={path!r}: key {short[0]} has fewer than {LEAST_CHARACTERS} characters: {_REMEDY}"
+            f"{KEYS_FILE_VARIABLE}={path!r}: key {short[0]} has fewer than {MIN_CHARACTERS} characters: {_REMEDY}"
         )
     return SessionKeys(keys)
 

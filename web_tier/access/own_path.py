@@ -6,7 +6,7 @@ from urllib.parse import quote, urlencode
 from flask import Request
 
 FIRST_PAGE: Final = "/"
-MOST_CHARACTERS: Final = 2_000
+MAX_CHARACTERS: Final = 2_000
 SIGN_IN: Final = "/sign-in"
 
 
@@ -16,7 +16,7 @@ def own_path(text: str) -> str:
     Browsers read `//host` as another host, take `\` for `/`, and leave out control characters before they look.
     """
     is_ours = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable()
-    return text if is_ours and len(text) <= MOST_CHARACTERS else FIRST_PAGE
+    return text if is_ours and len(text) <= MAX_CHARACTERS else FIRST_PAGE
 
 
 def sign_in_for(request: Request) -> str:

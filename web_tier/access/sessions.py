@@ -26,7 +26,7 @@ CLAIM_SECONDS: Final = 30
 UNASKED_SECONDS: Final = 60 * 60
 """How long a session goes on while the pool, which should say whether it may, does not answer."""
 
-MOST_SECONDS_UNSEEN: Final = 60
+MAX_SECONDS_UNSEEN: Final = 60
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class SessionTimes:
 
     def is_to_be_seen(self, record: SessionRecord, now: int) -> bool:
         """Tell whether it is time to note that the user does something: not at each request, but well before idle."""
-        return now >= record.seen + min(MOST_SECONDS_UNSEEN, self.idle / 4)
+        return now >= record.seen + min(MAX_SECONDS_UNSEEN, self.idle / 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from core.slices import MOST_FILES
+from core.slices import MAX_FILES
 from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import from_body, idempotency_key, json_answer
 from web_tier.api.models import ROOT, RejectedImage, UploadOutcome
@@ -17,9 +17,9 @@ from web_tier.intake.uploads import upload_status
 from web_tier.limits.current import current_allowance
 from web_tier.parameters import known_id
 
-MOST_NAME = 1_024
-MOST_SIZE = 2**53
-MOST_BODY_BYTES = 2**20
+MAX_NAME_CHARACTERS = 1_024
+MAX_SIZE_BYTES = 2**53
+MAX_BODY_BYTES = 2**20
 """Of a request for forms: the longest names of all its files fit in."""
 
 _EXAMPLE = '{"files": [{"name": "a.jpg", "bytes": 48213, "content_type": "image/jpeg"}]}'
@@ -34,15 +34,15 @@ class _Body(BaseModel):
 class DirectFile(_Body):
     """A file that is to be uploaded."""
 
-    name: str = Field(max_length=MOST_NAME, description="What to call it.")
-    bytes: int = Field(ge=0, le=MOST_SIZE, description="Its size; the form takes no more.")
+    name: str = Field(max_length=MAX_NAME_CHARACTERS, description="What to call it.")
+    bytes: int = Field(ge=0, le=MAX_SIZE_BYTES, description="Its size; the form takes no more.")
     content_type: str = Field(max_length=255, description="Such as image/jpeg; the form takes no other.")
 
 
 class DirectFiles(_Body):
     """Files that are to be uploaded."""
 
-    files: tuple[DirectFile, ...] = Field(min_length=1, max_length=MOST_FILES)
+    files: tuple[DirectFile, ...] = Field(min_length=1, max_length=MAX_FILES)
 
 
 class FormBody(_Body):
@@ -124,10 +124,10 @@ def commit_upload(job_id: str, upload_id: str) -> Response:
 
 
 def _wanted() -> DirectFiles:
-    request.max_content_length = MOST_BODY_BYTES
+    request.max_content_length = MAX_BODY_BYTES
     try:
         return from_body(DirectFiles, _EXAMPLE, may_be_empty=False)
     except RequestEntityTooLarge as error:
         raise RequestEntityTooLarge(
-            f"the request is larger than {MOST_BODY_BYTES / 2**20:g} MB: send fewer files in each"
+            f"the request is larger than {MAX_BODY_BYTES / 2**20:g} MB: send fewer files in each"
         ) from error

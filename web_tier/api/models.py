@@ -12,8 +12,8 @@ from core.fleet import HistoryPoint, Span
 from core.ids import ImageRef
 from core.image_errors import CODES
 from core.job_records import Job, JobState, JobStatus
-from core.messages import MOST_REASON, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
-from core.personal_tokens import MOST_CHARACTERS, MOST_DAYS, PersonalToken
+from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
+from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken
 from web_tier.access.identity import Scope
 from web_tier.intake.accept import Rejection
 from web_tier.intake.names import MAX_JOB_NAME
@@ -389,7 +389,7 @@ class FleetHistoryBody(_Body):
 class PauseFleet(_Body):
     """Why the fleet is to be paused."""
 
-    reason: str = Field(default="", max_length=MOST_REASON, description="Shown with the pause.")
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the pause.")
 
 
 class FleetPauseBody(_Body):
@@ -405,7 +405,7 @@ class SetLimits(WorkerLimits):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: str = Field(default="", max_length=MOST_REASON, description="Shown with the limits.")
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the limits.")
 
 
 class FleetLimitsBody(_Body):
@@ -445,14 +445,14 @@ class ImageRetryOutcome(_Body):
 class CreateToken(_Body):
     """What a personal token is made of."""
 
-    name: str = Field(min_length=1, max_length=MOST_CHARACTERS, description="What to call it; for you.")
+    name: str = Field(min_length=1, max_length=MAX_CHARACTERS, description="What to call it; for you.")
     scopes: tuple[Scope, ...] = Field(
         min_length=1,
         max_length=len(Scope),
         description="What it may be used for: to send images and change jobs, to read, or to steer the fleet, which "
         "only operators can allow.",
     )
-    days: int = Field(ge=1, le=MOST_DAYS, strict=True, description="After how many days it expires.")
+    days: int = Field(ge=1, le=MAX_DAYS, strict=True, description="After how many days it expires.")
 
 
 class TokenBody(_Body):

@@ -24,9 +24,9 @@ from services.errors import FleetsightError, NotFoundError
 
 _log = logging.getLogger(__name__)
 
-MOST_IMAGES = 500_000
+MAX_IMAGES = 500_000
 """Images whose status is kept in memory, over all jobs; some 200 bytes each."""
-MOST_ANSWERED = 20_000
+MAX_ANSWERED = 20_000
 """Of these, images of jobs in which all have their results: what may still come for those is a repeat."""
 FEW = 3
 """Up to so many unknown images are looked up one by one, more with a query."""
@@ -128,8 +128,8 @@ class Ledger:
     delete_inputs: Callable[[Sequence[str]], None]
     delete_outputs: Callable[[Sequence[str]], None] = lambda _keys: None
     token: int = 0
-    most_images: int = MOST_IMAGES
-    most_answered: int = MOST_ANSWERED
+    most_images: int = MAX_IMAGES
+    most_answered: int = MAX_ANSWERED
     active: Callable[[], bool] = lambda: True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     run: Callable[[int], int | None] = lambda _answers: None

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 Stamp = tuple[int, int] | None
 """Modification time in ns and size in bytes; None for a file that cannot be looked at."""
 
-MOST_WORDS = 300
+MAX_WORDS = 300
 """Characters of a change of the configuration, as it is told."""
 
 
@@ -82,7 +82,7 @@ class FleetLimits:
             return
         if difference := changes(self.fleet, fleet):
             _log.warning("the fleet's limits have changed: %s", difference)
-            self._news.append(News(f"config.yaml has changed: {difference}"[:MOST_WORDS]))
+            self._news.append(News(f"config.yaml has changed: {difference}"[:MAX_WORDS]))
         self.fleet, self.problem = fleet, None
 
     def _note(self, order: LimitsOrder | None) -> None:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 JOB_SECONDS = 0.05
 """A job is looked at every `LOOK_SECONDS`, or so long for each open job where there are many."""
-MOST_LOOK_SECONDS = 60.0
+MAX_LOOK_SECONDS = 60.0
 """Between two looks at a job whose file is as it should be."""
 QUIET_SECONDS = 5.0
 """After the last result; images of the same upload may still be on their way."""
@@ -85,7 +85,7 @@ class Merger:
         for job_id, look in self._looks.items():
             if self.active() and self.clock() >= look.due:
                 self._look_safely(job_id, look)
-                look.pause = min(MOST_LOOK_SECONDS, 2 * look.pause) if look.settled else 0.0
+                look.pause = min(MAX_LOOK_SECONDS, 2 * look.pause) if look.settled else 0.0
                 look.pause = max(pace, look.pause)
                 look.due = self.clock() + look.pause
         return LOOK_SECONDS

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from core.fleet import FleetInstance
 from core.messages import Heartbeat, Response, WorkerState
 
-MOST_WORKERS = 2_000
+MAX_WORKERS = 2_000
 """Workers that are remembered: twice as many as a fleet may have. Those that were heard of last stay."""
 
 BEATING_SECONDS = 30.0
@@ -54,7 +54,7 @@ class Roster:
 
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    most_workers: int = MOST_WORKERS
+    most_workers: int = MAX_WORKERS
     _words: "OrderedDict[str, Word]" = field(default_factory=OrderedDict, init=False)
     _answers: int = field(default=0, init=False)
     _heard_until: float | None = field(default=None, init=False)

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 Tick = Callable[[], float]
 """One round of a loop; returns the seconds until the next."""
 
-MOST_BACKOFF_SECONDS = 10.0
+MAX_BACKOFF_SECONDS = 10.0
 
 
 def keep_ticking(
@@ -26,7 +26,7 @@ def keep_ticking(
     backoff: Backoff | None = None,
 ) -> None:
     """Call `tick` again and again while `active()`; log what it raises and try again after a backoff."""
-    backoff = backoff or Backoff(most_seconds=MOST_BACKOFF_SECONDS)
+    backoff = backoff or Backoff(most_seconds=MAX_BACKOFF_SECONDS)
     while active():
         try:
             pause = tick()

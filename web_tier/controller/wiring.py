@@ -43,7 +43,7 @@ from web_tier.controller.roster import Roster
 from web_tier.controller.shift import Tick
 
 LEASE_NAME = "controller"
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """Calls in all before an error reaches a loop, which has its own backoff and goes on for ever."""
 READ_SECONDS = 10.0
 
@@ -180,7 +180,7 @@ class Wiring:
         )
 
 
-def controller_clients(config: Config, attempts: int = MOST_ATTEMPTS) -> Clients:
+def controller_clients(config: Config, attempts: int = MAX_ATTEMPTS) -> Clients:
     """Return clients that give up soon enough for a shift to end in time, after `attempts` at most."""
     patience = min(attempts, config.aws.max_attempts)
     return Clients(replace(config.aws.endpoint(), max_attempts=patience, read_timeout=READ_SECONDS))

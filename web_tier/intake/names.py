@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from core.messages import MOST_REASON
+from core.messages import MAX_REASON_CHARACTERS
 
 MAX_FILENAME = 255
 MAX_JOB_NAME = 100
@@ -29,7 +29,7 @@ def shown_search(raw: str) -> str:
 
 def shown_reason(raw: str) -> str:
     """Return the reason to show for a pause, at most 200 characters, or nothing."""
-    return _printable(raw)[:MOST_REASON]
+    return _printable(raw)[:MAX_REASON_CHARACTERS]
 
 
 def _printable(raw: str) -> str:

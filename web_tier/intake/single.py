@@ -30,7 +30,7 @@ JOB_IMAGES = 1_000
 JOB_AGE = timedelta(minutes=1)
 """A job takes single images until it has so many, or is so old."""
 
-MOST_OPEN = 1_000
+MAX_OPEN = 1_000
 """Users with such a job at the same time; the next image of one that is passed over begins another job."""
 
 MAX_JOBS_TRIED = 5
@@ -122,7 +122,7 @@ class SingleIntake:
             if into is None or self._is_full(into):
                 into = self._open[owner] = _OpenJob(Job(new_id(), JOB_NAME, self.clock(), owner=owner))
             self._open.move_to_end(owner)
-            if len(self._open) > MOST_OPEN:
+            if len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
             into.images += 1
             return into

@@ -17,7 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
-from core.slices import MOST_FILES, ReusedKeyError, Slice, SlicedImages, Slices
+from core.slices import MAX_FILES, ReusedKeyError, Slice, SlicedImages, Slices
 from web_tier.intake.multipart import Upload
 from web_tier.intake.store import Intake, Outcome, RepeatedImage, unavailable
 from web_tier.limits.allowance import UNLIMITED, Allowance
@@ -30,7 +30,7 @@ def take_once(
     """Take `uploads` into a job that exists, unless `key` was taken before; return what became of each, in order.
 
     Raises:
-        RequestEntityTooLarge: when there are more than `MOST_FILES`.
+        RequestEntityTooLarge: when there are more than `MAX_FILES`.
         ReusedKeyError: when `key` came with other files before; nothing is accepted.
         TableBusyError: when not all could be recorded; a repeat goes on with them.
         QuotaExceededError: when they are more than the `allowance`, which a repeat is not held to.
@@ -93,11 +93,11 @@ def _of_first(first: SlicedImages, index: int, outcome: Outcome) -> Outcome:
 
 
 def _noted(uploads: Iterable[Upload], files: list[tuple[str, int, str]]) -> Iterator[Upload]:
-    """Yield `uploads`, up to `MOST_FILES`, and add name, size and SHA-256 of each to `files`."""
+    """Yield `uploads`, up to `MAX_FILES`, and add name, size and SHA-256 of each to `files`."""
     for index, upload in enumerate(uploads):
-        if index == MOST_FILES:
+        if index == MAX_FILES:
             raise RequestEntityTooLarge(
-                f"a request with an Idempotency-Key takes at most {MOST_FILES} files, so nothing "
+                f"a request with an Idempotency-Key takes at most {MAX_FILES} files, so nothing "
                 "was accepted: send the others under other keys"
             )
         files.append((upload.filename, upload.size, sha256(upload.data).hexdigest()))

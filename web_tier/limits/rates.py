@@ -22,7 +22,7 @@ A code has six digits, and three of them are right at a time. Ten an hour are gu
 AWAY_SECONDS = 10.0
 """How long nothing is counted after the storage has failed, so that not every request waits for it."""
 
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ class Rates:
 
     def _refused(self, key: str, end: float, now: float) -> int:
         with self._lock:
-            if len(self._over) >= MOST_REMEMBERED:
+            if len(self._over) >= MAX_REMEMBERED:
                 self._over = {known: until for known, until in self._over.items() if until > now}
-            if len(self._over) < MOST_REMEMBERED:
+            if len(self._over) < MAX_REMEMBERED:
                 self._over[key] = end
         return ceil(end - now)
 

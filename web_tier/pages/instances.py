@@ -15,7 +15,7 @@ SILENT_SECONDS = 30.0
 BOOT_SECONDS = 120.0
 """A worker that has not said anything yet boots; after so long it is marked too."""
 
-LEAST_RATE = 0.05
+MIN_RATE = 0.05
 """Images/s below which nothing is said of them."""
 
 _ENDING = frozenset({"draining", "ended"})
@@ -86,7 +86,7 @@ def _images(instance: FleetInstance) -> str:
     if instance.images is None:
         return "-"
     rate = instance.images_per_second or 0.0
-    return f"{instance.images:,}" + (f" ({rate:.2g}/s)" if rate >= LEAST_RATE else "")
+    return f"{instance.images:,}" + (f" ({rate:.2g}/s)" if rate >= MIN_RATE else "")
 
 
 def _heard(instance: FleetInstance, age: float, silence: float | None, now: datetime, *, silent: bool) -> str:

@@ -19,12 +19,12 @@ from web_tier.pages.words import duration, plural
 from web_tier.parameters import cursor, whole_number
 from web_tier.results.query import ResultsPage, filtered_page
 from web_tier.results.rows import Row
-from web_tier.results.sorting import MOST_SORTED, can_sort, sorted_page
+from web_tier.results.sorting import MAX_SORTED, can_sort, sorted_page
 
-MOST_LABELS = 20
+MAX_LABELS = 20
 """Labels in the histogram, those with most images."""
 
-MOST_PAGES = 1_000
+MAX_PAGES = 1_000
 SECONDS_A_DAY = 86_400
 
 
@@ -50,7 +50,7 @@ class Page:
         """Return the page that the current request asks for, in the order that it asks for if that can be."""
         job_id = status.job.job_id
         if asked.sort and can_sort(status):
-            number = whole_number("page", default=1, most=MOST_PAGES)
+            number = whole_number("page", default=1, most=MAX_PAGES)
             part = sorted_page(jobs, job_id, asked.filter, asked.sort, number=number, limit=limit)
             return cls(part.page, number == 1, None if part.is_last else {"page": str(number + 1)})
         after = cursor("after")
@@ -121,7 +121,7 @@ def _not_sorted(status: JobStatus, asked: Asked) -> str | None:
     if not asked.sort or can_sort(status):
         return None
     return (
-        f"Without JavaScript, jobs of up to {MOST_SORTED:,} images are sorted; this one has {status.accepted:,}, "
+        f"Without JavaScript, jobs of up to {MAX_SORTED:,} images are sorted; this one has {status.accepted:,}, "
         "shown in the order of their upload."
     )
 
@@ -158,7 +158,7 @@ def _retry_note() -> str | None:
 
 
 def label_counts(rows: tuple[Row, ...]) -> list[LabelCount]:
-    """Return how often each label was found, most frequent first, `MOST_LABELS` of them."""
-    counted = Counter(row.label for row in rows if row.label is not None).most_common(MOST_LABELS)
+    """Return how often each label was found, most frequent first, `MAX_LABELS` of them."""
+    counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
     most = counted[0][1] if counted else 1
     return [LabelCount(label, images, 100 * images / most) for label, images in counted]

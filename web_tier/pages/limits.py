@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
-from core.config import MOST_WORKERS
+from core.config import MAX_WORKERS
 from core.fleet_store import FleetState
 from core.messages import LimitsOrder, WorkerLimits
 from web_tier.intake.names import shown_reason
 
-MOST_DIGITS = 10
+MAX_DIGITS = 10
 """Characters of a field that are shown again."""
 
 
@@ -46,15 +46,15 @@ class LimitsForm:
     @classmethod
     def sent(cls, fields: Mapping[str, str]) -> Self:
         """Return the form as it was sent, with what is wrong with it."""
-        least, most = (fields.get(name, "").strip()[:MOST_DIGITS] for name in ("min_workers", "max_workers"))
+        least, most = (fields.get(name, "").strip()[:MAX_DIGITS] for name in ("min_workers", "max_workers"))
         form = cls(least, most, shown_reason(fields.get("reason", "")))
         return replace(form, fault=form.check())
 
     def check(self) -> str | None:
         """Return what is wrong, in words for people."""
         for name, text in (("minimum", self.min_workers), ("maximum", self.max_workers)):
-            if not (text.isascii() and text.isdigit() and int(text) <= MOST_WORKERS):
-                return f"The {name} must be a whole number from 0 to {MOST_WORKERS:,}."
+            if not (text.isascii() and text.isdigit() and int(text) <= MAX_WORKERS):
+                return f"The {name} must be a whole number from 0 to {MAX_WORKERS:,}."
         if int(self.min_workers) > int(self.max_workers):
             return f"The minimum ({self.min_workers}) must be at most the maximum ({self.max_workers})."
         return None

@@ -11,11 +11,11 @@ from web_tier.results.events import event_lines
 from web_tier.results.query import results_page
 from web_tier.results.rows import Rows
 
-MOST_ROWS = 1_000
+MAX_ROWS = 1_000
 SEND_SECONDS = 20.0
 """A browser that takes nothing for this long loses its stream."""
 
-MOST_CURSOR = 60
+MAX_CURSOR_CHARACTERS = 60
 
 live = Blueprint("live", __name__)
 
@@ -37,7 +37,7 @@ def job_events(job_id: str) -> Response:
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(SEND_SECONDS)
-    lines = event_lines(watch, after[:MOST_CURSOR], here.is_stopping, is_allowed=credentials_check())
+    lines = event_lines(watch, after[:MAX_CURSOR_CHARACTERS], here.is_stopping, is_allowed=credentials_check())
     answer = Response(lines, mimetype="text/event-stream")
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     answer.call_on_close(lambda: streams.leave(job_id, owner))
@@ -49,7 +49,7 @@ def job_rows(job_id: str) -> Response:
     """Return a job's images as a list shows them, up to 1,000 at a time."""
     jobs = own_jobs()
     jobs.job(known_id("job", job_id))
-    limit = whole_number("limit", default=MOST_ROWS, most=MOST_ROWS)
+    limit = whole_number("limit", default=MAX_ROWS, most=MAX_ROWS)
     return _json(Rows.of_page(results_page(jobs, job_id, after=cursor("after"), limit=limit)).to_json())
 
 

@@ -15,7 +15,7 @@ REFRESH_SECONDS = 2
 SETTLED_SECONDS = 10.0
 """A job that finished this recently may still get images from the same upload, so its page goes on refreshing."""
 
-MOST_SETTLING_SECONDS = 60.0
+MAX_SETTLING_SECONDS = 60.0
 """So long a page waits for the file of all results, and for images that are tried again."""
 
 
@@ -68,7 +68,7 @@ class Progress:
             rate=rate,
             left_seconds=status.waiting / rate if rate and status.waiting else None,
             refresh_seconds=None if has_ended(SETTLED_SECONDS) else REFRESH_SECONDS,
-            settled=has_ended(SETTLED_SECONDS if has_file(status) else MOST_SETTLING_SECONDS),
+            settled=has_ended(SETTLED_SECONDS if has_file(status) else MAX_SETTLING_SECONDS),
             retried=_was_retried(status, now),
             answered_at=answered_at,
         )
@@ -195,4 +195,4 @@ def _finished_sentence(progress: Progress) -> str:
 
 def _was_retried(status: JobStatus, now: datetime) -> bool:
     at = status.retried_at
-    return at is not None and (now - at).total_seconds() <= MOST_SETTLING_SECONDS
+    return at is not None and (now - at).total_seconds() <= MAX_SETTLING_SECONDS

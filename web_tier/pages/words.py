@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from core.messages import FleetPause, FleetSnapshot, LimitsOrder, WorkerLimits
 
 STALE_SECONDS = 15.0
-LEAST_DOLLARS = 0.0001
+MIN_DOLLARS = 0.0001
 
 
 def plural(count: int, noun: str) -> str:
@@ -53,8 +53,8 @@ def dollars(amount: float) -> str:
         return "$0.00"
     if amount >= 1:
         return f"${amount:,.2f}"
-    if amount < LEAST_DOLLARS:
-        return f"<${LEAST_DOLLARS}"
+    if amount < MIN_DOLLARS:
+        return f"<${MIN_DOLLARS}"
     places = max(2, 1 - math.floor(math.log10(amount)))
     return f"${amount:.{places}f}"
 

@@ -13,8 +13,8 @@ from core.image_errors import DECODER_ERRORS, ImageRejectedError
 from core.image_limits import ImageLimits
 from core.images import open_image
 
-LONGEST_TO_SHORTEST: Final = 4
-MOST_DECODED: Final = 16_000_000
+MAX_ASPECT_RATIO: Final = 4
+MAX_DECODED: Final = 16_000_000
 """Pixels that are decoded for a picture, some 64 MB; a JPEG is decoded at a fraction of its size."""
 
 _QUALITY: Final = 80
@@ -34,9 +34,9 @@ def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
     with open_image(data, ImageLimits(*limits)) as image:
         try:
             image.draft("RGB", (2 * side, 2 * side))
-            if image.width * image.height > MOST_DECODED:
+            if image.width * image.height > MAX_DECODED:
                 raise ImageRejectedError(
-                    "too_costly", f"{image.width} x {image.height} pixels are more than {MOST_DECODED:,}"
+                    "too_costly", f"{image.width} x {image.height} pixels are more than {MAX_DECODED:,}"
                 )
             return _encoded(_shrunk(image, side))
         except DECODER_ERRORS as error:
@@ -45,7 +45,7 @@ def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
 
 def _shrunk(image: Image.Image, side: int) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
-    share = min(1.0, side / min(upright.size), LONGEST_TO_SHORTEST * side / max(upright.size))
+    share = min(1.0, side / min(upright.size), MAX_ASPECT_RATIO * side / max(upright.size))
     size = (max(1, round(upright.width * share)), max(1, round(upright.height * share)))
     mode = "RGBA" if upright.has_transparency_data else "RGB"
     return upright.convert(mode).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)

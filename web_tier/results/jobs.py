@@ -8,7 +8,7 @@ from core.job_records import Job
 PAGE = 500
 """Jobs read at a time when they are searched."""
 
-MOST_LOOKED_AT = 5_000
+MAX_EXAMINED = 5_000
 """Jobs that one page of a search looks at."""
 
 
@@ -31,13 +31,13 @@ class JobsFound:
 def jobs_page(store: Jobs, *, before: str | None = None, limit: int, name: str | None = None) -> JobsFound:
     """Return up to `limit` jobs older than the job id `before`, those with `name` (any case) in their name if given.
 
-    A search may return fewer, even none, and a cursor all the same: it looks at `MOST_LOOKED_AT` jobs at most.
+    A search may return fewer, even none, and a cursor all the same: it looks at `MAX_EXAMINED` jobs at most.
     """
     if name is None:
         jobs = store.jobs(limit + 1, before)
         return JobsFound(tuple(jobs[:limit]), jobs[limit - 1].job_id if len(jobs) > limit else None)
     found: list[Job] = []
-    for _ in range(MOST_LOOKED_AT // PAGE):
+    for _ in range(MAX_EXAMINED // PAGE):
         page = store.jobs(PAGE, before)
         found += [job for job in page if name.casefold() in job.name.casefold()]
         before = page[-1].job_id if len(page) == PAGE else None

@@ -13,7 +13,7 @@ from services.table import LAST
 PAGE = 500
 """Images read at a time when all are wanted."""
 
-MOST_LOOKED_AT = 5_000
+MAX_EXAMINED = 5_000
 """Images that one filtered page looks at: a filter that nothing passes must not read a job of 100,000 at once."""
 
 ImageState = Literal["waiting", "done", "failed"]
@@ -117,12 +117,12 @@ def filtered_page(
 ) -> ResultsPage:
     """Return up to `limit` of a job's images beyond the image id `after` that are `wanted`.
 
-    May return fewer, even none, and a cursor all the same: it looks at `MOST_LOOKED_AT` images at most.
+    May return fewer, even none, and a cursor all the same: it looks at `MAX_EXAMINED` images at most.
     """
     if wanted.wants_all:
         return results_page(store, job_id, after=after, limit=limit)
     found: list[ImageResult] = []
-    for _ in range(MOST_LOOKED_AT // PAGE):
+    for _ in range(MAX_EXAMINED // PAGE):
         page = results_page(store, job_id, after=after, limit=PAGE)
         found += filter(wanted.passes, page.items)
         if len(found) > limit:

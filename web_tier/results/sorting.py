@@ -9,7 +9,7 @@ from typing import Any
 from core.job_records import JobStatus
 from web_tier.results.query import ImageResult, JobResults, ResultsFilter, ResultsPage, all_results
 
-MOST_SORTED = 10_000
+MAX_SORTED = 10_000
 """Images of a job that are sorted: all of them are read for one page."""
 
 _DIGITS = re.compile(r"(\d+)")
@@ -59,16 +59,16 @@ ORDERS: Mapping[str, Callable[[ImageResult], Any]] = {
 
 def can_sort(status: JobStatus) -> bool:
     """Tell whether a job is small enough for its images to be sorted."""
-    return status.accepted <= MOST_SORTED
+    return status.accepted <= MAX_SORTED
 
 
 def sorted_page(
     store: JobResults, job_id: str, wanted: ResultsFilter, order: str, *, number: int, limit: int
 ) -> SortedPage:
-    """Return `limit` of the first `MOST_SORTED` of a job's images that are `wanted`, in one of the `ORDERS`."""
+    """Return `limit` of the first `MAX_SORTED` of a job's images that are `wanted`, in one of the `ORDERS`."""
     found = []
     for looked_at, item in enumerate(all_results(store, job_id)):
-        if looked_at == MOST_SORTED:
+        if looked_at == MAX_SORTED:
             break
         if wanted.passes(item):
             found.append(item)

@@ -31,7 +31,7 @@ MAX_REMEMBERED: Final = 10_000
 """Images without a picture that are remembered; the oldest is forgotten first."""
 
 ALLOWANCE: Final = Allowance(seconds=5.0, memory_bytes=640 * 2**20, answer_bytes=8 * 2**20)
-"""Of one picture: no more pixels are decoded for it than `drawing.MOST_DECODED`."""
+"""Of one picture: no more pixels are decoded for it than `drawing.MAX_DECODED`."""
 
 _FUNCTION: Final = "web_tier.results.drawing:draw"
 

@@ -19,13 +19,13 @@ from web_tier.results.rows import Row, Rows
 LOOK_SECONDS = 0.5
 """Between two looks at the table."""
 
-MOST_HISTORY = 4_000_000
+MAX_HISTORY = 4_000_000
 """Characters of events that are kept for viewers who come back."""
 
 SEARCH_SECONDS = 5.0
 """Between two searches for images everywhere, which read all of them; twice as long after each that found none."""
 
-MOST_SEARCH_SECONDS = 120.0
+MAX_SEARCH_SECONDS = 120.0
 
 EventKind = Literal["resync", "images", "results", "progress", "end"]
 Tell = Callable[[JobStatus], tuple[str, bool]]
@@ -66,7 +66,7 @@ class Watch:
         tell: Tell,
         *,
         clock: Callable[[], float] = time.monotonic,
-        most_history: int = MOST_HISTORY,
+        most_history: int = MAX_HISTORY,
     ) -> None:
         self.job_id, self._store, self._tell, self._clock = job_id, store, tell, clock
         self._most_history = most_history
@@ -163,7 +163,7 @@ class Watch:
         now = self._clock()
         if accepted > len(known.ids) and now >= self._next_search:
             found = known.added(everywhere=True)
-            self._search_pause = SEARCH_SECONDS if found else min(2 * self._search_pause, MOST_SEARCH_SECONDS)
+            self._search_pause = SEARCH_SECONDS if found else min(2 * self._search_pause, MAX_SEARCH_SECONDS)
             self._next_search = now + self._search_pause
             new += found
         return new

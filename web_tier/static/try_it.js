@@ -2,7 +2,7 @@
 
 import { needsSignIn, signInAddress } from "./sign_in.js";
 
-const MOST_SHOWN = 20_000; // characters
+const MAX_SHOWN_CHARACTERS = 20_000; // characters
 
 for (const form of document.querySelectorAll("form.try")) {
   form.querySelector("button").hidden = false;
@@ -103,5 +103,5 @@ function pretty(body, type) {
       // shown as it came
     }
   }
-  return text.length > MOST_SHOWN ? `${text.slice(0, MOST_SHOWN)}\n… ${text.length - MOST_SHOWN} more characters` : text;
+  return text.length > MAX_SHOWN_CHARACTERS ? `${text.slice(0, MAX_SHOWN_CHARACTERS)}\n… ${text.length - MAX_SHOWN_CHARACTERS} more characters` : text;
 }

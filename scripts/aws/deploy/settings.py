@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONFIG = Path(__file__).parents[3] / "config.yaml"
 
-MOST_BYTES = 4_096
+MAX_BYTES = 4_096
 """Of a parameter's value."""
 
 OF_THE_STACK = {
@@ -146,9 +146,9 @@ def setting_parameters(settings: Mapping[str, str]) -> dict[str, str]:
     """
     of_workers = {key: value for key, value in settings.items() if key.startswith(OF_WORKERS)}
     lines = {"WebSettings": _line(settings), "WorkerSettings": _line(of_workers)}
-    if len(lines["WebSettings"].encode()) > MOST_BYTES:
+    if len(lines["WebSettings"].encode()) > MAX_BYTES:
         raise SettingError(
-            f"what --config says comes to more than the {MOST_BYTES:,} bytes of a parameter: write it into "
+            f"what --config says comes to more than the {MAX_BYTES:,} bytes of a parameter: write it into "
             "config.yaml, and bake it into the images with `fleetsight bake`"
         )
     return lines

@@ -14,7 +14,7 @@ from core.config import PREFIX, Config, load_config, parse_config
 from services.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
-MOST_MESSAGE = 100_000
+MAX_MESSAGE_BYTES = 100_000
 """Characters of an error; one that repeats what it was given for ever would fill a log."""
 
 WORDS = (
@@ -63,7 +63,7 @@ def target(data: bytes) -> None:
     try:
         config = _read(text, _overrides(lines))
     except ConfigError as error:
-        assert 0 < len(str(error)) <= MOST_MESSAGE, f"an error of {len(str(error))} characters"
+        assert 0 < len(str(error)) <= MAX_MESSAGE_BYTES, f"an error of {len(str(error))} characters"
     else:
         assert parse_config(config.model_dump(mode="json")) == config
 

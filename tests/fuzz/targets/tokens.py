@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from core.personal_tokens import PREFIX, PersonalTokens
-from core.token_keys import LEAST_BITS, MOST_KEYS, KeysUnreachableError, issuer_of, parse_keys
-from core.tokens import LONGEST_TOKEN, TokenClaims, TokenRefusedError, TokenVerifier
+from core.token_keys import MAX_KEYS, MIN_BITS, KeysUnreachableError, issuer_of, parse_keys
+from core.tokens import MAX_TOKEN_CHARACTERS, TokenClaims, TokenRefusedError, TokenVerifier
 from tests.support.memory_table import MemoryTable
 from web_tier.access.authorization import RefusedError, token_in
 from web_tier.access.keys import SessionKeys
@@ -23,7 +23,7 @@ from web_tier.access.own_path import own_path
 SPLIT = b"\x00|"
 """Stands between a token's header and its claims."""
 
-LEAST_SECRET = 40
+MIN_SECRET_CHARACTERS = 40
 """Characters of a text that may be a token; a shorter one may stand in an error by chance."""
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -42,8 +42,8 @@ def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-_KEY = rsa.generate_private_key(65_537, LEAST_BITS)
-_MODULUS = _base64(_KEY.public_key().public_numbers().n.to_bytes(LEAST_BITS // 8))
+_KEY = rsa.generate_private_key(65_537, MIN_BITS)
+_MODULUS = _base64(_KEY.public_key().public_numbers().n.to_bytes(MIN_BITS // 8))
 _DOCUMENT = json.dumps(
     {"keys": [{"kty": "RSA", "kid": KEY_ID, "use": "sig", "alg": "RS256", "n": _MODULUS, "e": "AQAB"}]}
 )
@@ -114,7 +114,7 @@ def _verified(token: str) -> TokenClaims | None:
     try:
         return _VERIFIER.verify(token)
     except TokenRefusedError as error:
-        assert len(token) < LEAST_SECRET or token not in str(error)
+        assert len(token) < MIN_SECRET_CHARACTERS or token not in str(error)
         return None
 
 
@@ -125,7 +125,7 @@ def _check_signed(header: bytes, claims: TokenClaims | None) -> None:
     assert said["alg"] == "RS256"
     assert said.keys() <= {"alg", "kid", "typ"}
     assert claims.expires_at > NOW
-    assert len(claims.sub) <= LONGEST_TOKEN
+    assert len(claims.sub) <= MAX_TOKEN_CHARACTERS
     assert all(isinstance(group, str) for group in claims.groups)
 
 
@@ -134,7 +134,7 @@ def _check_keys(document: bytes) -> None:
         keys = parse_keys(document)
     except KeysUnreachableError:
         return
-    assert 1 <= len(keys) <= MOST_KEYS
+    assert 1 <= len(keys) <= MAX_KEYS
 
 
 def _check_cookie(text: str) -> None:

@@ -16,7 +16,7 @@ from services.s3 import Bucket
 from tests.support.controller import Clock
 from tests.support.jobs import NOW, add_images, done, failed, put_results, request_again
 from web_tier.controller import merger
-from web_tier.controller.merger import MOST_LOOK_SECONDS, PATIENCE_SECONDS, QUIET_SECONDS, Merger
+from web_tier.controller.merger import MAX_LOOK_SECONDS, PATIENCE_SECONDS, QUIET_SECONDS, Merger
 
 LATER = timedelta(seconds=QUIET_SECONDS + 1)
 
@@ -43,7 +43,7 @@ class Scene:
 
     def look(self) -> None:
         """Let it look when every job is due."""
-        self.clock.now += MOST_LOOK_SECONDS + 1
+        self.clock.now += MAX_LOOK_SECONDS + 1
         self.merger.tick()
 
     def lines(self) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from core.personal_tokens import MOST_TOKENS, PREFIX, PersonalToken, PersonalTokens, TokenNotMadeError
+from core.personal_tokens import MAX_TOKENS, PREFIX, PersonalToken, PersonalTokens, TokenNotMadeError
 from services.errors import NotFoundError
 from services.table import Table
 
@@ -117,18 +117,18 @@ def test_a_use_at_the_same_moment_does_not_bring_back_what_was_revoked(
 
 
 def test_there_are_at_most_twenty_of_a_user(tokens: PersonalTokens, clock: Clock) -> None:
-    for _ in range(MOST_TOKENS):
+    for _ in range(MAX_TOKENS):
         make(tokens, days=1)
     with pytest.raises(TokenNotMadeError, match="revoke one"):
         make(tokens)
-    assert len(tokens.list("ada")) == MOST_TOKENS
+    assert len(tokens.list("ada")) == MAX_TOKENS
     make(tokens, owner="bob")
     clock.at += timedelta(days=1)
     make(tokens)
 
 
 def test_those_that_are_made_at_the_same_moment_are_not_more_either(tokens: PersonalTokens) -> None:
-    for _ in range(MOST_TOKENS - 2):
+    for _ in range(MAX_TOKENS - 2):
         make(tokens)
 
     def try_to(_number: int) -> bool:
@@ -140,7 +140,7 @@ def test_those_that_are_made_at_the_same_moment_are_not_more_either(tokens: Pers
 
     with ThreadPoolExecutor(6) as threads:
         assert sum(threads.map(try_to, range(6))) <= 2
-    assert len(tokens.list("ada")) <= MOST_TOKENS
+    assert len(tokens.list("ada")) <= MAX_TOKENS
 
 
 @pytest.mark.parametrize(

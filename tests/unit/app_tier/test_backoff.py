@@ -1,4 +1,4 @@
-from app_tier.backoff import MOST_SECONDS, Backoff
+from app_tier.backoff import MAX_SECONDS, Backoff
 
 
 def test_nothing_pauses_while_all_is_well() -> None:
@@ -19,8 +19,8 @@ def test_a_pause_is_jittered_between_half_and_all_of_it() -> None:
     backoff = Backoff(jitter=lambda least, most: seen.append((least, most)) or least)  # type: ignore[func-returns-value]
     for _ in range(100):
         backoff.failed("put")
-    assert backoff.pause_seconds() == MOST_SECONDS / 2
-    assert seen == [(MOST_SECONDS / 2, MOST_SECONDS)]
+    assert backoff.pause_seconds() == MAX_SECONDS / 2
+    assert seen == [(MAX_SECONDS / 2, MAX_SECONDS)]
 
 
 def test_a_success_forgets_the_failures_of_its_own_kind() -> None:

@@ -4,7 +4,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from app_tier.in_hand import InHand
-from app_tier.keeper import LONGEST_SECONDS, Keeper
+from app_tier.keeper import MAX_SECONDS, Keeper
 from app_tier.receive import understood
 from app_tier.task import Delivery
 from tests.support.waiting import DEADLINE_SECONDS
@@ -224,7 +224,7 @@ def test_an_image_that_is_tried_again_and_again_for_hours_does_not_hang() -> Non
 def test_what_sqs_would_return_after_twelve_hours_is_given_back_before() -> None:
     bench = Bench()
     bench.receive(1)
-    for _ in range(LONGEST_SECONDS // 20 + 1):
+    for _ in range(MAX_SECONDS // 20 + 1):
         bench.clock.advance(20)
         bench.keeper.look()
     assert len(bench.in_hand) == 0

@@ -18,7 +18,7 @@ from core.cost import (
     total,
 )
 from core.job_items import counts_of, runs_as_text
-from core.job_records import MOST_RUNS, Counts, with_answers
+from core.job_records import MAX_RUNS, Counts, with_answers
 from core.messages import FleetRun, FleetSnapshot
 from tests.conftest import shipped_values
 from tests.support.controller import EPOCH
@@ -131,9 +131,9 @@ def test_answers_by_run_survive_the_table_whatever_their_order(told: list[tuple[
 
 def test_a_job_that_was_answered_in_very_many_runs_remembers_the_latest() -> None:
     counts = Counts()
-    for number in range(1, MOST_RUNS + 3):
+    for number in range(1, MAX_RUNS + 3):
         counts = with_answers(counts, number, 1)
-    assert [number for number, _ in counts.runs] == list(range(3, MOST_RUNS + 3))
+    assert [number for number, _ in counts.runs] == list(range(3, MAX_RUNS + 3))
 
 
 def test_a_thousand_images_of_the_fleet_are_told_once_some_were_answered() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.image_frames import MOST_EXIF_BYTES, check_frames
+from core.image_frames import MAX_EXIF_BYTES, check_frames
 from core.image_limits import ImageLimits
 from core.images import ImageRejectedError, inspect
 
@@ -121,7 +121,7 @@ def test_exif_in_many_segments_is_refused_where_a_reader_would_copy_it_again_and
     segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(0xFFFF - 8)
     plain = jpeg()
     few = plain[:2] + segment * 2 + plain[2:]
-    many = plain[:2] + segment * (MOST_EXIF_BYTES // 0xFFFF + 1) + plain[2:]
+    many = plain[:2] + segment * (MAX_EXIF_BYTES // 0xFFFF + 1) + plain[2:]
     assert inspect(few).format == "JPEG"
     assert refusal(many).code == "too_costly"
 

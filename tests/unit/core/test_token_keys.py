@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from core.token_keys import (
     KEPT,
-    MOST_BYTES,
+    MAX_BYTES,
     PAUSE,
     KeysUnreachableError,
     TokenKeys,
@@ -170,7 +170,7 @@ class _Site(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        status, body = {"/keys": (200, document("one")), "/huge": (200, b" " * (MOST_BYTES + 1))}.get(
+        status, body = {"/keys": (200, document("one")), "/huge": (200, b" " * (MAX_BYTES + 1))}.get(
             self.path, (404, b"")
         )
         self.send_response(302 if self.path == "/away" else status)

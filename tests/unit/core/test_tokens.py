@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.token_keys import KeysUnreachableError, issuer_of
-from core.tokens import LONGEST_TOKEN, TokenClaims, TokenRefusedError, TokenUncheckedError
+from core.tokens import MAX_TOKEN_CHARACTERS, TokenClaims, TokenRefusedError, TokenUncheckedError
 from tests.support.pool_tokens import (
     ACCESS,
     CLIENT,
@@ -214,7 +214,7 @@ def test_what_is_no_token_is_refused(text: str) -> None:
 
 def test_a_huge_token_is_not_even_read() -> None:
     huge = token(HEADER, {**ACCESS, "cognito:groups": ["g" * 200] * 100})
-    assert len(huge) > LONGEST_TOKEN
+    assert len(huge) > MAX_TOKEN_CHARACTERS
     with pytest.raises(TokenRefusedError, match="too long"):
         verifier(fetch=lambda: pytest.fail("the keys were asked for")).verify(huge)
 

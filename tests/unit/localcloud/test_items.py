@@ -10,7 +10,7 @@ from moto.dynamodb.exceptions import ItemSizeTooLarge
 from moto.dynamodb.models import utilities
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 
-from localcloud.items import LARGEST_ITEM
+from localcloud.items import MAX_ITEM_BYTES
 from localcloud.mends import mend_service
 
 TEXT = st.text(max_size=6)
@@ -58,10 +58,10 @@ def test_numbers_are_still_compared_as_numbers() -> None:
 
 @pytest.mark.parametrize("character", ["x", "é"])
 def test_an_item_of_the_largest_size_is_taken_and_one_byte_more_is_refused(character: str) -> None:
-    room = LARGEST_ITEM - len("pkpv")
+    room = MAX_ITEM_BYTES - len("pkpv")
     text = character * (room // len(character.encode()))
     text += "x" * (room - len(text.encode()))
-    assert item_of({"v": {"S": text}}).size() == LARGEST_ITEM
+    assert item_of({"v": {"S": text}}).size() == MAX_ITEM_BYTES
     with pytest.raises(ItemSizeTooLarge):
         item_of({"v": {"S": text + "x"}})
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from localcloud.object_tags import MOST_TAGS, plain_tag, tags_of_form
+from localcloud.object_tags import MAX_TAGS, plain_tag, tags_of_form
 from localcloud.post_policy import RefusedError
 
 
@@ -40,7 +40,7 @@ def test_the_tags_of_a_form_are_read_with_and_without_a_name_space() -> None:
         (xml(("a", "?")), "InvalidTag"),
         (xml(("a" * 129, "")), "InvalidTag"),
         (xml(("a", "b" * 257)), "InvalidTag"),
-        (xml(*((str(n), "") for n in range(MOST_TAGS + 1))), "BadRequest"),
+        (xml(*((str(n), "") for n in range(MAX_TAGS + 1))), "BadRequest"),
     ],
 )
 def test_what_no_object_can_have_is_refused(text: str, code: str) -> None:

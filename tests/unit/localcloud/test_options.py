@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from localcloud.options import LONGEST_LAG_SECONDS, InvalidSwitchError, Switches
+from localcloud.options import MAX_LAG_SECONDS, InvalidSwitchError, Switches
 from localcloud.typed_switches import switches_of
 
 
@@ -32,7 +32,7 @@ def test_a_change_leaves_the_other_switches_as_they_are() -> None:
         {"launch_error": "VcpuLimitExceeded"},
         {"launch_error": "InvalidAMIID.NotFound"},
         {"spot_notice_after_seconds": 0},
-        {"describe_lag_seconds": LONGEST_LAG_SECONDS},
+        {"describe_lag_seconds": MAX_LAG_SECONDS},
         {"count_factor": 0},
     ],
 )

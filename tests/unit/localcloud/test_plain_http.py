@@ -10,7 +10,7 @@ from gunicorn.http.wsgi import create
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.plain_http import LARGEST_BODY, answer_of, environ_of, surroundings
+from localcloud.plain_http import MAX_BODY_BYTES, answer_of, environ_of, surroundings
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=12)
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=12)
@@ -78,7 +78,7 @@ def test_what_all_requests_of_a_connection_share_is_what_gunicorn_says() -> None
         b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: -1",
         b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1",
         b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: \xb2",
-        b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d" % (LARGEST_BODY + 1),
+        b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d" % (MAX_BODY_BYTES + 1),
         b"PUT / HTTP/1.1\r\nHost: h\r\nExpect: something",
         b"\x16\x03\x01",
         b"",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from localcloud.post_objects import LARGEST_FORM, LONGEST_FIELD, PostObjects
+from localcloud.post_objects import MAX_FIELD_BYTES, MAX_FORM_BYTES, PostObjects
 
 FORM = "multipart/form-data; boundary=b"
 
@@ -55,13 +55,13 @@ def test_what_is_no_form_for_a_bucket_is_passed_on(path: str, changes: dict[str,
     [
         (KEY + FILE + END, {"CONTENT_LENGTH": None}, "MissingContentLength"),
         (KEY + FILE + END, {"CONTENT_LENGTH": "9999"}, "IncompleteBody"),
-        (KEY + FILE + END, {"CONTENT_LENGTH": str(LARGEST_FORM + 1)}, "EntityTooLarge"),
+        (KEY + FILE + END, {"CONTENT_LENGTH": str(MAX_FORM_BYTES + 1)}, "EntityTooLarge"),
         ("no form", {}, "MalformedPOSTRequest"),
         (KEY, {}, "MalformedPOSTRequest"),
         (KEY + END, {}, "InvalidArgument"),
         (FILE + END, {}, "InvalidArgument"),
         (KEY + KEY + FILE + END, {}, "InvalidArgument"),
-        (KEY + part("policy", "p" * (LONGEST_FIELD + 1)) + FILE + END, {}, "InvalidArgument"),
+        (KEY + part("policy", "p" * (MAX_FIELD_BYTES + 1)) + FILE + END, {}, "InvalidArgument"),
         (part("KEY", "k") + part("policy", "e30=") + FILE + END, {}, "InvalidArgument"),
     ],
 )

@@ -1,6 +1,6 @@
 """What something was a while ago."""
 
-from localcloud.options import LONGEST_LAG_SECONDS
+from localcloud.options import MAX_LAG_SECONDS
 from localcloud.timeline import Timeline
 
 
@@ -51,8 +51,8 @@ def test_a_value_that_stays_is_kept_once() -> None:
 def test_what_is_remembered_is_bounded_and_reaches_as_far_back_as_an_answer_may_lag() -> None:
     clock = Clock()
     timeline: Timeline[float] = Timeline(clock=clock)
-    for _ in range(10 * int(LONGEST_LAG_SECONDS)):
+    for _ in range(10 * int(MAX_LAG_SECONDS)):
         timeline.note(clock.now)
         clock.now += 1
-    assert len(timeline) <= 2 * LONGEST_LAG_SECONDS + 2
-    assert timeline.ago(LONGEST_LAG_SECONDS) == clock.now - LONGEST_LAG_SECONDS
+    assert len(timeline) <= 2 * MAX_LAG_SECONDS + 2
+    assert timeline.ago(MAX_LAG_SECONDS) == clock.now - MAX_LAG_SECONDS

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from flask import Response, request, url_for
 
-from core.personal_tokens import MOST_DAYS, TokenNotMadeError
+from core.personal_tokens import MAX_DAYS, TokenNotMadeError
 from services.errors import FleetsightError
 from web_tier.access.access import current_access
 from web_tier.access.identity import Identity, Scope, current_identity
@@ -21,7 +21,7 @@ MEANINGS: Final = {
 }
 """What a token with a scope may do, in words."""
 
-MOST_DIGITS: Final = 6
+MAX_DIGITS: Final = 6
 
 
 class FieldError(FleetsightError):
@@ -74,6 +74,6 @@ def _scopes(identity: Identity) -> Collection[Scope]:
 
 def _days() -> int:
     text = typed("days").strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
-        raise FieldError(f"write after how many days the token expires: a whole number from 1 to {MOST_DAYS}")
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise FieldError(f"write after how many days the token expires: a whole number from 1 to {MAX_DAYS}")
     return int(text)

@@ -4,7 +4,7 @@
 const DATABASE = "fleetsight";
 const PICTURES = "pictures"; // {imageId, jobId, at (milliseconds since 1970), type, bytes}
 const VERSION = 1;
-const MOST_PICTURES = 20_000;
+const MAX_PICTURES = 20_000;
 const LIFETIME_MS = 7 * 24 * 3_600_000;
 /** A browser whose storage hangs must not keep a page waiting for it. */
 const PATIENCE_MS = 3_000;
@@ -77,7 +77,7 @@ function letGo(store, now) {
     deleteAll(store, byAge.getAllKeys(IDBKeyRange.upperBound(now - LIFETIME_MS)));
     const counted = store.count();
     counted.onsuccess = () => {
-        const excess = counted.result - MOST_PICTURES;
+        const excess = counted.result - MAX_PICTURES;
         if (excess > 0) deleteAll(store, byAge.getAllKeys(null, excess));
     };
 }

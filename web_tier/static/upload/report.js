@@ -2,7 +2,7 @@
 
 import { duration, fileSize, grouped, plural } from "./words.js";
 
-const MOST_REASONS = 200;
+const MAX_REASONS = 200;
 /** A screen reader is told of progress no more often than this. */
 const ALOUD_MS = 5_000;
 /** The time left is told once this much is sent, 0 to 1. */
@@ -119,8 +119,8 @@ export class Report {
         if (refused === this.reasons) return;
         this.reasons = refused;
         parts.refusedCount.textContent = `${plural(refused, "file")} not taken`;
-        const lines = batch.items.filter((item) => item.state === "refused").slice(0, MOST_REASONS).map(reasonLine);
-        if (refused > MOST_REASONS) lines.push(textLine(`and ${grouped(refused - MOST_REASONS)} more`));
+        const lines = batch.items.filter((item) => item.state === "refused").slice(0, MAX_REASONS).map(reasonLine);
+        if (refused > MAX_REASONS) lines.push(textLine(`and ${grouped(refused - MAX_REASONS)} more`));
         parts.reasons.replaceChildren(...lines);
     }
 

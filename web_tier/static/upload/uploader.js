@@ -11,7 +11,7 @@ const SLICE_BYTES = 8 * 2 ** 20;
 const WORTH_SENDING = 10;
 const ATTEMPTS = 6;
 const FIRST_PAUSE_MS = 500;
-const LONGEST_PAUSE_MS = 15_000;
+const MAX_PAUSE_MS = 15_000;
 /** How long a server that does not answer at all is waited for. */
 const ABSENCE_MS = 10 * 60_000;
 const LOOK_MS = 1_000;
@@ -160,7 +160,7 @@ function newSlice(items) {
 
 /** Wait longer after each attempt, by a random part of it, so that many pages do not come back at once. */
 function pause(attempt, atLeastSeconds) {
-    const longest = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (attempt - 1));
+    const longest = Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (attempt - 1));
     return sleep(Math.max(atLeastSeconds * 1_000, longest * (0.5 + Math.random() / 2)));
 }
 

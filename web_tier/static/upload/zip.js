@@ -4,7 +4,7 @@
 const END_MARK = 0x06054b50;
 const ENTRY_MARK = 0x02014b50;
 const END_BYTES = 22;
-const LONGEST_COMMENT = 0xffff;
+const MAX_COMMENT_BYTES = 0xffff;
 const LOCAL_HEADER_BYTES = 30;
 const STORED = 0;
 const DEFLATED = 8;
@@ -37,7 +37,7 @@ async function viewOf(blob, from, length) {
 }
 
 async function end(archive) {
-    const from = Math.max(0, archive.size - END_BYTES - LONGEST_COMMENT);
+    const from = Math.max(0, archive.size - END_BYTES - MAX_COMMENT_BYTES);
     const view = await viewOf(archive, from, archive.size - from);
     for (let at = view.byteLength - END_BYTES; at >= 0; at -= 1) {
         if (view.getUint32(at, true) === END_MARK) {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.accounts import OPERATORS
 from tests.support.people import House
-from web_tier.access.authorization import MOST_CHARACTERS, RefusedError, identity_by, token_in
+from web_tier.access.authorization import MAX_CHARACTERS, RefusedError, identity_by, token_in
 from web_tier.access.identity import Scope
 
 TOKENS = st.text(string.ascii_letters + string.digits + "-._~+/", min_size=1, max_size=50)
@@ -44,7 +44,7 @@ def test_whatever_else_is_there_is_refused_or_is_a_token(header: str) -> None:
         "Bearer\tone",
         "Bearer \x7fone",
         "Bearer öne",
-        "Bearer " + "x" * MOST_CHARACTERS,
+        "Bearer " + "x" * MAX_CHARACTERS,
     ],
 )
 def test_what_is_no_header_of_one_token_is_refused(header: str) -> None:

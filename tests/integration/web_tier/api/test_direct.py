@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 from core.ids import new_id
 from core.job_records import Job
 from core.jobs import JobStore
-from core.slices import MOST_FILES
+from core.slices import MAX_FILES
 from tests.support.pictures import picture
 
 PICTURE = picture()
@@ -67,7 +67,7 @@ def test_nothing_that_may_come_and_nothing_that_has_come_is_422_with_the_reasons
     [
         ({}, "files: Field required; send"),
         ({"files": []}, "files: "),
-        ({"files": [FILE] * (MOST_FILES + 1)}, "files: "),
+        ({"files": [FILE] * (MAX_FILES + 1)}, "files: "),
         ({"files": [{**FILE, "bytes": -1}]}, "files.0.bytes: "),
         ({"files": [{**FILE, "bytes": 10**400}]}, "files.0.bytes: "),
         ({"files": [{**FILE, "key": "mine"}]}, "files.0.key: "),
@@ -82,7 +82,7 @@ def test_a_request_that_is_wrong_says_where(client: FlaskClient, job: Job, sent:
 
 
 def test_a_request_that_is_too_large_is_413(client: FlaskClient, job: Job) -> None:
-    problem = body(ask(client, job, *[{**FILE, "name": "n" * 5_000}] * MOST_FILES), 413)
+    problem = body(ask(client, job, *[{**FILE, "name": "n" * 5_000}] * MAX_FILES), 413)
     assert "fewer files" in problem["detail"]
 
 

@@ -13,7 +13,7 @@ from core.config import Config
 from core.ids import new_id
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
-from core.slices import MOST_FILES, ReusedKeyError, Slices
+from core.slices import MAX_FILES, ReusedKeyError, Slices
 from services.clients import Clients
 from services.errors import NotFoundError
 from services.s3 import Bucket, StoredObject
@@ -142,8 +142,8 @@ def test_forms_end_when_it_is_said(direct: DirectIntake, job: Job) -> None:
 
 
 def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: DirectIntake, job: Job) -> None:
-    offer = offered(direct, job, wanted(*["\U0001f6d1" * 300] * MOST_FILES))
-    assert codes(direct.commit(job, offer.upload_id)) == dict.fromkeys(range(MOST_FILES), "missing")
+    offer = offered(direct, job, wanted(*["\U0001f6d1" * 300] * MAX_FILES))
+    assert codes(direct.commit(job, offer.upload_id)) == dict.fromkeys(range(MAX_FILES), "missing")
 
 
 def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(

@@ -312,7 +312,7 @@ def test_images_that_are_under_way_while_their_jobs_are_deleted_are_all_accepted
 def test_only_so_many_users_have_a_job_open_and_nobody_loses_an_image(
     singles: SingleIntake, monkeypatch: pytest.MonkeyPatch, store: JobStore
 ) -> None:
-    monkeypatch.setattr(single, "MOST_OPEN", 2)
+    monkeypatch.setattr(single, "MAX_OPEN", 2)
     order = ["a", "b", "a", "c", "a", "b"]  # b is passed over for c, since a has been here last
     records = [taken(singles.take(owner, [an_upload()])) for owner in order]
     jobs = [record.ref.job_id for record in records]

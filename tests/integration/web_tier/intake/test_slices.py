@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 from core.images import ImageLimits
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
-from core.slices import MOST_FILES, ReusedKeyError, Slices
+from core.slices import MAX_FILES, ReusedKeyError, Slices
 from services.s3 import Bucket
 from services.table import TableBusyError
 from tests.conftest import keys_in
@@ -144,7 +144,7 @@ def test_more_files_than_can_be_remembered_are_refused_whole(
     intake: Intake, job: Job, bucket: MemoryBucket, store: JobStore
 ) -> None:
     with pytest.raises(Exception, match="under other keys"):
-        take_once(intake, job, "key", files(*range(MOST_FILES + 1)))
+        take_once(intake, job, "key", files(*range(MAX_FILES + 1)))
     assert (bucket.objects, store.count_images(job.job_id)) == ({}, 0)
 
 

@@ -8,7 +8,7 @@ from botocore.exceptions import EndpointConnectionError
 from limits.storage import MemoryStorage
 
 from services.table import EXPIRES_AT, Table
-from web_tier.limits.rates import AWAY_SECONDS, MOST_REMEMBERED, Rates
+from web_tier.limits.rates import AWAY_SECONDS, MAX_REMEMBERED, Rates
 from web_tier.limits.table_storage import TableStorage
 
 NOON = 1_772_366_400.0
@@ -117,8 +117,8 @@ def test_without_the_table_nobody_is_refused_nobody_waits_and_it_is_logged_once(
 
 def test_what_is_remembered_of_callers_is_bounded(table: Table, clock: Clock) -> None:
     rates = Rates(MemoryStorage(), clock=clock)
-    rates._over = {f"caller {number}": NOON + 1 for number in range(MOST_REMEMBERED)}
+    rates._over = {f"caller {number}": NOON + 1 for number in range(MAX_REMEMBERED)}
     rates._refused("one more", NOON + 60, NOON)
-    assert len(rates._over) == MOST_REMEMBERED
+    assert len(rates._over) == MAX_REMEMBERED
     rates._refused("another", NOON + 60, NOON + 2)
     assert set(rates._over) == {"another"}

@@ -34,7 +34,7 @@ TEMPORARY = "Temporary-horse-9"
 CODE = "123456"
 KEY = "JBSWY3DPEHPK3PXP"
 SESSION_KEY = "a key of sessions, for tests and nothing else"
-LEAST_CHARACTERS = 12
+MIN_CHARACTERS = 12
 
 
 @dataclass
@@ -149,7 +149,7 @@ class MemoryPool:
 
 
 def _check_new(password: str) -> None:
-    if len(password) < LEAST_CHARACTERS:
+    if len(password) < MIN_CHARACTERS:
         raise PasswordRefusedError
 
 

@@ -44,7 +44,7 @@ def test_a_filter_that_nothing_passes_looks_at_a_bounded_number_of_images(
     store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(query, "PAGE", 2)
-    monkeypatch.setattr(query, "MOST_LOOKED_AT", 4)
+    monkeypatch.setattr(query, "MAX_EXAMINED", 4)
     images = add_images(store, job, *["a.jpg"] * 4, "wanted.jpg")
     wanted = ResultsFilter(filename="WANTED")
     first = filtered_page(store, job.job_id, wanted, limit=10)
@@ -57,7 +57,7 @@ def test_a_search_for_jobs_looks_at_a_bounded_number_of_them(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "PAGE", 2)
-    monkeypatch.setattr(listing, "MOST_LOOKED_AT", 4)
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 4)
     jobs = [Job(new_id(), "wanted" if index == 0 else "x", NOW) for index in range(5)]
     for each in jobs:
         store.create(each)

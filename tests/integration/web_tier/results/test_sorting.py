@@ -52,7 +52,7 @@ def test_sorted_pages_follow_each_other_and_hold_only_what_is_wanted(store: JobS
 
 
 def test_a_bounded_number_of_images_is_read(store: JobStore, mixed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sorting, "MOST_SORTED", 2)
+    monkeypatch.setattr(sorting, "MAX_SORTED", 2)
     found = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
     assert len(found.page.items) == 2
     assert not sorting.can_sort(store.status(mixed.job_id))

@@ -86,7 +86,7 @@ def test_what_is_no_zip_or_holds_no_bundle_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_end_is_refused_before_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app_tier.bundle.cache.LARGEST_FILE", 10)
+    monkeypatch.setattr("app_tier.bundle.cache.MAX_FILE_BYTES", 10)
     with pytest.raises(BundleFormatError, match=r"model\.bin is larger than 10 bytes"):
         write_file(tmp_path / "model.bin", iter(lambda: b"endless", None))
 

@@ -270,7 +270,7 @@ def test_what_was_decided_is_told_with_the_statements_and_how_often(role: Role) 
 
 
 def test_what_is_recorded_and_remembered_is_bounded(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localcloud.iam.record.MOST_ROWS", 2)
+    monkeypatch.setattr("localcloud.iam.record.MAX_ROWS", 2)
     role.may(statement("Allow", "s3:PutObject", "*"))
     for name in "abcda":
         assert role.allowed(environ("s3", "PUT", f"/b/{name}"))

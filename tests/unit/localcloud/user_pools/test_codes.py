@@ -9,7 +9,7 @@ from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeExcepti
 from localcloud.user_pools import codes as module
 from localcloud.user_pools.codes import (
     LIFETIME_SECONDS,
-    MOST_IN_WINDOW,
+    MAX_IN_WINDOW,
     WINDOW_SECONDS,
     AttemptsExceededError,
     Codes,
@@ -65,7 +65,7 @@ def test_a_code_expires(drawn: Drawn) -> None:
 
 def test_five_wrong_tries_shut_out_for_an_hour_even_with_a_new_code(drawn: Drawn) -> None:
     drawn.codes.new(ANN)
-    for _ in range(MOST_IN_WINDOW):
+    for _ in range(MAX_IN_WINDOW):
         with pytest.raises(CodeMismatchException):
             drawn.codes.use(ANN, "999999")
     code = drawn.codes.new(ANN)
@@ -77,7 +77,7 @@ def test_five_wrong_tries_shut_out_for_an_hour_even_with_a_new_code(drawn: Drawn
 
 def test_other_accounts_and_other_pools_are_not_shut_out(drawn: Drawn) -> None:
     bobs, elsewhere = drawn.codes.new(BOB), drawn.codes.new(ANN_ELSEWHERE)
-    for _ in range(MOST_IN_WINDOW):
+    for _ in range(MAX_IN_WINDOW):
         with pytest.raises(ExpiredCodeException):
             drawn.codes.use(ANN, "999999")
     drawn.codes.use(BOB, bobs)
@@ -85,7 +85,7 @@ def test_other_accounts_and_other_pools_are_not_shut_out(drawn: Drawn) -> None:
 
 
 def test_no_more_than_five_codes_are_sent_in_an_hour(drawn: Drawn) -> None:
-    for _ in range(MOST_IN_WINDOW):
+    for _ in range(MAX_IN_WINDOW):
         drawn.codes.new(ANN)
     with pytest.raises(AttemptsExceededError):
         drawn.codes.new(ANN)
@@ -100,7 +100,7 @@ def test_a_code_is_six_digits_that_nobody_can_guess() -> None:
 
 
 def test_what_is_kept_is_bounded(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_KEPT", 2)
+    monkeypatch.setattr(module, "MAX_KEPT", 2)
     first = drawn.codes.new(ANN)
     for name in ("b", "c"):
         drawn.codes.new(("pool", name))

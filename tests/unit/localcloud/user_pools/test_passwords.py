@@ -59,7 +59,7 @@ def test_a_session_is_over_once_it_is_used() -> None:
 
 
 def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_in, "MOST_CHALLENGES", 1)
+    monkeypatch.setattr(sign_in, "MAX_CHALLENGES", 1)
     challenges = Challenges()
     first, second = (challenges.begin(NEW_PASSWORD, "pool", "ann", minutes=3) for _ in range(2))
     assert not challenges.is_open(NEW_PASSWORD, first, "pool", "ann")

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from web_tier.access.own_path import MOST_CHARACTERS, own_path, sign_in_for
+from web_tier.access.own_path import MAX_CHARACTERS, own_path, sign_in_for
 
 HERE = "https://here.example/sign-in"
 
@@ -37,7 +37,7 @@ def test_our_own_pages_stay_as_they_are(path: str) -> None:
 
 
 def test_a_path_that_is_too_long_is_the_first_page() -> None:
-    assert own_path("/" + "x" * MOST_CHARACTERS) == "/"
+    assert own_path("/" + "x" * MAX_CHARACTERS) == "/"
 
 
 def asked_for(path: str, query: str = "") -> Request:

@@ -18,9 +18,9 @@ from web_tier.controller.autoscaler.apply.refusals import SCOPES, VAGUE, Scope
 
 FIRST_REST_SECONDS = 60.0
 """Of a choice that was refused; doubled with each refusal more, a random half of it not taken."""
-MOST_REST_SECONDS = 600.0
+MAX_REST_SECONDS = 600.0
 NEVER = float("-inf")
-MOST_TOLD = 6
+MAX_REPORTED = 6
 """Of the choices that rest, so many are named to people."""
 
 
@@ -140,13 +140,13 @@ class Rests:
     def in_words(self, walk: Sequence[Choice]) -> str:
         """Return which of `walk` rest and why, as `c7a.large (Spot): InsufficientInstanceCapacity`."""
         resting = [f"{choice}: {self._rests[choice].why}" for choice in walk if self._end(choice) > NEVER]
-        more = len(resting) - MOST_TOLD
-        return ", ".join(resting[:MOST_TOLD]) + (f", and {more} more" if more > 0 else "")
+        more = len(resting) - MAX_REPORTED
+        return ", ".join(resting[:MAX_REPORTED]) + (f", and {more} more" if more > 0 else "")
 
     def _lay(self, refused: Iterable[Choice], why: str) -> None:
         for choice in dict.fromkeys(refused):
             refusals = self._rests[choice].refusals + 1 if choice in self._rests else 1
-            pause = pause_seconds(refusals, FIRST_REST_SECONDS, MOST_REST_SECONDS, self.uniform)
+            pause = pause_seconds(refusals, FIRST_REST_SECONDS, MAX_REST_SECONDS, self.uniform)
             self._rests[choice] = Rest(why, self.clock() + pause, refusals)
 
     def _end(self, choice: Choice) -> float:

@@ -34,7 +34,7 @@ from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS
 
 SKEW_SECONDS = 600.0
 """By so much the clocks of two controllers may differ."""
-MOST_IDS = 2_000
+MAX_IDS = 2_000
 """Instance ids that are kept, the newest: twice as many as a fleet may have, some 50 KB of an item's 400."""
 WRITES = 3
 """How often a write is tried that only an earlier one of this controller was in the way of."""
@@ -177,7 +177,7 @@ class Journal:
 def _kept(entries: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:
     """Return what is stored of `entries`: those in doubt, and of the others the newest."""
     kept: list[JournalEntry] = []
-    room = MOST_IDS
+    room = MAX_IDS
     for entry in reversed(entries):
         room -= len(entry.instance_ids or ())
         if room >= 0 or entry.instance_ids is None:

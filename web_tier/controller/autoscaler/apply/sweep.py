@@ -27,7 +27,7 @@ SECOND_LOOK_SECONDS = 15.0
 AGAIN_SECONDS = 60.0
 """One that EC2 has been told to end, and that is still described as alive so long after, is ended again."""
 
-MOST_AT_ONCE = 10
+MAX_AT_ONCE = 10
 """Ended in one call, after their consoles were read one by one: the next look at the fleet waits for that."""
 
 READING_SECONDS = 5.0
@@ -39,7 +39,7 @@ CONSOLE_CHARACTERS = 4_096
 TOLD_CHARACTERS = 200
 """Of that, shown to people."""
 
-MOST_BACKOFF_SECONDS = 30.0
+MAX_BACKOFF_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Sweeper:
     drain_seconds: float
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
-    backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, most_seconds=MOST_BACKOFF_SECONDS))
+    backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, most_seconds=MAX_BACKOFF_SECONDS))
     second_look_seconds: float = SECOND_LOOK_SECONDS
     problem: str | None = field(default=None, init=False)
     ended: int = field(default=0, init=False)
@@ -121,7 +121,7 @@ class Sweeper:
         """Return whom to end in the next call; whoever EC2 has refused to end stands in nobody else's way."""
         due = sorted((mark.tries, instance_id) for instance_id, mark in self._marks.items() if self._is_due(mark))
         fresh = [instance_id for tries, instance_id in due if not tries]
-        return fresh[:MOST_AT_ONCE] or [instance_id for _, instance_id in due[:1]]
+        return fresh[:MAX_AT_ONCE] or [instance_id for _, instance_id in due[:1]]
 
     def _is_due(self, mark: Mark) -> bool:
         at = self.clock()

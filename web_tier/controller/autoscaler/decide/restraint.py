@@ -3,7 +3,7 @@
 from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.observe.observe import Observation
 
-MOST_FAILED_BOOTS = 5
+MAX_FAILED_BOOTS = 5
 """After so many in a row, all that more launches can do is cost: one a minute shows whether it is over."""
 
 RENEWED_PART = 10
@@ -12,7 +12,7 @@ RENEWED_PART = 10
 
 def boots_fail(observation: Observation) -> bool:
     """Tell whether instances end again and again before their workers say a word."""
-    return observation.measured.failed_boots >= MOST_FAILED_BOOTS
+    return observation.measured.failed_boots >= MAX_FAILED_BOOTS
 
 
 def most_launches(observation: Observation, limits: FleetConfig) -> int:

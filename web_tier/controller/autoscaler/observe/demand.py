@@ -33,7 +33,7 @@ FAR = 4.5
 """The same: so far from the rate the mean over a window is of another one. It is asked thrice a second, so that 3
 would see a change every few minutes."""
 
-MOST_BINS = 3_600
+MAX_BINS = 3_600
 """Seconds that are remembered; images that wait for longer are as old as the oldest of them."""
 
 SETTLE_SECONDS = 10.0
@@ -58,7 +58,7 @@ class Arrivals:
     """Tells arrivals from looks at the queue; `clock` is in seconds, never set back."""
 
     clock: Callable[[], float] = time.monotonic
-    _bins: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=MOST_BINS), init=False)
+    _bins: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=MAX_BINS), init=False)
     _seen: int = field(default=0, init=False)
     _fewer_since: float | None = field(default=None, init=False)
     _changed: int = field(default=-STEADY_SECONDS, init=False)

@@ -5,7 +5,7 @@ every instance its whole allowance again. An instance that is started after a st
 counts that was said before.
 
 Silence is never a fault of the listener. It is measured up to the moment up to which the collector has heard all that
-was said, and what it could not listen to in one go counts for `MOST_ADVANCE_SECONDS` at most: after an outage of the
+was said, and what it could not listen to in one go counts for `MAX_ADVANCE_SECONDS` at most: after an outage of the
 queue, in which heartbeats are lost, nobody has been silent for long.
 """
 
@@ -19,7 +19,7 @@ from services.ec2 import ALIVE, Instance
 from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS, Observation
 from web_tier.controller.roster import Roster, Word
 
-MOST_ADVANCE_SECONDS = 10.0
+MAX_ADVANCE_SECONDS = 10.0
 """As often as a worker speaks: of a longer time in which the collector did not catch up, so much counts."""
 
 LAST_WORDS_SECONDS = 5.0
@@ -71,7 +71,7 @@ class Hearing:
         """Return the same once everything `until` then has been heard."""
         if until is None or self.until is None:
             return Hearing(until, self.listened)
-        return Hearing(until, self.listened + min(max(0.0, until - self.until), MOST_ADVANCE_SECONDS))
+        return Hearing(until, self.listened + min(max(0.0, until - self.until), MAX_ADVANCE_SECONDS))
 
 
 @dataclass

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-LEAST_IMAGES = 10
+MIN_IMAGES = 10
 """Answers before there is a figure."""
 
-MOST_WORKER_SECONDS = 60.0
+MAX_WORKER_SECONDS = 60.0
 """The older half of a measurement counts half, a quarter and so on, each time that so much has been added."""
 
-LONGEST_SECONDS = 1.0
+MAX_SECONDS = 1.0
 """Most time between two looks that counts: a loop that stood still says nothing about the workers."""
 
 
@@ -31,7 +31,7 @@ class Pace:
     @property
     def seconds(self) -> float | None:
         """Of one worker for one image; None as long as that is not known."""
-        return self._worker_seconds / self._images if self._images >= LEAST_IMAGES else self.before
+        return self._worker_seconds / self._images if self._images >= MIN_IMAGES else self.before
 
     def look(self, answers: int, at_work: int) -> None:
         """Take one look into account.
@@ -43,9 +43,9 @@ class Pace:
         now = self.clock()
         if self._last is not None:
             at, answers_then, at_work_then = self._last
-            self._worker_seconds += min(now - at, LONGEST_SECONDS) * at_work_then
+            self._worker_seconds += min(now - at, MAX_SECONDS) * at_work_then
             self._images += answers - answers_then
         self._last = (now, answers, at_work)
-        if self._worker_seconds > MOST_WORKER_SECONDS:
+        if self._worker_seconds > MAX_WORKER_SECONDS:
             self._worker_seconds /= 2
             self._images /= 2

@@ -20,7 +20,7 @@ from web_tier.controller.autoscaler.observe.observe import Observation
 QUIET_SECONDS = 60.0
 """Nothing has waited for so long: the run is over. As long as EC2 bills a worker at least that came last."""
 
-LONGEST_SECONDS = 3_600.0
+MAX_SECONDS = 3_600.0
 
 LATE_SECONDS = 60.0
 """An answer may come so long after its run has ended: workers delete their requests before the collector has read."""
@@ -100,7 +100,7 @@ class Runs:
         now = self.clock()
         if not waiting and (supply == 0 or now - self._busy >= self.quiet_seconds):
             self._run, self._ended = run.model_copy(update={"is_open": False}), now
-        elif now - self._begun >= LONGEST_SECONDS:
+        elif now - self._begun >= MAX_SECONDS:
             self._begin()
 
     def _begin(self) -> FleetRun:

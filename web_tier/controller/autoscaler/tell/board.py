@@ -12,9 +12,9 @@ from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation
 
-LEAST_SECONDS = 0.25
+MIN_SECONDS = 0.25
 """Shortest time between two snapshots."""
-MOST_SECONDS = 5.0
+MAX_SECONDS = 5.0
 """Longest time between two snapshots: a page tells a silent controller by the snapshot's age."""
 
 
@@ -39,7 +39,7 @@ class LimitsSource(Protocol):
 
 @dataclass
 class Board:
-    """Shows snapshots: a changed one after `LEAST_SECONDS`, an unchanged one after `MOST_SECONDS`.
+    """Shows snapshots: a changed one after `MIN_SECONDS`, an unchanged one after `MAX_SECONDS`.
 
     Attributes:
         keep_run: stores a run of the fleet that has been followed by another, before the snapshot tells of that.
@@ -101,7 +101,7 @@ class Board:
             self._offer(self._shown.model_copy(update={"at": self.now(), "problem": problem}))
 
     def _offer(self, snapshot: FleetSnapshot) -> None:
-        pause = LEAST_SECONDS if self._is_news(snapshot) else MOST_SECONDS
+        pause = MIN_SECONDS if self._is_news(snapshot) else MAX_SECONDS
         if self.clock() - self._shown_at >= pause:
             self.store.put_fleet(snapshot)
             self._shown, self._shown_at = snapshot, self.clock()

@@ -10,8 +10,8 @@ from core.fleet import Decision, Decisions
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.decide.reasons import Kind
 
-MOST_DECISIONS = 20
-LEAST_SECONDS = 1.0
+MAX_DECISIONS = 20
+MIN_SECONDS = 1.0
 """Shortest time between two writes."""
 TOGETHER_SECONDS = 3.0
 """While images come in, one more worker is wanted again and again: of such decisions the last is kept."""
@@ -40,7 +40,7 @@ class DecisionStore(Protocol):
 
 @dataclass
 class DecisionLog:
-    """Keeps `MOST_DECISIONS`, continued from what is stored."""
+    """Keeps `MAX_DECISIONS`, continued from what is stored."""
 
     store: DecisionStore
     clock: Callable[[], float] = time.monotonic
@@ -86,11 +86,11 @@ class DecisionLog:
         if self._decisions and self._decisions[0].words == words:
             return  # by the controller before this one
         before = self._decisions[1:] if instead else self._decisions
-        self._decisions = (Decision(at=self.now(), words=words), *before)[:MOST_DECISIONS]
+        self._decisions = (Decision(at=self.now(), words=words), *before)[:MAX_DECISIONS]
         self._is_written = False
 
     def _write(self) -> None:
-        if not self._is_written and self.clock() - self._written_at >= LEAST_SECONDS:
+        if not self._is_written and self.clock() - self._written_at >= MIN_SECONDS:
             self._written_at = self.clock()
             self.store.put_decisions(Decisions(decisions=self._decisions))
             self._is_written = True

@@ -11,9 +11,9 @@ from services.ec2 import Instance
 from web_tier.controller.autoscaler.observe.observe import LISTED, Observation
 from web_tier.controller.roster import Word
 
-MOST_LISTED = 100
+MAX_LISTED = 100
 """The newest; some 25 KB of an item's 400."""
-LEAST_SECONDS = 1.0
+MIN_SECONDS = 1.0
 """Shortest time between two writes."""
 NOBODY: Mapping[str, str] = MappingProxyType({})
 
@@ -40,7 +40,7 @@ class Listing:
 
     def look(self, observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NOBODY) -> None:
         """Take one observation into account, what the workers have said so far, and why some are `marked`."""
-        if self.clock() - self._shown_at < LEAST_SECONDS:
+        if self.clock() - self._shown_at < MIN_SECONDS:
             return
         found = listed(observation, words, marked)
         if found != self.shown:
@@ -50,7 +50,7 @@ class Listing:
 
 
 def listed(observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NOBODY) -> FleetInstances:
-    """Return the instances that have not ended, newest first, `MOST_LISTED` of them."""
+    """Return the instances that have not ended, newest first, `MAX_LISTED` of them."""
     there = [each for each in reversed(observation.instances) if each.state in LISTED]
     draining = observation.draining
     shown = tuple(
@@ -60,7 +60,7 @@ def listed(observation: Observation, words: Mapping[str, Word], marked: Mapping[
             draining=each.instance_id in draining,
             marked=marked.get(each.instance_id),
         )
-        for each in there[:MOST_LISTED]
+        for each in there[:MAX_LISTED]
     )
     return FleetInstances(total=len(there), instances=shown)
 

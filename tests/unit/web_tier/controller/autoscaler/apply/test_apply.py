@@ -19,8 +19,8 @@ from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, FakeEC2, refusal
 from tests.support.memory_table import MemoryTable, failing_writes, run_effect
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
-from web_tier.controller.autoscaler.apply.apply import MOST_BACKOFF_SECONDS, Launcher
-from web_tier.controller.autoscaler.apply.choices import MOST_REST_SECONDS
+from web_tier.controller.autoscaler.apply.apply import MAX_BACKOFF_SECONDS, Launcher
+from web_tier.controller.autoscaler.apply.choices import MAX_REST_SECONDS
 from web_tier.controller.autoscaler.apply.journal import Journal, SupersededError
 from web_tier.controller.autoscaler.apply.refusals import is_uncertain
 from web_tier.controller.autoscaler.decide.decide import decide
@@ -43,7 +43,7 @@ class Scaler:
         )
         self.launcher = Launcher(self.ec2.fleet(), self.launches, self.journal, lambda: self.active, self.clock)
 
-    def round(self, images: int, fleet: FleetConfig | None = None, *, after: float = MOST_BACKOFF_SECONDS) -> None:
+    def round(self, images: int, fleet: FleetConfig | None = None, *, after: float = MAX_BACKOFF_SECONDS) -> None:
         """Let time pass, then scale once."""
         self.clock.now += after
         self.launcher.take_over()
@@ -135,7 +135,7 @@ def test_a_refused_launch_backs_off_and_comes_again_with_a_new_token() -> None:
 def test_refusals_for_ever_wait_no_longer_than_the_bound() -> None:
     scaler = Scaler(FakeEC2(fail=lambda: "VcpuLimitExceeded"))
     for _ in range(50):
-        scaler.round(20, after=MOST_BACKOFF_SECONDS)
+        scaler.round(20, after=MAX_BACKOFF_SECONDS)
     assert len(scaler.ec2.calls) == 50
 
 
@@ -323,7 +323,7 @@ def test_the_preferred_choice_is_tried_again_after_its_rest() -> None:
         scaler.round(20, fleet, after=0.1)
     answers.clear()
     scaler.round(40, fleet, after=0.1)
-    scaler.round(60, fleet, after=MOST_REST_SECONDS)
+    scaler.round(60, fleet, after=MAX_REST_SECONDS)
     assert [call[2] for call in made(scaler)] == ["subnet-1", "subnet-2", "subnet-2", "subnet-1"]
 
 

@@ -11,8 +11,8 @@ from tests.support.controller import Clock
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from web_tier.controller.autoscaler.apply.choices import (
     FIRST_REST_SECONDS,
-    MOST_REST_SECONDS,
-    MOST_TOLD,
+    MAX_REPORTED,
+    MAX_REST_SECONDS,
     Choice,
     Rests,
     choices,
@@ -91,7 +91,7 @@ def test_each_refusal_in_a_row_doubles_the_rest_up_to_the_bound_and_success_ends
             clock.now += 1
         lengths.append(clock.now - begun)
     assert lengths == [60, 120, 240, 480, 600, 600]
-    assert (FIRST_REST_SECONDS, MOST_REST_SECONDS) == (60, 600)
+    assert (FIRST_REST_SECONDS, MAX_REST_SECONDS) == (60, 600)
     found.gave(WALK[0])
     found.fell_short(WALK[0], 12, 19)
     clock.now += FIRST_REST_SECONDS
@@ -140,7 +140,7 @@ def test_what_rests_is_told_with_the_reason_and_no_more_than_a_few_of_many() -> 
     )
     for choice in WALK:
         found.refused(choice, "Unsupported", WALK)
-    assert found.in_words(WALK).count("Unsupported") == MOST_TOLD
+    assert found.in_words(WALK).count("Unsupported") == MAX_REPORTED
     assert found.in_words(WALK).endswith(", and 2 more")
 
 

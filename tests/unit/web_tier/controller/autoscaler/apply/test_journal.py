@@ -12,7 +12,7 @@ from services.ec2 import LaunchSpec
 from tests.support.controller import EPOCH, Clock, refusal
 from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller.autoscaler.apply.journal import (
-    MOST_IDS,
+    MAX_IDS,
     SKEW_SECONDS,
     Journal,
     JournalBusyError,
@@ -200,7 +200,7 @@ def test_the_item_stays_small_and_keeps_what_is_in_doubt(desk: Desk) -> None:
         journal.settle(f"t-{number}", [f"i-{number:08}{each:09}" for each in range(100)])
     journal.flush()
     stored = desk.stored()
-    assert sum(len(entry.instance_ids or ()) for entry in stored) == MOST_IDS
+    assert sum(len(entry.instance_ids or ()) for entry in stored) == MAX_IDS
     assert [entry.token for entry in stored][:2] == ["doubtful", "t-10"]
     assert len(desk.store.journal().to_json()) < 100_000
 

@@ -17,7 +17,7 @@ from web_tier.controller.autoscaler.apply.ghosts import DRAIN_MARGIN_SECONDS
 from web_tier.controller.autoscaler.apply.sweep import (
     AGAIN_SECONDS,
     CONSOLE_CHARACTERS,
-    MOST_AT_ONCE,
+    MAX_AT_ONCE,
     READING_SECONDS,
     SECOND_LOOK_SECONDS,
     TOLD_CHARACTERS,
@@ -200,9 +200,9 @@ def test_one_that_cannot_be_ended_stands_in_nobody_elses_way() -> None:
 
 
 def test_many_are_ended_a_few_at_a_time() -> None:
-    scene = Scene(*(f"i-{number:02}" for number in range(2 * MOST_AT_ONCE + 3)))
+    scene = Scene(*(f"i-{number:02}" for number in range(2 * MAX_AT_ONCE + 3)))
     scene.sweep(ALLOWANCE + 3 + int(SECOND_LOOK_SECONDS))
-    assert [len(call) for call in scene.ec2.terminated] == [MOST_AT_ONCE, MOST_AT_ONCE, 3]
+    assert [len(call) for call in scene.ec2.terminated] == [MAX_AT_ONCE, MAX_AT_ONCE, 3]
 
 
 def test_one_that_is_described_as_alive_long_after_its_end_is_ended_again() -> None:

@@ -8,7 +8,7 @@ from core.messages import FleetPause
 from tests.support.controller import EPOCH
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits, look
 from web_tier.controller.autoscaler.decide.decide import decide
-from web_tier.controller.autoscaler.decide.restraint import MOST_FAILED_BOOTS
+from web_tier.controller.autoscaler.decide.restraint import MAX_FAILED_BOOTS
 from web_tier.controller.autoscaler.observe.observe import Measured, Observation
 
 NAMES = tuple(f"i-{number}" for number in range(100))
@@ -39,7 +39,7 @@ def test_when_boots_fail_again_and_again_one_is_tried_each_minute(failed: int, l
     seen = replace(look(100), launched_lately=lately, measured=Measured(failed_boots=failed))
     plan = decide(seen, limits())
     assert plan.launch == launch
-    assert (plan.kind == "failing") == (failed >= MOST_FAILED_BOOTS)
+    assert (plan.kind == "failing") == (failed >= MAX_FAILED_BOOTS)
     if plan.kind == "failing":
         assert plan.reason == (
             f"100 images waiting, no workers there, 5 lacking: the last {failed} workers ended before they said a "

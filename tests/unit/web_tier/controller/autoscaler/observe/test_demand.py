@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from services.sqs import QueueCounts
 from tests.support.controller import Clock
-from web_tier.controller.autoscaler.observe.demand import MOST_BINS, SETTLE_SECONDS, Arrivals, Demand
+from web_tier.controller.autoscaler.observe.demand import MAX_BINS, SETTLE_SECONDS, Arrivals, Demand
 
 
 class Line:
@@ -105,11 +105,11 @@ def test_a_count_that_dips_and_comes_back_is_no_arrival() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     line = Line()
-    for _ in range(MOST_BINS + 500):
+    for _ in range(MAX_BINS + 500):
         line.second(come=1, taken=1)
     line.waiting, line.in_flight = line.in_flight, 0  # all were given back
     waiting = line.second().waiting
-    assert len(waiting) <= MOST_BINS
+    assert len(waiting) <= MAX_BINS
     assert sum(images for _, images in waiting) == line.waiting
 
 

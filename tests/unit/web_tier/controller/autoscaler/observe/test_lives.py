@@ -11,7 +11,7 @@ from tests.support.controller import EPOCH, Clock, instance
 from tests.unit.web_tier.controller.test_roster import beat
 from web_tier.controller.autoscaler.observe.lives import (
     LAST_WORDS_SECONDS,
-    MOST_ADVANCE_SECONDS,
+    MAX_ADVANCE_SECONDS,
     Hearing,
     Life,
     Lives,
@@ -159,4 +159,4 @@ def test_the_oldest_of_those_that_have_outlived_their_time_come_first() -> None:
 def test_a_gap_in_listening_counts_for_no_more_than_a_heartbeat() -> None:
     hearing = Hearing().advanced(None).advanced(1000.0).advanced(1004.0)
     assert hearing == Hearing(1004.0, 4.0)
-    assert hearing.advanced(1300.0) == Hearing(1300.0, 4.0 + MOST_ADVANCE_SECONDS)
+    assert hearing.advanced(1300.0) == Hearing(1300.0, 4.0 + MAX_ADVANCE_SECONDS)

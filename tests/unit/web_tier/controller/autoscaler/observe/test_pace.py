@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.controller import Clock
-from web_tier.controller.autoscaler.observe.pace import LEAST_IMAGES, LONGEST_SECONDS, Pace
+from web_tier.controller.autoscaler.observe.pace import MAX_SECONDS, MIN_IMAGES, Pace
 
 
 class Bench:
@@ -31,10 +31,10 @@ def bench() -> Bench:
 
 
 def test_nothing_is_known_before_some_images_are_answered(bench: Bench) -> None:
-    bench.run(1, LEAST_IMAGES - 1, 2)
+    bench.run(1, MIN_IMAGES - 1, 2)
     assert bench.pace.seconds is None
     bench.run(1, 1, 2)
-    assert bench.pace.seconds == 2 / LEAST_IMAGES
+    assert bench.pace.seconds == 2 / MIN_IMAGES
 
 
 def test_what_the_last_controller_measured_is_told_until_there_is_something_new() -> None:
@@ -57,7 +57,7 @@ def test_time_without_work_does_not_count(bench: Bench) -> None:
 def test_a_loop_that_stood_still_does_not_count_as_work(bench: Bench) -> None:
     bench.clock.now += 1000
     bench.run(1, 20, 1)
-    assert bench.pace.seconds == 2 * LONGEST_SECONDS / 20
+    assert bench.pace.seconds == 2 * MAX_SECONDS / 20
 
 
 def test_old_measurements_fade(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Observation
-from web_tier.controller.autoscaler.observe.runs import LONGEST_SECONDS, QUIET_SECONDS, Runs
+from web_tier.controller.autoscaler.observe.runs import MAX_SECONDS, QUIET_SECONDS, Runs
 
 HOURLY = 0.36
 
@@ -122,8 +122,8 @@ def test_an_answer_that_comes_a_little_late_is_of_the_run_that_was_and_one_much_
 def test_a_fleet_that_never_rests_begins_a_new_run_each_hour() -> None:
     site = Site()
     site.waiting, site.workers = 5, 1
-    site.look(int(2.5 * LONGEST_SECONDS))
-    assert [run.billed_seconds for run in site.stored] == [pytest.approx(LONGEST_SECONDS, abs=60)] * 2
+    site.look(int(2.5 * MAX_SECONDS))
+    assert [run.billed_seconds for run in site.stored] == [pytest.approx(MAX_SECONDS, abs=60)] * 2
     total = sum(run.billed_seconds for run in [*site.stored, site.run])
     assert total == pytest.approx(site.meter.billed_seconds)
 

@@ -10,7 +10,7 @@ from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.observe.meter import Meter
 from web_tier.controller.autoscaler.observe.observe import Measured, Observation
 from web_tier.controller.autoscaler.observe.runs import Runs
-from web_tier.controller.autoscaler.tell.board import LEAST_SECONDS, MOST_SECONDS, Board
+from web_tier.controller.autoscaler.tell.board import MAX_SECONDS, MIN_SECONDS, Board
 
 PAUSE = FleetPause(since=EPOCH, reason="new model")
 
@@ -70,13 +70,13 @@ def test_changes_are_shown_a_few_times_a_second_and_an_unchanged_fleet_now_and_t
     for visible in range(10):
         show(board, visible)
     assert len(shown.snapshots) == 1
-    clock.now += LEAST_SECONDS
+    clock.now += MIN_SECONDS
     show(board, 10)
     assert shown.snapshots[-1].visible == 10
-    clock.now += LEAST_SECONDS
+    clock.now += MIN_SECONDS
     show(board, 10)
     assert len(shown.snapshots) == 2
-    clock.now += MOST_SECONDS
+    clock.now += MAX_SECONDS
     show(board, 10)
     assert len(shown.snapshots) == 3
 
@@ -109,6 +109,6 @@ def test_a_failed_look_is_shown_with_the_last_figures() -> None:
     board = Board(shown, clock)
     board.show_problem("nothing was seen yet, so nothing is shown")
     show(board, 7)
-    clock.now += LEAST_SECONDS
+    clock.now += MIN_SECONDS
     board.show_problem("EC2 does not answer")
     assert [(each.visible, each.problem) for each in shown.snapshots] == [(7, None), (7, "EC2 does not answer")]

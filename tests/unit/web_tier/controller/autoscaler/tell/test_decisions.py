@@ -7,7 +7,7 @@ from core.fleet import Decisions
 from tests.support.controller import EPOCH, Clock
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.decide.reasons import Kind
-from web_tier.controller.autoscaler.tell.decisions import MOST_DECISIONS, TOGETHER_SECONDS, DecisionLog, News
+from web_tier.controller.autoscaler.tell.decisions import MAX_DECISIONS, TOGETHER_SECONDS, DecisionLog, News
 
 
 @dataclass
@@ -93,7 +93,7 @@ def test_the_list_is_bounded_and_written_once_a_second_at_most() -> None:
     for number in range(100):
         bench.decide(kinds[number % 3], f"number {number}", after=0.1)
     bench.decide("most", "last", after=1)
-    assert len(bench.stored.words) == MOST_DECISIONS
+    assert len(bench.stored.words) == MAX_DECISIONS
     assert bench.stored.words[:2] == ["last", "number 99"]
     assert len(bench.stored.writes) <= 12
 

@@ -8,7 +8,7 @@ from core.fleet import FleetInstances
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.observe import Observation
-from web_tier.controller.autoscaler.tell.listing import LEAST_SECONDS, MOST_LISTED, Listing, listed
+from web_tier.controller.autoscaler.tell.listing import MAX_LISTED, MIN_SECONDS, Listing, listed
 from web_tier.controller.roster import Word
 
 WORD = Word(images=68, state="busy", in_hand=3, heard_at=EPOCH, since=1.0, until=1.0)
@@ -59,8 +59,8 @@ def test_one_that_has_not_been_heard_of_is_told_as_such() -> None:
 def test_the_newest_come_first_the_ended_not_at_all_and_the_rest_is_counted() -> None:
     told = listed(look("running", "terminated", "stopped"), {})
     assert [each.instance_id for each in told.instances] == ["i-2", "i-0"]
-    many = listed(look(*["running"] * (MOST_LISTED + 3)), {})
-    assert (many.total, len(many.instances)) == (MOST_LISTED + 3, MOST_LISTED)
+    many = listed(look(*["running"] * (MAX_LISTED + 3)), {})
+    assert (many.total, len(many.instances)) == (MAX_LISTED + 3, MAX_LISTED)
     assert len(many.to_json()) < 30_000
 
 
@@ -72,8 +72,8 @@ def test_only_changes_are_stored_and_at_most_one_a_second() -> None:
     for images in range(9):
         listing.look(look("running"), {"i-0": replaced(WORD, images=images)})
     assert len(shown.stored) == 1
-    clock.now += LEAST_SECONDS
+    clock.now += MIN_SECONDS
     for _ in range(9):
         listing.look(look("running"), {"i-0": WORD})
-        clock.now += LEAST_SECONDS
+        clock.now += MIN_SECONDS
     assert [each.instances[0].images for each in shown.stored] == [0, 68]
