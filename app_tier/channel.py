@@ -15,7 +15,7 @@ class Channel(Generic[T]):
     """A first-in, first-out queue of at most `bound` items that can be closed.
 
     Its waits have no time-out of their own. They end when the channel is closed, which the pipeline does at its end
-    whatever happens, and what stands still in the meantime is ended by the keeper's bound for each image.
+    whatever happens, and what stands still in the meantime is ended by the extender's bound for each image.
     """
 
     def __init__(self, bound: int) -> None:

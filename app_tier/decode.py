@@ -15,7 +15,7 @@ from app_tier.preprocess import Preprocess, as_square, normalise
 from app_tier.task import Task
 from core.config import Worker as WorkerConfig
 from core.confined.errors import CrashedError, TooCostlyError
-from core.confined.pool import Allowance, Confined
+from core.confined.pool import Allowance, SandboxPool
 from core.confined.zygote import Zygote
 from core.image_errors import ImageRejectedError
 from core.image_limits import BYTES_A_PIXEL, ImageLimits
@@ -47,7 +47,7 @@ def decode(
 
     Raises:
         ImageRejectedError: it is no image that we take; the message is for its owner.
-        NoChildError: nobody can decode it just now.
+        PoolUnavailableError: nobody can decode it just now.
     """
     before = clock()
     try:
@@ -66,8 +66,8 @@ def decode(
     return task.then(normalise(square, spec), decoded=(clock() - before) * 1000)
 
 
-def confined_squares(zygote: Zygote, config: WorkerConfig, limits: ImageLimits, crop: int, most: int) -> Confined:
+def confined_squares(zygote: Zygote, config: WorkerConfig, limits: ImageLimits, crop: int, most: int) -> SandboxPool:
     """Return `central_square` as up to `most` processes run it that have nothing but the image."""
     own = config.decode_megabytes * 2**20
     memory = own or BYTES_A_PIXEL * limits.max_pixels + 2 * limits.max_bytes + BYTES_BESIDE
-    return Confined(zygote, Allowance(config.decode_seconds, memory, 3 * crop * crop), most)
+    return SandboxPool(zygote, Allowance(config.decode_seconds, memory, 3 * crop * crop), most)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
 
 from app_tier.bundle.errors import EngineError
-from core.confined.errors import NoChildError
+from core.confined.errors import PoolUnavailableError
 from core.image_errors import ImageRejectedError
 from core.messages import GONE, Failure
 from services.errors import NotFoundError
@@ -49,7 +49,7 @@ class ImageFault:
 
 
 @dataclass(frozen=True)
-class WorkerFault:
+class FatalError:
     """This worker cannot go on: it gives back what it holds and ends with the reason."""
 
     reason: str
@@ -76,10 +76,10 @@ class UnknownFault:
     reason: str
 
 
-PassingFault = ServiceFault | LocalFault | UnknownFault
+TransientError = ServiceFault | LocalFault | UnknownFault
 """Faults that may be gone at the next try."""
 
-Fault = ImageFault | WorkerFault | PassingFault
+Fault = ImageFault | FatalError | TransientError
 
 
 def meaning_of(error: Exception) -> Fault:  # noqa: PLR0911 (one return for each kind of error)
@@ -91,18 +91,18 @@ def meaning_of(error: Exception) -> Fault:  # noqa: PLR0911 (one return for each
         case NotFoundError():
             return ImageFault(GONE)
         case MemoryError():
-            return WorkerFault("out of memory: use a larger instance type, or lower worker.batch_size")
+            return FatalError("out of memory: use a larger instance type, or lower worker.batch_size")
         case OSError() if error.errno in _NO_ROOM:
-            return WorkerFault(f"the machine has no room left: {error}")
+            return FatalError(f"the machine has no room left: {error}")
         case NoCredentialsError() | CredentialRetrievalError():
-            return WorkerFault(f"no credentials: {error}; give the instance its role (fleet.instance_profile)")
+            return FatalError(f"no credentials: {error}; give the instance its role (fleet.instance_profile)")
         case ClientError():
             return _meaning_of_refusal(error)
         case BotoCoreError() | ConnectionError() | TimeoutError():
             return ServiceFault(reason)
         case EngineError():
-            return WorkerFault(f"the engine is broken: {error}")
-        case NoChildError():
+            return FatalError(f"the engine is broken: {error}")
+        case PoolUnavailableError():
             return LocalFault(reason)
     return UnknownFault(reason)
 
@@ -110,9 +110,9 @@ def meaning_of(error: Exception) -> Fault:  # noqa: PLR0911 (one return for each
 def _meaning_of_refusal(error: ClientError) -> Fault:
     code = error.response.get("Error", {}).get("Code", "")
     if code in _SKEWED or _SKEW_TEXT.search(str(error)):
-        return WorkerFault(f"this machine's clock is off: {error}; check its time synchronisation")
+        return FatalError(f"this machine's clock is off: {error}; check its time synchronisation")
     if code in _DENIED:
-        return WorkerFault(f"access denied: {error}; allow it in the worker's role")
+        return FatalError(f"access denied: {error}; allow it in the worker's role")
     if code in _MISSING:
-        return WorkerFault(f"{error}; check names in config.yaml and that the stack exists")
+        return FatalError(f"{error}; check names in config.yaml and that the stack exists")
     return ServiceFault(str(error))

@@ -13,21 +13,21 @@ from datetime import UTC, datetime
 
 from core.ids import new_id
 from core.messages import Heartbeat, WorkerState
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 
 EVERY_SECONDS = 10.0
 
 END_SECONDS = 2.0
 """Longest that the end of a worker waits for its last heartbeat."""
 
-Send = Callable[[Sequence[Outgoing]], Sequence[Outgoing]]
+Send = Callable[[Sequence[OutgoingMessage]], Sequence[OutgoingMessage]]
 """Sends messages and returns those that were not taken, as `services.sqs.Queue.send`."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class WorkerStats:
     """How a worker is: images answered so far, images in hand, and whether it takes no more."""
 
     images: int
@@ -42,7 +42,7 @@ class Vitals:
         return "busy" if self.in_hand else "ready"
 
 
-class Heart:
+class Heartbeater:
     """Beats when it is started, every `every_seconds`, and once more when it is stopped.
 
     Args:
@@ -57,7 +57,7 @@ class Heart:
     def __init__(
         self,
         worker: str,
-        look: Callable[[], Vitals],
+        look: Callable[[], WorkerStats],
         send: Send,
         every_seconds: float = EVERY_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -88,7 +88,7 @@ class Heart:
 
     def _beat(self, state: WorkerState | None = None) -> None:
         try:
-            refused = self._send([Outgoing(new_id(), self._heartbeat(state).to_json())])
+            refused = self._send([OutgoingMessage(new_id(), self._heartbeat(state).to_json())])
         except Exception as error:  # noqa: BLE001 (the edge: whatever it is, the worker works on)
             _log.warning("a heartbeat could not be sent", extra={"error": str(error)})
             return

@@ -16,7 +16,7 @@ class _Entry:
     started: bool = False
 
 
-class InHand:
+class InFlightMessages:
     """Deliveries, by receipt: held when received, started when the pipeline gets them, removed at the end.
 
     Args:

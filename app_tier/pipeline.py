@@ -11,7 +11,7 @@ from app_tier.batch import take_batch
 from app_tier.channel import Channel
 from app_tier.classify import Classifier
 from app_tier.decode import Pixels, Squares, decode
-from app_tier.faults import WorkerFault, meaning_of
+from app_tier.faults import FatalError, meaning_of
 from app_tier.fetch import fetch
 from app_tier.publish import answered_before, delete, refuse, respond, store
 from app_tier.recovery import Recovery, Step
@@ -107,7 +107,7 @@ class Pipeline:
 
     def give_back_waiting(self) -> None:
         """Give back what no stage has started on."""
-        self._recovery.keeper.give_back([task.delivery for task in self._to_fetch.drain()])
+        self._recovery.extender.give_back([task.delivery for task in self._to_fetch.drain()])
 
     def stop(self) -> bool:
         """End the stages, first to last; False when a thread hangs."""
@@ -172,11 +172,11 @@ class Pipeline:
         except (BotoCoreError, ClientError) as error:
             # Answered is answered: a request that was not deleted comes again, alone, and changes nothing.
             _log.warning("requests were not deleted", extra={"messages": len(answered), "error": str(error)})
-            if isinstance(fault := meaning_of(error), WorkerFault):
+            if isinstance(fault := meaning_of(error), FatalError):
                 self._recovery.lifetime.fail(fault.reason)
         for delivery in answered:
             self._in_hand.remove(delivery)
-        self._recovery.keeper.leave([task.delivery for task in tasks if task.delivery not in answered])
+        self._recovery.extender.leave([task.delivery for task in tasks if task.delivery not in answered])
 
     def _more_than(self, taken: int) -> bool:
         return self._in_hand.started > taken

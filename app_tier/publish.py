@@ -14,7 +14,7 @@ from app_tier.task import Delivery, Task
 from core.messages import Failure, Prediction, Response, failed
 from core.predictions import store_prediction, stored_prediction
 from services.s3 import Bucket
-from services.sqs import Outgoing, Queue
+from services.sqs import OutgoingMessage, Queue
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def respond(tasks: Sequence[Task[Response]], responses: Queue) -> list[Delivery]
     Raises:
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
-    messages = [Outgoing(task.made.image_id, task.made.to_json()) for task in tasks]
+    messages = [OutgoingMessage(task.made.image_id, task.made.to_json()) for task in tasks]
     refused = set(responses.send(messages))
     return [task.delivery for task, message in zip(tasks, messages, strict=True) if message not in refused]
 

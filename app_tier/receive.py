@@ -3,8 +3,8 @@
 **Redelivered messages.** A message that comes again may be the one that ended its last worker. Its batch-mates must
 get their results before they have been tried `max_receive_count` (5) times, or they fail with it. Each crash costs
 every message in hand one try, and nothing else does: a worker that ends in good order gives its requests back with
-the tries that they had (`Keeper.give_back`). So what counts is who is in hand, unanswered, when the poison image is
-tried:
+the tries that they had (`VisibilityExtender.give_back`). So what counts is who is in hand, unanswered, when the
+poison image is tried:
 
 1. A redelivered message goes through the pipeline alone: what is in the pipeline is finished first, and it is
    finished before the next one starts. So only those that wait behind the poison image lose a try to it.
@@ -36,15 +36,15 @@ from dataclasses import asdict
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.backoff import Backoff
-from app_tier.faults import WorkerFault, meaning_of
-from app_tier.in_hand import InHand
-from app_tier.keeper import Keeper
+from app_tier.faults import FatalError, meaning_of
+from app_tier.in_hand import InFlightMessages
 from app_tier.lifetime import Lifetime
 from app_tier.task import Delivery
+from app_tier.visibility_extender import VisibilityExtender
 from core.ids import parse_key
 from core.messages import RequestMessage
 from services.errors import MessageError
-from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, Queue, Received
+from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, Queue, ReceivedMessage
 
 OVER_LIMIT = "OverLimit"
 """The error of a short poll of a standard queue that has `MAX_IN_FLIGHT` messages in flight."""
@@ -70,7 +70,7 @@ class Receiver:
     Args:
         queue: the request queue.
         in_hand: what is held; says how much more may be.
-        keeper: gives back.
+        extender: gives back.
         lifetime: ends when idle, or when SQS refuses us.
         backoff: pauses while services fail.
         submit: hands a delivery to the first stage.
@@ -81,8 +81,8 @@ class Receiver:
     def __init__(
         self,
         queue: Queue,
-        in_hand: InHand,
-        keeper: Keeper,
+        in_hand: InFlightMessages,
+        extender: VisibilityExtender,
         lifetime: Lifetime,
         backoff: Backoff,
         submit: Callable[[Delivery], None],
@@ -90,7 +90,7 @@ class Receiver:
         idle_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._queue, self._in_hand, self._keeper = queue, in_hand, keeper
+        self._queue, self._in_hand, self._extender = queue, in_hand, extender
         self._lifetime, self._backoff, self._submit = lifetime, backoff, submit
         self._idle_seconds, self._clock = idle_seconds, clock
         self._stayed_at = float("-inf")
@@ -151,7 +151,7 @@ class Receiver:
         """How many to ask for; there is room for them all, so that most receives are full ones."""
         return 1 if self._wary else min(BATCH, self._in_hand.capacity)
 
-    def _take(self, received: Sequence[Received], asked_at: float) -> None:
+    def _take(self, received: Sequence[ReceivedMessage], asked_at: float) -> None:
         deliveries = understood(received)
         redelivered = in_order_of_trial(delivery for delivery in deliveries if delivery.redelivered)
         self._wary = bool(redelivered)
@@ -165,10 +165,10 @@ class Receiver:
         if redelivered:
             self._wait_for_empty_pipeline()
         if self._lifetime.over:
-            self._keeper.give_back(self._in_hand.held())
+            self._extender.give_back(self._in_hand.held())
 
     def _start(self, delivery: Delivery) -> None:
-        """Hand a delivery to the pipeline, unless the worker ends or the keeper has given it back meanwhile."""
+        """Hand a delivery to the pipeline, unless the worker ends or the extender has given it back meanwhile."""
         if not self._lifetime.over and self._in_hand.start(delivery):
             self._submit(delivery)
 
@@ -178,7 +178,7 @@ class Receiver:
 
     def _on_error(self, error: Exception, asked_at: float) -> None:
         fault = meaning_of(error)
-        if isinstance(fault, WorkerFault):
+        if isinstance(fault, FatalError):
             self._lifetime.fail(f"cannot receive: {fault.reason}")
             return
         if isinstance(error, ClientError) and error.response["Error"]["Code"] == OVER_LIMIT:
@@ -201,7 +201,7 @@ def in_order_of_trial(redelivered: Iterable[Delivery]) -> list[Delivery]:
     return sorted(even + odd, key=lambda delivery: -delivery.tries)
 
 
-def understood(received: Iterable[Received]) -> list[Delivery]:
+def understood(received: Iterable[ReceivedMessage]) -> list[Delivery]:
     """Return the deliveries of the messages that are requests.
 
     One that is not is left alone: it names no image that could be answered, it comes again after its visibility
@@ -223,5 +223,5 @@ def _request(body: str) -> RequestMessage:
     return request
 
 
-def _about(message: Received, error: Exception) -> dict[str, object]:
+def _about(message: ReceivedMessage, error: Exception) -> dict[str, object]:
     return {"message_id": message.id, "receive_count": message.receive_count, "error": str(error)}

@@ -1,7 +1,7 @@
 """Recovery: what follows when a step of the pipeline fails.
 
-A fault of the system keeps the image in hand: its thread tries the step again after a pause, while the keeper extends
-the visibility timeout and the receiver pauses, too. So a service that is away costs no image a try.
+A fault of the system keeps the image in hand: its thread tries the step again after a pause, while the visibility
+timeout is extended and the receiver pauses, too. So a service that is away costs no image a try.
 
 | at fault           | tried again                 | then, if it works for others     | if it works for none        |
 |--------------------|-----------------------------|----------------------------------|-----------------------------|
@@ -27,19 +27,19 @@ from typing import Final, Generic, TypeVar
 
 from app_tier.backoff import FIRST_SECONDS, MAX_SECONDS, Backoff
 from app_tier.faults import (
+    FatalError,
     Fault,
     ImageFault,
     LocalFault,
-    PassingFault,
     ServiceFault,
+    TransientError,
     UnknownFault,
-    WorkerFault,
     meaning_of,
 )
-from app_tier.in_hand import InHand
-from app_tier.keeper import Keeper
+from app_tier.in_hand import InFlightMessages
 from app_tier.lifetime import Lifetime
 from app_tier.task import Task
+from app_tier.visibility_extender import VisibilityExtender
 from core.messages import Failure
 from services.backoff import Jitter, pause_seconds
 
@@ -67,7 +67,7 @@ class Decision(Enum):
     END_AND_LEAVE = auto()
 
 
-def decide(fault: PassingFault, failures: int, seconds: float, *, works_for_others: bool) -> Decision:
+def decide(fault: TransientError, failures: int, seconds: float, *, works_for_others: bool) -> Decision:
     """Return what follows from a fault.
 
     Args:
@@ -96,15 +96,15 @@ class Recovery:
 
     Attributes:
         in_hand: knows which steps are being done, so that one that hangs is noticed.
-        keeper: gives back, or leaves to the queue.
+        extender: gives back, or leaves to the queue.
         lifetime: ends when the worker cannot go on.
         backoff: pauses the receiver while a step fails.
         clock: monotonic seconds.
         jitter: returns a random number between its arguments.
     """
 
-    in_hand: InHand
-    keeper: Keeper
+    in_hand: InFlightMessages
+    extender: VisibilityExtender
     lifetime: Lifetime
     backoff: Backoff
     clock: Callable[[], float] = time.monotonic
@@ -137,11 +137,11 @@ class Step(Generic[T]):
     def __call__(self, tasks: Sequence[Task[T]]) -> None:
         """Do the step for `tasks`; return when each has been passed on, given back or left to the queue."""
         clock = self._recovery.clock
-        kind: type[PassingFault] | None = None
+        kind: type[TransientError] | None = None
         failures, since, passed_before = 0, 0.0, 0
         while (error := self._attempt(tasks)) is not None:
             fault = self._meaning(error)
-            if isinstance(fault, ImageFault | WorkerFault):
+            if isinstance(fault, ImageFault | FatalError):
                 self._settle(tasks, fault)
                 return
             if isinstance(fault, UnknownFault) and len(tasks) > 1:
@@ -193,8 +193,8 @@ class Step(Generic[T]):
         self._pass()
         return fault
 
-    def _settle(self, tasks: Sequence[Task[T]], fault: ImageFault | WorkerFault) -> None:
-        if isinstance(fault, WorkerFault):
+    def _settle(self, tasks: Sequence[Task[T]], fault: ImageFault | FatalError) -> None:
+        if isinstance(fault, FatalError):
             self._recovery.lifetime.fail(fault.reason)
             self._part_with(tasks)
             return
@@ -212,9 +212,9 @@ class Step(Generic[T]):
     def _part_with(self, tasks: Sequence[Task[T]], *, is_left: bool = False) -> None:
         deliveries = [task.delivery for task in tasks]
         if is_left:
-            self._recovery.keeper.leave(deliveries)
+            self._recovery.extender.leave(deliveries)
         else:
-            self._recovery.keeper.give_back(deliveries)
+            self._recovery.extender.give_back(deliveries)
 
 
 def _images(tasks: Sequence[Task[object]]) -> list[str]:

@@ -21,7 +21,7 @@ from app_tier.errors import NotStartedError
 from app_tier.lifetime import is_standby, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from core.config import Config, load_config
-from core.confined.errors import NoChildError
+from core.confined.errors import PoolUnavailableError
 from core.confined.zygote import Zygote
 from services.errors import FleetsightError, MetadataError
 from services.metadata import Metadata
@@ -42,7 +42,7 @@ def start_up(zygote: Zygote) -> "Worker":
         return _start_up(load_config(), zygote)
     except NotStartedError:
         raise
-    except NoChildError as error:
+    except PoolUnavailableError as error:
         raise NotStartedError(f"no image could be decoded: {error}") from error
     except (FleetsightError, BundleError) as error:
         raise NotStartedError(str(error)) from error

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from core.messages import RequestMessage, Timings
-from services.sqs import Received
+from services.sqs import ReceivedMessage
 
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
@@ -24,7 +24,7 @@ class Delivery:
         request: what it asks for.
     """
 
-    received: Received
+    received: ReceivedMessage
     request: RequestMessage
 
     @property

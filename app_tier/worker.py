@@ -8,14 +8,14 @@ from dataclasses import asdict
 from app_tier.backoff import Backoff
 from app_tier.classify import Classifier
 from app_tier.decode import Squares
-from app_tier.heartbeat import Heart, Send, Vitals
-from app_tier.in_hand import InHand
-from app_tier.keeper import Keeper
+from app_tier.heartbeat import Heartbeater, Send, WorkerStats
+from app_tier.in_hand import InFlightMessages
 from app_tier.lifetime import Lifetime
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receive import POLL_SECONDS, Receiver
 from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
+from app_tier.visibility_extender import VisibilityExtender
 from core.config import Config
 from core.confined.pool import HANG_FACTOR, TRIES
 
@@ -54,11 +54,13 @@ class Worker:
         self._classifier = classifier
         visibility = config.queues.visibility_timeout_seconds
         backoff = Backoff()
-        self._in_hand = InHand(sizing.in_hand, visibility)
+        self._in_hand = InFlightMessages(sizing.in_hand, visibility)
         self.lifetime = Lifetime(on_end=self._in_hand.close, stays=stays)
         max_step_seconds = MAX_CALLS_SECONDS + TRIES * HANG_FACTOR * config.worker.decode_seconds
-        self._keeper = Keeper(services.requests, self._in_hand, visibility, max_step_seconds, self.lifetime.fail)
-        recovery = Recovery(self._in_hand, self._keeper, self.lifetime, backoff)
+        self._extender = VisibilityExtender(
+            services.requests, self._in_hand, visibility, max_step_seconds, self.lifetime.fail
+        )
+        recovery = Recovery(self._in_hand, self._extender, self.lifetime, backoff)
         self._pipeline = Pipeline(
             sizing,
             services,
@@ -71,20 +73,20 @@ class Worker:
         receiver = Receiver(
             services.requests,
             self._in_hand,
-            self._keeper,
+            self._extender,
             self.lifetime,
             backoff,
             self._pipeline.submit,
             idle_seconds=config.worker.idle_seconds,
         )
         self._receiving = threading.Thread(target=receiver.run, name="receive", daemon=True)
-        self._heart = Heart(classifier.worker, self._vitals, send_heartbeats)
+        self._heart = Heartbeater(classifier.worker, self._vitals, send_heartbeats)
 
     def run(self) -> bool:
         """Work until the end; tell whether every thread has ended."""
         model = {"model": self._classifier.bundle.name, "digest": self._classifier.bundle.digest}
         _log.info("started", extra={"worker": self._classifier.worker, **model, **asdict(self._sizing)})
-        self._keeper.start()
+        self._extender.start()
         self._pipeline.start()
         self._receiving.start()
         self._heart.start()
@@ -94,8 +96,8 @@ class Worker:
         self._heart.stop()
         return all_ended
 
-    def _vitals(self) -> Vitals:
-        return Vitals(self._pipeline.answered, len(self._in_hand), self.lifetime.over)
+    def _vitals(self) -> WorkerStats:
+        return WorkerStats(self._pipeline.answered, len(self._in_hand), self.lifetime.over)
 
     def _drain(self) -> bool:
         """Give back what has not started, finish what has, and let everything end."""
@@ -107,6 +109,6 @@ class Worker:
         if not self._in_hand.wait_until_empty(self._drain_seconds):
             left = self._in_hand.everything()
             _log.warning("given back unfinished", extra={"images": [each.request.image_id for each in left]})
-            self._keeper.give_back(left)
-        self._keeper.stop()
+            self._extender.give_back(left)
+        self._extender.stop()
         return self._pipeline.stop()

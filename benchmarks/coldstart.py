@@ -30,7 +30,7 @@ from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT
 from services.clients import Clients
 from services.s3 import Bucket
-from services.sqs import Outgoing, Queue
+from services.sqs import OutgoingMessage, Queue
 
 SECONDS = 0.6
 MEGABYTES = 250.0
@@ -127,7 +127,9 @@ class _Bench:
         key = input_key(ref, "jpg")
         self._inputs.put(key, self._image, "image/jpeg")
         sent = time.time()
-        self._requests.send([Outgoing(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json())])
+        self._requests.send(
+            [OutgoingMessage(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json())]
+        )
         began = time.time()
         environment = self._environment | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
         with subprocess.Popen(

@@ -25,7 +25,7 @@ from localcloud.launch import LocalCloud
 from scripts.run.system import ROOT
 from services.clients import Clients
 from services.s3 import Bucket
-from services.sqs import Outgoing, Queue
+from services.sqs import OutgoingMessage, Queue
 
 DELAYS: Final[Mapping[str, float]] = {"s3": 0.020, "sqs": 0.010}
 """Seconds that each call takes longer than on loopback: what S3 and SQS take within a region."""
@@ -103,7 +103,7 @@ class Bench:
     def _send(self, refs: Sequence[ImageRef]) -> None:
         now = datetime.now(UTC)
         requests = [RequestMessage.about(ref, input_key(ref, "jpg"), now) for ref in refs]
-        if self._requests.send([Outgoing(request.image_id, request.to_json()) for request in requests]):
+        if self._requests.send([OutgoingMessage(request.image_id, request.to_json()) for request in requests]):
             raise RuntimeError("the local cloud took not all requests")
 
     def _answers(self) -> Iterator[tuple[float, Response]]:

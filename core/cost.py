@@ -1,6 +1,6 @@
 """What images cost: their share of what the fleet is billed, and the requests that their way asks of the services.
 
-**Instances.** All images that workers answered in a run of the fleet (`core.messages.FleetRun`) share what that
+**Instances.** All images that workers answered in a run of the fleet (`core.messages.BillingPeriod`) share what that
 run cost, so that a job alone on the fleet costs what the fleet does, with boots, idle time and the billed minimum.
 
 **Requests** follow from how the tiers batch them. They are those of the way from upload to result, not of people who
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from core.config import Controller, Prices
 from core.job_records import Counts
-from core.messages import FleetRun, FleetSnapshot
+from core.messages import BillingPeriod, FleetSnapshot
 
 SECONDS_AN_HOUR = 3_600
 
@@ -115,14 +115,14 @@ class Bill:
         return Bill(self.seconds - other.seconds, self.dollars - other.dollars)
 
 
-def share_of(run: FleetRun, answers: int) -> Bill:
+def share_of(run: BillingPeriod, answers: int) -> Bill:
     """Return what `answers` of the images of a run cost."""
     # The run's figures may be older than the answers by a look.
     share = min(1.0, answers / max(1, run.images))
     return Bill(run.billed_seconds * share, run.cost * share)
 
 
-def instances_bill(counts: Counts, runs: Mapping[int, FleetRun]) -> Bill | None:
+def instances_bill(counts: Counts, runs: Mapping[int, BillingPeriod]) -> Bill | None:
     """Return a job's share of what the fleet was billed; None when a run that it was answered in is not known.
 
     Args:
@@ -160,7 +160,7 @@ class JobCost:
     request_dollars: float
 
     @classmethod
-    def of(cls, counts: Counts, runs: Mapping[int, FleetRun], prices: Prices) -> "JobCost | None":
+    def of(cls, counts: Counts, runs: Mapping[int, BillingPeriod], prices: Prices) -> "JobCost | None":
         """Return the cost of a job; None when it cannot be told."""
         images = by_workers(counts)
         bill = instances_bill(counts, runs)

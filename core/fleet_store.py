@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from core.fleet import Decisions, FleetInstances, HistoryBlock, LaunchJournal, Span
-from core.messages import FleetPause, FleetRun, FleetSnapshot, LimitsOrder
+from core.messages import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
 from services.table import LAST, Item, Table
 
 FLEET = "FLEET"
@@ -46,7 +46,7 @@ class Orders:
     """
 
     pause: FleetPause | None = None
-    limits: LimitsOrder | None = None
+    limits: LimitsOverride | None = None
     drain: tuple[str, ...] = ()
 
 
@@ -58,7 +58,7 @@ class FleetState:
     instances: FleetInstances
     decisions: Decisions
     pause: FleetPause | None
-    limits: LimitsOrder | None = None
+    limits: LimitsOverride | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class FleetStore:
         body = self._body(_PAUSE)
         return None if body is None else FleetPause.from_json(body)
 
-    def set_limits(self, limits: LimitsOrder) -> None:
+    def set_limits(self, limits: LimitsOverride) -> None:
         """Set limits in place of those of config.yaml, over any that ops have set before."""
         self._put(_LIMITS, limits.to_json())
 
@@ -108,7 +108,7 @@ class FleetStore:
         found = {str(item["sk"]): str(item[_BODY]) for item in self.table.query(FLEET, _ORDERS, _ORDERS + LAST)}
         return Orders(
             pause=FleetPause.from_json(found[_PAUSE]) if _PAUSE in found else None,
-            limits=LimitsOrder.from_json(found[_LIMITS]) if _LIMITS in found else None,
+            limits=LimitsOverride.from_json(found[_LIMITS]) if _LIMITS in found else None,
             drain=tuple(key.removeprefix(_DRAIN) for key in found if key.startswith(_DRAIN)),
         )
 
@@ -161,14 +161,14 @@ class FleetStore:
         prefix = _HISTORY if span is None else f"{_HISTORY}{span}#"
         return [HistoryBlock.from_json(str(item[_BODY])) for item in self.table.query(FLEET, prefix, prefix + LAST)]
 
-    def put_run(self, run: FleetRun) -> None:
+    def put_run(self, run: BillingPeriod) -> None:
         """Store a run of the fleet that is over, over the one that was `KEPT_RUNS` before."""
         self._put(_run_key(run.number), run.to_json())
 
-    def runs(self, numbers: Collection[int]) -> dict[int, FleetRun]:
+    def runs(self, numbers: Collection[int]) -> dict[int, BillingPeriod]:
         """Return those of these runs that are over and still known, by their number."""
         items = self.table.get_all([(FLEET, key) for key in {_run_key(number) for number in numbers}])
-        found = (FleetRun.from_json(str(item[_BODY])) for item in items)
+        found = (BillingPeriod.from_json(str(item[_BODY])) for item in items)
         return {run.number: run for run in found if run.number in numbers}
 
     def state(self) -> FleetState:
@@ -185,7 +185,7 @@ class FleetStore:
             instances=FleetInstances.from_json(instances) if instances else FleetInstances(),
             decisions=Decisions.from_json(decisions) if decisions else Decisions(),
             pause=FleetPause.from_json(pause) if pause else None,
-            limits=LimitsOrder.from_json(limits) if limits else None,
+            limits=LimitsOverride.from_json(limits) if limits else None,
         )
 
     def _put(self, key: str, body: str) -> None:

@@ -75,7 +75,7 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """What the ledger needs of a result; the attributes are those of `Response`."""
+    """What the recorder needs of a result; the attributes are those of `Response`."""
 
     status: Status
     attempt: int = 0

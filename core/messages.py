@@ -220,7 +220,7 @@ class WorkerLimits(Wire):
         return self
 
 
-class LimitsOrder(WorkerLimits):
+class LimitsOverride(WorkerLimits):
     """Limits that ops have set: since when, and why if they have said so.
 
     They hold in place of those of config.yaml until they are taken back.
@@ -231,7 +231,7 @@ class LimitsOrder(WorkerLimits):
     reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
 
 
-class FleetRun(Wire):
+class BillingPeriod(Wire):
     """A stretch in which the fleet had work, from one rest to the next, or an hour of it.
 
     All images that workers answered in it share what it cost: boots, idle time and the billed minimum included.
@@ -289,14 +289,14 @@ class FleetSnapshot(Wire):
     billed_seconds: float
     cost: float = 0.0
     images: int = 0
-    run: FleetRun | None = None
+    run: BillingPeriod | None = None
     reason: str
     problem: str | None = None
     paused: FleetPause | None = None
     image_seconds: float | None = None
     boot_seconds: float | None = None
     policy: str | None = None
-    limits_order: LimitsOrder | None = None
+    limits_order: LimitsOverride | None = None
     configured: WorkerLimits | None = None
 
 

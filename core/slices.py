@@ -42,7 +42,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Slices:
+class UploadManifests:
     """Reads and writes slices in the job table."""
 
     table: Table

@@ -4,7 +4,7 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 
-from localcloud.mend import Addition, Mend
+from localcloud.mend import NewAttribute, Patch
 
 AWS_KEY = "alias/aws/ebs"
 """The key that AWS makes for the disks of an account; moto makes it with the first encrypted disk."""
@@ -48,18 +48,18 @@ def _describe_vpc_block_public_access_options(_self: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.ec2.models.vpcs:VPCBackend.create_default_vpc",
         ("self",),
         _create_default_vpc,
         "makes a default VPC without a way to the internet",
     ),
-    Addition(
+    NewAttribute(
         "moto.ec2.responses.elastic_block_store:ElasticBlockStore.get_ebs_default_kms_key_id",
         _get_ebs_default_kms_key_id,
         "cannot tell the default key of disks",
     ),
-    Addition(
+    NewAttribute(
         "moto.ec2.responses.vpcs:VPCs.describe_vpc_block_public_access_options",
         _describe_vpc_block_public_access_options,
         "does not know VPC Block Public Access",

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 OF_TLS = {"aws:securetransport", "s3:tlsversion"}
 
@@ -38,7 +38,7 @@ def _get_permission(_original: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.s3.models:FakeBucket.get_permission",
         ("self", "action", "resource"),
         _get_permission,

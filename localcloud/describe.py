@@ -9,7 +9,7 @@ from typing import Any
 from moto.ec2.models.instances import InstanceState, StateReason
 
 from localcloud.fleet import fleet
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 from localcloud.records import UnknownInstanceError
 from localcloud.refusals import refusal
 
@@ -111,15 +111,15 @@ def _noting_tags(original: Any) -> Any:
 _TAGS = "moto.ec2.models.tags:TagBackend"
 _NO_PAST = "knows only what is now"
 MENDS = (
-    Mend(
+    Patch(
         "moto.ec2.responses.instances:InstanceResponse.describe_instances",
         ("self",),
         _describe_instances,
         "neither lags nor fails",
     ),
-    Mend(
+    Patch(
         "moto.ec2.models.instances:InstanceBackend.all_reservations", ("self", "filters"), _all_reservations, _NO_PAST
     ),
-    Mend(f"{_TAGS}.create_tags", ("self", "resource_ids", "tags"), _noting_tags, _NO_PAST),
-    Mend(f"{_TAGS}.delete_tags", ("self", "resource_ids", "tags"), _noting_tags, _NO_PAST),
+    Patch(f"{_TAGS}.create_tags", ("self", "resource_ids", "tags"), _noting_tags, _NO_PAST),
+    Patch(f"{_TAGS}.delete_tags", ("self", "resource_ids", "tags"), _noting_tags, _NO_PAST),
 )

@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 PICKS_REMEMBERED = 50_000
 
@@ -85,19 +85,19 @@ def _untracked(_original: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.core.common_models:BaseModel.__new__",
         ("cls", "args", "kwargs"),
         _untracked,
         "keeps every model ever made, for a dashboard: deleted messages, overwritten objects, copies of items",
     ),
-    Mend(
+    Patch(
         "moto.core.responses:method_names_from_class",
         ("clazz",),
         _remembered,
         "inspects every member of the response class for each request",
     ),
-    Mend(
+    Patch(
         "moto.core.serialize:ResponseSerializer.get_value",
         ("self", "value", "key", "shape"),
         _fast_get_value,

@@ -24,10 +24,10 @@ from localcloud.guard import HYPERVISOR_LOCK
 from localcloud.locks import held
 from localcloud.machines.machine import (
     BootFailedError,
+    GuestServices,
     Kind,
     Machine,
     Process,
-    Surroundings,
     discard_all,
     end_all,
     machines_in,
@@ -51,7 +51,7 @@ class _Instance:
     process: Process | None = None
     child: subprocess.Popen[bytes] | None = None
     pidfd: int | None = None
-    surroundings: Surroundings | None = None
+    surroundings: GuestServices | None = None
     boot_at: float | None = None
     ask_at: float | None = None
     kill_at: float | None = None

@@ -6,7 +6,7 @@ from moto.core.parse import default_timestamp_parser
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.amis import Ami
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 DEBIAN = "136693071363"
 """The account that publishes them. https://wiki.debian.org/Cloud/AmazonEC2Image"""
@@ -60,8 +60,8 @@ def _create_image(original: Any) -> Any:
 
 
 MENDS = (
-    Mend("moto.ec2.models.amis:AmiBackend._load_amis", ("self",), _load_amis, "knows none of Debian's images"),
-    Mend(
+    Patch("moto.ec2.models.amis:AmiBackend._load_amis", ("self",), _load_amis, "knows none of Debian's images"),
+    Patch(
         "moto.ec2.models.amis:AmiBackend.create_image",
         ("self", "instance_id", "name", "description", "tag_specifications"),
         _create_image,

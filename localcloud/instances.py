@@ -13,7 +13,7 @@ from moto.ec2.models.instances import InstanceState
 from localcloud.describe import seen
 from localcloud.fleet import STATE_CODES, fleet
 from localcloud.launches import check_start
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 from localcloud.records import UnknownInstanceError
 
 CONSOLE_BYTES = 65_536  # GetConsoleOutput returns the most recent 64 KB
@@ -140,16 +140,16 @@ def user_data_of(instance: Any) -> bytes:
 
 _INSTANCE = "moto.ec2.models.instances:Instance"
 MENDS = (
-    Mend(
+    Patch(
         f"{_INSTANCE}.__init__",
         ("self", "ec2_backend", "image_id", "user_data", "security_groups", "kwargs"),
         _new_instance,
         "is running before anything runs",
     ),
-    Mend(f"{_INSTANCE}.terminate", ("self",), _terminate, "is terminated before its process has ended"),
-    Mend(f"{_INSTANCE}.stop", ("self",), _stop, "is stopped before its process has ended"),
-    Mend(f"{_INSTANCE}.start", ("self",), _start, "is running before its process runs"),
-    Mend(
+    Patch(f"{_INSTANCE}.terminate", ("self",), _terminate, "is terminated before its process has ended"),
+    Patch(f"{_INSTANCE}.stop", ("self",), _stop, "is stopped before its process has ended"),
+    Patch(f"{_INSTANCE}.start", ("self",), _start, "is running before its process runs"),
+    Patch(
         "moto.ec2.responses.general:General.get_console_output",
         ("self",),
         _get_console_output,

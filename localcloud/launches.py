@@ -11,7 +11,7 @@ from moto.ec2.exceptions import EC2ClientError
 
 from localcloud.capacity import Place
 from localcloud.fleet import fleet
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 from localcloud.refusals import refusal
 from localcloud.templates import check, check_architecture, is_one_time_spot, place_of, with_template
 
@@ -180,13 +180,13 @@ def _run_instances(original: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.ec2.responses.instances:InstanceResponse.run_instances",
         ("self",),
         _run_instances_response,
         "starts a second instance for the same client token, MinCount, not MaxCount, and half of a launch template",
     ),
-    Mend(
+    Patch(
         "moto.ec2.models.instances:InstanceBackend.run_instances",
         ("self", "image_id", "count", "user_data", "security_group_names", "kwargs"),
         _run_instances,

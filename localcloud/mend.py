@@ -15,7 +15,7 @@ class MotoChangedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Mend:
+class Patch:
     """One symbol of moto and what takes its place.
 
     Attributes:
@@ -69,7 +69,7 @@ class Mend:
 
 
 @dataclass(frozen=True)
-class Addition:
+class NewAttribute:
     """A symbol that moto lacks.
 
     Attributes:
@@ -122,7 +122,7 @@ def check_version() -> None:
         raise MotoChangedError(_remedy(f"moto {found} is installed, {MOTO_VERSION} expected"))
 
 
-def apply_all(mends: Iterable[Mend | Addition]) -> None:
+def apply_all(mends: Iterable[Patch | NewAttribute]) -> None:
     """Apply each mend in order.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from localcloud.mend import Addition, Mend, apply_all, check_version
+from localcloud.mend import NewAttribute, Patch, apply_all, check_version
 
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
@@ -37,7 +37,7 @@ _applied: set[str] = set()
 _applying = threading.RLock()
 
 
-def mends_of(service: str) -> tuple[Mend | Addition, ...]:
+def mends_of(service: str) -> tuple[Patch | NewAttribute, ...]:
     """Return the mends of a service of moto; empty where stock moto serves."""
     with _service_models_read_once():
         modules = [importlib.import_module(name) for name in MODULES.get(service, ())]

@@ -11,7 +11,7 @@ from typing import Any
 from moto.s3.models import FakeKey, LowercaseDict, get_canned_acl, utcnow
 from moto.utilities.utils import get_partition
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 HASHED_AT_ONCE = 2047
 """Bytes up to which hashlib keeps the interpreter's lock; under load it costs more to get back than a small hash."""
@@ -161,10 +161,10 @@ def _dispose(_original: Any) -> Any:
 
 _KEY = "moto.s3.models:FakeKey"
 MENDS = (
-    Mend(f"{_KEY}.__init__", _PARAMETERS, _init, "keeps 2 KB around each object that are the same for most of them"),
-    Mend(f"{_KEY}.value", ("self",), _value, "keeps a buffer and a lock, and copies the content out of it"),
-    Mend(f"{_KEY}.__getstate__", ("self",), _getstate, "expects a buffer and a lock"),
-    Mend(f"{_KEY}.__setstate__", ("self", "state"), _setstate, "expects a buffer and a lock"),
-    Mend(f"{_KEY}.etag", ("self",), _etag, "moves through the buffer beside its readers"),
-    Mend(f"{_KEY}.dispose", ("self", "garbage"), _dispose, "closes the buffer under its readers"),
+    Patch(f"{_KEY}.__init__", _PARAMETERS, _init, "keeps 2 KB around each object that are the same for most of them"),
+    Patch(f"{_KEY}.value", ("self",), _value, "keeps a buffer and a lock, and copies the content out of it"),
+    Patch(f"{_KEY}.__getstate__", ("self",), _getstate, "expects a buffer and a lock"),
+    Patch(f"{_KEY}.__setstate__", ("self", "state"), _setstate, "expects a buffer and a lock"),
+    Patch(f"{_KEY}.etag", ("self",), _etag, "moves through the buffer beside its readers"),
+    Patch(f"{_KEY}.dispose", ("self", "garbage"), _dispose, "closes the buffer under its readers"),
 )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from moto.dynamodb.comparisons import OpDefault
 from moto.dynamodb.models.table import RESULT_SIZE_LIMIT
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 _queried = threading.local()
 
@@ -137,8 +137,8 @@ _QUERY_PARAMETERS = (
     "filter_kwargs",
 )
 MENDS = (
-    Mend(
+    Patch(
         f"{_TABLE}.query", _QUERY_PARAMETERS, _query, "sorts the whole table and copies what it found for each page"
     ),
-    Mend(f"{_TABLE}.all_items", ("self",), _items_of_partition, "knows no partitions"),
+    Patch(f"{_TABLE}.all_items", ("self",), _items_of_partition, "knows no partitions"),
 )

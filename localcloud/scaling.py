@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from localcloud.loopback import loopback
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 log = logging.getLogger(__name__)
 
@@ -118,13 +118,13 @@ def _notify_terminate_instances(_original: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.autoscaling.models:FakeAutoScalingGroup.replace_autoscaling_group_instances",
         ("self", "count_needed", "propagated_tags"),
         _replace_instances,
         "launches past EC2's API, without profile, metadata options and the version that the group names",
     ),
-    Mend(
+    Patch(
         "moto.autoscaling.models:AutoScalingBackend.notify_terminate_instances",
         ("self", "instance_ids"),
         _notify_terminate_instances,

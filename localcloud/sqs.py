@@ -19,7 +19,7 @@ from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, S
 
 from localcloud.approximate import approximate_counts
 from localcloud.fleet import fleet
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 from localcloud.message import DeadLetter, Delivery, NotInFlightError, StaleReceiptError
 from localcloud.move_tasks import MAX_RESULTS, MoveTask
 from localcloud.queues import MessageQueue
@@ -296,20 +296,20 @@ def _purge_queue(original: Any) -> Any:
 
 _QUEUE = "moto.sqs.models:SQSBackend"
 MENDS = (
-    Mend(
+    Patch(
         "moto.sqs.models:Queue",
         ("name", "region", "account_id", "kwargs"),
         fast_queue,
         "keeps messages in a list that is read as a whole and changed without a lock",
     ),
-    Mend(
+    Patch(
         f"{_QUEUE}.create_queue",
         ("self", "name", "tags", "kwargs"),
         _create_queue,
         "two creations at once make two queues, one of which is lost with what it holds",
     ),
-    Mend(f"{_QUEUE}.delete_queue", ("self", "queue_name"), _delete_queue, "leaves long polls hanging"),
-    Mend(
+    Patch(f"{_QUEUE}.delete_queue", ("self", "queue_name"), _delete_queue, "leaves long polls hanging"),
+    Patch(
         f"{_QUEUE}.receive_message",
         (
             "self",
@@ -322,17 +322,17 @@ MENDS = (
         _receive_message,
         "receives without a lock, scans the queue, polls once a second",
     ),
-    Mend(
+    Patch(
         f"{_QUEUE}.change_message_visibility",
         ("self", "queue_name", "receipt_handle", "visibility_timeout"),
         _change_message_visibility,
         "scans the queue, lets a stale receipt act on a later delivery",
     ),
-    Mend(
+    Patch(
         f"{_QUEUE}.change_message_visibility_batch",
         ("self", "queue_name", "entries"),
         _change_message_visibility_batch,
         "fails the whole batch for one entry",
     ),
-    Mend(f"{_QUEUE}.purge_queue", ("self", "queue_name"), _purge_queue, "empties the list that is not used"),
+    Patch(f"{_QUEUE}.purge_queue", ("self", "queue_name"), _purge_queue, "empties the list that is not used"),
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 _locks: dict[str, threading.RLock] = {}
 
@@ -84,8 +84,8 @@ _OPERATIONS = {
     "transact_write_items": _transaction_tables,
 }
 MENDS = (
-    *(Mend(f"{_RESPONSE}.{name}", ("self",), _atomic(tables), _RACY) for name, tables in _OPERATIONS.items()),
-    Mend(
+    *(Patch(f"{_RESPONSE}.{name}", ("self",), _atomic(tables), _RACY) for name, tables in _OPERATIONS.items()),
+    Patch(
         "moto.core.serialize:JSONSerializer._serialize_type_structure",
         ("self", "serialized", "value", "shape", "key"),
         _pass_plain_attributes,

@@ -32,7 +32,7 @@ botocore, which it asks, renews a role's credentials when they have ten minutes 
 """
 
 
-class FolderNames(Loader):
+class FastModelLoader(Loader):
     """botocore's service models, found by the names of their folders.
 
     botocore looks into all 440 folders, twice for each client, to know that a service is there: half the time that
@@ -45,7 +45,7 @@ class FolderNames(Loader):
         return sorted({service.name for folder in folders if folder.is_dir() for service in folder.iterdir()})
 
 
-_LOADER = FolderNames()
+_LOADER = FastModelLoader()
 """Shared by all sessions of a process: it keeps the models that it has read, and reading one takes longer than a
 call.
 """

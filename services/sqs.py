@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class OutgoingMessage:
     """A message to send; `id` tells its sender which messages were refused, and does not reach the queue."""
 
     id: str
@@ -56,7 +56,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedMessage:
     """A message in hand until its visibility timeout ends.
 
     Attributes:
@@ -110,7 +110,7 @@ class Queue:
         """Whether it is a FIFO queue; SQS demands the suffix."""
         return self.url.endswith(".fifo")
 
-    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         """Send `messages`; return those that SQS did not take after `BATCH_ATTEMPTS` tries."""
         return self._in_batches(
             messages,
@@ -119,7 +119,7 @@ class Queue:
             lambda message: len(message.body.encode()),
         )
 
-    def _entry(self, message: Outgoing) -> dict[str, Any]:
+    def _entry(self, message: OutgoingMessage) -> dict[str, Any]:
         entry = {"MessageBody": message.body}
         if self.fifo:
             # Both are unique. A group in flight would hold back its rest, and order does not matter here. A repeated
@@ -128,7 +128,7 @@ class Queue:
             entry |= {"MessageGroupId": unique, "MessageDeduplicationId": unique}
         return entry
 
-    def receive(self, most: int = BATCH, wait_seconds: int = LONG_POLL_SECONDS) -> list[Received]:
+    def receive(self, most: int = BATCH, wait_seconds: int = LONG_POLL_SECONDS) -> list[ReceivedMessage]:
         """Return up to `most` (1 to 10) messages, waiting up to `wait_seconds` (0 to 20) for the first."""
         reply = self.client.receive_message(
             QueueUrl=self.url,
@@ -216,9 +216,9 @@ def _batches(items: Sequence[_T], size: Callable[[_T], int]) -> Iterator[Sequenc
         yield batch
 
 
-def _received(message: Any) -> Received:
+def _received(message: Any) -> ReceivedMessage:
     attributes = message["Attributes"]
-    return Received(
+    return ReceivedMessage(
         id=message["MessageId"],
         receipt=message["ReceiptHandle"],
         body=message["Body"],

@@ -9,7 +9,7 @@ from simulator.machine import NEVER, Machine
 from simulator.policy import Worker
 
 BOOTS_KEPT: Final = 20
-"""Of so many boots, the latest, the median counts as measured, as in the product's own `Boots`."""
+"""Of so many boots, the latest, the median counts as measured, as in the product's own `BootTimeEstimator`."""
 
 
 class Crew:

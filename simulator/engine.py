@@ -26,7 +26,7 @@ LINGER_SECONDS: Final = 4 * 3_600.0
 A simulation in which images wait for so long, and none is answered, is given up.
 """
 MIN_ANSWERS: Final = 10
-"""Answers before the time of an image counts as measured, as in the product's own `Pace`."""
+"""Answers before the time of an image counts as measured, as in the product's own `ThroughputEstimator`."""
 
 
 class StalledError(FleetsightError):

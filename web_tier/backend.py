@@ -24,13 +24,13 @@ from services.table import Table
 from web_tier.bulkheads import Bulkheads
 from web_tier.bundle import ConfiguredBundle
 from web_tier.controller_reports import ControllerReports
-from web_tier.intake.budget import ByteBudget
+from web_tier.intake.budget import MemoryLimiter
 from web_tier.intake.direct import DirectIntake
 from web_tier.intake.repeats import Repeats
 from web_tier.intake.single import SingleIntake
-from web_tier.intake.store import CONCURRENCY, Intake, ObjectStore, Sender
+from web_tier.intake.store import CONCURRENCY, ImageIngest, ObjectStore, Sender
 from web_tier.results.answered import AnsweringModels
-from web_tier.results.waiting import ResultWatch
+from web_tier.results.waiting import ResultWaiter
 
 _log = logging.getLogger(__name__)
 
@@ -64,14 +64,14 @@ class Backend:
     ) -> None:
         self.config = config
         self.models = AnsweringModels()
-        self.reading = ByteBudget(READING_BYTES)
+        self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
         self.reports = ControllerReports()
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
-        self._intake: Intake | None = None
+        self._intake: ImageIngest | None = None
         self._singles: SingleIntake | None = None
         self._direct: DirectIntake | None = None
-        self._watch: ResultWatch | None = None
+        self._watch: ResultWaiter | None = None
         self._clients: Clients | None = None
         self.bundle = ConfiguredBundle(config.worker.bundle, self._object, config.worker.bundle_sha256)
         self._lock, self._checking = threading.RLock(), threading.Lock()
@@ -96,7 +96,7 @@ class Backend:
         return DeadLetterStore(self.store)
 
     @property
-    def intake(self) -> Intake:
+    def intake(self) -> ImageIngest:
         """Where uploads go."""
         with self._lock:
             if self._intake is None:
@@ -128,20 +128,20 @@ class Backend:
             return self._direct
 
     @property
-    def watch(self) -> ResultWatch:
+    def watch(self) -> ResultWaiter:
         """Where a request waits for the result of its image."""
         with self._lock:
             if self._watch is None:
-                self._watch = ResultWatch(self.store.results_of)
+                self._watch = ResultWaiter(self.store.results_of)
             return self._watch
 
-    def _new_intake(self) -> Intake:
+    def _new_intake(self) -> ImageIngest:
         web, names = self.config.web, self.config.names
         bucket = self._bucket or Bucket.named(self.shared_clients(), names.input_bucket)
         queue = self._queue or Queue.named(self.shared_clients().sqs, self.config.queue_name(names.request_queue))
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
         repeats = Repeats(cache, lambda: self.bundle.facts().digest)
-        return Intake(web.image_limits, bucket, self.store, queue, repeats.find)
+        return ImageIngest(web.image_limits, bucket, self.store, queue, repeats.find)
 
     def _object(self, bucket: str, key: str) -> bytes:
         return Bucket.named(self.shared_clients(), bucket).get(key)

@@ -9,10 +9,10 @@ from core.job_records import JobStatus
 from web_tier.backend import Backend
 from web_tier.pages.progress import Progress, ProgressBody
 from web_tier.results.costs import job_cost
-from web_tier.results.events import Streams
+from web_tier.results.events import FeedRegistry
 from web_tier.results.objects import ImageObjects
-from web_tier.results.scores import BundleWords
-from web_tier.results.thumbnails import Thumbnails, Turns
+from web_tier.results.scores import ClassLabels
+from web_tier.results.thumbnails import RenderLimiter, Thumbnails
 from web_tier.results.watch import Watch
 
 _EXTENSION = "fleetsight-live"
@@ -30,17 +30,17 @@ class Live:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.streams = Streams(backend.bulkheads.streams, self._watch)
-        self.turns = Turns(backend.bulkheads.pictures)
+        self.streams = FeedRegistry(backend.bulkheads.streams, self._watch)
+        self.turns = RenderLimiter(backend.bulkheads.pictures)
         self.thumbnails = Thumbnails(backend.config.web.image_limits)
         self.objects = ImageObjects(backend.config)
         self.is_stopping: Callable[[], bool] = lambda: False
 
     @property
-    def words(self) -> BundleWords:
+    def words(self) -> ClassLabels:
         """What the configured bundle calls its classes."""
         facts = self._backend.bundle.facts()
-        return BundleWords(facts.labels, facts.messages)
+        return ClassLabels(facts.labels, facts.messages)
 
     def progress(self, status: JobStatus) -> tuple[Progress, ProgressBody]:
         """Return how far a job is, and what there is to say of it."""

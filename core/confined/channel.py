@@ -18,15 +18,15 @@ FIRST_BYTES: Final = 2**16
 """Of an answer, read at once."""
 
 
-class NotBegunError(Exception):
+class ProcessGoneError(Exception):
     """Raised when a child had ended before it had all of an item, which is as good as it was."""
 
 
-class RubbishError(Exception):
+class ProtocolError(Exception):
     """Raised when a child says something that is no answer."""
 
 
-class Child:
+class SandboxProcess:
     """Used by one thread at a time.
 
     Args:
@@ -47,12 +47,12 @@ class Child:
             Which limits its platform lacks.
 
         Raises:
-            OSError, RubbishError: it does not.
+            OSError, ProtocolError: it does not.
         """
         self._wait_for(PROMPT_SECONDS)
         kind, words = self._answer(MAX_WORDS, time.monotonic() + PROMPT_SECONDS)
         if kind != Outcome.READY:
-            raise RubbishError
+            raise ProtocolError
         self._wait_for(patience)
         return bytes(words).decode("ascii", "replace")
 
@@ -69,10 +69,10 @@ class Child:
             most: bytes of the answer.
 
         Raises:
-            NotBegunError: it was not there any more.
+            ProcessGoneError: it was not there any more.
             TimeoutError: it has not answered.
             OSError: it has ended.
-            RubbishError: what it says is no answer.
+            ProtocolError: what it says is no answer.
         """
         self.items += 1
         deadline = time.monotonic() + patience
@@ -100,7 +100,7 @@ class Child:
             if sent < len(data):
                 self._channel.sendall(memoryview(data)[sent:])
         except ConnectionError as error:
-            raise NotBegunError from error
+            raise ProcessGoneError from error
 
     def _answer(self, most: int, deadline: float) -> tuple[Outcome, bytes | bytearray]:
         first = self._channel.recv(ANSWER.size + FIRST_BYTES)
@@ -109,7 +109,7 @@ class Child:
         outcome, size = _head_of(first)
         begun = first[ANSWER.size :]
         if len(begun) > size or size > (most if outcome is Outcome.DONE else MAX_WORDS):
-            raise RubbishError
+            raise ProtocolError
         return outcome, begun if len(begun) == size else self._rest(begun, size, deadline)
 
     def _rest(self, begun: bytes, size: int, deadline: float) -> bytearray:
@@ -132,4 +132,4 @@ def _head_of(said: bytes) -> tuple[Outcome, int]:
         kind, size = ANSWER.unpack_from(said)
         return Outcome(kind), size
     except (struct.error, ValueError) as error:
-        raise RubbishError from error
+        raise ProtocolError from error

@@ -15,5 +15,5 @@ class CrashedError(ConfinedError):
     """Raised when an item ended its child twice, or when the child sent an invalid answer."""
 
 
-class NoChildError(ConfinedError):
+class PoolUnavailableError(ConfinedError):
     """Raised when there is no child to be had just now; the item is as good as it was."""

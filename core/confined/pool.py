@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.confined.channel import Child, NotBegunError, RubbishError
-from core.confined.errors import ConfinedError, CrashedError, NoChildError, TooCostlyError
+from core.confined.channel import ProcessGoneError, ProtocolError, SandboxProcess
+from core.confined.errors import ConfinedError, CrashedError, PoolUnavailableError, TooCostlyError
 from core.confined.wire import Outcome
 from core.confined.zygote import Zygote
 from core.image_errors import ImageRejectedError
@@ -52,7 +52,7 @@ class Allowance:
     answer_bytes: int
 
 
-class Confined:
+class SandboxPool:
     """One function over bytes, in processes that have nothing; any number of threads may call it.
 
     Children are made when they are needed, and stay for the next items.
@@ -69,7 +69,7 @@ class Confined:
     def __init__(self, zygote: Zygote, allowance: Allowance, most: int) -> None:
         self._zygote, self.allowance = zygote, allowance
         self._most, self._turns, self._gate = most, threading.BoundedSemaphore(most), threading.Lock()
-        self._idle: list[Child] = []
+        self._idle: list[SandboxProcess] = []
         self._has_told = False
         weakref.finalize(self, _close_all, self._idle)
 
@@ -80,7 +80,7 @@ class Confined:
             ImageRejectedError: as the function raised it.
             TooCostlyError: it took more than it may.
             CrashedError: its child died twice, or answered rubbish.
-            NoChildError: there is no child just now.
+            PoolUnavailableError: there is no child just now.
         """
         said = json.dumps(arguments).encode()
         try:
@@ -98,7 +98,7 @@ class Confined:
         """Have a child ready.
 
         Raises:
-            NoChildError: there is none to be had.
+            PoolUnavailableError: there is none to be had.
         """
         with self._taking(1):
             self._keep(self._taken())
@@ -120,7 +120,7 @@ class Confined:
         finally:
             self._turns.release(turns)
 
-    def _result(self, data: bytes, arguments: bytes, take: Callable[[], Child]) -> bytes | bytearray:
+    def _result(self, data: bytes, arguments: bytes, take: Callable[[], SandboxProcess]) -> bytes | bytearray:
         """Return what a child makes of an item; raises what `__call__` does, or `_DiedError`."""
         child, outcome, answer = self._answered(data, arguments, take)
         if outcome is Outcome.DONE:
@@ -134,19 +134,19 @@ class Confined:
         raise refusal
 
     def _answered(
-        self, data: bytes, arguments: bytes, take: Callable[[], Child]
-    ) -> tuple[Child, Outcome, bytes | bytearray]:
+        self, data: bytes, arguments: bytes, take: Callable[[], SandboxProcess]
+    ) -> tuple[SandboxProcess, Outcome, bytes | bytearray]:
         """Return what a child says of an item, and the child; one that has ended since its last item is no matter."""
         while True:
             child = take()
             try:
                 return child, *self._asked(child, data, arguments)
-            except NotBegunError as error:
+            except ProcessGoneError as error:
                 self._end(child)
                 if child.items == 1:
-                    raise NoChildError("a process ended before it had its first item") from error
+                    raise PoolUnavailableError("a process ended before it had its first item") from error
 
-    def _asked(self, child: Child, data: bytes, arguments: bytes) -> tuple[Outcome, bytes | bytearray]:
+    def _asked(self, child: SandboxProcess, data: bytes, arguments: bytes) -> tuple[Outcome, bytes | bytearray]:
         allowed = self.allowance
         patience = HANG_FACTOR * allowed.seconds
         try:
@@ -154,32 +154,32 @@ class Confined:
         except TimeoutError as error:
             self._end(child)
             raise _DiedError(TooCostlyError(f"no answer within {patience:g} s")) from error
-        except RubbishError as error:
+        except ProtocolError as error:
             self._end(child)
             raise CrashedError("its process answered rubbish") from error
         except OSError as error:
             raise _reason(self._end(child), allowed) from error
 
-    def _fresh(self) -> Child:
+    def _fresh(self) -> SandboxProcess:
         """Return a child that has had no item; an idle one makes room for it."""
         with suppress(IndexError):
             self._end(self._idle.pop())
         return self._new()
 
-    def _taken(self) -> Child:
+    def _taken(self) -> SandboxProcess:
         """Return a child that nobody else uses."""
         with suppress(IndexError):
             return self._idle.pop()
         return self._new()
 
-    def _new(self) -> Child:
-        child = Child(*self._zygote.child(self.allowance.memory_bytes))
+    def _new(self) -> SandboxProcess:
+        child = SandboxProcess(*self._zygote.child(self.allowance.memory_bytes))
         try:
             missing = child.begun(HANG_FACTOR * self.allowance.seconds)
-        except (OSError, RubbishError) as error:
+        except (OSError, ProtocolError) as error:
             self._end(child)
             self._zygote.went_wrong()
-            raise NoChildError(f"a process ended before it began: {error}") from error
+            raise PoolUnavailableError(f"a process ended before it began: {error}") from error
         self._zygote.went_well()
         if missing and not self._has_told:
             self._has_told = True
@@ -196,13 +196,13 @@ class Confined:
             case _:
                 return CrashedError(f"it failed: {bytes(words).decode('ascii', 'replace')!r}")
 
-    def _keep(self, child: Child) -> None:
+    def _keep(self, child: SandboxProcess) -> None:
         if child.items < ITEMS_OF_A_CHILD:
             self._idle.append(child)
         else:
             self._end(child)
 
-    def _end(self, child: Child) -> int | None:
+    def _end(self, child: SandboxProcess) -> int | None:
         child.close()
         return self._zygote.end(child.pid)
 
@@ -218,7 +218,7 @@ def _rejection(answer: bytes | bytearray) -> Exception:
 def _reason(status: int | None, allowed: Allowance) -> ConfinedError | _DiedError:
     """Return what it means that a child has ended so, as waitpid tells it."""
     if status is None:
-        return NoChildError("all such processes were ended")
+        return PoolUnavailableError("all such processes were ended")
     if not os.WIFSIGNALED(status):
         return _DiedError(CrashedError(f"its process ended with status {os.waitstatus_to_exitcode(status)}"))
     match os.WTERMSIG(status):
@@ -230,6 +230,6 @@ def _reason(status: int | None, allowed: Allowance) -> ConfinedError | _DiedErro
             return _DiedError(CrashedError(f"its process was ended by {signal.strsignal(number)}"))
 
 
-def _close_all(children: list[Child]) -> None:
+def _close_all(children: list[SandboxProcess]) -> None:
     for child in children:
         child.close()

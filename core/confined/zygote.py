@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from core.confined.child import Function, load, run
-from core.confined.errors import NoChildError
+from core.confined.errors import PoolUnavailableError
 from core.confined.forget import close_all_but, forget_environment
 from core.confined.wire import ASK, END, NEW, TOLD
 from services.backoff import Jitter, pause_seconds
@@ -73,14 +73,14 @@ class Zygote:
         """Return the process id of a new child, which may take so much memory, and the socket to it.
 
         Raises:
-            NoChildError: there is none, or it is too early to try again.
+            PoolUnavailableError: there is none, or it is too early to try again.
         """
         with self._lock:
             try:
                 made = self._forked(self._started(), memory_bytes)
             except OSError as error:
                 self._failed()
-                raise NoChildError(f"no process for {self._function}: {error or 'it ended'}") from error
+                raise PoolUnavailableError(f"no process for {self._function}: {error or 'it ended'}") from error
             return made
 
     def end(self, child: int) -> int | None:
@@ -114,7 +114,7 @@ class Zygote:
     def _started(self) -> socket.socket:
         if self._control is None:
             if (wait := self._not_before - self._clock()) > 0:
-                raise NoChildError(f"no process for {self._function}: tried again in {wait:.1f} s")
+                raise PoolUnavailableError(f"no process for {self._function}: tried again in {wait:.1f} s")
             self._control = self._launched()
         return self._control
 
@@ -157,7 +157,7 @@ class Zygote:
         (child,) = TOLD.unpack(said)
         if child < 0:  # it lives, and so do its children
             self._pause()
-            raise NoChildError(f"no process for {self._function}: {os.strerror(-child)}")
+            raise PoolUnavailableError(f"no process for {self._function}: {os.strerror(-child)}")
         return child, socket.socket(fileno=descriptors[0])
 
     def _failed(self) -> None:

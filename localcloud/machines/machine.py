@@ -145,7 +145,7 @@ class Machine:
         cgroups.remove(self.directory.name)
 
 
-class Surroundings(Protocol):
+class GuestServices(Protocol):
     """What serves a machine while it runs: its metadata, its way to the cloud."""
 
     def close(self) -> None:
@@ -153,11 +153,11 @@ class Surroundings(Protocol):
 
 
 @dataclass(frozen=True)
-class Booted:
+class RunningMachine:
     """A machine that was started: the process that leads it, and what serves it."""
 
     child: subprocess.Popen[bytes]
-    surroundings: Surroundings
+    surroundings: GuestServices
 
 
 class Kind(Protocol):
@@ -171,7 +171,7 @@ class Kind(Protocol):
     grace_seconds: float
     ask_again_seconds: float
 
-    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> Booted:
+    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> RunningMachine:
         """Start a machine.
 
         Args:
@@ -183,7 +183,7 @@ class Kind(Protocol):
             OSError: its surroundings cannot be served.
         """
 
-    def surround(self, machine: Machine, process: Process) -> Surroundings:
+    def surround(self, machine: Machine, process: Process) -> GuestServices:
         """Serve a running machine again, whose hypervisor has died.
 
         Raises:

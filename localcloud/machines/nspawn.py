@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from localcloud.machines import cgroups
-from localcloud.machines.machine import PATH, Booted, Machine, Process, children_of
+from localcloud.machines.machine import PATH, Machine, Process, RunningMachine, children_of
 from localcloud.machines.netns import in_new_network
 from localcloud.machines.network import listen_in
 from localcloud.machines.relay import Relay
@@ -90,7 +90,7 @@ class Nspawn:
         self._endpoint_url, self._images = endpoint_url, images.absolute()
         self._cloud = parts.hostname or "127.0.0.1", parts.port or 80
 
-    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> Booted:
+    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> RunningMachine:
         """Boot the image; raises as `Kind.boot` does, also where there is no such image."""
         image = self._image(machine, identity["image_id"])
         for name in ("upper", "work", "root"):
@@ -99,7 +99,7 @@ class Nspawn:
 
         child = in_new_network(lambda: machine.start(command(machine, image), {"LANG": "C.UTF-8"}))
         try:
-            return Booted(child, self._serve(machine, child.pid))
+            return RunningMachine(child, self._serve(machine, child.pid))
         except OSError:
             os.killpg(child.pid, signal.SIGKILL)  # it leads its group, and is not reaped before this
             child.wait()

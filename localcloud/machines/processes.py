@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from localcloud.machines.machine import Booted, Machine, Process
+from localcloud.machines.machine import Machine, Process, RunningMachine
 from localcloud.metadata_server import MetadataServer, loopback_listener
 
 
@@ -26,11 +26,11 @@ class Processes:
     def __init__(self, endpoint_url: str) -> None:
         self._endpoint_url = endpoint_url
 
-    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> Booted:
+    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> RunningMachine:
         """Start the process; raises as `Kind.boot` does, also where the user data is no script."""
         prepare(machine, identity["user_data"].encode("latin-1"))
         metadata = self._metadata(machine)
-        return Booted(start(machine, metadata.url), metadata)
+        return RunningMachine(start(machine, metadata.url), metadata)
 
     def surround(self, machine: Machine, process: Process) -> MetadataServer:  # noqa: ARG002 - the kind's interface
         """Serve the metadata again, on the same port; raises as `Kind.surround` does."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 _UNCHANGEABLE = ("AliasAttributes", "UsernameAttributes", "UsernameConfiguration")
 _REFUSAL = (
@@ -34,13 +34,13 @@ def _delete_user_pool(original: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.update_user_pool",
         ("self", "user_pool_id", "extended_config"),
         _update_user_pool,
         "forgets that accounts are known by their addresses",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.delete_user_pool",
         ("self", "user_pool_id"),
         _delete_user_pool,

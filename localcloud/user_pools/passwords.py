@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 from localcloud.user_pools.codes import codes
 from localcloud.user_pools.delivery import delivery, send_code
 from localcloud.user_pools.mailbox import mailbox
@@ -146,25 +146,25 @@ def _confirm_forgot_password(_original: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend._validate_password",
         ("self", "user_pool_id", "password"),
         _validate_password,
         "refuses more than 98 characters, takes 5, and does not say what is wrong",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.admin_create_user",
         ("self", "user_pool_id", "username", "message_action", "temporary_password", "attributes"),
         _admin_create_user,
         "takes any temporary password, mails none, and makes a second account when it is to mail another",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.responses:CognitoIdpResponse.forgot_password",
         ("self",),
         _forgot_password,
         "tells the code in a header, and sends it nowhere",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.responses:CognitoIdpResponse.confirm_forgot_password",
         ("self",),
         _confirm_forgot_password,

@@ -9,7 +9,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from localcloud.mend import Addition, Mend
+from localcloud.mend import NewAttribute, Patch
 from localcloud.user_pools.pools import pool_of
 
 ALGORITHM = "RS256"
@@ -120,25 +120,25 @@ def revoke_token(self: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpUserPool.create_jwt",
         ("self", "client_id", "username", "token_use", "expires_in", "extra_data"),
         _create_jwt,
         "signs with a key that everybody has, calls the account by what was typed, and knows no lifetimes",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.responses:CognitoIdpJsonWebKeyResponse.serve_json_web_key",
         ("args",),
         _serve_json_web_key,
         "shows the public half of that key",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpUserPool.sign_out",
         ("self", "username"),
         _sign_out,
         "ends no token when the account is called by another name than at sign-in",
     ),
-    Addition(
+    NewAttribute(
         "moto.cognitoidp.responses:CognitoIdpResponse.revoke_token",
         revoke_token,
         "has no way to end one refresh token",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 
 def pool_of(client_id: str | None) -> tuple[Any, Any, Any]:
@@ -53,7 +53,7 @@ def _as_compared(name: str | None, *, exactly: bool) -> str:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpUserPool._get_user",
         ("self", "username"),
         _get_user,

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeException
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 DIGITS = 6
 STEP_SECONDS = 30
@@ -123,13 +123,13 @@ def _owner_of(backend: Any, access_token: str) -> tuple[Any, Any]:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.associate_software_token",
         ("self", "access_token", "session"),
         _associate_software_token,
         "gives every account the same secret",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.verify_software_token",
         ("self", "access_token", "session", "user_code", "friendly_device_name"),
         _verify_software_token,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 from localcloud.user_pools.passwords import check_password, is_expired
 from localcloud.user_pools.pools import hides_who_exists, pool_of
 
@@ -162,19 +162,19 @@ def _log_user_in(original: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.initiate_auth",
         ("self", "client_id", "auth_flow", "auth_parameters"),
         _initiate_auth,
         "tells unknown accounts from wrong passwords, allows every flow, and refreshes for accounts that are no more",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.respond_to_auth_challenge",
         ("self", "session", "client_id", "challenge_name", "challenge_responses"),
         _respond_to_auth_challenge,
         "lets any session set any account's password, and takes any code of a second factor",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend._log_user_in",
         ("self", "user_pool", "client", "username"),
         _log_user_in,

@@ -5,7 +5,7 @@ The pools here do not permit them (`AllowAdminCreateUserOnly`).
 
 from typing import Any
 
-from localcloud.mend import Mend
+from localcloud.mend import Patch
 
 
 def _sign_up(_original: Any) -> Any:
@@ -29,13 +29,13 @@ def _confirm_sign_up(_original: Any) -> Any:
 
 
 MENDS = (
-    Mend(
+    Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.sign_up",
         ("self", "client_id", "username", "password", "attributes"),
         _sign_up,
         "lets people sign up where only administrators may create accounts",
     ),
-    Mend(
+    Patch(
         "moto.cognitoidp.responses:CognitoIdpResponse.confirm_sign_up",
         ("self",),
         _confirm_sign_up,

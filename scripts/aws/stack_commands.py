@@ -14,7 +14,7 @@ from scripts.aws import logs as logged
 from scripts.aws import sessions, status
 from scripts.aws.account import Account
 from scripts.aws.deploy import up as ups
-from scripts.aws.deploy.settings import Wishes
+from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.instances import tagged
 from scripts.aws.operation import Operation
 from scripts.aws.options import dry_run, on_account
@@ -115,7 +115,7 @@ def check_command(account: Account, prefix: str, /, *, policy: bool, **said: Any
 
     Nothing is made. `up` begins with the same checks. The exit status is 1 where one of them says stop.
     """
-    wishes = Wishes(said["parameters"], said["config"])
+    wishes = StackSettings(said["parameters"], said["config"])
     if policy:
         click.echo(json.dumps(rights.policy(account, prefix), indent=2))
     else:
@@ -151,14 +151,14 @@ def up_command(account: Account, prefix: str, /, *, yes: bool, **said: Any) -> N
     """
     named = {parameter: str(said[name]) for name, parameter in _PARAMETERS.items() if said[name] is not None}
     order = ups.Order(
-        wishes=Wishes({**named, **said["parameters"]}, said["config"]),
+        wishes=StackSettings({**named, **said["parameters"]}, said["config"]),
         vpc_id=said["vpc"],
         subnet_ids=said["subnets"],
         bundle=said["bundle"],
         bake=said["bake"],
         dry_run=said["dry_run"],
     )
-    ups.up(_operation(account, prefix), order, ups.Outside(lambda question: yes or click.confirm(question)))
+    ups.up(_operation(account, prefix), order, ups.Prompts(lambda question: yes or click.confirm(question)))
 
 
 @click.command("status")

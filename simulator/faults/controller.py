@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from core.config import Fleet as FleetConfig
 from core.fleet import Decisions, FleetInstances, LaunchJournal
 from core.fleet_store import FleetStore, Orders
-from core.messages import FleetPause, FleetSnapshot, LimitsOrder
+from core.messages import FleetPause, FleetSnapshot, LimitsOverride
 from services.ec2 import Fleet
 from services.sqs import Queue, QueueCounts
 from simulator.faults.cloud import EPOCH, Cloud, refusal
@@ -17,22 +17,22 @@ from simulator.faults.queues import Queues
 from web_tier.controller.autoscaler.apply.apply import Launcher
 from web_tier.controller.autoscaler.apply.drain import Drainer
 from web_tier.controller.autoscaler.apply.journal import Journal
-from web_tier.controller.autoscaler.apply.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.apply.orders import DrainCommands, OrdersWatch
 from web_tier.controller.autoscaler.apply.standby import Standby
 from web_tier.controller.autoscaler.apply.sweep import Sweeper
 from web_tier.controller.autoscaler.autoscaler import Autoscaler
-from web_tier.controller.autoscaler.observe.boots import Boots
-from web_tier.controller.autoscaler.observe.demand import Arrivals
-from web_tier.controller.autoscaler.observe.lives import Lives
-from web_tier.controller.autoscaler.observe.measures import Measures
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.boots import BootTimeEstimator
+from web_tier.controller.autoscaler.observe.demand import ArrivalRateEstimator
+from web_tier.controller.autoscaler.observe.lives import InstanceTracker
+from web_tier.controller.autoscaler.observe.measures import MetricsCollector
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Observer, RecentLaunches
-from web_tier.controller.autoscaler.observe.pace import Pace
-from web_tier.controller.autoscaler.tell.board import Board
-from web_tier.controller.autoscaler.tell.chronicle import Chronicle
+from web_tier.controller.autoscaler.observe.pace import ThroughputEstimator
+from web_tier.controller.autoscaler.tell.board import SnapshotWriter
+from web_tier.controller.autoscaler.tell.chronicle import EventReporter
 from web_tier.controller.backoff import Backoff
-from web_tier.controller.limits import FleetLimits
-from web_tier.controller.roster import Roster
+from web_tier.controller.limits import FleetConfigWatcher
+from web_tier.controller.worker_registry import WorkerRegistry
 
 MINIMUM_BILLED_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 60.0
@@ -95,7 +95,7 @@ class Notebook:
             raise refusal("ProvisionedThroughputExceededException", operation)
 
 
-class Untold(Chronicle):
+class Untold(EventReporter):
     """A chronicle that tells nobody: what pages show plays no part here."""
 
     def note(self, news: Iterable[object]) -> None:
@@ -105,14 +105,14 @@ class Untold(Chronicle):
         """Forget it."""
 
 
-class InForce(FleetLimits):
+class InForce(FleetConfigWatcher):
     """The limits of the simulation in place of a file's."""
 
     def __init__(self, limits: Callable[[], FleetConfig]) -> None:
         super().__init__(Path("/dev/null"), limits())
         self._limits = limits
 
-    def current(self, order: LimitsOrder | None = None) -> FleetConfig:  # noqa: ARG002 (ops order nothing here)
+    def current(self, order: LimitsOverride | None = None) -> FleetConfig:  # noqa: ARG002 (ops order nothing here)
         """Return what is in force."""
         self.fleet = self._limits()
         return self.fleet
@@ -148,9 +148,9 @@ class Controller:
         clock, notebook, before = site.clock, site.notebook, site.notebook.snapshot
         fleet, launches = Fleet(cast(Any, site.cloud), FLEET_NAME), RecentLaunches(clock)
         store = cast(FleetStore, notebook)
-        self._roster = Roster(clock, self._now)
-        meter = Meter(MINIMUM_BILLED_SECONDS, before, clock, self._now)
-        lives, drainer = Lives(self._roster, clock, self._now), Drainer(fleet, active, clock)
+        self._registry = WorkerRegistry(clock, self._now)
+        meter = BillingMeter(MINIMUM_BILLED_SECONDS, before, clock, self._now)
+        lives, drainer = InstanceTracker(self._registry, clock, self._now), Drainer(fleet, active, clock)
         orders, no_letters = OrdersWatch(store, clock), cast(Queue, _NoLetters())
         self.autoscaler = Autoscaler(
             limits=InForce(site.limits),
@@ -160,27 +160,27 @@ class Controller:
             standby=Standby(fleet, active, clock),
             sweeper=Sweeper(fleet, lives, DRAIN_SECONDS, active, clock, _even(1.0)),
             meter=meter,
-            arrivals=Arrivals(clock),
-            measures=Measures(
-                self._roster,
+            arrivals=ArrivalRateEstimator(clock),
+            measures=MetricsCollector(
+                self._registry,
                 meter,
-                Boots(before.boot_seconds if before else None, clock),
-                Pace(before.image_seconds if before else None, clock),
+                BootTimeEstimator(before.boot_seconds if before else None, clock),
+                ThroughputEstimator(before.image_seconds if before else None, clock),
                 lives,
             ),
             orders=orders,
-            drain_orders=DrainOrders(orders, drainer, clock),
-            board=Board(cast(Any, notebook), clock=clock, now=self._now),
-            chronicle=Untold(self._roster, cast(Any, None), cast(Any, None), cast(Any, None)),
+            drain_orders=DrainCommands(orders, drainer, clock),
+            board=SnapshotWriter(cast(Any, notebook), clock=clock, now=self._now),
+            chronicle=Untold(self._registry, cast(Any, None), cast(Any, None), cast(Any, None)),
             interval_seconds=1.0,
         )
 
     def listen(self) -> None:
         """Do what the collector does: take in what the workers have said."""
         heard, is_all = self._site.queues.heard()
-        self._roster.note(heard)
+        self._registry.note(heard)
         if is_all:
-            self._roster.heard_all(self._site.clock())
+            self._registry.heard_all(self._site.clock())
 
     def _now(self) -> datetime:
         return EPOCH + timedelta(seconds=self._site.clock())

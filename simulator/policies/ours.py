@@ -8,7 +8,7 @@ from services.ec2 import Instance
 from services.sqs import QueueCounts
 from simulator.policy import Look, Order, Rule, Terms, Worker
 from web_tier.controller.autoscaler.decide.decide import decide
-from web_tier.controller.autoscaler.observe.demand import Arrivals
+from web_tier.controller.autoscaler.observe.demand import ArrivalRateEstimator
 from web_tier.controller.autoscaler.observe.observe import Measured, Observation
 
 BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ class Ours:
         self.terms = terms
         self._limits = limits
         self._now = 0.0
-        self._arrivals = Arrivals(clock=lambda: self._now)
+        self._arrivals = ArrivalRateEstimator(clock=lambda: self._now)
         self._instances: tuple[Instance, ...] = ()
         self._changes = -1
 

@@ -22,7 +22,7 @@ from services.clients import Clients
 from services.ec2 import Fleet
 from services.endpoint import Endpoint
 from services.s3 import Bucket
-from services.sqs import Outgoing, Queue
+from services.sqs import OutgoingMessage, Queue
 from tests.conftest import keys_in
 from tests.integration.an_operator import Operator
 from tests.integration.not_their_own import NOT_THEIR_OWN
@@ -267,7 +267,7 @@ def lose_requests(deployed: Deployed, ghost: str) -> str:
 
     wait_until(took_all, "three requests are taken")
     deployed.requests.delete([each.receipt for each in taken])
-    assert deployed.dead_letters.send([Outgoing("dead", taken[0].body)]) == []
+    assert deployed.dead_letters.send([OutgoingMessage("dead", taken[0].body)]) == []
     wait_until(lambda: deployed.api.status(job_id)["failed"] == 1, "a dead letter is a failed result")
     deployed.upload(job_id, signs(1, 5))
     newest = max(keys_in(deployed.inputs, job_id))

@@ -18,9 +18,9 @@ from localcloud.launch import LocalCloud
 from scripts.aws.account import Account
 from scripts.aws.bake.recipe import ROLES
 from scripts.aws.deploy.baked import baked_images
-from scripts.aws.deploy.settings import Wishes
+from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stacks import find
-from scripts.aws.deploy.up import Order, Outside, up
+from scripts.aws.deploy.up import Order, Prompts, up
 from scripts.aws.instances import tagged
 from scripts.aws.logs import Reader
 from scripts.aws.sessions import chosen, command
@@ -109,8 +109,8 @@ def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) ->
     builders = Builders(stage.account, stage.prefix, honest=True)
     waiting = Clock(builders.work)
     operation = replace(stage.operation, waiting=Waiting(waiting, waiting.sleep, lambda _: None))
-    wanted = Order(bundle="demo", wishes=Wishes({"WebCidr": "0.0.0.0/0"}))
-    address = up(operation, wanted, Outside(lambda _: True, lambda _: True))
+    wanted = Order(bundle="demo", wishes=StackSettings({"WebCidr": "0.0.0.0/0"}))
+    address = up(operation, wanted, Prompts(lambda _: True, lambda _: True))
     assert address is not None
     assert set(baked_images(operation)) == set(ROLES)
     (web,) = tagged(stage.account, "fsb", states=["running"])
@@ -125,7 +125,7 @@ def everything_that_people_do(stage: Stage) -> None:
     stage.store_images()
     assert stage.up(dry_run=True) is None
     wanted = {"LogRetentionDays": "7", "DeletionProtection": "true", **WITH_SITE}
-    wishes = Wishes(wanted, {"fleet.max_workers": "5"})
+    wishes = StackSettings(wanted, {"fleet.max_workers": "5"})
     address = stage.up(wishes=wishes)
     told = status_of(stage.operation)
     assert told is not None
@@ -164,7 +164,7 @@ def everything_that_people_do(stage: Stage) -> None:
     # The local CloudFormation imports nothing.
     account.dynamodb.update_table(TableName="fsx-jobs", DeletionProtectionEnabled=False)
     account.dynamodb.delete_table(TableName="fsx-jobs")
-    stage.up(wishes=Wishes({"DeletionProtection": "true"}))
+    stage.up(wishes=StackSettings({"DeletionProtection": "true"}))
     assert isinstance(pool_of(stage).sign_in("a@example.org", PASSWORD), PoolTokens)
     stage.down(delete_data=True)
 

@@ -7,7 +7,7 @@ import pytest
 
 from localcloud.launch import REGION, LocalCloud
 from scripts.aws.account import Account
-from scripts.aws.deploy.settings import Wishes
+from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stacks import find
 from scripts.aws.site.publish import MARK, SitePlace
 from tests.support.aws_resources import WITH_SITE, left
@@ -47,7 +47,7 @@ def invalidations(stage: Stage, distribution: str) -> int:
 
 def test_up_publishes_the_site_once_and_down_leaves_nothing_of_it(stage: Stage) -> None:
     account = stage.account
-    wishes = Wishes({**WITH_SITE, **WITH_NAME})
+    wishes = StackSettings({**WITH_SITE, **WITH_NAME})
     assert stage.up(wishes=wishes) == "https://images.example.org"
     place = place_of(stage)
     assert "Fleetsight is at https://www.example.org" in stage.seen

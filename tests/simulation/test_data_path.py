@@ -17,10 +17,10 @@ from services.errors import NotFoundError
 from services.table import Item
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import WORKERS, BrokenError, World
-from web_tier.controller.ledger import Ledger
 from web_tier.controller.removal import LINGER_SECONDS
-from web_tier.controller.repair import Repair
-from web_tier.intake.store import Intake
+from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.intake.store import ImageIngest
 
 HISTORIES = 810
 SEEDS = 6
@@ -192,27 +192,27 @@ def test_a_lost_prediction_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_intake_that_accepts_without_a_request_is_repaired_and_one_without_a_record_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Intake, "_send", lambda *_: None)
+    monkeypatch.setattr(ImageIngest, "_send", lambda *_: None)
 
     def act(world: World) -> None:
         world.upload(world.jobs[0], [(0, "good")], "plain")
         world.run(60, 6)
 
     assert len(settled(False, act).done_labels) == 1
-    monkeypatch.setattr(Intake, "_write", lambda *_: None)
+    monkeypatch.setattr(ImageIngest, "_write", lambda *_: None)
     with pytest.raises(BrokenError, match="was accepted and is not there"):
         settled(False, act)
 
 
 def test_a_controller_that_records_more_resends_than_it_sent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Intake, "_send", lambda *_: None)
-    record_resends = Ledger.record_resends
+    monkeypatch.setattr(ImageIngest, "_send", lambda *_: None)
+    record_resends = ResultRecorder.record_resends
 
-    def record_twice(ledger: Ledger, job_id: str, resends: Mapping[str, Resend]) -> None:
-        record_resends(ledger, job_id, resends)
-        record_resends(ledger, job_id, resends)
+    def record_twice(recorder: ResultRecorder, job_id: str, resends: Mapping[str, Resend]) -> None:
+        record_resends(recorder, job_id, resends)
+        record_resends(recorder, job_id, resends)
 
-    monkeypatch.setattr(Ledger, "record_resends", record_twice)
+    monkeypatch.setattr(ResultRecorder, "record_resends", record_twice)
 
     def act(world: World) -> None:
         world.upload(world.jobs[0], [(0, "good")], "plain")
@@ -233,6 +233,6 @@ def test_a_controller_that_repairs_nothing_is_noticed(monkeypatch: pytest.Monkey
     def refuses(*_: object) -> None:
         raise NotFoundError("nothing is repaired")
 
-    monkeypatch.setattr(Repair, "result", refuses)
+    monkeypatch.setattr(ResultRecovery, "result", refuses)
     with pytest.raises(BrokenError, match="has no result"):
         settled(False, act)

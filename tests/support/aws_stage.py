@@ -98,7 +98,7 @@ class Stage:
             return says_yes
 
         self._run = 0
-        outside = ups.Outside(confirm, lambda _: True, self._bake)
+        outside = ups.Prompts(confirm, lambda _: True, self._bake)
         return ups.up(self.operation, ups.Order(**order), outside)
 
     def down(self, *, says_yes: bool = True, **order: Any) -> None:

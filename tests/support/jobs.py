@@ -11,7 +11,7 @@ from core.ids import ImageRef, new_id
 from core.job_records import Counts, ImageRecord, Job, Resend, Said
 from core.jobs import JobStore
 from core.messages import Failure, LabelScore, Model, RequestMessage, Response
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 
 NOBODY = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 """An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
@@ -48,10 +48,10 @@ class MemoryBucket:
 class MemoryQueue:
     """A queue in memory; `fails` may raise, or return the messages that it refuses."""
 
-    fails: Callable[[Sequence[Outgoing]], list[Outgoing]] = lambda messages: []
+    fails: Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]] = lambda messages: []
     bodies: list[str] = field(default_factory=list)
 
-    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         refused = self.fails(messages)
         self.bodies += [message.body for message in messages if message not in refused]
         return refused

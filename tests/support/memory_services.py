@@ -6,7 +6,7 @@ from typing import Any
 
 from core.ids import new_id
 from core.messages import RequestMessage
-from services.sqs import BATCH, Outgoing, Queue, QueueCounts, Received
+from services.sqs import BATCH, OutgoingMessage, Queue, QueueCounts, ReceivedMessage
 
 
 @dataclass
@@ -33,24 +33,24 @@ class ClockedQueue(Queue):
     clock: Callable[[], float] = lambda: 0.0
     visibility_seconds: float = 30.0
     messages: list[ClockedMessage] = field(default_factory=list)
-    sent: list[Outgoing] = field(default_factory=list)
+    sent: list[OutgoingMessage] = field(default_factory=list)
     batch: list[int] = field(default_factory=lambda: [BATCH])
     waits: list[int] = field(default_factory=list)
 
-    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         """Take messages."""
         self.sent.extend(messages)
         self.messages.extend(ClockedMessage(each.body) for each in messages)
         return []
 
-    def receive(self, most: int = BATCH, wait_seconds: int = 20) -> list[Received]:
+    def receive(self, most: int = BATCH, wait_seconds: int = 20) -> list[ReceivedMessage]:
         """Return messages that are visible."""
         self.waits.append(wait_seconds)
         now = self.clock()
         found = [each for each in self.messages if each.visible_at <= now][: min(most, self.batch[0])]
         for each in found:
             each.receives, each.visible_at, each.receipt = each.receives + 1, now + self.visibility_seconds, new_id()
-        return [Received(each.receipt, each.receipt, each.body, each.receives, 0.0, 0.0) for each in found]
+        return [ReceivedMessage(each.receipt, each.receipt, each.body, each.receives, 0.0, 0.0) for each in found]
 
     def delete(self, receipts: Sequence[str]) -> list[str]:
         """Delete messages."""

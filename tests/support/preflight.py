@@ -9,7 +9,7 @@ from botocore.stub import Stubber
 
 from scripts.aws.account import Account
 from scripts.aws.bake.recipe import Role
-from scripts.aws.deploy.settings import Wishes, checked, parameter_values
+from scripts.aws.deploy.settings import StackSettings, checked, parameter_values
 from scripts.aws.deploy.template import template
 from scripts.aws.operation import Operation
 from scripts.aws.preflight.findings import Check, StackPlan, run
@@ -47,7 +47,7 @@ class StubbedAccount:
     def plan(self) -> StackPlan:
         operation = Operation(self.account, "fs", lambda _: None, lambda _: None)
         place = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "RouteTableIds": ""}
-        values = parameter_values(template(), Wishes(self.parameters), None)
+        values = parameter_values(template(), StackSettings(self.parameters), None)
         config = checked({"worker.engine": self.engine})
         config = config.model_copy(update={"fleet": config.fleet.model_copy(update=dict(self.fleet))})
         return StackPlan(operation, place, config, values, self.images, self.is_new)

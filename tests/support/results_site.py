@@ -1,4 +1,4 @@
-"""The way of results in memory: the real store, ledger, collector and reconciler, with a clock that tests turn."""
+"""The way of results in memory: the real store, recorder, collector and reconciler, with a clock that tests turn."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -8,17 +8,17 @@ from core.ids import ImageRef, input_key, new_id, output_key
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
 from core.messages import Failure, Prediction, RequestMessage, Response, failed
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from tests.support.controller import EPOCH, Clock
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.ledger import Ledger
 from web_tier.controller.reconciler import Reconciler
-from web_tier.controller.repair import Repair
-from web_tier.controller.roster import Roster
+from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.worker_registry import WorkerRegistry
 
 LOST_AFTER = 60.0
 MAX_RECEIVES = 5
@@ -56,15 +56,15 @@ class ResultsSite:
 
     def start(self) -> None:
         """Start a controller that remembers nothing."""
-        self.ledger = Ledger(self.store, self.inputs.delete_all, self.outputs.delete_all)
-        cache, roster = ResultCache(self.store.table, timedelta(days=1)), Roster(self.clock)
-        self.collector = Collector(self.responses, self.ledger, cache, lambda: True, roster=roster)
-        repair = Repair(self.store, self.ledger, self.outputs)
+        self.recorder = ResultRecorder(self.store, self.inputs.delete_all, self.outputs.delete_all)
+        cache, registry = ResultCache(self.store.table, timedelta(days=1)), WorkerRegistry(self.clock)
+        self.collector = Collector(self.responses, self.recorder, cache, lambda: True, registry=registry)
+        repair = ResultRecovery(self.store, self.recorder, self.outputs)
         self.reconciler = Reconciler(
             store=self.store,
-            ledger=self.ledger,
+            recorder=self.recorder,
             repair=repair,
-            dead_letters=DeadLetters(self.letters, repair, self.ledger, MAX_RECEIVES, lambda: True),
+            dead_letters=DeadLetters(self.letters, repair, self.recorder, MAX_RECEIVES, lambda: True),
             requests=self.requests,
             responses=self.responses,
             inputs=self.inputs,
@@ -132,6 +132,6 @@ class ResultsSite:
         self.requests.messages.clear()
 
 
-def message(record: ImageRecord) -> Outgoing:
+def message(record: ImageRecord) -> OutgoingMessage:
     request = RequestMessage.about(record.ref, record.key, EPOCH, record.attempt)
-    return Outgoing(record.ref.image_id, request.to_json())
+    return OutgoingMessage(record.ref.image_id, request.to_json())

@@ -18,7 +18,7 @@ from web_tier.results.query import ImageResult
 
 
 @dataclass(frozen=True)
-class OwnedJobs:
+class UserJobs:
     """The jobs of one user, for as long as one request.
 
     Attributes:
@@ -129,6 +129,6 @@ class OwnedJobs:
             self.job(job_id)
 
 
-def own_jobs() -> OwnedJobs:
+def own_jobs() -> UserJobs:
     """Return the jobs of the user whom the current request is from."""
-    return OwnedJobs(current_backend().store, current_identity().owner)
+    return UserJobs(current_backend().store, current_identity().owner)

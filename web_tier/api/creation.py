@@ -8,14 +8,14 @@ from core.config import Config
 from core.ids import new_id
 from core.job_records import Job
 from services.errors import NotFoundError
-from web_tier.access.owned import OwnedJobs
+from web_tier.access.owned import UserJobs
 from web_tier.api.models import CreateJob
 from web_tier.intake.names import shown_job_name
 from web_tier.limits.allowance import Allowance
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 
 
-def create_job(jobs: OwnedJobs, wanted: CreateJob, config: Config, allowance: Allowance) -> Job:
+def create_job(jobs: UserJobs, wanted: CreateJob, config: Config, allowance: Allowance) -> Job:
     """Return a new job among the user's `jobs`.
 
     Raises:
@@ -29,7 +29,7 @@ def create_job(jobs: OwnedJobs, wanted: CreateJob, config: Config, allowance: Al
     return job
 
 
-def create_job_once(jobs: OwnedJobs, wanted: CreateJob, key: str, config: Config, allowance: Allowance) -> Job:
+def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config, allowance: Allowance) -> Job:
     """Return the job that the user's first request with `key` made or makes; this one may be the first.
 
     Raises:
@@ -54,14 +54,14 @@ def create_job_once(jobs: OwnedJobs, wanted: CreateJob, key: str, config: Config
     return job
 
 
-def _made_before(jobs: OwnedJobs, claim: Claim) -> Job:
+def _made_before(jobs: UserJobs, claim: Claim) -> Job:
     try:
         return jobs.job(claim.job_id)
     except NotFoundError as error:
         raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
 
 
-def refuse_too_many(jobs: OwnedJobs, config: Config) -> None:
+def refuse_too_many(jobs: UserJobs, config: Config) -> None:
     """Do nothing while few enough jobs may have images without a result, of all users and of this one.
 
     Raises:

@@ -12,7 +12,7 @@ from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import from_body, idempotency_key, json_answer
 from web_tier.api.models import ROOT, RejectedImage, UploadOutcome
 from web_tier.backend import current_backend
-from web_tier.intake.direct import Offer, WantedFile
+from web_tier.intake.direct import FileSpec, Offer
 from web_tier.intake.uploads import upload_status
 from web_tier.limits.current import current_allowance
 from web_tier.parameters import known_id
@@ -106,7 +106,7 @@ def offer_uploads(job_id: str) -> Response:
     """Hand out a form for each file that is to be uploaded; each file has an outcome of its own."""
     key = idempotency_key()
     job = own_jobs().job(known_id("job", job_id))
-    files = [WantedFile(file.name, file.bytes, file.content_type) for file in _wanted().files]
+    files = [FileSpec(file.name, file.bytes, file.content_type) for file in _wanted().files]
     offer, refused = current_backend().direct.offer(job, files, key, current_allowance())
     outcome = UploadOutcome.of_numbered(job_id, refused.items())
     if offer is None:

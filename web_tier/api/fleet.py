@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from flask import Blueprint, Response
 
 from core.fleet import points_since
-from core.messages import LimitsOrder
+from core.messages import LimitsOverride
 from web_tier.api.exchange import from_body, from_query, json_answer
 from web_tier.api.models import (
     FleetDrainBody,
@@ -67,7 +67,7 @@ def resume() -> Response:
 def set_limits() -> Response:
     """Set limits in place of those of config.yaml, until they are taken back."""
     wanted = from_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
-    order = LimitsOrder(
+    order = LimitsOverride(
         min_workers=wanted.min_workers,
         max_workers=wanted.max_workers,
         since=datetime.now(UTC),

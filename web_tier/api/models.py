@@ -15,7 +15,7 @@ from core.job_records import Job, JobState, JobStatus
 from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
 from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken
 from web_tier.access.identity import Scope
-from web_tier.intake.accept import Rejection
+from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.names import MAX_JOB_NAME
 from web_tier.intake.retry import Retried, RetriedOutcome
 from web_tier.intake.store import Outcome
@@ -252,7 +252,7 @@ class UploadOutcome(_Body):
         """Return the body that tells `outcomes`, each with the position of its file."""
         accepted, rejected = [], []
         for index, outcome in outcomes:
-            if isinstance(outcome, Rejection):
+            if isinstance(outcome, RejectedUpload):
                 rejected.append(
                     RejectedImage(index=index, filename=outcome.filename, code=outcome.code, message=outcome.message)
                 )

@@ -15,10 +15,10 @@ from core.job_records import ImageRecord
 from core.messages import Response
 from web_tier.access.identity import current_identity
 from web_tier.backend import current_backend
-from web_tier.intake.accept import Rejection
+from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.budget import BusyError
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import UNAVAILABLE, RepeatedImage
+from web_tier.intake.store import UNAVAILABLE, CachedImage
 from web_tier.limits.current import current_allowance
 
 RETRY_SECONDS: Final = 5
@@ -42,7 +42,7 @@ def accepted(uploads: Iterable[Upload]) -> ImageRecord:
         raise ServiceUnavailable(str(error)) from error
     if outcome is None:
         raise UnprocessableEntity("the form holds no file; send one image in a field of the form")
-    if isinstance(outcome, Rejection):
+    if isinstance(outcome, RejectedUpload):
         raise _refusal(outcome)
     return outcome
 
@@ -60,7 +60,7 @@ def result_of(record: ImageRecord, seconds: float) -> Response | None:
 
 
 def _awaited(record: ImageRecord, seconds: float) -> Response | None:
-    if isinstance(record, RepeatedImage):
+    if isinstance(record, CachedImage):
         return record.response
     response = current_backend().watch.wait(record.ref, seconds) if seconds else None
     return None if response is None else answered(response)
@@ -98,5 +98,5 @@ def label_of(uploads: Iterable[Upload], seconds: float) -> tuple[ImageRecord, st
     return record, str(response.label)
 
 
-def _refusal(rejection: Rejection) -> HTTPException:
+def _refusal(rejection: RejectedUpload) -> HTTPException:
     return _STATUS_OF.get(rejection.code, UnprocessableEntity)(rejection.message)

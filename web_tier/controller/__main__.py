@@ -16,9 +16,9 @@ from core.logs import configure_logging
 from services.endpoint import APP_ID
 from services.errors import ConfigError
 from web_tier.controller.leadership import lead
-from web_tier.controller.limits import FleetLimits
-from web_tier.controller.shift import Shift
-from web_tier.controller.wiring import Wiring, controller_lease
+from web_tier.controller.limits import FleetConfigWatcher
+from web_tier.controller.shift import LoopGroup
+from web_tier.controller.wiring import ControllerServices, controller_lease
 
 _log = logging.getLogger("web_tier.controller")
 
@@ -43,12 +43,12 @@ def main() -> int:
 
 def _run(config: Config) -> int:
     path = config_path()
-    wiring = Wiring.connect(config, path)
-    limits = FleetLimits(path, config.fleet)
+    wiring = ControllerServices.connect(config, path)
+    limits = FleetConfigWatcher(path, config.fleet)
     lease = controller_lease(config)
 
-    def new_shift() -> Shift:
-        return Shift(lambda active: wiring.ticks(lease.holder, lease.token, limits, active), lambda: lease.held)
+    def new_shift() -> LoopGroup:
+        return LoopGroup(lambda active: wiring.ticks(lease.holder, lease.token, limits, active), lambda: lease.held)
 
     _log.info("contending for the lease", extra={"holder": lease.holder})
     status = lead(lease, new_shift, wait_for_stop)

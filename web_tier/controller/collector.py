@@ -14,10 +14,10 @@ from typing import Literal
 from core.cache import ResultCache
 from core.messages import Heartbeat, Response, from_worker
 from services.errors import MessageError
-from services.sqs import BATCH, Queue, Received
+from services.sqs import BATCH, Queue, ReceivedMessage
 from services.table import is_throttled
-from web_tier.controller.ledger import Ledger
-from web_tier.controller.roster import Roster
+from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.worker_registry import WorkerRegistry
 
 _log = logging.getLogger(__name__)
 
@@ -52,18 +52,18 @@ class Collector:
 
     Attributes:
         responses: the response queue.
-        ledger: where results are recorded.
+        recorder: where results are recorded.
         cache: remembers them for images with the same bytes.
         active: whether this process may still act; asked before anything is written.
-        roster: records the heartbeats of the workers.
+        registry: records the heartbeats of the workers.
     """
 
     responses: Queue
-    ledger: Ledger
+    recorder: ResultRecorder
     cache: ResultCache
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    roster: Roster = field(default_factory=Roster)
+    registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     _empty_polls: list[float] = field(default_factory=list, init=False)
     _counted_at: float = field(default=float("-inf"), init=False)
     _suspended: dict[str, float] = field(default_factory=dict, init=False)
@@ -71,7 +71,7 @@ class Collector:
 
     def tick(self) -> float:
         """Collect what there is; return the seconds until the next round: none, since receiving waits."""
-        asked_at = self.roster.clock()
+        asked_at = self.registry.clock()
         messages = self._receive()
         if not self.active():
             # For the next holder, which need not wait for the visibility timeout.
@@ -81,7 +81,7 @@ class Collector:
         self._note_heard(asked_at, is_empty=not messages)
         return 0.0
 
-    def _receive(self) -> list[Received]:
+    def _receive(self) -> list[ReceivedMessage]:
         """Return up to `MAX_BATCHES` batches, waiting only for the first."""
         messages = self.responses.receive(wait_seconds=POLL_SECONDS)
         for batches in range(1, MAX_BATCHES):
@@ -90,11 +90,11 @@ class Collector:
             messages += self.responses.receive(wait_seconds=0)
         return messages
 
-    def _collect(self, messages: Sequence[Received]) -> None:
+    def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record what was received and delete it; give back what could not be recorded."""
         told = parse(messages)
         unrecorded = self._record([(message, each) for message, each in told if isinstance(each, Response)])
-        self.roster.note(each for message, each in told if message.receipt not in unrecorded)
+        self.registry.note(each for message, each in told if message.receipt not in unrecorded)
         delays: dict[int, list[str]] = {}
         for message in unrecorded.values():
             if message.receive_count < MAX_RECEIVES:
@@ -106,14 +106,14 @@ class Collector:
             self.responses.change_visibility(receipts, seconds)
         self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
 
-    def _record(self, told: Sequence[tuple[Received, Response]]) -> dict[str, Received]:
+    def _record(self, told: Sequence[tuple[ReceivedMessage, Response]]) -> dict[str, ReceivedMessage]:
         """Record responses job by job; return the messages of those that could not be recorded, by their receipts."""
-        now = self.roster.clock()
+        now = self.registry.clock()
         self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
-        by_job: dict[str, list[tuple[Received, Response]]] = {}
+        by_job: dict[str, list[tuple[ReceivedMessage, Response]]] = {}
         for message, response in told:
             by_job.setdefault(response.job_id, []).append((message, response))
-        unrecorded: list[Received] = []
+        unrecorded: list[ReceivedMessage] = []
         for job_id, of_job in by_job.items():
             if job_id in self._suspended:
                 unrecorded += [message for message, _ in of_job]
@@ -123,29 +123,29 @@ class Collector:
                 unrecorded += failed
         return {message.receipt: message for message in unrecorded}
 
-    def _record_job(self, told: Sequence[tuple[Received, Response]]) -> list[Received]:
+    def _record_job(self, told: Sequence[tuple[ReceivedMessage, Response]]) -> list[ReceivedMessage]:
         """Record responses of one job, one by one where that fails; return the messages of those not recorded.
 
         Where the table throttles the job, each of them would wait as long as all of them, and other jobs with them.
         """
         outcome = self._try_to_record(told)
         if outcome == "refused" and len(told) > 1:
-            failed: list[Received] = []
+            failed: list[ReceivedMessage] = []
             for message, response in told:
                 if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
                     failed.append(message)
             return failed
         return [] if outcome == "recorded" else [message for message, _ in told]
 
-    def _try_to_record(self, told: Sequence[tuple[Received, Response]]) -> _Outcome:
+    def _try_to_record(self, told: Sequence[tuple[ReceivedMessage, Response]]) -> _Outcome:
         """Record responses of one job; they are refused, too, if this process may no longer act."""
         if not self.active():
             return "refused"
         responses = [response for _, response in told]
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
-            self.cache.put(responses, self.now(), self.ledger.owners(response.job_id for response in responses))
-            self.ledger.record(responses)
+            self.cache.put(responses, self.now(), self.recorder.owners(response.job_id for response in responses))
+            self.recorder.record(responses)
         except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
             extra = {"n": len(responses), "job": responses[0].job_id}
             _log.exception("responses could not be recorded", extra=extra)
@@ -153,23 +153,23 @@ class Collector:
         return "recorded"
 
     def _note_heard(self, asked_at: float, *, is_empty: bool) -> None:
-        """Tell the roster up to when everything that was sent has been noted, as far as that is known."""
+        """Tell the registry up to when everything that was sent has been noted, as far as that is known."""
         self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:] if is_empty else []
         if len(self._empty_polls) == EMPTY_POLLS:
-            self.roster.heard_all(self._empty_polls[0])
+            self.registry.heard_all(self._empty_polls[0])
         elif not is_empty and asked_at - self._counted_at >= COUNT_SECONDS:
             self._counted_at = asked_at
             if self.responses.counts().visible <= BATCH:
-                self.roster.heard_all(asked_at - COUNT_AGE_SECONDS)
+                self.registry.heard_all(asked_at - COUNT_AGE_SECONDS)
 
 
-def _delay_seconds(message: Received) -> int:
+def _delay_seconds(message: ReceivedMessage) -> int:
     return FIRST_DELAY_SECONDS << min(message.receive_count - 1, MAX_RECEIVES)
 
 
-def parse(messages: Sequence[Received]) -> list[tuple[Received, Response | Heartbeat]]:
+def parse(messages: Sequence[ReceivedMessage]) -> list[tuple[ReceivedMessage, Response | Heartbeat]]:
     """Return the messages that hold a response or a heartbeat, with it; others are logged with the reason."""
-    told: list[tuple[Received, Response | Heartbeat]] = []
+    told: list[tuple[ReceivedMessage, Response | Heartbeat]] = []
     for message in messages:
         try:
             told.append((message, from_worker(message.body)))

@@ -1,6 +1,6 @@
 """Dead letters: requests that were received too often. Each becomes a failed result, unless it has one already.
 
-When the ledger records such a result, it also records the image for operators: `core/dead_letters.py`.
+When the recorder records such a result, it also records the image for operators: `core/dead_letters.py`.
 """
 
 import logging
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from core.messages import RequestMessage, crashed_worker
 from services.errors import MessageError
-from services.sqs import Queue, Received
-from web_tier.controller.ledger import Ledger
-from web_tier.controller.repair import Repair
+from services.sqs import Queue, ReceivedMessage
+from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ class DeadLetters:
     """
 
     queue: Queue
-    repair: Repair
-    ledger: Ledger
+    repair: ResultRecovery
+    recorder: ResultRecorder
     receives: int
     active: Callable[[], bool]
 
@@ -42,7 +42,7 @@ class DeadLetters:
                 return
             self.queue.delete([message.receipt for message in messages if self._is_buried(message)])
 
-    def _is_buried(self, message: Received) -> bool:
+    def _is_buried(self, message: ReceivedMessage) -> bool:
         """Bury a letter; return False if that failed, so that it comes again and delays no other."""
         try:
             self._bury(message)
@@ -51,13 +51,13 @@ class DeadLetters:
             return False
         return True
 
-    def _bury(self, message: Received) -> None:
+    def _bury(self, message: ReceivedMessage) -> None:
         try:
             request = RequestMessage.from_json(message.body)
         except MessageError as error:
             _log.warning("dropped a malformed dead letter", extra={"message_id": message.id, "reason": str(error)})
             return
-        if not self.ledger.knows(request.ref):
+        if not self.recorder.knows(request.ref):
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
         else:
             tries = request.crashes + self.receives

@@ -28,7 +28,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Expiry:
+class JobExpiry:
     """Deletes old jobs that are not kept, or empty.
 
     Attributes:

@@ -30,7 +30,7 @@ class Contender(Protocol):
 
 
 class Work(Protocol):
-    """What the holder does, as `Shift` has it."""
+    """What the holder does, as `LoopGroup` has it."""
 
     @property
     def over(self) -> bool:

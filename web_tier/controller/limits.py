@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.config import Config, Fleet, load_config
-from core.messages import LimitsOrder, WorkerLimits
+from core.messages import LimitsOverride, WorkerLimits
 from services.errors import ConfigError
 from web_tier.controller.autoscaler.tell.decisions import News
 from web_tier.pages.words import limits_words
@@ -24,7 +24,7 @@ MAX_WORDS = 300
 
 
 @dataclass
-class FleetLimits:
+class FleetConfigWatcher:
     """The limits in force.
 
     Attributes:
@@ -39,7 +39,7 @@ class FleetLimits:
     fleet: Fleet
     problem: str | None = None
     load: Callable[[Path], Config] = load_config
-    order: LimitsOrder | None = field(default=None, init=False)
+    order: LimitsOverride | None = field(default=None, init=False)
     _stamp: Stamp = field(init=False)
     _news: list[News] = field(default_factory=list, init=False)
 
@@ -52,7 +52,7 @@ class FleetLimits:
         """The limits of config.yaml."""
         return WorkerLimits(min_workers=self.fleet.min_workers, max_workers=self.fleet.max_workers)
 
-    def current(self, order: LimitsOrder | None = None) -> Fleet:
+    def current(self, order: LimitsOverride | None = None) -> Fleet:
         """Return what is in force: the configuration, with the limits of ops' `order` if there is one.
 
         A file that is not valid changes nothing but `problem`.
@@ -85,7 +85,7 @@ class FleetLimits:
             self._news.append(News(f"config.yaml has changed: {difference}"[:MAX_WORDS]))
         self.fleet, self.problem = fleet, None
 
-    def _note(self, order: LimitsOrder | None) -> None:
+    def _note(self, order: LimitsOverride | None) -> None:
         """Log the difference that ops have made, and take down what there is to tell."""
         difference = changes(_with(self.fleet, self.order), _with(self.fleet, order))
         by = "set by ops" if order else "taken back by ops"
@@ -102,7 +102,7 @@ def changes(before: Fleet, after: Fleet) -> str:
     return ", ".join(f"{key} {old[key]!r} -> {new[key]!r}" for key in old if old[key] != new[key])
 
 
-def _with(fleet: Fleet, order: LimitsOrder | None) -> Fleet:
+def _with(fleet: Fleet, order: LimitsOverride | None) -> Fleet:
     if order is None:
         return fleet
     return fleet.model_copy(update={"min_workers": order.min_workers, "max_workers": order.max_workers})

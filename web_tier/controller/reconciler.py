@@ -26,11 +26,11 @@ from core.job_records import ImageRecord, OpenJob, Resend
 from core.jobs import JobStore
 from core.messages import GONE, RequestMessage
 from services.s3 import Bucket
-from services.sqs import Outgoing, Queue
+from services.sqs import OutgoingMessage, Queue
 from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.ledger import Ledger
 from web_tier.controller.lost import Balance, Wait, presumed_lost
-from web_tier.controller.repair import Repair
+from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Watch:
     """What is remembered of an open job between two sweeps; times are seconds of this process's clock.
 
     Attributes:
-        retried_at: when the web tier had last retried images of the job, as far as the ledger has learned of it.
+        retried_at: when the web tier had last retried images of the job, as far as the recorder has learned of it.
         waits: the images without a result of their last attempt.
         is_counted: whether images and retries were read since the last ones that were added must have been recorded.
     """
@@ -70,8 +70,8 @@ class Reconciler:
     """
 
     store: JobStore
-    ledger: Ledger
-    repair: Repair
+    recorder: ResultRecorder
+    repair: ResultRecovery
     dead_letters: DeadLetters
     requests: Queue
     responses: Queue
@@ -127,21 +127,21 @@ class Reconciler:
         is_quiet = untouched > self.lost_after_seconds
         may_close = (
             untouched > CLOSE_AFTER * self.lost_after_seconds
-            and not self.ledger.missing(job.job_id)
+            and not self.recorder.missing(job.job_id)
             and self.may_close(job.job_id)
         )
         if retried_at != watch.retried_at or may_close or (is_quiet and not watch.is_counted):
             # The job is touched before the attempts of its images are raised. A web process that ends after that does
             # not record when, and the merger keeps the job open while an image is being retried.
-            self.ledger.learn_retries(job.job_id)
+            self.recorder.learn_retries(job.job_id)
             watch.retried_at = retried_at
         if not watch.is_counted or may_close:
             # The job is touched before its images are recorded, so for a while there may be more than are known.
-            self.ledger.recount(job.job_id)
+            self.recorder.recount(job.job_id)
             watch.is_counted = is_quiet
-        self.ledger.settle(job.job_id)
+        self.recorder.settle(job.job_id)
         now = self.clock()
-        missing = self.ledger.missing(job.job_id)
+        missing = self.recorder.missing(job.job_id)
         fresh = {attempt: Wait(attempt, now) for attempt in set(missing.values())}
         known = {image_id: wait for image_id, wait in watch.waits.items() if missing.get(image_id) == wait.attempt}
         watch.waits = {image_id: known.get(image_id, fresh[attempt]) for image_id, attempt in missing.items()}
@@ -167,10 +167,10 @@ class Reconciler:
             # Before any call, which may succeed although its reply is lost.
             waits[image_id] = replace(waits[image_id], since=now, requests=waits[image_id].requests + 1)
         unanswered: list[ImageRecord] = []
-        for record in self.ledger.read_again(job_id, image_ids):
+        for record in self.recorder.read_again(job_id, image_ids):
             with _isolated(job_id):
                 if result := self.repair.result(record.ref, record.attempt):
-                    self.ledger.record([result])
+                    self.recorder.record([result])
                     ids = {"job": job_id, "image": record.ref.image_id}
                     _log.warning("recorded a result after its response was lost", extra=ids)
                 elif self.inputs.exists(record.key):
@@ -190,7 +190,7 @@ class Reconciler:
         """
         at = self.now()
         requests = [RequestMessage.about(each.ref, each.key, at, each.attempt) for each in records]
-        unsent = self.requests.send([Outgoing(request.image_id, request.to_json()) for request in requests])
+        unsent = self.requests.send([OutgoingMessage(request.image_id, request.to_json()) for request in requests])
         refused = {message.id for message in unsent}
         sent = {
             each.image_id: Resend(each.attempt, at, at, round(waited[each.image_id]))
@@ -199,7 +199,7 @@ class Reconciler:
         }
         _log.warning("requested images again", extra={"job": job_id, "sent": len(sent), "refused": len(refused)})
         if sent:
-            self.ledger.record_resends(job_id, sent)
+            self.recorder.record_resends(job_id, sent)
 
 
 @contextmanager

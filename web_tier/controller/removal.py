@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from core.job_records import DeletedJob
 from core.jobs import JobStore
 from services.s3 import Bucket
-from web_tier.controller.ledger import Ledger
+from web_tier.controller.result_recorder import ResultRecorder
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Look:
 
 
 @dataclass
-class Removal:
+class JobCleanup:
     """Removes what is left of deleted jobs.
 
     Attributes:
@@ -47,7 +47,7 @@ class Removal:
     """
 
     store: JobStore
-    ledger: Ledger
+    recorder: ResultRecorder
     inputs: Bucket
     outputs: Bucket
     every_seconds: float
@@ -70,8 +70,8 @@ class Removal:
 
     def _remove_all(self, job: DeletedJob) -> bool:
         """Remove everything of a job, portion by portion; tell whether nothing is left."""
-        # Before anything else: what the ledger remembers it would write again when a result comes.
-        self.ledger.drop(job.job_id)
+        # Before anything else: what the recorder remembers it would write again when a result comes.
+        self.recorder.drop(job.job_id)
         removed = 0
         while self.active():
             portion = self._remove_portion(job)

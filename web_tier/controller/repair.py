@@ -8,7 +8,7 @@ from core.jobs import JobStore
 from core.messages import Failure, Response, failed
 from core.predictions import store_prediction, stored_prediction
 from services.s3 import Bucket
-from web_tier.controller.ledger import Ledger, rank
+from web_tier.controller.result_recorder import ResultRecorder, rank
 
 _log = logging.getLogger(__name__)
 
@@ -17,11 +17,11 @@ REPAIRER = "controller"
 
 
 @dataclass(frozen=True)
-class Repair:
+class ResultRecovery:
     """Finds or makes the result of an image."""
 
     store: JobStore
-    ledger: Ledger
+    recorder: ResultRecorder
     outputs: Bucket
 
     def result(self, ref: ImageRef, attempt: int) -> Response | None:
@@ -52,7 +52,7 @@ class Repair:
                 _log.warning(
                     "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
                 )
-        self.ledger.record([result])
+        self.recorder.record([result])
 
     def _stored(self, ref: ImageRef) -> Response | None:
         prediction = stored_prediction(ref, self.outputs)

@@ -38,7 +38,7 @@ def keep_ticking(
         wait(pause)
 
 
-class Shift:
+class LoopGroup:
     """Loops that run from `start` until `stop`, or until `held()` is no longer true.
 
     Args:

@@ -18,29 +18,29 @@ from services.table import Table
 from web_tier.controller.autoscaler.apply.apply import Launcher
 from web_tier.controller.autoscaler.apply.drain import Drainer
 from web_tier.controller.autoscaler.apply.journal import Journal
-from web_tier.controller.autoscaler.apply.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.apply.orders import DrainCommands, OrdersWatch
 from web_tier.controller.autoscaler.apply.standby import Standby
 from web_tier.controller.autoscaler.apply.sweep import Sweeper
 from web_tier.controller.autoscaler.autoscaler import Autoscaler
-from web_tier.controller.autoscaler.observe.demand import Arrivals
-from web_tier.controller.autoscaler.observe.lives import Lives
-from web_tier.controller.autoscaler.observe.measures import Measures
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.demand import ArrivalRateEstimator
+from web_tier.controller.autoscaler.observe.lives import InstanceTracker
+from web_tier.controller.autoscaler.observe.measures import MetricsCollector
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Observer, RecentLaunches
 from web_tier.controller.autoscaler.observe.runs import Runs
-from web_tier.controller.autoscaler.tell.board import Board
-from web_tier.controller.autoscaler.tell.chronicle import Chronicle
+from web_tier.controller.autoscaler.tell.board import SnapshotWriter
+from web_tier.controller.autoscaler.tell.chronicle import EventReporter
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.expiry import Expiry
-from web_tier.controller.ledger import Ledger
-from web_tier.controller.limits import FleetLimits
+from web_tier.controller.expiry import JobExpiry
+from web_tier.controller.limits import FleetConfigWatcher
 from web_tier.controller.merger import Merger
 from web_tier.controller.reconciler import Reconciler
-from web_tier.controller.removal import Removal
-from web_tier.controller.repair import Repair
-from web_tier.controller.roster import Roster
+from web_tier.controller.removal import JobCleanup
+from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.controller.shift import Tick
+from web_tier.controller.worker_registry import WorkerRegistry
 
 LEASE_NAME = "controller"
 MAX_ATTEMPTS = 3
@@ -49,7 +49,7 @@ READ_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Wiring:
+class ControllerServices:
     """The services that the controller works with.
 
     Attributes:
@@ -69,7 +69,7 @@ class Wiring:
     launching: Fleet
 
     @classmethod
-    def connect(cls, config: Config, config_path: Path) -> "Wiring":
+    def connect(cls, config: Config, config_path: Path) -> "ControllerServices":
         """Return the wiring, with the queues' addresses looked up.
 
         Raises:
@@ -94,10 +94,12 @@ class Wiring:
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
         )
 
-    def ticks(self, holder: str, token: int, limits: FleetLimits, active: Callable[[], bool]) -> Mapping[str, Tick]:
+    def ticks(
+        self, holder: str, token: int, limits: FleetConfigWatcher, active: Callable[[], bool]
+    ) -> Mapping[str, Tick]:
         """Return the loops of one shift by name, with nothing remembered from an earlier one."""
         meter = self._meter()
-        ledger = Ledger(
+        recorder = ResultRecorder(
             self.store,
             self.inputs.delete_all,
             self.outputs.delete_all,
@@ -106,21 +108,21 @@ class Wiring:
             run=meter.runs.answered,
         )
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
-        roster = Roster()
+        registry = WorkerRegistry()
         merger = Merger(self.store, self.outputs, active, token=token)
         return {
-            "autoscaler": self._autoscaler(holder, limits, roster, meter, active).tick,
-            "collector": Collector(self.responses, ledger, cache, active, roster=roster).tick,
-            "reconciler": self._reconciler(ledger, roster, merger, active).tick,
+            "autoscaler": self._autoscaler(holder, limits, registry, meter, active).tick,
+            "collector": Collector(self.responses, recorder, cache, active, registry=registry).tick,
+            "reconciler": self._reconciler(recorder, registry, merger, active).tick,
             "merger": merger.tick,
-            "removal": self._removal(ledger, active).tick,
-            "expiry": Expiry(self.store, self.config.retention.unkept_lifetime, active).tick,
+            "removal": self._removal(recorder, active).tick,
+            "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
 
-    def _meter(self) -> Meter:
+    def _meter(self) -> BillingMeter:
         """Return a meter that goes on where the last controller's stood."""
         prices, before = self.config.prices, self.store.fleet()
-        return Meter(
+        return BillingMeter(
             prices.minimum_billed_seconds,
             before,
             hourly=lambda each: prices.hourly(each.instance_type, spot=each.spot),
@@ -129,10 +131,15 @@ class Wiring:
         )
 
     def _autoscaler(
-        self, holder: str, limits: FleetLimits, roster: Roster, meter: Meter, active: Callable[[], bool]
+        self,
+        holder: str,
+        limits: FleetConfigWatcher,
+        registry: WorkerRegistry,
+        meter: BillingMeter,
+        active: Callable[[], bool],
     ) -> Autoscaler:
         launches, fleet = RecentLaunches(), FleetStore(self.store.table)
-        orders, drainer, lives = OrdersWatch(fleet), Drainer(self.fleet, active), Lives(roster)
+        orders, drainer, lives = OrdersWatch(fleet), Drainer(self.fleet, active), InstanceTracker(registry)
         return Autoscaler(
             limits=limits,
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
@@ -141,23 +148,25 @@ class Wiring:
             standby=Standby(self.fleet, active),
             sweeper=Sweeper(self.fleet, lives, self.config.worker.drain_seconds, active),
             meter=meter,
-            arrivals=Arrivals(),
-            measures=Measures.continuing(roster, meter, meter.before, lives),
+            arrivals=ArrivalRateEstimator(),
+            measures=MetricsCollector.continuing(registry, meter, meter.before, lives),
             orders=orders,
-            drain_orders=DrainOrders(orders, drainer),
-            board=Board(self.store, keep_run=fleet.put_run),
-            chronicle=Chronicle.continuing(fleet, roster),
+            drain_orders=DrainCommands(orders, drainer),
+            board=SnapshotWriter(self.store, keep_run=fleet.put_run),
+            chronicle=EventReporter.continuing(fleet, registry),
             interval_seconds=self.config.controller.interval_seconds,
         )
 
-    def _reconciler(self, ledger: Ledger, roster: Roster, merger: Merger, active: Callable[[], bool]) -> Reconciler:
-        repair, fleet = Repair(self.store, ledger, self.outputs), FleetStore(self.store.table)
+    def _reconciler(
+        self, recorder: ResultRecorder, registry: WorkerRegistry, merger: Merger, active: Callable[[], bool]
+    ) -> Reconciler:
+        repair, fleet = ResultRecovery(self.store, recorder, self.outputs), FleetStore(self.store.table)
         receives = self.config.queues.max_receive_count
         return Reconciler(
             store=self.store,
-            ledger=ledger,
+            recorder=recorder,
             repair=repair,
-            dead_letters=DeadLetters(self.dead_letters, repair, ledger, receives, active),
+            dead_letters=DeadLetters(self.dead_letters, repair, recorder, receives, active),
             requests=self.requests,
             responses=self.responses,
             inputs=self.inputs,
@@ -165,14 +174,14 @@ class Wiring:
             lost_after_seconds=self.config.controller.lost_after_seconds,
             active=active,
             is_paused=lambda: fleet.paused() is not None,
-            heartbeats=roster.beating,
+            heartbeats=registry.beating,
             may_close=merger.is_done_with,
         )
 
-    def _removal(self, ledger: Ledger, active: Callable[[], bool]) -> Removal:
-        return Removal(
+    def _removal(self, recorder: ResultRecorder, active: Callable[[], bool]) -> JobCleanup:
+        return JobCleanup(
             store=self.store,
-            ledger=ledger,
+            recorder=recorder,
             inputs=self.inputs,
             outputs=self.outputs,
             every_seconds=self.config.controller.reconcile_seconds,

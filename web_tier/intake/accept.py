@@ -7,7 +7,7 @@ from web_tier.intake.multipart import Upload
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
+class RejectedUpload:
     """Why a file was not accepted: a stable `code` for programs, a sentence for its owner."""
 
     filename: str
@@ -15,10 +15,10 @@ class Rejection:
     message: str
 
 
-def accept(upload: Upload, limits: ImageLimits) -> ImageInfo | Rejection:
+def accept(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedUpload:
     """Return what image `upload` is, or why it is not accepted; no pixel is decoded."""
     if upload.size > limits.max_bytes:
-        return Rejection(
+        return RejectedUpload(
             upload.filename,
             "too_large",
             f"{upload.size / 2**20:.3g} MB is more than the {limits.max_bytes / 2**20:.3g} MB allowed: shrink it",
@@ -26,4 +26,4 @@ def accept(upload: Upload, limits: ImageLimits) -> ImageInfo | Rejection:
     try:
         return inspect(upload.data, limits)
     except ImageRejectedError as error:
-        return Rejection(upload.filename, error.code, error.message)
+        return RejectedUpload(upload.filename, error.code, error.message)

@@ -13,7 +13,7 @@ class BusyError(FleetsightError):
     """Raised when clients send, or the input bucket takes, so slowly that no memory came free in `WAIT_SECONDS`."""
 
 
-class ByteBudget:
+class MemoryLimiter:
     """A bound that many threads share: who wants more than is free waits, which in turn slows its client down."""
 
     def __init__(self, capacity: int) -> None:

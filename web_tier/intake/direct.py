@@ -25,14 +25,14 @@ from ulid import ULID
 from core.ids import ImageRef, input_key, new_id
 from core.images import EXTENSION_OF, too_large
 from core.job_records import ImageRecord, Job
-from core.slices import ReusedKeyError, SlicedImages, Slices
+from core.slices import ReusedKeyError, SlicedImages, UploadManifests
 from core.upload_counts import UploadCounts
 from services.errors import NotFoundError
 from services.forms import UploadForm
 from services.s3 import StoredObject
-from web_tier.intake.accept import Rejection
+from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.names import shown_filename
-from web_tier.intake.store import CLOUD_ERRORS, UNKEPT, Intake, Outcome, unavailable
+from web_tier.intake.store import CLOUD_ERRORS, UNKEPT, ImageIngest, Outcome, unavailable
 from web_tier.limits.allowance import UNLIMITED, Allowance
 
 _TYPE_OF = {extension: content_type for content_type, extension in EXTENSION_OF.items()}
@@ -64,7 +64,7 @@ class FormMaker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class WantedFile:
+class FileSpec:
     """A file as its owner declares it: `size` in bytes."""
 
     name: str
@@ -94,15 +94,15 @@ class DirectIntake:
         untag: takes the tags from the object at a key; one that has none is no error.
     """
 
-    intake: Intake
+    intake: ImageIngest
     stock: Stock
     forms: FormMaker
     seconds: int
     untag: Callable[[str], None]
 
     def offer(
-        self, job: Job, files: Sequence[WantedFile], key: str | None = None, allowance: Allowance = UNLIMITED
-    ) -> tuple[Offer | None, dict[int, Rejection]]:
+        self, job: Job, files: Sequence[FileSpec], key: str | None = None, allowance: Allowance = UNLIMITED
+    ) -> tuple[Offer | None, dict[int, RejectedUpload]]:
         """Return the forms for those of `files` that may come into a job that exists, and why others may not.
 
         With `key` a repeat is offered the same images again, in forms that last anew. No offer: no file may come.
@@ -112,7 +112,7 @@ class DirectIntake:
             QuotaExceededError: when they are more than the `allowance`; nothing is handed out then.
         """
         outcomes = {index: self._checked(job.job_id, file) for index, file in enumerate(files)}
-        rejected = {index: each for index, each in outcomes.items() if isinstance(each, Rejection)}
+        rejected = {index: each for index, each in outcomes.items() if isinstance(each, RejectedUpload)}
         wanted = {index: each for index, each in outcomes.items() if isinstance(each, ImageRecord)}
         if not wanted:
             return None, rejected
@@ -139,25 +139,27 @@ class DirectIntake:
         looked = dict(zip([image.ref for image in waiting], found, strict=True))
         self._accept(job.job_id, upload_id, [each for each in looked.values() if isinstance(each, ImageRecord)])
         # What is missing may have been accepted meanwhile, classified, and deleted.
-        refused = [ref for ref, found in looked.items() if isinstance(found, Rejection)]
+        refused = [ref for ref, found in looked.items() if isinstance(found, RejectedUpload)]
         outcomes = {**looked, **accepted, **self.intake.store.images_of(refused)}
         return {index: outcomes[image.ref] for index, image in offer.images.items()}
 
     @property
-    def _slices(self) -> Slices:
-        return Slices(self.intake.store.table)
+    def _slices(self) -> UploadManifests:
+        return UploadManifests(self.intake.store.table)
 
-    def _checked(self, job_id: str, file: WantedFile) -> Outcome:
+    def _checked(self, job_id: str, file: FileSpec) -> Outcome:
         """Return the record that the file's image will have if it comes as declared, or why it may not come."""
         name, limits = shown_filename(file.name), self.intake.limits
         extension = EXTENSION_OF.get(file.content_type.strip().lower())
         if extension is None:
             taken = ", ".join(EXTENSION_OF)
-            return Rejection(name, "format_not_allowed", f"{file.content_type[:80]!r} is not taken: send {taken}")
+            return RejectedUpload(
+                name, "format_not_allowed", f"{file.content_type[:80]!r} is not taken: send {taken}"
+            )
         if file.size < 1:
-            return Rejection(name, "empty", "the file is empty: send it again")
+            return RejectedUpload(name, "empty", "the file is empty: send it again")
         if file.size > limits.max_bytes:
-            return Rejection(name, "too_large", too_large(file.size, limits).message)
+            return RejectedUpload(name, "too_large", too_large(file.size, limits).message)
         ref = ImageRef(job_id, new_id())
         return ImageRecord(ref, name, input_key(ref, extension), file.size, self.intake.clock())
 
@@ -191,9 +193,11 @@ class DirectIntake:
         try:
             found = self.stock.look(image.key)
             if found is None:
-                return Rejection(image.filename, "missing", "it has not arrived: send its form, then commit again")
+                return RejectedUpload(
+                    image.filename, "missing", "it has not arrived: send its form, then commit again"
+                )
             if fault := _fault(image, found):
-                return Rejection(image.filename, *fault)
+                return RejectedUpload(image.filename, *fault)
             if keep:
                 self.untag(image.key)
         except CLOUD_ERRORS:

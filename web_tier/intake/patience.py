@@ -27,7 +27,7 @@ MIN_BYTES_PER_SECOND = 1024
 """Slowest average once the grace is over; only waiting for the client counts, not our own work between reads."""
 
 
-class PatientInput:
+class TimeoutStream:
     """A request's body that gives up on a client which is too slow; `read_seconds` is that of one read."""
 
     def __init__(
@@ -106,4 +106,4 @@ def be_patient(environ: dict[str, Any]) -> None:
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(STALL_SECONDS)
-        environ["wsgi.input"] = PatientInput(environ["wsgi.input"], connection)
+        environ["wsgi.input"] = TimeoutStream(environ["wsgi.input"], connection)

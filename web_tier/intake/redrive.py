@@ -12,7 +12,7 @@ from core.dead_letters import DeadLetterStore
 from core.ids import ImageRef
 from services.errors import NotFoundError
 from web_tier.intake.retry import Retried, retry_image, retry_images
-from web_tier.intake.store import Intake
+from web_tier.intake.store import ImageIngest
 
 MAX_REDRIVEN: Final = 1_000
 """Dead letters that one call redrives."""
@@ -39,7 +39,7 @@ class Redriven:
     next_before: str | None
 
 
-def redrive(intake: Intake, letters: DeadLetterStore, ref: ImageRef) -> RedriveOutcome:
+def redrive(intake: ImageIngest, letters: DeadLetterStore, ref: ImageRef) -> RedriveOutcome:
     """Request the image of a dead letter again.
 
     Raises:
@@ -55,7 +55,7 @@ def redrive(intake: Intake, letters: DeadLetterStore, ref: ImageRef) -> RedriveO
             return "no_dead_letter"
 
 
-def redrive_all(intake: Intake, letters: DeadLetterStore, before: str | None = None) -> Redriven:
+def redrive_all(intake: ImageIngest, letters: DeadLetterStore, before: str | None = None) -> Redriven:
     """Request the images of up to `MAX_REDRIVEN` dead letters again, from the cursor `before` on."""
     page, retried = letters.page(before, limit=MAX_REDRIVEN), list[Retried]()
     for job_id, of_job in groupby(page.letters, lambda letter: letter.job.job_id):

@@ -20,8 +20,8 @@ from typing import Final, Literal
 from core.ids import ImageRef
 from core.job_records import ImageRecord, Job
 from core.messages import RequestMessage, Response
-from services.sqs import Outgoing
-from web_tier.intake.store import Intake
+from services.sqs import OutgoingMessage
+from web_tier.intake.store import ImageIngest
 from web_tier.limits.allowance import UNLIMITED, Allowance
 from web_tier.results.query import is_final, is_retrying
 
@@ -74,7 +74,12 @@ class _Retry:
 
 
 def retry_failed(
-    intake: Intake, job: Job, allowance: Allowance = UNLIMITED, *, after: str | None = None, most: int = MAX_RETRIED
+    intake: ImageIngest,
+    job: Job,
+    allowance: Allowance = UNLIMITED,
+    *,
+    after: str | None = None,
+    most: int = MAX_RETRIED,
 ) -> Retried:
     """Request up to `most` failed images of a job again, those beyond the image id `after`.
 
@@ -92,7 +97,7 @@ def retry_failed(
 
 
 def retry_image(
-    intake: Intake, record: ImageRecord, result: Response | None, allowance: Allowance = UNLIMITED
+    intake: ImageIngest, record: ImageRecord, result: Response | None, allowance: Allowance = UNLIMITED
 ) -> Retried:
     """Request one image again if it failed.
 
@@ -103,7 +108,7 @@ def retry_image(
 
 
 def retry_images(
-    intake: Intake,
+    intake: ImageIngest,
     job_id: str,
     found: Iterable[tuple[ImageRecord, Response]],
     allowance: Allowance = UNLIMITED,
@@ -139,7 +144,7 @@ def retry_images(
     return Retried(len(sent), len(claimed) - len(sent), gone, final, running)
 
 
-def _send(intake: Intake, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:
+def _send(intake: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:
     """Send requests for images after their attempt was raised; return those that were sent, and restore the others.
 
     If the call fails, the requests may have been sent: their attempts stay.
@@ -157,6 +162,6 @@ def _send(intake: Intake, job_id: str, retries: Sequence[_Retry], at: datetime) 
     return sent
 
 
-def _request(record: ImageRecord, at: datetime) -> Outgoing:
+def _request(record: ImageRecord, at: datetime) -> OutgoingMessage:
     request = RequestMessage.about(record.ref, record.key, at, record.attempt)
-    return Outgoing(record.ref.image_id, request.to_json())
+    return OutgoingMessage(record.ref.image_id, request.to_json())

@@ -19,9 +19,9 @@ from datetime import UTC, datetime, timedelta
 from core.ids import ImageRef, new_id
 from core.job_records import ImageRecord, Job
 from services.errors import NotFoundError
-from web_tier.intake.budget import ByteBudget
+from web_tier.intake.budget import MemoryLimiter
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import CLOUD_ERRORS, MEMORY_BYTES, SLICE, Intake, Outcome, unavailable
+from web_tier.intake.store import CLOUD_ERRORS, MEMORY_BYTES, SLICE, ImageIngest, Outcome, unavailable
 from web_tier.intake.tally import Tally
 from web_tier.limits.allowance import UNLIMITED, Allowance
 
@@ -71,9 +71,9 @@ class SingleIntake:
         budget: the bytes of images that are kept until they are accepted.
     """
 
-    intake: Intake
+    intake: ImageIngest
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    budget: ByteBudget = field(default_factory=lambda: ByteBudget(MEMORY_BYTES))
+    budget: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     _open: "OrderedDict[str, _OpenJob]" = field(default_factory=OrderedDict, init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
 from core.config import Web
-from web_tier.intake.budget import ByteBudget
+from web_tier.intake.budget import MemoryLimiter
 from web_tier.intake.multipart import FormField, Upload
 from web_tier.intake.names import shown_filename
 
@@ -64,7 +64,7 @@ def only_file(parts: Parts) -> Iterator[Upload]:
             yield part
 
 
-def raw_image(name: str, limits: Web, budget: ByteBudget) -> Iterator[Upload]:
+def raw_image(name: str, limits: Web, budget: MemoryLimiter) -> Iterator[Upload]:
     """Yield the body of the current request as an image that is called `name`.
 
     Raises:
@@ -76,7 +76,7 @@ def raw_image(name: str, limits: Web, budget: ByteBudget) -> Iterator[Upload]:
         yield Upload(shown_filename(name), body, len(body))
 
 
-def json_image(limits: Web, budget: ByteBudget) -> Iterator[Upload]:
+def json_image(limits: Web, budget: MemoryLimiter) -> Iterator[Upload]:
     """Yield the image in the JSON body of the current request, whatever type the request says that it has.
 
     Raises:

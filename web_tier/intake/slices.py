@@ -17,15 +17,15 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
-from core.slices import MAX_FILES, ReusedKeyError, Slice, SlicedImages, Slices
+from core.slices import MAX_FILES, ReusedKeyError, Slice, SlicedImages, UploadManifests
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import Intake, Outcome, RepeatedImage, unavailable
+from web_tier.intake.store import CachedImage, ImageIngest, Outcome, unavailable
 from web_tier.limits.allowance import UNLIMITED, Allowance
 from web_tier.limits.quotas import QuotaExceededError
 
 
 def take_once(
-    intake: Intake, job: Job, key: str, uploads: Iterable[Upload], allowance: Allowance = UNLIMITED
+    intake: ImageIngest, job: Job, key: str, uploads: Iterable[Upload], allowance: Allowance = UNLIMITED
 ) -> list[Outcome]:
     """Take `uploads` into a job that exists, unless `key` was taken before; return what became of each, in order.
 
@@ -35,7 +35,7 @@ def take_once(
         TableBusyError: when not all could be recorded; a repeat goes on with them.
         QuotaExceededError: when they are more than the `allowance`, which a repeat is not held to.
     """
-    slices, files = Slices(intake.store.table), list[tuple[str, int, str]]()
+    slices, files = UploadManifests(intake.store.table), list[tuple[str, int, str]]()
     outcomes = intake.put(job, _noted(uploads, files))
     digest = sha256(json.dumps(files).encode()).hexdigest()
     put = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, ImageRecord)}
@@ -80,7 +80,7 @@ def _answerable(store: JobStore, first: SlicedImages, outcomes: Sequence[Outcome
         outcome = outcomes[index] if index < len(outcomes) else None
         if not record.cached or record.ref in answered:
             found[index] = record
-        elif isinstance(outcome, RepeatedImage):
+        elif isinstance(outcome, CachedImage):
             found[index] = outcome.instead_of(record)
     return found
 

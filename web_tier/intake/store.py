@@ -43,11 +43,11 @@ from core.jobs import JobStore
 from core.messages import RequestMessage, Response
 from services.errors import NotFoundError
 from services.sqs import BATCH as MESSAGES
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from services.table import BATCH as ITEMS
 from services.table import TableBusyError
-from web_tier.intake.accept import Rejection, accept
-from web_tier.intake.budget import ByteBudget
+from web_tier.intake.accept import RejectedUpload, accept
+from web_tier.intake.budget import MemoryLimiter
 from web_tier.intake.multipart import Upload
 from web_tier.intake.tally import Tally
 from web_tier.limits.allowance import UNLIMITED, Allowance, Receipt
@@ -67,7 +67,7 @@ GROUP = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RepeatedImage(ImageRecord):
+class CachedImage(ImageRecord):
     """An image that is answered at once, with the result of an earlier one with the same bytes.
 
     It has an object only where its job keeps images.
@@ -75,19 +75,19 @@ class RepeatedImage(ImageRecord):
 
     response: Response
 
-    def instead_of(self, record: ImageRecord) -> "RepeatedImage":
+    def instead_of(self, record: ImageRecord) -> "CachedImage":
         """Return the image `record`, which has the same bytes, with this one's result."""
         own = {field.name: getattr(record, field.name) for field in fields(ImageRecord)}
         response = self.response.model_copy(
             update={"job_id": record.ref.job_id, "image_id": record.ref.image_id, "recorded_at": record.accepted_at}
         )
-        return RepeatedImage(**own, response=response)
+        return CachedImage(**own, response=response)
 
 
 UNKEPT = {"kept": "no"}
 """The object tag of images whose job does not keep them; kept images have none."""
 
-Outcome = ImageRecord | Rejection
+Outcome = ImageRecord | RejectedUpload
 CLOUD_ERRORS = (BotoCoreError, ClientError, TableBusyError)
 UNAVAILABLE = "unavailable"
 """The code of a rejection that is our fault: sending the image again may help."""
@@ -116,13 +116,13 @@ class ObjectStore(Protocol):
 class Sender(Protocol):
     """Where requests go; `services.sqs.Queue` is one."""
 
-    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         """Send `messages`; return those that were refused."""
         ...
 
 
 @dataclass(frozen=True)
-class Intake:
+class ImageIngest:
     """Takes images in, for all threads of one process.
 
     Attributes:
@@ -139,7 +139,7 @@ class Intake:
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="intake")
     )
-    budget: ByteBudget = field(default_factory=lambda: ByteBudget(MEMORY_BYTES))
+    budget: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     tally: Tally = field(default_factory=Tally)
 
     def take(self, job: Job, uploads: Iterable[Upload], allowance: Allowance = UNLIMITED) -> list[Outcome]:
@@ -192,7 +192,7 @@ class Intake:
             NotFoundError: when one of their jobs has been deleted; of up to `SLICE` images none is accepted then.
         """
         put = [outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]
-        refused: dict[ImageRef, Rejection] = {}
+        refused: dict[ImageRef, RejectedUpload] = {}
         for records in _slices(put, SLICE):
             if rejections := self._record(records):
                 refused |= rejections
@@ -258,15 +258,15 @@ class Intake:
         repeat.set_result(self._repeat(ref, upload, input_key(ref, known.key.rpartition(".")[2]), known))
         return repeat
 
-    def _repeat(self, ref: ImageRef, upload: Upload, key: str, known: Response) -> RepeatedImage:
+    def _repeat(self, ref: ImageRef, upload: Upload, key: str, known: Response) -> CachedImage:
         now = self.clock()
         response = repeated(known, ref, now)
-        return RepeatedImage(ref, upload.filename, key, upload.size, now, cached=True, response=response)
+        return CachedImage(ref, upload.filename, key, upload.size, now, cached=True, response=response)
 
     def _put_one(self, ref: ImageRef, upload: Upload, known: Response | None, *, keep: bool) -> Outcome:
         try:
             image = accept(upload, self.limits)
-            if isinstance(image, Rejection):
+            if isinstance(image, RejectedUpload):
                 return image
             key = input_key(ref, image.extension)
             self.bucket.put(key, upload.data, image.content_type, None if keep else UNKEPT)
@@ -279,7 +279,7 @@ class Intake:
         finally:
             self.budget.give_back(len(upload.data))
 
-    def _record(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
+    def _record(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
         try:
             self._write(records)
         except NotFoundError:
@@ -292,7 +292,7 @@ class Intake:
 
     def _write(self, records: Sequence[ImageRecord]) -> None:
         # Results first: whoever sees the record of a repeated image takes it for answered.
-        self.store.put_done([record.response for record in records if isinstance(record, RepeatedImage)])
+        self.store.put_done([record.response for record in records if isinstance(record, CachedImage)])
         self.store.record_images(records, self.clock())
 
     def request(self, records: Sequence[ImageRecord]) -> None:
@@ -313,7 +313,7 @@ class Intake:
                     "the request queue refused %d requests; the reconciler sends them", len(refused), extra=extra
                 )
 
-    def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, Rejection]:
+    def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
         """Delete the records of images, of which none has been requested, and their objects."""
         try:
             self.store.forget_images([record.ref for record in records])
@@ -355,19 +355,19 @@ class Intake:
             self.store.say_accepted(job_id, writer_id, words)
 
 
-def _message(record: ImageRecord) -> Outgoing:
+def _message(record: ImageRecord) -> OutgoingMessage:
     request = RequestMessage.about(record.ref, record.key, record.accepted_at)
-    return Outgoing(record.ref.image_id, request.to_json())
+    return OutgoingMessage(record.ref.image_id, request.to_json())
 
 
-def unavailable(filename: str) -> Rejection:
+def unavailable(filename: str) -> RejectedUpload:
     """Return the rejection of a file for a fault of ours."""
-    return Rejection(filename, UNAVAILABLE, "it could not be stored just now: send it again")
+    return RejectedUpload(filename, UNAVAILABLE, "it could not be stored just now: send it again")
 
 
-def _uncertain(filename: str) -> Rejection:
+def _uncertain(filename: str) -> RejectedUpload:
     """Return the rejection of a file of which the job table may have a record."""
-    return Rejection(filename, UNAVAILABLE, UNCERTAIN)
+    return RejectedUpload(filename, UNAVAILABLE, UNCERTAIN)
 
 
 def _slices(records: Sequence[ImageRecord], size: int) -> Iterator[Sequence[ImageRecord]]:

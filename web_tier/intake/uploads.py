@@ -7,7 +7,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from core.config import Web
 from web_tier.backend import current_backend
-from web_tier.intake.accept import Rejection
+from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.multipart import FormField, Upload, read_parts
 from web_tier.intake.store import UNAVAILABLE, Outcome
 
@@ -47,7 +47,7 @@ def request_parts(limits: Web) -> Iterator[Upload | FormField]:
 
 def upload_status(outcomes: list[Outcome]) -> int:
     """Return the HTTP status for an upload: 200 when any file was accepted, 503 when that is our fault, else 422."""
-    reasons = {outcome.code for outcome in outcomes if isinstance(outcome, Rejection)}
-    if any(not isinstance(outcome, Rejection) for outcome in outcomes):
+    reasons = {outcome.code for outcome in outcomes if isinstance(outcome, RejectedUpload)}
+    if any(not isinstance(outcome, RejectedUpload) for outcome in outcomes):
         return 200
     return 503 if UNAVAILABLE in reasons else 422

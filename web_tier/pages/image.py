@@ -4,7 +4,7 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
-from core.confined.errors import NoChildError
+from core.confined.errors import PoolUnavailableError
 from core.ids import ImageRef
 from core.job_records import Job
 from core.messages import Response as MessageResponse
@@ -99,7 +99,7 @@ def _picture(ref: ImageRef, side: int) -> ResponseReturnValue:
         except (ObjectTooLargeError, NoThumbnailError):
             thumbnails.note_none(ref)
             return _no_picture()
-        except NoChildError as error:
+        except PoolUnavailableError as error:
             raise ServiceUnavailable("pictures cannot be drawn just now; reload in a moment") from error
     answer = Response(body, mimetype=CONTENT_TYPE)
     answer.headers["Content-Disposition"] = "inline"

@@ -9,7 +9,7 @@ from flask import request, url_for
 
 from core.job_records import JobStatus
 from core.messages import Model
-from web_tier.access.owned import OwnedJobs
+from web_tier.access.owned import UserJobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import Retried
 from web_tier.live import current_live
@@ -46,7 +46,7 @@ class Page:
     next: dict[str, str] | None
 
     @classmethod
-    def read(cls, jobs: OwnedJobs, status: JobStatus, asked: Asked, limit: int) -> "Page":
+    def read(cls, jobs: UserJobs, status: JobStatus, asked: Asked, limit: int) -> "Page":
         """Return the page that the current request asks for, in the order that it asks for if that can be."""
         job_id = status.job.job_id
         if asked.sort and can_sort(status):
@@ -73,7 +73,7 @@ class JobView:
     note: str | None
 
     @classmethod
-    def read(cls, jobs: OwnedJobs, job_id: str, limit: int) -> "JobView":
+    def read(cls, jobs: UserJobs, job_id: str, limit: int) -> "JobView":
         """Return the view that the current request asks for.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import Self
 
 from core.config import MAX_WORKERS
 from core.fleet_store import FleetState
-from core.messages import LimitsOrder, WorkerLimits
+from core.messages import LimitsOverride, WorkerLimits
 from web_tier.intake.names import shown_reason
 
 MAX_DIGITS = 10
@@ -59,10 +59,10 @@ class LimitsForm:
             return f"The minimum ({self.min_workers}) must be at most the maximum ({self.max_workers})."
         return None
 
-    def order(self, now: datetime) -> LimitsOrder | None:
+    def order(self, now: datetime) -> LimitsOverride | None:
         """Return the order that the form gives, or None when something is wrong with it."""
         if self.fault is not None:
             return None
-        return LimitsOrder(
+        return LimitsOverride(
             min_workers=int(self.min_workers), max_workers=int(self.max_workers), since=now, reason=self.reason
         )

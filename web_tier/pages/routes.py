@@ -14,11 +14,11 @@ from core.ids import merged_key, new_id
 from core.job_records import ImageRecord, Job, JobStatus
 from services.errors import NotFoundError
 from web_tier.access.csrf import CSRF_FIELD, check_csrf
-from web_tier.access.owned import OwnedJobs, own_jobs
+from web_tier.access.owned import UserJobs, own_jobs
 from web_tier.api import classic
 from web_tier.api.creation import refuse_too_many
 from web_tier.backend import current_backend
-from web_tier.intake.accept import Rejection
+from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.multipart import Upload
 from web_tier.intake.names import shown_job_name, shown_search
 from web_tier.intake.single_request import up_to_first_file
@@ -100,7 +100,7 @@ def upload() -> ResponseReturnValue:
         with backend.intake.charged(outcomes, current_allowance()) as receipt:
             jobs.create(job)
             outcomes = receipt.keep(backend.intake.commit(outcomes))
-    rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
+    rejections = [outcome for outcome in outcomes if isinstance(outcome, RejectedUpload)]
     if not rejections:
         return redirect(url_for("pages.job_page", job_id=job.job_id), 303)
     page = render_template(
@@ -146,7 +146,7 @@ def jobs_page() -> str:
     )
 
 
-def _status(jobs: OwnedJobs, job: Job) -> JobStatus | None:
+def _status(jobs: UserJobs, job: Job) -> JobStatus | None:
     try:
         return jobs.status(job.job_id)
     except NotFoundError:  # it has just been deleted

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from core.messages import FleetPause, FleetSnapshot, LimitsOrder, WorkerLimits
+from core.messages import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
 
 STALE_SECONDS = 15.0
 MIN_DOLLARS = 0.0001
@@ -108,7 +108,7 @@ def limits_words(limits: WorkerLimits, configured: WorkerLimits | None, now: dat
 
     The day is named where it is another than that of `now`.
     """
-    if not isinstance(limits, LimitsOrder):
+    if not isinstance(limits, LimitsOverride):
         return range_words(limits)
     since = limits.since.astimezone(UTC)
     today = now is None or since.date() == now.astimezone(UTC).date()

@@ -6,7 +6,7 @@ from core.config import Prices
 from core.cost import JobCost
 from core.fleet_store import FleetStore
 from core.job_records import Counts
-from core.messages import FleetRun, FleetSnapshot
+from core.messages import BillingPeriod, FleetSnapshot
 
 
 def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: Prices) -> JobCost | None:
@@ -18,11 +18,11 @@ def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, pri
     return JobCost.of(counts, _runs(counts, fleet.run if fleet else None, store), prices)
 
 
-def _runs(counts: Counts, current: FleetRun | None, store: FleetStore) -> Mapping[int, FleetRun]:
+def _runs(counts: Counts, current: BillingPeriod | None, store: FleetStore) -> Mapping[int, BillingPeriod]:
     """Return the runs in which the job was answered, as far as they are known; only what is over has to be read."""
     last = current.number if current else 0
     # The job's counts may be newer than the snapshot: what such a run costs is not told yet.
-    runs = {number: FleetRun(number=number) for number, _ in counts.runs if number > last}
+    runs = {number: BillingPeriod(number=number) for number, _ in counts.runs if number > last}
     if current is not None:
         runs[last] = current
     return runs | store.runs({number for number, _ in counts.runs if number < last})

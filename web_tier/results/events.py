@@ -34,7 +34,7 @@ _GONE = "event: gone\ndata: {}\n\n"
 _log = logging.getLogger(__name__)
 
 
-class Streams:
+class FeedRegistry:
     """The watches of this process and how many viewers each has; for all threads.
 
     Args:

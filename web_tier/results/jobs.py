@@ -13,7 +13,7 @@ MAX_EXAMINED = 5_000
 
 
 class Jobs(Protocol):
-    """Where jobs are listed; `OwnedJobs` is one."""
+    """Where jobs are listed; `UserJobs` is one."""
 
     def jobs(self, limit: int, before: str | None = None) -> list[Job]:
         """Return up to `limit` jobs, newest first, those older than the job id `before`."""

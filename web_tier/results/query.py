@@ -53,7 +53,7 @@ class ResultsPage:
 
 
 class JobResults(Protocol):
-    """Where the images and results of jobs are read; `JobStore` is one, and `OwnedJobs` for routes."""
+    """Where the images and results of jobs are read; `JobStore` is one, and `UserJobs` for routes."""
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those beyond the image id `after`."""

@@ -8,7 +8,7 @@ from core.messages import LabelScore, Prediction
 
 
 @dataclass(frozen=True)
-class BundleWords:
+class ClassLabels:
     """What a bundle calls its classes, in the order of the probabilities, and its sentence for some of them."""
 
     labels: Sequence[str] = ()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from core.confined.errors import CrashedError, TooCostlyError
-from core.confined.pool import Allowance, Confined
+from core.confined.pool import Allowance, SandboxPool
 from core.confined.zygote import Zygote
 from core.ids import ImageRef
 from core.image_errors import ImageRejectedError
@@ -48,8 +48,8 @@ class Thumbnails:
         draw: draws in other processes, as `web_tier.results.drawing.draw` does.
     """
 
-    def __init__(self, limits: ImageLimits, draw: Confined | None = None) -> None:
-        self._limits, self._draw = limits, draw or Confined(Zygote(_FUNCTION), ALLOWANCE, AT_ONCE)
+    def __init__(self, limits: ImageLimits, draw: SandboxPool | None = None) -> None:
+        self._limits, self._draw = limits, draw or SandboxPool(Zygote(_FUNCTION), ALLOWANCE, AT_ONCE)
         self._without: OrderedDict[ImageRef, None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -69,7 +69,7 @@ class Thumbnails:
 
         Raises:
             NoThumbnailError: when there is none.
-            NoChildError: when nobody can draw it just now.
+            PoolUnavailableError: when nobody can draw it just now.
         """
         try:
             drawn = bytes(self._draw(data, limits=self._limits, side=side))
@@ -84,7 +84,7 @@ class Thumbnails:
         self._draw.close()
 
 
-class Turns:
+class RenderLimiter:
     """Lets `AT_ONCE` threads draw at a time, but one fewer for the same user, and a bounded number wait for it.
 
     So pictures that take as long as they may, all of one user, leave a turn for everybody else.

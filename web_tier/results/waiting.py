@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class ResultWatch:
+class ResultWaiter:
     """Waits for results on behalf of the threads of one process; each of them waits for one image at a time.
 
     How many wait is bounded by how many threads the web tier has.

@@ -59,7 +59,7 @@ class SettingError(FleetsightError):
 
 
 @dataclass(frozen=True)
-class Wishes:
+class StackSettings:
     """What a person has asked for; what they have not stays as it is.
 
     Attributes:
@@ -71,7 +71,7 @@ class Wishes:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
-def refuse_wrong_parameters(template: Template, wishes: Wishes, stack: Stack | None) -> None:
+def refuse_wrong_parameters(template: Template, wishes: StackSettings, stack: Stack | None) -> None:
     """Check the parameters that a person wishes as CloudFormation will, before anything is made.
 
     Raises:
@@ -104,7 +104,7 @@ def parameters(template: Template, wished: Mapping[str, str], stack: Stack | Non
     return found
 
 
-def parameter_values(template: Template, wishes: Wishes, stack: Stack | None) -> dict[str, str]:
+def parameter_values(template: Template, wishes: StackSettings, stack: Stack | None) -> dict[str, str]:
     """Return all parameters that have a value: as they are wished, else as the stack has them, else the defaults."""
     defaults = {name: each.default for name, each in template.parameters.items() if each.default is not None}
     return {**defaults, **({} if stack is None else stack.parameters), **wishes.parameters}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from core.config import Auth
 from scripts.aws.account import Account
-from scripts.aws.deploy.settings import SettingError, Wishes, parameter_values
+from scripts.aws.deploy.settings import SettingError, StackSettings, parameter_values
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.template import template
 from scripts.aws.operation import Operation
@@ -25,7 +25,7 @@ WHETHER, KEPT, SENDER, SENDER_ADDRESS = "CreateUserPool", "KeptUserPool", "Sende
 """The stack's parameters."""
 
 
-def signs_in(wishes: Wishes, stack: Stack | None) -> bool:
+def signs_in(wishes: StackSettings, stack: Stack | None) -> bool:
     """Return True if people are to sign in: as it is wished, else as the stack has it, else as the template does."""
     return parameter_values(template(), wishes, stack)[WHETHER] == "true"
 
@@ -35,7 +35,7 @@ def sign_in_hours(auth: Auth) -> str:
     return str(math.ceil(auth.session_hours))
 
 
-def kept_accounts(account: Account, prefix: str, wishes: Wishes, stack: Stack | None) -> dict[str, str]:
+def kept_accounts(account: Account, prefix: str, wishes: StackSettings, stack: Stack | None) -> dict[str, str]:
     """Return the parameters by which a stack without accounts goes on with those that an earlier one has left.
 
     Jobs belong to accounts, and buckets and table are the next stack's too. Of several pools it is the one with the
@@ -55,7 +55,7 @@ def kept_accounts(account: Account, prefix: str, wishes: Wishes, stack: Stack | 
     return {KEPT: pool["Id"]}
 
 
-def refuse_unknown_sender(wishes: Wishes, stack: Stack | None) -> None:
+def refuse_unknown_sender(wishes: StackSettings, stack: Stack | None) -> None:
     """Check that mail has an address to come from: SES knows one by its identity, or one of a domain.
 
     Raises:
@@ -110,7 +110,9 @@ def say_who_may_come_in(operation: Operation, stack: Stack) -> None:
         )
 
 
-def _kept_pool(account: Account, prefix: str, wishes: Wishes, stack: Stack | None) -> "UserPoolTypeTypeDef | None":
+def _kept_pool(
+    account: Account, prefix: str, wishes: StackSettings, stack: Stack | None
+) -> "UserPoolTypeTypeDef | None":
     has_pool = stack is not None and "UserPoolId" in stack.outputs
     if not has_pool and KEPT not in wishes.parameters:
         left = user_pools(account, prefix)

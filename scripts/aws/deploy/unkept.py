@@ -7,7 +7,7 @@ would go whose job still stands, and which may be tried again.
 from math import ceil
 
 from core.config import Retention
-from scripts.aws.deploy.settings import SettingError, Wishes
+from scripts.aws.deploy.settings import SettingError, StackSettings
 from scripts.aws.deploy.stacks import Stack
 
 PARAMETER = "UnkeptDays"
@@ -17,7 +17,7 @@ SPARE_DAYS = 23
 """Days after those of the configuration: with its 7, as many as the template's default."""
 
 
-def unkept_days(retention: Retention, wishes: Wishes, stack: Stack | None) -> str:
+def unkept_days(retention: Retention, wishes: StackSettings, stack: Stack | None) -> str:
     """Return the parameter: what is wished, else what the stack has if the configuration still allows it.
 
     Else it follows from the configuration, as it does for a new stack, or when `retention.unkept_days` is wished.

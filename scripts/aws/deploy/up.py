@@ -19,7 +19,7 @@ from scripts.aws.deploy.page import answers, wait_for_page
 from scripts.aws.deploy.places import PARAMETERS, PlaceError, find_place
 from scripts.aws.deploy.session_keys import provide
 from scripts.aws.deploy.settings import (
-    Wishes,
+    StackSettings,
     changed,
     checked,
     parameter_values,
@@ -74,7 +74,7 @@ class Order:
         dry_run: say what would be done, and leave everything as it is.
     """
 
-    wishes: Wishes = field(default_factory=Wishes)
+    wishes: StackSettings = field(default_factory=StackSettings)
     vpc_id: str | None = None
     subnet_ids: tuple[str, ...] = ()
     bundle: str | None = None
@@ -83,7 +83,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Outside:
+class Prompts:
     """What `up` asks of others: tests put in their own.
 
     Attributes:
@@ -97,7 +97,7 @@ class Outside:
     bake: Callable[[Operation, Sequence[Role], str | None, EngineName, "Machines"], None] = bake_missing
 
 
-def up(operation: Operation, order: Order, outside: Outside) -> str | None:
+def up(operation: Operation, order: Order, outside: Prompts) -> str | None:
     """Make the stack, or change it to what is wished; return the page's address, or None after a dry run.
 
     Raises:
@@ -188,7 +188,7 @@ def _place(operation: Operation, order: Order, stack: Stack | None) -> dict[str,
     return {name: stack.parameters[name] for name in PARAMETERS}
 
 
-def _bake(operation: Operation, order: Order, outside: Outside, roles: tuple[Role, ...], plan: StackPlan) -> None:
+def _bake(operation: Operation, order: Order, outside: Prompts, roles: tuple[Role, ...], plan: StackPlan) -> None:
     """Bake where the stack goes."""
     lacking = " and ".join(roles)
     if not order.bake:
@@ -234,7 +234,7 @@ def _wished(
     }
 
 
-def _ask(operation: Operation, outside: Outside, proposed: changes.ChangeSet) -> None:
+def _ask(operation: Operation, outside: Prompts, proposed: changes.ChangeSet) -> None:
     operation.say(changes.table(proposed.changes))
     if not outside.confirm(f"Do this to the stack {operation.prefix}?"):
         changes.discard(operation.account, proposed)
@@ -280,7 +280,7 @@ def _dry_run(
             delete_bucket(account, operation.site.bucket)
 
 
-def _arrive(operation: Operation, config: Config, outside: Outside) -> str:
+def _arrive(operation: Operation, config: Config, outside: Prompts) -> str:
     stack = find(operation.account, operation.prefix)
     assert stack is not None  # nosec B101 # noqa: S101 (it is complete)
     protect(operation, stack, wanted=stack.parameters.get("DeletionProtection") == "true")
@@ -303,7 +303,7 @@ def _arrive(operation: Operation, config: Config, outside: Outside) -> str:
 def _cost(
     operation: Operation, config: Config, kinds: Sequence[str], wished: dict[str, str], stack: Stack | None
 ) -> list[idle_cost.Row]:
-    known = parameter_values(template(), Wishes(wished), stack)
+    known = parameter_values(template(), StackSettings(wished), stack)
     zones, web_instances = len(known["SubnetIds"].split(",")), int(known["WebInstances"])
     images_gb = snapshots_gb(operation)
     parts = idle_cost.Parts.of(kinds, known["WebInstanceType"], zones, images_gb, web_instances)

@@ -53,7 +53,7 @@ def down(operation: Operation, order: Order, prices: Prices, confirm: Callable[[
     Raises:
         NotWantedError: a person said no.
         StackError: a part of the stack could not be deleted; the message says why.
-        LeftBehindError: something is left; the message names it.
+        ResourcesLeftError: something is left; the message names it.
         TimedOutError: AWS takes too long.
     """
     operation.say(

@@ -40,7 +40,7 @@ _MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
 """Parts of the error codes that say that a resource does not exist."""
 
 
-class LeftBehindError(FleetsightError):
+class ResourcesLeftError(FleetsightError):
     """Raised when something is left that should be gone; the message names each thing."""
 
 
@@ -48,7 +48,7 @@ def prove(operation: Operation, *, with_data: bool) -> None:
     """Look everywhere for what is left.
 
     Raises:
-        LeftBehindError: there is something.
+        ResourcesLeftError: there is something.
     """
     account, prefix = operation.account, operation.prefix
     left = [
@@ -59,7 +59,9 @@ def prove(operation: Operation, *, with_data: bool) -> None:
     left += _still_tagged(operation)
     if left:
         listed = "".join(f"\n  {each}" for each in left)
-        raise LeftBehindError(f"of {prefix} there is left:{listed}\nrun this again; if it stays, delete it by hand")
+        raise ResourcesLeftError(
+            f"of {prefix} there is left:{listed}\nrun this again; if it stays, delete it by hand"
+        )
     operation.say(f"Nothing that carries the tag {TAG}={prefix} is left" + ("." if with_data else ", but data."))
 
 

@@ -21,13 +21,13 @@ from core.config import parse_config
 from core.job_records import Job
 from core.jobs import JobStore
 from core.messages import LabelScore, RequestMessage, Response
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from tests.fuzz.targets import uploads
 from tests.support.memory_table import MemoryTable
 from web_tier.app import create_app
 from web_tier.intake.single import JOB_NAME
 from web_tier.intake.single_request import Base64Image, decoded
-from web_tier.results.waiting import ResultWatch
+from web_tier.results.waiting import ResultWaiter
 
 JOB = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 JSON, FORM = "application/json", f"multipart/form-data; boundary={uploads.BOUNDARY}"
@@ -80,7 +80,7 @@ class _Connection:
 class _AnsweringQueue:
     """The request queue and a fleet behind it that answers at once."""
 
-    def send(self, messages: list[Outgoing]) -> list[Outgoing]:
+    def send(self, messages: list[OutgoingMessage]) -> list[OutgoingMessage]:
         requests = [RequestMessage.from_json(message.body) for message in messages]
         _STORE.put_done([_answer(request) for request in requests])
         return []
@@ -126,7 +126,7 @@ _APP = create_app(
     parse_config(_values()), store=_STORE, input_bucket=_ForgetfulBucket(), request_queue=cast(Any, _AnsweringQueue())
 )
 # Whoever waits looks again at once, instead of twenty times a second.
-_APP.extensions["fleetsight"]._watch = ResultWatch(_STORE.results_of, sleep=lambda _: None)
+_APP.extensions["fleetsight"]._watch = ResultWaiter(_STORE.results_of, sleep=lambda _: None)
 _CLIENT = _APP.test_client()
 
 

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from core.ids import ImageRef
-from core.messages import Failure as ErrorOfImage
 from core.messages import (
+    BillingPeriod,
     FleetPause,
-    FleetRun,
     FleetSnapshot,
     Heartbeat,
     LabelScore,
-    LimitsOrder,
+    LimitsOverride,
     Model,
     Prediction,
     RequestMessage,
@@ -21,6 +20,7 @@ from core.messages import (
     failed,
     from_worker,
 )
+from core.messages import Failure as ErrorOfImage
 from services.errors import MessageError
 
 KINDS: tuple[type[Wire], ...] = (
@@ -29,7 +29,7 @@ KINDS: tuple[type[Wire], ...] = (
     Prediction,
     Heartbeat,
     FleetPause,
-    LimitsOrder,
+    LimitsOverride,
     FleetSnapshot,
 )
 
@@ -78,15 +78,15 @@ def seeds() -> Iterator[bytes]:
         max_workers=5,
         peak_workers=2,
         billed_seconds=60.0,
-        run=FleetRun(number=1),
+        run=BillingPeriod(number=1),
         reason="3 images wait",
         paused=FleetPause(since=_AT),
-        limits_order=LimitsOrder(min_workers=0, max_workers=5, since=_AT),
+        limits_order=LimitsOverride(min_workers=0, max_workers=5, since=_AT),
     )
     failure = failed(_REF, ErrorOfImage(code="truncated", message="it ends early"), worker="i-0f3a", attempts=2)
     heartbeat = Heartbeat(worker="i-0f3a", at=_AT, state="busy", images=7, in_hand=2)
     messages = (RequestMessage.about(_REF, "key", _AT), done.response(), done, heartbeat, FleetPause(since=_AT))
-    for message in (*messages, LimitsOrder(min_workers=0, max_workers=5, since=_AT), snapshot, failure):
+    for message in (*messages, LimitsOverride(min_workers=0, max_workers=5, since=_AT), snapshot, failure):
         kind = KINDS.index(type(message))
         yield bytes([kind]) + message.to_json().encode()
 

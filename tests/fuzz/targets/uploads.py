@@ -11,7 +11,7 @@ from PIL import Image
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from core.images import EXTENSION_OF, ImageInfo, ImageLimits
-from web_tier.intake.accept import Rejection, accept
+from web_tier.intake.accept import RejectedUpload, accept
 from web_tier.intake.multipart import FormField, Upload, read_parts
 from web_tier.intake.names import MAX_FILENAME
 
@@ -116,7 +116,7 @@ def _check(upload: Upload, sent: int) -> None:
     assert len(upload.filename) <= MAX_FILENAME
     assert not set("/\\\x00\r\n") & set(upload.filename)
     outcome = accept(upload, LIMITS)
-    if isinstance(outcome, Rejection):
+    if isinstance(outcome, RejectedUpload):
         assert outcome.code
         return
     assert isinstance(outcome, ImageInfo)

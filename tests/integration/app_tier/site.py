@@ -17,7 +17,7 @@ from core.messages import Heartbeat, Prediction, RequestMessage, Response, from_
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.s3 import Bucket
-from services.sqs import Outgoing, Queue
+from services.sqs import OutgoingMessage, Queue
 from tests.conftest import write_config
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -74,7 +74,9 @@ class Site:
             ref = ImageRef(job_id, new_id())
             key = input_key(ref, "jpg")
             self.inputs.put(key, data, "image/jpeg")
-            messages.append(Outgoing(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json()))
+            messages.append(
+                OutgoingMessage(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json())
+            )
             refs.append(ref)
         assert self.requests.send(messages) == []
         return refs

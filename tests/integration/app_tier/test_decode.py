@@ -11,8 +11,8 @@ from app_tier.decode import Squares, confined_squares, decode
 from app_tier.square import central_square
 from app_tier.task import begin
 from core.config import Config
-from core.confined.errors import ConfinedError, CrashedError, NoChildError, TooCostlyError
-from core.confined.pool import Allowance, Confined
+from core.confined.errors import ConfinedError, CrashedError, PoolUnavailableError, TooCostlyError
+from core.confined.pool import Allowance, SandboxPool
 from core.confined.zygote import Zygote
 from core.image_limits import BYTES_A_PIXEL
 from core.images import ImageLimits, ImageRejectedError
@@ -72,8 +72,8 @@ def failing(error: Exception) -> Squares:
 
 
 def test_where_nobody_can_decode_the_image_is_not_blamed() -> None:
-    with pytest.raises(NoChildError):
-        decoded(picture("red"), squares=failing(NoChildError("none")))
+    with pytest.raises(PoolUnavailableError):
+        decoded(picture("red"), squares=failing(PoolUnavailableError("none")))
 
 
 @pytest.mark.parametrize("size", [0, SQUARE_BYTES - 1, SQUARE_BYTES + 1])
@@ -94,8 +94,8 @@ def zygote() -> Iterator[Zygote]:
 
 
 @pytest.fixture(scope="module")
-def squares(zygote: Zygote) -> Confined:
-    return Confined(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, SQUARE_BYTES), most=1)
+def squares(zygote: Zygote) -> SandboxPool:
+    return SandboxPool(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, SQUARE_BYTES), most=1)
 
 
 EVERY_KIND: dict[str, Callable[[], bytes]] = HONEST | {kind: make for kind, (_, make) in POLYGLOTS.items()}
@@ -104,7 +104,7 @@ EVERY_KIND: dict[str, Callable[[], bytes]] = HONEST | {kind: make for kind, (_, 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_row_33_a_process_that_has_nothing_decodes_every_kind_of_image_to_the_same_pixels(
-    kind: str, squares: Confined
+    kind: str, squares: SandboxPool
 ) -> None:
     data = EVERY_KIND[kind]()
     assert np.array_equal(decoded(data, squares=squares), decoded(data))  # type: ignore[arg-type]
@@ -112,7 +112,9 @@ def test_row_33_a_process_that_has_nothing_decodes_every_kind_of_image_to_the_sa
 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", ["truncated", "16-bit png", "gif", "lossy webp"])
-def test_row_33_a_process_that_has_nothing_says_of_broken_images_what_any_would(kind: str, squares: Confined) -> None:
+def test_row_33_a_process_that_has_nothing_says_of_broken_images_what_any_would(
+    kind: str, squares: SandboxPool
+) -> None:
     data = (HONEST["16-bit png"] if kind == "truncated" else HONEST[kind])()[:-25]
     said = []
     for ways in (central_square, squares):
@@ -133,7 +135,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", BOMBS)
 def test_row_34_a_bomb_that_the_limits_let_through_ends_itself_alone(zygote: Zygote, kind: str) -> None:
-    squares = Confined(zygote, Allowance(20, 20 * 2**20, SQUARE_BYTES), most=1)
+    squares = SandboxPool(zygote, Allowance(20, 20 * 2**20, SQUARE_BYTES), most=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(BOMBS[kind](), squares=squares)
     assert refused.value.code == "too_costly"
@@ -142,10 +144,10 @@ def test_row_34_a_bomb_that_the_limits_let_through_ends_itself_alone(zygote: Zyg
 
 @pytest.mark.processes
 def test_row_9_a_decoder_that_is_ended_by_a_fault_gives_a_reason_and_the_next_image_its_pixels(
-    squares: Confined, monkeypatch: pytest.MonkeyPatch
+    squares: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashing = Zygote("tests.support.poison:crash")
-    poisoned = Confined(crashing, Allowance(5, 2**26, SQUARE_BYTES), most=1)
+    poisoned = SandboxPool(crashing, Allowance(5, 2**26, SQUARE_BYTES), most=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(signal.SIGSEGV.name.encode(), squares=poisoned)
     assert refused.value.code == "undecodable"

@@ -17,10 +17,10 @@ from core.job_records import ImageRecord, Job
 from core.messages import RequestMessage, Response
 from core.provision import provision
 from services.clients import Clients
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from tests.conftest import ROOT, ConfigMaker, write_config
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.controller.wiring import Wiring
+from web_tier.controller.wiring import ControllerServices
 
 QUICK = {"interval_seconds": 0.05, "lease_seconds": 15, "reconcile_seconds": 0.2, "lost_after_seconds": 0.5}
 """A controller with little patience, so that tests need none.
@@ -42,7 +42,7 @@ class Scene:
 
     config: Config
     config_file: Path
-    wiring: Wiring
+    wiring: ControllerServices
     log_dir: Path
     controllers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -96,12 +96,16 @@ class Scene:
         self.wiring.store.record_images([ImageRecord(ref, "cat.jpg", keys[ref], 6, now) for ref in refs], now)
         if request:
             requests = [RequestMessage.about(ref, keys[ref], now) for ref in refs]
-            assert not self.wiring.requests.send([Outgoing(each.image_id, each.to_json()) for each in requests])
+            assert not self.wiring.requests.send(
+                [OutgoingMessage(each.image_id, each.to_json()) for each in requests]
+            )
         return refs
 
     def respond(self, responses: list[Response]) -> None:
         """Send responses, as workers do."""
-        assert not self.wiring.responses.send([Outgoing(new_id(), response.to_json()) for response in responses])
+        assert not self.wiring.responses.send(
+            [OutgoingMessage(new_id(), response.to_json()) for response in responses]
+        )
 
     def finished(self, job_id: str) -> bool:
         """Tell whether the job has all its results."""
@@ -134,7 +138,7 @@ def make_scene(make_config: ConfigMaker, clients: Clients, tmp_path: Path) -> It
         config = make_config(**{**changes, "fleet": fleet, "controller": {**QUICK, **changes.get("controller", {})}})
         provision(clients, config)
         path = write_config(config, tmp_path / "config.yaml")
-        scenes.append(Scene(config, path, Wiring.connect(config, path), tmp_path))
+        scenes.append(Scene(config, path, ControllerServices.connect(config, path), tmp_path))
         return scenes[-1]
 
     yield make

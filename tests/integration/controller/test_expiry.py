@@ -8,7 +8,7 @@ from core.ids import ImageRef, first_id_of, input_key, new_id
 from core.job_records import DeletedJob, ImageRecord, Job, Said
 from core.jobs import JobStore
 from services.errors import NotFoundError
-from web_tier.controller.expiry import Expiry
+from web_tier.controller.expiry import JobExpiry
 
 pytestmark = pytest.mark.processes
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -35,22 +35,22 @@ def test_only_what_is_old_enough_and_not_kept_and_not_open_expires(store: JobSto
     opened = make_job(store, 3 * LIFETIME)
     ref = ImageRef(opened.job_id, new_id())
     store.record_images([ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, NOW)], NOW)
-    Expiry(store, LIFETIME, lambda: True, lambda: NOW).tick()
+    JobExpiry(store, LIFETIME, lambda: True, lambda: NOW).tick()
     assert [there(store, job) for job in (old, young, opened)] == [False, True, True]
     assert store.deleted_jobs() == [DeletedJob(old.job_id)], "what is left of it is removed as of any deleted job"
 
 
 def test_without_a_lifetime_and_without_the_lease_nothing_expires(store: JobStore) -> None:
     old = make_job(store, 3 * LIFETIME)
-    Expiry(store, timedelta(0), lambda: True, lambda: NOW).tick()
-    Expiry(store, LIFETIME, lambda: False, lambda: NOW).tick()
+    JobExpiry(store, timedelta(0), lambda: True, lambda: NOW).tick()
+    JobExpiry(store, LIFETIME, lambda: False, lambda: NOW).tick()
     assert there(store, old)
 
 
 def test_s9_a_kept_job_expires_only_if_it_is_empty(store: JobStore) -> None:
     kept, empty, young = (make_job(store, age, keep=True) for age in (3 * LIFETIME, 3 * LIFETIME, LIFETIME / 2))
     store.say_accepted(kept.job_id, "writer", Said(1))
-    expiry = Expiry(store, LIFETIME, lambda: True, lambda: NOW)
+    expiry = JobExpiry(store, LIFETIME, lambda: True, lambda: NOW)
     for _ in range(2):
         expiry.tick()
         assert [there(store, job) for job in (kept, empty, young)] == [True, False, True]

@@ -7,8 +7,8 @@ import pytest
 
 from core.fleet_store import FleetStore
 from core.ids import new_id
-from core.messages import Heartbeat, LimitsOrder, WorkerState
-from services.sqs import Outgoing
+from core.messages import Heartbeat, LimitsOverride, WorkerState
+from services.sqs import OutgoingMessage
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import wait_until
 from web_tier.controller.autoscaler.tell.history import GRAINS
@@ -43,7 +43,7 @@ def problem(scene: Scene) -> str:
 def beat(scene: Scene, worker: str, images: int, state: WorkerState = "busy") -> None:
     """Send a heartbeat, as a worker does."""
     told = Heartbeat(worker=worker, at=datetime.now(UTC), state=state, images=images, in_hand=2)
-    assert not scene.wiring.responses.send([Outgoing(new_id(), told.to_json())])
+    assert not scene.wiring.responses.send([OutgoingMessage(new_id(), told.to_json())])
 
 
 def test_a_paused_fleet_launches_nothing_also_under_another_controller_and_a_resumed_one_does(
@@ -80,7 +80,7 @@ def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(scene: Scene, fleet: Fl
 def test_ops_set_limits_and_take_them_back_and_drain_an_instance_which_is_replaced(
     scene: Scene, fleet: FleetStore
 ) -> None:
-    fleet.set_limits(LimitsOrder(min_workers=0, max_workers=1, since=datetime.now(UTC), reason="budget"))
+    fleet.set_limits(LimitsOverride(min_workers=0, max_workers=1, since=datetime.now(UTC), reason="budget"))
     scene.start_controller()
     scene.add_job(40)
     wait_until(lambda: len(fleet.instances().instances) == 1, "the one worker that is allowed is told")

@@ -16,11 +16,11 @@ import yaml
 from core.ids import new_id
 from core.job_records import Counts, MergedFile
 from localcloud.launch import LocalCloud
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from tests.conftest import ROOT, write_config
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.controller.limits import FleetLimits
+from web_tier.controller.limits import FleetConfigWatcher
 
 pytestmark = pytest.mark.processes
 
@@ -146,7 +146,7 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     """Row 54: what another controller has stored with the token 9 stands against 7, and not against 11."""
     store, hour_ago = scene.wiring.store, datetime.now(UTC) - timedelta(hours=1)
     active = lambda: True  # noqa: E731 - its identity is asserted
-    ticks = scene.wiring.ticks("me", token, FleetLimits(scene.config_file, scene.config.fleet), active)
+    ticks = scene.wiring.ticks("me", token, FleetConfigWatcher(scene.config_file, scene.config.fleet), active)
     [counted], [merged] = (scene.add_job(1, request=False) for _ in range(2))
     stored = Counts(5, 0, 5, hour_ago, hour_ago)
     assert store.store_counts(counted.job_id, stored, token=9)
@@ -161,7 +161,7 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     ticks["merger"]()
     status = store.status(merged.job_id)
     assert (status.merged is not None and status.merged.edition == status.edition) is (token > 9)
-    assert cast(Any, ticks["collector"]).__self__.ledger.active is active
+    assert cast(Any, ticks["collector"]).__self__.recorder.active is active
 
 
 def test_a_controller_that_stops_releases_its_lease_and_its_standby_takes_over(make_scene: SceneMaker) -> None:
@@ -203,7 +203,7 @@ def test_malformed_and_unknown_responses_are_dropped_with_their_reason(scene: Sc
     refs = scene.add_job(2, request=False)
     stranger = done(refs[0]).model_copy(update={"image_id": new_id()})
     elsewhere = done(refs[0]).model_copy(update={"job_id": new_id()})
-    scene.wiring.responses.send([Outgoing(new_id(), body) for body in ("not JSON", "{}", '{"version": 9}')])
+    scene.wiring.responses.send([OutgoingMessage(new_id(), body) for body in ("not JSON", "{}", '{"version": 9}')])
     scene.respond([stranger, elsewhere, *[done(ref) for ref in reversed(refs)]])
     scene.start_controller()
     wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")

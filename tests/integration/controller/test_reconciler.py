@@ -10,16 +10,16 @@ from core.cache import ResultCache
 from core.ids import ImageRef, new_id, output_key
 from core.messages import Heartbeat, Prediction, RequestMessage, Response
 from scripts.demo_model.signs import samples
-from services.sqs import Outgoing, Queue, Received
+from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import wait_until
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.ledger import Ledger
 from web_tier.controller.lost import BUSY_PATIENCE
 from web_tier.controller.reconciler import CLOSE_AFTER, Reconciler
-from web_tier.controller.repair import Repair
+from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.results.query import all_results
 
 pytestmark = pytest.mark.processes
@@ -39,17 +39,20 @@ class Sweeper:
 
     def __post_init__(self) -> None:
         """Wire them as the controller does."""
-        wiring, ledger = self.scene.wiring, Ledger(self.scene.wiring.store, self.scene.wiring.inputs.delete_all)
-        repair = Repair(wiring.store, ledger, wiring.outputs)
+        wiring, recorder = (
+            self.scene.wiring,
+            ResultRecorder(self.scene.wiring.store, self.scene.wiring.inputs.delete_all),
+        )
+        repair = ResultRecovery(wiring.store, recorder, wiring.outputs)
         may_act: Callable[[], bool] = lambda: self.active  # noqa: E731
         cache = ResultCache(wiring.store.table, timedelta(days=1))
-        self.collector = Collector(wiring.responses, ledger, cache, may_act)
-        roster = self.collector.roster
+        self.collector = Collector(wiring.responses, recorder, cache, may_act)
+        registry = self.collector.registry
         self.reconciler = Reconciler(
             store=wiring.store,
-            ledger=ledger,
+            recorder=recorder,
             repair=repair,
-            dead_letters=DeadLetters(wiring.dead_letters, repair, ledger, 5, may_act),
+            dead_letters=DeadLetters(wiring.dead_letters, repair, recorder, 5, may_act),
             requests=wiring.requests,
             responses=wiring.responses,
             inputs=wiring.inputs,
@@ -57,7 +60,7 @@ class Sweeper:
             lost_after_seconds=LOST_AFTER,
             active=may_act,
             clock=lambda: self.now,
-            heartbeats=roster.beating,
+            heartbeats=registry.beating,
         )
 
     def sweep_until(self, seconds: float) -> None:
@@ -70,7 +73,7 @@ class Sweeper:
     def beat(self, worker: str) -> None:
         """Send a heartbeat, as a worker does."""
         told = Heartbeat(worker=worker, at=self.reconciler.now(), state="ready", images=0, in_hand=0)
-        assert not self.scene.wiring.responses.send([Outgoing(new_id(), told.to_json())])
+        assert not self.scene.wiring.responses.send([OutgoingMessage(new_id(), told.to_json())])
 
     def requested(self) -> list[str]:
         """Take everything from the request queue; return the ids of the images that are asked for."""
@@ -88,7 +91,7 @@ class Sweeper:
     def kill_by(self, ref: ImageRef) -> None:
         """Put the image's request into the dead-letter queue, as SQS does after too many receives."""
         request = RequestMessage.about(ref, self.scene.wiring.store.image(ref).key, self.reconciler.now())
-        assert not self.scene.wiring.dead_letters.send([Outgoing(new_id(), request.to_json())])
+        assert not self.scene.wiring.dead_letters.send([OutgoingMessage(new_id(), request.to_json())])
 
     def crash_workers(self) -> None:
         """Receive every request until the queue moves it to the dead-letter queue."""
@@ -171,7 +174,7 @@ def test_an_image_is_not_requested_again_while_its_request_waits(sweeper: Sweepe
 
 def test_an_image_in_a_workers_hands_is_not_requested_again(sweeper: Sweeper) -> None:
     sweeper.scene.add_job(2)
-    in_hand: list[Received] = sweeper.scene.wiring.requests.receive(wait_seconds=0)
+    in_hand: list[ReceivedMessage] = sweeper.scene.wiring.requests.receive(wait_seconds=0)
     sweeper.sweep_until(2 * LOST_AFTER)
     assert len(in_hand) == 2
     assert sweeper.scene.wiring.requests.counts().total == 2
@@ -314,7 +317,7 @@ def test_a_dead_letter_whose_image_has_a_result_or_a_prediction_changes_nothing_
 def test_malformed_dead_letters_and_those_of_strangers_are_dropped(sweeper: Sweeper) -> None:
     stranger = RequestMessage.about(ImageRef(new_id(), new_id()), "a/b.jpg", sweeper.reconciler.now())
     bodies = ("not JSON", stranger.to_json())
-    assert not sweeper.scene.wiring.dead_letters.send([Outgoing(new_id(), body) for body in bodies])
+    assert not sweeper.scene.wiring.dead_letters.send([OutgoingMessage(new_id(), body) for body in bodies])
     sweeper.reconciler.tick()
     assert sweeper.scene.wiring.dead_letters.counts().total == 0
     assert keys_in(sweeper.scene.wiring.outputs) == []

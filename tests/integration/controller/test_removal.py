@@ -13,29 +13,29 @@ from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, done
 from tests.support.waiting import wait_until
 from web_tier.controller import removal
-from web_tier.controller.ledger import Ledger
-from web_tier.controller.removal import LINGER_SECONDS, Removal
+from web_tier.controller.removal import LINGER_SECONDS, JobCleanup
+from web_tier.controller.result_recorder import ResultRecorder
 
 pytestmark = pytest.mark.processes
 
 
 @dataclass
 class Remover:
-    """A removal whose clock goes forward when told, and the ledger of the same controller."""
+    """A removal whose clock goes forward when told, and the recorder of the same controller."""
 
     scene: Scene
     now: float = 0.0
     active: Callable[[], bool] = lambda: True
-    ledger: Ledger = field(init=False)
-    removal: Removal = field(init=False)
+    recorder: ResultRecorder = field(init=False)
+    removal: JobCleanup = field(init=False)
 
     def __post_init__(self) -> None:
         """Wire them as the controller does."""
         wiring = self.scene.wiring
-        self.ledger = Ledger(wiring.store, wiring.inputs.delete_all)
-        self.removal = Removal(
+        self.recorder = ResultRecorder(wiring.store, wiring.inputs.delete_all)
+        self.removal = JobCleanup(
             store=wiring.store,
-            ledger=self.ledger,
+            recorder=self.recorder,
             inputs=wiring.inputs,
             outputs=wiring.outputs,
             every_seconds=10.0,
@@ -44,11 +44,11 @@ class Remover:
         )
 
 
-def store_results(scene: Scene, refs: list[ImageRef], ledger: Ledger) -> None:
+def store_results(scene: Scene, refs: list[ImageRef], recorder: ResultRecorder) -> None:
     """Put the images' predictions and record their results, as worker and collector do."""
     for ref in refs:
         scene.wiring.outputs.put(output_key(ref), b"{}", "application/json")
-    ledger.record([done(ref) for ref in refs])
+    recorder.record([done(ref) for ref in refs])
 
 
 def delete(scene: Scene, job_id: str) -> None:
@@ -68,7 +68,7 @@ def left(scene: Scene, job_id: str) -> list[str]:
 def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others(scene: Scene) -> None:
     deleted, kept = scene.add_job(4), scene.add_job(2)
     remover = Remover(scene)
-    store_results(scene, deleted + kept, remover.ledger)
+    store_results(scene, deleted + kept, remover.recorder)
     before = left(scene, kept[0].job_id)
     delete(scene, deleted[0].job_id)
     remover.removal.tick()
@@ -92,10 +92,10 @@ def test_a_deleted_job_is_gone_at_once_for_everybody(scene: Scene) -> None:
 def test_results_that_still_arrive_for_a_deleted_job_are_dropped(scene: Scene) -> None:
     refs = scene.add_job(3)
     remover = Remover(scene)
-    remover.ledger.record([done(refs[0])])  # so that the ledger remembers the job
+    remover.recorder.record([done(refs[0])])  # so that the recorder remembers the job
     delete(scene, refs[0].job_id)
     remover.removal.tick()
-    remover.ledger.record([done(ref) for ref in refs])
+    remover.recorder.record([done(ref) for ref in refs])
     assert scene.wiring.store.results(refs[0].job_id) == {}
     assert scene.wiring.store.counts(refs[0].job_id) == Counts()
 

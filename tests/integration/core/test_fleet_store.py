@@ -15,7 +15,7 @@ from core.fleet import (
 )
 from core.fleet_store import KEPT_RUNS, FleetStore, Orders
 from core.jobs import JobStore
-from core.messages import FleetPause, FleetRun, FleetSnapshot, LimitsOrder
+from core.messages import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
 from services.ec2 import LaunchSpec
 from services.table import Table
 
@@ -28,7 +28,7 @@ INSTANCES = FleetInstances(
         ),
     ),
 )
-LIMITS = LimitsOrder(min_workers=1, max_workers=5, since=NOW, reason="budget")
+LIMITS = LimitsOverride(min_workers=1, max_workers=5, since=NOW, reason="budget")
 DECISIONS = Decisions(decisions=(Decision(at=NOW, words="starting 5"),))
 
 
@@ -72,7 +72,9 @@ def test_everything_but_the_history_comes_in_one_read(fleet: FleetStore, store: 
 
 
 def test_a_run_is_known_until_its_place_is_used_again(fleet: FleetStore) -> None:
-    runs = [FleetRun(number=number, images=number, billed_seconds=60, cost=0.5, is_open=False) for number in (1, 2)]
+    runs = [
+        BillingPeriod(number=number, images=number, billed_seconds=60, cost=0.5, is_open=False) for number in (1, 2)
+    ]
     for run in runs:
         fleet.put_run(run)
     assert fleet.runs({1, 2, 3}) == {1: runs[0], 2: runs[1]}

@@ -9,13 +9,13 @@ from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG
 from scripts.aws.buckets import empty_bucket
 from scripts.aws.deploy.page import page_of
-from scripts.aws.deploy.settings import Wishes
+from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stacks import find
 from scripts.aws.deploy.up import NotWantedError
 from scripts.aws.instances import named, web_name, worker_name
 from scripts.aws.teardown import proof
 from scripts.aws.teardown.belongings import KINDS
-from scripts.aws.teardown.proof import LeftBehindError, prove
+from scripts.aws.teardown.proof import ResourcesLeftError, prove
 from services.metadata import DRAIN_TAG
 from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 from tests.support.aws_stage import CrashError, Stage, account_at
@@ -30,7 +30,7 @@ def stage(cloud: LocalCloud) -> Stage:
 @pytest.fixture
 def whole(stage: Stage) -> Iterator[Stage]:
     """A stack with a site, workers, data, and everything that the commands make beside it."""
-    stage.up(wishes=Wishes(WITH_SITE))
+    stage.up(wishes=StackSettings(WITH_SITE))
     launch_workers(stage, 2)
     make_belongings(stage)
     for bucket in data_buckets(stage):
@@ -144,7 +144,7 @@ def test_the_files_of_a_site_go_with_the_stack_whose_page_is_the_load_balancers(
     stage.store_images()
     stage.crash_at = 6
     with pytest.raises(CrashError, match="is complete"):
-        stage.up(wishes=Wishes(WITH_SITE))
+        stage.up(wishes=StackSettings(WITH_SITE))
     stage.crash_at = None
     stack = find(stage.account, stage.prefix)
     assert stack is not None
@@ -175,7 +175,7 @@ def test_the_proof_names_what_is_left_and_the_command_fails(stage: Stage, monkey
     queue = account.sqs.create_queue(QueueName=name, tags={TAG: stage.prefix})["QueueUrl"]
     topic = account.sns.create_topic(Name=name, Tags=[{"Key": TAG, "Value": stage.prefix}])["TopicArn"]
     monkeypatch.setattr(proof, "GONE_SECONDS", 3.0)
-    with pytest.raises(LeftBehindError, match="run this again; if it stays, delete it by hand") as refused:
+    with pytest.raises(ResourcesLeftError, match="run this again; if it stays, delete it by hand") as refused:
         prove(stage.operation, with_data=True)
     assert {topic, topic.replace(":sns:", ":sqs:")} <= {line.strip() for line in str(refused.value).splitlines()}
     account.sqs.delete_queue(QueueUrl=queue)

@@ -16,7 +16,7 @@ from core.config import Config
 from core.fleet import Decision, Decisions, FleetInstance, FleetInstances
 from core.fleet_store import FleetStore
 from core.jobs import JobStore
-from core.messages import FleetPause, FleetSnapshot, LimitsOrder
+from core.messages import FleetPause, FleetSnapshot, LimitsOverride
 from scripts.cli import fleetsight
 from scripts.client import ApiError
 from scripts.fleet_client import FleetClient, url_of
@@ -29,7 +29,7 @@ from web_tier.app import create_app
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 INSTANCE = "i-0123456789abcdef0"
-ORDER = LimitsOrder(min_workers=1, max_workers=5, since=NOON, reason="[red]<b>budget</b>")
+ORDER = LimitsOverride(min_workers=1, max_workers=5, since=NOON, reason="[red]<b>budget</b>")
 
 
 @pytest.fixture

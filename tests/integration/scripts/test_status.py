@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
-from scripts.aws.deploy.settings import Wishes
+from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.stack_commands import network
 from scripts.aws.status import status_of
 from scripts.cli import fleetsight
@@ -25,7 +25,7 @@ def typed(stage: Stage, command: str, *arguments: str, said: str | None = None) 
 
 
 def test_status_tells_of_stack_page_instances_queues_alarms_and_images(stage: Stage) -> None:
-    stage.up(wishes=Wishes({}, {"fleet.max_workers": "5"}))
+    stage.up(wishes=StackSettings({}, {"fleet.max_workers": "5"}))
     launch_workers(stage, 2)
     url = stage.account.sqs.get_queue_url(QueueName=f"{stage.prefix}-requests")["QueueUrl"]
     for _ in range(3):

@@ -16,7 +16,7 @@ from scripts.aws.deploy import page
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.places import PlaceError
 from scripts.aws.deploy.session_keys import renew
-from scripts.aws.deploy.settings import SettingError, Wishes
+from scripts.aws.deploy.settings import SettingError, StackSettings
 from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts
 from scripts.aws.deploy.stacks import Stack, find
 from scripts.aws.deploy.up import NotReadyError, NotWantedError
@@ -47,7 +47,7 @@ def test_an_up_that_dies_at_any_step_goes_on_when_it_is_run_again(stage: Stage) 
     for step in range(1, 20):
         stage.crash_at = step
         try:
-            address = stage.up(wishes=Wishes({"WebCidr": "0.0.0.0/0"}))
+            address = stage.up(wishes=StackSettings({"WebCidr": "0.0.0.0/0"}))
         except CrashError:
             crashes += 1
             continue
@@ -107,13 +107,13 @@ def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_typ
     (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
     ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
     with pytest.raises(NotWantedError, match="nothing was done"):
-        stage.up(vpc_id=vpc, wishes=Wishes({"WebInstanceType": "c7i-flex.large"}), says_yes=False)
+        stage.up(vpc_id=vpc, wishes=StackSettings({"WebInstanceType": "c7i-flex.large"}), says_yes=False)
     [machines] = stage.builders
     assert (machines.subnet_ids, machines.instance_type) == ((subnet,), "c7i-flex.large")
 
 
 def test_workers_of_another_architecture_get_an_image_that_is_baked_on_their_own_type(stage: Stage) -> None:
-    graviton = Wishes({}, {"fleet.instance_types": "[c7g.large]"})
+    graviton = StackSettings({}, {"fleet.instance_types": "[c7g.large]"})
     with pytest.raises(NotWantedError, match="nothing was done"):
         stage.up(wishes=graviton, says_yes=False)
     assert sorted(each.instance_type for each in stage.builders) == ["c7a.large", "c7g.large"]
@@ -122,7 +122,7 @@ def test_workers_of_another_architecture_get_an_image_that_is_baked_on_their_own
 def test_an_image_of_another_architecture_is_found_before_anything_is_made(stage: Stage) -> None:
     stage.store_images()  # for x86_64
     with pytest.raises(NotReadyError):
-        stage.up(wishes=Wishes({}, {"fleet.instance_types": "[c7g.large]"}))
+        stage.up(wishes=StackSettings({}, {"fleet.instance_types": "[c7g.large]"}))
     shown = stage.seen
     assert "stop     images: c7g.large is arm64" in shown
     assert "`fleetsight bake --role worker --instance-type c7g.large`" in shown
@@ -135,10 +135,10 @@ def test_without_images_and_without_leave_to_bake_it_says_what_to_run(stage: Sta
 
 def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage) -> None:
     for wishes in (
-        Wishes({}, {"fleet.max_workers": "-1"}),
-        Wishes({"UnkeptDays": "5"}),
-        Wishes({"SenderArn": DOMAIN}),
-        Wishes({"WebInstances": "2"}),
+        StackSettings({}, {"fleet.max_workers": "-1"}),
+        StackSettings({"UnkeptDays": "5"}),
+        StackSettings({"SenderArn": DOMAIN}),
+        StackSettings({"WebInstances": "2"}),
     ):
         with pytest.raises(SettingError):
             stage.up(wishes=wishes)
@@ -146,7 +146,7 @@ def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage)
     assert "baked" not in stage.seen
 
 
-def requested(stage: Stage, wishes: Wishes) -> dict[str, str]:
+def requested(stage: Stage, wishes: StackSettings) -> dict[str, str]:
     """Return the parameters that the next `up` asks CloudFormation for; the local cloud plays no updates."""
     asked: list[Any] = []
     events = stage.account.cloudformation.meta.events
@@ -200,7 +200,7 @@ def test_the_check_by_itself_shows_each_finding_and_its_status_says_whether_up_w
 def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> None:
     stage.store_images()
     said = {"fleet.max_workers": "5", "retention.unkept_days": "14"}
-    stage.up(wishes=Wishes({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, said))
+    stage.up(wishes=StackSettings({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, said))
     first = stack(stage).parameters
     assert (first["UnkeptDays"], first["WebCidr"], first["MonthlyBudget"]) == ("37", "10.0.0.0/8", "70")
     version = stage.account.ec2.describe_launch_template_versions(LaunchTemplateName=f"{stage.prefix}-web")[
@@ -212,7 +212,7 @@ def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> No
         StackName=stage.prefix
     )["Stacks"][0]["Tags"]
 
-    wishes = Wishes({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""})
+    wishes = StackSettings({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""})
     asked = requested(stage, wishes)
     assert (asked["UnkeptDays"], asked["WebCidr"], asked["MonthlyBudget"]) == ("30", "as before", "80")
     assert asked["WebSettings"] == "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
@@ -280,7 +280,7 @@ def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_
     stage: Stage,
 ) -> None:
     stage.store_images()
-    stage.up(wishes=Wishes({}, {"auth.session_hours": "100.5"}))
+    stage.up(wishes=StackSettings({}, {"auth.session_hours": "100.5"}))
     command = f"`./scripts/fleetsight users operator EMAIL --prefix {stage.prefix} --region us-east-1`"
     assert command in " ".join(stage.seen.split())
     cognito, pool = stage.account.cognito, pool_of(stage)
@@ -294,7 +294,7 @@ def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_
 
 def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(stage: Stage) -> None:
     stage.store_images()
-    stage.up(wishes=Wishes({"CreateUserPool": "false"}))
+    stage.up(wishes=StackSettings({"CreateUserPool": "false"}))
     assert "Nobody signs in: whoever reaches the page may see and do everything" in stage.seen
     assert "UserPoolId" not in stack(stage).outputs
     assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
@@ -336,10 +336,13 @@ def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stag
     )
     without = Stack(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
     asked = stage.account, stage.prefix
-    assert kept_accounts(*asked, Wishes(), without) == {}
-    again = kept_accounts(*asked, Wishes({"CreateUserPool": "true"}), without)
+    assert kept_accounts(*asked, StackSettings(), without) == {}
+    again = kept_accounts(*asked, StackSettings({"CreateUserPool": "true"}), without)
     assert again == {"KeptUserPool": made["UserPool"]["Id"]}
-    assert kept_accounts(*asked, Wishes(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})) == {}
+    assert (
+        kept_accounts(*asked, StackSettings(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"}))
+        == {}
+    )
     stage.down(delete_data=True)
 
 
@@ -364,7 +367,7 @@ def test_a_kept_pool_without_authenticator_apps_gets_them_and_keeps_its_other_fa
 def test_s4_a_kept_pool_where_anybody_registers_any_address_is_refused(stage: Stage) -> None:
     made = stage.account.cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags={TAG: stage.prefix})
     with pytest.raises(SettingError, match=f"{made['UserPool']['Id']}: self-registration"):
-        kept_accounts(stage.account, stage.prefix, Wishes(), None)
+        kept_accounts(stage.account, stage.prefix, StackSettings(), None)
     stage.down(delete_data=True)
 
 
@@ -372,7 +375,7 @@ def test_a_page_that_never_answers_is_given_up_with_where_to_look(
     stage: Stage,
 ) -> None:
     stage.store_images()
-    stage.up(wishes=Wishes({"WebCidr": "198.51.100.7/32"}))
+    stage.up(wishes=StackSettings({"WebCidr": "198.51.100.7/32"}))
     stage.time.pause = 0
     with pytest.raises(
         TimedOutError, match=r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"

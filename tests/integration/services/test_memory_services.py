@@ -10,7 +10,7 @@ from core.config import Config
 from services.clients import Clients
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket, StoredObject
-from services.sqs import Outgoing, Queue, Received
+from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_queue import MemoryQueue
 from tests.support.waiting import wait_until
@@ -56,9 +56,9 @@ def make_queue(request: pytest.FixtureRequest) -> Callable[..., Queue]:
     return in_cloud
 
 
-def receive(queue: Queue, wanted: int = 1) -> list[Received]:
+def receive(queue: Queue, wanted: int = 1) -> list[ReceivedMessage]:
     """Receive until so many messages have come."""
-    found: list[Received] = []
+    found: list[ReceivedMessage] = []
 
     def has_come() -> bool:
         found.extend(queue.receive(wait_seconds=0))
@@ -109,7 +109,7 @@ def test_keys_of_a_folder_come_in_order_and_no_others(bucket: Bucket) -> None:
 @pytest.mark.parametrize("fifo", [False, True])
 def test_a_message_is_hidden_given_back_counted_and_deleted(make_queue: Callable[..., Queue], fifo: bool) -> None:
     queue = make_queue(fifo=fifo)
-    assert queue.send([Outgoing("1", "one"), Outgoing("2", "two")]) == []
+    assert queue.send([OutgoingMessage("1", "one"), OutgoingMessage("2", "two")]) == []
     first = receive(queue, 2)
     assert sorted(message.body for message in first) == ["one", "two"]
     assert queue.receive(wait_seconds=0) == []
@@ -126,7 +126,7 @@ def test_a_message_is_hidden_given_back_counted_and_deleted(make_queue: Callable
 def test_a_message_that_was_received_too_often_is_a_dead_letter(make_queue: Callable[..., Queue], fifo: bool) -> None:
     letters = make_queue(fifo=fifo)
     queue = make_queue(fifo=fifo, letters=letters)
-    queue.send([Outgoing("1", "poison")])
+    queue.send([OutgoingMessage("1", "poison")])
     for _ in range(2):
         queue.change_visibility([receive(queue)[0].receipt], 0)
     assert queue.receive(wait_seconds=0) == []
@@ -142,7 +142,7 @@ def test_all_that_is_sent_of_one_image_within_five_minutes_arrives(
     queue = make_queue(fifo=fifo)
     sent = [f"attempt {attempt}" for attempt in range(3)]
     for body in sent:
-        assert queue.send([Outgoing("the same image", body)]) == []
+        assert queue.send([OutgoingMessage("the same image", body)]) == []
     assert sorted(each.body for each in receive(queue, wanted=3)) == sent
 
 
@@ -152,7 +152,7 @@ def test_a_receipt_expires_with_the_visibility_timeout_on_a_fifo_queue_alone(
 ) -> None:
     """Row 5."""
     queue = make_queue(fifo=fifo)
-    queue.send([Outgoing("a", "1")])
+    queue.send([OutgoingMessage("a", "1")])
     [message] = receive(queue)
     queue.change_visibility([message.receipt], 0)
     assert queue.delete([message.receipt]) == ([message.receipt] if fifo else [])

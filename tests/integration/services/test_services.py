@@ -12,7 +12,7 @@ from services.clients import Clients
 from services.ec2 import Fleet, LaunchSpec
 from services.errors import LaunchError, NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket, StoredObject
-from services.sqs import Outgoing, Queue
+from services.sqs import OutgoingMessage, Queue
 from tests.conftest import ConfigMaker
 
 pytestmark = pytest.mark.processes
@@ -116,7 +116,7 @@ def queue(request: pytest.FixtureRequest, make_config: ConfigMaker, clients: Cli
 
 
 def test_a_message_is_received_in_hand_and_deleted(queue: Queue) -> None:
-    assert queue.send([Outgoing(f"id-{number}", f"body-{number}") for number in range(12)]) == []
+    assert queue.send([OutgoingMessage(f"id-{number}", f"body-{number}") for number in range(12)]) == []
     assert queue.counts().visible == 12
     received = queue.receive(wait_seconds=0)
     assert len(received) == 10
@@ -129,13 +129,13 @@ def test_a_message_is_received_in_hand_and_deleted(queue: Queue) -> None:
 
 def test_messages_that_are_too_many_bytes_for_one_batch_are_sent_in_several(queue: Queue) -> None:
     sent = [f"{number:02}" + "x" * 200_000 for number in range(12)]
-    assert queue.send([Outgoing(body[:2], body) for body in sent]) == []
+    assert queue.send([OutgoingMessage(body[:2], body) for body in sent]) == []
     received = [message.body for _ in range(12) for message in queue.receive(1, wait_seconds=0)]
     assert sorted(received) == sorted(sent)
 
 
 def test_a_message_that_is_given_back_comes_again_and_counts(queue: Queue) -> None:
-    queue.send([Outgoing("a", "body")])
+    queue.send([OutgoingMessage("a", "body")])
     (first,) = queue.receive(wait_seconds=0)
     assert queue.receive(wait_seconds=0) == []
     assert queue.change_visibility([first.receipt], 0) == []
@@ -148,7 +148,7 @@ def test_a_message_that_is_given_back_comes_again_and_counts(queue: Queue) -> No
 def test_a_message_that_comes_too_often_goes_to_the_dead_letters(
     queue: Queue, clients: Clients, config: Config
 ) -> None:
-    queue.send([Outgoing("a", "body")])
+    queue.send([OutgoingMessage("a", "body")])
     for _ in range(3):
         (message,) = queue.receive(wait_seconds=1)
         queue.change_visibility([message.receipt], 0)
@@ -162,7 +162,7 @@ def test_provisioning_twice_changes_nothing(clients: Clients, config: Config) ->
     provision(clients, config)
     Bucket.named(clients, config.names.output_bucket).put("kept", b"1", "text/plain")
     requests = Queue.named(clients.sqs, config.names.request_queue)
-    requests.send([Outgoing("a", "kept")])
+    requests.send([OutgoingMessage("a", "kept")])
     provision(clients, config)
     assert Bucket.named(clients, config.names.output_bucket).get("kept") == b"1"
     assert requests.counts().total == 1

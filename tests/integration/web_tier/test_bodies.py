@@ -16,7 +16,7 @@ from services.clients import Clients
 from tests.conftest import ConfigMaker
 from web_tier.app import SMALL_BODY_BYTES, create_app
 from web_tier.intake.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, read_parts
-from web_tier.intake.patience import PatientInput
+from web_tier.intake.patience import TimeoutStream
 
 BOUNDARY = "b"
 MB = 2**20
@@ -132,7 +132,7 @@ def test_every_route_is_patient_with_a_body_only_so_long(app: Flask, connection:
             content_type="multipart/form-data; boundary=b",
             environ_overrides=stalled(connection),
         )
-    assert {type(body) for body in bodies.values()} == {PatientInput}
+    assert {type(body) for body in bodies.values()} == {TimeoutStream}
     assert {rule.endpoint for rule in rules} <= bodies.keys()
 
 

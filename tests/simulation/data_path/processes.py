@@ -14,8 +14,7 @@ from app_tier.backoff import Backoff as WorkerBackoff
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import Manifest
 from app_tier.classify import Classifier
-from app_tier.in_hand import InHand
-from app_tier.keeper import Keeper
+from app_tier.in_hand import InFlightMessages
 from app_tier.lifetime import Lifetime
 from app_tier.pipeline import Pipeline, Services
 from app_tier.preprocess import Preprocess
@@ -23,6 +22,7 @@ from app_tier.receive import Receiver
 from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
+from app_tier.visibility_extender import VisibilityExtender
 from core.cache import ResultCache
 from core.dead_letters import DeadLetterStore
 from core.image_limits import ImageLimits
@@ -34,16 +34,16 @@ from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler
 from tests.support.memory_queue import VISIBILITY_SECONDS
 from web_tier.controller.collector import Collector
 from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.expiry import Expiry
-from web_tier.controller.ledger import Ledger
+from web_tier.controller.expiry import JobExpiry
 from web_tier.controller.merger import Merger
 from web_tier.controller.reconciler import Reconciler
-from web_tier.controller.removal import Removal
-from web_tier.controller.repair import Repair
-from web_tier.controller.roster import Roster
+from web_tier.controller.removal import JobCleanup
+from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.worker_registry import WorkerRegistry
 from web_tier.intake.direct import DirectIntake
 from web_tier.intake.repeats import Repeats
-from web_tier.intake.store import CLOUD_ERRORS, Intake
+from web_tier.intake.store import CLOUD_ERRORS, ImageIngest
 
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
@@ -94,7 +94,7 @@ class Web:
         self.letters = DeadLetterStore(self.store)
         clock = self.now
         cache = ResultCache(world.table, CACHE_LIFETIME)
-        self.intake = Intake(
+        self.intake = ImageIngest(
             limits=LIMITS,
             bucket=world.inputs,
             store=self.store,
@@ -127,19 +127,19 @@ class Controller:
         store = JobStore(world.table)
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
         requests, responses, dead_letters = queues
-        ledger = Ledger(
+        recorder = ResultRecorder(
             store, world.inputs.delete_all, world.outputs.delete_all, token=token, active=self.active, now=self.now
         )
-        ledger._turn = cast(Any, TaskLock(scheduler))
-        roster = Roster(scheduler.clock, self.now)
+        recorder._turn = cast(Any, TaskLock(scheduler))
+        registry = WorkerRegistry(scheduler.clock, self.now)
         cache = ResultCache(world.table, CACHE_LIFETIME)
         merger = Merger(store, world.outputs, self.active, scheduler.clock, self.now, token)
-        repair = Repair(store, ledger, world.outputs)
+        repair = ResultRecovery(store, recorder, world.outputs)
         reconciler = Reconciler(
             store=store,
-            ledger=ledger,
+            recorder=recorder,
             repair=repair,
-            dead_letters=DeadLetters(dead_letters, repair, ledger, MAX_RECEIVE_COUNT, self.active),
+            dead_letters=DeadLetters(dead_letters, repair, recorder, MAX_RECEIVE_COUNT, self.active),
             requests=requests,
             responses=responses,
             inputs=world.inputs,
@@ -151,13 +151,13 @@ class Controller:
             now=self.now,
             may_close=merger.is_done_with,
         )
-        removal = Removal(store, ledger, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
+        removal = JobCleanup(store, recorder, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
         ticks = {
-            "collector": Collector(responses, ledger, cache, self.active, self.now, roster=roster).tick,
+            "collector": Collector(responses, recorder, cache, self.active, self.now, registry=registry).tick,
             "reconciler": reconciler.tick,
             "merger": merger.tick,
             "removal": removal.tick,
-            "expiry": Expiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,
+            "expiry": JobExpiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,
         }
         for name, tick in ticks.items():
             scheduler.spawn(process, f"{process.name} {name}", partial(self._loop, tick))
@@ -182,7 +182,7 @@ class Controller:
 class VirtualLifetime(Lifetime):
     """A worker's lifetime on the virtual clock."""
 
-    def __init__(self, in_hand: InHand, scheduler: Scheduler) -> None:
+    def __init__(self, in_hand: InFlightMessages, scheduler: Scheduler) -> None:
         super().__init__(on_end=in_hand.close)
         self._scheduler = scheduler
 
@@ -222,10 +222,10 @@ class Worker:
         scheduler = world.scheduler
         requests = world.requests.queue(scheduler.sleep)
         services = Services(requests, world.responses.queue(scheduler.sleep), world.inputs, world.outputs)
-        self.in_hand = InHand(SIZING.in_hand, VISIBILITY_SECONDS, scheduler.clock)
+        self.in_hand = InFlightMessages(SIZING.in_hand, VISIBILITY_SECONDS, scheduler.clock)
         self.lifetime = VirtualLifetime(self.in_hand, scheduler)
         self.backoff = WorkerBackoff(_most)
-        self.keeper = Keeper(
+        self.extender = VisibilityExtender(
             requests,
             self.in_hand,
             VISIBILITY_SECONDS,
@@ -234,8 +234,8 @@ class Worker:
             scheduler.clock,
             jitter=_most,
         )
-        self.keeper._calling = cast(Any, TaskLock(scheduler))
-        recovery = Recovery(self.in_hand, self.keeper, self.lifetime, self.backoff, scheduler.clock, _most)
+        self.extender._calling = cast(Any, TaskLock(scheduler))
+        recovery = Recovery(self.in_hand, self.extender, self.lifetime, self.backoff, scheduler.clock, _most)
         classifier = Classifier(Engine(self), bundle_of(world.model), process.name, 3)
         self.pipeline = Pipeline(
             SIZING, services, classifier, LIMITS, recovery, squares=self._square, max_tries=MAX_RECEIVE_COUNT
@@ -243,7 +243,7 @@ class Worker:
         self.receiver = Receiver(
             requests,
             self.in_hand,
-            self.keeper,
+            self.extender,
             self.lifetime,
             self.backoff,
             self._submit,
@@ -251,7 +251,7 @@ class Worker:
             clock=scheduler.clock,
         )
         scheduler.spawn(process, f"{process.name} receive", self._receive)
-        scheduler.spawn(process, f"{process.name} keeper", self._keep)
+        scheduler.spawn(process, f"{process.name} extender", self._keep)
 
     def _receive(self) -> None:
         while not self.lifetime.over:
@@ -259,12 +259,12 @@ class Worker:
                 self.world.scheduler.sleep(pause)
             self.receiver._receive_once()
             self.world.scheduler.sleep(1.0)
-        self.keeper.give_back(self.in_hand.everything())
+        self.extender.give_back(self.in_hand.everything())
         self.world.worker_ended(self.process)
 
     def _keep(self) -> None:
         while not self.lifetime.over:
-            self.keeper.look()
+            self.extender.look()
             self.world.scheduler.sleep(VISIBILITY_SECONDS / 4)
 
     def _submit(self, delivery: Delivery) -> None:

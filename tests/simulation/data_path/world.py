@@ -26,8 +26,8 @@ from tests.support.memory_queue import MemoryQueue
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.expiry import EVERY_SECONDS
 from web_tier.controller.removal import LINGER_SECONDS
-from web_tier.intake.accept import Rejection
-from web_tier.intake.direct import WantedFile
+from web_tier.intake.accept import RejectedUpload
+from web_tier.intake.direct import FileSpec
 from web_tier.intake.multipart import Upload
 from web_tier.intake.redrive import redrive, redrive_all
 from web_tier.intake.retry import retry_failed
@@ -292,7 +292,7 @@ class World:
         self._answered(files, take_once(web.intake, job, key, self._uploads(files)))
 
     def _send_directly(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
-        wanted = [WantedFile(file.name, len(picture(*file.content)), "image/png") for file in files]
+        wanted = [FileSpec(file.name, len(picture(*file.content)), "image/png") for file in files]
         offer, _ = web.direct.offer(job, wanted, key)
         assert offer is not None
         for index, form in offer.forms.items():
@@ -305,7 +305,7 @@ class World:
 
     def _answered(self, files: Sequence[File], outcomes: Sequence[Outcome]) -> None:
         for file, outcome in zip(files, outcomes, strict=True):
-            file.rejected = isinstance(outcome, Rejection) and outcome.message != UNCERTAIN
+            file.rejected = isinstance(outcome, RejectedUpload) and outcome.message != UNCERTAIN
             if isinstance(outcome, ImageRecord):
                 file.acknowledged = outcome.ref
                 # A repeat is acknowledged late, and makes the job no younger.

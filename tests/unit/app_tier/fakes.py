@@ -26,7 +26,7 @@ from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
-from services.sqs import MAX_IN_FLIGHT, Outgoing, Queue, Received
+from services.sqs import MAX_IN_FLIGHT, OutgoingMessage, Queue, ReceivedMessage
 
 VISIBILITY = 30
 COLOURS = ("red", "green", "blue")
@@ -325,7 +325,7 @@ def delivery(
     number: int = 0, *, count: int = 1, request: RequestMessage | None = None, sent: float = 10.0, first: float = 10.5
 ) -> Delivery:
     wanted = request or new_request()
-    received = Received(f"m{number:03}", f"m{number:03}#{count}", wanted.to_json(), count, sent, first)
+    received = ReceivedMessage(f"m{number:03}", f"m{number:03}#{count}", wanted.to_json(), count, sent, first)
     return Delivery(received, wanted)
 
 
@@ -334,5 +334,5 @@ def deliveries(count: int) -> list[Delivery]:
 
 
 def send_requests(sqs: FakeSqs, requests: Sequence[RequestMessage]) -> None:
-    sqs.queue().send([Outgoing(request.image_id, request.to_json()) for request in requests])
+    sqs.queue().send([OutgoingMessage(request.image_id, request.to_json()) for request in requests])
     sqs.calls.clear()

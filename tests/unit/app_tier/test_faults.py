@@ -4,8 +4,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
 from app_tier.bundle.errors import EngineError
-from app_tier.faults import ImageFault, LocalFault, ServiceFault, UnknownFault, WorkerFault, meaning_of
-from core.confined.errors import NoChildError
+from app_tier.faults import FatalError, ImageFault, LocalFault, ServiceFault, UnknownFault, meaning_of
+from core.confined.errors import PoolUnavailableError
 from core.images import ImageRejectedError
 from services.errors import NotFoundError
 from tests.unit.app_tier.fakes import refusal
@@ -49,7 +49,7 @@ def skewed(code: str, words: str) -> ClientError:
 )
 def test_what_no_image_can_help_ends_the_worker_with_its_reason(error: Exception, said: str) -> None:
     fault = meaning_of(error)
-    assert isinstance(fault, WorkerFault)
+    assert isinstance(fault, FatalError)
     assert said in fault.reason
 
 
@@ -70,11 +70,11 @@ def test_a_service_that_does_not_answer_is_no_fault_of_image_or_worker(error: Ex
 
 
 def test_a_worker_without_decoders_just_now_is_no_fault_of_the_image() -> None:
-    assert isinstance(meaning_of(NoChildError("no process")), LocalFault)
+    assert isinstance(meaning_of(PoolUnavailableError("no process")), LocalFault)
 
 
 def test_a_network_that_has_failed_ends_its_worker_as_later_answers_may_be_wrong() -> None:
-    assert meaning_of(EngineError("no memory")) == WorkerFault("the engine is broken: no memory")
+    assert meaning_of(EngineError("no memory")) == FatalError("the engine is broken: no memory")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("a bug"), OSError(errno.EIO, "I/O error")])

@@ -8,9 +8,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from app_tier import heartbeat
-from app_tier.heartbeat import Heart, Send, Vitals
+from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from core.messages import Heartbeat
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -23,7 +23,7 @@ class Post:
         self.taken: list[Heartbeat] = []
         self.now, self._left = NOON, beats
 
-    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         self.taken += [Heartbeat.from_json(message.body) for message in messages]
         return []
 
@@ -36,8 +36,8 @@ class Post:
         return self._left == 0
 
 
-def heart(post: Post, look: Callable[[], Vitals], send: Send | None = None) -> Heart:
-    return Heart(
+def heart(post: Post, look: Callable[[], WorkerStats], send: Send | None = None) -> Heartbeater:
+    return Heartbeater(
         "i-1",
         look,
         send or post.send,
@@ -49,7 +49,7 @@ def heart(post: Post, look: Callable[[], Vitals], send: Send | None = None) -> H
 
 def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None:
     post = Post(beats=2)
-    looks = iter([Vitals(0, 0, False), Vitals(3, 2, False), Vitals(5, 0, True)])
+    looks = iter([WorkerStats(0, 0, False), WorkerStats(3, 2, False), WorkerStats(5, 0, True)])
     heart(post, lambda: next(looks)).run(post.wait)
     told = [((beat.at - NOON).total_seconds(), beat.state, beat.images, beat.in_hand) for beat in post.taken]
     assert told == [(0, "ready", 0, 0), (10, "busy", 3, 2), (20, "ended", 5, 0)]
@@ -58,19 +58,19 @@ def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None
 
 
 def test_a_worker_that_finishes_what_it_has_says_so() -> None:
-    assert Vitals(1, 2, draining=True).state == "draining"
+    assert WorkerStats(1, 2, draining=True).state == "draining"
 
 
 def test_what_cannot_be_sent_is_logged_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     post = Post(beats=3)
     errors: list[Exception] = [EndpointConnectionError(endpoint_url="http://sqs"), RuntimeError("odd")]
 
-    def send(messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
+    def send(messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
         if errors:
             raise errors.pop(0)
         return messages if post.taken else post.send(messages)
 
-    heart(post, lambda: Vitals(0, 0, False), send).run(post.wait)
+    heart(post, lambda: WorkerStats(0, 0, False), send).run(post.wait)
     assert len(post.taken) == 1
     assert [record.getMessage() for record in caplog.records] == [
         "a heartbeat could not be sent",
@@ -83,12 +83,12 @@ def test_the_end_does_not_wait_for_a_heartbeat_that_hangs(monkeypatch: pytest.Mo
     monkeypatch.setattr(heartbeat, "END_SECONDS", 0.01)
     hangs, may_go_on = threading.Event(), threading.Event()
 
-    def send(_messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
+    def send(_messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
         hangs.set()
         assert may_go_on.wait(NEVER_SECONDS)
         return []
 
-    beating = Heart("i-1", lambda: Vitals(0, 0, False), send)
+    beating = Heartbeater("i-1", lambda: WorkerStats(0, 0, False), send)
     beating.start()
     assert hangs.wait(DEADLINE_SECONDS)
     stopping = threading.Thread(target=beating.stop, daemon=True)

@@ -1,12 +1,12 @@
 import threading
 
-from app_tier.in_hand import InHand
+from app_tier.in_hand import InFlightMessages
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, deliveries, delivery
 
 
-def in_hand(clock: FakeClock, capacity: int = 10) -> InHand:
-    return InHand(capacity, VISIBILITY, clock)
+def in_hand(clock: FakeClock, capacity: int = 10) -> InFlightMessages:
+    return InFlightMessages(capacity, VISIBILITY, clock)
 
 
 def test_only_one_decides_what_becomes_of_a_delivery() -> None:

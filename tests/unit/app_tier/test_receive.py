@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app_tier.backoff import Backoff
-from app_tier.in_hand import InHand
-from app_tier.keeper import Keeper
+from app_tier.in_hand import InFlightMessages
 from app_tier.lifetime import Lifetime
 from app_tier.receive import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, in_order_of_trial, understood
 from app_tier.task import Delivery
+from app_tier.visibility_extender import VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
@@ -48,16 +48,16 @@ class Bench:
         stays: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sqs, self.clock = sqs, sqs.clock
-        self.in_hand = InHand(capacity, VISIBILITY, self.clock)
+        self.in_hand = InFlightMessages(capacity, VISIBILITY, self.clock)
         self.lifetime = Lifetime(on_end=self.in_hand.close, stays=stays)
         self.backoff = Backoff(jitter=lambda *_: 0.001)
-        self.keeper = Keeper(sqs.queue(), self.in_hand, VISIBILITY, 900, self.lifetime.fail, self.clock)
+        self.extender = VisibilityExtender(sqs.queue(), self.in_hand, VISIBILITY, 900, self.lifetime.fail, self.clock)
         self.submitted: list[str] = []
         self._submit = submit or self.answer
         self.receiver = Receiver(
             sqs.queue(),
             self.in_hand,
-            self.keeper,
+            self.extender,
             self.lifetime,
             self.backoff,
             self._note_and_submit,
@@ -141,10 +141,10 @@ def test_an_idle_worker_that_is_to_stay_asks_again_after_each_idle_time_and_goes
     assert waits.count(0) == 2, "since the image was sent: a standby does not poll more often than any other"
 
 
-def test_what_the_keeper_gives_back_before_it_is_started_is_not_started() -> None:
+def test_what_the_extender_gives_back_before_it_is_started_is_not_started() -> None:
     def give_back_the_others(one: Delivery) -> None:
         if len(bench.submitted) == 2:
-            bench.keeper.give_back(bench.in_hand.held())
+            bench.extender.give_back(bench.in_hand.held())
         bench.answer(one)
 
     bench = Bench(sqs_with(4), submit=give_back_the_others)
@@ -491,7 +491,7 @@ class CrashingFleet:
             bench._submit = self._submit_to(bench, pending)
             try:
                 self._run(bench, pending)
-                bench.keeper.give_back(bench.in_hand.everything())  # as a worker does that ends in good order
+                bench.extender.give_back(bench.in_hand.everything())  # as a worker does that ends in good order
             except Crash:
                 self.sqs.clock.advance(self.restart_seconds)
             if not self.sqs.messages:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from app_tier.backoff import MAX_SECONDS, Backoff
 from app_tier.faults import LocalFault, ServiceFault, UnknownFault
-from app_tier.in_hand import InHand
-from app_tier.keeper import Keeper
+from app_tier.in_hand import InFlightMessages
 from app_tier.lifetime import Lifetime
 from app_tier.receive import understood
 from app_tier.recovery import (
@@ -23,7 +22,8 @@ from app_tier.recovery import (
     decide,
 )
 from app_tier.task import Task, begin
-from core.confined.errors import NoChildError
+from app_tier.visibility_extender import VisibilityExtender
+from core.confined.errors import PoolUnavailableError
 from core.image_errors import ImageRejectedError
 from core.messages import Failure
 from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
@@ -41,12 +41,14 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.sqs = FakeSqs(self.clock)
-        self.in_hand = InHand(100, VISIBILITY, self.clock)
+        self.in_hand = InFlightMessages(100, VISIBILITY, self.clock)
         self.lifetime = Lifetime()
         self.lifetime.wait = self._wait  # type: ignore[method-assign]
-        keeper = Keeper(self.sqs.queue(), self.in_hand, VISIBILITY, 900, self.lifetime.fail, self.clock)
+        extender = VisibilityExtender(self.sqs.queue(), self.in_hand, VISIBILITY, 900, self.lifetime.fail, self.clock)
         self.backoff = Backoff()
-        recovery = Recovery(self.in_hand, keeper, self.lifetime, self.backoff, self.clock, lambda _least, most: most)
+        recovery = Recovery(
+            self.in_hand, extender, self.lifetime, self.backoff, self.clock, lambda _least, most: most
+        )
         self.step = Step("test", self.attempt, self.refuse, recovery)
 
     def attempt(self, tasks: Sequence[Task[None]]) -> None:
@@ -60,7 +62,7 @@ class Bench:
 
     def _wait(self, seconds: float | None = None) -> bool:
         self.clock.advance(seconds or 0)
-        for delivery in self.in_hand.everything():  # as the keeper does
+        for delivery in self.in_hand.everything():  # as the extender does
             self.in_hand.extended([delivery], self.clock())
         return self.lifetime.over
 
@@ -174,7 +176,9 @@ def test_a_passing_check_shows_that_the_image_is_at_fault() -> None:
 
 
 def test_failures_of_another_kind_count_anew() -> None:
-    bench = Bench(errors=[*[refusal("SlowDown")] * 20, *[NoChildError("none")] * 4, *[RuntimeError("a bug")] * 4])
+    bench = Bench(
+        errors=[*[refusal("SlowDown")] * 20, *[PoolUnavailableError("none")] * 4, *[RuntimeError("a bug")] * 4]
+    )
     tasks = bench.receive(1)
     bench.step(tasks)
     assert bench.passed == tasks

@@ -17,7 +17,7 @@ from app_tier.sizing import Machine, sized
 from app_tier.square import central_square
 from app_tier.worker import Worker
 from core.config import parse_config
-from core.confined.errors import NoChildError
+from core.confined.errors import PoolUnavailableError
 from core.ids import output_key
 from core.messages import Prediction, RequestMessage, Response
 from tests.conftest import shipped_values
@@ -305,7 +305,7 @@ def test_row_48_no_number_of_broken_engines_makes_an_image_fail() -> None:
 
 def test_row_48_a_worker_that_cannot_decode_ends_and_another_takes_its_images() -> None:
     def no_child(*_: Any, **__: Any) -> bytes:
-        raise NoChildError("no process for square: it ended")
+        raise PoolUnavailableError("no process for square: it ended")
 
     broken = Bench(no_child)
     requests = broken.submit(*[picture("blue")] * 30)

@@ -19,7 +19,7 @@ from core.cost import (
 )
 from core.job_items import counts_of, runs_as_text
 from core.job_records import MAX_RUNS, Counts, with_answers
-from core.messages import FleetRun, FleetSnapshot
+from core.messages import BillingPeriod, FleetSnapshot
 from tests.conftest import shipped_values
 from tests.support.controller import EPOCH
 
@@ -45,8 +45,8 @@ PRICES = Prices(
 )
 
 
-def run(number: int, images: int, seconds: float, cost: float) -> FleetRun:
-    return FleetRun(number=number, images=images, billed_seconds=seconds, cost=cost)
+def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:
+    return BillingPeriod(number=number, images=images, billed_seconds=seconds, cost=cost)
 
 
 def test_an_hour_costs_what_is_asked_for_the_type_on_its_market() -> None:
@@ -104,7 +104,7 @@ def test_the_shares_of_all_jobs_are_never_more_than_the_bill(
     story: list[tuple[list[int], float, float, int]],
 ) -> None:
     """Three jobs over some runs; in each, some images may have been answered that belong to no job any more."""
-    runs: dict[int, FleetRun] = {}
+    runs: dict[int, BillingPeriod] = {}
     jobs = [Counts() for _ in range(3)]
     for number, (answers, seconds, cost, gone) in enumerate(story, start=1):
         runs[number] = run(number, sum(answers) + gone, seconds, cost)

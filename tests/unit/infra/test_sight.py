@@ -13,7 +13,7 @@ from tests.support.stack_template import RESOURCES, as_json, of_type, value_of
 from tests.unit.infra.log_filter import matches, value_in
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from web_tier.controller.autoscaler.observe.demand import Demand
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.figures import EVERY_SECONDS, Figures
 from web_tier.request_log import log_requests
@@ -40,7 +40,7 @@ def look(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) -> list[s
     seen = Observation(QueueCounts(waiting, 3, 0), 0, fleet, demand=Demand(((12.34, waiting),)))
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        Figures(Clock()).look(seen, limits(), Meter(60))
+        Figures(Clock()).look(seen, limits(), BillingMeter(60))
         logging.getLogger("elsewhere").info("the fleet is told of by other lines too", extra={"workers": 99})
     return [JsonFormatter("controller").format(record) for record in caplog.records]
 

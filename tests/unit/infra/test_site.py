@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from scripts.aws.deploy.settings import Wishes, parameter_values
+from scripts.aws.deploy.settings import StackSettings, parameter_values
 from scripts.aws.deploy.template import template
 from scripts.aws.site.export import PAGES, STATIC
 from tests.support.stack_template import RESOURCES, TEMPLATE, value_of
@@ -94,7 +94,7 @@ def test_browsers_come_by_http_2_or_3_and_under_a_name_of_ones_own_by_tls_12_or_
 
 def refused(**given: str) -> list[str]:
     """Return what is said against these parameters, all others being as they are by default."""
-    return template().broken_rules(parameter_values(template(), Wishes(given), None))
+    return template().broken_rules(parameter_values(template(), StackSettings(given), None))
 
 
 NAMED = {

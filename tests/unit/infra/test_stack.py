@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from scripts.aws.deploy.settings import Wishes, parameter_values
+from scripts.aws.deploy.settings import StackSettings, parameter_values
 from scripts.aws.deploy.template import template
 from scripts.aws.teardown.drain import MAX_GROUP_SIZE
 from tests.conftest import ROOT
@@ -108,7 +108,7 @@ def test_a_web_instance_is_replaced_by_one_more_than_there_are_and_all_signal() 
 
 
 def test_several_web_instances_need_a_load_balancer() -> None:
-    values = parameter_values(template(), Wishes({"WebInstances": "2"}), None)
+    values = parameter_values(template(), StackSettings({"WebInstances": "2"}), None)
     (said,) = template().broken_rules(values)
     assert said.startswith("WebInstances above 1 needs CertificateArn")
     assert template().broken_rules({**values, "CertificateArn": "arn:aws:acm:eu-west-1:1:certificate/a"}) == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localcloud import mend
-from localcloud.mend import MOTO_VERSION, Addition, Mend, MotoChangedError, check_version
+from localcloud.mend import MOTO_VERSION, MotoChangedError, NewAttribute, Patch, check_version
 from localcloud.mends import MODULES, mend_service, mends_of
 
 ALL = [pytest.param(m, id=m.symbol) for service in MODULES for m in mends_of(service)]
@@ -18,23 +18,23 @@ def test_moto_is_exactly_the_version_that_the_mends_were_written_for() -> None:
 
 
 @pytest.mark.parametrize("one", ALL)
-def test_a_mended_symbol_still_exists_with_the_expected_signature(one: Mend | Addition) -> None:
+def test_a_mended_symbol_still_exists_with_the_expected_signature(one: Patch | NewAttribute) -> None:
     one.check()
 
 
 @pytest.mark.parametrize("one", ALL)
-def test_a_mend_says_what_it_mends(one: Mend | Addition) -> None:
+def test_a_mend_says_what_it_mends(one: Patch | NewAttribute) -> None:
     assert one.why
 
 
 def test_a_symbol_that_is_gone_is_named_with_the_remedy() -> None:
-    gone = Mend("moto.sqs.models:Queue.no_such_thing", (), lambda original: original, "test")
+    gone = Patch("moto.sqs.models:Queue.no_such_thing", (), lambda original: original, "test")
     with pytest.raises(MotoChangedError, match=r"Queue\.no_such_thing no longer exists; install moto==5\.2\.5"):
         gone.apply()
 
 
 def test_a_symbol_with_another_signature_is_named_with_both() -> None:
-    other = Mend("moto.sqs.models:Queue.url", ("self", "host"), lambda original: original, "test")
+    other = Patch("moto.sqs.models:Queue.url", ("self", "host"), lambda original: original, "test")
     with pytest.raises(MotoChangedError, match=r"\('self', 'request_url'\), expected \('self', 'host'\)"):
         other.apply()
 
@@ -53,7 +53,7 @@ def test_a_mend_replaces_the_symbol_by_what_it_builds(monkeypatch: pytest.Monkey
     def build(original: Any) -> Any:
         return lambda x: original(x) + 1
 
-    Mend("mended_module:double", ("x",), build, "test").apply()
+    Patch("mended_module:double", ("x",), build, "test").apply()
     assert module.double(3) == 7
 
 
@@ -65,7 +65,7 @@ def test_a_service_without_mends_is_left_as_it_is() -> None:
 def test_an_addition_gives_a_symbol_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("lacking_module")
     monkeypatch.setitem(__import__("sys").modules, "lacking_module", module)
-    addition = Addition("lacking_module:answer", 42, "test")
+    addition = NewAttribute("lacking_module:answer", 42, "test")
     addition.apply()
     assert module.answer == 42
     addition.check()  # again: what is there is ours
@@ -76,4 +76,4 @@ def test_an_addition_that_is_no_longer_needed_is_refused(monkeypatch: pytest.Mon
     module.answer = 41  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "lacking_module", module)
     with pytest.raises(MotoChangedError, match=r"lacking_module:answer exists; install moto==5\.2\.5"):
-        Addition("lacking_module:answer", 42, "test").apply()
+        NewAttribute("lacking_module:answer", 42, "test").apply()

@@ -134,7 +134,7 @@ def test_visibility_zero_gives_a_message_back_at_once(queue: MessageQueue[str]) 
     assert payloads(queue) == ["m"]
 
 
-def test_a_keeper_that_extends_the_visibility_keeps_the_message(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_client_that_extends_the_visibility_keeps_the_message(queue: MessageQueue[str], clock: Clock) -> None:
     queue.send("a", "m")
     (delivery,) = queue.receive(1, 30)
     for _ in range(5):

@@ -8,7 +8,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.sqs import BATCH, BATCH_ATTEMPTS, MAX_BATCH_BYTES, Outgoing, Queue, QueueCounts
+from services.sqs import BATCH, BATCH_ATTEMPTS, MAX_BATCH_BYTES, OutgoingMessage, Queue, QueueCounts
 
 
 @dataclass
@@ -44,8 +44,8 @@ def queue(sqs: FakeSQS, url: str = "http://q/1/requests", slept: list[float] | N
     return Queue(cast(Any, sqs), url, sleep=(slept if slept is not None else []).append)
 
 
-def messages(count: int) -> list[Outgoing]:
-    return [Outgoing(f"id-{number}", f"body-{number}") for number in range(count)]
+def messages(count: int) -> list[OutgoingMessage]:
+    return [OutgoingMessage(f"id-{number}", f"body-{number}") for number in range(count)]
 
 
 def test_messages_go_out_ten_at_a_time_in_order() -> None:
@@ -60,7 +60,7 @@ def test_batches_are_as_large_as_sqs_takes_by_messages_and_bytes(
     sizes: list[int],
 ) -> None:
     sqs = FakeSQS()
-    outgoing = [Outgoing(str(number), "x" * size) for number, size in enumerate(sizes)]
+    outgoing = [OutgoingMessage(str(number), "x" * size) for number, size in enumerate(sizes)]
     assert queue(sqs).send(outgoing) == []
     batches = [[len(entry["MessageBody"]) for entry in call] for call in sqs.calls]
     assert [size for batch in batches for size in batch] == sizes
@@ -71,7 +71,7 @@ def test_batches_are_as_large_as_sqs_takes_by_messages_and_bytes(
 
 def test_bytes_are_counted_and_not_characters() -> None:
     sqs = FakeSQS()
-    queue(sqs).send([Outgoing(str(number), "é" * 300_000) for number in range(2)])
+    queue(sqs).send([OutgoingMessage(str(number), "é" * 300_000) for number in range(2)])
     assert [len(call) for call in sqs.calls] == [1, 1]
 
 
@@ -98,7 +98,7 @@ def test_what_one_batch_call_did_not_take_is_sent_again_alone() -> None:
 
 def test_what_is_never_taken_is_returned_after_a_bounded_number_of_tries() -> None:
     sqs = FakeSQS(lambda body: "again" if body == "body-1" else None)
-    assert queue(sqs).send(messages(3)) == [Outgoing("id-1", "body-1")]
+    assert queue(sqs).send(messages(3)) == [OutgoingMessage("id-1", "body-1")]
     assert len(sqs.calls) == BATCH_ATTEMPTS
 
 

@@ -7,37 +7,37 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.apply.apply import Launcher
 from web_tier.controller.autoscaler.apply.drain import Drainer
-from web_tier.controller.autoscaler.apply.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.apply.orders import DrainCommands, OrdersWatch
 from web_tier.controller.autoscaler.apply.standby import Standby
 from web_tier.controller.autoscaler.apply.sweep import Sweeper
 from web_tier.controller.autoscaler.decide.decide import decide
-from web_tier.controller.autoscaler.observe.demand import Arrivals
-from web_tier.controller.autoscaler.observe.measures import Measures
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.demand import ArrivalRateEstimator
+from web_tier.controller.autoscaler.observe.measures import MetricsCollector
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Observation, Observer
-from web_tier.controller.autoscaler.tell.board import Board
-from web_tier.controller.autoscaler.tell.chronicle import Chronicle
+from web_tier.controller.autoscaler.tell.board import SnapshotWriter
+from web_tier.controller.autoscaler.tell.chronicle import EventReporter
 from web_tier.controller.autoscaler.tell.figures import Figures
-from web_tier.controller.limits import FleetLimits
+from web_tier.controller.limits import FleetConfigWatcher
 
 
 @dataclass(frozen=True)
 class Autoscaler:
     """Brings the fleet to what the queue needs, within the limits in force."""
 
-    limits: FleetLimits
+    limits: FleetConfigWatcher
     observer: Observer
     launcher: Launcher
     drainer: Drainer
     standby: Standby
     sweeper: Sweeper
-    meter: Meter
-    arrivals: Arrivals
-    measures: Measures
+    meter: BillingMeter
+    arrivals: ArrivalRateEstimator
+    measures: MetricsCollector
     orders: OrdersWatch
-    drain_orders: DrainOrders
-    board: Board
-    chronicle: Chronicle
+    drain_orders: DrainCommands
+    board: SnapshotWriter
+    chronicle: EventReporter
     interval_seconds: float
     figures: Figures = field(default_factory=Figures)
 
@@ -77,7 +77,7 @@ class Autoscaler:
         draining, standby = self.drainer.draining(seen.instances), self.standby.standing_by(seen.instances)
         seen = replace(seen, draining=draining, standby=standby)
         seen = replace(seen, lost=self.sweeper.look(seen, limits))
-        demand = self.arrivals.look(seen.requests, self.measures.roster.answers)
+        demand = self.arrivals.look(seen.requests, self.measures.registry.answers)
         return replace(seen, demand=demand, measured=self.measures.look(seen, limits.max_lifetime_seconds))
 
 

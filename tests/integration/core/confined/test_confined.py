@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import pytest
 
-from core.confined.errors import CrashedError, NoChildError, TooCostlyError
-from core.confined.pool import Allowance, Confined
+from core.confined.errors import CrashedError, PoolUnavailableError, TooCostlyError
+from core.confined.pool import Allowance, SandboxPool
 from core.confined.zygote import ROOT, Zygote
 from core.image_errors import ImageRejectedError
 from tests.support.processes import children_of
@@ -38,22 +38,22 @@ def zygote() -> Iterator[Zygote]:
 
 
 @pytest.fixture
-def confined(zygote: Zygote) -> Confined:
-    return Confined(zygote, SMALL, most=2)
+def confined(zygote: Zygote) -> SandboxPool:
+    return SandboxPool(zygote, SMALL, most=2)
 
 
-def child_of(confined: Confined) -> int:
+def child_of(confined: SandboxPool) -> int:
     return int(confined(b"pid"))
 
 
-def test_one_process_answers_item_after_item(confined: Confined) -> None:
+def test_one_process_answers_item_after_item(confined: SandboxPool) -> None:
     first = child_of(confined)
     assert [child_of(confined) for _ in range(20)] == [first] * 20
     assert confined(b"pid", times=2) == str(first).encode() * 2
     assert first != os.getpid()
 
 
-def test_a_refusal_comes_back_as_it_was_raised_and_the_process_stays(confined: Confined) -> None:
+def test_a_refusal_comes_back_as_it_was_raised_and_the_process_stays(confined: SandboxPool) -> None:
     first = child_of(confined)
     with pytest.raises(ImageRejectedError) as refused:
         confined("refuse it ends early: \u202e <b>".encode())
@@ -76,7 +76,7 @@ def test_a_refusal_comes_back_as_it_was_raised_and_the_process_stays(confined: C
     ],
 )
 def test_what_ends_its_process_twice_fails_alone_and_the_next_has_a_fresh_one(
-    confined: Confined, item: bytes, reason: str
+    confined: SandboxPool, item: bytes, reason: str
 ) -> None:
     with pytest.raises(CrashedError, match=reason):
         confined(item)
@@ -93,7 +93,7 @@ def test_what_ends_its_process_twice_fails_alone_and_the_next_has_a_fresh_one(
     ],
 )
 def test_what_takes_too_much_ends(zygote: Zygote, item: bytes, reason: str) -> None:
-    hasty = Confined(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), most=1)
+    hasty = SandboxPool(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), most=1)
     hasty.prepare()
     with pytest.raises(TooCostlyError, match=reason):
         hasty(item)
@@ -103,11 +103,11 @@ def test_what_takes_too_much_ends(zygote: Zygote, item: bytes, reason: str) -> N
 def test_many_items_together_may_take_more_time_than_one_may(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.confined.pool.HANG_FACTOR", DEADLINE_SECONDS)  # only processor time counts here
     # The system counts whole seconds: without more for each item, the first one would last for all.
-    confined = Confined(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), most=1)
+    confined = SandboxPool(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), most=1)
     assert len({bytes(confined(b"burn 0.2")) for _ in range(7)}) == 1
 
 
-def test_what_fits_is_allowed(confined: Confined) -> None:
+def test_what_fits_is_allowed(confined: SandboxPool) -> None:
     assert confined(b"allocate 30000000") == b"30000000"
     assert len(confined(b"long 1000")) == 1_000
 
@@ -116,26 +116,26 @@ def test_what_fits_is_allowed(confined: Confined) -> None:
     "what",
     ["open", "socket", "pipe", "execve", "fork", "ptrace", "kill", "prlimit", "process_vm_readv", "setuid"],
 )
-def test_a_child_can_open_start_and_reach_nothing(confined: Confined, what: str) -> None:
+def test_a_child_can_open_start_and_reach_nothing(confined: SandboxPool, what: str) -> None:
     assert confined(f"try {what}".encode()) == b"PermissionError"
 
 
 @pytest.mark.parametrize("what", ["unlink", "mkdir", "chmod"])
-def test_a_child_can_change_no_file(confined: Confined, tmp_path: Path, what: str) -> None:
+def test_a_child_can_change_no_file(confined: SandboxPool, tmp_path: Path, what: str) -> None:
     there, new = tmp_path / "there", tmp_path / "new"
     there.touch(mode=0o600)
     assert confined(f"try {what} {new if what == 'mkdir' else there}".encode()) == b"PermissionError"
     assert (there.stat().st_mode & 0o777, new.exists()) == (0o600, False)
 
 
-def test_a_child_has_neither_descriptors_nor_processes_nor_core_dumps_to_give(confined: Confined) -> None:
+def test_a_child_has_neither_descriptors_nor_processes_nor_core_dumps_to_give(confined: SandboxPool) -> None:
     assert confined(b"limits") == repr([(0, 0)] * 4).encode()
 
 
 def test_a_child_holds_no_key_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
     zygote = Zygote(FUNCTION)
-    confined = Confined(zygote, SMALL, most=1)
+    confined = SandboxPool(zygote, SMALL, most=1)
     child = child_of(confined)
     assert b"s3cret" not in confined(b"environment")
     assert b"s3cret" not in environment_of(child)
@@ -146,20 +146,20 @@ def environment_of(process: int) -> bytes:
     return Path(f"/proc/{process}/environ").read_bytes()
 
 
-def test_a_child_has_no_open_file_but_its_own_socket_and_writes_into_no_log(confined: Confined) -> None:
+def test_a_child_has_no_open_file_but_its_own_socket_and_writes_into_no_log(confined: SandboxPool) -> None:
     opened = {link.name: str(link.readlink()) for link in Path(f"/proc/{child_of(confined)}/fd").iterdir()}
     assert [opened.pop(number) for number in "012"] == ["/dev/null"] * 3
     (channel,) = opened.values()
     assert channel.startswith("socket:")
 
 
-def test_a_child_is_the_first_to_go_where_memory_is_short_and_gains_no_privileges(confined: Confined) -> None:
+def test_a_child_is_the_first_to_go_where_memory_is_short_and_gains_no_privileges(confined: SandboxPool) -> None:
     process = Path(f"/proc/{child_of(confined)}")
     assert (process / "oom_score_adj").read_text() == "1000\n"
     assert "NoNewPrivs:\t1" in (process / "status").read_text()
 
 
-def test_a_child_that_dies_between_two_items_costs_neither(confined: Confined) -> None:
+def test_a_child_that_dies_between_two_items_costs_neither(confined: SandboxPool) -> None:
     first = child_of(confined)
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: state_of(first) == "Z", "the first child has ended")
@@ -170,7 +170,7 @@ def test_a_child_that_dies_between_two_items_costs_neither(confined: Confined) -
 class Call:
     """A call of a confined function in a thread of its own."""
 
-    confined: Confined
+    confined: SandboxPool
     item: bytes
     answer: bytes | None = None
     error: Exception | None = None
@@ -193,7 +193,7 @@ class Call:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_an_item_whose_child_is_killed_from_outside_is_tried_again_in_a_fresh_child(
-    confined: Confined, number: signal.Signals
+    confined: SandboxPool, number: signal.Signals
 ) -> None:
     first = child_of(confined)
     call = Call(confined, f"stop_in {first}".encode())
@@ -203,7 +203,7 @@ def test_an_item_whose_child_is_killed_from_outside_is_tried_again_in_a_fresh_ch
     assert call.answer not in {None, str(first).encode()}
 
 
-def test_an_item_whose_child_gets_no_memory_is_tried_again_in_a_fresh_child(confined: Confined) -> None:
+def test_an_item_whose_child_gets_no_memory_is_tried_again_in_a_fresh_child(confined: SandboxPool) -> None:
     first = child_of(confined)
     _, most = resource.prlimit(first, resource.RLIMIT_AS)
     resource.prlimit(first, resource.RLIMIT_AS, (1, most))
@@ -212,13 +212,13 @@ def test_an_item_whose_child_gets_no_memory_is_tried_again_in_a_fresh_child(conf
 
 
 def test_an_item_whose_child_gets_no_processor_is_tried_again_in_a_fresh_child(zygote: Zygote) -> None:
-    hasty = Confined(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), most=1)
+    hasty = SandboxPool(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), most=1)
     first = child_of(hasty)
     assert hasty(f"stop_in {first}".encode()) != str(first).encode()
 
 
 def test_an_item_is_tried_again_alone_and_a_second_death_is_its_own(zygote: Zygote) -> None:
-    confined = Confined(zygote, SMALL, most=3)
+    confined = SandboxPool(zygote, SMALL, most=3)
     first = child_of(confined)
     parent = parent_of(first)
     call = Call(confined, b"signal SIGSTOP")
@@ -243,13 +243,13 @@ def stopped_children(parent: int) -> set[int]:
     return {child for child in children_of(parent) if state_of(child) == "T"}
 
 
-def test_an_item_that_comes_while_an_idle_child_dies_is_answered(confined: Confined) -> None:
+def test_an_item_that_comes_while_an_idle_child_dies_is_answered(confined: SandboxPool) -> None:
     for number in (signal.SIGKILL, signal.SIGSEGV) * 10:
         os.kill(child_of(confined), number)
         assert child_of(confined)
 
 
-def test_a_child_goes_on_while_everything_is_told_to_stop(confined: Confined) -> None:
+def test_a_child_goes_on_while_everything_is_told_to_stop(confined: SandboxPool) -> None:
     first = child_of(confined)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(first, number)
@@ -257,7 +257,7 @@ def test_a_child_goes_on_while_everything_is_told_to_stop(confined: Confined) ->
 
 
 def test_threads_share_no_more_children_than_agreed(zygote: Zygote) -> None:
-    confined = Confined(zygote, Allowance(5, 64 * MEGABYTE, 10_000), most=3)
+    confined = SandboxPool(zygote, Allowance(5, 64 * MEGABYTE, 10_000), most=3)
     seen: set[bytes] = set()
     with ThreadPoolExecutor(12) as pool:
         for answer in pool.map(lambda _: confined(b"pid"), range(300)):
@@ -266,7 +266,7 @@ def test_threads_share_no_more_children_than_agreed(zygote: Zygote) -> None:
 
 
 def test_one_thread_s_crash_is_nobody_else_s(zygote: Zygote) -> None:
-    confined = Confined(zygote, SMALL, most=3)
+    confined = SandboxPool(zygote, SMALL, most=3)
 
     def outcome(number: int) -> str:
         try:
@@ -281,7 +281,7 @@ def test_one_thread_s_crash_is_nobody_else_s(zygote: Zygote) -> None:
 
 def test_a_zygote_that_is_killed_is_started_again_and_blames_no_item() -> None:
     zygote = Zygote(FUNCTION, jitter=lambda _low, _high: 0.0)
-    confined = Confined(zygote, Allowance(5, 64 * MEGABYTE, 1_000), most=1)
+    confined = SandboxPool(zygote, Allowance(5, 64 * MEGABYTE, 1_000), most=1)
     child = child_of(confined)
     waiting = threading.Thread(target=lambda: suppressed(lambda: confined(b"signal SIGSTOP"), errors), daemon=True)
     errors: list[Exception] = []
@@ -289,7 +289,7 @@ def test_a_zygote_that_is_killed_is_started_again_and_blames_no_item() -> None:
     wait_until(lambda: state_of(child) == "T", "the child is stopped")  # only now is the item in its hands
     os.kill(parent_of(child), signal.SIGKILL)
     waiting.join(DEADLINE_SECONDS)
-    assert [type(error) for error in errors] == [NoChildError]
+    assert [type(error) for error in errors] == [PoolUnavailableError]
     wait_until(lambda: state_of(child) == "Z", "the child has ended")
     assert child_of(confined) != child
     zygote.close()
@@ -307,26 +307,26 @@ def test_after_a_failed_start_nobody_tries_again_at_once() -> None:
     zygote = Zygote(
         "tests.unit.services.confined.nowhere:function", jitter=lambda _low, high: high, clock=lambda: now
     )
-    confined = Confined(zygote, SMALL, most=1)
-    with pytest.raises(NoChildError, match="nowhere"):
+    confined = SandboxPool(zygote, SMALL, most=1)
+    with pytest.raises(PoolUnavailableError, match="nowhere"):
         confined(b"pid")
-    with pytest.raises(NoChildError, match=r"tried again in 0\.1 s"):
+    with pytest.raises(PoolUnavailableError, match=r"tried again in 0\.1 s"):
         confined(b"pid")
     now += 0.11
-    with pytest.raises(NoChildError, match="no process"):
+    with pytest.raises(PoolUnavailableError, match="no process"):
         confined(b"pid")
-    with pytest.raises(NoChildError, match=r"tried again in 0\.2 s"):
+    with pytest.raises(PoolUnavailableError, match=r"tried again in 0\.2 s"):
         confined(b"pid")
 
 
 PARENT = f"""
 import sys, time
-from core.confined.pool import Allowance, Confined
+from core.confined.pool import Allowance, SandboxPool
 from core.confined.zygote import Zygote
 zygote = Zygote({FUNCTION!r})
 if sys.argv[1] == "fork":
     zygote.fork()
-confined = Confined(zygote, Allowance(5, 1 << 26, 1000), 1)
+confined = SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)
 print(confined(b"pid").decode(), flush=True)
 if sys.argv[2] == "busy":
     confined(b"sleep")

@@ -29,7 +29,7 @@ from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.pictures import picture
 from web_tier.app import create_app
 from web_tier.backend import current_backend
-from web_tier.controller.ledger import Ledger
+from web_tier.controller.result_recorder import ResultRecorder
 
 PICTURE = picture()
 FILES = {"files": [{"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}]}
@@ -229,7 +229,7 @@ def test_that_somebody_has_sent_the_same_bytes_is_told_to_nobody_else(
             "model": Model(name="demo", digest=digest),
         }
     )
-    owners = Ledger(store, lambda _keys: None).owners([job_id])
+    owners = ResultRecorder(store, lambda _keys: None).owners([job_id])
     ResultCache(store.table, timedelta(days=1)).put([answer], datetime.now(UTC), owners)
     berts = bert.makes_a_job()
     assert not bert.sends(berts).get("cached")

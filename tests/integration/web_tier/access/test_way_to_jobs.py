@@ -15,7 +15,7 @@ ROOMS = ("web_tier/pages", "web_tier/api")
 WITHOUT_JOBS = ("flask.", "web_tier.bootstrap")
 """Modules with routes that are no rooms of ours; they serve files."""
 
-PAST_THE_OWNER = frozenset({"JobStore", "Slices", "Claims", "UploadCounts", "ResultCache", "Table"})
+PAST_THE_OWNER = frozenset({"JobStore", "UploadManifests", "Claims", "UploadCounts", "ResultCache", "Table"})
 """What reads and writes jobs, whosever they are."""
 
 

@@ -13,7 +13,7 @@ from core.job_records import ImageRecord
 from core.jobs import JobStore
 from core.messages import RequestMessage, Response
 from services.clients import Clients
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from tests.support.jobs import done
 from web_tier.app import create_app
 
@@ -28,7 +28,7 @@ class AnsweringQueue:
     answer: Answering = done
     images: list[ImageRef] = field(default_factory=list)
 
-    def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         for message in messages:
             ref = RequestMessage.from_json(message.body).ref
             self.images.append(ref)

@@ -11,7 +11,7 @@ from core.config import Config
 from core.ids import new_id
 from core.jobs import JobStore
 from core.messages import RequestMessage
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from tests.support.dead_letters import DeadLetterDesk, address, give_up
 from tests.support.jobs import NOBODY, client_error, done, failed
 from tests.support.waiting import DEADLINE_SECONDS
@@ -125,7 +125,7 @@ def test_the_dead_letter_of_an_image_that_the_queue_refuses_stays(desk: DeadLett
     assert desk.call("POST", image, "/redrive").get_json()["outcome"] == "refused"
     assert desk.listed() == [image.ref.image_id]
 
-    def fail(_: Sequence[Outgoing]) -> list[Outgoing]:
+    def fail(_: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         raise client_error(500)
 
     desk.queue.fails = fail

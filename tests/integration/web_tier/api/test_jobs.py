@@ -23,7 +23,7 @@ from core.jobs import JobStore
 from core.messages import RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.api.test_v1 import problem, upload
 from tests.support.jobs import (
@@ -40,7 +40,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.models import CreateJob
 from web_tier.app import create_app
 from web_tier.intake.retry import retry_failed, retry_image
-from web_tier.intake.store import Intake
+from web_tier.intake.store import ImageIngest
 from web_tier.results.query import is_retrying
 
 # Idempotency
@@ -269,7 +269,13 @@ def test_a_retry_is_sent_with_its_attempt_whatever_the_clocks_say(shop: Shop, st
     """Row 53: the web tier's clock may be ten minutes ahead of, or behind, the controller's."""
     image, attempts = shop.images[1], list[int]()
     for skew in (timedelta(minutes=-10), timedelta(minutes=10), timedelta(0)):
-        intake = Intake(ImageLimits(1, 1), shop.bucket, store, shop.queue, clock=lambda: datetime.now(UTC) + skew)  # noqa: B023
+        intake = ImageIngest(
+            ImageLimits(1, 1),
+            shop.bucket,
+            store,
+            shop.queue,
+            clock=lambda: datetime.now(UTC) + skew,  # noqa: B023
+        )
         assert retry_image(intake, store.image(image.ref), store.result(image.ref)).sent == 1
         assert retry_image(intake, store.image(image.ref), store.result(image.ref)).running == 1
         attempts.append(RequestMessage.from_json(shop.queue.bodies[-1]).attempt)
@@ -292,7 +298,7 @@ def test_an_image_that_is_gone_is_named_instead_of_requested(shop: Shop) -> None
 
 
 def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore) -> None:
-    intake = Intake(ImageLimits(1, 1), shop.bucket, store, shop.queue)
+    intake = ImageIngest(ImageLimits(1, 1), shop.bucket, store, shop.queue)
     first = retry_failed(intake, shop.job, most=2)
     second = retry_failed(intake, shop.job, after=first.next_after, most=2)
     assert (first.sent, second.sent, second.next_after) == (2, 1, None)
@@ -303,7 +309,7 @@ def test_what_the_queue_refuses_is_said_and_its_failure_is_ours(shop: Shop) -> N
     shop.queue.fails = lambda messages: list(messages)[:1]
     assert shop.retry().get_json()["refused"] == 1
 
-    def fail(_: Sequence[Outgoing]) -> list[Outgoing]:
+    def fail(_: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         raise client_error(500)
 
     shop.queue.fails = fail

@@ -13,7 +13,7 @@ from core.config import Config
 from core.ids import new_id
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
-from core.slices import MAX_FILES, ReusedKeyError, Slices
+from core.slices import MAX_FILES, ReusedKeyError, UploadManifests
 from services.clients import Clients
 from services.errors import NotFoundError
 from services.s3 import Bucket, StoredObject
@@ -22,15 +22,15 @@ from tests.support.jobs import MemoryQueue, client_error
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.backend import Backend
-from web_tier.intake.accept import Rejection
-from web_tier.intake.direct import DirectIntake, Offer, WantedFile
+from web_tier.intake.accept import RejectedUpload
+from web_tier.intake.direct import DirectIntake, FileSpec, Offer
 from web_tier.intake.store import UNKEPT, Outcome
 
 PICTURE = picture()
 
 
-def wanted(*names: str, size: int = len(PICTURE), content_type: str = "image/jpeg") -> list[WantedFile]:
-    return [WantedFile(name, size, content_type) for name in names]
+def wanted(*names: str, size: int = len(PICTURE), content_type: str = "image/jpeg") -> list[FileSpec]:
+    return [FileSpec(name, size, content_type) for name in names]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def other_process(config: Config, provisioned: Clients, queue: MemoryQueue) -> D
     return Backend(config, request_queue=queue).direct
 
 
-def offered(direct: DirectIntake, job: Job, files: Sequence[WantedFile], key: str | None = None) -> Offer:
+def offered(direct: DirectIntake, job: Job, files: Sequence[FileSpec], key: str | None = None) -> Offer:
     offer, refused = direct.offer(job, files, key)
     assert offer is not None
     assert refused == {}
@@ -58,7 +58,7 @@ def send(offer: Offer, *indexes: int, content: bytes = PICTURE) -> None:
 
 
 def codes(outcomes: dict[int, Outcome]) -> dict[int, str]:
-    return {index: each.code if isinstance(each, Rejection) else "accepted" for index, each in outcomes.items()}
+    return {index: each.code if isinstance(each, RejectedUpload) else "accepted" for index, each in outcomes.items()}
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_an_image_whose_tag_cannot_be_taken_is_not_accepted_yet(
 def test_each_file_is_offered_a_form_or_told_why_not(direct: DirectIntake, job: Job) -> None:
     most = direct.intake.limits.max_bytes
     files = [
-        WantedFile("large.jpg", most + 1, "image/jpeg"),
-        WantedFile("../<b>.jpg", most, "image/jpeg"),
-        WantedFile("a.svg", 10, "image/svg+xml"),
-        WantedFile("none.png", 0, "image/png"),
-        WantedFile("a.png", 1, "image/png"),
+        FileSpec("large.jpg", most + 1, "image/jpeg"),
+        FileSpec("../<b>.jpg", most, "image/jpeg"),
+        FileSpec("a.svg", 10, "image/svg+xml"),
+        FileSpec("none.png", 0, "image/png"),
+        FileSpec("a.png", 1, "image/png"),
     ]
     offer, refused = direct.offer(job, files)
     assert offer is not None
@@ -301,9 +301,7 @@ def test_a_repeated_request_is_offered_the_same_images(
         wanted("a.jpg", "b.jpg"),
     ],
 )
-def test_a_key_that_comes_with_other_files_is_refused(
-    direct: DirectIntake, job: Job, files: list[WantedFile]
-) -> None:
+def test_a_key_that_comes_with_other_files_is_refused(direct: DirectIntake, job: Job, files: list[FileSpec]) -> None:
     offered(direct, job, wanted("a.jpg"), "key")
     with pytest.raises(ReusedKeyError):
         direct.offer(job, files, "key")
@@ -323,6 +321,6 @@ def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
 ) -> None:
     image: ImageRecord = offered(direct, job, wanted("a.jpg")).images[0]
     key = new_id()
-    Slices(store.table).claim(job.job_id, key, {0: image})
+    UploadManifests(store.table).claim(job.job_id, key, {0: image})
     with pytest.raises(NotFoundError):
         direct.commit(job, key)

@@ -20,12 +20,12 @@ from core.messages import Model, Response
 from services.table import TableBusyError
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error, done
 from tests.support.pictures import picture
-from web_tier.intake.accept import Rejection
-from web_tier.intake.budget import ByteBudget
+from web_tier.intake.accept import RejectedUpload
+from web_tier.intake.budget import MemoryLimiter
 from web_tier.intake.multipart import Upload
 from web_tier.intake.repeats import Repeats
 from web_tier.intake.slices import take_once
-from web_tier.intake.store import GROUP, Intake, Outcome, RepeatedImage
+from web_tier.intake.store import GROUP, CachedImage, ImageIngest, Outcome
 
 
 def files(*shades: int) -> list[Upload]:
@@ -55,19 +55,19 @@ def cache(store: JobStore) -> ResultCache:
 
 
 @pytest.fixture
-def intake(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[Intake]:
+def intake(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[ImageIngest]:
     repeats = Repeats(cache, lambda: "d1", lambda: NOW)
-    intake = Intake(ImageLimits(), bucket, store, queue, repeats.find, clock=lambda: NOW)
+    intake = ImageIngest(ImageLimits(), bucket, store, queue, repeats.find, clock=lambda: NOW)
     yield intake
     intake.pool.shutdown()
 
 
 def cached(outcomes: list[Outcome]) -> list[bool | None]:
-    return [None if isinstance(outcome, Rejection) else outcome.cached for outcome in outcomes]
+    return [None if isinstance(outcome, RejectedUpload) else outcome.cached for outcome in outcomes]
 
 
 def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
-    intake: Intake, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue
+    intake: ImageIngest, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
     remember(cache, [answer_of(uploads[0], "stop"), answer_of(uploads[3], "parking")])
@@ -75,14 +75,14 @@ def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
     assert cached(outcomes) == [True, False, None, True]
     assert len(bucket.objects) == len(queue.bodies) == 1
     results = store.results(job.job_id)
-    labels = [results[outcome.ref.image_id].label for outcome in outcomes if isinstance(outcome, RepeatedImage)]
+    labels = [results[outcome.ref.image_id].label for outcome in outcomes if isinstance(outcome, CachedImage)]
     assert labels == ["stop", "parking"]
     assert all(result.cached for result in results.values())
     assert [image.cached for image in store.images(job.job_id)] == [True, False, True]
 
 
 def test_a_job_counts_what_was_answered_at_once_without_the_controller(
-    intake: Intake, cache: ResultCache, job: Job, store: JobStore
+    intake: ImageIngest, cache: ResultCache, job: Job, store: JobStore
 ) -> None:
     uploads = files(*range(GROUP + 5))
     remember(cache, [answer_of(upload) for upload in uploads])
@@ -94,17 +94,17 @@ def test_a_job_counts_what_was_answered_at_once_without_the_controller(
 
 
 def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(
-    intake: Intake, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    intake: ImageIngest, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     (upload,) = files(1)
     remember(cache, [answer_of(upload)])
     (outcome,) = intake.take(replace(job, keep=True), [upload])
-    assert isinstance(outcome, RepeatedImage)
+    assert isinstance(outcome, CachedImage)
     assert (bucket.objects, queue.bodies) == ({outcome.key: upload.data}, [])
 
 
 def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
-    intake: Intake, cache: ResultCache, job: Job, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+    intake: ImageIngest, cache: ResultCache, job: Job, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = files(1, 2)
     remember(cache, [answer_of(upload) for upload in uploads])
@@ -124,7 +124,7 @@ def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
 
 
 def test_a_known_image_that_cannot_be_recorded_is_not_accepted_and_leaves_no_result(
-    intake: Intake, cache: ResultCache, job: Job, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    intake: ImageIngest, cache: ResultCache, job: Job, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = files(1)
     remember(cache, [answer_of(uploads[0])])
@@ -135,12 +135,12 @@ def test_a_known_image_that_cannot_be_recorded_is_not_accepted_and_leaves_no_res
     with monkeypatch.context() as patch:
         patch.setattr(JobStore, "record_images", busy)
         (outcome,) = intake.take(job, uploads)
-    assert isinstance(outcome, Rejection)
+    assert isinstance(outcome, RejectedUpload)
     assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
 
 
 def test_a_repeated_slice_with_known_images_becomes_the_same_images_once(
-    intake: Intake, cache: ResultCache, job: Job, store: JobStore
+    intake: ImageIngest, cache: ResultCache, job: Job, store: JobStore
 ) -> None:
     uploads = files(1, 2, 3)
     remember(cache, [answer_of(uploads[1])])
@@ -154,7 +154,13 @@ def test_a_repeated_slice_with_known_images_becomes_the_same_images_once(
 
 @pytest.mark.parametrize("expired", [False, True])
 def test_a_repeat_answers_known_images_that_the_first_request_died_over(
-    intake: Intake, cache: ResultCache, job: Job, store: JobStore, monkeypatch: pytest.MonkeyPatch, *, expired: bool
+    intake: ImageIngest,
+    cache: ResultCache,
+    job: Job,
+    store: JobStore,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    expired: bool,
 ) -> None:
     uploads = files(1, 2)
     remember(cache, [answer_of(uploads[0])])
@@ -177,15 +183,15 @@ def test_a_repeat_answers_known_images_that_the_first_request_died_over(
 
 
 def test_a_group_that_waits_for_company_gives_way_to_the_bound_of_memory(
-    intake: Intake, job: Job, bucket: MemoryBucket
+    intake: ImageIngest, job: Job, bucket: MemoryBucket
 ) -> None:
     uploads = files(*range(12))
-    tight = replace(intake, budget=ByteBudget(2 * len(uploads[0].data)))
+    tight = replace(intake, budget=MemoryLimiter(2 * len(uploads[0].data)))
     assert len(tight.take(job, uploads)) == len(bucket.objects) == 12
 
 
-def test_what_a_broken_request_held_of_the_memory_is_free_again(intake: Intake, job: Job) -> None:
-    budget = ByteBudget(10**6)
+def test_what_a_broken_request_held_of_the_memory_is_free_again(intake: ImageIngest, job: Job) -> None:
+    budget = MemoryLimiter(10**6)
 
     def cut() -> Iterator[Upload]:
         yield from files(1, 2)

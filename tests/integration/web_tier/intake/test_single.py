@@ -17,10 +17,10 @@ from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.intake import single
-from web_tier.intake.accept import Rejection
+from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.multipart import Upload
 from web_tier.intake.single import JOB_AGE, JOB_IMAGES, JOB_NAME, MAX_JOBS_TRIED, SingleIntake
-from web_tier.intake.store import UNKEPT, Intake, Outcome
+from web_tier.intake.store import UNKEPT, ImageIngest, Outcome
 
 
 @dataclass
@@ -65,7 +65,7 @@ def watched(store: JobStore) -> WatchedStore:
 
 @pytest.fixture
 def singles(bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: Clock) -> Iterator[SingleIntake]:
-    intake = Intake(ImageLimits(), bucket, watched, queue)
+    intake = ImageIngest(ImageLimits(), bucket, watched, queue)
     yield SingleIntake(intake, clock)
     intake.pool.shutdown()
 
@@ -120,7 +120,7 @@ def test_a_new_job_is_begun_when_the_last_one_is_full_or_old(singles: SingleInta
 
 def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleIntake, store: JobStore) -> None:
     outcome = singles.take("", [Upload("a.jpg", b"no image", 8)])
-    assert isinstance(outcome, Rejection)
+    assert isinstance(outcome, RejectedUpload)
     assert outcome.code == "not_an_image"
     assert store.jobs(10) == []
 
@@ -144,7 +144,7 @@ def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothin
 ) -> None:
     watched.errors.append(client_error(503))
     outcome = singles.take("", [an_upload()])
-    assert isinstance(outcome, Rejection)
+    assert isinstance(outcome, RejectedUpload)
     assert outcome.code == "unavailable"
     assert (bucket.objects, queue.bodies) == ({}, [])
     taken(singles.take("", [an_upload()]))
@@ -167,7 +167,7 @@ def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(SingleIntake, "_jobs_there", lambda *_: set())
     outcome = singles.take("", [an_upload()])
-    assert isinstance(outcome, Rejection)
+    assert isinstance(outcome, RejectedUpload)
     assert (bucket.objects, watched.writes) == ({}, [])
 
 
@@ -184,7 +184,7 @@ def test_an_image_that_gives_up_before_its_commit_begins_is_not_accepted_and_lea
         wait_until(lambda: bool(watched.writes), "the first image is being recorded")
         with monkeypatch.context() as patch:
             patch.setattr(single, "MAX_WAIT_SECONDS", 0)
-            assert isinstance(singles.take("", [an_upload(2)]), Rejection)
+            assert isinstance(singles.take("", [an_upload(2)]), RejectedUpload)
         watched.go.set()
         accepted = taken(first.result(DEADLINE_SECONDS))
     later = taken(singles.take("", [an_upload(3)]))

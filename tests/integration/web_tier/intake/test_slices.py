@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 from core.images import ImageLimits
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
-from core.slices import MAX_FILES, ReusedKeyError, Slices
+from core.slices import MAX_FILES, ReusedKeyError, UploadManifests
 from services.s3 import Bucket
 from services.table import TableBusyError
 from tests.conftest import keys_in
@@ -21,7 +21,7 @@ from tests.support.jobs import MemoryBucket, MemoryQueue, record
 from tests.support.pictures import picture
 from web_tier.intake.multipart import Upload
 from web_tier.intake.slices import take_once
-from web_tier.intake.store import Intake
+from web_tier.intake.store import ImageIngest
 
 
 def files(*shades: int) -> list[Upload]:
@@ -29,8 +29,8 @@ def files(*shades: int) -> list[Upload]:
 
 
 @pytest.fixture
-def intake(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> Intake:
-    return Intake(ImageLimits(), bucket, store, queue)
+def intake(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> ImageIngest:
+    return ImageIngest(ImageLimits(), bucket, store, queue)
 
 
 def ids(outcomes: list[Any]) -> list[str]:
@@ -38,7 +38,7 @@ def ids(outcomes: list[Any]) -> list[str]:
 
 
 def test_a_repeated_slice_becomes_the_same_images_once(
-    intake: Intake, job: Job, store: JobStore, bucket: MemoryBucket
+    intake: ImageIngest, job: Job, store: JobStore, bucket: MemoryBucket
 ) -> None:
     uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
     first = take_once(intake, job, "key", uploads)
@@ -48,14 +48,14 @@ def test_a_repeated_slice_becomes_the_same_images_once(
     assert store.count_images(job.job_id) == store.status(job.job_id).accepted == len(bucket.objects) == 3
 
 
-def test_the_same_files_under_another_key_are_other_images(intake: Intake, job: Job, store: JobStore) -> None:
+def test_the_same_files_under_another_key_are_other_images(intake: ImageIngest, job: Job, store: JobStore) -> None:
     take_once(intake, job, "one", files(1))
     take_once(intake, job, "two", files(1))
     assert store.status(job.job_id).accepted == 2
 
 
 def test_a_repeat_finishes_what_the_first_request_died_over(
-    intake: Intake, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+    intake: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: object) -> None:
         raise TableBusyError("the table is busy")
@@ -70,7 +70,7 @@ def test_a_repeat_finishes_what_the_first_request_died_over(
 
 
 def test_a_repeat_leaves_an_image_that_was_retried_since_as_it_is(
-    intake: Intake, job: Job, store: JobStore, queue: MemoryQueue
+    intake: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
     [accepted] = take_once(intake, job, "key", files(1))
     assert isinstance(accepted, ImageRecord)
@@ -82,7 +82,7 @@ def test_a_repeat_leaves_an_image_that_was_retried_since_as_it_is(
 
 
 def test_a_repeat_never_deletes_what_the_first_request_has_put(
-    intake: Intake, job: Job, bucket: MemoryBucket, store: JobStore
+    intake: ImageIngest, job: Job, bucket: MemoryBucket, store: JobStore
 ) -> None:
     take_once(intake, job, "key", files(1, 2))
     take_once(intake, job, "key", files(1, 2))
@@ -108,7 +108,7 @@ def a_text(content: bytes) -> Upload:
     ],
 )
 def test_a_key_that_comes_again_with_other_files_is_refused_and_leaves_nothing(
-    intake: Intake,
+    intake: ImageIngest,
     job: Job,
     store: JobStore,
     bucket: MemoryBucket,
@@ -124,24 +124,24 @@ def test_a_key_that_comes_again_with_other_files_is_refused_and_leaves_nothing(
 
 
 def test_a_repeat_of_a_slice_that_has_no_digest_goes_on_with_it(
-    intake: Intake, job: Job, store: JobStore, queue: MemoryQueue
+    intake: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
     image = record(job)
-    assert Slices(store.table).claim(job.job_id, "key", {0: image})  # as versions before 2026-11 did
+    assert UploadManifests(store.table).claim(job.job_id, "key", {0: image})  # as versions before 2026-11 did
     assert take_once(intake, job, "key", files(1)) == [image]
     assert (queue.image_ids, store.count_images(job.job_id)) == ({image.ref.image_id}, 1)
 
 
 def test_a_job_that_is_deleted_while_files_arrive_accepts_none_of_them(
-    intake: Intake, job: Job, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+    intake: ImageIngest, job: Job, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Slices, "claim", lambda *_: False)
+    monkeypatch.setattr(UploadManifests, "claim", lambda *_: False)
     assert ids(take_once(intake, job, "key", files(1))) == []
     assert bucket.objects == {}
 
 
 def test_more_files_than_can_be_remembered_are_refused_whole(
-    intake: Intake, job: Job, bucket: MemoryBucket, store: JobStore
+    intake: ImageIngest, job: Job, bucket: MemoryBucket, store: JobStore
 ) -> None:
     with pytest.raises(Exception, match="under other keys"):
         take_once(intake, job, "key", files(*range(MAX_FILES + 1)))

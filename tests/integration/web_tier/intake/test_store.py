@@ -11,15 +11,15 @@ from core.ids import ImageRef
 from core.images import ImageLimits
 from core.job_records import ImageRecord, Job, Said
 from core.jobs import JobStore
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.intake.accept import Rejection
-from web_tier.intake.budget import ByteBudget
+from web_tier.intake.accept import RejectedUpload
+from web_tier.intake.budget import MemoryLimiter
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import CONCURRENCY, SLICE, UNKEPT, Intake, Outcome
+from web_tier.intake.store import CONCURRENCY, SLICE, UNKEPT, ImageIngest, Outcome
 
 SEND_ERRORS = (
     client_error(503),
@@ -60,8 +60,8 @@ def failing(store: JobStore) -> FailingStore:
 
 
 @pytest.fixture
-def intake(bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue) -> Iterator[Intake]:
-    intake = Intake(ImageLimits(), bucket, failing, queue)
+def intake(bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue) -> Iterator[ImageIngest]:
+    intake = ImageIngest(ImageLimits(), bucket, failing, queue)
     yield intake
     intake.pool.shutdown()
 
@@ -77,7 +77,7 @@ def accepted(outcomes: Sequence[Outcome]) -> list[ImageRecord]:
 
 
 def codes(outcomes: Sequence[Outcome]) -> list[str]:
-    return [outcome.code for outcome in outcomes if isinstance(outcome, Rejection)]
+    return [outcome.code for outcome in outcomes if isinstance(outcome, RejectedUpload)]
 
 
 def recorded(store: JobStore, job: Job) -> set[str]:
@@ -85,7 +85,7 @@ def recorded(store: JobStore, job: Job) -> set[str]:
 
 
 def test_an_accepted_image_has_its_object_its_record_and_its_message(
-    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    intake: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     files = uploads(23)
     images = accepted(intake.take(job, files))
@@ -98,24 +98,30 @@ def test_an_accepted_image_has_its_object_its_record_and_its_message(
 
 @pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, None)], ids=["unkept", "kept"])
 def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
-    intake: Intake, job: Job, bucket: MemoryBucket, keep: bool, tags: dict[str, str] | None
+    intake: ImageIngest, job: Job, bucket: MemoryBucket, keep: bool, tags: dict[str, str] | None
 ) -> None:
     images = accepted(intake.take(replace(job, keep=keep), uploads(3)))
     assert bucket.tags == {image.key: tags for image in images}
 
 
 def test_a_bad_file_is_rejected_alone_and_in_its_place(
-    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    intake: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     outcomes = intake.take(job, uploads(5, broken=[1, 4]))
-    assert [type(outcome) for outcome in outcomes] == [ImageRecord, Rejection, ImageRecord, ImageRecord, Rejection]
+    assert [type(outcome) for outcome in outcomes] == [
+        ImageRecord,
+        RejectedUpload,
+        ImageRecord,
+        ImageRecord,
+        RejectedUpload,
+    ]
     assert [outcome.filename for outcome in outcomes] == [f"{index}.jpg" for index in range(5)]
     assert len(bucket.objects) == len(queue.bodies) == len(recorded(store, job)) == 3
     assert store.status(job.job_id).accepted == 3
 
 
 def test_more_images_than_a_slice_are_all_taken(
-    intake: Intake, store: JobStore, job: Job, queue: MemoryQueue
+    intake: ImageIngest, store: JobStore, job: Job, queue: MemoryQueue
 ) -> None:
     content = picture()
     files = [Upload("a.jpg", content, len(content))] * (SLICE + 2)
@@ -130,13 +136,13 @@ def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: Memo
         def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
             together.wait(DEADLINE_SECONDS)  # breaks, and fails the test, unless all are in here at once
 
-    intake = Intake(ImageLimits(), Meeting(), store, queue)
+    intake = ImageIngest(ImageLimits(), Meeting(), store, queue)
     assert len(accepted(intake.take(job, uploads(CONCURRENCY)))) == CONCURRENCY
     intake.pool.shutdown()
 
 
 def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
-    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    intake: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     files = uploads(3)
     bucket.fails = lambda body: client_error(503) if body == files[1].data else None
@@ -147,7 +153,7 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_is_there(
-    intake: Intake, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, moment: str
+    intake: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, moment: str
 ) -> None:
     getattr(failing, moment)["record_images"] = TableBusyError("busy")
     outcomes = intake.take(job, uploads(3))
@@ -158,7 +164,7 @@ def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_i
 
 @pytest.mark.parametrize("error", SEND_ERRORS, ids=str)
 def test_images_whose_request_may_not_be_sent_are_accepted_since_their_record_stands(
-    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, error: Exception
+    intake: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, error: Exception
 ) -> None:
     # The message may be there, so taking the image back could lose a result; the reconciler sends what is missing.
     queue.fails = _raiser(error)
@@ -170,7 +176,7 @@ def test_images_whose_request_may_not_be_sent_are_accepted_since_their_record_st
 
 
 def test_an_image_whose_request_the_queue_returns_is_accepted(
-    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    intake: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     queue.fails = lambda messages: list(messages[:1])
     images = accepted(intake.take(job, uploads(12)))
@@ -179,17 +185,19 @@ def test_an_image_whose_request_the_queue_returns_is_accepted(
 
 
 def test_an_image_that_may_be_recorded_keeps_its_object_and_its_client_is_told(
-    intake: Intake, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    intake: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     failing.after["record_images"] = TableBusyError("busy")
     failing.before["forget_images"] = client_error(503)
     [outcome] = intake.take(job, uploads(1))
-    assert isinstance(outcome, Rejection)
+    assert isinstance(outcome, RejectedUpload)
     assert (outcome.code, "may have been stored" in outcome.message) == ("unavailable", True)
     assert (len(recorded(failing, job)), len(bucket.objects), queue.bodies) == (1, 1, [])
 
 
-def test_a_count_that_could_not_be_stored_takes_nothing_back(intake: Intake, failing: FailingStore, job: Job) -> None:
+def test_a_count_that_could_not_be_stored_takes_nothing_back(
+    intake: ImageIngest, failing: FailingStore, job: Job
+) -> None:
     failing.before["say_accepted"] = client_error(503)
     assert len(accepted(intake.take(job, uploads(2)))) == 2
     failing.before.clear()
@@ -198,7 +206,7 @@ def test_a_count_that_could_not_be_stored_takes_nothing_back(intake: Intake, fai
 
 
 def test_a_request_that_breaks_off_leaves_nothing_behind(
-    intake: Intake, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    intake: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     def cut() -> Iterator[Upload]:
         yield from uploads(30, broken=[3])
@@ -210,10 +218,10 @@ def test_a_request_that_breaks_off_leaves_nothing_behind(
 
 
 def test_the_next_file_is_not_read_before_there_is_memory_for_it(
-    intake: Intake, job: Job, bucket: MemoryBucket
+    intake: ImageIngest, job: Job, bucket: MemoryBucket
 ) -> None:
     content = picture()
-    budget = ByteBudget(2 * len(content))
+    budget = MemoryLimiter(2 * len(content))
     held, most, lock = 0, 0, threading.Lock()
 
     def count(change: int) -> None:
@@ -232,8 +240,8 @@ def test_the_next_file_is_not_read_before_there_is_memory_for_it(
     assert most <= 3  # two that the budget holds, and the one that waits for its turn
 
 
-def _raiser(error: Exception) -> Callable[[Sequence[Outgoing]], list[Outgoing]]:
-    def fail(messages: Sequence[Outgoing]) -> list[Outgoing]:
+def _raiser(error: Exception) -> Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]]:
+    def fail(messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         raise error
 
     return fail

@@ -129,7 +129,7 @@ def test_what_fails_in_the_middle_is_given_back(door: Door, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("web_tier.intake.store.Intake.commit", fail)
+    monkeypatch.setattr("web_tier.intake.store.ImageIngest.commit", fail)
     assert by_api(door, 1, 2).status_code == 500
     assert door.left() == 3
 

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from core.fleet import FleetInstance, FleetInstances
 from core.fleet_store import FleetStore
 from core.jobs import JobStore
-from core.messages import FleetSnapshot, LimitsOrder, WorkerLimits
+from core.messages import FleetSnapshot, LimitsOverride, WorkerLimits
 from services.table import Table
 from tests.support.jobs import NOW
 
@@ -18,7 +18,7 @@ SNAPSHOT = FleetSnapshot(
     at=NOW, running=2, pending=1, visible=112, in_flight=23, min_workers=0, max_workers=19, peak_workers=6,
     billed_seconds=325, reason="three workers, enough", configured=WorkerLimits(min_workers=0, max_workers=19),
 )  # fmt: skip
-ORDER = LimitsOrder(min_workers=1, max_workers=5, since=NOW, reason="<b>budget</b>")
+ORDER = LimitsOverride(min_workers=1, max_workers=5, since=NOW, reason="<b>budget</b>")
 WORDS = "1..5, set by ops on 1 March, 12:00 UTC (<b>budget</b>); config.yaml says 0..19"
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 

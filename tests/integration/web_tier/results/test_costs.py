@@ -8,11 +8,11 @@ from core.cost import requests_of
 from core.fleet_store import FleetStore
 from core.job_records import Counts, Job
 from core.jobs import JobStore
-from core.messages import FleetRun, FleetSnapshot
+from core.messages import BillingPeriod, FleetSnapshot
 from services.table import Table
 from tests.support.jobs import NOW, add_images
 
-CURRENT = FleetRun(number=2, images=4, billed_seconds=120, cost=0.004)
+CURRENT = BillingPeriod(number=2, images=4, billed_seconds=120, cost=0.004)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def fleet(table: Table, store: JobStore) -> FleetStore:
     )  # fmt: skip
     store.put_fleet(snapshot)
     told = FleetStore(table)
-    told.put_run(FleetRun(number=1, images=1, billed_seconds=60, cost=0.002, is_open=False))
+    told.put_run(BillingPeriod(number=1, images=1, billed_seconds=60, cost=0.002, is_open=False))
     return told
 
 
@@ -58,7 +58,7 @@ def test_a_job_costs_its_share_of_the_runs_that_it_was_answered_in(
 
 @pytest.mark.usefixtures("fleet")
 def test_the_cost_of_a_job_whose_run_is_forgotten_is_not_told(client: FlaskClient, store: JobStore, job: Job) -> None:
-    store.put_fleet(getattr(store.fleet(), "model_copy")(update={"run": FleetRun(number=9)}))  # noqa: B009
+    store.put_fleet(getattr(store.fleet(), "model_copy")(update={"run": BillingPeriod(number=9)}))  # noqa: B009
     add_images(store, job, "a.jpg")
     store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW, runs=((2, 1),)))
     assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"] is None

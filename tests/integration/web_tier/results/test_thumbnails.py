@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.confined.pool import Allowance, Confined
+from core.confined.pool import Allowance, SandboxPool
 from core.confined.zygote import Zygote
 from core.images import ImageLimits
 from tests.support.hostile_images import HONEST
@@ -14,7 +14,7 @@ from tests.support.pictures import picture
 from tests.support.processes import children_of
 from web_tier.bulkheads import Bulkhead
 from web_tier.results.drawing import draw
-from web_tier.results.thumbnails import AT_ONCE, TILE, NoThumbnailError, Thumbnails, Turns
+from web_tier.results.thumbnails import AT_ONCE, TILE, NoThumbnailError, RenderLimiter, Thumbnails
 
 LIMITS = ImageLimits()
 SMALL = Allowance(seconds=5, memory_bytes=2**26, answer_bytes=1_000)
@@ -45,7 +45,7 @@ def test_what_is_broken_has_no_picture(data: bytes, thumbnails: Thumbnails) -> N
 @pytest.mark.parametrize("item", [b"signal SIGSEGV", b"allocate 100000000", b"fail", b"long 500", b"long 1001"])
 def test_what_ends_its_process_or_makes_it_answer_rubbish_has_no_picture(item: bytes) -> None:
     zygote = Zygote("tests.integration.web_tier.results.drawers:misbehave")
-    thumbnails = Thumbnails(LIMITS, Confined(zygote, SMALL, AT_ONCE))
+    thumbnails = Thumbnails(LIMITS, SandboxPool(zygote, SMALL, AT_ONCE))
     with pytest.raises(NoThumbnailError):
         thumbnails.of(item)
     assert thumbnails.of(b"picture").startswith(b"RIFF")
@@ -70,7 +70,7 @@ def children() -> set[int]:
 
 
 def test_too_many_who_wait_are_turned_away_at_once() -> None:
-    turns = Turns(Bulkhead(AT_ONCE))
+    turns = RenderLimiter(Bulkhead(AT_ONCE))
     with turns.one() as first, turns.one() as second, turns.one() as third:
         assert (first, second, third) == (True, True, False)
     with turns.one() as again:

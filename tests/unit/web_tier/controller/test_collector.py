@@ -1,4 +1,4 @@
-"""The collector between a queue and a ledger that fail."""
+"""The collector between a queue and a recorder that fail."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,12 +15,20 @@ from core.ids import ImageRef, new_id
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
 from core.messages import Heartbeat, Model, Response
-from services.sqs import Outgoing
+from services.sqs import OutgoingMessage
 from services.table import THROTTLING_CODES, TableBusyError
 from tests.support.controller import EPOCH, Clock
 from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import WRITES, MemoryTable
-from tests.unit.web_tier.controller.test_ledger import IMAGES, JOBS, REFS, done, figures, ledger_of, stored_jobs
+from tests.unit.web_tier.controller.test_result_recorder import (
+    IMAGES,
+    JOBS,
+    REFS,
+    done,
+    figures,
+    recorder_of,
+    stored_jobs,
+)
 from web_tier.controller.collector import (
     COUNT_AGE_SECONDS,
     COUNT_SECONDS,
@@ -31,8 +39,8 @@ from web_tier.controller.collector import (
     Collector,
     parse,
 )
-from web_tier.controller.ledger import Ledger
-from web_tier.controller.roster import Roster
+from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.worker_registry import WorkerRegistry
 
 _T = TypeVar("_T")
 ONE, OTHER = JOBS
@@ -47,18 +55,18 @@ class Site:
     """A collector and its queue; the clock goes on when a test says so."""
 
     store: JobStore = field(default_factory=stored_jobs)
-    ledger: Ledger | None = None
+    recorder: ResultRecorder | None = None
     active: bool = True
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.queue, self.roster = ClockedQueue(clock=self.clock), Roster(self.clock)
+        self.queue, self.registry = ClockedQueue(clock=self.clock), WorkerRegistry(self.clock)
         cache = ResultCache(self.store.table, timedelta(days=1))
-        ledger = self.ledger or ledger_of(self.store)
-        self.collector = Collector(self.queue, ledger, cache, lambda: self.active, roster=self.roster)
+        recorder = self.recorder or recorder_of(self.store)
+        self.collector = Collector(self.queue, recorder, cache, lambda: self.active, registry=self.registry)
 
     def send(self, *told: Response | Heartbeat) -> None:
-        self.queue.send([Outgoing(new_id(), each.to_json()) for each in told])
+        self.queue.send([OutgoingMessage(new_id(), each.to_json()) for each in told])
 
     def tick(self, times: int = 1, seconds: float = 1.0) -> None:
         for _ in range(times):
@@ -94,7 +102,7 @@ def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
     begun, heard = site.clock.now, list[float | None]()
     for _ in range(EMPTY_POLLS + 1):
         site.tick()
-        heard.append(site.roster.heard_until)
+        heard.append(site.registry.heard_until)
     assert heard == [*[None] * (EMPTY_POLLS - 1), begun, begun + 1]
 
 
@@ -104,8 +112,8 @@ def test_fewer_messages_than_were_asked_for_do_not_mean_that_there_are_no_more()
     site.queue.batch[0] = 3
     site.send(*[beat(f"i-{number}") for number in range(100)])
     site.tick()
-    assert site.roster.heard_until is None
-    assert len(site.roster.words()) == 3
+    assert site.registry.heard_until is None
+    assert len(site.registry.words()) == 3
 
 
 def test_where_polls_are_never_empty_the_queues_count_says_what_has_been_heard() -> None:
@@ -114,26 +122,26 @@ def test_where_polls_are_never_empty_the_queues_count_says_what_has_been_heard()
     for _ in range(int(COUNT_SECONDS) + 1):
         site.send(beat())
         site.tick()
-    assert site.roster.heard_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS
+    assert site.registry.heard_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS
     site.queue.batch[0] = 1
     site.send(*[beat()] * 1000)
     site.tick(30)
-    assert site.roster.heard_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS, "there are more"
+    assert site.registry.heard_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS, "there are more"
 
 
 def test_what_has_been_heard_is_never_taken_back() -> None:
     site = Site()
     site.tick(EMPTY_POLLS)
-    before = site.roster.heard_until
+    before = site.registry.heard_until
     site.send(beat())
     site.tick()
-    assert site.roster.heard_until == before
+    assert site.registry.heard_until == before
 
 
 # What cannot be recorded
 
 
-class FailingLedger(Ledger):
+class FailingRecorder(ResultRecorder):
     """Refuses responses of some jobs or images with `error`; `tried` are the ids of each call."""
 
     bad: set[str]
@@ -150,20 +158,20 @@ class FailingLedger(Ledger):
 
 def failing(bad: str, error: Exception | None = None) -> Site:
     store = stored_jobs()
-    ledger = FailingLedger(store, lambda _keys: None)
-    ledger.bad, ledger.error, ledger.tried = {bad}, error or UnrecordableError(), []
-    return Site(store, ledger)
+    recorder = FailingRecorder(store, lambda _keys: None)
+    recorder.bad, recorder.error, recorder.tried = {bad}, error or UnrecordableError(), []
+    return Site(store, recorder)
 
 
 def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> None:
     """Row 49."""
     site = failing(ONE)
-    ledger = cast(FailingLedger, site.collector.ledger)
+    recorder = cast(FailingRecorder, site.collector.recorder)
     site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
     site.tick()
     assert figures(site.store, OTHER) == (12, 0, 40)
     assert len(site.queue.messages) == 12, "the others are deleted"
-    ledger.bad.clear()
+    recorder.bad.clear()
     site.tick()
     assert site.store.statuses(ONE) == {}, "hidden for a while"
     site.tick(2, seconds=FIRST_DELAY_SECONDS)
@@ -173,13 +181,13 @@ def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> N
 
 def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
     site = failing(ONE)
-    ledger = cast(FailingLedger, site.collector.ledger)
+    recorder = cast(FailingRecorder, site.collector.recorder)
     site.send(*[done(ref) for ref in IMAGES[ONE][:12]])
     site.tick()
-    ledger.tried.clear()
+    recorder.tried.clear()
     site.send(*[done(ref) for ref in IMAGES[ONE][12:24]], *[done(ref) for ref in IMAGES[OTHER][:3]])
     site.tick()
-    assert ledger.tried == [{ref.image_id for ref in IMAGES[OTHER][:3]}]
+    assert recorder.tried == [{ref.image_id for ref in IMAGES[OTHER][:3]}]
 
 
 @pytest.mark.parametrize(
@@ -193,15 +201,15 @@ def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
 def test_a_throttled_job_is_tried_once_and_then_not_for_a_while(throttled: Exception) -> None:
     """Row 49: other jobs wait while it is tried, since a throttled call is repeated for seconds."""
     site = failing(ONE, throttled)
-    ledger = cast(FailingLedger, site.collector.ledger)
+    recorder = cast(FailingRecorder, site.collector.recorder)
     site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
     site.tick()
-    assert ledger.tried == [{ref.image_id for ref in refs[:12]} for refs in (IMAGES[ONE], IMAGES[OTHER])]
+    assert recorder.tried == [{ref.image_id for ref in refs[:12]} for refs in (IMAGES[ONE], IMAGES[OTHER])]
     assert figures(site.store, OTHER) == (12, 0, 40)
-    ledger.tried.clear()
+    recorder.tried.clear()
     site.tick(int(FIRST_DELAY_SECONDS) - 1)
-    assert ledger.tried == []
-    ledger.bad.clear()
+    assert recorder.tried == []
+    recorder.bad.clear()
     site.tick(2)
     assert figures(site.store, ONE) == (12, 0, 40)
     assert site.queue.messages == []
@@ -234,7 +242,7 @@ def test_heartbeats_are_noted_although_a_response_cannot_be_recorded() -> None:
     site = failing(ONE)
     site.send(done(REFS[0]), beat("i-2"))
     site.tick()
-    assert set(site.roster.words()) == {"i-2"}
+    assert set(site.registry.words()) == {"i-2"}
 
 
 def test_without_the_lease_everything_is_given_back_at_once_and_nothing_written() -> None:
@@ -242,7 +250,7 @@ def test_without_the_lease_everything_is_given_back_at_once_and_nothing_written(
     site.send(done(REFS[0]))
     site.tick()
     assert (site.queue.counts().visible, site.store.statuses(ONE)) == (1, {})
-    assert site.roster.heard_until is None
+    assert site.registry.heard_until is None
 
 
 # What is remembered for images with the same bytes
@@ -251,7 +259,7 @@ def test_without_the_lease_everything_is_given_back_at_once_and_nothing_written(
 def test_a_result_that_can_be_seen_can_be_repeated() -> None:
     digest, seen = "a" * 64, list[bool]()
 
-    class Watching(Ledger):
+    class Watching(ResultRecorder):
         def record(self, responses: Iterable[Response]) -> None:
             cache = ResultCache(self.store.table, timedelta(days=1))
             seen.append(digest in cache.find("", [digest], "d1", datetime.now(UTC)))
@@ -302,7 +310,7 @@ def test_whose_a_job_is_costs_no_read_of_its_own() -> None:
         site.send(*answers)
         site.tick()
 
-    alone = reads_by(lambda store: ledger_of(store).record(answers))
+    alone = reads_by(lambda store: recorder_of(store).record(answers))
     assert reads_by(collect) == alone
     assert alone.total() > 0
 
@@ -310,7 +318,7 @@ def test_whose_a_job_is_costs_no_read_of_its_own() -> None:
 def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
     queue = ClockedQueue()
     bodies = ("", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}')
-    queue.send([Outgoing(new_id(), body) for body in bodies])
+    queue.send([OutgoingMessage(new_id(), body) for body in bodies])
     assert [each for _, each in parse(queue.receive())] == [done(REFS[0])]
     reasons = [vars(record)["reason"] for record in caplog.records]
     assert len(reasons) == 5

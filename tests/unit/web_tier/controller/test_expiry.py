@@ -12,7 +12,7 @@ from core.job_records import Counts, ImageRecord, Job
 from core.jobs import JobStore
 from services.errors import NotFoundError
 from tests.support.memory_table import WRITES, MemoryTable
-from web_tier.controller.expiry import MAX_OVERDUE, Expiry
+from web_tier.controller.expiry import MAX_OVERDUE, JobExpiry
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 LIFETIME = timedelta(days=7)
@@ -66,7 +66,7 @@ def exists(store: JobStore, job: Job) -> bool:
 
 
 def expire(store: JobStore, now: datetime = NOW) -> None:
-    Expiry(store, LIFETIME, lambda: True, lambda: now).tick()
+    JobExpiry(store, LIFETIME, lambda: True, lambda: now).tick()
 
 
 @pytest.mark.parametrize("adds_after", [1, 2])
@@ -149,7 +149,7 @@ def test_the_age_of_a_job_begins_with_its_last_result_or_retry() -> None:
     store.store_counts(answered.job_id, Counts(1, 0, 1, NOW - 3 * LIFETIME, recently))
     store.table.put_all([{"pk": f"COUNTS#{retried.job_id}", "sk": "RETRIED", "at": recently.isoformat()}])
     now = [NOW]
-    expiry = Expiry(store, LIFETIME, lambda: True, lambda: now[0])
+    expiry = JobExpiry(store, LIFETIME, lambda: True, lambda: now[0])
     expiry.tick()
     assert [exists(store, job) for job in (idle, answered, retried)] == [False, True, True]
     now[0] += timedelta(hours=1)

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from core.config import load_config
-from core.messages import LimitsOrder
+from core.messages import LimitsOverride
 from tests.conftest import shipped_values
 from tests.support.controller import EPOCH
 from web_tier.controller.autoscaler.tell.decisions import News
-from web_tier.controller.limits import FleetLimits
+from web_tier.controller.limits import FleetConfigWatcher
 
 
 def write(path: Path, **fleet: object) -> Path:
@@ -21,13 +21,13 @@ def write(path: Path, **fleet: object) -> Path:
 
 
 @pytest.fixture
-def limits(tmp_path: Path) -> FleetLimits:
+def limits(tmp_path: Path) -> FleetConfigWatcher:
     path = write(tmp_path / "config.yaml")
-    return FleetLimits(path, load_config(path, {}).fleet, load=lambda changed: load_config(changed, {}))
+    return FleetConfigWatcher(path, load_config(path, {}).fleet, load=lambda changed: load_config(changed, {}))
 
 
 def test_a_changed_maximum_is_in_force_at_the_next_look_and_logged(
-    limits: FleetLimits, caplog: pytest.LogCaptureFixture
+    limits: FleetConfigWatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert limits.current().max_workers == 19
     write(limits.path, max_workers=300)
@@ -39,7 +39,7 @@ def test_a_changed_maximum_is_in_force_at_the_next_look_and_logged(
     "broken", ["fleet: {max_workers: [", "", "fleet: {max_workers: -1}", "no such: key", "\x00", "fleet: 3"]
 )
 def test_a_broken_file_changes_nothing_and_is_logged_once(
-    limits: FleetLimits, caplog: pytest.LogCaptureFixture, broken: str
+    limits: FleetConfigWatcher, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     limits.path.write_text(broken)
     assert [limits.current().max_workers for _ in range(3)] == [19] * 3
@@ -50,7 +50,7 @@ def test_a_broken_file_changes_nothing_and_is_logged_once(
     assert limits.problem is None
 
 
-def test_a_file_that_is_gone_for_a_moment_changes_nothing(limits: FleetLimits) -> None:
+def test_a_file_that_is_gone_for_a_moment_changes_nothing(limits: FleetConfigWatcher) -> None:
     limits.path.unlink()
     assert limits.current().max_workers == 19
     assert "cannot read" in (limits.problem or "")
@@ -65,15 +65,15 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     def never(changed: Path) -> None:
         raise AssertionError(f"{changed} was read")
 
-    limits = FleetLimits(path, load_config(path, {}).fleet, load=never)  # type: ignore[arg-type]
+    limits = FleetConfigWatcher(path, load_config(path, {}).fleet, load=never)  # type: ignore[arg-type]
     limits.current()
 
 
-ORDER = LimitsOrder(min_workers=1, max_workers=5, since=EPOCH, reason="budget")
+ORDER = LimitsOverride(min_workers=1, max_workers=5, since=EPOCH, reason="budget")
 
 
 def test_what_ops_order_is_in_force_until_it_is_taken_back_and_each_change_is_logged_and_told_once(
-    limits: FleetLimits, caplog: pytest.LogCaptureFixture
+    limits: FleetConfigWatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
         assert (limits.current(ORDER).min_workers, limits.current(ORDER).max_workers) == (1, 5)
@@ -90,7 +90,7 @@ def test_what_ops_order_is_in_force_until_it_is_taken_back_and_each_change_is_lo
     assert limits.take_news() == [News("limits 0..19 again, as config.yaml says")]
 
 
-def test_everything_else_in_the_file_takes_effect_under_an_order_too(limits: FleetLimits) -> None:
+def test_everything_else_in_the_file_takes_effect_under_an_order_too(limits: FleetConfigWatcher) -> None:
     limits.current(ORDER)
     write(limits.path, max_workers=300, images_per_worker=7)
     fleet = limits.current(ORDER)
@@ -99,7 +99,7 @@ def test_everything_else_in_the_file_takes_effect_under_an_order_too(limits: Fle
     assert limits.current().max_workers == 300
 
 
-def test_a_broken_file_under_an_order_leaves_the_order_in_force(limits: FleetLimits) -> None:
+def test_a_broken_file_under_an_order_leaves_the_order_in_force(limits: FleetConfigWatcher) -> None:
     limits.path.write_text("fleet: [")
     assert limits.current(ORDER).max_workers == 5
     assert "the last good limits stay in force" in (limits.problem or "")

@@ -13,7 +13,7 @@ from core.dead_letters import DeadLetterStore
 from core.ids import ImageRef, parse_key
 from core.job_records import Resend
 from core.messages import Failure, RequestMessage, Response
-from services.sqs import Outgoing, QueueCounts
+from services.sqs import OutgoingMessage, QueueCounts
 from tests.support.controller import EPOCH
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_services import ClockedQueue
@@ -64,7 +64,7 @@ def test_a_backlog_that_nobody_consumes_for_62_hours_is_not_multiplied_then_or_w
             request = RequestMessage.from_json(received.body)
             taken[request.image_id] += 1
             answer = done(ImageRef(request.job_id, request.image_id))
-            site.responses.send([Outgoing(request.image_id, answer.to_json())])
+            site.responses.send([OutgoingMessage(request.image_id, answer.to_json())])
             site.requests.delete([received.receipt])
         site.collector.tick()
         site.pass_time(0)
@@ -88,7 +88,7 @@ def test_a_lost_request_is_found_after_the_table_could_not_be_read_for_minutes(
     site: ResultsSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [known] = site.add_job(1, request=False)
-    site.ledger.record([done(known)])
+    site.recorder.record([done(known)])
     site.reconciler.tick()
     [late] = site.add_images(known.job_id, 1, request=False, touched_at=EPOCH + timedelta(seconds=1))
     with monkeypatch.context() as patch:
@@ -135,7 +135,7 @@ def test_nothing_is_sent_again_while_the_fleet_is_paused(site: ResultsSite) -> N
 
 def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsSite) -> None:
     class LosesReplies(ClockedQueue):
-        def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
             super().send(messages)
             self.messages.clear()
             raise TimeoutError
@@ -154,7 +154,7 @@ def test_a_request_that_is_sent_again_is_recorded_with_how_long_its_image_had_wa
     lost, waiting = site.add_job(2, request=False)
     site.requests.send([message(site.store.image(waiting))])
     site.pass_time(BUSY_PATIENCE * LOST_AFTER)
-    site.ledger.record([done(waiting)])
+    site.recorder.record([done(waiting)])
     assert site.store.resends(lost.job_id) == {
         lost.image_id: Resend(0, EPOCH, EPOCH, int(BUSY_PATIENCE * LOST_AFTER))
     }
@@ -168,7 +168,7 @@ def test_resends_are_counted_over_controllers_and_attempts(site: ResultsSite) ->
     site.lose_messages()
     site.start()
     site.pass_time(LOST_AFTER)
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     site.retry(ref, request=False)
     site.lose_messages()
     site.pass_time(2 * LOST_AFTER)
@@ -179,7 +179,7 @@ def test_resends_are_counted_over_controllers_and_attempts(site: ResultsSite) ->
 @pytest.mark.parametrize("outcome", ["refused", "unknown"])
 def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, outcome: str) -> None:
     class Fails(ClockedQueue):
-        def send(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
             if outcome == "unknown":
                 raise TimeoutError
             return list(messages)
@@ -204,7 +204,7 @@ def test_a_result_whose_response_was_lost_is_no_resend(site: ResultsSite) -> Non
 def test_a_retry_whose_request_was_lost_is_requested_again_with_its_attempt(site: ResultsSite) -> None:
     """Row 46."""
     [ref] = site.add_job(1, request=False)
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     site.retry(ref, request=False)
     site.pass_time(2 * LOST_AFTER)
     assert site.requests.requests() == [(ref.image_id, 1)]
@@ -215,7 +215,7 @@ def test_a_retry_that_died_before_anything_but_its_record_was_written_is_request
     site: ResultsSite, restarted: bool
 ) -> None:
     [ref] = site.add_job(1, request=False)
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     record = site.store.image(ref)
     assert site.store.replace_image(record, replace(record, attempt=1))
     if restarted:
@@ -229,7 +229,7 @@ def test_a_retry_whose_web_process_ended_is_requested_although_the_file_of_the_j
     site: ResultsSite,
 ) -> None:
     [ref] = site.add_job(1, request=False)
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     site.pass_time(2 * LOST_AFTER)
     site.reconciler.may_close = lambda _job_id: False
     record = site.store.image(ref)
@@ -246,30 +246,30 @@ def test_a_retry_whose_response_was_lost_is_read_from_the_output_bucket(
     """Row 46."""
     [ref] = site.add_job(1, request=False)
     site.store_output(refused(ref))
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     site.retry(ref, request=False)
     answer = again(ref).model_copy(update={"attempt": 1})
     site.store_output(answer)
     site.pass_time(2 * LOST_AFTER)
     assert (site.result(ref).status, site.result(ref).attempt) == (answer.status, 1)
     assert site.requests.sent == []
-    assert site.ledger.missing(ref.job_id) == {}
+    assert site.recorder.missing(ref.job_id) == {}
 
 
 def test_a_failure_of_an_earlier_attempt_is_not_taken_for_the_answer_of_a_retry(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.store_output(refused(ref))
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     site.retry(ref)
-    site.ledger.record([refused(ref, 0, "a late repeat")])
-    assert site.ledger.missing(ref.job_id) == {}, "not learned yet"
+    site.recorder.record([refused(ref, 0, "a late repeat")])
+    assert site.recorder.missing(ref.job_id) == {}, "not learned yet"
     site.pass_time(10)
-    assert site.ledger.missing(ref.job_id) == {ref.image_id: 1}
+    assert site.recorder.missing(ref.job_id) == {ref.image_id: 1}
 
 
 def test_a_retry_that_waits_in_the_queue_is_not_multiplied_either(site: ResultsSite) -> None:
     refs = site.add_job(20, request=False)
-    site.ledger.record([refused(ref) for ref in refs])
+    site.recorder.record([refused(ref) for ref in refs])
     for ref in refs:
         site.retry(ref)
     site.pass_time(62 * HOUR, every=1_800.0)
@@ -278,13 +278,13 @@ def test_a_retry_that_waits_in_the_queue_is_not_multiplied_either(site: ResultsS
 
 def test_a_retry_that_the_web_tier_took_back_is_not_waited_for(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     before = site.store.image(ref)
     after = site.retry(ref, request=False)
     site.pass_time(10)
     assert site.store.replace_image(after, before)
     site.pass_time(2 * LOST_AFTER)
-    assert (site.ledger.missing(ref.job_id), site.requests.sent) == ({}, [])
+    assert (site.recorder.missing(ref.job_id), site.requests.sent) == ({}, [])
 
 
 # Results that appear meanwhile
@@ -297,7 +297,7 @@ def test_a_result_that_is_stored_while_its_image_is_looked_for_stays(site: Resul
         def exists(self, key: str) -> bool:
             answer = done(parse_key(key)).model_copy(update={"key": key})
             site.store_output(answer)
-            site.ledger.record([answer])
+            site.recorder.record([answer])
             return super().exists(key)
 
     site.inputs = Racing()
@@ -325,7 +325,7 @@ def test_a_result_that_is_stored_just_before_a_failure_stays(site: ResultsSite) 
 def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.store_output(refused(ref))
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     site.inputs.delete_all([site.retry(ref, request=False).key])
     site.pass_time(2 * LOST_AFTER)
     result = site.result(ref)
@@ -337,7 +337,7 @@ def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: R
 
 def test_a_dead_letter_of_a_retry_takes_the_stored_result_before_the_older_failure(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     site.letters.send([message(site.retry(ref, request=False))])
     site.store_output(done(ref))
     site.reconciler.tick()
@@ -348,17 +348,17 @@ def test_a_dead_letter_of_a_retry_takes_the_stored_result_before_the_older_failu
 def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.store_output(refused(ref, 0, "first"))
-    site.ledger.record([refused(ref, 0, "first")])
+    site.recorder.record([refused(ref, 0, "first")])
     site.letters.send([message(site.retry(ref, request=False))])
     site.reconciler.tick()
     result = site.result(ref)
     assert (result.attempt, result.error and result.error.message != "first") == (1, True)
-    assert site.ledger.missing(ref.job_id) == {}
+    assert site.recorder.missing(ref.job_id) == {}
 
 
 def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.ledger.record([done(ref)])
+    site.recorder.record([done(ref)])
     site.letters.send([message(site.store.image(ref))])
     site.reconciler.tick()
     assert (site.outputs.objects, site.letters.messages) == ({}, [])
@@ -366,12 +366,12 @@ def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsS
 
 def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.ledger.record([refused(ref)])
+    site.recorder.record([refused(ref)])
     site.letters.send([message(site.store.image(ref))])
     site.retry(ref)
     site.pass_time(10)
     assert site.result(ref).attempt == 0
-    assert site.ledger.missing(ref.job_id) == {ref.image_id: 1}
+    assert site.recorder.missing(ref.job_id) == {ref.image_id: 1}
 
 
 def letters(site: ResultsSite) -> list[ImageRef]:
@@ -382,7 +382,7 @@ def test_every_image_that_is_given_up_is_a_dead_letter_however_its_failure_is_le
     buried, answered, lost, damaged = site.add_job(4, request=False)
     site.letters.send([message(site.store.image(buried))])
     worker = refused(answered)
-    site.responses.send([Outgoing("answer", worker.to_json())])
+    site.responses.send([OutgoingMessage("answer", worker.to_json())])
     site.store_output(refused(lost))
     site.store_output(
         refused(damaged).model_copy(update={"error": Failure(code="truncated", message="it ends early")})
@@ -411,7 +411,7 @@ def test_a_controller_that_dies_before_it_records_a_failure_leaves_its_dead_lett
 
     table.call = killed_after_the_result
     with pytest.raises(KeyboardInterrupt):
-        site.ledger.record([refused(ref)])
+        site.recorder.record([refused(ref)])
     table.call = run_effect
     site.start()
     site.pass_time(2 * LOST_AFTER)
@@ -424,7 +424,7 @@ def test_a_dead_letter_ends_with_a_label_that_comes_later(site: ResultsSite) -> 
     site.letters.send([message(site.store.image(ref))])
     site.reconciler.tick()
     assert letters(site) == [ref]
-    site.ledger.record([done(ref)])
+    site.recorder.record([done(ref)])
     assert letters(site) == []
 
 
@@ -457,7 +457,7 @@ def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> 
 
 def test_an_image_whose_record_was_taken_back_does_not_count(site: ResultsSite) -> None:
     kept, phantom = site.add_job(2, request=False)
-    site.ledger.record([refused(phantom), done(kept)])
+    site.recorder.record([refused(phantom), done(kept)])
     table = site.store.table
     table.delete_all([("JOB#" + phantom.job_id, "IMAGE#" + phantom.image_id)])
     site.reconciler.tick()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from web_tier.controller.backoff import Backoff
-from web_tier.controller.shift import Shift, Tick, keep_ticking
+from web_tier.controller.shift import LoopGroup, Tick, keep_ticking
 
 PATIENCE = 10.0
 
@@ -51,7 +51,7 @@ def test_a_shift_ends_its_loops_at_once_however_long_they_would_wait() -> None:
         ticked.set()
         return 3600.0
 
-    shift = Shift(one_loop(tick), lambda: True)
+    shift = LoopGroup(one_loop(tick), lambda: True)
     shift.start()
     assert ticked.wait(PATIENCE)
     assert shift.dead() == []
@@ -61,7 +61,7 @@ def test_a_shift_ends_its_loops_at_once_however_long_they_would_wait() -> None:
 
 def test_a_shift_whose_lease_was_not_held_for_a_moment_stays_over() -> None:
     held = [True]
-    shift = Shift(one_loop(lambda: 0.001), lambda: held[0])
+    shift = LoopGroup(one_loop(lambda: 0.001), lambda: held[0])
     shift.start()
     held[0] = False
     assert not shift.active()
@@ -78,7 +78,7 @@ def test_a_loop_that_dies_is_named() -> None:
         died.set()
         raise SystemExit  # ends a thread silently, as a bug outside the guarded part would
 
-    shift = Shift(one_loop(tick), lambda: True)
+    shift = LoopGroup(one_loop(tick), lambda: True)
     shift.start()
     assert died.wait(PATIENCE)
     shift._threads[0].join(PATIENCE)
@@ -92,7 +92,7 @@ def test_a_loop_that_hangs_is_told_of() -> None:
         go_on.wait(PATIENCE)
         return 0.0
 
-    shift = Shift(one_loop(tick), lambda: True)
+    shift = LoopGroup(one_loop(tick), lambda: True)
     shift.start()
     assert not shift.stop(0.0)
     go_on.set()

@@ -4,13 +4,13 @@ import pytest
 
 from core.images import ImageInfo, ImageLimits
 from tests.support.pictures import picture
-from web_tier.intake.accept import Rejection, accept
+from web_tier.intake.accept import RejectedUpload, accept
 from web_tier.intake.multipart import Upload
 
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000, max_frames=3)
 
 
-def verdict(data: bytes, filename: str = "a.jpg") -> ImageInfo | Rejection:
+def verdict(data: bytes, filename: str = "a.jpg") -> ImageInfo | RejectedUpload:
     return accept(Upload(filename, data, len(data)), LIMITS)
 
 
@@ -35,11 +35,11 @@ def test_content_decides_whatever_the_name_says() -> None:
 )
 def test_what_is_no_image_is_rejected_with_a_reason(data: bytes, code: str) -> None:
     rejection = verdict(data)
-    assert isinstance(rejection, Rejection)
+    assert isinstance(rejection, RejectedUpload)
     assert (rejection.filename, rejection.code) == ("a.jpg", code)
     assert rejection.message
 
 
 def test_a_file_that_was_too_large_to_keep_is_rejected_by_its_size() -> None:
     rejection = accept(Upload("a.jpg", b"", 3 * 2**20), ImageLimits(max_bytes=2**20))
-    assert rejection == Rejection("a.jpg", "too_large", "3 MB is more than the 1 MB allowed: shrink it")
+    assert rejection == RejectedUpload("a.jpg", "too_large", "3 MB is more than the 1 MB allowed: shrink it")

@@ -5,11 +5,11 @@ import threading
 import pytest
 
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from web_tier.intake.budget import BusyError, ByteBudget
+from web_tier.intake.budget import BusyError, MemoryLimiter
 
 
 def test_no_more_is_given_than_there_is() -> None:
-    budget = ByteBudget(100)
+    budget = MemoryLimiter(100)
     budget.take(60)
     with pytest.raises(BusyError):
         budget.take(41, wait_seconds=0)
@@ -17,7 +17,7 @@ def test_no_more_is_given_than_there_is() -> None:
 
 
 def test_who_waits_goes_on_when_enough_is_given_back() -> None:
-    budget = ByteBudget(100)
+    budget = MemoryLimiter(100)
     budget.take(100)
     waiting = threading.Thread(target=budget.take, args=(50, NEVER_SECONDS), daemon=True)
     waiting.start()
@@ -29,7 +29,7 @@ def test_who_waits_goes_on_when_enough_is_given_back() -> None:
 
 
 def test_more_than_there_is_in_all_is_taken_alone() -> None:
-    budget = ByteBudget(100)
+    budget = MemoryLimiter(100)
     budget.take(500)
     with pytest.raises(BusyError):
         budget.take(1, wait_seconds=0)
@@ -38,7 +38,7 @@ def test_more_than_there_is_in_all_is_taken_alone() -> None:
 
 
 def test_what_is_held_is_given_back_whatever_happens() -> None:
-    budget = ByteBudget(100)
+    budget = MemoryLimiter(100)
     with pytest.raises(ZeroDivisionError), budget.held(100):
         with pytest.raises(BusyError):
             budget.take(1, wait_seconds=0)

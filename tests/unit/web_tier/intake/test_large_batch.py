@@ -10,9 +10,9 @@ from core.jobs import JobStore
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
 from tests.support.pictures import picture
-from web_tier.intake.accept import Rejection
+from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.multipart import Upload
-from web_tier.intake.store import MEMORY_BYTES, Intake
+from web_tier.intake.store import MEMORY_BYTES, ImageIngest
 
 FILES = 10_000
 FILE_BYTES = 20_000
@@ -27,8 +27,8 @@ class KeyBucket(MemoryBucket):
 
 
 @pytest.fixture
-def intake() -> Iterator[Intake]:
-    intake = Intake(ImageLimits(), KeyBucket(), JobStore(MemoryTable()), MemoryQueue())
+def intake() -> Iterator[ImageIngest]:
+    intake = ImageIngest(ImageLimits(), KeyBucket(), JobStore(MemoryTable()), MemoryQueue())
     yield intake
     intake.pool.shutdown()
 
@@ -41,7 +41,7 @@ def uploads() -> Iterator[Upload]:
         yield Upload(f"{index}.jpg", body, len(body))
 
 
-def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(intake: Intake) -> None:
+def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(intake: ImageIngest) -> None:
     job = Job(new_id(), "large", NOW)
     intake.store.create(job)
     tracemalloc.start()
@@ -51,7 +51,7 @@ def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_re
     finally:
         tracemalloc.stop()
     assert [outcome.filename for outcome in outcomes] == [f"{index}.jpg" for index in range(FILES)]
-    rejected = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Rejection)}
+    rejected = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, RejectedUpload)}
     assert list(rejected) == list(range(99, FILES, 100))
     assert all("not an image" in rejection.message for rejection in rejected.values())
     assert intake.store.count_images(job.job_id) == intake.store.status(job.job_id).accepted == 9_900

@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from werkzeug.exceptions import RequestTimeout
 
-from web_tier.intake.patience import GRACE_SECONDS, PatientInput, be_patient
+from web_tier.intake.patience import GRACE_SECONDS, TimeoutStream, be_patient
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ class Trickle:
 
 def test_a_client_that_trickles_is_given_up_once_the_grace_is_over(connection: socket.socket) -> None:
     client = Trickle(piece=1, seconds=1)
-    body = PatientInput(client, connection, client.clock)
+    body = TimeoutStream(client, connection, client.clock)
     with pytest.raises(RequestTimeout):
         for _ in range(100):
             body.read(1000)
@@ -42,7 +42,7 @@ def test_a_client_that_trickles_is_given_up_once_the_grace_is_over(connection: s
 
 def test_a_slow_client_that_keeps_coming_is_waited_for(connection: socket.socket) -> None:
     client = Trickle(piece=2048, seconds=1)
-    body = PatientInput(client, connection, client.clock)
+    body = TimeoutStream(client, connection, client.clock)
     assert sum(len(body.read(4096)) for _ in range(300)) == 300 * 2048
 
 
@@ -52,7 +52,7 @@ def test_a_client_that_stalls_gets_a_408_and_its_connection_is_not_waited_for(co
             raise TimeoutError
 
     with pytest.raises(RequestTimeout, match="stalled after 0 bytes"):
-        PatientInput(Stalled(), connection).read(10)
+        TimeoutStream(Stalled(), connection).read(10)
     assert connection.recv(1) == b""
 
 
@@ -62,12 +62,12 @@ def test_a_client_that_never_fills_a_read_is_given_up(connection: socket.socket)
             return connection.recv(size)  # as gunicorn does: nothing comes, and nothing ends it
 
     with pytest.raises(RequestTimeout):
-        PatientInput(Blocked(), connection, read_seconds=0.05).read(10)
+        TimeoutStream(Blocked(), connection, read_seconds=0.05).read(10)
 
 
 def test_our_own_slowness_is_not_held_against_the_client(connection: socket.socket) -> None:
     client = Trickle(piece=10, seconds=0)
-    body = PatientInput(client, connection, client.clock)
+    body = TimeoutStream(client, connection, client.clock)
     for _ in range(10):
         body.read(10)
         client.now += 100  # between two reads

@@ -7,7 +7,7 @@ import pytest
 
 from core.cost import JobCost
 from core.job_records import Counts, Job, JobStatus, MergedFile
-from core.messages import FleetRun, FleetSnapshot
+from core.messages import BillingPeriod, FleetSnapshot
 from tests.support.jobs import NOW
 from tests.unit.core.test_cost import PRICES
 from web_tier.pages.progress import Progress, ProgressBody
@@ -84,7 +84,7 @@ def test_a_page_refreshes_for_a_while_when_failed_images_are_tried_again() -> No
 
 
 def cost_of(counts: Counts) -> JobCost:
-    cost = JobCost.of(counts, {1: FleetRun(number=1, images=2_000, billed_seconds=240, cost=0.024)}, PRICES)
+    cost = JobCost.of(counts, {1: BillingPeriod(number=1, images=2_000, billed_seconds=240, cost=0.024)}, PRICES)
     assert cost is not None
     return cost
 

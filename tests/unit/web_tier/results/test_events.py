@@ -9,7 +9,7 @@ from core.jobs import JobStore
 from services.errors import NotFoundError
 from tests.support.jobs import client_error
 from web_tier.bulkheads import Bulkhead
-from web_tier.results.events import HEARTBEAT_SECONDS, LINGER_SECONDS, STREAM_SECONDS, Streams, event_lines
+from web_tier.results.events import HEARTBEAT_SECONDS, LINGER_SECONDS, STREAM_SECONDS, FeedRegistry, event_lines
 from web_tier.results.watch import Event, Watch
 
 
@@ -85,11 +85,11 @@ def clock() -> Iterator[list[float]]:
     yield [0.0]
 
 
-def streams(most: int, clock: list[float]) -> Streams:
+def streams(most: int, clock: list[float]) -> FeedRegistry:
     def watch(job_id: str) -> Watch:
         return Watch(cast(JobStore, None), job_id, cast(Any, None))
 
-    return Streams(Bulkhead(most), watch, clock=lambda: clock[0])
+    return FeedRegistry(Bulkhead(most), watch, clock=lambda: clock[0])
 
 
 def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: list[float]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from core.messages import LabelScore, Prediction
-from web_tier.results.scores import BundleWords
+from web_tier.results.scores import ClassLabels
 
 IDS = {"job_id": "01M7VZC4WFV7NFCGGR65PAXY7J", "image_id": "01M7VZC4WFV7NFCGGR65PAXY7K"}
 
@@ -16,11 +16,11 @@ def prediction(best: str, score: float, *probabilities: float) -> Prediction:
 
 
 @pytest.fixture
-def words() -> BundleWords:
-    return BundleWords(["cat", "dog"], {"dog": "A dog."})
+def words() -> ClassLabels:
+    return ClassLabels(["cat", "dog"], {"dog": "A dog."})
 
 
-def test_all_classes_are_listed_best_first_by_name(words: BundleWords) -> None:
+def test_all_classes_are_listed_best_first_by_name(words: ClassLabels) -> None:
     scores = words.all_scores(prediction("dog", 0.9, 0.1, 0.9))
     assert [(pair.label, pair.score) for pair in scores] == [("dog", 0.9), ("cat", 0.1)]
     assert words.messages["dog"] == "A dog."
@@ -32,6 +32,6 @@ def test_all_classes_are_listed_best_first_by_name(words: BundleWords) -> None:
     ids=["another label", "another order", "more classes"],
 )
 def test_classes_of_another_bundle_have_numbers(
-    words: BundleWords, best: str, score: float, probabilities: tuple[float, ...]
+    words: ClassLabels, best: str, score: float, probabilities: tuple[float, ...]
 ) -> None:
     assert words.all_scores(prediction(best, score, *probabilities))[0].label == "class 1"

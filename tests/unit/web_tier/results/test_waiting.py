@@ -11,7 +11,7 @@ from core.ids import ImageRef, new_id
 from core.messages import Response
 from services.table import TableBusyError
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.results.waiting import LOOK_SECONDS, REST_SHARE, ResultWatch
+from web_tier.results.waiting import LOOK_SECONDS, REST_SHARE, ResultWaiter
 
 SOON = DEADLINE_SECONDS
 
@@ -67,8 +67,8 @@ def pauses() -> Pauses:
 
 
 @pytest.fixture
-def watch(store: FakeStore, pauses: Pauses) -> Iterator[ResultWatch]:
-    yield ResultWatch(store.results_of, pauses.sleep)
+def watch(store: FakeStore, pauses: Pauses) -> Iterator[ResultWaiter]:
+    yield ResultWaiter(store.results_of, pauses.sleep)
     pauses.allow(1_000)
     wait_until(lambda: not watching(), "no thread watches any more")
 
@@ -78,7 +78,7 @@ def watching() -> bool:
 
 
 def test_two_hundred_that_wait_are_looked_for_together_and_each_gets_its_own(
-    store: FakeStore, pauses: Pauses, watch: ResultWatch
+    store: FakeStore, pauses: Pauses, watch: ResultWaiter
 ) -> None:
     refs = [a_ref() for _ in range(200)]
     store.results = {ref: response(ref, f"label {number}") for number, ref in enumerate(refs)}
@@ -91,7 +91,7 @@ def test_two_hundred_that_wait_are_looked_for_together_and_each_gets_its_own(
     assert [len(look) for look in store.looks] == [200]
 
 
-def test_nobody_is_looked_for_when_nobody_waits(store: FakeStore, pauses: Pauses, watch: ResultWatch) -> None:
+def test_nobody_is_looked_for_when_nobody_waits(store: FakeStore, pauses: Pauses, watch: ResultWaiter) -> None:
     ref = a_ref()
     store.results[ref] = response(ref)
     pauses.allow(2)
@@ -104,7 +104,7 @@ def test_nobody_is_looked_for_when_nobody_waits(store: FakeStore, pauses: Pauses
 
 
 def test_who_waits_in_vain_is_told_so_in_time_and_forgotten(
-    store: FakeStore, pauses: Pauses, watch: ResultWatch
+    store: FakeStore, pauses: Pauses, watch: ResultWaiter
 ) -> None:
     assert watch.wait(a_ref(), 0.01) is None
     pauses.allow(1)
@@ -112,7 +112,7 @@ def test_who_waits_in_vain_is_told_so_in_time_and_forgotten(
     assert store.looks == []
 
 
-def test_two_that_wait_for_the_same_image_both_get_it(store: FakeStore, pauses: Pauses, watch: ResultWatch) -> None:
+def test_two_that_wait_for_the_same_image_both_get_it(store: FakeStore, pauses: Pauses, watch: ResultWaiter) -> None:
     ref = a_ref()
     store.results[ref] = response(ref)
     with ThreadPoolExecutor(2) as clients:
@@ -125,7 +125,7 @@ def test_two_that_wait_for_the_same_image_both_get_it(store: FakeStore, pauses: 
 
 @pytest.mark.parametrize("error", [TableBusyError("busy"), ValueError("a fault of ours")])
 def test_a_look_that_fails_is_taken_again(
-    store: FakeStore, pauses: Pauses, watch: ResultWatch, error: Exception
+    store: FakeStore, pauses: Pauses, watch: ResultWaiter, error: Exception
 ) -> None:
     ref = a_ref()
     store.results[ref] = response(ref)
@@ -148,7 +148,7 @@ def test_a_slow_table_is_looked_at_less_often(store: FakeStore, pauses: Pauses) 
             store.results[ref] = response(ref)
 
     ref, store.before_look = a_ref(), take
-    watch = ResultWatch(store.results_of, pauses.sleep, lambda: now[0])
+    watch = ResultWaiter(store.results_of, pauses.sleep, lambda: now[0])
     pauses.allow(3)
     assert watch.wait(ref, SOON) is not None
     wait_until(lambda: not watching(), "no thread watches any more")

@@ -27,7 +27,7 @@ from core.config import Fleet as FleetConfig
 from core.fleet import JournalEntry
 from services.ec2 import ALIVE, Fleet
 from services.errors import LaunchError
-from web_tier.controller.autoscaler.apply.choices import Choice, Rests, choices
+from web_tier.controller.autoscaler.apply.choices import Choice, UnavailableOfferings, choices
 from web_tier.controller.autoscaler.apply.journal import Journal
 from web_tier.controller.autoscaler.apply.refusals import CANNOT_START, LAUNCH_IS_OVER, is_uncertain
 from web_tier.controller.autoscaler.decide.decide import Plan
@@ -56,7 +56,7 @@ class Launcher:
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, most_seconds=MAX_BACKOFF_SECONDS))
     problem: str | None = field(default=None, init=False)
-    _rests: Rests = field(init=False)
+    _rests: UnavailableOfferings = field(init=False)
     _unstartable: dict[str, float] = field(default_factory=dict, init=False)
     _not_before: float = field(default=float("-inf"), init=False)
     _pause: float = field(default=0.0, init=False)
@@ -64,7 +64,7 @@ class Launcher:
 
     def __post_init__(self) -> None:
         """Begin with no choice refused."""
-        self._rests = Rests(self.clock, self.backoff.uniform)
+        self._rests = UnavailableOfferings(self.clock, self.backoff.uniform)
 
     @property
     def told(self) -> str | None:

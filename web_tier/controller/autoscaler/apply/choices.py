@@ -99,7 +99,7 @@ class Rest:
 
 
 @dataclass
-class Rests:
+class UnavailableOfferings:
     """Remembers the refusals of choices."""
 
     clock: Callable[[], float] = time.monotonic

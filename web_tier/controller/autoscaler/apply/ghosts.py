@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.config import Fleet as FleetConfig
-from web_tier.controller.autoscaler.observe.lives import Hearing, Life
+from web_tier.controller.autoscaler.observe.lives import HeartbeatCoverage, Life
 
 DRAIN_MARGIN_SECONDS = 60.0
 """To see the tag, to finish beyond `worker.drain_seconds`, and to power the machine off."""
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicion:
+class HealthIssue:
     """Why an instance may be a ghost: `words` for people, and whether that was told by listening to it."""
 
     words: str
@@ -29,8 +29,8 @@ class Suspicion:
 
 
 def suspects(
-    lives: Mapping[str, Life], hearing: Hearing, limits: FleetConfig, drain_seconds: float, at: float
-) -> dict[str, Suspicion]:
+    lives: Mapping[str, Life], hearing: HeartbeatCoverage, limits: FleetConfig, drain_seconds: float, at: float
+) -> dict[str, HealthIssue]:
     """Return which instances bill and do not work, as far as can be told at the moment `at`.
 
     Args:
@@ -49,24 +49,26 @@ def suspects(
 
 
 def _suspicion(
-    life: Life, hearing: Hearing, limits: FleetConfig, drain_seconds: float, at: float
-) -> Suspicion | None:
+    life: Life, hearing: HeartbeatCoverage, limits: FleetConfig, drain_seconds: float, at: float
+) -> HealthIssue | None:
     if life.asked is not None and at - life.asked >= drain_seconds + DRAIN_MARGIN_SECONDS:
-        return Suspicion(f"asked to end {_duration(drain_seconds + DRAIN_MARGIN_SECONDS)} ago and still there", False)
+        return HealthIssue(
+            f"asked to end {_duration(drain_seconds + DRAIN_MARGIN_SECONDS)} ago and still there", False
+        )
     if _heard_nothing(hearing, life.begun, life.begun_listened) < limits.boot_allowance_seconds:
         return None
     if life.heard is None:
-        return Suspicion(f"not heard of for {_duration(limits.boot_allowance_seconds)}")
+        return HealthIssue(f"not heard of for {_duration(limits.boot_allowance_seconds)}")
     since, listened = max(life.heard, life.begun), max(life.heard_listened, life.begun_listened)
     if _heard_nothing(hearing, since, listened) < limits.silent_seconds:
         return None
     silent = _duration(limits.silent_seconds)
     if life.said == "ended":
-        return Suspicion(f"its worker ended {silent} ago and its machine goes on")
-    return Suspicion(f"silent for {silent}")
+        return HealthIssue(f"its worker ended {silent} ago and its machine goes on")
+    return HealthIssue(f"silent for {silent}")
 
 
-def _heard_nothing(hearing: Hearing, since: float, listened: float) -> float:
+def _heard_nothing(hearing: HeartbeatCoverage, since: float, listened: float) -> float:
     """Return for how long there was nothing to hear: no longer than the time since, or than anybody listened."""
     if hearing.until is None:
         return 0.0

@@ -56,7 +56,7 @@ class OrdersWatch:
 
 
 @dataclass
-class DrainOrders:
+class DrainCommands:
     """Asks instances to drain as ops have ordered, then deletes the orders.
 
     An order stands until the instance is known to have been asked, so it survives whoever carries it out; one for an

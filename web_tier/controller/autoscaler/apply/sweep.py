@@ -13,8 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import Fleet as FleetConfig
 from services.ec2 import Fleet
-from web_tier.controller.autoscaler.apply.ghosts import Suspicion, suspects
-from web_tier.controller.autoscaler.observe.lives import Lives
+from web_tier.controller.autoscaler.apply.ghosts import HealthIssue, suspects
+from web_tier.controller.autoscaler.observe.lives import InstanceTracker
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.decisions import News
 from web_tier.controller.backoff import Backoff
@@ -55,7 +55,7 @@ class Mark:
         ended: when EC2 was told to end it, in monotonic seconds.
     """
 
-    why: Suspicion
+    why: HealthIssue
     since: float
     listened: float
     tries: int = 0
@@ -75,7 +75,7 @@ class Sweeper:
     """
 
     fleet: Fleet
-    lives: Lives
+    lives: InstanceTracker
     drain_seconds: float
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic

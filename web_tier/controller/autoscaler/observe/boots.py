@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from web_tier.controller.autoscaler.observe.observe import Observation
-from web_tier.controller.roster import Word
+from web_tier.controller.worker_registry import Word
 
 KEPT = 20
 """Of so many boots, the latest, the median is taken."""
 
 
 @dataclass
-class Boots:
+class BootTimeEstimator:
     """Measures boots.
 
     Attributes:

@@ -54,7 +54,7 @@ class Demand:
 
 
 @dataclass
-class Arrivals:
+class ArrivalRateEstimator:
     """Tells arrivals from looks at the queue; `clock` is in seconds, never set back."""
 
     clock: Callable[[], float] = time.monotonic

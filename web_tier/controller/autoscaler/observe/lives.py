@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from core.messages import WorkerState
 from services.ec2 import ALIVE, Instance
 from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS, Observation
-from web_tier.controller.roster import Roster, Word
+from web_tier.controller.worker_registry import Word, WorkerRegistry
 
 MAX_ADVANCE_SECONDS = 10.0
 """As often as a worker speaks: of a longer time in which the collector did not catch up, so much counts."""
@@ -56,7 +56,7 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
+class HeartbeatCoverage:
     """How far the workers have been heard.
 
     Attributes:
@@ -67,15 +67,15 @@ class Hearing:
     until: float | None = None
     listened: float = 0.0
 
-    def advanced(self, until: float | None) -> "Hearing":
+    def advanced(self, until: float | None) -> "HeartbeatCoverage":
         """Return the same once everything `until` then has been heard."""
         if until is None or self.until is None:
-            return Hearing(until, self.listened)
-        return Hearing(until, self.listened + min(max(0.0, until - self.until), MAX_ADVANCE_SECONDS))
+            return HeartbeatCoverage(until, self.listened)
+        return HeartbeatCoverage(until, self.listened + min(max(0.0, until - self.until), MAX_ADVANCE_SECONDS))
 
 
 @dataclass
-class Lives:
+class InstanceTracker:
     """Follows the lives of all instances.
 
     Attributes:
@@ -83,11 +83,11 @@ class Lives:
         hearing: how far the workers have been heard.
     """
 
-    roster: Roster
+    registry: WorkerRegistry
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     failed_boots: int = field(default=0, init=False)
-    hearing: Hearing = field(default_factory=Hearing, init=False)
+    hearing: HeartbeatCoverage = field(default_factory=HeartbeatCoverage, init=False)
     _lives: dict[str, Life] = field(default_factory=dict, init=False)
     _rested: set[str] = field(default_factory=set, init=False)
     _first_look: bool = field(default=True, init=False)
@@ -95,8 +95,8 @@ class Lives:
     def look(self, observation: Observation) -> Mapping[str, Life]:
         """Take one observation into account, and what was heard by now; return the lives by the instances' ids."""
         # In this order: a word that comes in between is known, and counts as said in time.
-        self.hearing = self.hearing.advanced(self.roster.heard_until)
-        words, at = self.roster.words(), self.clock()
+        self.hearing = self.hearing.advanced(self.registry.heard_until)
+        words, at = self.registry.words(), self.clock()
         described = {instance.instance_id: instance for instance in observation.instances}
         supplied = observation.supplied
         self._begin(supplied, described, at)

@@ -17,7 +17,7 @@ from web_tier.controller.autoscaler.observe.runs import Runs
 
 
 @dataclass(frozen=True, slots=True)
-class Rented:
+class BilledInstance:
     """A run of an instance: since when, in monotonic seconds, and what an hour of it costs."""
 
     since: float
@@ -25,7 +25,7 @@ class Rented:
 
 
 @dataclass
-class Meter:
+class BillingMeter:
     """Adds up billed seconds: each run of an instance from `running` until it is not, at least the billed minimum.
 
     Attributes:
@@ -43,7 +43,7 @@ class Meter:
     runs: Runs = field(default_factory=Runs)
     peak_workers: int = field(default=0, init=False)
     _ended: Bill = field(default=Bill(), init=False)
-    _rented: dict[str, Rented] = field(default_factory=dict, init=False)
+    _rented: dict[str, BilledInstance] = field(default_factory=dict, init=False)
     _first_look: bool = field(default=True, init=False)
     _at_rest: bool = field(default=True, init=False)
 
@@ -72,7 +72,7 @@ class Meter:
         """Instance-seconds so far."""
         return self.bill.seconds
 
-    def _billed(self, rented: Rented) -> Bill:
+    def _billed(self, rented: BilledInstance) -> Bill:
         seconds = max(self.minimum_seconds, self.clock() - rented.since)
         return Bill(seconds, seconds * rented.hourly / SECONDS_AN_HOUR)
 
@@ -80,7 +80,7 @@ class Meter:
         """Continue from the snapshot `before`, whose figures hold what the running ones had cost by then."""
         for instance_id, instance in running.items():
             age = max(0.0, (self.now() - instance.launched_at).total_seconds())
-            self._rented[instance_id] = Rented(self.clock() - age, self.hourly(instance))
+            self._rented[instance_id] = BilledInstance(self.clock() - age, self.hourly(instance))
         if self.before is not None:
             seconds, dollars = self.before.billed_seconds, self.before.cost
             counted = self.bill
@@ -92,7 +92,7 @@ class Meter:
         for ended in self._rented.keys() - running.keys():
             self._ended += self._billed(self._rented.pop(ended))
         for begun in running.keys() - self._rented.keys():
-            self._rented[begun] = Rented(self.clock(), self.hourly(running[begun]))
+            self._rented[begun] = BilledInstance(self.clock(), self.hourly(running[begun]))
 
     def _measure_peak(self, observation: Observation) -> None:
         workers = observation.supply

@@ -15,7 +15,7 @@ MAX_SECONDS = 1.0
 
 
 @dataclass
-class Pace:
+class ThroughputEstimator:
     """Measures seconds per image and worker, from throughput.
 
     Attributes:

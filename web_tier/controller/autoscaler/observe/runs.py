@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from core.cost import Bill
-from core.messages import FleetRun, FleetSnapshot
+from core.messages import BillingPeriod, FleetSnapshot
 from web_tier.controller.autoscaler.observe.observe import Observation
 
 QUIET_SECONDS = 60.0
@@ -39,12 +39,12 @@ class Runs:
     quiet_seconds: float = QUIET_SECONDS
     clock: Callable[[], float] = time.monotonic
     _images: int = field(default=0, init=False)
-    _run: FleetRun | None = field(default=None, init=False)
+    _run: BillingPeriod | None = field(default=None, init=False)
     _bill: Bill = field(default=Bill(), init=False)
     _begun: float = field(default=0.0, init=False)
     _busy: float = field(default=0.0, init=False)
     _ended: float = field(default=float("-inf"), init=False)
-    _to_keep: list[FleetRun] = field(default_factory=list, init=False)
+    _to_keep: list[BillingPeriod] = field(default_factory=list, init=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Runs:
         return self._images
 
     @property
-    def current(self) -> FleetRun | None:
+    def current(self) -> BillingPeriod | None:
         """The run that goes on, or the last one."""
         return self._run
 
@@ -87,30 +87,30 @@ class Runs:
             elif waiting:
                 self._run = _charged(self._begin(), more)
 
-    def to_keep(self) -> tuple[FleetRun, ...]:
+    def to_keep(self) -> tuple[BillingPeriod, ...]:
         """Return the runs that have been followed by another and are not kept yet, oldest first."""
         return tuple(self._to_keep)
 
-    def kept(self, run: FleetRun) -> None:
+    def kept(self, run: BillingPeriod) -> None:
         """Note that a run has been stored for good."""
         with self._turn:
             self._to_keep.remove(run)
 
-    def _end_or_go_on(self, run: FleetRun, supply: int, *, waiting: bool) -> None:
+    def _end_or_go_on(self, run: BillingPeriod, supply: int, *, waiting: bool) -> None:
         now = self.clock()
         if not waiting and (supply == 0 or now - self._busy >= self.quiet_seconds):
             self._run, self._ended = run.model_copy(update={"is_open": False}), now
         elif now - self._begun >= MAX_SECONDS:
             self._begin()
 
-    def _begin(self) -> FleetRun:
+    def _begin(self) -> BillingPeriod:
         if self._run is not None:
             self._to_keep.append(self._run.model_copy(update={"is_open": False}))
-        self._run = FleetRun(number=self._run.number + 1 if self._run else 1)
+        self._run = BillingPeriod(number=self._run.number + 1 if self._run else 1)
         self._begun = self._busy = self.clock()
         return self._run
 
 
-def _charged(run: FleetRun, more: Bill) -> FleetRun:
+def _charged(run: BillingPeriod, more: Bill) -> BillingPeriod:
     seconds, cost = run.billed_seconds + more.seconds, run.cost + more.dollars
     return run.model_copy(update={"billed_seconds": seconds, "cost": cost})

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from core.config import Fleet as FleetConfig
-from core.messages import FleetRun, FleetSnapshot, LimitsOrder, WorkerLimits
+from core.messages import BillingPeriod, FleetSnapshot, LimitsOverride, WorkerLimits
 from web_tier.controller.autoscaler.decide.decide import Plan
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Observation
 
 MIN_SECONDS = 0.25
@@ -29,7 +29,7 @@ class LimitsSource(Protocol):
     """What is needed of the fleet's limits."""
 
     @property
-    def order(self) -> LimitsOrder | None:
+    def order(self) -> LimitsOverride | None:
         """What ops have set, if they have."""
 
     @property
@@ -38,7 +38,7 @@ class LimitsSource(Protocol):
 
 
 @dataclass
-class Board:
+class SnapshotWriter:
     """Shows snapshots: a changed one after `MIN_SECONDS`, an unchanged one after `MAX_SECONDS`.
 
     Attributes:
@@ -48,7 +48,7 @@ class Board:
     store: SnapshotStore
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    keep_run: Callable[[FleetRun], None] = lambda _run: None
+    keep_run: Callable[[BillingPeriod], None] = lambda _run: None
     _shown: FleetSnapshot | None = field(default=None, init=False)
     _shown_at: float = field(default=float("-inf"), init=False)
 
@@ -57,7 +57,7 @@ class Board:
         observation: Observation,
         plan: Plan,
         limits: FleetConfig,
-        meter: Meter,
+        meter: BillingMeter,
         problem: str | None,
         source: LimitsSource | None = None,
     ) -> None:

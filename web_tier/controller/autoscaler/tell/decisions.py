@@ -39,7 +39,7 @@ class DecisionStore(Protocol):
 
 
 @dataclass
-class DecisionLog:
+class EventLog:
     """Keeps `MAX_DECISIONS`, continued from what is stored."""
 
     store: DecisionStore

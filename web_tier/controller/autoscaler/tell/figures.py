@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from core.config import Fleet as FleetConfig
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Observation
 
 MESSAGE = "fleet"
@@ -31,14 +31,14 @@ class Figures:
     clock: Callable[[], float] = time.monotonic
     _written_at: float = field(default=float("-inf"), init=False)
 
-    def look(self, observation: Observation, limits: FleetConfig, meter: Meter) -> None:
+    def look(self, observation: Observation, limits: FleetConfig, meter: BillingMeter) -> None:
         """Take one look into account, decided within `limits`."""
         if self.clock() - self._written_at >= EVERY_SECONDS:
             self._written_at = self.clock()
             _log.info(MESSAGE, extra=figures_of(observation, limits, meter))
 
 
-def figures_of(observation: Observation, limits: FleetConfig, meter: Meter) -> dict[str, float]:
+def figures_of(observation: Observation, limits: FleetConfig, meter: BillingMeter) -> dict[str, float]:
     """Return what the line says.
 
     `workers` are running and coming ones, `maximum` how many there may be; `at_maximum` is 1 where there are no

@@ -9,7 +9,7 @@ from typing import Protocol
 from core.fleet import FleetInstance, FleetInstances
 from services.ec2 import Instance
 from web_tier.controller.autoscaler.observe.observe import LISTED, Observation
-from web_tier.controller.roster import Word
+from web_tier.controller.worker_registry import Word
 
 MAX_LISTED = 100
 """The newest; some 25 KB of an item's 400."""
@@ -26,7 +26,7 @@ class InstanceStore(Protocol):
 
 
 @dataclass
-class Listing:
+class InstanceListWriter:
     """Stores the instances when something about them has changed.
 
     Attributes:

@@ -11,7 +11,7 @@ from scripts.aws.deploy.settings import (
     OF_THE_STACK,
     SECTIONS_OF_THE_STACK,
     SettingError,
-    Wishes,
+    StackSettings,
     changed,
     checked,
     parameters,
@@ -43,7 +43,7 @@ def test_what_is_wished_is_said_what_the_stack_has_stays_and_the_rest_is_the_tem
 
 def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_has() -> None:
     with pytest.raises(SettingError, match="no parameter Scalein; it has ScaleIn, VpcId"):
-        refuse_wrong_parameters(SMALL, Wishes({"Scalein": "stop"}), None)
+        refuse_wrong_parameters(SMALL, StackSettings({"Scalein": "stop"}), None)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_ha
 )
 def test_a_parameter_is_refused_with_its_value_and_what_would_do(name: str, value: str, words: str) -> None:
     with pytest.raises(SettingError, match=re.escape(words)):
-        refuse_wrong_parameters(template(), Wishes({name: value}), None)
+        refuse_wrong_parameters(template(), StackSettings({name: value}), None)
 
 
 def test_a_rule_holds_for_what_the_stack_has_already_too() -> None:
-    refuse_wrong_parameters(template(), Wishes({"WebInstances": "3"}), stack(CertificateArn="arn"))
+    refuse_wrong_parameters(template(), StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn"))
     with pytest.raises(SettingError, match="needs CertificateArn"):
-        refuse_wrong_parameters(template(), Wishes({"CertificateArn": ""}), stack(WebInstances="3"))
+        refuse_wrong_parameters(template(), StackSettings({"CertificateArn": ""}), stack(WebInstances="3"))
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 import pytest
 
 from core.config import Retention
-from scripts.aws.deploy.settings import SettingError, Wishes
+from scripts.aws.deploy.settings import SettingError, StackSettings
 from scripts.aws.deploy.stacks import Stack
 from scripts.aws.deploy.unkept import KEY, unkept_days
 from tests.conftest import shipped_values
 from tests.support.stack_template import TEMPLATE
 
-NOTHING = Wishes()
+NOTHING = StackSettings()
 
 
 def retention(days: float) -> Retention:
@@ -50,12 +50,12 @@ def test_what_the_stack_has_stays_unless_it_would_be_too_soon(had: str | None, d
 
 @pytest.mark.parametrize("said", ["14", ""], ids=["said", "taken back"])
 def test_it_follows_the_key_when_that_is_said_anew_or_taken_back(said: str) -> None:
-    assert unkept_days(retention(14), Wishes({}, {KEY: said}), stack("60")) == "37"
+    assert unkept_days(retention(14), StackSettings({}, {KEY: said}), stack("60")) == "37"
 
 
 @pytest.mark.parametrize("days", ["8", "100", "0"])
 def test_what_is_wished_comes_first(days: str) -> None:
-    assert unkept_days(retention(7), Wishes({"UnkeptDays": days}, {KEY: "7"}), stack("60")) == days
+    assert unkept_days(retention(7), StackSettings({"UnkeptDays": days}, {KEY: "7"}), stack("60")) == days
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_what_would_delete_images_of_jobs_that_stand_or_is_no_number_is_refused(
     wished: str, days: float, told: str
 ) -> None:
     with pytest.raises(SettingError, match=told):
-        unkept_days(retention(days), Wishes({"UnkeptDays": wished}), None)
+        unkept_days(retention(days), StackSettings({"UnkeptDays": wished}), None)

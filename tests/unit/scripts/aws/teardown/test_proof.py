@@ -13,7 +13,7 @@ import pytest
 
 from scripts.aws.account import TAG, Account
 from scripts.aws.teardown import proof
-from scripts.aws.teardown.proof import TAGS_OF, LeftBehindError, prove
+from scripts.aws.teardown.proof import TAGS_OF, ResourcesLeftError, prove
 from tests.support.aws_stage import Stage, Time
 from tests.support.stubs import stubbed
 
@@ -138,7 +138,7 @@ def test_what_is_still_there_after_a_bounded_wait_is_named(monkeypatch: pytest.M
         if arn == TOPIC:
             found.answers(arn, exists=True)
             found.answers(arn, exists=True)
-        with pytest.raises(LeftBehindError, match=f"there is left:\n  {arn}\n"):
+        with pytest.raises(ResourcesLeftError, match=f"there is left:\n  {arn}\n"):
             prove(found.stage.operation, with_data=True)
 
 
@@ -147,5 +147,5 @@ def test_a_service_that_may_not_be_asked_is_no_proof(monkeypatch: pytest.MonkeyP
     with ExitStack() as stubs:
         found = Proof(monkeypatch, stubs, TOPIC)
         found.stubs["sns"].add_client_error("list_tags_for_resource", "AuthorizationError")
-        with pytest.raises(LeftBehindError, match=TOPIC):
+        with pytest.raises(ResourcesLeftError, match=TOPIC):
             prove(found.stage.operation, with_data=True)

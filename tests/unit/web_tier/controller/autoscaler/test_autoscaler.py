@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.fleet_store import FleetStore, Orders
-from core.messages import FleetPause, LimitsOrder, WorkerLimits
+from core.messages import FleetPause, LimitsOverride, WorkerLimits
 from services.metadata import STAY_TAG
 from services.sqs import Queue
 from tests.support.controller import EPOCH, Clock, FakeEC2, refusal
@@ -16,25 +16,25 @@ from tests.unit.web_tier.controller.autoscaler.apply.test_orders import Store as
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.observe.test_observe import FakeSQS
 from tests.unit.web_tier.controller.autoscaler.tell.test_board import Shown
-from tests.unit.web_tier.controller.test_roster import beat
+from tests.unit.web_tier.controller.test_worker_registry import beat
 from web_tier.controller.autoscaler.apply.apply import Launcher
 from web_tier.controller.autoscaler.apply.drain import Drainer
 from web_tier.controller.autoscaler.apply.journal import Journal
-from web_tier.controller.autoscaler.apply.orders import DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.apply.orders import DrainCommands, OrdersWatch
 from web_tier.controller.autoscaler.apply.standby import Standby
 from web_tier.controller.autoscaler.apply.sweep import Sweeper
 from web_tier.controller.autoscaler.autoscaler import Autoscaler
-from web_tier.controller.autoscaler.observe.boots import Boots
-from web_tier.controller.autoscaler.observe.demand import Arrivals
-from web_tier.controller.autoscaler.observe.lives import Lives
-from web_tier.controller.autoscaler.observe.measures import Measures
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.boots import BootTimeEstimator
+from web_tier.controller.autoscaler.observe.demand import ArrivalRateEstimator
+from web_tier.controller.autoscaler.observe.lives import InstanceTracker
+from web_tier.controller.autoscaler.observe.measures import MetricsCollector
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS, Observer, RecentLaunches
-from web_tier.controller.autoscaler.observe.pace import Pace
-from web_tier.controller.autoscaler.tell.board import Board
-from web_tier.controller.autoscaler.tell.chronicle import Chronicle
-from web_tier.controller.limits import FleetLimits
-from web_tier.controller.roster import Roster
+from web_tier.controller.autoscaler.observe.pace import ThroughputEstimator
+from web_tier.controller.autoscaler.tell.board import SnapshotWriter
+from web_tier.controller.autoscaler.tell.chronicle import EventReporter
+from web_tier.controller.limits import FleetConfigWatcher
+from web_tier.controller.worker_registry import WorkerRegistry
 
 
 class Bench:
@@ -44,14 +44,14 @@ class Bench:
         self.clock, self.ec2, self.sqs, self.shown = Clock(), FakeEC2(), FakeSQS(20), Shown()
         self.table, self.orders = MemoryTable(), OrderStore()
         self.fleet = FleetStore(self.table)
-        launches, roster = RecentLaunches(self.clock), Roster(self.clock)
-        self.roster, lives = roster, Lives(roster, self.clock)
+        launches, registry = RecentLaunches(self.clock), WorkerRegistry(self.clock)
+        self.registry, lives = registry, InstanceTracker(registry, self.clock)
         queue = Queue(cast(Any, self.sqs), "requests")
-        meter = Meter(60, clock=self.clock)
+        meter = BillingMeter(60, clock=self.clock)
         watch = OrdersWatch(self.orders, self.clock)
         drainer = Drainer(self.ec2.fleet(), lambda: True, self.clock)
         self.autoscaler = Autoscaler(
-            limits=FleetLimits(tmp_path / "none.yaml", limits()),
+            limits=FleetConfigWatcher(tmp_path / "none.yaml", limits()),
             observer=Observer(queue, queue, self.ec2.fleet(), launches, self.clock),
             launcher=Launcher(
                 self.ec2.fleet(), launches, Journal(self.fleet, "me", self.clock), lambda: True, self.clock
@@ -60,12 +60,14 @@ class Bench:
             standby=Standby(self.ec2.fleet(), lambda: True, self.clock),
             sweeper=Sweeper(self.ec2.fleet(), lives, 60, lambda: True, self.clock),
             meter=meter,
-            arrivals=Arrivals(self.clock),
-            measures=Measures(roster, meter, Boots(clock=self.clock), Pace(clock=self.clock), lives),
+            arrivals=ArrivalRateEstimator(self.clock),
+            measures=MetricsCollector(
+                registry, meter, BootTimeEstimator(clock=self.clock), ThroughputEstimator(clock=self.clock), lives
+            ),
             orders=watch,
-            drain_orders=DrainOrders(watch, drainer, self.clock),
-            board=Board(self.shown, self.clock),
-            chronicle=Chronicle.continuing(self.fleet, roster),
+            drain_orders=DrainCommands(watch, drainer, self.clock),
+            board=SnapshotWriter(self.shown, self.clock),
+            chronicle=EventReporter.continuing(self.fleet, registry),
             interval_seconds=0.1,
         )
 
@@ -139,7 +141,7 @@ def test_instances_and_decisions_are_told(bench: Bench) -> None:
     assert decision.words.startswith("starting 2 of at most 19")
 
 
-LIMITS = LimitsOrder(min_workers=0, max_workers=1, since=EPOCH, reason="budget")
+LIMITS = LimitsOverride(min_workers=0, max_workers=1, since=EPOCH, reason="budget")
 
 
 def test_limits_that_ops_set_hold_until_they_are_taken_back(bench: Bench) -> None:
@@ -188,8 +190,8 @@ def test_an_instance_that_is_never_heard_of_is_replaced_ended_and_told(bench: Be
 
     def live(seconds: int) -> None:
         for _ in range(seconds):
-            bench.roster.note([beat("i-1"), beat("i-2")])
-            bench.roster.heard_all(bench.clock.now)
+            bench.registry.note([beat("i-1"), beat("i-2")])
+            bench.registry.heard_all(bench.clock.now)
             bench.tick()
 
     live(122)
@@ -206,11 +208,11 @@ def test_an_instance_that_is_never_heard_of_is_replaced_ended_and_told(bench: Be
 
 def test_workers_of_the_minimum_are_asked_to_stay_and_let_go_when_it_is_lowered(bench: Bench) -> None:
     bench.sqs.visible = 0
-    bench.orders.there = Orders(limits=LimitsOrder(min_workers=2, max_workers=3, since=EPOCH))
+    bench.orders.there = Orders(limits=LimitsOverride(min_workers=2, max_workers=3, since=EPOCH))
     for _ in range(3):
         bench.tick()
     assert bench.ec2.tags == {"i-0": {STAY_TAG}, "i-1": {STAY_TAG}}
-    bench.orders.there = Orders(limits=LimitsOrder(min_workers=1, max_workers=3, since=EPOCH))
+    bench.orders.there = Orders(limits=LimitsOverride(min_workers=1, max_workers=3, since=EPOCH))
     for _ in range(3):
         bench.tick()
     assert bench.ec2.tags == {"i-0": {STAY_TAG}, "i-1": set()}

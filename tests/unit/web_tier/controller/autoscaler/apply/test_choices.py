@@ -14,7 +14,7 @@ from web_tier.controller.autoscaler.apply.choices import (
     MAX_REPORTED,
     MAX_REST_SECONDS,
     Choice,
-    Rests,
+    UnavailableOfferings,
     choices,
 )
 from web_tier.controller.autoscaler.apply.refusals import SCOPES
@@ -25,9 +25,9 @@ ALL: FleetConfig = limits(
 WALK = choices(ALL)
 
 
-def rests(clock: Clock) -> Rests:
+def rests(clock: Clock) -> UnavailableOfferings:
     """Rests without a random part."""
-    return Rests(clock, lambda _low, high: high)
+    return UnavailableOfferings(clock, lambda _low, high: high)
 
 
 def test_the_walk_goes_through_spot_before_on_demand_types_in_order_and_subnets_within_a_type() -> None:

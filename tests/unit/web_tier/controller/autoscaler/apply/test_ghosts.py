@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from web_tier.controller.autoscaler.apply.ghosts import DRAIN_MARGIN_SECONDS, suspects
-from web_tier.controller.autoscaler.observe.lives import Hearing, Life
+from web_tier.controller.autoscaler.observe.lives import HeartbeatCoverage, Life
 
 LIMITS = limits(boot_allowance_seconds=120, silent_seconds=60)
 NEW = Life(since=0.0, begun=1000.0, begun_listened=500.0, launched=1000.0, own=True, alive=True)
@@ -15,7 +15,7 @@ HEARD = replace(NEW, heard=1010.0, heard_listened=510.0, said="busy")
 
 def why(life: Life, until: float | None, *, listened: float | None = None, at: float = 1000.0) -> str | None:
     """Why `life` is suspected once all was heard `until` then, by default without a gap."""
-    heard = Hearing(until, (until or 0.0) - 500.0 if listened is None else listened)
+    heard = HeartbeatCoverage(until, (until or 0.0) - 500.0 if listened is None else listened)
     found = suspects({"i-1": life}, heard, LIMITS, 30.0, at).get("i-1")
     return None if found is None else found.words
 

@@ -11,7 +11,7 @@ from services.ec2 import Instance
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance, refusal
 from tests.unit.web_tier.controller.autoscaler.apply.test_drain import Tags, drainer
-from web_tier.controller.autoscaler.apply.orders import GONE_SECONDS, READ_SECONDS, DrainOrders, OrdersWatch
+from web_tier.controller.autoscaler.apply.orders import GONE_SECONDS, READ_SECONDS, DrainCommands, OrdersWatch
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.decisions import News
 
@@ -63,7 +63,7 @@ class Bench:
         self.clock, self.store, self.ec2 = Clock(), Store(), Tags()
         self.store.there = Orders(drain=ordered)
         self.drainer = drainer(self.ec2, self.clock, active=active)
-        self.orders = DrainOrders(OrdersWatch(self.store, self.clock), self.drainer, self.clock)
+        self.orders = DrainCommands(OrdersWatch(self.store, self.clock), self.drainer, self.clock)
 
     @property
     def left(self) -> list[str]:

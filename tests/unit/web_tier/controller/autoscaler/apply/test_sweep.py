@@ -12,7 +12,7 @@ from core.messages import WorkerState
 from tests.support.controller import EPOCH, Clock, FakeEC2
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.observe.test_lives import Watch, observation
-from tests.unit.web_tier.controller.test_roster import beat
+from tests.unit.web_tier.controller.test_worker_registry import beat
 from web_tier.controller.autoscaler.apply.ghosts import DRAIN_MARGIN_SECONDS
 from web_tier.controller.autoscaler.apply.sweep import (
     AGAIN_SECONDS,
@@ -23,10 +23,10 @@ from web_tier.controller.autoscaler.apply.sweep import (
     TOLD_CHARACTERS,
     Sweeper,
 )
-from web_tier.controller.autoscaler.observe.lives import Lives
+from web_tier.controller.autoscaler.observe.lives import InstanceTracker
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.backoff import Backoff
-from web_tier.controller.roster import Roster
+from web_tier.controller.worker_registry import WorkerRegistry
 
 ALLOWANCE, SILENT, DRAIN = 120, 60, 30.0
 LIMITS = limits(boot_allowance_seconds=ALLOWANCE, silent_seconds=SILENT)
@@ -54,7 +54,7 @@ class Scene(Watch):
                     self.say(worker)
             self.clock.now += 1
             if not self.deaf:
-                self.roster.heard_all(self.clock.now)
+                self.registry.heard_all(self.clock.now)
             states = {each.instance_id: each.state for each in self.ec2.fleet().instances()}
             marked = self.sweeper.look(replace(observation(**states), draining=frozenset(self.asked)), LIMITS)
             self.sweeper.sweep()
@@ -239,8 +239,8 @@ def test_a_worker_that_speaks_every_ten_seconds_is_never_ended_however_late_it_i
     """
     clock, ec2 = Clock(0.0), FakeEC2()
     ec2.states["a"] = "running"
-    roster = Roster(clock, lambda: EPOCH + timedelta(seconds=clock.now))
-    sweeper = Sweeper(ec2.fleet(), Lives(roster, clock), DRAIN, lambda: True, clock)
+    registry = WorkerRegistry(clock, lambda: EPOCH + timedelta(seconds=clock.now))
+    sweeper = Sweeper(ec2.fleet(), InstanceTracker(registry, clock), DRAIN, lambda: True, clock)
     late = iter(beats * 1_000)
     unheard, next_beat = list[float](), boot
 
@@ -262,7 +262,7 @@ def test_a_worker_that_speaks_every_ten_seconds_is_never_ended_however_late_it_i
             taken = taken[: len(taken) // 2]
         del unheard[: len(taken)]
         live_until(clock.now + takes)
-        roster.note([beat("a", state=said) for _ in taken])
+        registry.note([beat("a", state=said) for _ in taken])
         if drained:
-            roster.heard_all(asked_at)
+            registry.heard_all(asked_at)
     assert ec2.terminated == []

@@ -2,9 +2,9 @@
 
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
-from web_tier.controller.autoscaler.observe.boots import Boots
+from web_tier.controller.autoscaler.observe.boots import BootTimeEstimator
 from web_tier.controller.autoscaler.observe.observe import Observation
-from web_tier.controller.roster import Word
+from web_tier.controller.worker_registry import Word
 
 
 def look(*alive: str, coming: tuple[str, ...] = ()) -> Observation:
@@ -17,7 +17,7 @@ def first_heard(at: float | None) -> Word:
 
 def test_a_boot_lasts_from_the_launch_to_the_first_word() -> None:
     clock = Clock(0)
-    boots = Boots(clock=clock)
+    boots = BootTimeEstimator(clock=clock)
     boots.look(look(), {})
     boots.look(look(coming=("i-1",)), {})
     clock.now = 30
@@ -30,7 +30,7 @@ def test_a_boot_lasts_from_the_launch_to_the_first_word() -> None:
 
 def test_the_median_of_several_boots_is_told() -> None:
     clock = Clock(0)
-    boots = Boots(before=99, clock=clock)
+    boots = BootTimeEstimator(before=99, clock=clock)
     boots.look(look(), {})
     assert boots.seconds == 99
     boots.look(look(coming=("i-1", "i-2", "i-3")), {})
@@ -40,7 +40,7 @@ def test_the_median_of_several_boots_is_told() -> None:
 
 def test_workers_that_were_there_at_the_first_look_and_those_that_never_spoke_are_not_measured() -> None:
     clock = Clock(0)
-    boots = Boots(clock=clock)
+    boots = BootTimeEstimator(clock=clock)
     boots.look(look("i-1"), {})
     boots.look(look("i-1", coming=("i-2",)), {"i-1": first_heard(5)})
     boots.look(look("i-1"), {})
@@ -50,7 +50,7 @@ def test_workers_that_were_there_at_the_first_look_and_those_that_never_spoke_ar
 
 def test_a_word_from_before_the_launch_is_not_the_first_one_after_it() -> None:
     clock = Clock(0)
-    boots = Boots(clock=clock)
+    boots = BootTimeEstimator(clock=clock)
     boots.look(look(), {})
     clock.now = 100
     boots.look(look(coming=("i-1",)), {"i-1": first_heard(20)})

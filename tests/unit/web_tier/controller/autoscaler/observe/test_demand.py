@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from services.sqs import QueueCounts
 from tests.support.controller import Clock
-from web_tier.controller.autoscaler.observe.demand import MAX_BINS, SETTLE_SECONDS, Arrivals, Demand
+from web_tier.controller.autoscaler.observe.demand import MAX_BINS, SETTLE_SECONDS, ArrivalRateEstimator, Demand
 
 
 class Line:
@@ -14,7 +14,7 @@ class Line:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.arrivals = Arrivals(self.clock)
+        self.arrivals = ArrivalRateEstimator(self.clock)
         self.waiting = self.in_flight = self.answers = 0
 
     def second(self, come: int = 0, taken: int = 0, answered: int = 0) -> Demand:

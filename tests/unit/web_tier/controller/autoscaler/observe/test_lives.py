@@ -8,16 +8,16 @@ import pytest
 from core.messages import WorkerState
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
-from tests.unit.web_tier.controller.test_roster import beat
+from tests.unit.web_tier.controller.test_worker_registry import beat
 from web_tier.controller.autoscaler.observe.lives import (
     LAST_WORDS_SECONDS,
     MAX_ADVANCE_SECONDS,
-    Hearing,
+    HeartbeatCoverage,
+    InstanceTracker,
     Life,
-    Lives,
 )
 from web_tier.controller.autoscaler.observe.observe import UNSEEN_SECONDS, Observation
-from web_tier.controller.roster import Roster
+from web_tier.controller.worker_registry import WorkerRegistry
 
 
 class Watch:
@@ -25,12 +25,12 @@ class Watch:
 
     def __init__(self) -> None:
         self.clock, self.deaf = Clock(), False
-        self.roster = Roster(self.clock, lambda: EPOCH + timedelta(seconds=self.clock.now))
-        self.lives = Lives(self.roster, self.clock, lambda: EPOCH + timedelta(seconds=self.clock.now))
+        self.registry = WorkerRegistry(self.clock, lambda: EPOCH + timedelta(seconds=self.clock.now))
+        self.lives = InstanceTracker(self.registry, self.clock, lambda: EPOCH + timedelta(seconds=self.clock.now))
 
     def say(self, worker: str, state: WorkerState = "busy") -> None:
         """Let a worker be heard."""
-        self.roster.note([beat(worker, state=state)])
+        self.registry.note([beat(worker, state=state)])
 
     def look(self, **states: str) -> dict[str, Life]:
         """Look at the instances in these states a moment later: `look(a="running")`."""
@@ -40,7 +40,7 @@ class Watch:
         """Look `seconds` later."""
         self.clock.now += seconds
         if not self.deaf:
-            self.roster.heard_all(self.clock.now)
+            self.registry.heard_all(self.clock.now)
         return dict(self.lives.look(seen))
 
     def wait(self, seconds: int, **states: str) -> dict[str, Life]:
@@ -157,6 +157,6 @@ def test_the_oldest_of_those_that_have_outlived_their_time_come_first() -> None:
 
 
 def test_a_gap_in_listening_counts_for_no_more_than_a_heartbeat() -> None:
-    hearing = Hearing().advanced(None).advanced(1000.0).advanced(1004.0)
-    assert hearing == Hearing(1004.0, 4.0)
-    assert hearing.advanced(1300.0) == Hearing(1300.0, 4.0 + MAX_ADVANCE_SECONDS)
+    hearing = HeartbeatCoverage().advanced(None).advanced(1000.0).advanced(1004.0)
+    assert hearing == HeartbeatCoverage(1004.0, 4.0)
+    assert hearing.advanced(1300.0) == HeartbeatCoverage(1300.0, 4.0 + MAX_ADVANCE_SECONDS)

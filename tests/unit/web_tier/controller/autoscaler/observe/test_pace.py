@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.controller import Clock
-from web_tier.controller.autoscaler.observe.pace import MAX_SECONDS, MIN_IMAGES, Pace
+from web_tier.controller.autoscaler.observe.pace import MAX_SECONDS, MIN_IMAGES, ThroughputEstimator
 
 
 class Bench:
@@ -11,7 +11,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.pace = Pace(clock=self.clock)
+        self.pace = ThroughputEstimator(clock=self.clock)
         self._answers = 0
 
     def run(self, looks: int, images: int, workers: int) -> None:
@@ -38,7 +38,7 @@ def test_nothing_is_known_before_some_images_are_answered(bench: Bench) -> None:
 
 
 def test_what_the_last_controller_measured_is_told_until_there_is_something_new() -> None:
-    assert Pace(before=0.5).seconds == 0.5
+    assert ThroughputEstimator(before=0.5).seconds == 0.5
 
 
 def test_the_time_of_all_workers_is_shared_by_their_images(bench: Bench) -> None:

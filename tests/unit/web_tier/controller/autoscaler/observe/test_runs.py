@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.cost import share_of
-from core.messages import FleetRun, FleetSnapshot
+from core.messages import BillingPeriod, FleetSnapshot
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.observe.runs import MAX_SECONDS, QUIET_SECONDS, Runs
 
@@ -23,8 +23,8 @@ class Site:
     """A controller over a fleet of which each test says what it looks like; a look takes place each second."""
 
     clock: Clock = field(default_factory=Clock)
-    stored: list[FleetRun] = field(default_factory=list)
-    meter: Meter = field(init=False)
+    stored: list[BillingPeriod] = field(default_factory=list)
+    meter: BillingMeter = field(init=False)
     waiting: int = 0
     workers: int = 0
 
@@ -34,7 +34,7 @@ class Site:
     def take_over(self, before: FleetSnapshot | None) -> None:
         began = EPOCH + timedelta(seconds=self.clock.now - 1000)
         runs = Runs(before, clock=self.clock)
-        self.meter = Meter(60, before, self.clock, lambda: began, lambda _instance: HOURLY, runs)
+        self.meter = BillingMeter(60, before, self.clock, lambda: began, lambda _instance: HOURLY, runs)
 
     def look(self, seconds: int = 1) -> None:
         for _ in range(seconds):
@@ -54,7 +54,7 @@ class Site:
         )  # fmt: skip
 
     @property
-    def run(self) -> FleetRun:
+    def run(self) -> BillingPeriod:
         assert self.meter.runs.current is not None
         return self.meter.runs.current
 

@@ -7,10 +7,10 @@ from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from web_tier.controller.autoscaler.decide.decide import Plan
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Measured, Observation
 from web_tier.controller.autoscaler.observe.runs import Runs
-from web_tier.controller.autoscaler.tell.board import MAX_SECONDS, MIN_SECONDS, Board
+from web_tier.controller.autoscaler.tell.board import MAX_SECONDS, MIN_SECONDS, SnapshotWriter
 
 PAUSE = FleetPause(since=EPOCH, reason="new model")
 
@@ -25,7 +25,9 @@ class Shown:
         self.snapshots.append(snapshot)
 
 
-def show(board: Board, visible: int = 0, problem: str | None = None, boot_seconds: float | None = None) -> None:
+def show(
+    board: SnapshotWriter, visible: int = 0, problem: str | None = None, boot_seconds: float | None = None
+) -> None:
     seen = Observation(
         QueueCounts(visible, 2, 1),
         4,
@@ -34,12 +36,12 @@ def show(board: Board, visible: int = 0, problem: str | None = None, boot_second
         measured=Measured(0.03141, boot_seconds),
         paused=PAUSE,
     )
-    board.show(seen, Plan(0, (), "enough", "because"), limits(), Meter(60), problem)
+    board.show(seen, Plan(0, (), "enough", "because"), limits(), BillingMeter(60), problem)
 
 
 def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
     shown = Shown()
-    show(Board(shown, Clock(), lambda: EPOCH), 7, "no capacity", 42.1)
+    show(SnapshotWriter(shown, Clock(), lambda: EPOCH), 7, "no capacity", 42.1)
     assert shown.snapshots == [
         FleetSnapshot(
             at=EPOCH,
@@ -66,7 +68,7 @@ def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
 
 def test_changes_are_shown_a_few_times_a_second_and_an_unchanged_fleet_now_and_then() -> None:
     clock, shown = Clock(), Shown()
-    board = Board(shown, clock)
+    board = SnapshotWriter(shown, clock)
     for visible in range(10):
         show(board, visible)
     assert len(shown.snapshots) == 1
@@ -90,8 +92,8 @@ def test_a_run_that_is_over_is_kept_before_the_next_one_is_shown() -> None:
             assert kept == list(range(1, snapshot.run.number))
             super().put_fleet(snapshot)
 
-    shown, meter = Checked(), Meter(60, None, clock, lambda: EPOCH, runs=Runs(clock=clock))
-    board = Board(shown, clock, keep_run=lambda run: kept.append(run.number))
+    shown, meter = Checked(), BillingMeter(60, None, clock, lambda: EPOCH, runs=Runs(clock=clock))
+    board = SnapshotWriter(shown, clock, keep_run=lambda run: kept.append(run.number))
     for _ in range(3):
         for waiting, workers in ((5, 1), (0, 0)):
             clock.now += 10
@@ -106,7 +108,7 @@ def test_a_run_that_is_over_is_kept_before_the_next_one_is_shown() -> None:
 
 def test_a_failed_look_is_shown_with_the_last_figures() -> None:
     clock, shown = Clock(), Shown()
-    board = Board(shown, clock)
+    board = SnapshotWriter(shown, clock)
     board.show_problem("nothing was seen yet, so nothing is shown")
     show(board, 7)
     clock.now += MIN_SECONDS

@@ -7,7 +7,7 @@ from core.fleet import Decisions
 from tests.support.controller import EPOCH, Clock
 from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.decide.reasons import Kind
-from web_tier.controller.autoscaler.tell.decisions import MAX_DECISIONS, TOGETHER_SECONDS, DecisionLog, News
+from web_tier.controller.autoscaler.tell.decisions import MAX_DECISIONS, TOGETHER_SECONDS, EventLog, News
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Bench:
 
     def __init__(self, stored: Stored | None = None) -> None:
         self.clock, self.stored = Clock(), stored or Stored()
-        self.log = DecisionLog(self.stored, self.clock, lambda: EPOCH)
+        self.log = EventLog(self.stored, self.clock, lambda: EPOCH)
 
     def decide(
         self, kind: Kind, words: str, launch: int = 0, supply: int = 0, problem: str | None = None, after: float = 5

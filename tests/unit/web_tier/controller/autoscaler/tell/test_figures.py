@@ -12,7 +12,7 @@ from tests.support.controller import Clock, instance
 from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
 from tests.unit.web_tier.controller.autoscaler.tell.test_board import PAUSE
 from web_tier.controller.autoscaler.observe.demand import Demand
-from web_tier.controller.autoscaler.observe.meter import Meter
+from web_tier.controller.autoscaler.observe.meter import BillingMeter
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.figures import EVERY_SECONDS, Figures, figures_of
 
@@ -26,7 +26,7 @@ SEEN = Observation(
 
 
 def test_the_line_says_how_the_fleet_stands() -> None:
-    assert figures_of(SEEN, limits(), Meter(60)) == {
+    assert figures_of(SEEN, limits(), BillingMeter(60)) == {
         "workers": 2,
         "maximum": 19,
         "at_maximum": 0,
@@ -42,20 +42,20 @@ def test_the_line_says_how_the_fleet_stands() -> None:
 
 def test_the_fleet_is_at_its_maximum_when_it_may_not_grow_and_images_wait() -> None:
     there_may_be_two = limits(max_workers=2)
-    assert figures_of(SEEN, there_may_be_two, Meter(60))["at_maximum"] == 1
+    assert figures_of(SEEN, there_may_be_two, BillingMeter(60))["at_maximum"] == 1
     nothing_waits = replace(SEEN, requests=QueueCounts(0, 2, 0))
-    assert figures_of(nothing_waits, there_may_be_two, Meter(60))["at_maximum"] == 0
+    assert figures_of(nothing_waits, there_may_be_two, BillingMeter(60))["at_maximum"] == 0
 
 
 def test_a_pause_and_an_empty_queue_are_figures_too() -> None:
     resting = replace(SEEN, requests=QueueCounts(0, 0, 0), demand=Demand(), paused=PAUSE)
-    figures = figures_of(resting, limits(), Meter(60))
+    figures = figures_of(resting, limits(), BillingMeter(60))
     assert (figures["oldest_seconds"], figures["paused"]) == (0.0, 1)
 
 
 def test_there_is_one_line_a_minute_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    figures, meter = Figures(clock), Meter(60)
+    figures, meter = Figures(clock), BillingMeter(60)
     with caplog.at_level(logging.INFO):
         figures.look(SEEN, limits(), meter)
         assert len(caplog.records) == 1  # the first look of a shift is told of at once

@@ -8,8 +8,8 @@ from core.fleet import FleetInstances
 from services.sqs import QueueCounts
 from tests.support.controller import EPOCH, Clock, instance
 from web_tier.controller.autoscaler.observe.observe import Observation
-from web_tier.controller.autoscaler.tell.listing import MAX_LISTED, MIN_SECONDS, Listing, listed
-from web_tier.controller.roster import Word
+from web_tier.controller.autoscaler.tell.listing import MAX_LISTED, MIN_SECONDS, InstanceListWriter, listed
+from web_tier.controller.worker_registry import Word
 
 WORD = Word(images=68, state="busy", in_hand=3, heard_at=EPOCH, since=1.0, until=1.0)
 
@@ -66,7 +66,7 @@ def test_the_newest_come_first_the_ended_not_at_all_and_the_rest_is_counted() ->
 
 def test_only_changes_are_stored_and_at_most_one_a_second() -> None:
     clock, shown = Clock(), Shown()
-    listing = Listing(shown, clock=clock)
+    listing = InstanceListWriter(shown, clock=clock)
     listing.look(look(), {})
     assert shown.stored == []
     for images in range(9):

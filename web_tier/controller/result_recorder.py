@@ -1,4 +1,4 @@
-"""The ledger: puts results into the job table and keeps each job's counts, of which this is the only writer.
+"""The recorder: puts results into the job table and keeps each job's counts, of which this is the only writer.
 
 Counts are absolute figures, derived from the statuses of the job's images, and stored after the results. So whatever
 is repeated, reordered or cut short in between, the figures end where the items are.
@@ -37,7 +37,7 @@ class StaleTokenError(FleetsightError):
 
 
 @dataclass
-class JobFigures:
+class JobCounts:
     """What is known of one job.
 
     Attributes:
@@ -108,7 +108,7 @@ class JobFigures:
 
 
 @dataclass
-class Ledger:
+class ResultRecorder:
     """Records results. Its methods may be called from several threads; they take turns.
 
     Attributes:
@@ -133,7 +133,7 @@ class Ledger:
     active: Callable[[], bool] = lambda: True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     run: Callable[[int], int | None] = lambda _answers: None
-    _jobs: "OrderedDict[str, JobFigures]" = field(default_factory=OrderedDict, init=False)
+    _jobs: "OrderedDict[str, JobCounts]" = field(default_factory=OrderedDict, init=False)
     _turn: threading.RLock = field(default_factory=threading.RLock, init=False)
 
     def record(self, responses: Iterable[Response]) -> None:
@@ -261,7 +261,7 @@ class Ledger:
             # Also of those that were recorded before: whoever did may have died before this.
             self.delete_inputs(inputs_of(known))
 
-    def _put(self, figures: JobFigures, responses: Sequence[Response]) -> None:
+    def _put(self, figures: JobCounts, responses: Sequence[Response]) -> None:
         at = self.now()
         # Without the digest, which is of use to the cache only: an item of up to 1 KB is one write, above it is two.
         fresh = [
@@ -295,12 +295,12 @@ class Ledger:
             if not self.active():
                 self.store.mark_if_removed(job_id)
 
-    def _store_counts(self, job_id: str, figures: JobFigures) -> None:
+    def _store_counts(self, job_id: str, figures: JobCounts) -> None:
         figures.counts = _counted(figures)
         if not self.store.store_counts(job_id, figures.counts, self.token):
             raise StaleTokenError(f"a later controller has stored the counts of the job {job_id!r}")
 
-    def _figures(self, job_id: str) -> JobFigures | None:
+    def _figures(self, job_id: str) -> JobCounts | None:
         """Return what is known of a job, from memory or from the table; None when there is no such job."""
         if job_id in self._jobs:
             self._jobs.move_to_end(job_id)
@@ -311,7 +311,7 @@ class Ledger:
             self._forget_oldest()
         return figures
 
-    def _read(self, job_id: str) -> JobFigures | None:
+    def _read(self, job_id: str) -> JobCounts | None:
         try:
             job = self.store.job(job_id)
         except NotFoundError:
@@ -327,7 +327,7 @@ class Ledger:
             if image.attempt:
                 retries[image_id] = image.attempt
         of_images = {image_id: result for image_id, result in results.items() if image_id in statuses}
-        return JobFigures(
+        return JobCounts(
             statuses=statuses,
             counts=derived(statuses, cached_at, self.store.counts(job_id), self.now()),
             keep=job.keep,
@@ -352,7 +352,7 @@ class Ledger:
                 return
             images -= len(self._jobs.pop(job_id).statuses)
 
-    def _learn(self, job_id: str, figures: JobFigures, image_ids: Sequence[str]) -> None:
+    def _learn(self, job_id: str, figures: JobCounts, image_ids: Sequence[str]) -> None:
         """Look up those of `image_ids` that are not known yet."""
         unknown = [image_id for image_id in image_ids if image_id not in figures.statuses]
         if len(unknown) > FEW:
@@ -365,7 +365,7 @@ class Ledger:
             except NotFoundError:
                 continue
 
-    def _learn_from(self, job_id: str, figures: JobFigures, after: str) -> None:
+    def _learn_from(self, job_id: str, figures: JobCounts, after: str) -> None:
         for image in self.store.images(job_id, after=after):
             figures.learn(image)
 
@@ -408,7 +408,7 @@ def derived(
     return replace(counts, first_result_at=stored.first_result_at or now, last_result_at=now)
 
 
-def _counted(figures: JobFigures) -> Counts:
+def _counted(figures: JobCounts) -> Counts:
     return replace(
         figures.counts,
         images=len(figures.statuses),

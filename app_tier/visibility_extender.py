@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.in_hand import InHand
+from app_tier.in_hand import InFlightMessages
 from app_tier.task import Delivery
-from services.sqs import BATCH, Outgoing, Queue
+from services.sqs import BATCH, OutgoingMessage, Queue
 
 MAX_SECONDS = 12 * 3600 - 60
 """SQS ends an invisibility 12 hours after the receive, however often it is extended.
@@ -24,7 +24,7 @@ LEAVE_SECONDS = (2, 10)
 _log = logging.getLogger(__name__)
 
 
-class Keeper:
+class VisibilityExtender:
     """Extends the visibility of what is in hand, and returns to the queue what will not be answered.
 
     One lock spans each decision and its call, so that nothing that was returned is hidden again.
@@ -42,7 +42,7 @@ class Keeper:
     def __init__(
         self,
         queue: Queue,
-        in_hand: InHand,
+        in_hand: InFlightMessages,
         visibility_seconds: int,
         max_step_seconds: float,
         on_hung: Callable[[str], None],
@@ -55,7 +55,7 @@ class Keeper:
         self._visibility_seconds, self._max_step_seconds = visibility_seconds, max_step_seconds
         self._calling = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="extender", daemon=True)
 
     def start(self) -> None:
         """Start to keep, until `stop`."""
@@ -92,7 +92,7 @@ class Keeper:
             self._show(self._in_hand.take_back(deliveries), self._jitter(*LEAVE_SECONDS))
 
     def _give_back_batch(self, ours: Sequence[Delivery]) -> None:
-        copies = [Outgoing(delivery.receipt, delivery.given_back().to_json()) for delivery in ours]
+        copies = [OutgoingMessage(delivery.receipt, delivery.given_back().to_json()) for delivery in ours]
         try:
             refused = {copy.id for copy in self._queue.send(copies)}
         except BotoCoreError as error:
@@ -146,5 +146,5 @@ class Keeper:
         while not self._ended.wait(self._visibility_seconds / 4):
             try:
                 self.look()
-            except Exception:  # noqa: BLE001 (the edge: without a keeper, every image would be classified twice)
-                _log.exception("the keeper's look failed; it looks again")
+            except Exception:  # noqa: BLE001 (the edge: without a extender, every image would be classified twice)
+                _log.exception("the extender's look failed; it looks again")

@@ -3,10 +3,10 @@ import threading
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from app_tier.in_hand import InHand
-from app_tier.keeper import MAX_SECONDS, Keeper
+from app_tier.in_hand import InFlightMessages
 from app_tier.receive import understood
 from app_tier.task import Delivery
+from app_tier.visibility_extender import MAX_SECONDS, VisibilityExtender
 from tests.support.waiting import DEADLINE_SECONDS
 from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
 
@@ -15,14 +15,16 @@ KINDS = pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
 
 
 class Bench:
-    """A keeper over a queue from which messages have been received."""
+    """A extender over a queue from which messages have been received."""
 
     def __init__(self, *, fifo: bool = False) -> None:
         self.clock = FakeClock()
         self.sqs = FakeSqs(self.clock, fifo=fifo)
-        self.in_hand = InHand(100, VISIBILITY, self.clock)
+        self.in_hand = InFlightMessages(100, VISIBILITY, self.clock)
         self.hung: list[str] = []
-        self.keeper = Keeper(self.sqs.queue(), self.in_hand, VISIBILITY, STEP_SECONDS, self.hung.append, self.clock)
+        self.extender = VisibilityExtender(
+            self.sqs.queue(), self.in_hand, VISIBILITY, STEP_SECONDS, self.hung.append, self.clock
+        )
 
     def receive(self, count: int) -> list[Delivery]:
         send_requests(self.sqs, [new_request() for _ in range(count)])
@@ -41,18 +43,18 @@ def test_nobody_else_gets_what_takes_longer_than_the_visibility_timeout() -> Non
     bench.receive(3)
     for _ in range(20):
         bench.clock.advance(VISIBILITY / 4)
-        bench.keeper.look()
+        bench.extender.look()
         assert bench.sqs.visible == []
 
 
 def test_visibility_is_extended_once_in_half_a_timeout_and_in_batches_of_ten() -> None:
     bench = Bench()
     bench.receive(25)
-    bench.keeper.look()
+    bench.extender.look()
     assert bench.sqs.calls == []
     bench.clock.advance(VISIBILITY / 2)
-    bench.keeper.look()
-    bench.keeper.look()
+    bench.extender.look()
+    bench.extender.look()
     assert [len(changes) for changes in bench.sqs.called("visibility")] == [10, 10, 5]
 
 
@@ -60,8 +62,8 @@ def test_what_was_given_back_is_visible_at_once_and_never_hidden_again() -> None
     bench = Bench()
     given, kept = bench.receive(2)
     bench.clock.advance(VISIBILITY / 2)
-    bench.keeper.give_back([given])
-    bench.keeper.look()
+    bench.extender.give_back([given])
+    bench.extender.look()
     assert [message.body for message in bench.sqs.visible] == [given.request.to_json()]
     assert bench.in_hand.everything() == [kept]
 
@@ -71,14 +73,14 @@ def test_giving_back_costs_no_try_however_often_and_a_crash_costs_one(fifo: bool
     bench = Bench(fifo=fifo)
     (one,) = bench.receive(1)
     for _ in range(10):
-        bench.keeper.give_back([one])
+        bench.extender.give_back([one])
         (one,) = bench.receive_again(1)
         assert one.tries == 1
     bench.clock.advance(VISIBILITY)  # its worker has crashed
     (one,) = bench.receive_again(1)
     for _ in range(10):
         assert one.tries == 2
-        bench.keeper.give_back([one])
+        bench.extender.give_back([one])
         (one,) = bench.receive_again(1)
     assert len(bench.sqs.messages) == 1
 
@@ -86,23 +88,23 @@ def test_giving_back_costs_no_try_however_often_and_a_crash_costs_one(fifo: bool
 def test_a_request_is_sent_anew_before_its_message_is_deleted() -> None:
     bench = Bench()
     given = bench.receive(2)
-    bench.keeper.give_back(given)
+    bench.extender.give_back(given)
     assert [operation for operation, _ in bench.sqs.calls] == ["send", "delete"]
     bench.sqs.errors["delete"] = [EndpointConnectionError(endpoint_url="http://sqs")]
-    bench.keeper.give_back(bench.receive_again(2))
+    bench.extender.give_back(bench.receive_again(2))
     assert (len(bench.sqs.messages), len(bench.sqs.visible)) == (4, 2)
 
 
 def test_a_request_that_cannot_be_sent_anew_is_made_visible_itself() -> None:
     bench = Bench()
-    bench.keeper.give_back(bench.receive(2))
+    bench.extender.give_back(bench.receive(2))
     given = bench.receive_again(2)
     bench.sqs.errors["send"] = [refusal("AccessDenied")]
-    bench.keeper.give_back(given)
+    bench.extender.give_back(given)
     assert [message.id for message in bench.sqs.visible] == [each.received.id for each in given]
     bench.sqs.refuse = {given[0].request.image_id}
     again = bench.receive_again(2)
-    bench.keeper.give_back(again)
+    bench.extender.give_back(again)
     assert len(bench.sqs.visible) == len(bench.sqs.messages) == 2
     assert [each.tries for each in bench.receive_again(2)] == [3, 2]
 
@@ -112,14 +114,14 @@ def test_what_has_come_back_by_itself_is_not_sent_a_second_time() -> None:
     given = bench.receive(2)
     bench.clock.advance(VISIBILITY)
     another = bench.sqs.queue().receive(10, 0)
-    bench.keeper.give_back(given)
+    bench.extender.give_back(given)
     assert len(bench.in_hand) == 0
     assert [message.id for message in bench.sqs.messages] == [message.id for message in another]
 
 
 def test_what_is_left_to_its_queue_is_received_again_in_some_seconds_and_the_try_counts() -> None:
     bench = Bench()
-    bench.keeper.leave(bench.receive(2))
+    bench.extender.leave(bench.receive(2))
     assert len(bench.in_hand) == 0
     assert bench.sqs.visible == []
     bench.clock.advance(10)
@@ -131,8 +133,8 @@ def test_what_was_answered_is_neither_extended_nor_given_back() -> None:
     (answered,) = bench.receive(1)
     bench.in_hand.remove(answered)
     bench.clock.advance(VISIBILITY / 2)
-    bench.keeper.look()
-    bench.keeper.give_back([answered])
+    bench.extender.look()
+    bench.extender.give_back([answered])
     assert bench.sqs.calls == []
 
 
@@ -149,10 +151,10 @@ def test_an_extension_in_flight_is_finished_before_anything_is_given_back() -> N
         return change(**arguments)
 
     bench.sqs.change_message_visibility_batch = slow  # type: ignore[method-assign, assignment]
-    looking = threading.Thread(target=bench.keeper.look, daemon=True)
+    looking = threading.Thread(target=bench.extender.look, daemon=True)
     looking.start()
     assert extending.wait(DEADLINE_SECONDS)
-    giving = threading.Thread(target=bench.keeper.give_back, args=([one],), daemon=True)
+    giving = threading.Thread(target=bench.extender.give_back, args=([one],), daemon=True)
     giving.start()
     go_on.set()
     for thread in (looking, giving):
@@ -165,9 +167,9 @@ def test_a_failed_extension_is_tried_again_at_the_next_look() -> None:
     bench.receive(1)
     bench.clock.advance(VISIBILITY / 2)
     bench.sqs.errors["visibility"] = [EndpointConnectionError(endpoint_url="http://sqs")]
-    bench.keeper.look()
+    bench.extender.look()
     bench.clock.advance(VISIBILITY / 4)
-    bench.keeper.look()
+    bench.extender.look()
     bench.clock.advance(VISIBILITY / 2)
     assert bench.sqs.visible == []
 
@@ -177,7 +179,7 @@ def test_what_is_no_longer_ours_does_not_stop_the_extension_of_the_rest() -> Non
     lost, _kept = bench.receive(2)
     bench.sqs.refuse = {lost.receipt}
     bench.clock.advance(VISIBILITY / 2)
-    bench.keeper.look()
+    bench.extender.look()
     bench.clock.advance(VISIBILITY * 0.75)
     assert [message.id for message in bench.sqs.visible] == [lost.received.id]
 
@@ -186,7 +188,7 @@ def test_giving_back_survives_an_unreachable_queue() -> None:
     bench = Bench()
     given = bench.receive(1)
     bench.sqs.errors["send"] = [EndpointConnectionError(endpoint_url="http://sqs")]
-    bench.keeper.give_back(given)
+    bench.extender.give_back(given)
     assert [operation for operation, _ in bench.sqs.calls] == ["send"]
     assert len(bench.in_hand) == 0
     bench.clock.advance(VISIBILITY)
@@ -199,11 +201,11 @@ def test_an_image_that_never_ends_its_step_is_given_up_and_ends_the_worker() -> 
     bench.clock.advance(1_000)
     bench.in_hand.begin_step([hung])
     bench.clock.advance(STEP_SECONDS)
-    bench.keeper.look()
+    bench.extender.look()
     assert bench.hung == []
     bench.sqs.calls.clear()
     bench.clock.advance(1)
-    bench.keeper.look()
+    bench.extender.look()
     assert bench.in_hand.everything() == [waiting]
     assert bench.sqs.calls == [], "it comes back by itself, and the try counts"
     assert hung.request.image_id in bench.hung[0]
@@ -215,7 +217,7 @@ def test_an_image_that_is_tried_again_and_again_for_hours_does_not_hang() -> Non
     for _ in range(100):
         bench.in_hand.begin_step(received[:1])
         bench.clock.advance(STEP_SECONDS)
-        bench.keeper.look()
+        bench.extender.look()
         bench.in_hand.end_step()
     assert bench.hung == []
     assert len(bench.in_hand) == 10
@@ -226,22 +228,22 @@ def test_what_sqs_would_return_after_twelve_hours_is_given_back_before() -> None
     bench.receive(1)
     for _ in range(MAX_SECONDS // 20 + 1):
         bench.clock.advance(20)
-        bench.keeper.look()
+        bench.extender.look()
     assert len(bench.in_hand) == 0
     assert [each.tries for each in bench.receive_again(1)] == [1]
 
 
-def test_the_keeper_looks_by_itself_until_it_is_stopped() -> None:
+def test_the_extender_looks_by_itself_until_it_is_stopped() -> None:
     clock = FakeClock()
     looked = threading.Semaphore(0)
 
-    class Counting(Keeper):
+    class Counting(VisibilityExtender):
         def look(self) -> None:
             looked.release()
-            raise RuntimeError("one bad look does not end the keeper")
+            raise RuntimeError("one bad look does not end the extender")
 
-    keeper = Counting(FakeSqs(clock).queue(), InHand(1, 0.01, clock), 0.01, 1, print, clock)  # type: ignore[arg-type]
-    keeper.start()
+    extender = Counting(FakeSqs(clock).queue(), InFlightMessages(1, 0.01, clock), 0.01, 1, print, clock)  # type: ignore[arg-type]
+    extender.start()
     assert looked.acquire(timeout=DEADLINE_SECONDS)
     assert looked.acquire(timeout=DEADLINE_SECONDS)
-    keeper.stop()
+    extender.stop()

@@ -1,4 +1,4 @@
-"""The roster: what the workers have said of themselves, by heartbeats and by their answers.
+"""The registry: what the workers have said of themselves, by heartbeats and by their answers.
 
 The collector writes it, the autoscaler and the reconciler read it, each in a thread of its own.
 """
@@ -45,7 +45,7 @@ class Word:
 
 
 @dataclass
-class Roster:
+class WorkerRegistry:
     """Remembers each worker's last word, until a while after it has said that it ends.
 
     Attributes:
