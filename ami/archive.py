@@ -1,6 +1,6 @@
 """Packs what an image is made of: the source archive that `ami/provision.sh` works from, unpacked.
 
-The same files give the same bytes, whoever packs them and whenever: entries are sorted, and have neither owners nor
+The same files give the same bytes on each machine and at each time: entries are sorted, and have neither owners nor
 times.
 """
 
@@ -159,7 +159,7 @@ def source_commit(root: Path) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    # Without the lock that a look at the state of things would take from whoever commits just now.
+    # Without the lock, which a commit at the same time may need.
     command = ("git", "--no-optional-locks", "-C", str(root), *arguments)
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 

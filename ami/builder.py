@@ -1,8 +1,8 @@
 """Makes the machine that it runs on into one of our images: the user data of a builder, with its settings below.
 
 It runs once, as root, under the Python that cloud-init runs under, so nothing but the standard library is there. It
-tells how it went by a report, which it puts where its settings say, and then powers the machine off, whatever
-happened: a builder that has stopped has no more to say. All commands are taken from PATH.
+tells how it went by a report, which it puts where its settings say, and then powers the machine off, also after
+failures: a builder that has stopped has no more to say. All commands are taken from PATH.
 """
 
 import hashlib
@@ -145,7 +145,7 @@ def say(text: str) -> None:
 
 
 def quietly(*command: str) -> None:
-    """Run a command whose failure changes nothing, such as where there is none."""
+    """Run a command that may fail, or may not exist."""
     try:
         subprocess.run(command, stdin=subprocess.DEVNULL, timeout=COMMAND_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -153,7 +153,7 @@ def quietly(*command: str) -> None:
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Build, report, and power off, whatever happened."""
+    """Build, report, and power off, also after a failure."""
     begun = time.monotonic()
     # Should this script hang or be killed, the machine still ends.
     quietly("shutdown", "-P", f"+{settings['life_minutes']}")
@@ -164,7 +164,7 @@ def main(settings: dict[str, Any]) -> None:
             log.touch()
             try:
                 report |= {**build(settings, Path(work), log), "ok": True}
-            except Exception as error:  # noqa: BLE001 (whatever it was is what the report tells)
+            except Exception as error:  # noqa: BLE001 (the report holds each error)
                 report["problem"] = f"{error}" or type(error).__name__
             text = log.read_bytes()
         # What this run has left on the disk would be in the image: the user data with its addresses, the logs.

@@ -52,7 +52,7 @@ def wheels(role: str, folder: Path, say: Callable[[str], None]) -> Path:
 
 
 def _platforms() -> Iterator[str]:
-    """Yield pip's options for the wheels that run on Debian 12, whose C library is 2.36."""
+    """Yield pip's options for the wheels that run on Debian 12, with its C library 2.36."""
     machine = os.uname().machine
     for name in ("manylinux1", "manylinux2010", "manylinux2014", *(f"manylinux_2_{minor}" for minor in range(5, 37))):
         yield from ("--platform", f"{name}_{machine}")

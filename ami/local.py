@@ -41,7 +41,7 @@ PROVISION_SECONDS = 1_800.0
 """A bound for what hangs, as in `ami.ingredients`."""
 
 KEPT_SECONDS = 86_400.0
-"""What nobody has asked for in a day, image, Debian or wheels, is removed when an image is made."""
+"""An image, Debian or wheels that were not asked for in a day are removed when an image is made."""
 
 Role = Literal["worker", "web"]
 
@@ -104,7 +104,7 @@ def image_id(role: Role, bundle: Path = ROOT / DEMO_BUNDLE) -> str:
 
 
 def _is_in(role: Role, name: PurePosixPath) -> bool:
-    """Tell whether a file of the source archive has a part in the image of `role`."""
+    """Return whether a file of the source archive has a part in the image of `role`."""
     others = {"worker": "web_tier", "web": "app_tier"}[role]
     return name.parts[0] != others and (name.parts[0] != "ami" or name.parts[1] in OF_THE_IMAGE)
 
@@ -118,7 +118,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _forget_old(folder: Path, before: float) -> None:
-    """Remove what nobody has asked for since then, in seconds since 1970: an image takes half a gigabyte."""
+    """Remove what was not asked for since then, in seconds since 1970: an image takes half a gigabyte."""
     if folder.stat().st_mtime < before:
         shutil.rmtree(folder, ignore_errors=True)
 

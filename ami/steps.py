@@ -1,4 +1,4 @@
-"""The steps of a local build: commands whose failure says why, in a container or not, and folders that are whole."""
+"""The steps of a local build: commands with clear errors, in a container or not, and folders that are whole."""
 
 import os
 import shutil
@@ -49,8 +49,8 @@ def inside_of(root: Path, *options: str) -> tuple[str, ...]:
         root: of the file system.
         options: more of systemd-nspawn; `--volatile=overlay` keeps what is written from `root`.
     """
-    # nspawn keeps notes in /run, which are nobody else's: in a mount namespace of its own they go with it. And nspawn
-    # that is killed leaves its container behind, but not in a process namespace that ends with this command.
+    # nspawn keeps notes in /run, which no other program needs: in a mount namespace of its own they go with it. And
+    # nspawn that is killed leaves its container behind, but not in a process namespace that ends with this command.
     alone = 'mkdir -p /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn; exec "$@"'
     return (
         *(*OWN_NAMESPACES, "sh", "-ec", alone, "sh"),

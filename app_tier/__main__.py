@@ -30,7 +30,7 @@ def main() -> int:
     zygote = Zygote(DECODER)
     zygote.fork()  # before there are threads, or anything worth to be kept from it
     signals.heed()
-    # numpy starts OpenBLAS's threads when it is imported: 30 ms of CPU for matrix products that nobody asks for.
+    # numpy starts OpenBLAS's threads when it is imported: 30 ms of CPU for matrix products that are not needed.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from app_tier.errors import NotStartedError
     from app_tier.startup import start_up

@@ -8,14 +8,14 @@ T = TypeVar("T")
 
 
 class ChannelClosedError(Exception):
-    """Raised when something is put into a channel that has been closed; whoever puts must end before it is closed."""
+    """Raised when something is put into a channel that has been closed; producers must end before it is closed."""
 
 
 class Channel(Generic[T]):
     """A first-in, first-out queue of at most `bound` items that can be closed.
 
     Its waits have no time-out of their own. They end when the channel is closed, which the pipeline does at its end
-    whatever happens, and what stands still in the meantime is ended by the extender's bound for each image.
+    in each case, and what stands still in the meantime is ended by the extender's bound for each image.
     """
 
     def __init__(self, bound: int) -> None:

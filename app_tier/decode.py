@@ -1,6 +1,6 @@
 """Decode: from the image's bytes to what the network sees.
 
-What a stranger sent is read in another process (`confined_squares`); what comes back is pixels, whatever it was.
+Untrusted bytes are read in another process (`confined_squares`); only pixels come back.
 """
 
 import logging
@@ -23,7 +23,7 @@ from core.image_limits import BYTES_A_PIXEL, ImageLimits
 Pixels = NDArray[np.float32]
 
 BYTES_BESIDE: Final = 32 * 2**20
-"""What any image takes besides, whatever its size."""
+"""What an image of any size takes besides."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def decode(
 
     Raises:
         ImageRejectedError: it is no image that we take; the message is for its owner.
-        PoolUnavailableError: nobody can decode it just now.
+        PoolUnavailableError: it cannot be decoded just now.
     """
     before = clock()
     try:

@@ -89,7 +89,7 @@ class Heartbeater:
     def _beat(self, state: WorkerState | None = None) -> None:
         try:
             refused = self._send([OutgoingMessage(new_id(), self._heartbeat(state).to_json())])
-        except Exception as error:  # noqa: BLE001 (the edge: whatever it is, the worker works on)
+        except Exception as error:  # noqa: BLE001 (the edge: after each error the worker works on)
             _log.warning("a heartbeat could not be sent", extra={"error": str(error)})
             return
         if refused:

@@ -112,7 +112,7 @@ def watch_notices(metadata: Metadata, lifetime: Lifetime, every_seconds: float =
 
 
 def is_standby(metadata: Metadata | None) -> bool:
-    """Tell whether an idle worker is to stay: its instance has the tag of a standby; without an instance, it is not.
+    """Return whether an idle worker is to stay: its instance has the tag of a standby. Without an instance it is not.
 
     Where the metadata service does not answer it is not known to be wanted, and ends: that costs one boot, while one
     that stays unasked bills for nothing. Its credentials come from there too, so it could not work on for long.

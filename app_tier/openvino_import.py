@@ -18,7 +18,7 @@ def import_openvino() -> ModuleType:
     OpenVINO takes a missing converter for an installation without it.
     """
     if "openvino" not in sys.modules:
-        with _not_importable("openvino.tools.ovc"):
+        with not_importable("openvino.tools.ovc"):
             import openvino
     import openvino
 
@@ -37,28 +37,8 @@ def _fill_tables(openvino: Any) -> None:
         openvino.Tensor(np.zeros(1, np.float32), shared_memory=True).data.sum()
 
 
-def import_converter() -> Any:
-    """Import ``openvino.tools.ovc.convert_model`` without the telemetry that it would send with each conversion."""
-    import_openvino()
-    with _not_importable("openvino_telemetry"):
-        from openvino.tools.ovc import convert_model
-    return convert_model
-
-
-def import_nncf() -> Any:
-    """Import ``nncf``, at build time alone, without the telemetry that it would send with each use.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    import_openvino()
-    with _not_importable("openvino_telemetry"):
-        import nncf
-    return nncf
-
-
 @contextmanager
-def _not_importable(name: str) -> Iterator[None]:
+def not_importable(name: str) -> Iterator[None]:
     """Let ``import name`` raise ImportError within the block, unless it has been imported already."""
     if name in sys.modules:
         yield

@@ -57,7 +57,7 @@ class Pipeline:
         max_tries: how often a request is tried.
 
     Attributes:
-        answered: images whose response was sent, so far.
+        answered: images with a response that was sent, so far.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Publish: the prediction into the output bucket, then the response, and only then the request's end.
 
-In this order a request that has gone has left a result, wherever the worker is killed. Before the put nothing has
-happened. After it the image comes again, and is answered with the prediction that is stored.
+In this order a request that has gone has left a result, also if the worker is killed between two steps. Before the
+put nothing has happened. After it the image comes again, and is answered with the prediction that is stored.
 
 Of an image's predictions one stands (`core/predictions.py`), and every response repeats it.
 """

@@ -23,9 +23,10 @@ rule 3 makes that unlikely: once fresh messages run out, redelivered ones are re
 SQS makes a dead letter of a message that was received too often. It knows nothing of the tries of messages that this
 one replaces, so a worker that receives a request beyond its last try answers it itself (`Pipeline.submit`).
 
-**Polls of a second.** SQS allows 20, but a message that is delivered to a poll whose worker has gone stays invisible
-until its timeout. So a poll in flight is always waited for, and it must not make a stop wait. A second costs at most
-`idle_seconds` requests before the worker ends itself, and still asks all of SQS's servers, as every long poll does.
+**Polls of a second.** SQS allows 20, but a message that is delivered to a poll of a worker that has gone stays
+invisible until its timeout. So a poll in flight is always waited for, and it must not make a stop wait. A second
+costs at most `idle_seconds` requests before the worker ends itself, and still asks all of SQS's servers, as every
+long poll does.
 """
 
 import logging
@@ -205,7 +206,7 @@ def understood(received: Iterable[ReceivedMessage]) -> list[Delivery]:
     """Return the deliveries of the messages that are requests.
 
     One that is not is left alone: it names no image that could be answered, it comes again after its visibility
-    timeout, and after `max_receive_count` receives SQS puts it where somebody can look at it. Each time is logged.
+    timeout, and after `max_receive_count` receives SQS moves it to the dead-letter queue. Each time is logged.
     """
     deliveries = []
     for message in received:

@@ -1,7 +1,7 @@
 """How a worker spreads its work over its machine: chosen once, at its start, from cores and memory.
 
-One single-threaded stream for each core beats one stream on all of them: nobody waits at a barrier for the thread
-whose core the decoder has just taken. Larger batches than eight were no faster on any CPU that we measured
+One single-threaded stream for each core beats one stream on all of them: no thread waits at a barrier for a
+thread that has lost its core to the decoder. Larger batches than eight were no faster on any CPU that we measured
 (docs/performance.md); a GPU wants more.
 """
 
@@ -85,7 +85,7 @@ def this_machine(cgroup_limit: Path = _CGROUP_LIMIT) -> Machine:
 
 
 def sized(config: WorkerConfig, machine: Machine, input_size: int) -> Sizing:
-    """Return the sizes for `machine`; whatever `config` sets to other than 0 stays as it is set.
+    """Return the sizes for `machine`; those that `config` sets to other than 0 stay as they are set.
 
     Args:
         config: the worker's section of the configuration.

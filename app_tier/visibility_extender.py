@@ -124,7 +124,8 @@ class VisibilityExtender:
                 [delivery.receipt for delivery in expiring], self._visibility_seconds
             )
         except (BotoCoreError, ClientError) as error:
-            # Tried again at the next look; if that is too late, somebody else classifies them too, which is harmless.
+            # Tried again at the next look; if that is too late, another worker classifies them too, which is
+            # harmless.
             _log.warning("could not extend visibility", extra={"messages": len(expiring), "error": str(error)})
             return
         if lost:

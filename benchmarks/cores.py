@@ -30,7 +30,7 @@ def pinned(core: int) -> Iterator[None]:
 
 
 def busy_seconds(core: int) -> float:
-    """Return the CPU seconds that `core` has been busy with, whoever had it, since the boot."""
+    """Return the CPU seconds that `core` has been busy with, for all processes, since the boot."""
     lines = Path("/proc/stat").read_text().splitlines()
     fields = next(line.split()[1:] for line in lines if line.startswith(f"cpu{core} "))
     user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, fields)

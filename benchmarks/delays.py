@@ -1,7 +1,7 @@
 """``python -m benchmarks.delays``: a process that stands before a cloud on loopback and makes it far away.
 
 Each call of S3 or SQS waits as long as its way to AWS would take, before it goes on (see `benchmarks.relay`). The
-process ends with the one that started it, whose lifeline it holds, and then says how many calls it has delayed.
+process ends with the one that started it and holds its lifeline, and then says how many calls it has delayed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class DelayedCloud:
     Args:
         url: the cloud's endpoint.
         delays: seconds that each call takes longer, by service (``s3``, ``sqs``).
-        lifeline: read end of a pipe with whose end the proxy ends too.
+        lifeline: read end of a pipe; the proxy ends when the pipe ends.
     """
 
     def __init__(self, url: str, delays: Mapping[str, float], lifeline: int) -> None:
@@ -40,7 +40,7 @@ class DelayedCloud:
         self.calls: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        """Start the process; its socket listens already, so nobody need wait for it."""
+        """Start the process; its socket listens already, so there is no need to wait for it."""
         with socket.create_server((HOST, 0), backlog=CONNECTIONS) as listener:
             self.endpoint_url = f"http://{HOST}:{listener.getsockname()[1]}"
             options = [
@@ -73,7 +73,7 @@ async def proxy(listener: socket.socket, relay: Relay, lifeline: int) -> None:
     """Relay every connection until SIGTERM, or until the lifeline ends."""
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    loop.add_reader(lifeline, ended.set)  # nobody writes to it: readable means that its other end has gone
+    loop.add_reader(lifeline, ended.set)  # nothing is written to it: readable means that its other end has gone
     server = await asyncio.start_server(relay.serve, sock=listener, limit=MAX_HEAD_BYTES)
     await ended.wait()
     server.close()

@@ -20,8 +20,7 @@ import numpy as np
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import INT8_IR_NAME, NumberType
 from app_tier.bundle.torch_import import import_torch
-from app_tier.engines import Batch, Engine, OpenVinoEngine, TorchEngine
-from app_tier.exact import ExactEngine, top_two_gap
+from app_tier.engines import Batch, Engine, ExactEngine, OpenVinoEngine, TorchEngine, top_two_gap
 from benchmarks import agreement
 from benchmarks.others import watch_others
 from benchmarks.peaks import PEAKS, matrix_product

@@ -112,7 +112,7 @@ def run(quick: bool) -> Report:
 
 
 def fleet_of(home: Path, images: Images, settings: Mapping[str, str], switches: Sequence[str] = ()) -> Fleet:
-    """Send a batch to a system whose fleet is at zero, and watch the fleet until it is there again."""
+    """Send a batch to a system with a fleet at zero, and watch the fleet until it is there again."""
     with running(home, settings, switches) as bench, watched(bench) as watch:
         batch = bench.batch(images)
         ended = time.monotonic()

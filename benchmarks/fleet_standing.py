@@ -123,7 +123,7 @@ def table_of_duels(duels: Iterable[Duel]) -> Table:
 
 @dataclass(frozen=True)
 class FleetReport(Report):
-    """A report whose figures are shown as tables by trace.
+    """A report with figures that are shown as tables by trace.
 
     Attributes:
         rows: of the comparison.

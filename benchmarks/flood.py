@@ -1,6 +1,6 @@
 """A flood for one real worker: requests that wait in the queue of a local cloud, which is made far away.
 
-Whoever makes a `Bench` keeps the cloud, the delaying proxy and itself off the worker's core (see
+The maker of a `Bench` keeps the cloud, the delaying proxy and itself off the worker's core (see
 `benchmarks.cores.pinned`). Moments of results are told by the cloud's queues, on the same clock.
 """
 

@@ -26,7 +26,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Head:
-    """The first line of a message and its header fields, whose names are in lower case."""
+    """The first line of a message and its header fields, with names in lower case."""
 
     raw: bytes
     first_line: list[bytes]

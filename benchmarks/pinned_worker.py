@@ -48,7 +48,7 @@ class PinnedWorker:
 
         Returns:
             Looks at the CPU seconds of ``worker`` and of the `others`, and at those of ``worker_core`` and
-            ``other_core``, by whoever.
+            ``other_core``, by all processes.
 
         Raises:
             RuntimeError: it has failed, or has not ended in time.

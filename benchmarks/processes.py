@@ -66,7 +66,7 @@ def cpu_seconds_between(before: Mapping[int, Usage], after: Mapping[int, Usage])
 
 
 def machine_cpu_seconds() -> float:
-    """Return the CPU seconds that all processors together have been busy with, whoever had them, since the boot."""
+    """Return the CPU seconds that all processors together have been busy with, for all processes, since the boot."""
     user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 

@@ -167,7 +167,7 @@ def renew(images: Images, number: int) -> None:
 
 @contextmanager
 def running(home: Path, settings: Mapping[str, str], switches: Sequence[str] = ()) -> Iterator[Bench]:
-    """Start a system with its files in `home`, and end it, whatever happens.
+    """Start a system with its files in `home`, and end it in each case.
 
     Args:
         home: a folder of its own.

@@ -9,7 +9,7 @@ from app_tier.engines import Batch, Engine
 
 @dataclass(frozen=True)
 class Run:
-    """An action, and how much of whatever is counted (images, 10^9 operations) one call does."""
+    """An action, and how much (images, 10^9 operations) one call does."""
 
     action: Callable[[], object]
     amount: float

@@ -67,4 +67,4 @@ def _until(looks: Sequence[Look], name: str, moment: float) -> float:
         if before.at <= moment <= after.at:
             share = (moment - before.at) / (after.at - before.at)
             return before.cpu_seconds[name] + share * (after.cpu_seconds[name] - before.cpu_seconds[name])
-    raise ValueError(f"nobody looked around {moment}, only from {looks[0].at} to {looks[-1].at}")
+    raise ValueError(f"there was no look around {moment}, only from {looks[0].at} to {looks[-1].at}")

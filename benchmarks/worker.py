@@ -83,7 +83,7 @@ def cases(quick: bool) -> list[Case]:
 def figures_of(bare: Bare, flood: Flood) -> dict[str, float]:
     """Return how fast the worker was, and where an image's time and the cores' went.
 
-    The undisturbed ratio leaves out the time in which somebody else had the worker's core, or the bare engine's.
+    The undisturbed ratio leaves out the time in which other processes had the worker's core, or the bare engine's.
     """
     images, seconds = flood.window.images, flood.window.seconds
     cpu = {name: used(flood.looks, name, flood.window) for name in flood.looks[0].cpu_seconds}

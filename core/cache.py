@@ -5,7 +5,7 @@ answered. So an answer is only ever repeated for the same bytes and the same mod
 and expire.
 
 Entries belong to the owner of the job (`CACHE#` owner `#` SHA-256): from an answer that comes too soon a user would
-know that somebody else has sent the same bytes, and from its source in which job.
+know that another user has sent the same bytes, and from its source in which job.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from core.messages import Response, Timings
 from services.table import EXPIRES_AT, Item, Table
 
 MARGIN = timedelta(hours=1)
-"""An entry answers until so long before it expires: whoever has answered from it may do so again after a failure."""
+"""An entry answers until so long before it expires: its reader may have to answer again after a failure."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ResultCache:
         Args:
             responses: of any jobs.
             now: the time of day.
-            owners: whose a job is, by its id; of a job that is not among them nothing is remembered.
+            owners: the owner of each job, by the job's id; results of other jobs are not remembered.
 
         Raises:
             TableBusyError: when some could not be put; putting all again is safe.

@@ -36,7 +36,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Claims:
-    """Reads and writes the claims of one user in the job table; whoever else sends the same key has another claim."""
+    """Reads and writes the claims of one user in the job table; another user with the same key has another claim."""
 
     table: Table
     owner: str = ""

@@ -46,7 +46,7 @@ The worker polls for the notice every 5 s and needs a few more seconds to stop.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 """
 MAX_WORKERS = 1_000
-"""No limit of the fleet is above this, whoever sets it."""
+"""The highest limit of workers that ops or the configuration may set."""
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What PyYAML raises for what it cannot read: its own errors, and those of Python, as for `!!int ` without digits."""
 
@@ -155,7 +155,7 @@ class Auth(_Section):
 
 
 class Limits(_Section):
-    """What one user, or one address nobody is signed in at, may ask for; 0 is no limit."""
+    """What one user, or one address without a signed-in user, may ask for; 0 is no limit."""
 
     store: Literal["memory", "table"]
     requests_per_minute: int = Field(ge=0, le=10_000_000)
@@ -340,7 +340,7 @@ class Prices(_Section):
     def hourly(self, instance_type: str, *, spot: bool = False) -> float:
         """Return what an hour of an instance costs.
 
-        A type that is not listed, as of an instance that somebody else has launched into the fleet, counts as the
+        A type that is not listed, as of an instance that was launched into the fleet by hand, counts as the
         dearest that is: rather too much is shown than too little.
         """
         on_demand = self.instance_hour.get(instance_type, max(self.instance_hour.values()))
@@ -397,7 +397,7 @@ class Config(_Section):
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether nobody but this machine reaches what listens at `host`."""
+    """Return whether only this machine reaches what listens at `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -165,7 +165,7 @@ class JobCost:
         images = by_workers(counts)
         bill = instances_bill(counts, runs)
         if bill is None or bool(images) != bool(counts.runs):
-            return None  # an answer whose run is not known
+            return None  # an answer of an unknown run
         asked = requests_of(images)
         return cls(images, bill, asked, asked.dollars(prices))
 

@@ -9,8 +9,8 @@ cannot disagree. The image is a dead letter while its result is the failure of t
 retried. So a retry closes the dead letter when it raises the attempt, and a retry that the queue refuses reopens it.
 
 The controller puts the item before the failed result. So every such result has its item, even if the controller is
-killed between the two writes. A reader deletes items whose image has another result by now. A later attempt has an
-item of its own, so a late deletion never deletes that one.
+killed between the two writes. A reader deletes items of images that have another result by now. A later attempt has
+an item of its own, so a late deletion never deletes that one.
 """
 
 from collections.abc import Sequence

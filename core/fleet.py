@@ -83,7 +83,7 @@ class LaunchJournal(Wire):
     """The calls of the last minutes that gave, or may have given, instances; see `FleetStore.put_journal`.
 
     Attributes:
-        revision: counts the writes, whoever makes them; 0 before the first.
+        revision: counts the writes of all processes; 0 before the first.
         writer: who wrote it last; a name that no two controllers share.
         entries: in the order in which they were first written.
     """

@@ -42,7 +42,7 @@ class Orders:
     Attributes:
         pause: nothing is launched.
         limits: hold in place of those of config.yaml.
-        drain: ids of instances whose workers are to finish what they have and end.
+        drain: ids of instances with workers that are to finish what they have and end.
     """
 
     pause: FleetPause | None = None
@@ -149,7 +149,7 @@ class FleetStore:
             stored = self.table.put_if(item, "#revision = :before", {"before": before})
         else:
             stored = self.table.put_if(item, "attribute_not_exists( #pk )")
-        # A write whose reply was lost is repeated by botocore, and then refused because of itself.
+        # If the reply to a write is lost, botocore repeats the write, and then refused because of itself.
         return stored or self.journal() == journal
 
     def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:

@@ -61,7 +61,7 @@ def first_id_of(moment: datetime) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether `text` has the form of an id of ours."""
+    """Return whether `text` has the form of an id of ours."""
     return _ULID.fullmatch(text) is not None
 
 

@@ -45,9 +45,7 @@ def sniff(data: bytes) -> str:
             raise ImageRejectedError("format_not_allowed", f"{name} images are not taken: save it as JPEG or PNG")
     if b"<svg" in data[:1024].lower():
         raise ImageRejectedError("format_not_allowed", "SVG drawings are not taken: export it as PNG")
-    raise ImageRejectedError(
-        "not_an_image", "this is not an image, whatever its name: send JPEG, PNG, WebP, GIF or BMP"
-    )
+    raise ImageRejectedError("not_an_image", "this is not an image: send JPEG, PNG, WebP, GIF or BMP")
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

@@ -150,7 +150,7 @@ def _pictures(index: bytes) -> int:
 
 
 _WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
-"""Markers of a JPEG that stand alone, or whose segments Pillow reads byte by byte."""
+"""Markers of a JPEG that stand alone, or with segments that Pillow reads byte by byte."""
 
 _COUNTERS: Final[Mapping[str, Callable[[bytes], Iterator[int]]]] = {
     "PNG": _png,

@@ -32,7 +32,7 @@ def too_large(size: int, limits: ImageLimits) -> ImageRejectedError:
 
 
 def lacks_memory(pixels: int) -> bool:
-    """Tell whether a decoder may have failed for want of memory: libwebp and libjpeg call that damage, too."""
+    """Return whether a decoder may have failed for want of memory: libwebp and libjpeg call that damage, too."""
     try:
         mmap.mmap(-1, max(1, BYTES_A_PIXEL * pixels)).close()
     except OSError:

@@ -5,7 +5,7 @@ The web tier asks at intake and the worker asks again before it decodes, so both
 ========================================  =======================================================
 data                                      verdict
 ========================================  =======================================================
-JPEG (also CMYK, progressive, MPO),       taken, whatever its name says
+JPEG (also CMYK, progressive, MPO),       taken, also under another name
 PNG, WebP, GIF, BMP
 animated, or with more pictures in it     taken; its first frame is classified
 with something else behind it             taken as the image that it is

@@ -16,7 +16,7 @@ class Job:
     """A batch of images that belong together.
 
     Attributes:
-        owner: id of the user whose it is; empty where there is no sign-in.
+        owner: id of its user; empty without sign-in.
         keep: whether the images and the records stay; else an image is deleted once its label is stored, and the
             job expires.
     """

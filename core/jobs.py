@@ -24,10 +24,10 @@
 | `FLEET`          | others             | the rest of the fleet's: `core/fleet_store.py`        | both       |
 
 Where there is no sign-in a job has no owner, and no item of `OWNED#`. A job that has one is written to `JOBS` first,
-so that whatever stands in the list of a user exists; a deletion takes both away, by its mark again if need be.
+so that each job in the list of a user exists; a deletion takes both away, by its mark again if need be.
 
 The result of an image that was answered from the cache (`core/cache.py`) is written before the image's record, so
-that whoever sees such a record finds its result.
+that a reader of such a record finds its result.
 
 Every write is an absolute figure or an idempotent put, so any of them may be repeated. `done` beats `failed`, and
 the failure of a later attempt beats that of an earlier one.
@@ -208,7 +208,7 @@ class JobStore:
         Raises:
             TableBusyError: when it could not be taken away for now; deleting again is safe.
         """
-        # The mark first: whoever dies in between leaves a job that the controller takes away.
+        # The mark first: a process that dies in between leaves a job that the controller takes away.
         self.table.put_all([deleted_item(job)])
         self.table.delete_all(keys_of_job(job.job_id, job.owner))
 
@@ -362,7 +362,7 @@ class JobStore:
         )
 
     def say_accepted_of(self, said: Mapping[str, tuple[str, Said]]) -> None:
-        """Record the same of several jobs, by their ids, where nobody else writes under these writer ids.
+        """Record the same of several jobs, by their ids, where no other process writes under these writer ids.
 
         Raises:
             TableBusyError: when some could not be recorded; recording all again is safe.
@@ -416,7 +416,7 @@ class JobStore:
     # Results
 
     def put_done(self, responses: Sequence[Response]) -> None:
-        """Put results with status `done`, over whatever is there.
+        """Put results with status `done`, over results that are there.
 
         Raises:
             TableBusyError: when some could not be put; putting all again is safe.
@@ -555,7 +555,7 @@ class JobStore:
 
 
 def no_job(job_id: str) -> NotFoundError:
-    """Return what is said of a job that does not exist, and of one that is somebody else's."""
+    """Return what is said of a job that does not exist, and of a job of another user."""
     return NotFoundError(f"there is no job {job_id!r}")
 
 

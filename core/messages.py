@@ -200,7 +200,7 @@ def from_worker(body: str | bytes) -> Response | Heartbeat:
 
 
 class FleetPause(Wire):
-    """Nothing is launched or started: since when, and why if whoever paused has said so."""
+    """Nothing is launched or started: since when, and why if the operator has said so."""
 
     version: Literal[1] = 1
     since: AwareDatetime
@@ -301,7 +301,7 @@ class FleetSnapshot(Wire):
 
 
 GONE: Final = Failure(code="gone", message="the image is no longer stored: upload it again")
-"""The failure of an image whose object is not in the input bucket."""
+"""The failure of an image without an object in the input bucket."""
 
 
 CRASHED_WORKER: Final = "crashed_worker"

@@ -30,7 +30,7 @@ _TOKEN, _LISTED = "TOKEN", "TOKEN#"
 
 
 class TokenNotMadeError(FleetsightError):
-    """Raised when a token cannot be made as it was asked for; the message is for whoever asked."""
+    """Raised when a token cannot be made as it was asked for; the message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class PersonalTokens:
     Attributes:
         table: where they stand.
         clock: tells the time, in UTC.
-        random_text: makes what nobody guesses, 43 characters.
+        random_text: makes unguessable texts of 43 characters.
     """
 
     table: Table

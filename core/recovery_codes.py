@@ -24,7 +24,7 @@ MAX_TYPED: Final = 64
 """Characters of a typed code that are looked at."""
 
 _RANDOM_BYTES: Final = 10
-"""Of a code. Nobody guesses 80 bits, so a fast hash is enough."""
+"""Of a code. 80 bits cannot be guessed, so a fast hash is enough."""
 
 _SORT_KEY: Final = "RECOVERY"
 

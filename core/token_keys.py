@@ -25,7 +25,7 @@ KEPT = timedelta(hours=1)
 """After which keys are asked for again, so that one that the pool has withdrawn ends; old ones serve meanwhile."""
 
 PAUSE = timedelta(minutes=1)
-"""Between two fetches, whatever key ids strangers make up."""
+"""Between two fetches, also for key ids that attackers make up."""
 
 FIRST_PAUSE = timedelta(seconds=5)
 """The same while there are no keys at all."""
@@ -110,7 +110,7 @@ class TokenKeys:
 
     def _fetch(self, *, wait: bool) -> None:
         if not self._fetching.acquire(blocking=wait):
-            return  # somebody else does, and the old keys will do
+            return  # another thread does, and the old keys will do
         try:
             now = self.clock()
             if self._tried is not None and abs(now - self._tried) < (PAUSE if self._keys else FIRST_PAUSE):

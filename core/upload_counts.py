@@ -19,7 +19,8 @@ class UploadCounts:
     def mark(self, job_id: str, upload_id: str, image_ids: AbstractSet[str]) -> AbstractSet[str]:
         """Mark `image_ids` as counted; return those that this call has marked for certain, and no other ever will.
 
-        An image that nobody is sure to have marked is nobody's: a count may be too low for a while, never too high.
+        An image that no process is sure to have marked is not counted: a count may be too low for a while, never too
+        high.
         """
         place = {"pk": partition(job_id), "sk": f"UPLOAD#{upload_id}"}
         for _ in range(TRIES):

@@ -77,7 +77,7 @@ def operation_of(service: str, environ: dict[str, Any]) -> str:
 
 def _kinds(environ: dict[str, Any]) -> list[str]:
     if not (length := environ.get("CONTENT_LENGTH", "")).isdigit():
-        return []  # in chunks, which nobody of ours sends
+        return []  # in chunks, which our clients do not send
     body: bytes = environ["wsgi.input"].read(int(length))
     environ["wsgi.input"] = io.BytesIO(body)
     return [kind.decode() for kind in _ITEM.findall(body)]

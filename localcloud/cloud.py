@@ -70,7 +70,7 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
 
     Args:
         bind: ``127.0.0.1:port``, or ``fd://n`` for a listening socket inherited from the parent.
-        lifeline: read end of the pipe at whose end this server ends too, or None.
+        lifeline: read end of a pipe; this server ends when the pipe ends. Or None.
     """
 
     def __init__(self, bind: str, lifeline: int | None = None) -> None:

@@ -1,7 +1,7 @@
 """The calls that are made for each image, answered without Flask and moto's generic dispatch.
 
 A call goes through some forty layers of stock moto to reach a model that needs some microseconds. Here the plain form
-of a few calls works on the very same models; whatever is not plain falls through to stock moto, which so keeps every
+of a few calls works on the very same models; all other calls fall through to stock moto, which so keeps every
 error message and every rarely used parameter.
 """
 

@@ -14,10 +14,10 @@ from localcloud.mends import mend_service
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# the services whose application follows from the scope: others share a signing name, or need the path too
+# the services with an application that follows from the scope: others share a signing name, or need the path too
 REMEMBERED = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
 _PUBLIC_TARGET = "AWSCognitoIdentityProviderService."
-"""Of the calls that people make themselves, such as signing in: nobody signs them."""
+"""Of the calls that people make themselves, such as signing in, which have no signature."""
 
 _NEVER_REMEMBERED = ("/moto-api", "/favicon.ico", "/latest/", "/v20180820/")
 
@@ -67,7 +67,7 @@ def memory_key(environ: dict[str, Any]) -> str | None:
 
 
 def stock_dispatcher() -> Any:
-    """Build moto's own dispatcher, whose applications are mended before their first request."""
+    """Build moto's own dispatcher; its applications are patched before their first request."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     def create_mended(service: Any) -> Any:

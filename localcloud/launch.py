@@ -168,7 +168,7 @@ class LocalCloud:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, whatever happened."""
+        """Stop, in each case."""
         self.stop()
 
     def _start_cloud(self) -> None:

@@ -1,4 +1,4 @@
-"""A pipe whose write end only the top command holds: when that ends, by kill -9 too, every reader knows.
+"""A pipe with a write end that only the top command holds: when that ends, by kill -9 too, every reader knows.
 
 A parent-death signal would not do: it follows the thread that started the process, and a hypervisor may die while its
 instances live on. The read end is inherited by number through any chain of processes.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class Lifeline:
-    """Both ends of the pipe, in the process on whose life others depend.
+    """Both ends of the pipe, in the process with which others end.
 
     The write end is never inherited through exec; a process that is forked without exec must close it.
     """

@@ -28,7 +28,7 @@ class Loopback:
         """Where this cloud is.
 
         Raises:
-            RuntimeError: nobody has called it yet.
+            RuntimeError: it has not been called yet.
         """
         if self._address is None:
             raise RuntimeError("the local cloud does not know its address before its first request")

@@ -95,7 +95,7 @@ class MetadataServer:
 
     Args:
         endpoint_url: of the cloud.
-        instance_id: whose metadata.
+        instance_id: of the metadata.
         directory: of the instance.
         listener: listens where the instance looks; closed with the service.
     """

@@ -1,7 +1,8 @@
 """S3 objects that are as large as their content, and that can be read while they are overwritten.
 
 Stock moto keeps an object in a buffer of its own, with a lock, and closes the buffer when another takes its key:
-whoever reads or has just put the old one gets a 500. Around the content it keeps 2 KB of what is the same for most.
+a client that reads or has just put the old one gets a 500. Around the content it keeps 2 KB of what is the same for
+most.
 """
 
 import hashlib
@@ -151,7 +152,7 @@ def _md5(content: bytes) -> str:
 
 def _dispose(_original: Any) -> Any:
     def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's signature
-        """Leave the content to whoever still reads it; it goes with the last of them."""
+        """Leave the content to its readers; it goes with the last of them."""
         if self.multipart and not self.disposed:
             self.multipart.dispose()
             self.disposed = True

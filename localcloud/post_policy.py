@@ -42,7 +42,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Whose signature a form has: the access key, and the region of its scope."""
+    """The signer of a form: the access key, and the region of its scope."""
 
     access_key: str
     region: str
@@ -56,7 +56,7 @@ def signer_of(form: Form, secret_of: Callable[[str], str | None]) -> Signer:
         secret_of: returns the secret of an access key, None when there is no such key.
 
     Raises:
-        RefusedError: when nobody did, or the signature is not that of the key.
+        RefusedError: it has no signature, or not that of the key.
     """
     fields = form.fields
     if "policy" not in fields:
@@ -79,7 +79,7 @@ def signer_of(form: Form, secret_of: Callable[[str], str | None]) -> Signer:
 
 
 def check_policy(form: Form, now: datetime) -> None:
-    """Check the form against the policy in it, whose signature has been checked.
+    """Check the form against the policy in it, after its signature.
 
     Raises:
         RefusedError: when the policy has expired, the form breaks one of its conditions, or it does not speak of a

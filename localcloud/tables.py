@@ -1,4 +1,4 @@
-"""DynamoDB whose operations are atomic.
+"""DynamoDB with atomic operations.
 
 Stock moto reads, evaluates the condition and writes without a lock: of several threads that put one key on condition
 that it does not exist, more than one can win, and a Query during a put can fail.

@@ -42,7 +42,7 @@ def audit(pins: list[Pin], ask: Callable[[Iterable[Pin]], list[Answer]]) -> list
     Raises:
         NoDataError: nothing is known of any.
     """
-    # One first: where there is no data, nobody waits for all the others.
+    # One first: without data there is no need to wait for the others.
     _known(ask(pins[:1]))
     lines = []
     for answer in _known(ask(pins)):

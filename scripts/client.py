@@ -101,7 +101,7 @@ class ApiClient:
             session.close()
 
     def ready(self) -> bool:
-        """Tell whether the web tier and all it needs answer."""
+        """Return whether the web tier and all it needs answer."""
         try:
             return self._session.get(f"{self.base_url}/api/v1/readyz", timeout=2).status_code == 200
         except requests.RequestException:
@@ -140,7 +140,7 @@ class ApiClient:
                 data=dict(fields),
                 files={"file": (name, content)},
                 timeout=TIMEOUT_SECONDS,
-                # To another host it is for whoever asked for the form to go.
+                # The caller of this form decides about another host.
                 allow_redirects=False,
             )
         except requests.RequestException as error:

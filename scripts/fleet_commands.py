@@ -129,7 +129,7 @@ def follow_events(
     show: Callable[[dict[str, Any]], None],
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show each decision that is newer than those `seen`, until Ctrl-C; while nobody answers, say so once."""
+    """Show each decision that is newer than those `seen`, until Ctrl-C; without an answer, say so once."""
     silent = False
     try:
         while True:

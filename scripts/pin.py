@@ -67,7 +67,7 @@ def hashes_of(pin: Pin, index: str, folders: list[Path]) -> tuple[str, ...]:
 
 
 def is_wanted(file: str, pin: Pin) -> bool:
-    """Tell whether a file is of the pinned version, or a local build of it, and for a machine that we run on."""
+    """Return whether a file is of the pinned version, or a local build of it, and for a machine that we run on."""
     try:
         if file.endswith(".whl"):
             name, version, _, tags = parse_wheel_filename(file)

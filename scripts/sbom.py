@@ -1,6 +1,6 @@
 """The software bill of materials: what a section of requirements.txt installs, in CycloneDX (https://cyclonedx.org).
 
-Names, versions and hashes are those of requirements.txt; licences and who needs whom are what the installed packages
+Names, versions and hashes are those of requirements.txt; licences and dependencies are what the installed packages
 say of themselves.
 """
 

@@ -46,7 +46,7 @@ def simulate(
     """Simulate the configured fleet over a trace: cost, latency, launches.
 
     Traces by NAME: batch-100, batch-1000, batch-10000, flash-crowd, mmpp, nys-day, twitter-day; they are scaled to
-    the configured maximum of workers. A FILE is a CSV whose first column is the seconds at which images come.
+    the configured maximum of workers. A FILE is a CSV; its first column is the seconds at which images come.
     """
     # Here, since other commands need not wait for it.
     from scripts.simulation import Outputs, Wish, carry_out

@@ -31,7 +31,7 @@ class NoPoolError(FleetsightError):
 
 
 def _on_accounts(command: Callable[Concatenate[Accounts, P], None]) -> Callable[P, None]:
-    """Give a command the options that say whose accounts, and hand it these."""
+    """Give a command the options for the user pool, and hand it the accounts."""
 
     @click.option("--local", is_flag=True, help="Of the system that ./scripts/run.sh runs on this machine.")
     @click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
@@ -117,7 +117,7 @@ def second_factor_off(accounts: Accounts, email: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_on_accounts
 def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
-    """Remove the account of EMAIL for good; its jobs are nobody's then, and expire as any that is not kept."""
+    """Remove the account of EMAIL for good; its jobs have no owner then, and expire as any that is not kept."""
     if not yes:
         click.confirm(f"Remove {email} for good?", abort=True)
     accounts.remove(email)
@@ -130,7 +130,9 @@ def _accounts_of_stack(account: Account, prefix: str) -> Accounts:
         raise NoPoolError(f"there is no stack {prefix}: give --prefix and --region, or --local for this machine")
     pool_id = stack.outputs.get("UserPoolId")
     if pool_id is None:
-        raise NoPoolError(f"nobody signs in at {prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool")
+        raise NoPoolError(
+            f"there is no sign-in at {prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool"
+        )
     return Accounts(account.cognito, pool_id)
 
 

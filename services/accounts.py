@@ -37,7 +37,7 @@ class Accounts:
                 Username=name,
                 TemporaryPassword=password,
                 MessageAction="SUPPRESS",
-                # Whoever makes it knows whose address that is; without, a forgotten password could not be reset.
+                # The operator vouches for the address: without a verified one no forgotten password could be reset.
                 UserAttributes=[{"Name": "email", "Value": name}, {"Name": "email_verified", "Value": "true"}],
             )
         except self._client.exceptions.UsernameExistsException:
@@ -114,5 +114,5 @@ class Accounts:
 
 
 def drawn_password() -> str:
-    """Return a password that nobody guesses, with one of each kind of character that a pool may ask for."""
+    """Return an unguessable password, with one of each kind of character that a pool may ask for."""
     return f"{secrets.token_urlsafe(15)}-Aa1"

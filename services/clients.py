@@ -124,7 +124,7 @@ class Clients:
             bucket,
             region=endpoint.region,
             credential_provider=self._credentials,
-            # One at a time: deleting several is another call, whose answer has to be read for each.
+            # One at a time: deleting several is another call, with an answer to be read for each.
             disable_bulk_delete=True,
             client_options={
                 "allow_http": endpoint.url is not None,

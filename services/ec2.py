@@ -3,8 +3,8 @@
 States as EC2 names them; `pending` and `running` are alive, `stopped` ones can be started again.
 
 Instances are launched by RunInstances, one type, subnet and market a call, and not by CreateFleet, which would choose
-among several itself: RunInstances takes a ClientToken that makes every repeated call harmless, whatever is launched;
-and of what was asked for it launches as many as there is capacity for.
+among several itself: RunInstances takes a ClientToken that makes every repeated call harmless; and
+of what was asked for it launches as many as there is capacity for.
 """
 
 from collections.abc import Sequence
@@ -63,12 +63,12 @@ class LaunchSpec:
         shutdown_behavior: what EC2 does when the instance powers itself off.
         image_id: None with a launch template that has one.
         user_data: a script that the instance runs at boot; it must hold no secret. None for none, or the template's.
-        instance_profile: name of the instance profile whose role the instance gets; None for none, or the template's.
+        instance_profile: name of the instance profile with the instance's role; None for none, or the template's.
         subnet_id: where to launch; None for the default subnet.
         security_group_ids: none for the default group, or the template's.
         market: `spot` is a one-time Spot Instance at the on-demand price at most, which EC2 terminates when it takes
             it back.
-        launch_template: name of the template whose default version says everything that is not said here, metadata
+        launch_template: name of the template; its default version says everything that is not said here, metadata
             options included.
     """
 
@@ -103,7 +103,7 @@ class LaunchSpec:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The instances whose `Name` tag is `name`."""
+    """The instances with `name` as their `Name` tag."""
 
     client: "EC2Client"
     name: str

@@ -1,7 +1,7 @@
 """Presigned POST forms: a client puts one object into a bucket by itself, and nothing but what the form says.
 
 The policy in the form (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html) is signed
-and fixes the key, the content type, the tags and the most bytes, until it expires; S3 refuses whatever is not so.
+and fixes the key, the content type, the tags and the most bytes, until it expires; S3 refuses all else.
 """
 
 from collections.abc import Mapping

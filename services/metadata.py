@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from services.errors import MetadataError
 
 DRAIN_TAG = "fleetsight-drain"
-"""An instance that has this tag, whatever its value, is asked to end."""
+"""An instance that has this tag, with any value, is asked to end."""
 
 STAY_TAG = "fleetsight-stay"
-"""An instance that has this tag, whatever its value, is a standby: its worker does not end when it is idle."""
+"""An instance that has this tag, with any value, is a standby: its worker does not end when it is idle."""
 
 _DEFAULT = "http://169.254.169.254/"
 _TOKEN_SECONDS = 21_600
@@ -56,11 +56,11 @@ class Metadata:
             raise MetadataError(f"the Spot notice {notice!r} has no action") from error
 
     def asked_to_drain(self) -> bool:
-        """Tell whether the instance has the tag that asks its worker to end; not where it may not see its tags."""
+        """Return whether the instance has the tag that asks its worker to end; not where it may not see its tags."""
         return self._get(f"meta-data/tags/instance/{DRAIN_TAG}") is not None
 
     def asked_to_stay(self) -> bool:
-        """Tell whether the instance has the tag of a standby; not where it may not see its tags."""
+        """Return whether the instance has the tag of a standby; not where it may not see its tags."""
         return self._get(f"meta-data/tags/instance/{STAY_TAG}") is not None
 
     def _required(self, path: str) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from services.clients import Clients
 
 ATTACHMENT = "attachment"
-"""Content-Disposition of every object: whoever is led to one, by whatever address, saves it and never sees it as a
+"""Content-Disposition of every object: a browser that opens one, by any address, saves it and never shows it as a
 page of the bucket's host."""
 
 PARTS_AT_ONCE = 2
@@ -64,7 +64,7 @@ class Bucket:
         return cls(clients.object_store(name), name)
 
     def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
-        """Store `body` at `key` with these object tags, over whatever was there; its tags go with it."""
+        """Store `body` at `key` with these object tags, over the object that was there; its tags go with it."""
         with _botocore_errors("PutObject"):
             obstore.put(
                 self.store,
@@ -188,9 +188,9 @@ class Bucket:
         return StoredObject(answer.meta["size"], str(answer.attributes.get("Content-Type", "")))
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is an object at `key`, without reading it; a bucket that is missing is an error."""
+        """Return whether there is an object at `key`, without reading it; a bucket that is missing is an error."""
         try:
-            # Not a HEAD, whose 404 has no body to say which of the two is missing.
+            # Not a HEAD: its 404 has no body to say which of the two is missing.
             with self._missing(key), _botocore_errors("GetObject"):
                 obstore.get(self.store, key)
         except NotFoundError:

@@ -83,7 +83,7 @@ class QueueCounts:
 
     @property
     def waiting(self) -> int:
-        """What nobody has in hand."""
+        """Messages that are not in flight."""
         return self.visible + self.delayed
 
     @property

@@ -49,7 +49,7 @@ THROTTLING_CODES = frozenset(
 
 
 def is_throttled(error: Exception) -> bool:
-    """Tell whether a call failed because DynamoDB throttles it, after all tries."""
+    """Return whether a call failed because DynamoDB throttles it, after all tries."""
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
     return isinstance(error, TableBusyError) or code in THROTTLING_CODES
 
@@ -63,7 +63,7 @@ class Table:
     sleep: Callable[[float], None] = time.sleep
 
     def put_all(self, items: Sequence[Item]) -> None:
-        """Put `items`, each over whatever was there, in batches of 25.
+        """Put `items`, each over the item that was there, in batches of 25.
 
         Raises:
             TableBusyError: when some could not be put; the others were. Putting all again is safe.

@@ -9,16 +9,16 @@ from services.errors import FleetsightError
 
 
 class UserPoolError(FleetsightError):
-    """Base of these errors; the message is for whoever is signing in."""
+    """Base of these errors; the message is for the user who is signing in."""
 
-    words: ClassVar[str] = "The user pool refuses that. Try again, or ask whoever runs this site."
+    words: ClassVar[str] = "The user pool refuses that. Try again, or ask the operator of this site."
 
     def __init__(self, words: str | None = None) -> None:
         super().__init__(words or self.words)
 
 
 class WrongCredentialsError(UserPoolError):
-    """Raised when nobody may sign in with this e-mail address and this password."""
+    """Raised when this e-mail address and this password do not permit a sign-in."""
 
     words = "The e-mail address or the password is wrong."
 
@@ -44,13 +44,13 @@ class WrongRecoveryCodeError(WrongCredentialsError):
 class SecondFactorError(UserPoolError):
     """Raised when an account signs in with a second factor that these pages do not ask for."""
 
-    words = "Your account signs in with a second factor that this site does not ask for. Ask whoever runs it."
+    words = "Your account signs in with a second factor that this site does not ask for. Ask its operator."
 
 
 class NoSecondFactorsError(UserPoolError):
     """Raised when the user pool has no second factors."""
 
-    words = "Second factors are turned off for this site. Ask whoever runs it to turn them on."
+    words = "Second factors are turned off for this site. Ask its operator to turn them on."
 
 
 class WrongCodeError(UserPoolError):

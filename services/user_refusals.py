@@ -76,7 +76,7 @@ BEGINNING_A_SECOND_FACTOR: Refusals = {
     "UserNotFoundException": WrongCredentialsError,
 }
 CONFIRMING_A_SECOND_FACTOR: Refusals = {**BEGINNING_A_SECOND_FACTOR, **_WRONG_CODE_OF_AN_APP}
-# Why no code is sent depends on the account; whoever asks is not told, since anybody may ask for anybody.
+# Why no code is sent depends on the account; the client is not told, since any client may ask for any account.
 ASKING_FOR_A_CODE: Refusals = {
     "CodeDeliveryFailureException": None,
     "InvalidParameterException": None,

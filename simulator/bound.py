@@ -74,7 +74,7 @@ def fluid_bound(
     receive in it on average, n; images done by its end, C; images that are let be late by its end, D.
 
     - n grows only by launches, is at most the maximum, and none is there before the first boot has ended;
-    - whoever is launched stays for its billed minimum: going sooner costs the same and does less;
+    - each launched worker stays for its billed minimum: going sooner costs the same and does less;
     - C grows by at most what n workers do, and never exceeds what has come;
     - all that came 95th percentile before a bin's end and is not let be late is done by then; D is at most 5%;
     - the cost: 25 s for each launch, each worker's time, and S for each image that is left at the end.

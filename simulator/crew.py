@@ -17,7 +17,8 @@ class Crew:
 
     Attributes:
         free: heap of (when it is free, number) of those that receive or will, the longest free one first. A booting
-            worker is one that is free when its boot ends; whoever hands out an image puts the time of its end there.
+            worker is one that is free when its boot ends; the code that hands out an image puts the time of its end
+        there.
         workers: all of them, oldest first.
         changes: grows with every launch, end, begin of draining and change to `running`.
         boot_seconds: the median of the latest boots; None before the first.

@@ -1,4 +1,4 @@
-"""Packages that only the fleet simulator needs; whoever classifies images has not installed them."""
+"""Packages that only the fleet simulator needs; they are not installed for classification."""
 
 import importlib
 from types import ModuleType

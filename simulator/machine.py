@@ -20,7 +20,7 @@ class Machine:
         slow_share: of all boots, those that take `slow_boot_seconds` in all.
         never_share: of all boots, those that never report.
         minimum_seconds: billed at least for each start (Linux on EC2: 60 s).
-        boot_allowance_seconds: a machine that has not reported by then is ended, whatever the policy.
+        boot_allowance_seconds: a machine that has not reported by then is ended, under each policy.
     """
 
     pending_seconds: float = 17.0

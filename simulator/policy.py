@@ -1,4 +1,4 @@
-"""What a policy is shown and what it answers: the seam between the simulated fleet and whatever decides."""
+"""What a policy is shown and what it answers: the seam between the simulated fleet and the deciding code."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -65,7 +65,7 @@ def batch(images: int, deadline_seconds: float) -> Trace:
 
 
 def poisson(rates: Sequence[float], step_seconds: float, seed: int) -> Floats:
-    """Return the arrivals of a Poisson process whose rate (1/s) is `rates[k]` in the k-th step.
+    """Return the arrivals of a Poisson process with a rate (1/s) of `rates[k]` in the k-th step.
 
     The number in a step is Poisson, and given that number, arrivals are independent and uniform within the step
     (Kingman, Poisson Processes, 1993, section 2.1).
@@ -138,7 +138,7 @@ def bursts(capacity: float, seed: int) -> Trace:
 
 
 def from_csv(path: Path, deadline_seconds: float = 60.0) -> Trace:
-    """Return the trace of a CSV file whose first column is the arrivals in seconds; a first line may name it.
+    """Return the trace of a CSV file; its first column is the arrivals in seconds; a first line may name it.
 
     They may stand in any order and begin at any time; the trace begins with the first.
 

@@ -48,7 +48,7 @@ class Dial:
     _played: dict[int, Tuned] = field(default_factory=dict, init=False)
 
     def tune(self, wanted_seconds: float) -> Tuned | None:
-        """Return the cheapest tried target whose 95th percentile is at most `wanted_seconds`; None when none is.
+        """Return the cheapest tried target with a 95th percentile of at most `wanted_seconds`; None when none is.
 
         Bisects on a logarithmic scale, since the percentile grows with the target; as it need not do so everywhere,
         the cheapest of all that were fast enough is taken, not the last.

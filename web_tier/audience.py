@@ -4,5 +4,5 @@ _FOR_PROGRAMS = ("/api/", "/healthz", "/readyz", "/inference/", "/predictions/",
 
 
 def is_for_programs(path: str) -> bool:
-    """Tell whether `path` is one that programs call, whether or not there is anything at it."""
+    """Return whether `path` is one that programs call, whether or not there is anything at it."""
     return path.startswith(_FOR_PROGRAMS)

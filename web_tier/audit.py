@@ -79,7 +79,7 @@ def record_audit_events(app: Flask) -> None:
 
 
 def audit_as(action: str, user: str) -> None:
-    """Let the current request be the event `action` of `user`, whatever its answer."""
+    """Let the current request be the event `action` of `user`, with any answer."""
     g.audit_event = action, email_of(user) or ""
 
 

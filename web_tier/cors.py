@@ -1,6 +1,6 @@
 """Cross-origin requests (https://fetch.spec.whatwg.org/#http-cors-protocol): which sites' pages may call the API.
 
-The configured origins and nobody else, at the addresses that programs call and nowhere else. No cookies take part, so
+The configured origins and no others, at the addresses that programs call and nowhere else. No cookies take part, so
 a page can do no more than a program that its visitor runs: with a sign-in it needs a token of its own.
 """
 
@@ -34,7 +34,7 @@ class CrossOrigin:
             app.after_request(self._with_headers)
 
     def lets_in(self, origin: str | None, path: str) -> bool:
-        """Tell whether a page of `origin` (the request's header) may call `path`."""
+        """Return whether a page of `origin` (the request's header) may call `path`."""
         return origin is not None and is_for_programs(path) and (origin in self.allowed or ANY in self.allowed)
 
     def _answer_preflight(self) -> Response | None:

@@ -36,7 +36,7 @@ threads = _web.threads
 worker_connections = _web.threads + 1_000
 preload_app = True
 
-# As web_tier/proxy.py, which says the same to the application; headers that set the path are nobody's.
+# As web_tier/proxy.py, which says the same to the application; headers that set the path are not believed.
 forwarded_allow_ips = PROXY if _web.behind_proxy else ""
 secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 forwarder_headers = ""

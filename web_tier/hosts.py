@@ -1,7 +1,7 @@
 """Which names this page may be called by: those of the configuration, and what needs no name server to be reached.
 
-A name that somebody else points at us (DNS rebinding), and one that only a header claims, must not become the origin
-of our pages. IP addresses are taken as they are: nobody can point one elsewhere.
+A name that an attacker points at us (DNS rebinding), and one that only a header claims, must not become the origin
+of our pages. IP addresses are taken as they are: no attacker can point one elsewhere.
 """
 
 import ipaddress
@@ -24,7 +24,7 @@ def refuse_other_hosts(app: Flask, hosts: Collection[str], bound_to: str) -> Non
 
 
 def is_called(authority: str, names: Collection[str]) -> bool:
-    """Tell whether `authority`, a host with or without a port, is an IP address or one of `names` (lower case).
+    """Return whether `authority`, a host with or without a port, is an IP address or one of `names` (lower case).
 
     A name with a dot at its end is another name: to browsers it is another origin.
     """
@@ -59,4 +59,4 @@ def _refuse(names: Collection[str]) -> None:
     claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
     if not is_called(asked, names) or (claimed is not None and claimed.lower() != asked.lower()):
         name = (claimed or asked)[:_MAX_SHOWN]
-        raise MisdirectedRequest(f"this server is not called {name!r}; whoever runs it can add a name (web.hosts)")
+        raise MisdirectedRequest(f"this server is not called {name!r}; its operator can add a name (web.hosts)")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 PROXY: Final = "127.0.0.1"
-"""Where nginx connects from; nobody else's X-Forwarded-For and X-Forwarded-Proto are believed."""
+"""The address from which nginx connects; X-Forwarded-For and X-Forwarded-Proto of others are not believed."""
 
 
 class BehindProxy:

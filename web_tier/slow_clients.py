@@ -49,7 +49,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Go on with a connection, in the main loop.
 
-        gunicorn would close it here, and wait for its client to do the same: for seconds in which nobody is served.
+        gunicorn would close it here, and wait for its client to do the same: for seconds without service.
         """
         if fs.cancelled() or fs.exception() is not None or fs.result():
             super().finish_request(conn, fs)
@@ -57,7 +57,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             self.nr_conns -= 1
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request whose head has been read; return whether its connection may be used again."""
+        """Answer a request with a head that has been read; return whether its connection may be used again."""
         self._heads.pop(conn, None)
         conn.sock.settimeout(self.answer_seconds)
         try:

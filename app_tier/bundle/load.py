@@ -1,28 +1,44 @@
-"""Open a bundle: nothing of it is used before every file's digest has been checked."""
+"""Open a bundle: a folder, or a zip that is unpacked once into the cache.
+
+Nothing of a bundle is used before the digest of every file has been checked.
+"""
 
 import hashlib
 import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
+from app_tier.bundle.errors import BundleDigestError, BundleError, BundleFormatError, BundleMissingError
 from app_tier.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, file_digest
 from core.bundle_facts import wrong_pin
+
+if TYPE_CHECKING:
+    import zipfile
 
 DEMO_BUNDLE: Final = Path(__file__).parents[1] / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
 
 
+MAX_FILE_BYTES: Final = 2 * 2**30
+"""Maximum bytes of one file of a bundle; four times what the largest ResNet of torchvision takes."""
+
+_CHUNK: Final = 2**20
+_MAX_MANIFEST_BYTES: Final = 64 * 2**20
 _BUILD_ONE: Final = "build one with `./scripts/fleetsight model build`"
 _BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are what they were when it was built.
+    """A bundle with the files that it was built with.
 
     Attributes:
         folder: where it lies.
@@ -69,8 +85,6 @@ def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None) -> Bu
     """
     place = Path(path)
     if place.suffix.lower() == ".zip" and place.is_file():
-        from app_tier.bundle.archive import load_zip
-
         return load_zip(place, sha256=sha256)
     return load_folder(place, sha256)
 
@@ -156,3 +170,122 @@ def _check(path: Path, expected: str) -> None:
             f"{path} has SHA-256 {actual}, but the bundle was built with {expected}: "
             "the file was changed or damaged, restore or build the bundle again"
         )
+
+
+def load_zip(path: Path, cache: Path | None = None, sha256: str | None = None) -> Bundle:
+    """Open the bundle in zip `path`, unpacked once into the cache; `sha256` pins the zip.
+
+    Raises:
+        BundleMissingError: the zip holds no bundle.
+        BundleFormatError: it is no zip, or its ``bundle.json`` is not one.
+        BundleDigestError: a file of the bundle is missing or was changed, or it is not the pinned zip.
+    """
+    digest = file_digest(path)
+    check_pin(path, digest, sha256)
+    return kept(digest, lambda folder: unpack(path, folder), cache or cache_folder())
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Write the bundle in zip `path` into `folder`.
+
+    Only what its ``bundle.json`` lists is taken, under the plain names that a manifest allows; a zip cannot write
+    anywhere else.
+
+    Raises:
+        BundleError: as `load_zip`.
+    """
+    import zipfile  # here, since a worker with a folder need not wait for it
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _unpack(archive, path, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise BundleFormatError(f"{path} is damaged or no zip ({error}): make or fetch it again") from error
+
+
+def _unpack(archive: "zipfile.ZipFile", path: Path, folder: Path) -> None:
+    top = _top(archive, path)
+    entry = archive.getinfo(f"{top}{MANIFEST_NAME}")
+    with archive.open(entry) as file:
+        text = file.read(_MAX_MANIFEST_BYTES)
+    (folder / MANIFEST_NAME).write_bytes(text)
+    for name in parse_manifest(f"{MANIFEST_NAME} in {path}", text).files:
+        try:
+            with archive.open(f"{top}{name}") as file:
+                write_file(folder / name, _chunks(file))
+        except KeyError as error:
+            raise BundleDigestError(f"{path} lacks {name}: make it again from the bundle's folder") from error
+
+
+def _top(archive: "zipfile.ZipFile", path: Path) -> str:
+    """Return what stands before the bundle's names: nothing, or one folder with its slash."""
+    tops = [name.removesuffix(MANIFEST_NAME) for name in archive.namelist() if name.endswith(MANIFEST_NAME)]
+    tops = [top for top in tops if not top or (top.endswith("/") and top.count("/") == 1)]
+    if not tops:
+        raise BundleMissingError(f"no model bundle in {path} ({MANIFEST_NAME} is not in it): zip a bundle's folder")
+    return min(tops, key=len)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return this user's own cache: systemd's, the desktop's, or ``~/.cache``. Never a folder that others share."""
+    if systemd := environment.get("CACHE_DIRECTORY"):
+        return Path(systemd.split(":")[0]) / "bundles"
+    base = environment.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "fleetsight" / "bundles"
+
+
+def kept(name: str, fill: Callable[[Path], None], cache: Path) -> Bundle:
+    """Return the bundle that the cache keeps as `name`, having `fill` write it into a new folder if it is not there.
+
+    What is kept is checked each time; a copy that was damaged is made again. Two processes may fill the same bundle
+    at once: the first to finish keeps it.
+
+    Raises:
+        BundleError: what `fill` wrote is not a whole bundle, or the cache cannot be written.
+    """
+    folder = cache / name
+    try:
+        if folder.is_dir():
+            return load_folder(folder)
+    except BundleError:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name[:8]}.", dir=cache, ignore_cleanup_errors=True) as scratch:
+            return _keep(Path(scratch) / "bundle", fill, folder)
+    except OSError as error:
+        raise BundleFormatError(
+            f"a bundle cannot be kept in {cache} ({error}): free some space, or set XDG_CACHE_HOME"
+        ) from error
+
+
+def _keep(new: Path, fill: Callable[[Path], None], folder: Path) -> Bundle:
+    new.mkdir()
+    fill(new)
+    load_folder(new)
+    try:
+        new.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    return load_folder(folder)
+
+
+def write_file(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file from `chunks`, which may come from anywhere and must end before the disk does.
+
+    Raises:
+        BundleFormatError: they are more than `MAX_FILE_BYTES` bytes.
+    """
+    written = 0
+    with path.open("wb") as file:
+        for chunk in chunks:
+            written += len(chunk)
+            if written > MAX_FILE_BYTES:
+                raise BundleFormatError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes: no bundle's file is")
+            file.write(chunk)

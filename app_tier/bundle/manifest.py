@@ -35,7 +35,7 @@ class Agreement(BaseModel):
 
     Attributes:
         images: how many were compared.
-        same_top1: share of them whose best label is the same, 0 to 1.
+        same_top1: share of them with the same best label, 0 to 1.
         largest_difference: the largest difference between two probabilities of one image and class.
     """
 
@@ -53,8 +53,8 @@ class Measurement(BaseModel):
         images: how many were compared.
         source: which images these were.
         calibrated: how many other images int8 was calibrated on; 0 without int8.
-        alone_same_top1: share whose best label is fp32's, had the low precision answered alone; 0 to 1.
-        same_top1: share whose best label is fp32's, as the bundle answers; 0 to 1.
+        alone_same_top1: share with fp32's best label, had the low precision answered alone; 0 to 1.
+        same_top1: share with fp32's best label, as the bundle answers; 0 to 1.
         largest_difference: the largest difference between two probabilities of one image and class.
         repeated: share of the images that were asked again in fp32; 0 to 1.
         speed: images/s by those of fp32.

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from app_tier.bundle.archive import unpack
-from app_tier.bundle.cache import cache_folder, kept, write_file
 from app_tier.bundle.errors import BundleMissingError
-from app_tier.bundle.load import Bundle, check_pin, parse_manifest
+from app_tier.bundle.load import Bundle, cache_folder, check_pin, kept, parse_manifest, unpack, write_file
 from app_tier.bundle.manifest import MANIFEST_NAME, file_digest
 from core.bundle_facts import IN_S3
 

@@ -1,4 +1,4 @@
-"""One child, seen by whoever gives it items: a process, and the socket to it.
+"""One child, seen by the process that gives it items: a process, and the socket to it.
 
 A small image takes a child some 0.15 ms, so what is done around it counts: as few calls as there can be, since each
 lets go of the interpreter and waits for it again.

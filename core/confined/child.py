@@ -1,6 +1,6 @@
 """The zygote, which has loaded the function and forks children, and what each child does all its life.
 
-Imports as little as it can: somebody waits for it when it starts, and each child shares what is here.
+Imports as little as it can: its parent waits for its start, and each child shares what is here.
 """
 
 import errno
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def run(control: socket.socket, function: Function) -> None:
-    """Fork children as long as whoever made this process holds the other end of its socket."""
+    """Fork children as long as the parent of this process holds the other end of its socket."""
     ignore_signals()
     prctl, set_filter = find_prctl(), find_filter()
     _say_no_more()
@@ -61,7 +61,7 @@ def end(child: int, children: set[int]) -> int:
     if child not in children:
         return -errno.ECHILD
     children.remove(child)
-    os.kill(child, signal.SIGKILL)  # until it has been waited for, nobody else has its process id
+    os.kill(child, signal.SIGKILL)  # until it has been waited for, no other process has its id
     return os.waitpid(child, 0)[1]
 
 
@@ -83,7 +83,7 @@ def outcome(function: Function, data: bytes, arguments: bytes) -> tuple[Outcome,
         return Outcome.REJECTED, json.dumps([error.code, error.message[:MAX_CHARACTERS]]).encode()
     except MemoryError:
         return Outcome.NO_MEMORY, b""
-    except Exception as error:  # noqa: BLE001 (the edge: whatever it is, it is told, and the next item gets its turn)
+    except Exception as error:  # noqa: BLE001 (the edge: each error is reported, and the next item gets its turn)
         return Outcome.RAISED, f"{type(error).__name__}: {error}"[:MAX_CHARACTERS].encode("ascii", "replace")
 
 

@@ -25,7 +25,7 @@ def close_all_but(kept: int) -> None:
 
 
 def _first_strings() -> Iterator[tuple[int, int]]:
-    """Yield where the environment was that this process began with, whatever has been set or taken out since.
+    """Yield where the environment was that this process began with, not what has been set or taken out since.
 
     https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 50 and 51
     """

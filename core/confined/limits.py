@@ -28,7 +28,7 @@ Prctl = Callable[[int, int], int]
 
 
 def ignore_signals() -> None:
-    """Leave the end to whoever asked for this process: while all are told to stop, its items are still wanted."""
+    """Leave the end to the parent of this process: while all are told to stop, its items are still wanted."""
     for number in _PASSED_ON:
         signal.signal(number, signal.SIG_IGN)
 

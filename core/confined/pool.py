@@ -167,7 +167,7 @@ class SandboxPool:
         return self._new()
 
     def _taken(self) -> SandboxProcess:
-        """Return a child that nobody else uses."""
+        """Return a child that no other thread uses."""
         with suppress(IndexError):
             return self._idle.pop()
         return self._new()

@@ -1,7 +1,8 @@
 """A seccomp filter: the few system calls that a child needs for an item, and EPERM for every other one.
 
 So code that a hostile image brings to run in a child can open nothing, connect to nothing, start nothing, and reach
-no other process, whatever the limits let through: a limit of descriptors does not stop `kill`, `ptrace` or `unlink`.
+no other process, also where the limits would allow it: a limit of descriptors does not stop `kill`, `ptrace` or
+`unlink`.
 
 https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html describes the filter. The numbers of the
 calls are those of Linux (`arch/x86/entry/syscalls/syscall_64.tbl`, `include/uapi/asm-generic/unistd.h`).

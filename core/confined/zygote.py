@@ -1,4 +1,4 @@
-"""The zygote, seen by whoever wants children of it: started on demand, and again when it has ended."""
+"""The zygote, seen by the process that wants children of it: started on demand, and again when it has ended."""
 
 import logging
 import os
@@ -84,7 +84,7 @@ class Zygote:
             return made
 
     def end(self, child: int) -> int | None:
-        """End a child, unless it has ended; return how it did, as waitpid tells it, or None when nobody knows."""
+        """End a child, unless it has ended; return how it did, as waitpid tells it, or None if it is not known."""
         with self._lock:
             if self._control is None:
                 return None
@@ -174,7 +174,7 @@ class Zygote:
 
 
 def _has_one_thread() -> bool:
-    """Tell whether this process may be forked, by what the system knows, which sees threads of libraries too."""
+    """Return whether this process may be forked, by what the system knows, which sees threads of libraries too."""
     try:
         return len(list(_THREADS.iterdir())) == 1
     except OSError:

@@ -1,4 +1,4 @@
-"""Decides whether whoever signed a request may do all that it asks for, and says no in AWS's words."""
+"""Decides whether the signer of a request may do all that it asks for, and says no in AWS's words."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ class Authorizer:
         self._record, self._clock, self._sessions = record, clock, Sessions()
 
     def check(self, environ: dict[str, Any], credential: Credential) -> None:
-        """Return when whoever signed a request may do what it asks for.
+        """Return if the signer of a request may do what it asks for.
 
         Raises:
             DeniedError: they may not, or it cannot be told what that is.

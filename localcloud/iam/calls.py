@@ -1,4 +1,4 @@
-"""A signed request as the questions about it need it: service, operation, parameters, and whose account it is in."""
+"""A signed request as the questions about it need it: service, operation, parameters and account."""
 
 import io
 import json
@@ -21,7 +21,7 @@ class UnknownCallError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Whose signature a request has, and what for."""
+    """The signer of a request, and what the signature is for."""
 
     access_key: str
     region: str
@@ -49,7 +49,7 @@ class Call:
         environ: of WSGI; what is read of its body is put back.
         service: as its signature names it.
         region: as its signature names it.
-        account: whose access key signed it.
+        account: of the access key that signed it.
     """
 
     environ: dict[str, Any]
@@ -59,7 +59,7 @@ class Call:
 
     @cached_property
     def body(self) -> bytes:
-        """The body; nothing of one that comes in chunks, whose length is not known."""
+        """The body; nothing of one that comes in chunks, of unknown length."""
         length = self.environ.get("CONTENT_LENGTH") or ""
         body: bytes = self.environ["wsgi.input"].read(int(length)) if length.isdigit() else b""
         self.environ["wsgi.input"] = io.BytesIO(body)
@@ -84,7 +84,7 @@ class Call:
 
     @property
     def is_json(self) -> bool:
-        """Whether it is in the JSON protocol, whose calls name their operation in a header."""
+        """Whether it is in the JSON protocol: its calls name their operation in a header."""
         return "HTTP_X_AMZ_TARGET" in self.environ
 
     @cached_property

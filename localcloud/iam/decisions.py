@@ -35,7 +35,7 @@ def decide(policies: Sequence[Policy], asked: Asked) -> Decision:
 
 
 def decide_assuming(policies: Sequence[Policy], trust: Policy, arns: Sequence[str], asked: Asked) -> Decision:
-    """Return the decision about becoming a role, which its trust policy has to allow whoever asks.
+    """Return the decision about becoming a role, which its trust policy has to allow the caller.
 
     A trust policy that names the caller is enough. One that names the account leaves it to the caller's own policies
     (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).

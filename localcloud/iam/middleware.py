@@ -50,7 +50,7 @@ class AuthorizedCalls:
 
 
 def form_check(authorizer: Authorizer, fleet: Fleet) -> Callable[[Form, Signer], None]:
-    """Return what `post_objects.PostObjects` asks about a form whose signature is right.
+    """Return what `post_objects.PostObjects` asks about a form with a right signature.
 
     What is returned raises a `RefusedError` when who signed the form may not put the object.
     """

@@ -1,4 +1,4 @@
-"""Who signed a request: the role whose session its access key is of, or nobody whom policies bind.
+"""Who signed a request: the role with the session of its access key, or a caller without policies.
 
 The roles, their policies and their sessions are moto's. `signatures` has checked the signature. The end of a session
 is not checked, here or by moto.
@@ -21,7 +21,7 @@ SESSIONS_REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody who has assumed a role.
+    """A caller who has assumed a role.
 
     Attributes:
         arn: of the session, such as ``arn:aws:sts::123456789012:assumed-role/web/i-0123``.
@@ -68,7 +68,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def of(self, access_key: str, region: str) -> Session | None:
-        """Return whose the key is, None for one that no role owns, which may do everything."""
+        """Return the owner of the key; None for one that no role owns, which may do everything."""
         with self._lock:
             known = self._known.get(access_key)
         if known is not None:

@@ -1,6 +1,6 @@
 """One instance's machine: what runs of it is found again by a hypervisor that comes after, and ended.
 
-Of whatever kind it is (`processes`, `nspawn`), it has a directory: ``process`` (who runs it), ``console.log`` (its
+Of each kind (`processes`, `nspawn`), it has a directory: ``process`` (who runs it), ``console.log`` (its
 output) and ``disk`` (its disk, if it has one). The process leads a session, and when it is killed all of it ends.
 """
 
@@ -65,7 +65,7 @@ class Process:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes whose parent is `pid`."""
+    """Return the children of the process `pid`."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -184,7 +184,7 @@ class Kind(Protocol):
         """
 
     def surround(self, machine: Machine, process: Process) -> GuestServices:
-        """Serve a running machine again, whose hypervisor has died.
+        """Serve a running machine again after the death of its hypervisor.
 
         Raises:
             OSError: its surroundings cannot be served.

@@ -51,5 +51,5 @@ def _listen_for_metadata(machine_pid: int) -> socket.socket:
 
 
 def _up(device: str, address: str, peer: str) -> tuple[str, ...]:
-    # No multicast: whoever resolves names in the machine would ask its link for each of them, and wait.
+    # No multicast: a resolver in the machine would ask its link for each name, and wait.
     return f"address add {address} peer {peer} dev {device}", f"link set {device} multicast off addrgenmode none up"

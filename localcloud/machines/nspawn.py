@@ -1,7 +1,7 @@
 """The kind of machine that boots its image: a root file system, under systemd-nspawn, with a network of its own.
 
 Everything that a machine holds in the kernel hangs on the one process that its directory names: that is `unshare`,
-which keeps the process namespace whose first process is systemd-nspawn. When it is killed, so is everything in it,
+which keeps the process namespace with systemd-nspawn as its first process. When it is killed, so is everything in it,
 the image's own init too, and with the last process go the mounts, which no other process sees, and the network.
 """
 

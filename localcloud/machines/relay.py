@@ -13,7 +13,7 @@ class Relay:
     """Takes connections until it is closed, in a thread of its own, and passes on what either side sends.
 
     Args:
-        listener: listens already, in whatever network; closed with the relay.
+        listener: listens already, in any network; closed with the relay.
         target: host and port that each connection leads to.
     """
 
@@ -47,7 +47,7 @@ class Relay:
         server.close()  # and the runner cancels the connections that are left
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with _ending(writer), contextlib.suppress(OSError):  # nobody is there: it ends, as a refused one would
+        with _ending(writer), contextlib.suppress(OSError):  # nothing listens there: it ends, as a refused one would
             far_reader, far_writer = await asyncio.open_connection(*self._target)
             with _ending(far_writer):
                 await _both(_pump(reader, far_writer), _pump(far_reader, writer))
@@ -55,7 +55,7 @@ class Relay:
 
 @contextlib.contextmanager
 def _ending(writer: asyncio.StreamWriter) -> Iterator[None]:
-    """Close a connection at the end, and at once, whatever it still has to say, when the relay closes."""
+    """Close a connection at the end, and at once, with data on its way, when the relay closes."""
     try:
         yield
     except asyncio.CancelledError:
@@ -66,7 +66,7 @@ def _ending(writer: asyncio.StreamWriter) -> Iterator[None]:
 
 
 async def _both(*directions: Coroutine[None, None, None]) -> None:
-    """Carry until both are done, or one side is gone, and so the other has nobody to talk to."""
+    """Carry until both are done, or one side is gone, and so the other has no peer."""
     try:
         async with asyncio.TaskGroup() as both:
             for direction in directions:

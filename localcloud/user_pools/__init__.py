@@ -1,1 +1,1 @@
-"""User pools of Cognito, where moto's let in whoever asks: codes, passwords, tokens, sign-in and its end."""
+"""User pools of Cognito, where moto's let in all who ask: codes, passwords, tokens, sign-in and its end."""

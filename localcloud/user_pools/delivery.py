@@ -5,7 +5,7 @@ from localcloud.user_pools.mailbox import mailbox
 
 
 def send_code(key: Key, *, posted: bool = True) -> None:
-    """Draw a code and mail it; where there is no account it is drawn all the same, and nobody gets it.
+    """Draw a code and mail it; without an account it is drawn all the same, and not sent.
 
     Raises:
         AttemptsExceededError: too many were asked for.

@@ -1,4 +1,4 @@
-"""The mails that user pools would send: kept here, a bounded number of them, and shown to whoever runs the cloud."""
+"""The mails that user pools would send: kept here, a bounded number of them, and shown to the owner of the cloud."""
 
 import threading
 import time

@@ -97,7 +97,7 @@ def _serve_json_web_key(_original: Any) -> Any:
 
 def _sign_out(original: Any) -> Any:
     def sign_out(self: Any, username: str) -> None:
-        """End all refresh tokens of an account, whatever it is called by."""
+        """End all refresh tokens of an account, under each of its names."""
         user = self._get_user(username)
         original(self, user.username if user else username)
 

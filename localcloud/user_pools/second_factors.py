@@ -1,4 +1,4 @@
-"""Second factors: an authenticator app for an account, whose codes (RFC 6238) the pool checks, each good once."""
+"""Second factors: an authenticator app for an account. The pool checks its codes (RFC 6238), each good once."""
 
 import hmac
 import secrets
@@ -18,7 +18,7 @@ from localcloud.mend import Patch
 DIGITS = 6
 STEP_SECONDS = 30
 STEPS_ASIDE = 1
-"""Steps before and after the current one whose codes are taken: clocks differ, and people type slowly."""
+"""Steps before and after the current one with codes that are taken: clocks differ, and people type slowly."""
 
 _SECRET_BYTES = 20
 

@@ -155,7 +155,7 @@ def _respond_to_auth_challenge(original: Any) -> Any:
 
 def _log_user_in(original: Any) -> Any:
     def log_user_in(self: Any, user_pool: Any, client: Any, username: str) -> Any:
-        """Return tokens that are known by the account's own name, whatever it was called by."""
+        """Return tokens that are known by the account's own name, not by the name in the request."""
         return original(self, user_pool, client, user_pool._get_user(username).username)
 
     return log_user_in

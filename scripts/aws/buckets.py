@@ -8,7 +8,7 @@ GONE = {"404", "NoSuchBucket", "NotFound"}
 
 
 def exists(account: Account, bucket: str) -> bool:
-    """Tell whether a bucket of that name is there, and this account's."""
+    """Return whether a bucket of that name is there, and this account's."""
     try:
         # Another account that has taken the name is not to be handed what is ours.
         account.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account.id)

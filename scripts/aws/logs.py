@@ -48,9 +48,9 @@ class Reader:
     """Reads log groups, each line once.
 
     Attributes:
-        account: whose logs.
+        account: of the logs.
         prefix: of the stack.
-        roles: of whom.
+        roles: that write them.
         text: only lines that hold it; empty for all.
     """
 

@@ -17,7 +17,7 @@ Say = Callable[["RenderableType"], None]
 
 @dataclass(frozen=True)
 class Operation:
-    """Which account, whose resources, and who is told.
+    """The account, the prefix of the resources, and who gets reports.
 
     Attributes:
         prefix: begins every name; the stack has it for its own.

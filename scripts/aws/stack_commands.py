@@ -52,14 +52,14 @@ def _operation(account: Account, prefix: str) -> Operation:
 
 
 def network(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Return whom to open the page to, as a network."""
+    """Return the network that may open the page."""
     if value is None:
         return None
     if value == "everybody":
         return EVERYBODY
     if value == "me":
         raise click.BadParameter(
-            "Fleetsight asks nobody on the internet what your address is: look it up (your router knows it, or your "
+            "Fleetsight asks no service on the internet for your address: look it up (your router knows it, or your "
             "network's administrator), and give it as --open-to A.B.C.D/32"
         )
     try:
@@ -124,7 +124,7 @@ def check_command(account: Account, prefix: str, /, *, policy: bool, **said: Any
 
 @click.command("up")
 @click.option(
-    "--open-to", callback=network, metavar="CIDR|everybody", help="Who may reach the page [at first: nobody]"
+    "--open-to", callback=network, metavar="CIDR|everybody", help="Who may reach the page [at first: no one]"
 )
 @click.option("--certificate", metavar="ARN", help="Of ACM: puts a load balancer before the page.")
 @click.option("--domain", metavar="NAME", help="Of the page; with --certificate and --zone.")

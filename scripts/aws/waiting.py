@@ -21,7 +21,7 @@ class TimedOutError(FleetsightError):
 
 @dataclass(frozen=True)
 class Waiting:
-    """A clock, how to let time pass on it, and whom to tell of what changes nothing.
+    """A clock, how to let time pass on it, and what gets messages about waiting.
 
     Attributes:
         clock: seconds since any moment.

@@ -13,7 +13,7 @@ _SUPERSAMPLING: Final = 2
 
 
 class Canvas:
-    """A square to draw on whose coordinates run from -1 to 1, x to the right and y downwards."""
+    """A square to draw on, with coordinates from -1 to 1, x to the right and y downwards."""
 
     def __init__(self, pixels: int) -> None:
         self._side = pixels
@@ -54,7 +54,7 @@ class Canvas:
         self._draw.text(middle, text, colour, font, anchor="mm", stroke_width=size // 26, stroke_fill=colour)
 
     def arrow(self, tail: Point, head: Point, width: float, colour: Colour) -> None:
-        """Draw an arrow whose point is at `head`."""
+        """Draw an arrow with its point at `head`."""
         (x0, y0), (x1, y1) = tail, head
         length = math.hypot(x1 - x0, y1 - y0)
         ux, uy = (x1 - x0) / length, (y1 - y0) / length

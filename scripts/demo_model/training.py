@@ -137,7 +137,7 @@ def as_input(pixels: Any) -> Tensor:
 
 
 def accuracy(network: nn.Module, images: data.Images, batch: int = 500) -> float:
-    """Share of images whose highest logit is their label."""
+    """Share of images with their label as the highest logit."""
     network.eval()
     right = 0
     with torch.inference_mode():

@@ -91,7 +91,7 @@ class ApiLoad:
         return int(status["done"]) + int(status["failed"])
 
     def _judge(self, result: dict[str, Any]) -> None:
-        """Judge one of the job's images; one that no answer of ours named is nobody's."""
+        """Judge one of the job's images; one that no answer of ours named is counted as foreign."""
         if result["status"] == "waiting" or self._accepted.pop(result["image_id"], None) is None:
             return
         name, label = result["filename"], result["label"]

@@ -29,7 +29,7 @@ class ClassicClient:
     """Asks about one image at a time; threads may share it.
 
     Attributes:
-        target: whom it asks.
+        target: the system that it asks.
         path: at which address.
         field: in which field of the form.
         patience_seconds: after how much silence an image counts as lost.

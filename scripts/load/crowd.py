@@ -11,7 +11,7 @@ Work = TypeVar("Work")
 
 @dataclass
 class _Turns(Generic[Work]):
-    """What is to be sent, handed out one at a time to whoever asks, until told to stop."""
+    """What is to be sent, handed out one at a time, until told to stop."""
 
     waiting: Iterator[Work]
     stopped: threading.Event

@@ -1,4 +1,4 @@
-"""One job whose images go straight to the bucket: forms are asked for in slices, filled, and committed."""
+"""One job with images that go straight to the bucket: forms are asked for in slices, filled, and committed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -68,7 +68,7 @@ class Summary:
     """A load test in figures; percentiles are of the time that a request took, in seconds.
 
     Attributes:
-        cost: what the system's fleet has cost meanwhile, whoever else used it; None where the system does not tell.
+        cost: what the system's fleet has cost meanwhile, for all its users; None where the system does not tell.
     """
 
     mode: str

@@ -35,7 +35,7 @@ class Target:
             raise TargetError(f"{self.base_url} leads to {url!r}, which is no address of a web server")
         if not self.anywhere and not _is_here(parts.hostname):
             raise TargetError(
-                f"{self.base_url} leads to {url}, which is not on this machine: whoever may load both says so with "
+                f"{self.base_url} leads to {url}, which is not on this machine: if you may load both, say so with "
                 f"{ALLOW_FLAG}"
             )
 
@@ -58,12 +58,12 @@ def parse_target(url: str, *, anywhere: bool) -> Target:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
         raise TargetError(f"--url {url}: not of the form http://127.0.0.1:8000")
     if not anywhere and not _is_here(parts.hostname):
-        raise TargetError(f"--url {url} is not on this machine: whoever may load it says so with {ALLOW_FLAG}")
+        raise TargetError(f"--url {url} is not on this machine: if you may load it, say so with {ALLOW_FLAG}")
     return Target(url.rstrip("/"), parts.hostname, port, parts.scheme == "https", anywhere)
 
 
 def _is_here(host: str) -> bool:
-    """Tell whether every address of `host` is a loopback address."""
+    """Return whether every address of `host` is a loopback address."""
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
     except OSError as error:

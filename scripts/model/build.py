@@ -71,10 +71,10 @@ def build_bundle(network: "nn.Module", description: Description, out: Path, targ
 
 
 def write_bundle(export: Callable[[Path], None], description: Description, out: Path, target: Target) -> Bundle:
-    """Write the bundle whose network files `export` writes into the folder that it is given.
+    """Write the bundle; `export` writes its network files into the folder that it is given.
 
     Raises:
-        BundleBuildError: as `build_bundle`, and whatever `export` raises.
+        BundleBuildError: as `build_bundle`, and the errors of `export`.
     """
     _check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def write_bundle(export: Callable[[Path], None], description: Description, out: 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``bundle.json``."""
-    # The digest is stated, so that whoever does not know how it is made can name the bundle as results do.
+    # The digest is stated, so that other programs can name the bundle as results do.
     stated = {"digest": manifest.digest, **manifest.model_dump(mode="json")}
     (folder / MANIFEST_NAME).write_text(json.dumps(stated, indent=1, ensure_ascii=False) + "\n")
 

@@ -68,7 +68,7 @@ def compare(
 
 
 class _Timed:
-    """An engine whose answers are kept and whose seconds are counted; the first batch is asked twice to warm up."""
+    """An engine that keeps answers and counts seconds; the first batch is asked twice to warm up."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine, self._clock = engine, clock

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.manifest import Measurement
-from app_tier.exact import top_two_gap
+from app_tier.engines import top_two_gap
 from scripts.model.compare import Compared, Probabilities
 from scripts.model.sample_images import UNKNOWN
 
@@ -70,7 +70,9 @@ def refuse_losses(measured: Measurement) -> None:
     lost, otherwise = _accuracy_lost(measured), 1 - measured.same_top1
     if lost <= MAX_ACCURACY_LOST + _ROUNDING and otherwise <= MAX_DISAGREEMENT + _ROUNDING:
         return
-    accuracy = f"loses {100 * lost:.2f} points of accuracy" if measured.labelled else "loses accuracy nobody knows"
+    accuracy = (
+        f"loses {100 * lost:.2f} points of accuracy" if measured.labelled else "loses an unknown share of accuracy"
+    )
     raise BundleBuildError(
         f"int8 {accuracy} and answers {otherwise:.2%} of {measured.images} images otherwise than fp32"
         f" ({measured.source}); {100 * MAX_ACCURACY_LOST:g} points and {MAX_DISAGREEMENT:.0%} are allowed:"

@@ -111,7 +111,7 @@ def _pt2(path: Path, spec: NetworkSpec, folder: Path) -> None:
     try:
         with export_warnings_off():
             program = torch.export.load(path).module()
-    except Exception as error:  # torch.export.load raises whatever its unpicklers meet in a file of any kind
+    except Exception as error:  # torch.export.load raises errors of all kinds for files of other kinds
         raise BundleBuildError(
             f"{path} is not a torch.export program ({type(error).__name__}): write it with torch.export.save"
         ) from error

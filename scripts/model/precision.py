@@ -26,7 +26,7 @@ class Target:
         precision: of the answers.
         images: folder to measure on; None for drawn images.
         calibration: folder to calibrate int8 on; None for a part of `images`.
-        force: keep int8 whatever it was measured to lose.
+        force: keep int8 also if it loses too much.
     """
 
     precision: Precision = "fp32"
@@ -47,8 +47,8 @@ class _Tried:
 def settle_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
     """Return what the manifest of an fp32 bundle must say, and write the files it needs, to make it `target`.
 
-    ``exact`` asks first whatever was faster with all that had to be asked again. Where this CPU is not fast in what
-    is wanted there is nothing to measure on, and the precision stays fp32.
+    ``exact`` asks first the precision that was faster with all that had to be asked again. Where this CPU is not fast
+    in what is wanted there is nothing to measure on, and the precision stays fp32.
 
     Raises:
         BundleBuildError: there is no usable image; int8 cannot be had, or loses too much.

@@ -17,7 +17,7 @@ import numpy as np
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import INT8_IR_NAME, INT8_WEIGHTS_NAME, IR_NAME, file_digest
-from app_tier.openvino_import import import_nncf, import_openvino
+from app_tier.openvino_import import import_openvino, not_importable
 from scripts.model.sample_images import Labelled, decoded
 
 
@@ -79,10 +79,10 @@ def _quantised(network: Any, pixels: list[Any]) -> Any:
 def _nncf() -> Any:
     try:
         with _silence():
-            nncf = import_nncf()
+            nncf = _import_nncf()
     except ImportError as error:
         raise BundleBuildError("nncf is not installed, which int8 needs: run ./scripts/setup.sh torch") from error
-    # Not by nncf.set_log_level, which quietens every handler that the logger has, whoever else uses it.
+    # Not by nncf.set_log_level, which quietens every handler that the logger has, also those of others.
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
@@ -93,3 +93,15 @@ def _silence() -> Iterator[None]:
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _import_nncf() -> Any:
+    """Import ``nncf``, without the telemetry that it would send with each use.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    import_openvino()
+    with not_importable("openvino_telemetry"):
+        import nncf
+    return nncf

@@ -30,7 +30,7 @@ FEW: Final = 40
 DRAWN: Final = f"{DRAWN_IMAGES} drawn signs and noise, for want of a folder of images (--images)"
 
 UNKNOWN: Final = -1
-"""Stands for the label of an image whose label is not known."""
+"""Stands for an unknown label of an image."""
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 

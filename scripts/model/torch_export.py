@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.manifest import IR_NAME, TORCH_NAME
 from app_tier.bundle.torch_import import export_warnings_off, import_torch
-from app_tier.openvino_import import import_converter, import_openvino
+from app_tier.openvino_import import import_openvino, not_importable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,13 +30,13 @@ def export_torch(network: "nn.Module", size: int, classes: int, folder: Path) ->
         check_outputs(tuple(program.module()(example).shape), classes)
         _forget_source_lines(program)
         torch.export.save(program, folder / TORCH_NAME)
-        model = import_converter()(program)
+        model = _import_converter()(program)
     model.reshape([-1, 3, size, size])
     import_openvino().save_model(model, folder / IR_NAME, compress_to_fp16=False)
 
 
 def check_outputs(shape: tuple[int, ...], classes: int) -> None:
-    """Refuse a network whose answer to a batch of two has another shape than [2, classes].
+    """Refuse a network if its answer to a batch of two has another shape than [2, classes].
 
     Raises:
         BundleBuildError: it has.
@@ -53,3 +53,11 @@ def _forget_source_lines(program: Any) -> None:
     for node in program.graph.nodes:
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
             node.meta.pop(key, None)
+
+
+def _import_converter() -> Any:
+    """Import ``openvino.tools.ovc.convert_model`` without the telemetry that it would send with each conversion."""
+    import_openvino()
+    with not_importable("openvino_telemetry"):
+        from openvino.tools.ovc import convert_model
+    return convert_model

@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise BundleBuildError(f"no weights file {path}: give the path of a state dict with --weights")
     try:
         contents = import_torch().load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its unpicklers meet in a file of any kind
+    except Exception as error:  # torch.load raises errors of all kinds for files of other kinds
         raise BundleBuildError(
             f"{path} is not a state dict ({type(error).__name__}): write it with torch.save"
         ) from error

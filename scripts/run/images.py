@@ -1,4 +1,4 @@
-"""What a run classifies: the drawn samples, whose labels are known, or a folder of the user's own."""
+"""What a run classifies: the drawn samples, with known labels, or a folder of the user's own."""
 
 import csv
 from collections.abc import Mapping, Sequence

@@ -45,7 +45,7 @@ class Session:
     _mails: MailSlot = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the client of the page to come; where people sign in it becomes somebody's with the start."""
+        """Make the client of the page to come; with sign-in it gets a user at the start."""
         self.client = self.system.api()
         self._mails = MailSlot(self.system.mails, self._print)
 

@@ -19,7 +19,7 @@ from web_tier.access.identity import Scope
 from web_tier.access.keys import KEYS_FILE_VARIABLE
 
 OPERATOR = "operator@example.org"
-"""Of a domain that nobody can have (RFC 2606)."""
+"""Of a domain that cannot be registered (RFC 2606)."""
 
 POOL = "fleetsight"
 TOKEN_DAYS = 1
@@ -49,7 +49,7 @@ class SignIn:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What the web tier, and nobody else, is told besides."""
+        """Further settings of the web tier alone."""
         return {KEYS_FILE_VARIABLE: str(self.keys)}
 
 
@@ -98,7 +98,7 @@ def _new_keys(path: Path) -> Path:
 
 
 def how_to_sign_in(sign_in: SignIn) -> str:
-    """Say how whoever has started the system signs in."""
+    """Say how the user who has started the system signs in."""
     app = f" The key for your authenticator app is {sign_in.app_key}." if sign_in.app_key else ""
     return (
         f"People sign in here. You are {OPERATOR}, and your password is {sign_in.password} until this command ends."

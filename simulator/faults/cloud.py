@@ -81,7 +81,7 @@ class Cloud:
             try:
                 call()
             except ClientError:
-                continue  # refused, and nobody waits for the reply any more
+                continue  # refused, and no caller waits for the reply any more
         for instance in self.instances.values():
             instance.live(self.now(), self.queue)
 

@@ -96,7 +96,7 @@ class Notebook:
 
 
 class Untold(EventReporter):
-    """A chronicle that tells nobody: what pages show plays no part here."""
+    """A reporter without output: what pages show plays no part here."""
 
     def note(self, news: Iterable[object]) -> None:
         """Forget it."""

@@ -32,7 +32,7 @@ class Fate:
     Attributes:
         boots: its worker is ready.
         hangs: its worker says and does nothing any more, and its machine goes on.
-        dies: its machine ends in the middle of whatever it does.
+        dies: its machine ends in the middle of its work.
         noticed: EC2 takes it back two minutes later, if it is a Spot instance.
         powers_off: whether the machine ends when its worker has.
     """
@@ -213,7 +213,7 @@ class Instance:
             self._run(now, age, queue)
 
     def end(self, now: float, queue: Images) -> None:
-        """Be ended by EC2, in the middle of whatever there is."""
+        """Be ended by EC2, in the middle of its work."""
         if self.state not in {"shutting-down", "terminated"}:
             self.worker.fall_silent(queue)
             self.become("shutting-down", now)

@@ -123,7 +123,7 @@ class World:
                 self.look(every)
 
     def pass_second(self) -> None:
-        """Let a second pass, in which nobody decides anything."""
+        """Let a second pass without a decision."""
         self.now += 1.0
         self.queues.live()
         self.cloud.live()

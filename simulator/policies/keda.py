@@ -2,8 +2,8 @@
 
 Sources: kedacore/keda `pkg/scaling/executor/scale_jobs.go` (``accurateScalingStrategy.GetEffectiveMaxScale`` and
 ``createJobs``), https://keda.sh/docs/latest/reference/scaledjob-spec/ (polling every 30 s; `accurate` is for queues
-whose length leaves out what is being processed) and https://keda.sh/docs/latest/scalers/aws-sqs/ (`queueLength` 5 by
-default; `scaleOnInFlight: false` leaves out what is in flight).
+with a length that leaves out what is being processed) and https://keda.sh/docs/latest/scalers/aws-sqs/ (`queueLength`
+5 by default; `scaleOnInFlight: false` leaves out what is in flight).
 """
 
 import math

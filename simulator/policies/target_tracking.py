@@ -38,7 +38,7 @@ def acceptable_backlog(acceptable_seconds: float, image_seconds: float) -> float
 def wanted(messages: int, instances: int, target: float) -> int:
     """Return the capacity that brings the backlog per instance to `target`: in proportion, rounded up."""
     backlog_per_instance = messages / instances
-    # Rounded first, so that 150 ÷ 100 · 10 is 15 whatever floats make of it.
+    # Rounded first, so that 150 ÷ 100 · 10 is 15 in spite of floats.
     return math.ceil(round(instances * backlog_per_instance / target, 9))
 
 

@@ -79,7 +79,7 @@ class Deployed:
         return outcome
 
     def ended(self, job_id: str) -> bool:
-        """Tell whether every image of a job has its result."""
+        """Return whether every image of a job has its result."""
         return bool(self.api.status(job_id)["state"] == "finished")
 
     def wrong(self, job_id: str) -> list[dict[str, Any]]:
@@ -288,7 +288,7 @@ def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
 
 
 def merged(deployed: Deployed, job_id: str) -> bool:
-    """Tell whether the web tier hands out all results of a job as one file."""
+    """Return whether the web tier hands out all results of a job as one file."""
     answer = deployed.ask("GET", f"/jobs/{job_id}/results/file")
     return answer.ok and len(answer.text.splitlines()) == 43
 

@@ -1,1 +1,1 @@
-"""Who asks, and what they may: sign-in, sessions, tokens, rights, and whose a job is."""
+"""Who asks, and what they may: sign-in, sessions, tokens, rights, and the owners of jobs."""

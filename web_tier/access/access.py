@@ -44,7 +44,7 @@ class Access:
     """Sign-in of one process, for all its threads.
 
     Args:
-        make: makes the parts, on first use, so after gunicorn's fork; None where nobody signs in.
+        make: makes the parts, on first use, so after gunicorn's fork; None without sign-in.
 
     Attributes:
         signs_in: whether people sign in; where they do not, the parts may not be asked for.
@@ -78,18 +78,18 @@ class Access:
 
     @property
     def recovery_codes(self) -> RecoveryCodes:
-        """What lets people in whose authenticator app is lost."""
+        """What lets users in who have lost their authenticator app."""
         return self._parts().recovery_codes
 
     @property
     def accounts(self) -> KnownAccounts:
-        """What the pool says of whoever comes with a personal token."""
+        """What the pool says of the owner of a personal token."""
         return self._parts().accounts
 
     def begin(self, tokens: PoolTokens, answer: _Answer, *, second_factor: bool = False) -> _Answer:
-        """Sign in whom the pool has just given `tokens`, and let `answer` say so to the browser.
+        """Sign in the user of `tokens`, which the pool has just given, and let `answer` say so to the browser.
 
-        The session is a new one, whatever the browser came with, and the one that it came with ends.
+        The session is always a new one, and the one that the browser came with ends.
 
         Args:
             tokens: of the pool.
@@ -106,7 +106,7 @@ class Access:
         return answer
 
     def end(self, answer: _Answer) -> _Answer:
-        """Sign out whoever sent the current request, and let `answer` say so to the browser."""
+        """Sign out the user of the current request, and let `answer` say so to the browser."""
         self._end_current()
         answer.delete_cookie(COOKIE, secure=True, httponly=True, samesite="Lax")
         return answer
@@ -117,7 +117,7 @@ class Access:
         self.personal_tokens.revoke_all(owner)
 
     def revoke(self, refresh_token: str) -> None:
-        """Revoke a refresh token that nobody has any more; where the pool does not answer, it stays unused."""
+        """Revoke a refresh token that is not kept any more; where the pool does not answer, it stays unused."""
         try:
             self.pool.sign_out(refresh_token)
         except (BotoCoreError, ClientError, UserPoolError) as error:
@@ -134,7 +134,7 @@ class Access:
         with self._lock:
             if self._made is None:
                 if self._make is None:
-                    raise LookupError("nobody signs in here (auth.mode none): ask `signs_in` first")
+                    raise LookupError("there is no sign-in (auth.mode none): ask `signs_in` first")
                 self._made = self._make()
             return self._made
 

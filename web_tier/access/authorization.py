@@ -17,7 +17,7 @@ _FORM = re.compile(r"(?:bearer +)?([a-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE
 
 
 class RefusedError(Exception):
-    """Raised when a header lets nobody in; the message is for the log and holds nothing of the token."""
+    """Raised when a header does not sign a user in; the message is for the log and holds nothing of the token."""
 
 
 def token_in(header: str) -> str:
@@ -37,7 +37,7 @@ def identity_by(header: str, access: Access) -> Identity:
 
     Raises:
         RefusedError: when the token is forged, expired, revoked, or of an account that may not come in.
-        TokenUncheckedError: when the pool's keys cannot be had, so that nobody knows.
+        TokenUncheckedError: when the pool's keys cannot be had, so that the token cannot be checked.
     """
     token = token_in(header)
     return _by_personal_token(token, access) if token.startswith(PREFIX) else _by_pool_token(token, access)

@@ -69,5 +69,5 @@ def check_request() -> None:
 
 
 def _is_for_strangers() -> bool:
-    """Tell whether a form acts on no session: it may stand open while its reader signs in by another tab."""
+    """Return whether a form acts on no session: it may stand open while its reader signs in by another tab."""
     return RIGHTS.get(request.endpoint or "") is Right.PUBLIC and request.endpoint != "accounts.sign_out"

@@ -26,12 +26,12 @@ from web_tier.request_log import request_id
 from web_tier.security import is_cross_site
 
 _ONLY_WITH_SIGN_IN: Final = frozenset({"accounts", "tokens_api", "audit", "audit_api"})
-"""Blueprints that there are none of where nobody signs in."""
+"""Blueprints that do not exist without sign-in."""
 
 _ASK_NOBODY: Final = frozenset(
     {"static", "bootstrap.static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready"}
 )
-"""Routes that answer everybody the same, also when nothing else answers: nobody is looked up for them."""
+"""Routes that answer everybody the same, also when nothing else answers: no account is looked up for them."""
 
 _BY_THEMSELVES: Final = frozenset({"live.job_events", "live.job_rows", "live.job_progress", "pages.fleet_now"})
 """What open pages ask by themselves: it keeps no session alive."""
@@ -131,14 +131,14 @@ def _is_of_another_page() -> bool:
 
 
 def _to_sign_in() -> Response:
-    """Send a person to the sign-in; refuse whatever would take that page for its answer."""
+    """Send a person to the sign-in; refuse a program, which would take that page for its answer."""
     if _opens_a_page():
         return redirect(sign_in_for(request), 303)
     raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
 
 
 def _to_second_factor() -> Response:
-    """Send a person to where a second factor is set up; refuse whatever would take that page for its answer."""
+    """Send a person to where a second factor is set up; refuse a program, which would take it for its answer."""
     page = url_for("accounts.second_factor")
     if _opens_a_page():
         return redirect(page, 303)
@@ -159,7 +159,7 @@ def _refuse_credentials(reason: str) -> NoReturn:
 
 
 def _unauthorized(detail: str, code: str | None = None) -> Unauthorized:
-    """Return the one error for whoever is not known; its challenge is that of RFC 6750, section 3."""
+    """Return the one error for unknown clients; its challenge is that of RFC 6750, section 3."""
     challenge = WWWAuthenticate("bearer", {"realm": "Fleetsight API"})
     if code:
         challenge["error"] = code

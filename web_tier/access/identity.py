@@ -26,7 +26,7 @@ class Identity:
     """Who asks.
 
     Attributes:
-        owner: id of the user (the pool's `sub`), whose jobs are theirs; empty where there is no sign-in.
+        owner: id of the user (the pool's `sub`), who owns jobs; empty where there is no sign-in.
         email: what the user is called on pages; may be empty.
         groups: of the user; every account of the pool is one of the users, in a group or not.
         scopes: of what they came with.
@@ -46,7 +46,7 @@ class Identity:
 
     @property
     def is_local(self) -> bool:
-        """Whether there is no sign-in, so that this is whoever reaches the page."""
+        """Whether there is no sign-in, so that this is any client that reaches the page."""
         return not self.owner
 
 

@@ -39,12 +39,12 @@ class SessionId:
     next: str
 
     def __repr__(self) -> str:
-        """Show nothing of it: whoever has the id has the session."""
+        """Show nothing of it: a client that has the id has the session."""
         return "SessionId()"
 
 
 class SessionKeys:
-    """The keys of all processes of the web tier; `random_id` makes ids that nobody guesses."""
+    """The keys of all processes of the web tier; `random_id` makes unguessable ids."""
 
     def __init__(self, keys: Sequence[str], random_id: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> None:
         self._keys = [key.encode() for key in keys]
@@ -78,7 +78,7 @@ class SessionKeys:
         return _text(_mac(self._keys[0], purpose, *facts))
 
     def knows(self, token: str, purpose: str, *facts: str) -> bool:
-        """Tell whether `token` is such a code."""
+        """Return whether `token` is such a code."""
         given = token.encode(errors="replace")  # text that is not ASCII cannot be compared in constant time
         return any(hmac.compare_digest(given, _text(_mac(key, purpose, *facts)).encode()) for key in self._keys)
 

@@ -9,7 +9,7 @@ from typing import Final
 from services.users import Account
 
 LIFETIME_SECONDS: Final = 60.0
-"""How long somebody who was disabled, deleted or taken out of a group may still get in with a personal token."""
+"""How long a user who was disabled, deleted or taken out of a group may still get in with a personal token."""
 
 MOST: Final = 10_000
 """Accounts that are remembered at once; the oldest is forgotten first."""

@@ -2,7 +2,7 @@
 
 The protocol is OWASP's device cookies: a signed cookie names a device and one account. Attempts from a device that
 the account knows have a limit of their own, and so do attempts from all others
-(https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies). The cookie signs nobody in.
+(https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies). The cookie signs no user in.
 It says whether that sign-in took a code of an authenticator app: only such a device has a limit of its own for codes.
 """
 

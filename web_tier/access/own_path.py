@@ -1,4 +1,4 @@
-"""Where somebody goes once they are signed in: only to a page of ours, so that no link can send them elsewhere."""
+"""Where a user goes once they are signed in: only to a page of ours, so that no link can send them elsewhere."""
 
 from typing import Final
 from urllib.parse import quote, urlencode

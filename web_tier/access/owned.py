@@ -1,4 +1,4 @@
-"""The jobs of whoever asks: the only way by which a route comes to a job, and to what belongs to it.
+"""The jobs of the user who asks: the only way by which a route comes to a job, and to what belongs to it.
 
 A job of another user does not exist here: the same words, the same status, and as many calls of the job table.
 """
@@ -23,7 +23,7 @@ class UserJobs:
 
     Attributes:
         store: all jobs.
-        owner: whose these are; empty where there is no sign-in, and then those that belong to nobody.
+        owner: of these jobs; empty without sign-in, and then the jobs without an owner.
     """
 
     store: JobStore
@@ -124,11 +124,11 @@ class UserJobs:
         return job
 
     def _check(self, job_id: str) -> None:
-        """Read the job, unless this request has: whose it is never changes."""
+        """Read the job, unless this request has: its owner never changes."""
         if job_id not in self._checked:
             self.job(job_id)
 
 
 def own_jobs() -> UserJobs:
-    """Return the jobs of the user whom the current request is from."""
+    """Return the jobs of the user who sent the current request."""
     return UserJobs(current_backend().store, current_identity().owner)

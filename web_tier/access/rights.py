@@ -1,4 +1,4 @@
-"""What each route asks of whoever calls it. A route without a row here stops the web tier at start."""
+"""What each route asks of its caller. A route without a row here stops the web tier at start."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -30,7 +30,7 @@ class Right(StrEnum):
     OPERATE = "operate"
 
     def is_given_to(self, identity: Identity) -> bool:
-        """Tell whether a user has it."""
+        """Return whether a user has it."""
         match self:
             case Right.PUBLIC:
                 return True

@@ -1,4 +1,4 @@
-"""Whom `auth.require_second_factor` requires a second factor of, and who has none to show."""
+"""The users who need a second factor by `auth.require_second_factor`, and those who have none to show."""
 
 from services.accounts import OPERATORS
 from web_tier.access.access import current_access
@@ -22,7 +22,7 @@ def lacks_second_factor(identity: Identity) -> bool:
     """Return True if a second factor is required of a user, and what they came with does not show one.
 
     A session shows one if it began with one. A token shows one if its account has one now, because the pool gives
-    nobody a token for such an account without a code. A pool token from before that is good for its hour.
+    no token for such an account without a code. A pool token from before that is good for its hour.
     """
     if not is_required_of(identity):
         return False

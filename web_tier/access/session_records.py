@@ -76,7 +76,7 @@ class SessionRecords:
         self.table.set(*_key(session_id), {"seen": now}, _LIVE)
 
     def replace(self, session_id: str, found: SessionRecord, record: SessionRecord) -> bool:
-        """Put `record` in the place of `found`, unless somebody else has set out to rotate it; tell whether not."""
+        """Put `record` in the place of `found`, unless another process has set out to rotate it; tell whether not."""
         return self.table.put_if(_item(session_id, record), "#claimed = :was", {"was": found.claimed})
 
     def leave_mark(self, session_id: str, mark: Rotated) -> bool:

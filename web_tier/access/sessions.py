@@ -39,11 +39,11 @@ class SessionTimes:
     longest: float
 
     def is_over(self, record: SessionRecord, now: int) -> bool:
-        """Tell whether the session has come to its end."""
+        """Return whether the session has come to its end."""
         return now >= record.begun + self.longest or now >= record.seen + self.idle
 
     def is_to_be_seen(self, record: SessionRecord, now: int) -> bool:
-        """Tell whether it is time to note that the user does something: not at each request, but well before idle."""
+        """Return whether it is time to note the user's activity: not at each request, but well before idle."""
         return now >= record.seen + min(MAX_SECONDS_UNSEEN, self.idle / 4)
 
 
@@ -85,7 +85,7 @@ class Sessions:
     clock: Callable[[], float] = time.time
 
     def begin(self, claims: TokenClaims, refresh_token: str, *, second_factor: bool = False) -> str:
-        """Begin a session, always under an id that nobody knew before; return its cookie."""
+        """Begin a session, always under a new id; return its cookie."""
         now, session_id = int(self.clock()), self.keys.new_id(claims.sub)
         record = SessionRecord(
             family=self.keys.random_id(),
@@ -156,7 +156,7 @@ class Sessions:
         return f"{salt}.{self.keys.token('csrf', session.record.family, salt)}"
 
     def csrf_matches(self, session: OpenSession, token: str) -> bool:
-        """Tell whether a token is one of a session; it is as long as the session lasts."""
+        """Return whether a token is one of a session; it is as long as the session lasts."""
         salt, _, code = token.partition(".")
         return self.keys.knows(code, "csrf", session.record.family, salt)
 
@@ -175,7 +175,7 @@ class Sessions:
             following = self._following(record, now)
         except (BotoCoreError, ClientError, UserPoolError, TokenRefusedError) as error:
             if now >= record.rotated + UNASKED_SECONDS:
-                self.records.replace(ids.own, record, replace(record, claimed=0))  # nobody is let in by its claim
+                self.records.replace(ids.own, record, replace(record, claimed=0))  # its claim lets no user in
                 raise
             _log.warning("the user pool does not answer, a session goes on without its word: %s", error)
             return OpenSession(record)

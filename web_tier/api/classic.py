@@ -1,4 +1,4 @@
-"""The classic synchronous contract: one image a request, answered with its label, whatever it takes.
+"""The classic synchronous contract: one image a request, answered with its label, however long that takes.
 
 Load generators speak it: a form with one file, each request on a connection of its own, hundreds at once. 200 stands
 for a real answer; everything else is a sentence, as plain text too. `POST /classify` also takes the poster's JSON.
@@ -46,20 +46,20 @@ def classify_form() -> ResponseReturnValue:
 def classify_form_or_poster() -> ResponseReturnValue:
     """Classify the one file of a form as the other addresses do, or the image in the JSON body (`Base64Image`).
 
-    JSON, under whatever content type, is answered with a JSON string: the sentence that the bundle has for the label,
+    JSON, under any content type, is answered with a JSON string: the sentence that the bundle has for the label,
     or the label where it has none.
     """
     return classify_form() if request.mimetype == "multipart/form-data" else _poster()
 
 
 def asks_for_it(field: str | None) -> bool:
-    """Tell whether a form sent to `/`, whose first file is in `field`, wants a classic answer rather than a page."""
+    """Return whether a form sent to `/` with its first file in `field` wants a classic answer, not a page."""
     return current_backend().config.classic.enabled and field in FIELDS
 
 
 @classic.errorhandler(HTTPException)
 def refused(error: HTTPException) -> Response | HTTPException:
-    """Answer what is refused at these addresses, whoever refuses it, as plain text; in JSON where JSON was sent."""
+    """Answer refusals at these addresses as plain text; in JSON where JSON was sent."""
     is_poster = request.endpoint == "classic.classify_form_or_poster" and request.mimetype != "multipart/form-data"
     return refuse(error) if is_poster else refuse_in_text(error)
 

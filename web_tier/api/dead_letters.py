@@ -86,7 +86,9 @@ class RedriveAllBody(_LetterModel):
     """What became of up to 1,000 dead letters that were to be redriven."""
 
     sent: int = Field(description="Images that were requested again.")
-    refused: int = Field(description="Images whose request the queue refused; their dead letters stay: call again.")
+    refused: int = Field(
+        description="Images with a request that the queue refused; their dead letters stay: call again."
+    )
     gone: int = Field(description="Images that are no longer stored; their dead letters stay until discarded.")
     running: int = Field(description="Images that are being retried already.")
     next: str | None = Field(description="Call again with it as `before`; null when these were all.")

@@ -1,4 +1,4 @@
-"""What whoever asks may still send today."""
+"""What the caller may still send today."""
 
 from datetime import datetime
 

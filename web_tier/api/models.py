@@ -418,7 +418,7 @@ class FleetLimitsBody(_Body):
 
 
 class FleetDrainBody(_Body):
-    """An instance whose worker is asked to finish what it has and end."""
+    """An instance with a worker that is asked to finish what it has and end."""
 
     instance_id: str
     asked_at: datetime

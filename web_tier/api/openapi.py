@@ -35,7 +35,7 @@ SECURITY_SCHEMES: Mapping[str, Any] = {
         "type": "http",
         "scheme": "bearer",
         "description": "Where people sign in (`auth.mode: cognito`): a token of the user pool, or a personal token "
-        "(`fst_...`), which whoever has signed in makes on the account page. `Bearer` may be left out.",
+        "(`fst_...`), which signed-in users make on the account page. `Bearer` may be left out.",
     }
 }
 _BY_TOKEN: tuple[Schema, ...] = ({"bearer": []}, {})
@@ -84,7 +84,7 @@ class Operation:
     Attributes:
         name: its operationId, unique.
         path: with `{name}` for each id in it.
-        parameters: models whose fields are parameters, and where those are.
+        parameters: models of parameters, and where those are.
         bodies: the kinds of body that it takes, any one of them.
         body_required: whether there must be one.
         problems: statuses of the problems that it may answer with, besides those that every operation may have.

@@ -37,7 +37,7 @@ class PredictionBody(_Body):
 @predictions.post("/inference/image", strict_slashes=False)
 @predictions.post("/inference/image/")
 def hand_in() -> Response:
-    """Take in one image, sent as JSON (`Base64Image`) under whatever content type; answer 200 with `InferenceBody`.
+    """Take in one image, sent as JSON (`Base64Image`) under any content type; answer 200 with `InferenceBody`.
 
     Answers 413 or 422 where the image is not taken.
     """

@@ -1,4 +1,4 @@
-"""Personal tokens by the API: whoever has signed in lists, makes and revokes their own; a personal token cannot."""
+"""Personal tokens by the API: signed-in users list, make and revoke their own; a personal token cannot."""
 
 from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue

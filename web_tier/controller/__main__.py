@@ -1,6 +1,6 @@
 """`python -m web_tier.controller`: contend for the lease until SIGTERM or SIGINT.
 
-Exit status: 0 when told to stop, 1 when something died (whoever supervises it starts it again), 2 when the
+Exit status: 0 when told to stop, 1 when something died (its supervisor starts it again), 2 when the
 configuration is not valid.
 """
 

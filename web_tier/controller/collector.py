@@ -1,6 +1,6 @@
 """The collector: takes responses from their queue, records them as results, then deletes the messages.
 
-In that order, so that whatever happens in between, a response is delivered again, and recording it again changes
+In that order, so that after a failure in between a response is delivered again, and recording it again changes
 nothing. A response that cannot be recorded delays no other: it alone is given back, each time for longer. After
 `MAX_RECEIVES` it is dropped, and the reconciler reads its result from the output bucket.
 """

@@ -102,5 +102,5 @@ def _hand_over(lease: Contender, work: Work | None) -> int:
 
 
 def _fatal(reason: str) -> int:
-    _log.critical("%s: this process ends, and whoever supervises it starts a new one", reason)
+    _log.critical("%s: this process ends, and its supervisor starts a new one", reason)
     return 1

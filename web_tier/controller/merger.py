@@ -1,8 +1,8 @@
 """The merger: writes all results of a finished job as one file, `{job_id}/results.jsonl`, into the output bucket.
 
-The table says which results the file holds (their edition), so whoever takes over goes on where it stood, and a job
+The table says which results the file holds (their edition), so the next controller goes on where it stood, and a job
 that finished while no controller ran is found: it is open until its file is there. When results change later, since
-failed images were tried again, the file is written anew; whoever reads it sees the one before until all is there.
+failed images were tried again, the file is written anew; readers see the one before until all is there.
 """
 
 import logging
@@ -27,7 +27,7 @@ LOOK_SECONDS = 2.0
 JOB_SECONDS = 0.05
 """A job is looked at every `LOOK_SECONDS`, or so long for each open job where there are many."""
 MAX_LOOK_SECONDS = 60.0
-"""Between two looks at a job whose file is as it should be."""
+"""Between two looks at a job with a file that is as it should be."""
 QUIET_SECONDS = 5.0
 """After the last result; images of the same upload may still be on their way."""
 PATIENCE_SECONDS = 86_400.0
@@ -91,7 +91,7 @@ class Merger:
         return LOOK_SECONDS
 
     def is_done_with(self, job_id: str) -> bool:
-        """Tell whether a finished job need not be kept open for its file; other threads may ask."""
+        """Return whether a finished job need not be kept open for its file; other threads may ask."""
         look = self._looks.get(job_id)
         return look is not None and (look.settled or self.clock() - look.first_seen > PATIENCE_SECONDS)
 
@@ -129,7 +129,7 @@ class Merger:
         return status.state == "finished" and last is not None and (self.now() - last).total_seconds() > QUIET_SECONDS
 
     def _has_ended(self, retrying: dict[ImageRef, ImageRecord]) -> bool:
-        """Tell whether an image that was being tried again has a newer result."""
+        """Return whether an image that was being tried again has a newer result."""
         results = self.store.results_of(retrying)
         return any(not is_retrying(retrying[ref], result) for ref, result in results.items())
 

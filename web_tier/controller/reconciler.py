@@ -7,7 +7,7 @@
 | an accepted image, and no request for long    | the web tier died before it sent it  | requested again, which |
 |                                               |                                      | the image's page says  |
 | a retried image with an older result          | request or response was lost         | as if it had none      |
-| an accepted image whose object is gone        | somebody deleted it                  | a failed result        |
+| an accepted image without its object          | it was deleted                       | a failed result        |
 | a dead letter                                 | the image ends every worker it meets | a failed result        |
 | a job where nothing is missing or added       | it is finished                       | closed, with its file  |
 
@@ -66,7 +66,7 @@ class Reconciler:
         active: whether this process may still act.
         is_paused: whether the fleet is paused, so that requests wait for as long as ops want.
         heartbeats: how many of the messages in the response queue may be heartbeats, at most.
-        may_close: whether nobody else needs the finished job to stay open.
+        may_close: whether no other part needs the finished job to stay open.
     """
 
     store: JobStore

@@ -1,7 +1,7 @@
 """The recorder: puts results into the job table and keeps each job's counts, of which this is the only writer.
 
-Counts are absolute figures, derived from the statuses of the job's images, and stored after the results. So whatever
-is repeated, reordered or cut short in between, the figures end where the items are.
+Counts are absolute figures, derived from the statuses of the job's images, and stored after the results. So the
+figures end where the items are, also after repetitions, changes of order and crashes in between.
 
 `done` beats `failed`, and the failure of a later attempt beats that of an earlier one. Counts carry the controller's
 fencing token, so that a controller that was frozen while another one took over cannot store old ones.
@@ -25,7 +25,7 @@ from services.errors import FleetsightError, NotFoundError
 _log = logging.getLogger(__name__)
 
 MAX_IMAGES = 500_000
-"""Images whose status is kept in memory, over all jobs; some 200 bytes each."""
+"""Images with a status that is kept in memory, over all jobs; some 200 bytes each."""
 MAX_ANSWERED = 20_000
 """Of these, images of jobs in which all have their results: what may still come for those is a repeat."""
 FEW = 3
@@ -47,8 +47,8 @@ class JobCounts:
         owner: id of the user who owns it.
         retries: attempt of the images that were retried, as their records say.
         failures: attempt of the failed results, as far as it is not 0.
-        redelivered: images whose request was received more than once until the result that they have.
-        resends: of images whose request the controller sent again.
+        redelivered: images with a request that was received more than once until the result that they have.
+        resends: of images with a request that the controller sent again.
     """
 
     statuses: dict[str, Status | None]
@@ -156,7 +156,7 @@ class ResultRecorder:
                 self._record_job(job_id, best_by_image(of_job))
 
     def owners(self, job_ids: Iterable[str]) -> dict[str, str]:
-        """Return whose those of `job_ids` are that exist.
+        """Return the owners of those of `job_ids` that exist.
 
         What has to be read for it need not be read again when their results are recorded.
         """
@@ -165,7 +165,7 @@ class ResultRecorder:
         return {job_id: figures.owner for job_id, figures in found.items() if figures is not None}
 
     def knows(self, ref: ImageRef) -> bool:
-        """Tell whether `ref` is an accepted image of a job that exists."""
+        """Return whether `ref` is an accepted image of a job that exists."""
         with self._turn:
             figures = self._figures(ref.job_id)
             if figures is None:
@@ -258,7 +258,7 @@ class ResultRecorder:
             self._put(figures, known)
             self._store_counts(job_id, figures)
         if not figures.keep:
-            # Also of those that were recorded before: whoever did may have died before this.
+            # Also of those that were recorded before: the process that did may have died before this.
             self.delete_inputs(inputs_of(known))
 
     def _put(self, figures: JobCounts, responses: Sequence[Response]) -> None:

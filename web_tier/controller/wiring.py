@@ -53,8 +53,8 @@ class ControllerServices:
     """The services that the controller works with.
 
     Attributes:
-        launching: the fleet once more, whose calls are made once. botocore repeats a launch that was refused for want
-            of capacity, which EC2 answers as its own fault; but the next choice is to be tried at once.
+        launching: the fleet once more, with calls that are made once. botocore repeats a launch that was refused for
+            want of capacity, which EC2 answers as its own fault; but the next choice is to be tried at once.
     """
 
     config: Config

@@ -88,7 +88,7 @@ class WorkerRegistry:
     def heard_until(self) -> float | None:
         """The moment up to which everything has been heard, in monotonic seconds; None before the first.
 
-        Whoever was silent until then has been silent; whoever was silent since may be in the queue.
+        A worker that was silent until then has been silent; heartbeats since then may be in the queue.
         """
         return self._heard_until
 

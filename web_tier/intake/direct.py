@@ -6,7 +6,7 @@ In two steps, between which the client does as it likes:
   files are charged to their user's day, whether they arrive or not. What was handed out is remembered as a slice, so
   that nothing else can be committed;
 * `commit` looks which objects are there and accepts the images that they are: record, send, count. It may be repeated
-  at any time, also at the same time: an image that is recorded is accepted for good, whatever became of its object.
+  at any time, also at the same time: an image that is recorded is accepted for good, also if its object is lost.
 
 An object that is never committed is deleted with its job, or by the bucket's lifecycle rule: every form tags its
 object `kept=no`, and only the commit takes the tag from the images of a job that keeps them. Whether an object is an
@@ -132,7 +132,7 @@ class DirectIntake:
             raise NotFoundError(f"there is no upload {upload_id!r} in this job: ask for one first")
         accepted = self.intake.store.images_of([image.ref for image in offer.images.values()])
         if accepted:
-            # Whoever recorded them may have died before the job was marked as open.
+            # The process that recorded them may have died before the job was marked as open.
             self.intake.store.reopen(job.job_id, self.intake.clock())
         waiting = [image for image in offer.images.values() if image.ref not in accepted]
         found = self.intake.pool.map(lambda image: self._looked_at(image, keep=job.keep), waiting)

@@ -92,7 +92,7 @@ class TimeoutStream:
 
 
 def wait_patiently(app: Flask) -> None:
-    """Bound how long the body of each request to `app` may take, whoever reads it."""
+    """Bound how long the body of each request to `app` may take, for all readers."""
     app.before_request(_bound_body)
 
 

@@ -40,7 +40,7 @@ class Retried:
     Attributes:
         sent: how many were requested again.
         refused: how many the queue did not take; calling again may help.
-        gone: those whose image is no longer stored, so that only a new upload helps.
+        gone: those with an image that is no longer stored, so that only a new upload helps.
         final: how many failed because of what they are, so that they would fail again.
         running: how many are being retried already.
         next_after: the image id to go on behind when there are more failed images; None when these were all.

@@ -82,7 +82,7 @@ class SingleIntake:
     )
 
     def __post_init__(self) -> None:
-        """Count apart: the figures of several jobs are stored together, so nobody else may store them."""
+        """Count apart: the figures of several jobs are stored together, so no other process may store them."""
         self.intake = replace(self.intake, tally=Tally())
 
     def take(self, owner: str, uploads: Iterable[Upload], allowance: Allowance = UNLIMITED) -> Outcome | None:
@@ -185,7 +185,7 @@ class SingleIntake:
         self.intake.store.create_all([into.job for into in new.values()])
         for into in new.values():
             into.recorded = True
-        # Of the others somebody may have deleted some, as any job.
+        # Users may have deleted some of the others, as any job.
         return new.keys() | self.intake.store.existing(jobs.keys() - new.keys())
 
     def _give_up(self, images: Sequence[_Waiting]) -> None:

@@ -77,7 +77,7 @@ def raw_image(name: str, limits: Web, budget: MemoryLimiter) -> Iterator[Upload]
 
 
 def json_image(limits: Web, budget: MemoryLimiter) -> Iterator[Upload]:
-    """Yield the image in the JSON body of the current request, whatever type the request says that it has.
+    """Yield the image in the JSON body of the current request, with any content type.
 
     Raises:
         UnprocessableEntity: when the body is not JSON with base64 in `data`.

@@ -70,8 +70,8 @@ def take_once(
 def _answerable(store: JobStore, first: SlicedImages, outcomes: Sequence[Outcome]) -> SlicedImages:
     """Return the images of the first request, repeated ones with their result as this request has found it.
 
-    Left out is one that the first request did not come to answer, and whose earlier result has expired since: it
-    was never accepted, and has no object that a worker could classify.
+    Left out is one that the first request did not come to answer, and that has an earlier result which has expired
+    since: it was never accepted, and has no object that a worker could classify.
     """
     repeated_ones = [record.ref for record in first.values() if record.cached]
     answered = store.results_of(repeated_ones) if repeated_ones else {}

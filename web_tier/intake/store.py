@@ -5,7 +5,7 @@ In two halves, so that nothing of a request that turns out to be too large, malf
 * `put` stores objects while the request still arrives;
 * `commit` makes accepted images of them: record, then send, then count.
 
-An image whose bytes the same model has answered before takes a shorter way: its result and then its record are
+An image with bytes that the same model has answered before takes a shorter way: its result and then its record are
 written, and nothing is put (unless its job keeps images) or sent.
 
 An object of a job that does not keep images is tagged as such, so that a bucket can delete what was left behind there
@@ -85,7 +85,7 @@ class CachedImage(ImageRecord):
 
 
 UNKEPT = {"kept": "no"}
-"""The object tag of images whose job does not keep them; kept images have none."""
+"""The object tag of images that their job does not keep; kept images have none."""
 
 Outcome = ImageRecord | RejectedUpload
 CLOUD_ERRORS = (BotoCoreError, ClientError, TableBusyError)
@@ -109,7 +109,7 @@ class ObjectStore(Protocol):
         ...
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is an object at `key`."""
+        """Return whether there is an object at `key`."""
         ...
 
 
@@ -126,7 +126,7 @@ class ImageIngest:
     """Takes images in, for all threads of one process.
 
     Attributes:
-        find_repeats: returns a user's results of those of these SHA-256 whose bytes have been answered; as
+        find_repeats: returns a user's results of those of these SHA-256 that have been answered; as
             `Repeats.find`.
     """
 
@@ -291,7 +291,7 @@ class ImageIngest:
         return {}
 
     def _write(self, records: Sequence[ImageRecord]) -> None:
-        # Results first: whoever sees the record of a repeated image takes it for answered.
+        # Results first: a reader of the record of a repeated image takes it for answered.
         self.store.put_done([record.response for record in records if isinstance(record, CachedImage)])
         self.store.record_images(records, self.clock())
 

@@ -1,4 +1,4 @@
-"""Whom a request counts for: the user who is signed in, or the address that it comes from."""
+"""The caller of a request, for the limits: the user who is signed in, or the address that it comes from."""
 
 import ipaddress
 from hashlib import sha256
@@ -8,11 +8,11 @@ from flask import request
 from web_tier.access.identity import known_identity
 
 _NETWORK_OF_ONE = 64
-"""Bits of an IPv6 address that a household has for itself: whoever has one has 2^64 of them."""
+"""Bits of an IPv6 address that a household has for itself: each has 2^64 of them."""
 
 
 def caller() -> str:
-    """Return whom the current request counts for: the id of its user, or else its address."""
+    """Return the caller of the current request: the id of its user, or else its address."""
     identity = known_identity()
     return (identity.owner if identity else "") or address()
 
@@ -36,5 +36,5 @@ def network_of(host: str) -> str:
 
 
 def account_called(email: str) -> str:
-    """Return whom attempts on an account count for; a digest, since nobody's e-mail address is written down here."""
+    """Return the key under which attempts on an account count; a digest, since no e-mail address is stored here."""
     return f"account {sha256(email.strip().casefold().encode()).hexdigest()}"

@@ -34,7 +34,7 @@ FREE: Final = frozenset(
         "admission.may_send",  # nginx asks it about a request that is counted itself
     }
 )
-"""Endpoints whose requests are not counted."""
+"""Endpoints with requests that are not counted."""
 
 _BY_USER: Final = frozenset(
     f"accounts.{name}"
@@ -83,7 +83,7 @@ def _count_attempt(limiting: Limiting, endpoint: str) -> None:
 
 
 def count_code(email: str) -> None:
-    """Count a code of a second factor, before it is tried on an account whose password was right.
+    """Count a code of a second factor, before it is tried on an account, after the right password.
 
     Raises:
         TooManyRequests: there were too many in this hour.

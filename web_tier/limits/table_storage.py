@@ -61,7 +61,7 @@ class TableStorage(Storage):
         return float(self._ends(key))
 
     def check(self) -> bool:
-        """Tell whether the table answers."""
+        """Return whether the table answers."""
         self._table.get(_partition("check"), "0")
         return True
 

@@ -58,7 +58,7 @@ def image_page(job_id: str, image_id: str) -> str:
 
 
 def is_kept(job: Job, result: ImageResult) -> bool:
-    """Tell whether the file of an image may still be stored."""
+    """Return whether the file of an image may still be stored."""
     return job.keep or result.state != "done"
 
 

@@ -178,7 +178,7 @@ def _system_retries(status: JobStatus) -> str | None:
 
 
 def has_file(status: JobStatus) -> bool:
-    """Tell whether all results of a job stand as one file, as they are."""
+    """Return whether all results of a job stand as one file, as they are."""
     return status.merged is not None and status.merged.edition == status.edition
 
 

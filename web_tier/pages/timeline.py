@@ -2,7 +2,7 @@
 
 Three clocks tell the times: the web tier's (accepted, stored, requested again by the user), the queue's (queued,
 first received) and the controller's (requested again by the system, delivered). What the worker says are lengths
-only, so that a worker whose clock is off falsifies nothing. Where times of two clocks contradict each other, that is
+only, so that a worker with a wrong clock falsifies nothing. Where times of two clocks contradict each other, that is
 said.
 """
 

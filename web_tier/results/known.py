@@ -12,7 +12,7 @@ from core.messages import Response
 from web_tier.results.query import ImageResult, is_retrying
 
 BLOCK = 500
-"""Images whose results are read at once, neighbours in the order of their ids."""
+"""Images with results that are read at once, neighbours in the order of their ids."""
 
 BLOCKS_A_LOOK = 4
 RETRIES_A_LOOK = 400
@@ -51,7 +51,7 @@ class Known:
         return cls(store, job_id, ids, set(statuses), {key for key, status in statuses.items() if status == "failed"})
 
     def added(self, *, everywhere: bool) -> list[ImageRecord]:
-        """Return images that were not told, and know them: those beyond the last id, or wherever they are.
+        """Return images that were not told, and know them: those beyond the last id, or in any place.
 
         Ids are in order within one web process only, so a look beyond the last one may miss some.
         """
@@ -135,7 +135,7 @@ class Known:
         return new
 
     def _next_blocks(self) -> list[tuple[str, str]]:
-        """Return the first and last ids of the blocks whose turn it is."""
+        """Return the first and last ids of the blocks that are next."""
         blocks = list(self._open_blocks())
         start = bisect_left(blocks, self._turn)
         chosen = (blocks[start:] + blocks[:start])[:BLOCKS_A_LOOK]

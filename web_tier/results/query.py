@@ -91,7 +91,7 @@ class ResultsFilter:
         return self == ResultsFilter()
 
     def passes(self, result: ImageResult) -> bool:
-        """Tell whether an image is wanted."""
+        """Return whether an image is wanted."""
         label, score = (result.response.label, result.response.score) if result.response else (None, None)
         return (
             self.state in {None, result.state}

@@ -15,7 +15,7 @@ class ClassLabels:
     messages: Mapping[str, str] = field(default_factory=dict)
 
     def fit(self, prediction: Prediction) -> bool:
-        """Tell whether `prediction` was made with these labels: then its best ones are where they say."""
+        """Return whether `prediction` was made with these labels: then its best ones are where they say."""
         scores = prediction.probabilities
         if len(self.labels) != len(scores):
             return False
@@ -26,7 +26,7 @@ class ClassLabels:
         )
 
     def all_scores(self, prediction: Prediction) -> list[LabelScore]:
-        """Return every class with its probability, best first; a class whose name is not known has a number."""
+        """Return every class with its probability, best first; a class without a known name has a number."""
         names = self.labels if self.fit(prediction) else [f"class {n}" for n in range(len(prediction.probabilities))]
         pairs = [
             LabelScore(label=name, score=score) for name, score in zip(names, prediction.probabilities, strict=True)

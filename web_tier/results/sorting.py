@@ -28,7 +28,7 @@ class SortedPage:
 
 
 def natural(text: str) -> tuple[Any, ...]:
-    """Return a key by which `image 9` comes before `image 10`, whatever the case."""
+    """Return a key by which `image 9` comes before `image 10`, regardless of case."""
     parts = _DIGITS.split(text.casefold())
     return tuple((int(part), "") if part.isdecimal() and len(part) < 20 else (-1, part) for part in parts)
 
@@ -58,7 +58,7 @@ ORDERS: Mapping[str, Callable[[ImageResult], Any]] = {
 
 
 def can_sort(status: JobStatus) -> bool:
-    """Tell whether a job is small enough for its images to be sorted."""
+    """Return whether a job is small enough for its images to be sorted."""
     return status.accepted <= MAX_SORTED
 
 

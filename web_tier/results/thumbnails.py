@@ -69,7 +69,7 @@ class Thumbnails:
 
         Raises:
             NoThumbnailError: when there is none.
-            PoolUnavailableError: when nobody can draw it just now.
+            PoolUnavailableError: if it cannot be drawn just now.
         """
         try:
             drawn = bytes(self._draw(data, limits=self._limits, side=side))

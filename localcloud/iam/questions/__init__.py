@@ -15,7 +15,7 @@ from localcloud.iam.reference import is_known, known_keys
 
 _OWN_MODULE = frozenset({"cognito-idp", "s3", "sqs", "dynamodb", "ec2", "sts", "ssm", "logs"})
 _PREFIXES = {"monitoring": "cloudwatch", "email": "ses"}
-"""Services whose actions begin with another name than the one that they are signed for."""
+"""Services with actions that begin with another name than the one that they are signed for."""
 
 
 def questions_of(call: Call) -> tuple[Asked, ...]:

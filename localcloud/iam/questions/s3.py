@@ -3,8 +3,8 @@
 Which request asks for which action is in
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
 
-Whoever may read objects of a bucket and not list it is not told that one is missing: S3 asks for ``s3:ListBucket``
-before it answers 404.
+A caller that may read objects of a bucket and not list it does not learn that one is missing: S3 asks for
+``s3:ListBucket`` before it answers 404.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""STS: list_awssecuritytokenservice.html. Who one is may be asked by everybody, whatever policies say."""
+"""STS: list_awssecuritytokenservice.html. Each caller may ask for its own identity, under all policies."""
 
 from collections.abc import Iterable
 

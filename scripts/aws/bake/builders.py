@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(next(iter(ami.__path__))) / "builder.py"
 PROVISION_SECONDS = 3000
 LIFE_MINUTES = 55
-"""After which a builder ends itself, whatever it does; its addresses are good for longer."""
+"""After which a builder ends itself in each case; its addresses are good for longer."""
 GONE_SECONDS = 300.0
 NOT_HERE = {"InsufficientInstanceCapacity", "InvalidParameterCombination", "Unsupported"}
 """What EC2 answers where another zone or another type may do: it has none left, never has any, or the account may not

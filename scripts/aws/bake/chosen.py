@@ -20,7 +20,7 @@ def chosen_bundle(account: Account, named: str | None, engine: EngineName, model
     """Return the folder of the bundle to bake, every digest checked.
 
     Args:
-        account: whose S3 a bundle named by an address is fetched from.
+        account: of the S3 from which a bundle named by an address is fetched.
         named: a folder, a zip, an address in S3, or `DEMO`; None for the default one.
         engine: that is to run it.
         models: where built bundles are.

@@ -115,7 +115,7 @@ def remove_snapshot(site: Site, snapshot_id: str) -> None:
 
 
 def remove_what_is_not_whole(site: Site, roles: Sequence[str]) -> None:
-    """Remove images that are not available, and snapshots whose image is gone, which a cut-short bake leaves."""
+    """Remove images that are not available, and snapshots without their image, which a cut-short bake leaves."""
     for role in roles:
         there = images(site, role)
         for image in there:

@@ -1,4 +1,4 @@
-"""Where builders stand: in a public subnet, in a security group that lets nobody in and only HTTPS out."""
+"""Where builders stand: in a public subnet, in a security group that lets nothing in and only HTTPS out."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -118,6 +118,6 @@ def specifications(tags: Mapping[str, str], *types: "ResourceTypeType") -> "list
 
 
 def filters(tags: Mapping[str, str], **others: Iterable[str]) -> "list[FilterTypeDef]":
-    """Return filters for what has all of these tags, and further ones whose names have dashes for underscores."""
+    """Return filters for these tags, and further ones, with dashes for the underscores of their names."""
     wanted: list[FilterTypeDef] = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     return wanted + [{"Name": name.replace("_", "-"), "Values": list(values)} for name, values in others.items()]

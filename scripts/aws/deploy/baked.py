@@ -50,7 +50,7 @@ def bake_missing(
     Raises:
         BakeError: an image could not be made.
     """
-    # Here, since whoever has images need not wait for what makes them.
+    # Here, since with images there is no need to wait for what makes them.
     from scripts.aws.bake.archived import archived
     from scripts.aws.bake.bake import Order, bake
     from scripts.aws.bake.chosen import chosen_bundle

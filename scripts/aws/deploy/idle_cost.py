@@ -1,4 +1,4 @@
-"""What a stack costs a month while nobody uses it.
+"""What a stack costs a month without use.
 
 Everything that is billed by its being there, at the list prices of config.yaml: instances by the hour, disks, public
 addresses, alarms, and what the controller asks of SQS and DynamoDB, and logs, while there is nothing to do. What is
@@ -74,7 +74,7 @@ class Parts:
 
 
 def monthly(parts: Parts, config: Config) -> list[Row]:
-    """Return what a stack costs a month while nobody uses it, part by part; nothing that costs nothing.
+    """Return what a stack costs a month without use, part by part; nothing that costs nothing.
 
     Args:
         parts: of the stack.
@@ -106,7 +106,7 @@ def table(rows: Iterable[Row]) -> Table:
     """Return the rows and their sum as a table."""
     listed = list(rows)
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_footer=True)
-    shown.add_column("a month, while nobody uses it", "in all, at list prices, free tier not counted")
+    shown.add_column("a month, without use", "in all, at list prices, free tier not counted")
     shown.add_column("US dollars", f"{sum(dollars for _, dollars in listed):.2f}", justify="right")
     for name, dollars in listed:
         shown.add_row(name, f"{dollars:.2f}")

@@ -15,8 +15,8 @@ PAGE_SECONDS = 600.0
 
 ANSWER_SECONDS = 10.0
 
-NOBODY = "127.0.0.1/32"
-"""The default of the stack's `WebCidr`, from where nobody comes."""
+CLOSED = "127.0.0.1/32"
+"""The default of the stack's `WebCidr`, from which no client comes."""
 
 
 def page_of(stack: Stack) -> str | None:
@@ -43,7 +43,7 @@ def answers(address: str) -> bool:
 
 
 def wait_for_page(operation: Operation, stack: Stack, answers: Callable[[str], bool] = answers) -> str:
-    """Return the page's address once it answers; or, where it is open to nobody, once its instance runs.
+    """Return the page's address once it answers; or, while it is closed, once its instance runs.
 
     Raises:
         TimedOutError: it does not; the message says where to look.
@@ -59,9 +59,9 @@ def wait_for_page(operation: Operation, stack: Stack, answers: Callable[[str], b
         return False
 
     operation.waiting.until(runs, f"a running web instance; look at {look_at}", seconds=PAGE_SECONDS)
-    opened_to = stack.parameters.get("WebCidr", NOBODY)
-    if opened_to == NOBODY:
-        operation.say("The page is open to nobody yet, so it was not asked: give --open-to.")
+    opened_to = stack.parameters.get("WebCidr", CLOSED)
+    if opened_to == CLOSED:
+        operation.say("The page is not open yet, so it was not asked: give --open-to.")
         return address
     operation.say(f"Waiting for {address} to answer; its certificate is not verified.")
     what = f"{address} to answer, which is open to {opened_to} (are you there?); look at {look_at}"

@@ -38,7 +38,7 @@ def find_place(account: Account, prefix: str, vpc_id: str | None = None, subnet_
     """Return where the stack goes.
 
     Args:
-        account: whose VPC it is.
+        account: of the VPC.
         prefix: of the stack; its own gateway endpoints do not count as ones that are there already.
         vpc_id: None for that of the subnets, or the default VPC.
         subnet_ids: empty for those of the VPC that give instances a public address, one in each zone.

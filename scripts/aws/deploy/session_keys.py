@@ -34,7 +34,7 @@ def provide(operation: Operation) -> bool:
         )
     except account.ssm.exceptions.ParameterAlreadyExists:
         return False
-    operation.done(f"made a key for sessions, in the parameter {name}; nobody has seen it")
+    operation.done(f"made a key for sessions, in the parameter {name}; it was never shown")
     return True
 
 
@@ -46,7 +46,7 @@ def renew(operation: Operation) -> None:
     keys = account.ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"].split()
     value = "\n".join([_new_key(), *keys][:KEPT])
     account.ssm.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
-    operation.done(f"put a new key for sessions first, in the parameter {name}; nobody has seen it")
+    operation.done(f"put a new key for sessions first, in the parameter {name}; it was never shown")
 
 
 def _new_key() -> str:

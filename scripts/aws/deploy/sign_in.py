@@ -95,17 +95,17 @@ def complete_kept_pool(operation: Operation, stack: Stack) -> None:
 
 
 def say_who_may_come_in(operation: Operation, stack: Stack) -> None:
-    """Say how there comes to be an operator, where there is none; or that nobody signs in."""
+    """Say how to make an operator if there is none; or that there is no sign-in."""
     account, pool = operation.account, stack.outputs.get("UserPoolId")
     if pool is None:
         operation.say(
-            "Nobody signs in: whoever reaches the page may see and do everything. "
+            "There is no sign-in: all who reach the page may see and do everything. "
             f"`fleetsight up --set {WHETHER}=true` changes that."
         )
     elif not account.cognito.list_users_in_group(UserPoolId=pool, GroupName=OPERATORS, Limit=1)["Users"]:
         at = f"--prefix {operation.prefix} --region {account.region_name}"
         operation.say(
-            "Nobody may steer the fleet yet. Create an account on the page, or by "
+            "No account may steer the fleet yet. Create an account on the page, or by "
             f"`./scripts/fleetsight users add EMAIL {at}`; then `./scripts/fleetsight users operator EMAIL {at}`."
         )
 

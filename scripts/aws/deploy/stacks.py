@@ -42,7 +42,7 @@ class Stack:
 
     @property
     def busy(self) -> bool:
-        """Whether an operation runs; a change set that nobody has executed yet is none."""
+        """Whether an operation runs; a change set that was not executed yet is none."""
         return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
 
     @property

@@ -1,7 +1,7 @@
-"""When the input bucket deletes images that nobody asked to keep: the parameter ``UnkeptDays``.
+"""When the input bucket deletes images that no user asked to keep: the parameter ``UnkeptDays``.
 
 The rule stands behind the controller, which deletes jobs after `retention.unkept_days`: it must come later, or images
-would go whose job still stands, and which may be tried again.
+of a job that still stands would go, which may be tried again.
 """
 
 from math import ceil

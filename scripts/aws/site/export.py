@@ -33,7 +33,7 @@ STATIC = "/static/"
 _BOOTSTRAP = re.compile(r"'bootstrap\.static',\s*filename='([^']+)'")
 
 EDGE_SECONDS = 86_400
-"""A browser asks for a page each time, CloudFront this long after the last: whoever publishes tells it of news."""
+"""A browser asks for a page each time, CloudFront this long after the last; publishing invalidates changes."""
 
 
 class SiteError(FleetsightError):

@@ -43,7 +43,7 @@ def pair(folder: Path) -> tuple[str, str]:
 
 
 def is_a_pair(folder: Path) -> bool:
-    """Tell whether nginx could use what is in `folder`."""
+    """Return whether nginx could use what is in `folder`."""
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "certificate.pem", folder / "key.pem")
     return True
 

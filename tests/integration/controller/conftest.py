@@ -82,7 +82,7 @@ class Scene:
         return (self.log_dir / f"controller-{number}.log").read_text()
 
     def acts(self, number: int) -> bool:
-        """Tell whether controller `number` has taken the lease at some time."""
+        """Return whether controller `number` has taken the lease at some time."""
         return "holds the lease" in self.log(number)
 
     def add_job(self, images: int, *, request: bool = True) -> list[ImageRef]:
@@ -108,7 +108,7 @@ class Scene:
         )
 
     def finished(self, job_id: str) -> bool:
-        """Tell whether the job has all its results."""
+        """Return whether the job has all its results."""
         return self.wiring.store.status(job_id).state == "finished"
 
     def workers(self) -> int:

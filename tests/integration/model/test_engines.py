@@ -11,8 +11,7 @@ import pytest
 from app_tier.bundle.errors import EngineError
 from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.bundle.manifest import IR_NAME, Precision
-from app_tier.engines import Batch, OpenVinoEngine, TorchEngine, open_engine
-from app_tier.exact import ExactEngine
+from app_tier.engines import Batch, ExactEngine, OpenVinoEngine, TorchEngine, open_engine
 from app_tier.preprocess import load_pixels
 from scripts.demo_model.signs import samples
 from tests.support.waiting import DEADLINE_SECONDS

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app_tier.bundle.archive import load_zip
 from app_tier.bundle.errors import BundleBuildError, BundleDigestError
-from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
+from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle, load_zip
 from app_tier.bundle.manifest import INT8_IR_NAME, INT8_WEIGHTS_NAME, LowPrecision
 from app_tier.engines import OpenVinoEngine, open_engine
 from scripts.demo_model.signs import samples

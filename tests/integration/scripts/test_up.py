@@ -289,13 +289,13 @@ def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_
     cognito.admin_create_user(UserPoolId=pool, Username="ops@example.org", MessageAction="SUPPRESS")
     cognito.admin_add_user_to_group(UserPoolId=pool, Username="ops@example.org", GroupName="operators")
     stage.up()
-    assert "Nobody may steer the fleet" not in stage.seen
+    assert "No account may steer the fleet" not in stage.seen
 
 
 def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(stage: Stage) -> None:
     stage.store_images()
     stage.up(wishes=StackSettings({"CreateUserPool": "false"}))
-    assert "Nobody signs in: whoever reaches the page may see and do everything" in stage.seen
+    assert "There is no sign-in: all who reach the page may see and do everything" in stage.seen
     assert "UserPoolId" not in stack(stage).outputs
     assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
 
@@ -403,7 +403,7 @@ def test_a_stack_of_a_version_that_knew_fewer_places_stays_where_it_is(
 def test_a_page_that_is_open_to_nobody_is_not_asked(stage: Stage) -> None:
     stage.store_images()
     stage.up()
-    assert "open to nobody yet" in stage.seen
+    assert "not open yet" in stage.seen
 
     def never(_: str) -> bool:
         raise AssertionError
@@ -414,7 +414,7 @@ def test_a_page_that_is_open_to_nobody_is_not_asked(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--open-to", "me"], "Fleetsight asks nobody on the internet"),
+        (["--open-to", "me"], "Fleetsight asks no service on the internet"),
         (["--open-to", "1.2.3.4/40"], "give a network such as"),
         (["--open-to", "10.0.0.1/8"], "has host bits set"),
         (["--set", "ScaleIn"], "write NAME=VALUE"),

@@ -66,7 +66,7 @@ class Tags(HTMLParser):
 
 
 def is_harmless(page: str) -> bool:
-    """Tell whether a page has no script of its own, no handler, and no character that turns text around."""
+    """Return whether a page has no script of its own, no handler, and no character that turns text around."""
     tags = Tags(page).found
     handlers = [name for _, name in tags if name and name.startswith("on")]
     return not handlers and "alert(1)</script>" not in page and "\u202e" not in page and "\x00" not in page

@@ -42,5 +42,5 @@ def test_what_was_used_between_two_looks_counts_evenly() -> None:
 
 
 def test_a_window_that_nobody_looked_at_is_refused() -> None:
-    with pytest.raises(ValueError, match="nobody looked"):
+    with pytest.raises(ValueError, match="there was no look"):
         used(LOOKS, "worker", Window(9.0, 13.0, 1))

@@ -23,7 +23,7 @@ _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def matches(pattern: str, line: str) -> bool:
-    """Tell whether a line of a log is found by `pattern`; one that is no JSON object never is."""
+    """Return whether a line of a log is found by `pattern`; one that is no JSON object never is."""
     comparisons = _comparisons(pattern)
     try:
         fields = json.loads(line)

@@ -25,7 +25,7 @@ MAX_DIGITS: Final = 6
 
 
 class FieldError(FleetsightError):
-    """Raised when a field of the form holds what it cannot; the message is for whoever filled it in."""
+    """Raised when a field of the form holds what it cannot; the message is for the user."""
 
 
 def account() -> Response:

@@ -1,4 +1,4 @@
-"""The addresses of the account pages; where there is no sign-in, the guard lets nobody to any of them."""
+"""The addresses of the account pages; without sign-in the guard closes all of them."""
 
 from typing import Final
 

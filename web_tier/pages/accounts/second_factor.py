@@ -119,7 +119,7 @@ def new_recovery_codes() -> Response:
 
 
 class Recovery(MethodView):
-    """The page on which a person whose authenticator app is lost signs in with a recovery code."""
+    """The page on which a user who has lost the authenticator app signs in with a recovery code."""
 
     def get(self) -> Response:
         """Show it."""
@@ -141,7 +141,7 @@ class Recovery(MethodView):
 
 
 def _remove_by_code(access: Access, email: str, code: str) -> None:
-    """Remove the second factor of an account whose password was right, if a recovery code is one of its own.
+    """Remove the second factor of an account after the right password, if a recovery code is one of its own.
 
     If the pool fails, the codes are still good; once the factor is removed they are good for nothing.
     """

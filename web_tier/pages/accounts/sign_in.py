@@ -31,7 +31,7 @@ TOO_LATE: Final = (
 CHALLENGE: Final = "challenge"
 """What is sealed for the browser once the password was right: the account, and the pool's session for its code.
 
-So only somebody who knows the password can try codes on an account, or use up its attempts.
+So only a person who knows the password can try codes on an account, or use up its attempts.
 """
 
 CHALLENGE_SECONDS: Final = 15 * 60
@@ -44,7 +44,7 @@ class SignIn(MethodView):
     """The page that asks for e-mail and password."""
 
     def get(self) -> Response:
-        """Show it; whoever is signed in goes on at once."""
+        """Show it; a signed-in user goes on at once."""
         if known_identity() is not None:
             return go_to(asked_path())
         on_the_way = TO_GO_ON if asked_path() != FIRST_PAGE else None
@@ -78,7 +78,7 @@ class NewPassword(MethodView):
 
 
 class Code(MethodView):
-    """The page on which a person whose account has a second factor gives a code of their authenticator app."""
+    """The page on which a user with a second factor gives a code of their authenticator app."""
 
     def get(self) -> Response:
         """Lead to the sign-in, which alone leads here."""
@@ -119,8 +119,8 @@ def gone_on(outcome: PoolTokens | NewPasswordWanted | CodeWanted) -> Response:
 
 
 def sign_out() -> Response:
-    """Sign out, also where nobody is signed in any more."""
+    """Sign out, also without a user who is signed in."""
     answer = current_access().end(go_to(url_for("accounts.sign_in", told="out")))
-    # Pictures that the browser has kept are not for whoever sits down at it next.
+    # Pictures that the browser has kept are not for the next user of this browser.
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer

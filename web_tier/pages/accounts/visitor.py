@@ -1,4 +1,4 @@
-"""What every page's header says of whoever looks at it."""
+"""What every page's header says of the visitor."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from web_tier.backend import current_backend
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Whoever looks at a page.
+    """The user who looks at a page.
 
     Attributes:
         signs_in: whether there is a sign-in at all.

@@ -52,7 +52,7 @@ class Kind:
             code = error.response["Error"]["Code"]
             if code in BUSY:
                 return False
-            # Somebody else was quicker, such as an earlier run of the same command.
+            # It is gone already, for example by an earlier run of the same command.
             if "NotFound" not in code and "NoSuch" not in code:
                 raise
         return True

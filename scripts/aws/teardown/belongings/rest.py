@@ -9,7 +9,7 @@ LOGS = ("web", "controller", "worker")
 
 
 def _parameters(account: Account, prefix: str) -> list[str]:
-    # By the tag: a certificate that somebody has put there under our prefix is theirs.
+    # By the tag: a certificate that a user has put there under our prefix is the user's.
     pages = account.ssm.get_paginator("describe_parameters").paginate(
         ParameterFilters=[{"Key": f"tag:{TAG}", "Values": [prefix]}]
     )

@@ -287,7 +287,7 @@ def test_without_sign_in_there_are_no_account_pages_and_every_page_says_so(
     assert {client.get(path).status_code for path in PAGES} == {404}
     assert {client.post(path, headers=SAME_SITE).status_code for path in POSTS} == {404}
     page = client.get("/jobs").text
-    assert "whoever reaches this page sees and may do everything" in page
+    assert "all who reach this page see and may do everything" in page
     assert "Sign" not in page.replace("sign-in", "")
     assert 'href="/fleet"' in page
 

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app_tier.bundle.archive import load_zip
-from app_tier.bundle.cache import cache_folder, kept, write_file
 from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
-from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from app_tier.bundle.load import DEMO_BUNDLE, cache_folder, kept, load_bundle, load_zip, write_file
 from app_tier.bundle.manifest import IR_WEIGHTS_NAME, MANIFEST_NAME, file_digest
 
 
@@ -86,7 +84,7 @@ def test_what_is_no_zip_or_holds_no_bundle_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_end_is_refused_before_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app_tier.bundle.cache.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("app_tier.bundle.load.MAX_FILE_BYTES", 10)
     with pytest.raises(BundleFormatError, match=r"model\.bin is larger than 10 bytes"):
         write_file(tmp_path / "model.bin", iter(lambda: b"endless", None))
 

@@ -70,7 +70,10 @@ def test_without_any_label_there_is_no_accuracy() -> None:
     [
         (measured(0.99, 0.894, 0.9), r"loses 0\.60 points of accuracy and answers 1\.00% of 1000 images otherwise"),
         (measured(0.975, 0.9, 0.9), r"loses 0\.00 points of accuracy and answers 2\.50% of 1000 images otherwise"),
-        (measured(0.9, None, None), r"loses accuracy nobody knows and answers 10\.00% of 1000 images .*folder signs"),
+        (
+            measured(0.9, None, None),
+            r"loses an unknown share of accuracy and answers 10\.00% of 1000 images .*folder signs",
+        ),
     ],
 )
 def test_int8_that_loses_half_a_point_or_two_percent_is_refused_with_both_figures_and_a_remedy(

@@ -1,11 +1,11 @@
-"""Apply: carry a plan out, so that nothing is launched twice whatever becomes of the replies.
+"""Apply: carry a plan out, so that nothing is launched twice also if replies are lost.
 
 **ClientToken.** Each launch has a token of its own and is written into the journal before it is made. When the
 outcome is unknown (a time-out, a lost connection, a 5xx), the very same call is made again with the same token: EC2
 then answers with the instances of the first call, if it took place, or refuses the token if they have all ended.
-Something else is launched only after success, after a refusal of a launch whose outcome was never unknown (that of a
-repeated one may be throttling, which says nothing of the first call), after a refusal that says that the token is
-spent, or once DescribeInstances shows, or must show, what there is.
+Something else is launched only after success, after a refusal of a launch with an outcome that was never unknown
+(that of a repeated one may be throttling, which says nothing of the first call), after a refusal that says that the
+token is spent, or once DescribeInstances shows, or must show, what there is.
 
 **Maximum.** There is at most one call of unknown outcome, and while there is one nothing else is called. It is made
 again only where all that it may give fits beside the workers that are known, unless some of its instances have been
@@ -115,7 +115,7 @@ class Launcher:
             self._attempt(entry, choices(limits), repeated=bool(doubtful))
 
     def _learn(self, observation: Observation) -> None:
-        """Settle calls of unknown outcome whose instances have all been described."""
+        """Settle calls of unknown outcome if all their instances have been described."""
         for entry in self.journal.in_doubt():
             given = given_by(entry, observation)
             if len(given) == entry.count:
@@ -148,7 +148,7 @@ class Launcher:
     def _attempt(self, entry: JournalEntry, walk: Sequence[Choice], *, repeated: bool) -> None:
         self.journal.record(entry)
         if not self.active():
-            return  # whoever takes over finds it, and makes the call if it is still wanted
+            return  # the next controller finds it, and makes the call if it is still wanted
         try:
             instance_ids = self._call(entry)
         except LaunchError as error:

@@ -77,7 +77,7 @@ def choices(limits: FleetConfig, launches: int = 0) -> tuple[Choice, ...]:
 
 
 def meets(refused: Choice, scope: Scope, other: Choice) -> bool:
-    """Tell whether a refusal of `refused` that speaks of `scope` is true of `other` as well."""
+    """Return whether a refusal of `refused` that speaks of `scope` is true of `other` as well."""
     match scope:
         case "choice":
             return other == refused
@@ -107,11 +107,11 @@ class UnavailableOfferings:
     _rests: dict[Choice, Rest] = field(default_factory=dict, init=False)
 
     def best(self, walk: Sequence[Choice]) -> Choice:
-        """Return the first of `walk` that does not rest; when all do, the one whose rest ends first."""
+        """Return the first of `walk` that does not rest; when all do, the one with the rest that ends first."""
         return min(walk, key=self._end)
 
     def all_rest(self, walk: Iterable[Choice]) -> bool:
-        """Tell whether none is left."""
+        """Return whether none is left."""
         return all(self._end(choice) > NEVER for choice in walk)
 
     def refused(self, choice: Choice, code: str, walk: Iterable[Choice], words: str = "") -> bool:

@@ -1,6 +1,6 @@
 """Drain: workers are asked to end by a tag of their instance, which each sees in its metadata service.
 
-Asked, a worker receives nothing more, finishes what it has, and ends itself; so no image is lost by it, and nobody
+Asked, a worker receives nothing more, finishes what it has, and ends itself; so no image is lost by it, and no user
 needs to reach into the machine. The tag stays with the instance: a controller that takes over knows who was asked.
 """
 

@@ -3,11 +3,11 @@
 A ghost is one that
 
 1. was never heard of within `fleet.boot_allowance_seconds`,
-2. was heard of and has been silent for `fleet.silent_seconds`, or whose worker has ended while its machine goes on,
+2. was heard of and has been silent for `fleet.silent_seconds`, or its worker has ended while its machine goes on,
 3. was asked to end longer ago than a worker takes for that at most, and is still there.
 
-How long somebody was silent is measured as `lives` has it, so that no fault of the listener makes a ghost. Nobody is
-silent before the boot allowance is over: of an instance that was started again, words from before may come late.
+How long a worker was silent is measured as `lives` has it, so that no fault of the listener makes a ghost. No worker
+is silent before the boot allowance is over: of an instance that was started again, words from before may come late.
 """
 
 from collections.abc import Mapping

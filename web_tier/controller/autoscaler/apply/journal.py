@@ -1,17 +1,17 @@
 """The journal of launches: what is about to be called is written first, under a revision that only one can write.
 
 It is one item of the job table. Before each call that launches or starts instances, the call is added to it, with
-everything that is needed to make the very same call again; the write succeeds only if nobody else has written since.
-After the call the entry gets the ids of its instances, or is dropped when EC2 has refused. What follows from that:
+everything that is needed to make the very same call again; the write succeeds only if no other controller has written
+since. After the call the entry gets the ids of its instances, or is dropped when EC2 has refused. What follows:
 
-- **Killed between call and record**: whoever takes over finds an entry without ids and calls again with the same
+- **Killed between call and record**: the next controller finds an entry without ids and calls again with the same
   ClientToken; EC2 answers with the instances of the first call, or launches them once.
-- **DescribeInstances lags**: whoever takes over counts what the entries name, as the one before did.
-- **Frozen between a check of the lease and a call**: whoever takes over writes the journal back before anything else,
-  so the one that thaws can no longer write, and calls nothing but what it had written already; that call has the same
-  token, so EC2 answers it with the same instances. It is not forgotten for `UNSEEN_SECONDS`, not even when EC2
-  refuses it to the successor. What remains is a process that stands still for longer than that between its last look
-  at the lease and the call, of which one follows at once on the other.
+- **DescribeInstances lags**: the next controller counts what the entries name, as the one before did.
+- **Frozen between a check of the lease and a call**: the next controller writes the journal back before anything
+  else, so the one that thaws can no longer write, and calls nothing but what it had written already; that call has
+  the same token, so EC2 answers it with the same instances. It is not forgotten for `UNSEEN_SECONDS`, not even when
+  EC2 refuses it to the successor. What remains is a process that stands still for longer than that between its last
+  look at the lease and the call, of which one follows at once on the other.
 
 So two controllers launch no more than one would, even where both believe that they hold the lease. The one that finds
 that the other has written calls nothing, and takes the journal over again at its next look if the lease is still its.
@@ -45,7 +45,7 @@ class SupersededError(FleetsightError):
 
 
 class JournalBusyError(FleetsightError):
-    """Raised when the journal was not written because somebody else wrote; trying again is safe."""
+    """Raised when the journal was not written because another controller wrote; trying again is safe."""
 
 
 class JournalStore(Protocol):
@@ -126,7 +126,7 @@ class Journal:
             raise
 
     def doubt(self, token: str) -> None:
-        """Note that a call was made just now whose outcome is not known."""
+        """Note that a call with an unknown outcome was made just now."""
         self._since[token] = self.clock()
 
     def settle(self, token: str, instance_ids: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ class OrdersWatch:
         return self._read[1]
 
     def drop_drains(self, instance_ids: Iterable[str]) -> None:
-        """Delete orders to drain that are done, or that nobody can carry out."""
+        """Delete orders to drain that are done, or that cannot be carried out."""
         dropped = frozenset(instance_ids)
         self.store.drop_drains(sorted(dropped))
         if self._read is not None:
@@ -59,8 +59,8 @@ class OrdersWatch:
 class DrainCommands:
     """Asks instances to drain as ops have ordered, then deletes the orders.
 
-    An order stands until the instance is known to have been asked, so it survives whoever carries it out; one for an
-    instance that is not there, or that has stopped, is dropped with a line in the log.
+    An order stands until the instance is known to have been asked, so it survives the controller that carries
+    it out; one for an instance that is not there, or that has stopped, is dropped with a line in the log.
     """
 
     watch: OrdersWatch
@@ -70,7 +70,7 @@ class DrainCommands:
     _told: set[str] = field(default_factory=set, init=False)
 
     def carry_out(self, observation: Observation) -> list[News]:
-        """Ask whom ops want to drain; return what there is to tell of it."""
+        """Ask the workers to drain that ops have named; return the events to report."""
         ordered = self.watch.current().drain
         described = {each.instance_id: each.state for each in observation.instances}
         asked = [key for key in ordered if key in observation.draining]

@@ -56,7 +56,7 @@ Before January 2025, EC2 answered with these instances: https://github.com/boto/
 
 
 def is_uncertain(code: str, retries: int = 0) -> bool:
-    """Tell whether a launch that failed with `code` may have taken place nevertheless.
+    """Return whether a launch that failed with `code` may have taken place nevertheless.
 
     So it may where botocore has made the call again, `retries` times, and only the last was refused: by throttling,
     for instance. That EC2 has none of a choice it says only of a launch that did not take place.

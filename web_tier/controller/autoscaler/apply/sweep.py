@@ -22,7 +22,7 @@ from web_tier.controller.backoff import Backoff
 _log = logging.getLogger(__name__)
 
 SECOND_LOOK_SECONDS = 15.0
-"""After the first, at least: in so long a living worker speaks once more, whatever kept it from it."""
+"""After the first, at least: in so long a living worker sends another heartbeat, also after a disturbance."""
 
 AGAIN_SECONDS = 60.0
 """One that EC2 has been told to end, and that is still described as alive so long after, is ended again."""
@@ -118,7 +118,7 @@ class Sweeper:
         return news
 
     def _due(self) -> list[str]:
-        """Return whom to end in the next call; whoever EC2 has refused to end stands in nobody else's way."""
+        """Return the instances to end in the next call; one that EC2 has refused to end holds up no other."""
         due = sorted((mark.tries, instance_id) for instance_id, mark in self._marks.items() if self._is_due(mark))
         fresh = [instance_id for tries, instance_id in due if not tries]
         return fresh[:MAX_AT_ONCE] or [instance_id for _, instance_id in due[:1]]

@@ -73,7 +73,7 @@ def _more_for_backlog(observation: Observation, limits: FleetConfig, image_secon
         to_come = demand.rate * max(0.0, horizon - limits.target_seconds)
         done = ready * horizon + sum(max(0.0, horizon - left) for left in remaining)
         lacking = max(lacking, ((images + to_come) * image_seconds - done) / (horizon - boot))
-    # Where nobody is there to leave a remainder to, it is worth a worker of its own.
+    # Without a worker to leave a remainder to, it is worth a worker of its own.
     return max(0, math.ceil(lacking - (IGNORED_SHARE if observation.serving else 0.0)))
 
 

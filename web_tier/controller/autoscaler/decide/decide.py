@@ -40,7 +40,7 @@ def decide(observation: Observation, limits: FleetConfig) -> Plan:
     """Return the plan that brings the fleet to what the policy wants, within the limits.
 
     Workers end themselves when they are idle, so a fleet that is larger than wanted is left alone, but by `deadline`
-    and `schedule`. While the fleet is paused nothing is started, whatever the limits say.
+    and `schedule`. While the fleet is paused nothing is started, also below the lower limit.
     """
     limits = on_schedule(observation, limits)
     standby = to_stand_by(observation, limits.max_workers if limits.policy == "fixed" else limits.min_workers)
@@ -71,7 +71,7 @@ def _sized(observation: Observation, limits: FleetConfig, standby: tuple[str, ..
 
 
 def wanted(observation: Observation, limits: FleetConfig) -> Want:
-    """Return how many workers the policy asks for, whatever the limits."""
+    """Return how many workers the policy asks for, regardless of the limits."""
     match limits.policy:
         case "deadline" | "schedule":
             return by_deadline(observation, limits)
@@ -92,7 +92,7 @@ def _surplus(observation: Observation, want: Want, standby: tuple[str, ...]) -> 
     """
     if observation.requests.waiting:
         return ()
-    # One that boots may take long, or never report: it replaces nobody yet.
+    # One that boots may take long, or never report: it replaces no worker yet.
     ready = observation.serving - len(observation.measured.booting)
     most = max(0, ready - max(want.keep, want.workers))
     return tuple(each for each in observation.measured.spare if each not in standby)[:most] if most else ()

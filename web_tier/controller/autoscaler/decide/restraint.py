@@ -1,4 +1,4 @@
-"""Restraint: how fast a fleet may grow, whatever its policy wants, and how fast old workers make room. Pure."""
+"""Restraint: how fast a fleet may grow, also if its policy wants more, and how fast old workers make room. Pure."""
 
 from core.config import Fleet as FleetConfig
 from web_tier.controller.autoscaler.observe.observe import Observation
@@ -11,7 +11,7 @@ RENEWED_PART = 10
 
 
 def boots_fail(observation: Observation) -> bool:
-    """Tell whether instances end again and again before their workers say a word."""
+    """Return whether instances end again and again before their workers say a word."""
     return observation.measured.failed_boots >= MAX_FAILED_BOOTS
 
 
@@ -36,7 +36,7 @@ def to_renew(observation: Observation) -> tuple[str, ...]:
     """Return the workers to ask that they end for their age, oldest first.
 
     Those that are on their way out, and those that have come and not been heard of yet, count among the few at a
-    time: so the next one goes when the one before has ended and somebody works in its place.
+    time: so the next one goes when the one before has ended and another worker works in its place.
     """
     serving = observation.served_by
     changing = len(observation.supplied - serving) + observation.measured.silent

@@ -2,7 +2,7 @@
 
 An entry says from when to when on the clock, on which days. On days on which the clock is changed, a time that is
 left out counts as the next one there is; of a time that comes twice, a stretch begins with the first and ends with
-the second, so that there are never fewer workers than somebody who reads the schedule expects.
+the second, so that there are never fewer workers than a reader of the schedule expects.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def _holds(entry: ScheduleEntry, zone: tzinfo, at: datetime, lead: timedelta) ->
 
 
 def _days_around(at: datetime, lead: timedelta, zone: tzinfo) -> Iterator[date]:
-    """Yield each day whose stretch may hold: one of yesterday may last, one of tomorrow be prepared."""
+    """Yield each day with a stretch that may hold: one of yesterday may last, one of tomorrow be prepared."""
     day, last = at.astimezone(zone).date() - DAY, (at + lead).astimezone(zone).date() + DAY
     while day <= last:
         yield day

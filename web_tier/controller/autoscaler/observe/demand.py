@@ -1,7 +1,7 @@
 """Demand: what waits and for how long, and how much is to come, told from the queue's counts and the answers.
 
 SQS says how many messages there are, not how old they are nor how fast they come. Both follow from what this process
-sees: whatever is in the queue or has left it by an answer has arrived, and of what arrived the last ones wait.
+sees: each image that is in the queue or has left it by an answer has arrived, and of what arrived the last ones wait.
 """
 
 import math

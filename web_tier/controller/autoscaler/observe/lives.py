@@ -6,7 +6,7 @@ counts that was said before.
 
 Silence is never a fault of the listener. It is measured up to the moment up to which the collector has heard all that
 was said, and what it could not listen to in one go counts for `MAX_ADVANCE_SECONDS` at most: after an outage of the
-queue, in which heartbeats are lost, nobody has been silent for long.
+queue, in which heartbeats are lost, no worker counts as silent for long.
 """
 
 import time
@@ -154,7 +154,7 @@ class InstanceTracker:
         life.heard, life.heard_listened, life.said = word.until, self.hearing.listened, word.state
 
     def _is_over(self, life: Life, at: float) -> bool:
-        """Tell whether one that is not in the fleet is gone for good, and its last words have been heard.
+        """Return whether one that is not in the fleet is gone for good, and its last words have been heard.
 
         Descriptions lag: one that is missing may come back.
         """

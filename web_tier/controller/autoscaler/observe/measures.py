@@ -25,7 +25,7 @@ class MetricsCollector:
     def continuing(
         cls, registry: WorkerRegistry, meter: BillingMeter, before: FleetSnapshot | None, lives: InstanceTracker
     ) -> "MetricsCollector":
-        """Return measures that begin with the figures of whoever held the lease before."""
+        """Return measures that begin with the figures of the holder of the lease before."""
         boot, image = (before.boot_seconds, before.image_seconds) if before else (None, None)
         return cls(registry, meter, BootTimeEstimator(boot), ThroughputEstimator(image), lives)
 

@@ -30,7 +30,7 @@ class BillingMeter:
 
     Attributes:
         minimum_seconds: EC2 bills at least so much for each start (60 s for Linux).
-        before: the last snapshot of whoever held the lease before; None for a new fleet.
+        before: the last snapshot of the holder of the lease before; None for a new fleet.
         hourly: what an hour of an instance costs, by its type and market, in US dollars.
         runs: attributes what is billed to the images that are answered meanwhile.
     """
@@ -77,7 +77,7 @@ class BillingMeter:
         return Bill(seconds, seconds * rented.hourly / SECONDS_AN_HOUR)
 
     def _adopt(self, running: dict[str, Instance]) -> None:
-        """Continue from the snapshot `before`, whose figures hold what the running ones had cost by then."""
+        """Continue from the snapshot `before`: its figures hold what the running ones had cost by then."""
         for instance_id, instance in running.items():
             age = max(0.0, (self.now() - instance.launched_at).total_seconds())
             self._rented[instance_id] = BilledInstance(self.clock() - age, self.hourly(instance))

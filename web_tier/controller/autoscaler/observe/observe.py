@@ -16,7 +16,7 @@ from web_tier.controller.autoscaler.observe.demand import Demand
 LISTED = (*ALIVE, "stopping", "stopped")
 ENDED = ("shutting-down", "terminated")
 GONE = (*ENDED, "stopping", "stopped")
-NOBODY: Mapping[str, datetime] = {}
+NO_FORMER: Mapping[str, datetime] = {}
 UNSEEN_SECONDS = 120.0
 """How long a launched instance may be missing from DescribeInstances, which lags, and still counts as coming."""
 FLEET_SECONDS = 1.0
@@ -68,8 +68,8 @@ class Observation:
         instances: the fleet as DescribeInstances tells it, oldest first.
         coming: ids of instances that were launched or started, and are not described as such yet.
         draining: ids of workers that have been asked to end; they finish what they have.
-        standby: ids of instances whose workers have been asked to stay when they are idle.
-        lost: ids of instances that bill and do not work, as far as it is known; somebody else takes their place.
+        standby: ids of instances with workers that have been asked to stay when they are idle.
+        lost: ids of instances that bill and do not work, as far as it is known; others take their place.
         launched_lately: instances that were launched or started within the last 60 s.
         demand: how long images wait, and how many come.
         measured: of the workers, so far.
@@ -130,10 +130,12 @@ class RecentLaunches:
     _given: list[tuple[float, int]] = field(default_factory=list, init=False)
 
     def __bool__(self) -> bool:
-        """Tell whether any are awaited."""
+        """Return whether any are awaited."""
         return bool(self._since)
 
-    def add(self, instance_ids: Sequence[str], former: Mapping[str, datetime] = NOBODY, *, ago: float = 0.0) -> None:
+    def add(
+        self, instance_ids: Sequence[str], former: Mapping[str, datetime] = NO_FORMER, *, ago: float = 0.0
+    ) -> None:
         """Remember instances that EC2 has just said it launches, or starts again.
 
         Args:
@@ -163,7 +165,7 @@ class RecentLaunches:
         return frozenset(self._since.keys() - alive)
 
     def _is_of_before(self, instance: Instance) -> bool:
-        """Tell whether a description is older than the start of its instance; none that has ended starts again."""
+        """Return whether a description is older than the start of its instance; none that has ended starts again."""
         launched = self._former.get(instance.instance_id)
         return launched is not None and instance.launched_at <= launched and instance.state not in ENDED
 

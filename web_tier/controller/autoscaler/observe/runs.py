@@ -1,7 +1,7 @@
 """The runs of the fleet: what is billed from one rest to the next is shared by the images that it answers meanwhile.
 
 A run begins with an image that waits while the fleet is at rest. It ends when nothing waits and there is no worker,
-or when nothing has waited for so long that whoever still runs does so for its own sake, as the standby of
+or when nothing has waited for so long that a worker which still runs does so for its own sake, as the standby of
 `min_workers` does: what such workers are billed until the next run is no image's. A fleet that never rests begins a
 new run each hour, so that what an image costs is settled within the hour.
 
@@ -31,7 +31,7 @@ class Runs:
     """Counts answers, and attributes what is billed to runs.
 
     Attributes:
-        before: the last snapshot of whoever held the lease before; its run goes on.
+        before: the last snapshot of the holder of the lease before; its run goes on.
         quiet_seconds: see `QUIET_SECONDS`; longer where workers idle for longer.
     """
 

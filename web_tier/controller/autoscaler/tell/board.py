@@ -70,7 +70,7 @@ class SnapshotWriter:
             FleetSnapshot(
                 at=self.now(),
                 running=observation.count("running"),
-                # Whoever is coming will be pending as soon as EC2 says so.
+                # What is launching will be pending as soon as EC2 says so.
                 pending=observation.supply - observation.count("running"),
                 stopped=observation.count("stopped"),
                 visible=observation.requests.visible,

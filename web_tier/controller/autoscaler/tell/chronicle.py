@@ -8,7 +8,7 @@ from web_tier.controller.autoscaler.decide.decide import Plan
 from web_tier.controller.autoscaler.observe.observe import Observation
 from web_tier.controller.autoscaler.tell.decisions import EventLog, News
 from web_tier.controller.autoscaler.tell.history import History
-from web_tier.controller.autoscaler.tell.listing import NOBODY, InstanceListWriter
+from web_tier.controller.autoscaler.tell.listing import NONE_MARKED, InstanceListWriter
 from web_tier.controller.worker_registry import WorkerRegistry
 
 
@@ -34,7 +34,7 @@ class EventReporter:
             self.decisions.note(each)
 
     def look(
-        self, observation: Observation, plan: Plan, problem: str | None, marked: Mapping[str, str] = NOBODY
+        self, observation: Observation, plan: Plan, problem: str | None, marked: Mapping[str, str] = NONE_MARKED
     ) -> None:
         """Take one look and what was decided into account, and why some instances are `marked`, in words."""
         self.listing.look(observation, self.registry.words(), marked)

@@ -1,6 +1,6 @@
 """The fleet's figures as one line of the log a minute, which the stack makes metrics and alarms of.
 
-Whoever holds the lease writes it: where no line comes, no controller looks at the fleet. `infra/stack.yaml` finds the
+The holder of the lease writes it: where no line comes, no controller looks at the fleet. `infra/stack.yaml` finds the
 line by its message and each figure by its name, so that to rename one here is to rename it there.
 """
 

@@ -15,7 +15,7 @@ MAX_LISTED = 100
 """The newest; some 25 KB of an item's 400."""
 MIN_SECONDS = 1.0
 """Shortest time between two writes."""
-NOBODY: Mapping[str, str] = MappingProxyType({})
+NONE_MARKED: Mapping[str, str] = MappingProxyType({})
 
 
 class InstanceStore(Protocol):
@@ -38,7 +38,9 @@ class InstanceListWriter:
     clock: Callable[[], float] = time.monotonic
     _shown_at: float = field(default=float("-inf"), init=False)
 
-    def look(self, observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NOBODY) -> None:
+    def look(
+        self, observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NONE_MARKED
+    ) -> None:
         """Take one observation into account, what the workers have said so far, and why some are `marked`."""
         if self.clock() - self._shown_at < MIN_SECONDS:
             return
@@ -49,7 +51,9 @@ class InstanceListWriter:
             self.shown = found
 
 
-def listed(observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NOBODY) -> FleetInstances:
+def listed(
+    observation: Observation, words: Mapping[str, Word], marked: Mapping[str, str] = NONE_MARKED
+) -> FleetInstances:
     """Return the instances that have not ended, newest first, `MAX_LISTED` of them."""
     there = [each for each in reversed(observation.instances) if each.state in LISTED]
     draining = observation.draining

@@ -27,7 +27,7 @@ PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0
 """In which a load balancer has its addresses."""
 SELF_SIGNED_DAYS = 825
 NGINX = "www-data"
-"""Whose the key is: nginx is never root."""
+"""The owner of the key: nginx is never root."""
 
 
 class NotPreparedError(Exception):
@@ -46,7 +46,7 @@ def main(environment: Mapping[str, str]) -> None:
         raise NotPreparedError(str(error)) from error
     if config.auth.mode == "none" and not config.auth.open:
         raise NotPreparedError(
-            "nobody signs in here (auth.mode none), and nginx shows the page to whoever reaches this instance: let "
+            "there is no sign-in (auth.mode none), and nginx shows the page to all who reach this instance: let "
             "people sign in (`fleetsight up --set CreateUserPool=true`) or, where everybody who reaches the page may "
             "see and do everything, say so (`fleetsight up --set CreateUserPool=false`, which is auth.open true)"
         )
@@ -93,7 +93,7 @@ def large_bodies(max_request_bytes: int) -> str:
 def client_addresses() -> str:
     """Return nginx's settings behind a load balancer, which writes the address of each client.
 
-    Only the load balancer can reach this instance then, by its security group. It writes the address behind whatever
+    Only the load balancer can reach this instance then, by its security group. It writes the address behind what
     the client has written there itself, so the last address counts, and no further one.
     """
     trusted = "".join(f"set_real_ip_from {network};\n" for network in PRIVATE_NETWORKS)
@@ -184,7 +184,7 @@ def self_signed(folder: Path) -> None:
 
 
 def write(path: Path, content: str, mode: int) -> None:
-    """Write a file that nobody may read before it has its `mode`."""
+    """Write a file that cannot be read before it has its `mode`."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(content)

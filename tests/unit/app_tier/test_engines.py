@@ -1,12 +1,13 @@
 """Exact answers: low precision decides only where its error cannot."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app_tier.engines import Batch
-from app_tier.exact import ExactEngine, top_two_gap
+from app_tier.engines import Batch, ExactEngine, has_int8_dot_products, top_two_gap
 
 
 class Scripted:
@@ -68,3 +69,16 @@ def test_the_gap_is_the_difference_of_the_two_largest_logits(logits: list[float]
     probabilities = (exponentials / exponentials.sum()).astype(np.float32)
     second, first = sorted(logits)[-2:]
     assert top_two_gap(probabilities[None])[0] == pytest.approx(first - second, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [("fpu avx2 avx512f avx512_vnni", True), ("fpu avx2 avx_vnni", True), ("fpu avx2 avx512f", False), ("", False)],
+)
+def test_int8_is_fast_where_the_cpu_multiplies_and_adds_at_once(flags: str, fast: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(f"model name\t: a CPU\nflags\t\t: {flags}\n")
+    assert has_int8_dot_products(tmp_path / "cpuinfo") is fast
+
+
+def test_a_machine_that_does_not_tell_is_taken_for_slow(tmp_path: Path) -> None:
+    assert not has_int8_dot_products(tmp_path / "missing")
