@@ -299,6 +299,8 @@ clean() {
   # Names are asked of systemd-resolved, as on Debian's own AMI; the name of a host is its instance's affair.
   [ "$(readlink /etc/resolv.conf)" = ../run/systemd/resolve/stub-resolv.conf ] \
     || ln --symbolic --force ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+  # Our units have no AF_UNIX, by which nss-resolve asks systemd-resolved (man 8 nss-resolve): they ask its DNS server.
+  sed --in-place 's/^hosts:.*/hosts:          files dns/' /etc/nsswitch.conf
   echo localhost >/etc/hostname
   printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >/etc/hosts
 }

@@ -337,6 +337,10 @@ def test_each_instance_gets_an_id_of_its_own(image: LocalImage) -> None:
     assert str((image.root / "var/lib/dbus/machine-id").readlink()) == "/etc/machine-id"
     assert (image.root / "etc/hostname").read_text() == "localhost\n"
     assert str((image.root / "etc/resolv.conf").readlink()) == "../run/systemd/resolve/stub-resolv.conf"
+    # By DNS: units without AF_UNIX cannot use nss-resolve.
+    assert re.findall(r"^hosts: +(.+)$", (image.root / "etc/nsswitch.conf").read_text(), re.MULTILINE) == [
+        "files dns"
+    ]
 
 
 @pytest.mark.parametrize(

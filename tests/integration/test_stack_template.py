@@ -16,7 +16,9 @@ TEMPLATES = ("WebTemplate", "WorkerTemplate")
 
 def test_cfn_lint_has_nothing_to_say_by_its_strictest_rules() -> None:
     command = Path(sys.executable).parent / "cfn-lint"
-    done = subprocess.run([command, "--include-checks", "I", "W", "--", PATH], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [command, "--include-checks", "I", "W", "--", PATH], capture_output=True, text=True, check=False
+    )
     assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
 
 
