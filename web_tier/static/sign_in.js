@@ -1,4 +1,4 @@
-// What a page does when its calls are answered that nobody is signed in any more.
+// What a page does when its calls are answered that the user is not signed in any more.
 
 const SIGN_IN = "/sign-in";
 

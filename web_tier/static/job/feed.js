@@ -73,7 +73,7 @@ export class Feed {
     return answer.json();
   }
 
-  // A browser has six connections to a server for all its tabs, so a tab that nobody sees lets go of its stream.
+  // A browser has six connections to a server for all its tabs, so a hidden tab closes its stream.
   #onVisibility() {
     if (document.hidden) this.#close();
     else if (!this.ended) this.#open();

@@ -6,7 +6,7 @@ const PICTURES = "pictures"; // {imageId, jobId, at (milliseconds since 1970), t
 const VERSION = 1;
 const MAX_PICTURES = 20_000;
 const LIFETIME_MS = 7 * 24 * 3_600_000;
-/** A browser whose storage hangs must not keep a page waiting for it. */
+/** If the storage of a browser hangs, the page must not wait for it. */
 const PATIENCE_MS = 3_000;
 
 let opened = null;

@@ -4,7 +4,7 @@ import { localPicture } from "./local_pictures.js";
 
 export const DELETED = new URL("deleted.svg", import.meta.url).href;
 
-/** Show in `root` what this browser has of images whose own pictures are no longer stored. */
+/** Show in `root` what this browser has of images that are no longer stored. */
 export async function showOwnPictures(root) {
   for (const picture of root.querySelectorAll("img[data-local]")) {
     const address = await localPicture(picture.dataset.local);

@@ -106,7 +106,7 @@ export class Windowed {
     }
   }
 
-  // Whoever flies through ten thousand images does not want the pictures of all of them.
+  // A user who scrolls fast through ten thousand images does not want the pictures of all of them.
   #still() {
     for (const element of this.shown.values()) this.items.still(element);
   }

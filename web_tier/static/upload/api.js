@@ -12,7 +12,7 @@ export class CallError extends Error {
     }
 }
 
-/** Raised when a call was refused because nobody is signed in; repeating it helps once somebody is. */
+/** Raised when a call was refused because the user is not signed in; after a sign-in it can be repeated. */
 export class SignedOutError extends CallError {
     constructor() {
         super("you are not signed in", true);
@@ -24,7 +24,7 @@ export function newKey() {
     return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Create a job, whose images stay if `keep`; the same `key` makes no second one. */
+/** Create a job; its images stay if `keep`; the same `key` makes no second one. */
 export function createJob(name, keep, key) {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
     return post("/api/v1/jobs", headers, JSON.stringify({ name, keep }), () => {});
@@ -50,7 +50,7 @@ export async function isReady() {
     }
 }
 
-/** Return what the fleet does just now, as its page shows it; null when nobody says so in time. */
+/** Return what the fleet does just now, as its page shows it; null without an answer in time. */
 export async function fleetNow() {
     try {
         const answer = await fetch("/fleet/now", { cache: "no-store", signal: AbortSignal.timeout(ASK_MS) });

@@ -35,7 +35,7 @@ export class Batch extends EventTarget {
         return item;
     }
 
-    /** Return the next item whose check has not begun; it has now. */
+    /** Return the next unchecked item; its check begins now. */
     nextUnchecked() {
         return this.unchecked.shift();
     }

@@ -3,7 +3,7 @@
 
 import { ZipError, zipFiles } from "./zip.js";
 
-/** Files that systems leave in folders and that nobody means to classify. */
+/** Files that systems leave in folders and that no user means to classify. */
 const LITTER = /(^|\/)(\.|__MACOSX\/|Thumbs\.db$|desktop\.ini$)/i;
 
 /**

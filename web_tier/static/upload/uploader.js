@@ -1,5 +1,5 @@
 // Sends a batch in slices, a few side by side. A slice has a key, with which the server takes it once however often it
-// is sent; so whatever was not answered is sent again: after a pause that grows, and once the server is there again.
+// is sent; so all that was not answered is sent again: after a pause that grows, and once the server is there again.
 
 import { keepPictures } from "../job/local_pictures.js";
 import { CallError, SignedOutError, addImages, createJob, isReady, newKey } from "./api.js";
