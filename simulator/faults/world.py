@@ -22,7 +22,7 @@ from simulator.faults.controller import Controller, Notebook, Site
 from simulator.faults.machines import Fate, Instance
 from simulator.faults.queues import Queues
 
-ROOT: Final = Path(__file__).resolve().parents[3]
+ROOT: Final = Path(__file__).resolve().parents[2]
 LEASE_SECONDS: Final = 5.0
 IMAGE_SECONDS: Final = 3.0
 IDLE_SECONDS: Final = 10.0
