@@ -4,9 +4,10 @@
 #   provision.sh --role worker|web --source DIR [--wheelhouse DIR] [--agents]
 #
 # DIR is an unpacked source archive (ami/archive.py): services, core, app_tier, web_tier, ami, config.yaml,
-# requirements.txt, bundle, version.json. Python packages come from the wheels of --wheelhouse, and then no network is used, or else from
-# the package index. --agents: CloudWatch's and Session Manager's agents too, which only AWS's own hosts have. Where
-# version.json says "engine": "torch", the workers' image has torch, too, and NVIDIA's driver unless --wheelhouse is given.
+# requirements.txt, bundle, version.json. Python packages come from the wheels of --wheelhouse, and then no network is
+# used, or else from the package index. --agents: CloudWatch's and Session Manager's agents too, which only AWS's own
+# hosts have. If version.json says "engine": "torch", the workers' image also has torch, and NVIDIA's driver unless
+# --wheelhouse is given.
 #
 # It may be run again, and is run as root: by a builder instance (fleetsight bake) or in a container.
 set -Eeuo pipefail

@@ -31,11 +31,11 @@ def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
     if count is None:
         return
     frames = 0
-    most_pieces = MAX_PIECES + len(data) // BYTES_A_PIECE
+    max_pieces = MAX_PIECES + len(data) // BYTES_A_PIECE
     for pieces, found in enumerate(count(data)):
-        if pieces > most_pieces:
+        if pieces > max_pieces:
             raise ImageRejectedError(
-                "too_costly", f"the {name} is cut into more than {most_pieces} pieces: save it again as JPEG or PNG"
+                "too_costly", f"the {name} is cut into more than {max_pieces} pieces: save it again as JPEG or PNG"
             )
         frames += found
         if frames > limits.max_frames:

@@ -20,8 +20,8 @@ class NotFoundError(FleetsightError):
 class ObjectTooLargeError(FleetsightError):
     """Raised when an object is larger than its reader takes; `size` is in bytes."""
 
-    def __init__(self, key: str, size: int, most_bytes: int) -> None:
-        super().__init__(f"the object {key!r} has {size} bytes, more than the {most_bytes} that are read")
+    def __init__(self, key: str, size: int, max_bytes: int) -> None:
+        super().__init__(f"the object {key!r} has {size} bytes, more than the {max_bytes} that are read")
         self.size = size
 
 

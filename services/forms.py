@@ -42,7 +42,7 @@ class Forms:
         key: str,
         content_type: str,
         *,
-        most_bytes: int,
+        max_bytes: int,
         seconds: int,
         tags: Mapping[str, str] | None = None,
     ) -> UploadForm:
@@ -51,7 +51,7 @@ class Forms:
         Args:
             key: where it is put, as often as the form is sent.
             content_type: what the form must say that it is.
-            most_bytes: its largest size; the smallest is one byte.
+            max_bytes: its largest size; the smallest is one byte.
             seconds: how long the form is taken; no longer than the credentials that sign it last.
             tags: what the form must tag the object with; without them it can tag it with nothing.
 
@@ -65,7 +65,7 @@ class Forms:
             self.bucket,
             key,
             Fields=fixed,
-            Conditions=[*conditions, ["content-length-range", 1, most_bytes]],
+            Conditions=[*conditions, ["content-length-range", 1, max_bytes]],
             ExpiresIn=seconds,
         )
         return UploadForm(made["url"], made["fields"])

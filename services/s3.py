@@ -148,8 +148,8 @@ class Bucket:
             for part in obstore.get(self.store, key).stream():
                 yield bytes(part)
 
-    def get(self, key: str, most_bytes: int | None = None) -> bytes:
-        """Return the object at `key`; of one that has more than `most_bytes`, if given, nothing is kept in memory.
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        """Return the object at `key`; of one that has more than `max_bytes`, if given, nothing is kept in memory.
 
         Raises:
             NotFoundError: when there is none.
@@ -158,9 +158,9 @@ class Bucket:
         with self._missing(key), _botocore_errors("GetObject"):
             answer = obstore.get(self.store, key)
             size = answer.meta["size"]  # of the answer that has begun to arrive, so no other object can slip in
-            if most_bytes is None or size <= most_bytes:
+            if max_bytes is None or size <= max_bytes:
                 return bytes(answer.bytes())
-        raise ObjectTooLargeError(key, size, most_bytes)
+        raise ObjectTooLargeError(key, size, max_bytes)
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """Return the object at `key` and its ETag, for `put_over`.

@@ -23,8 +23,8 @@ _web = load_config().web
 os.environ.setdefault(APP_ID, "fleetsight-web")
 
 # A connection is an open file, and the usual limit of 1,024 is for programs that use select.
-_most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (_most_files, _most_files))
+_max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (_max_files, _max_files))
 give_memory_back()
 logging.captureWarnings(True)  # of libraries, which may quote a file of a user's
 

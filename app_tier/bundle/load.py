@@ -8,20 +8,18 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
 from pydantic import ValidationError
 
 from app_tier.bundle.errors import BundleDigestError, BundleError, BundleFormatError, BundleMissingError
 from app_tier.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, file_digest
 from core.bundle_facts import wrong_pin
-
-if TYPE_CHECKING:
-    import zipfile
 
 DEMO_BUNDLE: Final = Path(__file__).parents[1] / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
@@ -194,8 +192,6 @@ def unpack(path: Path, folder: Path) -> None:
     Raises:
         BundleError: as `load_zip`.
     """
-    import zipfile  # here, since a worker with a folder need not wait for it
-
     try:
         with zipfile.ZipFile(path) as archive:
             _unpack(archive, path, folder)
@@ -203,7 +199,7 @@ def unpack(path: Path, folder: Path) -> None:
         raise BundleFormatError(f"{path} is damaged or no zip ({error}): make or fetch it again") from error
 
 
-def _unpack(archive: "zipfile.ZipFile", path: Path, folder: Path) -> None:
+def _unpack(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
     top = _top(archive, path)
     entry = archive.getinfo(f"{top}{MANIFEST_NAME}")
     with archive.open(entry) as file:
@@ -217,7 +213,7 @@ def _unpack(archive: "zipfile.ZipFile", path: Path, folder: Path) -> None:
             raise BundleDigestError(f"{path} lacks {name}: make it again from the bundle's folder") from error
 
 
-def _top(archive: "zipfile.ZipFile", path: Path) -> str:
+def _top(archive: zipfile.ZipFile, path: Path) -> str:
     """Return what stands before the bundle's names: nothing, or one folder with its slash."""
     tops = [name.removesuffix(MANIFEST_NAME) for name in archive.namelist() if name.endswith(MANIFEST_NAME)]
     tops = [top for top in tops if not top or (top.endswith("/") and top.count("/") == 1)]

@@ -30,13 +30,13 @@ class RunningSystem:
     system: System
     api: ApiClient
     fleet: Fleet
-    most_seen: int = 0
+    max_seen: int = 0
     truth: dict[str, str] = field(default_factory=dict)
 
     def workers(self) -> list[Instance]:
         """Instances that are pending or running."""
         alive = self.fleet.instances(("pending", "running"))
-        self.most_seen = max(self.most_seen, len(alive))
+        self.max_seen = max(self.max_seen, len(alive))
         return alive
 
     def worker_pid(self, instance: Instance) -> int | None:

@@ -44,7 +44,7 @@ def test_a_controller_killed_in_the_middle_of_a_batch_loses_no_image(running: Ru
     )
     running.wait_for_results(job_id, 100)
     assert running.right(job_id, outcome, truth) >= RIGHT
-    assert running.most_seen <= running.system.config.fleet.max_workers
+    assert running.max_seen <= running.system.config.fleet.max_workers
 
 
 def test_a_web_tier_killed_in_the_middle_of_an_upload_has_acknowledged_only_what_is_classified(

@@ -68,7 +68,7 @@ def test_an_instance_that_never_works_is_replaced_at_once_and_ended_after_a_seco
         wait_until(lambda: not running.workers(), "the unhealthy instance has ended")
         why = f"ended {ghost}: not heard of for 2 s"
         wait_until(lambda: any(each.words.startswith(why) for each in store.decisions().decisions), "it is told")
-        assert running.most_seen <= 2
+        assert running.max_seen <= 2
 
 
 def test_a_standby_stays_through_its_idle_times_and_goes_when_it_is_no_longer_wanted(

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 
 def wait_for_empty_fleet(running: RunningSystem) -> None:
     wait_until(lambda: not running.workers(), "the fleet has scaled down to no workers")
-    running.most_seen = 0
+    running.max_seen = 0
 
 
 def _labels(running: RunningSystem, job_id: str) -> dict[str, tuple[str, float]]:
@@ -39,7 +39,7 @@ def test_one_post_and_a_hundred_posts_at_once_give_the_same_answers(running: Run
     assert running.right(one, together, truth) >= 99
     assert _labels(running, one) == _labels(running, many)
     assert sum(len(outcome.accepted) for outcome in apart) == 100
-    assert running.most_seen <= running.system.config.fleet.max_workers
+    assert running.max_seen <= running.system.config.fleet.max_workers
 
 
 def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: RunningSystem) -> None:
@@ -90,7 +90,7 @@ def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running:
         running.wait_for_results(job_id, 150)
         assert running.right(job_id, outcome, truth) >= 148
     wait_until(lambda: not running.workers(), "the fleet has ended itself")
-    assert 1 <= running.most_seen <= running.system.config.fleet.max_workers
+    assert 1 <= running.max_seen <= running.system.config.fleet.max_workers
 
 
 def test_each_bad_file_is_answered_with_a_reason_and_the_good_ones_are_right(running: RunningSystem) -> None:

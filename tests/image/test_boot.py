@@ -90,7 +90,7 @@ def test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselve
         outcome = running.upload(job_id, files)
         running.wait_for_results(job_id, 100)
         assert running.right(job_id, outcome, truth) == 100
-        assert running.most_seen == 5
+        assert running.max_seen == 5
         wait_until(lambda: not running.workers(), "the machines have powered themselves off")
         ended = fleet.instances(("terminated",))
         assert len(ended) == 5

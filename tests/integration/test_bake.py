@@ -1,4 +1,4 @@
-"""Bakes on a local cloud whose instances compute nothing; the test plays the builders."""
+"""Bakes on a local cloud with instances that compute nothing; the test plays the builders."""
 
 import json
 from collections.abc import Iterator

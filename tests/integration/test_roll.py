@@ -1,4 +1,4 @@
-"""Rolls on a local cloud whose instances compute nothing; the test plays workers and autoscaler."""
+"""Rolls on a local cloud with instances that compute nothing; the test plays workers and autoscaler."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -67,7 +67,7 @@ class FakeEC2:
     start_fails: str | None = None
     offer: Callable[[dict[str, Any]], int | str | None] = lambda _call: None
     reached: Callable[[str], None] = lambda _where: None
-    most_alive: int = 0
+    max_alive: int = 0
     drained: list[str] = field(default_factory=list)
     tags: dict[str, set[str]] = field(default_factory=dict)
     refuses: bool = False
@@ -119,7 +119,7 @@ class FakeEC2:
         ids = [f"i-{len(self.states) + number}" for number in range(count)]
         self.states |= dict.fromkeys(ids, "pending")
         self.by_token[token] = (call, ids)
-        self.most_alive = max(self.most_alive, len(self.alive()))
+        self.max_alive = max(self.max_alive, len(self.alive()))
         return ids
 
     def start_instances(self, InstanceIds: list[str]) -> dict[str, Any]:  # noqa: N803 (EC2's name)
@@ -132,7 +132,7 @@ class FakeEC2:
             raise refusal(str(failure), "StartInstances")
         self.states |= dict.fromkeys(InstanceIds, "pending")
         self.starts.update(InstanceIds)
-        self.most_alive = max(self.most_alive, len(self.alive()))
+        self.max_alive = max(self.max_alive, len(self.alive()))
         if failure == "lost":
             raise refusal("500", "StartInstances")
         return {}

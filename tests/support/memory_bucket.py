@@ -64,13 +64,13 @@ class MemoryBucket(Bucket):
         body = b"".join(parts)
         self.put(key, body, content_type)
 
-    def get(self, key: str, most_bytes: int | None = None) -> bytes:
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
         """Return an object, up to a size."""
         body = self.call("get", lambda: self.objects.get(key))
         if body is None:
             raise NotFoundError(f"there is no object {key!r}")
-        if most_bytes is not None and len(body) > most_bytes:
-            raise ObjectTooLargeError(key, len(body), most_bytes)
+        if max_bytes is not None and len(body) > max_bytes:
+            raise ObjectTooLargeError(key, len(body), max_bytes)
         return bytes(body)
 
     def stream(self, key: str) -> Iterator[bytes]:

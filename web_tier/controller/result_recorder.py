@@ -116,8 +116,8 @@ class ResultRecorder:
         delete_inputs: deletes these keys of the input bucket; one that is gone is no error.
         delete_outputs: the same of the output bucket.
         token: the fencing token with which counts are stored.
-        most_images: bound of what is remembered; the jobs that were used last stay.
-        most_answered: the same for jobs in which every image has its result.
+        max_images: bound of what is remembered; the jobs that were used last stay.
+        max_answered: the same for jobs in which every image has its result.
         active: whether this process may still act; if not, the job of its last write may have been removed before it.
         now: the wall clock, for the times of a job's first and last result.
         run: is told how many answers of workers were recorded just now; returns the number of the fleet's run in
@@ -128,8 +128,8 @@ class ResultRecorder:
     delete_inputs: Callable[[Sequence[str]], None]
     delete_outputs: Callable[[Sequence[str]], None] = lambda _keys: None
     token: int = 0
-    most_images: int = MAX_IMAGES
-    most_answered: int = MAX_ANSWERED
+    max_images: int = MAX_IMAGES
+    max_answered: int = MAX_ANSWERED
     active: Callable[[], bool] = lambda: True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     run: Callable[[int], int | None] = lambda _answers: None
@@ -341,8 +341,8 @@ class ResultRecorder:
     def _forget_oldest(self) -> None:
         """Keep to the bounds; the job that was used last stays, however large it is."""
         older = list(self._jobs)[:-1]
-        self._forget_beyond(self.most_answered, [job_id for job_id in older if self._jobs[job_id].answered])
-        self._forget_beyond(self.most_images, list(self._jobs))
+        self._forget_beyond(self.max_answered, [job_id for job_id in older if self._jobs[job_id].answered])
+        self._forget_beyond(self.max_images, list(self._jobs))
 
     def _forget_beyond(self, most: int, job_ids: Sequence[str]) -> None:
         """Forget the first of `job_ids` until the images of the rest are at most `most`."""

@@ -26,7 +26,7 @@ def keep_ticking(
     backoff: Backoff | None = None,
 ) -> None:
     """Call `tick` again and again while `active()`; log what it raises and try again after a backoff."""
-    backoff = backoff or Backoff(most_seconds=MAX_BACKOFF_SECONDS)
+    backoff = backoff or Backoff(max_seconds=MAX_BACKOFF_SECONDS)
     while active():
         try:
             pause = tick()

@@ -49,12 +49,12 @@ class WorkerRegistry:
     """Remembers each worker's last word, until a while after it has said that it ends.
 
     Attributes:
-        most_workers: bound of what is remembered.
+        max_workers: bound of what is remembered.
     """
 
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    most_workers: int = MAX_WORKERS
+    max_workers: int = MAX_WORKERS
     _words: "OrderedDict[str, Word]" = field(default_factory=OrderedDict, init=False)
     _answers: int = field(default=0, init=False)
     _heard_until: float | None = field(default=None, init=False)
@@ -137,5 +137,5 @@ class WorkerRegistry:
         long_ago = self.clock() - ENDED_SECONDS
         for worker in [key for key, word in self._words.items() if word.state == "ended" and word.until < long_ago]:
             del self._words[worker]
-        while len(self._words) > self.most_workers:
+        while len(self._words) > self.max_workers:
             self._words.popitem(last=False)

@@ -55,11 +55,11 @@ class FormMaker(Protocol):
         key: str,
         content_type: str,
         *,
-        most_bytes: int,
+        max_bytes: int,
         seconds: int,
         tags: Mapping[str, str] | None = None,
     ) -> UploadForm:
-        """Return a form that puts one object of `content_type` with up to `most_bytes` at `key`, with these tags."""
+        """Return a form that puts one object of `content_type` with up to `max_bytes` at `key`, with these tags."""
         ...
 
 
@@ -186,7 +186,7 @@ class DirectIntake:
         return Offer(upload_id, expires_at.replace(microsecond=0), images, forms)
 
     def _form(self, image: ImageRecord) -> UploadForm:
-        return self.forms.form(image.key, _type_of(image), most_bytes=image.size, seconds=self.seconds, tags=UNKEPT)
+        return self.forms.form(image.key, _type_of(image), max_bytes=image.size, seconds=self.seconds, tags=UNKEPT)
 
     def _looked_at(self, image: ImageRecord, *, keep: bool) -> Outcome:
         """Return the record of an image that has arrived as declared, now kept if it is to be, or what is wrong."""

@@ -113,13 +113,13 @@ def _parsed(body: bytes) -> Base64Image:
         raise UnprocessableEntity(f'{where}: {first["msg"]}; send {{"name": "a.jpg", "data": "base64"}}') from error
 
 
-def _body(most_bytes: int) -> bytes:
-    request.max_content_length = most_bytes
+def _body(max_bytes: int) -> bytes:
+    request.max_content_length = max_bytes
     try:
         return request.get_data(cache=False)
     except RequestEntityTooLarge as error:
         raise RequestEntityTooLarge(
-            f"the request is larger than the {most_bytes / 2**20:.4g} MB that it may be: shrink the image"
+            f"the request is larger than the {max_bytes / 2**20:.4g} MB that it may be: shrink the image"
         ) from error
 
 

@@ -68,8 +68,8 @@ class Chart:
         """Return the chart of `points`, the first at the beginning of `window`, and of what there is `now`."""
         drawn = [*points, now]
         start = now.at - window.length
-        most_workers, most_queue = max(each.workers for each in drawn), max(each.queue for each in drawn)
-        tops = ceiling(most_workers), ceiling(most_queue)
+        max_workers, max_queue = max(each.workers for each in drawn), max(each.queue for each in drawn)
+        tops = ceiling(max_workers), ceiling(max_queue)
         queue = _steps([(_x(each.at, start, window.length), _y(each.queue / tops[1])) for each in drawn])
         return cls(
             window=window,
@@ -78,7 +78,7 @@ class Chart:
             area=f"{queue}V{BOTTOM}H{_x(drawn[0].at, start, window.length)}Z",
             gridlines=tuple(f"M{LEFT} {_y(line / LINES)}H{RIGHT}" for line in range(LINES + 1)),
             labels=_labels(*tops, window.ago),
-            words=_in_words(window, now, most_workers, most_queue),
+            words=_in_words(window, now, max_workers, max_queue),
             samples=json.dumps([(round(each.at.timestamp() * 1000), each.workers, each.queue) for each in drawn]),
         )
 

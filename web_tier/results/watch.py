@@ -56,7 +56,7 @@ class Watch:
         job_id: the job.
         tell: says its progress.
         clock: in seconds, never set back.
-        most_history: characters of events that are kept.
+        max_history: characters of events that are kept.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Watch:
         tell: Tell,
         *,
         clock: Callable[[], float] = time.monotonic,
-        most_history: int = MAX_HISTORY,
+        max_history: int = MAX_HISTORY,
     ) -> None:
         self.job_id, self._store, self._tell, self._clock = job_id, store, tell, clock
-        self._most_history = most_history
+        self._max_history = max_history
         self._changed = threading.Condition()
         self._looking, self._next_look = False, clock()
         self._known: Known | None = None
@@ -183,7 +183,7 @@ class Watch:
             self._last += 1
             self._history.append(Event(self._last, kind, data))
             self._history_size += len(data)
-            while self._history_size > self._most_history:
+            while self._history_size > self._max_history:
                 oldest = self._history.popleft()
                 self._history_size -= len(oldest.data)
                 self._forgotten = oldest.number

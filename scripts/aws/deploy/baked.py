@@ -10,29 +10,33 @@ from scripts.aws.bake.shelf import stored_image
 from scripts.aws.operation import Operation
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
     from scripts.aws.bake.builders import Machines
 
 
 def baked_images(operation: Operation) -> dict[Role, str]:
     """Return the ids of the images that the parameter store names, and that are there, by role."""
-    stored = {role: stored_image(operation.site, role) for role in ROLES}
-    ids = [each for each in stored.values() if each]
-    wanted: FilterTypeDef = {"Name": "image-id", "Values": ids}
-    there = operation.account.ec2.describe_images(Filters=[wanted])["Images"] if ids else []
-    found = {each["ImageId"] for each in there}
-    return {role: image_id for role, image_id in stored.items() if image_id and image_id in found}
+    return {role: image["ImageId"] for role, image in _described(operation, ROLES).items()}
 
 
 def worker_disk_gib(operation: Operation, engine: EngineName) -> int:
     """Return the size of the workers' disk: that of their image, or of the one that would be baked."""
-    image_id = baked_images(operation).get("worker")
-    if image_id is None:
+    image = _described(operation, ["worker"]).get("worker")
+    if image is None:
         return disk_gib("worker", engine)
-    (image,) = operation.account.ec2.describe_images(ImageIds=[image_id])["Images"]
     sizes = [mapping.get("Ebs", {}).get("VolumeSize", 0) for mapping in image.get("BlockDeviceMappings", [])]
     return max([disk_gib("worker", "openvino"), *sizes])
+
+
+def _described(operation: Operation, roles: Sequence[Role]) -> "dict[Role, ImageTypeDef]":
+    """Return what EC2 says of the images that the parameter store names for these roles, if they are there."""
+    stored = {role: stored_image(operation.site, role) for role in roles}
+    ids = [each for each in stored.values() if each]
+    wanted: FilterTypeDef = {"Name": "image-id", "Values": ids}
+    there = operation.account.ec2.describe_images(Filters=[wanted])["Images"] if ids else []
+    found = {each["ImageId"]: each for each in there}
+    return {role: found[image_id] for role, image_id in stored.items() if image_id in found}
 
 
 def bake_missing(

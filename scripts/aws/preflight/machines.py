@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from scripts.aws.account import TAG
 from scripts.aws.bake.debian import OWNER, newest_debian
 from scripts.aws.bake.errors import BakeError
-from scripts.aws.bake.recipe import ENGINE_TAG, ROLES, specifications
+from scripts.aws.bake.recipe import ENGINE_TAG, ROLES, disk_gib, specifications
 from scripts.aws.deploy.places import route_tables
 from scripts.aws.preflight.findings import Check, Finding, Level, StackPlan
 from scripts.aws.refusals import DENIED, explained
@@ -33,7 +33,7 @@ FAMILIES = {
 TRANSIENT = {"InsufficientInstanceCapacity", "InternalError", "RequestLimitExceeded", "Unavailable"}
 """Answers of EC2 that may be others a moment later."""
 
-DISK_GIB = 24
+DISK_GIB = disk_gib("worker", "torch")
 """Of a trial launch: the size of the largest of our images, below which EC2 would refuse it."""
 
 OTHER_TYPE = "--set WebInstanceType=TYPE, --config fleet.instance_types=[TYPE]"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 
 @dataclass
 class Remover:
-    """A removal whose clock goes forward when told, and the recorder of the same controller."""
+    """A removal with a clock that goes forward when told, and the recorder of the same controller."""
 
     scene: Scene
     now: float = 0.0

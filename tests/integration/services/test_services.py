@@ -48,9 +48,9 @@ def test_an_object_that_is_not_there_is_named_with_its_bucket(bucket: Bucket) ->
 
 def test_an_object_that_is_larger_than_its_reader_takes_is_not_read(bucket: Bucket) -> None:
     bucket.put("a", bytes(100), "image/jpeg")
-    assert bucket.get("a", most_bytes=100) == bytes(100)
+    assert bucket.get("a", max_bytes=100) == bytes(100)
     with pytest.raises(ObjectTooLargeError, match="'a' has 100 bytes, more than the 99") as refused:
-        bucket.get("a", most_bytes=99)
+        bucket.get("a", max_bytes=99)
     assert refused.value.size == 100
 
 

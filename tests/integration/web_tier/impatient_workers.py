@@ -18,6 +18,6 @@ class LingeringWorker(BoundedThreadWorker):
 
     def init_process(self) -> None:
         """Change gunicorn's own limit of two seconds, wherever it is used."""
-        _, most_bytes = util.close_graceful.__defaults__
-        util.close_graceful.__defaults__ = (NEVER_SECONDS, most_bytes)
+        _, max_bytes = util.close_graceful.__defaults__
+        util.close_graceful.__defaults__ = (NEVER_SECONDS, max_bytes)
         super().init_process()

@@ -56,7 +56,7 @@ api = schemathesis.openapi.from_dict(api_document()).exclude(path_regex="/events
 
 @dataclass(frozen=True)
 class Site:
-    """The application over the local cloud, and the ids of whatever is there: a job, an image, an instance."""
+    """The application over the local cloud, and the ids of what is there: a job, an image, an instance."""
 
     app: Flask
     ids: dict[str, str]

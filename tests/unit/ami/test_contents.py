@@ -24,9 +24,6 @@ from web_tier.security import HEADERS, TLS_ONLY
 AMI = ROOT / "ami"
 NGINX = AMI / "files" / "web" / "etc" / "nginx"
 
-NOT_AT_RUN_TIME = {"app_tier/demo"}
-"""Not in an image."""
-
 OF_PEOPLE = {ROOT / "core/tokens.py", ROOT / "core/token_keys.py"}
 """What the web tier alone imports; import-linter holds that workers do not."""
 
@@ -36,9 +33,7 @@ GPU_PACKAGES = {"torch"}
 
 def sources(folder: str) -> Iterator[Path]:
     """Yield the modules of a folder that an image has."""
-    for path in (ROOT / folder).rglob("*.py"):
-        if not any(path.is_relative_to(ROOT / left_out) for left_out in NOT_AT_RUN_TIME):
-            yield path
+    yield from (ROOT / folder).rglob("*.py")
 
 
 def third_party(path: Path) -> Iterator[str]:

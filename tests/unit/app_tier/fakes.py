@@ -248,12 +248,12 @@ class FakeBucket:
         if self.errors[operation]:
             raise self.errors[operation].pop(0)
 
-    def get(self, key: str, most_bytes: int | None = None) -> bytes:
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
         self._call("get")
         if key not in self.objects:
             raise NotFoundError(key)
-        if most_bytes is not None and len(self.objects[key]) > most_bytes:
-            raise ObjectTooLargeError(key, len(self.objects[key]), most_bytes)
+        if max_bytes is not None and len(self.objects[key]) > max_bytes:
+            raise ObjectTooLargeError(key, len(self.objects[key]), max_bytes)
         return self.objects[key]
 
 

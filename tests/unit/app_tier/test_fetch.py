@@ -14,9 +14,9 @@ def test_the_image_is_the_object_that_the_request_names() -> None:
     s3.objects = {one.request.key: b"bytes", "other": b"other"}
     get = s3.get
 
-    def slow(key: str, most_bytes: int | None = None) -> bytes:
+    def slow(key: str, max_bytes: int | None = None) -> bytes:
         clock.advance(0.25)
-        return get(key, most_bytes)
+        return get(key, max_bytes)
 
     s3.get = slow  # type: ignore[method-assign]
     task = fetch(begin(one), s3.bucket(), ImageLimits(), clock)

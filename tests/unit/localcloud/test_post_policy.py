@@ -37,7 +37,7 @@ def refusal(form: Form, now: datetime = NOW) -> RefusedError:
 def signed() -> dict[str, str]:
     """Return the fields of a form that botocore signed."""
     forms = Forms.of(Clients(Endpoint("eu-central-1")), "photos")
-    fields = forms.form("a", "image/png", most_bytes=5, seconds=60).fields
+    fields = forms.form("a", "image/png", max_bytes=5, seconds=60).fields
     return {name.lower(): value for name, value in fields.items()}
 
 

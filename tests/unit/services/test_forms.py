@@ -19,7 +19,7 @@ def form(
     tags: dict[str, str] | None = None,
 ) -> UploadForm:
     forms = Forms.of(Clients(Endpoint(region, url)), bucket)
-    return forms.form("job/image.png", "image/png", most_bytes=48_213, seconds=600, tags=tags)
+    return forms.form("job/image.png", "image/png", max_bytes=48_213, seconds=600, tags=tags)
 
 
 def policy(made: UploadForm) -> dict[str, Any]:

@@ -286,7 +286,7 @@ def test_a_cursor_of_another_run_or_of_none_gets_a_resync(
 
 
 def test_a_viewer_that_missed_more_than_is_kept_gets_a_resync(store: JobStore, job: Job, clock: Clock) -> None:
-    watch = Watch(store, job.job_id, tell, clock=clock, most_history=200)
+    watch = Watch(store, job.job_id, tell, clock=clock, max_history=200)
     images = add_images(store, job, *[f"{n}.jpg" for n in range(4)])
     _, cursor = news(watch, None)
     for count in range(1, 5):

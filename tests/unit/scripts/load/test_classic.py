@@ -22,7 +22,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
     """Answers with the content of the file as its label; `hang up` gets no answer."""
 
     protocol_version = "HTTP/1.1"
-    open_now, most_open, lock = 0, 0, threading.Lock()
+    open_now, max_open, lock = 0, 0, threading.Lock()
     together = threading.Barrier(1)
 
     def do_POST(self) -> None:

@@ -55,7 +55,7 @@ def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
 
 
 def recorder_of(store: JobStore, **options: Any) -> ResultRecorder:
-    """A recorder over an input bucket of which nobody asks anything."""
+    """A recorder over an input bucket that is not asked."""
     return ResultRecorder(store, lambda _keys: None, **options)
 
 
@@ -274,7 +274,7 @@ def test_times_of_the_first_and_last_result_survive_a_takeover() -> None:
 
 def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() -> None:
     store = stored_jobs()
-    recorder = recorder_of(store, most_images=50)
+    recorder = recorder_of(store, max_images=50)
     for ref in REFS[::3] + REFS[::3][::-1]:
         recorder.record([done(ref)])
     assert len(recorder._jobs) == 1
@@ -284,7 +284,7 @@ def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() ->
 
 def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
     store = stored_jobs()
-    recorder = recorder_of(store, most_answered=10)
+    recorder = recorder_of(store, max_answered=10)
     for ref in IMAGES[JOBS[0]]:
         recorder.record([done(ref)])
     recorder.record([done(IMAGES[JOBS[1]][0])])

@@ -20,9 +20,9 @@ def answer(worker: str) -> Response:
     )
 
 
-def registry(clock: Clock | None = None, most_workers: int = 5) -> WorkerRegistry:
+def registry(clock: Clock | None = None, max_workers: int = 5) -> WorkerRegistry:
     ticking = clock or Clock()
-    return WorkerRegistry(ticking, lambda: EPOCH + timedelta(seconds=ticking.now), most_workers)
+    return WorkerRegistry(ticking, lambda: EPOCH + timedelta(seconds=ticking.now), max_workers)
 
 
 def test_a_worker_is_known_by_its_heartbeats_and_by_its_answers() -> None:
@@ -79,7 +79,7 @@ def test_a_worker_whose_instance_was_started_again_begins_anew() -> None:
 
 
 def test_of_too_many_workers_those_heard_of_last_stay() -> None:
-    known = registry(most_workers=3)
+    known = registry(max_workers=3)
     known.note([beat(f"i-{number}") for number in range(4)])
     known.note([beat("i-1"), beat("i-4")])
     assert known.words().keys() == {"i-3", "i-1", "i-4"}

@@ -54,7 +54,7 @@ class Launcher:
     journal: Journal
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
-    backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, most_seconds=MAX_BACKOFF_SECONDS))
+    backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
     problem: str | None = field(default=None, init=False)
     _rests: UnavailableOfferings = field(init=False)
     _unstartable: dict[str, float] = field(default_factory=dict, init=False)

@@ -79,7 +79,7 @@ class Sweeper:
     drain_seconds: float
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
-    backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, most_seconds=MAX_BACKOFF_SECONDS))
+    backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
     second_look_seconds: float = SECOND_LOOK_SECONDS
     problem: str | None = field(default=None, init=False)
     ended: int = field(default=0, init=False)

@@ -8,7 +8,7 @@ from web_tier.controller.autoscaler.apply.standby import to_stand_by
 from web_tier.controller.autoscaler.decide import reasons
 from web_tier.controller.autoscaler.decide.deadline import Want
 from web_tier.controller.autoscaler.decide.deadline import wanted as by_deadline
-from web_tier.controller.autoscaler.decide.restraint import boots_fail, most_launches, to_renew
+from web_tier.controller.autoscaler.decide.restraint import boots_fail, max_launches, to_renew
 from web_tier.controller.autoscaler.decide.schedule import on_schedule
 from web_tier.controller.autoscaler.observe.observe import Observation
 
@@ -59,7 +59,7 @@ def _sized(observation: Observation, limits: FleetConfig, standby: tuple[str, ..
     want = Want(*(_clamped(each, limits) for each in (asked.workers, asked.keep)))
     short = max(0, want.workers - observation.serving)
     lacking = min(short, max(0, limits.max_workers - observation.supply))
-    launching = min(lacking, most_launches(observation, limits))
+    launching = min(lacking, max_launches(observation, limits))
     start = _stopped(observation)[:launching]
     kind, reason = reasons.sized(observation, limits, lacking, short=asked.workers > limits.max_workers)
     if launching < lacking or (lacking and boots_fail(observation)):

@@ -15,7 +15,7 @@ def boots_fail(observation: Observation) -> bool:
     return observation.measured.failed_boots >= MAX_FAILED_BOOTS
 
 
-def most_launches(observation: Observation, limits: FleetConfig) -> int:
+def max_launches(observation: Observation, limits: FleetConfig) -> int:
     """Return how many instances may be launched or started now."""
     a_minute = 1 if boots_fail(observation) else limits.launches_per_minute
     return max(0, a_minute - observation.launched_lately)

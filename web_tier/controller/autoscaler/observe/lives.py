@@ -118,11 +118,11 @@ class InstanceTracker:
         lives = ((worker, self._lives.get(worker)) for worker in workers)
         return frozenset(worker for worker, life in lives if life is None or life.heard is None)
 
-    def outlived(self, most_seconds: float) -> tuple[str, ...]:
-        """Return the ids of those that were launched `most_seconds` ago or earlier, oldest first; 0 is no limit."""
-        if most_seconds <= 0:
+    def outlived(self, max_seconds: float) -> tuple[str, ...]:
+        """Return the ids of those that were launched `max_seconds` ago or earlier, oldest first; 0 is no limit."""
+        if max_seconds <= 0:
             return ()
-        before = self.clock() - most_seconds
+        before = self.clock() - max_seconds
         old = sorted((life.launched, key) for key, life in self._lives.items() if life.launched <= before)
         return tuple(instance_id for _, instance_id in old)
 

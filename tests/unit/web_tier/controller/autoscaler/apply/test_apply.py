@@ -572,7 +572,7 @@ def test_wherever_a_controller_is_killed_or_frozen_two_launch_no_more_than_one_w
     undisturb(first)
     for scaler in [second] if killed else [first, second, first, second]:
         scale(scaler, most, 1.0)
-        assert ec2.most_alive <= min(15, math.ceil(most / 20))
+        assert ec2.max_alive <= min(15, math.ceil(most / 20))
 
 
 _events = st.lists(
@@ -608,4 +608,4 @@ def test_no_schedule_of_faults_and_lags_leads_beyond_the_maximum(
         late = scaler.clock.now + after - UNSEEN_SECONDS
         scaler.ec2.hidden = {key for key, since in hidden_since.items() if lag and since > late}
         scaler.round(images, fleet, after=after)
-        assert scaler.ec2.most_alive <= maximum
+        assert scaler.ec2.max_alive <= maximum

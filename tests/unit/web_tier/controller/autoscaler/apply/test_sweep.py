@@ -43,7 +43,7 @@ class Scene(Watch):
         self.ec2.states |= dict.fromkeys(names, "running")
         self.asked: set[str] = set()
         self.sweeper = Sweeper(self.ec2.fleet(), self.lives, DRAIN, lambda: self.holds, self.clock)
-        self.sweeper.backoff = Backoff(first_seconds=1.0, most_seconds=30.0, uniform=lambda _low, high: high)
+        self.sweeper.backoff = Backoff(first_seconds=1.0, max_seconds=30.0, uniform=lambda _low, high: high)
 
     def sweep(self, seconds: int = 1, *speaking: str) -> frozenset[str]:
         """Look and sweep each second for so long, while these workers speak every ten; return who is marked."""
