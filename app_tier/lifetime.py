@@ -111,8 +111,8 @@ def watch_notices(metadata: Metadata, lifetime: Lifetime, every_seconds: float =
         lifetime.wait(every_seconds)
 
 
-def is_standby(metadata: Metadata | None) -> bool:
-    """Return whether an idle worker is to stay: its instance has the tag of a standby. Without an instance it is not.
+def is_protected(metadata: Metadata | None) -> bool:
+    """Return whether an idle worker stays, since its instance is protected from scale-in; False without an instance.
 
     Where the metadata service does not answer it is not known to be wanted, and ends: that costs one boot, while one
     that stays unasked bills for nothing. Its credentials come from there too, so it could not work on for long.

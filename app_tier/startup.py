@@ -18,7 +18,7 @@ from app_tier.classify import Classifier
 from app_tier.decode import confined_squares
 from app_tier.engines import Engine, open_engine
 from app_tier.errors import NotStartedError
-from app_tier.lifetime import is_standby, watch_notices
+from app_tier.lifetime import is_protected, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from core.config import Config, load_config
 from core.confined.errors import PoolUnavailableError
@@ -60,7 +60,7 @@ def _start_up(config: Config, zygote: Zygote) -> "Worker":
     bundle, engine, sizing = model.result()
     name = instance.result()
     classifier = Classifier(engine, bundle, name or f"local-{os.getpid()}", config.worker.top_k)
-    stays = partial(is_standby, metadata if name is not None else None)
+    stays = partial(is_protected, metadata if name is not None else None)
     crop, limits = bundle.manifest.preprocess.crop, config.web.image_limits
     squares = confined_squares(zygote, config.worker, limits, crop, sizing.decode_threads)
     squares.prepare()

@@ -11,8 +11,7 @@ from typing import Final
 
 from benchmarks.fleet_standing import OWN_TARGETS, RIVALS, Duel, FleetReport, batch_bars, bound_bar, duel, duel_bars
 from benchmarks.report import Bar
-from core.config import Fleet as FleetConfig
-from core.config import load_config
+from core.config import FleetSettings, load_config
 from simulator import traces
 from simulator.bound import BINS
 from simulator.comparison import Row, Scene, rivals, row_of
@@ -84,7 +83,7 @@ def run(quick: bool = False, plots: Path | None = None) -> FleetReport:
     return FleetReport("fleet", figures, tuple(bars), rows, duels)
 
 
-def limits() -> FleetConfig:
+def fleet_settings() -> FleetSettings:
     """Return the fleet section of config.yaml, with the maximum and the images for each worker of the comparison."""
     fleet = load_config(ROOT / "config.yaml", {}).fleet
     return fleet.model_copy(
@@ -103,7 +102,7 @@ def play_part(name: str, effort: Effort, plots: Path | None = None) -> Part:
     """Play the trace called `name` by every policy, tune `deadline` to the others; draw it into `plots`, if given."""
     seeds = 1 if name.endswith("-day") else effort.seeds
     scene = Scene.of(name, traces.named(CAPACITY, effort.hours)[name], CONDITIONS, range(seeds))
-    fleet = limits()
+    fleet = fleet_settings()
     dial = Dial(partial(deadline, fleet), scene, effort.steps)
     played = [scene.play(rule) for rule in _rules(fleet, name)]
     if plots is not None:
@@ -123,7 +122,7 @@ def _side_by_side(names: Sequence[str], effort: Effort, plots: Path | None) -> l
         return list(processes.map(play, reversed(names)))[::-1]
 
 
-def _rules(fleet: FleetConfig, trace: str) -> tuple[Rule, ...]:
+def _rules(fleet: FleetSettings, trace: str) -> tuple[Rule, ...]:
     """Return who plays the trace: others, `backlog`, and `deadline` with the trace's own target."""
     target, _ = OWN_TARGETS[trace]
     return (*rivals(CONDITIONS), ours(fleet), deadline(fleet, target))
@@ -154,5 +153,5 @@ def _promised_bars(parts: Sequence[Part]) -> list[Bar]:
     return [
         *duel_bars(duels),
         *chain.from_iterable(part.bars for part in parts),
-        *batch_bars(hundred.play(deadline(limits(), 90.0)).outcome),
+        *batch_bars(hundred.play(deadline(fleet_settings(), 90.0)).outcome),
     ]

@@ -150,4 +150,4 @@ def _bill(bench: Bench) -> tuple[float, float]:
 
 def _launched(log: Path) -> int:
     lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
-    return sum(len(line["instances"]) for line in lines if line.get("message") == "workers are coming")
+    return sum(len(line["instances"]) for line in lines if line.get("message") == "workers are launching")

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Final
 
 from benchmarks.report import Bar, Report
-from simulator.faults.world import World, limits_of
+from simulator.faults.world import World, settings_of
 
 SIZES: Final = (10, 1_000)
 ROUNDS: Final = 30
@@ -45,7 +45,7 @@ def run(quick: bool) -> Report:
 
 def measured(size: int, rounds: int) -> dict[str, float]:
     """Return the figures of a fleet of `size` that is busy, and of the look at which it was launched."""
-    world = World(limits_of(max_workers=size, images_per_worker=1, launches_per_minute=10 * size))
+    world = World(settings_of(max_workers=size, images_per_worker=1, launches_per_minute=10 * size))
     calls: Counter[str] = Counter()
     world.cloud.before_call = lambda operation: calls.update([operation])
     world.run(5)

@@ -214,7 +214,7 @@ class ScheduleEntry(_Section):
         return value
 
 
-class Fleet(_Section):
+class FleetSettings(_Section):
     """How many workers, and of what make. Limits are read again while the controller runs."""
 
     policy: Literal["backlog", "deadline", "fixed", "schedule"]
@@ -358,7 +358,7 @@ class Config(_Section):
     limits: Limits
     classic: Classic
     worker: Worker
-    fleet: Fleet
+    fleet: FleetSettings
     controller: Controller
     retention: Retention
     prices: Prices

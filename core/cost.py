@@ -203,7 +203,7 @@ class ThousandCost:
 def at_rest(controller: Controller) -> Requests:
     """Return what the controller asks in an hour in which there is nothing to do.
 
-    A standby worker adds 4,700 requests to SQS: a poll each second, and every ten a heartbeat, which is sent,
+    A protected worker adds 4,700 requests to SQS: a poll each second, and every ten a heartbeat, which is sent,
     received and deleted.
     """
     sqs = 1 / controller.interval_seconds + 1 / 2  # messages at each look, dead letters every two seconds

@@ -1,18 +1,18 @@
-"""The fleet's items in the job table: what the controller tells, and what ops tell the controller.
+"""The fleet's items in the job table: what the controller reports, and the operators' commands to it.
 
 | partition | sort key                 | holds                                                    | written by |
 |-----------|--------------------------|----------------------------------------------------------|------------|
-| `FLEET`   | `SNAPSHOT`               | what the autoscaler saw and decided last                 | controller |
-| `FLEET`   | `INSTANCES`              | the instances, with what their workers say of themselves | controller |
-| `FLEET`   | `DECISIONS`              | the last decisions in words                              | controller |
-| `FLEET`   | `HISTORY#` span `#` slot | a stretch of the fleet's history                         | controller |
-| `FLEET`   | `RUN#` slot              | what a run of the fleet cost, once it is over            | controller |
+| `FLEET`   | `SNAPSHOT`               | what the autoscaler has observed and decided last        | controller |
+| `FLEET`   | `INSTANCES`              | the instances with their workers' status                 | controller |
+| `FLEET`   | `DECISIONS`              | the last decisions and events in words                   | controller |
+| `FLEET`   | `HISTORY#` span `#` slot | a block of the fleet's history                           | controller |
+| `FLEET`   | `RUN#` slot              | what a billing period has cost, once it is over          | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
-| `FLEET`   | `ORDER#LIMITS`           | limits that ops have set; absent when config.yaml's hold | web        |
-| `FLEET`   | `ORDER#DRAIN#` instance  | when it was asked to drain; deleted once it has been     | both       |
+| `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
+| `FLEET`   | `ORDER#DRAIN#` instance  | when an operator asked to drain it; deleted once done    | both       |
 
-There is a fixed number of items for history and runs, each used again in its turn: there is nothing to remove.
+History and billing periods have a fixed number of items, used in turn, so nothing has to be removed.
 """
 
 from collections.abc import Collection, Iterable
@@ -25,24 +25,24 @@ from services.table import LAST, Item, Table
 
 FLEET = "FLEET"
 """The partition."""
-SNAPSHOT = "SNAPSHOT"
+_SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _DECISIONS, _HISTORY, _JOURNAL = "INSTANCES", "DECISIONS", "HISTORY#", "JOURNAL"
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
-"""Runs that are known, the latest: what a fleet that starts and ends every two minutes does in two weeks."""
+"""Billing periods that are kept: two weeks of a fleet that starts and ends every two minutes."""
 _ORDERS = "ORDER#"
 _PAUSE, _LIMITS, _DRAIN = f"{_ORDERS}PAUSE", f"{_ORDERS}LIMITS", f"{_ORDERS}DRAIN#"
 _BODY = "body"
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
-    """What ops tell the controller.
+class Commands:
+    """The operators' commands to the controller.
 
     Attributes:
-        pause: nothing is launched.
-        limits: hold in place of those of config.yaml.
-        drain: ids of instances with workers that are to finish what they have and end.
+        pause: while set, nothing is launched.
+        limits: override those of config.yaml.
+        drain: ids of instances whose workers must finish their images and end.
     """
 
     pause: FleetPause | None = None
@@ -52,7 +52,7 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class FleetState:
-    """What there is to tell of the fleet; `snapshot` is None before the controller's first look."""
+    """All that is stored of the fleet but its history; `snapshot` is None before the controller's first round."""
 
     snapshot: FleetSnapshot | None
     instances: FleetInstances
@@ -67,52 +67,61 @@ class FleetStore:
 
     table: Table
 
-    # Ops
+    # Operators' commands
 
     def pause(self, now: datetime, reason: str) -> FleetPause:
-        """Pause the fleet; one that is paused already stays so since it was, with the new reason if there is one."""
-        there = self.paused()
-        if there is not None and not reason:
-            return there
-        pause = FleetPause(since=there.since if there else now, reason=reason)
+        """Pause the fleet; if it is paused already, only a new reason replaces the old one."""
+        current = self.paused()
+        if current is not None and not reason:
+            return current
+        pause = FleetPause(since=current.since if current else now, reason=reason)
         self._put(_PAUSE, pause.to_json())
         return pause
 
     def resume(self) -> None:
-        """End the pause, if there is one."""
+        """End the pause, if any."""
         self.table.delete_all([(FLEET, _PAUSE)])
 
     def paused(self) -> FleetPause | None:
-        """Return the pause that is on, if any."""
+        """Return the pause, or None."""
         body = self._body(_PAUSE)
         return None if body is None else FleetPause.from_json(body)
 
     def set_limits(self, limits: LimitsOverride) -> None:
-        """Set limits in place of those of config.yaml, over any that ops have set before."""
+        """Set limits that override those of config.yaml, and any set before."""
         self._put(_LIMITS, limits.to_json())
 
     def reset_limits(self) -> None:
-        """Take the limits back that ops have set, if they have."""
+        """Return to the limits of config.yaml."""
         self.table.delete_all([(FLEET, _LIMITS)])
 
     def ask_to_drain(self, instance_id: str, now: datetime) -> None:
-        """Ask the worker of an instance to finish what it has and end; asking again changes nothing."""
+        """Ask the controller to drain an instance; asking again changes nothing."""
         self._put(f"{_DRAIN}{instance_id}", now.isoformat())
 
-    def drop_drains(self, instance_ids: Iterable[str]) -> None:
-        """Delete these orders to drain; what is gone already is no error."""
+    def delete_drains(self, instance_ids: Iterable[str]) -> None:
+        """Delete these commands to drain; a missing one is no error."""
         self.table.delete_all([(FLEET, f"{_DRAIN}{instance_id}") for instance_id in instance_ids])
 
-    def orders(self) -> Orders:
-        """Return all that ops tell the controller, in one read."""
+    def commands(self) -> Commands:
+        """Return the operators' commands, in one read."""
         found = {str(item["sk"]): str(item[_BODY]) for item in self.table.query(FLEET, _ORDERS, _ORDERS + LAST)}
-        return Orders(
+        return Commands(
             pause=FleetPause.from_json(found[_PAUSE]) if _PAUSE in found else None,
             limits=LimitsOverride.from_json(found[_LIMITS]) if _LIMITS in found else None,
             drain=tuple(key.removeprefix(_DRAIN) for key in found if key.startswith(_DRAIN)),
         )
 
-    # What the controller tells
+    # What the controller reports
+
+    def put_snapshot(self, snapshot: FleetSnapshot) -> None:
+        """Store what the autoscaler has observed and decided, over the last snapshot."""
+        self.table.put_all([{"pk": FLEET, "sk": _SNAPSHOT, "snapshot": snapshot.to_json()}])
+
+    def snapshot(self) -> FleetSnapshot | None:
+        """Return what the autoscaler has observed and decided last; None before its first round."""
+        item = self.table.get(FLEET, _SNAPSHOT)
+        return None if item is None else FleetSnapshot.from_json(str(item["snapshot"]))
 
     def put_instances(self, instances: FleetInstances) -> None:
         """Store the instances over the last ones."""
@@ -138,10 +147,10 @@ class FleetStore:
         return LaunchJournal() if body is None else LaunchJournal.from_json(body)
 
     def put_journal(self, journal: LaunchJournal) -> bool:
-        """Store the journal if what is stored has the revision before its own; tell whether it is stored.
+        """Store the journal if what is stored has the revision before its own; return whether it is stored.
 
-        So of two writers that know the same revision only one writes. The other gets False, now and ever after, until
-        it has read what the first one wrote.
+        Of two writers that know the same revision only one writes. The other one gets False until it has read what
+        the first one wrote.
         """
         before = journal.revision - 1
         item: Item = {"pk": FLEET, "sk": _JOURNAL, "revision": journal.revision, _BODY: journal.to_json()}
@@ -149,11 +158,11 @@ class FleetStore:
             stored = self.table.put_if(item, "#revision = :before", {"before": before})
         else:
             stored = self.table.put_if(item, "attribute_not_exists( #pk )")
-        # If the reply to a write is lost, botocore repeats the write, and then refused because of itself.
+        # If the reply to a write was lost, botocore's retry was refused because of the first write.
         return stored or self.journal() == journal
 
     def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
-        """Store a stretch of history in the item `slot` of its span, over what was there."""
+        """Store a block of the history in the item `slot` of its span, over the one before."""
         self._put(f"{_HISTORY}{span}#{slot:02}", block.to_json())
 
     def blocks(self, span: Span | None = None) -> list[HistoryBlock]:
@@ -162,18 +171,18 @@ class FleetStore:
         return [HistoryBlock.from_json(str(item[_BODY])) for item in self.table.query(FLEET, prefix, prefix + LAST)]
 
     def put_run(self, run: BillingPeriod) -> None:
-        """Store a run of the fleet that is over, over the one that was `KEPT_RUNS` before."""
+        """Store a billing period that is over, over the one that was `KEPT_RUNS` before."""
         self._put(_run_key(run.number), run.to_json())
 
     def runs(self, numbers: Collection[int]) -> dict[int, BillingPeriod]:
-        """Return those of these runs that are over and still known, by their number."""
+        """Return those of these billing periods that are over and still kept, by their number."""
         items = self.table.get_all([(FLEET, key) for key in {_run_key(number) for number in numbers}])
         found = (BillingPeriod.from_json(str(item[_BODY])) for item in items)
         return {run.number: run for run in found if run.number in numbers}
 
     def state(self) -> FleetState:
-        """Return everything but the history, in one read."""
-        keys = (SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS)
+        """Return all but the history, in one read."""
+        keys = (_SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS)
         items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
 
         def body(key: str) -> str | None:
@@ -181,7 +190,7 @@ class FleetStore:
 
         instances, decisions, pause, limits = body(_INSTANCES), body(_DECISIONS), body(_PAUSE), body(_LIMITS)
         return FleetState(
-            snapshot=FleetSnapshot.from_json(str(items[SNAPSHOT]["snapshot"])) if SNAPSHOT in items else None,
+            snapshot=FleetSnapshot.from_json(str(items[_SNAPSHOT]["snapshot"])) if _SNAPSHOT in items else None,
             instances=FleetInstances.from_json(instances) if instances else FleetInstances(),
             decisions=Decisions.from_json(decisions) if decisions else Decisions(),
             pause=FleetPause.from_json(pause) if pause else None,

@@ -10,10 +10,10 @@ from core.job_records import Counts, DeletedJob, ImageRecord, Job, MergedFile, R
 from core.messages import Response, Status
 from services.table import Item
 
-JOBS, OWNED, OPEN, DELETED, FLEET = "JOBS", "OWNED#", "OPEN", "DELETED", "FLEET"
+JOBS, OWNED, OPEN, DELETED = "JOBS", "OWNED#", "OPEN", "DELETED"
 DEAD_LETTERS = "DEADLETTERS"
 COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
-IMAGE, RESULT, RESENT, SNAPSHOT = "IMAGE#", "RESULT#", "RESENT#", "SNAPSHOT"
+IMAGE, RESULT, RESENT = "IMAGE#", "RESULT#", "RESENT#"
 
 EXPIRING = "expiring"
 """Attribute of a mark in `DELETED`: the controller still checks whether images are being added to the job."""

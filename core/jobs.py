@@ -20,8 +20,7 @@
 |                  |                    | with `expiring`, not before that is taken away;           |            |
 |                  |                    | `marked_again`: something was written after its removal   |            |
 | `DEADLETTERS`    | ids, attempt       | images that were given up: `core/dead_letters.py`     | both       |
-| `FLEET`          | `SNAPSHOT`         | what the autoscaler saw and decided last                  | controller |
-| `FLEET`          | others             | the rest of the fleet's: `core/fleet_store.py`        | both       |
+| `FLEET`          | all                | the fleet's: `core/fleet_store.py`                        | both       |
 
 Where there is no sign-in a job has no owner, and no item of `OWNED#`. A job that has one is written to `JOBS` first,
 so that each job in the list of a user exists; a deletion takes both away, by its mark again if need be.
@@ -51,7 +50,6 @@ from core.job_items import (
     DELETED,
     EXPIRING,
     FIRST_ID,
-    FLEET,
     IMAGE,
     JOBS,
     MARKED_AGAIN,
@@ -62,7 +60,6 @@ from core.job_items import (
     RESULT,
     RETRIED,
     SAID,
-    SNAPSHOT,
     counts_of,
     counts_partition,
     deleted_item,
@@ -98,7 +95,7 @@ from core.job_records import (
     Said,
     with_said,
 )
-from core.messages import FleetSnapshot, Response, Status
+from core.messages import Response, Status
 from services.errors import NotFoundError
 from services.table import LAST, Item, Table
 
@@ -541,17 +538,6 @@ class JobStore:
     def close(self, job: OpenJob) -> bool:
         """Take a job from the open ones unless images were added since it was read; tell whether it was taken."""
         return self.table.delete_if(OPEN, job.job_id, "#touched_at = :touched_at", {"touched_at": job.touched_at})
-
-    # Fleet
-
-    def put_fleet(self, snapshot: FleetSnapshot) -> None:
-        """Store what the autoscaler saw and decided."""
-        self.table.put_all([{"pk": FLEET, "sk": SNAPSHOT, "snapshot": snapshot.to_json()}])
-
-    def fleet(self) -> FleetSnapshot | None:
-        """Return what the autoscaler saw and decided last, or None before its first look."""
-        item = self.table.get(FLEET, SNAPSHOT)
-        return None if item is None else FleetSnapshot.from_json(str(item["snapshot"]))
 
 
 def no_job(job_id: str) -> NotFoundError:

@@ -66,7 +66,7 @@ def redrive(client: FleetClient, *, job: str | None, image: str | None, is_all: 
     longer stored, or the queue refused the request.
     """
     # Imported here, since it takes long and other commands do not use it.
-    from web_tier.pages.words import REDRIVE_WORDS, redriven_words
+    from core.format import REDRIVE_WORDS, redriven_words
 
     if is_all:
         if job is not None:
@@ -91,7 +91,7 @@ def redrive(client: FleetClient, *, job: str | None, image: str | None, is_all: 
 def discard(client: FleetClient, *, job: str, image: str, as_json: bool) -> None:
     """Discard the dead letter of IMAGE in JOB; the image keeps its failed result."""
     # Imported here, since it takes long and other commands do not use it.
-    from web_tier.pages.words import DISCARD_WORDS
+    from core.format import DISCARD_WORDS
 
     client.discard(job, image)
     say({"job_id": job, "image_id": image, "discarded": True}, DISCARD_WORDS, as_json=as_json)

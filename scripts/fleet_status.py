@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from core.fleet import Decision, FleetInstances
+from core.format import dollars, fleet_sentence, limits_words, pause_words, plural
 from core.messages import FleetSnapshot, WorkerLimits
 from web_tier.api.models import FleetStatusBody
 from web_tier.pages.instances import InstanceRow
-from web_tier.pages.words import dollars, fleet_sentence, limits_words, pause_words, plural
 
 Row = tuple[str, str]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from botocore.exceptions import ClientError
 
 from services.errors import LaunchError
-from services.metadata import DRAIN_TAG, STAY_TAG
+from services.metadata import DRAIN_TAG, PROTECTED_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -37,9 +37,11 @@ WORKER_SUFFIX = "-worker"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance as DescribeInstances tells it; `draining` when asked to end, `standby` when asked to stay.
+    """An instance as DescribeInstances reports it.
 
     Attributes:
+        draining: whether its worker was asked to finish its images and end.
+        protected: whether its worker is protected from scale-in: it stays when it is idle.
         spot: whether it is a Spot Instance.
         client_token: of the call that launched it; empty when that had none.
     """
@@ -50,7 +52,7 @@ class Instance:
     zone: str
     launched_at: datetime
     draining: bool = False
-    standby: bool = False
+    protected: bool = False
     spot: bool = False
     client_token: str = ""
 
@@ -175,24 +177,24 @@ class Fleet:
             raise _refusal(error) from error
 
     def ask_to_drain(self, instance_ids: Sequence[str]) -> None:
-        """Ask the workers on these instances to finish what they have and end; asking again changes nothing."""
+        """Ask the workers on these instances to finish their images and end; repeating it changes nothing."""
         if instance_ids:
             self.client.create_tags(Resources=list(instance_ids), Tags=[{"Key": DRAIN_TAG, "Value": "asked"}])
 
-    def forget_drain(self, instance_ids: Sequence[str]) -> None:
-        """Take back that these instances were asked to drain: stopped ones, which would end again once started."""
+    def cancel_drain(self, instance_ids: Sequence[str]) -> None:
+        """Remove the tag of these stopped instances, whose workers would otherwise end again once started."""
         if instance_ids:
             self.client.delete_tags(Resources=list(instance_ids), Tags=[{"Key": DRAIN_TAG}])
 
-    def ask_to_stay(self, instance_ids: Sequence[str]) -> None:
-        """Ask the workers on these instances to stay when they are idle; asking again changes nothing."""
+    def protect(self, instance_ids: Sequence[str]) -> None:
+        """Protect these instances from scale-in, so their workers stay when idle; repeating it changes nothing."""
         if instance_ids:
-            self.client.create_tags(Resources=list(instance_ids), Tags=[{"Key": STAY_TAG, "Value": "asked"}])
+            self.client.create_tags(Resources=list(instance_ids), Tags=[{"Key": PROTECTED_TAG, "Value": "asked"}])
 
-    def let_go(self, instance_ids: Sequence[str]) -> None:
-        """Take that back: these workers end when they are idle, as all others do."""
+    def unprotect(self, instance_ids: Sequence[str]) -> None:
+        """End the scale-in protection of these instances: their workers end when they are idle."""
         if instance_ids:
-            self.client.delete_tags(Resources=list(instance_ids), Tags=[{"Key": STAY_TAG}])
+            self.client.delete_tags(Resources=list(instance_ids), Tags=[{"Key": PROTECTED_TAG}])
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
         """End instances for good."""
@@ -234,7 +236,7 @@ def _instance(described: Any) -> Instance:
         zone=described.get("Placement", {}).get("AvailabilityZone", ""),
         launched_at=described["LaunchTime"],
         draining=any(tag["Key"] == DRAIN_TAG for tag in described.get("Tags", [])),
-        standby=any(tag["Key"] == STAY_TAG for tag in described.get("Tags", [])),
+        protected=any(tag["Key"] == PROTECTED_TAG for tag in described.get("Tags", [])),
         spot=described.get("InstanceLifecycle") == "spot",
         client_token=described.get("ClientToken", ""),
     )

@@ -16,8 +16,8 @@ from services.errors import MetadataError
 DRAIN_TAG = "fleetsight-drain"
 """An instance that has this tag, with any value, is asked to end."""
 
-STAY_TAG = "fleetsight-stay"
-"""An instance that has this tag, with any value, is a standby: its worker does not end when it is idle."""
+PROTECTED_TAG = "fleetsight-stay"
+"""An instance with this tag, with any value, is protected from scale-in: its worker does not end when it is idle."""
 
 _DEFAULT = "http://169.254.169.254/"
 _TOKEN_SECONDS = 21_600
@@ -60,8 +60,8 @@ class Metadata:
         return self._get(f"meta-data/tags/instance/{DRAIN_TAG}") is not None
 
     def asked_to_stay(self) -> bool:
-        """Return whether the instance has the tag of a standby; not where it may not see its tags."""
-        return self._get(f"meta-data/tags/instance/{STAY_TAG}") is not None
+        """Return whether the instance is protected from scale-in; False where it may not read its tags."""
+        return self._get(f"meta-data/tags/instance/{PROTECTED_TAG}") is not None
 
     def _required(self, path: str) -> str:
         value = self._get(path)

@@ -94,17 +94,17 @@ class Crew:
                 self._end(number, at)
 
     def end_idle(self) -> None:
-        """End the one that has been free longest, at the moment when that was too long; on standby it stays."""
+        """End the one that has been free longest, at the moment when that was too long; a protected one stays."""
         since, number = heapq.heappop(self.free)
-        if self._there[number].standby:
+        if self._there[number].protected:
             heapq.heappush(self.free, (since + self._idle_seconds, number))
         else:
             self._end(number, since + self._idle_seconds)
 
-    def stand_by(self, stay: frozenset[str], leave: frozenset[str]) -> None:
-        """Have the named ones stay when they are idle, or no longer."""
+    def set_protection(self, protect: frozenset[str], unprotect: frozenset[str]) -> None:
+        """Protect the named workers, so that they stay when they are idle, or no longer."""
         for each in self._there.values():
-            each.standby = (each.standby or each.name in stay) and each.name not in leave
+            each.protected = (each.protected or each.name in protect) and each.name not in unprotect
 
     def drain(self, names: frozenset[str], now: float) -> None:
         """Let the named ones finish what they have in hand; who has nothing ends now."""

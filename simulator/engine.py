@@ -131,8 +131,8 @@ class _Simulation:
     def _apply(self, order: Order, look: Look) -> None:
         if order.drain:
             self._crew.drain(frozenset(order.drain), look.now)
-        if order.stay or order.leave:
-            self._crew.stand_by(frozenset(order.stay), frozenset(order.leave))
+        if order.protect or order.unprotect:
+            self._crew.set_protection(frozenset(order.protect), frozenset(order.unprotect))
         room = self._conditions.max_workers - len(self._crew)
         if order.launch > room:
             self._beyond += 1

@@ -13,7 +13,7 @@ class Worker:
         name: its instance id.
         ready_at: its first receive; infinite for one that never reports.
         draining: whether it receives nothing more and ends with what it has in hand.
-        standby: whether it stays when it is idle.
+        protected: whether it stays when it is idle.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Worker:
     running_at: float
     ready_at: float
     draining: bool = False
-    standby: bool = False
+    protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ class Order:
     Attributes:
         launch: so many new workers.
         drain: names of those that are to finish what they have and end.
-        stay, leave: names of those that are to stay when they are idle from now on, or no longer.
+        protect, unprotect: names of workers that stay when they are idle from now on, or no longer.
     """
 
     launch: int = 0
     drain: tuple[str, ...] = ()
-    stay: tuple[str, ...] = ()
-    leave: tuple[str, ...] = ()
+    protect: tuple[str, ...] = ()
+    unprotect: tuple[str, ...] = ()
 
 
 NOTHING = Order()

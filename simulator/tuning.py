@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from core.config import Fleet as FleetConfig
+from core.config import FleetSettings
 from simulator.comparison import Played, Scene
 from simulator.policies.ours import ours
 from simulator.policy import Rule
@@ -20,9 +20,9 @@ NEAR: Final = 0.01
 """A percentile that is at most so much below the wanted one ends the search."""
 
 
-def deadline(limits: FleetConfig, target_seconds: float) -> Rule:
+def deadline(settings: FleetSettings, target_seconds: float) -> Rule:
     """Return the product's `deadline` with this target."""
-    return ours(limits.model_copy(update={"policy": "deadline", "target_seconds": target_seconds}))
+    return ours(settings.model_copy(update={"policy": "deadline", "target_seconds": target_seconds}))
 
 
 @dataclass(frozen=True)

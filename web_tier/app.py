@@ -3,6 +3,7 @@
 from flask import Flask
 
 from core.config import Config, load_config
+from core.format import FILTERS, fleet_sentence
 from core.jobs import JobStore
 from web_tier.access.access import Access, install_access
 from web_tier.access.guard import install_guard, install_identification
@@ -39,7 +40,6 @@ from web_tier.pages.image import image_pages
 from web_tier.pages.live import live
 from web_tier.pages.operate import operate
 from web_tier.pages.routes import pages
-from web_tier.pages.words import FILTERS, fleet_sentence
 from web_tier.problems import answer_problems
 from web_tier.proxy import BehindProxy
 from web_tier.request_log import log_requests

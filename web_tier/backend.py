@@ -174,7 +174,7 @@ class Backend:
             "input bucket": lambda: clients.s3.head_bucket(Bucket=names.input_bucket),
             # Health checks are frequent, so the process learns soon that the controller no longer reports.
             "job table": lambda: self.reports.silent_seconds(
-                JobStore(Table(clients.dynamodb, names.job_table)).fleet()
+                FleetStore(Table(clients.dynamodb, names.job_table)).snapshot()
             ),
             "request queue": lambda: Queue.named(clients.sqs, self.config.queue_name(names.request_queue)).counts(),
         }

@@ -45,7 +45,7 @@ class Live:
     def progress(self, status: JobStatus) -> tuple[Progress, ProgressBody]:
         """Return how far a job is, and what there is to say of it."""
         backend = self._backend
-        fleet = backend.store.fleet()
+        fleet = backend.fleet.snapshot()
         cost = job_cost(status.counts, fleet, backend.fleet, backend.config.prices)
         silent_seconds = backend.reports.silent_seconds(fleet)
         progress = Progress.of(status, controller_ahead=backend.reports.ahead)

@@ -5,8 +5,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from core.format import dollars
 from scripts.load.figures import Summary
-from web_tier.pages.words import dollars
 
 
 def bar(console: Console) -> Progress:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from web_tier.pages.words import dollars
+from core.format import dollars
 
 
 @dataclass(frozen=True)

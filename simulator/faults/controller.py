@@ -1,58 +1,68 @@
-"""A controller in a simulated world: the product's own autoscaler, wired as `web_tier.controller.wiring` does it."""
+"""A controller in a simulated world: the product's autoscaler, built as in `web_tier.controller.services`."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, cast
 
-from core.config import Fleet as FleetConfig
-from core.fleet import Decisions, FleetInstances, LaunchJournal
-from core.fleet_store import FleetStore, Orders
-from core.messages import FleetPause, FleetSnapshot, LimitsOverride
+from core.config import FleetSettings
+from core.fleet import Decisions, FleetInstances, HistoryBlock, LaunchJournal, Span
+from core.fleet_store import Commands, FleetStore
+from core.messages import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
+from services.backoff import Backoff
 from services.ec2 import Fleet
 from services.sqs import Queue, QueueCounts
 from simulator.faults.cloud import EPOCH, Cloud, refusal
 from simulator.faults.queues import Queues
-from web_tier.controller.autoscaler.apply.apply import Launcher
-from web_tier.controller.autoscaler.apply.drain import Drainer
-from web_tier.controller.autoscaler.apply.journal import Journal
-from web_tier.controller.autoscaler.apply.orders import DrainCommands, OrdersWatch
-from web_tier.controller.autoscaler.apply.standby import Standby
-from web_tier.controller.autoscaler.apply.sweep import Sweeper
-from web_tier.controller.autoscaler.autoscaler import Autoscaler
-from web_tier.controller.autoscaler.observe.boots import BootTimeEstimator
-from web_tier.controller.autoscaler.observe.demand import ArrivalRateEstimator
-from web_tier.controller.autoscaler.observe.lives import InstanceTracker
-from web_tier.controller.autoscaler.observe.measures import MetricsCollector
-from web_tier.controller.autoscaler.observe.meter import BillingMeter
-from web_tier.controller.autoscaler.observe.observe import Observer, RecentLaunches
-from web_tier.controller.autoscaler.observe.pace import ThroughputEstimator
-from web_tier.controller.autoscaler.tell.board import SnapshotWriter
-from web_tier.controller.autoscaler.tell.chronicle import EventReporter
-from web_tier.controller.backoff import Backoff
-from web_tier.controller.limits import FleetConfigWatcher
-from web_tier.controller.worker_registry import WorkerRegistry
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
+from web_tier.autoscaler.estimators import (
+    ArrivalRateEstimator,
+    BootTimeEstimator,
+    MetricsCollector,
+    ThroughputEstimator,
+)
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.launcher import Launcher
+from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
+from web_tier.autoscaler.loop import Autoscaler
+from web_tier.autoscaler.observe import Observer, RecentLaunches
+from web_tier.autoscaler.reporting import (
+    EventLog,
+    History,
+    InstanceListWriter,
+    MetricsLogger,
+    Reporter,
+    SnapshotWriter,
+)
 
 MINIMUM_BILLED_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 60.0
 FLEET_NAME: Final = "worker"
 
 
-@dataclass
-class Notebook:
-    """The job table as the autoscaler uses it, in memory: the journal, the orders, the last snapshot.
+class InMemoryFleetStore(FleetStore):
+    """The fleet's items as the autoscaler uses them, in memory: the journal, the commands, the last snapshot.
+
+    Args:
+        call: called with the name of the service, before and after each write of the journal takes effect.
 
     Attributes:
         fails: whether reads and writes are refused.
-        call: is told of each write of the journal, before it takes place and after.
+        current_pause: the operators' pause, or None.
+        last_snapshot: the last snapshot, which the next controller continues; None before the first.
     """
 
-    call: Callable[[str, str], None]
-    fails: bool = False
-    paused: FleetPause | None = None
-    snapshot: FleetSnapshot | None = None
-    _journal: LaunchJournal = field(default_factory=LaunchJournal)
+    def __init__(self, call: Callable[[str, str], None]) -> None:
+        super().__init__(cast(Any, None))
+        self._call = call
+        self.fails = False
+        self.current_pause: FleetPause | None = None
+        self.last_snapshot: FleetSnapshot | None = None
+        self._journal = LaunchJournal()
 
     def journal(self) -> LaunchJournal:
         """Return the journal as it is stored."""
@@ -61,139 +71,159 @@ class Notebook:
 
     def put_journal(self, journal: LaunchJournal) -> bool:
         """Store the journal if what is stored has the revision before its own."""
-        self.call("table", "before")
+        self._call("table", "before")
         self._refuse("PutItem")
         if journal.revision != self._journal.revision + 1:
             return False
         self._journal = journal
-        self.call("table", "after")
+        self._call("table", "after")
         return True
 
-    def orders(self) -> Orders:
-        """Return what ops have ordered."""
+    def commands(self) -> Commands:
+        """Return the operators' commands."""
         self._refuse("Query")
-        return Orders(pause=self.paused)
+        return Commands(pause=self.current_pause)
 
-    def drop_drains(self, _instance_ids: Iterable[str]) -> None:
-        """Delete orders to drain: there are none."""
-
-    def put_fleet(self, snapshot: FleetSnapshot) -> None:
-        """Store the last snapshot, from which the next controller goes on."""
+    def put_snapshot(self, snapshot: FleetSnapshot) -> None:
+        """Store the last snapshot."""
         self._refuse("PutItem")
-        self.snapshot = snapshot
+        self.last_snapshot = snapshot
+
+    def delete_drains(self, instance_ids: Iterable[str]) -> None:
+        """Do nothing: there are no commands to drain."""
 
     def instances(self) -> FleetInstances:
-        """Return the instances as they were told last: nothing, so that a successor knows no word of anybody."""
+        """Return no instances, so that the next controller knows no heartbeat."""
         return FleetInstances()
 
+    def put_instances(self, instances: FleetInstances) -> None:
+        """Do nothing: no page is shown."""
+
     def decisions(self) -> Decisions:
-        """Return the decisions told before: none."""
+        """Return no decisions."""
         return Decisions()
+
+    def put_decisions(self, decisions: Decisions) -> None:
+        """Do nothing: no page is shown."""
+
+    def blocks(self, span: Span | None = None) -> list[HistoryBlock]:  # noqa: ARG002 (the interface)
+        """Return no history."""
+        return []
+
+    def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
+        """Do nothing: no page is shown."""
+
+    def put_run(self, run: BillingPeriod) -> None:
+        """Do nothing: no image's cost is shown."""
 
     def _refuse(self, operation: str) -> None:
         if self.fails:
             raise refusal("ProvisionedThroughputExceededException", operation)
 
 
-class Untold(EventReporter):
-    """A reporter without output: what pages show plays no part here."""
+class SnapshotReporter(Reporter):
+    """A reporter that stores snapshots only: what pages show plays no part here, and would cost time."""
 
-    def note(self, news: Iterable[object]) -> None:
-        """Forget it."""
-
-    def look(self, *_: object, **__: object) -> None:
-        """Forget it."""
+    def report(self, *_: object, **__: object) -> None:
+        """Do nothing."""
 
 
-class InForce(FleetConfigWatcher):
-    """The limits of the simulation in place of a file's."""
+class StubConfig(FleetConfigWatcher):
+    """The settings of the simulation in place of a file's."""
 
-    def __init__(self, limits: Callable[[], FleetConfig]) -> None:
-        super().__init__(Path("/dev/null"), limits())
-        self._limits = limits
+    def __init__(self, settings: Callable[[], FleetSettings]) -> None:
+        super().__init__(Path("/dev/null"), settings())
+        self._settings = settings
 
-    def current(self, order: LimitsOverride | None = None) -> FleetConfig:  # noqa: ARG002 (ops order nothing here)
-        """Return what is in force."""
-        self.fleet = self._limits()
+    def current(self, override: LimitsOverride | None = None) -> FleetSettings:  # noqa: ARG002 (there is none here)
+        """Return the settings in force."""
+        self.fleet = self._settings()
         return self.fleet
 
 
 @dataclass(frozen=True)
 class Site:
-    """What controllers work with, one after the other.
+    """What all controllers of a world share.
 
     Attributes:
-        clock: seconds.
-        limits: returns what is in force.
+        clock: returns the simulated seconds.
+        settings: returns the settings in force.
     """
 
     clock: Callable[[], float]
     cloud: Cloud
     queues: Queues
-    notebook: Notebook
-    limits: Callable[[], FleetConfig]
+    store: InMemoryFleetStore
+    settings: Callable[[], FleetSettings]
 
 
 class Controller:
     """One tenure of one controller.
 
     Args:
-        name: who it is.
-        site: where.
-        active: whether it still holds the lease.
+        name: name of the writer of the journal.
+        site: what all controllers share.
+        active: returns whether it still holds the lease.
     """
 
     def __init__(self, name: str, site: Site, active: Callable[[], bool]) -> None:
         self.name, self._site = name, site
-        clock, notebook, before = site.clock, site.notebook, site.notebook.snapshot
+        clock, store, before = site.clock, site.store, site.store.last_snapshot
         fleet, launches = Fleet(cast(Any, site.cloud), FLEET_NAME), RecentLaunches(clock)
-        store = cast(FleetStore, notebook)
         self._registry = WorkerRegistry(clock, self._now)
-        meter = BillingMeter(MINIMUM_BILLED_SECONDS, before, clock, self._now)
-        lives, drainer = InstanceTracker(self._registry, clock, self._now), Drainer(fleet, active, clock)
-        orders, no_letters = OrdersWatch(store, clock), cast(Queue, _NoLetters())
+        meter = BillingMeter(MINIMUM_BILLED_SECONDS, lambda _: 0.0, before, clock, self._now)
+        tracker, drainer = InstanceTracker(self._registry, clock, self._now), Drainer(fleet, active, clock)
+        commands, dead_letters = OperatorCommands(store, clock), cast(Queue, _EmptyQueue())
         self.autoscaler = Autoscaler(
-            limits=InForce(site.limits),
-            observer=Observer(cast(Queue, site.queues), no_letters, fleet, launches, clock, self._now),
-            launcher=Launcher(fleet, launches, Journal(store, name, clock, self._now), active, clock, _even(1.0)),
-            drainer=drainer,
-            standby=Standby(fleet, active, clock),
-            sweeper=Sweeper(fleet, lives, DRAIN_SECONDS, active, clock, _even(1.0)),
-            meter=meter,
+            config=StubConfig(site.settings),
+            commands=commands,
+            observer=Observer(cast(Queue, site.queues), dead_letters, fleet, launches, clock, self._now),
             arrivals=ArrivalRateEstimator(clock),
-            measures=MetricsCollector(
+            metrics=MetricsCollector(
                 self._registry,
                 meter,
                 BootTimeEstimator(before.boot_seconds if before else None, clock),
                 ThroughputEstimator(before.image_seconds if before else None, clock),
-                lives,
+                tracker,
             ),
-            orders=orders,
-            drain_orders=DrainCommands(orders, drainer, clock),
-            board=SnapshotWriter(cast(Any, notebook), clock=clock, now=self._now),
-            chronicle=Untold(self._registry, cast(Any, None), cast(Any, None), cast(Any, None)),
+            health=UnhealthyTerminator(fleet, tracker, DRAIN_SECONDS, active, clock, _without_jitter(1.0)),
+            launcher=Launcher(
+                fleet, launches, Journal(store, name, clock, self._now), active, clock, _without_jitter(1.0)
+            ),
+            drainer=drainer,
+            drain_commands=DrainCommands(commands, drainer, clock),
+            protection=ScaleInProtection(fleet, active, clock),
+            meter=meter,
+            reporter=SnapshotReporter(
+                self._registry,
+                SnapshotWriter(store, clock, self._now),
+                InstanceListWriter(store),
+                EventLog(store),
+                History(store),
+                MetricsLogger(clock),
+            ),
             interval_seconds=1.0,
         )
 
-    def listen(self) -> None:
-        """Do what the collector does: take in what the workers have said."""
-        heard, is_all = self._site.queues.heard()
-        self._registry.note(heard)
+    def collect(self) -> None:
+        """Do what the collector does: record the heartbeats and answers that the workers have sent."""
+        messages, is_all = self._site.queues.heard()
+        self._registry.record(messages)
         if is_all:
-            self._registry.heard_all(self._site.clock())
+            self._registry.mark_read_until(self._site.clock())
 
     def _now(self) -> datetime:
         return EPOCH + timedelta(seconds=self._site.clock())
 
 
-class _NoLetters:
-    """A dead-letter queue without any."""
+class _EmptyQueue:
+    """A dead-letter queue without messages."""
 
     def counts(self) -> QueueCounts:
         """Return zeros."""
         return QueueCounts(0, 0, 0)
 
 
-def _even(first_seconds: float) -> Backoff:
-    """Return a backoff without a random part, so that a schedule plays the same again."""
+def _without_jitter(first_seconds: float) -> Backoff:
+    """Return a backoff without a random part, so that a schedule can be repeated exactly."""
     return Backoff(first_seconds, 30.0, lambda _low, high: high)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from core.messages import Heartbeat, Response, WorkerState
-from services.metadata import DRAIN_TAG, STAY_TAG
+from services.metadata import DRAIN_TAG, PROTECTED_TAG
 
 PENDING_SECONDS: Final = 5.0
 """From the launch to `running`."""
@@ -226,7 +226,7 @@ class Instance:
             self.noticed_at = now
         if age >= self.fate.hangs:
             self.worker.fall_silent(queue)
-        if not self.worker.live(now, queue, ending=self._knows_that_it_ends(now), wanted=STAY_TAG in self.tags):
+        if not self.worker.live(now, queue, ending=self._knows_that_it_ends(now), wanted=PROTECTED_TAG in self.tags):
             self.worker.silent = True
             if self.fate.powers_off:
                 self.become("stopping" if self.stops else "shutting-down", now)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from simulator.faults.machines import NEVER, Fate
-from simulator.faults.world import Doom, World, limits_of
+from simulator.faults.world import Doom, World, settings_of
 
 GOOD: Final = Fate()
 FATES: Final = (
@@ -65,7 +65,7 @@ class Schedule(RuleBasedStateMachine):
         changes: dict[str, Any] = {"policy": policy, "scale_in": scale_in, "market": market}
         changes["max_lifetime_seconds"] = lifetime
         self.world = World(
-            limits_of(max_workers=most, min_workers=min(least, most), instance_types=TYPES, **changes), seed
+            settings_of(max_workers=most, min_workers=min(least, most), instance_types=TYPES, **changes), seed
         )
         self.world.run(3)
 
@@ -169,9 +169,9 @@ class Schedule(RuleBasedStateMachine):
     @rule(fails=st.booleans(), passing=spans)
     def the_table_fails(self, fails: bool, passing: int) -> None:
         """The job table refuses for a while."""
-        self.world.notebook.fails = fails
+        self.world.store.fails = fails
         self.world.run(passing)
-        self.world.notebook.fails = False
+        self.world.store.fails = False
 
     @invariant()
     def nothing_happened_that_must_never_happen(self) -> None:

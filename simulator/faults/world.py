@@ -13,12 +13,11 @@ from typing import Any, Final, Literal, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.config import Fleet as FleetConfig
-from core.config import load_config
+from core.config import FleetSettings, load_config
 from core.messages import FleetPause
 from services.errors import FleetsightError
 from simulator.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
-from simulator.faults.controller import Controller, Notebook, Site
+from simulator.faults.controller import Controller, InMemoryFleetStore, Site
 from simulator.faults.machines import Fate, Instance
 from simulator.faults.queues import Queues
 
@@ -74,9 +73,9 @@ class World:
         fates: of boots, one drawn at random for each.
     """
 
-    def __init__(self, limits: FleetConfig, seed: int = 0) -> None:
+    def __init__(self, settings: FleetSettings, seed: int = 0) -> None:
         self.now = 0.0
-        self.limits = limits
+        self.settings = settings
         self.violations: list[Violation] = []
         self.doom: Doom | None = None
         self.fates: tuple[Fate, ...] = (Fate(),)
@@ -92,11 +91,11 @@ class World:
             image_seconds=IMAGE_SECONDS,
             idle_seconds=IDLE_SECONDS,
         )
-        self.notebook = Notebook(self._befall)
-        self._site = Site(self.clock, self.cloud, self.queues, self.notebook, lambda: self.limits)
+        self.store = InMemoryFleetStore(self._befall)
+        self._site = Site(self.clock, self.cloud, self.queues, self.store, lambda: self.settings)
         self.controllers = self._decisions = 0
         self._random = Random(seed)  # nosec B311 # faults that can be played again
-        self._most = [(0.0, limits.max_workers)]
+        self._most = [(0.0, settings.max_workers)]
         self._tick_began = self._next_tick = 0.0
         self._taken_over_at = 0.0
         self._controller: Controller | None = None
@@ -107,12 +106,12 @@ class World:
 
     def set_limits(self, **changes: int) -> None:
         """Change the fleet section of the configuration."""
-        self.limits = self.limits.model_copy(update=changes)
-        self._most.append((self.now, self.limits.max_workers))
+        self.settings = self.settings.model_copy(update=changes)
+        self._most.append((self.now, self.settings.max_workers))
 
     def pause(self, *, on: bool) -> None:
         """Pause the fleet, or resume it."""
-        self.notebook.paused = FleetPause(since=EPOCH + timedelta(seconds=self.now)) if on else None
+        self.store.current_pause = FleetPause(since=EPOCH + timedelta(seconds=self.now)) if on else None
 
     def run(self, seconds: float, every: float = 1.0) -> None:
         """Let time pass, with a look of the autoscaler `every` so many seconds."""
@@ -130,7 +129,7 @@ class World:
         if self._controller is None and self.now >= self._taken_over_at:
             self._take_over()
         if self._controller is not None:
-            self._controller.listen()
+            self._controller.collect()
 
     def look(self, every: float = 1.0) -> None:
         """Let the controller look, decide and act, if there is one; `every` so many seconds it does so again."""
@@ -155,17 +154,17 @@ class World:
             self._note("left or never answered", f"{self.queues.sent - self.queues.answered} images wait for ever")
         self.run(AFTERWARDS_SECONDS, every=5.0)
         left = self.cloud.alive()
-        if len(left) != self.limits.min_workers or any(each.worker.silent for each in left):
+        if len(left) != self.settings.min_workers or any(each.worker.silent for each in left):
             names = [each.instance_id for each in left]
-            self._note("left or never answered", f"{names} are left, {self.limits.min_workers} wanted")
+            self._note("left or never answered", f"{names} are left, {self.settings.min_workers} wanted")
 
     def heal(self) -> None:
         """End every fault; let there be at least one worker, and let workers run for a day."""
         self.doom, self.fates, self.cloud.faults = None, (Fate(),), Faults()
         self.queues.counts_lag, self.queues.counts_factor, self.queues.counts_fail = 0.0, 1.0, False
-        self.queues.listener_lag, self.notebook.fails = 0.0, False
+        self.queues.listener_lag, self.store.fails = 0.0, False
         self.pause(on=False)
-        self.set_limits(max_workers=max(1, self.limits.max_workers), max_lifetime_seconds=86_400)
+        self.set_limits(max_workers=max(1, self.settings.max_workers), max_lifetime_seconds=86_400)
 
     def tally(self) -> Counter[str]:
         """Return what happened, in figures."""
@@ -212,7 +211,7 @@ class World:
     def _check_end(self, instance: Instance) -> None:
         worker = instance.worker
         has_booted = worker.ready_at <= self.now
-        boots_in_time = self.now - instance.booted_at < self.limits.boot_allowance_seconds
+        boots_in_time = self.now - instance.booted_at < self.settings.boot_allowance_seconds
         if not worker.silent and (has_booted or boots_in_time):
             self._note("ended although well", f"{instance.instance_id} was ended")
 
@@ -220,7 +219,7 @@ class World:
         self.violations.append(Violation(kind, f"{words} at second {self.now:.0f}"))
 
 
-def limits_of(**changes: Any) -> FleetConfig:
+def settings_of(**changes: Any) -> FleetSettings:
     """Return the fleet section of config.yaml with some values changed."""
     fleet = load_config(ROOT / "config.yaml", {}).fleet
     usual = {"images_per_worker": 3, "image_seconds": IMAGE_SECONDS, "boot_seconds": 30.0}

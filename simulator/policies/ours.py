@@ -3,13 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from core.config import Fleet as FleetConfig
+from core.config import FleetSettings
 from services.ec2 import Instance
 from services.sqs import QueueCounts
 from simulator.policy import Look, Order, Rule, Terms, Worker
-from web_tier.controller.autoscaler.decide.decide import decide
-from web_tier.controller.autoscaler.observe.demand import ArrivalRateEstimator
-from web_tier.controller.autoscaler.observe.observe import Measured, Observation
+from web_tier.autoscaler.decide import decide
+from web_tier.autoscaler.estimators import ArrivalRateEstimator
+from web_tier.autoscaler.observe import FleetMetrics, Observation
 
 BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """When a simulated trace begins by the wall clock, which launch times are told by."""
@@ -23,13 +23,13 @@ class Ours:
     """Shows `decide` one look after the other, and turns its plans into orders.
 
     Args:
-        limits: the fleet section of config.yaml; its policy decides.
+        settings: the fleet section of config.yaml; its policy decides.
         terms: how workers are run, `idle_seconds` as in the worker section.
     """
 
-    def __init__(self, limits: FleetConfig, terms: Terms) -> None:
+    def __init__(self, settings: FleetSettings, terms: Terms) -> None:
         self.terms = terms
-        self._limits = limits
+        self._settings = settings
         self._now = 0.0
         self._arrivals = ArrivalRateEstimator(clock=lambda: self._now)
         self._instances: tuple[Instance, ...] = ()
@@ -38,13 +38,13 @@ class Ours:
     def decide(self, look: Look) -> Order:
         """Return what the controller would do."""
         self._now = look.now
-        plan = decide(self._observation(look), self._limits)
-        return Order(plan.launch + len(plan.start), plan.drain, plan.stay, plan.leave)
+        plan = decide(self._observation(look), self._settings)
+        return Order(plan.launch + len(plan.start), plan.drain, plan.protect, plan.unprotect)
 
     def _observation(self, look: Look) -> Observation:
         """Return what the controller would have observed."""
         if look.changes != self._changes:
-            self._instances = tuple(_described(each, look.now, self._limits) for each in look.workers)
+            self._instances = tuple(_described(each, look.now, self._settings) for each in look.workers)
             self._changes = look.changes
         requests = QueueCounts(look.visible, look.in_flight, 0)
         return Observation(
@@ -52,40 +52,38 @@ class Ours:
             dead_letters=0,
             instances=self._instances,
             draining=frozenset(each.name for each in look.workers if each.draining),
-            standby=frozenset(each.name for each in look.workers if each.standby),
-            demand=self._arrivals.look(requests, look.answered),
-            measured=measured(look),
+            protected=frozenset(each.name for each in look.workers if each.protected),
+            demand=self._arrivals.update(requests, look.answered),
+            metrics=metrics(look),
             at=BEGIN + timedelta(seconds=look.now),
         )
 
 
-def measured(look: Look) -> Measured:
+def metrics(look: Look) -> FleetMetrics:
     """Return what the controller would have measured."""
-    serving = [each for each in look.workers if not each.draining]
-    silent = [each for each in serving if each.ready_at > look.now]
+    available = [each for each in look.workers if not each.draining]
+    booting = [each for each in available if each.ready_at > look.now]
     spare_since = look.now - MINIMUM_SECONDS
-    return Measured(
+    return FleetMetrics(
         image_seconds=look.image_seconds,
         boot_seconds=look.boot_seconds,
-        silent=len(silent),
-        booting=tuple(look.now - each.launched_at for each in silent),
-        unheard=frozenset(each.name for each in silent),
-        spare=tuple(each.name for each in serving if each.running_at <= spare_since and each.name in look.idle),
+        unregistered={each.name: look.now - each.launched_at for each in booting},
+        spare=tuple(each.name for each in available if each.running_at <= spare_since and each.name in look.idle),
     )
 
 
-def ours(limits: FleetConfig, interval_seconds: float = 1.0, idle_seconds: float = IDLE_SECONDS) -> Rule:
-    """Return the policy that `limits` names, by that name."""
-    floor = limits.max_workers if limits.policy == "fixed" else limits.min_workers
+def ours(settings: FleetSettings, interval_seconds: float = 1.0, idle_seconds: float = IDLE_SECONDS) -> Rule:
+    """Return the policy that `settings` names, by that name."""
+    floor = settings.max_workers if settings.policy == "fixed" else settings.min_workers
     terms = Terms(interval_seconds, idle_seconds, floor)
-    return Rule(limits.policy, lambda: Ours(limits, terms))
+    return Rule(settings.policy, lambda: Ours(settings, terms))
 
 
-def _described(worker: Worker, now: float, limits: FleetConfig) -> Instance:
+def _described(worker: Worker, now: float, settings: FleetSettings) -> Instance:
     return Instance(
         instance_id=worker.name,
         state="running" if worker.running_at <= now else "pending",
-        instance_type=limits.instance_types[0],
+        instance_type=settings.instance_types[0],
         zone="us-east-1a",
         launched_at=BEGIN + timedelta(seconds=worker.launched_at),
         draining=worker.draining,

@@ -124,7 +124,7 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     page.get_by_role("button", name="Take back").click()
     expect(page.locator("#limits-set")).to_be_hidden()
     expect(page.locator('[data-slot="max_workers"]')).to_have_text("2")
-    assert fleet.orders().limits is None
+    assert fleet.commands().limits is None
 
 
 def test_the_page_is_accessible_and_fits(page: Page, api: ApiClient, fleet: FleetStore, faults_of: FaultsOf) -> None:

@@ -199,6 +199,6 @@ def state_of(system: System) -> dict[str, Any]:
         "instances": {each["InstanceId"] for reservation in reservations for each in reservation["Instances"]},
         "jobs": sorted(item["pk"]["S"] for item in items if item["pk"].get("S", "").startswith("JOB#")),
         "objects": sorted(each["Key"] for each in objects.get("Contents", [])),
-        "paused": FleetStore(Table(clients.dynamodb, names.job_table)).orders().pause,
+        "paused": FleetStore(Table(clients.dynamodb, names.job_table)).commands().pause,
         "switches": switches,
     }

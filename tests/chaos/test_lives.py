@@ -1,4 +1,4 @@
-"""Instances that do not work are ended and replaced; workers that stand by stay, though there is nothing to do."""
+"""Unhealthy instances are terminated and replaced; protected workers stay although there is nothing to do."""
 
 import time
 from collections.abc import Iterator
@@ -54,19 +54,19 @@ def test_an_instance_that_never_works_is_replaced_at_once_and_ended_after_a_seco
         store = FleetStore(Table(running.system.clients.dynamodb, running.system.config.names.job_table))
         running.set_switches(stuck_boot_fraction=1)
         files, truth = signs(30, seed=71)
-        job_id = running.api.create_job("with a ghost")
+        job_id = running.api.create_job("with an unhealthy instance")
         outcome = running.upload(job_id, files)
         wait_until(running.workers, "an instance runs")
-        ghost = running.workers()[0].instance_id
+        unhealthy = running.workers()[0].instance_id
         running.set_switches(stuck_boot_fraction=0)
         wait_until(
-            lambda: any(each.marked and each.instance_id == ghost for each in store.instances().instances),
-            "the ghost is marked",
+            lambda: any(each.marked and each.instance_id == unhealthy for each in store.instances().instances),
+            "the unhealthy instance is marked",
         )
         running.wait_for_results(job_id, 30)
         assert running.right(job_id, outcome, truth) >= 29
         wait_until(lambda: not running.workers(), "the unhealthy instance has ended")
-        why = f"ended {ghost}: not heard of for 2 s"
+        why = f"terminated {unhealthy}: no heartbeat within 2 s of its launch"
         wait_until(lambda: any(each.words.startswith(why) for each in store.decisions().decisions), "it is told")
         assert running.max_seen <= 2
 
@@ -83,7 +83,7 @@ def test_a_standby_stays_through_its_idle_times_and_goes_when_it_is_no_longer_wa
             """Return the instance that was asked to stay and has been heard of."""
             heard = {each.instance_id for each in store.instances().instances if each.heard_at is not None}
             return next(
-                (each.instance_id for each in running.workers() if each.standby and each.instance_id in heard), None
+                (each.instance_id for each in running.workers() if each.protected and each.instance_id in heard), None
             )
 
         wait_until(standby, "a worker stands by")

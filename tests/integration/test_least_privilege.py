@@ -233,13 +233,13 @@ def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[t
 def hold_and_drain(deployed: Deployed) -> None:
     """Have a worker stand by, drain it, and go back to none."""
     deployed.api.set_limits(1, 3, "a test")
-    wait_until(lambda: any(each.standby for each in deployed.fleet.instances()), "a worker is asked to stay")
-    held = next(each.instance_id for each in deployed.fleet.instances() if each.standby)
+    wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "a worker is asked to stay")
+    held = next(each.instance_id for each in deployed.fleet.instances() if each.protected)
     deployed.api.drain(held)
     wait_until(lambda: held not in deployed.workers(), "a worker that is asked to drain ends")
-    wait_until(lambda: any(each.standby for each in deployed.fleet.instances()), "another takes its place")
+    wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "another takes its place")
     deployed.api.reset_limits()
-    wait_until(lambda: not any(each.standby for each in deployed.fleet.instances()), "no worker is asked to stay")
+    wait_until(lambda: not any(each.protected for each in deployed.fleet.instances()), "no worker is asked to stay")
 
 
 def retry_what_failed(deployed: Deployed, job_id: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import fleet
 from benchmarks.__main__ import main, names
-from benchmarks.fleet import CONDITIONS, QUICK, Part, limits, play_part, run
+from benchmarks.fleet import CONDITIONS, QUICK, Part, fleet_settings, play_part, run
 from benchmarks.fleet_standing import OWN_TARGETS, RIVALS, Duel
 from simulator.comparison import Row, Scene
 from simulator.traces import Trace, batch, named
@@ -25,8 +25,8 @@ def test_every_trace_has_a_target_of_its_own() -> None:
 
 
 def test_the_comparison_is_for_a_fleet_of_nineteen_that_starts_from_nothing() -> None:
-    assert (limits().min_workers, limits().max_workers, CONDITIONS.max_workers) == (0, 19, 19)
-    assert limits().image_seconds == CONDITIONS.image_seconds
+    assert (fleet_settings().min_workers, fleet_settings().max_workers, CONDITIONS.max_workers) == (0, 19, 19)
+    assert fleet_settings().image_seconds == CONDITIONS.image_seconds
 
 
 def test_a_trace_is_played_by_every_policy_and_tuned_to_five() -> None:

@@ -17,8 +17,8 @@ from services.errors import NotFoundError
 from services.table import Item
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import WORKERS, BrokenError, World
-from web_tier.controller.removal import LINGER_SECONDS
-from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.cleanup import LINGER_SECONDS
+from web_tier.controller.reconciler import ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.intake.store import ImageIngest
 

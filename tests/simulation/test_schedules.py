@@ -5,20 +5,20 @@ from collections.abc import Callable
 
 import pytest
 
+from services.ec2 import Fleet, Instance, LaunchSpec
 from services.metadata import DRAIN_TAG
 from simulator.faults.machines import NEVER, Fate
 from simulator.faults.schedules import BrokenError, play
-from simulator.faults.world import Doom, World, limits_of
-from web_tier.controller.autoscaler.apply.apply import Launcher
-from web_tier.controller.autoscaler.apply.sweep import Sweeper
-from web_tier.controller.autoscaler.observe.observe import RecentLaunches
+from simulator.faults.world import Doom, World, settings_of
+from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.observe import RecentLaunches
 
 SCHEDULES = int(os.environ.get("FLEETSIGHT_FAULT_SCHEDULES", "60"))
 """The same in each run. Others, as many as there is time for: python -m benchmarks fleet_faults."""
 
 
 def world(**limits: object) -> World:
-    return World(limits_of(**{"max_workers": 5, "min_workers": 0, **limits}))
+    return World(settings_of(**{"max_workers": 5, "min_workers": 0, **limits}))
 
 
 def kinds(of: World) -> set[str]:
@@ -117,14 +117,14 @@ def _forget(self: RecentLaunches, _instances: object) -> frozenset[str]:
     return frozenset()
 
 
-def _never(self: Sweeper) -> None:
+def _never(self: UnhealthyTerminator) -> None:
     return None
 
 
 @pytest.mark.parametrize(
     ("broken", "method", "by"),
-    [(RecentLaunches, "unseen", _forget), (Sweeper, "sweep", _never)],
-    ids=["launches are forgotten", "ghosts are left"],
+    [(RecentLaunches, "launching", _forget), (UnhealthyTerminator, "terminate_confirmed", _never)],
+    ids=["launches are forgotten", "unhealthy instances are left"],
 )
 def test_a_product_that_breaks_a_promise_is_noticed(
     monkeypatch: pytest.MonkeyPatch, broken: type, method: str, by: Callable[..., object]
@@ -135,14 +135,12 @@ def test_a_product_that_breaks_a_promise_is_noticed(
 
 
 def test_a_launch_with_another_token_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = iter(range(1_000))
+    tokens, launch = iter(range(1_000)), Fleet.launch
 
-    def careless(self: Launcher, entry: object) -> list[str]:
-        assert entry.spec is not None  # type: ignore[attr-defined]
-        token = f"{next(tokens):064}"
-        return [each.instance_id for each in self.fleet.launch(entry.spec, entry.count, token)]  # type: ignore[attr-defined]
+    def careless(self: Fleet, spec: LaunchSpec, count: int, _token: str) -> list[Instance]:
+        return launch(self, spec, count, f"{next(tokens):064}")
 
-    monkeypatch.setattr(Launcher, "_call", careless)
+    monkeypatch.setattr(Fleet, "launch", careless)
     lost = world()
     lost.run(5)
     lost.cloud.faults.describe_lag = 60.0

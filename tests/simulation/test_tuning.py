@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks.fleet import limits
+from benchmarks.fleet import fleet_settings
 from simulator.comparison import Played, Scene
 from simulator.engine import Conditions
 from simulator.machine import CERTAIN
@@ -61,6 +61,6 @@ def test_what_was_played_once_is_not_played_again(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_deadline_with_more_time_takes_fewer_workers() -> None:
-    peaks = [SCENE.play(deadline(limits(), target)).outcome.peak for target in (70.0, 100.0, 200.0)]
+    peaks = [SCENE.play(deadline(fleet_settings(), target)).outcome.peak for target in (70.0, 100.0, 200.0)]
     assert peaks == sorted(peaks, reverse=True)
     assert peaks[0] > peaks[-1]

@@ -9,16 +9,14 @@ from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
 from core.messages import Failure, Prediction, RequestMessage, Response, failed
 from services.sqs import OutgoingMessage
-from tests.support.controller import EPOCH, Clock
+from tests.support.autoscaler import EPOCH, Clock
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import MemoryTable
+from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.collector import Collector
-from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.reconciler import Reconciler
-from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
-from web_tier.controller.worker_registry import WorkerRegistry
 
 LOST_AFTER = 60.0
 MAX_RECEIVES = 5
@@ -59,12 +57,12 @@ class ResultsSite:
         self.recorder = ResultRecorder(self.store, self.inputs.delete_all, self.outputs.delete_all)
         cache, registry = ResultCache(self.store.table, timedelta(days=1)), WorkerRegistry(self.clock)
         self.collector = Collector(self.responses, self.recorder, cache, lambda: True, registry=registry)
-        repair = ResultRecovery(self.store, self.recorder, self.outputs)
+        recovery = ResultRecovery(self.store, self.recorder, self.outputs)
         self.reconciler = Reconciler(
             store=self.store,
             recorder=self.recorder,
-            repair=repair,
-            dead_letters=DeadLetters(self.letters, repair, self.recorder, MAX_RECEIVES, lambda: True),
+            recovery=recovery,
+            dead_letters=DeadLetterConsumer(self.letters, recovery, self.recorder, MAX_RECEIVES, lambda: True),
             requests=self.requests,
             responses=self.responses,
             inputs=self.inputs,

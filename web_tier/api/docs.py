@@ -19,4 +19,4 @@ def openapi() -> ResponseReturnValue:
 @api_docs.get("/api")
 def page() -> str:
     """Show every operation, with a form that calls it."""
-    return render_template("api.html", api=api_document(), fleet=current_backend().store.fleet())
+    return render_template("api.html", api=api_document(), fleet=current_backend().fleet.snapshot())

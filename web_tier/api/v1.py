@@ -74,7 +74,7 @@ def job_status(job_id: str) -> Response:
     backend, jobs = current_backend(), own_jobs()
     status = jobs.status(known_id("job", job_id))
     model = backend.models.of(jobs, status)
-    cost = job_cost(status.counts, backend.store.fleet(), backend.fleet, backend.config.prices)
+    cost = job_cost(status.counts, backend.fleet.snapshot(), backend.fleet, backend.config.prices)
     return json_answer(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost))
 
 
@@ -166,7 +166,7 @@ def job_image(job_id: str, image_id: str) -> Response:
 def fleet() -> Response:
     """Return what the autoscaler saw and decided last."""
     backend = current_backend()
-    snapshot = backend.store.fleet()
+    snapshot = backend.fleet.snapshot()
     if snapshot is None:
         raise NotFound("the controller has not looked at the fleet yet; try again in a second")
     return json_answer(FleetStatusBody.of(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot)))

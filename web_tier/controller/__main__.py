@@ -1,6 +1,6 @@
 """`python -m web_tier.controller`: contend for the lease until SIGTERM or SIGINT.
 
-Exit status: 0 when told to stop, 1 when something died (its supervisor starts it again), 2 when the
+Exit status: 0 after a signal to stop, 1 if a loop has died (the supervisor starts the process again), 2 if the
 configuration is not valid.
 """
 
@@ -15,10 +15,9 @@ from core.config import Config, config_path, load_config
 from core.logs import configure_logging
 from services.endpoint import APP_ID
 from services.errors import ConfigError
-from web_tier.controller.leadership import lead
-from web_tier.controller.limits import FleetConfigWatcher
-from web_tier.controller.shift import LoopGroup
-from web_tier.controller.wiring import ControllerServices, controller_lease
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.controller.leader import LoopGroup, run_elected
+from web_tier.controller.services import ControllerServices, controller_lease
 
 _log = logging.getLogger("web_tier.controller")
 
@@ -43,24 +42,26 @@ def main() -> int:
 
 def _run(config: Config) -> int:
     path = config_path()
-    wiring = ControllerServices.connect(config, path)
-    limits = FleetConfigWatcher(path, config.fleet)
+    services = ControllerServices.connect(config, path)
+    fleet_config = FleetConfigWatcher(path, config.fleet)
     lease = controller_lease(config)
 
-    def new_shift() -> LoopGroup:
-        return LoopGroup(lambda active: wiring.ticks(lease.holder, lease.token, limits, active), lambda: lease.held)
+    def new_loops() -> LoopGroup:
+        return LoopGroup(
+            lambda active: services.ticks(lease.holder, lease.token, fleet_config, active), lambda: lease.held
+        )
 
     _log.info("contending for the lease", extra={"holder": lease.holder})
-    status = lead(lease, new_shift, wait_for_stop)
+    status = run_elected(lease, new_loops, wait_for_stop)
     _log.info("stopped", extra={"status": status})
     return status
 
 
 def wait_for_stop(seconds: float) -> bool:
-    """Wait for up to `seconds`; tell whether a signal asked this process to stop."""
-    told = signal.sigtimedwait(STOP_SIGNALS, seconds)
-    # A process that was frozen beyond its wait gets no None from CPython 3.11, but what lay in memory.
-    return told is not None and told.si_signo in STOP_SIGNALS
+    """Wait for up to `seconds`; return whether a signal asked this process to stop."""
+    received = signal.sigtimedwait(STOP_SIGNALS, seconds)
+    # In a process that was frozen beyond its wait, CPython 3.11 returns uninitialised memory instead of None.
+    return received is not None and received.si_signo in STOP_SIGNALS
 
 
 if __name__ == "__main__":

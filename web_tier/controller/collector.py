@@ -16,34 +16,34 @@ from core.messages import Heartbeat, Response, from_worker
 from services.errors import MessageError
 from services.sqs import BATCH, Queue, ReceivedMessage
 from services.table import is_throttled
+from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.result_recorder import ResultRecorder
-from web_tier.controller.worker_registry import WorkerRegistry
 
 _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1
-"""Longest wait for the first response: so long may the end of a shift take."""
+"""Longest wait for the first message: the loop may need so long to stop."""
 MAX_BATCHES = 10
-"""Receives before what is in hand is recorded: each up to ten messages, while they come in full batches."""
+"""Receives, of up to ten messages each, before responses are recorded, while every batch is full."""
 
 MAX_RECEIVES = 8
 """A response that could not be recorded after so many receives, some 20 minutes, is dropped."""
 FIRST_DELAY_SECONDS = 10
 """How long a response that could not be recorded is hidden the first time; twice as long each time."""
 MAX_FAILURES = 3
-"""Responses of one job that cannot be recorded before its others are not tried either."""
+"""Responses of one job that cannot be recorded before its other ones are not tried either."""
 
 EMPTY_POLLS = 3
-"""After so many long polls in a row without a message the queue is taken for empty. A long poll asks all servers of a
+"""After so many long polls in a row without a message the queue counts as empty. A long poll asks all servers of a
 queue, a short one some of them, so fewer messages than were asked for do not mean that there are no more
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html)."""
 COUNT_SECONDS = 10.0
-"""Between two looks at the queue's own count, where polls are never empty."""
+"""Time between two reads of the queue's own count, while polls are never empty."""
 COUNT_AGE_SECONDS = 60.0
 """How old that count may be
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html)."""
 
-_Outcome = Literal["recorded", "refused", "throttled"]
+_RecordState = Literal["recorded", "refused", "throttled"]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Collector:
         responses: the response queue.
         recorder: where results are recorded.
         cache: remembers them for images with the same bytes.
-        active: whether this process may still act; asked before anything is written.
+        active: returns whether this process may still act; asked before anything is written.
         registry: records the heartbeats of the workers.
     """
 
@@ -70,7 +70,7 @@ class Collector:
     """Until when responses of a job are given back without a try."""
 
     def tick(self) -> float:
-        """Collect what there is; return the seconds until the next round: none, since receiving waits."""
+        """Collect the messages; return the seconds until the next round: 0, since receiving waits."""
         asked_at = self.registry.clock()
         messages = self._receive()
         if not self.active():
@@ -78,7 +78,7 @@ class Collector:
             self.responses.change_visibility([message.receipt for message in messages], 0)
             return 0.0
         self._collect(messages)
-        self._note_heard(asked_at, is_empty=not messages)
+        self._mark_read(asked_at, is_empty=not messages)
         return 0.0
 
     def _receive(self) -> list[ReceivedMessage]:
@@ -91,10 +91,10 @@ class Collector:
         return messages
 
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Record what was received and delete it; give back what could not be recorded."""
-        told = parse(messages)
-        unrecorded = self._record([(message, each) for message, each in told if isinstance(each, Response)])
-        self.registry.note(each for message, each in told if message.receipt not in unrecorded)
+        """Record the messages and delete them; make those visible again later that could not be recorded."""
+        parsed = parse(messages)
+        unrecorded = self._record([(message, each) for message, each in parsed if isinstance(each, Response)])
+        self.registry.record(each for message, each in parsed if message.receipt not in unrecorded)
         delays: dict[int, list[str]] = {}
         for message in unrecorded.values():
             if message.receive_count < MAX_RECEIVES:
@@ -106,12 +106,12 @@ class Collector:
             self.responses.change_visibility(receipts, seconds)
         self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
 
-    def _record(self, told: Sequence[tuple[ReceivedMessage, Response]]) -> dict[str, ReceivedMessage]:
+    def _record(self, received: Sequence[tuple[ReceivedMessage, Response]]) -> dict[str, ReceivedMessage]:
         """Record responses job by job; return the messages of those that could not be recorded, by their receipts."""
         now = self.registry.clock()
         self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
         by_job: dict[str, list[tuple[ReceivedMessage, Response]]] = {}
-        for message, response in told:
+        for message, response in received:
             by_job.setdefault(response.job_id, []).append((message, response))
         unrecorded: list[ReceivedMessage] = []
         for job_id, of_job in by_job.items():
@@ -123,25 +123,25 @@ class Collector:
                 unrecorded += failed
         return {message.receipt: message for message in unrecorded}
 
-    def _record_job(self, told: Sequence[tuple[ReceivedMessage, Response]]) -> list[ReceivedMessage]:
-        """Record responses of one job, one by one where that fails; return the messages of those not recorded.
+    def _record_job(self, received: Sequence[tuple[ReceivedMessage, Response]]) -> list[ReceivedMessage]:
+        """Record responses of one job, one by one if that fails; return the messages of those not recorded.
 
-        Where the table throttles the job, each of them would wait as long as all of them, and other jobs with them.
+        If the table throttles the job, each would wait as long as all of them, and delay other jobs.
         """
-        outcome = self._try_to_record(told)
-        if outcome == "refused" and len(told) > 1:
+        outcome = self._try_to_record(received)
+        if outcome == "refused" and len(received) > 1:
             failed: list[ReceivedMessage] = []
-            for message, response in told:
+            for message, response in received:
                 if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
                     failed.append(message)
             return failed
-        return [] if outcome == "recorded" else [message for message, _ in told]
+        return [] if outcome == "recorded" else [message for message, _ in received]
 
-    def _try_to_record(self, told: Sequence[tuple[ReceivedMessage, Response]]) -> _Outcome:
-        """Record responses of one job; they are refused, too, if this process may no longer act."""
+    def _try_to_record(self, received: Sequence[tuple[ReceivedMessage, Response]]) -> _RecordState:
+        """Record responses of one job; they are also refused if this process may no longer act."""
         if not self.active():
             return "refused"
-        responses = [response for _, response in told]
+        responses = [response for _, response in received]
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
             self.cache.put(responses, self.now(), self.recorder.owners(response.job_id for response in responses))
@@ -152,15 +152,15 @@ class Collector:
             return "throttled" if is_throttled(error) else "refused"
         return "recorded"
 
-    def _note_heard(self, asked_at: float, *, is_empty: bool) -> None:
-        """Tell the registry up to when everything that was sent has been noted, as far as that is known."""
+    def _mark_read(self, asked_at: float, *, is_empty: bool) -> None:
+        """Report to the registry until when everything that was sent has been recorded, if that is known."""
         self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:] if is_empty else []
         if len(self._empty_polls) == EMPTY_POLLS:
-            self.registry.heard_all(self._empty_polls[0])
+            self.registry.mark_read_until(self._empty_polls[0])
         elif not is_empty and asked_at - self._counted_at >= COUNT_SECONDS:
             self._counted_at = asked_at
             if self.responses.counts().visible <= BATCH:
-                self.registry.heard_all(asked_at - COUNT_AGE_SECONDS)
+                self.registry.mark_read_until(asked_at - COUNT_AGE_SECONDS)
 
 
 def _delay_seconds(message: ReceivedMessage) -> int:
@@ -169,10 +169,10 @@ def _delay_seconds(message: ReceivedMessage) -> int:
 
 def parse(messages: Sequence[ReceivedMessage]) -> list[tuple[ReceivedMessage, Response | Heartbeat]]:
     """Return the messages that hold a response or a heartbeat, with it; others are logged with the reason."""
-    told: list[tuple[ReceivedMessage, Response | Heartbeat]] = []
+    parsed: list[tuple[ReceivedMessage, Response | Heartbeat]] = []
     for message in messages:
         try:
-            told.append((message, from_worker(message.body)))
+            parsed.append((message, from_worker(message.body)))
         except MessageError as error:
             _log.warning("dropped a malformed response", extra={"message_id": message.id, "reason": str(error)})
-    return told
+    return parsed

@@ -1,4 +1,4 @@
-"""The reconciler: sweeps the open jobs for images that fell between two steps, and closes the finished jobs.
+"""The reconciler: finds images that were lost between two steps, repairs them, and closes finished jobs.
 
 | found                                         | because                              | done about it          |
 |-----------------------------------------------|--------------------------------------|------------------------|
@@ -11,7 +11,7 @@
 | a dead letter                                 | the image ends every worker it meets | a failed result        |
 | a job where nothing is missing or added       | it is finished                       | closed, with its file  |
 
-`lost.py` says when an image counts as lost. While the fleet is paused none does.
+`lost_images` decides when an image counts as lost. While the fleet is paused none does.
 """
 
 import logging
@@ -24,36 +24,134 @@ from datetime import UTC, datetime
 from core.ids import ImageRef
 from core.job_records import ImageRecord, OpenJob, Resend
 from core.jobs import JobStore
-from core.messages import GONE, RequestMessage
+from core.messages import GONE, Failure, RequestMessage, Response, crashed_worker, failed
+from core.predictions import store_prediction, stored_prediction
+from services.errors import MessageError
 from services.s3 import Bucket
-from services.sqs import OutgoingMessage, Queue
-from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.lost import Balance, Wait, presumed_lost
-from web_tier.controller.repair import ResultRecovery
-from web_tier.controller.result_recorder import ResultRecorder
+from services.sqs import OutgoingMessage, Queue, ReceivedMessage
+from web_tier.controller.lost_images import BacklogTracker, FirstSeen, find_lost
+from web_tier.controller.result_recorder import ResultRecorder, rank
 
 _log = logging.getLogger(__name__)
 
 CLOSE_AFTER = 5
 """A finished job is closed when nothing has been added for so many times `lost_after_seconds`."""
 PAGE = 100
-"""Images that are repaired before it is asked again whether to go on."""
+"""Images that are repaired before the reconciler checks whether it may go on."""
+
+MAX_BATCHES = 100
+"""Receives from the dead-letter queue in one sweep; the rest waits for the next."""
+
+CONTROLLER_AS_WORKER = "controller"
+"""Name in place of a worker's in results that the controller itself writes."""
+
+
+@dataclass(frozen=True)
+class ResultRecovery:
+    """Finds the result of an image, or records a failed one."""
+
+    store: JobStore
+    recorder: ResultRecorder
+    outputs: Bucket
+
+    def result(self, ref: ImageRef, attempt: int) -> Response | None:
+        """Return the result of the image from the job table or the output bucket, or None.
+
+        It is `done`, or the failure of `attempt` or a later one. This repairs a crash between writing a result and
+        counting it, and a response that its queue has lost.
+        """
+        recorded = self.store.result(ref)
+        if recorded is not None and recorded.status == "done":
+            return recorded
+        found = [each for each in (recorded, self._stored(ref)) if each is not None]
+        return max((each for each in found if rank(each) >= (False, attempt)), key=rank, default=None)
+
+    def fail(self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int) -> None:
+        """Record the result of the image if there is one by now; else give it a failed result.
+
+        The object is stored before the item in the job table, as by a worker. If a worker stores a prediction at the
+        same time, the stored one is recorded.
+        """
+        result = self.result(ref, attempt)
+        if result is None:
+            stored = store_prediction(
+                failed(ref, failure, worker=CONTROLLER_AS_WORKER, attempt=attempt, attempts=attempts), self.outputs
+            )
+            result = stored.response()
+            if stored.worker == CONTROLLER_AS_WORKER:
+                _log.warning(
+                    "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
+                )
+        self.recorder.record([result])
+
+    def _stored(self, ref: ImageRef) -> Response | None:
+        prediction = stored_prediction(ref, self.outputs)
+        return None if prediction is None else prediction.response()
+
+
+@dataclass(frozen=True)
+class DeadLetterConsumer:
+    """Turns each dead letter, a request that was received too often, into a failed result.
+
+    When the recorder records such a result, it also records the image for operators: `core/dead_letters.py`.
+
+    Attributes:
+        receives: how often a request was received before it became a dead letter: the queue's maxReceiveCount.
+        active: returns whether this process may still act.
+    """
+
+    queue: Queue
+    recovery: ResultRecovery
+    recorder: ResultRecorder
+    receives: int
+    active: Callable[[], bool]
+
+    def consume(self) -> None:
+        """Consume the dead letters; each is deleted only after its image has a result."""
+        for _ in range(MAX_BATCHES):
+            messages = self.queue.receive(wait_seconds=0) if self.active() else []
+            if not messages:
+                return
+            self.queue.delete([message.receipt for message in messages if self._try_to_record(message)])
+
+    def _try_to_record(self, message: ReceivedMessage) -> bool:
+        """Record a result for a dead letter; return False if that failed, so that it is received again."""
+        try:
+            self._record(message)
+        except Exception:  # noqa: BLE001 (it is logged)
+            _log.exception("a dead letter could not become a result", extra={"message_id": message.id})
+            return False
+        return True
+
+    def _record(self, message: ReceivedMessage) -> None:
+        try:
+            request = RequestMessage.from_json(message.body)
+        except MessageError as error:
+            _log.warning("dropped a malformed dead letter", extra={"message_id": message.id, "reason": str(error)})
+            return
+        if not self.recorder.is_accepted(request.ref):
+            _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
+        else:
+            tries = request.crashes + self.receives
+            self.recovery.fail(request.ref, crashed_worker(tries), attempt=request.attempt, attempts=tries)
 
 
 @dataclass
-class Watch:
-    """What is remembered of an open job between two sweeps; times are seconds of this process's clock.
+class JobWatch:
+    """What is known of an open job between two sweeps; times are monotonic seconds.
 
     Attributes:
-        retried_at: when the web tier had last retried images of the job, as far as the recorder has learned of it.
+        touched_at: when images were last added, as the table says.
+        touched_seen: when this controller saw that.
+        retried_at: when images were last retried, as far as the recorder has read it.
         waits: the images without a result of their last attempt.
-        is_counted: whether images and retries were read since the last ones that were added must have been recorded.
+        is_counted: whether images and retries were read after the last added ones must have been recorded.
     """
 
     touched_at: str
     touched_seen: float
     retried_at: datetime | None = None
-    waits: dict[str, Wait] = field(default_factory=dict)
+    waits: dict[str, FirstSeen] = field(default_factory=dict)
     is_counted: bool = False
 
 
@@ -62,17 +160,17 @@ class Reconciler:
     """Sweeps every `reconcile_seconds`.
 
     Attributes:
-        lost_after_seconds: how long an image may be without a result before anything is presumed of it.
-        active: whether this process may still act.
-        is_paused: whether the fleet is paused, so that requests wait for as long as ops want.
-        heartbeats: how many of the messages in the response queue may be heartbeats, at most.
-        may_close: whether no other part needs the finished job to stay open.
+        lost_after_seconds: time without a result before an image may count as lost.
+        active: returns whether this process may still act.
+        is_paused: returns whether the fleet is paused, so that requests wait for as long as operators want.
+        heartbeats: returns how many messages of the response queue may be heartbeats, at most.
+        may_close: returns whether no other part needs the finished job to stay open.
     """
 
     store: JobStore
     recorder: ResultRecorder
-    repair: ResultRecovery
-    dead_letters: DeadLetters
+    recovery: ResultRecovery
+    dead_letters: DeadLetterConsumer
     requests: Queue
     responses: Queue
     inputs: Bucket
@@ -84,45 +182,45 @@ class Reconciler:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     heartbeats: Callable[[], int] = lambda: 0
     may_close: Callable[[str], bool] = lambda _job_id: True
-    _watches: dict[str, Watch] = field(default_factory=dict, init=False)
-    _balance: Balance = field(init=False)
+    _jobs: dict[str, JobWatch] = field(default_factory=dict, init=False)
+    _backlog: BacklogTracker = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin with nothing known of the queues."""
-        self._balance = Balance(self.lost_after_seconds)
+        """Start without samples of the queues."""
+        self._backlog = BacklogTracker(self.lost_after_seconds)
 
     def tick(self) -> float:
         """Sweep once; return the seconds until the next sweep."""
-        self.dead_letters.sweep()
-        # Heartbeats come and go all the time, and answer for no image.
+        self.dead_letters.consume()
+        # Heartbeats are messages, too, but no answers.
         answers = max(0, self.responses.counts().total - self.heartbeats())
         messages = self.requests.counts().total + answers
         opened = self.store.open_jobs()
-        self._watches = {job.job_id: self._watch(job) for job in opened}
+        self._jobs = {job.job_id: self._watched(job) for job in opened}
         for job in opened:
             if self.active():
                 with _isolated(job.job_id):
-                    self._sweep(job, self._watches[job.job_id])
+                    self._sweep(job, self._jobs[job.job_id])
         waits = (
             (ImageRef(job_id, image_id), wait)
-            for job_id, watch in self._watches.items()
+            for job_id, watch in self._jobs.items()
             for image_id, wait in watch.waits.items()
         )
-        missing, now = sum(len(watch.waits) for watch in self._watches.values()), self.clock()
-        self._balance.note(now, missing, messages)
-        lost = presumed_lost(waits, self._balance, now, self.lost_after_seconds)
+        missing, now = sum(len(watch.waits) for watch in self._jobs.values()), self.clock()
+        self._backlog.add(now, missing, messages)
+        lost = find_lost(waits, self._backlog, now, self.lost_after_seconds)
         if lost and not self.is_paused():
             self._repair_all(lost)
         return self.reconcile_seconds
 
-    def _watch(self, job: OpenJob) -> Watch:
-        """Return what is remembered of `job`, refreshed when images were added since the last sweep."""
-        watch = self._watches.get(job.job_id) or Watch(job.touched_at, self.clock())
+    def _watched(self, job: OpenJob) -> JobWatch:
+        """Return what is known of `job`, updated if images were added since the last sweep."""
+        watch = self._jobs.get(job.job_id) or JobWatch(job.touched_at, self.clock())
         if watch.touched_at != job.touched_at:
             watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
         return watch
 
-    def _sweep(self, job: OpenJob, watch: Watch) -> None:
+    def _sweep(self, job: OpenJob, watch: JobWatch) -> None:
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
         is_quiet = untouched > self.lost_after_seconds
         may_close = (
@@ -131,18 +229,18 @@ class Reconciler:
             and self.may_close(job.job_id)
         )
         if retried_at != watch.retried_at or may_close or (is_quiet and not watch.is_counted):
-            # The job is touched before the attempts of its images are raised. A web process that ends after that does
-            # not record when, and the merger keeps the job open while an image is being retried.
+            # The job is touched before the attempts of its images are raised. A web process that dies after that does
+            # not record when; the results file keeps the job open while an image is being retried.
             self.recorder.learn_retries(job.job_id)
             watch.retried_at = retried_at
         if not watch.is_counted or may_close:
             # The job is touched before its images are recorded, so for a while there may be more than are known.
-            self.recorder.recount(job.job_id)
+            self.recorder.resync(job.job_id)
             watch.is_counted = is_quiet
-        self.recorder.settle(job.job_id)
+        self.recorder.rewrite_counts(job.job_id)
         now = self.clock()
         missing = self.recorder.missing(job.job_id)
-        fresh = {attempt: Wait(attempt, now) for attempt in set(missing.values())}
+        fresh = {attempt: FirstSeen(attempt, now) for attempt in set(missing.values())}
         known = {image_id: wait for image_id, wait in watch.waits.items() if missing.get(image_id) == wait.attempt}
         watch.waits = {image_id: known.get(image_id, fresh[attempt]) for image_id, attempt in missing.items()}
         if may_close and not missing and self.store.close(job):
@@ -160,8 +258,8 @@ class Reconciler:
                     self._repair(job_id, image_ids[start : start + PAGE])
 
     def _repair(self, job_id: str, image_ids: Sequence[str]) -> None:
-        """Record what results of these images of a job there are, and request the others again."""
-        now, waits = self.clock(), self._watches[job_id].waits
+        """Record the results that exist of these images of a job, and request the others again."""
+        now, waits = self.clock(), self._jobs[job_id].waits
         waited = {image_id: now - waits[image_id].since for image_id in image_ids}
         for image_id in image_ids:
             # Before any call, which may succeed although its reply is lost.
@@ -169,14 +267,14 @@ class Reconciler:
         unanswered: list[ImageRecord] = []
         for record in self.recorder.read_again(job_id, image_ids):
             with _isolated(job_id):
-                if result := self.repair.result(record.ref, record.attempt):
+                if result := self.recovery.result(record.ref, record.attempt):
                     self.recorder.record([result])
                     ids = {"job": job_id, "image": record.ref.image_id}
                     _log.warning("recorded a result after its response was lost", extra=ids)
                 elif self.inputs.exists(record.key):
                     unanswered.append(record)
                 else:
-                    self.repair.fail(record.ref, GONE, attempt=record.attempt, attempts=0)
+                    self.recovery.fail(record.ref, GONE, attempt=record.attempt, attempts=0)
         if unanswered:
             self._request_again(job_id, unanswered, waited)
 
@@ -204,7 +302,7 @@ class Reconciler:
 
 @contextmanager
 def _isolated(job_id: str) -> Iterator[None]:
-    """Log what goes wrong with one job or image, so that it does not delay the others."""
+    """Log an exception of one job or image, so that it does not delay the others."""
     try:
         yield
     except Exception:  # noqa: BLE001 (it is logged, and tried again later)

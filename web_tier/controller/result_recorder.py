@@ -1,7 +1,7 @@
 """The recorder: puts results into the job table and keeps each job's counts, of which this is the only writer.
 
-Counts are absolute figures, derived from the statuses of the job's images, and stored after the results. So the
-figures end where the items are, also after repetitions, changes of order and crashes in between.
+Counts are absolute numbers, derived from the statuses of the job's images, and stored after the results. So they
+agree with the items in the end, also after repetitions, changes of order and crashes in between.
 
 `done` beats `failed`, and the failure of a later attempt beats that of an earlier one. Counts carry the controller's
 fencing token, so that a controller that was frozen while another one took over cannot store old ones.
@@ -42,7 +42,7 @@ class JobCounts:
 
     Attributes:
         statuses: of each image; None as long as it has no result.
-        counts: the figures of the job.
+        counts: the counts of the job.
         keep: whether its images stay once they have a label.
         owner: id of the user who owns it.
         retries: attempt of the images that were retried, as their records say.
@@ -65,8 +65,8 @@ class JobCounts:
         """Whether every known image has its result."""
         return len(self.statuses) == self.counts.done + self.counts.failed
 
-    def learn(self, image: ImageRecord) -> None:
-        """Know an accepted image, which the web tier may have answered itself."""
+    def add_image(self, image: ImageRecord) -> None:
+        """Add an accepted image, which may have its result from the cache already."""
         image_id = image.ref.image_id
         self.retries.pop(image_id, None)
         if image.attempt:
@@ -76,16 +76,16 @@ class JobCounts:
             if image.cached:
                 self.counts = with_cached(self.counts, [image.accepted_at])
 
-    def forget(self, image_id: str) -> None:
-        """Forget an image that was not accepted after all, and its result if there is one."""
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image that was not accepted after all, and its result if it has one."""
         status = self.statuses.pop(image_id, None)
         done, failed = self.counts.done - (status == "done"), self.counts.failed - (status == "failed")
         self.counts = replace(self.counts, done=done, failed=failed)
         self.redelivered.discard(image_id)
         self.resends.pop(image_id, None)
 
-    def take(self, result: Response, at: datetime) -> None:
-        """Count a result that the table has now."""
+    def count_result(self, result: Response, at: datetime) -> None:
+        """Count a result that was stored in the table."""
         image_id, before = result.image_id, self.statuses[result.image_id]
         self.counts = with_result(self.counts, before, result.status, at)
         self.statuses[image_id] = "done" if before == "done" else result.status
@@ -120,8 +120,8 @@ class ResultRecorder:
         max_answered: the same for jobs in which every image has its result.
         active: whether this process may still act; if not, the job of its last write may have been removed before it.
         now: the wall clock, for the times of a job's first and last result.
-        run: is told how many answers of workers were recorded just now; returns the number of the fleet's run in
-            which they were given, if that is known.
+        on_results: called with the number of workers' answers that were recorded just now; returns the number of the
+            billing period that they belong to, or None.
     """
 
     store: JobStore
@@ -132,9 +132,9 @@ class ResultRecorder:
     max_answered: int = MAX_ANSWERED
     active: Callable[[], bool] = lambda: True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    run: Callable[[int], int | None] = lambda _answers: None
+    on_results: Callable[[int], int | None] = lambda _answers: None
     _jobs: "OrderedDict[str, JobCounts]" = field(default_factory=OrderedDict, init=False)
-    _turn: threading.RLock = field(default_factory=threading.RLock, init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
     def record(self, responses: Iterable[Response]) -> None:
         """Put results and store the counts of their jobs; all of it may be repeated.
@@ -151,7 +151,7 @@ class ResultRecorder:
         by_job: dict[str, list[Response]] = {}
         for response in responses:
             by_job.setdefault(response.job_id, []).append(response)
-        with self._turn:
+        with self._lock:
             for job_id, of_job in by_job.items():
                 self._record_job(job_id, best_by_image(of_job))
 
@@ -160,47 +160,47 @@ class ResultRecorder:
 
         What has to be read for it need not be read again when their results are recorded.
         """
-        with self._turn:
-            found = {job_id: self._figures(job_id) for job_id in dict.fromkeys(job_ids)}
-        return {job_id: figures.owner for job_id, figures in found.items() if figures is not None}
+        with self._lock:
+            found = {job_id: self._job_counts(job_id) for job_id in dict.fromkeys(job_ids)}
+        return {job_id: job_counts.owner for job_id, job_counts in found.items() if job_counts is not None}
 
-    def knows(self, ref: ImageRef) -> bool:
+    def is_accepted(self, ref: ImageRef) -> bool:
         """Return whether `ref` is an accepted image of a job that exists."""
-        with self._turn:
-            figures = self._figures(ref.job_id)
-            if figures is None:
+        with self._lock:
+            job_counts = self._job_counts(ref.job_id)
+            if job_counts is None:
                 return False
-            self._learn(ref.job_id, figures, [ref.image_id])
-            return ref.image_id in figures.statuses
+            self._learn(ref.job_id, job_counts, [ref.image_id])
+            return ref.image_id in job_counts.statuses
 
-    def recount(self, job_id: str) -> None:
+    def resync(self, job_id: str) -> None:
         """Learn from the table which images the job has; costs more the more there are."""
-        with self._turn:
-            figures = self._figures(job_id)
-            if figures is not None and self.store.count_images(job_id) != len(figures.statuses):
+        with self._lock:
+            job_counts = self._job_counts(job_id)
+            if job_counts is not None and self.store.count_images(job_id) != len(job_counts.statuses):
                 recorded = {image.ref.image_id: image for image in self.store.images(job_id)}
-                for taken_back in [image_id for image_id in figures.statuses if image_id not in recorded]:
-                    figures.forget(taken_back)
+                for taken_back in [image_id for image_id in job_counts.statuses if image_id not in recorded]:
+                    job_counts.remove_image(taken_back)
                 for image in recorded.values():
-                    figures.learn(image)
+                    job_counts.add_image(image)
 
     def learn_retries(self, job_id: str) -> None:
         """Learn from the table which failed images of the job were retried."""
-        with self._turn:
-            if (figures := self._figures(job_id)) is not None:
-                self.read_again(job_id, [key for key, status in figures.statuses.items() if status == "failed"])
+        with self._lock:
+            if (job_counts := self._job_counts(job_id)) is not None:
+                self.read_again(job_id, [key for key, status in job_counts.statuses.items() if status == "failed"])
 
     def read_again(self, job_id: str, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records of known images as the table has them now; forget those that were taken back."""
-        with self._turn:
-            if (figures := self._figures(job_id)) is None:
+        with self._lock:
+            if (job_counts := self._job_counts(job_id)) is None:
                 return []
             records = self.store.images_of([ImageRef(job_id, image_id) for image_id in image_ids])
             for image_id in image_ids:
                 if ImageRef(job_id, image_id) not in records:
-                    figures.forget(image_id)
+                    job_counts.remove_image(image_id)
             for record in records.values():
-                figures.learn(record)
+                job_counts.add_image(record)
             return list(records.values())
 
     def record_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
@@ -213,61 +213,61 @@ class ResultRecorder:
             TableBusyError: when some could not be put.
             StaleTokenError: when another controller has taken over.
         """
-        with self._turn:
-            if (figures := self._figures(job_id)) is None:
+        with self._lock:
+            if (job_counts := self._job_counts(job_id)) is None:
                 return
-            known = {image_id: resend for image_id, resend in resends.items() if image_id in figures.statuses}
-            totals = {image_id: resend.after(figures.resends.get(image_id)) for image_id, resend in known.items()}
+            known = {image_id: resend for image_id, resend in resends.items() if image_id in job_counts.statuses}
+            totals = {image_id: resend.after(job_counts.resends.get(image_id)) for image_id, resend in known.items()}
             with self._marking(job_id):
                 self.store.put_resends(job_id, totals)
-                figures.resends |= totals
-                self._store_counts(job_id, figures)
+                job_counts.resends |= totals
+                self._store_counts(job_id, job_counts)
 
-    def drop(self, job_id: str) -> None:
+    def evict(self, job_id: str) -> None:
         """Forget a job that was deleted; what still comes for it belongs to no job."""
-        with self._turn:
+        with self._lock:
             self._jobs.pop(job_id, None)
 
-    def settle(self, job_id: str) -> None:
+    def rewrite_counts(self, job_id: str) -> None:
         """Store the job's counts again if the table has others, as after a late write of an earlier holder."""
-        with self._turn:
-            figures = self._figures(job_id)
-            if figures is not None and self.store.counts(job_id) != _counted(figures):
+        with self._lock:
+            job_counts = self._job_counts(job_id)
+            if job_counts is not None and self.store.counts(job_id) != _counted(job_counts):
                 with self._marking(job_id):
-                    self._store_counts(job_id, figures)
+                    self._store_counts(job_id, job_counts)
 
     def missing(self, job_id: str) -> dict[str, int]:
         """Return the ids of images without a result of their last attempt, oldest first, each with this attempt."""
-        with self._turn:
-            figures = self._figures(job_id)
-            return {} if figures is None else figures.missing()
+        with self._lock:
+            job_counts = self._job_counts(job_id)
+            return {} if job_counts is None else job_counts.missing()
 
     def _record_job(self, job_id: str, responses: Sequence[Response]) -> None:
-        figures = self._figures(job_id)
-        if figures is None:
+        job_counts = self._job_counts(job_id)
+        if job_counts is None:
             _log.warning("dropped results of a job that does not exist", extra={"job": job_id, "n": len(responses)})
             # Their worker may have stored them long after the job was deleted: nothing else would find them.
             self.delete_outputs([output_key(response.ref) for response in responses])
             return
-        self._learn(job_id, figures, [response.image_id for response in responses])
-        known = [response for response in responses if response.image_id in figures.statuses]
+        self._learn(job_id, job_counts, [response.image_id for response in responses])
+        known = [response for response in responses if response.image_id in job_counts.statuses]
         if len(known) < len(responses):
-            strangers = len(responses) - len(known)
-            _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": strangers})
+            unknown = len(responses) - len(known)
+            _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": unknown})
         with self._marking(job_id):
-            self._put(figures, known)
-            self._store_counts(job_id, figures)
-        if not figures.keep:
+            self._put(job_counts, known)
+            self._store_counts(job_id, job_counts)
+        if not job_counts.keep:
             # Also of those that were recorded before: the process that did may have died before this.
             self.delete_inputs(inputs_of(known))
 
-    def _put(self, figures: JobCounts, responses: Sequence[Response]) -> None:
+    def _put(self, job_counts: JobCounts, responses: Sequence[Response]) -> None:
         at = self.now()
         # Without the digest, which is of use to the cache only: an item of up to 1 KB is one write, above it is two.
         fresh = [
             response.model_copy(update={"recorded_at": at, "sha256": None})
             for response in responses
-            if figures.statuses[response.image_id] != "done"
+            if job_counts.statuses[response.image_id] != "done"
         ]
         if given_up := [response for response in fresh if is_given_up(response)]:
             # Before the results, so that each of these has its dead letter, whenever the controller is killed.
@@ -275,12 +275,12 @@ class ResultRecorder:
         done = [response for response in fresh if response.status == "done"]
         self.store.put_done(done)
         for response in done:
-            figures.take(response, at)
+            job_counts.count_result(response, at)
         for response in fresh:
             if response.status == "failed":
-                figures.take(self._put_failed(response), at)
-        if fresh and (run := self.run(len(fresh))) is not None:
-            figures.counts = with_answers(figures.counts, run, len(fresh))
+                job_counts.count_result(self._put_failed(response), at)
+        if fresh and (period := self.on_results(len(fresh))) is not None:
+            job_counts.counts = with_answers(job_counts.counts, period, len(fresh))
 
     def _put_failed(self, response: Response) -> Response:
         """Put a failed result unless there is a better one; return the result that is there."""
@@ -295,21 +295,21 @@ class ResultRecorder:
             if not self.active():
                 self.store.mark_if_removed(job_id)
 
-    def _store_counts(self, job_id: str, figures: JobCounts) -> None:
-        figures.counts = _counted(figures)
-        if not self.store.store_counts(job_id, figures.counts, self.token):
+    def _store_counts(self, job_id: str, job_counts: JobCounts) -> None:
+        job_counts.counts = _counted(job_counts)
+        if not self.store.store_counts(job_id, job_counts.counts, self.token):
             raise StaleTokenError(f"a later controller has stored the counts of the job {job_id!r}")
 
-    def _figures(self, job_id: str) -> JobCounts | None:
+    def _job_counts(self, job_id: str) -> JobCounts | None:
         """Return what is known of a job, from memory or from the table; None when there is no such job."""
         if job_id in self._jobs:
             self._jobs.move_to_end(job_id)
             return self._jobs[job_id]
-        figures = self._read(job_id)
-        if figures is not None:
-            self._jobs[job_id] = figures
-            self._forget_oldest()
-        return figures
+        job_counts = self._read(job_id)
+        if job_counts is not None:
+            self._jobs[job_id] = job_counts
+            self._evict_oldest()
+        return job_counts
 
     def _read(self, job_id: str) -> JobCounts | None:
         try:
@@ -338,13 +338,13 @@ class ResultRecorder:
             resends={image_id: resend for image_id, resend in resends.items() if image_id in statuses},
         )
 
-    def _forget_oldest(self) -> None:
+    def _evict_oldest(self) -> None:
         """Keep to the bounds; the job that was used last stays, however large it is."""
         older = list(self._jobs)[:-1]
-        self._forget_beyond(self.max_answered, [job_id for job_id in older if self._jobs[job_id].answered])
-        self._forget_beyond(self.max_images, list(self._jobs))
+        self._evict_beyond(self.max_answered, [job_id for job_id in older if self._jobs[job_id].answered])
+        self._evict_beyond(self.max_images, list(self._jobs))
 
-    def _forget_beyond(self, most: int, job_ids: Sequence[str]) -> None:
+    def _evict_beyond(self, most: int, job_ids: Sequence[str]) -> None:
         """Forget the first of `job_ids` until the images of the rest are at most `most`."""
         images = sum(len(self._jobs[job_id].statuses) for job_id in job_ids)
         for job_id in job_ids:
@@ -352,22 +352,22 @@ class ResultRecorder:
                 return
             images -= len(self._jobs.pop(job_id).statuses)
 
-    def _learn(self, job_id: str, figures: JobCounts, image_ids: Sequence[str]) -> None:
+    def _learn(self, job_id: str, job_counts: JobCounts, image_ids: Sequence[str]) -> None:
         """Look up those of `image_ids` that are not known yet."""
-        unknown = [image_id for image_id in image_ids if image_id not in figures.statuses]
+        unknown = [image_id for image_id in image_ids if image_id not in job_counts.statuses]
         if len(unknown) > FEW:
             # Ids are ordered by time: what is unknown stands near the end, with more of its kind behind it.
-            self._learn_from(job_id, figures, min(unknown)[:-1])
+            self._learn_from(job_id, job_counts, min(unknown)[:-1])
             return
         for image_id in unknown:
             try:
-                figures.learn(self.store.image(ImageRef(job_id, image_id)))
+                job_counts.add_image(self.store.image(ImageRef(job_id, image_id)))
             except NotFoundError:
                 continue
 
-    def _learn_from(self, job_id: str, figures: JobCounts, after: str) -> None:
+    def _learn_from(self, job_id: str, job_counts: JobCounts, after: str) -> None:
         for image in self.store.images(job_id, after=after):
-            figures.learn(image)
+            job_counts.add_image(image)
 
 
 def rank(response: Response) -> tuple[bool, int]:
@@ -408,10 +408,10 @@ def derived(
     return replace(counts, first_result_at=stored.first_result_at or now, last_result_at=now)
 
 
-def _counted(figures: JobCounts) -> Counts:
+def _counted(job_counts: JobCounts) -> Counts:
     return replace(
-        figures.counts,
-        images=len(figures.statuses),
-        system_retried=len(figures.redelivered | figures.resends.keys()),
-        resends=sum(resend.times for resend in figures.resends.values()),
+        job_counts.counts,
+        images=len(job_counts.statuses),
+        system_retried=len(job_counts.redelivered | job_counts.resends.keys()),
+        resends=sum(resend.times for resend in job_counts.resends.values()),
     )

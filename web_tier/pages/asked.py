@@ -6,7 +6,7 @@ from typing import get_args
 from flask import request
 from werkzeug.exceptions import BadRequest
 
-from web_tier.pages.words import percent_text
+from core.format import percent_text
 from web_tier.results.query import ImageState, ResultsFilter
 from web_tier.results.sorting import ORDERS
 

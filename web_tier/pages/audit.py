@@ -33,7 +33,7 @@ def audit_page() -> str:
         asked={"user": user, "since": since or "", "until": until or ""},
         kept_days=KEPT.days,
         is_first_page="before" not in request.args,
-        fleet=current_backend().store.fleet(),
+        fleet=current_backend().fleet.snapshot(),
     )
 
 

@@ -32,4 +32,4 @@ def delete(job_id: str) -> ResponseReturnValue:
 def ask_to_delete(job_id: str) -> str:
     """Ask whether a job is to be deleted."""
     status = own_jobs().status(known_id("job", job_id))
-    return render_template("delete.html", status=status, fleet=current_backend().store.fleet())
+    return render_template("delete.html", status=status, fleet=current_backend().fleet.snapshot())

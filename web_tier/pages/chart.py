@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from core.fleet import HistoryPoint, Span
-from web_tier.pages.words import plural
+from core.format import plural
 
 LEFT, RIGHT, TOP, BOTTOM = 36, 684, 12, 190
 """Edges of the drawing in the viewBox of 720 by 220, as in chart.js."""

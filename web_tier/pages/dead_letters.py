@@ -9,11 +9,11 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
 from core.dead_letters import CURSOR_PATTERN, DeadLetterImage
+from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
 from web_tier.access.identity import current_identity
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.intake.redrive import redrive, redrive_all
-from web_tier.pages.words import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
 from web_tier.parameters import known_ref
 
 LETTERS_A_PAGE = 50
@@ -50,7 +50,7 @@ def dead_letters_page() -> str:
         next_before=page.next_before,
         note=_note(),
         tries=backend.config.queues.max_receive_count,
-        fleet=backend.store.fleet(),
+        fleet=backend.fleet.snapshot(),
     )
 
 

@@ -10,11 +10,11 @@ from core.config import Prices
 from core.cost import ThousandCost
 from core.fleet import Decision, HistoryPoint, points_since
 from core.fleet_store import FleetState, FleetStore
+from core.format import clocks_words, dollars, fleet_sentence, limits_words, pause_words
 from core.messages import FleetSnapshot, WorkerLimits
 from web_tier.pages.chart import WINDOWS, Chart, Window
 from web_tier.pages.instances import InstanceRow
 from web_tier.pages.limits import limits_in_force
-from web_tier.pages.words import clocks_words, dollars, fleet_sentence, limits_words, pause_words
 
 DECISIONS_SHOWN = 12
 

@@ -53,7 +53,7 @@ def image_page(job_id: str, image_id: str) -> str:
         is_kept=is_kept(job, result),
         can_retry=response is not None and not result.retrying and not is_final(response),
         note=NOTES.get(request.args.get("retried", "")),
-        fleet=current_backend().store.fleet(),
+        fleet=current_backend().fleet.snapshot(),
     )
 
 

@@ -6,8 +6,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from core.fleet import FleetInstance
+from core.format import ago, duration
 from services.ec2 import ALIVE
-from web_tier.pages.words import ago, duration
 
 SILENT_SECONDS = 30.0
 """Three heartbeats: a worker that has said nothing for so long is marked."""

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from flask import request, url_for
 
+from core.format import duration, plural
 from core.job_records import JobStatus
 from core.messages import Model
 from web_tier.access.owned import UserJobs
@@ -15,7 +16,6 @@ from web_tier.intake.retry import Retried
 from web_tier.live import current_live
 from web_tier.pages.asked import Asked
 from web_tier.pages.progress import Progress, ProgressBody
-from web_tier.pages.words import duration, plural
 from web_tier.parameters import cursor, whole_number
 from web_tier.results.query import ResultsPage, filtered_page
 from web_tier.results.rows import Row

@@ -6,13 +6,13 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from core.fleet_store import FleetState
+from core.format import limits_words
 from core.messages import WorkerLimits
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import drainable, order_drain
 from web_tier.intake.names import shown_reason
 from web_tier.pages.limits import LimitsForm, limits_in_force
-from web_tier.pages.words import limits_words
 
 operate = Blueprint("operate", __name__)
 
@@ -64,7 +64,7 @@ def ask_to_drain(instance_id: str) -> str:
     """Ask whether an instance is to be drained."""
     backend = current_backend()
     there = drainable(backend.fleet, instance_id)
-    return render_template("drain.html", instance_id=instance_id, there=there, fleet=backend.store.fleet())
+    return render_template("drain.html", instance_id=instance_id, there=there, fleet=backend.fleet.snapshot())
 
 
 @operate.post("/fleet/instances/<instance_id>/drain")

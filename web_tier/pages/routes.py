@@ -61,7 +61,7 @@ def plain_upload_form() -> str:
 def _upload_form(fault: str | None = None) -> str:
     backend = current_backend()
     demo = backend.config.worker.bundle == DEMO_BUNDLE
-    fleet = backend.store.fleet()
+    fleet = backend.fleet.snapshot()
     return render_template(
         "upload.html",
         limits=backend.config.web,
@@ -108,7 +108,7 @@ def upload() -> ResponseReturnValue:
         job=job,
         accepted=len(outcomes) - len(rejections),
         rejections=rejections,
-        fleet=backend.store.fleet(),
+        fleet=backend.fleet.snapshot(),
     )
     return page, upload_status(outcomes)
 
@@ -125,7 +125,7 @@ def job_page(job_id: str) -> str:
         model=view.model,
         output_bucket=backend.config.names.output_bucket,
         file_key=merged_key(job_id),
-        fleet=backend.store.fleet(),
+        fleet=backend.fleet.snapshot(),
     )
 
 
@@ -142,7 +142,7 @@ def jobs_page() -> str:
         name=name,
         next_before=found.next_before,
         is_first_page="before" not in request.args,
-        fleet=current_backend().store.fleet(),
+        fleet=current_backend().fleet.snapshot(),
     )
 
 

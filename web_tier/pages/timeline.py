@@ -13,9 +13,9 @@ from itertools import pairwise
 
 from ulid import ULID
 
+from core.format import clock, duration, milliseconds, plural
 from core.job_records import Resend
 from core.messages import CRASHED_WORKER, Response
-from web_tier.pages.words import clock, duration, milliseconds, plural
 from web_tier.results.query import ImageResult
 
 CLOCK_STEP = timedelta(milliseconds=2)

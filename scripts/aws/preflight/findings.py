@@ -13,7 +13,7 @@ from functools import cached_property
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.config import Config, Fleet
+from core.config import Config, FleetSettings
 from scripts.aws.account import Account
 from scripts.aws.bake.recipe import Role
 from scripts.aws.machine_types import MachineType, machine_types
@@ -81,7 +81,7 @@ class StackPlan:
         return self.operation.account
 
     @property
-    def fleet(self) -> Fleet:
+    def fleet(self) -> FleetSettings:
         """The section `fleet` of its configuration."""
         return self.config.fleet
 

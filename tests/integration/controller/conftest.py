@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from core.config import Config
+from core.fleet_store import FleetStore
 from core.ids import ImageRef, input_key, new_id
 from core.job_records import ImageRecord, Job
-from core.messages import RequestMessage, Response
+from core.messages import FleetSnapshot, RequestMessage, Response
 from core.provision import provision
 from services.clients import Clients
 from services.sqs import OutgoingMessage
 from tests.conftest import ROOT, ConfigMaker, write_config
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.controller.wiring import ControllerServices
+from web_tier.controller.services import ControllerServices
 
 QUICK = {"interval_seconds": 0.05, "lease_seconds": 15, "reconcile_seconds": 0.2, "lost_after_seconds": 0.5}
 """A controller with little patience, so that tests need none.
@@ -114,6 +115,10 @@ class Scene:
     def workers(self) -> int:
         """Return how many instances of the fleet are pending or running."""
         return len(self.wiring.fleet.instances(("pending", "running")))
+
+    def snapshot(self) -> FleetSnapshot | None:
+        """Return what the controller has reported of the fleet last."""
+        return FleetStore(self.wiring.store.table).snapshot()
 
     def stop(self) -> None:
         """End every controller for good."""

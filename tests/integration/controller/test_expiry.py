@@ -8,7 +8,7 @@ from core.ids import ImageRef, first_id_of, input_key, new_id
 from core.job_records import DeletedJob, ImageRecord, Job, Said
 from core.jobs import JobStore
 from services.errors import NotFoundError
-from web_tier.controller.expiry import JobExpiry
+from web_tier.controller.cleanup import JobExpiry
 
 pytestmark = pytest.mark.processes
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ from core.messages import Heartbeat, LimitsOverride, WorkerState
 from services.sqs import OutgoingMessage
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import wait_until
-from web_tier.controller.autoscaler.tell.history import GRAINS
+from web_tier.autoscaler.reporting import RESOLUTIONS
 
 pytestmark = pytest.mark.processes
 
@@ -30,13 +30,13 @@ def fleet(scene: Scene) -> FleetStore:
 
 def reason(scene: Scene) -> str:
     """Return the last decision in words."""
-    seen = scene.wiring.store.fleet()
+    seen = scene.snapshot()
     return seen.reason if seen else ""
 
 
 def problem(scene: Scene) -> str:
     """Return what is in the controller's way, if anything is."""
-    seen = scene.wiring.store.fleet()
+    seen = scene.snapshot()
     return (seen.problem or "") if seen else ""
 
 
@@ -86,7 +86,7 @@ def test_ops_set_limits_and_take_them_back_and_drain_an_instance_which_is_replac
     wait_until(lambda: len(fleet.instances().instances) == 1, "the one worker that is allowed is told")
     scene.config_file.write_text("fleet: [")
     wait_until(lambda: "last good limits stay" in problem(scene), "what is wrong with the file is told")
-    assert (scene.workers(), getattr(scene.wiring.store.fleet(), "max_workers", None)) == (1, 1)
+    assert (scene.workers(), getattr(scene.snapshot(), "max_workers", None)) == (1, 1)
     told = [decision.words for decision in fleet.decisions().decisions]
     assert len([words for words in told if words.startswith("limits 0..1, set by ops at ")]) == 1
     fleet.reset_limits()
@@ -94,7 +94,7 @@ def test_ops_set_limits_and_take_them_back_and_drain_an_instance_which_is_replac
 
     [first, *_] = scene.wiring.fleet.instances()
     fleet.ask_to_drain(first.instance_id, datetime.now(UTC))
-    wait_until(lambda: fleet.orders().drain == (), "the order is carried out")
+    wait_until(lambda: fleet.commands().drain == (), "the order is carried out")
     wait_until(lambda: scene.workers() == 3, "another is launched in its place")
     asked = [each.instance_id for each in scene.wiring.fleet.instances() if each.draining]
     assert asked == [first.instance_id]
@@ -105,7 +105,7 @@ def test_instances_are_told_with_what_their_workers_say_and_a_boot_is_measured(
     scene: Scene, fleet: FleetStore
 ) -> None:
     scene.start_controller()
-    wait_until(scene.wiring.store.fleet, "the controller has looked")
+    wait_until(scene.snapshot, "the controller has looked")
     refs = scene.add_job(20)
     wait_until(lambda: fleet.instances().total == 1, "the instance is told")
     [before] = fleet.instances().instances
@@ -118,7 +118,7 @@ def test_instances_are_told_with_what_their_workers_say_and_a_boot_is_measured(
     [after] = fleet.instances().instances
     assert (after.worker, after.in_hand) == ("busy", 2)
     assert after.heard_at is not None
-    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.boot_seconds is not None, "a boot was measured")
+    wait_until(lambda: (seen := scene.snapshot()) and seen.boot_seconds is not None, "a boot was measured")
     assert scene.finished(refs[0].job_id)
     assert "malformed" not in scene.log()
 
@@ -127,19 +127,19 @@ def test_instances_are_told_with_what_their_workers_say_and_a_boot_is_measured(
     wait_until(lambda: scene.acts(1), "the next controller acts")
     scene.respond(answers[:1])
     wait_until(lambda: fleet.instances().instances[0].images == 28, "it goes on counting")
-    assert scene.wiring.store.fleet() is not None
+    assert scene.snapshot() is not None
 
 
 def test_history_and_decisions_are_told_in_a_few_items(scene: Scene, fleet: FleetStore) -> None:
     scene.start_controller()
-    wait_until(scene.wiring.store.fleet, "the controller has looked")
+    wait_until(scene.snapshot, "the controller has looked")
     scene.add_job(40)
     wait_until(lambda: scene.workers() == 2, "two workers run")
     wait_until(
         lambda: any(point[1:] == (2, 40) for block in fleet.blocks("hour") for point in block.points),
         "the history has two workers and 40 images",
     )
-    assert len(fleet.blocks()) <= sum(grain.items for grain in GRAINS)
+    assert len(fleet.blocks()) <= sum(each.blocks for each in RESOLUTIONS)
     # A look may fall between two requests of the same job.
     wait_until(
         lambda: any(

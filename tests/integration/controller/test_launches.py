@@ -42,8 +42,8 @@ def test_killed_after_a_launch_that_it_never_heard_of_it_leaves_a_successor_that
     assert entry.count > 0
     assert entry.instance_ids is None
     scene.start_controller()
-    wait_until(lambda: "workers are coming" in scene.log(1), "the successor has called again")
-    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.pending == 5, "it counts on five")
+    wait_until(lambda: "workers are launching" in scene.log(1), "the successor has called again")
+    wait_until(lambda: (seen := scene.snapshot()) and seen.pending == 5, "it counts on five")
     switched.set_switches(describe_lag_seconds=0)
     assert scene.workers() == 5
     launched = {each.client_token for each in scene.wiring.fleet.instances()}
@@ -70,8 +70,8 @@ def test_workers_come_from_the_launch_template_on_spot_first_and_on_demand_where
     for each in instances:
         asked = ec2.describe_instance_attribute(InstanceId=each.instance_id, Attribute="userData")
         assert asked["UserData"]["Value"] == USER_DATA
-    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.running == 5, "the fleet page shows five")
-    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.problem is None, "and no problem any more")
+    wait_until(lambda: (seen := scene.snapshot()) and seen.running == 5, "the fleet page shows five")
+    wait_until(lambda: (seen := scene.snapshot()) and seen.problem is None, "and no problem any more")
     wait_until(
         lambda: Counter(each.spot for each in journal(scene).instances().instances) == {True: 2, False: 3},
         "two of the five workers are told as Spot instances",

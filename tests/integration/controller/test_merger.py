@@ -11,7 +11,7 @@ from services.errors import NotFoundError
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, done
 from tests.support.waiting import wait_until
-from web_tier.controller.merger import QUIET_SECONDS
+from web_tier.controller.results_file import QUIET_SECONDS
 
 pytestmark = pytest.mark.processes
 

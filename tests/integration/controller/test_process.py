@@ -20,7 +20,7 @@ from services.sqs import OutgoingMessage
 from tests.conftest import ROOT, write_config
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.controller.limits import FleetConfigWatcher
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 
 pytestmark = pytest.mark.processes
 
@@ -35,9 +35,7 @@ def test_a_batch_gets_its_fleet_and_its_results_are_counted(make_scene: SceneMak
     wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
     assert scene.wiring.store.counts(refs[0].job_id).done == 45
     assert scene.workers() == 3
-    wait_until(
-        lambda: (seen := scene.wiring.store.fleet()) and seen.running == 3, "the fleet page shows three workers"
-    )
+    wait_until(lambda: (seen := scene.snapshot()) and seen.running == 3, "the fleet page shows three workers")
 
 
 def test_workers_that_end_while_images_wait_are_replaced(make_scene: SceneMaker) -> None:
@@ -61,7 +59,7 @@ def test_stopped_workers_are_started_before_new_ones_are_launched(make_scene: Sc
     scene.respond([done(ref) for ref in refs])
     wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
     scene.wiring.fleet.client.stop_instances(InstanceIds=sorted(first))
-    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.stopped == 2, "the fleet page shows two stopped")
+    wait_until(lambda: (seen := scene.snapshot()) and seen.stopped == 2, "the fleet page shows two stopped")
     scene.add_job(60)
     wait_until(lambda: scene.workers() == 3, "three workers run")
     assert first < {instance.instance_id for instance in scene.wiring.fleet.instances(("running",))}
@@ -78,7 +76,7 @@ def test_a_launch_whose_reply_is_lost_gives_exactly_as_many_as_were_wanted(
     try:
         scene.add_job(100)
         wait_until(lambda: scene.workers() >= 5, "five workers run")
-        wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.running == 5, "the fleet page shows five")
+        wait_until(lambda: (seen := scene.snapshot()) and seen.running == 5, "the fleet page shows five")
         refs = scene.add_job(120)
         wait_until(lambda: scene.workers() >= 11, "eleven workers run")
         scene.respond([done(ref) for ref in refs])
@@ -94,14 +92,14 @@ def test_what_the_fleet_page_shows_is_what_there_is(make_scene: SceneMaker) -> N
     scene.start_controller()
     scene.add_job(45)
     wait_until(
-        lambda: (seen := scene.wiring.store.fleet()) and (seen.running, seen.visible) == (2, 45),
+        lambda: (seen := scene.snapshot()) and (seen.running, seen.visible) == (2, 45),
         "the snapshot shows two workers and 45 images",
     )
-    snapshot = scene.wiring.store.fleet()
+    snapshot = scene.snapshot()
     assert snapshot is not None
     assert (snapshot.max_workers, snapshot.peak_workers, snapshot.pending) == (2, 2, 0)
     assert snapshot.billed_seconds >= 120
-    assert snapshot.reason == "2 workers, the most allowed: 45 images waiting, 2 not heard of yet"
+    assert snapshot.reason == "2 workers, the most allowed: 45 images waiting, 2 still booting"
     assert snapshot.problem is None
 
 
@@ -137,7 +135,7 @@ def test_a_holder_that_was_frozen_stops_acting_when_it_thaws(make_scene: SceneMa
     frozen.send_signal(signal.SIGCONT)
     wait_until(lambda: scene.workers() == 5, "the maximum of workers runs")
     wait_until(lambda: "the lease was lost" in scene.log(0), "the thawed controller notices")
-    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.running == 5, "the fleet page shows it")
+    wait_until(lambda: (seen := scene.snapshot()) and seen.running == 5, "the fleet page shows it")
     assert scene.workers() == 5
 
 
@@ -158,7 +156,7 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     store.put_done([done(merged)])
     assert store.store_counts(merged.job_id, Counts(1, 0, 1, hour_ago, hour_ago), token=9)
     assert store.put_merged(merged.job_id, MergedFile("key", "another", hour_ago), token=9)
-    ticks["merger"]()
+    ticks["results_files"]()
     status = store.status(merged.job_id)
     assert (status.merged is not None and status.merged.edition == status.edition) is (token > 9)
     assert cast(Any, ticks["collector"]).__self__.recorder.active is active
@@ -218,10 +216,10 @@ def test_malformed_and_unknown_responses_are_dropped_with_their_reason(scene: Sc
 
 def test_a_lowered_maximum_is_obeyed_without_a_restart_and_a_broken_file_changes_nothing(scene: Scene) -> None:
     scene.start_controller()
-    wait_until(scene.wiring.store.fleet, "the controller acts")
+    wait_until(scene.snapshot, "the controller acts")
 
     def shows(maximum: int, problem: str = "") -> bool:
-        seen = scene.wiring.store.fleet()
+        seen = scene.snapshot()
         return seen is not None and seen.max_workers == maximum and problem in (seen.problem or "")
 
     lowered = scene.config.model_copy(update={"fleet": scene.config.fleet.model_copy(update={"max_workers": 1})})
@@ -231,7 +229,7 @@ def test_a_lowered_maximum_is_obeyed_without_a_restart_and_a_broken_file_changes
     wait_until(lambda: shows(1, "max_workers = 'many'"), "the error is shown")
     scene.add_job(100)
     wait_until(lambda: scene.workers() == 1, "one worker runs")
-    wait_until(lambda: (seen := scene.wiring.store.fleet()) and seen.visible == 100, "the queue was looked at since")
+    wait_until(lambda: (seen := scene.snapshot()) and seen.visible == 100, "the queue was looked at since")
     assert scene.workers() == 1
     assert "max_workers 19 -> 1" in scene.log()
 

@@ -15,10 +15,8 @@ from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import wait_until
 from web_tier.controller.collector import Collector
-from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.lost import BUSY_PATIENCE
-from web_tier.controller.reconciler import CLOSE_AFTER, Reconciler
-from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.lost_images import BUSY_FACTOR
+from web_tier.controller.reconciler import CLOSE_AFTER, DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.results.query import all_results
 
@@ -51,8 +49,8 @@ class Sweeper:
         self.reconciler = Reconciler(
             store=wiring.store,
             recorder=recorder,
-            repair=repair,
-            dead_letters=DeadLetters(wiring.dead_letters, repair, recorder, 5, may_act),
+            recovery=repair,
+            dead_letters=DeadLetterConsumer(wiring.dead_letters, repair, recorder, 5, may_act),
             requests=wiring.requests,
             responses=wiring.responses,
             inputs=wiring.inputs,
@@ -60,7 +58,7 @@ class Sweeper:
             lost_after_seconds=LOST_AFTER,
             active=may_act,
             clock=lambda: self.now,
-            heartbeats=registry.beating,
+            heartbeats=registry.active,
         )
 
     def sweep_until(self, seconds: float) -> None:
@@ -183,10 +181,10 @@ def test_an_image_in_a_workers_hands_is_not_requested_again(sweeper: Sweeper) ->
 def test_a_lost_request_is_found_in_the_end_although_others_keep_the_queue_busy(sweeper: Sweeper) -> None:
     lost = sweeper.scene.add_job(1, request=False)
     sweeper.scene.add_job(1)
-    sweeper.sweep_until(BUSY_PATIENCE * LOST_AFTER - 10)
+    sweeper.sweep_until(BUSY_FACTOR * LOST_AFTER - 10)
     assert lost[0].image_id not in sweeper.requested()
     sweeper.scene.add_job(1)
-    sweeper.sweep_until(BUSY_PATIENCE * LOST_AFTER + 10)
+    sweeper.sweep_until(BUSY_FACTOR * LOST_AFTER + 10)
     assert lost[0].image_id in sweeper.requested()
 
 
@@ -284,7 +282,7 @@ def test_row_32_dead_letters_that_an_operator_moves_back_twice_give_one_result_e
     sweeper.crash_workers()
     with monkeypatch.context() as patch:  # the controller is killed before it deletes them
         patch.setattr(Queue, "delete", lambda queue, receipts: queue.change_visibility(receipts, 0))
-        patch.setattr("web_tier.controller.dead_letters.MAX_BATCHES", 1)
+        patch.setattr("web_tier.controller.reconciler.MAX_BATCHES", 1)
         sweeper.reconciler.tick()
     assert {sweeper.result(ref).status for ref in refs} == {"failed"}
     assert sweeper.redrive() == 3, "after it has given each image a failed result"

@@ -12,8 +12,8 @@ from services.table import LAST
 from tests.conftest import keys_in
 from tests.integration.controller.conftest import Scene, done
 from tests.support.waiting import wait_until
-from web_tier.controller import removal
-from web_tier.controller.removal import LINGER_SECONDS, JobCleanup
+from web_tier.controller import cleanup
+from web_tier.controller.cleanup import LINGER_SECONDS, JobCleanup
 from web_tier.controller.result_recorder import ResultRecorder
 
 pytestmark = pytest.mark.processes
@@ -21,19 +21,19 @@ pytestmark = pytest.mark.processes
 
 @dataclass
 class Remover:
-    """A removal with a clock that goes forward when told, and the recorder of the same controller."""
+    """A cleanup with a clock that goes forward when told, and the recorder of the same controller."""
 
     scene: Scene
     now: float = 0.0
     active: Callable[[], bool] = lambda: True
     recorder: ResultRecorder = field(init=False)
-    removal: JobCleanup = field(init=False)
+    cleanup: JobCleanup = field(init=False)
 
     def __post_init__(self) -> None:
         """Wire them as the controller does."""
         wiring = self.scene.wiring
         self.recorder = ResultRecorder(wiring.store, wiring.inputs.delete_all)
-        self.removal = JobCleanup(
+        self.cleanup = JobCleanup(
             store=wiring.store,
             recorder=self.recorder,
             inputs=wiring.inputs,
@@ -71,10 +71,10 @@ def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others(scene: Scene) ->
     store_results(scene, deleted + kept, remover.recorder)
     before = left(scene, kept[0].job_id)
     delete(scene, deleted[0].job_id)
-    remover.removal.tick()
+    remover.cleanup.tick()
     assert left(scene, deleted[0].job_id) == [f"DELETED {deleted[0].job_id}"]
     remover.now = LINGER_SECONDS
-    remover.removal.tick()
+    remover.cleanup.tick()
     assert left(scene, deleted[0].job_id) == []
     assert left(scene, kept[0].job_id) == before
 
@@ -94,7 +94,7 @@ def test_results_that_still_arrive_for_a_deleted_job_are_dropped(scene: Scene) -
     remover = Remover(scene)
     remover.recorder.record([done(refs[0])])  # so that the recorder remembers the job
     delete(scene, refs[0].job_id)
-    remover.removal.tick()
+    remover.cleanup.tick()
     remover.recorder.record([done(ref) for ref in refs])
     assert scene.wiring.store.results(refs[0].job_id) == {}
     assert scene.wiring.store.counts(refs[0].job_id) == Counts()
@@ -104,32 +104,32 @@ def test_what_is_written_after_the_first_look_is_removed_by_the_last(scene: Scen
     [image] = scene.add_job(1)
     remover = Remover(scene)
     delete(scene, image.job_id)
-    remover.removal.tick()
+    remover.cleanup.tick()
     scene.wiring.outputs.put(output_key(image), b"{}", "application/json")  # by a worker that was at it
     scene.wiring.store.say_accepted(image.job_id, "writer", Said(1))  # by an upload that was under way
     remover.now = LINGER_SECONDS
-    remover.removal.tick()
+    remover.cleanup.tick()
     assert left(scene, image.job_id) == []
 
 
 def test_a_removal_that_is_cut_short_is_finished_by_a_successor(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removal, "PORTION", 2)
+    monkeypatch.setattr(cleanup, "PORTION", 2)
     refs = scene.add_job(7)
     job_id = refs[0].job_id
     delete(scene, job_id)
     turns = iter([True, False])
-    Remover(scene, active=lambda: next(turns)).removal.tick()
+    Remover(scene, active=lambda: next(turns)).cleanup.tick()
     assert len(keys_in(scene.wiring.inputs, job_id)) == 5
-    Remover(scene).removal.tick()
+    Remover(scene).cleanup.tick()
     assert left(scene, job_id) == [f"DELETED {job_id}"]
 
 
 def test_a_job_whose_deletion_died_after_its_mark_is_removed_all_the_same(scene: Scene) -> None:
     [image] = scene.add_job(1)
     scene.wiring.store.table.put_all([{"pk": "DELETED", "sk": image.job_id}])
-    Remover(scene).removal.tick()
+    Remover(scene).cleanup.tick()
     with pytest.raises(NotFoundError):
         scene.wiring.store.job(image.job_id)
 

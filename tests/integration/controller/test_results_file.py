@@ -13,17 +13,17 @@ from core.jobs import JobStore
 from services.clients import Clients
 from services.errors import NotFoundError
 from services.s3 import Bucket
-from tests.support.controller import Clock
+from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, done, failed, put_results, request_again
-from web_tier.controller import merger
-from web_tier.controller.merger import MAX_LOOK_SECONDS, PATIENCE_SECONDS, QUIET_SECONDS, Merger
+from web_tier.controller import results_file
+from web_tier.controller.results_file import MAX_CHECK_SECONDS, MAX_OPEN_SECONDS, QUIET_SECONDS, ResultsFileWriter
 
 LATER = timedelta(seconds=QUIET_SECONDS + 1)
 
 
 @dataclass
 class Scene:
-    """A job, the output bucket and a merger whose clocks go forward when told."""
+    """A job, the output bucket and a writer of results files, whose clocks go forward when told."""
 
     store: JobStore
     job: Job
@@ -31,20 +31,20 @@ class Scene:
     clock: Clock = field(default_factory=Clock)
     now: datetime = NOW + LATER
     active: bool = True
-    merger: Merger = field(init=False)
+    writer: ResultsFileWriter = field(init=False)
 
     def __post_init__(self) -> None:
         """Start the first one."""
         self.start()
 
     def start(self) -> None:
-        """Start a merger that remembers nothing, as after a crash."""
-        self.merger = Merger(self.store, self.outputs, lambda: self.active, self.clock, lambda: self.now)
+        """Start a writer that remembers nothing, as after a crash."""
+        self.writer = ResultsFileWriter(self.store, self.outputs, lambda: self.active, self.clock, lambda: self.now)
 
     def look(self) -> None:
         """Let it look when every job is due."""
-        self.clock.now += MAX_LOOK_SECONDS + 1
-        self.merger.tick()
+        self.clock.now += MAX_CHECK_SECONDS + 1
+        self.writer.tick()
 
     def lines(self) -> list[tuple[str, str]]:
         """Return filename and status of each line of the file."""
@@ -77,7 +77,7 @@ def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
     assert scene.lines() == [("a.jpg", "done"), ("b.jpg", "failed")]
     first = scene.written_at()
     assert first == scene.now
-    assert scene.merger.is_done_with(scene.job.job_id)
+    assert scene.writer.is_done_with(scene.job.job_id)
     scene.now += timedelta(minutes=1)
     scene.look()
     scene.start()
@@ -93,7 +93,7 @@ def test_a_running_job_and_one_that_has_just_finished_get_none(scene: Scene) -> 
     scene.now = NOW + timedelta(seconds=1)
     scene.look()
     assert scene.written_at() is None
-    assert not scene.merger.is_done_with(scene.job.job_id)
+    assert not scene.writer.is_done_with(scene.job.job_id)
     with pytest.raises(NotFoundError):
         scene.lines()
 
@@ -126,7 +126,7 @@ def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) 
     scene.retry(one, NOW + timedelta(seconds=1))
     scene.look()
     assert not scene.is_current()
-    assert not scene.merger.is_done_with(scene.job.job_id)
+    assert not scene.writer.is_done_with(scene.job.job_id)
     before = scene.written_at()
     scene.now += timedelta(seconds=5)
     scene.look()
@@ -137,15 +137,15 @@ def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) 
     scene.look()
     assert scene.is_current()
     assert "worse" in scene.outputs.get(merged_key(scene.job.job_id)).decode()
-    assert scene.merger.is_done_with(scene.job.job_id)
+    assert scene.writer.is_done_with(scene.job.job_id)
 
 
 def test_whoever_may_no_longer_act_leaves_the_file_as_it_was(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merger, "PAGE", 1)
+    monkeypatch.setattr(results_file, "PAGE", 1)
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), done(two))
     turns = iter([True, True, False])
-    Merger(scene.store, scene.outputs, lambda: next(turns, False), scene.clock, lambda: scene.now).tick()
+    ResultsFileWriter(scene.store, scene.outputs, lambda: next(turns, False), scene.clock, lambda: scene.now).tick()
     assert scene.written_at() is None
     with pytest.raises(NotFoundError):
         scene.lines()
@@ -157,11 +157,11 @@ def test_a_merger_that_was_replaced_lets_the_later_one_write_the_file_again(scen
     put_results(scene.store, scene.job, done(one))
     newer = MergedFile(merged_key(scene.job.job_id), "newer", NOW)
     assert scene.store.put_merged(scene.job.job_id, newer, token=9)
-    scene.merger.token = 7
+    scene.writer.token = 7
     scene.look()
     assert scene.store.status(scene.job.job_id).merged is None
     assert scene.store.is_open(scene.job.job_id)
-    scene.merger.token = 10
+    scene.writer.token = 10
     scene.look()
     assert scene.is_current()
 
@@ -188,7 +188,7 @@ def test_one_file_that_cannot_be_written_keeps_no_other_waiting(scene: Scene) ->
 def test_a_job_without_images_need_not_stay_open(scene: Scene) -> None:
     scene.store.reopen(scene.job.job_id, NOW)
     scene.look()
-    assert scene.merger.is_done_with(scene.job.job_id)
+    assert scene.writer.is_done_with(scene.job.job_id)
     assert scene.written_at() is None
 
 
@@ -197,9 +197,9 @@ def test_a_job_is_not_kept_open_for_its_file_for_ever(scene: Scene) -> None:
     put_results(scene.store, scene.job, failed(one))
     scene.retry(one, NOW + timedelta(seconds=1))
     scene.look()
-    assert not scene.merger.is_done_with(scene.job.job_id)
-    scene.clock.now += PATIENCE_SECONDS + 1
-    assert scene.merger.is_done_with(scene.job.job_id)
+    assert not scene.writer.is_done_with(scene.job.job_id)
+    scene.clock.now += MAX_OPEN_SECONDS + 1
+    assert scene.writer.is_done_with(scene.job.job_id)
 
 
 def test_a_settled_job_is_looked_at_less_and_less_until_it_is_touched(scene: Scene) -> None:
@@ -211,8 +211,8 @@ def test_a_settled_job_is_looked_at_less_and_less_until_it_is_touched(scene: Sce
     scene.store.put_done([done(two)])
     scene.store.store_counts(scene.job.job_id, Counts(2, 0, 2, NOW, NOW))
     scene.clock.now += 3
-    scene.merger.tick()
+    scene.writer.tick()
     assert len(scene.lines()) == 1
     scene.store.reopen(scene.job.job_id, NOW + timedelta(seconds=9))
-    scene.merger.tick()
+    scene.writer.tick()
     assert len(scene.lines()) == 2

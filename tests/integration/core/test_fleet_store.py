@@ -13,7 +13,7 @@ from core.fleet import (
     JournalEntry,
     LaunchJournal,
 )
-from core.fleet_store import KEPT_RUNS, FleetStore, Orders
+from core.fleet_store import KEPT_RUNS, Commands, FleetStore
 from core.jobs import JobStore
 from core.messages import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
 from services.ec2 import LaunchSpec
@@ -59,7 +59,7 @@ def test_everything_but_the_history_comes_in_one_read(fleet: FleetStore, store: 
         at=NOW, running=1, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=1,
         billed_seconds=60, reason="because", paused=FleetPause(since=NOW),
     )  # fmt: skip
-    store.put_fleet(snapshot)
+    FleetStore(store.table).put_snapshot(snapshot)
     fleet.put_instances(INSTANCES)
     fleet.put_decisions(DECISIONS)
     pause = fleet.pause(NOW, "")
@@ -85,20 +85,20 @@ def test_a_run_is_known_until_its_place_is_used_again(fleet: FleetStore) -> None
 
 
 def test_all_orders_come_in_one_read_and_each_is_taken_back_alone(fleet: FleetStore) -> None:
-    assert fleet.orders() == Orders()
+    assert fleet.commands() == Commands()
     pause = fleet.pause(NOW, "new model")
     fleet.set_limits(LIMITS.model_copy(update={"max_workers": 9}))
     fleet.set_limits(LIMITS)
     for instance_id in ("i-2", "i-1", "i-2"):
         fleet.ask_to_drain(instance_id, NOW)
-    assert fleet.orders() == Orders(pause, LIMITS, ("i-1", "i-2"))
-    fleet.drop_drains(["i-1", "i-gone"])
+    assert fleet.commands() == Commands(pause, LIMITS, ("i-1", "i-2"))
+    fleet.delete_drains(["i-1", "i-gone"])
     fleet.resume()
-    assert fleet.orders() == Orders(None, LIMITS, ("i-2",))
+    assert fleet.commands() == Commands(None, LIMITS, ("i-2",))
     for _ in range(2):
         fleet.reset_limits()
-    fleet.drop_drains(["i-2"])
-    assert fleet.orders() == Orders()
+    fleet.delete_drains(["i-2"])
+    assert fleet.commands() == Commands()
     assert fleet.instances() == FleetInstances()
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from core.fleet_store import FleetStore
 from core.ids import ImageRef, input_key, new_id
 from core.job_records import Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, Said, with_result
 from core.jobs import JobStore
@@ -149,7 +150,7 @@ def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Jo
 
 
 def test_the_fleets_snapshot_is_the_last_one(store: JobStore) -> None:
-    assert store.fleet() is None
+    assert FleetStore(store.table).snapshot() is None
     snapshots = [
         FleetSnapshot(
             at=NOW,
@@ -166,8 +167,8 @@ def test_the_fleets_snapshot_is_the_last_one(store: JobStore) -> None:
         for running in (1, 2)
     ]
     for snapshot in snapshots:
-        store.put_fleet(snapshot)
-    assert store.fleet() == snapshots[1]
+        FleetStore(store.table).put_snapshot(snapshot)
+    assert FleetStore(store.table).snapshot() == snapshots[1]
 
 
 @pytest.mark.parametrize(

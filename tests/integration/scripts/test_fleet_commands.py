@@ -73,7 +73,7 @@ def snapshot(**said: object) -> FleetSnapshot:
 def test_status_shows_in_80_columns_what_there_is(url: str, fleet: FleetStore, store: JobStore) -> None:
     problem = "the last good limits stay in force: config.yaml is not valid:\n  fleet.max_workers = -1: too little"
     limits = {"min_workers": 1, "max_workers": 5, "limits_order": ORDER, "paused": FleetPause(since=NOON)}
-    store.put_fleet(snapshot(problem=problem, stopped=3, **limits))
+    FleetStore(store.table).put_snapshot(snapshot(problem=problem, stopped=3, **limits))
     fleet.put_instances(FleetInstances(total=7, instances=(instance(), instance("i-0f3a", "stopped"))))
     done = typed("status", "--url", url)
     assert done.exit_code == 0, done.output
@@ -104,7 +104,7 @@ def test_row_53_status_is_right_if_the_clock_of_the_controller_differs(
 ) -> None:
     at = datetime.now(UTC) + timedelta(seconds=ahead)
     times = {"launched_at": at - timedelta(minutes=5), "heard_at": at - timedelta(seconds=2)}
-    store.put_fleet(snapshot(at=at))
+    FleetStore(store.table).put_snapshot(snapshot(at=at))
     fleet.put_instances(FleetInstances(total=1, instances=(instance().model_copy(update=times),)))
     shown = " ".join(typed("status", "--url", url).output.split())
     for words in ("Three workers, enough.", "busy", "5 min", "2 s ago"):
@@ -112,7 +112,7 @@ def test_row_53_status_is_right_if_the_clock_of_the_controller_differs(
 
 
 def test_status_as_json_is_what_the_api_answers(url: str, fleet: FleetStore, store: JobStore) -> None:
-    store.put_fleet(snapshot())
+    FleetStore(store.table).put_snapshot(snapshot())
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
     told = json.loads(typed("status", "--url", url, "--json").output)
     assert (told["fleet"]["max_workers"], told["fleet"]["policy"]) == (19, "deadline")
@@ -127,7 +127,7 @@ def test_before_the_first_look_there_is_no_status_and_that_is_said(url: str) -> 
 
 
 def test_a_fleet_without_instances_is_said_to_have_none(url: str, store: JobStore) -> None:
-    store.put_fleet(snapshot(running=0, pending=0))
+    FleetStore(store.table).put_snapshot(snapshot(running=0, pending=0))
     assert "There are no instances" in typed("status", "--url", f"{url}/").output
 
 
@@ -145,13 +145,13 @@ def test_the_fleet_is_paused_with_a_reason_and_resumed(url: str, fleet: FleetSto
 def test_limits_are_set_and_taken_back(url: str, fleet: FleetStore) -> None:
     done = typed("scale", "1", "5", "--reason", "budget", "--url", url)
     assert (done.exit_code, "Limits 1..5 hold until" in done.output) == (0, True)
-    order = fleet.orders().limits
+    order = fleet.commands().limits
     assert order is not None
     assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "budget")
     assert json.loads(typed("scale", "0", "3", "--json", "--url", url).output)["max_workers"] == 3
     done = typed("scale", "--reset", "--url", url)
     assert (done.exit_code, "config.yaml hold again" in done.output) == (0, True)
-    assert fleet.orders().limits is None
+    assert fleet.commands().limits is None
     assert json.loads(typed("scale", "--reset", "--json", "--url", url).output) == {"limits_order": None}
 
 
@@ -173,14 +173,14 @@ def test_what_cannot_be_is_refused_with_the_reason(
 ) -> None:
     done = typed(*arguments, "--url", url)
     assert (done.exit_code, words in done.output) == (status, True), done.output
-    assert (fleet.orders().limits, fleet.orders().drain, fleet.paused()) == (None, (), None)
+    assert (fleet.commands().limits, fleet.commands().drain, fleet.paused()) == (None, (), None)
 
 
 def test_an_instance_is_asked_to_drain(url: str, fleet: FleetStore) -> None:
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
     done = typed("drain", INSTANCE, "--url", url)
     assert (done.exit_code, "is asked to drain" in done.output) == (0, True)
-    assert fleet.orders().drain == (INSTANCE,)
+    assert fleet.commands().drain == (INSTANCE,)
     assert json.loads(typed("drain", INSTANCE, "--url", url, "--json").output)["instance_id"] == INSTANCE
 
 
@@ -268,7 +268,7 @@ def test_a_server_of_another_kind_is_told_from_fleetsight() -> None:
 def test_without_an_address_the_configured_one_is_asked(
     url: str, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.put_fleet(snapshot())
+    FleetStore(store.table).put_snapshot(snapshot())
     monkeypatch.setenv("FLEETSIGHT__WEB__PORT", url.rpartition(":")[2])
     assert typed("status").exit_code == 0
     monkeypatch.setenv("FLEETSIGHT__WEB__PORT", "none")
@@ -286,7 +286,7 @@ def test_the_configured_address_is_one_that_can_be_called(host: str, address: st
 
 
 def test_limits_of_an_older_controller_are_shown_as_they_are(url: str, store: JobStore) -> None:
-    store.put_fleet(snapshot(policy=None, configured=None))
+    FleetStore(store.table).put_snapshot(snapshot(policy=None, configured=None))
     shown = typed("status", "--url", url).output
     assert "limits        0..19" in shown
     assert "policy" not in shown

@@ -205,15 +205,15 @@ def test_two_launches_with_one_token_are_one(fleet: Fleet) -> None:
 
 def test_workers_are_asked_to_stay_or_to_drain_and_that_is_taken_back(fleet: Fleet) -> None:
     first, second = (each.instance_id for each in fleet.launch(SPEC, 2, "token-t" + fleet.name))
-    fleet.ask_to_stay([first, second])
+    fleet.protect([first, second])
     fleet.ask_to_drain([first])
-    assert {each.instance_id: (each.standby, each.draining) for each in fleet.instances()} == {
+    assert {each.instance_id: (each.protected, each.draining) for each in fleet.instances()} == {
         first: (True, True), second: (True, False),
     }  # fmt: skip
-    fleet.let_go([first])
-    fleet.forget_drain([first, second])
-    fleet.let_go([])
-    assert {each.instance_id: (each.standby, each.draining) for each in fleet.instances()} == {
+    fleet.unprotect([first])
+    fleet.cancel_drain([first, second])
+    fleet.unprotect([])
+    assert {each.instance_id: (each.protected, each.draining) for each in fleet.instances()} == {
         first: (False, False), second: (True, False),
     }  # fmt: skip
 

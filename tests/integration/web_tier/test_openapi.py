@@ -74,7 +74,7 @@ def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     good, bad, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(good), failed(bad))
     give_up(store, bad)
-    store.put_fleet(FLEET)
+    FleetStore(store.table).put_snapshot(FLEET)
     FleetStore(store.table).put_instances(FleetInstances(total=1, instances=(INSTANCE,)))
     app = create_app(config)
     files = [{"name": "d.jpg", "bytes": 100, "content_type": "image/jpeg"}]

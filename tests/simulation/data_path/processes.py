@@ -32,15 +32,12 @@ from services.forms import UploadForm
 from tests.simulation.data_path.pictures import LABELS, index_of
 from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_queue import VISIBILITY_SECONDS
+from web_tier.autoscaler.liveness import WorkerRegistry
+from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
-from web_tier.controller.dead_letters import DeadLetters
-from web_tier.controller.expiry import JobExpiry
-from web_tier.controller.merger import Merger
-from web_tier.controller.reconciler import Reconciler
-from web_tier.controller.removal import JobCleanup
-from web_tier.controller.repair import ResultRecovery
+from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
-from web_tier.controller.worker_registry import WorkerRegistry
+from web_tier.controller.results_file import ResultsFileWriter
 from web_tier.intake.direct import DirectIntake
 from web_tier.intake.repeats import Repeats
 from web_tier.intake.store import CLOUD_ERRORS, ImageIngest
@@ -130,16 +127,16 @@ class Controller:
         recorder = ResultRecorder(
             store, world.inputs.delete_all, world.outputs.delete_all, token=token, active=self.active, now=self.now
         )
-        recorder._turn = cast(Any, TaskLock(scheduler))
+        recorder._lock = cast(Any, TaskLock(scheduler))
         registry = WorkerRegistry(scheduler.clock, self.now)
         cache = ResultCache(world.table, CACHE_LIFETIME)
-        merger = Merger(store, world.outputs, self.active, scheduler.clock, self.now, token)
-        repair = ResultRecovery(store, recorder, world.outputs)
+        results_files = ResultsFileWriter(store, world.outputs, self.active, scheduler.clock, self.now, token)
+        recovery = ResultRecovery(store, recorder, world.outputs)
         reconciler = Reconciler(
             store=store,
             recorder=recorder,
-            repair=repair,
-            dead_letters=DeadLetters(dead_letters, repair, recorder, MAX_RECEIVE_COUNT, self.active),
+            recovery=recovery,
+            dead_letters=DeadLetterConsumer(dead_letters, recovery, recorder, MAX_RECEIVE_COUNT, self.active),
             requests=requests,
             responses=responses,
             inputs=world.inputs,
@@ -149,14 +146,14 @@ class Controller:
             is_paused=lambda: world.paused,
             clock=scheduler.clock,
             now=self.now,
-            may_close=merger.is_done_with,
+            may_close=results_files.is_done_with,
         )
-        removal = JobCleanup(store, recorder, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
+        cleanup = JobCleanup(store, recorder, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
         ticks = {
             "collector": Collector(responses, recorder, cache, self.active, self.now, registry=registry).tick,
             "reconciler": reconciler.tick,
-            "merger": merger.tick,
-            "removal": removal.tick,
+            "results_files": results_files.tick,
+            "cleanup": cleanup.tick,
             "expiry": JobExpiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,
         }
         for name, tick in ticks.items():

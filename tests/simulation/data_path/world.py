@@ -24,8 +24,7 @@ from tests.simulation.data_path.scheduler import Process, Scheduler
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_queue import MemoryQueue
 from tests.support.memory_table import MemoryTable
-from web_tier.controller.expiry import EVERY_SECONDS
-from web_tier.controller.removal import LINGER_SECONDS
+from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.direct import FileSpec
 from web_tier.intake.multipart import Upload
@@ -394,7 +393,7 @@ class World:
         self.run(max(1.0, (end - now).total_seconds() - 5), 4)
         is_due = bool(store.existing([job.job_id])) and not store.is_open(job.job_id)
         use()
-        self.run(EVERY_SECONDS, 1)
+        self.run(EXPIRY_SECONDS, 1)
         if is_due:
             self.used_as_it_expires["kept" if store.existing([job.job_id]) else "expired"] += 1
 

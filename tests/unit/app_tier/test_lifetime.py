@@ -3,8 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from app_tier.lifetime import Lifetime, is_standby, watch_notices
-from services.metadata import DRAIN_TAG, STAY_TAG, Metadata
+from app_tier.lifetime import Lifetime, is_protected, watch_notices
+from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
 from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
@@ -82,12 +82,12 @@ def test_the_watch_for_notices_ends_with_the_worker(service: MetadataService) ->
 def test_an_idle_worker_stays_while_its_instance_has_the_tag_and_ends_when_that_is_not_known(
     service: MetadataService, answer: Answer, stays: bool
 ) -> None:
-    service.answers[f"tags/instance/{STAY_TAG}"] = [answer]
-    assert is_standby(Metadata(service.url)) is stays
+    service.answers[f"tags/instance/{PROTECTED_TAG}"] = [answer]
+    assert is_protected(Metadata(service.url)) is stays
 
 
 def test_a_worker_without_an_instance_is_no_standby() -> None:
-    assert not is_standby(None)
+    assert not is_protected(None)
 
 
 def test_a_worker_that_is_to_stay_does_not_end_for_being_idle_but_for_any_other_reason() -> None:

@@ -21,7 +21,7 @@ from core.job_items import counts_of, runs_as_text
 from core.job_records import MAX_RUNS, Counts, with_answers
 from core.messages import BillingPeriod, FleetSnapshot
 from tests.conftest import shipped_values
-from tests.support.controller import EPOCH
+from tests.support.autoscaler import EPOCH
 
 PRICES = Prices(
     instance_hour={"c7a.large": 0.36, "g4dn.xlarge": 0.72},

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from localcloud.iam.reference import is_known, known_keys, matching_types, types_of
-from services.metadata import DRAIN_TAG, STAY_TAG
+from services.metadata import DRAIN_TAG, PROTECTED_TAG
 from tests.conftest import ROOT
 from tests.support.stack_template import (
     GIVEN,
@@ -344,7 +344,7 @@ def test_the_controller_starts_ends_and_asks_only_the_fleets_own_instances() -> 
 
 def test_the_controller_sets_and_takes_no_tags_but_those_by_which_it_asks() -> None:
     asking = statements("ControllerRole")["AskWorkersToDrainOrStay"]
-    assert set(asking["Condition"]["ForAllValues:StringEquals"]["aws:TagKeys"]) == {DRAIN_TAG, STAY_TAG}
+    assert set(asking["Condition"]["ForAllValues:StringEquals"]["aws:TagKeys"]) == {DRAIN_TAG, PROTECTED_TAG}
     assert asking["Condition"]["Null"] == {"aws:TagKeys": "false"}
     tagging = [each for each in statements("ControllerRole").values() if "ec2:CreateTags" in listed(each["Action"])]
     (at_launch,) = [each for each in tagging if each is not asking]

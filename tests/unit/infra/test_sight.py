@@ -8,14 +8,12 @@ from flask import Flask
 
 from core.logs import JsonFormatter
 from services.sqs import QueueCounts
-from tests.support.controller import Clock, instance
+from tests.support.autoscaler import Clock, fleet_settings, instance
 from tests.support.stack_template import RESOURCES, as_json, of_type, value_of
 from tests.unit.infra.log_filter import matches, value_in
-from tests.unit.web_tier.controller.autoscaler.decide.test_decide import limits
-from web_tier.controller.autoscaler.observe.demand import Demand
-from web_tier.controller.autoscaler.observe.meter import BillingMeter
-from web_tier.controller.autoscaler.observe.observe import Observation
-from web_tier.controller.autoscaler.tell.figures import EVERY_SECONDS, Figures
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.observe import Demand, Observation
+from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
 from web_tier.request_log import log_requests
 
 FILTERS = of_type("Logs::MetricFilter")
@@ -40,7 +38,7 @@ def look(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) -> list[s
     seen = Observation(QueueCounts(waiting, 3, 0), 0, fleet, demand=Demand(((12.34, waiting),)))
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        Figures(Clock()).look(seen, limits(), BillingMeter(60))
+        MetricsLogger(Clock()).update(seen, fleet_settings(), BillingMeter(60, lambda _: 0.0))
         logging.getLogger("elsewhere").info("the fleet is told of by other lines too", extra={"workers": 99})
     return [JsonFormatter("controller").format(record) for record in caplog.records]
 
@@ -110,7 +108,7 @@ def test_the_metrics_are_called_by_the_prefix_and_every_alarm_and_picture_finds_
 
 def test_an_alarm_goes_off_when_no_controller_has_written_its_line_for_five_minutes() -> None:
     alarm = RESOURCES["NobodyControls"]["Properties"]
-    assert alarm["Period"] == EVERY_SECONDS
+    assert alarm["Period"] == METRICS_SECONDS
     assert alarm["Period"] * alarm["EvaluationPeriods"] == 300
     assert (alarm["Statistic"], alarm["ComparisonOperator"], alarm["Threshold"]) == (
         "SampleCount",
@@ -124,7 +122,7 @@ def test_an_alarm_goes_off_when_no_controller_has_written_its_line_for_five_minu
 def test_an_alarm_goes_off_when_images_have_waited_for_15_minutes_for_workers_that_may_not_be_launched() -> None:
     alarm = RESOURCES["FleetAtMaximum"]["Properties"]
     assert alarm["Period"] * alarm["EvaluationPeriods"] == 900
-    assert alarm["Period"] >= 2 * EVERY_SECONDS  # no period without a line
+    assert alarm["Period"] >= 2 * METRICS_SECONDS  # no period without a line
     assert (alarm["Statistic"], alarm["Threshold"], alarm["TreatMissingData"]) == ("Minimum", 1, "notBreaching")
 
 

@@ -72,13 +72,13 @@ def test_limits_are_set_and_taken_back(client: FlaskClient, fleet: FleetStore) -
     answer = client.put("/api/v1/fleet/limits", json={"min_workers": 1, "max_workers": 5, "reason": "budget"})
     body = answer.get_json()
     assert (answer.status_code, body["min_workers"], body["max_workers"], body["reason"]) == (200, 1, 5, "budget")
-    order = fleet.orders().limits
+    order = fleet.commands().limits
     assert order is not None
     assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "budget")
     assert order.since == datetime.fromisoformat(body["since"])
     for _ in range(2):
         assert client.delete("/api/v1/fleet/limits").status_code == 204
-        assert fleet.orders().limits is None
+        assert fleet.commands().limits is None
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_limits_that_cannot_be_are_refused_with_what_is_wrong(
     answer = client.put("/api/v1/fleet/limits", json=body)
     assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
     assert words in answer.get_json()["detail"]
-    assert fleet.orders().limits is None
+    assert fleet.commands().limits is None
 
 
 def test_a_running_instance_is_ordered_to_drain(client: FlaskClient, fleet: FleetStore) -> None:
@@ -108,7 +108,7 @@ def test_a_running_instance_is_ordered_to_drain(client: FlaskClient, fleet: Flee
     for instance_id in ("i-1", "i-2", "i-1"):
         answer = client.post(f"/api/v1/fleet/instances/{instance_id}/drain")
         assert (answer.status_code, answer.get_json()["instance_id"]) == (202, instance_id)
-    assert fleet.orders().drain == ("i-1", "i-2")
+    assert fleet.commands().drain == ("i-1", "i-2")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_instance_without_a_worker_is_answered_at_once_with_the_reason(
     answer = client.post(f"/api/v1/fleet/instances/{instance_id}/drain")
     assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
     assert words in answer.get_json()["detail"]
-    assert fleet.orders().drain == ()
+    assert fleet.commands().drain == ()
 
 
 def test_of_more_instances_than_are_listed_one_that_is_not_is_for_the_controller_to_find(
@@ -135,4 +135,4 @@ def test_of_more_instances_than_are_listed_one_that_is_not_is_for_the_controller
     fleet.put_instances(FleetInstances(total=150, instances=(told("i-1"),)))
     assert client.post("/api/v1/fleet/instances/i-0123456789abcdef0/drain").status_code == 202
     assert client.post("/api/v1/fleet/instances/i-none/drain").status_code == 404
-    assert fleet.orders().drain == ("i-0123456789abcdef0",)
+    assert fleet.commands().drain == ("i-0123456789abcdef0",)

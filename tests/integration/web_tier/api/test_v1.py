@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
+from core.fleet_store import FleetStore
 from core.ids import is_id, new_id
 from core.job_records import Job
 from core.jobs import JobStore
@@ -244,7 +245,7 @@ def test_the_fleet_is_told_as_the_autoscaler_saw_it(client: FlaskClient, store: 
         at=NOW, running=2, pending=1, visible=3, in_flight=4, min_workers=0, max_workers=5,
         peak_workers=3, billed_seconds=60, reason="two workers, enough",
     )  # fmt: skip
-    store.put_fleet(snapshot)
+    FleetStore(store.table).put_snapshot(snapshot)
     assert FleetSnapshot.from_json(client.get("/api/v1/fleet").data) == snapshot
 
 
@@ -253,12 +254,12 @@ def test_the_fleet_tells_what_a_thousand_images_cost(client: FlaskClient, store:
         at=NOW, running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=3,
         billed_seconds=600, cost=0.02, images=2_000, reason="none",
     )  # fmt: skip
-    store.put_fleet(snapshot)
+    FleetStore(store.table).put_snapshot(snapshot)
     body = client.get("/api/v1/fleet").get_json()
     assert (body["billed_seconds"], body["cost"]) == (600, 0.02)
     assert body["instances_dollars_per_1000_images"] == pytest.approx(0.01)
     assert body["requests_dollars_per_1000_images"] == pytest.approx(0.013, abs=0.001)
-    store.put_fleet(snapshot.model_copy(update={"images": 0}))
+    FleetStore(store.table).put_snapshot(snapshot.model_copy(update={"images": 0}))
     assert client.get("/api/v1/fleet").get_json()["instances_dollars_per_1000_images"] is None
 
 

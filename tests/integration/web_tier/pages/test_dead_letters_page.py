@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 
 from core.config import Config
+from core.fleet_store import FleetStore
 from core.jobs import JobStore
 from core.messages import FleetSnapshot
 from services.table import Table
@@ -55,7 +56,7 @@ def test_row_53_the_age_of_a_dead_letter_is_by_the_controllers_clock(desk: DeadL
         at=NOW + timedelta(minutes=5), running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5,
         peak_workers=0, billed_seconds=0, reason="no work, no workers",
     )  # fmt: skip
-    desk.store.put_fleet(report)
+    FleetStore(desk.store.table).put_snapshot(report)
     assert ">5 min ago</time>" in desk.client.get("/dead-letters").text
 
 

@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 
 from core.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
 from core.fleet_store import FleetStore
+from core.format import fleet_sentence
 from core.ids import new_id
 from core.job_records import Job
 from core.jobs import JobStore
@@ -16,7 +17,6 @@ from core.messages import FleetSnapshot
 from services.table import Table
 from tests.support.jobs import NOW, add_images
 from web_tier.controller_reports import ControllerReports
-from web_tier.pages.words import fleet_sentence
 
 SNAPSHOT = FleetSnapshot(
     at=NOW, running=2, pending=1, visible=112, in_flight=23, min_workers=0, max_workers=19, peak_workers=6,
@@ -42,13 +42,15 @@ def test_before_the_controller_has_looked_there_is_a_page_that_says_so(client: F
 
 
 def test_the_fleet_shows_what_it_has_cost_and_what_1000_images_did(client: FlaskClient, store: JobStore) -> None:
-    store.put_fleet(SNAPSHOT.model_copy(update={"billed_seconds": 3_456.7, "cost": 0.0986, "images": 5_000}))
+    FleetStore(store.table).put_snapshot(
+        SNAPSHOT.model_copy(update={"billed_seconds": 3_456.7, "cost": 0.0986, "images": 5_000})
+    )
     page = re.sub(r"<[^>]+>", " ", client.get("/fleet").text)
     assert re.search(r"\$0\.099 +for 3,457 s billed", page)
     assert re.search(r"\$0\.033 +for 1,000 images: instances \$0\.020, requests \$0\.013", page)
     body = client.get("/fleet/now").get_json()
     assert (body["billed"], body["cost"], body["per_thousand"]) == ("3,457 s", "$0.099", "$0.033")
-    store.put_fleet(SNAPSHOT)
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
     assert client.get("/fleet/now").get_json()["per_thousand"] is None
 
 
@@ -79,9 +81,9 @@ def test_row_53_a_controller_whose_clock_is_ten_minutes_off_is_not_silent_and_no
     client: FlaskClient, store: JobStore, fleet: FleetStore, ahead: int
 ) -> None:
     at = datetime.now(UTC) + timedelta(seconds=ahead)
-    store.put_fleet(SNAPSHOT.model_copy(update={"at": at - timedelta(seconds=1)}))
+    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": at - timedelta(seconds=1)}))
     assert client.get("/fleet/now").get_json()["clocks"] is None
-    store.put_fleet(SNAPSHOT.model_copy(update={"at": at}))
+    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": at}))
     worker = FleetInstance(
         instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a", worker="busy",
         launched_at=at - timedelta(minutes=5), heard_at=at - timedelta(seconds=2),
@@ -102,7 +104,7 @@ def test_a_controller_that_reports_no_more_is_named_wherever_the_fleet_is(
     monkeypatch.setattr(client.application.extensions["fleetsight"], "reports", ControllerReports(lambda: now))
     job = Job(new_id(), "", NOW)
     store.create(job)
-    store.put_fleet(SNAPSHOT)
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
 
     def places() -> list[str]:
         bodies = [client.get(path).get_json()["sentence"] for path in ("/fleet/now", f"/jobs/{job.job_id}/progress")]
@@ -112,7 +114,7 @@ def test_a_controller_that_reports_no_more_is_named_wherever_the_fleet_is(
     now = 60.0
     assert all("The controller has not reported for 60 s." in place for place in places())
     assert client.get("/api/v1/fleet").get_json()["silent_seconds"] == 60
-    store.put_fleet(SNAPSHOT.model_copy(update={"at": NOW - timedelta(hours=1)}))
+    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": NOW - timedelta(hours=1)}))
     assert all("Three workers, enough." in place for place in places()), "whatever its clock says"
 
 
@@ -129,7 +131,7 @@ def test_the_chart_is_drawn_from_the_history_without_a_script(
 ) -> None:
     now = int(datetime.now(UTC).timestamp())
     fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - 1_800, 5, 112), (now - 300, 2, 30))))
-    store.put_fleet(SNAPSHOT)
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
     ten_minutes = unescape(client.get("/fleet").text)
     assert (
         "Last 10 minutes: at most 5 workers and 135 images in the queue; now 3 workers and 135 images." in ten_minutes
@@ -144,7 +146,7 @@ def test_the_chart_is_drawn_from_the_history_without_a_script(
 def test_nothing_on_the_page_is_styled_or_scripted_in_place(
     client: FlaskClient, fleet: FleetStore, store: JobStore
 ) -> None:
-    store.put_fleet(SNAPSHOT)
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
     page = client.get("/fleet").text
     assert " style=" not in page
     assert "<style" not in page
@@ -185,7 +187,7 @@ def test_while_the_fleet_is_paused_every_page_says_so_and_a_job_why_it_waits(
     client: FlaskClient, fleet: FleetStore, store: JobStore, job: Job
 ) -> None:
     pause = fleet.pause(NOW, "new model")
-    store.put_fleet(SNAPSHOT.model_copy(update={"paused": pause, "problem": "no capacity"}))
+    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"paused": pause, "problem": "no capacity"}))
     add_images(store, job, "a.jpg")
     page = client.get(f"/jobs/{job.job_id}").text
     assert "3 workers · paused" in page

@@ -52,7 +52,7 @@ def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient,
     fields = {"min_workers": " 1", "max_workers": "5", "reason": "<b>budget</b>\r\n"}
     answer = client.post("/fleet/limits", data=fields, headers=SAME_SITE)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
-    order = fleet.orders().limits
+    order = fleet.commands().limits
     assert order is not None
     assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "<b>budget</b>")
     page = client.get("/fleet/limits").text
@@ -81,13 +81,13 @@ def test_limits_that_cannot_be_leave_the_form_as_it_was_filled_in_and_say_why(
     assert words in answer.text
     assert 'name="reason" value="budget"' in answer.text
     assert "<script>" not in answer.text
-    assert fleet.orders().limits is None
+    assert fleet.commands().limits is None
 
 
 def test_every_place_that_shows_limits_says_who_set_them(
     client: FlaskClient, fleet: FleetStore, store: JobStore
 ) -> None:
-    store.put_fleet(SNAPSHOT)
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
     assert 'id="limits-set" hidden' in client.get("/fleet").text
     fleet.set_limits(ORDER)
     page = client.get("/fleet").text
@@ -103,9 +103,11 @@ def test_limits_that_were_taken_back_are_gone_at_once_though_the_controller_has_
     client: FlaskClient, fleet: FleetStore, store: JobStore
 ) -> None:
     fleet.set_limits(ORDER)
-    store.put_fleet(SNAPSHOT.model_copy(update={"min_workers": 1, "max_workers": 5, "limits_order": ORDER}))
+    FleetStore(store.table).put_snapshot(
+        SNAPSHOT.model_copy(update={"min_workers": 1, "max_workers": 5, "limits_order": ORDER})
+    )
     assert client.post("/fleet/limits/reset", headers=SAME_SITE).status_code == 303
-    assert fleet.orders().limits is None
+    assert fleet.commands().limits is None
     body = client.get("/fleet/now").get_json()
     assert (body["min_workers"], body["max_workers"], body["limits_set"]) == (0, 19, None)
 
@@ -118,10 +120,10 @@ def test_an_instance_is_drained_after_a_question_that_says_what_that_means(
     question = client.get("/fleet/instances/i-1/drain").text
     assert "finishes what it has (3 images)" in question
     assert "another is launched in its place" in question
-    assert fleet.orders().drain == ()
+    assert fleet.commands().drain == ()
     answer = client.post("/fleet/instances/i-1/drain", headers=SAME_SITE)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
-    assert fleet.orders().drain == ("i-1",)
+    assert fleet.commands().drain == ("i-1",)
 
 
 def test_only_what_can_be_drained_has_a_link_for_it(client: FlaskClient, fleet: FleetStore) -> None:
@@ -144,4 +146,4 @@ def test_a_form_on_another_site_can_do_none_of_it(client: FlaskClient, fleet: Fl
     fleet.put_instances(FleetInstances(total=1, instances=(told("i-1"),)))
     fields = {"min_workers": "0", "max_workers": "0"}
     assert client.post(path, data=fields, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
-    assert (fleet.orders().limits, fleet.orders().drain) == (ORDER, ())
+    assert (fleet.commands().limits, fleet.commands().drain) == (ORDER, ())

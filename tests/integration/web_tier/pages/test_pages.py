@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
+from core.fleet_store import FleetStore
 from core.job_records import Job
 from core.jobs import JobStore
 from core.messages import FleetSnapshot
@@ -190,7 +191,7 @@ def test_jobs_are_listed_with_their_state_in_pages(
 
 def test_the_fleet_page_and_the_header_tell_what_the_autoscaler_saw(client: FlaskClient, store: JobStore) -> None:
     assert "not looked at the fleet yet" in client.get("/fleet").text
-    store.put_fleet(
+    FleetStore(store.table).put_snapshot(
         FleetSnapshot(
             at=NOW,
             running=2,

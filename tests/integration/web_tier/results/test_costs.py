@@ -22,7 +22,7 @@ def fleet(table: Table, store: JobStore) -> FleetStore:
         at=NOW, running=2, pending=0, visible=1, in_flight=0, min_workers=0, max_workers=19, peak_workers=2,
         billed_seconds=180, cost=0.006, images=5, run=CURRENT, reason="two workers, enough",
     )  # fmt: skip
-    store.put_fleet(snapshot)
+    FleetStore(store.table).put_snapshot(snapshot)
     told = FleetStore(table)
     told.put_run(BillingPeriod(number=1, images=1, billed_seconds=60, cost=0.002, is_open=False))
     return told
@@ -58,7 +58,10 @@ def test_a_job_costs_its_share_of_the_runs_that_it_was_answered_in(
 
 @pytest.mark.usefixtures("fleet")
 def test_the_cost_of_a_job_whose_run_is_forgotten_is_not_told(client: FlaskClient, store: JobStore, job: Job) -> None:
-    store.put_fleet(getattr(store.fleet(), "model_copy")(update={"run": BillingPeriod(number=9)}))  # noqa: B009
+    fleet = FleetStore(store.table)
+    snapshot = fleet.snapshot()
+    assert snapshot is not None
+    fleet.put_snapshot(snapshot.model_copy(update={"run": BillingPeriod(number=9)}))
     add_images(store, job, "a.jpg")
     store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW, runs=((2, 1),)))
     assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"] is None

@@ -1,0 +1,283 @@
+"""Fakes of what the autoscaler works with, and builders of what it observes; all share a clock that tests move."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from core.config import FleetSettings
+from core.fleet_store import Commands, FleetStore
+from core.messages import FleetSnapshot, Heartbeat, WorkerState
+from services.ec2 import Fleet, Instance
+from services.metadata import DRAIN_TAG
+from services.sqs import QueueCounts
+from tests.conftest import shipped_values
+from tests.support.memory_table import MemoryTable
+from web_tier.autoscaler.observe import Observation
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when told to."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return self.now
+
+
+def instance(instance_id: str, state: str = "running", launched_at: datetime = EPOCH) -> Instance:
+    """An instance in `state`."""
+    return Instance(instance_id, state, "c7a.large", "us-east-1a", launched_at)
+
+
+def refusal(code: str, operation: str = "RunInstances", retries: int = 0) -> ClientError:
+    """The error with which AWS refuses, after botocore has made the call again `retries` times."""
+    told = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"RetryAttempts": retries}}
+    return ClientError(cast(Any, told), operation)
+
+
+def fleet_settings(**changes: object) -> FleetSettings:
+    """The shipped settings with few workers, and with these changes."""
+    own = {"min_workers": 0, "max_workers": 19, "images_per_worker": 20}
+    return FleetSettings.model_validate({**shipped_values()["fleet"], **own, **changes})
+
+
+def observation(
+    visible: int = 0, in_flight: int = 0, delayed: int = 0, *, states: tuple[str, ...] = (), launching: int = 0
+) -> Observation:
+    """A queue with so many messages, and instances `i-0`, `i-1` ... in these states."""
+    instances = tuple(instance(f"i-{number}", state) for number, state in enumerate(states))
+    launched = frozenset(f"c-{number}" for number in range(launching))
+    return Observation(QueueCounts(visible, in_flight, delayed), 0, instances, launched)
+
+
+def booting(*instance_ids: str, age: float = 0.0) -> dict[str, float]:
+    """Workers that have sent no heartbeat, `age` seconds after their launch."""
+    return dict.fromkeys(instance_ids, age)
+
+
+def heartbeat(worker: str, images: int = 0, state: WorkerState = "busy", in_hand: int = 2) -> Heartbeat:
+    """A heartbeat of a worker."""
+    return Heartbeat(worker=worker, at=EPOCH, state=state, images=images, in_hand=in_hand, images_per_second=2.4)
+
+
+class FakeSQS:
+    """A queue of which only the counts matter, and how often they were read."""
+
+    def __init__(self, visible: int = 0) -> None:
+        self.visible, self.asked, self.error = visible, 0, cast(ClientError | None, None)
+
+    def get_queue_attributes(self, **_call: Any) -> dict[str, Any]:
+        """Return counts, with two messages in flight and one delayed."""
+        self.asked += 1
+        if self.error:
+            raise self.error
+        return {
+            "Attributes": {
+                "ApproximateNumberOfMessages": str(self.visible),
+                "ApproximateNumberOfMessagesNotVisible": "2",
+                "ApproximateNumberOfMessagesDelayed": "1",
+            }
+        }
+
+
+class RecordingStore(FleetStore):
+    """The real store over a table in memory; it keeps every snapshot."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryTable())
+        self.snapshots: list[FleetSnapshot] = []
+
+    def put_snapshot(self, snapshot: FleetSnapshot) -> None:
+        """Store a snapshot, and keep it."""
+        super().put_snapshot(snapshot)
+        self.snapshots.append(snapshot)
+
+
+class CommandStore(FleetStore):
+    """A store of the operators' commands; it counts the reads and can fail."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryTable())
+        self.stored = Commands()
+        self.error: Exception | None = None
+        self.reads = 0
+
+    def commands(self) -> Commands:
+        """Return the commands."""
+        self.reads += 1
+        if self.error:
+            raise self.error
+        return self.stored
+
+    def delete_drains(self, instance_ids: Iterable[str]) -> None:
+        """Delete commands to drain."""
+        deleted = set(instance_ids)
+        self.stored = replace(self.stored, drain=tuple(key for key in self.stored.drain if key not in deleted))
+
+
+@dataclass
+class FakeEC2:
+    """EC2's promises about ClientToken, capacity and states, and its ways to fail.
+
+    Attributes:
+        room: how many instances there is capacity for.
+        fail: asked before each launch: None lets it through; `lost` loses the reply of a launch that took place, and
+            `lost CODE` has botocore's own retry of it refused; `timeout` loses the request; any other word refuses
+            with that code.
+        offer: asked what there is for a launch that is new: None is all, a number is so many, a word refuses.
+        reached: called with `call` when a call has come in, and with `reply` when its reply is to go out.
+        hidden: ids that DescribeInstances does not know of yet.
+        stale: states that DescribeInstances still shows instead of the true ones.
+        error: what DescribeInstances raises.
+        refuses: whether to tag and to end instances is refused.
+        protected: ids that cannot be ended.
+        consoles: what instances wrote; nobody knows that of others.
+        terminated: the ids of each call that ended some.
+    """
+
+    room: int = 1_000_000
+    fail: Callable[[], str | None] = lambda: None
+    states: dict[str, str] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    stale: dict[str, str] = field(default_factory=dict)
+    error: Exception | None = None
+    by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    start_fails: str | None = None
+    offer: Callable[[dict[str, Any]], int | str | None] = lambda _call: None
+    reached: Callable[[str], None] = lambda _where: None
+    max_alive: int = 0
+    drained: list[str] = field(default_factory=list)
+    tags: dict[str, set[str]] = field(default_factory=dict)
+    refuses: bool = False
+    protected: set[str] = field(default_factory=set)
+    consoles: dict[str, str] = field(default_factory=dict)
+    terminated: list[list[str]] = field(default_factory=list)
+    starts: Counter[str] = field(default_factory=Counter)
+
+    def fleet(self) -> Fleet:
+        """The fleet that has this EC2 as its client."""
+        return Fleet(cast(Any, self), "worker")
+
+    def alive(self) -> list[str]:
+        """Ids of pending and running instances, seen or not."""
+        return [key for key, state in self.states.items() if state in {"pending", "running"}]
+
+    def run_instances(self, **call: Any) -> dict[str, Any]:
+        """Launch between MinCount and MaxCount instances, once for each token."""
+        self.reached("call")
+        self.calls.append(call)
+        failure = self.fail() or ""
+        lost, _, code = failure.partition(" ")
+        if failure == "timeout":
+            raise ReadTimeoutError(endpoint_url="ec2")
+        if failure and lost != "lost":
+            raise refusal(failure)
+        ids = self._launch(call)
+        self.reached("reply")
+        if failure:
+            raise refusal(code or "500", retries=2)
+        return {"Instances": [self._described(key) for key in ids]}
+
+    def _launch(self, call: dict[str, Any]) -> list[str]:
+        token = call["ClientToken"]
+        if token in self.by_token:
+            first, ids = self.by_token[token]
+            if first != call:
+                raise refusal("IdempotentParameterMismatch")
+            if all(self.states[key] == "terminated" for key in ids):
+                raise refusal("IdempotentInstanceTerminated")
+            return ids
+        offered = self.offer(call)
+        if isinstance(offered, str):
+            raise refusal(offered)
+        most = call["MaxCount"] if offered is None else min(offered, call["MaxCount"])
+        count = min(most, self.room - len(self.alive()))
+        if count < call["MinCount"]:
+            raise refusal("InsufficientInstanceCapacity")
+        ids = [f"i-{len(self.states) + number}" for number in range(count)]
+        self.states |= dict.fromkeys(ids, "pending")
+        self.by_token[token] = (call, ids)
+        self.max_alive = max(self.max_alive, len(self.alive()))
+        return ids
+
+    def start_instances(self, InstanceIds: list[str]) -> dict[str, Any]:  # noqa: N803 (EC2's name)
+        """Start stopped instances."""
+        self.reached("call")
+        failure = self.start_fails or self.fail()
+        if failure == "timeout":
+            raise ReadTimeoutError(endpoint_url="ec2")
+        if failure not in {None, "lost"}:
+            raise refusal(str(failure), "StartInstances")
+        self.states |= dict.fromkeys(InstanceIds, "pending")
+        self.starts.update(InstanceIds)
+        self.max_alive = max(self.max_alive, len(self.alive()))
+        if failure == "lost":
+            raise refusal("500", "StartInstances")
+        return {}
+
+    def create_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803 (EC2's names)
+        """Take down who was asked to drain."""
+        self._may_change("CreateTags")
+        if [tag["Key"] for tag in Tags] == [DRAIN_TAG]:
+            self.drained += Resources
+        for key in Resources:
+            self.tags.setdefault(key, set()).update(tag["Key"] for tag in Tags)
+
+    def delete_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803 (EC2's names)
+        """Take tags away."""
+        self._may_change("DeleteTags")
+        for key in Resources:
+            self.tags.get(key, set()).difference_update(tag["Key"] for tag in Tags)
+
+    def terminate_instances(self, InstanceIds: list[str]) -> None:  # noqa: N803 (EC2's name)
+        """End instances, but for those that are protected: EC2 refuses the whole call then."""
+        self._may_change("TerminateInstances")
+        if self.protected.intersection(InstanceIds):
+            raise refusal("OperationNotPermitted", "TerminateInstances")
+        self.terminated.append(InstanceIds)
+        self.states |= dict.fromkeys(InstanceIds, "shutting-down")
+
+    def get_console_output(self, InstanceId: str, Latest: bool) -> dict[str, str]:  # noqa: N803 (EC2's names)
+        """Return what an instance wrote."""
+        if InstanceId not in self.consoles:
+            raise refusal("InvalidInstanceID.NotFound", "GetConsoleOutput")
+        return {"Output": self.consoles[InstanceId]}
+
+    def _may_change(self, operation: str) -> None:
+        if self.refuses:
+            raise refusal("RequestLimitExceeded", operation)
+
+    def get_paginator(self, _operation: str) -> "FakeEC2":
+        """Return itself: it paginates."""
+        return self
+
+    def paginate(self, Filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:  # noqa: N803 (EC2's name)
+        """Describe the instances that are in the states asked for and not hidden."""
+        if self.error:
+            raise self.error
+        states = next(each["Values"] for each in Filters if each["Name"] == "instance-state-name")
+        described = {key: self.stale.get(key, state) for key, state in self.states.items() if key not in self.hidden}
+        shown = [key for key, state in described.items() if state in states]
+        yield {"Reservations": [{"Instances": [self._described(key, described[key])]} for key in shown]}
+
+    def _described(self, key: str, shown_state: str | None = None) -> dict[str, Any]:
+        state = {"Name": shown_state or self.states[key]}
+        tags = [{"Key": tag, "Value": "asked"} for tag in sorted(self.tags.get(key, ()))]
+        # A start makes it later; what is still shown instead of the truth is of before.
+        launched = EPOCH if key in self.stale else EPOCH + timedelta(seconds=self.starts[key])
+        described = {"InstanceId": key, "State": state, "InstanceType": "c7a.large", "LaunchTime": launched}
+        described["Tags"] = tags
+        for token, (call, ids) in self.by_token.items():
+            if key in ids:
+                described |= {"ClientToken": token, "InstanceType": call["InstanceType"]}
+                described |= {"InstanceLifecycle": "spot"} if "InstanceMarketOptions" in call else {}
+        return described

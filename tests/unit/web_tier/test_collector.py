@@ -1,0 +1,325 @@
+"""The collector between a queue and a recorder that fail."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TypeVar, cast
+
+import pytest
+from botocore.exceptions import ClientError
+
+from core.cache import ResultCache
+from core.ids import ImageRef, new_id
+from core.job_records import ImageRecord, Job
+from core.jobs import JobStore
+from core.messages import Heartbeat, Model, Response
+from services.sqs import OutgoingMessage
+from services.table import THROTTLING_CODES, TableBusyError
+from tests.support.autoscaler import EPOCH, Clock
+from tests.support.memory_services import ClockedQueue
+from tests.support.memory_table import WRITES, MemoryTable
+from tests.unit.web_tier.test_result_recorder import (
+    IMAGES,
+    JOBS,
+    REFS,
+    done,
+    figures,
+    recorder_of,
+    stored_jobs,
+)
+from web_tier.autoscaler.liveness import WorkerRegistry
+from web_tier.controller.collector import (
+    COUNT_AGE_SECONDS,
+    COUNT_SECONDS,
+    EMPTY_POLLS,
+    FIRST_DELAY_SECONDS,
+    MAX_BATCHES,
+    MAX_RECEIVES,
+    Collector,
+    parse,
+)
+from web_tier.controller.result_recorder import ResultRecorder
+
+_T = TypeVar("_T")
+ONE, OTHER = JOBS
+
+
+class UnrecordableError(Exception):
+    """A write that fails."""
+
+
+@dataclass
+class Site:
+    """A collector and its queue; the clock goes on when a test says so."""
+
+    store: JobStore = field(default_factory=stored_jobs)
+    recorder: ResultRecorder | None = None
+    active: bool = True
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.queue, self.registry = ClockedQueue(clock=self.clock), WorkerRegistry(self.clock)
+        cache = ResultCache(self.store.table, timedelta(days=1))
+        recorder = self.recorder or recorder_of(self.store)
+        self.collector = Collector(self.queue, recorder, cache, lambda: self.active, registry=self.registry)
+
+    def send(self, *told: Response | Heartbeat) -> None:
+        self.queue.send([OutgoingMessage(new_id(), each.to_json()) for each in told])
+
+    def tick(self, times: int = 1, seconds: float = 1.0) -> None:
+        for _ in range(times):
+            self.collector.tick()
+            self.clock.now += seconds
+
+
+def beat(worker: str = "i-1") -> Heartbeat:
+    return Heartbeat(worker=worker, at=EPOCH, state="ready", images=0, in_hand=0)
+
+
+def test_full_batches_are_taken_together_and_only_the_first_is_waited_for() -> None:
+    site = Site()
+    site.send(*[done(ref) for ref in REFS[:25]])
+    site.tick()
+    assert site.queue.waits == [1, 0, 0]
+    assert site.queue.messages == []
+    assert figures(site.store, ONE) == (25, 0, 40)
+
+
+def test_what_is_in_hand_at_once_is_bounded() -> None:
+    site = Site()
+    site.send(*[done(REFS[0])] * 1000)
+    site.tick()
+    assert len(site.queue.messages) == 1000 - 10 * MAX_BATCHES
+
+
+# What has been heard
+
+
+def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
+    site = Site()
+    begun, heard = site.clock.now, list[float | None]()
+    for _ in range(EMPTY_POLLS + 1):
+        site.tick()
+        heard.append(site.registry.read_until)
+    assert heard == [*[None] * (EMPTY_POLLS - 1), begun, begun + 1]
+
+
+def test_fewer_messages_than_were_asked_for_do_not_mean_that_there_are_no_more() -> None:
+    """Row 55: a receive of SQS may bring any number."""
+    site = Site()
+    site.queue.batch[0] = 3
+    site.send(*[beat(f"i-{number}") for number in range(100)])
+    site.tick()
+    assert site.registry.read_until is None
+    assert len(site.registry.statuses()) == 3
+
+
+def test_where_polls_are_never_empty_the_queues_count_says_what_has_been_heard() -> None:
+    site = Site()
+    begun = site.clock.now
+    for _ in range(int(COUNT_SECONDS) + 1):
+        site.send(beat())
+        site.tick()
+    assert site.registry.read_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS
+    site.queue.batch[0] = 1
+    site.send(*[beat()] * 1000)
+    site.tick(30)
+    assert site.registry.read_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS, "there are more"
+
+
+def test_what_has_been_heard_is_never_taken_back() -> None:
+    site = Site()
+    site.tick(EMPTY_POLLS)
+    before = site.registry.read_until
+    site.send(beat())
+    site.tick()
+    assert site.registry.read_until == before
+
+
+# What cannot be recorded
+
+
+class FailingRecorder(ResultRecorder):
+    """Refuses responses of some jobs or images with `error`; `tried` are the ids of each call."""
+
+    bad: set[str]
+    error: Exception
+    tried: list[set[str]]
+
+    def record(self, responses: Iterable[Response]) -> None:
+        told = list(responses)
+        self.tried.append({each.image_id for each in told})
+        if self.bad & {name for each in told for name in (each.job_id, each.image_id)}:
+            raise self.error
+        super().record(told)
+
+
+def failing(bad: str, error: Exception | None = None) -> Site:
+    store = stored_jobs()
+    recorder = FailingRecorder(store, lambda _keys: None)
+    recorder.bad, recorder.error, recorder.tried = {bad}, error or UnrecordableError(), []
+    return Site(store, recorder)
+
+
+def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> None:
+    """Row 49."""
+    site = failing(ONE)
+    recorder = cast(FailingRecorder, site.collector.recorder)
+    site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
+    site.tick()
+    assert figures(site.store, OTHER) == (12, 0, 40)
+    assert len(site.queue.messages) == 12, "the others are deleted"
+    recorder.bad.clear()
+    site.tick()
+    assert site.store.statuses(ONE) == {}, "hidden for a while"
+    site.tick(2, seconds=FIRST_DELAY_SECONDS)
+    assert figures(site.store, ONE) == (12, 0, 40)
+    assert site.queue.messages == []
+
+
+def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
+    site = failing(ONE)
+    recorder = cast(FailingRecorder, site.collector.recorder)
+    site.send(*[done(ref) for ref in IMAGES[ONE][:12]])
+    site.tick()
+    recorder.tried.clear()
+    site.send(*[done(ref) for ref in IMAGES[ONE][12:24]], *[done(ref) for ref in IMAGES[OTHER][:3]])
+    site.tick()
+    assert recorder.tried == [{ref.image_id for ref in IMAGES[OTHER][:3]}]
+
+
+@pytest.mark.parametrize(
+    "throttled",
+    [
+        TableBusyError("25 items were left"),
+        *(ClientError({"Error": {"Code": code}}, "PutItem") for code in sorted(THROTTLING_CODES)),
+    ],
+    ids=["left items", *sorted(THROTTLING_CODES)],
+)
+def test_a_throttled_job_is_tried_once_and_then_not_for_a_while(throttled: Exception) -> None:
+    """Row 49: other jobs wait while it is tried, since a throttled call is repeated for seconds."""
+    site = failing(ONE, throttled)
+    recorder = cast(FailingRecorder, site.collector.recorder)
+    site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
+    site.tick()
+    assert recorder.tried == [{ref.image_id for ref in refs[:12]} for refs in (IMAGES[ONE], IMAGES[OTHER])]
+    assert figures(site.store, OTHER) == (12, 0, 40)
+    recorder.tried.clear()
+    site.tick(int(FIRST_DELAY_SECONDS) - 1)
+    assert recorder.tried == []
+    recorder.bad.clear()
+    site.tick(2)
+    assert figures(site.store, ONE) == (12, 0, 40)
+    assert site.queue.messages == []
+
+
+def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> None:
+    """Row 49."""
+    bad = IMAGES[ONE][5]
+    site = failing(bad.image_id)
+    site.send(*[done(ref) for ref in IMAGES[ONE]], *[done(ref) for ref in IMAGES[OTHER]])
+    site.tick()
+    assert (figures(site.store, ONE), figures(site.store, OTHER)) == ((39, 0, 40), (40, 0, 40))
+    assert [Response.from_json(each.body).ref for each in site.queue.messages] == [bad]
+
+
+def test_a_response_that_can_never_be_recorded_comes_less_and_less_and_is_dropped_in_the_end() -> None:
+    site = failing(REFS[0].image_id)
+    site.send(done(REFS[0]))
+    came_at = list[float]()
+    while site.queue.messages:
+        before = site.queue.messages[0].receives
+        site.tick(seconds=FIRST_DELAY_SECONDS)
+        if not site.queue.messages or site.queue.messages[0].receives > before:
+            came_at.append(site.clock.now)
+    gaps = [later - earlier for earlier, later in pairwise(came_at)]
+    assert gaps == [FIRST_DELAY_SECONDS * 2**number for number in range(MAX_RECEIVES - 1)]
+
+
+def test_heartbeats_are_noted_although_a_response_cannot_be_recorded() -> None:
+    site = failing(ONE)
+    site.send(done(REFS[0]), beat("i-2"))
+    site.tick()
+    assert set(site.registry.statuses()) == {"i-2"}
+
+
+def test_without_the_lease_everything_is_given_back_at_once_and_nothing_written() -> None:
+    site = Site(active=False)
+    site.send(done(REFS[0]))
+    site.tick()
+    assert (site.queue.counts().visible, site.store.statuses(ONE)) == (1, {})
+    assert site.registry.read_until is None
+
+
+# What is remembered for images with the same bytes
+
+
+def test_a_result_that_can_be_seen_can_be_repeated() -> None:
+    digest, seen = "a" * 64, list[bool]()
+
+    class Watching(ResultRecorder):
+        def record(self, responses: Iterable[Response]) -> None:
+            cache = ResultCache(self.store.table, timedelta(days=1))
+            seen.append(digest in cache.find("", [digest], "d1", datetime.now(UTC)))
+            super().record(responses)
+
+    known = {"key": "k.jpg", "sha256": digest, "model": Model(name="demo", digest="d1")}
+    store = stored_jobs()
+    site = Site(store, Watching(store, lambda _keys: None))
+    site.send(done(REFS[0]).model_copy(update=known))
+    site.tick()
+    assert seen == [True]
+
+
+KNOWN = {"key": "k.jpg", "sha256": "a" * 64, "model": Model(name="demo", digest="d1")}
+
+
+def test_what_may_be_repeated_is_remembered_for_the_owner_of_its_job_and_of_no_other() -> None:
+    owned = Job(new_id(), "hers", EPOCH, owner="anna")
+    ref, gone = ImageRef(owned.job_id, new_id()), ImageRef(new_id(), new_id())
+    store = stored_jobs()
+    store.create(owned)
+    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH)], EPOCH)
+    site = Site(store)
+    site.send(*[done(each).model_copy(update=KNOWN) for each in (ref, gone)])
+    site.tick()
+    cache = ResultCache(store.table, timedelta(days=1))
+    found = {owner: cache.find(owner, ["a" * 64], "d1", datetime.now(UTC)) for owner in ("anna", "bert", "")}
+    assert {owner: len(entries) for owner, entries in found.items()} == {"anna": 1, "bert": 0, "": 0}
+    assert store.result(ref) is not None
+
+
+def test_whose_a_job_is_costs_no_read_of_its_own() -> None:
+    answers = [done(ref).model_copy(update=KNOWN) for ref in REFS]
+
+    def reads_by(record: Callable[[JobStore], object]) -> Counter[str]:
+        store, calls = stored_jobs(), Counter[str]()
+
+        def counted(operation: str, effect: Callable[[], _T]) -> _T:
+            calls.update({operation} - WRITES)
+            return effect()
+
+        cast(MemoryTable, store.table).call = counted
+        record(store)
+        return calls
+
+    def collect(store: JobStore) -> None:
+        site = Site(store)
+        site.send(*answers)
+        site.tick()
+
+    alone = reads_by(lambda store: recorder_of(store).record(answers))
+    assert reads_by(collect) == alone
+    assert alone.total() > 0
+
+
+def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
+    queue = ClockedQueue()
+    bodies = ("", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}')
+    queue.send([OutgoingMessage(new_id(), body) for body in bodies])
+    assert [each for _, each in parse(queue.receive())] == [done(REFS[0])]
+    reasons = [vars(record)["reason"] for record in caplog.records]
+    assert len(reasons) == 5
+    assert all(reason.startswith("not a Response: ") for reason in reasons)

@@ -1,0 +1,162 @@
+"""The fewest workers with which images are answered in time: cases that can be checked by hand."""
+
+import pytest
+
+from core.config import FleetSettings
+from services.sqs import QueueCounts
+from tests.support.autoscaler import fleet_settings, instance
+from web_tier.autoscaler.deadline import Arrivals, desired_range, workers_for
+from web_tier.autoscaler.decide import Plan, decide
+from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
+
+
+def by_deadline(target: float = 90.0, **changes: object) -> FleetSettings:
+    own = {"policy": "deadline", "target_seconds": target, "image_seconds": 1.5, "boot_seconds": 42}
+    return fleet_settings(**{**own, **changes})
+
+
+def look(
+    *waiting: tuple[float, int],
+    ready: int = 0,
+    booting: tuple[float, ...] = (),
+    in_flight: int = 0,
+    rate: float = 0.0,
+    spare: int = 0,
+    draining: int = 0,
+) -> Observation:
+    count = ready + len(booting) + draining
+    instances = tuple(instance(f"i-{number}", "running") for number in range(count))
+    return Observation(
+        requests=QueueCounts(sum(images for _, images in waiting), in_flight, 0),
+        dead_letters=0,
+        instances=instances,
+        draining=frozenset(f"i-{number}" for number in range(count - draining, count)),
+        demand=Demand(waiting, rate),
+        metrics=FleetMetrics(
+            unregistered={f"i-{count - 1 - number}": age for number, age in enumerate(booting)},
+            spare=tuple(f"i-{number}" for number in range(spare)),
+        ),
+    )
+
+
+def plan(seen: Observation, target: float = 90.0, **changes: object) -> Plan:
+    return decide(seen, by_deadline(target, **changes))
+
+
+def test_a_hundred_images_in_ninety_seconds_need_four_workers_not_nineteen() -> None:
+    # 150 s of work; a worker launched now has 48 s of the 90 left after its boot.
+    assert plan(look((0.0, 100))).launch == 4
+    assert plan(look((0.0, 100)), target=192.0).launch == 1
+
+
+def test_what_is_late_in_any_case_is_caught_up_with_soon_after_the_boot() -> None:
+    assert plan(look((80.0, 100))).launch > plan(look((0.0, 100))).launch
+    assert plan(look((0.0, 100)), target=5.0).launch == 19
+
+
+def test_workers_that_boot_are_counted_for_what_remains_after_it() -> None:
+    assert plan(look((0.0, 100), booting=(0.0, 0.0, 0.0))).launch == 0
+    assert plan(look((10.0, 100), booting=(10.0, 10.0, 10.0))).launch == 0
+
+
+def test_a_boot_that_is_overdue_is_not_counted_on_and_still_one_of_the_fleet() -> None:
+    assert plan(look((0.0, 100), booting=(60.0, 60.0, 60.0))).launch == 3
+    assert plan(look((0.0, 100), booting=(60.0,) * 3), max_workers=4).launch == 1
+
+
+def test_no_more_workers_than_images() -> None:
+    assert plan(look((0.0, 2)), target=1.0).launch <= 2
+
+
+def test_one_image_starts_one_worker_at_once() -> None:
+    assert plan(look((0.0, 1))).launch == 1
+
+
+def test_a_remainder_of_a_few_images_is_left_to_the_workers_that_there_are() -> None:
+    assert plan(look((0.0, 61), ready=1)).launch == 0
+
+
+def test_a_stream_has_the_workers_that_it_needs_also_when_nothing_waits() -> None:
+    assert plan(look(rate=4.0)).launch == 6  # images in work at any time
+    assert plan(look(rate=4.0), target=2.0).launch > 6
+
+
+def test_nothing_is_drained_while_images_wait() -> None:
+    assert plan(look((0.0, 1), ready=10, spare=10)).drain == ()
+
+
+def test_only_workers_whose_paid_minute_is_over_are_drained_and_only_those_beyond_the_need() -> None:
+    assert plan(look(ready=10, spare=4)).drain == ("i-0", "i-1", "i-2", "i-3")
+    assert plan(look(ready=10, spare=10, rate=4.0)).drain == ("i-0", "i-1", "i-2", "i-3")
+    assert plan(look(ready=10, spare=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
+
+
+def test_a_worker_that_drains_serves_nobody_and_has_its_place_in_the_fleet_until_it_has_ended() -> None:
+    seen = look((0.0, 100), draining=18)
+    assert plan(seen).launch == 1
+    assert plan(seen, max_workers=18).launch == 0
+
+
+def test_other_policies_drain_nobody() -> None:
+    assert decide(look(ready=10, spare=10), fleet_settings(policy="backlog")).drain == ()
+    assert decide(look(ready=10, spare=10), fleet_settings(policy="fixed")).drain == ()
+
+
+def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
+    assert decide(look(ready=3), fleet_settings(policy="fixed", max_workers=5)).launch == 2
+    assert (
+        decide(look(ready=5), fleet_settings(policy="fixed", max_workers=5)).reason == "5 workers: no images waiting"
+    )
+
+
+def test_the_reason_names_the_target() -> None:
+    reason = plan(look((0.0, 100))).reason
+    assert reason == "starting 4 of at most 19: 100 images waiting, to be answered within 90 s, no workers there"
+
+
+def stream(target: float, rate: float = 4.0, boot: float = 42.0) -> Arrivals:
+    return Arrivals(rate, 1.5, target, boot)
+
+
+def test_the_shorter_the_target_the_more_workers_for_the_same_load() -> None:
+    counts = [workers_for(stream(target), 1.0, 19) for target in (90.0, 5.0, 2.0, 1.0, 0.3)]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1] > 10) == (6, True)
+    assert workers_for(stream(0.01), 1.0, 19) == 19
+    assert workers_for(stream(90.0, rate=0.0), 1.0, 19) == 0
+
+
+def test_the_queue_may_grow_by_what_the_workers_do_within_the_target_until_another_has_booted() -> None:
+    # Two workers, 3.6 images in work at any time: after a boot of 42 s there are 67 s of work more.
+    grown = stream(60.0, rate=2.4).growth(2, 0.0)
+    assert grown == pytest.approx(1.6 * 42)
+    assert stream(60.0, rate=2.4).growth(2, 1.0) == pytest.approx(grown + 1.5 * (2.4 * 42) ** 0.5)
+    assert workers_for(stream(60.0, rate=2.4), 0.0, 19) == 3  # the load, rounded down, whatever the target allows
+    assert workers_for(stream(60.0, rate=1.9, boot=600.0), 0.0, 19) == 3  # half of each second's surplus adds up
+
+
+def test_with_workers_to_spare_the_queue_is_longest_soon() -> None:
+    # k² S² λ / (4 (n - a)): 2.25 · 4 / (4 · 3) seconds of work.
+    assert stream(60.0).growth(9, 1.0) == pytest.approx(0.75)
+    assert stream(60.0).growth(9, 2.0) == pytest.approx(3.0)
+    assert stream(60.0).growth(9, 0.0) == 0.0
+
+
+def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_boot() -> None:
+    assert desired_range(look(rate=5.26), by_deadline(4.0)) == (8, 9)
+    assert desired_range(look(rate=5.26, in_flight=9), by_deadline(4.0))[1] >= 9
+
+
+def test_with_nothing_waiting_only_the_stream_starts_workers() -> None:
+    assert plan(look(rate=4.0, booting=(100.0,) * 6), target=15.0).launch == 0
+
+
+def test_a_worker_that_boots_replaces_none_that_works() -> None:
+    assert plan(look(ready=6, booting=(5.0,) * 4, spare=6, rate=4.0)).drain == ()
+    assert plan(look(ready=7, booting=(5.0,) * 4, spare=7, rate=4.0)).drain == ("i-0",)
+
+
+def test_what_was_measured_is_believed_before_the_configuration() -> None:
+    seen = look((0.0, 100))
+    fast = Observation(seen.requests, 0, (), demand=seen.demand, metrics=FleetMetrics(0.15, 1.0))
+    assert desired_range(fast, by_deadline(20.0))[0] == 1

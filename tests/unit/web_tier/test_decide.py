@@ -1,0 +1,255 @@
+"""The decision: a pure function of what is observed and configured."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.messages import FleetPause
+from services.sqs import QueueCounts
+from tests.support.autoscaler import EPOCH, booting, fleet_settings, instance, observation
+from web_tier.autoscaler.decide import MAX_FAILED_BOOTS, decide
+from web_tier.autoscaler.explain import seconds_in_words
+from web_tier.autoscaler.observe import FleetMetrics, Observation
+
+
+@pytest.mark.parametrize(
+    ("seen", "launch"),
+    [
+        (observation(), 0),
+        (observation(1), 1),
+        (observation(100), 5),
+        (observation(101), 6),
+        (observation(40, 30, 30), 5),
+        (observation(10_000), 19),
+        (observation(100, states=("running", "running")), 3),
+        (observation(100, states=("pending", "running"), launching=2), 1),
+        (observation(100, states=("running",) * 7), 0),
+        (observation(100, states=("stopping", "shutting-down", "terminated")), 5),
+    ],
+)
+def test_one_worker_for_each_twenty_images_counting_all_that_wait_and_all_that_come(
+    seen: Observation, launch: int
+) -> None:
+    assert decide(seen, fleet_settings()).launch == launch
+
+
+def test_stopped_workers_are_started_before_new_ones_are_launched() -> None:
+    plan = decide(observation(100, states=("stopped", "running", "stopped")), fleet_settings())
+    assert (plan.start, plan.launch) == (("i-0", "i-2"), 2)
+
+
+def test_no_more_stopped_workers_are_started_than_are_wanted() -> None:
+    plan = decide(observation(20, states=("stopped", "stopped")), fleet_settings())
+    assert (plan.start, plan.launch) == (("i-0",), 0)
+
+
+def test_a_stopped_worker_that_is_being_started_is_not_started_again() -> None:
+    seen = Observation(QueueCounts(40, 0, 0), 0, (instance("i-0", "stopped"),), frozenset({"i-0"}))
+    plan = decide(seen, fleet_settings())
+    assert (plan.launch, plan.start) == (1, ())
+
+
+def test_the_least_number_of_workers_is_kept_without_any_images() -> None:
+    assert decide(observation(), fleet_settings(min_workers=3)).launch == 3
+
+
+def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
+    plan = decide(observation(1_000, states=("running",) * 8), fleet_settings(max_workers=5))
+    assert (plan.launch, plan.start, plan.drain) == (0, (), ())
+    assert plan.reason == "8 workers, more than the 5 allowed: they end themselves when idle"
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (observation(100), "starting 5 of at most 19: 100 images waiting, 20 images a worker, no workers there"),
+        (
+            observation(1, 60, states=("running",)),
+            "starting 3 of at most 19: 1 image waiting, 60 in hand, 20 images a worker, 1 worker there",
+        ),
+        (observation(1000, states=("running",) * 19), "19 workers, the most allowed: 1000 images waiting"),
+        (observation(states=("running",)), "1 worker: no images waiting"),
+        (
+            observation(0, 7, states=("running",)),
+            "1 worker, enough: no images waiting, 7 in hand, 20 images a worker",
+        ),
+    ],
+)
+def test_a_decision_says_why_in_words(seen: Observation, reason: str) -> None:
+    assert decide(seen, fleet_settings()).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("measured", "states", "reason"),
+    [
+        (
+            FleetMetrics(image_seconds=0.03, boot_seconds=42),
+            (),
+            "starting 5 of at most 19: 100 images waiting, 0.03 s each, 42 s to boot, 20 images a worker, "
+            "no workers there",
+        ),
+        (
+            FleetMetrics(boot_seconds=0.6, unregistered=booting(*"abcde")),
+            ("pending",) * 5,
+            "5 workers, enough: 100 images waiting, 20 images a worker, 5 still booting, 0.6 s to boot",
+        ),
+        (
+            FleetMetrics(image_seconds=1.5, unregistered=booting("a")),
+            ("running",) * 5,
+            "5 workers, enough: 100 images waiting, 20 images a worker, 1 still booting",
+        ),
+    ],
+)
+def test_what_has_been_measured_is_in_the_words_and_what_has_not_is_left_out(
+    measured: FleetMetrics, states: tuple[str, ...], reason: str
+) -> None:
+    assert decide(replace(observation(100, states=states), metrics=measured), fleet_settings()).reason == reason
+
+
+def test_at_the_maximum_it_is_told_how_long_an_image_takes() -> None:
+    seen = replace(observation(1000, states=("running",) * 19), metrics=FleetMetrics(image_seconds=0.03))
+    assert decide(seen, fleet_settings()).reason == "19 workers, the most allowed: 1000 images waiting, 0.03 s each"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0047, "0.0047 s"), (0.031, "0.031 s"), (1.52, "1.5 s"), (9.97, "10 s"), (142, "142 s")]
+)
+def test_seconds_have_two_digits(seconds: float, words: str) -> None:
+    assert seconds_in_words(seconds) == words
+
+
+PAUSE = FleetPause(since=datetime(2026, 3, 1, 12, 3, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason", "words"),
+    [
+        (
+            observation(100, states=("running", "pending")),
+            "",
+            "paused by ops since 12:03 UTC: 100 images waiting, 2 workers finish what they have",
+        ),
+        (
+            observation(1, 2, states=("running",)),
+            "new model",
+            "paused by ops since 12:03 UTC (new model): 1 image waiting, 2 in hand, 1 worker finishes what it has",
+        ),
+        (observation(), "", "paused by ops since 12:03 UTC: no images waiting"),
+    ],
+)
+def test_a_paused_fleet_starts_nothing_and_says_so(seen: Observation, reason: str, words: str) -> None:
+    pause = PAUSE.model_copy(update={"reason": reason})
+    plan = decide(replace(seen, pause=pause), fleet_settings(min_workers=3))
+    assert (plan.launch, plan.start, plan.drain, plan.kind, plan.reason) == (0, (), (), "paused", words)
+
+
+def test_a_paused_fleet_does_not_start_stopped_workers_either() -> None:
+    assert decide(replace(observation(100, states=("stopped",) * 3), pause=PAUSE), fleet_settings()).start == ()
+
+
+_counts = st.integers(0, 100_000)
+_states = st.lists(
+    st.sampled_from(["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]), max_size=40
+)
+
+
+@given(
+    _counts, _counts, _counts, _states, st.integers(0, 30), st.integers(0, 50), st.integers(0, 50), st.integers(1, 99)
+)
+def test_no_plan_goes_beyond_the_maximum_or_above_what_is_wanted(
+    visible: int, in_flight: int, delayed: int, states: list[str], coming: int, least: int, more: int, each: int
+) -> None:
+    fleet = fleet_settings(min_workers=least, max_workers=least + more, images_per_worker=each)
+    seen = observation(visible, in_flight, delayed, states=tuple(states), launching=coming)
+    plan = decide(seen, fleet)
+    started = plan.launch + len(plan.start)
+    assert plan.launch >= 0
+    assert started == 0 or seen.capacity + started <= fleet.max_workers
+    assert seen.capacity + started >= min(fleet.max_workers, max(fleet.min_workers, -(-seen.requests.total // each)))
+    assert set(plan.start) <= {each.instance_id for each in seen.instances if each.state == "stopped"}
+    assert decide(seen, fleet) == plan
+
+
+NAMES = tuple(f"i-{number}" for number in range(100))
+
+
+@pytest.mark.parametrize(("lately", "launch"), [(0, 10), (3, 7), (10, 0), (12, 0)])
+def test_no_more_are_launched_within_a_minute_than_is_allowed_and_from_zero_at_once(lately: int, launch: int) -> None:
+    seen = replace(observation(10_000), recent_launches=lately)
+    plan = decide(seen, fleet_settings(launches_per_minute=10))
+    assert (plan.launch, plan.kind) == (launch, "limited")
+    assert plan.reason == (
+        "10000 images waiting, no workers there, 19 lacking: no more than 10 are launched within a minute"
+    )
+
+
+def test_starts_of_stopped_workers_count_too() -> None:
+    seen = replace(observation(100, states=("stopped",) * 3), recent_launches=2)
+    plan = decide(seen, fleet_settings(launches_per_minute=4))
+    assert (plan.start, plan.launch) == (("i-0", "i-1"), 0)
+
+
+def test_what_the_rate_allows_is_launched_without_a_word_of_it() -> None:
+    assert (
+        decide(replace(observation(100), recent_launches=5), fleet_settings(launches_per_minute=10)).kind
+        == "starting"
+    )
+
+
+@pytest.mark.parametrize(("failed", "lately", "launch"), [(4, 1, 5), (5, 0, 1), (5, 1, 0), (40, 0, 1)])
+def test_when_boots_fail_again_and_again_one_is_tried_each_minute(failed: int, lately: int, launch: int) -> None:
+    seen = replace(observation(100), recent_launches=lately, metrics=FleetMetrics(failed_boots=failed))
+    plan = decide(seen, fleet_settings())
+    assert plan.launch == launch
+    assert (plan.kind == "failing") == (failed >= MAX_FAILED_BOOTS)
+    if plan.kind == "failing":
+        assert plan.reason == (
+            f"100 images waiting, no workers there, 5 lacking: the last {failed} workers ended before their "
+            "first heartbeat: one is tried each minute; see their console output"
+        )
+
+
+def test_a_lost_worker_is_replaced_at_once_but_never_beyond_the_maximum() -> None:
+    seen = replace(observation(40, states=("running", "running")), unhealthy=frozenset({"i-0"}))
+    assert decide(seen, fleet_settings()).launch == 1
+    assert decide(seen, fleet_settings(max_workers=2)).launch == 0
+
+
+def old(workers: int, past_lifetime: int, *, silent: int = 0) -> Observation:
+    """So many workers that have enough to do, of which so many are too old."""
+    seen = observation(20 * workers, states=("running",) * workers)
+    return replace(
+        seen,
+        metrics=FleetMetrics(
+            past_lifetime=NAMES[:past_lifetime], unregistered=booting(*NAMES[-silent:] if silent else ())
+        ),
+    )
+
+
+def test_old_workers_are_asked_to_end_one_at_a_time_and_of_many_a_tenth() -> None:
+    plan = decide(old(4, 3), fleet_settings())
+    assert (plan.drain, plan.kind, plan.launch) == (("i-0",), "rotating", 0)
+    assert plan.reason == "1 worker has run for 24 h, the longest allowed: asked to end, others take its place"
+    plan = decide(old(40, 30), fleet_settings(max_workers=50, max_lifetime_seconds=7200))
+    assert plan.drain == ("i-0", "i-1", "i-2", "i-3")
+    assert plan.reason.startswith("4 workers have run for 2 h, the longest allowed: asked to end, others take their")
+
+
+def test_the_next_one_goes_when_the_one_before_has_ended_and_another_works_in_its_place() -> None:
+    first = replace(old(4, 3), draining=frozenset({"i-0"}))
+    assert decide(first, fleet_settings()).launch == 1
+    assert decide(first, fleet_settings(max_workers=4)).drain == (), "it is not replaced yet"
+    replaced = replace(old(4, 3, silent=1), instances=old(5, 0).instances, draining=frozenset({"i-0"}))
+    assert (decide(replaced, fleet_settings()).drain, decide(replaced, fleet_settings()).launch) == ((), 0)
+    ended = replace(old(4, 3, silent=1), instances=old(5, 0).instances[1:])
+    assert decide(ended, fleet_settings()).drain == (), "its replacement has not been heard of"
+    assert decide(replace(ended, metrics=FleetMetrics(past_lifetime=NAMES[:3])), fleet_settings()).drain == ("i-1",)
+
+
+def test_nobody_is_asked_for_age_while_the_fleet_is_paused_or_too_small() -> None:
+    paused = replace(old(4, 3), pause=FleetPause(since=EPOCH))
+    assert decide(paused, fleet_settings()).drain == ()
+    assert decide(replace(old(4, 3), requests=observation(200).requests), fleet_settings()).drain == ()

@@ -1,0 +1,95 @@
+"""Which images are requested again, and which are not."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.ids import ImageRef, new_id
+from web_tier.controller.lost_images import (
+    BUSY_FACTOR,
+    MAX_REQUESTS,
+    MAX_WAIT_SECONDS,
+    BacklogTracker,
+    FirstSeen,
+    find_lost,
+)
+
+LOST_AFTER = 60.0
+REFS = sorted((ImageRef(new_id(), new_id()) for _ in range(20)), key=lambda ref: ref.image_id)
+WAITS = {ref: FirstSeen(0, 0.0) for ref in reversed(REFS)}
+"""Images of many jobs, all missing since the beginning."""
+BUSY_SECONDS = BUSY_FACTOR * LOST_AFTER
+
+
+def balance(*looks: tuple[float, int, int]) -> BacklogTracker:
+    """What was counted: seconds, missing images, messages."""
+    made = BacklogTracker(LOST_AFTER)
+    for look in looks:
+        made.add(*look)
+    return made
+
+
+def steady(until: float, missing: int, messages: int) -> BacklogTracker:
+    """The same counts at each look up to `until`."""
+    return balance((until - LOST_AFTER, missing, messages), (until, missing, messages))
+
+
+def lost(waits: dict[ImageRef, FirstSeen], counted: BacklogTracker, now: float) -> list[ImageRef]:
+    return find_lost(waits.items(), counted, now, LOST_AFTER)
+
+
+def test_nothing_is_lost_before_the_samples_span_the_age_of_a_count() -> None:
+    assert lost(WAITS, balance((9_990, 20, 0), (10_000, 20, 0)), 10_000) == []
+    assert lost(WAITS, steady(10_000, 20, 0), 10_000) == REFS
+
+
+def test_while_the_queues_are_empty_an_image_is_lost_once_it_is_old() -> None:
+    assert lost(WAITS, steady(59, 20, 0), 59) == []
+    assert lost(WAITS, steady(60, 20, 0), 60) == REFS
+
+
+def test_one_look_that_found_a_message_makes_the_queues_busy() -> None:
+    for messages in ((5, 0, 0), (0, 5, 0), (0, 0, 5)):
+        looks = [(10.0 + 30 * number, 20, count) for number, count in enumerate(messages)]
+        assert lost(WAITS, balance(*looks), 70) == []
+
+
+def test_as_many_of_the_oldest_are_lost_over_all_jobs_as_messages_are_missing() -> None:
+    assert lost(WAITS, steady(BUSY_SECONDS, 20, 17), BUSY_SECONDS) == REFS[:3]
+    assert lost(WAITS, steady(BUSY_SECONDS - 1, 20, 17), BUSY_SECONDS - 1) == []
+
+
+def test_none_is_lost_while_there_are_as_many_messages_as_missing_images() -> None:
+    assert lost(WAITS, steady(1e9, 20, 20), 1e9) == []
+    assert lost(WAITS, steady(1e9, 20, 500), 1e9) == []
+
+
+def test_messages_must_be_missing_at_every_look() -> None:
+    counted = balance((1e6 - 60, 20, 20), (1e6 - 30, 20, 1), (1e6, 20, 1))
+    assert lost(WAITS, counted, 1e6) == []
+
+
+def test_the_patience_doubles_with_each_request_up_to_half_a_day() -> None:
+    ages = []
+    for requests in (1, 2, 3, 30):
+        wait = {REFS[0]: FirstSeen(0, 0.0, requests)}
+        ages.append(next(age for age in range(0, 10**6, 60) if lost(wait, steady(age, 1, 0), age)))
+    assert ages == [60, 120, 240, MAX_WAIT_SECONDS]
+
+
+def test_an_image_that_was_requested_three_times_waits_until_the_queues_are_empty() -> None:
+    wait = {REFS[0]: FirstSeen(0, 0.0, MAX_REQUESTS)}
+    assert lost(wait, steady(1e9, 20, 1), 1e9) == []
+    assert lost(wait, steady(1e9, 20, 0), 1e9) == REFS[:1]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=100))
+def test_samples_are_bounded_and_those_of_the_last_minute_all_count(steps: list[tuple[int, int, int]]) -> None:
+    made, now, seen = BacklogTracker(100), 0, list[tuple[int, int, int]]()
+    for step, missing, messages in steps:
+        now += step
+        seen.append((now, missing, messages))
+        made.add(now, missing, messages)
+    recent = [look for look in seen if look[0] > now - 100]
+    assert made.lost <= max(0, min(missing - messages for _, missing, messages in recent))
+    assert not (made.is_empty and any(messages for _, _, messages in recent))
+    assert len(made._samples) <= 102

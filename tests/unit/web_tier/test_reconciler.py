@@ -1,0 +1,466 @@
+"""The reconciler over hours of a virtual clock: what is lost is found again, and no backlog is multiplied."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TypeVar
+from unittest.mock import Mock
+
+import pytest
+
+from core.dead_letters import DeadLetterStore
+from core.ids import ImageRef, parse_key
+from core.job_records import Resend
+from core.messages import Failure, RequestMessage, Response
+from services.sqs import OutgoingMessage, QueueCounts
+from tests.support.autoscaler import EPOCH
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_services import ClockedQueue
+from tests.support.memory_table import MemoryTable, run_effect
+from tests.support.results_site import LOST_AFTER, ResultsSite, done, message, refused
+from web_tier.controller.lost_images import BUSY_FACTOR, MAX_REQUESTS
+from web_tier.controller.reconciler import CLOSE_AFTER
+
+HOUR = 3_600.0
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def site() -> ResultsSite:
+    return ResultsSite()
+
+
+# How many messages are sent
+
+
+@dataclass(frozen=True)
+class LateCounts(ClockedQueue):
+    """A queue whose counts are a minute old, as SQS's may be."""
+
+    looks: list[tuple[float, QueueCounts]] = field(default_factory=list)
+
+    def counts(self) -> QueueCounts:
+        self.looks.append((self.clock(), super().counts()))
+        return next((counts for at, counts in reversed(self.looks) if at <= self.clock() - 60), self.looks[0][1])
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_backlog_that_nobody_consumes_for_62_hours_is_not_multiplied_then_or_when_work_begins(
+    site: ResultsSite, paused: bool
+) -> None:
+    """Row 44."""
+    site.paused = paused
+    site.requests, site.responses = (LateCounts(clock=site.clock) for _ in range(2))
+    site.start()
+    refs = [ref for _ in range(50) for ref in site.add_job(100)]
+    site.pass_time(62 * HOUR, every=1_800.0)
+    assert len(site.requests.messages) == len(refs), "one message for each image"
+    site.paused = False
+    taken = Counter[str]()
+    while taken.total() < len(refs) or not site.requests.counts().total == site.responses.counts().total == 0:
+        for received in (each for _ in range(20) for each in site.requests.receive()):
+            request = RequestMessage.from_json(received.body)
+            taken[request.image_id] += 1
+            answer = done(ImageRef(request.job_id, request.image_id))
+            site.responses.send([OutgoingMessage(request.image_id, answer.to_json())])
+            site.requests.delete([received.receipt])
+        site.collector.tick()
+        site.pass_time(0)
+        site.clock.now += 10
+    site.pass_time(HOUR)
+    assert set(taken.values()) == {1}
+    assert len(site.requests.sent) == len(refs)
+    assert {site.store.status(ref.job_id).counts.done for ref in refs} == {100}
+
+
+def test_lost_requests_are_found_among_those_that_wait(site: ResultsSite) -> None:
+    lost = [ref for _ in range(2) for ref in site.add_job(2, request=False)]
+    site.add_job(20)
+    site.pass_time(BUSY_FACTOR * LOST_AFTER - 10)
+    assert len(site.requests.sent) == 20
+    site.pass_time(10)
+    assert {image_id for image_id, _ in site.requests.requests()[20:]} == {ref.image_id for ref in lost}
+
+
+def test_a_lost_request_is_found_after_the_table_could_not_be_read_for_minutes(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [known] = site.add_job(1, request=False)
+    site.recorder.record([done(known)])
+    site.reconciler.tick()
+    [late] = site.add_images(known.job_id, 1, request=False, touched_at=EPOCH + timedelta(seconds=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryTable, "count", Mock(side_effect=TimeoutError))
+        site.pass_time(2 * LOST_AFTER)
+    site.pass_time((CLOSE_AFTER - 3) * LOST_AFTER)
+    assert site.requests.requests() == [(late.image_id, 0)]
+
+
+def test_a_request_that_is_lost_again_and_again_is_sent_less_and_less(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    sent_at = list[float]()
+    begun = site.clock.now
+    while site.clock.now - begun < 24 * HOUR:
+        site.reconciler.tick()
+        if site.requests.messages:
+            sent_at.append(site.clock.now - begun)
+            site.lose_messages()
+        site.clock.now += 10
+    gaps = [later - earlier for earlier, later in zip([0.0, *sent_at], sent_at, strict=False)]
+    assert gaps[:4] == [60, 120, 240, 480]
+    assert len(gaps) < 12
+    assert {image_id for image_id, _ in site.requests.requests()} == {ref.image_id}
+
+
+def test_an_image_is_requested_three_times_at_most_while_others_keep_the_queue_busy(site: ResultsSite) -> None:
+    [lost], waiting = site.add_job(1, request=False), site.add_job(3)
+    for _ in range(24 * 6):
+        site.pass_time(600, every=60.0)
+        site.requests.messages[:] = site.requests.messages[: len(waiting)]  # what comes later is lost
+    sent = Counter(image_id for image_id, _ in site.requests.requests())
+    assert sent[lost.image_id] == MAX_REQUESTS - 1, "the first was never sent"
+
+
+def test_nothing_is_sent_again_while_the_fleet_is_paused(site: ResultsSite) -> None:
+    site.paused = True
+    site.add_job(3, request=False)
+    site.pass_time(HOUR)
+    assert site.requests.sent == []
+    site.paused = False
+    site.pass_time(10)
+    assert len(site.requests.sent) == 3
+
+
+def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsSite) -> None:
+    class LosesReplies(ClockedQueue):
+        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+            super().send(messages)
+            self.messages.clear()
+            raise TimeoutError
+
+    site.requests = LosesReplies(clock=site.clock)
+    site.start()
+    site.add_job(3, request=False)
+    site.pass_time(LOST_AFTER + 60)
+    assert len(site.requests.sent) == 3
+
+
+# The records of resends
+
+
+def test_a_request_that_is_sent_again_is_recorded_with_how_long_its_image_had_waited(site: ResultsSite) -> None:
+    lost, waiting = site.add_job(2, request=False)
+    site.requests.send([message(site.store.image(waiting))])
+    site.pass_time(BUSY_FACTOR * LOST_AFTER)
+    site.recorder.record([done(waiting)])
+    assert site.store.resends(lost.job_id) == {lost.image_id: Resend(0, EPOCH, EPOCH, int(BUSY_FACTOR * LOST_AFTER))}
+    counts = site.store.counts(lost.job_id)
+    assert (counts.system_retried, counts.resends) == (1, 1)
+
+
+def test_resends_are_counted_over_controllers_and_attempts(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.pass_time(LOST_AFTER)
+    site.lose_messages()
+    site.start()
+    site.pass_time(LOST_AFTER)
+    site.recorder.record([refused(ref)])
+    site.retry(ref, request=False)
+    site.lose_messages()
+    site.pass_time(2 * LOST_AFTER)
+    resend = site.store.resends(ref.job_id)[ref.image_id]
+    assert (resend.times, resend.attempt, len(site.requests.sent)) == (3, 1, 3)
+
+
+@pytest.mark.parametrize("outcome", ["refused", "unknown"])
+def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, outcome: str) -> None:
+    class Fails(ClockedQueue):
+        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+            if outcome == "unknown":
+                raise TimeoutError
+            return list(messages)
+
+    site.requests = Fails(clock=site.clock)
+    site.start()
+    [ref] = site.add_job(1, request=False)
+    site.pass_time(LOST_AFTER)
+    assert (site.store.resends(ref.job_id), site.store.counts(ref.job_id).system_retried) == ({}, 0)
+
+
+def test_a_result_whose_response_was_lost_is_no_resend(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.store_output(done(ref))
+    site.pass_time(LOST_AFTER)
+    assert (site.result(ref).status, site.store.resends(ref.job_id)) == ("done", {})
+
+
+# Retries
+
+
+def test_a_retry_whose_request_was_lost_is_requested_again_with_its_attempt(site: ResultsSite) -> None:
+    """Row 46."""
+    [ref] = site.add_job(1, request=False)
+    site.recorder.record([refused(ref)])
+    site.retry(ref, request=False)
+    site.pass_time(2 * LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 1)]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_retry_that_died_before_anything_but_its_record_was_written_is_requested(
+    site: ResultsSite, restarted: bool
+) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.recorder.record([refused(ref)])
+    record = site.store.image(ref)
+    assert site.store.replace_image(record, replace(record, attempt=1))
+    if restarted:
+        site.start()
+    site.pass_time((CLOSE_AFTER + 2) * LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 1)]
+    assert site.store.is_open(ref.job_id)
+
+
+def test_a_retry_whose_web_process_ended_is_requested_although_the_file_of_the_job_waits_for_it(
+    site: ResultsSite,
+) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.recorder.record([refused(ref)])
+    site.pass_time(2 * LOST_AFTER)
+    site.reconciler.may_close = lambda _job_id: False
+    record = site.store.image(ref)
+    site.store.reopen(ref.job_id, EPOCH + timedelta(seconds=site.clock.now))
+    assert site.store.replace_image(record, replace(record, attempt=1))
+    site.pass_time(3 * LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 1)]
+
+
+@pytest.mark.parametrize("again", [done, lambda ref: refused(ref, 1, "worse")], ids=["done", "failed"])
+def test_a_retry_whose_response_was_lost_is_read_from_the_output_bucket(
+    site: ResultsSite, again: Callable[[ImageRef], Response]
+) -> None:
+    """Row 46."""
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref))
+    site.recorder.record([refused(ref)])
+    site.retry(ref, request=False)
+    answer = again(ref).model_copy(update={"attempt": 1})
+    site.store_output(answer)
+    site.pass_time(2 * LOST_AFTER)
+    assert (site.result(ref).status, site.result(ref).attempt) == (answer.status, 1)
+    assert site.requests.sent == []
+    assert site.recorder.missing(ref.job_id) == {}
+
+
+def test_a_failure_of_an_earlier_attempt_is_not_taken_for_the_answer_of_a_retry(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref))
+    site.recorder.record([refused(ref)])
+    site.retry(ref)
+    site.recorder.record([refused(ref, 0, "a late repeat")])
+    assert site.recorder.missing(ref.job_id) == {}, "not learned yet"
+    site.pass_time(10)
+    assert site.recorder.missing(ref.job_id) == {ref.image_id: 1}
+
+
+def test_a_retry_that_waits_in_the_queue_is_not_multiplied_either(site: ResultsSite) -> None:
+    refs = site.add_job(20, request=False)
+    site.recorder.record([refused(ref) for ref in refs])
+    for ref in refs:
+        site.retry(ref)
+    site.pass_time(62 * HOUR, every=1_800.0)
+    assert len(site.requests.sent) == 20
+
+
+def test_a_retry_that_the_web_tier_took_back_is_not_waited_for(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.recorder.record([refused(ref)])
+    before = site.store.image(ref)
+    after = site.retry(ref, request=False)
+    site.pass_time(10)
+    assert site.store.replace_image(after, before)
+    site.pass_time(2 * LOST_AFTER)
+    assert (site.recorder.missing(ref.job_id), site.requests.sent) == ({}, [])
+
+
+# Results that appear meanwhile
+
+
+def test_a_result_that_is_stored_while_its_image_is_looked_for_stays(site: ResultsSite) -> None:
+    """A worker stores its result, the collector records it and deletes the image: all between two calls."""
+
+    class Racing(MemoryBucket):
+        def exists(self, key: str) -> bool:
+            answer = done(parse_key(key)).model_copy(update={"key": key})
+            site.store_output(answer)
+            site.recorder.record([answer])
+            return super().exists(key)
+
+    site.inputs = Racing()
+    site.start()
+    [ref] = site.add_job(1, request=False, keep=False)
+    site.pass_time(LOST_AFTER)
+    assert site.inputs.objects == {}
+    assert (site.stored(ref).status, site.result(ref).status) == ("done", "done")
+
+
+def test_a_result_that_is_stored_just_before_a_failure_stays(site: ResultsSite) -> None:
+    class Racing(MemoryBucket):
+        def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+            site.store_output(done(parse_key(key)))
+            return super().put_new(key, body, content_type)
+
+    site.outputs = Racing()
+    site.start()
+    [ref] = site.add_job(1, request=False)
+    site.inputs.delete_all([site.store.image(ref).key])
+    site.pass_time(LOST_AFTER)
+    assert (site.stored(ref).status, site.result(ref).status) == ("done", "done")
+
+
+def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref))
+    site.recorder.record([refused(ref)])
+    site.inputs.delete_all([site.retry(ref, request=False).key])
+    site.pass_time(2 * LOST_AFTER)
+    result = site.result(ref)
+    assert (result.attempt, result.error and result.error.code) == (1, "gone")
+
+
+# Dead letters
+
+
+def test_a_dead_letter_of_a_retry_takes_the_stored_result_before_the_older_failure(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.recorder.record([refused(ref)])
+    site.letters.send([message(site.retry(ref, request=False))])
+    site.store_output(done(ref))
+    site.reconciler.tick()
+    assert site.result(ref).status == "done"
+    assert site.letters.messages == []
+
+
+def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref, 0, "first"))
+    site.recorder.record([refused(ref, 0, "first")])
+    site.letters.send([message(site.retry(ref, request=False))])
+    site.reconciler.tick()
+    result = site.result(ref)
+    assert (result.attempt, result.error and result.error.message != "first") == (1, True)
+    assert site.recorder.missing(ref.job_id) == {}
+
+
+def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.recorder.record([done(ref)])
+    site.letters.send([message(site.store.image(ref))])
+    site.reconciler.tick()
+    assert (site.outputs.objects, site.letters.messages) == ({}, [])
+
+
+def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.recorder.record([refused(ref)])
+    site.letters.send([message(site.store.image(ref))])
+    site.retry(ref)
+    site.pass_time(10)
+    assert site.result(ref).attempt == 0
+    assert site.recorder.missing(ref.job_id) == {ref.image_id: 1}
+
+
+def letters(site: ResultsSite) -> list[ImageRef]:
+    return [letter.record.ref for letter in DeadLetterStore(site.store).page(limit=100).letters]
+
+
+def test_every_image_that_is_given_up_is_a_dead_letter_however_its_failure_is_learned(site: ResultsSite) -> None:
+    buried, answered, lost, damaged = site.add_job(4, request=False)
+    site.letters.send([message(site.store.image(buried))])
+    worker = refused(answered)
+    site.responses.send([OutgoingMessage("answer", worker.to_json())])
+    site.store_output(refused(lost))
+    site.store_output(
+        refused(damaged).model_copy(update={"error": Failure(code="truncated", message="it ends early")})
+    )
+    site.collector.tick()
+    site.pass_time(LOST_AFTER)
+    assert [site.result(ref).status for ref in (buried, answered, lost, damaged)] == ["failed"] * 4
+    assert letters(site) == [lost, answered, buried]
+
+
+def test_a_controller_that_dies_before_it_records_a_failure_leaves_its_dead_letter_to_the_next(
+    site: ResultsSite,
+) -> None:
+    """The output bucket holds the failure; no message is left that would bring it again."""
+    [ref] = site.add_job(1, request=False)
+    site.store_output(refused(ref))
+    table, calls = site.store.table, list[str]()
+    assert isinstance(table, MemoryTable)
+
+    def killed_after_the_result(operation: str, effect: Callable[[], T]) -> T:
+        result = effect()
+        calls.append(operation)
+        if operation == "PutItem":
+            raise KeyboardInterrupt
+        return result
+
+    table.call = killed_after_the_result
+    with pytest.raises(KeyboardInterrupt):
+        site.recorder.record([refused(ref)])
+    table.call = run_effect
+    site.start()
+    site.pass_time(2 * LOST_AFTER)
+    assert "PutItem" in calls
+    assert letters(site) == [ref]
+
+
+def test_a_dead_letter_ends_with_a_label_that_comes_later(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.letters.send([message(site.store.image(ref))])
+    site.reconciler.tick()
+    assert letters(site) == [ref]
+    site.recorder.record([done(ref)])
+    assert letters(site) == []
+
+
+# One job at a time
+
+
+def test_a_job_that_cannot_be_swept_delays_no_other(site: ResultsSite) -> None:
+    """Row 49."""
+    broken, whole = site.add_job(1, request=False), site.add_job(1, request=False)
+    table = site.store.table
+    assert isinstance(table, MemoryTable)
+    table.items["JOB#" + broken[0].job_id, "IMAGE#" + broken[0].image_id] = {"pk": "no", "sk": "fields"}
+    site.start()
+    site.pass_time(LOST_AFTER)
+    assert [image_id for image_id, _ in site.requests.requests()] == [whole[0].image_id]
+
+
+def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> None:
+    broken, *others = site.add_job(3, request=False)
+    table = site.store.table
+    assert isinstance(table, MemoryTable)
+    key = ("JOB#" + broken.job_id, "RESULT#" + broken.image_id)
+    site.pass_time(LOST_AFTER / 2)
+    table.items[key] = {"pk": key[0], "sk": key[1], "status": "done", "response": "not JSON"}
+    site.letters.send([message(site.store.image(ref)) for ref in (broken, others[0])])
+    site.pass_time(LOST_AFTER)
+    assert site.result(others[0]).status == "failed"
+    assert [image_id for image_id, _ in site.requests.requests()] == [others[1].image_id]
+
+
+def test_an_image_whose_record_was_taken_back_does_not_count(site: ResultsSite) -> None:
+    kept, phantom = site.add_job(2, request=False)
+    site.recorder.record([refused(phantom), done(kept)])
+    table = site.store.table
+    table.delete_all([("JOB#" + phantom.job_id, "IMAGE#" + phantom.image_id)])
+    site.reconciler.tick()
+    counts = site.store.counts(kept.job_id)
+    assert (counts.done, counts.failed, counts.images) == (1, 0, 1)
+    site.start()
+    site.reconciler.tick()
+    assert site.store.counts(kept.job_id) == counts

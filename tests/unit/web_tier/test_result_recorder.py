@@ -1,0 +1,434 @@
+"""Results and counts: the same in the end, whatever is repeated, reordered, or cut short by a crash."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.ids import ImageRef, input_key, new_id, output_key
+from core.job_records import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
+from core.jobs import JobStore
+from core.messages import Failure, Response, failed
+from tests.support.autoscaler import EPOCH
+from tests.support.memory_table import MemoryTable, failing_writes
+from web_tier.controller.result_recorder import ResultRecorder, StaleTokenError, best_by_image
+
+JOBS = [new_id() for _ in range(2)]
+IMAGES = {job_id: [ImageRef(job_id, new_id()) for _ in range(40)] for job_id in JOBS}
+REFS = [ref for refs in IMAGES.values() for ref in refs]
+
+
+class CrashError(Exception):
+    """The process dies here."""
+
+
+def done(ref: ImageRef, attempts: int = 1) -> Response:
+    return Response(
+        job_id=ref.job_id,
+        image_id=ref.image_id,
+        status="done",
+        label="cat",
+        score=0.5,
+        worker="i-1",
+        attempts=attempts,
+    )
+
+
+def not_done(ref: ImageRef, attempt: int = 0, attempts: int = 1) -> Response:
+    failure = Failure(code="bad", message="no image")
+    return failed(ref, failure, worker="i-1", attempt=attempt, attempts=attempts).response()
+
+
+def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
+    """A store with two jobs of forty images each, which fails only afterwards."""
+    ready = [False]
+    store = JobStore(MemoryTable(failing_writes(lambda when: fail(when) if ready[0] else None)))
+    for job_id, refs in IMAGES.items():
+        store.create(Job(job_id, "job", EPOCH))
+        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in refs], EPOCH)
+    ready[0] = True
+    return store
+
+
+def recorder_of(store: JobStore, **options: Any) -> ResultRecorder:
+    """A recorder over an input bucket that is not asked."""
+    return ResultRecorder(store, lambda _keys: None, **options)
+
+
+def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
+    counts = store.counts(job_id)
+    return counts.done, counts.failed, counts.images
+
+
+def redelivered(store: JobStore, job_id: str) -> int:
+    """How many results needed more than one receive, as the items themselves say."""
+    return sum(result.attempts > 1 for result in store.result_summaries(job_id).values())
+
+
+def derived(store: JobStore, job_id: str) -> tuple[int, int, int]:
+    """The figures as the items themselves make them."""
+    statuses = list(store.statuses(job_id).values())
+    return statuses.count("done"), statuses.count("failed"), store.count_images(job_id)
+
+
+def test_the_failure_of_the_last_attempt_stays_in_any_order() -> None:
+    for attempts in ((0, 1), (1, 0)):
+        store = stored_jobs()
+        for attempt in attempts:
+            recorder_of(store).record([not_done(REFS[0], attempt)])
+        result = store.result(REFS[0])
+        assert result is not None
+        assert result.attempt == 1
+        [best] = best_by_image([not_done(REFS[0], attempt) for attempt in attempts])
+        assert best.attempt == 1
+
+
+def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
+    store = stored_jobs()
+    store.put_failed(not_done(REFS[0]))
+    items = cast(MemoryTable, store.table).items
+    key = (f"JOB#{REFS[0].job_id}", f"RESULT#{REFS[0].image_id}")
+    items[key] = {name: value for name, value in items[key].items() if name != "attempt"}
+    assert store.result_summaries(JOBS[0]) == {REFS[0].image_id: ResultSummary("failed")}
+    assert store.put_failed(not_done(REFS[0], 1))
+
+
+def test_a_retried_image_is_missing_until_its_attempt_has_a_result() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record([done(ref) for ref in IMAGES[JOBS[0]][2:]] + [not_done(ref) for ref in IMAGES[JOBS[0]][:2]])
+    assert recorder.missing(JOBS[0]) == {}
+    for ref in IMAGES[JOBS[0]][:2]:
+        record = store.image(ref)
+        assert store.replace_image(record, replace(record, attempt=1))
+    for each in (recorder, recorder_of(store)):
+        each.learn_retries(JOBS[0])
+        assert each.missing(JOBS[0]) == {ref.image_id: 1 for ref in IMAGES[JOBS[0]][:2]}
+    recorder.record([not_done(REFS[0], 0), not_done(REFS[1], 1)])
+    assert recorder.missing(JOBS[0]) == {REFS[0].image_id: 1}
+    recorder.record([done(REFS[0])])
+    assert recorder.missing(JOBS[0]) == recorder_of(store).missing(JOBS[0]) == {}
+
+
+def test_counts_of_a_controller_that_was_replaced_are_refused() -> None:
+    """Row 54."""
+    store = stored_jobs()
+    frozen = recorder_of(store, token=7)
+    frozen.record([done(REFS[0])])
+    recorder_of(store, token=9).record([done(ref) for ref in IMAGES[JOBS[0]]])
+    with pytest.raises(StaleTokenError):
+        frozen.record([done(REFS[0])])
+    assert figures(store, JOBS[0]) == (40, 0, 40)
+
+
+def test_a_job_that_was_removed_before_the_last_write_of_a_frozen_controller_is_removed_again() -> None:
+    store, holds_lease = stored_jobs(), [True]
+    frozen = recorder_of(store, active=lambda: holds_lease[0])
+    frozen.record([done(IMAGES[job_id][0]) for job_id in JOBS])
+    removed = DeletedJob(JOBS[0])
+    store.delete(store.job(JOBS[0]))
+    while store.remove_items(removed, 100):
+        pass
+    store.forget_deleted(removed)
+    holds_lease[0] = False
+    frozen.record([done(IMAGES[job_id][1]) for job_id in JOBS])
+    [marked] = store.deleted_jobs()
+    assert marked.job_id == JOBS[0]
+    # A removal that has looked for the last time before that write leaves the mark.
+    store.forget_deleted(removed)
+    assert store.deleted_jobs() == [marked]
+    store.forget_deleted(marked)
+    assert store.deleted_jobs() == []
+
+
+def test_counts_of_a_version_without_tokens_are_replaced() -> None:
+    store = stored_jobs()
+    recorder_of(store).record([done(REFS[0])])
+    items = cast(MemoryTable, store.table).items
+    key = (f"COUNTS#{JOBS[0]}", "COUNTED")
+    items[key] = {name: value for name, value in items[key].items() if name != "token"}
+    recorder_of(store, token=1).record([done(REFS[1])])
+    assert figures(store, JOBS[0]) == (2, 0, 40)
+
+
+def test_predictions_of_a_job_that_does_not_exist_are_deleted() -> None:
+    deleted, gone = list[str](), ImageRef(new_id(), new_id())
+    recorder = ResultRecorder(stored_jobs(), lambda _keys: None, deleted.extend)
+    recorder.record([done(gone), done(REFS[0]), done(ImageRef(JOBS[0], new_id()))])
+    assert deleted == [output_key(gone)]
+
+
+def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record([done(REFS[1])])
+    store.put_done([done(REFS[0])])
+    recorder.record([not_done(REFS[0])])
+    assert figures(store, JOBS[0]) == (2, 0, 40)
+
+
+def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
+    store, told, run = stored_jobs(), list[int](), [1]
+
+    def answered(images: int) -> int:
+        told.append(images)
+        return run[0]
+
+    recorder = recorder_of(store, on_results=answered)
+    recorder.record([done(REFS[0]), done(REFS[1]), not_done(REFS[2])])
+    recorder.record([done(REFS[0])])
+    recorder.record([done(REFS[0]), done(REFS[3])])  # one of them a repeat
+    run[0] = 4
+    successor = recorder_of(store, on_results=answered)
+    successor.record([done(REFS[2]), done(ImageRef(JOBS[0], new_id()))])
+    assert (told, store.counts(JOBS[0]).runs) == ([3, 1, 1], ((1, 4), (4, 1)))
+
+
+def resend(attempt: int = 0, minutes: float = 0.0) -> Resend:
+    at = EPOCH + timedelta(minutes=minutes)
+    return Resend(attempt, at, at, waited_seconds=60)
+
+
+def test_resends_add_up_and_an_image_that_the_system_retried_twice_counts_once() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record([done(REFS[0], attempts=3), done(REFS[1])])
+    recorder.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[2].image_id: resend()})
+    recorder_of(store).record_resends(JOBS[0], {REFS[2].image_id: resend(1, minutes=5)})
+    assert store.resends(JOBS[0])[REFS[2].image_id] == Resend(1, EPOCH, EPOCH + timedelta(minutes=5), 60, times=2)
+    assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (2, 3)
+
+
+def test_an_image_whose_result_was_replaced_counts_as_the_result_that_is_there() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record([not_done(REFS[0], attempts=5), not_done(REFS[1], 1, attempts=5)])
+    assert store.counts(JOBS[0]).system_retried == 2
+    recorder.record([done(REFS[0]), not_done(REFS[1], 0)])
+    assert store.counts(JOBS[0]).system_retried == redelivered(store, JOBS[0]) == 1
+
+
+def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[1].image_id: resend()})
+    store.forget_images([REFS[0]])
+    recorder.resync(JOBS[0])
+    recorder.rewrite_counts(JOBS[0])
+    assert [each.counts(JOBS[0]).system_retried for each in (store, settled_anew(store))] == [1, 1]
+    before = dict(cast(MemoryTable, store.table).items)
+    recorder.record_resends(new_id(), {REFS[0].image_id: resend()})
+    assert cast(MemoryTable, store.table).items == before
+
+
+def settled_anew(store: JobStore) -> JobStore:
+    """The store after a controller that remembers nothing has settled the first job."""
+    recorder_of(store).rewrite_counts(JOBS[0])
+    return store
+
+
+def test_counts_and_results_of_a_version_that_noted_no_retries_are_read() -> None:
+    store = stored_jobs()
+    recorder_of(store).record([done(REFS[0], attempts=3)])
+    items = cast(MemoryTable, store.table).items
+    for key in ((f"COUNTS#{JOBS[0]}", "COUNTED"), (f"JOB#{JOBS[0]}", f"RESULT#{REFS[0].image_id}")):
+        later = {"system_retried", "resends", "attempts"}
+        items[key] = {name: value for name, value in items[key].items() if name not in later}
+    assert store.counts(JOBS[0]).system_retried == 0
+    recorder_of(store).record([done(REFS[1], attempts=2)])
+    assert store.counts(JOBS[0]).system_retried == 1
+
+
+def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept() -> None:
+    store = stored_jobs()
+    recorder_of(store).record([done(ImageRef(new_id(), new_id())), done(ImageRef(JOBS[0], new_id())), done(REFS[0])])
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+    assert store.statuses(JOBS[0]) == {REFS[0].image_id: "done"}
+
+
+def test_images_accepted_after_the_job_was_first_seen_are_known() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record([done(REFS[0])])
+    for count in (1, 30):
+        later = [ImageRef(JOBS[0], new_id()) for _ in range(count)]
+        store.record_images([ImageRecord(ref, "b.jpg", "key", 1, EPOCH) for ref in later], EPOCH)
+        assert all(recorder.is_accepted(ref) for ref in later[:1])
+        recorder.record([done(ref) for ref in later])
+    assert figures(store, JOBS[0]) == (32, 0, 71)
+
+
+def test_times_of_the_first_and_last_result_survive_a_takeover() -> None:
+    store, now = stored_jobs(), [EPOCH]
+    recorder_of(store, now=lambda: now[0]).record([done(REFS[0])])
+    now[0] += timedelta(seconds=5)
+    recorder_of(store, now=lambda: now[0]).record([done(REFS[1])])
+    now[0] += timedelta(seconds=5)
+    recorder_of(store, now=lambda: now[0]).record([done(REFS[1])])
+    assert store.counts(JOBS[0]) == Counts(2, 0, 40, EPOCH, EPOCH + timedelta(seconds=5))
+
+
+def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store, max_images=50)
+    for ref in REFS[::3] + REFS[::3][::-1]:
+        recorder.record([done(ref)])
+    assert len(recorder._jobs) == 1
+    for job_id in JOBS:
+        assert figures(store, job_id) == derived(store, job_id)
+
+
+def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store, max_answered=10)
+    for ref in IMAGES[JOBS[0]]:
+        recorder.record([done(ref)])
+    recorder.record([done(IMAGES[JOBS[1]][0])])
+    assert list(recorder._jobs) == [JOBS[1]]
+    recorder.record([not_done(ref) for ref in IMAGES[JOBS[0]]])
+    assert figures(store, JOBS[0]) == (40, 0, 40), "what comes for it later is a repeat"
+    assert list(recorder._jobs) == JOBS[::-1], "one that waits for results stays"
+
+
+def test_an_image_that_was_taken_back_is_forgotten() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record([done(REFS[0])])
+    store.forget_images([REFS[1], REFS[2]])
+    assert [record.ref for record in recorder.read_again(JOBS[0], [REFS[0].image_id, REFS[1].image_id])] == [REFS[0]]
+    assert len(recorder.missing(JOBS[0])) == 38
+    recorder.resync(JOBS[0])
+    recorder.rewrite_counts(JOBS[0])
+    assert figures(store, JOBS[0]) == (1, 0, 38)
+    assert REFS[2].image_id not in recorder.missing(JOBS[0])
+
+
+def test_a_result_of_an_image_that_was_taken_back_does_not_count() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record([done(REFS[0]), not_done(REFS[1])])
+    # The web tier takes both back, and a former holder still has the result of one.
+    store.forget_images(REFS[:2])
+    store.put_failed(not_done(REFS[1]))
+    recorder.resync(JOBS[0])
+    recorder.rewrite_counts(JOBS[0])
+    assert figures(store, JOBS[0]) == (0, 0, 38)
+    successor = recorder_of(store)
+    successor.rewrite_counts(JOBS[0])
+    assert figures(store, JOBS[0]) == (0, 0, 38)
+    assert not successor.is_accepted(REFS[1])
+
+
+@dataclass
+class FailingAt:
+    """Crashes at given writes, counted over all attempts."""
+
+    crashes: set[int]
+    writes: int = field(default=0)
+
+    def __call__(self, _when: str) -> None:
+        self.writes += 1
+        if self.writes in self.crashes:
+            raise CrashError
+
+
+_responses = st.lists(
+    st.builds(
+        lambda ref, good, attempts: done(ref, attempts) if good else not_done(ref, attempts=attempts),
+        st.sampled_from(REFS),
+        st.booleans(),
+        st.integers(1, 2),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=150)
+@given(_responses, st.sets(st.integers(1, 60), max_size=12), st.lists(st.booleans(), max_size=12), st.randoms())
+def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
+    responses: list[Response],
+    crashes: set[int],
+    restarts: list[bool],
+    random: "st.random.Random",  # type: ignore[name-defined]
+) -> None:
+    """At-least-once delivery: what was not recorded comes again, in another order, perhaps to a new process."""
+    store = stored_jobs(FailingAt(crashes))
+    recorder = recorder_of(store)
+    queue = list(responses)
+    restart = iter(restarts)
+    while queue:
+        batch = [queue.pop(random.randrange(len(queue))) for _ in range(min(len(queue), random.randint(1, 100)))]
+        try:
+            recorder.record(batch)
+        except CrashError:
+            queue += batch
+            if next(restart, False):
+                recorder = recorder_of(store)
+    good = {response.ref for response in responses if response.status == "done"}
+    every = {response.ref for response in responses}
+    for job_id in {response.job_id for response in responses}:
+        expected = (
+            sum(ref.job_id == job_id for ref in good),
+            sum(ref.job_id == job_id for ref in every - good),
+            40,
+        )
+        assert figures(store, job_id) == derived(store, job_id) == expected
+        assert store.counts(job_id).system_retried == redelivered(store, job_id)
+
+
+def test_an_image_that_is_not_kept_is_deleted_once_its_label_is_stored_however_often_it_comes() -> None:
+    store, deleted = stored_jobs(), list[str]()
+    recorder = ResultRecorder(store, deleted.extend)
+    own, foreign = input_key(REFS[0], "jpg"), input_key(REFS[1], "jpg")
+    recorder.record([done(REFS[0]).model_copy(update={"key": own})])
+    # Whoever recorded it first may have died before the deletion.
+    recorder.record([done(REFS[0]).model_copy(update={"key": own})])
+    assert deleted == [own, own]
+    recorder.record(
+        [
+            done(REFS[2]).model_copy(update={"key": foreign}),
+            done(REFS[3]),
+            not_done(REFS[4]).model_copy(update={"key": input_key(REFS[4], "jpg")}),
+            done(ImageRef(JOBS[0], new_id())).model_copy(update={"key": own}),
+        ]
+    )
+    assert deleted == [own, own], "another image's, one of unknown key, a failed one, one that was never accepted"
+
+
+def test_an_image_that_is_kept_stays() -> None:
+    store = JobStore(MemoryTable())
+    store.create(Job(JOBS[0], "job", EPOCH, keep=True))
+    store.record_images([ImageRecord(REFS[0], "a.jpg", "key", 1, EPOCH)], EPOCH)
+    deleted = list[str]()
+    ResultRecorder(store, deleted.extend).record(
+        [done(REFS[0]).model_copy(update={"key": input_key(REFS[0], "jpg")})]
+    )
+    assert (deleted, figures(store, JOBS[0])) == ([], (1, 0, 1))
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_images_that_the_web_tier_answered_itself_are_known_as_done_and_never_missing(is_replaced: bool) -> None:
+    """Also when they were answered: the web process may have ended before it could say so."""
+    store = stored_jobs()
+    recorder = recorder_of(store, now=lambda: EPOCH)
+    recorder.record([done(REFS[0])])
+    at = [EPOCH + timedelta(hours=hours) for hours in (3, 8, 1)]
+    cached = [ImageRecord(ImageRef(JOBS[0], new_id()), "b.jpg", "key", 1, each, cached=True) for each in at]
+    store.put_done([done(image.ref) for image in cached])
+    store.record_images(cached, EPOCH)
+    if is_replaced:
+        recorder = recorder_of(store, now=lambda: EPOCH + timedelta(days=1))
+    recorder.resync(JOBS[0])
+    recorder.rewrite_counts(JOBS[0])
+    expected = Counts(4, 0, 43, EPOCH, EPOCH, cached=3, first_cached_at=min(at), last_cached_at=max(at))
+    assert store.counts(JOBS[0]) == expected
+    assert len(recorder.missing(JOBS[0])) == 39
+    # A controller that takes over counts the same, and finds no results that came since.
+    successor = recorder_of(store, now=lambda: EPOCH + timedelta(days=1))
+    successor.record([done(cached[0].ref)])
+    assert store.counts(JOBS[0]) == expected

@@ -1,0 +1,183 @@
+"""The minimum by the time of day, also where the clock is changed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import DAYS, ScheduleEntry
+from services.sqs import QueueCounts
+from tests.support.autoscaler import fleet_settings, observation
+from web_tier.autoscaler.decide import decide
+from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
+from web_tier.autoscaler.schedule import FIRST, SECOND, moment, scheduled_minimum
+
+BERLIN = ZoneInfo("Europe/Berlin")
+APIA = ZoneInfo("Pacific/Apia")
+MINUTE = timedelta(minutes=1)
+
+
+def entry(begin: str, to: str, min_workers: int = 4, days: Sequence[str] = DAYS) -> ScheduleEntry:
+    return ScheduleEntry.model_validate({"from": begin, "to": to, "min_workers": min_workers, "days": days})
+
+
+def berlin(day: int, at: str, month: int = 6, *, fold: int = 0) -> datetime:
+    """A moment of 2026, whose first of June is a Monday; summer time begins on 29 March and ends on 25 October."""
+    return datetime.combine(date(2026, month, day), time.fromisoformat(at), BERLIN).replace(fold=fold)
+
+
+@pytest.mark.parametrize(
+    ("at", "workers"),
+    [
+        (berlin(1, "07:59:59"), 0),
+        (berlin(1, "08:00"), 4),
+        (berlin(1, "17:59:59"), 4),
+        (berlin(1, "18:00"), 0),
+        (berlin(5, "08:00"), 4),
+        (berlin(6, "12:00"), 0),
+    ],
+)
+def test_an_entry_holds_from_its_first_moment_until_before_its_last_on_its_days(at: datetime, workers: int) -> None:
+    office = entry("08:00", "18:00", days=DAYS[:5])
+    assert scheduled_minimum((office,), BERLIN, at) == workers
+    assert scheduled_minimum((office,), BERLIN, at.astimezone(UTC)) == workers
+
+
+@pytest.mark.parametrize(
+    ("at", "workers"),
+    [
+        (berlin(1, "21:59"), 0),
+        (berlin(1, "22:00"), 4),
+        (berlin(2, "00:00"), 4),
+        (berlin(2, "05:59"), 4),
+        (berlin(2, "06:00"), 0),
+        (berlin(2, "23:00"), 0),
+    ],
+)
+def test_an_entry_that_passes_midnight_belongs_to_the_day_on_which_it_begins(at: datetime, workers: int) -> None:
+    assert scheduled_minimum((entry("22:00", "06:00", days=["mon"]),), BERLIN, at) == workers
+
+
+def test_an_entry_from_a_time_to_the_same_holds_for_a_day() -> None:
+    day = (entry("08:00", "08:00", days=["mon"]),)
+    found = [scheduled_minimum(day, BERLIN, berlin(1, "08:00") + timedelta(hours=h)) for h in (-1, 0, 23, 24)]
+    assert found == [0, 4, 4, 0]
+
+
+def test_where_entries_overlap_the_greatest_counts() -> None:
+    both = (entry("08:00", "18:00", 4), entry("12:00", "14:00", 9), entry("13:00", "13:30", 2))
+    found = [scheduled_minimum(both, UTC, datetime(2026, 6, 1, hour, tzinfo=UTC)) for hour in (7, 8, 13, 14)]
+    assert found == [0, 4, 9, 4]
+
+
+def test_workers_are_there_one_boot_before_also_before_midnight() -> None:
+    early = (entry("00:00", "06:00", days=["tue"]),)
+    lead = timedelta(seconds=42)
+    at = berlin(2, "00:00") - lead
+    found = [scheduled_minimum(early, BERLIN, each, lead) for each in (at - timedelta(seconds=1), at)]
+    assert found == [0, 4]
+
+
+def test_a_time_that_the_change_to_summer_time_leaves_out_counts_as_the_next_there_is() -> None:
+    night = (entry("02:30", "05:00"),)
+    assert scheduled_minimum(night, BERLIN, berlin(29, "01:59", 3)) == 0
+    assert scheduled_minimum(night, BERLIN, berlin(29, "03:00", 3)) == 4
+    until = (entry("01:00", "02:30"),)
+    assert scheduled_minimum(until, BERLIN, berlin(29, "01:59", 3)) == 4
+    assert scheduled_minimum(until, BERLIN, berlin(29, "03:00", 3)) == 0
+
+
+def test_of_a_time_that_comes_twice_a_stretch_begins_with_the_first_and_ends_with_the_second() -> None:
+    night = (entry("02:30", "02:45"),)
+    hours = [("02:29", 0, 0), ("02:30", 0, 4), ("02:50", 0, 4), ("02:00", 1, 4), ("02:44", 1, 4), ("02:45", 1, 0)]
+    for at, fold, workers in hours:
+        assert scheduled_minimum(night, BERLIN, berlin(25, at, 10, fold=fold)) == workers, (at, fold)
+
+
+def test_a_day_that_a_place_has_left_out_is_no_trouble() -> None:
+    # Samoa went from 29 to 31 December 2011.
+    assert moment(date(2011, 12, 30), time(8), APIA, FIRST) == moment(date(2011, 12, 31), time(0), APIA, SECOND)
+    friday = (entry("08:00", "18:00", days=["fri"]),)
+    at = datetime(2011, 12, 30, 10, tzinfo=UTC)
+    assert {scheduled_minimum(friday, APIA, at + timedelta(hours=hours)) for hours in range(-24, 24)} == {0}
+
+
+MOMENTS = st.one_of(
+    st.integers(-3_000, 3_000).map(lambda minutes: berlin(29, "03:00", 3).astimezone(UTC) + minutes * MINUTE),
+    st.integers(-3_000, 3_000).map(lambda minutes: berlin(25, "03:00", 10).astimezone(UTC) + minutes * MINUTE),
+    st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
+)
+TIMES = st.times().map(lambda at: f"{at:%H:%M}")
+
+
+@given(MOMENTS, TIMES, TIMES, st.sets(st.sampled_from(DAYS), min_size=1))
+def test_it_holds_whenever_the_clock_on_the_wall_shows_a_time_within_and_else_only_while_a_time_comes_twice(
+    at: datetime, begin: str, to: str, days: set[str]
+) -> None:
+    shown = at.astimezone(BERLIN)
+    today, yesterday = DAYS[shown.weekday()] in days, DAYS[shown.weekday() - 1] in days
+    clock = f"{shown:%H:%M}"
+    in_one_day = today and begin <= clock < to
+    over_midnight = begin >= to and ((today and clock >= begin) or (yesterday and clock < to))
+    within = in_one_day or over_midnight
+    holds = scheduled_minimum((entry(begin, to, 1, sorted(days)),), BERLIN, at) == 1
+    twice = shown.utcoffset() != shown.replace(fold=1 - shown.fold).utcoffset()
+    assert holds >= within
+    assert holds == within or twice
+
+
+@given(MOMENTS, TIMES, TIMES, st.integers(0, 3_600))
+def test_a_lead_only_makes_it_hold_earlier_by_just_that(at: datetime, begin: str, to: str, seconds: int) -> None:
+    schedule, lead = (entry(begin, to, 1),), timedelta(seconds=seconds)
+    assert scheduled_minimum(schedule, BERLIN, at, lead) >= scheduled_minimum(schedule, BERLIN, at)
+    assert scheduled_minimum(schedule, BERLIN, at, lead) >= scheduled_minimum(schedule, BERLIN, at + lead)
+
+
+OFFICE = {
+    "policy": "schedule",
+    "timezone": "Europe/Berlin",
+    "schedule": [{"from": "08:00", "to": "18:00", "min_workers": 4}],
+}
+
+
+def at_rest(at: datetime, boot_seconds: float | None = None, workers: int = 0) -> Observation:
+    """A look at an empty queue."""
+    seen = observation(states=("running",) * workers)
+    return Observation(
+        QueueCounts(0, 0, 0), 0, seen.instances, metrics=FleetMetrics(boot_seconds=boot_seconds), at=at
+    )
+
+
+def test_workers_are_launched_one_boot_before_as_expected_until_it_is_measured() -> None:
+    fleet, eight = fleet_settings(**OFFICE, boot_seconds=60), berlin(1, "08:00")
+    assert decide(at_rest(eight - timedelta(seconds=61)), fleet).launch == 0
+    assert decide(at_rest(eight - timedelta(seconds=60)), fleet).launch == 4
+    assert decide(at_rest(eight - timedelta(seconds=60), 30), fleet).launch == 0
+    assert decide(at_rest(eight - timedelta(seconds=30), 30), fleet).launch == 4
+
+
+def test_the_schedule_is_in_the_words_and_never_above_the_maximum() -> None:
+    plan = decide(at_rest(berlin(1, "12:00")), fleet_settings(**OFFICE, max_workers=3))
+    assert plan.launch == 3
+    assert plan.reason == (
+        "starting 3 of at most 3: no images waiting, to be answered within 60 s, at least 3 at this time of day, "
+        "no workers there"
+    )
+    plan = decide(at_rest(berlin(1, "12:00"), workers=4), fleet_settings(**OFFICE))
+    assert plan.reason == "4 workers: no images waiting, at least 4 at this time of day"
+    assert decide(at_rest(berlin(1, "20:00")), fleet_settings(**OFFICE)).reason == "no workers: no images waiting"
+
+
+def test_a_higher_minimum_of_the_limits_stands_at_all_times() -> None:
+    for at, workers in ((berlin(1, "12:00"), 5), (berlin(1, "20:00"), 5)):
+        assert decide(at_rest(at), fleet_settings(**OFFICE, min_workers=5)).launch == workers
+
+
+def test_what_waits_is_sized_as_by_the_deadline() -> None:
+    waiting = replace(observation(900), metrics=FleetMetrics(image_seconds=1.0), demand=Demand(waiting=((0.0, 900),)))
+    seen = replace(waiting, at=berlin(1, "20:00"))
+    assert decide(seen, fleet_settings(**OFFICE)).launch == decide(seen, fleet_settings(policy="deadline")).launch > 4

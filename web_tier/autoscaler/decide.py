@@ -1,0 +1,139 @@
+"""The decision: how many workers to start, drain or protect, and why. Pure: equal input gives an equal plan."""
+
+from dataclasses import dataclass, replace
+
+from core.config import FleetSettings
+from services.ec2 import ALIVE
+from web_tier.autoscaler.explain import (
+    DecisionKind,
+    explain_launch,
+    explain_launch_limit,
+    explain_no_launch,
+    explain_pause,
+    explain_rotation,
+)
+from web_tier.autoscaler.observe import Observation
+from web_tier.autoscaler.policies import POLICIES, DesiredCapacity
+
+MAX_FAILED_BOOTS = 5
+"""After so many failed boots in a row, more launches only cost: one per minute shows whether the fault is over."""
+
+ROTATED_FRACTION = 10
+"""One worker in so many, or one, is replaced for its age at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do in this round.
+
+    Attributes:
+        launch: number of new instances to launch.
+        start: ids of stopped instances to start first.
+        kind: kind of the decision.
+        reason: why, in words for operators.
+        drain: ids of workers to drain.
+        protect: ids of workers to protect from scale-in.
+        unprotect: ids of workers that need this protection no longer.
+    """
+
+    launch: int
+    start: tuple[str, ...]
+    kind: DecisionKind
+    reason: str
+    drain: tuple[str, ...] = ()
+    protect: tuple[str, ...] = ()
+    unprotect: tuple[str, ...] = ()
+
+
+def decide(observation: Observation, settings: FleetSettings) -> Plan:
+    """Return the plan that brings the fleet to what the policy asks for, within the limits.
+
+    Workers stop by themselves when they are idle, so surplus workers are drained only where the policy has a
+    `maximum`. While the fleet is paused nothing is started, not even to reach `min_workers`.
+    """
+    desired = POLICIES[settings.policy](observation, settings)
+    always_on = min(settings.max_workers, max(settings.min_workers, desired.always_on))
+    keep = workers_to_protect(observation, always_on)
+    if observation.pause is not None:
+        plan = Plan(0, (), "paused", explain_pause(observation, observation.pause))
+    else:
+        plan = _size(observation, settings, desired, always_on, keep)
+    protect = tuple(each for each in keep if each not in observation.protected)
+    return replace(plan, protect=protect, unprotect=tuple(sorted(observation.protected.difference(keep))))
+
+
+def workers_to_protect(observation: Observation, count: int) -> tuple[str, ...]:
+    """Return `count` workers to protect from scale-in: protected ones first, then registered ones, oldest first.
+
+    A booting worker is protected only if there are too few others, so that it knows before it is idle for the first
+    time. Workers that are about to end, or do not work, are never protected.
+    """
+    if count <= 0:
+        return ()
+    available, unregistered = observation.available_ids, observation.metrics.unregistered
+    alive = [
+        each.instance_id for each in observation.instances if each.state in ALIVE and each.instance_id in available
+    ]
+    return tuple(sorted(alive, key=lambda key: (key not in observation.protected, key in unregistered))[:count])
+
+
+def _size(
+    observation: Observation,
+    settings: FleetSettings,
+    desired: DesiredCapacity,
+    always_on: int,
+    protected: tuple[str, ...],
+) -> Plan:
+    """Return the plan that makes the fleet as large as desired."""
+    minimum = max(always_on, min(settings.max_workers, desired.minimum))
+    shortfall = max(0, minimum - observation.available)
+    missing = min(shortfall, max(0, settings.max_workers - observation.capacity))
+    boots_failing = observation.metrics.failed_boots >= MAX_FAILED_BOOTS
+    max_launches = max(0, (1 if boots_failing else settings.launches_per_minute) - observation.recent_launches)
+    launching = min(missing, max_launches)
+    start = tuple(
+        each.instance_id
+        for each in observation.instances
+        # A worker that was drained before it stopped would end again at once.
+        if each.state == "stopped" and not each.draining and each.instance_id not in observation.launching
+    )[:launching]
+    kind: DecisionKind
+    if missing and (launching < missing or boots_failing):
+        kind, reason = explain_launch_limit(observation, settings, missing, boots_failing=boots_failing)
+    elif missing:
+        kind, reason = "starting", explain_launch(observation, settings, missing, desired.rule)
+    else:
+        is_capped = desired.minimum > settings.max_workers
+        kind, reason = explain_no_launch(
+            observation, settings, desired.rule, desired.always_on_rule, is_capped=is_capped
+        )
+    keep = max(minimum, min(settings.max_workers, desired.maximum))
+    drain = () if missing else _surplus(observation, keep, protected)
+    if not shortfall and not drain and (drain := _workers_to_rotate(observation)):
+        kind, reason = "rotating", explain_rotation(drain, settings)
+    return Plan(launching - len(start), start, kind, reason, drain)
+
+
+def _surplus(observation: Observation, keep: int, protected: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the spare workers beyond `keep`, while no image waits.
+
+    A count of the queue may be wrong for a minute; therefore no worker that has an image is drained.
+    """
+    if observation.requests.waiting:
+        return ()
+    # A booting worker replaces none: it may take long, or never report.
+    ready = observation.available - len(observation.metrics.unregistered)
+    spare = [each for each in observation.metrics.spare if each not in protected]
+    return tuple(spare[: max(0, ready - keep)])
+
+
+def _workers_to_rotate(observation: Observation) -> tuple[str, ...]:
+    """Return the workers to drain for their age, oldest first.
+
+    Draining, unhealthy and booting workers count towards the number that is replaced at a time. So the next worker is
+    drained when the one before has ended and another one works in its place.
+    """
+    available = observation.available_ids
+    changing = len(observation.capacity_ids - available) + len(observation.metrics.unregistered)
+    room = max(1, len(available) // ROTATED_FRACTION) - changing
+    return tuple(each for each in observation.metrics.past_lifetime if each in available)[: max(0, room)]

@@ -1,0 +1,179 @@
+"""Drain, scale-in protection, and the operators' commands.
+
+The controller tags an instance; its worker reads the tag from its metadata service. So nothing needs to log in to the
+machine. A tag stays with its instance: the next controller sees which workers are draining or protected.
+
+- A **draining** worker receives no more messages, finishes its images and ends. No image is lost.
+- A **protected** worker stays when it is idle, and reads the tag again after each idle time.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from core.fleet_store import Commands, FleetStore
+from services.ec2 import ALIVE, Fleet, Instance
+from web_tier.autoscaler.observe import LISTED, Observation
+from web_tier.autoscaler.reporting import FleetEvent
+
+_log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 5.0
+"""Pause after EC2 has refused to tag."""
+
+COMMAND_SECONDS = 1.0
+"""How long commands are reused before they are read again."""
+
+MISSING_SECONDS = 10.0
+"""An instance that DescribeInstances, which is eventually consistent, has omitted for so long does not exist."""
+
+
+@dataclass
+class Drainer:
+    """Asks workers to finish their images and end.
+
+    Attributes:
+        active: returns whether this process may still act; asked right before each call.
+    """
+
+    fleet: Fleet
+    active: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    _drained: set[str] = field(default_factory=set, init=False)
+    _untagged: set[str] = field(default_factory=set, init=False)
+    _retry_at: float = field(default=float("-inf"), init=False)
+
+    def draining(self, instances: Sequence[Instance]) -> frozenset[str]:
+        """Return which of `instances` are draining; their description may not show it yet."""
+        self._drained &= {instance.instance_id for instance in instances if instance.state != "stopped"}
+        return frozenset(self._drained | {instance.instance_id for instance in instances if instance.draining})
+
+    def drain(self, instance_ids: Sequence[str], reason: str) -> None:
+        """Drain these workers; if EC2 refuses, the next decision repeats it."""
+        if self._tag(instance_ids, self.fleet.ask_to_drain, "workers could not be drained"):
+            self._drained.update(instance_ids)
+            _log.info("workers are draining", extra={"instances": instance_ids, "reason": reason})
+
+    def untag_stopped(self, instances: Sequence[Instance]) -> None:
+        """Remove the tag of drained instances that have stopped: they must work when they are started again."""
+        stopped = {each.instance_id for each in instances if each.draining and each.state == "stopped"}
+        self._untagged &= stopped
+        tagged = sorted(stopped - self._untagged)
+        if self._tag(tagged, self.fleet.cancel_drain, "stopped workers are still tagged as draining"):
+            self._untagged.update(tagged)
+            self._drained.difference_update(tagged)
+
+    def _tag(self, instance_ids: Sequence[str], call: Callable[[Sequence[str]], None], problem: str) -> bool:
+        """Make the call unless EC2 has refused a moment ago; return whether it was made."""
+        if not instance_ids or self.clock() < self._retry_at or not self.active():
+            return False
+        try:
+            call(instance_ids)
+        except (BotoCoreError, ClientError) as error:
+            self._retry_at = self.clock() + PAUSE_SECONDS
+            _log.warning(problem, extra={"instances": list(instance_ids), "error": str(error)})
+            return False
+        return True
+
+
+@dataclass
+class ScaleInProtection:
+    """Protects workers from scale-in: they stay when they are idle.
+
+    Attributes:
+        active: returns whether this process may still act; asked right before each call.
+    """
+
+    fleet: Fleet
+    active: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    _tagged: dict[str, bool] = field(default_factory=dict, init=False)
+    _retry_at: float = field(default=float("-inf"), init=False)
+
+    def protected(self, instances: Sequence[Instance]) -> frozenset[str]:
+        """Return which of `instances` are protected; their description may not show the last change yet."""
+        described = {instance.instance_id: instance.protected for instance in instances if instance.state in LISTED}
+        self._tagged = {key: is_tagged for key, is_tagged in self._tagged.items() if key in described}
+        return frozenset(key for key, is_tagged in (described | self._tagged).items() if is_tagged)
+
+    def apply(self, protect: Sequence[str], unprotect: Sequence[str]) -> None:
+        """Protect and unprotect these workers; if EC2 refuses, the next decision repeats it."""
+        if not (protect or unprotect) or self.clock() < self._retry_at or not self.active():
+            return
+        changes = {"protect": list(protect), "unprotect": list(unprotect)}
+        try:
+            self.fleet.protect(protect)
+            self._tagged |= dict.fromkeys(protect, True)
+            self.fleet.unprotect(unprotect)
+            self._tagged |= dict.fromkeys(unprotect, False)
+        except (BotoCoreError, ClientError) as error:
+            self._retry_at = self.clock() + PAUSE_SECONDS
+            _log.warning("scale-in protection could not be changed", extra={**changes, "error": str(error)})
+            return
+        _log.info("scale-in protection was changed", extra=changes)
+
+
+@dataclass
+class OperatorCommands:
+    """Reads the operators' commands, at most once in `COMMAND_SECONDS`."""
+
+    store: FleetStore
+    clock: Callable[[], float] = time.monotonic
+    _commands: Commands = field(default_factory=Commands, init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
+
+    def current(self) -> Commands:
+        """Return the commands.
+
+        Raises:
+            BotoCoreError, ClientError: when they could not be read.
+        """
+        now = self.clock()
+        if now - self._read_at >= COMMAND_SECONDS:
+            self._commands, self._read_at = self.store.commands(), now
+        return self._commands
+
+    def delete_drains(self, instance_ids: Iterable[str]) -> None:
+        """Delete commands to drain that are done, or that cannot be carried out."""
+        done = frozenset(instance_ids)
+        self.store.delete_drains(sorted(done))
+        left = tuple(key for key in self._commands.drain if key not in done)
+        self._commands = replace(self._commands, drain=left)
+
+
+@dataclass
+class DrainCommands:
+    """Carries out the operators' commands to drain an instance, then deletes them.
+
+    A command stays until the instance is known to be draining, so it survives the controller that carries it out. A
+    command for an instance that does not exist, or has stopped, is deleted with a line in the log.
+    """
+
+    commands: OperatorCommands
+    drainer: Drainer
+    clock: Callable[[], float] = time.monotonic
+    _missing_since: dict[str, float] = field(default_factory=dict, init=False)
+    _reported: set[str] = field(default_factory=set, init=False)
+
+    def carry_out(self, observation: Observation) -> list[FleetEvent]:
+        """Drain the workers that operators have named; return an event for each new command."""
+        commanded = self.commands.current().drain
+        described = {each.instance_id: each.state for each in observation.instances}
+        done = [key for key in commanded if key in observation.draining]
+        alive = [key for key in commanded if described.get(key) in ALIVE and key not in done]
+        self.drainer.drain(alive, "asked by ops")
+        # A launching instance is drained once it is described: only then is it certain that EC2 knows its id.
+        missing = [key for key in commanded if key not in {*done, *alive, *observation.launching}]
+        now = self.clock()
+        self._missing_since = {key: self._missing_since.get(key, now) for key in missing}
+        gone = [key for key in missing if key in described or now - self._missing_since[key] >= MISSING_SECONDS]
+        for key in gone:
+            _log.warning("dropped a command to drain: no such instance is running", extra={"instance": key})
+        if (finished := [*done, *gone]) and self.drainer.active():
+            self.commands.delete_drains(finished)
+        new = [key for key in alive if key not in self._reported]
+        self._reported = (self._reported & set(commanded)) | set(new)
+        return [FleetEvent(f"ops have asked {key} to drain") for key in new]

@@ -1,0 +1,252 @@
+"""Estimates that decisions need: arrivals and their age, boot time, and time for an image.
+
+SQS reports how many messages a queue holds, not how old they are nor how fast they arrive. Both follow from what this
+process sees: each image that is in the queue, or has left it by an answer, has arrived; the last to arrive still
+wait.
+"""
+
+import math
+import statistics
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from core.messages import FleetSnapshot
+from services.sqs import QueueCounts
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry, WorkerStatus
+from web_tier.autoscaler.observe import Demand, FleetDescription, FleetMetrics
+
+BIN_SECONDS = 1.0
+"""Arrivals are counted by the second."""
+
+WINDOWS = (6, 12, 60)
+"""Lengths in seconds of the recent windows that are tested for a change of the rate."""
+
+STEADY_SECONDS = 300
+"""Longest time that the mean rate is taken over."""
+
+DROPPED_SHARE = 0.05
+"""Share of a window's seconds, the highest, that do not count when the highest plausible second is computed."""
+
+MAX_DEVIATIONS = 4.0
+"""A second with more arrivals than the mean plus so many standard deviations of a Poisson count is cut to that:
+a batch that is uploaded at once is work to do, not a rate."""
+
+CHANGE_DEVIATIONS = 4.5
+"""A window's mean that is so many standard deviations from the rate belongs to a new rate. Three windows are tested
+each second, so a bound of 3 would report a change every few minutes."""
+
+MAX_BINS = 3_600
+"""Seconds that are remembered. Images that wait for longer count as old as the oldest of them."""
+
+SETTLE_SECONDS = 10.0
+"""SQS's counts are approximate. Images that they omit for so long have left the queue without an answer."""
+
+MAX_BOOTS = 20
+"""Boots of which the median is taken: the latest."""
+
+MIN_IMAGES = 10
+"""Answers before there is an estimate of the time for an image."""
+
+HALVING_WORKER_SECONDS = 60.0
+"""Each time so many worker-seconds were added, the weight of all earlier ones is halved."""
+
+MAX_STEP_SECONDS = 1.0
+"""Longest time between two updates that counts: a loop that stood still shows nothing about the workers."""
+
+
+@dataclass
+class ArrivalRateEstimator:
+    """Estimates when the waiting images arrived, and the rate of arrivals."""
+
+    clock: Callable[[], float] = time.monotonic
+    _bins: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=MAX_BINS), init=False)
+    _arrived: int = field(default=0, init=False)
+    _fewer_since: float | None = field(default=None, init=False)
+    _rate_since: int = field(default=-STEADY_SECONDS, init=False)
+
+    def update(self, requests: QueueCounts, answers: int) -> Demand:
+        """Return the demand, given the queue's counts and the total of `answers` so far."""
+        now = self.clock()
+        self._count_arrivals(requests.total + answers, now)
+        return Demand(self._waiting(requests.waiting, now), self._rate(now))
+
+    def _count_arrivals(self, arrived: int, now: float) -> None:
+        """Add what exceeds the highest total so far; accept a lower total if it lasts for `SETTLE_SECONDS`."""
+        if arrived >= self._arrived:
+            self._fewer_since = None
+        elif self._fewer_since is None:
+            self._fewer_since = now
+        elif now - self._fewer_since > SETTLE_SECONDS:
+            self._arrived, self._fewer_since = arrived, None
+        if arrived > self._arrived:
+            second = math.floor(now / BIN_SECONDS)
+            if self._bins and self._bins[-1][0] == second:
+                self._bins[-1] = (second, self._bins[-1][1] + arrived - self._arrived)
+            else:
+                self._bins.append((second, arrived - self._arrived))
+            self._arrived = arrived
+
+    def _waiting(self, images: int, now: float) -> tuple[tuple[float, int], ...]:
+        """Return age and number of the last `images` that arrived, oldest first."""
+        found: list[tuple[float, int]] = []
+        for second, arrived in reversed(self._bins):
+            if images <= 0:
+                break
+            found.append((max(0.0, now - second * BIN_SECONDS), min(arrived, images)))
+            images -= arrived
+        if images > 0:
+            age, known = found.pop() if found else (0.0, 0)
+            found.append((age, known + images))
+        return tuple(reversed(found))
+
+    def _rate(self, now: float) -> float:
+        """Return the mean rate since it last changed, in images/s."""
+        last = math.floor(now / BIN_SECONDS)  # this second is not complete
+        counts = self._counts_before(last)
+        length = min(STEADY_SECONDS, max(WINDOWS[0], last - self._rate_since))
+        mean = _robust_mean(counts[:length])
+        for window in WINDOWS:
+            deviation = math.sqrt(max(mean, 1 / STEADY_SECONDS) / window)
+            if window < length and abs(_robust_mean(counts[:window]) - mean) > CHANGE_DEVIATIONS * deviation:
+                # A change is detected before the whole window lies after it.
+                self._rate_since, mean = last - window // 3, _robust_mean(counts[:window])
+                break
+        return mean / BIN_SECONDS
+
+    def _counts_before(self, last: int) -> list[int]:
+        """Return the arrivals of the `STEADY_SECONDS` before the second `last`, latest first."""
+        counts = [0] * STEADY_SECONDS
+        for second, arrived in reversed(self._bins):
+            if second < last - STEADY_SECONDS:
+                break
+            if second < last:
+                counts[last - second - 1] = arrived
+        return counts
+
+
+def _robust_mean(counts: list[int]) -> float:
+    """Return the mean, with each second cut to the highest count that is plausible."""
+    ordered = sorted(counts)
+    kept = len(ordered) - math.ceil(DROPPED_SHARE * len(ordered))
+    low = sum(ordered[:kept]) / kept
+    highest = low + MAX_DEVIATIONS * math.sqrt(low)
+    plausible = bisect_right(ordered, highest)
+    return (sum(ordered[:plausible]) + highest * (len(ordered) - plausible)) / len(ordered)
+
+
+@dataclass
+class BootTimeEstimator:
+    """Measures the time from an instance's launch to its worker's first heartbeat.
+
+    Both times are from this process's clock. Instances that were there when this controller took over do not count.
+
+    Attributes:
+        before: the estimate of the previous controller in seconds, or None.
+    """
+
+    before: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    _launched_at: dict[str, float] = field(default_factory=dict, init=False)
+    _known: frozenset[str] | None = field(default=None, init=False)
+    _boots: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_BOOTS), init=False)
+
+    @property
+    def seconds(self) -> float | None:
+        """Median boot time in seconds; None until one was measured."""
+        return statistics.median(self._boots) if self._boots else self.before
+
+    def age(self, worker: str) -> float:
+        """Return the seconds since a worker's launch; infinity if another controller launched it."""
+        return self.clock() - self._launched_at.get(worker, float("-inf"))
+
+    def update(self, capacity_ids: frozenset[str], statuses: Mapping[str, WorkerStatus]) -> None:
+        """Apply the ids of all workers that run or start, and the heartbeats so far."""
+        if self._known is not None:
+            self._launched_at |= dict.fromkeys(capacity_ids - self._known, self.clock())
+        self._known = capacity_ids
+        for worker, launched_at in list(self._launched_at.items()):
+            status = statuses.get(worker)
+            first = status.first_heartbeat_at if status is not None else None
+            if first is not None and first >= launched_at:
+                self._boots.append(first - launched_at)
+                del self._launched_at[worker]
+            elif worker not in capacity_ids:
+                del self._launched_at[worker]
+
+
+@dataclass
+class ThroughputEstimator:
+    """Measures the time of one worker for one image, from the answers while workers are busy.
+
+    Attributes:
+        before: the estimate of the previous controller in seconds, or None.
+    """
+
+    before: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    _last: tuple[float, int, int] | None = field(default=None, init=False)
+    _worker_seconds: float = field(default=0.0, init=False)
+    _images: float = field(default=0.0, init=False)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of one worker for one image; None until it was measured."""
+        return self._worker_seconds / self._images if self._images >= MIN_IMAGES else self.before
+
+    def update(self, answers: int, busy_workers: int) -> None:
+        """Apply the total of `answers` so far and the number of workers that have images now."""
+        now = self.clock()
+        if self._last is not None:
+            at, answers_then, busy_then = self._last
+            self._worker_seconds += min(now - at, MAX_STEP_SECONDS) * busy_then
+            self._images += answers - answers_then
+        self._last = (now, answers, busy_workers)
+        if self._worker_seconds > HALVING_WORKER_SECONDS:
+            self._worker_seconds /= 2
+            self._images /= 2
+
+
+@dataclass(frozen=True)
+class MetricsCollector:
+    """Measures the workers in each round."""
+
+    registry: WorkerRegistry
+    meter: BillingMeter
+    boots: BootTimeEstimator
+    throughput: ThroughputEstimator
+    tracker: InstanceTracker
+
+    @classmethod
+    def continuing(
+        cls, registry: WorkerRegistry, meter: BillingMeter, before: FleetSnapshot | None, tracker: InstanceTracker
+    ) -> "MetricsCollector":
+        """Return a collector that starts with the estimates of the previous controller."""
+        boot, image = (before.boot_seconds, before.image_seconds) if before else (None, None)
+        return cls(registry, meter, BootTimeEstimator(boot), ThroughputEstimator(image), tracker)
+
+    def update(self, fleet: FleetDescription, available: frozenset[str], max_lifetime_seconds: float) -> FleetMetrics:
+        """Return the metrics of this round; the tracker must have been updated with `fleet` before.
+
+        Args:
+            fleet: what EC2 and SQS report.
+            available: ids of the workers that take images now or will once they have booted.
+            max_lifetime_seconds: see `fleet.max_lifetime_seconds`.
+        """
+        statuses = self.registry.statuses()
+        self.boots.update(fleet.capacity_ids, statuses)
+        unregistered = self.tracker.unregistered(available)
+        registered = available - unregistered
+        self.throughput.update(self.registry.answers, min(len(registered), fleet.requests.in_flight))
+        idle = {worker for worker in registered if worker in statuses and statuses[worker].state == "ready"}
+        return FleetMetrics(
+            image_seconds=self.throughput.seconds,
+            boot_seconds=self.boots.seconds,
+            unregistered={worker: self.boots.age(worker) for worker in sorted(unregistered)},
+            spare=tuple(worker for worker in self.meter.past_minimum_billing() if worker in idle),
+            past_lifetime=self.tracker.past_lifetime(max_lifetime_seconds),
+            failed_boots=self.tracker.failed_boots,
+        )

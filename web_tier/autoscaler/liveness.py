@@ -1,0 +1,344 @@
+"""Liveness: what is known of each worker and each instance, from heartbeats, answers and EC2's descriptions.
+
+Workers send a heartbeat every 10 s through the response queue; an answer counts as a heartbeat. The collector reads
+that queue and records them in the `WorkerRegistry`. The `InstanceTracker` joins them with what EC2 describes.
+
+All times are monotonic seconds of this process, so clock skew between machines has no effect. A controller that takes
+over the lease starts every allowance again.
+
+**Heartbeat coverage.** A missing heartbeat counts only if the collector could have received it. Coverage is the time
+up to which every heartbeat has been read. After an outage of the queue coverage jumps, and at most
+`MAX_COVERAGE_STEP_SECONDS` of such a jump count as observed silence. So an outage never makes healthy workers look
+dead.
+
+**Lifecycle of an instance.** An instance that is started after a stop begins a new record: heartbeats of its previous
+run do not count.
+
+    launching --first heartbeat--> healthy --no heartbeat--> unhealthy (see `health`)
+        |                             |
+        +---------- missing from the fleet ----------> record dropped; a failed boot if it never sent a heartbeat
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from core.fleet import FleetInstance
+from core.messages import Heartbeat, Response, WorkerState
+from services.ec2 import ALIVE, Instance
+from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, FleetDescription
+
+MAX_WORKERS = 2_000
+"""Workers that the registry remembers: twice the largest fleet. Those that were seen last stay."""
+
+ACTIVE_SECONDS = 30.0
+"""Three heartbeats: a worker that was silent for longer is not expected to have a heartbeat in the queue."""
+
+ENDED_SECONDS = 60.0
+"""How long the status of an ended worker is kept: EC2 describes its instance for a while longer."""
+
+MAX_COVERAGE_STEP_SECONDS = 10.0
+"""Longest gap in coverage that counts as observed silence: the interval of heartbeats."""
+
+LAST_HEARTBEAT_SECONDS = 5.0
+"""How long a heartbeat may be in the queue that an instance sent just before it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """What is known of one worker.
+
+    Attributes:
+        images: images answered so far, by its heartbeats or by the answers seen, whichever is more.
+        state: state in its last heartbeat; None before the first.
+        in_flight: images it had received and not answered by its last heartbeat; None before the first.
+        seen_at: time of its last heartbeat by this process's wall clock.
+        first_heartbeat_at: monotonic time of its first heartbeat; None if another controller received that.
+        last_heartbeat_at: monotonic time of its last heartbeat.
+        images_per_second: its speed by its last heartbeat; None before that.
+    """
+
+    images: int
+    state: WorkerState | None
+    in_flight: int | None
+    seen_at: datetime
+    first_heartbeat_at: float | None
+    last_heartbeat_at: float
+    images_per_second: float | None = None
+
+
+@dataclass
+class WorkerRegistry:
+    """Keeps the last status of each worker.
+
+    The collector writes it; the autoscaler and the reconciler read it, each in its own thread.
+
+    Attributes:
+        max_workers: bound of the number of workers that are remembered.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    max_workers: int = MAX_WORKERS
+    _statuses: "OrderedDict[str, WorkerStatus]" = field(default_factory=OrderedDict, init=False)
+    _answers: int = field(default=0, init=False)
+    _read_until: float | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def adopt(self, instances: Iterable[FleetInstance]) -> None:
+        """Take over what the previous controller has stored of the fleet."""
+        long_ago = self.clock() - ACTIVE_SECONDS
+        with self._lock:
+            for each in instances:
+                if each.heard_at is not None:
+                    status = WorkerStatus(each.images or 0, each.worker, each.in_hand, each.heard_at, None, long_ago)
+                    self._statuses.setdefault(each.instance_id, status)
+            self._evict()
+
+    def record(self, messages: Iterable[Response | Heartbeat]) -> None:
+        """Record answers and heartbeats from the response queue."""
+        with self._lock:
+            for each in messages:
+                if isinstance(each, Response):
+                    self._answers += 1
+                    status = self._seen(each.worker)
+                    self._statuses[each.worker] = replace(status, images=status.images + 1)
+                else:
+                    self._record_heartbeat(each)
+            self._evict()
+
+    def mark_read_until(self, until: float) -> None:
+        """Note that everything sent before `until`, in monotonic seconds, has been recorded."""
+        self._read_until = until if self._read_until is None else max(until, self._read_until)
+
+    @property
+    def read_until(self) -> float | None:
+        """Monotonic time before which every heartbeat has been recorded; None if that is not known yet."""
+        return self._read_until
+
+    def statuses(self) -> dict[str, WorkerStatus]:
+        """Return the status of each worker, by its id."""
+        with self._lock:
+            return dict(self._statuses)
+
+    @property
+    def answers(self) -> int:
+        """Answers recorded so far, of all workers."""
+        return self._answers
+
+    def active(self) -> int:
+        """Return how many workers may have a heartbeat in the queue."""
+        oldest = self.clock() - ACTIVE_SECONDS
+        with self._lock:
+            return sum(each.last_heartbeat_at > oldest and each.state != "ended" for each in self._statuses.values())
+
+    def _record_heartbeat(self, beat: Heartbeat) -> None:
+        before = self._statuses.get(beat.worker)
+        if before is not None and before.state == "ended":
+            if beat.images:
+                return  # a standard queue does not keep the order: this was sent before the end
+            del self._statuses[beat.worker]  # the instance was started again
+        status = self._seen(beat.worker)
+        self._statuses[beat.worker] = replace(
+            status,
+            images=max(status.images, beat.images),
+            state=beat.state,
+            in_flight=beat.in_hand,
+            images_per_second=beat.images_per_second,
+        )
+
+    def _seen(self, worker: str) -> WorkerStatus:
+        """Remove the worker's status and return it as seen just now, so that it is stored behind all others."""
+        at, clock = self.now(), self.clock()
+        before = self._statuses.pop(worker, None)
+        if before is None:
+            return WorkerStatus(0, None, None, at, clock, clock)
+        return replace(before, seen_at=at, last_heartbeat_at=clock)
+
+    def _evict(self) -> None:
+        oldest = self.clock() - ENDED_SECONDS
+        ended = [
+            key for key, each in self._statuses.items() if each.state == "ended" and each.last_heartbeat_at < oldest
+        ]
+        for worker in ended:
+            del self._statuses[worker]
+        while len(self._statuses) > self.max_workers:
+            self._statuses.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatCoverage:
+    """How completely the response queue has been read.
+
+    Attributes:
+        until: every heartbeat sent before this time has been read; None if that is not known.
+        observed_seconds: total time covered so far; differences of it measure silence.
+    """
+
+    until: float | None = None
+    observed_seconds: float = 0.0
+
+    def advance(self, until: float | None) -> "HeartbeatCoverage":
+        """Return the coverage after every heartbeat sent before `until` was read."""
+        if until is None or self.until is None:
+            return HeartbeatCoverage(until, self.observed_seconds)
+        step = min(max(0.0, until - self.until), MAX_COVERAGE_STEP_SECONDS)
+        return HeartbeatCoverage(until, self.observed_seconds + step)
+
+    def silence_since(self, at: float, observed_seconds: float) -> float:
+        """Return the seconds of observed silence since `at`, when coverage stood at `observed_seconds`."""
+        if self.until is None:
+            return 0.0
+        return min(self.until - at, self.observed_seconds - observed_seconds)
+
+
+@dataclass(slots=True)
+class InstanceRecord:
+    """One run of an instance, from its launch or start until it is gone. Times are monotonic seconds.
+
+    Attributes:
+        valid_from: earlier heartbeats belong to a previous run and do not count.
+        first_seen_at: when this controller first saw it, launching or alive.
+        observed_at_first_seen: the coverage's `observed_seconds` at that time.
+        launched_at: when it was launched.
+        began_here: whether it began during this controller's tenure.
+        is_alive: whether EC2 describes it as pending or running.
+        last_heartbeat_at: time of its last heartbeat; None before the first.
+        observed_at_heartbeat: the coverage's `observed_seconds` at that heartbeat.
+        worker_state: state in its last heartbeat.
+        drain_requested_at: when it was first seen to be draining; None while it is not.
+        missing_since: when it was first missing from the fleet; None while it is there.
+    """
+
+    valid_from: float
+    first_seen_at: float
+    observed_at_first_seen: float
+    launched_at: float
+    began_here: bool
+    is_alive: bool = False
+    last_heartbeat_at: float | None = None
+    observed_at_heartbeat: float = 0.0
+    worker_state: WorkerState | None = None
+    drain_requested_at: float | None = None
+    missing_since: float | None = None
+
+
+@dataclass
+class InstanceTracker:
+    """Keeps a record of every instance of the fleet.
+
+    Attributes:
+        failed_boots: consecutive instances that ended without a heartbeat; any first heartbeat resets it.
+        coverage: how completely the heartbeats have been read.
+    """
+
+    registry: WorkerRegistry
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    failed_boots: int = field(default=0, init=False)
+    coverage: HeartbeatCoverage = field(default_factory=HeartbeatCoverage, init=False)
+    _records: dict[str, InstanceRecord] = field(default_factory=dict, init=False)
+    _stopped: set[str] = field(default_factory=set, init=False)
+    _is_first_update: bool = field(default=True, init=False)
+
+    def update(self, fleet: FleetDescription, draining: frozenset[str]) -> Mapping[str, InstanceRecord]:
+        """Apply a description of the fleet and all heartbeats recorded by now; return the records by instance id."""
+        # Coverage is read first: a heartbeat that arrives in between is then known, and counts as sent in time.
+        self.coverage = self.coverage.advance(self.registry.read_until)
+        statuses, at = self.registry.statuses(), self.clock()
+        described = {instance.instance_id: instance for instance in fleet.instances}
+        capacity_ids = fleet.capacity_ids
+        self._add_records(capacity_ids, described, at)
+        for instance_id, record in list(self._records.items()):
+            instance = described.get(instance_id)
+            record.is_alive = instance is not None and instance.state in ALIVE
+            self._apply_heartbeat(record, statuses.get(instance_id))
+            if instance_id in capacity_ids:
+                record.missing_since = None
+                if instance_id not in draining:
+                    record.drain_requested_at = None
+                elif record.drain_requested_at is None:
+                    record.drain_requested_at = at
+            elif self._is_gone(record, at):
+                self._count_failed_boot(self._records.pop(instance_id), LAST_HEARTBEAT_SECONDS)
+        self._stopped = {key for key, each in described.items() if each.state not in ALIVE}
+        self._is_first_update = False
+        return self._records
+
+    def unregistered(self, workers: Iterable[str]) -> frozenset[str]:
+        """Return those of `workers` that have sent no heartbeat in their present run."""
+        records = ((worker, self._records.get(worker)) for worker in workers)
+        return frozenset(key for key, record in records if record is None or record.last_heartbeat_at is None)
+
+    def past_lifetime(self, max_seconds: float) -> tuple[str, ...]:
+        """Return the instances that were launched `max_seconds` ago or earlier, oldest first; 0 is no limit."""
+        if max_seconds <= 0:
+            return ()
+        before = self.clock() - max_seconds
+        old = sorted(
+            (record.launched_at, key) for key, record in self._records.items() if record.launched_at <= before
+        )
+        return tuple(instance_id for _, instance_id in old)
+
+    def _add_records(self, capacity_ids: frozenset[str], described: Mapping[str, Instance], at: float) -> None:
+        not_alive = self._stopped | {
+            key for key in capacity_ids if key in described and described[key].state not in ALIVE
+        }
+        for instance_id in capacity_ids:
+            is_restart = instance_id in not_alive
+            if previous := self._records.get(instance_id):
+                if not is_restart or previous.missing_since is None:
+                    continue
+                self._count_failed_boot(previous, -LAST_HEARTBEAT_SECONDS)
+            age = self._age(described.get(instance_id)) if self._is_first_update else 0.0
+            self._records[instance_id] = InstanceRecord(
+                valid_from=at if is_restart else float("-inf"),
+                first_seen_at=at,
+                observed_at_first_seen=self.coverage.observed_seconds,
+                launched_at=at - age,
+                began_here=not self._is_first_update,
+            )
+
+    def _age(self, instance: Instance | None) -> float:
+        """Return the age, by the wall clock, of an instance that another controller launched."""
+        return 0.0 if instance is None else max(0.0, (self.now() - instance.launched_at).total_seconds())
+
+    def _apply_heartbeat(self, record: InstanceRecord, status: WorkerStatus | None) -> None:
+        if status is None or status.last_heartbeat_at < record.valid_from:
+            return
+        if record.last_heartbeat_at is None:
+            if record.began_here:
+                self.failed_boots = 0
+        elif status.last_heartbeat_at <= record.last_heartbeat_at:
+            return
+        record.last_heartbeat_at, record.worker_state = status.last_heartbeat_at, status.state
+        record.observed_at_heartbeat = self.coverage.observed_seconds
+
+    def _is_gone(self, record: InstanceRecord, at: float) -> bool:
+        """Return whether an instance that is missing is gone for good, and its last heartbeats have been read.
+
+        DescribeInstances is eventually consistent: a missing instance may come back.
+        """
+        if record.missing_since is None:
+            record.missing_since = at
+        until = self.coverage.until
+        return at - record.missing_since > LAUNCH_VISIBLE_SECONDS or (
+            until is not None and until - record.missing_since > LAST_HEARTBEAT_SECONDS
+        )
+
+    def _count_failed_boot(self, record: InstanceRecord, read_seconds: float) -> None:
+        """Count a run that sent no heartbeat, if the queue was read until `read_seconds` after its end."""
+        until = self.coverage.until
+        is_covered = (
+            until is not None and record.missing_since is not None and until - record.missing_since > read_seconds
+        )
+        if (
+            is_covered
+            and record.began_here
+            and record.last_heartbeat_at is None
+            and record.drain_requested_at is None
+        ):
+            self.failed_boots += 1

@@ -1,0 +1,103 @@
+"""One round of the autoscaler: observe, decide, act, report."""
+
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from core.config import FleetSettings
+from core.messages import FleetPause
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.decide import Plan, decide
+from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
+from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.launcher import Launcher
+from web_tier.autoscaler.observe import Observation, Observer
+from web_tier.autoscaler.reporting import FleetEvent, Reporter
+
+
+@dataclass(frozen=True)
+class Autoscaler:
+    """Brings the fleet to what the queue needs, within the limits in force."""
+
+    config: FleetConfigWatcher
+    commands: OperatorCommands
+    observer: Observer
+    arrivals: ArrivalRateEstimator
+    metrics: MetricsCollector
+    health: UnhealthyTerminator
+    launcher: Launcher
+    drainer: Drainer
+    drain_commands: DrainCommands
+    protection: ScaleInProtection
+    meter: BillingMeter
+    reporter: Reporter
+    interval_seconds: float
+
+    def tick(self) -> float:
+        """Run one round; return the seconds until the next.
+
+        Raises:
+            BotoCoreError, ClientError: when the fleet could not be observed, so nothing was decided.
+        """
+        try:
+            # First of all: launches of the previous controller count as capacity.
+            self.launcher.sync_from_store()
+            commands = self.commands.current()
+            settings = self.config.current(commands.limits)
+            observation = self._observe(settings, commands.pause)
+        except (BotoCoreError, ClientError) as error:
+            self.reporter.snapshots.write_problem(f"the fleet or its queue could not be observed: {error}")
+            raise
+        plan = decide(observation, settings)
+        command_events = self._act(plan, observation, settings)
+        self._report(plan, observation, settings, command_events)
+        return self.interval_seconds
+
+    def _observe(self, settings: FleetSettings, pause: FleetPause | None) -> Observation:
+        fleet = self.observer.describe()
+        draining = self.drainer.draining(fleet.instances)
+        unhealthy = self.health.check(fleet, draining, settings)  # also updates the tracker, which the metrics read
+        available = fleet.capacity_ids - draining - unhealthy
+        return Observation(
+            requests=fleet.requests,
+            dead_letters=fleet.dead_letters,
+            instances=fleet.instances,
+            launching=fleet.launching,
+            at=fleet.at,
+            recent_launches=fleet.recent_launches,
+            draining=draining,
+            protected=self.protection.protected(fleet.instances),
+            unhealthy=unhealthy,
+            demand=self.arrivals.update(fleet.requests, self.metrics.registry.answers),
+            metrics=self.metrics.update(fleet, available, settings.max_lifetime_seconds),
+            pause=pause,
+        )
+
+    def _act(self, plan: Plan, observation: Observation, settings: FleetSettings) -> list[FleetEvent]:
+        """Carry out the plan and the operators' commands; return an event for each new command."""
+        self.launcher.apply(plan, observation, settings)
+        self.drainer.drain(plan.drain, plan.reason)
+        self.drainer.untag_stopped(observation.instances)
+        self.protection.apply(plan.protect, plan.unprotect)
+        self.health.terminate_confirmed()
+        return self.drain_commands.carry_out(observation)
+
+    def _report(
+        self, plan: Plan, observation: Observation, settings: FleetSettings, command_events: list[FleetEvent]
+    ) -> None:
+        self.meter.update(observation)
+        config, health, reporter = self.config, self.health, self.reporter
+        status = _joined(self.launcher.status_text, health.last_error, config.problem)
+        limits = (config.override, config.configured)
+        reporter.snapshots.write(observation, plan, settings, self.meter, status, limits)
+        reporter.metrics.update(observation, settings, self.meter)
+        # Without the time of the next try, which changes in each round and is no event.
+        problem = _joined(self.launcher.last_error, health.last_error, config.problem)
+        events = [*config.drain_events(), *command_events, *health.drain_events()]
+        reporter.report(observation, plan, problem, events, health.reasons())
+
+
+def _joined(*problems: str | None) -> str | None:
+    return "; ".join(problem for problem in problems if problem) or None

@@ -1,0 +1,230 @@
+"""What the autoscaler knows when it decides: the queues, the fleet as EC2 describes it, and what was measured.
+
+If a call fails there is no observation and therefore no decision. A failed call never means "nothing is running".
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from core.messages import FleetPause
+from services.ec2 import ALIVE, Fleet, Instance
+from services.sqs import Queue, QueueCounts
+
+LISTED = (*ALIVE, "stopping", "stopped")
+ENDED = ("shutting-down", "terminated")
+GONE = (*ENDED, "stopping", "stopped")
+LAUNCH_VISIBLE_SECONDS = 120.0
+"""How long DescribeInstances, which is eventually consistent, may omit a launched instance that still counts."""
+DESCRIPTION_SECONDS = 1.0
+"""How long a description of the fleet is reused while demand does not grow.
+
+To describe 19 instances costs some ten times as much as to count messages. The only error of an old description is to
+name workers that have ended since, so a decision by it may launch too late but never too many.
+"""
+RECENT_SECONDS = 60.0
+"""How long a launch counts towards `fleet.launches_per_minute`."""
+DEAD_LETTER_SECONDS = 2.0
+"""How long a count of the dead-letter queue is reused: the figure is only displayed."""
+EPOCH = datetime.fromtimestamp(0, UTC)
+NO_LAUNCH_TIMES: Mapping[str, datetime] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Images in the queue and images to come.
+
+    Attributes:
+        waiting: waiting images by arrival: pairs of age in seconds and number of images, oldest first.
+        rate: estimated arrivals, in images/s.
+    """
+
+    waiting: tuple[tuple[float, int], ...] = ()
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMetrics:
+    """What was measured of the workers.
+
+    Attributes:
+        image_seconds: time of one worker for one image; None until it was measured.
+        boot_seconds: time from launch to first heartbeat; None until it was measured.
+        unregistered: seconds since launch of each available worker that has sent no heartbeat yet, by instance id.
+        spare: ids of idle workers that have run for the minimum that EC2 bills, so that ending them saves money;
+            oldest first.
+        past_lifetime: ids of workers that have run for `fleet.max_lifetime_seconds`; oldest first.
+        failed_boots: consecutive instances that ended before their first heartbeat.
+    """
+
+    image_seconds: float | None = None
+    boot_seconds: float | None = None
+    unregistered: Mapping[str, float] = field(default_factory=dict)
+    spare: tuple[str, ...] = ()
+    past_lifetime: tuple[str, ...] = ()
+    failed_boots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetDescription:
+    """What SQS and EC2 report in one round.
+
+    Attributes:
+        requests: messages of the request queue, by state.
+        dead_letters: messages in the dead-letter queue.
+        instances: instances as DescribeInstances reports them, oldest first.
+        launching: ids of instances that were launched or started and are not described as alive yet.
+        at: time of the round by the wall clock; only schedules use it.
+        recent_launches: instances launched or started within the last 60 s.
+    """
+
+    requests: QueueCounts
+    dead_letters: int
+    instances: tuple[Instance, ...]
+    launching: frozenset[str] = frozenset()
+    at: datetime = EPOCH
+    recent_launches: int = 0
+
+    def count(self, *states: str) -> int:
+        """Return how many instances are in any of `states`."""
+        return sum(instance.state in states for instance in self.instances)
+
+    @property
+    def capacity_ids(self) -> frozenset[str]:
+        """Ids of all workers that run or start: running, pending and launching instances."""
+        return self.launching.union(each.instance_id for each in self.instances if each.state in ALIVE)
+
+    @property
+    def capacity(self) -> int:
+        """Number of all workers that run or start."""
+        return len(self.capacity_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation(FleetDescription):
+    """Everything that a decision is made from.
+
+    Attributes:
+        draining: ids of workers that were asked to finish their images and end.
+        protected: ids of instances that are protected from scale-in: their workers stay when they are idle.
+        unhealthy: ids of instances that run but do not work, and are replaced.
+        demand: images in the queue and images to come.
+        metrics: what was measured of the workers.
+        pause: the pause that operators have set, or None.
+    """
+
+    draining: frozenset[str] = frozenset()
+    protected: frozenset[str] = frozenset()
+    unhealthy: frozenset[str] = frozenset()
+    demand: Demand = Demand()
+    metrics: FleetMetrics = field(default_factory=FleetMetrics)
+    pause: FleetPause | None = None
+
+    @property
+    def available_ids(self) -> frozenset[str]:
+        """Ids of the workers that take images now or will once they have booted."""
+        return self.capacity_ids - self.draining - self.unhealthy
+
+    @property
+    def available(self) -> int:
+        """Number of workers that take images now or will once they have booted."""
+        return len(self.available_ids)
+
+
+@dataclass
+class RecentLaunches:
+    """Instances that were launched or started recently, which DescribeInstances may not show as alive.
+
+    DescribeInstances is eventually consistent: an instance that one reply contains may be missing from the next. Only
+    a description of its end is believed at once. For an instance that was started again, descriptions of the time
+    before the start are ignored: their launch time is the former one.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _since: dict[str, float] = field(default_factory=dict, init=False)
+    _former_launch: dict[str, datetime] = field(default_factory=dict, init=False)
+    _batches: list[tuple[float, int]] = field(default_factory=list, init=False)
+
+    def __bool__(self) -> bool:
+        """Return whether any launch is still tracked."""
+        return bool(self._since)
+
+    def add(
+        self, instance_ids: Sequence[str], former: Mapping[str, datetime] = NO_LAUNCH_TIMES, *, ago: float = 0.0
+    ) -> None:
+        """Track instances that EC2 has accepted to launch or to start.
+
+        Args:
+            instance_ids: ids of the instances.
+            former: for each instance that is started again, its last launch time by EC2's clock.
+            ago: age of the launch in seconds if another controller made it. Only the launch rate uses it: the
+                instances are tracked from now on in any case.
+        """
+        self._since |= dict.fromkeys(instance_ids, self.clock())
+        self._former_launch |= former
+        self._batches.append((self.clock() - ago, len(instance_ids)))
+
+    def recent(self) -> int:
+        """Return how many instances were launched or started within the last minute."""
+        oldest = self.clock() - RECENT_SECONDS
+        self._batches = [(at, count) for at, count in self._batches if at > oldest]
+        return sum(count for _, count in self._batches)
+
+    def launching(self, instances: list[Instance]) -> frozenset[str]:
+        """Return the tracked ids that `instances` does not show as alive; forget those that have ended or expired."""
+        states = {each.instance_id: each.state for each in instances if not self._is_before_restart(each)}
+        alive = {key for key in self._since if states.get(key) in ALIVE}
+        oldest = self.clock() - LAUNCH_VISIBLE_SECONDS
+        self._since = {
+            key: since for key, since in self._since.items() if since > oldest and states.get(key) not in GONE
+        }
+        self._former_launch = {key: at for key, at in self._former_launch.items() if key in self._since}
+        return frozenset(self._since.keys() - alive)
+
+    def _is_before_restart(self, instance: Instance) -> bool:
+        """Return whether a description is older than the instance's restart; a terminated one cannot be restarted."""
+        launched = self._former_launch.get(instance.instance_id)
+        return launched is not None and instance.launched_at <= launched and instance.state not in ENDED
+
+
+@dataclass
+class Observer:
+    """Counts messages and describes the fleet."""
+
+    requests: Queue
+    dead_letters: Queue
+    fleet: Fleet
+    launches: RecentLaunches
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _instances: list[Instance] = field(default_factory=list, init=False)
+    _described_at: float = field(default=float("-inf"), init=False)
+    _described_demand: int = field(default=0, init=False)
+    _dead_letters: int = field(default=0, init=False)
+    _dead_letters_at: float = field(default=float("-inf"), init=False)
+
+    def describe(self) -> FleetDescription:
+        """Return the state of queues and fleet.
+
+        Raises:
+            BotoCoreError, ClientError: when SQS or EC2 did not answer.
+        """
+        # Demand is read before capacity: an instance that is launched in between counts as capacity, and an image
+        # that is classified in between causes no launch.
+        requests = self.requests.counts()
+        at = self.clock()
+        if requests.total > self._described_demand or at - self._described_at >= DESCRIPTION_SECONDS:
+            # Ended instances matter only while a launch is tracked, which may have ended already.
+            self._instances = self.fleet.instances((*LISTED, *ENDED) if self.launches else LISTED)
+            self._described_at, self._described_demand = at, requests.total
+        if at - self._dead_letters_at >= DEAD_LETTER_SECONDS:
+            self._dead_letters, self._dead_letters_at = self.dead_letters.counts().total, at
+        return FleetDescription(
+            requests,
+            self._dead_letters,
+            tuple(self._instances),
+            self.launches.launching(self._instances),
+            at=self.now(),
+            recent_launches=self.launches.recent(),
+        )

@@ -1,0 +1,78 @@
+"""Scaling policies: how many workers `fleet.policy` asks for, and the rule in words.
+
+A policy is a pure function of what is observed and configured. To add one: write its function here, add it to
+`POLICIES`, to the names in `core.config.FleetSettings.policy`, to `config.yaml` and to `docs/fleet.md`. A policy must
+ask for at least one worker while an image waits, or the image waits forever.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from core.config import FleetSettings
+from web_tier.autoscaler.deadline import desired_range
+from web_tier.autoscaler.explain import joined, seconds_in_words, workers_in_words
+from web_tier.autoscaler.observe import Observation
+from web_tier.autoscaler.schedule import scheduled_minimum
+
+KEEP_ALL = 1_000_000
+"""As `maximum`: no worker is drained for lack of work; workers stop by themselves when they are idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredCapacity:
+    """What a policy asks for. `decide` keeps it within `min_workers` and `max_workers`.
+
+    Attributes:
+        minimum: workers that the work needs; missing ones are launched.
+        rule: the rule behind it in words, for operators.
+        maximum: while no image waits, spare workers above this are drained.
+        always_on: workers that are kept also without work, if more than `min_workers`.
+        always_on_rule: why, in words; empty if the policy keeps none.
+    """
+
+    minimum: int
+    rule: str
+    maximum: int = KEEP_ALL
+    always_on: int = 0
+    always_on_rule: str = ""
+
+
+def backlog(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
+    """One worker for each `images_per_worker` images that wait or are in flight."""
+    workers = math.ceil(observation.requests.total / settings.images_per_worker)
+    return DesiredCapacity(workers, f"{settings.images_per_worker} images a worker")
+
+
+def fixed(_observation: Observation, settings: FleetSettings) -> DesiredCapacity:
+    """`max_workers`, always."""
+    workers = settings.max_workers
+    return DesiredCapacity(workers, f"always {workers_in_words(workers)}", always_on=workers)
+
+
+def deadline(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
+    """The fewest workers that answer each image within `target_seconds`; see the module `deadline`."""
+    minimum, maximum = desired_range(observation, settings)
+    return DesiredCapacity(minimum, f"to be answered within {seconds_in_words(settings.target_seconds)}", maximum)
+
+
+def schedule(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
+    """As `deadline`, with a minimum by the time of day.
+
+    The minimum holds one boot time earlier than it begins, so that the workers are ready then.
+    """
+    desired = deadline(observation, settings)
+    boot = timedelta(seconds=observation.metrics.boot_seconds or settings.boot_seconds)
+    always_on = max(settings.min_workers, scheduled_minimum(settings.schedule, settings.zone, observation.at, boot))
+    always_on = min(settings.max_workers, always_on)
+    rule = f"at least {always_on} at this time of day" if always_on else ""
+    return DesiredCapacity(desired.minimum, joined(desired.rule, rule), desired.maximum, always_on, rule)
+
+
+POLICIES: Mapping[str, Callable[[Observation, FleetSettings], DesiredCapacity]] = {
+    "backlog": backlog,
+    "deadline": deadline,
+    "fixed": fixed,
+    "schedule": schedule,
+}

@@ -1,0 +1,434 @@
+"""Reporting: what pages, commands and metrics show of the fleet, each part stored when it has changed.
+
+| Part                 | Shown as                                                         |
+|----------------------|------------------------------------------------------------------|
+| `SnapshotWriter`     | the fleet's figures now                                          |
+| `InstanceListWriter` | the instances with their workers' status                         |
+| `EventLog`           | the last decisions and other events, in words                    |
+| `History`            | workers and queue over time, as a chart                          |
+| `MetricsLogger`      | one log line a minute, from which CloudWatch makes metrics       |
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from core.config import FleetSettings
+from core.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock, Span
+from core.fleet_store import FleetStore
+from core.messages import FleetSnapshot, LimitsOverride, WorkerLimits
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.decide import Plan
+from web_tier.autoscaler.explain import DecisionKind
+from web_tier.autoscaler.liveness import WorkerRegistry, WorkerStatus
+from web_tier.autoscaler.observe import LISTED, Observation
+
+_log = logging.getLogger(__name__)
+
+MIN_SNAPSHOT_SECONDS = 0.25
+"""Shortest time between two snapshots."""
+MAX_SNAPSHOT_SECONDS = 5.0
+"""Longest time between two snapshots: pages recognise a controller that has stopped by the age of the snapshot."""
+
+MAX_LISTED = 100
+"""Instances that are listed, the newest: some 25 KB of an item's 400 KB."""
+MIN_LIST_SECONDS = 1.0
+"""Shortest time between two lists."""
+
+MAX_DECISIONS = 20
+MIN_EVENTS_SECONDS = 1.0
+"""Shortest time between two writes of the event log."""
+MERGE_SECONDS = 3.0
+"""While images arrive, workers are started again and again: of such decisions within this time the last one stays."""
+
+METRICS_MESSAGE = "fleet"
+METRICS_SECONDS = 60.0
+"""Time between two metrics lines: CloudWatch's shortest period of an alarm at the standard price."""
+
+NO_REASONS: Mapping[str, str] = MappingProxyType({})
+_NOT_LOGGED_BEFORE_ENOUGH: frozenset[DecisionKind] = frozenset(
+    {"starting", "rotating", "at_maximum", "idle", "enough"}
+)
+"""Kinds of decisions after which "enough workers" is no event."""
+
+
+@dataclass
+class SnapshotWriter:
+    """Stores snapshots: a changed one after `MIN_SNAPSHOT_SECONDS`, an unchanged one after `MAX_SNAPSHOT_SECONDS`."""
+
+    store: FleetStore
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _stored: FleetSnapshot | None = field(default=None, init=False)
+    _stored_at: float = field(default=float("-inf"), init=False)
+
+    def write(
+        self,
+        observation: Observation,
+        plan: Plan,
+        settings: FleetSettings,
+        meter: BillingMeter,
+        problem: str | None,
+        limits: tuple[LimitsOverride | None, WorkerLimits] | None = None,
+    ) -> None:
+        """Store the snapshot of one round, and the billing periods that have ended.
+
+        Args:
+            observation: what the decision was made from.
+            plan: the decision.
+            settings: the settings in force.
+            meter: what the fleet costs.
+            problem: what is wrong, in words, or None.
+            limits: the limits that operators have set, or None, and those of config.yaml.
+        """
+        attribution = meter.attribution
+        current = attribution.current  # read first, so that all periods before it are stored before the snapshot
+        for period in attribution.unsaved():
+            self.store.put_run(period)
+            attribution.mark_saved(period)
+        bill = meter.bill
+        self._store_if_due(
+            FleetSnapshot(
+                at=self.now(),
+                running=observation.count("running"),
+                pending=observation.capacity - observation.count("running"),
+                stopped=observation.count("stopped"),
+                visible=observation.requests.visible,
+                in_flight=observation.requests.in_flight,
+                delayed=observation.requests.delayed,
+                dead_letters=observation.dead_letters,
+                min_workers=settings.min_workers,
+                max_workers=settings.max_workers,
+                peak_workers=meter.peak_workers,
+                billed_seconds=round(bill.seconds, 3),
+                cost=round(bill.dollars, 8),
+                images=attribution.images,
+                run=current,
+                reason=plan.reason,
+                problem=problem,
+                paused=observation.pause,
+                image_seconds=_two_digits(observation.metrics.image_seconds),
+                boot_seconds=_two_digits(observation.metrics.boot_seconds),
+                policy=settings.policy,
+                limits_order=limits[0] if limits else None,
+                configured=limits[1] if limits else None,
+            )
+        )
+
+    def write_problem(self, problem: str) -> None:
+        """Store the last snapshot again with a problem that made this round impossible."""
+        if self._stored is not None:
+            self._store_if_due(self._stored.model_copy(update={"at": self.now(), "problem": problem}))
+
+    def _store_if_due(self, snapshot: FleetSnapshot) -> None:
+        min_seconds = MIN_SNAPSHOT_SECONDS if self._has_changed(snapshot) else MAX_SNAPSHOT_SECONDS
+        if self.clock() - self._stored_at >= min_seconds:
+            self.store.put_snapshot(snapshot)
+            self._stored, self._stored_at = snapshot, self.clock()
+
+    def _has_changed(self, snapshot: FleetSnapshot) -> bool:
+        if self._stored is None:
+            return True
+        always_changing = {name: getattr(snapshot, name) for name in ("at", "billed_seconds", "cost", "run")}
+        return self._stored.model_copy(update=always_changing) != snapshot
+
+
+def _two_digits(seconds: float | None) -> float | None:
+    """Round, so that an estimate that hardly moves causes no write."""
+    return None if seconds is None else float(f"{seconds:.2g}")
+
+
+@dataclass
+class InstanceListWriter:
+    """Stores the list of instances when it has changed.
+
+    Attributes:
+        stored: the list that is stored.
+    """
+
+    store: FleetStore
+    stored: FleetInstances = field(default_factory=FleetInstances)
+    clock: Callable[[], float] = time.monotonic
+    _stored_at: float = field(default=float("-inf"), init=False)
+
+    def update(
+        self,
+        observation: Observation,
+        statuses: Mapping[str, WorkerStatus],
+        unhealthy: Mapping[str, str] = NO_REASONS,
+    ) -> None:
+        """Store the list if it has changed; `unhealthy` has the reason, in words, of each unhealthy instance."""
+        if self.clock() - self._stored_at < MIN_LIST_SECONDS:
+            return
+        instances = instance_list(observation, statuses, unhealthy)
+        if instances != self.stored:
+            self._stored_at = self.clock()
+            self.store.put_instances(instances)
+            self.stored = instances
+
+
+def instance_list(
+    observation: Observation, statuses: Mapping[str, WorkerStatus], unhealthy: Mapping[str, str] = NO_REASONS
+) -> FleetInstances:
+    """Return the instances that have not ended, newest first, at most `MAX_LISTED`."""
+    present = [each for each in reversed(observation.instances) if each.state in LISTED]
+    listed = []
+    for instance in present[:MAX_LISTED]:
+        status = statuses.get(instance.instance_id)
+        listed.append(
+            FleetInstance(
+                instance_id=instance.instance_id,
+                state=instance.state,
+                instance_type=instance.instance_type,
+                zone=instance.zone,
+                launched_at=instance.launched_at,
+                spot=instance.spot,
+                worker=status and status.state,
+                images=status and status.images,
+                in_hand=status and status.in_flight,
+                images_per_second=status and status.images_per_second,
+                heard_at=status and status.seen_at,
+                draining=instance.instance_id in observation.draining,
+                marked=unhealthy.get(instance.instance_id),
+            )
+        )
+    return FleetInstances(total=len(present), instances=tuple(listed))
+
+
+@dataclass(frozen=True, slots=True)
+class FleetEvent:
+    """Something that has happened, in words, and since when if that is known."""
+
+    words: str
+    since: datetime | None = None
+
+
+@dataclass
+class EventLog:
+    """Keeps the last `MAX_DECISIONS` decisions and events, continued from what is stored."""
+
+    store: FleetStore
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _kind: DecisionKind | None = field(default=None, init=False)
+    _target: int = field(default=0, init=False)
+    _problem: str | None = field(default=None, init=False)
+    _decided_at: float = field(default=float("-inf"), init=False)
+    _written_at: float = field(default=float("-inf"), init=False)
+    _is_written: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        """Continue the log of the previous controller."""
+        self._decisions = self.store.decisions().decisions
+
+    def update(self, plan: Plan, capacity: int, problem: str | None) -> None:
+        """Log a decision if it is new, given the capacity it was made for, and a problem if it is new."""
+        target = capacity + plan.launch + len(plan.start)
+        if self._is_new(plan, target):
+            replaces_last = plan.kind == self._kind and self.clock() - self._decided_at < MERGE_SECONDS
+            self._append(plan.reason, replaces_last=replaces_last)
+            self._kind, self._decided_at = plan.kind, self.clock()
+        self._target = target
+        if problem is not None and problem != self._problem:
+            self._append(problem)
+            self._decided_at = float("-inf")  # the next decision does not replace it
+        self._problem = problem
+        if not self._is_written and self.clock() - self._written_at >= MIN_EVENTS_SECONDS:
+            self._written_at = self.clock()
+            self.store.put_decisions(Decisions(decisions=self._decisions))
+            self._is_written = True
+
+    def add(self, event: FleetEvent) -> None:
+        """Log an event, unless the previous controller has logged it."""
+        is_known = event.since and any(
+            each.words == event.words and each.at >= event.since for each in self._decisions
+        )
+        if not is_known:
+            self._append(event.words)
+            self._decided_at = float("-inf")  # the next decision does not replace it
+
+    def _is_new(self, plan: Plan, target: int) -> bool:
+        if plan.kind == "enough" and self._kind in _NOT_LOGGED_BEFORE_ENOUGH:
+            return False
+        return plan.kind != self._kind or (plan.kind == "starting" and target > self._target)
+
+    def _append(self, words: str, *, replaces_last: bool = False) -> None:
+        if self._decisions and self._decisions[0].words == words:
+            return  # logged by the previous controller
+        before = self._decisions[1:] if replaces_last else self._decisions
+        self._decisions = (Decision(at=self.now(), words=words), *before)[:MAX_DECISIONS]
+        self._is_written = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How a span of the history is stored.
+
+    Attributes:
+        span: name of the span.
+        step: seconds between two points.
+        block_seconds: seconds in one block, which is one item of the table.
+        blocks: number of blocks, used in turn: one more than the span needs, since the newest is not full.
+    """
+
+    span: Span
+    step: int
+    block_seconds: int
+    blocks: int = 7
+
+
+RESOLUTIONS = (Resolution("hour", 5, 600), Resolution("day", 120, 14_400))
+"""120 points in a block, some 3 KB."""
+
+
+@dataclass
+class HistoryTrack:
+    """The history in one resolution, continued from what is stored.
+
+    A point is stored when something has changed, at most one in each step, with the maximum in that step. So an idle
+    fleet writes nothing, and a batch of three seconds is still visible.
+
+    Attributes:
+        block: the block that is being written.
+    """
+
+    store: FleetStore
+    resolution: Resolution
+    block: HistoryBlock = field(init=False)
+    _step: int | None = field(default=None, init=False)
+    _maximum: tuple[int, int] = field(default=(0, 0), init=False)
+
+    def __post_init__(self) -> None:
+        """Continue the history of the previous controller."""
+        stored = self.store.blocks(self.resolution.span)
+        self.block = max(stored, key=lambda block: block.number, default=HistoryBlock(number=0))
+        self._last = self.block.points[-1][1:] if self.block.points else (0, 0)
+
+    def update(self, now: float, workers: int, queue: int) -> None:
+        """Apply the number of workers and of images in the queue at `now`, in seconds since the epoch."""
+        step = int(now) // self.resolution.step
+        last_step, maximum = self._step, self._maximum
+        if step == last_step:
+            self._maximum = (max(maximum[0], workers), max(maximum[1], queue))
+            return
+        self._step, self._maximum = step, (workers, queue)
+        if last_step is not None and maximum != self._last:
+            self._last = maximum
+            at = last_step * self.resolution.step
+            number = at // self.resolution.block_seconds
+            before = self.block.points if number == self.block.number else ()
+            self.block = HistoryBlock(number=number, points=(*before, (at, *maximum)))
+            self.store.put_block(self.resolution.span, number % self.resolution.blocks, self.block)
+
+
+@dataclass
+class History:
+    """Workers and queue over time, in every resolution."""
+
+    store: FleetStore
+    now: Callable[[], float] = time.time
+    tracks: tuple[HistoryTrack, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Continue the history of the previous controller."""
+        self.tracks = tuple(HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS)
+
+    def update(self, workers: int, queue: int) -> None:
+        """Apply the number of workers and of images in the queue."""
+        now = self.now()
+        for track in self.tracks:
+            track.update(now, workers, queue)
+
+
+@dataclass
+class MetricsLogger:
+    """Writes the fleet's metrics as one log line in the first round, and then each `METRICS_SECONDS`.
+
+    The holder of the lease writes it: if no line arrives, no controller works. `infra/stack.yaml` finds the line by
+    its message and each metric by its name, so a name must change in both places.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _written_at: float = field(default=float("-inf"), init=False)
+
+    def update(self, observation: Observation, settings: FleetSettings, meter: BillingMeter) -> None:
+        """Write the line if it is due."""
+        if self.clock() - self._written_at >= METRICS_SECONDS:
+            self._written_at = self.clock()
+            _log.info(METRICS_MESSAGE, extra=fleet_metrics(observation, settings, meter))
+
+
+def fleet_metrics(observation: Observation, settings: FleetSettings, meter: BillingMeter) -> dict[str, float]:
+    """Return the metrics of the fleet by name.
+
+    `workers` is the number of running and starting workers, `maximum` their limit; `at_maximum` is 1 if that is
+    reached while images wait. `waiting`, `in_flight` and `dead_letters` are messages; `oldest_seconds` is the age of
+    the oldest waiting image. `answered` and `dollars` are the images and the instances' cost since the first launch.
+    """
+    requests, waiting = observation.requests, observation.demand.waiting
+    return {
+        "workers": observation.capacity,
+        "maximum": settings.max_workers,
+        "at_maximum": int(observation.capacity >= settings.max_workers and requests.waiting > 0),
+        "waiting": requests.waiting,
+        "in_flight": requests.in_flight,
+        "dead_letters": observation.dead_letters,
+        "oldest_seconds": round(waiting[0][0], 1) if waiting else 0.0,
+        "paused": int(observation.pause is not None),
+        "answered": meter.attribution.images,
+        "dollars": round(meter.bill.dollars, 6),
+    }
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Reports each round of the autoscaler."""
+
+    registry: WorkerRegistry
+    snapshots: SnapshotWriter
+    instances: InstanceListWriter
+    events: EventLog
+    history: History
+    metrics: MetricsLogger
+
+    @classmethod
+    def continuing(
+        cls, store: FleetStore, registry: WorkerRegistry, clock: Callable[[], float] = time.monotonic
+    ) -> "Reporter":
+        """Return a reporter that continues where the previous controller ended; `registry` adopts its statuses."""
+        stored = store.instances()
+        registry.adopt(stored.instances)
+        return cls(
+            registry=registry,
+            snapshots=SnapshotWriter(store, clock),
+            instances=InstanceListWriter(store, stored, clock),
+            events=EventLog(store, clock),
+            history=History(store),
+            metrics=MetricsLogger(clock),
+        )
+
+    def report(
+        self,
+        observation: Observation,
+        plan: Plan,
+        problem: str | None,
+        events: Iterable[FleetEvent],
+        unhealthy: Mapping[str, str] = NO_REASONS,
+    ) -> None:
+        """Report the instances, the events and the history of one round.
+
+        Args:
+            observation: what the decision was made from.
+            plan: the decision.
+            problem: what is wrong, in words, or None; a text that changes in each round would be an event each time.
+            events: what has happened besides the decision.
+            unhealthy: why instances are unhealthy, in words, by instance id.
+        """
+        for event in events:
+            self.events.add(event)
+        self.instances.update(observation, self.registry.statuses(), unhealthy)
+        self.events.update(plan, observation.capacity, problem)
+        self.history.update(observation.capacity, observation.requests.total)

@@ -1,1 +1,0 @@
-"""Decide: how many workers there are to be, and why. Pure."""

@@ -1,1 +1,0 @@
-"""Observe: what there is and what is known of it: queue, instances, workers, arrivals, boots, pace, and the bill."""

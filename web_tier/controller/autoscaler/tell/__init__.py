@@ -1,1 +1,0 @@
-"""Tell: what pages and commands show of it."""

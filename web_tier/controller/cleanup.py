@@ -1,0 +1,159 @@
+"""Expiry and cleanup: old jobs are deleted, and what is left of deleted jobs is removed from buckets and table.
+
+A deleted job does not exist for any user from the moment it is deleted. Its mark in the table says that objects or
+items may be left. They are found by their place (the job's folder in each bucket, its partitions in the table), not
+by a list that could be lost. So any portion may be repeated, and the next controller continues where a killed one
+stopped.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from core.job_records import DeletedJob, Job
+from core.jobs import JobStore
+from services.s3 import Bucket
+from web_tier.controller.result_recorder import ResultRecorder
+
+_log = logging.getLogger(__name__)
+
+PORTION = 1_000
+"""Objects, and items, that are removed before the cleanup checks whether it may go on."""
+
+LINGER_SECONDS = 3_600.0
+"""How long the mark of a deleted job stays: longer than an upload lasts, and than an image usually waits or is worked
+on. Then its places are removed once more, since an upload, a worker or an earlier controller may have written after
+the
+first time."""
+
+EXPIRY_SECONDS = 600.0
+"""Time between two rounds of the expiry; each reads all jobs that are old enough, kept ones among them."""
+
+MAX_OVERDUE = timedelta(days=30)
+"""A job that expired longer ago is deleted only if the newest job has expired so long ago, too."""
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass
+class CleanupState:
+    """How far the cleanup of one job is; `first_seen` is in monotonic seconds."""
+
+    first_seen: float
+    is_removed: bool = False
+
+
+@dataclass
+class JobCleanup:
+    """Removes what is left of deleted jobs.
+
+    Attributes:
+        inputs: the input bucket.
+        outputs: the output bucket.
+        every_seconds: time between two rounds.
+        active: returns whether this process may still act; asked before each portion.
+    """
+
+    store: JobStore
+    recorder: ResultRecorder
+    inputs: Bucket
+    outputs: Bucket
+    every_seconds: float
+    active: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    _states: dict[str, CleanupState] = field(default_factory=dict, init=False)
+
+    def tick(self) -> float:
+        """Remove what is due; return the seconds until the next round."""
+        deleted = self.store.deleted_jobs()
+        self._states = {job.job_id: self._states.get(job.job_id) or CleanupState(self.clock()) for job in deleted}
+        for job in deleted:
+            state = self._states[job.job_id]
+            has_lingered = self.clock() - state.first_seen >= LINGER_SECONDS
+            if (has_lingered or not state.is_removed) and self._remove_all(job):
+                state.is_removed = True
+                if has_lingered:
+                    self.store.forget_deleted(job)
+        return self.every_seconds
+
+    def _remove_all(self, job: DeletedJob) -> bool:
+        """Remove everything of a job, portion by portion; return whether nothing is left."""
+        # First of all: the recorder would write what it remembers again when a result arrives.
+        self.recorder.evict(job.job_id)
+        removed = 0
+        while self.active():
+            portion = self._remove_portion(job)
+            if portion == 0:
+                if removed:
+                    _log.info("removed a deleted job", extra={"job": job.job_id, "objects_and_items": removed})
+                return True
+            removed += portion
+        return False
+
+    def _remove_portion(self, job: DeletedJob) -> int:
+        """Remove up to `PORTION` objects of each bucket and as many items; return how many were removed."""
+        objects = 0
+        for bucket in (self.inputs, self.outputs):
+            keys = bucket.keys(job.job_id, PORTION)
+            bucket.delete_all(keys)
+            objects += len(keys)
+        return objects + self.store.remove_items(job, PORTION)
+
+
+@dataclass(frozen=True)
+class JobExpiry:
+    """Deletes jobs that were not used for a while, unless their owners keep them and they have images.
+
+    A job that may still have images without a result is left for a later round. A wrong clock must delete nothing: a
+    job that expired long ago stays while no newer job exists, since then either the clock is wrong or the system was
+    not used.
+
+    Attributes:
+        lifetime: time from a job's creation, last result or last retry to its end; zero: jobs do not expire.
+        active: returns whether this process may still act; asked before each deletion.
+        now: the wall clock.
+    """
+
+    store: JobStore
+    lifetime: timedelta
+    active: Callable[[], bool]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _ends: dict[str, datetime] = field(default_factory=dict, init=False)
+    """When old jobs end that were used after their creation, so that each is read again only then."""
+
+    def tick(self) -> float:
+        """Delete the jobs that have expired; return the seconds until the next round."""
+        if self.lifetime and self.active():
+            self.store.take_back_expiries()
+            newest = self.store.newest_job()
+            if newest is not None:
+                self._delete_expired(newest.created_at + self.lifetime)
+        return EXPIRY_SECONDS
+
+    def _delete_expired(self, newest_end: datetime) -> None:
+        now = self.now()
+        for job in self.store.jobs_until(now - self.lifetime):
+            if not self.active():
+                return
+            if self._ends.get(job.job_id, now) > now:
+                continue
+            end = self._end(job)
+            if end > now:
+                self._ends[job.job_id] = end
+            elif now > max(end, newest_end) + MAX_OVERDUE:
+                _log.warning("a job that expired long ago stays: is the clock right?", extra={"job": job.job_id})
+            elif self.store.expire(job, partial(self._is_due, job, now)):
+                _log.info("a job has expired", extra={"job": job.job_id})
+
+    def _is_due(self, job: Job, now: datetime) -> bool:
+        return self.active() and self._end(job) <= now
+
+    def _end(self, job: Job) -> datetime:
+        status = self.store.status_of(job)
+        if job.keep and status.state != "empty":
+            return _NEVER
+        used = (job.created_at, status.counts.last_at, status.retried_at)
+        return max(moment for moment in used if moment is not None) + self.lifetime

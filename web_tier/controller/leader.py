@@ -1,0 +1,157 @@
+"""Leader election: the controller that holds the lease runs the loops; any others stand by.
+
+The main thread does nothing but renew the lease, so no slow round of a loop can lose it. Every loop asks `lease.held`
+before it acts, which turns false by itself when a renewal is late.
+
+| State   | Event                                         | Next    | Action                                     |
+|---------|-----------------------------------------------|---------|--------------------------------------------|
+| standby | the lease is acquired                         | leading | start the loops                            |
+| leading | the lease is lost                             | standby | stop the loops; exit with 1 if they hang   |
+| leading | a loop has died                               | (exit)  | exit with 1; the supervisor starts it anew |
+| leading | SIGTERM or SIGINT                             | (exit)  | stop the loops, release the lease          |
+| standby | SIGTERM or SIGINT                             | (exit)  |                                            |
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from services.backoff import Backoff
+from services.lease import Lease
+
+_log = logging.getLogger(__name__)
+
+Tick = Callable[[], float]
+"""One round of a loop; returns the seconds until the next."""
+
+MAX_BACKOFF_SECONDS = 10.0
+
+MAX_STOP_SECONDS = 5.0
+"""Time in which all loops must end their present round."""
+
+
+def run_loop(
+    name: str,
+    tick: Tick,
+    active: Callable[[], bool],
+    wait: Callable[[float], object],
+    backoff: Backoff | None = None,
+) -> None:
+    """Call `tick` while `active()`; log every exception and try again after a backoff.
+
+    A loop survives exceptions, since one refused call must not end the fleet's only controller.
+    """
+    backoff = backoff or Backoff(max_seconds=MAX_BACKOFF_SECONDS)
+    while active():
+        try:
+            pause = tick()
+        except Exception:  # noqa: BLE001 (the edge of the loop)
+            pause = backoff.after_failure()
+            _log.exception("a round of the loop failed", extra={"loop": name, "next_try_seconds": round(pause, 2)})
+        else:
+            backoff.reset()
+        wait(pause)
+
+
+class LoopGroup:
+    """Loops, each in its own thread, that run from `start` until `stop` or until the lease is not held.
+
+    Args:
+        ticks: returns the loops' ticks by name; its argument is the predicate that each tick asks before it acts.
+        held: returns whether the lease is held.
+    """
+
+    def __init__(self, ticks: Callable[[Callable[[], bool]], Mapping[str, Tick]], held: Callable[[], bool]) -> None:
+        self._held = held
+        self._stopped = threading.Event()
+        self._threads = [
+            # Daemons, so that a call that hangs cannot keep a process alive that must stop.
+            threading.Thread(
+                target=run_loop, args=(name, tick, self.active, self._stopped.wait), name=name, daemon=True
+            )
+            for name, tick in ticks(self.active).items()
+        ]
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the loops must not act any more: they were stopped, or the lease was not held for a moment."""
+        return self._stopped.is_set()
+
+    def active(self) -> bool:
+        """Return whether the loops may act. Once the lease was not held, they never may again."""
+        if not self._held():
+            self._stopped.set()
+        return not self.is_stopped
+
+    def start(self) -> None:
+        """Start every loop."""
+        for thread in self._threads:
+            thread.start()
+
+    def dead(self) -> list[str]:
+        """Return the names of loops that have ended although they should run."""
+        return [thread.name for thread in self._threads if self.active() and not thread.is_alive()]
+
+    def stop(self, within_seconds: float = MAX_STOP_SECONDS) -> bool:
+        """Stop every loop after its present round; return whether all have ended."""
+        self._stopped.set()
+        deadline = time.monotonic() + within_seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+
+def run_elected(lease: Lease, new_loops: Callable[[], LoopGroup], wait: Callable[[float], bool]) -> int:
+    """Contend for the lease until the process must stop, and run the loops while it is held.
+
+    Args:
+        lease: renewed every third of its length.
+        new_loops: returns the loops of one tenure, which remember nothing of an earlier one.
+        wait: waits for so many seconds; returns True if the process must stop.
+
+    Returns:
+        The exit status: 0 after a signal to stop, 1 if a loop has died or does not end.
+    """
+    loops: LoopGroup | None = None
+    while True:
+        is_held = _acquire_or_renew(lease)
+        if loops is not None and (loops.is_stopped or not is_held):
+            _log.error("the lease was lost: this controller stops acting")
+            if not loops.stop():
+                return _exit_fatal("the loops did not end after the lease was lost")
+            loops = None
+        if is_held and loops is None:
+            _log.info("this controller holds the lease and acts")
+            loops = new_loops()
+            loops.start()
+        if loops is not None and (dead := loops.dead()):
+            return _exit_fatal(f"the loops {', '.join(dead)} have died")
+        if wait(lease.length_seconds / 3):
+            return 0 if loops is None else _hand_over(lease, loops)
+
+
+def _acquire_or_renew(lease: Lease) -> bool:
+    try:
+        return lease.take_or_renew()
+    except (BotoCoreError, ClientError) as error:
+        _log.warning("the lease could not be renewed or taken", extra={"error": str(error)})
+        return lease.held
+
+
+def _hand_over(lease: Lease, loops: LoopGroup) -> int:
+    if not loops.stop():
+        # Not released: the loops may still act, so a standby must wait until the lease has expired.
+        return _exit_fatal("the loops did not end in time")
+    try:
+        lease.release()
+    except (BotoCoreError, ClientError) as error:
+        _log.warning("the lease could not be released and expires by itself", extra={"error": str(error)})
+    return 0
+
+
+def _exit_fatal(reason: str) -> int:
+    _log.critical("%s: this process ends, and its supervisor starts a new one", reason)
+    return 1

@@ -1,0 +1,93 @@
+"""Which images are requested again: pure rules over what the reconciler has observed, without a wall clock.
+
+An image without a result may be waiting in a queue, in flight in a worker, or lost. The queues report only how many
+messages there are, approximately, never which. Each request or response that is under way is a message. So if there
+are at least as many messages as missing images, no image counts as lost; if there are fewer, as many images as
+messages are missing. A request that was sent again is a message, too, so a long backlog is never multiplied.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from core.ids import ImageRef
+
+BUSY_FACTOR = 10
+"""While the queues hold messages, an image waits so many times longer before it is requested again."""
+
+MAX_WAIT_SECONDS = 12 * 3_600.0
+"""Longest wait between two requests of the same image."""
+
+MAX_REQUESTS = 3
+"""Requests of one attempt of an image, including the first, while the queues hold messages. Another one is sent
+only if the queues are empty, so that no message of this image can be left."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSeen:
+    """Since when an image has been missing; seconds are monotonic seconds of this process.
+
+    Attributes:
+        attempt: the attempt that has no result yet.
+        since: when the image was first seen without its result, or last requested again.
+        requests: requests of this attempt that this process knows of; failed ones count.
+    """
+
+    attempt: int
+    since: float
+    requests: int = 1
+
+    def wait_seconds(self, lost_after_seconds: float) -> float:
+        """Return how long to wait for the result of the last request: twice as long after each request."""
+        return min(lost_after_seconds * 2.0 ** (self.requests - 1), MAX_WAIT_SECONDS)
+
+
+@dataclass
+class BacklogTracker:
+    """Counts of missing images and of messages within the last `seconds`.
+
+    SQS's counts are approximate and up to a minute old
+    (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html), so one sample
+    proves nothing.
+    """
+
+    seconds: float
+    _samples: deque[tuple[float, int, int]] = field(default_factory=deque, init=False)
+
+    def add(self, now: float, missing: int, messages: int) -> None:
+        """Add a sample: how many images were missing at `now`, and how many messages the queues held."""
+        self._samples.append((now, missing, messages))
+        while len(self._samples) > 1 and self._samples[1][0] <= now - self.seconds:
+            self._samples.popleft()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the samples span the whole time."""
+        return self._samples[-1][0] - self._samples[0][0] >= self.seconds
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no sample has a message."""
+        return not any(messages for _, _, messages in self._samples)
+
+    @property
+    def lost(self) -> int:
+        """Fewest images that had no message in any of the samples."""
+        return max(0, min(missing - messages for _, missing, messages in self._samples))
+
+
+def find_lost(
+    waits: Iterable[tuple[ImageRef, FirstSeen]], backlog: BacklogTracker, now: float, lost_after_seconds: float
+) -> list[ImageRef]:
+    """Return which of the missing images of all jobs have to be requested again, oldest first."""
+    if not (backlog.is_known and backlog.lost):
+        return []
+    factor = 1 if backlog.is_empty else BUSY_FACTOR
+    due = [
+        ref
+        for ref, wait in waits
+        if now - wait.since >= wait.wait_seconds(factor * lost_after_seconds)
+        and (backlog.is_empty or wait.requests < MAX_REQUESTS)
+    ]
+    due.sort(key=lambda ref: ref.image_id)
+    return due[: backlog.lost]

@@ -1,0 +1,176 @@
+"""The results file: all results of a finished job as one object, `{job_id}/results.jsonl`, in the output bucket.
+
+The table says which results the file has (their edition). So the next controller continues where the last one
+stopped, and a job that finished while no controller ran is found: it stays open until its file is written. When
+results change later, since failed images were retried, the file is written again; readers see the previous one until
+then.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+
+from core.ids import ImageRef, merged_key
+from core.job_records import ImageRecord, JobStatus, MergedFile, OpenJob
+from core.jobs import JobStore
+from services.errors import NotFoundError
+from services.s3 import Bucket
+from web_tier.api.downloads import json_lines
+from web_tier.api.queries import JSON_LINES
+from web_tier.results.query import PAGE, all_results, is_retrying
+
+_log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 2.0
+"""Time between two checks of a job."""
+CHECK_SECONDS_PER_JOB = 0.05
+"""With many open jobs, a job is checked after so many seconds for each of them."""
+MAX_CHECK_SECONDS = 60.0
+"""Longest time between two checks of a job whose file is up to date."""
+QUIET_SECONDS = 5.0
+"""Time after the last result in which images of the same upload may still arrive."""
+MAX_OPEN_SECONDS = 86_400.0
+"""Longest time for which a job is kept open for its file."""
+
+
+class TenureOverError(Exception):
+    """Raised when this process may no longer act, or another one has taken over; a file half written is abandoned."""
+
+
+class UnfinishedJobError(Exception):
+    """Raised when a job has more or fewer images than its counts say; its file is written later."""
+
+
+@dataclass
+class FileState:
+    """What is known of an open job's file; times are monotonic seconds.
+
+    Attributes:
+        touched_at: when the job was last changed, as the table says.
+        first_seen: when this controller first saw the job.
+        due: when it is checked next.
+        pause: time until the check after that.
+        settled: whether the file is up to date, or none is needed.
+        written: edition of the last file that this controller has written.
+        retrying: images that were being retried when that file was written.
+    """
+
+    touched_at: str
+    first_seen: float
+    due: float
+    pause: float = 0.0
+    settled: bool = False
+    written: str | None = None
+    retrying: dict[ImageRef, ImageRecord] = field(default_factory=dict)
+
+
+@dataclass
+class ResultsFileWriter:
+    """Keeps the results files of open jobs up to date.
+
+    Attributes:
+        outputs: the output bucket.
+        active: returns whether this process may still act; asked before each page of images, and before the file is
+            complete.
+        token: fencing token with which a written file is recorded.
+    """
+
+    store: JobStore
+    outputs: Bucket
+    active: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    token: int = 0
+    _states: dict[str, FileState] = field(default_factory=dict, init=False)
+
+    def tick(self) -> float:
+        """Check the jobs that are due; return the seconds until the next round."""
+        opened = self.store.open_jobs()
+        self._states = {job.job_id: self._state(job) for job in opened}
+        min_pause = max(CHECK_SECONDS, CHECK_SECONDS_PER_JOB * len(opened))
+        for job_id, state in self._states.items():
+            if self.active() and self.clock() >= state.due:
+                self._check_safely(job_id, state)
+                pause = min(MAX_CHECK_SECONDS, 2 * state.pause) if state.settled else 0.0
+                state.pause = max(min_pause, pause)
+                state.due = self.clock() + state.pause
+        return CHECK_SECONDS
+
+    def is_done_with(self, job_id: str) -> bool:
+        """Return whether a finished job need not be kept open for its file; other threads may ask."""
+        state = self._states.get(job_id)
+        return state is not None and (state.settled or self.clock() - state.first_seen > MAX_OPEN_SECONDS)
+
+    def _state(self, job: OpenJob) -> FileState:
+        state = self._states.get(job.job_id) or FileState(job.touched_at, self.clock(), self.clock())
+        if state.touched_at != job.touched_at:
+            state.touched_at, state.settled, state.pause, state.due = job.touched_at, False, 0.0, self.clock()
+        return state
+
+    def _check_safely(self, job_id: str, state: FileState) -> None:
+        try:
+            state.settled = self._check(job_id, state)
+        except NotFoundError:
+            state.settled = True  # the job is being deleted
+        except UnfinishedJobError:
+            state.settled = False
+        except TenureOverError:
+            _log.info("abandoned a results file: this controller no longer acts", extra={"job": job_id})
+        except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged and tried again)
+            _log.exception("the results of a job could not be written as one file", extra={"job": job_id})
+
+    def _check(self, job_id: str, state: FileState) -> bool:
+        """Write the file if it is due; return whether it is up to date."""
+        status = self.store.status(job_id)
+        if not self._is_quiet(status):
+            return status.state == "empty"
+        if status.merged is not None and status.merged.edition == status.edition:
+            return True
+        if state.written != status.edition or not state.retrying or self._has_ended(state.retrying):
+            self._write(status, state)
+        return not state.retrying
+
+    def _is_quiet(self, status: JobStatus) -> bool:
+        last = status.counts.last_at
+        return status.state == "finished" and last is not None and (self.now() - last).total_seconds() > QUIET_SECONDS
+
+    def _has_ended(self, retrying: dict[ImageRef, ImageRecord]) -> bool:
+        """Return whether an image that was being retried has a newer result."""
+        results = self.store.results_of(retrying)
+        return any(not is_retrying(retrying[ref], result) for ref, result in results.items())
+
+    def _write(self, status: JobStatus, state: FileState) -> None:
+        """Write the file, then record its edition: if the controller dies in between, the file is written again."""
+        job_id, retrying = status.job.job_id, dict[ImageRef, ImageRecord]()
+        key = merged_key(job_id)
+        is_refused = False
+        try:
+            self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
+            edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
+            is_refused = not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.token)
+        finally:
+            if is_refused or not self.active():
+                # This controller may have been frozen and have replaced a later controller's file by an old one.
+                self.store.forget_merged(job_id, self.now())
+        if is_refused:
+            raise TenureOverError
+        state.written, state.retrying = status.edition, retrying
+        _log.info("wrote the results of a job as one file", extra={"job": job_id, "images": status.accepted})
+
+    def _parts(self, status: JobStatus, retrying: dict[ImageRef, ImageRecord]) -> Iterator[bytes]:
+        """Yield the file, a page of images at a time, and add the images that are being retried to `retrying`."""
+        results, images = all_results(self.store, status.job.job_id), 0
+        while page := list(islice(results, PAGE)):
+            if not self.active():
+                raise TenureOverError
+            images += len(page)
+            retrying |= {result.record.ref: result.record for result in page if result.retrying}
+            yield "".join(json_lines(page)).encode()
+        if images != status.accepted:
+            # The web tier is adding images, or has recorded some that it withdraws.
+            raise UnfinishedJobError
+        if not self.active():
+            raise TenureOverError

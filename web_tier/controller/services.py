@@ -1,0 +1,204 @@
+"""The controller's services: clients, queues, buckets and tables by the configuration, and the loops over them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.cache import ResultCache
+from core.config import Config
+from core.fleet_store import FleetStore
+from core.ids import new_id
+from core.jobs import JobStore
+from services.clients import Clients
+from services.ec2 import Fleet
+from services.lease import Lease
+from services.s3 import Bucket
+from services.sqs import Queue
+from services.table import Table
+from web_tier.autoscaler.billing import BillingMeter, CostAttribution
+from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
+from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.launcher import Launcher
+from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
+from web_tier.autoscaler.loop import Autoscaler
+from web_tier.autoscaler.observe import Observer, RecentLaunches
+from web_tier.autoscaler.reporting import Reporter
+from web_tier.controller.cleanup import JobCleanup, JobExpiry
+from web_tier.controller.collector import Collector
+from web_tier.controller.leader import Tick
+from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.results_file import ResultsFileWriter
+
+LEASE_NAME = "controller"
+MAX_ATTEMPTS = 3
+"""Attempts of a call before its error reaches a loop, which has its own backoff and never gives up."""
+READ_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ControllerServices:
+    """The services that the controller works with.
+
+    Attributes:
+        launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
+            for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
+    """
+
+    config: Config
+    config_path: Path
+    store: JobStore
+    requests: Queue
+    responses: Queue
+    dead_letters: Queue
+    inputs: Bucket
+    outputs: Bucket
+    fleet: Fleet
+    launching: Fleet
+
+    @classmethod
+    def connect(cls, config: Config, config_path: Path) -> "ControllerServices":
+        """Return the services, with the queues' URLs looked up.
+
+        Raises:
+            ClientError: when a queue does not exist.
+        """
+        clients = controller_clients(config)
+        names = config.names
+
+        def queue(name: str) -> Queue:
+            return Queue.named(clients.sqs, config.queue_name(name))
+
+        return cls(
+            config=config,
+            config_path=config_path,
+            store=JobStore(Table(clients.dynamodb, names.job_table)),
+            requests=queue(names.request_queue),
+            responses=queue(names.response_queue),
+            dead_letters=queue(names.dead_letter_queue),
+            inputs=Bucket.named(clients, names.input_bucket),
+            outputs=Bucket.named(clients, names.output_bucket),
+            fleet=Fleet(clients.ec2, names.worker_instance),
+            launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
+        )
+
+    def ticks(
+        self, holder: str, token: int, fleet_config: FleetConfigWatcher, active: Callable[[], bool]
+    ) -> Mapping[str, Tick]:
+        """Return the loops of one tenure by name, which remember nothing of an earlier one.
+
+        Args:
+            holder: name of this contender for the lease.
+            token: fencing token of this tenure.
+            fleet_config: the fleet's settings.
+            active: returns whether the loops may act.
+        """
+        meter = self._meter()
+        recorder = ResultRecorder(
+            self.store,
+            self.inputs.delete_all,
+            self.outputs.delete_all,
+            token=token,
+            active=active,
+            on_results=meter.attribution.add_answers,
+        )
+        cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
+        registry = WorkerRegistry()
+        results_files = ResultsFileWriter(self.store, self.outputs, active, token=token)
+        return {
+            "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, active).tick,
+            "collector": Collector(self.responses, recorder, cache, active, registry=registry).tick,
+            "reconciler": self._reconciler(recorder, registry, results_files, active).tick,
+            "results_files": results_files.tick,
+            "cleanup": self._cleanup(recorder, active).tick,
+            "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
+        }
+
+    def _meter(self) -> BillingMeter:
+        """Return a meter that continues the figures of the previous controller."""
+        prices, before = self.config.prices, FleetStore(self.store.table).snapshot()
+        return BillingMeter(
+            prices.minimum_billed_seconds,
+            lambda each: prices.hourly(each.instance_type, spot=each.spot),
+            before,
+            # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves
+            # nothing.
+            attribution=CostAttribution(before, self.config.worker.idle_seconds + prices.minimum_billed_seconds),
+        )
+
+    def _autoscaler(
+        self,
+        holder: str,
+        fleet_config: FleetConfigWatcher,
+        registry: WorkerRegistry,
+        meter: BillingMeter,
+        active: Callable[[], bool],
+    ) -> Autoscaler:
+        launches, store = RecentLaunches(), FleetStore(self.store.table)
+        commands, drainer, tracker = OperatorCommands(store), Drainer(self.fleet, active), InstanceTracker(registry)
+        return Autoscaler(
+            config=fleet_config,
+            commands=commands,
+            observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
+            arrivals=ArrivalRateEstimator(),
+            metrics=MetricsCollector.continuing(registry, meter, meter.before, tracker),
+            health=UnhealthyTerminator(self.fleet, tracker, self.config.worker.drain_seconds, active),
+            launcher=Launcher(self.launching, launches, Journal(store, f"{holder}/{new_id()}"), active),
+            drainer=drainer,
+            drain_commands=DrainCommands(commands, drainer),
+            protection=ScaleInProtection(self.fleet, active),
+            meter=meter,
+            reporter=Reporter.continuing(store, registry),
+            interval_seconds=self.config.controller.interval_seconds,
+        )
+
+    def _reconciler(
+        self,
+        recorder: ResultRecorder,
+        registry: WorkerRegistry,
+        results_files: ResultsFileWriter,
+        active: Callable[[], bool],
+    ) -> Reconciler:
+        recovery, fleet = ResultRecovery(self.store, recorder, self.outputs), FleetStore(self.store.table)
+        receives = self.config.queues.max_receive_count
+        return Reconciler(
+            store=self.store,
+            recorder=recorder,
+            recovery=recovery,
+            dead_letters=DeadLetterConsumer(self.dead_letters, recovery, recorder, receives, active),
+            requests=self.requests,
+            responses=self.responses,
+            inputs=self.inputs,
+            reconcile_seconds=self.config.controller.reconcile_seconds,
+            lost_after_seconds=self.config.controller.lost_after_seconds,
+            active=active,
+            is_paused=lambda: fleet.paused() is not None,
+            heartbeats=registry.active,
+            may_close=results_files.is_done_with,
+        )
+
+    def _cleanup(self, recorder: ResultRecorder, active: Callable[[], bool]) -> JobCleanup:
+        return JobCleanup(
+            store=self.store,
+            recorder=recorder,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            every_seconds=self.config.controller.reconcile_seconds,
+            active=active,
+        )
+
+
+def controller_clients(config: Config, attempts: int = MAX_ATTEMPTS) -> Clients:
+    """Return clients that give up soon enough for the loops to stop in time, after at most `attempts`."""
+    max_attempts = min(attempts, config.aws.max_attempts)
+    return Clients(replace(config.aws.endpoint(), max_attempts=max_attempts, read_timeout=READ_SECONDS))
+
+
+def controller_lease(config: Config) -> Lease:
+    """Return this process's contender; its calls end well within the lease's length."""
+    length = config.controller.lease_seconds
+    endpoint = replace(config.aws.endpoint(1), max_attempts=1, connect_timeout=length / 4, read_timeout=length / 4)
+    return Lease(Table(Clients(endpoint).dynamodb, config.names.job_table), LEASE_NAME, length)
