@@ -1,6 +1,6 @@
 """`python -m app_tier`: the worker process, from its first import to its exit status.
 
-0 when it was idle or was told to stop, 1 when it could not start or go on; the last line of the log says why.
+Exit status: 0 if it was idle or stopped by request, 1 if it could not start or go on; the last log line says why.
 """
 
 import faulthandler
@@ -11,8 +11,8 @@ import sys
 from core.logs import configure_logging
 from services.endpoint import APP_ID
 
-DECODER = "app_tier.square:central_square"
-"""What the processes run that decode."""
+DECODER = "app_tier.central_crop:central_crop"
+"""The function that the decoding processes run."""
 
 _log = logging.getLogger("app_tier")
 
@@ -22,17 +22,17 @@ def main() -> int:
     configure_logging("worker")
     os.environ.setdefault(APP_ID, "fleetsight-worker")
     faulthandler.enable()
-    from app_tier.lifetime import StopSignals
+    from app_tier.lifecycle import StopSignals
 
     signals = StopSignals()
     from core.confined.zygote import Zygote
 
     zygote = Zygote(DECODER)
-    zygote.fork()  # before there are threads, or anything worth to be kept from it
-    signals.heed()
+    zygote.fork()  # before there are threads, or anything that it must not see
+    signals.start()
     # numpy starts OpenBLAS's threads when it is imported: 30 ms of CPU for matrix products that are not needed.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from app_tier.errors import NotStartedError
+    from app_tier.lifecycle import NotStartedError
     from app_tier.startup import start_up
 
     try:
@@ -45,7 +45,7 @@ def main() -> int:
     status = worker.lifetime.status
     _log.log(logging.ERROR if status else logging.INFO, "ended", extra={"reason": worker.lifetime.reason})
     if not all_ended:
-        # A thread hangs in a decoder or a call. Its work was given back; waiting for it would bill for ever.
+        # A thread hangs in a decoder or a call. Its images were given back; waiting for it would bill forever.
         logging.shutdown()
         os._exit(status)
     return status

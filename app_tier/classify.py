@@ -43,7 +43,7 @@ class Classifier:
             EngineError: the network has not answered each image with numbers.
         """
         before = self.clock()
-        probabilities = self._infer(np.stack([task.made for task in tasks]))
+        probabilities = self._infer(np.stack([task.payload for task in tasks]))
         took = (self.clock() - before) * 1000
         return [self._answer(task, row, took) for task, row in zip(tasks, probabilities, strict=True)]
 
@@ -67,8 +67,8 @@ class Classifier:
         return probabilities
 
     def _answer(self, task: Task[Pixels], probabilities: NDArray[np.float32], took: float) -> Task[Prediction]:
-        timed = task.then(None, inferred=took)
-        return timed.then(self._prediction(timed, probabilities))
+        timed = task.with_payload(None, inferred=took)
+        return timed.with_payload(self._prediction(timed, probabilities))
 
     def _prediction(self, task: Task[None], probabilities: NDArray[np.float32]) -> Prediction:
         top = top_labels(probabilities, self.bundle.labels, self.top_k)

@@ -1,7 +1,7 @@
-"""The heartbeat: a worker says now and then that it lives, and never lets that get in the way of its answers.
+"""Heartbeats: a worker reports its state every 10 s, without delaying its answers.
 
-In a thread of its own, one small message at a time; what could not be sent is logged and forgotten, since the next
-one says as much.
+A thread of its own sends one small message at a time. A heartbeat that could not be sent is logged and dropped, since
+the next one reports as much.
 """
 
 import logging
@@ -18,38 +18,38 @@ from services.sqs import OutgoingMessage
 EVERY_SECONDS = 10.0
 
 END_SECONDS = 2.0
-"""Longest that the end of a worker waits for its last heartbeat."""
+"""Longest time that the end of a worker waits for its last heartbeat."""
 
 Send = Callable[[Sequence[OutgoingMessage]], Sequence[OutgoingMessage]]
-"""Sends messages and returns those that were not taken, as `services.sqs.Queue.send`."""
+"""Sends messages and returns those that were refused, as `services.sqs.Queue.send`."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """How a worker is: images answered so far, images in hand, and whether it takes no more."""
+    """Figures of a worker: images answered so far, images in flight, and whether it is draining."""
 
     images: int
-    in_hand: int
+    in_flight: int
     draining: bool
 
     @property
     def state(self) -> WorkerState:
-        """The same in a word."""
+        """The worker's state."""
         if self.draining:
             return "draining"
-        return "busy" if self.in_hand else "ready"
+        return "busy" if self.in_flight else "ready"
 
 
 class Heartbeater:
-    """Beats when it is started, every `every_seconds`, and once more when it is stopped.
+    """Sends a heartbeat when it is started, every `every_seconds`, and when it is stopped.
 
     Args:
-        worker: who lives.
-        look: tells how it is.
-        send: takes the messages.
-        every_seconds: between two beats.
+        worker: the worker's id.
+        stats: returns its figures.
+        send: sends the messages.
+        every_seconds: time between two heartbeats.
         now: the wall clock.
         clock: monotonic seconds.
     """
@@ -57,13 +57,13 @@ class Heartbeater:
     def __init__(
         self,
         worker: str,
-        look: Callable[[], WorkerStats],
+        stats: Callable[[], WorkerStats],
         send: Send,
         every_seconds: float = EVERY_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._worker, self._look, self._send = worker, look, send
+        self._worker, self._stats, self._send = worker, stats, send
         self._every_seconds, self._now, self._clock = every_seconds, now, clock
         self._last = (clock(), 0)
         self._stopped = threading.Event()
@@ -71,43 +71,43 @@ class Heartbeater:
         self._thread = threading.Thread(target=lambda: self.run(self._stopped.wait), name="heart", daemon=True)
 
     def start(self) -> None:
-        """Begin to beat, in a thread."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat once more, to say that the worker has ended, and no longer; wait for that up to `END_SECONDS`."""
+        """Send a last heartbeat, which reports the end; wait up to `END_SECONDS` for it."""
         self._stopped.set()
         self._thread.join(END_SECONDS)
 
     def run(self, wait: Callable[[float], bool]) -> None:
-        """Beat until `wait`, which is given the seconds to the next beat, says that the worker has ended."""
-        self._beat()
+        """Send heartbeats until `wait`, called with the seconds to the next one, returns True."""
+        self._send_heartbeat()
         while not wait(self._every_seconds):
-            self._beat()
-        self._beat("ended")
+            self._send_heartbeat()
+        self._send_heartbeat("ended")
 
-    def _beat(self, state: WorkerState | None = None) -> None:
+    def _send_heartbeat(self, state: WorkerState | None = None) -> None:
         try:
             refused = self._send([OutgoingMessage(new_id(), self._heartbeat(state).to_json())])
-        except Exception as error:  # noqa: BLE001 (the edge: after each error the worker works on)
+        except Exception as error:  # noqa: BLE001 (the edge: the worker goes on after any error)
             _log.warning("a heartbeat could not be sent", extra={"error": str(error)})
             return
         if refused:
-            _log.warning("a heartbeat was not taken by the response queue")
+            _log.warning("the response queue refused a heartbeat")
 
     def _heartbeat(self, state: WorkerState | None) -> Heartbeat:
-        vitals = self._look()
+        stats = self._stats()
         return Heartbeat(
             worker=self._worker,
             at=self._now(),
-            state=state or vitals.state,
-            images=vitals.images,
-            in_hand=vitals.in_hand,
-            images_per_second=self._rate(vitals.images),
+            state=state or stats.state,
+            images=stats.images,
+            in_hand=stats.in_flight,
+            images_per_second=self._rate(stats.images),
         )
 
     def _rate(self, images: int) -> float:
-        """Return images/s since this was asked last."""
+        """Return images/s since the last call."""
         (at, before), self._last = self._last, (self._clock(), images)
         seconds = self._last[0] - at
         return round((images - before) / seconds, 3) if seconds > 0 else 0.0

@@ -1,23 +1,22 @@
 """The pipeline: fetch, decode, classify, publish, with bounded channels between them."""
 
 import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.batch import take_batch
-from app_tier.channel import Channel
 from app_tier.classify import Classifier
-from app_tier.decode import Pixels, Squares, decode
-from app_tier.faults import FatalError, meaning_of
-from app_tier.fetch import fetch
-from app_tier.publish import answered_before, delete, refuse, respond, store
+from app_tier.decode import Decoder, Pixels, decode
+from app_tier.errors import FatalError, classify_error
 from app_tier.recovery import Recovery, Step
 from app_tier.sizing import Sizing
-from app_tier.stage import Stage
-from app_tier.task import Delivery, Task, begin
+from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
+from app_tier.task import Delivery, Task, new_task
 from core.image_limits import ImageLimits
 from core.messages import Failure, Prediction, Response, crashed_worker
 from services.errors import NotFoundError
@@ -25,13 +24,147 @@ from services.s3 import Bucket
 from services.sqs import BATCH, Queue
 
 RESPONSE_WAIT_SECONDS = 0.02
-"""How long a response waits for others: a batch of ten costs as much as one, a person notices nothing."""
+"""How long a response waits for others: a batch of ten costs as much as one, and users do not notice the delay."""
 
 JOIN_SECONDS = 2.0
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+Tasks = Sequence[Task[T]]
+
+
+class ChannelClosedError(Exception):
+    """Raised when an item is put into a closed channel; producers must end before it is closed."""
+
+
+class Channel(Generic[T]):
+    """A first-in, first-out queue of at most `bound` items that can be closed.
+
+    A full channel makes the stage before it wait, so memory cannot grow. Its waits have no time-out. They end when
+    the pipeline closes the channel, and an image that hangs meanwhile is dropped by the visibility extender.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._items: deque[T] = deque()
+        lock = threading.Lock()
+        # Two conditions, so that each item wakes one thread and not all that wait.
+        self._filled, self._freed = threading.Condition(lock), threading.Condition(lock)
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Return the number of waiting items."""
+        return len(self._items)
+
+    def put(self, item: T) -> None:
+        """Append `item`, waiting while the channel is full.
+
+        Raises:
+            ChannelClosedError: the channel is closed.
+        """
+        with self._freed:
+            self._freed.wait_for(lambda: self._closed or len(self._items) < self._bound)
+            if self._closed:
+                raise ChannelClosedError
+            self._items.append(item)
+            self._filled.notify()
+
+    def get(self, wait_seconds: float | None = None) -> T | None:
+        """Remove and return the first item; None after `wait_seconds`, or if the channel is closed and empty."""
+        with self._filled:
+            self._filled.wait_for(lambda: self._items or self._closed, wait_seconds)
+            if not self._items:
+                return None
+            self._freed.notify()
+            return self._items.popleft()
+
+    def drain(self) -> list[T]:
+        """Remove and return all items."""
+        with self._freed:
+            items = list(self._items)
+            self._items.clear()
+            self._freed.notify_all()
+            return items
+
+    def close(self) -> None:
+        """Accept no more items; waiting ones can still be taken."""
+        with self._filled:
+            self._closed = True
+            self._filled.notify_all()
+            self._freed.notify_all()
+
+
+class Stage(Generic[T]):
+    """Threads that repeat one step until there is nothing more to take.
+
+    Args:
+        name: of the threads.
+        threads: how many.
+        take: waits for the next tasks and returns them; an empty sequence ends the thread.
+        step: does the work and passes the tasks on; it must not raise (`app_tier.recovery.Step`).
+    """
+
+    def __init__(
+        self, name: str, threads: int, take: Callable[[], Tasks[T]], step: Callable[[Tasks[T]], None]
+    ) -> None:
+        self._take, self._step = take, step
+        # Daemons: a thread that hangs in a decoder must not keep the process alive.
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, seconds: float) -> bool:
+        """Wait up to `seconds` for all threads to end; return whether they have."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        while tasks := self._take():
+            self._step(tasks)
+
+
+def take_batch(
+    channel: Channel[T],
+    most: int,
+    wait_seconds: float,
+    more_to_come: Callable[[int], bool],
+    clock: Callable[[], float] = time.monotonic,
+) -> list[T]:
+    """Wait for one item, then take those that follow: up to `most` in all, for up to `wait_seconds`.
+
+    Args:
+        channel: source of the items.
+        most: size of a full batch.
+        wait_seconds: how long the first item waits for the others.
+        more_to_come: returns whether waiting can help, given how many were taken; waiting items are taken in any
+            case.
+        clock: monotonic seconds.
+
+    Returns:
+        The batch; empty once the channel is closed and empty.
+    """
+    first = channel.get()
+    if first is None:
+        return []
+    batch = [first]
+    deadline = clock() + wait_seconds
+    while len(batch) < most:
+        wait = max(0.0, deadline - clock()) if more_to_come(len(batch)) else 0.0
+        following = channel.get(wait)
+        if following is None:
+            break
+        batch.append(following)
+    return batch
 
 
 @dataclass(frozen=True)
@@ -51,13 +184,13 @@ class Pipeline:
         sizing: threads and batches.
         services: queues and buckets.
         classifier: the model, for as many threads as there are streams.
-        limits: of an image.
+        limits: limits of an image.
         recovery: decides what follows when a step fails.
-        squares: decodes.
-        max_tries: how often a request is tried.
+        decoder: decodes images.
+        max_tries: tries of a request.
 
     Attributes:
-        answered: images with a response that was sent, so far.
+        answered: images whose response was sent so far.
     """
 
     def __init__(
@@ -68,19 +201,19 @@ class Pipeline:
         limits: ImageLimits,
         recovery: Recovery,
         *,
-        squares: Squares,
+        decoder: Decoder,
         max_tries: int,
     ) -> None:
         self._sizing, self._services, self._classifier, self._limits = sizing, services, classifier, limits
-        self._in_hand, self._recovery, self._squares = recovery.in_hand, recovery, squares
-        self._max_tries, in_hand = max_tries, recovery.in_hand
+        self._in_flight, self._recovery, self._squares = recovery.in_flight, recovery, decoder
+        self._max_tries, in_flight = max_tries, recovery.in_flight
         self.answered = 0
-        self._to_fetch: Channel[Task[None]] = Channel(in_hand.capacity)
+        self._to_fetch: Channel[Task[None]] = Channel(in_flight.capacity)
         # Whole files wait here: as few as keep the decoders busy.
         self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads)
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size)
-        self._to_store: Channel[Task[Prediction]] = Channel(in_hand.capacity)
-        self._to_respond: Channel[Task[Response]] = Channel(in_hand.capacity)
+        self._to_store: Channel[Task[Prediction]] = Channel(in_flight.capacity)
+        self._to_respond: Channel[Task[Response]] = Channel(in_flight.capacity)
         classify = self._step("classify", self._classify, classifier.check)
         answer: Step[Response] = self._step("respond", self._respond)
         self._stages = (
@@ -99,18 +232,18 @@ class Pipeline:
             stage.start()
 
     def submit(self, delivery: Delivery) -> None:
-        """Put a delivery before the first stage; answer one of a request that has no try left."""
+        """Pass a delivery to the first stage; if its request has no try left, answer it with a failure."""
         if delivery.tries > self._max_tries:
-            self._refuse(begin(delivery), crashed_worker(delivery.tries - 1))
+            self._refuse(new_task(delivery), crashed_worker(delivery.tries - 1))
         else:
-            self._to_fetch.put(begin(delivery))
+            self._to_fetch.put(new_task(delivery))
 
     def give_back_waiting(self) -> None:
-        """Give back what no stage has started on."""
+        """Give back the deliveries that no stage has started."""
         self._recovery.extender.give_back([task.delivery for task in self._to_fetch.drain()])
 
     def stop(self) -> bool:
-        """End the stages, first to last; False when a thread hangs."""
+        """End the stages, first to last; return False if a thread hangs."""
         ended = True
         for channel, stage in self._stages:
             channel.close()
@@ -170,16 +303,16 @@ class Pipeline:
         try:
             delete(answered, self._services.requests)
         except (BotoCoreError, ClientError) as error:
-            # Answered is answered: a request that was not deleted comes again, alone, and changes nothing.
+            # They are answered: a request that was not deleted is received again and changes nothing.
             _log.warning("requests were not deleted", extra={"messages": len(answered), "error": str(error)})
-            if isinstance(fault := meaning_of(error), FatalError):
+            if isinstance(fault := classify_error(error), FatalError):
                 self._recovery.lifetime.fail(fault.reason)
         for delivery in answered:
-            self._in_hand.remove(delivery)
+            self._in_flight.remove(delivery)
         self._recovery.extender.leave([task.delivery for task in tasks if task.delivery not in answered])
 
     def _more_than(self, taken: int) -> bool:
-        return self._in_hand.started > taken
+        return self._in_flight.started > taken
 
     def _refuse(self, task: Task[object], failure: Failure) -> None:
         self._to_store.put(refuse(task, failure, self._classifier.worker))

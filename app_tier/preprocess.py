@@ -2,7 +2,7 @@
 
 Short side to ``resize`` pixels, central square of ``crop`` pixels, scaled to 0..1, ``mean`` and ``std`` per channel:
 what torchvision's classification presets do, within a grey level or two of rounding. The square is cut and resized in
-one step (`app_tier.square`), so an image of 1 x 50,000,000 pixels costs no more than any other. EXIF orientation is
+one step (`central_crop`), so an image of 1 x 50,000,000 pixels costs no more than any other. EXIF orientation is
 applied, transparency is put on white, an animation gives its first frame, 16 bits become 8, CMYK becomes RGB.
 """
 
@@ -73,13 +73,13 @@ def load_square(
     Raises:
         ImageRejectedError: the data cannot be classified.
     """
-    from app_tier.square import central_square
+    from app_tier.central_crop import central_crop
 
-    return as_square(central_square(data, spec.resize, spec.crop, limits, in_full=in_full), spec)
+    return to_array(central_crop(data, spec.resize, spec.crop, limits, in_full=in_full), spec)
 
 
-def as_square(rows: bytes | bytearray, spec: Preprocess) -> NDArray[np.uint8]:
-    """Return what `central_square` returned as uint8 [crop, crop, 3], without a copy.
+def to_array(rows: bytes | bytearray, spec: Preprocess) -> NDArray[np.uint8]:
+    """Return what `central_crop` returned as uint8 [crop, crop, 3], without a copy.
 
     Raises:
         ValueError: there are too few bytes or too many.

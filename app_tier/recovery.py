@@ -1,7 +1,7 @@
 """Recovery: what follows when a step of the pipeline fails.
 
-A fault of the system keeps the image in hand: its thread tries the step again after a pause, while the visibility
-timeout is extended and the receiver pauses, too. So a service that is away costs no image a try.
+A fault of the system keeps the image in flight: its thread retries the step after a pause, while the visibility
+timeout is extended and the receiver pauses, too. So a service that is down costs no image a try.
 
 | at fault           | tried again                 | then, if it works for others     | if it works for none        |
 |--------------------|-----------------------------|----------------------------------|-----------------------------|
@@ -11,22 +11,23 @@ timeout is extended and the receiver pauses, too. So a service that is away cost
 | engine or decoders | until `MAX_FAILURES`        | given back                       | given back; the worker ends |
 | unknown            | alone, until `MAX_FAILURES` | left, after `MAX_FAILURES_ALONE` | left; the worker ends       |
 
-An engine that reports a failed run is the worker's fault: what it answers from then on could be wrong.
+An engine that reports a failed run is the worker's fault: its later answers could be wrong.
 
-A request that is given back is as if it had not been received. One that is left to its queue is received again and
-has one try less; after `max_receive_count` tries the image fails. A worker that ends gives back everything else.
+A request that is given back counts as not received. One that is left to its queue is received again and has one
+try less; after `max_receive_count` tries the image fails. A worker that ends gives back everything else.
 """
 
 import logging
 import random
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
 
-from app_tier.backoff import FIRST_SECONDS, MAX_SECONDS, Backoff
-from app_tier.faults import (
+from app_tier.errors import (
     FatalError,
     Fault,
     ImageFault,
@@ -34,20 +35,23 @@ from app_tier.faults import (
     ServiceFault,
     TransientError,
     UnknownFault,
-    meaning_of,
+    classify_error,
 )
-from app_tier.in_hand import InFlightMessages
-from app_tier.lifetime import Lifetime
+from app_tier.lifecycle import Lifetime
 from app_tier.task import Task
-from app_tier.visibility_extender import VisibilityExtender
+from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.messages import Failure
 from services.backoff import Jitter, pause_seconds
 
+FIRST_SECONDS = 1.0
+
+MAX_SECONDS = 30.0
+
 MAX_OUTAGE_SECONDS: Final = 1_800.0
-"""How long a step is tried again while a service fails; a worker bills no longer without working."""
+"""How long a step is retried while a service fails: a worker bills no longer than that without working."""
 
 MAX_FAILURES: Final = 5
-"""Failures in a row, 8 to 15 s, after which an engine or decoders that work for no image count as broken."""
+"""Failures in a row, 8 to 15 s, after which an engine or decoder that works for no image counts as broken."""
 
 MAX_FAILURES_ALONE: Final = 2
 """Failures of an image alone, while the step works for others, after which the try counts."""
@@ -55,6 +59,35 @@ MAX_FAILURES_ALONE: Final = 2
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+class Backoff:
+    """Counts failures in a row of each activity, over all threads; a success forgets those of its activity.
+
+    Args:
+        jitter: returns a random number between its arguments.
+    """
+
+    def __init__(self, jitter: Jitter = random.uniform) -> None:
+        self._jitter = jitter
+        self._lock = threading.Lock()
+        self._failures: Counter[str] = Counter()
+
+    def failed(self, activity: str) -> None:
+        """Count a failure."""
+        with self._lock:
+            self._failures[activity] += 1
+
+    def succeeded(self, activity: str) -> None:
+        """Forget the failures of `activity`."""
+        with self._lock:
+            del self._failures[activity]
+
+    def pause_seconds(self) -> float:
+        """Return how long to wait before the next try: 0 without a failure."""
+        with self._lock:
+            failures = max(self._failures.values(), default=0)
+        return pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, self._jitter)
 
 
 class Decision(Enum):
@@ -95,15 +128,15 @@ class Recovery:
     """What the steps of all stages share.
 
     Attributes:
-        in_hand: knows which steps are being done, so that one that hangs is noticed.
-        extender: gives back, or leaves to the queue.
+        in_flight: records which steps are running, so that one that hangs is noticed.
+        extender: gives deliveries back, or leaves them to the queue.
         lifetime: ends when the worker cannot go on.
         backoff: pauses the receiver while a step fails.
         clock: monotonic seconds.
         jitter: returns a random number between its arguments.
     """
 
-    in_hand: InFlightMessages
+    in_flight: InFlightMessages
     extender: VisibilityExtender
     lifetime: Lifetime
     backoff: Backoff
@@ -115,11 +148,11 @@ class Step(Generic[T]):
     """The step of one stage, called by the stage's threads; it does not raise.
 
     Args:
-        name: of the stage.
+        name: name of the stage.
         do: does the work for some tasks and passes them on.
         refuse: passes on a task of an image that cannot be classified, with the reason.
-        recovery: what all stages share.
-        check: does the same work without any image, where that is possible; raises if that fails.
+        recovery: shared by all stages.
+        check: does the same work without any image, if that is possible; raises if it fails.
     """
 
     def __init__(
@@ -131,7 +164,7 @@ class Step(Generic[T]):
         check: Callable[[], None] | None = None,
     ) -> None:
         self._name, self._do, self._refuse, self._recovery, self._check = name, do, refuse, recovery, check
-        # Changes whenever the step works. Threads may overwrite each other's counts, but do not undo a change.
+        # Changes whenever the step succeeds. Threads may overwrite each other's counts, but never undo a change.
         self._passed = 0
 
     def __call__(self, tasks: Sequence[Task[T]]) -> None:
@@ -140,9 +173,9 @@ class Step(Generic[T]):
         kind: type[TransientError] | None = None
         failures, since, passed_before = 0, 0.0, 0
         while (error := self._attempt(tasks)) is not None:
-            fault = self._meaning(error)
+            fault = self._classify(error)
             if isinstance(fault, ImageFault | FatalError):
-                self._settle(tasks, fault)
+                self._stop_trying(tasks, fault)
                 return
             if isinstance(fault, UnknownFault) and len(tasks) > 1:
                 for task in tasks:
@@ -160,19 +193,19 @@ class Step(Generic[T]):
             if decision in {Decision.END_AND_GIVE_BACK, Decision.END_AND_LEAVE}:
                 tries = f"{failures} tries in {seconds:.0f} s failed, the last with {fault.reason}"
                 self._recovery.lifetime.fail(f"{self._name} does not work: {tries}")
-            self._part_with(tasks, is_left=decision in {Decision.LEAVE, Decision.END_AND_LEAVE})
+            self._release(tasks, is_left=decision in {Decision.LEAVE, Decision.END_AND_LEAVE})
             return
 
     def _attempt(self, tasks: Sequence[Task[T]]) -> Exception | None:
-        """Do the step once; return what went wrong, if anything did."""
-        in_hand = self._recovery.in_hand
-        in_hand.begin_step([task.delivery for task in tasks])
+        """Do the step once; return its exception, or None."""
+        in_flight = self._recovery.in_flight
+        in_flight.begin_step([task.delivery for task in tasks])
         try:
             self._do(tasks)
         except Exception as error:  # noqa: BLE001 (the edge: the next image must get its turn)
             return error
         finally:
-            in_hand.end_step()
+            in_flight.end_step()
         self._pass()
         return None
 
@@ -180,23 +213,23 @@ class Step(Generic[T]):
         self._passed += 1
         self._recovery.backoff.succeeded(self._name)
 
-    def _meaning(self, error: Exception) -> Fault:
-        """Return what `error` means; an unknown one is the worker's if the step fails without any image, too."""
-        fault = meaning_of(error)
+    def _classify(self, error: Exception) -> Fault:
+        """Return the fault; an unknown error is the worker's fault if the step also fails without any image."""
+        fault = classify_error(error)
         if not isinstance(fault, UnknownFault) or self._check is None:
             return fault
         try:
             self._check()
         except Exception as broken:  # noqa: BLE001 (no image is involved, so no image is at fault)
-            fault = meaning_of(broken)
+            fault = classify_error(broken)
             return LocalFault(fault.reason) if isinstance(fault, UnknownFault) else fault
         self._pass()
         return fault
 
-    def _settle(self, tasks: Sequence[Task[T]], fault: ImageFault | FatalError) -> None:
+    def _stop_trying(self, tasks: Sequence[Task[T]], fault: ImageFault | FatalError) -> None:
         if isinstance(fault, FatalError):
             self._recovery.lifetime.fail(fault.reason)
-            self._part_with(tasks)
+            self._release(tasks)
             return
         self._pass()
         _log.info("cannot be classified", extra={"images": _images(tasks), "code": fault.failure.code})
@@ -204,12 +237,12 @@ class Step(Generic[T]):
             self._refuse(task, fault.failure)
 
     def _pause(self, failures: int) -> bool:
-        """Wait before the next try, and let the receiver wait, too; return False if the worker ends."""
+        """Wait before the next try, while the receiver waits, too; return False if the worker ends."""
         recovery = self._recovery
         recovery.backoff.failed(self._name)
         return not recovery.lifetime.wait(pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, recovery.jitter))
 
-    def _part_with(self, tasks: Sequence[Task[T]], *, is_left: bool = False) -> None:
+    def _release(self, tasks: Sequence[Task[T]], *, is_left: bool = False) -> None:
         deliveries = [task.delivery for task in tasks]
         if is_left:
             self._recovery.extender.leave(deliveries)

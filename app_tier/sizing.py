@@ -68,7 +68,7 @@ class Sizing:
     batch_wait_seconds: float
 
     @property
-    def in_hand(self) -> int:
+    def in_flight(self) -> int:
         """How many messages the worker holds at once, at most: what keeps every stage busy, and no more."""
         classifying = BATCHES_IN_HAND * max(BATCH, self.streams * self.batch_size)
         return max(classifying, self.fetch_threads + self.streams * self.batch_size + self.publish_threads)

@@ -1,8 +1,7 @@
-"""From nothing to a worker that can poll: configuration, identity, services and model, side by side.
+"""Start-up: configuration, identity, services and model, in parallel.
 
-A worker is paid from its launch, so the steps that wait for something overlap: the network is read and compiled, and
-the metadata service asked, while botocore is imported and the queues are looked up. Nothing is received before
-everything is there.
+An instance bills from its launch, so steps that wait overlap: the network is read and compiled, and the metadata
+service is asked, while botocore is imported and the queues are looked up. Nothing is received before all is ready.
 """
 
 import logging
@@ -15,10 +14,9 @@ from typing import TYPE_CHECKING
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.classify import Classifier
-from app_tier.decode import confined_squares
+from app_tier.decode import sandboxed_decoder
 from app_tier.engines import Engine, open_engine
-from app_tier.errors import NotStartedError
-from app_tier.lifetime import is_protected, watch_notices
+from app_tier.lifecycle import NotStartedError, is_protected, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from core.config import Config, load_config
 from core.confined.errors import PoolUnavailableError
@@ -33,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def start_up(zygote: Zygote) -> "Worker":
-    """Return a worker that is ready to run, for which `zygote` makes the processes that decode.
+    """Return a worker that is ready to run; `zygote` forks its decoding processes.
 
     Raises:
         NotStartedError: it cannot classify, so it must not receive.
@@ -53,25 +51,24 @@ def _start_up(config: Config, zygote: Zygote) -> "Worker":
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="start") as pool:
         model = pool.submit(open_model, config)
         instance = pool.submit(instance_id, metadata)
-        from app_tier.connect import open_services
-        from app_tier.worker import Worker
+        from app_tier.worker import Worker, open_services
 
         services = open_services(config)
     bundle, engine, sizing = model.result()
     name = instance.result()
     classifier = Classifier(engine, bundle, name or f"local-{os.getpid()}", config.worker.top_k)
-    stays = partial(is_protected, metadata if name is not None else None)
+    is_kept = partial(is_protected, metadata if name is not None else None)
     crop, limits = bundle.manifest.preprocess.crop, config.web.image_limits
-    squares = confined_squares(zygote, config.worker, limits, crop, sizing.decode_threads)
-    squares.prepare()
-    worker = Worker(config, services, classifier, sizing, services.responses.send, stays, squares=squares)
+    decoder = sandboxed_decoder(zygote, config.worker, limits, crop, sizing.decode_threads)
+    decoder.prepare()
+    worker = Worker(config, services, classifier, sizing, services.responses.send, is_kept, decoder=decoder)
     if name is not None:
         threading.Thread(target=watch_notices, args=(metadata, worker.lifetime), name="notices", daemon=True).start()
     return worker
 
 
 def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
-    """Return the bundle, fetched if it is in S3 and checked, an engine that runs it, and sizes that suit both.
+    """Return the bundle, fetched if it is in S3 and verified, an engine that runs it, and the sizing for both.
 
     Raises:
         BundleError: the bundle is missing, damaged or not for this engine.
@@ -86,13 +83,13 @@ def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
 def _bundle(config: Config) -> Bundle:
     if not str(config.worker.bundle).startswith("s3:"):
         return load_bundle(config.worker.bundle, config.worker.bundle_sha256)
-    from app_tier.connect import bundle_from_s3
+    from app_tier.worker import bundle_from_s3
 
     return bundle_from_s3(config)
 
 
 def instance_id(metadata: Metadata) -> str | None:
-    """Return this instance's id; None on a machine that is no instance."""
+    """Return this instance's id; None if this machine is not an EC2 instance."""
     try:
         return metadata.instance_id()
     except MetadataError as error:

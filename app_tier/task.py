@@ -1,4 +1,4 @@
-"""What passes from stage to stage: one image on its way, with what the last stage made of it."""
+"""What passes from stage to stage: one image with the output of the last stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ U = TypeVar("U")
 class Delivery:
     """One delivery of a request message.
 
-    A message that is delivered twice is two deliveries, each with a receipt of its own: both go through the worker,
-    and the second is answered with the prediction that the first has stored.
+    A message that is delivered twice is two deliveries, each with its own receipt. Both go through the worker; the
+    second is answered with the stored prediction of the first.
 
     Attributes:
-        received: the message as SQS gave it.
-        request: what it asks for.
+        received: the message as SQS delivered it.
+        request: the request in its body.
     """
 
     received: ReceivedMessage
@@ -29,12 +29,12 @@ class Delivery:
 
     @property
     def receipt(self) -> str:
-        """The receipt handle, which tells this delivery from every other."""
+        """The receipt handle, which identifies this delivery."""
         return self.received.receipt
 
     @property
     def tries(self) -> int:
-        """How many deliveries of the request have not been answered, this one included.
+        """Deliveries of the request without an answer so far, including this one.
 
         A delivery that its worker gave back does not count.
         """
@@ -46,17 +46,17 @@ class Delivery:
         return self.tries > 1
 
     def given_back(self) -> RequestMessage:
-        """Return the request that takes the place of this one in the queue: this delivery does not count as a try."""
+        """Return the request that replaces this one in the queue, in which this delivery does not count as a try."""
         return self.request.model_copy(update={"crashes": self.tries - 1})
 
     @property
     def queued_at(self) -> datetime:
-        """When SQS took the message, by its clock."""
+        """When SQS accepted the message, by its clock."""
         return datetime.fromtimestamp(self.received.sent_at, UTC)
 
     @property
     def queued_ms(self) -> float:
-        """Milliseconds from sending to the first receive; both by SQS's clock, so that no skew can falsify it."""
+        """Milliseconds from sending to the first receive; both by SQS's clock, so clock skew has no effect."""
         return round(max(0.0, self.received.first_received_at - self.received.sent_at) * 1000, 3)
 
 
@@ -66,31 +66,31 @@ class Task(Generic[T_co]):
 
     Attributes:
         delivery: where it came from; decides what happens to the message.
-        made: what the last stage made: nothing, bytes, pixels, a prediction.
-        milliseconds: how long each stage so far took; a plain mapping, since it is copied at every stage.
+        payload: output of the last stage: None, bytes, pixels, or a prediction.
+        milliseconds: duration of each stage so far; a plain mapping, since it is copied at every stage.
         sha256: of the image's bytes, hexadecimal; empty until they have been fetched.
     """
 
     delivery: Delivery
-    made: T_co
+    payload: T_co
     milliseconds: Mapping[str, float]
     sha256: str = ""
 
     @property
     def timings(self) -> Timings:
-        """The same as a result tells it."""
+        """The durations as a result contains them."""
         return Timings(**self.milliseconds)
 
-    def then(self, made: U, **milliseconds: float) -> "Task[U]":
-        """Return the task for the next stage, with what this one made and how long it took."""
+    def with_payload(self, payload: U, **milliseconds: float) -> "Task[U]":
+        """Return the task for the next stage, with the output of this one and its duration."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
-        return Task(self.delivery, made, {**self.milliseconds, **rounded}, self.sha256)
+        return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256)
 
     def identified(self, sha256: str) -> "Task[T_co]":
-        """Return the task with what its image's bytes are known by."""
+        """Return the task with the digest of its image."""
         return replace(self, sha256=sha256)
 
 
-def begin(delivery: Delivery) -> Task[None]:
-    """Return the task that the first stage takes."""
+def new_task(delivery: Delivery) -> Task[None]:
+    """Return the task for the first stage."""
     return Task(delivery, None, {"queued": delivery.queued_ms})

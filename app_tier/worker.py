@@ -1,26 +1,33 @@
-"""The worker: the parts that live as long as it does, and the order in which they end."""
+"""The worker: its parts, its queues and buckets, and the order in which everything ends."""
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
-from app_tier.backoff import Backoff
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.bundle.s3 import fetch_bundle, in_s3
 from app_tier.classify import Classifier
-from app_tier.decode import Squares
+from app_tier.decode import Decoder
+from app_tier.errors import classify_error
 from app_tier.heartbeat import Heartbeater, Send, WorkerStats
-from app_tier.in_hand import InFlightMessages
-from app_tier.lifetime import Lifetime
+from app_tier.lifecycle import Lifetime, NotStartedError
 from app_tier.pipeline import Pipeline, Services
-from app_tier.receive import POLL_SECONDS, Receiver
-from app_tier.recovery import Recovery
+from app_tier.receiver import POLL_SECONDS, Receiver
+from app_tier.recovery import Backoff, Recovery
 from app_tier.sizing import Sizing
-from app_tier.visibility_extender import VisibilityExtender
+from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config
 from core.confined.pool import HANG_FACTOR, TRIES
+from services.clients import Clients
+from services.s3 import Bucket
+from services.sqs import Queue
 
 MAX_CALLS_SECONDS = 900.0
-"""Longest that the calls of one step may take, with the retries of botocore and obstore (some 5 minutes a call)."""
+"""Longest time of the calls of one step, with the retries of botocore and obstore (some 5 minutes a call)."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +39,10 @@ class Worker:
         config: the whole configuration.
         services: queues and buckets.
         classifier: the model.
-        sizing: how many of everything.
-        send_heartbeats: takes the worker's heartbeats.
-        stays: asked when the worker is idle, whether it is to stay.
-        squares: decodes images.
+        sizing: numbers of threads, and sizes of batches and queues.
+        send_heartbeats: sends the worker's heartbeats.
+        is_protected: asked when the worker is idle, whether it stays nevertheless.
+        decoder: decodes images.
     """
 
     def __init__(
@@ -45,34 +52,34 @@ class Worker:
         classifier: Classifier,
         sizing: Sizing,
         send_heartbeats: Send,
-        stays: Callable[[], bool] = lambda: False,
+        is_protected: Callable[[], bool] = lambda: False,
         *,
-        squares: Squares,
+        decoder: Decoder,
     ) -> None:
         self._sizing = sizing
         self._drain_seconds = config.worker.drain_seconds
         self._classifier = classifier
         visibility = config.queues.visibility_timeout_seconds
         backoff = Backoff()
-        self._in_hand = InFlightMessages(sizing.in_hand, visibility)
-        self.lifetime = Lifetime(on_end=self._in_hand.close, stays=stays)
+        self._in_flight = InFlightMessages(sizing.in_flight, visibility)
+        self.lifetime = Lifetime(on_end=self._in_flight.close, is_protected=is_protected)
         max_step_seconds = MAX_CALLS_SECONDS + TRIES * HANG_FACTOR * config.worker.decode_seconds
         self._extender = VisibilityExtender(
-            services.requests, self._in_hand, visibility, max_step_seconds, self.lifetime.fail
+            services.requests, self._in_flight, visibility, max_step_seconds, self.lifetime.fail
         )
-        recovery = Recovery(self._in_hand, self._extender, self.lifetime, backoff)
+        recovery = Recovery(self._in_flight, self._extender, self.lifetime, backoff)
         self._pipeline = Pipeline(
             sizing,
             services,
             classifier,
             config.web.image_limits,
             recovery,
-            squares=squares,
+            decoder=decoder,
             max_tries=config.queues.max_receive_count,
         )
         receiver = Receiver(
             services.requests,
-            self._in_hand,
+            self._in_flight,
             self._extender,
             self.lifetime,
             backoff,
@@ -80,35 +87,72 @@ class Worker:
             idle_seconds=config.worker.idle_seconds,
         )
         self._receiving = threading.Thread(target=receiver.run, name="receive", daemon=True)
-        self._heart = Heartbeater(classifier.worker, self._vitals, send_heartbeats)
+        self._heartbeater = Heartbeater(classifier.worker, self._stats, send_heartbeats)
 
     def run(self) -> bool:
-        """Work until the end; tell whether every thread has ended."""
+        """Work until the end; return whether every thread has ended."""
         model = {"model": self._classifier.bundle.name, "digest": self._classifier.bundle.digest}
         _log.info("started", extra={"worker": self._classifier.worker, **model, **asdict(self._sizing)})
         self._extender.start()
         self._pipeline.start()
         self._receiving.start()
-        self._heart.start()
+        self._heartbeater.start()
         self.lifetime.wait()
-        _log.info("stopping", extra={"reason": self.lifetime.reason, "in_hand": len(self._in_hand)})
+        _log.info("stopping", extra={"reason": self.lifetime.reason, "in_hand": len(self._in_flight)})
         all_ended = self._drain()
-        self._heart.stop()
+        self._heartbeater.stop()
         return all_ended
 
-    def _vitals(self) -> WorkerStats:
-        return WorkerStats(self._pipeline.answered, len(self._in_hand), self.lifetime.over)
+    def _stats(self) -> WorkerStats:
+        return WorkerStats(self._pipeline.answered, len(self._in_flight), self.lifetime.over)
 
     def _drain(self) -> bool:
-        """Give back what has not started, finish what has, and let everything end."""
+        """Give back what has not started, finish what has, and stop everything."""
         self._pipeline.give_back_waiting()
-        # The poll in flight may still bring messages, which the receiver gives back.
+        # The poll under way may still return messages, which the receiver gives back.
         self._receiving.join(POLL_SECONDS + 1)
-        # What the receiver submitted just before it saw the end.
+        # The receiver may have submitted some just before it saw the end.
         self._pipeline.give_back_waiting()
-        if not self._in_hand.wait_until_empty(self._drain_seconds):
-            left = self._in_hand.everything()
+        if not self._in_flight.wait_until_empty(self._drain_seconds):
+            left = self._in_flight.everything()
             _log.warning("given back unfinished", extra={"images": [each.request.image_id for each in left]})
             self._extender.give_back(left)
         self._extender.stop()
         return self._pipeline.stop()
+
+
+def open_services(config: Config) -> Services:
+    """Return the queues and buckets that `config` names.
+
+    Raises:
+        NotStartedError: SQS cannot be reached or does not know the queues.
+    """
+    clients, names = Clients(config.aws.endpoint()), config.names
+    with _explaining_refusals():
+        return Services(
+            requests=Queue.named(clients.sqs, config.queue_name(names.request_queue)),
+            responses=Queue.named(clients.sqs, config.queue_name(names.response_queue)),
+            inputs=Bucket.named(clients, names.input_bucket),
+            outputs=Bucket.named(clients, names.output_bucket),
+        )
+
+
+def bundle_from_s3(config: Config) -> Bundle:
+    """Return the bundle that `config` names, fetched and checked.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        NotStartedError: S3 cannot be reached or refuses.
+    """
+    if (place := in_s3(config.worker.bundle)) is None:
+        return load_bundle(config.worker.bundle, config.worker.bundle_sha256)
+    with _explaining_refusals():
+        return fetch_bundle(Clients(config.aws.endpoint()).s3, place, sha256=config.worker.bundle_sha256)
+
+
+@contextmanager
+def _explaining_refusals() -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise NotStartedError(classify_error(error).reason) from error

@@ -15,7 +15,7 @@ ENDING_SECONDS: Final = 5.0
 BEAT_SECONDS: Final = 10.0
 """Between two heartbeats, as `app_tier.heartbeat` sends them."""
 NOTICE_SECONDS: Final = 5.0
-"""A worker looks so often whether it is asked to end, as `app_tier.lifetime` does."""
+"""A worker looks so often whether it is asked to end, as `app_tier.lifecycle` does."""
 NEVER: Final = math.inf
 ALIVE: Final = ("pending", "running")
 

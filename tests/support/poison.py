@@ -3,10 +3,10 @@
 import os
 import signal
 
-from app_tier.square import central_square
+from app_tier.central_crop import central_crop
 
 
 def crash(data: bytes, resize: int, crop: int, limits: tuple[int, int, int]) -> bytes:
     if data.startswith(b"SIG"):
         os.kill(os.getpid(), signal.Signals[data.decode()])
-    return central_square(data, resize, crop, limits)
+    return central_crop(data, resize, crop, limits)

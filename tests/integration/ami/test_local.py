@@ -142,7 +142,7 @@ def test_an_image_has_an_id_of_ec2_and_each_role_its_own() -> None:
     ("name", "roles"),
     [
         ("core/config.py", {"worker", "web"}),
-        ("app_tier/batch.py", {"worker"}),
+        ("app_tier/pipeline.py", {"worker"}),
         ("web_tier/app.py", {"web"}),
         ("ami/provision.sh", {"worker", "web"}),
         ("ami/files/web/etc/nginx/nginx.conf", {"worker", "web"}),

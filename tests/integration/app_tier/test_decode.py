@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from app_tier.__main__ import DECODER
-from app_tier.decode import Squares, confined_squares, decode
-from app_tier.square import central_square
-from app_tier.task import begin
+from app_tier.central_crop import central_crop
+from app_tier.decode import Decoder, decode, sandboxed_decoder
+from app_tier.task import new_task
 from core.config import Config
 from core.confined.errors import ConfinedError, CrashedError, PoolUnavailableError, TooCostlyError
 from core.confined.pool import Allowance, SandboxPool
@@ -17,21 +17,21 @@ from core.confined.zygote import Zygote
 from core.image_limits import BYTES_A_PIXEL
 from core.images import ImageLimits, ImageRejectedError
 from tests.support.hostile_images import HONEST, POLYGLOTS, encoded, gif_bomb, png_bomb, webp_bomb
-from tests.unit.app_tier.fakes import colour_bundle, delivery, picture
+from tests.support.worker import colour_bundle, delivery, picture
 
 SPEC = colour_bundle().manifest.preprocess
 LIMITS = ImageLimits()
 SQUARE_BYTES = 3 * SPEC.crop**2
 
 
-def decoded(data: bytes, limits: ImageLimits = LIMITS, squares: Squares = central_square) -> object:
-    return decode(begin(delivery()).then(data), SPEC, limits, squares).made
+def decoded(data: bytes, limits: ImageLimits = LIMITS, decoder: Decoder = central_crop) -> object:
+    return decode(new_task(delivery()).with_payload(data), SPEC, limits, decoder).payload
 
 
 def test_an_image_becomes_what_the_network_expects() -> None:
-    task = decode(begin(delivery()).then(picture("red")), SPEC, LIMITS, central_square)
-    assert task.made.shape == (3, 8, 8)
-    assert str(task.made.dtype) == "float32"
+    task = decode(new_task(delivery()).with_payload(picture("red")), SPEC, LIMITS, central_crop)
+    assert task.payload.shape == (3, 8, 8)
+    assert str(task.payload.dtype) == "float32"
     assert task.timings.decoded is not None
 
 
@@ -58,31 +58,31 @@ def test_what_a_decoder_s_process_ends_of_is_the_image_s_fault_and_said_in_its_o
     error: ConfinedError, code: str
 ) -> None:
     with pytest.raises(ImageRejectedError) as refused:
-        decoded(picture("red"), squares=failing(error))
+        decoded(picture("red"), decoder=failing(error))
     assert refused.value.code == code
     assert "save it again" in refused.value.message
     assert str(error) not in refused.value.message
 
 
-def failing(error: Exception) -> Squares:
-    def squares(data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
+def failing(error: Exception) -> Decoder:
+    def decoder(data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
         raise error
 
-    return squares
+    return decoder
 
 
 def test_where_nobody_can_decode_the_image_is_not_blamed() -> None:
     with pytest.raises(PoolUnavailableError):
-        decoded(picture("red"), squares=failing(PoolUnavailableError("none")))
+        decoded(picture("red"), decoder=failing(PoolUnavailableError("none")))
 
 
 @pytest.mark.parametrize("size", [0, SQUARE_BYTES - 1, SQUARE_BYTES + 1])
 def test_a_decoder_that_answers_with_too_few_pixels_or_too_many_is_not_believed(size: int) -> None:
-    def squares(data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
+    def decoder(data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
         return bytes(size)
 
     with pytest.raises(ImageRejectedError) as refused:
-        decoded(picture("red"), squares=squares)
+        decoded(picture("red"), decoder=decoder)
     assert refused.value.code == "undecodable"
 
 
@@ -94,7 +94,7 @@ def zygote() -> Iterator[Zygote]:
 
 
 @pytest.fixture(scope="module")
-def squares(zygote: Zygote) -> SandboxPool:
+def decoder(zygote: Zygote) -> SandboxPool:
     return SandboxPool(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, SQUARE_BYTES), most=1)
 
 
@@ -104,22 +104,22 @@ EVERY_KIND: dict[str, Callable[[], bytes]] = HONEST | {kind: make for kind, (_, 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_row_33_a_process_that_has_nothing_decodes_every_kind_of_image_to_the_same_pixels(
-    kind: str, squares: SandboxPool
+    kind: str, decoder: SandboxPool
 ) -> None:
     data = EVERY_KIND[kind]()
-    assert np.array_equal(decoded(data, squares=squares), decoded(data))  # type: ignore[arg-type]
+    assert np.array_equal(decoded(data, decoder=decoder), decoded(data))  # type: ignore[arg-type]
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", ["truncated", "16-bit png", "gif", "lossy webp"])
 def test_row_33_a_process_that_has_nothing_says_of_broken_images_what_any_would(
-    kind: str, squares: SandboxPool
+    kind: str, decoder: SandboxPool
 ) -> None:
     data = (HONEST["16-bit png"] if kind == "truncated" else HONEST[kind])()[:-25]
     said = []
-    for ways in (central_square, squares):
+    for ways in (central_crop, decoder):
         with pytest.raises(ImageRejectedError) as refused:
-            decoded(data, squares=ways)
+            decoded(data, decoder=ways)
         said.append((refused.value.code, refused.value.message))
     assert said[0] == said[1]
 
@@ -135,30 +135,30 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", BOMBS)
 def test_row_34_a_bomb_that_the_limits_let_through_ends_itself_alone(zygote: Zygote, kind: str) -> None:
-    squares = SandboxPool(zygote, Allowance(20, 20 * 2**20, SQUARE_BYTES), most=1)
+    decoder = SandboxPool(zygote, Allowance(20, 20 * 2**20, SQUARE_BYTES), most=1)
     with pytest.raises(ImageRejectedError) as refused:
-        decoded(BOMBS[kind](), squares=squares)
+        decoded(BOMBS[kind](), decoder=decoder)
     assert refused.value.code == "too_costly"
-    assert decoded(picture("red"), squares=squares) is not None
+    assert decoded(picture("red"), decoder=decoder) is not None
 
 
 @pytest.mark.processes
 def test_row_9_a_decoder_that_is_ended_by_a_fault_gives_a_reason_and_the_next_image_its_pixels(
-    squares: SandboxPool, monkeypatch: pytest.MonkeyPatch
+    decoder: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashing = Zygote("tests.support.poison:crash")
     poisoned = SandboxPool(crashing, Allowance(5, 2**26, SQUARE_BYTES), most=1)
     with pytest.raises(ImageRejectedError) as refused:
-        decoded(signal.SIGSEGV.name.encode(), squares=poisoned)
+        decoded(signal.SIGSEGV.name.encode(), decoder=poisoned)
     assert refused.value.code == "undecodable"
-    assert decoded(picture("red"), squares=poisoned) is not None
+    assert decoded(picture("red"), decoder=poisoned) is not None
     crashing.close()
 
 
 def test_a_decoder_may_take_what_the_costliest_image_takes_unless_ops_say_otherwise(config: Config) -> None:
     zygote = Zygote(DECODER)
-    derived = confined_squares(zygote, config.worker, LIMITS, 8, 1).allowance
+    derived = sandboxed_decoder(zygote, config.worker, LIMITS, 8, 1).allowance
     assert derived.memory_bytes > BYTES_A_PIXEL * LIMITS.max_pixels
     assert (derived.seconds, derived.answer_bytes) == (config.worker.decode_seconds, 3 * 8 * 8)
     own = config.worker.model_copy(update={"decode_megabytes": 100})
-    assert confined_squares(zygote, own, LIMITS, 8, 1).allowance.memory_bytes == 100 * 2**20
+    assert sandboxed_decoder(zygote, own, LIMITS, 8, 1).allowance.memory_bytes == 100 * 2**20

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app_tier.__main__ import DECODER
-from app_tier.errors import NotStartedError
+from app_tier.lifecycle import NotStartedError
 from app_tier.startup import instance_id, start_up
 from core.confined.zygote import Zygote
 from services.metadata import Metadata
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 WHAT_A_WORKER_IMPORTS = """
 import sys
-import app_tier.__main__, app_tier.startup, app_tier.connect, app_tier.worker
+import app_tier.__main__, app_tier.startup, app_tier.worker, app_tier.worker
 from app_tier.bundle.load import load_bundle
 from app_tier.engines import open_engine
 open_engine("openvino", load_bundle(), 1)

@@ -11,7 +11,7 @@ import pytest
 
 from app_tier.bundle.load import load_bundle
 from app_tier.preprocess import load_pixels
-from app_tier.receive import understood
+from app_tier.receiver import parse_messages
 from core.ids import ImageRef, output_key
 from core.messages import Response
 from localcloud.access_keys import owner_key
@@ -102,7 +102,7 @@ def assert_drained_in_the_middle(site: Site, refs: list[ImageRef]) -> None:
     assert 0 < counts.visible < len(refs)
     answered = site.collect(len(refs) - counts.visible)
     assert all(len(responses) == 1 for responses in answered.values())
-    left = [each for _ in range(counts.visible) for each in understood(site.requests.receive(1, wait_seconds=1))]
+    left = [each for _ in range(counts.visible) for each in parse_messages(site.requests.receive(1, wait_seconds=1))]
     assert {each.request.image_id for each in left} == {ref.image_id for ref in refs} - set(answered)
     assert {each.tries for each in left} == {1}, "no image has lost a try"
 
@@ -222,7 +222,7 @@ def test_row_56_a_worker_stays_while_too_many_messages_are_in_flight(make_site: 
 
 WITH_A_LIMIT_OF_TWO = """
 import sys
-from app_tier import __main__, receive
+from app_tier import __main__, receiver
 receive.MAX_IN_FLIGHT = 2
 sys.exit(__main__.main())
 """
@@ -357,7 +357,7 @@ import os, sys
 from app_tier import __main__, pipeline
 honest = pipeline.decode
 def fatal(task, *rest):
-    if task.made == b"POISON":
+    if task.payload == b"POISON":
         os.kill(os.getpid(), 9)
     return honest(task, *rest)
 pipeline.decode = fatal

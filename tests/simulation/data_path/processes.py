@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.backoff import Backoff as WorkerBackoff
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import Manifest
 from app_tier.classify import Classifier
-from app_tier.in_hand import InFlightMessages
-from app_tier.lifetime import Lifetime
+from app_tier.lifecycle import Lifetime
 from app_tier.pipeline import Pipeline, Services
 from app_tier.preprocess import Preprocess
-from app_tier.receive import Receiver
+from app_tier.receiver import Receiver
+from app_tier.recovery import Backoff as WorkerBackoff
 from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
-from app_tier.visibility_extender import VisibilityExtender
+from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.cache import ResultCache
 from core.dead_letters import DeadLetterStore
 from core.image_limits import ImageLimits
@@ -179,8 +178,8 @@ class Controller:
 class VirtualLifetime(Lifetime):
     """A worker's lifetime on the virtual clock."""
 
-    def __init__(self, in_hand: InFlightMessages, scheduler: Scheduler) -> None:
-        super().__init__(on_end=in_hand.close)
+    def __init__(self, in_flight: InFlightMessages, scheduler: Scheduler) -> None:
+        super().__init__(on_end=in_flight.close)
         self._scheduler = scheduler
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -219,12 +218,12 @@ class Worker:
         scheduler = world.scheduler
         requests = world.requests.queue(scheduler.sleep)
         services = Services(requests, world.responses.queue(scheduler.sleep), world.inputs, world.outputs)
-        self.in_hand = InFlightMessages(SIZING.in_hand, VISIBILITY_SECONDS, scheduler.clock)
-        self.lifetime = VirtualLifetime(self.in_hand, scheduler)
+        self.in_flight = InFlightMessages(SIZING.in_flight, VISIBILITY_SECONDS, scheduler.clock)
+        self.lifetime = VirtualLifetime(self.in_flight, scheduler)
         self.backoff = WorkerBackoff(_most)
         self.extender = VisibilityExtender(
             requests,
-            self.in_hand,
+            self.in_flight,
             VISIBILITY_SECONDS,
             MAX_STEP_SECONDS,
             self.lifetime.fail,
@@ -232,14 +231,14 @@ class Worker:
             jitter=_most,
         )
         self.extender._calling = cast(Any, TaskLock(scheduler))
-        recovery = Recovery(self.in_hand, self.extender, self.lifetime, self.backoff, scheduler.clock, _most)
+        recovery = Recovery(self.in_flight, self.extender, self.lifetime, self.backoff, scheduler.clock, _most)
         classifier = Classifier(Engine(self), bundle_of(world.model), process.name, 3)
         self.pipeline = Pipeline(
-            SIZING, services, classifier, LIMITS, recovery, squares=self._square, max_tries=MAX_RECEIVE_COUNT
+            SIZING, services, classifier, LIMITS, recovery, decoder=self._square, max_tries=MAX_RECEIVE_COUNT
         )
         self.receiver = Receiver(
             requests,
-            self.in_hand,
+            self.in_flight,
             self.extender,
             self.lifetime,
             self.backoff,
@@ -256,12 +255,12 @@ class Worker:
                 self.world.scheduler.sleep(pause)
             self.receiver._receive_once()
             self.world.scheduler.sleep(1.0)
-        self.extender.give_back(self.in_hand.everything())
+        self.extender.give_back(self.in_flight.everything())
         self.world.worker_ended(self.process)
 
     def _keep(self) -> None:
         while not self.lifetime.over:
-            self.extender.look()
+            self.extender.check()
             self.world.scheduler.sleep(VISIBILITY_SECONDS / 4)
 
     def _submit(self, delivery: Delivery) -> None:

@@ -317,7 +317,7 @@ class World:
         """End a process, as kill -9 does."""
         self.kills += 1
         if (worker := self.workers.pop(process, None)) is not None:
-            self.deaths.update(each.request.image_id for each in worker.in_hand.everything())
+            self.deaths.update(each.request.image_id for each in worker.in_flight.everything())
         if process is self.holder:
             self.holder = None
         self.web_processes = [web for web in self.web_processes if web.process is not process]
@@ -332,7 +332,7 @@ class World:
     def freeze(self, process: Process) -> None:
         """Stop a process, as SIGSTOP does; another takes its place."""
         if (worker := self.workers.get(process)) is not None:
-            self.deaths.update(each.request.image_id for each in worker.in_hand.everything())
+            self.deaths.update(each.request.image_id for each in worker.in_flight.everything())
         process.frozen = True
         self.frozen[process] = self.scheduler.now
         if process is self.holder:

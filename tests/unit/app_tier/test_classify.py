@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from app_tier.bundle.errors import EngineError
+from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
 from app_tier.engines import Batch
-from app_tier.square import central_square
-from app_tier.task import begin
+from app_tier.task import new_task
 from core.images import ImageLimits
-from tests.unit.app_tier.fakes import COLOURS, ColourEngine, FakeClock, colour_bundle, delivery, picture
+from tests.support.worker import COLOURS, ColourEngine, FakeClock, colour_bundle, delivery, picture
 
 BUNDLE = colour_bundle()
 
@@ -20,22 +20,28 @@ def test_a_batch_is_one_run_and_each_image_gets_its_own_answer() -> None:
     engine = ColourEngine()
     tasks = [
         decode(
-            begin(delivery(number)).then(picture(colour)), BUNDLE.manifest.preprocess, ImageLimits(), central_square
+            new_task(delivery(number)).with_payload(picture(colour)),
+            BUNDLE.manifest.preprocess,
+            ImageLimits(),
+            central_crop,
         )
         for number, colour in enumerate(COLOURS)
     ]
     answers = Classifier(engine, BUNDLE, "i-1", 2, FakeClock()).classify(tasks)
     assert engine.batches == [3]
-    assert [answer.made.label for answer in answers] == list(COLOURS)
-    assert [answer.made.image_id for answer in answers] == [task.delivery.request.image_id for task in tasks]
+    assert [answer.payload.label for answer in answers] == list(COLOURS)
+    assert [answer.payload.image_id for answer in answers] == [task.delivery.request.image_id for task in tasks]
 
 
 def test_a_prediction_says_everything_that_its_reader_needs() -> None:
     one = delivery(count=3)
     task = decode(
-        begin(one).then(picture("green"), fetched=1.0), BUNDLE.manifest.preprocess, ImageLimits(), central_square
+        new_task(one).with_payload(picture("green"), fetched=1.0),
+        BUNDLE.manifest.preprocess,
+        ImageLimits(),
+        central_crop,
     )
-    prediction = Classifier(ColourEngine(), BUNDLE, "i-1", 2).classify([task])[0].made
+    prediction = Classifier(ColourEngine(), BUNDLE, "i-1", 2).classify([task])[0].payload
     assert prediction.status == "done"
     assert prediction.ref == one.request.ref
     assert [pair.label for pair in prediction.top] == ["green", "red"]
@@ -69,7 +75,10 @@ class SameAnswer:
 def test_what_cannot_be_the_answer_to_this_batch_is_the_engines_fault(answer: Batch, complaint: str) -> None:
     tasks = [
         decode(
-            begin(delivery(number)).then(picture("red")), BUNDLE.manifest.preprocess, ImageLimits(), central_square
+            new_task(delivery(number)).with_payload(picture("red")),
+            BUNDLE.manifest.preprocess,
+            ImageLimits(),
+            central_crop,
         )
         for number in range(2)
     ]

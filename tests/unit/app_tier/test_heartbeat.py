@@ -75,7 +75,7 @@ def test_what_cannot_be_sent_is_logged_and_forgotten(caplog: pytest.LogCaptureFi
     assert [record.getMessage() for record in caplog.records] == [
         "a heartbeat could not be sent",
         "a heartbeat could not be sent",
-        "a heartbeat was not taken by the response queue",
+        "the response queue refused a heartbeat",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What follows when a step fails, with a clock that moves only by the pauses of the code under test."""
+"""Recovery: what follows from a failed step, and how long the receiver pauses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,26 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app_tier.backoff import MAX_SECONDS, Backoff
-from app_tier.faults import LocalFault, ServiceFault, UnknownFault
-from app_tier.in_hand import InFlightMessages
-from app_tier.lifetime import Lifetime
-from app_tier.receive import understood
+from app_tier.errors import LocalFault, ServiceFault, UnknownFault
+from app_tier.lifecycle import Lifetime
+from app_tier.receiver import parse_messages
 from app_tier.recovery import (
     MAX_FAILURES,
     MAX_FAILURES_ALONE,
     MAX_OUTAGE_SECONDS,
+    MAX_SECONDS,
+    Backoff,
     Decision,
     Recovery,
     Step,
     decide,
 )
-from app_tier.task import Task, begin
-from app_tier.visibility_extender import VisibilityExtender
+from app_tier.task import Task, new_task
+from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.confined.errors import PoolUnavailableError
 from core.image_errors import ImageRejectedError
 from core.messages import Failure
-from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
+from tests.support.worker import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
 
 
 @dataclass
@@ -41,13 +41,15 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.sqs = FakeSqs(self.clock)
-        self.in_hand = InFlightMessages(100, VISIBILITY, self.clock)
+        self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
         self.lifetime = Lifetime()
         self.lifetime.wait = self._wait  # type: ignore[method-assign]
-        extender = VisibilityExtender(self.sqs.queue(), self.in_hand, VISIBILITY, 900, self.lifetime.fail, self.clock)
+        extender = VisibilityExtender(
+            self.sqs.queue(), self.in_flight, VISIBILITY, 900, self.lifetime.fail, self.clock
+        )
         self.backoff = Backoff()
         recovery = Recovery(
-            self.in_hand, extender, self.lifetime, self.backoff, self.clock, lambda _least, most: most
+            self.in_flight, extender, self.lifetime, self.backoff, self.clock, lambda _least, most: most
         )
         self.step = Step("test", self.attempt, self.refuse, recovery)
 
@@ -62,20 +64,20 @@ class Bench:
 
     def _wait(self, seconds: float | None = None) -> bool:
         self.clock.advance(seconds or 0)
-        for delivery in self.in_hand.everything():  # as the extender does
-            self.in_hand.extended([delivery], self.clock())
+        for delivery in self.in_flight.everything():  # as the extender does
+            self.in_flight.extended([delivery], self.clock())
         return self.lifetime.over
 
     def receive(self, count: int) -> list[Task[None]]:
         send_requests(self.sqs, [new_request() for _ in range(count)])
-        deliveries = understood(self.sqs.queue().receive(10, 0))
-        self.in_hand.hold(deliveries, self.clock())
-        return [begin(delivery) for delivery in deliveries]
+        deliveries = parse_messages(self.sqs.queue().receive(10, 0))
+        self.in_flight.hold(deliveries, self.clock())
+        return [new_task(delivery) for delivery in deliveries]
 
     @property
     def tries(self) -> list[int]:
         """How often each request counts as tried that is no longer in hand."""
-        found = understood(self.sqs.queue().receive(10, 0)) if self.sqs.visible else []
+        found = parse_messages(self.sqs.queue().receive(10, 0)) if self.sqs.visible else []
         return [delivery.tries - 1 for delivery in found]
 
 
@@ -84,7 +86,7 @@ def test_a_service_that_is_away_costs_neither_the_image_nor_the_worker_anything(
     tasks = bench.receive(1)
     bench.step(tasks)
     assert bench.passed == tasks
-    assert bench.in_hand.everything() == [tasks[0].delivery]
+    assert bench.in_flight.everything() == [tasks[0].delivery]
     assert not bench.lifetime.over
     assert bench.clock() - 1000 > 600
     assert bench.backoff.pause_seconds() == 0
@@ -147,7 +149,7 @@ def test_an_image_that_fails_alone_while_others_pass_costs_a_try_and_not_the_wor
     bench.lifetime.wait = wait  # type: ignore[method-assign, assignment]
     step([bad])
     assert not bench.lifetime.over
-    assert bench.in_hand.everything() == [good.delivery]
+    assert bench.in_flight.everything() == [good.delivery]
     bench.clock.advance(VISIBILITY / 2)
     assert bench.tries == [1]
 
@@ -189,7 +191,7 @@ def test_an_image_that_is_refused_is_passed_on_with_the_reason() -> None:
     (task,) = bench.receive(1)
     bench.step([task])
     assert bench.refused == [(task, Failure(code="empty", message="it is empty"))]
-    assert bench.in_hand.everything() == [task.delivery]
+    assert bench.in_flight.everything() == [task.delivery]
 
 
 def test_a_worker_that_ends_does_not_wait_for_a_service_and_gives_back() -> None:
@@ -221,3 +223,34 @@ def test_a_fault_of_the_system_costs_no_try_while_it_hits_all_images(
 def test_no_fault_is_tried_again_for_ever(fault: ServiceFault | LocalFault | UnknownFault, works: bool) -> None:
     decision = decide(fault, 1_000, 2 * MAX_OUTAGE_SECONDS, works_for_others=works)
     assert decision is not Decision.TRY_AGAIN
+
+
+def test_nothing_pauses_while_all_is_well() -> None:
+    assert Backoff().pause_seconds() == 0
+
+
+def test_pauses_double_up_to_a_bound() -> None:
+    backoff = Backoff(jitter=lambda _least, most: most)
+    pauses = []
+    for _ in range(9):
+        backoff.failed("put")
+        pauses.append(backoff.pause_seconds())
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30, 30]
+
+
+def test_a_pause_is_jittered_between_half_and_all_of_it() -> None:
+    seen: list[tuple[float, float]] = []
+    backoff = Backoff(jitter=lambda least, most: seen.append((least, most)) or least)  # type: ignore[func-returns-value]
+    for _ in range(100):
+        backoff.failed("put")
+    assert backoff.pause_seconds() == MAX_SECONDS / 2
+    assert seen == [(MAX_SECONDS / 2, MAX_SECONDS)]
+
+
+def test_a_success_forgets_the_failures_of_its_own_kind() -> None:
+    backoff = Backoff()
+    backoff.failed("put")
+    backoff.succeeded("receive")
+    assert backoff.pause_seconds() > 0
+    backoff.succeeded("put")
+    assert backoff.pause_seconds() == 0

@@ -64,8 +64,8 @@ def test_little_memory_or_large_images_make_small_batches() -> None:
 @given(cores=st.integers(1, 256), memory=st.integers(2**28, 2**40), size=st.integers(1, 2048))
 def test_what_is_in_hand_fills_every_stage(cores: int, memory: int, size: int) -> None:
     sizing = sized(config(), Machine(cores, memory), size)
-    assert sizing.in_hand >= sizing.fetch_threads + sizing.streams * sizing.batch_size + sizing.publish_threads
-    assert sizing.in_hand >= 3 * sizing.streams * sizing.batch_size
+    assert sizing.in_flight >= sizing.fetch_threads + sizing.streams * sizing.batch_size + sizing.publish_threads
+    assert sizing.in_flight >= 3 * sizing.streams * sizing.batch_size
 
 
 def test_a_control_group_that_allows_less_than_the_machine_has_counts(tmp_path: Path) -> None:

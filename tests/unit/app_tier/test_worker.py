@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier
-from app_tier.decode import Squares
+from app_tier.decode import Decoder
 from app_tier.pipeline import Services
 from app_tier.sizing import Machine, sized
-from app_tier.square import central_square
 from app_tier.worker import Worker
 from core.config import parse_config
 from core.confined.errors import PoolUnavailableError
@@ -22,7 +22,7 @@ from core.ids import output_key
 from core.messages import Prediction, RequestMessage, Response
 from tests.conftest import shipped_values
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
-from tests.unit.app_tier.fakes import (
+from tests.support.worker import (
     COLOURS,
     ColourEngine,
     FakeBucket,
@@ -44,7 +44,7 @@ class Bench:
     Its pauses take no time, but are noted.
 
     Args:
-        squares: decodes.
+        decoder: decodes.
         after: an earlier worker, whose queues and buckets this one uses.
         fifo: the kind of the queues.
         model: name of the bundle.
@@ -53,7 +53,7 @@ class Bench:
 
     def __init__(
         self,
-        squares: Squares = central_square,
+        decoder: Decoder = central_crop,
         *,
         after: "Bench | None" = None,
         fifo: bool = False,
@@ -76,7 +76,7 @@ class Bench:
         classifier = Classifier(self.engine, colour_bundle(model), "i-1", 3)
         self.heartbeats = FakeSqs(self.clock)
         self.worker = Worker(
-            self.config, services, classifier, self.sizing, self.heartbeats.queue().send, squares=squares
+            self.config, services, classifier, self.sizing, self.heartbeats.queue().send, decoder=decoder
         )
         self.paused: dict[str, float] = defaultdict(float)
         self._wait = self.worker.lifetime.wait

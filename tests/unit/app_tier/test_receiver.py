@@ -10,17 +10,16 @@ from botocore.exceptions import EndpointConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app_tier.backoff import Backoff
-from app_tier.in_hand import InFlightMessages
-from app_tier.lifetime import Lifetime
-from app_tier.receive import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, in_order_of_trial, understood
+from app_tier.lifecycle import Lifetime
+from app_tier.receiver import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse_messages, poison_safe_order
+from app_tier.recovery import Backoff
 from app_tier.task import Delivery
-from app_tier.visibility_extender import VisibilityExtender
+from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
 from tests.support.waiting import DEADLINE_SECONDS
-from tests.unit.app_tier.fakes import (
+from tests.support.worker import (
     VISIBILITY,
     FakeClock,
     FakeSqs,
@@ -45,18 +44,20 @@ class Bench:
         submit: Callable[[Delivery], None] | None = None,
         *,
         capacity: int = CAPACITY,
-        stays: Callable[[], bool] = lambda: False,
+        is_protected: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sqs, self.clock = sqs, sqs.clock
-        self.in_hand = InFlightMessages(capacity, VISIBILITY, self.clock)
-        self.lifetime = Lifetime(on_end=self.in_hand.close, stays=stays)
+        self.in_flight = InFlightMessages(capacity, VISIBILITY, self.clock)
+        self.lifetime = Lifetime(on_end=self.in_flight.close, is_protected=is_protected)
         self.backoff = Backoff(jitter=lambda *_: 0.001)
-        self.extender = VisibilityExtender(sqs.queue(), self.in_hand, VISIBILITY, 900, self.lifetime.fail, self.clock)
+        self.extender = VisibilityExtender(
+            sqs.queue(), self.in_flight, VISIBILITY, 900, self.lifetime.fail, self.clock
+        )
         self.submitted: list[str] = []
         self._submit = submit or self.answer
         self.receiver = Receiver(
             sqs.queue(),
-            self.in_hand,
+            self.in_flight,
             self.extender,
             self.lifetime,
             self.backoff,
@@ -71,7 +72,7 @@ class Bench:
 
     def answer(self, one: Delivery) -> None:
         self.sqs.queue().delete([one.receipt])
-        self.in_hand.remove(one)
+        self.in_flight.remove(one)
 
     def run(self) -> None:
         self.receiver.run()
@@ -129,7 +130,7 @@ def test_an_idle_worker_that_is_to_stay_asks_again_after_each_idle_time_and_goes
             send_requests(bench.sqs, [new_request()])
         return len(asked) < 4
 
-    bench = Bench(sqs_with(0), stays=stays)
+    bench = Bench(sqs_with(0), is_protected=stays)
     started = bench.clock()
     bench.run()
     assert bench.lifetime.reason == "idle for 5 s"
@@ -144,7 +145,7 @@ def test_an_idle_worker_that_is_to_stay_asks_again_after_each_idle_time_and_goes
 def test_what_the_extender_gives_back_before_it_is_started_is_not_started() -> None:
     def give_back_the_others(one: Delivery) -> None:
         if len(bench.submitted) == 2:
-            bench.extender.give_back(bench.in_hand.held())
+            bench.extender.give_back(bench.in_flight.held())
         bench.answer(one)
 
     bench = Bench(sqs_with(4), submit=give_back_the_others)
@@ -159,7 +160,7 @@ def test_a_worker_with_something_in_hand_is_not_idle() -> None:
 
     def answer_late(**arguments: int) -> object:
         if bench.clock() > 1000 + 3 * IDLE:
-            for one in bench.in_hand.everything():
+            for one in bench.in_flight.everything():
                 bench.answer(one)
         return FakeSqs.receive_message(bench.sqs, **arguments)
 
@@ -181,11 +182,11 @@ def test_never_more_than_the_capacity_is_received() -> None:
     bench = Bench(sqs_with(100), submit=lambda _: None)
     thread = threading.Thread(target=bench.run, daemon=True)
     thread.start()
-    bench.in_hand.wait_until_empty(0.2)
-    assert CAPACITY - BATCH < len(bench.in_hand) <= CAPACITY
+    bench.in_flight.wait_until_empty(0.2)
+    assert CAPACITY - BATCH < len(bench.in_flight) <= CAPACITY
     bench.lifetime.end("test over")
     thread.join(DEADLINE_SECONDS)
-    assert len(bench.submitted) == len(bench.in_hand)
+    assert len(bench.submitted) == len(bench.in_flight)
 
 
 def test_after_one_to_try_receives_are_of_ten() -> None:
@@ -209,7 +210,7 @@ def test_nothing_is_received_after_the_end() -> None:
     bench.run()
     assert len(bench.submitted) == 3
     assert len(bench.sqs.called("receive")) == 2
-    assert len(bench.in_hand) == 0
+    assert len(bench.in_flight) == 0
     assert len(bench.sqs.visible) == 47
 
 
@@ -246,7 +247,7 @@ def test_a_message_that_is_no_request_is_logged_and_left_for_the_dead_letter_que
 def test_a_request_for_the_key_of_another_image_is_not_understood() -> None:
     ref, other = ImageRef(new_id(), new_id()), ImageRef(new_id(), new_id())
     forged = RequestMessage.about(ref, input_key(other, "png"), request_for(ref).submitted_at)
-    assert understood([delivery(request=forged).received]) == []
+    assert parse_messages([delivery(request=forged).received]) == []
 
 
 # Errors
@@ -374,11 +375,11 @@ def test_a_redelivered_message_goes_through_alone() -> None:
         message.count = 1
     together: list[int] = []
     bench = Bench(sqs)
-    bench.receiver._wary = False
+    bench.receiver._is_probing = False
 
     def count(one: Delivery) -> None:
         if one.redelivered:
-            together.append(bench.in_hand.started)
+            together.append(bench.in_flight.started)
             bench.answer(one)
         else:
             threading.Timer(0.02, bench.answer, [one]).start()
@@ -404,7 +405,7 @@ def test_redelivered_messages_are_given_back_when_the_worker_ends_before_their_t
     for message in sqs.messages:
         message.count = 1
     bench = Bench(sqs)
-    bench.receiver._wary = False
+    bench.receiver._is_probing = False
 
     def end(one: Delivery) -> None:
         bench.answer(one)
@@ -421,7 +422,7 @@ def test_those_with_most_tries_are_tried_first_and_equals_change_their_order_eac
     first, second, third = sorted((new_request() for _ in range(3)), key=lambda request: request.image_id)
     even = [delivery(count=2, request=request) for request in (third, first, second)]
     odd = [delivery(count=3, request=request) for request in (first, third, second)]
-    order = [(one.tries, one.request) for one in in_order_of_trial(even + odd)]
+    order = [(one.tries, one.request) for one in poison_safe_order(even + odd)]
     assert order == [(3, third), (3, second), (3, first), (2, first), (2, second), (2, third)]
 
 
@@ -432,14 +433,14 @@ def test_a_request_that_was_sent_anew_keeps_its_place_in_the_order_of_trial() ->
         delivery(9 - number, count=1, request=request.model_copy(update={"crashes": 2}))
         for number, request in enumerate(requests)
     ]
-    orders = [[one.request.image_id for one in in_order_of_trial(each)] for each in (received, anew)]
+    orders = [[one.request.image_id for one in poison_safe_order(each)] for each in (received, anew)]
     assert orders[0] == orders[1]
 
 
 def test_an_old_message_without_a_count_of_crashes_is_read_as_one_without_crashes() -> None:
     request = new_request()
     body = request.model_dump_json(exclude={"crashes", "attempt"})
-    (old,) = understood([replace(delivery(request=request).received, body=body)])
+    (old,) = parse_messages([replace(delivery(request=request).received, body=body)])
     assert (old.request, old.tries) == (request, 1)
 
 
@@ -487,11 +488,11 @@ class CrashingFleet:
             bench = Bench(self.sqs)
             pending: list[Delivery] = []
             if self.in_tens:
-                bench.receiver._most = lambda: BATCH  # type: ignore[method-assign]
+                bench.receiver._max_messages = lambda: BATCH  # type: ignore[method-assign]
             bench._submit = self._submit_to(bench, pending)
             try:
                 self._run(bench, pending)
-                bench.extender.give_back(bench.in_hand.everything())  # as a worker does that ends in good order
+                bench.extender.give_back(bench.in_flight.everything())  # as a worker does that ends in good order
             except Crash:
                 self.sqs.clock.advance(self.restart_seconds)
             if not self.sqs.messages:
@@ -519,7 +520,7 @@ class CrashingFleet:
                 self.answered[one.request.image_id] = one.tries
                 bench.answer(one)
 
-        waits = bench.in_hand.wait_for_room, bench.in_hand.wait_until_none_started, bench.sqs.receive_message
+        waits = bench.in_flight.wait_for_room, bench.in_flight.wait_until_none_started, bench.sqs.receive_message
 
         def wait_for_room(room: int, seconds: float) -> bool:
             if not waits[0](room, 0):
@@ -535,8 +536,8 @@ class CrashingFleet:
                 finish()
             return FakeSqs.receive_message(self.sqs, **arguments)
 
-        bench.in_hand.wait_for_room = wait_for_room  # type: ignore[method-assign]
-        bench.in_hand.wait_until_none_started = none_started  # type: ignore[method-assign]
+        bench.in_flight.wait_for_room = wait_for_room  # type: ignore[method-assign]
+        bench.in_flight.wait_until_none_started = none_started  # type: ignore[method-assign]
         bench.sqs.receive_message = receive  # type: ignore[method-assign, assignment]
         bench.run()
 

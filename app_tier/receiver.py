@@ -1,15 +1,15 @@
-"""Receive: long polls, no more than can be held, and redelivered messages one by one.
+"""The receiver: long polls for no more messages than can be held, and redelivered messages one by one.
 
 **Redelivered messages.** A message that comes again may be the one that ended its last worker. Its batch-mates must
 get their results before they have been tried `max_receive_count` (5) times, or they fail with it. Each crash costs
-every message in hand one try, and nothing else does: a worker that ends in good order gives its requests back with
-the tries that they had (`VisibilityExtender.give_back`). So what counts is who is in hand, unanswered, when the
+every message in flight one try, and nothing else does: a worker that ends in good order gives its requests back with
+the tries that they had (`VisibilityExtender.give_back`). So what counts is which messages are in flight when the
 poison image is tried:
 
 1. A redelivered message goes through the pipeline alone: what is in the pipeline is finished first, and it is
    finished before the next one starts. So only those that wait behind the poison image lose a try to it.
 2. Of one receive, the fresh messages are finished first, then the redelivered ones, those tried most often first;
-   of equals, by image: ascending where the count is even, descending where it is odd (`in_order_of_trial`).
+   of equals, by image: ascending where the count is even, descending where it is odd (`poison_safe_order`).
 3. The first receive of a worker, and each after one that brought a redelivered message, asks for one message only.
 
 Why that is enough. Say the poison image P and a mate m are received together, fresh, and P kills the worker: both
@@ -36,12 +36,11 @@ from dataclasses import asdict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.backoff import Backoff
-from app_tier.faults import FatalError, meaning_of
-from app_tier.in_hand import InFlightMessages
-from app_tier.lifetime import Lifetime
+from app_tier.errors import FatalError, classify_error
+from app_tier.lifecycle import Lifetime
+from app_tier.recovery import Backoff
 from app_tier.task import Delivery
-from app_tier.visibility_extender import VisibilityExtender
+from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import parse_key
 from core.messages import RequestMessage
 from services.errors import MessageError
@@ -51,16 +50,16 @@ OVER_LIMIT = "OverLimit"
 """The error of a short poll of a standard queue that has `MAX_IN_FLIGHT` messages in flight."""
 
 POLL_SECONDS = 1
-"""Longest wait of one receive; see above."""
+"""Longest wait of one receive; see the module's docstring."""
 
 WAIT_SECONDS = 60.0
-"""How often a wait for room or for the pipeline looks up, for the log; each ends with the worker in any case."""
+"""How often a wait for room or for the pipeline is logged; it ends with the worker in any case."""
 
 UNREACHABLE_SECONDS = 300.0
-"""A worker that cannot receive for so long ends itself: it bills and does not work."""
+"""A worker that cannot receive for so long ends: it bills without working."""
 
 RECEIVE = "receive"
-"""What the backoff knows the receiver as."""
+"""Name of the receiver's activity for the backoff."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,19 +69,19 @@ class Receiver:
 
     Args:
         queue: the request queue.
-        in_hand: what is held; says how much more may be.
-        extender: gives back.
-        lifetime: ends when idle, or when SQS refuses us.
+        in_flight: messages that are held, and the room for more.
+        extender: gives messages back.
+        lifetime: ends when idle, or when SQS denies access.
         backoff: pauses while services fail.
-        submit: hands a delivery to the first stage.
-        idle_seconds: without a message for this long the worker is idle.
+        submit: passes a delivery to the first stage.
+        idle_seconds: time without a message after which the worker is idle.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
         queue: Queue,
-        in_hand: InFlightMessages,
+        in_flight: InFlightMessages,
         extender: VisibilityExtender,
         lifetime: Lifetime,
         backoff: Backoff,
@@ -91,11 +90,11 @@ class Receiver:
         idle_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._queue, self._in_hand, self._extender = queue, in_hand, extender
+        self._queue, self._in_flight, self._extender = queue, in_flight, extender
         self._lifetime, self._backoff, self._submit = lifetime, backoff, submit
         self._idle_seconds, self._clock = idle_seconds, clock
         self._stayed_at = float("-inf")
-        self._wary = True
+        self._is_probing = True
         self._failing_since: float | None = None
 
     def run(self) -> None:
@@ -103,24 +102,24 @@ class Receiver:
         while not self._lifetime.over:
             if (pause := self._backoff.pause_seconds()) and self._lifetime.wait(pause):
                 return
-            if self._in_hand.wait_for_room(self._most(), WAIT_SECONDS):
+            if self._in_flight.wait_for_room(self._max_messages(), WAIT_SECONDS):
                 self._receive_once()
 
     def _receive_once(self) -> None:
-        # Asked before the poll: the last poll is one that began when the worker was idle already, so a message that
-        # arrives as the time runs out is still taken.
+        # Read before the poll: the last poll is one that began when the worker was idle already, so a message that
+        # arrives as the time ends is still received.
         idle = self._idle_for() >= self._idle_seconds
         asked_at = self._clock()
         try:
-            received = self._queue.receive(self._most(), wait_seconds=0 if idle else POLL_SECONDS)
-        except Exception as error:  # noqa: BLE001 (the edge: what it means is decided there)
+            received = self._queue.receive(self._max_messages(), wait_seconds=0 if idle else POLL_SECONDS)
+        except Exception as error:  # noqa: BLE001 (the edge: `_on_error` decides what follows)
             self._on_error(error, asked_at)
             return
         self._failing_since = None
         self._backoff.succeeded(RECEIVE)
         if received:
-            self._take(received, asked_at)
-        elif idle and (self._is_starved() or not self._lifetime.end_idle(f"idle for {self._idle_seconds:g} s")):
+            self._process(received, asked_at)
+        elif idle and (self._is_starved() or not self._lifetime.stop_if_idle(f"idle for {self._idle_seconds:g} s")):
             self._stayed_at = self._clock()
 
     def _is_starved(self) -> bool:
@@ -132,7 +131,7 @@ class Receiver:
         which costs one boot. After `MAX_VISIBILITY_SECONDS` every message has been visible again, so the counts are
         wrong and the worker ends.
         """
-        if not self._queue.fifo or self._in_hand.idle_seconds() > MAX_VISIBILITY_SECONDS:
+        if not self._queue.fifo or self._in_flight.idle_seconds() > MAX_VISIBILITY_SECONDS:
             return False
         try:
             counts = self._queue.counts()
@@ -145,18 +144,18 @@ class Receiver:
         return starved
 
     def _idle_for(self) -> float:
-        """Return for how long nothing has been in hand, or since the worker last had a reason to stay."""
-        return min(self._in_hand.idle_seconds(), self._clock() - self._stayed_at)
+        """Return for how long nothing has been in flight, or since the worker last had a reason to stay."""
+        return min(self._in_flight.idle_seconds(), self._clock() - self._stayed_at)
 
-    def _most(self) -> int:
-        """How many to ask for; there is room for them all, so that most receives are full ones."""
-        return 1 if self._wary else min(BATCH, self._in_hand.capacity)
+    def _max_messages(self) -> int:
+        """Return how many messages to receive; there is room for all, so that most receives are full."""
+        return 1 if self._is_probing else min(BATCH, self._in_flight.capacity)
 
-    def _take(self, received: Sequence[ReceivedMessage], asked_at: float) -> None:
-        deliveries = understood(received)
-        redelivered = in_order_of_trial(delivery for delivery in deliveries if delivery.redelivered)
-        self._wary = bool(redelivered)
-        self._in_hand.hold(deliveries, asked_at)
+    def _process(self, received: Sequence[ReceivedMessage], asked_at: float) -> None:
+        deliveries = parse_messages(received)
+        redelivered = poison_safe_order(delivery for delivery in deliveries if delivery.redelivered)
+        self._is_probing = bool(redelivered)
+        self._in_flight.hold(deliveries, asked_at)
         for delivery in deliveries:
             if not delivery.redelivered:
                 self._start(delivery)
@@ -166,24 +165,24 @@ class Receiver:
         if redelivered:
             self._wait_for_empty_pipeline()
         if self._lifetime.over:
-            self._extender.give_back(self._in_hand.held())
+            self._extender.give_back(self._in_flight.held())
 
     def _start(self, delivery: Delivery) -> None:
-        """Hand a delivery to the pipeline, unless the worker ends or the extender has given it back meanwhile."""
-        if not self._lifetime.over and self._in_hand.start(delivery):
+        """Pass a delivery to the pipeline, unless the worker ends or the extender has given it back meanwhile."""
+        if not self._lifetime.over and self._in_flight.start(delivery):
             self._submit(delivery)
 
     def _wait_for_empty_pipeline(self) -> None:
-        while not (self._lifetime.over or self._in_hand.wait_until_none_started(WAIT_SECONDS)):
-            _log.info("waiting for the pipeline to be empty", extra={"in_hand": len(self._in_hand)})
+        while not (self._lifetime.over or self._in_flight.wait_until_none_started(WAIT_SECONDS)):
+            _log.info("waiting for the pipeline to be empty", extra={"in_hand": len(self._in_flight)})
 
     def _on_error(self, error: Exception, asked_at: float) -> None:
-        fault = meaning_of(error)
+        fault = classify_error(error)
         if isinstance(fault, FatalError):
             self._lifetime.fail(f"cannot receive: {fault.reason}")
             return
         if isinstance(error, ClientError) and error.response["Error"]["Code"] == OVER_LIMIT:
-            # There is work, and SQS answers: neither idle nor unreachable.
+            # Messages wait and SQS answers: neither idle nor unreachable.
             self._failing_since, self._stayed_at = None, self._clock()
         elif self._failing_since is None:
             self._failing_since = asked_at
@@ -194,19 +193,20 @@ class Receiver:
         self._backoff.failed(RECEIVE)
 
 
-def in_order_of_trial(redelivered: Iterable[Delivery]) -> list[Delivery]:
-    """Return redelivered messages in the order in which they are tried, each alone; see above why this one."""
+def poison_safe_order(redelivered: Iterable[Delivery]) -> list[Delivery]:
+    """Return redelivered messages in the order in which they are tried, each alone; see the module's docstring."""
     ascending = sorted(redelivered, key=lambda delivery: delivery.request.image_id)
     even = [delivery for delivery in ascending if delivery.tries % 2 == 0]
     odd = [delivery for delivery in reversed(ascending) if delivery.tries % 2]
     return sorted(even + odd, key=lambda delivery: -delivery.tries)
 
 
-def understood(received: Iterable[ReceivedMessage]) -> list[Delivery]:
+def parse_messages(received: Iterable[ReceivedMessage]) -> list[Delivery]:
     """Return the deliveries of the messages that are requests.
 
-    One that is not is left alone: it names no image that could be answered, it comes again after its visibility
-    timeout, and after `max_receive_count` receives SQS moves it to the dead-letter queue. Each time is logged.
+    Any other message is not touched: it names no image that could be answered. It is received again after its
+    visibility timeout, and after `max_receive_count` receives SQS moves it to the dead-letter queue. Each time is
+    logged.
     """
     deliveries = []
     for message in received:

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app_tier.lifetime import Lifetime, is_protected, watch_notices
+from app_tier.lifecycle import Lifetime, is_protected, watch_notices
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
 from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
@@ -77,13 +77,13 @@ def test_the_watch_for_notices_ends_with_the_worker(service: MetadataService) ->
 
 
 @pytest.mark.parametrize(
-    ("answer", "stays"), [((200, "asked"), True), ((200, ""), True), ((404, ""), False), ((500, "broken"), False)]
+    ("answer", "expected"), [((200, "asked"), True), ((200, ""), True), ((404, ""), False), ((500, "broken"), False)]
 )
 def test_an_idle_worker_stays_while_its_instance_has_the_tag_and_ends_when_that_is_not_known(
-    service: MetadataService, answer: Answer, stays: bool
+    service: MetadataService, answer: Answer, expected: bool
 ) -> None:
     service.answers[f"tags/instance/{PROTECTED_TAG}"] = [answer]
-    assert is_protected(Metadata(service.url)) is stays
+    assert is_protected(Metadata(service.url)) is expected
 
 
 def test_a_worker_without_an_instance_is_no_standby() -> None:
@@ -91,11 +91,11 @@ def test_a_worker_without_an_instance_is_no_standby() -> None:
 
 
 def test_a_worker_that_is_to_stay_does_not_end_for_being_idle_but_for_any_other_reason() -> None:
-    lifetime = Lifetime(stays=lambda: True)
-    assert not lifetime.end_idle("idle for 5 s")
+    lifetime = Lifetime(is_protected=lambda: True)
+    assert not lifetime.stop_if_idle("idle for 5 s")
     assert lifetime.reason == ""
     lifetime.end("asked to drain")
     assert lifetime.reason == "asked to drain"
     ending = Lifetime()
-    assert ending.end_idle("idle for 5 s")
+    assert ending.stop_if_idle("idle for 5 s")
     assert ending.reason == "idle for 5 s"

@@ -4,22 +4,22 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
 from app_tier.bundle.errors import EngineError
-from app_tier.faults import FatalError, ImageFault, LocalFault, ServiceFault, UnknownFault, meaning_of
+from app_tier.errors import FatalError, ImageFault, LocalFault, ServiceFault, UnknownFault, classify_error
 from core.confined.errors import PoolUnavailableError
 from core.images import ImageRejectedError
 from services.errors import NotFoundError
-from tests.unit.app_tier.fakes import refusal
+from tests.support.worker import refusal
 
 
 def test_a_rejected_image_keeps_its_code_and_message() -> None:
-    fault = meaning_of(ImageRejectedError("truncated", "it ends early"))
+    fault = classify_error(ImageRejectedError("truncated", "it ends early"))
     assert isinstance(fault, ImageFault)
     assert (fault.failure.code, fault.failure.message) == ("truncated", "it ends early")
     assert fault.reason == "it ends early"
 
 
 def test_an_object_that_is_gone_is_said_to_the_owner() -> None:
-    fault = meaning_of(NotFoundError("no object"))
+    fault = classify_error(NotFoundError("no object"))
     assert isinstance(fault, ImageFault)
     assert fault.failure.code == "gone"
 
@@ -48,7 +48,7 @@ def skewed(code: str, words: str) -> ClientError:
     ],
 )
 def test_what_no_image_can_help_ends_the_worker_with_its_reason(error: Exception, said: str) -> None:
-    fault = meaning_of(error)
+    fault = classify_error(error)
     assert isinstance(fault, FatalError)
     assert said in fault.reason
 
@@ -66,17 +66,17 @@ def test_what_no_image_can_help_ends_the_worker_with_its_reason(error: Exception
     ],
 )
 def test_a_service_that_does_not_answer_is_no_fault_of_image_or_worker(error: Exception) -> None:
-    assert isinstance(meaning_of(error), ServiceFault)
+    assert isinstance(classify_error(error), ServiceFault)
 
 
 def test_a_worker_without_decoders_just_now_is_no_fault_of_the_image() -> None:
-    assert isinstance(meaning_of(PoolUnavailableError("no process")), LocalFault)
+    assert isinstance(classify_error(PoolUnavailableError("no process")), LocalFault)
 
 
 def test_a_network_that_has_failed_ends_its_worker_as_later_answers_may_be_wrong() -> None:
-    assert meaning_of(EngineError("no memory")) == FatalError("the engine is broken: no memory")
+    assert classify_error(EngineError("no memory")) == FatalError("the engine is broken: no memory")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("a bug"), OSError(errno.EIO, "I/O error")])
 def test_of_any_other_error_nobody_knows_whose_fault_it_is(error: Exception) -> None:
-    assert isinstance(meaning_of(error), UnknownFault)
+    assert isinstance(classify_error(error), UnknownFault)

@@ -1,14 +1,127 @@
+"""Messages in flight: what is held, for how long it is invisible, and how it is given back."""
+
 import threading
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from app_tier.in_hand import InFlightMessages
-from app_tier.receive import understood
+from app_tier.receiver import parse_messages
 from app_tier.task import Delivery
-from app_tier.visibility_extender import MAX_SECONDS, VisibilityExtender
-from tests.support.waiting import DEADLINE_SECONDS
-from tests.unit.app_tier.fakes import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
+from app_tier.visibility import MAX_SECONDS, InFlightMessages, VisibilityExtender
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
+from tests.support.worker import (
+    VISIBILITY,
+    FakeClock,
+    FakeSqs,
+    deliveries,
+    delivery,
+    new_request,
+    refusal,
+    send_requests,
+)
+
+
+def in_flight(clock: FakeClock, capacity: int = 10) -> InFlightMessages:
+    return InFlightMessages(capacity, VISIBILITY, clock)
+
+
+def test_only_one_decides_what_becomes_of_a_delivery() -> None:
+    held = in_flight(FakeClock())
+    one = delivery()
+    held.hold([one], 0)
+    assert held.remove(one)
+    assert not held.remove(one)
+
+
+def test_two_deliveries_of_one_message_are_two() -> None:
+    held = in_flight(FakeClock())
+    first, second = delivery(1, count=1), delivery(1, count=2)
+    held.hold([first, second], 0)
+    assert len(held) == 2
+    held.remove(first)
+    assert held.everything() == [second]
+
+
+def test_there_is_room_for_as_many_as_have_not_been_taken() -> None:
+    held = in_flight(FakeClock(), capacity=10)
+    taken = deliveries(4)
+    held.hold(taken, 0)
+    assert held.wait_for_room(6, 0)
+    assert not held.wait_for_room(7, 0)
+    held.remove(taken[0])
+    assert held.wait_for_room(7, 0)
+
+
+def test_idle_time_counts_only_while_nothing_is_in_hand() -> None:
+    clock = FakeClock()
+    held = in_flight(clock)
+    clock.advance(3)
+    assert held.idle_seconds() == 3
+    one = delivery()
+    held.hold([one], clock())
+    clock.advance(60)
+    assert held.idle_seconds() == 0
+    held.remove(one)
+    assert held.idle_seconds() == 0
+    clock.advance(2)
+    assert held.idle_seconds() == 2
+
+
+def test_what_has_used_up_half_of_its_timeout_is_expiring() -> None:
+    clock = FakeClock()
+    held = in_flight(clock)
+    old, new = delivery(1), delivery(2)
+    held.hold([old], clock())
+    clock.advance(VISIBILITY / 2)
+    held.hold([new], clock())
+    assert held.expiring() == [old]
+    held.extended([old], clock())
+    assert held.expiring() == []
+
+
+def test_the_timeout_counts_from_when_the_receive_began() -> None:
+    clock = FakeClock()
+    held = in_flight(clock)
+    one = delivery()
+    asked_at = clock()
+    clock.advance(VISIBILITY / 2)
+    held.hold([one], asked_at)
+    assert held.expiring() == [one]
+
+
+def test_what_is_held_is_not_started() -> None:
+    held = in_flight(FakeClock())
+    one, two = deliveries(2)
+    held.hold([one, two], 0)
+    held.start(one)
+    assert held.started == 1
+    assert held.held() == [two]
+    assert not held.wait_until_none_started(0)
+    held.remove(one)
+    assert held.wait_until_none_started(0)
+
+
+def test_closing_ends_the_waits_of_those_who_want_more() -> None:
+    held = in_flight(FakeClock(), capacity=1)
+    held.hold([delivery()], 0)
+    answers: list[bool] = []
+    waiting = threading.Thread(target=lambda: answers.append(held.wait_for_room(1, NEVER_SECONDS)), daemon=True)
+    waiting.start()
+    held.close()
+    waiting.join(DEADLINE_SECONDS)
+    assert answers == [False]
+    assert not held.wait_until_none_started(NEVER_SECONDS)
+
+
+def test_a_drain_ends_when_the_last_one_has_left() -> None:
+    held = in_flight(FakeClock())
+    one = delivery()
+    held.hold([one], 0)
+    held.close()
+    assert not held.wait_until_empty(0)
+    held.remove(one)
+    assert held.wait_until_empty(0)
+
 
 STEP_SECONDS = 400.0
 KINDS = pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
@@ -20,10 +133,10 @@ class Bench:
     def __init__(self, *, fifo: bool = False) -> None:
         self.clock = FakeClock()
         self.sqs = FakeSqs(self.clock, fifo=fifo)
-        self.in_hand = InFlightMessages(100, VISIBILITY, self.clock)
+        self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
         self.hung: list[str] = []
         self.extender = VisibilityExtender(
-            self.sqs.queue(), self.in_hand, VISIBILITY, STEP_SECONDS, self.hung.append, self.clock
+            self.sqs.queue(), self.in_flight, VISIBILITY, STEP_SECONDS, self.hung.append, self.clock
         )
 
     def receive(self, count: int) -> list[Delivery]:
@@ -33,8 +146,8 @@ class Bench:
     def receive_again(self, count: int) -> list[Delivery]:
         received = [message for _ in range(0, count, 10) for message in self.sqs.queue().receive(10, 0)]
         self.sqs.calls.clear()
-        deliveries = understood(received)
-        self.in_hand.hold(deliveries, self.clock())
+        deliveries = parse_messages(received)
+        self.in_flight.hold(deliveries, self.clock())
         return deliveries
 
 
@@ -43,18 +156,18 @@ def test_nobody_else_gets_what_takes_longer_than_the_visibility_timeout() -> Non
     bench.receive(3)
     for _ in range(20):
         bench.clock.advance(VISIBILITY / 4)
-        bench.extender.look()
+        bench.extender.check()
         assert bench.sqs.visible == []
 
 
 def test_visibility_is_extended_once_in_half_a_timeout_and_in_batches_of_ten() -> None:
     bench = Bench()
     bench.receive(25)
-    bench.extender.look()
+    bench.extender.check()
     assert bench.sqs.calls == []
     bench.clock.advance(VISIBILITY / 2)
-    bench.extender.look()
-    bench.extender.look()
+    bench.extender.check()
+    bench.extender.check()
     assert [len(changes) for changes in bench.sqs.called("visibility")] == [10, 10, 5]
 
 
@@ -63,9 +176,9 @@ def test_what_was_given_back_is_visible_at_once_and_never_hidden_again() -> None
     given, kept = bench.receive(2)
     bench.clock.advance(VISIBILITY / 2)
     bench.extender.give_back([given])
-    bench.extender.look()
+    bench.extender.check()
     assert [message.body for message in bench.sqs.visible] == [given.request.to_json()]
-    assert bench.in_hand.everything() == [kept]
+    assert bench.in_flight.everything() == [kept]
 
 
 @KINDS
@@ -115,14 +228,14 @@ def test_what_has_come_back_by_itself_is_not_sent_a_second_time() -> None:
     bench.clock.advance(VISIBILITY)
     another = bench.sqs.queue().receive(10, 0)
     bench.extender.give_back(given)
-    assert len(bench.in_hand) == 0
+    assert len(bench.in_flight) == 0
     assert [message.id for message in bench.sqs.messages] == [message.id for message in another]
 
 
 def test_what_is_left_to_its_queue_is_received_again_in_some_seconds_and_the_try_counts() -> None:
     bench = Bench()
     bench.extender.leave(bench.receive(2))
-    assert len(bench.in_hand) == 0
+    assert len(bench.in_flight) == 0
     assert bench.sqs.visible == []
     bench.clock.advance(10)
     assert [each.tries for each in bench.receive_again(2)] == [2, 2]
@@ -131,9 +244,9 @@ def test_what_is_left_to_its_queue_is_received_again_in_some_seconds_and_the_try
 def test_what_was_answered_is_neither_extended_nor_given_back() -> None:
     bench = Bench()
     (answered,) = bench.receive(1)
-    bench.in_hand.remove(answered)
+    bench.in_flight.remove(answered)
     bench.clock.advance(VISIBILITY / 2)
-    bench.extender.look()
+    bench.extender.check()
     bench.extender.give_back([answered])
     assert bench.sqs.calls == []
 
@@ -151,7 +264,7 @@ def test_an_extension_in_flight_is_finished_before_anything_is_given_back() -> N
         return change(**arguments)
 
     bench.sqs.change_message_visibility_batch = slow  # type: ignore[method-assign, assignment]
-    looking = threading.Thread(target=bench.extender.look, daemon=True)
+    looking = threading.Thread(target=bench.extender.check, daemon=True)
     looking.start()
     assert extending.wait(DEADLINE_SECONDS)
     giving = threading.Thread(target=bench.extender.give_back, args=([one],), daemon=True)
@@ -167,9 +280,9 @@ def test_a_failed_extension_is_tried_again_at_the_next_look() -> None:
     bench.receive(1)
     bench.clock.advance(VISIBILITY / 2)
     bench.sqs.errors["visibility"] = [EndpointConnectionError(endpoint_url="http://sqs")]
-    bench.extender.look()
+    bench.extender.check()
     bench.clock.advance(VISIBILITY / 4)
-    bench.extender.look()
+    bench.extender.check()
     bench.clock.advance(VISIBILITY / 2)
     assert bench.sqs.visible == []
 
@@ -179,7 +292,7 @@ def test_what_is_no_longer_ours_does_not_stop_the_extension_of_the_rest() -> Non
     lost, _kept = bench.receive(2)
     bench.sqs.refuse = {lost.receipt}
     bench.clock.advance(VISIBILITY / 2)
-    bench.extender.look()
+    bench.extender.check()
     bench.clock.advance(VISIBILITY * 0.75)
     assert [message.id for message in bench.sqs.visible] == [lost.received.id]
 
@@ -190,7 +303,7 @@ def test_giving_back_survives_an_unreachable_queue() -> None:
     bench.sqs.errors["send"] = [EndpointConnectionError(endpoint_url="http://sqs")]
     bench.extender.give_back(given)
     assert [operation for operation, _ in bench.sqs.calls] == ["send"]
-    assert len(bench.in_hand) == 0
+    assert len(bench.in_flight) == 0
     bench.clock.advance(VISIBILITY)
     assert len(bench.sqs.visible) == 1
 
@@ -199,14 +312,14 @@ def test_an_image_that_never_ends_its_step_is_given_up_and_ends_the_worker() -> 
     bench = Bench()
     hung, waiting = bench.receive(2)
     bench.clock.advance(1_000)
-    bench.in_hand.begin_step([hung])
+    bench.in_flight.begin_step([hung])
     bench.clock.advance(STEP_SECONDS)
-    bench.extender.look()
+    bench.extender.check()
     assert bench.hung == []
     bench.sqs.calls.clear()
     bench.clock.advance(1)
-    bench.extender.look()
-    assert bench.in_hand.everything() == [waiting]
+    bench.extender.check()
+    assert bench.in_flight.everything() == [waiting]
     assert bench.sqs.calls == [], "it comes back by itself, and the try counts"
     assert hung.request.image_id in bench.hung[0]
 
@@ -215,12 +328,12 @@ def test_an_image_that_is_tried_again_and_again_for_hours_does_not_hang() -> Non
     bench = Bench()
     received = bench.receive(10)
     for _ in range(100):
-        bench.in_hand.begin_step(received[:1])
+        bench.in_flight.begin_step(received[:1])
         bench.clock.advance(STEP_SECONDS)
-        bench.extender.look()
-        bench.in_hand.end_step()
+        bench.extender.check()
+        bench.in_flight.end_step()
     assert bench.hung == []
-    assert len(bench.in_hand) == 10
+    assert len(bench.in_flight) == 10
 
 
 def test_what_sqs_would_return_after_twelve_hours_is_given_back_before() -> None:
@@ -228,8 +341,8 @@ def test_what_sqs_would_return_after_twelve_hours_is_given_back_before() -> None
     bench.receive(1)
     for _ in range(MAX_SECONDS // 20 + 1):
         bench.clock.advance(20)
-        bench.extender.look()
-    assert len(bench.in_hand) == 0
+        bench.extender.check()
+    assert len(bench.in_flight) == 0
     assert [each.tries for each in bench.receive_again(1)] == [1]
 
 
@@ -238,7 +351,7 @@ def test_the_extender_looks_by_itself_until_it_is_stopped() -> None:
     looked = threading.Semaphore(0)
 
     class Counting(VisibilityExtender):
-        def look(self) -> None:
+        def check(self) -> None:
             looked.release()
             raise RuntimeError("one bad look does not end the extender")
 

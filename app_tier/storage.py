@@ -9,10 +9,13 @@ Of an image's predictions one stands (`core/predictions.py`), and every response
 import logging
 import time
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 from app_tier.task import Delivery, Task
+from core.image_limits import ImageLimits, too_large
 from core.messages import Failure, Prediction, Response, failed
 from core.predictions import store_prediction, stored_prediction
+from services.errors import ObjectTooLargeError
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 
@@ -24,7 +27,7 @@ def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction
     delivery = task.delivery
     prediction = failed(delivery.request.ref, failure, worker=worker, attempts=delivery.tries)
     more = {"timings": task.timings, "queued_at": delivery.queued_at, "attempt": delivery.request.attempt}
-    return task.then(prediction.model_copy(update=more))
+    return task.with_payload(prediction.model_copy(update=more))
 
 
 def answered_before(task: Task[None], bucket: Bucket) -> Task[Response] | None:
@@ -48,11 +51,11 @@ def store(task: Task[Prediction], bucket: Bucket, clock: Callable[[], float] = t
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     before = clock()
-    standing = store_prediction(task.made, bucket)
-    if standing is not task.made:
+    standing = store_prediction(task.payload, bucket)
+    if standing is not task.payload:
         return _repeat(task, standing)
-    timed = task.then(None, stored=(clock() - before) * 1000)
-    return timed.then(task.made.response().model_copy(update={"timings": timed.timings}))
+    timed = task.with_payload(None, stored=(clock() - before) * 1000)
+    return timed.with_payload(task.payload.response().model_copy(update={"timings": timed.timings}))
 
 
 def respond(tasks: Sequence[Task[Response]], responses: Queue) -> list[Delivery]:
@@ -61,7 +64,7 @@ def respond(tasks: Sequence[Task[Response]], responses: Queue) -> list[Delivery]
     Raises:
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
-    messages = [OutgoingMessage(task.made.image_id, task.made.to_json()) for task in tasks]
+    messages = [OutgoingMessage(task.payload.image_id, task.payload.to_json()) for task in tasks]
     refused = set(responses.send(messages))
     return [task.delivery for task, message in zip(tasks, messages, strict=True) if message not in refused]
 
@@ -80,4 +83,22 @@ def delete(answered: Sequence[Delivery], requests: Queue) -> None:
 def _repeat(task: Task[object], stored: Prediction) -> Task[Response]:
     """Return the task with `stored` as its response, which answers the task's attempt."""
     attempt = max(stored.attempt, task.delivery.request.attempt)
-    return task.then(stored.response().model_copy(update={"attempt": attempt}))
+    return task.with_payload(stored.response().model_copy(update={"attempt": attempt}))
+
+
+def fetch(
+    task: Task[None], bucket: Bucket, limits: ImageLimits, clock: Callable[[], float] = time.perf_counter
+) -> Task[bytes]:
+    """Return the task with the object that its request names, and the object's SHA-256.
+
+    Raises:
+        NotFoundError: the object is gone.
+        ImageRejectedError: it is larger than an image may be, and was not read.
+        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
+    """
+    before = clock()
+    try:
+        data = bucket.get(task.delivery.request.key, limits.max_bytes)
+    except ObjectTooLargeError as error:
+        raise too_large(error.size, limits) from error
+    return task.with_payload(data, fetched=(clock() - before) * 1000).identified(sha256(data).hexdigest())

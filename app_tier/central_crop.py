@@ -28,7 +28,7 @@ the 32 pixels of the demo network scores changed by up to 0.04, at 384 pixels by
 _ORIENTATION: Final = 0x0112
 
 
-def central_square(
+def central_crop(
     data: bytes, resize: int, crop: int, limits: tuple[int, int, int], *, in_full: bool = False
 ) -> bytes:
     """Decode an image into its central square: `crop` rows of `crop` pixels of red, green and blue.

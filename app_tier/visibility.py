@@ -1,0 +1,313 @@
+"""Messages in flight: what this worker has received and not yet answered, kept invisible to other workers."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app_tier.task import Delivery
+from services.sqs import BATCH, OutgoingMessage, Queue
+
+
+@dataclass(slots=True)
+class _Entry:
+    delivery: Delivery
+    held_since: float
+    hidden_until: float
+    started: bool = False
+
+
+class InFlightMessages:
+    """Deliveries by receipt: held when received, started when the pipeline gets them, removed at the end.
+
+    Args:
+        capacity: most deliveries at once. It bounds the worker's memory, and what it takes from idle workers.
+        visibility_seconds: the queue's visibility timeout.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, capacity: int, visibility_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.capacity = capacity
+        self._visibility_seconds = visibility_seconds
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._steps: dict[int, tuple[float, Sequence[Delivery]]] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+        self._busy_until = clock()
+
+    def __len__(self) -> int:
+        """Return the number of deliveries in flight."""
+        return len(self._entries)
+
+    @property
+    def started(self) -> int:
+        """Deliveries in the pipeline."""
+        with self._changed:
+            return self._count_started()
+
+    def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> None:
+        """Add deliveries; `asked_at` is when the receive began, the earliest start of their timeout."""
+        with self._changed:
+            for delivery in deliveries:
+                self._entries[delivery.receipt] = _Entry(delivery, self._clock(), asked_at + self._visibility_seconds)
+            self._changed.notify_all()
+
+    def start(self, delivery: Delivery) -> bool:
+        """Note that the pipeline gets `delivery`; return False if it was removed already, as after 12 hours."""
+        with self._changed:
+            if (entry := self._entries.get(delivery.receipt)) is None:
+                return False
+            entry.started = True
+            return True
+
+    def remove(self, delivery: Delivery) -> bool:
+        """Remove `delivery`; return False if it was removed already, so that only one caller decides what follows."""
+        with self._changed:
+            there = self._entries.pop(delivery.receipt, None) is not None
+            self._busy_until = self._clock()
+            self._changed.notify_all()
+            return there
+
+    def take_back(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Remove `deliveries`; return those that are still invisible to other workers.
+
+        A message is visible in the queue once its visibility timeout has ended.
+        """
+        now = self._clock()
+        with self._changed:
+            entries = [self._entries.pop(delivery.receipt, None) for delivery in deliveries]
+            self._busy_until = now
+            self._changed.notify_all()
+        return [entry.delivery for entry in entries if entry is not None and entry.hidden_until > now]
+
+    def held(self) -> list[Delivery]:
+        """Return the deliveries that have not been started."""
+        with self._changed:
+            return [entry.delivery for entry in self._entries.values() if not entry.started]
+
+    def everything(self) -> list[Delivery]:
+        """Return all deliveries in flight."""
+        with self._changed:
+            return [entry.delivery for entry in self._entries.values()]
+
+    # Time
+
+    def idle_seconds(self) -> float:
+        """Return for how long nothing has been in flight; 0 while something is."""
+        with self._changed:
+            return 0.0 if self._entries else self._clock() - self._busy_until
+
+    def expiring(self) -> list[Delivery]:
+        """Return the deliveries that have used half of their visibility timeout or more."""
+        soon = self._clock() + self._visibility_seconds / 2
+        with self._changed:
+            return [entry.delivery for entry in self._entries.values() if entry.hidden_until <= soon]
+
+    def older_than(self, seconds: float) -> list[Delivery]:
+        """Return the deliveries that have been in flight for longer than `seconds`."""
+        before = self._clock() - seconds
+        with self._changed:
+            return [entry.delivery for entry in self._entries.values() if entry.held_since < before]
+
+    def extended(self, deliveries: Sequence[Delivery], asked_at: float) -> None:
+        """Note that the visibility timeout of `deliveries` was set again at `asked_at`."""
+        with self._changed:
+            for delivery in deliveries:
+                if entry := self._entries.get(delivery.receipt):
+                    entry.hidden_until = asked_at + self._visibility_seconds
+
+    # Steps of the pipeline
+
+    def begin_step(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that the calling thread begins a step; no lock is needed, since only this thread writes it."""
+        self._steps[threading.get_ident()] = (self._clock(), deliveries)
+
+    def end_step(self) -> None:
+        """Note that the calling thread has ended its step."""
+        del self._steps[threading.get_ident()]
+
+    def stuck(self, seconds: float) -> list[Delivery]:
+        """Return the deliveries in flight that have been in one step for longer than `seconds`."""
+        before = self._clock() - seconds
+        slow = [one for since, deliveries in list(self._steps.values()) if since < before for one in deliveries]
+        return [one for one in slow if one.receipt in self._entries]
+
+    # Waiting
+
+    def wait_for_room(self, room: int, seconds: float) -> bool:
+        """Wait until `room` more can be held; False after `seconds`, or when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._room() >= room, seconds)
+            return not self._closed and self._room() >= room
+
+    def wait_until_none_started(self, seconds: float) -> bool:
+        """Wait until the pipeline is empty; False after `seconds`, or when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._count_started(), seconds)
+            return not self._closed and not self._count_started()
+
+    def wait_until_empty(self, seconds: float) -> bool:
+        """Wait until nothing is in hand, closed or not; False after `seconds`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._entries, seconds)
+
+    def close(self) -> None:
+        """End the waits of those who want to take more; what is in hand stays."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _room(self) -> int:
+        return self.capacity - len(self._entries)
+
+    def _count_started(self) -> int:
+        return sum(entry.started for entry in self._entries.values())
+
+
+MAX_SECONDS = 12 * 3600 - 60
+"""SQS ends an invisibility 12 hours after the receive, however often it is extended.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
+"""
+
+LEAVE_SECONDS = (2, 10)
+"""A message that is left to its queue is received again after so many seconds, at least and at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class VisibilityExtender:
+    """Extends the visibility timeout of messages in flight, and gives back those that will not be answered.
+
+    One lock covers each decision and its call, so that no message that was given back is hidden again.
+
+    Args:
+        queue: the request queue.
+        in_flight: the messages.
+        visibility_seconds: the queue's visibility timeout.
+        max_step_seconds: an image that is in one step of the pipeline for longer hangs.
+        on_hung: called with the reason when an image hangs, since its thread is lost.
+        clock: monotonic seconds.
+        jitter: returns a random whole number between its arguments, both included.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        in_flight: InFlightMessages,
+        visibility_seconds: int,
+        max_step_seconds: float,
+        on_hung: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        jitter: Callable[[int, int], int] = random.randint,
+    ) -> None:
+        self._queue, self._in_flight, self._on_hung = queue, in_flight, on_hung
+        self._clock, self._jitter = clock, jitter
+        self._visibility_seconds, self._max_step_seconds = visibility_seconds, max_step_seconds
+        self._calling = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="extender", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread."""
+        self._ended.set()
+
+    def check(self) -> None:
+        """Extend what has used half of its timeout; drop what hangs; give back what SQS would make visible."""
+        self._drop_hung()
+        self.give_back(self._in_flight.older_than(MAX_SECONDS))
+        with self._calling:
+            expiring = self._in_flight.expiring()
+            if expiring:
+                self._extend(expiring)
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Remove `deliveries` and return them to the queue at once, as if they had not been received.
+
+        SQS counts every receive, and does not distinguish a crash from a return. So the request is sent again, with
+        the tries that it had before, and only then is the received message deleted. If the worker dies in between,
+        there are two messages, which are answered alike. If SQS refuses the send, the message itself is made visible;
+        if SQS does not answer, it becomes visible when its timeout ends. Then the try counts.
+        """
+        for start in range(0, len(deliveries), BATCH):
+            with self._calling:
+                self._give_back_batch(self._in_flight.take_back(deliveries[start : start + BATCH]))
+
+    def leave(self, deliveries: Sequence[Delivery]) -> None:
+        """Remove `deliveries` and let them be received again after some seconds; the try counts."""
+        with self._calling:
+            self._show(self._in_flight.take_back(deliveries), self._jitter(*LEAVE_SECONDS))
+
+    def _give_back_batch(self, ours: Sequence[Delivery]) -> None:
+        copies = [OutgoingMessage(delivery.receipt, delivery.given_back().to_json()) for delivery in ours]
+        try:
+            refused = {copy.id for copy in self._queue.send(copies)}
+        except BotoCoreError as error:
+            _log.warning("could not give back", extra={"messages": len(ours), "error": str(error)})
+            return
+        except ClientError as error:
+            _log.warning("could not send requests again", extra={"messages": len(ours), "error": str(error)})
+            refused = {copy.id for copy in copies}
+        sent = [delivery.receipt for delivery in ours if delivery.receipt not in refused]
+        try:
+            self._queue.delete(sent)
+        except (BotoCoreError, ClientError) as error:
+            # They come back when their visibility timeout ends, and are answered a second time.
+            _log.warning(
+                "could not delete messages that were sent again", extra={"messages": len(sent), "error": str(error)}
+            )
+        self._show([delivery for delivery in ours if delivery.receipt in refused], 0)
+
+    def _show(self, deliveries: Sequence[Delivery], delay_seconds: int) -> None:
+        """Make the received messages themselves visible after `delay_seconds`."""
+        try:
+            self._queue.change_visibility([delivery.receipt for delivery in deliveries], delay_seconds)
+        except (BotoCoreError, ClientError) as error:
+            # They come back by themselves when their visibility timeout ends.
+            _log.warning("could not give back", extra={"messages": len(deliveries), "error": str(error)})
+
+    def _extend(self, expiring: Sequence[Delivery]) -> None:
+        asked_at = self._clock()
+        try:
+            lost = self._queue.change_visibility(
+                [delivery.receipt for delivery in expiring], self._visibility_seconds
+            )
+        except (BotoCoreError, ClientError) as error:
+            # Tried again at the next check; if that is too late, another worker also classifies them, which is
+            # harmless.
+            _log.warning("could not extend visibility", extra={"messages": len(expiring), "error": str(error)})
+            return
+        if lost:
+            _log.warning(
+                "the visibility timeout has ended: another worker may also classify them",
+                extra={"messages": len(lost)},
+            )
+        self._in_flight.extended(expiring, asked_at)
+
+    def _drop_hung(self) -> None:
+        """Remove what hangs and let its timeout end, so that the try counts: the image may be the cause."""
+        for delivery in self._in_flight.stuck(self._max_step_seconds):
+            if self._in_flight.remove(delivery):
+                image = delivery.request.image_id
+                _log.error("gave up an image that hangs", extra={"image_id": image})
+                self._on_hung(
+                    f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs"
+                )
+
+    def _run(self) -> None:
+        # At a quarter of the timeout: each extension comes between a half and three quarters of it.
+        while not self._ended.wait(self._visibility_seconds / 4):
+            try:
+                self.check()
+            except Exception:  # noqa: BLE001 (the edge: without an extender, every image would be classified twice)
+                _log.exception("visibility timeouts could not be extended; trying again")
