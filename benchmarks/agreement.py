@@ -19,8 +19,7 @@ from app_tier.bundle.manifest import TORCH_NAME, LowPrecision, Precision
 from app_tier.bundle.torch_import import export_warnings_off, import_torch
 from app_tier.engines import Batch, open_engine
 from app_tier.preprocess import normalise
-from benchmarks.networks import KEPT
-from benchmarks.quantised import demo_network
+from benchmarks.networks import KEPT, demo_network
 from benchmarks.report import Bar, Report, seconds_of
 from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS, Images, cifar_from_zip, drawn_signs
 from scripts.demo_model.finish import FRESH_SEED, FRESH_SIGNS

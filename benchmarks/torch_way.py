@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from benchmarks.processes import usage_of
+from benchmarks.measure import usage_of
 from scripts.model.torchvision_shim import import_torchvision
 
 

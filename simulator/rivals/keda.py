@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from simulator.policy import NOTHING, Look, Order, Rule, Terms
+from simulator.policy import NO_ACTION, FleetView, NamedPolicy, PolicyTerms, ScalingAction
 
 POLLING_SECONDS: Final = 30.0
 QUEUE_LENGTH: Final = 5
@@ -36,20 +36,20 @@ def jobs_to_create(queue: int, running: int, pending: int, maximum: int, queue_l
 class Keda:
     """Creates jobs, each a worker that takes messages until there are none; they end themselves."""
 
-    terms: Terms
+    terms: PolicyTerms
     maximum: int
     _next_poll: float = 0.0
 
-    def decide(self, look: Look) -> Order:
+    def decide(self, view: FleetView) -> ScalingAction:
         """Return the jobs to create, once in a polling interval."""
-        if look.now < self._next_poll:
-            return NOTHING
-        self._next_poll = look.now + POLLING_SECONDS
-        pending = sum(worker.ready_at > look.now for worker in look.workers)
-        return Order(jobs_to_create(look.visible, len(look.workers), pending, self.maximum))
+        if view.now < self._next_poll:
+            return NO_ACTION
+        self._next_poll = view.now + POLLING_SECONDS
+        pending = sum(worker.ready_at > view.now for worker in view.workers)
+        return ScalingAction(jobs_to_create(view.visible, len(view.workers), pending, self.maximum))
 
 
-def keda_accurate(max_workers: int, idle_seconds: float = 10.0) -> Rule:
+def keda_accurate(max_workers: int, idle_seconds: float = 10.0) -> NamedPolicy:
     """Return KEDA's accurate strategy with its defaults."""
-    terms = Terms(idle_seconds=idle_seconds)
-    return Rule("KEDA accurate", lambda: Keda(terms, max_workers))
+    terms = PolicyTerms(idle_seconds=idle_seconds)
+    return NamedPolicy("KEDA accurate", lambda: Keda(terms, max_workers))

@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from simulator.policy import NOTHING, Look, Order, Rule, Terms
+from simulator.policy import NO_ACTION, FleetView, NamedPolicy, PolicyTerms, ScalingAction
 
 PERIOD_SECONDS: Final = 60.0
 DATAPOINTS_OUT: Final = 3
@@ -48,35 +48,35 @@ class TargetTracking:
 
     target: float
     maximum: int
-    terms: Terms = field(default_factory=lambda: Terms(floor=1, prepared=1))
+    terms: PolicyTerms = field(default_factory=lambda: PolicyTerms(floor=1, prepared=1))
     _metric: deque[float] = field(default_factory=lambda: deque(maxlen=DATAPOINTS_IN))
     _next_datapoint: float = 0.0
     _desired: int = 1
     _not_in_before: float = 0.0
 
-    def decide(self, look: Look) -> Order:
+    def decide(self, view: FleetView) -> ScalingAction:
         """Return what the alarms and the group's desired capacity ask for."""
-        if look.now >= self._next_datapoint:
+        if view.now >= self._next_datapoint:
             self._next_datapoint += PERIOD_SECONDS
-            self._evaluate(look)
-        supply = look.supply
+            self._evaluate(view)
+        supply = view.supply
         if self._desired < supply:
-            return Order(drain=look.surplus(supply - self._desired))
-        lacking = min(self._desired - supply, self.maximum - len(look.workers))
-        return Order(lacking) if lacking > 0 else NOTHING
+            return ScalingAction(drain=view.surplus(supply - self._desired))
+        lacking = min(self._desired - supply, self.maximum - len(view.workers))
+        return ScalingAction(lacking) if lacking > 0 else NO_ACTION
 
-    def _evaluate(self, look: Look) -> None:
-        in_service = look.ready
+    def _evaluate(self, view: FleetView) -> None:
+        in_service = view.ready
         if in_service == 0:
             return  # no datapoint: the alarms have insufficient data
-        self._metric.append(look.visible / in_service)
-        want = max(1, min(self.maximum, wanted(look.visible, in_service, self.target)))
+        self._metric.append(view.visible / in_service)
+        want = max(1, min(self.maximum, wanted(view.visible, in_service, self.target)))
         if self._is_high() and want > self._desired:
             self._desired = want
-            self._not_in_before = look.now + WARMUP_SECONDS
-        elif self._is_low() and want < self._desired and look.now >= self._not_in_before:
+            self._not_in_before = view.now + WARMUP_SECONDS
+        elif self._is_low() and want < self._desired and view.now >= self._not_in_before:
             self._desired = want
-            self._not_in_before = look.now + COOLDOWN_SECONDS
+            self._not_in_before = view.now + COOLDOWN_SECONDS
 
     def _is_high(self) -> bool:
         latest = list(self._metric)[-DATAPOINTS_OUT:]
@@ -86,7 +86,9 @@ class TargetTracking:
         return len(self._metric) == DATAPOINTS_IN and max(self._metric) < IN_BELOW * self.target
 
 
-def target_tracking(max_workers: int, image_seconds: float, acceptable_seconds: float = ACCEPTABLE_SECONDS) -> Rule:
+def target_tracking(
+    max_workers: int, image_seconds: float, acceptable_seconds: float = ACCEPTABLE_SECONDS
+) -> NamedPolicy:
     """Return AWS's rule for images that take `image_seconds` and may wait `acceptable_seconds`."""
     target = acceptable_backlog(acceptable_seconds, image_seconds)
-    return Rule("target tracking", lambda: TargetTracking(target, max_workers))
+    return NamedPolicy("target tracking", lambda: TargetTracking(target, max_workers))

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from simulator.policy import NOTHING, Look, Order, Rule, Terms
+from simulator.policy import NO_ACTION, FleetView, NamedPolicy, PolicyTerms, ScalingAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +46,23 @@ class RayServe:
     """Decides once a second with Ray's counters."""
 
     settings: RaySettings
-    terms: Terms = field(default_factory=Terms)
+    terms: PolicyTerms = field(default_factory=PolicyTerms)
     _target: int = 0
     _counter: int = 0
     _ongoing: deque[int] = field(default_factory=deque)
 
-    def decide(self, look: Look) -> Order:
+    def decide(self, view: FleetView) -> ScalingAction:
         """Return what brings the fleet to Ray's target."""
-        self._target = self._next_target(look)
-        supply = look.supply
+        self._target = self._next_target(view)
+        supply = view.supply
         if self._target < supply:
-            return Order(drain=look.surplus(supply - self._target))
-        room = self.settings.max_replicas - len(look.workers)
-        return Order(min(self._target - supply, room)) if self._target > supply else NOTHING
+            return ScalingAction(drain=view.surplus(supply - self._target))
+        room = self.settings.max_replicas - len(view.workers)
+        return ScalingAction(min(self._target - supply, room)) if self._target > supply else NO_ACTION
 
-    def _next_target(self, look: Look) -> int:
-        ongoing = self._average(look.visible + look.in_flight)
-        running = look.ready
+    def _next_target(self, view: FleetView) -> int:
+        ongoing = self._average(view.visible + view.in_flight)
+        running = view.ready
         if running == 0:
             return max(math.ceil(self.settings.upscaling_factor), self._target) if ongoing > 0 else self._target
         return self._delayed(desired_replicas(ongoing, running, self.settings))
@@ -92,6 +92,6 @@ class RayServe:
         return self._target
 
 
-def ray_serve(max_workers: int) -> Rule:
+def ray_serve(max_workers: int) -> NamedPolicy:
     """Return Ray Serve's rule with its defaults, from zero replicas."""
-    return Rule("Ray Serve", lambda: RayServe(RaySettings(max_workers)))
+    return NamedPolicy("Ray Serve", lambda: RayServe(RaySettings(max_workers)))
