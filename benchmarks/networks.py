@@ -8,7 +8,7 @@ from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
 from app_tier.bundle.manifest import Precision
 from scripts.model.build import write_manifest
-from scripts.model.precision import Target, settle_precision
+from scripts.model.precision import Target, choose_precision
 from scripts.model.torchvision_networks import RANDOM, build_torchvision
 from scripts.run.system import ROOT
 
@@ -58,6 +58,6 @@ def demo_network(precision: Precision, kept: Path = KEPT) -> Bundle:
     except BundleError:
         shutil.rmtree(folder, ignore_errors=True)
         bundle = load_bundle(Path(shutil.copytree(DEMO_BUNDLE, folder)))
-        settled = settle_precision(bundle, Target(precision, force=True))
+        settled = choose_precision(bundle, Target(precision, force=True))
         write_manifest(bundle.manifest.model_copy(update=settled), folder)
         return load_bundle(folder)

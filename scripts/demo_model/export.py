@@ -77,7 +77,7 @@ def _describe(settings: "Settings") -> Description:
         preprocess=DEMO_PREPROCESS,
         labels=DEMO_LABELS,
         provenance={
-            "source": "scripts/demo_model/train.py",
+            "source": "scripts/demo_model/training.py",
             "paper": "He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2",
             "data": f"CIFAR-10 ({', '.join(CIFAR_LABELS)}) and road signs drawn by scripts/demo_model/signs.py",
             "settings": asdict(settings),
