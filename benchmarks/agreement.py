@@ -22,7 +22,7 @@ from app_tier.preprocess import normalise
 from benchmarks.networks import KEPT, demo_network
 from benchmarks.report import Bar, Report, seconds_of
 from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS, Images, cifar_from_zip, drawn_signs
-from scripts.demo_model.export import FRESH_SEED, FRESH_SIGNS
+from scripts.demo_model.training import FRESH_SEED, FRESH_SIGNS
 from scripts.run.system import ROOT
 
 CIFAR_ZIP: Final = ROOT.parent / "shared" / "data" / "cifar10-jpeg.zip"
