@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 import numpy as np
@@ -185,44 +185,6 @@ def _log(folder: Path, **figures: object) -> None:
         log.write(f"{line}\n")
 
 
-@click.command()
-@click.option(
-    "--cifar", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Zip of part/label/*.jpg."
-)
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Checkpoint, log, bundle."
-)
-@click.option("--epochs", type=click.IntRange(1), default=Settings.epochs, show_default=True)
-@click.option("--seed", type=int, default=Settings.seed, show_default=True)
-@click.option("--signs", type=click.IntRange(20), default=Settings.signs, show_default=True, help="To learn from.")
-@click.option(
-    "--fresh-signs", type=click.IntRange(20), default=FRESH_SIGNS, show_default=True, help="To measure with."
-)
-def main(cifar: Path | None, out: Path, epochs: int, seed: int, signs: int, fresh_signs: int) -> None:
-    """Train the demo network, measure it and write OUT/bundle."""
-    out.mkdir(parents=True, exist_ok=True)
-    settings = Settings(epochs=epochs, seed=seed, signs=signs)
-    images = _cifar(cifar, out, "train")
-    test = _cifar(cifar, out, "test")
-    drawn = _cached_signs(out, settings)
-    training = Training(settings, out)
-    while training.epoch < settings.epochs:
-        began = time.monotonic()
-        loss = training.run_epoch(images, drawn)
-        training.save()
-        seconds = round(time.monotonic() - began, 1)
-        score = accuracy(training.network, test)
-        _log(out, epoch=training.epoch, loss=round(loss, 4), cifar_test=score, seconds=seconds)
-    finish(training.network, settings, test, out / "bundle", lambda **figures: _log(out, **figures), fresh_signs)
-
-
-if __name__ == "__main__":
-    main()
-
-if TYPE_CHECKING:
-    from scripts.demo_model.network import CifarResNet
-    from scripts.demo_model.training import Settings
-
 FRESH_SIGNS: Final = 10_000
 """Signs drawn to measure the trained network."""
 
@@ -233,8 +195,8 @@ _PACKAGES: Final = ("torch", "openvino", "numpy", "pillow")
 
 
 def finish(
-    network: "CifarResNet",
-    settings: "Settings",
+    network: CifarResNet,
+    settings: Settings,
     cifar_test: Images,
     out: Path,
     report: Callable[..., None],
@@ -272,7 +234,7 @@ def count_answers(engine: Engine, images: Images, batch: int = 200) -> NDArray[n
     return counts
 
 
-def _describe(settings: "Settings") -> Description:
+def _describe(settings: Settings) -> Description:
     depth = 6 * settings.blocks + 2
     return Description(
         name="demo",
@@ -301,3 +263,38 @@ def _record(bundle: Bundle, figures: dict[str, Any]) -> Bundle:
     provenance = {**bundle.manifest.provenance, "measured_with": "openvino, float32", "measured": figures}
     write_manifest(bundle.manifest.model_copy(update={"provenance": provenance}), bundle.folder)
     return load_bundle(bundle.folder)
+
+
+@click.command()
+@click.option(
+    "--cifar", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Zip of part/label/*.jpg."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Checkpoint, log, bundle."
+)
+@click.option("--epochs", type=click.IntRange(1), default=Settings.epochs, show_default=True)
+@click.option("--seed", type=int, default=Settings.seed, show_default=True)
+@click.option("--signs", type=click.IntRange(20), default=Settings.signs, show_default=True, help="To learn from.")
+@click.option(
+    "--fresh-signs", type=click.IntRange(20), default=FRESH_SIGNS, show_default=True, help="To measure with."
+)
+def main(cifar: Path | None, out: Path, epochs: int, seed: int, signs: int, fresh_signs: int) -> None:
+    """Train the demo network, measure it and write OUT/bundle."""
+    out.mkdir(parents=True, exist_ok=True)
+    settings = Settings(epochs=epochs, seed=seed, signs=signs)
+    images = _cifar(cifar, out, "train")
+    test = _cifar(cifar, out, "test")
+    drawn = _cached_signs(out, settings)
+    training = Training(settings, out)
+    while training.epoch < settings.epochs:
+        began = time.monotonic()
+        loss = training.run_epoch(images, drawn)
+        training.save()
+        seconds = round(time.monotonic() - began, 1)
+        score = accuracy(training.network, test)
+        _log(out, epoch=training.epoch, loss=round(loss, 4), cifar_test=score, seconds=seconds)
+    finish(training.network, settings, test, out / "bundle", lambda **figures: _log(out, **figures), fresh_signs)
+
+
+if __name__ == "__main__":
+    main()
