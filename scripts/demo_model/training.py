@@ -1,4 +1,4 @@
-"""How the demo network learns: settings, schedule, augmentation, and one epoch after the other."""
+"""Training of the demo network: settings, schedule, augmentation, epochs, measurement, bundle, and the command."""
 
 import json
 import math
