@@ -11,13 +11,14 @@ from werkzeug.exceptions import UnsupportedMediaType
 from core.job_records import ImageRecord
 from core.messages import Response
 from web_tier.api.exchange import from_query, json_answer
-from web_tier.api.models import ROOT, ImageBody
+from web_tier.api.models import ROOT
 from web_tier.api.queries import ClassifyQuery
 from web_tier.api.singles import accepted, result_of
 from web_tier.backend import current_backend
 from web_tier.intake.multipart import Upload
 from web_tier.intake.single_request import json_image, only_file, raw_image
 from web_tier.intake.uploads import request_parts
+from web_tier.results.export import ImageBody
 from web_tier.results.query import ImageResult
 
 classify = Blueprint("classify", __name__)

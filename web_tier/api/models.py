@@ -12,14 +12,15 @@ from core.fleet import HistoryPoint, Span
 from core.ids import ImageRef
 from core.image_errors import CODES
 from core.job_records import Job, JobState, JobStatus
-from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
+from core.messages import MAX_REASON_CHARACTERS, FleetSnapshot, Model, WorkerLimits
 from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken
 from web_tier.access.identity import Scope
 from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.names import MAX_JOB_NAME
 from web_tier.intake.retry import Retried, RetriedOutcome
 from web_tier.intake.store import Outcome
-from web_tier.results.query import ImageResult, ImageState, ResultsPage, images_per_second
+from web_tier.results.export import ImageBody
+from web_tier.results.query import ResultsPage, images_per_second
 
 ROOT = "/api/v1"
 
@@ -266,64 +267,6 @@ class UploadOutcome(_Body):
                     )
                 )
         return cls(job_id=job_id, accepted=tuple(accepted), rejected=tuple(rejected))
-
-
-class RequestedAgain(_Body):
-    """The requests of an image that the system sent again, since no result came and a message was presumed lost."""
-
-    times: int
-    first_at: datetime
-    last_at: datetime
-
-
-class ImageBody(_Body):
-    """An accepted image and its result, as far as there is one; `bytes` is the size of the file."""
-
-    image_id: str
-    filename: str
-    bytes: int
-    accepted_at: datetime
-    status: ImageState
-    cached: bool = Field(
-        default=False, description="Whether the result is that of an earlier image with the same bytes."
-    )
-    retrying: bool = Field(default=False, description="Whether it failed and is being tried again.")
-    recorded_at: datetime | None = Field(default=None, description="When the result became visible.")
-    label: str | None = None
-    score: float | None = None
-    top: tuple[LabelScore, ...] = ()
-    model: Model | None = None
-    worker: str | None = None
-    attempts: int | None = Field(
-        default=None,
-        description="How often the request was received until this result; above 1, earlier receives ended without "
-        "an answer: a worker stopped or failed.",
-    )
-    requested_again: RequestedAgain | None = Field(
-        default=None, description="Null if the system sent no request of the image again."
-    )
-    timings: Timings | None = None
-    error: Failure | None = None
-
-    @classmethod
-    def of(cls, result: ImageResult) -> Self:
-        """Return the body of an image."""
-        record, response, resend = result.record, result.response, result.resend
-        found = {} if response is None else {name: getattr(response, name) for name in _FROM_RESPONSE}
-        again = resend and RequestedAgain(times=resend.times, first_at=resend.first_at, last_at=resend.last_at)
-        return cls(
-            image_id=record.ref.image_id,
-            filename=record.filename,
-            bytes=record.size,
-            accepted_at=record.accepted_at,
-            status=result.state,
-            retrying=result.retrying,
-            requested_again=again,
-            **found,
-        )
-
-
-_FROM_RESPONSE = ("cached", "recorded_at", "label", "score", "top", "model", "worker", "attempts", "timings", "error")
 
 
 class ResultsBody(_Body):

@@ -20,7 +20,6 @@ from web_tier.api.models import (
     FleetLimitsBody,
     FleetPauseBody,
     FleetStatusBody,
-    ImageBody,
     ImageRetryOutcome,
     Index,
     JobBody,
@@ -37,7 +36,6 @@ from web_tier.api.models import (
 )
 from web_tier.api.openapi import JSON, Answer, Body, Operation, document
 from web_tier.api.queries import (
-    JSON_LINES,
     AuditQuery,
     ClassifyQuery,
     DeadLettersQuery,
@@ -51,6 +49,7 @@ from web_tier.api.queries import (
     RetryQuery,
 )
 from web_tier.intake.single_request import Base64Image
+from web_tier.results.export import JSON_LINES, ImageBody
 
 TITLE = "Fleetsight"
 API_VERSION = "1.0.0"

@@ -14,9 +14,6 @@ MAX_PAGE = 1_000
 MAX_JOBS = 200
 MAX_LABEL = 200
 
-JSON_LINES = "application/x-ndjson"
-"""The type of JSON Lines (https://github.com/ndjson/ndjson-spec)."""
-
 Cursor = Annotated[str, Field(pattern=ULID_PATTERN)]
 
 

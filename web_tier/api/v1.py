@@ -8,12 +8,10 @@ from werkzeug.exceptions import NotFound, UnprocessableEntity
 
 from web_tier.access.owned import own_jobs
 from web_tier.api.creation import create_job, create_job_once
-from web_tier.api.downloads import json_lines, json_object
 from web_tier.api.exchange import from_body, from_query, idempotency_key, json_answer
 from web_tier.api.models import (
     CreateJob,
     FleetStatusBody,
-    ImageBody,
     ImageRetryOutcome,
     Index,
     JobBody,
@@ -23,7 +21,7 @@ from web_tier.api.models import (
     RetryOutcome,
     UploadOutcome,
 )
-from web_tier.api.queries import JSON_LINES, FilterQuery, JobsQuery, ResultsQuery, RetryQuery
+from web_tier.api.queries import FilterQuery, JobsQuery, ResultsQuery, RetryQuery
 from web_tier.backend import current_backend
 from web_tier.intake.multipart import Upload
 from web_tier.intake.retry import retry_failed, retry_image
@@ -33,9 +31,8 @@ from web_tier.limits.current import current_allowance
 from web_tier.live import current_live
 from web_tier.parameters import known_id, known_ref
 from web_tier.results.costs import job_cost
-from web_tier.results.export import csv_lines
-from web_tier.results.jobs import jobs_page
-from web_tier.results.query import ImageResult, all_results, filtered_page
+from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
+from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
 
 api = Blueprint("api_v1", __name__)
 
@@ -64,7 +61,7 @@ def new_job() -> ResponseReturnValue:
 def list_jobs() -> Response:
     """List jobs, newest first."""
     query = from_query(JobsQuery)
-    found = jobs_page(own_jobs(), before=query.before, limit=query.limit, name=query.name)
+    found = find_jobs(own_jobs(), before=query.before, limit=query.limit, name=query.name)
     return json_answer(JobsPage(jobs=tuple(JobBody.of(job) for job in found.jobs), next=found.next_before))
 
 
@@ -73,7 +70,7 @@ def job_status(job_id: str) -> Response:
     """Tell where a job stands."""
     backend, jobs = current_backend(), own_jobs()
     status = jobs.status(known_id("job", job_id))
-    model = backend.models.of(jobs, status)
+    model = backend.models.find(jobs, status)
     cost = job_cost(status.counts, backend.fleet.snapshot(), backend.fleet, backend.config.prices)
     return json_answer(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost))
 

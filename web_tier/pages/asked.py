@@ -7,8 +7,7 @@ from flask import request
 from werkzeug.exceptions import BadRequest
 
 from core.format import percent_text
-from web_tier.results.query import ImageState, ResultsFilter
-from web_tier.results.sorting import ORDERS
+from web_tier.results.query import ORDERS, ImageState, ResultsFilter
 
 
 @dataclass(frozen=True, slots=True)

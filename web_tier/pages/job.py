@@ -17,9 +17,8 @@ from web_tier.live import current_live
 from web_tier.pages.asked import Asked
 from web_tier.pages.progress import Progress, ProgressBody
 from web_tier.parameters import cursor, whole_number
-from web_tier.results.query import ResultsPage, filtered_page
+from web_tier.results.query import MAX_SORTED, ResultsPage, can_sort, filtered_page, sorted_page
 from web_tier.results.rows import Row
-from web_tier.results.sorting import MAX_SORTED, can_sort, sorted_page
 
 MAX_LABELS = 20
 """Labels in the histogram, those with most images."""

@@ -29,7 +29,7 @@ from web_tier.pages.fleet import FleetBody, fleet_chart, window_named
 from web_tier.pages.job import JobView
 from web_tier.pages.upload import BrowserLimits, Plan, keeping_sentence
 from web_tier.parameters import cursor, known_id
-from web_tier.results.jobs import jobs_page as find_jobs
+from web_tier.results.query import find_jobs
 
 IMAGES_A_PAGE = 200
 JOBS_A_PAGE = 25

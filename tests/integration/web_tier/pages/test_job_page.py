@@ -89,7 +89,7 @@ def test_sorted_pages_lead_on_in_the_same_order(
 def test_a_job_that_is_too_large_to_be_sorted_says_so(
     client: FlaskClient, images: list[ImageRecord], job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web_tier.results.sorting.MAX_SORTED", 2)
+    monkeypatch.setattr("web_tier.results.query.MAX_SORTED", 2)
     assert "this one has 3, shown in the order of their upload" in client.get(f"/jobs/{job.job_id}?sort=name").text
 
 

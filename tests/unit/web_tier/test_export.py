@@ -1,4 +1,4 @@
-"""Results as CSV."""
+"""Export of results as CSV: one row per image, and no cell that a spreadsheet executes."""
 
 import csv
 import re
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.ids import ImageRef, new_id
 from core.job_records import ImageRecord
 from tests.support.jobs import NOW, done, failed
-from web_tier.results.export import HEADER, csv_lines, safe_cell
+from web_tier.results.export import CSV_HEADER, csv_lines, safe_cell
 from web_tier.results.query import ImageResult
 
 
@@ -23,10 +23,10 @@ def rows(*results: ImageResult) -> list[dict[str, str]]:
     return list(csv.DictReader(StringIO("".join(csv_lines(results)), newline="")))
 
 
-def test_every_image_has_a_row_whatever_became_of_it() -> None:
+def test_every_image_has_a_row_whatever_its_state() -> None:
     one, two, three = image("a.jpg"), image("b.jpg"), image("c.jpg")
     found = rows(ImageResult(one, done(one, "cat", 0.5)), ImageResult(two, failed(two)), ImageResult(three, None))
-    assert [tuple(row) for row in found] == [HEADER] * 3
+    assert [tuple(row) for row in found] == [CSV_HEADER] * 3
     assert [row["status"] for row in found] == ["done", "failed", "waiting"]
     assert (found[0]["label"], found[0]["score"], found[0]["model"]) == ("cat", "0.500000", "demo")
     assert (found[1]["error_code"], found[1]["label"]) == ("crashed_worker", "")
@@ -40,13 +40,13 @@ def test_s15_no_name_is_taken_for_a_formula(name: str) -> None:
 
 
 @given(st.text(alphabet="=+-@\uff1d\uff0b\uff0d\uff20;\t\n\r,'\"a1", max_size=12))
-def test_s15_no_name_holds_a_formula_wherever_a_spreadsheet_cuts_it(name: str) -> None:
+def test_s15_no_name_holds_a_formula_wherever_a_spreadsheet_splits_it(name: str) -> None:
     line = "".join(csv_lines([ImageResult(image(name), None)])).partition("\r\n")[2]
     cells = [cell.strip('"') for cell in re.split("[;\t\r\n]", line)]
     assert not [cell for cell in cells if cell.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20"))]
 
 
-def test_s15_a_name_with_semicolons_is_told_as_it_is() -> None:
+def test_s15_a_name_with_semicolons_is_unchanged_without_formula() -> None:
     assert safe_cell("a;b.png") == "a;b.png"
     assert safe_cell("a;=1+1.png") == "a;'=1+1.png"
 

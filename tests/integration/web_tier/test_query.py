@@ -1,4 +1,4 @@
-"""A job's images with their results."""
+"""Queries over jobs and images: pages, filters, searches, orders, and the model that answered."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -10,11 +10,17 @@ from core.ids import new_id
 from core.job_records import Counts, Job, JobStatus
 from core.jobs import JobStore
 from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
-from web_tier.results import answered, query
-from web_tier.results import jobs as listing
-from web_tier.results.answered import AnsweringModels
-from web_tier.results.jobs import jobs_page
-from web_tier.results.query import ResultsFilter, all_results, filtered_page, images_per_second, results_page
+from web_tier.results import query
+from web_tier.results.query import (
+    JobModels,
+    ResultsFilter,
+    all_results,
+    filtered_page,
+    find_jobs,
+    images_per_second,
+    results_page,
+    sorted_page,
+)
 
 
 def test_each_image_is_shown_with_its_own_result_or_as_waiting(store: JobStore, job: Job) -> None:
@@ -40,7 +46,7 @@ def test_pages_follow_each_other_without_gap_or_overlap(store: JobStore, job: Jo
     assert seen == [(image, "done") for image in images]
 
 
-def test_a_filter_that_nothing_passes_looks_at_a_bounded_number_of_images(
+def test_a_filter_without_a_match_examines_a_bounded_number_of_images(
     store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(query, "PAGE", 2)
@@ -53,17 +59,17 @@ def test_a_filter_that_nothing_passes_looks_at_a_bounded_number_of_images(
     assert ([item.record for item in second.items], second.next_after) == ([images[4]], None)
 
 
-def test_a_search_for_jobs_looks_at_a_bounded_number_of_them(
+def test_a_search_for_jobs_examines_a_bounded_number_of_them(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "PAGE", 2)
-    monkeypatch.setattr(listing, "MAX_EXAMINED", 4)
+    monkeypatch.setattr(query, "PAGE", 2)
+    monkeypatch.setattr(query, "MAX_EXAMINED", 4)
     jobs = [Job(new_id(), "wanted" if index == 0 else "x", NOW) for index in range(5)]
     for each in jobs:
         store.create(each)
-    first = jobs_page(store, limit=10, name="WANTED")
+    first = find_jobs(store, limit=10, name="WANTED")
     assert (first.jobs, first.next_before) == ((), jobs[1].job_id)
-    assert jobs_page(store, before=first.next_before, limit=10, name="WANTED").jobs == (jobs[0],)
+    assert find_jobs(store, before=first.next_before, limit=10, name="WANTED").jobs == (jobs[0],)
 
 
 def test_all_results_are_read_in_pages(store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,11 +89,13 @@ def status(job: Job, results: int, seconds: float | None) -> JobStatus:
 
 
 @pytest.mark.parametrize(("results", "seconds", "rate"), [(0, None, None), (1, 0, None), (10, 0, None), (41, 2, 20)])
-def test_the_rate_is_told_once_it_can_be(job: Job, results: int, seconds: float | None, rate: float | None) -> None:
+def test_the_rate_is_none_until_two_results_differ_in_time(
+    job: Job, results: int, seconds: float | None, rate: float | None
+) -> None:
     assert images_per_second(status(job, results, seconds)) == rate
 
 
-def test_images_that_were_answered_at_once_are_no_part_of_the_rate(job: Job) -> None:
+def test_images_answered_from_the_cache_do_not_count_in_the_rate(job: Job) -> None:
     known = status(job, 41, 2)
     mixed = replace(
         known.counts, done=1_041, cached=1_000, first_cached_at=NOW - timedelta(minutes=10), last_cached_at=NOW
@@ -96,28 +104,73 @@ def test_images_that_were_answered_at_once_are_no_part_of_the_rate(job: Job) -> 
     assert images_per_second(replace(known, counts=replace(mixed, done=1_000, first_result_at=None))) is None
 
 
-def test_only_the_last_jobs_are_remembered(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answered, "MAX_JOBS", 1)
-    models, statuses = AnsweringModels(), []
-    for _ in range(2):
+def test_models_of_the_most_recently_read_jobs_are_cached(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "MAX_CACHED_MODELS", 2)
+    models, statuses = JobModels(), []
+    for _ in range(3):
         job = Job(new_id(), "", NOW)
         store.create(job)
         [image] = add_images(store, job, "a.jpg")
         put_results(store, job, done(image))
         statuses.append(store.status(job.job_id))
-        assert models.of(store, statuses[-1]) == MODEL
+        assert models.find(store, statuses[-1]) == MODEL
+        assert models.find(store, statuses[0]) == MODEL
     gone = replace(store, table=replace(store.table, name="no-such-table"))
-    assert models.of(gone, statuses[1]) == MODEL
+    assert models.find(gone, statuses[0]) == models.find(gone, statuses[2]) == MODEL
     with pytest.raises(ClientError):
-        models.of(gone, statuses[0])
+        models.find(gone, statuses[1])
 
 
-def test_the_bundle_of_a_job_is_looked_up_once(store: JobStore, job: Job) -> None:
-    models = AnsweringModels()
-    assert models.of(store, store.status(job.job_id)) is None
+def test_the_model_of_a_job_is_read_once(store: JobStore, job: Job) -> None:
+    models = JobModels()
+    assert models.find(store, store.status(job.job_id)) is None
     [image] = add_images(store, job, "a.jpg")
     put_results(store, job, done(image))
     answered = store.status(job.job_id)
-    assert models.of(store, answered) == MODEL
+    assert models.find(store, answered) == MODEL
     elsewhere = replace(store, table=replace(store.table, name="no-such-table"))
-    assert models.of(elsewhere, answered) == MODEL
+    assert models.find(elsewhere, answered) == MODEL
+
+
+@pytest.fixture
+def mixed(store: JobStore, job: Job) -> Job:
+    """Return a job with four images: two labels, one failure, one that waits."""
+    images = add_images(store, job, "img 10.jpg", "IMG 9.jpg", "b.jpg", "a.jpg")
+    early = done(images[0], "cat", 0.5).model_copy(update={"recorded_at": NOW})
+    late = done(images[1], "ant", 0.9).model_copy(update={"recorded_at": NOW + timedelta(seconds=1)})
+    put_results(store, job, early, late, failed(images[2]))
+    return job
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("name", ["a.jpg", "b.jpg", "IMG 9.jpg", "img 10.jpg"]),
+        ("label", ["IMG 9.jpg", "img 10.jpg", "b.jpg", "a.jpg"]),
+        ("sure", ["IMG 9.jpg", "img 10.jpg", "b.jpg", "a.jpg"]),
+        ("unsure", ["img 10.jpg", "IMG 9.jpg", "b.jpg", "a.jpg"]),
+        ("state", ["b.jpg", "a.jpg", "img 10.jpg", "IMG 9.jpg"]),
+        ("recent", ["IMG 9.jpg", "img 10.jpg", "b.jpg", "a.jpg"]),
+    ],
+)
+def test_images_are_sorted_by_each_order(store: JobStore, mixed: Job, order: str, names: list[str]) -> None:
+    found = sorted_page(store, mixed.job_id, ResultsFilter(), order, number=1, limit=10)
+    assert [item.record.filename for item in found.page.items] == names
+    assert found.is_last
+
+
+def test_sorted_pages_follow_each_other_and_hold_only_matches(store: JobStore, mixed: Job) -> None:
+    wanted = ResultsFilter(state="done")
+    first, second = (sorted_page(store, mixed.job_id, wanted, "name", number=number, limit=1) for number in (1, 2))
+    assert [item.record.filename for part in (first, second) for item in part.page.items] == [
+        "IMG 9.jpg",
+        "img 10.jpg",
+    ]
+    assert (first.is_last, second.is_last) == (False, True)
+
+
+def test_a_bounded_number_of_images_is_sorted(store: JobStore, mixed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "MAX_SORTED", 2)
+    found = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
+    assert len(found.page.items) == 2
+    assert not query.can_sort(store.status(mixed.job_id))
