@@ -31,7 +31,6 @@ from web_tier.intake.patience import wait_patiently
 from web_tier.intake.store import ObjectStore, Sender
 from web_tier.limits.current import install_limiting
 from web_tier.limits.hooks import limit_requests
-from web_tier.live import install_live
 from web_tier.pages.accounts.routes import install_accounts
 from web_tier.pages.audit import audit
 from web_tier.pages.changes import changes
@@ -43,6 +42,7 @@ from web_tier.pages.routes import pages
 from web_tier.problems import answer_problems
 from web_tier.proxy import BehindProxy
 from web_tier.request_log import log_requests
+from web_tier.result_services import install_result_services
 from web_tier.security import secure
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -76,7 +76,7 @@ def create_app(
     config = config or load_config()
     backend = Backend(config, store, input_bucket, request_queue)
     install_backend(app, backend)
-    install_live(app, backend)
+    install_result_services(app, backend)
     log_requests(app)
     refuse_other_hosts(app, config.web.hosts, config.web.host)
     wait_patiently(app)

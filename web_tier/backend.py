@@ -30,7 +30,7 @@ from web_tier.intake.repeats import Repeats
 from web_tier.intake.single import SingleIntake
 from web_tier.intake.store import CONCURRENCY, ImageIngest, ObjectStore, Sender
 from web_tier.results.query import JobModels
-from web_tier.results.waiting import ResultWaiter
+from web_tier.results.waiter import ResultWaiter
 
 _log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from web_tier.backend import current_backend
 from web_tier.intake.multipart import Upload
 from web_tier.intake.single_request import Parts, json_image, only_file
 from web_tier.intake.uploads import request_parts
-from web_tier.live import current_live
 from web_tier.problems import refuse, refuse_in_text
+from web_tier.result_services import current_result_services
 
 FIELDS = frozenset({"myfile", "inputFile"})
 """At `/` these fields ask for a classic answer; any other is the page's own form."""
@@ -98,4 +98,8 @@ def _poster() -> Response:
     backend = current_backend()
     uploads = json_image(backend.config.web, backend.reading)
     _, label = label_of(uploads, backend.config.classic.wait_seconds)
-    return Response(json.dumps(current_live().words.messages.get(label, label)), 200, mimetype="application/json")
+    return Response(
+        json.dumps(current_result_services().class_labels.messages.get(label, label)),
+        200,
+        mimetype="application/json",
+    )

@@ -28,10 +28,10 @@ from web_tier.intake.retry import retry_failed, retry_image
 from web_tier.intake.slices import take_once
 from web_tier.intake.uploads import request_parts, upload_status
 from web_tier.limits.current import current_allowance
-from web_tier.live import current_live
 from web_tier.parameters import known_id, known_ref
-from web_tier.results.costs import job_cost
+from web_tier.result_services import current_result_services
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
+from web_tier.results.progress import job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
 
 api = Blueprint("api_v1", __name__)
@@ -148,7 +148,7 @@ def job_results_file(job_id: str) -> Response:
     merged = own_jobs().status(known_id("job", job_id)).merged
     if merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
-    return _download(job_id, current_live().objects.merged(merged.key), "jsonl", JSON_LINES)
+    return _download(job_id, current_result_services().objects.results_file(merged.key), "jsonl", JSON_LINES)
 
 
 @api.get("/jobs/<job_id>/images/<image_id>")

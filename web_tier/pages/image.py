@@ -13,10 +13,10 @@ from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_image
 from web_tier.limits.current import current_allowance
-from web_tier.live import current_live
 from web_tier.pages.job import job_page_after
 from web_tier.pages.timeline import Timeline
 from web_tier.parameters import known_ref
+from web_tier.result_services import current_result_services
 from web_tier.results.query import ImageResult, is_final
 from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError
 
@@ -38,17 +38,17 @@ image_pages = Blueprint("image", __name__)
 @image_pages.get("/jobs/<job_id>/images/<image_id>")
 def image_page(job_id: str, image_id: str) -> str:
     """Show one image: what was found, how sure, and where its time went."""
-    live = current_live()
+    services = current_result_services()
     job, result = own_jobs().image(known_ref(job_id, image_id))
     response = result.response
-    prediction = live.objects.prediction(response) if response and response.status == "done" else None
+    prediction = services.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
         "image.html",
         job=job,
         item=result,
         model=response.model if response else None,
-        message=live.words.messages.get(response.label or "") if response else None,
-        scores=live.words.all_scores(prediction) if prediction else [],
+        message=services.class_labels.messages.get(response.label or "") if response else None,
+        scores=services.class_labels.all_scores(prediction) if prediction else [],
         timeline=Timeline.of(result),
         is_kept=is_kept(job, result),
         can_retry=response is not None and not result.retrying and not is_final(response),
@@ -86,18 +86,18 @@ def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
 
 def _picture(ref: ImageRef, side: int) -> ResponseReturnValue:
     job, result = own_jobs().image(ref)
-    thumbnails = current_live().thumbnails
-    if thumbnails.has_none(ref) or _was_too_costly(result.response):
+    services = current_result_services()
+    if services.thumbnails.is_unavailable(ref) or _was_too_costly(result.response):
         return _no_picture()
-    with current_live().turns.one(job.owner) as is_mine:
-        if not is_mine:
+    with services.render_limiter.slot(job.owner) as may_draw:
+        if not may_draw:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:
-            body = thumbnails.of(current_live().objects.sent(result.record), side)
+            body = services.thumbnails.render(services.objects.original(result.record), side)
         except NotFoundError:
             return redirect(url_for("static", filename="job/deleted.svg"))
         except (ObjectTooLargeError, NoThumbnailError):
-            thumbnails.note_none(ref)
+            services.thumbnails.mark_unavailable(ref)
             return _no_picture()
         except PoolUnavailableError as error:
             raise ServiceUnavailable("pictures cannot be drawn just now; reload in a moment") from error

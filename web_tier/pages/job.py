@@ -13,12 +13,12 @@ from core.messages import Model
 from web_tier.access.owned import UserJobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import Retried
-from web_tier.live import current_live
 from web_tier.pages.asked import Asked
-from web_tier.pages.progress import Progress, ProgressBody
 from web_tier.parameters import cursor, whole_number
+from web_tier.result_services import current_result_services
+from web_tier.results.job_snapshot import ImageRow
+from web_tier.results.progress import JobProgress, ProgressBody
 from web_tier.results.query import MAX_SORTED, ResultsPage, can_sort, filtered_page, sorted_page
-from web_tier.results.rows import Row
 
 MAX_LABELS = 20
 """Labels in the histogram, those with most images."""
@@ -61,11 +61,11 @@ class Page:
 class JobView:
     """Everything that the page shows of a job; what it has to say is in words, or None."""
 
-    progress: Progress
+    progress: JobProgress
     body: ProgressBody
     asked: Asked
     page: Page
-    rows: tuple[Row, ...]
+    rows: tuple[ImageRow, ...]
     labels: list[LabelCount]
     keeping: str | None
     not_sorted: str | None
@@ -81,8 +81,8 @@ class JobView:
         """
         status, asked = jobs.status(job_id), Asked.of_request()
         page = Page.read(jobs, status, asked, limit)
-        rows = tuple(Row.of_result(item) for item in page.found.items)
-        progress, body = current_live().progress(status)
+        rows = tuple(ImageRow.of_result(item) for item in page.found.items)
+        progress, body = current_result_services().progress(status)
         return cls(
             progress=progress,
             body=body,
@@ -156,7 +156,7 @@ def _retry_note() -> str | None:
     return "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
 
 
-def label_counts(rows: tuple[Row, ...]) -> list[LabelCount]:
+def label_counts(rows: tuple[ImageRow, ...]) -> list[LabelCount]:
     """Return how often each label was found, most frequent first, `MAX_LABELS` of them."""
     counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
     most = counted[0][1] if counted else 1

@@ -5,11 +5,11 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from web_tier.access.guard import credentials_check
 from web_tier.access.owned import own_jobs
-from web_tier.live import current_live
 from web_tier.parameters import cursor, known_id, whole_number
-from web_tier.results.events import event_lines
+from web_tier.result_services import current_result_services
+from web_tier.results.job_snapshot import ImageRows
+from web_tier.results.live_feed import event_stream
 from web_tier.results.query import results_page
-from web_tier.results.rows import Rows
 
 MAX_ROWS = 1_000
 SEND_SECONDS = 20.0
@@ -27,20 +27,19 @@ def job_events(job_id: str) -> Response:
     Events: `resync` (read all rows anew), `images` and `results` (rows), `progress`, and `end` or `gone`, after which
     there is nothing more to come.
     """
-    here = current_live()
-    streams = here.streams
+    services = current_result_services()
     owner = own_jobs().job(known_id("job", job_id)).owner
-    watch = streams.join(job_id, owner)
-    if watch is None:
+    feed = services.feeds.join(job_id, owner)
+    if feed is None:
         raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
     after = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(SEND_SECONDS)
-    lines = event_lines(watch, after[:MAX_CURSOR_CHARACTERS], here.is_stopping, is_allowed=credentials_check())
+    lines = event_stream(feed, after[:MAX_CURSOR_CHARACTERS], services.is_stopping, is_allowed=credentials_check())
     answer = Response(lines, mimetype="text/event-stream")
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-    answer.call_on_close(lambda: streams.leave(job_id, owner))
+    answer.call_on_close(lambda: services.feeds.leave(job_id, owner))
     return answer
 
 
@@ -50,14 +49,14 @@ def job_rows(job_id: str) -> Response:
     jobs = own_jobs()
     jobs.job(known_id("job", job_id))
     limit = whole_number("limit", default=MAX_ROWS, most=MAX_ROWS)
-    return _json(Rows.of_page(results_page(jobs, job_id, after=cursor("after"), limit=limit)).to_json())
+    return _json(ImageRows.of_page(results_page(jobs, job_id, after=cursor("after"), limit=limit)).to_json())
 
 
 @live.get("/jobs/<job_id>/progress")
 def job_progress(job_id: str) -> Response:
     """Return how far a job is, as the events do: for browsers that have no stream."""
     status = own_jobs().status(known_id("job", job_id))
-    return _json(current_live().progress(status)[1].model_dump_json())
+    return _json(current_result_services().progress(status)[1].model_dump_json())
 
 
 def _json(body: str) -> Response:

@@ -1,4 +1,4 @@
-"""Pictures are drawn by us, small, of what is safe to draw, and carry nothing but pixels."""
+"""Thumbnails are small, have only pixels of the file, and are drawn only if that is cheap enough."""
 
 import struct
 import zlib
@@ -31,7 +31,7 @@ def test_a_small_image_is_not_enlarged_and_a_long_one_stays_small() -> None:
     assert drawn(picture(size=(3000, 10))).size[0] == 640
 
 
-def test_an_image_stands_upright() -> None:
+def test_a_thumbnail_is_upright() -> None:
     body, exif = BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(body, "JPEG", exif=exif)
@@ -39,7 +39,7 @@ def test_an_image_stands_upright() -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
-def test_nothing_of_a_file_but_its_pixels_is_in_its_picture(form: str) -> None:
+def test_a_thumbnail_has_only_pixels_of_the_file(form: str) -> None:
     data = with_metadata(form)
     assert any(secret in data for secret in SECRETS)
     body = draw(data, LIMITS, TILE)
@@ -48,7 +48,7 @@ def test_nothing_of_a_file_but_its_pixels_is_in_its_picture(form: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png with metadata", "webp with metadata"])
-def test_a_picture_of_what_is_transparent_has_pixels_and_their_transparency_alone(kind: str) -> None:
+def test_a_transparent_thumbnail_has_only_pixels_and_transparency(kind: str) -> None:
     body = BytesIO()
     Image.open(BytesIO(HONEST[kind]())).convert("RGBA").save(body, "PNG", icc_profile=b"acsp" * 40)
     assert chunks(draw(body.getvalue(), LIMITS, TILE)) in ([b"VP8X", b"ALPH", b"VP8 "], [b"VP8 "], [b"VP8L"])
@@ -65,23 +65,23 @@ def chunks(webp: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", POLYGLOTS)
-def test_row_35_what_was_hidden_in_a_file_is_not_in_its_picture(kind: str) -> None:
+def test_row_35_content_hidden_in_a_file_is_not_in_its_thumbnail(kind: str) -> None:
     assert SCRIPT not in draw(POLYGLOTS[kind][1](), LIMITS, TILE)
 
 
-def test_a_transparent_image_stays_so() -> None:
+def test_a_transparent_image_stays_transparent() -> None:
     body = BytesIO()
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(body, "PNG")
     assert drawn(body.getvalue()).mode == "RGBA"
 
 
 @pytest.mark.parametrize("data", [b"", b"text", picture()[:200], picture("PNG")[:40]])
-def test_what_is_broken_has_no_picture(data: bytes) -> None:
+def test_a_broken_file_has_no_thumbnail(data: bytes) -> None:
     with pytest.raises(ImageRejectedError):
         draw(data, LIMITS, TILE)
 
 
-def test_an_image_that_would_take_much_memory_has_no_picture() -> None:
+def test_an_image_that_would_need_much_memory_has_no_thumbnail() -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

@@ -1,4 +1,4 @@
-"""What a job has cost, over the wire: of the run that goes on, of runs that are over, and where not all is known."""
+"""Cost of a job in the API and on its page: of the current billing period, of earlier ones, and if one is unknown."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -17,15 +17,15 @@ CURRENT = BillingPeriod(number=2, images=4, billed_seconds=120, cost=0.004)
 
 @pytest.fixture
 def fleet(table: Table, store: JobStore) -> FleetStore:
-    """A fleet in its second run, whose first one is over."""
+    """Return the store of a fleet in its second billing period."""
     snapshot = FleetSnapshot(
         at=NOW, running=2, pending=0, visible=1, in_flight=0, min_workers=0, max_workers=19, peak_workers=2,
         billed_seconds=180, cost=0.006, images=5, run=CURRENT, reason="two workers, enough",
     )  # fmt: skip
     FleetStore(store.table).put_snapshot(snapshot)
-    told = FleetStore(table)
-    told.put_run(BillingPeriod(number=1, images=1, billed_seconds=60, cost=0.002, is_open=False))
-    return told
+    periods = FleetStore(table)
+    periods.put_run(BillingPeriod(number=1, images=1, billed_seconds=60, cost=0.002, is_open=False))
+    return periods
 
 
 @pytest.mark.usefixtures("fleet")
@@ -37,9 +37,9 @@ def fleet(table: Table, store: JobStore) -> FleetStore:
         (((1, 1), (2, 1)), 90, 0.003),
         (((3, 2),), 0, 0),
     ],
-    ids=["alone", "one of four", "over two runs", "in a run that the snapshot does not tell of yet"],
+    ids=["alone", "one of four", "over two runs", "in a period that is not in the snapshot yet"],
 )
-def test_a_job_costs_its_share_of_the_runs_that_it_was_answered_in(
+def test_a_job_costs_its_share_of_the_periods_in_which_it_was_answered(
     client: FlaskClient, store: JobStore, job: Job, config: Config,
     runs: tuple[tuple[int, int], ...], seconds: float, dollars: float,
 ) -> None:  # fmt: skip
@@ -57,7 +57,9 @@ def test_a_job_costs_its_share_of_the_runs_that_it_was_answered_in(
 
 
 @pytest.mark.usefixtures("fleet")
-def test_the_cost_of_a_job_whose_run_is_forgotten_is_not_told(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_the_cost_of_a_job_is_null_if_its_period_is_not_stored(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
     fleet = FleetStore(store.table)
     snapshot = fleet.snapshot()
     assert snapshot is not None

@@ -1,4 +1,4 @@
-"""What the job page says about the whole job."""
+"""Progress of a job: when a page stops to refresh, and the texts of figures, cost and retries."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -10,7 +10,7 @@ from core.job_records import Counts, Job, JobStatus, MergedFile
 from core.messages import BillingPeriod, FleetSnapshot
 from tests.support.jobs import NOW
 from tests.unit.core.test_cost import PRICES
-from web_tier.pages.progress import Progress, ProgressBody
+from web_tier.results.progress import JobProgress, ProgressBody
 
 JOB = Job("01", "holiday", NOW)
 FLEET = FleetSnapshot(
@@ -19,9 +19,9 @@ FLEET = FleetSnapshot(
 )  # fmt: skip
 
 
-def progress(accepted: int, done: int, failed: int, *, seen_after: float = 0.0) -> Progress:
+def progress(accepted: int, done: int, failed: int, *, seen_after: float = 0.0) -> JobProgress:
     counts = Counts(done, failed, accepted, NOW, NOW + timedelta(seconds=2)) if done + failed else Counts()
-    return Progress.of(JobStatus(JOB, accepted, counts), NOW + timedelta(seconds=2 + seen_after))
+    return JobProgress.of(JobStatus(JOB, accepted, counts), NOW + timedelta(seconds=2 + seen_after))
 
 
 def test_shares_are_of_all_accepted_images() -> None:
@@ -36,7 +36,7 @@ def test_shares_are_of_all_accepted_images() -> None:
     [(0, 0, 100, True), (5, 3, 100, True), (5, 5, 1, True), (5, 5, 100, False)],
     ids=["empty", "running", "just finished", "finished"],
 )
-def test_a_page_refreshes_until_nothing_changes_any_more(
+def test_a_page_refreshes_until_the_job_has_settled(
     accepted: int, done: int, seen_after: float, refreshes: bool
 ) -> None:
     assert (progress(accepted, done, 0, seen_after=seen_after).refresh_seconds is not None) is refreshes
@@ -48,8 +48,10 @@ def test_row_53_durations_do_not_depend_on_how_the_clocks_of_web_tier_and_contro
     job = Job("01", "holiday", NOW + shift)
     last = NOW + timedelta(seconds=2)
 
-    def seen(seconds: float, counts: Counts) -> Progress:
-        return Progress.of(JobStatus(job, counts.images, counts), last + timedelta(seconds=seconds) + shift, -shift)
+    def seen(seconds: float, counts: Counts) -> JobProgress:
+        return JobProgress.of(
+            JobStatus(job, counts.images, counts), last + timedelta(seconds=seconds) + shift, -shift
+        )
 
     workers = Counts(5, 0, 5, NOW, last)
     for counts in (workers, replace(workers, done=9, images=9, cached=4, first_cached_at=NOW + shift)):
@@ -65,20 +67,20 @@ def test_row_53_durations_do_not_depend_on_how_the_clocks_of_web_tier_and_contro
     )
 
 
-def test_a_page_waits_for_the_file_of_all_results_but_not_for_ever() -> None:
+def test_a_page_waits_for_the_results_file_for_a_bounded_time() -> None:
     last = NOW + timedelta(seconds=2)
     status = JobStatus(JOB, 5, Counts(5, 0, 5, NOW, last))
     there = JobStatus(JOB, 5, Counts(5, 0, 5, NOW, last), merged=MergedFile("key", status.edition, last))
 
     def settled(status: JobStatus, seconds: float) -> bool:
-        return Progress.of(status, last + timedelta(seconds=seconds)).settled
+        return JobProgress.of(status, last + timedelta(seconds=seconds)).settled
 
     assert [settled(status, 20), settled(there, 20), settled(status, 61)] == [False, True, True]
 
 
-def test_a_page_refreshes_for_a_while_when_failed_images_are_tried_again() -> None:
+def test_a_page_refreshes_for_a_while_after_a_retry() -> None:
     status = JobStatus(JOB, 5, Counts(4, 1, 5, NOW, NOW), retried_at=NOW + timedelta(hours=1))
-    soon, late = (Progress.of(status, NOW + timedelta(hours=1, seconds=seconds)) for seconds in (20, 61))
+    soon, late = (JobProgress.of(status, NOW + timedelta(hours=1, seconds=seconds)) for seconds in (20, 61))
     assert (soon.retried, soon.refresh_seconds is None) == (True, False)
     assert (late.retried, late.refresh_seconds is None) == (False, True)
 
@@ -89,14 +91,14 @@ def cost_of(counts: Counts) -> JobCost:
     return cost
 
 
-def told(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | None]:
-    body = ProgressBody.of(Progress.of(JobStatus(JOB, 2_000, counts)), FLEET, cost)
+def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | None]:
+    body = ProgressBody.of(JobProgress.of(JobStatus(JOB, 2_000, counts)), FLEET, cost)
     return body.cost, body.price
 
 
 def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
     counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
-    assert told(counts, cost_of(counts)) == (
+    assert cost_texts(counts, cost_of(counts)) == (
         "$0.025",
         "$0.012 for 120 instance-seconds, with boots, idle time and paid minutes; $0.013 for some 8,700 requests. "
         "$0.025 for 1,000 images.",
@@ -105,19 +107,19 @@ def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits
 
 def test_images_from_the_cache_cost_nothing() -> None:
     counts = Counts(10, 0, 10, NOW, NOW, cached=10)
-    assert told(counts, cost_of(counts)) == (
+    assert cost_texts(counts, cost_of(counts)) == (
         "$0.00", "No worker was needed: every image so far was answered from an earlier result."
     )  # fmt: skip
 
 
-def test_a_cost_that_is_not_known_or_of_nothing_is_not_told() -> None:
-    assert told(Counts(10, 0, 10, NOW, NOW), None) == (None, None)
-    assert told(Counts(), cost_of(Counts())) == (None, None)
+def test_an_unknown_cost_and_that_of_an_empty_job_are_not_shown() -> None:
+    assert cost_texts(Counts(10, 0, 10, NOW, NOW), None) == (None, None)
+    assert cost_texts(Counts(), cost_of(Counts())) == (None, None)
 
 
-def test_images_that_were_answered_at_once_are_counted_in_words() -> None:
+def test_images_answered_from_the_cache_are_counted_in_a_sentence() -> None:
     status = JobStatus(JOB, 12, Counts(10, 0, 12, NOW, NOW, 4))
-    assert ProgressBody.of(Progress.of(status), None, None).repeats == (
+    assert ProgressBody.of(JobProgress.of(status), None, None).repeats == (
         "4 of 12 answered at once: they were classified before."
     )
 
@@ -130,13 +132,13 @@ def test_images_that_were_answered_at_once_are_counted_in_words() -> None:
         (1_200, "The system retried 1,200 images: a worker failed, or a message was presumed lost."),
     ],
 )
-def test_images_that_the_system_retried_are_counted_in_words(images: int, words: str | None) -> None:
+def test_images_that_the_system_retried_are_counted_in_a_sentence(images: int, words: str | None) -> None:
     status = JobStatus(JOB, 2_000, Counts(system_retried=images, resends=3))
-    body = ProgressBody.of(Progress.of(status), None, None)
+    body = ProgressBody.of(JobProgress.of(status), None, None)
     assert (body.system_retries, body.resends) == (words, 3)
 
 
-def test_a_finished_job_says_how_long_it_took_and_a_running_one_what_it_waits_for() -> None:
+def test_a_finished_job_has_its_duration_and_a_running_one_its_reason_to_wait() -> None:
     finished, running = (ProgressBody.of(found, None, None) for found in (progress(5, 5, 0), progress(200, 81, 20)))
     assert finished.sentence == "Every image has its result, 2 s after the start."
     assert "not looked at the fleet" in running.sentence

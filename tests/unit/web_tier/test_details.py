@@ -1,9 +1,9 @@
-"""Classes have their names only where this machine knows the bundle that answered."""
+"""Class scores have labels only if the configured bundle made the prediction."""
 
 import pytest
 
 from core.messages import LabelScore, Prediction
-from web_tier.results.scores import ClassLabels
+from web_tier.results.details import ClassLabels
 
 IDS = {"job_id": "01M7VZC4WFV7NFCGGR65PAXY7J", "image_id": "01M7VZC4WFV7NFCGGR65PAXY7K"}
 
@@ -16,14 +16,14 @@ def prediction(best: str, score: float, *probabilities: float) -> Prediction:
 
 
 @pytest.fixture
-def words() -> ClassLabels:
+def labels() -> ClassLabels:
     return ClassLabels(["cat", "dog"], {"dog": "A dog."})
 
 
-def test_all_classes_are_listed_best_first_by_name(words: ClassLabels) -> None:
-    scores = words.all_scores(prediction("dog", 0.9, 0.1, 0.9))
+def test_all_classes_are_listed_best_first_by_name(labels: ClassLabels) -> None:
+    scores = labels.all_scores(prediction("dog", 0.9, 0.1, 0.9))
     assert [(pair.label, pair.score) for pair in scores] == [("dog", 0.9), ("cat", 0.1)]
-    assert words.messages["dog"] == "A dog."
+    assert labels.messages["dog"] == "A dog."
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,6 @@ def test_all_classes_are_listed_best_first_by_name(words: ClassLabels) -> None:
     ids=["another label", "another order", "more classes"],
 )
 def test_classes_of_another_bundle_have_numbers(
-    words: ClassLabels, best: str, score: float, probabilities: tuple[float, ...]
+    labels: ClassLabels, best: str, score: float, probabilities: tuple[float, ...]
 ) -> None:
-    assert words.all_scores(prediction(best, score, *probabilities))[0].label == "class 1"
+    assert labels.all_scores(prediction(best, score, *probabilities))[0].label == "class 1"
