@@ -31,14 +31,7 @@ from web_tier.intake.patience import wait_patiently
 from web_tier.intake.store import ObjectStore, Sender
 from web_tier.limits.current import install_limiting
 from web_tier.limits.hooks import limit_requests
-from web_tier.pages.accounts.routes import install_accounts
-from web_tier.pages.audit import audit
-from web_tier.pages.changes import changes
-from web_tier.pages.dead_letters import dead_letters
-from web_tier.pages.image import image_pages
-from web_tier.pages.live import live
-from web_tier.pages.operate import operate
-from web_tier.pages.routes import pages
+from web_tier.pages.routes import install_pages
 from web_tier.problems import answer_problems
 from web_tier.proxy import BehindProxy
 from web_tier.request_log import log_requests
@@ -93,14 +86,7 @@ def create_app(
         FILTERS, fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet))
     )
     app.register_blueprint(bootstrap_files())
-    app.register_blueprint(pages)
-    app.register_blueprint(image_pages)
-    app.register_blueprint(changes)
-    app.register_blueprint(live)
-    app.register_blueprint(operate)
-    app.register_blueprint(audit)
-    app.register_blueprint(dead_letters)
-    install_accounts(app)
+    install_pages(app)
     app.register_blueprint(api, url_prefix="/api/v1")
     app.register_blueprint(fleet_api, url_prefix="/api/v1")
     app.register_blueprint(audit_api, url_prefix="/api/v1")

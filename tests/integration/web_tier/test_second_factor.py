@@ -14,7 +14,7 @@ from core.personal_tokens import PersonalTokens
 from core.recovery_codes import CODES, RecoveryCodes
 from services.table import Table
 from tests.conftest import ConfigMaker
-from tests.integration.web_tier.pages.accounts_stage import (
+from tests.support.accounts import (
     CODE,
     KEY,
     PASSWORD,
@@ -29,8 +29,8 @@ from web_tier.access.access import COOKIE, Access
 from web_tier.access.identity import Scope
 from web_tier.access.keys import SessionKeys
 from web_tier.app import create_app
-from web_tier.pages.accounts.second_factor import SETUP
-from web_tier.pages.accounts.sign_in import CHALLENGE
+from web_tier.pages.second_factor import SETUP
+from web_tier.pages.sign_in import CHALLENGE
 
 ADA, OPS, SAFE = "ada@example.org", "ops@example.org", "safe@example.org"
 PAGE = "/account/second-factor"

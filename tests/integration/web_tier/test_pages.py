@@ -1,10 +1,12 @@
-"""The pages, as a browser without JavaScript gets them."""
+"""Pages: the upload form and its outcome, lists of jobs and images, markup that users type."""
 
+import json
 import re
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -20,7 +22,8 @@ from tests.conftest import ConfigMaker
 from tests.support.jobs import NOW, MemoryBucket, add_images, client_error, done, failed, put_results
 from tests.support.pictures import picture
 from web_tier.app import create_app
-from web_tier.pages import routes
+from web_tier.pages import job as job_pages
+from web_tier.pages.upload import UploadPlan, keep_sentence
 
 
 def post(client: FlaskClient, name: str, *files: tuple[str, bytes]) -> TestResponse:
@@ -136,7 +139,7 @@ def test_a_finished_job_stops_refreshing(client: FlaskClient, store: JobStore, j
 def test_many_images_are_shown_in_pages(
     client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "IMAGES_A_PAGE", 2)
+    monkeypatch.setattr(job_pages, "IMAGES_PER_PAGE", 2)
     add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     first = client.get(f"/jobs/{job.job_id}").text
     following = re.search(r'href="(/jobs/[^"]*after=[^"]*)"', first)
@@ -179,7 +182,7 @@ def test_jobs_are_listed_with_their_state_in_pages(
     client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "no jobs yet" in client.get("/jobs").text
-    monkeypatch.setattr(routes, "JOBS_A_PAGE", 2)
+    monkeypatch.setattr(job_pages, "JOBS_PER_PAGE", 2)
     for index in range(3):
         post(client, f"batch {index}", ("a.jpg", picture()))
     first = client.get("/jobs").text
@@ -216,3 +219,70 @@ def test_the_fleet_page_and_the_header_tell_what_the_autoscaler_saw(client: Flas
 def test_an_address_that_leads_nowhere_says_so_on_a_page(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, "Back to the start" in answer.text) == (404, True)
+
+
+def script_data(client: FlaskClient, name: str) -> dict[str, Any]:
+    """Return what the page's form says in `data-NAME`."""
+    match = re.search(rf"data-{name}='([^']*)'", client.get("/").text)
+    assert match is not None
+    found: dict[str, Any] = json.loads(unescape(match[1]))
+    return found
+
+
+def test_the_browser_keeps_to_the_limits_of_the_server(make_config: ConfigMaker, store: JobStore) -> None:
+    web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7, "shrink_above_pixels": 0}
+    client = create_app(make_config(web=web), store=store).test_client()
+    assert script_data(client, "limits") == {
+        "maxBytes": 4096,
+        "maxPixels": 5000,
+        "maxFiles": 7,
+        "maxRequestBytes": 1073741824,
+        "shrinkAbove": 0,
+    }
+    assert "shrunk" not in client.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("unkept_days", "said"),
+    [
+        (7.0, "tried again or the job expires, and the job with its results expires after 7 days."),
+        (1.0, "after 1 day."),
+        (0.5, "after 0.5 days."),
+        (0.0, "and one that failed once it has been tried again."),
+    ],
+)
+def test_the_page_says_what_becomes_of_images_that_are_not_kept(unkept_days: float, said: str) -> None:
+    sentence = keep_sentence(unkept_days)
+    assert sentence.endswith(said)
+    assert ("expires" in sentence) is bool(unkept_days)
+
+
+def test_name_and_consent_stand_before_the_files_and_consent_is_not_given_for_anyone(client: FlaskClient) -> None:
+    fields = re.findall(r'<input [^>]*name="(\w+)"', client.get("/").text)
+    assert fields == ["name", "keep", "images"]
+    assert " checked" not in client.get("/").text
+
+
+def test_workers_that_are_there_or_coming_need_not_be_started(config: Config) -> None:
+    fleet = FleetSnapshot(
+        at=NOW,
+        running=2,
+        pending=1,
+        visible=0,
+        in_flight=0,
+        min_workers=0,
+        max_workers=5,
+        peak_workers=3,
+        billed_seconds=0,
+        reason="enough",
+        problem="",
+    )
+    assert (UploadPlan.of(config, fleet).running, UploadPlan.of(config, fleet).most) == (3, 5)
+    assert (UploadPlan.of(config, None).running, UploadPlan.of(config, None).most) == (0, config.fleet.max_workers)
+
+
+def test_a_worker_costs_at_least_what_is_billed_at_least(make_config: ConfigMaker) -> None:
+    prices = {"instance_hour": {"c7a.large": 0.6}, "spot_hour": {"c7a.large": 0.12}, "minimum_billed_seconds": 60}
+    for market, cost in (("on_demand", 0.01), ("spot", 0.002)):
+        config = make_config(prices=prices, fleet={"instance_types": ["c7a.large"], "market": market})
+        assert UploadPlan.of(config, None).worker_cost == pytest.approx(cost)

@@ -1,28 +1,21 @@
-"""A web tier whose request queue answers what it is sent, as the fleet does."""
+"""A request queue that answers its messages, as the fleet does."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import pytest
-from flask import Flask
-from flask.testing import FlaskClient
-
-from core.config import Config
 from core.ids import ImageRef
 from core.job_records import ImageRecord
 from core.jobs import JobStore
 from core.messages import RequestMessage, Response
-from services.clients import Clients
 from services.sqs import OutgoingMessage
 from tests.support.jobs import done
-from web_tier.app import create_app
 
 Answering = Callable[[ImageRecord], Response | None]
 
 
 @dataclass
 class AnsweringQueue:
-    """A request queue and the fleet behind it: `answer` makes the result of an image, or None to leave it waiting."""
+    """A request queue with a fleet: `answer` returns the result of an image, or None to leave it waiting."""
 
     store: JobStore
     answer: Answering = done
@@ -38,21 +31,3 @@ class AnsweringQueue:
             elif result is not None:
                 self.store.put_failed(result)
         return []
-
-
-@pytest.fixture
-def fleet(store: JobStore) -> AnsweringQueue:
-    """Answers every image with `stop sign`, until it is told otherwise."""
-    return AnsweringQueue(store)
-
-
-@pytest.fixture
-def answering(config: Config, provisioned: Clients, fleet: AnsweringQueue) -> Flask:
-    """The web tier before `fleet`."""
-    return create_app(config, request_queue=fleet)
-
-
-@pytest.fixture
-def asking(answering: Flask) -> FlaskClient:
-    """A client of a web tier whose images are answered."""
-    return answering.test_client()

@@ -77,7 +77,7 @@ def test_what_there_cannot_be_is_refused(client: FlaskClient, job: Job, query: s
 def test_sorted_pages_lead_on_in_the_same_order(
     client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web_tier.pages.routes.IMAGES_A_PAGE", 2)
+    monkeypatch.setattr("web_tier.pages.job.IMAGES_PER_PAGE", 2)
     add_images(store, job, "c.jpg", "b.jpg", "a.jpg")
     page = client.get(f"/jobs/{job.job_id}?sort=name&from=").text
     [link] = [unescape(link) for link in re.findall(r'href="([^"]*page=[^"]*)"', page)]
@@ -96,7 +96,7 @@ def test_a_job_that_is_too_large_to_be_sorted_says_so(
 def test_the_links_of_a_filtered_page_keep_what_was_asked(
     client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web_tier.pages.routes.IMAGES_A_PAGE", 1)
+    monkeypatch.setattr("web_tier.pages.job.IMAGES_PER_PAGE", 1)
     add_images(store, job, "a b.jpg", "a b c.jpg")
     page = client.get(f"/jobs/{job.job_id}?q=a+b&state=waiting").text
     links = [unescape(link) for link in re.findall(r'href="([^"]*after=[^"]*)"', page)]

@@ -1,7 +1,7 @@
-"""The second factor of a user: set up, turned off, and removed by a recovery code when the app is lost.
+"""The second factor of a user: setup, removal, and recovery with a code if the authenticator app is lost.
 
-Every change asks for the password, and for a code where there is a second factor already: an open session alone
-must not be enough to lock its user out.
+Every change requires the password, and a code if a second factor is set up: an open session alone must not be enough
+to lock out its user.
 """
 
 from contextlib import suppress
@@ -23,11 +23,11 @@ from web_tier.access.identity import current_identity, set_identity
 from web_tier.access.second_factor import is_required_of, lacks_second_factor
 from web_tier.audit import RECOVERY_CODE_USED, RECOVERY_CODES_MADE, SECOND_FACTOR_OFF, SECOND_FACTOR_ON, audit_as
 from web_tier.limits.hooks import count_code
-from web_tier.pages.accounts.show import go_to, refuse, show, typed
-from web_tier.pages.accounts.sign_in import gone_on
+from web_tier.pages.account import form_field, redirect_to, render_error, render_page
+from web_tier.pages.sign_in import continue_sign_in
 
 ISSUER: Final = "Fleetsight"
-"""What authenticator apps show beside the account."""
+"""Name that authenticator apps show with the account."""
 
 REQUIRED: Final = "This site requires a second factor of you. Set it up to go on."
 SIGN_IN_AGAIN: Final = (
@@ -36,114 +36,114 @@ SIGN_IN_AGAIN: Final = (
 IS_OFF: Final = "Your second factor is off."
 
 SETUP: Final = "second factor"
-"""What is sealed for the browser while a key is set up: the key, and the tokens of a sign-in."""
+"""Purpose of the sealed value that the browser has during setup: the key, and an access token."""
 
 SETUP_SECONDS: Final = 60 * 60
-"""How long the access token is good."""
+"""How long the access token is valid."""
 
 
 class SecondFactor(MethodView):
-    """The page that says whether there is one, and begins to set one up."""
+    """The page with the state of the second factor, on which the setup begins."""
 
     def get(self) -> Response:
-        """Show it."""
-        facts = _facts()
-        told = (SIGN_IN_AGAIN if facts["is_on"] else REQUIRED) if facts["is_missing"] else None
-        return show("second_factor", told=told, **facts)
+        """Show the state."""
+        context = _context()
+        message = (SIGN_IN_AGAIN if context["is_on"] else REQUIRED) if context["is_missing"] else None
+        return render_page("second_factor", message=message, **context)
 
     def post(self) -> Response:
         """Check the password, and show a new key for the app."""
         access = current_access()
         try:
-            outcome = access.pool.sign_in(current_identity().email, typed("password"))
-            if not isinstance(outcome, PoolTokens):  # it has been set up in another window
-                return _back()
+            outcome = access.pool.sign_in(current_identity().email, form_field("password"))
+            if not isinstance(outcome, PoolTokens):  # it was set up in another window
+                return _redirect_to_state()
             secret = access.pool.begin_second_factor(outcome.access_token)
         except UserPoolError as error:
-            return refuse("second_factor", error, **_facts())
-        return show("second_factor_setup", **_setup_facts(access, secret, outcome.access_token))
+            return render_error("second_factor", error, **_context())
+        return render_page("second_factor_setup", **_setup_context(access, secret, outcome.access_token))
 
 
 def confirm_second_factor() -> Response:
-    """Turn the second factor on if the code is of the key that was shown; then show recovery codes, this once.
+    """Turn on the second factor if the code is of the key that was shown; then show recovery codes once.
 
-    Every sign-in of the account ends with it, here and in the pool: what a password alone has opened must not last.
+    Every session of the account ends, here and in the pool: it began with the password alone.
     """
     access, identity = current_access(), current_identity()
     secret, access_token = _setup(access, identity.owner)
     try:
-        access.pool.confirm_second_factor(access_token, typed("code"))
+        access.pool.confirm_second_factor(access_token, form_field("code"))
     except WrongSecondFactorError as error:
-        return refuse("second_factor_setup", error, **_setup_facts(access, secret, access_token))
+        return render_error("second_factor_setup", error, **_setup_context(access, secret, access_token))
     except UserPoolError as error:
-        return refuse("second_factor", error, **_facts())
+        return render_error("second_factor", error, **_context())
     audit_as(SECOND_FACTOR_ON, identity.email)
     access.pool.sign_out_everywhere(identity.owner)
     access.accounts.forget(identity.owner)
     account = access.pool.account(identity.owner)
     if account is None or not account.second_factor:
-        # Another window asked for a new key meanwhile, which turns the factor off. Now it could not any more.
-        return _back()
+        # Meanwhile another window requested a new key, which turns the factor off. From now on that is not possible.
+        return _redirect_to_state()
     access.sessions.end_all_of(identity.owner)
     codes = access.recovery_codes.replace(identity.owner)
     set_identity(None)
     set_session(None)
-    return access.end(show("recovery_codes", codes=codes))
+    return access.end(render_page("recovery_codes", codes=codes))
 
 
 def turn_off_second_factor() -> Response:
-    """Have the account sign in by its password alone."""
+    """Turn off the second factor, so that the password alone signs in."""
     identity, access = current_identity(), current_access()
     if is_required_of(identity):
         raise Forbidden("this site requires a second factor of you, so it cannot be turned off")
     try:
-        if not _proves(access):
-            return _back()
+        if not _verify_user(access):
+            return _redirect_to_state()
     except UserPoolError as error:
-        return refuse("second_factor", error, **_facts())
+        return render_error("second_factor", error, **_context())
     audit_as(SECOND_FACTOR_OFF, identity.email)
     _remove(access, identity.owner)
-    return show("second_factor", told=IS_OFF, **_facts())
+    return render_page("second_factor", message=IS_OFF, **_context())
 
 
 def new_recovery_codes() -> Response:
-    """Show new recovery codes, this once; the old ones are good no longer."""
+    """Replace the recovery codes and show the new ones once."""
     identity, access = current_identity(), current_access()
     try:
-        if not _proves(access):
-            return _back()
+        if not _verify_user(access):
+            return _redirect_to_state()
     except UserPoolError as error:
-        return refuse("second_factor", error, **_facts())
+        return render_error("second_factor", error, **_context())
     audit_as(RECOVERY_CODES_MADE, identity.email)
-    return show("recovery_codes", codes=access.recovery_codes.replace(identity.owner))
+    return render_page("recovery_codes", codes=access.recovery_codes.replace(identity.owner))
 
 
 class Recovery(MethodView):
-    """The page on which a user who has lost the authenticator app signs in with a recovery code."""
+    """The page on which a user without the authenticator app signs in with a recovery code."""
 
     def get(self) -> Response:
-        """Show it."""
-        return show("recovery")
+        """Show the form."""
+        return render_page("recovery")
 
     def post(self) -> Response:
-        """Turn the second factor off by the code, and sign in; without a second factor, sign in."""
-        access, email, password = current_access(), typed("email"), typed("password")
+        """Turn off the second factor if the code is valid, and sign in; sign in if there is no second factor."""
+        access, email, password = current_access(), form_field("email"), form_field("password")
         try:
             outcome = access.pool.sign_in(email, password)
             if isinstance(outcome, CodeWanted):
-                _remove_by_code(access, email, typed("recovery_code"))
+                _remove_by_code(access, email, form_field("recovery_code"))
                 outcome = access.pool.sign_in(email, password)
         except UserPoolError as error:
-            return refuse("recovery", error)
+            return render_error("recovery", error)
         if not isinstance(outcome, PoolTokens):
-            return gone_on(outcome)
-        return access.begin(outcome, _back())
+            return continue_sign_in(outcome)
+        return access.begin(outcome, _redirect_to_state())
 
 
 def _remove_by_code(access: Access, email: str, code: str) -> None:
-    """Remove the second factor of an account after the right password, if a recovery code is one of its own.
+    """Remove the second factor of an account after the right password, if the recovery code is valid.
 
-    If the pool fails, the codes are still good; once the factor is removed they are good for nothing.
+    If the pool fails, the codes stay valid.
     """
     account = access.pool.account(required_email(email))
     if account is None or not access.recovery_codes.has(account.sub, code):
@@ -158,20 +158,20 @@ def _remove(access: Access, owner: str) -> None:
     access.recovery_codes.remove(owner)
 
 
-def _proves(access: Access) -> bool:
-    """Check password and code of the user at the page, by a sign-in that is ended at once.
+def _verify_user(access: Access) -> bool:
+    """Verify password and code of the user by a sign-in that is revoked at once.
 
     Returns:
-        False if the pool asks for no code, so that there is no second factor to change.
+        False if the pool required no code, so that there is no second factor to change.
 
     Raises:
-        WrongCredentialsError, WrongSecondFactorError: one of them is wrong.
+        WrongCredentialsError, WrongSecondFactorError: if the password or the code is wrong.
     """
     email = current_identity().email
-    outcome = access.pool.sign_in(email, typed("password"))
+    outcome = access.pool.sign_in(email, form_field("password"))
     if isinstance(outcome, CodeWanted):
         count_code(email)
-        tokens = access.pool.answer_code(email, outcome.session, typed("code"))
+        tokens = access.pool.answer_code(email, outcome.session, form_field("code"))
         access.revoke(tokens.refresh_token)
         return True
     if isinstance(outcome, PoolTokens):
@@ -179,11 +179,11 @@ def _proves(access: Access) -> bool:
     return False
 
 
-def _back() -> Response:
-    return go_to(url_for("accounts.second_factor"))
+def _redirect_to_state() -> Response:
+    return redirect_to(url_for("accounts.second_factor"))
 
 
-def _facts() -> dict[str, Any]:
+def _context() -> dict[str, Any]:
     identity, access = current_identity(), current_access()
     account = access.pool.account(identity.owner)
     is_on = account is not None and account.second_factor
@@ -195,8 +195,8 @@ def _facts() -> dict[str, Any]:
     }
 
 
-def _setup_facts(access: Access, secret: str, access_token: str) -> dict[str, Any]:
-    """Return what the form shows, and what it sends back."""
+def _setup_context(access: Access, secret: str, access_token: str) -> dict[str, Any]:
+    """Return the values of the setup form."""
     email = current_identity().email
     return {
         "secret": secret,
@@ -206,12 +206,12 @@ def _setup_facts(access: Access, secret: str, access_token: str) -> dict[str, An
 
 
 def _setup(access: Access, owner: str) -> tuple[str, str]:
-    """Return the key and the access token that the form of this user has sent back.
+    """Return the key and the access token of the setup form.
 
     Raises:
-        BadRequest: they are not ours, another user's, or more than an hour old.
+        BadRequest: if they are forged, another user's, or more than an hour old.
     """
-    sealed = access.sessions.keys.unseal(typed("setup"), SETUP, seconds=SETUP_SECONDS)
+    sealed = access.sessions.keys.unseal(form_field("setup"), SETUP, seconds=SETUP_SECONDS)
     if sealed is not None:
         secret, access_token = sealed
         with suppress(TokenRefusedError):
@@ -221,7 +221,7 @@ def _setup(access: Access, owner: str) -> tuple[str, str]:
 
 
 def _qr_code(secret: str, email: str) -> Markup:
-    """Return an SVG of what authenticator apps scan.
+    """Return the QR code for authenticator apps as SVG.
 
     https://github.com/google/google-authenticator/wiki/Key-Uri-Format
     """

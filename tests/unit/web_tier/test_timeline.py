@@ -9,7 +9,7 @@ from ulid import ULID
 from core.ids import ImageRef, new_id
 from core.job_records import ImageRecord, Resend
 from core.messages import Failure, Response, Timings, crashed_worker, failed
-from web_tier.pages.timeline import Timeline
+from web_tier.pages.image import ImageTimeline
 from web_tier.results.query import ImageResult
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -35,7 +35,7 @@ def failure(recorded_at: datetime) -> Response:
 
 
 def steps(record: ImageRecord, response: Response | None) -> list[tuple[str, datetime | None, float | None]]:
-    return [(step.name, step.at, step.milliseconds) for step in Timeline.of(ImageResult(record, response)).steps]
+    return [(step.name, step.at, step.milliseconds) for step in ImageTimeline.of(ImageResult(record, response)).steps]
 
 
 def sent_again(seconds: float, attempt: int = 0) -> Resend:
@@ -43,8 +43,8 @@ def sent_again(seconds: float, attempt: int = 0) -> Resend:
 
 
 def names(record: ImageRecord, response: Response | None, resend: Resend) -> list[str]:
-    timeline = Timeline.of(ImageResult(record, response, resend))
-    assert timeline.doubt is None
+    timeline = ImageTimeline.of(ImageResult(record, response, resend))
+    assert timeline.contradiction is None
     return [step.name for step in timeline.steps]
 
 
@@ -60,29 +60,31 @@ def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -
         ("result stored", None, 30),
         ("delivered", after(seconds=2), None),
     ]
-    timeline = Timeline.of(ImageResult(RECORD, DONE))
-    assert (timeline.total, timeline.doubt) == (1_279.2, None)
+    timeline = ImageTimeline.of(ImageResult(RECORD, DONE))
+    assert (timeline.total, timeline.contradiction) == (1_279.2, None)
 
 
 def test_an_image_that_was_received_more_than_once_says_how_often_and_why() -> None:
-    step = Timeline.of(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
+    step = ImageTimeline.of(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
     assert step.name == "received \N{MULTIPLICATION SIGN}3"
     assert step.note.endswith("2 receives ended without an answer: a worker stopped or failed")
 
 
 def test_a_dead_letter_says_that_no_worker_answered() -> None:
     letter = failed(RECORD.ref, crashed_worker(5), worker="controller", attempts=5).response()
-    [step] = [step for step in Timeline.of(ImageResult(RECORD, letter)).steps if step.name.startswith("received")]
+    [step] = [
+        step for step in ImageTimeline.of(ImageResult(RECORD, letter)).steps if step.name.startswith("received")
+    ]
     assert step.note == "5 receives ended without an answer: a worker stopped or failed"
 
 
 def test_an_image_that_the_system_requested_again_says_when_and_why() -> None:
-    timeline = Timeline.of(ImageResult(RECORD, None, sent_again(600)))
+    timeline = ImageTimeline.of(ImageResult(RECORD, None, sent_again(600)))
     [step] = [step for step in timeline.steps if step.name == "requested again by the system"]
     assert step.at == after(minutes=10)
     assert step.note == "no result for 10 min: its request or its response was presumed lost"
     again = replace(sent_again(1_800), first_at=after(minutes=10), times=2)
-    step = Timeline.of(ImageResult(RECORD, None, again)).steps[2]
+    step = ImageTimeline.of(ImageResult(RECORD, None, again)).steps[2]
     assert step.name == "requested again by the system \N{MULTIPLICATION SIGN}2"
     assert step.note.endswith("; the first time at 12:10:00.000")
 
@@ -112,7 +114,7 @@ def test_a_request_of_the_system_stands_before_or_after_the_retry_of_the_user() 
 
 def test_a_waiting_image_shows_what_is_known_so_far() -> None:
     assert [name for name, _, _ in steps(RECORD, None)] == ["accepted", "stored", "queued"]
-    assert Timeline.of(ImageResult(RECORD, None)).steps[-1].state == "open"
+    assert ImageTimeline.of(ImageResult(RECORD, None)).steps[-1].state == "open"
 
 
 def test_a_repeated_image_has_a_short_way_that_says_so() -> None:
@@ -142,9 +144,9 @@ def test_an_image_that_failed_once_more_shows_its_last_way() -> None:
 
 def test_clocks_that_contradict_each_other_are_named() -> None:
     behind = DONE.model_copy(update={"queued_at": after(seconds=-3)})
-    timeline = Timeline.of(ImageResult(RECORD, behind))
-    assert timeline.doubt is not None
-    assert "“queued” reads 3.03 s earlier than “stored”" in timeline.doubt
+    timeline = ImageTimeline.of(ImageResult(RECORD, behind))
+    assert timeline.contradiction is not None
+    assert "“queued” reads 3.03 s earlier than “stored”" in timeline.contradiction
     assert timeline.total == 1_279.2
 
 
@@ -152,13 +154,15 @@ def test_clocks_that_contradict_each_other_are_named() -> None:
 def test_row_53_the_total_does_not_depend_on_how_clocks_differ_and_a_contradiction_is_named(ahead: int) -> None:
     at = after(seconds=ahead)
     ref = replace(RECORD.ref, image_id=str(ULID.from_datetime(at)))
-    timeline = Timeline.of(ImageResult(replace(RECORD, ref=ref, accepted_at=at + timedelta(milliseconds=30)), DONE))
+    timeline = ImageTimeline.of(
+        ImageResult(replace(RECORD, ref=ref, accepted_at=at + timedelta(milliseconds=30)), DONE)
+    )
     assert timeline.total == 1_279.2
-    assert (timeline.doubt is not None) == (ahead > 0), "a clock that is behind contradicts nothing"
+    assert (timeline.contradiction is not None) == (ahead > 0), "a clock that is behind contradicts nothing"
 
 
 def test_an_image_that_waits_has_no_total() -> None:
-    assert Timeline.of(ImageResult(RECORD, None)).total is None
+    assert ImageTimeline.of(ImageResult(RECORD, None)).total is None
 
 
 def test_a_result_of_an_older_writer_has_lengths_without_clock_times() -> None:

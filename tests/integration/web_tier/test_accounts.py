@@ -1,8 +1,6 @@
-"""The account pages, as a browser without JavaScript gets them: row 38 for their forms, row 42 for passwords.
+"""Account pages: sign-in, sign-up, passwords, sign-out, and forms of a session."""
 
-The pool is one in memory; that it and the real one say the same is for the tests of `services.users`.
-"""
-
+import io
 import re
 from html import unescape
 from pathlib import Path
@@ -10,12 +8,13 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from core.config import Config
 from services.clients import Clients
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
-from tests.integration.web_tier.pages.accounts_stage import (
+from tests.support.accounts import (
     ANOTHER,
     CODE,
     PASSWORD,
@@ -27,6 +26,7 @@ from tests.integration.web_tier.pages.accounts_stage import (
     sign_in,
     signed_in,
 )
+from tests.support.pictures import picture
 from web_tier.app import create_app
 
 ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"
@@ -309,3 +309,44 @@ def test_password_managers_are_told_what_each_field_is(stranger: FlaskClient) ->
 def test_every_form_that_changes_something_has_the_sessions_token(template: Path) -> None:
     for form in re.findall(r'<form\b[^>]*method="post".*?</form>', template.read_text(), re.DOTALL):
         assert "{{ csrf_field() }}" in form
+
+
+def upload(client: FlaskClient, token: str | None) -> TestResponse:
+    """Send the form with one image, and the token where a browser does: before the file."""
+    fields = {} if token is None else {"csrf_token": token}
+    form = {**fields, "name": "mine", "images": (io.BytesIO(picture()), "a.jpg")}
+    return client.post("/", data=form, headers=SAME_SITE)
+
+
+def token_on(page: str) -> str:
+    form = page[page.index('<form id="upload"') : page.index('type="file"')]
+    found = re.search(r'name="csrf_token" value="([^"]+)"', form)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.usefixtures("provisioned")
+def test_an_upload_form_of_the_same_session_is_accepted(app: Flask) -> None:
+    client = signed_in(app, ADA)
+    answer = upload(client, token_on(client.get("/").text))
+    assert answer.status_code == 303
+    assert client.get(answer.headers["Location"]).status_code == 200
+
+
+@pytest.mark.usefixtures("provisioned")
+@pytest.mark.parametrize("token", [None, "", "made.up"])
+def test_an_upload_form_from_before_the_sign_in_is_rejected_and_shown_again(app: Flask, token: str | None) -> None:
+    client = signed_in(app, ADA)
+    answer = upload(client, token)
+    assert answer.status_code == 403
+    assert "opened before you signed in" in answer.text
+    assert upload(client, token_on(answer.text)).status_code == 303
+    assert client.get("/jobs").text.count("<td><a href=") == 1
+
+
+@pytest.mark.usefixtures("provisioned")
+def test_an_upload_form_without_session_is_rejected_with_a_link_to_the_sign_in(app: Flask) -> None:
+    answer = upload(app.test_client(), None)
+    assert answer.status_code == 401
+    assert "You are not signed in, or not any more, so nothing was changed." in answer.text
+    assert 'href="/sign-in"' in answer.text

@@ -1,10 +1,14 @@
-"""The JSON API."""
+"""API v1: jobs, images and results over HTTP, health, and the OpenAPI document."""
 
 import csv
 import json
+import re
+from collections.abc import Iterator
 from io import BytesIO, StringIO
+from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -17,6 +21,7 @@ from core.messages import FleetSnapshot, RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
+from services.table import Table
 from tests.conftest import ConfigMaker, keys_in
 from tests.support.jobs import (
     NOBODY,
@@ -29,8 +34,14 @@ from tests.support.jobs import (
     put_results,
     send_again,
 )
+from tests.support.people import Clock, PlayedPool, access_of
 from tests.support.pictures import picture
+from web_tier import backend
+from web_tier.access.rights import RIGHTS, Right
+from web_tier.api.models import ROOT
+from web_tier.api.operations import OPERATIONS, api_document
 from web_tier.app import create_app
+from web_tier.problems import ProblemType
 
 File = tuple[str, bytes]
 
@@ -280,3 +291,116 @@ def test_the_first_address_leads_to_the_others(client: FlaskClient) -> None:
     links = client.get("/api/v1").get_json()
     assert client.get(links["jobs"]).status_code == 200
     assert is_id(client.get("/api/v1/").headers["X-Request-Id"])
+
+
+def test_under_sign_in_strangers_are_told_what_is_missing_and_nothing_of_why(
+    config: Config, table: Table, provisioned: Clients, requests_queue: Queue
+) -> None:
+    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
+    access = access_of(table, PlayedPool(), Clock())
+    answer = create_app(config, access=access).test_client().get("/readyz")
+    assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
+
+
+def test_without_sign_in_the_kind_of_the_error_is_said(
+    client: FlaskClient, provisioned: Clients, requests_queue: Queue
+) -> None:
+    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
+    [why] = client.get("/readyz").get_json()["missing"].values()
+    assert "NonExistentQueue" in why
+
+
+def test_whoever_asks_all_the_time_does_not_make_us_look_all_the_time(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looked = 100.0, 0
+
+    def look(_: object) -> dict[str, str]:
+        nonlocal looked
+        looked += 1
+        return {}
+
+    monkeypatch.setattr(backend.Backend, "_found_faults", look)
+    monkeypatch.setattr("web_tier.backend.time.monotonic", lambda: now)
+    client = app.test_client()
+    assert [client.get("/readyz").status_code for _ in range(9)] == [200] * 9
+    assert looked == 1
+    now += backend.CHECKED_SECONDS + 0.1
+    client.get("/readyz")
+    assert looked == 2
+
+
+Path = tuple[str, str]
+
+
+def routes(app: Flask) -> set[Path]:
+    """Return what the application serves under the API's root, as the document writes paths."""
+    served = set()
+    for rule in app.url_map.iter_rules():
+        path = str(rule).replace("<", "{").replace(">", "}").rstrip("/")
+        if path.startswith(ROOT):
+            served |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return served
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield every reference in a document."""
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_the_document_has_every_operation_that_is_served_and_no_other(app: Flask) -> None:
+    documented = {(operation.method, operation.path) for operation in OPERATIONS}
+    assert documented == routes(app) - {("get", f"{ROOT}/openapi.json")}
+
+
+def test_every_operation_has_a_name_of_its_own() -> None:
+    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+def test_the_document_is_served_and_refers_only_to_what_it_has(client: FlaskClient) -> None:
+    served = client.get(f"{ROOT}/openapi.json").get_json()
+    assert served == api_document()
+    assert served["openapi"].startswith("3.1.")
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(served)}
+    assert names <= served["components"]["schemas"].keys()
+
+
+def test_problems_are_enumerated() -> None:
+    schemas = api_document()["components"]["schemas"]
+    assert set(schemas["ProblemType"]["enum"]) == {kind.value for kind in ProblemType}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_every_operation_may_be_tried_on_the_page(client: FlaskClient, operation: Any) -> None:
+    page = client.get("/api").text
+    assert f'data-method="{operation.method}" data-path="{operation.path}"' in page
+    assert operation.summary in page.replace("&#39;", "'")
+
+
+def test_all_but_what_is_public_takes_a_token_and_says_what_happens_without(app: Flask) -> None:
+    documented = api_document()
+    assert documented["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    rights = {
+        (method.lower(), str(rule).replace("<", "{").replace(">", "}").rstrip("/")): RIGHTS[rule.endpoint]
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+    for operation in OPERATIONS:
+        is_public = rights[operation.method, operation.path] is Right.PUBLIC
+        described = documented["paths"][operation.path][operation.method]
+        assert (described["security"] == []) is is_public, operation.name
+        assert is_public or {"401", "403", "429"} <= described["responses"].keys()
+        assert is_public or "WWW-Authenticate" in described["responses"]["401"]["headers"]
+
+
+def test_the_page_has_no_script_or_style_of_its_own(client: FlaskClient) -> None:
+    page = client.get("/api").text
+    assert "<style" not in page
+    assert " style=" not in page
+    assert re.search(r"<script(?![^>]* src=)", page) is None
