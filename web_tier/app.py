@@ -9,19 +9,12 @@ from web_tier.access.access import Access, install_access
 from web_tier.access.guard import install_guard, install_identification
 from web_tier.access.rights import check_rights
 from web_tier.access.wiring import access_to
-from web_tier.api.admission import admission
-from web_tier.api.audit import audit_api
-from web_tier.api.classic import classic
-from web_tier.api.classify import classify
-from web_tier.api.dead_letters import dead_letters_api
-from web_tier.api.direct import direct
-from web_tier.api.docs import api_docs
-from web_tier.api.fleet import fleet_api
-from web_tier.api.health import health
-from web_tier.api.limits import limits_api
-from web_tier.api.predictions import predictions
-from web_tier.api.tokens import tokens_api
-from web_tier.api.v1 import api
+from web_tier.api.classify import classic, classify, predictions
+from web_tier.api.operations import api_docs
+from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
+from web_tier.api.presigned import direct
+from web_tier.api.probes import admission, health
+from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.audit import record_audit_events
 from web_tier.backend import Backend, install_backend
 from web_tier.bootstrap import bootstrap_files

@@ -15,8 +15,8 @@ from core.job_records import ImageRecord, Job
 from core.messages import FleetSnapshot
 from web_tier.access.csrf import CSRF_FIELD, check_csrf
 from web_tier.access.owned import own_jobs
-from web_tier.api import classic
-from web_tier.api.creation import refuse_too_many
+from web_tier.api.classify import classic_answer, is_classic_form
+from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.backend import current_backend
 from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.multipart import Upload
@@ -62,7 +62,7 @@ def upload() -> ResponseReturnValue:
     """Accept the form's images into a new job and redirect to its page; if files were rejected, list them first.
 
     The number of open jobs is limited as in the API. A form of a load generator, recognised by the name of its field,
-    gets the answer of `web_tier.api.classic`.
+    gets the answer of `web_tier.api.classify`.
     """
     backend, jobs = current_backend(), own_jobs()
     fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
@@ -70,9 +70,9 @@ def upload() -> ResponseReturnValue:
         check_csrf(fields.get(CSRF_FIELD))
     except Forbidden:
         return _upload_form(FORM_WITHOUT_SESSION), 403
-    if classic.asks_for_it(file_field):
-        return classic.answer(parts)
-    refuse_too_many(jobs, backend.config)
+    if is_classic_form(file_field):
+        return classic_answer(parts)
+    check_open_jobs_limit(jobs, backend.config)
     name, keep = shown_job_name(fields.get("name", "")), KEEP_FIELD in fields
     job = Job(new_id(), name, datetime.now(UTC), keep, jobs.owner)
     outcomes = backend.intake.put(job, (part for part in parts if isinstance(part, Upload)))

@@ -17,7 +17,7 @@ from tests.conftest import ConfigMaker
 from tests.support.answering_queue import AnsweringQueue
 from tests.support.jobs import NOBODY, MemoryBucket, client_error, done, failed
 from tests.support.pictures import picture
-from web_tier.api.classic import reply
+from web_tier.api.classify import classic_reply
 from web_tier.app import create_app
 
 CLASSIFY = "/api/v1/classify"
@@ -302,7 +302,7 @@ def test_it_can_be_switched_off(make_config: ConfigMaker, provisioned: Clients, 
 )
 def test_the_form_of_the_reply_can_be_chosen(setting: str, field: str, said: str) -> None:
     settings = Classic.model_validate({"enabled": True, "reply": setting, "wait_seconds": 1})
-    assert reply(settings, field, "a.b.jpg", "stop sign") == said
+    assert classic_reply(settings, field, "a.b.jpg", "stop sign") == said
 
 
 def test_a_label_never_holds_a_colon_or_a_line_end(asking: FlaskClient, fleet: AnsweringQueue) -> None:

@@ -37,7 +37,7 @@ from tests.support.jobs import (
 )
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.api.models import CreateJob
+from web_tier.api.schemas import CreateJob
 from web_tier.app import create_app
 from web_tier.intake.retry import retry_failed, retry_image
 from web_tier.intake.store import ImageIngest

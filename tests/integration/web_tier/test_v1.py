@@ -38,8 +38,8 @@ from tests.support.people import Clock, PlayedPool, access_of
 from tests.support.pictures import picture
 from web_tier import backend
 from web_tier.access.rights import RIGHTS, Right
-from web_tier.api.models import ROOT
 from web_tier.api.operations import OPERATIONS, api_document
+from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
 from web_tier.problems import ProblemType
 

@@ -1,8 +1,14 @@
-"""What `/api/v1` takes besides bodies: query parameters and headers, as models that check and document them."""
+"""Parsing of requests and serialisation of responses: query parameters, headers and bodies are pydantic models.
 
-from typing import Annotated
+The models also describe the parameters in the OpenAPI document.
+"""
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+import json
+from typing import Annotated, Any, TypeVar
+
+from flask import Response, request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from werkzeug.exceptions import BadRequest, UnprocessableEntity
 
 from core.dead_letters import CURSOR_PATTERN
 from core.fleet import Span
@@ -11,7 +17,9 @@ from web_tier.intake.names import MAX_FILENAME, MAX_JOB_NAME
 from web_tier.results.query import ImageState, ResultsFilter
 
 MAX_PAGE = 1_000
+
 MAX_JOBS = 200
+
 MAX_LABEL = 200
 
 Cursor = Annotated[str, Field(pattern=ULID_PATTERN)]
@@ -82,8 +90,8 @@ class FilterQuery(_Query):
         default=None, min_length=1, max_length=MAX_FILENAME, description="Part of its filename, in any case."
     )
 
-    def wanted(self) -> ResultsFilter:
-        """Return what is asked for."""
+    def filter(self) -> ResultsFilter:
+        """Return the filter of these parameters."""
         return ResultsFilter(self.state, self.label, self.min_score, self.max_score, self.filename)
 
 
@@ -132,3 +140,73 @@ class EventsHeader(_Query):
     last_event_id: str | None = Field(
         default=None, alias="Last-Event-ID", description="`id` of the last event that was received."
     )
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def json_response(body: BaseModel, status: int = 200) -> Response:
+    """Return a response with `body` as JSON."""
+    return Response(body.model_dump_json(), status, mimetype="application/json")
+
+
+def parse_query(model: type[_Model]) -> _Model:
+    """Return the query parameters of the current request.
+
+    Raises:
+        BadRequest: if one is not valid; the message names it and what is allowed.
+    """
+    return _validate(model, request.args.to_dict())
+
+
+def parse_body(model: type[_Model], example: str, *, may_be_empty: bool = True) -> _Model:
+    """Return the JSON body of the current request; an empty body counts as an empty object.
+
+    Raises:
+        UnprocessableEntity: if it is not valid; the message names the field and shows `example`.
+    """
+    body = request.get_data() or b"{}"
+    try:
+        parsed = model.model_validate_json(body)
+        _reject_repeated_names(body)
+    except ValueError as error:
+        fault = _first_error(error) if isinstance(error, ValidationError) else str(error)
+        wanted = f"{example} or nothing" if may_be_empty else example
+        raise UnprocessableEntity(f"{fault}; send {wanted}") from error
+    return parsed
+
+
+def idempotency_key() -> str | None:
+    """Return the request's Idempotency-Key, or None.
+
+    Raises:
+        BadRequest: if it is empty, too long, or has characters other than visible ASCII.
+    """
+    key = request.headers.get("Idempotency-Key")
+    return None if key is None else _validate(KeyHeader, {"Idempotency-Key": key}).idempotency_key
+
+
+def _validate(model: type[_Model], values: dict[str, Any]) -> _Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise BadRequest(_first_error(error)) from error
+
+
+def _reject_repeated_names(body: bytes) -> None:
+    """Raise ValueError if a JSON object has a name twice: parsers differ in which of the values they use."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        names = [name for name, _ in pairs]
+        if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{repeated[0]}: is there {names.count(repeated[0])} times")
+        return dict(pairs)
+
+    json.loads(body, object_pairs_hook=unique, parse_int=str, parse_float=str)
+
+
+def _first_error(error: ValidationError) -> str:
+    """Return field and message of the first validation error."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "body"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,20 +1,20 @@
-"""The bodies of `/api/v1`: what it takes and what it answers."""
+"""Bodies of `/api/v1` about jobs and images.
+
+The OpenAPI document shows docstrings and descriptions of these models to users. `results.export` has the body of one
+image, since the results file consists of such bodies.
+"""
 
 from collections.abc import Iterable
-from datetime import date, datetime
-from typing import Any, Literal, Self
+from datetime import datetime
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.config import Prices
-from core.cost import JobCost, ThousandCost
-from core.fleet import HistoryPoint, Span
+from core.cost import JobCost
 from core.ids import ImageRef
 from core.image_errors import CODES
 from core.job_records import Job, JobState, JobStatus
-from core.messages import MAX_REASON_CHARACTERS, FleetSnapshot, Model, WorkerLimits
-from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken
-from web_tier.access.identity import Scope
+from core.messages import Model
 from web_tier.intake.accept import RejectedUpload
 from web_tier.intake.names import MAX_JOB_NAME
 from web_tier.intake.retry import Retried, RetriedOutcome
@@ -25,24 +25,13 @@ from web_tier.results.query import ResultsPage, images_per_second
 ROOT = "/api/v1"
 
 
-class _Body(BaseModel):
+class ApiBody(BaseModel):
+    """Base of all bodies: immutable, without unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Alive(_Body):
-    """The process lives."""
-
-    status: Literal["alive"] = "alive"
-
-
-class Ready(_Body):
-    """Whether uploads can be taken, and what is in the way if not."""
-
-    ready: bool
-    missing: dict[str, str]
-
-
-class CreateJob(_Body):
+class CreateJob(ApiBody):
     """What a job is made of."""
 
     name: str = Field(default="", max_length=MAX_JOB_NAME)
@@ -53,7 +42,7 @@ class CreateJob(_Body):
     )
 
 
-class JobLinks(_Body):
+class JobLinks(ApiBody):
     """Where to go on from a job; paths on this server."""
 
     self: str
@@ -85,7 +74,7 @@ class JobLinks(_Body):
         )
 
 
-class JobBody(_Body):
+class JobBody(ApiBody):
     """A job."""
 
     job_id: str
@@ -101,14 +90,14 @@ class JobBody(_Body):
         return cls(job_id=job.job_id, name=job.name, created_at=job.created_at, keep=job.keep, links=links)
 
 
-class JobsPage(_Body):
+class JobsPage(ApiBody):
     """Jobs, newest first; `next` is the cursor of the next page (`before`), null at the end."""
 
     jobs: tuple[JobBody, ...]
     next: str | None
 
 
-class ResultsFile(_Body):
+class ResultsFile(ApiBody):
     """All results of a finished job as one file in the output bucket, as JSON Lines."""
 
     address: str = Field(description="`s3://bucket/key`.")
@@ -125,7 +114,7 @@ class ResultsFile(_Body):
         return cls(address=f"s3://{bucket}/{merged.key}", written_at=merged.written_at, current=current)
 
 
-class JobCostBody(_Body):
+class JobCostBody(ApiBody):
     """What a job has cost so far, in US dollars by the configured prices; images from the cache cost nothing here."""
 
     billed_seconds: float = Field(
@@ -149,32 +138,6 @@ class JobCostBody(_Body):
             requests_dollars=round(cost.request_dollars, 6),
             dollars=round(cost.dollars, 6),
             dollars_per_1000_images=None if per_thousand is None else round(per_thousand, 6),
-        )
-
-
-class FleetStatusBody(FleetSnapshot):
-    """What the autoscaler saw and decided last, how long ago, and what 1,000 images have cost, in US dollars."""
-
-    silent_seconds: float = Field(
-        default=0.0, description="How long the controller has not reported, as far as the web tier knows."
-    )
-    instances_dollars_per_1000_images: float | None = Field(
-        default=None, description="`cost` by `images`; null before the first answer of a worker."
-    )
-    requests_dollars_per_1000_images: float | None = Field(
-        default=None, description="For S3, SQS and DynamoDB; the same."
-    )
-
-    @classmethod
-    def of(cls, fleet: FleetSnapshot, prices: Prices, silent_seconds: float) -> Self:
-        """Return the body of a snapshot."""
-        told, cost = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}, ThousandCost.of(fleet, prices)
-        if cost is None:
-            return cls(**told)
-        return cls(
-            **told,
-            instances_dollars_per_1000_images=round(cost.instances_dollars, 6),
-            requests_dollars_per_1000_images=round(cost.requests_dollars, 6),
         )
 
 
@@ -218,7 +181,7 @@ class JobStatusBody(JobBody):
         )
 
 
-class AcceptedImage(_Body):
+class AcceptedImage(ApiBody):
     """A file that will get a result; `index` is its position among the files of the request, from 0."""
 
     index: int
@@ -227,7 +190,7 @@ class AcceptedImage(_Body):
     cached: bool = Field(description="Whether it has its result already, as an earlier image of the same bytes had.")
 
 
-class RejectedImage(_Body):
+class RejectedImage(ApiBody):
     """A file that will get none, and why: a stable code, and a sentence for its owner."""
 
     index: int
@@ -236,7 +199,7 @@ class RejectedImage(_Body):
     message: str
 
 
-class UploadOutcome(_Body):
+class UploadOutcome(ApiBody):
     """What became of each file of a request, in the order of the files."""
 
     job_id: str
@@ -269,7 +232,7 @@ class UploadOutcome(_Body):
         return cls(job_id=job_id, accepted=tuple(accepted), rejected=tuple(rejected))
 
 
-class ResultsBody(_Body):
+class ResultsBody(ApiBody):
     """Images of a job with their results; `next` is the cursor of the next page (`after`), null at the end."""
 
     job_id: str
@@ -282,21 +245,21 @@ class ResultsBody(_Body):
         return cls(job_id=job_id, results=tuple(ImageBody.of(item) for item in page.items), next=page.next_after)
 
 
-class AllResultsBody(_Body):
+class AllResultsBody(ApiBody):
     """All of a job's images that are wanted, with their results."""
 
     job_id: str
     results: tuple[ImageBody, ...]
 
 
-class GoneImage(_Body):
+class GoneImage(ApiBody):
     """A failed image that is no longer stored, so that it has to be uploaded again."""
 
     image_id: str
     filename: str
 
 
-class RetryOutcome(_Body):
+class RetryOutcome(ApiBody):
     """What became of a job's failed images, up to 1,000 at a call; a failed result stays until a better one comes."""
 
     job_id: str
@@ -322,52 +285,7 @@ class RetryOutcome(_Body):
         )
 
 
-class FleetHistoryBody(_Body):
-    """Workers and queue over a span, oldest first; each point holds until the next one."""
-
-    span: Span
-    points: tuple[HistoryPoint, ...]
-
-
-class PauseFleet(_Body):
-    """Why the fleet is to be paused."""
-
-    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the pause.")
-
-
-class FleetPauseBody(_Body):
-    """Whether the fleet is paused, since when and why."""
-
-    paused: bool
-    since: datetime | None = None
-    reason: str = ""
-
-
-class SetLimits(WorkerLimits):
-    """The least and the most workers that there may be from now on, and why."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the limits.")
-
-
-class FleetLimitsBody(_Body):
-    """Limits that ops have set, since when and why."""
-
-    min_workers: int
-    max_workers: int
-    since: datetime
-    reason: str = ""
-
-
-class FleetDrainBody(_Body):
-    """An instance with a worker that is asked to finish what it has and end."""
-
-    instance_id: str
-    asked_at: datetime
-
-
-class ImageRetryOutcome(_Body):
+class ImageRetryOutcome(ApiBody):
     """What became of one image that was to be tried again.
 
     `sent`: requested again; `refused`: the queue did not take it just now, call again; `gone`: no longer stored,
@@ -385,64 +303,7 @@ class ImageRetryOutcome(_Body):
         return cls(job_id=ref.job_id, image_id=ref.image_id, outcome=retried.of_one())
 
 
-class CreateToken(_Body):
-    """What a personal token is made of."""
-
-    name: str = Field(min_length=1, max_length=MAX_CHARACTERS, description="What to call it; for you.")
-    scopes: tuple[Scope, ...] = Field(
-        min_length=1,
-        max_length=len(Scope),
-        description="What it may be used for: to send images and change jobs, to read, or to steer the fleet, which "
-        "only operators can allow.",
-    )
-    days: int = Field(ge=1, le=MAX_DAYS, strict=True, description="After how many days it expires.")
-
-
-class TokenBody(_Body):
-    """A personal token; its text is told only once, when it is made."""
-
-    token_id: str
-    name: str
-    scopes: tuple[Scope, ...]
-    created_at: datetime
-    expires_at: datetime
-    last_used: date | None = Field(description="The last day (UTC) on which it was used.")
-
-    @classmethod
-    def of(cls, token: PersonalToken) -> Self:
-        """Return the body of a token."""
-        return cls(**_token_facts(token))
-
-
-class NewTokenBody(TokenBody):
-    """A personal token that was just made."""
-
-    token: str = Field(description="Send it as `Authorization: Bearer TOKEN`. It is never told again.", repr=False)
-
-    @classmethod
-    def of_new(cls, token: PersonalToken, text: str) -> Self:
-        """Return the body of a new token, with its text."""
-        return cls(**_token_facts(token), token=text)
-
-
-def _token_facts(token: PersonalToken) -> dict[str, Any]:
-    return {
-        "token_id": token.token_id,
-        "name": token.name,
-        "scopes": tuple(scope for scope in Scope if scope in token.scopes),
-        "created_at": token.created_at,
-        "expires_at": token.expires_at,
-        "last_used": token.last_used,
-    }
-
-
-class TokensBody(_Body):
-    """The personal tokens of a user that have not expired, newest first."""
-
-    tokens: tuple[TokenBody, ...]
-
-
-class Index(_Body):
+class Index(ApiBody):
     """Where to begin."""
 
     documentation: str = "/api"

@@ -1,16 +1,16 @@
-"""Direct uploads: forms that put images straight into the bucket, and the commit that accepts what has arrived."""
+"""Presigned uploads: forms with which clients put images into the bucket, and the commit that accepts them."""
 
 from datetime import datetime
 from typing import Self
 
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.slices import MAX_FILES
 from web_tier.access.owned import own_jobs
-from web_tier.api.exchange import from_body, idempotency_key, json_answer
-from web_tier.api.models import ROOT, RejectedImage, UploadOutcome
+from web_tier.api.parsing import idempotency_key, json_response, parse_body
+from web_tier.api.schemas import ROOT, ApiBody, RejectedImage, UploadOutcome
 from web_tier.backend import current_backend
 from web_tier.intake.direct import FileSpec, Offer
 from web_tier.intake.uploads import upload_status
@@ -20,18 +20,14 @@ from web_tier.parameters import known_id
 MAX_NAME_CHARACTERS = 1_024
 MAX_SIZE_BYTES = 2**53
 MAX_BODY_BYTES = 2**20
-"""Of a request for forms: the longest names of all its files fit in."""
+"""Longest request for forms: enough for the longest names of all files."""
 
 _EXAMPLE = '{"files": [{"name": "a.jpg", "bytes": 48213, "content_type": "image/jpeg"}]}'
 
 direct = Blueprint("direct", __name__)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DirectFile(_Body):
+class DirectFile(ApiBody):
     """A file that is to be uploaded."""
 
     name: str = Field(max_length=MAX_NAME_CHARACTERS, description="What to call it.")
@@ -39,20 +35,20 @@ class DirectFile(_Body):
     content_type: str = Field(max_length=255, description="Such as image/jpeg; the form takes no other.")
 
 
-class DirectFiles(_Body):
+class DirectFiles(ApiBody):
     """Files that are to be uploaded."""
 
     files: tuple[DirectFile, ...] = Field(min_length=1, max_length=MAX_FILES)
 
 
-class FormBody(_Body):
+class FormBody(ApiBody):
     """A form: send `url` all `fields` as they are, then the image as the field `file`, as multipart/form-data."""
 
     url: str
     fields: dict[str, str]
 
 
-class OfferedUpload(_Body):
+class OfferedUpload(ApiBody):
     """A file that may be uploaded; `index` is its position among the files of the request, from 0."""
 
     index: int
@@ -61,14 +57,14 @@ class OfferedUpload(_Body):
     upload: FormBody
 
 
-class UploadLinks(_Body):
+class UploadLinks(ApiBody):
     """Where to go on from an upload; paths on this server."""
 
     commit: str
     job: str
 
 
-class UploadOffer(_Body):
+class UploadOffer(ApiBody):
     """A form for each file that may be uploaded, and why the others may not."""
 
     job_id: str
@@ -103,30 +99,30 @@ class UploadOffer(_Body):
 
 @direct.post("/jobs/<job_id>/uploads")
 def offer_uploads(job_id: str) -> Response:
-    """Hand out a form for each file that is to be uploaded; each file has an outcome of its own."""
+    """Return a form for each file; each file has its own outcome."""
     key = idempotency_key()
     job = own_jobs().job(known_id("job", job_id))
-    files = [FileSpec(file.name, file.bytes, file.content_type) for file in _wanted().files]
-    offer, refused = current_backend().direct.offer(job, files, key, current_allowance())
-    outcome = UploadOutcome.of_numbered(job_id, refused.items())
+    files = [FileSpec(file.name, file.bytes, file.content_type) for file in _parse_files().files]
+    offer, rejected = current_backend().direct.offer(job, files, key, current_allowance())
+    outcome = UploadOutcome.of_numbered(job_id, rejected.items())
     if offer is None:
-        return json_answer(outcome, 422)
-    return json_answer(UploadOffer.of(job_id, offer, outcome.rejected))
+        return json_response(outcome, 422)
+    return json_response(UploadOffer.of(job_id, offer, outcome.rejected))
 
 
 @direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
 def commit_upload(job_id: str, upload_id: str) -> Response:
-    """Accept the images of an upload that have arrived; each file has an outcome of its own."""
+    """Accept the images of an upload that have arrived; each file has its own outcome."""
     job = own_jobs().job(known_id("job", job_id))
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
-    return json_answer(body, upload_status(list(outcomes.values())))
+    return json_response(body, upload_status(list(outcomes.values())))
 
 
-def _wanted() -> DirectFiles:
+def _parse_files() -> DirectFiles:
     request.max_content_length = MAX_BODY_BYTES
     try:
-        return from_body(DirectFiles, _EXAMPLE, may_be_empty=False)
+        return parse_body(DirectFiles, _EXAMPLE, may_be_empty=False)
     except RequestEntityTooLarge as error:
         raise RequestEntityTooLarge(
             f"the request is larger than {MAX_BODY_BYTES / 2**20:g} MB: send fewer files in each"
