@@ -1,4 +1,4 @@
-"""Sign-in over a user pool in memory, for the tests of pages that people sign in to."""
+"""A user pool in memory, and sign-in with it."""
 
 import time
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ MIN_CHARACTERS = 12
 
 @dataclass
 class Person:
-    """An account; `first` says that its password is a temporary one, `app` that it has a second factor."""
+    """An account; `first` is whether its password is temporary, `app` whether it has a second factor."""
 
     password: str = PASSWORD
     first: bool = False
@@ -49,14 +49,14 @@ class Person:
 
 @dataclass
 class MemoryPool:
-    """A user pool in memory: every code, of a mail or an app, is `CODE`, every temporary password `TEMPORARY`.
+    """A user pool in memory: every code of a mail or an app is `CODE`, every temporary password `TEMPORARY`.
 
     Attributes:
-        people: the accounts, by address.
-        mailed: the addresses that mails went to, in order.
-        gone: the accounts that were signed out everywhere.
-        refuses_all: as after too many attempts.
-        refuses_to_remove: second factors, as when the pool is away.
+        people: accounts by address.
+        mailed: addresses to which mails were sent, in order.
+        gone: accounts that were signed out everywhere.
+        refuses_all: whether every attempt fails, as after too many of them.
+        refuses_to_remove: whether the removal of a second factor fails, as in an outage of the pool.
     """
 
     people: dict[str, Person] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class MemoryPool:
         return Account(f"sub of {email}", email, True, person.groups, person.app) if person else None
 
     def verify(self, text: str) -> TokenClaims:
-        """As the verifier does, for the tokens of this pool."""
+        """Return the claims of a token of this pool, as the verifier does."""
         email = text.removeprefix("id of ").removeprefix("access of ")
         until = datetime.now(UTC) + timedelta(hours=1)
         return TokenClaims(f"sub of {email}", email, email, self.people[email].groups, "id", until)
@@ -158,7 +158,7 @@ def _tokens(email: str) -> PoolTokens:
 
 
 def access_by(pool: MemoryPool, table: Table) -> Access:
-    """Return the sign-in by `pool`; sessions and tokens are in `table`."""
+    """Return a sign-in with `pool`; sessions and tokens are in `table`."""
 
     def renew(refresh_token: str) -> Renewed:
         return Renewed(pool.verify(refresh_token.replace("refresh", "id")), refresh_token)
@@ -182,7 +182,7 @@ def sign_in(client: FlaskClient, email: str, password: str = PASSWORD, **fields:
 
 
 def signed_in(app: Flask, email: str) -> FlaskClient:
-    """Return a browser in which somebody is signed in."""
+    """Return a browser with a session of this account."""
     client = app.test_client()
     assert sign_in(client, email).status_code == 303
     return client

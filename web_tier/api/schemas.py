@@ -208,12 +208,12 @@ class UploadOutcome(ApiBody):
 
     @classmethod
     def of(cls, job_id: str, outcomes: Iterable[Outcome]) -> Self:
-        """Return the body that tells `outcomes`."""
+        """Return the body of `outcomes`."""
         return cls.of_numbered(job_id, enumerate(outcomes))
 
     @classmethod
     def of_numbered(cls, job_id: str, outcomes: Iterable[tuple[int, Outcome]]) -> Self:
-        """Return the body that tells `outcomes`, each with the position of its file."""
+        """Return the body of `outcomes`, each with the position of its file."""
         accepted, rejected = [], []
         for index, outcome in outcomes:
             if isinstance(outcome, RejectedUpload):
@@ -272,7 +272,7 @@ class RetryOutcome(ApiBody):
 
     @classmethod
     def of(cls, job_id: str, retried: Retried) -> Self:
-        """Return the body that tells what was retried."""
+        """Return the body of a retry."""
         gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.gone)
         return cls(
             job_id=job_id,
@@ -299,7 +299,7 @@ class ImageRetryOutcome(ApiBody):
 
     @classmethod
     def of(cls, ref: ImageRef, retried: Retried) -> Self:
-        """Return the body that tells what became of the image `ref`."""
+        """Return the body of a retry of the image `ref`."""
         return cls(job_id=ref.job_id, image_id=ref.image_id, outcome=retried.of_one())
 
 

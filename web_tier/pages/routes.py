@@ -23,13 +23,21 @@ from web_tier.pages.job import (
     retry,
 )
 from web_tier.pages.second_factor import (
-    Recovery,
-    SecondFactor,
+    RecoveryPage,
+    SecondFactorPage,
     confirm_second_factor,
     new_recovery_codes,
     turn_off_second_factor,
 )
-from web_tier.pages.sign_in import Code, Forgot, NewPassword, Reset, SignIn, SignUp, sign_out
+from web_tier.pages.sign_in import (
+    CodePage,
+    ForgotPasswordPage,
+    NewPasswordPage,
+    ResetPasswordPage,
+    SignInPage,
+    SignUpPage,
+    sign_out,
+)
 from web_tier.pages.upload import plain_upload_form, upload, upload_form
 
 GET, POST = ["GET"], ["POST"]
@@ -111,17 +119,17 @@ def _dead_letters() -> Blueprint:
 
 def _accounts() -> Blueprint:
     accounts = Blueprint("accounts", __name__)
-    accounts.add_url_rule("/sign-in", view_func=SignIn.as_view("sign_in"))
-    accounts.add_url_rule("/sign-in/code", view_func=Code.as_view("code"))
-    accounts.add_url_rule("/sign-in/recovery", view_func=Recovery.as_view("recovery"))
+    accounts.add_url_rule("/sign-in", view_func=SignInPage.as_view("sign_in"))
+    accounts.add_url_rule("/sign-in/code", view_func=CodePage.as_view("code"))
+    accounts.add_url_rule("/sign-in/recovery", view_func=RecoveryPage.as_view("recovery"))
     accounts.add_url_rule("/sign-out", view_func=sign_out, methods=POST)
-    accounts.add_url_rule("/sign-up", view_func=SignUp.as_view("sign_up"))
-    accounts.add_url_rule("/new-password", view_func=NewPassword.as_view("new_password"))
-    accounts.add_url_rule("/forgot", view_func=Forgot.as_view("forgot"))
-    accounts.add_url_rule("/reset", view_func=Reset.as_view("reset"))
+    accounts.add_url_rule("/sign-up", view_func=SignUpPage.as_view("sign_up"))
+    accounts.add_url_rule("/new-password", view_func=NewPasswordPage.as_view("new_password"))
+    accounts.add_url_rule("/forgot", view_func=ForgotPasswordPage.as_view("forgot"))
+    accounts.add_url_rule("/reset", view_func=ResetPasswordPage.as_view("reset"))
     accounts.add_url_rule("/account", view_func=account, methods=GET)
     accounts.add_url_rule("/account/visitor", view_func=visitor_now, methods=GET)
-    accounts.add_url_rule("/account/second-factor", view_func=SecondFactor.as_view("second_factor"))
+    accounts.add_url_rule("/account/second-factor", view_func=SecondFactorPage.as_view("second_factor"))
     accounts.add_url_rule("/account/second-factor/confirm", view_func=confirm_second_factor, methods=POST)
     accounts.add_url_rule("/account/second-factor/off", view_func=turn_off_second_factor, methods=POST)
     accounts.add_url_rule("/account/second-factor/recovery-codes", view_func=new_recovery_codes, methods=POST)

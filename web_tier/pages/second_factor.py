@@ -42,7 +42,7 @@ SETUP_SECONDS: Final = 60 * 60
 """How long the access token is valid."""
 
 
-class SecondFactor(MethodView):
+class SecondFactorPage(MethodView):
     """The page with the state of the second factor, on which the setup begins."""
 
     def get(self) -> Response:
@@ -118,7 +118,7 @@ def new_recovery_codes() -> Response:
     return render_page("recovery_codes", codes=access.recovery_codes.replace(identity.owner))
 
 
-class Recovery(MethodView):
+class RecoveryPage(MethodView):
     """The page on which a user without the authenticator app signs in with a recovery code."""
 
     def get(self) -> Response:

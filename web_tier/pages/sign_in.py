@@ -68,7 +68,7 @@ NOT_ENDED: Final = (
 _log = logging.getLogger(__name__)
 
 
-class SignIn(MethodView):
+class SignInPage(MethodView):
     """The page that asks for e-mail and password."""
 
     def get(self) -> Response:
@@ -87,7 +87,7 @@ class SignIn(MethodView):
         return continue_sign_in(outcome)
 
 
-class NewPassword(MethodView):
+class NewPasswordPage(MethodView):
     """The page on which a user with a temporary password chooses a new one."""
 
     def get(self) -> Response:
@@ -106,7 +106,7 @@ class NewPassword(MethodView):
         return continue_sign_in(outcome)
 
 
-class Code(MethodView):
+class CodePage(MethodView):
     """The page on which a user with a second factor enters a code of the authenticator app."""
 
     def get(self) -> Response:
@@ -155,7 +155,7 @@ def sign_out() -> Response:
     return answer
 
 
-class SignUp(MethodView):
+class SignUpPage(MethodView):
     """The page that creates an account; 404 if `auth.sign_up` is false."""
 
     def get(self) -> Response:
@@ -178,7 +178,7 @@ def _require_sign_up() -> None:
         raise NotFound
 
 
-class Forgot(MethodView):
+class ForgotPasswordPage(MethodView):
     """The page that requests a code for a new password."""
 
     def get(self) -> Response:
@@ -194,7 +194,7 @@ class Forgot(MethodView):
         return render_page("reset", message=CODE_MAILED)
 
 
-class Reset(MethodView):
+class ResetPasswordPage(MethodView):
     """The page that sets a new password with the code."""
 
     def get(self) -> Response:

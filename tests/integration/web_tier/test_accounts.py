@@ -40,31 +40,31 @@ POSTS = (
 
 @pytest.fixture
 def pool() -> MemoryPool:
-    """Ada, one of the operators, and an account that ops have just made."""
+    """A pool with Ada, an operator, and an account with a temporary password."""
     return MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"})), NEW: Person(first=True)})
 
 
 @pytest.fixture
 def config(make_config: ConfigMaker) -> Config:
-    """With sign-in."""
+    """A configuration with sign-in."""
     return make_config(auth={"mode": "cognito"})
 
 
 @pytest.fixture
 def app(config: Config, pool: MemoryPool, table: Table) -> Flask:
-    """The web tier, to which people sign in."""
+    """A web tier with sign-in."""
     return create_app(config, access=access_by(pool, table))
 
 
 @pytest.fixture
-def stranger(config: Config, pool: MemoryPool, clients: Clients) -> FlaskClient:
-    """A browser in which nobody signs in: no table is made for it."""
+def anonymous(config: Config, pool: MemoryPool, clients: Clients) -> FlaskClient:
+    """A browser without a session; it needs no table."""
     table = Table(clients.dynamodb, config.names.job_table)
     return create_app(config, access=access_by(pool, table)).test_client()
 
 
 def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
-    """Send a form; return the status and the text of the answer."""
+    """Send a form; return the status and the text of the response."""
     answer = client.post(path, data=fields, headers=SAME_SITE)
     return answer.status_code, unescape(answer.text)
 
@@ -76,7 +76,7 @@ def csrf_of(page: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs?q=cats&before="])
-def test_a_stranger_comes_to_the_page_they_asked_for_by_signing_in(client: FlaskClient, path: str) -> None:
+def test_sign_in_leads_to_the_requested_page(client: FlaskClient, path: str) -> None:
     way = client.get(path)
     page = client.get(way.headers["Location"])
     field = re.search(r'name="next" value="([^"]*)"', page.text)
@@ -93,20 +93,20 @@ def test_a_stranger_comes_to_the_page_they_asked_for_by_signing_in(client: Flask
 @pytest.mark.parametrize(
     "elsewhere", ["https://evil.example", "//evil.example", "/\\evil.example", "/\t/evil.example"]
 )
-def test_signing_in_leads_to_no_other_site(client: FlaskClient, elsewhere: str) -> None:
+def test_sign_in_never_redirects_to_another_site(client: FlaskClient, elsewhere: str) -> None:
     assert sign_in(client, ADA, next=elsewhere).headers["Location"] == "/"
     assert client.get("/sign-in", query_string={"next": elsewhere}).headers["Location"] == "/"
 
 
 @pytest.mark.parametrize("email", [ADA, NOBODY, "", "<b>@example.org"])
-def test_wrong_credentials_are_told_alike_and_the_password_is_not_sent_back(
-    stranger: FlaskClient, email: str
+def test_wrong_credentials_get_one_message_and_the_password_is_not_sent_back(
+    anonymous: FlaskClient, email: str
 ) -> None:
-    status, page = send(stranger, "/sign-in", email=email, password="Wrong-horse-9")
+    status, page = send(anonymous, "/sign-in", email=email, password="Wrong-horse-9")
     assert status == 401
     assert re.search(r'role="alert"[^>]*>The e-mail address or the password is wrong\.<', page)
     assert "Wrong-horse-9" not in page
-    assert "<b>" not in stranger.post("/sign-in", data={"email": email, "password": "x"}, headers=SAME_SITE).text
+    assert "<b>" not in anonymous.post("/sign-in", data={"email": email, "password": "x"}, headers=SAME_SITE).text
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,11 @@ def test_wrong_credentials_are_told_alike_and_the_password_is_not_sent_back(
         ("/new-password", {"session": f"session of {NEW}", "password": "short"}, "Choose a longer password"),
     ],
 )
-def test_what_is_wrong_stands_beside_the_form_and_what_was_typed_stays(
-    stranger: FlaskClient, path: str, fields: dict[str, str], words: str
+def test_an_error_is_shown_beside_the_form_and_fields_stay_filled(
+    anonymous: FlaskClient, path: str, fields: dict[str, str], words: str
 ) -> None:
     typed = {"email": NEW if path == "/new-password" else ADA, **fields}
-    status, page = send(stranger, path, **typed)
+    status, page = send(anonymous, path, **typed)
     alert = re.search(r'role="alert"[^>]*>([^<]*)<', page)
     assert status == 422
     assert alert is not None
@@ -135,19 +135,19 @@ def test_what_is_wrong_stands_beside_the_form_and_what_was_typed_stays(
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-up", "/forgot", "/reset"])
-def test_too_many_attempts_are_told_with_429(stranger: FlaskClient, pool: MemoryPool, path: str) -> None:
+def test_too_many_attempts_get_429(anonymous: FlaskClient, pool: MemoryPool, path: str) -> None:
     pool.refuses_all = True
     fields = {"email": ADA, "password": PASSWORD, "code": CODE}
-    answer = stranger.post(path, data=fields, headers=SAME_SITE)
+    answer = anonymous.post(path, data=fields, headers=SAME_SITE)
     assert answer.status_code == 429
     assert answer.headers["Retry-After"] == "60"
     assert "too many attempts" in answer.text
 
 
 @pytest.mark.parametrize("path", ["/sign-up", "/forgot"])
-def test_s8_nothing_tells_whether_an_address_has_an_account(stranger: FlaskClient, path: str) -> None:
-    status, known = send(stranger, path, email=ADA, password=ANOTHER)
-    other, unknown = send(stranger, path, email=NOBODY, password=ANOTHER)
+def test_s8_no_response_shows_whether_an_address_has_an_account(anonymous: FlaskClient, path: str) -> None:
+    status, known = send(anonymous, path, email=ADA, password=ANOTHER)
+    other, unknown = send(anonymous, path, email=NOBODY, password=ANOTHER)
     assert status == other == 200
     assert known.replace(ADA, "") == unknown.replace(NOBODY, "")
 
@@ -164,17 +164,17 @@ def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskCli
 
 
 def test_s8_a_wrong_password_after_the_sign_up_is_the_same_for_new_and_known_addresses(
-    stranger: FlaskClient,
+    anonymous: FlaskClient,
 ) -> None:
     told = set()
     for email in (ADA, NOBODY):
-        send(stranger, "/sign-up", email=email)
-        status, page = send(stranger, "/sign-in", email=email, password="Wrong-horse-9")
+        send(anonymous, "/sign-up", email=email)
+        status, page = send(anonymous, "/sign-in", email=email, password="Wrong-horse-9")
         told.add((status, page.replace(email, "")))
     assert len(told) == 1
 
 
-def test_the_first_sign_in_of_an_account_that_ops_made_sets_a_password(client: FlaskClient) -> None:
+def test_the_first_sign_in_of_an_account_created_by_an_operator_sets_a_password(client: FlaskClient) -> None:
     status, page = send(client, "/sign-in", email=NEW, password=PASSWORD, next="/jobs")
     assert (status, 'action="/new-password"' in page) == (200, True)
     fields = {"email": NEW, "session": f"session of {NEW}", "password": ANOTHER, "next": "/jobs"}
@@ -183,11 +183,11 @@ def test_the_first_sign_in_of_an_account_that_ops_made_sets_a_password(client: F
     assert client.get("/jobs").status_code == 200
 
 
-def test_a_first_sign_in_that_took_too_long_starts_again(stranger: FlaskClient) -> None:
-    status, page = send(stranger, "/new-password", email=NEW, session="of long ago", password=ANOTHER)
+def test_a_first_sign_in_after_the_session_has_expired_starts_again(anonymous: FlaskClient) -> None:
+    status, page = send(anonymous, "/new-password", email=NEW, session="of long ago", password=ANOTHER)
     assert (status, 'action="/sign-in"' in page) == (401, True)
     assert "took longer than a few minutes" in page
-    assert stranger.get("/new-password").headers["Location"] == "/sign-in"
+    assert anonymous.get("/new-password").headers["Location"] == "/sign-in"
 
 
 def test_a_forgotten_password_is_replaced_by_the_mailed_code(client: FlaskClient) -> None:
@@ -214,16 +214,16 @@ def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> 
 
     attackers, other_session, others = signed_in(app, ADA), signed_in(app, ADA), signed_in(app, OPS)
     token, others_token = made(attackers), made(others)
-    stranger = app.test_client()
-    send(stranger, "/forgot", email=ADA)
-    status, page = send(stranger, "/reset", email=ADA, code=CODE, password=ANOTHER)
+    anonymous = app.test_client()
+    send(anonymous, "/forgot", email=ADA)
+    status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
     assert (status, "All sessions and personal tokens of your account have ended" in page) == (200, True)
     assert [each.get("/jobs").status_code for each in (attackers, other_session, others)] == [303, 303, 200]
-    asked = [stranger.get("/api/v1/jobs", headers=each).status_code for each in (token, others_token)]
+    asked = [anonymous.get("/api/v1/jobs", headers=each).status_code for each in (token, others_token)]
     assert asked == [401, 200]
 
 
-def test_s7_a_new_password_that_ends_nothing_is_said_to(
+def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
     app: Flask, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = signed_in(app, ADA)
@@ -231,17 +231,17 @@ def test_s7_a_new_password_that_ends_nothing_is_said_to(
     def away(*_: object, **__: object) -> None:
         raise TableBusyError("the table is busy")
 
-    stranger = app.test_client()
+    anonymous = app.test_client()
     with monkeypatch.context() as patch:
         patch.setattr(Table, "delete_all", away)
-        status, page = send(stranger, "/reset", email=ADA, code=CODE, password=ANOTHER)
+        status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
     assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
     assert client.get("/jobs").status_code == 200
-    assert send(stranger, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
+    assert send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
     assert client.get("/jobs").status_code == 303
 
 
-def test_signing_out_ends_the_session_also_for_whoever_has_copied_its_cookie(app: Flask, pool: MemoryPool) -> None:
+def test_sign_out_ends_the_session_of_a_copied_cookie_too(app: Flask, pool: MemoryPool) -> None:
     client = signed_in(app, ADA)
     cookie = client.get_cookie("__Host-fleetsight")
     assert cookie is not None
@@ -254,22 +254,22 @@ def test_signing_out_ends_the_session_also_for_whoever_has_copied_its_cookie(app
     assert copied.status_code == 303
 
 
-def test_signing_out_leaves_no_picture_in_the_browser(stranger: FlaskClient) -> None:
-    assert stranger.post("/sign-out").headers["Clear-Site-Data"] == '"cache", "storage"'
+def test_sign_out_clears_thumbnails_in_the_browser(anonymous: FlaskClient) -> None:
+    assert anonymous.post("/sign-out").headers["Clear-Site-Data"] == '"cache", "storage"'
 
 
-def test_whoever_is_signed_out_already_may_sign_out(stranger: FlaskClient) -> None:
-    assert send(stranger, "/sign-out")[0] == 303
+def test_sign_out_without_a_session_is_allowed(anonymous: FlaskClient) -> None:
+    assert send(anonymous, "/sign-out")[0] == 303
 
 
-def test_the_fleet_is_in_the_header_of_operators_only(app: Flask) -> None:
+def test_the_header_links_to_the_fleet_for_operators_only(app: Flask) -> None:
     for email, shown in ((ADA, False), (OPS, True)):
         client = signed_in(app, email)
         assert ('href="/fleet"' in client.get("/").text) is shown
 
 
-def test_only_where_sign_up_is_open_are_there_its_page_and_links_to_it(
-    make_config: ConfigMaker, stranger: FlaskClient, pool: MemoryPool, clients: Clients
+def test_the_sign_up_page_and_its_links_exist_only_if_sign_up_is_enabled(
+    make_config: ConfigMaker, anonymous: FlaskClient, pool: MemoryPool, clients: Clients
 ) -> None:
     closed = make_config(auth={"mode": "cognito", "sign_up": False})
     table = Table(clients.dynamodb, closed.names.job_table)
@@ -277,10 +277,10 @@ def test_only_where_sign_up_is_open_are_there_its_page_and_links_to_it(
     for path in ("/sign-in", "/forgot"):
         assert 'href="/sign-up' not in shut.get(path).text
     assert shut.get("/sign-up").status_code == send(shut, "/sign-up", email=NOBODY, password=PASSWORD)[0] == 404
-    assert 'href="/sign-up"' in stranger.get("/sign-in").text
+    assert 'href="/sign-up"' in anonymous.get("/sign-in").text
 
 
-def test_without_sign_in_there_are_no_account_pages_and_every_page_says_so(
+def test_without_sign_in_account_pages_are_missing_and_every_page_warns(
     make_config: ConfigMaker, provisioned: Clients
 ) -> None:
     client = create_app(make_config()).test_client()
@@ -292,13 +292,13 @@ def test_without_sign_in_there_are_no_account_pages_and_every_page_says_so(
     assert 'href="/fleet"' in page
 
 
-def test_pages_of_accounts_are_never_stored_by_the_browser(stranger: FlaskClient) -> None:
-    assert {stranger.get(path).headers["Cache-Control"] for path in PAGES} == {"no-store"}
+def test_account_pages_are_never_cached(anonymous: FlaskClient) -> None:
+    assert {anonymous.get(path).headers["Cache-Control"] for path in PAGES} == {"no-store"}
 
 
-def test_password_managers_are_told_what_each_field_is(stranger: FlaskClient) -> None:
+def test_fields_have_autocomplete_hints_for_password_managers(anonymous: FlaskClient) -> None:
     def fills(path: str) -> set[str]:
-        return set(re.findall(r'autocomplete="([^"]+)"', stranger.get(path).text))
+        return set(re.findall(r'autocomplete="([^"]+)"', anonymous.get(path).text))
 
     assert fills("/sign-in") == {"username", "current-password"}
     assert fills("/sign-up") == {"username"}
@@ -306,19 +306,19 @@ def test_password_managers_are_told_what_each_field_is(stranger: FlaskClient) ->
 
 
 @pytest.mark.parametrize("template", sorted(Path("web_tier/templates").rglob("*.html")), ids=str)
-def test_every_form_that_changes_something_has_the_sessions_token(template: Path) -> None:
+def test_every_post_form_has_the_csrf_token(template: Path) -> None:
     for form in re.findall(r'<form\b[^>]*method="post".*?</form>', template.read_text(), re.DOTALL):
         assert "{{ csrf_field() }}" in form
 
 
 def upload(client: FlaskClient, token: str | None) -> TestResponse:
-    """Send the form with one image, and the token where a browser does: before the file."""
+    """Send the upload form with one image; as in a browser, the token precedes the file."""
     fields = {} if token is None else {"csrf_token": token}
     form = {**fields, "name": "mine", "images": (io.BytesIO(picture()), "a.jpg")}
     return client.post("/", data=form, headers=SAME_SITE)
 
 
-def token_on(page: str) -> str:
+def upload_token(page: str) -> str:
     form = page[page.index('<form id="upload"') : page.index('type="file"')]
     found = re.search(r'name="csrf_token" value="([^"]+)"', form)
     assert found is not None
@@ -328,7 +328,7 @@ def token_on(page: str) -> str:
 @pytest.mark.usefixtures("provisioned")
 def test_an_upload_form_of_the_same_session_is_accepted(app: Flask) -> None:
     client = signed_in(app, ADA)
-    answer = upload(client, token_on(client.get("/").text))
+    answer = upload(client, upload_token(client.get("/").text))
     assert answer.status_code == 303
     assert client.get(answer.headers["Location"]).status_code == 200
 
@@ -340,7 +340,7 @@ def test_an_upload_form_from_before_the_sign_in_is_rejected_and_shown_again(app:
     answer = upload(client, token)
     assert answer.status_code == 403
     assert "opened before you signed in" in answer.text
-    assert upload(client, token_on(answer.text)).status_code == 303
+    assert upload(client, upload_token(answer.text)).status_code == 303
     assert client.get("/jobs").text.count("<td><a href=") == 1
 
 

@@ -54,9 +54,7 @@ def problem(answer: TestResponse, status: int) -> str:
         ({"json": {"name": "c.jpg", "data": f"data:image/jpeg;base64,{SENT}"}}, "c.jpg"),
     ],
 )
-def test_an_image_is_answered_with_its_prediction(
-    asking: FlaskClient, request_: dict[str, Any], filename: str
-) -> None:
+def test_an_image_gets_its_prediction(asking: FlaskClient, request_: dict[str, Any], filename: str) -> None:
     answer = asking.post(CLASSIFY, **request_)
     body = answer.get_json()
     assert answer.status_code == 200
@@ -64,7 +62,9 @@ def test_an_image_is_answered_with_its_prediction(
     assert asking.get(body["location"]).get_json()["label"] == "stop sign"
 
 
-def test_who_does_not_wait_is_told_where_to_look(asking: FlaskClient, fleet: AnsweringQueue, store: JobStore) -> None:
+def test_a_request_without_wait_gets_202_with_a_location(
+    asking: FlaskClient, fleet: AnsweringQueue, store: JobStore
+) -> None:
     fleet.answer = lambda record: None
     answer = asking.post(f"{CLASSIFY}?wait=0", json={"data": SENT})
     assert (answer.status_code, answer.get_json()["status"]) == (202, "waiting")
@@ -74,19 +74,19 @@ def test_who_does_not_wait_is_told_where_to_look(asking: FlaskClient, fleet: Ans
     assert asking.get(answer.headers["Location"]).get_json()["label"] == "stop sign"
 
 
-def test_who_waits_in_vain_is_told_where_to_look(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+def test_a_wait_without_a_result_gets_202(asking: FlaskClient, fleet: AnsweringQueue) -> None:
     fleet.answer = lambda record: None
     assert asking.post(f"{CLASSIFY}?wait=1", json={"data": SENT}).status_code == 202
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "1.5", "x", "", "100000", "²"])
-def test_a_wait_out_of_range_is_refused(asking: FlaskClient, fleet: AnsweringQueue, wait: str) -> None:
+def test_a_wait_out_of_range_is_rejected(asking: FlaskClient, fleet: AnsweringQueue, wait: str) -> None:
     detail = problem(asking.post(CLASSIFY, json={"data": SENT}, query_string={"wait": wait}), 400)
     assert detail.startswith("wait: ")
     assert fleet.images == []
 
 
-def test_an_image_that_cannot_be_classified_is_a_problem_with_the_reason(
+def test_an_image_that_cannot_be_classified_gets_a_problem_with_the_reason(
     asking: FlaskClient, fleet: AnsweringQueue
 ) -> None:
     fleet.answer = failed
@@ -113,7 +113,7 @@ def test_an_image_that_cannot_be_classified_is_a_problem_with_the_reason(
         ),
     ],
 )
-def test_what_is_no_image_is_refused_with_what_to_do(
+def test_an_invalid_request_gets_a_problem_with_what_to_do(
     asking: FlaskClient, fleet: AnsweringQueue, request_: dict[str, Any], status: int, said: str
 ) -> None:
     assert said in problem(asking.post(CLASSIFY, **request_), status)
@@ -128,14 +128,12 @@ def test_what_is_no_image_is_refused_with_what_to_do(
         {"json": {"data": "A" * 100_000}},
     ],
 )
-def test_what_is_too_large_is_refused(
-    make_config: ConfigMaker, provisioned: Clients, request_: dict[str, Any]
-) -> None:
+def test_a_too_large_image_gets_413(make_config: ConfigMaker, provisioned: Clients, request_: dict[str, Any]) -> None:
     client = create_app(make_config(web={"max_image_bytes": 2_000})).test_client()
     assert "shrink" in problem(client.post(CLASSIFY, **request_), 413)
 
 
-def test_what_is_read_is_given_back_to_the_budget(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+def test_memory_of_read_images_is_released(asking: FlaskClient, fleet: AnsweringQueue) -> None:
     for request_ in ({"json": {"data": SENT}}, {"data": b"x", "content_type": "image/png"}, {"data": {"a": "b"}}):
         asking.post(CLASSIFY, **request_)
     budget = asking.application.extensions["fleetsight"].reading
@@ -147,9 +145,7 @@ def test_what_is_read_is_given_back_to_the_budget(asking: FlaskClient, fleet: An
 
 @pytest.mark.parametrize("path", ["/inference/image", "/inference/image/"])
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
-def test_a_label_is_asked_for_with_the_uuid_that_the_image_got(
-    asking: FlaskClient, path: str, content_type: str
-) -> None:
+def test_a_label_is_returned_for_the_uuid_of_its_image(asking: FlaskClient, path: str, content_type: str) -> None:
     body = json.dumps({"name": "a.jpg", "data": SENT})
     answer = asking.post(path, data=body, content_type=content_type)
     assert (answer.status_code, list(answer.get_json())) == (200, ["uuid"])
@@ -158,25 +154,25 @@ def test_a_label_is_asked_for_with_the_uuid_that_the_image_got(
         assert (found.status_code, found.get_json()) == (200, {"prediction": "stop sign"})
 
 
-def test_a_label_that_is_not_known_yet_is_202(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+def test_a_label_that_is_not_known_yet_gets_202(asking: FlaskClient, fleet: AnsweringQueue) -> None:
     fleet.answer = lambda record: None
     uuid = asking.post("/inference/image", json={"name": "a.jpg", "data": SENT}).get_json()["uuid"]
     found = asking.get(f"/predictions/{uuid}")
     assert (found.status_code, found.get_json()) == (202, {"prediction": None})
 
 
-def test_an_image_without_a_label_says_why(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+def test_a_uuid_of_a_failed_image_gets_the_reason(asking: FlaskClient, fleet: AnsweringQueue) -> None:
     fleet.answer = failed
     uuid = asking.post("/inference/image", json={"name": "a.jpg", "data": SENT}).get_json()["uuid"]
     assert "crashed" in problem(asking.get(f"/predictions/{uuid}"), 422)
 
 
 @pytest.mark.parametrize("uuid", ["x", "-", NOBODY, f"{NOBODY}-{NOBODY}", "0f8fad5b-d9cb-469f-a165-70867728950e"])
-def test_an_id_that_is_not_known_is_404(asking: FlaskClient, uuid: str) -> None:
+def test_an_unknown_uuid_gets_404(asking: FlaskClient, uuid: str) -> None:
     problem(asking.get(f"/predictions/{uuid}"), 404)
 
 
-def test_what_is_no_image_gets_no_uuid(asking: FlaskClient) -> None:
+def test_an_invalid_image_gets_no_uuid(asking: FlaskClient) -> None:
     assert "not an image" in problem(asking.post("/inference/image", json={"name": "a", "data": "AAAA"}), 422)
 
 
@@ -184,13 +180,13 @@ def test_what_is_no_image_gets_no_uuid(asking: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
-def test_a_poster_gets_what_to_say_about_its_image(asking: FlaskClient, content_type: str) -> None:
+def test_a_poster_gets_the_label_of_its_image(asking: FlaskClient, content_type: str) -> None:
     body = json.dumps({"data": f"data:image/png;base64,{SENT}"})
     answer = asking.post("/classify", data=body, content_type=content_type)
     assert (answer.status_code, answer.mimetype, answer.get_json()) == (200, "application/json", "stop sign")
 
 
-def test_a_poster_gets_the_sentence_of_the_label_where_the_bundle_has_one(
+def test_a_poster_gets_the_message_of_the_label_if_the_bundle_has_one(
     make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue, tmp_path: Path
 ) -> None:
     words = {"labels": ["stop sign", "yield sign"], "messages": {"stop sign": "Stop: look both ways."}}
@@ -222,16 +218,16 @@ def text(answer: TestResponse, status: int) -> str:
 
 
 @pytest.mark.parametrize("path", [*PATHS, *(f"{path}/" for path in PATHS[1:])])
-def test_myfile_is_answered_with_the_bare_label(asking: FlaskClient, path: str) -> None:
+def test_myfile_gets_the_bare_label(asking: FlaskClient, path: str) -> None:
     assert text(post(asking, path, "myfile", picture()), 200) == "stop sign"
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_input_file_is_answered_with_name_and_label(asking: FlaskClient, path: str) -> None:
+def test_input_file_gets_name_and_label(asking: FlaskClient, path: str) -> None:
     assert text(post(asking, path, "inputFile", picture()), 200) == "test_0:stop sign"
 
 
-def test_any_field_will_do_but_at_the_pages_own_address(asking: FlaskClient) -> None:
+def test_any_field_is_accepted_except_at_the_root_address(asking: FlaskClient) -> None:
     assert text(post(asking, "/classify", "upload", picture()), 200) == "stop sign"
     assert post(asking, "/", "images", picture()).status_code == 303
 
@@ -253,36 +249,36 @@ def test_a_file_that_is_too_large_gets_413(make_config: ConfigMaker, provisioned
     assert "shrink it" in text(post(client, "/", "myfile", b"x" * 3_000), 413)
 
 
-def test_no_result_in_time_is_no_answer(
-    make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue
-) -> None:
+def test_no_result_in_time_gets_504(make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue) -> None:
     fleet.answer = lambda record: None
     client = create_app(make_config(classic={"wait_seconds": 0.01}), request_queue=fleet).test_client()
     assert "no result after 0.01 s" in text(post(client, "/", "myfile", picture()), 504)
 
 
-def test_an_image_that_cannot_be_stored_is_503(config: Config, provisioned: Clients) -> None:
+def test_an_image_that_cannot_be_stored_gets_503(config: Config, provisioned: Clients) -> None:
     client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(400))).test_client()
     assert "send it again" in text(post(client, "/", "myfile", picture()), 503)
 
 
-def test_two_files_are_refused_and_neither_is_classified(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+def test_two_files_are_rejected_and_neither_is_classified(asking: FlaskClient, fleet: AnsweringQueue) -> None:
     files = [(BytesIO(picture()), "a.jpg"), (BytesIO(picture()), "b.jpg")]
     answer = asking.post("/", data={"myfile": files}, content_type="multipart/form-data")
     assert "one image a request" in text(answer, 422)
     assert fleet.images == []
 
 
-def test_a_form_without_a_file_is_told_so(asking: FlaskClient) -> None:
+def test_a_form_without_a_file_gets_an_error(asking: FlaskClient) -> None:
     answer = asking.post("/file-upload", data={"x": "y"}, content_type="multipart/form-data")
     assert "no file" in text(answer, 422)
 
 
-def test_a_body_that_is_no_form_is_told_so(asking: FlaskClient) -> None:
+def test_a_body_that_is_not_a_form_gets_an_error(asking: FlaskClient) -> None:
     assert "multipart/form-data" in text(asking.post("/api/image", data=b"x"), 415)
 
 
-def test_it_can_be_switched_off(make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue) -> None:
+def test_the_classic_contracts_can_be_disabled(
+    make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue
+) -> None:
     client = create_app(make_config(classic={"enabled": False}), request_queue=fleet).test_client()
     for path in PATHS[1:]:
         assert "classic.enabled" in text(post(client, path, "myfile", picture()), 404)
@@ -310,7 +306,7 @@ def test_a_label_never_holds_a_colon_or_a_line_end(asking: FlaskClient, fleet: A
     assert text(post(asking, "/", "inputFile", picture()), 200) == "test_0:sign stop"
 
 
-def test_single_images_share_a_job_that_says_what_it_is(asking: FlaskClient, store: JobStore) -> None:
+def test_single_images_share_a_job_with_a_clear_name(asking: FlaskClient, store: JobStore) -> None:
     for _ in range(3):
         post(asking, "/", "myfile", picture())
     [job] = store.jobs(10)

@@ -32,7 +32,7 @@ def desk(config: Config, store: JobStore) -> DeadLetterDesk:
 
 
 def problem(answer: TestResponse, status: int) -> str:
-    """Return the detail of the problem that `answer` must be."""
+    """Return the detail of `answer`, which must be a problem."""
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
     return str(answer.get_json()["detail"])
 
@@ -116,7 +116,7 @@ def test_a_retry_by_the_owner_closes_the_dead_letter(desk: DeadLetterDesk) -> No
     assert desk.listed() == []
 
 
-def test_the_dead_letter_of_an_image_that_is_gone_stays_until_it_is_discarded(desk: DeadLetterDesk) -> None:
+def test_the_dead_letter_of_a_deleted_image_stays_until_it_is_discarded(desk: DeadLetterDesk) -> None:
     [image] = desk.given_up("a")
     del desk.bucket.objects[image.key]
     for _ in range(2):
@@ -127,7 +127,7 @@ def test_the_dead_letter_of_an_image_that_is_gone_stays_until_it_is_discarded(de
     assert desk.queue.bodies == []
 
 
-def test_the_dead_letter_of_an_image_that_the_queue_refuses_stays(desk: DeadLetterDesk) -> None:
+def test_the_dead_letter_of_an_image_that_the_queue_rejects_stays(desk: DeadLetterDesk) -> None:
     [image] = desk.given_up("a")
     desk.queue.fails = list
     assert desk.call("POST", image, "/redrive").get_json()["outcome"] == "refused"
@@ -205,13 +205,13 @@ SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 
 
 def page_after(desk: DeadLetterDesk, path: str) -> str:
-    """Send a form of the page; return the page that it leads to, as text."""
+    """Send a form of the page; return the text of the page after its redirect."""
     answer = desk.client.post(path, headers=SAME_SITE)
     assert answer.status_code == 303
     return unescape(desk.client.get(answer.headers["Location"]).text)
 
 
-def test_an_empty_page_says_what_would_be_listed(desk: DeadLetterDesk) -> None:
+def test_an_empty_dead_letter_page_has_an_explanation(desk: DeadLetterDesk) -> None:
     page = desk.client.get("/dead-letters").text
     assert "There are no dead letters." in page
     assert "if workers received it 5 times and stopped or failed each time" in page
@@ -258,7 +258,7 @@ def test_a_dead_letter_is_discarded_from_the_page(desk: DeadLetterDesk) -> None:
         assert "There are no dead letters." in page
 
 
-def test_all_are_redriven_from_the_page_and_it_says_what_became_of_them(desk: DeadLetterDesk) -> None:
+def test_all_dead_letters_are_redriven_from_the_page_with_their_outcomes(desk: DeadLetterDesk) -> None:
     gone, *_ = desk.given_up("a.jpg", "b.jpg", "c.jpg")
     del desk.bucket.objects[gone.key]
     page = page_after(desk, "/dead-letters/redrive")
@@ -266,7 +266,7 @@ def test_all_are_redriven_from_the_page_and_it_says_what_became_of_them(desk: De
     assert ("a.jpg" in page, "b.jpg" in page) == (True, False)
 
 
-def test_forms_of_an_older_page_lead_back_to_it(desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forms_of_a_later_page_redirect_back_to_it(desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "LETTERS_PER_PAGE", 2)
     desk.given_up(*"abc")
     first = desk.client.get("/dead-letters").text
@@ -284,7 +284,7 @@ def test_the_fleet_page_links_to_the_dead_letters_and_counts_them(desk: DeadLett
     assert re.search(r'href="/dead-letters">Dead letters \(2\)</a>', desk.client.get("/fleet").text)
 
 
-def test_operators_see_what_others_own_and_get_links_only_to_their_own(
+def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
     desk: DeadLetterDesk, config: Config, table: Table
 ) -> None:
     pool, clock = PlayedPool(), Clock()

@@ -25,7 +25,7 @@ def fleet(table: Table) -> FleetStore:
     return FleetStore(table)
 
 
-def test_instances_and_decisions_are_answered_as_they_are_stored(client: FlaskClient, fleet: FleetStore) -> None:
+def test_instances_and_decisions_are_returned_as_they_are_stored(client: FlaskClient, fleet: FleetStore) -> None:
     assert client.get("/api/v1/fleet/instances").get_json() == {"version": 1, "total": 0, "instances": []}
     assert client.get("/api/v1/fleet/decisions").get_json() == {"version": 1, "decisions": []}
     instance = FleetInstance(
@@ -39,7 +39,7 @@ def test_instances_and_decisions_are_answered_as_they_are_stored(client: FlaskCl
     assert Decisions.from_json(client.get("/api/v1/fleet/decisions").data) == decisions
 
 
-def test_the_history_is_answered_for_an_hour_or_a_day(client: FlaskClient, fleet: FleetStore) -> None:
+def test_the_history_is_returned_for_an_hour_or_a_day(client: FlaskClient, fleet: FleetStore) -> None:
     now = int(datetime.now(UTC).timestamp())
     fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - 7_200, 1, 2), (now - 60, 3, 4))))
     fleet.put_block("day", 0, HistoryBlock(number=1, points=((now - 7_200, 5, 6),)))
@@ -63,9 +63,7 @@ def test_the_fleet_is_paused_and_resumed(client: FlaskClient, fleet: FleetStore)
 
 
 @pytest.mark.parametrize("body", [{"reason": "x" * 201}, {"reason": 5}, {"because": "new model"}])
-def test_a_pause_that_is_not_understood_is_refused(
-    client: FlaskClient, fleet: FleetStore, body: dict[str, object]
-) -> None:
+def test_an_invalid_pause_gets_422(client: FlaskClient, fleet: FleetStore, body: dict[str, object]) -> None:
     assert client.post("/api/v1/fleet/pause", json=body).status_code == 422
     assert fleet.paused() is None
 
@@ -76,7 +74,7 @@ def instance(instance_id: str, state: str = "running") -> FleetInstance:
     )
 
 
-def test_limits_are_set_and_taken_back(client: FlaskClient, fleet: FleetStore) -> None:
+def test_limits_are_set_and_reset(client: FlaskClient, fleet: FleetStore) -> None:
     answer = client.put("/api/v1/fleet/limits", json={"min_workers": 1, "max_workers": 5, "reason": "budget"})
     body = answer.get_json()
     assert (answer.status_code, body["min_workers"], body["max_workers"], body["reason"]) == (200, 1, 5, "budget")
@@ -102,7 +100,7 @@ def test_limits_are_set_and_taken_back(client: FlaskClient, fleet: FleetStore) -
         ({}, 'send {"min_workers": 0, "max_workers": 5}'),
     ],
 )
-def test_limits_that_cannot_be_are_refused_with_what_is_wrong(
+def test_invalid_limits_get_422_with_the_reason(
     client: FlaskClient, fleet: FleetStore, body: dict[str, object], words: str
 ) -> None:
     answer = client.put("/api/v1/fleet/limits", json=body)
@@ -111,7 +109,7 @@ def test_limits_that_cannot_be_are_refused_with_what_is_wrong(
     assert fleet.commands().limits is None
 
 
-def test_a_running_instance_is_ordered_to_drain(client: FlaskClient, fleet: FleetStore) -> None:
+def test_a_running_instance_is_drained(client: FlaskClient, fleet: FleetStore) -> None:
     fleet.put_instances(FleetInstances(total=2, instances=(instance("i-1"), instance("i-2", "pending"))))
     for instance_id in ("i-1", "i-2", "i-1"):
         answer = client.post(f"/api/v1/fleet/instances/{instance_id}/drain")
@@ -127,7 +125,7 @@ def test_a_running_instance_is_ordered_to_drain(client: FlaskClient, fleet: Flee
         ("%3Cb%3E", "the fleet has no instance '<b>'"),
     ],
 )
-def test_an_instance_without_a_worker_is_answered_at_once_with_the_reason(
+def test_draining_an_instance_without_a_worker_gets_404_with_the_reason(
     client: FlaskClient, fleet: FleetStore, instance_id: str, words: str
 ) -> None:
     fleet.put_instances(FleetInstances(total=2, instances=(instance("i-1"), instance("i-stopped", "stopped"))))
@@ -137,9 +135,7 @@ def test_an_instance_without_a_worker_is_answered_at_once_with_the_reason(
     assert fleet.commands().drain == ()
 
 
-def test_of_more_instances_than_are_listed_one_that_is_not_is_for_the_controller_to_find(
-    client: FlaskClient, fleet: FleetStore
-) -> None:
+def test_an_unlisted_instance_of_a_large_fleet_can_be_drained(client: FlaskClient, fleet: FleetStore) -> None:
     fleet.put_instances(FleetInstances(total=150, instances=(instance("i-1"),)))
     assert client.post("/api/v1/fleet/instances/i-0123456789abcdef0/drain").status_code == 202
     assert client.post("/api/v1/fleet/instances/i-none/drain").status_code == 404
@@ -157,13 +153,13 @@ def paused_sentence(client: FlaskClient) -> str:
     return str(client.get("/fleet/now").get_json()["paused"])
 
 
-def test_before_the_controller_has_looked_there_is_a_page_that_says_so(client: FlaskClient) -> None:
+def test_the_fleet_page_before_the_first_report_of_the_controller(client: FlaskClient) -> None:
     page = client.get("/fleet").text
     assert fleet_sentence(None) in page
     assert "There are none: the first image starts some." in page
 
 
-def test_the_fleet_shows_what_it_has_cost_and_what_1000_images_did(client: FlaskClient, store: JobStore) -> None:
+def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClient, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(
         SNAPSHOT.model_copy(update={"billed_seconds": 3_456.7, "cost": 0.0986, "images": 5_000})
     )
@@ -219,7 +215,7 @@ def test_row_53_a_controller_whose_clock_is_ten_minutes_off_is_not_silent_and_no
     assert words in client.get("/fleet").text
 
 
-def test_a_controller_that_reports_no_more_is_named_wherever_the_fleet_is(
+def test_a_silent_controller_is_shown_on_every_page_with_the_fleet(
     client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -275,7 +271,7 @@ def test_nothing_on_the_page_is_styled_or_scripted_in_place(
     assert re.search(r"<script(?![^>]* src=)", page) is None
 
 
-def test_ops_pause_and_resume_from_the_page(client: FlaskClient, fleet: FleetStore) -> None:
+def test_operators_pause_and_resume_from_the_page(client: FlaskClient, fleet: FleetStore) -> None:
     page = client.get("/fleet").text
     assert re.search(r'<form id="pause"[^>]*method="post" action="/fleet/pause">', page)
     answer = client.post("/fleet/pause", data={"reason": "new\r\n model\u202e"}, headers=SAME_SITE)
@@ -299,13 +295,13 @@ def test_a_reason_that_is_too_long_is_cut(client: FlaskClient, fleet: FleetStore
 
 
 @pytest.mark.parametrize("path", ["/fleet/pause", "/fleet/resume"])
-def test_a_form_on_another_site_can_do_neither(client: FlaskClient, fleet: FleetStore, path: str) -> None:
+def test_a_form_on_another_site_cannot_pause_or_resume(client: FlaskClient, fleet: FleetStore, path: str) -> None:
     before = fleet.pause(NOW, "ours")
     assert client.post(path, data={"reason": "theirs"}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert fleet.paused() == before
 
 
-def test_while_the_fleet_is_paused_every_page_says_so_and_a_job_why_it_waits(
+def test_every_page_shows_a_paused_fleet_and_a_job_shows_why_it_waits(
     client: FlaskClient, fleet: FleetStore, store: JobStore, job: Job
 ) -> None:
     pause = fleet.pause(NOW, "new model")
@@ -368,7 +364,7 @@ def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient,
         ("", "", "The minimum must be a whole number"),
     ],
 )
-def test_limits_that_cannot_be_leave_the_form_as_it_was_filled_in_and_say_why(
+def test_invalid_limits_leave_the_form_filled_with_an_error(
     client: FlaskClient, fleet: FleetStore, least: str, most: str, words: str
 ) -> None:
     fields = {"min_workers": least, "max_workers": most, "reason": "budget"}
@@ -380,9 +376,7 @@ def test_limits_that_cannot_be_leave_the_form_as_it_was_filled_in_and_say_why(
     assert fleet.commands().limits is None
 
 
-def test_every_place_that_shows_limits_says_who_set_them(
-    client: FlaskClient, fleet: FleetStore, store: JobStore
-) -> None:
+def test_every_page_with_limits_shows_who_set_them(client: FlaskClient, fleet: FleetStore, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(LIMITED)
     assert 'id="limits-set" hidden' in client.get("/fleet").text
     fleet.set_limits(ORDER)
@@ -395,7 +389,7 @@ def test_every_place_that_shows_limits_says_who_set_them(
     assert f"Now {WORDS}." in unescape(client.get("/fleet/limits").text)
 
 
-def test_limits_that_were_taken_back_are_gone_at_once_though_the_controller_has_not_looked_since(
+def test_reset_limits_are_shown_at_once_before_the_controller_applies_them(
     client: FlaskClient, fleet: FleetStore, store: JobStore
 ) -> None:
     fleet.set_limits(ORDER)
@@ -408,9 +402,7 @@ def test_limits_that_were_taken_back_are_gone_at_once_though_the_controller_has_
     assert (body["min_workers"], body["max_workers"], body["limits_set"]) == (0, 19, None)
 
 
-def test_an_instance_is_drained_after_a_question_that_says_what_that_means(
-    client: FlaskClient, fleet: FleetStore
-) -> None:
+def test_an_instance_is_drained_after_a_confirmation(client: FlaskClient, fleet: FleetStore) -> None:
     fleet.put_instances(FleetInstances(total=1, instances=(instance_with("i-1", in_hand=3),)))
     assert 'href="/fleet/instances/i-1/drain"' in client.get("/fleet").text
     question = client.get("/fleet/instances/i-1/drain").text
@@ -422,7 +414,7 @@ def test_an_instance_is_drained_after_a_question_that_says_what_that_means(
     assert fleet.commands().drain == ("i-1",)
 
 
-def test_only_what_can_be_drained_has_a_link_for_it(client: FlaskClient, fleet: FleetStore) -> None:
+def test_only_drainable_instances_have_a_drain_link(client: FlaskClient, fleet: FleetStore) -> None:
     instances = (
         instance_with("i-pending", "pending"), instance_with("i-running"), instance_with("i-asked", draining=True),
         instance_with("i-draining", worker="draining"), instance_with("i-stopped", "stopped"),
@@ -437,7 +429,7 @@ def test_only_what_can_be_drained_has_a_link_for_it(client: FlaskClient, fleet: 
 
 
 @pytest.mark.parametrize("path", ["/fleet/limits", "/fleet/limits/reset", "/fleet/instances/i-1/drain"])
-def test_a_form_on_another_site_can_do_none_of_it(client: FlaskClient, fleet: FleetStore, path: str) -> None:
+def test_a_form_on_another_site_cannot_set_limits_or_drain(client: FlaskClient, fleet: FleetStore, path: str) -> None:
     fleet.set_limits(ORDER)
     fleet.put_instances(FleetInstances(total=1, instances=(instance_with("i-1"),)))
     fields = {"min_workers": "0", "max_workers": "0"}

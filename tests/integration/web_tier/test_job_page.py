@@ -27,7 +27,7 @@ from web_tier.app import create_app
 
 @pytest.fixture
 def images(store: JobStore, job: Job) -> list[ImageRecord]:
-    """Three images: a stop sign, one that failed, one that waits."""
+    """Return three images of the job: done, failed, waiting."""
     found = add_images(store, job, "Beach.jpg", "city.jpg", "dune.jpg")
     put_results(store, job, done(found[0]), failed(found[1]))
     return found
@@ -35,7 +35,7 @@ def images(store: JobStore, job: Job) -> list[ImageRecord]:
 
 @pytest.fixture
 def tiles(client: FlaskClient, job: Job) -> Callable[[str], list[str]]:
-    """Return the filenames on the page that a query leads to."""
+    """Return the filenames on the page of a query."""
 
     def names(query: str) -> list[str]:
         page = client.get(f"/jobs/{job.job_id}?{query}").text.partition("<template")[0]
@@ -70,11 +70,11 @@ def test_images_are_filtered_by_state_label_and_name(
 
 
 @pytest.mark.parametrize("query", ["state=lost", "sort=size", "from=x", "to=101", "from=nan", "sort=name&page=0"])
-def test_what_there_cannot_be_is_refused(client: FlaskClient, job: Job, query: str) -> None:
+def test_an_invalid_query_of_a_job_page_gets_400(client: FlaskClient, job: Job, query: str) -> None:
     assert client.get(f"/jobs/{job.job_id}?{query}").status_code == 400
 
 
-def test_sorted_pages_lead_on_in_the_same_order(
+def test_sorted_pages_link_to_the_next_page_in_the_same_order(
     client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("web_tier.pages.job.IMAGES_PER_PAGE", 2)
@@ -86,14 +86,14 @@ def test_sorted_pages_lead_on_in_the_same_order(
     assert "page=3" not in rest
 
 
-def test_a_job_that_is_too_large_to_be_sorted_says_so(
+def test_a_job_too_large_to_be_sorted_has_a_note(
     client: FlaskClient, images: list[ImageRecord], job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("web_tier.results.query.MAX_SORTED", 2)
     assert "this one has 3, shown in the order of their upload" in client.get(f"/jobs/{job.job_id}?sort=name").text
 
 
-def test_the_links_of_a_filtered_page_keep_what_was_asked(
+def test_the_links_of_a_filtered_page_keep_its_query(
     client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("web_tier.pages.job.IMAGES_PER_PAGE", 1)
@@ -106,7 +106,7 @@ def test_the_links_of_a_filtered_page_keep_what_was_asked(
     assert "a b c.jpg" in client.get(links[0]).text
 
 
-def test_labels_are_counted_and_lead_to_their_images(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_labels_are_counted_and_link_to_their_images(client: FlaskClient, store: JobStore, job: Job) -> None:
     found = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(found[0], "cat & dog"), done(found[1], "cat & dog"), done(found[2], "ship"))
     page = client.get(f"/jobs/{job.job_id}").text
@@ -114,7 +114,7 @@ def test_labels_are_counted_and_lead_to_their_images(client: FlaskClient, store:
     assert f"/jobs/{job.job_id}?label=cat+%26+dog" in page
 
 
-def test_rows_tell_what_a_list_shows(client: FlaskClient, images: list[ImageRecord], job: Job) -> None:
+def test_rows_have_the_fields_of_a_list(client: FlaskClient, images: list[ImageRecord], job: Job) -> None:
     body = client.get(f"/jobs/{job.job_id}/rows?limit=2").get_json()
     one, two = body["rows"]
     assert one == {
@@ -127,14 +127,14 @@ def test_rows_tell_what_a_list_shows(client: FlaskClient, images: list[ImageReco
     assert "next" not in rest
 
 
-def test_progress_is_told_in_figures_and_words(client: FlaskClient, images: list[ImageRecord], job: Job) -> None:
+def test_progress_has_figures_and_sentences(client: FlaskClient, images: list[ImageRecord], job: Job) -> None:
     body = client.get(f"/jobs/{job.job_id}/progress").get_json()
     assert [body[name] for name in ("accepted", "done", "failed", "waiting")] == [3, 1, 1, 1]
     assert "not looked at the fleet" in body["sentence"]
     assert body["settled"] is False
 
 
-def test_an_image_has_a_page_with_all_scores_and_where_its_time_went(
+def test_an_image_page_has_all_scores_and_the_timeline(
     client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
 ) -> None:
     [image] = add_images(store, job, "a.jpg")
@@ -162,7 +162,7 @@ def test_an_image_has_a_page_with_all_scores_and_where_its_time_went(
         assert clock in page
 
 
-def test_scores_of_another_delivery_than_the_result_are_not_shown(
+def test_row_47_scores_of_another_delivery_are_not_shown(
     client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
 ) -> None:
     """Row 47: another model, or another label, may be stored after a redelivery."""
@@ -177,7 +177,7 @@ def test_scores_of_another_delivery_than_the_result_are_not_shown(
     assert shown == [False, False, True]
 
 
-def test_an_image_that_failed_or_waits_has_a_page_that_says_so(
+def test_the_page_of_a_failed_or_waiting_image_shows_its_state(
     client: FlaskClient, images: list[ImageRecord], job: Job
 ) -> None:
     failure, waiting = (client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}") for image in images[1:])
@@ -191,7 +191,7 @@ def stored(bucket: Bucket, store: JobStore, job: Job, body: bytes) -> str:
     return f"/jobs/{job.job_id}/images/{image.ref.image_id}"
 
 
-def test_a_thumbnail_is_drawn_anew_small_and_kept_by_the_browser(
+def test_a_thumbnail_is_small_and_cached_by_the_browser(
     client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
 ) -> None:
     hidden = b"<script>alert(1)</script>"
@@ -208,7 +208,7 @@ def test_a_thumbnail_is_drawn_anew_small_and_kept_by_the_browser(
 @pytest.mark.parametrize(
     "kind", ["gif with a page behind it", "jpeg with a zip behind it", "png with a script in a chunk"]
 )
-def test_row_35_nothing_of_a_polyglot_is_served_but_a_picture_that_we_have_drawn(
+def test_row_35_a_polyglot_is_served_as_a_drawn_thumbnail_only(
     kind: str, client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
 ) -> None:
     page = stored(input_bucket, store, job, POLYGLOTS[kind][1]())
@@ -223,7 +223,7 @@ def test_row_35_nothing_of_a_polyglot_is_served_but_a_picture_that_we_have_drawn
         assert SCRIPT not in answer.data
 
 
-def test_an_image_that_is_gone_or_broken_or_too_large_is_shown_as_such(
+def test_a_deleted_broken_or_too_large_image_has_a_placeholder(
     client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, images: list[ImageRecord], config: Config
 ) -> None:
     large = stored(input_bucket, store, job, picture() + bytes(config.web.max_image_bytes))
@@ -236,7 +236,7 @@ def test_an_image_that_is_gone_or_broken_or_too_large_is_shown_as_such(
 
 
 @pytest.mark.parametrize("path", ["", "/thumbnail", "/preview"])
-def test_an_image_of_another_job_or_of_none_is_not_found(
+def test_an_image_of_another_job_or_an_unknown_one_gets_404(
     client: FlaskClient, store: JobStore, images: list[ImageRecord], path: str
 ) -> None:
     other = Job(new_id(), "other", NOW)
@@ -245,7 +245,7 @@ def test_an_image_of_another_job_or_of_none_is_not_found(
         assert client.get(f"/jobs/{other.job_id}/images/{image_id}{path}").status_code == 404
 
 
-def test_failed_images_are_tried_again_by_a_form(
+def test_failed_images_are_retried_by_a_form(
     client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
 ) -> None:
     page = client.get(f"/jobs/{job.job_id}").text
@@ -257,7 +257,7 @@ def test_failed_images_are_tried_again_by_a_form(
 
 
 @pytest.mark.parametrize("query", ["", "?view=table", "?sort=name", "?state=waiting"])
-def test_an_image_that_the_system_requested_again_says_so_in_the_list_and_on_its_page(
+def test_a_resend_is_shown_in_the_list_and_on_the_image_page(
     client: FlaskClient, store: JobStore, images: list[ImageRecord], job: Job, query: str
 ) -> None:
     def of_job() -> str:
@@ -273,7 +273,7 @@ def test_an_image_that_the_system_requested_again_says_so_in_the_list_and_on_its
     assert "no result for 10 min: its request or its response was presumed lost" in image
 
 
-def test_one_failed_image_is_tried_again_from_its_own_page(
+def test_one_failed_image_is_retried_from_its_own_page(
     client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
 ) -> None:
     address = f"/jobs/{job.job_id}/images/{images[1].ref.image_id}"
@@ -289,7 +289,7 @@ def test_one_failed_image_is_tried_again_from_its_own_page(
         assert words in page
 
 
-def test_one_failed_image_is_tried_again_from_the_list(
+def test_one_failed_image_is_retried_from_the_list(
     client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
 ) -> None:
     address = f"/jobs/{job.job_id}/images/{images[1].ref.image_id}/retry"
@@ -302,7 +302,7 @@ def test_one_failed_image_is_tried_again_from_the_list(
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, ""), (1, "no longer stored"), (2, "")])
-def test_an_image_that_cannot_be_tried_again_is_left_as_it_is(
+def test_an_image_that_cannot_be_retried_is_unchanged(
     client: FlaskClient, images: list[ImageRecord], job: Job, number: int, words: str
 ) -> None:
     address = f"/jobs/{job.job_id}/images/{images[number].ref.image_id}"
@@ -311,7 +311,7 @@ def test_an_image_that_cannot_be_tried_again_is_left_as_it_is(
     assert "Requested again" not in page
 
 
-def test_an_image_that_is_not_kept_is_not_asked_for_once_it_has_its_label(
+def test_the_page_requests_no_thumbnail_of_an_image_that_is_not_kept(
     client: FlaskClient, store: JobStore, images: list[ImageRecord], job: Job
 ) -> None:
     def thumbnails() -> list[str]:
@@ -329,7 +329,7 @@ def test_an_image_that_is_not_kept_is_not_asked_for_once_it_has_its_label(
     assert "deleted as soon as" not in client.get(f"/jobs/{job.job_id}").text
 
 
-def test_an_image_that_was_answered_at_once_says_so(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_an_image_answered_from_the_cache_is_marked(client: FlaskClient, store: JobStore, job: Job) -> None:
     first, again = (record(job) for _ in range(2))
     again = replace(again, cached=True)
     store.record_images([first, again], NOW)
@@ -340,14 +340,14 @@ def test_an_image_that_was_answered_at_once_says_so(client: FlaskClient, store: 
     assert ("classified before" in plain, "classified before" in repeated) == (False, True)
 
 
-def test_failed_images_that_are_no_longer_stored_are_named(
+def test_failed_images_that_are_no_longer_stored_are_counted(
     client: FlaskClient, images: list[ImageRecord], job: Job
 ) -> None:
     answer = client.post(f"/jobs/{job.job_id}/retry", follow_redirects=True)
     assert "1 no longer stored" in answer.text
 
 
-def test_a_job_is_deleted_after_a_question(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_a_job_is_deleted_after_a_confirmation(client: FlaskClient, store: JobStore, job: Job) -> None:
     question = client.get(f"/jobs/{job.job_id}/delete").text
     assert "do not come back" in question
     assert store.job(job.job_id) == job
@@ -369,7 +369,7 @@ def test_jobs_are_searched_by_name(client: FlaskClient, store: JobStore) -> None
     assert "No job has" in client.get("/jobs?q=<b>x").text
 
 
-def test_a_stream_that_is_one_too_many_is_refused(config: Config, store: JobStore, job: Job) -> None:
+def test_a_stream_beyond_the_limit_gets_503(config: Config, store: JobStore, job: Job) -> None:
     web = config.web.model_copy(update={"threads": 2})
     client = create_app(config.model_copy(update={"web": web}), store=store).test_client()
     first = client.get(f"/api/v1/jobs/{job.job_id}/events")
@@ -381,10 +381,10 @@ def test_a_stream_that_is_one_too_many_is_refused(config: Config, store: JobStor
     again.close()
 
 
-def test_there_is_no_stream_of_a_job_that_does_not_exist(client: FlaskClient) -> None:
+def test_a_stream_of_an_unknown_job_gets_404(client: FlaskClient) -> None:
     assert client.get(f"/api/v1/jobs/{new_id()}/events").status_code == 404
 
 
-def test_the_fleet_is_told_in_figures_for_the_page_to_refresh_itself(client: FlaskClient) -> None:
+def test_the_fleet_page_polls_figures(client: FlaskClient) -> None:
     body = client.get("/fleet/now").get_json()
     assert (body["known"], body["cost"]) == (False, "$0.00")

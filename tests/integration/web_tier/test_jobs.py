@@ -50,14 +50,14 @@ def create(client: FlaskClient, key: str, name: str = "a") -> Any:
     return client.post("/api/v1/jobs", json={"name": name}, headers={"Idempotency-Key": key})
 
 
-def test_the_same_request_under_the_same_key_makes_one_job(client: FlaskClient, store: JobStore) -> None:
+def test_the_same_request_with_the_same_key_creates_one_job(client: FlaskClient, store: JobStore) -> None:
     first, again = create(client, "k"), create(client, "k")
     assert (first.status_code, first.get_json()) == (again.status_code, again.get_json())
     assert len(store.jobs(10)) == 1
     assert create(client, "other").get_json()["job_id"] != first.get_json()["job_id"]
 
 
-def test_a_key_that_comes_with_another_request_is_refused(client: FlaskClient, store: JobStore) -> None:
+def test_a_key_with_another_request_is_rejected(client: FlaskClient, store: JobStore) -> None:
     create(client, "k", "a")
     answer = create(client, "k", "b")
     problem(answer, 422)
@@ -65,14 +65,16 @@ def test_a_key_that_comes_with_another_request_is_refused(client: FlaskClient, s
     assert len(store.jobs(10)) == 1
 
 
-def test_a_repeat_finishes_what_died_between_claim_and_job(client: FlaskClient, store: JobStore) -> None:
+def test_a_repeat_completes_a_request_that_crashed_between_claim_and_job(
+    client: FlaskClient, store: JobStore
+) -> None:
     request = sha256(CreateJob(name="a").model_dump_json().encode()).hexdigest()
     claim = Claims(store.table).take("k", Claim(new_id(), request, datetime.now(UTC)))
     assert create(client, "k").get_json()["job_id"] == claim.job_id
     assert store.job(claim.job_id) == Job(claim.job_id, "a", claim.at)
 
 
-def test_the_job_of_a_key_is_not_made_again_once_it_was_deleted(client: FlaskClient) -> None:
+def test_the_deleted_job_of_a_key_is_not_created_again(client: FlaskClient) -> None:
     job_id = create(client, "k").get_json()["job_id"]
     client.delete(f"/api/v1/jobs/{job_id}")
     assert "deleted" in problem(create(client, "k"), 404)
@@ -87,11 +89,11 @@ def test_a_key_is_free_again_after_a_day(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\x7f"])
-def test_a_key_that_is_no_key_is_refused(client: FlaskClient, key: str) -> None:
+def test_an_invalid_key_is_rejected(client: FlaskClient, key: str) -> None:
     assert "Idempotency-Key" in problem(create(client, key), 400)
 
 
-def test_an_upload_under_a_key_may_be_repeated(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_an_upload_with_a_key_can_be_repeated(client: FlaskClient, store: JobStore, job: Job) -> None:
     path, headers = f"/api/v1/jobs/{job.job_id}/images", {"Idempotency-Key": "slice-1"}
     answers = []
     for _ in range(2):
@@ -144,7 +146,7 @@ def test_jobs_are_found_by_a_part_of_their_name(client: FlaskClient) -> None:
         ("label=cat&state=failed", []),
     ],
 )
-def test_results_are_filtered_alike_in_every_form(
+def test_every_format_of_results_has_the_same_filter(
     client: FlaskClient, store: JobStore, job: Job, query: str, names: list[str]
 ) -> None:
     a, b, c, _ = add_images(store, job, "a.jpg", "B.jpg", "c.jpg", "d.jpg")
@@ -158,7 +160,7 @@ def test_results_are_filtered_alike_in_every_form(
     assert [row.split(",")[1] for row in rows] == names
 
 
-def test_filtered_pages_lead_to_every_match_once(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_filtered_pages_have_every_match_once(client: FlaskClient, store: JobStore, job: Job) -> None:
     images = add_images(store, job, *["a.jpg"] * 7)
     put_results(store, job, *[done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
     seen, after = [], ""
@@ -173,7 +175,7 @@ def test_filtered_pages_lead_to_every_match_once(client: FlaskClient, store: Job
 
 @pytest.mark.parametrize("query", ["state=x", "min_score=2", "min_score=nan", "max_score=-1", "label="])
 @pytest.mark.parametrize("form", ["", ".csv", ".jsonl", ".json"])
-def test_a_filter_that_is_wrong_is_named(client: FlaskClient, job: Job, form: str, query: str) -> None:
+def test_an_invalid_filter_is_named(client: FlaskClient, job: Job, form: str, query: str) -> None:
     answer = client.get(f"/api/v1/jobs/{job.job_id}/results{form}?{query}")
     assert query.split("=", maxsplit=1)[0] in problem(answer, 400)
 
@@ -191,7 +193,7 @@ def test_json_lines_are_a_download_with_a_line_for_each_image(client: FlaskClien
 
 @dataclass
 class Shop:
-    """The web tier over a bucket and a queue in memory, with a job whose images are stored and have failed."""
+    """A web tier with a bucket and a queue in memory, and a job with stored images that failed."""
 
     client: FlaskClient
     queue: MemoryQueue
@@ -265,7 +267,7 @@ def test_s2_an_image_that_would_fail_again_is_not_retried(shop: Shop, store: Job
     assert f'action="{address}/retry"' not in shop.client.get(f"/jobs/{shop.job.job_id}").text
 
 
-def test_a_retry_is_sent_with_its_attempt_whatever_the_clocks_say(shop: Shop, store: JobStore) -> None:
+def test_row_53_a_retry_has_its_attempt_whatever_the_clocks_show(shop: Shop, store: JobStore) -> None:
     """Row 53: the web tier's clock may be ten minutes ahead of, or behind, the controller's."""
     image, attempts = shop.images[1], list[int]()
     for skew in (timedelta(minutes=-10), timedelta(minutes=10), timedelta(0)):
@@ -285,13 +287,13 @@ def test_a_retry_is_sent_with_its_attempt_whatever_the_clocks_say(shop: Shop, st
     assert attempts == [1, 2, 3]
 
 
-def test_a_retry_of_a_job_that_is_being_deleted_is_refused(shop: Shop, store: JobStore) -> None:
+def test_a_retry_of_a_job_that_is_being_deleted_is_rejected(shop: Shop, store: JobStore) -> None:
     store.table.put_all([{"pk": "DELETED", "sk": shop.job.job_id}])
     problem(shop.retry(), 404)
     assert shop.queue.bodies == []
 
 
-def test_an_image_that_is_gone_is_named_instead_of_requested(shop: Shop) -> None:
+def test_an_image_that_is_no_longer_stored_is_listed_and_not_requested(shop: Shop) -> None:
     del shop.bucket.objects[shop.images[2].key]
     body = shop.retry().get_json()
     assert (body["sent"], [gone["filename"] for gone in body["gone"]]) == (2, ["2.jpg"])
@@ -305,7 +307,7 @@ def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore)
     assert len(shop.queue.image_ids) == 3
 
 
-def test_what_the_queue_refuses_is_said_and_its_failure_is_ours(shop: Shop) -> None:
+def test_images_that_the_queue_rejects_are_counted_and_an_outage_gets_503(shop: Shop) -> None:
     shop.queue.fails = lambda messages: list(messages)[:1]
     assert shop.retry().get_json()["refused"] == 1
 
@@ -316,7 +318,7 @@ def test_what_the_queue_refuses_is_said_and_its_failure_is_ours(shop: Shop) -> N
     problem(shop.retry(), 503)
 
 
-def test_an_image_that_is_tried_again_is_retrying_until_a_newer_result_comes(shop: Shop, store: JobStore) -> None:
+def test_a_retried_image_is_retrying_until_a_newer_result_arrives(shop: Shop, store: JobStore) -> None:
     address = f"/api/v1/jobs/{shop.job.job_id}/images/{shop.images[1].ref.image_id}"
     assert shop.client.get(address).get_json()["retrying"] is False
     assert shop.client.post(f"{address}/retry").get_json()["outcome"] == "sent"
@@ -327,7 +329,7 @@ def test_an_image_that_is_tried_again_is_retrying_until_a_newer_result_comes(sho
     assert shop.client.get(address).get_json()["retrying"] is False
 
 
-def test_a_job_whose_images_are_tried_again_is_open_and_says_when(shop: Shop, store: JobStore) -> None:
+def test_a_job_with_retried_images_is_open_and_has_the_time_of_the_retry(shop: Shop, store: JobStore) -> None:
     [opened] = store.open_jobs()
     store.close(opened)
     before = store.status(shop.job.job_id).edition
@@ -337,14 +339,14 @@ def test_a_job_whose_images_are_tried_again_is_open_and_says_when(shop: Shop, st
     assert store.status(shop.job.job_id).edition != before
 
 
-def test_what_the_queue_refuses_is_not_said_to_be_tried_again(shop: Shop, store: JobStore) -> None:
+def test_an_image_that_the_queue_rejects_is_not_retrying(shop: Shop, store: JobStore) -> None:
     shop.queue.fails = list
     address = f"/api/v1/jobs/{shop.job.job_id}/images/{shop.images[1].ref.image_id}"
     assert shop.client.post(f"{address}/retry").get_json()["outcome"] == "refused"
     assert store.image(shop.images[1].ref).retried_at is None
 
 
-def test_one_image_that_cannot_be_tried_again_says_why(shop: Shop) -> None:
+def test_the_outcome_of_a_retry_that_is_not_possible_has_the_reason(shop: Shop) -> None:
     base = f"/api/v1/jobs/{shop.job.job_id}/images"
     del shop.bucket.objects[shop.images[2].key]
     assert shop.client.post(f"{base}/{shop.images[0].ref.image_id}/retry").get_json()["outcome"] == "not_failed"
@@ -366,7 +368,7 @@ def test_all_results_are_one_json_object(client: FlaskClient, store: JobStore, j
     assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.json"
 
 
-def test_the_file_of_all_results_is_named_and_downloaded_once_it_is_there(
+def test_the_results_file_is_linked_and_downloaded_once_it_exists(
     client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
 ) -> None:
     address = f"/api/v1/jobs/{job.job_id}"
@@ -392,7 +394,7 @@ def test_the_file_of_all_results_is_named_and_downloaded_once_it_is_there(
 # Deletion
 
 
-def test_a_deleted_job_answers_404_everywhere_at_once(client: FlaskClient, input_bucket: Bucket, job: Job) -> None:
+def test_a_deleted_job_gets_404_everywhere_at_once(client: FlaskClient, input_bucket: Bucket, job: Job) -> None:
     [image] = upload(client, job, ("a.jpg", picture())).get_json()["accepted"]
     base = f"/api/v1/jobs/{job.job_id}"
     assert client.delete(base).status_code == 204

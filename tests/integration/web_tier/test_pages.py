@@ -48,14 +48,14 @@ class Tags(HTMLParser):
             self.sources.append(dict(attrs).get("src"))
 
 
-def test_the_form_takes_many_files_and_a_name(client: FlaskClient) -> None:
+def test_the_upload_form_accepts_many_files_and_a_name(client: FlaskClient) -> None:
     page = client.get("/").text
     assert re.search(r'<input[^>]*type="file"[^>]*multiple', page)
     assert 'enctype="multipart/form-data"' in page
     assert 'name="name"' in page
 
 
-def test_the_form_says_how_to_get_more_classes_while_the_demo_model_answers(config: Config, store: JobStore) -> None:
+def test_the_upload_form_explains_the_demo_model(config: Config, store: JobStore) -> None:
     command = "./scripts/fleetsight model build resnet18"
     assert command in create_app(config, store=store).test_client().get("/").text
     worker = config.worker.model_copy(update={"bundle": Path("models/resnet18")})
@@ -63,7 +63,7 @@ def test_the_form_says_how_to_get_more_classes_while_the_demo_model_answers(conf
     assert command not in create_app(own, store=store).test_client().get("/").text
 
 
-def test_an_upload_leads_to_the_page_of_its_job(client: FlaskClient) -> None:
+def test_an_upload_redirects_to_its_job(client: FlaskClient) -> None:
     answer = post(client, "holiday", ("a.jpg", picture()), ("a.jpg", picture(shade=9)))
     assert answer.status_code == 303
     page = client.get(answer.headers["Location"]).text
@@ -72,7 +72,7 @@ def test_an_upload_leads_to_the_page_of_its_job(client: FlaskClient) -> None:
     assert 'http-equiv="refresh" content="2"' in page
 
 
-def test_files_that_were_not_accepted_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:
+def test_rejected_files_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:
     answer = post(client, "holiday", ("good.jpg", picture()), ("<b>bad</b>.jpg", b"text"))
     assert answer.status_code == 200
     assert "1 file not accepted" in answer.text
@@ -83,13 +83,13 @@ def test_files_that_were_not_accepted_are_shown_with_their_reason(client: FlaskC
     assert store.status(job.job_id).accepted == 1
 
 
-def test_an_upload_without_a_single_image_makes_no_job(client: FlaskClient, store: JobStore) -> None:
+def test_an_upload_without_an_image_creates_no_job(client: FlaskClient, store: JobStore) -> None:
     assert post(client, "holiday", ("a.jpg", b"text")).status_code == 422
     assert post(client, "holiday", ("", b"")).status_code == 422
     assert store.jobs(5) == []
 
 
-def test_a_form_opens_no_more_jobs_than_allowed(
+def test_an_upload_beyond_the_limit_of_open_jobs_is_rejected(
     make_config: ConfigMaker, provisioned: Clients, store: JobStore
 ) -> None:
     client = create_app(make_config(web={"max_open_jobs": 1})).test_client()
@@ -103,7 +103,7 @@ def test_a_form_opens_no_more_jobs_than_allowed(
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_form_says_whether_its_images_are_kept(client: FlaskClient, store: JobStore, kept: bool) -> None:
+def test_the_keep_checkbox_decides_whether_images_are_kept(client: FlaskClient, store: JobStore, kept: bool) -> None:
     box = {"keep": "on"} if kept else {}
     data = {"name": "holiday", **box, "images": (BytesIO(picture()), "a.jpg")}
     assert client.post("/", data=data, content_type="multipart/form-data").status_code == 303
@@ -111,15 +111,13 @@ def test_a_form_says_whether_its_images_are_kept(client: FlaskClient, store: Job
 
 
 @pytest.mark.usefixtures("provisioned")
-def test_a_failure_of_ours_is_told_as_such(config: Config, store: JobStore) -> None:
+def test_an_upload_that_could_not_be_stored_gets_503(config: Config, store: JobStore) -> None:
     client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(400))).test_client()
     answer = post(client, "holiday", ("a.jpg", picture()))
     assert (answer.status_code, "send it again" in answer.text) == (503, True)
 
 
-def test_the_job_page_shows_each_result_and_which_bundle_answered(
-    client: FlaskClient, store: JobStore, job: Job
-) -> None:
+def test_the_job_page_shows_each_result_and_the_bundle(client: FlaskClient, store: JobStore, job: Job) -> None:
     one, two, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(one, "stop sign", 0.93), failed(two, "the JPEG ends early"))
     page = client.get(f"/jobs/{job.job_id}").text
@@ -158,7 +156,7 @@ HOSTILE = [
 ]
 
 
-def test_nothing_that_a_user_types_becomes_markup(client: FlaskClient, store: JobStore) -> None:
+def test_text_from_users_is_never_markup(client: FlaskClient, store: JobStore) -> None:
     answer = post(client, HOSTILE[1], *[(name.replace("/", ""), picture()) for name in HOSTILE])
     [job] = store.jobs(1)
     images = list(store.images(job.job_id))
@@ -192,7 +190,7 @@ def test_jobs_are_listed_with_their_state_in_pages(
     assert client.get(older[1]).text.count("<bdi>batch ") // 2 == 1
 
 
-def test_the_fleet_page_and_the_header_tell_what_the_autoscaler_saw(client: FlaskClient, store: JobStore) -> None:
+def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
     assert "not looked at the fleet yet" in client.get("/fleet").text
     FleetStore(store.table).put_snapshot(
         FleetSnapshot(
@@ -216,20 +214,20 @@ def test_the_fleet_page_and_the_header_tell_what_the_autoscaler_saw(client: Flas
 
 
 @pytest.mark.parametrize("path", ["/jobs/x", "/jobs/01M7VZC4WFV7NFCGGR65PAXY7J", "/nowhere"])
-def test_an_address_that_leads_nowhere_says_so_on_a_page(client: FlaskClient, path: str) -> None:
+def test_an_unknown_address_gets_an_error_page(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, "Back to the start" in answer.text) == (404, True)
 
 
 def script_data(client: FlaskClient, name: str) -> dict[str, Any]:
-    """Return what the page's form says in `data-NAME`."""
+    """Return the JSON in the attribute `data-NAME` of the page's form."""
     match = re.search(rf"data-{name}='([^']*)'", client.get("/").text)
     assert match is not None
     found: dict[str, Any] = json.loads(unescape(match[1]))
     return found
 
 
-def test_the_browser_keeps_to_the_limits_of_the_server(make_config: ConfigMaker, store: JobStore) -> None:
+def test_the_page_has_the_limits_of_the_server_for_its_script(make_config: ConfigMaker, store: JobStore) -> None:
     web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7, "shrink_above_pixels": 0}
     client = create_app(make_config(web=web), store=store).test_client()
     assert script_data(client, "limits") == {
@@ -251,19 +249,19 @@ def test_the_browser_keeps_to_the_limits_of_the_server(make_config: ConfigMaker,
         (0.0, "and one that failed once it has been tried again."),
     ],
 )
-def test_the_page_says_what_becomes_of_images_that_are_not_kept(unkept_days: float, said: str) -> None:
+def test_the_page_explains_what_happens_to_images_that_are_not_kept(unkept_days: float, said: str) -> None:
     sentence = keep_sentence(unkept_days)
     assert sentence.endswith(said)
     assert ("expires" in sentence) is bool(unkept_days)
 
 
-def test_name_and_consent_stand_before_the_files_and_consent_is_not_given_for_anyone(client: FlaskClient) -> None:
+def test_name_and_keep_precede_the_files_and_keep_is_unchecked(client: FlaskClient) -> None:
     fields = re.findall(r'<input [^>]*name="(\w+)"', client.get("/").text)
     assert fields == ["name", "keep", "images"]
     assert " checked" not in client.get("/").text
 
 
-def test_workers_that_are_there_or_coming_need_not_be_started(config: Config) -> None:
+def test_the_plan_counts_running_and_starting_workers(config: Config) -> None:
     fleet = FleetSnapshot(
         at=NOW,
         running=2,
@@ -281,7 +279,7 @@ def test_workers_that_are_there_or_coming_need_not_be_started(config: Config) ->
     assert (UploadPlan.of(config, None).running, UploadPlan.of(config, None).most) == (0, config.fleet.max_workers)
 
 
-def test_a_worker_costs_at_least_what_is_billed_at_least(make_config: ConfigMaker) -> None:
+def test_a_worker_costs_at_least_the_billed_minimum(make_config: ConfigMaker) -> None:
     prices = {"instance_hour": {"c7a.large": 0.6}, "spot_hour": {"c7a.large": 0.12}, "minimum_billed_seconds": 60}
     for market, cost in (("on_demand", 0.01), ("spot", 0.002)):
         config = make_config(prices=prices, fleet={"instance_types": ["c7a.large"], "market": market})

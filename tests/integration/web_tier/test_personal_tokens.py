@@ -23,24 +23,24 @@ TOKEN = re.compile(r'value="(fst_[\w-]{43})"')
 
 @pytest.fixture
 def app(make_config: ConfigMaker, table: Table) -> Flask:
-    """The web tier, to which Ada and an operator sign in."""
+    """A web tier with sign-in and the accounts of Ada and of an operator."""
     pool = MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"}))})
     return create_app(make_config(auth={"mode": "cognito"}), access=access_by(pool, table))
 
 
-def wish(client: FlaskClient, **fields: object) -> tuple[int, str]:
-    """Send the form that makes a token; return the status and the page."""
+def send_token_form(client: FlaskClient, **fields: object) -> tuple[int, str]:
+    """Send the form that creates a token; return the status and the page."""
     token = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/account").text)
     assert token is not None
-    asked = {"name": "nightly", "scopes": ["classify", "read"], "days": "30", "csrf_token": token[1]}
-    answer = client.post("/account/tokens", data={**asked, **fields}, headers=SAME_SITE)
+    fields_sent = {"name": "nightly", "scopes": ["classify", "read"], "days": "30", "csrf_token": token[1]}
+    answer = client.post("/account/tokens", data={**fields_sent, **fields}, headers=SAME_SITE)
     assert answer.headers["Cache-Control"] == "no-store"
     return answer.status_code, unescape(answer.text)
 
 
-def test_a_token_is_shown_when_it_is_made_and_never_again(app: Flask) -> None:
+def test_a_token_is_shown_once_after_its_creation(app: Flask) -> None:
     client = signed_in(app, ADA)
-    status, page = wish(client, name="<b>nightly</b>")
+    status, page = send_token_form(client, name="<b>nightly</b>")
     made = TOKEN.search(page)
     assert status == 201
     assert made is not None
@@ -52,13 +52,13 @@ def test_a_token_is_shown_when_it_is_made_and_never_again(app: Flask) -> None:
     assert api.get("/api/v1/jobs", headers={"Authorization": f"Bearer {made[1]}"}).status_code == 200
 
 
-def test_the_page_says_what_may_still_be_sent_today(app: Flask) -> None:
+def test_the_account_page_shows_what_is_left_of_quotas(app: Flask) -> None:
     assert "<dt>Left today</dt><dd>100,000 images, 50 GB</dd>" in signed_in(app, ADA).get("/account").text
 
 
-def test_a_revoked_token_is_gone_from_the_page_and_opens_nothing(app: Flask) -> None:
+def test_a_revoked_token_is_not_listed_and_not_accepted(app: Flask) -> None:
     client = signed_in(app, ADA)
-    _, page = wish(client)
+    _, page = send_token_form(client)
     made = TOKEN.search(page)
     assert made is not None
     form = re.search(r'action="(/account/tokens/\w+/revoke)"><input[^>]* value="([^"]+)"', page)
@@ -72,7 +72,7 @@ def test_a_revoked_token_is_gone_from_the_page_and_opens_nothing(app: Flask) -> 
 def test_a_token_of_another_user_cannot_be_revoked(app: Flask) -> None:
     ada = signed_in(app, ADA)
     other = signed_in(app, OPS)
-    _, page = wish(ada)
+    _, page = send_token_form(ada)
     form = re.search(r'action="(/account/tokens/\w+/revoke)"', page)
     token = re.search(r'name="csrf_token" value="([^"]+)"', other.get("/account").text)
     assert form is not None
@@ -93,11 +93,11 @@ def test_a_token_of_another_user_cannot_be_revoked(app: Flask) -> None:
         ({"days": "-1"}, "a whole number from 1 to 365"),
     ],
 )
-def test_what_is_wrong_with_a_wish_is_told_and_the_wish_stays(
+def test_an_invalid_token_form_gets_an_error_and_stays_filled(
     app: Flask, fields: dict[str, object], words: str
 ) -> None:
     client = signed_in(app, ADA)
-    status, page = wish(client, **{"name": "mine", **fields})
+    status, page = send_token_form(client, **{"name": "mine", **fields})
     alert = re.search(r'role="alert"[^>]*>([^<]*)<', page)
     assert status == 422
     assert alert is not None
@@ -108,20 +108,20 @@ def test_what_is_wrong_with_a_wish_is_told_and_the_wish_stays(
     assert "<table" not in client.get("/account").text
 
 
-def test_only_operators_are_offered_tokens_that_operate(app: Flask) -> None:
+def test_the_operate_scope_is_offered_to_operators_only(app: Flask) -> None:
     client = signed_in(app, ADA)
     assert 'value="operate"' not in client.get("/account").text
     client = signed_in(app, OPS)
     assert 'value="operate"' in client.get("/account").text
-    _, page = wish(client, scopes=["operate"])
+    _, page = send_token_form(client, scopes=["operate"])
     made = TOKEN.search(page)
     assert made is not None
     assert app.test_client().get("/api/v1/fleet/instances", headers={"Authorization": made[1]}).status_code == 200
 
 
-def test_a_form_without_the_sessions_token_makes_none(app: Flask) -> None:
+def test_a_token_form_without_csrf_token_is_rejected(app: Flask) -> None:
     client = signed_in(app, ADA)
-    assert wish(client, csrf_token="made.up")[0] == 403
+    assert send_token_form(client, csrf_token="made.up")[0] == 403
     assert "<table" not in client.get("/account").text
 
 
@@ -141,7 +141,7 @@ def browser(house: House) -> FlaskClient:
     return house.signed_in("ada")
 
 
-def test_a_token_that_was_made_lets_its_user_in(house: House, browser: FlaskClient) -> None:
+def test_a_created_token_authenticates_its_user(house: House, browser: FlaskClient) -> None:
     answer = browser.post(PATH, json=WANTED, headers=BROWSER)
     made = answer.get_json()
     assert answer.status_code == 201
@@ -152,7 +152,7 @@ def test_a_token_that_was_made_lets_its_user_in(house: House, browser: FlaskClie
     assert house.stranger().post("/api/v1/jobs", headers=headers).status_code == 201
 
 
-def test_its_text_is_told_only_once(browser: FlaskClient) -> None:
+def test_the_text_of_a_token_is_returned_only_once(browser: FlaskClient) -> None:
     made = browser.post(PATH, json=WANTED, headers=BROWSER).get_json()
     listed = browser.get(PATH)
     [token] = listed.get_json()["tokens"]
@@ -160,7 +160,7 @@ def test_its_text_is_told_only_once(browser: FlaskClient) -> None:
     assert made["token"] not in listed.text
 
 
-def test_a_revoked_one_lets_nobody_in(house: House, browser: FlaskClient) -> None:
+def test_a_revoked_token_is_rejected_by_the_api(house: House, browser: FlaskClient) -> None:
     made = browser.post(PATH, json=WANTED, headers=BROWSER).get_json()
     assert browser.delete(f"{PATH}/{made['token_id']}", headers=BROWSER).status_code == 204
     headers = {"Authorization": made["token"]}
@@ -168,8 +168,7 @@ def test_a_revoked_one_lets_nobody_in(house: House, browser: FlaskClient) -> Non
     assert browser.get(PATH).get_json() == {"tokens": []}
 
 
-def test_nobody_sees_or_revokes_the_token_of_another(house: House, browser: FlaskClient) -> None:
-    """Row 40."""
+def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(house: House, browser: FlaskClient) -> None:
     made = browser.post(PATH, json=WANTED, headers=BROWSER).get_json()
     other = house.signed_in("eve")
     assert other.get(PATH).get_json() == {"tokens": []}
@@ -180,7 +179,7 @@ def test_nobody_sees_or_revokes_the_token_of_another(house: House, browser: Flas
     assert len(browser.get(PATH).get_json()["tokens"]) == 1
 
 
-def test_a_token_of_the_pool_makes_tokens_and_a_personal_token_makes_none(house: House) -> None:
+def test_a_pool_token_can_create_tokens_and_a_personal_token_cannot(house: House) -> None:
     house.pool.add("ada")
     program = house.stranger()
     assert program.post(PATH, json=WANTED, headers={"Authorization": "id.ada.1"}).status_code == 201
@@ -189,14 +188,14 @@ def test_a_token_of_the_pool_makes_tokens_and_a_personal_token_makes_none(house:
     assert program.get(PATH, headers=personal).status_code == 403
 
 
-def test_only_operators_make_tokens_for_the_fleet(house: House, browser: FlaskClient) -> None:
+def test_only_operators_create_tokens_with_the_operate_scope(house: House, browser: FlaskClient) -> None:
     wanted = WANTED | {"scopes": ["operate"]}
     assert browser.post(PATH, json=wanted, headers=BROWSER).status_code == 403
     house.pool.add("ops", OPERATORS)
     assert house.signed_in("ops").post(PATH, json=wanted, headers=BROWSER).status_code == 201
 
 
-def test_what_cannot_be_made_is_refused(browser: FlaskClient) -> None:
+def test_an_invalid_token_request_gets_422(browser: FlaskClient) -> None:
     faults: tuple[dict[str, object], ...] = (
         {"name": ""},
         {"name": "  "},

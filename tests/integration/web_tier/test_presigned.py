@@ -25,7 +25,7 @@ PICTURE = picture()
 FILE = {"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}
 
 
-def ask(client: FlaskClient, job: Job, *files: object, **headers: str) -> TestResponse:
+def request_forms(client: FlaskClient, job: Job, *files: object, **headers: str) -> TestResponse:
     return client.post(f"/api/v1/jobs/{job.job_id}/uploads", json={"files": files}, headers=headers)
 
 
@@ -39,8 +39,8 @@ def post(form: dict[str, Any], content: bytes = PICTURE) -> None:
     assert requests.post(form["url"], data=form["fields"], files={"file": content}, timeout=120).status_code == 204
 
 
-def test_forms_are_asked_for_sent_and_committed(client: FlaskClient, job: Job, store: JobStore) -> None:
-    offer = body(ask(client, job, FILE, {**FILE, "content_type": "text/plain"}, {**FILE, "name": "b.jpg"}))
+def test_forms_are_requested_sent_and_committed(client: FlaskClient, job: Job, store: JobStore) -> None:
+    offer = body(request_forms(client, job, FILE, {**FILE, "content_type": "text/plain"}, {**FILE, "name": "b.jpg"}))
     assert [(each["index"], each["filename"]) for each in offer["uploads"]] == [(0, "a.jpg"), (2, "b.jpg")]
     assert [(each["index"], each["code"]) for each in offer["rejected"]] == [(1, "format_not_allowed")]
     post(offer["uploads"][1]["upload"])
@@ -55,17 +55,15 @@ def test_forms_are_asked_for_sent_and_committed(client: FlaskClient, job: Job, s
     assert body(client.get(offer["links"]["job"]))["accepted"] == 2
 
 
-def test_the_job_leads_to_its_uploads(client: FlaskClient) -> None:
+def test_a_job_links_to_its_uploads(client: FlaskClient) -> None:
     links = client.post("/api/v1/jobs").get_json()["links"]
     assert body(client.post(links["uploads"], json={"files": [FILE]}))["uploads"]
 
 
-def test_nothing_that_may_come_and_nothing_that_has_come_is_422_with_the_reasons(
-    client: FlaskClient, job: Job
-) -> None:
-    refused = body(ask(client, job, {**FILE, "bytes": 2**40}), 422)
+def test_an_offer_or_commit_without_an_accepted_file_gets_422_with_reasons(client: FlaskClient, job: Job) -> None:
+    refused = body(request_forms(client, job, {**FILE, "bytes": 2**40}), 422)
     assert (refused["accepted"], [each["code"] for each in refused["rejected"]]) == ([], ["too_large"])
-    offer = body(ask(client, job, FILE))
+    offer = body(request_forms(client, job, FILE))
     missing = body(client.post(offer["links"]["commit"]), 422)
     assert [each["code"] for each in missing["rejected"]] == ["missing"]
 
@@ -82,44 +80,44 @@ def test_nothing_that_may_come_and_nothing_that_has_come_is_422_with_the_reasons
         ({"files": [{"name": "a.jpg"}]}, "files.0.bytes: "),
     ],
 )
-def test_a_request_that_is_wrong_says_where(client: FlaskClient, job: Job, sent: object, says: str) -> None:
+def test_an_invalid_request_for_forms_names_the_field(client: FlaskClient, job: Job, sent: object, says: str) -> None:
     problem = body(client.post(f"/api/v1/jobs/{job.job_id}/uploads", json=sent), 422)
     assert says in problem["detail"]
     assert '"content_type"' in problem["detail"]
     assert "nothing" not in problem["detail"]
 
 
-def test_a_request_that_is_too_large_is_413(client: FlaskClient, job: Job) -> None:
-    problem = body(ask(client, job, *[{**FILE, "name": "n" * 5_000}] * MAX_FILES), 413)
+def test_a_too_large_request_for_forms_gets_413(client: FlaskClient, job: Job) -> None:
+    problem = body(request_forms(client, job, *[{**FILE, "name": "n" * 5_000}] * MAX_FILES), 413)
     assert "fewer files" in problem["detail"]
 
 
-def test_what_is_not_there_is_404(client: FlaskClient, job: Job) -> None:
+def test_an_unknown_job_or_upload_gets_404(client: FlaskClient, job: Job) -> None:
     gone = Job(new_id(), "gone", job.created_at)
-    assert ask(client, gone, FILE).status_code == 404
+    assert request_forms(client, gone, FILE).status_code == 404
     for upload_id in (new_id(), "nonsense"):
         body(client.post(f"/api/v1/jobs/{job.job_id}/uploads/{upload_id}/commit"), 404)
-    offer = body(ask(client, job, FILE))
+    offer = body(request_forms(client, job, FILE))
     client.delete(f"/api/v1/jobs/{job.job_id}")
     body(client.post(offer["links"]["commit"]), 404)
 
 
-def test_a_repeated_request_is_offered_the_same_and_another_one_is_refused(client: FlaskClient, job: Job) -> None:
+def test_a_repeated_request_gets_the_same_forms_and_another_is_rejected(client: FlaskClient, job: Job) -> None:
     key = {"Idempotency-Key": "k-1"}
-    first, again = (body(ask(client, job, FILE, **key)) for _ in range(2))
+    first, again = (body(request_forms(client, job, FILE, **key)) for _ in range(2))
     assert first["upload_id"] == again["upload_id"]
     assert [each["image_id"] for each in first["uploads"]] == [each["image_id"] for each in again["uploads"]]
-    problem = body(ask(client, job, {**FILE, "name": "other.jpg"}, **key), 422)
+    problem = body(request_forms(client, job, {**FILE, "name": "other.jpg"}, **key), 422)
     assert problem["type"] == "urn:fleetsight:problem:idempotency-key-reused"
 
 
-EVIL_FILE = {"name": "../../other.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}
+PATH_FILE = {"name": "../../other.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}
 UNKEPT_TAGS = "<Tagging><TagSet><Tag><Key>kept</Key><Value>no</Value></Tag></TagSet></Tagging>"
 
 
 @dataclass(frozen=True)
-class HandedOut:
-    """An offer of one upload, as a program gets it."""
+class OfferedForm:
+    """The form of one upload in the response of the API."""
 
     offer: dict[str, Any]
 
@@ -138,18 +136,16 @@ class HandedOut:
         return Form(bucket, {name.lower(): value for name, value in self.fields.items()}, len(PICTURE))
 
 
-def hand_out(client: FlaskClient, *, keep: bool = False) -> HandedOut:
+def offer_form(client: FlaskClient, *, keep: bool = False) -> OfferedForm:
     job_id = client.post("/api/v1/jobs", json={"keep": keep}).get_json()["job_id"]
-    answer = client.post(f"/api/v1/jobs/{job_id}/uploads", json={"files": [EVIL_FILE]})
+    answer = client.post(f"/api/v1/jobs/{job_id}/uploads", json={"files": [PATH_FILE]})
     assert answer.status_code == 200, answer.text
-    return HandedOut(answer.get_json())
+    return OfferedForm(answer.get_json())
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["unkept", "kept"])
-def test_the_policy_is_about_one_object_of_this_job_and_nothing_else(
-    client: FlaskClient, config: Config, *, keep: bool
-) -> None:
-    handed = hand_out(client, keep=keep)
+def test_the_policy_allows_one_object_of_this_job_only(client: FlaskClient, config: Config, *, keep: bool) -> None:
+    handed = offer_form(client, keep=keep)
     image_id = handed.offer["uploads"][0]["image_id"]
     assert handed.fields["key"] == f"{handed.offer['job_id']}/{image_id}.jpg"
     assert parse_key(handed.fields["key"]).image_id == image_id
@@ -169,16 +165,16 @@ def test_the_policy_is_about_one_object_of_this_job_and_nothing_else(
     )
 
 
-def test_the_policy_ends_as_early_as_configured_and_as_said(client: FlaskClient, config: Config) -> None:
-    handed = hand_out(client)
+def test_the_policy_expires_as_configured_and_as_returned(client: FlaskClient, config: Config) -> None:
+    handed = offer_form(client)
     longest = timedelta(seconds=config.web.direct_upload_seconds)
     ends = datetime.fromisoformat(handed.policy["expiration"])
     assert datetime.now(UTC) < ends <= datetime.now(UTC) + longest
     assert timedelta(0) <= ends - datetime.fromisoformat(handed.offer["expires_at"]) < timedelta(seconds=60)
 
 
-def test_the_form_is_signed_as_it_is_and_so_is_no_other(client: FlaskClient, config: Config) -> None:
-    handed = hand_out(client)
+def test_the_signature_covers_exactly_this_form(client: FlaskClient, config: Config) -> None:
+    handed = offer_form(client)
     sent = handed.sent(config.names.input_bucket)
     assert signer_of(sent, secret_of).region == config.aws.region
     check_policy(sent, datetime.now(UTC))
@@ -202,16 +198,16 @@ def test_the_form_is_signed_as_it_is_and_so_is_no_other(client: FlaskClient, con
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_form_with_another_field_breaks_the_policy(
+def test_a_form_with_another_field_violates_the_policy(
     client: FlaskClient, config: Config, change: dict[str, str]
 ) -> None:
-    sent = hand_out(client).sent(config.names.input_bucket)
+    sent = offer_form(client).sent(config.names.input_bucket)
     with pytest.raises(RefusedError):
         check_policy(replace(sent, fields={**sent.fields, **change}), datetime.now(UTC))
 
 
-def test_a_form_sent_later_elsewhere_larger_or_empty_breaks_the_policy(client: FlaskClient, config: Config) -> None:
-    sent, now = hand_out(client).sent(config.names.input_bucket), datetime.now(UTC)
+def test_a_form_sent_later_elsewhere_larger_or_empty_violates_the_policy(client: FlaskClient, config: Config) -> None:
+    sent, now = offer_form(client).sent(config.names.input_bucket), datetime.now(UTC)
     later = now + timedelta(seconds=config.web.direct_upload_seconds)
     for form, at in (
         (sent, later),
@@ -223,10 +219,10 @@ def test_a_form_sent_later_elsewhere_larger_or_empty_breaks_the_policy(client: F
             check_policy(form, at)
 
 
-def test_what_was_put_beside_an_offer_is_committed_by_nobody(
+def test_an_object_outside_of_an_offer_is_never_committed(
     client: FlaskClient, input_bucket: Bucket, store: JobStore
 ) -> None:
-    handed, other = hand_out(client), hand_out(client)
+    handed, other = offer_form(client), offer_form(client)
     job_id = handed.offer["job_id"]
     beside = f"{job_id}/01KAH8Z9M5J6C0Q2V4T7W1X3YD.jpg"
     for key in (beside, other.fields["key"]):

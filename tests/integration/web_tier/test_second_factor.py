@@ -41,13 +41,13 @@ SIGN_IN = ("code asked for", "sign-in")
 
 @pytest.fixture
 def pool() -> MemoryPool:
-    """Ada, an operator, and somebody with a second factor."""
+    """A pool with Ada, an operator, and an account with a second factor."""
     return MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"})), SAFE: Person(app=True)})
 
 
 @pytest.fixture
 def config(make_config: ConfigMaker) -> Config:
-    """With sign-in; nobody must have a second factor."""
+    """A configuration with sign-in that requires no second factor."""
     return make_config(auth={"mode": "cognito"})
 
 
@@ -58,7 +58,7 @@ def access(pool: MemoryPool, table: Table) -> Access:
 
 @pytest.fixture
 def app(config: Config, access: Access) -> Flask:
-    """The web tier, to which people sign in."""
+    """A web tier with sign-in."""
     return create_app(config, access=access)
 
 
@@ -108,7 +108,7 @@ def with_code(client: FlaskClient, who: str, code: str = CODE, **fields: str) ->
     return client.post("/sign-in/code", data=form, headers=SAME_SITE).status_code
 
 
-def test_somebody_sets_up_an_app_and_signs_in_with_a_code_from_then_on(app: Flask, pool: MemoryPool) -> None:
+def test_a_user_sets_up_an_app_and_signs_in_with_a_code(app: Flask, pool: MemoryPool) -> None:
     client = signed_in(app, ADA)
     assert "It is off" in client.get(PAGE).text
     assert "Off" in client.get("/account").text
@@ -131,8 +131,8 @@ def test_the_page_shows_the_key_as_text_and_as_a_picture(app: Flask) -> None:
     assert "<path" in picture[0]
 
 
-def test_setting_it_up_ends_every_sign_in_of_the_account(app: Flask, pool: MemoryPool) -> None:
-    """What a password alone has opened must not last, in the pool either."""
+def test_setup_ends_every_session_of_the_account(app: Flask, pool: MemoryPool) -> None:
+    """A session that began with the password alone must end, in the pool as well."""
     client, other, of_another = signed_in(app, ADA), signed_in(app, ADA), signed_in(app, OPS)
     _, page = send(client, PAGE, password=PASSWORD)
     _, page = send(client, f"{PAGE}/confirm", setup=hidden(page, "setup"), code=CODE)
@@ -144,7 +144,7 @@ def test_setting_it_up_ends_every_sign_in_of_the_account(app: Flask, pool: Memor
     assert pool.gone == {f"sub of {ADA}"}
 
 
-def test_a_factor_that_another_window_has_turned_off_meanwhile_is_not_said_to_be_on(
+def test_a_factor_turned_off_in_another_window_is_not_shown_as_on(
     app: Flask, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = signed_in(app, ADA)
@@ -154,7 +154,7 @@ def test_a_factor_that_another_window_has_turned_off_meanwhile_is_not_said_to_be
     assert "It is off" in client.get(PAGE).text
 
 
-def test_the_password_is_asked_for_before_a_key_is_shown(app: Flask, pool: MemoryPool) -> None:
+def test_setup_requires_the_password_before_it_shows_a_key(app: Flask, pool: MemoryPool) -> None:
     status, page = send(signed_in(app, ADA), PAGE, password="Wrong-horse-9")
     assert status == 401
     assert KEY not in page
@@ -172,7 +172,7 @@ def test_a_wrong_code_turns_nothing_on_and_the_key_stays(app: Flask, pool: Memor
 
 
 @pytest.mark.parametrize("setup", ["", "made-up", None])
-def test_a_key_that_is_not_the_users_own_is_refused(app: Flask, pool: MemoryPool, setup: str | None) -> None:
+def test_a_forged_or_foreign_setup_key_is_rejected(app: Flask, pool: MemoryPool, setup: str | None) -> None:
     if setup is None:
         setup = hidden(send(signed_in(app, ADA), PAGE, password=PASSWORD)[1], "setup")
     status, page = send(signed_in(app, OPS), f"{PAGE}/confirm", setup=setup, code=CODE)
@@ -182,8 +182,8 @@ def test_a_key_that_is_not_the_users_own_is_refused(app: Flask, pool: MemoryPool
     assert not pool.people[OPS].app
 
 
-def test_no_key_is_asked_for_where_there_is_a_second_factor(app: Flask, pool: MemoryPool) -> None:
-    """The pool would take the factor away: see test_a_new_key_takes_away_the_second_factor_that_there_was."""
+def test_setup_requests_no_key_if_a_second_factor_exists(app: Flask, pool: MemoryPool) -> None:
+    """The pool would remove the factor: see test_a_new_key_takes_away_the_second_factor_that_there_was."""
     client = signed_in(app, ADA)
     token = csrf_of(client)
     pool.people[ADA].app = True
@@ -193,7 +193,7 @@ def test_no_key_is_asked_for_where_there_is_a_second_factor(app: Flask, pool: Me
 
 @pytest.mark.parametrize("path", [f"{PAGE}/off", f"{PAGE}/recovery-codes"])
 @pytest.mark.parametrize(("password", "code"), [("Wrong-horse-9", CODE), (PASSWORD, "000000"), (PASSWORD, "")])
-def test_changes_take_the_password_and_a_code(
+def test_changes_require_the_password_and_a_code(
     app: Flask, pool: MemoryPool, path: str, password: str, code: str
 ) -> None:
     client = signed_in(app, ADA)
@@ -208,14 +208,14 @@ def test_changes_take_the_password_and_a_code(
 def test_without_a_second_factor_there_is_nothing_to_change(
     app: Flask, pool: MemoryPool, table: Table, path: str, first: bool
 ) -> None:
-    """A password alone makes no recovery codes; nor does a temporary one, which ops have set."""
+    """A password alone creates no recovery codes, and a temporary one that an operator has set does not, either."""
     client = signed_in(app, ADA)
     pool.people[ADA].first = first
     assert send(client, path, password=PASSWORD, code=CODE)[0] == 303
     assert not RecoveryCodes(table).exist(f"sub of {ADA}")
 
 
-def test_codes_for_changes_are_few_in_an_hour(app: Flask) -> None:
+def test_attempts_at_codes_for_changes_are_limited_per_hour(app: Flask) -> None:
     client = signed_in(app, ADA)
     set_up(client)
     token = csrf_of(client)
@@ -230,7 +230,7 @@ def test_codes_for_changes_are_few_in_an_hour(app: Flask) -> None:
     assert "more than 10 codes came in an hour" in tries[-1][1]
 
 
-def test_it_is_turned_off(app: Flask, pool: MemoryPool) -> None:
+def test_the_second_factor_is_turned_off(app: Flask, pool: MemoryPool) -> None:
     client = signed_in(app, ADA)
     set_up(client)
     status, page = send(client, f"{PAGE}/off", password=PASSWORD, code=CODE)
@@ -271,7 +271,7 @@ def test_a_recovery_code_and_the_password_sign_in_and_turn_the_app_off(app: Flas
     assert {recover(app.test_client(), ADA, code)[0] for code in codes[:3]} == {401}, "they went with the factor"
 
 
-def test_a_recovery_code_is_not_lost_when_the_pool_fails(app: Flask, pool: MemoryPool) -> None:
+def test_a_recovery_code_stays_valid_if_the_pool_fails(app: Flask, pool: MemoryPool) -> None:
     code = set_up(signed_in(app, ADA))[0]
     pool.refuses_to_remove = True
     assert recover(app.test_client(), ADA, code)[0] == 503
@@ -279,7 +279,7 @@ def test_a_recovery_code_is_not_lost_when_the_pool_fails(app: Flask, pool: Memor
     assert recover(app.test_client(), ADA, code)[0] == 303
 
 
-def test_what_is_done_to_a_second_factor_is_in_the_audit_trail(app: Flask, table: Table) -> None:
+def test_changes_of_a_second_factor_are_in_the_audit_trail(app: Flask, table: Table) -> None:
     client = signed_in(app, ADA)
     set_up(client)
     _, page = send(client, f"{PAGE}/recovery-codes", password=PASSWORD, code=CODE)
@@ -309,13 +309,13 @@ def test_what_is_done_to_a_second_factor_is_in_the_audit_trail(app: Flask, table
     assert {event.user for event in found} == {ADA}
 
 
-def test_recovery_codes_are_one_users(app: Flask, pool: MemoryPool) -> None:
+def test_recovery_codes_belong_to_one_user(app: Flask, pool: MemoryPool) -> None:
     codes = set_up(signed_in(app, ADA))
     assert recover(app.test_client(), SAFE, codes[0])[0] == 401
     assert pool.people[SAFE].app
 
 
-def test_a_code_that_comes_too_late_leads_to_the_sign_in(app: Flask, access: Access) -> None:
+def test_a_late_code_leads_back_to_the_sign_in(app: Flask, access: Access) -> None:
     client = app.test_client()
     keys, of_another_site = access.sessions.keys, SessionKeys(["the keys of another site, which is not this one"])
     for challenge in (
@@ -330,8 +330,8 @@ def test_a_code_that_comes_too_late_leads_to_the_sign_in(app: Flask, access: Acc
     assert client.get("/sign-in/code").headers["Location"] == "/sign-in"
 
 
-def test_a_challenge_is_good_for_a_quarter_of_an_hour(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever knew an old password could use up the attempts at codes for ever."""
+def test_a_challenge_expires_after_a_quarter_of_an_hour(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a user of an old password could exhaust the attempts at codes forever."""
     client = app.test_client()
     form = {"challenge": hidden(sign_in(client, SAFE).text, "challenge"), "code": CODE}
     later = time.time() + 15 * 60 + 2
@@ -341,13 +341,13 @@ def test_a_challenge_is_good_for_a_quarter_of_an_hour(app: Flask, monkeypatch: p
     assert client.post("/sign-in/code", data=form, headers=SAME_SITE).status_code == 303
 
 
-def test_the_way_on_survives_the_code(app: Flask) -> None:
+def test_the_requested_page_is_kept_through_the_code_form(app: Flask) -> None:
     client = app.test_client()
     asked = sign_in(client, SAFE, next="/jobs?q=x")
     assert 'name="next" value="/jobs?q=x"' in unescape(asked.text)
 
 
-def test_where_it_is_required_an_operator_without_one_can_only_set_one_up(strict: Flask, pool: MemoryPool) -> None:
+def test_if_required_an_operator_without_one_can_only_set_one_up(strict: Flask, pool: MemoryPool) -> None:
     client = signed_in(strict, OPS)
     for path in ("/", "/jobs", "/fleet", "/account", "/audit"):
         answer = client.get(path)
@@ -368,12 +368,12 @@ def test_where_it_is_required_an_operator_without_one_can_only_set_one_up(strict
     assert "Turn it off" not in client.get(PAGE).text
 
 
-def test_where_operators_must_have_one_others_need_none(strict: Flask) -> None:
+def test_if_required_of_operators_other_users_need_none(strict: Flask) -> None:
     assert signed_in(strict, ADA).get("/jobs").status_code == 200
 
 
-def test_where_it_is_required_a_session_without_one_does_not_count_as_one(strict: Flask, pool: MemoryPool) -> None:
-    """Whoever has the password alone, and signed in before the factor was set up elsewhere, gets no further."""
+def test_if_required_a_session_from_before_the_setup_is_not_enough(strict: Flask, pool: MemoryPool) -> None:
+    """A session that began with the password alone, before the setup in another browser, opens no page."""
     client = signed_in(strict, OPS)
     pool.people[OPS].app = True
     assert client.get("/fleet").headers["Location"] == PAGE
@@ -382,7 +382,7 @@ def test_where_it_is_required_a_session_without_one_does_not_count_as_one(strict
     assert client.get("/fleet").status_code == 200
 
 
-def test_where_it_is_required_a_personal_token_is_good_once_its_account_has_one(
+def test_if_required_a_personal_token_works_once_its_account_has_one(
     strict: Flask, pool: MemoryPool, table: Table
 ) -> None:
     text, _ = PersonalTokens(table).make(f"sub of {OPS}", OPS, "script", list(Scope), 1)
@@ -394,7 +394,9 @@ def test_where_it_is_required_a_personal_token_is_good_once_its_account_has_one(
     assert client.get("/api/v1/jobs", headers=headers).status_code == 200
 
 
-def test_everyone_may_be_required_to_have_one(make_config: ConfigMaker, pool: MemoryPool, table: Table) -> None:
+def test_the_second_factor_can_be_required_of_everyone(
+    make_config: ConfigMaker, pool: MemoryPool, table: Table
+) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "everyone"})
     app = create_app(config, access=access_by(pool, table))
     assert signed_in(app, ADA).get("/jobs").headers["Location"] == PAGE

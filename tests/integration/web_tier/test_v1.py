@@ -59,7 +59,7 @@ def problem(answer: TestResponse, status: int) -> str:
 # Jobs
 
 
-def test_a_job_is_created_with_links_that_lead_on(client: FlaskClient) -> None:
+def test_a_job_is_created_with_links(client: FlaskClient) -> None:
     answer = client.post("/api/v1/jobs", json={"name": "holiday <b>"})
     assert answer.status_code == 201
     body = answer.get_json()
@@ -74,11 +74,11 @@ def test_a_job_needs_no_body_and_no_name(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("body", ["[]", "{", '{"name": 1}', '{"naem": "x"}', json.dumps({"name": "x" * 101})])
-def test_a_body_that_is_wrong_is_refused_with_what_is_right(client: FlaskClient, body: str) -> None:
+def test_an_invalid_body_gets_422_with_an_example(client: FlaskClient, body: str) -> None:
     assert '{"name": "..."}' in problem(client.post("/api/v1/jobs", data=body), 422)
 
 
-def test_a_body_that_is_no_upload_may_be_small_only(client: FlaskClient) -> None:
+def test_a_body_that_is_not_an_upload_has_a_small_limit(client: FlaskClient) -> None:
     problem(client.post("/api/v1/jobs", data=b"x" * 100_000), 413)
 
 
@@ -91,7 +91,7 @@ def test_jobs_are_listed_newest_first_in_pages(client: FlaskClient) -> None:
     assert second["next"] is None
 
 
-def test_a_status_adds_up_and_names_the_bundle(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_the_counts_of_a_status_add_up_and_it_has_the_bundle(client: FlaskClient, store: JobStore, job: Job) -> None:
     one, two, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(one), failed(two))
     body = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
@@ -103,7 +103,7 @@ def test_a_status_adds_up_and_names_the_bundle(client: FlaskClient, store: JobSt
 # Images
 
 
-def test_each_file_has_an_outcome_in_its_place(client: FlaskClient, job: Job) -> None:
+def test_each_file_has_its_outcome_and_index(client: FlaskClient, job: Job) -> None:
     answer = upload(client, job, ("a.jpg", picture()), ("a.jpg", b"text"), ("a.jpg", picture("PNG")), ("e.jpg", b""))
     body = answer.get_json()
     assert (answer.status_code, body["job_id"]) == (200, job.job_id)
@@ -112,7 +112,7 @@ def test_each_file_has_an_outcome_in_its_place(client: FlaskClient, job: Job) ->
     assert [(file["index"], file["code"]) for file in body["rejected"]] == [(1, "not_an_image"), (3, "empty")]
 
 
-def test_what_was_accepted_is_stored_recorded_and_asked_for(
+def test_an_accepted_image_is_stored_recorded_and_requested(
     client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, requests_queue: Queue
 ) -> None:
     content = picture("WEBP")
@@ -125,12 +125,12 @@ def test_what_was_accepted_is_stored_recorded_and_asked_for(
     assert store.image(asked.ref).filename == image["filename"] == "x.exe"
 
 
-def test_when_no_file_is_accepted_the_answer_is_422_with_the_reasons(client: FlaskClient, job: Job) -> None:
+def test_an_upload_without_an_accepted_file_gets_422_with_reasons(client: FlaskClient, job: Job) -> None:
     answer = upload(client, job, ("a.jpg", b"text"))
     assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (422, "not_an_image")
 
 
-def test_when_that_is_our_fault_the_answer_is_503(config: Config, provisioned: Clients, job: Job) -> None:
+def test_an_upload_that_the_system_could_not_store_gets_503(config: Config, provisioned: Clients, job: Job) -> None:
     client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(403))).test_client()
     answer = upload(client, job, ("a.jpg", picture()))
     assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (503, "unavailable")
@@ -150,7 +150,7 @@ def test_limits_are_those_of_the_configuration(make_config: ConfigMaker, provisi
     assert "0.009537 MB" in problem(upload(client, job, ("a.jpg", b"x" * 20_000)), 413)
 
 
-def test_a_request_that_is_too_large_leaves_nothing(
+def test_a_too_large_request_stores_nothing(
     make_config: ConfigMaker,
     provisioned: Clients,
     store: JobStore,
@@ -173,7 +173,7 @@ def test_a_request_that_is_too_large_leaves_nothing(
     ],
     ids=["not a form", "no boundary", "cut", "no file"],
 )
-def test_a_body_that_is_no_form_of_files_is_refused(
+def test_a_body_that_is_not_a_form_of_files_is_rejected(
     client: FlaskClient, job: Job, content_type: str, data: bytes, status: int
 ) -> None:
     problem(client.post(f"/api/v1/jobs/{job.job_id}/images", data=data, content_type=content_type), status)
@@ -205,7 +205,7 @@ def test_results_are_paged_by_a_cursor(client: FlaskClient, store: JobStore, job
     assert second["next"] is None
 
 
-def test_one_image_is_told_with_its_result(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_one_image_is_returned_with_its_result(client: FlaskClient, store: JobStore, job: Job) -> None:
     one, two = add_images(store, job, "a.jpg", "b.jpg")
     put_results(store, job, failed(one))
     body = client.get(f"/api/v1/jobs/{job.job_id}/images/{one.ref.image_id}").get_json()
@@ -213,7 +213,7 @@ def test_one_image_is_told_with_its_result(client: FlaskClient, store: JobStore,
     assert client.get(f"/api/v1/jobs/{job.job_id}/images/{two.ref.image_id}").get_json()["status"] == "waiting"
 
 
-def test_images_that_the_system_retried_are_told(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_images_that_the_system_retried_are_marked(client: FlaskClient, store: JobStore, job: Job) -> None:
     one, two = add_images(store, job, "a.jpg", "b.jpg")
     put_results(store, job, done(one).model_copy(update={"attempts": 3}))
     send_again(store, two)
@@ -228,7 +228,7 @@ def test_images_that_the_system_retried_are_told(client: FlaskClient, store: Job
 
 @pytest.mark.parametrize("path", ["", "/results", "/results.csv", f"/images/{NOBODY}"])
 @pytest.mark.parametrize("job_id", [NOBODY, "x", "%00", "..%2f..%2fetc", NOBODY.lower(), "JOB%23x"])
-def test_what_does_not_exist_is_not_found(client: FlaskClient, job_id: str, path: str) -> None:
+def test_an_unknown_resource_gets_404(client: FlaskClient, job_id: str, path: str) -> None:
     problem(client.get(f"/api/v1/jobs/{job_id}{path}"), 404)
 
 
@@ -243,14 +243,14 @@ def test_an_image_is_found_in_its_own_job_only(client: FlaskClient, store: JobSt
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=1001", "limit=x", "limit=²", "after=x", "after="])
-def test_a_parameter_that_is_wrong_is_named(client: FlaskClient, job: Job, query: str) -> None:
+def test_an_invalid_parameter_is_named(client: FlaskClient, job: Job, query: str) -> None:
     assert query.split("=", maxsplit=1)[0] in problem(client.get(f"/api/v1/jobs/{job.job_id}/results?{query}"), 400)
 
 
 # Fleet and health
 
 
-def test_the_fleet_is_told_as_the_autoscaler_saw_it(client: FlaskClient, store: JobStore) -> None:
+def test_the_fleet_is_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
     problem(client.get("/api/v1/fleet"), 404)
     snapshot = FleetSnapshot(
         at=NOW, running=2, pending=1, visible=3, in_flight=4, min_workers=0, max_workers=5,
@@ -260,7 +260,7 @@ def test_the_fleet_is_told_as_the_autoscaler_saw_it(client: FlaskClient, store: 
     assert FleetSnapshot.from_json(client.get("/api/v1/fleet").data) == snapshot
 
 
-def test_the_fleet_tells_what_a_thousand_images_cost(client: FlaskClient, store: JobStore) -> None:
+def test_the_fleet_has_the_cost_of_a_thousand_images(client: FlaskClient, store: JobStore) -> None:
     snapshot = FleetSnapshot(
         at=NOW, running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=3,
         billed_seconds=600, cost=0.02, images=2_000, reason="none",
@@ -275,25 +275,27 @@ def test_the_fleet_tells_what_a_thousand_images_cost(client: FlaskClient, store:
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
-def test_the_process_is_ready_when_bucket_table_and_queue_answer(client: FlaskClient, prefix: str) -> None:
+def test_the_process_is_ready_if_bucket_table_and_queue_respond(client: FlaskClient, prefix: str) -> None:
     assert client.get(f"{prefix}/healthz").get_json() == {"status": "alive"}
     assert client.get(f"{prefix}/readyz").get_json() == {"ready": True, "missing": {}}
 
 
-def test_what_does_not_answer_is_named(client: FlaskClient, provisioned: Clients, requests_queue: Queue) -> None:
+def test_an_unready_process_names_the_missing_service(
+    client: FlaskClient, provisioned: Clients, requests_queue: Queue
+) -> None:
     provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
     answer = client.get("/readyz")
     assert (answer.status_code, list(answer.get_json()["missing"])) == (503, ["request queue"])
     assert requests_queue.url not in answer.text
 
 
-def test_the_first_address_leads_to_the_others(client: FlaskClient) -> None:
+def test_the_index_links_to_the_other_resources(client: FlaskClient) -> None:
     links = client.get("/api/v1").get_json()
     assert client.get(links["jobs"]).status_code == 200
     assert is_id(client.get("/api/v1/").headers["X-Request-Id"])
 
 
-def test_under_sign_in_strangers_are_told_what_is_missing_and_nothing_of_why(
+def test_with_sign_in_readiness_hides_the_kind_of_the_error(
     config: Config, table: Table, provisioned: Clients, requests_queue: Queue
 ) -> None:
     provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
@@ -302,7 +304,7 @@ def test_under_sign_in_strangers_are_told_what_is_missing_and_nothing_of_why(
     assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
 
 
-def test_without_sign_in_the_kind_of_the_error_is_said(
+def test_without_sign_in_readiness_shows_the_kind_of_the_error(
     client: FlaskClient, provisioned: Clients, requests_queue: Queue
 ) -> None:
     provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
@@ -310,9 +312,7 @@ def test_without_sign_in_the_kind_of_the_error_is_said(
     assert "NonExistentQueue" in why
 
 
-def test_whoever_asks_all_the_time_does_not_make_us_look_all_the_time(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frequent_readiness_requests_share_one_check(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     now, looked = 100.0, 0
 
     def look(_: object) -> dict[str, str]:
@@ -334,7 +334,7 @@ Path = tuple[str, str]
 
 
 def routes(app: Flask) -> set[Path]:
-    """Return what the application serves under the API's root, as the document writes paths."""
+    """Return the routes under the API's root, with paths as in the document."""
     served = set()
     for rule in app.url_map.iter_rules():
         path = str(rule).replace("<", "{").replace(">", "}").rstrip("/")
@@ -354,16 +354,16 @@ def references(value: Any) -> Iterator[str]:
             yield from references(each)
 
 
-def test_the_document_has_every_operation_that_is_served_and_no_other(app: Flask) -> None:
+def test_the_document_has_exactly_the_served_operations(app: Flask) -> None:
     documented = {(operation.method, operation.path) for operation in OPERATIONS}
     assert documented == routes(app) - {("get", f"{ROOT}/openapi.json")}
 
 
-def test_every_operation_has_a_name_of_its_own() -> None:
+def test_every_operation_has_a_unique_name() -> None:
     assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
 
 
-def test_the_document_is_served_and_refers_only_to_what_it_has(client: FlaskClient) -> None:
+def test_the_document_is_served_and_its_references_resolve(client: FlaskClient) -> None:
     served = client.get(f"{ROOT}/openapi.json").get_json()
     assert served == api_document()
     assert served["openapi"].startswith("3.1.")
@@ -377,13 +377,13 @@ def test_problems_are_enumerated() -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_every_operation_may_be_tried_on_the_page(client: FlaskClient, operation: Any) -> None:
+def test_every_operation_can_be_tried_on_the_page(client: FlaskClient, operation: Any) -> None:
     page = client.get("/api").text
     assert f'data-method="{operation.method}" data-path="{operation.path}"' in page
     assert operation.summary in page.replace("&#39;", "'")
 
 
-def test_all_but_what_is_public_takes_a_token_and_says_what_happens_without(app: Flask) -> None:
+def test_every_operation_that_is_not_public_documents_token_and_401(app: Flask) -> None:
     documented = api_document()
     assert documented["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     rights = {

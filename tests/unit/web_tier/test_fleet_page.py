@@ -52,7 +52,7 @@ def row(
         (row("stopped", age=7200), "stopped", "not yet", False),
     ],
 )
-def test_a_worker_is_told_by_what_it_says_and_marked_when_it_says_nothing_for_long(
+def test_a_worker_has_its_reported_state_and_is_marked_when_silent(
     shown: InstanceRow, state: str, heard: str, marked: bool
 ) -> None:
     assert (shown.state, shown.heard, shown.marked) == (state, heard, marked)
@@ -67,11 +67,11 @@ def test_a_worker_is_told_by_what_it_says_and_marked_when_it_says_nothing_for_lo
         (row(images=31, rate=0.0, silence=1), "31"),
     ],
 )
-def test_how_many_images_it_has_answered_is_told_and_how_fast_it_does(shown: InstanceRow, images: str) -> None:
+def test_a_row_has_images_and_their_rate(shown: InstanceRow, images: str) -> None:
     assert shown.images == images
 
 
-def test_a_spot_instance_is_told_beside_its_type() -> None:
+def test_a_spot_instance_is_marked_beside_its_type() -> None:
     instance = FleetInstance(
         instance_id="i-0f3a",
         state="running",
@@ -84,13 +84,13 @@ def test_a_spot_instance_is_told_beside_its_type() -> None:
     assert (shown.instance_type, shown.market, row().market) == ("c7a.large", "Spot", "")
 
 
-def test_ages_and_images_are_in_words() -> None:
+def test_ages_and_images_have_units() -> None:
     assert (row(age=72).age, row(images=1234).images, row().images) == ("72 s", "1,234", "-")
     assert row(age=-5).age == "1 s"
     assert [row(worker=state, silence=1).at_work for state in ("ready", "busy", "draining")] == [True, True, False]
 
 
-def test_one_that_the_controller_has_marked_says_why_and_what_follows() -> None:
+def test_an_unhealthy_instance_has_the_reason_and_the_consequence() -> None:
     words = "not heard of for 2 min: looked at again, then ended"
     marked = FleetInstance(
         instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a",
@@ -111,7 +111,7 @@ def test_lines_are_steps_from_edge_to_edge_each_on_its_own_scale() -> None:
     assert chart.area == f"{chart.queue}V{BOTTOM}H36.0Z"
 
 
-def test_it_says_in_words_what_it_shows() -> None:
+def test_the_chart_has_a_summary_for_screen_readers() -> None:
     chart = Chart.of(WINDOWS["hour"], [point(60, 0, 0), point(5, 3, 1_200)], point(0, 1, 0))
     assert chart.summary == "Last hour: at most 3 workers and 1,200 images in the queue; now 1 worker and 0 images."
     assert [label.text for label in chart.labels] == ["3", "0", "2,000", "0", "1 h ago", "now"]

@@ -1,4 +1,4 @@
-"""The way of one image: every step with its time, by clocks that may disagree."""
+"""The timeline of one image: each step with its time, by clocks that may contradict each other."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -64,13 +64,13 @@ def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -
     assert (timeline.total, timeline.contradiction) == (1_279.2, None)
 
 
-def test_an_image_that_was_received_more_than_once_says_how_often_and_why() -> None:
+def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
     step = ImageTimeline.of(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
     assert step.name == "received \N{MULTIPLICATION SIGN}3"
     assert step.note.endswith("2 receives ended without an answer: a worker stopped or failed")
 
 
-def test_a_dead_letter_says_that_no_worker_answered() -> None:
+def test_a_dead_letter_shows_that_no_worker_answered() -> None:
     letter = failed(RECORD.ref, crashed_worker(5), worker="controller", attempts=5).response()
     [step] = [
         step for step in ImageTimeline.of(ImageResult(RECORD, letter)).steps if step.name.startswith("received")
@@ -78,7 +78,7 @@ def test_a_dead_letter_says_that_no_worker_answered() -> None:
     assert step.note == "5 receives ended without an answer: a worker stopped or failed"
 
 
-def test_an_image_that_the_system_requested_again_says_when_and_why() -> None:
+def test_a_resend_has_its_time_and_reason() -> None:
     timeline = ImageTimeline.of(ImageResult(RECORD, None, sent_again(600)))
     [step] = [step for step in timeline.steps if step.name == "requested again by the system"]
     assert step.at == after(minutes=10)
@@ -89,7 +89,7 @@ def test_an_image_that_the_system_requested_again_says_when_and_why() -> None:
     assert step.note.endswith("; the first time at 12:10:00.000")
 
 
-def test_a_request_of_the_system_stands_where_it_was_sent() -> None:
+def test_a_resend_is_placed_by_its_time() -> None:
     system = "requested again by the system"
     assert names(RECORD, None, sent_again(600)) == ["accepted", "stored", system, "queued"]
     late = DONE.model_copy(update={"queued_at": after(seconds=601), "recorded_at": after(seconds=605)})
@@ -100,7 +100,7 @@ def test_a_request_of_the_system_stands_where_it_was_sent() -> None:
     assert names(RECORD, old, sent_again(600))[-2:] == [system, "delivered"]
 
 
-def test_a_request_of_the_system_stands_before_or_after_the_retry_of_the_user() -> None:
+def test_a_resend_is_placed_before_or_after_the_retry_by_its_attempt() -> None:
     system, user = "requested again by the system", "requested again"
     record = replace(RECORD, retried_at=after(seconds=700), attempt=1)
     failure_at = failure(after(seconds=650))
@@ -112,24 +112,24 @@ def test_a_request_of_the_system_stands_before_or_after_the_retry_of_the_user() 
     assert names(record, answered, sent_again(600))[:5] == ["accepted", "stored", system, user, "queued"]
 
 
-def test_a_waiting_image_shows_what_is_known_so_far() -> None:
+def test_a_waiting_image_has_its_steps_until_now() -> None:
     assert [name for name, _, _ in steps(RECORD, None)] == ["accepted", "stored", "queued"]
     assert ImageTimeline.of(ImageResult(RECORD, None)).steps[-1].state == "open"
 
 
-def test_a_repeated_image_has_a_short_way_that_says_so() -> None:
+def test_an_image_answered_from_the_cache_has_two_steps() -> None:
     answer = DONE.model_copy(update={"cached": True, "attempts": 0, "queued_at": None, "timings": Timings()})
     assert [name for name, _, _ in steps(replace(RECORD, cached=True), answer)] == ["accepted", "answered at once"]
 
 
-def test_an_image_that_is_tried_again_shows_its_failure_and_then_what_is_open() -> None:
+def test_a_retried_image_has_its_failure_and_an_open_step() -> None:
     record = replace(RECORD, retried_at=after(seconds=5), attempt=1)
     assert [name for name, _, _ in steps(record, failure(after(seconds=2)))] == [
         "accepted", "stored", "failed", "requested again", "queued",
     ]  # fmt: skip
 
 
-def test_an_image_that_failed_once_more_shows_its_last_way() -> None:
+def test_an_image_that_failed_again_has_the_steps_of_its_last_attempt() -> None:
     record = replace(RECORD, retried_at=after(milliseconds=35))
     found = steps(record, failure(after(seconds=2)))
     assert [name for name, _, _ in found] == [
@@ -142,7 +142,7 @@ def test_an_image_that_failed_once_more_shows_its_last_way() -> None:
     ]
 
 
-def test_clocks_that_contradict_each_other_are_named() -> None:
+def test_contradicting_clocks_are_named() -> None:
     behind = DONE.model_copy(update={"queued_at": after(seconds=-3)})
     timeline = ImageTimeline.of(ImageResult(RECORD, behind))
     assert timeline.contradiction is not None
@@ -161,10 +161,10 @@ def test_row_53_the_total_does_not_depend_on_how_clocks_differ_and_a_contradicti
     assert (timeline.contradiction is not None) == (ahead > 0), "a clock that is behind contradicts nothing"
 
 
-def test_an_image_that_waits_has_no_total() -> None:
+def test_a_waiting_image_has_no_total() -> None:
     assert ImageTimeline.of(ImageResult(RECORD, None)).total is None
 
 
-def test_a_result_of_an_older_writer_has_lengths_without_clock_times() -> None:
+def test_a_result_of_an_older_worker_has_durations_without_times() -> None:
     old = DONE.model_copy(update={"queued_at": None, "recorded_at": None})
     assert ("received", None, 1_200) in steps(RECORD, old)
