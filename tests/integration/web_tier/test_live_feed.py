@@ -1,21 +1,29 @@
-"""Live feeds over the job table: each change is published once to every viewer, and one poll serves all."""
+"""Live feeds over the job table and over HTTP: each change is published once, and one poll serves all viewers."""
 
 import json
+import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from core.job_records import Counts, Job, JobStatus, Resend, Said
 from core.jobs import JobStore
 from core.messages import Response
+from scripts.run.system import free_port
+from services.clients import Clients
 from services.errors import NotFoundError
 from services.table import LAST
+from tests.conftest import ConfigMaker
+from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import NOW, add_images, done, failed, put_results, record, request_again
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.results import job_snapshot
 from web_tier.results.live_feed import SEARCH_SECONDS, FeedEvent, JobFeed
 
@@ -312,3 +320,117 @@ def test_a_poll_of_a_deleted_job_raises(feed: JobFeed, store: JobStore, job: Job
     store.delete(job)
     with pytest.raises(NotFoundError):
         feed.poll()
+
+
+@dataclass
+class Viewer:
+    """One connection to a job's stream."""
+
+    answer: requests.Response
+
+    def __post_init__(self) -> None:
+        self.lines = self.answer.iter_lines(chunk_size=1, decode_unicode=True)
+        self.last = ""
+
+    def events(self) -> Iterator[tuple[str, Any]]:
+        """Yield each event's kind and body, until the stream ends."""
+        event: dict[str, str] = {}
+        for line in self.lines:
+            name, _, value = line.partition(": ")
+            if line:
+                event[name] = value
+            elif "data" in event:
+                self.last = event.get("id", self.last)
+                yield event["event"], json.loads(event["data"])
+                event = {}
+
+    def until(self, kind: str) -> list[tuple[str, Any]]:
+        """Return the events up to the first of `kind`."""
+        events = []
+        for event in self.events():
+            events.append(event)
+            if event[0] == kind:
+                return events
+        pytest.fail(f"the stream ended before {kind!r}: {events}")
+
+
+@contextmanager
+def viewer(web: WebTier, job: Job, last: str = "") -> Iterator[Viewer]:
+    url = f"{web.url}/api/v1/jobs/{job.job_id}/events"
+    headers = {"Last-Event-ID": last} if last else {}
+    with requests.get(url, headers=headers, stream=True, timeout=DEADLINE_SECONDS) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert answer.headers["Cache-Control"] == "no-store"
+        yield Viewer(answer)
+
+
+@pytest.mark.processes
+def test_results_arrive_as_they_are_stored_and_the_stream_ends_with_the_job(
+    web_tier: WebTier, store: JobStore, job: Job
+) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    with viewer(web_tier, job) as watcher:
+        assert [kind for kind, _ in watcher.until("progress")] == ["resync", "progress"]
+        put_results(store, job, done(one))
+        [*_, (_, body)] = watcher.until("results")
+        assert [row["id"] for row in body["rows"]] == [one.ref.image_id]
+        put_results(store, job, done(one), done(two))
+        [*_, (_, progress)] = watcher.until("end")
+        assert (progress["state"], progress["done"], progress["settled"]) == ("finished", 2, True)
+        assert list(watcher.events()) == []
+
+
+@pytest.mark.processes
+def test_a_viewer_that_reconnects_to_any_process_misses_no_event(
+    web_tier: WebTier, store: JobStore, job: Job
+) -> None:
+    images = add_images(store, job, *[f"{n}.jpg" for n in range(6)])
+    seen: set[str] = set()
+    last = ""
+    for count in range(1, 6):
+        with viewer(web_tier, job, last) as watcher:
+            for kind, body in watcher.events():
+                if kind == "resync":  # read everything, as the page does
+                    rows = requests.get(f"{web_tier.url}/jobs/{job.job_id}/rows", timeout=DEADLINE_SECONDS).json()[
+                        "rows"
+                    ]
+                    seen |= {row["id"] for row in rows if row["status"] == "done"}
+                if kind == "results":
+                    seen |= {row["id"] for row in body["rows"]}
+                if len(seen) == count - 1 and kind == "progress":
+                    put_results(store, job, *[done(image) for image in images[:count]])
+                if len(seen) == count:
+                    break
+        last = watcher.last
+    assert seen == {image.ref.image_id for image in images[:5]}
+
+
+@pytest.mark.processes
+def test_viewers_leave_threads_for_other_requests(web_tier: WebTier, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a.jpg")
+    url = f"{web_tier.url}/api/v1/jobs/{job.job_id}/events"
+    answers: list[requests.Response] = []
+    try:  # two of 16 threads, in each of two processes, hold a stream
+        answers.extend(requests.get(url, stream=True, timeout=DEADLINE_SECONDS) for _ in range(12))
+        codes = [answer.status_code for answer in answers]
+        assert 1 <= codes.count(200) <= 4
+        assert set(codes) == {200, 503}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert "Retry-After" in refused.headers
+        assert requests.get(f"{web_tier.url}/jobs/{job.job_id}/progress", timeout=DEADLINE_SECONDS).status_code == 200
+    finally:
+        for answer in answers:
+            answer.close()
+
+
+@pytest.mark.processes
+def test_an_open_stream_does_not_delay_the_stop_of_the_web_tier(
+    provisioned: Clients, make_config: ConfigMaker, store: JobStore, job: Job, tmp_path: Path
+) -> None:
+    add_images(store, job, "a.jpg")
+    config = make_config(web={"port": free_port()})
+    with serving(config, tmp_path, "--graceful-timeout", f"{NEVER_SECONDS:.0f}") as web, viewer(web, job) as watcher:
+        watcher.until("progress")
+        web.process.send_signal(signal.SIGTERM)
+        web.process.wait(DEADLINE_SECONDS)

@@ -9,7 +9,7 @@ from core.cost import JobCost
 from core.job_records import Counts, Job, JobStatus, MergedFile
 from core.messages import BillingPeriod, FleetSnapshot
 from tests.support.jobs import NOW
-from tests.unit.core.test_cost import PRICES
+from tests.support.prices import PRICES
 from web_tier.results.progress import JobProgress, ProgressBody
 
 JOB = Job("01", "holiday", NOW)
