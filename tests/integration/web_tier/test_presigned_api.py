@@ -1,4 +1,4 @@
-"""Presigned uploads: forms, what S3 accepts with them, and the commit."""
+"""Presigned uploads by the API: forms, their policies, and the commit."""
 
 import base64
 import json
@@ -19,8 +19,6 @@ from core.slices import MAX_FILES
 from localcloud.access_keys import secret_of
 from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
 from services.s3 import Bucket
-from tests.conftest import keys_in
-from tests.integration.web_tier.conftest import WebTier
 from tests.support.pictures import picture
 
 PICTURE = picture()
@@ -234,64 +232,3 @@ def test_an_object_outside_of_an_offer_is_never_committed(
     swapped = client.post(f"/api/v1/jobs/{job_id}/uploads/{other.offer['upload_id']}/commit")
     assert swapped.status_code == 404
     assert store.count_images(job_id) == store.count_images(other.offer["job_id"]) == 0
-
-
-def offer(web: WebTier, job_id: str, *names: str) -> dict[str, Any]:
-    files = [{"name": name, "bytes": len(PICTURE), "content_type": "image/jpeg"} for name in names]
-    answer = requests.post(f"{web.url}/api/v1/jobs/{job_id}/uploads", json={"files": files}, timeout=120)
-    assert answer.status_code == 200, answer.text
-    offered: dict[str, Any] = answer.json()
-    return offered
-
-
-def send(form: dict[str, Any], content: bytes = PICTURE, changes: dict[str, str] | None = None) -> requests.Response:
-    return requests.post(
-        form["url"], data={**form["fields"], **(changes or {})}, files={"file": content}, timeout=120
-    )
-
-
-def commit(web: WebTier, offered: dict[str, Any]) -> list[str]:
-    """Commit; return the ids of the accepted images."""
-    answer = requests.post(f"{web.url}{offered['links']['commit']}", timeout=120)
-    assert answer.status_code in {200, 422}, answer.text
-    return [image["image_id"] for image in answer.json()["accepted"]]
-
-
-@pytest.mark.processes
-def test_row_41_a_form_for_another_key_or_type_or_a_larger_file_is_rejected(
-    web_tier: WebTier, input_bucket: Bucket
-) -> None:
-    job_id, victim_job = web_tier.create_job(), web_tier.create_job()
-    offered, victim = offer(web_tier, job_id, "a.jpg"), offer(web_tier, victim_job, "b.jpg")
-    form, other = offered["uploads"][0]["upload"], victim["uploads"][0]["upload"]
-    assert send(form, PICTURE, {"key": other["fields"]["key"]}).status_code == 403
-    assert send(form, PICTURE, {"Content-Type": "text/html"}).status_code == 403
-    assert send(form, PICTURE + b"x").status_code == 400
-    assert send(form, PICTURE, {"policy": other["fields"]["policy"]}).status_code == 403
-    assert keys_in(input_bucket) == []
-    assert commit(web_tier, offered) == commit(web_tier, victim) == []
-
-
-@pytest.mark.processes
-def test_row_41_a_form_used_twice_overwrites_its_own_image_only(
-    web_tier: WebTier, input_bucket: Bucket, store: JobStore
-) -> None:
-    offered = offer(web_tier, web_tier.create_job(), "a.jpg", "b.jpg")
-    forms = [each["upload"] for each in offered["uploads"]]
-    second = picture(shade=9)[: len(PICTURE)]
-    assert [send(forms[0]).status_code, send(forms[1]).status_code] == [204, 204]
-    first = commit(web_tier, offered)
-    assert send(forms[0], second).status_code == 204
-    assert commit(web_tier, offered) == first
-    assert store.status(offered["job_id"]).accepted == store.count_images(offered["job_id"]) == 2
-    assert input_bucket.get(forms[1]["fields"]["key"]) == PICTURE
-
-
-@pytest.mark.processes
-def test_a_commit_in_any_process_finds_the_offer_of_another_process(web_tier: WebTier, store: JobStore) -> None:
-    job_id = web_tier.create_job()
-    offers = [offer(web_tier, job_id, f"{number}.jpg") for number in range(8)]
-    for offered in offers:
-        send(offered["uploads"][0]["upload"])
-        assert [commit(web_tier, offered) for _ in range(3)] == [[offered["uploads"][0]["image_id"]]] * 3
-    assert store.status(job_id).accepted == store.count_images(job_id) == 8
