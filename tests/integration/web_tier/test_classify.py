@@ -15,6 +15,7 @@ from core.jobs import JobStore
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.support.answering_queue import AnsweringQueue
+from tests.support.api import problem
 from tests.support.jobs import NOBODY, MemoryBucket, client_error, done, failed
 from tests.support.pictures import picture
 from web_tier.api.classify import classic_reply
@@ -34,11 +35,6 @@ def fleet(store: JobStore) -> AnsweringQueue:
 def asking(config: Config, provisioned: Clients, fleet: AnsweringQueue) -> FlaskClient:
     """A client of a web tier whose images are answered by `fleet`."""
     return create_app(config, request_queue=fleet).test_client()
-
-
-def problem(answer: TestResponse, status: int) -> str:
-    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
-    return str(json.loads(answer.data)["detail"])
 
 
 # POST /api/v1/classify

@@ -8,7 +8,6 @@ from html import unescape
 from threading import Barrier
 
 import pytest
-from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.fleet_store import FleetStore
@@ -17,6 +16,7 @@ from core.jobs import JobStore
 from core.messages import FleetSnapshot, RequestMessage
 from services.sqs import OutgoingMessage
 from services.table import Table
+from tests.support.api import problem
 from tests.support.dead_letters import DeadLetterDesk, address, give_up
 from tests.support.jobs import NOBODY, NOW, client_error, done, failed
 from tests.support.people import Clock, House, PlayedPool, access_of
@@ -29,12 +29,6 @@ from web_tier.pages import dead_letters
 @pytest.fixture
 def desk(config: Config, store: JobStore) -> DeadLetterDesk:
     return DeadLetterDesk(config, store)
-
-
-def problem(answer: TestResponse, status: int) -> str:
-    """Return the detail of `answer`, which must be a problem."""
-    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
-    return str(answer.get_json()["detail"])
 
 
 def test_dead_letters_of_all_jobs_are_listed_in_pages(desk: DeadLetterDesk) -> None:

@@ -25,7 +25,7 @@ from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage
 from tests.conftest import ConfigMaker
-from tests.integration.web_tier.test_v1 import problem, upload
+from tests.support.api import problem, upload
 from tests.support.jobs import (
     MemoryBucket,
     MemoryQueue,

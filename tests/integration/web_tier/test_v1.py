@@ -4,13 +4,12 @@ import csv
 import json
 import re
 from collections.abc import Iterator
-from io import BytesIO, StringIO
+from io import StringIO
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.fleet_store import FleetStore
@@ -23,6 +22,7 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ConfigMaker, keys_in
+from tests.support.api import problem, upload
 from tests.support.jobs import (
     NOBODY,
     NOW,
@@ -42,18 +42,6 @@ from web_tier.api.operations import OPERATIONS, api_document
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
 from web_tier.problems import ProblemType
-
-File = tuple[str, bytes]
-
-
-def upload(client: FlaskClient, job: Job, *files: File) -> TestResponse:
-    data = {f"field{index}": (BytesIO(content), name) for index, (name, content) in enumerate(files)}
-    return client.post(f"/api/v1/jobs/{job.job_id}/images", data=data, content_type="multipart/form-data")
-
-
-def problem(answer: TestResponse, status: int) -> str:
-    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
-    return str(json.loads(answer.data)["detail"])
 
 
 # Jobs
