@@ -43,7 +43,6 @@ from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
 from web_tier.problems import ProblemType
 
-
 # Jobs
 
 
