@@ -13,7 +13,7 @@ from rich.text import Text
 from core.fleet import Decision, FleetInstances
 from core.format import dollars, fleet_sentence, limits_words, pause_words, plural
 from core.messages import FleetSnapshot, WorkerLimits
-from web_tier.api.models import FleetStatusBody
+from web_tier.api.operators import FleetStatusBody
 from web_tier.pages.instances import InstanceRow
 
 Row = tuple[str, str]

@@ -9,19 +9,12 @@ from web_tier.access.access import Access, install_access
 from web_tier.access.guard import install_guard, install_identification
 from web_tier.access.rights import check_rights
 from web_tier.access.wiring import access_to
-from web_tier.api.admission import admission
-from web_tier.api.audit import audit_api
-from web_tier.api.classic import classic
-from web_tier.api.classify import classify
-from web_tier.api.dead_letters import dead_letters_api
-from web_tier.api.direct import direct
-from web_tier.api.docs import api_docs
-from web_tier.api.fleet import fleet_api
-from web_tier.api.health import health
-from web_tier.api.limits import limits_api
-from web_tier.api.predictions import predictions
-from web_tier.api.tokens import tokens_api
-from web_tier.api.v1 import api
+from web_tier.api.classify import classic, classify, predictions
+from web_tier.api.operations import api_docs
+from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
+from web_tier.api.presigned import direct
+from web_tier.api.probes import admission, health
+from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.audit import record_audit_events
 from web_tier.backend import Backend, install_backend
 from web_tier.bootstrap import bootstrap_files
@@ -31,18 +24,11 @@ from web_tier.intake.patience import wait_patiently
 from web_tier.intake.store import ObjectStore, Sender
 from web_tier.limits.current import install_limiting
 from web_tier.limits.hooks import limit_requests
-from web_tier.live import install_live
-from web_tier.pages.accounts.routes import install_accounts
-from web_tier.pages.audit import audit
-from web_tier.pages.changes import changes
-from web_tier.pages.dead_letters import dead_letters
-from web_tier.pages.image import image_pages
-from web_tier.pages.live import live
-from web_tier.pages.operate import operate
-from web_tier.pages.routes import pages
+from web_tier.pages.routes import install_pages
 from web_tier.problems import answer_problems
 from web_tier.proxy import BehindProxy
 from web_tier.request_log import log_requests
+from web_tier.result_services import install_result_services
 from web_tier.security import secure
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -76,7 +62,7 @@ def create_app(
     config = config or load_config()
     backend = Backend(config, store, input_bucket, request_queue)
     install_backend(app, backend)
-    install_live(app, backend)
+    install_result_services(app, backend)
     log_requests(app)
     refuse_other_hosts(app, config.web.hosts, config.web.host)
     wait_patiently(app)
@@ -93,14 +79,7 @@ def create_app(
         FILTERS, fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet))
     )
     app.register_blueprint(bootstrap_files())
-    app.register_blueprint(pages)
-    app.register_blueprint(image_pages)
-    app.register_blueprint(changes)
-    app.register_blueprint(live)
-    app.register_blueprint(operate)
-    app.register_blueprint(audit)
-    app.register_blueprint(dead_letters)
-    install_accounts(app)
+    install_pages(app)
     app.register_blueprint(api, url_prefix="/api/v1")
     app.register_blueprint(fleet_api, url_prefix="/api/v1")
     app.register_blueprint(audit_api, url_prefix="/api/v1")

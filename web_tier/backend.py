@@ -29,8 +29,8 @@ from web_tier.intake.direct import DirectIntake
 from web_tier.intake.repeats import Repeats
 from web_tier.intake.single import SingleIntake
 from web_tier.intake.store import CONCURRENCY, ImageIngest, ObjectStore, Sender
-from web_tier.results.answered import AnsweringModels
-from web_tier.results.waiting import ResultWaiter
+from web_tier.results.query import JobModels
+from web_tier.results.waiter import ResultWaiter
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Backend:
         request_queue: Sender | None = None,
     ) -> None:
         self.config = config
-        self.models = AnsweringModels()
+        self.models = JobModels()
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
         self.reports = ControllerReports()

@@ -15,9 +15,9 @@ from gunicorn.arbiter import Arbiter
 from core.config import load_config
 from core.logs import JsonFormatter
 from services.endpoint import APP_ID
-from web_tier.live import live_of
 from web_tier.memory import give_memory_back, is_exhausted
 from web_tier.proxy import PROXY
+from web_tier.result_services import result_services_of
 
 _web = load_config().web
 os.environ.setdefault(APP_ID, "fleetsight-web")
@@ -79,4 +79,4 @@ def post_worker_init(worker: Any) -> None:
     """
     if is_exhausted():
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
-    live_of(worker.wsgi).is_stopping = lambda: not worker.alive
+    result_services_of(worker.wsgi).is_stopping = lambda: not worker.alive

@@ -1,24 +1,130 @@
-"""`POST /api/v1/classify`: one image, answered with its prediction while the client waits."""
+"""Single images: a client sends one image and gets its label.
 
-from collections.abc import Iterator
-from typing import Self
+* `POST /api/v1/classify` answers with the prediction while the client waits.
+* The classic contracts (`/api/image`, `/classify-image`, `/file-upload`, `/classify`, and `/` for their fields)
+  answer a form with one file with its label as plain text. Load generators use them: hundreds of connections at
+  once. Errors are plain text, too. `POST /classify` also accepts the poster's JSON.
+* The asynchronous pair `/inference/image` and `/predictions/ID` answers with an id, and later with the label.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Final, Self
 
 from flask import Blueprint, request
+from flask import Response as HttpResponse
 from flask.typing import ResponseReturnValue
-from pydantic import Field
-from werkzeug.exceptions import UnsupportedMediaType
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import (
+    GatewayTimeout,
+    HTTPException,
+    NotFound,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+    UnprocessableEntity,
+    UnsupportedMediaType,
+)
 
+from core.config import Classic
+from core.ids import ImageRef
 from core.job_records import ImageRecord
 from core.messages import Response
-from web_tier.api.exchange import from_query, json_answer
-from web_tier.api.models import ROOT, ImageBody
-from web_tier.api.queries import ClassifyQuery
-from web_tier.api.singles import accepted, result_of
+from services.errors import NotFoundError
+from web_tier.access.identity import current_identity
+from web_tier.access.owned import own_jobs
+from web_tier.api.parsing import ClassifyQuery, json_response, parse_query
+from web_tier.api.schemas import ROOT
 from web_tier.backend import current_backend
+from web_tier.intake.accept import RejectedUpload
+from web_tier.intake.budget import BusyError
 from web_tier.intake.multipart import Upload
-from web_tier.intake.single_request import json_image, only_file, raw_image
+from web_tier.intake.single_request import Parts, json_image, only_file, raw_image
+from web_tier.intake.store import UNAVAILABLE, CachedImage
 from web_tier.intake.uploads import request_parts
+from web_tier.limits.current import current_allowance
+from web_tier.parameters import known_ref
+from web_tier.problems import refuse, refuse_in_text
+from web_tier.result_services import current_result_services
+from web_tier.results.export import ImageBody
 from web_tier.results.query import ImageResult
+
+BUSY_RETRY_SECONDS: Final = 5
+"""Seconds after which a client should repeat a request that was rejected since too many others wait."""
+
+_STATUS_OF: Mapping[str, type[HTTPException]] = {UNAVAILABLE: ServiceUnavailable, "too_large": RequestEntityTooLarge}
+
+
+def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
+    """Accept the one image of `uploads` and return its record.
+
+    Raises:
+        UnprocessableEntity: if there is no file, or its image is not valid.
+        RequestEntityTooLarge: if it is larger than an image may be.
+        ServiceUnavailable: if it could not be stored.
+        QuotaExceededError: if its sender has used up the day's quota.
+    """
+    try:
+        outcome = current_backend().singles.take(current_identity().owner, uploads, current_allowance())
+    except BusyError as error:
+        raise ServiceUnavailable(str(error)) from error
+    if outcome is None:
+        raise UnprocessableEntity("the form holds no file; send one image in a field of the form")
+    if isinstance(outcome, RejectedUpload):
+        raise _STATUS_OF.get(outcome.code, UnprocessableEntity)(outcome.message)
+    return outcome
+
+
+def wait_for_result(record: ImageRecord, seconds: float) -> Response | None:
+    """Return the result of an accepted image, or None if none exists within `seconds`.
+
+    Return None at once if too many requests of this user or of all users wait.
+
+    Raises:
+        UnprocessableEntity: if the image cannot be classified.
+    """
+    with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
+        return _result_within(record, seconds if may_wait else 0)
+
+
+def _result_within(record: ImageRecord, seconds: float) -> Response | None:
+    if isinstance(record, CachedImage):
+        return record.response
+    response = current_backend().watch.wait(record.ref, seconds) if seconds else None
+    return None if response is None else require_label(response)
+
+
+def require_label(response: Response) -> Response:
+    """Return `response`, which has a label.
+
+    Raises:
+        UnprocessableEntity: if the image cannot be classified.
+    """
+    if response.error is not None:
+        raise UnprocessableEntity(response.error.message)
+    return response
+
+
+def classify_single(uploads: Iterable[Upload], seconds: float) -> tuple[ImageRecord, str]:
+    """Accept the one image of `uploads`; return its record and its label.
+
+    Raises:
+        GatewayTimeout: if there is no result within `seconds`.
+        ServiceUnavailable: if too many requests of this user or of all users wait; the image is not accepted.
+        HTTPException: as `ingest_single` and `wait_for_result`.
+    """
+    with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
+        if not may_wait:
+            raise ServiceUnavailable(
+                f"too many requests wait for their results just now; send it again in {BUSY_RETRY_SECONDS} s",
+                retry_after=BUSY_RETRY_SECONDS,
+            )
+        record = ingest_single(uploads)
+        response = _result_within(record, seconds)
+    if response is None:
+        raise GatewayTimeout(f"there is no result after {seconds:g} s; the image was accepted: send it again later")
+    return record, str(response.label)
+
 
 classify = Blueprint("classify", __name__)
 
@@ -31,7 +137,7 @@ class SingleImageBody(ImageBody):
 
     @classmethod
     def of_single(cls, record: ImageRecord, response: Response | None) -> Self:
-        """Return the body of an image that has been accepted, and of its result, if there is one yet."""
+        """Return the body of an accepted image, with its result if it has one."""
         body = ImageBody.of(ImageResult(record, response))
         location = f"{ROOT}/jobs/{record.ref.job_id}/images/{record.ref.image_id}"
         return cls(**dict(body), job_id=record.ref.job_id, location=location)
@@ -39,17 +145,17 @@ class SingleImageBody(ImageBody):
 
 @classify.post("/classify")
 def classify_image() -> ResponseReturnValue:
-    """Classify one image and answer with its prediction.
+    """Classify one image and return its prediction.
 
-    The image comes as a form with one file, as the body itself (type `image/...` or `application/octet-stream`), or
-    as JSON (`Base64Image`). Answers 200 with `SingleImageBody`, or 202 with the same, `waiting`, and a `Location` to
-    ask again; 413, 415 or 422 where the image is not taken, 422 also where it cannot be classified.
+    The image is the one file of a form, the body itself (type `image/...` or `application/octet-stream`), or in JSON
+    (`Base64Image`). Returns 200 with `SingleImageBody`, or 202 with the same, `waiting`, and a `Location` to poll;
+    413, 415 or 422 if the image is rejected, and 422 if it cannot be classified.
     """
-    query = from_query(ClassifyQuery)
-    record = accepted(_uploads(query.name or ""))
-    response = result_of(record, query.wait)
+    query = parse_query(ClassifyQuery)
+    record = ingest_single(_uploads(query.name or ""))
+    response = wait_for_result(record, query.wait)
     body = SingleImageBody.of_single(record, response)
-    return json_answer(body, 200 if response else 202), {"Location": body.location}
+    return json_response(body, 200 if response else 202), {"Location": body.location}
 
 
 def _uploads(name: str) -> Iterator[Upload]:
@@ -65,3 +171,147 @@ def _uploads(name: str) -> Iterator[Upload]:
         "send the image as multipart/form-data, as application/json with base64 in `data`, or as it is with its "
         f"image type or application/octet-stream; not {kind or 'without a type'}"
     )
+
+
+CLASSIC_FIELDS = frozenset({"myfile", "inputFile"})
+"""Fields that select the classic contract at `/`; a form with any other field is the upload page's."""
+
+NAMED_FIELD = "inputFile"
+"""Field with an answer that begins with the name of the file."""
+
+classic = Blueprint("classic", __name__)
+
+
+@classic.post("/api/image", strict_slashes=False)
+@classic.post("/classify-image", strict_slashes=False)
+@classic.post("/file-upload", strict_slashes=False)
+def classify_form() -> ResponseReturnValue:
+    """Classify the one file of a form; return 200 with its label as plain text.
+
+    Returns 413, 415 or 422 if the image is rejected or cannot be classified, and 504 if there is no result in time,
+    each with the reason as plain text; 404 if the contract is disabled.
+    """
+    return classic_answer(request_parts(current_backend().config.web))
+
+
+@classic.post("/classify", strict_slashes=False)
+def classify_form_or_poster() -> ResponseReturnValue:
+    """Classify the one file of a form like the other addresses, or the image in the JSON body (`Base64Image`).
+
+    The answer to JSON, under any content type, is a JSON string: the bundle's message for the label, or the label if
+    it has none.
+    """
+    if request.mimetype == "multipart/form-data":
+        return classify_form()
+    backend = current_backend()
+    uploads = json_image(backend.config.web, backend.reading)
+    _, label = classify_single(uploads, backend.config.classic.wait_seconds)
+    messages = current_result_services().class_labels.messages
+    return HttpResponse(json.dumps(messages.get(label, label)), 200, mimetype="application/json")
+
+
+def is_classic_form(field: str | None) -> bool:
+    """Return whether a form sent to `/` with its first file in `field` uses the classic contract."""
+    return current_backend().config.classic.enabled and field in CLASSIC_FIELDS
+
+
+@classic.errorhandler(HTTPException)
+def classic_error(error: HTTPException) -> HttpResponse | HTTPException:
+    """Return an error at these addresses as plain text, or as JSON if the client sent JSON."""
+    is_poster = request.endpoint == "classic.classify_form_or_poster" and request.mimetype != "multipart/form-data"
+    return refuse(error) if is_poster else refuse_in_text(error)
+
+
+def classic_answer(parts: Parts) -> HttpResponse | HTTPException:
+    """Return the label of the one file of a form as plain text, or the error."""
+    try:
+        return HttpResponse(_classic_label(parts), 200, mimetype="text/plain")
+    except HTTPException as error:
+        return refuse_in_text(error)
+
+
+def classic_reply(settings: Classic, field: str, filename: str, label: str) -> str:
+    """Return the answer to an image called `filename` in `field`; a `:` in the label is replaced by a space."""
+    plain = " ".join(label.replace(":", " ").split())
+    named = settings.reply == "name_and_label" or (settings.reply == "by_field" and field == NAMED_FIELD)
+    return f"{PurePosixPath(filename).stem}:{plain}" if named else plain
+
+
+def _classic_label(parts: Parts) -> str:
+    settings = current_backend().config.classic
+    if not settings.enabled:
+        raise NotFound("single images are not classified here: switched off by the configuration (classic.enabled)")
+    fields: list[str] = []
+    record, label = classify_single(_record_fields(parts, fields), settings.wait_seconds)
+    return classic_reply(settings, fields[0], record.filename, label)
+
+
+def _record_fields(parts: Parts, fields: list[str]) -> Iterator[Upload]:
+    for upload in only_file(parts):
+        fields.append(upload.field)
+        yield upload
+
+
+POLL_SECONDS: Final = 1
+"""Seconds after which a client should ask for a prediction again."""
+
+predictions = Blueprint("predictions", __name__)
+
+
+class InferenceBody(BaseModel):
+    """An image was accepted: ask for its label at `/predictions/` with this `uuid`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uuid: str = Field(description="Opaque; as long as its image is kept, it leads to the image.")
+
+
+class PredictionBody(BaseModel):
+    """The label of an image; null as long as it is not known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prediction: str | None
+
+
+@predictions.post("/inference/image", strict_slashes=False)
+@predictions.post("/inference/image/")
+def hand_in() -> HttpResponse:
+    """Accept one image as JSON (`Base64Image`) under any content type; return 200 with `InferenceBody`.
+
+    Returns 413 or 422 if the image is rejected.
+    """
+    backend = current_backend()
+    record = ingest_single(json_image(backend.config.web, backend.reading))
+    return json_response(InferenceBody(uuid=ticket(record.ref)))
+
+
+@predictions.get("/predictions/<uuid>")
+@predictions.get("/predictions/<uuid>/")
+def prediction(uuid: str) -> ResponseReturnValue:
+    """Return 200 with `PredictionBody`, or 202 with the same until the label is known.
+
+    Returns 404 if the id is not known, and 422 if the image cannot be classified.
+    """
+    try:
+        _, item = own_jobs().image(image_of(uuid))
+    except NotFoundError as error:
+        raise NotFoundError(f"there is no prediction {uuid[:80]!r}") from error
+    if item.response is not None:
+        return json_response(PredictionBody(prediction=require_label(item.response).label))
+    return json_response(PredictionBody(prediction=None), 202), {"Retry-After": str(POLL_SECONDS)}
+
+
+def ticket(ref: ImageRef) -> str:
+    """Return the public id of an image: the ids of job and image, so that no lookup is necessary."""
+    return f"{ref.job_id}-{ref.image_id}"
+
+
+def image_of(uuid: str) -> ImageRef:
+    """Return the image of a public id.
+
+    Raises:
+        NotFoundError: if the id is not valid.
+    """
+    job_id, _, image_id = uuid.partition("-")
+    return known_ref(job_id, image_id)

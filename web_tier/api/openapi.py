@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1), made of the models that check and answer.
+"""Builder of the OpenAPI document (https://spec.openapis.org/oas/v3.1.1) from the models of requests and responses.
 
-An `Operation` says what the models do not: the address, the words, and which answers and problems there are.
+An `ApiOperation` has what the models do not have: address, texts, possible responses and problems.
 """
 
 import re
@@ -24,11 +24,11 @@ Schema = dict[str, Any]
 Model = type[BaseModel]
 Mode = Literal["validation", "serialization"]
 _REFERENCE = "#/components/schemas/{model}"
-_ANYWHERE = (500, 503)
-"""Problems that every operation may have."""
+_COMMON_PROBLEMS = (500, 503)
+"""Problems of every operation."""
 
-_TO_USERS = (401, 403, 429)
-"""Those that operations for users may have besides."""
+_USER_PROBLEMS = (401, 403, 429)
+"""Further problems of every operation that is not public."""
 
 SECURITY_SCHEMES: Mapping[str, Any] = {
     "bearer": {
@@ -39,7 +39,7 @@ SECURITY_SCHEMES: Mapping[str, Any] = {
     }
 }
 _BY_TOKEN: tuple[Schema, ...] = ({"bearer": []}, {})
-"""By a token, or by nothing: whether people sign in is configuration."""
+"""A token, or nothing: sign-in is optional by configuration."""
 
 PROBLEMS: Mapping[int, str] = {
     400: "A parameter, a header or the form of the body is wrong; `detail` names it.",
@@ -59,18 +59,18 @@ PROBLEMS: Mapping[int, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer of an operation: a `model` as JSON, text of `media_type` when there is no model, or no body."""
+class ApiResponse:
+    """A response of an operation: a `model` as JSON, text of `media_type` without a model, or no body."""
 
     status: int
-    says: str
+    description: str
     model: Model | None = None
     media_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """A body that an operation takes: a `model`, or what `schema` says, as `media_type`."""
+class RequestBody:
+    """A body that an operation accepts: a `model` or a `schema`, as `media_type`."""
 
     media_type: str
     model: Model | None = None
@@ -78,36 +78,36 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class ApiOperation:
     """One operation of the API.
 
     Attributes:
-        name: its operationId, unique.
-        path: with `{name}` for each id in it.
-        parameters: models of parameters, and where those are.
-        bodies: the kinds of body that it takes, any one of them.
-        body_required: whether there must be one.
-        problems: statuses of the problems that it may answer with, besides those that every operation may have.
-        stream: whether its answer goes on until one of both sides ends it.
-        public: whether strangers may ask for it, too.
+        name: operationId, unique.
+        path: path with `{name}` for each id.
+        parameters: models of parameters, and where these are.
+        bodies: accepted kinds of body; a request has one of them.
+        body_required: whether a request must have a body.
+        problems: statuses of further problems of this operation.
+        stream: whether the response lasts until one side closes it.
+        public: whether the operation needs no sign-in.
     """
 
     name: str
     method: Literal["get", "post", "put", "delete"]
     path: str
     summary: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ApiResponse, ...]
     tag: str = "Jobs"
     description: str = ""
     parameters: tuple[tuple[Literal["query", "header"], Model], ...] = ()
-    bodies: tuple[Body, ...] = ()
+    bodies: tuple[RequestBody, ...] = ()
     body_required: bool = True
     problems: tuple[int, ...] = ()
     stream: bool = False
     public: bool = False
 
 
-def document(operations: Sequence[Operation], *, title: str, description: str, version: str) -> Schema:
+def document(operations: Sequence[ApiOperation], *, title: str, description: str, version: str) -> Schema:
     """Return the OpenAPI document of `operations`."""
     paths: Schema = {}
     schemas = _Schemas(operations)
@@ -122,25 +122,25 @@ def document(operations: Sequence[Operation], *, title: str, description: str, v
 
 
 class _Schemas:
-    """The schemas of all models: of what is taken as it validates, of what is answered as it is written."""
+    """The schemas of all models: of requests as they are validated, of responses as they are serialised."""
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
-        taken: list[Model] = [body.model for each in operations for body in each.bodies if body.model]
-        answered: list[Model] = [answer.model for each in operations for answer in each.answers if answer.model]
-        answered.append(Problem)
-        modes: dict[tuple[Model, Mode], None] = {(model, "validation"): None for model in taken}
-        modes |= {(model, "serialization"): None for model in answered}
+    def __init__(self, operations: Iterable[ApiOperation]) -> None:
+        accepted: list[Model] = [body.model for each in operations for body in each.bodies if body.model]
+        returned: list[Model] = [answer.model for each in operations for answer in each.answers if answer.model]
+        returned.append(Problem)
+        modes: dict[tuple[Model, Mode], None] = {(model, "validation"): None for model in accepted}
+        modes |= {(model, "serialization"): None for model in returned}
         self._references, definitions = models_json_schema(list(modes), ref_template=_REFERENCE)
         self.components: Schema = definitions["$defs"]
 
-    def taken(self, model: Model) -> Schema:
+    def of_request(self, model: Model) -> Schema:
         return self._references[model, "validation"]
 
-    def answered(self, model: Model) -> Schema:
+    def of_response(self, model: Model) -> Schema:
         return self._references[model, "serialization"]
 
 
-def _operation(operation: Operation, schemas: _Schemas) -> Schema:
+def _operation(operation: ApiOperation, schemas: _Schemas) -> Schema:
     described: Schema = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -166,11 +166,11 @@ def _ids(path: str) -> list[Schema]:
 
 
 def _id_pattern(name: str) -> str:
-    """Return the form of an id: EC2's for an instance, ours for all else."""
+    """Return the pattern of an id: EC2's for an instance, a ULID for all else."""
     return INSTANCE_ID_PATTERN if name == "instance_id" else ULID_PATTERN
 
 
-def _parameters(operation: Operation) -> list[Schema]:
+def _parameters(operation: ApiOperation) -> list[Schema]:
     return [
         {"name": name, "in": place, "description": schema.pop("description", ""), "required": False, "schema": schema}
         for place, model in operation.parameters
@@ -179,7 +179,7 @@ def _parameters(operation: Operation) -> list[Schema]:
 
 
 def _optional_fields(model: Model) -> Iterable[tuple[str, Schema]]:
-    """Yield the fields of a model of parameters: none is required, and one that is left out stands for null."""
+    """Yield the fields of a model of parameters: none is required, and an absent one is null."""
     for name, schema in model.model_json_schema()["properties"].items():
         [shown] = [kind for kind in schema.pop("anyOf", [{}]) if kind.get("type") != "null"]
         if schema.get("default", ...) is None:
@@ -188,23 +188,26 @@ def _optional_fields(model: Model) -> Iterable[tuple[str, Schema]]:
         yield name, {**shown, **schema}
 
 
-def _body_schema(body: Body, schemas: _Schemas) -> Schema:
-    return schemas.taken(body.model) if body.model else dict(body.schema or {})
+def _body_schema(body: RequestBody, schemas: _Schemas) -> Schema:
+    return schemas.of_request(body.model) if body.model else dict(body.schema or {})
 
 
-def _responses(operation: Operation, schemas: _Schemas) -> Schema:
+def _responses(operation: ApiOperation, schemas: _Schemas) -> Schema:
     responses: Schema = {}
     for answer in operation.answers:
-        responses[str(answer.status)] = _response(answer.says, answer.status, _content(answer, schemas))
-    for status in sorted({*operation.problems, *_ANYWHERE, *(() if operation.public else _TO_USERS)}):
-        content = {PROBLEM: {"schema": schemas.answered(Problem)}}
-        there = responses.setdefault(str(status), _response(PROBLEMS[status], status, {}))
-        there["content"] = there.get("content", {}) | content
+        responses[str(answer.status)] = _response(answer.description, answer.status, _content(answer, schemas))
+    for status in sorted({*operation.problems, *_COMMON_PROBLEMS, *(() if operation.public else _USER_PROBLEMS)}):
+        content = {PROBLEM: {"schema": schemas.of_response(Problem)}}
+        response = responses.setdefault(str(status), _response(PROBLEMS[status], status, {}))
+        response["content"] = response.get("content", {}) | content
     return responses
 
 
-def _response(says: str, status: int, content: Schema) -> Schema:
-    response: Schema = {"description": says, "headers": {"X-Request-Id": _header("Names the request in the log.")}}
+def _response(description: str, status: int, content: Schema) -> Schema:
+    response: Schema = {
+        "description": description,
+        "headers": {"X-Request-Id": _header("Names the request in the log.")},
+    }
     if status == HTTPStatus.CREATED:
         response["headers"]["Location"] = _header("The path of what was created.")
     if status == HTTPStatus.UNAUTHORIZED:
@@ -218,7 +221,7 @@ def _header(description: str) -> Schema:
     return {"description": description, "schema": {"type": "string"}}
 
 
-def _content(answer: Answer, schemas: _Schemas) -> Schema:
+def _content(answer: ApiResponse, schemas: _Schemas) -> Schema:
     if answer.model is not None:
-        return {answer.media_type or JSON: {"schema": schemas.answered(answer.model)}}
+        return {answer.media_type or JSON: {"schema": schemas.of_response(answer.model)}}
     return {answer.media_type: {"schema": {"type": "string"}}} if answer.media_type else {}

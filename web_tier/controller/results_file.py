@@ -18,8 +18,7 @@ from core.job_records import ImageRecord, JobStatus, MergedFile, OpenJob
 from core.jobs import JobStore
 from services.errors import NotFoundError
 from services.s3 import Bucket
-from web_tier.api.downloads import json_lines
-from web_tier.api.queries import JSON_LINES
+from web_tier.results.export import JSON_LINES, json_lines
 from web_tier.results.query import PAGE, all_results, is_retrying
 
 _log = logging.getLogger(__name__)

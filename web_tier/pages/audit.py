@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime, time, timedelta
 
-from flask import Blueprint, render_template, request
+from flask import render_template, request
 from werkzeug.exceptions import BadRequest
 
 from core.audit import KEPT
@@ -10,14 +10,11 @@ from web_tier.audit import current_trail
 from web_tier.backend import current_backend
 from web_tier.parameters import cursor
 
-EVENTS_A_PAGE = 50
-
-audit = Blueprint("audit", __name__)
+EVENTS_PER_PAGE = 50
 
 
-@audit.get("/audit")
 def audit_page() -> str:
-    """Show what users did, newest first."""
+    """Show the events of the audit trail, newest first."""
     user = request.args.get("user", "").strip()[:128]
     since, until = _day("since"), _day("until")
     page = current_trail().find(
@@ -25,12 +22,12 @@ def audit_page() -> str:
         since=None if since is None else _midnight(since),
         until=None if until is None else _midnight(until) + timedelta(days=1),
         before=cursor("before"),
-        limit=EVENTS_A_PAGE,
+        limit=EVENTS_PER_PAGE,
     )
     return render_template(
         "audit.html",
         page=page,
-        asked={"user": user, "since": since or "", "until": until or ""},
+        query={"user": user, "since": since or "", "until": until or ""},
         kept_days=KEPT.days,
         is_first_page="before" not in request.args,
         fleet=current_backend().fleet.snapshot(),

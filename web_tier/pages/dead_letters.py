@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
@@ -16,18 +16,16 @@ from web_tier.backend import current_backend
 from web_tier.intake.redrive import redrive, redrive_all
 from web_tier.parameters import known_ref
 
-LETTERS_A_PAGE = 50
+LETTERS_PER_PAGE = 50
 DISCARDED = "discarded"
 
 NOTES = {**REDRIVE_WORDS, DISCARDED: DISCARD_WORDS}
-"""What became of one dead letter, in words."""
-
-dead_letters = Blueprint("dead_letters", __name__)
+"""Message for each outcome of an operation on one dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class LetterRow:
-    """A dead letter as the page lists it; `is_own` says whether the operator may open its job and its image."""
+    """A dead letter in the list; `is_own` is whether the operator may open its job and its image."""
 
     letter: DeadLetterImage
     is_own: bool
@@ -38,11 +36,10 @@ class LetterRow:
         return cls(letter, letter.job.owner == current_identity().owner)
 
 
-@dead_letters.get("/dead-letters")
 def dead_letters_page() -> str:
     """List the dead letters of all jobs, those of the newest jobs first."""
     backend, before = current_backend(), _before()
-    page = backend.dead_letters.page(before, limit=LETTERS_A_PAGE)
+    page = backend.dead_letters.page(before, limit=LETTERS_PER_PAGE)
     return render_template(
         "dead_letters.html",
         rows=[LetterRow.of(letter) for letter in page.letters],
@@ -54,37 +51,36 @@ def dead_letters_page() -> str:
     )
 
 
-@dead_letters.post("/dead-letters/<job_id>/<image_id>/redrive")
 def redrive_letter(job_id: str, image_id: str) -> ResponseReturnValue:
-    """Redrive a dead letter and go back to the list."""
+    """Redrive a dead letter and redirect to the list."""
     backend = current_backend()
     outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
     audit_details(outcome=outcome)
-    return _back(_before(), outcome=outcome)
+    return _redirect_to_list(_before(), outcome=outcome)
 
 
-@dead_letters.post("/dead-letters/<job_id>/<image_id>/discard")
 def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
-    """Discard a dead letter, if there is one, and go back to the list."""
+    """Discard a dead letter, if there is one, and redirect to the list."""
     current_backend().dead_letters.discard(known_ref(job_id, image_id))
-    return _back(_before(), outcome=DISCARDED)
+    return _redirect_to_list(_before(), outcome=DISCARDED)
 
 
-@dead_letters.post("/dead-letters/redrive")
 def redrive_letters() -> ResponseReturnValue:
-    """Redrive the dead letters of this page and of the pages after it, and go on to those that one call left."""
+    """Redrive the dead letters of this and the following pages, and redirect to those that one call left."""
     backend = current_backend()
     redriven = redrive_all(backend.intake, backend.dead_letters, _before())
     audit_details(sent=redriven.sent)
     counts = {"refused": redriven.refused, "gone": redriven.gone, "running": redriven.running}
-    return _back(redriven.next_before, sent=redriven.sent, **{name: count for name, count in counts.items() if count})
+    return _redirect_to_list(
+        redriven.next_before, sent=redriven.sent, **{name: count for name, count in counts.items() if count}
+    )
 
 
 def _before() -> str | None:
-    """Return the cursor of the page that the current request is about.
+    """Return the cursor in the address of the current request.
 
     Raises:
-        BadRequest: when it is none.
+        BadRequest: if it is not valid.
     """
     before = request.args.get("before")
     if before is not None and not re.fullmatch(CURSOR_PATTERN, before):
@@ -92,12 +88,12 @@ def _before() -> str | None:
     return before
 
 
-def _back(before: str | None, **outcome: Any) -> ResponseReturnValue:
+def _redirect_to_list(before: str | None, **outcome: Any) -> ResponseReturnValue:
     return redirect(url_for("dead_letters.dead_letters_page", before=before, **outcome), 303)
 
 
 def _note() -> str | None:
-    """Return the sentence about what became of dead letters, if the reader comes from a form of this page."""
+    """Return the sentence about the outcome of an operation, if the address has one."""
     sent = request.args.get("sent", type=int)
     if sent is None:
         return NOTES.get(request.args.get("outcome", ""))

@@ -1,26 +1,149 @@
-"""What the fleet's page shows: what the autoscaler saw and decided, its instances, and what it has cost."""
+"""The fleet page: figures, instances, decisions and cost of the fleet, and the chart of workers and queue over time.
 
+The server draws the chart, and `static/fleet/chart.js` draws the same, live. Workers and queue each have a scale from
+zero to a round figure. The lines are steps, since a point holds until the next one.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
+from flask import Response, render_template, request
 from pydantic import BaseModel, ConfigDict
 from werkzeug.exceptions import BadRequest
 
 from core.config import Prices
 from core.cost import ThousandCost
-from core.fleet import Decision, HistoryPoint, points_since
+from core.fleet import Decision, HistoryPoint, Span, points_since
 from core.fleet_store import FleetState, FleetStore
-from core.format import clocks_words, dollars, fleet_sentence, limits_words, pause_words
+from core.format import clocks_words, dollars, fleet_sentence, limits_words, pause_words, plural
 from core.messages import FleetSnapshot, WorkerLimits
-from web_tier.pages.chart import WINDOWS, Chart, Window
+from web_tier.backend import current_backend
+from web_tier.pages.fleet_controls import limits_in_force
 from web_tier.pages.instances import InstanceRow
-from web_tier.pages.limits import limits_in_force
 
-DECISIONS_SHOWN = 12
+LEFT, RIGHT, TOP, BOTTOM = 36, 684, 12, 190
+"""Edges of the drawing in the viewBox of 720 by 220, as in chart.js."""
+
+LINES = 3
+
+_ROUND = (1, 2, 3, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class ChartWindow:
+    """The time that the chart shows, until now; its data are from the history of `span`."""
+
+    name: str
+    length: timedelta
+    title: str
+    ago: str
+    span: Span
+
+
+WINDOWS = {
+    window.name: window
+    for window in (
+        ChartWindow("minutes", timedelta(minutes=10), "Last 10 minutes", "10 min ago", "hour"),
+        ChartWindow("hour", timedelta(hours=1), "Last hour", "1 h ago", "hour"),
+        ChartWindow("day", timedelta(days=1), "Last day", "24 h ago", "day"),
+    )
+}
+
+FIRST_WINDOW = "minutes"
+
+
+@dataclass(frozen=True, slots=True)
+class ChartLabel:
+    """A text at an axis."""
+
+    x: int
+    y: int
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The drawing: paths, labels and a sentence for screen readers; `samples` is JSON for the script."""
+
+    window: ChartWindow
+    workers: str
+    queue: str
+    area: str
+    gridlines: tuple[str, ...]
+    labels: tuple[ChartLabel, ...]
+    summary: str
+    samples: str
+
+    @classmethod
+    def of(cls, window: ChartWindow, points: Sequence[HistoryPoint], now: HistoryPoint) -> "Chart":
+        """Return the chart of `points`, the first at the start of `window`, and of the state `now`."""
+        drawn = [*points, now]
+        start = now.at - window.length
+        max_workers, max_queue = max(each.workers for each in drawn), max(each.queue for each in drawn)
+        tops = ceiling(max_workers), ceiling(max_queue)
+        queue = _steps([(_x(each.at, start, window.length), _y(each.queue / tops[1])) for each in drawn])
+        return cls(
+            window=window,
+            workers=_steps([(_x(each.at, start, window.length), _y(each.workers / tops[0])) for each in drawn]),
+            queue=queue,
+            area=f"{queue}V{BOTTOM}H{_x(drawn[0].at, start, window.length)}Z",
+            gridlines=tuple(f"M{LEFT} {_y(line / LINES)}H{RIGHT}" for line in range(LINES + 1)),
+            labels=_labels(*tops, window.ago),
+            summary=_summary(window, now, max_workers, max_queue),
+            samples=json.dumps([(round(each.at.timestamp() * 1000), each.workers, each.queue) for each in drawn]),
+        )
+
+
+def ceiling(value: int) -> int:
+    """Return the lowest round figure that is not below `value`."""
+    power = int(10 ** math.floor(math.log10(max(1, value))))
+    return next(step * power for step in _ROUND if step * power >= value)
+
+
+def _x(at: datetime, start: datetime, length: timedelta) -> str:
+    return f"{LEFT + max(0.0, (at - start) / length) * (RIGHT - LEFT):.1f}"
+
+
+def _y(share: float) -> str:
+    return f"{BOTTOM - share * (BOTTOM - TOP):.1f}"
+
+
+def _steps(places: Sequence[tuple[str, str]]) -> str:
+    first, *others = places
+    return f"M{first[0]} {first[1]}" + "".join(f"H{x}V{y}" for x, y in others)
+
+
+def _labels(workers: int, queue: int, ago: str) -> tuple[ChartLabel, ...]:
+    return (
+        ChartLabel(LEFT - 6, TOP + 4, "end", f"{workers:,}"),
+        ChartLabel(LEFT - 6, BOTTOM + 4, "end", "0"),
+        ChartLabel(RIGHT + 6, TOP + 4, "start", f"{queue:,}"),
+        ChartLabel(RIGHT + 6, BOTTOM + 4, "start", "0"),
+        ChartLabel(LEFT, BOTTOM + 22, "start", ago),
+        ChartLabel(RIGHT, BOTTOM + 22, "end", "now"),
+    )
+
+
+def _summary(window: ChartWindow, now: HistoryPoint, workers: int, queue: int) -> str:
+    return (
+        f"{window.title}: at most {plural(workers, 'worker')} and {plural(queue, 'image')} in the queue; "
+        f"now {plural(now.workers, 'worker')} and {plural(now.queue, 'image')}."
+    )
+
+
+MAX_DECISIONS_SHOWN = 12
+
+MAX_COUNTED_LETTERS = 100
+"""Dead letters that the page counts; each costs three reads of the job table."""
 
 
 class DecisionRow(BaseModel):
-    """A decision: the moment as ISO 8601, its time of the day (UTC), and the words."""
+    """A decision: its moment as ISO 8601, its time of the day (UTC), and its text."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,29 +153,29 @@ class DecisionRow(BaseModel):
 
     @classmethod
     def of(cls, decision: Decision) -> Self:
-        """Return the row that tells of a decision."""
+        """Return the row of a decision."""
         words = f"{decision.words[:1].upper()}{decision.words[1:]}"
         return cls(at=decision.at.isoformat(), time=decision.at.strftime("%H:%M:%S"), words=words)
 
 
 class FleetBody(BaseModel):
-    """The fleet as the page shows it and asks for it again every second; figures of instances and messages.
+    """The fleet as its page shows it and polls it; figures count instances and messages.
 
     Attributes:
-        known: whether the controller has looked at all; without it the figures are zero.
+        known: whether the controller has reported; all figures are zero otherwise.
         running, pending, stopped: instances.
-        waiting, in_flight, dead_letters: messages of the request queue and of the one for those given up.
+        waiting, in_flight, dead_letters: messages of the request queue and of its dead-letter queue.
         min_workers, max_workers: the limits in force.
-        peak_workers: most at once since the fleet was last at zero.
-        billed, cost: of the fleet since its first launch, in words: instance-seconds, and US dollars for them.
-        per_thousand: what 1,000 images cost, in words; None before the first answer of a worker.
-        per_thousand_of: what that is made of.
-        sentence: what is going on, and why.
-        problem: what is in the way of a launch, if anything is.
-        clocks: that the clocks of controller and web tier differ, if they do.
-        paused: that the fleet is paused, since when and why, in words; None while it is not.
-        limits_set: limits that ops have set, since when and why, in words; None when those of config.yaml hold.
-        instances: newest first; `unlisted` says how many older ones there are, if any.
+        peak_workers: most workers at once since the fleet was last at zero.
+        billed, cost: instance-seconds since the first launch, and their cost in US dollars, as texts.
+        per_thousand: cost of 1,000 images as a text; None before the first answer of a worker.
+        per_thousand_of: the parts of that cost.
+        sentence: what happens at the moment, and why.
+        problem: what prevents a launch, if anything does.
+        clocks: a warning if the clocks of controller and web tier differ.
+        paused: since when and why the fleet is paused; None if it is not.
+        limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
+        instances: newest first; `unlisted` is a text with the number of older ones, if there are any.
         decisions: the last ones, newest first.
     """
 
@@ -91,12 +214,12 @@ class FleetBody(BaseModel):
         silent_seconds: float = 0.0,
         controller_ahead: timedelta = timedelta(),
     ) -> Self:
-        """Return what there is to show.
+        """Return the body of the fleet's state.
 
         Args:
-            state: as the controller reported it; its times, so the ages of instances, are by the controller's clock.
-            prices: what instances and requests cost.
-            now: by the web tier's clock.
+            state: last report of the controller; its times are by the controller's clock.
+            prices: prices of instances and requests.
+            now: time by the web tier's clock.
             silent_seconds: how long the controller has not reported.
             controller_ahead: how far the controller's clock is ahead of the web tier's.
         """
@@ -111,7 +234,7 @@ class FleetBody(BaseModel):
             paused=None if state.pause is None else pause_words(state.pause),
             instances=tuple(InstanceRow.of(each, seen_at) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
-            decisions=tuple(DecisionRow.of(each) for each in state.decisions.decisions[:DECISIONS_SHOWN]),
+            decisions=tuple(DecisionRow.of(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN]),
         )
 
 
@@ -154,18 +277,18 @@ def _per_thousand(fleet: FleetSnapshot, prices: Prices) -> dict[str, object]:
     }
 
 
-def window_named(name: str) -> Window:
-    """Return the window of the chart that an address asks for.
+def window_named(name: str) -> ChartWindow:
+    """Return the window of the chart with this name.
 
     Raises:
-        BadRequest: when there is none of that name.
+        BadRequest: if there is none.
     """
     if name not in WINDOWS:
         raise BadRequest(f"span={name[:40]!r} is not one of {', '.join(WINDOWS)}")
     return WINDOWS[name]
 
 
-def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: Window) -> Chart:
+def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: ChartWindow) -> Chart:
     """Return the chart of `window`, until now."""
     now = datetime.now(UTC)
     start = now - window.length
@@ -176,3 +299,32 @@ def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: Window) 
     if fleet is not None:
         workers, queue = fleet.running + fleet.pending, fleet.visible + fleet.delayed + fleet.in_flight
     return Chart.of(window, points, HistoryPoint(at=now, workers=workers, queue=queue))
+
+
+def fleet_page() -> str:
+    """Show the fleet and its history."""
+    window = window_named(request.args.get("span", FIRST_WINDOW))
+    store = current_backend().fleet
+    state = store.state()
+    chart = fleet_chart(store, state.snapshot, window)
+    return render_template(
+        "fleet.html",
+        body=_fleet_body(state),
+        chart=chart,
+        windows=WINDOWS,
+        dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
+        fleet=state.snapshot,
+    )
+
+
+def fleet_now() -> Response:
+    """Return the fleet without its history; the page polls it."""
+    return Response(_fleet_body(current_backend().fleet.state()).model_dump_json(), mimetype="application/json")
+
+
+def _fleet_body(state: FleetState) -> FleetBody:
+    backend = current_backend()
+    silent_seconds = backend.reports.silent_seconds(state.snapshot)
+    return FleetBody.of(
+        state, backend.config.prices, silent_seconds=silent_seconds, controller_ahead=backend.reports.ahead
+    )

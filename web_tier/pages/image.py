@@ -1,70 +1,87 @@
-"""One image: its page, the form that tries it again, and the pictures of it that we draw."""
+"""The pages of one image: its result, its timeline, its thumbnails and the form that retries it.
 
-from flask import Blueprint, Response, redirect, render_template, request, url_for
+**Timeline.** Three clocks give the times: the web tier's (accepted, stored, retried by the user), the queue's
+(queued, first received) and the controller's (requested again by the system, delivered). A worker reports only
+durations, so a worker with a wrong clock falsifies nothing. If times of two clocks contradict each other, the page
+says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from flask import Response as HttpResponse
+from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from ulid import ULID
 from werkzeug.exceptions import ServiceUnavailable
 
 from core.confined.errors import PoolUnavailableError
+from core.format import clock, duration, milliseconds, plural
 from core.ids import ImageRef
-from core.job_records import Job
-from core.messages import Response as MessageResponse
+from core.job_records import Resend
+from core.messages import CRASHED_WORKER, Response
 from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
 from web_tier.intake.retry import retry_image
 from web_tier.limits.current import current_allowance
-from web_tier.live import current_live
 from web_tier.pages.job import job_page_after
-from web_tier.pages.timeline import Timeline
 from web_tier.parameters import known_ref
+from web_tier.result_services import current_result_services
 from web_tier.results.query import ImageResult, is_final
 from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError
 
-PICTURE_SECONDS = 3_600
-"""How long a browser keeps a picture; an image never changes under its address."""
+THUMBNAIL_SECONDS = 3_600
+"""How long a browser caches a thumbnail; the image at an address never changes."""
 
-NOTES = {
+RETRY_NOTES = {
     "sent": "Requested again: a worker will try it once more.",
     "gone": "It is no longer stored, so it cannot be tried again: upload it again.",
     "refused": "The queue did not take it just now: try again in a moment.",
     "final": "This file cannot be classified, so it would fail again: upload another one.",
     "running": "It is being tried again already.",
 }
-"""What became of an image that was to be tried again, in words."""
-
-image_pages = Blueprint("image", __name__)
+"""Message for each outcome of a retry."""
 
 
-@image_pages.get("/jobs/<job_id>/images/<image_id>")
+CLOCK_RESOLUTION = timedelta(milliseconds=2)
+"""SQS and the ids of images have whole milliseconds, so their times may be out of order by this much."""
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+_WORKER_STEPS = (
+    ("fetched", "fetched", "from the input bucket"),
+    ("decoded", "decoded", "and made ready for the model"),
+    ("inferred", "classified", "by the model"),
+    ("stored", "result stored", "in the output bucket"),
+)
+
+
 def image_page(job_id: str, image_id: str) -> str:
-    """Show one image: what was found, how sure, and where its time went."""
-    live = current_live()
+    """Show one image: its label, its scores, and its timeline."""
+    services = current_result_services()
     job, result = own_jobs().image(known_ref(job_id, image_id))
     response = result.response
-    prediction = live.objects.prediction(response) if response and response.status == "done" else None
+    prediction = services.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
         "image.html",
         job=job,
         item=result,
         model=response.model if response else None,
-        message=live.words.messages.get(response.label or "") if response else None,
-        scores=live.words.all_scores(prediction) if prediction else [],
-        timeline=Timeline.of(result),
-        is_kept=is_kept(job, result),
+        message=services.class_labels.messages.get(response.label or "") if response else None,
+        scores=services.class_labels.all_scores(prediction) if prediction else [],
+        timeline=ImageTimeline.of(result),
+        is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),
-        note=NOTES.get(request.args.get("retried", "")),
+        note=RETRY_NOTES.get(request.args.get("retried", "")),
         fleet=current_backend().fleet.snapshot(),
     )
 
 
-def is_kept(job: Job, result: ImageResult) -> bool:
-    """Return whether the file of an image may still be stored."""
-    return job.keep or result.state != "done"
-
-
-@image_pages.post("/jobs/<job_id>/images/<image_id>/retry")
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
-    """Request one failed image again, and go back to the page that the form was on."""
+    """Request one failed image again, then redirect to the page with the form."""
     _, item = own_jobs().image(known_ref(job_id, image_id))
     retried = retry_image(current_backend().intake, item.record, item.response, current_allowance())
     if request.form.get("from") == "job":
@@ -72,45 +89,194 @@ def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     return redirect(url_for("image.image_page", job_id=job_id, image_id=image_id, retried=retried.of_one()), 303)
 
 
-@image_pages.get("/jobs/<job_id>/images/<image_id>/thumbnail")
 def image_thumbnail(job_id: str, image_id: str) -> ResponseReturnValue:
-    """Return the picture of an image for a list."""
-    return _picture(known_ref(job_id, image_id), TILE)
+    """Return the thumbnail of an image for a list."""
+    return _thumbnail(known_ref(job_id, image_id), TILE)
 
 
-@image_pages.get("/jobs/<job_id>/images/<image_id>/preview")
 def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
-    """Return the picture of an image for its own page."""
-    return _picture(known_ref(job_id, image_id), PREVIEW)
+    """Return the thumbnail of an image for its own page."""
+    return _thumbnail(known_ref(job_id, image_id), PREVIEW)
 
 
-def _picture(ref: ImageRef, side: int) -> ResponseReturnValue:
+def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
     job, result = own_jobs().image(ref)
-    thumbnails = current_live().thumbnails
-    if thumbnails.has_none(ref) or _was_too_costly(result.response):
-        return _no_picture()
-    with current_live().turns.one(job.owner) as is_mine:
-        if not is_mine:
+    services = current_result_services()
+    response = result.response
+    # A worker rejected the image for its time or memory, so a thumbnail would need too much as well.
+    was_too_costly = response is not None and response.error is not None and response.error.code == "too_costly"
+    if was_too_costly or services.thumbnails.is_unavailable(ref):
+        return _no_thumbnail()
+    with services.render_limiter.slot(job.owner) as may_draw:
+        if not may_draw:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:
-            body = thumbnails.of(current_live().objects.sent(result.record), side)
+            body = services.thumbnails.render(services.objects.original(result.record), side)
         except NotFoundError:
             return redirect(url_for("static", filename="job/deleted.svg"))
         except (ObjectTooLargeError, NoThumbnailError):
-            thumbnails.note_none(ref)
-            return _no_picture()
+            services.thumbnails.mark_unavailable(ref)
+            return _no_thumbnail()
         except PoolUnavailableError as error:
             raise ServiceUnavailable("pictures cannot be drawn just now; reload in a moment") from error
-    answer = Response(body, mimetype=CONTENT_TYPE)
+    answer = HttpResponse(body, mimetype=CONTENT_TYPE)
     answer.headers["Content-Disposition"] = "inline"
-    answer.headers["Cache-Control"] = f"private, max-age={PICTURE_SECONDS}, immutable"
+    answer.headers["Cache-Control"] = f"private, max-age={THUMBNAIL_SECONDS}, immutable"
     return answer
 
 
-def _was_too_costly(response: MessageResponse | None) -> bool:
-    """Return True if a worker gave the image up for the time or memory that it took: a picture would take as much."""
-    return response is not None and response.error is not None and response.error.code == "too_costly"
-
-
-def _no_picture() -> ResponseReturnValue:
+def _no_thumbnail() -> ResponseReturnValue:
     return redirect(url_for("static", filename="no-picture.svg"))
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineStep:
+    """One step of a timeline.
+
+    Attributes:
+        name: such as `queued`.
+        note: what happened.
+        at: time by the clock of a service; None if only the duration is known.
+        milliseconds: duration of the step, or of the wait for it; None if it is not known.
+        share: duration in percent of the longest step.
+        state: `done`, `failed`, or `open` for a step that has not happened yet.
+    """
+
+    name: str
+    note: str = ""
+    at: datetime | None = None
+    milliseconds: float | None = None
+    share: float = 0.0
+    state: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTimeline:
+    """The steps of an image in order; `contradiction` says which clocks contradict each other, if any do."""
+
+    steps: tuple[TimelineStep, ...]
+    contradiction: str | None
+
+    @classmethod
+    def of(cls, result: ImageResult) -> "ImageTimeline":
+        """Return the timeline of an image until now."""
+        steps = _steps(result)
+        longest = max((step.milliseconds or 0.0 for step in steps), default=0.0) or 1.0
+        shown = (replace(step, share=100 * (step.milliseconds or 0.0) / longest) for step in steps)
+        return cls(tuple(shown), _contradiction(steps))
+
+    @property
+    def total(self) -> float | None:
+        """Sum of the durations of the steps in milliseconds, or None if none is known.
+
+        The first and the last time are by two clocks, so their difference is not a duration.
+        """
+        lengths = [step.milliseconds for step in self.steps if step.milliseconds is not None]
+        return sum(lengths) if lengths else None
+
+
+def _steps(result: ImageResult) -> list[TimelineStep]:
+    record, response = result.record, result.response
+    if record.cached or (response is not None and response.cached):
+        return _cached_steps(result)
+    known = [
+        TimelineStep("accepted", "checked by the web tier", _id_time(record.ref.image_id)),
+        TimelineStep("stored", "in the input bucket", record.accepted_at),
+    ]
+    resent = _resent(result.resend)
+    retried: list[TimelineStep] = []
+    if record.retried_at is not None:
+        retried = [TimelineStep("requested again", "by its user, after it had failed", record.retried_at)]
+    # The attempt shows whether the resend came before the last retry of the user.
+    early, late = (resent, []) if result.resend and result.resend.attempt < record.attempt else ([], resent)
+    if response is None:
+        return [*known, *late, TimelineStep("queued", "waits for a worker", state="open")]
+    if result.retrying:
+        message = response.error.message if response.error else ""
+        failed = TimelineStep("failed", message, response.recorded_at, state="failed")
+        waiting = TimelineStep("queued", "waits for a worker once more", state="open")
+        return [*known, *early, failed, *retried, *late, waiting]
+    return [*known, *early, *retried, *_insert_by_time(late, _answered(response))]
+
+
+def _cached_steps(result: ImageResult) -> list[TimelineStep]:
+    record, response = result.record, result.response
+    accepted = TimelineStep("accepted", "checked by the web tier", _id_time(record.ref.image_id))
+    at = response.recorded_at if response and response.recorded_at else record.accepted_at
+    return [accepted, TimelineStep("answered at once", "with the result of an earlier image of the same bytes", at)]
+
+
+def _resent(resend: Resend | None) -> list[TimelineStep]:
+    """Return the step with how often and why the controller requested the image again, if it did."""
+    if resend is None:
+        return []
+    waited = duration(resend.waited_seconds)
+    note, times = f"no result for {waited}: its request or its response was presumed lost", ""
+    if resend.times > 1:
+        times = f" {TIMES}{resend.times}"
+        note += f"; the first time at {clock(resend.first_at)}"
+    return [TimelineStep(f"requested again by the system{times}", note, resend.last_at)]
+
+
+def _insert_by_time(resent: list[TimelineStep], answered: list[TimelineStep]) -> list[TimelineStep]:
+    """Return `answered` with the resend at its time: an earlier request may be the one that was answered."""
+    resent_at = resent[0].at if resent else None
+    later = (index for index, step in enumerate(answered) if step.at and resent_at and step.at > resent_at)
+    index = next(later, len(answered) - 1)
+    return [*answered[:index], *resent, *answered[index:]]
+
+
+def _answered(response: Response) -> list[TimelineStep]:
+    """Return the steps of a response, from the queue to its delivery."""
+    timings, steps = response.timings, list[TimelineStep]()
+    if response.queued_at is not None:
+        steps.append(TimelineStep("queued", "taken by the request queue", response.queued_at))
+    if response.attempts:
+        steps.append(_received(response))
+    lengths = timings.model_dump()
+    steps += [
+        TimelineStep(name, note, milliseconds=lengths[key])
+        for key, name, note in _WORKER_STEPS
+        if lengths[key] is not None
+    ]
+    failed = response.status == "failed"
+    note = "the failure is visible to its owner" if failed else "the result is visible to its owner"
+    steps.append(TimelineStep("delivered", note, response.recorded_at, state="failed" if failed else "done"))
+    return steps
+
+
+def _received(response: Response) -> TimelineStep:
+    waited = response.timings.queued
+    times, note = "", f"by worker {response.worker}"
+    if response.attempts > 1:
+        times = f" {TIMES}{response.attempts}"
+        note = f"last by worker {response.worker}; the time is that of the first"
+        note += f". {_unanswered(response.attempts - 1)}"
+    if response.error and response.error.code == CRASHED_WORKER and waited is None:
+        note = _unanswered(response.attempts)  # a dead letter, to which the controller responded
+    at = None
+    if response.queued_at is not None and waited is not None:
+        at = response.queued_at + timedelta(milliseconds=waited)
+    return TimelineStep(f"received{times}", note, at, waited)
+
+
+def _unanswered(receives: int) -> str:
+    return f"{plural(receives, 'receive')} ended without an answer: a worker stopped or failed"
+
+
+def _contradiction(steps: Sequence[TimelineStep]) -> str | None:
+    """Return a sentence about the first two neighbouring times that contradict each other, if any do."""
+    timed = [(step.name, step.at) for step in steps if step.at is not None]
+    for (first, before), (second, after) in pairwise(timed):
+        if after < before - CLOCK_RESOLUTION:
+            ahead = milliseconds((before - after).total_seconds() * 1_000)
+            return (
+                f"The clocks disagree: “{second}” reads {ahead} earlier than “{first}”, which came before it. "
+                "The times of different services cannot be compared here; the lengths of the steps hold."
+            )
+    return None
+
+
+def _id_time(image_id: str) -> datetime:
+    """Return the time in an image's id: the web tier creates the id when it receives the image."""
+    return datetime.fromtimestamp(ULID.from_str(image_id).timestamp, UTC)

@@ -1,4 +1,4 @@
-"""An instance of the fleet as the page tells of it, in words."""
+"""Rows of instances for the fleet page and for `fleetsight status`."""
 
 from datetime import datetime
 from typing import Self
@@ -10,13 +10,13 @@ from core.format import ago, duration
 from services.ec2 import ALIVE
 
 SILENT_SECONDS = 30.0
-"""Three heartbeats: a worker that has said nothing for so long is marked."""
+"""Three heartbeats: a worker without a heartbeat for this long is marked."""
 
 BOOT_SECONDS = 120.0
-"""A worker that has not said anything yet boots; after so long it is marked too."""
+"""A worker before its first heartbeat boots; after this long it is marked, too."""
 
 MIN_RATE = 0.05
-"""Images/s below which nothing is said of them."""
+"""Images/s below which the rate is not shown."""
 
 _ENDING = frozenset({"draining", "ended"})
 _STARTS = {"pending": "starts", "stopping": "stops", "stopped": "stopped"}
@@ -26,15 +26,15 @@ class InstanceRow(BaseModel):
     """A row of the table.
 
     Attributes:
-        state: in a word.
-        at_work: whether it is doing what it is there for.
-        market: `Spot` for a Spot Instance, else nothing.
-        launched: the moment as ISO 8601.
-        age: since the launch.
-        images: answered so far, and how many a second of late; `-` before the first word.
-        heard: when it was last heard of; or why the controller believes that it does not work, and what follows.
-        marked: whether the controller does, or it has been silent for too long.
-        can_drain: whether it can be asked to end, and has not been.
+        state: state of the instance or of its worker.
+        at_work: whether the worker is ready or busy.
+        market: `Spot` for a Spot Instance, else empty.
+        launched: moment of the launch as ISO 8601.
+        age: time since the launch.
+        images: images answered so far and images per second; `-` before the first heartbeat.
+        heard: when its last heartbeat arrived, or why the controller believes that the worker does not work.
+        marked: whether the controller believes so, or no heartbeat arrived for too long.
+        can_drain: whether the worker can be drained and is not being drained yet.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,7 +54,7 @@ class InstanceRow(BaseModel):
 
     @classmethod
     def of(cls, instance: FleetInstance, now: datetime) -> Self:
-        """Return the row that tells of an instance at `now`, by the controller's clock."""
+        """Return the row of an instance at `now`, by the controller's clock."""
         age = max(0.0, (now - instance.launched_at).total_seconds())
         silence = None if instance.heard_at is None else max(0.0, (now - instance.heard_at).total_seconds())
         running = instance.state == "running"
@@ -63,7 +63,7 @@ class InstanceRow(BaseModel):
         if running:
             state = "silent" if silent else "boots" if silence is None else instance.worker or "busy"
             if instance.draining and state in {"boots", "ready", "busy"}:
-                state = "draining"  # its next heartbeat will say so
+                state = "draining"  # before its next heartbeat
         if instance.marked is not None:
             state = "stuck"
         return cls(

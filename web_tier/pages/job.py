@@ -1,36 +1,188 @@
-"""What the page of a job shows: where it stands, a page of its images, and how to ask for others."""
+"""The pages of jobs: the list, the page of one job with its live updates, and the forms that retry and delete it."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
-from flask import request, url_for
+from flask import Response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
-from core.format import duration, plural
-from core.job_records import JobStatus
+from core.format import duration, percent_text, plural
+from core.ids import merged_key
+from core.job_records import Job, JobStatus
 from core.messages import Model
-from web_tier.access.owned import UserJobs
+from services.errors import NotFoundError
+from web_tier.access.guard import credentials_check
+from web_tier.access.owned import UserJobs, own_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.retry import Retried
-from web_tier.live import current_live
-from web_tier.pages.asked import Asked
-from web_tier.pages.progress import Progress, ProgressBody
-from web_tier.parameters import cursor, whole_number
-from web_tier.results.query import ResultsPage, filtered_page
-from web_tier.results.rows import Row
-from web_tier.results.sorting import MAX_SORTED, can_sort, sorted_page
+from web_tier.intake.names import shown_search
+from web_tier.intake.retry import Retried, retry_failed
+from web_tier.limits.current import current_allowance
+from web_tier.parameters import cursor, known_id, whole_number
+from web_tier.result_services import current_result_services
+from web_tier.results.job_snapshot import ImageRow, ImageRows
+from web_tier.results.live_feed import event_stream
+from web_tier.results.progress import JobProgress, ProgressBody
+from web_tier.results.query import (
+    MAX_SORTED,
+    ORDERS,
+    ImageState,
+    ResultsFilter,
+    ResultsPage,
+    can_sort,
+    filtered_page,
+    find_jobs,
+    results_page,
+    sorted_page,
+)
+
+JOBS_PER_PAGE = 25
+IMAGES_PER_PAGE = 200
+MAX_PAGES = 1_000
 
 MAX_LABELS = 20
-"""Labels in the histogram, those with most images."""
+"""Labels in the histogram: the most frequent ones."""
 
-MAX_PAGES = 1_000
-SECONDS_A_DAY = 86_400
+MAX_CONCURRENT_READS = 8
+"""Jobs of a page with a status that is read at the same time."""
+
+MAX_ROWS = 1_000
+"""Rows in one response."""
+
+SEND_SECONDS = 20.0
+"""A stream is closed if its browser accepts no data for this long."""
+
+MAX_CURSOR_CHARACTERS = 60
+SECONDS_PER_DAY = 86_400
+
+
+def jobs_page() -> str:
+    """List jobs, newest first, or those with a text in their name."""
+    jobs, name = own_jobs(), shown_search(request.args.get("q", ""))
+    found = find_jobs(jobs, before=cursor("before"), limit=JOBS_PER_PAGE, name=name or None)
+    with ThreadPoolExecutor(MAX_CONCURRENT_READS) as readers:
+        statuses = [status for status in readers.map(partial(_status, jobs), found.jobs) if status is not None]
+    return render_template(
+        "jobs.html",
+        statuses=statuses,
+        name=name,
+        next_before=found.next_before,
+        is_first_page="before" not in request.args,
+        fleet=current_backend().fleet.snapshot(),
+    )
+
+
+def _status(jobs: UserJobs, job: Job) -> JobStatus | None:
+    try:
+        return jobs.status(job.job_id)
+    except NotFoundError:  # it was just deleted
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPageQuery:
+    """The query of a job page's address: which images, in which order, in which view.
+
+    Attributes:
+        low, high: lowest and highest score in percent; None is no condition.
+        sort: one of the `ORDERS`, or empty for the order of the upload.
+        view: `grid` or `table`.
+    """
+
+    state: ImageState | None
+    label: str
+    low: float | None
+    high: float | None
+    name: str
+    sort: str
+    view: str
+
+    @classmethod
+    def of_request(cls) -> "JobPageQuery":
+        """Return the query of the current request.
+
+        Raises:
+            BadRequest: if a state or an order does not exist, or a score is not a percentage.
+        """
+        args = request.args
+        state = _one_of("state", tuple(get_args(ImageState)))
+        return cls(
+            state=next((each for each in get_args(ImageState) if each == state), None),
+            label=args.get("label", ""),
+            low=_percent("from"),
+            high=_percent("to"),
+            name=args.get("q", "").strip(),
+            sort=_one_of("sort", tuple(ORDERS)),
+            view="table" if args.get("view") == "table" else "grid",
+        )
+
+    @property
+    def filter(self) -> ResultsFilter:
+        """The filter of the images."""
+        return ResultsFilter(
+            state=self.state,
+            label=self.label or None,
+            min_score=None if self.low is None else self.low / 100,
+            max_score=None if self.high is None else self.high / 100,
+            filename=self.name or None,
+        )
+
+    def parameters(self, **changes: str) -> dict[str, str]:
+        """Return the parameters of an address with this query, except for `changes`."""
+        own = {"state": self.state or "", "label": self.label, "q": self.name, "sort": self.sort}
+        own |= {"from": percent_text(self.low), "to": percent_text(self.high)}
+        own["view"] = "" if self.view == "grid" else self.view
+        return {name: value for name, value in (own | changes).items() if value}
+
+
+def _one_of(name: str, known: tuple[str, ...]) -> str:
+    text = request.args.get(name, "")
+    if text and text not in known:
+        raise BadRequest(f"{name}={text[:40]!r} is not one of {', '.join(known)}")
+    return text
+
+
+def _percent(name: str) -> float | None:
+    text = request.args.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 100:
+        raise BadRequest(f"{name}={text[:40]!r} is not a percentage from 0 to 100")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ImageListPage:
+    """A page of the images that match; `next` has the changed parameters of the next page's address, if any."""
+
+    found: ResultsPage
+    is_first: bool
+    next: dict[str, str] | None
+
+    @classmethod
+    def read(cls, jobs: UserJobs, status: JobStatus, query: JobPageQuery, limit: int) -> "ImageListPage":
+        """Return the page of the current request, sorted if the job is small enough."""
+        job_id = status.job.job_id
+        if query.sort and can_sort(status):
+            number = whole_number("page", default=1, most=MAX_PAGES)
+            part = sorted_page(jobs, job_id, query.filter, query.sort, number=number, limit=limit)
+            return cls(part.page, number == 1, None if part.is_last else {"page": str(number + 1)})
+        after = cursor("after")
+        page = filtered_page(jobs, job_id, query.filter, after=after, limit=limit)
+        return cls(page, after is None, {"after": page.next_after} if page.next_after else None)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelCount:
-    """A label and how many images have it; `share` is in percent of the most frequent one."""
+    """A label and its number of images; `share` is in percent of the most frequent label."""
 
     label: str
     images: int
@@ -38,105 +190,148 @@ class LabelCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Some of the images that are asked for; `next` is how the address of the page after it differs, if any."""
-
-    found: ResultsPage
-    is_first: bool
-    next: dict[str, str] | None
-
-    @classmethod
-    def read(cls, jobs: UserJobs, status: JobStatus, asked: Asked, limit: int) -> "Page":
-        """Return the page that the current request asks for, in the order that it asks for if that can be."""
-        job_id = status.job.job_id
-        if asked.sort and can_sort(status):
-            number = whole_number("page", default=1, most=MAX_PAGES)
-            part = sorted_page(jobs, job_id, asked.filter, asked.sort, number=number, limit=limit)
-            return cls(part.page, number == 1, None if part.is_last else {"page": str(number + 1)})
-        after = cursor("after")
-        page = filtered_page(jobs, job_id, asked.filter, after=after, limit=limit)
-        return cls(page, after is None, {"after": page.next_after} if page.next_after else None)
-
-
-@dataclass(frozen=True, slots=True)
 class JobView:
-    """Everything that the page shows of a job; what it has to say is in words, or None."""
+    """Everything that the page shows of a job; `retention`, `not_sorted` and `note` are sentences or None."""
 
-    progress: Progress
+    progress: JobProgress
     body: ProgressBody
-    asked: Asked
-    page: Page
-    rows: tuple[Row, ...]
+    query: JobPageQuery
+    page: ImageListPage
+    rows: tuple[ImageRow, ...]
     labels: list[LabelCount]
-    keeping: str | None
+    retention: str | None
     not_sorted: str | None
     note: str | None
 
     @classmethod
     def read(cls, jobs: UserJobs, job_id: str, limit: int) -> "JobView":
-        """Return the view that the current request asks for.
+        """Return the view of the current request.
 
         Raises:
-            NotFoundError: when there is no such job.
-            BadRequest: when the request asks for what there cannot be.
+            NotFoundError: if there is no such job.
+            BadRequest: if a parameter is not valid.
         """
-        status, asked = jobs.status(job_id), Asked.of_request()
-        page = Page.read(jobs, status, asked, limit)
-        rows = tuple(Row.of_result(item) for item in page.found.items)
-        progress, body = current_live().progress(status)
+        status, query = jobs.status(job_id), JobPageQuery.of_request()
+        page = ImageListPage.read(jobs, status, query, limit)
+        rows = tuple(ImageRow.of_result(item) for item in page.found.items)
+        progress, body = current_result_services().progress(status)
+        not_sorted = None
+        if query.sort and not can_sort(status):
+            not_sorted = (
+                f"Without JavaScript, jobs of up to {MAX_SORTED:,} images are sorted; this one has "
+                f"{status.accepted:,}, shown in the order of their upload."
+            )
+        unkept_days = current_backend().config.retention.unkept_days
         return cls(
             progress=progress,
             body=body,
-            asked=asked,
+            query=query,
             page=page,
             rows=rows,
             labels=label_counts(rows),
-            keeping=None if status.job.keep else keeping_words(current_backend().config.retention.unkept_days),
-            not_sorted=_not_sorted(status, asked),
+            retention=None if status.job.keep else retention_sentence(unkept_days),
+            not_sorted=not_sorted,
             note=_retry_note(),
         )
 
     @property
     def model(self) -> Model | None:
-        """The bundle that answered, as far as this page knows."""
+        """The model of the newest result on this page."""
         return self.page.found.model
 
-    def address(self, **others: str) -> str:
-        """Return the address of this page, but for `others`; from its first images on."""
+    def address(self, **changes: str) -> str:
+        """Return the address of this page, except for `changes`, from its first images on."""
         page = url_for("pages.job_page", job_id=self.progress.status.job.job_id)
-        words = urlencode(self.asked.words(**others))
-        return f"{page}?{words}" if words else page
+        parameters = urlencode(self.query.parameters(**changes))
+        return f"{page}?{parameters}" if parameters else page
 
 
-def keeping_words(unkept_days: float) -> str:
-    """Say what becomes of the images of a job that does not keep them; it expires after so many days, 0: never."""
-    deleted = "Each image is deleted as soon as its label is stored"
-    if not unkept_days:
-        return f"{deleted}; one that failed stays until it has a label."
-    after = duration(unkept_days * SECONDS_A_DAY)
-    return f"{deleted}; one that failed stays until it has a label. This job with its results expires after {after}."
-
-
-def _not_sorted(status: JobStatus, asked: Asked) -> str | None:
-    if not asked.sort or can_sort(status):
-        return None
-    return (
-        f"Without JavaScript, jobs of up to {MAX_SORTED:,} images are sorted; this one has {status.accepted:,}, "
-        "shown in the order of their upload."
+def job_page(job_id: str) -> str:
+    """Show a job: its progress, and a page of its images."""
+    backend = current_backend()
+    view = JobView.read(own_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
+    return render_template(
+        "job.html",
+        view=view,
+        job=view.progress.status.job,
+        model=view.model,
+        output_bucket=backend.config.names.output_bucket,
+        file_key=merged_key(job_id),
+        fleet=backend.fleet.snapshot(),
     )
 
 
-_RETRY_WORDS: Final = {
+def retention_sentence(unkept_days: float) -> str:
+    """Return what happens to the images of a job that are not kept; it expires after so many days, 0 is never."""
+    deleted = "Each image is deleted as soon as its label is stored"
+    if not unkept_days:
+        return f"{deleted}; one that failed stays until it has a label."
+    after = duration(unkept_days * SECONDS_PER_DAY)
+    return f"{deleted}; one that failed stays until it has a label. This job with its results expires after {after}."
+
+
+def label_counts(rows: tuple[ImageRow, ...]) -> list[LabelCount]:
+    """Return the number of images of each label, most frequent first, at most `MAX_LABELS`."""
+    counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
+    top = counted[0][1] if counted else 1
+    return [LabelCount(label, images, 100 * images / top) for label, images in counted]
+
+
+def job_events(job_id: str) -> Response:
+    """Send the live feed of a job as server-sent events, from `Last-Event-ID` on.
+
+    Events: `resync` (read all rows again), `images` and `results` (rows), `progress`, and `end` or `gone`, which is
+    the last one.
+    """
+    services = current_result_services()
+    owner = own_jobs().job(known_id("job", job_id)).owner
+    feed = services.feeds.join(job_id, owner)
+    if feed is None:
+        raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
+    after = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(SEND_SECONDS)
+    stream = event_stream(feed, after[:MAX_CURSOR_CHARACTERS], services.is_stopping, is_allowed=credentials_check())
+    answer = Response(stream, mimetype="text/event-stream")
+    answer.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
+    answer.call_on_close(lambda: services.feeds.leave(job_id, owner))
+    return answer
+
+
+def job_rows(job_id: str) -> Response:
+    """Return a job's images as a list shows them, up to 1,000 at a time."""
+    jobs = own_jobs()
+    jobs.job(known_id("job", job_id))
+    limit = whole_number("limit", default=MAX_ROWS, most=MAX_ROWS)
+    page = results_page(jobs, job_id, after=cursor("after"), limit=limit)
+    return Response(ImageRows.of_page(page).to_json(), mimetype="application/json")
+
+
+def job_progress(job_id: str) -> Response:
+    """Return the progress of a job, as the events have it: for browsers without a stream."""
+    status = own_jobs().status(known_id("job", job_id))
+    return Response(current_result_services().progress(status)[1].model_dump_json(), mimetype="application/json")
+
+
+def retry(job_id: str) -> ResponseReturnValue:
+    """Request a job's failed images again, up to 1,000 of them, and redirect to its page."""
+    job = own_jobs().job(known_id("job", job_id))
+    retried = retry_failed(current_backend().intake, job, current_allowance())
+    return redirect(job_page_after(job_id, retried), 303)
+
+
+_RETRY_NOTES: Final = {
     "refused": "{count} not taken by the queue: try again in a moment",
     "gone": "{count} no longer stored: upload them again",
     "final": "{count} cannot be classified, so a retry would fail",
     "running": "{count} being tried again already",
 }
-"""What became of images that were not requested again, by the query parameter that counts them."""
+"""Text for the images that were not requested again, by the query parameter with their number."""
 
 
 def job_page_after(job_id: str, retried: Retried) -> str:
-    """Return the address of a job's page that says what became of a request to retry its failed images."""
+    """Return the address of a job's page that shows the outcome of a retry of failed images."""
     counts = {
         "refused": retried.refused,
         "gone": len(retried.gone),
@@ -148,17 +343,22 @@ def job_page_after(job_id: str, retried: Retried) -> str:
 
 
 def _retry_note() -> str | None:
-    """Return the sentence about a request to retry failed images, if the reader comes from one."""
+    """Return the sentence about the outcome of a retry, if the address has one."""
     retried = request.args.get("retried", type=int)
     if retried is None:
         return None
-    counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_WORDS}
-    others = [_RETRY_WORDS[name].format(count=f"{count:,}") for name, count in counts.items() if count > 0]
+    counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_NOTES}
+    others = [_RETRY_NOTES[name].format(count=f"{count:,}") for name, count in counts.items() if count > 0]
     return "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
 
 
-def label_counts(rows: tuple[Row, ...]) -> list[LabelCount]:
-    """Return how often each label was found, most frequent first, `MAX_LABELS` of them."""
-    counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
-    most = counted[0][1] if counted else 1
-    return [LabelCount(label, images, 100 * images / most) for label, images in counted]
+def ask_to_delete(job_id: str) -> str:
+    """Show the form that confirms the deletion of a job."""
+    status = own_jobs().status(known_id("job", job_id))
+    return render_template("delete.html", status=status, fleet=current_backend().fleet.snapshot())
+
+
+def delete(job_id: str) -> ResponseReturnValue:
+    """Delete a job and redirect to the list of jobs."""
+    own_jobs().delete(known_id("job", job_id))
+    return redirect(url_for("pages.jobs_page"), 303)

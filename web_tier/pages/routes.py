@@ -1,184 +1,138 @@
-"""The pages: upload, a job, all jobs, the fleet."""
+"""The addresses of all pages.
 
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from functools import partial
+The permissions (`web_tier.access.rights`) and templates name a page by its endpoint, `blueprint.function`. Without
+sign-in the guard closes all account pages.
+"""
 
-from flask import Blueprint, Response, redirect, render_template, request, url_for
-from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import Forbidden, UnprocessableEntity
+from flask import Blueprint, Flask
 
-from core.config import DEMO_BUNDLE
-from core.fleet_store import FleetState
-from core.ids import merged_key, new_id
-from core.job_records import ImageRecord, Job, JobStatus
-from services.errors import NotFoundError
-from web_tier.access.csrf import CSRF_FIELD, check_csrf
-from web_tier.access.owned import UserJobs, own_jobs
-from web_tier.api import classic
-from web_tier.api.creation import refuse_too_many
-from web_tier.backend import current_backend
-from web_tier.intake.accept import RejectedUpload
-from web_tier.intake.multipart import Upload
-from web_tier.intake.names import shown_job_name, shown_search
-from web_tier.intake.single_request import up_to_first_file
-from web_tier.intake.uploads import request_parts, upload_status
-from web_tier.limits.current import current_allowance
-from web_tier.pages.chart import FIRST_WINDOW, WINDOWS
-from web_tier.pages.fleet import FleetBody, fleet_chart, window_named
-from web_tier.pages.job import JobView
-from web_tier.pages.upload import BrowserLimits, Plan, keeping_sentence
-from web_tier.parameters import cursor, known_id
-from web_tier.results.jobs import jobs_page as find_jobs
-
-IMAGES_A_PAGE = 200
-JOBS_A_PAGE = 25
-READS_AT_ONCE = 8
-MAX_COUNTED_LETTERS = 100
-"""Dead letters that the fleet's page counts; each costs it three reads of the job table."""
-KEEP_FIELD = "keep"
-"""The form's box: whether the images and the records stay. It and the name stand before the files."""
-
-FORM_WITHOUT_SESSION = (
-    "Nothing was sent: that form was opened before you signed in. Choose the images once more and send them here."
+from web_tier.pages.account import account, make_token, revoke_token, visitor, visitor_now
+from web_tier.pages.audit import audit_page
+from web_tier.pages.dead_letters import dead_letters_page, discard_letter, redrive_letter, redrive_letters
+from web_tier.pages.fleet import fleet_now, fleet_page
+from web_tier.pages.fleet_controls import ask_to_drain, drain, limits_page, pause, reset_limits, resume, set_limits
+from web_tier.pages.image import image_page, image_preview, image_thumbnail, retry_one
+from web_tier.pages.job import (
+    ask_to_delete,
+    delete,
+    job_events,
+    job_page,
+    job_progress,
+    job_rows,
+    jobs_page,
+    retry,
 )
+from web_tier.pages.second_factor import (
+    RecoveryPage,
+    SecondFactorPage,
+    confirm_second_factor,
+    new_recovery_codes,
+    turn_off_second_factor,
+)
+from web_tier.pages.sign_in import (
+    CodePage,
+    ForgotPasswordPage,
+    NewPasswordPage,
+    ResetPasswordPage,
+    SignInPage,
+    SignUpPage,
+    sign_out,
+)
+from web_tier.pages.upload import plain_upload_form, upload, upload_form
 
-pages = Blueprint("pages", __name__)
-
-
-@pages.get("/")
-def upload_form() -> str:
-    """Show the form that takes images."""
-    return _upload_form()
-
-
-@pages.get("/upload")
-def plain_upload_form() -> str:
-    """Show the same form where the first page is a file: browsers without scripts need the session's token in it."""
-    return _upload_form()
-
-
-def _upload_form(fault: str | None = None) -> str:
-    backend = current_backend()
-    demo = backend.config.worker.bundle == DEMO_BUNDLE
-    fleet = backend.fleet.snapshot()
-    return render_template(
-        "upload.html",
-        limits=backend.config.web,
-        browser_limits=BrowserLimits.of(backend.config).model_dump(by_alias=True),
-        plan=Plan.of(backend.config, fleet).model_dump(by_alias=True),
-        keeping=keeping_sentence(backend.config.retention.unkept_days),
-        fleet=fleet,
-        demo=demo,
-        fault=fault,
-    )
+GET, POST = ["GET"], ["POST"]
 
 
-@pages.post("/")
-def upload() -> ResponseReturnValue:
-    """Take the form's images into a new job and go to its page; tell first which files were not accepted.
-
-    At most `web.max_open_jobs` jobs may be open, as through the API.
-
-    A load generator's form, told by the name of its field, is answered as `web_tier.api.classic` says instead.
-    """
-    backend, jobs = current_backend(), own_jobs()
-    fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
-    try:
-        check_csrf(fields.get(CSRF_FIELD))
-    except Forbidden:
-        return _upload_form(FORM_WITHOUT_SESSION), 403
-    if classic.asks_for_it(file_field):
-        return classic.answer(parts)
-    refuse_too_many(jobs, backend.config)
-    name, keep = shown_job_name(fields.get("name", "")), KEEP_FIELD in fields
-    job = Job(new_id(), name, datetime.now(UTC), keep, jobs.owner)
-    outcomes = backend.intake.put(job, (part for part in parts if isinstance(part, Upload)))
-    if not outcomes:
-        raise UnprocessableEntity("no file was chosen; go back and choose one or more images")
-    if any(isinstance(outcome, ImageRecord) for outcome in outcomes):
-        with backend.intake.charged(outcomes, current_allowance()) as receipt:
-            jobs.create(job)
-            outcomes = receipt.keep(backend.intake.commit(outcomes))
-    rejections = [outcome for outcome in outcomes if isinstance(outcome, RejectedUpload)]
-    if not rejections:
-        return redirect(url_for("pages.job_page", job_id=job.job_id), 303)
-    page = render_template(
-        "outcome.html",
-        job=job,
-        accepted=len(outcomes) - len(rejections),
-        rejections=rejections,
-        fleet=backend.fleet.snapshot(),
-    )
-    return page, upload_status(outcomes)
+def install_pages(app: Flask) -> None:
+    """Add all pages to `app`, and the global `visitor()` to its templates."""
+    app.jinja_env.globals["visitor"] = visitor
+    for blueprint in (_pages(), _image(), _changes(), _live(), _operate(), _audit(), _dead_letters(), _accounts()):
+        app.register_blueprint(blueprint)
 
 
-@pages.get("/jobs/<job_id>")
-def job_page(job_id: str) -> str:
-    """Show a job: where it stands, and a page of its images."""
-    backend = current_backend()
-    view = JobView.read(own_jobs(), known_id("job", job_id), IMAGES_A_PAGE)
-    return render_template(
-        "job.html",
-        view=view,
-        job=view.progress.status.job,
-        model=view.model,
-        output_bucket=backend.config.names.output_bucket,
-        file_key=merged_key(job_id),
-        fleet=backend.fleet.snapshot(),
-    )
+def _pages() -> Blueprint:
+    pages = Blueprint("pages", __name__)
+    pages.add_url_rule("/", view_func=upload_form, methods=GET)
+    pages.add_url_rule("/", view_func=upload, methods=POST)
+    pages.add_url_rule("/upload", view_func=plain_upload_form, methods=GET)
+    pages.add_url_rule("/jobs", view_func=jobs_page, methods=GET)
+    pages.add_url_rule("/jobs/<job_id>", view_func=job_page, methods=GET)
+    pages.add_url_rule("/fleet", view_func=fleet_page, methods=GET)
+    pages.add_url_rule("/fleet/now", view_func=fleet_now, methods=GET)
+    return pages
 
 
-@pages.get("/jobs")
-def jobs_page() -> str:
-    """List jobs, newest first, or those with a word in their name."""
-    jobs, name = own_jobs(), shown_search(request.args.get("q", ""))
-    found = find_jobs(jobs, before=cursor("before"), limit=JOBS_A_PAGE, name=name or None)
-    with ThreadPoolExecutor(READS_AT_ONCE) as readers:
-        statuses = [status for status in readers.map(partial(_status, jobs), found.jobs) if status is not None]
-    return render_template(
-        "jobs.html",
-        statuses=statuses,
-        name=name,
-        next_before=found.next_before,
-        is_first_page="before" not in request.args,
-        fleet=current_backend().fleet.snapshot(),
-    )
+def _image() -> Blueprint:
+    image, here = Blueprint("image", __name__), "/jobs/<job_id>/images/<image_id>"
+    image.add_url_rule(here, view_func=image_page, methods=GET)
+    image.add_url_rule(f"{here}/retry", view_func=retry_one, methods=POST)
+    image.add_url_rule(f"{here}/thumbnail", view_func=image_thumbnail, methods=GET)
+    image.add_url_rule(f"{here}/preview", view_func=image_preview, methods=GET)
+    return image
 
 
-def _status(jobs: UserJobs, job: Job) -> JobStatus | None:
-    try:
-        return jobs.status(job.job_id)
-    except NotFoundError:  # it has just been deleted
-        return None
+def _changes() -> Blueprint:
+    """Return the forms that change a job."""
+    changes = Blueprint("changes", __name__)
+    changes.add_url_rule("/jobs/<job_id>/retry", view_func=retry, methods=POST)
+    changes.add_url_rule("/jobs/<job_id>/delete", view_func=ask_to_delete, methods=GET)
+    changes.add_url_rule("/jobs/<job_id>/delete", view_func=delete, methods=POST)
+    return changes
 
 
-@pages.get("/fleet")
-def fleet_page() -> str:
-    """Show what the autoscaler saw and decided, and how it went over time."""
-    window = window_named(request.args.get("span", FIRST_WINDOW))
-    store = current_backend().fleet
-    state = store.state()
-    chart = fleet_chart(store, state.snapshot, window)
-    return render_template(
-        "fleet.html",
-        body=_fleet_body(state),
-        chart=chart,
-        windows=WINDOWS,
-        dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
-        fleet=state.snapshot,
-    )
+def _live() -> Blueprint:
+    """Return the addresses that an open job page polls or streams."""
+    live = Blueprint("live", __name__)
+    live.add_url_rule("/api/v1/jobs/<job_id>/events", view_func=job_events, methods=GET)
+    live.add_url_rule("/jobs/<job_id>/rows", view_func=job_rows, methods=GET)
+    live.add_url_rule("/jobs/<job_id>/progress", view_func=job_progress, methods=GET)
+    return live
 
 
-@pages.get("/fleet/now")
-def fleet_now() -> Response:
-    """Return the same, but for the chart, for the page to refresh itself."""
-    return Response(_fleet_body(current_backend().fleet.state()).model_dump_json(), mimetype="application/json")
+def _operate() -> Blueprint:
+    """Return the controls of the fleet."""
+    operate = Blueprint("operate", __name__)
+    operate.add_url_rule("/fleet/pause", view_func=pause, methods=POST)
+    operate.add_url_rule("/fleet/resume", view_func=resume, methods=POST)
+    operate.add_url_rule("/fleet/limits", view_func=limits_page, methods=GET)
+    operate.add_url_rule("/fleet/limits", view_func=set_limits, methods=POST)
+    operate.add_url_rule("/fleet/limits/reset", view_func=reset_limits, methods=POST)
+    operate.add_url_rule("/fleet/instances/<instance_id>/drain", view_func=ask_to_drain, methods=GET)
+    operate.add_url_rule("/fleet/instances/<instance_id>/drain", view_func=drain, methods=POST)
+    return operate
 
 
-def _fleet_body(state: FleetState) -> FleetBody:
-    backend = current_backend()
-    silent_seconds = backend.reports.silent_seconds(state.snapshot)
-    return FleetBody.of(
-        state, backend.config.prices, silent_seconds=silent_seconds, controller_ahead=backend.reports.ahead
-    )
+def _audit() -> Blueprint:
+    audit = Blueprint("audit", __name__)
+    audit.add_url_rule("/audit", view_func=audit_page, methods=GET)
+    return audit
+
+
+def _dead_letters() -> Blueprint:
+    letters, letter = Blueprint("dead_letters", __name__), "/dead-letters/<job_id>/<image_id>"
+    letters.add_url_rule("/dead-letters", view_func=dead_letters_page, methods=GET)
+    letters.add_url_rule("/dead-letters/redrive", view_func=redrive_letters, methods=POST)
+    letters.add_url_rule(f"{letter}/redrive", view_func=redrive_letter, methods=POST)
+    letters.add_url_rule(f"{letter}/discard", view_func=discard_letter, methods=POST)
+    return letters
+
+
+def _accounts() -> Blueprint:
+    accounts = Blueprint("accounts", __name__)
+    accounts.add_url_rule("/sign-in", view_func=SignInPage.as_view("sign_in"))
+    accounts.add_url_rule("/sign-in/code", view_func=CodePage.as_view("code"))
+    accounts.add_url_rule("/sign-in/recovery", view_func=RecoveryPage.as_view("recovery"))
+    accounts.add_url_rule("/sign-out", view_func=sign_out, methods=POST)
+    accounts.add_url_rule("/sign-up", view_func=SignUpPage.as_view("sign_up"))
+    accounts.add_url_rule("/new-password", view_func=NewPasswordPage.as_view("new_password"))
+    accounts.add_url_rule("/forgot", view_func=ForgotPasswordPage.as_view("forgot"))
+    accounts.add_url_rule("/reset", view_func=ResetPasswordPage.as_view("reset"))
+    accounts.add_url_rule("/account", view_func=account, methods=GET)
+    accounts.add_url_rule("/account/visitor", view_func=visitor_now, methods=GET)
+    accounts.add_url_rule("/account/second-factor", view_func=SecondFactorPage.as_view("second_factor"))
+    accounts.add_url_rule("/account/second-factor/confirm", view_func=confirm_second_factor, methods=POST)
+    accounts.add_url_rule("/account/second-factor/off", view_func=turn_off_second_factor, methods=POST)
+    accounts.add_url_rule("/account/second-factor/recovery-codes", view_func=new_recovery_codes, methods=POST)
+    accounts.add_url_rule("/account/tokens", view_func=make_token, methods=POST)
+    accounts.add_url_rule("/account/tokens/<token_id>/revoke", view_func=revoke_token, methods=POST)
+    return accounts

@@ -1,15 +1,102 @@
-"""What the upload page says of keeping, and what its script is told: limits, and what a batch sets in motion."""
+"""The upload page: its form, the texts and limits that it shows, and the upload itself."""
 
+from datetime import UTC, datetime
+
+from flask import redirect, render_template, url_for
+from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
-from core.config import Config
+from core.config import DEMO_BUNDLE, Config
 from core.cost import SECONDS_AN_HOUR
+from core.ids import new_id
+from core.job_records import ImageRecord, Job
 from core.messages import FleetSnapshot
+from web_tier.access.csrf import CSRF_FIELD, check_csrf
+from web_tier.access.owned import own_jobs
+from web_tier.api.classify import classic_answer, is_classic_form
+from web_tier.api.v1 import check_open_jobs_limit
+from web_tier.backend import current_backend
+from web_tier.intake.accept import RejectedUpload
+from web_tier.intake.multipart import Upload
+from web_tier.intake.names import shown_job_name
+from web_tier.intake.single_request import up_to_first_file
+from web_tier.intake.uploads import request_parts, upload_status
+from web_tier.limits.current import current_allowance
+
+KEEP_FIELD = "keep"
+"""Checkbox: whether the images and the records stay. It and the name precede the files in the form."""
+
+FORM_WITHOUT_SESSION = (
+    "Nothing was sent: that form was opened before you signed in. Choose the images once more and send them here."
+)
 
 
-def keeping_sentence(unkept_days: float) -> str:
-    """Say what the box `keep my images` means; a job without it expires after `unkept_days` days, 0: never."""
+def upload_form() -> str:
+    """Show the upload form."""
+    return _upload_form()
+
+
+def plain_upload_form() -> str:
+    """Show the upload form where the first page is a static file: browsers without scripts need the CSRF token."""
+    return _upload_form()
+
+
+def _upload_form(fault: str | None = None) -> str:
+    backend = current_backend()
+    fleet = backend.fleet.snapshot()
+    return render_template(
+        "upload.html",
+        limits=backend.config.web,
+        browser_limits=BrowserLimits.of(backend.config).model_dump(by_alias=True),
+        plan=UploadPlan.of(backend.config, fleet).model_dump(by_alias=True),
+        keeping=keep_sentence(backend.config.retention.unkept_days),
+        fleet=fleet,
+        demo=backend.config.worker.bundle == DEMO_BUNDLE,
+        fault=fault,
+    )
+
+
+def upload() -> ResponseReturnValue:
+    """Accept the form's images into a new job and redirect to its page; if files were rejected, list them first.
+
+    The number of open jobs is limited as in the API. A form of a load generator, recognised by the name of its field,
+    gets the answer of `web_tier.api.classify`.
+    """
+    backend, jobs = current_backend(), own_jobs()
+    fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
+    try:
+        check_csrf(fields.get(CSRF_FIELD))
+    except Forbidden:
+        return _upload_form(FORM_WITHOUT_SESSION), 403
+    if is_classic_form(file_field):
+        return classic_answer(parts)
+    check_open_jobs_limit(jobs, backend.config)
+    name, keep = shown_job_name(fields.get("name", "")), KEEP_FIELD in fields
+    job = Job(new_id(), name, datetime.now(UTC), keep, jobs.owner)
+    outcomes = backend.intake.put(job, (part for part in parts if isinstance(part, Upload)))
+    if not outcomes:
+        raise UnprocessableEntity("no file was chosen; go back and choose one or more images")
+    if any(isinstance(outcome, ImageRecord) for outcome in outcomes):
+        with backend.intake.charged(outcomes, current_allowance()) as receipt:
+            jobs.create(job)
+            outcomes = receipt.keep(backend.intake.commit(outcomes))
+    rejections = [outcome for outcome in outcomes if isinstance(outcome, RejectedUpload)]
+    if not rejections:
+        return redirect(url_for("pages.job_page", job_id=job.job_id), 303)
+    page = render_template(
+        "outcome.html",
+        job=job,
+        accepted=len(outcomes) - len(rejections),
+        rejections=rejections,
+        fleet=backend.fleet.snapshot(),
+    )
+    return page, upload_status(outcomes)
+
+
+def keep_sentence(unkept_days: float) -> str:
+    """Return the help text of the checkbox `keep`; a job without it expires after `unkept_days` days, 0 is never."""
     start = "Then the images and their records stay. Otherwise each image is deleted as soon as its label is stored"
     if not unkept_days:
         return f"{start}, and one that failed once it has been tried again."
@@ -20,19 +107,19 @@ def keeping_sentence(unkept_days: float) -> str:
     )
 
 
-class _ForScript(BaseModel):
+class _ScriptData(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class BrowserLimits(_ForScript):
-    """Limits of one image and of one request; a browser keeps to them, the server enforces them.
+class BrowserLimits(_ScriptData):
+    """Limits of one image and of one request; the page's script respects them, the server enforces them.
 
     Attributes:
-        max_bytes: of a file.
-        max_pixels: of an image, width times height.
-        shrink_above: longest side in pixels of an image that is sent as it is; 0 sends every size.
-        max_files: of a request.
-        max_request_bytes: of a request.
+        max_bytes: size of a file.
+        max_pixels: width times height of an image.
+        shrink_above: longest side in pixels of an image that is sent unchanged; with 0 every image is.
+        max_files: files in one request.
+        max_request_bytes: size of one request.
     """
 
     max_bytes: int
@@ -43,7 +130,7 @@ class BrowserLimits(_ForScript):
 
     @classmethod
     def of(cls, config: Config) -> "BrowserLimits":
-        """Return those of a configuration."""
+        """Return the limits of a configuration."""
         web = config.web
         return cls(
             max_bytes=web.max_image_bytes,
@@ -54,14 +141,14 @@ class BrowserLimits(_ForScript):
         )
 
 
-class Plan(_ForScript):
-    """What the page needs to say how many workers a batch will start.
+class UploadPlan(_ScriptData):
+    """Figures from which the page's script predicts how many workers a batch will start.
 
     Attributes:
-        running: workers that are there already or coming.
-        most: never more workers than this.
-        images_per_worker: one worker starts for so many images.
-        worker_cost: least that a worker which is started costs, in US dollars.
+        running: workers that run or start.
+        most: the maximum number of workers.
+        images_per_worker: images for which one worker starts.
+        worker_cost: minimum cost of a worker that is started, in US dollars.
         shrink_above: as in `BrowserLimits`.
     """
 
@@ -72,19 +159,14 @@ class Plan(_ForScript):
     shrink_above: int
 
     @classmethod
-    def of(cls, config: Config, fleet: FleetSnapshot | None) -> "Plan":
-        """Return what follows from a configuration and from what the autoscaler saw last."""
+    def of(cls, config: Config, fleet: FleetSnapshot | None) -> "UploadPlan":
+        """Return the plan of a configuration and of the autoscaler's last snapshot."""
+        prices, market = config.prices, config.fleet.market
+        hourly = prices.hourly(config.fleet.instance_types[0], spot=market == "spot")
         return cls(
             running=fleet.running + fleet.pending if fleet else 0,
             most=fleet.max_workers if fleet else config.fleet.max_workers,
             images_per_worker=config.fleet.images_per_worker,
-            worker_cost=_least_cost(config),
+            worker_cost=hourly * prices.minimum_billed_seconds / SECONDS_AN_HOUR,
             shrink_above=config.web.shrink_above_pixels,
         )
-
-
-def _least_cost(config: Config) -> float:
-    """Return what the billed minimum of a worker costs, of the type and on the market that are preferred."""
-    prices, fleet = config.prices, config.fleet
-    hourly = prices.hourly(fleet.instance_types[0], spot=fleet.market == "spot")
-    return hourly * prices.minimum_billed_seconds / SECONDS_AN_HOUR

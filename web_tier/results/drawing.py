@@ -1,7 +1,7 @@
-"""Draws the small picture of an image: all that Pillow does for the pages, in processes that have nothing else.
+"""Drawing of thumbnails with Pillow, in sandboxed processes (`web_tier.results.thumbnails`).
 
-What a user sent is never sent back as it is. What is drawn carries nothing of the file but its pixels: no EXIF with
-the place where it was taken, no colour profile, no comment.
+The web tier never sends a user's file back to a browser. A thumbnail has only pixels of the file: no EXIF with the
+location, no colour profile, no comment.
 """
 
 from io import BytesIO
@@ -15,21 +15,21 @@ from core.images import open_image
 
 MAX_ASPECT_RATIO: Final = 4
 MAX_DECODED: Final = 16_000_000
-"""Pixels that are decoded for a picture, some 64 MB; a JPEG is decoded at a fraction of its size."""
+"""Pixels that are decoded for one thumbnail, about 64 MB; a JPEG is decoded at a fraction of its size."""
 
 _QUALITY: Final = 80
 
 
 def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
-    """Return a WebP picture of an image, upright, its shorter side at most `side` pixels.
+    """Return a WebP thumbnail of an image, upright, its shorter side at most `side` pixels.
 
     Args:
-        data: the image's file.
-        limits: the fields of an `ImageLimits`.
+        data: file of the image.
+        limits: fields of an `ImageLimits`.
         side: in pixels.
 
     Raises:
-        ImageRejectedError: there can be none.
+        ImageRejectedError: if the image cannot be decoded, or is too large to be.
     """
     with open_image(data, ImageLimits(*limits)) as image:
         try:
@@ -38,21 +38,21 @@ def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
                 raise ImageRejectedError(
                     "too_costly", f"{image.width} x {image.height} pixels are more than {MAX_DECODED:,}"
                 )
-            return _encoded(_shrunk(image, side))
+            return _encode(_shrink(image, side))
         except DECODER_ERRORS as error:
             raise ImageRejectedError("undecodable", str(error)) from error
 
 
-def _shrunk(image: Image.Image, side: int) -> Image.Image:
+def _shrink(image: Image.Image, side: int) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
-    share = min(1.0, side / min(upright.size), MAX_ASPECT_RATIO * side / max(upright.size))
-    size = (max(1, round(upright.width * share)), max(1, round(upright.height * share)))
+    scale = min(1.0, side / min(upright.size), MAX_ASPECT_RATIO * side / max(upright.size))
+    size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
     mode = "RGBA" if upright.has_transparency_data else "RGB"
     return upright.convert(mode).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-def _encoded(picture: Image.Image) -> bytes:
-    body, bare = BytesIO(), Image.new(picture.mode, picture.size)
-    bare.paste(picture)  # into one that has never had anything but pixels
+def _encode(thumbnail: Image.Image) -> bytes:
+    body, bare = BytesIO(), Image.new(thumbnail.mode, thumbnail.size)
+    bare.paste(thumbnail)  # into an image that has never had metadata
     bare.save(body, "WEBP", quality=_QUALITY, method=0, icc_profile=None, exif=b"", xmp=b"")
     return body.getvalue()

@@ -1,12 +1,24 @@
-"""A job's results as CSV (RFC 4180), a row for each image, written as they are read."""
+"""Export of a job's results: as CSV (RFC 4180), as JSON Lines and as one JSON object.
+
+Each writer yields its text while results are read, so memory does not grow with their number. The results file that
+the controller writes has the same JSON Lines as the download.
+"""
 
 import csv
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Self
 
-from web_tier.results.query import ImageResult
+from pydantic import BaseModel, ConfigDict, Field
 
-HEADER = (
+from core.messages import Failure, LabelScore, Model, Timings
+from web_tier.results.query import ImageResult, ImageState
+
+JSON_LINES = "application/x-ndjson"
+"""Content type of JSON Lines (https://github.com/ndjson/ndjson-spec)."""
+
+CSV_HEADER = (
     "image_id",
     "filename",
     "status",
@@ -21,34 +33,125 @@ HEADER = (
 )
 
 _FORMULA_STARTS = re.compile(r'(?:^|(?<=[;\t\r\n]))(?="*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])')
-"""Before what begins a formula: at the start of a cell, and where a spreadsheet may begin another one.
+"""The places before the first character of a formula: at the start of a cell, and where a spreadsheet may split it.
 
-Where a comma is the decimal mark, spreadsheets separate cells by a semicolon, so that the quotes that the file has
-are in the wrong places. Japanese and Chinese ones take full-width signs, too.
+Where a comma is the decimal mark, spreadsheets split cells at semicolons, regardless of the file's quotes. Japanese
+and Chinese spreadsheets accept full-width signs, too.
 """
 
 
-def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
-    """Yield the header and a line for each image, line ends included."""
-    line = _Line()
-    writer = csv.writer(line)
-    writer.writerow(HEADER)
-    yield line.text
+class RequestedAgain(BaseModel):
+    """The requests of an image that the system sent again, since no result came and a message was presumed lost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    times: int
+    first_at: datetime
+    last_at: datetime
+
+
+class ImageBody(BaseModel):
+    """An accepted image and its result, as far as there is one; `bytes` is the size of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    image_id: str
+    filename: str
+    bytes: int
+    accepted_at: datetime
+    status: ImageState
+    cached: bool = Field(
+        default=False, description="Whether the result is that of an earlier image with the same bytes."
+    )
+    retrying: bool = Field(default=False, description="Whether it failed and is being tried again.")
+    recorded_at: datetime | None = Field(default=None, description="When the result became visible.")
+    label: str | None = None
+    score: float | None = None
+    top: tuple[LabelScore, ...] = ()
+    model: Model | None = None
+    worker: str | None = None
+    attempts: int | None = Field(
+        default=None,
+        description="How often the request was received until this result; above 1, earlier receives ended without "
+        "an answer: a worker stopped or failed.",
+    )
+    requested_again: RequestedAgain | None = Field(
+        default=None, description="Null if the system sent no request of the image again."
+    )
+    timings: Timings | None = None
+    error: Failure | None = None
+
+    @classmethod
+    def of(cls, result: ImageResult) -> Self:
+        """Return the body of an image."""
+        record, response, resend = result.record, result.response, result.resend
+        found = {} if response is None else {name: getattr(response, name) for name in _RESPONSE_FIELDS}
+        again = resend and RequestedAgain(times=resend.times, first_at=resend.first_at, last_at=resend.last_at)
+        return cls(
+            image_id=record.ref.image_id,
+            filename=record.filename,
+            bytes=record.size,
+            accepted_at=record.accepted_at,
+            status=result.state,
+            retrying=result.retrying,
+            requested_again=again,
+            **found,
+        )
+
+
+_RESPONSE_FIELDS = (
+    "cached",
+    "recorded_at",
+    "label",
+    "score",
+    "top",
+    "model",
+    "worker",
+    "attempts",
+    "timings",
+    "error",
+)
+
+
+def json_lines(results: Iterable[ImageResult]) -> Iterator[str]:
+    """Yield a line for each image, each an `ImageBody`."""
     for result in results:
-        writer.writerow([safe_cell(cell) for cell in _row(result)])
-        yield line.text
+        yield f"{ImageBody.of(result).model_dump_json()}\n"
+
+
+def json_object(job_id: str, results: Iterable[ImageResult]) -> Iterator[str]:
+    """Yield one JSON object in parts, with a line for each image; `job_id` must be a valid id: it is not escaped."""
+    before = f'{{"job_id":"{job_id}","results":['
+    for result in results:
+        yield f"{before}\n{ImageBody.of(result).model_dump_json()}"
+        before = ","
+    yield "]}\n" if before == "," else f"{before}]}}\n"
+
+
+def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
+    """Yield the header and a line for each image, with line ends."""
+    buffer = _LineBuffer()
+    writer = csv.writer(buffer)
+    writer.writerow(CSV_HEADER)
+    yield buffer.line
+    for result in results:
+        writer.writerow([safe_cell(cell) for cell in _csv_row(result)])
+        yield buffer.line
 
 
 def safe_cell(cell: str) -> str:
-    """Return `cell` so that no spreadsheet takes it for a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
+    """Return `cell` escaped so that no spreadsheet executes it as a formula.
+
+    Source: https://owasp.org/www-community/attacks/CSV_Injection
+    """
     return _FORMULA_STARTS.sub("'", cell)
 
 
-def _row(result: ImageResult) -> list[str]:
+def _csv_row(result: ImageResult) -> list[str]:
     record, response = result.record, result.response
     identity = [record.ref.image_id, record.filename, result.state]
     if response is None:
-        return identity + [""] * (len(HEADER) - len(identity))
+        return identity + [""] * (len(CSV_HEADER) - len(identity))
     label = [
         "" if response.label is None else response.label,
         "" if response.score is None else f"{response.score:.6f}",
@@ -58,10 +161,10 @@ def _row(result: ImageResult) -> list[str]:
     return identity + label + error + model + [response.worker, str(response.attempts)]
 
 
-class _Line:
-    """Holds the line that a csv writer wrote last."""
+class _LineBuffer:
+    """Holds the last line that a csv writer wrote."""
 
-    text = ""
+    line = ""
 
     def write(self, text: str) -> None:
-        self.text = text
+        self.line = text

@@ -1,59 +1,47 @@
-"""A job's images with their results, in pages: state is derived from what exists."""
+"""Queries over a user's jobs and over the images of a job: pages, filters, orders.
 
-from collections.abc import Iterator, Mapping
+The state of an image is not stored: it follows from the image's record, its result and the requests that were sent
+again. All functions read through a `JobReader`, so a route that passes `UserJobs` cannot read another user's job.
+"""
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from core import image_errors
-from core.job_records import ImageRecord, JobStatus, Resend
+from core.job_records import ImageRecord, Job, JobStatus, Resend
 from core.messages import Model, Response
 from services.table import LAST
 
 PAGE = 500
-"""Images read at a time when all are wanted."""
+"""Images or jobs that are read at a time when more are wanted."""
 
 MAX_EXAMINED = 5_000
-"""Images that one filtered page looks at: a filter that nothing passes must not read a job of 100,000 at once."""
+"""Images or jobs that one filtered page examines: a filter without a match must not read a job of 100,000 images."""
+
+MAX_SORTED = 10_000
+"""Images of a job that are sorted: all of them are read for one page."""
+
+MAX_CACHED_MODELS = 1_000
+"""Jobs with a model that is cached."""
+
+_MODEL_IMAGES = 25
+"""Images of a job that are searched for the model."""
 
 ImageState = Literal["waiting", "done", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageResult:
-    """An accepted image, its result if there is one yet, and its requests that were sent again if there are any."""
+class JobReader(Protocol):
+    """The reads of jobs that queries need: `JobStore` has them for all jobs, `UserJobs` for those of one user."""
 
-    record: ImageRecord
-    response: Response | None
-    resend: Resend | None = None
-
-    @property
-    def retrying(self) -> bool:
-        """Whether the image failed, was retried, and has no result of that attempt yet."""
-        return self.response is not None and is_retrying(self.record, self.response)
-
-    @property
-    def state(self) -> ImageState:
-        """Where the image stands."""
-        return self.response.status if self.response else "waiting"
-
-
-@dataclass(frozen=True, slots=True)
-class ResultsPage:
-    """Some of a job's images, in the order of their ids; `next_after` is the cursor of the next page, if any."""
-
-    items: tuple[ImageResult, ...]
-    next_after: str | None
-
-    @property
-    def model(self) -> Model | None:
-        """The bundle that answered, by the newest result of this page; None before the first."""
-        models = (item.response.model for item in reversed(self.items) if item.response)
-        return next((model for model in models if model), None)
-
-
-class JobResults(Protocol):
-    """Where the images and results of jobs are read; `JobStore` is one, and `UserJobs` for routes."""
+    def jobs(self, limit: int, before: str | None = None) -> list[Job]:
+        """Return up to `limit` jobs, newest first, those older than the job id `before`."""
+        ...
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those beyond the image id `after`."""
@@ -69,13 +57,56 @@ class JobResults(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageResult:
+    """An accepted image with its result and its requests that were sent again, as far as they exist."""
+
+    record: ImageRecord
+    response: Response | None
+    resend: Resend | None = None
+
+    @property
+    def retrying(self) -> bool:
+        """Whether the image failed, was retried, and has no result of that attempt yet."""
+        return self.response is not None and is_retrying(self.record, self.response)
+
+    @property
+    def state(self) -> ImageState:
+        """State of the image."""
+        return self.response.status if self.response else "waiting"
+
+
+def is_retrying(record: ImageRecord, response: Response) -> bool:
+    """Return True if an image failed with `response` and a later attempt has no result yet."""
+    return response.status == "failed" and response.attempt < record.attempt
+
+
+def is_final(response: Response) -> bool:
+    """Return True if the image itself made the request fail, so that a retry would fail as well."""
+    return response.error is not None and response.error.code in image_errors.CODES
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsPage:
+    """Some of a job's images, in the order of their ids; `next_after` is the cursor of the next page, if any."""
+
+    items: tuple[ImageResult, ...]
+    next_after: str | None
+
+    @property
+    def model(self) -> Model | None:
+        """The model of the newest result of this page; None before the first."""
+        models = (item.response.model for item in reversed(self.items) if item.response)
+        return next((model for model in models if model), None)
+
+
+@dataclass(frozen=True, slots=True)
 class ResultsFilter:
-    """Which images are wanted; what is None asks for nothing.
+    """Conditions that an image must meet; None is no condition.
 
     Attributes:
-        state: where the image stands.
-        label: its label, whole.
-        min_score, max_score: the least and the greatest score of its label, 0 to 1.
+        state: its state.
+        label: its whole label.
+        min_score, max_score: lowest and highest score of its label, 0 to 1.
         filename: part of its filename, in any case.
     """
 
@@ -86,12 +117,12 @@ class ResultsFilter:
     filename: str | None = None
 
     @property
-    def wants_all(self) -> bool:
-        """Whether every image passes."""
+    def is_empty(self) -> bool:
+        """Whether every image matches."""
         return self == ResultsFilter()
 
-    def passes(self, result: ImageResult) -> bool:
-        """Return whether an image is wanted."""
+    def matches(self, result: ImageResult) -> bool:
+        """Return whether an image meets all conditions."""
         label, score = (result.response.label, result.response.score) if result.response else (None, None)
         return (
             self.state in {None, result.state}
@@ -102,29 +133,35 @@ class ResultsFilter:
         )
 
 
-def is_retrying(record: ImageRecord, response: Response) -> bool:
-    """Return True if an image failed with `response` and a later attempt has no result yet."""
-    return response.status == "failed" and response.attempt < record.attempt
-
-
-def is_final(response: Response) -> bool:
-    """Return True if an image failed because of what it is, so that a retry would fail as well."""
-    return response.error is not None and response.error.code in image_errors.CODES
+def results_page(jobs: JobReader, job_id: str, *, after: str | None = None, limit: int) -> ResultsPage:
+    """Return up to `limit` of a job's images beyond the image id `after`, with their results."""
+    records = list(islice(jobs.images(job_id, after, limit + 1), limit + 1))
+    more = len(records) > limit
+    records = records[:limit]
+    if not records:
+        return ResultsPage((), None)
+    ids = [record.ref.image_id for record in records]
+    results, resends = jobs.results(job_id, ids[0], ids[-1]), jobs.resends(job_id, ids[0], ids[-1])
+    items = tuple(
+        ImageResult(record, results.get(image_id), resends.get(image_id))
+        for image_id, record in zip(ids, records, strict=True)
+    )
+    return ResultsPage(items, ids[-1] if more else None)
 
 
 def filtered_page(
-    store: JobResults, job_id: str, wanted: ResultsFilter, *, after: str | None = None, limit: int
+    jobs: JobReader, job_id: str, wanted: ResultsFilter, *, after: str | None = None, limit: int
 ) -> ResultsPage:
-    """Return up to `limit` of a job's images beyond the image id `after` that are `wanted`.
+    """Return up to `limit` of a job's images beyond the image id `after` that match `wanted`.
 
-    May return fewer, even none, and a cursor all the same: it looks at `MAX_EXAMINED` images at most.
+    The page may hold fewer images, even none, and still have a cursor: at most `MAX_EXAMINED` images are examined.
     """
-    if wanted.wants_all:
-        return results_page(store, job_id, after=after, limit=limit)
+    if wanted.is_empty:
+        return results_page(jobs, job_id, after=after, limit=limit)
     found: list[ImageResult] = []
     for _ in range(MAX_EXAMINED // PAGE):
-        page = results_page(store, job_id, after=after, limit=PAGE)
-        found += filter(wanted.passes, page.items)
+        page = results_page(jobs, job_id, after=after, limit=PAGE)
+        found += filter(wanted.matches, page.items)
         if len(found) > limit:
             return ResultsPage(tuple(found[:limit]), found[limit - 1].record.ref.image_id)
         after = page.next_after
@@ -133,38 +170,114 @@ def filtered_page(
     return ResultsPage(tuple(found), after)
 
 
-def results_page(store: JobResults, job_id: str, *, after: str | None = None, limit: int) -> ResultsPage:
-    """Return up to `limit` of a job's images beyond the image id `after`, with their results."""
-    records = list(islice(store.images(job_id, after, limit + 1), limit + 1))
-    more = len(records) > limit
-    records = records[:limit]
-    if not records:
-        return ResultsPage((), None)
-    ids = [record.ref.image_id for record in records]
-    found, resends = store.results(job_id, ids[0], ids[-1]), store.resends(job_id, ids[0], ids[-1])
-    items = tuple(
-        ImageResult(record, found.get(image_id), resends.get(image_id))
-        for image_id, record in zip(ids, records, strict=True)
-    )
-    return ResultsPage(items, ids[-1] if more else None)
-
-
-def all_results(store: JobResults, job_id: str, wanted: ResultsFilter | None = None) -> Iterator[ImageResult]:
-    """Yield all of a job's images that are `wanted` with their results, reading `PAGE` at a time."""
+def all_results(jobs: JobReader, job_id: str, wanted: ResultsFilter | None = None) -> Iterator[ImageResult]:
+    """Yield all of a job's images that match `wanted` with their results; reads `PAGE` images at a time."""
     wanted = wanted or ResultsFilter()
     after: str | None = None
     while True:
-        page = results_page(store, job_id, after=after, limit=PAGE)
-        yield from filter(wanted.passes, page.items)
+        page = results_page(jobs, job_id, after=after, limit=PAGE)
+        yield from filter(wanted.matches, page.items)
         after = page.next_after
         if after is None:
             return
 
 
-def images_per_second(status: JobStatus) -> float | None:
-    """Return how fast workers answered, from their first result to their last; None if that is not known.
+@dataclass(frozen=True, slots=True)
+class JobsFound:
+    """Some jobs, newest first; `next_before` is the cursor of the next page, if any."""
 
-    Images that were answered at once are left out: their times are by the clock of a web process.
+    jobs: tuple[Job, ...]
+    next_before: str | None
+
+
+def find_jobs(jobs: JobReader, *, before: str | None = None, limit: int, name: str | None = None) -> JobsFound:
+    """Return up to `limit` jobs older than the job id `before`; with `name`, those with it in their name (any case).
+
+    A search may return fewer jobs, even none, and still have a cursor: at most `MAX_EXAMINED` jobs are examined.
+    """
+    if name is None:
+        listed = jobs.jobs(limit + 1, before)
+        return JobsFound(tuple(listed[:limit]), listed[limit - 1].job_id if len(listed) > limit else None)
+    found: list[Job] = []
+    for _ in range(MAX_EXAMINED // PAGE):
+        page = jobs.jobs(PAGE, before)
+        found += [job for job in page if name.casefold() in job.name.casefold()]
+        before = page[-1].job_id if len(page) == PAGE else None
+        if len(found) > limit:
+            return JobsFound(tuple(found[:limit]), found[limit - 1].job_id)
+        if before is None:
+            break
+    return JobsFound(tuple(found), before)
+
+
+_DIGITS = re.compile(r"(\d+)")
+_AFTER_ALL_LABELS = "\U0010ffff"
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_STATES = ("failed", "waiting", "done")
+
+
+def natural_key(text: str) -> tuple[Any, ...]:
+    """Return a sort key by which `image 9` comes before `image 10`, regardless of case."""
+    parts = _DIGITS.split(text.casefold())
+    return tuple((int(part), "") if part.isdecimal() and len(part) < 20 else (-1, part) for part in parts)
+
+
+def _label_key(item: ImageResult) -> tuple[Any, ...]:
+    return natural_key((item.response and item.response.label) or _AFTER_ALL_LABELS)
+
+
+def _score(item: ImageResult, default: float) -> float:
+    score = item.response.score if item.response else None
+    return default if score is None else score
+
+
+def _recorded_at(item: ImageResult) -> datetime:
+    return (item.response and item.response.recorded_at) or _EARLIEST
+
+
+ORDERS: Mapping[str, Callable[[ImageResult], Any]] = {
+    "name": lambda item: natural_key(item.record.filename),
+    "label": _label_key,
+    "sure": lambda item: -_score(item, -1.0),
+    "unsure": lambda item: _score(item, 2.0),
+    "state": lambda item: _STATES.index(item.state),
+    "recent": lambda item: _EARLIEST - _recorded_at(item),
+}
+"""Sort keys by the name that an address has for the order; static/job/orders.js has the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class SortedPage:
+    """Page `number`, from 1, of a job's images in some order; `is_last` is whether no page follows."""
+
+    page: ResultsPage
+    number: int
+    is_last: bool
+
+
+def can_sort(status: JobStatus) -> bool:
+    """Return whether a job is small enough for its images to be sorted."""
+    return status.accepted <= MAX_SORTED
+
+
+def sorted_page(
+    jobs: JobReader, job_id: str, wanted: ResultsFilter, order: str, *, number: int, limit: int
+) -> SortedPage:
+    """Return page `number` of those of the first `MAX_SORTED` images that match `wanted`, in one of the `ORDERS`.
+
+    This is for browsers without JavaScript: a script sorts the images that it has.
+    """
+    examined = islice(all_results(jobs, job_id), MAX_SORTED)
+    found = sorted(filter(wanted.matches, examined), key=ORDERS[order])
+    start = (number - 1) * limit
+    items = tuple(found[start : start + limit])
+    return SortedPage(ResultsPage(items, None), number, start + limit >= len(found))
+
+
+def images_per_second(status: JobStatus) -> float | None:
+    """Return the rate of workers from their first result to their last, or None if it is not known.
+
+    Images that were answered from the cache do not count: their times are by the clock of a web process.
     """
     counts = status.counts
     first, last = counts.first_result_at, counts.last_result_at
@@ -172,3 +285,28 @@ def images_per_second(status: JobStatus) -> float | None:
     if first is None or last is None or last <= first or answered < 2:
         return None
     return (answered - 1) / (last - first).total_seconds()
+
+
+class JobModels:
+    """A cache of the models that answered jobs, since clients poll the status of a job; threads may share it."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, Model] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, jobs: JobReader, status: JobStatus) -> Model | None:
+        """Return the model that answered the first images of a job, or None if it is not known yet."""
+        job_id = status.job.job_id
+        if status.counts.done + status.counts.failed == 0:
+            return None
+        with self._lock:
+            model = self._models.get(job_id)
+        if model is None:
+            model = results_page(jobs, job_id, limit=_MODEL_IMAGES).model
+        if model is not None:
+            with self._lock:
+                self._models[job_id] = model
+                self._models.move_to_end(job_id)
+                if len(self._models) > MAX_CACHED_MODELS:
+                    self._models.popitem(last=False)
+        return model

@@ -1,4 +1,4 @@
-"""Small pictures of images for the pages, drawn in processes that have nothing (`web_tier.results.drawing`)."""
+"""Thumbnails of images for the pages, drawn by `web_tier.results.drawing` in sandboxed processes."""
 
 import threading
 from collections import Counter, OrderedDict
@@ -15,79 +15,80 @@ from core.image_limits import ImageLimits
 from web_tier.bulkheads import Bulkhead
 
 CONTENT_TYPE: Final = "image/webp"
+
 TILE: Final = 160
-"""Shorter side of the picture in a list, pixels."""
+"""Shorter side of a thumbnail in a list, in pixels."""
 
 PREVIEW: Final = 640
-"""Shorter side of the one on an image's own page."""
+"""Shorter side of the thumbnail on an image's own page, in pixels."""
 
-AT_ONCE: Final = 2
-"""Pictures that are drawn at a time."""
+MAX_CONCURRENT: Final = 2
+"""Thumbnails that are drawn at a time."""
 
 WAIT_SECONDS: Final = 5.0
-"""Longest that a request waits for its turn."""
+"""Longest time for which a request waits until it may draw."""
 
-MAX_REMEMBERED: Final = 10_000
-"""Images without a picture that are remembered; the oldest is forgotten first."""
+MAX_UNAVAILABLE: Final = 10_000
+"""Images without a thumbnail that are remembered; the oldest is evicted first."""
 
 ALLOWANCE: Final = Allowance(seconds=5.0, memory_bytes=640 * 2**20, answer_bytes=8 * 2**20)
-"""Of one picture: no more pixels are decoded for it than `drawing.MAX_DECODED`."""
+"""Limits of drawing one thumbnail; it decodes at most `drawing.MAX_DECODED` pixels."""
 
 _FUNCTION: Final = "web_tier.results.drawing:draw"
 
 
 class NoThumbnailError(Exception):
-    """Raised when an image cannot be shown: it cannot be decoded, or would take too much time or memory."""
+    """Raised when an image has no thumbnail: it cannot be decoded, or it would take too much time or memory."""
 
 
 class Thumbnails:
-    """Draws pictures; its processes are made on first use, so after gunicorn's fork.
+    """Draws thumbnails; its processes are started on first use, so after gunicorn's fork.
 
     Args:
-        limits: of an image.
-        draw: draws in other processes, as `web_tier.results.drawing.draw` does.
+        limits: limits of an image.
+        pool: sandboxed processes that call `web_tier.results.drawing.draw`.
     """
 
-    def __init__(self, limits: ImageLimits, draw: SandboxPool | None = None) -> None:
-        self._limits, self._draw = limits, draw or SandboxPool(Zygote(_FUNCTION), ALLOWANCE, AT_ONCE)
-        self._without: OrderedDict[ImageRef, None] = OrderedDict()
+    def __init__(self, limits: ImageLimits, pool: SandboxPool | None = None) -> None:
+        self._limits, self._pool = limits, pool or SandboxPool(Zygote(_FUNCTION), ALLOWANCE, MAX_CONCURRENT)
+        self._unavailable: OrderedDict[ImageRef, None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def has_none(self, ref: ImageRef) -> bool:
-        """Return True if no picture of this image could be drawn before: it would fail again."""
-        return ref in self._without
+    def is_unavailable(self, ref: ImageRef) -> bool:
+        """Return True if an earlier attempt to draw this image failed: it would fail again."""
+        return ref in self._unavailable
 
-    def note_none(self, ref: ImageRef) -> None:
-        """Remember that no picture of this image can be drawn."""
+    def mark_unavailable(self, ref: ImageRef) -> None:
+        """Remember that this image has no thumbnail."""
         with self._lock:
-            self._without[ref] = None
-            if len(self._without) > MAX_REMEMBERED:
-                self._without.popitem(last=False)
+            self._unavailable[ref] = None
+            if len(self._unavailable) > MAX_UNAVAILABLE:
+                self._unavailable.popitem(last=False)
 
-    def of(self, data: bytes, side: int = TILE) -> bytes:
-        """Return a WebP picture of an image, upright, its shorter side at most `side` pixels.
+    def render(self, data: bytes, side: int = TILE) -> bytes:
+        """Return a WebP thumbnail of an image, upright, its shorter side at most `side` pixels.
 
         Raises:
-            NoThumbnailError: when there is none.
-            PoolUnavailableError: if it cannot be drawn just now.
+            NoThumbnailError: if the image has none.
+            PoolUnavailableError: if no process can draw it at the moment.
         """
         try:
-            drawn = bytes(self._draw(data, limits=self._limits, side=side))
+            drawn = bytes(self._pool(data, limits=self._limits, side=side))
         except (ImageRejectedError, TooCostlyError, CrashedError) as error:
             raise NoThumbnailError(str(error)) from error
         if drawn[:4] != b"RIFF" or drawn[8:12] != b"WEBP":
-            raise NoThumbnailError("what was drawn is no picture")
+            raise NoThumbnailError("the output of the drawing process is not a WebP image")
         return drawn
 
     def close(self) -> None:
-        """End the processes."""
-        self._draw.close()
+        """Terminate the processes."""
+        self._pool.close()
 
 
 class RenderLimiter:
-    """Lets `AT_ONCE` threads draw at a time, but one fewer for the same user, and a bounded number wait for it.
+    """Lets `MAX_CONCURRENT` threads draw at a time, but one fewer for one user, and bounds the waiting threads.
 
-    So pictures that take as long as they may, all of one user, leave a turn for everybody else.
+    So a user with many expensive images does not block other users.
 
     Args:
         bulkhead: bounds the threads that draw or wait.
@@ -99,29 +100,28 @@ class RenderLimiter:
         self._changed = threading.Condition()
 
     @contextmanager
-    def one(self, owner: str = "") -> Iterator[bool]:
-        """Yield whether it is our turn; False at once when too many wait, or after `WAIT_SECONDS`."""
+    def slot(self, owner: str = "") -> Iterator[bool]:
+        """Yield True once the thread may draw; False at once if too many wait, or after `WAIT_SECONDS`."""
         with self._bulkhead.place(owner) as may_wait:
-            if not (may_wait and self._begin(owner)):
+            if not (may_wait and self._acquire(owner)):
                 yield False
                 return
             try:
                 yield True
             finally:
-                self._end(owner)
+                with self._changed:
+                    self._drawing[owner] -= 1
+                    self._drawing += Counter()  # removes users with a count of 0
+                    self._changed.notify_all()
 
-    def _begin(self, owner: str) -> bool:
+    def _acquire(self, owner: str) -> bool:
+        def is_free() -> bool:
+            return self._drawing.total() < MAX_CONCURRENT and not (
+                owner and self._drawing[owner] >= MAX_CONCURRENT - 1
+            )
+
         with self._changed:
-            is_mine = self._changed.wait_for(lambda: self._is_free(owner), WAIT_SECONDS)
-            if is_mine:
+            is_acquired = self._changed.wait_for(is_free, WAIT_SECONDS)
+            if is_acquired:
                 self._drawing[owner] += 1
-            return is_mine
-
-    def _is_free(self, owner: str) -> bool:
-        return self._drawing.total() < AT_ONCE and not (owner and self._drawing[owner] >= AT_ONCE - 1)
-
-    def _end(self, owner: str) -> None:
-        with self._changed:
-            self._drawing[owner] -= 1
-            self._drawing += Counter()  # forgets users who have none
-            self._changed.notify_all()
+            return is_acquired

@@ -23,7 +23,7 @@ from scripts.aws.site.links import check_links
 from services.errors import FleetsightError
 from services.table import Table
 from web_tier.app import STATIC_SECONDS, create_app
-from web_tier.pages.accounts.visitor import UNKNOWN
+from web_tier.pages.account import UNKNOWN
 
 PAGES = {"/": "index.html", "/api": "api"}
 """Addresses of pages, and their files. All other pages are served by the web tier."""

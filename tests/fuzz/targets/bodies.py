@@ -27,7 +27,7 @@ from tests.support.memory_table import MemoryTable
 from web_tier.app import create_app
 from web_tier.intake.single import JOB_NAME
 from web_tier.intake.single_request import Base64Image, decoded
-from web_tier.results.waiting import ResultWaiter
+from web_tier.results.waiter import ResultWaiter
 
 JOB = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 JSON, FORM = "application/json", f"multipart/form-data; boundary={uploads.BOUNDARY}"

@@ -23,7 +23,7 @@ from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
 from web_tier.bulkheads import Bulkheads
-from web_tier.live import live_of
+from web_tier.result_services import result_services_of
 from web_tier.results.thumbnails import NoThumbnailError
 
 THREADS = 16
@@ -105,9 +105,9 @@ def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(house:
 
 def drawn_by(house: House, monkeypatch: pytest.MonkeyPatch, draw: Any) -> None:
     """Let pictures be drawn by `draw`, from nothing."""
-    live = live_of(house.app)
-    monkeypatch.setattr(live.thumbnails, "of", draw)
-    monkeypatch.setattr(live.objects, "sent", lambda record: record.ref.image_id.encode())
+    services = result_services_of(house.app)
+    monkeypatch.setattr(services.thumbnails, "render", draw)
+    monkeypatch.setattr(services.objects, "original", lambda record: record.ref.image_id.encode())
 
 
 def pictured(house: House, store: JobStore, who: dict[str, str], count: int) -> list[str]:

@@ -26,8 +26,8 @@ from core.messages import FleetSnapshot
 from services.clients import Clients
 from tests.support.dead_letters import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
-from web_tier.api.models import ROOT
 from web_tier.api.operations import api_document
+from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
 
 pytestmark = pytest.mark.processes

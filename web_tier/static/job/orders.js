@@ -1,4 +1,4 @@
-// The orders that images can be shown in; web_tier/results/sorting.py has the same for browsers without JavaScript.
+// The orders that images can be shown in; web_tier/results/query.py has the same for browsers without JavaScript.
 
 const STATES = ["failed", "waiting", "done"];
 

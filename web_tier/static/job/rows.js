@@ -4,7 +4,7 @@ import { byName, ORDERS } from "./orders.js";
 
 export const UNSURE = 0.75;
 
-/** How the system retried an image and why, a line for each way; as `Row.retries` of results/rows.py. */
+/** How the system retried an image and why, a line for each way; as `Row.retries` of results/job_snapshot.py. */
 export function retries({ tries, again }) {
   const tried = tries ? `Tried ${tries} times: a worker failed` : "";
   const resent = again ? `Requested again${again > 1 ? ` ×${again}` : ""}: presumed lost` : "";

@@ -19,7 +19,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.access.access import COOKIE
 from web_tier.app import create_app
 from web_tier.limits import table_storage
-from web_tier.pages.accounts.sign_in import CHALLENGE
+from web_tier.pages.sign_in import CHALLENGE
 
 HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
 

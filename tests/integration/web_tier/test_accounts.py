@@ -1,0 +1,352 @@
+"""Account pages: sign-in, sign-up, passwords, sign-out, and forms of a session."""
+
+import io
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from core.config import Config
+from services.clients import Clients
+from services.table import Table, TableBusyError
+from tests.conftest import ConfigMaker
+from tests.support.accounts import (
+    ANOTHER,
+    CODE,
+    PASSWORD,
+    SAME_SITE,
+    TEMPORARY,
+    MemoryPool,
+    Person,
+    access_by,
+    sign_in,
+    signed_in,
+)
+from tests.support.pictures import picture
+from web_tier.app import create_app
+
+ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"
+NOBODY = "nobody@example.org"
+PAGES = ("/sign-in", "/sign-up", "/forgot", "/reset", "/account")
+POSTS = (
+    "/sign-in", "/new-password", "/sign-up", "/forgot", "/reset", "/sign-out",
+    "/account/tokens", "/account/tokens/x/revoke",
+)  # fmt: skip
+
+
+@pytest.fixture
+def pool() -> MemoryPool:
+    """A pool with Ada, an operator, and an account with a temporary password."""
+    return MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"})), NEW: Person(first=True)})
+
+
+@pytest.fixture
+def config(make_config: ConfigMaker) -> Config:
+    """A configuration with sign-in."""
+    return make_config(auth={"mode": "cognito"})
+
+
+@pytest.fixture
+def app(config: Config, pool: MemoryPool, table: Table) -> Flask:
+    """A web tier with sign-in."""
+    return create_app(config, access=access_by(pool, table))
+
+
+@pytest.fixture
+def anonymous(config: Config, pool: MemoryPool, clients: Clients) -> FlaskClient:
+    """A browser without a session; it needs no table."""
+    table = Table(clients.dynamodb, config.names.job_table)
+    return create_app(config, access=access_by(pool, table)).test_client()
+
+
+def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
+    """Send a form; return the status and the text of the response."""
+    answer = client.post(path, data=fields, headers=SAME_SITE)
+    return answer.status_code, unescape(answer.text)
+
+
+def csrf_of(page: str) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs?q=cats&before="])
+def test_sign_in_leads_to_the_requested_page(client: FlaskClient, path: str) -> None:
+    way = client.get(path)
+    page = client.get(way.headers["Location"])
+    field = re.search(r'name="next" value="([^"]*)"', page.text)
+    assert way.status_code == 303
+    assert "Sign in to see the page that you asked for." in page.text
+    assert field is not None
+    answer = sign_in(client, ADA, next=unescape(field[1]))
+    assert (answer.status_code, answer.headers["Location"]) == (303, path)
+    header = client.get(path).text
+    assert f"<bdi>{ADA}</bdi>" in header
+    assert "Sign out" in header
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["https://evil.example", "//evil.example", "/\\evil.example", "/\t/evil.example"]
+)
+def test_sign_in_never_redirects_to_another_site(client: FlaskClient, elsewhere: str) -> None:
+    assert sign_in(client, ADA, next=elsewhere).headers["Location"] == "/"
+    assert client.get("/sign-in", query_string={"next": elsewhere}).headers["Location"] == "/"
+
+
+@pytest.mark.parametrize("email", [ADA, NOBODY, "", "<b>@example.org"])
+def test_wrong_credentials_get_one_message_and_the_password_is_not_sent_back(
+    anonymous: FlaskClient, email: str
+) -> None:
+    status, page = send(anonymous, "/sign-in", email=email, password="Wrong-horse-9")
+    assert status == 401
+    assert re.search(r'role="alert"[^>]*>The e-mail address or the password is wrong\.<', page)
+    assert "Wrong-horse-9" not in page
+    assert "<b>" not in anonymous.post("/sign-in", data={"email": email, "password": "x"}, headers=SAME_SITE).text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "words"),
+    [
+        ("/sign-up", {"email": "no address"}, "no e-mail address"),
+        ("/forgot", {"email": ""}, "no e-mail address"),
+        ("/reset", {"code": "999999", "password": PASSWORD}, "The code is wrong"),
+        ("/reset", {"code": CODE, "password": "short"}, "Choose a longer password"),
+        ("/new-password", {"session": f"session of {NEW}", "password": "short"}, "Choose a longer password"),
+    ],
+)
+def test_an_error_is_shown_beside_the_form_and_fields_stay_filled(
+    anonymous: FlaskClient, path: str, fields: dict[str, str], words: str
+) -> None:
+    typed = {"email": NEW if path == "/new-password" else ADA, **fields}
+    status, page = send(anonymous, path, **typed)
+    alert = re.search(r'role="alert"[^>]*>([^<]*)<', page)
+    assert status == 422
+    assert alert is not None
+    assert words in alert[1]
+    for name, value in typed.items():
+        shown = f'name="{name}" value="{value}"' in page
+        assert shown is (name != "password"), name
+    assert typed.get("password", "-- none --") not in page
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-up", "/forgot", "/reset"])
+def test_too_many_attempts_get_429(anonymous: FlaskClient, pool: MemoryPool, path: str) -> None:
+    pool.refuses_all = True
+    fields = {"email": ADA, "password": PASSWORD, "code": CODE}
+    answer = anonymous.post(path, data=fields, headers=SAME_SITE)
+    assert answer.status_code == 429
+    assert answer.headers["Retry-After"] == "60"
+    assert "too many attempts" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/sign-up", "/forgot"])
+def test_s8_no_response_shows_whether_an_address_has_an_account(anonymous: FlaskClient, path: str) -> None:
+    status, known = send(anonymous, path, email=ADA, password=ANOTHER)
+    other, unknown = send(anonymous, path, email=NOBODY, password=ANOTHER)
+    assert status == other == 200
+    assert known.replace(ADA, "") == unknown.replace(NOBODY, "")
+
+
+def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskClient, pool: MemoryPool) -> None:
+    _, page = send(client, "/sign-up", email=NOBODY, password=PASSWORD, next="/jobs")
+    assert (f'value="{NOBODY}"' in page, 'action="/sign-in"' in page) == (True, True)
+    assert "a temporary password is on its way" in page
+    assert send(client, "/sign-in", email=NOBODY, password=PASSWORD)[0] == 401, "nothing typed at the sign-up counts"
+    assert send(client, "/sign-up", email=NOBODY)[0] == 200
+    assert pool.mailed == [NOBODY, NOBODY]
+    status, page = send(client, "/sign-in", email=NOBODY, password=TEMPORARY, next="/jobs")
+    assert (status, 'action="/new-password"' in page, 'name="next" value="/jobs"' in page) == (200, True, True)
+
+
+def test_s8_a_wrong_password_after_the_sign_up_is_the_same_for_new_and_known_addresses(
+    anonymous: FlaskClient,
+) -> None:
+    told = set()
+    for email in (ADA, NOBODY):
+        send(anonymous, "/sign-up", email=email)
+        status, page = send(anonymous, "/sign-in", email=email, password="Wrong-horse-9")
+        told.add((status, page.replace(email, "")))
+    assert len(told) == 1
+
+
+def test_the_first_sign_in_of_an_account_created_by_an_operator_sets_a_password(client: FlaskClient) -> None:
+    status, page = send(client, "/sign-in", email=NEW, password=PASSWORD, next="/jobs")
+    assert (status, 'action="/new-password"' in page) == (200, True)
+    fields = {"email": NEW, "session": f"session of {NEW}", "password": ANOTHER, "next": "/jobs"}
+    answer = client.post("/new-password", data=fields, headers=SAME_SITE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs")
+    assert client.get("/jobs").status_code == 200
+
+
+def test_a_first_sign_in_after_the_session_has_expired_starts_again(anonymous: FlaskClient) -> None:
+    status, page = send(anonymous, "/new-password", email=NEW, session="of long ago", password=ANOTHER)
+    assert (status, 'action="/sign-in"' in page) == (401, True)
+    assert "took longer than a few minutes" in page
+    assert anonymous.get("/new-password").headers["Location"] == "/sign-in"
+
+
+def test_a_forgotten_password_is_replaced_by_the_mailed_code(client: FlaskClient) -> None:
+    _, page = send(client, "/forgot", email=ADA)
+    assert 'action="/reset"' in page
+    status, page = send(client, "/reset", email=ADA, code=CODE, password=ANOTHER)
+    assert (status, 'action="/sign-in"' in page) == (200, True)
+    assert sign_in(client, ADA).status_code == 401
+    assert sign_in(client, ADA, ANOTHER).status_code == 303
+
+
+def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> None:
+    def made(client: FlaskClient) -> dict[str, str]:
+        fields = {
+            "name": "nightly",
+            "scopes": ["read"],
+            "days": "30",
+            "csrf_token": csrf_of(client.get("/account").text),
+        }
+        page = client.post("/account/tokens", data=fields, headers=SAME_SITE).text
+        found = re.search(r'id="made" value="([^"]+)"', page)
+        assert found is not None
+        return {"Authorization": f"Bearer {found[1]}"}
+
+    attackers, other_session, others = signed_in(app, ADA), signed_in(app, ADA), signed_in(app, OPS)
+    token, others_token = made(attackers), made(others)
+    anonymous = app.test_client()
+    send(anonymous, "/forgot", email=ADA)
+    status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
+    assert (status, "All sessions and personal tokens of your account have ended" in page) == (200, True)
+    assert [each.get("/jobs").status_code for each in (attackers, other_session, others)] == [303, 303, 200]
+    asked = [anonymous.get("/api/v1/jobs", headers=each).status_code for each in (token, others_token)]
+    assert asked == [401, 200]
+
+
+def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
+    app: Flask, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = signed_in(app, ADA)
+
+    def away(*_: object, **__: object) -> None:
+        raise TableBusyError("the table is busy")
+
+    anonymous = app.test_client()
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "delete_all", away)
+        status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
+    assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
+    assert client.get("/jobs").status_code == 200
+    assert send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
+    assert client.get("/jobs").status_code == 303
+
+
+def test_sign_out_ends_the_session_of_a_copied_cookie_too(app: Flask, pool: MemoryPool) -> None:
+    client = signed_in(app, ADA)
+    cookie = client.get_cookie("__Host-fleetsight")
+    assert cookie is not None
+    token = csrf_of(client.get("/account").text)
+    answer = client.post("/sign-out", data={"csrf_token": token}, headers=SAME_SITE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/sign-in?told=out")
+    assert "You are signed out." in client.get("/sign-in?told=out").text
+    assert pool.signed_out == [f"refresh of {ADA}"]
+    copied = app.test_client().get("/jobs", headers={"Cookie": f"{cookie.key}={cookie.value}"})
+    assert copied.status_code == 303
+
+
+def test_sign_out_clears_thumbnails_in_the_browser(anonymous: FlaskClient) -> None:
+    assert anonymous.post("/sign-out").headers["Clear-Site-Data"] == '"cache", "storage"'
+
+
+def test_sign_out_without_a_session_is_allowed(anonymous: FlaskClient) -> None:
+    assert send(anonymous, "/sign-out")[0] == 303
+
+
+def test_the_header_links_to_the_fleet_for_operators_only(app: Flask) -> None:
+    for email, shown in ((ADA, False), (OPS, True)):
+        client = signed_in(app, email)
+        assert ('href="/fleet"' in client.get("/").text) is shown
+
+
+def test_the_sign_up_page_and_its_links_exist_only_if_sign_up_is_enabled(
+    make_config: ConfigMaker, anonymous: FlaskClient, pool: MemoryPool, clients: Clients
+) -> None:
+    closed = make_config(auth={"mode": "cognito", "sign_up": False})
+    table = Table(clients.dynamodb, closed.names.job_table)
+    shut = create_app(closed, access=access_by(pool, table)).test_client()
+    for path in ("/sign-in", "/forgot"):
+        assert 'href="/sign-up' not in shut.get(path).text
+    assert shut.get("/sign-up").status_code == send(shut, "/sign-up", email=NOBODY, password=PASSWORD)[0] == 404
+    assert 'href="/sign-up"' in anonymous.get("/sign-in").text
+
+
+def test_without_sign_in_account_pages_are_missing_and_every_page_warns(
+    make_config: ConfigMaker, provisioned: Clients
+) -> None:
+    client = create_app(make_config()).test_client()
+    assert {client.get(path).status_code for path in PAGES} == {404}
+    assert {client.post(path, headers=SAME_SITE).status_code for path in POSTS} == {404}
+    page = client.get("/jobs").text
+    assert "all who reach this page see and may do everything" in page
+    assert "Sign" not in page.replace("sign-in", "")
+    assert 'href="/fleet"' in page
+
+
+def test_account_pages_are_never_cached(anonymous: FlaskClient) -> None:
+    assert {anonymous.get(path).headers["Cache-Control"] for path in PAGES} == {"no-store"}
+
+
+def test_fields_have_autocomplete_hints_for_password_managers(anonymous: FlaskClient) -> None:
+    def fills(path: str) -> set[str]:
+        return set(re.findall(r'autocomplete="([^"]+)"', anonymous.get(path).text))
+
+    assert fills("/sign-in") == {"username", "current-password"}
+    assert fills("/sign-up") == {"username"}
+    assert fills("/reset") == {"username", "one-time-code", "new-password"}
+
+
+@pytest.mark.parametrize("template", sorted(Path("web_tier/templates").rglob("*.html")), ids=str)
+def test_every_post_form_has_the_csrf_token(template: Path) -> None:
+    for form in re.findall(r'<form\b[^>]*method="post".*?</form>', template.read_text(), re.DOTALL):
+        assert "{{ csrf_field() }}" in form
+
+
+def upload(client: FlaskClient, token: str | None) -> TestResponse:
+    """Send the upload form with one image; as in a browser, the token precedes the file."""
+    fields = {} if token is None else {"csrf_token": token}
+    form = {**fields, "name": "mine", "images": (io.BytesIO(picture()), "a.jpg")}
+    return client.post("/", data=form, headers=SAME_SITE)
+
+
+def upload_token(page: str) -> str:
+    form = page[page.index('<form id="upload"') : page.index('type="file"')]
+    found = re.search(r'name="csrf_token" value="([^"]+)"', form)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.usefixtures("provisioned")
+def test_an_upload_form_of_the_same_session_is_accepted(app: Flask) -> None:
+    client = signed_in(app, ADA)
+    answer = upload(client, upload_token(client.get("/").text))
+    assert answer.status_code == 303
+    assert client.get(answer.headers["Location"]).status_code == 200
+
+
+@pytest.mark.usefixtures("provisioned")
+@pytest.mark.parametrize("token", [None, "", "made.up"])
+def test_an_upload_form_from_before_the_sign_in_is_rejected_and_shown_again(app: Flask, token: str | None) -> None:
+    client = signed_in(app, ADA)
+    answer = upload(client, token)
+    assert answer.status_code == 403
+    assert "opened before you signed in" in answer.text
+    assert upload(client, upload_token(answer.text)).status_code == 303
+    assert client.get("/jobs").text.count("<td><a href=") == 1
+
+
+@pytest.mark.usefixtures("provisioned")
+def test_an_upload_form_without_session_is_rejected_with_a_link_to_the_sign_in(app: Flask) -> None:
+    answer = upload(app.test_client(), None)
+    assert answer.status_code == 401
+    assert "You are not signed in, or not any more, so nothing was changed." in answer.text
+    assert 'href="/sign-in"' in answer.text

@@ -1,0 +1,309 @@
+"""Single images: POST /api/v1/classify, the classic contracts, and the asynchronous pair."""
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from core.config import Classic, Config
+from core.jobs import JobStore
+from services.clients import Clients
+from tests.conftest import ConfigMaker
+from tests.support.answering_queue import AnsweringQueue
+from tests.support.api import problem
+from tests.support.jobs import NOBODY, MemoryBucket, client_error, done, failed
+from tests.support.pictures import picture
+from web_tier.api.classify import classic_reply
+from web_tier.app import create_app
+
+CLASSIFY = "/api/v1/classify"
+SENT = base64.b64encode(picture()).decode()
+
+
+@pytest.fixture
+def fleet(store: JobStore) -> AnsweringQueue:
+    """A fleet that answers every image with `stop sign` unless a test changes `answer`."""
+    return AnsweringQueue(store)
+
+
+@pytest.fixture
+def asking(config: Config, provisioned: Clients, fleet: AnsweringQueue) -> FlaskClient:
+    """A client of a web tier whose images are answered by `fleet`."""
+    return create_app(config, request_queue=fleet).test_client()
+
+
+# POST /api/v1/classify
+
+
+@pytest.mark.parametrize(
+    ("request_", "filename"),
+    [
+        ({"data": {"f": (BytesIO(picture()), "a.jpg")}}, "a.jpg"),
+        ({"data": picture(), "content_type": "image/jpeg", "query_string": {"name": "dir/b.jpg"}}, "b.jpg"),
+        ({"data": picture(), "content_type": "application/octet-stream"}, "unnamed"),
+        ({"json": {"data": SENT}}, "unnamed"),
+        ({"json": {"name": "c.jpg", "data": f"data:image/jpeg;base64,{SENT}"}}, "c.jpg"),
+    ],
+)
+def test_an_image_gets_its_prediction(asking: FlaskClient, request_: dict[str, Any], filename: str) -> None:
+    answer = asking.post(CLASSIFY, **request_)
+    body = answer.get_json()
+    assert answer.status_code == 200
+    assert (body["status"], body["label"], body["filename"]) == ("done", "stop sign", filename)
+    assert asking.get(body["location"]).get_json()["label"] == "stop sign"
+
+
+def test_a_request_without_wait_gets_202_with_a_location(
+    asking: FlaskClient, fleet: AnsweringQueue, store: JobStore
+) -> None:
+    fleet.answer = lambda record: None
+    answer = asking.post(f"{CLASSIFY}?wait=0", json={"data": SENT})
+    assert (answer.status_code, answer.get_json()["status"]) == (202, "waiting")
+    assert answer.headers["Location"] == answer.get_json()["location"]
+    assert asking.get(answer.headers["Location"]).get_json()["status"] == "waiting"
+    store.put_done([done(store.image(fleet.images[0]))])
+    assert asking.get(answer.headers["Location"]).get_json()["label"] == "stop sign"
+
+
+def test_a_wait_without_a_result_gets_202(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+    fleet.answer = lambda record: None
+    assert asking.post(f"{CLASSIFY}?wait=1", json={"data": SENT}).status_code == 202
+
+
+@pytest.mark.parametrize("wait", ["-1", "61", "1.5", "x", "", "100000", "²"])
+def test_a_wait_out_of_range_is_rejected(asking: FlaskClient, fleet: AnsweringQueue, wait: str) -> None:
+    detail = problem(asking.post(CLASSIFY, json={"data": SENT}, query_string={"wait": wait}), 400)
+    assert detail.startswith("wait: ")
+    assert fleet.images == []
+
+
+def test_an_image_that_cannot_be_classified_gets_a_problem_with_the_reason(
+    asking: FlaskClient, fleet: AnsweringQueue
+) -> None:
+    fleet.answer = failed
+    assert "crashed" in problem(asking.post(CLASSIFY, json={"data": SENT}), 422)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        ({"data": b"text", "content_type": "image/png"}, 422, "not an image"),
+        ({"data": b"", "content_type": "image/png"}, 422, "empty"),
+        ({"data": b"x", "content_type": "text/html"}, 415, "multipart/form-data"),
+        ({"data": b"x"}, 415, "without a type"),
+        ({"data": {"a": "b"}, "content_type": "multipart/form-data"}, 422, "no file"),
+        ({"data": b"{", "content_type": "application/json"}, 422, '{"name": "a.jpg"'),
+        ({"json": {"name": "x"}}, 422, "data: Field required"),
+        ({"json": {"data": "***"}}, 422, "not base64"),
+        ({"json": {"data": "ä"}}, 422, "not base64"),
+        ({"json": {"data": base64.b64encode(b"text").decode()}}, 422, "not an image"),
+        (
+            {"data": picture(), "content_type": "image/jpeg", "headers": {"Origin": "http://evil"}},
+            403,
+            "another site",
+        ),
+    ],
+)
+def test_an_invalid_request_gets_a_problem_with_what_to_do(
+    asking: FlaskClient, fleet: AnsweringQueue, request_: dict[str, Any], status: int, said: str
+) -> None:
+    assert said in problem(asking.post(CLASSIFY, **request_), status)
+    assert fleet.images == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"data": bytes(3_000), "content_type": "image/png"},
+        {"data": {"f": (BytesIO(bytes(3_000)), "a.jpg")}},
+        {"json": {"data": "A" * 100_000}},
+    ],
+)
+def test_a_too_large_image_gets_413(make_config: ConfigMaker, provisioned: Clients, request_: dict[str, Any]) -> None:
+    client = create_app(make_config(web={"max_image_bytes": 2_000})).test_client()
+    assert "shrink" in problem(client.post(CLASSIFY, **request_), 413)
+
+
+def test_memory_of_read_images_is_released(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+    for request_ in ({"json": {"data": SENT}}, {"data": b"x", "content_type": "image/png"}, {"data": {"a": "b"}}):
+        asking.post(CLASSIFY, **request_)
+    budget = asking.application.extensions["fleetsight"].reading
+    assert budget._free == budget._capacity
+
+
+# The asynchronous pair
+
+
+@pytest.mark.parametrize("path", ["/inference/image", "/inference/image/"])
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_a_label_is_returned_for_the_uuid_of_its_image(asking: FlaskClient, path: str, content_type: str) -> None:
+    body = json.dumps({"name": "a.jpg", "data": SENT})
+    answer = asking.post(path, data=body, content_type=content_type)
+    assert (answer.status_code, list(answer.get_json())) == (200, ["uuid"])
+    for address in (f"/predictions/{answer.get_json()['uuid']}", f"/predictions/{answer.get_json()['uuid']}/"):
+        found = asking.get(address)
+        assert (found.status_code, found.get_json()) == (200, {"prediction": "stop sign"})
+
+
+def test_a_label_that_is_not_known_yet_gets_202(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+    fleet.answer = lambda record: None
+    uuid = asking.post("/inference/image", json={"name": "a.jpg", "data": SENT}).get_json()["uuid"]
+    found = asking.get(f"/predictions/{uuid}")
+    assert (found.status_code, found.get_json()) == (202, {"prediction": None})
+
+
+def test_a_uuid_of_a_failed_image_gets_the_reason(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+    fleet.answer = failed
+    uuid = asking.post("/inference/image", json={"name": "a.jpg", "data": SENT}).get_json()["uuid"]
+    assert "crashed" in problem(asking.get(f"/predictions/{uuid}"), 422)
+
+
+@pytest.mark.parametrize("uuid", ["x", "-", NOBODY, f"{NOBODY}-{NOBODY}", "0f8fad5b-d9cb-469f-a165-70867728950e"])
+def test_an_unknown_uuid_gets_404(asking: FlaskClient, uuid: str) -> None:
+    problem(asking.get(f"/predictions/{uuid}"), 404)
+
+
+def test_an_invalid_image_gets_no_uuid(asking: FlaskClient) -> None:
+    assert "not an image" in problem(asking.post("/inference/image", json={"name": "a", "data": "AAAA"}), 422)
+
+
+# The poster
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_a_poster_gets_the_label_of_its_image(asking: FlaskClient, content_type: str) -> None:
+    body = json.dumps({"data": f"data:image/png;base64,{SENT}"})
+    answer = asking.post("/classify", data=body, content_type=content_type)
+    assert (answer.status_code, answer.mimetype, answer.get_json()) == (200, "application/json", "stop sign")
+
+
+def test_a_poster_gets_the_message_of_the_label_if_the_bundle_has_one(
+    make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue, tmp_path: Path
+) -> None:
+    words = {"labels": ["stop sign", "yield sign"], "messages": {"stop sign": "Stop: look both ways."}}
+    (tmp_path / "bundle.json").write_text(json.dumps(words))
+    client = create_app(make_config(worker={"bundle": str(tmp_path)}), request_queue=fleet).test_client()
+    assert client.post("/classify", json={"data": SENT}).get_json() == "Stop: look both ways."
+
+
+@pytest.mark.parametrize(("data", "status"), [(SENT, 200), ("AAAA", 422)])
+def test_a_poster_on_an_allowed_site_may_read_answers_and_errors(
+    make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue, data: str, status: int
+) -> None:
+    origin = "https://posters.example.org"
+    client = create_app(make_config(web={"cors_origins": [origin]}), request_queue=fleet).test_client()
+    answer = client.post("/classify", json={"data": data}, headers={"Origin": origin, "Sec-Fetch-Site": "cross-site"})
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (status, origin)
+
+
+PATHS = ("/", "/classify", "/api/image", "/classify-image", "/file-upload")
+
+
+def post(client: FlaskClient, path: str, field: str, data: bytes, name: str = "test_0.jpg") -> TestResponse:
+    return client.post(path, data={field: (BytesIO(data), name)}, content_type="multipart/form-data")
+
+
+def text(answer: TestResponse, status: int) -> str:
+    assert (answer.status_code, answer.mimetype) == (status, "text/plain")
+    return answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("path", [*PATHS, *(f"{path}/" for path in PATHS[1:])])
+def test_myfile_gets_the_bare_label(asking: FlaskClient, path: str) -> None:
+    assert text(post(asking, path, "myfile", picture()), 200) == "stop sign"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_input_file_gets_name_and_label(asking: FlaskClient, path: str) -> None:
+    assert text(post(asking, path, "inputFile", picture()), 200) == "test_0:stop sign"
+
+
+def test_any_field_is_accepted_except_at_the_root_address(asking: FlaskClient) -> None:
+    assert text(post(asking, "/classify", "upload", picture()), 200) == "stop sign"
+    assert post(asking, "/", "images", picture()).status_code == 303
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_bad_image_gets_422_with_the_reason(asking: FlaskClient, path: str) -> None:
+    assert "not an image" in text(post(asking, path, "myfile", b"no image at all"), 422)
+
+
+def test_an_image_that_the_fleet_cannot_classify_gets_422_with_the_reason(
+    asking: FlaskClient, fleet: AnsweringQueue
+) -> None:
+    fleet.answer = failed
+    assert text(post(asking, "/", "myfile", picture()), 422) == "its workers crashed"
+
+
+def test_a_file_that_is_too_large_gets_413(make_config: ConfigMaker, provisioned: Clients) -> None:
+    client = create_app(make_config(web={"max_image_bytes": 2_000})).test_client()
+    assert "shrink it" in text(post(client, "/", "myfile", b"x" * 3_000), 413)
+
+
+def test_no_result_in_time_gets_504(make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue) -> None:
+    fleet.answer = lambda record: None
+    client = create_app(make_config(classic={"wait_seconds": 0.01}), request_queue=fleet).test_client()
+    assert "no result after 0.01 s" in text(post(client, "/", "myfile", picture()), 504)
+
+
+def test_an_image_that_cannot_be_stored_gets_503(config: Config, provisioned: Clients) -> None:
+    client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(400))).test_client()
+    assert "send it again" in text(post(client, "/", "myfile", picture()), 503)
+
+
+def test_two_files_are_rejected_and_neither_is_classified(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+    files = [(BytesIO(picture()), "a.jpg"), (BytesIO(picture()), "b.jpg")]
+    answer = asking.post("/", data={"myfile": files}, content_type="multipart/form-data")
+    assert "one image a request" in text(answer, 422)
+    assert fleet.images == []
+
+
+def test_a_form_without_a_file_gets_an_error(asking: FlaskClient) -> None:
+    answer = asking.post("/file-upload", data={"x": "y"}, content_type="multipart/form-data")
+    assert "no file" in text(answer, 422)
+
+
+def test_a_body_that_is_not_a_form_gets_an_error(asking: FlaskClient) -> None:
+    assert "multipart/form-data" in text(asking.post("/api/image", data=b"x"), 415)
+
+
+def test_the_classic_contracts_can_be_disabled(
+    make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue
+) -> None:
+    client = create_app(make_config(classic={"enabled": False}), request_queue=fleet).test_client()
+    for path in PATHS[1:]:
+        assert "classic.enabled" in text(post(client, path, "myfile", picture()), 404)
+    assert post(client, "/", "myfile", picture()).status_code == 303, "then it is a file of the page's form"
+    assert post(client, "/api/v1/classify", "myfile", picture()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "said"),
+    [
+        ("by_field", "myfile", "stop sign"),
+        ("by_field", "inputFile", "a.b:stop sign"),
+        ("by_field", "other", "stop sign"),
+        ("label", "inputFile", "stop sign"),
+        ("name_and_label", "myfile", "a.b:stop sign"),
+    ],
+)
+def test_the_form_of_the_reply_can_be_chosen(setting: str, field: str, said: str) -> None:
+    settings = Classic.model_validate({"enabled": True, "reply": setting, "wait_seconds": 1})
+    assert classic_reply(settings, field, "a.b.jpg", "stop sign") == said
+
+
+def test_a_label_never_holds_a_colon_or_a_line_end(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+    fleet.answer = lambda record: done(record, "sign: stop\n")
+    assert text(post(asking, "/", "inputFile", picture()), 200) == "test_0:sign stop"
+
+
+def test_single_images_share_a_job_with_a_clear_name(asking: FlaskClient, store: JobStore) -> None:
+    for _ in range(3):
+        post(asking, "/", "myfile", picture())
+    [job] = store.jobs(10)
+    assert (job.name, store.status(job.job_id).accepted) == ("Single images", 3)

@@ -1,0 +1,437 @@
+"""The fleet for operators, by the API and on its page: figures, history, controls, limits, drain."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html import escape, unescape
+
+import pytest
+from flask.testing import FlaskClient
+
+from core.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
+from core.fleet_store import FleetStore
+from core.format import fleet_sentence
+from core.ids import new_id
+from core.job_records import Job
+from core.jobs import JobStore
+from core.messages import FleetSnapshot, LimitsOverride, WorkerLimits
+from services.table import Table
+from tests.support.jobs import NOW, add_images
+from web_tier.controller_reports import ControllerReports
+
+
+@pytest.fixture
+def fleet(table: Table) -> FleetStore:
+    """The fleet's items."""
+    return FleetStore(table)
+
+
+def test_instances_and_decisions_are_returned_as_they_are_stored(client: FlaskClient, fleet: FleetStore) -> None:
+    assert client.get("/api/v1/fleet/instances").get_json() == {"version": 1, "total": 0, "instances": []}
+    assert client.get("/api/v1/fleet/decisions").get_json() == {"version": 1, "decisions": []}
+    instance = FleetInstance(
+        instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a", launched_at=NOW, images=5
+    )
+    instances = FleetInstances(total=1, instances=(instance,))
+    decisions = Decisions(decisions=(Decision(at=NOW, words="starting 5"),))
+    fleet.put_instances(instances)
+    fleet.put_decisions(decisions)
+    assert FleetInstances.from_json(client.get("/api/v1/fleet/instances").data) == instances
+    assert Decisions.from_json(client.get("/api/v1/fleet/decisions").data) == decisions
+
+
+def test_the_history_is_returned_for_an_hour_or_a_day(client: FlaskClient, fleet: FleetStore) -> None:
+    now = int(datetime.now(UTC).timestamp())
+    fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - 7_200, 1, 2), (now - 60, 3, 4))))
+    fleet.put_block("day", 0, HistoryBlock(number=1, points=((now - 7_200, 5, 6),)))
+    hour = client.get("/api/v1/fleet/history").get_json()
+    assert [(point["workers"], point["queue"]) for point in hour["points"]] == [(1, 2), (3, 4)]
+    assert (hour["span"], datetime.fromisoformat(hour["points"][1]["at"]).timestamp()) == ("hour", now - 60)
+    day = client.get("/api/v1/fleet/history?span=day").get_json()
+    assert [(point["workers"], point["queue"]) for point in day["points"]] == [(5, 6)]
+    assert client.get("/api/v1/fleet/history?span=year").status_code == 400
+
+
+def test_the_fleet_is_paused_and_resumed(client: FlaskClient, fleet: FleetStore) -> None:
+    first = client.post("/api/v1/fleet/pause", json={"reason": "new model"}).get_json()
+    assert (first["paused"], first["reason"]) == (True, "new model")
+    assert client.post("/api/v1/fleet/pause").get_json() == first
+    assert fleet.paused() is not None
+    resumed = {"paused": False, "since": None, "reason": ""}
+    assert client.post("/api/v1/fleet/resume").get_json() == resumed
+    assert client.post("/api/v1/fleet/resume").get_json() == resumed
+    assert fleet.paused() is None
+
+
+@pytest.mark.parametrize("body", [{"reason": "x" * 201}, {"reason": 5}, {"because": "new model"}])
+def test_an_invalid_pause_gets_422(client: FlaskClient, fleet: FleetStore, body: dict[str, object]) -> None:
+    assert client.post("/api/v1/fleet/pause", json=body).status_code == 422
+    assert fleet.paused() is None
+
+
+def instance(instance_id: str, state: str = "running") -> FleetInstance:
+    return FleetInstance(
+        instance_id=instance_id, state=state, instance_type="c7a.large", zone="us-east-1a", launched_at=NOW
+    )
+
+
+def test_limits_are_set_and_reset(client: FlaskClient, fleet: FleetStore) -> None:
+    answer = client.put("/api/v1/fleet/limits", json={"min_workers": 1, "max_workers": 5, "reason": "budget"})
+    body = answer.get_json()
+    assert (answer.status_code, body["min_workers"], body["max_workers"], body["reason"]) == (200, 1, 5, "budget")
+    order = fleet.commands().limits
+    assert order is not None
+    assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "budget")
+    assert order.since == datetime.fromisoformat(body["since"])
+    for _ in range(2):
+        assert client.delete("/api/v1/fleet/limits").status_code == 204
+        assert fleet.commands().limits is None
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"min_workers": 6, "max_workers": 5}, "min_workers (6) must be at most max_workers (5)"),
+        ({"min_workers": 0, "max_workers": 1001}, "less than or equal to 1000"),
+        ({"min_workers": -1, "max_workers": 5}, "min_workers"),
+        ({"min_workers": 0, "max_workers": "5"}, "valid integer"),
+        ({"min_workers": 0, "max_workers": 2.5}, "valid integer"),
+        ({"min_workers": 0}, "max_workers: Field required"),
+        ({"min_workers": 0, "max_workers": 5, "most": 7}, "most"),
+        ({}, 'send {"min_workers": 0, "max_workers": 5}'),
+    ],
+)
+def test_invalid_limits_get_422_with_the_reason(
+    client: FlaskClient, fleet: FleetStore, body: dict[str, object], words: str
+) -> None:
+    answer = client.put("/api/v1/fleet/limits", json=body)
+    assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
+    assert words in answer.get_json()["detail"]
+    assert fleet.commands().limits is None
+
+
+def test_a_running_instance_is_drained(client: FlaskClient, fleet: FleetStore) -> None:
+    fleet.put_instances(FleetInstances(total=2, instances=(instance("i-1"), instance("i-2", "pending"))))
+    for instance_id in ("i-1", "i-2", "i-1"):
+        answer = client.post(f"/api/v1/fleet/instances/{instance_id}/drain")
+        assert (answer.status_code, answer.get_json()["instance_id"]) == (202, instance_id)
+    assert fleet.commands().drain == ("i-1", "i-2")
+
+
+@pytest.mark.parametrize(
+    ("instance_id", "words"),
+    [
+        ("i-3", "the fleet has no instance 'i-3', or no longer"),
+        ("i-stopped", "i-stopped is stopped: there is no worker on it to drain"),
+        ("%3Cb%3E", "the fleet has no instance '<b>'"),
+    ],
+)
+def test_draining_an_instance_without_a_worker_gets_404_with_the_reason(
+    client: FlaskClient, fleet: FleetStore, instance_id: str, words: str
+) -> None:
+    fleet.put_instances(FleetInstances(total=2, instances=(instance("i-1"), instance("i-stopped", "stopped"))))
+    answer = client.post(f"/api/v1/fleet/instances/{instance_id}/drain")
+    assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
+    assert words in answer.get_json()["detail"]
+    assert fleet.commands().drain == ()
+
+
+def test_an_unlisted_instance_of_a_large_fleet_can_be_drained(client: FlaskClient, fleet: FleetStore) -> None:
+    fleet.put_instances(FleetInstances(total=150, instances=(instance("i-1"),)))
+    assert client.post("/api/v1/fleet/instances/i-0123456789abcdef0/drain").status_code == 202
+    assert client.post("/api/v1/fleet/instances/i-none/drain").status_code == 404
+    assert fleet.commands().drain == ("i-0123456789abcdef0",)
+
+
+SNAPSHOT = FleetSnapshot(
+    at=NOW, running=2, pending=1, visible=112, in_flight=23, min_workers=0, max_workers=19, peak_workers=6,
+    billed_seconds=325, reason="three workers, enough",
+)  # fmt: skip
+SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
+
+
+def paused_sentence(client: FlaskClient) -> str:
+    return str(client.get("/fleet/now").get_json()["paused"])
+
+
+def test_the_fleet_page_before_the_first_report_of_the_controller(client: FlaskClient) -> None:
+    page = client.get("/fleet").text
+    assert fleet_sentence(None) in page
+    assert "There are none: the first image starts some." in page
+
+
+def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClient, store: JobStore) -> None:
+    FleetStore(store.table).put_snapshot(
+        SNAPSHOT.model_copy(update={"billed_seconds": 3_456.7, "cost": 0.0986, "images": 5_000})
+    )
+    page = re.sub(r"<[^>]+>", " ", client.get("/fleet").text)
+    assert re.search(r"\$0\.099 +for 3,457 s billed", page)
+    assert re.search(r"\$0\.033 +for 1,000 images: instances \$0\.020, requests \$0\.013", page)
+    body = client.get("/fleet/now").get_json()
+    assert (body["billed"], body["cost"], body["per_thousand"]) == ("3,457 s", "$0.099", "$0.033")
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
+    assert client.get("/fleet/now").get_json()["per_thousand"] is None
+
+
+def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: FlaskClient, fleet: FleetStore) -> None:
+    now = datetime.now(UTC)
+    told = [
+        FleetInstance(
+            instance_id=f"i-{number}", state="running", instance_type="c7a.large", zone="us-east-1a",
+            launched_at=now - timedelta(minutes=5), images=68, worker="busy",
+            heard_at=now - timedelta(seconds=600 * number),
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    fleet.put_instances(FleetInstances(total=5, instances=tuple(told)))
+    page = client.get("/fleet").text
+    rows = re.findall(
+        r"<tr( class=\"marked\")?>\s*<th scope=\"row\"><code[^>]*>([^<]+)<", page.partition("<template")[0]
+    )
+    assert rows == [("", "i-0"), (' class="marked"', "i-1")]
+    assert "none for 10 min" in page
+    assert "and 3 older" in page
+    body = client.get("/fleet/now").get_json()
+    assert [row["state"] for row in body["instances"]] == ["busy", "silent"]
+
+
+@pytest.mark.parametrize("ahead", [-600, 600])
+def test_row_53_a_controller_whose_clock_is_ten_minutes_off_is_not_silent_and_nor_are_its_workers(
+    client: FlaskClient, store: JobStore, fleet: FleetStore, ahead: int
+) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=ahead)
+    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": at - timedelta(seconds=1)}))
+    assert client.get("/fleet/now").get_json()["clocks"] is None
+    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": at}))
+    worker = FleetInstance(
+        instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a", worker="busy",
+        launched_at=at - timedelta(minutes=5), heard_at=at - timedelta(seconds=2),
+    )  # fmt: skip
+    fleet.put_instances(FleetInstances(total=1, instances=(worker,)))
+    body = client.get("/fleet/now").get_json()
+    assert body["sentence"] == "Three workers, enough."
+    [row] = body["instances"]
+    assert (row["state"], row["age"], row["heard"]) == ("busy", "5 min", "2 s ago")
+    words = f"The controller&#39;s clock is 10 min {'ahead of' if ahead > 0 else 'behind'} the web tier&#39;s"
+    assert words in client.get("/fleet").text
+
+
+def test_a_silent_controller_is_shown_on_every_page_with_the_fleet(
+    client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(client.application.extensions["fleetsight"], "reports", ControllerReports(lambda: now))
+    job = Job(new_id(), "", NOW)
+    store.create(job)
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
+
+    def places() -> list[str]:
+        bodies = [client.get(path).get_json()["sentence"] for path in ("/fleet/now", f"/jobs/{job.job_id}/progress")]
+        return [*bodies, client.get("/fleet").text, client.get("/").text]
+
+    assert all("Three workers, enough." in place for place in places())
+    now = 60.0
+    assert all("The controller has not reported for 60 s." in place for place in places())
+    assert client.get("/api/v1/fleet").get_json()["silent_seconds"] == 60
+    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": NOW - timedelta(hours=1)}))
+    assert all("Three workers, enough." in place for place in places()), "whatever its clock says"
+
+
+def test_decisions_are_listed_with_their_times_and_never_as_markup(client: FlaskClient, fleet: FleetStore) -> None:
+    words = "paused by ops since 12:03 UTC (<b>new</b> model): no images waiting"
+    fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words=words),)))
+    page = client.get("/fleet").text
+    assert escape("P" + words[1:]) in page
+    assert f"{NOW:%H:%M:%S}</time>" in page
+
+
+def test_the_chart_is_drawn_from_the_history_without_a_script(
+    client: FlaskClient, fleet: FleetStore, store: JobStore
+) -> None:
+    now = int(datetime.now(UTC).timestamp())
+    fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - 1_800, 5, 112), (now - 300, 2, 30))))
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
+    ten_minutes = unescape(client.get("/fleet").text)
+    assert (
+        "Last 10 minutes: at most 5 workers and 135 images in the queue; now 3 workers and 135 images." in ten_minutes
+    )
+    assert re.search(r'class="workers-line" d="M36\.0 12\.0H\d+\.\d+V', ten_minutes)
+    assert "Last hour: at most 5 workers" in client.get("/fleet?span=hour").text
+    assert "Last day: at most 3 workers" in client.get("/fleet?span=day").text
+    answer = client.get("/fleet?span=<b>")
+    assert (answer.status_code, "minutes, hour, day" in answer.text) == (400, True)
+
+
+def test_nothing_on_the_page_is_styled_or_scripted_in_place(
+    client: FlaskClient, fleet: FleetStore, store: JobStore
+) -> None:
+    FleetStore(store.table).put_snapshot(SNAPSHOT)
+    page = client.get("/fleet").text
+    assert " style=" not in page
+    assert "<style" not in page
+    assert re.search(r"<script(?![^>]* src=)", page) is None
+
+
+def test_operators_pause_and_resume_from_the_page(client: FlaskClient, fleet: FleetStore) -> None:
+    page = client.get("/fleet").text
+    assert re.search(r'<form id="pause"[^>]*method="post" action="/fleet/pause">', page)
+    answer = client.post("/fleet/pause", data={"reason": "new\r\n model\u202e"}, headers=SAME_SITE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
+    pause = fleet.paused()
+    assert pause is not None
+    assert pause.reason == "new model"
+    page = client.get("/fleet").text
+    assert re.search(r'<form id="resume"[^>]*action="/fleet/resume">', page)
+    assert "Nothing is launched until the fleet is resumed" in page
+    assert re.fullmatch(
+        r"Paused by ops since \d+ \w+, \d\d:\d\d UTC: new model\. Nothing .*", paused_sentence(client)
+    )
+    client.post("/fleet/resume", headers=SAME_SITE)
+    assert fleet.paused() is None
+
+
+def test_a_reason_that_is_too_long_is_cut(client: FlaskClient, fleet: FleetStore) -> None:
+    client.post("/fleet/pause", data={"reason": "x" * 5_000}, headers=SAME_SITE)
+    assert len(getattr(fleet.paused(), "reason", "")) == 200
+
+
+@pytest.mark.parametrize("path", ["/fleet/pause", "/fleet/resume"])
+def test_a_form_on_another_site_cannot_pause_or_resume(client: FlaskClient, fleet: FleetStore, path: str) -> None:
+    before = fleet.pause(NOW, "ours")
+    assert client.post(path, data={"reason": "theirs"}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert fleet.paused() == before
+
+
+def test_every_page_shows_a_paused_fleet_and_a_job_shows_why_it_waits(
+    client: FlaskClient, fleet: FleetStore, store: JobStore, job: Job
+) -> None:
+    pause = fleet.pause(NOW, "new model")
+    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"paused": pause, "problem": "no capacity"}))
+    add_images(store, job, "a.jpg")
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert "3 workers · paused" in page
+    assert "Nothing is launched until the fleet is resumed; images are taken and wait." in page
+    assert "no capacity" not in page
+
+
+LIMITED = FleetSnapshot(
+    at=NOW, running=2, pending=1, visible=112, in_flight=23, min_workers=0, max_workers=19, peak_workers=6,
+    billed_seconds=325, reason="three workers, enough", configured=WorkerLimits(min_workers=0, max_workers=19),
+)  # fmt: skip
+ORDER = LimitsOverride(min_workers=1, max_workers=5, since=NOW, reason="<b>budget</b>")
+WORDS = "1..5, set by ops on 1 March, 12:00 UTC (<b>budget</b>); config.yaml says 0..19"
+
+
+def instance_with(instance_id: str, state: str = "running", **said: object) -> FleetInstance:
+    now = datetime.now(UTC)
+    return FleetInstance.model_validate(
+        {
+            "instance_id": instance_id,
+            "state": state,
+            "instance_type": "c7a.large",
+            "zone": "us-east-1a",
+            "launched_at": now - timedelta(minutes=5),
+            "heard_at": now,
+            **said,
+        }
+    )
+
+
+def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient, fleet: FleetStore) -> None:
+    page = client.get("/fleet/limits").text
+    assert re.search(r'name="min_workers" value="0"', page)
+    assert re.search(r'name="max_workers" value="19"', page)
+    assert "Take them back" not in page
+    fields = {"min_workers": " 1", "max_workers": "5", "reason": "<b>budget</b>\r\n"}
+    answer = client.post("/fleet/limits", data=fields, headers=SAME_SITE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
+    order = fleet.commands().limits
+    assert order is not None
+    assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "<b>budget</b>")
+    page = client.get("/fleet/limits").text
+    assert re.search(r'name="max_workers" value="5"', page)
+    assert "Take them back" in page
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "words"),
+    [
+        ("6", "5", "The minimum (6) must be at most the maximum (5)."),
+        ("0", "1001", "The maximum must be a whole number from 0 to 1,000."),
+        ("-1", "5", "The minimum must be a whole number"),
+        ("٣", "5", "The minimum must be a whole number"),
+        ("0", "9" * 5_000, "The maximum must be a whole number"),
+        ("0", '"><script>', "The maximum must be a whole number"),
+        ("", "", "The minimum must be a whole number"),
+    ],
+)
+def test_invalid_limits_leave_the_form_filled_with_an_error(
+    client: FlaskClient, fleet: FleetStore, least: str, most: str, words: str
+) -> None:
+    fields = {"min_workers": least, "max_workers": most, "reason": "budget"}
+    answer = client.post("/fleet/limits", data=fields, headers=SAME_SITE)
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert 'name="reason" value="budget"' in answer.text
+    assert "<script>" not in answer.text
+    assert fleet.commands().limits is None
+
+
+def test_every_page_with_limits_shows_who_set_them(client: FlaskClient, fleet: FleetStore, store: JobStore) -> None:
+    FleetStore(store.table).put_snapshot(LIMITED)
+    assert 'id="limits-set" hidden' in client.get("/fleet").text
+    fleet.set_limits(ORDER)
+    page = client.get("/fleet").text
+    assert f"Limits {WORDS}." in unescape(page)
+    assert "<b>budget" not in page
+    assert 'id="limits-set" hidden' not in page
+    body = client.get("/fleet/now").get_json()
+    assert (body["min_workers"], body["max_workers"], body["limits_set"]) == (1, 5, f"Limits {WORDS}.")
+    assert f"Now {WORDS}." in unescape(client.get("/fleet/limits").text)
+
+
+def test_reset_limits_are_shown_at_once_before_the_controller_applies_them(
+    client: FlaskClient, fleet: FleetStore, store: JobStore
+) -> None:
+    fleet.set_limits(ORDER)
+    FleetStore(store.table).put_snapshot(
+        LIMITED.model_copy(update={"min_workers": 1, "max_workers": 5, "limits_order": ORDER})
+    )
+    assert client.post("/fleet/limits/reset", headers=SAME_SITE).status_code == 303
+    assert fleet.commands().limits is None
+    body = client.get("/fleet/now").get_json()
+    assert (body["min_workers"], body["max_workers"], body["limits_set"]) == (0, 19, None)
+
+
+def test_an_instance_is_drained_after_a_confirmation(client: FlaskClient, fleet: FleetStore) -> None:
+    fleet.put_instances(FleetInstances(total=1, instances=(instance_with("i-1", in_hand=3),)))
+    assert 'href="/fleet/instances/i-1/drain"' in client.get("/fleet").text
+    question = client.get("/fleet/instances/i-1/drain").text
+    assert "finishes what it has (3 images)" in question
+    assert "another is launched in its place" in question
+    assert fleet.commands().drain == ()
+    answer = client.post("/fleet/instances/i-1/drain", headers=SAME_SITE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
+    assert fleet.commands().drain == ("i-1",)
+
+
+def test_only_drainable_instances_have_a_drain_link(client: FlaskClient, fleet: FleetStore) -> None:
+    instances = (
+        instance_with("i-pending", "pending"), instance_with("i-running"), instance_with("i-asked", draining=True),
+        instance_with("i-draining", worker="draining"), instance_with("i-stopped", "stopped"),
+    )  # fmt: skip
+    fleet.put_instances(FleetInstances(total=5, instances=instances))
+    rows = client.get("/fleet/now").get_json()["instances"]
+    assert [row["instance_id"] for row in rows if row["can_drain"]] == ["i-pending", "i-running"]
+    assert [row["state"] for row in rows] == ["starts", "busy", "draining", "draining", "stopped"]
+    assert client.get("/fleet/instances/i-stopped/drain").status_code == 404
+    answer = client.post("/fleet/instances/i-none/drain", headers=SAME_SITE)
+    assert (answer.status_code, "no instance" in answer.text) == (404, True)
+
+
+@pytest.mark.parametrize("path", ["/fleet/limits", "/fleet/limits/reset", "/fleet/instances/i-1/drain"])
+def test_a_form_on_another_site_cannot_set_limits_or_drain(client: FlaskClient, fleet: FleetStore, path: str) -> None:
+    fleet.set_limits(ORDER)
+    fleet.put_instances(FleetInstances(total=1, instances=(instance_with("i-1"),)))
+    fields = {"min_workers": "0", "max_workers": "0"}
+    assert client.post(path, data=fields, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert (fleet.commands().limits, fleet.commands().drain) == (ORDER, ())

@@ -1,0 +1,406 @@
+"""Jobs through the API: created once, bounded, found, retried, deleted."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from io import BytesIO
+from threading import Barrier
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from core import image_errors
+from core.claims import LIFETIME, Claim, Claims
+from core.config import Config
+from core.ids import merged_key, new_id
+from core.images import ImageLimits
+from core.job_records import ImageRecord, Job, MergedFile
+from core.jobs import JobStore
+from core.messages import RequestMessage
+from services.clients import Clients
+from services.s3 import Bucket
+from services.sqs import OutgoingMessage
+from tests.conftest import ConfigMaker
+from tests.support.api import problem, upload
+from tests.support.jobs import (
+    MemoryBucket,
+    MemoryQueue,
+    add_images,
+    client_error,
+    done,
+    failed,
+    put_results,
+)
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS
+from web_tier.api.schemas import CreateJob
+from web_tier.app import create_app
+from web_tier.intake.retry import retry_failed, retry_image
+from web_tier.intake.store import ImageIngest
+from web_tier.results.query import is_retrying
+
+# Idempotency
+
+
+def create(client: FlaskClient, key: str, name: str = "a") -> Any:
+    return client.post("/api/v1/jobs", json={"name": name}, headers={"Idempotency-Key": key})
+
+
+def test_the_same_request_with_the_same_key_creates_one_job(client: FlaskClient, store: JobStore) -> None:
+    first, again = create(client, "k"), create(client, "k")
+    assert (first.status_code, first.get_json()) == (again.status_code, again.get_json())
+    assert len(store.jobs(10)) == 1
+    assert create(client, "other").get_json()["job_id"] != first.get_json()["job_id"]
+
+
+def test_a_key_with_another_request_is_rejected(client: FlaskClient, store: JobStore) -> None:
+    create(client, "k", "a")
+    answer = create(client, "k", "b")
+    problem(answer, 422)
+    assert answer.get_json()["type"] == "urn:fleetsight:problem:idempotency-key-reused"
+    assert len(store.jobs(10)) == 1
+
+
+def test_a_repeat_completes_a_request_that_crashed_between_claim_and_job(
+    client: FlaskClient, store: JobStore
+) -> None:
+    request = sha256(CreateJob(name="a").model_dump_json().encode()).hexdigest()
+    claim = Claims(store.table).take("k", Claim(new_id(), request, datetime.now(UTC)))
+    assert create(client, "k").get_json()["job_id"] == claim.job_id
+    assert store.job(claim.job_id) == Job(claim.job_id, "a", claim.at)
+
+
+def test_the_deleted_job_of_a_key_is_not_created_again(client: FlaskClient) -> None:
+    job_id = create(client, "k").get_json()["job_id"]
+    client.delete(f"/api/v1/jobs/{job_id}")
+    assert "deleted" in problem(create(client, "k"), 404)
+
+
+def test_a_key_is_free_again_after_a_day(store: JobStore) -> None:
+    claims, now = Claims(store.table), datetime(2026, 3, 1, tzinfo=UTC)
+    first, second = Claim(new_id(), "r", now), Claim(new_id(), "r", now + LIFETIME)
+    assert claims.take("k", first) == first
+    assert claims.take("k", Claim(new_id(), "r", now + LIFETIME - timedelta(seconds=1))) == first
+    assert claims.take("k", second) == second
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\x7f"])
+def test_an_invalid_key_is_rejected(client: FlaskClient, key: str) -> None:
+    assert "Idempotency-Key" in problem(create(client, key), 400)
+
+
+def test_an_upload_with_a_key_can_be_repeated(client: FlaskClient, store: JobStore, job: Job) -> None:
+    path, headers = f"/api/v1/jobs/{job.job_id}/images", {"Idempotency-Key": "slice-1"}
+    answers = []
+    for _ in range(2):
+        form = {"images": (BytesIO(picture()), "a.jpg")}
+        answers.append(client.post(path, data=form, content_type="multipart/form-data", headers=headers).get_json())
+    assert answers[0] == answers[1]
+    assert store.count_images(job.job_id) == 1
+
+
+# Bounds
+
+
+def test_no_more_jobs_are_open_than_allowed(make_config: ConfigMaker, provisioned: Clients, store: JobStore) -> None:
+    client = create_app(make_config(web={"max_open_jobs": 1})).test_client()
+    first = create(client, "k").get_json()
+    add_images(store, store.job(first["job_id"]), "a.jpg")
+    for answer in (client.post("/api/v1/jobs"), create(client, "new")):
+        assert "1 jobs are open" in problem(answer, 429)
+        assert answer.get_json()["type"] == "urn:fleetsight:problem:too-many-open-jobs"
+        assert int(answer.headers["Retry-After"]) > 0
+    assert create(client, "k").get_json() == first  # a repeat opens nothing
+    store.delete(store.job(first["job_id"]))
+    assert client.post("/api/v1/jobs").status_code == 201
+
+
+# Search
+
+
+def test_jobs_are_found_by_a_part_of_their_name(client: FlaskClient) -> None:
+    made = [client.post("/api/v1/jobs", json={"name": name}).get_json()["job_id"] for name in ("Rom 1", "x", "rom 2")]
+    found = client.get("/api/v1/jobs?name=ROM&limit=1").get_json()
+    assert [job["job_id"] for job in found["jobs"]] == [made[2]]
+    rest = client.get(f"/api/v1/jobs?name=ROM&limit=1&before={found['next']}").get_json()
+    assert [job["job_id"] for job in rest["jobs"]] == [made[0]]
+    assert rest["next"] is None
+
+
+# Results
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("state=done", ["a.jpg", "B.jpg"]),
+        ("state=failed", ["c.jpg"]),
+        ("state=waiting", ["d.jpg"]),
+        ("label=cat", ["a.jpg"]),
+        ("min_score=0.5", ["B.jpg"]),
+        ("filename=b", ["B.jpg"]),
+        ("label=cat&state=failed", []),
+    ],
+)
+def test_every_format_of_results_has_the_same_filter(
+    client: FlaskClient, store: JobStore, job: Job, query: str, names: list[str]
+) -> None:
+    a, b, c, _ = add_images(store, job, "a.jpg", "B.jpg", "c.jpg", "d.jpg")
+    put_results(store, job, done(a, "cat", 0.4), done(b, "dog", 0.6), failed(c))
+    base = f"/api/v1/jobs/{job.job_id}/results"
+    page = client.get(f"{base}?{query}").get_json()
+    assert ([image["filename"] for image in page["results"]], page["next"]) == (names, None)
+    lines = client.get(f"{base}.jsonl?{query}").text.splitlines()
+    assert [json.loads(line) for line in lines] == page["results"]
+    rows = client.get(f"{base}.csv?{query}").text.splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == names
+
+
+def test_filtered_pages_have_every_match_once(client: FlaskClient, store: JobStore, job: Job) -> None:
+    images = add_images(store, job, *["a.jpg"] * 7)
+    put_results(store, job, *[done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
+    seen, after = [], ""
+    while True:
+        page = client.get(f"/api/v1/jobs/{job.job_id}/results?label=dog&limit=2{after}").get_json()
+        seen += [image["image_id"] for image in page["results"]]
+        if page["next"] is None:
+            break
+        after = f"&after={page['next']}"
+    assert seen == [image.ref.image_id for image in images[::2]]
+
+
+@pytest.mark.parametrize("query", ["state=x", "min_score=2", "min_score=nan", "max_score=-1", "label="])
+@pytest.mark.parametrize("form", ["", ".csv", ".jsonl", ".json"])
+def test_an_invalid_filter_is_named(client: FlaskClient, job: Job, form: str, query: str) -> None:
+    answer = client.get(f"/api/v1/jobs/{job.job_id}/results{form}?{query}")
+    assert query.split("=", maxsplit=1)[0] in problem(answer, 400)
+
+
+def test_json_lines_are_a_download_with_a_line_for_each_image(client: FlaskClient, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a\u2028b.jpg", "b.jpg")
+    answer = client.get(f"/api/v1/jobs/{job.job_id}/results.jsonl")
+    assert answer.content_type == "application/x-ndjson"
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.jsonl"
+    assert len(answer.text.rstrip("\n").split("\n")) == 2
+
+
+# Retry
+
+
+@dataclass
+class Shop:
+    """A web tier with a bucket and a queue in memory, and a job with stored images that failed."""
+
+    client: FlaskClient
+    queue: MemoryQueue
+    bucket: MemoryBucket
+    job: Job
+    images: Sequence[ImageRecord]
+
+    def retry(self, query: str = "") -> Any:
+        return self.client.post(f"/api/v1/jobs/{self.job.job_id}/retry{query}")
+
+
+@pytest.fixture
+def shop(config: Config, store: JobStore, job: Job) -> Shop:
+    queue, bucket = MemoryQueue(), MemoryBucket()
+    client = create_app(config, input_bucket=bucket, request_queue=queue).test_client()
+    images = add_images(store, job, *[f"{number}.jpg" for number in range(4)])
+    bucket.objects.update({image.key: b"pixels" for image in images})
+    put_results(store, job, done(images[0]), *map(failed, images[1:]))
+    return Shop(client, queue, bucket, job, images)
+
+
+def test_failed_images_are_requested_again_and_no_others(shop: Shop) -> None:
+    body = shop.retry().get_json()
+    assert (body["sent"], body["refused"], body["gone"], body["next"]) == (3, 0, [], None)
+    asked = [RequestMessage.from_json(message) for message in shop.queue.bodies]
+    assert [(each.image_id, each.key) for each in asked] == [(i.ref.image_id, i.key) for i in shop.images[1:]]
+
+
+def test_a_failed_result_stays_until_a_better_one_comes(shop: Shop, store: JobStore) -> None:
+    shop.retry()
+    assert store.status(shop.job.job_id).counts.failed == 3
+    put_results(store, shop.job, done(shop.images[1]))
+    body = shop.retry().get_json()
+    assert (body["sent"], body["running"]) == (0, 2)
+
+
+def test_s2_a_retry_is_sent_once_until_its_result_comes(shop: Shop, store: JobStore) -> None:
+    image = shop.images[1]
+    one = f"/api/v1/jobs/{shop.job.job_id}/images/{image.ref.image_id}/retry"
+    sent = [shop.retry().get_json()["sent"] for _ in range(30)]
+    assert (sent[0], sum(sent), len(shop.queue.bodies)) == (3, 3, 3)
+    assert shop.client.post(one).get_json()["outcome"] == "running"
+    store.put_failed(failed(image, attempt=1))
+    assert shop.client.post(one).get_json()["outcome"] == "sent"
+    assert len(shop.queue.bodies) == 4
+
+
+def test_s2_of_many_retries_at_once_one_is_sent(shop: Shop) -> None:
+    together = Barrier(8)
+
+    def retry(_: int) -> int:
+        client = shop.client.application.test_client()
+        together.wait(DEADLINE_SECONDS)
+        return int(client.post(f"/api/v1/jobs/{shop.job.job_id}/retry").get_json()["sent"])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(retry, range(8))) == 3
+    assert len(shop.queue.image_ids) == len(shop.queue.bodies) == 3
+
+
+@pytest.mark.parametrize("code", image_errors.CODES)
+def test_s2_an_image_that_would_fail_again_is_not_retried(shop: Shop, store: JobStore, code: str) -> None:
+    image = shop.images[1]
+    store.put_failed(failed(image, code=code))
+    body = shop.retry().get_json()
+    assert (body["sent"], body["final"]) == (2, 1)
+    address = f"/jobs/{shop.job.job_id}/images/{image.ref.image_id}"
+    assert shop.client.post(f"/api/v1{address}/retry").get_json()["outcome"] == "final"
+    assert image.ref.image_id not in shop.queue.image_ids
+    assert f'action="{address}/retry"' not in shop.client.get(address).text
+    assert f'action="{address}/retry"' not in shop.client.get(f"/jobs/{shop.job.job_id}").text
+
+
+def test_row_53_a_retry_has_its_attempt_whatever_the_clocks_show(shop: Shop, store: JobStore) -> None:
+    """Row 53: the web tier's clock may be ten minutes ahead of, or behind, the controller's."""
+    image, attempts = shop.images[1], list[int]()
+    for skew in (timedelta(minutes=-10), timedelta(minutes=10), timedelta(0)):
+        intake = ImageIngest(
+            ImageLimits(1, 1),
+            shop.bucket,
+            store,
+            shop.queue,
+            clock=lambda: datetime.now(UTC) + skew,  # noqa: B023
+        )
+        assert retry_image(intake, store.image(image.ref), store.result(image.ref)).sent == 1
+        assert retry_image(intake, store.image(image.ref), store.result(image.ref)).running == 1
+        attempts.append(RequestMessage.from_json(shop.queue.bodies[-1]).attempt)
+        again = failed(image, attempt=attempts[-1]).model_copy(update={"recorded_at": datetime.now(UTC)})
+        assert store.put_failed(again)
+        assert not is_retrying(store.image(image.ref), again)
+    assert attempts == [1, 2, 3]
+
+
+def test_a_retry_of_a_job_that_is_being_deleted_is_rejected(shop: Shop, store: JobStore) -> None:
+    store.table.put_all([{"pk": "DELETED", "sk": shop.job.job_id}])
+    problem(shop.retry(), 404)
+    assert shop.queue.bodies == []
+
+
+def test_an_image_that_is_no_longer_stored_is_listed_and_not_requested(shop: Shop) -> None:
+    del shop.bucket.objects[shop.images[2].key]
+    body = shop.retry().get_json()
+    assert (body["sent"], [gone["filename"] for gone in body["gone"]]) == (2, ["2.jpg"])
+
+
+def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore) -> None:
+    intake = ImageIngest(ImageLimits(1, 1), shop.bucket, store, shop.queue)
+    first = retry_failed(intake, shop.job, most=2)
+    second = retry_failed(intake, shop.job, after=first.next_after, most=2)
+    assert (first.sent, second.sent, second.next_after) == (2, 1, None)
+    assert len(shop.queue.image_ids) == 3
+
+
+def test_images_that_the_queue_rejects_are_counted_and_an_outage_gets_503(shop: Shop) -> None:
+    shop.queue.fails = lambda messages: list(messages)[:1]
+    assert shop.retry().get_json()["refused"] == 1
+
+    def fail(_: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        raise client_error(500)
+
+    shop.queue.fails = fail
+    problem(shop.retry(), 503)
+
+
+def test_a_retried_image_is_retrying_until_a_newer_result_arrives(shop: Shop, store: JobStore) -> None:
+    address = f"/api/v1/jobs/{shop.job.job_id}/images/{shop.images[1].ref.image_id}"
+    assert shop.client.get(address).get_json()["retrying"] is False
+    assert shop.client.post(f"{address}/retry").get_json()["outcome"] == "sent"
+    assert shop.queue.image_ids == {shop.images[1].ref.image_id}
+    body = shop.client.get(address).get_json()
+    assert (body["status"], body["retrying"]) == ("failed", True)
+    store.put_failed(failed(shop.images[1], attempt=1))
+    assert shop.client.get(address).get_json()["retrying"] is False
+
+
+def test_a_job_with_retried_images_is_open_and_has_the_time_of_the_retry(shop: Shop, store: JobStore) -> None:
+    [opened] = store.open_jobs()
+    store.close(opened)
+    before = store.status(shop.job.job_id).edition
+    shop.retry()
+    assert [job.job_id for job in store.open_jobs()] == [shop.job.job_id]
+    assert store.status(shop.job.job_id).retried_at is not None
+    assert store.status(shop.job.job_id).edition != before
+
+
+def test_an_image_that_the_queue_rejects_is_not_retrying(shop: Shop, store: JobStore) -> None:
+    shop.queue.fails = list
+    address = f"/api/v1/jobs/{shop.job.job_id}/images/{shop.images[1].ref.image_id}"
+    assert shop.client.post(f"{address}/retry").get_json()["outcome"] == "refused"
+    assert store.image(shop.images[1].ref).retried_at is None
+
+
+def test_the_outcome_of_a_retry_that_is_not_possible_has_the_reason(shop: Shop) -> None:
+    base = f"/api/v1/jobs/{shop.job.job_id}/images"
+    del shop.bucket.objects[shop.images[2].key]
+    assert shop.client.post(f"{base}/{shop.images[0].ref.image_id}/retry").get_json()["outcome"] == "not_failed"
+    assert shop.client.post(f"{base}/{shop.images[2].ref.image_id}/retry").get_json()["outcome"] == "gone"
+    problem(shop.client.post(f"{base}/{new_id()}/retry"), 404)
+    assert shop.queue.bodies == []
+
+
+# One file
+
+
+def test_all_results_are_one_json_object(client: FlaskClient, store: JobStore, job: Job) -> None:
+    address = f"/api/v1/jobs/{job.job_id}/results"
+    assert client.get(f"{address}.json").get_json() == {"job_id": job.job_id, "results": []}
+    one, _ = add_images(store, job, "a.jpg", "b\u2028.jpg")
+    put_results(store, job, done(one))
+    answer = client.get(f"{address}.json")
+    assert answer.get_json() == {"job_id": job.job_id, "results": client.get(address).get_json()["results"]}
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.json"
+
+
+def test_the_results_file_is_linked_and_downloaded_once_it_exists(
+    client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
+) -> None:
+    address = f"/api/v1/jobs/{job.job_id}"
+    [image] = add_images(store, job, "a.jpg")
+    put_results(store, job, done(image))
+    assert client.get(address).get_json()["results_file"] is None
+    problem(client.get(f"{address}/results/file"), 404)
+    key, bucket = merged_key(job.job_id), config.names.output_bucket
+    Bucket.named(provisioned, bucket).put(key, b"{}\n", "application/x-ndjson")
+    store.put_merged(job.job_id, MergedFile(key, store.status(job.job_id).edition, datetime.now(UTC)))
+    told = client.get(address).get_json()["results_file"]
+    assert (told["address"], told["current"]) == (f"s3://{bucket}/{key}", True)
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert f"s3://{bucket}/{key}" in page
+    answer = client.get(f"{address}/results/file")
+    assert (answer.data, answer.content_type) == (b"{}\n", "application/x-ndjson")
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.jsonl"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    store.put_merged(job.job_id, MergedFile(key, "other", datetime.now(UTC)))
+    assert client.get(address).get_json()["results_file"]["current"] is False
+
+
+# Deletion
+
+
+def test_a_deleted_job_gets_404_everywhere_at_once(client: FlaskClient, input_bucket: Bucket, job: Job) -> None:
+    [image] = upload(client, job, ("a.jpg", picture())).get_json()["accepted"]
+    base = f"/api/v1/jobs/{job.job_id}"
+    assert client.delete(base).status_code == 204
+    for path in ("", "/results", "/results.csv", "/results.jsonl", "/results.json", "/results/file"):
+        problem(client.get(base + path), 404)
+    problem(client.get(f"{base}/images/{image['image_id']}"), 404)
+    problem(client.delete(base), 404)
+    problem(client.post(f"{base}/retry"), 404)
+    assert client.get("/api/v1/jobs").get_json()["jobs"] == []

@@ -1,0 +1,286 @@
+"""Pages: the upload form and its outcome, lists of jobs and images, markup that users type."""
+
+import json
+import re
+from html import escape, unescape
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from core.config import Config
+from core.fleet_store import FleetStore
+from core.job_records import Job
+from core.jobs import JobStore
+from core.messages import FleetSnapshot
+from services.clients import Clients
+from tests.conftest import ConfigMaker
+from tests.support.jobs import NOW, MemoryBucket, add_images, client_error, done, failed, put_results
+from tests.support.pictures import picture
+from web_tier.app import create_app
+from web_tier.pages import job as job_pages
+from web_tier.pages.upload import UploadPlan, keep_sentence
+
+
+def post(client: FlaskClient, name: str, *files: tuple[str, bytes]) -> TestResponse:
+    data = {"name": name, "images": [(BytesIO(content), filename) for filename, content in files]}
+    return client.post("/", data=data, content_type="multipart/form-data", headers={"Sec-Fetch-Site": "same-origin"})
+
+
+class Tags(HTMLParser):
+    """The tags and attributes of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[str] = []
+        self.sources: list[str | None] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        if tag in {"img", "script"}:
+            self.sources.append(dict(attrs).get("src"))
+
+
+def test_the_upload_form_accepts_many_files_and_a_name(client: FlaskClient) -> None:
+    page = client.get("/").text
+    assert re.search(r'<input[^>]*type="file"[^>]*multiple', page)
+    assert 'enctype="multipart/form-data"' in page
+    assert 'name="name"' in page
+
+
+def test_the_upload_form_explains_the_demo_model(config: Config, store: JobStore) -> None:
+    command = "./scripts/fleetsight model build resnet18"
+    assert command in create_app(config, store=store).test_client().get("/").text
+    worker = config.worker.model_copy(update={"bundle": Path("models/resnet18")})
+    own = config.model_copy(update={"worker": worker})
+    assert command not in create_app(own, store=store).test_client().get("/").text
+
+
+def test_an_upload_redirects_to_its_job(client: FlaskClient) -> None:
+    answer = post(client, "holiday", ("a.jpg", picture()), ("a.jpg", picture(shade=9)))
+    assert answer.status_code == 303
+    page = client.get(answer.headers["Location"]).text
+    assert "holiday" in page
+    assert page.count('class="tile waiting"') == 2
+    assert 'http-equiv="refresh" content="2"' in page
+
+
+def test_rejected_files_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:
+    answer = post(client, "holiday", ("good.jpg", picture()), ("<b>bad</b>.jpg", b"text"))
+    assert answer.status_code == 200
+    assert "1 file not accepted" in answer.text
+    assert escape(["<b>bad<", "b>.jpg"][-1]) in answer.text
+    assert "this is not an image" in answer.text
+    [job] = store.jobs(5)
+    assert f"/jobs/{job.job_id}" in answer.text
+    assert store.status(job.job_id).accepted == 1
+
+
+def test_an_upload_without_an_image_creates_no_job(client: FlaskClient, store: JobStore) -> None:
+    assert post(client, "holiday", ("a.jpg", b"text")).status_code == 422
+    assert post(client, "holiday", ("", b"")).status_code == 422
+    assert store.jobs(5) == []
+
+
+def test_an_upload_beyond_the_limit_of_open_jobs_is_rejected(
+    make_config: ConfigMaker, provisioned: Clients, store: JobStore
+) -> None:
+    client = create_app(make_config(web={"max_open_jobs": 1})).test_client()
+    assert post(client, "first", ("a.jpg", picture())).status_code == 303
+    refused = post(client, "second", ("b.jpg", picture()))
+    assert refused.status_code == 429
+    assert "try again when some have finished" in refused.text
+    assert "Back to the start" in refused.text
+    assert int(refused.headers["Retry-After"]) > 0
+    assert [job.name for job in store.jobs(5)] == ["first"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_keep_checkbox_decides_whether_images_are_kept(client: FlaskClient, store: JobStore, kept: bool) -> None:
+    box = {"keep": "on"} if kept else {}
+    data = {"name": "holiday", **box, "images": (BytesIO(picture()), "a.jpg")}
+    assert client.post("/", data=data, content_type="multipart/form-data").status_code == 303
+    assert [job.keep for job in store.jobs(5)] == [kept]
+
+
+@pytest.mark.usefixtures("provisioned")
+def test_an_upload_that_could_not_be_stored_gets_503(config: Config, store: JobStore) -> None:
+    client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(400))).test_client()
+    answer = post(client, "holiday", ("a.jpg", picture()))
+    assert (answer.status_code, "send it again" in answer.text) == (503, True)
+
+
+def test_the_job_page_shows_each_result_and_the_bundle(client: FlaskClient, store: JobStore, job: Job) -> None:
+    one, two, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    put_results(store, job, done(one, "stop sign", 0.93), failed(two, "the JPEG ends early"))
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert "stop sign" in page
+    assert "93%" in page
+    assert "the JPEG ends early" in page
+    assert [page.count(f'class="tile {state}"') for state in ("done", "failed", "waiting")] == [1, 1, 1]
+    assert "demo · 4b1e8899" in page
+
+
+def test_a_finished_job_stops_refreshing(client: FlaskClient, store: JobStore, job: Job) -> None:
+    [image] = add_images(store, job, "a.jpg")
+    put_results(store, job, done(image))
+    assert "http-equiv" not in client.get(f"/jobs/{job.job_id}").text
+
+
+def test_many_images_are_shown_in_pages(
+    client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_pages, "IMAGES_PER_PAGE", 2)
+    add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    first = client.get(f"/jobs/{job.job_id}").text
+    following = re.search(r'href="(/jobs/[^"]*after=[^"]*)"', first)
+    assert first.count('class="tile waiting"') == 2
+    assert following is not None
+    second = client.get(following[1]).text
+    assert (second.count('class="tile waiting"'), "First page" in second, "Next page" in second) == (1, True, False)
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>.jpg",
+    '"><script>alert(1)</script>',
+    "{{ 7*7 }}",
+    "' onmouseover='x",
+    "\u202egpj",
+]
+
+
+def test_text_from_users_is_never_markup(client: FlaskClient, store: JobStore) -> None:
+    answer = post(client, HOSTILE[1], *[(name.replace("/", ""), picture()) for name in HOSTILE])
+    [job] = store.jobs(1)
+    images = list(store.images(job.job_id))
+    put_results(
+        store,
+        job,
+        *[done(image, HOSTILE[1]) for image in images[:2]],
+        *[failed(image, HOSTILE[0]) for image in images[2:]],
+    )
+    for path in (answer.headers["Location"], "/jobs"):
+        page = client.get(path).text
+        found = Tags(page.partition("<template")[0])
+        ours = re.compile(r"/static/[a-z/_-]+\.(js|svg)|/jobs/\w{26}/images/\w{26}/thumbnail")
+        assert [source for source in found.sources if source is None or not ours.fullmatch(source)] == []
+        assert not [name for name in found.attributes if name.startswith("on") or name == "style"]
+        assert "{{ 7*7 }}" in page or path == "/jobs"
+        assert "\u202e" not in page
+
+
+def test_jobs_are_listed_with_their_state_in_pages(
+    client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no jobs yet" in client.get("/jobs").text
+    monkeypatch.setattr(job_pages, "JOBS_PER_PAGE", 2)
+    for index in range(3):
+        post(client, f"batch {index}", ("a.jpg", picture()))
+    first = client.get("/jobs").text
+    older = re.search(r'href="(/jobs\?before=[^"]*)"', first)
+    assert (first.count("<bdi>batch ") // 2, first.count("running")) == (2, 2)
+    assert older is not None
+    assert client.get(older[1]).text.count("<bdi>batch ") // 2 == 1
+
+
+def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
+    assert "not looked at the fleet yet" in client.get("/fleet").text
+    FleetStore(store.table).put_snapshot(
+        FleetSnapshot(
+            at=NOW,
+            running=2,
+            pending=1,
+            visible=1234,
+            in_flight=4,
+            min_workers=0,
+            max_workers=5,
+            peak_workers=3,
+            billed_seconds=60,
+            reason="enough",
+            problem="InsufficientInstanceCapacity: no room",
+        )
+    )
+    page = client.get("/fleet").text
+    assert "1,234" in page
+    assert "InsufficientInstanceCapacity: no room" in page
+    assert "3 workers" in client.get("/jobs").text
+
+
+@pytest.mark.parametrize("path", ["/jobs/x", "/jobs/01M7VZC4WFV7NFCGGR65PAXY7J", "/nowhere"])
+def test_an_unknown_address_gets_an_error_page(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, "Back to the start" in answer.text) == (404, True)
+
+
+def script_data(client: FlaskClient, name: str) -> dict[str, Any]:
+    """Return the JSON in the attribute `data-NAME` of the page's form."""
+    match = re.search(rf"data-{name}='([^']*)'", client.get("/").text)
+    assert match is not None
+    found: dict[str, Any] = json.loads(unescape(match[1]))
+    return found
+
+
+def test_the_page_has_the_limits_of_the_server_for_its_script(make_config: ConfigMaker, store: JobStore) -> None:
+    web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7, "shrink_above_pixels": 0}
+    client = create_app(make_config(web=web), store=store).test_client()
+    assert script_data(client, "limits") == {
+        "maxBytes": 4096,
+        "maxPixels": 5000,
+        "maxFiles": 7,
+        "maxRequestBytes": 1073741824,
+        "shrinkAbove": 0,
+    }
+    assert "shrunk" not in client.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("unkept_days", "said"),
+    [
+        (7.0, "tried again or the job expires, and the job with its results expires after 7 days."),
+        (1.0, "after 1 day."),
+        (0.5, "after 0.5 days."),
+        (0.0, "and one that failed once it has been tried again."),
+    ],
+)
+def test_the_page_explains_what_happens_to_images_that_are_not_kept(unkept_days: float, said: str) -> None:
+    sentence = keep_sentence(unkept_days)
+    assert sentence.endswith(said)
+    assert ("expires" in sentence) is bool(unkept_days)
+
+
+def test_name_and_keep_precede_the_files_and_keep_is_unchecked(client: FlaskClient) -> None:
+    fields = re.findall(r'<input [^>]*name="(\w+)"', client.get("/").text)
+    assert fields == ["name", "keep", "images"]
+    assert " checked" not in client.get("/").text
+
+
+def test_the_plan_counts_running_and_starting_workers(config: Config) -> None:
+    fleet = FleetSnapshot(
+        at=NOW,
+        running=2,
+        pending=1,
+        visible=0,
+        in_flight=0,
+        min_workers=0,
+        max_workers=5,
+        peak_workers=3,
+        billed_seconds=0,
+        reason="enough",
+        problem="",
+    )
+    assert (UploadPlan.of(config, fleet).running, UploadPlan.of(config, fleet).most) == (3, 5)
+    assert (UploadPlan.of(config, None).running, UploadPlan.of(config, None).most) == (0, config.fleet.max_workers)
+
+
+def test_a_worker_costs_at_least_the_billed_minimum(make_config: ConfigMaker) -> None:
+    prices = {"instance_hour": {"c7a.large": 0.6}, "spot_hour": {"c7a.large": 0.12}, "minimum_billed_seconds": 60}
+    for market, cost in (("on_demand", 0.01), ("spot", 0.002)):
+        config = make_config(prices=prices, fleet={"instance_types": ["c7a.large"], "market": market})
+        assert UploadPlan.of(config, None).worker_cost == pytest.approx(cost)

@@ -1,0 +1,234 @@
+"""Presigned uploads by the API: forms, their policies, and the commit."""
+
+import base64
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from core.config import Config
+from core.ids import new_id, parse_key
+from core.job_records import Job
+from core.jobs import JobStore
+from core.slices import MAX_FILES
+from localcloud.access_keys import secret_of
+from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
+from services.s3 import Bucket
+from tests.support.pictures import picture
+
+PICTURE = picture()
+FILE = {"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}
+
+
+def request_forms(client: FlaskClient, job: Job, *files: object, **headers: str) -> TestResponse:
+    return client.post(f"/api/v1/jobs/{job.job_id}/uploads", json={"files": files}, headers=headers)
+
+
+def body(answer: TestResponse, status: int = 200) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    found: dict[str, Any] = answer.get_json()
+    return found
+
+
+def post(form: dict[str, Any], content: bytes = PICTURE) -> None:
+    assert requests.post(form["url"], data=form["fields"], files={"file": content}, timeout=120).status_code == 204
+
+
+def test_forms_are_requested_sent_and_committed(client: FlaskClient, job: Job, store: JobStore) -> None:
+    offer = body(request_forms(client, job, FILE, {**FILE, "content_type": "text/plain"}, {**FILE, "name": "b.jpg"}))
+    assert [(each["index"], each["filename"]) for each in offer["uploads"]] == [(0, "a.jpg"), (2, "b.jpg")]
+    assert [(each["index"], each["code"]) for each in offer["rejected"]] == [(1, "format_not_allowed")]
+    post(offer["uploads"][1]["upload"])
+    outcome = body(client.post(offer["links"]["commit"]))
+    assert [(each["index"], each["image_id"]) for each in outcome["accepted"]] == [
+        (2, offer["uploads"][1]["image_id"])
+    ]
+    assert [(each["index"], each["code"]) for each in outcome["rejected"]] == [(0, "missing")]
+    assert store.status(job.job_id).accepted == 1
+    post(offer["uploads"][0]["upload"])
+    assert len(body(client.post(offer["links"]["commit"]))["accepted"]) == 2
+    assert body(client.get(offer["links"]["job"]))["accepted"] == 2
+
+
+def test_a_job_links_to_its_uploads(client: FlaskClient) -> None:
+    links = client.post("/api/v1/jobs").get_json()["links"]
+    assert body(client.post(links["uploads"], json={"files": [FILE]}))["uploads"]
+
+
+def test_an_offer_or_commit_without_an_accepted_file_gets_422_with_reasons(client: FlaskClient, job: Job) -> None:
+    refused = body(request_forms(client, job, {**FILE, "bytes": 2**40}), 422)
+    assert (refused["accepted"], [each["code"] for each in refused["rejected"]]) == ([], ["too_large"])
+    offer = body(request_forms(client, job, FILE))
+    missing = body(client.post(offer["links"]["commit"]), 422)
+    assert [each["code"] for each in missing["rejected"]] == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        ({}, "files: Field required; send"),
+        ({"files": []}, "files: "),
+        ({"files": [FILE] * (MAX_FILES + 1)}, "files: "),
+        ({"files": [{**FILE, "bytes": -1}]}, "files.0.bytes: "),
+        ({"files": [{**FILE, "bytes": 10**400}]}, "files.0.bytes: "),
+        ({"files": [{**FILE, "key": "mine"}]}, "files.0.key: "),
+        ({"files": [{"name": "a.jpg"}]}, "files.0.bytes: "),
+    ],
+)
+def test_an_invalid_request_for_forms_names_the_field(client: FlaskClient, job: Job, sent: object, says: str) -> None:
+    problem = body(client.post(f"/api/v1/jobs/{job.job_id}/uploads", json=sent), 422)
+    assert says in problem["detail"]
+    assert '"content_type"' in problem["detail"]
+    assert "nothing" not in problem["detail"]
+
+
+def test_a_too_large_request_for_forms_gets_413(client: FlaskClient, job: Job) -> None:
+    problem = body(request_forms(client, job, *[{**FILE, "name": "n" * 5_000}] * MAX_FILES), 413)
+    assert "fewer files" in problem["detail"]
+
+
+def test_an_unknown_job_or_upload_gets_404(client: FlaskClient, job: Job) -> None:
+    gone = Job(new_id(), "gone", job.created_at)
+    assert request_forms(client, gone, FILE).status_code == 404
+    for upload_id in (new_id(), "nonsense"):
+        body(client.post(f"/api/v1/jobs/{job.job_id}/uploads/{upload_id}/commit"), 404)
+    offer = body(request_forms(client, job, FILE))
+    client.delete(f"/api/v1/jobs/{job.job_id}")
+    body(client.post(offer["links"]["commit"]), 404)
+
+
+def test_a_repeated_request_gets_the_same_forms_and_another_is_rejected(client: FlaskClient, job: Job) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    first, again = (body(request_forms(client, job, FILE, **key)) for _ in range(2))
+    assert first["upload_id"] == again["upload_id"]
+    assert [each["image_id"] for each in first["uploads"]] == [each["image_id"] for each in again["uploads"]]
+    problem = body(request_forms(client, job, {**FILE, "name": "other.jpg"}, **key), 422)
+    assert problem["type"] == "urn:fleetsight:problem:idempotency-key-reused"
+
+
+PATH_FILE = {"name": "../../other.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}
+UNKEPT_TAGS = "<Tagging><TagSet><Tag><Key>kept</Key><Value>no</Value></Tag></TagSet></Tagging>"
+
+
+@dataclass(frozen=True)
+class OfferedForm:
+    """The form of one upload in the response of the API."""
+
+    offer: dict[str, Any]
+
+    @property
+    def fields(self) -> dict[str, str]:
+        fields: dict[str, str] = self.offer["uploads"][0]["upload"]["fields"]
+        return fields
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(base64.b64decode(self.fields["policy"]))
+        return document
+
+    def sent(self, bucket: str) -> Form:
+        """Return the form as S3 gets it."""
+        return Form(bucket, {name.lower(): value for name, value in self.fields.items()}, len(PICTURE))
+
+
+def offer_form(client: FlaskClient, *, keep: bool = False) -> OfferedForm:
+    job_id = client.post("/api/v1/jobs", json={"keep": keep}).get_json()["job_id"]
+    answer = client.post(f"/api/v1/jobs/{job_id}/uploads", json={"files": [PATH_FILE]})
+    assert answer.status_code == 200, answer.text
+    return OfferedForm(answer.get_json())
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["unkept", "kept"])
+def test_the_policy_allows_one_object_of_this_job_only(client: FlaskClient, config: Config, *, keep: bool) -> None:
+    handed = offer_form(client, keep=keep)
+    image_id = handed.offer["uploads"][0]["image_id"]
+    assert handed.fields["key"] == f"{handed.offer['job_id']}/{image_id}.jpg"
+    assert parse_key(handed.fields["key"]).image_id == image_id
+    ours = [each for each in handed.policy["conditions"] if not str(next(iter(each))).startswith("x-amz-")]
+    assert sorted(map(str, ours)) == sorted(
+        map(
+            str,
+            [
+                {"bucket": config.names.input_bucket},
+                {"key": handed.fields["key"]},
+                {"Content-Type": "image/jpeg"},
+                {"Content-Disposition": "attachment"},
+                ["content-length-range", 1, len(PICTURE)],
+                {"tagging": UNKEPT_TAGS},
+            ],
+        )
+    )
+
+
+def test_the_policy_expires_as_configured_and_as_returned(client: FlaskClient, config: Config) -> None:
+    handed = offer_form(client)
+    longest = timedelta(seconds=config.web.direct_upload_seconds)
+    ends = datetime.fromisoformat(handed.policy["expiration"])
+    assert datetime.now(UTC) < ends <= datetime.now(UTC) + longest
+    assert timedelta(0) <= ends - datetime.fromisoformat(handed.offer["expires_at"]) < timedelta(seconds=60)
+
+
+def test_the_signature_covers_exactly_this_form(client: FlaskClient, config: Config) -> None:
+    handed = offer_form(client)
+    sent = handed.sent(config.names.input_bucket)
+    assert signer_of(sent, secret_of).region == config.aws.region
+    check_policy(sent, datetime.now(UTC))
+    forged = json.dumps({**handed.policy, "expiration": "2099-01-01T00:00:00Z"}).encode()
+    longer = replace(sent, fields={**sent.fields, "policy": base64.b64encode(forged).decode()})
+    with pytest.raises(RefusedError):
+        signer_of(longer, secret_of)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": "01KAH8Z9M5J6C0Q2V4T7W1X3YD/01KAH8Z9M5J6C0Q2V4T7W1X3YD.jpg"},
+        {"content-type": "text/html"},
+        {"content-disposition": "inline"},
+        {"tagging": ""},
+        {"acl": "public-read"},
+        {"success_action_redirect": "https://elsewhere.example"},
+        {"x-amz-meta-who": "me"},
+        {"x-amz-storage-class": "GLACIER"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_form_with_another_field_violates_the_policy(
+    client: FlaskClient, config: Config, change: dict[str, str]
+) -> None:
+    sent = offer_form(client).sent(config.names.input_bucket)
+    with pytest.raises(RefusedError):
+        check_policy(replace(sent, fields={**sent.fields, **change}), datetime.now(UTC))
+
+
+def test_a_form_sent_later_elsewhere_larger_or_empty_violates_the_policy(client: FlaskClient, config: Config) -> None:
+    sent, now = offer_form(client).sent(config.names.input_bucket), datetime.now(UTC)
+    later = now + timedelta(seconds=config.web.direct_upload_seconds)
+    for form, at in (
+        (sent, later),
+        (replace(sent, bucket=config.names.output_bucket), now),
+        (replace(sent, size=sent.size + 1), now),
+        (replace(sent, size=0), now),
+    ):
+        with pytest.raises(RefusedError):
+            check_policy(form, at)
+
+
+def test_an_object_outside_of_an_offer_is_never_committed(
+    client: FlaskClient, input_bucket: Bucket, store: JobStore
+) -> None:
+    handed, other = offer_form(client), offer_form(client)
+    job_id = handed.offer["job_id"]
+    beside = f"{job_id}/01KAH8Z9M5J6C0Q2V4T7W1X3YD.jpg"
+    for key in (beside, other.fields["key"]):
+        input_bucket.put(key, PICTURE, "image/jpeg")
+    answer = client.post(handed.offer["links"]["commit"])
+    assert (answer.status_code, [each["code"] for each in answer.get_json()["rejected"]]) == (422, ["missing"])
+    swapped = client.post(f"/api/v1/jobs/{job_id}/uploads/{other.offer['upload_id']}/commit")
+    assert swapped.status_code == 404
+    assert store.count_images(job_id) == store.count_images(other.offer["job_id"]) == 0

@@ -1,0 +1,176 @@
+"""Queries over jobs and images: pages, filters, searches, orders, and the model that answered."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from botocore.exceptions import ClientError
+
+from core.ids import new_id
+from core.job_records import Counts, Job, JobStatus
+from core.jobs import JobStore
+from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
+from web_tier.results import query
+from web_tier.results.query import (
+    JobModels,
+    ResultsFilter,
+    all_results,
+    filtered_page,
+    find_jobs,
+    images_per_second,
+    results_page,
+    sorted_page,
+)
+
+
+def test_each_image_is_shown_with_its_own_result_or_as_waiting(store: JobStore, job: Job) -> None:
+    first, second, third = add_images(store, job, "a.jpg", "a.jpg", "a.jpg")
+    put_results(store, job, failed(third), done(first, "cat"))
+    page = results_page(store, job.job_id, limit=10)
+    assert [item.record for item in page.items] == [first, second, third]
+    assert [item.state for item in page.items] == ["done", "waiting", "failed"]
+    assert page.items[0].response == done(first, "cat")
+    assert (page.model, page.next_after) == (MODEL, None)
+
+
+def test_pages_follow_each_other_without_gap_or_overlap(store: JobStore, job: Job) -> None:
+    images = add_images(store, job, *[f"{index}.jpg" for index in range(7)])
+    put_results(store, job, *[done(image) for image in images])
+    seen, after = [], None
+    while True:
+        page = results_page(store, job.job_id, after=after, limit=3)
+        seen += [(item.record, item.state) for item in page.items]
+        after = page.next_after
+        if after is None:
+            break
+    assert seen == [(image, "done") for image in images]
+
+
+def test_a_filter_without_a_match_examines_a_bounded_number_of_images(
+    store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "PAGE", 2)
+    monkeypatch.setattr(query, "MAX_EXAMINED", 4)
+    images = add_images(store, job, *["a.jpg"] * 4, "wanted.jpg")
+    wanted = ResultsFilter(filename="WANTED")
+    first = filtered_page(store, job.job_id, wanted, limit=10)
+    assert (first.items, first.next_after) == ((), images[3].ref.image_id)
+    second = filtered_page(store, job.job_id, wanted, after=first.next_after, limit=10)
+    assert ([item.record for item in second.items], second.next_after) == ([images[4]], None)
+
+
+def test_a_search_for_jobs_examines_a_bounded_number_of_them(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "PAGE", 2)
+    monkeypatch.setattr(query, "MAX_EXAMINED", 4)
+    jobs = [Job(new_id(), "wanted" if index == 0 else "x", NOW) for index in range(5)]
+    for each in jobs:
+        store.create(each)
+    first = find_jobs(store, limit=10, name="WANTED")
+    assert (first.jobs, first.next_before) == ((), jobs[1].job_id)
+    assert find_jobs(store, before=first.next_before, limit=10, name="WANTED").jobs == (jobs[0],)
+
+
+def test_all_results_are_read_in_pages(store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "PAGE", 2)
+    images = add_images(store, job, *["a.jpg"] * 5)
+    assert [item.record for item in all_results(store, job.job_id)] == images
+
+
+def test_a_job_without_images_has_an_empty_page(store: JobStore, job: Job) -> None:
+    page = results_page(store, job.job_id, limit=10)
+    assert (page.items, page.next_after, page.model) == ((), None, None)
+
+
+def status(job: Job, results: int, seconds: float | None) -> JobStatus:
+    last = None if seconds is None else NOW + timedelta(seconds=seconds)
+    return JobStatus(job, 100, Counts(results, 0, 100, None if last is None else NOW, last))
+
+
+@pytest.mark.parametrize(("results", "seconds", "rate"), [(0, None, None), (1, 0, None), (10, 0, None), (41, 2, 20)])
+def test_the_rate_is_none_until_two_results_differ_in_time(
+    job: Job, results: int, seconds: float | None, rate: float | None
+) -> None:
+    assert images_per_second(status(job, results, seconds)) == rate
+
+
+def test_images_answered_from_the_cache_do_not_count_in_the_rate(job: Job) -> None:
+    known = status(job, 41, 2)
+    mixed = replace(
+        known.counts, done=1_041, cached=1_000, first_cached_at=NOW - timedelta(minutes=10), last_cached_at=NOW
+    )
+    assert images_per_second(replace(known, counts=mixed)) == images_per_second(known) == 20
+    assert images_per_second(replace(known, counts=replace(mixed, done=1_000, first_result_at=None))) is None
+
+
+def test_models_of_the_most_recently_read_jobs_are_cached(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "MAX_CACHED_MODELS", 2)
+    models, statuses = JobModels(), []
+    for _ in range(3):
+        job = Job(new_id(), "", NOW)
+        store.create(job)
+        [image] = add_images(store, job, "a.jpg")
+        put_results(store, job, done(image))
+        statuses.append(store.status(job.job_id))
+        assert models.find(store, statuses[-1]) == MODEL
+        assert models.find(store, statuses[0]) == MODEL
+    gone = replace(store, table=replace(store.table, name="no-such-table"))
+    assert models.find(gone, statuses[0]) == models.find(gone, statuses[2]) == MODEL
+    with pytest.raises(ClientError):
+        models.find(gone, statuses[1])
+
+
+def test_the_model_of_a_job_is_read_once(store: JobStore, job: Job) -> None:
+    models = JobModels()
+    assert models.find(store, store.status(job.job_id)) is None
+    [image] = add_images(store, job, "a.jpg")
+    put_results(store, job, done(image))
+    answered = store.status(job.job_id)
+    assert models.find(store, answered) == MODEL
+    elsewhere = replace(store, table=replace(store.table, name="no-such-table"))
+    assert models.find(elsewhere, answered) == MODEL
+
+
+@pytest.fixture
+def mixed(store: JobStore, job: Job) -> Job:
+    """Return a job with four images: two labels, one failure, one that waits."""
+    images = add_images(store, job, "img 10.jpg", "IMG 9.jpg", "b.jpg", "a.jpg")
+    early = done(images[0], "cat", 0.5).model_copy(update={"recorded_at": NOW})
+    late = done(images[1], "ant", 0.9).model_copy(update={"recorded_at": NOW + timedelta(seconds=1)})
+    put_results(store, job, early, late, failed(images[2]))
+    return job
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("name", ["a.jpg", "b.jpg", "IMG 9.jpg", "img 10.jpg"]),
+        ("label", ["IMG 9.jpg", "img 10.jpg", "b.jpg", "a.jpg"]),
+        ("sure", ["IMG 9.jpg", "img 10.jpg", "b.jpg", "a.jpg"]),
+        ("unsure", ["img 10.jpg", "IMG 9.jpg", "b.jpg", "a.jpg"]),
+        ("state", ["b.jpg", "a.jpg", "img 10.jpg", "IMG 9.jpg"]),
+        ("recent", ["IMG 9.jpg", "img 10.jpg", "b.jpg", "a.jpg"]),
+    ],
+)
+def test_images_are_sorted_by_each_order(store: JobStore, mixed: Job, order: str, names: list[str]) -> None:
+    found = sorted_page(store, mixed.job_id, ResultsFilter(), order, number=1, limit=10)
+    assert [item.record.filename for item in found.page.items] == names
+    assert found.is_last
+
+
+def test_sorted_pages_follow_each_other_and_hold_only_matches(store: JobStore, mixed: Job) -> None:
+    wanted = ResultsFilter(state="done")
+    first, second = (sorted_page(store, mixed.job_id, wanted, "name", number=number, limit=1) for number in (1, 2))
+    assert [item.record.filename for part in (first, second) for item in part.page.items] == [
+        "IMG 9.jpg",
+        "img 10.jpg",
+    ]
+    assert (first.is_last, second.is_last) == (False, True)
+
+
+def test_a_bounded_number_of_images_is_sorted(store: JobStore, mixed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "MAX_SORTED", 2)
+    found = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
+    assert len(found.page.items) == 2
+    assert not query.can_sort(store.status(mixed.job_id))

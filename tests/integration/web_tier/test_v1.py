@@ -1,0 +1,393 @@
+"""API v1: jobs, images and results over HTTP, health, and the OpenAPI document."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from core.config import Config
+from core.fleet_store import FleetStore
+from core.ids import is_id, new_id
+from core.job_records import Job
+from core.jobs import JobStore
+from core.messages import FleetSnapshot, RequestMessage
+from services.clients import Clients
+from services.s3 import Bucket
+from services.sqs import Queue
+from services.table import Table
+from tests.conftest import ConfigMaker, keys_in
+from tests.support.api import problem, upload
+from tests.support.jobs import (
+    NOBODY,
+    NOW,
+    MemoryBucket,
+    add_images,
+    client_error,
+    done,
+    failed,
+    put_results,
+    send_again,
+)
+from tests.support.people import Clock, PlayedPool, access_of
+from tests.support.pictures import picture
+from web_tier import backend
+from web_tier.access.rights import RIGHTS, Right
+from web_tier.api.operations import OPERATIONS, api_document
+from web_tier.api.schemas import ROOT
+from web_tier.app import create_app
+from web_tier.problems import ProblemType
+
+# Jobs
+
+
+def test_a_job_is_created_with_links(client: FlaskClient) -> None:
+    answer = client.post("/api/v1/jobs", json={"name": "holiday <b>"})
+    assert answer.status_code == 201
+    body = answer.get_json()
+    assert (body["name"], answer.headers["Location"]) == ("holiday <b>", body["links"]["self"])
+    for link in ("self", "results", "results_csv", "page"):
+        assert client.get(body["links"][link]).status_code == 200
+    assert client.get(body["links"]["self"]).get_json()["state"] == "empty"
+
+
+def test_a_job_needs_no_body_and_no_name(client: FlaskClient) -> None:
+    assert client.post("/api/v1/jobs").get_json()["name"] == "untitled"
+
+
+@pytest.mark.parametrize("body", ["[]", "{", '{"name": 1}', '{"naem": "x"}', json.dumps({"name": "x" * 101})])
+def test_an_invalid_body_gets_422_with_an_example(client: FlaskClient, body: str) -> None:
+    assert '{"name": "..."}' in problem(client.post("/api/v1/jobs", data=body), 422)
+
+
+def test_a_body_that_is_not_an_upload_has_a_small_limit(client: FlaskClient) -> None:
+    problem(client.post("/api/v1/jobs", data=b"x" * 100_000), 413)
+
+
+def test_jobs_are_listed_newest_first_in_pages(client: FlaskClient) -> None:
+    made = sorted((client.post("/api/v1/jobs").get_json()["job_id"] for _ in range(5)), reverse=True)
+    first = client.get("/api/v1/jobs?limit=3").get_json()
+    assert [job["job_id"] for job in first["jobs"]] == made[:3]
+    second = client.get(f"/api/v1/jobs?limit=3&before={first['next']}").get_json()
+    assert [job["job_id"] for job in second["jobs"]] == made[3:]
+    assert second["next"] is None
+
+
+def test_the_counts_of_a_status_add_up_and_it_has_the_bundle(client: FlaskClient, store: JobStore, job: Job) -> None:
+    one, two, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    put_results(store, job, done(one), failed(two))
+    body = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
+    assert (body["state"], body["accepted"]) == ("running", 3)
+    assert (body["done"], body["failed"], body["waiting"]) == (1, 1, 1)
+    assert body["model"]["name"] == "demo"
+
+
+# Images
+
+
+def test_each_file_has_its_outcome_and_index(client: FlaskClient, job: Job) -> None:
+    answer = upload(client, job, ("a.jpg", picture()), ("a.jpg", b"text"), ("a.jpg", picture("PNG")), ("e.jpg", b""))
+    body = answer.get_json()
+    assert (answer.status_code, body["job_id"]) == (200, job.job_id)
+    assert [(image["index"], image["filename"]) for image in body["accepted"]] == [(0, "a.jpg"), (2, "a.jpg")]
+    assert len({image["image_id"] for image in body["accepted"]}) == 2
+    assert [(file["index"], file["code"]) for file in body["rejected"]] == [(1, "not_an_image"), (3, "empty")]
+
+
+def test_an_accepted_image_is_stored_recorded_and_requested(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, requests_queue: Queue
+) -> None:
+    content = picture("WEBP")
+    [image] = upload(client, job, ("../../x.exe", content)).get_json()["accepted"]
+    [message] = requests_queue.receive(wait_seconds=0)
+    asked = RequestMessage.from_json(message.body)
+    assert asked.image_id == image["image_id"]
+    assert asked.key == f"{job.job_id}/{image['image_id']}.webp"
+    assert input_bucket.get(asked.key) == content
+    assert store.image(asked.ref).filename == image["filename"] == "x.exe"
+
+
+def test_an_upload_without_an_accepted_file_gets_422_with_reasons(client: FlaskClient, job: Job) -> None:
+    answer = upload(client, job, ("a.jpg", b"text"))
+    assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (422, "not_an_image")
+
+
+def test_an_upload_that_the_system_could_not_store_gets_503(config: Config, provisioned: Clients, job: Job) -> None:
+    client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(403))).test_client()
+    answer = upload(client, job, ("a.jpg", picture()))
+    assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (503, "unavailable")
+
+
+def test_limits_are_those_of_the_configuration(make_config: ConfigMaker, provisioned: Clients, job: Job) -> None:
+    limits = {
+        "max_files_per_request": 2,
+        "max_image_bytes": 1024,
+        "max_image_pixels": 200,
+        "max_request_bytes": 10_000,
+    }
+    client = create_app(make_config(web=limits)).test_client()
+    answer = upload(client, job, ("large.jpg", b"\xff\xd8\xff" + b"x" * 2000), ("wide.jpg", picture(size=(30, 30))))
+    assert [file["code"] for file in answer.get_json()["rejected"]] == ["too_large", "too_many_pixels"]
+    assert "at most 2 files" in problem(upload(client, job, *[("a.jpg", picture())] * 3), 413)
+    assert "0.009537 MB" in problem(upload(client, job, ("a.jpg", b"x" * 20_000)), 413)
+
+
+def test_a_too_large_request_stores_nothing(
+    make_config: ConfigMaker,
+    provisioned: Clients,
+    store: JobStore,
+    job: Job,
+    input_bucket: Bucket,
+    requests_queue: Queue,
+) -> None:
+    client = create_app(make_config(web={"max_files_per_request": 2})).test_client()
+    assert upload(client, job, *[("a.jpg", picture())] * 3).status_code == 413
+    assert (keys_in(input_bucket), store.count_images(job.job_id), requests_queue.counts().total) == ([], 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "data", "status"),
+    [
+        ("application/json", b"{}", 415),
+        ("multipart/form-data", b"--x\r\n", 400),
+        ("multipart/form-data; boundary=x", b"--x\r\n", 400),
+        ("multipart/form-data; boundary=x", b"--x--\r\n", 422),
+    ],
+    ids=["not a form", "no boundary", "cut", "no file"],
+)
+def test_a_body_that_is_not_a_form_of_files_is_rejected(
+    client: FlaskClient, job: Job, content_type: str, data: bytes, status: int
+) -> None:
+    problem(client.post(f"/api/v1/jobs/{job.job_id}/images", data=data, content_type=content_type), status)
+
+
+# Results
+
+NAMES = ["../../x", "a\x00b", "x" * 300, "\u202egpj.exe", "שלום.jpg", "😀.jpg", "<img onerror=alert(1)>", "=cmd()"]
+
+
+def test_any_name_comes_back_as_data_in_json_and_csv(client: FlaskClient, job: Job) -> None:
+    upload(client, job, *[(name, picture(shade=index)) for index, name in enumerate(NAMES)])
+    results = client.get(f"/api/v1/jobs/{job.job_id}/results").get_json()["results"]
+    shown = {"x", "ab", "x" * 255, "gpj.exe", "שלום.jpg", "😀.jpg", "<img onerror=alert(1)>", "=cmd()"}
+    assert {image["filename"] for image in results} == shown
+    answer = client.get(f"/api/v1/jobs/{job.job_id}/results.csv")
+    assert answer.content_type == "text/csv; charset=utf-8"
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.csv"
+    rows = list(csv.DictReader(StringIO(answer.text, newline="")))
+    assert {row["filename"] for row in rows} == (shown - {"=cmd()"}) | {"'=cmd()"}
+
+
+def test_results_are_paged_by_a_cursor(client: FlaskClient, store: JobStore, job: Job) -> None:
+    images = add_images(store, job, *["a.jpg"] * 5)
+    put_results(store, job, *[done(image, f"label {index}") for index, image in enumerate(images)])
+    first = client.get(f"/api/v1/jobs/{job.job_id}/results?limit=3").get_json()
+    second = client.get(f"/api/v1/jobs/{job.job_id}/results?limit=3&after={first['next']}").get_json()
+    assert [image["label"] for image in first["results"] + second["results"]] == [f"label {i}" for i in range(5)]
+    assert second["next"] is None
+
+
+def test_one_image_is_returned_with_its_result(client: FlaskClient, store: JobStore, job: Job) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    put_results(store, job, failed(one))
+    body = client.get(f"/api/v1/jobs/{job.job_id}/images/{one.ref.image_id}").get_json()
+    assert (body["status"], body["error"]["code"], body["bytes"]) == ("failed", "crashed_worker", 1234)
+    assert client.get(f"/api/v1/jobs/{job.job_id}/images/{two.ref.image_id}").get_json()["status"] == "waiting"
+
+
+def test_images_that_the_system_retried_are_marked(client: FlaskClient, store: JobStore, job: Job) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    put_results(store, job, done(one).model_copy(update={"attempts": 3}))
+    send_again(store, two)
+    body = client.get(f"/api/v1/jobs/{job.job_id}/results").get_json()
+    at = NOW.isoformat().replace("+00:00", "Z")
+    again = {"times": 1, "first_at": at, "last_at": at}
+    assert [(image["attempts"], image["requested_again"]) for image in body["results"]] == [(3, None), (None, again)]
+    address = f"/api/v1/jobs/{job.job_id}/images/{two.ref.image_id}"
+    assert client.get(address).get_json()["requested_again"] == again
+    assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["system_retried"] == 2
+
+
+@pytest.mark.parametrize("path", ["", "/results", "/results.csv", f"/images/{NOBODY}"])
+@pytest.mark.parametrize("job_id", [NOBODY, "x", "%00", "..%2f..%2fetc", NOBODY.lower(), "JOB%23x"])
+def test_an_unknown_resource_gets_404(client: FlaskClient, job_id: str, path: str) -> None:
+    problem(client.get(f"/api/v1/jobs/{job_id}{path}"), 404)
+
+
+def test_images_cannot_be_added_to_a_job_that_does_not_exist(client: FlaskClient) -> None:
+    problem(upload(client, Job(new_id(), "", NOW), ("a.jpg", picture())), 404)
+
+
+def test_an_image_is_found_in_its_own_job_only(client: FlaskClient, store: JobStore, job: Job) -> None:
+    [image] = add_images(store, job, "a.jpg")
+    other = client.post("/api/v1/jobs").get_json()["job_id"]
+    problem(client.get(f"/api/v1/jobs/{other}/images/{image.ref.image_id}"), 404)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=1001", "limit=x", "limit=²", "after=x", "after="])
+def test_an_invalid_parameter_is_named(client: FlaskClient, job: Job, query: str) -> None:
+    assert query.split("=", maxsplit=1)[0] in problem(client.get(f"/api/v1/jobs/{job.job_id}/results?{query}"), 400)
+
+
+# Fleet and health
+
+
+def test_the_fleet_is_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
+    problem(client.get("/api/v1/fleet"), 404)
+    snapshot = FleetSnapshot(
+        at=NOW, running=2, pending=1, visible=3, in_flight=4, min_workers=0, max_workers=5,
+        peak_workers=3, billed_seconds=60, reason="two workers, enough",
+    )  # fmt: skip
+    FleetStore(store.table).put_snapshot(snapshot)
+    assert FleetSnapshot.from_json(client.get("/api/v1/fleet").data) == snapshot
+
+
+def test_the_fleet_has_the_cost_of_a_thousand_images(client: FlaskClient, store: JobStore) -> None:
+    snapshot = FleetSnapshot(
+        at=NOW, running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=3,
+        billed_seconds=600, cost=0.02, images=2_000, reason="none",
+    )  # fmt: skip
+    FleetStore(store.table).put_snapshot(snapshot)
+    body = client.get("/api/v1/fleet").get_json()
+    assert (body["billed_seconds"], body["cost"]) == (600, 0.02)
+    assert body["instances_dollars_per_1000_images"] == pytest.approx(0.01)
+    assert body["requests_dollars_per_1000_images"] == pytest.approx(0.013, abs=0.001)
+    FleetStore(store.table).put_snapshot(snapshot.model_copy(update={"images": 0}))
+    assert client.get("/api/v1/fleet").get_json()["instances_dollars_per_1000_images"] is None
+
+
+@pytest.mark.parametrize("prefix", ["", "/api/v1"])
+def test_the_process_is_ready_if_bucket_table_and_queue_respond(client: FlaskClient, prefix: str) -> None:
+    assert client.get(f"{prefix}/healthz").get_json() == {"status": "alive"}
+    assert client.get(f"{prefix}/readyz").get_json() == {"ready": True, "missing": {}}
+
+
+def test_an_unready_process_names_the_missing_service(
+    client: FlaskClient, provisioned: Clients, requests_queue: Queue
+) -> None:
+    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
+    answer = client.get("/readyz")
+    assert (answer.status_code, list(answer.get_json()["missing"])) == (503, ["request queue"])
+    assert requests_queue.url not in answer.text
+
+
+def test_the_index_links_to_the_other_resources(client: FlaskClient) -> None:
+    links = client.get("/api/v1").get_json()
+    assert client.get(links["jobs"]).status_code == 200
+    assert is_id(client.get("/api/v1/").headers["X-Request-Id"])
+
+
+def test_with_sign_in_readiness_hides_the_kind_of_the_error(
+    config: Config, table: Table, provisioned: Clients, requests_queue: Queue
+) -> None:
+    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
+    access = access_of(table, PlayedPool(), Clock())
+    answer = create_app(config, access=access).test_client().get("/readyz")
+    assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
+
+
+def test_without_sign_in_readiness_shows_the_kind_of_the_error(
+    client: FlaskClient, provisioned: Clients, requests_queue: Queue
+) -> None:
+    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
+    [why] = client.get("/readyz").get_json()["missing"].values()
+    assert "NonExistentQueue" in why
+
+
+def test_frequent_readiness_requests_share_one_check(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looked = 100.0, 0
+
+    def look(_: object) -> dict[str, str]:
+        nonlocal looked
+        looked += 1
+        return {}
+
+    monkeypatch.setattr(backend.Backend, "_found_faults", look)
+    monkeypatch.setattr("web_tier.backend.time.monotonic", lambda: now)
+    client = app.test_client()
+    assert [client.get("/readyz").status_code for _ in range(9)] == [200] * 9
+    assert looked == 1
+    now += backend.CHECKED_SECONDS + 0.1
+    client.get("/readyz")
+    assert looked == 2
+
+
+Path = tuple[str, str]
+
+
+def routes(app: Flask) -> set[Path]:
+    """Return the routes under the API's root, with paths as in the document."""
+    served = set()
+    for rule in app.url_map.iter_rules():
+        path = str(rule).replace("<", "{").replace(">", "}").rstrip("/")
+        if path.startswith(ROOT):
+            served |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return served
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield every reference in a document."""
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_the_document_has_exactly_the_served_operations(app: Flask) -> None:
+    documented = {(operation.method, operation.path) for operation in OPERATIONS}
+    assert documented == routes(app) - {("get", f"{ROOT}/openapi.json")}
+
+
+def test_every_operation_has_a_unique_name() -> None:
+    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+def test_the_document_is_served_and_its_references_resolve(client: FlaskClient) -> None:
+    served = client.get(f"{ROOT}/openapi.json").get_json()
+    assert served == api_document()
+    assert served["openapi"].startswith("3.1.")
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(served)}
+    assert names <= served["components"]["schemas"].keys()
+
+
+def test_problems_are_enumerated() -> None:
+    schemas = api_document()["components"]["schemas"]
+    assert set(schemas["ProblemType"]["enum"]) == {kind.value for kind in ProblemType}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_every_operation_can_be_tried_on_the_page(client: FlaskClient, operation: Any) -> None:
+    page = client.get("/api").text
+    assert f'data-method="{operation.method}" data-path="{operation.path}"' in page
+    assert operation.summary in page.replace("&#39;", "'")
+
+
+def test_every_operation_that_is_not_public_documents_token_and_401(app: Flask) -> None:
+    documented = api_document()
+    assert documented["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    rights = {
+        (method.lower(), str(rule).replace("<", "{").replace(">", "}").rstrip("/")): RIGHTS[rule.endpoint]
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+    for operation in OPERATIONS:
+        is_public = rights[operation.method, operation.path] is Right.PUBLIC
+        described = documented["paths"][operation.path][operation.method]
+        assert (described["security"] == []) is is_public, operation.name
+        assert is_public or {"401", "403", "429"} <= described["responses"].keys()
+        assert is_public or "WWW-Authenticate" in described["responses"]["401"]["headers"]
+
+
+def test_the_page_has_no_script_or_style_of_its_own(client: FlaskClient) -> None:
+    page = client.get("/api").text
+    assert "<style" not in page
+    assert " style=" not in page
+    assert re.search(r"<script(?![^>]* src=)", page) is None

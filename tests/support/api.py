@@ -1,0 +1,23 @@
+"""Requests to the API, and checks of its responses."""
+
+from io import BytesIO
+
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from core.job_records import Job
+
+File = tuple[str, bytes]
+"""Name and content of an uploaded file."""
+
+
+def upload(client: FlaskClient, job: Job, *files: File) -> TestResponse:
+    """Upload files into a job by one form."""
+    data = {f"field{index}": (BytesIO(content), name) for index, (name, content) in enumerate(files)}
+    return client.post(f"/api/v1/jobs/{job.job_id}/images", data=data, content_type="multipart/form-data")
+
+
+def problem(answer: TestResponse, status: int) -> str:
+    """Return the detail of `answer`, which must be a problem."""
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    return str(answer.get_json()["detail"])

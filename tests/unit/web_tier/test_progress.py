@@ -1,0 +1,145 @@
+"""Progress of a job: when a page stops to refresh, and the texts of figures, cost and retries."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from core.cost import JobCost
+from core.job_records import Counts, Job, JobStatus, MergedFile
+from core.messages import BillingPeriod, FleetSnapshot
+from tests.support.jobs import NOW
+from tests.support.prices import PRICES
+from web_tier.results.progress import JobProgress, ProgressBody
+
+JOB = Job("01", "holiday", NOW)
+FLEET = FleetSnapshot(
+    at=NOW, running=1, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=1,
+    billed_seconds=60, reason="one worker, enough", image_seconds=0.01,
+)  # fmt: skip
+
+
+def progress(accepted: int, done: int, failed: int, *, seen_after: float = 0.0) -> JobProgress:
+    counts = Counts(done, failed, accepted, NOW, NOW + timedelta(seconds=2)) if done + failed else Counts()
+    return JobProgress.of(JobStatus(JOB, accepted, counts), NOW + timedelta(seconds=2 + seen_after))
+
+
+def test_shares_are_of_all_accepted_images() -> None:
+    found = progress(200, 81, 20)
+    assert (found.done_share, found.failed_share) == (40.5, 10)
+    assert found.rate == 50
+    assert found.left_seconds == pytest.approx(99 / 50)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "done", "seen_after", "refreshes"),
+    [(0, 0, 100, True), (5, 3, 100, True), (5, 5, 1, True), (5, 5, 100, False)],
+    ids=["empty", "running", "just finished", "finished"],
+)
+def test_a_page_refreshes_until_the_job_has_settled(
+    accepted: int, done: int, seen_after: float, refreshes: bool
+) -> None:
+    assert (progress(accepted, done, 0, seen_after=seen_after).refresh_seconds is not None) is refreshes
+
+
+@pytest.mark.parametrize("ahead", [-600, 0, 600], ids=["web behind", "equal", "web ahead"])
+def test_row_53_durations_do_not_depend_on_how_the_clocks_of_web_tier_and_controller_differ(ahead: int) -> None:
+    shift = timedelta(seconds=ahead)
+    job = Job("01", "holiday", NOW + shift)
+    last = NOW + timedelta(seconds=2)
+
+    def seen(seconds: float, counts: Counts) -> JobProgress:
+        return JobProgress.of(
+            JobStatus(job, counts.images, counts), last + timedelta(seconds=seconds) + shift, -shift
+        )
+
+    workers = Counts(5, 0, 5, NOW, last)
+    for counts in (workers, replace(workers, done=9, images=9, cached=4, first_cached_at=NOW + shift)):
+        found = seen(1, counts)
+        assert found.rate == 2
+        assert ProgressBody.of(found, FLEET, None).sentence == "Every image has its result, 2 s after the start."
+    assert [seen(age, workers).refresh_seconds is None for age in (9, 11)] == [False, True]
+    assert [seen(age, workers).settled for age in (59, 61)] == [False, True]
+    cached = Counts(5, 0, 5, cached=5, first_cached_at=NOW + shift, last_cached_at=last + shift)
+    assert [seen(age, cached).refresh_seconds is None for age in (9, 11)] == [False, True]
+    assert (
+        ProgressBody.of(seen(1, cached), FLEET, None).sentence == "Every image has its result, 2 s after the start."
+    )
+
+
+def test_a_page_waits_for_the_results_file_for_a_bounded_time() -> None:
+    last = NOW + timedelta(seconds=2)
+    status = JobStatus(JOB, 5, Counts(5, 0, 5, NOW, last))
+    there = JobStatus(JOB, 5, Counts(5, 0, 5, NOW, last), merged=MergedFile("key", status.edition, last))
+
+    def settled(status: JobStatus, seconds: float) -> bool:
+        return JobProgress.of(status, last + timedelta(seconds=seconds)).settled
+
+    assert [settled(status, 20), settled(there, 20), settled(status, 61)] == [False, True, True]
+
+
+def test_a_page_refreshes_for_a_while_after_a_retry() -> None:
+    status = JobStatus(JOB, 5, Counts(4, 1, 5, NOW, NOW), retried_at=NOW + timedelta(hours=1))
+    soon, late = (JobProgress.of(status, NOW + timedelta(hours=1, seconds=seconds)) for seconds in (20, 61))
+    assert (soon.retried, soon.refresh_seconds is None) == (True, False)
+    assert (late.retried, late.refresh_seconds is None) == (False, True)
+
+
+def cost_of(counts: Counts) -> JobCost:
+    cost = JobCost.of(counts, {1: BillingPeriod(number=1, images=2_000, billed_seconds=240, cost=0.024)}, PRICES)
+    assert cost is not None
+    return cost
+
+
+def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | None]:
+    body = ProgressBody.of(JobProgress.of(JobStatus(JOB, 2_000, counts)), FLEET, cost)
+    return body.cost, body.price
+
+
+def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
+    counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
+    assert cost_texts(counts, cost_of(counts)) == (
+        "$0.025",
+        "$0.012 for 120 instance-seconds, with boots, idle time and paid minutes; $0.013 for some 8,700 requests. "
+        "$0.025 for 1,000 images.",
+    )
+
+
+def test_images_from_the_cache_cost_nothing() -> None:
+    counts = Counts(10, 0, 10, NOW, NOW, cached=10)
+    assert cost_texts(counts, cost_of(counts)) == (
+        "$0.00", "No worker was needed: every image so far was answered from an earlier result."
+    )  # fmt: skip
+
+
+def test_an_unknown_cost_and_that_of_an_empty_job_are_not_shown() -> None:
+    assert cost_texts(Counts(10, 0, 10, NOW, NOW), None) == (None, None)
+    assert cost_texts(Counts(), cost_of(Counts())) == (None, None)
+
+
+def test_images_answered_from_the_cache_are_counted_in_a_sentence() -> None:
+    status = JobStatus(JOB, 12, Counts(10, 0, 12, NOW, NOW, 4))
+    assert ProgressBody.of(JobProgress.of(status), None, None).repeats == (
+        "4 of 12 answered at once: they were classified before."
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (0, None),
+        (1, "The system retried 1 image: a worker failed, or a message was presumed lost."),
+        (1_200, "The system retried 1,200 images: a worker failed, or a message was presumed lost."),
+    ],
+)
+def test_images_that_the_system_retried_are_counted_in_a_sentence(images: int, words: str | None) -> None:
+    status = JobStatus(JOB, 2_000, Counts(system_retried=images, resends=3))
+    body = ProgressBody.of(JobProgress.of(status), None, None)
+    assert (body.system_retries, body.resends) == (words, 3)
+
+
+def test_a_finished_job_has_its_duration_and_a_running_one_its_reason_to_wait() -> None:
+    finished, running = (ProgressBody.of(found, None, None) for found in (progress(5, 5, 0), progress(200, 81, 20)))
+    assert finished.sentence == "Every image has its result, 2 s after the start."
+    assert "not looked at the fleet" in running.sentence
+    assert (running.rate, running.left, running.waiting) == ("50 /s", "2 s", 99)

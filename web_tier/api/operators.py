@@ -1,0 +1,350 @@
+"""The API of operators: the fleet with its history and controls, dead letters, and the audit trail."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from flask import Blueprint, Response
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.audit import AuditEvent, AuditPage
+from core.config import Prices
+from core.cost import ThousandCost
+from core.dead_letters import DeadLetterImage, DeadLetterPage
+from core.fleet import HistoryPoint, Span, points_since
+from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LimitsOverride, WorkerLimits
+from web_tier.api.parsing import (
+    AuditQuery,
+    DeadLettersQuery,
+    HistoryQuery,
+    RedriveQuery,
+    json_response,
+    parse_body,
+    parse_query,
+)
+from web_tier.api.schemas import ApiBody
+from web_tier.audit import audit_details, current_trail
+from web_tier.backend import current_backend
+from web_tier.fleet_orders import order_drain
+from web_tier.intake.names import shown_reason
+from web_tier.intake.redrive import Redriven, RedriveOutcome, redrive, redrive_all
+from web_tier.parameters import known_ref
+
+SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+
+fleet_api = Blueprint("fleet_api", __name__)
+
+
+dead_letters_api = Blueprint("dead_letters_api", __name__)
+
+
+audit_api = Blueprint("audit_api", __name__)
+
+
+class FleetStatusBody(FleetSnapshot):
+    """What the autoscaler saw and decided last, how long ago, and what 1,000 images have cost, in US dollars."""
+
+    silent_seconds: float = Field(
+        default=0.0, description="How long the controller has not reported, as far as the web tier knows."
+    )
+    instances_dollars_per_1000_images: float | None = Field(
+        default=None, description="`cost` by `images`; null before the first answer of a worker."
+    )
+    requests_dollars_per_1000_images: float | None = Field(
+        default=None, description="For S3, SQS and DynamoDB; the same."
+    )
+
+    @classmethod
+    def of(cls, fleet: FleetSnapshot, prices: Prices, silent_seconds: float) -> Self:
+        """Return the body of a snapshot."""
+        fields, cost = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}, ThousandCost.of(fleet, prices)
+        if cost is None:
+            return cls(**fields)
+        return cls(
+            **fields,
+            instances_dollars_per_1000_images=round(cost.instances_dollars, 6),
+            requests_dollars_per_1000_images=round(cost.requests_dollars, 6),
+        )
+
+
+class FleetHistoryBody(ApiBody):
+    """Workers and queue over a span, oldest first; each point holds until the next one."""
+
+    span: Span
+    points: tuple[HistoryPoint, ...]
+
+
+class PauseFleet(ApiBody):
+    """Why the fleet is to be paused."""
+
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the pause.")
+
+
+class FleetPauseBody(ApiBody):
+    """Whether the fleet is paused, since when and why."""
+
+    paused: bool
+    since: datetime | None = None
+    reason: str = ""
+
+
+class SetLimits(WorkerLimits):
+    """The least and the most workers that there may be from now on, and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the limits.")
+
+
+class FleetLimitsBody(ApiBody):
+    """Limits that ops have set, since when and why."""
+
+    min_workers: int
+    max_workers: int
+    since: datetime
+    reason: str = ""
+
+
+class FleetDrainBody(ApiBody):
+    """An instance with a worker that is asked to finish what it has and end."""
+
+    instance_id: str
+    asked_at: datetime
+
+
+@fleet_api.get("/fleet/instances")
+def instances() -> Response:
+    """List the instances, newest first."""
+    return json_response(current_backend().fleet.instances())
+
+
+@fleet_api.get("/fleet/decisions")
+def decisions() -> Response:
+    """Return the last decisions, newest first."""
+    return json_response(current_backend().fleet.decisions())
+
+
+@fleet_api.get("/fleet/history")
+def history() -> Response:
+    """Return the number of workers and of queued images over a span."""
+    span = parse_query(HistoryQuery).span
+    start = datetime.now(UTC) - SPAN_LENGTHS[span]
+    points = points_since(current_backend().fleet.blocks(span), start)
+    return json_response(FleetHistoryBody(span=span, points=tuple(points)))
+
+
+@fleet_api.post("/fleet/pause")
+def pause() -> Response:
+    """Pause the fleet; a second pause keeps the start of the first."""
+    wanted = parse_body(PauseFleet, '{"reason": "..."}')
+    pause = current_backend().fleet.pause(datetime.now(UTC), shown_reason(wanted.reason))
+    audit_details(reason=pause.reason)
+    return json_response(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
+
+
+@fleet_api.post("/fleet/resume")
+def resume() -> Response:
+    """Resume the fleet, if it is paused."""
+    current_backend().fleet.resume()
+    return json_response(FleetPauseBody(paused=False))
+
+
+@fleet_api.put("/fleet/limits")
+def set_limits() -> Response:
+    """Set limits that override those of config.yaml until they are reset."""
+    wanted = parse_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
+    override = LimitsOverride(
+        min_workers=wanted.min_workers,
+        max_workers=wanted.max_workers,
+        since=datetime.now(UTC),
+        reason=shown_reason(wanted.reason),
+    )
+    current_backend().fleet.set_limits(override)
+    audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
+    return json_response(FleetLimitsBody(**override.model_dump(exclude={"version"})))
+
+
+@fleet_api.delete("/fleet/limits")
+def reset_limits() -> Response:
+    """Reset the limits to those of config.yaml."""
+    current_backend().fleet.reset_limits()
+    return Response(status=204)
+
+
+@fleet_api.post("/fleet/instances/<instance_id>/drain")
+def drain(instance_id: str) -> Response:
+    """Drain an instance: its worker finishes its images and ends."""
+    asked_at = datetime.now(UTC)
+    order_drain(current_backend().fleet, instance_id, asked_at)
+    return json_response(FleetDrainBody(instance_id=instance_id, asked_at=asked_at), 202)
+
+
+class DeadLetterBody(ApiBody):
+    """An image that the system gave up, because workers received it too often without an answer."""
+
+    job_id: str
+    job_name: str
+    image_id: str
+    filename: str
+    bytes: int = Field(description="Size of the file.")
+    accepted_at: datetime
+    retried_at: datetime | None = Field(description="When the image was last retried; null if never.")
+    attempt: int = Field(description="Number of the request that failed: 0 for the first, one more for each retry.")
+    tries: int = Field(description="How often workers received that request.")
+    error: Failure | None = Field(description="Why the image failed.")
+    recorded_at: datetime | None = Field(description="When the failed result became visible.")
+
+    @classmethod
+    def of(cls, letter: DeadLetterImage) -> Self:
+        """Return the body of a dead letter."""
+        record, result = letter.record, letter.result
+        return cls(
+            job_id=letter.job.job_id,
+            job_name=letter.job.name,
+            image_id=record.ref.image_id,
+            filename=record.filename,
+            bytes=record.size,
+            accepted_at=record.accepted_at,
+            retried_at=record.retried_at,
+            attempt=result.attempt,
+            tries=result.attempts,
+            error=result.error,
+            recorded_at=result.recorded_at,
+        )
+
+
+class DeadLettersBody(ApiBody):
+    """Dead letters, newest jobs first; `next` is the cursor of the next page (`before`), null at the end."""
+
+    dead_letters: tuple[DeadLetterBody, ...]
+    next: str | None
+
+    @classmethod
+    def of(cls, page: DeadLetterPage) -> Self:
+        """Return the body of a page."""
+        return cls(dead_letters=tuple(map(DeadLetterBody.of, page.letters)), next=page.next_before)
+
+
+class RedriveBody(ApiBody):
+    """What became of a dead letter that was to be redriven.
+
+    `sent`: the image was requested again; `running`: it is being retried already; `gone`: the image is no longer
+    stored, so its owner must upload it again; `refused`: the queue refused the request, call again;
+    `no_dead_letter`: there is no dead letter of the image, for example since it has a label by now.
+    """
+
+    job_id: str
+    image_id: str
+    outcome: RedriveOutcome
+
+
+class RedriveAllBody(ApiBody):
+    """What became of up to 1,000 dead letters that were to be redriven."""
+
+    sent: int = Field(description="Images that were requested again.")
+    refused: int = Field(
+        description="Images with a request that the queue refused; their dead letters stay: call again."
+    )
+    gone: int = Field(description="Images that are no longer stored; their dead letters stay until discarded.")
+    running: int = Field(description="Images that are being retried already.")
+    next: str | None = Field(description="Call again with it as `before`; null when these were all.")
+
+    @classmethod
+    def of(cls, redriven: Redriven) -> Self:
+        """Return the body of the outcome."""
+        return cls(
+            sent=redriven.sent,
+            refused=redriven.refused,
+            gone=redriven.gone,
+            running=redriven.running,
+            next=redriven.next_before,
+        )
+
+
+@dead_letters_api.get("/dead-letters")
+def list_letters() -> Response:
+    """List the dead letters of all jobs."""
+    query = parse_query(DeadLettersQuery)
+    return json_response(DeadLettersBody.of(current_backend().dead_letters.page(query.before, limit=query.limit)))
+
+
+@dead_letters_api.get("/dead-letters/<job_id>/<image_id>")
+def show_letter(job_id: str, image_id: str) -> Response:
+    """Return one dead letter."""
+    return json_response(DeadLetterBody.of(current_backend().dead_letters.get(known_ref(job_id, image_id))))
+
+
+@dead_letters_api.post("/dead-letters/<job_id>/<image_id>/redrive")
+def redrive_letter(job_id: str, image_id: str) -> Response:
+    """Request the image of a dead letter again."""
+    backend = current_backend()
+    outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
+    audit_details(outcome=outcome)
+    return json_response(RedriveBody(job_id=job_id, image_id=image_id, outcome=outcome))
+
+
+@dead_letters_api.post("/dead-letters/redrive")
+def redrive_letters() -> Response:
+    """Request the images of up to 1,000 dead letters again."""
+    backend = current_backend()
+    redriven = redrive_all(backend.intake, backend.dead_letters, parse_query(RedriveQuery).before)
+    audit_details(sent=redriven.sent)
+    return json_response(RedriveAllBody.of(redriven))
+
+
+@dead_letters_api.delete("/dead-letters/<job_id>/<image_id>")
+def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
+    """Discard a dead letter, if there is one."""
+    current_backend().dead_letters.discard(known_ref(job_id, image_id))
+    return "", 204
+
+
+class AuditEventBody(BaseModel):
+    """Something that a user did."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event_id: str
+    at: datetime
+    action: str
+    user: str
+    address: str
+    request_id: str
+    details: dict[str, str]
+
+    @classmethod
+    def of(cls, event: AuditEvent) -> Self:
+        """Return the body of an event."""
+        return cls(
+            event_id=event.event_id,
+            at=event.at,
+            action=event.action,
+            user=event.user,
+            address=event.address,
+            request_id=event.request_id,
+            details=dict(event.details),
+        )
+
+
+class AuditEventsBody(BaseModel):
+    """A page of events, newest first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    events: tuple[AuditEventBody, ...]
+    next: str | None
+
+    @classmethod
+    def of(cls, page: AuditPage) -> Self:
+        """Return the body of a page."""
+        return cls(events=tuple(map(AuditEventBody.of, page.events)), next=page.next_before)
+
+
+@audit_api.get("/audit")
+def events() -> Response:
+    """Return events of the audit trail, newest first."""
+    query = parse_query(AuditQuery)
+    found = current_trail().find(
+        user=query.user, since=query.since, until=query.until, before=query.before, limit=query.limit
+    )
+    return json_response(AuditEventsBody.of(found))

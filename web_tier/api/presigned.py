@@ -1,0 +1,129 @@
+"""Presigned uploads: forms with which clients put images into the bucket, and the commit that accepts them."""
+
+from datetime import datetime
+from typing import Self
+
+from flask import Blueprint, Response, request
+from pydantic import Field
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from core.slices import MAX_FILES
+from web_tier.access.owned import own_jobs
+from web_tier.api.parsing import idempotency_key, json_response, parse_body
+from web_tier.api.schemas import ROOT, ApiBody, RejectedImage, UploadOutcome
+from web_tier.backend import current_backend
+from web_tier.intake.direct import FileSpec, Offer
+from web_tier.intake.uploads import upload_status
+from web_tier.limits.current import current_allowance
+from web_tier.parameters import known_id
+
+MAX_NAME_CHARACTERS = 1_024
+MAX_SIZE_BYTES = 2**53
+MAX_BODY_BYTES = 2**20
+"""Longest request for forms: enough for the longest names of all files."""
+
+_EXAMPLE = '{"files": [{"name": "a.jpg", "bytes": 48213, "content_type": "image/jpeg"}]}'
+
+direct = Blueprint("direct", __name__)
+
+
+class DirectFile(ApiBody):
+    """A file that is to be uploaded."""
+
+    name: str = Field(max_length=MAX_NAME_CHARACTERS, description="What to call it.")
+    bytes: int = Field(ge=0, le=MAX_SIZE_BYTES, description="Its size; the form takes no more.")
+    content_type: str = Field(max_length=255, description="Such as image/jpeg; the form takes no other.")
+
+
+class DirectFiles(ApiBody):
+    """Files that are to be uploaded."""
+
+    files: tuple[DirectFile, ...] = Field(min_length=1, max_length=MAX_FILES)
+
+
+class FormBody(ApiBody):
+    """A form: send `url` all `fields` as they are, then the image as the field `file`, as multipart/form-data."""
+
+    url: str
+    fields: dict[str, str]
+
+
+class OfferedUpload(ApiBody):
+    """A file that may be uploaded; `index` is its position among the files of the request, from 0."""
+
+    index: int
+    image_id: str
+    filename: str
+    upload: FormBody
+
+
+class UploadLinks(ApiBody):
+    """Where to go on from an upload; paths on this server."""
+
+    commit: str
+    job: str
+
+
+class UploadOffer(ApiBody):
+    """A form for each file that may be uploaded, and why the others may not."""
+
+    job_id: str
+    upload_id: str
+    expires_at: datetime = Field(description="When the forms end; what has arrived by then can be committed later.")
+    uploads: tuple[OfferedUpload, ...]
+    rejected: tuple[RejectedImage, ...]
+    links: UploadLinks
+
+    @classmethod
+    def of(cls, job_id: str, offer: Offer, rejected: tuple[RejectedImage, ...]) -> Self:
+        """Return the body of an offer."""
+        here = f"{ROOT}/jobs/{job_id}"
+        uploads = tuple(
+            OfferedUpload(
+                index=index,
+                image_id=image.ref.image_id,
+                filename=image.filename,
+                upload=FormBody(url=offer.forms[index].url, fields=dict(offer.forms[index].fields)),
+            )
+            for index, image in offer.images.items()
+        )
+        return cls(
+            job_id=job_id,
+            upload_id=offer.upload_id,
+            expires_at=offer.expires_at,
+            uploads=uploads,
+            rejected=rejected,
+            links=UploadLinks(commit=f"{here}/uploads/{offer.upload_id}/commit", job=here),
+        )
+
+
+@direct.post("/jobs/<job_id>/uploads")
+def offer_uploads(job_id: str) -> Response:
+    """Return a form for each file; each file has its own outcome."""
+    key = idempotency_key()
+    job = own_jobs().job(known_id("job", job_id))
+    files = [FileSpec(file.name, file.bytes, file.content_type) for file in _parse_files().files]
+    offer, rejected = current_backend().direct.offer(job, files, key, current_allowance())
+    outcome = UploadOutcome.of_numbered(job_id, rejected.items())
+    if offer is None:
+        return json_response(outcome, 422)
+    return json_response(UploadOffer.of(job_id, offer, outcome.rejected))
+
+
+@direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
+def commit_upload(job_id: str, upload_id: str) -> Response:
+    """Accept the images of an upload that have arrived; each file has its own outcome."""
+    job = own_jobs().job(known_id("job", job_id))
+    outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
+    body = UploadOutcome.of_numbered(job_id, outcomes.items())
+    return json_response(body, upload_status(list(outcomes.values())))
+
+
+def _parse_files() -> DirectFiles:
+    request.max_content_length = MAX_BODY_BYTES
+    try:
+        return parse_body(DirectFiles, _EXAMPLE, may_be_empty=False)
+    except RequestEntityTooLarge as error:
+        raise RequestEntityTooLarge(
+            f"the request is larger than {MAX_BODY_BYTES / 2**20:g} MB: send fewer files in each"
+        ) from error

@@ -1,0 +1,58 @@
+"""Endpoints for infrastructure: liveness, readiness, and nginx's check of the sender before it reads a body."""
+
+from typing import Literal
+
+from flask import Blueprint, Response
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import Forbidden, Unauthorized
+
+from web_tier.access.access import current_access
+from web_tier.access.identity import known_identity
+from web_tier.access.second_factor import lacks_second_factor
+from web_tier.api.parsing import json_response
+from web_tier.api.schemas import ApiBody
+from web_tier.backend import current_backend
+
+health = Blueprint("health", __name__)
+admission = Blueprint("admission", __name__)
+
+
+class Alive(ApiBody):
+    """The process lives."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(ApiBody):
+    """Whether uploads can be taken, and what is in the way if not."""
+
+    ready: bool
+    missing: dict[str, str]
+
+
+@health.get("/healthz")
+def alive() -> Response:
+    """Return 200: the process is alive."""
+    return json_response(Alive())
+
+
+@health.get("/readyz")
+def ready() -> Response:
+    """Return 200 if bucket, table and queue respond, else 503 with those that do not.
+
+    With sign-in the reason is hidden: the kind of an error describes internals.
+    """
+    faults, shows_reason = current_backend().faults(), not current_access().signs_in
+    missing = {name: reason if shows_reason else "does not answer" for name, reason in faults.items()}
+    return json_response(Ready(ready=not faults, missing=missing), 503 if faults else 200)
+
+
+@admission.get("/internal/admission")
+def may_send() -> ResponseReturnValue:
+    """Return 204 if the sender has signed in or there is no sign-in, else 401, or 403 without a second factor."""
+    identity = known_identity()
+    if identity is None:
+        raise Unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
+    if lacks_second_factor(identity):
+        raise Forbidden("this site requires a second factor of you")
+    return "", 204

@@ -1,0 +1,314 @@
+"""Bodies of `/api/v1` about jobs and images.
+
+The OpenAPI document shows docstrings and descriptions of these models to users. `results.export` has the body of one
+image, since the results file consists of such bodies.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.cost import JobCost
+from core.ids import ImageRef
+from core.image_errors import CODES
+from core.job_records import Job, JobState, JobStatus
+from core.messages import Model
+from web_tier.intake.accept import RejectedUpload
+from web_tier.intake.names import MAX_JOB_NAME
+from web_tier.intake.retry import Retried, RetriedOutcome
+from web_tier.intake.store import Outcome
+from web_tier.results.export import ImageBody
+from web_tier.results.query import ResultsPage, images_per_second
+
+ROOT = "/api/v1"
+
+
+class ApiBody(BaseModel):
+    """Base of all bodies: immutable, without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class CreateJob(ApiBody):
+    """What a job is made of."""
+
+    name: str = Field(default="", max_length=MAX_JOB_NAME)
+    keep: bool = Field(
+        default=False,
+        description="Whether the images and the records stay; else each image is deleted once its label is stored, "
+        "and the job expires.",
+    )
+
+
+class JobLinks(ApiBody):
+    """Where to go on from a job; paths on this server."""
+
+    self: str
+    images: str
+    uploads: str
+    results: str
+    results_csv: str
+    results_jsonl: str
+    results_json: str
+    results_file: str
+    retry: str
+    page: str
+
+    @classmethod
+    def of(cls, job_id: str) -> Self:
+        """Return the links of a job."""
+        here = f"{ROOT}/jobs/{job_id}"
+        return cls(
+            self=here,
+            images=f"{here}/images",
+            uploads=f"{here}/uploads",
+            results=f"{here}/results",
+            results_csv=f"{here}/results.csv",
+            results_jsonl=f"{here}/results.jsonl",
+            results_json=f"{here}/results.json",
+            results_file=f"{here}/results/file",
+            retry=f"{here}/retry",
+            page=f"/jobs/{job_id}",
+        )
+
+
+class JobBody(ApiBody):
+    """A job."""
+
+    job_id: str
+    name: str
+    created_at: datetime
+    keep: bool = Field(description="Whether the images and the records stay.")
+    links: JobLinks
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Return the body of a job."""
+        links = JobLinks.of(job.job_id)
+        return cls(job_id=job.job_id, name=job.name, created_at=job.created_at, keep=job.keep, links=links)
+
+
+class JobsPage(ApiBody):
+    """Jobs, newest first; `next` is the cursor of the next page (`before`), null at the end."""
+
+    jobs: tuple[JobBody, ...]
+    next: str | None
+
+
+class ResultsFile(ApiBody):
+    """All results of a finished job as one file in the output bucket, as JSON Lines."""
+
+    address: str = Field(description="`s3://bucket/key`.")
+    written_at: datetime
+    current: bool = Field(description="Whether it holds the results as they are; if not, it is soon written anew.")
+
+    @classmethod
+    def of(cls, status: JobStatus, bucket: str) -> Self | None:
+        """Return where the results of a job stand in `bucket`, or None as long as they do not."""
+        merged = status.merged
+        if merged is None:
+            return None
+        current = merged.edition == status.edition
+        return cls(address=f"s3://{bucket}/{merged.key}", written_at=merged.written_at, current=current)
+
+
+class JobCostBody(ApiBody):
+    """What a job has cost so far, in US dollars by the configured prices; images from the cache cost nothing here."""
+
+    billed_seconds: float = Field(
+        description="Instance-seconds: the job's share, by images, of what EC2 bills for the fleet, with boots, idle "
+        "time and the least that is billed for an instance."
+    )
+    instances_dollars: float
+    requests: int = Field(description="About so many requests and request units of S3, SQS and DynamoDB.")
+    requests_dollars: float
+    dollars: float = Field(description="Instances and requests.")
+    dollars_per_1000_images: float | None = Field(description="Null where no worker has answered an image.")
+
+    @classmethod
+    def of(cls, cost: JobCost) -> Self:
+        """Return the body of a job's cost."""
+        per_thousand = cost.dollars_per_thousand
+        return cls(
+            billed_seconds=round(cost.instances.seconds, 1),
+            instances_dollars=round(cost.instances.dollars, 6),
+            requests=cost.requests.total,
+            requests_dollars=round(cost.request_dollars, 6),
+            dollars=round(cost.dollars, 6),
+            dollars_per_1000_images=None if per_thousand is None else round(per_thousand, 6),
+        )
+
+
+class JobStatusBody(JobBody):
+    """A job and where it stands: `accepted` = `done` + `failed` + `waiting`, in images."""
+
+    state: JobState
+    accepted: int
+    done: int
+    cached: int = Field(description="Of `done`: images answered at once, as earlier ones with the same bytes were.")
+    failed: int
+    waiting: int
+    system_retried: int = Field(
+        description="Images that the system retried: received more than once, or requested again."
+    )
+    first_result_at: datetime | None
+    last_result_at: datetime | None
+    images_per_second: float | None = Field(description="From the first to the last result of a worker.")
+    model: Model | None = Field(description="The bundle that answered; null before the first result.")
+    results_file: ResultsFile | None = Field(description="All results as one file; null until the job is finished.")
+    cost: JobCostBody | None = Field(description="What the job has cost so far; null when that is not known.")
+
+    @classmethod
+    def of_status(cls, status: JobStatus, model: Model | None, output_bucket: str, cost: JobCost | None) -> Self:
+        """Return the body of a job's status; `output_bucket` is where its results stand as one file."""
+        return cls(
+            **dict(JobBody.of(status.job)),
+            state=status.state,
+            accepted=status.accepted,
+            done=status.counts.done,
+            cached=status.counts.cached,
+            failed=status.counts.failed,
+            waiting=status.waiting,
+            system_retried=status.counts.system_retried,
+            first_result_at=status.counts.first_at,
+            last_result_at=status.counts.last_at,
+            images_per_second=images_per_second(status),
+            model=model,
+            results_file=ResultsFile.of(status, output_bucket),
+            cost=None if cost is None else JobCostBody.of(cost),
+        )
+
+
+class AcceptedImage(ApiBody):
+    """A file that will get a result; `index` is its position among the files of the request, from 0."""
+
+    index: int
+    image_id: str
+    filename: str
+    cached: bool = Field(description="Whether it has its result already, as an earlier image of the same bytes had.")
+
+
+class RejectedImage(ApiBody):
+    """A file that will get none, and why: a stable code, and a sentence for its owner."""
+
+    index: int
+    filename: str
+    code: str = Field(description=f"Stable, for programs. Of what a file is: {', '.join(CODES)}.")
+    message: str
+
+
+class UploadOutcome(ApiBody):
+    """What became of each file of a request, in the order of the files."""
+
+    job_id: str
+    accepted: tuple[AcceptedImage, ...]
+    rejected: tuple[RejectedImage, ...]
+
+    @classmethod
+    def of(cls, job_id: str, outcomes: Iterable[Outcome]) -> Self:
+        """Return the body of `outcomes`."""
+        return cls.of_numbered(job_id, enumerate(outcomes))
+
+    @classmethod
+    def of_numbered(cls, job_id: str, outcomes: Iterable[tuple[int, Outcome]]) -> Self:
+        """Return the body of `outcomes`, each with the position of its file."""
+        accepted, rejected = [], []
+        for index, outcome in outcomes:
+            if isinstance(outcome, RejectedUpload):
+                rejected.append(
+                    RejectedImage(index=index, filename=outcome.filename, code=outcome.code, message=outcome.message)
+                )
+            else:
+                accepted.append(
+                    AcceptedImage(
+                        index=index,
+                        image_id=outcome.ref.image_id,
+                        filename=outcome.filename,
+                        cached=outcome.cached,
+                    )
+                )
+        return cls(job_id=job_id, accepted=tuple(accepted), rejected=tuple(rejected))
+
+
+class ResultsBody(ApiBody):
+    """Images of a job with their results; `next` is the cursor of the next page (`after`), null at the end."""
+
+    job_id: str
+    results: tuple[ImageBody, ...]
+    next: str | None
+
+    @classmethod
+    def of(cls, job_id: str, page: ResultsPage) -> Self:
+        """Return the body of a page."""
+        return cls(job_id=job_id, results=tuple(ImageBody.of(item) for item in page.items), next=page.next_after)
+
+
+class AllResultsBody(ApiBody):
+    """All of a job's images that are wanted, with their results."""
+
+    job_id: str
+    results: tuple[ImageBody, ...]
+
+
+class GoneImage(ApiBody):
+    """A failed image that is no longer stored, so that it has to be uploaded again."""
+
+    image_id: str
+    filename: str
+
+
+class RetryOutcome(ApiBody):
+    """What became of a job's failed images, up to 1,000 at a call; a failed result stays until a better one comes."""
+
+    job_id: str
+    sent: int = Field(description="Images that were requested again.")
+    refused: int = Field(description="Images that the queue did not take just now: call again.")
+    gone: tuple[GoneImage, ...]
+    final: int = Field(description="Images that cannot be classified: a retry would fail.")
+    running: int = Field(description="Images that are being retried already.")
+    next: str | None = Field(description="Call again with it as `after`; null when these were all.")
+
+    @classmethod
+    def of(cls, job_id: str, retried: Retried) -> Self:
+        """Return the body of a retry."""
+        gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.gone)
+        return cls(
+            job_id=job_id,
+            sent=retried.sent,
+            refused=retried.refused,
+            gone=gone,
+            final=retried.final,
+            running=retried.running,
+            next=retried.next_after,
+        )
+
+
+class ImageRetryOutcome(ApiBody):
+    """What became of one image that was to be tried again.
+
+    `sent`: requested again; `refused`: the queue did not take it just now, call again; `gone`: no longer stored,
+    upload it again; `final`: it cannot be classified, so a retry would fail; `running`: it is being retried
+    already; `not_failed`: nothing was done, since it has a label or waits for its result.
+    """
+
+    job_id: str
+    image_id: str
+    outcome: RetriedOutcome
+
+    @classmethod
+    def of(cls, ref: ImageRef, retried: Retried) -> Self:
+        """Return the body of a retry of the image `ref`."""
+        return cls(job_id=ref.job_id, image_id=ref.image_id, outcome=retried.of_one())
+
+
+class Index(ApiBody):
+    """Where to begin."""
+
+    documentation: str = "/api"
+    openapi: str = f"{ROOT}/openapi.json"
+    jobs: str = f"{ROOT}/jobs"
+    fleet: str = f"{ROOT}/fleet"
+    health: str = "/healthz"
+    readiness: str = "/readyz"

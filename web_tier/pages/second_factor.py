@@ -1,0 +1,231 @@
+"""The second factor of a user: setup, removal, and recovery with a code if the authenticator app is lost.
+
+Every change requires the password, and a code if a second factor is set up: an open session alone must not be enough
+to lock out its user.
+"""
+
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import segno
+from flask import Response, url_for
+from flask.views import MethodView
+from markupsafe import Markup
+from werkzeug.exceptions import BadRequest, Forbidden
+
+from core.tokens import TokenRefusedError
+from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
+from services.users import CodeWanted, PoolTokens, required_email
+from web_tier.access.access import Access, current_access
+from web_tier.access.current_session import set_session
+from web_tier.access.identity import current_identity, set_identity
+from web_tier.access.second_factor import is_required_of, lacks_second_factor
+from web_tier.audit import RECOVERY_CODE_USED, RECOVERY_CODES_MADE, SECOND_FACTOR_OFF, SECOND_FACTOR_ON, audit_as
+from web_tier.limits.hooks import count_code
+from web_tier.pages.account import form_field, redirect_to, render_error, render_page
+from web_tier.pages.sign_in import continue_sign_in
+
+ISSUER: Final = "Fleetsight"
+"""Name that authenticator apps show with the account."""
+
+REQUIRED: Final = "This site requires a second factor of you. Set it up to go on."
+SIGN_IN_AGAIN: Final = (
+    "This site requires a second factor of you. Sign out, and sign in again with a code of your app."
+)
+IS_OFF: Final = "Your second factor is off."
+
+SETUP: Final = "second factor"
+"""Purpose of the sealed value that the browser has during setup: the key, and an access token."""
+
+SETUP_SECONDS: Final = 60 * 60
+"""How long the access token is valid."""
+
+
+class SecondFactorPage(MethodView):
+    """The page with the state of the second factor, on which the setup begins."""
+
+    def get(self) -> Response:
+        """Show the state."""
+        context = _context()
+        message = (SIGN_IN_AGAIN if context["is_on"] else REQUIRED) if context["is_missing"] else None
+        return render_page("second_factor", message=message, **context)
+
+    def post(self) -> Response:
+        """Check the password, and show a new key for the app."""
+        access = current_access()
+        try:
+            outcome = access.pool.sign_in(current_identity().email, form_field("password"))
+            if not isinstance(outcome, PoolTokens):  # it was set up in another window
+                return _redirect_to_state()
+            secret = access.pool.begin_second_factor(outcome.access_token)
+        except UserPoolError as error:
+            return render_error("second_factor", error, **_context())
+        return render_page("second_factor_setup", **_setup_context(access, secret, outcome.access_token))
+
+
+def confirm_second_factor() -> Response:
+    """Turn on the second factor if the code is of the key that was shown; then show recovery codes once.
+
+    Every session of the account ends, here and in the pool: it began with the password alone.
+    """
+    access, identity = current_access(), current_identity()
+    secret, access_token = _setup(access, identity.owner)
+    try:
+        access.pool.confirm_second_factor(access_token, form_field("code"))
+    except WrongSecondFactorError as error:
+        return render_error("second_factor_setup", error, **_setup_context(access, secret, access_token))
+    except UserPoolError as error:
+        return render_error("second_factor", error, **_context())
+    audit_as(SECOND_FACTOR_ON, identity.email)
+    access.pool.sign_out_everywhere(identity.owner)
+    access.accounts.forget(identity.owner)
+    account = access.pool.account(identity.owner)
+    if account is None or not account.second_factor:
+        # Meanwhile another window requested a new key, which turns the factor off. From now on that is not possible.
+        return _redirect_to_state()
+    access.sessions.end_all_of(identity.owner)
+    codes = access.recovery_codes.replace(identity.owner)
+    set_identity(None)
+    set_session(None)
+    return access.end(render_page("recovery_codes", codes=codes))
+
+
+def turn_off_second_factor() -> Response:
+    """Turn off the second factor, so that the password alone signs in."""
+    identity, access = current_identity(), current_access()
+    if is_required_of(identity):
+        raise Forbidden("this site requires a second factor of you, so it cannot be turned off")
+    try:
+        if not _verify_user(access):
+            return _redirect_to_state()
+    except UserPoolError as error:
+        return render_error("second_factor", error, **_context())
+    audit_as(SECOND_FACTOR_OFF, identity.email)
+    _remove(access, identity.owner)
+    return render_page("second_factor", message=IS_OFF, **_context())
+
+
+def new_recovery_codes() -> Response:
+    """Replace the recovery codes and show the new ones once."""
+    identity, access = current_identity(), current_access()
+    try:
+        if not _verify_user(access):
+            return _redirect_to_state()
+    except UserPoolError as error:
+        return render_error("second_factor", error, **_context())
+    audit_as(RECOVERY_CODES_MADE, identity.email)
+    return render_page("recovery_codes", codes=access.recovery_codes.replace(identity.owner))
+
+
+class RecoveryPage(MethodView):
+    """The page on which a user without the authenticator app signs in with a recovery code."""
+
+    def get(self) -> Response:
+        """Show the form."""
+        return render_page("recovery")
+
+    def post(self) -> Response:
+        """Turn off the second factor if the code is valid, and sign in; sign in if there is no second factor."""
+        access, email, password = current_access(), form_field("email"), form_field("password")
+        try:
+            outcome = access.pool.sign_in(email, password)
+            if isinstance(outcome, CodeWanted):
+                _remove_by_code(access, email, form_field("recovery_code"))
+                outcome = access.pool.sign_in(email, password)
+        except UserPoolError as error:
+            return render_error("recovery", error)
+        if not isinstance(outcome, PoolTokens):
+            return continue_sign_in(outcome)
+        return access.begin(outcome, _redirect_to_state())
+
+
+def _remove_by_code(access: Access, email: str, code: str) -> None:
+    """Remove the second factor of an account after the right password, if the recovery code is valid.
+
+    If the pool fails, the codes stay valid.
+    """
+    account = access.pool.account(required_email(email))
+    if account is None or not access.recovery_codes.has(account.sub, code):
+        raise WrongRecoveryCodeError
+    audit_as(RECOVERY_CODE_USED, email)
+    _remove(access, account.sub)
+
+
+def _remove(access: Access, owner: str) -> None:
+    access.pool.remove_second_factor(owner)
+    access.accounts.forget(owner)
+    access.recovery_codes.remove(owner)
+
+
+def _verify_user(access: Access) -> bool:
+    """Verify password and code of the user by a sign-in that is revoked at once.
+
+    Returns:
+        False if the pool required no code, so that there is no second factor to change.
+
+    Raises:
+        WrongCredentialsError, WrongSecondFactorError: if the password or the code is wrong.
+    """
+    email = current_identity().email
+    outcome = access.pool.sign_in(email, form_field("password"))
+    if isinstance(outcome, CodeWanted):
+        count_code(email)
+        tokens = access.pool.answer_code(email, outcome.session, form_field("code"))
+        access.revoke(tokens.refresh_token)
+        return True
+    if isinstance(outcome, PoolTokens):
+        access.revoke(outcome.refresh_token)
+    return False
+
+
+def _redirect_to_state() -> Response:
+    return redirect_to(url_for("accounts.second_factor"))
+
+
+def _context() -> dict[str, Any]:
+    identity, access = current_identity(), current_access()
+    account = access.pool.account(identity.owner)
+    is_on = account is not None and account.second_factor
+    return {
+        "is_on": is_on,
+        "is_required": is_required_of(identity),
+        "is_missing": lacks_second_factor(identity),
+        "has_codes": access.recovery_codes.exist(identity.owner),
+    }
+
+
+def _setup_context(access: Access, secret: str, access_token: str) -> dict[str, Any]:
+    """Return the values of the setup form."""
+    email = current_identity().email
+    return {
+        "secret": secret,
+        "qr": _qr_code(secret, email),
+        "setup": access.sessions.keys.seal(SETUP, secret, access_token),
+    }
+
+
+def _setup(access: Access, owner: str) -> tuple[str, str]:
+    """Return the key and the access token of the setup form.
+
+    Raises:
+        BadRequest: if they are forged, another user's, or more than an hour old.
+    """
+    sealed = access.sessions.keys.unseal(form_field("setup"), SETUP, seconds=SETUP_SECONDS)
+    if sealed is not None:
+        secret, access_token = sealed
+        with suppress(TokenRefusedError):
+            if access.verifier.verify(access_token).sub == owner:
+                return secret, access_token
+    raise BadRequest(f"the key is too old, or not yours: start again at {url_for('accounts.second_factor')}")
+
+
+def _qr_code(secret: str, email: str) -> Markup:
+    """Return the QR code for authenticator apps as SVG.
+
+    https://github.com/google/google-authenticator/wiki/Key-Uri-Format
+    """
+    label = quote(f"{ISSUER}:{email}", safe="")
+    address = f"otpauth://totp/{label}?{urlencode({'secret': secret, 'issuer': ISSUER})}"
+    svg = segno.make_qr(address, error="m").svg_inline(scale=4, border=2)
+    return Markup(svg)  # nosec B704 # noqa: S704 - squares only: it holds none of the text

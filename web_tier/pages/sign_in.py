@@ -1,0 +1,218 @@
+"""Sign-in pages: sign-in and sign-out, sign-up, and passwords.
+
+Besides the password, the user pool may ask for a new password or for a code of an authenticator app. No page shows
+whether an address has an account. Sign-up sends a temporary password by mail and asks for none: a password that was
+chosen here would count before the address is verified.
+"""
+
+import logging
+from http import HTTPStatus
+from typing import Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from flask import Response, request, url_for
+from flask.views import MethodView
+from werkzeug.exceptions import NotFound
+
+from services.table import TableBusyError
+from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
+from services.users import CodeWanted, NewPasswordWanted, PoolTokens, required_email
+from web_tier.access.access import current_access
+from web_tier.access.identity import known_identity
+from web_tier.access.known_device import remember_device
+from web_tier.access.own_path import FIRST_PAGE
+from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, SIGN_IN, audit_as
+from web_tier.backend import current_backend
+from web_tier.limits.hooks import count_code
+from web_tier.pages.account import form_field, next_path, redirect_to, render_error, render_page
+
+MESSAGES: Final = {
+    "out": "You are signed out.",
+    "ended": "You were signed out meanwhile. Sign in to go on where you were.",
+}
+"""Message of the page by the query parameter `told`."""
+
+TO_GO_ON: Final = "Sign in to see the page that you asked for."
+
+TOO_LATE: Final = (
+    "That took longer than a few minutes. Sign in again with the temporary password. "
+    "If it is refused, ask for another one."
+)
+
+CHALLENGE: Final = "challenge"
+"""Purpose of the sealed value that the browser gets after the right password: account, and session of the pool.
+
+So only a person who knows the password can try codes of an account, or exhaust its attempts.
+"""
+
+CHALLENGE_SECONDS: Final = 15 * 60
+"""Longest validity of such a session in Cognito (`AuthSessionValidity`)."""
+
+CODE_TOO_LATE: Final = "That took longer than a few minutes. Sign in again."
+
+
+INVITED: Final = (
+    "If this address can have a new account, a temporary password is on its way to it. Sign in with that password."
+)
+
+
+CODE_MAILED: Final = "If this address has an account, a code is on its way. It holds for an hour."
+
+CHANGED: Final = "Your new password is set. All sessions and personal tokens of your account have ended. Sign in."
+
+NOT_ENDED: Final = (
+    "Your new password is set, but sessions and personal tokens of your account could not be ended. "
+    "Ask for another code, and set the password once more."
+)
+
+_log = logging.getLogger(__name__)
+
+
+class SignInPage(MethodView):
+    """The page that asks for e-mail and password."""
+
+    def get(self) -> Response:
+        """Show the form; redirect a user who has signed in already."""
+        if known_identity() is not None:
+            return redirect_to(next_path())
+        default = TO_GO_ON if next_path() != FIRST_PAGE else None
+        return render_page("sign_in", message=MESSAGES.get(request.args.get("told", ""), default))
+
+    def post(self) -> Response:
+        """Sign in, or show the form for what the pool requires besides the password."""
+        try:
+            outcome = current_access().pool.sign_in(form_field("email"), form_field("password"))
+        except UserPoolError as error:
+            return render_error("sign_in", error)
+        return continue_sign_in(outcome)
+
+
+class NewPasswordPage(MethodView):
+    """The page on which a user with a temporary password chooses a new one."""
+
+    def get(self) -> Response:
+        """Redirect to the sign-in: this page follows it."""
+        return redirect_to(url_for("accounts.sign_in"))
+
+    def post(self) -> Response:
+        """Set the password, and sign in with it."""
+        pool, session = current_access().pool, form_field("session")
+        try:
+            outcome = pool.set_first_password(form_field("email"), session, form_field("password"))
+        except WrongCredentialsError:
+            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
+        except UserPoolError as error:
+            return render_error("new_password", error, session=session)
+        return continue_sign_in(outcome)
+
+
+class CodePage(MethodView):
+    """The page on which a user with a second factor enters a code of the authenticator app."""
+
+    def get(self) -> Response:
+        """Redirect to the sign-in: this page follows it."""
+        return redirect_to(url_for("accounts.sign_in"))
+
+    def post(self) -> Response:
+        """Sign in with the code."""
+        access = current_access()
+        challenge = access.sessions.keys.unseal(form_field("challenge"), CHALLENGE, seconds=CHALLENGE_SECONDS)
+        if challenge is None:
+            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
+        email, session = challenge
+        count_code(email)
+        audit_as(FAILED_SIGN_IN, email)
+        try:
+            tokens = access.pool.answer_code(email, session, form_field("code"))
+        except WrongSecondFactorError as error:
+            return render_error("code", error, challenge=form_field("challenge"))
+        except WrongCredentialsError:
+            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
+        except UserPoolError as error:
+            return render_error("code", error, challenge=form_field("challenge"))
+        audit_as(SIGN_IN, email)
+        return access.begin(tokens, redirect_to(next_path()), second_factor=True)
+
+
+def continue_sign_in(outcome: PoolTokens | NewPasswordWanted | CodeWanted) -> Response:
+    """Sign in, or show the form for what the pool requires besides the password."""
+    match outcome:
+        case NewPasswordWanted():
+            return render_page("new_password", session=outcome.session)
+        case CodeWanted():
+            audit_as(CODE_ASKED_FOR, form_field("email"))
+            keys = current_access().sessions.keys
+            return render_page("code", challenge=keys.seal(CHALLENGE, form_field("email"), outcome.session))
+        case PoolTokens():
+            return current_access().begin(outcome, redirect_to(next_path()))
+
+
+def sign_out() -> Response:
+    """Sign out; without a session, too."""
+    answer = current_access().end(redirect_to(url_for("accounts.sign_in", told="out")))
+    # The next user of this browser must not see cached thumbnails.
+    answer.headers["Clear-Site-Data"] = '"cache", "storage"'
+    return answer
+
+
+class SignUpPage(MethodView):
+    """The page that creates an account; 404 if `auth.sign_up` is false."""
+
+    def get(self) -> Response:
+        """Show the form."""
+        _require_sign_up()
+        return render_page("sign_up")
+
+    def post(self) -> Response:
+        """Let the pool mail a temporary password, and show the sign-in."""
+        _require_sign_up()
+        try:
+            current_access().pool.invite(form_field("email"))
+        except UserPoolError as error:
+            return render_error("sign_up", error)
+        return render_page("sign_in", message=INVITED)
+
+
+def _require_sign_up() -> None:
+    if not current_backend().config.auth.sign_up:
+        raise NotFound
+
+
+class ForgotPasswordPage(MethodView):
+    """The page that requests a code for a new password."""
+
+    def get(self) -> Response:
+        """Show the form."""
+        return render_page("forgot")
+
+    def post(self) -> Response:
+        """Let the pool mail a code, and show the form for it, whether or not the account exists."""
+        try:
+            current_access().pool.forget_password(required_email(form_field("email")))
+        except UserPoolError as error:
+            return render_error("forgot", error)
+        return render_page("reset", message=CODE_MAILED)
+
+
+class ResetPasswordPage(MethodView):
+    """The page that sets a new password with the code."""
+
+    def get(self) -> Response:
+        """Show the form."""
+        return render_page("reset")
+
+    def post(self) -> Response:
+        """Set the password, end all sessions and tokens of the account, and show the sign-in."""
+        access = current_access()
+        try:
+            owner = access.pool.reset_password(form_field("email"), form_field("code"), form_field("password"))
+        except UserPoolError as error:
+            return render_error("reset", error)
+        try:
+            access.end_all_of(owner)
+        except (BotoCoreError, ClientError, TableBusyError) as error:
+            _log.error("could not end sessions and personal tokens of %s after a password reset: %s", owner, error)
+            return render_page("forgot", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED)
+        answer = render_page("sign_in", message=CHANGED)
+        remember_device(access.sessions.keys, form_field("email"), answer)
+        return answer

@@ -1,0 +1,253 @@
+"""The snapshot of a job that its feed has published, and the rows in which changes are published.
+
+A `JobSnapshot` compares the job table with what viewers have been sent, and returns what is new. An `ImageRow` has
+the few fields of an image that a list of 10,000 of them needs.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from core.ids import ImageRef
+from core.job_records import ImageRecord, Resend
+from core.jobs import JobStore
+from core.messages import Response
+from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
+
+BLOCK = 500
+"""Images with neighbouring ids that have their results read together."""
+
+MAX_BLOCKS_PER_POLL = 4
+
+MAX_RETRIES_PER_POLL = 400
+"""Failed images that one poll checks for a retry, and retried images that it checks for a new result."""
+
+
+class _RowModel(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    def to_json(self) -> str:
+        """Return the body as compact JSON, without null fields."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class ImageRow(_RowModel):
+    """Some fields of an image; a page updates its row of the same `id` by the fields that are present.
+
+    Attributes:
+        id: the image's id.
+        name: its filename; absent from a row that has only a result.
+        bytes: size of the file; absent in the same case.
+        status: state of the image.
+        label, score: of an image that is done; the score from 0 to 1.
+        reason: why an image failed.
+        final: true if the image itself made the request fail, so that it cannot be retried.
+        retrying: true while a failed image is being retried.
+        cached: true if the result is that of an earlier image with the same bytes.
+        at: when the result became visible, in milliseconds since 1970.
+        turn: how many results and retries came before this one; of two rows the one with the greater turn counts.
+        tries: how often the request was received until this result, if more than once.
+        again: how often the system has requested the image again; the greatest of all rows counts.
+    """
+
+    id: str
+    name: str | None = None
+    bytes: int | None = None
+    status: ImageState
+    label: str | None = None
+    score: float | None = None
+    reason: str | None = None
+    final: Literal[True] | None = None
+    retrying: Literal[True] | None = None
+    cached: Literal[True] | None = None
+    at: int | None = None
+    turn: int | None = None
+    tries: int | None = None
+    again: int | None = None
+
+    @property
+    def retries(self) -> str:
+        """How the system retried the image and why, one line for each way; static/job/rows.js has the same text."""
+        tried = f"Tried {self.tries} times: a worker failed" if self.tries else ""
+        times = f" \N{MULTIPLICATION SIGN}{self.again}" if self.again and self.again > 1 else ""
+        resent = f"Requested again{times}: presumed lost" if self.again else ""
+        return "\n".join(filter(None, (tried, resent)))
+
+    @classmethod
+    def of_record(cls, record: ImageRecord) -> Self:
+        """Return the row of an image that was just accepted."""
+        return cls(id=record.ref.image_id, name=record.filename, bytes=record.size, status="waiting")
+
+    @classmethod
+    def of_resend(cls, image_id: str, resend: Resend) -> Self:
+        """Return the row that has only how often an image was requested again."""
+        return cls(id=image_id, status="waiting", again=resend.times)
+
+    @classmethod
+    def of_response(cls, response: Response) -> Self:
+        """Return the row that has only a result."""
+        return cls(
+            id=response.image_id,
+            status=response.status,
+            label=response.label,
+            score=response.score,
+            reason=response.error.message if response.error else None,
+            final=True if is_final(response) else None,
+            cached=True if response.cached else None,
+            at=None if response.recorded_at is None else round(response.recorded_at.timestamp() * 1_000),
+            turn=2 * response.attempt or None,
+            tries=response.attempts if response.attempts > 1 else None,
+        )
+
+    @classmethod
+    def of_result(cls, result: ImageResult) -> Self:
+        """Return the whole row of an image."""
+        row = cls.of_record(result.record)
+        if result.resend is not None:
+            row = row.model_copy(update={"again": result.resend.times})
+        if result.response is None:
+            return row
+        row = row.model_copy(update=cls.of_response(result.response).model_dump(exclude_none=True))
+        if not result.retrying:
+            return row
+        return row.model_copy(update={"retrying": True, "turn": 2 * result.record.attempt - 1})
+
+
+class ImageRows(_RowModel):
+    """Some of a job's rows in the order of their ids; `next` is the cursor of the following rows, if any."""
+
+    rows: tuple[ImageRow, ...]
+    next: str | None = None
+
+    @classmethod
+    def of_page(cls, page: ResultsPage) -> Self:
+        """Return the rows of a page of results."""
+        return cls(rows=tuple(ImageRow.of_result(item) for item in page.items), next=page.next_after)
+
+
+@dataclass
+class JobSnapshot:
+    """The images and results of one job that its feed has published.
+
+    Results arrive in any order, and the time to read all of them grows with their number. So a poll reads only a few
+    blocks of neighbouring images, in turn, and no block in which every image has its result.
+
+    Attributes:
+        ids: images, in order.
+        answered: ids of the images with a result.
+        failed: ids of the images with a failed result.
+    """
+
+    store: JobStore
+    job_id: str
+    ids: list[str] = field(default_factory=list)
+    answered: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    _resends: Mapping[str, Resend] = field(default_factory=dict)
+    _resend_count: int = 0
+    _next_block: int = 0
+    _retried_at: datetime | None = None
+    _unchecked: list[str] = field(default_factory=list)
+    _retrying: dict[str, ImageRecord] = field(default_factory=dict)
+    _published_attempts: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, store: JobStore, job_id: str) -> "JobSnapshot":
+        """Return the snapshot of a job as it is stored; reads the whole job.
+
+        Results are read before images, so that a result of an image that is added meanwhile is not lost.
+        """
+        statuses = store.statuses(job_id)
+        ids = sorted(image.ref.image_id for image in store.images(job_id))
+        return cls(store, job_id, ids, set(statuses), {key for key, status in statuses.items() if status == "failed"})
+
+    def new_images(self, *, everywhere: bool) -> list[ImageRecord]:
+        """Add and return images that are not in the snapshot: those beyond the last id, or those `everywhere`.
+
+        Ids are in order only within one web process, so a read beyond the last id may miss some.
+        """
+        after = self.ids[-1] if self.ids and not everywhere else None
+        known = set(self.ids) if everywhere else set()
+        new = [image for image in self.store.images(self.job_id, after) if image.ref.image_id not in known]
+        if new:
+            self.ids = sorted([*self.ids, *(image.ref.image_id for image in new)])
+        return new
+
+    def new_resends(self, count: int) -> dict[str, Resend]:
+        """Add and return new resends by image id; reads them if the job's `count` of resends has changed."""
+        if count == self._resend_count:
+            return {}
+        before, self._resends = self._resends, self.store.resends(self.job_id)
+        self._resend_count = count
+        return {image_id: resend for image_id, resend in self._resends.items() if before.get(image_id) != resend}
+
+    def new_results(self) -> list[Response]:
+        """Add and return new results from up to `MAX_BLOCKS_PER_POLL` blocks."""
+        new: list[Response] = []
+        for first, last in self._next_blocks():
+            found = self.store.results(self.job_id, first, last)
+            new += [response for image_id, response in found.items() if image_id not in self.answered]
+        self.answered.update(response.image_id for response in new)
+        self.failed.update(response.image_id for response in new if response.status == "failed")
+        return new
+
+    def recheck_failed(self) -> None:
+        """Forget failed results, so that they are read again: some of these images have a label now."""
+        self.answered -= self.failed
+        self.failed.clear()
+
+    @property
+    def has_open_retries(self) -> bool:
+        """Whether some images may be retried at this moment."""
+        return bool(self._unchecked or self._retrying)
+
+    def set_retried_at(self, retried_at: datetime | None) -> None:
+        """Check all failed images for retries if the user has requested some again since the last poll."""
+        if retried_at != self._retried_at:
+            self._retried_at, self._unchecked = retried_at, sorted(self.failed)
+
+    def new_retries(self) -> list[ImageResult]:
+        """Return failed images with attempts that were not published; checks up to `MAX_RETRIES_PER_POLL`."""
+        some, self._unchecked = self._unchecked[:MAX_RETRIES_PER_POLL], self._unchecked[MAX_RETRIES_PER_POLL:]
+        records = self.store.images_of([ImageRef(self.job_id, image_id) for image_id in some])
+        retried = {ref: record for ref, record in records.items() if record.attempt}
+        new = []
+        for ref, response in self.store.results_of(retried).items():
+            attempts = (retried[ref].attempt, response.attempt)
+            if response.status == "failed" and self._published_attempts.get(ref.image_id) != attempts:
+                self._published_attempts[ref.image_id] = attempts
+                new.append(ImageResult(retried[ref], response))
+        self._retrying |= {item.record.ref.image_id: item.record for item in new if item.retrying}
+        return new
+
+    def new_retry_results(self) -> list[Response]:
+        """Return new results of images that were being retried; checks up to `MAX_RETRIES_PER_POLL` images."""
+        some = list(self._retrying)[:MAX_RETRIES_PER_POLL]
+        results = self.store.results_of([ImageRef(self.job_id, image_id) for image_id in some])
+        new = [result for ref, result in results.items() if not is_retrying(self._retrying[ref.image_id], result)]
+        ended = {result.image_id: result for result in new}
+        self.failed -= {result.image_id for result in new if result.status == "done"}
+        for image_id in some:  # an image that is still being retried goes to the end of the queue
+            record = self._retrying.pop(image_id)
+            if image_id in ended:
+                self._published_attempts[image_id] = (record.attempt, ended[image_id].attempt)
+            else:
+                self._retrying[image_id] = record
+        return new
+
+    def _next_blocks(self) -> list[tuple[str, str]]:
+        """Return the first and last ids of the blocks that this poll reads, in turn."""
+        blocks = list(self._open_blocks())
+        start = bisect_left(blocks, self._next_block)
+        chosen = (blocks[start:] + blocks[:start])[:MAX_BLOCKS_PER_POLL]
+        self._next_block = chosen[-1] + 1 if chosen else 0
+        return [(self.ids[at], self.ids[min(at + BLOCK, len(self.ids)) - 1]) for at in chosen]
+
+    def _open_blocks(self) -> Iterator[int]:
+        for start in range(0, len(self.ids), BLOCK):
+            if not self.answered.issuperset(self.ids[start : start + BLOCK]):
+                yield start

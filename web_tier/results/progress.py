@@ -1,0 +1,206 @@
+"""Progress and cost of a job: figures, and the sentences that the job page has for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+
+from core.config import Prices
+from core.cost import JobCost
+from core.fleet_store import FleetStore
+from core.format import PAUSE_MEANS, dollars, duration, fleet_sentence, plural, rate_words
+from core.job_records import Counts, JobState, JobStatus
+from core.messages import BillingPeriod, FleetSnapshot
+from web_tier.results.query import images_per_second
+
+REFRESH_SECONDS = 2
+SETTLED_SECONDS = 10.0
+"""A job that finished this recently may still get images from the same upload, so its page continues to refresh."""
+
+MAX_SETTLING_SECONDS = 60.0
+"""How long a page waits for the results file, and for images that are being retried."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """A job's progress: shares in percent of its images, rates in images/s, times in seconds.
+
+    Attributes:
+        refresh_seconds: time after which a page without JavaScript reloads; None if it need not.
+        settled: whether the job will not change any more, and its results file is written.
+        retried: whether the user retried failed images recently.
+        answered_at: when the last image was answered, by the web tier's clock.
+    """
+
+    status: JobStatus
+    done_share: float
+    failed_share: float
+    rate: float | None
+    left_seconds: float | None
+    refresh_seconds: int | None
+    settled: bool
+    retried: bool
+    answered_at: datetime | None
+
+    @classmethod
+    def of(
+        cls, status: JobStatus, now: datetime | None = None, controller_ahead: timedelta = timedelta()
+    ) -> "JobProgress":
+        """Return the progress of a job.
+
+        Args:
+            status: status of the job.
+            now: time by the web tier's clock.
+            controller_ahead: how far the controller's clock, by which results have their times, is ahead of it.
+        """
+        rate = images_per_second(status)
+        whole, now = max(1, status.accepted), now or datetime.now(UTC)
+        result_at, cached_at = status.counts.last_result_at, status.counts.last_cached_at
+        answered_at = max(filter(None, (result_at and result_at - controller_ahead, cached_at)), default=None)
+        retried_at = status.retried_at
+        retried = retried_at is not None and (now - retried_at).total_seconds() <= MAX_SETTLING_SECONDS
+
+        def has_ended(for_seconds: float) -> bool:
+            if status.state != "finished" or answered_at is None or retried:
+                return False
+            return (now - answered_at).total_seconds() > for_seconds
+
+        return cls(
+            status=status,
+            done_share=100 * status.counts.done / whole,
+            failed_share=100 * status.counts.failed / whole,
+            rate=rate,
+            left_seconds=status.waiting / rate if rate and status.waiting else None,
+            refresh_seconds=None if has_ended(SETTLED_SECONDS) else REFRESH_SECONDS,
+            settled=has_ended(SETTLED_SECONDS if has_current_file(status) else MAX_SETTLING_SECONDS),
+            retried=retried,
+            answered_at=answered_at,
+        )
+
+
+class ProgressBody(BaseModel):
+    """A job's progress as a page shows it; figures with a unit are texts.
+
+    Attributes:
+        state: state of the job.
+        accepted, done, failed, waiting: images.
+        rate, left: such as `46 /s` and `3 s`; None if they are not known.
+        workers: workers that run or start.
+        sentence: what happens at the moment, and why.
+        problem: what prevents a launch, if anything does.
+        settled: whether the job will not change any more.
+        repeats: how many images were answered from the cache, if any were.
+        system_retries: how many images the system retried and why, if it retried any.
+        resends: how many requests the system sent again.
+        cost: cost of the job so far, such as `$0.0012`; None if it is not known.
+        price: the parts of the cost.
+        retried: whether the user retried failed images recently.
+        file: whether the results file is up to date.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    state: JobState
+    accepted: int
+    done: int
+    failed: int
+    waiting: int
+    rate: str | None
+    left: str | None
+    workers: int
+    sentence: str
+    problem: str | None
+    settled: bool
+    repeats: str | None
+    system_retries: str | None
+    resends: int
+    cost: str | None
+    price: str | None
+    retried: bool
+    file: bool
+
+    @classmethod
+    def of(
+        cls, progress: JobProgress, fleet: FleetSnapshot | None, cost: JobCost | None, silent_seconds: float = 0.0
+    ) -> "ProgressBody":
+        """Return the body of a job's progress; `silent_seconds` is how long the controller has not reported."""
+        if progress.status.counts.done + progress.status.counts.failed == 0:
+            cost = None  # a job without results shows no cost
+        status, finished = progress.status, progress.status.state == "finished"
+        return cls(
+            state=status.state,
+            accepted=status.accepted,
+            done=status.counts.done,
+            failed=status.counts.failed,
+            waiting=status.waiting,
+            rate=rate_words(progress.rate) if progress.rate else None,
+            left=duration(progress.left_seconds) if progress.left_seconds else None,
+            workers=fleet.running + fleet.pending if fleet else 0,
+            sentence=_finished_sentence(progress) if finished else fleet_sentence(fleet, silent_seconds),
+            problem=None if finished or fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS,
+            settled=progress.settled,
+            repeats=_repeats(status),
+            system_retries=_system_retries(status),
+            resends=status.counts.resends,
+            cost=None if cost is None else dollars(cost.dollars),
+            price=None if cost is None else _price_text(cost),
+            retried=progress.retried,
+            file=has_current_file(status),
+        )
+
+
+def _price_text(cost: JobCost) -> str:
+    """Return the parts of the cost of a job; the number of requests is rounded to two digits."""
+    if cost.dollars_per_thousand is None:
+        return "No worker was needed: every image so far was answered from an earlier result."
+    instances, requests = dollars(cost.instances.dollars), dollars(cost.request_dollars)
+    about = float(f"{cost.requests.total:.2g}")
+    return (
+        f"{instances} for {cost.instances.seconds:,.0f} instance-seconds, with boots, idle time and paid minutes; "
+        f"{requests} for some {about:,.0f} requests. "
+        f"{dollars(cost.dollars_per_thousand)} for 1,000 images."
+    )
+
+
+def _repeats(status: JobStatus) -> str | None:
+    cached = status.counts.cached
+    return f"{cached:,} of {status.accepted:,} answered at once: they were classified before." if cached else None
+
+
+def _system_retries(status: JobStatus) -> str | None:
+    retried = status.counts.system_retried
+    if not retried:
+        return None
+    return f"The system retried {plural(retried, 'image')}: a worker failed, or a message was presumed lost."
+
+
+def has_current_file(status: JobStatus) -> bool:
+    """Return whether the results file of a job exists and is up to date."""
+    return status.merged is not None and status.merged.edition == status.edition
+
+
+def _finished_sentence(progress: JobProgress) -> str:
+    if progress.answered_at is None:
+        return "Every image has its result."
+    seconds = (progress.answered_at - progress.status.job.created_at).total_seconds()
+    return f"Every image has its result, {duration(seconds)} after the start."
+
+
+def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: Prices) -> JobCost | None:
+    """Return the cost of a job so far, or None if it is not known, as for jobs from before the first billing period.
+
+    Raises:
+        TableBusyError: if an earlier billing period could not be read.
+    """
+    return JobCost.of(counts, _billing_periods(counts, fleet.run if fleet else None, store), prices)
+
+
+def _billing_periods(counts: Counts, current: BillingPeriod | None, store: FleetStore) -> Mapping[int, BillingPeriod]:
+    """Return the known billing periods in which the job was answered; only those that are over are read."""
+    last = current.number if current else 0
+    # The job's counts may be newer than the snapshot: the cost of such a period is not known yet.
+    periods = {number: BillingPeriod(number=number) for number, _ in counts.runs if number > last}
+    if current is not None:
+        periods[last] = current
+    return periods | store.runs({number for number, _ in counts.runs if number < last})

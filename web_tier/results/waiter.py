@@ -1,0 +1,89 @@
+"""The result waiter: one thread polls the job table for all requests that wait for the result of an image.
+
+The thread lives while a request waits. Each poll reads up to a hundred images per call of the table, so the cost of
+waiting depends on the number of waiting requests, and hardly on the polling rate.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from core.ids import ImageRef
+from core.messages import Response
+
+POLL_SECONDS = 0.05
+"""Time between two polls; on average half of it is added to the latency of an answer."""
+
+PAUSE_RATIO = 4.0
+"""The pause after a poll is at least this many times as long as the poll, so polls take at most a fifth of the
+time."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class ResultWaiter:
+    """Waits for results on behalf of the threads of one process; each thread waits for one image at a time.
+
+    The number of threads of the web tier bounds the number of waiting requests.
+
+    Attributes:
+        results_of: returns the results of those images that have one, as `JobStore.results_of`.
+        sleep: takes seconds.
+        clock: monotonic seconds.
+    """
+
+    results_of: Callable[[Collection[ImageRef]], Mapping[ImageRef, Response]]
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    _waiters: dict[ImageRef, list["Future[Response]"]] = field(default_factory=dict, init=False)
+    _polling: bool = field(default=False, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def wait(self, ref: ImageRef, seconds: float) -> Response | None:
+        """Return the result of `ref` as soon as it exists, or None if none exists within `seconds`."""
+        waiter: Future[Response] = Future()
+        with self._lock:
+            self._waiters.setdefault(ref, []).append(waiter)
+            if not self._polling:
+                self._polling = True
+                threading.Thread(target=self._poll_while_waiting, name="result-waiter", daemon=True).start()
+        try:
+            return waiter.result(seconds)
+        except TimeoutError:
+            return None
+        finally:
+            with self._lock:
+                remaining = [other for other in self._waiters.pop(ref, []) if other is not waiter]
+                if remaining:
+                    self._waiters[ref] = remaining
+
+    def _poll_while_waiting(self) -> None:
+        poll_seconds = 0.0
+        while True:
+            # The pause comes first: an image that was just accepted has no result yet.
+            self.sleep(max(POLL_SECONDS, PAUSE_RATIO * poll_seconds))
+            with self._lock:
+                wanted = list(self._waiters)
+                self._polling = bool(wanted)  # False ends this thread; the next request starts another
+            if not wanted:
+                return
+            began = self.clock()
+            self._deliver(self._poll(wanted))
+            poll_seconds = self.clock() - began
+
+    def _poll(self, wanted: Collection[ImageRef]) -> Mapping[ImageRef, Response]:
+        try:
+            return self.results_of(wanted)
+        except Exception:  # noqa: BLE001 - every waiting request depends on this loop; the error is logged
+            _log.exception("polling for results failed; %d requests continue to wait", len(wanted))
+            return {}
+
+    def _deliver(self, found: Mapping[ImageRef, Response]) -> None:
+        with self._lock:
+            answered = [(waiter, found[ref]) for ref in found for waiter in self._waiters.pop(ref, [])]
+        for waiter, response in answered:
+            waiter.set_result(response)
