@@ -4,10 +4,17 @@ import sys
 
 import click
 
-from scripts.aws.bake_command import bake_command
-from scripts.aws.roll_command import roll_command
-from scripts.aws.site_command import site
-from scripts.aws.stack_commands import aws, down_command, logs_command, ssh_command, status_command, up_command
+from scripts.aws.commands import (
+    aws,
+    bake_command,
+    down_command,
+    logs_command,
+    roll_command,
+    site,
+    ssh_command,
+    status_command,
+    up_command,
+)
 from scripts.chaos_command import chaos
 from scripts.dead_letter_commands import dead_letters
 from scripts.fleet_commands import fleet

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from localcloud.access_keys import AccessKey
 from scripts.aws.account import Account
-from scripts.aws.deploy.stacks import find
-from scripts.aws.options import on_account
+from scripts.aws.commands import aws_command
+from scripts.aws.deploy.stack import find_stack
 from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError
 
@@ -41,7 +41,7 @@ def _on_accounts(command: Callable[Concatenate[Accounts, P], None]) -> Callable[
         found = _local_accounts(HOME / f"run-{port}") if local else _accounts_of_stack(account, prefix)
         command(found, *args, **kwargs)
 
-    return on_account(on_either)
+    return aws_command(on_either)
 
 
 @click.group()
@@ -125,7 +125,7 @@ def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
 
 
 def _accounts_of_stack(account: Account, prefix: str) -> Accounts:
-    stack = find(account, prefix)
+    stack = find_stack(account, prefix)
     if stack is None:
         raise NoPoolError(f"there is no stack {prefix}: give --prefix and --region, or --local for this machine")
     pool_id = stack.outputs.get("UserPoolId")

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from scripts.aws.account import Account
-from scripts.aws.deploy.stacks import GROUP, Stack
-from scripts.aws.launches import FailedLaunches, failed_launch
+from scripts.aws.deploy.stack import AUTO_SCALING_GROUP, LaunchFailureReporter, Stack, failed_launch
 from tests.support.aws_stage import Stage
 from tests.support.stubs import stubbed
 
@@ -26,13 +25,13 @@ def activity(status: str, message: str = "") -> dict[str, Any]:
     return {**told, "StatusCode": status, **({"StatusMessage": message} if message else {})}
 
 
-def asked(activities: Sequence[dict[str, Any]], kind: str = GROUP) -> str:
+def asked(activities: Sequence[dict[str, Any]], kind: str = AUTO_SCALING_GROUP) -> str:
     with on_a_stack([activities], kind) as account:
         return failed_launch(account, STACK)
 
 
 @contextmanager
-def on_a_stack(answers: Sequence[Sequence[dict[str, Any]]], kind: str = GROUP) -> Iterator[Account]:
+def on_a_stack(answers: Sequence[Sequence[dict[str, Any]]], kind: str = AUTO_SCALING_GROUP) -> Iterator[Account]:
     """Yield an account that answers each question for the group's activities with the next of `answers`."""
     with ExitStack() as stubs:
         cloudformation, autoscaling = (
@@ -48,7 +47,7 @@ def on_a_stack(answers: Sequence[Sequence[dict[str, Any]]], kind: str = GROUP) -
         for activities in answers:
             answer = {"StackResourceSummaries": [resource]}
             cloudformation.add_response("list_stack_resources", answer, {"StackName": STACK.stack_id})
-            if kind == GROUP:
+            if kind == AUTO_SCALING_GROUP:
                 wanted = {"AutoScalingGroupName": "fs-web", "MaxRecords": 10}
                 autoscaling.add_response("describe_scaling_activities", {"Activities": list(activities)}, wanted)
         clients = {"cloudformation": cloudformation.client, "autoscaling": autoscaling.client}
@@ -78,7 +77,7 @@ def test_a_reason_is_said_once() -> None:
     failed = [activity("Failed", QUOTA)]
     with on_a_stack([failed, failed, [], [activity("Failed", "no default VPC")]]) as account:
         stage = Stage(account, "fs")
-        report = FailedLaunches(stage.operation)
+        report = LaunchFailureReporter(stage.context)
         for _ in range(4):
             report.report(STACK)
     told = stage.seen

@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from scripts.aws.deploy.baked import baked_images, worker_disk_gib
-from scripts.aws.operation import Operation
+from scripts.aws.context import AwsContext
+from scripts.aws.deploy.up import available_images, worker_disk_gib
 from tests.support.preflight import StubbedAccount, stubbed_account
 
 ROOT_DISK = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 24, "SnapshotId": "snap-1"}}
 INSTANCE_STORE = {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}
 
 
-def stored(at: StubbedAccount, *image_ids: str) -> Operation:
+def stored(at: StubbedAccount, *image_ids: str) -> AwsContext:
     """Let the parameter store name an image for each role that is asked about."""
     for image_id in image_ids:
         at.stubs["ssm"].add_response("get_parameter", {"Parameter": {"Value": image_id}})
-    return Operation(at.account, "fs", lambda _: None, lambda _: None)
+    return AwsContext(at.account, "fs", lambda _: None, lambda _: None)
 
 
 @pytest.mark.parametrize(("disks", "gib"), [([ROOT_DISK, INSTANCE_STORE], 24), ([], 8)])
@@ -38,4 +38,4 @@ def test_without_its_image_a_workers_disk_is_as_large_as_that_which_would_be_bak
 def test_an_image_that_is_gone_is_not_there() -> None:
     with stubbed_account("ssm", "ec2") as at:
         at.stubs["ec2"].add_response("describe_images", {"Images": [{"ImageId": "ami-1"}]})
-        assert baked_images(stored(at, "ami-gone", "ami-1")) == {"web": "ami-1"}
+        assert available_images(stored(at, "ami-gone", "ami-1")) == {"web": "ami-1"}

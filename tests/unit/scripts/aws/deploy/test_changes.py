@@ -7,8 +7,14 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from scripts.aws.account import Account
-from scripts.aws.deploy.changes import Change, ChangeSet, discard_all, execute, propose
-from scripts.aws.deploy.stacks import GROUP, StackError
+from scripts.aws.deploy.change_set import (
+    ProposedChangeSet,
+    ResourceChange,
+    create_change_set,
+    delete_stale_change_sets,
+    execute_change_set,
+)
+from scripts.aws.deploy.stack import AUTO_SCALING_GROUP, StackError
 from tests.support.aws_stage import Stage, Time
 from tests.support.stubs import stubbed
 
@@ -56,7 +62,7 @@ def test_what_validation_finds_is_told_for_each_resource(cloudformation: Stubber
     cloudformation.add_response("describe_events", {"OperationEvents": [event, {"EventType": "STACK_EVENT"}]}, asked)
     add_discarded(cloudformation)
     with pytest.raises(StackError) as refused:
-        propose(stage(cloudformation).operation, "CREATE", "https://template", [])
+        create_change_set(stage(cloudformation).context, "CREATE", "https://template", [])
     assert str(refused.value).splitlines() == [
         f"CloudFormation refuses the change: {VALIDATION}",
         f"InputBucket: {EXISTS}",
@@ -70,19 +76,19 @@ def test_without_the_right_to_read_them_the_details_are_missing_and_the_refusal_
     cloudformation.add_client_error("describe_events", "AccessDenied", "not authorized")
     add_discarded(cloudformation)
     with pytest.raises(StackError, match=r"(?s)ResourceExistenceCheck.*cloudformation:DescribeEvents.*AccessDenied"):
-        propose(stage(cloudformation).operation, "CREATE", "https://template", [])
+        create_change_set(stage(cloudformation).context, "CREATE", "https://template", [])
 
 
 def test_a_change_set_without_changes_is_none_and_no_events_are_read(cloudformation: Stubber) -> None:
     add_refused(cloudformation, "The submitted information didn't contain changes. Submit different information.")
     add_discarded(cloudformation)
-    assert propose(stage(cloudformation).operation, "CREATE", "https://template", []) is None
+    assert create_change_set(stage(cloudformation).context, "CREATE", "https://template", []) is None
 
 
 def test_what_a_failed_stack_has_made_is_not_kept(cloudformation: Stubber) -> None:
     asked = {"ChangeSetName": CHANGE_SET, "RetainExceptOnCreate": True}
     cloudformation.add_response("execute_change_set", {}, asked)
-    execute(stage(cloudformation).account, ChangeSet(CHANGE_SET, STACK, "CREATE", ()))
+    execute_change_set(stage(cloudformation).account, ProposedChangeSet(CHANGE_SET, STACK, "CREATE", ()))
 
 
 def test_what_an_earlier_stack_has_left_is_taken_in(cloudformation: Stubber) -> None:
@@ -101,7 +107,7 @@ def test_what_an_earlier_stack_has_left_is_taken_in(cloudformation: Stubber) -> 
     answer = {**told("CREATE_COMPLETE"), "Changes": [{"Type": "Resource", "ResourceChange": change}]}
     for _ in range(2):
         cloudformation.add_response("describe_change_set", answer, {"ChangeSetName": CHANGE_SET})
-    proposed = propose(stage(cloudformation).operation, "CREATE", "https://template", [])
+    proposed = create_change_set(stage(cloudformation).context, "CREATE", "https://template", [])
     assert proposed is not None
     assert [(each.action, each.name) for each in proposed.changes] == [("Import", "InputBucket")]
 
@@ -113,7 +119,7 @@ def test_what_an_update_would_change_is_told_with_what_is_replaced(cloudformatio
     https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ResourceChange.html
     """
     cloudformation.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK})
-    kinds = [("WebTemplate", "AWS::EC2::LaunchTemplate", "False"), ("WebGroup", GROUP, "Conditional")]
+    kinds = [("WebTemplate", "AWS::EC2::LaunchTemplate", "False"), ("WebGroup", AUTO_SCALING_GROUP, "Conditional")]
     changes = [
         {"Action": "Modify", "LogicalResourceId": name, "ResourceType": kind, "Replacement": replacement}
         for name, kind, replacement in [*kinds, ("RequestQueue", "AWS::SQS::Queue", "True")]
@@ -128,13 +134,13 @@ def test_what_an_update_would_change_is_told_with_what_is_replaced(cloudformatio
     cloudformation.add_response("describe_change_set", {**complete, "Changes": listed[0], "NextToken": "n"}, first)
     second = {"ChangeSetName": CHANGE_SET, "NextToken": "n"}
     cloudformation.add_response("describe_change_set", {**complete, "Changes": listed[1]}, second)
-    proposed = propose(stage(cloudformation).operation, "UPDATE", "https://template", [])
+    proposed = create_change_set(stage(cloudformation).context, "UPDATE", "https://template", [])
     assert proposed is not None
     assert proposed.changes == (
-        Change("Modify", "WebGroup", GROUP, "Conditional"),
-        Change("Modify", "WebTemplate", "AWS::EC2::LaunchTemplate", "False"),
-        Change("Modify", "RequestQueue", "AWS::SQS::Queue", "True"),
-        Change("Remove", "Alarm", "AWS::CloudWatch::Alarm"),
+        ResourceChange("Modify", "WebGroup", AUTO_SCALING_GROUP, "Conditional"),
+        ResourceChange("Modify", "WebTemplate", "AWS::EC2::LaunchTemplate", "False"),
+        ResourceChange("Modify", "RequestQueue", "AWS::SQS::Queue", "True"),
+        ResourceChange("Remove", "Alarm", "AWS::CloudWatch::Alarm"),
     )
 
 
@@ -154,4 +160,4 @@ def test_only_unused_change_sets_that_the_commands_have_made_are_discarded(cloud
     cloudformation.add_response("list_change_sets", {"Summaries": found}, {"StackName": STACK})
     for name in ("fleetsight-up-1", "fleetsight-up-2"):
         cloudformation.add_response("delete_change_set", {}, {"ChangeSetName": name})
-    discard_all(stage(cloudformation).account, STACK)
+    delete_stale_change_sets(stage(cloudformation).account, STACK)

@@ -9,10 +9,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import TAG, Account
-from scripts.aws.deploy.changes import Change, ChangeSet
-from scripts.aws.deploy.deploy import deploy, ready
-from scripts.aws.deploy.stacks import GROUP, StackError, is_failure
-from scripts.aws.waiting import TimedOutError
+from scripts.aws.context import TimedOutError
+from scripts.aws.deploy.change_set import ProposedChangeSet, ResourceChange, deploy, prepare_stack
+from scripts.aws.deploy.stack import AUTO_SCALING_GROUP, StackError, is_failure
 from tests.support.aws_stage import Stage, Time
 from tests.support.stubs import stubbed
 
@@ -57,18 +56,18 @@ def stage(*statuses: str) -> tuple[Stage, CloudFormation]:
 
 
 def test_where_there_is_none_it_is_made() -> None:
-    assert ready(stage()[0].operation) == "CREATE"
+    assert prepare_stack(stage()[0].context) == "CREATE"
 
 
 @pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
 def test_a_complete_one_is_updated(status: str) -> None:
-    assert ready(stage(status)[0].operation) == "UPDATE"
+    assert prepare_stack(stage(status)[0].context) == "UPDATE"
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "REVIEW_IN_PROGRESS"])
 def test_one_that_was_never_complete_is_deleted_and_made_again(status: str) -> None:
     on, cloud = stage(status)
-    assert ready(on.operation) == "CREATE"
+    assert prepare_stack(on.context) == "CREATE"
     assert cloud.deleted == 1
     assert status in on.seen
     assert on.steps == ["the stack fs is deleted"]
@@ -91,26 +90,26 @@ def test_the_user_pool_of_a_stack_that_was_never_complete_goes_unless_it_has_acc
             cognito.add_response("delete_user_pool", {}, one)
         account = Account("us-east-1", _clients={"cloudformation": cloud, "cognito-idp": cognito.client})
         on = Stage(account, "fs", time=Time(pause=0))
-        assert ready(on.operation) == "CREATE"
+        assert prepare_stack(on.context) == "CREATE"
     gone = [] if has_accounts else ["deleted the user pool us-east-1_a, which has no accounts"]
     assert on.steps == [*gone, "the stack fs is deleted"]
 
 
 def test_one_that_is_busy_is_waited_for() -> None:
     on, _ = stage("UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE")
-    assert ready(on.operation) == "UPDATE"
+    assert prepare_stack(on.context) == "UPDATE"
     assert on.time.now > 0
     assert "busy (UPDATE_IN_PROGRESS)" in on.seen
 
 
 def test_one_that_is_being_deleted_is_waited_for_and_made_again() -> None:
     on, _ = stage("DELETE_IN_PROGRESS", "DELETE_IN_PROGRESS", "GONE")
-    assert ready(on.operation) == "CREATE"
+    assert prepare_stack(on.context) == "CREATE"
 
 
 def test_one_that_stays_busy_is_not_waited_for_for_ever() -> None:
     with pytest.raises(TimedOutError, match="wait on with the same command"):
-        ready(stage("UPDATE_IN_PROGRESS")[0].operation)
+        prepare_stack(stage("UPDATE_IN_PROGRESS")[0].context)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +119,7 @@ def test_one_that_stays_busy_is_not_waited_for_for_ever() -> None:
 def test_where_only_a_person_can_help_it_is_said_how(status: str, remedy: str) -> None:
     on, cloud = stage(status)
     with pytest.raises(StackError, match=remedy):
-        ready(on.operation)
+        prepare_stack(on.context)
     assert not cloud.deleted
 
 
@@ -140,7 +139,7 @@ def test_where_no_web_instance_has_signalled_its_console_is_shown() -> None:
         cloudformation, ec2 = (stubs.enter_context(stubbed(each)) for each in ("cloudformation", "ec2"))
         event = {
             "EventId": "1", "StackId": "arn", "StackName": "fs", "Timestamp": AT, "LogicalResourceId": "WebGroup",
-            "ResourceType": GROUP, "ResourceStatus": "UPDATE_FAILED", "ResourceStatusReason": NO_SIGNAL,
+            "ResourceType": AUTO_SCALING_GROUP, "ResourceStatus": "UPDATE_FAILED", "ResourceStatusReason": NO_SIGNAL,
         }  # fmt: skip
         stack = {"StackName": "fs", "StackId": "arn", "StackStatus": "UPDATE_ROLLBACK_COMPLETE", "CreationTime": AT}
         instance = {
@@ -156,7 +155,7 @@ def test_where_no_web_instance_has_signalled_its_console_is_shown() -> None:
         ec2.add_response("get_console_output", {"Output": console}, {"InstanceId": "i-1", "Latest": True})
         account = Account("us-east-1", _clients={"cloudformation": cloudformation.client, "ec2": ec2.client})
         with pytest.raises(StackError) as refused:
-            deploy(Stage(account, "fs").operation, ChangeSet("change", "arn", "UPDATE", ()))
+            deploy(Stage(account, "fs").context, ProposedChangeSet("change", "arn", "UPDATE", ()))
     told = str(refused.value)
     assert NO_SIGNAL in told
     assert "| line 39\n" in told
@@ -167,18 +166,23 @@ def test_where_no_web_instance_has_signalled_its_console_is_shown() -> None:
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        (Change("Add", "Web", "AWS::AutoScaling::AutoScalingGroup"), "costs: an instance"),
-        (Change("Add", "Role", "AWS::IAM::Role"), ""),
-        (Change("Import", "InputBucket", "AWS::S3::Bucket"), ""),
-        (Change("Modify", "Queue", "AWS::SQS::Queue", "True"), "is replaced"),
-        (Change("Modify", "Queue", "AWS::SQS::Queue", "Conditional"), "may be replaced"),
-        (Change("Modify", "Queue", "AWS::SQS::Queue", "False"), ""),
-        (Change("Modify", "Web", "AWS::AutoScaling::AutoScalingGroup", "False"), "the web instance is replaced"),
-        (Change("Remove", "Queue", "AWS::SQS::Queue"), "is deleted"),
+        (ResourceChange("Add", "Web", "AWS::AutoScaling::AutoScalingGroup"), "costs: an instance"),
+        (ResourceChange("Add", "Role", "AWS::IAM::Role"), ""),
+        (ResourceChange("Import", "InputBucket", "AWS::S3::Bucket"), ""),
+        (ResourceChange("Modify", "Queue", "AWS::SQS::Queue", "True"), "is replaced"),
+        (ResourceChange("Modify", "Queue", "AWS::SQS::Queue", "Conditional"), "may be replaced"),
+        (ResourceChange("Modify", "Queue", "AWS::SQS::Queue", "False"), ""),
+        (
+            ResourceChange("Modify", "Web", "AWS::AutoScaling::AutoScalingGroup", "False"),
+            "the web instance is replaced",
+        ),
+        (ResourceChange("Remove", "Queue", "AWS::SQS::Queue"), "is deleted"),
     ],
-    ids=lambda value: f"{value.action}-{value.replacement or value.kind}" if isinstance(value, Change) else "",
+    ids=lambda value: (
+        f"{value.action}-{value.replacement or value.kind}" if isinstance(value, ResourceChange) else ""
+    ),
 )
-def test_what_costs_money_or_is_replaced_or_deleted_is_marked(change: Change, warning: str) -> None:
+def test_what_costs_money_or_is_replaced_or_deleted_is_marked(change: ResourceChange, warning: str) -> None:
     assert change.warning.startswith(warning)
     assert bool(change.warning) == bool(warning)
 
@@ -225,7 +229,7 @@ def test_a_stack_that_was_rolled_back_is_an_error_with_the_reason_of_each_failur
         stub.add_response("describe_stack_events", {"StackEvents": [*failed, *before]}, {"StackName": "arn"})
         on = Stage(Account("us-east-1", _clients={"cloudformation": stub.client}), "fs", time=Time(pause=0))
         with pytest.raises(StackError) as refused:
-            deploy(on.operation, ChangeSet("c", "arn", "CREATE", ()))
+            deploy(on.context, ProposedChangeSet("c", "arn", "CREATE", ()))
     assert str(refused.value).splitlines() == [
         f"the stack fs is {ended}:",
         f"  RequestQueue (AWS::SQS::Queue) {verb.lower()} failed: {EXISTS}",

@@ -2,18 +2,18 @@
 
 import pytest
 
-from scripts.aws.bake.recipe import disk_gib
-from scripts.aws.deploy.idle_cost import WEB_DISK_GB, Parts, monthly
-from scripts.aws.deploy.settings import checked
-from scripts.aws.preflight.machines import DISK_GIB
+from scripts.aws.bake.spec import disk_gib
+from scripts.aws.deploy.idle_cost import WEB_DISK_GB, BilledParts, monthly_cost
+from scripts.aws.deploy.settings import validated_config
+from scripts.aws.preflight.instances import DISK_GIB
 from tests.support.stack_template import RESOURCES, TEMPLATE
 
-CONFIG = checked({})
-PARTS = Parts("c7a.large", alarms=4, dashboards=1, images_gb=48)
+CONFIG = validated_config({})
+PARTS = BilledParts("c7a.large", alarms=4, dashboards=1, images_gb=48)
 
 
 def test_the_month_is_that_of_list_prices() -> None:
-    rows = dict(monthly(PARTS, CONFIG))
+    rows = dict(monthly_cost(PARTS, CONFIG))
     assert rows["web instance, c7a.large"] == pytest.approx(0.10264 * 730)
     assert rows["disks, 16 GB"] == pytest.approx(1.28)
     assert rows["public addresses, 1"] == pytest.approx(3.65)
@@ -27,36 +27,38 @@ def test_the_month_is_that_of_list_prices() -> None:
 
 
 def test_a_load_balancer_costs_its_hours_and_an_address_in_each_zone() -> None:
-    rows = dict(monthly(Parts("c7a.large", load_balancers=1, zones=3), CONFIG))
+    rows = dict(monthly_cost(BilledParts("c7a.large", load_balancers=1, zones=3), CONFIG))
     assert rows["load balancer"] == pytest.approx(16.425)
     assert rows["public addresses, 4"] == pytest.approx(4 * 3.65)
 
 
 def test_each_web_instance_costs_its_hours_its_disk_and_its_address() -> None:
-    rows = dict(monthly(Parts("c7a.large", web_instances=3, load_balancers=1, zones=2), CONFIG))
+    rows = dict(monthly_cost(BilledParts("c7a.large", web_instances=3, load_balancers=1, zones=2), CONFIG))
     assert rows["3 web instances, c7a.large"] == pytest.approx(3 * 0.10264 * 730)
     assert rows["disks, 48 GB"] == pytest.approx(3.84)
     assert "public addresses, 5" in rows
 
 
 def test_workers_that_stand_by_cost_as_all_others_do() -> None:
-    rows = dict(monthly(PARTS, checked({"fleet.min_workers": "2", "fleet.market": "spot"})))
+    rows = dict(monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "fleet.market": "spot"})))
     assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
     assert rows["disks, 32 GB"] == pytest.approx(2.56)
-    assert "disks, 64 GB" in dict(monthly(PARTS, checked({"fleet.min_workers": "2", "worker.engine": "torch"})))
+    assert "disks, 64 GB" in dict(
+        monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "worker.engine": "torch"}))
+    )
     assert "public addresses, 3" in rows
 
 
 def test_the_budget_is_twice_what_the_stack_costs_at_rest_without_a_load_balancer() -> None:
-    whole = Parts("c7a.large", alarms=6, dashboards=1, metrics=4, images_gb=16)
-    at_rest = sum(dollars for _, dollars in monthly(whole, CONFIG))
+    whole = BilledParts("c7a.large", alarms=6, dashboards=1, metrics=4, images_gb=16)
+    at_rest = sum(dollars for _, dollars in monthly_cost(whole, CONFIG))
     assert TEMPLATE["Parameters"]["MonthlyBudget"]["Default"] == round(2 * at_rest, -1)
 
 
 def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:
     kinds = ["AWS::CloudWatch::Alarm"] * 2 + ["AWS::S3::Bucket", "AWS::ElasticLoadBalancingV2::LoadBalancer"]
-    wanted = Parts("m7a.large", web_instances=3, load_balancers=1, zones=2, alarms=2)
-    assert Parts.of(kinds, "m7a.large", 2, 0, web_instances=3) == wanted
+    wanted = BilledParts("m7a.large", web_instances=3, load_balancers=1, zones=2, alarms=2)
+    assert BilledParts.from_resources(kinds, "m7a.large", 2, 0, web_instances=3) == wanted
 
 
 def test_disks_are_as_large_as_the_template_or_the_image_makes_them() -> None:

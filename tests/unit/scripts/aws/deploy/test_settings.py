@@ -7,34 +7,40 @@ import pytest
 
 from core.config import Web
 from scripts.aws.deploy.settings import (
-    BY_THE_STACK,
-    OF_THE_STACK,
-    SECTIONS_OF_THE_STACK,
+    STACK_KEYS,
+    STACK_SECTIONS,
+    STACK_VALUES,
     SettingError,
     StackSettings,
-    changed,
-    checked,
-    parameters,
-    refuse_wrong_parameters,
-    setting_parameters,
-    settings_of,
+    StackTemplate,
+    TemplateParameter,
+    change_set_parameters,
+    check_parameters,
+    config_parameters,
+    load_template,
+    merge_config,
+    stack_config,
+    validated_config,
 )
-from scripts.aws.deploy.stacks import Stack
-from scripts.aws.deploy.template import Parameter, Template, template
+from scripts.aws.deploy.stack import Stack
 from tests.conftest import ROOT
 from tests.support.stack_template import TEMPLATE, user_data
 from tests.support.stack_template import settings as settings_in
 
-SMALL = Template("", {"VpcId": Parameter("Where"), "ScaleIn": Parameter("What", "terminate")}, {})
+SMALL = StackTemplate(
+    "", {"VpcId": TemplateParameter("Where"), "ScaleIn": TemplateParameter("What", "terminate")}, {}
+)
 
 
-def stack(**parameters: str) -> Stack:
-    return Stack("fs", "arn", "CREATE_COMPLETE", parameters=parameters)
+def stack(**change_set_parameters: str) -> Stack:
+    return Stack("fs", "arn", "CREATE_COMPLETE", change_set_parameters=change_set_parameters)
 
 
 def test_what_is_wished_is_said_what_the_stack_has_stays_and_the_rest_is_the_templates_affair() -> None:
-    assert parameters(SMALL, {"VpcId": "vpc-1"}, None) == [{"ParameterKey": "VpcId", "ParameterValue": "vpc-1"}]
-    kept = parameters(SMALL, {"ScaleIn": "stop"}, stack(VpcId="vpc-1", ScaleIn="terminate", Old="x"))
+    assert change_set_parameters(SMALL, {"VpcId": "vpc-1"}, None) == [
+        {"ParameterKey": "VpcId", "ParameterValue": "vpc-1"}
+    ]
+    kept = change_set_parameters(SMALL, {"ScaleIn": "stop"}, stack(VpcId="vpc-1", ScaleIn="terminate", Old="x"))
     assert kept == [
         {"ParameterKey": "VpcId", "UsePreviousValue": True},
         {"ParameterKey": "ScaleIn", "ParameterValue": "stop"},
@@ -43,7 +49,7 @@ def test_what_is_wished_is_said_what_the_stack_has_stays_and_the_rest_is_the_tem
 
 def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_has() -> None:
     with pytest.raises(SettingError, match="no parameter Scalein; it has ScaleIn, VpcId"):
-        refuse_wrong_parameters(SMALL, StackSettings({"Scalein": "stop"}), None)
+        check_parameters(SMALL, StackSettings({"Scalein": "stop"}), None)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +63,13 @@ def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_ha
 )
 def test_a_parameter_is_refused_with_its_value_and_what_would_do(name: str, value: str, words: str) -> None:
     with pytest.raises(SettingError, match=re.escape(words)):
-        refuse_wrong_parameters(template(), StackSettings({name: value}), None)
+        check_parameters(load_template(), StackSettings({name: value}), None)
 
 
 def test_a_rule_holds_for_what_the_stack_has_already_too() -> None:
-    refuse_wrong_parameters(template(), StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn"))
+    check_parameters(load_template(), StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn"))
     with pytest.raises(SettingError, match="needs CertificateArn"):
-        refuse_wrong_parameters(template(), StackSettings({"CertificateArn": ""}), stack(WebInstances="3"))
+        check_parameters(load_template(), StackSettings({"CertificateArn": ""}), stack(WebInstances="3"))
 
 
 @pytest.mark.parametrize(
@@ -79,25 +85,25 @@ def test_a_rule_holds_for_what_the_stack_has_already_too() -> None:
 )
 def test_who_may_come_in_and_by_what_name_is_said_by_the_stacks_parameters(key: str, way: str) -> None:
     with pytest.raises(SettingError, match=f"--config {key}: the stack says that itself; .*{way}"):
-        checked({key: "x"})
+        validated_config({key: "x"})
 
 
 def test_a_parameter_without_default_must_be_given_and_the_message_says_how() -> None:
     with pytest.raises(SettingError, match=re.escape("VpcId (Where): give --set VpcId=…")):
-        parameters(SMALL, {}, None)
+        change_set_parameters(SMALL, {}, None)
 
 
 def test_settings_survive_the_way_into_the_stack_and_back() -> None:
     settings = {"fleet.max_workers": "5", "fleet.schedule": '[{"from": "08:00"}]', "worker.top_k": "3"}
-    assert settings_of(stack(**setting_parameters(settings))) == settings
-    assert settings_of(stack(**setting_parameters({}))) == {}
-    assert settings_of(None) == {}
+    assert stack_config(stack(**config_parameters(settings))) == settings
+    assert stack_config(stack(**config_parameters({}))) == {}
+    assert stack_config(None) == {}
 
 
 @pytest.mark.parametrize("name", ["WebSettings", "WorkerSettings"])
 def test_the_template_allows_what_settings_become_and_no_other_commands(name: str) -> None:
     pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
-    line = setting_parameters({"worker.top_k": "3", "worker.batch_wait_seconds": "0.1"})[name]
+    line = config_parameters({"worker.top_k": "3", "worker.batch_wait_seconds": "0.1"})[name]
     assert re.fullmatch(pattern, line)
     assert re.fullmatch(pattern, "")
     for other in ("rm -rf /", f"{line}; rm -rf /", f"{line} $(id)", "export A='1'", line.replace("'3'", "'3'\nid")):
@@ -106,12 +112,12 @@ def test_the_template_allows_what_settings_become_and_no_other_commands(name: st
 
 def test_workers_are_told_only_what_they_read_so_that_other_settings_need_no_roll() -> None:
     said = {"fleet.max_workers": "5", "web.threads": "9", "web.max_image_pixels": "100", "worker.top_k": "3"}
-    lines = setting_parameters(said)
-    assert settings_of(stack(WebSettings=lines["WorkerSettings"])) == {
+    lines = config_parameters(said)
+    assert stack_config(stack(WebSettings=lines["WorkerSettings"])) == {
         "web.max_image_pixels": "100",
         "worker.top_k": "3",
     }
-    assert settings_of(stack(**lines)) == said
+    assert stack_config(stack(**lines)) == said
 
 
 def test_all_that_workers_read_reaches_them_or_is_the_stacks_own() -> None:
@@ -120,26 +126,28 @@ def test_all_that_workers_read_reaches_them_or_is_the_stacks_own() -> None:
     read = {".".join(found) for found in re.findall(r"config\.([a-z]+)\.([a-z_]+)", source)} - {"web.image_limits"}
     assert "worker.idle_seconds" in read
     for key in read | limits:
-        is_the_stacks = key in OF_THE_STACK or key.split(".")[0] in SECTIONS_OF_THE_STACK
-        assert is_the_stacks or setting_parameters({key: "1"})["WorkerSettings"], key
+        is_the_stacks = key in STACK_KEYS or key.split(".")[0] in STACK_SECTIONS
+        assert is_the_stacks or config_parameters({key: "1"})["WorkerSettings"], key
 
 
 def test_a_setting_without_a_value_is_taken_back_and_others_stay() -> None:
-    now = changed({"fleet.max_workers": "5", "web.threads": "9"}, {"fleet.max_workers": "", "fleet.min_workers": "1"})
+    now = merge_config(
+        {"fleet.max_workers": "5", "web.threads": "9"}, {"fleet.max_workers": "", "fleet.min_workers": "1"}
+    )
     assert now == {"fleet.min_workers": "1", "web.threads": "9"}
 
 
 def test_the_configuration_is_config_yaml_with_the_settings_in_it() -> None:
-    config = checked({"fleet.max_workers": "5", "fleet.instance_types": "[c6a.large]"})
+    config = validated_config({"fleet.max_workers": "5", "fleet.instance_types": "[c6a.large]"})
     assert (config.fleet.max_workers, config.fleet.instance_types) == (5, ("c6a.large",))
 
 
 def test_what_user_data_says_of_itself_counts_too() -> None:
     said: dict[str, Any] = settings_in(user_data("WebTemplate"))
-    for key, value in BY_THE_STACK.items():
+    for key, value in STACK_VALUES.items():
         section, name = key.upper().split(".")
         assert said[f"FLEETSIGHT__{section}__{name}"] == value
-    assert checked({}).controller.interval_seconds == 1
+    assert validated_config({}).controller.interval_seconds == 1
 
 
 @pytest.mark.parametrize(
@@ -158,9 +166,9 @@ def test_what_user_data_says_of_itself_counts_too() -> None:
 )
 def test_a_setting_that_cannot_be_is_refused_before_anything_is_made(key: str, value: str, told: str) -> None:
     with pytest.raises(SettingError, match=told):
-        checked({key: value})
+        validated_config({key: value})
 
 
 def test_more_settings_than_a_parameter_holds_are_refused_with_the_other_way() -> None:
     with pytest.raises(SettingError, match="fleetsight bake"):
-        setting_parameters({"fleet.schedule": "x" * 4_096})
+        config_parameters({"fleet.schedule": "x" * 4_096})

@@ -3,9 +3,8 @@
 import pytest
 
 from core.config import Retention
-from scripts.aws.deploy.settings import SettingError, StackSettings
-from scripts.aws.deploy.stacks import Stack
-from scripts.aws.deploy.unkept import KEY, unkept_days
+from scripts.aws.deploy.settings import UNKEPT_KEY, SettingError, StackSettings, unkept_days
+from scripts.aws.deploy.stack import Stack
 from tests.conftest import shipped_values
 from tests.support.stack_template import TEMPLATE
 
@@ -50,12 +49,12 @@ def test_what_the_stack_has_stays_unless_it_would_be_too_soon(had: str | None, d
 
 @pytest.mark.parametrize("said", ["14", ""], ids=["said", "taken back"])
 def test_it_follows_the_key_when_that_is_said_anew_or_taken_back(said: str) -> None:
-    assert unkept_days(retention(14), StackSettings({}, {KEY: said}), stack("60")) == "37"
+    assert unkept_days(retention(14), StackSettings({}, {UNKEPT_KEY: said}), stack("60")) == "37"
 
 
 @pytest.mark.parametrize("days", ["8", "100", "0"])
 def test_what_is_wished_comes_first(days: str) -> None:
-    assert unkept_days(retention(7), StackSettings({"UnkeptDays": days}, {KEY: "7"}), stack("60")) == days
+    assert unkept_days(retention(7), StackSettings({"UnkeptDays": days}, {UNKEPT_KEY: "7"}), stack("60")) == days
 
 
 @pytest.mark.parametrize(

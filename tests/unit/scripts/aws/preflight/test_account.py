@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scripts.aws.deploy.template import template
+from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.account import check_disk_key, check_mail, check_public_access, check_region, check_rights
 from tests.support.preflight import StubbedAccount, stubbed_account
 
@@ -35,7 +35,7 @@ def test_a_customers_key_is_one_that_instances_may_not_use(manager: str, level: 
 
 
 def test_a_region_has_every_type_of_the_template_or_is_none_for_it() -> None:
-    kinds = {each["Type"] for each in template().resources.values()}
+    kinds = {each["Type"] for each in load_template().resources.values()}
     with stubbed_account("cloudformation") as at:
         stub = at.stubs["cloudformation"]
         stub.add_response("validate_template", {})

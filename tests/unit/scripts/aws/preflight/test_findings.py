@@ -5,7 +5,7 @@ import threading
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, UnknownServiceError
 
-from scripts.aws.preflight.findings import Finding, Level, run
+from scripts.aws.preflight.findings import Finding, Level, run_checks
 from tests.support.preflight import StubbedAccount
 
 OK = Finding(Level.OK, "fine")
@@ -21,7 +21,7 @@ def test_a_check_that_cannot_be_made_is_a_warning_and_the_others_are_made(error:
     def fails(_: object) -> list[Finding]:
         raise error
 
-    (first, told), second = run(StubbedAccount({}).plan(), {"quota": fails, "types": lambda _: [OK]})
+    (first, told), second = run_checks(StubbedAccount({}).plan(), {"quota": fails, "types": lambda _: [OK]})
     assert (first, told.level) == ("quota", Level.WARNING)
     assert told.found.startswith("cannot tell: ")
     assert words in told.found
@@ -35,14 +35,14 @@ def test_a_check_that_gets_no_answer_in_time_is_a_warning_and_holds_up_no_other(
         never.wait()
         return [OK]
 
-    (_, told), *others = run(StubbedAccount({}).plan(), {"rights": hangs}, seconds=0.0)
+    (_, told), *others = run_checks(StubbedAccount({}).plan(), {"rights": hangs}, seconds=0.0)
     assert (told.level, told.found, others) == (Level.WARNING, "cannot tell: AWS did not answer within 0 s", [])
     never.set()
 
 
 def test_a_mistake_in_a_check_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        run(StubbedAccount({}).plan(), {"quota": lambda _: [OK] * (1 // 0)})
+        run_checks(StubbedAccount({}).plan(), {"quota": lambda _: [OK] * (1 // 0)})
 
 
 def test_a_finding_is_one_line_with_its_remedy() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from scripts.aws.bake.debian import OWNER
-from scripts.aws.preflight.machines import (
+from scripts.aws.bake.spec import DEBIAN_OWNER
+from scripts.aws.preflight.instances import (
     check_gpus,
     check_images,
     check_launch,
@@ -224,7 +224,7 @@ def test_without_images_debians_is_launched_and_its_lack_is_a_stop() -> None:
         described(at)
         at.stubs["ec2"].add_response("describe_images", {"Images": []})
         ((level, _, remedy),) = at.found(check_launch)
-    assert (level, OWNER in remedy) == ("stop", True)
+    assert (level, DEBIAN_OWNER in remedy) == ("stop", True)
 
 
 def limits(at: StubbedAccount, values: Mapping[str, float]) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scripts.aws.preflight.names import NAMED, check_names, names_of
+from scripts.aws.preflight.account import NAMED_TYPES, check_names, stack_names
 from tests.support.preflight import StubbedAccount, stubbed_account
 
 SERVICES = ("budgets", "cloudwatch", "ec2", "logs", "sns", "sqs", "ssm")
@@ -27,12 +27,12 @@ def answers(at: StubbedAccount, **found: Any) -> None:
 
 def test_names_come_from_the_template_without_those_that_a_stack_adopts_or_leaves_out() -> None:
     with stubbed_account() as at:
-        names = names_of(at.plan())
-        assert set(names) == set(NAMED) - {"AWS::S3::Bucket"}
+        names = stack_names(at.plan())
+        assert set(names) == set(NAMED_TYPES) - {"AWS::S3::Bucket"}
         assert names["AWS::SQS::Queue"] == {"fs-requests", "fs-responses", "fs-dead-letters"}
         assert names["AWS::Budgets::Budget"] == {"fs-us-east-1-monthly"}
         at.parameters = {"StaticSite": "true", "MonthlyBudget": "0"}
-        names = names_of(at.plan())
+        names = stack_names(at.plan())
     assert names["AWS::S3::Bucket"] == {"fs-site-123456789012-us-east-1"}
     assert "AWS::Budgets::Budget" not in names
 

@@ -12,11 +12,11 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[impor
 
 from scripts.aws import account as accounts
 from scripts.aws.account import Account
-from scripts.aws.deploy.template import template
-from scripts.aws.preflight.rights import RIGHTS, denials, needed, policy, policy_source
+from scripts.aws.deploy.settings import load_template
+from scripts.aws.preflight.permissions import PERMISSIONS, denials, deploy_policy, needed_permissions, policy_source
 from tests.support.preflight import USER, stubbed_account
 
-PATTERNS = [action for right in RIGHTS for action in (*right.actions.split(), *right.more.split())]
+PATTERNS = [action for right in PERMISSIONS for action in (*right.actions.split(), *right.more.split())]
 FOLDER = Path(accounts.__file__).parent
 
 UNUSED = [
@@ -65,7 +65,7 @@ def is_allowed(action: str) -> bool:
     return any(fnmatchcase(action, pattern) for pattern in PATTERNS)
 
 
-@pytest.mark.parametrize("kind", sorted({each["Type"] for each in template().resources.values()}))
+@pytest.mark.parametrize("kind", sorted({each["Type"] for each in load_template().resources.values()}))
 def test_the_policy_holds_what_cloudformation_calls_to_make_and_delete_each_resource(kind: str) -> None:
     handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
     wanted = {each for name in ("create", "read", "delete") for each in handlers.get(name, {}).get("permissions", [])}
@@ -84,8 +84,8 @@ def calls() -> Iterator[str]:
             if not isinstance(getattr(Account, owner, None), property):
                 continue
             method = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
-            if (operation := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:
-                action = f"{SERVICES.get(owner, owner)}:{operation}"
+            if (context := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:
+                action = f"{SERVICES.get(owner, owner)}:{context}"
                 yield OTHERWISE_NAMED.get(action, action)
 
 
@@ -97,11 +97,11 @@ def test_the_policy_holds_what_the_commands_call() -> None:
 
 def test_the_policy_fits_into_a_role_and_is_limited_to_the_prefix() -> None:
     with stubbed_account(caller="arn:aws-cn:iam::123456789012:user/ann") as at:
-        told = policy(at.account, "fs")
+        told = deploy_policy(at.account, "fs")
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
     assert len(json.dumps(told, separators=(",", ":"))) <= 10_240
     by_name = {each["Sid"]: each for each in told["Statement"]}
-    assert len(by_name) == len(RIGHTS)
+    assert len(by_name) == len(PERMISSIONS)
     assert by_name["Roles"]["Resource"] == ["arn:aws-cn:iam::123456789012:role/fs-*"]
     assert by_name["Queues"]["Resource"][0] == "arn:aws-cn:sqs:us-east-1:123456789012:fs-requests"
     everywhere = {action for each in told["Statement"] if "*" in each["Resource"] for action in each["Action"]}
@@ -110,7 +110,10 @@ def test_the_policy_fits_into_a_role_and_is_limited_to_the_prefix() -> None:
 
 
 def test_parts_that_a_stack_does_not_have_need_no_rights() -> None:
-    names = {right.name for right in needed({"MonthlyBudget": "0", "CreateUserPool": "true", "StaticSite": "false"})}
+    names = {
+        right.name
+        for right in needed_permissions({"MonthlyBudget": "0", "CreateUserPool": "true", "StaticSite": "false"})
+    }
     assert {"Roles", "SignIn"} <= names
     assert not {"Budget", "StubbedAccount", "SiteFiles", "LoadBalancer", "Names"} & names
 
@@ -164,7 +167,7 @@ DENIED = {"AllowedByOrganizations": False}
 def test_a_denial_is_certain_unless_it_depends_on_what_the_simulation_does_not_know(
     result: dict[str, Any], denied: dict[str, bool]
 ) -> None:
-    (roles,) = (right for right in RIGHTS if right.name == "Roles")
+    (roles,) = (right for right in PERMISSIONS if right.name == "Roles")
     asked = {
         "PolicySourceArn": USER,
         "ActionNames": roles.actions.split(),
@@ -182,7 +185,7 @@ def test_a_denial_is_certain_unless_it_depends_on_what_the_simulation_does_not_k
 
 
 def test_an_implicit_denial_on_any_resource_is_not_certain_since_some_may_be_allowed() -> None:
-    (machines,) = (right for right in RIGHTS if right.name == "Machines")
+    (machines,) = (right for right in PERMISSIONS if right.name == "Machines")
     results = [
         evaluated("ec2:CreateImage", "implicitDeny"),
         evaluated("ec2:CreateTags", "explicitDeny"),

@@ -12,14 +12,12 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from scripts.aws.account import Account
-from scripts.aws.deploy.session_keys import parameter_name
-from scripts.aws.roll.keys import roll_keys
-from scripts.aws.roll.versions import RollError
-from scripts.aws.roll.web import Group, groups, refresh
+from scripts.aws.deploy.auth import session_keys_parameter
+from scripts.aws.rollout import RolloutError, WebGroup, refresh_web_group, roll_session_keys, web_groups
 from tests.support.aws_stage import Stage, Time
 from tests.support.stubs import stubbed
 
-GROUP = Group("fs-web", "2", ("i-old",))
+GROUP = WebGroup("fs-web", "2", ("i-old",))
 REFRESH = "08b91cf7-8fa6-48af-b6a6-d227f40f1b9b"
 WARMING = "Waiting for instances to warm up before continuing. For example: i-0645704820a8e83ff is warming up."
 
@@ -59,7 +57,7 @@ def test_a_new_instance_is_in_service_before_the_old_one_ends(autoscaling: Stubb
     add_start(autoscaling)
     add_statuses(autoscaling, "Pending", "InProgress", "Baking", "Successful")
     on = stage(autoscaling=autoscaling)
-    refresh(on.operation, GROUP, wait=True)
+    refresh_web_group(on.context, GROUP, wait=True)
     assert on.steps == ["told fs-web to replace i-old by version 2"]
     assert "fs-web runs version 2" in on.seen
 
@@ -68,16 +66,16 @@ def test_a_new_instance_is_in_service_before_the_old_one_ends(autoscaling: Stubb
 def test_a_replacement_that_does_not_succeed_is_an_error_with_its_reason(autoscaling: Stubber, status: str) -> None:
     add_start(autoscaling)
     add_statuses(autoscaling, "InProgress", status, reason="i-new was not healthy")
-    with pytest.raises(RollError, match=rf"fs-web was not replaced \({status}\): i-new was not healthy"):
-        refresh(stage(autoscaling=autoscaling).operation, GROUP, wait=True)
+    with pytest.raises(RolloutError, match=rf"fs-web was not replaced \({status}\): i-new was not healthy"):
+        refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=True)
 
 
 @pytest.mark.parametrize("status", ["Cancelling", "RollbackInProgress"])
 def test_a_replacement_that_is_taken_back_is_waited_for(autoscaling: Stubber, status: str) -> None:
     add_start(autoscaling)
     add_statuses(autoscaling, status, "Cancelled")
-    with pytest.raises(RollError, match="Cancelled"):
-        refresh(stage(autoscaling=autoscaling).operation, GROUP, wait=True)
+    with pytest.raises(RolloutError, match="Cancelled"):
+        refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=True)
 
 
 def test_a_replacement_that_runs_already_is_waited_for(autoscaling: Stubber) -> None:
@@ -85,17 +83,17 @@ def test_a_replacement_that_runs_already_is_waited_for(autoscaling: Stubber) -> 
     autoscaling.add_client_error("start_instance_refresh", "InstanceRefreshInProgress", "already in progress")
     add_statuses(autoscaling, "InProgress", "Successful")
     on = stage(autoscaling=autoscaling)
-    refresh(on.operation, GROUP, wait=True)
+    refresh_web_group(on.context, GROUP, wait=True)
     assert "fs-web replaces its instances already" in on.seen
 
 
 def test_without_waiting_the_replacement_is_only_begun(autoscaling: Stubber) -> None:
     add_start(autoscaling)
-    refresh(stage(autoscaling=autoscaling).operation, GROUP, wait=False)
+    refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=False)
 
 
 def test_a_group_without_old_instances_is_left_alone(autoscaling: Stubber) -> None:
-    refresh(stage(autoscaling=autoscaling).operation, Group("fs-web", "2", ()), wait=True)
+    refresh_web_group(stage(autoscaling=autoscaling).context, WebGroup("fs-web", "2", ()), wait=True)
 
 
 def described(version: str, *launched: str) -> dict[str, Any]:
@@ -137,7 +135,7 @@ def add_groups(stub: Stubber, answer: dict[str, Any]) -> None:
 
 def test_instances_of_other_versions_than_their_group_launches_are_old(autoscaling: Stubber) -> None:
     add_groups(autoscaling, described("2", "1", "2"))
-    assert groups(stage(autoscaling=autoscaling).operation) == [Group("fs-web", "2", ("i-0",))]
+    assert web_groups(stage(autoscaling=autoscaling).context) == [WebGroup("fs-web", "2", ("i-0",))]
 
 
 @pytest.mark.parametrize(("named", "number"), [("$Default", "3"), ("$Latest", "5")])
@@ -147,14 +145,14 @@ def test_a_version_that_a_group_names_by_a_word_is_looked_up(autoscaling: Stubbe
         found = {"LaunchTemplateId": "lt-1", "DefaultVersionNumber": 3, "LatestVersionNumber": 5}
         asked = {"LaunchTemplateIds": ["lt-1"]}
         ec2.add_response("describe_launch_templates", {"LaunchTemplates": [found]}, asked)
-        [group] = groups(stage(autoscaling=autoscaling, ec2=ec2).operation)
+        [group] = web_groups(stage(autoscaling=autoscaling, ec2=ec2).context)
     assert (group.version, len(group.old)) == (number, 1)
 
 
 def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
     autoscaling: Stubber, ssm: Stubber
 ) -> None:
-    name = parameter_name("fs")
+    name = session_keys_parameter("fs")
     add_groups(autoscaling, described("2", "2"))
     ssm.add_client_error("put_parameter", "ParameterAlreadyExists")
     ssm.add_response("get_parameter", {"Parameter": {"Value": "last\nolder"}}, {"Name": name, "WithDecryption": True})
@@ -163,7 +161,7 @@ def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
     add_start(autoscaling, skips_matching=False)
     add_statuses(autoscaling, "Successful")
     on = stage(autoscaling=autoscaling, ssm=ssm)
-    roll_keys(on.operation, wait=True, dry_run=False)
+    roll_session_keys(on.context, wait=True, dry_run=False)
     assert [step.split(",")[0] for step in on.steps] == [
         "put a new key for sessions first",
         "told fs-web to replace every instance by version 2",
@@ -173,5 +171,5 @@ def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
 def test_a_dry_run_stores_no_key_and_replaces_nothing(autoscaling: Stubber, ssm: Stubber) -> None:
     add_groups(autoscaling, described("2", "2"))
     on = stage(autoscaling=autoscaling, ssm=ssm)
-    roll_keys(on.operation, wait=True, dry_run=True)
+    roll_session_keys(on.context, wait=True, dry_run=True)
     assert not on.steps

@@ -7,8 +7,7 @@ import pytest
 from werkzeug.routing import Map, Rule
 
 from core.config import parse_config
-from scripts.aws.site.export import SiteFile, export_site
-from scripts.aws.site.links import SiteLinkError, addresses_in, check_links
+from scripts.aws.site import SiteFile, SiteLinkError, addresses_in, check_links, export_site
 from tests.conftest import shipped_values
 from tests.support.stack_template import RESOURCES
 from web_tier.security import HEADERS

@@ -12,10 +12,9 @@ from click.testing import CliRunner
 from moto import mock_aws
 
 from scripts.aws.account import Account
-from scripts.aws.deploy.stacks import find
-from scripts.aws.site.export import SiteError, export_site
-from scripts.aws.site.publish import MARK, deployed_config, publish_site
-from scripts.aws.site_command import plan, site
+from scripts.aws.commands import site_plan, site
+from scripts.aws.deploy.stack import find_stack
+from scripts.aws.site import DIGEST_KEY, SiteError, deployed_config, export_site, publish_site
 
 BUCKET, ADDRESS = "fleetsight-site", "https://images.example.org"
 
@@ -91,7 +90,7 @@ def invalidations(account: Account) -> int:
 
 def exported(account: Account, folder: Path) -> set[str]:
     """Return the names of the files that there are to be."""
-    stack = find(account, "fleetsight")
+    stack = find_stack(account, "fleetsight")
     assert stack is not None
     return {file.name for file in export_site(folder, deployed_config(account, stack), ADDRESS)}
 
@@ -101,7 +100,7 @@ def test_the_bucket_has_every_file_as_it_is_to_be_served_and_cloudfront_is_told_
 ) -> None:
     steps: list[str] = []
     assert publish_site(account, "fleetsight", steps.append) == ADDRESS
-    assert keys(account) == exported(account, tmp_path) | {MARK}
+    assert keys(account) == exported(account, tmp_path) | {DIGEST_KEY}
     page = account.s3.get_object(Bucket=BUCKET, Key="index.html")
     assert (page["ContentType"], page["CacheControl"]) == (
         "text/html; charset=utf-8",
@@ -124,7 +123,7 @@ def test_files_that_the_site_no_longer_has_go(account: Account, tmp_path: Path) 
     publish_site(account, "fleetsight", print)
     account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
     publish_site(account, "fleetsight", print)
-    assert keys(account) == exported(account, tmp_path) | {MARK}
+    assert keys(account) == exported(account, tmp_path) | {DIGEST_KEY}
 
 
 @pytest.mark.parametrize("crash_after", [1, 2, 3])
@@ -150,11 +149,11 @@ def test_after_a_crash_at_any_step_the_next_run_does_all_of_it(account: Account,
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(account: Account) -> None:
-    said = plan(account, "fleetsight")
+    said = site_plan(account, "fleetsight")
     assert re.match(r"\d+ files would be put into fleetsight-site, 0 would be deleted there", said)
     assert (keys(account), invalidations(account)) == (set(), 0)
     publish_site(account, "fleetsight", print)
-    assert plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
+    assert site_plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
 
 
 def test_the_command_says_in_one_line_what_is_wrong() -> None:

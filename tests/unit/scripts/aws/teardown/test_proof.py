@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from scripts.aws.account import TAG, Account
-from scripts.aws.teardown import proof
-from scripts.aws.teardown.proof import TAGS_OF, ResourcesLeftError, prove
+from scripts.aws.teardown import down
+from scripts.aws.teardown.down import TAG_READERS, ResourcesLeftError, verify_deleted
 from tests.support.aws_stage import Stage, Time
 from tests.support.stubs import stubbed
 
@@ -84,7 +84,7 @@ class Proof:
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stubs: ExitStack, arn: str, looks: int = 1) -> None:
-        monkeypatch.setattr(proof, "KINDS", ())
+        monkeypatch.setattr(down, "RESOURCE_TYPES", ())
         names = ("cloudformation", "resourcegroupstaggingapi", *(each[0] for each in QUESTIONS.values()))
         self.stubs = {name: stubs.enter_context(stubbed(name)) for name in names}
         gone = "Stack with id fs does not exist"
@@ -97,16 +97,16 @@ class Proof:
 
     def answers(self, arn: str, *, exists: bool) -> None:
         """Let the service answer the next question."""
-        service, operation, asked, there, gone = QUESTIONS[arn]
+        service, context, asked, there, gone = QUESTIONS[arn]
         answer = there if exists else gone
         if isinstance(answer, str):
-            self.stubs[service].add_client_error(operation, answer, expected_params=dict(asked))
+            self.stubs[service].add_client_error(context, answer, expected_params=dict(asked))
         else:
-            self.stubs[service].add_response(operation, dict(answer), dict(asked))
+            self.stubs[service].add_response(context, dict(answer), dict(asked))
 
 
 def test_every_service_of_the_stack_that_can_be_asked_is_tried_here() -> None:
-    assert {arn.split(":")[2] for arn in QUESTIONS} == set(TAGS_OF)
+    assert {arn.split(":")[2] for arn in QUESTIONS} == set(TAG_READERS)
 
 
 @pytest.mark.parametrize("arn", QUESTIONS)
@@ -116,7 +116,7 @@ def test_what_only_the_tagging_api_still_lists_is_gone_if_its_service_does_not_k
     with ExitStack() as stubs:
         found = Proof(monkeypatch, stubs, arn)
         found.answers(arn, exists=False)
-        prove(found.stage.operation, with_data=True)
+        verify_deleted(found.stage.context, with_data=True)
     assert "Nothing that carries the tag fleetsight=fs is left." in found.stage.seen
 
 
@@ -126,26 +126,26 @@ def test_what_its_service_still_knows_is_waited_for(monkeypatch: pytest.MonkeyPa
         found = Proof(monkeypatch, stubs, arn, looks=3)
         for exists in (True, True, False):
             found.answers(arn, exists=exists)
-        prove(found.stage.operation, with_data=True)
+        verify_deleted(found.stage.context, with_data=True)
     assert found.stage.time.now > 0
 
 
 @pytest.mark.parametrize("arn", [TOPIC, f"arn:aws:unheard:{AT}:of/it"], ids=["exists", "no question is known"])
 def test_what_is_still_there_after_a_bounded_wait_is_named(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
-    monkeypatch.setattr(proof, "GONE_SECONDS", 2.0)
+    monkeypatch.setattr(down, "VERIFY_SECONDS", 2.0)
     with ExitStack() as stubs:
         found = Proof(monkeypatch, stubs, arn, looks=2)
         if arn == TOPIC:
             found.answers(arn, exists=True)
             found.answers(arn, exists=True)
         with pytest.raises(ResourcesLeftError, match=f"there is left:\n  {arn}\n"):
-            prove(found.stage.operation, with_data=True)
+            verify_deleted(found.stage.context, with_data=True)
 
 
 def test_a_service_that_may_not_be_asked_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "GONE_SECONDS", 0.0)
+    monkeypatch.setattr(down, "VERIFY_SECONDS", 0.0)
     with ExitStack() as stubs:
         found = Proof(monkeypatch, stubs, TOPIC)
         found.stubs["sns"].add_client_error("list_tags_for_resource", "AuthorizationError")
         with pytest.raises(ResourcesLeftError, match=TOPIC):
-            prove(found.stage.operation, with_data=True)
+            verify_deleted(found.stage.context, with_data=True)

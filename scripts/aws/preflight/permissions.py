@@ -1,4 +1,4 @@
-"""What AWS must allow the person who deploys: one list, for the preflight and for the policy that it prints."""
+"""The permissions that the user who deploys needs: one list, for the preflight and for the policy that it prints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,19 +10,22 @@ if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import ContextEntryTypeDef, EvaluationResultTypeDef
 
 OFF = {"", "0", "false"}
-"""Values of a parameter that leave out the part of the stack that it stands for."""
+"""Values of a parameter that turn its part of the stack off."""
+
+_BUCKETS = tuple(f"s3:::{{prefix}}-{each}-{{account}}-{{region}}" for each in ("bake", "input", "output"))
+_QUEUES = tuple(f"sqs:{{region}}:{{account}}:{{prefix}}-{each}" for each in ("requests", "responses", "dead-letters"))
 
 
 @dataclass(frozen=True)
 class Permission:
-    """Actions that `fleetsight up` needs on some resources, by its own calls and by CloudFormation's in its name.
+    """Actions that `fleetsight up` needs on some resources, for its own calls and CloudFormation's on its behalf.
 
     Attributes:
         name: of the policy's statement.
         resources: ARNs without `arn:PARTITION:`, with {prefix}, {region} and {account}; or *.
-        actions: those without which no stack can be made. The simulation asks about each.
-        more: what goes into the policy besides: actions that AWS needs only sometimes, and patterns.
-        part: parameter of the stack that says whether these rights are needed; empty for always.
+        actions: the required actions, which are simulated one by one.
+        more: further actions of the policy: those that AWS needs only sometimes, and patterns.
+        part: parameter of the stack that turns the need for these actions on; empty if they are always needed.
     """
 
     name: str
@@ -38,9 +41,7 @@ class Permission:
         return [each if each == "*" else f"arn:{partition}:{each.format_map(values)}" for each in self.resources]
 
 
-_BUCKETS = tuple(f"s3:::{{prefix}}-{each}-{{account}}-{{region}}" for each in ("bake", "input", "output"))
-_QUEUES = tuple(f"sqs:{{region}}:{{account}}:{{prefix}}-{each}" for each in ("requests", "responses", "dead-letters"))
-RIGHTS = (
+PERMISSIONS = (
     Permission(
         "Stack",
         ("cloudformation:{region}:{account}:stack/{prefix}/*",),
@@ -244,12 +245,12 @@ For a group with a launch template: https://docs.aws.amazon.com/autoscaling/ec2/
 """
 
 
-def needed(parameters: Mapping[str, str]) -> list[Permission]:
-    """Return the rights for a stack with these parameters."""
-    return [each for each in RIGHTS if not each.part or parameters.get(each.part, "") not in OFF]
+def needed_permissions(parameters: Mapping[str, str]) -> list[Permission]:
+    """Return the permissions for a stack with these parameters."""
+    return [each for each in PERMISSIONS if not each.part or parameters.get(each.part, "") not in OFF]
 
 
-def policy(account: Account, prefix: str) -> dict[str, Any]:
+def deploy_policy(account: Account, prefix: str) -> dict[str, Any]:
     """Return the IAM policy that allows `fleetsight up` with all parts that a stack can have."""
     statements = [
         {
@@ -258,16 +259,16 @@ def policy(account: Account, prefix: str) -> dict[str, Any]:
             "Action": sorted({*each.actions.split(), *each.more.split()}),
             "Resource": each.arns(account, prefix),
         }
-        for each in RIGHTS
+        for each in PERMISSIONS
     ]
     return {"Version": "2012-10-17", "Statement": statements}
 
 
 def policy_source(account: Account) -> str | None:
-    """Return the ARN of the user or the role that has the policies for the calls, or None where there is none.
+    """Return the ARN of the user or the role with the policies of the caller, or None if the caller is neither.
 
-    The simulation takes no session: a role's is `assumed-role/NAME/SESSION`, without the path of the role. The root
-    user and federated users have no policies of their own.
+    The simulation does not accept a session: a role's session is `assumed-role/NAME/SESSION`, without the path of the
+    role. The root user and federated users have no policies of their own.
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
     """
     _, _, service, _, _, resource = account.caller_arn.split(":", 5)
@@ -279,12 +280,11 @@ def policy_source(account: Account) -> str | None:
     return None
 
 
-def denials(account: Account, prefix: str, source: str, rights: list[Permission]) -> dict[str, bool]:
-    """Return the actions that the policies of `source` do not allow, and whether the real calls are denied, too.
+def denials(account: Account, prefix: str, source: str, permissions: list[Permission]) -> dict[str, bool]:
+    """Return the actions that the policies of `source` deny, and whether the real calls are certainly denied.
 
-    The simulation can differ from a real call. It does not know all that policies ask for, such as a second factor at
-    sign-in, and it is asked about any resource (*) where a policy may allow some. What deletes is needed only to take
-    a stack back.
+    The simulation can differ from a real call. It does not know all conditions of policies, such as a second factor
+    at sign-in, and it simulates any resource (*) although a policy may allow some. Only a rollback needs deletions.
     """
     region: list[ContextEntryTypeDef] = [
         {
@@ -295,10 +295,11 @@ def denials(account: Account, prefix: str, source: str, rights: list[Permission]
     ]
     paginator = account.iam.get_paginator("simulate_principal_policy")
     found: dict[str, bool] = {}
-    for right in (each for each in rights if each.actions):
-        actions = [each for each in right.actions.split() if each != "ec2:RunInstances"]  # EC2 itself is asked
-        # A name that a pattern matches: the simulation takes resources, not patterns.
-        arns = [each if each == "*" else each.replace("*", "check") for each in right.arns(account, prefix)]
+    for permission in (each for each in permissions if each.actions):
+        # `check_launch` asks EC2 itself about launches.
+        actions = [each for each in permission.actions.split() if each != "ec2:RunInstances"]
+        # A name that the pattern matches: the simulation accepts resources, not patterns.
+        arns = [each if each == "*" else each.replace("*", "check") for each in permission.arns(account, prefix)]
         pages = paginator.paginate(
             PolicySourceArn=source, ActionNames=actions, ResourceArns=arns, ContextEntries=region
         )
@@ -312,7 +313,7 @@ def denials(account: Account, prefix: str, source: str, rights: list[Permission]
 
 
 def _decisions(result: "EvaluationResultTypeDef") -> list[tuple[str, bool]]:
-    """Return the decision for each resource, and whether the simulation knew all that it depends on.
+    """Return the decision for each resource, and whether the simulation knew all its conditions.
 
     Conditions of an organisation's policies may hold for the real call.
     """

@@ -1,4 +1,4 @@
-"""Whether web instance, workers and builders can be launched where the stack is."""
+"""Checks whether web instances, workers and builders can be launched in the network of the stack."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,18 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import TAG
-from scripts.aws.bake.debian import OWNER, newest_debian
-from scripts.aws.bake.errors import BakeError
-from scripts.aws.bake.recipe import ENGINE_TAG, ROLES, disk_gib, specifications
-from scripts.aws.deploy.places import route_tables
-from scripts.aws.preflight.findings import Check, Finding, Level, StackPlan
-from scripts.aws.refusals import DENIED, explained
+from scripts.aws.account import DENIED_CODES, TAG, explain_error
+from scripts.aws.bake.spec import (
+    DEBIAN_OWNER,
+    ENGINE_TAG,
+    ROLES,
+    BakeError,
+    disk_gib,
+    newest_debian,
+    tag_specifications,
+)
+from scripts.aws.deploy.network import route_tables
+from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType
 
 STANDARD = {"on_demand": "L-1216C47A", "spot": "L-34B43A08"}
+
 GRAPHICS = {"on_demand": "L-DB2E81BA", "spot": "L-3819A6DF"}
 """Codes of EC2's quotas, which count vCPUs, by market.
 
@@ -28,13 +34,13 @@ FAMILIES = {
     **dict.fromkeys(("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"), STANDARD),
     **dict.fromkeys(("g", "gr", "vt"), GRAPHICS),
 }
-"""The quotas that count a type, by the letters with which its name begins."""
+"""The quotas of an instance type, by the first letters of its name."""
 
-TRANSIENT = {"InsufficientInstanceCapacity", "InternalError", "RequestLimitExceeded", "Unavailable"}
-"""Answers of EC2 that may be others a moment later."""
+TRANSIENT_CODES = {"InsufficientInstanceCapacity", "InternalError", "RequestLimitExceeded", "Unavailable"}
+"""Error codes of EC2 that may disappear a moment later."""
 
 DISK_GIB = disk_gib("worker", "torch")
-"""Of a trial launch: the size of the largest of our images, below which EC2 would refuse it."""
+"""Disk of a trial launch, in GiB: EC2 rejects a disk that is smaller than the image, and this is our largest."""
 
 OTHER_TYPE = "--set WebInstanceType=TYPE, --config fleet.instance_types=[TYPE]"
 
@@ -42,7 +48,7 @@ OTHER_TYPE = "--set WebInstanceType=TYPE, --config fleet.instance_types=[TYPE]"
 def check_network(plan: StackPlan) -> Iterable[Finding]:
     """Find subnets without a route to the internet."""
     by_answer: dict[tuple[Level, str], list[str]] = {}
-    for subnet_id, table in route_tables(plan.account, plan.place["VpcId"], plan.subnet_ids).items():
+    for subnet_id, table in route_tables(plan.account, plan.network["VpcId"], plan.subnet_ids).items():
         routes: Sequence[Any] = [] if table is None else table["Routes"]
         active = [each for each in routes if each["State"] == "active"]
         out = [each for each in active if each.get("DestinationCidrBlock") == "0.0.0.0/0"]
@@ -80,12 +86,14 @@ def check_types(plan: StackPlan) -> Iterable[Finding]:
         if there == zones or len(there) > 1:  # launches that one zone refuses go to another
             yield Finding(Level.OK, words)
         else:
-            level = Level.WARNING if there else _level(plan, kind, [each for each in offered if not offered[each]])
+            level = (
+                Level.WARNING if there else _launch_level(plan, kind, [each for each in offered if not offered[each]])
+            )
             yield Finding(level, words, f"Name another type or other subnets: {OTHER_TYPE}, --subnets")
 
 
 def check_launch(plan: StackPlan) -> Iterable[Finding]:
-    """Find types that the account may not launch, by launches that EC2 only checks.
+    """Find types that the account may not launch, by dry runs of launches.
 
     EC2 answers DryRunOperation if it would launch. AWS promises that such a launch checks the caller's rights, which
     an organisation's policy may limit. EC2 also refuses images and types that it does not allow the account.
@@ -97,29 +105,31 @@ def check_launch(plan: StackPlan) -> Iterable[Finding]:
         image_id = images.get("web" if kind == plan.web_type else "worker")
         if image_id is None:
             try:
-                image_id = newest_debian(ec2, plan.machine_types[kind]).image_id
+                image_id = newest_debian(ec2, plan.instance_types[kind]).image_id
             except BakeError as error:
-                yield Finding(Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {OWNER}")
+                yield Finding(
+                    Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {DEBIAN_OWNER}"
+                )
                 return
-        if refusal := _refusal(plan, kind, image_id):
+        if refusal := _launch_error(plan, kind, image_id):
             refused[kind] = refusal
     for kind, refusal in refused.items():
         code = refusal.response["Error"]["Code"]
-        level = Level.WARNING if code in TRANSIENT else _level(plan, kind, list(refused))
+        level = Level.WARNING if code in TRANSIENT_CODES else _launch_level(plan, kind, list(refused))
         remedy = f"Name another type: {OTHER_TYPE}"
         if code == "InvalidParameterCombination":
             remedy = f"On AWS's Free plan name a type of it, such as c7i-flex.large: {OTHER_TYPE}"
-        elif code in TRANSIENT:
+        elif code in TRANSIENT_CODES:
             remedy = "Try again"
-        elif code in DENIED or "architecture" in str(refusal):
+        elif code in DENIED_CODES or "architecture" in str(refusal):
             remedy = ""  # which the explanation, or the finding of `check_images`, holds
-        yield Finding(level, f"EC2 would not launch {kind}: {explained(refusal)}", remedy)
+        yield Finding(level, f"EC2 would not launch {kind}: {explain_error(refusal)}", remedy)
     if launched := [kind for kind in plan.types if kind not in refused]:
         yield Finding(Level.OK, f"EC2 would launch {', '.join(launched)}")
 
 
 def check_images(plan: StackPlan) -> Iterable[Finding]:
-    """Find images that are for another architecture than their instance types, or for another engine."""
+    """Find images with another architecture than their instance types, or another engine than the configuration."""
     ids = list(plan.images.values())
     there = plan.account.ec2.describe_images(ImageIds=ids)["Images"] if ids else []
     of_image = {each["ImageId"]: each.get("Architecture", "") for each in there}
@@ -130,7 +140,7 @@ def check_images(plan: StackPlan) -> Iterable[Finding]:
     wrong = []
     for role, image_id in plan.images.items():
         for kind in wanted[role]:
-            found = plan.machine_types[kind].architecture
+            found = plan.instance_types[kind].architecture
             if found != of_image.get(image_id, found):
                 words = f"{kind} is {found}, and the {role}'s image {image_id} is {of_image[image_id]}"
                 level = Level.STOP if kind == wanted[role][0] else Level.WARNING
@@ -150,9 +160,9 @@ def check_images(plan: StackPlan) -> Iterable[Finding]:
 
 
 def check_gpus(plan: StackPlan) -> Iterable[Finding]:
-    """Find workers that would be paid for a GPU which their engine does not use, or have none which it would use."""
+    """Find worker types with a GPU that the engine does not use, or without the GPU that it needs."""
     engine = plan.config.worker.engine
-    kinds = [plan.machine_types[kind] for kind in plan.fleet.instance_types]
+    kinds = [plan.instance_types[kind] for kind in plan.fleet.instance_types]
     wrong = [kind.name for kind in kinds if (kind.gpus > 0) != (engine == "torch")]
     names = ", ".join(wrong)
     if not wrong:
@@ -165,9 +175,9 @@ def check_gpus(plan: StackPlan) -> Iterable[Finding]:
         yield Finding(Level.WARNING, words, "Give --config worker.engine=torch, or name types without a GPU")
 
 
-def _refusal(plan: StackPlan, kind: str, image_id: str) -> ClientError | None:
-    """Return why EC2 would not launch an instance in any of the subnets, or None if it would in one."""
-    instance_type: InstanceTypeType = kind  # type: ignore[assignment]  # EC2 knows which there are
+def _launch_error(plan: StackPlan, kind: str, image_id: str) -> ClientError | None:
+    """Return the error of a launch in all subnets, or None if EC2 would launch the instance in one of them."""
+    instance_type: InstanceTypeType = kind  # type: ignore[assignment]  # EC2 checks it
     refusal = None
     for subnet_id in plan.subnet_ids:
         try:
@@ -185,7 +195,7 @@ def _refusal(plan: StackPlan, kind: str, image_id: str) -> ClientError | None:
                         "Ebs": {"VolumeType": "gp3", "VolumeSize": DISK_GIB, "Encrypted": True},
                     }
                 ],
-                TagSpecifications=specifications({TAG: plan.operation.prefix}, "instance", "volume"),
+                TagSpecifications=tag_specifications({TAG: plan.context.prefix}, "instance", "volume"),
             )
         except ClientError as error:
             refusal = error
@@ -196,19 +206,20 @@ def _refusal(plan: StackPlan, kind: str, image_id: str) -> ClientError | None:
     return refusal
 
 
-def _level(plan: StackPlan, kind: str, lost: Sequence[str]) -> Level:
-    """Return what it means that a type cannot be launched: one of several types of workers can be missed."""
+def _launch_level(plan: StackPlan, kind: str, lost: Sequence[str]) -> Level:
+    """Return the level of a type that cannot be launched: the stack can do without one of several worker types."""
     is_needed = kind == plan.web_type or all(each in lost for each in plan.fleet.instance_types)
     return Level.STOP if is_needed else Level.WARNING
 
 
 def check_quota(plan: StackPlan) -> Iterable[Finding]:
-    """Find quotas that are too small for the web instances, the builders, or as many workers as there may be.
+    """Find quotas that are too small for the web instances, the builders, or the largest fleet.
 
-    A quota counts the vCPUs of all instances of the account in the region. Those of others are not taken off here.
+    A quota counts the vCPUs of all instances of the account in the region. The check does not subtract other
+    instances.
     """
     fleet, web = plan.fleet, plan.web_type
-    cpus = {name: kind.vcpus for name, kind in plan.machine_types.items()}
+    cpus = {name: kind.vcpus for name, kind in plan.instance_types.items()}
     codes = {(web, "on_demand"), *((kind, market) for kind in fleet.instance_types for market in plan.markets)}
     quotas = {each: code for each in codes if (code := quota_code(*each))}
     limits = {
@@ -223,7 +234,7 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
         at_once = cpus[web] * max(plan.web_instances + (not plan.is_new), len(ROLES) - len(plan.images))
         if limits[web_code] < at_once:
             words = f"{limits[web_code]} vCPUs may run on demand; the web tier or the builders need {at_once} at once"
-            yield Finding(Level.STOP, words, _ask_for(web_code, at_once))
+            yield Finding(Level.STOP, words, _increase_command(web_code, at_once))
             return
         limits[web_code] -= cpus[web] * plan.web_instances
     workers = {
@@ -241,25 +252,25 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
         return
     level = Level.WARNING if max(workers.values()) > 0 else Level.STOP
     vcpus = fleet.max_workers * cpus[first[0]] + (cpus[web] * plan.web_instances if quotas[first] == web_code else 0)
-    yield Finding(level, words, _ask_for(quotas[first], vcpus))
+    yield Finding(level, words, _increase_command(quotas[first], vcpus))
 
 
 def quota_code(instance_type: str, market: str) -> str | None:
-    """Return the code of the quota that counts the vCPUs of a type, or None if it is not known here."""
+    """Return the code of the quota that counts the vCPUs of a type, or None if it is unknown."""
     letters = re.match("[a-z]*", instance_type)
     return FAMILIES.get(letters[0] if letters else "", {}).get(market)
 
 
-def _ask_for(code: str, vcpus: int) -> str:
+def _increase_command(code: str, vcpus: int) -> str:
     command = "aws service-quotas request-service-quota-increase --service-code ec2"
     return f"Ask for more: `{command} --quota-code {code} --desired-value {vcpus}`"
 
 
-CHECKS_OF_MACHINES: Mapping[str, Check] = {
+NETWORK_CHECKS: Mapping[str, PreflightCheck] = {
     "network": check_network,
     "types": check_types,
     "images": check_images,
     "gpus": check_gpus,
     "launch": check_launch,
 }
-"""Those that need to know where the stack is."""
+"""The checks that need the network of the stack."""
