@@ -189,21 +189,20 @@ class Bakery:
 
     @property
     def context(self) -> AwsContext:
-        return AwsContext(
-            self.account, self.prefix, self.done, Waiter(self.clock, self.clock.sleep, self.said.append)
-        )
+        waiter = Waiter(self.clock, self.clock.sleep, self.said.append)
+        return AwsContext(self.account, self.prefix, self.done, lambda shown: self.said.append(str(shown)), waiter)
 
     @property
     def observing(self) -> AwsContext:
-        """The same, by whom nothing is told."""
-        return AwsContext(self.observer, self.prefix, lambda _sentence: None, Waiter())
+        """A context of the observer, without reports."""
+        return AwsContext(self.observer, self.prefix, lambda _: None, lambda _: None)
 
     def options(self, *, force: bool = False) -> BakeOptions:
-        """Return an order, each a minute later than the one before."""
+        """Return options, each a minute later than the ones before."""
         self.orders += 1
         at = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC) + timedelta(minutes=self.orders - 1)
-        machines = BuilderConfig(lambda: new_id().lower())
-        return BakeOptions(machines, self.roles, force, self.folder / "logs", lambda: at)
+        builder_config = BuilderConfig(lambda: new_id().lower())
+        return BakeOptions(builder_config, self.roles, force, self.folder / "logs", lambda: at)
 
     def source(self, content: str = "source", engine: EngineName = "openvino") -> SourceArchive:
         path = self.folder / f"{content}.tar.gz"

@@ -57,7 +57,7 @@ WITH_STUBS = {
     ("sns", "list_tags_for_resource"),
     ("sqs", "get_queue_url"),
 }
-"""Calls that follow an answer which the local cloud does not give; `tests/unit/scripts/aws` makes them."""
+"""Calls that follow an answer which the local cloud does not give; `tests/unit/scripts` makes them."""
 
 
 @pytest.fixture(scope="module")

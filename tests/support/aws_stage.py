@@ -113,9 +113,9 @@ class Stage:
         roles: Sequence[Role],
         _bundle: str | None,
         _engine: str,
-        machines: BuilderConfig,
+        builder_config: BuilderConfig,
     ) -> None:
-        self.builders.append(machines)
+        self.builders.append(builder_config)
         self.store_images(roles)
 
     def _done(self, sentence: str) -> None:

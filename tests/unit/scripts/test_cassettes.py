@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.cassettes import Scrubber, play, words
 
-RECORDED = sorted((Path(__file__).parents[3] / "aws" / "recorded").glob("*.json"))
+RECORDED = sorted((Path(__file__).parents[2] / "aws" / "recorded").glob("*.json"))
 
 
 def test_nothing_of_the_account_stays_in_an_answer() -> None:

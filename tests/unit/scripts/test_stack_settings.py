@@ -1,15 +1,16 @@
-"""What people say for a stack, and what becomes of it."""
+"""The stack's template, its parameters, and the keys of config.yaml that it overrides."""
 
 import re
 from typing import Any
 
 import pytest
 
-from core.config import Web
+from core.config import Retention, Web
 from scripts.aws.deploy.settings import (
     STACK_KEYS,
     STACK_SECTIONS,
     STACK_VALUES,
+    UNKEPT_KEY,
     SettingError,
     StackSettings,
     StackTemplate,
@@ -20,10 +21,13 @@ from scripts.aws.deploy.settings import (
     load_template,
     merge_config,
     stack_config,
+    unkept_days,
     validated_config,
+    with_static_names,
 )
 from scripts.aws.deploy.stack import Stack
-from tests.conftest import ROOT
+from services.cloudformation import parse_template
+from tests.conftest import ROOT, shipped_values
 from tests.support.stack_template import TEMPLATE, user_data
 from tests.support.stack_template import settings as settings_in
 
@@ -32,8 +36,8 @@ SMALL = StackTemplate(
 )
 
 
-def stack(**change_set_parameters: str) -> Stack:
-    return Stack("fs", "arn", "CREATE_COMPLETE", change_set_parameters=change_set_parameters)
+def stack(**parameters: str) -> Stack:
+    return Stack("fs", "arn", "CREATE_COMPLETE", parameters=parameters)
 
 
 def test_what_is_wished_is_said_what_the_stack_has_stays_and_the_rest_is_the_templates_affair() -> None:
@@ -172,3 +176,98 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_made(key: str, v
 def test_more_settings_than_a_parameter_holds_are_refused_with_the_other_way() -> None:
     with pytest.raises(SettingError, match="fleetsight bake"):
         config_parameters({"fleet.schedule": "x" * 4_096})
+
+
+VALUES = {"Prefix": "fs", "AWS::AccountId": "123456789012", "AWS::Region": "eu-west-1"}
+NAMES = {"AWS::S3::Bucket": "BucketName", "AWS::DynamoDB::Table": "TableName"}
+
+
+def names(body: str) -> dict[str, Any]:
+    """The names of the buckets and tables by logical name, as the template states them."""
+    found = parse_template(body)["Resources"].items()
+    return {key: each["Properties"][NAMES[each["Type"]]] for key, each in found if each["Type"] in NAMES}
+
+
+def test_buckets_and_tables_that_stay_have_literal_names_since_only_those_are_taken_in_again() -> None:
+    assert names(with_static_names(load_template().body, VALUES)) == {
+        "InputBucket": "fs-input-123456789012-eu-west-1",
+        "OutputBucket": "fs-output-123456789012-eu-west-1",
+        "SiteBucket": "fs-site-123456789012-eu-west-1",
+        "JobTable": "fs-jobs",
+    }
+
+
+def test_nothing_else_of_the_template_changes() -> None:
+    before, after = load_template().body.splitlines(), with_static_names(load_template().body, VALUES).splitlines()
+    changed = [old for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == len(names(load_template().body))
+
+
+NOTHING = StackSettings()
+
+
+def retention(days: float) -> Retention:
+    return Retention(unkept_days=days, repeat_days=30)
+
+
+def stack_with_days(days: str | None) -> Stack:
+    return Stack("fs", "arn", "UPDATE_COMPLETE", parameters={} if days is None else {"UnkeptDays": days})
+
+
+@pytest.mark.parametrize(("days", "wanted"), [(7, "30"), (0.5, "24"), (14.5, "38"), (365, "388"), (0, "0")])
+def test_a_new_stack_waits_23_days_longer_than_the_controller_and_for_ever_where_jobs_do_not_expire(
+    days: float, wanted: str
+) -> None:
+    assert unkept_days(retention(days), NOTHING, None) == wanted
+
+
+def test_with_the_configuration_as_it_is_shipped_that_is_the_templates_default() -> None:
+    default = TEMPLATE["Parameters"]["UnkeptDays"]["Default"]
+    assert unkept_days(Retention(**shipped_values()["retention"]), NOTHING, None) == str(default)
+
+
+@pytest.mark.parametrize(
+    ("had", "days", "wanted"),
+    [
+        ("60", 7, "60"),  # said with --set once
+        ("0", 7, "0"),
+        ("30", 29, "30"),
+        ("30", 30, "53"),  # config.yaml has overtaken it
+        ("30", 0, "0"),
+        (None, 7, "30"),  # a stack from before there was a rule
+        ("3.5", 1, "24"),
+    ],
+)
+def test_what_the_stack_has_stays_unless_it_would_be_too_soon(had: str | None, days: float, wanted: str) -> None:
+    assert unkept_days(retention(days), NOTHING, stack_with_days(had)) == wanted
+
+
+@pytest.mark.parametrize("said", ["14", ""], ids=["said", "taken back"])
+def test_it_follows_the_key_when_that_is_said_anew_or_taken_back(said: str) -> None:
+    assert unkept_days(retention(14), StackSettings({}, {UNKEPT_KEY: said}), stack_with_days("60")) == "37"
+
+
+@pytest.mark.parametrize("days", ["8", "100", "0"])
+def test_what_is_wished_comes_first(days: str) -> None:
+    assert (
+        unkept_days(retention(7), StackSettings({"UnkeptDays": days}, {UNKEPT_KEY: "7"}), stack_with_days("60"))
+        == days
+    )
+
+
+@pytest.mark.parametrize(
+    ("wished", "days", "told"),
+    [
+        ("7", 7, "expire after 7 days .*: give more than 7, or 0"),
+        ("3", 7, "UnkeptDays=3: "),
+        ("30", 0, "expire never .*: give 0"),
+        ("8.5", 7, "give whole days"),
+        ("-1", 7, "give whole days"),
+        ("", 7, "give whole days"),
+    ],
+)
+def test_what_would_delete_images_of_jobs_that_stand_or_is_no_number_is_refused(
+    wished: str, days: float, told: str
+) -> None:
+    with pytest.raises(SettingError, match=told):
+        unkept_days(retention(days), StackSettings({"UnkeptDays": wished}), None)
