@@ -29,7 +29,7 @@ from scripts.aws.deploy.stack import Stack, find_stack
 from scripts.cli import fleetsight
 from scripts.client import ApiClient
 from scripts.run.batch import Batch
-from scripts.run.images import Images, sample_images
+from scripts.run.images import ImageSet, sample_images
 from services.accounts import Accounts
 from services.users import NewPasswordWanted, PoolTokens, UserPool
 from tests.support.cassettes import record
@@ -133,7 +133,7 @@ def life() -> Iterator[Life]:
         made.run(*undo)
 
 
-def classify(client: ApiClient, images: Images) -> str:
+def classify(client: ApiClient, images: ImageSet) -> str:
     """Send images and wait for their results; return the job's id."""
     summary = Batch(client, images, lambda _: None).run()
     assert summary.ok, summary

@@ -1,6 +1,6 @@
-"""``fleetsight users``: the accounts of those who sign in, for ops; on AWS, or of a system on this machine.
+"""``fleetsight users``: the users' accounts on AWS, or of a system on this machine.
 
-What is done here is done to the user pool: a session or token of an account that is disabled ends within minutes.
+The commands change the user pool: sessions and tokens of a disabled account end within minutes.
 """
 
 import os
@@ -27,11 +27,11 @@ P = ParamSpec("P")
 
 
 class NoPoolError(FleetsightError):
-    """Raised when there is no user pool to work on; the message says what to do."""
+    """Raised when there is no user pool; the message says what to do."""
 
 
-def _on_accounts(command: Callable[Concatenate[Accounts, P], None]) -> Callable[P, None]:
-    """Give a command the options for the user pool, and hand it the accounts."""
+def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Callable[P, None]:
+    """Give a command the options for the user pool, and call it with the accounts."""
 
     @click.option("--local", is_flag=True, help="Of the system that ./scripts/run.sh runs on this machine.")
     @click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
@@ -50,7 +50,7 @@ def users() -> None:
 
 
 @users.command("list")
-@_on_accounts
+@_accounts_command
 def list_command(accounts: Accounts) -> None:
     """List the accounts: e-mail, group, and whether they may sign in."""
     table = Table("E-mail", "Group", "State")
@@ -63,7 +63,7 @@ def list_command(accounts: Accounts) -> None:
 @users.command()
 @click.argument("email")
 @click.option("--operator", is_flag=True, help="Who may see and steer the fleet.")
-@_on_accounts
+@_accounts_command
 def add(accounts: Accounts, email: str, *, operator: bool) -> None:
     """Make an account for EMAIL, and print the password that its first sign-in asks to change."""
     password = accounts.add(email)
@@ -75,7 +75,7 @@ def add(accounts: Accounts, email: str, *, operator: bool) -> None:
 @users.command()
 @click.argument("email")
 @click.option("--remove", is_flag=True, help="Take it back.")
-@_on_accounts
+@_accounts_command
 def operator(accounts: Accounts, email: str, *, remove: bool) -> None:
     """Let EMAIL see and steer the fleet; holds with the next sign-in, or within 15 minutes."""
     accounts.set_operator(email, is_operator=not remove)
@@ -84,7 +84,7 @@ def operator(accounts: Accounts, email: str, *, remove: bool) -> None:
 
 @users.command()
 @click.argument("email")
-@_on_accounts
+@_accounts_command
 def disable(accounts: Accounts, email: str) -> None:
     """Let EMAIL in no more; what is theirs stays."""
     accounts.set_enabled(email, is_enabled=False)
@@ -93,7 +93,7 @@ def disable(accounts: Accounts, email: str) -> None:
 
 @users.command()
 @click.argument("email")
-@_on_accounts
+@_accounts_command
 def enable(accounts: Accounts, email: str) -> None:
     """Let EMAIL in again."""
     accounts.set_enabled(email, is_enabled=True)
@@ -102,7 +102,7 @@ def enable(accounts: Accounts, email: str) -> None:
 
 @users.command("second-factor-off")
 @click.argument("email")
-@_on_accounts
+@_accounts_command
 def second_factor_off(accounts: Accounts, email: str) -> None:
     """Let EMAIL sign in by the password alone, after authenticator app and recovery codes were lost.
 
@@ -115,7 +115,7 @@ def second_factor_off(accounts: Accounts, email: str) -> None:
 @users.command()
 @click.argument("email")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_on_accounts
+@_accounts_command
 def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
     """Remove the account of EMAIL for good; its jobs have no owner then, and expire as any that is not kept."""
     if not yes:

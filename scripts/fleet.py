@@ -1,20 +1,65 @@
-"""``fleetsight fleet``: what operators ask of a running fleet, and the orders they give it, by the API."""
+"""``fleetsight fleet``: show and control a running fleet by the API; and what all commands for operators share.
+
+Exit status: 0 if the API has accepted the command, 1 if it has rejected it, 2 for wrong usage or if nothing answers.
+"""
 
 import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec
 
 import click
 from rich.console import Console
 
-from scripts.client import ApiError
-from scripts.fleet_client import FleetClient
-from scripts.operator_api import asks_operator_api, print_json, say
+from core.config import load_config
+from scripts.client import ApiError, FleetClient, NotRunningError, token_from_environment, web_url
+from services.errors import ConfigError
+
+P = ParamSpec("P")
 
 FOLLOW_SECONDS: Final = 1.0
-"""Between two looks for new events."""
+"""The pause between two polls for new events."""
+
+
+class NoAnswerError(click.ClickException):
+    """Raised when no Fleetsight answers, or its address is unknown."""
+
+    exit_code = 2
+
+
+def operator_command(command: Callable[Concatenate[FleetClient, P], None]) -> Callable[P, None]:
+    """Give a command `--url` and `--json`, and call it with the client; an error is one line."""
+
+    @click.option("--url", help="Where Fleetsight is [default: http://, web.host and web.port of config.yaml]")
+    @click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        url = kwargs.pop("url")
+        try:
+            where = str(url).rstrip("/") if url else web_url(load_config().web)
+            client = FleetClient(where, token=token_from_environment())
+            command(client, *args, **kwargs)
+        except (NotRunningError, ConfigError) as error:
+            raise NoAnswerError(str(error)) from error
+        except ApiError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+def print_result(answer: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print `text`, or with `--json` the API's answer."""
+    if as_json:
+        print_json(answer)
+    else:
+        Console().print(text, highlight=False, markup=False)
+
+
+def print_json(body: dict[str, Any]) -> None:
+    """Print the API's answer."""
+    print(json.dumps(body, indent=2))
 
 
 @click.group()
@@ -23,39 +68,41 @@ def fleet() -> None:
 
 
 @fleet.command()
-@asks_operator_api
+@operator_command
 def status(client: FleetClient, *, as_json: bool) -> None:
     """Show workers, queue, limits, cost, and each instance."""
     found, instances = client.fleet(), client.instances()
     if as_json:
         print_json({"fleet": found, "instances": instances})
     elif found is not None:
-        # Here, since other commands need not wait for it.
-        from scripts.fleet_status import show
+        # Imported here: it loads the web tier, which other commands do not need.
+        from scripts.fleet_status import show_fleet
 
-        show(found, instances, Console())
+        show_fleet(found, instances, Console())
     if found is None:
         raise click.ClickException("the controller has not looked at the fleet yet: is it running?")
 
 
 @fleet.command()
 @click.argument("reason", default="")
-@asks_operator_api
+@operator_command
 def pause(client: FleetClient, *, reason: str, as_json: bool) -> None:
     """Pause the fleet: nothing is launched until `resume`.
 
     Workers that run finish what they have and end themselves; images are taken and wait. REASON is shown with it.
     """
-    told = client.pause(reason)
-    why = f" ({told['reason']})" if told["reason"] else ""
-    say(told, f"The fleet is paused{why}: nothing is launched until `fleetsight fleet resume`.", as_json=as_json)
+    answer = client.pause(reason)
+    why = f" ({answer['reason']})" if answer["reason"] else ""
+    print_result(
+        answer, f"The fleet is paused{why}: nothing is launched until `fleetsight fleet resume`.", as_json=as_json
+    )
 
 
 @fleet.command()
-@asks_operator_api
+@operator_command
 def resume(client: FleetClient, *, as_json: bool) -> None:
     """End the pause."""
-    say(client.resume(), "The fleet is not paused.", as_json=as_json)
+    print_result(client.resume(), "The fleet is not paused.", as_json=as_json)
 
 
 @fleet.command()
@@ -63,7 +110,7 @@ def resume(client: FleetClient, *, as_json: bool) -> None:
 @click.argument("maximum", metavar="[MAX]", type=click.IntRange(min=0), required=False)
 @click.option("--reset", is_flag=True, help="Take them back: config.yaml's limits hold again.")
 @click.option("--reason", default="", help="Shown with the limits.")
-@asks_operator_api
+@operator_command
 def scale(
     client: FleetClient, *, minimum: int | None, maximum: int | None, reset: bool, reason: str, as_json: bool
 ) -> None:
@@ -76,38 +123,38 @@ def scale(
         if minimum is not None or reason:
             raise click.UsageError("--reset takes limits back, so it goes without MIN, MAX and --reason")
         client.reset_limits()
-        say({"limits_order": None}, "The limits of config.yaml hold again.", as_json=as_json)
+        print_result({"limits_order": None}, "The limits of config.yaml hold again.", as_json=as_json)
         return
     if minimum is None or maximum is None:
         raise click.UsageError("say MIN and MAX, such as `fleetsight fleet scale 0 5`, or --reset")
-    told = client.set_limits(minimum, maximum, reason)
-    words = f"Limits {told['min_workers']}..{told['max_workers']} hold until `fleetsight fleet scale --reset`."
-    say(told, words, as_json=as_json)
+    answer = client.set_limits(minimum, maximum, reason)
+    text = f"Limits {answer['min_workers']}..{answer['max_workers']} hold until `fleetsight fleet scale --reset`."
+    print_result(answer, text, as_json=as_json)
 
 
 @fleet.command()
 @click.argument("instance")
-@asks_operator_api
+@operator_command
 def drain(client: FleetClient, *, instance: str, as_json: bool) -> None:
     """Ask INSTANCE to finish what it has and end.
 
     While it is still needed, another is launched in its place, since one that drains takes no more images: for fewer
     workers lower the limits with `scale`.
     """
-    words = f"{instance} is asked to drain: it finishes what it has and ends."
-    say(client.drain(instance), words, as_json=as_json)
+    text = f"{instance} is asked to drain: it finishes what it has and ends."
+    print_result(client.drain(instance), text, as_json=as_json)
 
 
 @fleet.command()
 @click.option("--follow", is_flag=True, help="Go on with new ones until Ctrl-C.")
-@asks_operator_api
+@operator_command
 def events(client: FleetClient, *, follow: bool, as_json: bool) -> None:
     """Show the last decisions with their times (UTC), oldest first."""
     from scripts.fleet_status import show_event
 
-    told = client.decisions()
+    answer = client.decisions()
     if as_json and not follow:
-        print_json(told)
+        print_json(answer)
         return
     console = Console()
 
@@ -117,10 +164,10 @@ def events(client: FleetClient, *, follow: bool, as_json: bool) -> None:
         else:
             show_event(event, console)
 
-    for event in reversed(told["decisions"]):
+    for event in reversed(answer["decisions"]):
         show(event)
     if follow:
-        follow_events(client, told["decisions"], show)
+        follow_events(client, answer["decisions"], show)
 
 
 def follow_events(
@@ -129,19 +176,19 @@ def follow_events(
     show: Callable[[dict[str, Any]], None],
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show each decision that is newer than those `seen`, until Ctrl-C; without an answer, say so once."""
-    silent = False
+    """Show each decision after those in `seen` until Ctrl-C; report once if the API does not answer."""
+    is_reported = False
     try:
         while True:
             wait(FOLLOW_SECONDS)
             try:
                 decisions = client.decisions()["decisions"]
             except ApiError as error:
-                if not silent:
+                if not is_reported:
                     print(f"fleetsight: {error}; going on", file=sys.stderr)
-                silent = True
+                is_reported = True
                 continue
-            silent = False
+            is_reported = False
             for event in reversed([each for each in decisions if each not in seen]):
                 show(event)
             seen = decisions
