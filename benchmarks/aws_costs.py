@@ -16,9 +16,8 @@ import yaml
 from benchmarks.report import Report
 from core.config import Config, parse_config
 from core.cost import SECONDS_AN_HOUR, requests_of
-from scripts.aws.deploy.idle_cost import Parts, monthly
-from scripts.aws.deploy.settings import CONFIG
-from scripts.aws.deploy.template import PATH, template
+from scripts.aws.deploy.idle_cost import BilledParts, monthly_cost
+from scripts.aws.deploy.settings import CONFIG_PATH, TEMPLATE_PATH, load_template
 from services.cloudformation import parse_template
 
 IMAGES_A_SECOND = 90.0
@@ -57,16 +56,20 @@ class ThousandImages:
 
 def deployed() -> Config:
     """Return config.yaml with the two intervals that the stack sets otherwise."""
-    set_by_stack = re.findall(r"export (FLEETSIGHT__(?:WORKER|CONTROLLER)__\w+_SECONDS)='(\d+)'", PATH.read_text())
-    return parse_config(yaml.safe_load(CONFIG.read_text(encoding="utf-8")), dict(set_by_stack))
+    set_by_stack = re.findall(
+        r"export (FLEETSIGHT__(?:WORKER|CONTROLLER)__\w+_SECONDS)='(\d+)'", TEMPLATE_PATH.read_text()
+    )
+    return parse_config(yaml.safe_load(CONFIG_PATH.read_text(encoding="utf-8")), dict(set_by_stack))
 
 
 def idle_month(config: Config, conditions: set[str]) -> list[tuple[str, float]]:
     """Return what a stack costs a month at rest, part by part, where these conditions of the template hold."""
-    resources: dict[str, Any] = parse_template(template().body)["Resources"]
+    resources: dict[str, Any] = parse_template(load_template().body)["Resources"]
     made = [each for each in resources.values() if each.get("Condition") in {None, *conditions}]
-    web_type = str(template().parameters["WebInstanceType"].default)
-    return monthly(Parts.of([each["Type"] for each in made], web_type, ZONES, IMAGES_GB), config)
+    web_type = str(load_template().parameters["WebInstanceType"].default)
+    return monthly_cost(
+        BilledParts.from_resources([each["Type"] for each in made], web_type, ZONES, IMAGES_GB), config
+    )
 
 
 def thousand_images(config: Config) -> Iterator[ThousandImages]:

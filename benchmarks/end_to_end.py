@@ -17,7 +17,7 @@ from benchmarks.measure import percentile
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, GROWTH, OURS, WORKERS, Measured, running
 from scripts.demo_model.signs import samples
-from scripts.run.images import Images
+from scripts.run.images import ImageSet
 
 COLD_ROUNDS: Final = 3
 AGAIN: Final = 1_000
@@ -40,14 +40,14 @@ def run(quick: bool) -> Report:
     return Report("end_to_end", figures, bars_of(cold, warm, again))
 
 
-def draw(folder: Path, count: int) -> Images:
+def draw(folder: Path, count: int) -> ImageSet:
     """Draw `count` signs of 64 x 64 pixels into `folder`."""
     folder.mkdir()
     truth = {}
     for sample in samples(count, seed=11, sizes=(((64, 64), 1.0),)):
         (folder / sample.filename).write_bytes(sample.data)
         truth[sample.filename] = sample.label
-    return Images("end-to-end", [folder / name for name in truth], truth)
+    return ImageSet("end-to-end", [folder / name for name in truth], truth)
 
 
 def bare_images_per_second(files: Sequence[Path]) -> float:
@@ -61,7 +61,7 @@ def bare_images_per_second(files: Sequence[Path]) -> float:
     return len(content) / (time.perf_counter() - started)
 
 
-def _cold(home: Path, images: Images, quick: bool) -> dict[int, Measured]:
+def _cold(home: Path, images: ImageSet, quick: bool) -> dict[int, Measured]:
     """Measure batches that find no worker; of 100 images, the fastest of several."""
     with running(home / "cold", {"FLEETSIGHT__WORKER__IDLE_SECONDS": "1"}) as bench:
         hundred = []
@@ -74,7 +74,7 @@ def _cold(home: Path, images: Images, quick: bool) -> dict[int, Measured]:
     return {measured.images: measured for measured in (best, *thousand)}
 
 
-def _warm(home: Path, images: Images, counts: Sequence[int]) -> tuple[dict[int, Measured], Measured]:
+def _warm(home: Path, images: ImageSet, counts: Sequence[int]) -> tuple[dict[int, Measured], Measured]:
     """Measure batches that find two workers waiting, and 1,000 images that were answered before."""
     with running(home / "warm", ALWAYS_WARM) as bench:
         bench.wait_for_workers(WORKERS)
@@ -89,8 +89,8 @@ def _warm(home: Path, images: Images, counts: Sequence[int]) -> tuple[dict[int, 
     return measured, again
 
 
-def _first(images: Images, count: int) -> Images:
-    return Images(images.title, images.files[:count], images.truth)
+def _first(images: ImageSet, count: int) -> ImageSet:
+    return ImageSet(images.title, images.files[:count], images.truth)
 
 
 def figures_of(prefix: str, measured: Measured, bare: float) -> dict[str, float]:

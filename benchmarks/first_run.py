@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Bar, Report
-from scripts.run.images import Images, sample_images
+from scripts.run.images import ImageSet, sample_images
 from scripts.run.system import ROOT, free_port
 
 FIRST_SECONDS = 180.0
@@ -90,7 +90,7 @@ def _start(folder: Path) -> _Run:
         return _Run(seconds, figures | {"started_s": figures["started_at"] - started})
 
 
-def _bare_seconds(images: Images) -> float:
+def _bare_seconds(images: ImageSet) -> float:
     from app_tier.bundle.load import load_bundle
     from app_tier.engines import open_engine
     from app_tier.preprocess import load_pixels

@@ -16,7 +16,7 @@ from typing import Final
 from benchmarks.end_to_end import draw
 from benchmarks.report import Bar, Report
 from benchmarks.running import Bench, Measured, running
-from scripts.run.images import Images
+from scripts.run.images import ImageSet
 
 GONE_SECONDS: Final = 60.0
 """Longest that is waited for the end of a fleet."""
@@ -96,7 +96,7 @@ def run(quick: bool) -> Report:
         home = Path(scratch)
         images = draw(home / "images", 1_000)
         slow = fleet_of(home / "slow", images, BY_DEADLINE, SLOW_BOOTS)
-        hundred = Images(images.title, images.files[:100], images.truth)
+        hundred = ImageSet(images.title, images.files[:100], images.truth)
         each = fleet_of(home / "each", hundred, ONE_EACH)
     return Report(
         "fleet_runs",
@@ -111,7 +111,7 @@ def run(quick: bool) -> Report:
     )
 
 
-def fleet_of(home: Path, images: Images, settings: Mapping[str, str], switches: Sequence[str] = ()) -> Fleet:
+def fleet_of(home: Path, images: ImageSet, settings: Mapping[str, str], switches: Sequence[str] = ()) -> Fleet:
     """Send a batch to a system with a fleet at zero, and watch the fleet until it is there again."""
     with running(home, settings, switches) as bench, watched(bench) as watch:
         batch = bench.batch(images)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.measure import usages
 from benchmarks.running import Bench
-from scripts.run.images import Images
+from scripts.run.images import ImageSet
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -82,7 +82,7 @@ class Tasks:
         self.longest.setdefault(stage, 0.0)
 
 
-def through_pages(bench: Bench, browser: "Browser", images: Images, tasks: Tasks) -> tuple[Way, float]:
+def through_pages(bench: Bench, browser: "Browser", images: ImageSet, tasks: Tasks) -> tuple[Way, float]:
     """Send `images` as a person does; return what came of it, and the longest pause of an empty page in ms."""
     with browser.new_context(base_url=bench.system.url) as context:
         context.set_default_timeout(ACTION_MS)
@@ -101,7 +101,7 @@ def through_pages(bench: Bench, browser: "Browser", images: Images, tasks: Tasks
     return _way(bench, images, results, refused, seconds), pause
 
 
-def _upload(page: "Page", images: Images, tasks: Tasks) -> tuple[str, int]:
+def _upload(page: "Page", images: ImageSet, tasks: Tasks) -> tuple[str, int]:
     """Hand the files to the page and send them; return the job, and how many files were not taken."""
     tasks.enter("choosing")
     page.locator("#images").set_input_files(images.files)
@@ -152,7 +152,9 @@ def _scroll_through(page: "Page", tasks: Tasks) -> float:
     return tasks.longest["finished"]
 
 
-def _way(bench: Bench, images: Images, results: Mapping[str, Mapping[str, Any]], refused: int, seconds: float) -> Way:
+def _way(
+    bench: Bench, images: ImageSet, results: Mapping[str, Mapping[str, Any]], refused: int, seconds: float
+) -> Way:
     web = bench.system.supervisor.pid("web")
     used = usages([web] if web is not None else [])
     answered = [name for name, result in results.items() if result["status"] in {"done", "failed"}]

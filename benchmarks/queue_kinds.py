@@ -18,8 +18,8 @@ from benchmarks.end_to_end import draw
 from benchmarks.report import Bar, Report
 from benchmarks.running import Bench, running
 from scripts.chaos.strikes import workers
-from scripts.run.batch import Batch, Progress
-from scripts.run.images import Images
+from scripts.run.batch import Batch, BatchProgress
+from scripts.run.images import ImageSet
 
 IMAGES: Final = 3_000
 QUICK_IMAGES: Final = 600
@@ -66,7 +66,7 @@ def run(quick: bool) -> Report:
     )
 
 
-def batch_with_kills(bench: Bench, images: Images) -> Cost:
+def batch_with_kills(bench: Bench, images: ImageSet) -> Cost:
     """Send `images` and kill a worker each time so many have a result; wait until the fleet has ended.
 
     Raises:
@@ -75,7 +75,7 @@ def batch_with_kills(bench: Bench, images: Images) -> Cost:
     """
     left = [round(share * len(images.files)) for share in KILLED_AT]
 
-    def kill_when_due(progress: Progress) -> None:
+    def kill_when_due(progress: BatchProgress) -> None:
         if left and progress.classified >= left[0] and (running_now := workers(bench.system)):
             left.pop(0)
             os.kill(running_now[0].pid, signal.SIGKILL)

@@ -12,8 +12,8 @@ from ulid import ULID
 
 from benchmarks.measure import Usage, cpu_seconds_between, latencies, machine_cpu_seconds, result_moments, usages
 from scripts.client import ApiClient
-from scripts.run.batch import Batch, Progress, Summary
-from scripts.run.images import Images
+from scripts.run.batch import Batch, BatchProgress, BatchSummary
+from scripts.run.images import ImageSet
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 
@@ -86,7 +86,7 @@ class Bench:
                 raise TimeoutError(f"the fleet is {states} after {PATIENCE_SECONDS:.0f} s, not {count} running")
             time.sleep(0.1)
 
-    def batch(self, images: Images) -> Measured:
+    def batch(self, images: ImageSet) -> Measured:
         """Send one batch of images that the system has never seen, with the command's own client, and measure it.
 
         Raises:
@@ -96,7 +96,7 @@ class Bench:
         renew(images, self._batches)
         return self.again(images)
 
-    def again(self, images: Images) -> Measured:
+    def again(self, images: ImageSet) -> Measured:
         """Send one batch as it is: images that the system has answered before are answered at once.
 
         Raises:
@@ -104,7 +104,7 @@ class Bench:
         """
         looks: list[tuple[float, int]] = []
 
-        def look(progress: Progress) -> None:
+        def look(progress: BatchProgress) -> None:
             looks.append((time.time(), progress.classified))
 
         before, busy, began = self._usages(), machine_cpu_seconds(), time.monotonic()
@@ -115,7 +115,7 @@ class Bench:
         others = busy - sum(cpu_seconds_between(before.get(name, {}), used) for name, used in after.items())
         return measured(summary, self._latencies(summary, looks), before, after, others / took)
 
-    def _latencies(self, summary: Summary, looks: list[tuple[float, int]]) -> list[float]:
+    def _latencies(self, summary: BatchSummary, looks: list[tuple[float, int]]) -> list[float]:
         # An image's id is made when it is accepted, and holds that moment.
         accepted = [ULID.from_str(result["image_id"]).timestamp for result in self.api.results(summary.job_id)]
         return latencies(accepted, result_moments(looks, len(accepted)))
@@ -134,7 +134,7 @@ class Bench:
 
 
 def measured(
-    summary: Summary, latency_s: list[float], before: ByProcess, after: ByProcess, others_cores: float
+    summary: BatchSummary, latency_s: list[float], before: ByProcess, after: ByProcess, others_cores: float
 ) -> Measured:
     """Put together what a batch used between two looks at the processes."""
     resident = {name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in after.items()}
@@ -155,7 +155,7 @@ def measured(
     )
 
 
-def renew(images: Images, number: int) -> None:
+def renew(images: ImageSet, number: int) -> None:
     """Make other files of `images`, with the same pixels: decoders do not look behind an image's end."""
     tail = f"batch {number:06d}".encode()
     for path in images.files:

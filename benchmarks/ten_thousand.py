@@ -15,7 +15,7 @@ from benchmarks.in_browser import Tasks, Way, through_pages
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running
 from scripts.chromium import open_chromium
-from scripts.run.images import Images
+from scripts.run.images import ImageSet
 
 COUNT: Final = 10_000
 QUICK_COUNT: Final = 500
@@ -40,7 +40,7 @@ def run(quick: bool) -> Report:
     return report_of(by_api, in_browser, bare, tasks.longest, pause)
 
 
-def through_api(bench: Bench, images: Images) -> Way:
+def through_api(bench: Bench, images: ImageSet) -> Way:
     """Send `images` with the commands' client, and wait for every result."""
     measured = bench.batch(images)
     return Way(

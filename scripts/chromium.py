@@ -1,4 +1,4 @@
-"""The machine's own Chromium, driven by Playwright: for screenshots, benchmarks and the browser tests."""
+"""The machine's own Chromium under Playwright: for screenshots, benchmarks and browser tests."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-"""The first is Chromium without its window; that takes a third of the CPU time of the others."""
+"""Names of the program; the first is Chromium without a window, with a third of the CPU time of the others."""
 NO_BROWSER = "there is no Chromium on PATH: install one (apt install chromium) or name it in CHROMIUM"
 NO_PLAYWRIGHT = "playwright, which drives the browser, is not installed: ./scripts/setup.sh run test"
 
 
 class NoBrowserError(FleetsightError):
-    """Raised when no page can be opened; the message says what to install."""
+    """Raised when there is no browser; the message says what to install."""
 
 
 def find_chromium() -> str | None:
@@ -31,7 +31,7 @@ def launch_chromium(playwright: "Playwright") -> "Browser":
     """Return a Chromium without a window, which the caller closes.
 
     Raises:
-        NoBrowserError: when the machine has none.
+        NoBrowserError: the machine has no Chromium.
     """
     path = find_chromium()
     if path is None:
@@ -45,7 +45,7 @@ def open_chromium() -> Iterator["Browser"]:
     """Start Playwright and a Chromium without a window, and end both.
 
     Raises:
-        NoBrowserError: when either is missing.
+        NoBrowserError: Playwright or Chromium is missing.
     """
     try:
         from playwright.sync_api import sync_playwright

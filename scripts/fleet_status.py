@@ -1,4 +1,4 @@
-"""What `fleetsight fleet` shows of the fleet, in 80 columns."""
+"""The output of `fleetsight fleet` about the fleet, in 80 columns."""
 
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -16,22 +16,22 @@ from core.messages import FleetSnapshot, WorkerLimits
 from web_tier.api.operators import FleetStatusBody
 from web_tier.pages.instances import InstanceRow
 
-Row = tuple[str, str]
+StatusRow = tuple[str, str]
 
 
-def show(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: Console) -> None:
-    """Show the fleet and its instances, given as the API tells them."""
+def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: Console) -> None:
+    """Show the fleet and its instances, given as the API's answers."""
     now = datetime.now(UTC)
-    told = FleetStatusBody.model_validate(fleet)
+    status = FleetStatusBody.model_validate(fleet)
     figures = Table.grid(padding=(0, 2))
-    for name, words in rows(told, now):
-        figures.add_row(Text(name, style="bold"), plain(words))
+    for name, words in status_rows(status, now):
+        figures.add_row(Text(name, style="bold"), plain_text(words))
     console.print(figures)
-    console.print(instance_table(FleetInstances.model_validate(instances), told.at))
+    console.print(instance_table(FleetInstances.model_validate(instances), status.at))
 
 
-def rows(fleet: FleetStatusBody, now: datetime) -> Iterator[Row]:
-    """Yield what there is to say of the fleet, each with its name."""
+def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[StatusRow]:
+    """Yield the names and values of the fleet's status."""
     stopped = f", {fleet.stopped} stopped" if fleet.stopped else ""
     yield "workers", f"{fleet.running} running, {fleet.pending} starting{stopped}; {fleet.peak_workers} at the peak"
     waiting = fleet.visible + fleet.delayed
@@ -44,7 +44,7 @@ def rows(fleet: FleetStatusBody, now: datetime) -> Iterator[Row]:
         yield "problem", fleet.problem
     if fleet.paused:
         yield "paused", pause_words(fleet.paused)
-    yield from _cost(fleet)
+    yield from _cost_rows(fleet)
 
 
 def _limits(fleet: FleetSnapshot) -> WorkerLimits:
@@ -52,7 +52,7 @@ def _limits(fleet: FleetSnapshot) -> WorkerLimits:
     return fleet.limits_order or in_force
 
 
-def _cost(fleet: FleetStatusBody) -> Iterator[Row]:
+def _cost_rows(fleet: FleetStatusBody) -> Iterator[StatusRow]:
     yield "billed", f"{fleet.billed_seconds:,.0f} s, {dollars(fleet.cost)}"
     instances, requests = fleet.instances_dollars_per_1000_images, fleet.requests_dollars_per_1000_images
     if instances is not None and requests is not None:
@@ -71,7 +71,9 @@ def instance_table(instances: FleetInstances, now: datetime) -> Table | Text:
     for each in instances.instances:
         row = InstanceRow.of(each, now)
         kind = f"{row.instance_type} {row.market}".rstrip()
-        table.add_row(*(plain(cell) for cell in (row.instance_id, row.state, kind, row.age, row.images, row.heard)))
+        table.add_row(
+            *(plain_text(cell) for cell in (row.instance_id, row.state, kind, row.age, row.images, row.heard))
+        )
     if unlisted := instances.total - len(instances.instances):
         table.add_row(Text(f"and {unlisted:,} older"))
     return table
@@ -81,10 +83,10 @@ def show_event(event: Mapping[str, Any], console: Console) -> None:
     """Show one decision with its time."""
     decision = Decision.model_validate(event)
     line = Table.grid(padding=(0, 2))
-    line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), plain(decision.words))
+    line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), plain_text(decision.words))
     console.print(line)
 
 
-def plain(words: str) -> Text:
-    """Return words, which others have written, without what would move a terminal's cursor or colour it."""
+def plain_text(words: str) -> Text:
+    """Return untrusted text without characters that control a terminal."""
     return Text("".join(each for each in words if each == "\n" or unicodedata.category(each) != "Cc"))

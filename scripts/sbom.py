@@ -1,7 +1,7 @@
-"""The software bill of materials: what a section of requirements.txt installs, in CycloneDX (https://cyclonedx.org).
+"""The software bill of materials of a section of requirements.txt, in CycloneDX (https://cyclonedx.org).
 
-Names, versions and hashes are those of requirements.txt; licences and dependencies are what the installed packages
-say of themselves.
+Names, versions and hashes come from requirements.txt; licences and dependencies from the metadata of the installed
+packages.
 """
 
 import tomllib
@@ -19,24 +19,24 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts.requirements_file import REQUIREMENTS, Pin, read_sections
+from scripts.pin import REQUIREMENTS, Pin, read_sections
 from services.errors import FleetsightError
 
 MAX_LICENSE_CHARACTERS = 100
-"""Characters; what is longer, or of several lines, is a licence's text and not its name."""
+"""The longest name of a licence; longer metadata, or several lines, are a licence's text."""
 
 _LICENSES = LicenseFactory()
 
 
 class SbomError(FleetsightError):
-    """Raised when there is no bill of materials for what was asked; the message says why and what to do."""
+    """Raised when the bill of materials cannot be created; the message says why and what to do."""
 
 
-def bill_of(section: str) -> str:
+def create_sbom(section: str) -> str:
     """Return the bill of materials of a section, as CycloneDX 1.6 in JSON.
 
     Raises:
-        SbomError: there is no such section, or not all of it is installed.
+        SbomError: the section does not exist, or not all of its packages are installed.
     """
     pins = read_sections().get(section)
     if pins is None:
@@ -44,15 +44,15 @@ def bill_of(section: str) -> str:
     installed = {pin.name: _installed(pin, section) for pin in pins}
     components = {pin.name: _component(pin, installed[pin.name]) for pin in pins}
     bom = Bom(components=components.values())
-    bom.metadata.component = root = _fleetsight()
+    bom.metadata.component = root = _root_component()
     bom.register_dependency(root, components.values())
     for name, component in components.items():
-        needed = _needed(installed[name].requires or ())
+        needed = _required_names(installed[name].requires or ())
         bom.register_dependency(component, [components[each] for each in sorted(needed & components.keys())])
     return make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2) + "\n"
 
 
-def _fleetsight() -> Component:
+def _root_component() -> Component:
     project = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return Component(
         name=project["name"],
@@ -85,23 +85,27 @@ def _installed(pin: Pin, section: str) -> Distribution:
 
 
 def _license_names(installed: Distribution) -> Iterator[str]:
-    """Yield what a package says of its licence, in the first of the three ways that it uses."""
-    said = installed.metadata
-    if "License-Expression" in said:
-        yield said["License-Expression"]
+    """Yield the licences of a package from the first of the three metadata fields that it uses."""
+    metadata = installed.metadata
+    if "License-Expression" in metadata:
+        yield metadata["License-Expression"]
         return
-    classifiers = [each for each in said.get_all("Classifier", ()) if each.startswith("License ::")]
+    classifiers = [each for each in metadata.get_all("Classifier", ()) if each.startswith("License ::")]
     if classifiers:
         yield from (each.rpartition(" :: ")[2] for each in classifiers)
-    elif "License" in said and len(said["License"]) <= MAX_LICENSE_CHARACTERS and "\n" not in said["License"]:
-        yield said["License"]
+    elif (
+        "License" in metadata
+        and len(metadata["License"]) <= MAX_LICENSE_CHARACTERS
+        and "\n" not in metadata["License"]
+    ):
+        yield metadata["License"]
 
 
 def _license(name: str) -> License:
     return _LICENSES.make_from_string(name, license_acknowledgement=LicenseAcknowledgement.DECLARED)
 
 
-def _needed(requires: Iterable[str]) -> set[str]:
+def _required_names(requires: Iterable[str]) -> set[str]:
     requirements = (Requirement(each) for each in requires)
     return {
         str(canonicalize_name(each.name))

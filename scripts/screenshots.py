@@ -1,66 +1,153 @@
 """`./scripts/screenshots`: pictures of every page for the documentation, from a system of its own and drawn signs."""
 
+import io
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from PIL import Image
 
 from scripts.chromium import open_chromium
 from scripts.client import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT, System, free_port
-from scripts.studio import PATIENCE_SECONDS, Studio
 from services.errors import FleetsightError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+MAX_BYTES = 300_000
+COLORS = 256
+RESULT_SECONDS = 120.0
+
+SETTLE_MS = 500
+"""The time until a page has come to rest, and visible images are requested."""
+
+_IMAGES_LOADED = """
+() => [...document.querySelectorAll("main img")].every((image) => {
+    const { top, bottom, width } = image.getBoundingClientRect();
+    const isSeen = width > 0 && bottom > 0 && top < innerHeight;
+    const isMeant = image.src || image.dataset.src; // a file that is no image has a tile, but no picture
+    return !isSeen || !isMeant || (image.complete && image.naturalWidth > 0);
+})
+"""
 
 FOLDER = ROOT / "docs" / "screenshots"
 SEED = 2030
 SIGNS = 240
-CUT = 3
-"""Images that end early: the server takes them, and the workers find out."""
+
+TRUNCATED = 3
+"""The number of truncated images: the web tier accepts them, and workers reject them."""
 
 OTHER_JOBS = (("harbour-camera", 60), ("test-set-a", 36), ("depot-gate", 12))
-"""What else the list of jobs shows: name and images."""
+"""Further jobs in the list: names and numbers of images."""
 
 WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "3", "FLEETSIGHT__WORKER__IDLE_SECONDS": "60"}
-NOWHERE = "/jobs/01M7VZC4WFV7NFCGGR65PAXY7J"
-
+MISSING_PAGE = "/jobs/01M7VZC4WFV7NFCGGR65PAXY7J"
 LIGHT = {"viewport": {"width": 1280, "height": 900}}
 DARK = {**LIGHT, "color_scheme": "dark"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
 NO_SCRIPT = {**LIGHT, "java_script_enabled": False}
 
 
-def main_job(studio: Studio, files: Sequence[Path]) -> str:
-    """Show the upload page with a batch, send it, and return its job's id once all have their results."""
-    with studio.page(LIGHT) as page:
+class ScreenshotError(FleetsightError):
+    """Raised when a page is not complete in time, or its screenshot is too large."""
+
+
+@dataclass(frozen=True)
+class PageCamera:
+    """Takes screenshots of a running system with a browser.
+
+    Attributes:
+        folder: of the screenshots.
+        pictures_seconds: the longest wait for the images on a page.
+    """
+
+    url: str
+    api: ApiClient
+    browser: "Browser"
+    folder: Path
+    pictures_seconds: float = 20.0
+
+    @contextmanager
+    def page(self, options: dict[str, Any]) -> Iterator["Page"]:
+        """Open a page with the `options` of its browser context."""
+        with self.browser.new_context(base_url=self.url, reduced_motion="reduce", **options) as context:
+            yield context.new_page()
+
+    def shoot(self, page: "Page", name: str) -> None:
+        """Write a screenshot of `page` to `name`.png, with few colours, once its images are loaded.
+
+        Raises:
+            ScreenshotError: the images do not load, or the file is larger than `MAX_BYTES`.
+        """
+        self._await_pictures(page)
+        target = self.folder / f"{name}.png"
+        shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        shot.quantize(COLORS, dither=Image.Dither.NONE).save(target, optimize=True)
+        size = target.stat().st_size
+        if size > MAX_BYTES:
+            raise ScreenshotError(f"{target} has {size:,} bytes, more than {MAX_BYTES:,}: show less on it")
+        click.echo(f"{target} ({size / 1000:.0f} KB)")
+
+    def await_results(self, job_id: str) -> None:
+        """Wait until every image of a job has its result.
+
+        Raises:
+            ScreenshotError: an image has no result after `RESULT_SECONDS`.
+        """
+        deadline = time.monotonic() + RESULT_SECONDS
+        while (status := self.api.status(job_id))["waiting"]:
+            if time.monotonic() > deadline:
+                raise ScreenshotError(f"{status['waiting']} images of {job_id} wait after {RESULT_SECONDS:.0f} s")
+            time.sleep(0.2)
+
+    def _await_pictures(self, page: "Page") -> None:
+        page.wait_for_timeout(SETTLE_MS)
+        deadline = time.monotonic() + self.pictures_seconds
+        while not page.evaluate(_IMAGES_LOADED):
+            if time.monotonic() > deadline:
+                raise ScreenshotError(f"not all pictures of {page.url} are there after {self.pictures_seconds:.0f} s")
+            page.wait_for_timeout(SETTLE_MS)
+
+
+def main_job(camera: PageCamera, files: Sequence[Path]) -> str:
+    """Capture the upload page, upload a batch, and return its job's id once all images have results."""
+    with camera.page(LIGHT) as page:
         page.goto("/")
         page.get_by_label("Name").fill("road-signs")
         page.get_by_label("Keep my images").check()
         page.locator("#images").set_input_files(files)
         page.locator("#facts", has_not_text="being checked").wait_for()
-        studio.shoot(page, "upload")
+        camera.capture(page, "upload")
         page.locator("#send").click()
-        page.locator("#said", has_text="not taken").wait_for(timeout=1_000 * PATIENCE_SECONDS)
+        page.locator("#said", has_text="not taken").wait_for(timeout=1_000 * RESULT_SECONDS)
         job_id = str(page.locator("#follow").get_attribute("href")).rpartition("/")[2]
     whole = files[0].read_bytes()
-    studio.api.add_images(job_id, [(f"IMG_9{number:03}.jpg", whole[: len(whole) // 2]) for number in range(CUT)])
-    studio.await_results(job_id)
+    camera.api.add_images(
+        job_id, [(f"IMG_9{number:03}.jpg", whole[: len(whole) // 2]) for number in range(TRUNCATED)]
+    )
+    camera.await_results(job_id)
     return job_id
 
 
-def other_jobs(studio: Studio) -> None:
-    """Give the list of jobs something to list."""
+def other_jobs(camera: PageCamera) -> None:
+    """Create further jobs for the list of jobs."""
     for number, (name, count) in enumerate(OTHER_JOBS):
-        job_id = studio.api.create_job(name)
-        studio.api.add_images(job_id, [(s.filename, s.data) for s in samples(count, SEED + 1 + number)])
-        studio.await_results(job_id)
+        job_id = camera.api.create_job(name)
+        camera.api.add_images(job_id, [(s.filename, s.data) for s in samples(count, SEED + 1 + number)])
+        camera.await_results(job_id)
 
 
-def shoot_pages(studio: Studio, job_id: str) -> None:
-    """Take every page but that of the upload, some in the dark and on a phone."""
+def capture_pages(camera: PageCamera, job_id: str) -> None:
+    """Capture all pages except the upload, some in dark mode and on a phone."""
     job = f"/jobs/{job_id}"
-    done = [result for result in studio.api.results(job_id) if result["status"] == "done"]
+    done = [result for result in camera.api.results(job_id) if result["status"] == "done"]
     image = min(done, key=lambda result: str(result["filename"]))["image_id"]
     shots = (
         (LIGHT, job, "job"),
@@ -70,7 +157,7 @@ def shoot_pages(studio: Studio, job_id: str) -> None:
         (LIGHT, "/jobs", "jobs"),
         (LIGHT, "/fleet", "fleet"),
         (LIGHT, "/api", "api"),
-        (LIGHT, NOWHERE, "error"),
+        (LIGHT, MISSING_PAGE, "error"),
         (NO_SCRIPT, "/", "upload-plain"),
         (DARK, job, "job-dark"),
         (DARK, "/fleet", "fleet-dark"),
@@ -78,23 +165,23 @@ def shoot_pages(studio: Studio, job_id: str) -> None:
         (PHONE, job, "job-phone"),
     )
     for options, path, name in shots:
-        with studio.page(options) as page:
+        with camera.page(options) as page:
             page.goto(path)
-            studio.shoot(page, name)
+            camera.capture(page, name)
 
 
-def shoot_refusals(studio: Studio, files: Sequence[Path]) -> None:
-    """Take the page that tells what of a form was not accepted."""
-    with studio.page(NO_SCRIPT) as page:
+def capture_refusals(camera: PageCamera, files: Sequence[Path]) -> None:
+    """Capture the page with the rejected files of a form."""
+    with camera.page(NO_SCRIPT) as page:
         page.goto("/")
         page.locator("#images").set_input_files(files)
         page.locator("#send").click()
         page.get_by_text("1 file not accepted").first.wait_for()
-        studio.shoot(page, "not-accepted")
+        camera.capture(page, "not-accepted")
 
 
 def draw_batch(folder: Path, signs: int) -> list[Path]:
-    """Draw `signs`, and one file that is no image, into `folder`."""
+    """Draw so many signs, and write one file that is not an image, into `folder`."""
     files = []
     for number, sample in enumerate(samples(signs, SEED)):
         path = folder / f"IMG_{SEED + number}{Path(sample.filename).suffix}"
@@ -110,18 +197,18 @@ def draw_batch(folder: Path, signs: int) -> list[Path]:
     "--out", type=click.Path(path_type=Path), default=FOLDER, help="where the pictures go", show_default=True
 )
 def main(out: Path) -> None:
-    """Draw a batch, start a system, and take every page."""
+    """Draw a batch, start a system, and capture all pages."""
     try:
-        take_all(out)
+        capture_all(out)
     except FleetsightError as error:
         raise click.ClickException(str(error)) from error
 
 
-def take_all(out: Path) -> None:
-    """Write a picture of each page to the folder `out`.
+def capture_all(out: Path) -> None:
+    """Write a screenshot of each page to the folder `out`.
 
     Raises:
-        FleetsightError: when there is no browser, the system does not start, or a page does not come to be whole.
+        FleetsightError: there is no browser, the system does not start, or a page is not complete in time.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, open_chromium() as browser:
@@ -130,11 +217,11 @@ def take_all(out: Path) -> None:
         api = ApiClient(system.url)
         try:
             system.start()
-            studio = Studio(system.url, api, browser, out)
-            other_jobs(studio)
-            job_id = main_job(studio, files)
-            shoot_pages(studio, job_id)
-            shoot_refusals(studio, [files[0], files[-1]])
+            camera = PageCamera(system.url, api, browser, out)
+            other_jobs(camera)
+            job_id = main_job(camera, files)
+            capture_pages(camera, job_id)
+            capture_refusals(camera, [files[0], files[-1]])
         finally:
             api.close()
             system.stop()

@@ -1,4 +1,4 @@
-"""What ``fleetsight simulate`` does: the configured policy over one trace, shown, drawn and written."""
+"""``fleetsight simulate``: simulates the configured policy over one trace, and shows, plots and writes the result."""
 
 import json
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from simulator.traces import TraceError, from_csv, named
 from simulator.workers import Machine
 
 MIN_INTERVAL_SECONDS: Final = 1.0
-"""Decisions are simulated no more often: a day of them would take minutes, and boots take far longer than this."""
+"""The shortest simulated interval of decisions: with a shorter one, a simulated day takes minutes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SimulationRequest:
     """What to simulate.
 
     Attributes:
         trace: a trace's name, or the path of a CSV file.
         seed: of arrivals and boots.
         deadline_seconds: of a CSV file: an image that is answered later counts as missed.
-        against: whether other policies play it too.
+        against: whether other policies are simulated too.
     """
 
     trace: str
@@ -39,28 +39,30 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """Where the outcome goes beside the screen: a folder for plots, and a JSON file, where given."""
+class SimulationOutputs:
+    """Further outputs beside the terminal: a folder of plots, and a JSON file, if given."""
 
     plots: Path | None
     json_file: Path | None
 
 
-def carry_out(wish: Wish, settings: Config, image_seconds: float | None, outputs: Outputs) -> None:
-    """Simulate images of `image_seconds`, or of what `settings` say; show the outcome as a table, draw and write it.
+def run_simulation(
+    request: SimulationRequest, settings: Config, image_seconds: float | None, outputs: SimulationOutputs
+) -> None:
+    """Simulate images of `image_seconds`, or of the configured time; show the result, plot and write it.
 
     Raises:
-        TraceError, StalledError, PlotError, MissingError: see there.
+        TraceError, StalledError, PlotError, MissingError: see their descriptions.
     """
     conditions = Conditions(
         machine=Machine.booting_in(settings.fleet.boot_seconds),
         image_seconds=image_seconds or settings.fleet.image_seconds,
         max_workers=settings.fleet.max_workers,
     )
-    scene = scene_of(wish, conditions)
+    scene = build_scene(request, conditions)
     interval = max(MIN_INTERVAL_SECONDS, settings.controller.interval_seconds)
     own = ours(settings.fleet, interval, settings.worker.idle_seconds)
-    played = [scene.play(rule) for rule in (*(rivals(conditions) if wish.against else ()), own)]
+    played = [scene.play(rule) for rule in (*(rivals(conditions) if request.against else ()), own)]
     rows = [row_of(each) for each in played]
     for table in tables_of(rows):
         Console().print(table)
@@ -70,23 +72,23 @@ def carry_out(wish: Wish, settings: Config, image_seconds: float | None, outputs
         _write(figures_of(rows), outputs.json_file)
 
 
-def scene_of(wish: Wish, conditions: Conditions) -> Scene:
-    """Return the one trace that is wished for.
+def build_scene(request: SimulationRequest, conditions: Conditions) -> Scene:
+    """Return the scene of the requested trace.
 
     Raises:
-        TraceError: when there is none of that name, its file cannot be read, or no image comes in it.
+        TraceError: the trace does not exist, its file cannot be read, or it contains no image.
     """
     if conditions.max_workers == 0:
         raise TraceError("fleet.max_workers is 0, so there is no fleet to simulate: set it to 1 or more")
-    path = Path(wish.trace)
+    path = Path(request.trace)
     if path.suffix.lower() == ".csv":
-        return Scene(path.stem, (wish.seed,), (from_csv(path, wish.deadline_seconds),), conditions)
+        return Scene(path.stem, (request.seed,), (from_csv(path, request.deadline_seconds),), conditions)
     makers = named(conditions.max_workers / conditions.image_seconds)
-    if wish.trace not in makers:
-        raise TraceError(f"there is no trace {wish.trace!r}: name a CSV file, or one of {', '.join(makers)}")
-    scene = Scene.of(wish.trace, makers[wish.trace], conditions, (wish.seed,))
+    if request.trace not in makers:
+        raise TraceError(f"there is no trace {request.trace!r}: name a CSV file, or one of {', '.join(makers)}")
+    scene = Scene.of(request.trace, makers[request.trace], conditions, (request.seed,))
     if scene.traces[0].arrivals.size == 0:
-        raise TraceError(f"no image comes in {wish.trace} for a fleet so slow: --image-seconds must be lower")
+        raise TraceError(f"no image comes in {request.trace} for a fleet so slow: --image-seconds must be lower")
     return scene
 
 

@@ -1,7 +1,7 @@
-"""The AWS account that a command works on: its clients, made when first asked, and what it is called."""
+"""The AWS account that a command works on: its clients, created on first use, its id, and errors of its calls."""
 
+import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import botocore.exceptions
 from botocore.config import Config as BotoConfig
+from botocore.exceptions import ClientError
 
 from services.errors import FleetsightError
 
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
     from mypy_boto3_sts.type_defs import GetCallerIdentityResponseTypeDef
 
-Done = Callable[[str], None]
-"""Told in a sentence of each step that has changed something; a test's raises to play a crash there."""
-
 TAG = "fleetsight"
-"""Everything that the commands and the stack make carries this tag, with the prefix as its value."""
+"""The tag of every resource that the commands and the stack create; its value is the prefix."""
+
+DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
+"""Error codes of a denied call; S3's answer to a HEAD request has only the status 403."""
 
 
 class AccountError(FleetsightError):
-    """Raised when AWS cannot be asked at all: no credentials, an unknown profile, or no region."""
+    """Raised when no call can be made: no credentials, an unknown profile, or no region."""
 
 
 @dataclass
@@ -45,16 +46,16 @@ class Account:
     """Clients of one region of one account; threads may share it.
 
     Attributes:
-        region: such as us-east-1; None is the profile's.
-        profile: of the AWS configuration; None is the default one.
-        endpoint_url: of a local cloud; None is AWS.
+        region: such as us-east-1; None for the profile's region.
+        profile: of the AWS configuration; None for the default profile.
+        endpoint_url: of a local cloud; None for AWS.
     """
 
     region: str | None = None
     profile: str | None = None
     endpoint_url: str | None = None
     _clients: dict[str, Any] = field(default_factory=dict, repr=False)
-    _making: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def autoscaling(self) -> "AutoScalingClient":
@@ -204,7 +205,7 @@ class Account:
         """The region.
 
         Raises:
-            AccountError: none is given, and the profile names none.
+            AccountError: no region is given, and the profile names none.
         """
         name = self.region or self._session.region_name
         if not name:
@@ -223,9 +224,9 @@ class Account:
     def _client(self, service: str, own: BotoConfig | None = None) -> Any:
         if service in self._clients:
             return self._clients[service]
-        # Five attempts, with jitter, and for each no more than a minute and a half.
+        # Five attempts with jitter, each at most 65 seconds.
         config = BotoConfig(retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=5, read_timeout=60)
-        with self._making:  # a session of boto3 must not make two clients at once
+        with self._lock:  # a session of boto3 must not create two clients at once
             if service not in self._clients:
                 self._clients[service] = self._session.client(
                     service,  # type: ignore[call-overload]  # any of them
@@ -234,3 +235,15 @@ class Account:
                     config=config.merge(own) if own else config,
                 )
         return self._clients[service]
+
+
+def explain_error(error: Exception) -> str:
+    """Return the message of an error; for a denied call, the name of the call and what to do."""
+    if not isinstance(error, ClientError) or error.response["Error"]["Code"] not in DENIED_CODES:
+        return str(error)
+    # The message of most services names the caller; S3's does not.
+    message = re.sub(r"\s*Encoded authorization failure message: \S+", "", error.response["Error"].get("Message", ""))
+    return (
+        f"AWS does not allow you to call {error.operation_name}: have your user or role allowed that, or use another "
+        f"--profile ({message or error.response['Error']['Code']})"
+    )

@@ -1,34 +1,44 @@
-"""The instances of a stack: web tier and workers, known by their `Name` tags."""
+"""The instances of a stack, known by their `Name` tags; instance types; and a shell by Session Manager."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from scripts.aws.account import TAG, Account
 from services.ec2 import WORKER_SUFFIX
+from services.errors import FleetsightError
 from services.metadata import DRAIN_TAG
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeInfoTypeDef
 
 TEMPLATE_TAG = "aws:ec2launchtemplate:id"
 VERSION_TAG = "aws:ec2launchtemplate:version"
-"""Which EC2 gives to each instance that it launches from a template."""
+"""EC2 sets these tags on each instance that it launches from a template."""
 
-THERE = ("pending", "running", "stopping", "stopped", "shutting-down")
-"""Every state but `terminated`, in which EC2 goes on listing an instance for an hour."""
+EXISTING_STATES = ("pending", "running", "stopping", "stopped", "shutting-down")
+"""All states except `terminated`: EC2 lists a terminated instance for about an hour."""
+
+REQUIRED_PROGRAMS = {
+    "aws": "the AWS command line: https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html",
+    "session-manager-plugin": "its plugin: https://docs.aws.amazon.com/systems-manager/latest/userguide/"
+    "session-manager-working-with-install-plugin.html",
+}
+"""Programs that a session needs on this machine, and where to get them."""
 
 
 @dataclass(frozen=True)
-class Machine:
-    """An instance.
+class StackInstance:
+    """An instance of the stack, or of a bake.
 
     Attributes:
         name: its `Name` tag.
         address: public, or empty.
-        draining: whether its worker is asked to end.
-        template: id and version of the launch template that it was launched from; empty where there was none.
+        draining: whether its worker is draining.
+        template: id and version of the launch template that it was launched from, or empty.
     """
 
     instance_id: str
@@ -52,23 +62,23 @@ def worker_name(prefix: str) -> str:
     return f"{prefix}{WORKER_SUFFIX}"
 
 
-def named(account: Account, *names: str, states: Sequence[str] = THERE) -> list[Machine]:
+def instances_named(account: Account, *names: str, states: Sequence[str] = EXISTING_STATES) -> list[StackInstance]:
     """Return the instances of these names, oldest first."""
-    return _machines(account, {"Name": "tag:Name", "Values": list(names)}, states)
+    return _describe_instances(account, {"Name": "tag:Name", "Values": list(names)}, states)
 
 
-def tagged(account: Account, prefix: str, states: Sequence[str] = THERE) -> list[Machine]:
+def instances_tagged(account: Account, prefix: str, states: Sequence[str] = EXISTING_STATES) -> list[StackInstance]:
     """Return the instances that carry this prefix's tag, oldest first."""
-    return _machines(account, {"Name": f"tag:{TAG}", "Values": [prefix]}, states)
+    return _describe_instances(account, {"Name": f"tag:{TAG}", "Values": [prefix]}, states)
 
 
-def _machines(account: Account, known_by: "FilterTypeDef", states: Sequence[str]) -> list[Machine]:
+def _describe_instances(account: Account, selector: "FilterTypeDef", states: Sequence[str]) -> list[StackInstance]:
     state: FilterTypeDef = {"Name": "instance-state-name", "Values": list(states)}
-    pages = account.ec2.get_paginator("describe_instances").paginate(Filters=[known_by, state])
+    pages = account.ec2.get_paginator("describe_instances").paginate(Filters=[selector, state])
     found = []
     for each in (each for page in pages for reservation in page["Reservations"] for each in reservation["Instances"]):
         tags = {tag["Key"]: tag["Value"] for tag in each.get("Tags", [])}
-        machine = Machine(
+        instance = StackInstance(
             instance_id=each["InstanceId"],
             name=tags.get("Name", ""),
             state=each["State"]["Name"],
@@ -79,5 +89,92 @@ def _machines(account: Account, known_by: "FilterTypeDef", states: Sequence[str]
             draining=DRAIN_TAG in tags,
             template=(tags.get(TEMPLATE_TAG, ""), tags.get(VERSION_TAG, "")),
         )
-        found.append(machine)
-    return sorted(found, key=lambda machine: (machine.launched_at, machine.instance_id))
+        found.append(instance)
+    return sorted(found, key=lambda instance: (instance.launched_at, instance.instance_id))
+
+
+@dataclass(frozen=True)
+class InstanceType:
+    """An instance type.
+
+    Attributes:
+        name: such as c7a.large.
+        architecture: x86_64, arm64 (AWS's Graviton), or another name of EC2's.
+        vcpus: its default number of vCPUs.
+        gpus: its number of NVIDIA GPUs.
+    """
+
+    name: str
+    architecture: str
+    vcpus: int
+    gpus: int
+
+
+def describe_instance_types(ec2: "EC2Client", names: Sequence[str]) -> dict[str, InstanceType]:
+    """Return EC2's descriptions of these instance types by name.
+
+    Raises:
+        botocore.exceptions.ClientError: the region does not have one of them.
+    """
+    described = ec2.describe_instance_types(InstanceTypes=list(names))["InstanceTypes"]  # type: ignore[arg-type]
+    return {each["InstanceType"]: _parse_instance_type(each) for each in described}
+
+
+def _parse_instance_type(described: "InstanceTypeInfoTypeDef") -> InstanceType:
+    supported = described.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
+    gpus = described.get("GpuInfo", {}).get("Gpus", [])
+    return InstanceType(
+        described["InstanceType"],
+        # Some types run i386 as well.
+        next((each for each in ("x86_64", "arm64") if each in supported), ", ".join(supported)),
+        described.get("VCpuInfo", {}).get("DefaultVCpus", 0),
+        sum(gpu.get("Count", 0) for gpu in gpus if gpu.get("Manufacturer") == "NVIDIA"),
+    )
+
+
+class SessionError(FleetsightError):
+    """Raised when no single instance is selected, or a program is missing; the message says what to do."""
+
+
+def select_instance(running: Sequence[StackInstance], prefix: str, wanted: str | None) -> StackInstance:
+    """Return the instance to open a session on.
+
+    Args:
+        running: the running instances.
+        prefix: of the stack.
+        wanted: an id, the beginning of one, or `web`; None selects the only instance.
+
+    Raises:
+        SessionError: no instance or several instances match; the message lists them.
+    """
+    if wanted is None:
+        found = list(running)
+    elif wanted == "web":
+        found = [each for each in running if each.name == web_name(prefix)]
+    else:
+        found = [each for each in running if each.instance_id.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    listed = "".join(f"\n  {each.instance_id}  {each.name}" for each in found or running)
+    if not found:
+        raise SessionError(f"no running instance of {prefix} is {wanted or 'there'}; there are:{listed or ' none'}")
+    raise SessionError(f"several instances run; name one:{listed}")
+
+
+def session_command(account: Account, instance: StackInstance) -> list[str]:
+    """Return the command that opens a session."""
+    words = ["aws", "ssm", "start-session", "--target", instance.instance_id, "--region", account.region_name]
+    return [*words, "--profile", account.profile] if account.profile else words
+
+
+def check_programs(
+    which: Callable[[str], str | None] = shutil.which, programs: Sequence[str] = tuple(REQUIRED_PROGRAMS)
+) -> None:
+    """Check that this machine has the programs of a session.
+
+    Raises:
+        SessionError: a program is missing; the message says where to get it.
+    """
+    if lacking := [each for each in programs if which(each) is None]:
+        listed = "".join(f"\n  {each}: install {REQUIRED_PROGRAMS[each]}" for each in lacking)
+        raise SessionError(f"a session needs programs that are not on this machine:{listed}")

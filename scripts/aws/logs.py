@@ -1,4 +1,4 @@
-"""``fleetsight logs``: what web tier, controller and workers have written, read from CloudWatch Logs."""
+"""``fleetsight logs``: the logs of web tier, controller and workers, read from CloudWatch Logs."""
 
 import json
 import re
@@ -10,32 +10,32 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scripts.aws.account import Account
-from scripts.aws.waiting import Waiting
+from scripts.aws.context import Waiter
 from services.errors import FleetsightError
 
 ROLES = ("web", "controller", "worker")
 
 FOLLOW_SECONDS = 2.0
-"""Between two looks for new lines."""
+"""The pause between two polls for new lines."""
 
-LATE_SECONDS = 60
-"""How late a line may come, which stands then before others that have been shown."""
+MAX_LATE_SECONDS = 60
+"""How far back each poll reads: CloudWatch may store a line late, and the line is then shown out of order."""
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-OWN = ("at", "level", "process", "logger", "message", "exception")
-"""What our lines of JSON have in places of their own; the rest is told by name."""
+LINE_FIELDS = ("at", "level", "process", "logger", "message", "exception")
+"""Fields of our JSON lines with a fixed place in the output; the others follow by name."""
 
 
 class LogError(FleetsightError):
-    """Raised when there are no logs, or a time cannot be understood."""
+    """Raised when there are no logs, or a duration is invalid."""
 
 
-def seconds_of(text: str) -> int:
-    """Return a length of time such as 90s, 10m, 2h or 1d in seconds.
+def parse_duration(text: str) -> int:
+    """Return a duration such as 90s, 10m, 2h or 1d in seconds.
 
     Raises:
-        LogError: it is none.
+        LogError: the text is not a duration.
     """
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if match is None:
@@ -44,14 +44,14 @@ def seconds_of(text: str) -> int:
 
 
 @dataclass
-class Reader:
+class LogReader:
     """Reads log groups, each line once.
 
     Attributes:
         account: of the logs.
         prefix: of the stack.
-        roles: that write them.
-        text: only lines that hold it; empty for all.
+        roles: the writers of the logs.
+        text: only lines with this text are read; empty for all lines.
     """
 
     account: Account
@@ -61,79 +61,78 @@ class Reader:
     _seen: dict[str, int] = field(default_factory=dict)
 
     def since(self, moment: float) -> list[str]:
-        """Return what has been written since `moment`, in seconds of the epoch, and not been returned yet.
+        """Return the lines since `moment`, in seconds of the epoch, that were not returned before.
 
         Raises:
-            LogError: none of the groups is there.
+            LogError: no log group exists.
         """
         start = int(moment * 1_000)
         events = [event for role in self._groups() for event in self._events(role, start)]
         self._seen = {each: at for each, at in self._seen.items() if at >= start}
-        return [readable(event["message"], role) for _, role, event in sorted(events, key=lambda each: each[0])]
+        return [format_line(event["message"], role) for _, role, event in sorted(events, key=lambda each: each[0])]
 
     def _groups(self) -> list[str]:
         pages = self.account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"/{self.prefix}/")
-        there = {each["logGroupName"] for page in pages for each in page["logGroups"]}
-        found = [role for role in self.roles if f"/{self.prefix}/{role}" in there]
+        existing = {each["logGroupName"] for page in pages for each in page["logGroups"]}
+        found = [role for role in self.roles if f"/{self.prefix}/{role}" in existing]
         if not found:
             raise LogError(f"there are no logs of {', '.join(self.roles)} under /{self.prefix}: is there a stack?")
         return found
 
     def _events(self, role: str, start: int) -> Iterator[tuple[int, str, Any]]:
-        asked: dict[str, Any] = {"logGroupName": f"/{self.prefix}/{role}", "startTime": start}
+        arguments: dict[str, Any] = {"logGroupName": f"/{self.prefix}/{role}", "startTime": start}
         if self.text:
-            asked["filterPattern"] = json.dumps(self.text)  # in quotes it is looked for as it stands
-        for page in self.account.logs.get_paginator("filter_log_events").paginate(**asked):
+            arguments["filterPattern"] = json.dumps(self.text)  # quotes make it a literal text
+        for page in self.account.logs.get_paginator("filter_log_events").paginate(**arguments):
             for event in page["events"]:
                 if event["eventId"] not in self._seen:
                     self._seen[event["eventId"]] = event["timestamp"]
                     yield event["timestamp"], role, event
 
 
-def follow(
-    reader: Reader,
+def follow_logs(
+    reader: LogReader,
     show: Callable[[str], None],
-    waiting: Waiting,
+    waiter: Waiter,
     now: Callable[[], float] = time.time,
 ) -> None:
-    """Show new lines as they come, until Ctrl-C."""
+    """Show new lines until the user presses Ctrl-C."""
     try:
         while True:
-            waiting.sleep(FOLLOW_SECONDS)
-            for line in reader.since(now() - LATE_SECONDS):
+            waiter.sleep(FOLLOW_SECONDS)
+            for line in reader.since(now() - MAX_LATE_SECONDS):
                 show(line)
     except KeyboardInterrupt:
         return
 
 
-def readable(line: str, role: str) -> str:
-    """Return a line for people: time, level, who and what, then what else it tells; others as they are."""
+def format_line(line: str, role: str) -> str:
+    """Return one of our JSON lines for the terminal: time, level, role and message, then further fields by name.
+
+    Other lines stay as they are.
+    """
     try:
-        told = json.loads(line)
+        entry = json.loads(line)
     except ValueError:
-        told = None
-    if not isinstance(told, dict) or "message" not in told:
-        return plain(f"{role:<10} {line.rstrip()}")
-    rest = " ".join(f"{name}={_short(value)}" for name, value in told.items() if name not in OWN)
-    words = f"{_clock(told.get('at'))} {told.get('level', ''):<7} {role:<10} {told['message']}"
-    return plain("  ".join(each for each in (words, rest) if each)) + _exception(told)
+        entry = None
+    if not isinstance(entry, dict) or "message" not in entry:
+        return strip_control(f"{role:<10} {line.rstrip()}")
+    fields = " ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in entry.items()
+        if name not in LINE_FIELDS
+    )
+    main = f"{_format_time(entry.get('at'))} {entry.get('level', ''):<7} {role:<10} {entry['message']}"
+    exception = "".join(f"\n    {strip_control(each)}" for each in str(entry.get("exception", "")).splitlines())
+    return strip_control("  ".join(each for each in (main, fields) if each)) + exception
 
 
-def plain(text: str) -> str:
-    """Return text, which others have written, without what would move a terminal's cursor or colour it."""
+def strip_control(text: str) -> str:
+    """Return untrusted text without characters that control a terminal."""
     return "".join(each for each in text if unicodedata.category(each) not in {"Cc", "Cf"})
 
 
-def _exception(told: dict[str, Any]) -> str:
-    lines = str(told.get("exception", "")).splitlines()
-    return "".join(f"\n    {plain(line)}" for line in lines)
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _clock(at: object) -> str:
+def _format_time(at: object) -> str:
     try:
         return f"{datetime.fromisoformat(str(at)).astimezone(UTC):%d %b %H:%M:%S}"
     except ValueError:

@@ -1,4 +1,4 @@
-"""``fleetsight status``: how a stack is, as AWS tells it; what the fleet does, the page and `fleet status` tell."""
+"""``fleetsight status``: a stack's state as AWS describes it; `fleet status` and the page show the fleet's."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,27 +10,24 @@ from rich.table import Table
 from rich.text import Text
 
 from scripts.aws.account import Account
-from scripts.aws.bake.recipe import ROLES
-from scripts.aws.bake.shelf import stored_image
-from scripts.aws.deploy.page import page_of
-from scripts.aws.deploy.settings import settings_of
-from scripts.aws.deploy.stacks import Stack, find, last_failure
-from scripts.aws.instances import Machine, named, web_name, worker_name
-from scripts.aws.launches import failed_launch
-from scripts.aws.operation import Operation
-from scripts.aws.template_versions import template_versions
+from scripts.aws.bake.images import stored_image
+from scripts.aws.bake.spec import ROLES
+from scripts.aws.context import AwsContext
+from scripts.aws.deploy.settings import stack_config
+from scripts.aws.deploy.stack import Stack, failed_launch, find_stack, last_failure, page_url, template_versions
+from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name
 
 QUEUES = {"requests": "RequestQueueName", "responses": "ResponseQueueName", "dead letters": "DeadLetterQueueName"}
-"""What each queue is called, and the stack's output that names it."""
+"""The stack's outputs that name its queues, by the names that the user sees."""
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QueueDepth:
     """Messages of a queue, approximately.
 
     Attributes:
-        visible: can be received.
-        in_flight: have been, and neither been deleted nor come back.
+        visible: messages that can be received.
+        in_flight: messages that were received and not deleted, during their visibility timeout.
     """
 
     visible: int
@@ -38,20 +35,20 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Status:
-    """How a stack is.
+class StackStatus:
+    """The state of a stack; `--json` prints its attributes under these names.
 
     Attributes:
-        stack: its status, such as UPDATE_COMPLETE.
-        failure: the last event of the stack that was one, or empty.
-        page: address, or None while there is none.
-        settings: what config.yaml says otherwise here.
-        web: its instances.
-        failed_launch: why Auto Scaling could not launch the newest of them, or empty.
-        workers: how many in each state.
+        stack: status of the stack, such as UPDATE_COMPLETE.
+        failure: the newest failure among the stack's events, or empty.
+        page: its address, or None if it has none yet.
+        settings: keys of config.yaml that the stack overrides.
+        web: the web instances.
+        failed_launch: why Auto Scaling could not launch the newest web instance, or empty.
+        workers: number of workers by state.
         template: default and newest version of the workers' launch template.
-        queues: by what they are called.
-        alarms: names of those that ring.
+        queues: their depths, by the names in `QUEUES`.
+        alarms: names of the alarms in the state ALARM.
         images: ids by role.
     """
 
@@ -64,46 +61,46 @@ class Status:
     workers: dict[str, int]
     template: tuple[int, int] | None
     failed_launch: str = ""
-    queues: dict[str, Waiting] = field(default_factory=dict)
+    queues: dict[str, QueueDepth] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
     images: dict[str, str | None] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the state as plain data."""
         return asdict(self)
 
 
-def status_of(operation: Operation) -> Status | None:
-    """Return how the stack is, or None where there is none."""
-    account, prefix = operation.account, operation.prefix
-    stack = find(account, prefix)
+def read_status(context: AwsContext) -> StackStatus | None:
+    """Return the state of the stack, or None if it does not exist."""
+    account, prefix = context.account, context.prefix
+    stack = find_stack(account, prefix)
     if stack is None:
         return None
-    return Status(
+    return StackStatus(
         prefix=prefix,
         stack=stack.status,
         failure=last_failure(account, stack),
-        page=page_of(stack),
-        settings=settings_of(stack),
-        web=[_web(each) for each in named(account, web_name(prefix))],
-        workers=dict(Counter(each.state for each in named(account, worker_name(prefix)))),
+        page=page_url(stack),
+        settings=stack_config(stack),
+        web=[_web_instance(each) for each in instances_named(account, web_name(prefix))],
+        workers=dict(Counter(each.state for each in instances_named(account, worker_name(prefix)))),
         template=template_versions(account, stack),
         failed_launch=failed_launch(account, stack),
-        queues=dict(_queues(account, stack)),
-        alarms=_ringing(account, prefix),
-        images={role: stored_image(operation.site, role) for role in ROLES},
+        queues=dict(_queue_depths(account, stack)),
+        alarms=_alarms_in_alarm(account, prefix),
+        images={role: stored_image(context, role) for role in ROLES},
     )
 
 
-def shown(status: Status) -> RenderableType:
-    """Return it for people."""
+def status_table(status: StackStatus) -> RenderableType:
+    """Return the state as a table for the user."""
     rows = Table.grid(padding=(0, 2))
-    for name, words in _rows(status):
-        rows.add_row(Text(name, style="bold"), Text(words))
+    for name, text in _status_rows(status):
+        rows.add_row(Text(name, style="bold"), Text(text))
     return Group(rows)
 
 
-def _rows(status: Status) -> Iterator[tuple[str, str]]:
+def _status_rows(status: StackStatus) -> Iterator[tuple[str, str]]:
     yield "stack", f"{status.prefix}, {status.stack.replace('_', ' ').lower()}"
     if status.failure:
         yield "last failure", status.failure
@@ -126,19 +123,19 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         yield "config", ", ".join(f"{key}={value}" for key, value in status.settings.items())
 
 
-def _web(machine: Machine) -> dict[str, str]:
+def _web_instance(instance: StackInstance) -> dict[str, str]:
     return {
-        "id": machine.instance_id,
-        "state": machine.state,
-        "type": machine.instance_type,
-        "image": machine.image_id,
-        "address": machine.address,
-        "since": f"{machine.launched_at:%Y-%m-%d %H:%M} UTC",
+        "id": instance.instance_id,
+        "state": instance.state,
+        "type": instance.instance_type,
+        "image": instance.image_id,
+        "address": instance.address,
+        "since": f"{instance.launched_at:%Y-%m-%d %H:%M} UTC",
     }
 
 
-def _queues(account: Account, stack: Stack) -> Iterator[tuple[str, Waiting]]:
-    for called, output in QUEUES.items():
+def _queue_depths(account: Account, stack: Stack) -> Iterator[tuple[str, QueueDepth]]:
+    for name, output in QUEUES.items():
         if output not in stack.outputs:
             continue
         url = account.sqs.get_queue_url(QueueName=stack.outputs[output])["QueueUrl"]
@@ -151,9 +148,9 @@ def _queues(account: Account, stack: Stack) -> Iterator[tuple[str, Waiting]]:
             ],
         )["Attributes"]
         visible = int(counts["ApproximateNumberOfMessages"]) + int(counts["ApproximateNumberOfMessagesDelayed"])
-        yield called, Waiting(visible, int(counts["ApproximateNumberOfMessagesNotVisible"]))
+        yield name, QueueDepth(visible, int(counts["ApproximateNumberOfMessagesNotVisible"]))
 
 
-def _ringing(account: Account, prefix: str) -> list[str]:
+def _alarms_in_alarm(account: Account, prefix: str) -> list[str]:
     pages = account.cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{prefix}-")
     return [each["AlarmName"] for page in pages for each in page["MetricAlarms"] if each["StateValue"] == "ALARM"]

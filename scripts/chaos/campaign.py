@@ -1,6 +1,11 @@
-"""One campaign: start the system, learn the truth without faults, send images under faults, heal, check."""
+"""``fleetsight chaos``: rehearse bad days, and check every image afterwards.
+
+A campaign starts the system, classifies images without faults, sends them again under faults, ends the faults, and
+checks. Exit status: 0 if every image was right and nothing was left, 1 if not, 2 if the campaign could not run.
+"""
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,25 +15,30 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
 
+import click
+from rich.console import Console
+from rich.table import Table
+
 from localcloud.control_client import ControlClient
-from localcloud.options import Switches
-from scripts.chaos.check import Progress, Verdict, check
-from scripts.chaos.client import Client
+from localcloud.options import InvalidSwitchError, Switches
+from localcloud.typed_switches import values_in
+from scripts.chaos.client import CampaignVerdict, ChaosClient, ProgressWatcher, check_images
 from scripts.chaos.strikes import Striker
 from scripts.demo_model.signs import samples
-from scripts.run.system import System, free_port
+from scripts.run.system import ROOT, System, free_port
 from services.errors import FleetsightError
 
-PICTURES: Final = 200
-"""Distinct pictures; they are sent again and again under names of their own."""
+DISTINCT_IMAGES: Final = 200
+"""The number of distinct images; they are sent repeatedly under different names."""
 
 PATIENCE_SECONDS: Final = 240.0
-"""Without progress for so long once every fault is over, what is missing is lost."""
+"""After this time without progress once all faults have ended, missing images are lost."""
 
 TRUTH_SECONDS: Final = 60.0
-"""The same while nothing is broken."""
+"""The same limit for the classification without faults."""
 
 VISIBILITY_SECONDS: Final = 6
+
 SETTINGS: Final[Mapping[str, str]] = {
     "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
     "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
@@ -36,10 +46,10 @@ SETTINGS: Final[Mapping[str, str]] = {
     "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
     "FLEETSIGHT__WORKER__IDLE_SECONDS": "2",
     "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
-    # Every image is to reach a worker: the same pictures are sent again and again.
+    # Every image must reach a worker, although the same images are sent repeatedly.
     "FLEETSIGHT__RETENTION__REPEAT_DAYS": "0",
 }
-"""Short times, so that what dies is soon replaced."""
+"""Short times, so that dead processes are replaced soon."""
 
 FAULTS: Final[Sequence[Mapping[str, object]]] = (
     {"kind": "unavailable", "share": 0.02},
@@ -54,21 +64,24 @@ FAULTS: Final[Sequence[Mapping[str, object]]] = (
     {"kind": "killed_after", "tier": "controller", "share": 0.0005},
     {"kind": "killed_after", "tier": "web", "share": 0.0005},
 )
-"""What calls meet where no scenario says otherwise: seven of a hundred."""
+"""The faults of calls without a scenario: seven of a hundred calls fail."""
+
+HOME = ROOT / ".fleetsight" / "chaos"
+MAX_SEED = 2**32 - 1
 
 
 class ModelError(FleetsightError):
-    """Raised when pictures could not be classified while nothing was broken."""
+    """Raised when images could not be classified without faults."""
 
 
 @dataclass
-class Report:
-    """What a campaign did and found.
+class CampaignReport:
+    """The report of a campaign.
 
     Attributes:
-        kills: processes that were killed by kill -9, by a strike or between two calls.
-        calls: calls to the cloud while there were faults.
-        faulty_calls: how many of these met a fault.
+        kills: number of processes killed by kill -9, by a strike or between two calls.
+        calls: number of calls to the cloud under faults.
+        faulty_calls: number of these calls with a fault.
         recoveries: seconds from each strike to the next new result, in order.
     """
 
@@ -80,12 +93,12 @@ class Report:
     calls: int
     faulty_calls: int
     seconds: float
-    verdict: Verdict
+    verdict: CampaignVerdict
     recoveries: Sequence[float] = ()
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return the rows of the table: name and value."""
-        found = [(str(name), str(count)) for name, count in self.verdict.counts.items()]
+        """Return the names and values of the report's rows."""
+        findings = [(str(name), str(count)) for name, count in self.verdict.counts.items()]
         slowest = f"{max(self.recoveries):.1f} s" if self.recoveries else "-"
         usual = f"{median(self.recoveries):.1f} s" if self.recoveries else "-"
         return [
@@ -98,18 +111,18 @@ class Report:
             ("seconds", f"{self.seconds:.0f}"),
             ("to the next result after a strike, median", usual),
             ("to the next result after a strike, slowest", slowest),
-            *(found or [("lost, doubled, wrong, failed, unexpected, disagreeing, left over", "0")]),
+            *(findings or [("lost, doubled, wrong, failed, unexpected, disagreeing, left over", "0")]),
         ]
 
 
 @dataclass
 class Campaign:
-    """A campaign, from its seed.
+    """A campaign; its seed determines it.
 
     Attributes:
-        minutes, images: for how long images are sent under faults, and how many at least.
-        switches: of the local cloud, turned once the truth is known.
-        log: a file of JSON lines: what was done, and when.
+        minutes, images: how long images are sent under faults, and at least how many.
+        switches: of the local cloud, set after the classification without faults.
+        log: a file of JSON lines about events and their times.
     """
 
     home: Path
@@ -123,7 +136,7 @@ class Campaign:
     say: Callable[[str], None]
     _began: float = field(default_factory=time.monotonic)
 
-    def run(self) -> Report:
+    def run(self) -> CampaignReport:
         """Run the campaign.
 
         Raises:
@@ -144,16 +157,16 @@ class Campaign:
         finally:
             system.stop()
 
-    def _run(self, system: System) -> Report:
-        self.say(f"classifying {PICTURES} pictures without faults")
-        pictures = self._truth(system)
+    def _run(self, system: System) -> CampaignReport:
+        self.say(f"classifying {DISTINCT_IMAGES} pictures without faults")
+        images = self._true_labels(system)
         self.say("sending images while calls fail and processes die")
-        client = Client(system.api(), pictures, PATIENCE_SECONDS)
-        began, (calls_before, _) = time.monotonic(), _counted(system)
-        _turn(system, {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
-        self._note({"event": "switches", "values": dict(self.switches)})
-        striker = Striker(system, self.seed, self.every_seconds, self._note)
-        progress = Progress(client)
+        client = ChaosClient(system.api(), images, PATIENCE_SECONDS)
+        began, (calls_before, _) = time.monotonic(), _count_calls(system)
+        _set_switches(system, {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
+        self._log_event({"event": "switches", "values": dict(self.switches)})
+        striker = Striker(system, self.seed, self.every_seconds, self._log_event)
+        progress = ProgressWatcher(client)
         striker.start()
         progress.start()
         try:
@@ -161,15 +174,15 @@ class Campaign:
             client.send(lambda sent: sent < self.images or time.monotonic() < ends)
         finally:
             striker.stop()
-            calls, faults = _counted(system)
-            _turn(system, asdict(Switches()))
+            calls, faults = _count_calls(system)
+            _set_switches(system, asdict(Switches()))
         self.say("every fault is over; checking each image")
         progress.wait(PATIENCE_SECONDS)
         progress.stop()
-        verdict = check(system, client, PATIENCE_SECONDS)
+        verdict = check_images(system, client, PATIENCE_SECONDS)
         for example in verdict.examples:
-            self._note({"event": "finding", "example": example})
-        return Report(
+            self._log_event({"event": "finding", "example": example})
+        return CampaignReport(
             seed=self.seed,
             queues=self.queues,
             images=len(client.acknowledged),
@@ -182,13 +195,13 @@ class Campaign:
             recoveries=_recoveries(striker.moments, progress.moments),
         )
 
-    def _truth(self, system: System) -> list[tuple[bytes, str]]:
-        """Return pictures with the labels that the model gives them while nothing is broken."""
-        drawn = [sample.data for sample in samples(PICTURES, self.seed)]
-        client = Client(system.api(), [(data, "") for data in drawn], PATIENCE_SECONDS)
-        progress = Progress(client)
+    def _true_labels(self, system: System) -> list[tuple[bytes, str]]:
+        """Return images with the labels that the model gives them without faults."""
+        drawn = [sample.data for sample in samples(DISTINCT_IMAGES, self.seed)]
+        client = ChaosClient(system.api(), [(data, "") for data in drawn], PATIENCE_SECONDS)
+        progress = ProgressWatcher(client)
         progress.start()
-        client.send(lambda sent: sent < PICTURES)
+        client.send(lambda sent: sent < DISTINCT_IMAGES)
         progress.wait(TRUTH_SECONDS)
         progress.stop()
         labels: dict[int, str] = {}
@@ -196,29 +209,75 @@ class Campaign:
             for result in client.api.results(job_id):
                 if result["status"] == "done":
                     labels[client.acknowledged[str(result["image_id"])][2]] = str(result["label"])
-        if len(labels) < PICTURES:
-            raise ModelError(f"{PICTURES - len(labels)} of {PICTURES} pictures got no label without any fault")
+        if len(labels) < DISTINCT_IMAGES:
+            raise ModelError(
+                f"{DISTINCT_IMAGES - len(labels)} of {DISTINCT_IMAGES} pictures got no label without any fault"
+            )
         return [(data, labels[number]) for number, data in enumerate(drawn)]
 
-    def _note(self, fields: Mapping[str, Any]) -> None:
+    def _log_event(self, fields: Mapping[str, Any]) -> None:
         line = {"at": round(time.monotonic() - self._began, 3), **fields}
         with self.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
 
 
 def _recoveries(strikes: Sequence[float], progress: Sequence[float]) -> list[float]:
-    """Return the seconds from each strike to the next moment of progress, as far as there is one."""
+    """Return the seconds from each strike to the next progress, if there is one."""
     following = ((strike, [moment for moment in progress if moment > strike]) for strike in strikes)
     return [moments[0] - strike for strike, moments in following if moments]
 
 
-def _counted(system: System) -> tuple[int, Counter[str]]:
-    """Return how many calls the cloud has had so far, and how many of them met each kind of fault."""
+def _count_calls(system: System) -> tuple[int, Counter[str]]:
+    """Return the number of calls to the cloud so far, and their faults by kind."""
     with closing(ControlClient(system.endpoint_url)) as control:
         figures = control.get("calls")
     return sum(figures["calls"].values()), Counter(figures["faults"])
 
 
-def _turn(system: System, switches: Mapping[str, Any]) -> None:
+def _set_switches(system: System, switches: Mapping[str, Any]) -> None:
     with closing(ControlClient(system.endpoint_url)) as control:
         control.send("PUT", "switches", dict(switches))
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Play a campaign again; by default another each time.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=2.0, help="Images are sent for so long.")
+@click.option("--images", type=click.IntRange(0, 1_000_000), default=0, help="Images that are sent at least.")
+@click.option(
+    "--every", type=click.FloatRange(min=0.05), default=1.0, help="Seconds between two strikes, on average."
+)
+@click.option("--queues", type=click.Choice(["standard", "fifo"]), default="standard", help="The kind of the queues.")
+@click.option(
+    "--scenario",
+    type=click.Path(path_type=Path),
+    help="YAML file of switches of the local cloud (localcloud/README.md); by default 7% of all calls fail.",
+)
+@click.option("--log", type=click.Path(path_type=Path), default=HOME / "log.jsonl", help="What was done, and when.")
+def chaos(  # noqa: PLR0917 - click calls it by name
+    seed: int | None, minutes: float, images: int, every: float, queues: str, scenario: Path | None, log: Path
+) -> None:
+    """Run the whole system while calls fail and processes are killed, and check every image."""
+    console = Console()
+    try:
+        switches = values_in(scenario) if scenario else {}
+    except InvalidSwitchError as error:
+        raise click.UsageError(f"--scenario: {error}") from error
+    log.parent.mkdir(parents=True, exist_ok=True)
+    chosen = int(time.time()) % MAX_SEED if seed is None else seed
+    say = lambda text: console.print(f"fleetsight: {text}")  # noqa: E731
+    console.print(f"fleetsight: campaign {chosen}; play it again with --seed {chosen}")
+    report = Campaign(HOME, chosen, minutes, images, every, queues, switches, log, say).run()  # type: ignore[arg-type]
+    _show(console, report, log)
+    sys.exit(0 if report.verdict.is_clean else 1)
+
+
+def _show(console: Console, report: CampaignReport, log: Path) -> None:
+    table = Table(title="Campaign", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in report.rows():
+        table.add_row(name, value)
+    console.print(table)
+    for example in report.verdict.examples:
+        console.print(example, markup=False)
+    console.print(f"the log is {log}")

@@ -1,6 +1,6 @@
-"""What a campaign does to processes, at moments that a seed decides: kill -9, freeze, no memory, disk full.
+"""The strikes of a campaign: kill -9, freeze, no memory, or disk full, at moments that a seed determines.
 
-All but kill -9 are over after some seconds, as when another process ends, or a file is deleted.
+All strikes except kill -9 end after some seconds, as real shortages do.
 
 **Disk full** is a file size limit of 0 (RLIMIT_FSIZE) for a process and its descendants: every write to a file fails,
 while those of other processes do not, and no root is needed. The error is EFBIG where a full disk has ENOSPC. Python
@@ -26,28 +26,28 @@ Victim = Literal["worker", "decoder", "controller", "web", "hypervisor"]
 Action = Literal["kill", "freeze", "no_memory", "disk_full"]
 
 VICTIMS: Final[dict[Victim, int]] = {"worker": 8, "decoder": 3, "controller": 3, "web": 2, "hypervisor": 1}
-"""How often each kind of process is chosen, relative to the others."""
+"""Relative frequency of each kind of process."""
 
 ACTIONS: Final[dict[Action, int]] = {"kill": 8, "freeze": 2, "no_memory": 1, "disk_full": 1}
 SPARED: Final[dict[Action, frozenset[Victim]]] = {
     "no_memory": frozenset({"hypervisor"}),
     "disk_full": frozenset({"hypervisor", "decoder"}),
 }
-"""Which kinds of processes an action spares. Decoders cannot write to files. The hypervisor is AWS's; without memory,
-`Thread.start` may wait for ever in it, for a thread that had no memory to begin.
+"""The kinds of processes that an action spares. Decoders cannot write to files. On AWS the hypervisor is not ours;
+without memory, its `Thread.start` may wait for ever for a thread that could not start.
 """
 
 MAX_SECONDS: Final = 8.0
-"""Longer than the lease of a controller and the visibility timeout of a message in a campaign."""
+"""The longest strike: longer than the lease of a controller and the visibility timeout in a campaign."""
 
 
 @dataclass(frozen=True)
 class Strike:
-    """One thing that is done to one process.
+    """A strike against a process.
 
     Attributes:
-        after_seconds: since the strike before.
-        place: which of the processes of that kind, 0 to 1.
+        after_seconds: since the previous strike.
+        place: selects one of the processes of this kind, 0 to 1.
         lasts_seconds: how long the process is frozen, or has no memory or no disk; a killed one stays dead.
     """
 
@@ -59,8 +59,8 @@ class Strike:
 
 
 def strikes(seed: int, every_seconds: float) -> Iterator[Strike]:
-    """Yield strikes without end, on average one every so many seconds; the same ones for the same seed."""
-    draw = Random(seed)  # noqa: S311 # nosec B311 # played again by its seed
+    """Yield strikes without end, on average one every so many seconds; the seed determines them."""
+    draw = Random(seed)  # noqa: S311 # nosec B311 # reproducible by its seed
     while True:
         action = draw.choices(list(ACTIONS), list(ACTIONS.values()))[0]
         victims = {victim: share for victim, share in VICTIMS.items() if victim not in SPARED.get(action, ())}
@@ -74,17 +74,17 @@ def strikes(seed: int, every_seconds: float) -> Iterator[Strike]:
 
 
 class Striker(threading.Thread):
-    """Carries strikes out until it is stopped, and logs each.
+    """Executes and logs strikes until it is stopped.
 
     Args:
         system: the system under test.
         seed: of the strikes.
-        every_seconds: between two strikes, on average.
-        log: takes what was done, as the fields of a JSON line.
+        every_seconds: the average time between two strikes.
+        log: receives the fields of a JSON line about each strike.
 
     Attributes:
-        moments: when something was struck, in monotonic seconds.
-        kills: how many of these strikes were kill -9.
+        moments: of the strikes, in monotonic seconds.
+        kills: the number of strikes by kill -9.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Striker(threading.Thread):
         self.kills = 0
 
     def run(self) -> None:
-        """Strike until stopped; then end every strike that lasts."""
+        """Strike until stopped; then end all lasting strikes."""
         for strike in self._strikes:
             ends = time.monotonic() + strike.after_seconds
             while not self._stopped.wait(min(0.1, max(0.0, ends - time.monotonic()))) and time.monotonic() < ends:
@@ -109,7 +109,7 @@ class Striker(threading.Thread):
         self._end_lasting(float("inf"))
 
     def stop(self) -> None:
-        """End the strikes."""
+        """Stop striking."""
         self._stopped.set()
         self.join()
 
@@ -118,7 +118,7 @@ class Striker(threading.Thread):
         process = Process.of(pids[int(strike.place * len(pids))]) if pids else None
         if process is None:
             return
-        with contextlib.suppress(OSError):  # it has ended in this moment
+        with contextlib.suppress(OSError):  # the process has just ended
             self._do(strike, process)
             self.moments.append(time.monotonic())
             self._log({"event": "strike", "pid": process.pid, **asdict(strike)})
@@ -147,12 +147,12 @@ class Striker(threading.Thread):
         due = [(process, end) for until, process, end in self._lasting if until <= now]
         self._lasting = [each for each in self._lasting if each[0] > now]
         for process, end in due:
-            with contextlib.suppress(OSError):  # it has ended in this moment
+            with contextlib.suppress(OSError):  # the process has just ended
                 if process.alive():
                     end()
 
     def _pids(self, victim: Victim) -> list[int]:
-        """Return the processes of a kind, in order."""
+        """Return the process ids of a kind, in order."""
         if victim in {"worker", "decoder"}:
             pids = [worker.pid for worker in workers(self._system)]
             return pids if victim == "worker" else sorted(pid for each in pids for pid in descendants(each))
@@ -161,29 +161,29 @@ class Striker(threading.Thread):
 
 
 def workers(system: System) -> list[Process]:
-    """Return the processes of the instances, but for those that have ended: their numbers may be others' now."""
+    """Return the running processes of the instances; ids of ended ones may belong to other processes."""
     machines = (Machine(path) for path in (system.state_dir / "instances").glob("*"))
     found = (machine.process() for machine in machines)
     return sorted((each for each in found if each is not None and each.alive()), key=lambda each: each.pid)
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and those that these have, in order."""
+    """Return the ids of all descendants of a process, in order."""
     children = children_of(pid)
     return sorted([*children, *(each for child in children for each in descendants(child))])
 
 
-def _limit(pid: int, kind: int, most: int) -> None:
-    resource.prlimit(pid, kind, (most, resource.prlimit(pid, kind)[1]))
+def _limit(pid: int, kind: int, maximum: int) -> None:
+    resource.prlimit(pid, kind, (maximum, resource.prlimit(pid, kind)[1]))
 
 
 def _lift_limit(pid: int, kind: int) -> None:
-    """Lift a limit as far as each process may, and that of processes that have inherited it."""
+    """Lift a limit of a process and its descendants as far as possible."""
     for each in (pid, *descendants(pid)):
         _limit(each, kind, resource.prlimit(each, kind)[1])
 
 
 def _address_space(pid: int) -> int:
-    """Return the bytes of address space that a process has now."""
+    """Return the present size of a process's address space in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     return pages * os.sysconf("SC_PAGE_SIZE")

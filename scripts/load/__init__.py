@@ -1,1 +1,1 @@
-"""The load generator: sends images as users' programs do, and verifies each answer against what is expected."""
+"""The load generator: sends images as users' programs do, and compares each answer with the expected label."""

@@ -1,4 +1,4 @@
-"""`./scripts/load_test`: loads a running system, verifies every answer, and says how long they took."""
+"""`./scripts/load_test`: loads a running system, verifies every answer, and shows the latencies."""
 
 import json
 import resource
@@ -12,10 +12,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from scripts.load.display import bar, show
-from scripts.load.drive import Load, Mode
-from scripts.load.pictures import Pictures, drawn_signs, read_expected
-from scripts.load.target import ALLOW_FLAG, parse_target
+from scripts.load.inputs import ALLOW_FLAG, LoadImages, drawn_signs, parse_target, read_expected
+from scripts.load.metrics import progress_bar, show_load_summary
+from scripts.load.runner import LoadTest, Mode
 from scripts.run.images import images_in
 from services.errors import FleetsightError
 
@@ -23,14 +22,14 @@ MAX_CLIENTS = 2_000
 COUNT = 100
 CONCURRENCY: dict[Mode, int] = {"classic": 100, "api": 4, "direct": 8}
 DRAWN_FOLDER = Path(".fleetsight/load")
-"""Drawn signs stay here: the next test with the same seed begins at once."""
+"""Drawn signs are stored here: the next test with the same seed reuses them."""
 
 _FILE = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True)
-class Options:
-    """What stands on the command line; `load_test` says what each option means."""
+class LoadOptions:
+    """The options of the command line; `load_test` describes them."""
 
     url: str
     mode: Mode
@@ -77,33 +76,33 @@ class Options:
 )
 @click.option("--json", "json_file", type=_FILE, help="Also write the figures to this file.")
 @click.option(ALLOW_FLAG, "anywhere", is_flag=True, help="Also load a system that is not on this machine.")
-def load_test(**given: Any) -> None:
+def load_test(**arguments: Any) -> None:
     """Load a running system and verify every answer; status 1 when one is wrong, failed or lost."""
-    options, console = Options(**given), Console()
+    options, console = LoadOptions(**arguments), Console()
     target = parse_target(options.url, anywhere=options.anywhere)
-    pictures = _pictures(console, options)
-    at_once = options.concurrency or CONCURRENCY[options.mode]
-    load = Load(target, options.mode, at_once, options.path, options.field, options.patience)
+    images = _images(console, options)
+    concurrency = options.concurrency or CONCURRENCY[options.mode]
+    load = LoadTest(target, options.mode, concurrency, options.path, options.field, options.patience)
     _allow_many_connections()
-    with bar(console) as progress:
-        task = progress.add_task(options.mode, total=pictures.count)
+    with progress_bar(console) as progress:
+        task = progress.add_task(options.mode, total=images.count)
         stopped = _stopped_by_interrupt()
-        summary = load.run(pictures, stopped, lambda images: progress.update(task, completed=images))
-    show(console, summary)
+        summary = load.run(images, stopped, lambda count: progress.update(task, completed=count))
+    show_load_summary(console, summary)
     if options.json_file is not None:
         options.json_file.write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     sys.exit(0 if summary.ok else 1)
 
 
-def _pictures(console: Console, options: Options) -> Pictures:
+def _images(console: Console, options: LoadOptions) -> LoadImages:
     if options.images is not None:
         files = images_in(options.images).files
         expected = read_expected(options.expected, files) if options.expected else {}
-        return Pictures(files, options.count or len(files), expected)
+        return LoadImages(files, options.count or len(files), expected)
     if options.expected is not None:
         raise click.UsageError("--expected belongs to --images: the labels of drawn signs are known")
     count = options.count or COUNT
-    with bar(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("drawing", total=count)
         return drawn_signs(
             DRAWN_FOLDER,
@@ -115,7 +114,7 @@ def _pictures(console: Console, options: Options) -> Pictures:
 
 
 def _stopped_by_interrupt() -> threading.Event:
-    """Return what the first Ctrl-C sets; the second ends the command at once."""
+    """Return an event that the first Ctrl-C sets; the second Ctrl-C ends the command at once."""
     stopped = threading.Event()
 
     def stop(_number: int, _frame: object) -> None:
@@ -127,13 +126,13 @@ def _stopped_by_interrupt() -> threading.Event:
 
 
 def _allow_many_connections() -> None:
-    """Let this process have as many files open as it may; the usual 1,024 are too few for a thousand connections."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Raise this process's limit of open files; the usual 1,024 are too few for a thousand connections."""
+    maximum = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
 
 
 def main() -> None:
-    """Run the command; an error of ours is one clear line and status 2."""
+    """Run the command; an error of Fleetsight is one line and status 2."""
     try:
         load_test(prog_name="load_test")
     except FleetsightError as error:

@@ -1,4 +1,4 @@
-"""The classic contract as its clients speak it: a connection for each image, and a wait for as long as it takes."""
+"""A client of the classic contract: a connection for each image, which waits for the label."""
 
 import http.client
 import secrets
@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
 
-from scripts.load.figures import Figures, Verdict
-from scripts.load.pictures import Pictures
-from scripts.load.target import Target
+from scripts.load.inputs import LoadImages, LoadTarget
+from scripts.load.metrics import ImageVerdict, LoadMetrics
 
 NAMED_FIELD = "inputFile"
-"""Its answers begin with the filename, without its extension, and a colon."""
+"""The answers to this field begin with the filename without its extension, and a colon."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a server said."""
+class ClassicAnswer:
+    """The answer of a server."""
 
     status: int
     content_type: str
@@ -26,40 +25,40 @@ class Answer:
 
 @dataclass(frozen=True)
 class ClassicClient:
-    """Asks about one image at a time; threads may share it.
+    """Classifies one image per request; threads may share it.
 
     Attributes:
-        target: the system that it asks.
-        path: at which address.
-        field: in which field of the form.
-        patience_seconds: after how much silence an image counts as lost.
-        token: where people sign in.
+        target: the system.
+        path: of the requests.
+        field: of the form.
+        patience_seconds: after this time without an answer, an image is lost.
+        token: if users sign in.
     """
 
-    target: Target
+    target: LoadTarget
     path: str
     field: str
     patience_seconds: float
     token: str | None = dataclass_field(default=None, repr=False)
 
-    def judge(self, file: Path, pictures: Pictures, figures: Figures) -> None:
-        """Ask about one image, and note what came of it."""
+    def classify(self, file: Path, images: LoadImages, metrics: LoadMetrics) -> None:
+        """Classify one image, and record the verdict."""
         data = file.read_bytes()
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            answer = self.ask(file.name, data)
+            answer = self.post(file.name, data)
         except (OSError, http.client.HTTPException) as error:
-            figures.judged("lost", f"{file.name}: {error!r}")
+            metrics.record_verdict("lost", f"{file.name}: {error!r}")
             return
-        figures.timed(time.monotonic() - began)
-        figures.judged(*verdict(answer, self.field, file.name, pictures.expected.get(file.name)))
+        metrics.record_time(time.monotonic() - started)
+        metrics.record_verdict(*judge_answer(answer, self.field, file.name, images.expected.get(file.name)))
 
-    def ask(self, name: str, data: bytes) -> Answer:
+    def post(self, name: str, data: bytes) -> ClassicAnswer:
         """Send one image on a connection of its own; return the answer.
 
         Raises:
-            OSError: when there is none.
-            HTTPException: when it is no HTTP.
+            OSError: there is no answer.
+            HTTPException: the answer is not HTTP.
         """
         kind = http.client.HTTPSConnection if self.target.secure else http.client.HTTPConnection
         connection = kind(self.target.host, self.target.port, timeout=self.patience_seconds)
@@ -68,15 +67,15 @@ class ClassicClient:
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         try:
-            connection.request("POST", self.path, form(boundary, self.field, name, data), headers)
+            connection.request("POST", self.path, multipart_form(boundary, self.field, name, data), headers)
             reply = connection.getresponse()
-            return Answer(reply.status, reply.getheader("Content-Type", ""), reply.read())
+            return ClassicAnswer(reply.status, reply.getheader("Content-Type", ""), reply.read())
         finally:
             connection.close()
 
 
-def form(boundary: str, field: str, name: str, data: bytes) -> bytes:
-    """Return a form (RFC 7578) with one file."""
+def multipart_form(boundary: str, field: str, name: str, data: bytes) -> bytes:
+    """Return a multipart form (RFC 7578) with one file."""
     quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
     head = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{quoted}"\r\n'
@@ -85,12 +84,12 @@ def form(boundary: str, field: str, name: str, data: bytes) -> bytes:
     return head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
 
 
-def verdict(answer: Answer, field: str, name: str, expected: str | None) -> tuple[Verdict, str]:
-    """Return what an answer is worth, and what is wrong with it, if anything is; no `expected`: any label will do."""
+def judge_answer(answer: ClassicAnswer, field: str, name: str, expected: str | None) -> tuple[ImageVerdict, str]:
+    """Return the verdict of an answer, and its problem if it has one; without `expected` any label is right."""
     text = answer.body.decode(errors="replace")
     if answer.status != 200:
         return "failed", f"{name}: {answer.status} {text[:200]}"
-    if fault := breach(answer.content_type, text, field, name):
+    if fault := contract_violation(answer.content_type, text, field, name):
         return "failed", f"{name}: {fault}: {text[:200]!r}"
     label = text.rpartition(":")[2]
     if expected is None:
@@ -98,8 +97,8 @@ def verdict(answer: Answer, field: str, name: str, expected: str | None) -> tupl
     return ("right", "") if label == expected.replace(":", " ") else ("wrong", f"{name}: {label!r}, not {expected!r}")
 
 
-def breach(content_type: str, text: str, field: str, name: str) -> str | None:
-    """Return in what an answer with status 200 breaks the contract, or None."""
+def contract_violation(content_type: str, text: str, field: str, name: str) -> str | None:
+    """Return how an answer with status 200 violates the contract, or None."""
     before, colon, label = text.rpartition(":")
     if not content_type.startswith("text/plain"):
         return f"{content_type or 'no type'} is not text/plain"

@@ -1,1 +1,1 @@
-"""`./scripts/run.sh`: the whole system on this machine, and a batch of images through it."""
+"""`./scripts/run.sh`: the whole system on this machine, and a batch of images that it classifies."""

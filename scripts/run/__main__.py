@@ -1,4 +1,4 @@
-"""Starts the whole system on this machine, sends a batch through it, and keeps serving until it is told to end."""
+"""Starts the whole system on this machine, classifies a batch, and serves until it is stopped."""
 
 import logging
 import signal
@@ -15,9 +15,8 @@ from localcloud.options import InvalidSwitchError
 from localcloud.typed_switches import switches_of, typed, values_in
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
-from scripts.run.machine_image import worker_image
-from scripts.run.session import Session
-from scripts.run.system import ROOT, System
+from scripts.run.session import RunSession
+from scripts.run.system import ROOT, System, worker_image
 from services.errors import FleetsightError
 
 HOME = ROOT / ".fleetsight"
@@ -63,9 +62,9 @@ def main(  # noqa: PLR0917 - click calls it by name
     stop = _stop_on_signals()
     try:
         option = "--scenario"
-        rehearsed = values_in(scenario) if scenario else {}
+        scenario_values = values_in(scenario) if scenario else {}
         option = "--switch"
-        switches = (*typed(rehearsed), *switches)
+        switches = (*typed(scenario_values), *switches)
         switches_of(switches)
         images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
@@ -73,7 +72,7 @@ def main(  # noqa: PLR0917 - click calls it by name
         system = System(HOME, overrides, switches=switches)
         if hypervisor == "nspawn":
             system = replace(system, image=worker_image(system.config, HOME / "images"))
-        sys.exit(Session(system, images, Console(), stop).run(once=once, json_file=json_file))
+        sys.exit(RunSession(system, images, Console(), stop).run(once=once, json_file=json_file))
     except InvalidSwitchError as error:
         print(f"fleetsight: {option}: {error}", file=sys.stderr)
         sys.exit(2)

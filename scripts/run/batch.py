@@ -1,38 +1,88 @@
-"""One batch through the public API: upload in slices, watch until all have their results, compare with the truth."""
+"""One batch through the public API: upload, wait for all results, compare with the true labels, and its cost."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.client import ApiClient, ApiError, Outcome
-from scripts.run.images import Images
+from core.format import dollars
+from scripts.client import ApiClient, ApiError, UploadResult
+from scripts.run.images import ImageSet
 from services.backoff import pause_seconds
 from services.errors import FleetsightError
 
-SLICE, LARGE_SLICE = 20, 50
-"""Files in one POST: few enough that the bar moves, enough that requests cost little; more in a larger batch."""
-LARGE = 500
-"""Images from which on a batch is large."""
+BATCH_FILES, LARGE_BATCH_FILES = 20, 50
+"""Files in one POST: few enough that the progress bar moves, many enough that requests cost little."""
+
+LARGE_JOB = 500
+"""The number of images from which a job is large, and has larger batches."""
+
 UPLOADERS = 4
-LOOK_SECONDS = 0.1
-"""Between two looks at the job."""
+
+POLL_SECONDS = 0.1
+"""The pause between two polls of the job."""
+
 STALLED_SECONDS = 180.0
-"""A batch without a new result for this long has lost the rest."""
-SLICE_ATTEMPTS = 5
+"""After this time without a new result, the remaining images count as lost."""
+
+UPLOAD_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class AwsCost:
+    """The cost of a job on AWS: billed instance-seconds, at least 60 per start, and US dollars."""
+
+    billed_seconds: float = 0.0
+    instances_dollars: float = 0.0
+    requests_dollars: float = 0.0
+
+    @property
+    def dollars(self) -> float:
+        """The dollars of instances and requests together."""
+        return self.instances_dollars + self.requests_dollars
+
+    def __str__(self) -> str:
+        """Return the cost as text, such as `$0.0047 (120 s of instances; requests $0.0013)`."""
+        requests = dollars(self.requests_dollars)
+        return f"{dollars(self.dollars)} ({self.billed_seconds:,.0f} s of instances; requests {requests})"
+
+
+def job_cost(status: Mapping[str, Any]) -> AwsCost:
+    """Return the cost in a job's status, or zero if the status has none."""
+    cost = status.get("cost")
+    if not cost:
+        return AwsCost()
+    return AwsCost(cost["billed_seconds"], cost["instances_dollars"], cost["requests_dollars"])
+
+
+def cost_between(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> AwsCost | None:
+    """Return the cost of the fleet between two of its statuses from the API, or None if the second is missing.
+
+    It includes the requests for the images that workers classified in between.
+    """
+    if after is None:
+        return None
+    seconds, spent, images = (_increase(before, after, name) for name in ("billed_seconds", "cost", "images"))
+    per_thousand = after.get("requests_dollars_per_1000_images") or 0.0
+    return AwsCost(seconds, spent, images * per_thousand / 1_000)
+
+
+def _increase(before: Mapping[str, Any] | None, after: Mapping[str, Any], name: str) -> float:
+    # The status of an older version has fewer fields.
+    return float(after.get(name, 0.0)) - (float(before.get(name, 0.0)) if before else 0.0)
 
 
 class InterruptedBatchError(FleetsightError):
-    """Raised when the run is told to end, or the system has ended, in the middle of a batch."""
+    """Raised when the run is stopped, or the system has ended, during a batch."""
 
 
 @dataclass
-class Progress:
-    """Where a batch stands; the bar shows it."""
+class BatchProgress:
+    """The progress of a batch, for the progress bar."""
 
     total: int
     uploaded: int = 0
@@ -42,13 +92,13 @@ class Progress:
 
     @property
     def waiting(self) -> int:
-        """Images that were accepted and have no result yet."""
+        """The number of images that were accepted and have no result yet."""
         return max(0, self.uploaded - self.classified)
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What became of a batch. Without known labels `right` and `wrong` are None; times are seconds from its start."""
+class BatchSummary:
+    """The result of a batch. Without true labels `right` and `wrong` are None; times are seconds from its start."""
 
     job_id: str
     started_at: float
@@ -75,60 +125,61 @@ class Summary:
 
 @dataclass
 class Batch:
-    """Sends `images` through the system at `client` and watches them.
+    """Uploads `images` and waits for their results.
 
     Attributes:
-        keep: whether the system keeps the images after it has classified them.
+        interrupted: returns whether the run is to stop.
+        keep: whether the system keeps the images after their classification.
     """
 
     client: ApiClient
-    images: Images
-    show: Callable[[Progress], None]
+    images: ImageSet
+    show: Callable[[BatchProgress], None]
     interrupted: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     keep: bool = False
 
-    def run(self) -> Summary:
-        """Return what became of every image.
+    def run(self) -> BatchSummary:
+        """Run the batch and return its summary.
 
         Raises:
-            ApiError: when the API refuses the job or an upload for good.
-            InterruptedBatchError: when `interrupted` says so.
+            ApiError: the API rejects the job, or an upload at every attempt.
+            InterruptedBatchError: `interrupted` returned true.
         """
-        progress = Progress(len(self.images.files))
+        progress = BatchProgress(len(self.images.files))
         started = self.clock()
         job_id = self.client.create_job(self.images.title, keep=self.keep)
-        size = SLICE if progress.total < LARGE else LARGE_SLICE
-        slices = [self.images.files[at : at + size] for at in range(0, progress.total, size)]
+        size = BATCH_FILES if progress.total < LARGE_JOB else LARGE_BATCH_FILES
+        batches = [self.images.files[at : at + size] for at in range(0, progress.total, size)]
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
-            uploads = [uploaders.submit(self._upload, job_id, files) for files in slices]
-            while wait(uploads, timeout=LOOK_SECONDS).not_done:
-                self._look(job_id, progress)
-        outcomes = [upload.result() for upload in uploads]
-        self._watch(job_id, progress, sum(len(outcome.accepted) for outcome in outcomes))
-        return self._summary(job_id, outcomes, progress, started)
+            uploads = [uploaders.submit(self._upload, job_id, files) for files in batches]
+            while wait(uploads, timeout=POLL_SECONDS).not_done:
+                self._poll(job_id, progress)
+        results = [upload.result() for upload in uploads]
+        self._await_results(job_id, progress, sum(len(result.accepted) for result in results))
+        return self._summary(job_id, results, progress, started)
 
-    def _upload(self, job_id: str, files: Sequence[Path]) -> Outcome:
+    def _upload(self, job_id: str, files: Sequence[Path]) -> UploadResult:
         content = [(path.name, path.read_bytes()) for path in files]
-        for attempt in range(1, SLICE_ATTEMPTS + 1):
+        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:
                 return self.client.add_images(job_id, content)
             except ApiError:
-                # What was not acknowledged is sent again; should it have been accepted after all, it counts twice in
-                # the job and once here, where only acknowledged images are looked for.
-                if attempt == SLICE_ATTEMPTS or self.interrupted():
+                # A retry may upload images again that the API has accepted without an acknowledgement. They count
+                # twice in the job, and once here: the summary contains acknowledged images only.
+                if attempt == UPLOAD_ATTEMPTS or self.interrupted():
                     raise
                 self.sleep(pause_seconds(attempt, first=1.0, most=8.0))
         raise AssertionError("the last attempt returns or raises")
 
-    def _look(self, job_id: str, progress: Progress) -> None:
+    def _poll(self, job_id: str, progress: BatchProgress) -> None:
         if self.interrupted():
             raise InterruptedBatchError("the batch was interrupted")
         try:
             status, fleet = self.client.status(job_id), self.client.fleet()
         except ApiError:
-            return  # the web tier is being started again, which the supervisor says; what was last seen stays shown
+            return  # the supervisor restarts the web tier, and reports it; the last progress stays
         progress.uploaded = status["accepted"]
         progress.classified = status["done"] + status["failed"]
         if fleet is not None:
@@ -136,19 +187,21 @@ class Batch:
             progress.peak_workers = max(progress.peak_workers, progress.workers, fleet["peak_workers"])
         self.show(progress)
 
-    def _watch(self, job_id: str, progress: Progress, accepted: int) -> None:
+    def _await_results(self, job_id: str, progress: BatchProgress, accepted: int) -> None:
         last, since = -1, self.clock()
         while progress.classified < accepted or progress.uploaded < accepted:
-            self._look(job_id, progress)
-            self.sleep(LOOK_SECONDS)
+            self._poll(job_id, progress)
+            self.sleep(POLL_SECONDS)
             if progress.classified != last:
                 last, since = progress.classified, self.clock()
             elif self.clock() - since > STALLED_SECONDS:
                 return
 
-    def _summary(self, job_id: str, outcomes: Sequence[Outcome], progress: Progress, started: float) -> Summary:
-        accepted = {image_id: name for outcome in outcomes for image_id, name in outcome.accepted}
-        failures = [rejection for outcome in outcomes for rejection in outcome.rejected]
+    def _summary(
+        self, job_id: str, uploads: Sequence[UploadResult], progress: BatchProgress, started: float
+    ) -> BatchSummary:
+        accepted = {image_id: name for upload in uploads for image_id, name in upload.accepted}
+        failures = [rejection for upload in uploads for rejection in upload.rejected]
         results = {
             result["image_id"]: result for result in self.client.results(job_id) if result["image_id"] in accepted
         }
@@ -166,7 +219,7 @@ class Batch:
         known = bool(self.images.truth)
         status = self.client.status(job_id)
         last = _seconds_since(started, status["last_result_at"])
-        return Summary(
+        return BatchSummary(
             job_id=job_id,
             started_at=started,
             images=progress.total,
@@ -181,7 +234,7 @@ class Batch:
             labels=Counter(str(result["label"]) for result in answered.values()),
             failures=failures,
             mistakes=mistakes,
-            model=_model(answered.values()),
+            model=_model_names(answered.values()),
         )
 
 
@@ -189,6 +242,6 @@ def _seconds_since(started: float, moment: str | None) -> float:
     return 0.0 if moment is None else round(datetime.fromisoformat(moment).timestamp() - started, 2)
 
 
-def _model(results: Any) -> str:
+def _model_names(results: Any) -> str:
     names = {f"{result['model']['name']}@{result['model']['digest'][:8]}" for result in results if result["model"]}
     return ", ".join(sorted(names))

@@ -1,68 +1,162 @@
-"""One run from start to end: the system comes up, a batch goes through it, and it serves until told to stop."""
+"""One run from start to end: the system starts, classifies a batch, and serves until it is stopped."""
 
 import json
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import load_bundle
 from app_tier.bundle.s3 import in_s3
 from scripts.client import ApiClient, ApiError
-from scripts.run.batch import Batch, InterruptedBatchError, Summary
-from scripts.run.cost import Cost, cost_of
-from scripts.run.display import LiveBar, show_summary
-from scripts.run.images import Images
-from scripts.run.sign_in import MailSlot, how_to_sign_in
+from scripts.run import batch
+from scripts.run.batch import AwsCost, Batch, BatchSummary, InterruptedBatchError, job_cost
+from scripts.run.images import ImageSet
+from scripts.run.sign_in import MailPrinter, sign_in_instructions
 from scripts.run.system import ROOT, StartError, System
 
 FLEET_END_SECONDS = 30.0
-"""With --once: how long after its last image the fleet may take to end itself, beyond the workers' idle time."""
+"""With --once: the longest wait for the fleet to scale down after the last image, beyond the workers' idle time."""
 
 COST_SECONDS = 3.0
-"""How long the summary waits for the bill of workers that have answered."""
+"""The longest wait of the summary until the cost of the workers is known."""
 
-FIGURES = (
+JSON_FIELDS = (
     *("job_id", "started_at", "images", "right", "wrong", "failed", "lost"),
     *("images_per_second", "peak_workers", "first_result_s", "last_result_s"),
 )
-"""What of a summary `--json` writes."""
+"""Fields of the summary that `--json` writes."""
+
+
+class _ProgressText(ProgressColumn):
+    """The counts of uploaded, waiting and classified images and of workers in one line."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of the column."""
+        fields = task.fields
+        return Text(
+            f"uploaded {fields['uploaded']:>3} waiting {fields['waiting']:>3} "
+            f"classified {fields['classified']:>3} workers {fields['workers']:>2}",
+            no_wrap=True,
+        )
+
+
+class LiveBar:
+    """Shows the progress of a batch: a bar on a terminal, a line for each change elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last_line = ""
+        self._bar = Progress(
+            BarColumn(bar_width=18),  # the whole line fits into 80 columns
+            _ProgressText(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "LiveBar":
+        """Show the bar."""
+        self._task = self._bar.add_task("batch", total=None, uploaded=0, waiting=0, classified=0, workers=0)
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the bar; its last state stays visible."""
+        self._bar.stop()
+
+    def show(self, progress: batch.BatchProgress) -> None:
+        """Show the progress."""
+        self._bar.update(
+            self._task,
+            total=progress.total,
+            completed=progress.classified,
+            uploaded=progress.uploaded,
+            waiting=progress.waiting,
+            classified=progress.classified,
+            workers=progress.workers,
+        )
+        line = (
+            f"uploaded {progress.uploaded} of {progress.total}, waiting {progress.waiting}, "
+            f"classified {progress.classified}, workers {progress.workers}"
+        )
+        if not self._console.is_terminal and line != self._last_line:
+            print(line, file=sys.stdout, flush=True)
+        self._last_line = line
+
+
+def show_summary(console: Console, summary: batch.BatchSummary, cost: AwsCost) -> None:
+    """Print a table of the batch's results, then its first wrong and failed images."""
+    table = Table(title=f"{summary.images} images, {summary.model}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in _summary_rows(summary, cost):
+        table.add_row(name, value)
+    console.print(table)
+    for name, true, answered in summary.mistakes[:10]:
+        console.print(Text(f"wrong: {name} is {true!r}, answered {answered!r}"))
+    for name, reason in summary.failures[:10]:
+        console.print(Text(f"failed: {name}: {reason}"))
+
+
+def _summary_rows(summary: batch.BatchSummary, cost: AwsCost) -> list[tuple[str, str]]:
+    if summary.right is None:
+        verdicts = [(label, str(count)) for label, count in summary.labels.most_common(10)]
+    else:
+        verdicts = [("right", str(summary.right)), ("wrong", str(summary.wrong))]
+    return [
+        *verdicts,
+        ("failed", str(summary.failed)),
+        ("lost", str(summary.lost)),
+        ("images/s", f"{summary.images_per_second:.1f}"),
+        ("peak workers", str(summary.peak_workers)),
+        ("first result", f"{summary.first_result_s:.2f} s"),
+        ("last result", f"{summary.last_result_s:.2f} s"),
+        ("would have cost", str(cost)),
+    ]
 
 
 @dataclass
-class Session:
-    """A system and the batch that is sent through it; `stop` is set when the command is told to end."""
+class RunSession:
+    """A system and a batch that it classifies; `stop` is set when the command is to end."""
 
     system: System
-    images: Images
+    images: ImageSet
     console: Console
     stop: threading.Event
     client: ApiClient = field(init=False)
-    _mails: MailSlot = field(init=False)
+    _mails: MailPrinter = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the client of the page to come; with sign-in it gets a user at the start."""
+        """Create the client of the API; with sign-in, `run` replaces it by the operator's client."""
         self.client = self.system.api()
-        self._mails = MailSlot(self.system.mails, self._print)
+        self._mails = MailPrinter(self.system.mails, self._print)
 
     def run(self, *, once: bool, json_file: Path | None) -> int:
         """Run everything; return the exit status.
 
         Raises:
-            StartError: when the system does not come up, or ends by itself.
-            InterruptedBatchError: when told to stop in the middle of the batch.
-            ApiError: when the API refuses the batch for good.
+            StartError: the system does not start, or ends by itself.
+            InterruptedBatchError: the command was stopped during the batch.
+            ApiError: the API rejects the batch at every attempt.
         """
         try:
             self._start()
             summary = self._classify()
             self._report(summary, json_file)
             if once:
-                self._await_the_fleet_end(FLEET_END_SECONDS + self.system.config.worker.idle_seconds)
+                self._await_scale_down(FLEET_END_SECONDS + self.system.config.worker.idle_seconds)
                 return 0 if summary.ok else 1
             self._serve(summary)
             return 0
@@ -79,16 +173,16 @@ class Session:
         count = len(self.images.files)
         self.console.print(f"Fleetsight is at {self.system.url}. {count} images are on their way through it.")
         if self.system.sign_in is not None:
-            self._print(how_to_sign_in(self.system.sign_in))
+            self._print(sign_in_instructions(self.system.sign_in))
         if self.system.switches:
             self._print(f"The local cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}")
 
     def _print(self, sentence: str) -> None:
-        """Print what may hold anything, in one line that can be copied."""
+        """Print arbitrary text unwrapped, so that it can be copied."""
         self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def _check_bundle(self) -> None:
-        """Find out now what every worker would find out, refuse, and be replaced for."""
+        """Check the bundle now: with an invalid one, workers would start and fail again and again."""
         bundle = self.system.config.worker.bundle
         try:
             if place := in_s3(bundle):
@@ -99,10 +193,10 @@ class Session:
         except BundleError as error:
             raise StartError(f"worker.bundle: {error}") from error
 
-    def _classify(self) -> Summary:
+    def _classify(self) -> BatchSummary:
         with LiveBar(self.console) as bar:
             try:
-                # Kept, or the page of the first batch would show a placeholder for each image.
+                # The images are kept: else the page of the first batch would show placeholders.
                 return Batch(self.client, self.images, bar.show, self._interrupted, keep=True).run()
             except InterruptedBatchError:
                 self._check()
@@ -112,41 +206,41 @@ class Session:
         return self.stop.is_set() or self.system.supervisor.failed.is_set()
 
     def _check(self) -> None:
-        """Raise `StartError` once the system has ended by itself."""
+        """Raise `StartError` if the system has ended by itself."""
         if self.system.supervisor.failed.is_set():
             raise StartError(self.system.supervisor.failure)
 
-    def _report(self, summary: Summary, json_file: Path | None) -> None:
+    def _report(self, summary: BatchSummary, json_file: Path | None) -> None:
         cost = self._cost(summary.job_id)
         show_summary(self.console, summary, cost)
         if json_file is not None:
-            figures = {name: getattr(summary, name) for name in FIGURES}
+            figures = {name: getattr(summary, name) for name in JSON_FIELDS}
             json_file.write_text(json.dumps({**figures, "cost_dollars": round(cost.dollars, 6)}, indent=2) + "\n")
 
-    def _cost(self, job_id: str) -> Cost:
-        """Return what the batch has cost; the controller tells of its instances a look after the last answer."""
+    def _cost(self, job_id: str) -> AwsCost:
+        """Return the cost of the batch; the controller publishes it a moment after the last result."""
         deadline = time.monotonic() + COST_SECONDS
         while True:
-            cost = cost_of(self.client.status(job_id))
-            is_told = cost.billed_seconds > 0 or not cost.requests_dollars
-            if is_told or time.monotonic() > deadline or self.stop.wait(0.1):
+            cost = job_cost(self.client.status(job_id))
+            is_known = cost.billed_seconds > 0 or not cost.requests_dollars
+            if is_known or time.monotonic() > deadline or self.stop.wait(0.1):
                 return cost
 
-    def _serve(self, summary: Summary) -> None:
+    def _serve(self, summary: BatchSummary) -> None:
         self.console.print(f"The page is at {self.system.url}")
         self.console.print(f"This batch is at {self.system.url}/jobs/{summary.job_id}")
         self.console.print("Everything is in this command's memory and ends with it: Ctrl-C.")
-        self._await_the_fleet_end(float("inf"))
+        self._await_scale_down(float("inf"))
         while not self.stop.wait(0.5):
             self._check()
             self._show_mails()
 
     def _show_mails(self) -> None:
         if self.system.sign_in is not None:
-            self._mails.empty()
+            self._mails.print_new()
 
-    def _await_the_fleet_end(self, seconds: float) -> None:
-        """Wait up to `seconds` until the workers have ended themselves, and say so."""
+    def _await_scale_down(self, seconds: float) -> None:
+        """Wait up to `seconds` until the fleet has scaled down to its minimum, and report it."""
         started = time.monotonic()
         while (waited := time.monotonic() - started) < seconds:
             if self.stop.wait(0.1):
@@ -159,11 +253,11 @@ class Session:
         self.console.print(f"The fleet has not ended itself within {seconds:.0f} s; it ends with this command.")
 
     def _fleet_ended(self) -> str | None:
-        """Return the peak and the present number of workers once it is at its minimum; None before."""
+        """Return the peak and the present number of workers, or None if the fleet is above its minimum."""
         try:
             fleet = self.client.fleet()
         except ApiError:
-            return None  # the web tier is being started again
+            return None  # the supervisor restarts the web tier
         if fleet is None or fleet["running"] + fleet["pending"] > self.system.config.fleet.min_workers:
             return None
         return f"{fleet['peak_workers']} → {fleet['running']}"

@@ -1,4 +1,4 @@
-"""Sign-in on one machine: a user pool of the local cloud, a key for sessions, and an account for who runs this."""
+"""Sign-in on one machine: a user pool of the local cloud, a key for sessions, and the account of an operator."""
 
 import os
 import secrets
@@ -19,20 +19,20 @@ from web_tier.access.identity import Scope
 from web_tier.access.keys import KEYS_FILE_VARIABLE
 
 OPERATOR = "operator@example.org"
-"""Of a domain that cannot be registered (RFC 2606)."""
+"""The operator's address, in a domain that cannot be registered (RFC 2606)."""
 
 POOL = "fleetsight"
 TOKEN_DAYS = 1
 
 
 @dataclass(frozen=True)
-class SignIn:
-    """What sign-in needs here, and an operator's account; all of it ends with the system.
+class LocalSignIn:
+    """The user pool and the operator's account of a local system; both end with the system.
 
     Attributes:
-        keys: file with the key that sessions are signed with.
+        keys: file with the key of sessions.
         token: a personal token of the operator's, for the commands.
-        app_key: the operator's, for an authenticator app, where operators must have a second factor.
+        app_key: key of the operator's authenticator app, if operators need a second factor.
     """
 
     pool_id: str
@@ -44,21 +44,21 @@ class SignIn:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """The configuration that follows."""
+        """The settings that the user pool requires."""
         return {"FLEETSIGHT__AUTH__USER_POOL_ID": self.pool_id, "FLEETSIGHT__AUTH__CLIENT_ID": self.client_id}
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Further settings of the web tier alone."""
+        """Environment variables of the web tier."""
         return {KEYS_FILE_VARIABLE: str(self.keys)}
 
 
 def prepare_sign_in(
     clients: Clients, job_table: str, folder: Path, name: str = POOL, *, second_factor: bool = False
-) -> SignIn:
-    """Make the user pool `name` with an operator, and a key in a file of `folder` that only this user may read.
+) -> LocalSignIn:
+    """Create the user pool `name` with an operator, and a key of sessions in a private file of `folder`.
 
-    With `second_factor` the operator has one.
+    With `second_factor` the operator has an authenticator app.
     """
     pool_id, client_id = provision_user_pool(clients, name)
     accounts, pool = Accounts(clients.cognito_idp, pool_id), UserPool(clients.cognito_idp, pool_id, client_id)
@@ -67,22 +67,22 @@ def prepare_sign_in(
     [owner] = [account.sub for account in accounts.list() if account.email == OPERATOR]
     tokens = PersonalTokens(Table(clients.dynamodb, job_table))
     token, _ = tokens.make(owner, OPERATOR, "scripts/run.sh", frozenset(Scope), TOKEN_DAYS)
-    return SignIn(pool_id, client_id, _new_keys(folder / "session-keys"), password, token, app_key)
+    return LocalSignIn(pool_id, client_id, _create_keys(folder / "session-keys"), password, token, app_key)
 
 
 def _make_operator(accounts: Accounts, pool: UserPool) -> tuple[str, PoolTokens]:
-    """Make the operator's account; return its password, and tokens of a sign-in."""
+    """Create the operator's account; return its password, and the tokens of a sign-in."""
     temporary = accounts.add(OPERATOR)
     accounts.set_operator(OPERATOR, is_operator=True)
     password = drawn_password()
-    wanted = pool.sign_in(OPERATOR, temporary)
-    if isinstance(wanted, NewPasswordWanted):
-        wanted = pool.set_first_password(OPERATOR, wanted.session, password)
-    return password, cast(PoolTokens, wanted)  # a new account has no second factor
+    reply = pool.sign_in(OPERATOR, temporary)
+    if isinstance(reply, NewPasswordWanted):
+        reply = pool.set_first_password(OPERATOR, reply.session, password)
+    return password, cast(PoolTokens, reply)  # a new account has no second factor
 
 
 def _set_up_app(pool: UserPool, access_token: str) -> str:
-    """Give the operator a second factor, as their authenticator app would; return its key."""
+    """Set up a second factor as the operator's authenticator app would; return its key."""
     from localcloud.user_pools.second_factors import STEP_SECONDS, Authenticator  # imports moto
 
     key = pool.begin_second_factor(access_token)
@@ -91,14 +91,14 @@ def _set_up_app(pool: UserPool, access_token: str) -> str:
     return key
 
 
-def _new_keys(path: Path) -> Path:
+def _create_keys(path: Path) -> Path:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_urlsafe(48) + "\n")
     return path
 
 
-def how_to_sign_in(sign_in: SignIn) -> str:
-    """Say how the user who has started the system signs in."""
+def sign_in_instructions(sign_in: LocalSignIn) -> str:
+    """Return how the user who has started the system signs in."""
     app = f" The key for your authenticator app is {sign_in.app_key}." if sign_in.app_key else ""
     return (
         f"People sign in here. You are {OPERATOR}, and your password is {sign_in.password} until this command ends."
@@ -107,20 +107,20 @@ def how_to_sign_in(sign_in: SignIn) -> str:
 
 
 @dataclass
-class MailSlot:
-    """Shows each mail once that the user pool would have sent.
+class MailPrinter:
+    """Shows each mail that the user pool would have sent, once.
 
     Attributes:
-        mails: returns those that there are, oldest first.
-        show: shows a sentence.
+        mails: returns all mails, oldest first.
+        show: shows a sentence to the user.
     """
 
     mails: Callable[[], Sequence[Mail]]
     show: Callable[[str], None]
     _shown: int = field(default=0, init=False)
 
-    def empty(self) -> None:
-        """Show what is new."""
+    def print_new(self) -> None:
+        """Show the mails since the last call."""
         for mail in self.mails():
             if mail.number > self._shown:
                 self._shown = mail.number

@@ -1,4 +1,4 @@
-"""Everything that makes Fleetsight on one machine: the local cloud, its EC2, the web tier and the controller."""
+"""The whole of Fleetsight on one machine: the local cloud, its EC2, the web tier and the controller."""
 
 import errno
 import json
@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ami.local import LocalImage
+from ami.local import ImageToolMissingError, LocalImage, build_image
 from core.config import PATH_VARIABLE, PREFIX, Config, load_config
 from core.provision import provision
 from localcloud.access_keys import owner_key
 from localcloud.control_client import mails
 from localcloud.launch import machines
 from localcloud.lifeline import Lifeline
+from localcloud.machines.nspawn import NspawnMissingError, check_tools
 from localcloud.user_pools.mailbox import Mail
 from scripts.client import ApiClient
-from scripts.run.sign_in import SignIn, prepare_sign_in
-from scripts.run.supervisor import Service, Supervisor
+from scripts.run.sign_in import LocalSignIn, prepare_sign_in
+from scripts.run.supervisor import ManagedProcess, Supervisor
 from services.clients import Clients, new_session
 from services.errors import FleetsightError
 
@@ -31,17 +32,17 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
 
 _ONE_MACHINE = {
-    # All the "machines" share this one's cores, so each takes one thread, not one for each core.
+    # All workers share the cores of this machine, so each uses one thread, not one per core.
     "FLEETSIGHT__WORKER__THREADS": "1",
     "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
 }
 
-_IN_THE_IMAGE = {PATH_VARIABLE, "FLEETSIGHT__WORKER__BUNDLE"}
-"""What an image has at a place of its own."""
+_IMAGE_SETTINGS = {PATH_VARIABLE, "FLEETSIGHT__WORKER__BUNDLE"}
+"""Settings that an image contains itself."""
 
 
 class StartError(FleetsightError):
-    """Raised when a part of the system cannot start; the message says which, why, and what to do."""
+    """Raised when a part of the system cannot start; the message says why and what to do."""
 
 
 @dataclass
@@ -49,8 +50,8 @@ class System:
     """The system, with its files in a folder of `home` that is named after its port.
 
     Attributes:
-        overrides: configuration that goes before that of the environment, as `FLEETSIGHT__SECTION__KEY`.
-        switches: of the local cloud, each ``NAME=VALUE``; one that is not valid is a cloud that does not start.
+        overrides: configuration that overrides the environment's, as `FLEETSIGHT__SECTION__KEY`.
+        switches: of the local cloud, each ``NAME=VALUE``; the cloud does not start with an invalid one.
         image: that each instance boots, as a machine of its own; None runs workers as processes.
     """
 
@@ -60,12 +61,12 @@ class System:
     lifeline: Lifeline = field(default_factory=Lifeline)
     switches: Sequence[str] = ()
     image: LocalImage | None = None
-    sign_in: SignIn | None = field(default=None, init=False)
-    """Once the system has started, where people sign in."""
+    sign_in: LocalSignIn | None = field(default=None, init=False)
+    """Set when the system has started with sign-in."""
 
     @cached_property
     def _settings(self) -> dict[str, str]:
-        """Everything of ours that the environment of each process holds."""
+        """Fleetsight's variables in the environment of each process."""
         config_file = str((ROOT / os.environ.get(PATH_VARIABLE, "config.yaml")).resolve())
         ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
@@ -84,12 +85,12 @@ class System:
 
     @cached_property
     def state_dir(self) -> Path:
-        """Where the logs and the instances' files lie."""
+        """The folder of the logs and the instances' files."""
         return self.home / f"run-{self.config.web.port}"
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://{self.config.web.host}:{self.config.web.port}"
 
     @cached_property
@@ -103,19 +104,18 @@ class System:
         """Start everything and wait until the page answers.
 
         Raises:
-            ConfigError: when the configuration is not valid.
-            StartError: when the port is in use, a part does not come up in time, or the image has another
-                configuration.
+            ConfigError: the configuration is not valid.
+            StartError: the port is in use, a part does not start in time, or the image has another configuration.
         """
         self._check_image()
-        claim_port(self.config.web.host, self.config.web.port)
+        check_port_free(self.config.web.host, self.config.web.port)
         shutil.rmtree(self.state_dir, ignore_errors=True)
         (self.state_dir / "logs").mkdir(parents=True)
         (self.state_dir / "endpoint").write_text(self.endpoint_url + "\n")
         owner_key().save(self.state_dir)
-        turned = [part for switch in self.switches for part in ("--switch", switch)]
+        options = [part for switch in self.switches for part in ("--switch", switch)]
         port = self.endpoint_url.rpartition(":")[2]
-        self._start("cloud", "-m", "localcloud", "cloud", "--port", port, *turned)
+        self._start("cloud", "-m", "localcloud", "cloud", "--port", port, *options)
         self._await(self._cloud_answers, "the local cloud", "cloud")
         provision(self.clients, self.config)
         if self.config.auth.mode == "cognito":
@@ -132,19 +132,19 @@ class System:
         self._await(ApiClient(self.url).ready, "the web tier", "web")
 
     def api(self) -> ApiClient:
-        """Return a client of the API; where people sign in it is the operator."""
+        """Return a client of the API; with sign-in it is the operator's."""
         return ApiClient(self.url, token=self.sign_in.token if self.sign_in else None)
 
     def mails(self) -> list[Mail]:
-        """Return what the user pool would have sent, oldest first."""
+        """Return the mails that the user pool would have sent, oldest first."""
         return mails(self.endpoint_url)
 
     def mailed(self, email: str) -> list[str]:
-        """Return the temporary passwords and codes that the user pool would have mailed to `email`, oldest first."""
+        """Return the temporary passwords and codes in the mails to `email`, oldest first."""
         return [mail.secret for mail in self.mails() if mail.to == email]
 
     def stop(self) -> None:
-        """End every process that was started, the workers included."""
+        """End all processes, the workers included."""
         self.supervisor.stop()
         self.lifeline.cut()
 
@@ -152,7 +152,7 @@ class System:
         is_local_cloud = name in {"cloud", "hypervisor"}
         line = ("--lifeline-fd", str(self.lifeline.read_end)) if is_local_cloud else ()
         self.supervisor.start(
-            Service(
+            ManagedProcess(
                 name,
                 (sys.executable, *arguments, *line),
                 self._environment(),
@@ -164,15 +164,15 @@ class System:
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
-        # Read as YAML, of which JSON is a part: the script's own first line would be a comment.
+        # The value is read as YAML, which would take the script's first line for a comment; JSON is part of YAML.
         script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(self._user_data())}
         sign_in = {} if self.sign_in is None else {**self.sign_in.settings, **self.sign_in.environment}
         return inherited | owner_key().environment | script | self._settings | sign_in | {"PYTHONPATH": str(ROOT)}
 
     def _user_data(self) -> str:
-        """Return the script with which an instance starts its worker; an image's own script does it as on AWS."""
-        left_out = set() if self.image is None else _IN_THE_IMAGE
-        settings = sorted((name, value) for name, value in self._settings.items() if name not in left_out)
+        """Return the user data of an instance, which starts its worker; an image has a start script, as on AWS."""
+        excluded = set() if self.image is None else _IMAGE_SETTINGS
+        settings = sorted((name, value) for name, value in self._settings.items() if name not in excluded)
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings)
         if self.image is not None:
             return f"#!/bin/sh\n{exports}exec /opt/fleetsight/start worker\n"
@@ -205,18 +205,18 @@ class System:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nothing listens on now."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def claim_port(host: str, port: int) -> None:
-    """Make sure that nothing listens on `port` yet.
+def check_port_free(host: str, port: int) -> None:
+    """Check that no process listens on `port`.
 
     Raises:
-        StartError: when something does, or the address cannot be used.
+        StartError: a process does, or the address cannot be used.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -228,3 +228,33 @@ def claim_port(host: str, port: int) -> None:
                     f"port {port} is in use: stop what uses it, or choose another with --port {port + 1}"
                 ) from error
             raise StartError(f"cannot listen on {host}:{port} (web.host, web.port): {error.strerror}") from error
+
+
+def worker_image(config: Config, images: Path) -> LocalImage:
+    """Return the workers' image with the configured bundle; build it if necessary, and report the time.
+
+    Args:
+        config: of the system.
+        images: the folder of images, each in a folder of its own.
+
+    Raises:
+        ImageToolMissingError: this machine cannot boot or build images.
+        ImageBuildError: the image could not be built.
+    """
+    try:
+        check_tools()
+    except NspawnMissingError as error:
+        raise ImageToolMissingError(str(error)) from error
+    started, is_building = time.monotonic(), False
+
+    def report(line: str) -> None:
+        nonlocal is_building
+        if not is_building:
+            print("fleetsight: making the workers' image, about a minute the first time")
+        is_building = True
+        print(f"fleetsight: {line}")
+
+    image = build_image("worker", images, bundle=ROOT / config.worker.bundle, say=report)
+    if is_building:
+        print(f"fleetsight: the workers' image is {image.root}, made in {time.monotonic() - started:.0f} s")
+    return image

@@ -8,7 +8,7 @@ for some minutes. All that it makes carries the tag `fleetsight` with a prefix o
 also if a step fails. If the test itself is killed, run the command that it prints first.
 
 The answers that the commands got are recorded in `tests/aws/recorded` without what tells of the account. Look at the
-files and commit them: `tests/unit/scripts/aws/test_cassettes.py` plays them.
+files and commit them: `tests/unit/scripts/test_cassettes.py` plays them.
 """
 
 import os
@@ -24,12 +24,12 @@ from click.testing import CliRunner
 
 from core.ids import new_id
 from scripts.aws.account import TAG, Account
-from scripts.aws.deploy.stacks import Stack, find
-from scripts.aws.waiting import Waiting
+from scripts.aws.context import Waiter
+from scripts.aws.deploy.stack import Stack, find_stack
 from scripts.cli import fleetsight
 from scripts.client import ApiClient
 from scripts.run.batch import Batch
-from scripts.run.images import Images, sample_images
+from scripts.run.images import ImageSet, sample_images
 from services.accounts import Accounts
 from services.users import NewPasswordWanted, PoolTokens, UserPool
 from tests.support.cassettes import record
@@ -70,7 +70,7 @@ class Life:
 
     @property
     def stack(self) -> Stack:
-        stack = find(self.account, self.prefix)
+        stack = find_stack(self.account, self.prefix)
         assert stack is not None
         return stack
 
@@ -133,7 +133,7 @@ def life() -> Iterator[Life]:
         made.run(*undo)
 
 
-def classify(client: ApiClient, images: Images) -> str:
+def classify(client: ApiClient, images: ImageSet) -> str:
     """Send images and wait for their results; return the job's id."""
     summary = Batch(client, images, lambda _: None).run()
     assert summary.ok, summary
@@ -164,12 +164,12 @@ def test_a_stack_lives_twice_and_keeps_its_data(life: Life, tmp_path: Path) -> N
     client = life.sign_in(life.up("--config", "fleet.market=spot"))
     job = client.create_job("spot")
     client.add_images(job, [(path.name, path.read_bytes()) for path in images.files[:20]])
-    Waiting().until(
+    Waiter().until(
         lambda: [each for each in life.instances() if each.get("InstanceLifecycle") == "spot"],
         "a Spot worker",
         seconds=SPOT_SECONDS,
     )
-    Waiting().until(lambda: client.status(job)["done"] == 20, "20 results of a Spot worker", seconds=SPOT_SECONDS)
+    Waiter().until(lambda: client.status(job)["done"] == 20, "20 results of a Spot worker", seconds=SPOT_SECONDS)
 
     life.run("roll", "--new-session-key")
     life.run("down", "--yes", cassette="down")

@@ -9,15 +9,24 @@ from playwright.sync_api import Browser
 
 from scripts.client import ApiClient
 from scripts.run.system import ROOT, System
-from scripts.screenshots import FOLDER, LIGHT, draw_batch, main_job, shoot_pages, shoot_refusals
-from scripts.studio import MAX_BYTES, ScreenshotError, Studio
+from scripts.screenshots import (
+    FOLDER,
+    LIGHT,
+    MAX_BYTES,
+    PageCamera,
+    ScreenshotError,
+    capture_pages,
+    capture_refusals,
+    draw_batch,
+    main_job,
+)
 
 pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
-def studio(system: System, api: ApiClient, browser: Browser, tmp_path: Path) -> Studio:
-    return Studio(system.url, api, browser, tmp_path, pictures_seconds=20.0)
+def studio(system: System, api: ApiClient, browser: Browser, tmp_path: Path) -> PageCamera:
+    return PageCamera(system.url, api, browser, tmp_path, pictures_seconds=20.0)
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -25,11 +34,11 @@ def size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-def test_every_page_is_taken_in_a_small_file(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_page_is_taken_in_a_small_file(studio: PageCamera, tmp_path_factory: pytest.TempPathFactory) -> None:
     files = draw_batch(tmp_path_factory.mktemp("batch"), 8)
     job_id = main_job(studio, files)
-    shoot_pages(studio, job_id)
-    shoot_refusals(studio, [files[0], files[-1]])
+    capture_pages(studio, job_id)
+    capture_refusals(studio, [files[0], files[-1]])
     taken = {path.stem: path for path in studio.folder.glob("*.png")}
     assert {"upload", "job", "job-table", "image", "jobs", "fleet", "api", "error", "not-accepted"} <= set(taken)
     assert all(path.stat().st_size <= MAX_BYTES for path in taken.values())
@@ -37,15 +46,15 @@ def test_every_page_is_taken_in_a_small_file(studio: Studio, tmp_path_factory: p
     assert size(taken["job-phone"]) == (780, 1688)
 
 
-def test_a_page_whose_pictures_do_not_come_is_not_taken(studio: Studio) -> None:
-    hasty = Studio(studio.url, studio.api, studio.browser, studio.folder, pictures_seconds=0.0)
+def test_a_page_whose_pictures_do_not_come_is_not_taken(studio: PageCamera) -> None:
+    hasty = PageCamera(studio.url, studio.api, studio.browser, studio.folder, pictures_seconds=0.0)
     with hasty.page(LIGHT) as page:
         page.goto("/jobs")
         page.locator("main").evaluate(
             "(main) => main.prepend(Object.assign(new Image(20, 20), { src: '/nowhere.png' }))"
         )
         with pytest.raises(ScreenshotError, match="/jobs"):
-            hasty.shoot(page, "jobs")
+            hasty.capture(page, "jobs")
     assert list(studio.folder.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from scripts.aws.site.export import SiteFile, export_site
+from scripts.aws.site import SiteFile, export_site
 from scripts.run.sign_in import OPERATOR
 from scripts.run.system import System
 from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page, enter_credentials, person, signed_in

@@ -14,7 +14,7 @@ import pytest
 
 from localcloud.control_client import ControlClient
 from localcloud.machines.machine import Machine
-from scripts.client import ApiClient, Outcome
+from scripts.client import ApiClient, UploadResult
 from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance
@@ -44,12 +44,12 @@ class RunningSystem:
         process = Machine(self.system.state_dir / "instances" / instance.instance_id).process()
         return None if process is None else process.pid
 
-    def upload(self, job_id: str, files: list[tuple[str, bytes]], slice_size: int = 20) -> Outcome:
+    def upload(self, job_id: str, files: list[tuple[str, bytes]], slice_size: int = 20) -> UploadResult:
         """Upload files in slices, four at a time; a slice that fails counts as not acknowledged."""
         slices = [files[at : at + slice_size] for at in range(0, len(files), slice_size)]
         with ThreadPoolExecutor(4) as uploaders:
             outcomes = list(uploaders.map(lambda part: self.api.add_images(job_id, part), slices))
-        return Outcome(
+        return UploadResult(
             [image for outcome in outcomes for image in outcome.accepted],
             [file for outcome in outcomes for file in outcome.rejected],
         )
@@ -64,7 +64,7 @@ class RunningSystem:
 
         wait_until(ended, f"all {accepted} images of {job_id} have a result")
 
-    def right(self, job_id: str, outcome: Outcome, truth: dict[str, str]) -> int:
+    def right(self, job_id: str, outcome: UploadResult, truth: dict[str, str]) -> int:
         """Assert that each acknowledged image has exactly one result, a label; return how many are right.
 
         An image with an empty truth has none.

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.load.drive import Load
-from scripts.load.pictures import Pictures, drawn_signs
-from scripts.load.target import parse_target
+from scripts.load.inputs import LoadImages, drawn_signs, parse_target
+from scripts.load.runner import LoadTest
 from tests.chaos.conftest import RunningSystem
 from tests.support.waiting import wait_until
 
@@ -18,12 +17,12 @@ pytestmark = pytest.mark.processes
 CLIENTS = 100
 
 
-def hundred_signs(folder: Path, seed: int) -> Pictures:
+def hundred_signs(folder: Path, seed: int) -> LoadImages:
     return drawn_signs(folder, CLIENTS, seed, 128, lambda number: None)
 
 
-def classic(running: RunningSystem, field: str) -> Load:
-    return Load(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, "/", field, 110)
+def classic(running: RunningSystem, field: str) -> LoadTest:
+    return LoadTest(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, "/", field, 110)
 
 
 def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:

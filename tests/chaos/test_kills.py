@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.client import ApiError, Outcome
+from scripts.client import ApiError, UploadResult
 from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -66,7 +66,7 @@ def test_a_web_tier_killed_in_the_middle_of_an_upload_has_acknowledged_only_what
     assert running.system.supervisor.pid("web") != killed
     acknowledged += running.api.add_images(job_id, files[40:]).accepted
     running.wait_for_results(job_id, len(acknowledged))
-    assert running.right(job_id, Outcome(acknowledged, []), truth) >= len(acknowledged) - 2
+    assert running.right(job_id, UploadResult(acknowledged, []), truth) >= len(acknowledged) - 2
     assert {result["image_id"] for result in running.api.results(job_id)} == {
         image_id for image_id, _ in acknowledged
     }

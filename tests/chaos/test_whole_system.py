@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scripts.client import DirectFile, Outcome
-from scripts.fleet_client import FleetClient
-from scripts.load.drive import Load
-from scripts.load.pictures import drawn_signs
-from scripts.load.target import parse_target
+from scripts.client import FileSpec, FleetClient, UploadResult
+from scripts.load.inputs import drawn_signs, parse_target
+from scripts.load.runner import LoadTest
 from tests.chaos.conftest import RunningSystem, signs
 from tests.support.waiting import wait_until
 
@@ -65,14 +63,14 @@ def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: Run
 
 def test_a_batch_that_goes_straight_to_the_bucket_is_classified_right(running: RunningSystem, tmp_path: Path) -> None:
     pictures = drawn_signs(tmp_path / "signs", 60, 52, 96, lambda number: None)
-    load = Load(parse_target(running.system.url, anywhere=False), "direct", 6, "/", "", 110)
+    load = LoadTest(parse_target(running.system.url, anywhere=False), "direct", 6, "/", "", 110)
     summary = load.run(pictures, threading.Event(), lambda images: None)
     assert (summary.failed, summary.lost) == (0, 0), summary
     assert summary.right >= 59
 
     # What says that it is an image and is none fails alone, with its reason.
     job_id = running.api.create_job("text")
-    offer = running.api.offer_uploads(job_id, [DirectFile("a.jpg", 4, "image/jpeg")])
+    offer = running.api.offer_uploads(job_id, [FileSpec("a.jpg", 4, "image/jpeg")])
     running.api.send_form(offer.files[0].url, offer.files[0].fields, "a.jpg", b"text")
     outcome = running.api.commit_upload(job_id, offer.upload_id)
     running.wait_for_results(job_id, len(outcome.accepted))
@@ -116,7 +114,7 @@ def test_each_bad_file_is_answered_with_a_reason_and_the_good_ones_are_right(run
     assert reasons.keys() == bad.keys()
     assert all(reasons.values())
     good = [(image_id, name) for image_id, name in outcome.accepted if name in truth]
-    assert running.right(job_id, Outcome(good, []), truth) >= 19
+    assert running.right(job_id, UploadResult(good, []), truth) >= 19
 
 
 def test_a_repeated_batch_is_answered_at_once_without_a_worker_or_a_second_copy(running: RunningSystem) -> None:

@@ -12,7 +12,7 @@ import pytest
 from ami.archive import bundle_digest
 from ami.local import ROOT, LocalImage, build_image, image_id, inside_of
 from core.config import DEMO_BUNDLE
-from scripts.requirements_file import read_sections
+from scripts.pin import read_sections
 from tests.support.waiting import DEADLINE_SECONDS
 
 HOME = "opt/fleetsight"

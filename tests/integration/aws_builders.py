@@ -22,10 +22,10 @@ from core.config import EngineName
 from core.ids import new_id
 from localcloud.launch import REGION
 from scripts.aws.account import TAG, Account
-from scripts.aws.bake.bake import Order
-from scripts.aws.bake.builders import Machines
-from scripts.aws.bake.recipe import ROLES, RUN_TAG, Role, Site, Source
-from scripts.aws.waiting import Waiting
+from scripts.aws.bake.bake import BakeOptions
+from scripts.aws.bake.builders import BuilderConfig
+from scripts.aws.bake.spec import ROLES, RUN_TAG, Role, SourceArchive
+from scripts.aws.context import AwsContext, Waiter
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
@@ -188,26 +188,27 @@ class Bakery:
             raise self.fail_after[1]
 
     @property
-    def site(self) -> Site:
-        return Site(self.account, self.prefix, self.done, Waiting(self.clock, self.clock.sleep, self.said.append))
+    def context(self) -> AwsContext:
+        waiter = Waiter(self.clock, self.clock.sleep, self.said.append)
+        return AwsContext(self.account, self.prefix, self.done, lambda shown: self.said.append(str(shown)), waiter)
 
     @property
-    def observing(self) -> Site:
-        """The same, by whom nothing is told."""
-        return Site(self.observer, self.prefix, lambda _sentence: None, Waiting())
+    def observing(self) -> AwsContext:
+        """A context of the observer, without reports."""
+        return AwsContext(self.observer, self.prefix, lambda _: None, lambda _: None)
 
-    def order(self, *, force: bool = False) -> Order:
-        """Return an order, each a minute later than the one before."""
+    def options(self, *, force: bool = False) -> BakeOptions:
+        """Return options, each a minute later than the ones before."""
         self.orders += 1
         at = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC) + timedelta(minutes=self.orders - 1)
-        machines = Machines(lambda: new_id().lower())
-        return Order(machines, self.roles, force, self.folder / "logs", lambda: at)
+        builder_config = BuilderConfig(lambda: new_id().lower())
+        return BakeOptions(builder_config, self.roles, force, self.folder / "logs", lambda: at)
 
-    def source(self, content: str = "source", engine: EngineName = "openvino") -> Source:
+    def source(self, content: str = "source", engine: EngineName = "openvino") -> SourceArchive:
         path = self.folder / f"{content}.tar.gz"
         path.write_text(content)
         facts = ArchiveFacts("0.1.0", "c0ffee", "b" * 64, engine, hashlib.sha256(content.encode()).hexdigest())
-        return Source(path, facts)
+        return SourceArchive(path, facts)
 
     def again(self) -> "Bakery":
         """Return the same in a new process."""

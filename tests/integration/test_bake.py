@@ -15,13 +15,11 @@ from core.ids import new_id
 from localcloud.launch import REGION, LocalCloud
 from scripts.aws.account import TAG, Account
 from scripts.aws.bake.bake import bake
-from scripts.aws.bake.builders import LIFE_MINUTES
-from scripts.aws.bake.debian import base_for
-from scripts.aws.bake.errors import BakeError
-from scripts.aws.bake.images import images
-from scripts.aws.bake.recipe import ROLES, Base
-from scripts.aws.bake_command import bake_command
-from scripts.aws.waiting import TimedOutError, Waiting
+from scripts.aws.bake.builders import MAX_LIFE_MINUTES
+from scripts.aws.bake.images import list_images
+from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, base_image
+from scripts.aws.commands import bake_command
+from scripts.aws.context import TimedOutError, Waiter
 from tests.integration.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
 
 STEPS = range(1, 15)
@@ -48,13 +46,13 @@ def bakery(accounts: tuple[MortalAccount, Account], tmp_path: Path) -> Bakery:
 
 
 @pytest.fixture
-def base(bakery: Bakery) -> Base:
-    return base_for(bakery.observer.ec2, "c7a.large", "openvino", ROLES)
+def base(bakery: Bakery) -> BaseImage:
+    return base_image(bakery.observer.ec2, "c7a.large", "openvino", ROLES)
 
 
-def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: Bakery, base: Base) -> None:
+def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: Bakery, base: BaseImage) -> None:
     bakery.roles = ROLES
-    made = bake(bakery.site, bakery.order(), bakery.source(), base)
+    made = bake(bakery.context, bakery.options(), bakery.source(), base)
     assert set(made) == {"worker", "web"}
     for role, image_id in made.items():
         parameter = bakery.observer.ssm.get_parameter(Name=f"/{bakery.prefix}/image/{role}")["Parameter"]
@@ -62,8 +60,8 @@ def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: B
     assert bakery.left() == {}
 
 
-def test_an_image_and_its_snapshot_say_what_they_were_made_of(bakery: Bakery, base: Base) -> None:
-    image_id = bake(bakery.site, bakery.order(), source := bakery.source(), base)["worker"]
+def test_an_image_and_its_snapshot_say_what_they_were_made_of(bakery: Bakery, base: BaseImage) -> None:
+    image_id = bake(bakery.context, bakery.options(), source := bakery.source(), base)["worker"]
     image = bakery.observer.ec2.describe_images(ImageIds=[image_id])["Images"][0]
     snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
     snapshot = bakery.observer.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]
@@ -83,29 +81,29 @@ def test_an_image_and_its_snapshot_say_what_they_were_made_of(bakery: Bakery, ba
         }
 
 
-def test_our_images_begin_as_the_newest_debian_12(base: Base) -> None:
+def test_our_images_begin_as_the_newest_debian_12(base: BaseImage) -> None:
     assert base.name == "debian-12-amd64-20250316-2053"
     assert base.root_device == "/dev/xvda"
 
 
 def test_an_image_is_for_the_architecture_of_the_machine_that_builds_it(bakery: Bakery) -> None:
     ec2 = bakery.observer.ec2
-    assert base_for(ec2, "c7g.large", "openvino", ROLES).name == "debian-12-arm64-20250316-2053"
+    assert base_image(ec2, "c7g.large", "openvino", ROLES).name == "debian-12-arm64-20250316-2053"
     with pytest.raises(
         BakeError, match=r"mac2\.metal has the architecture arm64_mac: name a type of x86_64 or arm64"
     ):
-        base_for(ec2, "mac2.metal", "openvino", ROLES)
+        base_image(ec2, "mac2.metal", "openvino", ROLES)
 
 
 def test_torch_with_a_gpu_is_for_x86_64_alone_and_the_web_tier_for_both(bakery: Bakery) -> None:
     ec2 = bakery.observer.ec2
-    assert base_for(ec2, "g4dn.xlarge", "torch", ROLES).name == "debian-12-amd64-20250316-2053"
-    assert base_for(ec2, "c7g.large", "torch", ("web",)).name == "debian-12-arm64-20250316-2053"
+    assert base_image(ec2, "g4dn.xlarge", "torch", ROLES).name == "debian-12-amd64-20250316-2053"
+    assert base_image(ec2, "c7g.large", "torch", ("web",)).name == "debian-12-arm64-20250316-2053"
     with pytest.raises(BakeError, match=r"c7g\.large is arm64: build on another type, or choose the engine openvino"):
-        base_for(ec2, "c7g.large", "torch", ROLES)
+        base_image(ec2, "c7g.large", "torch", ROLES)
 
 
-def test_an_image_with_torch_has_a_larger_disk_and_is_checked_to_have_it(bakery: Bakery, base: Base) -> None:
+def test_an_image_with_torch_has_a_larger_disk_and_is_checked_to_have_it(bakery: Bakery, base: BaseImage) -> None:
     sizes: list[int] = []
 
     def look() -> None:
@@ -115,20 +113,24 @@ def test_an_image_with_torch_has_a_larger_disk_and_is_checked_to_have_it(bakery:
 
     bakery.clock.work = look
     with pytest.raises(BakeError, match="made another image: engine 'openvino' and not 'torch'"):
-        bake(bakery.site, bakery.order(), bakery.source(engine="torch"), base)
+        bake(bakery.context, bakery.options(), bakery.source(engine="torch"), base)
     bakery.builders.engine = "torch"
-    bake(bakery.site, bakery.order(), bakery.source(engine="torch"), base)
+    bake(bakery.context, bakery.options(), bakery.source(engine="torch"), base)
     assert set(sizes) == {24}
 
 
-def test_the_end_of_the_key_that_the_agent_is_signed_with_is_told_before_it_comes(bakery: Bakery, base: Base) -> None:
-    bake(bakery.site, bakery.order(), bakery.source(), base)
+def test_the_end_of_the_key_that_the_agent_is_signed_with_is_told_before_it_comes(
+    bakery: Bakery, base: BaseImage
+) -> None:
+    bake(bakery.context, bakery.options(), bakery.source(), base)
     assert not [line for line in bakery.said if "Session Manager" in line]
-    bake(bakery.site, replace(bakery.order(), now=lambda: datetime(2999, 1, 1, tzinfo=UTC)), bakery.source(), base)
+    bake(
+        bakery.context, replace(bakery.options(), now=lambda: datetime(2999, 1, 1, tzinfo=UTC)), bakery.source(), base
+    )
     assert [line for line in bakery.said if "ami/keys/amazon-ssm-agent.asc expires on 20" in line]
 
 
-def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(bakery: Bakery, base: Base) -> None:
+def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(bakery: Bakery, base: BaseImage) -> None:
     seen: list[Any] = []
     ec2 = bakery.observer.ec2
 
@@ -148,7 +150,7 @@ def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(bakery: Bakery,
         bakery.builders.work()
 
     bakery.clock.work = look
-    bake(bakery.site, bakery.order(), bakery.source(), base)
+    bake(bakery.context, bakery.options(), bakery.source(), base)
     builder, group, volume, shutdown, script = seen
     assert "IamInstanceProfile" not in builder
     assert "KeyName" not in builder
@@ -164,9 +166,9 @@ def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(bakery: Bakery,
     assert "def main(" in script
 
 
-def test_the_bucket_is_private_encrypted_tls_only_and_forgets_within_a_day(bakery: Bakery, base: Base) -> None:
-    bake(bakery.site, bakery.order(), bakery.source(), base)
-    s3, bucket = bakery.observer.s3, bakery.site.bucket
+def test_the_bucket_is_private_encrypted_tls_only_and_forgets_within_a_day(bakery: Bakery, base: BaseImage) -> None:
+    bake(bakery.context, bakery.options(), bakery.source(), base)
+    s3, bucket = bakery.observer.s3, bakery.context.bake_bucket
     assert all(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
     rules = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     assert rules[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
@@ -179,80 +181,82 @@ def test_the_bucket_is_private_encrypted_tls_only_and_forgets_within_a_day(baker
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_bake_that_is_killed_is_finished_by_the_next(step: int, bakery: Bakery, base: Base) -> None:
+def test_a_bake_that_is_killed_is_finished_by_the_next(step: int, bakery: Bakery, base: BaseImage) -> None:
     bakery.die_after = step
     with pytest.raises(Killed):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     again = bakery.again()
-    made = bake(again.site, again.order(), again.source(), base)
+    made = bake(again.context, again.options(), again.source(), base)
     assert made == {"worker": bakery.stored()}
-    assert [image.image_id for image in images(bakery.observing, "worker")] == [made["worker"]]
+    assert [image.image_id for image in list_images(bakery.observing, "worker")] == [made["worker"]]
     assert bakery.left() == {}
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_bake_that_is_interrupted_leaves_nothing_that_costs(step: int, bakery: Bakery, base: Base) -> None:
+def test_a_bake_that_is_interrupted_leaves_nothing_that_costs(step: int, bakery: Bakery, base: BaseImage) -> None:
     bakery.fail_after = (step, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     interrupted_while_cleaning = step > STEPS[-1] - 5
     if interrupted_while_cleaning:
         again = bakery.again()
-        bake(again.site, again.order(), again.source(), base)
+        bake(again.context, again.options(), again.source(), base)
     assert bakery.left() == {}
 
 
-def test_there_is_a_kill_for_each_step(bakery: Bakery, base: Base) -> None:
-    bake(bakery.site, bakery.order(), bakery.source(), base)
+def test_there_is_a_kill_for_each_step(bakery: Bakery, base: BaseImage) -> None:
+    bake(bakery.context, bakery.options(), bakery.source(), base)
     assert len(bakery.told) == STEPS[-1], bakery.told
 
 
-def test_a_bake_takes_over_the_builder_that_a_killed_one_has_left(bakery: Bakery, base: Base) -> None:
+def test_a_bake_takes_over_the_builder_that_a_killed_one_has_left(bakery: Bakery, base: BaseImage) -> None:
     bakery.die_after = 7
     with pytest.raises(Killed):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     assert bakery.told[-1].startswith("launched ")
     again = bakery.again()
-    bake(again.site, again.order(), again.source(), base)
+    bake(again.context, again.options(), again.source(), base)
     assert not any("launched" in line for line in again.told)
 
 
-def test_what_a_killed_bake_has_left_is_undone_by_that_of_another_source(bakery: Bakery, base: Base) -> None:
+def test_what_a_killed_bake_has_left_is_undone_by_that_of_another_source(bakery: Bakery, base: BaseImage) -> None:
     bakery.die_after = 7
     with pytest.raises(Killed):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     again = bakery.again()
-    bake(again.site, again.order(), again.source("changed"), base)
+    bake(again.context, again.options(), again.source("changed"), base)
     assert sum("launched" in line for line in again.told) == 1
     assert sum("ended the builder" in line for line in again.told) == 2
     assert bakery.left() == {}
 
 
-def test_an_image_of_the_same_source_and_base_is_not_baked_again(bakery: Bakery, base: Base) -> None:
-    made = bake(bakery.site, bakery.order(), bakery.source(), base)
+def test_an_image_of_the_same_source_and_base_is_not_baked_again(bakery: Bakery, base: BaseImage) -> None:
+    made = bake(bakery.context, bakery.options(), bakery.source(), base)
     again = bakery.again()
-    assert bake(again.site, again.order(), again.source(), base) == made
+    assert bake(again.context, again.options(), again.source(), base) == made
     assert again.told == []
     assert f"{made['worker']} is the worker's image of this source and base already" in again.said
 
 
-def test_a_newer_base_or_force_makes_another_image(bakery: Bakery, base: Base) -> None:
-    first = bake(bakery.site, bakery.order(), bakery.source(), base)["worker"]
-    forced = bake(bakery.site, bakery.order(force=True), bakery.source(), base)["worker"]
-    newer = Base("ami-0deb1a12000000001", "another", "/dev/xvda")
-    on_another = bake(bakery.site, bakery.order(), bakery.source(), newer)["worker"]
+def test_a_newer_base_or_force_makes_another_image(bakery: Bakery, base: BaseImage) -> None:
+    first = bake(bakery.context, bakery.options(), bakery.source(), base)["worker"]
+    forced = bake(bakery.context, bakery.options(force=True), bakery.source(), base)["worker"]
+    newer = BaseImage("ami-0deb1a12000000001", "another", "/dev/xvda")
+    on_another = bake(bakery.context, bakery.options(), bakery.source(), newer)["worker"]
     assert len({first, forced, on_another}) == 3
     assert bakery.stored() == on_another
 
 
-def test_a_builder_that_fails_is_told_with_its_log_and_the_other_image_is_made(bakery: Bakery, base: Base) -> None:
+def test_a_builder_that_fails_is_told_with_its_log_and_the_other_image_is_made(
+    bakery: Bakery, base: BaseImage
+) -> None:
     bakery.roles = ROLES
     bakery.builders.says["web"] = {"ok": False, "problem": "nginx is missing", "log_tail": ["E: no nginx"]}
     with pytest.raises(BakeError, match=r"(?s)the web's builder has failed: nginx is missing.*E: no nginx"):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     assert (bakery.folder / "logs" / "bake-web.log").read_text() == "line 1\nline 2\n"
-    assert bakery.stored("worker") == images(bakery.observing, "worker")[0].image_id
-    assert images(bakery.observing, "web") == []
+    assert bakery.stored("worker") == list_images(bakery.observing, "worker")[0].image_id
+    assert list_images(bakery.observing, "web") == []
     assert bakery.left() == {}
 
 
@@ -271,86 +275,86 @@ ORDERED = {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "
     ids=["archive", "role", "bundle", "nothing", "nonsense"],
 )
 def test_an_image_that_is_not_what_was_ordered_is_not_made(
-    otherwise: dict[str, Any], named: str, bakery: Bakery, base: Base
+    otherwise: dict[str, Any], named: str, bakery: Bakery, base: BaseImage
 ) -> None:
     bakery.builders.says["worker"] = otherwise
     with pytest.raises(BakeError, match=named):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
-    assert images(bakery.observing, "worker") == []
+        bake(bakery.context, bakery.options(), bakery.source(), base)
+    assert list_images(bakery.observing, "worker") == []
 
 
-def test_a_builder_that_never_reports_is_given_up(bakery: Bakery, base: Base) -> None:
+def test_a_builder_that_never_reports_is_given_up(bakery: Bakery, base: BaseImage) -> None:
     bakery.builders.says["worker"], bakery.builders.stops = None, False
     bakery.clock.pace = 20
     with pytest.raises(BakeError, match=r"in vain for i-\w+, which builds the worker's image"):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
-    assert LIFE_MINUTES * 60 < bakery.clock.now < (LIFE_MINUTES + 15) * 60
+        bake(bakery.context, bakery.options(), bakery.source(), base)
+    assert MAX_LIFE_MINUTES * 60 < bakery.clock.now < (MAX_LIFE_MINUTES + 15) * 60
     assert (bakery.folder / "logs" / "bake-worker.log").exists()
     assert bakery.left() == {}
 
 
-def test_a_builder_that_stops_without_a_report_is_told_at_once(bakery: Bakery, base: Base) -> None:
+def test_a_builder_that_stops_without_a_report_is_told_at_once(bakery: Bakery, base: BaseImage) -> None:
     bakery.builders.says["worker"] = None
     with pytest.raises(BakeError, match="has ended without a report"):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     assert bakery.clock.now < 60
 
 
-def test_an_image_is_used_once_ec2_has_it(bakery: Bakery, base: Base) -> None:
+def test_an_image_is_used_once_ec2_has_it(bakery: Bakery, base: BaseImage) -> None:
     bakery.account.states[:] = ["pending"] * 20
-    bake(bakery.site, bakery.order(), bakery.source(), base)
+    bake(bakery.context, bakery.options(), bakery.source(), base)
     assert bakery.account.states == []
     assert bakery.left() == {}
 
 
-def test_an_image_that_ec2_cannot_make_is_taken_away(bakery: Bakery, base: Base) -> None:
+def test_an_image_that_ec2_cannot_make_is_taken_away(bakery: Bakery, base: BaseImage) -> None:
     bakery.account.states[:] = ["pending", "failed", "failed"]
     with pytest.raises(BakeError, match=r"could not make ami-\w+: it is failed"):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
-    assert images(bakery.observing, "worker") == []
+        bake(bakery.context, bakery.options(), bakery.source(), base)
+    assert list_images(bakery.observing, "worker") == []
     assert bakery.left() == {}
 
 
-def test_an_image_that_ec2_never_has_is_taken_away(bakery: Bakery, base: Base) -> None:
+def test_an_image_that_ec2_never_has_is_taken_away(bakery: Bakery, base: BaseImage) -> None:
     bakery.account.states[:] = ["pending"] * 10_000
     bakery.clock.pace = 20
     with pytest.raises(TimedOutError, match="to be available"):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     assert bakery.left() == {}
 
 
-def test_the_last_three_images_stay_and_those_that_are_still_launched(bakery: Bakery, base: Base) -> None:
-    made = [bake(bakery.site, bakery.order(), bakery.source("0"), base)["worker"]]
+def test_the_last_three_images_stay_and_those_that_are_still_launched(bakery: Bakery, base: BaseImage) -> None:
+    made = [bake(bakery.context, bakery.options(), bakery.source("0"), base)["worker"]]
     ec2, name = bakery.observer.ec2, f"{bakery.prefix}-worker"
     ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData={"ImageId": made[0]})
-    made += [bake(bakery.site, bakery.order(), bakery.source(number), base)["worker"] for number in "12345"]
-    assert {image.image_id for image in images(bakery.observing, "worker")} == {made[0], *made[3:]}
+    made += [bake(bakery.context, bakery.options(), bakery.source(number), base)["worker"] for number in "12345"]
+    assert {image.image_id for image in list_images(bakery.observing, "worker")} == {made[0], *made[3:]}
     assert bakery.left() == {}
     ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={"ImageId": made[5]})
     ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion="2")
-    bake(bakery.site, bakery.order(), bakery.source("5"), base)
-    assert {image.image_id for image in images(bakery.observing, "worker")} == set(made[3:])
+    bake(bakery.context, bakery.options(), bakery.source("5"), base)
+    assert {image.image_id for image in list_images(bakery.observing, "worker")} == set(made[3:])
 
 
-def test_a_zone_without_room_is_left_for_the_next(bakery: Bakery, base: Base) -> None:
+def test_a_zone_without_room_is_left_for_the_next(bakery: Bakery, base: BaseImage) -> None:
     bakery.account.refusals["RunInstances"] = ["InsufficientInstanceCapacity", "Unsupported"]
-    assert bake(bakery.site, bakery.order(), bakery.source(), base)["worker"] == bakery.stored()
+    assert bake(bakery.context, bakery.options(), bakery.source(), base)["worker"] == bakery.stored()
 
 
-def test_where_no_zone_has_room_the_remedy_is_named(bakery: Bakery, base: Base) -> None:
+def test_where_no_zone_has_room_the_remedy_is_named(bakery: Bakery, base: BaseImage) -> None:
     bakery.account.refusals["RunInstances"] = ["InsufficientInstanceCapacity"] * 20
     with pytest.raises(BakeError, match=r"no zone has a c7a\.large: name another --instance-type"):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     assert bakery.left() == {}
 
 
 @pytest.mark.parametrize(
     "call", ["CreateBucket", "PutBucketPolicy", "CreateSecurityGroup", "RunInstances", "CreateImage", "PutParameter"]
 )
-def test_what_aws_denies_is_named_and_nothing_is_left(call: str, bakery: Bakery, base: Base) -> None:
+def test_what_aws_denies_is_named_and_nothing_is_left(call: str, bakery: Bakery, base: BaseImage) -> None:
     bakery.account.refusals[call] = ["UnauthorizedOperation"]
     with pytest.raises(ClientError, match=f"UnauthorizedOperation.*{call}"):
-        bake(bakery.site, bakery.order(), bakery.source(), base)
+        bake(bakery.context, bakery.options(), bakery.source(), base)
     assert bakery.left() == {}
 
 
@@ -362,8 +366,8 @@ def typed(bakery: Bakery, *arguments: str) -> Result:
 def test_the_command_bakes_this_source_with_the_bundle_and_says_the_images(
     bakery: Bakery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting = Waiting(bakery.clock, bakery.clock.sleep)
-    monkeypatch.setattr("scripts.aws.bake_command.Waiting", lambda: waiting)
+    waiter = Waiter(bakery.clock, bakery.clock.sleep)
+    monkeypatch.setattr("scripts.aws.commands.Waiter", lambda: waiter)
     bakery.builders.honest = True
     ran = typed(bakery, "--demo", "--role", "worker")
     assert ran.exit_code == 0, ran.output
@@ -376,7 +380,7 @@ def test_the_command_bakes_this_source_with_the_bundle_and_says_the_images(
 
 def test_the_command_tells_in_one_line_what_aws_denies(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
     bakery.account.refusals["DescribeImages"] = ["UnauthorizedOperation"]
-    monkeypatch.setattr("scripts.aws.options.Account", lambda *_: bakery.account)
+    monkeypatch.setattr("scripts.aws.commands.Account", lambda *_: bakery.account)
     ran = typed(bakery, "--demo", "--dry-run")
     assert ran.exit_code == 1, ran.exception
     assert ran.output.splitlines()[-1].startswith("Error: AWS does not allow you to call DescribeImages: ")

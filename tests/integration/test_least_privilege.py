@@ -14,9 +14,8 @@ from app_tier.bundle.load import DEMO_BUNDLE
 from localcloud.iam.decisions import decide
 from localcloud.iam.documents import Asked
 from localcloud.launch import LocalCloud
-from scripts.client import DirectFile, Outcome
+from scripts.client import FileSpec, FleetClient, UploadResult
 from scripts.demo_model.signs import samples
-from scripts.fleet_client import FleetClient
 from scripts.run.system import free_port
 from services.clients import Clients
 from services.ec2 import Fleet
@@ -71,7 +70,7 @@ class Deployed:
         self.dead_letters = Queue.named(self.clients.sqs, names.dead_letter_queue)
         self.fleet = Fleet(self.clients.ec2, names.worker_instance)
 
-    def upload(self, job_id: str, files: list[tuple[str, bytes, str]]) -> Outcome:
+    def upload(self, job_id: str, files: list[tuple[str, bytes, str]]) -> UploadResult:
         """Upload images, and remember what they are."""
         outcome = self.api.add_images(job_id, [(name, content) for name, content, _ in files])
         labels = {name: label for name, _, label in files}
@@ -219,7 +218,7 @@ def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[t
     """Upload by forms that the web tier signs."""
     api = deployed.api
     kinds = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "bmp": "image/bmp", "gif": "image/gif"}
-    wanted = [DirectFile(name, len(data), kinds[name.rpartition(".")[2]]) for name, data, _ in files]
+    wanted = [FileSpec(name, len(data), kinds[name.rpartition(".")[2]]) for name, data, _ in files]
     offer = api.offer_uploads(job_id, wanted)
     for each in offer.files:
         name, data, _ = files[each.index]

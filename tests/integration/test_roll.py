@@ -10,12 +10,10 @@ from click.testing import CliRunner, Result
 from core.ids import new_id
 from localcloud.launch import REGION, LocalCloud
 from scripts.aws.account import TAG, Account
-from scripts.aws.deploy.session_keys import parameter_name
-from scripts.aws.operation import Operation
-from scripts.aws.roll.roll import Order, roll
-from scripts.aws.roll.versions import RollError
-from scripts.aws.roll_command import roll_command
-from scripts.aws.waiting import TimedOutError, Waiting
+from scripts.aws.commands import roll_command
+from scripts.aws.context import AwsContext, TimedOutError, Waiter
+from scripts.aws.deploy.auth import session_keys_parameter
+from scripts.aws.rollout import RolloutError, RolloutOptions, roll_out
 from services.metadata import DRAIN_TAG
 from tests.integration.aws_builders import Clock, Killed, MortalAccount
 
@@ -97,19 +95,19 @@ class Fleet:
             raise Killed
 
     @property
-    def operation(self) -> Operation:
-        waiting = Waiting(self.clock, self.clock.sleep, self.said.append)
+    def context(self) -> AwsContext:
+        waiter = Waiter(self.clock, self.clock.sleep, self.said.append)
         say: Any = self.said.append
-        return Operation(self.account, self.prefix, self.done, say, waiting)
+        return AwsContext(self.account, self.prefix, self.done, say, waiter)
 
-    def roll(self, **order: Any) -> None:
-        roll(self.operation, Order(**order))
+    def roll_out(self, **order: Any) -> None:
+        roll_out(self.context, RolloutOptions(**order))
 
     def roll_again(self, **order: Any) -> None:
         """Roll in a new process."""
         self.account.reborn()
         self.die_after = None
-        self.roll(**order)
+        self.roll_out(**order)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +138,7 @@ def rolling(fleet: Fleet) -> Fleet:
 def test_the_whole_fleet_runs_the_newest_version_and_most_of_it_all_the_time(rolling: Fleet) -> None:
     rolling.launch(6)
     rolling.wanted = 8
-    rolling.roll()
+    rolling.roll_out()
     assert rolling.default() == 2
     assert rolling.versions() == [2] * 8
     assert rolling.least == 6
@@ -148,18 +146,18 @@ def test_the_whole_fleet_runs_the_newest_version_and_most_of_it_all_the_time(rol
 
 def test_the_way_back_is_the_version_before(rolling: Fleet) -> None:
     rolling.new_version(3)
-    rolling.roll()
+    rolling.roll_out()
     assert rolling.versions() == [3] * 2
-    rolling.roll(back=True)
+    rolling.roll_out(back=True)
     assert rolling.default() == 1
     assert rolling.versions() == [1] * 2
-    rolling.roll(back=True)
+    rolling.roll_out(back=True)
     assert rolling.versions() == [3] * 2
 
 
 def test_a_version_that_is_named_is_rolled_to(rolling: Fleet) -> None:
     rolling.new_version(3)
-    rolling.roll(to=2)
+    rolling.roll_out(to=2)
     assert rolling.versions() == [2] * 2
 
 
@@ -167,7 +165,7 @@ def test_a_version_that_is_named_is_rolled_to(rolling: Fleet) -> None:
 def test_a_roll_that_is_killed_is_finished_by_the_next(step: int, rolling: Fleet) -> None:
     rolling.die_after = step
     with pytest.raises(Killed):
-        rolling.roll()
+        rolling.roll_out()
     rolling.roll_again()
     assert rolling.default() == 2
     assert rolling.versions() == [2] * 2
@@ -175,11 +173,11 @@ def test_a_roll_that_is_killed_is_finished_by_the_next(step: int, rolling: Fleet
 
 @pytest.mark.parametrize("step", range(1, 6))
 def test_a_way_back_that_is_killed_goes_on_back(step: int, rolling: Fleet) -> None:
-    rolling.roll()
+    rolling.roll_out()
     rolling.told.clear()
     rolling.die_after = step
     with pytest.raises(Killed):
-        rolling.roll(back=True)
+        rolling.roll_out(back=True)
     arrived = step == 5
     rolling.roll_again(back=not arrived)
     assert rolling.default() == (2 if arrived else 1)
@@ -189,7 +187,7 @@ def test_a_way_back_that_is_killed_goes_on_back(step: int, rolling: Fleet) -> No
 def test_a_roll_that_is_killed_can_be_taken_back(rolling: Fleet) -> None:
     rolling.die_after = 2
     with pytest.raises(Killed):
-        rolling.roll()
+        rolling.roll_out()
     rolling.roll_again(back=True)
     assert rolling.default() == 1
     assert rolling.versions() == [1] * 2
@@ -203,20 +201,20 @@ def test_stopped_workers_of_the_old_version_are_ended_and_none_stops_any_more(fl
     fleet.launch(3, "2")
     stopped, *_ = (each["InstanceId"] for each in fleet.workers())
     fleet.observer.ec2.stop_instances(InstanceIds=[stopped])
-    fleet.roll()
+    fleet.roll_out()
     assert fleet.workers("pending", "running", "stopping", "stopped") == []
     assert sum("is to end rather than stop" in line for line in fleet.told) == 2
 
 
 def test_without_waiting_all_are_asked_at_once(rolling: Fleet) -> None:
-    rolling.roll(wait=False)
+    rolling.roll_out(wait=False)
     asked = [each for each in rolling.workers() if any(tag["Key"] == DRAIN_TAG for tag in each["Tags"])]
     assert len(asked) == 2
     assert rolling.clock.now == 0
 
 
 def test_a_dry_run_says_old_and_new_and_changes_nothing(rolling: Fleet) -> None:
-    rolling.roll(dry_run=True)
+    rolling.roll_out(dry_run=True)
     assert rolling.told == []
     assert rolling.default() == 1
     assert "launched from version 1 (ami-00000001); it shall be version 2 (ami-00000002)" in rolling.said[0]
@@ -226,15 +224,15 @@ def test_a_dry_run_says_old_and_new_and_changes_nothing(rolling: Fleet) -> None:
 def test_a_worker_that_does_not_end_is_named(rolling: Fleet) -> None:
     rolling.obedient, rolling.clock.pace = False, 20
     with pytest.raises(TimedOutError, match=r"in vain for i-\w+ to finish and end"):
-        rolling.roll()
+        rolling.roll_out()
 
 
 def test_an_image_that_no_version_has_is_named_with_the_remedy(fleet: Fleet) -> None:
     fleet.observer.ssm.put_parameter(Name=f"/{fleet.prefix}/image/worker", Value="ami-9", Type="String")
-    with pytest.raises(RollError, match="the newest image is ami-9, and no version has it yet: `fleetsight up`"):
-        fleet.roll()
+    with pytest.raises(RolloutError, match="the newest image is ami-9, and no version has it yet: `fleetsight up`"):
+        fleet.roll_out()
     fleet.new_version(2)
-    fleet.roll()
+    fleet.roll_out()
     assert any("Mind that the newest image is ami-9" in line for line in fleet.said)
 
 
@@ -244,15 +242,15 @@ def test_an_image_that_no_version_has_is_named_with_the_remedy(fleet: Fleet) -> 
     ids=["unknown", "nothing before"],
 )
 def test_what_cannot_be_rolled_to_is_named(order: dict[str, Any], named: str, fleet: Fleet) -> None:
-    with pytest.raises(RollError, match=named):
-        fleet.roll(**order)
+    with pytest.raises(RolloutError, match=named):
+        fleet.roll_out(**order)
     assert fleet.told == []
 
 
 def test_without_a_stack_the_command_that_makes_it_is_named(fleet: Fleet) -> None:
     fleet.prefix = "nothing"
-    with pytest.raises(RollError, match="there is no launch template nothing-worker: `fleetsight up` makes it"):
-        fleet.roll()
+    with pytest.raises(RolloutError, match="there is no launch template nothing-worker: `fleetsight up` makes it"):
+        fleet.roll_out()
 
 
 def test_a_new_key_of_sessions_is_the_web_instances_affair(fleet: Fleet) -> None:
@@ -260,7 +258,7 @@ def test_a_new_key_of_sessions_is_the_web_instances_affair(fleet: Fleet) -> None
     assert (ran.exit_code, "give one" in ran.output) == (2, True)
     ran = typed(fleet, "--new-session-key")
     assert (ran.exit_code, f"there is no web instance of {fleet.prefix}" in ran.output) == (1, True)
-    assert not fleet.observer.ssm.get_parameters(Names=[parameter_name(fleet.prefix)])["Parameters"]
+    assert not fleet.observer.ssm.get_parameters(Names=[session_keys_parameter(fleet.prefix)])["Parameters"]
 
 
 def typed(fleet: Fleet, *arguments: str) -> Result:
@@ -278,7 +276,7 @@ def test_the_command_rolls_and_says_each_step(fleet: Fleet) -> None:
 
 def test_after_a_way_back_the_command_that_leads_forth_is_named(fleet: Fleet) -> None:
     fleet.new_version(2)
-    fleet.roll()
+    fleet.roll_out()
     ran = typed(fleet, "--back")
     assert ran.exit_code == 0, ran.output
     assert "All workers are of version 1; `fleetsight roll` brings the newest again." in ran.output

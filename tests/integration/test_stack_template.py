@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.aws.deploy.settings import setting_parameters
-from scripts.aws.deploy.template import PATH
+from scripts.aws.deploy.settings import TEMPLATE_PATH, config_parameters
 from tests.support.stack_template import GIVEN, user_data
 
 TEMPLATES = ("WebTemplate", "WorkerTemplate")
@@ -17,7 +16,7 @@ TEMPLATES = ("WebTemplate", "WorkerTemplate")
 def test_cfn_lint_has_nothing_to_say_by_its_strictest_rules() -> None:
     command = Path(sys.executable).parent / "cfn-lint"
     done = subprocess.run(
-        [command, "--include-checks", "I", "W", "--", PATH], capture_output=True, text=True, check=False
+        [command, "--include-checks", "I", "W", "--", TEMPLATE_PATH], capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
 
@@ -36,7 +35,7 @@ def test_settings_have_the_last_word_in_user_data_and_a_shell_reads_them(
     tier: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = '["a b", {"x": 1}]'
-    line = setting_parameters({"worker.idle_seconds": "7", "worker.batch_size": value})[name]
+    line = config_parameters({"worker.idle_seconds": "7", "worker.batch_size": value})[name]
     monkeypatch.setitem(GIVEN, name, line)
     script = user_data(tier).rsplit("\n", 2)[0]
     shown = subprocess.run(["sh", "-c", f"{script}\nenv"], capture_output=True, text=True, check=True, env={}).stdout

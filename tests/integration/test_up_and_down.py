@@ -16,17 +16,15 @@ import pytest
 from localcloud.control_client import mails
 from localcloud.launch import LocalCloud
 from scripts.aws.account import Account
-from scripts.aws.bake.recipe import ROLES
-from scripts.aws.deploy.baked import baked_images
+from scripts.aws.bake.spec import ROLES
+from scripts.aws.context import Waiter
 from scripts.aws.deploy.settings import StackSettings
-from scripts.aws.deploy.stacks import find
-from scripts.aws.deploy.up import Order, Prompts, up
-from scripts.aws.instances import tagged
-from scripts.aws.logs import Reader
-from scripts.aws.sessions import chosen, command
-from scripts.aws.status import status_of
-from scripts.aws.teardown.belongings.data import user_pools
-from scripts.aws.waiting import Waiting
+from scripts.aws.deploy.stack import find_stack
+from scripts.aws.deploy.up import Prompts, UpOptions, available_images, up
+from scripts.aws.instances import instances_tagged, select_instance, session_command
+from scripts.aws.logs import LogReader
+from scripts.aws.status import read_status
+from scripts.aws.teardown.resources import user_pools
 from scripts.run.system import ROOT
 from services.users import NewPasswordWanted, PoolTokens, UserPool
 from tests.integration.aws_builders import Builders, Clock
@@ -59,7 +57,7 @@ WITH_STUBS = {
     ("sns", "list_tags_for_resource"),
     ("sqs", "get_queue_url"),
 }
-"""Calls that follow an answer which the local cloud does not give; `tests/unit/scripts/aws` makes them."""
+"""Calls that follow an answer which the local cloud does not give; `tests/unit/scripts` makes them."""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +95,7 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
     stage = Stage(account, "fsx")
     everything_that_people_do(stage)
     assert not left(stage)
-    assert find(account, "fsx") is None
+    assert find_stack(account, "fsx") is None
     for name, method in sorted(set().union(*(written(path) for path in OWN)) - WITH_STUBS):
         client = getattr(account, name)
         call = (client.meta.service_model.service_name, client.meta.method_to_api_mapping[method])
@@ -107,13 +105,13 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
 def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) -> None:
     stage = Stage(Account("us-east-1", None, own_cloud.endpoint_url), "fsb")
     builders = Builders(stage.account, stage.prefix, honest=True)
-    waiting = Clock(builders.work)
-    operation = replace(stage.operation, waiting=Waiting(waiting, waiting.sleep, lambda _: None))
-    wanted = Order(bundle="demo", wishes=StackSettings({"WebCidr": "0.0.0.0/0"}))
-    address = up(operation, wanted, Prompts(lambda _: True, lambda _: True))
+    waiter = Clock(builders.work)
+    context = replace(stage.context, waiter=Waiter(waiter, waiter.sleep, lambda _: None))
+    wanted = UpOptions(bundle="demo", settings=StackSettings({"WebCidr": "0.0.0.0/0"}))
+    address = up(context, wanted, Prompts(lambda _: True, lambda _: True))
     assert address is not None
-    assert set(baked_images(operation)) == set(ROLES)
-    (web,) = tagged(stage.account, "fsb", states=["running"])
+    assert set(available_images(context)) == set(ROLES)
+    (web,) = instances_tagged(stage.account, "fsb", states=["running"])
     baked = stage.account.ssm.get_parameter(Name="/fsb/image/web")["Parameter"]["Value"]
     assert web.image_id == baked
     stage.down(delete_data=True)
@@ -125,9 +123,9 @@ def everything_that_people_do(stage: Stage) -> None:
     stage.store_images()
     assert stage.up(dry_run=True) is None
     wanted = {"LogRetentionDays": "7", "DeletionProtection": "true", **WITH_SITE}
-    wishes = StackSettings(wanted, {"fleet.max_workers": "5"})
-    address = stage.up(wishes=wishes)
-    told = status_of(stage.operation)
+    settings = StackSettings(wanted, {"fleet.max_workers": "5"})
+    address = stage.up(settings=settings)
+    told = read_status(stage.context)
     assert told is not None
     assert (told.stack, told.page, told.template) == ("CREATE_COMPLETE", address, (1, 1))
     assert json.dumps(told.as_json())
@@ -145,9 +143,9 @@ def everything_that_people_do(stage: Stage) -> None:
     account.logs.create_log_stream(logGroupName="/fsx/web", logStreamName="i-1")
     event = {"timestamp": int(time.time() * 1_000), "message": "hello"}
     account.logs.put_log_events(logGroupName="/fsx/web", logStreamName="i-1", logEvents=[event])  # type: ignore[list-item]
-    assert Reader(account, "fsx", ["web"]).since(time.time() - 60) == ["web        hello"]
-    (web,) = tagged(account, "fsx", states=["running"])
-    assert command(account, chosen([web], "fsx", "web"))[4] == web.instance_id
+    assert LogReader(account, "fsx", ["web"]).since(time.time() - 60) == ["web        hello"]
+    (web,) = instances_tagged(account, "fsx", states=["running"])
+    assert session_command(account, select_instance([web], "fsx", "web"))[4] == web.instance_id
 
     launch_workers(stage, 2)
     make_belongings(stage)
@@ -164,14 +162,14 @@ def everything_that_people_do(stage: Stage) -> None:
     # The local CloudFormation imports nothing.
     account.dynamodb.update_table(TableName="fsx-jobs", DeletionProtectionEnabled=False)
     account.dynamodb.delete_table(TableName="fsx-jobs")
-    stage.up(wishes=StackSettings({"DeletionProtection": "true"}))
+    stage.up(settings=StackSettings({"DeletionProtection": "true"}))
     assert isinstance(pool_of(stage).sign_in("a@example.org", PASSWORD), PoolTokens)
     stage.down(delete_data=True)
 
 
 def pool_of(stage: Stage) -> UserPool:
     """Return the stack's pool, as the web tier asks it."""
-    stack = find(stage.account, stage.prefix)
+    stack = find_stack(stage.account, stage.prefix)
     assert stack is not None
     return UserPool(stage.account.cognito, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
 

@@ -8,8 +8,8 @@ import pytest
 from localcloud.launch import REGION, LocalCloud
 from scripts.aws.account import Account
 from scripts.aws.deploy.settings import StackSettings
-from scripts.aws.deploy.stacks import find
-from scripts.aws.site.publish import MARK, SitePlace
+from scripts.aws.deploy.stack import find_stack
+from scripts.aws.site import DIGEST_KEY, SiteLocation
 from tests.support.aws_resources import WITH_SITE, left
 from tests.support.aws_stage import Stage
 
@@ -27,10 +27,10 @@ def stage(cloud_of_sites: LocalCloud) -> Stage:
     return Stage(Account(REGION, None, cloud_of_sites.endpoint_url))
 
 
-def place_of(stage: Stage) -> SitePlace:
-    stack = find(stage.account, stage.prefix)
+def place_of(stage: Stage) -> SiteLocation:
+    stack = find_stack(stage.account, stage.prefix)
     assert stack is not None
-    return SitePlace.of(stack)
+    return SiteLocation.from_stack(stack)
 
 
 def objects(stage: Stage, bucket: str) -> dict[str, datetime]:
@@ -47,14 +47,14 @@ def invalidations(stage: Stage, distribution: str) -> int:
 
 def test_up_publishes_the_site_once_and_down_leaves_nothing_of_it(stage: Stage) -> None:
     account = stage.account
-    wishes = StackSettings({**WITH_SITE, **WITH_NAME})
-    assert stage.up(wishes=wishes) == "https://images.example.org"
+    settings = StackSettings({**WITH_SITE, **WITH_NAME})
+    assert stage.up(settings=settings) == "https://images.example.org"
     place = place_of(stage)
     assert "Fleetsight is at https://www.example.org" in stage.seen
     page = account.s3.get_object(Bucket=place.bucket, Key="api")["Body"].read().decode()
     assert "https://www.example.org" in page
     published = objects(stage, place.bucket)
-    assert {"index.html", "api", "static/theme.js", MARK} <= set(published)
+    assert {"index.html", "api", "static/theme.js", DIGEST_KEY} <= set(published)
     assert invalidations(stage, place.distribution) == 1
 
     steps = len(stage.steps)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from scripts.aws.account import TAG
-from scripts.aws.teardown.belongings import KINDS
+from scripts.aws.teardown.resources import RESOURCE_TYPES
 from tests.support.aws_stage import IMAGE, Stage
 
 WITH_SITE = {
@@ -55,4 +55,4 @@ def data_buckets(stage: Stage) -> list[str]:
 
 def left(stage: Stage) -> set[str]:
     """Return the kinds of which there is something."""
-    return {kind.name for kind in KINDS if kind.find(stage.account, stage.prefix)}
+    return {kind.name for kind in RESOURCE_TYPES if kind.find(stage.account, stage.prefix)}

@@ -12,12 +12,11 @@ from rich.console import Console, RenderableType
 from core.config import load_config
 from core.ids import new_id
 from scripts.aws.account import TAG, Account
-from scripts.aws.bake.builders import Machines
-from scripts.aws.bake.recipe import ROLES, Role
+from scripts.aws.bake.builders import BuilderConfig
+from scripts.aws.bake.spec import ROLES, Role
+from scripts.aws.context import AwsContext, Waiter
 from scripts.aws.deploy import up as ups
-from scripts.aws.operation import Operation
 from scripts.aws.teardown import down as downs
-from scripts.aws.waiting import Waiting
 
 IMAGE = "ami-12c6146b"
 """That moto has from the start."""
@@ -43,8 +42,8 @@ class Time:
         time.sleep(self.pause)
 
     @property
-    def waiting(self) -> Waiting:
-        return Waiting(lambda: self.now, self.sleep, lambda _: None)
+    def waiter(self) -> Waiter:
+        return Waiter(lambda: self.now, self.sleep, lambda _: None)
 
 
 @cache
@@ -66,15 +65,15 @@ class Stage:
     account: Account
     prefix: str = field(default_factory=lambda: f"t{new_id()[-12:].lower()}")
     steps: list[str] = field(default_factory=list)
-    builders: list[Machines] = field(default_factory=list)
+    builders: list[BuilderConfig] = field(default_factory=list)
     crash_at: int | None = None
     time: Time = field(default_factory=Time)
     _shown: io.StringIO = field(default_factory=io.StringIO)
     _run: int = 0
 
     @property
-    def operation(self) -> Operation:
-        return Operation(self.account, self.prefix, self._done, self._say, self.time.waiting)
+    def context(self) -> AwsContext:
+        return AwsContext(self.account, self.prefix, self._done, self._say, self.time.waiter)
 
     @property
     def seen(self) -> str:
@@ -90,7 +89,9 @@ class Stage:
                 Tags=[{"Key": TAG, "Value": self.prefix}],
             )  # fmt: skip
 
-    def up(self, *, says_yes: bool = True, meanwhile: Callable[[], None] = lambda: None, **order: Any) -> str | None:
+    def up(
+        self, *, says_yes: bool = True, meanwhile: Callable[[], None] = lambda: None, **options: Any
+    ) -> str | None:
         """Run the command; `meanwhile` is what happens while a person is asked."""
 
         def confirm(_: str) -> bool:
@@ -98,18 +99,23 @@ class Stage:
             return says_yes
 
         self._run = 0
-        outside = ups.Prompts(confirm, lambda _: True, self._bake)
-        return ups.up(self.operation, ups.Order(**order), outside)
+        prompts = ups.Prompts(confirm, lambda _: True, self._bake)
+        return ups.up(self.context, ups.UpOptions(**options), prompts)
 
-    def down(self, *, says_yes: bool = True, **order: Any) -> None:
+    def down(self, *, says_yes: bool = True, **options: Any) -> None:
         self._run = 0
-        wanted = downs.Order(**{"drain_seconds": 5.0, **order})
-        downs.down(self.operation, wanted, load_config().prices, lambda _: says_yes)
+        wanted = downs.DownOptions(**{"drain_seconds": 5.0, **options})
+        downs.down(self.context, wanted, load_config().prices, lambda _: says_yes)
 
     def _bake(
-        self, _operation: Operation, roles: Sequence[Role], _bundle: str | None, _engine: str, machines: Machines
+        self,
+        _operation: AwsContext,
+        roles: Sequence[Role],
+        _bundle: str | None,
+        _engine: str,
+        builder_config: BuilderConfig,
     ) -> None:
-        self.builders.append(machines)
+        self.builders.append(builder_config)
         self.store_images(roles)
 
     def _done(self, sentence: str) -> None:

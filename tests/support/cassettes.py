@@ -21,9 +21,9 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from click.testing import CliRunner, Result
 
-from scripts.aws import stack_commands
+from scripts.aws import commands
 from scripts.aws.account import Account
-from scripts.aws.waiting import Waiting
+from scripts.aws.context import Waiter
 from scripts.cli import fleetsight
 
 EXAMPLE_ACCOUNT: Final = "123456789012"
@@ -152,10 +152,10 @@ def play(cassette: Path) -> tuple[Result, str]:
         parsed = left[call].popleft()
         return AWSResponse("", 400 if "Error" in parsed else 200, HTTPHeaders(), None), parsed
 
-    no_wait = Waiting(sleep=lambda _seconds: None)
+    no_wait = Waiter(sleep=lambda _seconds: None)
     with (
         _each_client(lambda client: client.meta.events.register("before-call", answer)),
-        patch.object(stack_commands, "Waiting", lambda: no_wait),
+        patch.object(commands, "Waiter", lambda: no_wait),
     ):
         return CliRunner().invoke(fleetsight, whole["arguments"]), whole["output"]
 

@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 
-from scripts.requirements_file import read_sections
+from scripts.pin import read_sections
 from scripts.run.system import ROOT
 
 

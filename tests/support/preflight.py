@@ -8,11 +8,10 @@ from typing import Any
 from botocore.stub import Stubber
 
 from scripts.aws.account import Account
-from scripts.aws.bake.recipe import Role
-from scripts.aws.deploy.settings import StackSettings, checked, parameter_values
-from scripts.aws.deploy.template import template
-from scripts.aws.operation import Operation
-from scripts.aws.preflight.findings import Check, StackPlan, run
+from scripts.aws.bake.spec import Role
+from scripts.aws.context import AwsContext
+from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values, validated_config
+from scripts.aws.preflight.findings import PreflightCheck, StackPlan, run_checks
 from tests.support.stubs import stubbed
 
 USER = "arn:aws:iam::123456789012:user/ann"
@@ -45,16 +44,16 @@ class StubbedAccount:
         return account
 
     def plan(self) -> StackPlan:
-        operation = Operation(self.account, "fs", lambda _: None, lambda _: None)
-        place = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "RouteTableIds": ""}
-        values = parameter_values(template(), StackSettings(self.parameters), None)
-        config = checked({"worker.engine": self.engine})
+        context = AwsContext(self.account, "fs", lambda _: None, lambda _: None)
+        network = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "RouteTableIds": ""}
+        values = parameter_values(load_template(), StackSettings(self.parameters), None)
+        config = validated_config({"worker.engine": self.engine})
         config = config.model_copy(update={"fleet": config.fleet.model_copy(update=dict(self.fleet))})
-        return StackPlan(operation, place, config, values, self.images, self.is_new)
+        return StackPlan(context, network, config, values, self.images, self.is_new)
 
-    def found(self, check: Check) -> list[tuple[str, str, str]]:
+    def found(self, check: PreflightCheck) -> list[tuple[str, str, str]]:
         """Return level, words and remedy of each finding of a check."""
-        return [(each.level.value, each.found, each.remedy) for _, each in run(self.plan(), {"it": check})]
+        return [(each.level.value, each.found, each.remedy) for _, each in run_checks(self.plan(), {"it": check})]
 
 
 @contextmanager

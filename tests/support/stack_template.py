@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from core.config import Config, parse_config
-from scripts.aws.deploy.template import PATH
+from scripts.aws.deploy.settings import TEMPLATE_PATH
 from services.cloudformation import parse_template
 from tests.conftest import shipped_values
 
@@ -31,7 +31,7 @@ NO_VALUE = object()
 """What ``AWS::NoValue`` comes to: it is left out."""
 
 
-TEMPLATE: dict[str, Any] = parse_template(PATH.read_text())
+TEMPLATE: dict[str, Any] = parse_template(TEMPLATE_PATH.read_text())
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 
 

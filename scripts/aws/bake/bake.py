@@ -1,181 +1,239 @@
-"""The bake, step by step. Each may be a process's last: the next bake goes on from what is there, or undoes it."""
+"""The bake, step by step: the bundle and the source archive, builders, images, and the parameters that name them.
+
+A process may die after any step: the next bake continues from what exists, or undoes it.
+"""
 
 import re
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from scripts.aws.bake import images, store
-from scripts.aws.bake.archived import ROOT
+from ami.archive import write_archive
+from app_tier.bundle.errors import BundleError
+from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
+from app_tier.bundle.manifest import TORCH_NAME
+from app_tier.bundle.s3 import fetch_bundle, in_s3
+from core.config import EngineName
+from scripts.aws import buckets
+from scripts.aws.account import Account
+from scripts.aws.bake import images
 from scripts.aws.bake.builders import (
-    LIFE_MINUTES,
+    MAX_LIFE_MINUTES,
+    MAX_LOG_LINES,
     Builder,
-    Machines,
-    builders,
-    console,
-    end_builders,
-    launch,
-    look_at,
+    BuilderConfig,
+    builder_console,
+    delete_security_group,
+    describe_builder,
+    launch_builder,
+    list_builders,
+    terminate_builders,
+    verify_report,
 )
-from scripts.aws.bake.errors import BakeError, BuilderError
-from scripts.aws.bake.network import remove_group
-from scripts.aws.bake.recipe import ROLES, Base, Recipe, Role, Site, Source
-from scripts.aws.bake.report import SHOWN_LINES, checked
-from scripts.aws.bake.shelf import prune, store_image
-from scripts.aws.waiting import TimedOutError
+from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, BuilderError, ImageSpec, Role, SourceArchive
+from scripts.aws.context import AwsContext, TimedOutError
+from scripts.model.commands import MODELS_FOLDER
+
+ROOT = Path(__file__).parents[3]
+
+DEFAULT_BUNDLE = "resnet18"
+
+DEMO_NAME = "demo"
+"""The name of the bundle that is part of the project."""
 
 AGENT_KEY = ROOT / "ami" / "keys" / "amazon-ssm-agent.asc"
 KEY_WARNING = timedelta(days=90)
-BUILT_SECONDS = (LIFE_MINUTES + 10) * 60.0
-LOOK_SECONDS = 10.0
+"""How long before the key expires each bake warns of it."""
+
+BUILD_SECONDS = (MAX_LIFE_MINUTES + 10) * 60.0
+POLL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Order:
+class BakeOptions:
     """What to bake.
 
     Attributes:
+        builder_config: how builders are launched.
         roles: of the images.
-        machines: what builders are launched as.
-        force: bake although there is an image of the same source and base.
+        force: bake even if an image of the same source and base exists.
         logs: folder for the logs of builders that fail.
-        now: the time, for the image's tag.
+        now: returns the time, for the image's tag.
     """
 
-    machines: Machines
+    builder_config: BuilderConfig
     roles: tuple[Role, ...] = ROLES
     force: bool = False
     logs: Path = Path(".fleetsight") / "logs"
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-def bake(site: Site, order: Order, source: Source, base: Base) -> dict[Role, str]:
-    """Bake what is ordered, and return the images' ids by role, which are then in the parameter store.
+def select_bundle(account: Account, name: str | None, engine: EngineName, models: Path = MODELS_FOLDER) -> Path:
+    """Return the folder of the bundle to bake, every digest verified.
 
-    An image of the same source and base is used as it is. However it ends, no builder is left, nor what only builders
-    need; an image that another process is about to have from EC2 is waited for.
+    Args:
+        account: of the S3 from which a bundle with an address is downloaded.
+        name: a folder, a zip, an address in S3, or `DEMO_NAME`; None for the default bundle.
+        engine: that is to run the bundle.
+        models: the folder of built bundles.
 
     Raises:
-        BakeError: an image could not be made; the other one is, where two are ordered.
+        BakeError: the bundle does not exist, is not complete, or is not for this engine; the message says how to
+            make one.
+    """
+    try:
+        bundle = _open_bundle(account, name, models)
+    except BundleError as error:
+        raise BakeError(str(error)) from error
+    if engine == "torch" and TORCH_NAME not in bundle.manifest.files:
+        raise BakeError(
+            f"the bundle {bundle.name} holds no network for torch: build it anew, or choose the engine openvino"
+        )
+    return bundle.folder
+
+
+def _open_bundle(account: Account, name: str | None, models: Path) -> Bundle:
+    if name == DEMO_NAME:
+        return load_bundle(DEMO_BUNDLE)
+    if name is not None:
+        address = in_s3(name)
+        return load_bundle(Path(name)) if address is None else fetch_bundle(account.s3, address)
+    if not (models / DEFAULT_BUNDLE).is_dir():
+        raise BakeError(
+            f"there is no bundle in {models / DEFAULT_BUNDLE}: make ImageNet's ResNet-18 with "
+            f"`./scripts/fleetsight model build {DEFAULT_BUNDLE}`, name another by --bundle, or take the one of "
+            f"signs and everyday things by --{DEMO_NAME}"
+        )
+    return load_bundle(models / DEFAULT_BUNDLE)
+
+
+@contextmanager
+def source_archive(bundle: Path, engine: EngineName, root: Path = ROOT) -> Iterator[SourceArchive]:
+    """Archive the checkout at `root` and the bundle; the archive exists while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="fleetsight-bake-") as work:
+        path = Path(work) / "source.tar.gz"
+        yield SourceArchive(path, write_archive(path, bundle, root, engine))
+
+
+def bake(context: AwsContext, options: BakeOptions, source: SourceArchive, base: BaseImage) -> dict[Role, str]:
+    """Bake the images, store their ids in the parameter store, and return the ids by role.
+
+    An existing image of the same source and base is used; one that EC2 is still creating for another process is
+    waited for. No builder, and nothing that only builders need, is left when the function ends.
+
+    Raises:
+        BakeError: an image could not be baked; the other one is, if two are ordered.
         TimedOutError: AWS takes too long.
         botocore.exceptions.BotoCoreError, ClientError: AWS cannot be reached, or refuses.
     """
-    _say_when_the_key_expires(site, order.now().date())
-    recipes = [Recipe(role, source, base) for role in order.roles]
-    ready = {} if order.force else there_already(site, recipes)
+    _warn_of_key_expiry(context, options.now().date())
+    specs = [ImageSpec(role, source, base) for role in options.roles]
+    ready = {} if options.force else ready_images(context, specs)
     failures: list[BuilderError] = []
     try:
         for role, image_id in ready.items():
-            images.wait_until_available(site, image_id)
-            site.waiting.say(f"{image_id} is the {role}'s image of this source and base already")
-        if missing := [recipe for recipe in recipes if recipe.role not in ready]:
-            ready |= _build(site, order, missing, failures)
+            images.wait_until_available(context, image_id)
+            context.report(f"{image_id} is the {role}'s image of this source and base already")
+        if missing := [spec for spec in specs if spec.role not in ready]:
+            ready |= _build_images(context, options, missing, failures)
         for role, image_id in ready.items():
-            store_image(site, role, image_id)
-            prune(site, role)
+            images.store_image(context, role, image_id)
+            images.prune_images(context, role)
     finally:
-        clean(site, order.roles)
+        clean_up(context, options.roles)
     if failures:
         raise BakeError("\n".join(str(failure) for failure in failures))
     return ready
 
 
-def _say_when_the_key_expires(site: Site, today: date) -> None:
-    """Warn of the day from which on no image can be baked: AWS replaces this key, and says so on one page only."""
+def _warn_of_key_expiry(context: AwsContext, today: date) -> None:
+    """Warn of the day after which no image can be baked: AWS replaces this key, and announces it on one page only."""
     (expires,) = re.findall(r"^Expires: (\S+)$", AGENT_KEY.read_text(), re.MULTILINE)
     if date.fromisoformat(expires) - today < KEY_WARNING:
-        site.waiting.say(
+        context.report(
             f"The key of Session Manager's agent in {AGENT_KEY.relative_to(ROOT)} expires on {expires}, and nothing "
             "is baked from then on: put AWS's new one there. The file names the page that has it"
         )
 
 
-def there_already(site: Site, recipes: list[Recipe]) -> dict[Role, str]:
-    """Return the images of these recipes that are there or about to be, by role."""
-    found = {recipe.role: images.whole(site, recipe) for recipe in recipes}
+def ready_images(context: AwsContext, specs: Sequence[ImageSpec]) -> dict[Role, str]:
+    """Return the existing images of these specs, and those that EC2 is creating, by role."""
+    found = {spec.role: images.find_image(context, spec) for spec in specs}
     return {role: image.image_id for role, image in found.items() if image is not None}
 
 
-def clean(site: Site, roles: tuple[Role, ...]) -> None:
-    """Remove what these roles' bakes need only while they run, and what one that was cut short has left."""
-    end_builders(site, roles)
+def clean_up(context: AwsContext, roles: Sequence[Role]) -> None:
+    """Delete what bakes of these roles need only while they run, and what a bake that was cut short has left."""
+    terminate_builders(context, roles)
     for role in roles:
-        remove_group(site, role)
-        store.remove(site, f"{role}/")
-    if not builders(site, ROLES):  # another role's may be about to fetch it
-        store.remove(site, "source/")
-    images.remove_what_is_not_whole(site, roles)
+        delete_security_group(context, role)
+        buckets.delete_objects(context, f"{role}/")
+    if not list_builders(context, ROLES):  # the builder of another role may still download the archive
+        buckets.delete_objects(context, "source/")
+    images.delete_incomplete_images(context, roles)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A recipe and the builder that is at it."""
-
-    recipe: Recipe
-    builder: Builder
-
-
-def _build(site: Site, order: Order, recipes: list[Recipe], failures: list[BuilderError]) -> dict[Role, str]:
-    """Make the images of these recipes side by side; those that could not be made are added to `failures`."""
-    store.provide_bucket(site)
-    store.upload(site, recipes[0].source)
-    jobs = [Job(recipe, _builder_for(site, order, recipe)) for recipe in recipes]
-    made: dict[Role, str] = {}
-    for job in jobs:
+def _build_images(
+    context: AwsContext, options: BakeOptions, specs: Sequence[ImageSpec], failures: list[BuilderError]
+) -> dict[Role, str]:
+    """Build the images of these specs side by side, and add the builders that failed to `failures`."""
+    buckets.ensure_bucket(context)
+    buckets.upload_source(context, specs[0].source)
+    builders = [(spec, _resume_or_launch(context, options, spec)) for spec in specs]
+    created: dict[Role, str] = {}
+    for spec, builder in builders:
         try:
-            seconds = _seconds_of(site, order, job)
+            seconds = _await_build(context, options, spec, builder)
         except BuilderError as failure:
             failures.append(failure)
         else:
-            site.waiting.say(f"{job.builder.instance_id} took {seconds:.0f} s to build the {job.recipe.role}'s image")
-            made[job.recipe.role] = images.create(site, job.recipe, job.builder, f"{order.now():%Y-%m-%dT%H:%M:%SZ}")
-    for image_id in made.values():
-        images.wait_until_available(site, image_id)
-    return made
+            context.report(f"{builder.instance_id} took {seconds:.0f} s to build the {spec.role}'s image")
+            baked_at = f"{options.now():%Y-%m-%dT%H:%M:%SZ}"
+            created[spec.role] = images.create_image(context, spec, builder, baked_at)
+    for image_id in created.values():
+        images.wait_until_available(context, image_id)
+    return created
 
 
-def _builder_for(site: Site, order: Order, recipe: Recipe) -> Builder:
-    """Return the builder that an earlier bake has left at this, if it can still come to something, or a new one."""
-    for builder in builders(site, [recipe.role], recipe):
-        report = store.read(site, store.report_key(recipe.role, builder.run))
+def _resume_or_launch(context: AwsContext, options: BakeOptions, spec: ImageSpec) -> Builder:
+    """Return the builder of an earlier bake of this spec if it can still succeed, else a new one."""
+    for builder in list_builders(context, [spec.role], spec):
+        report = buckets.read_object(context, buckets.report_key(spec.role, builder.run))
         with suppress(BuilderError):
             if report is not None:
-                checked(report, recipe)
+                verify_report(report, spec)
             if report is not None or builder.state in {"pending", "running"}:
-                site.waiting.say(f"{builder.instance_id} builds the {recipe.role}'s image already")
+                context.report(f"{builder.instance_id} builds the {spec.role}'s image already")
                 return builder
-    return launch(site, recipe, order.machines)
+    return launch_builder(context, spec, options.builder_config)
 
 
-def _seconds_of(site: Site, order: Order, job: Job) -> float:
-    """Wait for a builder's end, and return how long it took to make what was ordered.
+def _await_build(context: AwsContext, options: BakeOptions, spec: ImageSpec, builder: Builder) -> float:
+    """Wait until a builder has stopped, and return how many seconds it took to build the image.
 
     Raises:
-        BuilderError: it has not; what it has written is kept.
+        BuilderError: it has not built the image; its log is saved.
     """
-    role, run = job.recipe.role, job.builder.run
+
+    def stopped() -> bool:
+        return describe_builder(context, builder).state in {"stopped", "terminated"}
+
     try:
-        _wait_until_stopped(site, job)
-        return checked(store.read(site, store.report_key(role, run)), job.recipe).seconds
+        try:
+            what = f"{builder.instance_id}, which builds the {spec.role}'s image, to have built and stopped"
+            context.waiter.until(stopped, what, seconds=BUILD_SECONDS, every=POLL_SECONDS)
+        except TimedOutError as error:
+            raise BuilderError(str(error), "") from error
+        report = buckets.read_object(context, buckets.report_key(spec.role, builder.run))
+        return verify_report(report, spec).seconds
     except BuilderError as error:
-        log = store.read(site, store.log_key(role, run)) or console(site, job.builder).encode()
-        order.logs.mkdir(parents=True, exist_ok=True)
-        path = order.logs / f"bake-{role}.log"
+        log = buckets.read_object(context, buckets.log_key(spec.role, builder.run))
+        log = log or builder_console(context, builder).encode()
+        options.logs.mkdir(parents=True, exist_ok=True)
+        path = options.logs / f"bake-{spec.role}.log"
         path.write_bytes(log)
-        tail = error.log or "\n".join(log.decode(errors="replace").splitlines()[-SHOWN_LINES:])
+        tail = error.log or "\n".join(log.decode(errors="replace").splitlines()[-MAX_LOG_LINES:])
         raise BuilderError(f"{error}; its log is {path}, and ends:\n{tail}", tail) from error
-
-
-def _wait_until_stopped(site: Site, job: Job) -> None:
-    builder = job.builder
-
-    def stopped() -> bool | None:
-        return True if look_at(site, builder).state in {"stopped", "terminated"} else None
-
-    what = f"{builder.instance_id}, which builds the {job.recipe.role}'s image,"
-    try:
-        site.waiting.until(stopped, f"{what} to have built and stopped", seconds=BUILT_SECONDS, every=LOOK_SECONDS)
-    except TimedOutError as error:
-        raise BuilderError(str(error), "") from error

@@ -1,4 +1,7 @@
-"""Builders: instances that make themselves into an image, report, and stop. They have no role and no way in."""
+"""Builders: instances that turn themselves into an image, report, and stop. They have no role, and no port is open.
+
+A builder stands in a public subnet, in a security group that allows only HTTPS out.
+"""
 
 import gzip
 import json
@@ -8,44 +11,144 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import ami
 from scripts.aws.account import TAG
-from scripts.aws.bake.errors import BakeError
-from scripts.aws.bake.network import provide_group, subnets_for_builders
-from scripts.aws.bake.recipe import (
+from scripts.aws.bake.spec import (
     ARCHIVE_TAG,
     BASE_TAG,
     ROLE_TAG,
     RUN_TAG,
-    Recipe,
-    Site,
+    BakeError,
+    BuilderError,
+    ImageSpec,
     disk_gib,
-    filters,
-    specifications,
+    role_tags,
+    tag_filters,
+    tag_specifications,
 )
-from scripts.aws.bake.store import address, log_key, report_key, source_key
+from scripts.aws.buckets import log_key, presigned_url, report_key, source_key
+from scripts.aws.context import AwsContext
 from services.ec2 import console_of
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType
-    from mypy_boto3_ec2.type_defs import InstanceTypeDef
+    from mypy_boto3_ec2.type_defs import InstanceTypeDef, IpPermissionTypeDef, SecurityGroupTypeDef
 
-SCRIPT = Path(next(iter(ami.__path__))) / "builder.py"
+HTTPS_OUT: "IpPermissionTypeDef" = {
+    "IpProtocol": "tcp",
+    "FromPort": 443,
+    "ToPort": 443,
+    "IpRanges": [{"CidrIp": "0.0.0.0/0", "Description": "S3, packages"}],
+}
+"""The only traffic that a builder may send; security groups do not filter requests to the VPC's own DNS server."""
+
+GROUP_SECONDS = 120.0
+"""The longest wait until a security group exists, and until EC2 lets go of a deleted builder's group."""
+
+BUILDER_SCRIPT = Path(next(iter(ami.__path__))) / "builder.py"
 PROVISION_SECONDS = 3000
-LIFE_MINUTES = 55
-"""After which a builder ends itself in each case; its addresses are good for longer."""
-GONE_SECONDS = 300.0
-NOT_HERE = {"InsufficientInstanceCapacity", "InvalidParameterCombination", "Unsupported"}
-"""What EC2 answers where another zone or another type may do: it has none left, never has any, or the account may not
-launch it, as on AWS's Free plan.
+
+MAX_LIFE_MINUTES = 55
+"""A builder shuts itself down after this time in any case, before its presigned URLs expire."""
+
+TERMINATE_SECONDS = 300.0
+
+UNAVAILABLE = {"InsufficientInstanceCapacity", "InvalidParameterCombination", "Unsupported"}
+"""Error codes after which another zone or another type may work: EC2 has no capacity left, does not offer the type,
+or the account may not launch it, as on AWS's Free plan.
 """
-THERE = ("pending", "running", "stopping", "stopped")
+
+BUILDER_STATES = ("pending", "running", "stopping", "stopped")
+MAX_LOG_LINES = 20
+
+
+def builder_subnets(context: AwsContext, subnet_ids: Sequence[str]) -> tuple[str, list[str]]:
+    """Return a VPC and its subnets to try: the given ones, or the default subnets of the default VPC.
+
+    Raises:
+        BakeError: no subnet is given, and the region has no default VPC.
+    """
+    ec2 = context.account.ec2
+    if subnet_ids:
+        return ec2.describe_subnets(SubnetIds=[subnet_ids[0]])["Subnets"][0]["VpcId"], list(subnet_ids)
+    found = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
+    if not found:
+        raise BakeError(
+            f"{context.account.region_name} has no default VPC: name a subnet with a way to the internet by --subnet"
+        )
+    found.sort(key=lambda subnet: subnet["AvailabilityZone"])
+    return found[0]["VpcId"], [subnet["SubnetId"] for subnet in found]
+
+
+def ensure_security_group(context: AwsContext, role: str, vpc_id: str) -> str:
+    """Return the id of the security group of a role's builder; create or complete the group if necessary."""
+    group = find_security_group(context, role)
+    if group is not None and group["VpcId"] != vpc_id:
+        delete_security_group(context, role)
+        group = None
+    if group is None:
+        name = context.builder_name(role)
+        context.account.ec2.create_security_group(
+            GroupName=name,
+            Description="A builder of machine images, which calls and is never called",
+            VpcId=vpc_id,
+            TagSpecifications=tag_specifications(role_tags(context, role, {"Name": name}), "security-group"),
+        )
+        context.report_change(f"made the security group {name}")
+        group = context.waiter.until(
+            lambda: find_security_group(context, role), f"the security group {name}", seconds=GROUP_SECONDS
+        )
+    _allow_https_only(context, group)
+    return group["GroupId"]
+
+
+def find_security_group(context: AwsContext, role: str) -> "SecurityGroupTypeDef | None":
+    """Return the security group of a role's builder, or None if it does not exist."""
+    wanted = tag_filters(role_tags(context, role), group_name=[context.builder_name(role)])
+    return next(iter(context.account.ec2.describe_security_groups(Filters=wanted)["SecurityGroups"]), None)
+
+
+def delete_security_group(context: AwsContext, role: str) -> None:
+    """Delete the security group of a role's builder, once no instance uses it.
+
+    Raises:
+        TimedOutError: something still uses it.
+    """
+    group = find_security_group(context, role)
+    if group is None:
+        return
+
+    def deleted() -> bool | None:
+        try:
+            context.account.ec2.delete_security_group(GroupId=group["GroupId"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "DependencyViolation":
+                return None
+            if error.response["Error"]["Code"] != "InvalidGroup.NotFound":
+                raise
+        return True
+
+    context.waiter.until(deleted, f"{group['GroupId']} to be of no more use", seconds=GROUP_SECONDS)
+    context.report_change(f"deleted the security group {group['GroupName']}")
+
+
+def _allow_https_only(context: AwsContext, group: "SecurityGroupTypeDef") -> None:
+    """Allow the group to send HTTPS only; EC2 lets a new group send anything anywhere."""
+    ec2, group_id = context.account.ec2, group["GroupId"]
+    allowed = group["IpPermissionsEgress"]
+    if (more := [each for each in allowed if each.get("FromPort") != 443]) != []:
+        ec2.revoke_security_group_egress(GroupId=group_id, IpPermissions=more)
+        context.report_change(f"took from {group_id} what it may send")
+    if more == allowed:
+        ec2.authorize_security_group_egress(GroupId=group_id, IpPermissions=[HTTPS_OUT])
+        context.report_change(f"let {group_id} send by HTTPS")
 
 
 @dataclass(frozen=True)
 class Builder:
-    """A builder that is there; `run` tells its report from those of others."""
+    """An existing builder; `run` identifies its report."""
 
     instance_id: str
     role: str
@@ -54,13 +157,13 @@ class Builder:
 
 
 @dataclass(frozen=True)
-class Machines:
-    """What builders are launched as.
+class BuilderConfig:
+    """How builders are launched.
 
     Attributes:
-        new_run: makes the name of a run, up to 64 ASCII characters.
-        instance_type: of a builder; the image runs on others as well.
-        subnet_ids: where, all of one VPC, the first that has room for it; empty for the default subnets.
+        new_run: returns a new name of a run, up to 64 ASCII characters.
+        instance_type: of a builder; the image runs on other types as well.
+        subnet_ids: of one VPC, tried in this order; empty for the default subnets.
     """
 
     new_run: Callable[[], str]
@@ -68,126 +171,198 @@ class Machines:
     subnet_ids: tuple[str, ...] = ()
 
 
-def builders(site: Site, roles: Sequence[str], recipe: Recipe | None = None) -> list[Builder]:
-    """Return the builders of these roles that are there: all of them, or those that work by a recipe."""
-    same = {} if recipe is None else {key: recipe.tags()[key] for key in (ROLE_TAG, ARCHIVE_TAG, BASE_TAG)}
-    wanted = filters({TAG: site.prefix, **same}, tag_key=[RUN_TAG], instance_state_name=THERE)
-    pages = site.account.ec2.get_paginator("describe_instances").paginate(Filters=wanted)
-    found = [_builder(each) for page in pages for group in page["Reservations"] for each in group["Instances"]]
+def list_builders(context: AwsContext, roles: Sequence[str], spec: ImageSpec | None = None) -> list[Builder]:
+    """Return the existing builders of these roles: all of them, or those of one spec."""
+    same = {} if spec is None else {key: spec.tags()[key] for key in (ROLE_TAG, ARCHIVE_TAG, BASE_TAG)}
+    wanted = tag_filters({TAG: context.prefix, **same}, tag_key=[RUN_TAG], instance_state_name=BUILDER_STATES)
+    pages = context.account.ec2.get_paginator("describe_instances").paginate(Filters=wanted)
+    found = [_parse_builder(each) for page in pages for group in page["Reservations"] for each in group["Instances"]]
     return [builder for builder in found if builder.role in roles]
 
 
-def look_at(site: Site, builder: Builder) -> Builder:
-    """Return the builder as it is now; as it was, while EC2 does not know it yet."""
+def describe_builder(context: AwsContext, builder: Builder) -> Builder:
+    """Return the builder in its present state, or unchanged while EC2 does not list it yet."""
     try:
-        found = site.account.ec2.describe_instances(InstanceIds=[builder.instance_id])["Reservations"]
+        found = context.account.ec2.describe_instances(InstanceIds=[builder.instance_id])["Reservations"]
     except ClientError as error:
         if error.response["Error"]["Code"] == "InvalidInstanceID.NotFound":
             return builder
         raise
-    return _builder(found[0]["Instances"][0])
+    return _parse_builder(found[0]["Instances"][0])
 
 
-def launch(site: Site, recipe: Recipe, machines: Machines) -> Builder:
-    """Launch a builder that works by `recipe`, in the first zone that has room for it.
+def launch_builder(context: AwsContext, spec: ImageSpec, builder_config: BuilderConfig) -> Builder:
+    """Launch a builder for `spec` in the first zone that has capacity.
 
     Raises:
-        BakeError: no zone has, or there is no network to launch it in.
+        BakeError: no zone has capacity, or there is no network to launch it in.
     """
-    vpc_id, subnet_ids = subnets_for_builders(site, machines.subnet_ids)
-    group_id = provide_group(site, recipe.role, vpc_id)
+    vpc_id, subnet_ids = builder_subnets(context, builder_config.subnet_ids)
+    group_id = ensure_security_group(context, spec.role, vpc_id)
     refused = ""
     for subnet_id in subnet_ids:
         try:
-            builder = _launch(site, recipe, machines, group_id, subnet_id)
+            builder = _run_instance(context, spec, builder_config, group_id, subnet_id)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in NOT_HERE:
+            if error.response["Error"]["Code"] not in UNAVAILABLE:
                 raise
             refused = str(error)
         else:
-            site.done(f"launched {builder.instance_id}, which builds the {recipe.role}'s image")
+            context.report_change(f"launched {builder.instance_id}, which builds the {spec.role}'s image")
             return builder
-    raise BakeError(f"no zone has a {machines.instance_type}: name another --instance-type ({refused})")
+    raise BakeError(f"no zone has a {builder_config.instance_type}: name another --instance-type ({refused})")
 
 
-def _launch(site: Site, recipe: Recipe, machines: Machines, group_id: str, subnet_id: str) -> Builder:
-    run = machines.new_run()
-    tags = {TAG: site.prefix, "Name": site.builder_name(recipe.role), RUN_TAG: run, **recipe.tags()}
-    instance_type: InstanceTypeType = machines.instance_type  # type: ignore[assignment]  # EC2 knows which there are
-    reply = site.account.ec2.run_instances(
-        ImageId=recipe.base.image_id,
+def _run_instance(
+    context: AwsContext, spec: ImageSpec, builder_config: BuilderConfig, group_id: str, subnet_id: str
+) -> Builder:
+    run = builder_config.new_run()
+    tags = {TAG: context.prefix, "Name": context.builder_name(spec.role), RUN_TAG: run, **spec.tags()}
+    instance_type: InstanceTypeType = builder_config.instance_type  # type: ignore[assignment]  # EC2 checks it
+    reply = context.account.ec2.run_instances(
+        ImageId=spec.base.image_id,
         InstanceType=instance_type,
         MinCount=1,
         MaxCount=1,
         ClientToken=run,
         SubnetId=subnet_id,
         SecurityGroupIds=[group_id],
-        UserData=user_data(site, recipe, run),  # type: ignore[arg-type]  # bytes are encoded as text is
+        UserData=user_data(context, spec, run),  # type: ignore[arg-type]  # bytes are encoded as text is
         InstanceInitiatedShutdownBehavior="stop",
         MetadataOptions={"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         BlockDeviceMappings=[
             {
-                "DeviceName": recipe.base.root_device,
+                "DeviceName": spec.base.root_device,
                 "Ebs": {
                     "VolumeType": "gp3",
-                    "VolumeSize": disk_gib(recipe.role, recipe.source.facts.engine),
+                    "VolumeSize": disk_gib(spec.role, spec.source.facts.engine),
                     "Encrypted": True,
                     "DeleteOnTermination": True,
                 },
             }
         ],
-        TagSpecifications=specifications(tags, "instance", "volume"),
+        TagSpecifications=tag_specifications(tags, "instance", "volume"),
     )
-    return _builder(reply["Instances"][0])
+    return _parse_builder(reply["Instances"][0])
 
 
-def user_data(site: Site, recipe: Recipe, run: str) -> bytes:
-    """Return the script that makes a builder build, with the addresses that it may use for an hour.
+def user_data(context: AwsContext, spec: ImageSpec, run: str) -> bytes:
+    """Return the script that builds the image, with presigned URLs that are valid for an hour.
 
-    It is packed, which cloud-init undoes: addresses that are signed with a session's credentials hold its long token,
-    and EC2 takes 16 KB. https://cloudinit.readthedocs.io/en/latest/explanation/format.html
+    The script is compressed, and cloud-init unpacks it: URLs signed with temporary credentials contain a long token,
+    and EC2 accepts 16 KB of user data. https://cloudinit.readthedocs.io/en/latest/explanation/format.html
     """
     settings = {
-        "role": recipe.role,
-        "archive": recipe.source.facts.sha256,
-        "source_url": address(site, "get_object", source_key(recipe.source)),
-        "report_url": address(site, "put_object", report_key(recipe.role, run)),
-        "log_url": address(site, "put_object", log_key(recipe.role, run)),
+        "role": spec.role,
+        "archive": spec.source.facts.sha256,
+        "source_url": presigned_url(context, "get_object", source_key(spec.source)),
+        "report_url": presigned_url(context, "put_object", report_key(spec.role, run)),
+        "log_url": presigned_url(context, "put_object", log_key(spec.role, run)),
         "options": ["--agents"],
         "apt": "/etc/apt",
         "version_file": "/opt/fleetsight/version.json",
         "provision_seconds": PROVISION_SECONDS,
-        "life_minutes": LIFE_MINUTES,
+        "life_minutes": MAX_LIFE_MINUTES,
     }
-    return gzip.compress(script(settings).encode(), mtime=0)
+    return gzip.compress(builder_script(settings).encode(), mtime=0)
 
 
-def script(settings: Mapping[str, object]) -> str:
-    """Return `ami/builder.py` as a program that runs with these settings."""
-    return f"#!/usr/bin/env python3\n{SCRIPT.read_text()}\n\nmain(json.loads({json.dumps(settings)!r}))\n"
+def builder_script(settings: Mapping[str, object]) -> str:
+    """Return `ami/builder.py` as a program with these settings."""
+    return f"#!/usr/bin/env python3\n{BUILDER_SCRIPT.read_text()}\n\nmain(json.loads({json.dumps(settings)!r}))\n"
 
 
-def end_builders(site: Site, roles: Sequence[str]) -> None:
-    """End every builder of these roles, and wait until they have.
+def terminate_builders(context: AwsContext, roles: Sequence[str]) -> None:
+    """Terminate all builders of these roles, and wait until they no longer exist.
 
     Raises:
-        TimedOutError: they have not ended.
+        TimedOutError: a builder still exists after five minutes.
     """
-    ending = builders(site, roles)
-    for builder in ending:
-        site.account.ec2.terminate_instances(InstanceIds=[builder.instance_id])
-        site.done(f"ended the builder {builder.instance_id}")
-    if ending:
-        site.waiting.until(
-            lambda: None if builders(site, roles) else True, "the builders to be gone", seconds=GONE_SECONDS
+    builders = list_builders(context, roles)
+    for builder in builders:
+        context.account.ec2.terminate_instances(InstanceIds=[builder.instance_id])
+        context.report_change(f"ended the builder {builder.instance_id}")
+    if builders:
+        context.waiter.until(
+            lambda: not list_builders(context, roles), "the builders to be gone", seconds=TERMINATE_SECONDS
         )
 
 
-def console(site: Site, builder: Builder) -> str:
-    """Return what the machine last wrote to its console, which is all there is of one that does not report."""
-    return console_of(site.account.ec2, builder.instance_id)
+def builder_console(context: AwsContext, builder: Builder) -> str:
+    """Return the last output on a builder's console: the only trace of a builder that does not report."""
+    return console_of(context.account.ec2, builder.instance_id)
 
 
-def _builder(described: "InstanceTypeDef") -> Builder:
+def _parse_builder(described: "InstanceTypeDef") -> Builder:
     tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
     return Builder(described["InstanceId"], tags.get(ROLE_TAG, ""), tags.get(RUN_TAG, ""), described["State"]["Name"])
+
+
+class ImageVersion(BaseModel):
+    """The `version.json` of an image."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    version: str
+    commit: str
+    role: str
+    bundle: str
+    engine: str
+
+
+class BuilderReport(BaseModel):
+    """A builder's report, as `ami/builder.py` writes it.
+
+    Attributes:
+        ok: whether it has built the image.
+        problem: why it has not; else empty.
+        seconds: how long the build took.
+        archive: SHA-256 of the source archive that it was given.
+        image: version of the image, or None if it was not built.
+        versions: of the software below it.
+        log_tail: the last lines of its log.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    ok: bool
+    problem: str = ""
+    role: str
+    archive: str
+    seconds: float = 0.0
+    image: ImageVersion | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    log_tail: tuple[str, ...] = ()
+
+
+def verify_report(text: bytes | None, spec: ImageSpec) -> BuilderReport:
+    """Return the report of a builder that has built the image of `spec`.
+
+    Raises:
+        BuilderError: it has failed, has built another image, or has reported nothing.
+    """
+    if text is None:
+        raise BuilderError(
+            f"the {spec.role}'s builder has ended without a report. It reports by an address that is good for as "
+            "long as the caller's credentials: if they are temporary (single sign-on, a role), sign in anew and bake "
+            "again",
+            "",
+        )
+    try:
+        report = BuilderReport.model_validate_json(text)
+    except ValidationError as error:
+        raise BuilderError(f"the {spec.role}'s builder has reported {text[:200]!r}: {error}", "") from error
+    log = "\n".join(report.log_tail[-MAX_LOG_LINES:])
+    if not report.ok:
+        raise BuilderError(f"the {spec.role}'s builder has failed: {report.problem}", log)
+    facts = spec.source.facts
+    image = report.image or ImageVersion(version="", commit="", role="", bundle="", engine="")
+    compared = [
+        ("source archive", report.archive, facts.sha256),
+        ("role", image.role, spec.role),
+        ("version", image.version, facts.version),
+        ("commit", image.commit, facts.commit),
+        ("bundle", image.bundle, facts.bundle_digest),
+        ("engine", image.engine, facts.engine),
+    ]
+    if wrong := [f"{name} {actual!r} and not {wanted!r}" for name, actual, wanted in compared if actual != wanted]:
+        raise BuilderError(f"the {spec.role}'s builder has made another image: {', '.join(wrong)}", log)
+    return report

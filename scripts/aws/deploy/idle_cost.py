@@ -1,8 +1,8 @@
 """What a stack costs a month without use.
 
-Everything that is billed by its being there, at the list prices of config.yaml: instances by the hour, disks, public
-addresses, alarms, and what the controller asks of SQS and DynamoDB, and logs, while there is nothing to do. What is
-kept for people (images, results) and what goes over the network is not in it: it is next to nothing until they come.
+The sum contains everything that is billed for its existence, at the list prices of config.yaml: instances, disks,
+public addresses, alarms, and the requests and logs of an idle controller. It does not contain users' data (images,
+results) and network traffic, which cost next to nothing without use.
 """
 
 from collections import Counter
@@ -14,16 +14,16 @@ from rich.table import Table
 
 from core.config import Config
 from core.cost import at_rest
-from scripts.aws.bake.recipe import disk_gib
+from scripts.aws.bake.spec import disk_gib
 
 HOURS_A_MONTH = 730
-"""As AWS's own calculator counts: 8,760 a year by twelve. https://calculator.aws/"""
+"""The hours of AWS's own calculator: 8,760 a year divided by twelve. https://calculator.aws/"""
 
 WEB_DISK_GB = 16
-"""As the stack's launch template says. A worker's disk is as large as its image's."""
+"""The disk of a web instance in the stack's launch template. A worker's disk is as large as its image's."""
 
 LOG_LINE_BYTES = 450
-"""Of the line that the controller writes each minute, and CloudWatch's 26 bytes for an event.
+"""The line that the controller logs each minute, with CloudWatch's 26 bytes for an event.
 
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html
 """
@@ -33,19 +33,19 @@ DASHBOARD = "AWS::CloudWatch::Dashboard"
 METRIC = "AWS::Logs::MetricFilter"
 LOAD_BALANCER = "AWS::ElasticLoadBalancingV2::LoadBalancer"
 
-Row = tuple[str, float]
-"""What, and US dollars a month."""
+CostRow = tuple[str, float]
+"""A part of the stack, and its US dollars a month."""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What of a stack is billed by its being there.
+class BilledParts:
+    """The parts of a stack that are billed for their existence.
 
     Attributes:
         web_type: type of the web instances.
-        web_instances: how many of them.
-        zones: subnets that a load balancer stands in, with a public address in each.
-        images_gb: of the snapshots behind the images, at most: EBS bills only blocks that were written.
+        web_instances: their number.
+        zones: subnets of a load balancer, which has a public address in each.
+        images_gb: upper bound of the images' snapshots: EBS bills only blocks that were written.
     """
 
     web_type: str
@@ -58,7 +58,9 @@ class Parts:
     images_gb: float = 0.0
 
     @classmethod
-    def of(cls, kinds: Iterable[str], web_type: str, zones: int, images_gb: float, web_instances: int = 1) -> "Parts":
+    def from_resources(
+        cls, kinds: Iterable[str], web_type: str, zones: int, images_gb: float, web_instances: int = 1
+    ) -> "BilledParts":
         """Return the parts of a stack with resources of these types."""
         count = Counter(kinds)
         return cls(
@@ -73,12 +75,12 @@ class Parts:
         )
 
 
-def monthly(parts: Parts, config: Config) -> list[Row]:
-    """Return what a stack costs a month without use, part by part; nothing that costs nothing.
+def monthly_cost(parts: BilledParts, config: Config) -> list[CostRow]:
+    """Return the monthly cost of an idle stack by part, without parts that cost nothing.
 
     Args:
         parts: of the stack.
-        config: that of its web instance.
+        config: of its web instance.
     """
     prices, standby = config.prices, config.fleet.min_workers
     addresses = parts.web_instances + standby + parts.load_balancers * parts.zones
@@ -102,7 +104,7 @@ def monthly(parts: Parts, config: Config) -> list[Row]:
     return [(name, dollars) for name, dollars in rows if dollars]
 
 
-def table(rows: Iterable[Row]) -> Table:
+def cost_table(rows: Iterable[CostRow]) -> Table:
     """Return the rows and their sum as a table."""
     listed = list(rows)
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_footer=True)

@@ -1,32 +1,39 @@
-"""What people say for a stack: its parameters, and what config.yaml says otherwise there.
+"""The stack's template, its parameters, and the keys of config.yaml that it overrides.
 
-Instances read the config.yaml of their image. `--config fleet.max_workers=5` says a key otherwise for this stack: its
-parameters `WebSettings` and `WorkerSettings` export it in user data, as `FLEETSIGHT__FLEET__MAX_WORKERS`.
+Instances read the config.yaml of their image. `--config fleet.max_workers=5` overrides a key for this stack: its
+parameters `WebSettings` and `WorkerSettings` export the key in user data, as `FLEETSIGHT__FLEET__MAX_WORKERS`.
 """
 
+import hashlib
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from core.config import PREFIX, Config, parse_config
-from scripts.aws.deploy.stacks import Stack
-from scripts.aws.deploy.template import Template
+from core.config import PREFIX, Config, Retention, parse_config
+from scripts.aws.buckets import ensure_bucket
+from scripts.aws.context import AwsContext
+from scripts.aws.deploy.stack import Stack
+from services.cloudformation import parse_template
 from services.errors import ConfigError, FleetsightError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef
 
-CONFIG = Path(__file__).parents[3] / "config.yaml"
+TEMPLATE_PATH = Path(__file__).parents[3] / "infra" / "stack.yaml"
+_NAME_PROPERTY = re.compile(r'^( +(?:BucketName|TableName): )!Sub "([^"]+)"$', re.MULTILINE)
+CONFIG_PATH = Path(__file__).parents[3] / "config.yaml"
 
 MAX_BYTES = 4_096
-"""Of a parameter's value."""
+"""The largest value of a parameter."""
 
-OF_THE_STACK = {
+STACK_KEYS = {
     "fleet.launch_template": "the stack makes it",
     "fleet.subnet_ids": "give --subnets",
     "fleet.scale_in": "give --set ScaleIn=terminate or stop",
@@ -38,65 +45,217 @@ OF_THE_STACK = {
     "auth.client_id": "the stack makes it",
     "auth.sign_up": "give --set OpenSignUp=true or false",
 }
-"""Keys that the stack sets itself, and what to say of them."""
+"""Keys that the stack sets itself, and what to do instead of overriding them."""
 
-SECTIONS_OF_THE_STACK = {
+STACK_SECTIONS = {
     "aws": "leave it out",
     "names": "leave it out",
     "queues": "its queues are standard ones, with the times that infra/stack.yaml gives them",
 }
-"""Sections of which the stack sets every key, and what to say of them."""
+"""Sections of which the stack sets every key, and what to do instead of overriding them."""
 
-BY_THE_STACK = {"controller.interval_seconds": "1", "limits.store": "table", "worker.idle_seconds": "30"}
-"""What user data says otherwise of itself; --config may say it otherwise again."""
+STACK_VALUES = {"controller.interval_seconds": "1", "limits.store": "table", "worker.idle_seconds": "30"}
+"""Keys that user data overrides in every stack; --config may override them again."""
 
-OF_WORKERS = ("worker.", "web.max_image_")
-"""Begin the keys that workers read; the web instance reads all. Any other key may change without a roll."""
+WORKER_KEYS = ("worker.", "web.max_image_")
+"""Prefixes of the keys that workers read; the web instance reads all keys. Other keys change without a rollout."""
+
+UNKEPT_PARAMETER = "UnkeptDays"
+"""Age at which the input bucket deletes images that no user asked to keep.
+
+The controller deletes jobs after `retention.unkept_days`. The bucket's rule must apply later: a retry of a job needs
+its images.
+"""
+
+UNKEPT_KEY = "retention.unkept_days"
+
+SPARE_DAYS = 23
+"""Added to the days of the configuration: with the default of 7, the sum is the template's default."""
+
+
+@dataclass(frozen=True)
+class TemplateParameter:
+    """A parameter of the template.
+
+    Attributes:
+        description: may be empty.
+        default: None if a value is required.
+        allowed: the allowed values; empty if all are.
+        pattern: regular expression that the whole value must match, or empty.
+        is_number: whether CloudFormation accepts only numbers.
+    """
+
+    description: str = ""
+    default: str | None = None
+    allowed: tuple[str, ...] = ()
+    pattern: str = ""
+    is_number: bool = False
+
+    def refusal(self, value: str) -> str:
+        """Return why CloudFormation would reject a value, or an empty text if it would not."""
+        if self.is_number and not re.fullmatch("-?[0-9]+([.][0-9]+)?", value):
+            return "it must be a number"
+        if self.allowed and value not in self.allowed:
+            return f"it must be one of {', '.join(self.allowed)}"
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            return f"it must match {self.pattern}"
+        return ""
+
+
+@dataclass(frozen=True)
+class StackTemplate:
+    """The template of the stack.
+
+    Attributes:
+        body: the content of the file.
+        parameters: by name.
+        resources: by logical name, as the file defines them; `!Sub "x"` is {"Fn::Sub": "x"}.
+        rules: about parameters that need each other, by name, as the file defines them.
+    """
+
+    body: str
+    parameters: Mapping[str, TemplateParameter]
+    resources: Mapping[str, Mapping[str, Any]]
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def retained(self) -> frozenset[str]:
+        """The logical names of the resources that the deletion of the stack retains."""
+        return frozenset(name for name, each in self.resources.items() if each.get("DeletionPolicy") == "Retain")
+
+    def broken_rules(self, values: Mapping[str, str]) -> list[str]:
+        """Return the descriptions of the template's rules that these values break.
+
+        https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/rules-section-structure.html
+        """
+        return [
+            each["AssertDescription"]
+            for rule in self.rules.values()
+            if _holds(rule["RuleCondition"], values)
+            for each in rule["Assertions"]
+            if not _holds(each["Assert"], values)
+        ]
+
+
+def _holds(rule: Mapping[str, Any], values: Mapping[str, str]) -> bool:
+    ((function, argument),) = rule.items()
+    if function == "Fn::Equals":
+        first, second = (values[each["Ref"]] if isinstance(each, dict) else each for each in argument)
+        return bool(first == second)
+    if function == "Fn::Not":
+        return not _holds(argument[0], values)
+    if function == "Fn::And":
+        return all(_holds(each, values) for each in argument)
+    raise AssertionError(f"{function} is not used in our rules")
+
+
+@cache
+def load_template(path: Path = TEMPLATE_PATH) -> StackTemplate:
+    """Return the template in `path`."""
+    body = path.read_text(encoding="utf-8")
+    read = parse_template(body)
+    parameters = {name: _parameter(each) for name, each in read["Parameters"].items()}
+    return StackTemplate(body, parameters, read["Resources"], read["Rules"])
+
+
+def _parameter(definition: Mapping[str, Any]) -> TemplateParameter:
+    default = definition.get("Default")
+    return TemplateParameter(
+        definition.get("Description", ""),
+        None if default is None else str(default),
+        tuple(str(each) for each in definition.get("AllowedValues", [])),
+        definition.get("AllowedPattern", ""),
+        definition["Type"] == "Number",
+    )
+
+
+def with_static_names(body: str, values: Mapping[str, str]) -> str:
+    """Return a template in which the names of buckets and tables are literals rather than functions of `values`.
+
+    CloudFormation imports an existing bucket or table only by such a name: "Dynamic names (using !Ref
+    or other functions) are not currently supported".
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
+    """
+
+    def literal(found: re.Match[str]) -> str:
+        return f'{found[1]}"{substitute(found[2], values)}"'
+
+    return _NAME_PROPERTY.sub(literal, body)
+
+
+def substitute(text: str, values: Mapping[str, str]) -> str:
+    """Return the result of `Fn::Sub` for a text with only names of `values` in braces."""
+    return re.sub(r"[$][{]([^}]+)[}]", lambda name: values[name[1]], text)
+
+
+def pseudo_values(context: AwsContext) -> dict[str, str]:
+    """Return the values in the names of resources: the prefix, the account and the region."""
+    account = context.account
+    return {"Prefix": context.prefix, "AWS::AccountId": account.id, "AWS::Region": account.region_name}
+
+
+def upload_template(context: AwsContext, wanted: StackTemplate) -> str:
+    """Upload the template to the bake's bucket, which deletes it after a day, and return its URL.
+
+    The template is larger than the 51,200 bytes that a call may contain.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+    """
+    ensure_bucket(context)
+    bucket, region = context.bake_bucket, context.account.region_name
+    body = with_static_names(wanted.body, pseudo_values(context)).encode()
+    key = f"stack/{hashlib.sha256(body).hexdigest()}.yaml"
+    context.account.s3.put_object(Bucket=bucket, Key=key, Body=body)
+    context.report_change(f"uploaded the template to the bucket {bucket}")
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"https://{bucket}.s3.{region}.{suffix}/{key}"
 
 
 class SettingError(FleetsightError):
-    """Raised when a parameter or a key of the configuration is unknown or has a value that it cannot have."""
+    """Raised when a parameter or a key of the configuration is unknown or has an invalid value."""
 
 
 @dataclass(frozen=True)
 class StackSettings:
-    """What a person has asked for; what they have not stays as it is.
+    """The settings that the user has given; all others stay as they are.
 
     Attributes:
         parameters: of the stack, by name.
-        config: keys of config.yaml such as fleet.max_workers, and values as YAML; an empty one takes the key back.
+        config: overridden keys of config.yaml such as fleet.max_workers, with values in YAML; an empty value removes
+            the override.
     """
 
     parameters: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, str] = field(default_factory=dict)
 
 
-def refuse_wrong_parameters(template: Template, wishes: StackSettings, stack: Stack | None) -> None:
-    """Check the parameters that a person wishes as CloudFormation will, before anything is made.
+def check_parameters(template: StackTemplate, settings: StackSettings, stack: Stack | None) -> None:
+    """Check the given parameters as CloudFormation will, before anything is created.
 
     Raises:
-        SettingError: one is unknown or has a value that it cannot have, or a rule of the template is broken.
+        SettingError: a parameter is unknown or has an invalid value, or a rule of the template is broken.
     """
-    if unknown := sorted(set(wishes.parameters) - set(template.parameters)):
+    if unknown := sorted(set(settings.parameters) - set(template.parameters)):
         known = ", ".join(sorted(template.parameters))
         raise SettingError(f"the stack has no parameter {', '.join(unknown)}; it has {known}")
-    for name, value in wishes.parameters.items():
+    for name, value in settings.parameters.items():
         if refusal := template.parameters[name].refusal(value):
             raise SettingError(f"{name}={value}: {refusal} ({template.parameters[name].description})")
-    if broken := template.broken_rules(parameter_values(template, wishes, stack)):
+    if broken := template.broken_rules(parameter_values(template, settings, stack)):
         raise SettingError(" ".join(broken))
 
 
-def parameters(template: Template, wished: Mapping[str, str], stack: Stack | None) -> "list[ParameterTypeDef]":
-    """Return the parameters for a change set: what is wished, else what the stack has, else the template's default.
+def change_set_parameters(
+    template: StackTemplate, wanted: Mapping[str, str], stack: Stack | None
+) -> "list[ParameterTypeDef]":
+    """Return the parameters of a change set: the wanted value, else the stack's, else the template's default.
 
     Raises:
-        SettingError: one must be given and is not.
+        SettingError: a required parameter has no value.
     """
     found: list[ParameterTypeDef] = []
     for name, each in template.parameters.items():
-        if name in wished:
-            found.append({"ParameterKey": name, "ParameterValue": wished[name]})
+        if name in wanted:
+            found.append({"ParameterKey": name, "ParameterValue": wanted[name]})
         elif stack is not None and name in stack.parameters:
             found.append({"ParameterKey": name, "UsePreviousValue": True})
         elif each.default is None:
@@ -104,33 +263,33 @@ def parameters(template: Template, wished: Mapping[str, str], stack: Stack | Non
     return found
 
 
-def parameter_values(template: Template, wishes: StackSettings, stack: Stack | None) -> dict[str, str]:
-    """Return all parameters that have a value: as they are wished, else as the stack has them, else the defaults."""
+def parameter_values(template: StackTemplate, settings: StackSettings, stack: Stack | None) -> dict[str, str]:
+    """Return all parameters with a value: the given one, else the stack's, else the template's default."""
     defaults = {name: each.default for name, each in template.parameters.items() if each.default is not None}
-    return {**defaults, **({} if stack is None else stack.parameters), **wishes.parameters}
+    return {**defaults, **({} if stack is None else stack.parameters), **settings.parameters}
 
 
-def settings_of(stack: Stack | None) -> dict[str, str]:
-    """Return what config.yaml says otherwise on the stack: values as YAML, by keys such as fleet.max_workers."""
+def stack_config(stack: Stack | None) -> dict[str, str]:
+    """Return the stack's overrides of config.yaml: values in YAML by keys such as fleet.max_workers."""
     line = "" if stack is None else stack.parameters.get("WebSettings", "")
     pairs = [word.split("=", 1) for word in shlex.split(line)[1:]]
     return {name.removeprefix(PREFIX).lower().replace("__", ".", 1): value for name, value in pairs}
 
 
-def changed(settings: Mapping[str, str], wishes: Mapping[str, str]) -> dict[str, str]:
-    """Return `settings` with `wishes` in them, without those taken back."""
-    return {key: value for key, value in sorted({**settings, **wishes}.items()) if value}
+def merge_config(config: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the overrides `config` with `changes`; an empty value removes a key."""
+    return {key: value for key, value in sorted({**config, **changes}.items()) if value}
 
 
-def checked(settings: Mapping[str, str], path: Path = CONFIG) -> Config:
-    """Return the configuration of the web instance, which config.yaml and `settings` make.
+def validated_config(settings: Mapping[str, str], path: Path = CONFIG_PATH) -> Config:
+    """Return the configuration of the web instance: config.yaml with the overrides in `settings`.
 
     Raises:
-        SettingError: a key is unknown, is the stack's own, or has a value that it cannot have.
+        SettingError: a key is unknown, is set by the stack itself, or has an invalid value.
     """
     for key, value in settings.items():
-        _refuse(key, value)
-    environment = {_variable(key): value for key, value in {**BY_THE_STACK, **settings}.items()}
+        _check_key(key, value)
+    environment = {_variable(key): value for key, value in {**STACK_VALUES, **settings}.items()}
     values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         return parse_config(values, environment, source="config.yaml with what --config says")
@@ -138,14 +297,14 @@ def checked(settings: Mapping[str, str], path: Path = CONFIG) -> Config:
         raise SettingError(str(error)) from error
 
 
-def setting_parameters(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the two parameters of the stack that carry the settings.
+def config_parameters(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the two parameters of the stack that carry the overrides.
 
     Raises:
-        SettingError: they are longer than a parameter may be.
+        SettingError: the overrides are longer than a parameter may be.
     """
-    of_workers = {key: value for key, value in settings.items() if key.startswith(OF_WORKERS)}
-    lines = {"WebSettings": _line(settings), "WorkerSettings": _line(of_workers)}
+    of_workers = {key: value for key, value in settings.items() if key.startswith(WORKER_KEYS)}
+    lines = {"WebSettings": _export_line(settings), "WorkerSettings": _export_line(of_workers)}
     if len(lines["WebSettings"].encode()) > MAX_BYTES:
         raise SettingError(
             f"what --config says comes to more than the {MAX_BYTES:,} bytes of a parameter: write it into "
@@ -154,10 +313,10 @@ def setting_parameters(settings: Mapping[str, str]) -> dict[str, str]:
     return lines
 
 
-def _refuse(key: str, value: str) -> None:
+def _check_key(key: str, value: str) -> None:
     if not re.fullmatch(r"[a-z]+\.[a-z0-9_]+", key):
         raise SettingError(f"--config {key}={value}: write SECTION.KEY=VALUE, such as fleet.max_workers=5")
-    remedy = OF_THE_STACK.get(key) or SECTIONS_OF_THE_STACK.get(key.split(".", maxsplit=1)[0])
+    remedy = STACK_KEYS.get(key) or STACK_SECTIONS.get(key.split(".", maxsplit=1)[0])
     if remedy is not None:
         raise SettingError(f"--config {key}: the stack says that itself; {remedy}")
     if "'" in value or "\n" in value:
@@ -166,7 +325,7 @@ def _refuse(key: str, value: str) -> None:
         )
 
 
-def _line(settings: Mapping[str, str]) -> str:
+def _export_line(settings: Mapping[str, str]) -> str:
     words = "".join(f" {_variable(key)}='{value}'" for key, value in settings.items())
     return f"export{words}" if words else ""
 
@@ -174,3 +333,41 @@ def _line(settings: Mapping[str, str]) -> str:
 def _variable(key: str) -> str:
     section, _, name = key.partition(".")
     return f"{PREFIX}{section.upper()}__{name.upper()}"
+
+
+def unkept_days(retention: Retention, settings: StackSettings, stack: Stack | None) -> str:
+    """Return `UnkeptDays`: the given value, else the stack's value if the configuration still allows it.
+
+    Otherwise the configuration determines it, as for a new stack, or if `retention.unkept_days` is given.
+
+    Raises:
+        SettingError: the given value would delete images before the controller deletes their jobs, or is no number.
+    """
+    if UNKEPT_PARAMETER in settings.parameters:
+        return _check_unkept_days(settings.parameters[UNKEPT_PARAMETER], retention)
+    days = None if stack is None else stack.parameters.get(UNKEPT_PARAMETER)
+    if (
+        UNKEPT_KEY not in settings.config
+        and days is not None
+        and days.isdigit()
+        and _is_late_enough(int(days), retention)
+    ):
+        return days
+    return str(ceil(retention.unkept_days + SPARE_DAYS) if retention.unkept_days else 0)
+
+
+def _check_unkept_days(days: str, retention: Retention) -> str:
+    if not (days.isascii() and days.isdigit()):
+        raise SettingError(f"--set {UNKEPT_PARAMETER}={days}: give whole days, or 0 for never")
+    if not _is_late_enough(int(days), retention):
+        until = f"after {retention.unkept_days:g} days" if retention.unkept_days else "never"
+        more = f"more than {retention.unkept_days:g}, or 0" if retention.unkept_days else "0"
+        raise SettingError(
+            f"--set {UNKEPT_PARAMETER}={days}: jobs that are not kept expire {until} ({UNKEPT_KEY}), and the bucket "
+            f"must not delete their images sooner: give {more}"
+        )
+    return days
+
+
+def _is_late_enough(days: int, retention: Retention) -> bool:
+    return days == 0 or 0 < retention.unkept_days < days

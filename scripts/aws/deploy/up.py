@@ -1,6 +1,6 @@
-"""``fleetsight up``: the stack made, or brought to what is wished, and its page answering.
+"""``fleetsight up``: creates or changes the stack, and waits until its page answers.
 
-Every step looks at what there is and does what is missing, so that the command run again goes on where it ended.
+Every step reads the present state and does what is missing, so the command continues where an earlier run ended.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,72 +9,147 @@ from typing import TYPE_CHECKING
 
 from core.config import Config, EngineName
 from core.ids import new_id
-from scripts.aws.bake.recipe import ROLES, Role
-from scripts.aws.bake.store import remove
-from scripts.aws.buckets import delete_bucket, exists
-from scripts.aws.deploy import changes, idle_cost
-from scripts.aws.deploy.baked import bake_missing, baked_images, snapshots_gb, worker_disk_gib
-from scripts.aws.deploy.deploy import UNMADE, deploy, protect, ready
-from scripts.aws.deploy.page import answers, wait_for_page
-from scripts.aws.deploy.places import PARAMETERS, PlaceError, find_place
-from scripts.aws.deploy.session_keys import provide
+from scripts.aws.account import TAG
+from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
+from scripts.aws.bake.builders import BuilderConfig
+from scripts.aws.bake.images import stored_image
+from scripts.aws.bake.spec import ROLES, Role, base_image, disk_gib
+from scripts.aws.buckets import bucket_exists, delete_bucket, delete_objects
+from scripts.aws.context import AwsContext
+from scripts.aws.deploy import idle_cost
+from scripts.aws.deploy.auth import (
+    check_sender,
+    complete_kept_pool,
+    ensure_session_key,
+    has_sign_in,
+    kept_pool_parameters,
+    report_access,
+    sign_in_hours,
+)
+from scripts.aws.deploy.change_set import (
+    NEVER_COMPLETE,
+    ChangeSetType,
+    ProposedChangeSet,
+    change_table,
+    create_change_set,
+    delete_change_set,
+    delete_stale_change_sets,
+    deploy,
+    prepare_stack,
+    set_termination_protection,
+)
+from scripts.aws.deploy.network import NETWORK_PARAMETERS, NetworkError, find_network
 from scripts.aws.deploy.settings import (
     StackSettings,
-    changed,
-    checked,
+    change_set_parameters,
+    check_parameters,
+    config_parameters,
+    load_template,
+    merge_config,
     parameter_values,
-    parameters,
-    refuse_wrong_parameters,
-    setting_parameters,
-    settings_of,
+    stack_config,
+    unkept_days,
+    upload_template,
+    validated_config,
 )
-from scripts.aws.deploy.sign_in import (
-    complete_kept_pool,
-    kept_accounts,
-    refuse_unknown_sender,
-    say_who_may_come_in,
-    sign_in_hours,
-    signs_in,
+from scripts.aws.deploy.stack import (
+    Stack,
+    find_stack,
+    page_answers,
+    stack_resources,
+    template_versions,
+    wait_for_page,
 )
-from scripts.aws.deploy.stacks import Stack, find, resources
-from scripts.aws.deploy.template import template, upload
-from scripts.aws.deploy.unkept import unkept_days
-from scripts.aws.operation import Operation
-from scripts.aws.preflight.account import CHECKS
-from scripts.aws.preflight.findings import Finding, Level, StackPlan, run
-from scripts.aws.preflight.machines import CHECKS_OF_MACHINES
-from scripts.aws.teardown.drain import bring_back_web_tier
-from scripts.aws.template_versions import template_versions
+from scripts.aws.preflight.account import ACCOUNT_CHECKS
+from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
+from scripts.aws.preflight.instances import NETWORK_CHECKS
+from scripts.aws.teardown.drain import restart_web_tier
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
-    from scripts.aws.bake.builders import Machines
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
 AMAZON_LINUX = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
-"""A public parameter of AWS that names an image: https://docs.aws.amazon.com/linux/al2023/ug/ec2.html."""
+"""A public parameter of AWS with an image id, for dry runs: https://docs.aws.amazon.com/linux/al2023/ug/ec2.html."""
 
 
-class NotWantedError(FleetsightError):
-    """Raised when a person says no, or there are no images and none may be baked."""
+def available_images(context: AwsContext) -> dict[Role, str]:
+    """Return the ids of the existing images that the parameter store names, by role."""
+    return {role: image["ImageId"] for role, image in _describe_images(context, ROLES).items()}
+
+
+def worker_disk_gib(context: AwsContext, engine: EngineName) -> int:
+    """Return the size of the workers' disk: the size of their image, or of the image that would be baked."""
+    image = _describe_images(context, ["worker"]).get("worker")
+    if image is None:
+        return disk_gib("worker", engine)
+    sizes = [mapping.get("Ebs", {}).get("VolumeSize", 0) for mapping in image.get("BlockDeviceMappings", [])]
+    return max([disk_gib("worker", "openvino"), *sizes])
+
+
+def _describe_images(context: AwsContext, roles: Sequence[Role]) -> "dict[Role, ImageTypeDef]":
+    """Return EC2's descriptions of the existing images that the parameter store names for these roles."""
+    stored = {role: stored_image(context, role) for role in roles}
+    ids = [each for each in stored.values() if each]
+    by_id: FilterTypeDef = {"Name": "image-id", "Values": ids}
+    images = context.account.ec2.describe_images(Filters=[by_id])["Images"] if ids else []
+    found = {each["ImageId"]: each for each in images}
+    return {role: found[image_id] for role, image_id in stored.items() if image_id in found}
+
+
+def bake_images(
+    context: AwsContext,
+    roles: Sequence[Role],
+    bundle: str | None,
+    engine: EngineName,
+    builder_config: BuilderConfig,
+) -> None:
+    """Bake the images of these roles, for the architecture of their builders.
+
+    Args:
+        context: of the command.
+        roles: of the images.
+        bundle: the value of `fleetsight bake --bundle`.
+        engine: of the workers.
+        builder_config: how builders are launched.
+
+    Raises:
+        BakeError: an image could not be baked.
+    """
+    base = base_image(context.account.ec2, builder_config.instance_type, engine, roles)
+    with source_archive(select_bundle(context.account, bundle, engine), engine) as source:
+        bake(context, BakeOptions(builder_config, roles=tuple(roles)), source, base)
+
+
+def snapshot_gb(context: AwsContext) -> float:
+    """Return the size in GB of the snapshots of this prefix's images; EBS bills only the blocks that were written."""
+    pages = context.account.ec2.get_paginator("describe_snapshots").paginate(
+        OwnerIds=["self"], Filters=[{"Name": f"tag:{TAG}", "Values": [context.prefix]}]
+    )
+    return float(sum(each["VolumeSize"] for page in pages for each in page["Snapshots"]))
+
+
+class DeclinedError(FleetsightError):
+    """Raised when the user declines, or images are missing and the user has turned baking off."""
 
 
 class NotReadyError(FleetsightError):
-    """Raised when the account lacks something without which there can be no stack."""
+    """Raised when the account lacks something that the stack requires."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a person wants.
+class UpOptions:
+    """What the user has asked for.
 
     Attributes:
-        wishes: parameters and configuration.
-        vpc_id, subnet_ids: where a new stack goes, or where one moves to; empty for the default VPC, or for staying.
-        bundle: what to bake, if it comes to that; as `fleetsight bake --bundle` takes it.
-        bake: whether to bake images that are missing.
-        dry_run: say what would be done, and leave everything as it is.
+        settings: parameters and overrides of the configuration.
+        vpc_id, subnet_ids: the new network of the stack; empty for the present one, or the default VPC.
+        bundle: the bundle of images to bake; the value of `fleetsight bake --bundle`.
+        bake: whether to bake missing images.
+        dry_run: report what would be done, and change nothing.
     """
 
-    wishes: StackSettings = field(default_factory=StackSettings)
+    settings: StackSettings = field(default_factory=StackSettings)
     vpc_id: str | None = None
     subnet_ids: tuple[str, ...] = ()
     bundle: str | None = None
@@ -84,236 +159,226 @@ class Order:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What `up` asks of others: tests put in their own.
+    """The functions by which `up` calls the user and slow services; tests replace them.
 
     Attributes:
-        confirm: asks a person a question that is answered by yes or no.
-        answers: whether the page at an address does.
-        bake: makes images for these roles, with a bundle and an engine, on such machines.
+        confirm: asks the user a question, and returns whether the answer is yes.
+        answers: returns whether the page at an address answers.
+        bake: bakes the images of these roles.
     """
 
     confirm: Callable[[str], bool]
-    answers: Callable[[str], bool] = answers
-    bake: Callable[[Operation, Sequence[Role], str | None, EngineName, "Machines"], None] = bake_missing
+    answers: Callable[[str], bool] = page_answers
+    bake: Callable[[AwsContext, Sequence[Role], str | None, EngineName, BuilderConfig], None] = bake_images
 
 
-def up(operation: Operation, order: Order, outside: Prompts) -> str | None:
-    """Make the stack, or change it to what is wished; return the page's address, or None after a dry run.
+def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
+    """Create or change the stack; return the page's address, or None after a dry run.
 
     Raises:
-        AccountError: AWS cannot be asked.
-        NotWantedError: a person said no.
-        NotReadyError: the account lacks something, which was shown.
-        PlaceError, SettingError, BakeError, StackError: it cannot be done; the message says why.
+        AccountError: AWS cannot be called.
+        DeclinedError: the user declined.
+        NotReadyError: the account lacks something, which was reported.
+        NetworkError, SettingError, BakeError, StackError: the stack cannot be created; the message says why.
         TimedOutError: the stack or the page took too long.
     """
-    account, prefix = operation.account, operation.prefix
-    operation.say(f"Account {account.id}, {account.region_name}: the stack {prefix}.")
-    # Before anything is made.
-    stack = find(account, prefix)
-    config = _checked(order, stack)
-    place = _place(operation, order, stack)
-    plan = _plan(operation, order, config, stack, place)
-    _show(operation, run(plan, {**CHECKS, **CHECKS_OF_MACHINES}), verbose=order.dry_run)
+    account, prefix = context.account, context.prefix
+    context.report(f"Account {account.id}, {account.region_name}: the stack {prefix}.")
+    # All checks come before the first change.
+    stack = find_stack(account, prefix)
+    config = _validate(options, stack)
+    network = _find_network(context, options, stack)
+    plan = _plan(context, options, config, stack, network)
+    _report_findings(context, run_checks(plan, {**ACCOUNT_CHECKS, **NETWORK_CHECKS}), verbose=options.dry_run)
     lacking = tuple(role for role in ROLES if role not in plan.images)
-    if order.dry_run:
-        _dry_run(operation, order, config, stack, place, lacking)
+    if options.dry_run:
+        _dry_run(plan, options, stack, lacking)
         return None
     if lacking:
-        _bake(operation, order, outside, lacking, plan)
-    kind = ready(operation)
-    stack = find(account, prefix) if kind == "UPDATE" else None  # it may have changed meanwhile
-    proposed = _propose(operation, order, config, stack, place)
+        _bake_missing(plan, options, prompts, lacking)
+    kind = prepare_stack(context)
+    stack = find_stack(account, prefix) if kind == "UPDATE" else None  # it may have changed meanwhile
+    proposed = _create_change_set(plan, options, stack)
     if proposed is not None:
-        _ask(operation, outside, proposed)
-    if signs_in(order.wishes, stack):
-        provide(operation)  # before there is an instance that reads it
+        _confirm(context, prompts, proposed)
+    if has_sign_in(options.settings, stack):
+        ensure_session_key(context)  # before an instance reads it
     if proposed is not None:
-        deploy(operation, proposed)
+        deploy(context, proposed)
     else:
-        operation.say(f"The stack {prefix} is as it should be.")
-    return _arrive(operation, config, outside)
+        context.report(f"The stack {prefix} is as it should be.")
+    return _finish(context, config, prompts)
 
 
-def check(operation: Operation, order: Order) -> None:
-    """Show what the account lacks for what a person wants, and do nothing.
+def check_account(context: AwsContext, options: UpOptions) -> None:
+    """Report what the account lacks for the stack, and change nothing.
 
     Raises:
-        AccountError: AWS cannot be asked.
-        NotReadyError: it lacks something without which there can be no stack.
-        SettingError: a parameter or a key of the configuration is wrong.
+        AccountError: AWS cannot be called.
+        NotReadyError: the account lacks something that the stack requires.
+        SettingError: a parameter or a key of the configuration is invalid.
     """
-    operation.say(f"Account {operation.account.id}, {operation.account.region_name}: the stack {operation.prefix}.")
-    stack = find(operation.account, operation.prefix)
-    config, found, place = _checked(order, stack), [], {}
+    context.report(f"Account {context.account.id}, {context.account.region_name}: the stack {context.prefix}.")
+    stack = find_stack(context.account, context.prefix)
+    config, found, network = _validate(options, stack), [], {}
     try:
-        place = _place(operation, order, stack)
-    except PlaceError as error:
+        network = _find_network(context, options, stack)
+    except NetworkError as error:
         found = [("network", Finding(Level.STOP, str(error)))]
-    checks = {**CHECKS, **CHECKS_OF_MACHINES} if place else CHECKS
-    _show(operation, found + run(_plan(operation, order, config, stack, place), checks), verbose=True)
+    checks = {**ACCOUNT_CHECKS, **NETWORK_CHECKS} if network else ACCOUNT_CHECKS
+    _report_findings(
+        context, found + run_checks(_plan(context, options, config, stack, network), checks), verbose=True
+    )
 
 
 def _plan(
-    operation: Operation, order: Order, config: Config, stack: Stack | None, place: Mapping[str, str]
+    context: AwsContext, options: UpOptions, config: Config, stack: Stack | None, network: Mapping[str, str]
 ) -> StackPlan:
-    wanted = parameter_values(template(), order.wishes, stack)
-    return StackPlan(operation, place, config, wanted, baked_images(operation), is_new=stack is None)
+    wanted = parameter_values(load_template(), options.settings, stack)
+    return StackPlan(context, network, config, wanted, available_images(context), is_new=stack is None)
 
 
-def _show(operation: Operation, findings: Sequence[tuple[str, Finding]], *, verbose: bool) -> None:
+def _report_findings(context: AwsContext, findings: Sequence[tuple[str, Finding]], *, verbose: bool) -> None:
     levels = list(Level)
     for name, finding in sorted(findings, key=lambda each: levels.index(each[1].level)):
         if verbose or finding.level != Level.OK:
-            operation.say(finding.line(name))
+            context.report(finding.line(name))
     if any(finding.level == Level.STOP for _, finding in findings):
         raise NotReadyError("the account is not ready, as the lines above that begin with stop say: nothing was made")
 
 
-def _checked(order: Order, stack: Stack | None) -> Config:
-    refuse_wrong_parameters(template(), order.wishes, stack)
-    config = checked(changed(settings_of(stack), order.wishes.config))
-    unkept_days(config.retention, order.wishes, stack)
-    refuse_unknown_sender(order.wishes, stack)
+def _validate(options: UpOptions, stack: Stack | None) -> Config:
+    check_parameters(load_template(), options.settings, stack)
+    config = validated_config(merge_config(stack_config(stack), options.settings.config))
+    unkept_days(config.retention, options.settings, stack)
+    check_sender(options.settings, stack)
     return config
 
 
-def _place(operation: Operation, order: Order, stack: Stack | None) -> dict[str, str]:
-    """Return the parameters that say where the stack goes, or stays."""
-    if stack is None or stack.status in UNMADE or order.vpc_id or order.subnet_ids:
-        return find_place(operation.account, operation.prefix, order.vpc_id, order.subnet_ids).parameters()
-    if any(name not in stack.parameters for name in PARAMETERS):  # it was made by a version that had fewer
+def _find_network(context: AwsContext, options: UpOptions, stack: Stack | None) -> dict[str, str]:
+    """Return the parameters of the stack's network: a new one, or the present one."""
+    if stack is None or stack.status in NEVER_COMPLETE or options.vpc_id or options.subnet_ids:
+        return find_network(context.account, context.prefix, options.vpc_id, options.subnet_ids).parameters()
+    if any(name not in stack.parameters for name in NETWORK_PARAMETERS):  # an earlier version created it with fewer
         vpc_id, subnet_ids = stack.parameters["VpcId"], stack.parameters["SubnetIds"].split(",")
-        return find_place(operation.account, operation.prefix, vpc_id, subnet_ids).parameters()
-    return {name: stack.parameters[name] for name in PARAMETERS}
+        return find_network(context.account, context.prefix, vpc_id, subnet_ids).parameters()
+    return {name: stack.parameters[name] for name in NETWORK_PARAMETERS}
 
 
-def _bake(operation: Operation, order: Order, outside: Prompts, roles: tuple[Role, ...], plan: StackPlan) -> None:
-    """Bake where the stack goes."""
+def _bake_missing(plan: StackPlan, options: UpOptions, prompts: Prompts, roles: Sequence[Role]) -> None:
+    """Bake the images of these roles in the stack's network."""
     lacking = " and ".join(roles)
-    if not order.bake:
-        raise NotWantedError(f"there is no image for {lacking}: run `fleetsight bake`, or this without --no-bake")
-    operation.say(f"There is no image for {lacking}: it is baked first, which takes some minutes.")
-    # Here, since with images there is no need to wait for what makes them.
-    from scripts.aws.bake.builders import Machines
-
+    if not options.bake:
+        raise DeclinedError(f"there is no image for {lacking}: run `fleetsight bake`, or this without --no-bake")
+    plan.context.report(f"There is no image for {lacking}: it is baked first, which takes some minutes.")
     types = {role: plan.builder_type(role) for role in roles}
     for kind in dict.fromkeys(types.values()):
-        machines = Machines(lambda: new_id().lower(), kind, tuple(plan.subnet_ids))
+        builder_config = BuilderConfig(lambda: new_id().lower(), kind, tuple(plan.subnet_ids))
         of_kind = [role for role in roles if types[role] == kind]
-        outside.bake(operation, of_kind, order.bundle, plan.config.worker.engine, machines)
+        prompts.bake(plan.context, of_kind, options.bundle, plan.config.worker.engine, builder_config)
 
 
-def _propose(
-    operation: Operation, order: Order, config: Config, stack: Stack | None, place: Mapping[str, str]
-) -> changes.ChangeSet | None:
-    wished = _wished(operation, order, config, stack, place)
-    url = upload(operation, template())
+def _create_change_set(plan: StackPlan, options: UpOptions, stack: Stack | None) -> ProposedChangeSet | None:
+    context, wanted = plan.context, _wanted_parameters(plan, options, stack)
+    url = upload_template(context, load_template())
     if stack is not None:
-        changes.discard_all(operation.account, stack.stack_id)
-    kind: changes.Kind = "CREATE" if stack is None else "UPDATE"
-    return changes.propose(operation, kind, url, parameters(template(), wished, stack))
+        delete_stale_change_sets(context.account, stack.stack_id)
+    kind: ChangeSetType = "CREATE" if stack is None else "UPDATE"
+    return create_change_set(context, kind, url, change_set_parameters(load_template(), wanted, stack))
 
 
-def _wished(
-    operation: Operation, order: Order, config: Config, stack: Stack | None, place: Mapping[str, str]
-) -> dict[str, str]:
-    prefix = operation.prefix
+def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: Stack | None) -> dict[str, str]:
+    context, config, prefix = plan.context, plan.config, plan.context.prefix
     return {
         "Prefix": prefix,
-        # Named each time, so that CloudFormation looks again at what they are.
+        # Given at each update, so that CloudFormation reads the parameters' values again.
         "WorkerImage": f"/{prefix}/image/worker",
         "WebImage": f"/{prefix}/image/web",
-        **setting_parameters(changed(settings_of(stack), order.wishes.config)),
-        "WorkerDiskGiB": str(worker_disk_gib(operation, config.worker.engine)),
-        "UnkeptDays": unkept_days(config.retention, order.wishes, stack),
+        **config_parameters(merge_config(stack_config(stack), options.settings.config)),
+        "WorkerDiskGiB": str(worker_disk_gib(context, config.worker.engine)),
+        "UnkeptDays": unkept_days(config.retention, options.settings, stack),
         "SignInHours": sign_in_hours(config.auth),
-        **kept_accounts(operation.account, prefix, order.wishes, stack),
-        **place,
-        **order.wishes.parameters,
+        **kept_pool_parameters(context.account, prefix, options.settings, stack),
+        **plan.network,
+        **options.settings.parameters,
     }
 
 
-def _ask(operation: Operation, outside: Prompts, proposed: changes.ChangeSet) -> None:
-    operation.say(changes.table(proposed.changes))
-    if not outside.confirm(f"Do this to the stack {operation.prefix}?"):
-        changes.discard(operation.account, proposed)
-        raise NotWantedError("nothing was done")
+def _confirm(context: AwsContext, prompts: Prompts, proposed: ProposedChangeSet) -> None:
+    context.report(change_table(proposed.changes))
+    if not prompts.confirm(f"Do this to the stack {context.prefix}?"):
+        delete_change_set(context.account, proposed)
+        raise DeclinedError("nothing was done")
 
 
-def _dry_run(
-    operation: Operation,
-    order: Order,
-    config: Config,
-    stack: Stack | None,
-    place: Mapping[str, str],
-    lacking: tuple[Role, ...],
-) -> None:
-    """Show the change set and forget it, and the bucket with it if there was none.
+def _dry_run(plan: StackPlan, options: UpOptions, stack: Stack | None, lacking: Sequence[Role]) -> None:
+    """Report the change set, delete it, and delete the bucket if it did not exist before.
 
-    A change set needs images that exist: Amazon's stands for each one that is lacking.
+    A change set needs existing images: an image of Amazon's replaces each missing one.
     """
+    context, account = plan.context, plan.account
     if lacking:
-        operation.say(f"There is no image for {' and '.join(lacking)}: it would be baked first.")
+        context.report(f"There is no image for {' and '.join(lacking)}: it would be baked first.")
         others = {f"{role.title()}Image": AMAZON_LINUX for role in lacking}
-        order = replace(order, wishes=replace(order.wishes, parameters={**others, **order.wishes.parameters}))
-    account = operation.account
-    if stack is not None and (stack.busy or stack.status in UNMADE):
-        operation.say(f"The stack is {stack.status}: it would be waited for, or deleted and made again.")
+        options = replace(
+            options, settings=replace(options.settings, parameters={**others, **options.settings.parameters})
+        )
+    if stack is not None and (stack.is_busy or stack.status in NEVER_COMPLETE):
+        context.report(f"The stack is {stack.status}: it would be waited for, or deleted and made again.")
         return
-    had_bucket = exists(account, operation.site.bucket)
+    had_bucket = bucket_exists(account, context.bake_bucket)
     try:
-        proposed = _propose(operation, order, config, stack, place)
-        kinds = [] if stack is None else [kind for _, kind, _ in resources(account, stack)]
+        proposed = _create_change_set(plan, options, stack)
+        kinds = [] if stack is None else [kind for _, kind, _ in stack_resources(account, stack)]
         if proposed is None:
-            operation.say(f"The stack {operation.prefix} is as it should be: nothing would be done.")
+            context.report(f"The stack {context.prefix} is as it should be: nothing would be done.")
         else:
-            operation.say(changes.table(proposed.changes))
-            changes.discard(account, proposed)
+            context.report(change_table(proposed.changes))
+            delete_change_set(account, proposed)
             kinds += [each.kind for each in proposed.changes if each.action in {"Add", "Import"}]
-        wished = _wished(operation, order, config, stack, place)
-        operation.say(idle_cost.table(_cost(operation, config, kinds, wished, stack)))
+        wanted = _wanted_parameters(plan, options, stack)
+        context.report(idle_cost.cost_table(_idle_cost(context, plan.config, kinds, wanted, stack)))
     finally:
         if had_bucket:
-            remove(operation.site, "stack/")
+            delete_objects(context, "stack/")
         else:
-            delete_bucket(account, operation.site.bucket)
+            delete_bucket(account, context.bake_bucket)
 
 
-def _arrive(operation: Operation, config: Config, outside: Prompts) -> str:
-    stack = find(operation.account, operation.prefix)
+def _finish(context: AwsContext, config: Config, prompts: Prompts) -> str:
+    stack = find_stack(context.account, context.prefix)
     assert stack is not None  # nosec B101 # noqa: S101 (it is complete)
-    protect(operation, stack, wanted=stack.parameters.get("DeletionProtection") == "true")
-    bring_back_web_tier(operation, stack)
+    set_termination_protection(context, stack, wanted=stack.parameters.get("DeletionProtection") == "true")
+    restart_web_tier(context, stack)
     if "SiteBucketName" in stack.outputs:
-        # Here, since it renders pages with the web tier, which stacks without a site need not load.
-        from scripts.aws.site.publish import publish_site
+        # Imported here: it loads the whole web tier, which only stacks with a site need.
+        from scripts.aws.site import publish_site
 
-        publish_site(operation.account, operation.prefix, operation.done)
-    address = wait_for_page(operation, stack, outside.answers)
-    kinds = [kind for _, kind, _ in resources(operation.account, stack)]
-    operation.say(idle_cost.table(_cost(operation, config, kinds, {}, stack)))
-    _say_what_is_left_to_do(operation, stack)
-    complete_kept_pool(operation, stack)
-    say_who_may_come_in(operation, stack)
-    operation.say(f"Fleetsight is at {stack.outputs.get('SiteAddress', address)}")
+        publish_site(context.account, context.prefix, context.report_change)
+    address = wait_for_page(context, stack, prompts.answers)
+    kinds = [kind for _, kind, _ in stack_resources(context.account, stack)]
+    context.report(idle_cost.cost_table(_idle_cost(context, config, kinds, {}, stack)))
+    _report_old_workers(context, stack)
+    complete_kept_pool(context, stack)
+    report_access(context, stack)
+    context.report(f"Fleetsight is at {stack.outputs.get('SiteAddress', address)}")
     return address
 
 
-def _cost(
-    operation: Operation, config: Config, kinds: Sequence[str], wished: dict[str, str], stack: Stack | None
-) -> list[idle_cost.Row]:
-    known = parameter_values(template(), StackSettings(wished), stack)
+def _idle_cost(
+    context: AwsContext, config: Config, kinds: Sequence[str], wanted: dict[str, str], stack: Stack | None
+) -> list[idle_cost.CostRow]:
+    known = parameter_values(load_template(), StackSettings(wanted), stack)
     zones, web_instances = len(known["SubnetIds"].split(",")), int(known["WebInstances"])
-    images_gb = snapshots_gb(operation)
-    parts = idle_cost.Parts.of(kinds, known["WebInstanceType"], zones, images_gb, web_instances)
-    return idle_cost.monthly(parts, config)
+    images_gb = snapshot_gb(context)
+    parts = idle_cost.BilledParts.from_resources(kinds, known["WebInstanceType"], zones, images_gb, web_instances)
+    return idle_cost.monthly_cost(parts, config)
 
 
-def _say_what_is_left_to_do(operation: Operation, stack: Stack) -> None:
-    versions = template_versions(operation.account, stack)
+def _report_old_workers(context: AwsContext, stack: Stack) -> None:
+    versions = template_versions(context.account, stack)
     if versions and versions[0] != versions[1]:
-        operation.say(
+        context.report(
             f"Workers are launched from version {versions[0]} of their template; {versions[1]} is the newest: "
             "`fleetsight roll` takes them there."
         )

@@ -1,19 +1,109 @@
-"""Whether the account, its region and its caller have what a stack needs."""
+"""Checks of the account, its region and its caller, and of the names that a new stack takes."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.deploy.template import template
-from scripts.aws.preflight.findings import Check, Finding, Level, StackPlan
-from scripts.aws.preflight.machines import check_quota
-from scripts.aws.preflight.names import check_names
-from scripts.aws.preflight.rights import OFF, denials, needed, policy_source
+from scripts.aws.account import Account
+from scripts.aws.buckets import bucket_exists
+from scripts.aws.deploy.settings import load_template, pseudo_values, substitute
+from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan, guarded
+from scripts.aws.preflight.instances import check_quota
+from scripts.aws.preflight.permissions import OFF, denials, needed_permissions, policy_source
+
+CONDITION_PARAMETERS = {"HasSite": "StaticSite", "HasBudget": "MonthlyBudget"}
+"""The parameters of the template's conditions on resources with names."""
+
+
+def check_names(plan: StackPlan) -> Iterable[Finding]:
+    """Find resources with the name of a resource that a new stack creates.
+
+    A new stack adopts what the template keeps. Names of CloudFront's resources are not looked at.
+    """
+    wanted = stack_names(plan) if plan.is_new else {}
+
+    def taken(kind: str) -> Iterable[Finding]:
+        found = NAMED_TYPES[kind][1](plan.account, plan.context.prefix, sorted(wanted[kind]))
+        if names := sorted(wanted[kind].intersection(found)):
+            words = f"{', '.join(names)} ({kind}) exists, and no stack of this prefix does"
+            remedy = "`fleetsight down` deletes what an earlier stack left; delete others yourself, or give --prefix"
+            yield Finding(Level.STOP, words, remedy)
+
+    findings = [each for kind in wanted for each in guarded(partial(taken, kind))]
+    yield from findings or [Finding(Level.OK, "all that the stack takes are free, or its own")]
+
+
+def stack_names(plan: StackPlan) -> dict[str, set[str]]:
+    """Return the names of the resources that the stack creates and does not adopt, by their types."""
+    names: dict[str, set[str]] = {}
+    for logical_name, each in load_template().resources.items():
+        part = CONDITION_PARAMETERS.get(each.get("Condition", ""))
+        is_left_out = part is not None and plan.parameters[part] in OFF
+        if each["Type"] not in NAMED_TYPES or logical_name in load_template().retained or is_left_out:
+            continue
+        value: Any = each["Properties"]
+        for key in NAMED_TYPES[each["Type"]][0].split("."):
+            value = value[key]
+        names.setdefault(each["Type"], set()).add(substitute(value["Fn::Sub"], pseudo_values(plan.context)))
+    return names
+
+
+def _budgets(account: Account, _prefix: str, _: Sequence[str]) -> Iterable[str]:
+    pages = account.budgets.get_paginator("describe_budgets").paginate(AccountId=account.id)
+    return [each["BudgetName"] for page in pages for each in page.get("Budgets", [])]
+
+
+def _dashboards(account: Account, prefix: str, _: Sequence[str]) -> Iterable[str]:
+    pages = account.cloudwatch.get_paginator("list_dashboards").paginate(DashboardNamePrefix=prefix)
+    return [each["DashboardName"] for page in pages for each in page["DashboardEntries"]]
+
+
+def _launch_templates(account: Account, _: str, names: Sequence[str]) -> Iterable[str]:
+    found = account.ec2.describe_launch_templates(Filters=[{"Name": "launch-template-name", "Values": names}])
+    return [each["LaunchTemplateName"] for each in found["LaunchTemplates"]]
+
+
+def _log_groups(account: Account, prefix: str, _: Sequence[str]) -> Iterable[str]:
+    pages = account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"/{prefix}/")
+    return [each["logGroupName"] for page in pages for each in page["logGroups"]]
+
+
+def _buckets(account: Account, _: str, names: Sequence[str]) -> Iterable[str]:
+    return [each for each in names if bucket_exists(account, each)]
+
+
+def _topics(account: Account, _prefix: str, _: Sequence[str]) -> Iterable[str]:
+    pages = account.sns.get_paginator("list_topics").paginate()
+    return [each["TopicArn"].rpartition(":")[2] for page in pages for each in page["Topics"]]
+
+
+def _queues(account: Account, prefix: str, _: Sequence[str]) -> Iterable[str]:
+    pages = account.sqs.get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
+    return [url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])]
+
+
+def _parameters(account: Account, _: str, names: Sequence[str]) -> Iterable[str]:
+    return [each["Name"] for each in account.ssm.get_parameters(Names=names)["Parameters"]]
+
+
+NAMED_TYPES: Mapping[str, tuple[str, Callable[[Account, str, Sequence[str]], Iterable[str]]]] = {
+    "AWS::Budgets::Budget": ("Budget.BudgetName", _budgets),
+    "AWS::CloudWatch::Dashboard": ("DashboardName", _dashboards),
+    "AWS::EC2::LaunchTemplate": ("LaunchTemplateName", _launch_templates),
+    "AWS::Logs::LogGroup": ("LogGroupName", _log_groups),
+    "AWS::S3::Bucket": ("BucketName", _buckets),
+    "AWS::SNS::Topic": ("TopicName", _topics),
+    "AWS::SQS::Queue": ("QueueName", _queues),
+    "AWS::SSM::Parameter": ("Name", _parameters),
+}
+"""The property with the name of a resource, and the function that returns existing names, by type."""
 
 
 def check_rights(plan: StackPlan) -> Iterable[Finding]:
-    """Find what the caller may not do, by IAM's policy simulator."""
+    """Find actions that the caller may not call, by IAM's policy simulator."""
     account = plan.account
     source = policy_source(account)
     if account.caller_arn.endswith(":root"):
@@ -21,7 +111,7 @@ def check_rights(plan: StackPlan) -> Iterable[Finding]:
         yield Finding(Level.WARNING, words, "Use a role with the policy of `fleetsight aws check --policy`")
     elif source is None:
         yield Finding(Level.WARNING, f"cannot tell: IAM simulates users and roles, and not {account.caller_arn}")
-    elif denied := denials(account, plan.operation.prefix, source, needed(plan.parameters)):
+    elif denied := denials(account, plan.context.prefix, source, needed_permissions(plan.parameters)):
         remedy = "Have it allowed; `fleetsight aws check --policy` prints the policy for `up`"
         if certain := ", ".join(sorted(action for action, is_certain in denied.items() if is_certain)):
             yield Finding(Level.STOP, f"{source} may not call {certain}", remedy)
@@ -37,7 +127,7 @@ def check_region(plan: StackPlan) -> Iterable[Finding]:
     It refuses a template that holds one, if a condition leaves it out, too.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ValidateTemplate.html
     """
-    kinds = sorted({each["Type"] for each in template().resources.values()})
+    kinds = sorted({each["Type"] for each in load_template().resources.values()})
     body = json.dumps({"Resources": {f"R{number}": {"Type": kind} for number, kind in enumerate(kinds)}})
     region = plan.account.region_name
     try:
@@ -52,7 +142,7 @@ def check_region(plan: StackPlan) -> Iterable[Finding]:
 
 
 def check_disk_key(plan: StackPlan) -> Iterable[Finding]:
-    """Find out whether disks are encrypted by a key that Auto Scaling and the controller may not use.
+    """Check that the disks' encryption key can be used by Auto Scaling and the controller.
 
     All disks of a stack are encrypted, by the account's default key if no other is named. The whole account may use
     AWS's own key. A customer's key is for those that its policy names, and roles of a new stack are not among them.
@@ -71,7 +161,7 @@ def check_disk_key(plan: StackPlan) -> Iterable[Finding]:
 
 
 def check_public_access(plan: StackPlan) -> Iterable[Finding]:
-    """Find out whether EC2 blocks the traffic of internet gateways in the whole region.
+    """Check that EC2 does not block the traffic of internet gateways in the whole region.
 
     https://docs.aws.amazon.com/vpc/latest/userguide/security-vpc-bpa.html
     """
@@ -89,7 +179,7 @@ def check_public_access(plan: StackPlan) -> Iterable[Finding]:
 
 
 def check_mail(plan: StackPlan) -> Iterable[Finding]:
-    """Find out whether SES sends the codes of sign-up to every address.
+    """Check that SES sends the codes of sign-up to every address.
 
     https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_GetAccount.html
     """
@@ -106,7 +196,7 @@ def check_mail(plan: StackPlan) -> Iterable[Finding]:
         yield Finding(Level.WARNING, words, "Ask for production access in the console of SES")
 
 
-CHECKS: Mapping[str, Check] = {
+ACCOUNT_CHECKS: Mapping[str, PreflightCheck] = {
     "rights": check_rights,
     "region": check_region,
     "quota": check_quota,

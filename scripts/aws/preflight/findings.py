@@ -1,6 +1,6 @@
-"""Findings of the preflight: what an AWS account lacks for a stack that is about to be made or changed.
+"""The preflight: checks of what an AWS account lacks for a stack that is about to be created or changed.
 
-Each check asks AWS, changes nothing, and yields findings. What cannot be found out is a warning.
+Each check reads AWS, changes nothing, and yields findings. A check that fails is a warning.
 """
 
 import threading
@@ -14,22 +14,21 @@ from functools import cached_property
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import Config, FleetSettings
-from scripts.aws.account import Account
-from scripts.aws.bake.recipe import Role
-from scripts.aws.machine_types import MachineType, machine_types
-from scripts.aws.operation import Operation
-from scripts.aws.refusals import explained
+from scripts.aws.account import Account, explain_error
+from scripts.aws.bake.spec import Role
+from scripts.aws.context import AwsContext
+from scripts.aws.instances import InstanceType, describe_instance_types
 from services.errors import FleetsightError
 
-CHECK_SECONDS = 100.0
-"""Longest that all checks together take."""
+MAX_CHECK_SECONDS = 100.0
+"""The longest time of all checks together."""
 
 MAX_CHARACTERS = 600
-"""Of a line; some services answer with a page of HTML."""
+"""The longest finding that is shown; some services answer with a page of HTML."""
 
 
 class Level(StrEnum):
-    """What a finding means for `up`, the worst first."""
+    """Severity of a finding, the worst first: `up` stops at `STOP`."""
 
     STOP = "stop"
     WARNING = "warning"
@@ -38,11 +37,11 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has found.
+    """A result of a check.
 
     Attributes:
-        found: in words.
-        remedy: what to do, in words; empty if there is nothing to do.
+        found: a sentence about the result.
+        remedy: what the user can do, or empty.
     """
 
     level: Level
@@ -50,7 +49,7 @@ class Finding:
     remedy: str = ""
 
     def line(self, check: str) -> str:
-        """Return it as a line that begins with its level and the name of its check."""
+        """Return the finding as a line that begins with its level and the name of its check."""
         found = " ".join(self.found.split())
         short = found if len(found) <= MAX_CHARACTERS else f"{found[: MAX_CHARACTERS - 1]}…"
         return f"{self.level:<8} {check}: {short}" + (f". {self.remedy}" if self.remedy else "")
@@ -58,18 +57,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class StackPlan:
-    """The stack that is about to be made or changed.
+    """The stack that is about to be created or changed.
 
     Attributes:
-        place: the parameters that say where it is; empty if there is no place for it.
+        network: the stack's parameters of its network; empty if no network was found.
         config: of its web instance.
         parameters: of the stack, by name.
-        images: ids of the images that are there, by role.
-        is_new: whether there is no stack yet.
+        images: ids of the existing images, by role.
+        is_new: whether the stack does not exist yet.
     """
 
-    operation: Operation
-    place: Mapping[str, str]
+    context: AwsContext
+    network: Mapping[str, str]
     config: Config
     parameters: Mapping[str, str]
     images: Mapping[Role, str]
@@ -78,17 +77,17 @@ class StackPlan:
     @property
     def account(self) -> Account:
         """The account of the stack."""
-        return self.operation.account
+        return self.context.account
 
     @property
     def fleet(self) -> FleetSettings:
-        """The section `fleet` of its configuration."""
+        """The section `fleet` of the configuration."""
         return self.config.fleet
 
     @property
     def subnet_ids(self) -> list[str]:
-        """The subnets of web instance, workers and builders."""
-        return self.place["SubnetIds"].split(",")
+        """The subnets of web instances, workers and builders."""
+        return self.network["SubnetIds"].split(",")
 
     @property
     def web_type(self) -> str:
@@ -96,24 +95,24 @@ class StackPlan:
         return self.parameters["WebInstanceType"]
 
     def builder_type(self, role: Role) -> str:
-        """Return the instance type on which an image is baked: the web tier's, if it has the architecture."""
-        web, first = self.machine_types[self.web_type], self.machine_types[self.fleet.instance_types[0]]
+        """Return the instance type of an image's builder: the web tier's, if it has the right architecture."""
+        web, first = self.instance_types[self.web_type], self.instance_types[self.fleet.instance_types[0]]
         return self.web_type if role == "web" or web.architecture == first.architecture else first.name
 
     @property
     def web_instances(self) -> int:
-        """How many web instances the stack has."""
+        """The number of web instances of the stack."""
         return int(self.parameters["WebInstances"])
 
     @property
     def types(self) -> list[str]:
-        """All instance types, once each."""
+        """The names of all instance types, without duplicates."""
         return list(dict.fromkeys((self.web_type, *self.fleet.instance_types)))
 
     @cached_property
-    def machine_types(self) -> Mapping[str, MachineType]:
-        """What EC2 says of all instance types, by their names."""
-        return machine_types(self.account.ec2, self.types)
+    def instance_types(self) -> Mapping[str, InstanceType]:
+        """EC2's descriptions of all instance types, by their names."""
+        return describe_instance_types(self.account.ec2, self.types)
 
     @property
     def markets(self) -> tuple[str, ...]:
@@ -121,15 +120,17 @@ class StackPlan:
         return ("spot", "on_demand") if self.fleet.market == "spot" else ("on_demand",)
 
 
-Check = Callable[[StackPlan], Iterable[Finding]]
+PreflightCheck = Callable[[StackPlan], Iterable[Finding]]
 
 
-def run(plan: StackPlan, checks: Mapping[str, Check], seconds: float = CHECK_SECONDS) -> list[tuple[str, Finding]]:
-    """Return what the checks find, by their names; they run side by side, for so many seconds at most."""
+def run_checks(
+    plan: StackPlan, checks: Mapping[str, PreflightCheck], seconds: float = MAX_CHECK_SECONDS
+) -> list[tuple[str, Finding]]:
+    """Return the findings with the names of their checks, which run in parallel for so many seconds at most."""
     end = time.monotonic() + seconds
-    running = {name: _start(plan, check) for name, check in checks.items()}
+    futures = {name: _start_check(plan, check) for name, check in checks.items()}
     found = []
-    for name, future in running.items():
+    for name, future in futures.items():
         try:
             findings = future.result(timeout=max(0.0, end - time.monotonic()))
         except TimeoutError:
@@ -140,23 +141,23 @@ def run(plan: StackPlan, checks: Mapping[str, Check], seconds: float = CHECK_SEC
     return found
 
 
-def _start(plan: StackPlan, check: Check) -> "Future[list[Finding]]":
+def _start_check(plan: StackPlan, check: PreflightCheck) -> "Future[list[Finding]]":
     future: Future[list[Finding]] = Future()
 
     def work() -> None:
         try:
             future.set_result(guarded(lambda: check(plan)))
-        except BaseException as error:  # noqa: BLE001 (`run` raises it again)
+        except BaseException as error:  # noqa: BLE001 (`run_checks` raises it again)
             future.set_exception(error)
 
-    # The end of the process waits for the threads of a pool, and not for this one.
+    # The process does not wait for a daemon thread at its end, as it would for the threads of a pool.
     threading.Thread(target=work, daemon=True).start()
     return future
 
 
 def guarded(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return what a check finds, or a warning if AWS cannot be asked."""
+    """Return the findings of a check, or a warning if AWS cannot be called."""
     try:
         return list(check())
     except (BotoCoreError, ClientError, FleetsightError) as error:
-        return [Finding(Level.WARNING, f"cannot tell: {explained(error)}")]
+        return [Finding(Level.WARNING, f"cannot tell: {explain_error(error)}")]

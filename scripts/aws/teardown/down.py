@@ -1,39 +1,148 @@
-"""``fleetsight down``: everything of a prefix taken away, and proof that nothing is left.
+"""``fleetsight down``: deletes everything of a prefix, and verifies that nothing is left.
 
-Every step looks at what there is, so that the command run again goes on where it ended.
+Every step reads the present state first, so the command continues where an earlier run ended. The verification asks
+each service, and then the tagging API.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from botocore.exceptions import ClientError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from core.config import Prices
-from scripts.aws.buckets import empty_bucket, exists
-from scripts.aws.deploy.deploy import delete
-from scripts.aws.deploy.stacks import Events, Stack, find, follow, resources
-from scripts.aws.deploy.up import NotWantedError
-from scripts.aws.operation import Operation
-from scripts.aws.teardown.belongings import KINDS
-from scripts.aws.teardown.belongings.data import kept_buckets
-from scripts.aws.teardown.drain import DRAIN_SECONDS, end_web_tier, end_workers
-from scripts.aws.teardown.proof import prove
+from scripts.aws.account import TAG, Account
+from scripts.aws.buckets import bucket_exists, empty_bucket
+from scripts.aws.context import AwsContext, TimedOutError
+from scripts.aws.deploy.change_set import delete_stack
+from scripts.aws.deploy.stack import Stack, StackEvents, find_stack, follow_stack, stack_resources
+from scripts.aws.deploy.up import DeclinedError
+from scripts.aws.teardown.drain import DRAIN_SECONDS, drain_workers, stop_web_tier
+from scripts.aws.teardown.resources import RESOURCE_TYPES, kept_buckets
+from services.errors import FleetsightError
 
-BUCKET = "AWS::S3::Bucket"
+VERIFY_SECONDS = 600.0
+"""The longest wait until no service lists a deleted resource, and the tagging API lists no existing one."""
 
-Found = tuple[str, str, bool]
-"""A thing: its kind, its id, and whether it is data."""
+CHECKED_TYPES = (
+    "cloudformation:stack", "cognito-idp:userpool", "dynamodb:table", "ec2:image", "ec2:instance",
+    "ec2:security-group", "ec2:snapshot", "ec2:volume", "logs:log-group", "s3:", "ssm:parameter",
+)  # fmt: skip
+"""The types in `RESOURCE_TYPES`, and the stack; the tagging API is not asked for them."""
+
+_MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
+"""Parts of the error codes of a resource that does not exist."""
+
+BUCKET_TYPE = "AWS::S3::Bucket"
+
+FoundResource = tuple[str, str, bool]
+"""The type and the id of a resource, and whether it holds users' data."""
+
+TAG_READERS: Mapping[str, Callable[[Account, str], object]] = {
+    "autoscaling": lambda account, arn: account.autoscaling.describe_tags(
+        Filters=[{"Name": "auto-scaling-group", "Values": [_arn_name(arn)]}]
+    )["Tags"],
+    "cloudfront": lambda account, arn: account.cloudfront.list_tags_for_resource(Resource=arn)["Tags"].get("Items"),
+    "cloudwatch": lambda account, arn: account.cloudwatch.list_tags_for_resource(ResourceARN=arn)["Tags"],
+    "ec2": lambda account, arn: account.ec2.describe_tags(
+        Filters=[{"Name": "resource-id", "Values": [_arn_name(arn)]}, {"Name": "key", "Values": [TAG]}]
+    )["Tags"],
+    "elasticloadbalancing": lambda account, arn: account.elbv2.describe_tags(ResourceArns=[arn])["TagDescriptions"],
+    "sns": lambda account, arn: account.sns.list_tags_for_resource(ResourceArn=arn)["Tags"],
+    "sqs": lambda account, arn: account.sqs.get_queue_url(QueueName=_arn_name(arn))["QueueUrl"],
+}
+"""Read the tags of an ARN from its service; if the resource does not exist, the result is empty or an error."""
+
+
+class ResourcesLeftError(FleetsightError):
+    """Raised when resources still exist after their deletion; the message names them."""
+
+
+def verify_deleted(context: AwsContext, *, with_data: bool) -> None:
+    """Check that no resource of the prefix is left.
+
+    Raises:
+        ResourcesLeftError: a resource is left.
+    """
+    account, prefix = context.account, context.prefix
+    left = [
+        f"{kind.name} {one}"
+        for kind in RESOURCE_TYPES
+        if with_data or not kind.data
+        for one in kind.find(account, prefix)
+    ]
+    if (stack := find_stack(account, prefix)) is not None:
+        left.append(f"stack {stack.name}, {stack.status}")
+    left += _tagged_resources_left(context)
+    if left:
+        listed = "".join(f"\n  {each}" for each in left)
+        raise ResourcesLeftError(
+            f"of {prefix} there is left:{listed}\nrun this again; if it stays, delete it by hand"
+        )
+    context.report(f"Nothing that carries the tag {TAG}={prefix} is left" + ("." if with_data else ", but data."))
+
+
+def _tagged_resources_left(context: AwsContext) -> list[str]:
+    """Return the ARNs that the tagging API lists and that still exist, after a bounded wait.
+
+    The tagging API returns "tagged or previously tagged resources". A resource of an unknown service counts as long
+    as the tagging API lists it.
+    https://docs.aws.amazon.com/resourcegroupstagging/latest/APIReference/API_GetResources.html
+    """
+    left: list[str] = []
+
+    def none_left() -> bool:
+        left[:] = [arn for arn in _list_tagged_arns(context) if _exists(context.account, arn)]
+        return not left
+
+    try:
+        context.waiter.until(none_left, "the last tagged resources to be deleted", seconds=VERIFY_SECONDS)
+    except TimedOutError:
+        context.report(f"Some tagged resources still exist after {VERIFY_SECONDS:.0f} s.")
+    except ClientError as error:
+        context.report(f"The tagging API cannot be asked ({error}); the services themselves have been.")
+    return left
+
+
+def _list_tagged_arns(context: AwsContext) -> list[str]:
+    """Return the ARNs that the tagging API lists, without `CHECKED_TYPES`."""
+    pages = context.account.tagging.get_paginator("get_resources").paginate(
+        TagFilters=[{"Key": TAG, "Values": [context.prefix]}]
+    )
+    arns = [each["ResourceARN"] for page in pages for each in page["ResourceTagMappingList"]]
+    return [each for each in arns if not _arn_type(each).startswith(CHECKED_TYPES)]
+
+
+def _exists(account: Account, arn: str) -> bool:
+    """Return whether the resource's own service knows it, or is unknown itself."""
+    question = TAG_READERS.get(arn.split(":")[2])
+    try:
+        return question is None or bool(question(account, arn))
+    except ClientError as error:
+        return not any(part in error.response["Error"]["Code"] for part in _MISSING)
+
+
+def _arn_name(arn: str) -> str:
+    """Return the last part of an ARN: the name or the id."""
+    return re.split("[:/]", arn)[-1]
+
+
+def _arn_type(arn: str) -> str:
+    """Return the service and the type of an ARN, such as ec2:instance."""
+    _, _, service, _, _, resource = arn.split(":", 5)
+    return f"{service}:{resource.split('/', maxsplit=1)[0].split(':', maxsplit=1)[0]}"
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a person wants.
+class DownOptions:
+    """What the user has asked for.
 
     Attributes:
-        delete_data: images, results, jobs and accounts too, for good.
-        drain_seconds: how long workers have to finish.
-        dry_run: say what would be deleted, and do nothing.
+        delete_data: whether to delete images, results, jobs and accounts too.
+        drain_seconds: the longest time for workers to drain.
+        dry_run: report what would be deleted, and delete nothing.
     """
 
     delete_data: bool = False
@@ -41,75 +150,77 @@ class Order:
     dry_run: bool = False
 
 
-def down(operation: Operation, order: Order, prices: Prices, confirm: Callable[[str], bool]) -> None:
-    """Delete everything of the prefix; data only where that is ordered.
+def down(context: AwsContext, options: DownOptions, prices: Prices, confirm: Callable[[str], bool]) -> None:
+    """Delete all resources of the prefix; data only if the user has asked for it.
 
     Args:
-        operation: for which account and prefix.
-        order: what a person wants.
-        prices: for what is kept.
-        confirm: asks a person, told what for.
+        context: of the command.
+        options: what the user has asked for.
+        prices: of the data that is kept.
+        confirm: asks the user to confirm the deletion of this prefix.
 
     Raises:
-        NotWantedError: a person said no.
+        DeclinedError: the user declined.
         StackError: a part of the stack could not be deleted; the message says why.
-        ResourcesLeftError: something is left; the message names it.
+        ResourcesLeftError: a resource is left; the message names it.
         TimedOutError: AWS takes too long.
     """
-    operation.say(
-        f"Account {operation.account.id}, {operation.account.region_name}: everything of {operation.prefix}."
-    )
-    stack, found = find(operation.account, operation.prefix), _everything(operation)
-    ours = [each for each in found if order.delete_data or not each[2]]
+    context.report(f"Account {context.account.id}, {context.account.region_name}: everything of {context.prefix}.")
+    stack, found = find_stack(context.account, context.prefix), _find_resources(context)
+    ours = [each for each in found if options.delete_data or not each[2]]
     if stack is None and not ours:
-        operation.say(f"There is nothing of {operation.prefix} to delete.")
-        prove(operation, with_data=order.delete_data)
-        _say_what_is_kept(operation, found, prices)
+        context.report(f"There is nothing of {context.prefix} to delete.")
+        verify_deleted(context, with_data=options.delete_data)
+        _report_kept(context, found, prices)
         return
-    operation.say(_table(operation, stack, found, delete_data=order.delete_data))
-    if order.dry_run:
+    context.report(_deletion_table(context, stack, found, delete_data=options.delete_data))
+    if options.dry_run:
         return
-    if not confirm(operation.prefix):
-        raise NotWantedError("nothing was deleted")
-    _take_away(operation, stack, order)
-    prove(operation, with_data=order.delete_data)
-    _say_what_is_kept(operation, _everything(operation), prices)
+    if not confirm(context.prefix):
+        raise DeclinedError("nothing was deleted")
+    _delete_all(context, stack, options)
+    verify_deleted(context, with_data=options.delete_data)
+    _report_kept(context, _find_resources(context), prices)
 
 
-def _everything(operation: Operation) -> list[Found]:
-    return [(kind.name, one, kind.data) for kind in KINDS for one in kind.find(operation.account, operation.prefix)]
+def _find_resources(context: AwsContext) -> list[FoundResource]:
+    return [
+        (kind.name, one, kind.data) for kind in RESOURCE_TYPES for one in kind.find(context.account, context.prefix)
+    ]
 
 
-def _take_away(operation: Operation, stack: Stack | None, order: Order) -> None:
-    if stack is not None and stack.busy and stack.status != "DELETE_IN_PROGRESS":
-        operation.say(f"The stack is busy ({stack.status}): waiting for it.")
-        stack = follow(operation, Events(operation.account, stack.stack_id))
-    if stack is not None and not stack.busy:
-        end_web_tier(operation, stack)
-    end_workers(operation, order.drain_seconds)
-    if stack is not None and not stack.gone:
-        _empty_what_goes_with_the_stack(operation, stack)
-        delete(operation, stack)
-    for kind in KINDS:
-        if order.delete_data or not kind.data:
-            kind.remove_all(operation)
+def _delete_all(context: AwsContext, stack: Stack | None, options: DownOptions) -> None:
+    if stack is not None and stack.is_busy and stack.status != "DELETE_IN_PROGRESS":
+        context.report(f"The stack is busy ({stack.status}): waiting for it.")
+        stack = follow_stack(context, StackEvents(context.account, stack.stack_id))
+    if stack is not None and not stack.is_busy:
+        stop_web_tier(context, stack)
+    drain_workers(context, options.drain_seconds)
+    if stack is not None and not stack.is_deleted:
+        _empty_stack_buckets(context, stack)
+        delete_stack(context, stack)
+    for kind in RESOURCE_TYPES:
+        if options.delete_data or not kind.data:
+            kind.delete_all(context)
 
 
-def _empty_what_goes_with_the_stack(operation: Operation, stack: Stack) -> None:
-    """Empty the buckets that CloudFormation is to delete, which it does with empty ones only."""
-    kept = kept_buckets(operation.account, operation.prefix)
-    for _, kind, name in resources(operation.account, stack):
-        there = kind == BUCKET and name not in kept and exists(operation.account, name)
-        if there and (count := empty_bucket(operation.account, name)):
-            operation.done(f"emptied the bucket {name} of {count:,} objects")
+def _empty_stack_buckets(context: AwsContext, stack: Stack) -> None:
+    """Empty the buckets of the stack: CloudFormation deletes only empty ones."""
+    kept = kept_buckets(context.account, context.prefix)
+    for _, kind, name in stack_resources(context.account, stack):
+        there = kind == BUCKET_TYPE and name not in kept and bucket_exists(context.account, name)
+        if there and (count := empty_bucket(context.account, name)):
+            context.report_change(f"emptied the bucket {name} of {count:,} objects")
 
 
-def _table(operation: Operation, stack: Stack | None, found: Sequence[Found], *, delete_data: bool) -> Table:
-    """Return what becomes of the stack, of what is beside it, and of data."""
+def _deletion_table(
+    context: AwsContext, stack: Stack | None, found: Sequence[FoundResource], *, delete_data: bool
+) -> Table:
+    """Return a table of the stack and the resources outside it, with what `down` does with each."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("what", "which", "becomes"):
         shown.add_column(heading, overflow="fold")
-    own = set() if stack is None else {name for _, _, name in resources(operation.account, stack)}
+    own = set() if stack is None else {name for _, _, name in stack_resources(context.account, stack)}
     if stack is not None:
         shown.add_row("stack", stack.name, f"deleted, with {len(own)} resources")
     for kind, one, data in found:
@@ -120,10 +231,10 @@ def _table(operation: Operation, stack: Stack | None, found: Sequence[Found], *,
     return shown
 
 
-def _say_what_is_kept(operation: Operation, found: Sequence[Found], prices: Prices) -> None:
+def _report_kept(context: AwsContext, found: Sequence[FoundResource], prices: Prices) -> None:
     kept = [f"\n  {kind} {one}" for kind, one, data in found if data]
     if kept:
-        operation.say(
+        context.report(
             f"Kept, for the next `fleetsight up` or until `fleetsight down --delete-data`:{''.join(kept)}\n"
             f"A GB of objects costs ${prices.object_gb_month:.3f} a month, of the table ${prices.item_gb_month:.2f}."
         )

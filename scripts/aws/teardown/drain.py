@@ -1,86 +1,89 @@
-"""The end of a fleet: nothing is launched any more, and workers finish what they have."""
+"""The end of a fleet: the controllers stop, then workers drain and terminate."""
 
-from scripts.aws.deploy.stacks import Stack, group_names
-from scripts.aws.instances import Machine, named, web_name, worker_name
-from scripts.aws.operation import Operation
-from scripts.aws.waiting import TimedOutError
+from scripts.aws.context import AwsContext, TimedOutError
+from scripts.aws.deploy.stack import Stack, group_names
+from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name
 from services.ec2 import Fleet
 
 WEB_SECONDS = 600.0
+"""The longest wait until the web instances have ended."""
+
 DRAIN_SECONDS = 180.0
-"""Three times what a worker takes at most, by `worker.drain_seconds`."""
+"""Three times the limit of a worker, `worker.drain_seconds`."""
 
-ENDED_SECONDS = 300.0
+TERMINATE_SECONDS = 300.0
+"""The longest wait until terminated workers have ended."""
+
 MAX_GROUP_SIZE = 5
-"""Of the group of web instances, as the template says."""
+"""The maximum size of the group of web instances in the template."""
 
 
-def end_web_tier(operation: Operation, stack: Stack) -> None:
-    """End the web instances, and the controllers on them: from then on no worker is launched.
+def stop_web_tier(context: AwsContext, stack: Stack) -> None:
+    """Terminate the web instances with their controllers, so that no worker is launched any more.
 
     Raises:
-        TimedOutError: some are still there after ten minutes.
+        TimedOutError: an instance still exists after ten minutes.
     """
-    groups = _groups(operation, stack)
+    groups = _group_sizes(context, stack)
     for name in [name for name, most in groups.items() if most]:
-        operation.account.autoscaling.update_auto_scaling_group(
+        context.account.autoscaling.update_auto_scaling_group(
             AutoScalingGroupName=name, MinSize=0, MaxSize=0, DesiredCapacity=0
         )
-        operation.done("told the web tier to end, and with it the controller: nothing is launched any more")
+        context.report_change("told the web tier to end, and with it the controller: nothing is launched any more")
     if groups:
-        name, what = web_name(operation.prefix), f"the web tier to be gone; look at {', '.join(groups)}"
-        operation.waiting.until(lambda: not named(operation.account, name), what, seconds=WEB_SECONDS)
+        name, what = web_name(context.prefix), f"the web tier to be gone; look at {', '.join(groups)}"
+        context.waiter.until(lambda: not instances_named(context.account, name), what, seconds=WEB_SECONDS)
 
 
-def bring_back_web_tier(operation: Operation, stack: Stack) -> None:
-    """Undo that after a `down` that was given up: CloudFormation does not see that the group was changed."""
+def restart_web_tier(context: AwsContext, stack: Stack) -> None:
+    """Restore the web instances after an unfinished `down`: CloudFormation does not detect the changed group."""
     count = int(stack.parameters.get("WebInstances", "1"))
-    for name in [name for name, most in _groups(operation, stack).items() if not most]:
-        operation.account.autoscaling.update_auto_scaling_group(
+    for name in [name for name, most in _group_sizes(context, stack).items() if not most]:
+        context.account.autoscaling.update_auto_scaling_group(
             AutoScalingGroupName=name, MinSize=count, MaxSize=MAX_GROUP_SIZE, DesiredCapacity=count
         )
-        operation.done("told the web tier to come back, which an unfinished `down` had ended")
+        context.report_change("told the web tier to come back, which an unfinished `down` had ended")
 
 
-def _groups(operation: Operation, stack: Stack) -> dict[str, int]:
-    """Return the Auto Scaling groups of the stack that are there, with their greatest size."""
-    names = group_names(operation.account, stack)
+def _group_sizes(context: AwsContext, stack: Stack) -> dict[str, int]:
+    """Return the maximum sizes of the stack's existing Auto Scaling groups by name."""
+    names = group_names(context.account, stack)
     if not names:
         return {}
-    found = operation.account.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=names)
+    found = context.account.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=names)
     return {each["AutoScalingGroupName"]: each["MaxSize"] for each in found["AutoScalingGroups"]}
 
 
-def end_workers(operation: Operation, seconds: float = DRAIN_SECONDS) -> None:
-    """Ask workers to finish what they have, wait so long, and end those that are still there.
+def drain_workers(context: AwsContext, seconds: float = DRAIN_SECONDS) -> None:
+    """Drain the workers for so many seconds, and terminate those that still exist.
 
-    What one has not answered then waits in the request queue, as when a worker dies.
+    Images that a terminated worker has not classified return to the request queue, as after a crash.
 
     Raises:
-        TimedOutError: EC2 does not end them.
+        TimedOutError: EC2 does not terminate them in time.
     """
-    fleet = Fleet(operation.account.ec2, worker_name(operation.prefix))
-    at_work = [each for each in _workers(operation) if each.state in {"pending", "running"}]
+    fleet = Fleet(context.account.ec2, worker_name(context.prefix))
+    at_work = [each for each in _workers(context) if each.state in {"pending", "running"}]
     if new := [each.instance_id for each in at_work if not each.draining]:
         fleet.ask_to_drain(new)
-        operation.done(f"asked {len(new)} workers to finish what they have and end")
+        context.report_change(f"asked {len(new)} workers to finish what they have and end")
     if at_work:
-        _wait_for_end(operation, seconds)
-    if left := [each.instance_id for each in _workers(operation) if each.state != "shutting-down"]:
+        _wait_for_workers(context, seconds)
+    if left := [each.instance_id for each in _workers(context) if each.state != "shutting-down"]:
         fleet.terminate(left)
-        operation.done(f"ended {len(left)} workers")
-    operation.waiting.until(lambda: not _workers(operation), "all workers to be gone", seconds=ENDED_SECONDS)
+        context.report_change(f"ended {len(left)} workers")
+    context.waiter.until(lambda: not _workers(context), "all workers to be gone", seconds=TERMINATE_SECONDS)
 
 
-def _workers(operation: Operation) -> list[Machine]:
-    return named(operation.account, worker_name(operation.prefix))
+def _workers(context: AwsContext) -> list[StackInstance]:
+    return instances_named(context.account, worker_name(context.prefix))
 
 
-def _wait_for_end(operation: Operation, seconds: float) -> None:
+def _wait_for_workers(context: AwsContext, seconds: float) -> None:
     def ended() -> bool:
-        return not any(each.state in {"pending", "running", "stopping"} for each in _workers(operation))
+        return not any(each.state in {"pending", "running", "stopping"} for each in _workers(context))
 
     try:
-        operation.waiting.until(ended, "the workers to finish", seconds=seconds)
+        context.waiter.until(ended, "the workers to finish", seconds=seconds)
     except TimedOutError:
-        operation.say(f"Some workers have not finished within {seconds:.0f} s: they are ended.")
+        context.report(f"Some workers have not finished within {seconds:.0f} s: they are ended.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.requirements_file import read_sections, sections
+from scripts.pin import read_sections, sections
 from tests.conftest import ROOT
 from tests.support.waiting import DEADLINE_SECONDS
 

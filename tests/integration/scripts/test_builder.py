@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from scripts.aws.bake.builders import script
+from scripts.aws.bake.builders import builder_script
 from tests.support.served import serving
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -101,7 +101,7 @@ class Machine:
             "life_minutes": 40,
         } | changes
         program = self.root / "user-data"
-        program.write_text(script(settings))
+        program.write_text(builder_script(settings))
         program.chmod(0o755)
         environment = {"PATH": str(self.root / "bin"), "TMPDIR": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
         subprocess.run([program], env=environment, check=True, timeout=DEADLINE_SECONDS, capture_output=True)

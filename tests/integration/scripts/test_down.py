@@ -8,14 +8,13 @@ import pytest
 from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG
 from scripts.aws.buckets import empty_bucket
-from scripts.aws.deploy.page import page_of
 from scripts.aws.deploy.settings import StackSettings
-from scripts.aws.deploy.stacks import find
-from scripts.aws.deploy.up import NotWantedError
-from scripts.aws.instances import named, web_name, worker_name
-from scripts.aws.teardown import proof
-from scripts.aws.teardown.belongings import KINDS
-from scripts.aws.teardown.proof import ResourcesLeftError, prove
+from scripts.aws.deploy.stack import find_stack, page_url
+from scripts.aws.deploy.up import DeclinedError
+from scripts.aws.instances import instances_named, web_name, worker_name
+from scripts.aws.teardown import down
+from scripts.aws.teardown.down import ResourcesLeftError, verify_deleted
+from scripts.aws.teardown.resources import RESOURCE_TYPES
 from services.metadata import DRAIN_TAG
 from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 from tests.support.aws_stage import CrashError, Stage, account_at
@@ -30,7 +29,7 @@ def stage(cloud: LocalCloud) -> Stage:
 @pytest.fixture
 def whole(stage: Stage) -> Iterator[Stage]:
     """A stack with a site, workers, data, and everything that the commands make beside it."""
-    stage.up(wishes=StackSettings(WITH_SITE))
+    stage.up(settings=StackSettings(WITH_SITE))
     launch_workers(stage, 2)
     make_belongings(stage)
     for bucket in data_buckets(stage):
@@ -42,7 +41,7 @@ def whole(stage: Stage) -> Iterator[Stage]:
 
 def test_a_down_that_dies_after_every_step_still_ends_and_leaves_only_data(whole: Stage) -> None:
     before = left(whole)
-    assert {kind.name for kind in KINDS} == before, "there is one of each to be deleted"
+    assert {kind.name for kind in RESOURCE_TYPES} == before, "there is one of each to be deleted"
     whole.crash_at, crashes = 1, 0
     for _ in range(60):
         try:
@@ -52,7 +51,7 @@ def test_a_down_that_dies_after_every_step_still_ends_and_leaves_only_data(whole
         else:
             break
     assert crashes >= 12
-    assert find(whole.account, whole.prefix) is None
+    assert find_stack(whole.account, whole.prefix) is None
     assert left(whole) == {"bucket of images or results", "job table", "user pool"}
     assert "is left, but data." in whole.seen
     for bucket in data_buckets(whole):
@@ -92,7 +91,7 @@ def test_a_no_and_a_dry_run_delete_nothing_and_show_everything(stage: Stage) -> 
     stage.up()
     steps, there = len(stage.steps), left(stage)
     stage.down(dry_run=True)
-    with pytest.raises(NotWantedError, match="nothing was deleted"):
+    with pytest.raises(DeclinedError, match="nothing was deleted"):
         stage.down(says_yes=False)
     shown = stage.seen
     assert f"/{stage.prefix}/image/worker" in shown
@@ -108,7 +107,7 @@ def test_workers_are_asked_to_finish_and_only_those_that_do_not_are_ended(stage:
 
     def sleep(seconds: float) -> None:
         really_sleep(seconds)
-        workers = named(stage.account, worker_name(stage.prefix))
+        workers = instances_named(stage.account, worker_name(stage.prefix))
         if workers and all(each.draining for each in workers) and not asked:
             asked.append(True)
             stage.account.ec2.terminate_instances(InstanceIds=[one])  # it has finished
@@ -131,7 +130,7 @@ def test_an_up_brings_back_what_a_down_that_was_given_up_has_ended(stage: Stage)
         stage.down()
     stage.crash_at = None
     assert stage.up()
-    assert named(stage.account, web_name(stage.prefix), states=["running"])
+    assert instances_named(stage.account, web_name(stage.prefix), states=["running"])
     (group,) = stage.account.autoscaling.describe_auto_scaling_groups(
         Filters=[{"Name": f"tag:{TAG}", "Values": [stage.prefix]}]
     )["AutoScalingGroups"]
@@ -144,11 +143,11 @@ def test_the_files_of_a_site_go_with_the_stack_whose_page_is_the_load_balancers(
     stage.store_images()
     stage.crash_at = 6
     with pytest.raises(CrashError, match="is complete"):
-        stage.up(wishes=StackSettings(WITH_SITE))
+        stage.up(settings=StackSettings(WITH_SITE))
     stage.crash_at = None
-    stack = find(stage.account, stage.prefix)
+    stack = find_stack(stage.account, stage.prefix)
     assert stack is not None
-    assert page_of(stack) == "https://images.example.org"
+    assert page_url(stack) == "https://images.example.org"
     bucket = stack.outputs["SiteBucketName"]
     stage.account.s3.put_object(Bucket=bucket, Key="index.html", Body=b"page")
     stage.down(delete_data=True)
@@ -166,7 +165,7 @@ def test_what_is_of_others_stays(stage: Stage) -> None:
     stage.down(delete_data=True)
     assert account.s3.head_bucket(Bucket=f"{stage.prefix}-photos-us-east-1")
     assert account.ssm.get_parameter(Name=f"/{stage.prefix}/tls")
-    assert find(account, others.prefix)
+    assert find_stack(account, others.prefix)
     others.down(delete_data=True)
 
 
@@ -174,13 +173,13 @@ def test_the_proof_names_what_is_left_and_the_command_fails(stage: Stage, monkey
     account, name = stage.account, f"{stage.prefix}-stray"
     queue = account.sqs.create_queue(QueueName=name, tags={TAG: stage.prefix})["QueueUrl"]
     topic = account.sns.create_topic(Name=name, Tags=[{"Key": TAG, "Value": stage.prefix}])["TopicArn"]
-    monkeypatch.setattr(proof, "GONE_SECONDS", 3.0)
+    monkeypatch.setattr(down, "VERIFY_SECONDS", 3.0)
     with pytest.raises(ResourcesLeftError, match="run this again; if it stays, delete it by hand") as refused:
-        prove(stage.operation, with_data=True)
+        verify_deleted(stage.context, with_data=True)
     assert {topic, topic.replace(":sns:", ":sqs:")} <= {line.strip() for line in str(refused.value).splitlines()}
     account.sqs.delete_queue(QueueUrl=queue)
     account.sns.delete_topic(TopicArn=topic)
-    prove(stage.operation, with_data=True)
+    verify_deleted(stage.context, with_data=True)
 
 
 def test_emptying_a_bucket_counts_what_it_deletes(stage: Stage) -> None:

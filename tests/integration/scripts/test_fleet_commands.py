@@ -18,9 +18,8 @@ from core.fleet_store import FleetStore
 from core.jobs import JobStore
 from core.messages import FleetPause, FleetSnapshot, LimitsOverride
 from scripts.cli import fleetsight
-from scripts.client import ApiError
-from scripts.fleet_client import FleetClient, url_of
-from scripts.fleet_commands import follow_events
+from scripts.client import ApiError, FleetClient, web_url
+from scripts.fleet import follow_events
 from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
@@ -282,7 +281,7 @@ def test_without_an_address_the_configured_one_is_asked(
 )
 def test_the_configured_address_is_one_that_can_be_called(host: str, address: str, make_config: ConfigMaker) -> None:
     config = make_config(web={"host": host, "port": 8001}, auth={"open": True})
-    assert url_of(config.web) == f"http://{address}:8001"
+    assert web_url(config.web) == f"http://{address}:8001"
 
 
 def test_limits_of_an_older_controller_are_shown_as_they_are(url: str, store: JobStore) -> None:

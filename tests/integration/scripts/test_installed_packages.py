@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from scripts.requirements_file import all_pins
+from scripts.pin import all_pins
 from tests.support.pins import direct, normal, sections
 
 PUT_THERE_BY_VENV = {"pip", "setuptools", "wheel"}

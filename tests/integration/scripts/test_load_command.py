@@ -12,12 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from scripts.load import __main__ as command
-from scripts.load.crowd import send
-from scripts.load.display import rows
-from scripts.load.drive import Load
-from scripts.load.figures import Figures, Summary, percentile
-from scripts.load.pictures import ExpectationError, Pictures, drawn_signs, read_expected
-from scripts.load.target import TargetError, parse_target
+from scripts.load.inputs import ExpectationError, LoadImages, TargetError, drawn_signs, parse_target, read_expected
+from scripts.load.metrics import LoadMetrics, LoadSummary, percentile, summary_rows
+from scripts.load.runner import LoadTest, run_concurrently
 from tests.conftest import ROOT
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -57,7 +54,7 @@ def test_drawn_signs_are_drawn_once_and_their_labels_are_known(tmp_path: Path) -
 
 
 def test_a_folder_with_too_few_images_is_sent_again(tmp_path: Path) -> None:
-    assert [file.name for file in Pictures([tmp_path / "a", tmp_path / "b"], 5, {})] == ["a", "b", "a", "b", "a"]
+    assert [file.name for file in LoadImages([tmp_path / "a", tmp_path / "b"], 5, {})] == ["a", "b", "a", "b", "a"]
 
 
 def test_expected_labels_are_read_and_must_be_complete(tmp_path: Path) -> None:
@@ -78,12 +75,12 @@ def test_percentiles_are_those_of_the_nearest_rank() -> None:
 
 
 def test_what_has_no_verdict_at_the_end_is_lost() -> None:
-    figures = Figures()
-    figures.judged("right", images=7)
+    figures = LoadMetrics()
+    figures.record_verdict("right", images=7)
     summary = figures.summary("classic", 10, 2.0)
     assert (summary.lost, summary.ok, summary.images_per_second) == (3, False, 3.5)
-    assert ("right", "7") in rows(summary)
-    assert ("request, p95", "-") in rows(summary)
+    assert ("right", "7") in summary_rows(summary)
+    assert ("request, p95", "-") in summary_rows(summary)
 
 
 def test_an_error_in_one_client_ends_the_others_and_comes_out() -> None:
@@ -94,14 +91,14 @@ def test_an_error_in_one_client_ends_the_others_and_comes_out() -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        send(iter(range(1_000_000_000)), 4, fail, stopped)
+        run_concurrently(iter(range(1_000_000_000)), 4, fail, stopped)
     assert stopped.is_set()
 
 
-def summary_of(right: int, wrong: int) -> Summary:
-    figures = Figures()
-    figures.judged("right", images=right)
-    figures.judged("wrong", "a.jpg: 'x', not 'y'", images=wrong)
+def summary_of(right: int, wrong: int) -> LoadSummary:
+    figures = LoadMetrics()
+    figures.record_verdict("right", images=right)
+    figures.record_verdict("wrong", "a.jpg: 'x', not 'y'", images=wrong)
     return figures.summary("classic", right + wrong, 1.0)
 
 
@@ -113,13 +110,13 @@ def test_the_command_ends_with_status_1_when_anything_is_wrong(
     expected, out = tmp_path / "expected.csv", tmp_path / "out.json"
     with expected.open("w", newline="") as file:
         csv.writer(file).writerows([("filename", "label"), ("a.jpg", "y")])
-    sent: list[Pictures] = []
+    sent: list[LoadImages] = []
 
-    def run(load: object, pictures: Pictures, *_rest: object) -> Summary:
+    def run(load: object, pictures: LoadImages, *_rest: object) -> LoadSummary:
         sent.append(pictures)
         return summary_of(9, wrong)
 
-    monkeypatch.setattr(Load, "run", run)
+    monkeypatch.setattr(LoadTest, "run", run)
     monkeypatch.setattr(signal, "signal", lambda *_given: None)
     arguments = ["--images", str(tmp_path), "--expected", str(expected), "--count", "10", "--json", str(out)]
     result = CliRunner().invoke(command.load_test, arguments)

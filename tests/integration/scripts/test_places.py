@@ -7,7 +7,7 @@ import pytest
 
 from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG, Account
-from scripts.aws.deploy.places import PlaceError, find_place
+from scripts.aws.deploy.network import NetworkError, find_network
 from tests.support.aws_stage import account_at
 from tests.support.stubs import stubbed
 
@@ -54,42 +54,42 @@ def main_table(account: Account, vpc: str) -> str:
 
 
 def test_without_a_word_it_is_the_default_vpc_with_a_public_subnet_in_each_zone(account: Account) -> None:
-    place = find_place(account, "fs")
+    place = find_network(account, "fs")
     (default,) = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     assert place.vpc_id == default["VpcId"]
     subnets = account.ec2.describe_subnets(SubnetIds=list(place.subnet_ids))["Subnets"]
     zones = [each["AvailabilityZone"] for each in subnets]
     assert len(set(zones)) == len(zones) > 1
-    assert find_place(account, "fs") == place
+    assert find_network(account, "fs") == place
 
 
 def test_in_a_vpc_that_is_named_private_subnets_and_second_ones_of_a_zone_are_left_out(
     account: Account, vpc: str, subnet: Subnet
 ) -> None:
     b, a, again, _private = subnet(1, "b"), subnet(2, "a"), subnet(3, "b"), subnet(4, "c", public=False)
-    assert find_place(account, "fs", vpc).subnet_ids == (a, min(b, again))
+    assert find_network(account, "fs", vpc).subnet_ids == (a, min(b, again))
 
 
 def test_subnets_that_are_named_are_taken_in_their_order_and_say_which_vpc(
     account: Account, vpc: str, subnet: Subnet
 ) -> None:
     b, a = subnet(1, "b", public=False), subnet(2, "a")
-    place = find_place(account, "fs", None, [b, a])
+    place = find_network(account, "fs", None, [b, a])
     assert (place.vpc_id, place.subnet_ids) == (vpc, (b, a))
     assert place.parameters()["SubnetIds"] == f"{b},{a}"
 
 
 def test_a_vpc_without_public_subnets_is_refused_with_the_way_out(account: Account, vpc: str) -> None:
-    with pytest.raises(PlaceError, match="--subnets"):
-        find_place(account, "fs", vpc)
+    with pytest.raises(NetworkError, match="--subnets"):
+        find_network(account, "fs", vpc)
 
 
 def test_subnets_of_another_vpc_are_refused(account: Account, subnet: Subnet) -> None:
     one = subnet(1)
-    with pytest.raises(PlaceError, match=f"{one} are not all of one VPC, vpc-other"):
-        find_place(account, "fs", "vpc-other", [one])
-    with pytest.raises(PlaceError, match="whichever"):
-        find_place(account, "fs", None, [one, *find_place(account, "fs").subnet_ids])
+    with pytest.raises(NetworkError, match=f"{one} are not all of one VPC, vpc-other"):
+        find_network(account, "fs", "vpc-other", [one])
+    with pytest.raises(NetworkError, match="whichever"):
+        find_network(account, "fs", None, [one, *find_network(account, "fs").subnet_ids])
 
 
 def test_route_tables_of_the_subnets_get_a_way_to_s3_the_main_one_for_those_without_their_own(
@@ -99,8 +99,8 @@ def test_route_tables_of_the_subnets_get_a_way_to_s3_the_main_one_for_those_with
     own = account.ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
     account.ec2.associate_route_table(RouteTableId=own, SubnetId=a)
     main = main_table_besides(account, vpc, own)
-    assert find_place(account, "fs", vpc).route_table_ids == tuple(sorted([main, own]))
-    assert find_place(account, "fs", None, [b]).route_table_ids == (main,)
+    assert find_network(account, "fs", vpc).route_table_ids == tuple(sorted([main, own]))
+    assert find_network(account, "fs", None, [b]).route_table_ids == (main,)
 
 
 def main_table_besides(account: Account, vpc: str, own: str) -> str:
@@ -114,9 +114,9 @@ def test_a_way_to_s3_that_is_there_already_is_used_but_the_stacks_own_is_not_tak
     subnet(1)
     table = main_table(account, vpc)
     endpoint(account, vpc, table, **{TAG: "fs"})
-    assert find_place(account, "fs", vpc).route_table_ids == (table,)
+    assert find_network(account, "fs", vpc).route_table_ids == (table,)
     endpoint(account, vpc, table)
-    assert find_place(account, "fs", vpc).route_table_ids == ()
+    assert find_network(account, "fs", vpc).route_table_ids == ()
 
 
 def test_a_gateway_endpoint_of_one_service_takes_none_of_the_other(
@@ -125,7 +125,7 @@ def test_a_gateway_endpoint_of_one_service_takes_none_of_the_other(
     subnet(1)
     table = main_table(account, vpc)
     endpoint(account, vpc, table)
-    place = find_place(account, "fs", vpc)
+    place = find_network(account, "fs", vpc)
     assert (place.route_table_ids, place.table_route_table_ids) == ((), (table,))
     assert place.parameters()["TableRouteTableIds"] == table
 
@@ -146,5 +146,5 @@ def test_a_local_zone_is_not_chosen_and_in_a_vpc_whose_routes_cannot_be_seen_the
         ec2.add_response("describe_availability_zones", {"AvailabilityZones": zones})
         ec2.add_response("describe_route_tables", {"RouteTables": []})
         ec2.add_response("describe_vpc_endpoints", {"VpcEndpoints": []})
-        place = find_place(Account("us-east-1", _clients={"ec2": ec2.client}), "fs", vpc_id="vpc-1")
+        place = find_network(Account("us-east-1", _clients={"ec2": ec2.client}), "fs", vpc_id="vpc-1")
     assert (place.subnet_ids, place.route_table_ids) == (("subnet-1",), ())

@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
+from scripts.aws.commands import parse_network
 from scripts.aws.deploy.settings import StackSettings
-from scripts.aws.stack_commands import network
-from scripts.aws.status import status_of
+from scripts.aws.status import read_status
 from scripts.cli import fleetsight
 from tests.support.aws_resources import launch_workers
 from tests.support.aws_stage import IMAGE, Stage, account_at
@@ -25,7 +25,7 @@ def typed(stage: Stage, command: str, *arguments: str, said: str | None = None) 
 
 
 def test_status_tells_of_stack_page_instances_queues_alarms_and_images(stage: Stage) -> None:
-    stage.up(wishes=StackSettings({}, {"fleet.max_workers": "5"}))
+    stage.up(settings=StackSettings({}, {"fleet.max_workers": "5"}))
     launch_workers(stage, 2)
     url = stage.account.sqs.get_queue_url(QueueName=f"{stage.prefix}-requests")["QueueUrl"]
     for _ in range(3):
@@ -55,7 +55,7 @@ def test_status_tells_of_stack_page_instances_queues_alarms_and_images(stage: St
 
 
 def test_without_a_stack_it_says_what_makes_one_and_fails(stage: Stage) -> None:
-    assert status_of(stage.operation) is None
+    assert read_status(stage.context) is None
     told = typed(stage, "status")
     assert told.exit_code == 1
     assert "`fleetsight up` makes it" in told.output
@@ -101,4 +101,4 @@ def test_ssh_says_what_it_would_run_and_what_there_is(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("value", "cidr"), [("everybody", "0.0.0.0/0"), ("198.51.100.7/32", "198.51.100.7/32")])
 def test_whom_the_page_is_open_to_is_a_network(value: str, cidr: str) -> None:
-    assert network(None, None, value) == cidr  # type: ignore[arg-type]
+    assert parse_network(None, None, value) == cidr  # type: ignore[arg-type]

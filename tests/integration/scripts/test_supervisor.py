@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.run.supervisor import Service, Supervisor
+from scripts.run.supervisor import ManagedProcess, Supervisor
 from tests.support.processes import has_ended
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -28,8 +28,8 @@ def supervisor() -> Iterator[Supervisor]:
     supervisor.stop(grace_seconds=0.2)
 
 
-def service(tmp_path: Path, code: str, *, essential: bool = False) -> Service:
-    return Service("it", (sys.executable, "-c", code), os.environ, tmp_path / "it.log", essential)
+def service(tmp_path: Path, code: str, *, essential: bool = False) -> ManagedProcess:
+    return ManagedProcess("it", (sys.executable, "-c", code), os.environ, tmp_path / "it.log", essential)
 
 
 def test_a_process_that_is_killed_is_started_again(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -83,9 +83,10 @@ def test_a_supervisor_killed_with_9_takes_its_processes_along(tmp_path: Path) ->
     program = f"""
 import os, sys, time
 from pathlib import Path
-from scripts.run.supervisor import Service, Supervisor
+from scripts.run.supervisor import ManagedProcess, Supervisor
 supervisor = Supervisor()
-supervisor.start(Service("it", (sys.executable, "-c", {FOREVER!r}), os.environ, Path({str(tmp_path / "log")!r})))
+arguments = (sys.executable, "-c", {FOREVER!r})
+supervisor.start(ManagedProcess("it", arguments, os.environ, Path({str(tmp_path / "log")!r})))
 while supervisor.pid("it") is None:
     time.sleep(0.01)
 print(supervisor.pid("it"), flush=True)

@@ -12,15 +12,13 @@ from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG, Account
-from scripts.aws.deploy import page
+from scripts.aws.context import TimedOutError
 from scripts.aws.deploy import up as ups
-from scripts.aws.deploy.places import PlaceError
-from scripts.aws.deploy.session_keys import renew
+from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
+from scripts.aws.deploy.network import NetworkError
 from scripts.aws.deploy.settings import SettingError, StackSettings
-from scripts.aws.deploy.sign_in import complete_kept_pool, kept_accounts
-from scripts.aws.deploy.stacks import Stack, find
-from scripts.aws.deploy.up import NotReadyError, NotWantedError
-from scripts.aws.waiting import TimedOutError
+from scripts.aws.deploy.stack import Stack, find_stack, wait_for_page
+from scripts.aws.deploy.up import DeclinedError, NotReadyError
 from scripts.cli import fleetsight
 from tests.support.aws_resources import left
 from tests.support.aws_stage import CrashError, Stage, account_at
@@ -37,7 +35,7 @@ def stage(cloud: LocalCloud) -> Stage:
 
 
 def stack(stage: Stage) -> Any:
-    found = find(stage.account, stage.prefix)
+    found = find_stack(stage.account, stage.prefix)
     assert found is not None
     return found
 
@@ -47,7 +45,7 @@ def test_an_up_that_dies_at_any_step_goes_on_when_it_is_run_again(stage: Stage) 
     for step in range(1, 20):
         stage.crash_at = step
         try:
-            address = stage.up(wishes=StackSettings({"WebCidr": "0.0.0.0/0"}))
+            address = stage.up(settings=StackSettings({"WebCidr": "0.0.0.0/0"}))
         except CrashError:
             crashes += 1
             continue
@@ -61,9 +59,9 @@ def test_an_up_that_dies_at_any_step_goes_on_when_it_is_run_again(stage: Stage) 
 
 def test_a_no_changes_nothing_and_leaves_no_stack(stage: Stage) -> None:
     stage.store_images()
-    with pytest.raises(NotWantedError, match="nothing was done"):
+    with pytest.raises(DeclinedError, match="nothing was done"):
         stage.up(says_yes=False)
-    assert find(stage.account, stage.prefix) is None
+    assert find_stack(stage.account, stage.prefix) is None
     assert "costs: an instance" in stage.seen
 
 
@@ -75,7 +73,7 @@ def test_a_dry_run_shows_what_would_be_and_what_it_would_cost_and_leaves_nothing
     assert "WebGroup" in shown
     assert "load balancer" not in shown
     assert "public addresses, 1" in shown
-    assert find(stage.account, stage.prefix) is None
+    assert find_stack(stage.account, stage.prefix) is None
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
 
 
@@ -87,7 +85,7 @@ def test_a_dry_run_without_images_says_that_they_would_be_baked_and_shows_the_st
     assert "WebGroup" in shown
     assert "public addresses, 1" in shown
     assert not stage.builders
-    assert find(stage.account, stage.prefix) is None
+    assert find_stack(stage.account, stage.prefix) is None
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
 
 
@@ -95,7 +93,7 @@ def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_typ
     ec2 = stage.account.ec2
     vpc = ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.8.1.0/24", AvailabilityZone=ZONE)["Subnet"]["SubnetId"]
-    with pytest.raises(PlaceError, match="no subnet that gives instances a public address"):
+    with pytest.raises(NetworkError, match="no subnet that gives instances a public address"):
         stage.up(vpc_id=vpc)
     ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
     with pytest.raises(NotReadyError):
@@ -106,53 +104,53 @@ def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_typ
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
     (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
     ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
-    with pytest.raises(NotWantedError, match="nothing was done"):
-        stage.up(vpc_id=vpc, wishes=StackSettings({"WebInstanceType": "c7i-flex.large"}), says_yes=False)
+    with pytest.raises(DeclinedError, match="nothing was done"):
+        stage.up(vpc_id=vpc, settings=StackSettings({"WebInstanceType": "c7i-flex.large"}), says_yes=False)
     [machines] = stage.builders
     assert (machines.subnet_ids, machines.instance_type) == ((subnet,), "c7i-flex.large")
 
 
 def test_workers_of_another_architecture_get_an_image_that_is_baked_on_their_own_type(stage: Stage) -> None:
     graviton = StackSettings({}, {"fleet.instance_types": "[c7g.large]"})
-    with pytest.raises(NotWantedError, match="nothing was done"):
-        stage.up(wishes=graviton, says_yes=False)
+    with pytest.raises(DeclinedError, match="nothing was done"):
+        stage.up(settings=graviton, says_yes=False)
     assert sorted(each.instance_type for each in stage.builders) == ["c7a.large", "c7g.large"]
 
 
 def test_an_image_of_another_architecture_is_found_before_anything_is_made(stage: Stage) -> None:
     stage.store_images()  # for x86_64
     with pytest.raises(NotReadyError):
-        stage.up(wishes=StackSettings({}, {"fleet.instance_types": "[c7g.large]"}))
+        stage.up(settings=StackSettings({}, {"fleet.instance_types": "[c7g.large]"}))
     shown = stage.seen
     assert "stop     images: c7g.large is arm64" in shown
     assert "`fleetsight bake --role worker --instance-type c7g.large`" in shown
 
 
 def test_without_images_and_without_leave_to_bake_it_says_what_to_run(stage: Stage) -> None:
-    with pytest.raises(NotWantedError, match="fleetsight bake"):
+    with pytest.raises(DeclinedError, match="fleetsight bake"):
         stage.up(bake=False)
 
 
 def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage) -> None:
-    for wishes in (
+    for settings in (
         StackSettings({}, {"fleet.max_workers": "-1"}),
         StackSettings({"UnkeptDays": "5"}),
         StackSettings({"SenderArn": DOMAIN}),
         StackSettings({"WebInstances": "2"}),
     ):
         with pytest.raises(SettingError):
-            stage.up(wishes=wishes)
+            stage.up(settings=settings)
     assert not stage.steps
     assert "baked" not in stage.seen
 
 
-def requested(stage: Stage, wishes: StackSettings) -> dict[str, str]:
+def requested(stage: Stage, settings: StackSettings) -> dict[str, str]:
     """Return the parameters that the next `up` asks CloudFormation for; the local cloud plays no updates."""
     asked: list[Any] = []
     events = stage.account.cloudformation.meta.events
     events.register("provide-client-params.cloudformation.CreateChangeSet", lambda params, **_: asked.append(params))
     with pytest.raises(ClientError, match="plays no updates"):
-        stage.up(wishes=wishes)
+        stage.up(settings=settings)
     events.unregister("provide-client-params.cloudformation.CreateChangeSet")
     [parameters] = [each["Parameters"] for each in asked]
     return {each["ParameterKey"]: each.get("ParameterValue", "as before") for each in parameters}
@@ -170,7 +168,7 @@ def test_what_the_account_lacks_stops_it_before_anything_is_made_and_is_told_by_
         assert ("ok       launch: EC2 would launch c7a.large" in shown) == dry_run
     assert not stage.steps
     assert not stage.builders
-    assert find(stage.account, stage.prefix) is None
+    assert find_stack(stage.account, stage.prefix) is None
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
     stage.account.sqs.delete_queue(QueueUrl=taken)
 
@@ -194,13 +192,13 @@ def test_the_check_by_itself_shows_each_finding_and_its_status_says_whether_up_w
     assert "ok       names: " in result.output, "what can be found out without a place is"
     result = checked("--policy")
     assert {each["Effect"] for each in json.loads(result.output)["Statement"]} == {"Allow"}
-    assert find(stage.account, stage.prefix) is None
+    assert find_stack(stage.account, stage.prefix) is None
 
 
 def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> None:
     stage.store_images()
     said = {"fleet.max_workers": "5", "retention.unkept_days": "14"}
-    stage.up(wishes=StackSettings({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, said))
+    stage.up(settings=StackSettings({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, said))
     first = stack(stage).parameters
     assert (first["UnkeptDays"], first["WebCidr"], first["MonthlyBudget"]) == ("37", "10.0.0.0/8", "70")
     version = stage.account.ec2.describe_launch_template_versions(LaunchTemplateName=f"{stage.prefix}-web")[
@@ -212,8 +210,8 @@ def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> No
         StackName=stage.prefix
     )["Stacks"][0]["Tags"]
 
-    wishes = StackSettings({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""})
-    asked = requested(stage, wishes)
+    settings = StackSettings({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""})
+    asked = requested(stage, settings)
     assert (asked["UnkeptDays"], asked["WebCidr"], asked["MonthlyBudget"]) == ("30", "as before", "80")
     assert asked["WebSettings"] == "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
 
@@ -265,12 +263,12 @@ def test_sessions_get_a_key_that_nobody_sees_and_that_stays_until_somebody_delet
 
 
 def test_renewed_the_new_key_is_first_and_of_the_others_the_last_one_is_taken_still(stage: Stage) -> None:
-    renew(stage.operation)
+    rotate_session_key(stage.context)
     first = key_of(stage)
-    renew(stage.operation)
+    rotate_session_key(stage.context)
     second, kept = key_of(stage).splitlines()
     assert kept == first
-    renew(stage.operation)
+    rotate_session_key(stage.context)
     third, kept = key_of(stage).splitlines()
     assert (kept, len({first, second, third})) == (second, 3)
     assert not [step for step in stage.steps if any(key in step for key in (first, second, third))]
@@ -280,7 +278,7 @@ def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_
     stage: Stage,
 ) -> None:
     stage.store_images()
-    stage.up(wishes=StackSettings({}, {"auth.session_hours": "100.5"}))
+    stage.up(settings=StackSettings({}, {"auth.session_hours": "100.5"}))
     command = f"`./scripts/fleetsight users operator EMAIL --prefix {stage.prefix} --region us-east-1`"
     assert command in " ".join(stage.seen.split())
     cognito, pool = stage.account.cognito, pool_of(stage)
@@ -294,7 +292,7 @@ def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_
 
 def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(stage: Stage) -> None:
     stage.store_images()
-    stage.up(wishes=StackSettings({"CreateUserPool": "false"}))
+    stage.up(settings=StackSettings({"CreateUserPool": "false"}))
     assert "There is no sign-in: all who reach the page may see and do everything" in stage.seen
     assert "UserPoolId" not in stack(stage).outputs
     assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
@@ -336,11 +334,13 @@ def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stag
     )
     without = Stack(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
     asked = stage.account, stage.prefix
-    assert kept_accounts(*asked, StackSettings(), without) == {}
-    again = kept_accounts(*asked, StackSettings({"CreateUserPool": "true"}), without)
+    assert kept_pool_parameters(*asked, StackSettings(), without) == {}
+    again = kept_pool_parameters(*asked, StackSettings({"CreateUserPool": "true"}), without)
     assert again == {"KeptUserPool": made["UserPool"]["Id"]}
     assert (
-        kept_accounts(*asked, StackSettings(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"}))
+        kept_pool_parameters(
+            *asked, StackSettings(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})
+        )
         == {}
     )
     stage.down(delete_data=True)
@@ -355,7 +355,7 @@ def test_a_kept_pool_without_authenticator_apps_gets_them_and_keeps_its_other_fa
     stage.account.cognito.set_user_pool_mfa_config(UserPoolId=pool_id, SmsMfaConfiguration=sms, MfaConfiguration=had)
     kept = Stack(stage.prefix, "arn", "CREATE_COMPLETE", parameters={"KeptUserPool": pool_id})
     for _ in range(2):
-        complete_kept_pool(stage.operation, kept)
+        complete_kept_pool(stage.context, kept)
     settings = stage.account.cognito.get_user_pool_mfa_config(UserPoolId=pool_id)
     assert settings["MfaConfiguration"] == has
     assert settings["SmsMfaConfiguration"] == sms
@@ -367,7 +367,7 @@ def test_a_kept_pool_without_authenticator_apps_gets_them_and_keeps_its_other_fa
 def test_s4_a_kept_pool_where_anybody_registers_any_address_is_refused(stage: Stage) -> None:
     made = stage.account.cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags={TAG: stage.prefix})
     with pytest.raises(SettingError, match=f"{made['UserPool']['Id']}: self-registration"):
-        kept_accounts(stage.account, stage.prefix, StackSettings(), None)
+        kept_pool_parameters(stage.account, stage.prefix, StackSettings(), None)
     stage.down(delete_data=True)
 
 
@@ -375,12 +375,12 @@ def test_a_page_that_never_answers_is_given_up_with_where_to_look(
     stage: Stage,
 ) -> None:
     stage.store_images()
-    stage.up(wishes=StackSettings({"WebCidr": "198.51.100.7/32"}))
+    stage.up(settings=StackSettings({"WebCidr": "198.51.100.7/32"}))
     stage.time.pause = 0
     with pytest.raises(
         TimedOutError, match=r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"
     ):
-        page.wait_for_page(stage.operation, stack(stage), lambda _: False)
+        wait_for_page(stage.context, stack(stage), lambda _: False)
 
 
 def test_a_stack_of_a_version_that_knew_fewer_places_stays_where_it_is(
@@ -392,10 +392,10 @@ def test_a_stack_of_a_version_that_knew_fewer_places_stays_where_it_is(
     assert parameters.pop("TableRouteTableIds")
 
     def of_then(account: Account, name: str) -> Stack | None:
-        found = find(account, name)
+        found = find_stack(account, name)
         return None if found is None else replace(found, parameters=parameters)
 
-    monkeypatch.setattr(ups, "find", of_then)
+    monkeypatch.setattr(ups, "find_stack", of_then)
     stage.up()
     assert f"The stack {stage.prefix} is as it should be" in stage.seen
 
@@ -408,7 +408,7 @@ def test_a_page_that_is_open_to_nobody_is_not_asked(stage: Stage) -> None:
     def never(_: str) -> bool:
         raise AssertionError
 
-    page.wait_for_page(stage.operation, stack(stage), never)
+    wait_for_page(stage.context, stack(stage), never)
 
 
 @pytest.mark.parametrize(

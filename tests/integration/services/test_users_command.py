@@ -11,8 +11,8 @@ from core.personal_tokens import PersonalTokens
 from localcloud.access_keys import owner_key
 from localcloud.control_client import mails
 from localcloud.user_pools.mailbox import Mail
-from scripts import users_command
-from scripts.run.sign_in import OPERATOR, MailSlot, how_to_sign_in, prepare_sign_in
+from scripts import users as users_module
+from scripts.run.sign_in import OPERATOR, MailPrinter, prepare_sign_in, sign_in_instructions
 from services.clients import Clients
 from services.table import Table
 from services.users import CodeWanted, NewPasswordWanted, PoolTokens, UserPool
@@ -36,10 +36,10 @@ def pool(provisioned: Clients, config: Config, tmp_path: Path) -> UserPool:
 
 @pytest.fixture
 def users(pool: UserPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    monkeypatch.setattr(users_command, "HOME", tmp_path)
+    monkeypatch.setattr(users_module, "HOME", tmp_path)
 
     def run(*words: str) -> Result:
-        return CliRunner().invoke(users_command.users, [*words, "--local"])
+        return CliRunner().invoke(users_module.users, [*words, "--local"])
 
     return run
 
@@ -83,8 +83,8 @@ def test_an_address_without_an_account_is_told_in_a_line(users: Command) -> None
 
 
 def test_where_nobody_signs_in_it_is_said_how_that_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users_command, "HOME", tmp_path)
-    refused = CliRunner().invoke(users_command.users, ["list", "--local"])
+    monkeypatch.setattr(users_module, "HOME", tmp_path)
+    refused = CliRunner().invoke(users_module.users, ["list", "--local"])
     assert refused.exit_code == 1
     assert "./scripts/run.sh --sign-in" in refused.output
 
@@ -100,7 +100,7 @@ def test_who_runs_a_system_is_its_operator_and_its_key_is_theirs_alone(
     assert token.scopes == {"classify", "read", "operate"}
     assert found.keys.stat().st_mode & 0o777 == 0o600
     assert not {found.password, found.token} & set(repr(found).split("'"))
-    assert found.password in how_to_sign_in(found)
+    assert found.password in sign_in_instructions(found)
 
 
 def test_where_operators_must_have_a_second_factor_who_runs_a_system_has_one(
@@ -111,7 +111,7 @@ def test_where_operators_must_have_a_second_factor_who_runs_a_system_has_one(
     pool = UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
     assert isinstance(pool.sign_in(OPERATOR, found.password), CodeWanted)
     assert found.app_key is not None
-    assert found.app_key in how_to_sign_in(found)
+    assert found.app_key in sign_in_instructions(found)
     assert found.app_key not in repr(found)
 
 
@@ -134,9 +134,9 @@ def test_a_mail_is_shown_once(pool: UserPool, config: Config) -> None:
     def ours() -> list[Mail]:
         return [mail for mail in mails(str(config.aws.endpoint_url)) if mail.to == "eve@example.org"]
 
-    slot = MailSlot(ours, shown.append)
-    slot.empty()
+    slot = MailPrinter(ours, shown.append)
+    slot.print_new()
     pool.invite("eve@example.org")
-    slot.empty()
-    slot.empty()
+    slot.print_new()
+    slot.print_new()
     assert shown == [f"Mail to eve@example.org: your temporary password is {ours()[0].secret}"]

@@ -13,9 +13,8 @@ import requests
 from core.config import Config
 from core.jobs import JobStore
 from core.messages import RequestMessage, Response
-from scripts.load.drive import Load
-from scripts.load.pictures import Pictures
-from scripts.load.target import parse_target
+from scripts.load.inputs import LoadImages, parse_target
+from scripts.load.runner import LoadTest
 from scripts.run.system import free_port
 from services.clients import Clients
 from services.s3 import Bucket
@@ -88,18 +87,18 @@ def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Itera
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
+def pictures(tmp_path: Path) -> LoadImages:
     files = [tmp_path / f"image-{number}.jpg" for number in range(CLIENTS)]
     for number, file in enumerate(files):
         file.write_bytes(picture(shade=number, size=(16, 12 + number // 50)))
-    return Pictures(files, CLIENTS, {file.name: label_of(file.read_bytes()) for file in files})
+    return LoadImages(files, CLIENTS, {file.name: label_of(file.read_bytes()) for file in files})
 
 
 @pytest.mark.parametrize("field_name", ["myfile", "inputFile"])
 def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image(
-    web: WebTier, worker: Worker, pictures: Pictures, field_name: str
+    web: WebTier, worker: Worker, pictures: LoadImages, field_name: str
 ) -> None:
-    load = Load(parse_target(web.url, anywhere=False), "classic", CLIENTS, "/", field_name, 60)
+    load = LoadTest(parse_target(web.url, anywhere=False), "classic", CLIENTS, "/", field_name, 60)
 
     def all_wait() -> None:
         # Nothing is answered before all are accepted, so that all of them wait at the same time.
@@ -116,10 +115,10 @@ def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image(
 
 
 def test_the_images_of_each_process_share_a_job(
-    web: WebTier, worker: Worker, pictures: Pictures, store: JobStore
+    web: WebTier, worker: Worker, pictures: LoadImages, store: JobStore
 ) -> None:
     worker.begin.set()
-    load = Load(parse_target(web.url, anywhere=False), "classic", CLIENTS, "/file-upload", "myfile", 60)
+    load = LoadTest(parse_target(web.url, anywhere=False), "classic", CLIENTS, "/file-upload", "myfile", 60)
     assert load.run(pictures, threading.Event(), lambda images: None).ok
     jobs = store.jobs(50)
     assert {job.name for job in jobs} == {"Single images"}

@@ -13,8 +13,8 @@ import pytest
 from ami.files.web.opt.fleetsight.prepare_web import limits
 from ami.ingredients import packages, section
 from ami.used_files import imported, mapped
-from scripts.requirements_file import read_sections
-from scripts.requirements_file import sections as sections_of
+from scripts.pin import read_sections
+from scripts.pin import sections as sections_of
 from tests.conftest import ROOT
 from tests.support.pins import normal, sections
 from web_tier.problems import ProblemType

@@ -9,8 +9,7 @@ from typing import Any
 import botocore.session
 import pytest
 
-from scripts.aws.deploy.session_keys import parameter_name
-from scripts.aws.deploy.sign_in import GROUPS
+from scripts.aws.deploy.auth import GROUPS, session_keys_parameter
 from services.accounts import OPERATORS
 from tests.conftest import shipped_values
 from tests.support.stack_template import (
@@ -114,18 +113,20 @@ def free_calls() -> set[str]:
 
 def test_the_web_instance_is_told_where_the_keys_of_sessions_are_and_not_what_they_are() -> None:
     script = user_data("WebTemplate")
-    assert f"export FLEETSIGHT_SESSION_KEYS_PARAMETER='{parameter_name('fleetsight')}'\n" in script
+    assert f"export FLEETSIGHT_SESSION_KEYS_PARAMETER='{session_keys_parameter('fleetsight')}'\n" in script
     assert "FLEETSIGHT_SESSION_KEYS" not in user_data("WorkerTemplate")
     # The template waits for the policy by which the instance may read it.
     assert "{'Ref': 'SignInPolicy'}" in str(RESOURCES["WebTemplate"])
-    assert parameter_name("fleetsight") not in str([each.get("Name") for each in of_type("SSM::Parameter").values()])
+    assert session_keys_parameter("fleetsight") not in str(
+        [each.get("Name") for each in of_type("SSM::Parameter").values()]
+    )
 
 
 def test_the_web_role_may_read_and_decrypt_the_keys_of_sessions_and_ask_for_accounts_of_this_pool() -> None:
     policy = RESOURCES["SignInPolicy"]
     assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasUserPool", [{"Ref": "WebRole"}])
     may = statements("WebRole")
-    parameter = f"arn:aws:ssm:eu-central-1:123456789012:parameter{parameter_name('fleetsight')}"
+    parameter = f"arn:aws:ssm:eu-central-1:123456789012:parameter{session_keys_parameter('fleetsight')}"
     read, decrypt, accounts = (may[each] for each in ("ReadTheSessionKeys", "DecryptTheSessionKeys", "KnowAccounts"))
     assert (read["Action"], value_of(read["Resource"])) == ("ssm:GetParameter", parameter)
     assert decrypt["Action"] == "kms:Decrypt"

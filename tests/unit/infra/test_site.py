@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from scripts.aws.deploy.settings import StackSettings, parameter_values
-from scripts.aws.deploy.template import template
-from scripts.aws.site.export import PAGES, STATIC
+from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
+from scripts.aws.site import PAGES, STATIC
 from tests.support.stack_template import RESOURCES, TEMPLATE, value_of
 
 DISTRIBUTION = RESOURCES["Site"]["Properties"]["DistributionConfig"]
@@ -94,7 +93,7 @@ def test_browsers_come_by_http_2_or_3_and_under_a_name_of_ones_own_by_tls_12_or_
 
 def refused(**given: str) -> list[str]:
     """Return what is said against these parameters, all others being as they are by default."""
-    return template().broken_rules(parameter_values(template(), StackSettings(given), None))
+    return load_template().broken_rules(parameter_values(load_template(), StackSettings(given), None))
 
 
 NAMED = {

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from scripts.aws.deploy.settings import StackSettings, parameter_values
-from scripts.aws.deploy.template import template
+from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
 from scripts.aws.teardown.drain import MAX_GROUP_SIZE
 from tests.conftest import ROOT
 from tests.support.stack_template import (
@@ -20,7 +19,7 @@ from tests.support.stack_template import (
     value_of,
 )
 
-WEB_INSTANCES = template().parameters["WebInstances"]
+WEB_INSTANCES = load_template().parameters["WebInstances"]
 
 
 def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:
@@ -108,10 +107,10 @@ def test_a_web_instance_is_replaced_by_one_more_than_there_are_and_all_signal() 
 
 
 def test_several_web_instances_need_a_load_balancer() -> None:
-    values = parameter_values(template(), StackSettings({"WebInstances": "2"}), None)
-    (said,) = template().broken_rules(values)
+    values = parameter_values(load_template(), StackSettings({"WebInstances": "2"}), None)
+    (said,) = load_template().broken_rules(values)
     assert said.startswith("WebInstances above 1 needs CertificateArn")
-    assert template().broken_rules({**values, "CertificateArn": "arn:aws:acm:eu-west-1:1:certificate/a"}) == []
+    assert load_template().broken_rules({**values, "CertificateArn": "arn:aws:acm:eu-west-1:1:certificate/a"}) == []
 
 
 def seconds(duration: str) -> int:

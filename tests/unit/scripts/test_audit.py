@@ -5,23 +5,23 @@ from collections.abc import Iterable
 import pytest
 
 from scripts import audit
-from scripts.audit import Answer, NoDataError
-from scripts.requirements_file import Pin
+from scripts.audit import AuditAnswer, NoDataError
+from scripts.pin import Pin
 
 PINS = [Pin("flask", "3.1.3"), Pin("pillow", "12.2.0")]
-HARMLESS: Answer = {"name": "flask", "version": "3.1.3", "vulns": []}
-BROKEN: Answer = {"name": "pillow", "version": "12.2.0", "vulns": [{"id": "CVE-1", "fix_versions": ["12.3.0"]}]}
-UNKNOWN: Answer = {"name": "pillow", "skip_reason": "not found"}
+HARMLESS: AuditAnswer = {"name": "flask", "version": "3.1.3", "vulns": []}
+BROKEN: AuditAnswer = {"name": "pillow", "version": "12.2.0", "vulns": [{"id": "CVE-1", "fix_versions": ["12.3.0"]}]}
+UNKNOWN: AuditAnswer = {"name": "pillow", "skip_reason": "not found"}
 
 
 class Known:
     """What is known outside; counts what is asked for."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: AuditAnswer) -> None:
         self.answers = {answer["name"]: answer for answer in answers}
         self.asked = 0
 
-    def __call__(self, pins: Iterable[Pin]) -> list[Answer]:
+    def __call__(self, pins: Iterable[Pin]) -> list[AuditAnswer]:
         names = [pin.name for pin in pins]
         self.asked += len(names)
         return [self.answers[name] for name in names]
@@ -51,7 +51,7 @@ def test_where_nothing_is_known_the_audit_is_none_and_only_one_package_is_asked_
     [(BROKEN, 1, "CVE-1"), ({**HARMLESS, "name": "pillow"}, 0, "no known vulnerability in 2 packages")],
 )
 def test_the_step_ends_with_1_for_a_known_vulnerability(
-    answer: Answer, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    answer: AuditAnswer, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(audit, "all_pins", lambda: {pin.name: pin for pin in PINS})
     monkeypatch.setattr(audit, "pip_audit", Known(HARMLESS, answer))

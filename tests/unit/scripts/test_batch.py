@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from scripts.client import ApiClient, ApiError, Outcome
-from scripts.run.batch import STALLED_SECONDS, Batch, InterruptedBatchError, Progress
-from scripts.run.images import Images, NoImagesError, images_in, sample_images
+from scripts.client import ApiClient, ApiError, UploadResult
+from scripts.run.batch import STALLED_SECONDS, Batch, BatchProgress, InterruptedBatchError
+from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
 
 MODEL = {"name": "demo", "digest": "0123456789abcdef"}
 
@@ -40,13 +40,13 @@ class FakeApi(ApiClient):
         self.keeps = keep
         return "job"
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> Outcome:
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> UploadResult:
         if self.failing_posts:
             self.failing_posts -= 1
             raise ApiError("the connection was cut")
         accepted = [(f"id-{name}", name) for name, _ in files if name not in self.refused]
         self.accepted += accepted
-        return Outcome(accepted, [(name, "not an image") for name, _ in files if name in self.refused])
+        return UploadResult(accepted, [(name, "not an image") for name, _ in files if name in self.refused])
 
     def _answered(self) -> list[tuple[str, str]]:
         return [(image_id, name) for image_id, name in self.accepted if self.labels[name] is not None]
@@ -78,7 +78,7 @@ def batch(tmp_path: Path, api: FakeApi, truth: dict[str, str], clock: FakeClock 
     for path in files:
         path.write_bytes(b"pixels")
     clock = clock or FakeClock()
-    return Batch(api, Images("test", files, truth), lambda _progress: None, clock=clock, sleep=clock.sleep)
+    return Batch(api, ImageSet("test", files, truth), lambda _progress: None, clock=clock, sleep=clock.sleep)
 
 
 def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_interrupted_batch_says_so(tmp_path: Path) -> None:
 
 
 def test_waiting_is_never_negative() -> None:
-    assert Progress(10, uploaded=3, classified=5).waiting == 0
+    assert BatchProgress(10, uploaded=3, classified=5).waiting == 0
 
 
 def test_the_samples_are_drawn_once_and_their_labels_kept(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from scripts.client import TOKEN_VARIABLE, ApiClient, ApiError, token_of
+from scripts.client import TOKEN_VARIABLE, ApiClient, ApiError, token_from_environment
 from scripts.load.classic import ClassicClient
-from scripts.load.target import parse_target
+from scripts.load.inputs import parse_target
 
 TOKEN = "fst_secret"
 
@@ -57,7 +57,7 @@ def test_each_call_of_the_api_carries_the_token(heard: Heard) -> None:
 
 def test_a_classic_client_carries_it_too(heard: Heard) -> None:
     target = parse_target(heard.url, anywhere=False)
-    ClassicClient(target, "/", "myfile", 5.0, TOKEN).ask("a.png", b"")
+    ClassicClient(target, "/", "myfile", 5.0, TOKEN).post("a.png", b"")
     assert heard.authorizations == [f"Bearer {TOKEN}"]
 
 
@@ -86,5 +86,5 @@ def test_without_a_token_a_refusal_says_how_to_get_one(heard: Heard) -> None:
 
 
 def test_it_is_taken_from_the_environment_and_an_empty_one_is_none() -> None:
-    assert token_of({TOKEN_VARIABLE: f"{TOKEN}\n"}) == TOKEN
-    assert token_of({TOKEN_VARIABLE: " "}) is token_of({}) is None
+    assert token_from_environment({TOKEN_VARIABLE: f"{TOKEN}\n"}) == TOKEN
+    assert token_from_environment({TOKEN_VARIABLE: " "}) is token_from_environment({}) is None

@@ -5,9 +5,8 @@ import re
 import pytest
 from packaging.version import Version
 
-from scripts.pin import is_wanted
-from scripts.requirements_file import Pin, RequirementsError, all_pins, read_sections, with_hashes
-from scripts.requirements_file import sections as sections_of
+from scripts.pin import Pin, RequirementsError, all_pins, is_wanted, read_sections, with_hashes
+from scripts.pin import sections as sections_of
 from scripts.run.system import ROOT
 from tests.support.pins import direct, sections
 

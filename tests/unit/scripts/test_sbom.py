@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from scripts.cli import fleetsight
-from scripts.requirements_file import read_sections
-from scripts.sbom import SbomError, bill_of
+from scripts.pin import read_sections
+from scripts.sbom import SbomError, create_sbom
 
 SCHEMAS = files("cyclonedx.schema") / "_res"
 
@@ -19,7 +19,7 @@ SCHEMAS = files("cyclonedx.schema") / "_res"
 @pytest.fixture(scope="module")
 def bill() -> dict[str, Any]:
     """The bill of what runs on one machine."""
-    made: dict[str, Any] = json.loads(bill_of("run"))
+    made: dict[str, Any] = json.loads(create_sbom("run"))
     return made
 
 
@@ -65,4 +65,4 @@ def test_the_command_writes_the_bill_of_a_machine(tmp_path: Path) -> None:
 
 def test_a_section_that_there_is_not_is_named_with_those_there_are() -> None:
     with pytest.raises(SbomError, match=r"no section \[all\]; there are: run, worker, web"):
-        bill_of("all")
+        create_sbom("all")

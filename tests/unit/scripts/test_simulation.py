@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from scripts.cli import fleetsight
 from scripts.run.system import ROOT
-from scripts.simulation import Wish, scene_of
+from scripts.simulation import SimulationRequest, build_scene
 from simulator.engine import Conditions
 from simulator.traces import TraceError
 
@@ -60,7 +60,9 @@ def test_an_image_takes_what_the_configuration_says_unless_told(
 )
 def test_a_trace_that_cannot_be_is_refused_in_words(name: str, most: int, seconds: float, message: str) -> None:
     with pytest.raises(TraceError, match=message):
-        scene_of(Wish(name, 0, 60.0, against=False), Conditions(image_seconds=seconds, max_workers=most))
+        build_scene(
+            SimulationRequest(name, 0, 60.0, against=False), Conditions(image_seconds=seconds, max_workers=most)
+        )
 
 
 def test_a_file_that_cannot_be_written_is_named(trace: Path, tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ from typing import Any, cast
 import pytest
 
 from scripts.chaos import client as client_module
-from scripts.chaos.campaign import Report, _recoveries
-from scripts.chaos.check import Verdict, _check_job
-from scripts.chaos.client import JOB_IMAGES, SLICE, Client, UnansweredError
+from scripts.chaos.campaign import CampaignReport, _recoveries
+from scripts.chaos.client import BATCH_FILES, JOB_IMAGES, CampaignVerdict, ChaosClient, UnansweredError, _check_job
 from scripts.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
-from scripts.client import ApiClient, ApiError, Outcome
+from scripts.client import ApiClient, ApiError, UploadResult
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]
 
@@ -29,11 +28,11 @@ class Api:
         self._fails_first(key)
         return f"job of {key}"
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str) -> Outcome:
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str) -> UploadResult:
         first = [(f"{job_id} {key} {name}", name) for name, _ in files]
         self.images.setdefault(f"{job_id} {key}", first)
         self._fails_first(f"{job_id} {key}")
-        return Outcome(self.images[f"{job_id} {key}"], [])
+        return UploadResult(self.images[f"{job_id} {key}"], [])
 
     def _fails_first(self, key: str) -> None:
         self.tried[key] = self.tried.get(key, 0) + 1
@@ -46,9 +45,9 @@ def result(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def found(results: list[dict[str, Any]]) -> list[str]:
-    client = Client(cast(ApiClient, None), PICTURES, 0)
+    client = ChaosClient(cast(ApiClient, None), PICTURES, 0)
     client.acknowledged = {"i0": ("job", "0.jpg", 0)}
-    verdict = Verdict()
+    verdict = CampaignVerdict()
     _check_job(client, "job", results, verdict)
     return sorted(verdict.counts.elements())
 
@@ -56,18 +55,18 @@ def found(results: list[dict[str, Any]]) -> list[str]:
 def test_a_request_is_repeated_under_its_key_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
     api = Api()
-    client = Client(cast(ApiClient, api), PICTURES, patience_seconds=60)
+    client = ChaosClient(cast(ApiClient, api), PICTURES, patience_seconds=60)
     client.send(lambda sent: sent < JOB_IMAGES + 1)
     assert len(client.jobs) == 2
     assert len(client.acknowledged) == 2 * JOB_IMAGES
     assert set(api.tried.values()) == {2}
-    assert len(api.tried) == 2 + 2 * JOB_IMAGES // SLICE
+    assert len(api.tried) == 2 + 2 * JOB_IMAGES // BATCH_FILES
     assert {number for _, _, number in client.acknowledged.values()} == {0, 1}
 
 
 def test_a_request_that_is_never_answered_ends_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
-    client = Client(cast(ApiClient, Api(refuses=True)), PICTURES, patience_seconds=-1)
+    client = ChaosClient(cast(ApiClient, Api(refuses=True)), PICTURES, patience_seconds=-1)
     with pytest.raises(UnansweredError, match="not answered for -1 s: no answer"):
         client.send(lambda sent: sent == 0)
 
@@ -98,7 +97,7 @@ def test_each_way_to_break_the_promise_is_found(results: list[dict[str, Any]], f
 
 
 def test_the_table_has_kills_and_the_share_of_calls_that_met_a_fault() -> None:
-    rows = dict(Report(7, "fifo", 40, 30, 25, 2_000, 130, 60.0, Verdict()).rows())
+    rows = dict(CampaignReport(7, "fifo", 40, 30, 25, 2_000, 130, 60.0, CampaignVerdict()).rows())
     assert rows["strikes"] == "30"
     assert rows["kills, those between two calls included"] == "25"
     assert rows["calls that met a fault"] == "6.5% of 2000"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from scripts.client import ApiClient, ApiError, Outcome
-from scripts.load.batches import SLICE, ApiLoad
-from scripts.load.figures import Figures
-from scripts.load.pictures import Pictures
+from scripts.client import ApiClient, ApiError, UploadResult
+from scripts.load.inputs import LoadImages
+from scripts.load.jobs import BATCH_FILES, JobLoad
+from scripts.load.metrics import LoadMetrics
 
 
 @dataclass
@@ -22,14 +22,14 @@ class FakeApi(ApiClient):
     sent: list[tuple[str, str]] = field(default_factory=list)
     failing_posts: int = 0
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> Outcome:
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> UploadResult:
         if self.failing_posts:
             self.failing_posts -= 1
             raise ApiError("the connection was cut")
         start = len(self.sent)
         self.sent += [(name, content.decode()) for name, content in files if content != b"-"]
         accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
-        return Outcome(accepted, [(name, "not an image") for name, content in files if content == b"-"])
+        return UploadResult(accepted, [(name, "not an image") for name, content in files if content == b"-"])
 
     def status(self, job_id: str) -> dict[str, Any]:
         return {"done": sum(label not in "!?" for _, label in self.sent), "failed": self._count("!")}
@@ -60,15 +60,15 @@ class Clock:
         self.now += seconds
 
 
-def run(tmp_path: Path, contents: Sequence[str], api: FakeApi) -> Figures:
+def run(tmp_path: Path, contents: Sequence[str], api: FakeApi) -> LoadMetrics:
     """Send files with `contents`, each of which is expected to be a stop sign; return what came of it."""
     files = [tmp_path / f"{number}.jpg" for number in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
         file.write_text(content)
-    figures, clock = Figures(), Clock()
-    pictures = Pictures(files, len(files), {file.name: "stop" for file in files})
-    load = ApiLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep)
-    for part in load.slices():
+    figures, clock = LoadMetrics(), Clock()
+    pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
+    load = JobLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep)
+    for part in load.batches():
         load.upload("job", part)
     load.collect("job", lambda images: None)
     return figures
@@ -81,8 +81,8 @@ def test_every_image_has_its_verdict(tmp_path: Path) -> None:
 
 
 def test_images_go_in_slices_and_one_that_is_refused_fails_as_a_whole(tmp_path: Path) -> None:
-    figures = run(tmp_path, ["stop"] * (2 * SLICE + 5), FakeApi(failing_posts=1))
-    assert (figures.counts["right"], figures.counts["failed"]) == (SLICE + 5, SLICE)
+    figures = run(tmp_path, ["stop"] * (2 * BATCH_FILES + 5), FakeApi(failing_posts=1))
+    assert (figures.counts["right"], figures.counts["failed"]) == (BATCH_FILES + 5, BATCH_FILES)
 
 
 def test_a_job_whose_status_cannot_be_read_is_given_up_after_a_while(
@@ -100,9 +100,9 @@ def test_a_job_whose_status_cannot_be_read_is_given_up_after_a_while(
 def test_images_without_an_expected_label_are_only_answered(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_text("anything")
-    figures = Figures()
-    load = ApiLoad(FakeApi(), Pictures([file], 3, {}), figures, 30, threading.Event())
-    for part in load.slices():
+    figures = LoadMetrics()
+    load = JobLoad(FakeApi(), LoadImages([file], 3, {}), figures, 30, threading.Event())
+    for part in load.batches():
         load.upload("job", part)
     load.collect("job", lambda images: None)
     assert figures.counts["answered"] == 3

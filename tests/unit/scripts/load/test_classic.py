@@ -9,11 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from scripts.load.classic import Answer, ClassicClient, verdict
-from scripts.load.drive import Load
-from scripts.load.figures import Figures, Verdict
-from scripts.load.pictures import Pictures
-from scripts.load.target import Target, parse_target
+from scripts.load.classic import ClassicAnswer, ClassicClient, judge_answer
+from scripts.load.inputs import LoadImages, LoadTarget, parse_target
+from scripts.load.metrics import ImageVerdict, LoadMetrics
+from scripts.load.runner import LoadTest
 from tests.support.served import serving
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -51,27 +50,27 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @pytest.fixture
-def target() -> Iterator[Target]:
+def target() -> Iterator[LoadTarget]:
     """A server that answers as the contract says."""
     Echo.together = threading.Barrier(1)
     with serving(Server(("127.0.0.1", 0), Echo)) as address:
         yield parse_target(address, anywhere=False)
 
 
-def pictures(folder: Path, labels: dict[str, str], **sent: str) -> Pictures:
+def pictures(folder: Path, labels: dict[str, str], **sent: str) -> LoadImages:
     """Write files with their labels in them, or with what is `sent` in place of one."""
     for name, label in labels.items():
         (folder / name).write_text(sent.get(Path(name).stem, label))
-    return Pictures([folder / name for name in labels], len(labels), labels)
+    return LoadImages([folder / name for name in labels], len(labels), labels)
 
 
 @pytest.mark.parametrize("field", ["myfile", "inputFile"])
 @pytest.mark.processes
 def test_each_image_has_a_connection_of_its_own_and_all_are_open_at_once(
-    target: Target, tmp_path: Path, field: str
+    target: LoadTarget, tmp_path: Path, field: str
 ) -> None:
     Echo.together = threading.Barrier(50)  # no answer before fifty wait for one
-    load = Load(target, "classic", 50, "/", field, 20)
+    load = LoadTest(target, "classic", 50, "/", field, 20)
     told: list[int] = []
     summary = load.run(
         pictures(tmp_path, {f"{n}.jpg": f"label {n}" for n in range(50)}), threading.Event(), told.append
@@ -81,47 +80,49 @@ def test_each_image_has_a_connection_of_its_own_and_all_are_open_at_once(
 
 
 @pytest.mark.processes
-def test_wrong_and_lost_answers_are_counted_and_shown(target: Target, tmp_path: Path) -> None:
+def test_wrong_and_lost_answers_are_counted_and_shown(target: LoadTarget, tmp_path: Path) -> None:
     sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop", "c.jpg": "stop"}, b="yield", c="hang up")
-    summary = Load(target, "classic", 1, "/", "myfile", 20).run(sent, threading.Event(), lambda images: None)
+    summary = LoadTest(target, "classic", 1, "/", "myfile", 20).run(sent, threading.Event(), lambda images: None)
     assert (summary.right, summary.wrong, summary.lost, summary.ok) == (1, 1, 1, False)
     assert summary.problems[0] == "wrong: b.jpg: 'yield', not 'stop'"
     assert summary.problems[1].startswith("lost: c.jpg")
 
 
 @pytest.mark.processes
-def test_a_load_test_that_is_stopped_counts_the_rest_as_lost(target: Target, tmp_path: Path) -> None:
+def test_a_load_test_that_is_stopped_counts_the_rest_as_lost(target: LoadTarget, tmp_path: Path) -> None:
     stopped = threading.Event()
     stopped.set()
     sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop"})
-    summary = Load(target, "classic", 2, "/", "myfile", 20).run(sent, stopped, lambda images: None)
+    summary = LoadTest(target, "classic", 2, "/", "myfile", 20).run(sent, stopped, lambda images: None)
     assert (summary.lost, summary.ok) == (2, False)
 
 
 @pytest.mark.processes
 def test_nobody_there_is_an_image_lost(tmp_path: Path) -> None:
-    nobody = ClassicClient(Target("http://127.0.0.1:9", "127.0.0.1", 9, False), "/", "myfile", 5)
-    figures, sent = Figures(), pictures(tmp_path, {"a.jpg": "stop"})
-    nobody.judge(sent.files[0], sent, figures)
+    nobody = ClassicClient(LoadTarget("http://127.0.0.1:9", "127.0.0.1", 9, False), "/", "myfile", 5)
+    figures, sent = LoadMetrics(), pictures(tmp_path, {"a.jpg": "stop"})
+    nobody.classify(sent.files[0], sent, figures)
     assert figures.counts["lost"] == 1
 
 
 @pytest.mark.parametrize(
     ("answer", "field", "expected", "judged"),
     [
-        (Answer(200, "text/plain; charset=utf-8", b"stop"), "myfile", "stop", "right"),
-        (Answer(200, "text/plain", b"a.b:stop"), "inputFile", "stop", "right"),
-        (Answer(200, "text/plain", b"stop"), "myfile", None, "answered"),
-        (Answer(200, "text/plain", b"yield"), "myfile", "stop", "wrong"),
-        (Answer(200, "text/plain", b"stop\n"), "myfile", "stop", "failed"),
-        (Answer(200, "text/plain", b""), "myfile", "stop", "failed"),
-        (Answer(200, "text/html", b"stop"), "myfile", "stop", "failed"),
-        (Answer(200, "text/plain", b"a:stop"), "myfile", "stop", "failed"),
-        (Answer(200, "text/plain", b"a.b.jpg:stop"), "inputFile", "stop", "failed"),
-        (Answer(200, "text/plain", b"stop"), "inputFile", "stop", "failed"),
-        (Answer(302, "text/plain", b"stop"), "myfile", "stop", "failed"),
-        (Answer(422, "text/plain", b"no image"), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain; charset=utf-8", b"stop"), "myfile", "stop", "right"),
+        (ClassicAnswer(200, "text/plain", b"a.b:stop"), "inputFile", "stop", "right"),
+        (ClassicAnswer(200, "text/plain", b"stop"), "myfile", None, "answered"),
+        (ClassicAnswer(200, "text/plain", b"yield"), "myfile", "stop", "wrong"),
+        (ClassicAnswer(200, "text/plain", b"stop\n"), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b""), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/html", b"stop"), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b"a:stop"), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b"a.b.jpg:stop"), "inputFile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b"stop"), "inputFile", "stop", "failed"),
+        (ClassicAnswer(302, "text/plain", b"stop"), "myfile", "stop", "failed"),
+        (ClassicAnswer(422, "text/plain", b"no image"), "myfile", "stop", "failed"),
     ],
 )
-def test_an_answer_is_judged_by_the_letter(answer: Answer, field: str, expected: str | None, judged: Verdict) -> None:
-    assert verdict(answer, field, "a.b.jpg", expected)[0] == judged
+def test_an_answer_is_judged_by_the_letter(
+    answer: ClassicAnswer, field: str, expected: str | None, record_verdict: ImageVerdict
+) -> None:
+    assert judge_answer(answer, field, "a.b.jpg", expected)[0] == record_verdict

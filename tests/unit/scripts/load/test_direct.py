@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts.client import ApiClient, ApiError, DirectFile, OfferedFile, Outcome, UploadOffer
-from scripts.load.direct import DirectLoad, content_type
-from scripts.load.figures import Figures
-from scripts.load.pictures import Pictures
-from scripts.load.target import Target, TargetError, parse_target
+from scripts.client import ApiClient, ApiError, FileSpec, FormOffer, OfferedForm, UploadResult
+from scripts.load.inputs import LoadImages, LoadTarget, TargetError, parse_target
+from scripts.load.jobs import DirectLoad, content_type
+from scripts.load.metrics import LoadMetrics
 from tests.support.pictures import picture
 from tests.support.served import serving
 from tests.unit.scripts.load.test_batches import Clock, FakeApi
 
-HERE = Target("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
+HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
 JPEG = b"\xff\xd8\xff"
 
 
@@ -28,18 +27,18 @@ class FakeDirectApi(FakeApi):
     form_url: str = "http://127.0.0.1:9000/photos"
     failing: dict[str, str] = field(default_factory=dict)
     """Names of calls that fail, with the reason."""
-    asked: list[DirectFile] = field(default_factory=list)
+    asked: list[FileSpec] = field(default_factory=list)
     arrived: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
-    def offer_uploads(self, job_id: str, files: Sequence[DirectFile]) -> UploadOffer:
+    def offer_uploads(self, job_id: str, files: Sequence[FileSpec]) -> FormOffer:
         self._fail("offer")
         self.asked += files
         forms = [
-            OfferedFile(index, self.form_url, {"key": file.name})
+            OfferedForm(index, self.form_url, {"key": file.name})
             for index, file in enumerate(files)
             if file.content_type == "image/jpeg"
         ]
-        return UploadOffer(
+        return FormOffer(
             "u", forms, [(file.name, "not taken") for file in files if file.content_type != "image/jpeg"]
         )
 
@@ -47,7 +46,7 @@ class FakeDirectApi(FakeApi):
         self._fail("form")
         self.arrived[fields["key"]] = name, content
 
-    def commit_upload(self, job_id: str, upload_id: str) -> Outcome:
+    def commit_upload(self, job_id: str, upload_id: str) -> UploadResult:
         self._fail("commit")
         offered = [file.name for file in self.asked if file.content_type == "image/jpeg"]
         start = len(self.sent)
@@ -56,22 +55,22 @@ class FakeDirectApi(FakeApi):
         missing = [(name, "it has not arrived") for name in offered if name not in self.arrived]
         self.arrived.clear()
         self.asked.clear()
-        return Outcome(accepted, missing)
+        return UploadResult(accepted, missing)
 
     def _fail(self, call: str) -> None:
         if call in self.failing:
             raise ApiError(self.failing[call])
 
 
-def run(folder: Path, contents: Sequence[str], api: FakeApi, target: Target = HERE) -> Figures:
+def run(folder: Path, contents: Sequence[str], api: FakeApi, target: LoadTarget = HERE) -> LoadMetrics:
     """Send files with `contents`, each of which is expected to be a stop sign; return what came of it."""
     files = [folder / f"{number}.jpg" for number in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
         file.write_bytes((b"" if content == "-" else JPEG) + content.encode())
-    figures, clock = Figures(), Clock()
-    pictures = Pictures(files, len(files), {file.name: "stop" for file in files})
+    figures, clock = LoadMetrics(), Clock()
+    pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
     load = DirectLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep, target=target)
-    for part in load.slices():
+    for part in load.batches():
         load.upload("job", part)
     load.collect("job", lambda images: None)
     return figures

@@ -1,0 +1,425 @@
+"""``fleetsight bake | up | status | roll | logs | ssh | site | down``: arguments, options and output."""
+
+import ipaddress
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Concatenate, ParamSpec, get_args
+
+import botocore.exceptions
+import click
+from rich.console import Console, RenderableType
+
+from core.config import EngineName, load_config
+from core.ids import new_id
+from scripts.aws import logs, status
+from scripts.aws.account import Account, explain_error
+from scripts.aws.bake.bake import DEMO_NAME, BakeOptions, bake, ready_images, select_bundle, source_archive
+from scripts.aws.bake.builders import BuilderConfig
+from scripts.aws.bake.spec import ROLES, BaseImage, ImageSpec, Role, SourceArchive, base_image
+from scripts.aws.context import AwsContext, Waiter
+from scripts.aws.deploy.settings import StackSettings
+from scripts.aws.deploy.up import Prompts, UpOptions, check_account, up
+from scripts.aws.instances import check_programs, instances_tagged, select_instance, session_command
+from scripts.aws.preflight.permissions import deploy_policy
+from scripts.aws.rollout import RolloutOptions, roll_out, roll_session_keys
+from scripts.aws.teardown.down import DownOptions, down
+from scripts.aws.teardown.drain import DRAIN_SECONDS
+from services.errors import FleetsightError
+
+P = ParamSpec("P")
+
+PREFIX_PATTERN = r"[a-z][a-z0-9-]{1,14}[a-z0-9]"
+"""The pattern of the stack's parameter `Prefix`."""
+
+EVERYBODY = "0.0.0.0/0"
+
+_PARAMETERS = {
+    "open_to": "WebCidr",
+    "certificate": "CertificateArn",
+    "domain": "DomainName",
+    "zone": "HostedZoneId",
+    "email": "AlertEmail",
+    "budget": "MonthlyBudget",
+}
+"""Options that set a parameter of the stack."""
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def aws_command(command: Callable[Concatenate[Account, str, P], None]) -> Callable[P, None]:
+    """Give a command `--region`, `--profile` and `--prefix`, and call it with the account and the prefix.
+
+    An error becomes one line, and status 1.
+    """
+
+    @click.option("--region", help="AWS region, such as us-east-1 [default: the profile's]")
+    @click.option("--profile", help="Profile of the AWS configuration [default: the default one]")
+    @click.option(
+        "--prefix", default="fleetsight", show_default=True, callback=_parse_prefix, help="Begins every name."
+    )
+    @click.option("--endpoint-url", hidden=True, help="Of a local cloud.")
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        region, profile, prefix, url = (kwargs.pop(name) for name in ("region", "profile", "prefix", "endpoint_url"))
+        account = Account(_text(region), _text(profile), _text(url))
+        try:
+            command(account, str(prefix), *args, **kwargs)
+        except (FleetsightError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise click.ClickException(explain_error(error)) from error
+
+    return run
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _parse_prefix(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not re.fullmatch(PREFIX_PATTERN, value):
+        raise click.BadParameter(
+            f"{value!r}: 3 to 16 small letters, digits and dashes, a letter first and no dash last"
+        )
+    return value
+
+
+def console_context(account: Account, prefix: str) -> AwsContext:
+    """Return the context of a command that reports on the terminal."""
+    console = Console()
+
+    def report(shown: RenderableType) -> None:
+        # A sentence may contain a command that the user copies: it is not wrapped.
+        if isinstance(shown, str):
+            console.print(shown, markup=False, highlight=False, soft_wrap=True)
+        else:
+            console.print(shown)
+
+    return AwsContext(account, prefix, lambda sentence: report(f"✓ {sentence}"), report, Waiter())
+
+
+def parse_network(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the network that may open the page."""
+    if value is None:
+        return None
+    if value == "everybody":
+        return EVERYBODY
+    if value == "me":
+        raise click.BadParameter(
+            "Fleetsight asks no service on the internet for your address: look it up (your router knows it, or your "
+            "network's administrator), and give it as --open-to A.B.C.D/32"
+        )
+    try:
+        return str(ipaddress.IPv4Network(value))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} ({error}): give a network such as 198.51.100.7/32, or everybody"
+        ) from error
+
+
+def parse_pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the values of all NAME=VALUE by their names."""
+    if wrong := [each for each in values if "=" not in each]:
+        raise click.BadParameter(f"{wrong[0]!r}: write NAME=VALUE")
+    return dict(each.split("=", 1) for each in values)
+
+
+def parse_list(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the parts between commas."""
+    return tuple(each.strip() for each in (value or "").split(",") if each.strip())
+
+
+_vpc = click.option("--vpc", metavar="ID", help="Where a new stack goes [default: the default VPC]")
+_subnets = click.option(
+    "--subnets", callback=parse_list, metavar="ID,ID", help="In it [default: a public one in each zone]"
+)
+
+_set = click.option(
+    "--set",
+    "parameters",
+    multiple=True,
+    callback=parse_pairs,
+    metavar="NAME=VALUE",
+    help="Any parameter of the stack.",
+)
+
+_config = click.option(
+    "--config",
+    multiple=True,
+    callback=parse_pairs,
+    metavar="KEY=VALUE",
+    help="What config.yaml says otherwise here, such as fleet.max_workers=5; no longer where VALUE is empty.",
+)
+
+
+@click.group("aws")
+def aws() -> None:
+    """Look at an AWS account."""
+
+
+@aws.command("check")
+@_vpc
+@_subnets
+@_set
+@_config
+@click.option("--policy", is_flag=True, help="Print the IAM policy of the person who deploys, and check nothing.")
+@aws_command
+def check_command(account: Account, prefix: str, /, *, policy: bool, **arguments: Any) -> None:
+    """Find what the account lacks for a stack: rights, quotas, instance types, a network, and what else stops `up`.
+
+    Nothing is made. `up` begins with the same checks. The exit status is 1 where one of them says stop.
+    """
+    settings = StackSettings(arguments["parameters"], arguments["config"])
+    if policy:
+        click.echo(json.dumps(deploy_policy(account, prefix), indent=2))
+    else:
+        check_account(console_context(account, prefix), UpOptions(settings, arguments["vpc"], arguments["subnets"]))
+
+
+@click.command("up")
+@click.option(
+    "--open-to", callback=parse_network, metavar="CIDR|everybody", help="Who may reach the page [at first: no one]"
+)
+@click.option("--certificate", metavar="ARN", help="Of ACM: puts a load balancer before the page.")
+@click.option("--domain", metavar="NAME", help="Of the page; with --certificate and --zone.")
+@click.option("--zone", metavar="ID", help="Route 53 zone in which that name is made.")
+@click.option("--email", metavar="ADDRESS", help="Who is told of alarms, and confirms that once.")
+@click.option(
+    "--budget", type=click.IntRange(min=0), metavar="DOLLARS", help="A month; an alarm tells at 80% of it; 0: none."
+)
+@_vpc
+@_subnets
+@_set
+@_config
+@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake in, where there are no images yet.")
+@click.option("--demo", "bundle", flag_value="demo", help="Bake the demo bundle in, of signs and everyday things.")
+@click.option("--bake/--no-bake", default=True, help="Whether to bake images that are missing.")
+@yes_option
+@dry_run_option
+@aws_command
+def up_command(account: Account, prefix: str, /, *, yes: bool, **arguments: Any) -> None:
+    """Make Fleetsight on AWS, or change it: images where there are none, the stack, and its page answering.
+
+    What would change is shown first. What is not said stays as it is. Run again after a crash it goes on. A dry run
+    asks CloudFormation for the changes and throws them away.
+    """
+    given = {
+        parameter: str(arguments[name]) for name, parameter in _PARAMETERS.items() if arguments[name] is not None
+    }
+    options = UpOptions(
+        settings=StackSettings({**given, **arguments["parameters"]}, arguments["config"]),
+        vpc_id=arguments["vpc"],
+        subnet_ids=arguments["subnets"],
+        bundle=arguments["bundle"],
+        bake=arguments["bake"],
+        dry_run=arguments["dry_run"],
+    )
+    up(console_context(account, prefix), options, Prompts(lambda question: yes or click.confirm(question)))
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@aws_command
+def status_command(account: Account, prefix: str, *, as_json: bool) -> None:
+    """Show how the stack is: page, instances, queues, alarms, images, and the last failure."""
+    context = console_context(account, prefix)
+    stack_status = status.read_status(context)
+    if as_json:
+        click.echo(json.dumps(None if stack_status is None else stack_status.as_json(), indent=2))
+    elif stack_status is not None:
+        context.report(status.status_table(stack_status))
+    if stack_status is None:
+        raise click.ClickException(f"there is no stack {prefix} in {account.region_name}: `fleetsight up` makes it")
+
+
+@click.command("logs")
+@click.argument("role", type=click.Choice(logs.ROLES), required=False)
+@click.option("--since", default="10m", show_default=True, help="How far back: 90s, 10m, 2h, 1d.")
+@click.option("--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option("--filter", "text", default="", metavar="TEXT", help="Only lines that hold TEXT.")
+@aws_command
+def logs_command(account: Account, prefix: str, *, role: str | None, since: str, follow: bool, text: str) -> None:
+    """Show what web tier, controller and workers have written, or one of them, oldest first (times in UTC)."""
+    reader = logs.LogReader(account, prefix, (role,) if role else logs.ROLES, text)
+    for line in reader.since(time.time() - logs.parse_duration(since)):
+        click.echo(line)
+    if follow:
+        logs.follow_logs(reader, click.echo, Waiter())
+
+
+@click.command("ssh")
+@click.argument("instance", metavar="[INSTANCE|web]", required=False)
+@dry_run_option
+@aws_command
+def ssh_command(account: Account, prefix: str, *, instance: str | None, dry_run: bool) -> None:
+    """Open a shell on INSTANCE, by its id or the beginning of it, or on the web instance.
+
+    It goes by Session Manager: there is no key, and no port is open for it.
+    """
+    running = instances_tagged(account, prefix, states=["running"])
+    command = session_command(account, select_instance(running, prefix, instance))
+    if dry_run:
+        click.echo(" ".join(command))
+        return
+    check_programs()
+    os.execvp(command[0], command)  # nosec B606 # noqa: S606 (the session takes over the terminal)
+
+
+@click.command("down")
+@click.option("--delete-data", is_flag=True, help="Images, results, jobs and accounts too, for good.")
+@click.option("--drain-seconds", type=click.FloatRange(min=0), default=DRAIN_SECONDS, show_default=True,
+              help="How long workers have to finish what they have.")  # fmt: skip
+@yes_option
+@dry_run_option
+@aws_command
+def down_command(
+    account: Account, prefix: str, *, delete_data: bool, drain_seconds: float, yes: bool, dry_run: bool
+) -> None:
+    """Take Fleetsight off AWS: fleet, stack, images and all else that carries its tag; and prove that it is gone.
+
+    What people have entrusted stays, unless --delete-data is given: the next `up` finds it again. Run again after a
+    crash it goes on. The exit status is 1 when anything is left.
+    """
+    options = DownOptions(delete_data, drain_seconds, dry_run)
+    prices = load_config().prices
+
+    def confirm(name: str) -> bool:
+        return yes or click.prompt(f"Type {name} to delete what is listed", default="", show_default=False) == name
+
+    down(console_context(account, prefix), options, prices, confirm)
+
+
+@click.command("bake")
+@click.option("--role", type=click.Choice(ROLES), help="Bake this image only [default: both, side by side]")
+@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to put in [default: .fleetsight/models/resnet18]")
+@click.option("--demo", "bundle", flag_value=DEMO_NAME, help="Put the demo bundle in, of signs and everyday things.")
+@click.option(
+    "--engine",
+    type=click.Choice(get_args(EngineName)),
+    help="Of the workers; torch has NVIDIA's driver with it [default: worker.engine of config.yaml]",
+)
+@click.option("--force", is_flag=True, help="Bake although there is an image of this source and base.")
+@click.option(
+    "--instance-type",
+    default="c7a.large",
+    show_default=True,
+    help="Of the machine that builds; images are for its architecture.",
+)
+@click.option("--subnet", help="Where it builds, with a way to the internet [default: the default VPC's]")
+@dry_run_option
+@aws_command
+def bake_command(
+    account: Account,
+    prefix: str,
+    /,
+    *,
+    role: Role | None,
+    bundle: str | None,
+    engine: EngineName | None,
+    force: bool,
+    dry_run: bool,
+    **arguments: Any,
+) -> None:
+    """Bake the machine images, each a Debian 12 with this source and a model bundle on it.
+
+    It takes some minutes and a few cents. An image of the same source and base is not baked again.
+    """
+    engine = engine or load_config().worker.engine
+    folder = select_bundle(account, bundle, engine)
+    context = AwsContext(account, prefix, click.echo, click.echo, Waiter())
+    builder_config = BuilderConfig(
+        lambda: new_id().lower(), arguments["instance_type"], (arguments["subnet"],) if arguments["subnet"] else ()
+    )
+    options = BakeOptions(builder_config, roles=(role,) if role else ROLES, force=force)
+    with source_archive(folder, engine) as source:
+        base = base_image(account.ec2, builder_config.instance_type, engine, options.roles)
+        facts = source.facts
+        click.echo(
+            f"Fleetsight {facts.version} ({facts.commit[:12]}), bundle {facts.bundle_digest[:12]}, {engine}, "
+            f"on {base.name}"
+        )
+        if dry_run:
+            _report_dry_run(context, options, source, base)
+            return
+        for name, image_id in bake(context, options, source, base).items():
+            click.echo(f"{name:<8}{image_id}")
+
+
+def _report_dry_run(context: AwsContext, options: BakeOptions, source: SourceArchive, base: BaseImage) -> None:
+    ready = {} if options.force else ready_images(context, [ImageSpec(role, source, base) for role in options.roles])
+    builder = f"{options.builder_config.instance_type} in {context.account.region_name}"
+    for role in options.roles:
+        would_name = f"{context.image_parameter(role)} would name it"
+        if role in ready:
+            click.echo(f"{role:<8}{ready[role]} is this already: {would_name}")
+        else:
+            click.echo(
+                f"{role:<8}would be built on a {builder}, passing the bucket {context.bake_bucket}, and {would_name}"
+            )
+
+
+@click.command("roll")
+@click.option(
+    "--to", type=click.IntRange(min=1), metavar="VERSION", help="Of the workers' template [default: newest]"
+)
+@click.option("--back", is_flag=True, help="To the version before the last roll.")
+@click.option("--wait/--no-wait", default=True, help="Until all old ones are gone; else all are asked at once.")
+@click.option("--new-session-key", is_flag=True, help="Roll the web instance alone, to a new key of sessions.")
+@dry_run_option
+@aws_command
+def roll_command(
+    account: Account, prefix: str, *, to: int | None, back: bool, wait: bool, new_session_key: bool, dry_run: bool
+) -> None:
+    """Bring a new image, or new settings, to the fleet: new workers take the place of old ones, a few at a time.
+
+    Old workers finish what they have; no image is lost by it. Run again after a crash it goes on.
+    """
+    if back and to is not None:
+        raise click.UsageError("--back and --to each name a version: give one of them")
+    if new_session_key and (back or to is not None):
+        raise click.UsageError("--new-session-key is of the web instance, --back and --to are of workers: give one")
+    context = AwsContext(account, prefix, lambda sentence: click.echo(f"✓ {sentence}"), click.echo)
+    if new_session_key:
+        roll_session_keys(context, wait=wait, dry_run=dry_run)
+    else:
+        roll_out(context, RolloutOptions(to, back, wait, dry_run))
+
+
+@click.command()
+@aws_command
+@dry_run_option
+def site(account: Account, prefix: str, dry_run: bool) -> None:
+    """Publish the front end as static files, where the stack has a site.
+
+    `fleetsight up` does it too; by itself it is for a change of texts or styles alone.
+    """
+    from scripts.aws.site import publish_site  # brings the whole web tier
+
+    if dry_run:
+        print(site_plan(account, prefix))
+    else:
+        print(f"The site is at {publish_site(account, prefix, print)}")
+
+
+def site_plan(account: Account, prefix: str) -> str:
+    """Return what `publish_site` would do, as a sentence for the user.
+
+    Raises:
+        SiteError: there is no such stack, or it has no site.
+    """
+    from scripts.aws.site import RenderedSite
+
+    with TemporaryDirectory(prefix="fleetsight-site-") as folder:
+        rendered = RenderedSite.render(account, prefix, Path(folder))
+    location = rendered.location
+    if rendered.is_published:
+        return f"{location.bucket} has all of the site already. It is at {location.address}"
+    return (
+        f"{len(rendered.files)} files would be put into {location.bucket}, {len(rendered.obsolete)} would be deleted "
+        f"there, and CloudFront told so. The site is at {location.address}"
+    )

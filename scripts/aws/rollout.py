@@ -1,0 +1,395 @@
+"""``fleetsight roll``: replaces instances by new ones of another template version, or with a new session key.
+
+Every step reads the present state first, so the command continues where an earlier run ended. Two tags on the
+workers' template record the direction of a rollout before anything else is done: a rollout that was cut short
+continues in the same direction, and a complete one can be undone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from botocore.exceptions import ClientError
+
+from scripts.aws.account import TAG
+from scripts.aws.bake.images import stored_image
+from scripts.aws.context import AwsContext
+from scripts.aws.deploy.auth import rotate_session_key, session_keys_parameter
+from scripts.aws.instances import StackInstance, instances_named, worker_name
+from services.ec2 import Fleet
+from services.errors import FleetsightError
+
+PREVIOUS_TAG = f"{TAG}-before"
+"""Tag with the version that was the default before the last rollout."""
+
+ROLLBACK_TAG = f"{TAG}-back-to"
+"""Tag with the version that an unfinished `--back` returns to."""
+
+REFRESH_SECONDS = 1800.0
+"""The longest wait for an instance refresh."""
+
+REFRESH_RUNNING = {"Pending", "InProgress", "Baking", "RollbackInProgress", "Cancelling"}
+
+NOT_TERMINATED = ("pending", "running", "stopping", "stopped")
+"""States of an instance that still exists, or can be started again."""
+
+DRAIN_SHARES = 4
+"""One of so many shares of the old workers is drained at a time; the others continue to work."""
+
+WORKER_SECONDS = 600.0
+"""The longest wait for a share: a worker drains in less than a minute, and its instance ends within another."""
+
+
+class RolloutError(FleetsightError):
+    """Raised when there is no version to roll to, or instances could not be replaced."""
+
+
+@dataclass(frozen=True)
+class WorkerTemplate:
+    """The workers' launch template.
+
+    Attributes:
+        default: the version that the controller launches.
+        newest: the version that the stack has created last.
+        before: the default before the last rollout, or None.
+        back_to: the version that an unfinished `--back` returns to, or None.
+    """
+
+    template_id: str
+    name: str
+    default: int
+    newest: int
+    before: int | None = None
+    back_to: int | None = None
+
+
+def worker_template(context: AwsContext) -> WorkerTemplate:
+    """Return the workers' launch template.
+
+    Raises:
+        RolloutError: it does not exist.
+    """
+    name = worker_name(context.prefix)
+    wanted = context.account.ec2.describe_launch_templates(
+        Filters=[{"Name": "launch-template-name", "Values": [name]}]
+    )
+    for found in wanted["LaunchTemplates"]:
+        tags = _version_tags(context, found["LaunchTemplateId"])
+        return WorkerTemplate(
+            found["LaunchTemplateId"],
+            name,
+            found["DefaultVersionNumber"],
+            found["LatestVersionNumber"],
+            tags.get(PREVIOUS_TAG),
+            tags.get(ROLLBACK_TAG),
+        )
+    raise RolloutError(f"there is no launch template {name}: `fleetsight up` makes it")
+
+
+def _version_tags(context: AwsContext, template_id: str) -> dict[str, int]:
+    wanted = context.account.ec2.describe_tags(
+        Filters=[
+            {"Name": "resource-id", "Values": [template_id]},
+            {"Name": "key", "Values": [PREVIOUS_TAG, ROLLBACK_TAG]},
+        ]
+    )
+    return {tag["Key"]: int(tag["Value"]) for tag in wanted["Tags"] if tag["Value"].isdecimal()}
+
+
+def template_image(context: AwsContext, template: WorkerTemplate, version: int) -> str:
+    """Return the id of the image that a version launches.
+
+    Raises:
+        RolloutError: the version does not exist.
+    """
+    try:
+        found = context.account.ec2.describe_launch_template_versions(
+            LaunchTemplateId=template.template_id, Versions=[str(version)]
+        )["LaunchTemplateVersions"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidLaunchTemplateId.VersionNotFound":
+            raise
+        found = []
+    if not found:
+        raise RolloutError(f"{template.name} has no version {version}: the newest is {template.newest}")
+    return found[0]["LaunchTemplateData"].get("ImageId", "")
+
+
+def target_version(template: WorkerTemplate, to: int | None, *, back: bool) -> int:
+    """Return the version to roll to: the given one, the previous one, or the newest.
+
+    Raises:
+        RolloutError: the previous version is wanted and not known.
+    """
+    if to is not None:
+        return to
+    if not back:
+        return template.newest
+    # An unfinished `--back` continues, even if its version is the default already: `before` would undo it.
+    found = template.back_to or template.before
+    if found is None:
+        raise RolloutError(
+            f"no roll is known before version {template.default} of {template.name}: name a version by --to"
+        )
+    return found
+
+
+def set_default_version(context: AwsContext, template: WorkerTemplate, version: int, *, back: bool) -> None:
+    """Make the controller launch this version from now on, and record the previous one."""
+    ec2, resource = context.account.ec2, [template.template_id]
+    if back and template.back_to != version:
+        ec2.create_tags(Resources=resource, Tags=[{"Key": ROLLBACK_TAG, "Value": str(version)}])
+        context.report_change(f"noted that {template.name} goes back to version {version}")
+    if not back:
+        clear_rollback_tag(context, template)
+    if template.default != version:
+        ec2.create_tags(Resources=resource, Tags=[{"Key": PREVIOUS_TAG, "Value": str(template.default)}])
+        ec2.modify_launch_template(LaunchTemplateId=template.template_id, DefaultVersion=str(version))
+        context.report_change(
+            f"new workers are launched from version {version} of {template.name}, not {template.default}"
+        )
+
+
+def clear_rollback_tag(context: AwsContext, template: WorkerTemplate) -> None:
+    """Delete the tag of an unfinished `--back`, so that the next one starts from the previous version."""
+    if template.back_to is not None:
+        context.account.ec2.delete_tags(Resources=[template.template_id], Tags=[{"Key": ROLLBACK_TAG}])
+        context.report_change(f"forgot that {template.name} went back to version {template.back_to}")
+
+
+@dataclass(frozen=True)
+class WebGroup:
+    """A group of web instances; it launches `version`, and `old` are its instances of other versions."""
+
+    name: str
+    version: str
+    old: tuple[str, ...]
+
+
+def web_groups(context: AwsContext) -> list[WebGroup]:
+    """Return the groups of web instances of this prefix."""
+    pages = context.account.autoscaling.get_paginator("describe_auto_scaling_groups").paginate(
+        Filters=[{"Name": f"tag:{TAG}", "Values": [context.prefix]}]
+    )
+    groups = []
+    for each in (each for page in pages for each in page["AutoScalingGroups"]):
+        template = each.get("LaunchTemplate", {})
+        version = _version_number(context, template.get("LaunchTemplateId", ""), template.get("Version", "$Default"))
+        old = [
+            instance["InstanceId"]
+            for instance in each["Instances"]
+            if instance.get("LaunchTemplate", {}).get("Version") != version
+        ]
+        groups.append(WebGroup(each["AutoScalingGroupName"], version, tuple(old)))
+    return groups
+
+
+def _version_number(context: AwsContext, template_id: str, version: str) -> str:
+    if version not in {"$Default", "$Latest"}:
+        return version
+    found = context.account.ec2.describe_launch_templates(LaunchTemplateIds=[template_id])["LaunchTemplates"][0]
+    return str(found["DefaultVersionNumber" if version == "$Default" else "LatestVersionNumber"])
+
+
+def refresh_web_group(context: AwsContext, group: WebGroup, *, wait: bool, every: bool = False) -> None:
+    """Replace the old instances of a group; each ends once its replacement is in service.
+
+    With `every` the instances of the group's own version are replaced too, so that they start again.
+
+    Raises:
+        RolloutError: Auto Scaling could not replace them.
+        TimedOutError: Auto Scaling takes too long.
+    """
+    if not (group.old or every):
+        return
+    try:
+        context.account.autoscaling.start_instance_refresh(
+            AutoScalingGroupName=group.name,
+            Preferences={"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "SkipMatching": not every},
+        )
+        replaced = "every instance" if every else ", ".join(group.old)
+        context.report_change(f"told {group.name} to replace {replaced} by version {group.version}")
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InstanceRefreshInProgress":
+            raise
+        context.report(f"{group.name} replaces its instances already")
+    if wait:
+        context.waiter.until(
+            lambda: _is_refreshed(context, group),
+            f"{group.name} to have replaced its instance",
+            seconds=REFRESH_SECONDS,
+        )
+        context.report(f"{group.name} runs version {group.version}")
+
+
+def _is_refreshed(context: AwsContext, group: WebGroup) -> bool:
+    refreshes = context.account.autoscaling.describe_instance_refreshes(AutoScalingGroupName=group.name)
+    last = refreshes["InstanceRefreshes"][0]
+    if last["Status"] not in {*REFRESH_RUNNING, "Successful"}:
+        raise RolloutError(
+            f"{group.name} was not replaced ({last['Status']}): {last.get('StatusReason', 'no reason')}"
+        )
+    return last["Status"] == "Successful"
+
+
+def old_workers(context: AwsContext, template: WorkerTemplate, version: int) -> list[StackInstance]:
+    """Return the existing instances of the fleet that were launched from another version."""
+    workers = instances_named(context.account, worker_name(context.prefix), states=NOT_TERMINATED)
+    return [worker for worker in workers if worker.template != (template.template_id, str(version))]
+
+
+def replace_workers(context: AwsContext, template: WorkerTemplate, version: int, *, wait: bool) -> None:
+    """Drain the fleet's old workers share by share, and terminate stopped ones, which would start again unchanged.
+
+    A draining worker finishes its images first, and the autoscaler launches new workers as needed. Without `wait` all
+    old workers drain at once, and the fleet is smaller until new ones have booted.
+
+    Raises:
+        TimedOutError: some workers do not end.
+    """
+    old = old_workers(context, template, version)
+    share = -(-len(old) // DRAIN_SHARES) if wait else len(old)
+    while old:
+        draining = _drain_share(context, old, share)
+        if not wait:
+            return
+        context.waiter.until(
+            lambda: _have_ended(context, template, version, draining),  # noqa: B023 (called before the next round)
+            f"{', '.join(sorted(draining))} to finish and end; see to them, or end them, and run this again",
+            seconds=WORKER_SECONDS,
+        )
+        old = old_workers(context, template, version)
+        context.report(f"{len(old)} workers of other versions are left")
+
+
+def _drain_share(context: AwsContext, old: Sequence[StackInstance], share: int) -> frozenset[str]:
+    """Drain so many workers, count those that already drain, and return the ids of all of them."""
+    fleet = Fleet(context.account.ec2, worker_name(context.prefix))
+    if stopped := [worker.instance_id for worker in old if worker.state == "stopped"]:
+        fleet.terminate(stopped)
+        context.report_change(f"ended {len(stopped)} stopped workers")
+    alive = [worker for worker in old if worker.state != "stopped"]
+    chosen = sorted(alive, key=lambda worker: (not worker.draining, worker.instance_id))[:share]
+    for worker in chosen:
+        _terminate_on_shutdown(context, worker)
+    if new := [worker.instance_id for worker in chosen if not worker.draining]:
+        fleet.ask_to_drain(new)
+        context.report_change(f"asked {len(new)} workers to finish what they have and end: {', '.join(new)}")
+    return frozenset(worker.instance_id for worker in chosen)
+
+
+def _terminate_on_shutdown(context: AwsContext, worker: StackInstance) -> None:
+    """Make a worker's instance terminate when it shuts down: the autoscaler would start a stopped one unchanged."""
+    ec2, instance = context.account.ec2, worker.instance_id
+    behavior = ec2.describe_instance_attribute(InstanceId=instance, Attribute="instanceInitiatedShutdownBehavior")
+    if behavior["InstanceInitiatedShutdownBehavior"].get("Value") == "stop":
+        ec2.modify_instance_attribute(InstanceId=instance, InstanceInitiatedShutdownBehavior={"Value": "terminate"})
+        context.report_change(f"{instance} is to end rather than stop")
+
+
+def _have_ended(context: AwsContext, template: WorkerTemplate, version: int, draining: frozenset[str]) -> bool:
+    """Return whether all draining workers have ended or stopped."""
+    old = old_workers(context, template, version)
+    return not any(worker.instance_id in draining and worker.state != "stopped" for worker in old)
+
+
+def roll_session_keys(context: AwsContext, *, wait: bool, dry_run: bool) -> None:
+    """Rotate the key of sessions and replace the web instances; sessions of the last key stay valid.
+
+    While both instances serve, the old one rejects sessions that the new one has started.
+
+    Raises:
+        RolloutError: there is no web instance, or it could not be replaced.
+        TimedOutError: the replacement takes too long.
+    """
+    groups = web_groups(context)
+    if not groups:
+        raise RolloutError(f"there is no web instance of {context.prefix}: `fleetsight up` makes it")
+    if dry_run:
+        context.report(
+            f"A new key would be put first into {session_keys_parameter(context.prefix)}, and these replaced:"
+        )
+        context.report(", ".join(group.name for group in groups))
+        return
+    rotate_session_key(context)
+    for group in groups:
+        refresh_web_group(context, group, wait=wait, every=True)
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """What the user has asked for.
+
+    Attributes:
+        to: a version of the workers' template; None for the newest, or with `back` for the previous one.
+        wait: whether to wait until the last old instance has ended.
+    """
+
+    to: int | None = None
+    back: bool = False
+    wait: bool = True
+    dry_run: bool = False
+
+
+def roll_out(context: AwsContext, options: RolloutOptions) -> None:
+    """Bring the fleet to one version of the workers' template, and web instances to the version of their group.
+
+    A given or the previous version concerns workers only: the web instances do not change.
+
+    Raises:
+        RolloutError: there is no version to roll to, or a web instance could not be replaced.
+        TimedOutError: workers or the web instance take too long.
+        botocore.exceptions.BotoCoreError, ClientError: AWS cannot be reached, or refuses.
+    """
+    template = worker_template(context)
+    version = target_version(template, options.to, back=options.back)
+    image = template_image(context, template, version)
+    workers_only = options.back or options.to is not None
+    groups = [] if workers_only else [group for group in web_groups(context) if group.old]
+    old = old_workers(context, template, version)
+    _report_plan(context, template, version, image, len(old), groups)
+    if not workers_only:
+        _check_newest_image(context, image, settled=template.default == version and not old and not groups)
+    if options.dry_run:
+        return
+    set_default_version(context, template, version, back=options.back)
+    replace_workers(context, template, version, wait=options.wait)
+    for group in groups:
+        refresh_web_group(context, group, wait=options.wait)
+    if options.wait:
+        template = worker_template(context)
+        clear_rollback_tag(context, template)
+        context.report(f"All workers are of version {version}{_next_command(template, back=options.back)}.")
+
+
+def _next_command(template: WorkerTemplate, *, back: bool) -> str:
+    """Return the part of the last sentence that names the command which undoes the rollout, if one does."""
+    if back and template.default != template.newest:
+        return "; `fleetsight roll` brings the newest again"
+    return "" if template.before is None else "; `fleetsight roll --back` is the way back"
+
+
+def _report_plan(
+    context: AwsContext, template: WorkerTemplate, version: int, image: str, old: int, groups: Sequence[WebGroup]
+) -> None:
+    context.report(
+        f"{template.name}: workers are launched from version {template.default} "
+        f"({template_image(context, template, template.default)}); it shall be version {version} ({image})."
+    )
+    context.report(f"{old} workers are of other versions, and are replaced a few at a time.")
+    for group in groups:
+        context.report(f"{group.name} launches version {group.version}: {', '.join(group.old)} is replaced.")
+
+
+def _check_newest_image(context: AwsContext, image: str, *, settled: bool) -> None:
+    """Warn if no version of the template has the newest image.
+
+    Raises:
+        RolloutError: no version has it, and there is nothing else to roll out.
+    """
+    stored = stored_image(context, "worker")
+    if stored is None or stored == image:
+        return
+    message = f"the newest image is {stored}, and no version has it yet: `fleetsight up` makes one"
+    if settled:
+        raise RolloutError(message)
+    context.report(f"Mind that {message}.")

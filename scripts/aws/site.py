@@ -1,0 +1,400 @@
+"""The static site: the part of the web tier's front end that is the same for all users, as files behind CloudFront.
+
+The web tier's own application renders it, so there is one front end. No service is called: the page's script asks for
+the fleet and the session when a browser opens the page. The pages of jobs, the fleet and accounts come from the web
+tier, which also keeps sessions: scripts cannot read the cookie of a session
+(https://datatracker.ietf.org/doc/html/draft-ietf-oauth-browser-based-apps, 6.1). The bounds of an image, and whether
+the demo model answers, are those of the configuration at the time: publish again after it changes.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from posixpath import join, normpath
+from tempfile import TemporaryDirectory
+from typing import cast
+from urllib.parse import urlsplit
+
+import yaml
+from botocore.exceptions import ClientError
+from flask import Flask
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.routing import Map
+
+from core.config import Config, parse_config
+from core.ids import new_id
+from core.jobs import JobStore
+from core.messages import FleetSnapshot
+from scripts.aws.account import Account
+from scripts.aws.deploy.settings import CONFIG_PATH
+from scripts.aws.deploy.stack import Stack, find_stack
+from services.errors import FleetsightError
+from services.table import Table
+from web_tier.app import STATIC_SECONDS, create_app
+from web_tier.pages.accounts.visitor import UNKNOWN
+
+_IN_STYLE = re.compile(r"""(?:url\(|@import )\s*["']?([^"')\s]+)""")
+
+_IN_SCRIPT = (
+    re.compile(r"""(?:\bfrom|\bimport|\bimport\()\s*["'](\.{1,2}/[^"']+)["']"""),
+    re.compile(r"""new URL\(["']([^"'$]+)["'], import\.meta\.url"""),
+    re.compile(r"""["'`](/[a-z][^"'`\s]*)["'`]"""),
+)
+
+_LINK_ATTRIBUTES = {"href", "src", "action", "data-path"}
+
+_PLACEHOLDER = re.compile(r"\$\{[^}]*\}?|\{\w+\}|<[^>]+>")
+"""A part of an address that a script, a reader or the web tier fills in: `${jobId}`, `{job_id}`, `<job_id>`."""
+
+_ANYTHING = "ANYTHING"
+"""Replaces a placeholder: it matches any number of parts of a path."""
+
+PAGES = {"/": "index.html", "/api": "api"}
+"""Files of the site's pages by their addresses. The web tier serves all other pages."""
+
+STATIC = "/static/"
+_BOOTSTRAP = re.compile(r"'bootstrap\.static',\s*filename='([^']+)'")
+
+EDGE_SECONDS = 86_400
+"""How long CloudFront caches a page; browsers ask for it each time, and publishing invalidates it."""
+
+DIGEST_KEY = "published"
+"""Key of the object with the digest of the site that is published and invalidated. No address leads to it."""
+
+MAX_DELETE_KEYS = 1_000
+"""The largest number of keys in a call of DeleteObjects."""
+
+
+class SiteLinkError(FleetsightError):
+    """Raised when a file of the site links to an address that neither a file nor the web tier has."""
+
+
+class _LinkParser(HTMLParser):
+    """Collects the addresses in the attributes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collect the addresses of a tag."""
+        self.addresses += [value for name, value in attrs if name in _LINK_ATTRIBUTES and value]
+
+
+def addresses_in(content_type: str, text: str) -> Iterator[str]:
+    """Yield the addresses that a page, a style sheet or a script contains, unchanged."""
+    if content_type.startswith("text/html"):
+        yield from _LinkParser(text).addresses
+    elif content_type.startswith("text/css"):
+        yield from _IN_STYLE.findall(text)
+    elif "javascript" in content_type:
+        for pattern in _IN_SCRIPT:
+            yield from pattern.findall(text)
+
+
+def check_links(files: Mapping[str, tuple[str, str]], routes: Map, static: Iterable[str]) -> None:
+    """Check that every address in the files resolves.
+
+    Args:
+        files: content type and text of each file, by the path of its address.
+        routes: of the web tier, which serves all other addresses.
+        static: prefixes of paths that never reach the web tier.
+
+    Raises:
+        SiteLinkError: some do not; the message names them.
+    """
+    hidden = tuple(static)
+    dead = sorted(
+        f"{path} names {address}"
+        for path, (content_type, text) in files.items()
+        for address in addresses_in(content_type, text)
+        if not _resolves(path, address, files, routes, hidden)
+    )
+    if dead:
+        raise SiteLinkError(f"nothing is at these addresses of the static site: {'; '.join(dead)}")
+
+
+def _resolves(
+    path: str, address: str, files: Mapping[str, tuple[str, str]], routes: Map, hidden: tuple[str, ...]
+) -> bool:
+    parts = urlsplit(_PLACEHOLDER.sub(_ANYTHING, address))
+    if parts.scheme == "data" or (not parts.path and not parts.netloc):
+        return True  # inline data, or an anchor in the same file
+    if parts.scheme or parts.netloc:
+        return False  # another host
+    target = normpath(join(path.rpartition("/")[0] or "/", parts.path))
+    return target in files or (not target.startswith(hidden) and _is_served(routes, target))
+
+
+def _is_served(routes: Map, path: str) -> bool:
+    if _ANYTHING in path:
+        wanted = re.compile(".*".join(map(re.escape, path.split(_ANYTHING))))
+        return any(wanted.fullmatch(_PLACEHOLDER.sub("x", rule.rule)) for rule in routes.iter_rules())
+    try:
+        routes.bind("site").match(path)
+    except NotFound:
+        return False
+    except HTTPException:
+        return True  # by another method, or after a redirect
+    return True
+
+
+class SiteError(FleetsightError):
+    """Raised when the site cannot be rendered or published; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFile:
+    """A file of the site.
+
+    Attributes:
+        name: its path below the folder, and its key in the bucket.
+        address: path of the address at which browsers ask for it.
+    """
+
+    name: str
+    address: str
+    content_type: str
+    cache_control: str
+
+
+class _EmptyJobStore(JobStore):
+    """A job store without a table."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Table, None))
+
+    def fleet(self) -> FleetSnapshot | None:
+        """Return None: no fleet is known."""
+        return None
+
+
+def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, ...]:
+    """Write the site into `folder`; no service is called.
+
+    Args:
+        folder: created if necessary.
+        config: of the deployment.
+        address: of the site, such as https://images.example.org, which the API's page shows.
+
+    Raises:
+        SiteError: a page or a file cannot be rendered.
+        SiteLinkError: a file links to an address that does not exist.
+    """
+    app = create_app(_static_config(config, address), store=_EmptyJobStore())
+    if config.auth.mode == "cognito":
+        app.jinja_env.globals["visitor"] = lambda: UNKNOWN
+    contents: dict[str, tuple[str, str]] = {}
+    files = []
+    for file, body in _render(app, address):
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+        files.append(file)
+        contents[file.address] = (file.content_type, body.decode(errors="replace"))
+    check_links(contents, app.url_map, [STATIC])
+    return tuple(files)
+
+
+def _static_config(config: Config, address: str) -> Config:
+    """Return `config` for the site's address, without sign-in: rendering has no session."""
+    auth = config.auth.model_copy(update={"mode": "none", "open": False})
+    web = config.web.model_copy(update={"hosts": [urlsplit(address).hostname]})
+    return config.model_copy(update={"auth": auth, "web": web})
+
+
+def _render(app: Flask, site: str) -> Iterator[tuple[SiteFile, bytes]]:
+    client = app.test_client()
+    for address in [*PAGES, *_static_addresses(app)]:
+        answer = client.get(address, base_url=site, buffered=True)
+        if answer.status_code != 200:
+            raise SiteError(f"the web tier answers {address} with {answer.status}: {answer.text[:200]}")
+        name = PAGES.get(address, address.lstrip("/"))
+        yield SiteFile(name, address, str(answer.content_type), _cache_control(address)), answer.data
+
+
+def _static_addresses(app: Flask) -> list[str]:
+    """Return the addresses of all static files of the web tier, and of the Bootstrap files that its templates use."""
+    own, templates = Path(str(app.static_folder)), Path(app.root_path) / str(app.template_folder)
+    found = [f"{STATIC}{path.relative_to(own).as_posix()}" for path in own.rglob("*") if path.is_file()]
+    named = {name for path in templates.rglob("*.html") for name in _BOOTSTRAP.findall(path.read_text())}
+    return sorted([*found, *(f"{STATIC}bootstrap/{name}" for name in named)])
+
+
+def _cache_control(address: str) -> str:
+    if address in PAGES:
+        return f"public, max-age=0, s-maxage={EDGE_SECONDS}"
+    return f"public, max-age={STATIC_SECONDS}"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLocation:
+    """The bucket, the distribution and the address of a stack's site.
+
+    Attributes:
+        bucket: of its files.
+        distribution: id of CloudFront's distribution.
+        address: such as https://d111111abcdef8.cloudfront.net
+    """
+
+    bucket: str
+    distribution: str
+    address: str
+
+    @classmethod
+    def from_stack(cls, stack: Stack) -> "SiteLocation":
+        """Return the location of a stack's site.
+
+        Raises:
+            SiteError: the stack has no site.
+        """
+        outputs = stack.outputs
+        if "SiteBucketName" not in outputs:
+            raise SiteError(
+                f"the stack {stack.name} has no static site: deploy it with one, by `fleetsight up --set "
+                "StaticSite=true` with DomainName, HostedZoneId and CertificateArn"
+            )
+        return cls(outputs["SiteBucketName"], outputs["SiteDistributionId"], outputs["SiteAddress"])
+
+
+@dataclass(frozen=True)
+class RenderedSite:
+    """A site rendered with the settings of its stack, and the content of its bucket.
+
+    Attributes:
+        folder: contains the files.
+        digest: of all files.
+        keys: of the bucket.
+        published_digest: digest of the last complete publication; None if the last one did not complete.
+    """
+
+    location: SiteLocation
+    folder: Path
+    files: tuple[SiteFile, ...]
+    digest: str
+    keys: frozenset[str]
+    published_digest: str | None
+
+    @classmethod
+    def render(cls, account: Account, prefix: str, folder: Path) -> "RenderedSite":
+        """Render the site of a stack into `folder`, and list its bucket.
+
+        Raises:
+            SiteError: the stack does not exist, or has no site.
+        """
+        stack = find_stack(account, prefix)
+        if stack is None or stack.is_deleted:
+            raise SiteError(f"there is no stack {prefix} in {account.region_name}: `fleetsight up` makes it")
+        location = SiteLocation.from_stack(stack)
+        files = export_site(folder, deployed_config(account, stack), location.address)
+        keys = frozenset(_list_keys(account, location.bucket))
+        return cls(location, folder, files, _digest(folder, files), keys, _published_digest(account, location.bucket))
+
+    @property
+    def obsolete(self) -> frozenset[str]:
+        """Keys of the bucket that the site no longer has."""
+        return self.keys - {file.name for file in self.files} - {DIGEST_KEY}
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the bucket has the whole site, and CloudFront's caches were invalidated."""
+        return self.published_digest == self.digest and self.keys == {DIGEST_KEY, *(file.name for file in self.files)}
+
+
+def publish_site(account: Account, prefix: str, report: Callable[[str], None]) -> str:
+    """Publish the front end, rendered with the deployed settings, in the stack's bucket; return the site's address.
+
+    Call it after each deployment of a stack that has the output `SiteBucketName`: pages contain settings, such as the
+    bounds of an image, and the files are those of the release. It does nothing if nothing has changed. After a crash
+    at any step, the next call publishes the whole site. CloudFront drops old files within minutes of the last step.
+
+    Raises:
+        SiteError: the stack does not exist, or has no site.
+    """
+    with TemporaryDirectory(prefix="fleetsight-site-") as folder:
+        site = RenderedSite.render(account, prefix, Path(folder))
+        if not site.is_published:
+            _publish(account, site, report)
+    return site.location.address
+
+
+def _publish(account: Account, site: RenderedSite, report: Callable[[str], None]) -> None:
+    bucket = site.location.bucket
+    _delete_keys(account, bucket, [DIGEST_KEY])  # from here on the publication is incomplete
+    _upload(account, bucket, site)
+    report(f"{len(site.files)} files of the site are in {bucket}.")
+    if site.obsolete:
+        _delete_keys(account, bucket, site.obsolete)
+        report(f"{len(site.obsolete)} that the site no longer has are gone from there.")
+    account.cloudfront.create_invalidation(
+        DistributionId=site.location.distribution,
+        # AWS bills the wildcard as one path; a new reference makes a new invalidation.
+        InvalidationBatch={"Paths": {"Quantity": 1, "Items": ["/*"]}, "CallerReference": new_id()},
+    )
+    report("CloudFront is told to ask for them anew.")
+    account.s3.put_object(Bucket=bucket, Key=DIGEST_KEY, Body=site.digest.encode())
+
+
+def deployed_config(account: Account, stack: Stack) -> Config:
+    """Return the configuration of a stack's web instance: config.yaml with the stack's overrides.
+
+    Raises:
+        ConfigError: it is not valid; the images may be of another release than this checkout.
+    """
+    values = yaml.safe_load(CONFIG_PATH.read_text(encoding="utf-8"))
+    stored = account.ssm.get_parameter(Name=stack.outputs["ConfigParameterName"])["Parameter"]["Value"]
+    for section, own in json.loads(stored).items():
+        values[section] |= own
+    exported = shlex.split(stack.parameters.get("WebSettings", ""))[1:]
+    return parse_config(values, dict(word.split("=", 1) for word in exported), source=f"the stack {stack.name}")
+
+
+def _digest(folder: Path, files: Iterable[SiteFile]) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda each: each.name):
+        digest.update(repr(file).encode())
+        digest.update(hashlib.sha256((folder / file.name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _upload(account: Account, bucket: str, site: RenderedSite) -> None:
+    # Pages last, after the files that they link to.
+    for file in sorted(site.files, key=lambda each: each.address in PAGES):
+        account.s3.put_object(
+            Bucket=bucket,
+            Key=file.name,
+            Body=(site.folder / file.name).read_bytes(),
+            ContentType=file.content_type,
+            CacheControl=file.cache_control,
+        )
+
+
+def _list_keys(account: Account, bucket: str) -> set[str]:
+    pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return {each["Key"] for page in pages for each in page.get("Contents", [])}
+
+
+def _published_digest(account: Account, bucket: str) -> str | None:
+    try:
+        return account.s3.get_object(Bucket=bucket, Key=DIGEST_KEY)["Body"].read().decode()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+            return None
+        raise
+
+
+def _delete_keys(account: Account, bucket: str, keys: Iterable[str]) -> None:
+    ordered = sorted(keys)
+    for start in range(0, len(ordered), MAX_DELETE_KEYS):
+        batch = ordered[start : start + MAX_DELETE_KEYS]
+        answer = account.s3.delete_objects(
+            Bucket=bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+        )
+        if errors := answer.get("Errors"):
+            raise SiteError(f"S3 keeps {errors[0].get('Key')} in {bucket}: {errors[0].get('Message')}; try again")

@@ -1,1 +1,0 @@
-"""``site``: the front end as static files, exported and published."""

@@ -1,0 +1,196 @@
+"""``fleetsight fleet``: show and control a running fleet by the API; and what all commands for operators share.
+
+Exit status: 0 if the API has accepted the command, 1 if it has rejected it, 2 for wrong usage or if nothing answers.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec
+
+import click
+from rich.console import Console
+
+from core.config import load_config
+from scripts.client import ApiError, FleetClient, NotRunningError, token_from_environment, web_url
+from services.errors import ConfigError
+
+P = ParamSpec("P")
+
+FOLLOW_SECONDS: Final = 1.0
+"""The pause between two polls for new events."""
+
+
+class NoAnswerError(click.ClickException):
+    """Raised when no Fleetsight answers, or its address is unknown."""
+
+    exit_code = 2
+
+
+def operator_command(command: Callable[Concatenate[FleetClient, P], None]) -> Callable[P, None]:
+    """Give a command `--url` and `--json`, and call it with the client; an error is one line."""
+
+    @click.option("--url", help="Where Fleetsight is [default: http://, web.host and web.port of config.yaml]")
+    @click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        url = kwargs.pop("url")
+        try:
+            where = str(url).rstrip("/") if url else web_url(load_config().web)
+            client = FleetClient(where, token=token_from_environment())
+            command(client, *args, **kwargs)
+        except (NotRunningError, ConfigError) as error:
+            raise NoAnswerError(str(error)) from error
+        except ApiError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+def print_result(answer: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print `text`, or with `--json` the API's answer."""
+    if as_json:
+        print_json(answer)
+    else:
+        Console().print(text, highlight=False, markup=False)
+
+
+def print_json(body: dict[str, Any]) -> None:
+    """Print the API's answer."""
+    print(json.dumps(body, indent=2))
+
+
+@click.group()
+def fleet() -> None:
+    """Watch and steer the running fleet."""
+
+
+@fleet.command()
+@operator_command
+def status(client: FleetClient, *, as_json: bool) -> None:
+    """Show workers, queue, limits, cost, and each instance."""
+    found, instances = client.fleet(), client.instances()
+    if as_json:
+        print_json({"fleet": found, "instances": instances})
+    elif found is not None:
+        # Imported here: it loads the web tier, which other commands do not need.
+        from scripts.fleet_status import show_fleet
+
+        show_fleet(found, instances, Console())
+    if found is None:
+        raise click.ClickException("the controller has not looked at the fleet yet: is it running?")
+
+
+@fleet.command()
+@click.argument("reason", default="")
+@operator_command
+def pause(client: FleetClient, *, reason: str, as_json: bool) -> None:
+    """Pause the fleet: nothing is launched until `resume`.
+
+    Workers that run finish what they have and end themselves; images are taken and wait. REASON is shown with it.
+    """
+    answer = client.pause(reason)
+    why = f" ({answer['reason']})" if answer["reason"] else ""
+    print_result(
+        answer, f"The fleet is paused{why}: nothing is launched until `fleetsight fleet resume`.", as_json=as_json
+    )
+
+
+@fleet.command()
+@operator_command
+def resume(client: FleetClient, *, as_json: bool) -> None:
+    """End the pause."""
+    print_result(client.resume(), "The fleet is not paused.", as_json=as_json)
+
+
+@fleet.command()
+@click.argument("minimum", metavar="[MIN]", type=click.IntRange(min=0), required=False)
+@click.argument("maximum", metavar="[MAX]", type=click.IntRange(min=0), required=False)
+@click.option("--reset", is_flag=True, help="Take them back: config.yaml's limits hold again.")
+@click.option("--reason", default="", help="Shown with the limits.")
+@operator_command
+def scale(
+    client: FleetClient, *, minimum: int | None, maximum: int | None, reset: bool, reason: str, as_json: bool
+) -> None:
+    """Set the limits of the fleet: at least MIN and at most MAX workers.
+
+    They hold within seconds, in place of those of config.yaml, until they are taken back with --reset. Workers above
+    a lowered maximum finish what they have and end themselves.
+    """
+    if reset:
+        if minimum is not None or reason:
+            raise click.UsageError("--reset takes limits back, so it goes without MIN, MAX and --reason")
+        client.reset_limits()
+        print_result({"limits_order": None}, "The limits of config.yaml hold again.", as_json=as_json)
+        return
+    if minimum is None or maximum is None:
+        raise click.UsageError("say MIN and MAX, such as `fleetsight fleet scale 0 5`, or --reset")
+    answer = client.set_limits(minimum, maximum, reason)
+    text = f"Limits {answer['min_workers']}..{answer['max_workers']} hold until `fleetsight fleet scale --reset`."
+    print_result(answer, text, as_json=as_json)
+
+
+@fleet.command()
+@click.argument("instance")
+@operator_command
+def drain(client: FleetClient, *, instance: str, as_json: bool) -> None:
+    """Ask INSTANCE to finish what it has and end.
+
+    While it is still needed, another is launched in its place, since one that drains takes no more images: for fewer
+    workers lower the limits with `scale`.
+    """
+    text = f"{instance} is asked to drain: it finishes what it has and ends."
+    print_result(client.drain(instance), text, as_json=as_json)
+
+
+@fleet.command()
+@click.option("--follow", is_flag=True, help="Go on with new ones until Ctrl-C.")
+@operator_command
+def events(client: FleetClient, *, follow: bool, as_json: bool) -> None:
+    """Show the last decisions with their times (UTC), oldest first."""
+    from scripts.fleet_status import show_event
+
+    answer = client.decisions()
+    if as_json and not follow:
+        print_json(answer)
+        return
+    console = Console()
+
+    def show(event: dict[str, Any]) -> None:
+        if as_json:
+            print(json.dumps(event), flush=True)
+        else:
+            show_event(event, console)
+
+    for event in reversed(answer["decisions"]):
+        show(event)
+    if follow:
+        follow_events(client, answer["decisions"], show)
+
+
+def follow_events(
+    client: FleetClient,
+    seen: list[dict[str, Any]],
+    show: Callable[[dict[str, Any]], None],
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show each decision after those in `seen` until Ctrl-C; report once if the API does not answer."""
+    is_reported = False
+    try:
+        while True:
+            wait(FOLLOW_SECONDS)
+            try:
+                decisions = client.decisions()["decisions"]
+            except ApiError as error:
+                if not is_reported:
+                    print(f"fleetsight: {error}; going on", file=sys.stderr)
+                is_reported = True
+                continue
+            is_reported = False
+            for event in reversed([each for each in decisions if each not in seen]):
+                show(event)
+            seen = decisions
+    except KeyboardInterrupt:
+        return

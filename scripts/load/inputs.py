@@ -1,0 +1,144 @@
+"""What a load test sends, the answers that it expects, and the system that it loads."""
+
+import csv
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from services.errors import FleetsightError
+
+ALLOW_FLAG = "--i-may-load-this-target"
+
+
+class ExpectationError(FleetsightError):
+    """Raised when the expected labels cannot be read, or an image has none; the message says which."""
+
+
+@dataclass(frozen=True)
+class LoadImages:
+    """The images of a load test: `count` of `files`, which repeat if they are fewer; and known labels by filename."""
+
+    files: Sequence[Path]
+    count: int
+    expected: Mapping[str, str]
+
+    def __iter__(self) -> Iterator[Path]:
+        """Yield the file of each image."""
+        return islice(cycle(self.files), self.count)
+
+
+def read_expected(path: Path, files: Sequence[Path]) -> dict[str, str]:
+    """Return the label of each of `files` by its name, from a CSV file with the columns `filename` and `label`.
+
+    Raises:
+        ExpectationError: the file cannot be read, or lacks a label.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as rows:
+            labels = {row["filename"]: row["label"] for row in csv.DictReader(rows)}
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise ExpectationError(f"--expected {path}: no CSV with columns filename and label ({error!r})") from error
+    missing = [file.name for file in files if file.name not in labels]
+    if missing:
+        raise ExpectationError(f"--expected {path}: no label for {len(missing)} images, such as {missing[0]!r}")
+    return labels
+
+
+def drawn_signs(folder: Path, count: int, seed: int, side: int, drawn: Callable[[int], None]) -> LoadImages:
+    """Return `count` road signs and their labels; draw them into `folder` if they do not exist yet.
+
+    Args:
+        folder: contains sets of signs, each in a folder of its own.
+        count: number of signs.
+        seed: the same seed draws the same signs.
+        side: width and height in pixels.
+        drawn: receives the number of signs that are drawn so far.
+    """
+    signs = folder / f"signs-{seed}-{side}-{count}"
+    labels = signs / "labels.csv"
+    if not labels.exists():
+        _draw_signs(signs, labels, count, seed, side, drawn)
+    with labels.open(newline="", encoding="utf-8") as rows:
+        expected = {row["filename"]: row["label"] for row in csv.DictReader(rows)}
+    return LoadImages([signs / name for name in expected], count, expected)
+
+
+def _draw_signs(folder: Path, labels: Path, count: int, seed: int, side: int, drawn: Callable[[int], None]) -> None:
+    from scripts.demo_model.signs import samples
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # Written last and atomically: if labels.csv exists, every sign does.
+    partial = labels.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as rows:
+        writer = csv.writer(rows)
+        writer.writerow(["filename", "label"])
+        for number, sample in enumerate(samples(count, seed, (((side, side), 1.0),)), start=1):
+            (folder / sample.filename).write_bytes(sample.data)
+            writer.writerow([sample.filename, sample.label])
+            drawn(number)
+    partial.rename(labels)
+
+
+class TargetError(FleetsightError):
+    """Raised when the target is not an address, or may not be loaded without `ALLOW_FLAG`."""
+
+
+@dataclass(frozen=True)
+class LoadTarget:
+    """The server to load. `base_url` has no final slash; `anywhere` allows other machines."""
+
+    base_url: str
+    host: str
+    port: int
+    secure: bool
+    anywhere: bool = False
+
+    def check(self, url: str) -> None:
+        """Check that an upload address from this server may be loaded.
+
+        Raises:
+            TargetError: it is not an address, or is on another machine and only this machine may be loaded.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise TargetError(f"{self.base_url} leads to {url!r}, which is no address of a web server")
+        if not self.anywhere and not _is_local(parts.hostname):
+            raise TargetError(
+                f"{self.base_url} leads to {url}, which is not on this machine: if you may load both, say so with "
+                f"{ALLOW_FLAG}"
+            )
+
+
+def parse_target(url: str, *, anywhere: bool) -> LoadTarget:
+    """Return the server at `url`.
+
+    Args:
+        url: scheme, host and port.
+        anywhere: allow other machines.
+
+    Raises:
+        TargetError: `url` is not an address, or is on another machine without `anywhere`.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise TargetError(f"--url {url}: {error}") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+        raise TargetError(f"--url {url}: not of the form http://127.0.0.1:8000")
+    if not anywhere and not _is_local(parts.hostname):
+        raise TargetError(f"--url {url} is not on this machine: if you may load it, say so with {ALLOW_FLAG}")
+    return LoadTarget(url.rstrip("/"), parts.hostname, port, parts.scheme == "https", anywhere)
+
+
+def _is_local(host: str) -> bool:
+    """Return whether every address of `host` is a loopback address."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        raise TargetError(f"--url: there is no host {host!r} ({error.strerror})") from error
+    return all(ipaddress.ip_address(address).is_loopback for address in found)

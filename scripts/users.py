@@ -1,0 +1,149 @@
+"""``fleetsight users``: the users' accounts on AWS, or of a system on this machine.
+
+The commands change the user pool: sessions and tokens of a disabled account end within minutes.
+"""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from localcloud.access_keys import AccessKey
+from scripts.aws.account import Account
+from scripts.aws.commands import aws_command
+from scripts.aws.deploy.stack import find_stack
+from services.accounts import OPERATORS, USERS, Accounts
+from services.errors import FleetsightError
+
+HOME = Path(__file__).parents[1] / ".fleetsight"
+LOCAL_PORT = 8000
+
+P = ParamSpec("P")
+
+
+class NoPoolError(FleetsightError):
+    """Raised when there is no user pool; the message says what to do."""
+
+
+def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Callable[P, None]:
+    """Give a command the options for the user pool, and call it with the accounts."""
+
+    @click.option("--local", is_flag=True, help="Of the system that ./scripts/run.sh runs on this machine.")
+    @click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
+    @wraps(command)
+    def on_either(account: Account, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        local, port = kwargs.pop("local"), kwargs.pop("port")
+        found = _local_accounts(HOME / f"run-{port}") if local else _accounts_of_stack(account, prefix)
+        command(found, *args, **kwargs)
+
+    return aws_command(on_either)
+
+
+@click.group()
+def users() -> None:
+    """Make, list and change the accounts of those who sign in."""
+
+
+@users.command("list")
+@_accounts_command
+def list_command(accounts: Accounts) -> None:
+    """List the accounts: e-mail, group, and whether they may sign in."""
+    table = Table("E-mail", "Group", "State")
+    for account in accounts.list():
+        group = OPERATORS if OPERATORS in account.groups else USERS
+        table.add_row(account.email, group, "" if account.enabled else "disabled")
+    Console().print(table)
+
+
+@users.command()
+@click.argument("email")
+@click.option("--operator", is_flag=True, help="Who may see and steer the fleet.")
+@_accounts_command
+def add(accounts: Accounts, email: str, *, operator: bool) -> None:
+    """Make an account for EMAIL, and print the password that its first sign-in asks to change."""
+    password = accounts.add(email)
+    if operator:
+        accounts.set_operator(email, is_operator=True)
+    click.echo(f"{email} signs in with this password, once, within three days: {password}")
+
+
+@users.command()
+@click.argument("email")
+@click.option("--remove", is_flag=True, help="Take it back.")
+@_accounts_command
+def operator(accounts: Accounts, email: str, *, remove: bool) -> None:
+    """Let EMAIL see and steer the fleet; holds with the next sign-in, or within 15 minutes."""
+    accounts.set_operator(email, is_operator=not remove)
+    click.echo(f"{email} is {'no operator any more' if remove else 'an operator'}.")
+
+
+@users.command()
+@click.argument("email")
+@_accounts_command
+def disable(accounts: Accounts, email: str) -> None:
+    """Let EMAIL in no more; what is theirs stays."""
+    accounts.set_enabled(email, is_enabled=False)
+    click.echo(f"{email} cannot sign in; sessions and tokens end within 15 minutes.")
+
+
+@users.command()
+@click.argument("email")
+@_accounts_command
+def enable(accounts: Accounts, email: str) -> None:
+    """Let EMAIL in again."""
+    accounts.set_enabled(email, is_enabled=True)
+    click.echo(f"{email} can sign in again.")
+
+
+@users.command("second-factor-off")
+@click.argument("email")
+@_accounts_command
+def second_factor_off(accounts: Accounts, email: str) -> None:
+    """Let EMAIL sign in by the password alone, after authenticator app and recovery codes were lost.
+
+    Be sure that it is really them who ask. They are signed out within 15 minutes.
+    """
+    accounts.turn_off_second_factor(email)
+    click.echo(f"{email} signs in by the password alone, and can set up a second factor again on the account page.")
+
+
+@users.command()
+@click.argument("email")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_accounts_command
+def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
+    """Remove the account of EMAIL for good; its jobs have no owner then, and expire as any that is not kept."""
+    if not yes:
+        click.confirm(f"Remove {email} for good?", abort=True)
+    accounts.remove(email)
+    click.echo(f"{email} is removed.")
+
+
+def _accounts_of_stack(account: Account, prefix: str) -> Accounts:
+    stack = find_stack(account, prefix)
+    if stack is None:
+        raise NoPoolError(f"there is no stack {prefix}: give --prefix and --region, or --local for this machine")
+    pool_id = stack.outputs.get("UserPoolId")
+    if pool_id is None:
+        raise NoPoolError(
+            f"there is no sign-in at {prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool"
+        )
+    return Accounts(account.cognito, pool_id)
+
+
+def _local_accounts(state_dir: Path) -> Accounts:
+    try:
+        endpoint = (state_dir / "endpoint").read_text(encoding="utf-8").strip()
+        pool_id = (state_dir / "user-pool").read_text(encoding="utf-8").strip()
+        key = AccessKey.load(state_dir)
+    except OSError as error:
+        raise NoPoolError(
+            "no system with sign-in runs here: start one with ./scripts/run.sh --sign-in, and give its --port"
+        ) from error
+    os.environ |= key.environment
+    return Accounts(Account(pool_id.partition("_")[0], None, endpoint).cognito, pool_id)

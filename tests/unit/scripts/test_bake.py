@@ -1,0 +1,124 @@
+"""The bake: bundles, its bucket, and the images that a stack launches."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+
+from app_tier.bundle.load import DEMO_BUNDLE
+from scripts.aws.account import Account
+from scripts.aws.bake.bake import DEMO_NAME, select_bundle
+from scripts.aws.bake.spec import BakeError
+from scripts.aws.buckets import ensure_bucket
+from scripts.aws.context import AwsContext, TimedOutError
+from scripts.aws.deploy.up import available_images, worker_disk_gib
+from tests.support.aws_stage import Time
+from tests.support.preflight import StubbedAccount, stubbed_account
+from tests.support.stubs import stubbed
+
+ACCOUNT = Account("us-east-1")
+
+
+def test_the_default_is_the_resnet_that_was_built(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_BUNDLE, tmp_path / "resnet18")
+    assert select_bundle(ACCOUNT, None, "openvino", tmp_path) == tmp_path / "resnet18"
+
+
+def test_without_one_the_command_that_makes_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BakeError, match=r"(?s)model build resnet18`.*--bundle.*--demo"):
+        select_bundle(ACCOUNT, None, "openvino", tmp_path)
+
+
+def test_the_demo_bundle_has_to_be_asked_for() -> None:
+    assert select_bundle(ACCOUNT, DEMO_NAME, "torch") == DEMO_BUNDLE
+
+
+def test_a_bundle_that_is_named_is_taken_where_it_is_whole(tmp_path: Path) -> None:
+    own = Path(shutil.copytree(DEMO_BUNDLE, tmp_path / "own"))
+    assert select_bundle(ACCOUNT, str(own), "openvino") == own
+    (own / "model.bin").write_bytes(b"short")
+    with pytest.raises(BakeError, match=r"model\.bin"):
+        select_bundle(ACCOUNT, str(own), "openvino")
+
+
+def context(s3: Stubber, done: list[str]) -> AwsContext:
+    """Return a context of an account with a stub of S3 and a known id."""
+    account = Account("us-east-1", _clients={"s3": s3.client})
+    account.__dict__["id"] = "123456789012"  # without a call of STS
+    return AwsContext(account, "fs", done.append, lambda _: None, Time(pause=0).waiter)
+
+
+def refuse(s3: Stubber, code: str) -> None:
+    s3.add_client_error("create_bucket", code, http_status_code=409)
+
+
+def test_a_name_that_s3_has_not_freed_yet_is_waited_for() -> None:
+    done = list[str]()
+    with stubbed("s3") as s3:
+        s3.add_client_error("head_bucket", "404")
+        for _ in range(3):
+            refuse(s3, "OperationAborted")
+        for call in (
+            "create_bucket",
+            "put_bucket_tagging",
+            "put_public_access_block",
+            "put_bucket_encryption",
+            "put_bucket_lifecycle_configuration",
+            "put_bucket_policy",
+        ):
+            s3.add_response(call, {})
+        ensure_bucket(context(s3, done))
+    assert done[0] == "made the bucket fs-bake-123456789012-us-east-1"
+
+
+def test_it_is_given_up_after_an_hour_with_the_remedy() -> None:
+    with stubbed("s3") as s3:
+        s3.add_client_error("head_bucket", "404")
+        for _ in range(361):
+            refuse(s3, "OperationAborted")
+        with pytest.raises(TimedOutError, match=r"free the name of the deleted bucket .*; try again then"):
+            ensure_bucket(context(s3, []))
+
+
+def test_a_name_that_another_account_has_is_not_waited_for() -> None:
+    with stubbed("s3") as s3:
+        s3.add_client_error("head_bucket", "404")
+        refuse(s3, "BucketAlreadyExists")
+        with pytest.raises(ClientError, match="BucketAlreadyExists"):
+            ensure_bucket(context(s3, []))
+
+
+ROOT_DISK = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 24, "SnapshotId": "snap-1"}}
+INSTANCE_STORE = {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}
+
+
+def stored(at: StubbedAccount, *image_ids: str) -> AwsContext:
+    """Let the parameter store name an image for each role that is asked about."""
+    for image_id in image_ids:
+        at.stubs["ssm"].add_response("get_parameter", {"Parameter": {"Value": image_id}})
+    return AwsContext(at.account, "fs", lambda _: None, lambda _: None)
+
+
+@pytest.mark.parametrize(("disks", "gib"), [([ROOT_DISK, INSTANCE_STORE], 24), ([], 8)])
+def test_a_workers_disk_is_as_large_as_its_image_says(disks: Sequence[Any], gib: int) -> None:
+    with stubbed_account("ssm", "ec2") as at:
+        there = {"Images": [{"ImageId": "ami-2", "BlockDeviceMappings": disks}]}
+        at.stubs["ec2"].add_response("describe_images", there)
+        assert worker_disk_gib(stored(at, "ami-2"), "openvino") == gib
+
+
+def test_without_its_image_a_workers_disk_is_as_large_as_that_which_would_be_baked() -> None:
+    for engine, gib in (("openvino", 8), ("torch", 24)):
+        with stubbed_account("ssm", "ec2") as at:
+            at.stubs["ec2"].add_response("describe_images", {"Images": []})
+            assert worker_disk_gib(stored(at, "ami-gone"), engine) == gib  # type: ignore[arg-type]
+
+
+def test_an_image_that_is_gone_is_not_there() -> None:
+    with stubbed_account("ssm", "ec2") as at:
+        at.stubs["ec2"].add_response("describe_images", {"Images": [{"ImageId": "ami-1"}]})
+        assert available_images(stored(at, "ami-gone", "ami-1")) == {"web": "ami-1"}

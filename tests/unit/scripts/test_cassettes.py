@@ -1,0 +1,50 @@
+"""What is recorded of a real run: nothing of the account stays in it, and our commands still read it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.support.cassettes import Scrubber, play, words
+
+RECORDED = sorted((Path(__file__).parents[2] / "aws" / "recorded").glob("*.json"))
+
+
+def test_nothing_of_the_account_stays_in_an_answer() -> None:
+    scrubber = Scrubber("210987654321")
+    answer = {
+        "Arn": "arn:aws:sts::210987654321:assumed-role/Admins/jo@example.com",
+        "UserId": "AROAABCDEFGHIJKLMNOPQ:jo",
+        "Address": "54.1.2.3",
+        "Host": "ec2-54-1-2-3.compute-1.amazonaws.com",
+        "Instance": "i-0123456789abcdef0",
+        "Pool": "us-east-1_AbCdEfGhI",
+        "AccessToken": "secret",
+        "Parameter": {"Type": "SecureString", "Value": "secret"},
+        "Asked": datetime(2026, 11, 22, tzinfo=UTC),
+        "ResponseMetadata": {"RequestId": "1"},
+    }
+    scrubbed = scrubber.value(answer)
+    assert scrubbed == {
+        "Arn": "arn:aws:sts::123456789012:assumed-role/deployer",
+        "UserId": "AROA00000000000000000:jo",
+        "Address": "198.51.100.1",
+        "Host": "ec2-198-51-100-1.compute-1.amazonaws.com",
+        "Instance": "i-00000000000000002",
+        "Pool": "us-east-1_000000003",
+        "AccessToken": "",
+        "Parameter": {"Type": "SecureString", "Value": ""},
+        "Asked": {"datetime": "2026-11-22T00:00:00+00:00"},
+    }
+    assert scrubber.value({"Again": "i-0123456789abcdef0 at 54.1.2.3"}) == {
+        "Again": "i-00000000000000002 at 198.51.100.1"
+    }
+    assert scrubber.value(scrubbed["Instance"]) == scrubbed["Instance"], "what is scrubbed stays as it is"
+
+
+@pytest.mark.skipif(not RECORDED, reason="no real run has been recorded yet: see tests/aws/test_life.py")
+@pytest.mark.parametrize("cassette", RECORDED, ids=lambda path: path.stem)
+def test_a_command_says_the_same_to_what_aws_answered(cassette: Path) -> None:
+    played, said = play(cassette)
+    assert played.exit_code == 0, played.output
+    assert words(played.output) == words(said)

@@ -1,0 +1,196 @@
+"""The one list of rights: complete for the stack and the commands, and simulated as IAM documents it."""
+
+import ast
+import json
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
+
+from scripts.aws import account as accounts
+from scripts.aws.account import Account
+from scripts.aws.deploy.settings import load_template
+from scripts.aws.preflight.permissions import PERMISSIONS, denials, deploy_policy, needed_permissions, policy_source
+from tests.support.preflight import USER, stubbed_account
+
+PATTERNS = [action for right in PERMISSIONS for action in (*right.actions.split(), *right.more.split())]
+FOLDER = Path(accounts.__file__).parent
+
+UNUSED = [
+    *("firehose:*", "kinesis:*", "kms:*", "managed-fleets:*", "s3tables:*", "ssm:Get*", "vpc-lattice:*", "vpce:*"),
+    *("*:*Kinesis*", "*:*Table*Replica*", "*:ImportTable", "*:*ContributorInsights*", "*:PutResourcePolicy"),
+    *("dynamodb:*Item", "dynamodb:Query", "dynamodb:Scan", "logs:*LogStream*", "logs:PutLogEvents"),
+    *(
+        "logs:PutBearerTokenAuthentication",
+        "logs:CreateLogDelivery",
+        "logs:*ResourcePolic*",
+        "*:*DataProtectionPolicy",
+    ),
+    *("logs:PutIndexPolicy", "s3:*MetadataTable*", "s3:REST.PUT.OBJECT", "iam:*GroupPolicy", "iam:*UserPolicy"),
+    *("s3:PutA*Configuration", "s3:PutBucketLogging", "s3:PutBucketNotification", "s3:PutBucketVersioning"),
+    *("s3:PutBucketAbac", "s3:PutBucketObjectLockConfiguration", "s3:PutBucketReplication", "s3:PutBucketWebsite"),
+    *("s3:PutI*Configuration", "s3:PutMetricsConfiguration", "s3:PutObject*", "s3:PutReplicationConfiguration"),
+    *("ec2:AcceptAddressTransfer", "ec2:AssociateAddress", "ec2:DisassociateAddress"),
+    *("cloudfront:CreateConnectionGroup", "autoscaling:*Metrics*", "autoscaling:PutNotificationConfiguration"),
+]
+"""What schemas name for properties that the template does not use."""
+
+SERVICES = {"cognito": "cognito-idp", "elbv2": "elasticloadbalancing", "quotas": "servicequotas", "tagging": "tag"}
+"""Names of actions begin so, where not by the name of the client."""
+
+OTHERWISE_NAMED = {
+    "budgets:DescribeBudgets": "budgets:ViewBudget",
+    "s3:DeleteObjects": "s3:DeleteObject",
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:ListBuckets": "s3:ListAllMyBuckets",
+    "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:PutBucketEncryption": "s3:PutEncryptionConfiguration",
+    "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+}
+"""Operations with an action of another name.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsbudgetservice.html
+"""
+
+
+def is_allowed(action: str) -> bool:
+    return any(fnmatchcase(action, pattern) for pattern in PATTERNS)
+
+
+@pytest.mark.parametrize("kind", sorted({each["Type"] for each in load_template().resources.values()}))
+def test_the_policy_holds_what_cloudformation_calls_to_make_and_delete_each_resource(kind: str) -> None:
+    handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
+    wanted = {each for name in ("create", "read", "delete") for each in handlers.get(name, {}).get("permissions", [])}
+    used = {each for each in wanted if not any(fnmatchcase(each, pattern) for pattern in UNUSED)}
+    assert not sorted(each for each in used if not is_allowed(each))
+
+
+def calls() -> Iterator[str]:
+    """Yield the action of each call that stands in the commands, such as `account.ec2.describe_images(…)`."""
+    account = Account("us-east-1")
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            owner, method = ast.unparse(node.func.value).rpartition(".")[2], node.func.attr
+            if not isinstance(getattr(Account, owner, None), property):
+                continue
+            method = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
+            if (context := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:
+                action = f"{SERVICES.get(owner, owner)}:{context}"
+                yield OTHERWISE_NAMED.get(action, action)
+
+
+def test_the_policy_holds_what_the_commands_call() -> None:
+    found = set(calls()) - {"sts:GetCallerIdentity"}  # which needs no right
+    assert {"ec2:RunInstances", "budgets:ViewBudget", "tag:GetResources"} <= found
+    assert not sorted(each for each in found if not is_allowed(each))
+
+
+def test_the_policy_fits_into_a_role_and_is_limited_to_the_prefix() -> None:
+    with stubbed_account(caller="arn:aws-cn:iam::123456789012:user/ann") as at:
+        told = deploy_policy(at.account, "fs")
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+    assert len(json.dumps(told, separators=(",", ":"))) <= 10_240
+    by_name = {each["Sid"]: each for each in told["Statement"]}
+    assert len(by_name) == len(PERMISSIONS)
+    assert by_name["Roles"]["Resource"] == ["arn:aws-cn:iam::123456789012:role/fs-*"]
+    assert by_name["Queues"]["Resource"][0] == "arn:aws-cn:sqs:us-east-1:123456789012:fs-requests"
+    everywhere = {action for each in told["Statement"] if "*" in each["Resource"] for action in each["Action"]}
+    harmless = ("iam:Get", "iam:List", "iam:SimulatePrincipalPolicy")
+    assert not [each for each in everywhere if each.startswith("iam:") and not each.startswith(harmless)]
+
+
+def test_parts_that_a_stack_does_not_have_need_no_rights() -> None:
+    names = {
+        right.name
+        for right in needed_permissions({"MonthlyBudget": "0", "CreateUserPool": "true", "StaticSite": "false"})
+    }
+    assert {"Roles", "SignIn"} <= names
+    assert not {"Budget", "StubbedAccount", "SiteFiles", "LoadBalancer", "Names"} & names
+
+
+def test_the_simulation_is_asked_about_a_role_and_not_about_its_session() -> None:
+    session = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Admin_1/ann@example.org"
+    arn = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_1"
+    role = {"Path": "/", "RoleName": "AWSReservedSSO_Admin_1", "RoleId": "A" * 16, "Arn": arn, "CreateDate": 0}
+    with stubbed_account("iam", caller=session) as at:
+        at.stubs["iam"].add_response("get_role", {"Role": role}, {"RoleName": "AWSReservedSSO_Admin_1"})
+        assert policy_source(at.account) == arn
+    assert policy_source(account_of(USER)) == USER
+    assert policy_source(account_of("arn:aws:iam::123456789012:root")) is None
+
+
+def account_of(caller: str) -> Account:
+    with stubbed_account(caller=caller) as at:
+        return at.account
+
+
+def evaluated(action: str, decision: str, missing: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    return {"EvalActionName": action, "EvalDecision": decision, "MissingContextValues": list(missing), **more}
+
+
+DENIED = {"AllowedByOrganizations": False}
+
+
+@pytest.mark.parametrize(
+    ("result", "denied"),
+    [
+        (evaluated("iam:CreateRole", "allowed"), {}),
+        (evaluated("iam:CreateRole", "implicitDeny"), {"iam:CreateRole": True}),
+        (evaluated("iam:CreateRole", "explicitDeny"), {"iam:CreateRole": True}),
+        (evaluated("iam:DeleteRole", "implicitDeny"), {"iam:DeleteRole": False}),
+        (evaluated("iam:CreateRole", "explicitDeny", ("aws:MultiFactorAuthPresent",)), {"iam:CreateRole": False}),
+        (evaluated("iam:PassRole", "explicitDeny", OrganizationsDecisionDetail=DENIED), {"iam:PassRole": False}),
+        (
+            evaluated(
+                "iam:CreateRole", "implicitDeny",
+                ResourceSpecificResults=[
+                    {"EvalResourceName": "a", "EvalResourceDecision": "allowed"},
+                    {"EvalResourceName": "b", "EvalResourceDecision": "implicitDeny",
+                     "MissingContextValues": ["iam:PermissionsBoundary"]},
+                ],
+            ),
+            {"iam:CreateRole": False},
+        ),
+    ],
+    ids=["allowed", "implicit", "explicit", "deletes", "second-factor", "organization", "boundary"],
+)  # fmt: skip
+def test_a_denial_is_certain_unless_it_depends_on_what_the_simulation_does_not_know(
+    result: dict[str, Any], denied: dict[str, bool]
+) -> None:
+    (roles,) = (right for right in PERMISSIONS if right.name == "Roles")
+    asked = {
+        "PolicySourceArn": USER,
+        "ActionNames": roles.actions.split(),
+        "ResourceArns": ["arn:aws:iam::123456789012:role/fs-check"],
+        "ContextEntries": [
+            {"ContextKeyName": "aws:RequestedRegion", "ContextKeyType": "string", "ContextKeyValues": ["us-east-1"]}
+        ],
+    }
+    with stubbed_account("iam") as at:
+        first = {"EvaluationResults": [evaluated("iam:PassRole", "allowed")], "IsTruncated": True, "Marker": "m"}
+        at.stubs["iam"].add_response("simulate_principal_policy", first, asked)
+        last = {"EvaluationResults": [result], "IsTruncated": False}
+        at.stubs["iam"].add_response("simulate_principal_policy", last, {**asked, "Marker": "m"})
+        assert denials(at.account, "fs", USER, [roles]) == denied
+
+
+def test_an_implicit_denial_on_any_resource_is_not_certain_since_some_may_be_allowed() -> None:
+    (machines,) = (right for right in PERMISSIONS if right.name == "Machines")
+    results = [
+        evaluated("ec2:CreateImage", "implicitDeny"),
+        evaluated("ec2:CreateTags", "explicitDeny"),
+    ]
+    with stubbed_account("iam") as at:
+        at.stubs["iam"].add_response("simulate_principal_policy", {"EvaluationResults": results})
+        told = denials(at.account, "fs", USER, [machines])
+    assert told == {"ec2:CreateImage": False, "ec2:CreateTags": True}

@@ -1,0 +1,175 @@
+"""Replacing the web instance, against answers as AWS documents them.
+
+Statuses and their order: https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeInstanceRefreshes.html
+The answers are the examples of that page and of API_StartInstanceRefresh.html, with our names.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.stub import ANY, Stubber
+
+from scripts.aws.account import Account
+from scripts.aws.deploy.auth import session_keys_parameter
+from scripts.aws.rollout import RolloutError, WebGroup, refresh_web_group, roll_session_keys, web_groups
+from tests.support.aws_stage import Stage, Time
+from tests.support.stubs import stubbed
+
+GROUP = WebGroup("fs-web", "2", ("i-old",))
+REFRESH = "08b91cf7-8fa6-48af-b6a6-d227f40f1b9b"
+WARMING = "Waiting for instances to warm up before continuing. For example: i-0645704820a8e83ff is warming up."
+
+
+@pytest.fixture
+def autoscaling() -> Iterator[Stubber]:
+    with stubbed("autoscaling") as stub:
+        yield stub
+
+
+@pytest.fixture
+def ssm() -> Iterator[Stubber]:
+    with stubbed("ssm") as stub:
+        yield stub
+
+
+def stage(**stubs: Stubber) -> Stage:
+    clients = {service: stub.client for service, stub in stubs.items()}
+    return Stage(Account("us-east-1", _clients=clients), "fs", time=Time(pause=0))
+
+
+def add_start(stub: Stubber, *, skips_matching: bool = True) -> None:
+    preferences = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "SkipMatching": skips_matching}
+    asked = {"AutoScalingGroupName": "fs-web", "Preferences": preferences}
+    stub.add_response("start_instance_refresh", {"InstanceRefreshId": REFRESH}, asked)
+
+
+def add_statuses(stub: Stubber, *statuses: str, reason: str = WARMING) -> None:
+    """Let each look at the refreshes find the newest one in the next status, and an older one that has succeeded."""
+    older = {"InstanceRefreshId": "0e151305-1e57-4a32-a256-1fd14157c5ec", "Status": "Successful"}
+    for status in statuses:
+        newest = {"InstanceRefreshId": REFRESH, "Status": status, "StatusReason": reason}
+        stub.add_response("describe_instance_refreshes", {"InstanceRefreshes": [newest, older]})
+
+
+def test_a_new_instance_is_in_service_before_the_old_one_ends(autoscaling: Stubber) -> None:
+    add_start(autoscaling)
+    add_statuses(autoscaling, "Pending", "InProgress", "Baking", "Successful")
+    on = stage(autoscaling=autoscaling)
+    refresh_web_group(on.context, GROUP, wait=True)
+    assert on.steps == ["told fs-web to replace i-old by version 2"]
+    assert "fs-web runs version 2" in on.seen
+
+
+@pytest.mark.parametrize("status", ["Failed", "Cancelled", "RollbackFailed", "RollbackSuccessful"])
+def test_a_replacement_that_does_not_succeed_is_an_error_with_its_reason(autoscaling: Stubber, status: str) -> None:
+    add_start(autoscaling)
+    add_statuses(autoscaling, "InProgress", status, reason="i-new was not healthy")
+    with pytest.raises(RolloutError, match=rf"fs-web was not replaced \({status}\): i-new was not healthy"):
+        refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=True)
+
+
+@pytest.mark.parametrize("status", ["Cancelling", "RollbackInProgress"])
+def test_a_replacement_that_is_taken_back_is_waited_for(autoscaling: Stubber, status: str) -> None:
+    add_start(autoscaling)
+    add_statuses(autoscaling, status, "Cancelled")
+    with pytest.raises(RolloutError, match="Cancelled"):
+        refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=True)
+
+
+def test_a_replacement_that_runs_already_is_waited_for(autoscaling: Stubber) -> None:
+    """The error: API_StartInstanceRefresh.html, InstanceRefreshInProgress."""
+    autoscaling.add_client_error("start_instance_refresh", "InstanceRefreshInProgress", "already in progress")
+    add_statuses(autoscaling, "InProgress", "Successful")
+    on = stage(autoscaling=autoscaling)
+    refresh_web_group(on.context, GROUP, wait=True)
+    assert "fs-web replaces its instances already" in on.seen
+
+
+def test_without_waiting_the_replacement_is_only_begun(autoscaling: Stubber) -> None:
+    add_start(autoscaling)
+    refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=False)
+
+
+def test_a_group_without_old_instances_is_left_alone(autoscaling: Stubber) -> None:
+    refresh_web_group(stage(autoscaling=autoscaling).context, WebGroup("fs-web", "2", ()), wait=True)
+
+
+def described(version: str, *launched: str) -> dict[str, Any]:
+    """Return an answer of DescribeAutoScalingGroups: what the group launches, and what its instances were."""
+
+    def template(of: str) -> dict[str, str]:
+        return {"LaunchTemplateId": "lt-1", "LaunchTemplateName": "fs-web", "Version": of}
+
+    instances = [
+        {
+            "InstanceId": f"i-{number}",
+            "AvailabilityZone": "us-east-1a",
+            "LifecycleState": "InService",
+            "HealthStatus": "Healthy",
+            "ProtectedFromScaleIn": False,
+            "LaunchTemplate": template(of),
+        }
+        for number, of in enumerate(launched)
+    ]
+    group = {
+        "AutoScalingGroupName": "fs-web",
+        "LaunchTemplate": template(version),
+        "MinSize": 1,
+        "MaxSize": 2,
+        "DesiredCapacity": 1,
+        "DefaultCooldown": 300,
+        "AvailabilityZones": ["us-east-1a"],
+        "HealthCheckType": "EC2",
+        "CreatedTime": datetime(2026, 1, 1, tzinfo=UTC),
+        "Instances": instances,
+    }
+    return {"AutoScalingGroups": [group]}
+
+
+def add_groups(stub: Stubber, answer: dict[str, Any]) -> None:
+    asked = {"Filters": [{"Name": "tag:fleetsight", "Values": ["fs"]}]}
+    stub.add_response("describe_auto_scaling_groups", answer, asked)
+
+
+def test_instances_of_other_versions_than_their_group_launches_are_old(autoscaling: Stubber) -> None:
+    add_groups(autoscaling, described("2", "1", "2"))
+    assert web_groups(stage(autoscaling=autoscaling).context) == [WebGroup("fs-web", "2", ("i-0",))]
+
+
+@pytest.mark.parametrize(("named", "number"), [("$Default", "3"), ("$Latest", "5")])
+def test_a_version_that_a_group_names_by_a_word_is_looked_up(autoscaling: Stubber, named: str, number: str) -> None:
+    add_groups(autoscaling, described(named, "3", "5"))
+    with stubbed("ec2") as ec2:
+        found = {"LaunchTemplateId": "lt-1", "DefaultVersionNumber": 3, "LatestVersionNumber": 5}
+        asked = {"LaunchTemplateIds": ["lt-1"]}
+        ec2.add_response("describe_launch_templates", {"LaunchTemplates": [found]}, asked)
+        [group] = web_groups(stage(autoscaling=autoscaling, ec2=ec2).context)
+    assert (group.version, len(group.old)) == (number, 1)
+
+
+def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
+    autoscaling: Stubber, ssm: Stubber
+) -> None:
+    name = session_keys_parameter("fs")
+    add_groups(autoscaling, described("2", "2"))
+    ssm.add_client_error("put_parameter", "ParameterAlreadyExists")
+    ssm.add_response("get_parameter", {"Parameter": {"Value": "last\nolder"}}, {"Name": name, "WithDecryption": True})
+    stored = {"Name": name, "Value": ANY, "Type": "SecureString", "Overwrite": True}
+    ssm.add_response("put_parameter", {"Version": 2}, stored)
+    add_start(autoscaling, skips_matching=False)
+    add_statuses(autoscaling, "Successful")
+    on = stage(autoscaling=autoscaling, ssm=ssm)
+    roll_session_keys(on.context, wait=True, dry_run=False)
+    assert [step.split(",")[0] for step in on.steps] == [
+        "put a new key for sessions first",
+        "told fs-web to replace every instance by version 2",
+    ]
+
+
+def test_a_dry_run_stores_no_key_and_replaces_nothing(autoscaling: Stubber, ssm: Stubber) -> None:
+    add_groups(autoscaling, described("2", "2"))
+    on = stage(autoscaling=autoscaling, ssm=ssm)
+    roll_session_keys(on.context, wait=True, dry_run=True)
+    assert not on.steps

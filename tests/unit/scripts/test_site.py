@@ -1,0 +1,306 @@
+"""The static site: its files, their links, and its publication."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from click.testing import CliRunner
+from moto import mock_aws
+from werkzeug.routing import Map, Rule
+
+from core.config import parse_config
+from scripts.aws.account import Account
+from scripts.aws.commands import site, site_plan
+from scripts.aws.deploy.stack import find_stack
+from scripts.aws.site import (
+    DIGEST_KEY,
+    SiteError,
+    SiteFile,
+    SiteLinkError,
+    addresses_in,
+    check_links,
+    deployed_config,
+    export_site,
+    publish_site,
+)
+from tests.conftest import shipped_values
+from tests.support.stack_template import RESOURCES
+from web_tier.security import HEADERS
+
+ADDRESS = "https://images.example.org"
+
+
+def export(folder: Path, **web: object) -> dict[str, SiteFile]:
+    """Export the site of the shipped configuration with some settings changed; return its files by address."""
+    values = shipped_values()
+    values["aws"]["endpoint_url"] = "http://127.0.0.1:9"  # where nobody answers
+    values["web"] |= web
+    return {file.address: file for file in export_site(folder, parse_config(values), ADDRESS)}
+
+
+def test_the_site_is_the_two_pages_and_every_static_file_that_any_page_asks_for(tmp_path: Path) -> None:
+    files = export(tmp_path)
+    own = {f"/static/{path.relative_to('web_tier/static')}" for path in Path("web_tier/static").rglob("*.*")}
+    assert files.keys() == {"/", "/api", "/static/bootstrap/css/bootstrap.min.css"} | own
+    assert all((tmp_path / file.name).stat().st_size for file in files.values())
+
+
+def test_files_are_served_as_what_they_are_and_pages_are_asked_for_each_time(tmp_path: Path) -> None:
+    files = export(tmp_path)
+    assert files["/"].content_type == files["/api"].content_type == "text/html; charset=utf-8"
+    assert files["/static/upload/main.js"].content_type.startswith("text/javascript")
+    assert files["/static/mark.svg"].content_type.startswith("image/svg+xml")
+    assert files["/"].cache_control == "public, max-age=0, s-maxage=86400"
+    assert files["/static/fleetsight.css"].cache_control == "public, max-age=3600"
+
+
+def test_the_page_has_the_settings_of_the_deployment_and_asks_for_what_changes(tmp_path: Path) -> None:
+    export(tmp_path, max_image_bytes=4096)
+    page = (tmp_path / "index.html").read_text()
+    assert "up to 4 KB each" in page
+    assert re.search(r'<p id="fleetNow" data-ask>', page)
+    assert "has not looked at the fleet yet" not in page
+
+
+def test_where_people_sign_in_the_pages_ask_who_looks_at_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLEETSIGHT_SESSION_KEYS_FILE", raising=False)  # the machine that publishes has none
+    auth = {"mode": "cognito", "user_pool_id": "us-east-1_Example1", "client_id": "example"}
+    values = shipped_values()
+    values["auth"] |= auth
+    files = {file.address for file in export_site(tmp_path, parse_config(values), ADDRESS)}
+    assert {"/", "/api", "/static/visitor.js"} <= files
+    for name in ("index.html", "api"):
+        page = (tmp_path / name).read_text()
+        assert "/static/visitor.js" in page
+        assert re.search(r'<a id="account"[^>]* hidden>', page)
+        assert re.search(r'<a id="headerSignIn"[^>]*href="/sign-in">', page)
+        assert re.search(r'href="/fleet" id="fleetLink" hidden', page)
+        assert "There is no sign-in here" not in page
+    page = (tmp_path / "index.html").read_text()
+    assert 'href="/upload"' in page
+    assert "data-ask" not in page
+    assert "Bearer $TOKEN" in (tmp_path / "api").read_text()
+
+
+def test_without_sign_in_no_page_asks_who_looks_at_it(tmp_path: Path) -> None:
+    export(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "visitor.js" not in page
+    assert "There is no sign-in here" in page
+
+
+def test_the_page_of_the_api_names_the_sites_own_address(tmp_path: Path) -> None:
+    export(tmp_path)
+    page = (tmp_path / "api").read_text()
+    assert f"curl -s -X POST {ADDRESS}/api/v1/jobs" in page
+    assert "localhost" not in page
+
+
+ROUTES = Map([Rule("/jobs/<job_id>"), Rule("/jobs/<job_id>/rows", methods=["POST"]), Rule("/static/<path:name>")])
+
+
+@pytest.mark.parametrize(
+    ("content_type", "text"),
+    [
+        ("text/html", '<a href="/jobs/x">'),
+        ("text/html", '<a href="#main"><form action="/jobs/x/rows" data-path="/jobs/{job_id}/rows">'),
+        ("text/javascript", 'import { a } from "./there.js"; fetch(`/jobs/${id}/rows?limit=${most}`)'),
+        ("text/javascript", "new URL('../up.svg', import.meta.url); const a = `/jobs${base}`;"),
+        ("text/css", "a { background: url(data:image/svg+xml,x) }"),
+    ],
+)
+def test_an_address_leads_to_a_file_or_to_the_web_tier(content_type: str, text: str) -> None:
+    files = {"/static/a/it": (content_type, text), "/static/a/there.js": ("", ""), "/static/up.svg": ("", "")}
+    check_links(files, ROUTES, ["/static/"])
+
+
+@pytest.mark.parametrize(
+    ("content_type", "text", "dead"),
+    [
+        ("text/html", '<script src="/static/gone.js">', "/static/gone.js"),
+        ("text/html", '<img src="https://elsewhere.example/a.png">', "https://elsewhere.example/a.png"),
+        ("text/html", '<a href="/job/x">', "/job/x"),
+        ("text/javascript", 'import "./gone.js"', "./gone.js"),
+        ("text/javascript", 'new URL("gone.svg", import.meta.url)', "gone.svg"),
+        ("text/javascript", "fetch(`/job/${id}`)", "/job/${id}"),
+        ("text/css", "@import 'gone.css';", "gone.css"),
+        ("text/css", 'a { background: url("gone.png") }', "gone.png"),
+    ],
+)
+def test_an_address_that_nothing_is_at_is_told_with_the_file_that_names_it(
+    content_type: str, text: str, dead: str
+) -> None:
+    assert dead in set(addresses_in(content_type, text))
+    with pytest.raises(SiteLinkError, match=re.escape(f"/static/it names {dead}")):
+        check_links({"/static/it": (content_type, text)}, ROUTES, ["/static/"])
+
+
+def test_cloudfront_tells_browsers_what_the_web_tier_does() -> None:
+    told = RESOURCES["SiteHeaders"]["Properties"]["ResponseHeadersPolicyConfig"]
+    security, own = told["SecurityHeadersConfig"], told["CustomHeadersConfig"]["Items"]
+    assert {each["Header"]: each["Value"] for each in own} | {
+        "Content-Security-Policy": security["ContentSecurityPolicy"]["ContentSecurityPolicy"],
+        "X-Content-Type-Options": "nosniff" if "ContentTypeOptions" in security else "",
+        "X-Frame-Options": security["FrameOptions"]["FrameOption"],
+        "Referrer-Policy": security["ReferrerPolicy"]["ReferrerPolicy"],
+    } == dict(HEADERS)
+
+
+BUCKET = "fleetsight-site"
+
+
+@dataclass
+class Stacks:
+    """CloudFormation as far as the site asks it: what stacks there are, by name, with their outputs."""
+
+    outputs: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803 (CloudFormation's own name)
+        """Tell of one stack."""
+        if StackName not in self.outputs:
+            told: Any = {"Error": {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}}
+            raise ClientError(told, "DescribeStacks")
+        stack = {
+            "StackName": StackName,
+            "StackId": StackName,
+            "StackStatus": "CREATE_COMPLETE",
+            "Parameters": [
+                {"ParameterKey": "WebSettings", "ParameterValue": "export FLEETSIGHT__WEB__MAX_IMAGE_BYTES='4096'"}
+            ],
+            "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in self.outputs[StackName].items()],
+        }
+        return {"Stacks": [stack]}
+
+
+class CrashError(Exception):
+    """Raised where a test plays a crash."""
+
+
+@pytest.fixture
+def account() -> Iterator[Account]:
+    """An account with a stack that has a site and one that has none, and nothing in the bucket."""
+    with mock_aws():
+        stacks = Stacks({"plain": {}})
+        account = Account(region="us-east-1", _clients={"cloudformation": stacks})
+        account.s3.create_bucket(Bucket=BUCKET)
+        own = '{"worker": {"bundle": "/opt/fleetsight/bundle"}}'
+        account.ssm.put_parameter(Name="/fleetsight/config", Value=own, Type="String")
+        stacks.outputs["fleetsight"] = {
+            "ConfigParameterName": "/fleetsight/config",
+            "SiteAddress": ADDRESS,
+            "SiteBucketName": BUCKET,
+            "SiteDistributionId": distribution(account),
+        }
+        yield account
+
+
+def distribution(account: Account) -> str:
+    """Make a distribution; return its id."""
+    origin = {"Id": "web", "DomainName": "web.example.org", "CustomHeaders": {"Quantity": 0}}
+    config: Any = {
+        "CallerReference": "one",
+        "Origins": {"Quantity": 1, "Items": [origin]},
+        "DefaultCacheBehavior": {"TargetOriginId": "web", "ViewerProtocolPolicy": "https-only"},
+        "Comment": "",
+        "Enabled": True,
+    }
+    return account.cloudfront.create_distribution(DistributionConfig=config)["Distribution"]["Id"]
+
+
+def keys(account: Account) -> set[str]:
+    """Return the keys of the bucket."""
+    return {each["Key"] for each in account.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])}
+
+
+def invalidations(account: Account) -> int:
+    """Return how often CloudFront was told of news."""
+    (each,) = account.cloudfront.list_distributions()["DistributionList"]["Items"]
+    return account.cloudfront.list_invalidations(DistributionId=each["Id"])["InvalidationList"]["Quantity"]
+
+
+def exported(account: Account, folder: Path) -> set[str]:
+    """Return the names of the files that there are to be."""
+    stack = find_stack(account, "fleetsight")
+    assert stack is not None
+    return {file.name for file in export_site(folder, deployed_config(account, stack), ADDRESS)}
+
+
+def test_the_bucket_has_every_file_as_it_is_to_be_served_and_cloudfront_is_told_last(
+    account: Account, tmp_path: Path
+) -> None:
+    steps: list[str] = []
+    assert publish_site(account, "fleetsight", steps.append) == ADDRESS
+    assert keys(account) == exported(account, tmp_path) | {DIGEST_KEY}
+    page = account.s3.get_object(Bucket=BUCKET, Key="index.html")
+    assert (page["ContentType"], page["CacheControl"]) == (
+        "text/html; charset=utf-8",
+        "public, max-age=0, s-maxage=86400",
+    )
+    assert "up to 4 KB each" in page["Body"].read().decode()  # as the stack says, not as config.yaml does
+    assert account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["CacheControl"] == "public, max-age=3600"
+    assert invalidations(account) == 1
+    assert steps[-1].startswith("CloudFront is told")
+
+
+def test_publishing_again_changes_nothing_where_nothing_has_changed(account: Account) -> None:
+    publish_site(account, "fleetsight", print)
+    steps: list[str] = []
+    assert publish_site(account, "fleetsight", steps.append) == ADDRESS
+    assert (steps, invalidations(account)) == ([], 1)
+
+
+def test_files_that_the_site_no_longer_has_go(account: Account, tmp_path: Path) -> None:
+    publish_site(account, "fleetsight", print)
+    account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
+    publish_site(account, "fleetsight", print)
+    assert keys(account) == exported(account, tmp_path) | {DIGEST_KEY}
+
+
+@pytest.mark.parametrize("crash_after", [1, 2, 3])
+def test_after_a_crash_at_any_step_the_next_run_does_all_of_it(account: Account, crash_after: int) -> None:
+    publish_site(account, "fleetsight", print)  # of the settings that hold again at the end
+    account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
+    steps: list[str] = []
+
+    def done(step: str) -> None:
+        steps.append(step)
+        if len(steps) == crash_after:
+            raise CrashError
+
+    with pytest.raises(CrashError):
+        publish_site(account, "fleetsight", done)
+    # As another release would have left it there.
+    account.s3.put_object(Bucket=BUCKET, Key="static/theme.js", Body=b"of another release")
+    told = invalidations(account)
+    publish_site(account, "fleetsight", print)
+    assert account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["Body"].read() != b"of another release"
+    assert invalidations(account) == told + 1
+    assert "static/old.js" not in keys(account)
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(account: Account) -> None:
+    said = site_plan(account, "fleetsight")
+    assert re.match(r"\d+ files would be put into fleetsight-site, 0 would be deleted there", said)
+    assert (keys(account), invalidations(account)) == (set(), 0)
+    publish_site(account, "fleetsight", print)
+    assert site_plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
+
+
+def test_the_command_says_in_one_line_what_is_wrong() -> None:
+    with mock_aws():
+        said = CliRunner().invoke(site, ["--region", "us-east-1", "--prefix", "A"])
+    assert said.exit_code == 2
+    assert "small letters, digits and dashes" in said.output
+
+
+def test_without_a_site_or_a_stack_the_command_says_how_to_come_by_one(account: Account) -> None:
+    with pytest.raises(SiteError, match="no stack other-one in us-east-1: `fleetsight up`"):
+        publish_site(account, "other-one", print)
+    with pytest.raises(SiteError, match="plain has no static site: deploy it with one"):
+        publish_site(account, "plain", print)

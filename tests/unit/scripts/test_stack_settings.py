@@ -1,0 +1,273 @@
+"""The stack's template, its parameters, and the keys of config.yaml that it overrides."""
+
+import re
+from typing import Any
+
+import pytest
+
+from core.config import Retention, Web
+from scripts.aws.deploy.settings import (
+    STACK_KEYS,
+    STACK_SECTIONS,
+    STACK_VALUES,
+    UNKEPT_KEY,
+    SettingError,
+    StackSettings,
+    StackTemplate,
+    TemplateParameter,
+    change_set_parameters,
+    check_parameters,
+    config_parameters,
+    load_template,
+    merge_config,
+    stack_config,
+    unkept_days,
+    validated_config,
+    with_static_names,
+)
+from scripts.aws.deploy.stack import Stack
+from services.cloudformation import parse_template
+from tests.conftest import ROOT, shipped_values
+from tests.support.stack_template import TEMPLATE, user_data
+from tests.support.stack_template import settings as settings_in
+
+SMALL = StackTemplate(
+    "", {"VpcId": TemplateParameter("Where"), "ScaleIn": TemplateParameter("What", "terminate")}, {}
+)
+
+
+def stack(**parameters: str) -> Stack:
+    return Stack("fs", "arn", "CREATE_COMPLETE", parameters=parameters)
+
+
+def test_what_is_wished_is_said_what_the_stack_has_stays_and_the_rest_is_the_templates_affair() -> None:
+    assert change_set_parameters(SMALL, {"VpcId": "vpc-1"}, None) == [
+        {"ParameterKey": "VpcId", "ParameterValue": "vpc-1"}
+    ]
+    kept = change_set_parameters(SMALL, {"ScaleIn": "stop"}, stack(VpcId="vpc-1", ScaleIn="terminate", Old="x"))
+    assert kept == [
+        {"ParameterKey": "VpcId", "UsePreviousValue": True},
+        {"ParameterKey": "ScaleIn", "ParameterValue": "stop"},
+    ]
+
+
+def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_has() -> None:
+    with pytest.raises(SettingError, match="no parameter Scalein; it has ScaleIn, VpcId"):
+        check_parameters(SMALL, StackSettings({"Scalein": "stop"}), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("WebInstances", "5", "WebInstances=5: it must be one of 1, 2, 3, 4 (Web instances;"),
+        ("MonthlyBudget", "ten", "MonthlyBudget=ten: it must be a number (US dollars a month"),
+        ("WebCidr", "everybody", "WebCidr=everybody: it must match [0-9.]+/[0-9]{1,2} (Who may reach the page"),
+        ("StaticSite", "true", "StaticSite needs DomainName"),
+    ],
+)
+def test_a_parameter_is_refused_with_its_value_and_what_would_do(name: str, value: str, words: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(words)):
+        check_parameters(load_template(), StackSettings({name: value}), None)
+
+
+def test_a_rule_holds_for_what_the_stack_has_already_too() -> None:
+    check_parameters(load_template(), StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn"))
+    with pytest.raises(SettingError, match="needs CertificateArn"):
+        check_parameters(load_template(), StackSettings({"CertificateArn": ""}), stack(WebInstances="3"))
+
+
+@pytest.mark.parametrize(
+    ("key", "way"),
+    [
+        ("auth.mode", "CreateUserPool"),
+        ("auth.open", "CreateUserPool"),
+        ("auth.sign_up", "OpenSignUp"),
+        ("auth.user_pool_id", "the stack makes it"),
+        ("auth.client_id", "the stack makes it"),
+        ("web.hosts", "PageNames"),
+    ],
+)
+def test_who_may_come_in_and_by_what_name_is_said_by_the_stacks_parameters(key: str, way: str) -> None:
+    with pytest.raises(SettingError, match=f"--config {key}: the stack says that itself; .*{way}"):
+        validated_config({key: "x"})
+
+
+def test_a_parameter_without_default_must_be_given_and_the_message_says_how() -> None:
+    with pytest.raises(SettingError, match=re.escape("VpcId (Where): give --set VpcId=…")):
+        change_set_parameters(SMALL, {}, None)
+
+
+def test_settings_survive_the_way_into_the_stack_and_back() -> None:
+    settings = {"fleet.max_workers": "5", "fleet.schedule": '[{"from": "08:00"}]', "worker.top_k": "3"}
+    assert stack_config(stack(**config_parameters(settings))) == settings
+    assert stack_config(stack(**config_parameters({}))) == {}
+    assert stack_config(None) == {}
+
+
+@pytest.mark.parametrize("name", ["WebSettings", "WorkerSettings"])
+def test_the_template_allows_what_settings_become_and_no_other_commands(name: str) -> None:
+    pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
+    line = config_parameters({"worker.top_k": "3", "worker.batch_wait_seconds": "0.1"})[name]
+    assert re.fullmatch(pattern, line)
+    assert re.fullmatch(pattern, "")
+    for other in ("rm -rf /", f"{line}; rm -rf /", f"{line} $(id)", "export A='1'", line.replace("'3'", "'3'\nid")):
+        assert not re.fullmatch(pattern, other), other
+
+
+def test_workers_are_told_only_what_they_read_so_that_other_settings_need_no_roll() -> None:
+    said = {"fleet.max_workers": "5", "web.threads": "9", "web.max_image_pixels": "100", "worker.top_k": "3"}
+    lines = config_parameters(said)
+    assert stack_config(stack(WebSettings=lines["WorkerSettings"])) == {
+        "web.max_image_pixels": "100",
+        "worker.top_k": "3",
+    }
+    assert stack_config(stack(**lines)) == said
+
+
+def test_all_that_workers_read_reaches_them_or_is_the_stacks_own() -> None:
+    limits = {f"web.{name}" for name in Web.model_fields if name.startswith("max_image_")}
+    source = "".join(path.read_text() for path in (ROOT / "app_tier").rglob("*.py"))
+    read = {".".join(found) for found in re.findall(r"config\.([a-z]+)\.([a-z_]+)", source)} - {"web.image_limits"}
+    assert "worker.idle_seconds" in read
+    for key in read | limits:
+        is_the_stacks = key in STACK_KEYS or key.split(".")[0] in STACK_SECTIONS
+        assert is_the_stacks or config_parameters({key: "1"})["WorkerSettings"], key
+
+
+def test_a_setting_without_a_value_is_taken_back_and_others_stay() -> None:
+    now = merge_config(
+        {"fleet.max_workers": "5", "web.threads": "9"}, {"fleet.max_workers": "", "fleet.min_workers": "1"}
+    )
+    assert now == {"fleet.min_workers": "1", "web.threads": "9"}
+
+
+def test_the_configuration_is_config_yaml_with_the_settings_in_it() -> None:
+    config = validated_config({"fleet.max_workers": "5", "fleet.instance_types": "[c6a.large]"})
+    assert (config.fleet.max_workers, config.fleet.instance_types) == (5, ("c6a.large",))
+
+
+def test_what_user_data_says_of_itself_counts_too() -> None:
+    said: dict[str, Any] = settings_in(user_data("WebTemplate"))
+    for key, value in STACK_VALUES.items():
+        section, name = key.upper().split(".")
+        assert said[f"FLEETSIGHT__{section}__{name}"] == value
+    assert validated_config({}).controller.interval_seconds == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("fleet.max_worker", "5", "unknown key"),
+        ("fleet.max_workers", "many", "valid integer"),
+        ("max_workers", "5", "write SECTION.KEY=VALUE"),
+        ("names.job_table", "mine", "the stack says that itself"),
+        ("fleet.subnet_ids", "[a]", "give --subnets"),
+        ("queues.kind", "fifo", "its queues are standard ones"),
+        ("queues.visibility_timeout_seconds", "60", "infra/stack.yaml"),
+        ("worker.bundle", "/x", "BundleAddress"),
+        ("web.host", "it's", "quotes"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_made(key: str, value: str, told: str) -> None:
+    with pytest.raises(SettingError, match=told):
+        validated_config({key: value})
+
+
+def test_more_settings_than_a_parameter_holds_are_refused_with_the_other_way() -> None:
+    with pytest.raises(SettingError, match="fleetsight bake"):
+        config_parameters({"fleet.schedule": "x" * 4_096})
+
+
+VALUES = {"Prefix": "fs", "AWS::AccountId": "123456789012", "AWS::Region": "eu-west-1"}
+NAMES = {"AWS::S3::Bucket": "BucketName", "AWS::DynamoDB::Table": "TableName"}
+
+
+def names(body: str) -> dict[str, Any]:
+    """The names of the buckets and tables by logical name, as the template states them."""
+    found = parse_template(body)["Resources"].items()
+    return {key: each["Properties"][NAMES[each["Type"]]] for key, each in found if each["Type"] in NAMES}
+
+
+def test_buckets_and_tables_that_stay_have_literal_names_since_only_those_are_taken_in_again() -> None:
+    assert names(with_static_names(load_template().body, VALUES)) == {
+        "InputBucket": "fs-input-123456789012-eu-west-1",
+        "OutputBucket": "fs-output-123456789012-eu-west-1",
+        "SiteBucket": "fs-site-123456789012-eu-west-1",
+        "JobTable": "fs-jobs",
+    }
+
+
+def test_nothing_else_of_the_template_changes() -> None:
+    before, after = load_template().body.splitlines(), with_static_names(load_template().body, VALUES).splitlines()
+    changed = [old for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == len(names(load_template().body))
+
+
+NOTHING = StackSettings()
+
+
+def retention(days: float) -> Retention:
+    return Retention(unkept_days=days, repeat_days=30)
+
+
+def stack_with_days(days: str | None) -> Stack:
+    return Stack("fs", "arn", "UPDATE_COMPLETE", parameters={} if days is None else {"UnkeptDays": days})
+
+
+@pytest.mark.parametrize(("days", "wanted"), [(7, "30"), (0.5, "24"), (14.5, "38"), (365, "388"), (0, "0")])
+def test_a_new_stack_waits_23_days_longer_than_the_controller_and_for_ever_where_jobs_do_not_expire(
+    days: float, wanted: str
+) -> None:
+    assert unkept_days(retention(days), NOTHING, None) == wanted
+
+
+def test_with_the_configuration_as_it_is_shipped_that_is_the_templates_default() -> None:
+    default = TEMPLATE["Parameters"]["UnkeptDays"]["Default"]
+    assert unkept_days(Retention(**shipped_values()["retention"]), NOTHING, None) == str(default)
+
+
+@pytest.mark.parametrize(
+    ("had", "days", "wanted"),
+    [
+        ("60", 7, "60"),  # said with --set once
+        ("0", 7, "0"),
+        ("30", 29, "30"),
+        ("30", 30, "53"),  # config.yaml has overtaken it
+        ("30", 0, "0"),
+        (None, 7, "30"),  # a stack from before there was a rule
+        ("3.5", 1, "24"),
+    ],
+)
+def test_what_the_stack_has_stays_unless_it_would_be_too_soon(had: str | None, days: float, wanted: str) -> None:
+    assert unkept_days(retention(days), NOTHING, stack_with_days(had)) == wanted
+
+
+@pytest.mark.parametrize("said", ["14", ""], ids=["said", "taken back"])
+def test_it_follows_the_key_when_that_is_said_anew_or_taken_back(said: str) -> None:
+    assert unkept_days(retention(14), StackSettings({}, {UNKEPT_KEY: said}), stack_with_days("60")) == "37"
+
+
+@pytest.mark.parametrize("days", ["8", "100", "0"])
+def test_what_is_wished_comes_first(days: str) -> None:
+    assert (
+        unkept_days(retention(7), StackSettings({"UnkeptDays": days}, {UNKEPT_KEY: "7"}), stack_with_days("60"))
+        == days
+    )
+
+
+@pytest.mark.parametrize(
+    ("wished", "days", "told"),
+    [
+        ("7", 7, "expire after 7 days .*: give more than 7, or 0"),
+        ("3", 7, "UnkeptDays=3: "),
+        ("30", 0, "expire never .*: give 0"),
+        ("8.5", 7, "give whole days"),
+        ("-1", 7, "give whole days"),
+        ("", 7, "give whole days"),
+    ],
+)
+def test_what_would_delete_images_of_jobs_that_stand_or_is_no_number_is_refused(
+    wished: str, days: float, told: str
+) -> None:
+    with pytest.raises(SettingError, match=told):
+        unkept_days(retention(days), StackSettings({"UnkeptDays": wished}), None)
