@@ -48,7 +48,7 @@ def _cloud(options: argparse.Namespace) -> None:
     from localcloud.access_keys import is_inherited
     from localcloud.cloud import HOST, serve
     from localcloud.fleet import fleet
-    from localcloud.typed_switches import switches_of
+    from localcloud.options import parse_switches
 
     if not is_inherited():
         sys.exit(
@@ -56,7 +56,7 @@ def _cloud(options: argparse.Namespace) -> None:
             "and AWS_SECRET_ACCESS_KEY to a secret, here and for the clients"
         )
     fleet.compute = not options.no_compute
-    fleet.set_switches(switches_of(options.switch))
+    fleet.set_switches(parse_switches(options.switch))
     serve(f"{HOST}:{options.port}" if options.fd is None else f"fd://{options.fd}", options.lifeline_fd)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 
-from localcloud.mend import NewAttribute, Patch
+from localcloud.patches import NewAttribute, Patch
 
 AWS_KEY = "alias/aws/ebs"
 """The key that AWS makes for the disks of an account; moto makes it with the first encrypted disk."""
@@ -47,7 +47,7 @@ def _describe_vpc_block_public_access_options(_self: Any) -> Any:
     return ActionResult({"VpcBlockPublicAccessOptions": {"InternetGatewayBlockMode": "off"}})
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.ec2.models.vpcs:VPCBackend.create_default_vpc",
         ("self",),

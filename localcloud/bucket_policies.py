@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 OF_TLS = {"aws:securetransport", "s3:tlsversion"}
 
@@ -37,7 +37,7 @@ def _get_permission(_original: Any) -> Any:
     return get_permission
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.s3.models:FakeBucket.get_permission",
         ("self", "action", "resource"),

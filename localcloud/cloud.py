@@ -12,10 +12,8 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from localcloud.calls import CountedCalls, calls
 from localcloud.control import ControlApplication
-from localcloud.direct import DirectCalls
-from localcloud.dispatch import RememberingDispatcher, WsgiApp, stock_dispatcher
+from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, WsgiApp, call_counter, stock_dispatcher
 from localcloud.faults import FaultyCalls
 from localcloud.fleet import fleet
 from localcloud.iam.authorizer import Authorizer
@@ -23,8 +21,8 @@ from localcloud.iam.middleware import AuthorizedCalls, form_check
 from localcloud.iam.record import decisions
 from localcloud.lifeline import watch
 from localcloud.loopback import loopback
-from localcloud.mends import mend_service
 from localcloud.page_guard import PageGuard, bucket_allows_post
+from localcloud.patches import apply_patches
 from localcloud.post_objects import PostObjects
 from localcloud.signatures import SignedCalls
 from localcloud.worker import LingeringWorker
@@ -56,11 +54,11 @@ def create_application() -> PageGuard:
     Raises:
         MotoChangedError: the installed moto is not the one that the mends were written for.
     """
-    mend_service("core")
+    apply_patches("core")
     authorizer = Authorizer(decisions)
-    aws = PostObjects(DirectCalls(RememberingDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
+    aws = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
     authorized = AuthorizedCalls(aws, authorizer, fleet)
-    signed = SignedCalls(CountedCalls(FaultyCalls(authorized, fleet.call_faults), calls))
+    signed = SignedCalls(CountedCalls(FaultyCalls(authorized, fleet.call_faults), call_counter))
     cloud = LocalCloudApplication(signed, ControlApplication(fleet))
     return PageGuard(cloud, bucket_allows_post)
 

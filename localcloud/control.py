@@ -28,7 +28,7 @@ from werkzeug.wrappers import Request, Response
 
 from localcloud import identity
 from localcloud.access_keys import owner_key
-from localcloud.calls import calls
+from localcloud.dispatch import call_counter
 from localcloud.fleet import Fleet
 from localcloud.iam.record import decisions
 from localcloud.options import InvalidSwitchError
@@ -111,7 +111,7 @@ class ControlApplication:
         return {}
 
     def _calls(self, _request: Request) -> dict[str, Any]:
-        return {**calls.figures(), "faults": self._fleet.call_faults.figures()}
+        return {**call_counter.figures(), "faults": self._fleet.call_faults.figures()}
 
     def _decisions(self, _request: Request) -> dict[str, Any]:
         if not self._fleet.switches.enforce_iam:

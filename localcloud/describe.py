@@ -9,7 +9,7 @@ from typing import Any
 from moto.ec2.models.instances import InstanceState, StateReason
 
 from localcloud.fleet import fleet
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 from localcloud.records import UnknownInstanceError
 from localcloud.refusals import refusal
 
@@ -91,7 +91,7 @@ def _all_reservations(original: Any) -> Any:
 
 def _past(instance: Any, seconds_ago: float) -> Any | None:
     try:
-        then = fleet.record(instance.id).past.ago(seconds_ago)
+        then = fleet.record(instance.id).past.value_ago(seconds_ago)
     except UnknownInstanceError:
         return None  # it is being launched
     return None if then is None else as_seen(instance, then)
@@ -110,7 +110,7 @@ def _noting_tags(original: Any) -> Any:
 
 _TAGS = "moto.ec2.models.tags:TagBackend"
 _NO_PAST = "knows only what is now"
-MENDS = (
+PATCHES = (
     Patch(
         "moto.ec2.responses.instances:InstanceResponse.describe_instances",
         ("self",),

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localcloud.capacity import Place, room
-from localcloud.fault_rules import CallFaults, rules_of
-from localcloud.options import Switches
+from localcloud.eventual_consistency import ValueHistory
+from localcloud.faults import CallFaults
+from localcloud.options import Switches, rules_of
 from localcloud.records import Record, Stock, UnknownInstanceError, Work
-from localcloud.timeline import Timeline
 
 STATE_CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 INSTANCE_INITIATED = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
@@ -71,10 +71,10 @@ class Fleet:
         """Replace the switches for what happens from now on."""
         with self._changed:
             self.switches = switches
-        self.call_faults.turn(rules_of(switches.faults), switches.fault_seed)
+        self.call_faults.set_rules(rules_of(switches.faults), switches.fault_seed)
 
     def take(self, name: str) -> bool:
-        """Say whether a fault is due now, of which the switch `name` counts how many are to come, and count it."""
+        """Return True if a fault is due now, of which the switch `name` counts how many are to come, and count it."""
         with self._changed:
             left = getattr(self.switches, name)
             if left > 0:
@@ -92,12 +92,12 @@ class Fleet:
         """Remember what the API shows of an instance from now on; unknown ones, such as volumes, are none of ours."""
         with self._changed:
             if self._stock is not None and (record := self._records.get(instance_id)) is not None:
-                record.past.note(self._stock.seen(record.instance))
+                record.past.record(self._stock.seen(record.instance))
 
     def boot(self, instance: Any) -> None:
         """Let an instance boot: a new one, or a stopped one again."""
         with self._changed:
-            record = self._records.setdefault(instance.id, Record(instance, Timeline(clock=self.clock)))
+            record = self._records.setdefault(instance.id, Record(instance, ValueHistory(clock=self.clock)))
             if not self.compute:
                 self.note(instance.id)
                 return

@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 PICKS_REMEMBERED = 50_000
 
@@ -39,7 +39,7 @@ class AttributeNames:
         return known
 
     def may_transform(self, transformers: dict[str, Any], key: str) -> bool:
-        """Say whether a transformer can apply to a member of this name."""
+        """Return True if a transformer can apply to a member of this name."""
         if not transformers:
             return False
         kept = self._transformed.get(id(transformers))
@@ -84,7 +84,7 @@ def _untracked(_original: Any) -> Any:
     return staticmethod(new)
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.core.common_models:BaseModel.__new__",
         ("cls", "args", "kwargs"),

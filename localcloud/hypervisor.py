@@ -61,7 +61,7 @@ class _Instance:
     finished: bool = False  # and the cloud knows
 
     def owes_report(self) -> bool:
-        """Say whether the cloud has yet to hear of it."""
+        """Return True if the cloud has yet to hear of it."""
         return not self.finished if self.gone else self.process is not None and not self.reported_running
 
 

@@ -6,7 +6,7 @@ from moto.core.parse import default_timestamp_parser
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.amis import Ami
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 DEBIAN = "136693071363"
 """The account that publishes them. https://wiki.debian.org/Cloud/AmazonEC2Image"""
@@ -59,7 +59,7 @@ def _create_image(original: Any) -> Any:
     return create_image
 
 
-MENDS = (
+PATCHES = (
     Patch("moto.ec2.models.amis:AmiBackend._load_amis", ("self",), _load_amis, "knows none of Debian's images"),
     Patch(
         "moto.ec2.models.amis:AmiBackend.create_image",

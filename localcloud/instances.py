@@ -13,7 +13,7 @@ from moto.ec2.models.instances import InstanceState
 from localcloud.describe import seen
 from localcloud.fleet import STATE_CODES, fleet
 from localcloud.launches import check_start
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 from localcloud.records import UnknownInstanceError
 
 CONSOLE_BYTES = 65_536  # GetConsoleOutput returns the most recent 64 KB
@@ -139,7 +139,7 @@ def user_data_of(instance: Any) -> bytes:
 
 
 _INSTANCE = "moto.ec2.models.instances:Instance"
-MENDS = (
+PATCHES = (
     Patch(
         f"{_INSTANCE}.__init__",
         ("self", "ec2_backend", "image_id", "user_data", "security_groups", "kwargs"),

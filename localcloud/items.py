@@ -9,7 +9,7 @@ from typing import Any
 from moto.dynamodb.exceptions import ItemSizeTooLarge
 from moto.dynamodb.models.dynamo_type import DynamoType, LimitedSizeDict
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 MAX_ITEM_BYTES = 405_000
 """Bytes, as in stock moto; AWS documents 400 KB."""
@@ -85,7 +85,7 @@ def _to_dict(original: Any) -> Any:
 
 _JSON_AS_IT_IS = frozenset({"S", "N", "BOOL", "NULL"})
 _TYPE = "moto.dynamodb.models.dynamo_type:DynamoType"
-MENDS = (
+PATCHES = (
     Patch(f"{_TYPE}.size", ("self",), _size, "asks seven questions of a text before it measures it"),
     Patch(f"{_TYPE}.cast_value", ("self",), _cast_value, "asks five questions of a text before it returns it"),
     Patch("moto.dynamodb.responses:dynamo_to_dict", ("obj",), _to_dict, "asks of each text whether it is a date"),

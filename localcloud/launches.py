@@ -11,7 +11,7 @@ from moto.ec2.exceptions import EC2ClientError
 
 from localcloud.capacity import Place
 from localcloud.fleet import fleet
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 from localcloud.refusals import refusal
 from localcloud.templates import check, check_architecture, is_one_time_spot, place_of, with_template
 
@@ -179,7 +179,7 @@ def _run_instances(original: Any) -> Any:
     return run_instances
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.ec2.responses.instances:InstanceResponse.run_instances",
         ("self",),

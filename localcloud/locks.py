@@ -26,7 +26,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Say whether a process holds the lock of a file."""
+    """Return True if a process holds the lock of a file."""
     if not path.exists():
         return False
     try:

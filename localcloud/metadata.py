@@ -46,7 +46,7 @@ class Tokens:
         return f"{expires}.{self._sign(expires)}"
 
     def valid(self, token: str) -> bool:
-        """Say whether the token was issued here and has not expired."""
+        """Return True if the token was issued here and has not expired."""
         expires, _, signature = token.partition(".")
         genuine = hmac.compare_digest(signature.encode(), self._sign(expires).encode())
         return genuine and int(expires) > self._clock()

@@ -19,7 +19,7 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.sqs.exceptions import InvalidParameterValue, SQSException
 
-from localcloud.mend import NewAttribute
+from localcloud.patches import NewAttribute
 
 MAX_PER_SECOND = 500
 MAX_RESULTS = 10
@@ -201,7 +201,7 @@ def _found(backend: Any, arn: str | None) -> Any | None:
 
 _RESPONSE = "moto.sqs.responses:SQSResponse"
 _WHY = "has no message move tasks"
-MENDS = (
+PATCHES = (
     NewAttribute(f"{_RESPONSE}.start_message_move_task", start_message_move_task, _WHY),
     NewAttribute(f"{_RESPONSE}.list_message_move_tasks", list_message_move_tasks, _WHY),
     NewAttribute(f"{_RESPONSE}.cancel_message_move_task", cancel_message_move_task, _WHY),

@@ -14,7 +14,7 @@ from typing import Any
 from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
 from moto.utilities.utils import get_partition
 
-from localcloud.direct import Answer, Request, request_id
+from localcloud.dispatch import DirectRequest, DirectResponse, request_id
 from localcloud.object_tags import plain_tag, set_tags
 
 # no percent sign and no empty segment: the same to every layer that would decode or route it
@@ -50,7 +50,7 @@ _CREATING = threading.Lock()
 """Held from the check that there is no object to the put, so that of two conditional puts one succeeds."""
 
 
-def answer(request: Request) -> Answer | None:
+def answer(request: DirectRequest) -> DirectResponse | None:
     """Answer a plain object call, or return None where stock moto must."""
     environ = request.environ
     if environ.get("HTTP_IF_NONE_MATCH") and environ["REQUEST_METHOD"] != "PUT":
@@ -68,14 +68,14 @@ def answer(request: Request) -> Answer | None:
 
 
 def has_plain_headers(environ: dict[str, Any]) -> bool:
-    """Say whether a request has no header that asks for more than the whole object."""
+    """Return True if a request has no header that asks for more than the whole object."""
     return not environ.get("HTTP_X_AMZ_CONTENT_SHA256", "").startswith("STREAMING") and all(
         name in _PLAIN_HEADERS for name in environ if name.startswith("HTTP_")
     )
 
 
 def is_plain(bucket: FakeBucket) -> bool:
-    """Say whether nothing but its objects decides what a call on a bucket does."""
+    """Return True if nothing but its objects decides what a call on a bucket does."""
     return type(bucket) is FakeBucket and not (
         bucket.versioning_status
         or bucket.policy
@@ -86,7 +86,7 @@ def is_plain(bucket: FakeBucket) -> bool:
     )
 
 
-def _put(request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> Answer | None:
+def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
     content_type = request.environ.get("CONTENT_TYPE") or _DEFAULT_TYPE
     length = request.environ.get("CONTENT_LENGTH", "")
     tagging = request.environ.get("HTTP_X_AMZ_TAGGING")
@@ -95,7 +95,7 @@ def _put(request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> 
         return None
     content = request.read_body()
     if len(content) != int(length):  # who sent it has gone, and a part of an object is no object
-        return Answer([("Connection", "close")], status="400 Bad Request")
+        return DirectResponse([("Connection", "close")], status="400 Bad Request")
     condition = request.environ.get("HTTP_IF_NONE_MATCH")
     with _CREATING if condition else nullcontext():
         if condition and (condition != "*" or backend.get_object(bucket.name, key) is not None):
@@ -106,28 +106,28 @@ def _put(request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> 
     stored.set_metadata({name: sys.intern(value) for name, value in described.items()})
     stored.set_acl(bucket.acl)
     set_tags(backend, stored, tags)
-    return Answer([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
+    return DirectResponse([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
 
 
-def _get(_request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> Answer | None:
+def _get(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
     stored = backend.get_object(bucket.name, key)
     if type(stored) is not FakeKey or stored.storage_class != "STANDARD" or stored.checksum_algorithm:
         return None
     described = {**stored.response_dict, **stored.metadata, "Accept-Ranges": "bytes"}
     described.pop("content-length")
-    return Answer([*_identity(), *((name, str(value)) for name, value in described.items())], stored.value)
+    return DirectResponse([*_identity(), *((name, str(value)) for name, value in described.items())], stored.value)
 
 
-def _delete(_request: Request, backend: S3Backend, bucket: FakeBucket, key: str) -> Answer | None:
+def _delete(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
     backend.delete_object(bucket.name, key)
-    return Answer(_identity(), status="204 No Content")
+    return DirectResponse(_identity(), status="204 No Content")
 
 
 def _identity() -> list[tuple[str, str]]:
     return [("x-amz-request-id", request_id())]
 
 
-_CALLS: dict[str, Callable[[Request, S3Backend, FakeBucket, str], Answer | None]] = {
+_CALLS: dict[str, Callable[[DirectRequest, S3Backend, FakeBucket, str], DirectResponse | None]] = {
     "PUT": _put,
     "GET": _get,
     "DELETE": _delete,

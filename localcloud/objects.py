@@ -12,7 +12,7 @@ from typing import Any
 from moto.s3.models import FakeKey, LowercaseDict, get_canned_acl, utcnow
 from moto.utilities.utils import get_partition
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 HASHED_AT_ONCE = 2047
 """Bytes up to which hashlib keeps the interpreter's lock; under load it costs more to get back than a small hash."""
@@ -161,7 +161,7 @@ def _dispose(_original: Any) -> Any:
 
 
 _KEY = "moto.s3.models:FakeKey"
-MENDS = (
+PATCHES = (
     Patch(f"{_KEY}.__init__", _PARAMETERS, _init, "keeps 2 KB around each object that are the same for most of them"),
     Patch(f"{_KEY}.value", ("self",), _value, "keeps a buffer and a lock, and copies the content out of it"),
     Patch(f"{_KEY}.__getstate__", ("self",), _getstate, "expects a buffer and a lock"),

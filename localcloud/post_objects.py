@@ -18,9 +18,9 @@ from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
 from localcloud.access_keys import secret_of
-from localcloud.direct import Answer, request_id
-from localcloud.mends import mend_service
+from localcloud.dispatch import DirectResponse, request_id
 from localcloud.object_tags import Tags, set_tags, tags_of_form
+from localcloud.patches import apply_patches
 from localcloud.post_policy import Form, RefusedError, Signer, check_policy, signer_of
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -85,7 +85,7 @@ class PostObjects:
         start_response(answer.status, answer.headers + length)
         return (answer.body,)
 
-    def _post(self, bucket: str, environ: dict[str, Any], boundary: str) -> Answer:
+    def _post(self, bucket: str, environ: dict[str, Any], boundary: str) -> DirectResponse:
         fields, content = parse(_body(environ), boundary)
         form = Form(bucket, fields, len(content))
         signer = signer_of(form, secret_of)
@@ -169,7 +169,7 @@ def _check_implemented(form: Form) -> None:
 
 
 def _put(account: str, region: str, form: Form, content: bytes, tags: Tags) -> str:
-    mend_service("s3")
+    apply_patches("s3")
     from moto.s3.models import s3_backends
 
     backend = s3_backends[account][get_partition(region)]
@@ -185,23 +185,23 @@ def _put(account: str, region: str, form: Form, content: bytes, tags: Tags) -> s
     return str(stored.etag)
 
 
-def _stored(form: Form, etag: str, environ: dict[str, Any]) -> Answer:
+def _stored(form: Form, etag: str, environ: dict[str, Any]) -> DirectResponse:
     key, bucket = form.fields["key"], form.bucket
     headers = [("x-amz-request-id", request_id()), ("ETag", etag)]
     status = _STATUSES.get(form.fields.get("success_action_status", ""))
     if status is None:
-        return Answer(headers, status="204 No Content")
+        return DirectResponse(headers, status="204 No Content")
     if not status.startswith("201"):
-        return Answer(headers, status=status)
+        return DirectResponse(headers, status=status)
     place = f"http://{environ.get('HTTP_HOST', '')}/{bucket}/{key}"
     told = {"Location": place, "Bucket": bucket, "Key": key, "ETag": etag}
-    return Answer([*headers, ("Content-Type", "application/xml")], _xml("PostResponse", told), status)
+    return DirectResponse([*headers, ("Content-Type", "application/xml")], _xml("PostResponse", told), status)
 
 
-def _refusal(error: RefusedError) -> Answer:
+def _refusal(error: RefusedError) -> DirectResponse:
     told = {"Code": error.code, "Message": error.message, "RequestId": request_id()}
     headers = [("x-amz-request-id", told["RequestId"]), ("Content-Type", "application/xml")]
-    return Answer(headers, _xml("Error", told), f"{error.status} {_REASONS[error.status]}")
+    return DirectResponse(headers, _xml("Error", told), f"{error.status} {_REASONS[error.status]}")
 
 
 def _xml(name: str, told: dict[str, str]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from moto.dynamodb.comparisons import OpDefault
 from moto.dynamodb.models.table import RESULT_SIZE_LIMIT
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 _queried = threading.local()
 
@@ -136,7 +136,7 @@ _QUERY_PARAMETERS = (
     "range_key_conditions",
     "filter_kwargs",
 )
-MENDS = (
+PATCHES = (
     Patch(
         f"{_TABLE}.query", _QUERY_PARAMETERS, _query, "sorts the whole table and copies what it found for each page"
     ),

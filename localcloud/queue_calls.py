@@ -14,7 +14,7 @@ from moto.sqs.constants import DEFAULT_RECEIVED_MESSAGES, MAXIMUM_MESSAGE_LENGTH
 from moto.sqs.models import Message, SQSBackend, sqs_backends
 
 from localcloud.approximate import approximate_counts
-from localcloud.direct import Answer, Request, json_answer
+from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
 from localcloud.message import Delivery
 from localcloud.sqs import is_over_limit, sequence_number, take
 
@@ -26,7 +26,7 @@ _FIFO = {"MessageGroupId": str, "MessageDeduplicationId": str}
 Parameters = dict[str, Any]
 
 
-def answer(request: Request) -> Answer | None:
+def answer(request: DirectRequest) -> DirectResponse | None:
     """Answer a plain call on a queue, or return None where stock moto must."""
     call = _CALLS.get(request.target)
     if call is None:
@@ -137,7 +137,7 @@ def _has_types(values: Parameters, needed: Mapping[str, type], allowed: Mapping[
 
 
 def is_timeout(seconds: int) -> bool:
-    """Say whether SQS takes it as a visibility timeout."""
+    """Return True if SQS takes it as a visibility timeout."""
     return 0 <= seconds <= int(MAXIMUM_VISIBILITY_TIMEOUT)
 
 

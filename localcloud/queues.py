@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Generic
 
+from localcloud.eventual_consistency import ValueHistory
 from localcloud.message import (
     Counts,
     DeadLetter,
@@ -24,7 +25,6 @@ from localcloud.message import (
     State,
 )
 from localcloud.receipts import ReceiptHandle
-from localcloud.timeline import Timeline
 
 DEDUPLICATION_SECONDS = 300.0
 
@@ -56,7 +56,7 @@ class MessageQueue(Generic[Payload]):
         self._closed = False
         self._sequence = 0
         self._duplicates: OrderedDict[str, tuple[float, Sent]] = OrderedDict()
-        self._past: Timeline[Counts] = Timeline(resolution_seconds=COUNTS_EVERY_SECONDS, clock=clock)
+        self._past: ValueHistory[Counts] = ValueHistory(resolution_seconds=COUNTS_EVERY_SECONDS, clock=clock)
         self._reset()
 
     def _reset(self) -> None:
@@ -66,7 +66,7 @@ class MessageQueue(Generic[Payload]):
         self._ready_groups: OrderedDict[str, None] = OrderedDict()
         self._timers: list[tuple[float, int, Entry[Payload]]] = []
         self._counts: Counter[State] = Counter()
-        self._past.note(self._count())
+        self._past.record(self._count())
 
     def send(
         self,
@@ -103,7 +103,7 @@ class MessageQueue(Generic[Payload]):
                 self._duplicates[deduplication_key] = (now + DEDUPLICATION_SECONDS, sent)
             if delay_seconds > 0:
                 self._set_timer(entry, now + delay_seconds)
-                self._past.note(self._count())
+                self._past.record(self._count())
             else:
                 self._make_visible(entry)
             return sent
@@ -192,7 +192,7 @@ class MessageQueue(Generic[Payload]):
             self._wake_due()
             if not seconds_ago:
                 return self._count()
-            return self._past.ago(seconds_ago) or Counts(0, 0, 0)
+            return self._past.value_ago(seconds_ago) or Counts(0, 0, 0)
 
     def _count(self) -> Counts:
         return Counts(self._counts[State.VISIBLE], self._counts[State.IN_FLIGHT], self._counts[State.DELAYED])
@@ -305,7 +305,7 @@ class MessageQueue(Generic[Payload]):
         self._counts[entry.state] -= 1
         self._counts[state] += 1
         entry.state = state
-        self._past.note(self._count())
+        self._past.record(self._count())
 
     def _set_timer(self, entry: Entry[Payload], at: float) -> None:
         self._forget_overtaken_timers()

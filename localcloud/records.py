@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from localcloud.timeline import Timeline
+from localcloud.eventual_consistency import ValueHistory
 
 
 class Stock(Protocol):
@@ -39,7 +39,7 @@ class Record:
     """
 
     instance: Any
-    past: Timeline[Any]
+    past: ValueHistory[Any]
     generation: int = 0
     stuck: bool = False
     boot_delay_seconds: float = 0.0

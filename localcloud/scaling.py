@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from localcloud.loopback import loopback
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _notify_terminate_instances(_original: Any) -> Any:
     return notify_terminate_instances
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.autoscaling.models:FakeAutoScalingGroup.replace_autoscaling_group_instances",
         ("self", "count_needed", "propagated_tags"),

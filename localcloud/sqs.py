@@ -19,9 +19,9 @@ from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, S
 
 from localcloud.approximate import approximate_counts
 from localcloud.fleet import fleet
-from localcloud.mend import Patch
 from localcloud.message import DeadLetter, Delivery, NotInFlightError, StaleReceiptError
 from localcloud.move_tasks import MAX_RESULTS, MoveTask
+from localcloud.patches import Patch
 from localcloud.queues import MessageQueue
 from localcloud.receipts import MalformedReceiptError
 
@@ -295,7 +295,7 @@ def _purge_queue(original: Any) -> Any:
 
 
 _QUEUE = "moto.sqs.models:SQSBackend"
-MENDS = (
+PATCHES = (
     Patch(
         "moto.sqs.models:Queue",
         ("name", "region", "account_id", "kwargs"),

@@ -14,7 +14,7 @@ from moto.core.exceptions import ServiceException
 from moto.dynamodb.responses import DynamoHandler
 from werkzeug.exceptions import HTTPException
 
-from localcloud.direct import Answer, Request, json_answer
+from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
 
 _METHODS = {
     "BatchGetItem": "batch_get_item",
@@ -61,7 +61,7 @@ _MEMBERS = frozenset(
 _BINARY = re.compile(rb'"BS?"\s*:')  # base64 on the wire, bytes in moto
 
 
-def answer(request: Request) -> Answer | None:
+def answer(request: DirectRequest) -> DirectResponse | None:
     """Answer a plain call on items, or return None where stock moto must.
 
     What moto refuses is asked of stock moto again, which words the refusal: nothing was written, or, of a batch of
@@ -80,14 +80,14 @@ def answer(request: Request) -> Answer | None:
     return _encoded({name: member for name, member in result.items() if name in _MEMBERS})
 
 
-def _handler(request: Request, parameters: dict[str, Any]) -> DynamoHandler:
+def _handler(request: DirectRequest, parameters: dict[str, Any]) -> DynamoHandler:
     handler = DynamoHandler()
     handler.current_account, handler.region = request.account, request.region
     handler.body = handler.params = parameters
     return handler
 
 
-def _encoded(result: Any) -> Answer:
+def _encoded(result: Any) -> DirectResponse:
     body = json.dumps(result, default=lambda binary: base64.b64encode(binary).decode()).encode()
     checksum = ("x-amz-crc32", str(binascii.crc32(body)))
     return json_answer(body, checksum)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 _locks: dict[str, threading.RLock] = {}
 
@@ -47,7 +47,7 @@ def _transaction_tables(body: dict[str, Any]) -> Iterable[str]:
 
 
 def is_plain(attribute: Any) -> bool:
-    """Say whether a DynamoDB attribute value is JSON as it stands: everything but binary is."""
+    """Return True if a DynamoDB attribute value is JSON as it stands: everything but binary is."""
     if type(attribute) is not dict or len(attribute) != 1:
         return False
     ((kind, value),) = attribute.items()
@@ -83,7 +83,7 @@ _OPERATIONS = {
     "batch_get_item": _batch_tables,
     "transact_write_items": _transaction_tables,
 }
-MENDS = (
+PATCHES = (
     *(Patch(f"{_RESPONSE}.{name}", ("self",), _atomic(tables), _RACY) for name, tables in _OPERATIONS.items()),
     Patch(
         "moto.core.serialize:JSONSerializer._serialize_type_structure",

@@ -128,12 +128,12 @@ def _check_one_time_spot(parameters: Mapping[str, Any]) -> None:
 
 
 def is_spot(parameters: Mapping[str, Any]) -> bool:
-    """Say whether a launch asks for Spot instances."""
+    """Return True if a launch asks for Spot instances."""
     return (parameters.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
 
 
 def is_one_time_spot(parameters: Mapping[str, Any]) -> bool:
-    """Say whether a launch asks for Spot instances that cannot be started again, as Spot instances are by default."""
+    """Return True if a launch asks for one-time Spot instances, which cannot be started again (the default)."""
     return is_spot(parameters) and _spot_options(parameters).get("SpotInstanceType", "one-time") == "one-time"
 
 

@@ -11,8 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from localcloud.options import InvalidSwitchError
-from localcloud.typed_switches import values_in
+from localcloud.options import InvalidSwitchError, load_scenario
 from scripts.chaos.campaign import Campaign, Report
 from scripts.run.system import ROOT
 
@@ -40,7 +39,7 @@ def chaos(  # noqa: PLR0917 - click calls it by name
     """Run the whole system while calls fail and processes are killed, and check every image."""
     console = Console()
     try:
-        switches = values_in(scenario) if scenario else {}
+        switches = load_scenario(scenario) if scenario else {}
     except InvalidSwitchError as error:
         raise click.UsageError(f"--scenario: {error}") from error
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -101,7 +101,7 @@ class Condition:
     if_exists: bool = False
 
     def holds(self, context: Context) -> bool:
-        """Say whether a request meets it.
+        """Return True if a request meets it.
 
         Raises:
             UnsupportedPolicyError: a value cannot be compared by this operator, such as a word by a numeric one.

@@ -45,7 +45,7 @@ class Selection:
     other_than: bool = False
 
     def selects(self, text: str) -> bool:
-        """Say whether the text is among them."""
+        """Return True if the text is among them."""
         return any(matches(pattern, text) for pattern in self.patterns) != self.other_than
 
 
@@ -70,7 +70,7 @@ class Statement:
     principals: tuple[tuple[str, str], ...] = ()
 
     def speaks_of(self, asked: Asked) -> bool:
-        """Say whether the statement is about what is asked; who asks is not looked at.
+        """Return True if the statement is about what is asked; who asks is not looked at.
 
         Raises:
             UnsupportedPolicyError: a condition cannot be evaluated.

@@ -7,7 +7,7 @@ AWS takes without one.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from localcloud.direct import Answer
+from localcloud.dispatch import DirectResponse
 from localcloud.fleet import Fleet
 from localcloud.iam.authorizer import Authorizer, DeniedError
 from localcloud.iam.calls import Credential, credential_of
@@ -38,7 +38,7 @@ class AuthorizedCalls:
         start_response(refused.status, [*refused.headers, ("Content-Length", str(len(refused.body)))])
         return (refused.body,)
 
-    def _refusal(self, environ: dict[str, Any]) -> Answer | None:
+    def _refusal(self, environ: dict[str, Any]) -> DirectResponse | None:
         credential = credential_of(environ)
         if credential is None:
             return None

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 from xml.sax.saxutils import escape
 
-from localcloud.direct import Answer, request_id
+from localcloud.dispatch import DirectResponse, request_id
 
 _XML = ("Content-Type", "text/xml")
 
@@ -42,7 +42,7 @@ class Reason(Enum):
         return "400 Bad Request" if self in {Reason.TOKEN_EXPIRED, Reason.THROTTLED} else None
 
 
-def refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> Answer:
+def refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> DirectResponse:
     """Return the answer to a request that is refused, or that meets a fault.
 
     S3, EC2 and the Query protocol answer 403 in XML of their own each; the JSON protocol 400, with the code in the
@@ -52,7 +52,7 @@ def refusal(environ: dict[str, Any], service: str, reason: Reason, message: str)
     return replace(answer, status=reason.status(service) or answer.status)
 
 
-def _refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> Answer:
+def _refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> DirectResponse:
     s3, ec2, query, in_json = reason.value
     if "HTTP_X_AMZ_TARGET" in environ:
         if service == "sqs" and reason is Reason.DENIED:
@@ -63,29 +63,31 @@ def _refusal(environ: dict[str, Any], service: str, reason: Reason, message: str
     return _ec2(ec2, message) if service == "ec2" else _query(query, message)
 
 
-def _json(kind: str, message: str, query_code: str | None) -> Answer:
+def _json(kind: str, message: str, query_code: str | None) -> DirectResponse:
     headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-RequestId", request_id())]
     headers += [("x-amzn-query-error", f"{query_code};Sender")] if query_code else []
     body = json.dumps({"__type": kind, "message": message, "Message": message}).encode()
-    return Answer(headers, body, "403 Forbidden" if query_code else "400 Bad Request")
+    return DirectResponse(headers, body, "403 Forbidden" if query_code else "400 Bad Request")
 
 
-def _s3(environ: dict[str, Any], code: str, message: str) -> Answer:
+def _s3(environ: dict[str, Any], code: str, message: str) -> DirectResponse:
     identity = request_id()
     error = f"<Code>{code}</Code><Message>{escape(message)}</Message><RequestId>{identity}</RequestId>"
     told = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else told.encode()
-    return Answer([("Content-Type", "application/xml"), ("x-amz-request-id", identity)], body, "403 Forbidden")
+    return DirectResponse(
+        [("Content-Type", "application/xml"), ("x-amz-request-id", identity)], body, "403 Forbidden"
+    )
 
 
-def _ec2(code: str, message: str) -> Answer:
+def _ec2(code: str, message: str) -> DirectResponse:
     begin = "You are not authorized to perform this operation. " if code == "UnauthorizedOperation" else ""
     error = f"<Error><Code>{code}</Code><Message>{begin}{escape(message)}</Message></Error>"
     body = f"<Response><Errors>{error}</Errors><RequestID>{request_id()}</RequestID></Response>"
-    return Answer([_XML], body.encode(), "403 Forbidden")
+    return DirectResponse([_XML], body.encode(), "403 Forbidden")
 
 
-def _query(code: str, message: str) -> Answer:
+def _query(code: str, message: str) -> DirectResponse:
     error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
     body = f"<ErrorResponse>{error}<RequestId>{request_id()}</RequestId></ErrorResponse>"
-    return Answer([_XML], body.encode(), "403 Forbidden")
+    return DirectResponse([_XML], body.encode(), "403 Forbidden")

@@ -11,7 +11,7 @@ _ARN_PARTS = 6
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Say whether all of `text` is what `pattern` describes; capitals matter."""
+    """Return True if all of `text` is what `pattern` describes; capitals matter."""
     return _compiled(pattern).fullmatch(text) is not None
 
 

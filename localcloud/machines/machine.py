@@ -54,7 +54,7 @@ class Process:
         return None if stat.rpartition(")")[2].split()[0] == "Z" else cls.read(stat)
 
     def alive(self) -> bool:
-        """Say whether it still runs."""
+        """Return True if it still runs."""
         return Process.of(self.pid) == self
 
     def signal_group(self, number: int) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 _UNCHANGEABLE = ("AliasAttributes", "UsernameAttributes", "UsernameConfiguration")
 _REFUSAL = (
@@ -33,7 +33,7 @@ def _delete_user_pool(original: Any) -> Any:
     return delete_user_pool
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.update_user_pool",
         ("self", "user_pool_id", "extended_config"),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 from localcloud.user_pools.codes import codes
 from localcloud.user_pools.delivery import delivery, send_code
 from localcloud.user_pools.mailbox import mailbox
@@ -145,7 +145,7 @@ def _confirm_forgot_password(_original: Any) -> Any:
     return confirm_forgot_password
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend._validate_password",
         ("self", "user_pool_id", "password"),

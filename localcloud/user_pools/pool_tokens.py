@@ -9,7 +9,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from localcloud.mend import NewAttribute, Patch
+from localcloud.patches import NewAttribute, Patch
 from localcloud.user_pools.pools import pool_of
 
 ALGORITHM = "RS256"
@@ -119,7 +119,7 @@ def revoke_token(self: Any) -> Any:
     return EmptyResult()
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.cognitoidp.models:CognitoIdpUserPool.create_jwt",
         ("self", "client_id", "username", "token_use", "expires_in", "extra_data"),

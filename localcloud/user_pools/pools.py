@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 
 def pool_of(client_id: str | None) -> tuple[Any, Any, Any]:
@@ -23,7 +23,7 @@ def pool_of(client_id: str | None) -> tuple[Any, Any, Any]:
 
 
 def hides_who_exists(client: Any) -> bool:
-    """Say whether a client's answers must not tell whether there is an account."""
+    """Return True if a client's answers must not tell whether there is an account."""
     return bool(client.extended_config.get("PreventUserExistenceErrors") == "ENABLED")
 
 
@@ -52,7 +52,7 @@ def _as_compared(name: str | None, *, exactly: bool) -> str:
     return str(name) if exactly else str(name).lower()
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.cognitoidp.models:CognitoIdpUserPool._get_user",
         ("self", "username"),

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeException
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 DIGITS = 6
 STEP_SECONDS = 30
@@ -122,7 +122,7 @@ def _owner_of(backend: Any, access_token: str) -> tuple[Any, Any]:
     raise NotAuthorizedError("Invalid Access Token")
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.associate_software_token",
         ("self", "access_token", "session"),

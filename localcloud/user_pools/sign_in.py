@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 from localcloud.user_pools.passwords import check_password, is_expired
 from localcloud.user_pools.pools import hides_who_exists, pool_of
 
@@ -41,7 +41,7 @@ class Challenges:
         return session
 
     def is_open(self, challenge: str, session: str, pool_id: str, user_id: str) -> bool:
-        """Say whether the session is of this challenge, this account's, and not over."""
+        """Return True if the session is of this challenge, this account's, and not over."""
         with self._turn:
             *what, ends_at = self._open.get(session, ("", "", "", 0.0))
         return what == [challenge, pool_id, user_id] and self.clock() < ends_at
@@ -161,7 +161,7 @@ def _log_user_in(original: Any) -> Any:
     return log_user_in
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.initiate_auth",
         ("self", "client_id", "auth_flow", "auth_parameters"),

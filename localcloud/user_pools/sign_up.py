@@ -5,7 +5,7 @@ The pools here do not permit them (`AllowAdminCreateUserOnly`).
 
 from typing import Any
 
-from localcloud.mend import Patch
+from localcloud.patches import Patch
 
 
 def _sign_up(_original: Any) -> Any:
@@ -28,7 +28,7 @@ def _confirm_sign_up(_original: Any) -> Any:
     return confirm_sign_up
 
 
-MENDS = (
+PATCHES = (
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.sign_up",
         ("self", "client_id", "username", "password", "attributes"),

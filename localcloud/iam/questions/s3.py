@@ -150,7 +150,7 @@ def _deletions(call: Call, bucket: str) -> Iterable[Asked]:
 
 
 def _exists(call: Call, bucket: str, key: str) -> bool:
-    """Say whether there is such an object, or not even the bucket, which S3 tells everybody."""
+    """Return True if there is such an object, or not even the bucket, which S3 tells everybody."""
     from moto.s3.models import s3_backends
 
     found = s3_backends[call.account][get_partition(call.region)].buckets.get(bucket)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from localcloud.direct import DirectCalls
-from localcloud.dispatch import RememberingDispatcher, WsgiApp, stock_dispatcher
+from localcloud.dispatch import CachedDispatcher, DirectCalls, WsgiApp, stock_dispatcher
 from localcloud.launch import REGION
-from localcloud.mends import mend_service
+from localcloud.patches import apply_patches
 
 JSON = "application/x-amz-json-1.0"
 
@@ -107,6 +106,6 @@ class Doors:
 @pytest.fixture(scope="session")
 def doors() -> Doors:
     """One moto in this process, mended, with its state: tests use names of their own."""
-    mend_service("core")
-    stock = Asked(RememberingDispatcher(stock_dispatcher()))
+    apply_patches("core")
+    stock = Asked(CachedDispatcher(stock_dispatcher()))
     return Doors(Door(DirectCalls(stock)), Door(stock), stock)

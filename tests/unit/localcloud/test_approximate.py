@@ -6,16 +6,16 @@ from localcloud.approximate import approximate_counts
 from localcloud.message import Counts
 from localcloud.options import Switches
 from localcloud.queues import MessageQueue
-from tests.unit.localcloud.test_timeline import Clock
+from tests.support.clock import ManualClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def queue(clock: Clock) -> MessageQueue[str]:
+def queue(clock: ManualClock) -> MessageQueue[str]:
     """At 0 s nothing, at 10 s three messages of which one is delayed, at 20 s one of them in flight."""
     queue: MessageQueue[str] = MessageQueue(clock=clock)
     clock.now += 10
@@ -32,18 +32,18 @@ def queue(clock: Clock) -> MessageQueue[str]:
     [(0, Counts(1, 1, 1)), (5, Counts(2, 0, 1)), (15, Counts(0, 0, 0)), (500, Counts(0, 0, 0))],
 )
 def test_counts_are_those_of_so_long_ago(
-    queue: MessageQueue[str], clock: Clock, seconds: float, counts: Counts
+    queue: MessageQueue[str], clock: ManualClock, seconds: float, counts: Counts
 ) -> None:
     clock.now += 1
     assert approximate_counts(queue, Switches(stale_count_seconds=seconds)) == counts
 
 
-def test_counts_that_lag_arrive_in_the_end(queue: MessageQueue[str], clock: Clock) -> None:
+def test_counts_that_lag_arrive_in_the_end(queue: MessageQueue[str], clock: ManualClock) -> None:
     clock.now += 60
     assert approximate_counts(queue, Switches(stale_count_seconds=60)) == queue.counts() == Counts(1, 1, 1)
 
 
-def test_a_message_that_becomes_visible_by_itself_is_noted(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_message_that_becomes_visible_by_itself_is_noted(queue: MessageQueue[str], clock: ManualClock) -> None:
     clock.now += 1000
     assert queue.counts() == Counts(3, 0, 0)
     clock.now += 1
@@ -51,7 +51,7 @@ def test_a_message_that_becomes_visible_by_itself_is_noted(queue: MessageQueue[s
     assert queue.counts(seconds_ago=500) == Counts(1, 1, 1)
 
 
-def test_a_message_that_is_sent_with_a_delay_is_noted(clock: Clock) -> None:
+def test_a_message_that_is_sent_with_a_delay_is_noted(clock: ManualClock) -> None:
     queue: MessageQueue[str] = MessageQueue(clock=clock)
     clock.now += 1
     queue.send("delayed", "payload", delay_seconds=900)
@@ -59,7 +59,7 @@ def test_a_message_that_is_sent_with_a_delay_is_noted(clock: Clock) -> None:
     assert queue.counts(seconds_ago=0.5) == Counts(0, 0, 1)
 
 
-def test_a_purge_is_noted(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_purge_is_noted(queue: MessageQueue[str], clock: ManualClock) -> None:
     clock.now += 1
     queue.purge()
     clock.now += 1
@@ -73,7 +73,7 @@ def test_counts_are_multiplied(queue: MessageQueue[str], factor: float, counts: 
     assert approximate_counts(queue, Switches(count_factor=factor)) == counts
 
 
-def test_half_a_message_counts_as_one(queue: MessageQueue[str], clock: Clock) -> None:
+def test_half_a_message_counts_as_one(queue: MessageQueue[str], clock: ManualClock) -> None:
     switches = Switches(count_factor=0.5, stale_count_seconds=5)
     clock.now += 1
     assert approximate_counts(queue, switches) == Counts(1, 0, 1)

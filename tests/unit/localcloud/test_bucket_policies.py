@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from moto.iam.access_control import PermissionResult
 
-from localcloud.bucket_policies import MENDS, without_tls
+from localcloud.bucket_policies import PATCHES, without_tls
 
 OVER_TLS = {
     "Effect": "Deny",
@@ -43,5 +43,5 @@ def test_a_statement_with_a_further_condition_stays() -> None:
 )
 def test_what_a_policy_denies_otherwise_is_denied(policy: object, action: str, permission: PermissionResult) -> None:
     text = None if policy is None else json.dumps({"Version": "2012-10-17", "Statement": policy}).encode()
-    get_permission = MENDS[0].build(None)
+    get_permission = PATCHES[0].build(None)
     assert get_permission(SimpleNamespace(policy=text), action, "arn:aws:s3:::b/k") == permission

@@ -239,11 +239,11 @@ def test_what_the_api_showed_of_an_instance_is_remembered(compute: bool) -> None
     fleet.use(Stock())
     fleet.boot(instance)
     past = fleet.record("i-1").past
-    assert past.ago(0) == "pending"
+    assert past.value_ago(0) == "pending"
     fleet.end(instance, "shutting-down", lambda: Stock().terminate(instance))
-    assert past.ago(0) == ("shutting-down" if compute else "terminated")
+    assert past.value_ago(0) == ("shutting-down" if compute else "terminated")
     fleet.ended("i-1", 1, failed=None, console=None)
-    assert past.ago(0) == "terminated"
+    assert past.value_ago(0) == "terminated"
 
 
 def test_a_resource_that_is_no_instance_is_not_remembered() -> None:

@@ -10,7 +10,7 @@ from moto.sqs.models import Message
 
 from localcloud import hot_path
 from localcloud.hot_path import AttributeNames
-from localcloud.mends import mend_service
+from localcloud.patches import apply_patches
 from localcloud.tables import is_plain
 
 
@@ -76,7 +76,7 @@ def test_an_attribute_with_bytes_in_it_is_not_plain(attribute: object, plain: bo
 
 def test_a_model_that_nothing_uses_any_more_is_gone() -> None:
     """Stock moto keeps each for its dashboard: every message and every overwritten object, for ever."""
-    mend_service("core")
+    apply_patches("core")
     message = Message("id", "body")
     seen = weakref.ref(message)
     del message

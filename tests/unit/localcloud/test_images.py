@@ -8,13 +8,13 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from localcloud.mends import mend_service
+from localcloud.patches import apply_patches
 
 
 @pytest.fixture
 def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-    mend_service("ec2")
+    apply_patches("ec2")
     with mock_aws():
         yield boto3.client("ec2", "us-east-1")
 

@@ -11,7 +11,7 @@ from moto.dynamodb.models import utilities
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 
 from localcloud.items import MAX_ITEM_BYTES
-from localcloud.mends import mend_service
+from localcloud.patches import apply_patches
 
 TEXT = st.text(max_size=6)
 VALUES = st.recursive(
@@ -33,7 +33,7 @@ VALUES = st.recursive(
 
 @pytest.fixture(autouse=True, scope="module")
 def _mended() -> None:
-    mend_service("dynamodb")
+    apply_patches("dynamodb")
 
 
 def item_of(attributes: dict[str, Any], key: str = "p") -> Item:

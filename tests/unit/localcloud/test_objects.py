@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from moto.s3.models import FakeKey, S3Backend, s3_backends
 
 from localcloud.launch import REGION
-from localcloud.mends import mend_service
 from localcloud.objects import HASHED_AT_ONCE, SMALL
+from localcloud.patches import apply_patches
 
 
 @pytest.fixture(scope="module")
 def backend() -> S3Backend:
-    mend_service("s3")
+    apply_patches("s3")
     found: S3Backend = s3_backends["123456789012"]["aws"]
     found.create_bucket("objects", REGION)
     return found

@@ -11,7 +11,7 @@ from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import RESULT_SIZE_LIMIT, Table
 
 from localcloud.launch import REGION
-from localcloud.mends import mend_service
+from localcloud.patches import apply_patches
 
 _names = count()
 SORTS = st.sampled_from(["", "a", "ab", "abc", "b", "é", "z", "\U0010ffff"])
@@ -23,7 +23,7 @@ RANGES: st.SearchStrategy[tuple[Any, Any]] = st.one_of(
 
 
 def table_of(keys: Iterable[tuple[str, str]], text: str = "x") -> Table:
-    mend_service("dynamodb")
+    apply_patches("dynamodb")
     backend = dynamodb_backends["123456789012"][REGION]
     table: Table = backend.create_table(
         f"queried-{next(_names)}",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.direct import DirectCalls
+from localcloud.dispatch import DirectCalls
 from tests.unit.localcloud.conftest import Door, Doors
 
 _names = count()

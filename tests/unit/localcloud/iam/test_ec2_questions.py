@@ -10,7 +10,7 @@ from moto.iam.models import iam_backends
 
 from localcloud.iam.documents import Asked
 from localcloud.iam.questions import questions_of
-from localcloud.mends import mend_service
+from localcloud.patches import apply_patches
 from tests.unit.localcloud.iam.requests_of import REGION, query_call
 
 ACCOUNT = "123456789012"
@@ -21,7 +21,7 @@ TRUST = json.dumps({"Statement": {"Effect": "Allow", "Principal": "*", "Action":
 @pytest.fixture(scope="module")
 def template() -> Iterator[str]:
     """A launch template with image, group, profile, tags, session tokens and a disk; its ARN."""
-    mend_service("ec2")
+    apply_patches("ec2")
     backend, iam = ec2_backends[ACCOUNT][REGION], iam_backends[ACCOUNT]["aws"]
     iam.create_role("asked-worker", TRUST, "/", None, "", [], "3600")
     iam.create_instance_profile("asked-workers", "/", [])

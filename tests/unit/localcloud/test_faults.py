@@ -5,21 +5,22 @@ from typing import Any
 
 import pytest
 
-from localcloud.fault_rules import MAX_RULES, CallFaults, rules_of
-from localcloud.options import InvalidSwitchError, Switches
-from localcloud.typed_switches import switches_of, typed, values_in
+from localcloud.faults import CallFaults
+from localcloud.options import (
+    MAX_RULES,
+    InvalidSwitchError,
+    Switches,
+    format_switches,
+    load_scenario,
+    parse_switches,
+    rules_of,
+)
+from tests.support.clock import ManualClock
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def turned(*rules: dict[str, Any], seed: int = 0, clock: Clock | None = None) -> CallFaults:
-    faults = CallFaults(clock or Clock())
-    faults.turn(rules_of(rules), seed)
+def turned(*rules: dict[str, Any], seed: int = 0, clock: ManualClock | None = None) -> CallFaults:
+    faults = CallFaults(clock or ManualClock(100.0))
+    faults.set_rules(rules_of(rules), seed)
     return faults
 
 
@@ -46,7 +47,7 @@ def test_calls_that_met_a_fault_are_counted_by_kind_whatever_rules_follow() -> N
     faults = turned({"kind": "reset", "service": "s3"}, {"kind": "slow", "service": "ec2"})
     for service in ("s3", "ec2", "s3", "sqs"):
         faults.choose(service, "any", None)
-    faults.turn((), 0)
+    faults.set_rules((), 0)
     assert faults.figures() == {"reset": 2, "slow": 1}
 
 
@@ -58,7 +59,7 @@ def test_the_same_seed_chooses_the_same_calls_again() -> None:
 
 
 def test_a_rule_applies_within_its_time_from_when_it_was_turned() -> None:
-    clock = Clock()
+    clock = ManualClock(100.0)
     faults = turned({"kind": "reset", "from_seconds": 10, "until_seconds": 20}, clock=clock)
     applies = []
     for seconds in (0.0, 9.9, 10.0, 19.9, 20.0):
@@ -68,14 +69,14 @@ def test_a_rule_applies_within_its_time_from_when_it_was_turned() -> None:
 
 
 def test_rules_that_are_turned_again_go_on_and_others_begin_anew() -> None:
-    clock = Clock()
+    clock = ManualClock(100.0)
     faults = turned({"kind": "reset", "until_seconds": 10}, clock=clock)
     clock.now += 11
-    faults.turn(rules_of([{"kind": "reset", "until_seconds": 10}]), 0)
+    faults.set_rules(rules_of([{"kind": "reset", "until_seconds": 10}]), 0)
     assert faults.choose("s3", "GET", None) is None
-    faults.turn(rules_of([{"kind": "reset", "until_seconds": 10}]), 1)
+    faults.set_rules(rules_of([{"kind": "reset", "until_seconds": 10}]), 1)
     assert faults.choose("s3", "GET", None) is not None
-    faults.turn((), 1)
+    faults.set_rules((), 1)
     assert not faults.is_on
 
 
@@ -102,7 +103,7 @@ def test_a_rule_that_means_nothing_is_refused_with_its_number_and_reason(value: 
 def test_a_scenario_file_sets_switches(tmp_path: Path) -> None:
     scenario = tmp_path / "day.yaml"
     scenario.write_text("boot_delay_seconds: 5\nfaults:\n  - {kind: unavailable, service: s3, until_seconds: 60}\n")
-    switches = switches_of(typed(values_in(scenario)))
+    switches = parse_switches(format_switches(load_scenario(scenario)))
     assert switches.boot_delay_seconds == 5
     assert [rule.kind for rule in rules_of(switches.faults)] == ["unavailable"]
 
@@ -115,4 +116,4 @@ def test_a_scenario_that_is_none_is_refused(tmp_path: Path, text: str | None, pr
     if text is not None:
         scenario.write_text(text)
     with pytest.raises(InvalidSwitchError, match=problem):
-        values_in(scenario)
+        load_scenario(scenario)

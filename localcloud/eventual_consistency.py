@@ -1,4 +1,4 @@
-"""What something was, and since when, for answers that lag as AWS's do."""
+"""Past values with their times, for answers that lag as those of AWS do."""
 
 import bisect
 import threading
@@ -11,11 +11,11 @@ from localcloud.options import MAX_LAG_SECONDS
 Value = TypeVar("Value")
 
 
-class Timeline(Generic[Value]):
-    """The values that something had, as far back as an answer may lag. Methods are atomic.
+class ValueHistory(Generic[Value]):
+    """The values of one variable, as far back as an answer may lag. Methods are atomic.
 
     Args:
-        resolution_seconds: changes closer together than this count as one, with the later value.
+        resolution_seconds: changes closer together than this count as one change to the later value.
         clock: monotonic seconds.
     """
 
@@ -25,8 +25,8 @@ class Timeline(Generic[Value]):
         self._since: list[float] = []
         self._values: list[Value] = []
 
-    def note(self, value: Value) -> None:
-        """Remember that this is the value from now on."""
+    def record(self, value: Value) -> None:
+        """Store the value that is current from now on."""
         now = self._clock()
         with self._lock:
             if self._since and now < self._since[-1] + self._resolution:
@@ -34,20 +34,20 @@ class Timeline(Generic[Value]):
             elif not self._values or self._values[-1] != value:
                 self._since.append(now)
                 self._values.append(value)
-                self._forget(now - MAX_LAG_SECONDS)
+                self._drop_before(now - MAX_LAG_SECONDS)
 
-    def ago(self, seconds: float) -> Value | None:
-        """Return the value of so long ago, or None if there was none yet."""
+    def value_ago(self, seconds: float) -> Value | None:
+        """Return the value that was current `seconds` ago, or None if no value existed then."""
         with self._lock:
             index = bisect.bisect_right(self._since, self._clock() - seconds) - 1
             return self._values[index] if index >= 0 else None
 
     def __len__(self) -> int:
-        """Count the values that are remembered."""
+        """Return the number of stored values."""
         return len(self._values)
 
-    def _forget(self, before: float) -> None:
-        """Drop what was over by then, in large enough pieces that it costs nothing for each value."""
+    def _drop_before(self, before: float) -> None:
+        """Drop values that ended before `before`, in blocks so large that the cost per value is constant."""
         over = bisect.bisect_right(self._since, before) - 1
         if over > 0 and 2 * over >= len(self._since):
             del self._since[:over], self._values[:over]

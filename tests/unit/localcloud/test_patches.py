@@ -6,11 +6,19 @@ from typing import Any
 
 import pytest
 
-from localcloud import mend
-from localcloud.mend import MOTO_VERSION, MotoChangedError, NewAttribute, Patch, check_version
-from localcloud.mends import MODULES, mend_service, mends_of
+from localcloud import patches
+from localcloud.patches import (
+    MODULES,
+    MOTO_VERSION,
+    MotoChangedError,
+    NewAttribute,
+    Patch,
+    apply_patches,
+    check_version,
+    patches_of,
+)
 
-ALL = [pytest.param(m, id=m.symbol) for service in MODULES for m in mends_of(service)]
+ALL = [pytest.param(m, id=m.symbol) for service in MODULES for m in patches_of(service)]
 
 
 def test_moto_is_exactly_the_version_that_the_mends_were_written_for() -> None:
@@ -40,7 +48,7 @@ def test_a_symbol_with_another_signature_is_named_with_both() -> None:
 
 
 def test_another_version_of_moto_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mend, "version", lambda _name: "5.3.0")
+    monkeypatch.setattr(patches, "version", lambda _name: "5.3.0")
     with pytest.raises(MotoChangedError, match=r"moto 5\.3\.0 is installed, 5\.2\.5 expected"):
         check_version()
 
@@ -58,8 +66,8 @@ def test_a_mend_replaces_the_symbol_by_what_it_builds(monkeypatch: pytest.Monkey
 
 
 def test_a_service_without_mends_is_left_as_it_is() -> None:
-    assert mends_of("kms") == ()
-    mend_service("kms")
+    assert patches_of("kms") == ()
+    apply_patches("kms")
 
 
 def test_an_addition_gives_a_symbol_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

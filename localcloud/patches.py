@@ -1,0 +1,196 @@
+"""Patches of moto: each names a symbol, verifies that moto has not changed it, and replaces or adds it.
+
+Patches are grouped by moto's services and applied once, before the first request of the service.
+"""
+
+import functools
+import importlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+MOTO_VERSION = "5.2.5"
+
+
+class MotoChangedError(RuntimeError):
+    """Raised when the installed moto differs from the version that the patches were written for."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Replaces one symbol of moto.
+
+    Attributes:
+        symbol: ``module:attribute`` or ``module:Class.attribute``.
+        parameters: the names of the parameters that the original must have, in order.
+        build: receives the original and returns its replacement.
+        why: the fault of the original.
+    """
+
+    symbol: str
+    parameters: tuple[str, ...]
+    build: Callable[[Any], Any]
+    why: str
+
+    def original(self) -> Any:
+        """Return the symbol's present value.
+
+        Raises:
+            MotoChangedError: the symbol does not exist.
+        """
+        owner, name = _locate(self.symbol)
+        try:
+            return inspect.getattr_static(owner, name)
+        except AttributeError:
+            raise MotoChangedError(_remedy(f"{self.symbol} no longer exists")) from None
+
+    def check(self) -> None:
+        """Verify that the symbol exists with the expected parameters.
+
+        Raises:
+            MotoChangedError: the symbol or its signature differs; the message names both signatures.
+        """
+        original = self.original()
+        function: Any = original.fget if isinstance(original, property) else original
+        found = tuple(inspect.signature(function).parameters)
+        if found != self.parameters:
+            raise MotoChangedError(_remedy(f"{self.symbol} takes {found}, expected {self.parameters}"))
+
+    def apply(self) -> None:
+        """Check the symbol and replace it.
+
+        Raises:
+            MotoChangedError: the symbol differs from the one that this patch was written for.
+        """
+        self.check()
+        owner, name = _locate(self.symbol)
+        setattr(owner, name, self.build(self.original()))
+
+
+@dataclass(frozen=True)
+class NewAttribute:
+    """Adds a symbol that moto lacks.
+
+    Attributes:
+        symbol: ``module:Class.attribute``.
+        value: of the new attribute.
+        why: what moto cannot do without the attribute.
+    """
+
+    symbol: str
+    value: Any
+    why: str
+
+    def check(self) -> None:
+        """Verify that moto still lacks the attribute.
+
+        Raises:
+            MotoChangedError: moto has an attribute of this name.
+        """
+        owner, name = _locate(self.symbol)
+        if getattr(owner, name, self.value) is not self.value:
+            raise MotoChangedError(_remedy(f"{self.symbol} exists"))
+
+    def apply(self) -> None:
+        """Check, then add the attribute; raises as `check` does.
+
+        Raises:
+            MotoChangedError: moto has an attribute of this name.
+        """
+        self.check()
+        owner, name = _locate(self.symbol)
+        setattr(owner, name, self.value)
+
+
+def _locate(symbol: str) -> tuple[Any, str]:
+    module, _, path = symbol.partition(":")
+    *parents, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for parent in parents:
+        owner = getattr(owner, parent)
+    return owner, name
+
+
+def check_version() -> None:
+    """Verify that moto is exactly the pinned version.
+
+    Raises:
+        MotoChangedError: a different version is installed.
+    """
+    if (found := version("moto")) != MOTO_VERSION:
+        raise MotoChangedError(_remedy(f"moto {found} is installed, {MOTO_VERSION} expected"))
+
+
+def _remedy(problem: str) -> str:
+    return f"{problem}; install moto=={MOTO_VERSION} or revisit localcloud"
+
+
+# imported late: moto's EC2 alone takes most of a second
+MODULES = {
+    "autoscaling": ("localcloud.scaling",),
+    "cognitoidp": (
+        "localcloud.user_pools.pools",
+        "localcloud.user_pools.passwords",
+        "localcloud.user_pools.sign_up",
+        "localcloud.user_pools.sign_in",
+        "localcloud.user_pools.second_factors",
+        "localcloud.user_pools.pool_tokens",
+        "localcloud.user_pools.lasting",
+    ),
+    "core": ("localcloud.hot_path",),
+    "s3": ("localcloud.objects", "localcloud.bucket_policies"),
+    "sqs": ("localcloud.sqs", "localcloud.move_tasks"),
+    "dynamodb": ("localcloud.items", "localcloud.queries", "localcloud.tables"),
+    "ec2": (
+        "localcloud.account_defaults",
+        "localcloud.launches",
+        "localcloud.instances",
+        "localcloud.describe",
+        "localcloud.images",
+    ),
+}
+
+_applied: set[str] = set()
+
+_applying = threading.RLock()
+
+
+def patches_of(service: str) -> tuple[Patch | NewAttribute, ...]:
+    """Return the patches of one of moto's services; empty for a service that stock moto serves."""
+    with _service_models_read_once():
+        modules = [importlib.import_module(name) for name in MODULES.get(service, ())]
+    return tuple(patch for module in modules for patch in module.PATCHES)
+
+
+def apply_patches(service: str) -> None:
+    """Apply the patches of a service; repeated calls have no effect.
+
+    Raises:
+        MotoChangedError: the installed moto differs from the version that the patches were written for.
+    """
+    with _applying:
+        if service in _applied:
+            return
+        check_version()
+        for patch in patches_of(service):
+            patch.apply()
+        _applied.add(service)
+
+
+@contextmanager
+def _service_models_read_once() -> Iterator[None]:
+    """Cache the files that botocore loads: moto's EC2 makes it parse the same megabytes for each list of regions."""
+    from botocore.loaders import JSONFileLoader
+
+    load_file = JSONFileLoader.load_file
+    cached = functools.cache(lambda path: load_file(JSONFileLoader(), path))
+    loader: Any = JSONFileLoader
+    loader.load_file = lambda _self, file_path: cached(file_path)
+    try:
+        yield
+    finally:
+        loader.load_file = load_file
