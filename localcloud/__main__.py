@@ -46,9 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _cloud(options: argparse.Namespace) -> None:
     from localcloud.access_keys import is_inherited
-    from localcloud.cloud import HOST, serve
     from localcloud.fleet import fleet
     from localcloud.options import parse_switches
+    from localcloud.server import HOST, serve
 
     if not is_inherited():
         sys.exit(
@@ -62,7 +62,7 @@ def _cloud(options: argparse.Namespace) -> None:
 
 def _hypervisor(options: argparse.Namespace) -> None:
     from localcloud.hypervisor import Hypervisor
-    from localcloud.lifeline import watch
+    from localcloud.parent_watch import watch_lifeline
 
     options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     kind = _kind(options)
@@ -70,7 +70,7 @@ def _hypervisor(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hypervisor.stop())
     if options.lifeline_fd is not None:
-        watch(options.lifeline_fd, hypervisor.stop)
+        watch_lifeline(options.lifeline_fd, hypervisor.stop)
     hypervisor.run()
 
 
@@ -90,7 +90,7 @@ def _kind(options: argparse.Namespace) -> "Kind":
 
 
 def _guard(options: argparse.Namespace) -> None:
-    from localcloud.guard import guard
+    from localcloud.parent_watch import guard
 
     guard(options.state_dir, options.lifeline_fd)
 

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcloud.control_client import CloudUnreachableError, ControlClient, NotLaunchedError
-from localcloud.guard import HYPERVISOR_LOCK
-from localcloud.locks import held
+from localcloud.clients import CloudUnreachableError, ControlClient, NotLaunchedError
 from localcloud.machines.machine import (
     BootFailedError,
     GuestServices,
@@ -33,6 +31,7 @@ from localcloud.machines.machine import (
     machines_in,
 )
 from localcloud.machines.processes import Processes
+from localcloud.parent_watch import HYPERVISOR_LOCK, file_lock
 from localcloud.records import Work
 
 log = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ class Hypervisor:
         Raises:
             LockHeldError: another hypervisor works in this state directory.
         """
-        with held(self._state_dir / HYPERVISOR_LOCK):
+        with file_lock(self._state_dir / HYPERVISOR_LOCK):
             self._work_until_stopped()
 
     def _work_until_stopped(self) -> None:

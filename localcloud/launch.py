@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from localcloud.access_keys import owner_key
-from localcloud.lifeline import Lifeline
 from localcloud.machines.machine import forget_all
+from localcloud.parent_watch import Lifeline
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"

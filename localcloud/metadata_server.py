@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from localcloud.control_client import CloudUnreachableError, ControlClient, NotLaunchedError
+from localcloud.clients import CloudUnreachableError, ControlClient, NotLaunchedError
 from localcloud.machines.network import METADATA_ADDRESS
 from localcloud.metadata import NOT_FOUND, Answer, MetadataService, Tokens
 from localcloud.page_guard import is_from_a_page, is_local_host

@@ -6,7 +6,6 @@ at all is asked where policies are enforced; what moto could do beyond an object
 is refused as not implemented, never left out in silence.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +19,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 from localcloud.access_keys import secret_of
 from localcloud.dispatch import DirectResponse, request_id
 from localcloud.object_tags import Tags, set_tags, tags_of_form
+from localcloud.page_guard import bucket_at, is_form
 from localcloud.patches import apply_patches
 from localcloud.post_policy import Form, RefusedError, Signer, check_policy, signer_of
 
@@ -30,8 +30,6 @@ MAX_FORM_BYTES = 101 * 1024 * 1024
 
 MAX_FIELD_BYTES = 20 * 1024
 """Bytes of a field before the file; S3 takes as many of all of them together."""
-
-_BUCKET = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
 
 _TAKEN = frozenset(
     {
@@ -95,18 +93,6 @@ class PostObjects:
         self._check(form, signer)
         etag = _put(get_account_id_from(signer.access_key), signer.region, form, content, tags)
         return _stored(form, etag, environ)
-
-
-def bucket_at(environ: dict[str, Any]) -> str | None:
-    """Return the bucket that the path of a request names; None for one of something else, such as an object."""
-    found = _BUCKET.fullmatch(environ.get("PATH_INFO", ""))
-    return found[1] if found else None
-
-
-def is_form(environ: dict[str, Any]) -> bool:
-    """Return True if a request is POST Object."""
-    kind, _ = parse_options_header(environ.get("CONTENT_TYPE"))
-    return environ["REQUEST_METHOD"] == "POST" and kind == "multipart/form-data" and bucket_at(environ) is not None
 
 
 def parse(body: bytes, boundary: str) -> tuple[dict[str, str], bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from localcloud.loopback import loopback
+from localcloud.clients import loopback
 from localcloud.patches import Patch
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, quote, unquote_plus
 from localcloud.access_keys import secret_of, signing_key
 from localcloud.iam.questions.cognito_idp import needs_no_signature
 from localcloud.iam.refusals import Reason, refusal
-from localcloud.post_objects import is_form
+from localcloud.page_guard import is_form
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

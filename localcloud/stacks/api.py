@@ -10,7 +10,7 @@ from moto.core.request import Request
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 from werkzeug.wrappers import Response
 
-from localcloud.loopback import loopback
+from localcloud.clients import loopback
 from localcloud.stacks.errors import StackError
 from localcloud.stacks.model import ChangeSet, Stack
 from localcloud.stacks.stacks import StackRequest, Stacks

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
 
-from localcloud.control_client import ControlClient
+from localcloud.clients import ControlClient
 from localcloud.options import Switches
 from scripts.chaos.check import Progress, Verdict, check
 from scripts.chaos.client import Client

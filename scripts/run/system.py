@@ -17,9 +17,9 @@ from ami.local import LocalImage
 from core.config import PATH_VARIABLE, PREFIX, Config, load_config
 from core.provision import provision
 from localcloud.access_keys import owner_key
-from localcloud.control_client import mails
+from localcloud.clients import mails
 from localcloud.launch import machines
-from localcloud.lifeline import Lifeline
+from localcloud.parent_watch import Lifeline
 from localcloud.user_pools.mailbox import Mail
 from scripts.client import ApiClient
 from scripts.run.sign_in import SignIn, prepare_sign_in

@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from localcloud.lifeline import Lifeline, watch
+from localcloud.parent_watch import Lifeline, watch_lifeline
 from tests.support.waiting import DEADLINE_SECONDS
 
 
 def test_a_cut_lifeline_is_noticed_and_an_intact_one_is_not() -> None:
     lifeline, ended = Lifeline(), threading.Event()
     reader = os.dup(lifeline.read_end)
-    watch(reader, ended.set)
+    watch_lifeline(reader, ended.set)
     assert not ended.wait(0.05)
     lifeline.cut()
     assert ended.wait(DEADLINE_SECONDS)
@@ -29,7 +29,7 @@ def test_a_lifeline_ends_with_its_owner_even_by_kill_9() -> None:
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[writer])
     os.close(writer)
     ended = threading.Event()
-    watch(reader, ended.set)
+    watch_lifeline(reader, ended.set)
     assert not ended.wait(0.2)
     owner.kill()
     owner.wait(DEADLINE_SECONDS)

@@ -74,7 +74,7 @@ RACE = """
 import json, sys, threading
 from werkzeug.test import Client
 from benchmarks.signed import signed
-from localcloud.cloud import create_application
+from localcloud.server import create_application
 
 application = create_application()
 

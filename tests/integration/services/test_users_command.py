@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from core.config import Config
 from core.personal_tokens import PersonalTokens
 from localcloud.access_keys import owner_key
-from localcloud.control_client import mails
+from localcloud.clients import mails
 from localcloud.user_pools.mailbox import Mail
 from scripts import users_command
 from scripts.run.sign_in import OPERATOR, MailSlot, how_to_sign_in, prepare_sign_in

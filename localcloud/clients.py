@@ -1,10 +1,13 @@
-"""The hypervisor's line to the cloud: JSON over one kept-alive connection, with nothing but the standard library.
+"""Clients of the local cloud: of its control endpoint, and of its own AWS services.
 
-The hypervisor starts in a fraction of the time that an SDK takes to import.
+The control client needs only the standard library, so that the hypervisor starts in a fraction of an SDK's import time.
+CloudFormation and Auto Scaling call the other services by loopback, with the owner's key, as any client does.
 """
 
+import functools
 import http.client
 import json
+import threading
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +16,7 @@ from localcloud.user_pools.mailbox import Mail
 
 
 class CloudUnreachableError(OSError):
-    """Raised when the cloud does not answer, or answers with an error of its own."""
+    """Raised when the cloud does not answer, or answers with an error."""
 
 
 class NotLaunchedError(LookupError):
@@ -21,11 +24,11 @@ class NotLaunchedError(LookupError):
 
 
 class ControlClient:
-    """Calls the control endpoint. Not for use by two threads at once.
+    """Calls the control endpoint over one kept-alive connection. Not thread-safe.
 
     Args:
         endpoint_url: the cloud's URL.
-        timeout_seconds: for each answer, beyond the time that a long poll asks for.
+        timeout_seconds: for each answer, in addition to the wait time of a long poll.
     """
 
     def __init__(self, endpoint_url: str, timeout_seconds: float = 10.0) -> None:
@@ -73,7 +76,7 @@ class ControlClient:
 
 
 def mails(endpoint_url: str) -> list[Mail]:
-    """Return the mails that the user pools of a cloud would have sent, oldest first.
+    """Return the mails of the user pools of a cloud, oldest first.
 
     Raises:
         CloudUnreachableError: no answer, or an error.
@@ -83,3 +86,51 @@ def mails(endpoint_url: str) -> list[Mail]:
         return [Mail(**mail) for mail in client.get("mail")["mail"]]
     finally:
         client.close()
+
+
+class Loopback:
+    """Creates clients of this cloud's services."""
+
+    def __init__(self) -> None:
+        self._address: str | None = None
+        self._lock = threading.Lock()
+
+    def learn_address(self, environ: dict[str, Any]) -> None:
+        """Store the address of the cloud, which the first request tells."""
+        if self._address is None:
+            self._address = f"http://{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+
+    @property
+    def address(self) -> str:
+        """The URL of this cloud.
+
+        Raises:
+            RuntimeError: the cloud has not received a request yet.
+        """
+        if self._address is None:
+            raise RuntimeError("the local cloud does not know its address before its first request")
+        return self._address
+
+    def client(self, service: str, region: str) -> Any:
+        """Return a client of a service, without retries: each call is made once."""
+        with self._lock:
+            return _client(self.address, service, region)
+
+
+@functools.cache
+def _client(address: str, service: str, region: str) -> Any:
+    import botocore.session
+    from botocore.config import Config
+
+    return botocore.session.Session().create_client(
+        service,
+        region_name=region,
+        endpoint_url=address,
+        aws_access_key_id=owner_key().id,
+        aws_secret_access_key=owner_key().secret,
+        config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=50),
+    )
+
+
+loopback = Loopback()
+"""The loopback of this process; one cloud is one process."""

@@ -1,6 +1,6 @@
-"""The server of the local cloud: moto's applications, mended, under gunicorn in one process of many threads.
+"""The server of the local cloud: moto's applications, patched, under gunicorn in one process of many threads.
 
-It listens on loopback only and keeps everything in memory: when it ends, so does all that it held.
+The server listens on loopback only and stores everything in memory, so all data is lost when it ends.
 """
 
 import gc
@@ -12,47 +12,47 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from localcloud.clients import loopback
 from localcloud.control import ControlApplication
 from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, WsgiApp, call_counter, stock_dispatcher
 from localcloud.faults import FaultyCalls
 from localcloud.fleet import fleet
+from localcloud.http_worker import LingeringWorker
 from localcloud.iam.authorizer import Authorizer
 from localcloud.iam.middleware import AuthorizedCalls, form_check
 from localcloud.iam.record import decisions
-from localcloud.lifeline import watch
-from localcloud.loopback import loopback
 from localcloud.page_guard import PageGuard, bucket_allows_post
+from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
 from localcloud.post_objects import PostObjects
 from localcloud.signatures import SignedCalls
-from localcloud.worker import LingeringWorker
 
 HOST = "127.0.0.1"
 THREADS = 512  # each connection has one: workers, web tier, collector, hypervisor
 KEEP_ALIVE_SECONDS = 75
 STOP_GRACE_SECONDS = 1
 COLLECT_AFTER = 20_000
-"""Objects made and not yet gone, at which garbage is looked for; most requests leave none."""
+"""Number of new objects after which the interpreter collects garbage; most requests leave none."""
 
 
 class LocalCloudApplication:
-    """WSGI: ``/_embedded/`` is the control endpoint, the rest is AWS. No bucket's name can begin so."""
+    """WSGI: ``/_embedded/`` is the control endpoint, all other paths are AWS. No bucket has such a name."""
 
     def __init__(self, aws: WsgiApp, control: WsgiApp) -> None:
         self._aws, self._control = aws, control
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        loopback.heard_at(environ)
+        loopback.learn_address(environ)
         own = environ.get("PATH_INFO", "").startswith("/_embedded/")
         return (self._control if own else self._aws)(environ, start_response)
 
 
 def create_application() -> PageGuard:
-    """Build the cloud's application around this process's fleet, with moto mended.
+    """Return the cloud's application with the fleet of this process.
 
     Raises:
-        MotoChangedError: the installed moto is not the one that the mends were written for.
+        MotoChangedError: the installed moto differs from the version that the patches were written for.
     """
     apply_patches("core")
     authorizer = Authorizer(decisions)
@@ -64,11 +64,11 @@ def create_application() -> PageGuard:
 
 
 class CloudServer(BaseApplication):  # type: ignore[misc]
-    """gunicorn with our application: one worker process, many threads, kept-alive connections.
+    """gunicorn with the cloud's application: one worker process, many threads, kept-alive connections.
 
     Args:
         bind: ``127.0.0.1:port``, or ``fd://n`` for a listening socket inherited from the parent.
-        lifeline: read end of a pipe; this server ends when the pipe ends. Or None.
+        lifeline: read end of the lifeline, with which this server ends, or None.
     """
 
     def __init__(self, bind: str, lifeline: int | None = None) -> None:
@@ -76,7 +76,7 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        """Set gunicorn up; called by its constructor."""
+        """Configure gunicorn; its constructor calls this."""
         settings = {
             "bind": self._bind,
             "workers": 1,
@@ -96,7 +96,7 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> PageGuard:
-        """Build the application; called in the worker process."""
+        """Return the application; gunicorn calls this in the worker process."""
         return create_application()
 
     def _worker_started(self, worker: Any) -> None:
@@ -110,16 +110,16 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
 
         signal.signal(signal.SIGTERM, stop)
         if self._lifeline is not None:
-            watch(self._lifeline, lambda: os.kill(worker.ppid, signal.SIGTERM))
+            watch_lifeline(self._lifeline, lambda: os.kill(worker.ppid, signal.SIGTERM))
 
     @staticmethod
     def _worker_ends(_arbiter: Any, _worker: Any) -> None:
-        """Leave without taking moto's memory apart, which would take a second."""
+        """Exit without releasing moto's memory, which would take a second."""
         os._exit(0)
 
     @staticmethod
     def _worker_ended(arbiter: Any, _worker: Any) -> None:
-        """End as a whole: a fresh worker would be a cloud that has forgotten everything."""
+        """End the server with its worker: a new worker would be an empty cloud."""
         os.kill(arbiter.pid, signal.SIGTERM)
 
 

@@ -10,7 +10,7 @@ from gunicorn.http.wsgi import create
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.plain_http import MAX_BODY_BYTES, answer_of, environ_of, surroundings
+from localcloud.http_worker import MAX_BODY_BYTES, answer_of, connection_environ, environ_of
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=12)
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=12)
@@ -54,7 +54,7 @@ def test_what_is_read_here_is_what_gunicorn_reads(method: str, path: str, fields
 def test_what_all_requests_of_a_connection_share_is_what_gunicorn_says() -> None:
     theirs = gunicorn_environ(head_of("GET", "/", []))
     own = {"wsgi.errors", "wsgi.multithread"}  # gunicorn's threads say the latter later
-    shared = {name: value for name, value in surroundings(SERVER, CLIENT).items() if name not in own}
+    shared = {name: value for name, value in connection_environ(SERVER, CLIENT).items() if name not in own}
     assert {name: theirs[name] for name in shared} == shared
 
 
