@@ -1,6 +1,6 @@
 """Clients of the local cloud: of its control endpoint, and of its own AWS services.
 
-The control client needs only the standard library, so that the hypervisor starts in a fraction of an SDK's import time.
+The control client needs only the standard library: the hypervisor must start faster than an SDK can be imported.
 CloudFormation and Auto Scaling call the other services by loopback, with the owner's key, as any client does.
 """
 

@@ -114,7 +114,7 @@ _LOOPBACK = re.compile(r"(?:127\.0\.0\.1|localhost)(?::\d+)?")
 _STEERING = frozenset({"HTTP_X_MOTO_ACCOUNT_ID", "HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING", "HTTP_ORIGIN"})
 
 _MODULES = {
-    "s3": "localcloud.object_calls",
+    "s3": "localcloud.s3.objects",
     "sqs": "localcloud.queue_calls",
     "dynamodb": "localcloud.table_calls",
 }

@@ -142,7 +142,7 @@ MODULES = {
         "localcloud.user_pools.lasting",
     ),
     "core": ("localcloud.hot_path",),
-    "s3": ("localcloud.objects", "localcloud.bucket_policies"),
+    "s3": ("localcloud.s3.objects",),
     "sqs": ("localcloud.sqs", "localcloud.move_tasks"),
     "dynamodb": ("localcloud.items", "localcloud.queries", "localcloud.tables"),
     "ec2": (

@@ -24,7 +24,7 @@ from localcloud.iam.record import decisions
 from localcloud.page_guard import PageGuard, bucket_allows_post
 from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
-from localcloud.post_objects import PostObjects
+from localcloud.s3.posts import PostObjects
 from localcloud.signatures import SignedCalls
 
 HOST = "127.0.0.1"

@@ -13,7 +13,7 @@ from localcloud.iam.authorizer import Authorizer, DeniedError
 from localcloud.iam.calls import Credential, credential_of
 from localcloud.iam.questions.s3 import put_object
 from localcloud.iam.refusals import Reason, refusal
-from localcloud.post_policy import Form, RefusedError, Signer
+from localcloud.s3.posts import Form, RefusedError, Signer
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

@@ -8,7 +8,7 @@ import pytest
 
 from localcloud.fleet import Fleet, fleet
 from localcloud.options import Switches
-from tests.unit.localcloud.conftest import Door, Doors, Reply
+from tests.support.wsgi_clients import ClientPair, Reply, WsgiClient
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -24,7 +24,7 @@ class Clock:
 class Ec2:
     """An EC2 client that asks in this process, and the instance `i` that it launched with the tag `Name`."""
 
-    def __init__(self, door: Door, name: str) -> None:
+    def __init__(self, door: WsgiClient, name: str) -> None:
         self._door, self.name = door, name
         tag = "TagSpecification.1"
         named = {f"{tag}.ResourceType": "instance", f"{tag}.Tag.1.Key": "Name", f"{tag}.Tag.1.Value": name}
@@ -33,7 +33,7 @@ class Ec2:
 
     def call(self, action: str, **parameters: object) -> Reply:
         body = urlencode({"Action": action, "Version": "2016-11-15", **parameters}).encode()
-        return self._door.ask("ec2", "POST", "/", body, CONTENT_TYPE=FORM)
+        return self._door.request("ec2", "POST", "/", body, CONTENT_TYPE=FORM)
 
     def by_name(self, *states: str) -> list[tuple[str, str]]:
         """Return id and state of each instance of this name in these states, as the product asks for its fleet."""
@@ -79,7 +79,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 @pytest.fixture
-def ec2(doors: Doors, clock: Clock, request: pytest.FixtureRequest) -> Ec2:
+def ec2(doors: ClientPair, clock: Clock, request: pytest.FixtureRequest) -> Ec2:
     return Ec2(doors.stock, request.node.name)
 
 

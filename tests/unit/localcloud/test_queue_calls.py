@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localcloud.dispatch import DirectCalls
-from tests.unit.localcloud.conftest import Door, Doors
+from tests.support.wsgi_clients import ClientPair, WsgiClient
 
 _names = count()
 COUNTS = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible", "Delayed")]
@@ -28,7 +28,7 @@ OPERATIONS = st.one_of(
 )
 
 
-def new_queue(doors: Doors, *, fifo: bool = False, **attributes: str) -> str:
+def new_queue(doors: ClientPair, *, fifo: bool = False, **attributes: str) -> str:
     name = f"queue-{next(_names)}{'.fifo' if fifo else ''}"
     all_attributes = {**({"FifoQueue": "true"} if fifo else {}), **attributes}
     reply = doors.stock.call("sqs", "CreateQueue", QueueName=name, Attributes=all_attributes)
@@ -56,7 +56,7 @@ def told(value: Any, name: str = "") -> Any:
     return re.sub(r"\d", "9", value) if name.endswith("Timestamp") else value
 
 
-def play(door: Door, url: str, operations: list[Any], fifo: bool) -> list[Any]:
+def play(door: WsgiClient, url: str, operations: list[Any], fifo: bool) -> list[Any]:
     receipts = ["no receipt"]
     answers = []
     for operation, *arguments in operations:
@@ -81,11 +81,11 @@ def play(door: Door, url: str, operations: list[Any], fifo: bool) -> list[Any]:
 
 @pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
 @given(operations=st.lists(OPERATIONS, max_size=12))
-def test_any_calls_are_answered_as_by_stock_moto(doors: Doors, operations: list[Any], fifo: bool) -> None:
+def test_any_calls_are_answered_as_by_stock_moto(doors: ClientPair, operations: list[Any], fifo: bool) -> None:
     direct, stock = new_queue(doors, fifo=fifo), new_queue(doors, fifo=fifo)
-    before = doors.asked.times
+    before = doors.stock_application.times
     answers = play(doors.direct, direct, operations, fifo)
-    assert doors.asked.times == before
+    assert doors.stock_application.times == before
     assert answers == play(doors.stock, stock, operations, fifo)
 
 
@@ -124,32 +124,34 @@ UNUSUAL: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("operation", "parameters"), UNUSUAL)
-def test_an_unusual_call_is_answered_by_stock_moto(doors: Doors, operation: str, parameters: dict[str, Any]) -> None:
+def test_an_unusual_call_is_answered_by_stock_moto(
+    doors: ClientPair, operation: str, parameters: dict[str, Any]
+) -> None:
     replies = []
     for door in (doors.direct, doors.stock):
-        before = doors.asked.times
+        before = doors.stock_application.times
         reply = door.call("sqs", operation, QueueUrl=new_queue(doors), **parameters)
-        assert doors.asked.times > before
+        assert doors.stock_application.times > before
         body = re.sub(r"[\d.]+|queue-\d+", "9", str(told(reply.json)))
         replies.append((reply.status, body))
     assert replies[0] == replies[1]
 
 
 @pytest.mark.parametrize("operation", ["ReceiveMessage", "GetQueueAttributes"])
-def test_a_queue_that_is_not_there_is_stock_moto_s_to_refuse(doors: Doors, operation: str) -> None:
+def test_a_queue_that_is_not_there_is_stock_moto_s_to_refuse(doors: ClientPair, operation: str) -> None:
     reply = doors.direct.call("sqs", operation, QueueUrl="http://127.0.0.1/1/no-such-queue")
     assert reply.status == 400
     assert reply.json["__type"] == "com.amazonaws.sqs#QueueDoesNotExist"
 
 
-def test_a_fifo_queue_that_deduplicates_by_content_is_stock_moto_s(doors: Doors) -> None:
+def test_a_fifo_queue_that_deduplicates_by_content_is_stock_moto_s(doors: ClientPair) -> None:
     url = new_queue(doors, fifo=True, ContentBasedDeduplication="true")
     sent = [{"Id": str(n), "MessageBody": "same", "MessageGroupId": "g"} for n in range(2)]
     assert doors.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=sent).status == 200
     assert len(doors.direct.call("sqs", "ReceiveMessage", QueueUrl=url, MaxNumberOfMessages=10).json["Messages"]) == 1
 
 
-def test_a_queue_with_a_delay_delays_what_is_sent_to_it(doors: Doors) -> None:
+def test_a_queue_with_a_delay_delays_what_is_sent_to_it(doors: ClientPair) -> None:
     url = new_queue(doors, DelaySeconds="600")
     doors.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["m"]))
     assert doors.direct.call("sqs", "GetQueueAttributes", QueueUrl=url, AttributeNames=COUNTS).json == {
@@ -157,7 +159,7 @@ def test_a_queue_with_a_delay_delays_what_is_sent_to_it(doors: Doors) -> None:
     }
 
 
-def test_a_message_that_is_received_too_often_goes_to_the_dead_letters(doors: Doors) -> None:
+def test_a_message_that_is_received_too_often_goes_to_the_dead_letters(doors: ClientPair) -> None:
     letters = new_queue(doors)
     arn = doors.stock.call("sqs", "GetQueueAttributes", QueueUrl=letters, AttributeNames=["QueueArn"]).json
     policy = f'{{"deadLetterTargetArn": "{arn["Attributes"]["QueueArn"]}", "maxReceiveCount": 2}}'
@@ -169,7 +171,7 @@ def test_a_message_that_is_received_too_often_goes_to_the_dead_letters(doors: Do
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"QueueUrl": 7}', b'{"QueueUrl": null}'])
-def test_a_body_that_is_no_call_reaches_stock_moto_as_it_came(doors: Doors, body: bytes) -> None:
+def test_a_body_that_is_no_call_reaches_stock_moto_as_it_came(doors: ClientPair, body: bytes) -> None:
     environ: dict[str, Any] = {
         "CONTENT_TYPE": "application/x-amz-json-1.0",
         "HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage",
@@ -181,5 +183,5 @@ def test_a_body_that_is_no_call_reaches_stock_moto_as_it_came(doors: Doors, body
         start_response("400 Bad Request", [])
         return []
 
-    Door(DirectCalls(stock)).ask("sqs", "POST", "/", body, **environ)
+    WsgiClient(DirectCalls(stock)).request("sqs", "POST", "/", body, **environ)
     assert seen == [body]

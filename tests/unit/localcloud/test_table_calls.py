@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.localcloud.conftest import Door, Doors
+from tests.support.wsgi_clients import ClientPair, WsgiClient
 
 _names = count()
 PARTITIONS, SORTS = st.sampled_from(["p", "q"]), st.sampled_from(["a", "ab", "b", "é", "z"])
@@ -81,7 +81,7 @@ CALLS = st.one_of(
 )
 
 
-def new_table(doors: Doors) -> str:
+def new_table(doors: ClientPair) -> str:
     name = f"table-{next(_names)}"
     keys = (("pk", "HASH"), ("sk", "RANGE"))
     doors.stock.call(
@@ -95,7 +95,7 @@ def new_table(doors: Doors) -> str:
     return name
 
 
-def play(door: Door, table: str, calls: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+def play(door: WsgiClient, table: str, calls: list[tuple[str, dict[str, Any]]]) -> list[Any]:
     answers = []
     for operation, parameters in calls:
         given_to = parameters if operation.startswith("Batch") else {"TableName": table, **parameters}
@@ -106,7 +106,7 @@ def play(door: Door, table: str, calls: list[tuple[str, dict[str, Any]]]) -> lis
 
 
 @given(calls=st.lists(CALLS, max_size=10))
-def test_any_calls_are_answered_as_by_stock_moto(doors: Doors, calls: list[tuple[str, dict[str, Any]]]) -> None:
+def test_any_calls_are_answered_as_by_stock_moto(doors: ClientPair, calls: list[tuple[str, dict[str, Any]]]) -> None:
     direct, stock = new_table(doors), new_table(doors)
     assert play(doors.direct, direct, calls) == play(doors.stock, stock, calls)
 
@@ -119,21 +119,23 @@ def test_any_calls_are_answered_as_by_stock_moto(doors: Doors, calls: list[tuple
         ("Query", query("pk = :p", "p", True, None)),
     ],
 )
-def test_a_plain_call_is_not_asked_of_stock_moto(doors: Doors, operation: str, parameters: dict[str, Any]) -> None:
+def test_a_plain_call_is_not_asked_of_stock_moto(
+    doors: ClientPair, operation: str, parameters: dict[str, Any]
+) -> None:
     table = new_table(doors)
-    before = doors.asked.times
+    before = doors.stock_application.times
     assert doors.direct.call("dynamodb", operation, TableName=table, **parameters).status == 200
-    assert doors.asked.times == before
+    assert doors.stock_application.times == before
 
 
-def test_a_batch_of_reads_is_not_asked_of_stock_moto(doors: Doors) -> None:
+def test_a_batch_of_reads_is_not_asked_of_stock_moto(doors: ClientPair) -> None:
     table = new_table(doors)
     key, item = {"pk": {"S": "p"}, "sk": {"S": "s"}}, {"pk": {"S": "p"}, "sk": {"S": "s"}, "v": {"N": "1"}}
     doors.direct.call("dynamodb", "PutItem", TableName=table, Item=item)
-    before = doors.asked.times
+    before = doors.stock_application.times
     reply = doors.direct.call("dynamodb", "BatchGetItem", RequestItems={table: {"Keys": [key]}})
     assert (reply.status, json.loads(reply.body)["Responses"]) == (200, {table: [item]})
-    assert doors.asked.times == before
+    assert doors.stock_application.times == before
 
 
 @pytest.mark.parametrize(
@@ -150,18 +152,18 @@ def test_a_batch_of_reads_is_not_asked_of_stock_moto(doors: Doors) -> None:
     ],
 )
 def test_an_unusual_call_or_a_refusal_is_stock_moto_s(
-    doors: Doors, operation: str, parameters: dict[str, Any]
+    doors: ClientPair, operation: str, parameters: dict[str, Any]
 ) -> None:
     replies = []
     for door in (doors.direct, doors.stock):
-        before = doors.asked.times
+        before = doors.stock_application.times
         reply = door.call("dynamodb", operation, TableName=new_table(doors), **parameters)
-        assert doors.asked.times > before
+        assert doors.stock_application.times > before
         replies.append((reply.status, reply.json))
     assert replies[0] == replies[1]
 
 
-def test_bytes_that_stock_moto_stored_are_read_directly_as_base64(doors: Doors) -> None:
+def test_bytes_that_stock_moto_stored_are_read_directly_as_base64(doors: ClientPair) -> None:
     table = new_table(doors)
     item = {"pk": {"S": "p"}, "sk": {"S": "s"}, "b": {"B": "AAE="}, "bs": {"BS": ["AAE="]}}
     doors.stock.call("dynamodb", "PutItem", TableName=table, Item=item)
@@ -169,6 +171,6 @@ def test_bytes_that_stock_moto_stored_are_read_directly_as_base64(doors: Doors) 
     assert doors.direct.call("dynamodb", "GetItem", TableName=table, Key=key).json["Item"] == item
 
 
-def test_the_checksum_of_an_answer_is_that_of_its_body(doors: Doors) -> None:
+def test_the_checksum_of_an_answer_is_that_of_its_body(doors: ClientPair) -> None:
     reply = doors.direct.call("dynamodb", "Query", TableName=new_table(doors), **query("pk = :p", "p", True, None))
     assert reply.headers["x-amz-crc32"] == str(binascii.crc32(reply.body))

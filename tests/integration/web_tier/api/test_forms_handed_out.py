@@ -18,7 +18,7 @@ from core.config import Config
 from core.ids import parse_key
 from core.jobs import JobStore
 from localcloud.access_keys import secret_of
-from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
+from localcloud.s3.posts import Form, RefusedError, check_policy, signer_of
 from services.s3 import Bucket
 from tests.support.pictures import picture
 

@@ -20,7 +20,7 @@ from localcloud.iam.middleware import AuthorizedCalls, form_check
 from localcloud.iam.principals import Sessions
 from localcloud.iam.record import DecisionRecord
 from localcloud.options import Switches
-from localcloud.post_policy import Form, RefusedError, Signer
+from localcloud.s3.posts import Form, RefusedError, Signer
 from tests.unit.localcloud.iam.policies import document, statement
 from tests.unit.localcloud.iam.requests_of import ACCOUNT, REGION, environ
 

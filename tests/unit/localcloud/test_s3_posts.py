@@ -1,7 +1,9 @@
-"""A form is checked as S3 checks it: who signed it, until when, and every condition."""
+"""POST Object: forms, signatures, policies and tags are checked as S3 checks them."""
 
 import base64
+import io
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -12,10 +14,86 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localcloud.access_keys import owner_key
-from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
+from localcloud.s3.posts import (
+    MAX_FIELD_BYTES,
+    MAX_FORM_BYTES,
+    MAX_TAGS,
+    Form,
+    PostObjects,
+    RefusedError,
+    check_policy,
+    plain_tag,
+    signer_of,
+    tags_of_form,
+)
 from services.clients import Clients
 from services.endpoint import Endpoint
 from services.forms import Forms
+
+FORM = "multipart/form-data; boundary=b"
+
+
+def part(name: str, content: str) -> str:
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{content}\r\n'
+
+
+KEY, FILE, END = part("key", "k"), part("file", "x"), "--b--\r\n"
+
+
+def post_form(body: str, path: str = "/photos", **environ: str | None) -> tuple[str, str]:
+    """Return the status of the answer, and S3's code in it; `passed on` where another one answered."""
+    begun: list[str] = []
+    request: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path,
+        "CONTENT_TYPE": FORM,
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body.encode()),
+        **environ,
+    }
+    given = {name: value for name, value in request.items() if value is not None}
+    application = PostObjects(lambda environ, start_response: [b"<Code>passed on</Code>"])
+    answer = b"".join(application(given, lambda status, headers: begun.append(status))).decode()
+    code = re.search("<Code>(.*)</Code>", answer)
+    return (begun[0] if begun else "", code[1] if code else "")
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("/photos", {"REQUEST_METHOD": "PUT"}),
+        ("/photos/key", {}),
+        ("/", {}),
+        ("/photos", {"CONTENT_TYPE": "application/xml"}),
+        ("/photos", {"CONTENT_TYPE": None}),
+    ],
+)
+def test_what_is_no_form_for_a_bucket_is_passed_on(path: str, changes: dict[str, str | None]) -> None:
+    assert post_form(KEY + FILE + END, path, **changes) == ("", "passed on")
+
+
+@pytest.mark.parametrize(
+    ("body", "changes", "code"),
+    [
+        (KEY + FILE + END, {"CONTENT_LENGTH": None}, "MissingContentLength"),
+        (KEY + FILE + END, {"CONTENT_LENGTH": "9999"}, "IncompleteBody"),
+        (KEY + FILE + END, {"CONTENT_LENGTH": str(MAX_FORM_BYTES + 1)}, "EntityTooLarge"),
+        ("no form", {}, "MalformedPOSTRequest"),
+        (KEY, {}, "MalformedPOSTRequest"),
+        (KEY + END, {}, "InvalidArgument"),
+        (FILE + END, {}, "InvalidArgument"),
+        (KEY + KEY + FILE + END, {}, "InvalidArgument"),
+        (KEY + part("policy", "p" * (MAX_FIELD_BYTES + 1)) + FILE + END, {}, "InvalidArgument"),
+        (part("KEY", "k") + part("policy", "e30=") + FILE + END, {}, "InvalidArgument"),
+    ],
+)
+def test_a_form_that_is_not_whole_is_a_bad_request(body: str, changes: dict[str, Any], code: str) -> None:
+    assert post_form(body, **changes) == ("400 Bad Request", code)
+
+
+def test_a_whole_form_of_nobody_is_denied() -> None:
+    assert post_form(KEY + FILE + END) == post_form(KEY + FILE + END, "/photos/") == ("403 Forbidden", "AccessDenied")
+
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SECRETS = {owner_key().id: owner_key().secret}
@@ -27,7 +105,7 @@ def with_policy(conditions: Any, fields: Mapping[str, str], size: int = 5, expir
     return Form("photos", {**fields, "policy": policy}, size)
 
 
-def refusal(form: Form, now: datetime = NOW) -> RefusedError:
+def rejection_of(form: Form, now: datetime = NOW) -> RefusedError:
     with pytest.raises(RefusedError) as refused:
         check_policy(form, now)
     return refused.value
@@ -110,7 +188,7 @@ def test_a_form_that_keeps_every_condition_is_let_in(conditions: Any, fields: di
 def test_a_form_that_breaks_a_condition_or_says_more_is_denied(
     conditions: Any, fields: dict[str, str], says: str
 ) -> None:
-    refused = refusal(with_policy(conditions, fields))
+    refused = rejection_of(with_policy(conditions, fields))
     assert (refused.status, refused.code) == (403, "AccessDenied")
     assert says in refused.message
 
@@ -121,14 +199,14 @@ def test_a_file_is_as_large_as_the_policy_says(size: int, code: str | None) -> N
     if code is None:
         check_policy(form, NOW)
     else:
-        refused = refusal(form)
+        refused = rejection_of(form)
         assert (refused.status, refused.code) == (400, code)
 
 
 def test_a_policy_ends_at_its_moment() -> None:
     form = with_policy([], {}, expiration=NOW.isoformat())
     check_policy(form, NOW - timedelta(seconds=1))
-    refused = refusal(form, NOW)
+    refused = rejection_of(form, NOW)
     assert (refused.status, refused.code) == (403, "AccessDenied")
     assert "expired" in refused.message
 
@@ -146,9 +224,52 @@ def test_a_policy_ends_at_its_moment() -> None:
     ],
 )
 def test_a_policy_that_cannot_be_understood_lets_nothing_in(conditions: Any, expiration: Any) -> None:
-    refused = refusal(with_policy(conditions, {}, expiration=expiration))
+    refused = rejection_of(with_policy(conditions, {}, expiration=expiration))
     assert (refused.status, refused.code) == (400, "InvalidPolicyDocument")
 
 
 def test_a_policy_that_is_no_json_lets_nothing_in() -> None:
-    assert refusal(Form("photos", {"policy": "!"}, 5)).code == "InvalidPolicyDocument"
+    assert rejection_of(Form("photos", {"policy": "!"}, 5)).code == "InvalidPolicyDocument"
+
+
+def tagging_xml(*tags: tuple[str, str]) -> str:
+    each = "".join(f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>" for key, value in tags)
+    return f"<Tagging><TagSet>{each}</TagSet></Tagging>"
+
+
+@pytest.mark.parametrize("said", ["", "kept", "=no", "a=b&c=d", "a=%20", "a=b+c", "aws:a=b", "a" * 129 + "=b"])
+def test_a_header_that_says_more_than_one_plain_tag_is_not_guessed(said: str) -> None:
+    assert plain_tag(said) is None
+
+
+def test_one_plain_tag_is_read() -> None:
+    assert plain_tag("kept=no") == [{"Key": "kept", "Value": "no"}]
+
+
+def test_the_tags_of_a_form_are_read_with_and_without_a_name_space() -> None:
+    wanted = [{"Key": "kept", "Value": "no"}, {"Key": "a b", "Value": "ä+=./:@-_"}]
+    plain = tagging_xml(("kept", "no"), ("a b", "ä+=./:@-_"))
+    named = plain.replace("<Tagging>", '<Tagging xmlns="http://s3.amazonaws.com/doc/2006-03-01/">')
+    assert tags_of_form(plain) == tags_of_form(named) == wanted
+    assert tags_of_form(tagging_xml()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("kept=no", "MalformedXML"),
+        ("<Tagging/>", "MalformedXML"),
+        ("<Tags><TagSet/></Tags>", "MalformedXML"),
+        ("<Tagging><TagSet><Tag><Key>a</Key></Tag></TagSet></Tagging>", "MalformedXML"),
+        (tagging_xml(("a", "1"), ("a", "2")), "InvalidTag"),
+        (tagging_xml(("aws:a", "1")), "InvalidTag"),
+        (tagging_xml(("a", "?")), "InvalidTag"),
+        (tagging_xml(("a" * 129, "")), "InvalidTag"),
+        (tagging_xml(("a", "b" * 257)), "InvalidTag"),
+        (tagging_xml(*((str(n), "") for n in range(MAX_TAGS + 1))), "BadRequest"),
+    ],
+)
+def test_what_no_object_can_have_is_refused(text: str, code: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        tags_of_form(text)
+    assert (refused.value.status, refused.value.code) == (400, code)
