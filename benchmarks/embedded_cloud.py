@@ -16,7 +16,7 @@ from benchmarks.signed import signed
 from localcloud.access_keys import owner_key
 from localcloud.dispatch import CachedDispatcher
 from localcloud.launch import REGION, LocalCloud
-from localcloud.queues import MessageQueue
+from localcloud.sqs.queues import MessageQueue
 
 WAITING = 1000
 CONSUMERS = 20

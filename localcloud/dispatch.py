@@ -115,8 +115,8 @@ _STEERING = frozenset({"HTTP_X_MOTO_ACCOUNT_ID", "HTTP_CONTENT_ENCODING", "HTTP_
 
 _MODULES = {
     "s3": "localcloud.s3.objects",
-    "sqs": "localcloud.queue_calls",
-    "dynamodb": "localcloud.table_calls",
+    "sqs": "localcloud.sqs.direct_calls",
+    "dynamodb": "localcloud.dynamodb",
 }
 
 

@@ -143,8 +143,8 @@ MODULES = {
     ),
     "core": ("localcloud.hot_path",),
     "s3": ("localcloud.s3.objects",),
-    "sqs": ("localcloud.sqs", "localcloud.move_tasks"),
-    "dynamodb": ("localcloud.items", "localcloud.queries", "localcloud.tables"),
+    "sqs": ("localcloud.sqs.backend", "localcloud.sqs.move_tasks"),
+    "dynamodb": ("localcloud.dynamodb",),
     "ec2": (
         "localcloud.account_defaults",
         "localcloud.launches",

@@ -124,7 +124,7 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
 
 
 def _end_long_polls() -> None:
-    from localcloud.sqs import end_long_polls
+    from localcloud.sqs.backend import end_long_polls
 
     end_long_polls()
     fleet.close()

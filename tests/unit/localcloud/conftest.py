@@ -8,7 +8,7 @@ from tests.support.wsgi_clients import ClientPair, CountingApplication, WsgiClie
 
 
 @pytest.fixture(scope="session")
-def doors() -> ClientPair:
+def moto() -> ClientPair:
     """Return clients of the patched moto of this process. It keeps its state: each test uses names of its own."""
     apply_patches("core")
     stock = CountingApplication(CachedDispatcher(stock_dispatcher()))

@@ -79,8 +79,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 @pytest.fixture
-def ec2(doors: ClientPair, clock: Clock, request: pytest.FixtureRequest) -> Ec2:
-    return Ec2(doors.stock, request.node.name)
+def ec2(moto: ClientPair, clock: Clock, request: pytest.FixtureRequest) -> Ec2:
+    return Ec2(moto.stock, request.node.name)
 
 
 def lag(seconds: float) -> Fleet:

@@ -9,9 +9,9 @@ from moto.core.utils import get_service_model
 from moto.sqs.models import Message
 
 from localcloud import hot_path
+from localcloud.dynamodb import is_json_value
 from localcloud.hot_path import AttributeNames
 from localcloud.patches import apply_patches
-from localcloud.tables import is_plain
 
 
 def contexts(service: str, operation: str, member: str) -> list[AttributePickerContext]:
@@ -71,7 +71,7 @@ def test_a_member_that_a_transformer_names_is_left_to_stock_moto() -> None:
     ],
 )
 def test_an_attribute_with_bytes_in_it_is_not_plain(attribute: object, plain: bool) -> None:
-    assert is_plain(attribute) is plain
+    assert is_json_value(attribute) is plain
 
 
 def test_a_model_that_nothing_uses_any_more_is_gone() -> None:

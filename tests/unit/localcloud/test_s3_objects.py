@@ -1,4 +1,5 @@
-"""S3 objects: their content outlives their key, plain calls are answered as by stock moto, denials of HTTP have no effect."""
+"""S3 objects: their content outlives their key, plain calls are answered as by stock moto, denials of HTTP have no
+effect."""
 
 import copy
 import hashlib
@@ -85,15 +86,15 @@ PUT = st.tuples(st.just("PUT"), st.sampled_from(["a", "b/c.png"]), st.binary(max
 OTHER = st.tuples(st.sampled_from(["GET", "DELETE"]), st.sampled_from(["a", "b/c.png"]), st.just(b""))
 
 
-def new_bucket(doors: ClientPair, prefix: str = "bucket") -> str:
+def new_bucket(moto: ClientPair, prefix: str = "bucket") -> str:
     name = f"{prefix}-{next(_names)}"
-    assert doors.stock.request("s3", "PUT", f"/{name}").status == 200
+    assert moto.stock.request("s3", "PUT", f"/{name}").status == 200
     return name
 
 
 @pytest.fixture
-def bucket(doors: ClientPair) -> str:
-    return new_bucket(doors)
+def bucket(moto: ClientPair) -> str:
+    return new_bucket(moto)
 
 
 def told(reply: Reply) -> tuple[Any, ...]:
@@ -114,40 +115,38 @@ def ask(door: WsgiClient, bucket: str, operations: list[tuple[str, str, bytes]])
 
 @given(operations=st.lists(PUT | OTHER, max_size=12))
 def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
-    doors: ClientPair, operations: list[tuple[str, str, bytes]]
+    moto: ClientPair, operations: list[tuple[str, str, bytes]]
 ) -> None:
-    plain, stock = new_bucket(doors, "same"), new_bucket(doors, "same")
-    assert ask(doors.direct, plain, operations) == ask(doors.stock, stock, operations)
+    plain, stock = new_bucket(moto, "same"), new_bucket(moto, "same")
+    assert ask(moto.direct, plain, operations) == ask(moto.stock, stock, operations)
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", None])
 def test_what_is_put_directly_is_what_every_other_call_of_moto_sees(
-    doors: ClientPair, bucket: str, content_type: str | None
+    moto: ClientPair, bucket: str, content_type: str | None
 ) -> None:
     described: dict[str, Any] = {"CONTENT_TYPE": content_type, "HTTP_CONTENT_DISPOSITION": "attachment"}
-    doors.direct.request("s3", "PUT", f"/{bucket}/a/b.png", b"content", **described)
-    head = doors.stock.request("s3", "HEAD", f"/{bucket}/a/b.png")
+    moto.direct.request("s3", "PUT", f"/{bucket}/a/b.png", b"content", **described)
+    head = moto.stock.request("s3", "HEAD", f"/{bucket}/a/b.png")
     assert head.headers["content-disposition"] == "attachment"
     assert head.headers["content-type"] == (content_type or "binary/octet-stream")
     assert head.headers["content-length"] == "7"
-    assert b"<Key>a/b.png</Key>" in doors.stock.request("s3", "GET", f"/{bucket}?list-type=2").body
+    assert b"<Key>a/b.png</Key>" in moto.stock.request("s3", "GET", f"/{bucket}?list-type=2").body
 
 
-def test_what_stock_moto_put_is_got_directly_with_its_metadata(doors: ClientPair, bucket: str) -> None:
-    doors.stock.request(
-        "s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_META_TAKEN="1999", HTTP_CACHE_CONTROL="no-store"
-    )
-    direct = doors.direct.request("s3", "GET", f"/{bucket}/k")
+def test_what_stock_moto_put_is_got_directly_with_its_metadata(moto: ClientPair, bucket: str) -> None:
+    moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_META_TAKEN="1999", HTTP_CACHE_CONTROL="no-store")
+    direct = moto.direct.request("s3", "GET", f"/{bucket}/k")
     assert direct.headers["x-amz-meta-taken"] == "1999"
     assert direct.headers["cache-control"] == "no-store"
-    assert not doors.needs_stock("s3", "GET", f"/{bucket}/k")
+    assert not moto.needs_stock("s3", "GET", f"/{bucket}/k")
 
 
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-def test_a_plain_call_is_not_asked_of_stock_moto(doors: ClientPair, bucket: str, method: str) -> None:
-    doors.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
+def test_a_plain_call_is_not_asked_of_stock_moto(moto: ClientPair, bucket: str, method: str) -> None:
+    moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
     expect = {"HTTP_EXPECT": "100-continue", "HTTP_AMZ_SDK_REQUEST": "attempt=1", "HTTP_X_AMZ_SECURITY_TOKEN": "t"}
-    assert not doors.needs_stock("s3", method, f"/{bucket}/k", b"y", **expect)
+    assert not moto.needs_stock("s3", method, f"/{bucket}/k", b"y", **expect)
 
 
 @pytest.mark.parametrize(
@@ -180,30 +179,30 @@ def test_a_plain_call_is_not_asked_of_stock_moto(doors: ClientPair, bucket: str,
     ],
 )
 def test_a_call_that_is_more_than_plain_is_asked_of_stock_moto(
-    doors: ClientPair, bucket: str, method: str, target: str, environ: dict[str, Any]
+    moto: ClientPair, bucket: str, method: str, target: str, environ: dict[str, Any]
 ) -> None:
-    doors.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
-    doors.stock.request("s3", "PUT", f"/{bucket}/other", b"x")
+    moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
+    moto.stock.request("s3", "PUT", f"/{bucket}/other", b"x")
     filled = {name: value and value.format(bucket) for name, value in environ.items()}
-    assert doors.needs_stock("s3", method, target.format(bucket), **filled)
+    assert moto.needs_stock("s3", method, target.format(bucket), **filled)
 
 
-def test_a_conditional_put_is_answered_as_by_stock_moto(doors: ClientPair) -> None:
+def test_a_conditional_put_is_answered_as_by_stock_moto(moto: ClientPair) -> None:
     condition: dict[str, Any] = {"HTTP_IF_NONE_MATCH": "*"}
-    plain, stock = new_bucket(doors, "same"), new_bucket(doors, "same")
+    plain, stock = new_bucket(moto, "same"), new_bucket(moto, "same")
     replies = [
         [told(door.request("s3", "PUT", f"/{name}/k", content, **condition)) for content in (b"first", b"second")]
-        for door, name in ((doors.direct, plain), (doors.stock, stock))
+        for door, name in ((moto.direct, plain), (moto.stock, stock))
     ]
     assert [[status for status, *_ in each] for each in replies] == [[200, 412]] * 2
     assert replies[0] == replies[1]
-    assert doors.stock.request("s3", "GET", f"/{plain}/k").body == b"first"
-    assert not doors.needs_stock("s3", "PUT", f"/{plain}/new", b"x", **condition)
+    assert moto.stock.request("s3", "GET", f"/{plain}/k").body == b"first"
+    assert not moto.needs_stock("s3", "PUT", f"/{plain}/new", b"x", **condition)
 
 
-def test_of_many_conditional_puts_at_once_one_succeeds(doors: ClientPair, bucket: str) -> None:
+def test_of_many_conditional_puts_at_once_one_succeeds(moto: ClientPair, bucket: str) -> None:
     def put(number: int) -> int:
-        return doors.direct.request("s3", "PUT", f"/{bucket}/k", b"%d" % number, HTTP_IF_NONE_MATCH="*").status
+        return moto.direct.request("s3", "PUT", f"/{bucket}/k", b"%d" % number, HTTP_IF_NONE_MATCH="*").status
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(put, range(8))) == [200] + [412] * 7
@@ -227,12 +226,12 @@ def test_of_many_conditional_puts_at_once_one_succeeds(doors: ClientPair, bucket
     ],
 )
 def test_a_bucket_whose_configuration_matters_is_stock_moto_s(
-    doors: ClientPair, bucket: str, aspect: str, document: str
+    moto: ClientPair, bucket: str, aspect: str, document: str
 ) -> None:
-    doors.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
-    assert doors.stock.request("s3", "PUT", f"/{bucket}?{aspect}", document.encode()).status < 300
+    moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
+    assert moto.stock.request("s3", "PUT", f"/{bucket}?{aspect}", document.encode()).status < 300
     for method in ("PUT", "GET", "DELETE"):
-        assert doors.needs_stock("s3", method, f"/{bucket}/k")
+        assert moto.needs_stock("s3", method, f"/{bucket}/k")
 
 
 @pytest.fixture
@@ -244,59 +243,59 @@ def enforced(bucket: str) -> Iterator[str]:
     settings.INITIAL_NO_AUTH_ACTION_COUNT = before
 
 
-def test_where_permissions_are_enforced_a_stranger_is_refused(doors: ClientPair, enforced: str) -> None:
-    assert doors.direct.request("s3", "PUT", f"/{enforced}/k", b"x").status == 403
+def test_where_permissions_are_enforced_a_stranger_is_refused(moto: ClientPair, enforced: str) -> None:
+    assert moto.direct.request("s3", "PUT", f"/{enforced}/k", b"x").status == 403
 
 
-def test_a_body_that_was_cut_off_is_refused_and_leaves_no_object(doors: ClientPair, bucket: str) -> None:
-    assert doors.direct.request("s3", "PUT", f"/{bucket}/k", b"half", length=8).status == 400
-    assert doors.stock.request("s3", "GET", f"/{bucket}/k").status == 404
+def test_a_body_that_was_cut_off_is_refused_and_leaves_no_object(moto: ClientPair, bucket: str) -> None:
+    assert moto.direct.request("s3", "PUT", f"/{bucket}/k", b"half", length=8).status == 400
+    assert moto.stock.request("s3", "GET", f"/{bucket}/k").status == 404
 
 
-def tags(doors: ClientPair, bucket: str) -> bytes:
-    reply = doors.stock.request("s3", "GET", f"/{bucket}/k?tagging")
+def tags(moto: ClientPair, bucket: str) -> bytes:
+    reply = moto.stock.request("s3", "GET", f"/{bucket}/k?tagging")
     return reply.body.partition(b"<TagSet")[2]
 
 
 @pytest.mark.parametrize("header", ["kept=no", "kept=", "a.b-c_d=1", "kept=no&colour=red", "colour=dark%20red"])
-def test_tags_that_are_put_are_those_that_stock_moto_would_keep(doors: ClientPair, bucket: str, header: str) -> None:
-    doors.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
+def test_tags_that_are_put_are_those_that_stock_moto_would_keep(moto: ClientPair, bucket: str, header: str) -> None:
+    moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
     kept, counted = (
-        tags(doors, bucket),
-        doors.stock.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"],
+        tags(moto, bucket),
+        moto.stock.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"],
     )
-    doors.stock.request("s3", "DELETE", f"/{bucket}/k")
-    assert b"<Key>" not in tags(doors, bucket)
-    doors.direct.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
-    assert tags(doors, bucket) == kept
+    moto.stock.request("s3", "DELETE", f"/{bucket}/k")
+    assert b"<Key>" not in tags(moto, bucket)
+    moto.direct.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
+    assert tags(moto, bucket) == kept
     assert b"<Key>" in kept
-    assert doors.direct.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"] == counted
+    assert moto.direct.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"] == counted
 
 
 @pytest.mark.parametrize(
     ("header", "stock"), [("kept=no", False), ("a=b&c=d", True), ("a=%20", True), ("aws:a=b", True)]
 )
 def test_one_plain_tag_is_not_asked_of_stock_moto_and_what_may_be_refused_is(
-    doors: ClientPair, bucket: str, header: str, stock: bool
+    moto: ClientPair, bucket: str, header: str, stock: bool
 ) -> None:
-    assert doors.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header) is stock
+    assert moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header) is stock
 
 
-def test_tags_of_one_object_are_its_own(doors: ClientPair, bucket: str) -> None:
+def test_tags_of_one_object_are_its_own(moto: ClientPair, bucket: str) -> None:
     for key in ("k", "other"):
-        doors.direct.request("s3", "PUT", f"/{bucket}/{key}", b"x", HTTP_X_AMZ_TAGGING="kept=no")
-    doors.stock.request("s3", "DELETE", f"/{bucket}/other?tagging")
+        moto.direct.request("s3", "PUT", f"/{bucket}/{key}", b"x", HTTP_X_AMZ_TAGGING="kept=no")
+    moto.stock.request("s3", "DELETE", f"/{bucket}/other?tagging")
     set_of = "<Tagging><TagSet><Tag><Key>kept</Key><Value>yes</Value></Tag></TagSet></Tagging>"
-    doors.stock.request("s3", "PUT", f"/{bucket}/other?tagging", set_of.encode())
-    assert b"<Value>no</Value>" in tags(doors, bucket)
+    moto.stock.request("s3", "PUT", f"/{bucket}/other?tagging", set_of.encode())
+    assert b"<Value>no</Value>" in tags(moto, bucket)
 
 
 @pytest.mark.parametrize("door", ["direct", "stock"])
-def test_tags_do_not_outlive_the_object_that_had_them(doors: ClientPair, bucket: str, door: str) -> None:
-    first: WsgiClient = getattr(doors, door)
+def test_tags_do_not_outlive_the_object_that_had_them(moto: ClientPair, bucket: str, door: str) -> None:
+    first: WsgiClient = getattr(moto, door)
     first.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING="colour=red")
-    doors.direct.request("s3", "PUT", f"/{bucket}/k", b"y")
-    assert b"red" not in doors.stock.request("s3", "GET", f"/{bucket}/k?tagging").body
+    moto.direct.request("s3", "PUT", f"/{bucket}/k", b"y")
+    assert b"red" not in moto.stock.request("s3", "GET", f"/{bucket}/k?tagging").body
 
 
 OVER_TLS = {

@@ -1,7 +1,7 @@
-"""SQS's batch calls, receives and counts, answered directly on our queues.
+"""SQS's batch calls, receives and counts, answered directly on the queues.
 
-Plain are calls with the parameters that are named here, in the types and limits that SQS documents, on a queue that
-exists; the rest, every error of a call as a whole among it, is stock moto's.
+A call is plain if its queue exists and it has only the parameters that are listed here, in the types and limits that
+SQS documents. Stock moto answers all other calls, and every error of a call as a whole.
 """
 
 import json
@@ -13,10 +13,9 @@ from typing import Any
 from moto.sqs.constants import DEFAULT_RECEIVED_MESSAGES, MAXIMUM_MESSAGE_LENGTH, MAXIMUM_VISIBILITY_TIMEOUT
 from moto.sqs.models import Message, SQSBackend, sqs_backends
 
-from localcloud.approximate import approximate_counts
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
-from localcloud.message import Delivery
-from localcloud.sqs import is_over_limit, sequence_number, take
+from localcloud.sqs.backend import approximate_counts, is_over_limit, receive, sequence_number
+from localcloud.sqs.messages import MessageDelivery
 
 MAX_ENTRIES = 10
 MAX_WAIT_SECONDS = 20
@@ -27,7 +26,7 @@ Parameters = dict[str, Any]
 
 
 def answer(request: DirectRequest) -> DirectResponse | None:
-    """Answer a plain call on a queue, or return None where stock moto must."""
+    """Return the answer to a plain call on a queue, or None if stock moto must answer."""
     call = _CALLS.get(request.target)
     if call is None:
         return None
@@ -53,7 +52,7 @@ def _send(queue: Any, entry: Parameters) -> Parameters:
     message = Message(str(uuid.uuid4()), entry["MessageBody"])
     message.group_id, message.deduplication_id = entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
     message.mark_sent()
-    queue.add_message(message)  # which gives a duplicate the identity of its first
+    queue.add_message(message)  # sets a duplicate's identity to that of the first message
     sent = {"Id": entry["Id"], "MessageId": message.id, "MD5OfMessageBody": message.body_md5}
     return {**sent, "SequenceNumber": message.sequence_number} if queue.fifo_queue else sent
 
@@ -69,11 +68,11 @@ def _receive_message(_backend: SQSBackend, queue: Any, parameters: Parameters) -
     wanted = _attributes_wanted(parameters.get("MessageSystemAttributeNames", []))
     if wanted is None or is_over_limit(queue, wait):
         return None
-    deliveries = take(queue, count, wait, visibility)
+    deliveries = receive(queue, count, wait, visibility)
     return {"Messages": [_received(queue, delivery, wanted) for delivery in deliveries]} if deliveries else {}
 
 
-def _received(queue: Any, delivery: Delivery[Any], wanted: list[str]) -> Parameters:
+def _received(queue: Any, delivery: MessageDelivery[Any], wanted: list[str]) -> Parameters:
     message = delivery.payload
     received = {
         "MessageId": message.id,
@@ -82,8 +81,8 @@ def _received(queue: Any, delivery: Delivery[Any], wanted: list[str]) -> Paramet
         "Body": message.body,
     }
     if wanted:
-        told = {name: _ATTRIBUTES[name](queue, delivery) for name in wanted}
-        received["Attributes"] = {name: value for name, value in told.items() if value is not None}
+        values = {name: _ATTRIBUTES[name](queue, delivery) for name in wanted}
+        received["Attributes"] = {name: value for name, value in values.items() if value is not None}
     return received
 
 
@@ -120,7 +119,7 @@ def _by_entry(done: list[str], failed: list[Any]) -> Parameters:
 
 
 def _entries(parameters: Parameters, types: Mapping[str, type]) -> list[Parameters] | None:
-    """Return the entries of a batch if each has an identity of its own and exactly the parameters of `types`."""
+    """Return the entries of a batch if each has a unique id and exactly the parameters of `types`, else None."""
     entries = parameters.get("Entries")
     if set(parameters) != {"Entries"} or type(entries) is not list or not 1 <= len(entries) <= MAX_ENTRIES:
         return None
@@ -137,7 +136,7 @@ def _has_types(values: Parameters, needed: Mapping[str, type], allowed: Mapping[
 
 
 def is_timeout(seconds: int) -> bool:
-    """Return True if SQS takes it as a visibility timeout."""
+    """Return True if SQS accepts `seconds` as a visibility timeout."""
     return 0 <= seconds <= int(MAXIMUM_VISIBILITY_TIMEOUT)
 
 
@@ -147,7 +146,7 @@ _RECEIVE = {
     "VisibilityTimeout": int,
     "MessageSystemAttributeNames": list,
 }
-_ATTRIBUTES: dict[str, Callable[[Any, Delivery[Any]], str | None]] = {
+_ATTRIBUTES: dict[str, Callable[[Any, MessageDelivery[Any]], str | None]] = {
     "AWSTraceHeader": lambda _queue, delivery: delivery.payload.system_attributes.get("AWSTraceHeader", {}).get(
         "StringValue"
     ),

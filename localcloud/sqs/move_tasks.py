@@ -1,9 +1,9 @@
-"""SQS's message move tasks, which moto lacks: they move dead letters back to their queues, or to another queue.
+"""SQS's message move tasks, which moto lacks: they move dead letters to their source queues, or to another queue.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 
-A moved message is a new one: its id, its retention period and its receive count begin anew. On its way to a FIFO
-dead-letter queue a message got its own id as deduplication id, so that none is dropped as a repeat:
+A moved message is a new message with a new id, retention period and receive count. On its way to a FIFO dead-letter
+queue a message gets its own id as deduplication id, so that no message is dropped as a duplicate:
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
 """
 
@@ -22,13 +22,17 @@ from moto.sqs.exceptions import InvalidParameterValue, SQSException
 from localcloud.patches import NewAttribute
 
 MAX_PER_SECOND = 500
+"""Largest rate of a task in messages per second, as on SQS."""
+
 MAX_RESULTS = 10
+"""Largest number of tasks that ListMessageMoveTasks returns."""
+
 VISIBILITY_SECONDS = 30
-"""How long a message that is being moved stays invisible in the queue that it leaves."""
+"""Visibility timeout in seconds, in the source queue, of a message that is being moved."""
 
 
-class Status(StrEnum):
-    """Where a task is; the names are SQS's."""
+class MoveTaskStatus(StrEnum):
+    """The status of a task, by SQS's names."""
 
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
@@ -39,12 +43,12 @@ class Status(StrEnum):
 
 @dataclass
 class MoveTask:
-    """Moves the messages that are visible when it starts, oldest first.
+    """Moves the messages that are visible at its start, oldest first.
 
     Attributes:
         source: the dead-letter queue.
-        destination: where all messages go; None moves each to the queue that it came from.
-        per_second: messages moved in a second; None moves them as fast as possible.
+        destination: queue for all messages; None moves each to its own source queue.
+        per_second: rate in messages per second; None moves them as fast as possible.
         find: returns the queue of an ARN, or None.
     """
 
@@ -54,49 +58,51 @@ class MoveTask:
     find: Callable[[str | None], Any | None]
     handle: str = field(default_factory=lambda: str(uuid.uuid4()))
     started_at: float = field(default_factory=time.time)
-    status: Status = Status.RUNNING
+    status: MoveTaskStatus = MoveTaskStatus.RUNNING
     moved: int = 0
     to_move: int = field(init=False)
     failure: str | None = None
-    _turn: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        """Count what is to be moved."""
+        """Count the messages to move."""
         self.to_move = self.source.store.counts().visible
 
     @property
     def is_active(self) -> bool:
-        """Whether it may still move messages."""
-        return self.status in {Status.RUNNING, Status.CANCELLING}
+        """Whether the task may still move messages."""
+        return self.status in {MoveTaskStatus.RUNNING, MoveTaskStatus.CANCELLING}
 
     def run(self) -> None:
-        """Move messages until none is left, one cannot be moved, or the task is cancelled."""
+        """Move messages until none is left, a message cannot be moved, or the task is cancelled."""
         pause = 1 / self.per_second if self.per_second else 0.0
         while self.moved < self.to_move and not self._cancelled.is_set() and self._move_one():
             self._cancelled.wait(pause)
-        with self._turn:
+        with self._lock:
             if self.failure is not None:
-                self.status = Status.FAILED
+                self.status = MoveTaskStatus.FAILED
             else:
-                self.status = Status.CANCELLED if self.status is Status.CANCELLING else Status.COMPLETED
+                self.status = (
+                    MoveTaskStatus.CANCELLED if self.status is MoveTaskStatus.CANCELLING else MoveTaskStatus.COMPLETED
+                )
 
     def cancel(self) -> None:
-        """Move no more messages.
+        """Stop moving messages.
 
         Raises:
-            SQSException: UnsupportedOperation, the task is not running.
+            SQSException: UnsupportedOperation, if the task is not running.
         """
-        with self._turn:
-            if self.status is not Status.RUNNING:
+        with self._lock:
+            if self.status is not MoveTaskStatus.RUNNING:
                 raise SQSException("UnsupportedOperation", f"The task is {self.status}, not RUNNING.")
-            self.status = Status.CANCELLING
+            self.status = MoveTaskStatus.CANCELLING
         self._cancelled.set()
 
     def described(self) -> dict[str, Any]:
-        """Return the task as ListMessageMoveTasks describes it; only a running one has a handle."""
+        """Return the task as in the answer of ListMessageMoveTasks; only a running task has a handle."""
         entry = {
-            "TaskHandle": self.handle if self.status is Status.RUNNING else None,
+            "TaskHandle": self.handle if self.status is MoveTaskStatus.RUNNING else None,
             "Status": str(self.status),
             "SourceArn": self.source.queue_arn,
             "DestinationArn": self.destination.queue_arn if self.destination else None,
@@ -160,10 +166,10 @@ def list_message_move_tasks(self: Any) -> ActionResult:
         SQSException: ResourceNotFoundException, there is no such queue.
         InvalidParameterValue: it is not a dead-letter queue, or MaxResults is not allowed.
     """
-    most = self._get_param("MaxResults", 1)
-    if not 1 <= most <= MAX_RESULTS:
+    limit = self._get_param("MaxResults", 1)
+    if not 1 <= limit <= MAX_RESULTS:
         raise InvalidParameterValue(f"MaxResults must be between 1 and {MAX_RESULTS}.")
-    tasks = list(reversed(_dead_letter_queue(self).move_tasks))[:most]
+    tasks = list(reversed(_dead_letter_queue(self).move_tasks))[:limit]
     return ActionResult({"Results": [task.described() for task in tasks]})
 
 

@@ -28,10 +28,10 @@ OPERATIONS = st.one_of(
 )
 
 
-def new_queue(doors: ClientPair, *, fifo: bool = False, **attributes: str) -> str:
+def new_queue(moto: ClientPair, *, fifo: bool = False, **attributes: str) -> str:
     name = f"queue-{next(_names)}{'.fifo' if fifo else ''}"
     all_attributes = {**({"FifoQueue": "true"} if fifo else {}), **attributes}
-    reply = doors.stock.call("sqs", "CreateQueue", QueueName=name, Attributes=all_attributes)
+    reply = moto.stock.call("sqs", "CreateQueue", QueueName=name, Attributes=all_attributes)
     return str(reply.json["QueueUrl"])
 
 
@@ -81,12 +81,12 @@ def play(door: WsgiClient, url: str, operations: list[Any], fifo: bool) -> list[
 
 @pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
 @given(operations=st.lists(OPERATIONS, max_size=12))
-def test_any_calls_are_answered_as_by_stock_moto(doors: ClientPair, operations: list[Any], fifo: bool) -> None:
-    direct, stock = new_queue(doors, fifo=fifo), new_queue(doors, fifo=fifo)
-    before = doors.stock_application.times
-    answers = play(doors.direct, direct, operations, fifo)
-    assert doors.stock_application.times == before
-    assert answers == play(doors.stock, stock, operations, fifo)
+def test_any_calls_are_answered_as_by_stock_moto(moto: ClientPair, operations: list[Any], fifo: bool) -> None:
+    direct, stock = new_queue(moto, fifo=fifo), new_queue(moto, fifo=fifo)
+    before = moto.stock_application.times
+    answers = play(moto.direct, direct, operations, fifo)
+    assert moto.stock_application.times == before
+    assert answers == play(moto.stock, stock, operations, fifo)
 
 
 UNUSUAL: list[tuple[str, dict[str, Any]]] = [
@@ -125,53 +125,53 @@ UNUSUAL: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("operation", "parameters"), UNUSUAL)
 def test_an_unusual_call_is_answered_by_stock_moto(
-    doors: ClientPair, operation: str, parameters: dict[str, Any]
+    moto: ClientPair, operation: str, parameters: dict[str, Any]
 ) -> None:
     replies = []
-    for door in (doors.direct, doors.stock):
-        before = doors.stock_application.times
-        reply = door.call("sqs", operation, QueueUrl=new_queue(doors), **parameters)
-        assert doors.stock_application.times > before
+    for door in (moto.direct, moto.stock):
+        before = moto.stock_application.times
+        reply = door.call("sqs", operation, QueueUrl=new_queue(moto), **parameters)
+        assert moto.stock_application.times > before
         body = re.sub(r"[\d.]+|queue-\d+", "9", str(told(reply.json)))
         replies.append((reply.status, body))
     assert replies[0] == replies[1]
 
 
 @pytest.mark.parametrize("operation", ["ReceiveMessage", "GetQueueAttributes"])
-def test_a_queue_that_is_not_there_is_stock_moto_s_to_refuse(doors: ClientPair, operation: str) -> None:
-    reply = doors.direct.call("sqs", operation, QueueUrl="http://127.0.0.1/1/no-such-queue")
+def test_a_queue_that_is_not_there_is_stock_moto_s_to_refuse(moto: ClientPair, operation: str) -> None:
+    reply = moto.direct.call("sqs", operation, QueueUrl="http://127.0.0.1/1/no-such-queue")
     assert reply.status == 400
     assert reply.json["__type"] == "com.amazonaws.sqs#QueueDoesNotExist"
 
 
-def test_a_fifo_queue_that_deduplicates_by_content_is_stock_moto_s(doors: ClientPair) -> None:
-    url = new_queue(doors, fifo=True, ContentBasedDeduplication="true")
+def test_a_fifo_queue_that_deduplicates_by_content_is_stock_moto_s(moto: ClientPair) -> None:
+    url = new_queue(moto, fifo=True, ContentBasedDeduplication="true")
     sent = [{"Id": str(n), "MessageBody": "same", "MessageGroupId": "g"} for n in range(2)]
-    assert doors.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=sent).status == 200
-    assert len(doors.direct.call("sqs", "ReceiveMessage", QueueUrl=url, MaxNumberOfMessages=10).json["Messages"]) == 1
+    assert moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=sent).status == 200
+    assert len(moto.direct.call("sqs", "ReceiveMessage", QueueUrl=url, MaxNumberOfMessages=10).json["Messages"]) == 1
 
 
-def test_a_queue_with_a_delay_delays_what_is_sent_to_it(doors: ClientPair) -> None:
-    url = new_queue(doors, DelaySeconds="600")
-    doors.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["m"]))
-    assert doors.direct.call("sqs", "GetQueueAttributes", QueueUrl=url, AttributeNames=COUNTS).json == {
+def test_a_queue_with_a_delay_delays_what_is_sent_to_it(moto: ClientPair) -> None:
+    url = new_queue(moto, DelaySeconds="600")
+    moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["m"]))
+    assert moto.direct.call("sqs", "GetQueueAttributes", QueueUrl=url, AttributeNames=COUNTS).json == {
         "Attributes": dict(zip(COUNTS, "001", strict=True))
     }
 
 
-def test_a_message_that_is_received_too_often_goes_to_the_dead_letters(doors: ClientPair) -> None:
-    letters = new_queue(doors)
-    arn = doors.stock.call("sqs", "GetQueueAttributes", QueueUrl=letters, AttributeNames=["QueueArn"]).json
+def test_a_message_that_is_received_too_often_goes_to_the_dead_letters(moto: ClientPair) -> None:
+    letters = new_queue(moto)
+    arn = moto.stock.call("sqs", "GetQueueAttributes", QueueUrl=letters, AttributeNames=["QueueArn"]).json
     policy = f'{{"deadLetterTargetArn": "{arn["Attributes"]["QueueArn"]}", "maxReceiveCount": 2}}'
-    url = new_queue(doors, RedrivePolicy=policy, VisibilityTimeout="0")
-    doors.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["poison"]))
-    received = [doors.direct.call("sqs", "ReceiveMessage", QueueUrl=url).json for _ in range(3)]
+    url = new_queue(moto, RedrivePolicy=policy, VisibilityTimeout="0")
+    moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["poison"]))
+    received = [moto.direct.call("sqs", "ReceiveMessage", QueueUrl=url).json for _ in range(3)]
     assert [len(reply.get("Messages", [])) for reply in received] == [1, 1, 0]
-    assert doors.direct.call("sqs", "ReceiveMessage", QueueUrl=letters).json["Messages"][0]["Body"] == "poison"
+    assert moto.direct.call("sqs", "ReceiveMessage", QueueUrl=letters).json["Messages"][0]["Body"] == "poison"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"QueueUrl": 7}', b'{"QueueUrl": null}'])
-def test_a_body_that_is_no_call_reaches_stock_moto_as_it_came(doors: ClientPair, body: bytes) -> None:
+def test_a_body_that_is_no_call_reaches_stock_moto_as_it_came(moto: ClientPair, body: bytes) -> None:
     environ: dict[str, Any] = {
         "CONTENT_TYPE": "application/x-amz-json-1.0",
         "HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage",

@@ -1,4 +1,4 @@
-"""The rules of SQS, held by the queue itself, with a clock that the test turns."""
+"""A queue in memory has SQS's rules, and its counts are as late and as wrong as the switches say."""
 
 import sys
 import threading
@@ -6,38 +6,37 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from localcloud.message import Counts, DeadLetter, NotInFlightError, StaleReceiptError
-from localcloud.queues import TIMERS_TO_SPARE, MessageQueue
-from localcloud.receipts import MalformedReceiptError
+from localcloud.options import Switches
+from localcloud.sqs.backend import approximate_counts
+from localcloud.sqs.messages import (
+    DeadLetter,
+    MalformedReceiptError,
+    MessageCounts,
+    NotInFlightError,
+    StaleReceiptError,
+)
+from localcloud.sqs.queues import SPARE_TIMERS, MessageQueue
+from tests.support.clock import ManualClock
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def queue(clock: Clock) -> MessageQueue[str]:
+def queue(clock: ManualClock) -> MessageQueue[str]:
     return MessageQueue(clock=clock, wall=clock)
 
 
 @pytest.fixture
-def fifo(clock: Clock) -> MessageQueue[str]:
+def fifo(clock: ManualClock) -> MessageQueue[str]:
     return MessageQueue(fifo=True, clock=clock, wall=clock)
 
 
@@ -56,7 +55,7 @@ def test_messages_come_in_the_order_of_sending_and_at_most_as_many_as_asked_for(
 
 
 def test_a_received_message_is_invisible_until_its_timeout_and_then_comes_with_a_higher_receive_count(
-    queue: MessageQueue[str], clock: Clock
+    queue: MessageQueue[str], clock: ManualClock
 ) -> None:
     queue.send("a", "m")
     (first,) = queue.receive(1, 30)
@@ -69,18 +68,18 @@ def test_a_received_message_is_invisible_until_its_timeout_and_then_comes_with_a
     assert first.receipt_handle != second.receipt_handle
 
 
-def test_a_deleted_message_never_comes_back(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_deleted_message_never_comes_back(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "m")
     (delivery,) = queue.receive(1, 30)
     queue.delete(delivery.receipt_handle)
     queue.delete(delivery.receipt_handle)
     clock.now += 1000
     assert queue.receive(1, 30) == []
-    assert queue.counts() == Counts(0, 0, 0)
+    assert queue.counts() == MessageCounts(0, 0, 0)
 
 
 def test_a_message_whose_timeout_has_passed_can_still_be_deleted_with_its_latest_receipt(
-    queue: MessageQueue[str], clock: Clock
+    queue: MessageQueue[str], clock: ManualClock
 ) -> None:
     queue.send("a", "m")
     (delivery,) = queue.receive(1, 30)
@@ -90,7 +89,7 @@ def test_a_message_whose_timeout_has_passed_can_still_be_deleted_with_its_latest
     assert queue.receive(1, 30) == []
 
 
-def test_a_delete_with_a_stale_receipt_is_harmless(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_delete_with_a_stale_receipt_is_harmless(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "m")
     (stale,) = queue.receive(1, 30)
     clock.now += 31
@@ -103,7 +102,7 @@ def test_a_delete_with_a_stale_receipt_is_harmless(queue: MessageQueue[str], clo
 
 @pytest.mark.parametrize("is_received_again", [False, True])
 def test_a_fifo_message_is_deleted_only_as_long_as_its_receipt_is_valid(
-    fifo: MessageQueue[str], clock: Clock, is_received_again: bool
+    fifo: MessageQueue[str], clock: ManualClock, is_received_again: bool
 ) -> None:
     fifo.send("a", "m", group="g")
     (expired,) = fifo.receive(1, 30)
@@ -116,7 +115,7 @@ def test_a_fifo_message_is_deleted_only_as_long_as_its_receipt_is_valid(
     (latest,) = fifo.receive(1, 30)
     fifo.delete(latest.receipt_handle)
     fifo.delete(expired.receipt_handle)  # of a message that is gone
-    assert fifo.counts() == Counts(0, 0, 0)
+    assert fifo.counts() == MessageCounts(0, 0, 0)
 
 
 def test_a_receipt_that_was_never_issued_is_refused(queue: MessageQueue[str]) -> None:
@@ -130,11 +129,11 @@ def test_visibility_zero_gives_a_message_back_at_once(queue: MessageQueue[str]) 
     queue.send("a", "m")
     (delivery,) = queue.receive(1, 30)
     queue.change_visibility(delivery.receipt_handle, 0)
-    assert queue.counts() == Counts(1, 0, 0)
+    assert queue.counts() == MessageCounts(1, 0, 0)
     assert payloads(queue) == ["m"]
 
 
-def test_a_client_that_extends_the_visibility_keeps_the_message(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_client_that_extends_the_visibility_keeps_the_message(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "m")
     (delivery,) = queue.receive(1, 30)
     for _ in range(5):
@@ -145,7 +144,7 @@ def test_a_client_that_extends_the_visibility_keeps_the_message(queue: MessageQu
     assert payloads(queue) == ["m"]
 
 
-def test_the_visibility_of_a_stale_receipt_cannot_be_changed(queue: MessageQueue[str], clock: Clock) -> None:
+def test_the_visibility_of_a_stale_receipt_cannot_be_changed(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "m")
     (stale,) = queue.receive(1, 30)
     clock.now += 31
@@ -156,7 +155,7 @@ def test_the_visibility_of_a_stale_receipt_cannot_be_changed(queue: MessageQueue
 
 
 def test_the_visibility_of_a_message_that_is_visible_again_cannot_be_changed(
-    queue: MessageQueue[str], clock: Clock
+    queue: MessageQueue[str], clock: ManualClock
 ) -> None:
     queue.send("a", "m")
     (delivery,) = queue.receive(1, 30)
@@ -165,10 +164,10 @@ def test_the_visibility_of_a_message_that_is_visible_again_cannot_be_changed(
         queue.change_visibility(delivery.receipt_handle, 60)
 
 
-def test_a_delayed_message_comes_after_its_delay(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_delayed_message_comes_after_its_delay(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "m", delay_seconds=5)
     assert queue.receive(1, 30) == []
-    assert queue.counts() == Counts(0, 0, 1)
+    assert queue.counts() == MessageCounts(0, 0, 1)
     clock.now += 5
     assert payloads(queue) == ["m"]
 
@@ -177,38 +176,40 @@ def test_counts_tell_visible_in_flight_and_delayed_apart(queue: MessageQueue[str
     for n in range(6):
         queue.send(str(n), "m", delay_seconds=60 if n == 5 else 0)
     queue.receive(2, 30)
-    assert queue.counts() == Counts(visible=3, in_flight=2, delayed=1)
+    assert queue.counts() == MessageCounts(visible=3, in_flight=2, delayed=1)
 
 
-def test_a_message_received_too_often_is_buried_on_the_next_receive(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_message_received_too_often_is_buried_on_the_next_receive(
+    queue: MessageQueue[str], clock: ManualClock
+) -> None:
     buried: list[DeadLetter[str]] = []
     queue.send("a", "poison")
     for _ in range(3):
-        assert len(queue.receive(1, 1, max_receive_count=3, bury=buried.append)) == 1
+        assert len(queue.receive(1, 1, max_receive_count=3, on_dead_letter=buried.append)) == 1
         clock.now += 2
     assert buried == []
-    assert queue.receive(1, 1, max_receive_count=3, bury=buried.append) == []
+    assert queue.receive(1, 1, max_receive_count=3, on_dead_letter=buried.append) == []
     assert [(letter.message_id, letter.receive_count) for letter in buried] == [("a", 3)]
-    assert queue.counts() == Counts(0, 0, 0)
+    assert queue.counts() == MessageCounts(0, 0, 0)
 
 
-def test_a_buried_message_does_not_hide_the_good_ones_behind_it(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_buried_message_does_not_hide_the_good_ones_behind_it(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "poison")
     queue.receive(1, 1)
     clock.now += 2
     queue.send("b", "good")
-    deliveries = queue.receive(1, 30, max_receive_count=1, bury=lambda _: None)
+    deliveries = queue.receive(1, 30, max_receive_count=1, on_dead_letter=lambda _: None)
     assert [d.payload for d in deliveries] == ["good"]
 
 
-def test_a_message_older_than_the_retention_period_is_dropped(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_message_older_than_the_retention_period_is_dropped(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "old")
     clock.now += 61
     queue.send("b", "new")
     assert [d.payload for d in queue.receive(10, 30, retention_seconds=60)] == ["new"]
 
 
-def test_a_purge_forgets_messages_in_flight_too(queue: MessageQueue[str], clock: Clock) -> None:
+def test_a_purge_forgets_messages_in_flight_too(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "m")
     queue.send("b", "m")
     (delivery,) = queue.receive(1, 30)
@@ -216,7 +217,7 @@ def test_a_purge_forgets_messages_in_flight_too(queue: MessageQueue[str], clock:
     queue.delete(delivery.receipt_handle)
     clock.now += 31
     assert queue.receive(10, 30) == []
-    assert queue.counts() == Counts(0, 0, 0)
+    assert queue.counts() == MessageCounts(0, 0, 0)
 
 
 def test_a_fifo_group_with_a_message_in_flight_gives_no_more_and_others_do(fifo: MessageQueue[str]) -> None:
@@ -238,7 +239,7 @@ def test_a_fifo_group_goes_on_in_order_when_its_message_is_deleted(fifo: Message
 
 
 def test_a_fifo_message_whose_timeout_passes_comes_again_before_those_behind_it(
-    fifo: MessageQueue[str], clock: Clock
+    fifo: MessageQueue[str], clock: ManualClock
 ) -> None:
     for n in range(3):
         fifo.send(str(n), f"m{n}", group="a")
@@ -256,7 +257,7 @@ def test_a_fifo_group_is_receivable_after_a_visibility_of_zero(fifo: MessageQueu
 
 
 def test_a_duplicate_within_five_minutes_changes_nothing_and_after_them_is_new(
-    fifo: MessageQueue[str], clock: Clock
+    fifo: MessageQueue[str], clock: ManualClock
 ) -> None:
     first = fifo.send("0", "m", group="a", deduplication_key="k")
     assert fifo.send("1", "m", group="a", deduplication_key="k") == first
@@ -328,7 +329,7 @@ def test_twenty_consumers_of_two_thousand_messages_lose_and_double_none() -> Non
     for worker in workers:
         worker.join(DEADLINE_SECONDS)
     assert sorted((p for mine in seen for p in mine), key=int) == [str(n) for n in range(2000)]
-    assert queue.counts() == Counts(0, 0, 0)
+    assert queue.counts() == MessageCounts(0, 0, 0)
 
 
 def executed_instructions(call: Callable[[], object]) -> int:
@@ -350,7 +351,7 @@ def executed_instructions(call: Callable[[], object]) -> int:
     return executed
 
 
-def test_what_a_receive_costs_does_not_depend_on_how_much_is_waiting(clock: Clock) -> None:
+def test_what_a_receive_costs_does_not_depend_on_how_much_is_waiting(clock: ManualClock) -> None:
     def instructions(waiting: int) -> int:
         # With a clock that stands still: what is remembered of the counts depends on the time that passes.
         queue: MessageQueue[int] = MessageQueue(clock=clock, wall=clock)
@@ -365,10 +366,10 @@ class Body:
     """A payload that can be watched."""
 
 
-def test_a_deleted_message_is_not_kept_until_its_visibility_timeout(clock: Clock) -> None:
+def test_a_deleted_message_is_not_kept_until_its_visibility_timeout(clock: ManualClock) -> None:
     queue: MessageQueue[Body] = MessageQueue(clock=clock, wall=clock)
     alive: weakref.WeakSet[Body] = weakref.WeakSet()
-    for number in range(20 * TIMERS_TO_SPARE):
+    for number in range(20 * SPARE_TIMERS):
         body = Body()
         alive.add(body)
         queue.send(str(number), body)
@@ -377,15 +378,101 @@ def test_a_deleted_message_is_not_kept_until_its_visibility_timeout(clock: Clock
             queue.change_visibility(delivery.receipt_handle, 7200)
             queue.delete(delivery.receipt_handle)
             del delivery
-    assert len(alive) <= TIMERS_TO_SPARE + 1
+    assert len(alive) <= SPARE_TIMERS + 1
 
 
-def test_forgetting_timers_forgets_none_that_counts(clock: Clock, queue: MessageQueue[str]) -> None:
-    for number in range(10 * TIMERS_TO_SPARE):
+def test_forgetting_timers_forgets_none_that_counts(clock: ManualClock, queue: MessageQueue[str]) -> None:
+    for number in range(10 * SPARE_TIMERS):
         queue.send(str(number), str(number))
     kept = queue.receive(1, 60)
-    for delivery in queue.receive(10 * TIMERS_TO_SPARE, 3600):
+    for delivery in queue.receive(10 * SPARE_TIMERS, 3600):
         queue.delete(delivery.receipt_handle)
-    assert queue.counts() == Counts(visible=0, in_flight=1, delayed=0)
+    assert queue.counts() == MessageCounts(visible=0, in_flight=1, delayed=0)
     clock.now += 61
     assert [again.payload for again in queue.receive(10, 60)] == [kept[0].payload]
+
+
+@pytest.fixture
+def changing_queue(clock: ManualClock) -> MessageQueue[str]:
+    """At 0 s nothing, at 10 s three messages of which one is delayed, at 20 s one of them in flight."""
+    changing_queue: MessageQueue[str] = MessageQueue(clock=clock)
+    clock.now += 10
+    changing_queue.send("delayed", "payload", delay_seconds=900)
+    for message_id in ("first", "second"):
+        changing_queue.send(message_id, "payload")
+    clock.now += 10
+    changing_queue.receive(1, visibility_seconds=900)
+    return changing_queue
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counts"),
+    [
+        (0, MessageCounts(1, 1, 1)),
+        (5, MessageCounts(2, 0, 1)),
+        (15, MessageCounts(0, 0, 0)),
+        (500, MessageCounts(0, 0, 0)),
+    ],
+)
+def test_counts_are_those_of_so_long_ago(
+    changing_queue: MessageQueue[str], clock: ManualClock, seconds: float, counts: MessageCounts
+) -> None:
+    clock.now += 1
+    assert approximate_counts(changing_queue, Switches(stale_count_seconds=seconds)) == counts
+
+
+def test_counts_that_lag_arrive_in_the_end(changing_queue: MessageQueue[str], clock: ManualClock) -> None:
+    clock.now += 60
+    assert (
+        approximate_counts(changing_queue, Switches(stale_count_seconds=60))
+        == changing_queue.counts()
+        == MessageCounts(1, 1, 1)
+    )
+
+
+def test_a_message_that_becomes_visible_by_itself_is_noted(
+    changing_queue: MessageQueue[str], clock: ManualClock
+) -> None:
+    clock.now += 1000
+    assert changing_queue.counts() == MessageCounts(3, 0, 0)
+    clock.now += 1
+    assert changing_queue.counts(seconds_ago=0.5) == MessageCounts(3, 0, 0)
+    assert changing_queue.counts(seconds_ago=500) == MessageCounts(1, 1, 1)
+
+
+def test_a_message_that_is_sent_with_a_delay_is_noted(clock: ManualClock) -> None:
+    changing_queue: MessageQueue[str] = MessageQueue(clock=clock)
+    clock.now += 1
+    changing_queue.send("delayed", "payload", delay_seconds=900)
+    clock.now += 1
+    assert changing_queue.counts(seconds_ago=0.5) == MessageCounts(0, 0, 1)
+
+
+def test_a_purge_is_noted(changing_queue: MessageQueue[str], clock: ManualClock) -> None:
+    clock.now += 1
+    changing_queue.purge()
+    clock.now += 1
+    assert changing_queue.counts(seconds_ago=0.5) == MessageCounts(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "counts"),
+    [
+        (1, MessageCounts(1, 1, 1)),
+        (3, MessageCounts(3, 3, 3)),
+        (0.4, MessageCounts(0, 0, 0)),
+        (0, MessageCounts(0, 0, 0)),
+    ],
+)
+def test_counts_are_multiplied(changing_queue: MessageQueue[str], factor: float, counts: MessageCounts) -> None:
+    assert approximate_counts(changing_queue, Switches(count_factor=factor)) == counts
+
+
+def test_half_a_message_counts_as_one(changing_queue: MessageQueue[str], clock: ManualClock) -> None:
+    switches = Switches(count_factor=0.5, stale_count_seconds=5)
+    clock.now += 1
+    assert approximate_counts(changing_queue, switches) == MessageCounts(1, 0, 1)
+
+
+def test_counts_are_exact_while_the_switches_are_off(changing_queue: MessageQueue[str]) -> None:
+    assert approximate_counts(changing_queue) == changing_queue.counts() == MessageCounts(1, 1, 1)

@@ -1,11 +1,12 @@
-"""moto's SQS on our queues: what the API answers stays moto's, what a queue holds and when is ours.
+"""moto's SQS on the queues of `sqs.queues`: moto provides the API and attributes, `MessageQueue` the messages.
 
-Stock moto reads the whole queue on each call, receives without a lock (two consumers can get one message, a send
-during a delete can be lost) and wakes a long poll once a second.
+Stock moto reads the whole queue on each call, receives without a lock (two consumers can receive one message, a send
+during a delete can be lost) and checks a long poll once a second.
 """
 
 import copy
 import json
+import math
 import random
 import threading
 import weakref
@@ -17,26 +18,33 @@ from moto.sqs import models
 from moto.sqs.constants import MAXIMUM_VISIBILITY_TIMEOUT
 from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, SQSException
 
-from localcloud.approximate import approximate_counts
 from localcloud.fleet import fleet
-from localcloud.message import DeadLetter, Delivery, NotInFlightError, StaleReceiptError
-from localcloud.move_tasks import MAX_RESULTS, MoveTask
+from localcloud.options import Switches
 from localcloud.patches import Patch
-from localcloud.queues import MessageQueue
-from localcloud.receipts import MalformedReceiptError
+from localcloud.sqs.messages import (
+    DeadLetter,
+    MalformedReceiptError,
+    MessageCounts,
+    MessageDelivery,
+    NotInFlightError,
+    StaleReceiptError,
+)
+from localcloud.sqs.move_tasks import MAX_RESULTS, MoveTask
+from localcloud.sqs.queues import MessageQueue
 
 _open_queues: "weakref.WeakSet[MessageQueue[Any]]" = weakref.WeakSet()
+
 _creating = threading.Lock()
 
 
 def end_long_polls() -> None:
-    """Answer every waiting receive at once, so that the server can stop."""
+    """End every waiting receive, so that the server can stop."""
     for queue in list(_open_queues):
         queue.close()
 
 
 def fast_queue(stock: Any) -> Any:
-    """Build the queue class: moto's attributes and policies around our messages."""
+    """Return a queue class with moto's attributes and policies whose messages are in a `MessageQueue`."""
 
     class FastQueue(stock):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -67,7 +75,7 @@ def fast_queue(stock: Any) -> Any:
             is_late = not self.fifo_queue and _happens(switches.late_deliveries)
             return switches.late_seconds if is_late else 0.0
 
-        def bury(self, letter: DeadLetter[Any], source_arn: str) -> None:
+        def add_dead_letter(self, letter: DeadLetter[Any], source_arn: str) -> None:
             message = copy.copy(letter.payload)
             message.dead_letter_source_arn = source_arn
             if self.fifo_queue:
@@ -92,7 +100,7 @@ def fast_queue(stock: Any) -> Any:
 
 
 class ExpiredReceiptError(ReceiptHandleIsInvalid):  # type: ignore[misc] # moto is untyped
-    """A delete with the receipt of a FIFO message that is visible again; in a batch it has its base class's code."""
+    """Raised for a delete with an expired receipt handle of a FIFO message; a batch reports its base class's code."""
 
     def __init__(self, receipt_handle: str) -> None:
         SQSException.__init__(
@@ -103,13 +111,13 @@ class ExpiredReceiptError(ReceiptHandleIsInvalid):  # type: ignore[misc] # moto 
 
 
 class QueueAttributes(Mapping[str, Any]):
-    """The attributes of a queue as GetQueueAttributes names them, each computed when it is asked for."""
+    """The attributes of a queue by GetQueueAttributes' names, computed on access."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     def __iter__(self) -> Iterator[str]:
-        """Name every attribute that the queue has."""
+        """Yield the name of each attribute."""
         yield from self._queue.BASE_ATTRIBUTES
         if self._queue.fifo_queue:
             yield from self._queue.FIFO_ATTRIBUTES
@@ -117,11 +125,11 @@ class QueueAttributes(Mapping[str, Any]):
             yield from self._queue.KMS_ATTRIBUTES
 
     def __len__(self) -> int:
-        """Count the attributes."""
+        """Return the number of attributes."""
         return sum(1 for _ in self)
 
     def __getitem__(self, name: str) -> Any:
-        """Compute one attribute; booleans and the redrive policy as the text that SQS answers."""
+        """Return one attribute; booleans and the redrive policy as the text that SQS answers."""
         if name not in tuple(self):
             raise KeyError(name)
         value = getattr(self._queue, models.camelcase_to_underscores(name))
@@ -138,13 +146,13 @@ def _deduplication_key(queue: Any, message: Any) -> str | None:
 
 
 def sequence_number(sequence: int) -> str:
-    """Return a message's place in a FIFO queue as SQS writes it."""
+    """Return SQS's sequence number of a message of a FIFO queue."""
     return f"{sequence:020d}"
 
 
 def _create_queue(original: Any) -> Any:
     def create_queue(self: Any, name: str, tags: dict[str, str] | None = None, **kwargs: Any) -> Any:
-        """Create or return a queue; of two creations at once, both get the same one."""
+        """Create or return a queue; two concurrent calls return the same queue."""
         with _creating:
             return original(self, name, tags, **kwargs)
 
@@ -162,25 +170,25 @@ def _delete_queue(original: Any) -> Any:
 
 
 def _happens(share: float) -> bool:
-    """Return True in that share of the cases."""
+    """Return True with this probability."""
     return share > 0 and random.random() < share  # noqa: S311 # nosec B311 # not a secret
 
 
 def is_over_limit(queue: Any, wait_seconds: int) -> bool:
-    """Return True if a receive gets the error OverLimit: a short poll of a standard queue with too much in flight.
+    """Return True if a receive fails with OverLimit: a short poll of a standard queue with too many in flight.
 
-    Any other receive from such a queue gets no message and no error: `options.MAX_IN_FLIGHT` has the source.
+    Any other receive from such a queue returns no message and no error: `options.MAX_IN_FLIGHT` has the source.
     """
     if wait_seconds or queue.fifo_queue:
         return False
     return bool(queue.store.counts().in_flight >= fleet.switches.max_in_flight)
 
 
-def take(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None) -> list[Delivery[Any]]:
+def receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None) -> list[MessageDelivery[Any]]:
     """Receive up to `count` messages by the policies of a queue; their payloads are moto's messages.
 
-    A receive may be short and a message of a standard queue may come twice, as the switches say. A short poll may
-    return nothing, a long poll returns something if there is anything:
+    The switches may make a receive short and deliver a message of a standard queue twice. A short poll may return
+    nothing; a long poll returns at least one message if any is visible:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
     """
     if _happens(fleet.switches.short_receives):
@@ -192,7 +200,7 @@ def take(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | No
     return deliveries
 
 
-def _receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None) -> list[Delivery[Any]]:
+def _receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None) -> list[MessageDelivery[Any]]:
     policy, letters = queue.redrive_policy, queue.dead_letter_queue
     return queue.store.receive(  # type: ignore[no-any-return]
         count,
@@ -201,7 +209,7 @@ def _receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int 
         max_in_flight=fleet.switches.max_in_flight,
         max_receive_count=policy["maxReceiveCount"] if policy and letters else None,
         retention_seconds=queue.message_retention_period,
-        bury=(lambda letter: letters.bury(letter, queue.queue_arn)) if letters else None,
+        on_dead_letter=(lambda letter: letters.add_dead_letter(letter, queue.queue_arn)) if letters else None,
     )
 
 
@@ -214,11 +222,11 @@ def _receive_message(_original: Any) -> Any:
         visibility_timeout: int,
         message_attribute_names: list[str] | None = None,
     ) -> list[Any]:
-        """Receive as `MessageQueue.receive` does, as moto's message objects."""
+        """Receive by `MessageQueue.receive` and return moto's message objects."""
         queue = self.get_queue(queue_name)
         if is_over_limit(queue, wait_seconds_timeout):
             raise SQSException("OverLimit", "Too many messages are in flight: delete some, or let them time out.")
-        deliveries = take(queue, count, wait_seconds_timeout, visibility_timeout)
+        deliveries = receive(queue, count, wait_seconds_timeout, visibility_timeout)
         received = [_as_received(delivery, message_attribute_names or []) for delivery in deliveries]
         if queue.fifo_queue:
             for message, delivery in zip(received, deliveries, strict=True):
@@ -228,8 +236,8 @@ def _receive_message(_original: Any) -> Any:
     return receive_message
 
 
-def _as_received(delivery: Delivery[Any], attribute_names: list[str]) -> Any:
-    """Copy the sent message, so that a later receive does not change this answer while it is written."""
+def _as_received(delivery: MessageDelivery[Any], attribute_names: list[str]) -> Any:
+    """Return a copy of the sent message, so that a later receive does not change this answer."""
     message = copy.copy(delivery.payload)
     message.receipt_handle = delivery.receipt_handle
     message.approximate_receive_count = delivery.receive_count
@@ -240,7 +248,7 @@ def _as_received(delivery: Delivery[Any], attribute_names: list[str]) -> Any:
 
 def _change_message_visibility(_original: Any) -> Any:
     def change_message_visibility(self: Any, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
-        """Change the visibility of a message in flight, with SQS's errors for one that is not."""
+        """Change the visibility of a message in flight; fail with SQS's errors for any other."""
         queue = self.get_queue(queue_name)
         try:
             queue.store.change_visibility(receipt_handle, int(visibility_timeout))
@@ -261,7 +269,7 @@ def _change_message_visibility_batch(_original: Any) -> Any:
     def change_message_visibility_batch(
         self: Any, queue_name: str, entries: list[dict[str, Any]]
     ) -> tuple[list[str], list[dict[str, Any]]]:
-        """Change each entry by itself; one that fails does not touch the others."""
+        """Change each entry independently; a failed entry does not affect the others."""
         done: list[str] = []
         failed: list[dict[str, Any]] = []
         for entry in entries:
@@ -287,7 +295,7 @@ def _check_timeout(entry: dict[str, Any]) -> None:
 
 def _purge_queue(original: Any) -> Any:
     def purge_queue(self: Any, queue_name: str) -> None:
-        """Forget every message of the queue."""
+        """Delete every message of the queue."""
         original(self, queue_name)
         self.get_queue(queue_name).store.purge()
 
@@ -295,6 +303,7 @@ def _purge_queue(original: Any) -> Any:
 
 
 _QUEUE = "moto.sqs.models:SQSBackend"
+
 PATCHES = (
     Patch(
         "moto.sqs.models:Queue",
@@ -336,3 +345,25 @@ PATCHES = (
     ),
     Patch(f"{_QUEUE}.purge_queue", ("self", "queue_name"), _purge_queue, "empties the list that is not used"),
 )
+
+
+def approximate_counts(store: MessageQueue[Any], switches: Switches | None = None) -> MessageCounts:
+    """Return the counts of GetQueueAttributes, which the switches can make late, too low or too high.
+
+    SQS's own counts may lag by a minute, and are close to exact only while little changes.
+
+    Args:
+        store: the queue.
+        switches: None for the switches of this cloud.
+    """
+    active = switches or fleet.switches
+    counts = store.counts(active.stale_count_seconds)
+    if active.count_factor == 1:
+        return counts
+    return MessageCounts(
+        *(_times(active.count_factor, count) for count in (counts.visible, counts.in_flight, counts.delayed))
+    )
+
+
+def _times(factor: float, count: int) -> int:
+    return math.floor(factor * count + 0.5)
