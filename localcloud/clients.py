@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from localcloud.access_keys import owner_key
-from localcloud.user_pools.mailbox import Mail
+from localcloud.cognito.mailbox import Mail
 
 
 class CloudUnreachableError(OSError):

@@ -28,12 +28,12 @@ from werkzeug.wrappers import Request, Response
 
 from localcloud import identity
 from localcloud.access_keys import owner_key
+from localcloud.cognito.mailbox import mailbox
 from localcloud.dispatch import call_counter
 from localcloud.fleet import Fleet
 from localcloud.iam.record import decisions
 from localcloud.options import InvalidSwitchError
 from localcloud.records import UnknownInstanceError
-from localcloud.user_pools.mailbox import mailbox
 
 MAX_POLL_SECONDS = 60.0
 

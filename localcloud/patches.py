@@ -133,13 +133,10 @@ def _remedy(problem: str) -> str:
 MODULES = {
     "autoscaling": ("localcloud.scaling",),
     "cognitoidp": (
-        "localcloud.user_pools.pools",
-        "localcloud.user_pools.passwords",
-        "localcloud.user_pools.sign_up",
-        "localcloud.user_pools.sign_in",
-        "localcloud.user_pools.second_factors",
-        "localcloud.user_pools.pool_tokens",
-        "localcloud.user_pools.lasting",
+        "localcloud.cognito.pools",
+        "localcloud.cognito.passwords",
+        "localcloud.cognito.sign_in",
+        "localcloud.cognito.tokens",
     ),
     "core": ("localcloud.hot_path",),
     "s3": ("localcloud.s3.objects",),

@@ -18,9 +18,9 @@ from core.config import PATH_VARIABLE, PREFIX, Config, load_config
 from core.provision import provision
 from localcloud.access_keys import owner_key
 from localcloud.clients import mails
+from localcloud.cognito.mailbox import Mail
 from localcloud.launch import machines
 from localcloud.parent_watch import Lifeline
-from localcloud.user_pools.mailbox import Mail
 from scripts.client import ApiClient
 from scripts.run.sign_in import SignIn, prepare_sign_in
 from scripts.run.supervisor import Service, Supervisor

@@ -10,7 +10,7 @@ from core.config import Config
 from core.personal_tokens import PersonalTokens
 from localcloud.access_keys import owner_key
 from localcloud.clients import mails
-from localcloud.user_pools.mailbox import Mail
+from localcloud.cognito.mailbox import Mail
 from scripts import users_command
 from scripts.run.sign_in import OPERATOR, MailSlot, how_to_sign_in, prepare_sign_in
 from services.clients import Clients

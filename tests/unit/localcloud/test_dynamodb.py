@@ -168,7 +168,7 @@ KEYS = st.builds(lambda pk, sk: {"pk": {"S": pk}, "sk": {"S": sk}}, PARTITIONS, 
 CONDITIONS = st.sampled_from(
     [{}, {"ConditionExpression": "attribute_not_exists(pk)"}, {"ConditionExpression": "attribute_exists(v)"}]
 )
-RANGES_table_calls = st.sampled_from(
+KEY_CONDITIONS = st.sampled_from(
     ["pk = :p", "pk = :p AND sk < :l", "pk = :p AND begins_with(sk, :l)", "pk = :p AND sk BETWEEN :l AND :h"]
 )
 
@@ -204,7 +204,7 @@ CALLS = st.one_of(
     ),
     st.tuples(
         st.just("Query"),
-        st.builds(query, RANGES_table_calls, PARTITIONS, st.booleans(), st.none() | st.integers(1, 3)),
+        st.builds(query_call, KEY_CONDITIONS, PARTITIONS, st.booleans(), st.none() | st.integers(1, 3)),
     ),
     st.tuples(
         st.just("BatchWriteItem"),

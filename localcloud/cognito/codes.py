@@ -15,19 +15,24 @@ from dataclasses import dataclass, field
 from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeException
 from moto.core.exceptions import JsonRESTError
 
-LIFETIME_SECONDS = 3600.0
-WINDOW_SECONDS = 3600.0
-MAX_IN_WINDOW = 5
-"""Codes that are sent, and wrong attempts, of one address within the window."""
+from localcloud.cognito.mailbox import mailbox
 
-MAX_KEPT = 10_000
+LIFETIME_SECONDS = 3600.0
+
+WINDOW_SECONDS = 3600.0
+
+MAX_IN_WINDOW = 5
+"""Largest number of codes sent to an address, and of its wrong attempts, within the window."""
+
+MAX_ADDRESSES = 10_000
+"""Largest number of addresses with stored codes."""
 
 Key = tuple[str, str]
 """Pool and address."""
 
 
 class AttemptsExceededError(JsonRESTError):  # type: ignore[misc]  # of moto, which has no types
-    """Raised when an address has asked or tried too often; in Cognito's words."""
+    """Raised when an address has requested or tried too many codes, with Cognito's message."""
 
     def __init__(self) -> None:
         super().__init__("LimitExceededException", "Attempt limit exceeded, please try after some time.")
@@ -47,20 +52,20 @@ def _six_digits() -> str:
 
 @dataclass
 class Codes:
-    """The codes of this cloud; threads may share it. An address without an account is treated as any other."""
+    """The codes of this cloud; threads may share an instance. Addresses without an account behave as all others."""
 
     clock: Callable[[], float] = time.monotonic
     draw: Callable[[], str] = _six_digits
     _proofs: OrderedDict[Key, _Proof] = field(default_factory=OrderedDict, init=False)
-    _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def new(self, key: Key) -> str:
-        """Return a new code; the one before is good for nothing any more.
+        """Return a new code, which replaces the previous one.
 
         Raises:
-            AttemptsExceededError: too many were asked for.
+            AttemptsExceededError: the address has requested too many codes.
         """
-        with self._turn:
+        with self._lock:
             proof, now = self._proof(key), self.clock()
             self._count(proof.sent, now)
             proof.code, proof.ends_at = self.draw(), now + LIFETIME_SECONDS
@@ -70,10 +75,11 @@ class Codes:
         """Use up the code of an address.
 
         Raises:
-            AttemptsExceededError, CodeMismatchException, ExpiredCodeException: too many wrong ones; wrong; not there,
-                used, or too old.
+            AttemptsExceededError: the address has too many wrong attempts.
+            CodeMismatchException: the code is wrong.
+            ExpiredCodeException: no code exists, or it was used or is too old.
         """
-        with self._turn:
+        with self._lock:
             proof, now = self._proof(key), self.clock()
             if len(_within_window(proof.wrong, now)) >= MAX_IN_WINDOW:
                 raise AttemptsExceededError
@@ -90,7 +96,7 @@ class Codes:
     def _proof(self, key: Key) -> _Proof:
         proof = self._proofs.setdefault(key, _Proof())
         self._proofs.move_to_end(key)
-        while len(self._proofs) > MAX_KEPT:
+        while len(self._proofs) > MAX_ADDRESSES:
             self._proofs.popitem(last=False)
         return proof
 
@@ -111,4 +117,21 @@ def _expired() -> ExpiredCodeException:
 
 
 codes = Codes()
-"""Those of this process."""
+"""The codes of this process."""
+
+
+def send_code(key: Key, *, has_account: bool = True) -> None:
+    """Draw a code and mail it; a code for an address without an account counts, too, but is not mailed.
+
+    Raises:
+        AttemptsExceededError: the address has requested too many codes.
+    """
+    code = codes.new(key)
+    if has_account:
+        mailbox.send(key[1], "reset", code)
+
+
+def code_delivery_details(address: str) -> dict[str, str]:
+    """Return Cognito's CodeDeliveryDetails, with the masked address of a code."""
+    name, _, domain = address.partition("@")
+    return {"Destination": f"{name[:1]}***@{domain[:1]}***", "DeliveryMedium": "EMAIL", "AttributeName": "email"}

@@ -1,4 +1,4 @@
-"""What a pool requires of passwords, how a temporary one is mailed, and how a forgotten one is replaced."""
+"""Passwords of user pools: the password policy, temporary passwords, and the reset of a forgotten password."""
 
 import re
 import secrets
@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from localcloud.cognito.codes import codes, send_code
+from localcloud.cognito.mailbox import mailbox
+from localcloud.cognito.pools import address_of, pool_of, prevents_existence_errors
 from localcloud.patches import Patch
-from localcloud.user_pools.codes import codes
-from localcloud.user_pools.delivery import delivery, send_code
-from localcloud.user_pools.mailbox import mailbox
-from localcloud.user_pools.pools import address_of, hides_who_exists, pool_of
 
 MAX_CHARACTERS = 256
+"""Longest password, as in Cognito."""
 _SYMBOLS = re.compile(r"""[\^$*.\[\]{}()?"!@#%&/\\,><':;|_~`=+\- ]""")
 _KINDS = (
     ("RequireLowercase", re.compile("[a-z]"), "Password must have lowercase characters"),
@@ -23,7 +23,7 @@ _KINDS = (
 
 
 def fault_of(password: str, policy: Mapping[str, Any]) -> str | None:
-    """Return what a password lacks, in Cognito's words; None when nothing."""
+    """Return Cognito's message about a password that breaks a policy, else None."""
     if len(password) < policy.get("MinimumLength", 8):
         return "Password not long enough"
     if len(password) > MAX_CHARACTERS:
@@ -35,10 +35,10 @@ def fault_of(password: str, policy: Mapping[str, Any]) -> str | None:
 
 
 def check_password(pool: Any, password: str | None) -> None:
-    """Return when a password is what the pool asks for.
+    """Check a password against the pool's policy.
 
     Raises:
-        InvalidPasswordException: it is not.
+        InvalidPasswordException: the password breaks the policy.
     """
     from moto.core.exceptions import JsonRESTError
 
@@ -48,7 +48,7 @@ def check_password(pool: Any, password: str | None) -> None:
 
 def _validate_password(_original: Any) -> Any:
     def validate_password(self: Any, user_pool_id: str, password: str) -> None:
-        """Return when a password is what the pool asks for."""
+        """Check a password against the pool's policy."""
         check_password(self.describe_user_pool(user_pool_id), password)
 
     return validate_password
@@ -60,7 +60,7 @@ def _admin_create_user(original: Any) -> Any:
     def admin_create_user(
         self: Any, user_pool_id: str, username: str, message_action: str, temporary_password: str, attributes: Any
     ) -> Any:
-        """Create an account, or set another temporary password; mail the password unless that is suppressed."""
+        """Create an account, or set a new temporary password; mail the password unless this is suppressed."""
         pool = self.describe_user_pool(user_pool_id)
         password = temporary_password or f"{secrets.token_urlsafe(9)}-Aa1"
         check_password(pool, password)
@@ -81,7 +81,7 @@ def _admin_create_user(original: Any) -> Any:
 
 
 def is_expired(user: Any) -> bool:
-    """Return True if the account still has its temporary password, and that is too old."""
+    """Return True if an account still has its temporary password and this has expired."""
     return bool(user.status == "FORCE_CHANGE_PASSWORD" and time.time() >= user.temporary_password_ends_at)
 
 
@@ -100,22 +100,22 @@ def _forgot_password(_original: Any) -> Any:
     from moto.core.responses import ActionResult
 
     def forgot_password(self: Any) -> Any:
-        """Send a code to the address of an account; say that it was sent where there is none."""
+        """Send a code to the address of an account; the answer is the same if the account does not exist."""
         name = str(self._get_param("Username"))
         _, pool, client = pool_of(self._get_param("ClientId"))
         user = pool._get_user(name)
         known = user is not None and user.enabled and user.attribute_lookup.get("email_verified") == "true"
         if known and user.status is UserStatus.FORCE_CHANGE_PASSWORD:
             raise NotAuthorizedError("User password cannot be reset in the current state.")
-        if not known and not hides_who_exists(client):
+        if not known and not prevents_existence_errors(client):
             if user is None:
                 raise UserNotFoundError("Username/client id combination not found.")
             raise InvalidParameterException(
                 "Cannot reset password for the user as there is no registered/verified email or phone_number"
             )
         address = address_of(user, name)
-        send_code((pool.id, address), posted=known)
-        return ActionResult({"CodeDeliveryDetails": delivery(address)})
+        send_code((pool.id, address), has_account=known)
+        return ActionResult({"CodeDeliveryDetails": code_delivery_details(address)})
 
     return forgot_password
 
@@ -126,7 +126,7 @@ def _confirm_forgot_password(_original: Any) -> Any:
     from moto.core.responses import EmptyResult
 
     def confirm_forgot_password(self: Any) -> Any:
-        """Set a new password by the code that was sent."""
+        """Set a new password with a valid code."""
         name, password = str(self._get_param("Username")), str(self._get_param("Password"))
         _, pool, _ = pool_of(self._get_param("ClientId"))
         check_password(pool, password)

@@ -1,4 +1,4 @@
-"""The tokens of user pools: what is in them, the key that signs them, and their end."""
+"""The tokens of user pools: their claims, the key that signs them, sign-out and revocation."""
 
 import json
 import threading
@@ -9,31 +9,31 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from localcloud.cognito.pools import pool_of
 from localcloud.patches import NewAttribute, Patch
-from localcloud.user_pools.pools import pool_of
 
 ALGORITHM = "RS256"
 _NAMES = {"id": "IdToken", "access": "AccessToken"}
 _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": 86_400}
 
 
-class SigningKey:
-    """A key of this cloud's own, made when it is first needed; that of moto is in every copy of moto."""
+class PoolSigningKey:
+    """The cloud's own key, generated on first use: moto's key is in every copy of moto."""
 
     def __init__(self) -> None:
         self._key: RSAKey | None = None
-        self._making = threading.Lock()
+        self._lock = threading.Lock()
 
     def get(self) -> RSAKey:
         """Return the key, with its id."""
-        with self._making:
+        with self._lock:
             if self._key is None:
                 self._key = RSAKey.generate_key(2048, {"use": "sig", "alg": ALGORITHM}, auto_kid=True)
             return self._key
 
 
-signing_key = SigningKey()
-"""That of this process, for all its pools."""
+pool_signing_key = PoolSigningKey()
+"""The key of this process, for all its pools."""
 
 
 def _create_jwt(_original: Any) -> Any:
@@ -45,8 +45,8 @@ def _create_jwt(_original: Any) -> Any:
         expires_in: int = 3_600,
         extra_data: dict[str, Any] | None = None,
     ) -> tuple[str, int]:
-        """Return a token as Cognito's are, and for how many seconds it is good."""
-        user, key, now = self._get_user(username), signing_key.get(), int(time.time())
+        """Return a token like Cognito's, and its lifetime in seconds."""
+        user, key, now = self._get_user(username), pool_signing_key.get(), int(time.time())
         domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         lifetime = _lifetime(self.clients.get(client_id), token_use, expires_in)
         own = {"id": _of_id, "access": _of_access}[token_use](client_id, user)
@@ -78,7 +78,7 @@ def _of_access(client_id: str, user: Any) -> dict[str, Any]:
 
 
 def _lifetime(client: Any | None, token_use: str, otherwise: int) -> int:
-    """Return the seconds that the client's tokens of a kind are good for."""
+    """Return the lifetime in seconds of the client's tokens of a kind."""
     name = _NAMES[token_use]
     settings = client.extended_config if client else {}
     if not (count := settings.get(f"{name}Validity")):
@@ -88,8 +88,8 @@ def _lifetime(client: Any | None, token_use: str, otherwise: int) -> int:
 
 def _serve_json_web_key(_original: Any) -> Any:
     def serve_json_web_key(*args: Any) -> Any:  # noqa: ARG001 - moto's signature
-        """Answer with the public half of the key."""
-        document = {"keys": [signing_key.get().as_dict(private=False)]}
+        """Return the public key."""
+        document = {"keys": [pool_signing_key.get().as_dict(private=False)]}
         return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
     return staticmethod(serve_json_web_key)
@@ -97,7 +97,7 @@ def _serve_json_web_key(_original: Any) -> Any:
 
 def _sign_out(original: Any) -> Any:
     def sign_out(self: Any, username: str) -> None:
-        """End all refresh tokens of an account, under each of its names."""
+        """End all refresh tokens of an account, by any of its names."""
         user = self._get_user(username)
         original(self, user.username if user else username)
 
@@ -105,7 +105,7 @@ def _sign_out(original: Any) -> Any:
 
 
 def revoke_token(self: Any) -> Any:
-    """End one refresh token; one that is not there is no error (RFC 7009)."""
+    """End one refresh token; an unknown token is no error (RFC 7009)."""
     from moto.core.exceptions import JsonRESTError
     from moto.core.responses import EmptyResult
 

@@ -1,4 +1,4 @@
-"""The mails that user pools would send: kept here, a bounded number of them, and shown to the owner of the cloud."""
+"""The mails of user pools: not sent, but stored, the latest thousand, for the owner of the cloud."""
 
 import threading
 import time
@@ -9,6 +9,7 @@ from typing import Literal
 
 Purpose = Literal["invitation", "reset"]
 MAX_MAILS = 1_000
+"""Largest number of stored mails."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +33,29 @@ class Mail:
 
 @dataclass
 class Mailbox:
-    """The latest mails; threads may share it."""
+    """Stores the latest mails; threads may share an instance."""
 
     clock: Callable[[], float] = time.time
-    most: int = MAX_MAILS
+    max_mails: int = MAX_MAILS
     _mails: deque[Mail] = field(init=False)
     _number: int = field(default=0, init=False)
-    _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
-        """Make room for as many as are kept."""
-        self._mails = deque(maxlen=self.most)
+        """Create the bounded list."""
+        self._mails = deque(maxlen=self.max_mails)
 
     def send(self, to: str, purpose: Purpose, secret: str) -> None:
-        """Keep a mail; the oldest goes when there are too many."""
-        with self._turn:
+        """Store a mail, and drop the oldest if there are too many."""
+        with self._lock:
             self._number += 1
             self._mails.append(Mail(self._number, to, purpose, secret, self.clock()))
 
     def mails(self) -> list[Mail]:
-        """Return those that are kept, oldest first."""
-        with self._turn:
+        """Return the stored mails, oldest first."""
+        with self._lock:
             return list(self._mails)
 
 
 mailbox = Mailbox()
-"""That of this process."""
+"""The mailbox of this process."""
