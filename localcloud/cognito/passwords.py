@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from localcloud.cognito.codes import codes, send_code
+from localcloud.cognito.codes import code_delivery_details, codes, send_code
 from localcloud.cognito.mailbox import mailbox
 from localcloud.cognito.pools import address_of, pool_of, prevents_existence_errors
 from localcloud.patches import Patch

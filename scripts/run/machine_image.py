@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ami.local import ImageToolMissingError, LocalImage, build_image
 from core.config import Config
-from localcloud.machines.nspawn import NspawnMissingError, check_tools
+from localcloud.machines.backends import NspawnMissingError, check_tools
 from scripts.run.system import ROOT
 
 

@@ -199,7 +199,7 @@ def test_a_machines_clock_begins_with_its_boot(cloud: LocalCloud, ec2: Any, work
     told = re.search(r"up for (\d+) seconds", console_of(machine))
     assert told is not None
     seconds_since_launch = time.monotonic() - launched_at
-    # Its clock begins with a whole second, at most two ahead: `_back` in localcloud/machines/nspawn.py.
+    # Its clock begins with a whole second, at most two ahead: `_back` in localcloud/machines/backends.py.
     assert int(told[1]) <= seconds_since_launch + 2, "the clock began before the launch"
     ec2.terminate_instances(InstanceIds=[instance_id])
 

@@ -20,7 +20,7 @@ from core.config import Config, parse_config
 from core.provision import provision
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine
-from localcloud.machines.netns import in_network_of
+from localcloud.machines.network import in_network_of
 from scripts.demo_model.signs import samples
 from services.clients import Clients
 from tests.conftest import shipped_values

@@ -9,8 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from localcloud.machines.machine import children_of
-from localcloud.machines.netns import IpCommandError, NotApartError, in_network_of, in_new_network, ip
-from localcloud.machines.network import METADATA_ADDRESS, METADATA_PORT, listen_in
+from localcloud.machines.network import (
+    METADATA_ADDRESS,
+    METADATA_PORT,
+    IpCommandError,
+    SameNetworkError,
+    in_network_of,
+    in_new_network,
+    ip,
+    listen_in,
+)
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
@@ -93,7 +101,7 @@ def test_who_takes_over_listens_anew(machine: int) -> None:
 
 
 def test_a_process_in_this_network_is_no_machine() -> None:
-    with pytest.raises(NotApartError, match=f"process {os.getpid()} has no network of its own"):
+    with pytest.raises(SameNetworkError, match=f"process {os.getpid()} has no network of its own"):
         listen_in(os.getpid(), CLOUD)
 
 

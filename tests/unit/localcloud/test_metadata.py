@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from localcloud.metadata import TOKEN_HEADER, TTL_HEADER, MetadataService, Tokens
-from localcloud.metadata_server import RefreshedCredentials
+from localcloud.machines.metadata import (
+    TOKEN_HEADER,
+    TTL_HEADER,
+    MetadataService,
+    MetadataTokens,
+    RefreshedCredentials,
+)
 
 IDENTITY: dict[str, Any] = {
     "id": "i-1",
@@ -37,7 +42,7 @@ class Clock:
 
 def service(clock: Clock | None = None, **identity: Any) -> MetadataService:
     return MetadataService(
-        lambda: {**IDENTITY, **identity}, lambda: {"AccessKeyId": "ASIA"}, Tokens(b"key", clock or Clock())
+        lambda: {**IDENTITY, **identity}, lambda: {"AccessKeyId": "ASIA"}, MetadataTokens(b"key", clock or Clock())
     )
 
 

@@ -1,13 +1,61 @@
-"""A relay carries bytes both ways, tells each side when the other is done, and ends all at once."""
+"""The control groups, relays and backends of machines."""
 
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from localcloud.machines.relay import Relay
+from localcloud.__main__ import main
+from localcloud.machines.machine import cgroup_folders, remove_cgroups
+from localcloud.machines.network import ConnectionRelay
 from tests.support.waiting import DEADLINE_SECONDS
+
+
+def hierarchy(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "cgroup.procs").touch()
+    return path
+
+
+def test_version_2_has_one_group_for_a_machine(tmp_path: Path) -> None:
+    hierarchy(tmp_path)
+    (tmp_path / "cgroup.controllers").touch()
+    assert cgroup_folders("i-1", tmp_path) == [tmp_path / "fleetsight-i-1"]
+
+
+@pytest.mark.parametrize("names", [["systemd", "unified"], ["systemd"]], ids=["hybrid", "legacy"])
+def test_version_1_has_one_in_each_that_systemd_uses(tmp_path: Path, names: list[str]) -> None:
+    for name in (*names, "memory"):
+        hierarchy(tmp_path / name)
+    assert cgroup_folders("i-1", tmp_path) == [tmp_path / name / "fleetsight-i-1" for name in names]
+
+
+def test_the_groups_of_one_machine_are_removed_and_those_of_another_stay(tmp_path: Path) -> None:
+    hierarchy(tmp_path / "systemd")
+    (mine,) = cgroup_folders("i-1", tmp_path)
+    (other,) = cgroup_folders("i-2", tmp_path)
+    for group in (mine / "payload" / "system.slice" / "a.service", mine / "supervisor", other):
+        group.mkdir(parents=True)
+    remove_cgroups("i-1", tmp_path)
+    assert not mine.exists()
+    assert other.exists()
+
+
+def test_a_group_that_a_process_does_not_leave_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    hierarchy(tmp_path / "systemd")
+    (mine,) = cgroup_folders("i-1", tmp_path)
+    (mine / "payload").mkdir(parents=True)
+    (mine / "payload" / "stays").touch()
+    remove_cgroups("i-1", tmp_path, wait_seconds=0.05)
+    assert (mine / "payload" / "stays").exists()
+
+
+def test_a_machine_without_groups_has_nothing_to_remove(tmp_path: Path) -> None:
+    remove_cgroups("i-1", tmp_path)
+    assert cgroup_folders("i-1", tmp_path) == []
+
 
 pytestmark = pytest.mark.processes
 
@@ -24,7 +72,7 @@ def near(far: socket.socket) -> Iterator[tuple[str, int]]:
     """The address of a relay to `far`."""
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
-    relay = Relay(listener, far.getsockname())
+    relay = ConnectionRelay(listener, far.getsockname())
     yield address
     relay.close()
 
@@ -84,7 +132,7 @@ def test_a_connection_that_leads_nowhere_ends(far: socket.socket, near: tuple[st
 def test_closing_cuts_what_is_open_and_refuses_what_is_new(far: socket.socket) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
-    relay = Relay(listener, far.getsockname())
+    relay = ConnectionRelay(listener, far.getsockname())
     with connect(address) as client:
         server, _ = far.accept()
         with server:
@@ -92,3 +140,17 @@ def test_closing_cuts_what_is_open_and_refuses_what_is_new(far: socket.socket) -
             assert read_all(client) == b""
     with pytest.raises(ConnectionRefusedError):
         connect(address)
+
+
+START = ["hypervisor", "--endpoint", "http://127.0.0.1:1", "--state-dir"]
+
+
+def test_machines_that_boot_need_images(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--machines nspawn needs --images DIR"):
+        main([*START, str(tmp_path), "--machines", "nspawn"])
+
+
+def test_a_host_that_cannot_boot_images_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(SystemExit, match="machines of kind nspawn need root"):
+        main([*START, str(tmp_path), "--machines", "nspawn", "--images", str(tmp_path)])
