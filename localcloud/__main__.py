@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _cloud(options: argparse.Namespace) -> None:
     from localcloud.access_keys import is_inherited
-    from localcloud.fleet import fleet
+    from localcloud.ec2.fleet import fleet
     from localcloud.options import parse_switches
     from localcloud.server import HOST, serve
 

@@ -8,6 +8,7 @@ import functools
 import http.client
 import json
 import threading
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,23 @@ class CloudUnreachableError(OSError):
 
 class NotLaunchedError(LookupError):
     """Raised when the cloud does not know an instance."""
+
+
+@dataclass(frozen=True)
+class InstanceWork:
+    """An instance that is not terminated, as the control endpoint lists it for the hypervisor.
+
+    Attributes:
+        generation: number of its boots.
+        stuck: whether this boot never starts a process.
+        boot_delay_seconds: from the launch to the start of the process.
+    """
+
+    id: str
+    state: str
+    generation: int
+    stuck: bool
+    boot_delay_seconds: float
 
 
 class ControlClient:

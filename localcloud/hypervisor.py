@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcloud.clients import CloudUnreachableError, ControlClient, NotLaunchedError
+from localcloud.clients import CloudUnreachableError, ControlClient, InstanceWork, NotLaunchedError
 from localcloud.machines.backends import ProcessBackend
 from localcloud.machines.machine import (
     BootFailedError,
@@ -32,7 +32,6 @@ from localcloud.machines.machine import (
     machines_in,
 )
 from localcloud.parent_watch import HYPERVISOR_LOCK, file_lock
-from localcloud.records import Work
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +91,8 @@ class Hypervisor:
         self._clock = clock
         self._client = ControlClient(endpoint_url)
         self._instances: dict[str, _Instance] = {}
-        self._work: list[Work] | None = None
-        self._updates: queue.SimpleQueue[list[Work]] = queue.SimpleQueue()
+        self._work: list[InstanceWork] | None = None
+        self._updates: queue.SimpleQueue[list[InstanceWork]] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -152,7 +151,7 @@ class Hypervisor:
                 time.sleep(RETRY_SECONDS)
                 continue
             since, epoch = answer["revision"], answer["epoch"]
-            self._updates.put([Work(**item) for item in answer["instances"]])
+            self._updates.put([InstanceWork(**item) for item in answer["instances"]])
             self._wake()
 
     def _wake(self) -> None:
@@ -192,7 +191,7 @@ class Hypervisor:
                 instance = self._schedule(work)
             self._advance(work, instance)
 
-    def _schedule(self, work: Work) -> _Instance:
+    def _schedule(self, work: InstanceWork) -> _Instance:
         machine = Machine(self._state_dir / "instances" / work.id)
         instance = _Instance(machine, work.generation)
         if work.state == "running" and not work.stuck:
@@ -204,7 +203,7 @@ class Hypervisor:
         self._instances[work.id] = instance
         return instance
 
-    def _advance(self, work: Work, instance: _Instance) -> None:
+    def _advance(self, work: InstanceWork, instance: _Instance) -> None:
         if instance.boot_at is not None and work.state in {"pending", "running"}:
             if self._clock() >= instance.boot_at:
                 instance.boot_at = None
@@ -216,7 +215,7 @@ class Hypervisor:
         if instance.has_ended and not instance.reported_ended:
             instance.reported_ended = self._report(work.id, instance, "ended")
 
-    def _boot(self, work: Work, instance: _Instance) -> None:
+    def _boot(self, work: InstanceWork, instance: _Instance) -> None:
         if work.stuck:
             self._report(work.id, instance, "running")
             return

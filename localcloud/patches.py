@@ -131,7 +131,7 @@ def _remedy(problem: str) -> str:
 
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
-    "autoscaling": ("localcloud.scaling",),
+    "autoscaling": ("localcloud.autoscaling",),
     "cognitoidp": (
         "localcloud.cognito.pools",
         "localcloud.cognito.passwords",
@@ -142,13 +142,7 @@ MODULES = {
     "s3": ("localcloud.s3.objects",),
     "sqs": ("localcloud.sqs.backend", "localcloud.sqs.move_tasks"),
     "dynamodb": ("localcloud.dynamodb",),
-    "ec2": (
-        "localcloud.account_defaults",
-        "localcloud.launches",
-        "localcloud.instances",
-        "localcloud.describe",
-        "localcloud.images",
-    ),
+    "ec2": ("localcloud.ec2.account", "localcloud.ec2.launches", "localcloud.ec2.instances"),
 }
 
 _applied: set[str] = set()

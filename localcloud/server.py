@@ -15,8 +15,8 @@ from gunicorn.app.base import BaseApplication
 from localcloud.clients import loopback
 from localcloud.control import ControlApplication
 from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, WsgiApp, call_counter, stock_dispatcher
+from localcloud.ec2.fleet import fleet
 from localcloud.faults import FaultyCalls
-from localcloud.fleet import fleet
 from localcloud.http_worker import LingeringWorker
 from localcloud.iam.authorizer import Authorizer
 from localcloud.iam.middleware import AuthorizedCalls, form_check

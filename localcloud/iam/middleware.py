@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from localcloud.dispatch import DirectResponse
-from localcloud.fleet import Fleet
+from localcloud.ec2.fleet import Fleet
 from localcloud.iam.authorizer import Authorizer, DeniedError
 from localcloud.iam.calls import Credential, credential_of
 from localcloud.iam.questions.s3 import put_object

@@ -215,7 +215,7 @@ class MachineBackend(Protocol):
 
         Args:
             machine: prepared.
-            identity: of the instance, see `ec2.instances.describe_identity`.
+            identity: of the instance, see `control.describe_identity`.
 
         Raises:
             BootFailedError: the machine cannot be started; its console has the reason, too.

@@ -75,7 +75,7 @@ class MetadataService:
     """Answers the requests of one instance.
 
     Args:
-        describe: returns the instance's identity, see `ec2.instances.describe_identity`; called for each request, so
+        describe: returns the instance's identity, see `control.describe_identity`; called for each request, so
             that tags and notices are current.
         credentials: returns the credentials of its role.
         tokens: issues and checks session tokens.

@@ -18,7 +18,7 @@ from moto.sqs import models
 from moto.sqs.constants import MAXIMUM_VISIBILITY_TIMEOUT
 from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, SQSException
 
-from localcloud.fleet import fleet
+from localcloud.ec2.fleet import fleet
 from localcloud.options import Switches
 from localcloud.patches import Patch
 from localcloud.sqs.messages import (

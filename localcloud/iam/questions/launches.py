@@ -14,10 +14,10 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.iam.models import iam_backends
 from moto.utilities.utils import get_partition
 
+from localcloud.ec2.launches import capacity_pool_of, is_spot, with_template
 from localcloud.iam.calls import Call
 from localcloud.iam.conditions import Context
 from localcloud.iam.documents import Asked
-from localcloud.templates import is_spot, place_of, with_template
 
 _RUN, _SPOT = "ec2:RunInstances", "spot.amazonaws.com"
 
@@ -144,7 +144,7 @@ class _Launch:
         interfaces = self.parameters.get("NetworkInterfaces") or [{}]
         subnet_id = self.parameters.get("SubnetId") or interfaces[0].get("SubnetId")
         if not subnet_id:
-            zone = place_of(self.backend, self.parameters).zone
+            zone = capacity_pool_of(self.backend, self.parameters).zone
             subnets = self.backend.get_default_subnets()
             subnet_id = subnets[zone].id if zone in subnets else "*"
         groups = list(self.parameters.get("SecurityGroupIds") or interfaces[0].get("Groups") or [])

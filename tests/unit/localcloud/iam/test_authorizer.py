@@ -12,7 +12,7 @@ from werkzeug.test import Client
 
 from localcloud.access_keys import owner_key
 from localcloud.control import ControlApplication
-from localcloud.fleet import Fleet
+from localcloud.ec2.fleet import Fleet
 from localcloud.iam import principals
 from localcloud.iam.authorizer import Authorizer, DeniedError
 from localcloud.iam.calls import Credential

@@ -1,4 +1,4 @@
-"""Auto Scaling groups that hold N instances: launched by RunInstances, and replaced when they end.
+"""Auto Scaling groups of N instances, which are launched by RunInstances and replaced when they end.
 
 moto launches instances past EC2's API: without profile, metadata options and the template's version that the group
 names. Scaling policies, health checks of load balancers and instance refreshes have no effect or are unknown.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud.scaling import GROUP_TAG, drop_ended, launch
+from localcloud.autoscaling import GROUP_TAG, drop_ended, launch
 
 
 @dataclass

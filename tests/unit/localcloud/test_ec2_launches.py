@@ -1,4 +1,4 @@
-"""What a launch template adds to a launch, and what EC2 refuses of the two together."""
+"""Launches: launch templates, capacity, idempotency, and EC2's errors."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -9,8 +9,71 @@ from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.launch_templates import LaunchTemplateBackend
 
-from localcloud.capacity import Place
-from localcloud.templates import check, is_one_time_spot, place_of, with_template
+from localcloud.ec2.fleet import CapacityPool
+from localcloud.ec2.launches import (
+    Ec2ServerError,
+    Launch,
+    Launches,
+    capacity_pool_of,
+    check_launch,
+    count_to_start,
+    is_one_time_spot,
+    with_template,
+)
+
+KEY = ("account", "region", "token")
+RESERVATION = SimpleNamespace(instances=[SimpleNamespace(state="running"), SimpleNamespace(state="terminated")])
+PLACE = CapacityPool("c7a.large", "us-east-1b", spot=True)
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "room", "count"),
+    [(1, 5, None, 5), (1, 5, 5, 5), (1, 5, 3, 3), (2, 5, 2, 2), (1, 1, 100, 1)],
+)
+def test_a_launch_starts_as_many_as_there_is_room_for(
+    minimum: int, maximum: int, room: int | None, count: int
+) -> None:
+    assert count_to_start(minimum, maximum, room, PLACE) == count
+
+
+@pytest.mark.parametrize(("minimum", "maximum"), [(5, 3), (0, 3)])
+def test_an_impossible_range_is_the_callers_error(minimum: int, maximum: int) -> None:
+    with pytest.raises(EC2ClientError) as refused:
+        count_to_start(minimum, maximum, None, PLACE)
+    assert refused.value.code == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize(("minimum", "maximum", "room"), [(3, 5, 2), (1, 1, 0)])
+def test_want_of_capacity_is_ec2s_error_and_names_type_market_and_zone(minimum: int, maximum: int, room: int) -> None:
+    with pytest.raises(Ec2ServerError) as refused:
+        count_to_start(minimum, maximum, room, PLACE)
+    assert (refused.value.error_code, refused.value.code) == ("InsufficientInstanceCapacity", 500)
+    assert "c7a.large Spot capacity in the Availability Zone you requested (us-east-1b)" in str(refused.value)
+
+
+def test_a_token_gives_the_same_reservation_again() -> None:
+    launches = Launches()
+    assert launches.find(KEY, "{}") is None
+    launches.store(KEY, Launch("{}", RESERVATION))
+    assert launches.find(KEY, "{}") is RESERVATION
+    assert launches.find(("account", "elsewhere", "token"), "{}") is None
+
+
+def test_a_token_with_other_parameters_is_a_mismatch() -> None:
+    launches = Launches()
+    launches.store(KEY, Launch("{}", RESERVATION))
+    with pytest.raises(EC2ClientError, match="token") as refused:
+        launches.find(KEY, '{"MaxCount": 2}')
+    assert refused.value.code == "IdempotentParameterMismatch"
+
+
+def test_a_token_whose_instances_have_all_been_terminated_is_refused() -> None:
+    launches, ended = Launches(), SimpleNamespace(instances=[SimpleNamespace(state="terminated")] * 2)
+    launches.store(KEY, Launch("{}", ended))
+    with pytest.raises(EC2ClientError, match="use a different client token") as refused:
+        launches.find(KEY, "{}")
+    assert refused.value.code == "IdempotentInstanceTerminated"
+
 
 SPOT = {"InstanceMarketOptions": {"MarketType": "spot"}}
 PERSISTENT = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "persistent"}}}
@@ -138,7 +201,7 @@ def test_a_launch_without_template_is_what_the_call_says(templates: Templates) -
 )
 def test_what_ec2_refuses_is_refused(parameters: dict[str, Any], code: str) -> None:
     with pytest.raises(EC2ClientError) as refused:
-        check(parameters)
+        check_launch(parameters)
     assert refused.value.code == code
 
 
@@ -152,7 +215,7 @@ def test_what_ec2_refuses_is_refused(parameters: dict[str, Any], code: str) -> N
     ],
 )
 def test_what_ec2_takes_is_taken(parameters: dict[str, Any]) -> None:
-    check({"ImageId": "ami-1", **parameters})
+    check_launch({"ImageId": "ami-1", **parameters})
 
 
 def test_spot_instances_are_one_time_unless_they_are_asked_for_as_persistent() -> None:
@@ -162,14 +225,14 @@ def test_spot_instances_are_one_time_unless_they_are_asked_for_as_persistent() -
 @pytest.mark.parametrize(
     ("parameters", "place"),
     [
-        ({}, Place("m1.small", "us-east-1a")),
-        ({"InstanceType": "c7a.large", **SPOT}, Place("c7a.large", "us-east-1a", spot=True)),
-        ({"SubnetId": "subnet-b"}, Place("m1.small", "us-east-1b")),
-        ({"NetworkInterfaces": [{"DeviceIndex": 0, "SubnetId": "subnet-b"}]}, Place("m1.small", "us-east-1b")),
-        ({"Placement": {"AvailabilityZone": "us-east-1c"}}, Place("m1.small", "us-east-1c")),
+        ({}, CapacityPool("m1.small", "us-east-1a")),
+        ({"InstanceType": "c7a.large", **SPOT}, CapacityPool("c7a.large", "us-east-1a", spot=True)),
+        ({"SubnetId": "subnet-b"}, CapacityPool("m1.small", "us-east-1b")),
+        ({"NetworkInterfaces": [{"DeviceIndex": 0, "SubnetId": "subnet-b"}]}, CapacityPool("m1.small", "us-east-1b")),
+        ({"Placement": {"AvailabilityZone": "us-east-1c"}}, CapacityPool("m1.small", "us-east-1c")),
     ],
 )
-def test_a_launch_is_for_a_type_in_the_zone_of_its_subnet(parameters: dict[str, Any], place: Place) -> None:
+def test_a_launch_is_for_a_type_in_the_zone_of_its_subnet(parameters: dict[str, Any], place: CapacityPool) -> None:
     subnets = {"subnet-b": SimpleNamespace(availability_zone="us-east-1b")}
     backend = SimpleNamespace(region_name="us-east-1", get_subnet=subnets.__getitem__)
-    assert place_of(backend, parameters) == place
+    assert capacity_pool_of(backend, parameters) == place

@@ -1,24 +1,19 @@
 """DescribeInstances as of a while ago, through moto itself, on a clock that stands still."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from localcloud.fleet import Fleet, fleet
+from localcloud.ec2.fleet import Fleet, fleet
+from localcloud.ec2.instances import CONSOLE_BYTES, console_tail
 from localcloud.options import Switches
+from tests.support.clock import ManualClock
 from tests.support.wsgi_clients import ClientPair, Reply, WsgiClient
 
 FORM = "application/x-www-form-urlencoded"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 5000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Ec2:
@@ -69,9 +64,9 @@ def instances(reply: Reply) -> list[tuple[str, str, dict[str, str]]]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManualClock]:
     """The clock of the fleet of this process, whose switches are off again afterwards."""
-    clock = Clock()
+    clock = ManualClock(5000.0)
     monkeypatch.setattr(fleet, "clock", clock)
     monkeypatch.setattr(fleet, "compute", True)
     yield clock
@@ -79,7 +74,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 @pytest.fixture
-def ec2(moto: ClientPair, clock: Clock, request: pytest.FixtureRequest) -> Ec2:
+def ec2(moto: ClientPair, clock: ManualClock, request: pytest.FixtureRequest) -> Ec2:
     return Ec2(moto.stock, request.node.name)
 
 
@@ -88,7 +83,7 @@ def lag(seconds: float) -> Fleet:
     return fleet
 
 
-def test_a_new_instance_is_missing_until_the_lag_is_over(ec2: Ec2, clock: Clock) -> None:
+def test_a_new_instance_is_missing_until_the_lag_is_over(ec2: Ec2, clock: ManualClock) -> None:
     lag(60)
     clock.now += 59.9
     assert ec2.by_name() == []
@@ -98,7 +93,7 @@ def test_a_new_instance_is_missing_until_the_lag_is_over(ec2: Ec2, clock: Clock)
     assert ec2.by_id()[0] == ec2.i
 
 
-def test_an_instance_is_in_the_state_that_it_had_and_found_by_it(ec2: Ec2, clock: Clock) -> None:
+def test_an_instance_is_in_the_state_that_it_had_and_found_by_it(ec2: Ec2, clock: ManualClock) -> None:
     clock.now += 60
     lag(30).running(ec2.i, 1, None)
     assert ec2.by_name("pending", "running") == [(ec2.i, "pending")]
@@ -106,14 +101,14 @@ def test_an_instance_is_in_the_state_that_it_had_and_found_by_it(ec2: Ec2, clock
     assert ec2.by_id()[1] == "pending"
     clock.now += 30
     ec2.call("TerminateInstances", **{"InstanceId.1": ec2.i})
-    fleet.ended(ec2.i, 1, failed=None, console=None)
+    fleet.report_ended(ec2.i, 1, failed=None, console=None)
     assert ec2.by_name("running") == [(ec2.i, "running")]
     lag(0)
     assert ec2.by_name("running") == []
     assert ec2.by_id()[1] == "terminated"
 
 
-def test_tags_lag_as_well(ec2: Ec2, clock: Clock) -> None:
+def test_tags_lag_as_well(ec2: Ec2, clock: ManualClock) -> None:
     clock.now += 60
     tag = {"ResourceId.1": ec2.i, "Tag.1.Key": "drain", "Tag.1.Value": "asked"}
     lag(30)
@@ -132,7 +127,7 @@ def test_what_acts_on_an_instance_does_not_lag(ec2: Ec2) -> None:
     assert texts(ec2.call("TerminateInstances", **{"InstanceId.1": ec2.i}), "name")[0] == "shutting-down"
 
 
-def test_an_answer_that_lags_gives_no_address_back(ec2: Ec2, clock: Clock) -> None:
+def test_an_answer_that_lags_gives_no_address_back(ec2: Ec2, clock: ManualClock) -> None:
     """moto frees an instance's addresses with its object, of which an answer makes copies."""
     subnet = texts(ec2.call("DescribeSubnets"), "subnetId")[0]
     reply = ec2.call("RunInstances", ImageId="ami-12c6146b", MinCount=1, MaxCount=1, SubnetId=subnet)
@@ -140,7 +135,7 @@ def test_an_answer_that_lags_gives_no_address_back(ec2: Ec2, clock: Clock) -> No
     clock.now += 60
     lag(30)
     assert ec2.by_id()[0] == ec2.i
-    instance = fleet.record(ec2.i).instance
+    instance = fleet.find(ec2.i).instance
     taken = instance.ec2_backend.get_subnet(subnet)._subnet_ips
     assert instance._private_ips
     assert instance._private_ips <= set(taken)
@@ -151,3 +146,12 @@ def test_so_many_calls_fail_as_when_throttled(ec2: Ec2) -> None:
     replies = [ec2.call("DescribeInstances") for _ in range(3)]
     assert [reply.status for reply in replies] == [503, 503, 200]
     assert b"<Code>RequestLimitExceeded</Code>" in replies[0].body
+
+
+def test_only_the_end_of_a_long_console_is_read(tmp_path: Path) -> None:
+    console = tmp_path / "console.log"
+    assert console_tail(console) == b""
+    console.write_bytes(b"x" * CONSOLE_BYTES + b"the end")
+    tail = console_tail(console)
+    assert len(tail) == CONSOLE_BYTES
+    assert tail.endswith(b"the end")
