@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final
 
 from localcloud.dispatch import operation_of, read_body, service_of
-from localcloud.iam.refusals import Reason, refusal
+from localcloud.iam.errors import Reason, error_response
 from localcloud.options import FaultRule
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -120,7 +120,7 @@ class FaultyCalls:
                 _kill_caller(environ)
                 raise _reset()
             case kind:
-                answer = refusal(environ, service_of(environ), *_REFUSALS[kind])
+                answer = error_response(environ, service_of(environ), *_REFUSALS[kind])
                 start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
                 return (answer.body,)
         return self._aws(environ, start_response)

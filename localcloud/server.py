@@ -18,9 +18,7 @@ from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, Wsg
 from localcloud.ec2.fleet import fleet
 from localcloud.faults import FaultyCalls
 from localcloud.http_worker import LingeringWorker
-from localcloud.iam.authorizer import Authorizer
-from localcloud.iam.middleware import AuthorizedCalls, form_check
-from localcloud.iam.record import decisions
+from localcloud.iam.authorizer import AuthorizedCalls, Authorizer, decision_record, form_check
 from localcloud.page_guard import PageGuard, bucket_allows_post
 from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
@@ -55,7 +53,7 @@ def create_application() -> PageGuard:
         MotoChangedError: the installed moto differs from the version that the patches were written for.
     """
     apply_patches("core")
-    authorizer = Authorizer(decisions)
+    authorizer = Authorizer(decision_record)
     aws = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
     authorized = AuthorizedCalls(aws, authorizer, fleet)
     signed = SignedCalls(CountedCalls(FaultyCalls(authorized, fleet.call_faults), call_counter))

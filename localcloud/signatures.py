@@ -20,8 +20,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote_plus
 
 from localcloud.access_keys import secret_of, signing_key
-from localcloud.iam.questions.cognito_idp import needs_no_signature
-from localcloud.iam.refusals import Reason, refusal
+from localcloud.iam.actions import needs_no_signature
+from localcloud.iam.errors import Reason, error_response
 from localcloud.page_guard import is_form
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -94,7 +94,7 @@ class SignedCalls:
             check(environ, signature, self._clock())
         except UntrustedError as error:
             service = signature.service if signature else "s3"
-            answer = refusal(environ, service, error.reason, str(error))
+            answer = error_response(environ, service, error.reason, str(error))
             start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
             return (answer.body,)
         return self._aws(environ, start_response)

@@ -1,4 +1,4 @@
-"""A condition holds exactly when AWS's page says so, and one that is not known is never passed over."""
+"""Policy documents, their wildcards and conditions are read and matched as AWS does."""
 
 from typing import Any
 
@@ -6,7 +6,117 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.iam.conditions import OPERATORS, Context, UnsupportedPolicyError, parse_conditions
+from localcloud.iam.policies import (
+    OPERATORS,
+    Context,
+    UnsupportedPolicyError,
+    arn_matches,
+    matches,
+    parse_conditions,
+    parse_policy,
+)
+from tests.support.iam_requests import document, permission_check, policy, statement
+
+
+@pytest.mark.parametrize(
+    ("said", "action", "resource", "speaks"),
+    [
+        ({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::a/*"}, "s3:GetObject", "arn:aws:s3:::a/b/c", True),
+        ({"Action": "s3:getobject", "Resource": "*"}, "s3:GetObject", "arn:aws:s3:::a/b", True),
+        ({"Action": ["sqs:*", "s3:Get*"], "Resource": "*"}, "s3:GetObjectAcl", "arn:aws:s3:::a/b", True),
+        ({"Action": "s3:Get?bject", "Resource": "*"}, "s3:GetObject", "*", True),
+        ({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::A/*"}, "s3:GetObject", "arn:aws:s3:::a/b", False),
+        ({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::a"}, "s3:GetObject", "arn:aws:s3:::a/b", False),
+        ({"Action": "s3:Get", "Resource": "*"}, "s3:GetObject", "*", False),
+        ({"NotAction": "s3:Put*", "Resource": "*"}, "s3:GetObject", "*", True),
+        ({"NotAction": "s3:Get*", "Resource": "*"}, "s3:GetObject", "*", False),
+        ({"Action": "*", "NotResource": "arn:aws:s3:::a/*"}, "s3:GetObject", "arn:aws:s3:::b/c", True),
+        ({"Action": "*", "NotResource": "arn:aws:s3:::a/*"}, "s3:GetObject", "arn:aws:s3:::a/c", False),
+    ],
+)
+def test_a_statement_applies_to_its_actions_and_resources(
+    said: dict[str, Any], action: str, resource: str, speaks: bool
+) -> None:
+    (found,) = policy({"Effect": "Allow", **said}).statements
+    assert found.applies_to(permission_check(action, resource)) is speaks
+
+
+def test_a_statement_speaks_only_where_its_conditions_hold() -> None:
+    (found,) = policy(statement("Allow", "*", Condition={"StringEquals": {"aws:RequestedRegion": "r"}})).statements
+    assert found.applies_to(permission_check("s3:GetObject", aws__requestedregion="r"))
+    assert not found.applies_to(permission_check("s3:GetObject", aws__requestedregion="s"))
+
+
+def test_a_statement_without_a_name_is_called_by_its_place() -> None:
+    named = policy(statement("Allow", "a:b"), statement("Deny", "a:b", Sid="Never"))
+    assert [each.sid for each in named.statements] == ["#1", "Never"]
+
+
+def test_one_statement_need_not_be_a_list() -> None:
+    assert (
+        len(parse_policy("one", '{"Statement": {"Effect": "Allow", "Action": "a:b", "Resource": "*"}}').statements)
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (document({"Effect": "Maybe", "Action": "a:b", "Resource": "*"}), "'Maybe' must be Allow or Deny"),
+        (document({"Effect": "Allow", "Resource": "*"}), "either Action or NotAction"),
+        (document({"Effect": "Allow", "Action": "a:b", "NotAction": "a:c", "Resource": "*"}), "either Action"),
+        (document({"Effect": "Allow", "Action": "a:b"}), "either Resource or NotResource"),
+        (document(statement("Allow", "a:b", NotPrincipal="*")), r"\['NotPrincipal'\] of a statement are not known"),
+        (document(statement("Allow", "a:b", "arn:aws:s3:::${aws:username}/*")), "policy variables"),
+        (document(statement("Allow", "a:b", Condition={"StringIs": {"a": "b"}})), "'StringIs' is not known"),
+        ("{", "no policy document"),
+        ("[]", "no policy document"),
+        ("{}", "no policy document"),
+        ('{"Statement": [1]}', "no policy document"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_named_with_the_policy(said: str, reason: str) -> None:
+    with pytest.raises(UnsupportedPolicyError, match=f"the policy 'mine' .*{reason}"):
+        parse_policy("mine", said)
+
+
+TEXTS = st.text("ab.*?:/[\n", max_size=8)
+
+
+def regular_expression_matches(pattern: str, text: str) -> bool:
+    """Say the same in the plainest way there is."""
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(regular_expression_matches(pattern[1:], text[at:]) for at in range(len(text) + 1))
+    return bool(text) and pattern[0] in {"?", text[0]} and regular_expression_matches(pattern[1:], text[1:])
+
+
+@given(st.text("ab.*?:/[\n", max_size=6), TEXTS)
+def test_a_pattern_matches_what_a_plain_reading_of_it_does(pattern: str, text: str) -> None:
+    assert matches(pattern, text) == regular_expression_matches(pattern, text)
+
+
+@given(TEXTS)
+def test_a_star_matches_everything_and_a_text_itself(text: str) -> None:
+    assert matches("*", text)
+    assert matches(text, text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arn", "holds"),
+    [
+        ("arn:aws:ec2:*:1:instance/*", "arn:aws:ec2:us-east-1:1:instance/i-1", True),
+        ("arn:aws:ec2:*:2:instance/*", "arn:aws:ec2:us-east-1:1:instance/i-1", False),
+        # A star stays within its part, but for the last, which holds colons of its own.
+        ("arn:aws:ec2:*:instance/*", "arn:aws:ec2:us-east-1:1:instance/i-1", False),
+        ("arn:aws:logs:r:1:log-group:g:*", "arn:aws:logs:r:1:log-group:g:log-stream:s", True),
+        ("*", "arn:aws:s3:::bucket", False),
+        ("arn:aws:s3:::bucket", "no arn", False),
+    ],
+)
+def test_the_parts_of_an_arn_are_compared_one_by_one(pattern: str, arn: str, holds: bool) -> None:
+    assert arn_matches(pattern, arn) is holds
 
 
 def holds(element: dict[str, Any], **context: str | tuple[str, ...]) -> bool:

@@ -13,16 +13,12 @@ from werkzeug.test import Client
 from localcloud.access_keys import owner_key
 from localcloud.control import ControlApplication
 from localcloud.ec2.fleet import Fleet
-from localcloud.iam import principals
-from localcloud.iam.authorizer import Authorizer, DeniedError
+from localcloud.iam.authorizer import AuthorizedCalls, Authorizer, DecisionRecord, DeniedError, form_check
 from localcloud.iam.calls import Credential
-from localcloud.iam.middleware import AuthorizedCalls, form_check
-from localcloud.iam.principals import Sessions
-from localcloud.iam.record import DecisionRecord
+from localcloud.iam.decisions import RoleSessions
 from localcloud.options import Switches
 from localcloud.s3.posts import Form, RefusedError, Signer
-from tests.unit.localcloud.iam.policies import document, statement
-from tests.unit.localcloud.iam.requests_of import ACCOUNT, REGION, environ
+from tests.support.iam_requests import ACCOUNT, REGION, document, environ, statement
 
 TRUST = document({"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"})
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:q"
@@ -270,14 +266,14 @@ def test_what_was_decided_is_told_with_the_statements_and_how_often(role: Role) 
 
 
 def test_what_is_recorded_and_remembered_is_bounded(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localcloud.iam.record.MAX_ROWS", 2)
+    monkeypatch.setattr("localcloud.iam.authorizer.MAX_ROWS", 2)
     role.may(statement("Allow", "s3:PutObject", "*"))
     for name in "abcda":
         assert role.allowed(environ("s3", "PUT", f"/b/{name}"))
     found = [(row["resource"].rpartition("/")[2], row["count"]) for row in role.record.rows()]
     assert found == [("a", 2), ("b", 1), ("…", 2)]
-    monkeypatch.setattr(principals, "SESSIONS_REMEMBERED", 1)
-    sessions = Sessions()
+    monkeypatch.setattr("localcloud.iam.decisions.MAX_SESSIONS", 1)
+    sessions = RoleSessions()
     for key in (role.key, role.assume(), role.key):
         found_session = sessions.of(key, REGION)
         assert found_session is not None

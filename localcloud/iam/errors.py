@@ -1,4 +1,4 @@
-"""A refusal as the service that was asked would word and number it."""
+"""Error responses with the code, status and format of each service."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ _XML = ("Content-Type", "text/xml")
 
 
 class Reason(Enum):
-    """Why a request is refused, with the error code of S3, EC2, the Query protocol and the JSON protocol.
+    """The reason of an error, with the error code of S3, EC2, the Query protocol and the JSON protocol.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
@@ -36,23 +36,23 @@ class Reason(Enum):
     UNAVAILABLE = ("ServiceUnavailable", "Unavailable", "ServiceUnavailable", "ServiceUnavailable")
 
     def status(self, service: str) -> str | None:
-        """Return the status line of the answer; None where it is that of all refusals of a protocol."""
+        """Return the status line of the answer, or None for the usual status of the protocol's errors."""
         if self is Reason.UNAVAILABLE or (self is Reason.THROTTLED and service in {"s3", "ec2"}):
             return "503 Service Unavailable"
         return "400 Bad Request" if self in {Reason.TOKEN_EXPIRED, Reason.THROTTLED} else None
 
 
-def refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> DirectResponse:
-    """Return the answer to a request that is refused, or that meets a fault.
+def error_response(environ: dict[str, Any], service: str, reason: Reason, message: str) -> DirectResponse:
+    """Return the answer to a request that is denied or meets a fault.
 
-    S3, EC2 and the Query protocol answer 403 in XML of their own each; the JSON protocol 400, with the code in the
-    body; and SQS, which spoke Query once, says that code in a header too and answers 403.
+    S3, EC2 and the Query protocol answer 403, each in its own XML, and the JSON protocol 400, with the code in the
+    body. SQS, which used the Query protocol before, also has that code in a header and answers 403.
     """
-    answer = _refusal(environ, service, reason, message)
+    answer = _response_of(environ, service, reason, message)
     return replace(answer, status=reason.status(service) or answer.status)
 
 
-def _refusal(environ: dict[str, Any], service: str, reason: Reason, message: str) -> DirectResponse:
+def _response_of(environ: dict[str, Any], service: str, reason: Reason, message: str) -> DirectResponse:
     s3, ec2, query, in_json = reason.value
     if "HTTP_X_AMZ_TARGET" in environ:
         if service == "sqs" and reason is Reason.DENIED:
