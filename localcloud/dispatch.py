@@ -286,7 +286,7 @@ def stock_dispatcher() -> Any:
 
     def create_patched(service: Any) -> Any:
         if service == "cloudformation":  # moto's needs the models of every service and bypasses their APIs
-            from localcloud.stacks.api import StacksApplication
+            from localcloud.cloudformation.api import StacksApplication
 
             return StacksApplication()
         apply_patches(service)

@@ -9,19 +9,26 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from localcloud.stacks.errors import StackError
-from localcloud.stacks.functions import Evaluation
-from localcloud.stacks.handlers import ClientOf, Cloud, handler_of
-from localcloud.stacks.model import ChangeSet, Resource, Stack
-from localcloud.stacks.parameters import complete, resolve
-from localcloud.stacks.template import Template, in_order, needs
+from localcloud.cloudformation.handlers import ClientOf, StackServices, handler_of
+from localcloud.cloudformation.model import ChangeSet, Evaluation, Resource, Stack
+from localcloud.cloudformation.template import (
+    StackError,
+    Template,
+    complete_parameters,
+    in_order,
+    needed_resources,
+    resolve_parameters,
+)
 
 log = logging.getLogger(__name__)
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
 """CloudFormation's reason for a change set that would change nothing."""
 
-NOT_PLAYED = "The local cloud creates a stack once: delete it and create it again, since it plays no updates."
+UPDATES_UNSUPPORTED = (
+    "The local cloud creates a stack once: delete it and create it again, since it plays no updates."
+)
+"""Reason of a rejected change set that would change a stack."""
 
 
 def in_background(work: Callable[[], None]) -> None:
@@ -50,7 +57,7 @@ class Stacks:
         account: number.
         region: name.
         client: returns a client of a service there.
-        start: runs in the background the work that takes time.
+        start: runs a function in the background.
     """
 
     account: str
@@ -65,7 +72,7 @@ class Stacks:
         """Return a stack by its id, or by its name if it is not deleted.
 
         Raises:
-            StackError: there is none.
+            StackError: the stack does not exist.
         """
         if (found := self.stacks.get(name_or_id)) is not None:
             return found
@@ -79,7 +86,7 @@ class Stacks:
         return [stack for stack in list(self.stacks.values()) if stack.status != "DELETE_COMPLETE"]
 
     def create_change_set(self, name: str, stack_name: str, kind: str, request: StackRequest) -> ChangeSet:
-        """Create a change set of a new stack, or one that shows that a stack would not change.
+        """Create a change set of a new stack, or a failed one if the request would not change a stack.
 
         Args:
             name: of the change set.
@@ -88,27 +95,28 @@ class Stacks:
             request: the template and its parameters.
 
         Raises:
-            StackError: the request is not valid, or would change a stack.
+            StackError: the request is invalid, or would change a stack.
         """
         with self.lock:
             if kind == "UPDATE":
-                there = self.find(stack_name)
-                stack = self._examined(there.name, there.id, request, there.parameters)
+                present = self.find(stack_name)
+                stack = self._stack_of(present.name, present.id, request, present.parameters)
                 wanted = (stack.template.text, stack.values, stack.tags)
-                if wanted != (there.template.text, there.values, there.tags):
-                    raise StackError(NOT_PLAYED)
-                made = ChangeSet(self._arn(f"changeSet/{name}"), name, there, [], "FAILED", "UNAVAILABLE", NO_CHANGES)
+                if wanted != (present.template.text, present.values, present.tags):
+                    raise StackError(UPDATES_UNSUPPORTED)
+                arn = self._arn(f"changeSet/{name}")
+                created = ChangeSet(arn, name, present, [], "FAILED", "UNAVAILABLE", NO_CHANGES)
             else:
                 if any(one.name == stack_name for one in self.present()):
                     raise StackError(f"Stack [{stack_name}] already exists and cannot be created again")
-                stack = self._examined(stack_name, self._arn(f"stack/{stack_name}"), request, {})
+                stack = self._stack_of(stack_name, self._arn(f"stack/{stack_name}"), request, {})
                 additions = [(each.logical_id, each.type) for each in self._wanted(stack)]
                 self.stacks[stack.id] = stack
                 stack.set_status("REVIEW_IN_PROGRESS", "User Initiated")
                 arn = self._arn(f"changeSet/{name}")
-                made = ChangeSet(arn, name, stack, additions, "CREATE_COMPLETE", "AVAILABLE")
-            self.change_sets[made.id] = made
-            return made
+                created = ChangeSet(arn, name, stack, additions, "CREATE_COMPLETE", "AVAILABLE")
+            self.change_sets[created.id] = created
+            return created
 
     def find_change_set(self, name_or_id: str, stack_name: str | None) -> ChangeSet:
         """Return a change set by its id, or by its name and its stack.
@@ -125,7 +133,7 @@ class Stacks:
         """Begin to create the stack of a change set.
 
         Raises:
-            StackError: InvalidChangeSetStatus, if the change set has failed or is executed already.
+            StackError: InvalidChangeSetStatus, if the change set has failed or has been executed.
         """
         with self.lock:
             if change_set.execution_status != "AVAILABLE":
@@ -162,15 +170,15 @@ class Stacks:
     def _arn(self, resource: str) -> str:
         return f"arn:aws:cloudformation:{self.region}:{self.account}:{resource}/{uuid.uuid4()}"
 
-    def _examined(self, name: str, stack_id: str, request: StackRequest, before: Mapping[str, str]) -> Stack:
-        """Return the stack that a request describes, after its parameters and conditions are checked."""
+    def _stack_of(self, name: str, stack_id: str, request: StackRequest, before: Mapping[str, str]) -> Stack:
+        """Return the stack of a request, with checked parameters and conditions."""
         given = {}
         for one in request.parameters:
             key = one["ParameterKey"]
             given[key] = before[key] if one.get("UsePreviousValue") else str(one["ParameterValue"])
         template = request.template
-        texts = complete(template, given)
-        values = resolve(template, texts, self._stored_parameter)
+        texts = complete_parameters(template, given)
+        values = resolve_parameters(template, texts, self._stored_parameter)
         values |= {
             "AWS::AccountId": self.account,
             "AWS::Partition": "aws",
@@ -191,7 +199,7 @@ class Stacks:
             raise StackError(f"Unable to fetch parameters [{name}] from parameter store for this account.") from None
 
     def _wanted(self, stack: Stack) -> list[Resource]:
-        """Return the resources that no condition leaves out; their properties are not evaluated yet."""
+        """Return the resources whose conditions are met; their properties are not evaluated yet."""
         evaluation = Evaluation(stack.template, stack.values, stack.resources)
         definitions = {
             name: one
@@ -199,13 +207,15 @@ class Stacks:
             if "Condition" not in one or evaluation.condition(one["Condition"])
         }
         known = set(definitions)
-        return [Resource(name, one["Type"], one, {}, needs(one, known)) for name, one in definitions.items()]
+        return [
+            Resource(name, one["Type"], one, {}, needed_resources(one, known)) for name, one in definitions.items()
+        ]
 
     def _create(self, stack: Stack) -> None:
-        """Create every resource of the stack; stop at the first failure and leave what exists."""
+        """Create every resource of the stack; stop at the first failure and leave the existing ones."""
         evaluation = Evaluation(stack.template, stack.values, stack.resources)
         wanted = {each.logical_id: each for each in self._wanted(stack)}
-        cloud = Cloud(self.account, self.region, stack.name, self.client, stack.tags)
+        cloud = StackServices(self.account, self.region, stack.name, self.client, stack.tags)
         for name in in_order({each.logical_id: each.needs for each in wanted.values()}):
             resource = wanted[name]
             stack.set_resource_status(resource, "CREATE_IN_PROGRESS")
@@ -227,11 +237,11 @@ class Stacks:
             stack.set_status("CREATE_COMPLETE")
 
     def _delete(self, stack: Stack) -> None:
-        """Delete every resource that is not retained, each before those that it needs."""
-        there, failed = stack.resources, []
-        cloud = Cloud(self.account, self.region, stack.name, self.client, stack.tags)
-        for name in reversed(in_order({key: one.needs & set(there) for key, one in there.items()})):
-            resource = there[name]
+        """Delete every resource that is not retained, each before the resources that it needs."""
+        resources, failed = stack.resources, []
+        cloud = StackServices(self.account, self.region, stack.name, self.client, stack.tags)
+        for name in reversed(in_order({key: one.needs & set(resources) for key, one in resources.items()})):
+            resource = resources[name]
             try:
                 if not resource.is_retained:
                     stack.set_resource_status(resource, "DELETE_IN_PROGRESS")
@@ -241,7 +251,7 @@ class Stacks:
                 failed.append(name)
             else:
                 stack.set_resource_status(resource, "DELETE_SKIPPED" if resource.is_retained else "DELETE_COMPLETE")
-                del there[name]
+                del resources[name]
         reason = f"The following resource(s) failed to delete: [{', '.join(sorted(failed))}]." if failed else None
         stack.set_status("DELETE_FAILED" if failed else "DELETE_COMPLETE", reason)
 
@@ -255,10 +265,10 @@ def _outputs(evaluation: Evaluation) -> list[dict[str, str]]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason of a failure; an unexpected error is logged."""
+    """Return the reason of a failure, and log an unexpected error."""
     if isinstance(error, StackError):
         return str(error.message)
     if isinstance(error, BotoCoreError | ClientError):
         return str(error)
-    log.exception("a resource of a stack")
+    log.exception("a resource of a stack could not be created or deleted")
     return f"the local cloud failed: {error!r}"

@@ -1,4 +1,4 @@
-"""CloudFormation's API, as far as the local cloud plays it: moto's core reads requests, `Stacks` answers them."""
+"""The part of CloudFormation's API that the local cloud implements: moto's core parses requests, `Stacks` answers."""
 
 import functools
 from collections.abc import Iterable
@@ -11,10 +11,9 @@ from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 from werkzeug.wrappers import Response
 
 from localcloud.clients import loopback
-from localcloud.stacks.errors import StackError
-from localcloud.stacks.model import ChangeSet, Stack
-from localcloud.stacks.stacks import StackRequest, Stacks
-from localcloud.stacks.template import read
+from localcloud.cloudformation.model import ChangeSet, Stack
+from localcloud.cloudformation.stacks import StackRequest, Stacks
+from localcloud.cloudformation.template import StackError, read_template
 
 Answer = dict[str, Any]
 
@@ -56,10 +55,10 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
         return self._stacks.find_change_set(self.params["ChangeSetName"], self.params.get("StackName"))
 
     def create_change_set(self) -> Any:
-        """Create a change set; the template lies in a bucket."""
+        """Create a change set; the template is in a bucket."""
         given = self.params
         request = StackRequest(
-            read(_stored_template(given["TemplateURL"], self._stacks.client("s3"))),
+            read_template(_stored_template(given["TemplateURL"], self._stacks.client("s3"))),
             given.get("Parameters") or [],
             {tag["Key"]: tag["Value"] for tag in given.get("Tags") or []},
         )
@@ -138,18 +137,18 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
         return ActionResult({"StackResourceSummaries": resources})
 
     def validate_template(self) -> Any:
-        """Accept a template; it may have resources of any type here."""
-        read(self.params["TemplateBody"])
+        """Accept a template, with resources of any type."""
+        read_template(self.params["TemplateBody"])
         return EmptyResult()
 
     def update_termination_protection(self) -> Any:
-        """Protect a stack from deletion, or no longer."""
+        """Turn the protection of a stack from deletion on or off."""
         stack = self._stacks.find(self.params["StackName"])
         stack.is_protected = bool(self.params["EnableTerminationProtection"])
         return ActionResult({"StackId": stack.id})
 
     def signal_resource(self) -> Any:
-        """Accept a signal; nothing waits for it here."""
+        """Accept a signal, which has no effect here."""
         self._stacks.find(self.params["StackName"])
         return EmptyResult()
 
@@ -184,7 +183,7 @@ def _stored_template(url: str, s3: Any) -> str:
     """Return the text of a template in a bucket, by a URL of either style.
 
     Raises:
-        StackError: the URL names no object, or S3 refuses.
+        StackError: the URL names no object, or S3 rejects the call.
     """
     parts = urlsplit(url)
     host, path = parts.hostname or "", unquote(parts.path.lstrip("/"))

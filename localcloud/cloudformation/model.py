@@ -1,17 +1,127 @@
-"""The intrinsic functions of a template."""
+"""Stacks, their resources, events and change sets, and the evaluation of their templates' functions."""
 
 import base64
 import re
+import secrets
+import string
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from localcloud.stacks.errors import StackError
-from localcloud.stacks.model import Resource
-from localcloud.stacks.template import PLACEHOLDER, Template
+from localcloud.cloudformation.template import PLACEHOLDER, StackError, Template
+
+STACK_TYPE = "AWS::CloudFormation::Stack"
+
+SUFFIX_LENGTH = 12
+
+_LETTERS = string.ascii_uppercase + string.digits
+
+
+@dataclass
+class Resource:
+    """One resource of a stack.
+
+    Attributes:
+        definition: its part of the template.
+        properties: evaluated.
+        needs: logical ids of the resources that must exist before it.
+        physical_id: the value of ``Ref``; empty until the resource is created.
+        attributes: the values of ``Fn::GetAtt``.
+    """
+
+    logical_id: str
+    type: str
+    definition: dict[str, Any]
+    properties: dict[str, Any]
+    needs: frozenset[str]
+    physical_id: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    status: str = ""
+    reason: str | None = None
+    changed_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def is_retained(self) -> bool:
+        """Whether the resource stays when its stack is deleted."""
+        return self.definition.get("DeletionPolicy") in {"Retain", "RetainExceptOnCreate"}
+
+
+@dataclass(frozen=True)
+class StackEvent:
+    """The change of a resource, or of the stack itself, to a status."""
+
+    logical_id: str
+    physical_id: str
+    type: str
+    status: str
+    reason: str | None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass
+class Stack:
+    """One stack.
+
+    Attributes:
+        parameters: text of each parameter, by name.
+        values: of the parameters and pseudo parameters, for ``Ref``.
+        tags: of the stack, which its resources get, too.
+        is_protected: whether its deletion is refused.
+    """
+
+    id: str
+    name: str
+    template: Template
+    parameters: dict[str, str]
+    values: dict[str, Any]
+    tags: dict[str, str]
+    status: str = ""
+    reason: str | None = None
+    resources: dict[str, Resource] = field(default_factory=dict)
+    events: list[StackEvent] = field(default_factory=list)
+    outputs: list[dict[str, str]] = field(default_factory=list)
+    is_protected: bool = False
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def set_status(self, status: str, reason: str | None = None) -> None:
+        """Change the stack's status and record an event."""
+        self.status, self.reason = status, reason
+        self.events.append(StackEvent(self.name, self.id, STACK_TYPE, status, reason))
+
+    def set_resource_status(self, resource: Resource, status: str, reason: str | None = None) -> None:
+        """Change the status of a resource and record an event."""
+        resource.status, resource.reason, resource.changed_at = status, reason, datetime.now(UTC)
+        self.events.append(StackEvent(resource.logical_id, resource.physical_id, resource.type, status, reason))
+
+
+@dataclass
+class ChangeSet:
+    """A change set that creates a stack, or that would change nothing.
+
+    Attributes:
+        additions: logical id and type of each resource to create.
+    """
+
+    id: str
+    name: str
+    stack: Stack
+    additions: list[tuple[str, str]]
+    status: str
+    execution_status: str
+    reason: str | None = None
+
+
+def name_for(stack: str, logical_id: str, max_length: int) -> str:
+    """Return a new name for a resource without a name in the template."""
+    suffix = "".join(secrets.choice(_LETTERS) for _ in range(SUFFIX_LENGTH))
+    return f"{stack}-{logical_id}"[: max_length - SUFFIX_LENGTH - 1] + f"-{suffix}"
+
 
 NO_VALUE = object()
-"""The value of ``AWS::NoValue``: the property that has it is left out."""
+"""The value of ``AWS::NoValue``: a property with this value is left out."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +133,7 @@ class Evaluation:
     Args:
         template: its conditions.
         values: of its parameters and of CloudFormation's pseudo parameters.
-        resources: those that exist.
+        resources: the existing ones.
     """
 
     template: Template
@@ -32,7 +142,7 @@ class Evaluation:
     _functions: dict[str, Callable[[Any], Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """List the functions."""
+        """Define the functions."""
         functions = {
             "Ref": lambda name: NO_VALUE if name == "AWS::NoValue" else self._ref(name),
             "Condition": self.condition,
@@ -69,10 +179,10 @@ class Evaluation:
         return {name: found for name, one in value.items() if (found := self.value(one)) is not NO_VALUE}
 
     def condition(self, name: str) -> bool:
-        """Return whether a condition holds.
+        """Return True if a condition is met.
 
         Raises:
-            StackError: there is no such condition.
+            StackError: the condition does not exist.
         """
         if name not in self.template.conditions:
             raise StackError(f"Template error: unresolved condition {name}")

@@ -1,10 +1,92 @@
-"""A stack is created once, in the order of its references, and deleted in the reverse order."""
+"""Stacks are created in the order of their references, and deleted in the opposite order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
-from localcloud.stacks.errors import StackError
-from localcloud.stacks.stacks import NO_CHANGES
-from tests.unit.localcloud.stacks.conftest import TYPE, World, request
+from localcloud.cloudformation.handlers import HANDLERS, PhysicalResource, ResourceHandler, StackServices
+from localcloud.cloudformation.model import ChangeSet, Resource, Stack
+from localcloud.cloudformation.stacks import NO_CHANGES, StackRequest, Stacks
+from localcloud.cloudformation.template import StackError, read_template
+
+TYPE = "Test::Thing::Thing"
+
+
+@dataclass
+class World:
+    """Stacks of things; work in the background is done when `work` is called.
+
+    Attributes:
+        done: calls of the handler, such as ``create B``.
+        fails: calls that fail.
+        tags: of each thing.
+    """
+
+    done: list[str] = field(default_factory=list)
+    fails: set[str] = field(default_factory=set)
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stacks = Stacks("1", "us-east-1", lambda service: None, self.waiting.append)
+
+    def _create(self, cloud: StackServices, resource: Resource) -> PhysicalResource:
+        self._call(f"create {resource.logical_id}")
+        self.tags[resource.logical_id] = cloud.tags_of(resource.properties)
+        physical_id = f"{resource.logical_id}-id"
+        return PhysicalResource(physical_id, {"Arn": f"arn:{physical_id}"})
+
+    def _delete(self, _cloud: StackServices, resource: Resource) -> None:
+        self._call(f"delete {resource.logical_id}")
+
+    def _call(self, call: str) -> None:
+        if call in self.fails:
+            raise StackError(f"no {call}")
+        self.done.append(call)
+
+    @property
+    def handler(self) -> ResourceHandler:
+        return ResourceHandler(self._create, self._delete)
+
+    def work(self) -> None:
+        while self.waiting:
+            self.waiting.pop(0)()
+
+    def propose(self, resources: str, kind: str = "CREATE", **parameters: str) -> ChangeSet:
+        return self.stacks.create_change_set("c", "s", kind, request(resources, **parameters))
+
+    def create(self, resources: str, **parameters: str) -> Stack:
+        """Create a stack and wait until that has ended."""
+        proposed = self.propose(resources, **parameters)
+        self.stacks.execute_change_set(proposed)
+        self.work()
+        return proposed.stack
+
+    def delete(self) -> None:
+        self.stacks.delete("s")
+        self.work()
+
+
+def request(resources: str, **parameters: str) -> StackRequest:
+    """Return a request: resources of a template with a parameter, a condition and an output, in YAML's flow style."""
+    text = f"""
+    Parameters: {{Size: {{Type: String, Default: "1"}}}}
+    Conditions: {{IsLarge: !Equals [!Ref Size, large]}}
+    Resources: {resources}
+    Outputs: {{Where: {{Value: !GetAtt A.Arn}}}}
+    """.replace("Thing,", f"{TYPE},").replace("Thing}", f"{TYPE}}}")
+    given: list[Any] = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    return StackRequest(read_template(text), given, tags={"of": "stack"})
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setitem(HANDLERS, TYPE, world.handler)
+    return world
+
 
 THREE = "{C: {Type: Thing, DependsOn: B}, A: {Type: Thing}, B: {Type: Thing, Properties: {At: !Ref A}}}"
 
