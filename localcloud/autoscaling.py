@@ -1,7 +1,7 @@
 """Auto Scaling groups of N instances, which are launched by RunInstances and replaced when they end.
 
-moto launches instances past EC2's API: without profile, metadata options and the template's version that the group
-names. Scaling policies, health checks of load balancers and instance refreshes have no effect or are unknown.
+moto launches instances without EC2's API, and so without profile, metadata options and the template version of the
+group. Scaling policies and health checks of load balancers have no effect; instance refreshes are unknown.
 """
 
 import logging
@@ -19,18 +19,20 @@ log = logging.getLogger(__name__)
 
 GROUP_TAG = "aws:autoscaling:groupName"
 ENDED = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
-"""States of instances that a group no longer counts."""
+"""States of instances that a group does not count any more."""
 
 CHECK_SECONDS = 0.2
-PAUSE_SECONDS = 2.0
-"""After a replacement: instances that end at once are not launched faster than this."""
+"""Interval between checks in seconds."""
 
-_changing = threading.RLock()
-"""Held while instances of any group are counted and launched, so that none is launched twice."""
+PAUSE_SECONDS = 2.0
+"""Pause after a replacement in seconds, which limits the rate of launches if instances end at once."""
+
+_lock = threading.RLock()
+"""Held while the instances of any group are counted and launched, so that none is launched twice."""
 
 
 def launch(group: Any, count: int, client_of: Callable[[str, str], Any] = loopback.client) -> None:
-    """Launch up to `count` instances of a group; those that cannot be launched are tried again later.
+    """Launch up to `count` instances of a group; failed launches are retried later.
 
     Args:
         group: moto's object.
@@ -60,12 +62,12 @@ def launch(group: Any, count: int, client_of: Callable[[str, str], Any] = loopba
 
 
 def drop_ended(group: Any) -> int:
-    """Remove from a group the instances that have ended; terminate those that have only stopped, as AWS does.
+    """Remove ended instances from a group, and terminate those that are only stopped, as AWS does.
 
     Returns:
-        how many instances the group then lacks.
+        Number of instances that the group lacks.
     """
-    with _changing:
+    with _lock:
         ended = [one.instance for one in group.instance_states if one.instance.state in ENDED]
         group.instance_states = [one for one in group.instance_states if one.instance not in ended]
         if stopped := [one.id for one in ended if one.state in {"stopping", "stopped"}]:
@@ -74,17 +76,17 @@ def drop_ended(group: Any) -> int:
 
 
 def replace_ended(groups: list[Any]) -> bool:
-    """Launch the instances that groups lack; return True if there were some."""
+    """Launch the instances that groups lack; return True if any was missing."""
     lacking = False
     for group in groups:
-        with _changing:
+        with _lock:
             if group.ec2_launch_template is not None and (count := drop_ended(group)):
                 launch(group, count)
                 lacking = True
     return lacking
 
 
-def _replace_for_ever() -> None:
+def _run_replacements() -> None:
     from moto.autoscaling.models import autoscaling_backends
 
     while True:
@@ -93,7 +95,7 @@ def _replace_for_ever() -> None:
         time.sleep(PAUSE_SECONDS if lacked else CHECK_SECONDS)
 
 
-_watch = threading.Thread(target=_replace_for_ever, daemon=True, name="auto-scaling")
+_replacer = threading.Thread(target=_run_replacements, daemon=True, name="auto-scaling")
 
 
 def _replace_instances(original: Any) -> Any:
@@ -102,17 +104,17 @@ def _replace_instances(original: Any) -> Any:
         if self.ec2_launch_template is None:
             original(self, count_needed, propagated_tags)
             return
-        with _changing:
+        with _lock:
             launch(self, count_needed)
-            if _watch.ident is None:
-                _watch.start()
+            if _replacer.ident is None:
+                _replacer.start()
 
     return replace_autoscaling_group_instances
 
 
 def _notify_terminate_instances(_original: Any) -> Any:
     def notify_terminate_instances(self: Any, instance_ids: list[str]) -> None:
-        """Do nothing: instances that are about to end are replaced like those that end by themselves."""
+        """Do nothing: terminated instances are replaced like all others that end."""
 
     return notify_terminate_instances
 

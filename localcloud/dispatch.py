@@ -15,8 +15,10 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
+from xml.sax.saxutils import escape
 
 from moto import settings
 from moto.core.responses import BaseResponse
@@ -295,3 +297,88 @@ def stock_dispatcher() -> Any:
         return application
 
     return DomainDispatcherApplication(create_patched)
+
+
+_XML = ("Content-Type", "text/xml")
+
+
+class ErrorReason(Enum):
+    """The reason of an error, with the error code of S3, EC2, the Query protocol and the JSON protocol.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+    https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+    """
+
+    DENIED = ("AccessDenied", "UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+    UNSIGNED = (
+        "AccessDenied",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+    )
+    UNKNOWN_KEY = ("InvalidAccessKeyId", "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException")
+    WRONG_SIGNATURE = ("SignatureDoesNotMatch", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException")
+    SKEWED = ("RequestTimeTooSkewed", "RequestExpired", "RequestExpired", "InvalidSignatureException")
+    EXPIRED = ("AccessDenied", "RequestExpired", "RequestExpired", "InvalidSignatureException")
+    TOKEN_EXPIRED = ("ExpiredToken", "RequestExpired", "ExpiredToken", "ExpiredTokenException")
+    THROTTLED = ("SlowDown", "RequestLimitExceeded", "ThrottlingException", "ThrottlingException")
+    UNAVAILABLE = ("ServiceUnavailable", "Unavailable", "ServiceUnavailable", "ServiceUnavailable")
+
+    def status(self, service: str) -> str | None:
+        """Return the status line of the answer, or None for the usual status of the protocol's errors."""
+        if self is ErrorReason.UNAVAILABLE or (self is ErrorReason.THROTTLED and service in {"s3", "ec2"}):
+            return "503 Service Unavailable"
+        return "400 Bad Request" if self in {ErrorReason.TOKEN_EXPIRED, ErrorReason.THROTTLED} else None
+
+
+def error_response(environ: dict[str, Any], service: str, reason: ErrorReason, message: str) -> DirectResponse:
+    """Return the answer to a request that is denied or meets a fault.
+
+    S3, EC2 and the Query protocol answer 403, each in its own XML, and the JSON protocol 400, with the code in the
+    body. SQS, which used the Query protocol before, also has that code in a header and answers 403.
+    """
+    answer = _protocol_error(environ, service, reason, message)
+    return replace(answer, status=reason.status(service) or answer.status)
+
+
+def _protocol_error(environ: dict[str, Any], service: str, reason: ErrorReason, message: str) -> DirectResponse:
+    s3, ec2, query, in_json = reason.value
+    if "HTTP_X_AMZ_TARGET" in environ:
+        if service == "sqs" and reason is ErrorReason.DENIED:
+            return _json_error("com.amazonaws.sqs#AccessDenied", message, "AccessDenied")
+        return _json_error(f"com.amazon.coral.service#{in_json}", message, query if service == "sqs" else None)
+    if service == "s3":
+        return _s3_error(environ, s3, message)
+    return _ec2_error(ec2, message) if service == "ec2" else _query_error(query, message)
+
+
+def _json_error(kind: str, message: str, query_code: str | None) -> DirectResponse:
+    headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-RequestId", request_id())]
+    headers += [("x-amzn-query-error", f"{query_code};Sender")] if query_code else []
+    body = json.dumps({"__type": kind, "message": message, "Message": message}).encode()
+    return DirectResponse(headers, body, "403 Forbidden" if query_code else "400 Bad Request")
+
+
+def _s3_error(environ: dict[str, Any], code: str, message: str) -> DirectResponse:
+    identity = request_id()
+    error = f"<Code>{code}</Code><Message>{escape(message)}</Message><RequestId>{identity}</RequestId>"
+    told = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
+    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else told.encode()
+    return DirectResponse(
+        [("Content-Type", "application/xml"), ("x-amz-request-id", identity)], body, "403 Forbidden"
+    )
+
+
+def _ec2_error(code: str, message: str) -> DirectResponse:
+    begin = "You are not authorized to perform this operation. " if code == "UnauthorizedOperation" else ""
+    error = f"<Error><Code>{code}</Code><Message>{begin}{escape(message)}</Message></Error>"
+    body = f"<Response><Errors>{error}</Errors><RequestID>{request_id()}</RequestID></Response>"
+    return DirectResponse([_XML], body.encode(), "403 Forbidden")
+
+
+def _query_error(code: str, message: str) -> DirectResponse:
+    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    body = f"<ErrorResponse>{error}<RequestId>{request_id()}</RequestId></ErrorResponse>"
+    return DirectResponse([_XML], body.encode(), "403 Forbidden")

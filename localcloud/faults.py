@@ -14,18 +14,17 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from localcloud.dispatch import operation_of, read_body, service_of
-from localcloud.iam.errors import Reason, error_response
+from localcloud.dispatch import ErrorReason, error_response, operation_of, read_body, service_of
 from localcloud.options import FaultRule
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _REFUSALS: Final = {
-    "unavailable": (Reason.UNAVAILABLE, "Please reduce your request rate."),
-    "throttled": (Reason.THROTTLED, "Rate exceeded"),
-    "denied": (Reason.DENIED, "Access denied by the switch `faults`."),
-    "expired": (Reason.TOKEN_EXPIRED, "The provided token has expired."),
-    "skewed": (Reason.SKEWED, "The difference between the request time and the current time is too large."),
+    "unavailable": (ErrorReason.UNAVAILABLE, "Please reduce your request rate."),
+    "throttled": (ErrorReason.THROTTLED, "Rate exceeded"),
+    "denied": (ErrorReason.DENIED, "Access denied by the switch `faults`."),
+    "expired": (ErrorReason.TOKEN_EXPIRED, "The provided token has expired."),
+    "skewed": (ErrorReason.SKEWED, "The difference between the request time and the current time is too large."),
 }
 _TIER = re.compile(r"\bapp/fleetsight-([a-z]+)")
 _PROC = Path("/proc")

@@ -9,12 +9,11 @@ from typing import Any
 
 from moto.iam.models import get_account_id_from
 
-from localcloud.dispatch import DirectResponse
+from localcloud.dispatch import DirectResponse, ErrorReason, error_response
 from localcloud.ec2.fleet import Fleet
 from localcloud.iam.actions import ASSUME_ROLE, permission_checks_of
 from localcloud.iam.calls import ApiCall, Credential, UnknownCallError, credential_of
 from localcloud.iam.decisions import PolicyDecision, RoleSession, RoleSessions, decide, decide_assuming, role_by_arn
-from localcloud.iam.errors import Reason, error_response
 from localcloud.iam.policies import Context, PermissionCheck, UnsupportedPolicyError, parse_policy
 from localcloud.iam.s3_actions import put_object_checks
 from localcloud.s3.posts import Form, RefusedError, Signer
@@ -196,7 +195,7 @@ class AuthorizedCalls:
         try:
             self._authorizer.check(environ, credential)
         except DeniedError as error:
-            return error_response(environ, credential.service, Reason.DENIED, str(error))
+            return error_response(environ, credential.service, ErrorReason.DENIED, str(error))
         return None
 
 
