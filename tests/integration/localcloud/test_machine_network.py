@@ -23,6 +23,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
 
+
 CLOUD = ("127.0.0.1", 49_151)
 NEEDS = "network namespaces need root and the ip command (apt install iproute2)"
 

@@ -11,9 +11,10 @@ import pytest
 
 from benchmarks.signed import signed
 from localcloud.launch import LocalCloud
-from tests.integration.localcloud.conftest import stops_by_itself
+from tests.support.cloud_clients import stops_by_itself
 
 pytestmark = pytest.mark.processes
+
 _keys = count()
 
 

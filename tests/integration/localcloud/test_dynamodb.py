@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.integration.localcloud.conftest import Clients
+from tests.support.cloud_clients import CloudClients
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
+
 RACERS = 16
 _names = count()
 
@@ -51,7 +52,7 @@ def race(attempt: Callable[[int], None]) -> list[int]:
     return winners
 
 
-def test_of_many_conditional_puts_at_once_exactly_one_wins(apis: Clients) -> None:
+def test_of_many_conditional_puts_at_once_exactly_one_wins(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)
     for number in range(10):
@@ -109,7 +110,7 @@ def test_exactly_one_wins_even_where_threads_change_at_every_instruction() -> No
     assert race.returncode == 0, race.stderr[-2000:]
 
 
-def test_of_many_updates_of_one_version_exactly_one_wins(apis: Clients) -> None:
+def test_of_many_updates_of_one_version_exactly_one_wins(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)
     key = {"pk": {"S": "lease"}, "sk": {"S": "0"}}
@@ -128,7 +129,7 @@ def test_of_many_updates_of_one_version_exactly_one_wins(apis: Clients) -> None:
         assert len(race(update)) == 1
 
 
-def test_no_increment_is_lost_and_no_query_fails_beside_it(apis: Clients) -> None:
+def test_no_increment_is_lost_and_no_query_fails_beside_it(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)
 
@@ -158,7 +159,7 @@ def query_all(dynamodb: Any, table: str, partition: str, **options: Any) -> list
     return [item for page in pages for item in page["Items"]]
 
 
-def test_a_query_returns_its_partition_in_order_page_by_page(apis: Clients) -> None:
+def test_a_query_returns_its_partition_in_order_page_by_page(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)
     for partition in "ab":
@@ -174,7 +175,7 @@ def test_a_query_returns_its_partition_in_order_page_by_page(apis: Clients) -> N
     assert dynamodb.scan(TableName=table)["Count"] == 50
 
 
-def test_every_type_of_attribute_comes_back_as_it_was_put(apis: Clients) -> None:
+def test_every_type_of_attribute_comes_back_as_it_was_put(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)
     item = {
@@ -194,7 +195,7 @@ def test_every_type_of_attribute_comes_back_as_it_was_put(apis: Clients) -> None
     assert query_all(dynamodb, table, "types") == [item]
 
 
-def test_objects_put_at_once_are_all_there_and_whole(apis: Clients) -> None:
+def test_objects_put_at_once_are_all_there_and_whole(apis: CloudClients) -> None:
     s3 = apis("s3")
     s3.create_bucket(Bucket="many-threads")
 
