@@ -114,7 +114,7 @@ class Loopback:
         self._lock = threading.Lock()
 
     def learn_address(self, environ: dict[str, Any]) -> None:
-        """Store the address of the cloud, which the first request tells."""
+        """Store the address of the cloud, from the first request."""
         if self._address is None:
             self._address = f"http://{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
 

@@ -364,8 +364,8 @@ def _json_error(kind: str, message: str, query_code: str | None) -> DirectRespon
 def _s3_error(environ: dict[str, Any], code: str, message: str) -> DirectResponse:
     identity = request_id()
     error = f"<Code>{code}</Code><Message>{escape(message)}</Message><RequestId>{identity}</RequestId>"
-    told = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
-    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else told.encode()
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
+    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else text.encode()
     return DirectResponse(
         [("Content-Type", "application/xml"), ("x-amz-request-id", identity)], body, "403 Forbidden"
     )

@@ -110,7 +110,7 @@ _TABLE_PATCHES = (
         "moto.core.serialize:JSONSerializer._serialize_type_structure",
         ("self", "serialized", "value", "shape", "key"),
         _pass_plain_attributes,
-        "looks for each of ten types in each attribute value",
+        "tests each attribute value for ten types",
     ),
 )
 
@@ -191,9 +191,9 @@ _JSON_AS_IT_IS = frozenset({"S", "N", "BOOL", "NULL"})
 _DYNAMO_TYPE = "moto.dynamodb.models.dynamo_type:DynamoType"
 
 _ITEM_PATCHES = (
-    Patch(f"{_DYNAMO_TYPE}.size", ("self",), _size, "asks seven questions of a text before it measures it"),
-    Patch(f"{_DYNAMO_TYPE}.cast_value", ("self",), _cast_value, "asks five questions of a text before it returns it"),
-    Patch("moto.dynamodb.responses:dynamo_to_dict", ("obj",), _to_dict, "asks of each text whether it is a date"),
+    Patch(f"{_DYNAMO_TYPE}.size", ("self",), _size, "makes seven tests of a text before it measures it"),
+    Patch(f"{_DYNAMO_TYPE}.cast_value", ("self",), _cast_value, "makes five tests of a text before it returns it"),
+    Patch("moto.dynamodb.responses:dynamo_to_dict", ("obj",), _to_dict, "tests whether each text is a date"),
     Patch(
         "moto.dynamodb.models.dynamo_type:Item.__init__",
         ("self", "hash_key", "range_key", "attrs"),

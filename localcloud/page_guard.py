@@ -60,8 +60,8 @@ class PageGuard:
         allowed = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
         if method == "OPTIONS":
             more = [("Access-Control-Allow-Methods", "POST"), ("Access-Control-Max-Age", _PREFLIGHT_SECONDS)]
-            if asked := environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"):
-                more.append(("Access-Control-Allow-Headers", asked))
+            if requested := environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"):
+                more.append(("Access-Control-Allow-Headers", requested))
             start_response("200 OK", [*allowed, *more, ("Content-Length", "0")])
             return ()
 

@@ -272,7 +272,7 @@ PATCHES = (
         "moto.core.common_models:BaseModel.__new__",
         ("cls", "args", "kwargs"),
         _untracked,
-        "keeps every model ever made, for a dashboard: deleted messages, overwritten objects, copies of items",
+        "never frees a model, for a dashboard: deleted messages, overwritten objects, copies of items",
     ),
     Patch(
         "moto.core.responses:method_names_from_class",

@@ -152,15 +152,15 @@ def check(environ: dict[str, Any], signature: Signature | None, now: float) -> N
 
 
 def _check_age(signature: Signature, now: float) -> None:
-    made = _seconds(signature.time)
-    if made is None:
+    signed_at = _seconds(signature.time)
+    if signed_at is None:
         raise _mismatch("The signature has no valid X-Amz-Date.")
     if signature.lifetime is None:
-        if abs(now - made) > MAX_SKEW_SECONDS:
+        if abs(now - signed_at) > MAX_SKEW_SECONDS:
             raise UntrustedError(
                 ErrorReason.SKEWED, f"The time {signature.time} is too far from the time of the server."
             )
-    elif not (made - MAX_SKEW_SECONDS <= now < made + min(signature.lifetime, MAX_PRESIGNED_SECONDS)):
+    elif not (signed_at - MAX_SKEW_SECONDS <= now < signed_at + min(signature.lifetime, MAX_PRESIGNED_SECONDS)):
         raise UntrustedError(ErrorReason.EXPIRED, "Request has expired")
 
 

@@ -63,8 +63,8 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
             {tag["Key"]: tag["Value"] for tag in given.get("Tags") or []},
         )
         kind = given.get("ChangeSetType") or "UPDATE"
-        made = self._stacks.create_change_set(given["ChangeSetName"], given["StackName"], kind, request)
-        return ActionResult({"Id": made.id, "StackId": made.stack.id})
+        created = self._stacks.create_change_set(given["ChangeSetName"], given["StackName"], kind, request)
+        return ActionResult({"Id": created.id, "StackId": created.stack.id})
 
     def describe_change_set(self) -> Any:
         """Return a change set and its changes."""

@@ -247,20 +247,22 @@ def _security_group(cloud: StackServices, resource: Resource) -> PhysicalResourc
 
 def _address(cloud: StackServices, resource: Resource) -> PhysicalResource:
     tags = cloud.tag_specification("elastic-ip", resource.properties)
-    made = cloud.call("ec2", "allocate_address", Domain="vpc", TagSpecifications=tags)
-    return PhysicalResource(made["PublicIp"], {"AllocationId": made["AllocationId"], "PublicIp": made["PublicIp"]})
+    created = cloud.call("ec2", "allocate_address", Domain="vpc", TagSpecifications=tags)
+    return PhysicalResource(
+        created["PublicIp"], {"AllocationId": created["AllocationId"], "PublicIp": created["PublicIp"]}
+    )
 
 
 def _launch_template(cloud: StackServices, resource: Resource) -> PhysicalResource:
     wanted = resource.properties
     own = [one for one in wanted.get("TagSpecifications", []) if one["ResourceType"] == "launch-template"]
-    made = cloud.call(
+    created = cloud.call(
         "ec2", "create_launch_template", LaunchTemplateName=cloud.name(resource, "LaunchTemplateName", 128),
         LaunchTemplateData=wanted["LaunchTemplateData"],
         TagSpecifications=cloud.tag_specification("launch-template", own[0] if own else {}),
     )["LaunchTemplate"]  # fmt: skip
     names = ("LaunchTemplateId", "LatestVersionNumber", "DefaultVersionNumber")
-    return PhysicalResource(made["LaunchTemplateId"], {name: str(made[name]) for name in names})
+    return PhysicalResource(created["LaunchTemplateId"], {name: str(created[name]) for name in names})
 
 
 def _auto_scaling_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
@@ -318,13 +320,13 @@ def _table(cloud: StackServices, resource: Resource) -> PhysicalResource:
     """Create a table with its time to live and tags; its other settings have no effect here."""
     wanted, name = resource.properties, cloud.name(resource, "TableName")
     keys = ("AttributeDefinitions", "KeySchema", "BillingMode", "DeletionProtectionEnabled")
-    made = cloud.call(
+    created = cloud.call(
         "dynamodb", "create_table", TableName=name, Tags=cloud.tag_list(wanted) or None,
         **{key: wanted.get(key) for key in keys},
     )["TableDescription"]  # fmt: skip
     if ttl := wanted.get("TimeToLiveSpecification"):
         cloud.call("dynamodb", "update_time_to_live", TableName=name, TimeToLiveSpecification=ttl)
-    return PhysicalResource(name, {"Arn": made["TableArn"]})
+    return PhysicalResource(name, {"Arn": created["TableArn"]})
 
 
 def _queue(cloud: StackServices, resource: Resource) -> PhysicalResource:
@@ -361,8 +363,8 @@ def _distribution(cloud: StackServices, resource: Resource) -> PhysicalResource:
         "DefaultCacheBehavior": {"TargetOriginId": "none", "ViewerProtocolPolicy": "https-only"},
     }
     wanted = {"DistributionConfig": config, "Tags": {"Items": cloud.tag_list(resource.properties)}}
-    made = cloud.call("cloudfront", "create_distribution_with_tags", DistributionConfigWithTags=wanted)
-    return PhysicalResource(made["Distribution"]["Id"], {"DomainName": made["Distribution"]["DomainName"]})
+    created = cloud.call("cloudfront", "create_distribution_with_tags", DistributionConfigWithTags=wanted)
+    return PhysicalResource(created["Distribution"]["Id"], {"DomainName": created["Distribution"]["DomainName"]})
 
 
 def _delete_distribution(cloud: StackServices, resource: Resource) -> None:

@@ -150,24 +150,24 @@ PATCHES = (
         "moto.cognitoidp.models:CognitoIdpBackend._validate_password",
         ("self", "user_pool_id", "password"),
         _validate_password,
-        "refuses more than 98 characters, takes 5, and does not say what is wrong",
+        "rejects more than 98 characters, accepts 5, and does not name the fault",
     ),
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.admin_create_user",
         ("self", "user_pool_id", "username", "message_action", "temporary_password", "attributes"),
         _admin_create_user,
-        "takes any temporary password, mails none, and makes a second account when it is to mail another",
+        "accepts any temporary password, mails none, and creates a second account instead of mailing another password",
     ),
     Patch(
         "moto.cognitoidp.responses:CognitoIdpResponse.forgot_password",
         ("self",),
         _forgot_password,
-        "tells the code in a header, and sends it nowhere",
+        "reveals the code in a header, and sends no mail",
     ),
     Patch(
         "moto.cognitoidp.responses:CognitoIdpResponse.confirm_forgot_password",
         ("self",),
         _confirm_forgot_password,
-        "takes any code, any password, and codes for ever",
+        "accepts any code and any password, and codes never expire",
     ),
 )

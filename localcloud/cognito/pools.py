@@ -107,7 +107,7 @@ PATCHES = (
         "moto.cognitoidp.models:CognitoIdpUserPool._get_user",
         ("self", "username"),
         _get_user,
-        "tells addresses apart by capitals, and reads every attribute of every account each time",
+        "compares addresses case-sensitively, and reads every attribute of every account each time",
     ),
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.update_user_pool",

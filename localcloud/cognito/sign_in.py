@@ -152,7 +152,9 @@ def _respond_to_auth_challenge(original: Any) -> Any:
         if challenge_name not in {NEW_PASSWORD, CODE_OF_AN_APP}:
             return original(self, session, client_id, challenge_name, challenge_responses)
         _, pool, client = pool_of(client_id)
-        user = pool.users.get(challenge_responses.get("USERNAME", ""))  # AWS takes no alias here, such as an address
+        user = pool.users.get(
+            challenge_responses.get("USERNAME", "")
+        )  # AWS accepts no alias here, such as an address
         if user is None or not user.enabled or not challenges.is_open(challenge_name, session, pool.id, user.id):
             raise NotAuthorizedError("Invalid session for the user.")
         if challenge_name == NEW_PASSWORD:
@@ -291,13 +293,13 @@ PATCHES = (
         "moto.cognitoidp.models:CognitoIdpBackend.initiate_auth",
         ("self", "client_id", "auth_flow", "auth_parameters"),
         _initiate_auth,
-        "tells unknown accounts from wrong passwords, allows every flow, and refreshes for accounts that are no more",
+        "reveals which accounts exist, allows every flow, and refreshes for accounts that do not exist any more",
     ),
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend.respond_to_auth_challenge",
         ("self", "session", "client_id", "challenge_name", "challenge_responses"),
         _respond_to_auth_challenge,
-        "lets any session set any account's password, and takes any code of a second factor",
+        "lets any session set any account's password, and accepts any code of a second factor",
     ),
     Patch(
         "moto.cognitoidp.models:CognitoIdpBackend._log_user_in",
@@ -315,6 +317,6 @@ PATCHES = (
         "moto.cognitoidp.models:CognitoIdpBackend.verify_software_token",
         ("self", "access_token", "session", "user_code", "friendly_device_name"),
         _verify_software_token,
-        "takes any code",
+        "accepts any code",
     ),
 )

@@ -124,7 +124,7 @@ PATCHES = (
         "moto.cognitoidp.models:CognitoIdpUserPool.create_jwt",
         ("self", "client_id", "username", "token_use", "expires_in", "extra_data"),
         _create_jwt,
-        "signs with a key that everybody has, calls the account by what was typed, and knows no lifetimes",
+        "signs with a key that is in every copy of moto, names the account as in the request, and ignores lifetimes",
     ),
     Patch(
         "moto.cognitoidp.responses:CognitoIdpJsonWebKeyResponse.serve_json_web_key",

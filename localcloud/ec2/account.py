@@ -92,8 +92,8 @@ def _create_image(original: Any) -> Any:
         self: Any, instance_id: str, name: str, description: str, tag_specifications: list[dict[str, Any]]
     ) -> Any:
         """Create an image with a new name, and set the tags of its snapshot."""
-        if taken := next((each.id for each in self.amis.values() if name == each.name), None):
-            raise EC2ClientError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {taken}")
+        if other := next((each.id for each in self.amis.values() if name == each.name), None):
+            raise EC2ClientError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {other}")
         of_snapshots = [each for each in tag_specifications if each["ResourceType"] == "snapshot"]
         others = [each for each in tag_specifications if each["ResourceType"] != "snapshot"]
         image = original(self, instance_id, name, description, others)
@@ -113,7 +113,7 @@ PATCHES = (
     NewAttribute(
         "moto.ec2.responses.elastic_block_store:ElasticBlockStore.get_ebs_default_kms_key_id",
         _get_ebs_default_kms_key_id,
-        "cannot tell the default key of disks",
+        "does not know the default key of disks",
     ),
     NewAttribute(
         "moto.ec2.responses.vpcs:VPCs.describe_vpc_block_public_access_options",

@@ -79,12 +79,12 @@ def with_template(backend: Any, parameters: Mapping[str, Any]) -> Parameters:
     Raises:
         EC2ClientError: the template or its version does not exist.
     """
-    asked = {name: value for name, value in parameters.items() if value is not None}
-    if not (named := asked.get("LaunchTemplate")):
-        return asked
+    given = {name: value for name, value in parameters.items() if value is not None}
+    if not (named := given.get("LaunchTemplate")):
+        return given
     template = _template_data(backend, named)
-    complete = {**template, **asked}
-    tags = [*template.get("TagSpecifications", []), *asked.get("TagSpecifications", [])]
+    complete = {**template, **given}
+    tags = [*template.get("TagSpecifications", []), *given.get("TagSpecifications", [])]
     if tags:
         complete["TagSpecifications"] = _one_of_each(tags)
     return complete
@@ -178,12 +178,12 @@ def _check_one_time_spot(parameters: Mapping[str, Any]) -> None:
 
 
 def is_spot(parameters: Mapping[str, Any]) -> bool:
-    """Return True if a launch asks for Spot instances."""
+    """Return True if a launch requests Spot instances."""
     return (parameters.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
 
 
 def is_one_time_spot(parameters: Mapping[str, Any]) -> bool:
-    """Return True if a launch asks for one-time Spot instances, which cannot be started again (the default)."""
+    """Return True if a launch requests one-time Spot instances (the default), which cannot be started again."""
     return is_spot(parameters) and _spot_options(parameters).get("SpotInstanceType", "one-time") == "one-time"
 
 

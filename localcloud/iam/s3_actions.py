@@ -95,8 +95,8 @@ def _bucket_or_object(call: ApiCall, bucket: str, key: str) -> Iterable[Permissi
     if action != "s3:ListBucket":
         yield PermissionCheck(action, resource, {})
     else:
-        told = {name: call.query[each] for each, name in _KEYS_OF_A_LIST.items() if each in call.query}
-        yield PermissionCheck(action, resource, {name: (value,) for name, value in told.items()})
+        context = {name: call.query[each] for each, name in _KEYS_OF_A_LIST.items() if each in call.query}
+        yield PermissionCheck(action, resource, {name: (value,) for name, value in context.items()})
     if action == "s3:PutObject":
         yield from _further_checks(call, resource)
     if action == "s3:GetObject" and not _object_exists(call, bucket, key):

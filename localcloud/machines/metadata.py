@@ -245,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: requests are routine."""
+        """Log nothing: requests are routine."""
 
 
 def loopback_listener(directory: Path) -> socket.socket:

@@ -207,7 +207,7 @@ _KEY = "moto.s3.models:FakeKey"
 
 PATCHES = (
     Patch(f"{_KEY}.__init__", _PARAMETERS, _key_init, "holds 2 KB per object that are the same for most objects"),
-    Patch(f"{_KEY}.value", ("self",), _content_value, "keeps a buffer and a lock, and copies the content out of it"),
+    Patch(f"{_KEY}.value", ("self",), _content_value, "has a buffer and a lock, and copies the content out of it"),
     Patch(f"{_KEY}.__getstate__", ("self",), _getstate, "expects a buffer and a lock"),
     Patch(f"{_KEY}.__setstate__", ("self", "state"), _setstate, "expects a buffer and a lock"),
     Patch(f"{_KEY}.etag", ("self",), _etag, "moves through the buffer beside its readers"),

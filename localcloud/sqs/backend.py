@@ -309,7 +309,7 @@ PATCHES = (
         "moto.sqs.models:Queue",
         ("name", "region", "account_id", "kwargs"),
         fast_queue,
-        "keeps messages in a list that is read as a whole and changed without a lock",
+        "stores messages in a list that is read as a whole and changed without a lock",
     ),
     Patch(
         f"{_QUEUE}.create_queue",

@@ -139,7 +139,7 @@ def start_message_move_task(self: Any) -> ActionResult:
     """Start a task in the background.
 
     Raises:
-        SQSException: ResourceNotFoundException, there is no such queue; UnsupportedOperation, a task is active.
+        SQSException: ResourceNotFoundException if the queue does not exist; UnsupportedOperation if a task is active.
         InvalidParameterValue: the source is not a dead-letter queue, the two differ in kind or are one, or the rate
             is not allowed.
     """
@@ -163,7 +163,7 @@ def list_message_move_tasks(self: Any) -> ActionResult:
     """Describe the latest tasks of a dead-letter queue, the latest first.
 
     Raises:
-        SQSException: ResourceNotFoundException, there is no such queue.
+        SQSException: ResourceNotFoundException if the queue does not exist.
         InvalidParameterValue: it is not a dead-letter queue, or MaxResults is not allowed.
     """
     limit = self._get_param("MaxResults", 1)
@@ -177,7 +177,7 @@ def cancel_message_move_task(self: Any) -> ActionResult:
     """Cancel a running task.
 
     Raises:
-        SQSException: ResourceNotFoundException, there is no such task; UnsupportedOperation, it is not running.
+        SQSException: ResourceNotFoundException if the task does not exist; UnsupportedOperation if it is not running.
     """
     handle = self._get_param("TaskHandle")
     for queue in list(self.sqs_backend.queues.values()):

@@ -196,8 +196,6 @@ def test_two_creations_at_once_give_one_queue(apis: CloudClients) -> None:
     assert len(receive(sqs, url)) == 1
 
 
-
-
 class Queues:
     """Queues of one kind, each with the same dead-letter queue, where a message dies at its second receive."""
 
