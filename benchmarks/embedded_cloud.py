@@ -14,9 +14,9 @@ from botocore.config import Config
 from benchmarks.report import Bar, Report, seconds_of
 from benchmarks.signed import signed
 from localcloud.access_keys import owner_key
-from localcloud.dispatch import RememberingDispatcher
+from localcloud.dispatch import CachedDispatcher
 from localcloud.launch import REGION, LocalCloud
-from localcloud.queues import MessageQueue
+from localcloud.sqs.queues import MessageQueue
 
 WAITING = 1000
 CONSUMERS = 20
@@ -76,7 +76,7 @@ def dispatcher_against_stock(rounds: int) -> float:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     stock = DomainDispatcherApplication(create_backend_app)
-    remembering = RememberingDispatcher(stock)
+    remembering = CachedDispatcher(stock)
     authorization = signed("sqs", "POST", "http://127.0.0.1/")["Authorization"]
     environ = {"PATH_INFO": "/", "HTTP_AUTHORIZATION": authorization, "HTTP_HOST": "127.0.0.1"}
     for dispatcher in (stock.get_application, remembering.application_for):

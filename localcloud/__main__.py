@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localcloud.machines.machine import Kind
+    from localcloud.machines.machine import MachineBackend
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one of the processes until it is told to stop."""
+    """Run one of the processes until it is stopped."""
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     options = _parser().parse_args(arguments)
     options.run(options)
@@ -23,9 +23,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m localcloud", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="cloud|hypervisor|guard")
     cloud = commands.add_parser("cloud", help="serve the AWS APIs on 127.0.0.1")
-    place = cloud.add_mutually_exclusive_group(required=True)
-    place.add_argument("--port", type=int, help="port on 127.0.0.1")
-    place.add_argument("--fd", type=int, help="number of an inherited listening socket")
+    address = cloud.add_mutually_exclusive_group(required=True)
+    address.add_argument("--port", type=int, help="port on 127.0.0.1")
+    address.add_argument("--fd", type=int, help="number of an inherited listening socket")
     cloud.add_argument("--no-compute", action="store_true", help="instances run at once, without a process")
     cloud.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of `Switches`")
     cloud.set_defaults(run=_cloud)
@@ -46,9 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _cloud(options: argparse.Namespace) -> None:
     from localcloud.access_keys import is_inherited
-    from localcloud.cloud import HOST, serve
-    from localcloud.fleet import fleet
-    from localcloud.typed_switches import switches_of
+    from localcloud.ec2.fleet import fleet
+    from localcloud.options import parse_switches
+    from localcloud.server import HOST, serve
 
     if not is_inherited():
         sys.exit(
@@ -56,41 +56,41 @@ def _cloud(options: argparse.Namespace) -> None:
             "and AWS_SECRET_ACCESS_KEY to a secret, here and for the clients"
         )
     fleet.compute = not options.no_compute
-    fleet.set_switches(switches_of(options.switch))
+    fleet.set_switches(parse_switches(options.switch))
     serve(f"{HOST}:{options.port}" if options.fd is None else f"fd://{options.fd}", options.lifeline_fd)
 
 
 def _hypervisor(options: argparse.Namespace) -> None:
     from localcloud.hypervisor import Hypervisor
-    from localcloud.lifeline import watch
+    from localcloud.parent_watch import watch_lifeline
 
     options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kind = _kind(options)
-    hypervisor = Hypervisor(options.endpoint, options.state_dir, kind=kind, grace_seconds=options.grace_seconds)
+    backend = _backend_of(options)
+    hypervisor = Hypervisor(options.endpoint, options.state_dir, backend=backend, grace_seconds=options.grace_seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hypervisor.stop())
     if options.lifeline_fd is not None:
-        watch(options.lifeline_fd, hypervisor.stop)
+        watch_lifeline(options.lifeline_fd, hypervisor.stop)
     hypervisor.run()
 
 
-def _kind(options: argparse.Namespace) -> "Kind":
-    from localcloud.machines.processes import Processes
+def _backend_of(options: argparse.Namespace) -> "MachineBackend":
+    from localcloud.machines.backends import ProcessBackend
 
     if options.machines == "process":
-        return Processes(options.endpoint)
-    from localcloud.machines.nspawn import Nspawn, NspawnMissingError
+        return ProcessBackend(options.endpoint)
+    from localcloud.machines.backends import NspawnBackend, NspawnMissingError
 
     if options.images is None:
         sys.exit("--machines nspawn needs --images DIR, with a root file system for each image id")
     try:
-        return Nspawn(options.endpoint, options.images)
+        return NspawnBackend(options.endpoint, options.images)
     except NspawnMissingError as error:
         sys.exit(str(error))
 
 
 def _guard(options: argparse.Namespace) -> None:
-    from localcloud.guard import guard
+    from localcloud.parent_watch import guard
 
     guard(options.state_dir, options.lifeline_fd)
 

@@ -1,6 +1,6 @@
-"""The access keys that a local cloud accepts: its owner's, those of its instances, and those from IAM and STS.
+"""The access keys that a local cloud accepts: its owner's, those of its instances, and those of IAM and STS.
 
-The process that starts the cloud draws the owner's key at random and hands it to its children in their environment.
+The process that starts the cloud draws the owner's key at random and passes it to its children in their environment.
 No other program of this machine and no web page can use the cloud.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 
 KEY_FILE = "access-key"
 HEADER_FILE = "control-header"
-"""In the folder of a running system, for commands and people."""
+"""Files in the folder of a running system, for commands and users."""
 
 _OWNER_PREFIX = "AKIAEMBEDDED"
-"""No key of AWS begins like this: those that happen to be in the environment are never used here."""
+"""Prefix that no key of AWS has, so that a real key in the environment is never used here."""
 
 _INSTANCE_KEY = re.compile(r"ASIA[0-9A-F]{17}")
 """The digits of an instance's id; a key from STS is one character shorter."""
@@ -26,14 +26,14 @@ _INSTANCE_KEY = re.compile(r"ASIA[0-9A-F]{17}")
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """An access key: what a signature names, and the secret that makes it."""
+    """An access key: its id, and the secret that signs requests."""
 
     id: str
     secret: str = field(repr=False)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables in which AWS's clients find it."""
+        """The environment variables of AWS's clients."""
         return {"AWS_ACCESS_KEY_ID": self.id, "AWS_SECRET_ACCESS_KEY": self.secret}
 
     @property
@@ -42,7 +42,7 @@ class AccessKey:
         return f"Bearer {_derived(self.secret, 'control endpoint')}"
 
     def save(self, folder: Path) -> None:
-        """Write files that only this user may read: the environment of AWS's clients, and the header for curl."""
+        """Write the environment of AWS's clients and the header for curl to files that only this user can read."""
         environment = "".join(f"{name}={value}\n" for name, value in self.environment.items())
         for name, text in ((KEY_FILE, environment), (HEADER_FILE, f"Authorization: {self.control_authorization}\n")):
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -51,14 +51,14 @@ class AccessKey:
 
     @classmethod
     def load(cls, folder: Path) -> "AccessKey":
-        """Return the key that `save` wrote; raises OSError if there is none."""
+        """Return the key that `save` wrote; raises OSError if the file does not exist."""
         lines = (folder / KEY_FILE).read_text(encoding="utf-8").splitlines()
         return cls(*(line.partition("=")[2] for line in lines))
 
 
 @functools.cache
 def owner_key() -> AccessKey:
-    """Return the key that may do everything: the one this process was started with, else a new one."""
+    """Return the key that may do everything: the key in the environment of this process, or else a new one."""
     if is_inherited():
         return AccessKey(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
     return AccessKey(f"{_OWNER_PREFIX}{secrets.token_hex(4).upper()}", secrets.token_urlsafe(30))
@@ -70,21 +70,21 @@ def is_inherited() -> bool:
 
 
 def instance_key(instance_id: str) -> AccessKey:
-    """Return the key of an instance that has no role. It is derived from the owner's, so that none is stored."""
+    """Return the key of an instance without a role. It is derived from the owner's key, so it need not be stored."""
     key_id = f"ASIA{instance_id.removeprefix('i-').upper()}"
     return AccessKey(key_id, _derived(owner_key().secret, key_id))
 
 
 def secret_of(key_id: str) -> str | None:
-    """Return the secret of an access key; None if this cloud has not given it."""
+    """Return the secret of an access key, or None if this cloud did not issue the key."""
     if key_id == owner_key().id:
         return owner_key().secret
     from moto.iam.models import get_account_id_from, iam_backends
     from moto.utilities.utils import PARTITION_NAMES
 
     account = iam_backends[get_account_id_from(key_id)]
-    given = (account[partition].access_keys.get(key_id) for partition in PARTITION_NAMES)
-    if (key := next(filter(None, given), None)) is not None:
+    issued = (account[partition].access_keys.get(key_id) for partition in PARTITION_NAMES)
+    if (key := next(filter(None, issued), None)) is not None:
         return str(key.secret_access_key)
     return _derived(owner_key().secret, key_id) if _INSTANCE_KEY.fullmatch(key_id) else None
 

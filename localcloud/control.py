@@ -1,39 +1,39 @@
-"""``/_embedded/``: what the hypervisor and tests ask of the cloud, beside AWS's own APIs.
+"""``/_embedded/``: the control endpoint, for the hypervisor and for tests.
 
-Loopback only, and with the bearer token that belongs to the owner's key.
+It is on loopback only, and needs the bearer token of the owner's key.
 
 ====== ====================================== ==========================================================
 GET    /_embedded/health                       {"epoch"}: the server answers
 GET    /_embedded/instances?since=N&wait=S     long poll for instances that are not terminated
-GET    /_embedded/instances/ID                 what the metadata service tells an instance about itself
-GET    /_embedded/instances/ID/credentials     role credentials, as the metadata service hands them out
+GET    /_embedded/instances/ID                 the identity of an instance, for its metadata service
+GET    /_embedded/instances/ID/credentials     the credentials of its role
 POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
 GET    /_embedded/calls                        {"calls", "items", "faults"}: calls so far, and those that met a fault
-GET    /_embedded/decisions                    {"decisions"}: who was allowed or denied what, by which statement
-GET    /_embedded/mail                         {"mail"}: what user pools would have sent, oldest first
+GET    /_embedded/decisions                    {"decisions"}: allowed and denied actions, with their statements
+GET    /_embedded/mail                         {"mail"}: the mails of user pools, oldest first
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
 """
 
 import hmac
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from localcloud import identity
-from localcloud.access_keys import owner_key
-from localcloud.calls import calls
-from localcloud.fleet import Fleet
-from localcloud.iam.record import decisions
+from localcloud.access_keys import instance_key, owner_key
+from localcloud.cognito.mailbox import mailbox
+from localcloud.dispatch import call_counter
+from localcloud.ec2.fleet import Fleet, LaunchedInstance, UnknownInstanceError
+from localcloud.iam.authorizer import decision_record
 from localcloud.options import InvalidSwitchError
-from localcloud.records import UnknownInstanceError
-from localcloud.user_pools.mailbox import mailbox
 
 MAX_POLL_SECONDS = 60.0
 
@@ -60,7 +60,7 @@ class ControlApplication:
         )
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer one request in JSON; 401 without the token, 404 for what is unknown, 400 for what is not allowed."""
+        """Answer one request in JSON: 401 without the token, 404 for unknown ids, 400 for invalid input."""
         expected = owner_key().control_authorization
         if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), expected.encode()):
             refusal = _json({"error": "the bearer token of this cloud is missing or wrong"}, 401)
@@ -85,38 +85,40 @@ class ControlApplication:
         wait = min(request.args.get("wait", 0.0, float), MAX_POLL_SECONDS)
         same_cloud = request.args.get("epoch") == self._fleet.epoch
         since = request.args.get("since", -1, int) if same_cloud else -1
-        revision, work = self._fleet.pending_work(since, wait)
+        revision, work = self._fleet.wait_for_work(since, wait)
         return {"epoch": self._fleet.epoch, "revision": revision, "instances": [asdict(w) for w in work]}
 
     def _describe(self, _request: Request, instance_id: str) -> dict[str, Any]:
-        return identity.describe(self._fleet.record(instance_id))
+        return describe_identity(self._fleet.find(instance_id))
 
     def _credentials(self, _request: Request, instance_id: str) -> dict[str, Any]:
-        return identity.role_credentials(self._fleet.record(instance_id).instance)
+        return role_credentials(self._fleet.find(instance_id).instance)
 
     def _event(self, request: Request, instance_id: str) -> dict[str, Any]:
         report = _body(request)
         event, generation, console = report["event"], int(report["generation"]), report.get("console")
         if event == "running":
-            self._fleet.running(instance_id, generation, console)
+            self._fleet.report_running(instance_id, generation, console)
         elif event == "ended":
-            self._fleet.ended(instance_id, generation, failed=report.get("failed"), console=console)
+            self._fleet.report_ended(instance_id, generation, failed=report.get("failed"), console=console)
         else:
             raise ValueError(f"event {event!r}: must be running or ended")
         return {}
 
     def _spot_notice(self, request: Request, instance_id: str) -> dict[str, Any]:
         notice = _body(request)
-        self._fleet.spot_notice(instance_id, notice.get("action", "terminate"), float(notice.get("seconds", 120)))
+        self._fleet.give_spot_notice(
+            instance_id, notice.get("action", "terminate"), float(notice.get("seconds", 120))
+        )
         return {}
 
     def _calls(self, _request: Request) -> dict[str, Any]:
-        return {**calls.figures(), "faults": self._fleet.call_faults.figures()}
+        return {**call_counter.figures(), "faults": self._fleet.call_faults.figures()}
 
     def _decisions(self, _request: Request) -> dict[str, Any]:
         if not self._fleet.switches.enforce_iam:
             raise NotFound("policies are not enforced; the switch enforce_iam turns that on")
-        return {"decisions": decisions.rows()}
+        return {"decisions": decision_record.rows()}
 
     def _mail(self, _request: Request) -> dict[str, Any]:
         return {"mail": [asdict(mail) for mail in mailbox.mails()]}
@@ -136,3 +138,78 @@ def _body(request: Request) -> dict[str, Any]:
 
 def _json(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value), status, content_type="application/json")
+
+
+SESSION_SECONDS = 6 * 3600
+
+DEFAULT_ROLE = "embedded-default"
+
+
+def describe_identity(record: LaunchedInstance) -> dict[str, Any]:
+    """Return the identity of an instance for its metadata service."""
+    from localcloud.ec2.instances import user_data_of
+
+    instance = record.instance
+    return {
+        "id": instance.id,
+        "generation": record.generation,
+        "image_id": instance.image_id,
+        "instance_type": instance.instance_type,
+        "region": instance.region_name,
+        "availability_zone": instance.availability_zone,
+        "account_id": instance.owner_id,
+        "private_ip": instance.private_ip,
+        "architecture": instance.architecture,
+        "launch_time": instance.launch_time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lifecycle": "spot" if instance.lifecycle == "spot" else "on-demand",
+        "user_data": user_data_of(instance).decode("latin-1"),
+        "tags": {tag["key"]: tag["value"] for tag in instance.get_tags()},
+        "role": _role_arn(instance).rpartition("/")[2] or DEFAULT_ROLE,
+        "spot_notice": record.notice,
+    }
+
+
+def role_credentials(instance: Any) -> dict[str, Any]:
+    """Return credentials of the instance profile's role, from ``sts:AssumeRole`` of this cloud.
+
+    An instance without a profile gets a key of the same form that has no role and may do everything.
+    """
+    role_arn = _role_arn(instance)
+    if not role_arn:
+        key = instance_key(instance.id)
+        return _credentials(key.id, key.secret, secrets.token_urlsafe(60))
+    from moto.sts.models import sts_backends
+
+    backend = sts_backends[instance.owner_id]["aws"]
+    role = backend.assume_role(
+        region_name=instance.region_name,
+        role_session_name=instance.id,
+        role_arn=role_arn,
+        policy="",
+        duration=SESSION_SECONDS,
+        external_id="",
+    )
+    return _credentials(role.access_key_id, role.secret_access_key, role.session_token)
+
+
+def _role_arn(instance: Any) -> str:
+    association = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
+    roles = association.iam_instance_profile.roles if association else []
+    return str(roles[0].arn) if roles else ""
+
+
+def _credentials(access_key_id: str, secret_access_key: str, token: str) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "Code": "Success",
+        "LastUpdated": _stamp(now),
+        "Type": "AWS-HMAC",
+        "AccessKeyId": access_key_id,
+        "SecretAccessKey": secret_access_key,
+        "Token": token,
+        "Expiration": _stamp(now + timedelta(seconds=SESSION_SECONDS)),
+    }
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

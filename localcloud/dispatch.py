@@ -1,83 +1,384 @@
-"""Which of moto's applications a request is for, remembered by the service in its signature.
+"""From a request to the code that answers it: counted, answered directly, or passed to moto's application.
 
-Stock moto takes one lock for each request, and under it lists a directory, stats some 190 files and tries up to 200
-patterns: 71% of the server's samples stood there. The answer depends on the request's credential scope alone for the
-services named here; everything else goes the stock way.
+The plain form of the calls that are made for each image works directly on moto's models: in stock moto such a call
+goes through some forty layers to reach a model that needs a few microseconds. All other calls go to stock moto, which
+so provides every error message and every rarely used parameter.
 """
 
 import gc
+import importlib
+import io
+import json
+import math
+import re
+import secrets
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
+from xml.sax.saxutils import escape
 
-from localcloud.calls import service_of
-from localcloud.mends import mend_service
+from moto import settings
+from moto.core.responses import BaseResponse
+from moto.iam.models import get_account_id_from, mark_account_as_visited
+from moto.moto_api import recorder
+
+from localcloud.patches import apply_patches
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# the services with an application that follows from the scope: others share a signing name, or need the path too
-REMEMBERED = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
-_PUBLIC_TARGET = "AWSCognitoIdentityProviderService."
-"""Of the calls that people make themselves, such as signing in, which have no signature."""
+_SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 
-_NEVER_REMEMBERED = ("/moto-api", "/favicon.ico", "/latest/", "/v20180820/")
+_ITEM = re.compile(rb'":?pk": ?\{"S": ?"([A-Z]+)')
+"""A partition key in the body of a call. Text from users cannot match: its quotes are escaped."""
 
 
-class RememberingDispatcher:
-    """A WSGI application that asks `stock` once for each service.
+class CallCounter:
+    """Counts calls by service and operation, and table items by kind; threads may share an instance.
+
+    AWS bills for both, failed calls included.
+    """
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+        self._items: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def record(self, service: str, operation: str, kinds: Iterable[str] = ()) -> None:
+        """Count a call, and its items by the prefix of their partition key."""
+        call = f"{service} {operation}"
+        with self._lock:
+            self._calls[call] += 1
+            self._items.update(f"{call} {kind}" for kind in kinds)
+
+    def figures(self) -> dict[str, dict[str, int]]:
+        """Return `calls` such as `sqs ReceiveMessage`, and `items` such as `dynamodb BatchWriteItem JOB`."""
+        with self._lock:
+            return {"calls": dict(self._calls), "items": dict(self._items)}
+
+
+call_counter = CallCounter()
+"""The counter of this process."""
+
+
+class CountedCalls:
+    """WSGI middleware that counts each signed request.
 
     Args:
-        stock: moto's ``DomainDispatcherApplication`` or equal.
+        aws: answers the requests.
+        counted: the counter.
+    """
+
+    def __init__(self, aws: WsgiApp, counted: CallCounter) -> None:
+        self._aws, self._counted = aws, counted
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        if service := service_of(environ):
+            kinds = _kinds(environ) if service == "dynamodb" else ()
+            self._counted.record(service, operation_of(service, environ), kinds)
+        return self._aws(environ, start_response)
+
+
+def service_of(environ: dict[str, Any]) -> str:
+    """Return the service in the signature of a request's header, such as ``s3``; empty without a signature."""
+    scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    return scope[1] if scope else ""
+
+
+def operation_of(service: str, environ: dict[str, Any]) -> str:
+    """Return the operation: its name if the protocol has one, else the HTTP method; ``LIST`` for a list of S3."""
+    target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+    if service == "s3" and environ["REQUEST_METHOD"] == "GET" and "list-type=" in environ.get("QUERY_STRING", ""):
+        return "LIST"
+    return target or str(environ["REQUEST_METHOD"])
+
+
+def _kinds(environ: dict[str, Any]) -> list[str]:
+    if not (length := environ.get("CONTENT_LENGTH", "")).isdigit():
+        return []  # in chunks, which our clients do not send
+    body: bytes = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return [kind.decode() for kind in _ITEM.findall(body)]
+
+
+JSON_TYPE = "application/x-amz-json-1.0"
+
+_DIRECT_SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/\s]+/\d{8}/([a-z0-9-]+)/(s3|sqs|dynamodb)/aws4_request")
+
+_REGION_IN_AGENT = re.compile(r"region/[a-z]{2}-[a-z]+-\d")
+
+_LOOPBACK = re.compile(r"(?:127\.0\.0\.1|localhost)(?::\d+)?")
+
+# Headers that change what moto does with a call: another account, a compressed or streamed body, a browser.
+_STEERING = frozenset({"HTTP_X_MOTO_ACCOUNT_ID", "HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING", "HTTP_ORIGIN"})
+
+_MODULES = {
+    "s3": "localcloud.s3.objects",
+    "sqs": "localcloud.sqs.direct_calls",
+    "dynamodb": "localcloud.dynamodb",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResponse:
+    """The answer to a call, without the header of the body's length."""
+
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+    status: str = "200 OK"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectRequest:
+    """A signed request, with the account and the region that moto would find for it."""
+
+    environ: dict[str, Any]
+    account: str
+    region: str
+
+    def read_body(self) -> bytes:
+        """Return the body, which stock moto can read again; shorter than announced if the client disconnected."""
+        return read_body(self.environ)
+
+    def read_json(self) -> dict[str, Any]:
+        """Return the body of a call in AWS's JSON protocol; empty if the body is not a JSON object."""
+        try:
+            parsed = json.loads(self.read_body())
+        except ValueError:
+            return {}
+        return parsed if type(parsed) is dict else {}
+
+    @property
+    def target(self) -> str:
+        """The operation of a call in the JSON protocol, without the service's name and version."""
+        if self.environ.get("CONTENT_TYPE") != JSON_TYPE or self.environ["REQUEST_METHOD"] != "POST":
+            return ""
+        return str(self.environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+
+
+class DirectCalls:
+    """WSGI middleware that answers plain calls itself.
+
+    Args:
+        stock: answers all other calls.
+    """
+
+    def __init__(self, stock: WsgiApp) -> None:
+        self._stock = stock
+        self._services: dict[str, Callable[[DirectRequest], DirectResponse | None]] = {}
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        answer = self._answer(environ)
+        if answer is None:
+            return self._stock(environ, start_response)
+        length = [] if answer.status.startswith("204") else [("Content-Length", str(len(answer.body)))]
+        start_response(answer.status, answer.headers + length)
+        return (answer.body,)
+
+    def _answer(self, environ: dict[str, Any]) -> DirectResponse | None:
+        scope = _DIRECT_SCOPE.match(environ.get("HTTP_AUTHORIZATION", ""))
+        if scope is None or environ.get("QUERY_STRING") or is_steered(environ):
+            return None
+        region, service = scope.groups()
+        key = _access_key(environ["HTTP_AUTHORIZATION"])
+        account = get_account_id_from(key)
+        mark_account_as_visited(account, key, service, region)
+        return self._calls_of(service)(DirectRequest(environ, account, region))
+
+    def _calls_of(self, service: str) -> Callable[[DirectRequest], DirectResponse | None]:
+        if service not in self._services:  # imported late, like moto's own services, and patched first
+            apply_patches(service)
+            self._services[service] = importlib.import_module(_MODULES[service]).answer
+        return self._services[service]
+
+
+def read_body(environ: dict[str, Any]) -> bytes:
+    """Return the body of a request; it can be read again."""
+    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
+
+
+def is_steered(environ: dict[str, Any]) -> bool:
+    """Return True if only stock moto can answer: its settings or the headers ask for more than the plain call."""
+    return (
+        not math.isinf(settings.INITIAL_NO_AUTH_ACTION_COUNT)
+        or recorder._user_enabled
+        or not _STEERING.isdisjoint(environ)
+        or _LOOPBACK.fullmatch(environ.get("HTTP_HOST", "")) is None
+        or _REGION_IN_AGENT.search(environ.get("HTTP_USER_AGENT", "")) is not None
+    )
+
+
+def _access_key(authorization: str) -> str:
+    match = BaseResponse.access_key_regex.search(authorization)
+    return match.group(1) if match else "AKIAEXAMPLE"  # as in BaseResponse.get_access_key
+
+
+def request_id() -> str:
+    """Return a new request id for an answer."""
+    return secrets.token_hex(8).upper()
+
+
+def json_answer(body: bytes, *headers: tuple[str, str]) -> DirectResponse:
+    """Return the answer of a call in the JSON protocol."""
+    return DirectResponse([("Content-Type", JSON_TYPE), ("x-amzn-RequestId", request_id()), *headers], body)
+
+
+CACHED_SERVICES = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
+"""Services whose scope decides the application: others share a signing name, or need the path, too."""
+
+_PUBLIC_TARGET = "AWSCognitoIdentityProviderService."
+"""Target prefix of calls that users make without a signature, such as signing in."""
+
+_NEVER_CACHED = ("/moto-api", "/favicon.ico", "/latest/", "/v20180820/")
+
+
+class CachedDispatcher:
+    """WSGI application that passes a request to moto's application for its service, looked up once for each service.
+
+    Stock moto takes one lock for each request, and while it holds the lock, it lists a directory, stats some 190
+    files and tries up to 200 patterns: 71% of the server's samples were there. The result depends only on the
+    request's credential scope for `CACHED_SERVICES`; stock moto looks up the application of any other request.
+
+    Args:
+        stock: moto's ``DomainDispatcherApplication`` or an equivalent.
     """
 
     def __init__(self, stock: Any) -> None:
         self._stock = stock
-        self._known: dict[str, WsgiApp] = {}
+        self._applications: dict[str, WsgiApp] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Pass the request to the application of its service."""
         return self.application_for(environ)(environ, start_response)
 
     def application_for(self, environ: dict[str, Any]) -> WsgiApp:
-        """Return the application for a request, from memory where that is sound."""
-        key = memory_key(environ)
+        """Return the application for a request, from the cache if the cache key of the request decides it."""
+        key = cache_key(environ)
         if key is None:
-            return self._ask(environ)
-        if (known := self._known.get(key)) is None:
-            known = self._known[key] = self._ask(environ)
-        return known
-
-    def _ask(self, environ: dict[str, Any]) -> WsgiApp:
-        application: WsgiApp = self._stock.get_application(environ)
+            return self._stock.get_application(environ)  # type: ignore[no-any-return]
+        if (application := self._applications.get(key)) is None:
+            application = self._applications[key] = self._stock.get_application(environ)
         return application
 
 
-def memory_key(environ: dict[str, Any]) -> str | None:
-    """Return what determines the application of a request, or None where more than its scope does."""
+def cache_key(environ: dict[str, Any]) -> str | None:
+    """Return the key that decides the application of a request, or None if more than its scope decides it."""
     authorization, path = environ.get("HTTP_AUTHORIZATION", ""), environ.get("PATH_INFO", "")
     if not authorization and path == "/" and environ.get("HTTP_X_AMZ_TARGET", "").startswith(_PUBLIC_TARGET):
         return "cognito-idp"
     service = service_of(environ)
-    if not service or path.startswith(_NEVER_REMEMBERED):
+    if not service or path.startswith(_NEVER_CACHED):
         return None
     if service == "s3":
         return None if "s3-control" in environ.get("HTTP_HOST", "") else service
     if service == "dynamodb":  # its API version and its streams are in the target
         return f"dynamodb {environ.get('HTTP_X_AMZ_TARGET', '').partition('.')[0]}"
-    return service if service in REMEMBERED else None
+    return service if service in CACHED_SERVICES else None
 
 
 def stock_dispatcher() -> Any:
-    """Build moto's own dispatcher; its applications are patched before their first request."""
+    """Return moto's own dispatcher; its applications are patched before their first request."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    def create_mended(service: Any) -> Any:
-        if service == "cloudformation":  # moto's needs the models of every service, and makes resources past them
-            from localcloud.stacks.api import StacksApplication
+    def create_patched(service: Any) -> Any:
+        if service == "cloudformation":  # moto's needs the models of every service and bypasses their APIs
+            from localcloud.cloudformation.api import StacksApplication
 
             return StacksApplication()
-        mend_service(service)
+        apply_patches(service)
         application = create_backend_app(service)
-        gc.freeze()  # what a service is made of stays: each full collection would walk through it for 100 ms
+        gc.freeze()  # a service's modules stay in memory: each full collection would traverse them for 100 ms
         return application
 
-    return DomainDispatcherApplication(create_mended)
+    return DomainDispatcherApplication(create_patched)
+
+
+_XML = ("Content-Type", "text/xml")
+
+
+class ErrorReason(Enum):
+    """The reason of an error, with the error code of S3, EC2, the Query protocol and the JSON protocol.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+    https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+    """
+
+    DENIED = ("AccessDenied", "UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+    UNSIGNED = (
+        "AccessDenied",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+    )
+    UNKNOWN_KEY = ("InvalidAccessKeyId", "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException")
+    WRONG_SIGNATURE = ("SignatureDoesNotMatch", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException")
+    SKEWED = ("RequestTimeTooSkewed", "RequestExpired", "RequestExpired", "InvalidSignatureException")
+    EXPIRED = ("AccessDenied", "RequestExpired", "RequestExpired", "InvalidSignatureException")
+    TOKEN_EXPIRED = ("ExpiredToken", "RequestExpired", "ExpiredToken", "ExpiredTokenException")
+    THROTTLED = ("SlowDown", "RequestLimitExceeded", "ThrottlingException", "ThrottlingException")
+    UNAVAILABLE = ("ServiceUnavailable", "Unavailable", "ServiceUnavailable", "ServiceUnavailable")
+
+    def status(self, service: str) -> str | None:
+        """Return the status line of the answer, or None for the usual status of the protocol's errors."""
+        if self is ErrorReason.UNAVAILABLE or (self is ErrorReason.THROTTLED and service in {"s3", "ec2"}):
+            return "503 Service Unavailable"
+        return "400 Bad Request" if self in {ErrorReason.TOKEN_EXPIRED, ErrorReason.THROTTLED} else None
+
+
+def error_response(environ: dict[str, Any], service: str, reason: ErrorReason, message: str) -> DirectResponse:
+    """Return the answer to a request that is denied or meets a fault.
+
+    S3, EC2 and the Query protocol answer 403, each in its own XML, and the JSON protocol 400, with the code in the
+    body. SQS, which used the Query protocol before, also has that code in a header and answers 403.
+    """
+    answer = _protocol_error(environ, service, reason, message)
+    return replace(answer, status=reason.status(service) or answer.status)
+
+
+def _protocol_error(environ: dict[str, Any], service: str, reason: ErrorReason, message: str) -> DirectResponse:
+    s3, ec2, query, in_json = reason.value
+    if "HTTP_X_AMZ_TARGET" in environ:
+        if service == "sqs" and reason is ErrorReason.DENIED:
+            return _json_error("com.amazonaws.sqs#AccessDenied", message, "AccessDenied")
+        return _json_error(f"com.amazon.coral.service#{in_json}", message, query if service == "sqs" else None)
+    if service == "s3":
+        return _s3_error(environ, s3, message)
+    return _ec2_error(ec2, message) if service == "ec2" else _query_error(query, message)
+
+
+def _json_error(kind: str, message: str, query_code: str | None) -> DirectResponse:
+    headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-RequestId", request_id())]
+    headers += [("x-amzn-query-error", f"{query_code};Sender")] if query_code else []
+    body = json.dumps({"__type": kind, "message": message, "Message": message}).encode()
+    return DirectResponse(headers, body, "403 Forbidden" if query_code else "400 Bad Request")
+
+
+def _s3_error(environ: dict[str, Any], code: str, message: str) -> DirectResponse:
+    identity = request_id()
+    error = f"<Code>{code}</Code><Message>{escape(message)}</Message><RequestId>{identity}</RequestId>"
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
+    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else text.encode()
+    return DirectResponse(
+        [("Content-Type", "application/xml"), ("x-amz-request-id", identity)], body, "403 Forbidden"
+    )
+
+
+def _ec2_error(code: str, message: str) -> DirectResponse:
+    begin = "You are not authorized to perform this operation. " if code == "UnauthorizedOperation" else ""
+    error = f"<Error><Code>{code}</Code><Message>{begin}{escape(message)}</Message></Error>"
+    body = f"<Response><Errors>{error}</Errors><RequestID>{request_id()}</RequestID></Response>"
+    return DirectResponse([_XML], body.encode(), "403 Forbidden")
+
+
+def _query_error(code: str, message: str) -> DirectResponse:
+    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    body = f"<ErrorResponse>{error}<RequestId>{request_id()}</RequestId></ErrorResponse>"
+    return DirectResponse([_XML], body.encode(), "403 Forbidden")

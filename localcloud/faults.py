@@ -1,4 +1,4 @@
-"""Makes calls meet the faults that `fault_rules` chooses, as a caller of AWS would see them."""
+"""Faults of calls: chooses the calls that a rule of the switch `faults` affects, and makes them fail as on AWS."""
 
 import contextlib
 import errno
@@ -6,35 +6,83 @@ import io
 import os
 import re
 import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
-from localcloud.calls import operation_of, service_of
-from localcloud.direct import read_body
-from localcloud.fault_rules import CallFaults, FaultRule
-from localcloud.iam.refusals import Reason, refusal
+from localcloud.dispatch import ErrorReason, error_response, operation_of, read_body, service_of
+from localcloud.options import FaultRule
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _REFUSALS: Final = {
-    "unavailable": (Reason.UNAVAILABLE, "Please reduce your request rate."),
-    "throttled": (Reason.THROTTLED, "Rate exceeded"),
-    "denied": (Reason.DENIED, "Access denied by the switch `faults`."),
-    "expired": (Reason.TOKEN_EXPIRED, "The provided token has expired."),
-    "skewed": (Reason.SKEWED, "The difference between the request time and the current time is too large."),
+    "unavailable": (ErrorReason.UNAVAILABLE, "Please reduce your request rate."),
+    "throttled": (ErrorReason.THROTTLED, "Rate exceeded"),
+    "denied": (ErrorReason.DENIED, "Access denied by the switch `faults`."),
+    "expired": (ErrorReason.TOKEN_EXPIRED, "The provided token has expired."),
+    "skewed": (ErrorReason.SKEWED, "The difference between the request time and the current time is too large."),
 }
 _TIER = re.compile(r"\bapp/fleetsight-([a-z]+)")
 _PROC = Path("/proc")
 
 
-class FaultyCalls:
-    """WSGI: passes calls on, unless they meet a fault.
+class CallFaults:
+    """Chooses the fault of each call, and counts them; threads may share an instance.
 
     Args:
-        aws: answers calls.
-        faults: chooses.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._rules: tuple[FaultRule, ...] = ()
+        self._seed, self._since = 0, 0.0
+        self._matched: Counter[int] = Counter()
+        self._met: Counter[str] = Counter()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any rule applies."""
+        return bool(self._rules)
+
+    def set_rules(self, rules: tuple[FaultRule, ...], seed: int) -> None:
+        """Apply `rules` from now on; if rules and seed are unchanged, time and draws continue."""
+        with self._lock:
+            if (rules, seed) != (self._rules, self._seed):
+                self._rules, self._seed, self._since = rules, seed, self._clock()
+                self._matched.clear()
+
+    def choose(self, service: str, operation: str, tier: str | None) -> FaultRule | None:
+        """Return the first rule that matches a call and chooses it, or None."""
+        with self._lock:
+            elapsed = self._clock() - self._since
+            for index, rule in enumerate(self._rules):
+                if rule.matches(service, operation, tier, elapsed):
+                    number = self._matched[index]
+                    self._matched[index] += 1
+                    draw = Random(f"{self._seed} {index} {number}").random()  # noqa: S311 # nosec B311 # not a secret
+                    if draw < rule.share:
+                        self._met[rule.kind] += 1
+                        return rule
+        return None
+
+    def figures(self) -> dict[str, int]:
+        """Return the number of calls that met each kind of fault so far."""
+        with self._lock:
+            return dict(self._met)
+
+
+class FaultyCalls:
+    """WSGI middleware that makes the chosen calls fail.
+
+    Args:
+        aws: answers the other calls.
+        faults: chooses the fault of a call.
         sleep: waits for seconds.
     """
 
@@ -45,7 +93,7 @@ class FaultyCalls:
         """Answer one request.
 
         Raises:
-            ConnectionResetError: the server is to close the connection without an answer.
+            ConnectionResetError: the server must close the connection without an answer.
         """
         rule = self._rule_of(environ) if self._faults.is_on else None
         if rule is None:
@@ -71,7 +119,7 @@ class FaultyCalls:
                 _kill_caller(environ)
                 raise _reset()
             case kind:
-                answer = refusal(environ, service_of(environ), *_REFUSALS[kind])
+                answer = error_response(environ, service_of(environ), *_REFUSALS[kind])
                 start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
                 return (answer.body,)
         return self._aws(environ, start_response)
@@ -84,7 +132,7 @@ class FaultyCalls:
         return self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None)
 
     def _make_effect(self, environ: dict[str, Any]) -> None:
-        """Make the call once, and keep its body for another time."""
+        """Make the call and discard its answer; the body can be read again."""
         body = read_body(environ)
         list(self._aws({**environ, "wsgi.input": io.BytesIO(body)}, lambda *_: None))
 
@@ -96,16 +144,16 @@ def _reset() -> ConnectionResetError:
 def _kill_caller(environ: dict[str, Any]) -> None:
     """End the processes that hold the client's end of a connection, as kill -9 does."""
     for pid in processes_of(int(environ["REMOTE_PORT"]), int(environ["SERVER_PORT"])):
-        with contextlib.suppress(OSError):  # it has ended in this moment
+        with contextlib.suppress(OSError):  # the process ended meanwhile
             os.kill(pid, signal.SIGKILL)
 
 
 def processes_of(port: int, server_port: int) -> list[int]:
-    """Return the processes, but for this one, that hold the client's end of a connection on 127.0.0.1; Linux only.
+    """Return the other processes that hold the client's end of a connection on 127.0.0.1; Linux only.
 
     Args:
-        port: of the client; it may have other connections from it, to other servers.
-        server_port: to which it is connected.
+        port: of the client, which may use it for connections to other servers, too.
+        server_port: port of the server.
     """
     inode = _inode_of(port, server_port)
     if inode is None:

@@ -1,8 +1,8 @@
-"""The local EC2's compute: one machine for each instance, and the cloud told what becomes of it.
+"""The compute of the local EC2: runs one machine for each instance and reports its state to the cloud.
 
-One loop owns everything: it compares what the cloud wants with what runs and does the difference, so that it may be
-killed at any instruction and started again. Machines of an earlier hypervisor are found by their directories. What a
-machine is, a process or an image that boots, is the affair of its kind.
+One loop reconciles the desired instances of the cloud with the running machines, so that the hypervisor may be killed
+at any instruction and started again. It finds the machines of an earlier hypervisor by their directories. A machine
+backend decides whether a machine is a process or a booted image.
 """
 
 import logging
@@ -19,50 +19,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcloud.control_client import CloudUnreachableError, ControlClient, NotLaunchedError
-from localcloud.guard import HYPERVISOR_LOCK
-from localcloud.locks import held
+from localcloud.clients import CloudUnreachableError, ControlClient, InstanceWork, NotLaunchedError
+from localcloud.machines.backends import ProcessBackend
 from localcloud.machines.machine import (
     BootFailedError,
     GuestServices,
-    Kind,
     Machine,
+    MachineBackend,
     Process,
     discard_all,
     end_all,
     machines_in,
 )
-from localcloud.machines.processes import Processes
-from localcloud.records import Work
+from localcloud.parent_watch import HYPERVISOR_LOCK, file_lock
 
 log = logging.getLogger(__name__)
 
 LONG_POLL_SECONDS = 20.0
-TICK_SECONDS = 0.2  # how soon what failed is tried again; without work the loop sleeps in the selector
+TICK_SECONDS = 0.2  # interval between reports that failed; without work the loop sleeps in the selector
 RETRY_SECONDS = 0.2
 
 
 @dataclass
 class _Instance:
-    """What runs for one instance of the cloud."""
+    """The state of one instance's machine."""
 
     machine: Machine
     generation: int
     process: Process | None = None
     child: subprocess.Popen[bytes] | None = None
     pidfd: int | None = None
-    surroundings: GuestServices | None = None
+    services: GuestServices | None = None
     boot_at: float | None = None
-    ask_at: float | None = None
+    retry_at: float | None = None
     kill_at: float | None = None
-    failed: str | None = None
+    failure: str | None = None
     reported_running: bool = False
-    gone: bool = False  # its process has ended, or there never was one
-    finished: bool = False  # and the cloud knows
+    has_ended: bool = False  # its process has ended, or never existed
+    reported_ended: bool = False
 
-    def owes_report(self) -> bool:
-        """Say whether the cloud has yet to hear of it."""
-        return not self.finished if self.gone else self.process is not None and not self.reported_running
+    def has_unsent_report(self) -> bool:
+        """Return True if the cloud does not know the present state yet."""
+        if self.has_ended:
+            return not self.reported_ended
+        return self.process is not None and not self.reported_running
 
 
 class Hypervisor:
@@ -70,9 +70,9 @@ class Hypervisor:
 
     Args:
         endpoint_url: of the cloud.
-        state_dir: holds a directory for each instance; given again, its machines are taken over.
-        kind: of its machines; by default each is a process.
-        grace_seconds: from asking a machine to end until it is killed; by default its kind's.
+        state_dir: has a directory for each instance; machines of an earlier hypervisor in it are adopted.
+        backend: of the machines; by default each is a process.
+        grace_seconds: from the request to shut down until a machine is killed; by default that of the backend.
         clock: monotonic seconds.
     """
 
@@ -81,41 +81,38 @@ class Hypervisor:
         endpoint_url: str,
         state_dir: Path,
         *,
-        kind: Kind | None = None,
+        backend: MachineBackend | None = None,
         grace_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint_url, self._state_dir = endpoint_url, state_dir
-        self._kind = kind or Processes(endpoint_url)
-        self._grace = self._kind.grace_seconds if grace_seconds is None else grace_seconds
+        self._backend = backend or ProcessBackend(endpoint_url)
+        self._grace = self._backend.grace_seconds if grace_seconds is None else grace_seconds
         self._clock = clock
         self._client = ControlClient(endpoint_url)
         self._instances: dict[str, _Instance] = {}
-        self._work: list[Work] | None = None
-        self._news: queue.SimpleQueue[list[Work]] = queue.SimpleQueue()
+        self._work: list[InstanceWork] | None = None
+        self._updates: queue.SimpleQueue[list[InstanceWork]] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        # Not an Event: its lock would be waited for for ever by a signal handler that interrupts another in `set`.
+        # Not an Event: a signal handler that interrupts another in `set` would wait for its lock for ever.
         self._stopping = False
 
     def stop(self) -> None:
-        """Make `run` end every instance and return.
-
-        May be called from another thread, and from signal handlers, also from one that interrupts another: no locks.
-        """
+        """Make `run` end every instance and return. Signal handlers may call it: it takes no locks."""
         self._stopping = True
         self._wake()
 
     def run(self) -> None:
-        """Work until `stop`, then end every process.
+        """Run the machines until `stop`, then end them.
 
         Raises:
-            LockHeldError: another hypervisor works in this state directory.
+            LockHeldError: another hypervisor uses this state directory.
         """
-        with held(self._state_dir / HYPERVISOR_LOCK):
+        with file_lock(self._state_dir / HYPERVISOR_LOCK):
             self._work_until_stopped()
 
     def _work_until_stopped(self) -> None:
@@ -127,7 +124,7 @@ class Hypervisor:
         self._end_everything()
 
     def _adopt(self) -> None:
-        """Take over what an earlier hypervisor started and was killed over."""
+        """Adopt the machines of an earlier hypervisor."""
         for machine in machines_in(self._state_dir):
             process = machine.process()
             instance = _Instance(machine, _generation(machine), process)
@@ -135,12 +132,12 @@ class Hypervisor:
             if process is not None and process.alive():
                 log.info("adopting %s, process %d", machine.directory.name, process.pid)
                 self._watch(instance, process)
-                self._surround_again(instance, process)
+                self._attach_again(instance, process)
             else:
-                instance.gone = True
+                instance.has_ended = True
 
     def _listen(self) -> None:
-        """Long-poll the cloud for work; runs in a thread of its own."""
+        """Long-poll the cloud for its instances; runs in its own thread."""
         client = ControlClient(self._endpoint_url)
         since, epoch = -1, ""
         while not self._stopping:
@@ -154,35 +151,35 @@ class Hypervisor:
                 time.sleep(RETRY_SECONDS)
                 continue
             since, epoch = answer["revision"], answer["epoch"]
-            self._news.put([Work(**item) for item in answer["instances"]])
+            self._updates.put([InstanceWork(**item) for item in answer["instances"]])
             self._wake()
 
     def _wake(self) -> None:
         try:
             os.write(self._wake_write, b"\0")
         except BlockingIOError:
-            return  # it is awake already
+            return  # the loop is awake already
 
     def _wait(self) -> None:
-        """Sleep until there is news, a process ends, or something is due."""
+        """Wait until the cloud's instances change, a process ends, or an action is due."""
         for key, _ in self._selector.select(self._until_due()):
             if key.fd == self._wake_read:
                 os.read(self._wake_read, 4096)
             else:
                 self._ended(key.data)
-        while not self._news.empty():
-            self._work = self._news.get()
+        while not self._updates.empty():
+            self._work = self._updates.get()
 
     def _until_due(self) -> float | None:
         now = self._clock()
-        times = [at for i in self._instances.values() for at in (i.boot_at, i.ask_at, i.kill_at)]
+        times = [at for i in self._instances.values() for at in (i.boot_at, i.retry_at, i.kill_at)]
         due = [at - now for at in times if at is not None and at < math.inf]
-        if any(i.owes_report() for i in self._instances.values()):
+        if any(i.has_unsent_report() for i in self._instances.values()):
             due.append(TICK_SECONDS)
         return max(0.0, min(due)) if due else None
 
     def _reconcile(self) -> None:
-        """Do the difference between what the cloud wants and what runs."""
+        """Start and end machines so that they match the cloud's instances."""
         if self._work is None:
             return
         wanted = {work.id: work for work in self._work}
@@ -194,31 +191,31 @@ class Hypervisor:
                 instance = self._schedule(work)
             self._advance(work, instance)
 
-    def _schedule(self, work: Work) -> _Instance:
+    def _schedule(self, work: InstanceWork) -> _Instance:
         machine = Machine(self._state_dir / "instances" / work.id)
         instance = _Instance(machine, work.generation)
         if work.state == "running" and not work.stuck:
-            instance.gone = True  # it ran, and its directory is gone: so is its process
+            instance.has_ended = True  # it ran before, and its directory was removed with its process
         elif work.state in {"pending", "running"}:
             instance.boot_at = self._clock() + work.boot_delay_seconds
         else:
-            instance.gone = True
+            instance.has_ended = True
         self._instances[work.id] = instance
         return instance
 
-    def _advance(self, work: Work, instance: _Instance) -> None:
+    def _advance(self, work: InstanceWork, instance: _Instance) -> None:
         if instance.boot_at is not None and work.state in {"pending", "running"}:
             if self._clock() >= instance.boot_at:
                 instance.boot_at = None
                 self._boot(work, instance)
         elif work.state in {"shutting-down", "stopping"}:
             self._end(instance)
-        if instance.process and not instance.gone and not instance.reported_running:
+        if instance.process and not instance.has_ended and not instance.reported_running:
             instance.reported_running = self._report(work.id, instance, "running")
-        if instance.gone and not instance.finished:
-            instance.finished = self._report(work.id, instance, "ended")
+        if instance.has_ended and not instance.reported_ended:
+            instance.reported_ended = self._report(work.id, instance, "ended")
 
-    def _boot(self, work: Work, instance: _Instance) -> None:
+    def _boot(self, work: InstanceWork, instance: _Instance) -> None:
         if work.stuck:
             self._report(work.id, instance, "running")
             return
@@ -226,8 +223,8 @@ class Hypervisor:
             description = self._client.get(f"instances/{work.id}")
             instance.machine.prepare()
             (instance.machine.directory / "generation").write_text(str(work.generation))
-            booted = self._kind.boot(instance.machine, description)
-            instance.child, instance.surroundings = booted.child, booted.surroundings
+            booted = self._backend.boot(instance.machine, description)
+            instance.child, instance.services = booted.child, booted.services
             self._watch(instance, Process.of(instance.child.pid))
             instance.reported_running = self._report(work.id, instance, "running")
         except CloudUnreachableError as error:
@@ -235,41 +232,41 @@ class Hypervisor:
             instance.boot_at = self._clock() + RETRY_SECONDS
         except (BootFailedError, NotLaunchedError, OSError) as error:
             log.warning("%s does not boot: %s", work.id, error)
-            instance.failed = str(error)
+            instance.failure = str(error)
             self._ended(instance)
 
-    def _surround_again(self, instance: _Instance, process: Process) -> None:
+    def _attach_again(self, instance: _Instance, process: Process) -> None:
         try:
-            instance.surroundings = self._kind.surround(instance.machine, process)
+            instance.services = self._backend.attach(instance.machine, process)
         except OSError:
-            log.exception("%s stays without what its hypervisor serves", instance.machine.directory.name)
+            log.exception("%s runs without its services, which cannot be started", instance.machine.directory.name)
 
     def _watch(self, instance: _Instance, process: Process | None) -> None:
         instance.process = process
-        if process is None:  # it was over before it could be looked at
+        if process is None:  # the process ended before it could be identified
             self._ended(instance)
             return
         instance.pidfd = os.pidfd_open(process.pid)
         self._selector.register(instance.pidfd, selectors.EVENT_READ, instance)
 
     def _end(self, instance: _Instance) -> None:
-        """Ask the machine to end, as often as its kind needs it, later make it."""
+        """Request a shutdown, as often as the backend needs, and kill the machine after the grace period."""
         instance.boot_at = None
-        if instance.gone or instance.process is None:
-            instance.gone = True
+        if instance.has_ended or instance.process is None:
+            instance.has_ended = True
             return
         now = self._clock()
-        if instance.kill_at is None or instance.ask_at is None:
-            instance.kill_at, instance.ask_at = now + self._grace, now
+        if instance.kill_at is None or instance.retry_at is None:
+            instance.kill_at, instance.retry_at = now + self._grace, now
         if now >= instance.kill_at:
             instance.kill_at = now + self._grace
             instance.process.signal_group(signal.SIGKILL)
-        elif now >= instance.ask_at:
-            instance.ask_at = now + self._kind.ask_again_seconds
-            self._kind.ask_to_end(instance.process)
+        elif now >= instance.retry_at:
+            instance.retry_at = now + self._backend.shutdown_retry_seconds
+            self._backend.request_shutdown(instance.process)
 
     def _ended(self, instance: _Instance) -> None:
-        """The process has ended: so do its stray children and what served it."""
+        """Kill the remaining children of a process that has ended, and stop its services."""
         if instance.pidfd is not None:
             self._selector.unregister(instance.pidfd)
             os.close(instance.pidfd)
@@ -277,17 +274,17 @@ class Hypervisor:
             instance.process.signal_group(signal.SIGKILL)
         if instance.child is not None:
             instance.child.wait()
-        if instance.surroundings is not None:
-            instance.surroundings.close()
-        instance.pidfd = instance.surroundings = instance.kill_at = instance.ask_at = None
-        instance.gone = True
+        if instance.services is not None:
+            instance.services.close()
+        instance.pidfd = instance.services = instance.kill_at = instance.retry_at = None
+        instance.has_ended = True
 
     def _report(self, instance_id: str, instance: _Instance, event: str) -> bool:
         report: dict[str, Any] = {
             "event": event,
             "generation": instance.generation,
             "console": str(instance.machine.console),
-            "failed": instance.failed,
+            "failed": instance.failure,
         }
         try:
             self._client.send("POST", f"instances/{instance_id}/events", report)
@@ -299,10 +296,10 @@ class Hypervisor:
         return True
 
     def _retire(self, instance_id: str) -> None:
-        """An instance that the cloud no longer counts: end what is left of it, discard its disk, then forget it."""
+        """End the machine of an instance that the cloud no longer lists, and remove its disk."""
         instance = self._instances[instance_id]
         self._end(instance)
-        if instance.gone:
+        if instance.has_ended:
             instance.machine.discard()
             del self._instances[instance_id]
 

@@ -1,4 +1,4 @@
-"""Starts the local cloud as child processes that cannot outlive their parent, for commands and tests."""
+"""Starts the local cloud as child processes that end with their parent, for commands and tests."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from localcloud.access_keys import owner_key
-from localcloud.lifeline import Lifeline
-from localcloud.machines.machine import forget_all
+from localcloud.machines.machine import remove_all
+from localcloud.parent_watch import Lifeline
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
@@ -24,22 +24,22 @@ STOP_SECONDS = 8.0
 
 
 class LocalCloudError(RuntimeError):
-    """Raised when the local cloud does not start; the message says what its log says."""
+    """Raised when the local cloud does not start or rejects a call; the message has its log or its reason."""
 
 
 class LocalCloud:
-    """A local cloud of its own: server, hypervisor and guard, each a process.
+    """A local cloud: server, hypervisor and guard, each a process.
 
     Use it as a context manager, or call `start` and `stop`.
 
     Args:
-        state_dir: logs and instances; made if it is not there.
-        port: on 127.0.0.1; 0 for any free one.
-        hypervisor: run a machine for each instance; without, instances run at once and compute nothing.
-        images: boot each instance from the root file system in this folder that its image id names, see `nspawn`;
-            None runs its user data as a process. Needs root and systemd-nspawn.
+        state_dir: folder of logs and instances; created if necessary.
+        port: on 127.0.0.1; 0 for any free port.
+        hypervisor: whether each instance has a machine; otherwise instances run at once and compute nothing.
+        images: folder with a root file system for each image id, from which instances boot, see `NspawnBackend`;
+            None runs the user data as a process. Needs root and systemd-nspawn.
         switches: initial values of `options.Switches`.
-        start_seconds: how long it may take until the server answers.
+        start_seconds: time limit until the server answers.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class LocalCloud:
 
     @property
     def endpoint_url(self) -> str:
-        """Where boto3's ``endpoint_url`` must point."""
+        """The URL of the cloud, for boto3's ``endpoint_url``."""
         return f"http://{HOST}:{self._port}"
 
     @property
     def server_pid(self) -> int:
-        """The process of the server, of which its worker is a child; for who measures it.
+        """The process of the server, whose child is its worker, for measurements.
 
         Raises:
-            LocalCloudError: it has not been started.
+            LocalCloudError: the cloud has not been started.
         """
         if self._cloud is None:
             raise LocalCloudError("the local cloud has not been started; call start() first")
@@ -78,11 +78,11 @@ class LocalCloud:
 
     @property
     def lifeline_fd(self) -> int:
-        """The read end of the lifeline, for processes that the caller starts and that must die with it."""
+        """The read end of the lifeline, for processes that the caller starts and that must end with it."""
         return self._lifeline.read_end
 
     def environment(self) -> dict[str, str]:
-        """Return the variables with which boto3 reaches this cloud; the key is valid nowhere else."""
+        """Return the environment variables with which boto3 uses this cloud; the key is valid only here."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             **owner_key().environment,
@@ -94,10 +94,10 @@ class LocalCloud:
         """Start the processes and wait until the server answers.
 
         Raises:
-            LocalCloudError: the port is taken, or the server ended or did not answer in time.
+            LocalCloudError: the port is in use, or the server ended or did not answer in time.
         """
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        forget_all(self.state_dir)
+        remove_all(self.state_dir)
         try:
             self._start_cloud()
             self._wait_until_ready()
@@ -112,12 +112,12 @@ class LocalCloud:
         return self
 
     def start_hypervisor(self) -> subprocess.Popen[bytes]:
-        """Start the hypervisor, or start it again after it died: it takes over what its predecessor ran."""
+        """Start the hypervisor, also after it died: it adopts the machines of its predecessor."""
         self.hypervisor = self._spawn("hypervisor", self.hypervisor_arguments())
         return self.hypervisor
 
     def hypervisor_arguments(self) -> list[str]:
-        """Return what follows ``python -m localcloud``, for a caller that supervises it itself."""
+        """Return the arguments of ``python -m localcloud``, for a caller that supervises the hypervisor itself."""
         return [
             "hypervisor",
             *("--endpoint", self.endpoint_url),
@@ -127,10 +127,10 @@ class LocalCloud:
         ]
 
     def set_switches(self, **switches: Any) -> dict[str, Any]:
-        """Turn switches (see `options.Switches`) and return them all.
+        """Set switches (see `options.Switches`) and return the values of all switches.
 
         Raises:
-            LocalCloudError: a switch or its value is not known; the message says what would be.
+            LocalCloudError: a switch is unknown or its value is not allowed; the message names the allowed ones.
         """
         return self.control("PUT", "switches", switches)
 
@@ -138,7 +138,7 @@ class LocalCloud:
         """Call the control endpoint.
 
         Raises:
-            LocalCloudError: it refuses, with its reason.
+            LocalCloudError: the endpoint rejects the call; the message has its reason.
         """
         data = None if body is None else json.dumps(dict(body)).encode()
         headers = {"Authorization": owner_key().control_authorization}
@@ -168,7 +168,7 @@ class LocalCloud:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, in each case."""
+        """Stop."""
         self.stop()
 
     def _start_cloud(self) -> None:
@@ -186,7 +186,7 @@ class LocalCloud:
             self._cloud = self._spawn("cloud", arguments + lifeline, listener.fileno())
 
     def _start_guard(self) -> None:
-        """Start what ends the instances when this process is killed, and the hypervisor with it."""
+        """Start the guard, which ends the instances if this process and the hypervisor are killed."""
         lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
         self._guard = self._spawn("guard", ["guard", "--state-dir", str(self.state_dir), *lifeline])
 
@@ -224,7 +224,7 @@ class LocalCloud:
 
 
 def machines(images: Path | None) -> list[str]:
-    """Return the hypervisor's arguments for machines that boot these images, or are processes."""
+    """Return the hypervisor's arguments for machines that boot these images, or for processes if it is None."""
     return [] if images is None else ["--machines", "nspawn", "--images", str(images.absolute())]
 
 

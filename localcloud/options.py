@@ -1,27 +1,116 @@
-"""What the local cloud can be told: switches that tests turn while it runs, and a person from the start.
+"""Switches of the local cloud: the faults and delays that tests and users can set, and the values that each allows.
 
-`localcloud/README.md` tells a person of each.
+`localcloud/README.md` describes each switch. Users write switches as ``NAME=VALUE``, the value in YAML.
 """
 
+import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, Literal
 
-from localcloud.fault_rules import MAX_RULES, rules_of
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FaultKind = Literal[
+    "unavailable",
+    "throttled",
+    "slow",
+    "timeout",
+    "reset",
+    "lost_reply",
+    "repeated",
+    "denied",
+    "expired",
+    "skewed",
+    "killed_before",
+    "killed_after",
+]
+
+MAX_RULES: Final = 100
+"""Largest number of rules in the switch `faults`."""
+
+MAX_SECONDS: Final = 600.0
+"""Longest time in seconds that a call may be held; no client of ours waits that long."""
+
+
+class FaultRule(BaseModel):
+    """One kind of fault and the calls that it can affect. A field that is left out matches every call.
+
+    Attributes:
+        kind: `unavailable` and `throttled` refuse the call, as AWS does under load; `slow` answers `seconds` late;
+            `timeout` holds the connection for `seconds` and then closes it, without an effect; `reset` closes it at
+            once, without an effect; `lost_reply` closes it after the effect; `repeated` makes the effect twice, like
+            a client that lost the first reply; `denied`, `expired` and `skewed` refuse the caller's credentials;
+            `killed_before` and `killed_after` end the process that made the call, before the effect or after it.
+        service: such as `s3`.
+        operation: such as `SendMessageBatch`; of S3, the HTTP method, or `LIST`.
+        tier: `web`, `controller` or `worker`.
+        share: of the matching calls, 0 to 1.
+        seconds: for `slow` and `timeout`.
+        from_seconds, until_seconds: when the rule applies, counted from when the switch was set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: FaultKind
+    service: str | None = None
+    operation: str | None = None
+    tier: Literal["web", "controller", "worker"] | None = None
+    share: float = Field(default=1.0, ge=0, le=1)
+    seconds: float = Field(default=1.0, ge=0, le=MAX_SECONDS)
+    from_seconds: float = Field(default=0.0, ge=0)
+    until_seconds: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> "FaultRule":
+        if self.until_seconds is not None and self.until_seconds <= self.from_seconds:
+            raise ValueError(f"until_seconds ({self.until_seconds:g}) must be above from_seconds")
+        return self
+
+    def matches(self, service: str, operation: str, tier: str | None, elapsed: float) -> bool:
+        """Return True if this rule can affect a call, `elapsed` seconds after the switch was set."""
+        return (
+            self.service in {None, service}
+            and self.operation in {None, operation}
+            and self.tier in {None, tier}
+            and self.from_seconds <= elapsed
+            and (self.until_seconds is None or elapsed < self.until_seconds)
+        )
+
+
+def rules_of(value: Any) -> tuple[FaultRule, ...]:
+    """Return the rules in a value of the switch `faults`.
+
+    Raises:
+        ValueError: the value is not a list of at most `MAX_RULES` rules; the message names the rule and its fault.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > MAX_RULES:
+        raise ValueError(f"a list of at most {MAX_RULES} rules")
+    rules = []
+    for number, rule in enumerate(value, 1):
+        try:
+            rules.append(FaultRule.model_validate(rule))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"rule {number}: {where}: {first['msg']}") from error
+    return tuple(rules)
+
 
 MAX_IN_FLIGHT = 120_000
-"""Messages of one queue that may be in flight.
+"""Largest number of messages of one queue that may be in flight.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html
 """
 
 MAX_DELAY_SECONDS = 900
-"""Longest delay of a message, as on SQS."""
+"""Longest delay of a message in seconds, as on SQS."""
 
 MAX_LAG_SECONDS = 600.0
-"""How far back the cloud remembers what it was; AWS's own answers lag by up to a minute."""
+"""How far back in seconds the cloud stores its history; AWS's own answers lag by up to a minute."""
 
 
 class InvalidSwitchError(ValueError):
@@ -30,19 +119,19 @@ class InvalidSwitchError(ValueError):
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a switch may be: a test of a value, and the same in words."""
+    """The values that a switch allows: a test, and its description for error messages."""
 
-    holds: Callable[[Any], bool]
-    told: str
+    is_met: Callable[[Any], bool]
+    description: str
 
     def or_null(self) -> "Allowed":
-        """Return the same, or None."""
-        return Allowed(lambda value: value is None or self.holds(value), f"{self.told}, or null")
+        """Return a copy that allows None, too."""
+        return Allowed(lambda value: value is None or self.is_met(value), f"{self.description}, or null")
 
 
-def _is_number(value: Any, most: float = math.inf) -> bool:
+def _is_number(value: Any, maximum: float = math.inf) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 0 <= value <= most
+    return number and math.isfinite(value) and 0 <= value <= maximum
 
 
 def _is_count(value: Any) -> bool:
@@ -56,7 +145,7 @@ def _is_capacity(value: Any) -> bool:
 
 
 def _are_faults(value: Any) -> bool:
-    rules_of(value)  # which says what is wrong with one
+    rules_of(value)  # raises an error that names the invalid rule
     return True
 
 
@@ -65,14 +154,23 @@ def _is_code(value: Any) -> bool:
 
 
 SECONDS = Allowed(_is_number, "a number of seconds, 0 or more")
+
 LAG = Allowed(lambda value: _is_number(value, MAX_LAG_SECONDS), f"seconds from 0 to {MAX_LAG_SECONDS:.0f}")
+
 DELAY = Allowed(lambda value: _is_number(value, MAX_DELAY_SECONDS), f"seconds from 0 to {MAX_DELAY_SECONDS}")
+
 COUNT = Allowed(_is_count, "a whole number, 0 or more")
+
 FRACTION = Allowed(lambda value: _is_number(value, 1), "a number from 0 to 1")
+
 FACTOR = Allowed(_is_number, "a number, 0 or more")
+
 CAPACITY = Allowed(_is_capacity, "whole numbers by instance type or availability zone, such as {c7a.large: 2}")
+
 FLAG = Allowed(lambda value: isinstance(value, bool), "true or false")
+
 FAULTS = Allowed(_are_faults, f"a list of at most {MAX_RULES} rules, such as [{{kind: unavailable, service: s3}}]")
+
 CODE = Allowed(_is_code, "an error code of EC2, such as VcpuLimitExceeded")
 
 
@@ -84,7 +182,7 @@ def _switch(allowed: Allowed, default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Switches:
-    """How the local EC2 and SQS behave. The defaults are a cloud without faults that boots at once.
+    """Settings of the local EC2 and SQS. The defaults are a cloud without faults, with instances that boot at once.
 
     Attributes:
         boot_delay_seconds: from the launch to the start of the instance's process.
@@ -92,24 +190,24 @@ class Switches:
         stuck_boot_fraction: 0..1 of the boots reach `running` and never start a process; 0.25 is every fourth.
         max_instances: capacity; launches beyond it are partial or fail with InsufficientInstanceCapacity.
             None is no limit.
-        capacity: the same for an instance type or an availability zone; what is not named has no limit.
+        capacity: the same by instance type or availability zone; a name that is not listed has no limit.
         spot_capacity: the same for Spot instances of all types. None is no limit.
-        launch_error: the error code that every launch, and every start of a stopped instance, answers. None is none.
-        lost_launch_replies: so many of the next launches succeed and answer HTTP 500.
-        describe_lag_seconds: DescribeInstances answers as things stood so long ago.
-        describe_failures: so many of the next DescribeInstances answer HTTP 503 RequestLimitExceeded.
-        spot_notice_after_seconds: each Spot instance gets its notice so long after it runs. None is never.
+        launch_error: the error code that every launch, and every start of a stopped instance, answers, or None.
+        lost_launch_replies: number of the next launches that succeed and answer HTTP 500.
+        describe_lag_seconds: age of the data that DescribeInstances answers.
+        describe_failures: number of the next DescribeInstances calls that answer HTTP 503 RequestLimitExceeded.
+        spot_notice_after_seconds: from the start of a Spot instance to its notice. None is never.
         spot_notice_seconds: from that notice to the end of the instance.
-        stale_count_seconds: the approximate counts of a queue are those of so long ago.
-        count_factor: and they are multiplied by this: 0.5 is too low, 3 too high.
-        enforce_iam: who acts with a role may do what its policies say, and nothing else.
+        stale_count_seconds: age of the approximate counts of a queue.
+        count_factor: multiplies these counts: 0.5 is too low, 3 too high.
+        enforce_iam: whether the policies of a role decide what its sessions may do.
         short_receives: 0..1 of the receives return fewer messages than there are.
         duplicate_deliveries: 0..1 of the messages of a standard queue are delivered twice.
         late_deliveries: 0..1 of the messages of a standard queue arrive `late_seconds` late, behind others.
-        late_seconds: see there.
-        max_in_flight: with so many messages in flight a queue delivers none.
-        faults: what calls meet, as rules: `fault_rules.FaultRule`.
-        fault_seed: chooses which of the calls that a rule matches meet its fault.
+        late_seconds: delay of late deliveries.
+        max_in_flight: number of messages in flight at which a queue delivers no more.
+        faults: faults of calls, each a `FaultRule`.
+        fault_seed: chooses, of the calls that match a rule, those that fail.
     """
 
     boot_delay_seconds: float = _switch(SECONDS, 0.0)
@@ -136,19 +234,19 @@ class Switches:
     fault_seed: int = _switch(COUNT, 0)
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing.
+        """Check each value.
 
         Raises:
-            InvalidSwitchError: naming switch, value and what is allowed.
+            InvalidSwitchError: a value is not allowed; the message names switch, value and allowed values.
         """
         for switch in fields(self):
             allowed, value = switch.metadata["allowed"], getattr(self, switch.name)
             try:
-                is_allowed = allowed.holds(value)
+                is_allowed = allowed.is_met(value)
             except ValueError as error:
                 raise InvalidSwitchError(f"{switch.name}: {error}") from error
             if not is_allowed:
-                raise InvalidSwitchError(f"{switch.name}={value!r}: must be {allowed.told}")
+                raise InvalidSwitchError(f"{switch.name}={value!r}: must be {allowed.description}")
 
     def changed(self, values: Mapping[str, Any]) -> "Switches":
         """Return these switches with some values replaced.
@@ -160,3 +258,43 @@ class Switches:
         if unknown := sorted(set(values) - known):
             raise InvalidSwitchError(f"unknown switches {unknown}; there are {sorted(known)}")
         return replace(self, **values)
+
+
+def parse_switches(settings: Iterable[str]) -> Switches:
+    """Return the switches of settings such as ``NAME=VALUE``; the last setting of a switch counts.
+
+    Raises:
+        InvalidSwitchError: a setting is not ``NAME=VALUE``, its name is unknown or its value is not allowed.
+    """
+    return Switches().changed(dict(_setting(text) for text in settings))
+
+
+def load_scenario(scenario: Path) -> dict[str, Any]:
+    """Return the values of the switches in a YAML file, by name.
+
+    Raises:
+        InvalidSwitchError: the file cannot be read or is not a mapping, or a value in it is not allowed.
+    """
+    try:
+        values = yaml.safe_load(scenario.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidSwitchError(f"{scenario}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InvalidSwitchError(f"{scenario}: must be a mapping of switches, such as `boot_delay_seconds: 5`")
+    Switches().changed(values)
+    return values
+
+
+def format_switches(values: Mapping[str, Any]) -> list[str]:
+    """Return switches as settings, each ``NAME=VALUE``."""
+    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidSwitchError(f"{text!r}: must be NAME=VALUE, such as boot_delay_seconds=5")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InvalidSwitchError(f"{text}: the value is not YAML ({' '.join(str(error).split())})") from error

@@ -1,11 +1,11 @@
-"""Refuses what web pages send to the local cloud.
+"""Refuses requests that web pages send to the local cloud.
 
 Any page that the user visits can send requests to the ports of this machine, and EC2 here starts programs. AWS's own
 clients send neither `Origin` nor `Sec-Fetch-Site`. A browser sends `Sec-Fetch-Site` with every request to loopback
 (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header), and `Origin` with every one that is more than a read
 (https://fetch.spec.whatwg.org/#origin-header). A page that reaches this machine by DNS rebinding has another `Host`.
 
-Pages may send one thing: a form that POST Object checks, from an origin that the bucket's CORS rules allow
+Pages may only send forms that POST Object checks, from an origin that the bucket's CORS rules allow
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/cors.html).
 """
 
@@ -14,25 +14,27 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from localcloud.post_objects import bucket_at, is_form
+from werkzeug.http import parse_options_header
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 Header = tuple[str, str]
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
-"""Names of this machine that no name server decides; `localhost` counts with all names below it (RFC 6761)."""
+"""Names of this machine that no name server decides. All names below `localhost` count, too (RFC 6761)."""
 
 _STOCK_CONTROL = re.compile(r"/moto-api(/|$)")
-"""moto's own pages, which could empty the cloud and change what it enforces."""
+"""moto's own pages, which could empty the cloud and change its settings."""
+
+_BUCKET = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
 
 _PREFLIGHT_SECONDS = "3600"
 
 
 class PageGuard:
-    """WSGI: answers what a web page sends with 403 and passes everything else on.
+    """WSGI middleware that answers the requests of web pages with 403.
 
     Args:
-        cloud: answers the requests that pass.
+        cloud: answers all other requests.
         may_post: returns True if the CORS rules of a bucket let pages of an origin POST, by bucket and origin.
     """
 
@@ -58,8 +60,8 @@ class PageGuard:
         allowed = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
         if method == "OPTIONS":
             more = [("Access-Control-Allow-Methods", "POST"), ("Access-Control-Max-Age", _PREFLIGHT_SECONDS)]
-            if asked := environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"):
-                more.append(("Access-Control-Allow-Headers", asked))
+            if requested := environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"):
+                more.append(("Access-Control-Allow-Headers", requested))
             start_response("200 OK", [*allowed, *more, ("Content-Length", "0")])
             return ()
 
@@ -79,8 +81,20 @@ def is_local_host(host: str) -> bool:
 
 
 def is_from_a_page(origin: str | None, site: str | None) -> bool:
-    """Return True if the headers `Origin` and `Sec-Fetch-Site` are those of a request that a web page sent."""
+    """Return True if the headers `Origin` and `Sec-Fetch-Site` show that a web page sent the request."""
     return origin is not None or site not in {None, "none"}
+
+
+def bucket_at(environ: dict[str, Any]) -> str | None:
+    """Return the bucket that the path of a request names, or None if the path is not that of a bucket."""
+    found = _BUCKET.fullmatch(environ.get("PATH_INFO", ""))
+    return found[1] if found else None
+
+
+def is_form(environ: dict[str, Any]) -> bool:
+    """Return True if a request is POST Object."""
+    kind, _ = parse_options_header(environ.get("CONTENT_TYPE"))
+    return environ["REQUEST_METHOD"] == "POST" and kind == "multipart/form-data" and bucket_at(environ) is not None
 
 
 def bucket_allows_post(bucket: str, origin: str) -> bool:

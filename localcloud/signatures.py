@@ -1,10 +1,10 @@
-"""Checks Signature Version 4: who signed a request, that it was not changed since, and that it is not too old.
+"""Checks Signature Version 4: the signer of a request, its integrity and its age.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 
-moto reads the access key in a signature and checks nothing. The signature of a form is in its fields, where
-`post_policy` checks it. The end of a role's session is not checked.
+moto reads only the access key of a signature. The signature of a form is in its fields and is checked by `s3.posts`.
+The end of a role's session is not checked.
 """
 
 import functools
@@ -20,17 +20,17 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote_plus
 
 from localcloud.access_keys import secret_of, signing_key
-from localcloud.iam.questions.cognito_idp import needs_no_signature
-from localcloud.iam.refusals import Reason, refusal
-from localcloud.post_objects import is_form
+from localcloud.dispatch import ErrorReason, error_response
+from localcloud.iam.actions import needs_no_signature
+from localcloud.page_guard import is_form
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 MAX_SKEW_SECONDS = 15 * 60
-"""Between the time in a signature and now, as on AWS."""
+"""Largest difference in seconds between the time of a signature and now, as on AWS."""
 
 MAX_PRESIGNED_SECONDS = 7 * 24 * 3600
-"""How long a presigned address may be valid, as on S3."""
+"""Longest lifetime in seconds of a presigned URL, as on S3."""
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
@@ -40,27 +40,27 @@ _CREDENTIAL = re.compile(_SCOPE)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LIFETIME = re.compile(r"[0-9]{1,6}")
 _KEY_SETS = re.compile(r"/[^/]+/\.well-known/(jwks\.json|openid-configuration)")
-"""Of user pools: https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html"""
+"""Public keys of user pools: https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html"""
 
 
 class UntrustedError(Exception):
-    """Raised when a signature is not accepted."""
+    """Raised when a signature is rejected."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: ErrorReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A signature and what it says about itself.
+    """A signature with its scope and time.
 
     Attributes:
         scope: access key, day, region and service.
         headers: names of the signed headers, in lower case.
         value: hexadecimal digits.
-        time: when it was made, such as ``20261121T093000Z``.
-        lifetime: seconds for which a presigned address is valid; None for a signature in the header.
+        time: of signing, such as ``20261121T093000Z``.
+        lifetime: seconds for which a presigned URL is valid; None for a signature in the header.
     """
 
     scope: tuple[str, str, str, str]
@@ -76,10 +76,10 @@ class Signature:
 
 
 class SignedCalls:
-    """WSGI: passes on what has a valid signature, and what AWS takes from anybody.
+    """WSGI middleware that rejects requests without a valid signature, unless AWS accepts them without one.
 
     Args:
-        aws: answers that.
+        aws: answers accepted requests.
         clock: seconds since the epoch.
     """
 
@@ -94,17 +94,17 @@ class SignedCalls:
             check(environ, signature, self._clock())
         except UntrustedError as error:
             service = signature.service if signature else "s3"
-            answer = refusal(environ, service, error.reason, str(error))
+            answer = error_response(environ, service, error.reason, str(error))
             start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
             return (answer.body,)
         return self._aws(environ, start_response)
 
 
 def signature_of(environ: dict[str, Any]) -> Signature | None:
-    """Return the signature of a request, from its header or its address; None if it has none.
+    """Return the signature of a request, from its header or its URL, or None if it has none.
 
     Raises:
-        UntrustedError: it is not Signature Version 4.
+        UntrustedError: the signature is not of Version 4.
     """
     if header := environ.get("HTTP_AUTHORIZATION", ""):
         found = _HEADER.fullmatch(header)
@@ -128,19 +128,19 @@ def _presigned(query: str) -> Signature:
 
 
 def check(environ: dict[str, Any], signature: Signature | None, now: float) -> None:
-    """Return if a request has a right signature that is not too old, or needs none.
+    """Check that a request has a valid signature that is not too old, or needs none.
 
     Raises:
-        UntrustedError: it is refused.
+        UntrustedError: the signature is missing, invalid or too old.
     """
     if signature is None:
         if _may_be_unsigned(environ):
             return
-        raise UntrustedError(Reason.UNSIGNED, "Missing Authentication Token")
+        raise UntrustedError(ErrorReason.UNSIGNED, "Missing Authentication Token")
     key, day, region, service = signature.scope
     secret = secret_of(key)
     if secret is None:
-        raise UntrustedError(Reason.UNKNOWN_KEY, f"The access key {key} does not exist.")
+        raise UntrustedError(ErrorReason.UNKNOWN_KEY, f"The access key {key} does not exist.")
     if "host" not in signature.headers.split(";") or not signature.time.startswith(day):
         raise _mismatch("The signature must cover the header Host and be of the day in its scope.")
     _check_age(signature, now)
@@ -152,14 +152,16 @@ def check(environ: dict[str, Any], signature: Signature | None, now: float) -> N
 
 
 def _check_age(signature: Signature, now: float) -> None:
-    made = _seconds(signature.time)
-    if made is None:
+    signed_at = _seconds(signature.time)
+    if signed_at is None:
         raise _mismatch("The signature has no valid X-Amz-Date.")
     if signature.lifetime is None:
-        if abs(now - made) > MAX_SKEW_SECONDS:
-            raise UntrustedError(Reason.SKEWED, f"The time {signature.time} is too far from the time of the server.")
-    elif not (made - MAX_SKEW_SECONDS <= now < made + min(signature.lifetime, MAX_PRESIGNED_SECONDS)):
-        raise UntrustedError(Reason.EXPIRED, "Request has expired")
+        if abs(now - signed_at) > MAX_SKEW_SECONDS:
+            raise UntrustedError(
+                ErrorReason.SKEWED, f"The time {signature.time} is too far from the time of the server."
+            )
+    elif not (signed_at - MAX_SKEW_SECONDS <= now < signed_at + min(signature.lifetime, MAX_PRESIGNED_SECONDS)):
+        raise UntrustedError(ErrorReason.EXPIRED, "Request has expired")
 
 
 @functools.lru_cache(1_000)
@@ -171,7 +173,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _canonical(environ: dict[str, Any], signature: Signature) -> str:
-    """Return the canonical request. S3 signs its path as it is sent, other services encode it once more."""
+    """Return the canonical request. S3 signs the path as it is sent, other services encode it once more."""
     path = environ["RAW_URI"].partition("?")[0]
     if signature.service != "s3":
         path = quote(path, safe="/-_.~")
@@ -200,7 +202,7 @@ def _header(environ: dict[str, Any], name: str) -> str:
 
 
 def _payload(environ: dict[str, Any], signature: Signature) -> str:
-    """Return the digest of the body, or what S3's clients may sign in its place."""
+    """Return the digest of the body, or the value that S3's clients may sign instead."""
     if signature.lifetime is not None:
         return _UNSIGNED_PAYLOAD
     declared: str = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
@@ -214,7 +216,7 @@ def _payload(environ: dict[str, Any], signature: Signature) -> str:
 
 
 def _may_be_unsigned(environ: dict[str, Any]) -> bool:
-    """Return True for a form, for a call of a user pool's clients, and for a pool's public keys."""
+    """Return True for a form, for a public call of a user pool, and for a pool's public keys."""
     return (
         is_form(environ)
         or needs_no_signature(environ)
@@ -223,4 +225,4 @@ def _may_be_unsigned(environ: dict[str, Any]) -> bool:
 
 
 def _mismatch(message: str) -> UntrustedError:
-    return UntrustedError(Reason.WRONG_SIGNATURE, message)
+    return UntrustedError(ErrorReason.WRONG_SIGNATURE, message)

@@ -1,1 +1,1 @@
-"""Who may call what on the local cloud: identity policies, decided as AWS decides them."""
+"""IAM of the local cloud: identity policies, evaluated as AWS does, when the switch `enforce_iam` is on."""

@@ -1,73 +1,132 @@
-"""Decides whether the signer of a request may do all that it asks for, and says no in AWS's words."""
+"""Denies requests whose signer lacks a permission, and counts all decisions with the statements that they rest on."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from moto.iam.models import get_account_id_from
 
-from localcloud.iam.calls import Call, Credential, UnknownCallError
-from localcloud.iam.conditions import Context, UnsupportedPolicyError
-from localcloud.iam.decisions import Decision, decide, decide_assuming
-from localcloud.iam.documents import Asked, parse_policy
-from localcloud.iam.principals import Session, Sessions, role_by_arn
-from localcloud.iam.questions import questions_of
-from localcloud.iam.questions.sts import ASSUME_ROLE
-from localcloud.iam.record import DecisionRecord
+from localcloud.dispatch import DirectResponse, ErrorReason, error_response
+from localcloud.ec2.fleet import Fleet
+from localcloud.iam.actions import ASSUME_ROLE, permission_checks_of
+from localcloud.iam.calls import ApiCall, Credential, UnknownCallError, credential_of
+from localcloud.iam.decisions import PolicyDecision, RoleSession, RoleSessions, decide, decide_assuming, role_by_arn
+from localcloud.iam.policies import Context, PermissionCheck, UnsupportedPolicyError, parse_policy
+from localcloud.iam.s3_actions import put_object_checks
+from localcloud.s3.posts import Form, RefusedError, Signer
+
+MAX_ROWS = 20_000
+"""Largest number of rows; further resources are counted under ``…``."""
+
+_OTHERS = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    role: str
+    action: str
+    resource: str
+    allowed: bool
+    statements: tuple[tuple[str, str], ...]
+    why: str
+
+
+class DecisionRecord:
+    """Counts decisions, so that tests can see which statements are used; threads may share an instance."""
+
+    def __init__(self) -> None:
+        self._counts: dict[_Row, int] = {}
+        self._lock = threading.Lock()
+
+    def record(self, role: str, decision: PolicyDecision) -> None:
+        """Count a decision about an action of a role."""
+        check, rest = decision.check, (decision.allowed, decision.rests_on, decision.why)
+        row = _Row(role, check.action, check.resource, *rest)
+        with self._lock:
+            if row not in self._counts and len(self._counts) >= MAX_ROWS:
+                row = _Row(role, check.action, _OTHERS, *rest)
+            self._counts[row] = self._counts.get(row, 0) + 1
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the decisions: `role`, `action`, `resource`, `allowed`, `statements`, `why` and `count`.
+
+        `statements` has each statement that the decision rests on, with its `policy` and `sid`: all that deny, or
+        else all that allow. `why` is AWS's reason of a denial.
+        """
+        with self._lock:
+            counted = list(self._counts.items())
+        return [
+            {
+                "role": row.role,
+                "action": row.action,
+                "resource": row.resource,
+                "allowed": row.allowed,
+                "statements": [{"policy": policy, "sid": sid} for policy, sid in row.statements],
+                "why": row.why,
+                "count": count,
+            }
+            for row, count in counted
+        ]
+
+
+decision_record = DecisionRecord()
+"""The decisions of this process."""
 
 _log = logging.getLogger(__name__)
 
 
 class DeniedError(Exception):
-    """Raised when a request is denied; the message is AWS's."""
+    """Raised when a request is denied, with AWS's message."""
 
 
 class Authorizer:
-    """Asks the policies of the role behind a request.
+    """Checks requests against the policies of their role.
 
     Args:
-        record: where each decision is counted.
-        clock: the time of day, which conditions may ask about.
+        record: counts each decision.
+        clock: returns the current time, for conditions.
     """
 
     def __init__(self, record: DecisionRecord, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._record, self._clock, self._sessions = record, clock, Sessions()
+        self._record, self._clock, self._sessions = record, clock, RoleSessions()
 
     def check(self, environ: dict[str, Any], credential: Credential) -> None:
-        """Return if the signer of a request may do what it asks for.
+        """Check that the signer of a request has all permissions that it needs.
 
         Raises:
-            DeniedError: they may not, or it cannot be told what that is.
+            DeniedError: a permission is missing, or the request cannot be identified.
         """
         session = self._sessions.of(credential.access_key, credential.region)
         if session is None:
             return
-        call = Call(environ, credential.service, credential.region, get_account_id_from(credential.access_key))
+        call = ApiCall(environ, credential.service, credential.region, get_account_id_from(credential.access_key))
         try:
-            asked = questions_of(call)
+            checks = permission_checks_of(call)
         except UnknownCallError as error:
-            unknown = Asked(f"{credential.service}:?", "*", {})
-            raise self._denied(session, Decision(unknown, allowed=False, why=f"because {error}")) from error
-        self._check_all(session, credential.region, asked, str(environ.get("REMOTE_ADDR", "")))
+            unknown = PermissionCheck(f"{credential.service}:?", "*", {})
+            raise self._denied(session, PolicyDecision(unknown, allowed=False, why=f"because {error}")) from error
+        self._check_all(session, credential.region, checks, str(environ.get("REMOTE_ADDR", "")))
 
-    def check_asked(self, credential: Credential, asked: Iterable[Asked], address: str) -> None:
-        """Return when the holder of a key may do all that was asked at `address`; raises as `check` does."""
+    def check_actions(self, credential: Credential, checks: Iterable[PermissionCheck], address: str) -> None:
+        """Check that the holder of a key has permissions, for a request from `address`; raises as `check` does."""
         session = self._sessions.of(credential.access_key, credential.region)
         if session is not None:
-            self._check_all(session, credential.region, asked, address)
+            self._check_all(session, credential.region, checks, address)
 
-    def _check_all(self, session: Session, region: str, asked: Iterable[Asked], address: str) -> None:
+    def _check_all(self, session: RoleSession, region: str, checks: Iterable[PermissionCheck], address: str) -> None:
         always = self._context(session, region, address)
-        for each in asked:
-            question = Asked(each.action, each.resource, {**always, **each.context})
-            decision = _decided(session, question)
+        for each in checks:
+            check = PermissionCheck(each.action, each.resource, {**always, **each.context})
+            decision = _decision_about(session, check)
             if not decision.allowed:
                 raise self._denied(session, decision)
-            self._record.note(session.role, decision)
+            self._record.record(session.role, decision)
 
-    def _context(self, session: Session, region: str, address: str) -> Context:
-        """Return what conditions may ask about every request.
+    def _context(self, session: RoleSession, region: str, address: str) -> Context:
+        """Return the condition keys that every request has.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
         """
@@ -83,22 +142,74 @@ class Authorizer:
             "aws:sourceip": (address or "127.0.0.1",),
         }
 
-    def _denied(self, session: Session, decision: Decision) -> DeniedError:
-        self._record.note(session.role, decision)
-        asked = decision.asked
-        on = "" if asked.resource == "*" else f" on resource: {asked.resource}"
-        said = f"User: {session.arn} is not authorized to perform: {asked.action}{on} {decision.why}"
-        _log.warning("denied: %s", said)
-        return DeniedError(said)
+    def _denied(self, session: RoleSession, decision: PolicyDecision) -> DeniedError:
+        self._record.record(session.role, decision)
+        check = decision.check
+        on = "" if check.resource == "*" else f" on resource: {check.resource}"
+        message = f"User: {session.arn} is not authorized to perform: {check.action}{on} {decision.why}"
+        _log.warning("denied: %s", message)
+        return DeniedError(message)
 
 
-def _decided(session: Session, asked: Asked) -> Decision:
+def _decision_about(session: RoleSession, check: PermissionCheck) -> PolicyDecision:
     try:
         policies = session.policies()
-        role = role_by_arn(session.account, asked.resource) if asked.action == ASSUME_ROLE else None
+        role = role_by_arn(session.account, check.resource) if check.action == ASSUME_ROLE else None
         if role is None:
-            return decide(policies, asked)
+            return decide(policies, check)
         trust = parse_policy(f"the trust policy of {role.name}", role.assume_role_policy_document)
-        return decide_assuming(policies, trust, (session.arn, session.role_arn), asked)
+        return decide_assuming(policies, trust, (session.arn, session.role_arn), check)
     except UnsupportedPolicyError as error:
-        return Decision(asked, allowed=False, why=f"because {error}")
+        return PolicyDecision(check, allowed=False, why=f"because {error}")
+
+
+WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class AuthorizedCalls:
+    """WSGI middleware that denies requests without permission, if the switch ``enforce_iam`` is on.
+
+    A request without a signature passes: `signatures` lets only those through that AWS accepts without one.
+
+    Args:
+        aws: answers allowed requests.
+        authorizer: decides.
+        fleet: has the switch.
+    """
+
+    def __init__(self, aws: WsgiApp, authorizer: Authorizer, fleet: Fleet) -> None:
+        self._aws, self._authorizer, self._fleet = aws, authorizer, fleet
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        refused = self._denial(environ) if self._fleet.switches.enforce_iam else None
+        if refused is None:
+            return self._aws(environ, start_response)
+        start_response(refused.status, [*refused.headers, ("Content-Length", str(len(refused.body)))])
+        return (refused.body,)
+
+    def _denial(self, environ: dict[str, Any]) -> DirectResponse | None:
+        credential = credential_of(environ)
+        if credential is None:
+            return None
+        try:
+            self._authorizer.check(environ, credential)
+        except DeniedError as error:
+            return error_response(environ, credential.service, ErrorReason.DENIED, str(error))
+        return None
+
+
+def form_check(authorizer: Authorizer, fleet: Fleet) -> Callable[[Form, Signer], None]:
+    """Return the check of forms for `PostObjects`: it raises `RefusedError` if the signer may not put the object."""
+
+    def check(form: Form, signer: Signer) -> None:
+        if not fleet.switches.enforce_iam:
+            return
+        credential = Credential(signer.access_key, signer.region, "s3")
+        checks = put_object_checks(form.bucket, form.fields["key"], signer.region, tagged="tagging" in form.fields)
+        try:
+            authorizer.check_actions(credential, checks, "")
+        except DeniedError as error:
+            raise RefusedError(403, "AccessDenied", str(error)) from error
+
+    return check

@@ -1,4 +1,4 @@
-"""A signed request as the questions about it need it: service, operation, parameters and account."""
+"""A signed request: its credential, service, operation, parameters and account."""
 
 import io
 import json
@@ -16,12 +16,12 @@ _SCOPE = re.compile(r"([^/\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
 
 
 class UnknownCallError(ValueError):
-    """Raised when a request does not say what it is, so that nothing can be decided but to refuse it."""
+    """Raised when a request cannot be identified, so that it must be denied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The signer of a request, and what the signature is for."""
+    """The access key of a request, and the region and service of its signature."""
 
     access_key: str
     region: str
@@ -29,9 +29,9 @@ class Credential:
 
 
 def credential_of(environ: dict[str, Any]) -> Credential | None:
-    """Return what a request is signed with, in its header or in its address; None for one that is not signed.
+    """Return the credential of a request, from its header or its URL, or None if it is not signed.
 
-    A form is signed by its own fields, which are read where forms are (`post_objects`).
+    The signature of a form is in its fields, which `s3.posts` reads.
     """
     header, query = environ.get("HTTP_AUTHORIZATION", ""), environ.get("QUERY_STRING", "")
     if found := _HEADER.search(header):
@@ -42,11 +42,11 @@ def credential_of(environ: dict[str, Any]) -> Credential | None:
 
 
 @dataclass
-class Call:
-    """One request.
+class ApiCall:
+    """One call of an AWS API.
 
     Attributes:
-        environ: of WSGI; what is read of its body is put back.
+        environ: of WSGI; its body can be read again.
         service: as its signature names it.
         region: as its signature names it.
         account: of the access key that signed it.
@@ -59,7 +59,7 @@ class Call:
 
     @cached_property
     def body(self) -> bytes:
-        """The body; nothing of one that comes in chunks, of unknown length."""
+        """The body; empty if it is sent in chunks, without a length."""
         length = self.environ.get("CONTENT_LENGTH") or ""
         body: bytes = self.environ["wsgi.input"].read(int(length)) if length.isdigit() else b""
         self.environ["wsgi.input"] = io.BytesIO(body)
@@ -67,24 +67,24 @@ class Call:
 
     @property
     def method(self) -> str:
-        """The method of HTTP."""
+        """The HTTP method."""
         return str(self.environ["REQUEST_METHOD"])
 
     @cached_property
     def query(self) -> dict[str, str]:
-        """The parameters of the address, the first of each name; one without a value is there with none."""
+        """The first value of each query parameter; empty for a parameter without a value."""
         pairs = parse_qs(self.environ.get("QUERY_STRING", ""), keep_blank_values=True)
         return {name: values[0] for name, values in pairs.items()}
 
     @cached_property
     def fields(self) -> dict[str, str]:
-        """The parameters of a call in the Query protocol, from the body and the address."""
+        """The parameters of a call in the Query protocol, from body and URL."""
         sent = parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True)
         return {**self.query, **dict(sent)}
 
     @property
     def is_json(self) -> bool:
-        """Whether it is in the JSON protocol: its calls name their operation in a header."""
+        """Whether the call is in the JSON protocol, whose calls name their operation in a header."""
         return "HTTP_X_AMZ_TARGET" in self.environ
 
     @cached_property
@@ -92,7 +92,7 @@ class Call:
         """The name of the operation in the JSON and Query protocols.
 
         Raises:
-            UnknownCallError: it has none, as in protocols that name it by method and path.
+            UnknownCallError: the call has none, as in protocols that use method and path.
         """
         target = str(self.environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
         if name := target or self.fields.get("Action", ""):
@@ -102,7 +102,7 @@ class Call:
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """What a call in the JSON protocol has in its body, and one in the Query protocol as fields."""
+        """The parameters of a call in the JSON or Query protocol."""
         if not self.is_json:
             return {**self.fields}
         try:

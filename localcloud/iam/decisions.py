@@ -1,98 +1,206 @@
-"""The decision about one question: an explicit Deny wins, then any Allow, and what nothing speaks of is denied.
+"""The decision about one permission check: an explicit Deny wins, then any Allow; otherwise the action is denied.
 
-As https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html says of identity policies
-in one account. Permissions boundaries, session policies and the policies of an organization are not evaluated; who
-has one of the first two is refused everything (`principals`).
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html describes this for identity
+policies in one account. Permissions boundaries, session policies and the policies of an organization are not
+evaluated; a session with one of the first two is denied everything.
+
+Roles, policies and sessions are moto's. `signatures` has checked the signature. Neither this module nor moto checks
+the end of a session.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from localcloud.iam.conditions import UnsupportedPolicyError
-from localcloud.iam.documents import Asked, Effect, Policy, Statement
+from moto.iam.models import get_account_id_from, iam_backends
+from moto.sts.models import sts_backends
+from moto.utilities.utils import get_partition
+
+from localcloud.iam.policies import (
+    Effect,
+    IamPolicy,
+    PermissionCheck,
+    Statement,
+    UnsupportedPolicyError,
+    parse_policy,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What was decided about a question.
+class PolicyDecision:
+    """The decision about a permission check.
 
     Attributes:
-        asked: the question.
-        allowed: the answer.
-        rests_on: policy and Sid of every statement that decided it: all that deny, or else all that allow.
-        why: for a denial, the end of AWS's sentence about it.
+        check: the action on a resource.
+        allowed: the result.
+        rests_on: policy and Sid of each statement that decided it: all that deny, or else all that allow.
+        why: for a denial, the end of AWS's error message.
     """
 
-    asked: Asked
+    check: PermissionCheck
     allowed: bool
     rests_on: tuple[tuple[str, str], ...] = ()
     why: str = ""
 
 
-def decide(policies: Sequence[Policy], asked: Asked) -> Decision:
-    """Return the decision of a role's policies. A policy that cannot be evaluated denies, and the reason says so."""
-    return _denied_in_doubt(asked, lambda: _decide(policies, asked))
+def decide(policies: Sequence[IamPolicy], check: PermissionCheck) -> PolicyDecision:
+    """Return the decision of a role's policies. A policy that cannot be evaluated denies, with this reason."""
+    return _denied_in_doubt(check, lambda: _decide(policies, check))
 
 
-def decide_assuming(policies: Sequence[Policy], trust: Policy, arns: Sequence[str], asked: Asked) -> Decision:
-    """Return the decision about becoming a role, which its trust policy has to allow the caller.
+def decide_assuming(
+    policies: Sequence[IamPolicy], trust: IamPolicy, arns: Sequence[str], check: PermissionCheck
+) -> PolicyDecision:
+    """Return the decision about assuming a role, which the role's trust policy must allow.
 
-    A trust policy that names the caller is enough. One that names the account leaves it to the caller's own policies
+    A trust policy that names the caller is enough. If it names the account, the caller's own policies decide
     (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
 
     Args:
         policies: of the caller.
-        trust: the trust policy of the role that is to be assumed.
-        arns: of the caller: of its session, and of its role.
-        asked: the question, about the role that is to be assumed.
+        trust: the trust policy of the role to assume.
+        arns: of the caller's session and role.
+        check: the action on the role to assume.
     """
-    return _denied_in_doubt(asked, lambda: _decide_assuming(policies, trust, arns, asked))
+    return _denied_in_doubt(check, lambda: _decide_assuming(policies, trust, arns, check))
 
 
-def _denied_in_doubt(asked: Asked, decided: Callable[[], Decision]) -> Decision:
+def _denied_in_doubt(check: PermissionCheck, decided: Callable[[], PolicyDecision]) -> PolicyDecision:
     try:
         return decided()
     except UnsupportedPolicyError as error:
-        return Decision(asked, allowed=False, why=f"because {error}")
+        return PolicyDecision(check, allowed=False, why=f"because {error}")
 
 
-def _decide(policies: Sequence[Policy], asked: Asked) -> Decision:
-    if denies := _speaking(policies, "Deny", asked):
-        return Decision(
-            asked, allowed=False, rests_on=denies, why="with an explicit deny in an identity-based policy"
+def _decide(policies: Sequence[IamPolicy], check: PermissionCheck) -> PolicyDecision:
+    if denies := _matching_statements(policies, "Deny", check):
+        return PolicyDecision(
+            check, allowed=False, rests_on=denies, why="with an explicit deny in an identity-based policy"
         )
-    if allows := _speaking(policies, "Allow", asked):
-        return Decision(asked, allowed=True, rests_on=allows)
-    return Decision(asked, allowed=False, why=f"because no identity-based policy allows the {asked.action} action")
+    if allows := _matching_statements(policies, "Allow", check):
+        return PolicyDecision(check, allowed=True, rests_on=allows)
+    return PolicyDecision(
+        check, allowed=False, why=f"because no identity-based policy allows the {check.action} action"
+    )
 
 
-def _speaking(policies: Iterable[Policy], effect: Effect, asked: Asked) -> tuple[tuple[str, str], ...]:
+def _matching_statements(
+    policies: Iterable[IamPolicy], effect: Effect, check: PermissionCheck
+) -> tuple[tuple[str, str], ...]:
     return tuple(
         (policy.name, statement.sid)
         for policy in policies
         for statement in policy.statements
-        if statement.effect == effect and statement.speaks_of(asked)
+        if statement.effect == effect and statement.applies_to(check)
     )
 
 
-def _decide_assuming(policies: Sequence[Policy], trust: Policy, arns: Sequence[str], asked: Asked) -> Decision:
-    own = _decide(policies, asked)
+def _decide_assuming(
+    policies: Sequence[IamPolicy], trust: IamPolicy, arns: Sequence[str], check: PermissionCheck
+) -> PolicyDecision:
+    own = _decide(policies, check)
     _, partition, _, _, account, *_ = arns[0].split(":")
-    speaking = [statement for statement in trust.statements if statement.speaks_of(asked)]
+    speaking = [statement for statement in trust.statements if statement.applies_to(check)]
     named = _effects_for({*arns, "*"}, speaking)
     delegated = _effects_for({account, f"arn:{partition}:iam::{account}:root"}, speaking)
     if "Deny" in named | delegated:
-        return Decision(asked, allowed=False, why="with an explicit deny in the role trust policy")
+        return PolicyDecision(check, allowed=False, why="with an explicit deny in the role trust policy")
     denied_by_own = bool(own.rests_on) and not own.allowed
     if "Allow" in named and not denied_by_own:
-        return Decision(asked, allowed=True, rests_on=((trust.name, "Principal"),))
+        return PolicyDecision(check, allowed=True, rests_on=((trust.name, "Principal"),))
     if "Allow" in named | delegated:
         return own
-    why = f"because no role trust policy allows the {asked.action} action"
-    return Decision(asked, allowed=False, why=why)
+    why = f"because no role trust policy allows the {check.action} action"
+    return PolicyDecision(check, allowed=False, why=why)
 
 
 def _effects_for(names: set[str], statements: Iterable[Statement]) -> set[Effect]:
     return {
         each.effect for each in statements if any(kind == "AWS" and arn in names for kind, arn in each.principals)
     }
+
+
+MAX_SESSIONS = 10_000
+"""Largest number of cached sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSession:
+    """A session of a caller that has assumed a role.
+
+    Attributes:
+        arn: of the session, such as ``arn:aws:sts::123456789012:assumed-role/web/i-0123``.
+        role_arn: of the role.
+        role: its name.
+        account: that of the role.
+        limited: whether it has a session policy, which is not evaluated.
+    """
+
+    arn: str
+    role_arn: str
+    role: str
+    account: str
+    limited: bool = False
+
+    def policies(self) -> tuple[IamPolicy, ...]:
+        """Return the role's present policies; none if the role does not exist any more.
+
+        Raises:
+            UnsupportedPolicyError: a policy, or a limit of the policies, cannot be evaluated.
+        """
+        role = role_by_arn(self.account, self.role_arn)
+        if role is None:
+            return ()
+        if self.limited or role.permissions_boundary_arn:
+            raise UnsupportedPolicyError(
+                f"the role {self.role!r} has a permissions boundary, or the session a policy of its own, "
+                "and neither is evaluated here"
+            )
+        inline = [parse_policy(name, document) for name, document in list(role.policies.items())]
+        return (*inline, *(_default_version(managed) for managed in list(role.managed_policies.values())))
+
+
+def _default_version(managed: Any) -> IamPolicy:
+    document = next(each.document for each in managed.versions if each.version_id == managed.default_version_id)
+    return parse_policy(managed.name, document)
+
+
+class RoleSessions:
+    """The sessions of this cloud by access key; threads may share an instance."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, RoleSession] = {}
+        self._lock = threading.Lock()
+
+    def of(self, access_key: str, region: str) -> RoleSession | None:
+        """Return the session of an access key, or None for a key without a role, which may do everything."""
+        with self._lock:
+            known = self._known.get(access_key)
+        if known is not None:
+            return known
+        found = _assumed(access_key, region)
+        if found is not None:
+            with self._lock:
+                if len(self._known) >= MAX_SESSIONS:
+                    self._known.clear()
+                self._known[access_key] = found
+        return found
+
+
+def _assumed(access_key: str, region: str) -> RoleSession | None:
+    account, partition = get_account_id_from(access_key), get_partition(region)
+    key = iam_backends[account][partition].access_keys.get(access_key)
+    if key is None or key.role_arn is None:
+        return None
+    assumed = sts_backends[account][partition].get_assumed_role_from_access_key(access_key)
+    name = key.role_arn.rpartition("/")[2]
+    arn = assumed.arn if assumed else f"arn:{partition}:sts::{account}:assumed-role/{name}/unknown"
+    return RoleSession(arn, key.role_arn, name, account, limited=bool(assumed and assumed.policy))
+
+
+def role_by_arn(account: str, arn: str) -> Any | None:
+    """Return moto's role of an ARN, or None."""
+    backend = iam_backends[account][arn.split(":")[1]]
+    roles: Sequence[Any] = list(backend.roles.values())
+    return next((role for role in roles if role.arn == arn), None)

@@ -28,11 +28,11 @@ _OF_EC2 = re.compile(
 """The actions of EC2 that are kept: it has several hundred."""
 
 Keys = Mapping[str, frozenset[str]]
-"""Condition keys in lower case by resource type; those of ``*`` belong to the action on any resource."""
+"""Condition keys in lower case by resource type; the keys of ``*`` apply to the action on any resource."""
 
 
 def types_of(action: str) -> Keys | None:
-    """Return the resource types of an action, such as ``s3:GetObject``, with their keys; None if it is not listed."""
+    """Return the resource types of an action, such as ``s3:GetObject``, with their keys, or None if unlisted."""
     service, _, name = action.lower().partition(":")
     return _read()[0].get(f"{service}:{name}")
 
@@ -57,7 +57,7 @@ def known_keys(action: str, resource: str) -> frozenset[str] | None:
 
 
 def is_known(key: str, keys: frozenset[str]) -> bool:
-    """Return True if a condition key is among these, or is one that every request has."""
+    """Return True if a condition key is among `keys`, or is one that every request has."""
     name = key.lower()
     of_tags = name.startswith(("aws:requesttag", "aws:resourcetag", "aws:tagkeys"))
     if name.startswith("aws:") and not of_tags:
@@ -80,7 +80,7 @@ def _read() -> tuple[dict[str, Keys], dict[tuple[str, str], re.Pattern[str]]]:
 
 
 def _extract(package: Path) -> dict[str, Any]:
-    """Return what is kept of the npm package."""
+    """Return the part of the npm package that `reference.json` stores."""
     services = {}
     for service in SERVICES:
         actions = json.loads((package / "data" / "actions" / f"{service}.json").read_text()).values()

@@ -1,1 +1,1 @@
-"""What an instance runs as: a process, or a machine that boots; started, found again, ended with all that is its."""
+"""The machines of instances, processes or booted images: how they start, are found again, and end."""

@@ -1,7 +1,8 @@
-"""One instance's machine: what runs of it is found again by a hypervisor that comes after, and ended.
+"""The machine of one instance: its directory, its process and its control groups.
 
-Of each kind (`processes`, `nspawn`), it has a directory: ``process`` (who runs it), ``console.log`` (its
-output) and ``disk`` (its disk, if it has one). The process leads a session, and when it is killed all of it ends.
+A later hypervisor finds a machine by its directory, which holds ``process`` (the process that leads it),
+``console.log`` (its output) and ``disk`` (its disk, if it has one). The process leads a session, and all of the
+machine ends when this process is killed.
 """
 
 import contextlib
@@ -9,31 +10,31 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from localcloud.machines import cgroups
-
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# The process writes who it is before it becomes the command: a hypervisor killed in between still finds it.
+# The process writes its identity before it becomes the command, so that a later hypervisor finds it in any case.
 _RECORD = 'read -r stat < /proc/$$/stat; printf "%s\\n" "$stat" > process; exec "$@"'
-_START_TIME_FIELD = 19  # of those after the command's name, in /proc/PID/stat (man 5 proc)
+
+_START_TIME_FIELD = 19  # among the fields after the command's name in /proc/PID/stat (man 5 proc)
 
 
 class BootFailedError(Exception):
-    """Raised when an instance's user data cannot be run; the message says why."""
+    """Raised when a machine cannot be started; the message says why."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process as the kernel tells it from a later one with the same number.
+    """A process, distinguished from later processes with the same number.
 
     Attributes:
-        pid: also its process group and session.
-        started: clock ticks after boot of the host.
+        pid: also the number of its process group and session.
+        started: clock ticks between the boot of the host and the start of the process.
     """
 
     pid: int
@@ -41,12 +42,12 @@ class Process:
 
     @classmethod
     def read(cls, stat: str) -> "Process":
-        """Read a line of ``/proc/PID/stat``."""
+        """Return the process of a line of ``/proc/PID/stat``."""
         return cls(int(stat.split(" ", 1)[0]), int(stat.rpartition(")")[2].split()[_START_TIME_FIELD]))
 
     @classmethod
     def of(cls, pid: int) -> "Process | None":
-        """Return the process that has this number now, or None; one that only waits to be reaped counts as none."""
+        """Return the process that has this number now, or None if there is none or only a zombie."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
         except OSError:
@@ -54,56 +55,94 @@ class Process:
         return None if stat.rpartition(")")[2].split()[0] == "Z" else cls.read(stat)
 
     def alive(self) -> bool:
-        """Say whether it still runs."""
+        """Return True if the process still runs."""
         return Process.of(self.pid) == self
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to every process of its group; none is left, or the number has passed on: nothing happens."""
+        """Send a signal to every process of the group; without effect if the process has ended."""
         if Process.of(self.pid) in {None, self}:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children of the process `pid`."""
+    """Return the process numbers of the children of a process."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             stat = (entry / "stat").read_text()
         except OSError:
-            continue  # it has just ended
+            continue  # the process ended meanwhile
         if int(stat.rpartition(")")[2].split()[1]) == pid:
             found.append(int(entry.name))
     return found
 
 
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+CGROUP_EXIT_SECONDS = 2.0
+"""Longest time in seconds in which the last processes of a killed machine leave their control groups."""
+
+
+def cgroup_folders(machine_id: str, root: Path = CGROUP_ROOT) -> list[Path]:
+    """Return the machine's control group in each hierarchy of systemd's services, whether it exists or not.
+
+    Each machine has its own group, so that its systemd does not meet the services of another machine: systemd-nspawn
+    creates a machine's groups in the group in which it is started, always under the same name. The hierarchies are
+    version 2, or with version 1 ``systemd`` and, on most hosts, ``unified`` (systemd's CGROUP_DELEGATION.md).
+    """
+    hierarchies = [root] if (root / "cgroup.controllers").exists() else [root / "systemd", root / "unified"]
+    return [path / f"fleetsight-{machine_id}" for path in hierarchies if (path / "cgroup.procs").exists()]
+
+
+def remove_cgroups(machine_id: str, root: Path = CGROUP_ROOT, wait_seconds: float = CGROUP_EXIT_SECONDS) -> None:
+    """Remove the control groups of a machine that has ended, innermost first."""
+    deadline = time.monotonic() + wait_seconds
+    for top in cgroup_folders(machine_id, root):
+        while top.exists() and not _remove_tree(top) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def _remove_tree(top: Path) -> bool:
+    """Remove the groups of a tree that have no processes; return True if all were removed."""
+    try:
+        for path in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
+            path.rmdir()
+        top.rmdir()
+    except FileNotFoundError:
+        return not top.exists()
+    except OSError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Machine:
-    """The directory of one instance and what runs from it.
+    """The machine of one instance.
 
     Args:
-        directory: of this instance alone, mode 0700.
+        directory: of this instance only, mode 0700.
     """
 
     directory: Path
 
     @property
     def console(self) -> Path:
-        """Where the output goes."""
+        """The file of its output."""
         return self.directory / "console.log"
 
     @property
     def disk(self) -> Path:
-        """Where a machine with a disk of its own keeps what it writes; removed by `discard`."""
+        """The folder of its disk, if it has one; removed by `discard`."""
         return self.directory / "disk"
 
     def prepare(self) -> None:
-        """Make the directory, and forget what ran from it before."""
+        """Create the directory, without the record of an earlier process."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.directory / "process").unlink(missing_ok=True)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Run a command in a session of its own, with nothing of this process's environment.
+        """Run a command in a new session, without the environment of this process.
 
         Raises:
             BootFailedError: the process could not be started.
@@ -123,75 +162,75 @@ class Machine:
             self.fail(f"cannot start a process: {error}")
 
     def fail(self, reason: str) -> NoReturn:
-        """Write on the console why there is no boot.
+        """Write the reason of a failed boot to the console and raise it.
 
         Raises:
-            BootFailedError: always, with that reason.
+            BootFailedError: always, with this reason.
         """
         with self.console.open("a") as console:
             console.write(f"boot failed: {reason}\n")
         raise BootFailedError(reason)
 
     def process(self) -> Process | None:
-        """Return the process that was started from here last, alive or not."""
+        """Return the process that was started last, alive or not, or None."""
         try:
             return Process.read((self.directory / "process").read_text())
         except (OSError, ValueError, IndexError):
             return None
 
     def discard(self) -> None:
-        """Remove what a machine that is never started again leaves: its disk and its control groups."""
+        """Remove the disk and control groups of a machine that will not start again."""
         shutil.rmtree(self.disk, ignore_errors=True)
-        cgroups.remove(self.directory.name)
+        remove_cgroups(self.directory.name)
 
 
 class GuestServices(Protocol):
-    """What serves a machine while it runs: its metadata, its way to the cloud."""
+    """The services of a running machine: its metadata service and its connection to the cloud."""
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop the services."""
 
 
 @dataclass(frozen=True)
 class RunningMachine:
-    """A machine that was started: the process that leads it, and what serves it."""
+    """A started machine: the process that leads it, and its services."""
 
     child: subprocess.Popen[bytes]
-    surroundings: GuestServices
+    services: GuestServices
 
 
-class Kind(Protocol):
-    """How an instance becomes something that runs. The hypervisor knows no more of it.
+class MachineBackend(Protocol):
+    """Starts machines and shuts them down, for the hypervisor.
 
     Attributes:
-        grace_seconds: that a machine which was asked to end usually needs.
-        ask_again_seconds: after which one that has not ended is asked once more; infinite where once is enough.
+        grace_seconds: time for a shutdown before the machine is killed.
+        shutdown_retry_seconds: interval between requests to shut down; infinite if one request is enough.
     """
 
     grace_seconds: float
-    ask_again_seconds: float
+    shutdown_retry_seconds: float
 
     def boot(self, machine: Machine, identity: Mapping[str, Any]) -> RunningMachine:
         """Start a machine.
 
         Args:
-            machine: its directory, prepared.
-            identity: what the cloud says of the instance, see `identity.describe`.
+            machine: prepared.
+            identity: of the instance, see `control.describe_identity`.
 
         Raises:
-            BootFailedError: it cannot be started, for the reason that its console says too.
-            OSError: its surroundings cannot be served.
+            BootFailedError: the machine cannot be started; its console has the reason, too.
+            OSError: its services cannot be started.
         """
 
-    def surround(self, machine: Machine, process: Process) -> GuestServices:
-        """Serve a running machine again after the death of its hypervisor.
+    def attach(self, machine: Machine, process: Process) -> GuestServices:
+        """Start the services of a running machine after its hypervisor died.
 
         Raises:
-            OSError: its surroundings cannot be served.
+            OSError: the services cannot be started.
         """
 
-    def ask_to_end(self, process: Process) -> None:
-        """Ask a machine to end in its own way; it may not hear it yet."""
+    def request_shutdown(self, process: Process) -> None:
+        """Request an orderly shutdown; a machine that has just started may lose the request."""
 
 
 def machines_in(state_dir: Path) -> list[Machine]:
@@ -199,8 +238,8 @@ def machines_in(state_dir: Path) -> list[Machine]:
     return [Machine(path) for path in sorted((state_dir / "instances").glob("i-*"))]
 
 
-def forget_all(state_dir: Path) -> None:
-    """End what still runs below `state_dir` and remove it; for the start of a new cloud, which knows none of it."""
+def remove_all(state_dir: Path) -> None:
+    """End and remove all machines below `state_dir`; a new cloud does not know them."""
     end_all(state_dir)
     discard_all(state_dir)
     for machine in machines_in(state_dir):
@@ -208,7 +247,7 @@ def forget_all(state_dir: Path) -> None:
 
 
 def end_all(state_dir: Path, number: int = signal.SIGKILL) -> int:
-    """Signal the process group of every machine; return how many still have a live process."""
+    """Signal the process group of every machine; return the number of machines that still run."""
     processes = [process for machine in machines_in(state_dir) if (process := machine.process())]
     for process in processes:
         process.signal_group(number)
@@ -216,6 +255,6 @@ def end_all(state_dir: Path, number: int = signal.SIGKILL) -> int:
 
 
 def discard_all(state_dir: Path) -> None:
-    """Remove what machines that have all ended leave on disk and in the kernel; their consoles stay."""
+    """Remove disks and control groups of machines that have all ended; their consoles stay."""
     for machine in machines_in(state_dir):
         machine.discard()

@@ -36,7 +36,7 @@ from scripts.aws.deploy.stack import Stack, find_stack
 from services.errors import FleetsightError
 from services.table import Table
 from web_tier.app import STATIC_SECONDS, create_app
-from web_tier.pages.accounts.visitor import UNKNOWN
+from web_tier.pages.account import UNKNOWN
 
 _IN_STYLE = re.compile(r"""(?:url\(|@import )\s*["']?([^"')\s]+)""")
 

@@ -19,9 +19,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from localcloud.control_client import ControlClient
-from localcloud.options import InvalidSwitchError, Switches
-from localcloud.typed_switches import values_in
+from localcloud.clients import ControlClient
+from localcloud.options import InvalidSwitchError, Switches, load_scenario
 from scripts.chaos.client import CampaignVerdict, ChaosClient, ProgressWatcher, check_images
 from scripts.chaos.strikes import Striker
 from scripts.demo_model.signs import samples
@@ -259,7 +258,7 @@ def chaos(  # noqa: PLR0917 - click calls it by name
     """Run the whole system while calls fail and processes are killed, and check every image."""
     console = Console()
     try:
-        switches = values_in(scenario) if scenario else {}
+        switches = load_scenario(scenario) if scenario else {}
     except InvalidSwitchError as error:
         raise click.UsageError(f"--scenario: {error}") from error
     log.parent.mkdir(parents=True, exist_ok=True)

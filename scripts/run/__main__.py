@@ -11,8 +11,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from localcloud.options import InvalidSwitchError
-from localcloud.typed_switches import switches_of, typed, values_in
+from localcloud.options import InvalidSwitchError, format_switches, load_scenario, parse_switches
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
 from scripts.run.session import RunSession
@@ -62,10 +61,10 @@ def main(  # noqa: PLR0917 - click calls it by name
     stop = _stop_on_signals()
     try:
         option = "--scenario"
-        scenario_values = values_in(scenario) if scenario else {}
+        scenario_values = load_scenario(scenario) if scenario else {}
         option = "--switch"
-        switches = (*typed(scenario_values), *switches)
-        switches_of(switches)
+        switches = (*format_switches(scenario_values), *switches)
+        parse_switches(switches)
         images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
         overrides |= {"FLEETSIGHT__AUTH__MODE": "cognito"} if sign_in else {}

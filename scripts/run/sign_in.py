@@ -10,7 +10,7 @@ from typing import cast
 
 from core.personal_tokens import PersonalTokens
 from core.provision import provision_user_pool
-from localcloud.user_pools.mailbox import Mail
+from localcloud.cognito.mailbox import Mail
 from services.accounts import Accounts, drawn_password
 from services.clients import Clients
 from services.table import Table
@@ -83,7 +83,7 @@ def _make_operator(accounts: Accounts, pool: UserPool) -> tuple[str, PoolTokens]
 
 def _set_up_app(pool: UserPool, access_token: str) -> str:
     """Set up a second factor as the operator's authenticator app would; return its key."""
-    from localcloud.user_pools.second_factors import STEP_SECONDS, Authenticator  # imports moto
+    from localcloud.cognito.sign_in import STEP_SECONDS, Authenticator
 
     key = pool.begin_second_factor(access_token)
     app = Authenticator(secret=b32decode(key))

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from core.fleet_store import FleetStore
-from localcloud.control_client import ControlClient
+from localcloud.clients import ControlClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from services.table import Table

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from localcloud.control_client import ControlClient
+from localcloud.clients import ControlClient
 from localcloud.machines.machine import Machine
 from scripts.client import ApiClient, UploadResult
 from scripts.demo_model.signs import samples

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from core.cost import IMAGE, Requests
-from localcloud.control_client import ControlClient
+from localcloud.clients import ControlClient
 from tests.chaos.conftest import RunningSystem, signs
 from tests.support.waiting import wait_until
 

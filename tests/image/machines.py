@@ -4,9 +4,8 @@ import http.client
 from pathlib import Path
 
 from localcloud.launch import LocalCloud
-from localcloud.machines import cgroups
-from localcloud.machines.machine import Machine
-from localcloud.machines.netns import in_network_of
+from localcloud.machines.machine import Machine, cgroup_folders
+from localcloud.machines.network import in_network_of
 from tests.support.waiting import wait_until
 
 """A boot takes a second or two; so long on a machine that is busy with five others."""
@@ -43,7 +42,7 @@ def traces_of(state_dir: Path, instance_id: str = "i-*") -> list[str]:
     found: list[str] = []
     for directory in (state_dir / "instances").glob(instance_id):
         found += map(str, left_of(directory))
-        found += [str(path) for path in (directory / "disk", *cgroups.folders(directory.name)) if path.exists()]
+        found += [str(path) for path in (directory / "disk", *cgroup_folders(directory.name)) if path.exists()]
     return found
 
 

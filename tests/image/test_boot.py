@@ -23,8 +23,13 @@ from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 from tests.chaos.conftest import RunningSystem, signs
 from tests.image.machines import answers_in, console_of, console_says, left_of, machine_of, traces_of
-from tests.integration.localcloud.conftest import Clients
-from tests.integration.localcloud.test_instances import becomes, describe, launch, state
+from tests.support.cloud_clients import (
+    CloudClients,
+    describe_instance,
+    launch_instances,
+    state_of_instance,
+    wait_for_state,
+)
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -67,7 +72,7 @@ def cloud(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def ec2(cloud: LocalCloud) -> Any:
-    return Clients(cloud.endpoint_url)("ec2")
+    return CloudClients(cloud.endpoint_url)("ec2")
 
 
 def test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselves(
@@ -95,7 +100,7 @@ def test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselve
         ended = fleet.instances(("terminated",))
         assert len(ended) == 5
         for each in ended:
-            reason = describe(system.clients.ec2, each.instance_id)["StateReason"]["Code"]
+            reason = describe_instance(system.clients.ec2, each.instance_id)["StateReason"]["Code"]
             assert reason == "Client.InstanceInitiatedShutdown"
         wait_until(lambda: not traces_of(system.state_dir), "nothing is left of them")
     finally:
@@ -113,20 +118,20 @@ def test_a_machine_whose_worker_cannot_start_powers_off_all_the_same(
     cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
     script = "#!/bin/sh\nexport FLEETSIGHT__WORKER__IDLE_SECONDS=never\nexec /opt/fleetsight/start worker\n"
-    (instance_id,) = launch(ec2, script, ImageId=worker_image.image_id)
-    becomes(ec2, instance_id, "terminated")
-    assert describe(ec2, instance_id)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+    (instance_id,) = launch_instances(ec2, script, ImageId=worker_image.image_id)
+    wait_for_state(ec2, instance_id, "terminated")
+    assert describe_instance(ec2, instance_id)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
     assert "idle_seconds" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
 def test_a_machine_that_is_terminated_shuts_down_in_order(
     cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
-    (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
+    (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
     machine = machine_of(cloud, instance_id)
     console_says(machine, "booted 1 times")
     ec2.terminate_instances(InstanceIds=[instance_id])
-    becomes(ec2, instance_id, "terminated")
+    wait_for_state(ec2, instance_id, "terminated")
     assert "Powering off" in console_of(machine)
     wait_until(lambda: not machine.disk.exists(), "its disk is gone")
 
@@ -134,10 +139,10 @@ def test_a_machine_that_is_terminated_shuts_down_in_order(
 def test_a_machine_that_is_terminated_as_soon_as_it_is_launched_ends(
     cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
-    (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
+    (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
     wait_until(machine_of(cloud, instance_id).process, "it has a process")
     ec2.terminate_instances(InstanceIds=[instance_id])
-    becomes(ec2, instance_id, "terminated")
+    wait_for_state(ec2, instance_id, "terminated")
     wait_until(lambda: not traces_of(cloud.state_dir, instance_id), "nothing is left")
 
 
@@ -145,18 +150,18 @@ def test_a_machine_that_stops_keeps_its_disk_until_it_is_terminated(
     cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
     stops = {"ImageId": worker_image.image_id, "InstanceInitiatedShutdownBehavior": "stop"}
-    (instance_id,) = launch(ec2, COUNTS_BOOTS, **stops)
+    (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, **stops)
     machine = machine_of(cloud, instance_id)
     console_says(machine, "booted 1 times")
     ec2.stop_instances(InstanceIds=[instance_id])
-    becomes(ec2, instance_id, "stopped")
+    wait_for_state(ec2, instance_id, "stopped")
     ec2.start_instances(InstanceIds=[instance_id])
     console_says(machine, "booted 2 times")
     ec2.stop_instances(InstanceIds=[instance_id])
-    becomes(ec2, instance_id, "stopped")
+    wait_for_state(ec2, instance_id, "stopped")
     assert machine.disk.exists()
     ec2.terminate_instances(InstanceIds=[instance_id])
-    becomes(ec2, instance_id, "terminated")
+    wait_for_state(ec2, instance_id, "terminated")
     wait_until(lambda: not machine.disk.exists(), "its disk is gone")
 
 
@@ -164,8 +169,8 @@ def test_a_machine_that_powers_itself_off_stops_where_its_behaviour_says_so(
     ec2: Any, worker_image: LocalImage
 ) -> None:
     stops = {"ImageId": worker_image.image_id, "InstanceInitiatedShutdownBehavior": "stop"}
-    (instance_id,) = launch(ec2, POWERS_OFF, **stops)
-    becomes(ec2, instance_id, "stopped")
+    (instance_id,) = launch_instances(ec2, POWERS_OFF, **stops)
+    wait_for_state(ec2, instance_id, "stopped")
     ec2.terminate_instances(InstanceIds=[instance_id])
 
 
@@ -181,7 +186,7 @@ reach 127.0.0.1 {port}
 for address in 169.254.169.253 10.0.0.1 1.1.1.1 127.0.0.1; do reach $address 53; done
 echo looked around
 """
-    (instance_id,) = launch(ec2, script, ImageId=worker_image.image_id)
+    (instance_id,) = launch_instances(ec2, script, ImageId=worker_image.image_id)
     machine = machine_of(cloud, instance_id)
     console_says(machine, "looked around")
     reached = set(re.findall(r"reaches (\S+)", console_of(machine)))
@@ -193,29 +198,29 @@ def test_a_machines_clock_begins_with_its_boot(cloud: LocalCloud, ec2: Any, work
     """A timer that is due minutes after boot would else be due at once."""
     script = "#!/bin/sh\necho up for $(cut -d. -f1 /proc/uptime) seconds\n"
     launched_at = time.monotonic()
-    (instance_id,) = launch(ec2, script, ImageId=worker_image.image_id)
+    (instance_id,) = launch_instances(ec2, script, ImageId=worker_image.image_id)
     machine = machine_of(cloud, instance_id)
     console_says(machine, "up for")
     told = re.search(r"up for (\d+) seconds", console_of(machine))
     assert told is not None
     seconds_since_launch = time.monotonic() - launched_at
-    # Its clock begins with a whole second, at most two ahead: `_back` in localcloud/machines/nspawn.py.
+    # Its clock begins with a whole second, at most two ahead: `_back` in localcloud/machines/backends.py.
     assert int(told[1]) <= seconds_since_launch + 2, "the clock began before the launch"
     ec2.terminate_instances(InstanceIds=[instance_id])
 
 
 def test_an_image_that_is_not_there_fails_the_boot_and_says_which_are(ec2: Any, worker_image: LocalImage) -> None:
-    (instance_id,) = launch(ec2, ImageId="ami-12c6146b")
-    becomes(ec2, instance_id, "terminated")
-    reason = describe(ec2, instance_id)["StateReason"]["Message"]
+    (instance_id,) = launch_instances(ec2, ImageId="ami-12c6146b")
+    wait_for_state(ec2, instance_id, "terminated")
+    reason = describe_instance(ec2, instance_id)["StateReason"]["Message"]
     assert "there is no image ami-12c6146b" in reason
     assert worker_image.image_id in reason
 
 
 def test_a_hypervisor_that_was_killed_takes_over_its_machines(worker_image: LocalImage, tmp_path: Path) -> None:
     with LocalCloud(tmp_path / "state", images=worker_image.root.parent) as cloud:
-        ec2 = Clients(cloud.endpoint_url)("ec2")
-        (instance_id,) = launch(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
+        ec2 = CloudClients(cloud.endpoint_url)("ec2")
+        (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
         machine = machine_of(cloud, instance_id)
         console_says(machine, "booted 1 times")
         process = machine.process()
@@ -229,9 +234,9 @@ def test_a_hypervisor_that_was_killed_takes_over_its_machines(worker_image: Loca
         wait_until(lambda: answers_in(process.pid, "169.254.169.254", 80), "its metadata service answers again")
         wait_until(lambda: answers_in(process.pid, "127.0.0.1", port), "the cloud answers in it again")
         assert machine.process() == process
-        assert state(ec2, instance_id) == "running"
+        assert state_of_instance(ec2, instance_id) == "running"
         ec2.terminate_instances(InstanceIds=[instance_id])
-        becomes(ec2, instance_id, "terminated")
+        wait_for_state(ec2, instance_id, "terminated")
         wait_until(lambda: not traces_of(cloud.state_dir), "nothing is left of it")
 
 
@@ -257,8 +262,8 @@ def test_when_the_command_is_killed_nothing_of_a_machine_is_left(
     )
     try:
         assert command.stdout is not None
-        ec2 = Clients(command.stdout.readline().strip())("ec2")
-        (instance_id,) = launch(ec2, HANGS, ImageId=worker_image.image_id)
+        ec2 = CloudClients(command.stdout.readline().strip())("ec2")
+        (instance_id,) = launch_instances(ec2, HANGS, ImageId=worker_image.image_id)
         machine = Machine(state_dir / "instances" / instance_id)
         console_says(machine, "it hangs")
         assert len(left_of(machine.directory)) >= 5  # unshare, nspawn, init, journald, dbus

@@ -20,14 +20,14 @@ from core.config import Config, parse_config
 from core.provision import provision
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine
-from localcloud.machines.netns import in_network_of
+from localcloud.machines.network import in_network_of
 from scripts.demo_model.signs import samples
 from services.clients import Clients
 from tests.conftest import shipped_values
 from tests.image.machines import console_of, console_says, left_of, machine_of
 from tests.integration.an_operator import EMAIL, PASSWORD, Operator
-from tests.integration.localcloud.conftest import Clients as Apis
-from tests.integration.localcloud.test_instances import becomes, launch
+from tests.support.cloud_clients import CloudClients as Apis
+from tests.support.cloud_clients import launch_instances, wait_for_state
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -157,7 +157,7 @@ def web(
         operator = Operator.of_a_new_pool(clients)
         apis("ssm").put_parameter(Name="/fleetsight/session-keys", Value=SESSION_KEY, Type="SecureString")
         script = user_data(cloud.endpoint_url, worker_image, operator.settings)
-        (instance_id,) = launch(apis("ec2"), script, ImageId=web_image.image_id)
+        (instance_id,) = launch_instances(apis("ec2"), script, ImageId=web_image.image_id)
         signed_in = {"Authorization": f"Bearer {operator.id_token()}"}
         machine = WebMachine(machine_of(cloud, instance_id), signed_in, cloud.endpoint_url)
         wait_until(machine.machine.process, "it has a process")
@@ -197,8 +197,10 @@ def test_a_web_instance_signals_a_failure_and_powers_off_if_its_page_does_not_an
         "systemctl --no-block start fleetsight-unstarted@ready.service\n"
     )
     ec2 = Apis(web.endpoint_url)("ec2")
-    (instance_id,) = launch(ec2, script, ImageId=web_image.image_id, InstanceInitiatedShutdownBehavior="terminate")
-    becomes(ec2, instance_id, "terminated")
+    (instance_id,) = launch_instances(
+        ec2, script, ImageId=web_image.image_id, InstanceInitiatedShutdownBehavior="terminate"
+    )
+    wait_for_state(ec2, instance_id, "terminated")
     console = ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
     assert "no operation of the stack waits for a signal" in console
     assert "fleetsight-ready is not active on this machine, which is switched off" in console

@@ -6,7 +6,7 @@ import requests
 
 from core.provision import provision_user_pool
 from core.recovery_codes import RecoveryCodes
-from localcloud.control_client import mails
+from localcloud.clients import mails
 from services.accounts import Accounts
 from services.clients import Clients
 from services.table import Table

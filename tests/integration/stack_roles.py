@@ -13,7 +13,7 @@ import boto3
 
 from core.config import Config
 from core.provision import provision
-from localcloud.iam.documents import Policy, parse_policy
+from localcloud.iam.policies import IamPolicy, parse_policy
 from services.clients import Clients
 from services.endpoint import Endpoint
 from tests.conftest import ROOT
@@ -115,7 +115,7 @@ class StackOfRoles:
         iam.add_role_to_instance_profile(InstanceProfileName=profile, RoleName=role)
         self.known[f"{profile}.Arn"] = reply["InstanceProfile"]["Arn"]
 
-    def policies(self, role: str) -> list[Policy]:
+    def policies(self, role: str) -> list[IamPolicy]:
         """Return the policies of a role, as the cloud reads them."""
         iam = self.client("iam")
         names = iam.list_role_policies(RoleName=role)["PolicyNames"]

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from app_tier.bundle.load import DEMO_BUNDLE
 from localcloud.iam.decisions import decide
-from localcloud.iam.documents import Asked
+from localcloud.iam.policies import PermissionCheck
 from localcloud.launch import LocalCloud
 from scripts.client import FileSpec, FleetClient, UploadResult
 from scripts.demo_model.signs import samples
@@ -379,27 +379,29 @@ def via(service: str) -> dict[str, tuple[str, ...]]:
 VIA_EC2 = via("ec2")
 BY_AWS = {
     # list_amazonec2.html of the service authorization reference, for AssociateAddress.
-    "TakeThePagesAddress": [Asked("ec2:AssociateAddress", f"{EC2}:elastic-ip/eipalloc-0123", {})],
+    "TakeThePagesAddress": [PermissionCheck("ec2:AssociateAddress", f"{EC2}:elastic-ip/eipalloc-0123", {})],
     "GiveItToAWebInstance": [
-        Asked("ec2:AssociateAddress", f"{EC2}:instance/i-0123", {"aws:resourcetag/name": ("fleetsight-web",)})
+        PermissionCheck(
+            "ec2:AssociateAddress", f"{EC2}:instance/i-0123", {"aws:resourcetag/name": ("fleetsight-web",)}
+        )
     ],
     "AtItsNetworkInterface": [
-        Asked("ec2:AssociateAddress", f"{EC2}:network-interface/eni-1", {"ec2:vpc": (f"{EC2}:vpc/vpc-1",)})
+        PermissionCheck("ec2:AssociateAddress", f"{EC2}:network-interface/eni-1", {"ec2:vpc": (f"{EC2}:vpc/vpc-1",)})
     ],
     # ebs-encryption-requirements.html of EBS.
     "EncryptDisks": [
-        Asked(f"kms:{call}", str(GIVEN["DiskKeyArn"]), VIA_EC2)
+        PermissionCheck(f"kms:{call}", str(GIVEN["DiskKeyArn"]), VIA_EC2)
         for call in ("Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
     ],
-    "LetDisksUseTheKey": [Asked("kms:CreateGrant", str(GIVEN["DiskKeyArn"]), VIA_EC2)],
+    "LetDisksUseTheKey": [PermissionCheck("kms:CreateGrant", str(GIVEN["DiskKeyArn"]), VIA_EC2)],
     # UsingKMSEncryption.html of S3, sqs-key-management.html of SQS, encryption.usagenotes.html of DynamoDB.
     "EncryptData": [
-        Asked(f"kms:{call}", str(GIVEN["DataKeyArn"]), via(service))
+        PermissionCheck(f"kms:{call}", str(GIVEN["DataKeyArn"]), via(service))
         for service in ("s3", "sqs")
         for call in ("Decrypt", "GenerateDataKey")
     ],
     "EncryptTheTable": [
-        Asked(f"kms:{call}", str(GIVEN["DataKeyArn"]), via("dynamodb"))
+        PermissionCheck(f"kms:{call}", str(GIVEN["DataKeyArn"]), via("dynamodb"))
         for call in (
             "Decrypt",
             "DescribeKey",
@@ -410,13 +412,13 @@ BY_AWS = {
             "ReEncryptTo",
         )
     ],
-    "LetTheTableUseTheKey": [Asked("kms:CreateGrant", str(GIVEN["DataKeyArn"]), via("dynamodb"))],
+    "LetTheTableUseTheKey": [PermissionCheck("kms:CreateGrant", str(GIVEN["DataKeyArn"]), via("dynamodb"))],
 }
 """What AWS asks in a role's name about addresses and keys, by the statement."""
 LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
 
 
-def documented(role: str, sid: str) -> list[Asked]:
+def documented(role: str, sid: str) -> list[PermissionCheck]:
     """Return what AWS's programs ask for by the statement.
 
     As create-iam-roles-for-cloudwatch-agent.html of CloudWatch, getting-started-create-iam-instance-profile.html of
@@ -428,19 +430,21 @@ def documented(role: str, sid: str) -> list[Asked]:
         place = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/fleetsight/{{}}:log-stream:"
         groups = [place.format(group) for group in LOG_GROUPS[role]]
         calls = ("logs:CreateLogStream", "logs:DescribeLogStreams")
-        of_groups = [Asked(call, group, {}) for call in calls for group in groups]
-        return of_groups + [Asked("logs:PutLogEvents", f"{group}i-0123456789abcdef0", {}) for group in groups]
+        of_groups = [PermissionCheck(call, group, {}) for call in calls for group in groups]
+        return of_groups + [
+            PermissionCheck("logs:PutLogEvents", f"{group}i-0123456789abcdef0", {}) for group in groups
+        ]
     if sid == "OpenSessions":
         channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
-        return [Asked(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
+        return [PermissionCheck(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
     if sid == "SignalTheStack":
-        return [Asked("cloudformation:SignalResource", str(GIVEN["AWS::StackId"]), {})]
+        return [PermissionCheck("cloudformation:SignalResource", str(GIVEN["AWS::StackId"]), {})]
     if sid in BY_AWS:
         return BY_AWS[sid]
     if sid.startswith("Read"):
-        return [Asked("ssm:GetParameter", parameter, {})]
+        return [PermissionCheck("ssm:GetParameter", parameter, {})]
     via = {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)}
-    return [Asked("kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0123", via)]
+    return [PermissionCheck("kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0123", via)]
 
 
 @pytest.mark.parametrize(("role", "sid"), ELSEWHERE, ids=["-".join(each) for each in ELSEWHERE])

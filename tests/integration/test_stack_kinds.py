@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.ids import new_id
+from localcloud.cloudformation.handlers import HANDLERS
 from localcloud.launch import REGION, LocalCloud
-from localcloud.stacks.handlers import HANDLERS
 from tests.support.waiting import wait_until
 
 TEMPLATE = """

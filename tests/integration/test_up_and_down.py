@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from localcloud.control_client import mails
+from localcloud.clients import mails
 from localcloud.launch import LocalCloud
 from scripts.aws.account import Account
 from scripts.aws.bake.spec import ROLES

@@ -4,7 +4,7 @@ import time
 from base64 import b32decode
 from dataclasses import dataclass, field
 
-from localcloud.user_pools.second_factors import STEP_SECONDS, Authenticator
+from localcloud.cognito.sign_in import STEP_SECONDS, Authenticator
 
 
 @dataclass

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
-from localcloud.message import DeadLetter, NotInFlightError, StaleReceiptError
-from localcloud.queues import MessageQueue
+from localcloud.sqs.messages import DeadLetter, NotInFlightError, StaleReceiptError
+from localcloud.sqs.queues import MessageQueue
 from services.sqs import Queue
 
 Call = Callable[[str, Callable[[], Any]], Any]
@@ -118,9 +118,11 @@ class MemoryQueue:
             most = self.random.randint(0, most - 1)
         if not most:
             return {}
-        bury = None if self.dead is None else self._bury
+        on_dead_letter = None if self.dead is None else self._bury
         limit = None if self.dead is None else self.max_receive_count
-        found = self.messages.receive(most, VISIBILITY_SECONDS, max_receive_count=limit, bury=bury)
+        found = self.messages.receive(
+            most, VISIBILITY_SECONDS, max_receive_count=limit, on_dead_letter=on_dead_letter
+        )
         for each in found:
             if not self.fifo and self.random.random() < self.habits.twice:
                 self.messages.change_visibility(each.receipt_handle, 0)

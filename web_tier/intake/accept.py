@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from core.images import ImageInfo, ImageLimits, ImageRejectedError, inspect
+from core.image_errors import ImageRejectedError
+from core.image_limits import ImageLimits
+from core.images import ImageInfo, inspect
 from web_tier.intake.multipart import Upload
 
 

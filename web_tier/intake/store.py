@@ -37,7 +37,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.cache import repeated
 from core.ids import ImageRef, input_key, new_id
-from core.images import ImageLimits
+from core.image_limits import ImageLimits
 from core.job_records import ImageRecord, Job, Said
 from core.jobs import JobStore
 from core.messages import RequestMessage, Response

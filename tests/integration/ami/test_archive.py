@@ -86,7 +86,7 @@ def test_what_may_be_run_stays_so(project: Path, bundle: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["services/__pycache__/x.pyc", "app_tier/demo/bundle/model.bin", "localcloud/cloud.py"]
+    "name", ["services/__pycache__/x.pyc", "app_tier/demo/bundle/model.bin", "localcloud/server.py"]
 )
 def test_what_no_image_needs_is_not_packed(project: Path, bundle: Path, tmp_path: Path, name: str) -> None:
     (project / name).parent.mkdir(parents=True)

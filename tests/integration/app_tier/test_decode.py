@@ -14,8 +14,8 @@ from core.config import Config
 from core.confined.errors import ConfinedError, CrashedError, PoolUnavailableError, TooCostlyError
 from core.confined.pool import Allowance, SandboxPool
 from core.confined.zygote import Zygote
-from core.image_limits import BYTES_A_PIXEL
-from core.images import ImageLimits, ImageRejectedError
+from core.image_errors import ImageRejectedError
+from core.image_limits import BYTES_A_PIXEL, ImageLimits
 from tests.support.hostile_images import HONEST, POLYGLOTS, encoded, gif_bomb, png_bomb, webp_bomb
 from tests.support.worker import colour_bundle, delivery, picture
 

@@ -1,31 +1,50 @@
-"""The switches over the wire, in the calls that the product makes."""
+"""Faults over the wire: switches, faults of calls, and faults of queues."""
 
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
+import botocore.endpoint
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    HTTPClientError,
+    ReadTimeoutError,
+)
 
+from localcloud.faults import processes_of
 from localcloud.launch import LocalCloud, LocalCloudError
-from tests.integration.localcloud.conftest import Clients
-from tests.integration.localcloud.test_instances import becomes, describe, launch, until_ended
-from tests.integration.localcloud.test_templates import SPOT, subnet_in
+from services.clients import Clients as ProductClients
+from services.endpoint import APP_ID, Endpoint
+from services.s3 import Bucket
+from tests.support.cloud_clients import (
+    SPOT,
+    CloudClients,
+    describe_instance,
+    error_of,
+    launch_instances,
+    subnet_in,
+    wait_for_state,
+    wait_until_all_ended,
+)
 
 pytestmark = pytest.mark.processes
+
 COUNTS = [
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
 ]
 _queues = count()
-
-
-def error_of(call: Any, *arguments: Any, **parameters: Any) -> tuple[str, int]:
-    """Return code and HTTP status of the error that a call answers."""
-    with pytest.raises(ClientError) as refused:
-        call(*arguments, **parameters)
-    response = refused.value.response
-    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
 def fleet(ec2: Any, name: str, *states: str) -> list[str]:
@@ -36,29 +55,29 @@ def fleet(ec2: Any, name: str, *states: str) -> list[str]:
 
 
 @pytest.fixture
-def impatient(cloud: LocalCloud) -> Clients:
-    """Clients that try once."""
-    return Clients(cloud.endpoint_url, attempts=1)
+def impatient(cloud: LocalCloud) -> CloudClients:
+    """CloudClients that try once."""
+    return CloudClients(cloud.endpoint_url, attempts=1)
 
 
-def test_a_type_or_zone_that_is_full_leaves_room_in_another(cloud: LocalCloud, impatient: Clients) -> None:
+def test_a_type_or_zone_that_is_full_leaves_room_in_another(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
-    until_ended(ec2)
+    wait_until_all_ended(ec2)
     cloud.set_switches(capacity={"c7a.large": 2, "us-east-1b": 1})
-    assert len(launch(ec2, MaxCount=3, InstanceType="c7a.large")) == 2
+    assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.large")) == 2
     full = {"InstanceType": "c7a.large"}
-    assert error_of(launch, ec2, **full) == ("InsufficientInstanceCapacity", 500)
+    assert error_of(launch_instances, ec2, **full) == ("InsufficientInstanceCapacity", 500)
     elsewhere = {"InstanceType": "c7a.xlarge", "SubnetId": subnet_in(ec2, "us-east-1b")}
-    assert len(launch(ec2, MaxCount=3, **elsewhere)) == 1
-    assert error_of(launch, ec2, **elsewhere) == ("InsufficientInstanceCapacity", 500)
-    assert len(launch(ec2, MaxCount=3, InstanceType="c7a.xlarge")) == 3
+    assert len(launch_instances(ec2, MaxCount=3, **elsewhere)) == 1
+    assert error_of(launch_instances, ec2, **elsewhere) == ("InsufficientInstanceCapacity", 500)
+    assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.xlarge")) == 3
 
 
-def test_spot_may_be_full_while_there_is_room_on_demand(cloud: LocalCloud, impatient: Clients) -> None:
+def test_spot_may_be_full_while_there_is_room_on_demand(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
     cloud.set_switches(spot_capacity=0)
-    assert error_of(launch, ec2, InstanceMarketOptions=SPOT) == ("InsufficientInstanceCapacity", 500)
-    assert len(launch(ec2)) == 1
+    assert error_of(launch_instances, ec2, InstanceMarketOptions=SPOT) == ("InsufficientInstanceCapacity", 500)
+    assert len(launch_instances(ec2)) == 1
 
 
 @pytest.mark.parametrize(
@@ -66,44 +85,46 @@ def test_spot_may_be_full_while_there_is_room_on_demand(cloud: LocalCloud, impat
     [("VcpuLimitExceeded", 400), ("MaxSpotInstanceCountExceeded", 400), ("RequestLimitExceeded", 503)],
 )
 def test_every_launch_is_refused_while_the_switch_is_set(
-    cloud: LocalCloud, impatient: Clients, code: str, status: int
+    cloud: LocalCloud, impatient: CloudClients, code: str, status: int
 ) -> None:
     ec2 = impatient("ec2")
-    first = launch(ec2, ClientToken=f"before {code}")
+    first = launch_instances(ec2, ClientToken=f"before {code}")
     cloud.set_switches(launch_error=code)
-    assert error_of(launch, ec2) == (code, status)
-    assert launch(ec2, ClientToken=f"before {code}") == first  # a launch that succeeded is told as it was
+    assert error_of(launch_instances, ec2) == (code, status)
+    assert launch_instances(ec2, ClientToken=f"before {code}") == first  # a launch that succeeded is told as it was
     cloud.set_switches(launch_error=None)
-    assert launch(ec2)
+    assert launch_instances(ec2)
 
 
-def test_a_stopped_instance_is_not_started_either(cloud: LocalCloud, impatient: Clients) -> None:
+def test_a_stopped_instance_is_not_started_either(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
-    (instance_id,) = launch(ec2, "#!/bin/sh\n", InstanceInitiatedShutdownBehavior="stop", InstanceType="c7a.large")
-    becomes(ec2, instance_id, "stopped")
+    (instance_id,) = launch_instances(
+        ec2, "#!/bin/sh\n", InstanceInitiatedShutdownBehavior="stop", InstanceType="c7a.large"
+    )
+    wait_for_state(ec2, instance_id, "stopped")
     cloud.set_switches(launch_error="RequestLimitExceeded")
     assert error_of(ec2.start_instances, InstanceIds=[instance_id]) == ("RequestLimitExceeded", 503)
     cloud.set_switches(launch_error=None, capacity={"c7a.large": 0})
     assert error_of(ec2.start_instances, InstanceIds=[instance_id]) == ("InsufficientInstanceCapacity", 500)
     cloud.set_switches(capacity={})
     ec2.start_instances(InstanceIds=[instance_id])
-    becomes(ec2, instance_id, "stopped")
+    wait_for_state(ec2, instance_id, "stopped")
 
 
-def test_the_reply_of_a_launch_shows_what_descriptions_lack(cloud: LocalCloud, clients: Clients) -> None:
+def test_the_reply_of_a_launch_shows_what_descriptions_lack(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     cloud.set_switches(describe_lag_seconds=600)
     named = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "lag"}]}]
-    (instance_id,) = launch(ec2, TagSpecifications=named)
+    (instance_id,) = launch_instances(ec2, TagSpecifications=named)
     assert fleet(ec2, "lag", "pending", "running") == []
     assert error_of(ec2.describe_instances, InstanceIds=[instance_id]) == ("InvalidInstanceID.NotFound", 400)
     ec2.create_tags(Resources=[instance_id], Tags=[{"Key": "drain", "Value": "asked"}])
     cloud.set_switches(describe_lag_seconds=0)
     assert fleet(ec2, "lag", "pending", "running") == [instance_id]
-    assert {"Key": "drain", "Value": "asked"} in describe(ec2, instance_id)["Tags"]
+    assert {"Key": "drain", "Value": "asked"} in describe_instance(ec2, instance_id)["Tags"]
 
 
-def test_descriptions_fail_as_often_as_the_switch_says(cloud: LocalCloud, impatient: Clients) -> None:
+def test_descriptions_fail_as_often_as_the_switch_says(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
     cloud.set_switches(describe_failures=2)
     assert [error_of(ec2.describe_instances) for _ in range(2)] == [("RequestLimitExceeded", 503)] * 2
@@ -111,19 +132,19 @@ def test_descriptions_fail_as_often_as_the_switch_says(cloud: LocalCloud, impati
     assert cloud.control("GET", "switches")["describe_failures"] == 0
 
 
-def test_a_spot_instance_is_told_and_then_taken_back(cloud: LocalCloud, clients: Clients) -> None:
+def test_a_spot_instance_is_told_and_then_taken_back(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     cloud.set_switches(spot_notice_after_seconds=0.1, spot_notice_seconds=0.2)
-    (spot,) = launch(ec2, InstanceMarketOptions=SPOT)
-    (on_demand,) = launch(ec2)
-    becomes(ec2, spot, "terminated")
+    (spot,) = launch_instances(ec2, InstanceMarketOptions=SPOT)
+    (on_demand,) = launch_instances(ec2)
+    wait_for_state(ec2, spot, "terminated")
     assert cloud.control("GET", f"instances/{spot}")["spot_notice"]["action"] == "terminate"
-    assert describe(ec2, spot)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
-    becomes(ec2, on_demand, "running")
+    assert describe_instance(ec2, spot)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+    wait_for_state(ec2, on_demand, "running")
     assert cloud.control("GET", f"instances/{on_demand}")["spot_notice"] is None
 
 
-def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: Clients) -> None:
+def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudClients) -> None:
     sqs = clients("sqs")
     url = sqs.create_queue(QueueName=f"counted-{next(_queues)}")["QueueUrl"]
     sqs.send_message_batch(QueueUrl=url, Entries=[{"Id": str(n), "MessageBody": "x"} for n in range(5)])
@@ -145,3 +166,237 @@ def test_a_switch_that_means_nothing_is_refused_over_the_wire(cloud: LocalCloud)
     with pytest.raises(LocalCloudError, match=r"capacity=3: must be whole numbers by instance type"):
         cloud.set_switches(capacity=3)
     assert cloud.control("GET", "switches")["capacity"] == {}
+
+
+_names = count()
+
+
+@pytest.fixture
+def once(cloud: LocalCloud) -> Iterator[CloudClients]:
+    """CloudClients that try once; every switch is off again afterwards."""
+    yield CloudClients(cloud.endpoint_url, attempts=1)
+    cloud.set_switches(faults=[], short_receives=0, duplicate_deliveries=0, late_deliveries=0, max_in_flight=120_000)
+
+
+def queue_of(sqs: Any, *, fifo: bool = False) -> str:
+    name = f"call-faults-{next(_names)}{'.fifo' if fifo else ''}"
+    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if fifo else {}
+    return str(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+
+
+def bodies(sqs: Any, url: str, wait: int = 0) -> list[str]:
+    received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=wait)
+    return [message["Body"] for message in received.get("Messages", [])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_sqs", "of_s3", "of_dynamodb", "of_ec2"),
+    [
+        (
+            "unavailable",
+            ("ServiceUnavailable", 503),
+            ("ServiceUnavailable", 503),
+            ("ServiceUnavailable", 503),
+            ("Unavailable", 503),
+        ),
+        (
+            "throttled",
+            ("ThrottlingException", 400),
+            ("SlowDown", 503),
+            ("ThrottlingException", 400),
+            ("RequestLimitExceeded", 503),
+        ),
+        (
+            "denied",
+            ("AccessDenied", 403),
+            ("AccessDenied", 403),
+            ("AccessDeniedException", 400),
+            ("UnauthorizedOperation", 403),
+        ),
+        (
+            "expired",
+            ("ExpiredToken", 400),
+            ("ExpiredToken", 400),
+            ("ExpiredTokenException", 400),
+            ("RequestExpired", 400),
+        ),
+    ],
+)
+def test_a_refusal_has_the_code_and_the_status_of_its_service(
+    cloud: LocalCloud, once: CloudClients, kind: str, of_sqs: Any, of_s3: Any, of_dynamodb: Any, of_ec2: Any
+) -> None:
+    cloud.set_switches(faults=[{"kind": kind}])
+    assert error_of(once("sqs").list_queues) == of_sqs
+    assert error_of(once("s3").list_buckets) == of_s3
+    assert error_of(once("dynamodb").list_tables) == of_dynamodb
+    assert error_of(once("ec2").describe_instances) == of_ec2
+
+
+def test_a_reset_and_a_time_out_have_no_effect_and_a_lost_reply_has_its_effect(
+    cloud: LocalCloud, once: CloudClients
+) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    for kind in ("reset", "timeout", "lost_reply"):
+        cloud.set_switches(faults=[{"kind": kind, "operation": "SendMessage", "seconds": 0.01}])
+        with pytest.raises((ConnectionClosedError, HTTPClientError)):
+            sqs.send_message(QueueUrl=url, MessageBody=kind)
+    cloud.set_switches(faults=[])
+    assert bodies(sqs, url) == ["lost_reply"]
+
+
+def test_a_repeated_call_has_its_effect_twice(cloud: LocalCloud, once: CloudClients) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    cloud.set_switches(faults=[{"kind": "repeated", "service": "sqs", "operation": "SendMessage"}])
+    sqs.send_message(QueueUrl=url, MessageBody="once")
+    assert bodies(sqs, url) == ["once", "once"]
+
+
+@pytest.mark.parametrize(("kind", "sent"), [("killed_before", []), ("killed_after", ["sent"])])
+def test_the_process_that_makes_a_call_may_be_killed_before_its_effect_or_after_it(
+    cloud: LocalCloud, once: CloudClients, kind: str, sent: list[str]
+) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    call = "import boto3, sys; boto3.client('sqs', 'us-east-1', endpoint_url=sys.argv[1])"
+    call += ".send_message(QueueUrl=sys.argv[2], MessageBody='sent')"
+    killed = faults_of(cloud, kind)
+    cloud.set_switches(faults=[{"kind": kind, "operation": "SendMessage"}])
+    caller = subprocess.run([sys.executable, "-c", call, cloud.endpoint_url, url], check=False)
+    cloud.set_switches(faults=[])
+    assert caller.returncode == -signal.SIGKILL
+    assert faults_of(cloud, kind) == killed + 1
+    assert bodies(sqs, url) == sent
+
+
+def test_a_slow_call_outlasts_the_patience_of_its_client(cloud: LocalCloud) -> None:
+    endpoint = Endpoint("us-east-1", cloud.endpoint_url, max_attempts=1, read_timeout=0.2)
+    impatient = ProductClients(endpoint).sqs
+    cloud.set_switches(faults=[{"kind": "slow", "seconds": 5}])
+    try:
+        with pytest.raises(ReadTimeoutError):
+            impatient.list_queues()
+    finally:
+        cloud.set_switches(faults=[])
+
+
+def test_a_fault_may_be_for_one_tier_and_its_client_tries_again(
+    cloud: LocalCloud, once: CloudClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once("s3").create_bucket(Bucket="call-faults")
+    cloud.set_switches(faults=[{"kind": "reset", "tier": "worker", "service": "s3"}])
+    found = {}
+    for tier in ("worker", "web"):
+        monkeypatch.setenv(APP_ID, f"fleetsight-{tier}")
+        clients = ProductClients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=1))
+        try:
+            Bucket.named(clients, "call-faults").put("a", b"1", "text/plain")
+            clients.s3.list_buckets()
+            found[tier] = "answered"
+        except HTTPClientError:
+            found[tier] = "reset"
+    assert found == {"worker": "reset", "web": "answered"}
+    cloud.set_switches(faults=[{"kind": "unavailable", "service": "s3", "operation": "PUT", "share": 0.5}])
+    patient = Bucket.named(ProductClients(Endpoint("us-east-1", cloud.endpoint_url)), "call-faults")
+    for number in range(10):
+        patient.put(f"{number}", b"1", "text/plain")
+    cloud.set_switches(faults=[])
+    stored = once("s3").list_objects_v2(Bucket="call-faults")["Contents"]
+    assert {item["Key"] for item in stored} == {"a", *map(str, range(10))}
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "throttled", "reset"])
+def test_row_23_each_client_repeats_a_call_a_bounded_number_of_times(
+    cloud: LocalCloud, once: CloudClients, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(time=time.time, sleep=pauses.append))
+    clients = ProductClients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=3))
+    bucket = Bucket.named(clients, "call-faults")
+    calls: dict[str, Callable[[], object]] = {
+        "sqs": clients.sqs.list_queues,
+        "dynamodb": clients.dynamodb.list_tables,
+        "ec2": clients.ec2.describe_instances,
+        "s3": lambda: bucket.get("a"),
+    }
+    made = {}
+    for service, call in calls.items():
+        cloud.set_switches(faults=[{"kind": kind, "service": service}])
+        before = faults_of(cloud, kind)
+        with pytest.raises((BotoCoreError, ClientError)):
+            call()
+        made[service] = faults_of(cloud, kind) - before
+    assert made == dict.fromkeys(calls, 3)
+    assert len(set(pauses)) == len(pauses) == 6, "botocore's, random; obstore pauses by itself"
+    assert all(0 < pause < 20 for pause in pauses)
+
+
+def faults_of(cloud: LocalCloud, kind: str) -> int:
+    """Return how many calls have met a fault of this kind."""
+    return int(cloud.control("GET", "calls")["faults"].get(kind, 0))
+
+
+def test_receives_may_be_short_and_messages_come_twice_or_late(cloud: LocalCloud, once: CloudClients) -> None:
+    sqs = once("sqs")
+    url = queue_of(sqs)
+    for number in range(10):
+        sqs.send_message(QueueUrl=url, MessageBody=str(number))
+    cloud.set_switches(short_receives=1)
+    assert len(bodies(sqs, url)) < 10
+    assert len(bodies(sqs, url, wait=1)) >= 1
+    cloud.set_switches(short_receives=0, duplicate_deliveries=1)
+    sqs.purge_queue(QueueUrl=url)
+    sqs.send_message(QueueUrl=url, MessageBody="twice")
+    assert bodies(sqs, url) == bodies(sqs, url) == ["twice"]
+    cloud.set_switches(duplicate_deliveries=0, late_deliveries=1, late_seconds=900)
+    late = queue_of(sqs)
+    sqs.send_message(QueueUrl=late, MessageBody="late")
+    assert bodies(sqs, late) == []
+
+
+def test_with_too_much_in_flight_short_polls_of_standard_queues_fail_and_all_others_get_nothing(
+    cloud: LocalCloud, once: CloudClients
+) -> None:
+    sqs = once("sqs")
+    standard, fifo = queue_of(sqs), queue_of(sqs, fifo=True)
+    for body in ("1", "2", "3"):
+        sqs.send_message(QueueUrl=standard, MessageBody=body)
+        sqs.send_message(QueueUrl=fifo, MessageBody=body, MessageGroupId=body)
+    cloud.set_switches(max_in_flight=2)
+    held = [sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"] for url in (standard, fifo)]
+    assert [len(messages) for messages in held] == [2, 2]
+    assert error_of(sqs.receive_message, QueueUrl=standard) == ("OverLimit", 403)
+    assert bodies(sqs, standard, wait=1) == bodies(sqs, fifo) == bodies(sqs, fifo, wait=1) == []
+    for url, messages in zip((standard, fifo), held, strict=True):
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=messages[0]["ReceiptHandle"])
+        assert bodies(sqs, url) == ["3"]
+
+
+CLIENT = """
+import socket, sys
+port, server = map(int, sys.argv[1:])
+connection = socket.socket()
+connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+connection.bind(("127.0.0.1", port))
+connection.connect(("127.0.0.1", server))
+print(connection.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_caller_is_found_by_both_ports_of_its_connection() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        ExitStack() as ends,
+    ):
+        port, clients = 0, []
+        for server in (one, other):
+            command = [sys.executable, "-c", CLIENT, str(port), str(server.getsockname()[1])]
+            client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            clients.append(ends.enter_context(client))
+            assert client.stdout is not None
+            port = int(client.stdout.readline())
+        for server, client in zip((one, other), clients, strict=True):
+            assert processes_of(port, server.getsockname()[1]) == [client.pid]

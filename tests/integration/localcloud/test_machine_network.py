@@ -9,11 +9,20 @@ from collections.abc import Iterator
 import pytest
 
 from localcloud.machines.machine import children_of
-from localcloud.machines.netns import IpCommandError, NotApartError, in_network_of, in_new_network, ip
-from localcloud.machines.network import METADATA_ADDRESS, METADATA_PORT, listen_in
+from localcloud.machines.network import (
+    METADATA_ADDRESS,
+    METADATA_PORT,
+    IpCommandError,
+    SameNetworkError,
+    in_network_of,
+    in_new_network,
+    ip,
+    listen_in,
+)
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
+
 
 CLOUD = ("127.0.0.1", 49_151)
 NEEDS = "network namespaces need root and the ip command (apt install iproute2)"
@@ -93,7 +102,7 @@ def test_who_takes_over_listens_anew(machine: int) -> None:
 
 
 def test_a_process_in_this_network_is_no_machine() -> None:
-    with pytest.raises(NotApartError, match=f"process {os.getpid()} has no network of its own"):
+    with pytest.raises(SameNetworkError, match=f"process {os.getpid()} has no network of its own"):
         listen_in(os.getpid(), CLOUD)
 
 

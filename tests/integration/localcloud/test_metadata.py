@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from localcloud.launch import LocalCloud
-from tests.integration.localcloud.conftest import Clients
-from tests.integration.localcloud.test_instances import SLEEP, becomes, launch
+from tests.support.cloud_clients import SLEEP, CloudClients, launch_instances, metadata_port_of, wait_for_state
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
+
 TRUST = json.dumps(
     {
         "Version": "2012-10-17",
@@ -26,7 +26,7 @@ TRUST = json.dumps(
 @pytest.fixture(scope="module")
 def profile(computing: LocalCloud) -> str:
     """An instance profile with a role."""
-    iam = Clients(computing.endpoint_url)("iam")
+    iam = CloudClients(computing.endpoint_url)("iam")
     iam.create_role(RoleName="worker", AssumeRolePolicyDocument=TRUST)
     iam.create_instance_profile(InstanceProfileName="workers")
     iam.add_role_to_instance_profile(InstanceProfileName="workers", RoleName="worker")
@@ -50,21 +50,15 @@ print("identity", sts.get_caller_identity()["Arn"])
 
 
 def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
-    cloud: LocalCloud, clients: Clients, profile: str
+    cloud: LocalCloud, clients: CloudClients, profile: str
 ) -> None:
     ec2 = clients("ec2")
-    ids = launch(ec2, asks_who_it_is(cloud.endpoint_url), MaxCount=2, IamInstanceProfile={"Name": profile})
+    ids = launch_instances(ec2, asks_who_it_is(cloud.endpoint_url), MaxCount=2, IamInstanceProfile={"Name": profile})
     for instance_id in ids:  # each of them: stock moto gives the profile to the first alone
-        becomes(ec2, instance_id, "terminated")
+        wait_for_state(ec2, instance_id, "terminated")
         output = ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
         assert "region us-east-1" in output
         assert re.search(rf"identity arn:aws:sts::\d+:assumed-role/worker/{instance_id}", output), output
-
-
-def metadata_port_of(cloud: LocalCloud, instance_id: str) -> int:
-    """Return the port of an instance's metadata service; its file is empty or holds 0 until the service listens."""
-    file = cloud.state_dir / "instances" / instance_id / "port"
-    return wait_until(lambda: int(file.read_text() or 0) if file.exists() else 0, "its metadata service listens")
 
 
 def metadata_of(cloud: LocalCloud, instance_id: str) -> Callable[[str], tuple[int, str]]:
@@ -84,11 +78,11 @@ def metadata_of(cloud: LocalCloud, instance_id: str) -> Callable[[str], tuple[in
     return lambda path: call(path, **{"X-aws-ec2-metadata-token": token})
 
 
-def test_an_instance_reads_its_identity_its_tags_and_a_spot_notice(cloud: LocalCloud, clients: Clients) -> None:
+def test_an_instance_reads_its_identity_its_tags_and_a_spot_notice(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "app-tier"}]}]
-    (instance_id,) = launch(ec2, TagSpecifications=tags, InstanceType="t3.small")
-    becomes(ec2, instance_id, "running")
+    (instance_id,) = launch_instances(ec2, TagSpecifications=tags, InstanceType="t3.small")
+    wait_for_state(ec2, instance_id, "running")
     read = metadata_of(cloud, instance_id)
     assert read("meta-data/instance-id") == (200, instance_id)
     assert read("meta-data/instance-type") == (200, "t3.small")
@@ -100,13 +94,13 @@ def test_an_instance_reads_its_identity_its_tags_and_a_spot_notice(cloud: LocalC
     cloud.control("PUT", f"instances/{instance_id}/spot-notice", {"action": "terminate", "seconds": 1})
     status, notice = read("meta-data/spot/instance-action")
     assert (status, json.loads(notice)["action"]) == (200, "terminate")
-    becomes(ec2, instance_id, "terminated")
+    wait_for_state(ec2, instance_id, "terminated")
 
 
-def test_an_instance_without_a_profile_gets_keys_of_the_same_shape(cloud: LocalCloud, clients: Clients) -> None:
+def test_an_instance_without_a_profile_gets_keys_of_the_same_shape(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
-    (instance_id,) = launch(ec2)
-    becomes(ec2, instance_id, "running")
+    (instance_id,) = launch_instances(ec2)
+    wait_for_state(ec2, instance_id, "running")
     read = metadata_of(cloud, instance_id)
     _, role = read("meta-data/iam/security-credentials/")
     _, document = read(f"meta-data/iam/security-credentials/{role}")
@@ -115,13 +109,13 @@ def test_an_instance_without_a_profile_gets_keys_of_the_same_shape(cloud: LocalC
     assert {"AccessKeyId", "SecretAccessKey", "Token", "Expiration", "LastUpdated", "Type"} <= set(keys)
 
 
-def test_an_instance_that_has_ended_has_no_metadata(cloud: LocalCloud, clients: Clients) -> None:
+def test_an_instance_that_has_ended_has_no_metadata(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
-    (instance_id,) = launch(ec2)
-    becomes(ec2, instance_id, "running")
+    (instance_id,) = launch_instances(ec2)
+    wait_for_state(ec2, instance_id, "running")
     read = metadata_of(cloud, instance_id)
     ec2.terminate_instances(InstanceIds=[instance_id])
-    becomes(ec2, instance_id, "terminated")
+    wait_for_state(ec2, instance_id, "terminated")
 
     def refused() -> bool:
         try:

@@ -16,7 +16,7 @@ from core.ids import new_id
 from core.provision import provision_user_pool
 from core.token_keys import issuer_of, jwks_url, keys_at
 from core.tokens import TokenRefusedError, TokenVerifier
-from localcloud.control_client import mails
+from localcloud.clients import mails
 from localcloud.launch import LocalCloud
 from services.accounts import Accounts
 from services.clients import Clients

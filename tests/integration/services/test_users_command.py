@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from core.config import Config
 from core.personal_tokens import PersonalTokens
 from localcloud.access_keys import owner_key
-from localcloud.control_client import mails
-from localcloud.user_pools.mailbox import Mail
+from localcloud.clients import mails
+from localcloud.cognito.mailbox import Mail
 from scripts import users as users_module
 from scripts.run.sign_in import OPERATOR, MailPrinter, prepare_sign_in, sign_in_instructions
 from services.clients import Clients

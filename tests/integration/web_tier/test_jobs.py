@@ -17,7 +17,7 @@ from core import image_errors
 from core.claims import LIFETIME, Claim, Claims
 from core.config import Config
 from core.ids import merged_key, new_id
-from core.images import ImageLimits
+from core.image_limits import ImageLimits
 from core.job_records import ImageRecord, Job, MergedFile
 from core.jobs import JobStore
 from core.messages import RequestMessage

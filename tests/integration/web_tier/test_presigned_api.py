@@ -17,7 +17,7 @@ from core.job_records import Job
 from core.jobs import JobStore
 from core.slices import MAX_FILES
 from localcloud.access_keys import secret_of
-from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
+from localcloud.s3.posts import Form, RefusedError, check_policy, signer_of
 from services.s3 import Bucket
 from tests.support.pictures import picture
 

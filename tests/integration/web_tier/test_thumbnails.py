@@ -8,7 +8,7 @@ import pytest
 
 from core.confined.pool import Allowance, SandboxPool
 from core.confined.zygote import Zygote
-from core.images import ImageLimits
+from core.image_limits import ImageLimits
 from tests.support.hostile_images import HONEST
 from tests.support.pictures import picture
 from tests.support.processes import children_of

@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from app_tier.bundle.errors import EngineError
 from app_tier.errors import FatalError, ImageFault, LocalFault, ServiceFault, UnknownFault, classify_error
 from core.confined.errors import PoolUnavailableError
-from core.images import ImageRejectedError
+from core.image_errors import ImageRejectedError
 from services.errors import NotFoundError
 from tests.support.worker import refusal
 

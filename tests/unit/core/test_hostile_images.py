@@ -5,7 +5,9 @@ from contextlib import suppress
 import pytest
 from PIL import Image, ImageFile
 
-from core.images import ImageLimits, ImageRejectedError, inspect, open_image
+from core.image_errors import ImageRejectedError
+from core.image_limits import ImageLimits
+from core.images import inspect, open_image
 from tests.support.hostile_images import FOREIGN, HONEST, POLYGLOTS, gif_bomb, png_bomb, webp_bomb
 
 

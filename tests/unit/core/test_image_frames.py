@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.image_errors import ImageRejectedError
 from core.image_frames import MAX_EXIF_BYTES, check_frames
 from core.image_limits import ImageLimits
-from core.images import ImageRejectedError, inspect
+from core.images import inspect
 
 FORMATS = ("GIF", "PNG", "WEBP", "MPO")
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.images import ImageLimits, ImageRejectedError, inspect
+from core.image_errors import ImageRejectedError
+from core.image_limits import ImageLimits
+from core.images import inspect
 
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 

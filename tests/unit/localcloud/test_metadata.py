@@ -1,13 +1,18 @@
 """An instance's metadata service answers as IMDSv2 does."""
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from localcloud.metadata import TOKEN_HEADER, TTL_HEADER, MetadataService, Tokens
-from localcloud.metadata_server import RefreshedCredentials
+from localcloud.machines.metadata import (
+    TOKEN_HEADER,
+    TTL_HEADER,
+    MetadataService,
+    MetadataTokens,
+    RefreshedCredentials,
+)
+from tests.support.clock import ManualClock
 
 IDENTITY: dict[str, Any] = {
     "id": "i-1",
@@ -27,17 +32,11 @@ IDENTITY: dict[str, Any] = {
 }
 
 
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def service(clock: Clock | None = None, **identity: Any) -> MetadataService:
+def service(clock: ManualClock | None = None, **identity: Any) -> MetadataService:
     return MetadataService(
-        lambda: {**IDENTITY, **identity}, lambda: {"AccessKeyId": "ASIA"}, Tokens(b"key", clock or Clock())
+        lambda: {**IDENTITY, **identity},
+        lambda: {"AccessKeyId": "ASIA"},
+        MetadataTokens(b"key", clock or ManualClock()),
     )
 
 
@@ -140,7 +139,7 @@ def test_without_a_valid_token_nothing_is_told(token: str) -> None:
 
 
 def test_a_token_expires_after_its_time_to_live() -> None:
-    clock = Clock()
+    clock = ManualClock()
     metadata = service(clock)
     token = metadata.answer("PUT", "/latest/api/token", {TTL_HEADER: "60"}).body
     clock.now += 59
@@ -172,7 +171,7 @@ def test_a_request_that_came_through_a_proxy_is_refused() -> None:
 
 
 def test_credentials_are_asked_for_once_and_again_before_they_expire() -> None:
-    clock, asked = Clock(0.0), []
+    clock, asked = ManualClock(0.0), []
 
     def ask() -> dict[str, str]:
         asked.append(clock.now)

@@ -1,12 +1,14 @@
-"""Switches say what is wrong with a value."""
+"""Switches: defaults, allowed values, settings, scenario files, and the page that describes them."""
 
-from dataclasses import fields
+import re
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from localcloud.options import MAX_LAG_SECONDS, InvalidSwitchError, Switches
-from localcloud.typed_switches import switches_of
+from localcloud.options import MAX_LAG_SECONDS, InvalidSwitchError, Switches, parse_switches
 
 
 def test_switches_are_off_by_default() -> None:
@@ -77,11 +79,11 @@ def test_switches_are_typed_as_name_and_yaml() -> None:
         "max_instances=null",
     ]
     expected = Switches(boot_delay_seconds=5, capacity={"c7a.large": 2}, launch_error="VcpuLimitExceeded")
-    assert switches_of(typed) == expected
+    assert parse_switches(typed) == expected
 
 
 def test_of_two_settings_of_one_switch_the_later_counts() -> None:
-    assert switches_of(["max_instances=1", "max_instances=2"]).max_instances == 2
+    assert parse_switches(["max_instances=1", "max_instances=2"]).max_instances == 2
 
 
 @pytest.mark.parametrize(
@@ -95,4 +97,23 @@ def test_of_two_settings_of_one_switch_the_later_counts() -> None:
 )
 def test_what_is_typed_wrong_is_named(text: str, problem: str) -> None:
     with pytest.raises(InvalidSwitchError, match=problem):
-        switches_of([text])
+        parse_switches([text])
+
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "localcloud" / "README.md").read_text()
+
+
+def test_the_page_has_a_row_for_each_switch_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE)
+    assert {name: yaml.safe_load(default) for name, default in rows} == asdict(Switches())
+
+
+def test_the_settings_that_the_page_shows_can_be_typed() -> None:
+    settings = [first or second for first, second in re.findall(r"--switch (?:'([^']+)'|(\S+=\S+))", PAGE)]
+    assert len(settings) >= 5
+    parse_switches(settings)
+
+
+def test_the_readme_leads_to_the_page() -> None:
+    assert "localcloud/README.md" in (ROOT / "README.md").read_text()

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from core.cache import ResultCache
 from core.ids import ImageRef, input_key, new_id
-from core.images import ImageLimits
+from core.image_limits import ImageLimits
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
 from core.messages import Model, Response

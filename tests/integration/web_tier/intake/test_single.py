@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from core.images import ImageLimits
+from core.image_limits import ImageLimits
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
 from services.clients import Clients

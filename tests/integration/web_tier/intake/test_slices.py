@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.images import ImageLimits
+from core.image_limits import ImageLimits
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
 from core.slices import MAX_FILES, ReusedKeyError, UploadManifests

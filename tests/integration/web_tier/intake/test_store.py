@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from core.ids import ImageRef
-from core.images import ImageLimits
+from core.image_limits import ImageLimits
 from core.job_records import ImageRecord, Job, Said
 from core.jobs import JobStore
 from services.sqs import OutgoingMessage

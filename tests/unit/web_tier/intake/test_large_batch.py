@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from core.ids import new_id
-from core.images import ImageLimits
+from core.image_limits import ImageLimits
 from core.job_records import Job
 from core.jobs import JobStore
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue

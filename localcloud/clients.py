@@ -1,0 +1,154 @@
+"""Clients of the local cloud: of its control endpoint, and of its own AWS services.
+
+The control client needs only the standard library: the hypervisor must start faster than an SDK can be imported.
+CloudFormation and Auto Scaling call the other services by loopback, with the owner's key, as any client does.
+"""
+
+import functools
+import http.client
+import json
+import threading
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from localcloud.access_keys import owner_key
+from localcloud.cognito.mailbox import Mail
+
+
+class CloudUnreachableError(OSError):
+    """Raised when the cloud does not answer, or answers with an error."""
+
+
+class NotLaunchedError(LookupError):
+    """Raised when the cloud does not know an instance."""
+
+
+@dataclass(frozen=True)
+class InstanceWork:
+    """An instance that is not terminated, as the control endpoint lists it for the hypervisor.
+
+    Attributes:
+        generation: number of its boots.
+        stuck: whether this boot never starts a process.
+        boot_delay_seconds: from the launch to the start of the process.
+    """
+
+    id: str
+    state: str
+    generation: int
+    stuck: bool
+    boot_delay_seconds: float
+
+
+class ControlClient:
+    """Calls the control endpoint over one kept-alive connection. Not thread-safe.
+
+    Args:
+        endpoint_url: the cloud's URL.
+        timeout_seconds: for each answer, in addition to the wait time of a long poll.
+    """
+
+    def __init__(self, endpoint_url: str, timeout_seconds: float = 10.0) -> None:
+        parts = urlsplit(endpoint_url)
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+        self._timeout = timeout_seconds
+
+    def get(self, path: str, *, wait_seconds: float = 0) -> dict[str, Any]:
+        """GET ``/_embedded/<path>``.
+
+        Raises:
+            CloudUnreachableError: no answer, or an error.
+            NotLaunchedError: the answer is 404.
+        """
+        return self._call("GET", path, None, wait_seconds)
+
+    def send(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST or PUT a JSON body to ``/_embedded/<path>``; raises as `get` does."""
+        return self._call(method, path, json.dumps(body), 0)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _call(self, method: str, path: str, body: str | None, wait_seconds: float) -> dict[str, Any]:
+        try:
+            status, answer = self._exchange(method, path, body, wait_seconds)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._connection.close()
+            raise CloudUnreachableError(f"{method} /_embedded/{path}: {error!r}") from error
+        if status == http.HTTPStatus.NOT_FOUND:
+            raise NotLaunchedError(answer.get("error", path))
+        if status != http.HTTPStatus.OK:
+            raise CloudUnreachableError(f"{method} /_embedded/{path}: {status} {answer.get('error')}")
+        return answer
+
+    def _exchange(self, method: str, path: str, body: str | None, wait_seconds: float) -> tuple[int, dict[str, Any]]:
+        self._connection.timeout = self._timeout + wait_seconds
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(self._connection.timeout)
+        headers = {"Authorization": owner_key().control_authorization}
+        self._connection.request(method, f"/_embedded/{path}", body, headers)
+        response = self._connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def mails(endpoint_url: str) -> list[Mail]:
+    """Return the mails of the user pools of a cloud, oldest first.
+
+    Raises:
+        CloudUnreachableError: no answer, or an error.
+    """
+    client = ControlClient(endpoint_url)
+    try:
+        return [Mail(**mail) for mail in client.get("mail")["mail"]]
+    finally:
+        client.close()
+
+
+class Loopback:
+    """Creates clients of this cloud's services."""
+
+    def __init__(self) -> None:
+        self._address: str | None = None
+        self._lock = threading.Lock()
+
+    def learn_address(self, environ: dict[str, Any]) -> None:
+        """Store the address of the cloud, from the first request."""
+        if self._address is None:
+            self._address = f"http://{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+
+    @property
+    def address(self) -> str:
+        """The URL of this cloud.
+
+        Raises:
+            RuntimeError: the cloud has not received a request yet.
+        """
+        if self._address is None:
+            raise RuntimeError("the local cloud does not know its address before its first request")
+        return self._address
+
+    def client(self, service: str, region: str) -> Any:
+        """Return a client of a service, without retries: each call is made once."""
+        with self._lock:
+            return _client(self.address, service, region)
+
+
+@functools.cache
+def _client(address: str, service: str, region: str) -> Any:
+    import botocore.session
+    from botocore.config import Config
+
+    return botocore.session.Session().create_client(
+        service,
+        region_name=region,
+        endpoint_url=address,
+        aws_access_key_id=owner_key().id,
+        aws_secret_access_key=owner_key().secret,
+        config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=50),
+    )
+
+
+loopback = Loopback()
+"""The loopback of this process; one cloud is one process."""

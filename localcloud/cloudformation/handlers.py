@@ -1,0 +1,429 @@
+"""How each type of resource is created and deleted: by the same calls that any client makes."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from localcloud.cloudformation.model import Resource, name_for
+from localcloud.cloudformation.template import StackError
+
+
+def coerce(value: Any, shape: Any) -> Any:
+    """Return a value of a template in the types of an API: the text "30" becomes a number, or a number becomes text.
+
+    Args:
+        value: evaluated.
+        shape: a ``botocore.model.Shape``; botocore rejects other types.
+
+    Raises:
+        ValueError: a text is not a number.
+    """
+    kind = shape.type_name
+    if kind == "structure" and isinstance(value, dict):
+        members = shape.members
+        return {name: coerce(one, members[name]) if name in members else one for name, one in value.items()}
+    if kind == "list" and isinstance(value, list):
+        return [coerce(one, shape.member) for one in value]
+    if kind == "map" and isinstance(value, dict):
+        return {str(name): coerce(one, shape.value) for name, one in value.items()}
+    return _scalar(value, kind)
+
+
+def _scalar(value: Any, kind: str) -> Any:
+    if kind == "string" and isinstance(value, bool | dict | int | float):
+        return json.dumps(value)
+    if kind == "boolean" and isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), value)
+    if kind in {"integer", "long"} and isinstance(value, str):
+        return int(value)
+    if kind in {"double", "float"} and isinstance(value, str | int):
+        return float(value)
+    return value
+
+
+INSTANCES_SECONDS = 120.0
+"""Longest time in seconds in which the instances of a deleted Auto Scaling group may end."""
+
+ClientOf = Callable[[str], Any]
+"""Returns a boto client of a service in the stack's region."""
+
+_MISSING = (
+    "NotFound", "NoSuchEntity", "NoSuchBucket", "NoSuchDistribution", "NonExistentQueue", "DoesNotExist",
+)  # fmt: skip
+"""Parts of the error codes of resources that do not exist."""
+
+
+@dataclass(frozen=True)
+class StackServices:
+    """The services that create a stack's resources.
+
+    Args:
+        stack_name: prefix of names that the template does not give.
+        client: returns a client of a service.
+        tags: of the stack, which its resources get, too.
+    """
+
+    account: str
+    region: str
+    stack_name: str
+    client: ClientOf
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        """Call a service, without parameters that are None, and with all values in the API's types.
+
+        Raises:
+            botocore.exceptions.ClientError: the service rejects the call.
+            botocore.exceptions.ParamValidationError: the operation has no such parameter.
+        """
+        client = self.client(service)
+        model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
+        given = {name: value for name, value in parameters.items() if value is not None}
+        result: dict[str, Any] = getattr(client, operation)(**coerce(given, model.input_shape))
+        return result
+
+    def name(self, resource: Resource, key: str, max_length: int = 255) -> str:
+        """Return the name in a property of a resource, or a new name."""
+        return resource.properties.get(key) or name_for(self.stack_name, resource.logical_id, max_length)
+
+    def tags_of(self, properties: Mapping[str, Any]) -> dict[str, str]:
+        """Return a resource's own tags and the stack's."""
+        own = properties.get("Tags") or {}
+        listed = own.items() if isinstance(own, Mapping) else ((tag["Key"], tag["Value"]) for tag in own)
+        return {**self.tags, **{str(key): str(value) for key, value in listed}}
+
+    def tag_list(self, properties: Mapping[str, Any]) -> list[dict[str, str]]:
+        """Return the same tags in the form of most services."""
+        return [{"Key": key, "Value": value} for key, value in self.tags_of(properties).items()]
+
+    def tag_specification(self, kind: str, properties: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """Return the same tags in the form of EC2, or None without tags."""
+        tags = self.tag_list(properties)
+        return [{"ResourceType": kind, "Tags": tags}] if tags else None
+
+
+class PhysicalResource(NamedTuple):
+    """The values of ``Ref`` and ``Fn::GetAtt`` of a created resource."""
+
+    physical_id: str
+    attributes: Mapping[str, str] = {}
+
+
+class ResourceHandler(NamedTuple):
+    """Creates and deletes resources of one type; deleting a resource that does not exist has no effect."""
+
+    create: Callable[[StackServices, Resource], PhysicalResource]
+    delete: Callable[[StackServices, Resource], None]
+
+
+@contextlib.contextmanager
+def missing_is_deleted() -> Iterator[None]:
+    """Ignore the error of a call that deletes a resource which does not exist."""
+    try:
+        yield
+    except ClientError as error:
+        if not any(part in error.response["Error"]["Code"] for part in _MISSING):
+            raise
+
+
+def deleted_by(
+    service: str, operation: str, key: str, attribute: str = "", also: tuple[str, ...] = ()
+) -> Callable[[StackServices, Resource], None]:
+    """Return a function that deletes a resource with one call.
+
+    Args:
+        service: of the call.
+        operation: such as ``delete_bucket``.
+        key: the parameter that names the resource.
+        attribute: of the resource that is its value; empty for the physical id.
+        also: properties of the resource that the call needs, too.
+    """
+
+    def delete(cloud: StackServices, resource: Resource) -> None:
+        value: Any = resource.attributes[attribute] if attribute else resource.physical_id
+        more = {name: resource.properties[name] for name in also}
+        with missing_is_deleted():
+            cloud.call(service, operation, **{key: value}, **more)
+
+    return delete
+
+
+def _role(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    wanted, name = resource.properties, cloud.name(resource, "RoleName", 64)
+    document = json.dumps(wanted["AssumeRolePolicyDocument"])
+    role = cloud.call(
+        "iam", "create_role", RoleName=name, AssumeRolePolicyDocument=document, Path=wanted.get("Path"),
+        Tags=cloud.tag_list(wanted),
+    )["Role"]  # fmt: skip
+    for policy in wanted.get("Policies", []):
+        _put_policy(cloud, name, policy)
+    return PhysicalResource(name, {"Arn": role["Arn"], "RoleId": role["RoleId"]})
+
+
+def _put_policy(cloud: StackServices, role: str, policy: Mapping[str, Any]) -> None:
+    document = json.dumps(policy["PolicyDocument"])
+    cloud.call("iam", "put_role_policy", RoleName=role, PolicyName=policy["PolicyName"], PolicyDocument=document)
+
+
+def _delete_role(cloud: StackServices, resource: Resource) -> None:
+    role = {"RoleName": resource.physical_id}
+    with missing_is_deleted():
+        for name in cloud.call("iam", "list_role_policies", **role)["PolicyNames"]:
+            cloud.call("iam", "delete_role_policy", **role, PolicyName=name)
+        cloud.call("iam", "delete_role", **role)
+
+
+def _policy(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    for role in resource.properties["Roles"]:
+        _put_policy(cloud, role, resource.properties)
+    return PhysicalResource(name_for(cloud.stack_name, resource.logical_id, 32))
+
+
+def _delete_policy(cloud: StackServices, resource: Resource) -> None:
+    for role in resource.properties["Roles"]:
+        with missing_is_deleted():
+            cloud.call("iam", "delete_role_policy", RoleName=role, PolicyName=resource.properties["PolicyName"])
+
+
+def _instance_profile(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    name = cloud.name(resource, "InstanceProfileName", 128)
+    profile = cloud.call("iam", "create_instance_profile", InstanceProfileName=name)["InstanceProfile"]
+    for role in resource.properties["Roles"]:
+        cloud.call("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=role)
+    return PhysicalResource(name, {"Arn": profile["Arn"]})
+
+
+def _delete_instance_profile(cloud: StackServices, resource: Resource) -> None:
+    profile = {"InstanceProfileName": resource.physical_id}
+    with missing_is_deleted():
+        for role in resource.properties["Roles"]:
+            cloud.call("iam", "remove_role_from_instance_profile", **profile, RoleName=role)
+        cloud.call("iam", "delete_instance_profile", **profile)
+
+
+def _user_pool(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    wanted = resource.properties
+    apart = {"UserPoolName", "UserPoolTags", "EnabledMfas", "MfaConfiguration"}
+    pool = cloud.call(
+        "cognito-idp", "create_user_pool", PoolName=cloud.name(resource, "UserPoolName", 128),
+        UserPoolTags=cloud.tags_of({"Tags": wanted.get("UserPoolTags")}),
+        **{name: value for name, value in wanted.items() if name not in apart},
+    )["UserPool"]  # fmt: skip
+    cloud.call(
+        "cognito-idp", "set_user_pool_mfa_config", UserPoolId=pool["Id"],
+        SoftwareTokenMfaConfiguration={"Enabled": "SOFTWARE_TOKEN_MFA" in wanted.get("EnabledMfas", ())},
+        MfaConfiguration=wanted.get("MfaConfiguration", "OFF"),
+    )  # fmt: skip
+    return PhysicalResource(pool["Id"], {"Arn": pool["Arn"], "UserPoolId": pool["Id"]})
+
+
+def _user_pool_client(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    wanted = {**resource.properties, "ClientName": cloud.name(resource, "ClientName", 128)}
+    return PhysicalResource(
+        cloud.call("cognito-idp", "create_user_pool_client", **wanted)["UserPoolClient"]["ClientId"]
+    )
+
+
+def _user_pool_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    cloud.call("cognito-idp", "create_group", **resource.properties)
+    return PhysicalResource(resource.properties["GroupName"])
+
+
+def _security_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a group without its rules, which would have no effect: machines have addresses on loopback only."""
+    wanted = resource.properties
+    group = cloud.call(
+        "ec2", "create_security_group", GroupName=cloud.name(resource, "GroupName"), VpcId=wanted.get("VpcId"),
+        Description=wanted["GroupDescription"],
+        TagSpecifications=cloud.tag_specification("security-group", wanted),
+    )["GroupId"]  # fmt: skip
+    return PhysicalResource(group, {"GroupId": group})
+
+
+def _address(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    tags = cloud.tag_specification("elastic-ip", resource.properties)
+    created = cloud.call("ec2", "allocate_address", Domain="vpc", TagSpecifications=tags)
+    return PhysicalResource(
+        created["PublicIp"], {"AllocationId": created["AllocationId"], "PublicIp": created["PublicIp"]}
+    )
+
+
+def _launch_template(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    wanted = resource.properties
+    own = [one for one in wanted.get("TagSpecifications", []) if one["ResourceType"] == "launch-template"]
+    created = cloud.call(
+        "ec2", "create_launch_template", LaunchTemplateName=cloud.name(resource, "LaunchTemplateName", 128),
+        LaunchTemplateData=wanted["LaunchTemplateData"],
+        TagSpecifications=cloud.tag_specification("launch-template", own[0] if own else {}),
+    )["LaunchTemplate"]  # fmt: skip
+    names = ("LaunchTemplateId", "LatestVersionNumber", "DefaultVersionNumber")
+    return PhysicalResource(created["LaunchTemplateId"], {name: str(created[name]) for name in names})
+
+
+def _auto_scaling_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a group whose instances may still be pending; they are not registered with any load balancer."""
+    wanted, name = resource.properties, cloud.name(resource, "AutoScalingGroupName")
+    left_out = {"AutoScalingGroupName", "TargetGroupARNs", "LoadBalancerNames", "Tags", "VPCZoneIdentifier"}
+    own = {tag["Key"]: tag for tag in wanted.get("Tags", [])}
+    tags = [{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in cloud.tags.items()]
+    tags = [*(tag for tag in tags if tag["Key"] not in own), *own.values()]
+    cloud.call(
+        "autoscaling", "create_auto_scaling_group", AutoScalingGroupName=name,
+        VPCZoneIdentifier=",".join(wanted["VPCZoneIdentifier"]),
+        Tags=[{**tag, "ResourceId": name, "ResourceType": "auto-scaling-group"} for tag in tags],
+        **{key: value for key, value in wanted.items() if key not in left_out},
+    )  # fmt: skip
+    return PhysicalResource(name)
+
+
+def _delete_auto_scaling_group(cloud: StackServices, resource: Resource) -> None:
+    """Delete a group and wait until its instances have ended."""
+    name = resource.physical_id
+    groups = cloud.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[name])
+    instances = [one["InstanceId"] for group in groups["AutoScalingGroups"] for one in group["Instances"]]
+    with missing_is_deleted():
+        cloud.call("autoscaling", "delete_auto_scaling_group", AutoScalingGroupName=name, ForceDelete=True)
+    deadline = time.monotonic() + INSTANCES_SECONDS
+    while instances:
+        filters = [
+            {"Name": "instance-id", "Values": instances},
+            {"Name": "instance-state-name", "Values": ["pending", "running", "shutting-down", "stopping", "stopped"]},
+        ]
+        if not cloud.call("ec2", "describe_instances", Filters=filters)["Reservations"]:
+            return
+        if time.monotonic() > deadline:
+            raise StackError(f"after {INSTANCES_SECONDS:.0f} s some of these instances still run: {instances}")
+        time.sleep(0.1)
+
+
+def _bucket(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a bucket with its CORS rules and tags; its other settings have no effect here."""
+    wanted, name, region = resource.properties, cloud.name(resource, "BucketName", 63).lower(), cloud.region
+    where = None if region == "us-east-1" else {"LocationConstraint": region}
+    cloud.call("s3", "create_bucket", Bucket=name, CreateBucketConfiguration=where)
+    names = {"Id": "ID", "MaxAge": "MaxAgeSeconds", "ExposedHeaders": "ExposeHeaders"}
+    if rules := wanted.get("CorsConfiguration", {}).get("CorsRules"):
+        allowed = [{names.get(key, key): value for key, value in rule.items()} for rule in rules]
+        cloud.call("s3", "put_bucket_cors", Bucket=name, CORSConfiguration={"CORSRules": allowed})
+    if tags := cloud.tag_list(wanted):
+        cloud.call("s3", "put_bucket_tagging", Bucket=name, Tagging={"TagSet": tags})
+    domain = f"{name}.s3.{region}.amazonaws.com"
+    return PhysicalResource(name, {"Arn": f"arn:aws:s3:::{name}", "RegionalDomainName": domain})
+
+
+def _table(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a table with its time to live and tags; its other settings have no effect here."""
+    wanted, name = resource.properties, cloud.name(resource, "TableName")
+    keys = ("AttributeDefinitions", "KeySchema", "BillingMode", "DeletionProtectionEnabled")
+    created = cloud.call(
+        "dynamodb", "create_table", TableName=name, Tags=cloud.tag_list(wanted) or None,
+        **{key: wanted.get(key) for key in keys},
+    )["TableDescription"]  # fmt: skip
+    if ttl := wanted.get("TimeToLiveSpecification"):
+        cloud.call("dynamodb", "update_time_to_live", TableName=name, TimeToLiveSpecification=ttl)
+    return PhysicalResource(name, {"Arn": created["TableArn"]})
+
+
+def _queue(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    wanted, name = resource.properties, cloud.name(resource, "QueueName", 80)
+    attributes = {key: value for key, value in wanted.items() if key not in {"QueueName", "Tags"}}
+    tags = cloud.tags_of(wanted) or None
+    url = cloud.call("sqs", "create_queue", QueueName=name, Attributes=attributes, tags=tags)["QueueUrl"]
+    found = cloud.call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["QueueArn"])
+    return PhysicalResource(url, {"Arn": found["Attributes"]["QueueArn"], "QueueName": name})
+
+
+def _stored_parameter(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    wanted, name = resource.properties, cloud.name(resource, "Name")
+    tags = cloud.tag_list(wanted) or None
+    cloud.call("ssm", "put_parameter", Name=name, Type=wanted["Type"], Value=wanted["Value"], Tags=tags)
+    return PhysicalResource(name)
+
+
+def _log_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    wanted, name = resource.properties, cloud.name(resource, "LogGroupName")
+    cloud.call("logs", "create_log_group", logGroupName=name, tags=cloud.tags_of(wanted) or None)
+    if days := wanted.get("RetentionInDays"):
+        cloud.call("logs", "put_retention_policy", logGroupName=name, retentionInDays=days)
+    return PhysicalResource(name, {"Arn": f"arn:aws:logs:{cloud.region}:{cloud.account}:log-group:{name}:*"})
+
+
+def _distribution(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a distribution that accepts invalidations and serves nothing: it has tags, but none of its settings."""
+    config = {
+        "CallerReference": name_for(cloud.stack_name, resource.logical_id, 128),
+        "Comment": "",
+        "Enabled": False,  # CloudFront deletes only a disabled distribution
+        "Origins": {"Quantity": 1, "Items": [{"Id": "none", "DomainName": "embedded.invalid"}]},
+        "DefaultCacheBehavior": {"TargetOriginId": "none", "ViewerProtocolPolicy": "https-only"},
+    }
+    wanted = {"DistributionConfig": config, "Tags": {"Items": cloud.tag_list(resource.properties)}}
+    created = cloud.call("cloudfront", "create_distribution_with_tags", DistributionConfigWithTags=wanted)
+    return PhysicalResource(created["Distribution"]["Id"], {"DomainName": created["Distribution"]["DomainName"]})
+
+
+def _delete_distribution(cloud: StackServices, resource: Resource) -> None:
+    with missing_is_deleted():
+        version = cloud.call("cloudfront", "get_distribution", Id=resource.physical_id)["ETag"]
+        cloud.call("cloudfront", "delete_distribution", Id=resource.physical_id, IfMatch=version)
+
+
+class _PlausibleAttributes(dict[str, str]):
+    """Attributes of a resource that exists only in its stack, each with a value of the right form."""
+
+    def __init__(self, cloud: StackServices, resource: Resource, physical_id: str) -> None:
+        service = resource.type.split("::")[1].lower()
+        self._arn = f"arn:aws:{service}:{cloud.region}:{cloud.account}:{physical_id}"
+        self._id = physical_id
+
+    def __missing__(self, name: str) -> str:
+        return self._arn if name.lower().endswith("arn") else f"{self._id}.{name}.invalid"
+
+
+def _only_listed(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a resource that exists only in its stack: no service knows it."""
+    physical_id = name_for(cloud.stack_name, resource.logical_id, 255)
+    return PhysicalResource(physical_id, _PlausibleAttributes(cloud, resource, physical_id))
+
+
+HANDLERS: dict[str, ResourceHandler] = {
+    "AWS::AutoScaling::AutoScalingGroup": ResourceHandler(_auto_scaling_group, _delete_auto_scaling_group),
+    "AWS::CloudFront::Distribution": ResourceHandler(_distribution, _delete_distribution),
+    "AWS::Cognito::UserPool": ResourceHandler(
+        _user_pool, deleted_by("cognito-idp", "delete_user_pool", "UserPoolId")
+    ),
+    "AWS::Cognito::UserPoolClient": ResourceHandler(
+        _user_pool_client, deleted_by("cognito-idp", "delete_user_pool_client", "ClientId", also=("UserPoolId",))
+    ),
+    "AWS::Cognito::UserPoolGroup": ResourceHandler(
+        _user_pool_group, deleted_by("cognito-idp", "delete_group", "GroupName", also=("UserPoolId",))
+    ),
+    "AWS::DynamoDB::Table": ResourceHandler(_table, deleted_by("dynamodb", "delete_table", "TableName")),
+    "AWS::EC2::EIP": ResourceHandler(_address, deleted_by("ec2", "release_address", "AllocationId", "AllocationId")),
+    "AWS::EC2::LaunchTemplate": ResourceHandler(
+        _launch_template, deleted_by("ec2", "delete_launch_template", "LaunchTemplateId")
+    ),
+    "AWS::EC2::SecurityGroup": ResourceHandler(
+        _security_group, deleted_by("ec2", "delete_security_group", "GroupId")
+    ),
+    "AWS::IAM::InstanceProfile": ResourceHandler(_instance_profile, _delete_instance_profile),
+    "AWS::IAM::Policy": ResourceHandler(_policy, _delete_policy),
+    "AWS::IAM::Role": ResourceHandler(_role, _delete_role),
+    "AWS::Logs::LogGroup": ResourceHandler(_log_group, deleted_by("logs", "delete_log_group", "logGroupName")),
+    "AWS::S3::Bucket": ResourceHandler(_bucket, deleted_by("s3", "delete_bucket", "Bucket")),
+    "AWS::SQS::Queue": ResourceHandler(_queue, deleted_by("sqs", "delete_queue", "QueueUrl")),
+    "AWS::SSM::Parameter": ResourceHandler(_stored_parameter, deleted_by("ssm", "delete_parameter", "Name")),
+}
+"""The types whose resources exist in their service."""
+
+_ONLY_LISTED = ResourceHandler(_only_listed, lambda _cloud, _resource: None)
+
+
+def handler_of(resource_type: str) -> ResourceHandler:
+    """Return the handler of a type; resources of a type without a handler exist only in their stack."""
+    return HANDLERS.get(resource_type, _ONLY_LISTED)

@@ -1,0 +1,1 @@
+"""User pools of Cognito with checks that moto lacks: codes, passwords, tokens, sign-in and sign-out."""

@@ -1,0 +1,61 @@
+"""The mails of user pools: not sent, but stored, the latest thousand, for the owner of the cloud."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Purpose = Literal["invitation", "reset"]
+MAX_MAILS = 1_000
+"""Largest number of stored mails."""
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail of a user pool.
+
+    Attributes:
+        number: counts all mails of this cloud, from 1.
+        to: the address.
+        purpose: what the mail is for: the first sign-in to a new account, or a new password.
+        secret: a temporary password for an invitation, else a code of six digits.
+        sent_at: epoch seconds.
+    """
+
+    number: int
+    to: str
+    purpose: Purpose
+    secret: str
+    sent_at: float
+
+
+@dataclass
+class Mailbox:
+    """Stores the latest mails; threads may share an instance."""
+
+    clock: Callable[[], float] = time.time
+    max_mails: int = MAX_MAILS
+    _mails: deque[Mail] = field(init=False)
+    _number: int = field(default=0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        """Create the bounded list."""
+        self._mails = deque(maxlen=self.max_mails)
+
+    def send(self, to: str, purpose: Purpose, secret: str) -> None:
+        """Store a mail, and drop the oldest if there are too many."""
+        with self._lock:
+            self._number += 1
+            self._mails.append(Mail(self._number, to, purpose, secret, self.clock()))
+
+    def mails(self) -> list[Mail]:
+        """Return the stored mails, oldest first."""
+        with self._lock:
+            return list(self._mails)
+
+
+mailbox = Mailbox()
+"""The mailbox of this process."""

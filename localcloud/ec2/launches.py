@@ -1,0 +1,387 @@
+"""Launches as on EC2: idempotent, by launch template, partial if capacity runs out, with EC2's errors.
+
+Stock moto reads image, type, user data, key pair and security groups of a template, and drops the instance profile,
+metadata options, network interfaces, market, shutdown behaviour and the tags of volumes. Client errors have HTTP
+status 400; lack of capacity and throttling are server errors, which clients retry by themselves.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from xml.sax.saxutils import escape
+
+from moto.core.responses import ActionResult
+from moto.ec2.exceptions import EC2ClientError, InvalidParameterCombination, MissingParameter
+from moto.ec2.exceptions import InvalidLaunchTemplateVersionNotFound as UnknownVersionError
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+from werkzeug.exceptions import HTTPException
+
+from localcloud.ec2.fleet import CapacityPool, fleet
+from localcloud.patches import Patch
+
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, "Server errors"
+_SERVER_ERRORS = {
+    "InsufficientInstanceCapacity": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "InternalError": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "RequestLimitExceeded": HTTPStatus.SERVICE_UNAVAILABLE,
+    "ServiceUnavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "Unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+_MESSAGES = {
+    "InsufficientInstanceCapacity": "We currently do not have sufficient capacity.",
+    "InternalError": "An internal error has occurred",
+    "MaxSpotInstanceCountExceeded": "Max spot instance count exceeded",
+    "RequestLimitExceeded": "Request limit exceeded.",
+    "VcpuLimitExceeded": "You have requested more vCPU capacity than your current vCPU limit allows.",
+}
+
+
+class Ec2ServerError(HTTPException):
+    """Raised when EC2 answers with a server error, which clients retry."""
+
+    def __init__(self, code: str, message: str) -> None:
+        error = f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
+        request = "<RequestID>00000000-0000-0000-0000-000000000000</RequestID>"
+        super().__init__(f"<Response><Errors>{error}</Errors>{request}</Response>")
+        self.code = int(_SERVER_ERRORS[code])
+        self.error_code = code
+
+
+def ec2_error(code: str, message: str | None = None) -> Ec2ServerError | EC2ClientError:
+    """Return the exception for an error code of EC2.
+
+    Args:
+        code: such as VcpuLimitExceeded.
+        message: None for EC2's own message, or a sentence that names the switch.
+    """
+    text = message or _MESSAGES.get(code, "Refused, since the local cloud's switch launch_error says so.")
+    return Ec2ServerError(code, text) if code in _SERVER_ERRORS else EC2ClientError(code, text)
+
+
+Parameters = dict[str, Any]
+
+
+def with_template(backend: Any, parameters: Mapping[str, Any]) -> Parameters:
+    """Return the parameters of a launch, completed by its launch template; parameters of the call win.
+
+    Tags are one set for each type of resource: a tag of the call replaces the template's tag with the same key.
+
+    Args:
+        backend: moto's EC2 of one account and region.
+        parameters: of RunInstances.
+
+    Raises:
+        EC2ClientError: the template or its version does not exist.
+    """
+    given = {name: value for name, value in parameters.items() if value is not None}
+    if not (named := given.get("LaunchTemplate")):
+        return given
+    template = _template_data(backend, named)
+    complete = {**template, **given}
+    tags = [*template.get("TagSpecifications", []), *given.get("TagSpecifications", [])]
+    if tags:
+        complete["TagSpecifications"] = _one_of_each(tags)
+    return complete
+
+
+def _template_data(backend: Any, named: Mapping[str, Any]) -> Parameters:
+    """Return the named version of a template as parameters of RunInstances."""
+    if ("LaunchTemplateId" in named) == ("LaunchTemplateName" in named):
+        raise MissingParameter("The request must contain either LaunchTemplateId or LaunchTemplateName.")
+    if "LaunchTemplateId" in named:
+        template = backend.get_launch_template(named["LaunchTemplateId"])
+    else:
+        template = backend.get_launch_template_by_name(named["LaunchTemplateName"])
+    version = str(named.get("Version") or "$Default")
+    exists = version.isdecimal() and 1 <= int(version) <= template.latest_version_number
+    if version not in {"$Default", "$Latest"} and not exists:
+        raise UnknownVersionError(version, template.id)
+    data = {name: deepcopy(value) for name, value in template.get_version(version).data.items() if value is not None}
+    if "UserData" in data:
+        data["UserData"] = str(data["UserData"])
+    return data
+
+
+def _one_of_each(specifications: list[Mapping[str, Any]]) -> list[Parameters]:
+    tags: dict[str, dict[str, str]] = {}
+    for specification in specifications:
+        of_type = tags.setdefault(specification["ResourceType"], {})
+        of_type.update({tag["Key"]: tag.get("Value", "") for tag in specification.get("Tags", [])})
+    return [
+        {"ResourceType": name, "Tags": [{"Key": key, "Value": value} for key, value in of_type.items()]}
+        for name, of_type in tags.items()
+    ]
+
+
+def check_launch(parameters: Mapping[str, Any]) -> None:
+    """Check the parameters of a launch.
+
+    Raises:
+        EC2ClientError: MissingParameter without an image; InvalidParameterCombination for security groups together
+            with network interfaces, which have their own, and for a one-time Spot instance with the behaviour to
+            stop, since only a persistent one can be started again.
+    """
+    if not parameters.get("ImageId"):
+        raise MissingParameter("The request must contain the parameter ImageId")
+    if parameters.get("NetworkInterfaces") and (
+        parameters.get("SecurityGroupIds") or parameters.get("SecurityGroups")
+    ):
+        raise InvalidParameterCombination(
+            "Network interfaces and an instance-level security groups may not be specified on the same request"
+        )
+    if is_one_time_spot(parameters):
+        _check_one_time_spot(parameters)
+
+
+def check_architecture(ec2: Any, parameters: Mapping[str, Any]) -> None:
+    """Check that instance type and image have the same architecture, as https://github.com/eksctl-io/eksctl/issues/8235.
+
+    Args:
+        ec2: moto's backend; images and types that it does not know are not checked.
+        parameters: of the launch.
+
+    Raises:
+        EC2ClientError: InvalidParameterValue.
+    """
+    image, kind = ec2.amis.get(parameters["ImageId"]), INSTANCE_TYPES.get(parameters.get("InstanceType", ""))
+    if image is None or kind is None:
+        return
+    supported = kind.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
+    if image.architecture and supported and image.architecture not in supported:
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"The architecture '{','.join(supported)}' of the specified instance type does not match the "
+            f"architecture '{image.architecture}' of the specified AMI. Specify an instance type and an AMI that "
+            "have matching architectures, and try again. You can use 'describe-instance-types' or 'describe-images' "
+            "to discover the architecture of the instance type or AMI.",
+        )
+
+
+def _check_one_time_spot(parameters: Mapping[str, Any]) -> None:
+    interruption = _spot_options(parameters).get("InstanceInterruptionBehavior", "terminate")
+    if interruption != "terminate":
+        raise InvalidParameterCombination(
+            f"The request with type 'one-time' is not supported when instanceInterruptionBehavior is set to "
+            f"'{interruption}'."
+        )
+    if parameters.get("InstanceInitiatedShutdownBehavior") == "stop":
+        raise InvalidParameterCombination(
+            "The request with type 'one-time' is not supported when instanceInitiatedShutdownBehavior is set to "
+            "'stop'."
+        )
+
+
+def is_spot(parameters: Mapping[str, Any]) -> bool:
+    """Return True if a launch requests Spot instances."""
+    return (parameters.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
+
+
+def is_one_time_spot(parameters: Mapping[str, Any]) -> bool:
+    """Return True if a launch requests one-time Spot instances (the default), which cannot be started again."""
+    return is_spot(parameters) and _spot_options(parameters).get("SpotInstanceType", "one-time") == "one-time"
+
+
+def _spot_options(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (parameters.get("InstanceMarketOptions") or {}).get("SpotOptions") or {}
+
+
+def capacity_pool_of(backend: Any, parameters: Mapping[str, Any]) -> CapacityPool:
+    """Return the capacity pool of a launch; without a subnet or a zone it is in the region's first zone, as in moto.
+
+    Raises:
+        EC2ClientError: the subnet does not exist.
+    """
+    interfaces = parameters.get("NetworkInterfaces") or []
+    subnet = parameters.get("SubnetId") or next((i["SubnetId"] for i in interfaces if i.get("SubnetId")), None)
+    if subnet:
+        zone = backend.get_subnet(subnet).availability_zone
+    else:
+        zone = (parameters.get("Placement") or {}).get("AvailabilityZone") or f"{backend.region_name}a"
+    return CapacityPool(parameters.get("InstanceType") or "m1.small", zone, is_spot(parameters))
+
+
+MAX_TOKENS = 10_000
+"""Largest number of stored client tokens."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """An answered launch: its parameters, and its reservation."""
+
+    parameters: str
+    reservation: Any
+
+
+class Launches:
+    """The launches of this cloud by client token, so that a repeated launch starts nothing."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._by_token: OrderedDict[tuple[str, str, str], Launch] = OrderedDict()
+
+    def find(self, key: tuple[str, str, str], parameters: str) -> Any | None:
+        """Return the reservation that a token launched before, or None.
+
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html has both errors.
+
+        Raises:
+            EC2ClientError: IdempotentParameterMismatch if the token was used with other parameters;
+                IdempotentInstanceTerminated if all instances of the token have been terminated.
+        """
+        earlier = self._by_token.get(key)
+        if earlier is None:
+            return None
+        if earlier.parameters != parameters:
+            raise EC2ClientError(
+                "IdempotentParameterMismatch",
+                f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) "
+                f"with client token {key[2]}.",
+            )
+        if all(instance.state == "terminated" for instance in earlier.reservation.instances):
+            raise EC2ClientError(
+                "IdempotentInstanceTerminated",
+                "The client token you have provided is associated with a terminated instance. "
+                "Please use a different client token.",
+            )
+        return earlier.reservation
+
+    def store(self, key: tuple[str, str, str], launch: Launch) -> None:
+        """Store the launch of a token, and drop the oldest if there are too many."""
+        self._by_token[key] = launch
+        if len(self._by_token) > MAX_TOKENS:
+            self._by_token.popitem(last=False)
+
+
+_launches = Launches()
+
+
+def count_to_start(minimum: int, maximum: int, room: int | None, place: CapacityPool) -> int:
+    """Return the number of instances that a launch starts: `maximum` if capacity allows, at least `minimum`.
+
+    Raises:
+        EC2ClientError: InvalidParameterValue for an impossible range.
+        Ec2ServerError: InsufficientInstanceCapacity if the pool cannot start the minimum.
+    """
+    if not 1 <= minimum <= maximum:
+        raise EC2ClientError(
+            "InvalidParameterValue", f"Invalid range of instances: MinCount {minimum}, MaxCount {maximum}."
+        )
+    count = maximum if room is None else min(maximum, room)
+    if count < minimum:
+        market = " Spot" if place.spot else ""
+        raise ec2_error(
+            "InsufficientInstanceCapacity",
+            f"We currently do not have sufficient {place.instance_type}{market} capacity in the Availability Zone "
+            f"you requested ({place.zone}): {room} of at least {minimum} instances can be started.",
+        )
+    return count
+
+
+def check_start(instance: Any) -> None:
+    """Check that a stopped instance can be started: neither the switch `launch_error` nor capacity prevents it.
+
+    Raises:
+        EC2ClientError: the code of the switch `launch_error`.
+        Ec2ServerError: InsufficientInstanceCapacity, or a code of the switch that is a server error.
+    """
+    _check_refused()
+    place = CapacityPool.of(instance)
+    count_to_start(1, 1, fleet.free_capacity(place), place)
+
+
+def _check_refused() -> None:
+    if (code := fleet.switches.launch_error) is not None:
+        raise ec2_error(code)
+
+
+def _run_instances_response(original: Any) -> Any:
+    def run_instances(self: Any) -> Any:
+        """Launch up to MaxCount instances by call and template, once for each client token."""
+        with _launches.lock:
+            token = self.params.get("ClientToken")
+            parameters = _fingerprint(self.params)
+            key = (self.current_account, self.region, token or "")
+            reservation = _launches.find(key, parameters) if token else None
+            if reservation is None:
+                reservation = _launch(self, original)
+                if token:
+                    _launches.store(key, Launch(parameters, reservation))
+                if fleet.consume_fault("lost_launch_replies"):
+                    raise ec2_error("InternalError")
+            return ActionResult(reservation)
+
+    return run_instances
+
+
+def _fingerprint(parameters: dict[str, Any]) -> str:
+    return json.dumps({k: v for k, v in parameters.items() if k != "ClientToken"}, default=str, sort_keys=True)
+
+
+def _launch(response: Any, original: Any) -> Any:
+    _check_refused()
+    response.params = with_template(response.ec2_backend, response.params)
+    check_launch(response.params)
+    check_architecture(response.ec2_backend, response.params)
+    if is_one_time_spot(response.params):
+        response.params["InstanceInitiatedShutdownBehavior"] = "terminate"
+    minimum, maximum = int(response.params.get("MinCount", 1)), int(response.params.get("MaxCount", 1))
+    place = capacity_pool_of(response.ec2_backend, response.params)
+    count = count_to_start(minimum, maximum, fleet.free_capacity(place), place)
+    response.params["MinCount"] = count  # moto starts this many
+    with fleet.freeze():
+        reservation = original(response).result
+        _give_profile_to_all(response, reservation)
+        _show_groups_of_interfaces(response, reservation)
+    return reservation
+
+
+def _show_groups_of_interfaces(response: Any, reservation: Any) -> None:
+    """List the security groups of an instance's first network interface as its own, as EC2 does."""
+    for instance in reservation.instances if response.params.get("NetworkInterfaces") else []:
+        instance.security_groups = list(instance.nics[0].group_set)
+
+
+def _give_profile_to_all(response: Any, reservation: Any) -> None:
+    """Associate the instance profile with every instance; moto does so with the first."""
+    profile = response.params.get("IamInstanceProfile") or {}
+    for instance in reservation.instances[1:] if profile else []:
+        response.ec2_backend.associate_iam_instance_profile(
+            instance.id,
+            iam_instance_profile_name=profile.get("Name"),
+            iam_instance_profile_arn=profile.get("Arn"),
+        )
+
+
+def _run_instances(original: Any) -> Any:
+    def run_instances(
+        self: Any, image_id: str, count: int, user_data: Any, security_group_names: list[str], **kwargs: Any
+    ) -> Any:
+        """Launch instances, and boot them once they are complete."""
+        reservation = original(self, image_id, count, user_data, security_group_names, **kwargs)
+        for instance in reservation.instances:
+            fleet.boot(instance)
+        return reservation
+
+    return run_instances
+
+
+PATCHES = (
+    Patch(
+        "moto.ec2.responses.instances:InstanceResponse.run_instances",
+        ("self",),
+        _run_instances_response,
+        "starts a second instance for the same client token, MinCount, not MaxCount, and half of a launch template",
+    ),
+    Patch(
+        "moto.ec2.models.instances:InstanceBackend.run_instances",
+        ("self", "image_id", "count", "user_data", "security_group_names", "kwargs"),
+        _run_instances,
+        "computes nothing",
+    ),
+)

@@ -1,0 +1,189 @@
+"""The permissions that a call needs: actions, resources and condition keys, by the Service Authorization Reference.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/ has a page for each service. A call of a service
+without rules here, and a call without resources, needs ``service:Operation`` on ``*``. Condition keys that the
+reference does not list for an action and its resource are left out (`reference`).
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import botocore.session
+
+from localcloud.iam.calls import ApiCall
+from localcloud.iam.policies import PermissionCheck
+from localcloud.iam.reference import is_known, known_keys
+from localcloud.iam.s3_actions import s3_checks
+
+_PREFIXES = {"monitoring": "cloudwatch", "email": "ses"}
+"""Prefixes of actions that differ from the service's signing name."""
+
+
+def permission_checks_of(call: ApiCall) -> tuple[PermissionCheck, ...]:
+    """Return the permissions that a call needs; none if AWS checks no policy.
+
+    Raises:
+        UnknownCallError: the request cannot be identified.
+    """
+    if call.service == "ec2":  # late, since it imports moto's EC2
+        from localcloud.iam.ec2_actions import ec2_checks
+
+        return tuple(map(_as_published, ec2_checks(call)))
+    if call.service in _CHECKS:
+        return tuple(map(_as_published, _CHECKS[call.service](call)))
+    prefix = _PREFIXES.get(call.service, call.service)
+    return (PermissionCheck(f"{prefix}:{call.operation}", "*", {}),)
+
+
+def _as_published(check: PermissionCheck) -> PermissionCheck:
+    """Return a check without the condition keys that AWS does not list for its action and resource."""
+    keys = known_keys(check.action, check.resource)
+    if keys is None:
+        return check
+    return PermissionCheck(
+        check.action, check.resource, {name: each for name, each in check.context.items() if is_known(name, keys)}
+    )
+
+
+_COGNITO, _COGNITO_TARGET = "cognito-idp", "AWSCognitoIdentityProviderService."
+
+
+def _cognito_idp_checks(call: ApiCall) -> Iterable[PermissionCheck]:
+    """Yield the checks of a call of user pools (list_amazoncognitouserpools.html), on the pool that it names."""
+    if call.operation in _unsigned_operations():
+        return
+    pool = call.parameters.get("UserPoolId")
+    resource = call.arn(_COGNITO, f"userpool/{pool}") if pool else "*"
+    yield PermissionCheck(f"{_COGNITO}:{call.operation}", resource, {})
+
+
+def needs_no_signature(environ: dict[str, Any]) -> bool:
+    """Return True if a request is a call of a user pool that AWS accepts without a signature, such as signing in.
+
+    AWS checks no policy for these calls, signed or not:
+    https://docs.aws.amazon.com/cognito/latest/developerguide/authentication-flows-public-server-side.html
+    """
+    target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
+    return target.startswith(_COGNITO_TARGET) and target.removeprefix(_COGNITO_TARGET) in _unsigned_operations()
+
+
+@functools.cache
+def _unsigned_operations() -> frozenset[str]:
+    """Return the operations that need no signature, from AWS's own description of the service."""
+    service: Any = botocore.session.get_session().get_service_model(_COGNITO)
+    return frozenset(name for name in service.operation_names if service.operation_model(name).auth_type == "none")
+
+
+_DYNAMODB_BATCHES = frozenset({"BatchGetItem", "BatchWriteItem"})
+
+_DYNAMODB_TRANSACTIONS = frozenset({"TransactGetItems", "TransactWriteItems"})
+
+_DYNAMODB_SINGLE = {
+    "ConditionCheck": "ConditionCheckItem",
+    "Delete": "DeleteItem",
+    "Get": "GetItem",
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+}
+
+
+def _dynamodb_checks(call: ApiCall) -> Iterable[PermissionCheck]:
+    """Return the checks of a call of DynamoDB (list_amazondynamodb.html).
+
+    A batch needs its action on each of its tables, a transaction the single action of each of its items.
+    """
+    return [
+        PermissionCheck(f"dynamodb:{action}", resource, {})
+        for action, resource in dict.fromkeys(_dynamodb_pairs(call))
+    ]
+
+
+def _dynamodb_pairs(call: ApiCall) -> Iterable[tuple[str, str]]:
+    operation, parameters = call.operation, call.parameters
+    if operation in _DYNAMODB_BATCHES:
+        return [(operation, _table_arn(call, name)) for name in parameters.get("RequestItems", {})]
+    if operation in _DYNAMODB_TRANSACTIONS:
+        parts = [part for item in parameters.get("TransactItems", []) for part in item.items()]
+        return [(_DYNAMODB_SINGLE[kind], _table_arn(call, part["TableName"])) for kind, part in parts]
+    return [(operation, _table_or_index(call, parameters))]
+
+
+def _table_or_index(call: ApiCall, parameters: dict[str, Any]) -> str:
+    named = parameters.get("TableName") or parameters.get("ResourceArn")
+    if not named:
+        return "*"
+    index = parameters.get("IndexName")
+    return f"{_table_arn(call, named)}/index/{index}" if index else _table_arn(call, named)
+
+
+def _table_arn(call: ApiCall, named: str) -> str:
+    return named if named.startswith("arn:") else call.arn("dynamodb", f"table/{named}")
+
+
+_LOG_STREAM_OPERATIONS = frozenset({"PutLogEvents", "GetLogEvents", "DeleteLogStream"})
+
+
+def _logs_checks(call: ApiCall) -> Iterable[PermissionCheck]:
+    """Yield the check of a call of CloudWatch Logs (list_amazoncloudwatchlogs.html), on the stream that it names.
+
+    The stream is empty if the call names none, so that a policy names a group as ``log-group:NAME:*``
+    (https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/iam-access-control-overview-cwl.html).
+    """
+    group = call.parameters.get("logGroupName")
+    stream = call.parameters.get("logStreamName", "") if call.operation in _LOG_STREAM_OPERATIONS else ""
+    resource = call.arn("logs", f"log-group:{group}:log-stream:{stream}") if group else "*"
+    yield PermissionCheck(f"logs:{call.operation}", resource, {})
+
+
+def _sqs_checks(call: ApiCall) -> Iterable[PermissionCheck]:
+    """Yield the check of a call of SQS (list_amazonsqs.html); a batch needs the action of a single message."""
+    action = f"sqs:{call.operation.removesuffix('Batch')}"
+    yield PermissionCheck(action, _queue_arn(call), {})
+
+
+def _queue_arn(call: ApiCall) -> str:
+    parameters = call.parameters
+    if arn := parameters.get("SourceArn"):
+        return str(arn)
+    # In the Query protocol the request's own URL may be that of the queue.
+    address = str(parameters.get("QueueUrl") or call.environ.get("PATH_INFO", ""))
+    name = str(parameters.get("QueueName") or address.rpartition("/")[2])
+    return call.arn("sqs", name) if name else "*"
+
+
+def _ssm_checks(call: ApiCall) -> Iterable[PermissionCheck]:
+    """Yield the checks of a call of Systems Manager (list_awssystemsmanager.html), on each of its parameters."""
+    parameters = call.parameters
+    of_parameter = "Parameter" in call.operation
+    named = parameters.get("Names") or [parameters.get("Name") or parameters.get("Path") or ""]
+    for name in named:
+        resource = call.arn("ssm", f"parameter/{name.lstrip('/')}") if of_parameter and name else "*"
+        yield PermissionCheck(f"ssm:{call.operation}", resource, {})
+
+
+ASSUME_ROLE = "sts:AssumeRole"
+
+_STS_UNCHECKED = frozenset({"GetCallerIdentity", "GetSessionToken"})
+
+
+def _sts_checks(call: ApiCall) -> Iterable[PermissionCheck]:
+    """Yield the check of a call of STS (list_awssecuritytokenservice.html). Reading the own identity needs none."""
+    if call.operation in _STS_UNCHECKED:
+        return
+    context = {}
+    for key, parameter in (("sts:rolesessionname", "RoleSessionName"), ("sts:externalid", "ExternalId")):
+        if value := call.parameters.get(parameter):
+            context[key] = (str(value),)
+    yield PermissionCheck(f"sts:{call.operation}", str(call.parameters.get("RoleArn") or "*"), context)
+
+
+_CHECKS: dict[str, Callable[[ApiCall], Iterable[PermissionCheck]]] = {
+    "cognito-idp": _cognito_idp_checks,
+    "dynamodb": _dynamodb_checks,
+    "logs": _logs_checks,
+    "s3": s3_checks,
+    "sqs": _sqs_checks,
+    "ssm": _ssm_checks,
+    "sts": _sts_checks,
+}

@@ -1,0 +1,321 @@
+"""Policy documents: statements, their wildcards and conditions, and whether a statement applies to a request.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_resource.html (wildcards)
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
+
+An element that is unknown here is an error: a condition that was ignored would silently allow or deny.
+"""
+
+import functools
+import ipaddress
+import json
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Context = Mapping[str, tuple[str, ...]]
+"""The values of a request by condition key in lower case; a key without values counts as missing."""
+
+Test = Callable[[str, str], bool]
+"""Returns True if a value of the request matches a value of the policy."""
+
+_MEANINGS = {"*": ".*", "?": "."}
+
+_ARN_PARTS = 6
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Return True if a pattern matches all of `text`; ``*`` is any text, ``?`` any character, case matters."""
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+def arn_matches(pattern: str, arn: str) -> bool:
+    """Return True if a pattern matches an ARN part by part, as the operators ``ArnEquals`` and ``ArnLike`` do.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
+    """
+    patterns, parts = pattern.split(":", _ARN_PARTS - 1), arn.split(":", _ARN_PARTS - 1)
+    whole = len(patterns) == len(parts) == _ARN_PARTS
+    return whole and all(matches(each, part) for each, part in zip(patterns, parts, strict=True))
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile("".join(_MEANINGS.get(char, re.escape(char)) for char in pattern), re.DOTALL)
+
+
+class UnsupportedPolicyError(ValueError):
+    """Raised when a policy is invalid or has an element that is not evaluated here; the message names it."""
+
+
+def _numbers(compare: Callable[[float, float], bool]) -> Test:
+    return lambda value, wanted: compare(float(value), float(wanted))
+
+
+def _moment(text: str) -> datetime:
+    if text.lstrip("-").isdigit():
+        return datetime.fromtimestamp(int(text), UTC)
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _dates(compare: Callable[[datetime, datetime], bool]) -> Test:
+    return lambda value, wanted: compare(_moment(value), _moment(wanted))
+
+
+def _same_letters(value: str, wanted: str) -> bool:
+    return value.casefold() == wanted.casefold()
+
+
+def _in_network(value: str, wanted: str) -> bool:
+    return ipaddress.ip_address(value) in ipaddress.ip_network(wanted, strict=False)
+
+
+_NULL = "Null"
+
+_TESTS: dict[str, Test] = {
+    "StringEquals": operator.eq,
+    "StringEqualsIgnoreCase": _same_letters,
+    "StringLike": lambda value, wanted: matches(wanted, value),
+    "NumericEquals": _numbers(operator.eq),
+    "NumericLessThan": _numbers(operator.lt),
+    "NumericLessThanEquals": _numbers(operator.le),
+    "NumericGreaterThan": _numbers(operator.gt),
+    "NumericGreaterThanEquals": _numbers(operator.ge),
+    "DateEquals": _dates(operator.eq),
+    "DateLessThan": _dates(operator.lt),
+    "DateLessThanEquals": _dates(operator.le),
+    "DateGreaterThan": _dates(operator.gt),
+    "DateGreaterThanEquals": _dates(operator.ge),
+    "Bool": _same_letters,
+    "IpAddress": _in_network,
+    "ArnEquals": lambda value, wanted: arn_matches(wanted, value),
+    "ArnLike": lambda value, wanted: arn_matches(wanted, value),
+}
+
+_NEGATED = {
+    "StringNotEquals": "StringEquals",
+    "StringNotEqualsIgnoreCase": "StringEqualsIgnoreCase",
+    "StringNotLike": "StringLike",
+    "NumericNotEquals": "NumericEquals",
+    "DateNotEquals": "DateEquals",
+    "NotIpAddress": "IpAddress",
+    "ArnNotEquals": "ArnEquals",
+    "ArnNotLike": "ArnLike",
+}
+
+OPERATORS = frozenset({*_TESTS, *_NEGATED, _NULL})
+"""The known operators, without prefix and suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition: an operator, a key of the context, and values of which one must match.
+
+    Attributes:
+        operator: one of `OPERATORS`.
+        key: in lower case.
+        values: of the policy; with a negated operator none of them may match.
+        of: ``ForAllValues`` or ``ForAnyValue`` for a key with several values in the request, else empty.
+        if_exists: whether the condition is met if the request lacks the key.
+    """
+
+    operator: str
+    key: str
+    values: tuple[str, ...]
+    of: str = ""
+    if_exists: bool = False
+
+    def holds(self, context: Context) -> bool:
+        """Return True if a request meets the condition.
+
+        Raises:
+            UnsupportedPolicyError: this operator cannot compare a value, such as a numeric one a word.
+        """
+        found = context.get(self.key, ())
+        if self.operator == _NULL:
+            return ("true" if not found else "false") in (value.lower() for value in self.values)
+        if not found:
+            return self._holds_of_nothing()
+        met = [self._is_met(value) for value in found]
+        # Without a prefix, a negated operator must hold for all values of the request, any other for one.
+        every = self.of == "ForAllValues" or (not self.of and self.operator in _NEGATED)
+        return all(met) if every else any(met)
+
+    def _holds_of_nothing(self) -> bool:
+        if self.if_exists or self.of == "ForAllValues":
+            return True
+        return self.operator in _NEGATED and self.of != "ForAnyValue"
+
+    def _is_met(self, value: str) -> bool:
+        negated = self.operator in _NEGATED
+        test = _TESTS[_NEGATED.get(self.operator, self.operator)]
+        try:
+            return any(test(value, wanted) for wanted in self.values) != negated
+        except ValueError as error:
+            raise UnsupportedPolicyError(f"{self.operator} cannot compare {self.key}={value!r}: {error}") from error
+
+
+def parse_conditions(element: Any) -> tuple[Condition, ...]:
+    """Return the conditions of a statement's ``Condition``.
+
+    Raises:
+        UnsupportedPolicyError: an operator is unknown, a value has a policy variable, or the element is invalid.
+    """
+    if not isinstance(element, Mapping) or not all(isinstance(keys, Mapping) for keys in element.values()):
+        raise UnsupportedPolicyError(f"Condition {element!r} is no map of operators to keys and values")
+    return tuple(
+        _condition(name, key, value_texts(values)) for name, keys in element.items() for key, values in keys.items()
+    )
+
+
+def _condition(name: str, key: str, values: tuple[str, ...]) -> Condition:
+    of, colon, bare = name.rpartition(":")
+    known = bare.removesuffix("IfExists")
+    if (colon and of not in {"ForAllValues", "ForAnyValue"}) or known not in OPERATORS:
+        raise UnsupportedPolicyError(f"the condition operator {name!r} is not known; there are {sorted(OPERATORS)}")
+    if known == _NULL and (of or bare != known):
+        raise UnsupportedPolicyError(f"{name!r}: Null stands alone")
+    return Condition(known, key.lower(), values, of, bare != known)
+
+
+def value_texts(values: Any) -> tuple[str, ...]:
+    """Return one value of a policy, or a list of them, as texts.
+
+    Raises:
+        UnsupportedPolicyError: the element is neither, or has a policy variable.
+    """
+    listed = values if isinstance(values, list | tuple) else [values]
+    if not all(isinstance(value, str | int | float) for value in listed):
+        raise UnsupportedPolicyError(f"{values!r} is no value, and no list of them")
+    texts = tuple(str(value).lower() if isinstance(value, bool) else str(value) for value in listed)
+    if variables := [text for text in texts if "${" in text]:
+        raise UnsupportedPolicyError(f"policy variables are not evaluated here: {variables}")
+    return texts
+
+
+Effect = Literal["Allow", "Deny"]
+
+_ELEMENTS = frozenset(
+    {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition", "Principal"}  # no NotPrincipal
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionCheck:
+    """A permission that a request needs.
+
+    Attributes:
+        action: such as ``s3:GetObject``.
+        resource: an ARN, or ``*`` for an action without resources.
+        context: the values of condition keys.
+    """
+
+    action: str
+    resource: str
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class PatternMatcher:
+    """Patterns of which one must match, or, with `other_than`, none may match."""
+
+    patterns: tuple[str, ...]
+    other_than: bool = False
+
+    def selects(self, text: str) -> bool:
+        """Return True if the text is selected."""
+        return any(matches(pattern, text) for pattern in self.patterns) != self.other_than
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement.
+
+    Attributes:
+        sid: its name, or ``#2`` for the second statement of a document if it has no name.
+        effect: Allow or Deny.
+        actions: in lower case, since case does not matter there.
+        resources: ARNs; all resources in the trust policy of a role.
+        conditions: all must hold.
+        principals: of a trust policy, each as kind and value: ``("AWS", "arn:…")``.
+    """
+
+    sid: str
+    effect: Effect
+    actions: PatternMatcher
+    resources: PatternMatcher
+    conditions: tuple[Condition, ...] = ()
+    principals: tuple[tuple[str, str], ...] = ()
+
+    def applies_to(self, check: PermissionCheck) -> bool:
+        """Return True if the statement applies to a check, whatever its principal.
+
+        Raises:
+            UnsupportedPolicyError: a condition cannot be evaluated.
+        """
+        return (
+            self.actions.selects(check.action.lower())
+            and self.resources.selects(check.resource)
+            and all(condition.holds(check.context) for condition in self.conditions)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IamPolicy:
+    """A policy of a role, with its name."""
+
+    name: str
+    statements: tuple[Statement, ...]
+
+
+@functools.lru_cache(maxsize=512)
+def parse_policy(name: str, document: str) -> IamPolicy:
+    """Return the policy of a JSON document.
+
+    Raises:
+        UnsupportedPolicyError: the policy is invalid or cannot be evaluated; the message names policy and reason.
+    """
+    try:
+        parsed = json.loads(document)
+        statements = parsed["Statement"]
+        listed = statements if isinstance(statements, list) else [statements]
+        return IamPolicy(name, tuple(_statement(number, each) for number, each in enumerate(listed, 1)))
+    except UnsupportedPolicyError as error:
+        raise UnsupportedPolicyError(f"the policy {name!r} cannot be evaluated: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnsupportedPolicyError(f"the policy {name!r} is no policy document: {error!r}") from error
+
+
+def _statement(number: int, element: Mapping[str, Any]) -> Statement:
+    if unknown := sorted(set(element) - _ELEMENTS):
+        raise UnsupportedPolicyError(f"the elements {unknown} of a statement are not known here")
+    if element["Effect"] not in {"Allow", "Deny"}:
+        raise UnsupportedPolicyError(f"the effect {element['Effect']!r} must be Allow or Deny")
+    return Statement(
+        sid=element.get("Sid") or f"#{number}",
+        effect=element["Effect"],
+        actions=_selection(element, "Action", str.lower),
+        resources=PatternMatcher(("*",)) if "Principal" in element else _selection(element, "Resource", str),
+        conditions=parse_conditions(element.get("Condition", {})),
+        principals=_principals(element.get("Principal", {})),
+    )
+
+
+def _selection(element: Mapping[str, Any], name: str, spelling: Any) -> PatternMatcher:
+    if (name in element) == (f"Not{name}" in element):
+        raise UnsupportedPolicyError(f"a statement must have either {name} or Not{name}")
+    other_than = name not in element
+    values = value_texts(element[f"Not{name}" if other_than else name])
+    return PatternMatcher(tuple(spelling(value) for value in values), other_than)
+
+
+def _principals(element: Any) -> tuple[tuple[str, str], ...]:
+    if element == "*":
+        return (("AWS", "*"),)
+    return tuple((kind, each) for kind, values in element.items() for each in value_texts(values))

@@ -1,0 +1,289 @@
+"""Patches of moto: each names a symbol, verifies that moto has not changed it, and replaces or adds it.
+
+Patches are grouped by moto's services and applied once, before the first request of the service.
+"""
+
+import functools
+import importlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+MOTO_VERSION = "5.2.5"
+
+
+class MotoChangedError(RuntimeError):
+    """Raised when the installed moto differs from the version that the patches were written for."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Replaces one symbol of moto.
+
+    Attributes:
+        symbol: ``module:attribute`` or ``module:Class.attribute``.
+        parameters: the names of the parameters that the original must have, in order.
+        build: receives the original and returns its replacement.
+        why: the fault of the original.
+    """
+
+    symbol: str
+    parameters: tuple[str, ...]
+    build: Callable[[Any], Any]
+    why: str
+
+    def original(self) -> Any:
+        """Return the symbol's present value.
+
+        Raises:
+            MotoChangedError: the symbol does not exist.
+        """
+        owner, name = _locate(self.symbol)
+        try:
+            return inspect.getattr_static(owner, name)
+        except AttributeError:
+            raise MotoChangedError(_remedy(f"{self.symbol} no longer exists")) from None
+
+    def check(self) -> None:
+        """Verify that the symbol exists with the expected parameters.
+
+        Raises:
+            MotoChangedError: the symbol or its signature differs; the message names both signatures.
+        """
+        original = self.original()
+        function: Any = original.fget if isinstance(original, property) else original
+        found = tuple(inspect.signature(function).parameters)
+        if found != self.parameters:
+            raise MotoChangedError(_remedy(f"{self.symbol} takes {found}, expected {self.parameters}"))
+
+    def apply(self) -> None:
+        """Check the symbol and replace it.
+
+        Raises:
+            MotoChangedError: the symbol differs from the one that this patch was written for.
+        """
+        self.check()
+        owner, name = _locate(self.symbol)
+        setattr(owner, name, self.build(self.original()))
+
+
+@dataclass(frozen=True)
+class NewAttribute:
+    """Adds a symbol that moto lacks.
+
+    Attributes:
+        symbol: ``module:Class.attribute``.
+        value: of the new attribute.
+        why: what moto cannot do without the attribute.
+    """
+
+    symbol: str
+    value: Any
+    why: str
+
+    def check(self) -> None:
+        """Verify that moto still lacks the attribute.
+
+        Raises:
+            MotoChangedError: moto has an attribute of this name.
+        """
+        owner, name = _locate(self.symbol)
+        if getattr(owner, name, self.value) is not self.value:
+            raise MotoChangedError(_remedy(f"{self.symbol} exists"))
+
+    def apply(self) -> None:
+        """Check, then add the attribute; raises as `check` does.
+
+        Raises:
+            MotoChangedError: moto has an attribute of this name.
+        """
+        self.check()
+        owner, name = _locate(self.symbol)
+        setattr(owner, name, self.value)
+
+
+def _locate(symbol: str) -> tuple[Any, str]:
+    module, _, path = symbol.partition(":")
+    *parents, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for parent in parents:
+        owner = getattr(owner, parent)
+    return owner, name
+
+
+def check_version() -> None:
+    """Verify that moto is exactly the pinned version.
+
+    Raises:
+        MotoChangedError: a different version is installed.
+    """
+    if (found := version("moto")) != MOTO_VERSION:
+        raise MotoChangedError(_remedy(f"moto {found} is installed, {MOTO_VERSION} expected"))
+
+
+def _remedy(problem: str) -> str:
+    return f"{problem}; install moto=={MOTO_VERSION} or revisit localcloud"
+
+
+# imported late: moto's EC2 alone takes most of a second
+MODULES = {
+    "autoscaling": ("localcloud.autoscaling",),
+    "cognitoidp": (
+        "localcloud.cognito.pools",
+        "localcloud.cognito.passwords",
+        "localcloud.cognito.sign_in",
+        "localcloud.cognito.tokens",
+    ),
+    "core": ("localcloud.patches",),
+    "s3": ("localcloud.s3.objects",),
+    "sqs": ("localcloud.sqs.backend", "localcloud.sqs.move_tasks"),
+    "dynamodb": ("localcloud.dynamodb",),
+    "ec2": ("localcloud.ec2.account", "localcloud.ec2.launches", "localcloud.ec2.instances"),
+}
+
+_applied: set[str] = set()
+
+_applying = threading.RLock()
+
+
+def patches_of(service: str) -> tuple[Patch | NewAttribute, ...]:
+    """Return the patches of one of moto's services; empty for a service that stock moto serves."""
+    with _service_models_read_once():
+        modules = [importlib.import_module(name) for name in MODULES.get(service, ())]
+    return tuple(patch for module in modules for patch in module.PATCHES)
+
+
+def apply_patches(service: str) -> None:
+    """Apply the patches of a service; repeated calls have no effect.
+
+    Raises:
+        MotoChangedError: the installed moto differs from the version that the patches were written for.
+    """
+    with _applying:
+        if service in _applied:
+            return
+        check_version()
+        for patch in patches_of(service):
+            patch.apply()
+        _applied.add(service)
+
+
+@contextmanager
+def _service_models_read_once() -> Iterator[None]:
+    """Cache the files that botocore loads: moto's EC2 makes it parse the same megabytes for each list of regions."""
+    from botocore.loaders import JSONFileLoader
+
+    load_file = JSONFileLoader.load_file
+    cached = functools.cache(lambda path: load_file(JSONFileLoader(), path))
+    loader: Any = JSONFileLoader
+    loader.load_file = lambda _self, file_path: cached(file_path)
+    try:
+        yield
+    finally:
+        loader.load_file = load_file
+
+
+MAX_CACHED_NAMES = 50_000
+"""Largest number of cached member names."""
+
+
+class AttributeNames:
+    """Caches the names by which moto may store a member of an answer, by its shape and the type of its object.
+
+    Stock moto derives them anew for each member of each item, which is most of the time of a Query.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._transformed: dict[int, tuple[Any, frozenset[str]]] = {}
+
+    def candidates(self, picker: Any, context: Any) -> tuple[str, ...]:
+        """Return the possible names, in moto's order."""
+        shape = context.shape
+        parent = getattr(shape, "parent", None)
+        key = (
+            type(context.obj),
+            context.key,
+            getattr(shape, "name", None),
+            getattr(parent, "name", None),
+            shape.serialization.get("name") if shape is not None else None,
+            context.service_model.service_name,
+            type(picker),
+        )
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= MAX_CACHED_NAMES:
+                self._known.clear()
+            known = self._known[key] = tuple(dict.fromkeys(picker.get_possible_keys(context)))
+        return known
+
+    def may_transform(self, transformers: dict[str, Any], key: str) -> bool:
+        """Return True if a transformer can apply to a member of this name."""
+        if not transformers:
+            return False
+        cached = self._transformed.get(id(transformers))
+        if cached is None or cached[0] is not transformers:
+            cached = (transformers, frozenset(path.rpartition(".")[2] for path in transformers))
+            self._transformed[id(transformers)] = cached
+        return key in cached[1]
+
+
+def _cached(original: Any) -> Any:
+    return functools.lru_cache(maxsize=256)(original)
+
+
+def _fast_get_value(original: Any) -> Any:
+    from moto.core.serialize import AttributePickerContext, XFormedAttributePicker
+    from moto.core.utils import MISSING, get_value
+
+    names = AttributeNames()
+
+    def fast_get_value(self: Any, value: Any, key: str, shape: Any) -> Any:
+        """Return a member as stock does, by cached names."""
+        picker = self._value_picker
+        if type(picker) is not XFormedAttributePicker:
+            return original(self, value, key, shape)
+        if names.may_transform(picker.response_transformers, key):
+            return original(self, value, key, shape)
+        context = AttributePickerContext(value, key, shape, None, self.operation_model.service_model)
+        for candidate in names.candidates(picker, context):
+            found = get_value(value, candidate, MISSING)
+            if found is not MISSING:
+                return found
+        return None
+
+    return fast_get_value
+
+
+def _untracked(_original: Any) -> Any:
+    def new(cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - moto's signature
+        """Return an instance that is freed when nothing refers to it."""
+        return object.__new__(cls)
+
+    return staticmethod(new)
+
+
+PATCHES = (
+    Patch(
+        "moto.core.common_models:BaseModel.__new__",
+        ("cls", "args", "kwargs"),
+        _untracked,
+        "never frees a model, for a dashboard: deleted messages, overwritten objects, copies of items",
+    ),
+    Patch(
+        "moto.core.responses:method_names_from_class",
+        ("clazz",),
+        _cached,
+        "inspects every member of the response class for each request",
+    ),
+    Patch(
+        "moto.core.serialize:ResponseSerializer.get_value",
+        ("self", "value", "key", "shape"),
+        _fast_get_value,
+        "derives the possible names of each member of each answer anew",
+    ),
+)

@@ -1,0 +1,340 @@
+"""S3 objects that are as large as their content, and direct answers to the plain calls on them.
+
+Stock moto stores an object in a buffer with a lock, and closes the buffer when another object takes its key: a client
+that reads the old object, or has just put it, gets a 500. Each object also holds 2 KB that are the same for most
+objects.
+
+A plain call puts, gets or deletes a whole object in a bucket without configuration. The objects are moto's own, so
+all other calls see them. Stock moto answers every call with an unusual header, query, key or bucket, and every error.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from datetime import datetime
+from typing import Any
+
+from moto.s3.models import FakeBucket, FakeKey, LowercaseDict, S3Backend, get_canned_acl, s3_backends, utcnow
+from moto.utilities.utils import get_partition
+
+from localcloud.dispatch import DirectRequest, DirectResponse, request_id
+from localcloud.patches import Patch
+from localcloud.s3.posts import plain_tag, set_tags
+
+HASHED_AT_ONCE = 2047
+"""Bytes up to which hashlib holds the interpreter's lock; under load, reacquiring it costs more than a small hash."""
+
+MAX_SMALL_BYTES = 64 * 1024
+"""Largest object in bytes that is hashed without letting other threads run."""
+
+_COMMON = {
+    "_etag": None,
+    "_expiry": None,
+    "_is_versioned": False,
+    "_max_buffer_size": None,
+    "_status": None,
+    "_storage_class": "STANDARD",
+    "_tick": 0,
+    "_transitions": ((None, "IN_PROGRESS"), ("IN_PROGRESS", "RESTORED")),
+    "_value_buffer": None,
+    "_version_id": None,
+    "bucket_key_enabled": None,
+    "checksum_algorithm": None,
+    "checksum_parts": None,
+    "checksum_type": None,
+    "checksum_value": None,
+    "disposed": False,
+    "encryption": None,
+    "kms_key_id": None,
+    "lock_legal_status": None,
+    "lock_mode": None,
+    "lock_until": None,
+    "model_name": "s3::keyrestore",
+    "multipart": None,
+    "website_redirect_location": None,
+}
+"""Attributes of most objects, stored once in the class; an instance has only those that differ."""
+
+_ATTRIBUTES = {
+    "etag": "_etag",
+    "is_versioned": "_is_versioned",
+    "max_buffer_size": "_max_buffer_size",
+    "storage": "_storage_class",
+    "version_id": "_version_id",
+}
+"""Attributes with other names than their parameters."""
+
+_PARAMETERS = (
+    "self",
+    "name",
+    "value",
+    "account_id",
+    "region_name",
+    "storage",
+    "etag",
+    "is_versioned",
+    "version_id",
+    "max_buffer_size",
+    "multipart",
+    "bucket_name",
+    "encryption",
+    "kms_key_id",
+    "bucket_key_enabled",
+    "lock_mode",
+    "lock_legal_status",
+    "lock_until",
+    "checksum_value",
+    "checksum_type",
+    "checksum_parts",
+)
+
+
+def _key_init(_original: Any) -> Any:
+    for name, value in _COMMON.items():
+        setattr(FakeKey, name, value)
+
+    def init(self: Any, name: str, value: bytes, account_id: str, region_name: str, **given: Any) -> None:
+        """Store the content, and the attributes that differ from those of most objects."""
+        self.name, self.bucket_name, self.account_id = name, given.pop("bucket_name", None), account_id
+        self.region_name, self.partition = region_name, get_partition(region_name)
+        self.last_modified, self._time_progressed = utcnow(), datetime.now()
+        self.acl = get_canned_acl("private")
+        self._metadata = LowercaseDict()
+        self._metadata["Content-Type"] = "binary/octet-stream"
+        self.value = value
+        for parameter, own in given.items():
+            attribute = _ATTRIBUTES.get(parameter, parameter)
+            if own is not None and own != _COMMON.get(attribute):
+                setattr(self, attribute, own)
+
+    return init
+
+
+def _content_value(_original: Any) -> Any:
+    def get(self: Any) -> bytes:
+        """Return the content."""
+        return self._content  # type: ignore[no-any-return]
+
+    def store(self: Any, content: bytes | str) -> None:
+        self._content = content.encode() if isinstance(content, str) else bytes(content)
+        self.contentsize = len(self._content)
+
+    return property(get, store)
+
+
+def _getstate(_original: Any) -> Any:
+    def getstate(self: Any) -> dict[str, Any]:
+        """Return all attributes; a copy shares the content."""
+        return dict(self.__dict__)
+
+    return getstate
+
+
+def _setstate(_original: Any) -> Any:
+    def setstate(self: Any, state: dict[str, Any]) -> None:
+        """Copy the state of another object."""
+        self.__dict__.update(state)
+
+    return setstate
+
+
+def _etag(_original: Any) -> Any:
+    def etag(self: Any) -> str:
+        """Return the quoted MD5 of the content, computed once."""
+        if self._etag is None:
+            self._etag = _md5(self._content)
+        return f'"{self._etag}"'
+
+    return property(etag)
+
+
+def _md5(content: bytes) -> str:
+    if len(content) > MAX_SMALL_BYTES:
+        return hashlib.md5(content, usedforsecurity=False).hexdigest()
+    digest = hashlib.md5(usedforsecurity=False)
+    for start in range(0, len(content), HASHED_AT_ONCE):
+        digest.update(content[start : start + HASHED_AT_ONCE])
+    return digest.hexdigest()
+
+
+def _dispose(_original: Any) -> Any:
+    def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's signature
+        """Release nothing: the content is freed with its last reader."""
+        if self.multipart and not self.disposed:
+            self.multipart.dispose()
+            self.disposed = True
+
+    return dispose
+
+
+TLS_KEYS = {"aws:securetransport", "s3:tlsversion"}
+"""Condition keys about TLS."""
+
+
+def without_tls(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy without the statements whose only conditions are about TLS, which loopback does not have.
+
+    Stock moto ignores the conditions of a statement, so a denial of requests without TLS would deny every request.
+    """
+
+    def is_about_tls(statement: Mapping[str, Any]) -> bool:
+        keys = {key.lower() for pairs in statement.get("Condition", {}).values() for key in pairs}
+        return bool(keys) and keys <= TLS_KEYS
+
+    statements = policy.get("Statement", [])
+    listed = statements if isinstance(statements, list) else [statements]
+    return {**policy, "Statement": [each for each in listed if not is_about_tls(each)]}
+
+
+def _get_permission(_original: Any) -> Any:
+    def get_permission(self: Any, action: str, resource: str) -> Any:
+        """Return the permission that the bucket's policy gives for an action."""
+        from moto.iam.access_control import IAMPolicy, PermissionResult
+
+        if self.policy is None:
+            return PermissionResult.NEUTRAL
+        policy = IAMPolicy(json.dumps(without_tls(json.loads(self.policy))))
+        return policy.is_action_permitted(action, resource)
+
+    return get_permission
+
+
+_KEY = "moto.s3.models:FakeKey"
+
+PATCHES = (
+    Patch(f"{_KEY}.__init__", _PARAMETERS, _key_init, "holds 2 KB per object that are the same for most objects"),
+    Patch(f"{_KEY}.value", ("self",), _content_value, "has a buffer and a lock, and copies the content out of it"),
+    Patch(f"{_KEY}.__getstate__", ("self",), _getstate, "expects a buffer and a lock"),
+    Patch(f"{_KEY}.__setstate__", ("self", "state"), _setstate, "expects a buffer and a lock"),
+    Patch(f"{_KEY}.etag", ("self",), _etag, "moves through the buffer beside its readers"),
+    Patch(f"{_KEY}.dispose", ("self", "garbage"), _dispose, "closes the buffer under its readers"),
+    Patch(
+        "moto.s3.models:FakeBucket.get_permission",
+        ("self", "action", "resource"),
+        _get_permission,
+        "denies every request if a policy denies requests without TLS",
+    ),
+)
+
+# No percent sign and no empty segment: every layer that decodes or routes such a path reads it alike.
+_PATH = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)")
+
+_NOT_BUCKETS = frozenset({"moto-api", "latest", "v20180820"})
+
+_FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+_DEFAULT_TYPE = "binary/octet-stream"
+
+_PLAIN_HEADERS = frozenset(
+    f"HTTP_{name}"
+    for name in (
+        "ACCEPT",
+        "ACCEPT_ENCODING",
+        "AMZ_SDK_INVOCATION_ID",
+        "AMZ_SDK_REQUEST",
+        "AUTHORIZATION",
+        "CONNECTION",
+        "CONTENT_DISPOSITION",
+        "CONTENT_MD5",
+        "EXPECT",
+        "HOST",
+        "IF_NONE_MATCH",
+        "USER_AGENT",
+        "X_AMZ_CHECKSUM_MODE",
+        "X_AMZ_CONTENT_SHA256",
+        "X_AMZ_DATE",
+        "X_AMZ_SECURITY_TOKEN",
+        "X_AMZ_TAGGING",
+    )
+)
+
+_CREATING = threading.Lock()
+"""Held from the check that no object exists until the put, so that only one of two conditional puts succeeds."""
+
+
+def answer(request: DirectRequest) -> DirectResponse | None:
+    """Return the answer to a plain object call, or None if stock moto must answer."""
+    environ = request.environ
+    if environ.get("HTTP_IF_NONE_MATCH") and environ["REQUEST_METHOD"] != "PUT":
+        return None
+    call = _CALLS.get(environ["REQUEST_METHOD"])
+    path = _PATH.fullmatch(environ.get("RAW_URI", ""))
+    if call is None or path is None or not has_plain_headers(environ):
+        return None
+    name, key = path.groups()
+    backend: S3Backend = s3_backends[request.account][get_partition(request.region)]
+    bucket = backend.buckets.get(name)
+    if bucket is None or name in _NOT_BUCKETS or not is_plain(bucket):
+        return None
+    return call(request, backend, bucket, key)
+
+
+def has_plain_headers(environ: dict[str, Any]) -> bool:
+    """Return True if no header of a request asks for more than the whole object."""
+    return not environ.get("HTTP_X_AMZ_CONTENT_SHA256", "").startswith("STREAMING") and all(
+        name in _PLAIN_HEADERS for name in environ if name.startswith("HTTP_")
+    )
+
+
+def is_plain(bucket: FakeBucket) -> bool:
+    """Return True if a bucket has no configuration that changes the effect of a call."""
+    return type(bucket) is FakeBucket and not (
+        bucket.versioning_status
+        or bucket.policy
+        or bucket.notification_configuration
+        or bucket.encryption
+        or bucket.object_lock_enabled
+        or bucket.logging
+    )
+
+
+def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
+    content_type = request.environ.get("CONTENT_TYPE") or _DEFAULT_TYPE
+    length = request.environ.get("CONTENT_LENGTH", "")
+    tagging = request.environ.get("HTTP_X_AMZ_TAGGING")
+    tags = plain_tag(tagging) if tagging else []
+    if tags is None or not length.isdigit() or content_type.startswith(_FORM_TYPES):
+        return None
+    content = request.read_body()
+    if len(content) != int(length):  # the client disconnected: a partial object must not be stored
+        return DirectResponse([("Connection", "close")], status="400 Bad Request")
+    condition = request.environ.get("HTTP_IF_NONE_MATCH")
+    with _CREATING if condition else nullcontext():
+        if condition and (condition != "*" or backend.get_object(bucket.name, key) is not None):
+            return None
+        stored = backend.put_object(bucket.name, key, content, storage="STANDARD")
+    shown = request.environ.get("HTTP_CONTENT_DISPOSITION")
+    described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
+    stored.set_metadata({name: sys.intern(value) for name, value in described.items()})
+    stored.set_acl(bucket.acl)
+    set_tags(backend, stored, tags)
+    return DirectResponse([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
+
+
+def _get(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
+    stored = backend.get_object(bucket.name, key)
+    if type(stored) is not FakeKey or stored.storage_class != "STANDARD" or stored.checksum_algorithm:
+        return None
+    described = {**stored.response_dict, **stored.metadata, "Accept-Ranges": "bytes"}
+    described.pop("content-length")
+    return DirectResponse([*_identity(), *((name, str(value)) for name, value in described.items())], stored.value)
+
+
+def _delete(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
+    backend.delete_object(bucket.name, key)
+    return DirectResponse(_identity(), status="204 No Content")
+
+
+def _identity() -> list[tuple[str, str]]:
+    return [("x-amz-request-id", request_id())]
+
+
+_CALLS: dict[str, Callable[[DirectRequest, S3Backend, FakeBucket, str], DirectResponse | None]] = {
+    "PUT": _put,
+    "GET": _get,
+    "DELETE": _delete,
+}

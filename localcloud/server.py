@@ -1,0 +1,134 @@
+"""The server of the local cloud: moto's applications, patched, under gunicorn in one process of many threads.
+
+The server listens on loopback only and stores everything in memory, so all data is lost when it ends.
+"""
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from localcloud.clients import loopback
+from localcloud.control import ControlApplication
+from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, WsgiApp, call_counter, stock_dispatcher
+from localcloud.ec2.fleet import fleet
+from localcloud.faults import FaultyCalls
+from localcloud.http_worker import LingeringWorker
+from localcloud.iam.authorizer import AuthorizedCalls, Authorizer, decision_record, form_check
+from localcloud.page_guard import PageGuard, bucket_allows_post
+from localcloud.parent_watch import watch_lifeline
+from localcloud.patches import apply_patches
+from localcloud.s3.posts import PostObjects
+from localcloud.signatures import SignedCalls
+
+HOST = "127.0.0.1"
+THREADS = 512  # each connection has one: workers, web tier, collector, hypervisor
+KEEP_ALIVE_SECONDS = 75
+STOP_GRACE_SECONDS = 1
+COLLECT_AFTER = 20_000
+"""Number of new objects after which the interpreter collects garbage; most requests leave none."""
+
+
+class LocalCloudApplication:
+    """WSGI: ``/_embedded/`` is the control endpoint, all other paths are AWS. No bucket has such a name."""
+
+    def __init__(self, aws: WsgiApp, control: WsgiApp) -> None:
+        self._aws, self._control = aws, control
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        loopback.learn_address(environ)
+        own = environ.get("PATH_INFO", "").startswith("/_embedded/")
+        return (self._control if own else self._aws)(environ, start_response)
+
+
+def create_application() -> PageGuard:
+    """Return the cloud's application with the fleet of this process.
+
+    Raises:
+        MotoChangedError: the installed moto differs from the version that the patches were written for.
+    """
+    apply_patches("core")
+    authorizer = Authorizer(decision_record)
+    aws = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
+    authorized = AuthorizedCalls(aws, authorizer, fleet)
+    signed = SignedCalls(CountedCalls(FaultyCalls(authorized, fleet.call_faults), call_counter))
+    cloud = LocalCloudApplication(signed, ControlApplication(fleet))
+    return PageGuard(cloud, bucket_allows_post)
+
+
+class CloudServer(BaseApplication):  # type: ignore[misc]
+    """gunicorn with the cloud's application: one worker process, many threads, kept-alive connections.
+
+    Args:
+        bind: ``127.0.0.1:port``, or ``fd://n`` for a listening socket inherited from the parent.
+        lifeline: read end of the lifeline, with which this server ends, or None.
+    """
+
+    def __init__(self, bind: str, lifeline: int | None = None) -> None:
+        self._bind, self._lifeline = bind, lifeline
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Configure gunicorn; its constructor calls this."""
+        settings = {
+            "bind": self._bind,
+            "workers": 1,
+            "worker_class": LingeringWorker,
+            "threads": THREADS,
+            "keepalive": KEEP_ALIVE_SECONDS,
+            "timeout": 0,
+            "graceful_timeout": STOP_GRACE_SECONDS,
+            "loglevel": "warning",
+            "proc_name": "local-cloud",
+            "control_socket_disable": True,
+            "post_worker_init": self._worker_started,
+            "worker_exit": self._worker_ends,
+            "child_exit": self._worker_ended,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> PageGuard:
+        """Return the application; gunicorn calls this in the worker process."""
+        return create_application()
+
+    def _worker_started(self, worker: Any) -> None:
+        gc.set_threshold(COLLECT_AFTER)
+        stop_gunicorn = signal.getsignal(signal.SIGTERM)
+
+        def stop(number: int, frame: Any) -> None:
+            threading.Thread(target=_end_long_polls, daemon=True).start()  # no locks in a signal handler
+            if callable(stop_gunicorn):
+                stop_gunicorn(number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
+        if self._lifeline is not None:
+            watch_lifeline(self._lifeline, lambda: os.kill(worker.ppid, signal.SIGTERM))
+
+    @staticmethod
+    def _worker_ends(_arbiter: Any, _worker: Any) -> None:
+        """Exit without releasing moto's memory, which would take a second."""
+        os._exit(0)
+
+    @staticmethod
+    def _worker_ended(arbiter: Any, _worker: Any) -> None:
+        """End the server with its worker: a new worker would be an empty cloud."""
+        os.kill(arbiter.pid, signal.SIGTERM)
+
+
+def _end_long_polls() -> None:
+    from localcloud.sqs.backend import end_long_polls
+
+    end_long_polls()
+    fleet.close()
+
+
+def serve(bind: str, lifeline: int | None = None) -> None:
+    """Serve the local cloud until SIGTERM or SIGINT, or until the lifeline ends."""
+    os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "true")
+    CloudServer(bind, lifeline).run()

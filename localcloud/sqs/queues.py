@@ -1,0 +1,356 @@
+"""A queue with SQS's rules, in memory: one lock, a condition for long polls, no scan of the messages.
+
+Times are seconds of the given clocks. A FIFO queue delivers the messages of a group in order, and none while an
+earlier message of the group is in flight.
+"""
+
+import heapq
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Generic
+
+from localcloud.eventual_consistency import ValueHistory
+from localcloud.sqs.messages import (
+    DeadLetter,
+    MessageCounts,
+    MessageDelivery,
+    MessageGroup,
+    MessageState,
+    NotInFlightError,
+    Payload,
+    ReceiptHandle,
+    SentMessage,
+    StaleReceiptError,
+    StoredMessage,
+)
+
+DEDUPLICATION_SECONDS = 300.0
+"""Seconds in which a second message with the same deduplication key is a duplicate, as on SQS."""
+
+COUNTS_EVERY_SECONDS = 0.1
+"""Resolution in seconds of the history of counts."""
+
+SPARE_TIMERS = 64
+"""Timers beyond two for each message at which stale timers are dropped."""
+
+
+class MessageQueue(Generic[Payload]):
+    """The messages of one queue. Every method is atomic; only `receive` may wait.
+
+    Args:
+        fifo: whether message groups keep their order.
+        clock: monotonic seconds, for visibility and delays.
+        wall: seconds since the epoch, for timestamps that consumers receive.
+    """
+
+    def __init__(
+        self,
+        *,
+        fifo: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._fifo, self._clock, self._wall = fifo, clock, wall
+        self._changed = threading.Condition(threading.Lock())
+        self._closed = False
+        self._sequence = 0
+        self._duplicates: OrderedDict[str, tuple[float, SentMessage]] = OrderedDict()
+        self._past: ValueHistory[MessageCounts] = ValueHistory(resolution_seconds=COUNTS_EVERY_SECONDS, clock=clock)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._entries: dict[str, StoredMessage[Payload]] = {}
+        self._visible: deque[StoredMessage[Payload]] = deque()
+        self._groups: dict[str, MessageGroup[Payload]] = {}
+        self._ready_groups: OrderedDict[str, None] = OrderedDict()
+        self._timers: list[tuple[float, int, StoredMessage[Payload]]] = []
+        self._counts: Counter[MessageState] = Counter()
+        self._past.record(self._count())
+
+    def send(
+        self,
+        message_id: str,
+        payload: Payload,
+        *,
+        delay_seconds: float = 0,
+        group: str | None = None,
+        deduplication_key: str | None = None,
+        receive_count: int = 0,
+    ) -> SentMessage:
+        """Append a message; a duplicate within five minutes of the first message has no effect.
+
+        Args:
+            message_id: unique in this queue.
+            payload: the content that a receive returns.
+            delay_seconds: time until the message becomes visible.
+            group: message group of a FIFO queue.
+            deduplication_key: messages with equal keys are duplicates.
+            receive_count: previous deliveries of a message that comes from another queue.
+        """
+        with self._changed:
+            now = self._clock()
+            if earlier := self._duplicate(deduplication_key, now):
+                return earlier
+            self._sequence += 1
+            entry = StoredMessage(
+                message_id, payload, group, MessageState.DELAYED, now, self._sequence, receive_count
+            )
+            sent = SentMessage(message_id, entry.sequence)
+            self._entries[message_id] = entry
+            self._counts[MessageState.DELAYED] += 1
+            if group is not None:
+                self._groups.setdefault(group, MessageGroup()).entries.append(entry)
+            if deduplication_key is not None:
+                self._duplicates[deduplication_key] = (now + DEDUPLICATION_SECONDS, sent)
+            if delay_seconds > 0:
+                self._set_timer(entry, now + delay_seconds)
+                self._past.record(self._count())
+            else:
+                self._make_visible(entry)
+            return sent
+
+    def receive(
+        self,
+        limit: int,
+        visibility_seconds: float,
+        *,
+        wait_seconds: float = 0,
+        max_in_flight: int | None = None,
+        max_receive_count: int | None = None,
+        retention_seconds: float | None = None,
+        on_dead_letter: Callable[[DeadLetter[Payload]], None] | None = None,
+    ) -> list[MessageDelivery[Payload]]:
+        """Receive up to `limit` visible messages; wait up to `wait_seconds` for the first.
+
+        Args:
+            limit: maximum number of messages to return.
+            visibility_seconds: visibility timeout; 0 leaves the messages visible.
+            wait_seconds: of the long poll, which ends when a message becomes visible or the queue is closed.
+            max_in_flight: number of messages in flight at which none is returned, or None without a limit.
+            max_receive_count: a message with so many deliveries goes to `on_dead_letter` instead.
+            retention_seconds: older messages are dropped.
+            on_dead_letter: stores a dead letter elsewhere, called without the lock; the message is in flight
+                meanwhile.
+        """
+        deadline = self._clock() + wait_seconds
+        while True:
+            with self._changed:
+                claimed = self._claim(limit, max_in_flight, retention_seconds)
+                dead = [e for e in claimed if max_receive_count and e.receive_count >= max_receive_count]
+                deliveries = [self._deliver(e, visibility_seconds) for e in claimed if e not in dead]
+                if not claimed and not self._wait(deadline):
+                    return []
+            for entry in dead:
+                self._move_to_dead_letters(entry, on_dead_letter)
+            if deliveries:
+                return deliveries
+
+    def delete(self, receipt_handle: str) -> None:
+        """Delete the message of the latest receipt handle; a stale or repeated one has no effect.
+
+        On a FIFO queue a receipt handle expires with its visibility timeout and is rejected
+        (https://repost.aws/knowledge-center/sqs-receipt-handle-error).
+
+        Raises:
+            MalformedReceiptError: this queue did not issue the handle.
+            StaleReceiptError: the message of a FIFO queue is visible again or was delivered again.
+        """
+        receipt = ReceiptHandle.parse(receipt_handle)
+        with self._changed:
+            self._requeue_expired()
+            entry = self._entries.get(receipt.message_id)
+            if entry is None:
+                return
+            is_latest = entry.receipt == receipt_handle
+            if self._fifo and not (is_latest and entry.state is MessageState.IN_FLIGHT):
+                raise StaleReceiptError(receipt_handle)
+            if is_latest:
+                self._drop(entry)
+
+    def change_visibility(self, receipt_handle: str, seconds: float) -> None:
+        """Make a message in flight visible in `seconds`; 0 makes it visible at once.
+
+        Raises:
+            MalformedReceiptError: this queue did not issue the handle.
+            StaleReceiptError: the message was deleted or delivered again.
+            NotInFlightError: the message is already visible.
+        """
+        receipt = ReceiptHandle.parse(receipt_handle)
+        with self._changed:
+            self._requeue_expired()
+            entry = self._entries.get(receipt.message_id)
+            if entry is None or entry.receipt != receipt_handle:
+                raise StaleReceiptError(receipt_handle)
+            if entry.state is not MessageState.IN_FLIGHT:
+                raise NotInFlightError(receipt_handle)
+            if seconds > 0:
+                self._set_timer(entry, self._clock() + seconds)
+            else:
+                self._make_visible(entry)
+
+    def counts(self, seconds_ago: float = 0) -> MessageCounts:
+        """Return the numbers of messages by state, now or `seconds_ago`, in constant time."""
+        with self._changed:
+            self._requeue_expired()
+            if not seconds_ago:
+                return self._count()
+            return self._past.value_ago(seconds_ago) or MessageCounts(0, 0, 0)
+
+    def _count(self) -> MessageCounts:
+        return MessageCounts(
+            self._counts[MessageState.VISIBLE],
+            self._counts[MessageState.IN_FLIGHT],
+            self._counts[MessageState.DELAYED],
+        )
+
+    def purge(self) -> None:
+        """Delete every message, in flight or not."""
+        with self._changed:
+            for entry in self._entries.values():
+                entry.state = MessageState.DELETED
+            self._reset()
+
+    def close(self) -> None:
+        """End every long poll with an empty answer; later receives do not wait."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _duplicate(self, key: str | None, now: float) -> SentMessage | None:
+        while self._duplicates and next(iter(self._duplicates.values()))[0] <= now:
+            self._duplicates.popitem(last=False)
+        return self._duplicates[key][1] if key is not None and key in self._duplicates else None
+
+    def _claim(
+        self, limit: int, max_in_flight: int | None, retention_seconds: float | None
+    ) -> list[StoredMessage[Payload]]:
+        self._requeue_expired()
+        if max_in_flight is not None:
+            limit = min(limit, max_in_flight - self._counts[MessageState.IN_FLIGHT])
+        claimed: list[StoredMessage[Payload]] = []
+        while len(claimed) < limit and (entry := self._next_visible()) is not None:
+            if retention_seconds is not None and entry.sent_at + retention_seconds <= self._clock():
+                self._drop(entry)
+            else:
+                self._move(entry, MessageState.IN_FLIGHT)
+                claimed.append(entry)
+        for entry in claimed:  # no more messages of these groups until these are deleted or visible again
+            self._ready_groups.pop(entry.group or "", None)
+        return claimed
+
+    def _next_visible(self) -> StoredMessage[Payload] | None:
+        if self._fifo:
+            return self._next_of_groups()
+        while self._visible:
+            entry = self._visible.popleft()
+            if entry.state is MessageState.VISIBLE:  # others were deleted while they were in this list
+                return entry
+        return None
+
+    def _next_of_groups(self) -> StoredMessage[Payload] | None:
+        while self._ready_groups:
+            group = self._groups[next(iter(self._ready_groups))]
+            entry = next((e for e in group.entries if e.state is not MessageState.IN_FLIGHT), None)
+            if entry is not None and entry.state is MessageState.VISIBLE:
+                return entry
+            self._ready_groups.popitem(last=False)
+        return None
+
+    def _deliver(self, entry: StoredMessage[Payload], visibility_seconds: float) -> MessageDelivery[Payload]:
+        entry.receive_count += 1
+        entry.receipt = str(ReceiptHandle.new(entry.message_id, entry.receive_count))
+        entry.first_received_at = entry.first_received_at or self._wall()
+        if visibility_seconds > 0:
+            self._set_timer(entry, self._clock() + visibility_seconds)
+        else:
+            self._make_visible(entry)
+        return MessageDelivery(
+            entry.message_id,
+            entry.payload,
+            entry.sequence,
+            entry.receipt,
+            entry.receive_count,
+            entry.first_received_at,
+        )
+
+    def _move_to_dead_letters(
+        self, entry: StoredMessage[Payload], on_dead_letter: Callable[[DeadLetter[Payload]], None] | None
+    ) -> None:
+        if on_dead_letter is not None:
+            on_dead_letter(DeadLetter(entry.message_id, entry.payload, entry.group, entry.receive_count))
+        with self._changed:
+            if entry.state is not MessageState.DELETED:
+                self._drop(entry)
+
+    def _drop(self, entry: StoredMessage[Payload]) -> None:
+        del self._entries[entry.message_id]
+        self._move(entry, MessageState.DELETED)
+        self._drop_stale_timers()
+        if entry.group is not None:
+            self._groups[entry.group].entries.remove(entry)
+            self._update_group(entry.group)
+
+    def _make_visible(self, entry: StoredMessage[Payload]) -> None:
+        entry.timer = 0
+        self._move(entry, MessageState.VISIBLE)
+        if self._fifo and entry.group is not None:
+            self._update_group(entry.group)
+        else:
+            self._visible.append(entry)
+            self._changed.notify()
+
+    def _update_group(self, name: str) -> None:
+        """Make a FIFO group receivable if none of its messages is in flight and its first is visible."""
+        group = self._groups[name]
+        if not group.entries:
+            del self._groups[name]
+            self._ready_groups.pop(name, None)
+        elif not group.in_flight and group.entries[0].state is MessageState.VISIBLE:
+            self._ready_groups.setdefault(name)
+            self._changed.notify()
+
+    def _move(self, entry: StoredMessage[Payload], state: MessageState) -> None:
+        if self._fifo and entry.group is not None:
+            self._groups[entry.group].in_flight += (state is MessageState.IN_FLIGHT) - (
+                entry.state is MessageState.IN_FLIGHT
+            )
+        self._counts[entry.state] -= 1
+        self._counts[state] += 1
+        entry.state = state
+        self._past.record(self._count())
+
+    def _set_timer(self, entry: StoredMessage[Payload], at: float) -> None:
+        self._drop_stale_timers()
+        self._sequence += 1
+        entry.timer = self._sequence
+        heapq.heappush(self._timers, (at, entry.timer, entry))
+        if self._timers[0][2] is entry:  # now the earliest timer: waiting receives must wait less
+            self._changed.notify_all()
+
+    def _requeue_expired(self) -> None:
+        now = self._clock()
+        while self._timers and self._timers[0][0] <= now:
+            _, timer, entry = heapq.heappop(self._timers)
+            if _is_current(timer, entry):
+                self._make_visible(entry)
+
+    def _drop_stale_timers(self) -> None:
+        """Release deleted messages, with their payloads, before their last visibility timeout ends."""
+        if len(self._timers) > 2 * len(self._entries) + SPARE_TIMERS:
+            self._timers = [(at, timer, entry) for at, timer, entry in self._timers if _is_current(timer, entry)]
+            heapq.heapify(self._timers)
+
+    def _wait(self, deadline: float) -> bool:
+        """Wait for a change, the next timer or the deadline; False once the deadline has passed."""
+        now = self._clock()
+        if self._closed or now >= deadline:
+            return False
+        until = min(deadline, self._timers[0][0]) if self._timers else deadline
+        self._changed.wait(max(until - now, 0.001))
+        return True
+
+
+def _is_current(timer: int, entry: StoredMessage[Any]) -> bool:
+    return entry.timer == timer and entry.state in {MessageState.DELAYED, MessageState.IN_FLIGHT}

@@ -1,9 +1,0 @@
-"""CloudFormation of the local cloud: a template is applied once, and the stack is deleted.
-
-It proves that the resources of a template can be created in the order of their references, that roles suffice, and
-that settings and user data reach the instances. It does not play what AWS alone can prove: updates, rollback, imports
-and the validation of change sets. Tests of those use AWS's documented answers (`tests/unit/scripts`).
-
-moto's CloudFormation creates resources without calling their services, so the changes of this cloud to moto would not
-apply to them.
-"""

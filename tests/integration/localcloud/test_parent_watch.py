@@ -1,0 +1,285 @@
+"""Processes are killed at any time, and nothing stays behind: lifelines, locks, guard and hypervisor."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from localcloud.launch import LocalCloud, LocalCloudError
+from localcloud.machines.machine import Process, end_all
+from localcloud.parent_watch import Lifeline, LockHeldError, file_lock, is_locked, watch_lifeline
+from tests.support.cloud_clients import (
+    CloudClients,
+    launch_instances,
+    process_of,
+    state_of_instance,
+    stops_by_itself,
+    wait_for_state,
+)
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+
+pytestmark = pytest.mark.processes
+
+
+def test_a_cut_lifeline_is_noticed_and_an_intact_one_is_not() -> None:
+    lifeline, ended = Lifeline(), threading.Event()
+    reader = os.dup(lifeline.read_end)
+    watch_lifeline(reader, ended.set)
+    assert not ended.wait(0.05)
+    lifeline.cut()
+    assert ended.wait(DEADLINE_SECONDS)
+    lifeline.cut()
+    os.close(reader)
+
+
+@pytest.mark.processes
+def test_a_lifeline_ends_with_its_owner_even_by_kill_9() -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[writer])
+    os.close(writer)
+    ended = threading.Event()
+    watch_lifeline(reader, ended.set)
+    assert not ended.wait(0.2)
+    owner.kill()
+    owner.wait(DEADLINE_SECONDS)
+    assert ended.wait(DEADLINE_SECONDS)
+    os.close(reader)
+
+
+HOLD = "import sys, time\nfrom pathlib import Path\nfrom localcloud.parent_watch import file_lock\n"
+HOLD += "with file_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
+
+
+def test_a_lock_is_held_for_as_long_as_the_block_runs(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    with file_lock(path):
+        assert is_locked(path)
+        with pytest.raises(LockHeldError, match=str(path)), file_lock(path):
+            pytest.fail("it is held")
+    assert not is_locked(path)
+
+
+@pytest.mark.processes
+def test_a_lock_is_freed_when_its_holder_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert is_locked(path)
+        holder.kill()
+    assert not is_locked(path)
+
+
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from localcloud.hypervisor import Hypervisor
+
+hypervisor = Hypervisor("http://127.0.0.1:1", Path(sys.argv[1]))
+signal.signal(signal.SIGALRM, lambda *_: hypervisor.stop())
+signal.setitimer(signal.ITIMER_REAL, 0.00005, 0.00005)
+for _ in range(20_000):
+    hypervisor.stop()
+signal.setitimer(signal.ITIMER_REAL, 0)
+hypervisor.run()
+"""
+
+
+def test_a_stop_that_interrupts_another_does_not_wait_for_it_for_ever(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED, str(tmp_path)], timeout=DEADLINE_SECONDS, check=False)
+    assert ended.returncode == 0
+
+
+def test_a_hypervisor_that_was_killed_takes_over_what_runs(state_dir: Path) -> None:
+    with LocalCloud(state_dir) as cloud:
+        ec2 = CloudClients(cloud.endpoint_url)("ec2")
+        kept, ended, terminated = launch_instances(ec2, MaxCount=3)
+        for instance_id in (kept, ended, terminated):
+            wait_for_state(ec2, instance_id, "running")
+        processes = {i: process_of(cloud, i) for i in (kept, ended, terminated)}
+        port = (state_dir / "instances" / kept / "port").read_text()
+        assert cloud.hypervisor is not None
+        cloud.hypervisor.kill()
+        cloud.hypervisor.wait(DEADLINE_SECONDS)
+        os.kill(processes[ended].pid, signal.SIGKILL)
+        ec2.terminate_instances(InstanceIds=[terminated])
+        (launched,) = launch_instances(ec2)
+        cloud.start_hypervisor()
+        for instance_id, wanted in ((ended, "terminated"), (terminated, "terminated"), (launched, "running")):
+            wait_for_state(ec2, instance_id, wanted)
+        assert state_of_instance(ec2, kept) == "running"
+        assert process_of(cloud, kept) == processes[kept]
+        assert processes[kept].alive()
+        assert not processes[terminated].alive()
+        wait_until(lambda: connects(int(port)), "the metadata service listens on its port again")
+        os.kill(processes[kept].pid, signal.SIGKILL)
+        wait_for_state(ec2, kept, "terminated")
+
+
+def connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_hypervisor_that_is_told_to_stop_ends_every_instance(state_dir: Path) -> None:
+    with LocalCloud(state_dir) as cloud:
+        ec2 = CloudClients(cloud.endpoint_url)("ec2")
+        ids = launch_instances(ec2, "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n", MaxCount=3)
+        for instance_id in ids:
+            wait_for_state(ec2, instance_id, "running")
+        processes = [process_of(cloud, i) for i in ids]
+        assert cloud.hypervisor is not None
+        cloud.hypervisor.terminate()
+        assert cloud.hypervisor.wait(DEADLINE_SECONDS) == 0
+        assert not any(process.alive() for process in processes)
+
+
+def test_a_cloud_stops_by_itself_while_long_polls_hang(state_dir: Path) -> None:
+    cloud = LocalCloud(state_dir, hypervisor=False).start()
+    try:
+        sqs = CloudClients(cloud.endpoint_url, attempts=1)("sqs")
+        url = sqs.create_queue(QueueName="idle")["QueueUrl"]
+        sent = threading.Semaphore(0)
+        sqs.meta.events.register("before-send.sqs.ReceiveMessage", lambda **_: sent.release())
+        polls = [threading.Thread(target=poll, args=(sqs, url)) for _ in range(8)]
+        for waiting in polls:
+            waiting.start()
+        assert all(sent.acquire(timeout=DEADLINE_SECONDS) for _ in polls)
+        assert stops_by_itself(cloud)
+    finally:
+        cloud.stop()
+    for waiting in polls:
+        waiting.join(DEADLINE_SECONDS)
+
+
+def poll(sqs: object, url: str) -> None:
+    try:
+        sqs.receive_message(QueueUrl=url, WaitTimeSeconds=20)  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - how it ends is the server's choice, that it ends is the promise
+        return
+
+
+COMMAND = """
+import sys, time
+from pathlib import Path
+from localcloud.launch import LocalCloud
+cloud = LocalCloud(Path(sys.argv[1])).start()
+print(cloud.endpoint_url, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("hypervisor_too", [False, True], ids=["the command", "the command and the hypervisor"])
+def test_when_the_command_is_killed_no_process_is_left(state_dir: Path, hypervisor_too: bool) -> None:
+    command = subprocess.Popen([sys.executable, "-c", COMMAND, str(state_dir)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert command.stdout is not None
+        endpoint = command.stdout.readline().strip()
+        ec2 = CloudClients(endpoint)("ec2")
+        for instance_id in (ids := launch_instances(ec2, MaxCount=2)):
+            wait_for_state(ec2, instance_id, "running")
+        assert len(ids) == len(list((state_dir / "instances").glob("*/process")))
+        assert len(using(state_dir)) >= 6  # server (2), hypervisor, guard, instances (2)
+        if hypervisor_too:
+            os.kill(next(p for p in using(state_dir) if "hypervisor" in command_of(p)), signal.SIGKILL)
+    finally:
+        command.kill()
+        command.wait(DEADLINE_SECONDS)
+        command.stdout.close() if command.stdout else None
+    wait_until(lambda: not using(state_dir), "every process has ended")
+
+
+def using(state_dir: Path) -> list[int]:
+    """Find the processes of a cloud: those that write its logs or work in its directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            links = [entry / "cwd", *(entry / "fd").iterdir()] if entry.name.isdigit() else []
+            opened = [str(link.readlink()) for link in links]
+        except OSError:
+            continue
+        alive = any(path.startswith(str(state_dir)) for path in opened) and Process.of(int(entry.name))
+        if alive and int(entry.name) != os.getpid():
+            found.append(int(entry.name))
+    return found
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+
+
+def test_a_port_that_is_taken_is_named(state_dir: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(LocalCloudError, match=f"port {taken.getsockname()[1]} on 127.0.0.1 cannot be used"),
+        LocalCloud(state_dir, taken.getsockname()[1]),
+    ):
+        pytest.fail("it must not start")
+    assert end_all(state_dir) == 0
+
+
+def test_a_server_that_lost_its_memory_does_not_come_back_without_it(state_dir: Path) -> None:
+    with LocalCloud(state_dir, hypervisor=False) as cloud:
+        server = next(p for p in using(state_dir) if parent_of(p) != os.getpid())
+        os.kill(server, signal.SIGKILL)
+        wait_until(lambda: not using(state_dir), "the server has ended as a whole")
+        with pytest.raises(OSError, match="refused"):
+            cloud.control("GET", "health")
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_the_cloud_listens_on_loopback_only(state_dir: Path) -> None:
+    with LocalCloud(state_dir, hypervisor=False) as cloud:
+        port = int(cloud.endpoint_url.rpartition(":")[2])
+        listening = [
+            line.split()[1]
+            for table in ("tcp", "tcp6")
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            if line.split()[3] == "0A" and int(line.split()[1].rpartition(":")[2], 16) == port
+        ]
+    assert listening == [f"0100007F:{port:04X}"]
+
+
+def test_after_a_stop_no_process_is_left(state_dir: Path) -> None:
+    with LocalCloud(state_dir) as cloud:
+        ec2 = CloudClients(cloud.endpoint_url)("ec2")
+        (instance_id,) = launch_instances(ec2)
+        wait_for_state(ec2, instance_id, "running")
+        assert len(using(state_dir)) >= 5  # server (2), hypervisor, guard, instance
+    assert using(state_dir) == []
+
+
+def test_a_second_hypervisor_in_one_state_directory_is_refused(state_dir: Path) -> None:
+    with LocalCloud(state_dir) as cloud:
+        ec2 = CloudClients(cloud.endpoint_url)("ec2")
+        (instance_id,) = launch_instances(ec2)
+        wait_for_state(ec2, instance_id, "running")
+        first = cloud.hypervisor
+        assert cloud.start_hypervisor().wait(DEADLINE_SECONDS) != 0
+        cloud.hypervisor = first
+        assert process_of(cloud, instance_id).alive()
+    assert "is locked by another process" in (state_dir / "hypervisor.log").read_text()
+
+
+def test_a_new_cloud_knows_nothing_of_the_instances_of_an_old_one(state_dir: Path) -> None:
+    with LocalCloud(state_dir) as cloud:
+        ec2 = CloudClients(cloud.endpoint_url)("ec2")
+        (instance_id,) = launch_instances(ec2)
+        wait_for_state(ec2, instance_id, "running")
+    with LocalCloud(state_dir) as cloud:
+        assert CloudClients(cloud.endpoint_url)("ec2").describe_instances()["Reservations"] == []
+        assert list((state_dir / "instances").iterdir()) == []

@@ -1,0 +1,253 @@
+"""Presigned POST forms over the wire: S3 rejects invalid forms, and the cloud rejects all other requests of pages
+(S1)."""
+
+import re
+from itertools import count
+from typing import Any
+
+import pytest
+import requests
+from botocore.exceptions import ClientError
+
+from benchmarks.signed import signed
+from localcloud.access_keys import owner_key
+from localcloud.launch import LocalCloud
+from tests.support.cloud_clients import CloudClients, launch_instances, metadata_port_of, presigned_form
+
+pytestmark = pytest.mark.processes
+
+
+_names = count()
+
+
+@pytest.fixture
+def bucket(apis: CloudClients) -> str:
+    name = f"posted-{next(_names)}"
+    apis("s3").create_bucket(Bucket=name)
+    return name
+
+
+def send(form: dict[str, Any], content: bytes = b"1234", **changes: str | None) -> requests.Response:
+    fields = {name: value for name, value in {**form["fields"], **changes}.items() if value is not None}
+    return requests.post(form["url"], data=fields, files={"file": ("mine.png", content)}, timeout=120)
+
+
+def refusal(answer: requests.Response) -> tuple[int, str]:
+    assert answer.headers["Content-Type"] == "application/xml"
+    code = re.search("<Code>(.*)</Code>", answer.text)
+    return answer.status_code, code[1] if code else ""
+
+
+def test_a_form_puts_its_file_with_its_type_and_everybody_sees_it(apis: CloudClients, bucket: str) -> None:
+    answer = send(presigned_form(apis, bucket))
+    assert (answer.status_code, answer.content) == (204, b"")
+    stored = apis("s3").get_object(Bucket=bucket, Key="a/b.png")
+    assert (stored["Body"].read(), stored["ContentType"], stored["ETag"]) == (
+        b"1234", "image/png", answer.headers["ETag"],
+    )  # fmt: skip
+    assert stored["ContentDisposition"] == "attachment"
+
+
+def test_a_form_that_is_sent_twice_puts_the_last_file(apis: CloudClients, bucket: str) -> None:
+    form = presigned_form(apis, bucket)
+    assert [send(form, content).status_code for content in (b"first", b"last")] == [204, 204]
+    assert apis("s3").get_object(Bucket=bucket, Key="a/b.png")["Body"].read() == b"last"
+
+
+TAGGING = "<Tagging><TagSet><Tag><Key>{}</Key><Value>{}</Value></Tag></TagSet></Tagging>"
+
+
+def tags_in(apis: CloudClients, bucket: str) -> dict[str, str]:
+    found = apis("s3").get_object_tagging(Bucket=bucket, Key="a/b.png")["TagSet"]
+    return {tag["Key"]: tag["Value"] for tag in found}
+
+
+def test_a_form_gives_its_file_the_tags_of_its_policy_and_no_others(apis: CloudClients, bucket: str) -> None:
+    form = presigned_form(apis, bucket, also={"tagging": TAGGING.format("kept", "no")})
+    assert refusal(send(form, tagging=None)) == (403, "AccessDenied")
+    assert refusal(send(form, tagging=TAGGING.format("kept", "yes"))) == (403, "AccessDenied")
+    assert "Contents" not in apis("s3").list_objects_v2(Bucket=bucket)
+    assert send(form).status_code == 204
+    assert tags_in(apis, bucket) == {"kept": "no"}
+    untagged = presigned_form(apis, bucket)
+    assert refusal(send(untagged, tagging=TAGGING.format("kept", "no"))) == (403, "AccessDenied")
+    assert send(untagged).status_code == 204
+    assert tags_in(apis, bucket) == {}
+
+
+def test_a_form_whose_tags_cannot_be_puts_nothing(apis: CloudClients, bucket: str) -> None:
+    assert refusal(send(presigned_form(apis, bucket, also={"tagging": "kept=no"}))) == (400, "MalformedXML")
+    assert "Contents" not in apis("s3").list_objects_v2(Bucket=bucket)
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "refused"),
+    [
+        (b"1234", {"key": "a/c.png"}, (403, "AccessDenied")),
+        (b"1234", {"key": None}, (400, "InvalidArgument")),
+        (b"1234", {"Content-Type": "text/html"}, (403, "AccessDenied")),
+        (b"1234", {"Content-Type": None}, (403, "AccessDenied")),
+        (b"1234", {"Content-Disposition": "inline"}, (403, "AccessDenied")),
+        (b"123456", {}, (400, "EntityTooLarge")),
+        (b"1", {}, (400, "EntityTooSmall")),
+        (b"1234", {"acl": "public-read"}, (403, "AccessDenied")),
+        (b"1234", {"policy": None}, (403, "AccessDenied")),
+        (b"1234", {"x-amz-signature": "0" * 64}, (403, "SignatureDoesNotMatch")),
+    ],
+)
+def test_a_form_that_was_changed_is_refused_and_puts_nothing(
+    apis: CloudClients, bucket: str, content: bytes, changes: dict[str, str | None], refused: tuple[int, str]
+) -> None:
+    assert refusal(send(presigned_form(apis, bucket), content, **changes)) == refused
+    assert "Contents" not in apis("s3").list_objects_v2(Bucket=bucket)
+
+
+def test_a_form_that_has_expired_is_refused(apis: CloudClients, bucket: str) -> None:
+    assert refusal(send(presigned_form(apis, bucket, seconds=-1))) == (403, "AccessDenied")
+
+
+def test_a_form_does_not_hold_for_another_bucket(apis: CloudClients, bucket: str) -> None:
+    apis("s3").create_bucket(Bucket=f"{bucket}-other")
+    form = presigned_form(apis, bucket)
+    assert refusal(send({**form, "url": f"{form['url']}-other"})) == (403, "AccessDenied")
+
+
+def test_a_bucket_that_is_not_there_is_said(apis: CloudClients) -> None:
+    assert refusal(send(presigned_form(apis, "never-made"))) == (404, "NoSuchBucket")
+
+
+def test_fields_behind_the_file_do_not_count(apis: CloudClients, bucket: str) -> None:
+    form = presigned_form(apis, bucket)
+    fields = [(name, (None, value)) for name, value in form["fields"].items()]
+    parts: Any = [("file", ("mine.png", b"1234")), *fields]
+    assert refusal(requests.post(form["url"], files=parts, timeout=120)) == (400, "InvalidArgument")
+    assert requests.post(form["url"], files=[*parts[1:], parts[0]], timeout=120).status_code == 204
+
+
+def test_a_form_without_a_file_is_refused(apis: CloudClients, bucket: str) -> None:
+    form = presigned_form(apis, bucket)
+    fields = {name: (None, value) for name, value in form["fields"].items()}
+    assert refusal(requests.post(form["url"], files=fields, timeout=120)) == (400, "InvalidArgument")
+
+
+def test_a_form_is_signed_by_a_user_or_a_role_that_the_cloud_knows_and_by_nobody_else(
+    apis: CloudClients, bucket: str
+) -> None:
+    role = apis("sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/web", RoleSessionName="web")["Credentials"]
+    keys = {
+        "aws_access_key_id": role["AccessKeyId"],
+        "aws_secret_access_key": role["SecretAccessKey"],
+        "aws_session_token": role["SessionToken"],
+    }
+    assert send(presigned_form(apis, bucket, **keys)).status_code == 204
+    assert refusal(send(presigned_form(apis, bucket, **keys | {"aws_secret_access_key": "guessed"})))[0] == 403
+    assert refusal(
+        send(presigned_form(apis, bucket, aws_access_key_id="AKIAOTHER", aws_secret_access_key="guessed"))
+    ) == (
+        403,
+        "InvalidAccessKeyId",
+    )
+
+
+@pytest.mark.parametrize(("asked", "status"), [("200", 200), ("201", 201), ("204", 204), ("302", 204)])
+def test_the_status_of_success_is_as_asked_for(apis: CloudClients, bucket: str, asked: str, status: int) -> None:
+    form = presigned_form(apis, bucket, "k", also={"success_action_status": asked})
+    answer = send(form)
+    assert answer.status_code == status
+    assert ("<Key>k</Key>" in answer.text) == (status == 201)
+
+
+def test_what_is_not_implemented_is_said(apis: CloudClients, bucket: str) -> None:
+    form = presigned_form(apis, bucket, "${filename}")
+    assert refusal(send(form)) == (501, "NotImplemented")
+
+
+def test_a_batch_delete_and_a_get_of_the_bucket_are_still_answered(apis: CloudClients, bucket: str) -> None:
+    send(presigned_form(apis, bucket))
+    apis("s3").delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a/b.png"}]})
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        apis("s3").get_object(Bucket=bucket, Key="a/b.png")
+
+
+EVIL, SITE = "https://evil.example", "https://site.example"
+PAGES = [{"Origin": EVIL}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "rebound.evil.example"}]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["origin", "fetch metadata", "another host"])
+@pytest.mark.parametrize("service", ["s3", "sqs", "ec2", "dynamodb", "iam", "cognito-idp", "cloudformation"])
+def test_s1_no_service_answers_a_page(apis: CloudClients, service: str, page: dict[str, str]) -> None:
+    url = f"{apis('s3').meta.endpoint_url}/"
+    for method in ("GET", "POST"):
+        answer = requests.request(method, url, headers={**signed(service, method, url), **page}, timeout=120)
+        assert answer.status_code == 403
+        assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+def test_s1_a_preflight_allows_nothing(apis: CloudClients) -> None:
+    asked = {
+        "Origin": EVIL,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    answer = requests.options(apis("s3").meta.endpoint_url, headers=asked, timeout=120)
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+@pytest.mark.parametrize("page", [{}, *PAGES], ids=["no page", "origin", "fetch metadata", "another host"])
+def test_s1_the_stock_reset_is_off(apis: CloudClients, page: dict[str, str]) -> None:
+    apis("s3").create_bucket(Bucket="stays")
+    url = f"{apis('s3').meta.endpoint_url}/moto-api/reset"
+    assert requests.post(url, data="x", headers=page, timeout=120).status_code == 403
+    apis("s3").head_bucket(Bucket="stays")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["origin", "fetch metadata", "another host"])
+@pytest.mark.parametrize("path", ["health", "mail", "instances", "switches", "calls"])
+def test_s1_the_control_endpoint_answers_no_page(apis: CloudClients, path: str, page: dict[str, str]) -> None:
+    url = f"{apis('s3').meta.endpoint_url}/_embedded/{path}"
+    token = {"Authorization": owner_key().control_authorization}
+    assert requests.get(url, headers=token, timeout=120).status_code == 200
+    assert requests.get(url, headers={**token, **page}, timeout=120).status_code == 403
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer guessed"}], ids=["no token", "wrong token"])
+def test_s1_the_control_endpoint_wants_its_token(apis: CloudClients, headers: dict[str, str]) -> None:
+    for path in ("health", "mail", "instances", "switches", "calls"):
+        url = f"{apis('s3').meta.endpoint_url}/_embedded/{path}"
+        assert requests.get(url, headers=headers, timeout=120).status_code == 401
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["origin", "fetch metadata", "another host"])
+def test_s1_a_metadata_service_answers_no_page(
+    cloud: LocalCloud, clients: CloudClients, page: dict[str, str]
+) -> None:
+    (instance_id,) = launch_instances(clients("ec2"))
+    url, lifetime = (
+        f"http://127.0.0.1:{metadata_port_of(cloud, instance_id)}/latest",
+        {"X-aws-ec2-metadata-token-ttl-seconds": "60"},
+    )
+    assert requests.put(f"{url}/api/token", headers={**lifetime, **page}, timeout=120).status_code == 403
+    token = requests.put(f"{url}/api/token", headers=lifetime, timeout=120).text
+    whole: dict[str, Any] = {"X-aws-ec2-metadata-token": token}
+    assert requests.get(f"{url}/meta-data/instance-id", headers=whole, timeout=120).text == instance_id
+    assert requests.get(f"{url}/meta-data/instance-id", headers={**whole, **page}, timeout=120).status_code == 403
+    clients("ec2").terminate_instances(InstanceIds=[instance_id])
+
+
+def test_s1_a_signed_form_passes_from_a_page_that_the_bucket_allows_and_from_no_other(apis: CloudClients) -> None:
+    s3, bucket = apis("s3"), "cors"
+    s3.create_bucket(Bucket=bucket)
+    rule = {"AllowedMethods": ["POST"], "AllowedOrigins": [SITE], "AllowedHeaders": ["*"]}
+    form = presigned_form(apis, bucket)
+
+    def sent_by_a_page_of(origin: str) -> requests.Response:
+        files = {"file": ("mine.png", b"1234")}
+        return requests.post(form["url"], data=form["fields"], files=files, headers={"Origin": origin}, timeout=120)
+
+    assert sent_by_a_page_of(SITE).status_code == 403
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule]})
+    assert sent_by_a_page_of(EVIL).status_code == 403
+    answer = sent_by_a_page_of(SITE)
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (204, SITE)
+    assert s3.get_object(Bucket=bucket, Key=form["fields"]["key"])["Body"].read() == b"1234"

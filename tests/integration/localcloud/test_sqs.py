@@ -1,0 +1,334 @@
+"""Queues over the wire: what moto gets wrong, and message move tasks."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.support.cloud_clients import CloudClients
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+
+pytestmark = pytest.mark.processes
+
+BEFORE_A_LONG_POLL_ENDS = 15.0
+_names = count()
+
+
+def new_queue(sqs: Any, *, fifo: bool = False, **attributes: str) -> str:
+    name = f"queue-{next(_names)}{'.fifo' if fifo else ''}"
+    url: str = sqs.create_queue(QueueName=name, Attributes={**({"FifoQueue": "true"} if fifo else {}), **attributes})[
+        "QueueUrl"
+    ]
+    return url
+
+
+def send(sqs: Any, url: str, bodies: list[str]) -> None:
+    for start in range(0, len(bodies), 10):
+        batch = bodies[start : start + 10]
+        entries = [{"Id": str(n), "MessageBody": body} for n, body in enumerate(batch)]
+        assert not sqs.send_message_batch(QueueUrl=url, Entries=entries).get("Failed")
+
+
+def receive(sqs: Any, url: str, **options: Any) -> list[dict[str, Any]]:
+    options = {"MaxNumberOfMessages": 10, "MessageSystemAttributeNames": ["All"], **options}
+    messages: list[dict[str, Any]] = sqs.receive_message(QueueUrl=url, **options).get("Messages", [])
+    return messages
+
+
+def counts(sqs: Any, url: str) -> tuple[str, str, str]:
+    names = [f"ApproximateNumberOfMessages{suffix}" for suffix in ("", "NotVisible", "Delayed")]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return attributes[names[0]], attributes[names[1]], attributes[names[2]]
+
+
+def test_twenty_consumers_of_two_thousand_messages_lose_and_double_none(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, VisibilityTimeout="120")
+    seen: list[list[str]] = [[] for _ in range(20)]
+
+    def consume(mine: list[str]) -> None:
+        while messages := receive(sqs, url, WaitTimeSeconds=2):
+            mine += [message["Body"] for message in messages]
+            entries = [{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)]
+            sqs.delete_message_batch(QueueUrl=url, Entries=entries)
+
+    consumers = [threading.Thread(target=consume, args=(mine,)) for mine in seen]
+    for consumer in consumers:
+        consumer.start()
+    send(sqs, url, [str(n) for n in range(2000)])
+    for consumer in consumers:
+        consumer.join(DEADLINE_SECONDS)
+    assert sorted(int(body) for mine in seen for body in mine) == list(range(2000))
+    assert counts(sqs, url) == ("0", "0", "0")
+
+
+def test_a_long_poll_is_answered_at_once_when_a_message_arrives(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs)
+    with ThreadPoolExecutor(1) as poller:
+        poll = poller.submit(receive, sqs, url, WaitTimeSeconds=20)
+        threading.Timer(0.3, send, (sqs, url, ["m"])).start()
+        assert [m["Body"] for m in poll.result(BEFORE_A_LONG_POLL_ENDS)] == ["m"]
+
+
+def test_a_message_keeps_its_attributes_body_and_counts_its_receives(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, VisibilityTimeout="0")
+    attributes = {"kind": {"DataType": "String", "StringValue": "photo"}}
+    sqs.send_message(QueueUrl=url, MessageBody="añ☃", MessageAttributes=attributes)
+    receive(sqs, url)
+    (message,) = receive(sqs, url, MessageAttributeNames=["All"])
+    assert message["Body"] == "añ☃"
+    assert message["MessageAttributes"]["kind"]["StringValue"] == "photo"
+    assert message["Attributes"]["ApproximateReceiveCount"] == "2"
+    assert int(message["Attributes"]["ApproximateFirstReceiveTimestamp"]) / 1000 == pytest.approx(time.time(), abs=60)
+    (plain,) = receive(sqs, url)
+    assert "MessageAttributes" not in plain
+
+
+def test_visibility_is_given_back_extended_and_counted(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, VisibilityTimeout="60")
+    send(sqs, url, ["a", "b", "c"])
+    sqs.send_message(QueueUrl=url, MessageBody="later", DelaySeconds=600)
+    messages = receive(sqs, url)
+    assert counts(sqs, url) == ("0", "3", "1")
+    entries = [{"Id": m["Body"], "ReceiptHandle": m["ReceiptHandle"], "VisibilityTimeout": 0} for m in messages[:2]]
+    answer = sqs.change_message_visibility_batch(
+        QueueUrl=url,
+        Entries=[*entries, {"Id": "x", "ReceiptHandle": "nonsense", "VisibilityTimeout": 0}],
+    )
+    assert {entry["Id"] for entry in answer["Successful"]} == {"a", "b"}
+    assert [(e["Id"], e["Code"]) for e in answer["Failed"]] == [("x", "ReceiptHandleIsInvalid")]
+    assert counts(sqs, url) == ("2", "1", "1")
+    assert {m["Body"] for m in receive(sqs, url)} == {"a", "b"}
+
+
+def test_a_delete_with_a_stale_receipt_is_harmless(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, VisibilityTimeout="0")
+    send(sqs, url, ["m"])
+    (stale,) = receive(sqs, url)
+    (latest,) = receive(sqs, url)
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=stale["ReceiptHandle"])
+    assert len(receive(sqs, url)) == 1
+    with pytest.raises(ClientError, match="not available for visibility timeout change"):
+        sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=latest["ReceiptHandle"], VisibilityTimeout=5)
+
+
+def test_a_fifo_queue_refuses_a_delete_with_an_expired_receipt(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, fifo=True, VisibilityTimeout="0", ContentBasedDeduplication="true")
+    sqs.send_message(QueueUrl=url, MessageBody="m", MessageGroupId="g")
+    (expired,) = receive(sqs, url)
+    with pytest.raises(ClientError, match=r"InvalidParameterValue.* The receipt handle has expired"):
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=expired["ReceiptHandle"])
+    (latest,) = receive(sqs, url, VisibilityTimeout=60)
+    entries = [{"Id": str(n), "ReceiptHandle": each["ReceiptHandle"]} for n, each in enumerate((expired, latest))]
+    answer = sqs.delete_message_batch(QueueUrl=url, Entries=entries)
+    assert [each["Code"] for each in answer["Failed"]] == ["ReceiptHandleIsInvalid"]
+    assert [each["Id"] for each in answer["Successful"]] == ["1"]
+    assert counts(sqs, url) == ("0", "0", "0")
+
+
+def test_a_message_received_too_often_goes_to_the_dead_letter_queue_on_the_next_receive(
+    apis: CloudClients,
+) -> None:
+    sqs = apis("sqs")
+    letters = new_queue(sqs)
+    arn = sqs.get_queue_attributes(QueueUrl=letters, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "2"}}'
+    url = new_queue(sqs, VisibilityTimeout="0", RedrivePolicy=policy)
+    send(sqs, url, ["poison"])
+    assert len(receive(sqs, url)) == len(receive(sqs, url)) == 1
+    assert counts(sqs, letters) == ("0", "0", "0")
+    assert receive(sqs, url) == []
+    assert counts(sqs, url) == ("0", "0", "0")
+    assert [m["Body"] for m in receive(sqs, letters)] == ["poison"]
+
+
+def test_a_fifo_queue_keeps_order_in_a_group_and_drops_duplicates(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, fifo=True, VisibilityTimeout="60")
+    sent = [
+        sqs.send_message(
+            QueueUrl=url, MessageBody=f"{group}{n}", MessageGroupId=group, MessageDeduplicationId=f"{group}{n}"
+        )
+        for n, group in [(0, "a"), (1, "a"), (0, "b"), (0, "a")]
+    ]
+    assert sent[3]["MessageId"] == sent[0]["MessageId"]
+    assert sent[0]["SequenceNumber"] < sent[1]["SequenceNumber"]
+    (first,) = receive(sqs, url, MaxNumberOfMessages=1)
+    assert (first["Body"], first["Attributes"]["SequenceNumber"]) == ("a0", sent[0]["SequenceNumber"])
+    assert [m["Body"] for m in receive(sqs, url)] == ["b0"]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
+    assert [m["Body"] for m in receive(sqs, url)] == ["a1"]
+
+
+def test_purge_tags_and_attributes_answer_as_before(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, VisibilityTimeout="77")
+    sqs.tag_queue(QueueUrl=url, Tags={"tier": "web"})
+    assert sqs.list_queue_tags(QueueUrl=url)["Tags"] == {"tier": "web"}
+    send(sqs, url, ["m"] * 3)
+    sqs.purge_queue(QueueUrl=url)
+    assert receive(sqs, url) == []
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    assert attributes["VisibilityTimeout"] == "77"
+    assert attributes["ApproximateNumberOfMessages"] == "0"
+
+
+def test_two_creations_at_once_give_one_queue(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    name = f"queue-{next(_names)}"
+    creators = [threading.Thread(target=sqs.create_queue, kwargs={"QueueName": name}) for _ in range(10)]
+    for creator in creators:
+        creator.start()
+    for creator in creators:
+        creator.join(DEADLINE_SECONDS)
+    url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    send(sqs, url, ["m"])
+    assert len(receive(sqs, url)) == 1
+
+
+class Queues:
+    """Queues of one kind, each with the same dead-letter queue, where a message dies at its second receive."""
+
+    def __init__(self, sqs: Any, *, fifo: bool = False) -> None:
+        self.sqs, self._fifo = sqs, fifo
+        self.letters = self.new()
+
+    def new(self, **attributes: str) -> str:
+        name = f"moved-{next(_names)}{'.fifo' if self._fifo else ''}"
+        kind = {"FifoQueue": "true"} if self._fifo else {}
+        url: str = self.sqs.create_queue(QueueName=name, Attributes={**kind, **attributes})["QueueUrl"]
+        return url
+
+    def source(self) -> str:
+        policy = {"deadLetterTargetArn": self.arn(self.letters), "maxReceiveCount": "1"}
+        return self.new(VisibilityTimeout="0", RedrivePolicy=json.dumps(policy))
+
+    def arn(self, url: str) -> str:
+        return str(self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"])
+
+    def send(self, url: str, *bodies: str) -> None:
+        for body in bodies:
+            group = {"MessageGroupId": body, "MessageDeduplicationId": body} if self._fifo else {}
+            self.sqs.send_message(QueueUrl=url, MessageBody=body, **group)
+
+    def receive(self, url: str) -> dict[str, tuple[str, int]]:
+        """Return id and receive count of each message, by its body."""
+        answer = self.sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["ApproximateReceiveCount"]
+        )
+        return {
+            each["Body"]: (each["MessageId"], int(each["Attributes"]["ApproximateReceiveCount"]))
+            for each in answer.get("Messages", [])
+        }
+
+    def kill(self, url: str) -> dict[str, tuple[str, int]]:
+        """Let every message of a queue die; return them."""
+        dead = self.receive(url)
+        assert self.receive(url) == {}
+        return dead
+
+    def move(self, **options: Any) -> dict[str, Any]:
+        """Move all dead letters; return the task once it has ended."""
+        self.sqs.start_message_move_task(SourceArn=self.arn(self.letters), **options)
+        ended: dict[str, Any] = wait_until(self.ended, "the task has ended")
+        return ended
+
+    def ended(self) -> dict[str, Any] | None:
+        (task,) = self.tasks()
+        return task if task["Status"] not in {"RUNNING", "CANCELLING"} else None
+
+    def tasks(self, **options: Any) -> list[dict[str, Any]]:
+        tasks: list[dict[str, Any]] = self.sqs.list_message_move_tasks(SourceArn=self.arn(self.letters), **options)[
+            "Results"
+        ]
+        return tasks
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_dead_letters_go_back_to_their_queues_as_new_messages_again_and_again(apis: CloudClients, fifo: bool) -> None:
+    queues = Queues(apis("sqs"), fifo=fifo)
+    first, second = queues.source(), queues.source()
+    queues.send(first, "a", "b")
+    queues.send(second, "c")
+    for round_ in range(2):
+        dead = queues.kill(first) | queues.kill(second)
+        task = queues.move()
+        assert task["Status"] == "COMPLETED"
+        assert (task["ApproximateNumberOfMessagesMoved"], task["ApproximateNumberOfMessagesToMove"]) == (3, 3)
+        assert not {"TaskHandle", "DestinationArn", "FailureReason"} & task.keys()
+        assert len(queues.tasks(MaxResults=10)) == round_ + 1
+    moved = queues.receive(first)
+    assert set(moved) == {"a", "b"}
+    moved |= queues.receive(second)
+    assert {receives for _, receives in moved.values()} == {1}
+    assert not {message_id for message_id, _ in moved.values()} & {message_id for message_id, _ in dead.values()}
+
+
+def test_dead_letters_go_to_the_queue_that_is_named(apis: CloudClients) -> None:
+    queues = Queues(apis("sqs"))
+    source, other = queues.source(), queues.new()
+    queues.send(source, "a")
+    queues.kill(source)
+    assert queues.move(DestinationArn=queues.arn(other))["DestinationArn"] == queues.arn(other)
+    assert (set(queues.receive(source)), set(queues.receive(other))) == (set(), {"a"})
+
+
+def test_one_task_of_a_queue_runs_until_it_is_cancelled(apis: CloudClients) -> None:
+    queues = Queues(apis("sqs"))
+    source = queues.source()
+    queues.send(source, *map(str, range(10)))
+    queues.kill(source)
+    slowly = {"SourceArn": queues.arn(queues.letters), "MaxNumberOfMessagesPerSecond": 1}
+    sqs, handle = queues.sqs, queues.sqs.start_message_move_task(**slowly)["TaskHandle"]
+    (task,) = queues.tasks()
+    assert (task["TaskHandle"], task["Status"], task["MaxNumberOfMessagesPerSecond"]) == (handle, "RUNNING", 1)
+    with pytest.raises(sqs.exceptions.UnsupportedOperation, match="already active"):
+        sqs.start_message_move_task(**slowly)
+    sqs.cancel_message_move_task(TaskHandle=handle)
+    task = wait_until(queues.ended, "the task has ended")
+    assert task["Status"] == "CANCELLED"
+    assert 0 < 10 - task["ApproximateNumberOfMessagesMoved"] == len(queues.receive(queues.letters))
+    with pytest.raises(sqs.exceptions.UnsupportedOperation, match="CANCELLED"):
+        sqs.cancel_message_move_task(TaskHandle=handle)
+
+
+def test_a_message_that_was_sent_to_the_dead_letter_queue_itself_has_no_queue_to_go_back_to(
+    apis: CloudClients,
+) -> None:
+    queues = Queues(apis("sqs"))
+    queues.source()
+    queues.send(queues.letters, "a")
+    task = queues.move()
+    assert (task["Status"], task["FailureReason"]) == ("FAILED", "CouldNotDetermineMessageSource")
+    assert set(queues.receive(queues.letters)) == {"a"}
+
+
+def test_what_cannot_be_moved_is_refused(apis: CloudClients) -> None:
+    queues, others = Queues(apis("sqs")), Queues(apis("sqs"), fifo=True)
+    sqs, source = queues.sqs, queues.source()
+    letters = queues.arn(queues.letters)
+    for options in (
+        {"SourceArn": queues.arn(source)},
+        {"SourceArn": letters, "DestinationArn": letters},
+        {"SourceArn": letters, "DestinationArn": others.arn(others.letters)},
+        {"SourceArn": letters, "MaxNumberOfMessagesPerSecond": 501},
+    ):
+        with pytest.raises(ClientError, match="InvalidParameterValue"):
+            sqs.start_message_move_task(**options)
+    with pytest.raises(sqs.exceptions.ResourceNotFoundException):
+        sqs.start_message_move_task(SourceArn=f"{letters}-gone")
+    with pytest.raises(sqs.exceptions.ResourceNotFoundException):
+        sqs.start_message_move_task(SourceArn=letters, DestinationArn=f"{letters}-gone")
+    with pytest.raises(sqs.exceptions.ResourceNotFoundException):
+        sqs.cancel_message_move_task(TaskHandle="none")
+    assert queues.tasks() == []

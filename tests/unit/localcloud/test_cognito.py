@@ -1,0 +1,212 @@
+"""User pools: codes and mails are bounded, passwords follow the policy, challenges and second factors are checked."""
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeException
+
+from localcloud.cognito import codes, sign_in
+from localcloud.cognito.codes import (
+    LIFETIME_SECONDS,
+    MAX_IN_WINDOW,
+    WINDOW_SECONDS,
+    AttemptsExceededError,
+    Codes,
+    Key,
+)
+from localcloud.cognito.mailbox import Mailbox
+from localcloud.cognito.passwords import fault_of
+from localcloud.cognito.sign_in import CODE_OF_AN_APP, NEW_PASSWORD, Authenticator, Challenges
+
+ANN: Key = ("pool", "ann@example.org")
+BOB: Key = ("pool", "bob@example.org")
+ANN_ELSEWHERE: Key = ("other pool", "ann@example.org")
+
+
+@dataclass
+class Drawn:
+    """Codes one after the other, at a time that the test sets."""
+
+    now: float = 0.0
+    codes: Codes = field(init=False)
+
+    def __post_init__(self) -> None:
+        numbers = count(1)
+        self.codes = Codes(lambda: self.now, lambda: f"{next(numbers):06d}")
+
+
+@pytest.fixture
+def drawn() -> Drawn:
+    return Drawn()
+
+
+def test_a_code_is_used_once(drawn: Drawn) -> None:
+    code = drawn.codes.new(ANN)
+    drawn.codes.use(ANN, code)
+    with pytest.raises(ExpiredCodeException):
+        drawn.codes.use(ANN, code)
+
+
+def test_only_the_latest_code_is_good(drawn: Drawn) -> None:
+    first, second = drawn.codes.new(ANN), drawn.codes.new(ANN)
+    with pytest.raises(CodeMismatchException):
+        drawn.codes.use(ANN, first)
+    drawn.codes.use(ANN, second)
+
+
+def test_a_code_expires(drawn: Drawn) -> None:
+    code = drawn.codes.new(ANN)
+    drawn.now = LIFETIME_SECONDS - 1
+    with pytest.raises(CodeMismatchException):
+        drawn.codes.use(ANN, "999999")
+    drawn.now += 1
+    with pytest.raises(ExpiredCodeException):
+        drawn.codes.use(ANN, code)
+
+
+def test_five_wrong_tries_shut_out_for_an_hour_even_with_a_new_code(drawn: Drawn) -> None:
+    drawn.codes.new(ANN)
+    for _ in range(MAX_IN_WINDOW):
+        with pytest.raises(CodeMismatchException):
+            drawn.codes.use(ANN, "999999")
+    code = drawn.codes.new(ANN)
+    with pytest.raises(AttemptsExceededError):
+        drawn.codes.use(ANN, code)
+    drawn.now = WINDOW_SECONDS
+    drawn.codes.use(ANN, drawn.codes.new(ANN))
+
+
+def test_other_accounts_and_other_pools_are_not_shut_out(drawn: Drawn) -> None:
+    bobs, elsewhere = drawn.codes.new(BOB), drawn.codes.new(ANN_ELSEWHERE)
+    for _ in range(MAX_IN_WINDOW):
+        with pytest.raises(ExpiredCodeException):
+            drawn.codes.use(ANN, "999999")
+    drawn.codes.use(BOB, bobs)
+    drawn.codes.use(ANN_ELSEWHERE, elsewhere)
+
+
+def test_no_more_than_five_codes_are_sent_in_an_hour(drawn: Drawn) -> None:
+    for _ in range(MAX_IN_WINDOW):
+        drawn.codes.new(ANN)
+    with pytest.raises(AttemptsExceededError):
+        drawn.codes.new(ANN)
+    drawn.now = WINDOW_SECONDS
+    drawn.codes.new(ANN)
+
+
+def test_a_code_is_six_digits_that_nobody_can_guess() -> None:
+    drawn = {Codes().new(ANN) for _ in range(20)}
+    assert all(len(code) == 6 and code.isdigit() for code in drawn)
+    assert len(drawn) > 15
+
+
+def test_what_is_kept_is_bounded(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes, "MAX_ADDRESSES", 2)
+    first = drawn.codes.new(ANN)
+    for name in ("b", "c"):
+        drawn.codes.new(("pool", name))
+    with pytest.raises(ExpiredCodeException):
+        drawn.codes.use(ANN, first)
+
+
+def test_the_mailbox_keeps_the_latest_mails_and_numbers_them_all() -> None:
+    mailbox = Mailbox(lambda: 12.5, max_mails=2)
+    for code in ("1", "2", "3"):
+        mailbox.send("ann@example.org", "reset", code)
+    assert [(mail.number, mail.secret, mail.sent_at) for mail in mailbox.mails()] == [(2, "2", 12.5), (3, "3", 12.5)]
+
+
+STRICT = {"MinimumLength": 12}
+LAX = {f"Require{kind}": False for kind in ("Lowercase", "Uppercase", "Numbers", "Symbols")} | {"MinimumLength": 6}
+
+
+@pytest.mark.parametrize(
+    ("password", "policy", "fault"),
+    [
+        ("Correct-Horse-9", STRICT, None),
+        ("Correct-Ho-9", STRICT, None),
+        ("Correct-H-9", STRICT, "Password not long enough"),
+        ("Aa1-" * 64, STRICT, None),
+        ("Aa1-" * 65, STRICT, "Password too long"),
+        ("CORRECT-HORSE-9", STRICT, "Password must have lowercase characters"),
+        ("correct-horse-9", STRICT, "Password must have uppercase characters"),
+        ("Correct-Horse-X", STRICT, "Password must have numeric characters"),
+        ("Correct-Horse-٣", STRICT, "Password must have numeric characters"),
+        ("Correct0Horse09", STRICT, "Password must have symbol characters"),
+        ("Correct Horse 9", STRICT, None),
+        (" Correct0Horse9 ", STRICT, "Password must have symbol characters"),
+        ("simple", LAX, None),
+        ("short", LAX, "Password not long enough"),
+        ("Aa1-567", {}, "Password not long enough"),
+    ],
+)
+def test_a_password_is_told_what_it_lacks(password: str, policy: dict[str, Any], fault: str | None) -> None:
+    assert fault_of(password, policy) == fault
+
+
+def test_a_session_is_one_accounts_until_it_ends() -> None:
+    now = 0.0
+    challenges = Challenges(lambda: now)
+    session = challenges.begin(NEW_PASSWORD, "pool", "ann", minutes=3)
+    assert challenges.is_open(NEW_PASSWORD, session, "pool", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, session, "pool", "bob")
+    assert not challenges.is_open(CODE_OF_AN_APP, session, "pool", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, session, "other", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, "made-up", "pool", "ann")
+    assert not challenges.is_open(NEW_PASSWORD, "made-up", "", "")
+    now = 180.0
+    assert not challenges.is_open(NEW_PASSWORD, session, "pool", "ann")
+
+
+def test_a_session_is_over_once_it_is_used() -> None:
+    challenges = Challenges()
+    session = challenges.begin(NEW_PASSWORD, "pool", "ann", minutes=3)
+    challenges.end(session)
+    challenges.end(session)
+    assert not challenges.is_open(NEW_PASSWORD, session, "pool", "ann")
+
+
+def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sign_in, "MAX_CHALLENGES", 1)
+    challenges = Challenges()
+    first, second = (challenges.begin(NEW_PASSWORD, "pool", "ann", minutes=3) for _ in range(2))
+    assert not challenges.is_open(NEW_PASSWORD, first, "pool", "ann")
+    assert challenges.is_open(NEW_PASSWORD, second, "pool", "ann")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code"), [(59, "287082"), (1111111109, "081804"), (1234567890, "005924"), (20000000000, "353130")]
+)
+def test_the_codes_are_those_of_the_standard(seconds: int, code: str) -> None:
+    """RFC 6238, appendix B, for SHA-1; its codes of eight digits end in ours."""
+    app = Authenticator(lambda: float(seconds), secret=b"12345678901234567890")
+    assert app.code(seconds // 30) == code
+    app.use(code)
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)])
+def test_a_code_is_good_about_its_time(steps: int, taken: bool) -> None:
+    app = Authenticator(lambda: 3000.0)
+    code = app.code(100 + steps)
+    if taken:
+        app.use(code)
+    else:
+        with pytest.raises(CodeMismatchException):
+            app.use(code)
+
+
+def test_neither_a_code_that_was_used_nor_an_older_one_is_taken() -> None:
+    app = Authenticator(lambda: 3000.0)
+    app.use(app.code(100))
+    for step in (100, 99):
+        with pytest.raises(ExpiredCodeException):
+            app.use(app.code(step))
+    app.use(app.code(101))
+
+
+@pytest.mark.parametrize("code", ["", "12345", "abcdef", "\u0661\u0662\u0663\u0664\u0665\u0666"])
+def test_what_is_no_code_is_wrong(code: str) -> None:
+    with pytest.raises(CodeMismatchException):
+        Authenticator().use(code)

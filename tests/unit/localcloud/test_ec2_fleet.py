@@ -1,0 +1,284 @@
+"""The fleet: an instance's life between the API and the hypervisor, and the capacity for new ones."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from localcloud.ec2.fleet import CapacityPool, Fleet, InstanceActions, UnknownInstanceError, free_capacity
+from localcloud.options import Switches
+
+LARGE = CapacityPool("c7a.large", "us-east-1a")
+
+
+@dataclass
+class Instance:
+    """As much of moto's instance as its life needs."""
+
+    id: str = "i-1"
+    instance_initiated_shutdown_behavior: str = "terminate"
+    instance_type: str = "c7a.large"
+    availability_zone: str = "us-east-1a"
+    lifecycle: str | None = None
+    _state: Any = field(default_factory=lambda: SimpleNamespace(name="pending", code=0))
+    _reason: str = ""
+    state_reason: Any = field(default_factory=lambda: SimpleNamespace(code="", message=""))
+
+    @property
+    def state(self) -> str:
+        return str(self._state.name)
+
+
+def set_state(state: str) -> Callable[[Instance], None]:
+    return lambda instance: setattr(instance._state, "name", state)
+
+
+ACTIONS = InstanceActions(set_state("terminated"), set_state("stopped"), lambda instance: instance.state)
+
+
+@dataclass
+class Appointments:
+    """What is to happen later, and in how many seconds."""
+
+    due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+
+    def __call__(self, seconds: float, action: Callable[[], None]) -> None:
+        self.due.append((seconds, action))
+
+    def keep(self) -> float:
+        """Do what is due first; return in how many seconds it was to be done."""
+        seconds, action = self.due.pop(0)
+        action()
+        return seconds
+
+
+def fleet_of(*instances: Instance, **switches: Any) -> Fleet:
+    fleet = Fleet(switches=Switches(**switches))
+    fleet.set_actions(ACTIONS)
+    for instance in instances:
+        fleet.boot(instance)
+    return fleet
+
+
+def test_an_instance_is_pending_until_its_process_runs() -> None:
+    instance = Instance()
+    fleet = fleet_of(instance)
+    assert instance.state == "pending"
+    fleet.report_running("i-1", 1, "/console")
+    assert instance.state == "running"
+    assert fleet.find("i-1").console == "/console"
+
+
+@pytest.mark.parametrize(("behaviour", "state"), [("terminate", "terminated"), ("stop", "stopped")])
+def test_an_instance_whose_process_ends_does_what_its_shutdown_behaviour_says(behaviour: str, state: str) -> None:
+    instance = Instance(instance_initiated_shutdown_behavior=behaviour)
+    fleet = fleet_of(instance)
+    fleet.report_running("i-1", 1, None)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert instance.state == state
+    assert instance.state_reason.code == "Client.InstanceInitiatedShutdown"
+
+
+def test_a_boot_that_fails_terminates_the_instance_with_the_reason() -> None:
+    instance = Instance(instance_initiated_shutdown_behavior="stop")
+    fleet = fleet_of(instance)
+    fleet.report_ended("i-1", 1, failed="no script", console=None)
+    assert instance.state == "terminated"
+    assert instance.state_reason.message == "Server.InternalError: no script"
+
+
+@pytest.mark.parametrize(("goal", "state"), [("shutting-down", "terminated"), ("stopping", "stopped")])
+def test_an_instance_that_is_ended_waits_for_its_process(goal: str, state: str) -> None:
+    instance = Instance()
+    fleet = fleet_of(instance)
+    fleet.report_running("i-1", 1, None)
+    fleet.begin_end(instance, goal, lambda: pytest.fail("its process has not ended"))
+    assert instance.state == goal
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert instance.state == state
+
+
+def test_a_stopped_instance_is_ended_at_once() -> None:
+    instance = Instance(instance_initiated_shutdown_behavior="stop")
+    fleet = fleet_of(instance)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    finished: list[bool] = []
+    fleet.begin_end(instance, "shutting-down", lambda: finished.append(True))
+    assert finished == [True]
+
+
+def test_a_stopped_instance_is_told_of_until_it_is_terminated() -> None:
+    """So that whoever keeps its disk knows how long."""
+    instance = Instance(instance_initiated_shutdown_behavior="stop")
+    fleet = fleet_of(instance)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    revision, work = fleet.wait_for_work(-1, 0)
+    assert [each.state for each in work] == ["stopped"]
+    fleet.begin_end(instance, "shutting-down", lambda: ACTIONS.terminate(instance))
+    assert fleet.wait_for_work(revision, 0)[1] == []
+
+
+def test_a_report_about_an_earlier_boot_changes_nothing() -> None:
+    instance = Instance(instance_initiated_shutdown_behavior="stop")
+    fleet = fleet_of(instance)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    fleet.boot(instance)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert instance.state == "pending"
+
+
+def test_without_compute_instances_need_no_hypervisor() -> None:
+    instance = Instance()
+    instance._state.name = "running"
+    fleet = Fleet(compute=False)
+    fleet.boot(instance)
+    assert instance.state == "running"
+    assert fleet.wait_for_work(-1, 0)[1] == []
+
+
+def test_room_counts_what_is_not_terminated_or_stopped() -> None:
+    instances = [Instance(f"i-{n}") for n in range(3)]
+    fleet = fleet_of(*instances, max_instances=3)
+    assert fleet.free_capacity(LARGE) == 0
+    fleet.report_ended("i-0", 1, failed=None, console=None)
+    assert fleet.free_capacity(LARGE) == 1
+    assert fleet_of().room(LARGE) is None
+
+
+def test_every_fourth_boot_is_stuck_at_a_fraction_of_a_quarter() -> None:
+    fleet = fleet_of(*(Instance(f"i-{n}") for n in range(8)), stuck_boot_fraction=0.25)
+    assert [work.stuck for work in fleet.wait_for_work(-1, 0)[1]] == [False, False, False, True] * 2
+
+
+def test_every_tenth_boot_takes_the_tail_as_well() -> None:
+    instances = (Instance(f"i-{n}") for n in range(10))
+    fleet = fleet_of(*instances, boot_delay_seconds=1, boot_delay_tail_seconds=5)
+    delays = [work.boot_delay_seconds for work in fleet.wait_for_work(-1, 0)[1]]
+    assert delays == [1] * 9 + [6]
+
+
+@pytest.mark.parametrize("switch", ["lost_launch_replies", "describe_failures"])
+def test_faults_that_are_counted_are_counted_down(switch: str) -> None:
+    fleet = fleet_of(**{switch: 2})
+    assert [fleet.consume_fault(switch) for _ in range(3)] == [True, True, False]
+    assert getattr(fleet.switches, switch) == 0
+
+
+def test_the_hypervisor_is_told_at_once_of_a_launch() -> None:
+    fleet = fleet_of()
+    revision, work = fleet.wait_for_work(-1, 0)
+    assert work == []
+    threading.Timer(0.02, fleet.boot, (Instance(),)).start()
+    _, work = fleet.wait_for_work(revision, 20)
+    assert [(w.id, w.state, w.generation) for w in work] == [("i-1", "pending", 1)]
+
+
+def test_a_spot_notice_is_followed_by_the_interruption() -> None:
+    instance = Instance()
+    fleet = fleet_of(instance)
+    fleet.report_running("i-1", 1, None)
+    revision, _ = fleet.wait_for_work(-1, 0)
+    fleet.give_spot_notice("i-1", "terminate", 0.02)
+    assert (fleet.find("i-1").notice or {})["action"] == "terminate"
+    fleet.wait_for_work(revision, 20)
+    assert instance.state == "shutting-down"
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert instance.state_reason.code == "Server.SpotInstanceTermination"
+
+
+def spot_fleet(instance: Instance, later: Appointments, **switches: Any) -> Fleet:
+    fleet = Fleet(switches=Switches(**switches), later=later)
+    fleet.set_actions(ACTIONS)
+    fleet.boot(instance)
+    return fleet
+
+
+def test_a_spot_instance_gets_its_notice_so_long_after_it_runs_and_then_ends() -> None:
+    instance, later = Instance(lifecycle="spot"), Appointments()
+    fleet = spot_fleet(instance, later, spot_notice_after_seconds=30, spot_notice_seconds=90)
+    assert later.due == []
+    fleet.report_running("i-1", 1, None)
+    assert later.keep() == 30
+    assert (fleet.find("i-1").notice or {})["action"] == "terminate"
+    assert instance.state == "running"
+    assert later.keep() == 90
+    assert instance.state == "shutting-down"
+
+
+@pytest.mark.parametrize(("lifecycle", "after"), [(None, 30.0), ("spot", None)])
+def test_neither_on_demand_instances_nor_those_without_the_switch_get_a_notice(
+    lifecycle: str | None, after: float | None
+) -> None:
+    later = Appointments()
+    fleet = spot_fleet(Instance(lifecycle=lifecycle), later, spot_notice_after_seconds=after)
+    fleet.report_running("i-1", 1, None)
+    assert later.due == []
+
+
+def test_an_instance_that_ended_before_its_notice_gets_none() -> None:
+    later = Appointments()
+    fleet = spot_fleet(Instance(lifecycle="spot"), later, spot_notice_after_seconds=30)
+    fleet.report_running("i-1", 1, None)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    later.keep()
+    assert fleet.find("i-1").notice is None
+
+
+@pytest.mark.parametrize("compute", [True, False])
+def test_what_the_api_showed_of_an_instance_is_remembered(compute: bool) -> None:
+    fleet, instance = Fleet(compute=compute), Instance()
+    fleet.set_actions(ACTIONS)
+    fleet.boot(instance)
+    past = fleet.find("i-1").past
+    assert past.value_ago(0) == "pending"
+    fleet.begin_end(instance, "shutting-down", lambda: ACTIONS.terminate(instance))
+    assert past.value_ago(0) == ("shutting-down" if compute else "terminated")
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert past.value_ago(0) == "terminated"
+
+
+def test_a_resource_that_is_no_instance_is_not_remembered() -> None:
+    fleet_of(Instance()).record_view("vol-1")
+
+
+def test_a_closed_fleet_lets_nobody_wait() -> None:
+    fleet = fleet_of()
+    revision, _ = fleet.wait_for_work(-1, 0)
+    fleet.close()
+    assert fleet.wait_for_work(revision, 20)[1] == []
+
+
+def test_an_instance_that_was_never_launched_is_named() -> None:
+    with pytest.raises(UnknownInstanceError, match="i-404"):
+        fleet_of().report_running("i-404", 1, None)
+
+
+XLARGE = CapacityPool("c7a.xlarge", "us-east-1a")
+LARGE_IN_B = CapacityPool("c7a.large", "us-east-1b")
+SPOT = CapacityPool("c7a.large", "us-east-1b", spot=True)
+
+
+@pytest.mark.parametrize(
+    ("switches", "wanted", "left"),
+    [
+        ({}, LARGE, None),
+        ({"max_instances": 5}, XLARGE, 1),
+        ({"max_instances": 2}, XLARGE, 0),
+        ({"capacity": {"c7a.large": 3}}, LARGE, 0),
+        ({"capacity": {"c7a.large": 3}}, XLARGE, None),
+        ({"capacity": {"us-east-1a": 2}}, LARGE, 0),
+        ({"capacity": {"us-east-1a": 2}}, LARGE_IN_B, None),
+        ({"capacity": {"c7a.large": 9, "us-east-1b": 3}}, LARGE_IN_B, 1),
+        ({"spot_capacity": 1}, SPOT, 0),
+        ({"spot_capacity": 1}, LARGE_IN_B, None),
+        ({"spot_capacity": 4, "max_instances": 5}, SPOT, 1),
+    ],
+)
+def test_every_limit_that_bears_on_a_place_must_leave_room(
+    switches: dict[str, Any], wanted: CapacityPool, left: int | None
+) -> None:
+    taken = [LARGE, XLARGE, LARGE_IN_B, SPOT]
+    assert free_capacity(Switches(**switches), taken, wanted) == left

@@ -1,0 +1,238 @@
+"""Launches: launch templates, capacity, idempotency, and EC2's errors."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from moto.core.types import Base64EncodedString
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.launch_templates import LaunchTemplateBackend
+
+from localcloud.ec2.fleet import CapacityPool
+from localcloud.ec2.launches import (
+    Ec2ServerError,
+    Launch,
+    Launches,
+    capacity_pool_of,
+    check_launch,
+    count_to_start,
+    is_one_time_spot,
+    with_template,
+)
+
+KEY = ("account", "region", "token")
+RESERVATION = SimpleNamespace(instances=[SimpleNamespace(state="running"), SimpleNamespace(state="terminated")])
+PLACE = CapacityPool("c7a.large", "us-east-1b", spot=True)
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "room", "count"),
+    [(1, 5, None, 5), (1, 5, 5, 5), (1, 5, 3, 3), (2, 5, 2, 2), (1, 1, 100, 1)],
+)
+def test_a_launch_starts_as_many_as_there_is_room_for(
+    minimum: int, maximum: int, room: int | None, count: int
+) -> None:
+    assert count_to_start(minimum, maximum, room, PLACE) == count
+
+
+@pytest.mark.parametrize(("minimum", "maximum"), [(5, 3), (0, 3)])
+def test_an_impossible_range_is_the_callers_error(minimum: int, maximum: int) -> None:
+    with pytest.raises(EC2ClientError) as refused:
+        count_to_start(minimum, maximum, None, PLACE)
+    assert refused.value.code == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize(("minimum", "maximum", "room"), [(3, 5, 2), (1, 1, 0)])
+def test_want_of_capacity_is_ec2s_error_and_names_type_market_and_zone(minimum: int, maximum: int, room: int) -> None:
+    with pytest.raises(Ec2ServerError) as refused:
+        count_to_start(minimum, maximum, room, PLACE)
+    assert (refused.value.error_code, refused.value.code) == ("InsufficientInstanceCapacity", 500)
+    assert "c7a.large Spot capacity in the Availability Zone you requested (us-east-1b)" in str(refused.value)
+
+
+def test_a_token_gives_the_same_reservation_again() -> None:
+    launches = Launches()
+    assert launches.find(KEY, "{}") is None
+    launches.store(KEY, Launch("{}", RESERVATION))
+    assert launches.find(KEY, "{}") is RESERVATION
+    assert launches.find(("account", "elsewhere", "token"), "{}") is None
+
+
+def test_a_token_with_other_parameters_is_a_mismatch() -> None:
+    launches = Launches()
+    launches.store(KEY, Launch("{}", RESERVATION))
+    with pytest.raises(EC2ClientError, match="token") as refused:
+        launches.find(KEY, '{"MaxCount": 2}')
+    assert refused.value.code == "IdempotentParameterMismatch"
+
+
+def test_a_token_whose_instances_have_all_been_terminated_is_refused() -> None:
+    launches, ended = Launches(), SimpleNamespace(instances=[SimpleNamespace(state="terminated")] * 2)
+    launches.store(KEY, Launch("{}", ended))
+    with pytest.raises(EC2ClientError, match="use a different client token") as refused:
+        launches.find(KEY, "{}")
+    assert refused.value.code == "IdempotentInstanceTerminated"
+
+
+SPOT = {"InstanceMarketOptions": {"MarketType": "spot"}}
+PERSISTENT = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "persistent"}}}
+
+
+@dataclass
+class Templates:
+    """moto's launch templates with one of three versions, of which the second is the default."""
+
+    backend: LaunchTemplateBackend
+    template: Any
+
+    def read(self, version: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Return the parameters of a launch that names a version of the template."""
+        named = {"LaunchTemplateName": "worker"} | ({"Version": version} if version else {})
+        return with_template(self.backend, {"LaunchTemplate": named, **parameters})
+
+
+class _Backend(LaunchTemplateBackend):  # type: ignore[misc]
+    def create_tags(self, *_: Any) -> None: ...
+
+    def describe_tags(self, **_: Any) -> list[Any]:
+        return []
+
+
+@pytest.fixture
+def templates() -> Templates:
+    backend = _Backend()
+    template = backend.create_launch_template("worker", "", {"ImageId": "ami-1"}, {})
+    data = {
+        "ImageId": "ami-2",
+        "InstanceType": "c7a.large",
+        "KeyName": None,
+        "UserData": Base64EncodedString("IyEvYmluL3NoCg=="),
+        "IamInstanceProfile": {"Name": "worker"},
+        "TagSpecifications": [
+            {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "theirs"}, {"Key": "Team", "Value": "a"}]},
+            {"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "disk"}]},
+        ],
+    }
+    template.create_version(data, "")
+    template.create_version({"ImageId": "ami-3"}, "")
+    backend.modify_launch_template("2", template_name="worker")
+    return Templates(backend, template)
+
+
+@pytest.mark.parametrize(
+    ("version", "image"),
+    [(None, "ami-2"), ("$Default", "ami-2"), ("$Latest", "ami-3"), ("1", "ami-1"), ("3", "ami-3")],
+)
+def test_the_version_that_is_named_counts(templates: Templates, version: str | None, image: str) -> None:
+    assert templates.read(version)["ImageId"] == image
+
+
+def test_a_template_is_found_by_its_id(templates: Templates) -> None:
+    read = with_template(templates.backend, {"LaunchTemplate": {"LaunchTemplateId": templates.template.id}})
+    assert read["ImageId"] == "ami-2"
+
+
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [
+        ({"LaunchTemplateName": "nobody"}, "InvalidLaunchTemplateName.NotFoundException"),
+        ({"LaunchTemplateId": "lt-0"}, "InvalidLaunchTemplateId.NotFound"),
+        ({"LaunchTemplateName": "worker", "Version": "4"}, "InvalidLaunchTemplateId.VersionNotFound"),
+        ({"LaunchTemplateName": "worker", "Version": "0"}, "InvalidLaunchTemplateId.VersionNotFound"),
+        ({"LaunchTemplateName": "worker", "Version": "newest"}, "InvalidLaunchTemplateId.VersionNotFound"),
+        ({"Version": "1"}, "MissingParameter"),
+    ],
+)
+def test_a_template_or_version_that_does_not_exist_is_refused(
+    templates: Templates, named: dict[str, str], code: str
+) -> None:
+    with pytest.raises(EC2ClientError) as refused:
+        with_template(templates.backend, {"LaunchTemplate": named})
+    assert refused.value.code == code
+
+
+def test_parameters_of_the_call_win_and_the_rest_is_the_templates(templates: Templates) -> None:
+    read = templates.read(InstanceType="c7a.xlarge")
+    assert (read["InstanceType"], read["ImageId"]) == ("c7a.xlarge", "ami-2")
+    assert read["IamInstanceProfile"] == {"Name": "worker"}
+    assert read["UserData"] == "IyEvYmluL3NoCg=="
+    assert "KeyName" not in read
+
+
+def test_tags_of_both_are_one_set_for_each_type_in_which_the_call_wins(templates: Templates) -> None:
+    ours = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "ours"}]}]
+    assert templates.read(TagSpecifications=ours)["TagSpecifications"] == [
+        {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "ours"}, {"Key": "Team", "Value": "a"}]},
+        {"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "disk"}]},
+    ]
+
+
+def test_reading_a_template_does_not_change_it(templates: Templates) -> None:
+    templates.read()["IamInstanceProfile"]["Name"] = "another"
+    assert templates.read()["IamInstanceProfile"] == {"Name": "worker"}
+
+
+def test_a_launch_without_template_is_what_the_call_says(templates: Templates) -> None:
+    parameters = {"ImageId": "ami-9", "MinCount": 1}
+    assert with_template(templates.backend, {**parameters, "KeyName": None}) == parameters
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({}, "MissingParameter"),
+        ({"ImageId": "ami-1", **SPOT, "InstanceInitiatedShutdownBehavior": "stop"}, "InvalidParameterCombination"),
+        (
+            {
+                "ImageId": "ami-1",
+                "InstanceMarketOptions": {
+                    "MarketType": "spot",
+                    "SpotOptions": {"InstanceInterruptionBehavior": "hibernate"},
+                },
+            },
+            "InvalidParameterCombination",
+        ),
+        (
+            {"ImageId": "ami-1", "NetworkInterfaces": [{"DeviceIndex": 0}], "SecurityGroupIds": ["sg-1"]},
+            "InvalidParameterCombination",
+        ),
+    ],
+)
+def test_what_ec2_refuses_is_refused(parameters: dict[str, Any], code: str) -> None:
+    with pytest.raises(EC2ClientError) as refused:
+        check_launch(parameters)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"InstanceInitiatedShutdownBehavior": "stop"},
+        {**SPOT, "InstanceInitiatedShutdownBehavior": "terminate"},
+        {**PERSISTENT, "InstanceInitiatedShutdownBehavior": "stop"},
+        {"NetworkInterfaces": [{"DeviceIndex": 0, "Groups": ["sg-1"]}]},
+    ],
+)
+def test_what_ec2_takes_is_taken(parameters: dict[str, Any]) -> None:
+    check_launch({"ImageId": "ami-1", **parameters})
+
+
+def test_spot_instances_are_one_time_unless_they_are_asked_for_as_persistent() -> None:
+    assert [is_one_time_spot(parameters) for parameters in ({}, SPOT, PERSISTENT)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "place"),
+    [
+        ({}, CapacityPool("m1.small", "us-east-1a")),
+        ({"InstanceType": "c7a.large", **SPOT}, CapacityPool("c7a.large", "us-east-1a", spot=True)),
+        ({"SubnetId": "subnet-b"}, CapacityPool("m1.small", "us-east-1b")),
+        ({"NetworkInterfaces": [{"DeviceIndex": 0, "SubnetId": "subnet-b"}]}, CapacityPool("m1.small", "us-east-1b")),
+        ({"Placement": {"AvailabilityZone": "us-east-1c"}}, CapacityPool("m1.small", "us-east-1c")),
+    ],
+)
+def test_a_launch_is_for_a_type_in_the_zone_of_its_subnet(parameters: dict[str, Any], place: CapacityPool) -> None:
+    subnets = {"subnet-b": SimpleNamespace(availability_zone="us-east-1b")}
+    backend = SimpleNamespace(region_name="us-east-1", get_subnet=subnets.__getitem__)
+    assert capacity_pool_of(backend, parameters) == place
