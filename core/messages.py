@@ -105,7 +105,7 @@ class Timings(Wire):
 class Failure(Wire):
     """Why an image has no label: a stable `code` for programs, a sentence for its owner.
 
-    Of what the image is, the code is one of `core.image_errors.CODES`.
+    Of what the image is, the code is one of `core.images.CODES`.
     """
 
     code: str

@@ -10,7 +10,7 @@ from core.config import Prices
 from core.cost import JobCost, ThousandCost
 from core.fleet import HistoryPoint, Span
 from core.ids import ImageRef
-from core.image_errors import CODES
+from core.images import CODES
 from core.job_records import Job, JobState, JobStatus
 from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
 from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from core.images import ImageInfo, ImageLimits, ImageRejectedError, inspect
+from core.image_open import ImageInfo, inspect
+from core.images import ImageLimits, ImageRejectedError
 from web_tier.intake.multipart import Upload
 
 

@@ -23,7 +23,8 @@ from typing import Protocol
 from ulid import ULID
 
 from core.ids import ImageRef, input_key, new_id
-from core.images import EXTENSION_OF, too_large
+from core.image_open import EXTENSION_OF
+from core.images import too_large
 from core.job_records import ImageRecord, Job
 from core.slices import ReusedKeyError, SlicedImages, UploadManifests
 from core.upload_counts import UploadCounts

@@ -4,10 +4,10 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
-from core.confined.errors import PoolUnavailableError
 from core.ids import ImageRef
 from core.job_records import Job
 from core.messages import Response as MessageResponse
+from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol
 
-from core import image_errors
+from core.images import CODES
 from core.job_records import ImageRecord, JobStatus, Resend
 from core.messages import Model, Response
 from services.table import LAST
@@ -109,7 +109,7 @@ def is_retrying(record: ImageRecord, response: Response) -> bool:
 
 def is_final(response: Response) -> bool:
     """Return True if an image failed because of what it is, so that a retry would fail as well."""
-    return response.error is not None and response.error.code in image_errors.CODES
+    return response.error is not None and response.error.code in CODES
 
 
 def filtered_page(

@@ -10,7 +10,8 @@ from io import BytesIO
 from PIL import Image
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from core.images import EXTENSION_OF, ImageInfo, ImageLimits
+from core.image_open import EXTENSION_OF, ImageInfo
+from core.images import ImageLimits
 from web_tier.intake.accept import RejectedUpload, accept
 from web_tier.intake.multipart import FormField, Upload, read_parts
 from web_tier.intake.names import MAX_FILENAME

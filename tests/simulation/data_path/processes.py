@@ -24,7 +24,7 @@ from app_tier.task import Delivery
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.cache import ResultCache
 from core.dead_letters import DeadLetterStore
-from core.image_limits import ImageLimits
+from core.images import ImageLimits
 from core.jobs import JobStore
 from services.errors import FleetsightError
 from services.forms import UploadForm

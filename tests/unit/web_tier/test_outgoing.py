@@ -40,7 +40,7 @@ KNOWN = {
     # The key set of the configured user pool, by botocore's certificates.
     "core/token_keys.py": {"botocore", "urllib3"},
     # Between this machine's processes: sockets that are there already.
-    "core/confined/": {"socket", "subprocess"},
+    "core/sandbox/": {"socket", "subprocess"},
     "web_tier/intake/patience.py": {"socket"},
     "web_tier/slow_clients.py": {"socket"},
 }

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from core import image_errors
 from core.claims import LIFETIME, Claim, Claims
 from core.config import Config
 from core.ids import merged_key, new_id
-from core.images import ImageLimits
+from core.images import CODES, ImageLimits
 from core.job_records import ImageRecord, Job, MergedFile
 from core.jobs import JobStore
 from core.messages import RequestMessage
@@ -252,7 +251,7 @@ def test_s2_of_many_retries_at_once_one_is_sent(shop: Shop) -> None:
     assert len(shop.queue.image_ids) == len(shop.queue.bodies) == 3
 
 
-@pytest.mark.parametrize("code", image_errors.CODES)
+@pytest.mark.parametrize("code", CODES)
 def test_s2_an_image_that_would_fail_again_is_not_retried(shop: Shop, store: JobStore, code: str) -> None:
     image = shop.images[1]
     store.put_failed(failed(image, code=code))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from core.images import ImageInfo, ImageLimits
+from core.image_open import ImageInfo
+from core.images import ImageLimits
 from tests.support.pictures import picture
 from web_tier.intake.accept import RejectedUpload, accept
 from web_tier.intake.multipart import Upload

@@ -1,4 +1,4 @@
-"""What a decoder may do to its process, for tests: each does what its item says."""
+"""Functions that harm the process they run in, for tests of the sandbox: the item names what to do."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from core.image_errors import ImageRejectedError
+from core.images import ImageRejectedError
 
 ZYGOTE = os.getpid()
 """The child's parent, which loads this module."""
@@ -90,7 +90,7 @@ def _call(name: str, *arguments: int | None) -> None:
 
 
 def _write_to_channel(data: bytes) -> None:
-    """Find the way to the process that waits for the answer, as hostile code would, and send `data` there."""
+    """Send `data` to the process that waits for the reply, as hostile code would."""
     for descriptor in range(3, 64):
         try:
             os.write(descriptor, data)
