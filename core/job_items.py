@@ -6,7 +6,7 @@
 from datetime import datetime
 
 from core.ids import ImageRef
-from core.job_records import Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary, Said
+from core.job_records import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary
 from core.messages import Response, Status
 from services.table import Item
 
@@ -189,14 +189,14 @@ def merged_of(item: Item) -> MergedFile:
     return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
 
 
-def said_attributes(said: Said) -> Item:
+def accepted_attributes(said: AcceptedCount) -> Item:
     """Return the attributes of the item that holds what a web process says of a job."""
     return {"accepted": said.accepted, "cached": said.cached, **times_as_text(said.first_at, said.last_at)}
 
 
-def said_of(item: Item) -> Said:
+def accepted_count_of(item: Item) -> AcceptedCount:
     """Return what a web process says of a job."""
-    return Said(
+    return AcceptedCount(
         int(item["accepted"]), int(item.get("cached", 0)), moment_in(item, "first_at"), moment_in(item, "last_at")
     )
 

@@ -121,7 +121,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class AcceptedCount:
     """What one web process says of a job: absolute figures.
 
     Attributes:
@@ -238,7 +238,7 @@ def with_answers(counts: Counts, run: int, answers: int) -> Counts:
     return replace(counts, runs=tuple(sorted(answered.items()))[-MAX_RUNS:])
 
 
-def with_said(counts: Counts, said: Sequence[Said]) -> Counts:
+def with_accepted(counts: Counts, said: Sequence[AcceptedCount]) -> Counts:
     """Return what the collector counted, `counts`, completed by what the web processes say of the same job."""
     cached = max(counts.cached, sum(one.cached for one in said))
     return replace(

@@ -14,8 +14,8 @@
 | `JOB#` job id    | `RESULT#` image id | status, attempt, response; of a cached one written by web | collector  |
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again, since a message was | controller |
 |                  |                    | presumed lost: times, attempt, first, last                |            |
-| `JOB#` job id    | `SLICE#` key       | what a repeatable request has put: `core/slices.py`   | web        |
-| `JOB#` job id    | `UPLOAD#` id       | its images that are counted: `core/upload_counts.py`  | web        |
+| `JOB#` job id    | `SLICE#` key       | what a repeatable request has put: `core/idempotency.py`   | web        |
+| `JOB#` job id    | `UPLOAD#` id       | its images that are counted: `core/idempotency.py`  | web        |
 | `DELETED`        | job id             | owner: what is left of this job is to be removed;         | both       |
 |                  |                    | with `expiring`, not before that is taken away;           |            |
 |                  |                    | `marked_again`: something was written after its removal   |            |
@@ -60,6 +60,8 @@ from core.job_items import (
     RESULT,
     RETRIED,
     SAID,
+    accepted_attributes,
+    accepted_count_of,
     counts_of,
     counts_partition,
     deleted_item,
@@ -78,11 +80,10 @@ from core.job_items import (
     result_item,
     result_summary_of,
     runs_as_text,
-    said_attributes,
-    said_of,
     times_as_text,
 )
 from core.job_records import (
+    AcceptedCount,
     Counts,
     DeletedJob,
     ImageRecord,
@@ -92,8 +93,7 @@ from core.job_records import (
     OpenJob,
     Resend,
     ResultSummary,
-    Said,
-    with_said,
+    with_accepted,
 )
 from core.messages import Response, Status
 from services.errors import NotFoundError
@@ -188,7 +188,9 @@ class JobStore:
         found = self.table.query(counts_partition(job.job_id), COUNTED, SAID + LAST)
         items = {str(item["sk"]): item for item in found}
         counted, merged, retried = (items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED))
-        counts = with_said(counts_of(counted) if counted else Counts(), [said_of(item) for item in items.values()])
+        counts = with_accepted(
+            counts_of(counted) if counted else Counts(), [accepted_count_of(item) for item in items.values()]
+        )
         return JobStatus(
             job,
             max(counts.images, counts.done + counts.failed),
@@ -349,16 +351,16 @@ class JobStore:
         keys = [(partition(ref.job_id), ref.image_id) for ref in refs]
         self.table.delete_all([(held, f"{kind}{image_id}") for held, image_id in keys for kind in (IMAGE, RESULT)])
 
-    def say_accepted(self, job_id: str, writer_id: str, said: Said) -> None:
+    def put_accepted_count(self, job_id: str, writer_id: str, said: AcceptedCount) -> None:
         """Record how many images the process `writer_id` has accepted for the job, in all; never lowers it."""
         self.table.set(
             counts_partition(job_id),
             f"{SAID}{writer_id}",
-            said_attributes(said),
+            accepted_attributes(said),
             condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
         )
 
-    def say_accepted_of(self, said: Mapping[str, tuple[str, Said]]) -> None:
+    def put_accepted_counts(self, said: Mapping[str, tuple[str, AcceptedCount]]) -> None:
         """Record the same of several jobs, by their ids, where no other process writes under these writer ids.
 
         Raises:
@@ -366,7 +368,7 @@ class JobStore:
         """
         self.table.put_all(
             [
-                {"pk": counts_partition(job_id), "sk": f"{SAID}{writer_id}", **said_attributes(words)}
+                {"pk": counts_partition(job_id), "sk": f"{SAID}{writer_id}", **accepted_attributes(words)}
                 for job_id, (writer_id, words) in said.items()
             ]
         )

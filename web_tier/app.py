@@ -5,6 +5,8 @@ from flask import Flask
 from core.config import Config, load_config
 from core.format import FILTERS, fleet_sentence
 from core.jobs import JobStore
+from services.s3 import Bucket
+from services.sqs import Queue
 from web_tier.access.access import Access, install_access
 from web_tier.access.guard import install_guard, install_identification
 from web_tier.access.rights import check_rights
@@ -27,10 +29,6 @@ from web_tier.backend import Backend, install_backend
 from web_tier.bootstrap import bootstrap_files
 from web_tier.cors import CrossOrigin
 from web_tier.hosts import refuse_other_hosts
-from web_tier.intake.patience import wait_patiently
-from web_tier.intake.store import ObjectStore, Sender
-from web_tier.limits.current import install_limiting
-from web_tier.limits.hooks import limit_requests
 from web_tier.live import install_live
 from web_tier.pages.accounts.routes import install_accounts
 from web_tier.pages.audit import audit
@@ -42,8 +40,10 @@ from web_tier.pages.operate import operate
 from web_tier.pages.routes import pages
 from web_tier.problems import answer_problems
 from web_tier.proxy import BehindProxy
+from web_tier.rate_limits.limiter import install_rate_limiter
 from web_tier.request_log import log_requests
 from web_tier.security import secure
+from web_tier.slow_clients import init_timeouts
 
 SMALL_BODY_BYTES = 64 * 1024
 """Most that a request may send, except for uploads, which have their own limit."""
@@ -55,8 +55,8 @@ def create_app(
     config: Config | None = None,
     *,
     store: JobStore | None = None,
-    input_bucket: ObjectStore | None = None,
-    request_queue: Sender | None = None,
+    input_bucket: Bucket | None = None,
+    request_queue: Queue | None = None,
     access: Access | None = None,
 ) -> Flask:
     """Return the application; it calls no service before its first request.
@@ -79,13 +79,13 @@ def create_app(
     install_live(app, backend)
     log_requests(app)
     refuse_other_hosts(app, config.web.hosts, config.web.host)
-    wait_patiently(app)
+    init_timeouts(app)
     friends = CrossOrigin(config.web.cors_origins)
     friends.install(app)
     secure(app, friends)
     install_access(app, access or access_to(backend))
     install_identification(app)
-    limit_requests(app, install_limiting(app, backend))
+    install_rate_limiter(app, backend)
     install_guard(app)
     record_audit_events(app)
     answer_problems(app)

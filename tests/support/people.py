@@ -1,5 +1,6 @@
 """People at the page, without a user pool: who has an account, what the pool's tokens are, and a clock to set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -26,6 +27,8 @@ RIGHT_PASSWORD = "Correct-Horse-9"
 MINUTE, HOUR = 60, 3_600
 TIMES = SessionTimes(idle=HOUR, longest=12 * HOUR)
 BEGIN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+SMALL_LIMITS = {"requests_per_minute": 3, "sign_in_attempts_per_minute": 4, "images_per_day": 3, "bytes_per_day": 0}
 
 BROWSER = {"Sec-Fetch-Site": "same-origin"}
 """What a browser says when one of our own pages sends something."""
@@ -180,3 +183,6 @@ def keep(browser: FlaskClient, set_cookie: str) -> None:
     """Let a browser have the cookie of an answer."""
     name, _, rest = set_cookie.partition("=")
     browser.set_cookie(name, rest.partition(";")[0], secure=True, httponly=True)
+
+
+HouseMaker = Callable[..., House]

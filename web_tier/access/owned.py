@@ -6,7 +6,7 @@ A job of another user does not exist here: the same words, the same status, and 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from core.claims import Claims
+from core.idempotency import Claims
 from core.ids import ImageRef
 from core.job_records import ImageRecord, Job, JobStatus, Resend
 from core.jobs import JobStore, no_job

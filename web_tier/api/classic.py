@@ -15,11 +15,10 @@ from werkzeug.exceptions import HTTPException, NotFound
 from core.config import Classic
 from web_tier.api.singles import label_of
 from web_tier.backend import current_backend
-from web_tier.intake.multipart import Upload
-from web_tier.intake.single_request import Parts, json_image, only_file
-from web_tier.intake.uploads import request_parts
 from web_tier.live import current_live
 from web_tier.problems import refuse, refuse_in_text
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.request_body import Parts, json_image, only_file, request_parts
 
 FIELDS = frozenset({"myfile", "inputFile"})
 """At `/` these fields ask for a classic answer; any other is the page's own form."""

@@ -15,10 +15,9 @@ from web_tier.api.models import ROOT, ImageBody
 from web_tier.api.queries import ClassifyQuery
 from web_tier.api.singles import accepted, result_of
 from web_tier.backend import current_backend
-from web_tier.intake.multipart import Upload
-from web_tier.intake.single_request import json_image, only_file, raw_image
-from web_tier.intake.uploads import request_parts
 from web_tier.results.query import ImageResult
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.request_body import json_image, only_file, raw_image, request_parts
 
 classify = Blueprint("classify", __name__)
 

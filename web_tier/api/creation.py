@@ -3,33 +3,33 @@
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from core.claims import Claim
 from core.config import Config
+from core.idempotency import Claim
 from core.ids import new_id
 from core.job_records import Job
 from services.errors import NotFoundError
 from web_tier.access.owned import UserJobs
 from web_tier.api.models import CreateJob
-from web_tier.intake.names import shown_job_name
-from web_tier.limits.allowance import Allowance
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
+from web_tier.rate_limits.quotas import QuotaScope
+from web_tier.text import clean_job_name
 
 
-def create_job(jobs: UserJobs, wanted: CreateJob, config: Config, allowance: Allowance) -> Job:
+def create_job(jobs: UserJobs, wanted: CreateJob, config: Config, quota: QuotaScope) -> Job:
     """Return a new job among the user's `jobs`.
 
     Raises:
         TooManyOpenJobsError: as `refuse_too_many`.
-        QuotaExceededError: when the `allowance` has no new job left today.
+        QuotaExceededError: when the `quota` has no new job left today.
     """
-    job = Job(new_id(), shown_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
+    job = Job(new_id(), clean_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
     refuse_too_many(jobs, config)
-    allowance.charge_job()
+    quota.charge_job()
     jobs.create(job)
     return job
 
 
-def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config, allowance: Allowance) -> Job:
+def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config, quota: QuotaScope) -> Job:
     """Return the job that the user's first request with `key` made or makes; this one may be the first.
 
     Raises:
@@ -41,14 +41,14 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
     claim = claims.find(key, datetime.now(UTC))
     if claim is None:
         refuse_too_many(jobs, config)
-        allowance.charge_job()
+        quota.charge_job()
         claim = claims.take(key, Claim(new_id(), request, datetime.now(UTC)))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")
     if claim.stored:
         return _made_before(jobs, claim)
     # By the first request, or by a repeat of one that died here: the same item either way.
-    job = Job(claim.job_id, shown_job_name(wanted.name), claim.at, wanted.keep, jobs.owner)
+    job = Job(claim.job_id, clean_job_name(wanted.name), claim.at, wanted.keep, jobs.owner)
     jobs.create(job)
     claims.mark_stored(key)
     return job

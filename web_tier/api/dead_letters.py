@@ -13,8 +13,8 @@ from web_tier.api.exchange import from_query, json_answer
 from web_tier.api.queries import DeadLettersQuery, RedriveQuery
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
-from web_tier.intake.redrive import Redriven, RedriveOutcome, redrive, redrive_all
 from web_tier.parameters import known_ref
+from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
 
 dead_letters_api = Blueprint("dead_letters_api", __name__)
 
@@ -98,8 +98,8 @@ class RedriveAllBody(_LetterModel):
         """Return the body of the outcome."""
         return cls(
             sent=redriven.sent,
-            refused=redriven.refused,
-            gone=redriven.gone,
+            refused=redriven.rejected,
+            gone=redriven.missing,
             running=redriven.running,
             next=redriven.next_before,
         )

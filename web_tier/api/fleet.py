@@ -19,7 +19,7 @@ from web_tier.api.queries import HistoryQuery
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import order_drain
-from web_tier.intake.names import shown_reason
+from web_tier.text import clean_reason
 
 LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
@@ -51,7 +51,7 @@ def history() -> Response:
 def pause() -> Response:
     """Pause the fleet; it stays paused since it was."""
     wanted = from_body(PauseFleet, '{"reason": "..."}')
-    pause = current_backend().fleet.pause(datetime.now(UTC), shown_reason(wanted.reason))
+    pause = current_backend().fleet.pause(datetime.now(UTC), clean_reason(wanted.reason))
     audit_details(reason=pause.reason)
     return json_answer(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
 
@@ -71,7 +71,7 @@ def set_limits() -> Response:
         min_workers=wanted.min_workers,
         max_workers=wanted.max_workers,
         since=datetime.now(UTC),
-        reason=shown_reason(wanted.reason),
+        reason=clean_reason(wanted.reason),
     )
     current_backend().fleet.set_limits(order)
     audit_details(min_workers=order.min_workers, max_workers=order.max_workers, reason=order.reason)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from web_tier.access.identity import current_identity
 from web_tier.api.exchange import json_answer
 from web_tier.backend import current_backend
-from web_tier.limits.current import left
+from web_tier.rate_limits.limiter import remaining_quota
 
 limits_api = Blueprint("limits_api", __name__)
 
@@ -36,7 +36,7 @@ def limits_left() -> Response:
 
 
 def _body() -> LimitsBody:
-    limits, still = current_backend().config.limits, left(current_identity().owner)
+    limits, still = current_backend().config.limits, remaining_quota(current_identity().owner)
     if still is None:
         return LimitsBody()
     return LimitsBody(

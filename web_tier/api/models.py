@@ -15,11 +15,10 @@ from core.job_records import Job, JobState, JobStatus
 from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
 from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken
 from web_tier.access.identity import Scope
-from web_tier.intake.accept import RejectedUpload
-from web_tier.intake.names import MAX_JOB_NAME
-from web_tier.intake.retry import Retried, RetriedOutcome
-from web_tier.intake.store import Outcome
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, images_per_second
+from web_tier.text import MAX_JOB_NAME
+from web_tier.uploads.ingest import RejectedUpload, UploadResult
+from web_tier.uploads.retry import Retried, RetriedOutcome
 
 ROOT = "/api/v1"
 
@@ -243,12 +242,12 @@ class UploadOutcome(_Body):
     rejected: tuple[RejectedImage, ...]
 
     @classmethod
-    def of(cls, job_id: str, outcomes: Iterable[Outcome]) -> Self:
+    def of(cls, job_id: str, outcomes: Iterable[UploadResult]) -> Self:
         """Return the body that tells `outcomes`."""
         return cls.of_numbered(job_id, enumerate(outcomes))
 
     @classmethod
-    def of_numbered(cls, job_id: str, outcomes: Iterable[tuple[int, Outcome]]) -> Self:
+    def of_numbered(cls, job_id: str, outcomes: Iterable[tuple[int, UploadResult]]) -> Self:
         """Return the body that tells `outcomes`, each with the position of its file."""
         accepted, rejected = [], []
         for index, outcome in outcomes:
@@ -367,11 +366,11 @@ class RetryOutcome(_Body):
     @classmethod
     def of(cls, job_id: str, retried: Retried) -> Self:
         """Return the body that tells what was retried."""
-        gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.gone)
+        gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.missing)
         return cls(
             job_id=job_id,
             sent=retried.sent,
-            refused=retried.refused,
+            refused=retried.rejected,
             gone=gone,
             final=retried.final,
             running=retried.running,

@@ -50,7 +50,7 @@ from web_tier.api.queries import (
     ResultsQuery,
     RetryQuery,
 )
-from web_tier.intake.single_request import Base64Image
+from web_tier.uploads.request_body import Base64Image
 
 TITLE = "Fleetsight"
 API_VERSION = "1.0.0"

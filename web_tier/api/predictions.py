@@ -10,8 +10,8 @@ from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import json_answer
 from web_tier.api.singles import accepted, answered
 from web_tier.backend import current_backend
-from web_tier.intake.single_request import json_image
 from web_tier.parameters import known_ref
+from web_tier.uploads.request_body import json_image
 
 RETRY_SECONDS = 1
 

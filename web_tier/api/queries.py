@@ -7,8 +7,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from core.dead_letters import CURSOR_PATTERN
 from core.fleet import Span
 from core.ids import ULID_PATTERN
-from web_tier.intake.names import MAX_FILENAME, MAX_JOB_NAME
 from web_tier.results.query import ImageState, ResultsFilter
+from web_tier.text import MAX_FILENAME, MAX_JOB_NAME
 
 MAX_PAGE = 1_000
 MAX_JOBS = 200

@@ -15,11 +15,10 @@ from core.job_records import ImageRecord
 from core.messages import Response
 from web_tier.access.identity import current_identity
 from web_tier.backend import current_backend
-from web_tier.intake.accept import RejectedUpload
-from web_tier.intake.budget import BusyError
-from web_tier.intake.multipart import Upload
-from web_tier.intake.store import UNAVAILABLE, CachedImage
-from web_tier.limits.current import current_allowance
+from web_tier.rate_limits.limiter import current_quota_scope
+from web_tier.uploads.ingest import UNAVAILABLE, CachedImage, RejectedUpload
+from web_tier.uploads.memory_limiter import BusyError
+from web_tier.uploads.multipart import Upload
 
 RETRY_SECONDS: Final = 5
 """After how long a request may be sent again that found too many others waiting."""
@@ -37,7 +36,7 @@ def accepted(uploads: Iterable[Upload]) -> ImageRecord:
         QuotaExceededError: when its sender has sent as much today as is taken.
     """
     try:
-        outcome = current_backend().singles.take(current_identity().owner, uploads, current_allowance())
+        outcome = current_backend().singles.ingest_one(current_identity().owner, uploads, current_quota_scope())
     except BusyError as error:
         raise ServiceUnavailable(str(error)) from error
     if outcome is None:

@@ -25,17 +25,17 @@ from web_tier.api.models import (
 )
 from web_tier.api.queries import JSON_LINES, FilterQuery, JobsQuery, ResultsQuery, RetryQuery
 from web_tier.backend import current_backend
-from web_tier.intake.multipart import Upload
-from web_tier.intake.retry import retry_failed, retry_image
-from web_tier.intake.slices import take_once
-from web_tier.intake.uploads import request_parts, upload_status
-from web_tier.limits.current import current_allowance
 from web_tier.live import current_live
 from web_tier.parameters import known_id, known_ref
+from web_tier.rate_limits.limiter import current_quota_scope
 from web_tier.results.costs import job_cost
 from web_tier.results.export import csv_lines
 from web_tier.results.jobs import jobs_page
 from web_tier.results.query import ImageResult, all_results, filtered_page
+from web_tier.uploads.idempotency import ingest_idempotent
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.request_body import request_parts, upload_status
+from web_tier.uploads.retry import retry_failed, retry_image
 
 api = Blueprint("api_v1", __name__)
 
@@ -51,11 +51,11 @@ def index() -> Response:
 def new_job() -> ResponseReturnValue:
     """Create a job."""
     wanted, key = from_body(CreateJob, '{"name": "..."}'), idempotency_key()
-    jobs, config, allowance = own_jobs(), current_backend().config, current_allowance()
+    jobs, config, quota = own_jobs(), current_backend().config, current_quota_scope()
     if key is None:
-        job = create_job(jobs, wanted, config, allowance)
+        job = create_job(jobs, wanted, config, quota)
     else:
-        job = create_job_once(jobs, wanted, key, config, allowance)
+        job = create_job_once(jobs, wanted, key, config, quota)
     body = JobBody.of(job)
     return json_answer(body, 201), {"Location": body.links.self}
 
@@ -91,11 +91,11 @@ def add_images(job_id: str) -> Response:
     backend, key = current_backend(), idempotency_key()
     job = own_jobs().job(known_id("job", job_id))
     uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
-    intake, allowance = backend.intake, current_allowance()
+    intake, quota = backend.intake, current_quota_scope()
     if key is None:
-        outcomes = intake.take(job, uploads, allowance)
+        outcomes = intake.ingest(job, uploads, quota)
     else:
-        outcomes = take_once(intake, job, key, uploads, allowance)
+        outcomes = ingest_idempotent(intake, job, key, uploads, quota)
     if not outcomes:
         raise UnprocessableEntity("the form holds no file; send one or more images in any fields")
     return json_answer(UploadOutcome.of(job_id, outcomes), upload_status(outcomes))
@@ -105,7 +105,7 @@ def add_images(job_id: str) -> Response:
 def retry_job(job_id: str) -> Response:
     """Request the failed images of a job again."""
     query, job = from_query(RetryQuery), own_jobs().job(known_id("job", job_id))
-    retried = retry_failed(current_backend().intake, job, current_allowance(), after=query.after)
+    retried = retry_failed(current_backend().intake, job, current_quota_scope(), after=query.after)
     return json_answer(RetryOutcome.of(job_id, retried))
 
 
@@ -114,7 +114,7 @@ def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again."""
     ref = known_ref(job_id, image_id)
     _, item = own_jobs().image(ref)
-    retried = retry_image(current_backend().intake, item.record, item.response, current_allowance())
+    retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
     return json_answer(ImageRetryOutcome.of(ref, retried))
 
 

@@ -5,10 +5,10 @@ from flask.typing import ResponseReturnValue
 
 from web_tier.access.owned import own_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.retry import retry_failed
-from web_tier.limits.current import current_allowance
 from web_tier.pages.job import job_page_after
 from web_tier.parameters import known_id
+from web_tier.rate_limits.limiter import current_quota_scope
+from web_tier.uploads.retry import retry_failed
 
 changes = Blueprint("changes", __name__)
 
@@ -17,7 +17,7 @@ changes = Blueprint("changes", __name__)
 def retry(job_id: str) -> ResponseReturnValue:
     """Request a job's failed images again, up to 1,000 of them, and go back to its page."""
     job = own_jobs().job(known_id("job", job_id))
-    retried = retry_failed(current_backend().intake, job, current_allowance())
+    retried = retry_failed(current_backend().intake, job, current_quota_scope())
     return redirect(job_page_after(job_id, retried), 303)
 
 

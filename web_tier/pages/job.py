@@ -12,7 +12,6 @@ from core.job_records import JobStatus
 from core.messages import Model
 from web_tier.access.owned import UserJobs
 from web_tier.backend import current_backend
-from web_tier.intake.retry import Retried
 from web_tier.live import current_live
 from web_tier.pages.asked import Asked
 from web_tier.pages.progress import Progress, ProgressBody
@@ -20,6 +19,7 @@ from web_tier.parameters import cursor, whole_number
 from web_tier.results.query import ResultsPage, filtered_page
 from web_tier.results.rows import Row
 from web_tier.results.sorting import MAX_SORTED, can_sort, sorted_page
+from web_tier.uploads.retry import Retried
 
 MAX_LABELS = 20
 """Labels in the histogram, those with most images."""
@@ -138,8 +138,8 @@ _RETRY_WORDS: Final = {
 def job_page_after(job_id: str, retried: Retried) -> str:
     """Return the address of a job's page that says what became of a request to retry its failed images."""
     counts = {
-        "refused": retried.refused,
-        "gone": len(retried.gone),
+        "refused": retried.rejected,
+        "gone": len(retried.missing),
         "final": retried.final,
         "running": retried.running,
     }

@@ -8,7 +8,7 @@ from typing import Self
 from core.config import MAX_WORKERS
 from core.fleet_store import FleetState
 from core.messages import LimitsOverride, WorkerLimits
-from web_tier.intake.names import shown_reason
+from web_tier.text import clean_reason
 
 MAX_DIGITS = 10
 """Characters of a field that are shown again."""
@@ -47,7 +47,7 @@ class LimitsForm:
     def sent(cls, fields: Mapping[str, str]) -> Self:
         """Return the form as it was sent, with what is wrong with it."""
         least, most = (fields.get(name, "").strip()[:MAX_DIGITS] for name in ("min_workers", "max_workers"))
-        form = cls(least, most, shown_reason(fields.get("reason", "")))
+        form = cls(least, most, clean_reason(fields.get("reason", "")))
         return replace(form, fault=form.check())
 
     def check(self) -> str | None:

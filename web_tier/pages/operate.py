@@ -11,8 +11,8 @@ from core.messages import WorkerLimits
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import drainable, order_drain
-from web_tier.intake.names import shown_reason
 from web_tier.pages.limits import LimitsForm, limits_in_force
+from web_tier.text import clean_reason
 
 operate = Blueprint("operate", __name__)
 
@@ -20,7 +20,7 @@ operate = Blueprint("operate", __name__)
 @operate.post("/fleet/pause")
 def pause() -> ResponseReturnValue:
     """Pause the fleet and go back to its page."""
-    pause = current_backend().fleet.pause(datetime.now(UTC), shown_reason(request.form.get("reason", "")))
+    pause = current_backend().fleet.pause(datetime.now(UTC), clean_reason(request.form.get("reason", "")))
     audit_details(reason=pause.reason)
     return _back()
 

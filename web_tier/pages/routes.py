@@ -18,18 +18,17 @@ from web_tier.access.owned import UserJobs, own_jobs
 from web_tier.api import classic
 from web_tier.api.creation import refuse_too_many
 from web_tier.backend import current_backend
-from web_tier.intake.accept import RejectedUpload
-from web_tier.intake.multipart import Upload
-from web_tier.intake.names import shown_job_name, shown_search
-from web_tier.intake.single_request import up_to_first_file
-from web_tier.intake.uploads import request_parts, upload_status
-from web_tier.limits.current import current_allowance
 from web_tier.pages.chart import FIRST_WINDOW, WINDOWS
 from web_tier.pages.fleet import FleetBody, fleet_chart, window_named
 from web_tier.pages.job import JobView
 from web_tier.pages.upload import BrowserLimits, Plan, keeping_sentence
 from web_tier.parameters import cursor, known_id
+from web_tier.rate_limits.limiter import current_quota_scope
 from web_tier.results.jobs import jobs_page as find_jobs
+from web_tier.text import clean_job_name, clean_search
+from web_tier.uploads.ingest import RejectedUpload
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.request_body import request_parts, up_to_first_file, upload_status
 
 IMAGES_A_PAGE = 200
 JOBS_A_PAGE = 25
@@ -91,15 +90,15 @@ def upload() -> ResponseReturnValue:
     if classic.asks_for_it(file_field):
         return classic.answer(parts)
     refuse_too_many(jobs, backend.config)
-    name, keep = shown_job_name(fields.get("name", "")), KEEP_FIELD in fields
+    name, keep = clean_job_name(fields.get("name", "")), KEEP_FIELD in fields
     job = Job(new_id(), name, datetime.now(UTC), keep, jobs.owner)
-    outcomes = backend.intake.put(job, (part for part in parts if isinstance(part, Upload)))
+    outcomes = backend.intake.put_objects(job, (part for part in parts if isinstance(part, Upload)))
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")
     if any(isinstance(outcome, ImageRecord) for outcome in outcomes):
-        with backend.intake.charged(outcomes, current_allowance()) as receipt:
+        with backend.intake.quota_reservation(outcomes, current_quota_scope()) as reservation:
             jobs.create(job)
-            outcomes = receipt.keep(backend.intake.commit(outcomes))
+            outcomes = reservation.commit(backend.intake.commit(outcomes))
     rejections = [outcome for outcome in outcomes if isinstance(outcome, RejectedUpload)]
     if not rejections:
         return redirect(url_for("pages.job_page", job_id=job.job_id), 303)
@@ -132,7 +131,7 @@ def job_page(job_id: str) -> str:
 @pages.get("/jobs")
 def jobs_page() -> str:
     """List jobs, newest first, or those with a word in their name."""
-    jobs, name = own_jobs(), shown_search(request.args.get("q", ""))
+    jobs, name = own_jobs(), clean_search(request.args.get("q", ""))
     found = find_jobs(jobs, before=cursor("before"), limit=JOBS_A_PAGE, name=name or None)
     with ThreadPoolExecutor(READS_AT_ONCE) as readers:
         statuses = [status for status in readers.map(partial(_status, jobs), found.jobs) if status is not None]

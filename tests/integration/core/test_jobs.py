@@ -7,7 +7,7 @@ import pytest
 
 from core.fleet_store import FleetStore
 from core.ids import ImageRef, input_key, new_id
-from core.job_records import Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, Said, with_result
+from core.job_records import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, with_result
 from core.jobs import JobStore
 from core.messages import Failure, FleetSnapshot, Response, failed
 from services.errors import NotFoundError
@@ -59,7 +59,7 @@ def test_jobs_are_listed_newest_first_page_by_page(store: JobStore) -> None:
 def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Job) -> None:
     assert store.status(job.job_id).state == "empty"
     store.record_images([record(job.job_id), record(job.job_id)], NOW)
-    store.say_accepted(job.job_id, "web-1", Said(2))
+    store.put_accepted_count(job.job_id, "web-1", AcceptedCount(2))
     assert (store.status(job.job_id).state, store.status(job.job_id).waiting) == ("running", 2)
     counts = Counts(1, 1, 2, NOW, NOW + timedelta(seconds=1), system_retried=2, resends=3)
     store.store_counts(job.job_id, counts)
@@ -74,7 +74,7 @@ def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Jo
 
 def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:
     for writer, accepted in (("a", 2), ("b", 3), ("a", 5), ("a", 4)):
-        store.say_accepted(job.job_id, writer, Said(accepted))
+        store.put_accepted_count(job.job_id, writer, AcceptedCount(accepted))
     assert store.status(job.job_id).accepted == 8
 
 
@@ -187,8 +187,8 @@ def test_a_result_that_is_done_is_not_counted_again() -> None:
 
 def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(store: JobStore, job: Job) -> None:
     later = NOW + timedelta(seconds=5)
-    store.say_accepted(job.job_id, "web-1", Said(4, 3, NOW, NOW))
-    store.say_accepted(job.job_id, "web-2", Said(2, 1, later, later))
+    store.put_accepted_count(job.job_id, "web-1", AcceptedCount(4, 3, NOW, NOW))
+    store.put_accepted_count(job.job_id, "web-2", AcceptedCount(2, 1, later, later))
     status = store.status(job.job_id)
     assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 2, 4, 4)
     assert (status.counts.first_at, status.counts.last_at) == (NOW, later)

@@ -6,8 +6,8 @@ from threading import Barrier
 
 import pytest
 
+from core.idempotency import UploadCounts
 from core.ids import new_id
-from core.upload_counts import UploadCounts
 from services.table import Table
 from tests.support.waiting import DEADLINE_SECONDS
 

@@ -41,7 +41,6 @@ KNOWN = {
     "core/token_keys.py": {"botocore", "urllib3"},
     # Between this machine's processes: sockets that are there already.
     "core/sandbox/": {"socket", "subprocess"},
-    "web_tier/intake/patience.py": {"socket"},
     "web_tier/slow_clients.py": {"socket"},
 }
 """Modules and folders that can send something somewhere, and by what; none takes an address from a request."""

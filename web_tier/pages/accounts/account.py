@@ -11,8 +11,8 @@ from services.errors import FleetsightError
 from web_tier.access.access import current_access
 from web_tier.access.identity import Identity, Scope, current_identity
 from web_tier.audit import audit_details
-from web_tier.limits.current import left
 from web_tier.pages.accounts.show import go_to, refuse, show, typed
+from web_tier.rate_limits.limiter import remaining_quota
 
 MEANINGS: Final = {
     Scope.CLASSIFY: "send images, and change or delete jobs",
@@ -59,7 +59,7 @@ def _facts() -> dict[str, Any]:
         "second_factor": account is not None and account.second_factor,
         "tokens": current_access().personal_tokens.list(identity.owner),
         "scopes": _scopes_to_give(identity),
-        "left": left(identity.owner),
+        "left": remaining_quota(identity.owner),
     }
 
 

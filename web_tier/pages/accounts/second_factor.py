@@ -22,9 +22,9 @@ from web_tier.access.current_session import set_session
 from web_tier.access.identity import current_identity, set_identity
 from web_tier.access.second_factor import is_required_of, lacks_second_factor
 from web_tier.audit import RECOVERY_CODE_USED, RECOVERY_CODES_MADE, SECOND_FACTOR_OFF, SECOND_FACTOR_ON, audit_as
-from web_tier.limits.hooks import count_code
 from web_tier.pages.accounts.show import go_to, refuse, show, typed
 from web_tier.pages.accounts.sign_in import gone_on
+from web_tier.rate_limits.limiter import count_code
 
 ISSUER: Final = "Fleetsight"
 """What authenticator apps show beside the account."""

@@ -12,8 +12,8 @@ from web_tier.access.access import current_access
 from web_tier.access.identity import known_identity
 from web_tier.access.own_path import FIRST_PAGE
 from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, SIGN_IN, audit_as
-from web_tier.limits.hooks import count_code
 from web_tier.pages.accounts.show import asked_path, go_to, refuse, show, typed
+from web_tier.rate_limits.limiter import count_code
 
 TOLD: Final = {
     "out": "You are signed out.",

@@ -1,7 +1,7 @@
 """A web tier whose request queue answers what it is sent, as the fleet does."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import Any, cast
 
 import pytest
 from flask import Flask
@@ -13,20 +13,20 @@ from core.job_records import ImageRecord
 from core.jobs import JobStore
 from core.messages import RequestMessage, Response
 from services.clients import Clients
-from services.sqs import OutgoingMessage
+from services.sqs import OutgoingMessage, Queue
 from tests.support.jobs import done
 from web_tier.app import create_app
 
 Answering = Callable[[ImageRecord], Response | None]
 
 
-@dataclass
-class AnsweringQueue:
-    """A request queue and the fleet behind it: `answer` makes the result of an image, or None to leave it waiting."""
+class AnsweringQueue(Queue):
+    """A request queue and its fleet: `answer` returns the result of an image, or None to leave it waiting."""
 
-    store: JobStore
-    answer: Answering = done
-    images: list[ImageRef] = field(default_factory=list)
+    def __init__(self, store: JobStore, answer: Answering = done) -> None:
+        super().__init__(cast(Any, None), "memory")
+        self.store, self.answer = store, answer
+        self.images: list[ImageRef] = []
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         for message in messages:

@@ -15,7 +15,7 @@ from services.sqs import OutgoingMessage
 from tests.support.dead_letters import DeadLetterDesk, address, give_up
 from tests.support.jobs import NOBODY, client_error, done, failed
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.intake import redrive
+from web_tier.uploads import retry
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_all_dead_letters_are_redriven_and_counted_by_outcome(desk: DeadLetterDe
 def test_more_dead_letters_than_one_call_redrives_are_redriven_by_the_next(
     desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redrive, "MAX_REDRIVEN", 2)
+    monkeypatch.setattr(retry, "MAX_REDRIVEN", 2)
     desk.given_up("a", "b", "c")
     first = desk.client.post("/api/v1/dead-letters/redrive").get_json()
     second = desk.client.post(f"/api/v1/dead-letters/redrive?before={first['next']}").get_json()

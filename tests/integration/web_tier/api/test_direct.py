@@ -7,10 +7,10 @@ import requests
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from core.idempotency import MAX_FILES
 from core.ids import new_id
 from core.job_records import Job
 from core.jobs import JobStore
-from core.slices import MAX_FILES
 from tests.support.pictures import picture
 
 PICTURE = picture()

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from core.claims import LIFETIME, Claim, Claims
 from core.config import Config
+from core.idempotency import LIFETIME, Claim, Claims
 from core.ids import merged_key, new_id
 from core.images import CODES, ImageLimits
 from core.job_records import ImageRecord, Job, MergedFile
@@ -38,9 +38,9 @@ from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.models import CreateJob
 from web_tier.app import create_app
-from web_tier.intake.retry import retry_failed, retry_image
-from web_tier.intake.store import ImageIngest
 from web_tier.results.query import is_retrying
+from web_tier.uploads.ingest import ImageIngest
+from web_tier.uploads.retry import retry_failed, retry_image
 
 # Idempotency
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.job_records import Counts, Job, JobStatus, Resend, Said
+from core.job_records import AcceptedCount, Counts, Job, JobStatus, Resend
 from core.jobs import JobStore
 from core.messages import Response
 from services.errors import NotFoundError
@@ -145,7 +145,7 @@ def test_images_that_are_added_meanwhile_are_told_with_their_names(watch: Watch,
     _, cursor = news(watch, None)
     later = record(job, "b.jpg")
     store.record_images([later], NOW)
-    store.say_accepted(job.job_id, "writer", Said(2))
+    store.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
     told, _ = news(watch, cursor)
     assert told[0] == (
         "images",
@@ -160,7 +160,7 @@ def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
     add_images(store, job, "a.jpg")
     _, cursor = news(watch, None)
     store.record_images([early], NOW)
-    store.say_accepted(job.job_id, "writer", Said(2))
+    store.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
     assert [kind for kind, _ in news(watch, cursor)[0]] == []
     clock.now += SEARCH_SECONDS
     told, _ = news(watch, cursor)
