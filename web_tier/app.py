@@ -7,10 +7,6 @@ from core.format import FILTERS, fleet_sentence
 from core.jobs import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
-from web_tier.access.access import Access, install_access
-from web_tier.access.guard import install_guard, install_identification
-from web_tier.access.rights import check_rights
-from web_tier.access.wiring import access_to
 from web_tier.api.admission import admission
 from web_tier.api.audit import audit_api
 from web_tier.api.classic import classic
@@ -25,6 +21,9 @@ from web_tier.api.predictions import predictions
 from web_tier.api.tokens import tokens_api
 from web_tier.api.v1 import api
 from web_tier.audit import record_audit_events
+from web_tier.auth.context import AuthContext, create_auth, install_auth
+from web_tier.auth.guard import install_guard, install_identification
+from web_tier.auth.permissions import check_rights
 from web_tier.backend import Backend, install_backend
 from web_tier.bootstrap import bootstrap_files
 from web_tier.cors import CrossOrigin
@@ -57,7 +56,7 @@ def create_app(
     store: JobStore | None = None,
     input_bucket: Bucket | None = None,
     request_queue: Queue | None = None,
-    access: Access | None = None,
+    auth: AuthContext | None = None,
 ) -> Flask:
     """Return the application; it calls no service before its first request.
 
@@ -66,7 +65,7 @@ def create_app(
         store: by default what `config` names, as are the next two.
         input_bucket: where images go.
         request_queue: where requests go.
-        access: who may come in.
+        auth: the sign-in.
 
     Raises:
         ConfigError: when the configuration is not valid, or the keys of sessions are missing.
@@ -83,7 +82,7 @@ def create_app(
     friends = CrossOrigin(config.web.cors_origins)
     friends.install(app)
     secure(app, friends)
-    install_access(app, access or access_to(backend))
+    install_auth(app, auth or create_auth(backend))
     install_identification(app)
     install_rate_limiter(app, backend)
     install_guard(app)

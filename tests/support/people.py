@@ -15,12 +15,10 @@ from services.accounts import OPERATORS
 from services.table import Table
 from services.user_errors import SignedOutError, WrongCredentialsError, WrongSecondFactorError
 from services.users import Account, PoolTokens
-from web_tier.access.access import COOKIE, Access, Parts
-from web_tier.access.csrf import csrf_token
-from web_tier.access.keys import SessionKeys
-from web_tier.access.known_accounts import KnownAccounts
-from web_tier.access.session_records import SessionRecords
-from web_tier.access.sessions import Renewed, Sessions, SessionTimes
+from web_tier.auth.browser import csrf_token
+from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
+from web_tier.auth.session_keys import SessionKeys
+from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
 
 KEY = "a key of the sessions, long enough to be one"
 RIGHT_PASSWORD = "Correct-Horse-9"
@@ -104,9 +102,9 @@ class PlayedPool:
         email = account.email if use == "id" else ""
         return TokenClaims(account.sub, email, account.email, account.groups, cast(Any, use), BEGIN)
 
-    def renew(self, refresh_token: str) -> Renewed:
+    def renew(self, refresh_token: str) -> RenewedTokens:
         tokens = self.refresh(refresh_token)
-        return Renewed(self.verify(tokens.id_token), tokens.refresh_token)
+        return RenewedTokens(self.verify(tokens.id_token), tokens.refresh_token)
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -116,20 +114,20 @@ class PlayedPool:
 
 def sessions_of(table: Table, pool: PlayedPool, clock: Clock, key: str = KEY) -> Sessions:
     """Return the sessions as one process of the web tier has them."""
-    return Sessions(SessionRecords(table), SessionKeys([key]), TIMES, pool.renew, clock.seconds)
+    return Sessions(SessionStore(table), SessionKeys([key]), TIMES, pool.renew, clock.seconds)
 
 
-def access_of(table: Table, pool: PlayedPool, clock: Clock) -> Access:
+def access_of(table: Table, pool: PlayedPool, clock: Clock) -> AuthContext:
     """Return sign-in as one process of the web tier has it."""
-    parts = Parts(
+    parts = AuthServices(
         pool=cast(Any, pool),
         verifier=cast(Any, pool),
         sessions=sessions_of(table, pool, clock),
         personal_tokens=PersonalTokens(table, clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=KnownAccounts(pool.account, clock.seconds),
+        accounts=AccountCache(pool.account, clock.seconds),
     )
-    return Access(lambda: parts)
+    return AuthContext(lambda: parts)
 
 
 @dataclass
@@ -137,7 +135,7 @@ class House:
     """The web tier with sign-in, and everybody who might come."""
 
     app: Flask
-    access: Access
+    access: AuthContext
     pool: PlayedPool
     clock: Clock
 

@@ -4,8 +4,8 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden, Unauthorized
 
-from web_tier.access.identity import known_identity
-from web_tier.access.second_factor import lacks_second_factor
+from web_tier.auth.identity import known_identity
+from web_tier.auth.permissions import lacks_second_factor
 
 admission = Blueprint("admission", __name__)
 

@@ -8,8 +8,8 @@ from core.idempotency import Claim
 from core.ids import new_id
 from core.job_records import Job
 from services.errors import NotFoundError
-from web_tier.access.owned import UserJobs
 from web_tier.api.models import CreateJob
+from web_tier.auth.job_access import UserJobs
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 from web_tier.rate_limits.quotas import QuotaScope
 from web_tier.text import clean_job_name

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.idempotency import MAX_FILES
-from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import from_body, idempotency_key, json_answer
 from web_tier.api.models import ROOT, RejectedImage, UploadOutcome
+from web_tier.auth.job_access import own_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import known_id
 from web_tier.rate_limits.limiter import current_quota_scope

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from flask import Blueprint, Response
 
-from web_tier.access.access import current_access
 from web_tier.api.exchange import json_answer
 from web_tier.api.models import Alive, Ready
+from web_tier.auth.context import current_auth
 from web_tier.backend import current_backend
 
 health = Blueprint("health", __name__)
@@ -27,5 +27,5 @@ def ready() -> Response:
 
 def _shown(faults: Mapping[str, str]) -> dict[str, str]:
     """Return what is missing, and why where there are no strangers: the kind of an error tells of the inside."""
-    reveals = not current_access().signs_in
+    reveals = not current_auth().signs_in
     return {name: error if reveals else "does not answer" for name, error in faults.items()}

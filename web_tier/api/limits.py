@@ -5,8 +5,8 @@ from datetime import datetime
 from flask import Blueprint, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from web_tier.access.identity import current_identity
 from web_tier.api.exchange import json_answer
+from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.rate_limits.limiter import remaining_quota
 

@@ -14,7 +14,7 @@ from core.images import CODES
 from core.job_records import Job, JobState, JobStatus
 from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
 from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken
-from web_tier.access.identity import Scope
+from web_tier.auth.identity import Scope
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, images_per_second
 from web_tier.text import MAX_JOB_NAME
 from web_tier.uploads.ingest import RejectedUpload, UploadResult

@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.ids import ImageRef
 from services.errors import NotFoundError
-from web_tier.access.owned import own_jobs
 from web_tier.api.exchange import json_answer
 from web_tier.api.singles import accepted, answered
+from web_tier.auth.job_access import own_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import known_ref
 from web_tier.uploads.request_body import json_image

@@ -13,7 +13,7 @@ from werkzeug.exceptions import (
 
 from core.job_records import ImageRecord
 from core.messages import Response
-from web_tier.access.identity import current_identity
+from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.rate_limits.limiter import current_quota_scope
 from web_tier.uploads.ingest import UNAVAILABLE, CachedImage, RejectedUpload

@@ -5,11 +5,11 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
 from core.personal_tokens import TokenNotMadeError
-from web_tier.access.access import current_access
-from web_tier.access.identity import Scope, current_identity
 from web_tier.api.exchange import from_body, json_answer
 from web_tier.api.models import ROOT, CreateToken, NewTokenBody, TokenBody, TokensBody
 from web_tier.audit import audit_details
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import Scope, current_identity
 from web_tier.parameters import known_id
 
 EXAMPLE = '{"name": "nightly", "scopes": ["classify", "read"], "days": 90}'
@@ -20,7 +20,7 @@ tokens_api = Blueprint("tokens_api", __name__)
 @tokens_api.get("/tokens")
 def list_tokens() -> Response:
     """List one's tokens, newest first."""
-    tokens = current_access().personal_tokens.list(current_identity().owner)
+    tokens = current_auth().personal_tokens.list(current_identity().owner)
     return json_answer(TokensBody(tokens=tuple(TokenBody.of(token) for token in tokens)))
 
 
@@ -31,7 +31,7 @@ def make_token() -> ResponseReturnValue:
     if Scope.OPERATE in wanted.scopes and not who.operates:
         raise Forbidden("only operators can make a token with the scope operate; leave it out")
     try:
-        text, token = current_access().personal_tokens.make(
+        text, token = current_auth().personal_tokens.make(
             who.owner, who.email, wanted.name, wanted.scopes, wanted.days
         )
     except TokenNotMadeError as error:
@@ -43,5 +43,5 @@ def make_token() -> ResponseReturnValue:
 @tokens_api.delete("/tokens/<token_id>")
 def revoke_token(token_id: str) -> ResponseReturnValue:
     """Let a token never be taken again."""
-    current_access().personal_tokens.revoke(current_identity().owner, known_id("token", token_id))
+    current_auth().personal_tokens.revoke(current_identity().owner, known_id("token", token_id))
     return "", 204

@@ -6,7 +6,6 @@ from flask import Blueprint, Response, stream_with_context
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound, UnprocessableEntity
 
-from web_tier.access.owned import own_jobs
 from web_tier.api.creation import create_job, create_job_once
 from web_tier.api.downloads import json_lines, json_object
 from web_tier.api.exchange import from_body, from_query, idempotency_key, json_answer
@@ -24,6 +23,7 @@ from web_tier.api.models import (
     UploadOutcome,
 )
 from web_tier.api.queries import JSON_LINES, FilterQuery, JobsQuery, ResultsQuery, RetryQuery
+from web_tier.auth.job_access import own_jobs
 from web_tier.backend import current_backend
 from web_tier.live import current_live
 from web_tier.parameters import known_id, known_ref

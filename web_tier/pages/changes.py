@@ -3,7 +3,7 @@
 from flask import Blueprint, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
-from web_tier.access.owned import own_jobs
+from web_tier.auth.job_access import own_jobs
 from web_tier.backend import current_backend
 from web_tier.pages.job import job_page_after
 from web_tier.parameters import known_id

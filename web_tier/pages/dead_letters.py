@@ -10,8 +10,8 @@ from werkzeug.exceptions import BadRequest
 
 from core.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
-from web_tier.access.identity import current_identity
 from web_tier.audit import audit_details
+from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.parameters import known_ref
 from web_tier.uploads.retry import redrive, redrive_all

@@ -9,7 +9,7 @@ from core.job_records import Job
 from core.messages import Response as MessageResponse
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
-from web_tier.access.owned import own_jobs
+from web_tier.auth.job_access import own_jobs
 from web_tier.backend import current_backend
 from web_tier.live import current_live
 from web_tier.pages.job import job_page_after

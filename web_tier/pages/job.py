@@ -10,7 +10,7 @@ from flask import request, url_for
 from core.format import duration, plural
 from core.job_records import JobStatus
 from core.messages import Model
-from web_tier.access.owned import UserJobs
+from web_tier.auth.job_access import UserJobs
 from web_tier.backend import current_backend
 from web_tier.live import current_live
 from web_tier.pages.asked import Asked

@@ -3,8 +3,8 @@
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ServiceUnavailable
 
-from web_tier.access.guard import credentials_check
-from web_tier.access.owned import own_jobs
+from web_tier.auth.guard import credentials_check
+from web_tier.auth.job_access import own_jobs
 from web_tier.live import current_live
 from web_tier.parameters import cursor, known_id, whole_number
 from web_tier.results.events import event_lines

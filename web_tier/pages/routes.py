@@ -13,10 +13,10 @@ from core.fleet_store import FleetState
 from core.ids import merged_key, new_id
 from core.job_records import ImageRecord, Job, JobStatus
 from services.errors import NotFoundError
-from web_tier.access.csrf import CSRF_FIELD, check_csrf
-from web_tier.access.owned import UserJobs, own_jobs
 from web_tier.api import classic
 from web_tier.api.creation import refuse_too_many
+from web_tier.auth.browser import CSRF_FIELD, check_csrf
+from web_tier.auth.job_access import UserJobs, own_jobs
 from web_tier.backend import current_backend
 from web_tier.pages.chart import FIRST_WINDOW, WINDOWS
 from web_tier.pages.fleet import FleetBody, fleet_chart, window_named

@@ -30,9 +30,9 @@ from limits.storage import MemoryStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
 
-from web_tier.access.access import current_access
-from web_tier.access.identity import known_identity
-from web_tier.access.known_device import known_device
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import known_identity
+from web_tier.auth.session_keys import known_device
 from web_tier.backend import Backend
 from web_tier.rate_limits.quotas import UNLIMITED, Quotas, QuotaScope, RemainingQuota
 from web_tier.rate_limits.storage import TableStorage, hurried_table
@@ -223,7 +223,7 @@ def count_code(email: str) -> None:
     """
     limiter = current_limiter()
     if limiter.is_enabled:
-        device = known_device(current_access().sessions.keys, email, second_factor=True)
+        device = known_device(current_auth().sessions.keys, email, second_factor=True)
         account = account_key(email) if device is None else f"{account_key(email)} device {device}"
         _count("code", account, limiter.attempts_per_account)
 
@@ -241,7 +241,7 @@ def _count_attempt(endpoint: str) -> None:
     identity = known_identity() if endpoint in _BY_USER else None
     email = request.form.get("email", "") if identity is None else identity.email
     account = f"{_SAME_CREDENTIAL.get(endpoint, endpoint)} {account_key(email)}"
-    device = known_device(current_access().sessions.keys, email) if current_access().signs_in else None
+    device = known_device(current_auth().sessions.keys, email) if current_auth().signs_in else None
     if device is not None:
         _count("attempt", f"{account} device {device}", limiter.attempts_per_account)
         return

@@ -186,6 +186,22 @@ def make_house(provisioned: Clients, make_config: ConfigMaker, table: Table, noo
         pool, clock = PlayedPool(), Clock()
         access = access_of(table, pool, clock)
         config = make_config(auth={"mode": "cognito"}, limits=SMALL_LIMITS | limits)
-        return House(create_app(config, access=access), access, pool, clock)
+        return House(create_app(config, auth=access), access, pool, clock)
 
     return make
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pool() -> PlayedPool:
+    return PlayedPool()
+
+
+@pytest.fixture
+def house(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> House:
+    access = access_of(table, pool, clock)
+    return House(create_app(config, auth=access), access, pool, clock)

@@ -43,7 +43,7 @@ def trail(table: Table) -> AuditTrail:
 def house(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> House:
     pool, clock = PlayedPool(), Clock()
     access = access_of(store.table, pool, clock)
-    return House(create_app(make_config(auth={"mode": "cognito"}), access=access), access, pool, clock)
+    return House(create_app(make_config(auth={"mode": "cognito"}), auth=access), access, pool, clock)
 
 
 def event(minute: int, user: str = "ann@example.org") -> AuditEvent:

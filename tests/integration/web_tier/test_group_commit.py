@@ -12,9 +12,9 @@ from core.images import ImageLimits
 from core.job_records import ImageRecord, Job
 from core.jobs import JobStore
 from services.clients import Clients
-from tests.integration.web_tier.access.test_table_calls import counted
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
 from tests.support.pictures import picture
+from tests.support.table_calls import counted
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult

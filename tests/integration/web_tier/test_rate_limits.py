@@ -19,8 +19,8 @@ from tests.conftest import ConfigMaker
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, House, HouseMaker, keep
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.access.access import COOKIE
 from web_tier.app import create_app
+from web_tier.auth.context import COOKIE
 from web_tier.pages.accounts.sign_in import CHALLENGE
 from web_tier.rate_limits import storage
 from web_tier.rate_limits.limiter import MAX_BLOCKED, PAUSE_SECONDS, RateCounter

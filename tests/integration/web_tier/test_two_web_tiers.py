@@ -21,8 +21,8 @@ from tests.integration.web_tier.conftest import serving
 from tests.support.jobs import done, put_results
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.access.access import COOKIE
-from web_tier.access.keys import KEYS_FILE_VARIABLE
+from web_tier.auth.context import COOKIE
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 CSRF_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 

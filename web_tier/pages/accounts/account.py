@@ -8,9 +8,9 @@ from flask import Response, request, url_for
 
 from core.personal_tokens import MAX_DAYS, TokenNotMadeError
 from services.errors import FleetsightError
-from web_tier.access.access import current_access
-from web_tier.access.identity import Identity, Scope, current_identity
 from web_tier.audit import audit_details
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import Identity, Scope, current_identity
 from web_tier.pages.accounts.show import go_to, refuse, show, typed
 from web_tier.rate_limits.limiter import remaining_quota
 
@@ -38,7 +38,7 @@ def make_token() -> Response:
     who = current_identity()
     try:
         scopes, days = _scopes(who), _days()
-        text, token = current_access().personal_tokens.make(who.owner, who.email, typed("name"), scopes, days)
+        text, token = current_auth().personal_tokens.make(who.owner, who.email, typed("name"), scopes, days)
     except (FieldError, TokenNotMadeError) as error:
         return refuse("account", error, **_facts())
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
@@ -47,17 +47,17 @@ def make_token() -> Response:
 
 def revoke_token(token_id: str) -> Response:
     """Revoke a token and go back to the others."""
-    current_access().personal_tokens.revoke(current_identity().owner, token_id)
+    current_auth().personal_tokens.revoke(current_identity().owner, token_id)
     return go_to(url_for("accounts.account"))
 
 
 def _facts() -> dict[str, Any]:
     identity = current_identity()
-    account = current_access().accounts.find(identity.owner)
+    account = current_auth().accounts.find(identity.owner)
     return {
         "identity": identity,
         "second_factor": account is not None and account.second_factor,
-        "tokens": current_access().personal_tokens.list(identity.owner),
+        "tokens": current_auth().personal_tokens.list(identity.owner),
         "scopes": _scopes_to_give(identity),
         "left": remaining_quota(identity.owner),
     }

@@ -11,8 +11,8 @@ from flask.views import MethodView
 from services.table import TableBusyError
 from services.user_errors import UserPoolError
 from services.users import required_email
-from web_tier.access.access import current_access
-from web_tier.access.known_device import remember_device
+from web_tier.auth.context import current_auth
+from web_tier.auth.session_keys import remember_device
 from web_tier.pages.accounts.show import refuse, show, typed
 
 CODE_MAILED: Final = "If this address has an account, a code is on its way. It holds for an hour."
@@ -35,7 +35,7 @@ class Forgot(MethodView):
     def post(self) -> Response:
         """Have a code mailed, and go on to where it is asked for, whether or not there is such an account."""
         try:
-            current_access().pool.forget_password(required_email(typed("email")))
+            current_auth().pool.forget_password(required_email(typed("email")))
         except UserPoolError as error:
             return refuse("forgot", error)
         return show("reset", told=CODE_MAILED)
@@ -50,7 +50,7 @@ class Reset(MethodView):
 
     def post(self) -> Response:
         """Set the password, end what the old one has opened, and go on to the sign-in."""
-        access = current_access()
+        access = current_auth()
         try:
             owner = access.pool.reset_password(typed("email"), typed("code"), typed("password"))
         except UserPoolError as error:

@@ -17,11 +17,10 @@ from werkzeug.exceptions import BadRequest, Forbidden
 from core.tokens import TokenRefusedError
 from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
 from services.users import CodeWanted, PoolTokens, required_email
-from web_tier.access.access import Access, current_access
-from web_tier.access.current_session import set_session
-from web_tier.access.identity import current_identity, set_identity
-from web_tier.access.second_factor import is_required_of, lacks_second_factor
 from web_tier.audit import RECOVERY_CODE_USED, RECOVERY_CODES_MADE, SECOND_FACTOR_OFF, SECOND_FACTOR_ON, audit_as
+from web_tier.auth.context import AuthContext, current_auth
+from web_tier.auth.identity import current_identity, set_identity, set_session
+from web_tier.auth.permissions import is_required_of, lacks_second_factor
 from web_tier.pages.accounts.show import go_to, refuse, show, typed
 from web_tier.pages.accounts.sign_in import gone_on
 from web_tier.rate_limits.limiter import count_code
@@ -53,7 +52,7 @@ class SecondFactor(MethodView):
 
     def post(self) -> Response:
         """Check the password, and show a new key for the app."""
-        access = current_access()
+        access = current_auth()
         try:
             outcome = access.pool.sign_in(current_identity().email, typed("password"))
             if not isinstance(outcome, PoolTokens):  # it has been set up in another window
@@ -69,7 +68,7 @@ def confirm_second_factor() -> Response:
 
     Every sign-in of the account ends with it, here and in the pool: what a password alone has opened must not last.
     """
-    access, identity = current_access(), current_identity()
+    access, identity = current_auth(), current_identity()
     secret, access_token = _setup(access, identity.owner)
     try:
         access.pool.confirm_second_factor(access_token, typed("code"))
@@ -79,7 +78,7 @@ def confirm_second_factor() -> Response:
         return refuse("second_factor", error, **_facts())
     audit_as(SECOND_FACTOR_ON, identity.email)
     access.pool.sign_out_everywhere(identity.owner)
-    access.accounts.forget(identity.owner)
+    access.accounts.evict(identity.owner)
     account = access.pool.account(identity.owner)
     if account is None or not account.second_factor:
         # Another window asked for a new key meanwhile, which turns the factor off. Now it could not any more.
@@ -93,7 +92,7 @@ def confirm_second_factor() -> Response:
 
 def turn_off_second_factor() -> Response:
     """Have the account sign in by its password alone."""
-    identity, access = current_identity(), current_access()
+    identity, access = current_identity(), current_auth()
     if is_required_of(identity):
         raise Forbidden("this site requires a second factor of you, so it cannot be turned off")
     try:
@@ -108,7 +107,7 @@ def turn_off_second_factor() -> Response:
 
 def new_recovery_codes() -> Response:
     """Show new recovery codes, this once; the old ones are good no longer."""
-    identity, access = current_identity(), current_access()
+    identity, access = current_identity(), current_auth()
     try:
         if not _proves(access):
             return _back()
@@ -127,7 +126,7 @@ class Recovery(MethodView):
 
     def post(self) -> Response:
         """Turn the second factor off by the code, and sign in; without a second factor, sign in."""
-        access, email, password = current_access(), typed("email"), typed("password")
+        access, email, password = current_auth(), typed("email"), typed("password")
         try:
             outcome = access.pool.sign_in(email, password)
             if isinstance(outcome, CodeWanted):
@@ -140,7 +139,7 @@ class Recovery(MethodView):
         return access.begin(outcome, _back())
 
 
-def _remove_by_code(access: Access, email: str, code: str) -> None:
+def _remove_by_code(access: AuthContext, email: str, code: str) -> None:
     """Remove the second factor of an account after the right password, if a recovery code is one of its own.
 
     If the pool fails, the codes are still good; once the factor is removed they are good for nothing.
@@ -152,13 +151,13 @@ def _remove_by_code(access: Access, email: str, code: str) -> None:
     _remove(access, account.sub)
 
 
-def _remove(access: Access, owner: str) -> None:
+def _remove(access: AuthContext, owner: str) -> None:
     access.pool.remove_second_factor(owner)
-    access.accounts.forget(owner)
+    access.accounts.evict(owner)
     access.recovery_codes.remove(owner)
 
 
-def _proves(access: Access) -> bool:
+def _proves(access: AuthContext) -> bool:
     """Check password and code of the user at the page, by a sign-in that is ended at once.
 
     Returns:
@@ -184,7 +183,7 @@ def _back() -> Response:
 
 
 def _facts() -> dict[str, Any]:
-    identity, access = current_identity(), current_access()
+    identity, access = current_identity(), current_auth()
     account = access.pool.account(identity.owner)
     is_on = account is not None and account.second_factor
     return {
@@ -195,7 +194,7 @@ def _facts() -> dict[str, Any]:
     }
 
 
-def _setup_facts(access: Access, secret: str, access_token: str) -> dict[str, Any]:
+def _setup_facts(access: AuthContext, secret: str, access_token: str) -> dict[str, Any]:
     """Return what the form shows, and what it sends back."""
     email = current_identity().email
     return {
@@ -205,7 +204,7 @@ def _setup_facts(access: Access, secret: str, access_token: str) -> dict[str, An
     }
 
 
-def _setup(access: Access, owner: str) -> tuple[str, str]:
+def _setup(access: AuthContext, owner: str) -> tuple[str, str]:
     """Return the key and the access token that the form of this user has sent back.
 
     Raises:

@@ -7,7 +7,7 @@ from flask import Response, make_response, redirect, render_template, request
 
 from services.errors import FleetsightError
 from services.user_errors import TooManyAttemptsError, WrongCredentialsError
-from web_tier.access.own_path import FIRST_PAGE, own_path
+from web_tier.auth.browser import FIRST_PAGE, safe_redirect
 
 RETRY_AFTER_SECONDS: Final = 60
 """The user pool does not say how long it refuses more attempts: a second at first, up to 15 minutes."""
@@ -33,7 +33,7 @@ def go_to(address: str) -> Response:
 
 def asked_path() -> str:
     """Return where the current request asks to go on to afterwards: a path of this site."""
-    return own_path(request.values.get("next", FIRST_PAGE))
+    return safe_redirect(request.values.get("next", FIRST_PAGE))
 
 
 def typed(field: str) -> str:

@@ -8,10 +8,10 @@ from flask.views import MethodView
 
 from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
 from services.users import CodeWanted, NewPasswordWanted, PoolTokens
-from web_tier.access.access import current_access
-from web_tier.access.identity import known_identity
-from web_tier.access.own_path import FIRST_PAGE
 from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, SIGN_IN, audit_as
+from web_tier.auth.browser import FIRST_PAGE
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import known_identity
 from web_tier.pages.accounts.show import asked_path, go_to, refuse, show, typed
 from web_tier.rate_limits.limiter import count_code
 
@@ -53,7 +53,7 @@ class SignIn(MethodView):
     def post(self) -> Response:
         """Sign in, or show what the pool asks for besides the password."""
         try:
-            outcome = current_access().pool.sign_in(typed("email"), typed("password"))
+            outcome = current_auth().pool.sign_in(typed("email"), typed("password"))
         except UserPoolError as error:
             return refuse("sign_in", error)
         return gone_on(outcome)
@@ -70,7 +70,7 @@ class NewPassword(MethodView):
         """Set the password, and sign in with it."""
         session = typed("session")
         try:
-            return gone_on(current_access().pool.set_first_password(typed("email"), session, typed("password")))
+            return gone_on(current_auth().pool.set_first_password(typed("email"), session, typed("password")))
         except WrongCredentialsError:
             return show("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
         except UserPoolError as error:
@@ -86,7 +86,7 @@ class Code(MethodView):
 
     def post(self) -> Response:
         """Sign in with the code."""
-        access = current_access()
+        access = current_auth()
         challenge = access.sessions.keys.unseal(typed("challenge"), CHALLENGE, seconds=CHALLENGE_SECONDS)
         if challenge is None:
             return show("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
@@ -112,15 +112,15 @@ def gone_on(outcome: PoolTokens | NewPasswordWanted | CodeWanted) -> Response:
             return show("new_password", session=outcome.session)
         case CodeWanted():
             audit_as(CODE_ASKED_FOR, typed("email"))
-            keys = current_access().sessions.keys
+            keys = current_auth().sessions.keys
             return show("code", challenge=keys.seal(CHALLENGE, typed("email"), outcome.session))
         case PoolTokens():
-            return current_access().begin(outcome, go_to(asked_path()))
+            return current_auth().begin(outcome, go_to(asked_path()))
 
 
 def sign_out() -> Response:
     """Sign out, also without a user who is signed in."""
-    answer = current_access().end(go_to(url_for("accounts.sign_in", told="out")))
+    answer = current_auth().end(go_to(url_for("accounts.sign_in", told="out")))
     # Pictures that the browser has kept are not for the next user of this browser.
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer

@@ -10,7 +10,7 @@ from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 
 from services.user_errors import UserPoolError
-from web_tier.access.access import current_access
+from web_tier.auth.context import current_auth
 from web_tier.backend import current_backend
 from web_tier.pages.accounts.show import refuse, show, typed
 
@@ -31,7 +31,7 @@ class SignUp(MethodView):
         """Have a temporary password mailed, and go on to the sign-in."""
         _check_open()
         try:
-            current_access().pool.invite(typed("email"))
+            current_auth().pool.invite(typed("email"))
         except UserPoolError as error:
             return refuse("sign_up", error)
         return show("sign_in", told=INVITED)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from flask import Response, jsonify
 
-from web_tier.access.access import current_access
-from web_tier.access.csrf import csrf_token
-from web_tier.access.identity import known_identity
+from web_tier.auth.browser import csrf_token
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import known_identity
 from web_tier.backend import current_backend
 
 
@@ -37,7 +37,7 @@ UNKNOWN = Visitor(signs_in=True, signed_in=False, is_known=False)
 
 def visitor() -> Visitor:
     """Return who looks at the page that the current request is for."""
-    identity, signs_in = known_identity(), current_access().signs_in
+    identity, signs_in = known_identity(), current_auth().signs_in
     may_sign_up = signs_in and current_backend().config.auth.sign_up
     if identity is None:
         return Visitor(signs_in, False, may_sign_up=may_sign_up)

@@ -18,7 +18,7 @@ def test_under_sign_in_strangers_are_told_what_is_missing_and_nothing_of_why(
 ) -> None:
     provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
     access = access_of(table, PlayedPool(), Clock())
-    answer = create_app(config, access=access).test_client().get("/readyz")
+    answer = create_app(config, auth=access).test_client().get("/readyz")
     assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
 
 

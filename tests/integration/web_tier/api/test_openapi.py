@@ -8,9 +8,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from web_tier.access.rights import RIGHTS, Right
 from web_tier.api.models import ROOT
 from web_tier.api.operations import OPERATIONS, api_document
+from web_tier.auth.permissions import RIGHTS, Right
 from web_tier.problems import ProblemType
 
 Path = tuple[str, str]

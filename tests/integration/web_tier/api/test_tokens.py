@@ -20,7 +20,7 @@ WANTED = {"name": "nightly", "scopes": ["read", "classify"], "days": 30}
 def house(config: Config, table: Table) -> House:
     pool, clock = PlayedPool(), Clock()
     access = access_of(table, pool, clock)
-    return House(create_app(config, access=access), access, pool, clock)
+    return House(create_app(config, auth=access), access, pool, clock)
 
 
 @pytest.fixture

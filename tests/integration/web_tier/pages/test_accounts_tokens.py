@@ -20,7 +20,7 @@ TOKEN = re.compile(r'value="(fst_[\w-]{43})"')
 def app(make_config: ConfigMaker, table: Table) -> Flask:
     """The web tier, to which Ada and an operator sign in."""
     pool = MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"}))})
-    return create_app(make_config(auth={"mode": "cognito"}), access=access_by(pool, table))
+    return create_app(make_config(auth={"mode": "cognito"}), auth=access_by(pool, table))
 
 
 def wish(client: FlaskClient, **fields: object) -> tuple[int, str]:

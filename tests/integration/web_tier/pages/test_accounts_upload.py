@@ -21,7 +21,7 @@ ADA = "ada@example.org"
 @pytest.fixture
 def app(make_config: ConfigMaker, provisioned: Clients, table: Table) -> Flask:
     """The web tier, to which Ada signs in."""
-    return create_app(make_config(auth={"mode": "cognito"}), access=access_by(MemoryPool({ADA: Person()}), table))
+    return create_app(make_config(auth={"mode": "cognito"}), auth=access_by(MemoryPool({ADA: Person()}), table))
 
 
 def upload(client: FlaskClient, token: str | None) -> TestResponse:

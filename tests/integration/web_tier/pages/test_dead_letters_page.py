@@ -110,7 +110,7 @@ def test_operators_see_what_others_own_and_get_links_only_to_their_own(
 ) -> None:
     pool, clock = PlayedPool(), Clock()
     access = access_of(table, pool, clock)
-    house = House(create_app(config, access=access), access, pool, clock)
+    house = House(create_app(config, auth=access), access, pool, clock)
     [own], [others] = desk.given_up("mine.jpg", owner="ops"), desk.given_up("theirs.jpg", owner="ann")
     page = house.operator().get("/dead-letters", base_url="https://localhost").text
     assert f'href="/jobs/{own.ref.job_id}/images/{own.ref.image_id}"' in page

@@ -25,10 +25,10 @@ from tests.integration.web_tier.pages.accounts_stage import (
     sign_in,
     signed_in,
 )
-from web_tier.access.access import COOKIE, Access
-from web_tier.access.identity import Scope
-from web_tier.access.keys import SessionKeys
 from web_tier.app import create_app
+from web_tier.auth.context import COOKIE, AuthContext
+from web_tier.auth.identity import Scope
+from web_tier.auth.session_keys import SessionKeys
 from web_tier.pages.accounts.second_factor import SETUP
 from web_tier.pages.accounts.sign_in import CHALLENGE
 
@@ -52,21 +52,21 @@ def config(make_config: ConfigMaker) -> Config:
 
 
 @pytest.fixture
-def access(pool: MemoryPool, table: Table) -> Access:
+def access(pool: MemoryPool, table: Table) -> AuthContext:
     return access_by(pool, table)
 
 
 @pytest.fixture
-def app(config: Config, access: Access) -> Flask:
+def app(config: Config, access: AuthContext) -> Flask:
     """The web tier, to which people sign in."""
-    return create_app(config, access=access)
+    return create_app(config, auth=access)
 
 
 @pytest.fixture
 def strict(make_config: ConfigMaker, pool: MemoryPool, table: Table) -> Flask:
     """A web tier that requires a second factor of operators."""
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
-    return create_app(config, access=access_by(pool, table))
+    return create_app(config, auth=access_by(pool, table))
 
 
 def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
@@ -315,7 +315,7 @@ def test_recovery_codes_are_one_users(app: Flask, pool: MemoryPool) -> None:
     assert pool.people[SAFE].app
 
 
-def test_a_code_that_comes_too_late_leads_to_the_sign_in(app: Flask, access: Access) -> None:
+def test_a_code_that_comes_too_late_leads_to_the_sign_in(app: Flask, access: AuthContext) -> None:
     client = app.test_client()
     keys, of_another_site = access.sessions.keys, SessionKeys(["the keys of another site, which is not this one"])
     for challenge in (
@@ -396,5 +396,5 @@ def test_where_it_is_required_a_personal_token_is_good_once_its_account_has_one(
 
 def test_everyone_may_be_required_to_have_one(make_config: ConfigMaker, pool: MemoryPool, table: Table) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "everyone"})
-    app = create_app(config, access=access_by(pool, table))
+    app = create_app(config, auth=access_by(pool, table))
     assert signed_in(app, ADA).get("/jobs").headers["Location"] == PAGE

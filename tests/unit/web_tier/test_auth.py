@@ -1,14 +1,22 @@
-"""The secrets of sessions: what they sign, derive and encrypt, and the file that they stand in."""
+"""Authentication: session keys and device cookies, cached accounts, and safe redirects."""
 
 import time
 from pathlib import Path
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
+from flask import Request
 from hypothesis import example, given
 from hypothesis import strategies as st
+from werkzeug.test import EnvironBuilder
 
 from services.errors import ConfigError
-from web_tier.access.keys import KEYS_FILE_VARIABLE, SessionKeys, load_session_keys
+from services.users import Account
+from tests.support.people import Clock
+from web_tier.auth import context
+from web_tier.auth.browser import MAX_PATH_CHARACTERS, safe_redirect, sign_in_for
+from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, AccountCache
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, SessionKeys, load_session_keys
 
 OLD, NEW = "the key that signed until yesterday!", "the key that signs since this morning"
 
@@ -75,11 +83,11 @@ def test_what_was_encrypted_is_read_with_any_key_that_is_left() -> None:
 
 
 def test_a_code_is_for_one_purpose_and_for_its_facts() -> None:
-    code = keys(OLD).token("csrf", "family", "salt")
-    assert keys(NEW, OLD).knows(code, "csrf", "family", "salt")
-    assert not keys(OLD).knows(code, "csrf", "familys", "alt")
-    assert not keys(OLD).knows(code, "next", "family", "salt")
-    assert not keys(OLD).knows("é\ud800", "csrf", "family", "salt")
+    code = keys(OLD).mac("csrf", "family", "salt")
+    assert keys(NEW, OLD).verify(code, "csrf", "family", "salt")
+    assert not keys(OLD).verify(code, "csrf", "familys", "alt")
+    assert not keys(OLD).verify(code, "next", "family", "salt")
+    assert not keys(OLD).verify("é\ud800", "csrf", "family", "salt")
 
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
@@ -128,3 +136,106 @@ def test_what_is_sealed_is_good_for_its_purpose_and_for_a_while(monkeypatch: pyt
     monkeypatch.setattr("cryptography.fernet.time.time", lambda: later)
     assert keys(OLD).unseal(sealed, "challenge", seconds=60) is None
     assert keys(OLD).unseal(sealed, "challenge", seconds=90) is not None
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class Pool:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.enabled = True
+
+    def __call__(self, sub: str) -> Account | None:
+        self.asked.append(sub)
+        return None if sub == "deleted" else Account(sub, "", self.enabled, frozenset())
+
+
+def test_the_pool_is_asked_once_a_minute_also_for_who_is_deleted(clock: Clock) -> None:
+    pool = Pool()
+    known = AccountCache(pool, clock.seconds)
+    for _ in range(2):
+        assert known.find("ada") is not None
+        assert known.find("deleted") is None
+    assert pool.asked == ["ada", "deleted"]
+    clock.go_on(ACCOUNT_LIFETIME_SECONDS)
+    known.find("ada")
+    assert pool.asked == ["ada", "deleted", "ada"]
+
+
+def test_who_is_disabled_is_let_in_for_a_minute_at_most(clock: Clock) -> None:
+    pool = Pool()
+    known = AccountCache(pool, clock.seconds)
+    assert known.find("ada") is not None
+    pool.enabled = False
+    clock.go_on(ACCOUNT_LIFETIME_SECONDS)
+    assert known.find("ada") is None
+
+
+def test_no_more_accounts_are_remembered_than_there_is_room_for(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "MAX_ACCOUNTS", 2)
+    pool = Pool()
+    known = AccountCache(pool, clock.seconds)
+    for sub in ("ada", "bob", "eve", "bob", "ada"):
+        known.find(sub)
+    assert pool.asked == ["ada", "bob", "eve", "ada"]
+
+
+HERE = "https://here.example/sign-in"
+
+
+def as_browsers_read_it(address: str) -> str:
+    """Return an address as the URL standard has browsers read it (https://url.spec.whatwg.org/#url-parsing)."""
+    return address.strip("".join(map(chr, range(33)))).translate({9: None, 10: None, 13: None}).replace("\\", "/")
+
+
+@given(st.one_of(st.text(), st.text("/\\\t\n\r .:@?#ehtpsvilx%", max_size=12).map("/".__add__)))
+@example("//evil.example")
+@example("/\\evil.example")
+@example("/\t/evil.example")
+@example("\x00//evil.example")
+@example("https://evil.example")
+@example("javascript:alert(1)")
+def test_it_is_always_on_this_site(text: str) -> None:
+    path = safe_redirect(text)
+    there = urlsplit(urljoin(HERE, as_browsers_read_it(path)))
+    assert (there.scheme, there.netloc) == ("https", "here.example")
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs?q=a%20b&before=x", "/jobs/01KAH8Z9M5J6C0Q2V4T7W1X3YD#x", "/é"])
+def test_our_own_pages_stay_as_they_are(path: str) -> None:
+    assert safe_redirect(path) == path
+
+
+def test_a_path_that_is_too_long_is_the_first_page() -> None:
+    assert safe_redirect("/" + "x" * MAX_PATH_CHARACTERS) == "/"
+
+
+def asked_for(path: str, query: str = "") -> Request:
+    return Request(EnvironBuilder(path=path, query_string=query).get_environ())
+
+
+def test_the_address_of_the_sign_in_holds_the_page_that_was_asked_for_with_its_query() -> None:
+    location = sign_in_for(asked_for("/jobs", "q=a%26b&before=x"))
+    assert parse_qs(urlsplit(location).query) == {"next": ["/jobs?q=a%26b&before=x"]}
+
+
+def test_the_first_page_needs_no_saying() -> None:
+    assert sign_in_for(asked_for("/")) == "/sign-in"
+
+
+@given(st.text(), st.text(st.characters(codec="latin-1")))
+def test_whatever_was_asked_for_the_address_is_one_of_ours(path: str, query: str) -> None:
+    environ = EnvironBuilder().get_environ()
+    environ["PATH_INFO"] = f"/{path}".encode(errors="replace").decode("latin-1")
+    environ["QUERY_STRING"] = query
+    location = sign_in_for(Request(environ))
+    assert location.isascii()
+    assert location.isprintable()
+    assert urlsplit(location).path == "/sign-in"
+    [back] = parse_qs(urlsplit(location).query).get("next", ["/"])
+    assert safe_redirect(back) == back

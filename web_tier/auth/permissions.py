@@ -1,4 +1,7 @@
-"""What each route asks of its caller. A route without a row here stops the web tier at start."""
+"""Permissions: the right that each route requires, and the users who must have a second factor.
+
+A route without a row in `RIGHTS` stops the web tier at start.
+"""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -6,20 +9,23 @@ from typing import Final
 
 from flask import Flask
 
+from services.accounts import OPERATORS
 from services.errors import ConfigError
-from web_tier.access.identity import Identity, Scope
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import Identity, Scope, known_session
+from web_tier.backend import current_backend
 
 
 class Right(StrEnum):
-    """What a route is.
+    """The right that a route requires.
 
     Attributes:
-        PUBLIC: for everybody, signed in or not.
-        READ: for users, to see what is theirs; a token needs the scope `read`.
-        CLASSIFY: for users, to send images and change what is theirs; a token needs the scope `classify`.
-        ACCOUNT: for users themselves, and for no personal token: what concerns the account.
-        SECOND_FACTOR: for users at the page, also before they have the second factor that is required of them.
-        OPERATE: for operators; a token needs the scope `operate`.
+        PUBLIC: none; the sender need not be signed in.
+        READ: users view their own jobs; a token needs the scope `read`.
+        CLASSIFY: users send images and change their own jobs; a token needs the scope `classify`.
+        ACCOUNT: users manage their account; personal tokens may not.
+        SECOND_FACTOR: users set up a second factor on the page, also while they lack a required one.
+        OPERATE: operators manage the fleet; a token needs the scope `operate`.
     """
 
     PUBLIC = "public"
@@ -29,8 +35,8 @@ class Right(StrEnum):
     SECOND_FACTOR = "second factor"
     OPERATE = "operate"
 
-    def is_given_to(self, identity: Identity) -> bool:
-        """Return whether a user has it."""
+    def is_granted_to(self, identity: Identity) -> bool:
+        """Return whether a user has the right."""
         match self:
             case Right.PUBLIC:
                 return True
@@ -159,10 +165,38 @@ RIGHTS: Final[Mapping[str, Right]] = {
 
 
 def check_rights(app: Flask) -> None:
-    """Check that every route of `app` has a row.
+    """Check that every route of `app` has a row in `RIGHTS`.
 
     Raises:
-        ConfigError: when one has none; names it.
+        ConfigError: a route has none; names it.
     """
     if missing := sorted({rule.endpoint for rule in app.url_map.iter_rules()} - set(RIGHTS)):
-        raise ConfigError(f"web_tier/access/rights.py says nothing of {', '.join(missing)}: say what each route asks")
+        raise ConfigError(
+            f"web_tier/auth/permissions.py has no row for {', '.join(missing)}: add the right of each route"
+        )
+
+
+def is_required_of(identity: Identity) -> bool:
+    """Return whether the configuration requires a second factor of a user."""
+    match current_backend().config.auth.require_second_factor:
+        case "everyone":
+            return not identity.is_local
+        case "operators":
+            return OPERATORS in identity.groups and not identity.is_local
+        case "none":
+            return False
+
+
+def lacks_second_factor(identity: Identity) -> bool:
+    """Return whether a second factor is required of a user, and their credential does not prove one.
+
+    A session proves one if its sign-in included a code. A token proves one if its account has one now, because the
+    pool issues no token for such an account without a code. An earlier pool token stays valid for its hour.
+    """
+    if not is_required_of(identity):
+        return False
+    session = known_session() if identity.by == "session" else None
+    if session is not None:
+        return not session.record.second_factor
+    account = current_auth().accounts.find(identity.owner)
+    return account is None or not account.second_factor

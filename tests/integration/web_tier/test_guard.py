@@ -1,6 +1,7 @@
-"""The guard: who is let in where, by what, and how whoever is not is told (docs/faults.md rows 38 and 39)."""
+"""The guard: who sent a request, by header or cookie, and what the sender may do."""
 
 import logging
+import string
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -8,18 +9,27 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.config import Config
 from core.tokens import TokenUncheckedError
+from services.accounts import OPERATORS
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.jobs import NOBODY
 from tests.support.people import BROWSER, HOUR, House, cookie_of, keep
-from web_tier.access.access import COOKIE
-from web_tier.access.guard import credentials_check
-from web_tier.access.known_accounts import LIFETIME_SECONDS
-from web_tier.access.sessions import OLD_ID_SECONDS, ROTATE_SECONDS
 from web_tier.app import create_app
+from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, COOKIE
+from web_tier.auth.guard import (
+    MAX_HEADER_CHARACTERS,
+    InvalidCredentialsError,
+    authenticate,
+    credentials_check,
+    parse_authorization,
+)
+from web_tier.auth.identity import Scope
+from web_tier.auth.sessions import OLD_ID_SECONDS, ROTATE_SECONDS
 
 PAGE, FOR_PROGRAMS = "/jobs", "/api/v1/jobs"
 WRONG = {"Authorization": "Bearer forged"}
@@ -61,7 +71,7 @@ def test_where_a_second_factor_is_required_a_token_of_an_account_without_one_is_
     make_config: ConfigMaker, house: House
 ) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
-    strict = create_app(config, access=house.access).test_client()
+    strict = create_app(config, auth=house.access).test_client()
     house.pool.add("ops", "operators")
     house.pool.add("ada")
     headers = {"Authorization": "Bearer id.ops.1"}
@@ -69,7 +79,7 @@ def test_where_a_second_factor_is_required_a_token_of_an_account_without_one_is_
     assert status(strict, headers={"Authorization": "Bearer id.ada.1"}) == 200
     house.pool.accounts["ops"] = replace(house.pool.accounts["ops"], second_factor=True)
     assert status(strict, headers=headers) == 403, "the pool is asked once a minute"
-    house.clock.go_on(LIFETIME_SECONDS)
+    house.clock.go_on(ACCOUNT_LIFETIME_SECONDS)
     assert status(strict, headers=headers) == 200
 
 
@@ -296,7 +306,7 @@ def test_a_page_of_another_origin_comes_in_by_a_token_of_its_own_and_never_by_it
     make_config: ConfigMaker, house: House, friends: list[str]
 ) -> None:
     """Row 38. A subdomain is of the same site: the browser sends the cookie along."""
-    app = create_app(make_config(web={"cors_origins": friends}), access=house.access)
+    app = create_app(make_config(web={"cors_origins": friends}), auth=house.access)
     visitor, token = app.test_client(), house.with_token("ada", "read", "classify")
     keep(visitor, f"{COOKIE}={cookie_of(house.signed_in('ada'))}")
     there = {"Origin": FRIEND, "Sec-Fetch-Site": "same-site"}
@@ -366,3 +376,81 @@ def test_a_form_with_files_in_it_is_not_read_to_find_out_who_sends_it(house: Hou
     """The form's route reads it as it arrives: what the guard had read, it would find empty."""
     form = {"name": "x", "files": (BytesIO(b"x"), "a.jpg")}
     assert house.signed_in("ada").post("/", data=form, headers=BROWSER).status_code in {403, 422}
+
+
+TOKENS = st.text(string.ascii_letters + string.digits + "-._~+/", min_size=1, max_size=50)
+
+
+@given(TOKENS, st.sampled_from(["", "Bearer ", "bearer ", "BEARER   "]))
+def test_a_token_is_taken_alone_or_after_its_scheme(token: str, scheme: str) -> None:
+    assert parse_authorization(scheme + token) == token
+
+
+@given(st.text())
+def test_whatever_else_is_there_is_refused_or_is_a_token(header: str) -> None:
+    try:
+        token = parse_authorization(header)
+    except InvalidCredentialsError:
+        return
+    assert set(token) <= set(string.ascii_letters + string.digits + "-._~+/=")
+    assert header.lower().removeprefix("bearer").lstrip(" ") in {token.lower(), ""} or header == token
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        " ",
+        "Bearer ",
+        "Basic dXNlcjpwYXNz",
+        "Bearer one two",
+        "Bearer one,Bearer two",  # two headers reach us as one
+        "Bearer one, two",
+        "Bearer one\n",
+        "Bearer on\x00e",
+        "Bearer\tone",
+        "Bearer \x7fone",
+        "Bearer öne",
+        "Bearer " + "x" * MAX_HEADER_CHARACTERS,
+    ],
+)
+def test_what_is_no_header_of_one_token_is_refused(header: str) -> None:
+    with pytest.raises(InvalidCredentialsError) as refused:
+        parse_authorization(header)
+    assert "one" not in str(refused.value)
+
+
+@pytest.mark.parametrize("use", ["id", "access"])
+def test_a_token_of_the_pool_may_do_all_that_its_user_may(house: House, use: str) -> None:
+    house.pool.add("ada", OPERATORS)
+    identity = authenticate(f"Bearer {use}.ada.1", house.access)
+    assert (identity.owner, identity.by, identity.operates) == ("ada", "pool_token", True)
+    assert identity.scopes == set(Scope)
+
+
+def test_a_token_that_the_pool_did_not_sign_is_refused(house: House) -> None:
+    with pytest.raises(InvalidCredentialsError):
+        authenticate("Bearer id.nobody.1", house.access)
+
+
+def test_a_personal_token_may_do_what_it_is_for(house: House) -> None:
+    identity = authenticate(house.with_token("ada", "read")["Authorization"], house.access)
+    assert (identity.owner, identity.email, identity.by) == ("ada", "ada@example.org", "personal_token")
+    assert identity.scopes == {Scope.READ}
+
+
+def test_a_personal_token_for_the_fleet_is_worth_nothing_once_its_owner_is_no_operator(house: House) -> None:
+    house.pool.add("ops", OPERATORS)
+    header = house.with_token("ops", "operate")["Authorization"]
+    assert authenticate(header, house.access).operates
+    house.pool.add("ops")
+    assert authenticate(header, house.access).operates  # the pool is asked once a minute
+    house.clock.go_on(60)
+    assert not authenticate(header, house.access).operates
+
+
+def test_a_personal_token_ends_with_its_owners_account(house: House) -> None:
+    header = house.with_token("ada", "read")["Authorization"]
+    del house.pool.accounts["ada"]
+    with pytest.raises(InvalidCredentialsError):
+        authenticate(header, house.access)

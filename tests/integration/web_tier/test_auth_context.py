@@ -14,11 +14,10 @@ from services.errors import ConfigError
 from services.table import Table
 from services.users import NewPasswordWanted, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
-from web_tier.access.access import Access
-from web_tier.access.keys import KEYS_FILE_VARIABLE
-from web_tier.access.sessions import ROTATE_SECONDS
-from web_tier.access.wiring import access_to
 from web_tier.app import create_app
+from web_tier.auth.context import AuthContext, create_auth
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
+from web_tier.auth.sessions import ROTATE_SECONDS
 from web_tier.backend import Backend
 
 ADA, PASSWORD = "ada@example.org", "Correct-Horse-7-Battery"
@@ -34,7 +33,7 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_sign_in_there_is_nothing_to_ask(make_config: ConfigMaker) -> None:
-    access = access_to(Backend(make_config()))
+    access = create_auth(Backend(make_config()))
     assert not access.signs_in
     with pytest.raises(LookupError, match="signs_in"):
         assert access.pool
@@ -52,15 +51,15 @@ def test_without_keys_the_web_tier_does_not_start(make_config: ConfigMaker, monk
 
 
 def test_sessions_last_as_long_as_is_configured(make_config: ConfigMaker, keys: Path) -> None:
-    access = access_to(Backend(make_config(auth=SIGN_IN | {"session_idle_minutes": 5, "session_hours": 2})))
+    access = create_auth(Backend(make_config(auth=SIGN_IN | {"session_idle_minutes": 5, "session_hours": 2})))
     assert access.signs_in
     assert (access.sessions.times.idle, access.sessions.times.longest) == (300, 7_200)
 
 
 def test_the_parts_are_made_once_and_not_before_they_are_asked_for(make_config: ConfigMaker, keys: Path) -> None:
     made = []
-    whole = access_to(Backend(make_config(auth=SIGN_IN)))._parts()
-    access = Access(lambda: made.append(whole) or whole)  # type: ignore[func-returns-value]
+    whole = create_auth(Backend(make_config(auth=SIGN_IN)))._services()
+    access = AuthContext(lambda: made.append(whole) or whole)  # type: ignore[func-returns-value]
     assert not made
     assert access.pool is whole.pool
     assert access.verifier is whole.verifier
@@ -77,8 +76,8 @@ def test_by_a_pool_of_the_local_cloud_people_come_in_stay_and_are_sent_away(
     tokens = pool.set_first_password(ADA, wanted.session, PASSWORD)
     assert isinstance(tokens, PoolTokens)
     auth = {"mode": "cognito", "user_pool_id": pool_id, "client_id": client_id}
-    access = access_to(Backend(make_config(auth=auth)))
-    app = create_app(make_config(auth=auth), access=access)
+    access = create_auth(Backend(make_config(auth=auth)))
+    app = create_app(make_config(auth=auth), auth=access)
 
     with app.test_request_context("/"):
         cookie = access.begin(tokens, Response()).headers["Set-Cookie"].partition("=")[2].partition(";")[0]

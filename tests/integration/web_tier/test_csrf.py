@@ -9,8 +9,8 @@ from werkzeug.exceptions import Forbidden
 
 from tests.support.jobs import NOBODY
 from tests.support.people import BROWSER, House, cookie_of
-from web_tier.access.access import COOKIE
-from web_tier.access.csrf import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
+from web_tier.auth.browser import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
+from web_tier.auth.context import COOKIE
 
 FORM, FOR_PROGRAMS = f"/jobs/{NOBODY}/delete", "/api/v1/jobs"
 PAST = 404

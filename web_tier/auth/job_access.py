@@ -1,6 +1,7 @@
-"""The jobs of the user who asks: the only way by which a route comes to a job, and to what belongs to it.
+"""AuthContext to the jobs of the current user: the only way in which a route reads a job and its images.
 
-A job of another user does not exist here: the same words, the same status, and as many calls of the job table.
+A job of another user is answered exactly like a missing one: with the same text and status, and as many calls of the
+job table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,18 +13,18 @@ from core.job_records import ImageRecord, Job, JobStatus, Resend
 from core.jobs import JobStore, no_job
 from core.messages import Response
 from services.table import LAST
-from web_tier.access.identity import current_identity
+from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.results.query import ImageResult
 
 
 @dataclass(frozen=True)
 class UserJobs:
-    """The jobs of one user, for as long as one request.
+    """The jobs of one user, for one request.
 
     Attributes:
         store: all jobs.
-        owner: of these jobs; empty without sign-in, and then the jobs without an owner.
+        owner: of these jobs; empty without sign-in, for the jobs without an owner.
     """
 
     store: JobStore
@@ -34,7 +35,7 @@ class UserJobs:
         """Return a job.
 
         Raises:
-            NotFoundError: when the user has none with that id.
+            NotFoundError: the user has no job with that id.
         """
         return self._own(self.store.job(job_id))
 
@@ -51,34 +52,34 @@ class UserJobs:
         return self.store.jobs(limit, before, self.owner)
 
     def create(self, job: Job) -> None:
-        """Record a new job, which is this user's.
+        """Record a new job of this user.
 
         Raises:
-            NotFoundError: when it is made out to another.
+            NotFoundError: it has another owner.
         """
         self.store.create(self._own(job))
 
     def delete(self, job_id: str) -> None:
-        """Take a job away.
+        """Delete a job.
 
         Raises:
             NotFoundError: as `job`.
-            TableBusyError: when it could not be taken away for now; deleting again is safe.
+            TableBusyError: it could not be deleted; deleting again is safe.
         """
         self.store.delete(self.job(job_id))
 
     def image(self, ref: ImageRef) -> tuple[Job, ImageResult]:
-        """Return an image with its result, and its job; in one read.
+        """Return a job and an image of it with its result, in one read.
 
         Raises:
-            NotFoundError: as `job`, and when there is no such image in it.
-            TableBusyError: when it could not be read.
+            NotFoundError: as `job`, and if the image does not exist.
+            TableBusyError: it could not be read.
         """
         job, record, response, resend = self.store.whole_image(ref, self.owner)
         return job, ImageResult(record, response, resend)
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
-        """Yield a job's images in the order of their ids, those beyond the image id `after`.
+        """Yield a job's images in the order of their ids, those after the image id `after`.
 
         Raises:
             NotFoundError: as `job`.
@@ -96,7 +97,7 @@ class UserJobs:
         return self.store.results(job_id, first, last)
 
     def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
-        """Return the requests that were sent again, in the same way.
+        """Return the requests that were sent again, by image id, in the range of `results`.
 
         Raises:
             NotFoundError: as `job`.
@@ -105,16 +106,16 @@ class UserJobs:
         return self.store.resends(job_id, first, last)
 
     def count_open(self) -> tuple[int, int]:
-        """Return how many jobs may have images without a result: those of everybody, and those of this user."""
+        """Return how many jobs may have images without a result: of all users, and of this user."""
         if not self.owner:
-            everybody = self.store.count_open()
-            return everybody, everybody
+            count = self.store.count_open()
+            return count, count
         opened = [job.job_id for job in self.store.open_jobs()]
         return len(opened), len(self.store.existing(opened, self.owner))
 
     @property
     def claims(self) -> Claims:
-        """Which jobs the user's idempotency keys have made."""
+        """The jobs that the user's idempotency keys have created."""
         return Claims(self.store.table, self.owner)
 
     def _own(self, job: Job) -> Job:
@@ -124,7 +125,7 @@ class UserJobs:
         return job
 
     def _check(self, job_id: str) -> None:
-        """Read the job, unless this request has: its owner never changes."""
+        """Check the owner of a job once per request; it never changes."""
         if job_id not in self._checked:
             self.job(job_id)
 

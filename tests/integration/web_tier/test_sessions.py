@@ -8,15 +8,15 @@ from botocore.exceptions import EndpointConnectionError
 from services.accounts import OPERATORS
 from services.table import LAST, Table
 from tests.support.people import HOUR, MINUTE, Clock, PlayedPool, sessions_of
-from web_tier.access.session_records import SessionRecords
-from web_tier.access.sessions import (
+from web_tier.auth.sessions import (
     CLAIM_SECONDS,
+    MAX_UNVERIFIED_SECONDS,
     OLD_ID_SECONDS,
     ROTATE_SECONDS,
-    UNASKED_SECONDS,
     OpenSession,
-    Renewed,
+    RenewedTokens,
     Sessions,
+    SessionStore,
 )
 
 
@@ -100,13 +100,13 @@ def test_that_somebody_does_something_is_noted_once_a_minute(
     sessions: Sessions, cookie: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[int] = []
-    see = sessions.records.see
+    see = sessions.store.touch
 
-    def note(_records: SessionRecords, session_id: str, now: int) -> None:
+    def note(_records: SessionStore, session_id: str, now: int) -> None:
         noted.append(now)
         see(session_id, now)
 
-    monkeypatch.setattr(SessionRecords, "see", note)
+    monkeypatch.setattr(SessionStore, "see", note)
     for _ in range(12):
         clock.go_on(20)
         assert sessions.open(cookie) is not None
@@ -126,9 +126,9 @@ def test_use_at_the_same_moment_does_not_bring_back_what_has_ended(
     ids = sessions.keys.read(cookie)
     assert ids is not None
     sessions.end(cookie)
-    sessions.records.see(ids.own, int(clock.seconds()))
+    sessions.store.touch(ids.own, int(clock.seconds()))
     assert sessions.open(cookie) is None
-    assert sessions.records.find(ids.own) is None
+    assert sessions.store.find(ids.own) is None
 
 
 def test_after_a_quarter_of_an_hour_it_goes_on_under_another_id(
@@ -161,7 +161,7 @@ def test_the_old_id_leads_on_for_a_minute_and_no_longer(
 def meanwhile(sessions: Sessions, happens: Callable[[], object]) -> Sessions:
     """Return `sessions` where something happens while the pool is asked, at a rotation."""
 
-    def renew(refresh_token: str) -> Renewed:
+    def renew(refresh_token: str) -> RenewedTokens:
         happens()
         return sessions.renew(refresh_token)
 
@@ -216,7 +216,7 @@ def test_who_signs_out_while_the_id_changes_is_signed_out(
     assert meanwhile(sessions, lambda: other.end(cookie)).open(cookie) is None
     ids = sessions.keys.read(cookie)
     assert ids is not None
-    assert sessions.records.find(ids.next) is None
+    assert sessions.store.find(ids.next) is None
 
 
 def sessions_in(table: Table) -> list[str]:
@@ -315,9 +315,9 @@ def test_while_the_pool_is_away_sessions_go_on_but_not_for_ever(
     kept = sessions.open(cookie)
     assert kept is not None
     assert kept.cookie is None
-    clock.go_on((UNASKED_SECONDS - ROTATE_SECONDS) / 2)
+    clock.go_on((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
     assert sessions.open(cookie) is not None
-    clock.go_on((UNASKED_SECONDS - ROTATE_SECONDS) / 2)
+    clock.go_on((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
     for _ in range(2):
         with pytest.raises(EndpointConnectionError):
             sessions.open(cookie)
@@ -351,4 +351,4 @@ def test_nothing_secret_of_a_session_is_shown(sessions: Sessions, cookie: str, c
     assert opened.cookie
     assert opened.cookie not in repr(opened)
     assert opened.record.refresh_token not in repr(opened)
-    assert "refresh.ada" not in repr(Renewed(opened.record, "refresh.ada.1"))  # type: ignore[arg-type]
+    assert "refresh.ada" not in repr(RenewedTokens(opened.record, "refresh.ada.1"))  # type: ignore[arg-type]
