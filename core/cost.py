@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from core.config import Controller, Prices
-from core.job_records import Counts
-from core.messages import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.jobs.models import Counts
 
 SECONDS_AN_HOUR = 3_600
 

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from core.ids import ImageRef
-from core.job_items import partition
-from core.job_records import ImageRecord
+from core.jobs.items import partition
+from core.jobs.models import ImageRecord
 from services.errors import FleetsightError
 from services.table import EXPIRES_AT, Item, Table
 

@@ -9,7 +9,6 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.config import MAX_WORKERS
 from core.ids import ULID_PATTERN, ImageRef
 from services.errors import MessageError
 
@@ -17,11 +16,9 @@ Id = Annotated[str, Field(pattern=ULID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Status = Literal["done", "failed"]
 WorkerState = Literal["ready", "busy", "draining", "ended"]
-MAX_REASON_CHARACTERS = 200
-"""Characters of the reason for a pause, or for limits that ops set."""
 
 
-class Wire(BaseModel):
+class WireModel(BaseModel):
     """A frozen model that reads and writes JSON."""
 
     # JSON has neither infinity nor NaN: written as null, they could not be read again.
@@ -46,7 +43,7 @@ class Wire(BaseModel):
             raise MessageError(f"not a {cls.__name__}: {where}: {first['msg']}") from error
 
 
-class _OfImage(Wire):
+class _OfImage(WireModel):
     """Something about one image."""
 
     version: Literal[1] = 1
@@ -78,21 +75,21 @@ class RequestMessage(_OfImage):
         return cls(job_id=ref.job_id, image_id=ref.image_id, key=key, submitted_at=submitted_at, attempt=attempt)
 
 
-class LabelScore(Wire):
+class LabelScore(WireModel):
     """A label with its softmax probability, 0 to 1."""
 
     label: str
     score: float
 
 
-class Model(Wire):
+class Model(WireModel):
     """The bundle that answered."""
 
     name: str
     digest: str
 
 
-class Timings(Wire):
+class Timings(WireModel):
     """Where an image's time went, in milliseconds; a stage that was not reached is absent."""
 
     queued: float | None = None
@@ -102,7 +99,7 @@ class Timings(Wire):
     stored: float | None = None
 
 
-class Failure(Wire):
+class Failure(WireModel):
     """Why an image has no label: a stable `code` for programs, a sentence for its owner.
 
     Of what the image is, the code is one of `core.images.CODES`.
@@ -161,7 +158,7 @@ class Prediction(Response):
         return Response.model_construct(**{name: getattr(self, name) for name in Response.model_fields})
 
 
-class Heartbeat(Wire):
+class Heartbeat(WireModel):
     """Says that a worker lives; it travels in the response queue, among the responses.
 
     Attributes:
@@ -183,7 +180,7 @@ class Heartbeat(Wire):
     images_per_second: float = Field(default=0, ge=0)
 
 
-def from_worker(body: str | bytes) -> Response | Heartbeat:
+def parse_worker_message(body: str | bytes) -> Response | Heartbeat:
     """Return what a message of the response queue holds.
 
     Raises:
@@ -197,107 +194,6 @@ def from_worker(body: str | bytes) -> Response | Heartbeat:
             return Heartbeat.from_json(body)
         except MessageError:
             raise error from None
-
-
-class FleetPause(Wire):
-    """Nothing is launched or started: since when, and why if the operator has said so."""
-
-    version: Literal[1] = 1
-    since: AwareDatetime
-    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
-
-
-class WorkerLimits(Wire):
-    """The least and the most workers that there may be, in the bounds of config.yaml."""
-
-    min_workers: int = Field(ge=0, le=MAX_WORKERS)
-    max_workers: int = Field(ge=0, le=MAX_WORKERS)
-
-    @model_validator(mode="after")
-    def _least_is_not_above_most(self) -> Self:
-        if self.min_workers > self.max_workers:
-            raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
-        return self
-
-
-class LimitsOverride(WorkerLimits):
-    """Limits that ops have set: since when, and why if they have said so.
-
-    They hold in place of those of config.yaml until they are taken back.
-    """
-
-    version: Literal[1] = 1
-    since: AwareDatetime
-    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
-
-
-class BillingPeriod(Wire):
-    """A stretch in which the fleet had work, from one rest to the next, or an hour of it.
-
-    All images that workers answered in it share what it cost: boots, idle time and the billed minimum included.
-
-    Attributes:
-        number: of the run; the next one has the next.
-        images: answered by workers in it.
-        billed_seconds: instance-seconds that were billed in it.
-        cost: the same in US dollars.
-        is_open: whether it goes on.
-    """
-
-    number: int = Field(ge=1)
-    images: int = Field(default=0, ge=0)
-    billed_seconds: float = 0.0
-    cost: float = 0.0
-    is_open: bool = True
-
-
-class FleetSnapshot(Wire):
-    """What the autoscaler saw and decided at one look.
-
-    Attributes:
-        running, pending, stopped: instances of the fleet by state.
-        visible, in_flight, delayed: messages of the request queue by state.
-        dead_letters: messages that were received too often.
-        min_workers, max_workers: the limits in force.
-        policy: by which the size of the fleet is decided.
-        limits_order: the limits in force, when ops have set them; None when they are those of config.yaml.
-        configured: the limits of config.yaml.
-        peak_workers: most running and pending at once since the fleet was last at zero and empty.
-        billed_seconds: instance-seconds since the fleet's first launch, each instance at least the billed minimum.
-        cost: the same in US dollars, each instance at the price of its type and market.
-        images: answered by workers since then.
-        run: the run that goes on, or the last one; None before the first.
-        reason: the last decision in words.
-        problem: why the last launch failed, in words; None when it did not.
-        paused: since when nothing is launched, while the fleet is paused.
-        image_seconds: that one worker takes for an image, as measured; None as long as that is not known.
-        boot_seconds: from a launch to the worker's first word, as measured; None as long as that is not known.
-    """
-
-    version: Literal[1] = 1
-    at: AwareDatetime
-    running: int
-    pending: int
-    stopped: int = 0
-    visible: int
-    in_flight: int
-    delayed: int = 0
-    dead_letters: int = 0
-    min_workers: int
-    max_workers: int
-    peak_workers: int
-    billed_seconds: float
-    cost: float = 0.0
-    images: int = 0
-    run: BillingPeriod | None = None
-    reason: str
-    problem: str | None = None
-    paused: FleetPause | None = None
-    image_seconds: float | None = None
-    boot_seconds: float | None = None
-    policy: str | None = None
-    limits_order: LimitsOverride | None = None
-    configured: WorkerLimits | None = None
 
 
 GONE: Final = Failure(code="gone", message="the image is no longer stored: upload it again")

@@ -4,7 +4,7 @@ from flask import Flask
 
 from core.config import Config, load_config
 from core.format import FILTERS, fleet_sentence
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.admission import admission

@@ -11,11 +11,11 @@ from typing import cast
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
 
-from core.cache import ResultCache
 from core.config import Config
-from core.dead_letters import DeadLetterStore
-from core.fleet_store import FleetStore
-from core.jobs import JobStore
+from core.fleet.store import FleetStore
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.store import JobStore
+from core.result_cache import ResultCache
 from services.clients import Clients
 from services.forms import Forms
 from services.s3 import Bucket

@@ -5,7 +5,7 @@ from typing import cast
 
 from flask import Flask, current_app
 
-from core.job_records import JobStatus
+from core.jobs.models import JobStatus
 from web_tier.backend import Backend
 from web_tier.pages.progress import Progress, ProgressBody
 from web_tier.results.costs import job_cost

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from core.messages import MAX_REASON_CHARACTERS
+from core.fleet.models import MAX_REASON_CHARACTERS
 
 MAX_FILENAME = 255
 MAX_JOB_NAME = 100

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from core.personal_tokens import PersonalTokens
+from core.credentials import PersonalTokens
 from core.provision import provision_user_pool
 from localcloud.user_pools.mailbox import Mail
 from services.accounts import Accounts, drawn_password

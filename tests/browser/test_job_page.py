@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from core.ids import ImageRef, input_key, new_id
-from core.job_records import AcceptedCount, Counts, ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job
+from core.jobs.store import JobStore
 from core.messages import Failure, LabelScore, Response
 from scripts.client import ApiClient
 from scripts.demo_model.signs import samples

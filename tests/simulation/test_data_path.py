@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from core.dead_letters import DeadLetterStore
-from core.job_items import image_item
-from core.job_records import ImageRecord, Resend
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.items import image_item
+from core.jobs.models import ImageRecord, Resend
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.table import Item
 from tests.simulation.data_path.machine import STEPS, play

@@ -8,8 +8,8 @@ from typing import Any, cast
 from botocore.exceptions import ClientError
 
 from core.ids import ImageRef, new_id
-from core.job_records import AcceptedCount, Counts, ImageRecord, Job, Resend
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, Resend
+from core.jobs.store import JobStore
 from core.messages import Failure, LabelScore, Model, RequestMessage, Response
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
@@ -120,7 +120,7 @@ def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) 
     """Record that failed images of one job are requested again, as the web tier does."""
     for record in store.images_of([image.ref for image in images]).values():
         assert store.replace_image(record, replace(record, attempt=record.attempt + 1, retried_at=at))
-    store.note_retried(images[0].ref.job_id, at)
+    store.put_retried(images[0].ref.job_id, at)
 
 
 def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime = NOW) -> None:

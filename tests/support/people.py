@@ -8,8 +8,7 @@ from typing import Any, cast
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
-from core.personal_tokens import PersonalTokens
-from core.recovery_codes import RecoveryCodes
+from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenClaims, TokenRefusedError
 from services.accounts import OPERATORS
 from services.table import Table

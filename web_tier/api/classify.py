@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug.exceptions import UnsupportedMediaType
 
-from core.job_records import ImageRecord
+from core.jobs.models import ImageRecord
 from core.messages import Response
 from web_tier.api.exchange import from_query, json_answer
 from web_tier.api.models import ROOT, ImageBody

@@ -6,7 +6,7 @@ from hashlib import sha256
 from core.config import Config
 from core.idempotency import Claim
 from core.ids import new_id
-from core.job_records import Job
+from core.jobs.models import Job
 from services.errors import NotFoundError
 from web_tier.api.models import CreateJob
 from web_tier.auth.job_access import UserJobs

@@ -7,7 +7,7 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.dead_letters import DeadLetterImage, DeadLetterPage
+from core.jobs.dead_letters import DeadLetterImage, DeadLetterPage
 from core.messages import Failure
 from web_tier.api.exchange import from_query, json_answer
 from web_tier.api.queries import DeadLettersQuery, RedriveQuery

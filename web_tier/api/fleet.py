@@ -4,8 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from flask import Blueprint, Response
 
-from core.fleet import points_since
-from core.messages import LimitsOverride
+from core.fleet.models import LimitsOverride, points_since
 from web_tier.api.exchange import from_body, from_query, json_answer
 from web_tier.api.models import (
     FleetDrainBody,

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.config import Prices
 from core.cost import JobCost, ThousandCost
-from core.fleet import HistoryPoint, Span
+from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken
+from core.fleet.models import MAX_REASON_CHARACTERS, FleetSnapshot, HistoryPoint, Span, WorkerLimits
 from core.ids import ImageRef
 from core.images import CODES
-from core.job_records import Job, JobState, JobStatus
-from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LabelScore, Model, Timings, WorkerLimits
-from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken
+from core.jobs.models import Job, JobState, JobStatus
+from core.messages import Failure, LabelScore, Model, Timings
 from web_tier.auth.identity import Scope
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, images_per_second
 from web_tier.text import MAX_JOB_NAME

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from core.fleet import Decisions, FleetInstances
+from core.fleet.models import Decisions, FleetInstances
 from web_tier.api.audit import AuditEventsBody
 from web_tier.api.classify import SingleImageBody
 from web_tier.api.dead_letters import DeadLetterBody, DeadLettersBody, RedriveAllBody, RedriveBody

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from core.dead_letters import CURSOR_PATTERN
-from core.fleet import Span
+from core.fleet.models import Span
 from core.ids import ULID_PATTERN
+from core.jobs.dead_letters import CURSOR_PATTERN
 from web_tier.results.query import ImageState, ResultsFilter
 from web_tier.text import MAX_FILENAME, MAX_JOB_NAME
 

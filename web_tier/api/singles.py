@@ -11,7 +11,7 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
-from core.job_records import ImageRecord
+from core.jobs.models import ImageRecord
 from core.messages import Response
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend

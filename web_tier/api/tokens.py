@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
-from core.personal_tokens import TokenNotMadeError
+from core.credentials import TokenNotMadeError
 from web_tier.api.exchange import from_body, json_answer
 from web_tier.api.models import ROOT, CreateToken, NewTokenBody, TokenBody, TokensBody
 from web_tier.audit import audit_details

@@ -13,10 +13,8 @@ from flask import Flask, current_app, request
 from werkzeug.wrappers import Response
 
 from core.config import Config
-from core.personal_tokens import PersonalTokens
-from core.recovery_codes import RecoveryCodes
-from core.token_keys import issuer_of, jwks_url, keys_at
-from core.tokens import TokenVerifier
+from core.credentials import PersonalTokens, RecoveryCodes
+from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
 from services.errors import ConfigError
 from services.user_errors import UserPoolError
 from services.users import Account, PoolTokens, UserPool

@@ -16,7 +16,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
 from werkzeug.wrappers import Response
 
-from core.personal_tokens import PREFIX
+from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
 from web_tier.audience import is_for_programs

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from core.idempotency import Claims
 from core.ids import ImageRef
-from core.job_records import ImageRecord, Job, JobStatus, Resend
-from core.jobs import JobStore, no_job
+from core.jobs.models import ImageRecord, Job, JobStatus, Resend
+from core.jobs.store import JobStore, no_job
 from core.messages import Response
 from services.table import LAST
 from web_tier.auth.identity import current_identity

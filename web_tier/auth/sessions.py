@@ -20,7 +20,7 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.personal_tokens import user_partition
+from core.credentials import user_partition
 from core.tokens import TokenClaims, TokenRefusedError
 from services.table import EXPIRES_AT, LAST, Item, Table
 from services.user_errors import SignedOutError, UserPoolError

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from core.fleet import HistoryPoint, Span
+from core.fleet.models import HistoryPoint, Span
 from core.format import plural
 
 LEFT, RIGHT, TOP, BOTTOM = 36, 684, 12, 190

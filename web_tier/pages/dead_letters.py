@@ -8,8 +8,8 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
-from core.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
+from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from web_tier.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend

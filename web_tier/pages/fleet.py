@@ -8,10 +8,9 @@ from werkzeug.exceptions import BadRequest
 
 from core.config import Prices
 from core.cost import ThousandCost
-from core.fleet import Decision, HistoryPoint, points_since
-from core.fleet_store import FleetState, FleetStore
+from core.fleet.models import Decision, FleetSnapshot, HistoryPoint, WorkerLimits, points_since
+from core.fleet.store import FleetState, FleetStore
 from core.format import clocks_words, dollars, fleet_sentence, limits_words, pause_words
-from core.messages import FleetSnapshot, WorkerLimits
 from web_tier.pages.chart import WINDOWS, Chart, Window
 from web_tier.pages.instances import InstanceRow
 from web_tier.pages.limits import limits_in_force

@@ -5,7 +5,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
 from core.ids import ImageRef
-from core.job_records import Job
+from core.jobs.models import Job
 from core.messages import Response as MessageResponse
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError

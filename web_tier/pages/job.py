@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from flask import request, url_for
 
 from core.format import duration, plural
-from core.job_records import JobStatus
+from core.jobs.models import JobStatus
 from core.messages import Model
 from web_tier.auth.job_access import UserJobs
 from web_tier.backend import current_backend

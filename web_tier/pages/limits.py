@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Self
 
 from core.config import MAX_WORKERS
-from core.fleet_store import FleetState
-from core.messages import LimitsOverride, WorkerLimits
+from core.fleet.models import LimitsOverride, WorkerLimits
+from core.fleet.store import FleetState
 from web_tier.text import clean_reason
 
 MAX_DIGITS = 10

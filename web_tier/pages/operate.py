@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from core.fleet_store import FleetState
+from core.fleet.models import WorkerLimits
+from core.fleet.store import FleetState
 from core.format import limits_words
-from core.messages import WorkerLimits
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import drainable, order_drain

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pydantic import BaseModel, ConfigDict
 
 from core.cost import JobCost
+from core.fleet.models import FleetSnapshot
 from core.format import PAUSE_MEANS, dollars, duration, fleet_sentence, plural, rate_words
-from core.job_records import JobState, JobStatus
-from core.messages import FleetSnapshot
+from core.jobs.models import JobState, JobStatus
 from web_tier.results.query import images_per_second
 
 REFRESH_SECONDS = 2

@@ -9,9 +9,9 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
 from core.config import DEMO_BUNDLE
-from core.fleet_store import FleetState
+from core.fleet.store import FleetState
 from core.ids import merged_key, new_id
-from core.job_records import ImageRecord, Job, JobStatus
+from core.jobs.models import ImageRecord, Job, JobStatus
 from services.errors import NotFoundError
 from web_tier.api import classic
 from web_tier.api.creation import refuse_too_many

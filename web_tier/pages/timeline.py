@@ -14,7 +14,7 @@ from itertools import pairwise
 from ulid import ULID
 
 from core.format import clock, duration, milliseconds, plural
-from core.job_records import Resend
+from core.jobs.models import Resend
 from core.messages import CRASHED_WORKER, Response
 from web_tier.results.query import ImageResult
 

@@ -5,7 +5,7 @@ from pydantic.alias_generators import to_camel
 
 from core.config import Config
 from core.cost import SECONDS_AN_HOUR
-from core.messages import FleetSnapshot
+from core.fleet.models import FleetSnapshot
 
 
 def keeping_sentence(unkept_days: float) -> str:

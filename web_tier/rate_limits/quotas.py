@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from werkzeug.exceptions import TooManyRequests
 
 from core.config import Limits
-from core.job_records import ImageRecord
+from core.jobs.models import ImageRecord
 from services.table import EXPIRES_AT, Item, Table
 
 _DAY = timedelta(days=1)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from core.job_records import JobStatus
+from core.jobs.models import JobStatus
 from core.messages import Model
 from web_tier.results.query import JobResults, results_page
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from core.config import Prices
 from core.cost import JobCost
-from core.fleet_store import FleetStore
-from core.job_records import Counts
-from core.messages import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.fleet.store import FleetStore
+from core.jobs.models import Counts
 
 
 def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: Prices) -> JobCost | None:

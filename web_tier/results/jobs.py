@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.job_records import Job
+from core.jobs.models import Job
 
 PAGE = 500
 """Jobs read at a time when they are searched."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from core.ids import ImageRef
-from core.job_records import ImageRecord, Resend
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Resend
+from core.jobs.store import JobStore
 from core.messages import Response
 from web_tier.results.query import ImageResult, is_retrying
 

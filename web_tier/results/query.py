@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Literal, Protocol
 
 from core.images import CODES
-from core.job_records import ImageRecord, JobStatus, Resend
+from core.jobs.models import ImageRecord, JobStatus, Resend
 from core.messages import Model, Response
 from services.table import LAST
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from core.job_records import ImageRecord, Resend
+from core.jobs.models import ImageRecord, Resend
 from core.messages import Response
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from core.job_records import JobStatus
+from core.jobs.models import JobStatus
 from web_tier.results.query import ImageResult, JobResults, ResultsFilter, ResultsPage, all_results
 
 MAX_SORTED = 10_000

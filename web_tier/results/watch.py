@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.ids import new_id
-from core.job_records import Counts, ImageRecord, JobStatus
-from core.jobs import JobStore
+from core.jobs.models import Counts, ImageRecord, JobStatus
+from core.jobs.store import JobStore
 from web_tier.results.known import Known
 from web_tier.results.rows import Row, Rows
 

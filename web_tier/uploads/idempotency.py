@@ -16,8 +16,8 @@ from hashlib import sha256
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.idempotency import MAX_FILES, ManifestImages, ReusedKeyError, UploadManifest, UploadManifests
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from web_tier.rate_limits.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.ingest import CachedImage, ImageIngest, UploadResult, unavailable
 from web_tier.uploads.multipart import Upload

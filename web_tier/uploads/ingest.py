@@ -36,13 +36,13 @@ from hashlib import sha256
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.cache import ResultCache, repeated
 from core.ids import ImageRef, input_key, new_id
 from core.image_open import ImageInfo, inspect
 from core.images import ImageLimits, ImageRejectedError
-from core.job_records import AcceptedCount, ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.store import JobStore
 from core.messages import RequestMessage, Response
+from core.result_cache import ResultCache, repeated
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
@@ -369,7 +369,7 @@ class ImageIngest:
     def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
         """Delete the records of images, of which none has been enqueued, and their objects; return the rejections."""
         try:
-            self.store.forget_images([record.ref for record in records])
+            self.store.delete_images([record.ref for record in records])
         except CLOUD_ERRORS:
             # The record may exist, so the object must: the reconciler would request it.
             _log.exception("images could not be withdrawn", extra={"job_id": records[0].ref.job_id})

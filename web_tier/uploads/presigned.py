@@ -25,7 +25,7 @@ from core.idempotency import ManifestImages, ReusedKeyError, UploadCounts, Uploa
 from core.ids import ImageRef, input_key, new_id
 from core.image_open import EXTENSION_OF
 from core.images import too_large
-from core.job_records import ImageRecord, Job
+from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
 from services.forms import Forms, UploadForm
 from services.s3 import Bucket, StoredObject

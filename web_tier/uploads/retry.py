@@ -2,7 +2,7 @@
 
 A retry sends the request of a failed image again, once, if the image is still stored. An image that failed because of
 its content, such as a truncated file, is not retried: it would fail again. A retry charges the user's quota like an
-upload. A redrive is a retry of an image that the system gave up (`core/dead_letters.py`); it charges nothing.
+upload. A redrive is a retry of an image that the system gave up (`core/jobs/dead_letters.py`); it charges nothing.
 
 Attempts are numbered. A retry raises the attempt in the image's record before it sends the request, by a conditional
 write, so that of concurrent calls only one sends it; if the queue rejects the request, the retry restores the record.
@@ -19,9 +19,9 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final, Literal
 
-from core.dead_letters import DeadLetterStore
 from core.ids import ImageRef
-from core.job_records import ImageRecord, Job
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.models import ImageRecord, Job
 from core.messages import RequestMessage, Response
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
@@ -223,7 +223,7 @@ def _send(ingest: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datet
         unsent = [retry for retry in retries if retry.after.ref.image_id in rejected]
         list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.after, retry.before), unsent))
     finally:
-        ingest.store.note_retried(job_id, at)
+        ingest.store.put_retried(job_id, at)
     sent = [retry.after for retry in retries if retry.after.ref.image_id not in rejected]
     _log.info("failed images were requested again", extra={"job_id": job_id, "n": len(sent)})
     return sent

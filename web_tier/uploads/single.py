@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from core.ids import ImageRef, new_id
-from core.job_records import ImageRecord, Job
+from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
 from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
 from web_tier.uploads.ingest import (

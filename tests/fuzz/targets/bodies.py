@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from werkzeug.exceptions import UnprocessableEntity
 
 from core.config import parse_config
-from core.job_records import Job
-from core.jobs import JobStore
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from core.messages import LabelScore, RequestMessage, Response
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue

@@ -12,9 +12,18 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from core.personal_tokens import PREFIX, PersonalTokens
-from core.token_keys import MAX_KEYS, MIN_BITS, KeysUnreachableError, issuer_of, parse_keys
-from core.tokens import MAX_TOKEN_CHARACTERS, TokenClaims, TokenRefusedError, TokenVerifier
+from core.credentials import PREFIX, PersonalTokens
+from core.tokens import (
+    MAX_KEYS,
+    MAX_TOKEN_CHARACTERS,
+    MIN_BITS,
+    KeysUnreachableError,
+    TokenClaims,
+    TokenRefusedError,
+    TokenVerifier,
+    issuer_of,
+    parse_keys,
+)
 from tests.support.memory_table import MemoryTable
 from web_tier.auth.browser import safe_redirect
 from web_tier.auth.guard import InvalidCredentialsError, parse_authorization

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.ids import ImageRef, first_id_of, input_key, new_id
-from core.job_records import AcceptedCount, DeletedJob, ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, DeletedJob, ImageRecord, Job
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from web_tier.controller.cleanup import JobExpiry
 

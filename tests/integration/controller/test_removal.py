@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from core.ids import ImageRef, output_key
-from core.job_records import AcceptedCount, Counts
+from core.jobs.models import AcceptedCount, Counts
 from services.errors import NotFoundError
 from services.table import LAST
 from tests.conftest import keys_in

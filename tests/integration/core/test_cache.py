@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.cache import MARGIN, ResultCache, repeated
 from core.ids import ImageRef, new_id, output_key
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from core.messages import Failure, LabelScore, Model, Response, failed
+from core.result_cache import MARGIN, ResultCache, repeated
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LIFETIME = timedelta(days=3)

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.fleet_store import FleetStore
+from core.fleet.models import FleetSnapshot
+from core.fleet.store import FleetStore
 from core.ids import ImageRef, input_key, new_id
-from core.job_records import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, with_result
-from core.jobs import JobStore
-from core.messages import Failure, FleetSnapshot, Response, failed
+from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, with_result
+from core.jobs.store import JobStore
+from core.messages import Failure, Response, failed
 from services.errors import NotFoundError
 
 pytestmark = pytest.mark.processes
@@ -86,7 +87,7 @@ def test_images_are_listed_in_order_from_any_of_them(store: JobStore, job: Job) 
     assert list(store.images(job.job_id, limit=2)) == images[:2]
     assert store.count_images(job.job_id) == 60
     assert store.image(images[7].ref) == images[7]
-    store.forget_images([images[7].ref])
+    store.delete_images([images[7].ref])
     with pytest.raises(NotFoundError, match="there is no image"):
         store.image(images[7].ref)
 

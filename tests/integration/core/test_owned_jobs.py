@@ -8,8 +8,8 @@ import pytest
 
 from core.idempotency import Claim, Claims
 from core.ids import ImageRef, input_key, new_id
-from core.job_records import AcceptedCount, DeletedJob, ImageRecord, Job, OpenJob, Resend
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, DeletedJob, ImageRecord, Job, OpenJob, Resend
+from core.jobs.store import JobStore
 from core.messages import Response
 from services.errors import NotFoundError
 from services.table import LAST, Item, Table

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from core.personal_tokens import MAX_TOKENS, PREFIX, PersonalToken, PersonalTokens, TokenNotMadeError
+from core.credentials import MAX_TOKENS, PREFIX, PersonalToken, PersonalTokens, TokenNotMadeError
 from services.errors import NotFoundError
 from services.table import Table
 

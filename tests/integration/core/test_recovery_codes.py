@@ -2,7 +2,7 @@
 
 import re
 
-from core.recovery_codes import CODES, RecoveryCodes
+from core.credentials import CODES, RecoveryCodes
 from services.table import Table
 
 

@@ -9,11 +9,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.audit import KEPT, AuditEvent, AuditTrail
-from core.fleet import FleetInstance, FleetInstances
-from core.fleet_store import FleetStore
+from core.fleet.models import FleetInstance, FleetInstances
+from core.fleet.store import FleetStore
 from core.ids import first_id_of, new_id
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from services.clients import Clients
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker

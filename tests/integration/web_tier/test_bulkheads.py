@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from core.ids import ImageRef
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker

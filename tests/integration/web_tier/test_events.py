@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import requests
 
-from core.job_records import Job
-from core.jobs import JobStore
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker

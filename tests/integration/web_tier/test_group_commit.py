@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from core.images import ImageLimits
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from services.clients import Clients
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
 from tests.support.pictures import picture

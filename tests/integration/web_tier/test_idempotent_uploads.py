@@ -12,8 +12,8 @@ from werkzeug.test import TestResponse
 
 from core.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
 from core.images import ImageLimits
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from services.s3 import Bucket
 from services.table import TableBusyError
 from tests.conftest import keys_in

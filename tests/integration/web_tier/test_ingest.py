@@ -13,12 +13,12 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from flask.testing import FlaskClient
 
-from core.cache import ResultCache
 from core.ids import ImageRef, input_key, new_id
 from core.images import ImageLimits
-from core.job_records import AcceptedCount, ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.store import JobStore
 from core.messages import Model, Response
+from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error, done
@@ -58,8 +58,8 @@ class FailingStore(JobStore):
     def record_images(self, images: Sequence[ImageRecord], touched_at: object) -> None:
         self._around("record_images", lambda: super(FailingStore, self).record_images(images, NOW))
 
-    def forget_images(self, refs: Sequence[ImageRef]) -> None:
-        self._around("forget_images", lambda: super(FailingStore, self).forget_images(refs))
+    def delete_images(self, refs: Sequence[ImageRef]) -> None:
+        self._around("delete_images", lambda: super(FailingStore, self).delete_images(refs))
 
     def put_accepted_count(self, job_id: str, writer_id: str, count: AcceptedCount) -> None:
         self._around(
@@ -208,7 +208,7 @@ def test_an_image_that_may_be_recorded_keeps_its_object(
     ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     failing.after["record_images"] = TableBusyError("busy")
-    failing.before["forget_images"] = client_error(503)
+    failing.before["delete_images"] = client_error(503)
     [outcome] = ingest.ingest(job, uploads(1))
     assert isinstance(outcome, RejectedUpload)
     assert (outcome.code, "may have been stored" in outcome.message) == ("unavailable", True)

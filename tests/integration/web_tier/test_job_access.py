@@ -16,12 +16,12 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from core.cache import ResultCache
 from core.config import Config
 from core.ids import ImageRef, merged_key, new_id
-from core.job_records import Counts, Job, MergedFile
-from core.jobs import JobStore
+from core.jobs.models import Counts, Job, MergedFile
+from core.jobs.store import JobStore
 from core.messages import Model
+from core.result_cache import ResultCache
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -357,7 +357,7 @@ def _used(tree: ast.AST) -> Iterator[tuple[int, str]]:
         "backend.intake.store.images_of(refs)",
         "own_jobs().store.job(job_id)",
         "getattr(backend, 'store').job(job_id)",
-        "from core.jobs import JobStore as Anything",
+        "from core.jobs.store import JobStore as Anything",
     ],
 )
 def test_a_way_past_the_owner_is_found(source: str) -> None:

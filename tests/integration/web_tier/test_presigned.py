@@ -13,8 +13,8 @@ import requests
 from core.config import Config
 from core.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
 from core.ids import new_id
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from services.clients import Clients
 from services.errors import NotFoundError
 from services.s3 import Bucket, StoredObject

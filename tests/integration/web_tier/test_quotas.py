@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Limits, parse_config
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from services.clients import Clients
 from services.s3 import Bucket
 from services.table import EXPIRES_AT, Table

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from core.ids import new_id
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from core.provision import provision_user_pool
 from scripts.client import ApiClient
 from scripts.run.system import free_port

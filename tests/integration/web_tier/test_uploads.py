@@ -12,7 +12,7 @@ import pytest
 import requests
 from gunicorn.arbiter import Arbiter
 
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket

@@ -15,12 +15,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core.config import Config, parse_config
+from core.credentials import PersonalTokens, RecoveryCodes
 from core.ids import ImageRef, merged_key, new_id
-from core.job_records import ImageRecord, Job, MergedFile
-from core.jobs import JobStore
-from core.personal_tokens import PersonalTokens
+from core.jobs.models import ImageRecord, Job, MergedFile
+from core.jobs.store import JobStore
 from core.provision import provision
-from core.recovery_codes import RecoveryCodes
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.s3 import Bucket

@@ -22,10 +22,10 @@ from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.cache import ResultCache
-from core.dead_letters import DeadLetterStore
 from core.images import ImageLimits
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.store import JobStore
+from core.result_cache import ResultCache
 from services.errors import FleetsightError
 from services.forms import UploadForm
 from tests.simulation.data_path.pictures import LABELS, index_of

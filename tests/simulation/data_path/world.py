@@ -11,10 +11,10 @@ from typing import Any, Final
 from ulid import ULID
 
 from core import ids
-from core.dead_letters import DeadLetterStore, is_given_up
 from core.ids import ImageRef, new_id, output_key
-from core.job_records import ImageRecord, Job, Resend
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore, is_given_up
+from core.jobs.models import ImageRecord, Job, Resend
+from core.jobs.store import JobStore
 from core.messages import Prediction, Response
 from services.errors import FleetsightError
 from tests.simulation.data_path.faults import Faults

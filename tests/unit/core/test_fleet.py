@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from core.fleet import HistoryBlock, JournalEntry, LaunchJournal, points_since
+from core.fleet.models import HistoryBlock, JournalEntry, LaunchJournal, points_since
 from services.ec2 import LaunchSpec
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.fleet.models import FleetSnapshot
 from core.ids import ImageRef, new_id
 from core.messages import (
     Failure,
-    FleetSnapshot,
     Heartbeat,
     LabelScore,
     Model,
@@ -20,7 +20,7 @@ from core.messages import (
     Response,
     Timings,
     failed,
-    from_worker,
+    parse_worker_message,
 )
 from services.errors import MessageError
 
@@ -81,8 +81,8 @@ HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2)
 
 def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_for_the_other() -> None:
     response = PREDICTION.response()
-    assert from_worker(response.to_json()) == response
-    assert from_worker(HEARTBEAT.to_json()) == HEARTBEAT
+    assert parse_worker_message(response.to_json()) == response
+    assert parse_worker_message(HEARTBEAT.to_json()) == HEARTBEAT
     with pytest.raises(MessageError, match="not a Response: job_id"):
         Response.from_json(HEARTBEAT.to_json())
     with pytest.raises(MessageError, match="not a Heartbeat: at"):
@@ -92,7 +92,7 @@ def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_
 @pytest.mark.parametrize("change", [{"state": "asleep"}, {"images": -1}, {"kind": "answer"}, {"worker": ""}])
 def test_a_heartbeat_that_makes_no_sense_is_refused_as_what_most_messages_are(change: dict[str, Any]) -> None:
     with pytest.raises(MessageError, match="not a Response"):
-        from_worker(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
+        parse_worker_message(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
 
 
 def test_a_newer_writers_fields_are_ignored() -> None:

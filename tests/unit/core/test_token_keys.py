@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from core.token_keys import (
+from core.tokens import (
     KEPT,
     MAX_BYTES,
     PAUSE,

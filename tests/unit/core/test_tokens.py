@@ -17,8 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.token_keys import KeysUnreachableError, issuer_of
-from core.tokens import MAX_TOKEN_CHARACTERS, TokenClaims, TokenRefusedError, TokenUncheckedError
+from core.tokens import (
+    MAX_TOKEN_CHARACTERS,
+    KeysUnreachableError,
+    TokenClaims,
+    TokenRefusedError,
+    TokenUncheckedError,
+    issuer_of,
+)
 from tests.support.pool_tokens import (
     ACCESS,
     CLIENT,

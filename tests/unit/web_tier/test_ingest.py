@@ -11,8 +11,8 @@ import pytest
 from core.ids import new_id
 from core.image_open import ImageInfo
 from core.images import ImageLimits
-from core.job_records import AcceptedCount, Job
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, Job
+from core.jobs.store import JobStore
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
 from tests.support.pictures import picture

@@ -38,7 +38,7 @@ KNOWN = {
     # The instance metadata service, at its one address or the environment's.
     "services/metadata.py": {"urllib.request"},
     # The key set of the configured user pool, by botocore's certificates.
-    "core/token_keys.py": {"botocore", "urllib3"},
+    "core/tokens.py": {"botocore", "urllib3"},
     # Between this machine's processes: sockets that are there already.
     "core/sandbox/": {"socket", "subprocess"},
     "web_tier/slow_clients.py": {"socket"},

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from flask import Response, request, url_for
 
-from core.personal_tokens import MAX_DAYS, TokenNotMadeError
+from core.credentials import MAX_DAYS, TokenNotMadeError
 from services.errors import FleetsightError
 from web_tier.audit import audit_details
 from web_tier.auth.context import current_auth

@@ -9,8 +9,8 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.ids import ImageRef
-from core.job_records import ImageRecord
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord
+from core.jobs.store import JobStore
 from core.messages import RequestMessage, Response
 from services.clients import Clients
 from services.sqs import OutgoingMessage, Queue

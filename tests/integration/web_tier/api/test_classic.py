@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Classic, Config
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.api.conftest import AnsweringQueue

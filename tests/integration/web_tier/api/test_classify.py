@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.api.conftest import AnsweringQueue

@@ -9,7 +9,7 @@ from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.ids import new_id
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.sqs import OutgoingMessage
 from tests.support.dead_letters import DeadLetterDesk, address, give_up

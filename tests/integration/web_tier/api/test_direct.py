@@ -9,8 +9,8 @@ from werkzeug.test import TestResponse
 
 from core.idempotency import MAX_FILES
 from core.ids import new_id
-from core.job_records import Job
-from core.jobs import JobStore
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from tests.support.pictures import picture
 
 PICTURE = picture()

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from flask.testing import FlaskClient
 
-from core.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
-from core.fleet_store import FleetStore
+from core.fleet.models import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
+from core.fleet.store import FleetStore
 from services.table import Table
 from tests.support.jobs import NOW
 

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.ids import parse_key
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from localcloud.access_keys import secret_of
 from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
 from services.s3 import Bucket

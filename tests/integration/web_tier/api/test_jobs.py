@@ -17,8 +17,8 @@ from core.config import Config
 from core.idempotency import LIFETIME, Claim, Claims
 from core.ids import merged_key, new_id
 from core.images import CODES, ImageLimits
-from core.job_records import ImageRecord, Job, MergedFile
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job, MergedFile
+from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket

@@ -9,11 +9,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
-from core.fleet_store import FleetStore
+from core.fleet.models import FleetSnapshot
+from core.fleet.store import FleetStore
 from core.ids import is_id, new_id
-from core.job_records import Job
-from core.jobs import JobStore
-from core.messages import FleetSnapshot, RequestMessage
+from core.jobs.models import Job
+from core.jobs.store import JobStore
+from core.messages import RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue

@@ -9,8 +9,7 @@ from botocore.exceptions import EndpointConnectionError
 from flask import Flask
 from flask.testing import FlaskClient
 
-from core.personal_tokens import PersonalTokens
-from core.recovery_codes import RecoveryCodes
+from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenClaims, TokenVerifier
 from services.table import Table
 from services.user_errors import (

@@ -7,9 +7,9 @@ from html import unescape
 import pytest
 
 from core.config import Config
-from core.fleet_store import FleetStore
-from core.jobs import JobStore
-from core.messages import FleetSnapshot
+from core.fleet.models import FleetSnapshot
+from core.fleet.store import FleetStore
+from core.jobs.store import JobStore
 from services.table import Table
 from tests.support.dead_letters import DeadLetterDesk, address
 from tests.support.jobs import NOBODY, NOW

@@ -7,10 +7,9 @@ from html import unescape
 import pytest
 from flask.testing import FlaskClient
 
-from core.fleet import FleetInstance, FleetInstances
-from core.fleet_store import FleetStore
-from core.jobs import JobStore
-from core.messages import FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.models import FleetInstance, FleetInstances, FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.store import FleetStore
+from core.jobs.store import JobStore
 from services.table import Table
 from tests.support.jobs import NOW
 

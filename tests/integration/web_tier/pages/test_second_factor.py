@@ -10,8 +10,7 @@ from flask.testing import FlaskClient
 
 from core.audit import AuditTrail
 from core.config import Config
-from core.personal_tokens import PersonalTokens
-from core.recovery_codes import CODES, RecoveryCodes
+from core.credentials import CODES, PersonalTokens, RecoveryCodes
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.pages.accounts_stage import (

@@ -9,8 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.jobs import JobStore
-from core.messages import FleetSnapshot
+from core.fleet.models import FleetSnapshot
+from core.jobs.store import JobStore
 from tests.conftest import ConfigMaker
 from tests.support.jobs import NOW
 from web_tier.app import create_app

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from core.job_records import Job
-from core.jobs import JobStore
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.results import sorting
 from web_tier.results.query import ResultsFilter

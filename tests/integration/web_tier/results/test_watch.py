@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from core.job_records import AcceptedCount, Counts, Job, JobStatus, Resend
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, Resend
+from core.jobs.store import JobStore
 from core.messages import Response
 from services.errors import NotFoundError
 from services.table import LAST

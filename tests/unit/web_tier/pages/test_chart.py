@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.fleet import HistoryPoint
+from core.fleet.models import HistoryPoint
 from web_tier.pages.chart import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.fleet import FleetInstance
+from core.fleet.models import FleetInstance
 from core.messages import WorkerState
 from web_tier.pages.instances import BOOT_SECONDS, SILENT_SECONDS, InstanceRow
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from core.cost import JobCost
-from core.job_records import Counts, Job, JobStatus, MergedFile
-from core.messages import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.jobs.models import Counts, Job, JobStatus, MergedFile
 from tests.support.jobs import NOW
 from tests.unit.core.test_cost import PRICES
 from web_tier.pages.progress import Progress, ProgressBody

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.jobs import client_error
 from web_tier.bulkheads import Bulkhead

@@ -3,7 +3,7 @@
 import pytest
 
 from core.ids import new_id
-from core.job_records import Job, Resend
+from core.jobs.models import Job, Resend
 from core.messages import Response
 from tests.support.jobs import NOW, done, failed, record
 from web_tier.results.query import ImageResult

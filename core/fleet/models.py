@@ -2,17 +2,122 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field, model_validator
 
-from core.messages import Wire, WorkerState
+from core.config import MAX_WORKERS
+from core.messages import WireModel, WorkerState
 from services.ec2 import LaunchSpec
 
 Span = Literal["hour", "day"]
 
+MAX_REASON_CHARACTERS = 200
+"""Maximum characters of the reason for a pause, or for limits that operators set."""
 
-class FleetInstance(Wire):
+
+class FleetPause(WireModel):
+    """Nothing is launched or started: since when, and why if the operator has said so."""
+
+    version: Literal[1] = 1
+    since: AwareDatetime
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
+
+
+class WorkerLimits(WireModel):
+    """The least and the most workers that there may be, in the bounds of config.yaml."""
+
+    min_workers: int = Field(ge=0, le=MAX_WORKERS)
+    max_workers: int = Field(ge=0, le=MAX_WORKERS)
+
+    @model_validator(mode="after")
+    def _least_is_not_above_most(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
+        return self
+
+
+class LimitsOverride(WorkerLimits):
+    """Limits that ops have set: since when, and why if they have said so.
+
+    They hold in place of those of config.yaml until they are taken back.
+    """
+
+    version: Literal[1] = 1
+    since: AwareDatetime
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
+
+
+class BillingPeriod(WireModel):
+    """A stretch in which the fleet had work, from one rest to the next, or an hour of it.
+
+    All images that workers answered in it share what it cost: boots, idle time and the billed minimum included.
+
+    Attributes:
+        number: of the run; the next one has the next.
+        images: answered by workers in it.
+        billed_seconds: instance-seconds that were billed in it.
+        cost: the same in US dollars.
+        is_open: whether it goes on.
+    """
+
+    number: int = Field(ge=1)
+    images: int = Field(default=0, ge=0)
+    billed_seconds: float = 0.0
+    cost: float = 0.0
+    is_open: bool = True
+
+
+class FleetSnapshot(WireModel):
+    """What the autoscaler saw and decided at one look.
+
+    Attributes:
+        running, pending, stopped: instances of the fleet by state.
+        visible, in_flight, delayed: messages of the request queue by state.
+        dead_letters: messages that were received too often.
+        min_workers, max_workers: the limits in force.
+        policy: by which the size of the fleet is decided.
+        limits_order: the limits in force, when ops have set them; None when they are those of config.yaml.
+        configured: the limits of config.yaml.
+        peak_workers: most running and pending at once since the fleet was last at zero and empty.
+        billed_seconds: instance-seconds since the fleet's first launch, each instance at least the billed minimum.
+        cost: the same in US dollars, each instance at the price of its type and market.
+        images: answered by workers since then.
+        run: the run that goes on, or the last one; None before the first.
+        reason: the last decision in words.
+        problem: why the last launch failed, in words; None when it did not.
+        paused: since when nothing is launched, while the fleet is paused.
+        image_seconds: that one worker takes for an image, as measured; None as long as that is not known.
+        boot_seconds: from a launch to the worker's first word, as measured; None as long as that is not known.
+    """
+
+    version: Literal[1] = 1
+    at: AwareDatetime
+    running: int
+    pending: int
+    stopped: int = 0
+    visible: int
+    in_flight: int
+    delayed: int = 0
+    dead_letters: int = 0
+    min_workers: int
+    max_workers: int
+    peak_workers: int
+    billed_seconds: float
+    cost: float = 0.0
+    images: int = 0
+    run: BillingPeriod | None = None
+    reason: str
+    problem: str | None = None
+    paused: FleetPause | None = None
+    image_seconds: float | None = None
+    boot_seconds: float | None = None
+    policy: str | None = None
+    limits_order: LimitsOverride | None = None
+    configured: WorkerLimits | None = None
+
+
+class FleetInstance(WireModel):
     """An instance of the fleet, and what its worker has said of itself.
 
     Attributes:
@@ -43,7 +148,7 @@ class FleetInstance(Wire):
     marked: str | None = None
 
 
-class FleetInstances(Wire):
+class FleetInstances(WireModel):
     """The fleet's instances, newest first; `total` may be more than are listed."""
 
     version: Literal[1] = 1
@@ -51,7 +156,7 @@ class FleetInstances(Wire):
     instances: tuple[FleetInstance, ...] = ()
 
 
-class JournalEntry(Wire):
+class JournalEntry(WireModel):
     """A call that launches instances, or starts stopped ones, written down before it is made.
 
     Attributes:
@@ -79,7 +184,7 @@ class JournalEntry(Wire):
         return dict(zip(self.starts, self.launched, strict=True))
 
 
-class LaunchJournal(Wire):
+class LaunchJournal(WireModel):
     """The calls of the last minutes that gave, or may have given, instances; see `FleetStore.put_journal`.
 
     Attributes:
@@ -94,21 +199,21 @@ class LaunchJournal(Wire):
     entries: tuple[JournalEntry, ...] = ()
 
 
-class Decision(Wire):
+class Decision(WireModel):
     """What the autoscaler decided, or what was in its way, at a time."""
 
     at: AwareDatetime
     words: str
 
 
-class Decisions(Wire):
+class Decisions(WireModel):
     """The last decisions, newest first."""
 
     version: Literal[1] = 1
     decisions: tuple[Decision, ...] = ()
 
 
-class HistoryPoint(Wire):
+class HistoryPoint(WireModel):
     """Workers (running and starting) and images in the queue (waiting and in flight), from `at` to the next point.
 
     Where there was more within a few seconds, it is the most of each.
@@ -119,7 +224,7 @@ class HistoryPoint(Wire):
     queue: int
 
 
-class HistoryBlock(Wire):
+class HistoryBlock(WireModel):
     """Points of one stretch of time, in their order: what one item of the table holds.
 
     Attributes:

@@ -19,8 +19,17 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.fleet import Decisions, FleetInstances, HistoryBlock, LaunchJournal, Span
-from core.messages import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
+from core.fleet.models import (
+    BillingPeriod,
+    Decisions,
+    FleetInstances,
+    FleetPause,
+    FleetSnapshot,
+    HistoryBlock,
+    LaunchJournal,
+    LimitsOverride,
+    Span,
+)
 from services.table import LAST, Item, Table
 
 FLEET = "FLEET"

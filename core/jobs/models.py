@@ -1,4 +1,4 @@
-"""What is known of jobs and their images, as values; `core/jobs.py` stores them."""
+"""Values of jobs and their images; `core/jobs/store.py` stores them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ class Job:
 
     Attributes:
         owner: id of its user; empty without sign-in.
-        keep: whether the images and the records stay; else an image is deleted once its label is stored, and the
-            job expires.
+        keep: whether the images and the records are kept; otherwise an image is deleted once its label is stored, and
+            the job expires.
     """
 
     job_id: str
@@ -30,14 +30,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image as it was accepted.
+    """The record of an accepted image.
 
     Attributes:
-        filename: what its owner called it, and only data.
-        key: where it is in the input bucket, if it is still kept there.
+        filename: its owner's name for it, only for display.
+        key: its key in the input bucket, if it is still stored.
         size: in bytes.
         cached: whether it was answered at once, from the result of an earlier image with the same bytes.
-        retried_at: when it was last retried after it had failed; to show, not to compare.
+        retried_at: when it was last retried after a failure; for display, not for comparison.
         attempt: number of the last request: 0 for the first one, one more for each retry.
     """
 
@@ -56,10 +56,10 @@ class Resend:
     """The requests of one image that the controller sent again, because it presumed that a message was lost.
 
     Attributes:
-        attempt: of the image, which the last one asked for.
-        first_at, last_at: when the first and the last one were sent.
-        waited_seconds: how long the controller had seen the image without a result before the last one.
-        times: how many there were, over all attempts of the image.
+        attempt: attempt of the image in the last request.
+        first_at, last_at: when the first and the last request were sent.
+        waited_seconds: how long the controller had seen the image without a result before the last request.
+        times: number of requests, over all attempts of the image.
     """
 
     attempt: int
@@ -69,13 +69,13 @@ class Resend:
     times: int = 1
 
     def after(self, earlier: "Resend | None") -> "Resend":
-        """Return this one and the earlier ones of the same image together."""
+        """Return this resend combined with the earlier ones of the same image."""
         return self if earlier is None else replace(self, first_at=earlier.first_at, times=earlier.times + self.times)
 
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """What the recorder needs of a result; the attributes are those of `Response`."""
+    """The part of a result that the recorder needs; the attributes are those of `Response`."""
 
     status: Status
     attempt: int = 0
@@ -84,14 +84,14 @@ class ResultSummary:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What has become of a job's images: absolute figures.
+    """The counts of a job's images: absolute figures.
 
     Attributes:
         done: images with a label, `cached` of them from an earlier image with the same bytes.
         failed: images that cannot be classified.
         images: accepted images.
         first_result_at, last_result_at: of the results of workers, by the controller's clock.
-        runs: how many answers of workers the job has had in which run of the fleet: number and answers, oldest first.
+        runs: number of results of workers by billing period of the fleet: its number and the results, oldest first.
         system_retried: images that the system retried: received more than once, or requested again by the controller.
         resends: requests that the controller sent again.
         first_cached_at, last_cached_at: of the images that web processes answered at once, by their clocks.
@@ -111,7 +111,7 @@ class Counts:
 
     @property
     def first_at(self) -> datetime | None:
-        """When the first image was answered; two clocks tell such times, so their difference is no duration."""
+        """When the first image was answered, by one of two clocks: differences of such times are no durations."""
         return min(filter(None, (self.first_result_at, self.first_cached_at)), default=None)
 
     @property
@@ -122,11 +122,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCount:
-    """What one web process says of a job: absolute figures.
+    """A web process's count of a job's images: absolute figures.
 
     Attributes:
-        accepted: images that it has accepted, `cached` of them answered by itself.
-        first_at, last_at: when it answered the first and the last of those.
+        accepted: images that the process has accepted, `cached` of them answered from the cache.
+        first_at, last_at: when it answered the first and the last cached one.
     """
 
     accepted: int = 0
@@ -140,9 +140,9 @@ class MergedFile:
     """The object in the output bucket that holds all results of a job.
 
     Attributes:
-        key: where it is.
-        edition: of the results that it was made of.
-        written_at: when.
+        key: its key.
+        edition: edition of the results in it.
+        written_at: when it was written.
     """
 
     key: str
@@ -152,11 +152,11 @@ class MergedFile:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job and where it stands.
+    """A job and its progress.
 
     Attributes:
         retried_at: when failed images were last requested again, if ever.
-        merged: where all results stand as one file, once they do.
+        merged: the file with all results, once it is written.
     """
 
     job: Job
@@ -167,7 +167,7 @@ class JobStatus:
 
     @property
     def waiting(self) -> int:
-        """Images that have no result yet."""
+        """The number of images without a result."""
         return max(0, self.accepted - self.counts.done - self.counts.failed)
 
     @property
@@ -179,17 +179,17 @@ class JobStatus:
 
     @property
     def edition(self) -> str:
-        """Names the results that there are: another whenever they may be others."""
+        """An identifier of the current results: it changes whenever they may have changed."""
         counts = self.counts
         return f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_at}/{self.retried_at}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeletedJob:
-    """A job that is gone for everybody, and of which something may be left.
+    """A deleted job that may have items or objects left.
 
     Attributes:
-        marked_again: names the last write that may have come after its removal; empty if there was none.
+        marked_again: identifies the last write that may have happened after its removal; empty if there was none.
     """
 
     job_id: str
@@ -206,7 +206,7 @@ class OpenJob:
 
 
 def with_result(counts: Counts, before: Status | None, now: Status, at: datetime) -> Counts:
-    """Return `counts` after an image's result went from `before` (None: it had none) to `now`."""
+    """Return `counts` after an image's result changed from `before` (None if it had none) to `now`."""
     if before in {now, "done"}:
         return counts
     done = counts.done + (now == "done")
@@ -216,7 +216,7 @@ def with_result(counts: Counts, before: Status | None, now: Status, at: datetime
 
 
 def with_cached(counts: Counts, at: Sequence[datetime]) -> Counts:
-    """Return `counts` and more images, which web processes answered at once `at` these times."""
+    """Return `counts` with more images that web processes answered from the cache `at` these times."""
     times = [each for each in (counts.first_cached_at, counts.last_cached_at, *at) if each is not None]
     return replace(
         counts,
@@ -228,24 +228,26 @@ def with_cached(counts: Counts, at: Sequence[datetime]) -> Counts:
 
 
 MAX_RUNS = 200
-"""Runs that a job remembers, the latest; so many hours of uninterrupted work, and more days than most jobs stand."""
+"""Maximum billing periods of a job, the latest ones: that many hours of uninterrupted work."""
 
 
 def with_answers(counts: Counts, run: int, answers: int) -> Counts:
-    """Return `counts` after workers have given so many `answers` more in a run of the fleet."""
+    """Return `counts` after workers have given `answers` more results in a billing period of the fleet."""
     answered = dict(counts.runs)
     answered[run] = answered.get(run, 0) + answers
     return replace(counts, runs=tuple(sorted(answered.items()))[-MAX_RUNS:])
 
 
-def with_accepted(counts: Counts, said: Sequence[AcceptedCount]) -> Counts:
-    """Return what the collector counted, `counts`, completed by what the web processes say of the same job."""
-    cached = max(counts.cached, sum(one.cached for one in said))
+def with_accepted(counts: Counts, accepted: Sequence[AcceptedCount]) -> Counts:
+    """Return the controller's `counts` of a job, completed by the counts of the web processes."""
+    cached = max(counts.cached, sum(one.cached for one in accepted))
     return replace(
         counts,
         done=counts.done - counts.cached + cached,
         cached=cached,
-        images=max(counts.images, sum(one.accepted for one in said)),
-        first_cached_at=min(filter(None, (counts.first_cached_at, *(one.first_at for one in said))), default=None),
-        last_cached_at=max(filter(None, (counts.last_cached_at, *(one.last_at for one in said))), default=None),
+        images=max(counts.images, sum(one.accepted for one in accepted)),
+        first_cached_at=min(
+            filter(None, (counts.first_cached_at, *(one.first_at for one in accepted))), default=None
+        ),
+        last_cached_at=max(filter(None, (counts.last_cached_at, *(one.last_at for one in accepted))), default=None),
     )

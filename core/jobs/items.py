@@ -1,18 +1,15 @@
-"""How jobs, images and results stand in the job table: names of items, and what is in them.
-
-`core/jobs.py` says which items there are.
-"""
+"""Items of jobs, images and results in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
 
 from datetime import datetime
 
 from core.ids import ImageRef
-from core.job_records import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary
+from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary
 from core.messages import Response, Status
 from services.table import Item
 
 JOBS, OWNED, OPEN, DELETED = "JOBS", "OWNED#", "OPEN", "DELETED"
 DEAD_LETTERS = "DEADLETTERS"
-COUNTED, SAID, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
+COUNTED, ACCEPTED, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
 IMAGE, RESULT, RESENT = "IMAGE#", "RESULT#", "RESENT#"
 
 EXPIRING = "expiring"
@@ -26,23 +23,23 @@ FIRST_ID = "0"
 
 
 def partition(job_id: str) -> str:
-    """Return the table's partition that holds a job's images, results and slices."""
+    """Return the partition of a job's images, results and upload manifests."""
     return f"JOB#{job_id}"
 
 
 def counts_partition(job_id: str) -> str:
-    """Return the partition of what every page asks for, apart from the images: a read of a few items."""
+    """Return the partition of a job's counts: separate from the images, so that every page reads a few items only."""
     return f"COUNTS#{job_id}"
 
 
 def jobs_partition(owner: str) -> str:
-    """Return the partition that lists the jobs of a user; where there is no sign-in, that of all jobs."""
+    """Return the partition that lists the jobs of a user, or all jobs without sign-in."""
     return f"{OWNED}{owner}" if owner else JOBS
 
 
-def job_item(job: Job, held: str = JOBS) -> Item:
-    """Return the item of a job in the partition `held`."""
-    item = {"pk": held, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
+def job_item(job: Job, partition_key: str = JOBS) -> Item:
+    """Return the item of a job in a partition."""
+    item = {"pk": partition_key, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
     return {**item, "keep": int(job.keep), **_owner_as_text(job.owner)}
 
 
@@ -68,8 +65,8 @@ def deleted_of(item: Item) -> DeletedJob:
 
 
 def keys_of_job(job_id: str, owner: str) -> list[tuple[str, str]]:
-    """Return the keys of the items by which a job exists, for its owner and for the controller."""
-    return [(held, job_id) for held in dict.fromkeys((JOBS, OPEN, jobs_partition(owner)))]
+    """Return the keys of the items that make a job exist, for its owner and for the controller."""
+    return [(key, job_id) for key in dict.fromkeys((JOBS, OPEN, jobs_partition(owner)))]
 
 
 def _owner_as_text(owner: str) -> dict[str, str]:
@@ -124,7 +121,7 @@ def result_item(response: Response) -> Item:
 
 
 def result_summary_of(item: Item) -> ResultSummary:
-    """Return what the item of a result says without its response."""
+    """Return the summary of a result's item, without reading its response."""
     status: Status = "done" if item["status"] == "done" else "failed"
     return ResultSummary(status, int(item.get("attempt", 0)), int(item.get("attempts", 1)))
 
@@ -142,7 +139,7 @@ def resend_item(job_id: str, image_id: str, resend: Resend) -> Item:
 
 
 def resend_of(item: Item) -> Resend:
-    """Return what the item says of requests that were sent again."""
+    """Return the requests of an item that were sent again."""
     return Resend(
         attempt=int(item["attempt"]),
         first_at=datetime.fromisoformat(str(item["first_at"])),
@@ -153,11 +150,11 @@ def resend_of(item: Item) -> Resend:
 
 
 OF_CACHED = "cached_"
-"""Begins the names of the attributes for the times of images that were answered from the cache."""
+"""Prefix of the attributes for the times of images that were answered from the cache."""
 
 
 def counts_of(item: Item) -> Counts:
-    """Return what the collector stored of a job."""
+    """Return the counts of an item."""
     return Counts(
         done=int(item["done"]),
         failed=int(item["failed"]),
@@ -189,24 +186,24 @@ def merged_of(item: Item) -> MergedFile:
     return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
 
 
-def accepted_attributes(said: AcceptedCount) -> Item:
-    """Return the attributes of the item that holds what a web process says of a job."""
-    return {"accepted": said.accepted, "cached": said.cached, **times_as_text(said.first_at, said.last_at)}
+def accepted_attributes(count: AcceptedCount) -> Item:
+    """Return the attributes of a web process's count."""
+    return {"accepted": count.accepted, "cached": count.cached, **times_as_text(count.first_at, count.last_at)}
 
 
 def accepted_count_of(item: Item) -> AcceptedCount:
-    """Return what a web process says of a job."""
+    """Return a web process's count of an item."""
     return AcceptedCount(
         int(item["accepted"]), int(item.get("cached", 0)), moment_in(item, "first_at"), moment_in(item, "last_at")
     )
 
 
 def times_as_text(first: datetime | None, last: datetime | None, what: str = "") -> dict[str, str]:
-    """Return the attributes for the times of the first and the last of something, as far as there are any."""
+    """Return the attributes for the times of the first and the last event, if they are known."""
     times = {f"{what}first_at": first, f"{what}last_at": last}
     return {name: moment.isoformat() for name, moment in times.items() if moment is not None}
 
 
 def moment_in(item: Item, name: str) -> datetime | None:
-    """Return the time in the attribute `name`, if it is there."""
+    """Return the time in the attribute `name`, or None if it is missing."""
     return None if name not in item else datetime.fromisoformat(str(item[name]))

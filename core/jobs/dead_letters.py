@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.ids import ULID_PATTERN, ImageRef
-from core.job_items import DEAD_LETTERS, FIRST_ID
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.items import DEAD_LETTERS, FIRST_ID
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from core.messages import CRASHED_WORKER, Response
 from services.errors import NotFoundError
 from services.table import LAST, Item
