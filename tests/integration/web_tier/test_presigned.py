@@ -330,8 +330,6 @@ def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
         direct.commit(job, key)
 
 
-pytestmark = pytest.mark.processes
-
 PICTURE = picture()
 
 
@@ -363,6 +361,7 @@ def commit(web: WebTier, offered: dict[str, Any]) -> list[str]:
     return [image["image_id"] for image in answer.json()["accepted"]]
 
 
+@pytest.mark.processes
 def test_a_form_used_for_another_key_or_type_or_a_larger_file_is_refused(web_tier: WebTier, bucket: Bucket) -> None:
     job_id, victim_job = web_tier.create_job(), web_tier.create_job()
     offered, victim = offer(web_tier, job_id, "a.jpg"), offer(web_tier, victim_job, "b.jpg")
@@ -375,6 +374,7 @@ def test_a_form_used_for_another_key_or_type_or_a_larger_file_is_refused(web_tie
     assert commit(web_tier, offered) == commit(web_tier, victim) == []
 
 
+@pytest.mark.processes
 def test_a_form_used_twice_puts_over_its_own_image_only(web_tier: WebTier, bucket: Bucket, store: JobStore) -> None:
     offered = offer(web_tier, web_tier.create_job(), "a.jpg", "b.jpg")
     forms = [each["upload"] for each in offered["uploads"]]
@@ -387,6 +387,7 @@ def test_a_form_used_twice_puts_over_its_own_image_only(web_tier: WebTier, bucke
     assert bucket.get(forms[1]["fields"]["key"]) == PICTURE
 
 
+@pytest.mark.processes
 def test_a_commit_through_any_process_finds_what_another_one_offered(web_tier: WebTier, store: JobStore) -> None:
     job_id = web_tier.create_job()
     offers = [offer(web_tier, job_id, f"{number}.jpg") for number in range(8)]

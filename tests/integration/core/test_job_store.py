@@ -1,17 +1,23 @@
-"""The table and the job store over the wire."""
+"""The job store: jobs, images, results and counts, and the counted images of presigned uploads."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
+from threading import Barrier
 
 import pytest
 
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
+from core.idempotency import UploadCounts
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, with_result
 from core.jobs.store import JobStore
 from core.messages import Failure, Response, failed
 from services.errors import NotFoundError
+from services.table import Table
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -219,3 +225,31 @@ def test_what_a_job_and_its_images_are_is_read_as_it_was_written(store: JobStore
     assert list(store.images(kept.job_id)) == [cached, failed_one], "as it was"
     unknown = record(kept.job_id)
     assert not store.replace_image(unknown, replace(unknown, attempt=1)), "no record is made"
+
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def counts(table: Table) -> UploadCounts:
+    return UploadCounts(table)
+
+
+def test_an_image_is_marked_once_and_those_that_came_later_are_told_apart(counts: UploadCounts) -> None:
+    job_id, upload_id = new_id(), new_id()
+    assert counts.mark(job_id, upload_id, {"a", "b"}) == {"a", "b"}
+    assert counts.mark(job_id, upload_id, {"a", "b"}) == set()
+    assert counts.mark(job_id, upload_id, {"b", "c"}) == {"c"}
+    assert counts.mark(job_id, new_id(), {"a"}) == {"a"}
+
+
+def test_commits_at_the_same_time_never_mark_an_image_twice(counts: UploadCounts) -> None:
+    job_id, upload_id, together = new_id(), new_id(), Barrier(8)
+
+    def commit(number: int) -> list[str]:
+        together.wait(DEADLINE_SECONDS)
+        return list(counts.mark(job_id, upload_id, {str(each) for each in range(number, number + 10)}))
+
+    with ThreadPoolExecutor(8) as commits:
+        marked = list(chain.from_iterable(commits.map(commit, range(8))))
+    assert len(marked) == len(set(marked)) > 0
