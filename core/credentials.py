@@ -24,34 +24,34 @@ from services.errors import FleetsightError, NotFoundError
 from services.table import EXPIRES_AT, LAST, Item, Table
 
 PREFIX: Final = "fst_"
-"""Begins every token, so that one is known where it should not be: in a log, in a repository."""
+"""Prefix of every token, so that a leaked one can be found in a log or a repository."""
 
 MAX_CHARACTERS: Final = 100
-"""Of a token, and of its name."""
+"""Maximum characters of a token, and of its name."""
 
 MAX_DAYS: Final = 365
 
 MAX_TOKENS: Final = 20
-"""Of a user, that have not expired."""
+"""Maximum tokens of a user that have not expired."""
 
 _TOKEN, _LISTED = "TOKEN", "TOKEN#"
 
 
 class TokenNotMadeError(FleetsightError):
-    """Raised when a token cannot be made as it was asked for; the message is for the user."""
+    """Raised when the requested token cannot be created; the message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class PersonalToken:
-    """What is known of a token; never its text.
+    """A personal token, without its text.
 
     Attributes:
-        token_id: names it for its owner.
-        owner, email: of the user who made it.
-        name: what they call it.
-        scopes: what it may be used for.
-        created_at, expires_at: it is taken from one until the other.
-        last_used: the last day (UTC) on which it was.
+        token_id: identifies it for its owner.
+        owner, email: of the user who created it.
+        name: the owner's name for it.
+        scopes: the actions that it permits.
+        created_at, expires_at: it is valid from one to the other.
+        last_used: the last day (UTC) on which it was used.
     """
 
     token_id: str
@@ -70,8 +70,8 @@ class PersonalTokens:
 
     Attributes:
         table: where they stand.
-        clock: tells the time, in UTC.
-        random_text: makes unguessable texts of 43 characters.
+        clock: the time of day, in UTC.
+        random_text: returns unguessable texts of 43 characters.
     """
 
     table: Table
@@ -81,10 +81,10 @@ class PersonalTokens:
     def make(
         self, owner: str, email: str, name: str, scopes: Collection[str], days: int
     ) -> tuple[str, PersonalToken]:
-        """Make a token for `owner` that expires after `days` days; return its text, this once, and what is known.
+        """Create a token for `owner` that expires after `days` days; return its text and its data.
 
         Raises:
-            TokenNotMadeError: when the name, the scopes or the days are not allowed, or there are too many already.
+            TokenNotMadeError: the name, the scopes or the days are not allowed, or the user has too many tokens.
         """
         name = name.strip()
         _check(name, scopes, days)
@@ -106,26 +106,26 @@ class PersonalTokens:
         return [token for token in found if token.expires_at > self._now()]
 
     def revoke(self, owner: str, token_id: str) -> None:
-        """Let a token of a user never be taken again.
+        """Revoke a token of a user.
 
         Raises:
-            NotFoundError: when they have none of that id.
+            NotFoundError: the user has no token with that id.
         """
         item = self.table.get(user_partition(owner), _LISTED + token_id)
         if item is None:
             raise NotFoundError(f"there is no token {token_id[:40]!r}")
-        # The token first: if only one of the two is removed, it is still listed, and can be revoked again.
+        # The token first: if only one of the two is deleted, the token is still listed, and can be revoked again.
         self.table.delete_all([(str(item["partition"]), _TOKEN)])
         self.table.delete_all([(user_partition(owner), _LISTED + token_id)])
 
     def revoke_all(self, owner: str) -> None:
-        """Revoke every token of a user, also those that have expired; return once none is left."""
+        """Revoke every token of a user, including expired ones; return once none is left."""
         while items := list(self.table.query(user_partition(owner), _LISTED, _LISTED + LAST)):
             self.table.delete_all([(str(item["partition"]), _TOKEN) for item in items])
             self.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
 
     def find(self, text: str) -> PersonalToken | None:
-        """Return what is known of a token; None when there is none of this text, or no longer. Its use is noted."""
+        """Return the token with this text, or None if it does not exist or has expired; record its use."""
         if not text.startswith(PREFIX) or len(text) > MAX_CHARACTERS:
             return None
         item = self.table.get(_partition(text), _TOKEN)
@@ -133,13 +133,13 @@ class PersonalTokens:
         if token is None or token.expires_at <= self._now():
             return None
         if token.last_used != self._now().date():
-            self._note_use(token, text)
+            self._record_use(token, text)
         return token
 
     def _list(self, token: PersonalToken, text: str) -> None:
-        """Put a token into its owner's list, unless that is full.
+        """Add a token to its owner's list, unless that is full.
 
-        It is counted after it was put: of those that come at the same moment, none may be one too many.
+        Tokens are counted after the new one is added, so that concurrent requests cannot exceed the limit.
         """
         listed = _item(token, user_partition(token.owner), _LISTED + token.token_id)
         self.table.put_all([{**listed, "partition": _partition(text)}])
@@ -149,14 +149,14 @@ class PersonalTokens:
                 f"there are {MAX_TOKENS} tokens already, and no more are allowed: revoke one first"
             )
 
-    def _note_use(self, token: PersonalToken, text: str) -> None:
+    def _record_use(self, token: PersonalToken, text: str) -> None:
         today = self._now().date().isoformat()
         for key in ((_partition(text), _TOKEN), (user_partition(token.owner), _LISTED + token.token_id)):
-            # Only where it still stands: a use must not bring back what was revoked meanwhile.
+            # Only if the item exists: a use must not restore a token that was revoked meanwhile.
             self.table.set(*key, {"last_used": today}, "attribute_exists( #pk )")
 
     def _now(self) -> datetime:
-        return self.clock().replace(microsecond=0)  # as the table keeps it
+        return self.clock().replace(microsecond=0)  # as the table stores it
 
 
 def _check(name: str, scopes: Collection[str], days: int) -> None:
@@ -206,37 +206,37 @@ def _token(item: Item) -> PersonalToken:
 
 
 CODES: Final = 10
-"""That are made at once."""
+"""Number of codes of a user."""
 
 MAX_TYPED: Final = 64
-"""Characters of a typed code that are looked at."""
+"""Maximum characters of a typed code; the rest is ignored."""
 
 _RANDOM_BYTES: Final = 10
-"""Of a code. 80 bits cannot be guessed, so a fast hash is enough."""
+"""Random bytes of a code: 80 bits cannot be guessed, so a fast hash is enough."""
 
 _SORT_KEY: Final = "RECOVERY"
 
 
 @dataclass(frozen=True)
 class RecoveryCodes:
-    """Makes and checks the codes of users. botocore's errors and TableBusyError pass through."""
+    """The recovery codes of all users. botocore's errors and TableBusyError pass through."""
 
     table: Table
 
     def replace(self, owner: str) -> list[str]:
-        """Return new codes of a user. The old ones are good no longer."""
-        codes = [_drawn() for _ in range(CODES)]
+        """Return new codes of a user, which replace the old ones."""
+        codes = [_new_code() for _ in range(CODES)]
         digests = json.dumps([_digest(code) for code in codes])
         self.table.put_all([{"pk": user_partition(owner), "sk": _SORT_KEY, "digests": digests}])
         return codes
 
     def has(self, owner: str, code: str) -> bool:
-        """Return True if a code is one of the user's."""
+        """Return whether a code is one of the user's."""
         digest = _digest(code[:MAX_TYPED])
         return any(hmac.compare_digest(digest, each) for each in self._digests(owner))
 
     def exist(self, owner: str) -> bool:
-        """Return True if a user has codes."""
+        """Return whether a user has codes."""
         return bool(self._digests(owner))
 
     def remove(self, owner: str) -> None:
@@ -248,12 +248,12 @@ class RecoveryCodes:
         return [] if item is None else list(json.loads(str(item["digests"])))
 
 
-def _drawn() -> str:
+def _new_code() -> str:
     """Return a code such as `7F3K-QWZ2-M5HN-A6TB`: 16 characters of Base32, in groups of four."""
     text = b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode()
     return "-".join(re.findall("....", text))
 
 
 def _digest(code: str) -> str:
-    """Return the digest of a code, however it was typed: capitals, blanks and hyphens do not count."""
+    """Return the digest of a typed code; case, blanks and hyphens do not matter."""
     return sha256(re.sub(r"[\s-]", "", code).upper().encode(errors="replace")).hexdigest()

@@ -1,7 +1,7 @@
-"""What travels between the tiers: the request, the prediction object and the response.
+"""Formats of the messages between the tiers: the request, the prediction object, the response and the heartbeat.
 
-The only module that knows these formats. Unknown versions and malformed bodies raise `MessageError`;
-unknown fields are ignored, so that an older reader survives a newer writer.
+No other module defines these formats. Unknown versions and malformed bodies raise `MessageError`; unknown fields are
+ignored, so that an older reader understands a newer writer.
 """
 
 from datetime import datetime
@@ -30,10 +30,10 @@ class WireModel(BaseModel):
 
     @classmethod
     def from_json(cls, body: str | bytes) -> Self:
-        """Return the model that `body` holds.
+        """Return the model of a JSON `body`.
 
         Raises:
-            MessageError: when it is not JSON of this form and version.
+            MessageError: it is not JSON of this format and version.
         """
         try:
             return cls.model_validate_json(body)
@@ -43,8 +43,8 @@ class WireModel(BaseModel):
             raise MessageError(f"not a {cls.__name__}: {where}: {first['msg']}") from error
 
 
-class _OfImage(WireModel):
-    """Something about one image."""
+class _ImageMessage(WireModel):
+    """A message about one image."""
 
     version: Literal[1] = 1
     job_id: Id
@@ -52,16 +52,16 @@ class _OfImage(WireModel):
 
     @property
     def ref(self) -> ImageRef:
-        """The image it is about."""
+        """The image of the message."""
         return ImageRef(self.job_id, self.image_id)
 
 
-class RequestMessage(_OfImage):
-    """Asks a worker to classify the object at `key` of the input bucket.
+class RequestMessage(_ImageMessage):
+    """The request to classify the object at `key` of the input bucket.
 
     Attributes:
         attempt: 0 for the first request of an image; each retry by its user has the next number.
-        crashes: how often this request was received and not answered, in messages that this one replaces.
+        crashes: how often earlier messages of this request were received without an answer.
     """
 
     key: str = Field(max_length=100)
@@ -83,14 +83,14 @@ class LabelScore(WireModel):
 
 
 class Model(WireModel):
-    """The bundle that answered."""
+    """The bundle that classified an image."""
 
     name: str
     digest: str
 
 
 class Timings(WireModel):
-    """Where an image's time went, in milliseconds; a stage that was not reached is absent."""
+    """Duration of each stage of an image in milliseconds; absent if the stage was not reached."""
 
     queued: float | None = None
     fetched: float | None = None
@@ -100,25 +100,25 @@ class Timings(WireModel):
 
 
 class Failure(WireModel):
-    """Why an image has no label: a stable `code` for programs, a sentence for its owner.
+    """Why an image has no label: a stable `code` for programs, and a message for its owner.
 
-    Of what the image is, the code is one of `core.images.CODES`.
+    If the content of the image is the reason, the code is one of `core.images.CODES`.
     """
 
     code: str
     message: str
 
 
-class Response(_OfImage):
-    """The result of one image, as it travels in the response queue and stands in the job table.
+class Response(_ImageMessage):
+    """The result of one image, in the response queue and in the job table.
 
     Attributes:
-        key, sha256: of the object that was classified, in the input bucket; absent where it was not read.
+        key, sha256: of the classified object in the input bucket; absent if it was not read.
         cached: whether it was answered from the result of an earlier image with the same bytes.
-        source: key of the prediction, in the output bucket, that a cached result repeats.
-        queued_at: when SQS took the request that was answered, by its clock.
+        source: key of the prediction in the output bucket that a cached result repeats.
+        queued_at: when SQS accepted the request, by its clock.
         recorded_at: when the result became visible to its owner.
-        attempt: that of the request that was answered.
+        attempt: attempt of the request.
         attempts: how often the request was received until it was answered.
     """
 
@@ -149,24 +149,25 @@ class Response(_OfImage):
 
 
 class Prediction(Response):
-    """The object in the output bucket, the durable truth: the response with one probability per class."""
+    """The object in the output bucket, the authoritative result: the response with one probability per class."""
 
     probabilities: tuple[float, ...] = ()
 
     def response(self) -> Response:
-        """Return the same without the full vector."""
+        """Return the response without the probabilities."""
         return Response.model_construct(**{name: getattr(self, name) for name in Response.model_fields})
 
 
 class Heartbeat(WireModel):
-    """Says that a worker lives; it travels in the response queue, among the responses.
+    """The heartbeat of a worker, in the response queue among the responses.
 
     Attributes:
-        worker: who says it.
-        at: when, by the worker's own clock.
-        state: `ready` without an image in hand, `busy` with some, `draining` when it takes no more, then `ended`.
-        images: answered so far.
-        in_hand: received and not answered yet.
+        worker: name of the worker.
+        at: time by the worker's clock.
+        state: `ready` without an image in flight, `busy` with some, `draining` when it receives no more, then
+            `ended`.
+        images: number of images answered so far.
+        in_hand: number of images received and not answered yet.
         images_per_second: answered since the last heartbeat.
     """
 
@@ -181,15 +182,15 @@ class Heartbeat(WireModel):
 
 
 def parse_worker_message(body: str | bytes) -> Response | Heartbeat:
-    """Return what a message of the response queue holds.
+    """Return the response or heartbeat of a message of the response queue.
 
     Raises:
-        MessageError: when it is neither of the two; says what is wrong with it as a response.
+        MessageError: it is neither; the message describes the fault of it as a response.
     """
     try:
         return Response.from_json(body)
     except MessageError as error:
-        # Responses are many, so it costs nothing to look for them first.
+        # Most messages are responses, so they are tried first.
         try:
             return Heartbeat.from_json(body)
         except MessageError:

@@ -1,11 +1,10 @@
-"""The result cache: what the same bytes were answered with before, so that a repeated image costs nothing.
+"""The result cache: results by the bytes of their image, so that a repeated image needs no worker.
 
-An entry is an item of its own in the job table: `CACHE#` SHA-256 of the image, and the digest of the bundle that
-answered. So an answer is only ever repeated for the same bytes and the same model. Entries hold no image and no name,
-and expire.
+An entry is an item in the job table: `CACHE#` SHA-256 of the image, and the digest of the bundle that classified it.
+So a result is repeated only for the same bytes and the same model. Entries contain no image and no name, and expire.
 
-Entries belong to the owner of the job (`CACHE#` owner `#` SHA-256): from an answer that comes too soon a user would
-know that another user has sent the same bytes, and from its source in which job.
+Entries belong to the owner of the job (`CACHE#` owner `#` SHA-256): a fast answer would reveal to a user that another
+user has sent the same bytes, and its source in which job.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +16,8 @@ from core.messages import Response, Timings
 from services.table import EXPIRES_AT, Item, Table
 
 MARGIN = timedelta(hours=1)
-"""An entry answers until so long before it expires: its reader may have to answer again after a failure."""
+"""Time before its expiry at which an entry is no longer used: its reader may have to read it again after a
+failure."""
 
 
 @dataclass(frozen=True)
@@ -25,36 +25,35 @@ class ResultCache:
     """Reads and writes the entries in the job table.
 
     Attributes:
-        lifetime: how long an entry stands; written again by each worker that answers the same bytes. Zero: nothing
-            is remembered, and nothing found.
+        lifetime: lifetime of an entry; each worker that classifies the same bytes renews it. Zero disables the cache.
     """
 
     table: Table
     lifetime: timedelta
 
     def put(self, responses: Sequence[Response], now: datetime, owners: Mapping[str, str]) -> None:
-        """Remember those of `responses` that may be repeated: done, by a worker, of known bytes and a known model.
+        """Store those of `responses` that may be repeated: done, by a worker, of known bytes and a known model.
 
         Args:
             responses: of any jobs.
             now: the time of day.
-            owners: the owner of each job, by the job's id; results of other jobs are not remembered.
+            owners: the owner of each job, by the job's id; results of other jobs are not stored.
 
         Raises:
-            TableBusyError: when some could not be put; putting all again is safe.
+            TableBusyError: some could not be stored; storing all again is safe.
         """
         if not self.lifetime:
             return
         expires_at = int((now + self.lifetime).timestamp())
         entries = (_entry(response, owners.get(response.job_id), expires_at) for response in responses)
-        # By its key, since one batch must not hold the same key twice.
+        # By key, since a batch must not contain the same key twice.
         self.table.put_all(list({(entry["pk"], entry["sk"]): entry for entry in entries if entry}.values()))
 
     def find(self, owner: str, digests: Collection[str], model_digest: str, now: datetime) -> Mapping[str, Response]:
-        """Return `owner`'s results in force at `now` by the SHA-256 of their image, of those `digests` that have one.
+        """Return `owner`'s results that are valid at `now` for those of `digests` in the cache, by the SHA-256.
 
         Raises:
-            TableBusyError: when some could not be read.
+            TableBusyError: some could not be read.
         """
         if not self.lifetime:
             return {}
@@ -65,7 +64,7 @@ class ResultCache:
 
 
 def repeated(response: Response, ref: ImageRef, recorded_at: datetime) -> Response:
-    """Return `response`, found in the cache, as the result of the image `ref`."""
+    """Return the cached `response` as the result of the image `ref`."""
     return Response(
         job_id=ref.job_id,
         image_id=ref.image_id,

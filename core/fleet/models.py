@@ -1,4 +1,4 @@
-"""What the controller tells of the fleet beside its snapshot: instances, decisions, and how it went over time."""
+"""Values of the fleet: snapshot, limits, billing periods, instances, launch journal, decisions and history."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ MAX_REASON_CHARACTERS = 200
 
 
 class FleetPause(WireModel):
-    """Nothing is launched or started: since when, and why if the operator has said so."""
+    """A pause of the fleet: no instance is launched or started since that time; `reason` may be empty."""
 
     version: Literal[1] = 1
     since: AwareDatetime
@@ -25,22 +25,22 @@ class FleetPause(WireModel):
 
 
 class WorkerLimits(WireModel):
-    """The least and the most workers that there may be, in the bounds of config.yaml."""
+    """The minimum and maximum number of workers, within the bounds of config.yaml."""
 
     min_workers: int = Field(ge=0, le=MAX_WORKERS)
     max_workers: int = Field(ge=0, le=MAX_WORKERS)
 
     @model_validator(mode="after")
-    def _least_is_not_above_most(self) -> Self:
+    def _minimum_is_at_most_maximum(self) -> Self:
         if self.min_workers > self.max_workers:
             raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
         return self
 
 
 class LimitsOverride(WorkerLimits):
-    """Limits that ops have set: since when, and why if they have said so.
+    """Limits that operators have set, with time and reason; `reason` may be empty.
 
-    They hold in place of those of config.yaml until they are taken back.
+    They override those of config.yaml until they are reset.
     """
 
     version: Literal[1] = 1
@@ -49,16 +49,16 @@ class LimitsOverride(WorkerLimits):
 
 
 class BillingPeriod(WireModel):
-    """A stretch in which the fleet had work, from one rest to the next, or an hour of it.
+    """A period in which the fleet had work, from one idle time to the next, or an hour of it.
 
-    All images that workers answered in it share what it cost: boots, idle time and the billed minimum included.
+    Its images share its cost, including boots, idle time and the billed minimum.
 
     Attributes:
-        number: of the run; the next one has the next.
-        images: answered by workers in it.
-        billed_seconds: instance-seconds that were billed in it.
-        cost: the same in US dollars.
-        is_open: whether it goes on.
+        number: number of the period, one more than of the period before.
+        images: answered by workers in the period.
+        billed_seconds: instance-seconds that were billed in the period.
+        cost: cost of the billed seconds in US dollars.
+        is_open: whether the period continues.
     """
 
     number: int = Field(ge=1)
@@ -69,26 +69,26 @@ class BillingPeriod(WireModel):
 
 
 class FleetSnapshot(WireModel):
-    """What the autoscaler saw and decided at one look.
+    """The observation and the decision of the autoscaler in one round.
 
     Attributes:
         running, pending, stopped: instances of the fleet by state.
         visible, in_flight, delayed: messages of the request queue by state.
         dead_letters: messages that were received too often.
         min_workers, max_workers: the limits in force.
-        policy: by which the size of the fleet is decided.
-        limits_order: the limits in force, when ops have set them; None when they are those of config.yaml.
+        policy: name of the policy that decides the size of the fleet.
+        limits_order: the limits in force if operators have set them; None if they are those of config.yaml.
         configured: the limits of config.yaml.
-        peak_workers: most running and pending at once since the fleet was last at zero and empty.
+        peak_workers: maximum of running and pending since the fleet was last at zero and its queue empty.
         billed_seconds: instance-seconds since the fleet's first launch, each instance at least the billed minimum.
-        cost: the same in US dollars, each instance at the price of its type and market.
+        cost: cost of the billed seconds in US dollars, each instance at the price of its type and market.
         images: answered by workers since then.
-        run: the run that goes on, or the last one; None before the first.
+        run: the current or last billing period; None before the first.
         reason: the last decision in words.
-        problem: why the last launch failed, in words; None when it did not.
-        paused: since when nothing is launched, while the fleet is paused.
-        image_seconds: that one worker takes for an image, as measured; None as long as that is not known.
-        boot_seconds: from a launch to the worker's first word, as measured; None as long as that is not known.
+        problem: why the last launch failed, in words; None if it succeeded.
+        paused: the pause of the fleet, or None.
+        image_seconds: measured time that one worker takes for an image; None if it is not known yet.
+        boot_seconds: measured time from a launch to the worker's first heartbeat; None if it is not known yet.
     """
 
     version: Literal[1] = 1
@@ -118,19 +118,19 @@ class FleetSnapshot(WireModel):
 
 
 class FleetInstance(WireModel):
-    """An instance of the fleet, and what its worker has said of itself.
+    """An instance of the fleet, with the last status of its worker.
 
     Attributes:
         state: as EC2 names it.
         launched_at: by EC2's clock.
         worker: the worker's own state; None before its first heartbeat.
-        images: answered so far; None before its first word.
+        images: answered so far; None before the first heartbeat.
         in_hand: images that it has received and not answered yet.
         images_per_second: answered between its last two heartbeats.
-        heard_at: when a heartbeat or an answer of it came last, by the controller's clock; None before the first.
-        draining: whether it was asked to finish what it has and end.
+        heard_at: time of its last heartbeat or response, by the controller's clock; None before the first.
+        draining: whether the worker was asked to finish its images and end.
         spot: whether it is a Spot Instance.
-        marked: why it is believed not to work, and what becomes of it, in words; None while it is not.
+        marked: why it is unhealthy and what happens next, in words; None while it is healthy.
     """
 
     instance_id: str
@@ -157,17 +157,17 @@ class FleetInstances(WireModel):
 
 
 class JournalEntry(WireModel):
-    """A call that launches instances, or starts stopped ones, written down before it is made.
+    """A call that launches instances, or starts stopped ones, recorded before it is made.
 
     Attributes:
-        token: ClientToken of a launch; a name of its own for a start.
-        count: how many instances it gives at most.
-        at: when it was written, by the writer's wall clock.
-        spec: what is launched, so that the very same call can be made again; None for a start, and once
-            `instance_ids` are known.
+        token: ClientToken of a launch; a unique name for a start.
+        count: maximum number of instances of the call.
+        at: when it was recorded, by the writer's wall clock.
+        spec: launch parameters, so that the same call can be repeated; None for a start, and once `instance_ids` are
+            known.
         starts: ids of the stopped instances that it starts; empty for a launch.
-        launched: when each of these was launched last, by EC2's clock: a start makes that later.
-        instance_ids: what it gave; None as long as that is not known, or the call not made.
+        launched: when each of these was last launched, by EC2's clock; a start makes it later.
+        instance_ids: the launched instances; None while the outcome is unknown, or the call is not made.
     """
 
     token: str
@@ -180,17 +180,17 @@ class JournalEntry(WireModel):
 
     @property
     def former(self) -> dict[str, datetime]:
-        """When each of `starts` was launched last, by its id."""
+        """When each of `starts` was last launched, by its id."""
         return dict(zip(self.starts, self.launched, strict=True))
 
 
 class LaunchJournal(WireModel):
-    """The calls of the last minutes that gave, or may have given, instances; see `FleetStore.put_journal`.
+    """The calls of the last minutes that launched, or may have launched, instances; see `FleetStore.put_journal`.
 
     Attributes:
-        revision: counts the writes of all processes; 0 before the first.
-        writer: who wrote it last; a name that no two controllers share.
-        entries: in the order in which they were first written.
+        revision: number of writes of all processes; 0 before the first.
+        writer: unique name of the controller that wrote it last.
+        entries: in the order in which they were first recorded.
     """
 
     version: Literal[1] = 1
@@ -200,7 +200,7 @@ class LaunchJournal(WireModel):
 
 
 class Decision(WireModel):
-    """What the autoscaler decided, or what was in its way, at a time."""
+    """A decision of the autoscaler, or an obstacle to it, with its time."""
 
     at: AwareDatetime
     words: str
@@ -216,7 +216,7 @@ class Decisions(WireModel):
 class HistoryPoint(WireModel):
     """Workers (running and starting) and images in the queue (waiting and in flight), from `at` to the next point.
 
-    Where there was more within a few seconds, it is the most of each.
+    If they changed within a few seconds, the maximum of each counts.
     """
 
     at: AwareDatetime
@@ -225,10 +225,10 @@ class HistoryPoint(WireModel):
 
 
 class HistoryBlock(WireModel):
-    """Points of one stretch of time, in their order: what one item of the table holds.
+    """Points of one time span, in their order: the content of one item of the table.
 
     Attributes:
-        number: of the stretch, counted from the epoch; an item is used again some stretches later.
+        number: number of the span, counted from the epoch; a later span reuses the item.
         points: each as seconds since the epoch, workers, and images.
     """
 
@@ -238,7 +238,7 @@ class HistoryBlock(WireModel):
 
 
 def points_since(blocks: Sequence[HistoryBlock], start: datetime) -> list[HistoryPoint]:
-    """Return the points of `blocks` in their order, from `start` on, and what held at `start` if that is known."""
+    """Return the points of `blocks` in their order from `start` on, and the values at `start` if they are known."""
     ordered = sorted({at: (workers, queue) for block in blocks for at, workers, queue in block.points}.items())
     first = int(start.timestamp())
     before = [figures for at, figures in ordered if at <= first][-1:]

@@ -1,12 +1,12 @@
 """The fleet's items in the job table: what the controller reports, and the operators' commands to it.
 
-| partition | sort key                 | holds                                                    | written by |
+| partition | sort key                 | content                                                  | written by |
 |-----------|--------------------------|----------------------------------------------------------|------------|
-| `FLEET`   | `SNAPSHOT`               | what the autoscaler has observed and decided last        | controller |
+| `FLEET`   | `SNAPSHOT`               | the last observation and decision of the autoscaler      | controller |
 | `FLEET`   | `INSTANCES`              | the instances with their workers' status                 | controller |
 | `FLEET`   | `DECISIONS`              | the last decisions and events in words                   | controller |
 | `FLEET`   | `HISTORY#` span `#` slot | a block of the fleet's history                           | controller |
-| `FLEET`   | `RUN#` slot              | what a billing period has cost, once it is over          | controller |
+| `FLEET`   | `RUN#` slot              | the cost of a billing period, once it is over            | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
@@ -61,7 +61,7 @@ class Commands:
 
 @dataclass(frozen=True, slots=True)
 class FleetState:
-    """All that is stored of the fleet but its history; `snapshot` is None before the controller's first round."""
+    """The stored state of the fleet without its history; `snapshot` is None before the controller's first round."""
 
     snapshot: FleetSnapshot | None
     instances: FleetInstances
@@ -124,25 +124,25 @@ class FleetStore:
     # What the controller reports
 
     def put_snapshot(self, snapshot: FleetSnapshot) -> None:
-        """Store what the autoscaler has observed and decided, over the last snapshot."""
+        """Store the snapshot, replacing the last one."""
         self.table.put_all([{"pk": FLEET, "sk": _SNAPSHOT, "snapshot": snapshot.to_json()}])
 
     def snapshot(self) -> FleetSnapshot | None:
-        """Return what the autoscaler has observed and decided last; None before its first round."""
+        """Return the last snapshot, or None before the controller's first round."""
         item = self.table.get(FLEET, _SNAPSHOT)
         return None if item is None else FleetSnapshot.from_json(str(item["snapshot"]))
 
     def put_instances(self, instances: FleetInstances) -> None:
-        """Store the instances over the last ones."""
+        """Store the instances, replacing the last ones."""
         self._put(_INSTANCES, instances.to_json())
 
     def instances(self) -> FleetInstances:
-        """Return the instances as they were stored last."""
+        """Return the instances that were stored last."""
         body = self._body(_INSTANCES)
         return FleetInstances() if body is None else FleetInstances.from_json(body)
 
     def put_decisions(self, decisions: Decisions) -> None:
-        """Store the last decisions over those before."""
+        """Store the last decisions, replacing the stored ones."""
         self._put(_DECISIONS, decisions.to_json())
 
     def decisions(self) -> Decisions:
@@ -151,15 +151,15 @@ class FleetStore:
         return Decisions() if body is None else Decisions.from_json(body)
 
     def journal(self) -> LaunchJournal:
-        """Return the journal of launches as it is stored; an empty one before the first write."""
+        """Return the stored journal of launches; an empty one before the first write."""
         body = self._body(_JOURNAL)
         return LaunchJournal() if body is None else LaunchJournal.from_json(body)
 
     def put_journal(self, journal: LaunchJournal) -> bool:
-        """Store the journal if what is stored has the revision before its own; return whether it is stored.
+        """Store the journal if the stored one has the revision before its own; return whether it is stored.
 
-        Of two writers that know the same revision only one writes. The other one gets False until it has read what
-        the first one wrote.
+        Of two writers that know the same revision only one writes. The other one gets False until it has read the
+        journal of the first one.
         """
         before = journal.revision - 1
         item: Item = {"pk": FLEET, "sk": _JOURNAL, "revision": journal.revision, _BODY: journal.to_json()}
@@ -171,26 +171,26 @@ class FleetStore:
         return stored or self.journal() == journal
 
     def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
-        """Store a block of the history in the item `slot` of its span, over the one before."""
+        """Store a block of the history in the item `slot` of its span, replacing the stored one."""
         self._put(f"{_HISTORY}{span}#{slot:02}", block.to_json())
 
     def blocks(self, span: Span | None = None) -> list[HistoryBlock]:
-        """Return what is stored of the history, of one span or of both, in no order."""
+        """Return the stored blocks of the history, of one span or of both, in no order."""
         prefix = _HISTORY if span is None else f"{_HISTORY}{span}#"
         return [HistoryBlock.from_json(str(item[_BODY])) for item in self.table.query(FLEET, prefix, prefix + LAST)]
 
     def put_run(self, run: BillingPeriod) -> None:
-        """Store a billing period that is over, over the one that was `KEPT_RUNS` before."""
+        """Store a billing period that is over, replacing the one `KEPT_RUNS` before it."""
         self._put(_run_key(run.number), run.to_json())
 
     def runs(self, numbers: Collection[int]) -> dict[int, BillingPeriod]:
-        """Return those of these billing periods that are over and still kept, by their number."""
+        """Return those of these billing periods that are over and still stored, by their number."""
         items = self.table.get_all([(FLEET, key) for key in {_run_key(number) for number in numbers}])
         found = (BillingPeriod.from_json(str(item[_BODY])) for item in items)
         return {run.number: run for run in found if run.number in numbers}
 
     def state(self) -> FleetState:
-        """Return all but the history, in one read."""
+        """Return the stored state without the history, in one read."""
         keys = (_SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS)
         items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
 

@@ -4,13 +4,13 @@
 | ------------- | ------------------------------- | ---------- | ---------- |
 | `DEADLETTERS` | job id `-` image id `-` attempt | controller | both       |
 
-An item only refers to an image. What is shown comes from the image's record and result, so two copies of the truth
-cannot disagree. The image is a dead letter while its result is the failure of the item's attempt and it is not being
-retried. So a retry closes the dead letter when it raises the attempt, and a retry that the queue refuses reopens it.
+An item only refers to an image. Pages show the image's record and result, so two copies cannot disagree. The image is
+a dead letter while its result is the failure of the item's attempt and it is not being retried. So a retry closes the
+dead letter when it raises the attempt, and a retry that the queue refuses reopens it.
 
 The controller puts the item before the failed result. So every such result has its item, even if the controller is
 killed between the two writes. A reader deletes items of images that have another result by now. A later attempt has
-an item of its own, so a late deletion never deletes that one.
+its own item, so a late deletion never deletes that one.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class DeadLetterPage:
 
 @dataclass(frozen=True, slots=True)
 class _LetterKey:
-    """What the key of an item says."""
+    """The key of an item."""
 
     ref: ImageRef
     attempt: int
@@ -69,7 +69,7 @@ class _LetterKey:
 
 
 def is_given_up(response: Response) -> bool:
-    """Return True if a result says that workers received its image too often without an answer."""
+    """Return whether a result reports that workers received its image too often without an answer."""
     return response.status == "failed" and response.error is not None and response.error.code == CRASHED_WORKER
 
 
@@ -90,13 +90,13 @@ class DeadLetterStore:
     def page(self, before: str | None = None, *, limit: int) -> DeadLetterPage:
         """Return up to `limit` dead letters that wait for a decision, those of the newest jobs first.
 
-        May return fewer, even none, and a cursor all the same: images that are being retried are left out.
+        It may return fewer, even none, with a cursor: images that are being retried are left out.
 
         Args:
             before: the cursor of the page.
             limit: dead letters of a page.
         """
-        # The query's upper end is part of it, so one more is read than is wanted.
+        # The query includes its upper end, so one more item is read.
         found = self.store.table.query(DEAD_LETTERS, FIRST_ID, before or LAST, limit=limit + 2, newest_first=True)
         keys = [item for item in found if item["sk"] != before]
         letters = self._read([_LetterKey.of(item) for item in keys[:limit]])
@@ -113,7 +113,7 @@ class DeadLetterStore:
         """Return the dead letter of an image.
 
         Raises:
-            NotFoundError: when there is none, or the image is being retried.
+            NotFoundError: it does not exist, or the image is being retried.
         """
         letter = self.find(ref)
         if letter is None or letter.is_retrying:
@@ -143,7 +143,7 @@ class DeadLetterStore:
 
 
 def _replaces(result: Response, entry: _LetterKey) -> bool:
-    """Return True if the failure of the entry's attempt can never become the image's result again."""
+    """Return whether the failure of the entry's attempt can never become the image's result again."""
     if result.status == "done" or result.attempt > entry.attempt:
         return True
     return result.attempt == entry.attempt and not is_given_up(result)

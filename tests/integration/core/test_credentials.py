@@ -114,13 +114,13 @@ def test_a_use_at_the_same_moment_does_not_bring_back_what_was_revoked(
     tokens: PersonalTokens, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, made = make(tokens)
-    note_use = PersonalTokens._note_use
+    record_use = PersonalTokens._record_use
 
     def revoked_meanwhile(self: PersonalTokens, token: PersonalToken, used: str) -> None:
         tokens.revoke("ada", made.token_id)
-        note_use(self, token, used)
+        record_use(self, token, used)
 
-    monkeypatch.setattr(PersonalTokens, "_note_use", revoked_meanwhile)
+    monkeypatch.setattr(PersonalTokens, "_record_use", revoked_meanwhile)
     tokens.find(text)
     assert table.client.scan(TableName=table.name)["Items"] == []
 

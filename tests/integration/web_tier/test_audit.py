@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from core.audit import KEPT, AuditEvent, AuditTrail
+from core.audit import RETENTION, AuditEvent, AuditTrail
 from core.fleet.models import FleetInstance, FleetInstances
 from core.fleet.store import FleetStore
 from core.ids import first_id_of, new_id
@@ -76,7 +76,7 @@ def test_an_event_expires_after_90_days(trail: AuditTrail) -> None:
     trail.record(event(0))
     for partition in ("AUDIT", "AUDIT#ann@example.org"):
         [item] = trail.table.query(partition, "0", "9")
-        assert int(item[EXPIRES_AT]) == int((NOON + KEPT).timestamp())
+        assert int(item[EXPIRES_AT]) == int((NOON + RETENTION).timestamp())
 
 
 def form(browser: FlaskClient, house: House, path: str, **fields: str) -> int:

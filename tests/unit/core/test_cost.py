@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import Prices, parse_config
+from core.config import parse_config
 from core.cost import (
     IMAGE,
     JOB,
@@ -22,27 +22,7 @@ from core.jobs.items import counts_of, runs_as_text
 from core.jobs.models import MAX_RUNS, Counts, with_answers
 from tests.conftest import shipped_values
 from tests.support.autoscaler import EPOCH
-
-PRICES = Prices(
-    instance_hour={"c7a.large": 0.36, "g4dn.xlarge": 0.72},
-    spot_hour={"c7a.large": 0.18},
-    minimum_billed_seconds=60,
-    s3_put_thousand=0.005,
-    s3_get_thousand=0.0004,
-    sqs_million=0.4,
-    dynamodb_write_million=0.625,
-    dynamodb_read_million=0.125,
-    disk_gb_month=0.08,
-    snapshot_gb_month=0.05,
-    public_address_hour=0.005,
-    load_balancer_hour=0.0225,
-    alarm_month=0.1,
-    metric_month=0.3,
-    log_gb=0.5,
-    dashboard_month=3,
-    object_gb_month=0.023,
-    item_gb_month=0.45,
-)
+from tests.support.prices import PRICES
 
 
 def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:

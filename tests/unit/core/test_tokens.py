@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey, RSAKey
 
 from core.tokens import (
-    KEPT,
-    MAX_BYTES,
+    KEYS_LIFETIME,
+    MAX_DOCUMENT_BYTES,
     MAX_TOKEN_CHARACTERS,
-    PAUSE,
+    MIN_FETCH_INTERVAL,
     KeysUnreachableError,
     TokenClaims,
     TokenKeys,
@@ -321,7 +321,7 @@ def test_an_unknown_key_is_asked_for_again_once_a_minute_at_most(pool: Pool) -> 
     pool.answer = document("one", "two")
     for _ in range(50):
         assert pool.keys.find("two") is None
-    pool.now += PAUSE
+    pool.now += MIN_FETCH_INTERVAL
     assert pool.keys.find("two") is not None
     for made_up in range(50):
         assert pool.keys.find(f"made up {made_up}") is None
@@ -331,7 +331,7 @@ def test_an_unknown_key_is_asked_for_again_once_a_minute_at_most(pool: Pool) -> 
 def test_a_key_that_the_pool_has_withdrawn_ends_within_an_hour(pool: Pool) -> None:
     pool.keys.find("one")
     pool.answer = document("two")
-    pool.now += KEPT
+    pool.now += KEYS_LIFETIME
     assert pool.keys.find("one") is None
 
 
@@ -339,10 +339,10 @@ def test_old_keys_serve_while_their_address_does_not_answer(pool: Pool) -> None:
     pool.keys.find("one")
     pool.answer = None
     for _ in range(3):
-        pool.now += KEPT
+        pool.now += KEYS_LIFETIME
         assert pool.keys.find("one") is not None
     pool.answer = b"<html>Sorry</html>"
-    pool.now += KEPT
+    pool.now += KEYS_LIFETIME
     assert pool.keys.find("one") is not None
     assert pool.asked == 5
 
@@ -365,7 +365,7 @@ def test_a_clock_that_was_set_back_does_not_stop_the_asking(pool: Pool) -> None:
 
 def test_one_asks_for_many_and_whoever_knows_the_key_does_not_wait(pool: Pool) -> None:
     pool.keys.find("one")
-    pool.now += KEPT
+    pool.now += KEYS_LIFETIME
     begun, may_end, answer = threading.Event(), threading.Event(), pool.answer or b""
 
     def slowly() -> bytes:
@@ -423,7 +423,7 @@ class _Site(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        status, body = {"/keys": (200, document("one")), "/huge": (200, b" " * (MAX_BYTES + 1))}.get(
+        status, body = {"/keys": (200, document("one")), "/huge": (200, b" " * (MAX_DOCUMENT_BYTES + 1))}.get(
             self.path, (404, b"")
         )
         self.send_response(302 if self.path == "/away" else status)

@@ -9,7 +9,7 @@ from core.cost import JobCost
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.jobs.models import Counts, Job, JobStatus, MergedFile
 from tests.support.jobs import NOW
-from tests.unit.core.test_cost import PRICES
+from tests.support.prices import PRICES
 from web_tier.pages.progress import Progress, ProgressBody
 
 JOB = Job("01", "holiday", NOW)
