@@ -42,7 +42,7 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
     if claim is None:
         refuse_too_many(jobs, config)
         quota.charge_job()
-        claim = claims.take(key, Claim(new_id(), request, datetime.now(UTC)))
+        claim = claims.acquire(key, Claim(new_id(), request, datetime.now(UTC)))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")
     if claim.stored:

@@ -186,6 +186,6 @@ def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -
 
 def test_a_key_claims_a_job_for_its_own_user_only(store: JobStore) -> None:
     nobody, anna, bert = (Claims(store.table, owner) for owner in ("", "anna", "bert"))
-    claims = {each.owner: each.take("k", Claim(new_id(), "r", NOW)) for each in (nobody, anna, bert)}
+    claims = {each.owner: each.acquire("k", Claim(new_id(), "r", NOW)) for each in (nobody, anna, bert)}
     assert len({claim.job_id for claim in claims.values()}) == 3
     assert {each.owner: each.find("k", NOW) for each in (nobody, anna, bert)} == claims

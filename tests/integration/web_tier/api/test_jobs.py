@@ -14,7 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.idempotency import LIFETIME, Claim, Claims
+from core.idempotency import CLAIM_LIFETIME, Claim, Claims
 from core.ids import merged_key, new_id
 from core.images import CODES, ImageLimits
 from core.jobs.models import ImageRecord, Job, MergedFile
@@ -66,7 +66,7 @@ def test_a_key_that_comes_with_another_request_is_refused(client: FlaskClient, s
 
 def test_a_repeat_finishes_what_died_between_claim_and_job(client: FlaskClient, store: JobStore) -> None:
     request = sha256(CreateJob(name="a").model_dump_json().encode()).hexdigest()
-    claim = Claims(store.table).take("k", Claim(new_id(), request, datetime.now(UTC)))
+    claim = Claims(store.table).acquire("k", Claim(new_id(), request, datetime.now(UTC)))
     assert create(client, "k").get_json()["job_id"] == claim.job_id
     assert store.job(claim.job_id) == Job(claim.job_id, "a", claim.at)
 
@@ -79,10 +79,10 @@ def test_the_job_of_a_key_is_not_made_again_once_it_was_deleted(client: FlaskCli
 
 def test_a_key_is_free_again_after_a_day(store: JobStore) -> None:
     claims, now = Claims(store.table), datetime(2026, 3, 1, tzinfo=UTC)
-    first, second = Claim(new_id(), "r", now), Claim(new_id(), "r", now + LIFETIME)
-    assert claims.take("k", first) == first
-    assert claims.take("k", Claim(new_id(), "r", now + LIFETIME - timedelta(seconds=1))) == first
-    assert claims.take("k", second) == second
+    first, second = Claim(new_id(), "r", now), Claim(new_id(), "r", now + CLAIM_LIFETIME)
+    assert claims.acquire("k", first) == first
+    assert claims.acquire("k", Claim(new_id(), "r", now + CLAIM_LIFETIME - timedelta(seconds=1))) == first
+    assert claims.acquire("k", second) == second
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\x7f"])
