@@ -94,7 +94,7 @@ def _bare_seconds(images: ImageSet) -> float:
     from app_tier.bundle.load import load_bundle
     from app_tier.engines import open_engine
     from app_tier.preprocess import load_pixels
-    from core.image_limits import ImageLimits
+    from core.images import ImageLimits
 
     bundle = load_bundle(ROOT / "app_tier" / "demo" / "bundle")
     engine = open_engine("openvino", bundle, threads=1)

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from core.image_limits import ImageLimits
+from core.images import ImageLimits
 from services.endpoint import Endpoint
 from services.errors import ConfigError
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from core.messages import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.models import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
 
 STALE_SECONDS = 15.0
 MIN_DOLLARS = 0.0001

@@ -80,7 +80,7 @@ class PageCamera:
         with self.browser.new_context(base_url=self.url, reduced_motion="reduce", **options) as context:
             yield context.new_page()
 
-    def shoot(self, page: "Page", name: str) -> None:
+    def capture(self, page: "Page", name: str) -> None:
         """Write a screenshot of `page` to `name`.png, with few colours, once its images are loaded.
 
         Raises:

@@ -12,7 +12,7 @@ import sys
 import torch
 
 
-class MeanColour(torch.nn.Module):
+class MeanColour(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """Answers one logit for each of red, green and blue: the mean of that channel."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -27,9 +27,9 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map
 
 from core.config import Config, parse_config
+from core.fleet.models import FleetSnapshot
 from core.ids import new_id
-from core.jobs import JobStore
-from core.messages import FleetSnapshot
+from core.jobs.store import JobStore
 from scripts.aws.account import Account
 from scripts.aws.deploy.settings import CONFIG_PATH
 from scripts.aws.deploy.stack import Stack, find_stack

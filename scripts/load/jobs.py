@@ -8,8 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from core.image_errors import ImageRejectedError
-from core.image_formats import sniff
+from core.images import ImageRejectedError, sniff
 from scripts.client import ApiClient, ApiError, FileSpec, OfferedForm
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import LoadMetrics

@@ -13,16 +13,14 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 from core.format import duration, percent_text, plural
 from core.ids import merged_key
-from core.job_records import Job, JobStatus
+from core.jobs.models import Job, JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
-from web_tier.access.guard import credentials_check
-from web_tier.access.owned import UserJobs, own_jobs
+from web_tier.auth.guard import credentials_check
+from web_tier.auth.job_access import UserJobs, own_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.names import shown_search
-from web_tier.intake.retry import Retried, retry_failed
-from web_tier.limits.current import current_allowance
 from web_tier.parameters import cursor, known_id, whole_number
+from web_tier.rate_limits.limiter import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
@@ -39,6 +37,8 @@ from web_tier.results.query import (
     results_page,
     sorted_page,
 )
+from web_tier.text import clean_search
+from web_tier.uploads.retry import Retried, retry_failed
 
 JOBS_PER_PAGE = 25
 IMAGES_PER_PAGE = 200
@@ -62,7 +62,7 @@ SECONDS_PER_DAY = 86_400
 
 def jobs_page() -> str:
     """List jobs, newest first, or those with a text in their name."""
-    jobs, name = own_jobs(), shown_search(request.args.get("q", ""))
+    jobs, name = own_jobs(), clean_search(request.args.get("q", ""))
     found = find_jobs(jobs, before=cursor("before"), limit=JOBS_PER_PAGE, name=name or None)
     with ThreadPoolExecutor(MAX_CONCURRENT_READS) as readers:
         statuses = [status for status in readers.map(partial(_status, jobs), found.jobs) if status is not None]
@@ -317,7 +317,7 @@ def job_progress(job_id: str) -> Response:
 def retry(job_id: str) -> ResponseReturnValue:
     """Request a job's failed images again, up to 1,000 of them, and redirect to its page."""
     job = own_jobs().job(known_id("job", job_id))
-    retried = retry_failed(current_backend().intake, job, current_allowance())
+    retried = retry_failed(current_backend().intake, job, current_quota_scope())
     return redirect(job_page_after(job_id, retried), 303)
 
 
@@ -333,8 +333,8 @@ _RETRY_NOTES: Final = {
 def job_page_after(job_id: str, retried: Retried) -> str:
     """Return the address of a job's page that shows the outcome of a retry of failed images."""
     counts = {
-        "refused": retried.refused,
-        "gone": len(retried.gone),
+        "refused": retried.rejected,
+        "gone": len(retried.missing),
         "final": retried.final,
         "running": retried.running,
     }

@@ -10,7 +10,7 @@ from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
 from app_tier.engines import Batch
 from app_tier.task import new_task
-from core.image_limits import ImageLimits
+from core.images import ImageLimits
 from tests.support.worker import COLOURS, ColourEngine, FakeClock, colour_bundle, delivery, picture
 
 BUNDLE = colour_bundle()

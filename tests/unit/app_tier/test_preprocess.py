@@ -11,8 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from app_tier.preprocess import Preprocess, load_pixels, load_square
-from core.image_errors import ImageRejectedError
-from core.image_limits import ImageLimits
+from core.images import ImageLimits, ImageRejectedError
 from scripts.demo_model.data import DEMO_PREPROCESS
 from scripts.demo_model.signs import draw, encode
 

@@ -9,8 +9,7 @@ import pytest
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Task, new_task
 from core.ids import output_key
-from core.image_errors import ImageRejectedError
-from core.image_limits import ImageLimits
+from core.images import ImageLimits, ImageRejectedError
 from core.messages import Failure, Prediction, RequestMessage, Response
 from services.errors import FleetsightError, NotFoundError
 from tests.support.worker import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, new_request, refusal

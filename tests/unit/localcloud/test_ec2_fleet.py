@@ -145,7 +145,7 @@ def test_room_counts_what_is_not_terminated_or_stopped() -> None:
     assert fleet.free_capacity(LARGE) == 0
     fleet.report_ended("i-0", 1, failed=None, console=None)
     assert fleet.free_capacity(LARGE) == 1
-    assert fleet_of().room(LARGE) is None
+    assert fleet_of().free_capacity(LARGE) is None
 
 
 def test_every_fourth_boot_is_stuck_at_a_fraction_of_a_quarter() -> None:

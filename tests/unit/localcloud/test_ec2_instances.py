@@ -95,7 +95,7 @@ def test_a_new_instance_is_missing_until_the_lag_is_over(ec2: Ec2, clock: Manual
 
 def test_an_instance_is_in_the_state_that_it_had_and_found_by_it(ec2: Ec2, clock: ManualClock) -> None:
     clock.now += 60
-    lag(30).running(ec2.i, 1, None)
+    lag(30).report_running(ec2.i, 1, None)
     assert ec2.by_name("pending", "running") == [(ec2.i, "pending")]
     assert ec2.by_name("running") == []
     assert ec2.by_id()[1] == "pending"

@@ -7,8 +7,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from core.image_errors import ImageRejectedError
-from core.image_limits import ImageLimits
+from core.images import ImageLimits, ImageRejectedError
 from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT, SECRETS, with_metadata
 from tests.support.pictures import picture
 from web_tier.results.drawing import draw
