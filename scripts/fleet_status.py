@@ -12,7 +12,7 @@ from rich.text import Text
 
 from core.fleet import Decision, FleetInstances
 from core.format import dollars, fleet_sentence, limits_words, pause_words, plural
-from core.messages import FleetSnapshot, WorkerLimits
+from core.messages import WorkerLimits
 from web_tier.api.models import FleetStatusBody
 from web_tier.pages.instances import InstanceRow
 
@@ -24,8 +24,8 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
     now = datetime.now(UTC)
     status = FleetStatusBody.model_validate(fleet)
     figures = Table.grid(padding=(0, 2))
-    for name, words in status_rows(status, now):
-        figures.add_row(Text(name, style="bold"), plain_text(words))
+    for name, text in status_rows(status, now):
+        figures.add_row(Text(name, style="bold"), plain_text(text))
     console.print(figures)
     console.print(instance_table(FleetInstances.model_validate(instances), status.at))
 
@@ -36,7 +36,8 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[StatusRow]:
     yield "workers", f"{fleet.running} running, {fleet.pending} starting{stopped}; {fleet.peak_workers} at the peak"
     waiting = fleet.visible + fleet.delayed
     yield "queue", f"{waiting:,} waiting, {fleet.in_flight:,} in flight, {plural(fleet.dead_letters, 'dead letter')}"
-    yield "limits", limits_words(_limits(fleet), fleet.configured, now)
+    in_force = WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
+    yield "limits", limits_words(fleet.limits_order or in_force, fleet.configured, now)
     if fleet.policy:
         yield "policy", fleet.policy
     yield "now", fleet_sentence(fleet, fleet.silent_seconds)
@@ -45,11 +46,6 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[StatusRow]:
     if fleet.paused:
         yield "paused", pause_words(fleet.paused)
     yield from _cost_rows(fleet)
-
-
-def _limits(fleet: FleetSnapshot) -> WorkerLimits:
-    in_force = WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
-    return fleet.limits_order or in_force
 
 
 def _cost_rows(fleet: FleetStatusBody) -> Iterator[StatusRow]:
@@ -87,6 +83,6 @@ def show_event(event: Mapping[str, Any], console: Console) -> None:
     console.print(line)
 
 
-def plain_text(words: str) -> Text:
+def plain_text(text: str) -> Text:
     """Return untrusted text without characters that control a terminal."""
-    return Text("".join(each for each in words if each == "\n" or unicodedata.category(each) != "Cc"))
+    return Text("".join(each for each in text if each == "\n" or unicodedata.category(each) != "Cc"))

@@ -1,0 +1,112 @@
+"""A campaign's client repeats until it is answered, its strikes follow from the seed, its checks find faults."""
+
+import os
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, cast
+
+import pytest
+
+from scripts.chaos import client as client_module
+from scripts.chaos.campaign import CampaignReport, _recoveries
+from scripts.chaos.client import BATCH_FILES, JOB_IMAGES, CampaignVerdict, ChaosClient, UnansweredError, _check_job
+from scripts.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
+from scripts.client import ApiClient, ApiError, UploadResult
+
+PICTURES = [(b"red", "stop"), (b"blue", "yield")]
+
+
+class Api:
+    """Answers each request at its second try, and always with the images of the first."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        self.tried: dict[str, int] = {}
+        self.images: dict[str, list[tuple[str, str]]] = {}
+        self.refuses = refuses
+
+    def create_job(self, _name: str, *, key: str) -> str:
+        self._fails_first(key)
+        return f"job of {key}"
+
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str) -> UploadResult:
+        first = [(f"{job_id} {key} {name}", name) for name, _ in files]
+        self.images.setdefault(f"{job_id} {key}", first)
+        self._fails_first(f"{job_id} {key}")
+        return UploadResult(self.images[f"{job_id} {key}"], [])
+
+    def _fails_first(self, key: str) -> None:
+        self.tried[key] = self.tried.get(key, 0) + 1
+        if self.refuses or self.tried[key] == 1:
+            raise ApiError("no answer")
+
+
+def result(number: int, **changes: Any) -> dict[str, Any]:
+    return {"image_id": f"i{number}", "filename": f"{number}.jpg", "status": "done", "label": "stop", **changes}
+
+
+def found(results: list[dict[str, Any]]) -> list[str]:
+    client = ChaosClient(cast(ApiClient, None), PICTURES, 0)
+    client.acknowledged = {"i0": ("job", "0.jpg", 0)}
+    verdict = CampaignVerdict()
+    _check_job(client, "job", results, verdict)
+    return sorted(verdict.counts.elements())
+
+
+def test_a_request_is_retried_under_its_idempotency_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
+    api = Api()
+    client = ChaosClient(cast(ApiClient, api), PICTURES, patience_seconds=60)
+    client.send(lambda sent: sent < JOB_IMAGES + 1)
+    assert len(client.jobs) == 2
+    assert len(client.acknowledged) == 2 * JOB_IMAGES
+    assert set(api.tried.values()) == {2}
+    assert len(api.tried) == 2 + 2 * JOB_IMAGES // BATCH_FILES
+    assert {number for _, _, number in client.acknowledged.values()} == {0, 1}
+
+
+def test_a_request_without_an_answer_ends_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
+    client = ChaosClient(cast(ApiClient, Api(refuses=True)), PICTURES, patience_seconds=-1)
+    with pytest.raises(UnansweredError, match="not answered for -1 s: no answer"):
+        client.send(lambda sent: sent == 0)
+
+
+def test_the_same_seed_gives_the_same_strikes() -> None:
+    first, again, other = (list(islice(strikes(seed, 1.0), 300)) for seed in (7, 7, 8))
+    assert first == again != other
+    assert {strike.victim for strike in first} == set(VICTIMS)
+    assert {strike.action for strike in first} == set(ACTIONS)
+    assert not [strike for strike in first if strike.victim in SPARED.get(strike.action, ())]
+    assert 0.8 < sum(strike.after_seconds for strike in first) / 300 < 1.2
+
+
+@pytest.mark.parametrize(
+    ("results", "findings"),
+    [
+        ([result(0)], []),
+        ([], ["lost"]),
+        ([result(0, status="waiting", label=None)], ["lost"]),
+        ([result(0, status="failed", label=None, error={})], ["failed"]),
+        ([result(0, label="yield")], ["wrong"]),
+        ([result(0), result(0, image_id="i1")], ["doubled", "unexpected"]),
+        ([result(0), result(1)], ["unexpected"]),
+    ],
+)
+def test_each_kind_of_finding_is_detected(results: list[dict[str, Any]], findings: list[str]) -> None:
+    assert found(results) == findings
+
+
+def test_the_report_has_kills_and_the_share_of_faulty_calls() -> None:
+    rows = dict(CampaignReport(7, "fifo", 40, 30, 25, 2_000, 130, 60.0, CampaignVerdict()).rows())
+    assert rows["strikes"] == "30"
+    assert rows["kills, those between two calls included"] == "25"
+    assert rows["calls that met a fault"] == "6.5% of 2000"
+
+
+def test_recovery_lasts_until_the_next_new_result() -> None:
+    assert _recoveries([1.0, 4.0, 9.0], [0.5, 2.0, 6.0]) == [1.0, 2.0]
+
+
+def test_descendants_of_a_process_exclude_its_parent() -> None:
+    assert os.getpid() in descendants(os.getppid())
+    assert os.getppid() not in descendants(os.getpid())

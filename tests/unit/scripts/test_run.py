@@ -1,0 +1,245 @@
+"""The local system: its configuration, a batch, and the cost of a batch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ami.local import LocalImage
+from core.config import PATH_VARIABLE
+from scripts.client import ApiClient, ApiError, UploadResult
+from scripts.load.metrics import LoadMetrics, summary_rows
+from scripts.run.batch import (
+    STALLED_SECONDS,
+    AwsCost,
+    Batch,
+    BatchProgress,
+    InterruptedBatchError,
+    cost_between,
+    job_cost,
+)
+from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
+from scripts.run.system import ROOT, StartError, System
+
+MODEL = {"name": "demo", "digest": "0123456789abcdef"}
+
+
+class FakeClock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class FakeApi(ApiClient):
+    """Answers as the API does: `label` classifies a filename, None leaves it without a result."""
+
+    def __init__(self, labels: dict[str, str | None], refused: Sequence[str] = (), failing_posts: int = 0) -> None:
+        super().__init__("http://fake")
+        self.labels, self.refused, self.failing_posts = labels, refused, failing_posts
+        self.accepted: list[tuple[str, str]] = []
+        self.keeps = False
+
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
+        self.keeps = keep
+        return "job"
+
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> UploadResult:
+        if self.failing_posts:
+            self.failing_posts -= 1
+            raise ApiError("the connection was cut")
+        accepted = [(f"id-{name}", name) for name, _ in files if name not in self.refused]
+        self.accepted += accepted
+        return UploadResult(accepted, [(name, "not an image") for name, _ in files if name in self.refused])
+
+    def _answered(self) -> list[tuple[str, str]]:
+        return [(image_id, name) for image_id, name in self.accepted if self.labels[name] is not None]
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        failed = sum(self.labels[name] == "!" for _, name in self._answered())
+        return {
+            "accepted": len(self.accepted),
+            "done": len(self._answered()) - failed,
+            "failed": failed,
+            "first_result_at": "1970-01-12T13:46:41+00:00",
+            "last_result_at": "1970-01-12T13:46:44+00:00",
+        }
+
+    def fleet(self) -> dict[str, Any] | None:
+        return {"running": 1, "pending": 1, "peak_workers": 5, "problem": None, "reason": "starting"}
+
+    def results(self, job_id: str, page: int = 500) -> Any:
+        for image_id, name in self._answered():
+            label = self.labels[name]
+            if label == "!":
+                yield {"image_id": image_id, "status": "failed", "error": {"message": "torn"}}
+            else:
+                yield {"image_id": image_id, "status": "done", "label": label, "model": MODEL}
+
+
+def batch(tmp_path: Path, api: FakeApi, truth: dict[str, str], clock: FakeClock | None = None) -> Batch:
+    files = [tmp_path / name for name in api.labels]
+    for path in files:
+        path.write_bytes(b"pixels")
+    clock = clock or FakeClock()
+    return Batch(api, ImageSet("test", files, truth), lambda _progress: None, clock=clock, sleep=clock.sleep)
+
+
+def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
+    api = FakeApi({"a": "stop", "b": "yield", "c": "!", "d": "stop", "e": None}, refused=["d"])
+    summary = batch(tmp_path, api, dict.fromkeys("abcde", "stop")).run()
+    assert (summary.right, summary.wrong, summary.failed, summary.lost) == (1, 1, 2, 1)
+    assert summary.mistakes == [("b", "stop", "yield")]
+    assert sorted(summary.failures) == [("c", "torn"), ("d", "not an image")]
+    assert not summary.ok
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_batch_may_keep_its_images(tmp_path: Path, keep: bool) -> None:
+    api = FakeApi({"a": "stop"})
+    replace(batch(tmp_path, api, {}), keep=keep).run()
+    assert api.keeps is keep
+
+
+def test_times_count_from_the_start_of_the_batch(tmp_path: Path) -> None:
+    summary = batch(tmp_path, FakeApi({"a": "stop"}), {"a": "stop"}).run()
+    assert (summary.first_result_s, summary.last_result_s) == (1.0, 4.0)
+    assert summary.images_per_second == 0.2
+    assert summary.peak_workers == 5
+
+
+def test_without_true_labels_right_and_wrong_are_unknown(tmp_path: Path) -> None:
+    summary = batch(tmp_path, FakeApi({"a": "stop"}), {}).run()
+    assert (summary.right, summary.wrong, summary.ok) == (None, None, True)
+    assert summary.labels == {"stop": 1}
+
+
+def test_an_interrupted_upload_is_retried(tmp_path: Path) -> None:
+    summary = batch(tmp_path, FakeApi({"a": "stop"}, failing_posts=2), {"a": "stop"}).run()
+    assert summary.ok
+
+
+def test_an_upload_that_fails_at_every_attempt_ends_the_batch(tmp_path: Path) -> None:
+    with pytest.raises(ApiError, match="cut"):
+        batch(tmp_path, FakeApi({"a": "stop"}, failing_posts=100), {}).run()
+
+
+def test_a_batch_without_progress_ends_after_a_bounded_wait(tmp_path: Path) -> None:
+    clock = FakeClock()
+    started = clock.now
+    summary = batch(tmp_path, FakeApi({"a": None}), {"a": "stop"}, clock).run()
+    assert summary.lost == 1
+    assert STALLED_SECONDS <= clock.now - started < STALLED_SECONDS + 10
+
+
+def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
+    interrupted = batch(tmp_path, FakeApi({"a": None}), {})
+    interrupted.interrupted = lambda: True
+    with pytest.raises(InterruptedBatchError):
+        interrupted.run()
+
+
+def test_waiting_is_never_negative() -> None:
+    assert BatchProgress(10, uploaded=3, classified=5).waiting == 0
+
+
+def test_samples_are_drawn_once_with_their_labels(tmp_path: Path) -> None:
+    first = sample_images(tmp_path / "samples")
+    changed = first.files[0]
+    changed.write_bytes(b"not drawn again")
+    second = sample_images(tmp_path / "samples")
+    assert len(second.files) == 100
+    assert second.truth == first.truth
+    assert changed.read_bytes() == b"not drawn again"
+
+
+def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(NoImagesError, match=str(tmp_path)):
+        images_in(tmp_path)
+    with pytest.raises(NoImagesError, match="no such folder"):
+        images_in(tmp_path / "absent")
+
+
+def test_subfolders_are_searched(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "photo.JPG").write_bytes(b"")
+    assert [path.name for path in images_in(tmp_path).files] == ["photo.JPG"]
+
+
+TOLD = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
+
+
+def test_a_batch_costs_what_its_job_does() -> None:
+    assert str(job_cost({"cost": TOLD})) == "$0.0047 (120 s of instances; requests $0.0013)"
+    assert job_cost({"cost": None}) == job_cost({}) == AwsCost()
+
+
+def test_a_load_test_costs_what_the_fleet_was_billed_during_it() -> None:
+    before = {"billed_seconds": 100, "cost": 0.01, "images": 50, "requests_dollars_per_1000_images": 0.01}
+    after = {"billed_seconds": 700, "cost": 0.03, "images": 1_050, "requests_dollars_per_1000_images": 0.01}
+    cost = cost_between(before, after)
+    assert cost is not None
+    assert (cost.billed_seconds, round(cost.instances_dollars, 6), cost.requests_dollars) == (600, 0.02, 0.01)
+    assert cost_between(None, after) == AwsCost(700, 0.03, 0.0105)
+    assert cost_between(before, None) is None
+    assert cost_between(None, {"billed_seconds": 60, "running": 1}) == AwsCost(60)
+
+
+def test_a_load_test_shows_the_cost_of_1000_images_if_known() -> None:
+    figures = LoadMetrics()
+    figures.record_verdict("right", images=500)
+    summary = figures.summary("api", 500, 2.0)
+    assert "1,000 images" not in dict(summary_rows(summary))
+    reported = dict(summary_rows(figures.summary("api", 500, 2.0, AwsCost(120, 0.0034, 0.0066))))
+    assert reported["1,000 images"] == "$0.020"
+    assert reported["meanwhile, the fleet cost"] == "$0.010 (120 s of instances; requests $0.0066)"
+
+
+IMAGE = LocalImage("ami-0123456789abcdef0", Path("/images/ami-0123456789abcdef0"))
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    monkeypatch.delenv(PATH_VARIABLE, raising=False)
+    return System(tmp_path, {"FLEETSIGHT__WORKER__BUNDLE": "my/bundle", "FLEETSIGHT__WORKER__IDLE_SECONDS": "7"})
+
+
+def test_a_process_runs_the_worker_of_this_checkout(system: System) -> None:
+    script = system.config.fleet.user_data
+    assert f"cd {ROOT}\n" in script
+    assert "export FLEETSIGHT__WORKER__BUNDLE=my/bundle\n" in script
+    assert script.endswith(" -m app_tier\n")
+
+
+def test_an_instance_with_an_image_gets_the_systems_settings(system: System) -> None:
+    machines = replace(system, image=IMAGE)
+    script = machines.config.fleet.user_data
+    assert script.endswith("\nexec /opt/fleetsight/start worker\n")
+    assert "export FLEETSIGHT__WORKER__IDLE_SECONDS=7\n" in script
+    assert f"export FLEETSIGHT__AWS__ENDPOINT_URL={machines.endpoint_url}\n" in script
+    assert machines.config.fleet.image_id == IMAGE.image_id
+
+
+def test_an_instance_with_an_image_gets_no_local_path(system: System) -> None:
+    script = replace(system, image=IMAGE).config.fleet.user_data
+    assert str(ROOT) not in script
+    assert "my/bundle" not in script
+
+
+def test_a_configuration_file_that_is_not_in_the_image_is_rejected(
+    system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text((ROOT / "config.yaml").read_text())
+    monkeypatch.setenv(PATH_VARIABLE, str(other))
+    with pytest.raises(StartError, match=r"other\.yaml, and in the image is"):
+        replace(system, image=IMAGE).start()
