@@ -49,8 +49,8 @@ def show(client: FleetClient, *, job: str, image: str, as_json: bool) -> None:
     from scripts.fleet_status import plain_text
 
     grid = Table.grid(padding=(0, 2))
-    for name, words in letter_rows(letter):
-        grid.add_row(plain_text(name), plain_text(words))
+    for name, text in letter_rows(letter):
+        grid.add_row(plain_text(name), plain_text(text))
     Console().print(grid)
 
 

@@ -73,7 +73,13 @@ def worker_template(context: AwsContext) -> WorkerTemplate:
         Filters=[{"Name": "launch-template-name", "Values": [name]}]
     )
     for found in wanted["LaunchTemplates"]:
-        tags = _version_tags(context, found["LaunchTemplateId"])
+        described = context.account.ec2.describe_tags(
+            Filters=[
+                {"Name": "resource-id", "Values": [found["LaunchTemplateId"]]},
+                {"Name": "key", "Values": [PREVIOUS_TAG, ROLLBACK_TAG]},
+            ]
+        )
+        tags = {tag["Key"]: int(tag["Value"]) for tag in described["Tags"] if tag["Value"].isdecimal()}
         return WorkerTemplate(
             found["LaunchTemplateId"],
             name,
@@ -83,16 +89,6 @@ def worker_template(context: AwsContext) -> WorkerTemplate:
             tags.get(ROLLBACK_TAG),
         )
     raise RolloutError(f"there is no launch template {name}: `fleetsight up` makes it")
-
-
-def _version_tags(context: AwsContext, template_id: str) -> dict[str, int]:
-    wanted = context.account.ec2.describe_tags(
-        Filters=[
-            {"Name": "resource-id", "Values": [template_id]},
-            {"Name": "key", "Values": [PREVIOUS_TAG, ROLLBACK_TAG]},
-        ]
-    )
-    return {tag["Key"]: int(tag["Value"]) for tag in wanted["Tags"] if tag["Value"].isdecimal()}
 
 
 def template_image(context: AwsContext, template: WorkerTemplate, version: int) -> str:

@@ -216,7 +216,8 @@ def _render(app: Flask, site: str) -> Iterator[tuple[SiteFile, bytes]]:
         if answer.status_code != 200:
             raise SiteError(f"the web tier answers {address} with {answer.status}: {answer.text[:200]}")
         name = PAGES.get(address, address.lstrip("/"))
-        yield SiteFile(name, address, str(answer.content_type), _cache_control(address)), answer.data
+        max_age = f"0, s-maxage={EDGE_SECONDS}" if address in PAGES else str(STATIC_SECONDS)
+        yield SiteFile(name, address, str(answer.content_type), f"public, max-age={max_age}"), answer.data
 
 
 def _static_addresses(app: Flask) -> list[str]:
@@ -225,12 +226,6 @@ def _static_addresses(app: Flask) -> list[str]:
     found = [f"{STATIC}{path.relative_to(own).as_posix()}" for path in own.rglob("*") if path.is_file()]
     named = {name for path in templates.rglob("*.html") for name in _BOOTSTRAP.findall(path.read_text())}
     return sorted([*found, *(f"{STATIC}bootstrap/{name}" for name in named)])
-
-
-def _cache_control(address: str) -> str:
-    if address in PAGES:
-        return f"public, max-age=0, s-maxage={EDGE_SECONDS}"
-    return f"public, max-age={STATIC_SECONDS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +288,8 @@ class RenderedSite:
             raise SiteError(f"there is no stack {prefix} in {account.region_name}: `fleetsight up` makes it")
         location = SiteLocation.from_stack(stack)
         files = export_site(folder, deployed_config(account, stack), location.address)
-        keys = frozenset(_list_keys(account, location.bucket))
+        pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=location.bucket)
+        keys = frozenset(each["Key"] for page in pages for each in page.get("Contents", []))
         return cls(location, folder, files, _digest(folder, files), keys, _published_digest(account, location.bucket))
 
     @property
@@ -373,11 +369,6 @@ def _upload(account: Account, bucket: str, site: RenderedSite) -> None:
             ContentType=file.content_type,
             CacheControl=file.cache_control,
         )
-
-
-def _list_keys(account: Account, bucket: str) -> set[str]:
-    pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-    return {each["Key"] for page in pages for each in page.get("Contents", [])}
 
 
 def _published_digest(account: Account, bucket: str) -> str | None:

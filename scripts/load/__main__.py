@@ -83,7 +83,9 @@ def load_test(**arguments: Any) -> None:
     images = _images(console, options)
     concurrency = options.concurrency or CONCURRENCY[options.mode]
     load = LoadTest(target, options.mode, concurrency, options.path, options.field, options.patience)
-    _allow_many_connections()
+    # The usual limit of 1,024 open files is too small for a thousand connections.
+    maximum = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
     with progress_bar(console) as progress:
         task = progress.add_task(options.mode, total=images.count)
         stopped = _stopped_by_interrupt()
@@ -123,12 +125,6 @@ def _stopped_by_interrupt() -> threading.Event:
 
     signal.signal(signal.SIGINT, stop)
     return stopped
-
-
-def _allow_many_connections() -> None:
-    """Raise this process's limit of open files; the usual 1,024 are too few for a thousand connections."""
-    maximum = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
 
 
 def main() -> None:

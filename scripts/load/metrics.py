@@ -141,6 +141,7 @@ def summary_rows(summary: LoadSummary) -> list[tuple[str, str]]:
     counts = [("right", summary.right)] if summary.right or not summary.answered else []
     counts += [("answered", summary.answered)] if summary.answered else []
     counts += [("wrong", summary.wrong), ("failed", summary.failed), ("lost", summary.lost)]
+    per_thousand = summary.dollars_per_1000_images
     times = (summary.p50_s, summary.p95_s, summary.p99_s, summary.slowest_s)
     return [
         *((name, str(count)) for name, count in counts),
@@ -150,13 +151,6 @@ def summary_rows(summary: LoadSummary) -> list[tuple[str, str]]:
             (f"request, {name}", "-" if seconds is None else f"{seconds:.3f} s")
             for name, seconds in zip(("p50", "p95", "p99", "slowest"), times, strict=True)
         ),
-        *_cost_rows(summary),
-    ]
-
-
-def _cost_rows(summary: LoadSummary) -> list[tuple[str, str]]:
-    per_thousand = summary.dollars_per_1000_images
-    return [
         *([("meanwhile, the fleet cost", str(summary.cost))] if summary.cost else []),
         *([("1,000 images", dollars(per_thousand))] if per_thousand is not None else []),
     ]

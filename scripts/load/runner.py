@@ -122,17 +122,14 @@ class LoadTest:
         self, images: LoadImages, metrics: LoadMetrics, stopped: threading.Event, progressed: Progressed
     ) -> None:
         client = ApiClient(self.target.base_url, token=token_from_environment())
-        load = self._job_load(client, images, metrics, stopped)
+        load: JobLoad
+        if self.mode == "direct":
+            load = DirectLoad(client, images, metrics, self.patience_seconds, stopped, target=self.target)
+        else:
+            load = JobLoad(client, images, metrics, self.patience_seconds, stopped)
         try:
             job_id = client.create_job("load test")
             run_concurrently(load.batches(), self.concurrency, lambda files: load.upload(job_id, files), stopped)
             load.collect(job_id, progressed)
         finally:
             client.close()
-
-    def _job_load(
-        self, client: ApiClient, images: LoadImages, metrics: LoadMetrics, stopped: threading.Event
-    ) -> JobLoad:
-        if self.mode == "direct":
-            return DirectLoad(client, images, metrics, self.patience_seconds, stopped, target=self.target)
-        return JobLoad(client, images, metrics, self.patience_seconds, stopped)

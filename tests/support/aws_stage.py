@@ -1,4 +1,4 @@
-"""A stack's commands on a local cloud: an account, a clock without sleeps, and what a person would see."""
+"""A stack's commands on a local cloud: an account, a clock without long sleeps, and the output for the user."""
 
 import io
 import time
@@ -19,19 +19,19 @@ from scripts.aws.deploy import up as ups
 from scripts.aws.teardown import down as downs
 
 IMAGE = "ami-12c6146b"
-"""That moto has from the start."""
+"""An image that moto has from the start."""
 
 
 class CrashError(Exception):
-    """Raised where a test plays a crash."""
+    """Raised where a test simulates a crash."""
 
 
 @dataclass
 class Time:
-    """A clock that goes only where somebody sleeps.
+    """A clock that advances only by sleeps.
 
     Attributes:
-        pause: seconds that a sleep really takes: the cloud, another process, gets on with what is waited for.
+        pause: real seconds of a sleep, in which the cloud, another process, can act.
     """
 
     now: float = 0.0
@@ -57,9 +57,9 @@ class Stage:
     """Runs commands for one prefix.
 
     Attributes:
-        steps: what `done` was told.
-        builders: the machines on which images were baked, as far as it goes here.
-        crash_at: at which step of a run the command dies; None for never.
+        steps: the reported changes.
+        builders: the configurations of builders.
+        crash_at: the step of a run at which the command crashes; None for no crash.
     """
 
     account: Account
@@ -77,7 +77,7 @@ class Stage:
 
     @property
     def seen(self) -> str:
-        """What has been shown since this was last asked."""
+        """The output since the last call."""
         shown = self._shown.getvalue()
         self._shown = io.StringIO()
         return shown
@@ -92,7 +92,7 @@ class Stage:
     def up(
         self, *, says_yes: bool = True, meanwhile: Callable[[], None] = lambda: None, **options: Any
     ) -> str | None:
-        """Run the command; `meanwhile` is what happens while a person is asked."""
+        """Run the command; `meanwhile` is called while the user is asked."""
 
         def confirm(_: str) -> bool:
             meanwhile()

@@ -1,4 +1,4 @@
-"""A plan for the preflight, in an account that answers what a test says."""
+"""A plan for the preflight in an account of stubs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,14 +19,14 @@ USER = "arn:aws:iam::123456789012:user/ann"
 
 @dataclass
 class StubbedAccount:
-    """An account of stubs, and the stack that is about to be made there.
+    """An account of stubs, and the stack that is about to be created there.
 
     Attributes:
         stubs: by service.
-        fleet: what the section of its configuration says otherwise.
+        fleet: overrides of this section of its configuration.
         engine: of its workers.
-        parameters: of the stack, which a person wishes.
-        images: that are there.
+        parameters: given parameters of the stack.
+        images: the existing images.
     """
 
     stubs: Mapping[str, Stubber]

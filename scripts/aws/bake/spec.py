@@ -111,7 +111,7 @@ def tag_specifications(tags: Mapping[str, str], *types: "ResourceTypeType") -> "
 
 
 def tag_filters(tags: Mapping[str, str], **others: Iterable[str]) -> "list[FilterTypeDef]":
-    """Return EC2's filters for these tags, and for `others`, in whose names dashes replace underscores."""
+    """Return EC2's filters for these tags, and for `others`, with dashes instead of underscores in their names."""
     filters: list[FilterTypeDef] = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     return filters + [{"Name": name.replace("_", "-"), "Values": list(values)} for name, values in others.items()]
 

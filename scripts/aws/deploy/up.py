@@ -200,7 +200,10 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
     stack = find_stack(account, prefix) if kind == "UPDATE" else None  # it may have changed meanwhile
     proposed = _create_change_set(plan, options, stack)
     if proposed is not None:
-        _confirm(context, prompts, proposed)
+        context.report(change_table(proposed.changes))
+        if not prompts.confirm(f"Do this to the stack {context.prefix}?"):
+            delete_change_set(context.account, proposed)
+            raise DeclinedError("nothing was done")
     if has_sign_in(options.settings, stack):
         ensure_session_key(context)  # before an instance reads it
     if proposed is not None:
@@ -304,13 +307,6 @@ def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: Stack | None)
     }
 
 
-def _confirm(context: AwsContext, prompts: Prompts, proposed: ProposedChangeSet) -> None:
-    context.report(change_table(proposed.changes))
-    if not prompts.confirm(f"Do this to the stack {context.prefix}?"):
-        delete_change_set(context.account, proposed)
-        raise DeclinedError("nothing was done")
-
-
 def _dry_run(plan: StackPlan, options: UpOptions, stack: Stack | None, lacking: Sequence[Role]) -> None:
     """Report the change set, delete it, and delete the bucket if it did not exist before.
 
@@ -358,7 +354,12 @@ def _finish(context: AwsContext, config: Config, prompts: Prompts) -> str:
     address = wait_for_page(context, stack, prompts.answers)
     kinds = [kind for _, kind, _ in stack_resources(context.account, stack)]
     context.report(idle_cost.cost_table(_idle_cost(context, config, kinds, {}, stack)))
-    _report_old_workers(context, stack)
+    versions = template_versions(context.account, stack)
+    if versions and versions[0] != versions[1]:
+        context.report(
+            f"Workers are launched from version {versions[0]} of their template; {versions[1]} is the newest: "
+            "`fleetsight roll` takes them there."
+        )
     complete_kept_pool(context, stack)
     report_access(context, stack)
     context.report(f"Fleetsight is at {stack.outputs.get('SiteAddress', address)}")
@@ -373,12 +374,3 @@ def _idle_cost(
     images_gb = snapshot_gb(context)
     parts = idle_cost.BilledParts.from_resources(kinds, known["WebInstanceType"], zones, images_gb, web_instances)
     return idle_cost.monthly_cost(parts, config)
-
-
-def _report_old_workers(context: AwsContext, stack: Stack) -> None:
-    versions = template_versions(context.account, stack)
-    if versions and versions[0] != versions[1]:
-        context.report(
-            f"Workers are launched from version {versions[0]} of their template; {versions[1]} is the newest: "
-            "`fleetsight roll` takes them there."
-        )

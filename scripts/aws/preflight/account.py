@@ -25,14 +25,14 @@ def check_names(plan: StackPlan) -> Iterable[Finding]:
     """
     wanted = stack_names(plan) if plan.is_new else {}
 
-    def taken(kind: str) -> Iterable[Finding]:
+    def find_taken(kind: str) -> Iterable[Finding]:
         found = NAMED_TYPES[kind][1](plan.account, plan.context.prefix, sorted(wanted[kind]))
         if names := sorted(wanted[kind].intersection(found)):
             words = f"{', '.join(names)} ({kind}) exists, and no stack of this prefix does"
             remedy = "`fleetsight down` deletes what an earlier stack left; delete others yourself, or give --prefix"
             yield Finding(Level.STOP, words, remedy)
 
-    findings = [each for kind in wanted for each in guarded(partial(taken, kind))]
+    findings = [each for kind in wanted for each in guarded(partial(find_taken, kind))]
     yield from findings or [Finding(Level.OK, "all that the stack takes are free, or its own")]
 
 

@@ -79,15 +79,17 @@ def check_types(plan: StackPlan) -> Iterable[Finding]:
     )
     offers = {(each["InstanceType"], each["Location"]) for page in pages for each in page["InstanceTypeOfferings"]}
     offered = {kind: {zone for zone in zones if (kind, zone) in offers} for kind in plan.types}
-    for kind, there in offered.items():
-        words = f"{kind} is offered in {', '.join(sorted(there)) or 'no zone of the subnets'}"
-        if there < zones:
-            words += f", and not in {', '.join(sorted(zones - there))}"
-        if there == zones or len(there) > 1:  # launches that one zone refuses go to another
+    for kind, offering in offered.items():
+        words = f"{kind} is offered in {', '.join(sorted(offering)) or 'no zone of the subnets'}"
+        if offering < zones:
+            words += f", and not in {', '.join(sorted(zones - offering))}"
+        if offering == zones or len(offering) > 1:  # a launch that one zone rejects is repeated in another
             yield Finding(Level.OK, words)
         else:
             level = (
-                Level.WARNING if there else _launch_level(plan, kind, [each for each in offered if not offered[each]])
+                Level.WARNING
+                if offering
+                else _launch_level(plan, kind, [each for each in offered if not offered[each]])
             )
             yield Finding(level, words, f"Name another type or other subnets: {OTHER_TYPE}, --subnets")
 

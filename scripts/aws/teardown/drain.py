@@ -25,7 +25,7 @@ def stop_web_tier(context: AwsContext, stack: Stack) -> None:
         TimedOutError: an instance still exists after ten minutes.
     """
     groups = _group_sizes(context, stack)
-    for name in [name for name, most in groups.items() if most]:
+    for name in [name for name, size in groups.items() if size]:
         context.account.autoscaling.update_auto_scaling_group(
             AutoScalingGroupName=name, MinSize=0, MaxSize=0, DesiredCapacity=0
         )
@@ -38,7 +38,7 @@ def stop_web_tier(context: AwsContext, stack: Stack) -> None:
 def restart_web_tier(context: AwsContext, stack: Stack) -> None:
     """Restore the web instances after an unfinished `down`: CloudFormation does not detect the changed group."""
     count = int(stack.parameters.get("WebInstances", "1"))
-    for name in [name for name, most in _group_sizes(context, stack).items() if not most]:
+    for name in [name for name, size in _group_sizes(context, stack).items() if not size]:
         context.account.autoscaling.update_auto_scaling_group(
             AutoScalingGroupName=name, MinSize=count, MaxSize=MAX_GROUP_SIZE, DesiredCapacity=count
         )
@@ -68,7 +68,14 @@ def drain_workers(context: AwsContext, seconds: float = DRAIN_SECONDS) -> None:
         fleet.ask_to_drain(new)
         context.report_change(f"asked {len(new)} workers to finish what they have and end")
     if at_work:
-        _wait_for_workers(context, seconds)
+        try:
+            context.waiter.until(
+                lambda: not any(each.state in {"pending", "running", "stopping"} for each in _workers(context)),
+                "the workers to finish",
+                seconds=seconds,
+            )
+        except TimedOutError:
+            context.report(f"Some workers have not finished within {seconds:.0f} s: they are ended.")
     if left := [each.instance_id for each in _workers(context) if each.state != "shutting-down"]:
         fleet.terminate(left)
         context.report_change(f"ended {len(left)} workers")
@@ -77,13 +84,3 @@ def drain_workers(context: AwsContext, seconds: float = DRAIN_SECONDS) -> None:
 
 def _workers(context: AwsContext) -> list[StackInstance]:
     return instances_named(context.account, worker_name(context.prefix))
-
-
-def _wait_for_workers(context: AwsContext, seconds: float) -> None:
-    def ended() -> bool:
-        return not any(each.state in {"pending", "running", "stopping"} for each in _workers(context))
-
-    try:
-        context.waiter.until(ended, "the workers to finish", seconds=seconds)
-    except TimedOutError:
-        context.report(f"Some workers have not finished within {seconds:.0f} s: they are ended.")

@@ -134,33 +134,33 @@ def test_a_builder_provisions_reports_and_powers_off(machine: Machine) -> None:
     assert machine.store.objects["/log"] == b"it works\n"
 
 
-def test_nothing_of_the_build_is_left_on_the_disk(machine: Machine) -> None:
+def test_the_build_leaves_no_files_on_the_disk(machine: Machine) -> None:
     machine.run(GOOD)
     assert not list(machine.root.glob("fleetsight-bake-*"))
 
 
-def test_another_archive_than_was_sent_is_not_run(machine: Machine) -> None:
+def test_an_archive_with_another_digest_is_not_run(machine: Machine) -> None:
     report = machine.run(GOOD, archive="0" * 64)
     assert report["ok"] is False
     assert report["problem"].startswith("the source archive has SHA-256 ")
     assert machine.calls() == ["shutdown -P +40", "cloud-init clean --logs", "poweroff "]
 
 
-def test_a_provisioning_that_fails_is_reported_with_its_last_lines(machine: Machine) -> None:
+def test_a_failed_provisioning_is_reported_with_its_last_lines(machine: Machine) -> None:
     report = machine.run("for i in {1..100}; do echo line $i; done; exit 3")
     assert report["problem"] == "bash provision.sh ended with status 3"
     assert report["log_tail"] == [f"line {number}" for number in range(61, 101)]
     assert machine.calls()[-1] == "poweroff "
 
 
-def test_a_provisioning_that_hangs_is_ended(machine: Machine) -> None:
+def test_a_provisioning_that_hangs_is_killed(machine: Machine) -> None:
     report = machine.run("echo begun; sleep 600", provision_seconds=3)
     assert report["problem"] == "bash provision.sh was not done after 3 s"
     assert report["log_tail"] == ["begun"]
     assert machine.calls()[-1] == "poweroff "
 
 
-def test_an_image_that_does_not_say_what_it_is_is_no_image(machine: Machine) -> None:
+def test_an_image_without_a_version_file_is_a_failure(machine: Machine) -> None:
     report = machine.run("true")
     assert report["ok"] is False
     assert report["problem"].startswith("the image does not say what it is: ")
@@ -173,7 +173,7 @@ def test_a_machine_without_shutdown_or_cloud_init_is_built_too(machine: Machine)
     assert machine.calls()[-1] == "poweroff "
 
 
-def test_packages_are_asked_for_by_https_only(machine: Machine) -> None:
+def test_packages_are_downloaded_by_https_only(machine: Machine) -> None:
     mirrors = machine.root / "apt" / "mirrors"
     mirrors.mkdir(parents=True)
     (mirrors / "debian.list").write_text("http://archive.example/debian\nhttps://other\n")

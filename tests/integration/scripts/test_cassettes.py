@@ -8,7 +8,7 @@ from tests.support.aws_stage import Stage, account_at
 from tests.support.cassettes import UnrecordedCallError, play, record, words
 
 
-def test_what_a_command_was_answered_is_played_again_without_a_cloud(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_recorded_answers_are_replayed_without_a_cloud(cloud: LocalCloud, tmp_path: Path) -> None:
     stage = Stage(account_at(cloud.endpoint_url))
     stage.store_images()
     stage.up()
@@ -19,9 +19,9 @@ def test_what_a_command_was_answered_is_played_again_without_a_cloud(cloud: Loca
     whole = json.loads(cassette.read_text())
     whole["arguments"] = ["status", *where, "--endpoint-url", "http://127.0.0.1:9"]
     cassette.write_text(json.dumps(whole))
-    played, said = play(cassette)
+    played, printed = play(cassette)
     assert played.exit_code == 0, played.output
-    assert words(played.output) == words(said)
+    assert words(played.output) == words(printed)
     assert stage.prefix in played.output
 
     whole["answers"] = whole["answers"][:1]

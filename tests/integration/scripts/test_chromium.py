@@ -16,9 +16,7 @@ def without_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_one_that_is_named_goes_before_those_on_path(
-    without_browser: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_named_browser_has_precedence_over_path(without_browser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_chromium() is None
     installed = without_browser / "google-chrome"
     installed.touch(mode=0o755)
@@ -28,9 +26,9 @@ def test_the_one_that_is_named_goes_before_those_on_path(
 
 
 @pytest.mark.usefixtures("without_browser")
-def test_a_benchmark_that_needs_one_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_without_a_browser_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ten_thousand", "--quick"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("ten_thousand: ")
-    assert "apt install chromium" in said
-    assert "CHROMIUM" in said
+    output = capsys.readouterr().err
+    assert output.startswith("ten_thousand: ")
+    assert "apt install chromium" in output
+    assert "CHROMIUM" in output

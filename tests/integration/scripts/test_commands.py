@@ -38,7 +38,7 @@ def clone_of_setup(tmp_path: Path) -> Path:
     return tmp_path / "scripts" / "setup.sh"
 
 
-def test_a_port_in_use_is_named_with_the_way_out() -> None:
+def test_a_port_in_use_is_named_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = run(sys.executable, "-m", "scripts.run", "--once", "--port", str(port))
@@ -55,22 +55,22 @@ def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("switch", "told"),
+    ("switch", "reported"),
     [
         ("speed=3", "unknown switches ['speed']; there are ['boot_delay_seconds', "),
         ("boot_delay_seconds=soon", "boot_delay_seconds='soon': must be a number of seconds, 0 or more"),
         ("max_instances", "'max_instances': must be NAME=VALUE, such as boot_delay_seconds=5"),
     ],
 )
-def test_a_switch_of_the_cloud_that_is_wrong_is_named_before_anything_starts(switch: str, told: str) -> None:
+def test_an_invalid_switch_is_named_before_the_start(switch: str, reported: str) -> None:
     ended = run(sys.executable, "-m", "scripts.run", "--once", "--switch", "count_factor=2", "--switch", switch)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
-    assert f"fleetsight: --switch: {told}" in ended.stderr
+    assert f"fleetsight: --switch: {reported}" in ended.stderr
     assert ended.stdout == ""
 
 
-def test_a_bundle_that_is_not_there_is_named_before_anything_starts() -> None:
+def test_a_missing_bundle_is_named_before_the_start() -> None:
     ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__WORKER__BUNDLE="no/such/bundle")
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
@@ -78,20 +78,20 @@ def test_a_bundle_that_is_not_there_is_named_before_anything_starts() -> None:
     assert "no/such/bundle" in ended.stderr
 
 
-def test_a_bundle_in_a_bucket_is_refused_where_all_buckets_begin_empty() -> None:
+def test_a_bundle_in_a_bucket_is_rejected_locally() -> None:
     ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__WORKER__BUNDLE="s3://models/resnet18")
     assert ended.returncode == 2
     assert "s3://models/resnet18 cannot be here" in ended.stderr
 
 
-def test_a_folder_that_is_not_there_is_named() -> None:
+def test_a_missing_folder_is_named() -> None:
     ended = run(sys.executable, "-m", "scripts.run", "--once", "--images", "/nowhere/at/all")
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "/nowhere/at/all" in ended.stderr
 
 
-def test_without_a_new_enough_python_set_up_says_which_is_needed(tmp_path: Path) -> None:
+def test_setup_names_the_required_python(tmp_path: Path) -> None:
     setup = clone_of_setup(tmp_path)
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -104,7 +104,7 @@ def test_without_a_new_enough_python_set_up_says_which_is_needed(tmp_path: Path)
     assert "needs Python 3.11 or newer" in ended.stderr
 
 
-def test_without_a_package_index_set_up_says_so(tmp_path: Path) -> None:
+def test_setup_reports_a_missing_package_index(tmp_path: Path) -> None:
     setup = clone_of_setup(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as unanswered:
         port = unanswered.getsockname()[1]
@@ -121,7 +121,7 @@ def test_without_a_package_index_set_up_says_so(tmp_path: Path) -> None:
     assert "cannot reach the Python package index" in ended.stderr
 
 
-def test_set_up_installs_no_file_but_those_of_the_pinned_hashes(tmp_path: Path) -> None:
+def test_setup_installs_only_files_with_pinned_hashes(tmp_path: Path) -> None:
     setup, wheel = clone_of_setup(tmp_path), tmp_path / "thing-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("thing.py", "")
@@ -140,7 +140,7 @@ def test_set_up_installs_no_file_but_those_of_the_pinned_hashes(tmp_path: Path) 
     assert list((tmp_path / ".venv").glob("lib/python3*/site-packages/thing.py"))
 
 
-def test_without_space_set_up_says_how_much_it_needs(tmp_path: Path) -> None:
+def test_setup_reports_the_disk_space_it_needs(tmp_path: Path) -> None:
     setup = clone_of_setup(tmp_path)
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -153,7 +153,7 @@ def test_without_space_set_up_says_how_much_it_needs(tmp_path: Path) -> None:
     )
 
 
-def test_an_unknown_section_is_refused_with_those_there_are(tmp_path: Path) -> None:
+def test_setup_rejects_an_unknown_section_with_the_known_ones(tmp_path: Path) -> None:
     setup = clone_of_setup(tmp_path)
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     ended = run(setup, "everything")

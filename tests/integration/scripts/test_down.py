@@ -39,7 +39,7 @@ def whole(stage: Stage) -> Iterator[Stage]:
     stage.down(delete_data=True)
 
 
-def test_a_down_that_dies_after_every_step_still_ends_and_leaves_only_data(whole: Stage) -> None:
+def test_a_down_that_dies_after_every_step_leaves_only_data(whole: Stage) -> None:
     before = left(whole)
     assert {kind.name for kind in RESOURCE_TYPES} == before, "there is one of each to be deleted"
     whole.crash_at, crashes = 1, 0
@@ -58,7 +58,7 @@ def test_a_down_that_dies_after_every_step_still_ends_and_leaves_only_data(whole
         assert whole.account.s3.get_object(Bucket=bucket, Key="job/image.jpg")["Body"].read() == b"image"
 
 
-def test_with_delete_data_nothing_is_left_and_then_there_is_nothing_to_delete(whole: Stage) -> None:
+def test_delete_data_deletes_everything_and_repeats_harmlessly(whole: Stage) -> None:
     bucket = data_buckets(whole)[0]
     whole.account.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_with_delete_data_nothing_is_left_and_then_there_is_nothing_to_delete(wh
     assert len(whole.steps) == steps
 
 
-def test_what_is_kept_is_named_with_what_it_costs(stage: Stage) -> None:
+def test_kept_data_is_named_with_its_cost(stage: Stage) -> None:
     stage.up()
     bucket = data_buckets(stage)[0]
     stage.account.s3.put_object(Bucket=bucket, Key="kept.jpg", Body=b"image")
@@ -87,7 +87,7 @@ def test_what_is_kept_is_named_with_what_it_costs(stage: Stage) -> None:
     assert not left(stage)
 
 
-def test_a_no_and_a_dry_run_delete_nothing_and_show_everything(stage: Stage) -> None:
+def test_a_declined_or_dry_run_deletes_nothing_and_lists_everything(stage: Stage) -> None:
     stage.up()
     steps, there = len(stage.steps), left(stage)
     stage.down(dry_run=True)
@@ -99,22 +99,22 @@ def test_a_no_and_a_dry_run_delete_nothing_and_show_everything(stage: Stage) -> 
     assert (len(stage.steps), left(stage)) == (steps, there)
 
 
-def test_workers_are_asked_to_finish_and_only_those_that_do_not_are_ended(stage: Stage) -> None:
+def test_workers_drain_and_the_remaining_ones_are_terminated(stage: Stage) -> None:
     stage.up()
     one, two = launch_workers(stage, 2)
-    asked: list[bool] = []
+    request: list[bool] = []
     really_sleep = stage.time.sleep
 
     def sleep(seconds: float) -> None:
         really_sleep(seconds)
         workers = instances_named(stage.account, worker_name(stage.prefix))
-        if workers and all(each.draining for each in workers) and not asked:
-            asked.append(True)
+        if workers and all(each.draining for each in workers) and not request:
+            request.append(True)
             stage.account.ec2.terminate_instances(InstanceIds=[one])  # it has finished
 
     stage.time.sleep = sleep  # type: ignore[method-assign]
     stage.down(drain_seconds=60)
-    assert asked
+    assert request
     assert "ended 1 workers" in stage.steps
     assert "asked 2 workers to finish what they have and end" in stage.steps
     assert stage.time.now >= 60
@@ -123,7 +123,7 @@ def test_workers_are_asked_to_finish_and_only_those_that_do_not_are_ended(stage:
     assert DRAIN_TAG in {each["Key"] for each in found["Tags"]}
 
 
-def test_an_up_brings_back_what_a_down_that_was_given_up_has_ended(stage: Stage) -> None:
+def test_an_up_restores_the_web_tier_after_an_unfinished_down(stage: Stage) -> None:
     stage.up()
     stage.crash_at = 1
     with pytest.raises(CrashError, match="told the web tier to end"):
@@ -139,7 +139,7 @@ def test_an_up_brings_back_what_a_down_that_was_given_up_has_ended(stage: Stage)
     stage.down(delete_data=True)
 
 
-def test_the_files_of_a_site_go_with_the_stack_whose_page_is_the_load_balancers(stage: Stage) -> None:
+def test_the_files_of_a_site_are_deleted_with_the_stack(stage: Stage) -> None:
     stage.store_images()
     stage.crash_at = 6
     with pytest.raises(CrashError, match="is complete"):
@@ -155,7 +155,7 @@ def test_the_files_of_a_site_go_with_the_stack_whose_page_is_the_load_balancers(
     assert not left(stage)
 
 
-def test_what_is_of_others_stays(stage: Stage) -> None:
+def test_resources_of_others_stay(stage: Stage) -> None:
     account = stage.account
     others = Stage(account, f"{stage.prefix[:-2]}zz")
     account.s3.create_bucket(Bucket=f"{stage.prefix}-photos-us-east-1")
@@ -169,7 +169,7 @@ def test_what_is_of_others_stays(stage: Stage) -> None:
     others.down(delete_data=True)
 
 
-def test_the_proof_names_what_is_left_and_the_command_fails(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_fails_and_names_resources_that_are_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     account, name = stage.account, f"{stage.prefix}-stray"
     queue = account.sqs.create_queue(QueueName=name, tags={TAG: stage.prefix})["QueueUrl"]
     topic = account.sns.create_topic(Name=name, Tags=[{"Key": TAG, "Value": stage.prefix}])["TopicArn"]

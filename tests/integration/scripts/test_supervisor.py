@@ -32,7 +32,7 @@ def service(tmp_path: Path, code: str, *, essential: bool = False) -> ManagedPro
     return ManagedProcess("it", (sys.executable, "-c", code), os.environ, tmp_path / "it.log", essential)
 
 
-def test_a_process_that_is_killed_is_started_again(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_a_killed_process_is_restarted(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.start(service(tmp_path, FOREVER))
     wait_until(lambda: supervisor.pid("it"), "it runs")
     first = supervisor.pid("it")
@@ -42,7 +42,7 @@ def test_a_process_that_is_killed_is_started_again(supervisor: Supervisor, tmp_p
     assert not supervisor.failed.is_set()
 
 
-def test_what_a_killed_process_has_started_is_killed_before_it_starts_again(
+def test_the_children_of_a_killed_process_are_killed_before_its_restart(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
     supervisor.start(service(tmp_path, f"import os; os.fork(); print(os.getpid(), flush=True); {FOREVER}"))
@@ -54,7 +54,7 @@ def test_what_a_killed_process_has_started_is_killed_before_it_starts_again(
     wait_until(lambda: all(has_ended(int(pid)) for pid in log.read_text().split()[:2]), "both have ended")
 
 
-def test_the_end_of_an_essential_process_is_told_with_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_the_end_of_an_essential_process_is_reported_with_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.start(service(tmp_path, "raise SystemExit(3)", essential=True))
     assert supervisor.failed.wait(DEADLINE_SECONDS)
     assert "status 3" in supervisor.failure
@@ -72,14 +72,14 @@ def test_stop_ends_a_process_that_ignores_sigterm(supervisor: Supervisor, tmp_pa
     assert has_ended(pid)
 
 
-def test_nothing_is_started_again_after_stop(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_no_process_is_restarted_after_stop(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.start(service(tmp_path, FOREVER))
     wait_until(lambda: supervisor.pid("it"), "it runs")
     supervisor.stop()
     assert supervisor.pid("it") is None
 
 
-def test_a_supervisor_killed_with_9_takes_its_processes_along(tmp_path: Path) -> None:
+def test_processes_end_with_a_killed_supervisor(tmp_path: Path) -> None:
     program = f"""
 import os, sys, time
 from pathlib import Path

@@ -40,7 +40,7 @@ def stack(stage: Stage) -> Any:
     return found
 
 
-def test_an_up_that_dies_at_any_step_goes_on_when_it_is_run_again(stage: Stage) -> None:
+def test_an_up_continues_after_a_crash_at_any_step(stage: Stage) -> None:
     crashes = 0
     for step in range(1, 20):
         stage.crash_at = step
@@ -57,7 +57,7 @@ def test_an_up_that_dies_at_any_step_goes_on_when_it_is_run_again(stage: Stage) 
     assert not [each for each in left if each.get("ExecutionStatus") == "AVAILABLE"]
 
 
-def test_a_no_changes_nothing_and_leaves_no_stack(stage: Stage) -> None:
+def test_a_declined_up_leaves_no_stack(stage: Stage) -> None:
     stage.store_images()
     with pytest.raises(DeclinedError, match="nothing was done"):
         stage.up(says_yes=False)
@@ -65,7 +65,7 @@ def test_a_no_changes_nothing_and_leaves_no_stack(stage: Stage) -> None:
     assert "costs: an instance" in stage.seen
 
 
-def test_a_dry_run_shows_what_would_be_and_what_it_would_cost_and_leaves_nothing(stage: Stage) -> None:
+def test_a_dry_run_shows_changes_and_costs_and_leaves_nothing(stage: Stage) -> None:
     stage.store_images()
     buckets = stage.account.s3.list_buckets()["Buckets"]
     assert stage.up(dry_run=True) is None
@@ -77,7 +77,7 @@ def test_a_dry_run_shows_what_would_be_and_what_it_would_cost_and_leaves_nothing
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
 
 
-def test_a_dry_run_without_images_says_that_they_would_be_baked_and_shows_the_stack(stage: Stage) -> None:
+def test_a_dry_run_without_images_shows_the_stack(stage: Stage) -> None:
     buckets = stage.account.s3.list_buckets()["Buckets"]
     assert stage.up(dry_run=True) is None
     shown = stage.seen
@@ -89,7 +89,7 @@ def test_a_dry_run_without_images_says_that_they_would_be_baked_and_shows_the_st
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
 
 
-def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_type(stage: Stage) -> None:
+def test_images_are_baked_in_the_stacks_network_on_the_web_type(stage: Stage) -> None:
     ec2 = stage.account.ec2
     vpc = ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.8.1.0/24", AvailabilityZone=ZONE)["Subnet"]["SubnetId"]
@@ -110,14 +110,14 @@ def test_images_are_baked_where_the_stack_goes_on_instances_of_the_web_tiers_typ
     assert (machines.subnet_ids, machines.instance_type) == ((subnet,), "c7i-flex.large")
 
 
-def test_workers_of_another_architecture_get_an_image_that_is_baked_on_their_own_type(stage: Stage) -> None:
+def test_images_of_another_architecture_are_baked_on_the_worker_type(stage: Stage) -> None:
     graviton = StackSettings({}, {"fleet.instance_types": "[c7g.large]"})
     with pytest.raises(DeclinedError, match="nothing was done"):
         stage.up(settings=graviton, says_yes=False)
     assert sorted(each.instance_type for each in stage.builders) == ["c7a.large", "c7g.large"]
 
 
-def test_an_image_of_another_architecture_is_found_before_anything_is_made(stage: Stage) -> None:
+def test_an_image_of_another_architecture_stops_up(stage: Stage) -> None:
     stage.store_images()  # for x86_64
     with pytest.raises(NotReadyError):
         stage.up(settings=StackSettings({}, {"fleet.instance_types": "[c7g.large]"}))
@@ -126,12 +126,12 @@ def test_an_image_of_another_architecture_is_found_before_anything_is_made(stage
     assert "`fleetsight bake --role worker --instance-type c7g.large`" in shown
 
 
-def test_without_images_and_without_leave_to_bake_it_says_what_to_run(stage: Stage) -> None:
+def test_missing_images_with_no_bake_are_an_error(stage: Stage) -> None:
     with pytest.raises(DeclinedError, match="fleetsight bake"):
         stage.up(bake=False)
 
 
-def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage) -> None:
+def test_an_invalid_setting_stops_up(stage: Stage) -> None:
     for settings in (
         StackSettings({}, {"fleet.max_workers": "-1"}),
         StackSettings({"UnkeptDays": "5"}),
@@ -146,17 +146,19 @@ def test_a_setting_that_cannot_be_stops_it_before_anything_is_made(stage: Stage)
 
 def requested(stage: Stage, settings: StackSettings) -> dict[str, str]:
     """Return the parameters that the next `up` asks CloudFormation for; the local cloud plays no updates."""
-    asked: list[Any] = []
+    request: list[Any] = []
     events = stage.account.cloudformation.meta.events
-    events.register("provide-client-params.cloudformation.CreateChangeSet", lambda params, **_: asked.append(params))
+    events.register(
+        "provide-client-params.cloudformation.CreateChangeSet", lambda params, **_: request.append(params)
+    )
     with pytest.raises(ClientError, match="plays no updates"):
         stage.up(settings=settings)
     events.unregister("provide-client-params.cloudformation.CreateChangeSet")
-    [parameters] = [each["Parameters"] for each in asked]
+    [parameters] = [each["Parameters"] for each in request]
     return {each["ParameterKey"]: each.get("ParameterValue", "as before") for each in parameters}
 
 
-def test_what_the_account_lacks_stops_it_before_anything_is_made_and_is_told_by_a_dry_run_too(stage: Stage) -> None:
+def test_a_finding_stops_up_and_its_dry_run(stage: Stage) -> None:
     taken = stage.account.sqs.create_queue(QueueName=f"{stage.prefix}-requests")["QueueUrl"]
     buckets = stage.account.s3.list_buckets()["Buckets"]
     for dry_run in (False, True):
@@ -173,9 +175,7 @@ def test_what_the_account_lacks_stops_it_before_anything_is_made_and_is_told_by_
     stage.account.sqs.delete_queue(QueueUrl=taken)
 
 
-def test_the_check_by_itself_shows_each_finding_and_its_status_says_whether_up_would_stop(
-    stage: Stage, cloud: LocalCloud
-) -> None:
+def test_check_shows_all_findings_and_fails_if_up_would_stop(stage: Stage, cloud: LocalCloud) -> None:
     def checked(*options: str) -> Result:
         account = ["--region", "us-east-1", "--prefix", stage.prefix, "--endpoint-url", cloud.endpoint_url]
         return CliRunner().invoke(fleetsight, ["aws", "check", *account, *options])
@@ -195,10 +195,10 @@ def test_the_check_by_itself_shows_each_finding_and_its_status_says_whether_up_w
     assert find_stack(stage.account, stage.prefix) is None
 
 
-def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> None:
+def test_settings_stay_until_they_are_changed(stage: Stage) -> None:
     stage.store_images()
-    said = {"fleet.max_workers": "5", "retention.unkept_days": "14"}
-    stage.up(settings=StackSettings({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, said))
+    printed = {"fleet.max_workers": "5", "retention.unkept_days": "14"}
+    stage.up(settings=StackSettings({"WebCidr": "10.0.0.0/8", "MonthlyBudget": "70"}, printed))
     first = stack(stage).parameters
     assert (first["UnkeptDays"], first["WebCidr"], first["MonthlyBudget"]) == ("37", "10.0.0.0/8", "70")
     version = stage.account.ec2.describe_launch_template_versions(LaunchTemplateName=f"{stage.prefix}-web")[
@@ -211,12 +211,12 @@ def test_what_was_said_once_stays_until_it_is_said_otherwise(stage: Stage) -> No
     )["Stacks"][0]["Tags"]
 
     settings = StackSettings({"MonthlyBudget": "80"}, {"worker.top_k": "3", "retention.unkept_days": ""})
-    asked = requested(stage, settings)
-    assert (asked["UnkeptDays"], asked["WebCidr"], asked["MonthlyBudget"]) == ("30", "as before", "80")
-    assert asked["WebSettings"] == "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
+    request = requested(stage, settings)
+    assert (request["UnkeptDays"], request["WebCidr"], request["MonthlyBudget"]) == ("30", "as before", "80")
+    assert request["WebSettings"] == "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
 
 
-def test_a_second_up_changes_nothing_and_names_the_command_that_leads_to_the_newest_version(stage: Stage) -> None:
+def test_a_second_up_changes_nothing_and_names_roll(stage: Stage) -> None:
     stage.store_images()
     address = stage.up()
     steps, worker = len(stage.steps), f"{stage.prefix}-worker"
@@ -238,7 +238,7 @@ def pool_of(stage: Stage) -> str:
     return str(stack(stage).outputs["UserPoolId"])
 
 
-def test_sessions_get_a_key_that_nobody_sees_and_that_stays_until_somebody_deletes_it_or_the_stack(
+def test_the_session_key_is_never_shown_and_stays(
     stage: Stage,
 ) -> None:
     stage.store_images()
@@ -246,8 +246,8 @@ def test_sessions_get_a_key_that_nobody_sees_and_that_stays_until_somebody_delet
     key = key_of(stage)
     assert SessionKeys([key]).sign("x")
     assert len(key) >= 64
-    (told,) = [at for at, step in enumerate(stage.steps) if "made a key for sessions" in step]
-    assert told < stage.steps.index("CloudFormation has begun")
+    (reported,) = [at for at, step in enumerate(stage.steps) if "made a key for sessions" in step]
+    assert reported < stage.steps.index("CloudFormation has begun")
     (listed,) = stage.account.ssm.describe_parameters(
         ParameterFilters=[{"Key": "Name", "Values": [f"/{stage.prefix}/session-keys"]}]
     )["Parameters"]
@@ -262,7 +262,7 @@ def test_sessions_get_a_key_that_nobody_sees_and_that_stays_until_somebody_delet
     assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
 
 
-def test_renewed_the_new_key_is_first_and_of_the_others_the_last_one_is_taken_still(stage: Stage) -> None:
+def test_a_rotated_key_is_first_and_the_last_one_stays_valid(stage: Stage) -> None:
     rotate_session_key(stage.context)
     first = key_of(stage)
     rotate_session_key(stage.context)
@@ -274,7 +274,7 @@ def test_renewed_the_new_key_is_first_and_of_the_others_the_last_one_is_taken_st
     assert not [step for step in stage.steps if any(key in step for key in (first, second, third))]
 
 
-def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_renews_what_lasts_longer(
+def test_up_says_how_to_create_the_first_operator(
     stage: Stage,
 ) -> None:
     stage.store_images()
@@ -290,7 +290,7 @@ def test_how_the_first_operator_is_made_is_told_until_there_is_one_and_the_pool_
     assert "No account may steer the fleet" not in stage.seen
 
 
-def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(stage: Stage) -> None:
+def test_without_sign_in_there_is_no_pool_and_no_key(stage: Stage) -> None:
     stage.store_images()
     stage.up(settings=StackSettings({"CreateUserPool": "false"}))
     assert "There is no sign-in: all who reach the page may see and do everything" in stage.seen
@@ -298,7 +298,7 @@ def test_without_sign_in_there_are_neither_pool_nor_keys_and_everybody_is_told(s
     assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
 
 
-def test_the_next_stack_goes_on_with_the_accounts_that_the_last_one_has_left(stage: Stage) -> None:
+def test_the_next_stack_adopts_the_accounts_of_the_last_one(stage: Stage) -> None:
     stage.store_images()
     cognito, tags = stage.account.cognito, {TAG: stage.prefix}
     closed: Any = {"AllowAdminCreateUserOnly": True}
@@ -327,19 +327,19 @@ def test_the_accounts_of_a_stack_are_protected_from_deletion(stage: Stage) -> No
         cognito.delete_user_pool(UserPoolId=pool_of(stage))
 
 
-def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stage: Stage) -> None:
+def test_a_stack_adopts_its_accounts_when_sign_in_returns(stage: Stage) -> None:
     cognito, tags = stage.account.cognito, {TAG: stage.prefix}
     made = cognito.create_user_pool(
         PoolName=stage.prefix, UserPoolTags=tags, AdminCreateUserConfig={"AllowAdminCreateUserOnly": True}
     )
     without = Stack(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
-    asked = stage.account, stage.prefix
-    assert kept_pool_parameters(*asked, StackSettings(), without) == {}
-    again = kept_pool_parameters(*asked, StackSettings({"CreateUserPool": "true"}), without)
+    request = stage.account, stage.prefix
+    assert kept_pool_parameters(*request, StackSettings(), without) == {}
+    again = kept_pool_parameters(*request, StackSettings({"CreateUserPool": "true"}), without)
     assert again == {"KeptUserPool": made["UserPool"]["Id"]}
     assert (
         kept_pool_parameters(
-            *asked, StackSettings(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})
+            *request, StackSettings(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})
         )
         == {}
     )
@@ -347,9 +347,7 @@ def test_a_stack_that_lets_people_sign_in_again_goes_on_with_their_accounts(stag
 
 
 @pytest.mark.parametrize(("had", "has"), [("OFF", "OPTIONAL"), ("ON", "ON")])
-def test_a_kept_pool_without_authenticator_apps_gets_them_and_keeps_its_other_factors(
-    stage: Stage, had: Literal["OFF", "ON"], has: str
-) -> None:
+def test_an_adopted_pool_gets_authenticator_apps(stage: Stage, had: Literal["OFF", "ON"], has: str) -> None:
     pool_id = stage.account.cognito.create_user_pool(PoolName=stage.prefix)["UserPool"]["Id"]
     sms: Any = {"SmsConfiguration": {"SnsCallerArn": "arn:aws:iam::123456789012:role/sms"}}
     stage.account.cognito.set_user_pool_mfa_config(UserPoolId=pool_id, SmsMfaConfiguration=sms, MfaConfiguration=had)
@@ -364,14 +362,14 @@ def test_a_kept_pool_without_authenticator_apps_gets_them_and_keeps_its_other_fa
     stage.account.cognito.delete_user_pool(UserPoolId=pool_id)
 
 
-def test_s4_a_kept_pool_where_anybody_registers_any_address_is_refused(stage: Stage) -> None:
+def test_s4_an_adopted_pool_with_self_registration_is_rejected(stage: Stage) -> None:
     made = stage.account.cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags={TAG: stage.prefix})
     with pytest.raises(SettingError, match=f"{made['UserPool']['Id']}: self-registration"):
         kept_pool_parameters(stage.account, stage.prefix, StackSettings(), None)
     stage.down(delete_data=True)
 
 
-def test_a_page_that_never_answers_is_given_up_with_where_to_look(
+def test_a_page_without_an_answer_times_out_with_the_commands(
     stage: Stage,
 ) -> None:
     stage.store_images()
@@ -383,9 +381,7 @@ def test_a_page_that_never_answers_is_given_up_with_where_to_look(
         wait_for_page(stage.context, stack(stage), lambda _: False)
 
 
-def test_a_stack_of_a_version_that_knew_fewer_places_stays_where_it_is(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stack_of_an_earlier_version_keeps_its_network(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.store_images()
     stage.up()
     parameters = dict(stack(stage).parameters)
@@ -400,7 +396,7 @@ def test_a_stack_of_a_version_that_knew_fewer_places_stays_where_it_is(
     assert f"The stack {stage.prefix} is as it should be" in stage.seen
 
 
-def test_a_page_that_is_open_to_nobody_is_not_asked(stage: Stage) -> None:
+def test_a_closed_page_is_not_called(stage: Stage) -> None:
     stage.store_images()
     stage.up()
     assert "not open yet" in stage.seen
@@ -412,7 +408,7 @@ def test_a_page_that_is_open_to_nobody_is_not_asked(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         (["--open-to", "me"], "Fleetsight asks no service on the internet"),
         (["--open-to", "1.2.3.4/40"], "give a network such as"),
@@ -422,7 +418,7 @@ def test_a_page_that_is_open_to_nobody_is_not_asked(stage: Stage) -> None:
     ],
     ids=["me", "no-network", "host-bits", "no-value", "prefix"],
 )
-def test_what_cannot_be_meant_is_refused_with_what_can(options: list[str], told: str) -> None:
+def test_invalid_options_are_rejected_with_examples(options: list[str], reported: str) -> None:
     result = CliRunner().invoke(fleetsight, ["up", *options])
     assert result.exit_code == 2
-    assert told in " ".join(result.output.replace("│", " ").split())
+    assert reported in " ".join(result.output.replace("│", " ").split())

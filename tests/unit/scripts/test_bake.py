@@ -23,21 +23,21 @@ from tests.support.stubs import stubbed
 ACCOUNT = Account("us-east-1")
 
 
-def test_the_default_is_the_resnet_that_was_built(tmp_path: Path) -> None:
+def test_the_default_bundle_is_the_built_resnet(tmp_path: Path) -> None:
     shutil.copytree(DEMO_BUNDLE, tmp_path / "resnet18")
     assert select_bundle(ACCOUNT, None, "openvino", tmp_path) == tmp_path / "resnet18"
 
 
-def test_without_one_the_command_that_makes_it_is_named(tmp_path: Path) -> None:
+def test_a_missing_default_bundle_names_the_build_command(tmp_path: Path) -> None:
     with pytest.raises(BakeError, match=r"(?s)model build resnet18`.*--bundle.*--demo"):
         select_bundle(ACCOUNT, None, "openvino", tmp_path)
 
 
-def test_the_demo_bundle_has_to_be_asked_for() -> None:
+def test_the_demo_bundle_is_selected_by_name_only() -> None:
     assert select_bundle(ACCOUNT, DEMO_NAME, "torch") == DEMO_BUNDLE
 
 
-def test_a_bundle_that_is_named_is_taken_where_it_is_whole(tmp_path: Path) -> None:
+def test_a_given_bundle_must_be_complete(tmp_path: Path) -> None:
     own = Path(shutil.copytree(DEMO_BUNDLE, tmp_path / "own"))
     assert select_bundle(ACCOUNT, str(own), "openvino") == own
     (own / "model.bin").write_bytes(b"short")
@@ -56,7 +56,7 @@ def refuse(s3: Stubber, code: str) -> None:
     s3.add_client_error("create_bucket", code, http_status_code=409)
 
 
-def test_a_name_that_s3_has_not_freed_yet_is_waited_for() -> None:
+def test_the_bake_waits_for_a_bucket_name_that_s3_has_not_released() -> None:
     done = list[str]()
     with stubbed("s3") as s3:
         s3.add_client_error("head_bucket", "404")
@@ -75,7 +75,7 @@ def test_a_name_that_s3_has_not_freed_yet_is_waited_for() -> None:
     assert done[0] == "made the bucket fs-bake-123456789012-us-east-1"
 
 
-def test_it_is_given_up_after_an_hour_with_the_remedy() -> None:
+def test_the_wait_for_a_bucket_name_ends_after_an_hour_with_the_remedy() -> None:
     with stubbed("s3") as s3:
         s3.add_client_error("head_bucket", "404")
         for _ in range(361):
@@ -84,7 +84,7 @@ def test_it_is_given_up_after_an_hour_with_the_remedy() -> None:
             ensure_bucket(context(s3, []))
 
 
-def test_a_name_that_another_account_has_is_not_waited_for() -> None:
+def test_a_bucket_name_of_another_account_is_an_error_at_once() -> None:
     with stubbed("s3") as s3:
         s3.add_client_error("head_bucket", "404")
         refuse(s3, "BucketAlreadyExists")
@@ -104,21 +104,21 @@ def stored(at: StubbedAccount, *image_ids: str) -> AwsContext:
 
 
 @pytest.mark.parametrize(("disks", "gib"), [([ROOT_DISK, INSTANCE_STORE], 24), ([], 8)])
-def test_a_workers_disk_is_as_large_as_its_image_says(disks: Sequence[Any], gib: int) -> None:
+def test_a_workers_disk_has_the_size_of_its_image(disks: Sequence[Any], gib: int) -> None:
     with stubbed_account("ssm", "ec2") as at:
         there = {"Images": [{"ImageId": "ami-2", "BlockDeviceMappings": disks}]}
         at.stubs["ec2"].add_response("describe_images", there)
         assert worker_disk_gib(stored(at, "ami-2"), "openvino") == gib
 
 
-def test_without_its_image_a_workers_disk_is_as_large_as_that_which_would_be_baked() -> None:
+def test_without_an_image_a_workers_disk_has_the_size_of_the_image_to_bake() -> None:
     for engine, gib in (("openvino", 8), ("torch", 24)):
         with stubbed_account("ssm", "ec2") as at:
             at.stubs["ec2"].add_response("describe_images", {"Images": []})
             assert worker_disk_gib(stored(at, "ami-gone"), engine) == gib  # type: ignore[arg-type]
 
 
-def test_an_image_that_is_gone_is_not_there() -> None:
+def test_a_deleted_image_is_not_available() -> None:
     with stubbed_account("ssm", "ec2") as at:
         at.stubs["ec2"].add_response("describe_images", {"Images": [{"ImageId": "ami-1"}]})
         assert available_images(stored(at, "ami-gone", "ami-1")) == {"web": "ami-1"}

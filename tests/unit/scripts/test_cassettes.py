@@ -10,7 +10,7 @@ from tests.support.cassettes import Scrubber, play, words
 RECORDED = sorted((Path(__file__).parents[2] / "aws" / "recorded").glob("*.json"))
 
 
-def test_nothing_of_the_account_stays_in_an_answer() -> None:
+def test_recorded_answers_contain_no_data_of_the_account() -> None:
     scrubber = Scrubber("210987654321")
     answer = {
         "Arn": "arn:aws:sts::210987654321:assumed-role/Admins/jo@example.com",
@@ -44,7 +44,7 @@ def test_nothing_of_the_account_stays_in_an_answer() -> None:
 
 @pytest.mark.skipif(not RECORDED, reason="no real run has been recorded yet: see tests/aws/test_life.py")
 @pytest.mark.parametrize("cassette", RECORDED, ids=lambda path: path.stem)
-def test_a_command_says_the_same_to_what_aws_answered(cassette: Path) -> None:
-    played, said = play(cassette)
+def test_a_command_prints_the_recorded_output_for_recorded_answers(cassette: Path) -> None:
+    played, printed = play(cassette)
     assert played.exit_code == 0, played.output
-    assert words(played.output) == words(said)
+    assert words(played.output) == words(printed)

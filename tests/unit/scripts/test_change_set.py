@@ -46,7 +46,7 @@ def stubbed_stage(stub: Stubber) -> Stage:
     return Stage(Account("us-east-1", _clients={"cloudformation": stub.client}), "fs", time=Time(pause=0))
 
 
-def told(status: str, reason: str = "") -> dict[str, Any]:
+def reported(status: str, reason: str = "") -> dict[str, Any]:
     return {"Status": status, "StatusReason": reason, "Changes": []}
 
 
@@ -54,7 +54,7 @@ def add_refused(stub: Stubber, reason: str) -> None:
     """Let CloudFormation refuse a new stack's change set."""
     stub.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK})
     for _ in range(2):  # once for its state, once for its changes
-        stub.add_response("describe_change_set", told("FAILED", reason), {"ChangeSetName": CHANGE_SET})
+        stub.add_response("describe_change_set", reported("FAILED", reason), {"ChangeSetName": CHANGE_SET})
 
 
 def add_discarded(stub: Stubber) -> None:
@@ -62,15 +62,17 @@ def add_discarded(stub: Stubber) -> None:
     stub.add_response("delete_stack", {}, {"StackName": STACK})
 
 
-def test_what_validation_finds_is_told_for_each_resource(cloudformation: Stubber) -> None:
+def test_validation_errors_are_reported_per_resource(cloudformation: Stubber) -> None:
     add_refused(cloudformation, VALIDATION)
     event = {
         "EventType": "VALIDATION_ERROR",
         "LogicalResourceId": "InputBucket",
         "ValidationStatusReason": BUCKET_EXISTS,
     }
-    asked = {"ChangeSetName": CHANGE_SET, "Filters": {"FailedEvents": True}}
-    cloudformation.add_response("describe_events", {"OperationEvents": [event, {"EventType": "STACK_EVENT"}]}, asked)
+    request = {"ChangeSetName": CHANGE_SET, "Filters": {"FailedEvents": True}}
+    cloudformation.add_response(
+        "describe_events", {"OperationEvents": [event, {"EventType": "STACK_EVENT"}]}, request
+    )
     add_discarded(cloudformation)
     with pytest.raises(StackError) as refused:
         create_change_set(stubbed_stage(cloudformation).context, "CREATE", "https://template", [])
@@ -80,7 +82,7 @@ def test_what_validation_finds_is_told_for_each_resource(cloudformation: Stubber
     ]
 
 
-def test_without_the_right_to_read_them_the_details_are_missing_and_the_refusal_is_told(
+def test_a_rejection_is_reported_without_details_if_events_may_not_be_read(
     cloudformation: Stubber,
 ) -> None:
     add_refused(cloudformation, VALIDATION)
@@ -90,20 +92,20 @@ def test_without_the_right_to_read_them_the_details_are_missing_and_the_refusal_
         create_change_set(stubbed_stage(cloudformation).context, "CREATE", "https://template", [])
 
 
-def test_a_change_set_without_changes_is_none_and_no_events_are_read(cloudformation: Stubber) -> None:
+def test_an_empty_change_set_is_none_and_reads_no_events(cloudformation: Stubber) -> None:
     add_refused(cloudformation, "The submitted information didn't contain changes. Submit different information.")
     add_discarded(cloudformation)
     assert create_change_set(stubbed_stage(cloudformation).context, "CREATE", "https://template", []) is None
 
 
-def test_what_a_failed_stack_has_made_is_not_kept(cloudformation: Stubber) -> None:
-    asked = {"ChangeSetName": CHANGE_SET, "RetainExceptOnCreate": True}
-    cloudformation.add_response("execute_change_set", {}, asked)
+def test_resources_of_a_failed_stack_are_deleted(cloudformation: Stubber) -> None:
+    request = {"ChangeSetName": CHANGE_SET, "RetainExceptOnCreate": True}
+    cloudformation.add_response("execute_change_set", {}, request)
     execute_change_set(stubbed_stage(cloudformation).account, ProposedChangeSet(CHANGE_SET, STACK, "CREATE", ()))
 
 
-def test_what_an_earlier_stack_has_left_is_taken_in(cloudformation: Stubber) -> None:
-    asked = {
+def test_a_new_stack_imports_retained_resources(cloudformation: Stubber) -> None:
+    request = {
         "StackName": "fs",
         "ChangeSetName": ANY,
         "ChangeSetType": "CREATE",
@@ -113,9 +115,9 @@ def test_what_an_earlier_stack_has_left_is_taken_in(cloudformation: Stubber) -> 
         "Tags": [{"Key": "fleetsight", "Value": "fs"}],
         "ImportExistingResources": True,
     }
-    cloudformation.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK}, asked)
+    cloudformation.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK}, request)
     change = {"Action": "Import", "LogicalResourceId": "InputBucket", "ResourceType": "AWS::S3::Bucket"}
-    answer = {**told("CREATE_COMPLETE"), "Changes": [{"Type": "Resource", "ResourceChange": change}]}
+    answer = {**reported("CREATE_COMPLETE"), "Changes": [{"Type": "Resource", "ResourceChange": change}]}
     for _ in range(2):
         cloudformation.add_response("describe_change_set", answer, {"ChangeSetName": CHANGE_SET})
     proposed = create_change_set(stubbed_stage(cloudformation).context, "CREATE", "https://template", [])
@@ -123,7 +125,7 @@ def test_what_an_earlier_stack_has_left_is_taken_in(cloudformation: Stubber) -> 
     assert [(each.action, each.name) for each in proposed.changes] == [("Import", "InputBucket")]
 
 
-def test_what_an_update_would_change_is_told_with_what_is_replaced(cloudformation: Stubber) -> None:
+def test_changes_are_reported_with_replacements(cloudformation: Stubber) -> None:
     """The values of `Replacement`, and the details that decide them, are AWS's.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets-samples.html
@@ -138,9 +140,9 @@ def test_what_an_update_would_change_is_told_with_what_is_replaced(cloudformatio
     changes.append({"Action": "Remove", "LogicalResourceId": "Alarm", "ResourceType": "AWS::CloudWatch::Alarm"})
     pages = [changes[:2], changes[2:]]
     listed = [[{"Type": "Resource", "ResourceChange": each} for each in page] for page in pages]
-    complete = told("CREATE_COMPLETE")
+    complete = reported("CREATE_COMPLETE")
     first = {"ChangeSetName": CHANGE_SET}
-    cloudformation.add_response("describe_change_set", {**told("CREATE_IN_PROGRESS")}, first)
+    cloudformation.add_response("describe_change_set", {**reported("CREATE_IN_PROGRESS")}, first)
     cloudformation.add_response("describe_change_set", complete, first)
     cloudformation.add_response("describe_change_set", {**complete, "Changes": listed[0], "NextToken": "n"}, first)
     second = {"ChangeSetName": CHANGE_SET, "NextToken": "n"}
@@ -155,7 +157,7 @@ def test_what_an_update_would_change_is_told_with_what_is_replaced(cloudformatio
     )
 
 
-def test_only_unused_change_sets_that_the_commands_have_made_are_discarded(cloudformation: Stubber) -> None:
+def test_only_own_unexecuted_change_sets_are_deleted(cloudformation: Stubber) -> None:
     """The execution statuses: https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ChangeSetSummary.html"""
 
     def summary(name: str, execution_status: str, stack: str = STACK) -> dict[str, str]:
@@ -184,8 +186,8 @@ class CloudFormation:
 
     def describe_stacks(self, StackName: str) -> Any:  # noqa: N803 (CloudFormation's own name)
         if not self.statuses:
-            told: Any = {"Error": {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}}
-            raise ClientError(told, "DescribeStacks")
+            reported: Any = {"Error": {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}}
+            raise ClientError(reported, "DescribeStacks")
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         if status == "GONE":
             self.statuses = []
@@ -213,17 +215,17 @@ def staged_stack(*statuses: str) -> tuple[Stage, CloudFormation]:
     return Stage(Account("us-east-1", _clients={"cloudformation": cloud}), "fs", time=Time(pause=0)), cloud
 
 
-def test_where_there_is_none_it_is_made() -> None:
+def test_prepare_stack_creates_a_missing_stack() -> None:
     assert prepare_stack(staged_stack()[0].context) == "CREATE"
 
 
 @pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
-def test_a_complete_one_is_updated(status: str) -> None:
+def test_prepare_stack_updates_a_complete_stack(status: str) -> None:
     assert prepare_stack(staged_stack(status)[0].context) == "UPDATE"
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "REVIEW_IN_PROGRESS"])
-def test_one_that_was_never_complete_is_deleted_and_made_again(status: str) -> None:
+def test_prepare_stack_deletes_a_stack_that_was_never_complete(status: str) -> None:
     on, cloud = staged_stack(status)
     assert prepare_stack(on.context) == "CREATE"
     assert cloud.deleted == 1
@@ -232,7 +234,7 @@ def test_one_that_was_never_complete_is_deleted_and_made_again(status: str) -> N
 
 
 @pytest.mark.parametrize("has_accounts", [False, True])
-def test_the_user_pool_of_a_stack_that_was_never_complete_goes_unless_it_has_accounts(has_accounts: bool) -> None:
+def test_the_user_pool_of_an_incomplete_stack_is_deleted_unless_it_has_accounts(has_accounts: bool) -> None:
     cloud = CloudFormation(["ROLLBACK_FAILED"], resources=(("AWS::Cognito::UserPool", "us-east-1_a"),))
     pool = {"Id": "us-east-1_a", "Name": "fs", "UserPoolTags": {TAG: "fs"}}
     with stubbed("cognito-idp") as cognito:
@@ -253,19 +255,19 @@ def test_the_user_pool_of_a_stack_that_was_never_complete_goes_unless_it_has_acc
     assert on.steps == [*gone, "the stack fs is deleted"]
 
 
-def test_one_that_is_busy_is_waited_for() -> None:
+def test_prepare_stack_waits_for_a_busy_stack() -> None:
     on, _ = staged_stack("UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE")
     assert prepare_stack(on.context) == "UPDATE"
     assert on.time.now > 0
     assert "busy (UPDATE_IN_PROGRESS)" in on.seen
 
 
-def test_one_that_is_being_deleted_is_waited_for_and_made_again() -> None:
+def test_prepare_stack_waits_for_a_deletion_and_creates_the_stack() -> None:
     on, _ = staged_stack("DELETE_IN_PROGRESS", "DELETE_IN_PROGRESS", "GONE")
     assert prepare_stack(on.context) == "CREATE"
 
 
-def test_one_that_stays_busy_is_not_waited_for_for_ever() -> None:
+def test_the_wait_for_a_busy_stack_ends() -> None:
     with pytest.raises(TimedOutError, match="wait on with the same command"):
         prepare_stack(staged_stack("UPDATE_IN_PROGRESS")[0].context)
 
@@ -274,14 +276,14 @@ def test_one_that_stays_busy_is_not_waited_for_for_ever() -> None:
     ("status", "remedy"),
     [("UPDATE_ROLLBACK_FAILED", "continue-update-rollback --stack-name fs"), ("DELETE_FAILED", "fleetsight down")],
 )
-def test_where_only_a_person_can_help_it_is_said_how(status: str, remedy: str) -> None:
+def test_a_stuck_stack_is_an_error_with_the_manual_remedy(status: str, remedy: str) -> None:
     on, cloud = staged_stack(status)
     with pytest.raises(StackError, match=remedy):
         prepare_stack(on.context)
     assert not cloud.deleted
 
 
-def test_what_was_cancelled_because_of_another_failure_is_no_failure_of_its_own() -> None:
+def test_a_cancelled_resource_is_not_a_failure() -> None:
     assert is_failure({"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "Table already exists"})
     assert not is_failure({"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "Resource creation cancelled"})
     assert not is_failure({"ResourceStatus": "CREATE_COMPLETE"})
@@ -292,7 +294,7 @@ NO_SIGNAL = "Received 0 SUCCESS signal(s) out of 1. Unable to satisfy 100% MinSu
 """As CloudFormation says it: repost.aws/knowledge-center/auto-scaling-group-rolling-updates"""
 
 
-def test_where_no_web_instance_has_signalled_its_console_is_shown() -> None:
+def test_the_console_is_shown_if_no_web_instance_has_signalled() -> None:
     with ExitStack() as stubs:
         cloudformation, ec2 = (stubs.enter_context(stubbed(each)) for each in ("cloudformation", "ec2"))
         event = {
@@ -314,11 +316,11 @@ def test_where_no_web_instance_has_signalled_its_console_is_shown() -> None:
         account = Account("us-east-1", _clients={"cloudformation": cloudformation.client, "ec2": ec2.client})
         with pytest.raises(StackError) as refused:
             deploy(Stage(account, "fs").context, ProposedChangeSet("change", "arn", "UPDATE", ()))
-    told = str(refused.value)
-    assert NO_SIGNAL in told
-    assert "| line 39\n" in told
-    assert "line 5\n" not in told
-    assert "fleetsight bake --prefix fs" in told
+    reported = str(refused.value)
+    assert NO_SIGNAL in reported
+    assert "| line 39\n" in reported
+    assert "line 5\n" not in reported
+    assert "fleetsight bake --prefix fs" in reported
 
 
 @pytest.mark.parametrize(
@@ -340,20 +342,20 @@ def test_where_no_web_instance_has_signalled_its_console_is_shown() -> None:
         f"{value.action}-{value.replacement or value.kind}" if isinstance(value, ResourceChange) else ""
     ),
 )
-def test_what_costs_money_or_is_replaced_or_deleted_is_marked(change: ResourceChange, warning: str) -> None:
+def test_costs_replacements_and_deletions_are_marked(change: ResourceChange, warning: str) -> None:
     assert change.warning.startswith(warning)
     assert bool(change.warning) == bool(warning)
 
 
 def event(number: int, name: str, kind: str, status: str, reason: str = "") -> dict[str, Any]:
-    told = {
+    reported = {
         "StackId": "arn",
         "StackName": "fs",
         "EventId": str(number),
         "Timestamp": datetime(2026, 1, 1, tzinfo=UTC),
     }
     named = {"LogicalResourceId": name, "ResourceType": kind, "ResourceStatus": status}
-    return {**told, **named, **({"ResourceStatusReason": reason} if reason else {})}
+    return {**reported, **named, **({"ResourceStatusReason": reason} if reason else {})}
 
 
 QUEUE_EXISTS = "fs-requests already exists"
@@ -365,7 +367,7 @@ CANCELLED = "Resource creation cancelled"
     ("verb", "ended"),
     [("CREATE", "ROLLBACK_COMPLETE"), ("CREATE", "ROLLBACK_FAILED"), ("UPDATE", "UPDATE_ROLLBACK_COMPLETE")],
 )
-def test_a_stack_that_was_rolled_back_is_an_error_with_the_reason_of_each_failure(verb: str, ended: str) -> None:
+def test_a_rollback_is_an_error_with_the_reason_of_each_failure(verb: str, ended: str) -> None:
     """CloudFormation rolls back by itself, and the events keep the reasons.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/determine-root-cause-for-stack-failures.html
@@ -382,8 +384,8 @@ def test_a_stack_that_was_rolled_back_is_an_error_with_the_reason_of_each_failur
     with stubbed("cloudformation") as stub:
         stub.add_response("describe_stack_events", {"StackEvents": before}, {"StackName": "arn"})
         stub.add_response("execute_change_set", {})
-        told = {"StackName": "fs", "StackId": "arn", "StackStatus": ended, "CreationTime": before[0]["Timestamp"]}
-        stub.add_response("describe_stacks", {"Stacks": [told]}, {"StackName": "arn"})
+        reported = {"StackName": "fs", "StackId": "arn", "StackStatus": ended, "CreationTime": before[0]["Timestamp"]}
+        stub.add_response("describe_stacks", {"Stacks": [reported]}, {"StackName": "arn"})
         stub.add_response("describe_stack_events", {"StackEvents": [*failed, *before]}, {"StackName": "arn"})
         on = Stage(Account("us-east-1", _clients={"cloudformation": stub.client}), "fs", time=Time(pause=0))
         with pytest.raises(StackError) as refused:

@@ -28,11 +28,11 @@ class Heard:
 def heard() -> Iterator[Heard]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            said.authorizations.append(self.headers.get("Authorization"))
+            output.authorizations.append(self.headers.get("Authorization"))
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(said.status)
-            if said.location is not None:
-                self.send_header("Location", said.location)
+            self.send_response(output.status)
+            if output.location is not None:
+                self.send_header("Location", output.location)
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"{}")
@@ -43,48 +43,48 @@ def heard() -> Iterator[Heard]:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        said = Heard(f"http://127.0.0.1:{server.server_port}")
+        output = Heard(f"http://127.0.0.1:{server.server_port}")
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield said
+        yield output
         server.shutdown()
 
 
-def test_each_call_of_the_api_carries_the_token(heard: Heard) -> None:
+def test_each_api_call_sends_the_token(heard: Heard) -> None:
     ApiClient(heard.url, token=TOKEN).status("a")
     ApiClient(heard.url).status("a")
     assert heard.authorizations == [f"Bearer {TOKEN}", None]
 
 
-def test_a_classic_client_carries_it_too(heard: Heard) -> None:
+def test_a_classic_client_sends_the_token(heard: Heard) -> None:
     target = parse_target(heard.url, anywhere=False)
     ClassicClient(target, "/", "myfile", 5.0, TOKEN).post("a.png", b"")
     assert heard.authorizations == [f"Bearer {TOKEN}"]
 
 
-def test_a_form_for_the_bucket_does_not(heard: Heard) -> None:
+def test_a_bucket_form_does_not_send_the_token(heard: Heard) -> None:
     ApiClient(heard.url, token=TOKEN).send_form(f"{heard.url}/bucket", {"key": "k"}, "a.png", b"")
     assert heard.authorizations == [None]
 
 
-def test_a_redirect_does_not_lead_it_elsewhere(heard: Heard) -> None:
+def test_a_redirect_does_not_forward_the_token(heard: Heard) -> None:
     heard.status, heard.location = 302, f"{heard.url}/elsewhere"
     with pytest.raises(ApiError, match="302"):
         ApiClient(heard.url, token=TOKEN).status("a")
     assert len(heard.authorizations) == 1
 
 
-def test_it_goes_over_no_network_in_the_clear() -> None:
+def test_the_token_is_never_sent_unencrypted() -> None:
     with pytest.raises(ApiError, match=f"would show the token .{TOKEN_VARIABLE}. to everybody on the way: use https"):
         ApiClient("http://photos.example.org", token=TOKEN)
     assert TOKEN not in repr(ApiClient("https://photos.example.org", token=TOKEN))
 
 
-def test_without_a_token_a_refusal_says_how_to_get_one(heard: Heard) -> None:
+def test_an_unauthorized_call_says_how_to_get_a_token(heard: Heard) -> None:
     heard.status = 401
     with pytest.raises(ApiError, match=f"put it into {TOKEN_VARIABLE}"):
         ApiClient(heard.url).status("a")
 
 
-def test_it_is_taken_from_the_environment_and_an_empty_one_is_none() -> None:
+def test_the_token_comes_from_the_environment_unless_it_is_empty() -> None:
     assert token_from_environment({TOKEN_VARIABLE: f"{TOKEN}\n"}) == TOKEN
     assert token_from_environment({TOKEN_VARIABLE: " "}) is token_from_environment({}) is None

@@ -12,7 +12,7 @@ CONFIG = validated_config({})
 PARTS = BilledParts("c7a.large", alarms=4, dashboards=1, images_gb=48)
 
 
-def test_the_month_is_that_of_list_prices() -> None:
+def test_the_monthly_cost_uses_list_prices() -> None:
     rows = dict(monthly_cost(PARTS, CONFIG))
     assert rows["web instance, c7a.large"] == pytest.approx(0.10264 * 730)
     assert rows["disks, 16 GB"] == pytest.approx(1.28)
@@ -39,7 +39,7 @@ def test_each_web_instance_costs_its_hours_its_disk_and_its_address() -> None:
     assert "public addresses, 5" in rows
 
 
-def test_workers_that_stand_by_cost_as_all_others_do() -> None:
+def test_minimum_workers_cost_the_same_as_others() -> None:
     rows = dict(monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "fleet.market": "spot"})))
     assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
     assert rows["disks, 32 GB"] == pytest.approx(2.56)
@@ -49,7 +49,7 @@ def test_workers_that_stand_by_cost_as_all_others_do() -> None:
     assert "public addresses, 3" in rows
 
 
-def test_the_budget_is_twice_what_the_stack_costs_at_rest_without_a_load_balancer() -> None:
+def test_the_default_budget_is_twice_the_idle_cost() -> None:
     whole = BilledParts("c7a.large", alarms=6, dashboards=1, metrics=4, images_gb=16)
     at_rest = sum(dollars for _, dollars in monthly_cost(whole, CONFIG))
     assert TEMPLATE["Parameters"]["MonthlyBudget"]["Default"] == round(2 * at_rest, -1)
@@ -61,7 +61,7 @@ def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:
     assert BilledParts.from_resources(kinds, "m7a.large", 2, 0, web_instances=3) == wanted
 
 
-def test_disks_are_as_large_as_the_template_or_the_image_makes_them() -> None:
+def test_disk_costs_follow_the_template_and_the_image() -> None:
     sizes = {}
     for name in ("WebTemplate", "WorkerTemplate"):
         (disk,) = RESOURCES[name]["Properties"]["LaunchTemplateData"]["BlockDeviceMappings"]

@@ -22,11 +22,11 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def activity(status: str, message: str = "") -> dict[str, Any]:
-    told = {"ActivityId": "1", "AutoScalingGroupName": "fs-web", "Cause": "capacity", "StartTime": AT}
-    return {**told, "StatusCode": status, **({"StatusMessage": message} if message else {})}
+    reported = {"ActivityId": "1", "AutoScalingGroupName": "fs-web", "Cause": "capacity", "StartTime": AT}
+    return {**reported, "StatusCode": status, **({"StatusMessage": message} if message else {})}
 
 
-def asked(activities: Sequence[dict[str, Any]], kind: str = AUTO_SCALING_GROUP) -> str:
+def request(activities: Sequence[dict[str, Any]], kind: str = AUTO_SCALING_GROUP) -> str:
     with on_a_stack([activities], kind) as account:
         return failed_launch(account, STACK)
 
@@ -66,24 +66,26 @@ def on_a_stack(answers: Sequence[Sequence[dict[str, Any]]], kind: str = AUTO_SCA
         ([], ""),
     ],
 )
-def test_the_newest_activity_that_has_ended_counts(activities: list[dict[str, Any]], reason: str) -> None:
-    assert asked(activities) == reason
+def test_the_newest_complete_activity_determines_the_failed_launch(
+    activities: list[dict[str, Any]], reason: str
+) -> None:
+    assert request(activities) == reason
 
 
-def test_a_stack_without_a_group_has_failed_to_launch_nothing() -> None:
-    assert asked([], kind="AWS::S3::Bucket") == ""
+def test_a_stack_without_a_group_has_no_failed_launch() -> None:
+    assert request([], kind="AWS::S3::Bucket") == ""
 
 
-def test_a_reason_is_said_once() -> None:
+def test_a_launch_failure_is_reported_once() -> None:
     failed = [activity("Failed", QUOTA)]
     with on_a_stack([failed, failed, [], [activity("Failed", "no default VPC")]]) as account:
         stage = Stage(account, "fs")
         report = LaunchFailureReporter(stage.context)
         for _ in range(4):
             report.report(STACK)
-    told = stage.seen
-    assert told.count("vCPU limit of 0") == 1
-    assert "no default VPC" in told
+    reported = stage.seen
+    assert reported.count("vCPU limit of 0") == 1
+    assert "no default VPC" in reported
 
 
 WEB, ONE, TWO = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2", "i-0bbcccccccccccccc"
@@ -99,24 +101,22 @@ def fleet() -> list[StackInstance]:
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("web", WEB), (ONE, ONE), ("i-0bbc", TWO)])
-def test_an_instance_is_named_by_its_id_the_beginning_of_it_or_web(
-    fleet: list[StackInstance], wanted: str, found: str
-) -> None:
+def test_an_instance_is_selected_by_id_prefix_or_role(fleet: list[StackInstance], wanted: str, found: str) -> None:
     assert select_instance(fleet, "fs", wanted).instance_id == found
 
 
 @pytest.mark.parametrize("wanted", [None, "i-0bb"])
-def test_of_several_one_must_be_named_and_all_are_listed(fleet: list[StackInstance], wanted: str | None) -> None:
+def test_several_instances_are_listed_and_need_a_selection(fleet: list[StackInstance], wanted: str | None) -> None:
     with pytest.raises(SessionError, match=f"name one:(.|\n)*{ONE}  fs-worker\n  {TWO}"):
         select_instance(fleet, "fs", wanted)
 
 
-def test_where_only_one_runs_it_need_not_be_named(fleet: list[StackInstance]) -> None:
+def test_the_only_instance_needs_no_selection(fleet: list[StackInstance]) -> None:
     del fleet[1:]
     assert select_instance(fleet, "fs", None).instance_id == WEB
 
 
-def test_what_is_not_there_is_answered_by_what_is(fleet: list[StackInstance]) -> None:
+def test_an_unknown_instance_lists_the_running_ones(fleet: list[StackInstance]) -> None:
     with pytest.raises(SessionError, match=f"is i-9; there are:\n  {WEB}"):
         select_instance(fleet, "fs", "i-9")
     fleet.clear()
@@ -130,7 +130,7 @@ def test_the_session_is_for_the_region_and_the_profile_of_the_account() -> None:
     assert session_command(Account("eu-central-1", "ops"), machine(WEB, "fs-web")) == [*words, "--profile", "ops"]
 
 
-def test_programs_that_are_missing_are_named_with_where_they_come_from() -> None:
+def test_missing_programs_are_named_with_their_source() -> None:
     check_programs(lambda name: f"/bin/{name}")
     with pytest.raises(SessionError, match=r"session-manager-plugin: install its plugin: https://docs"):
         check_programs(lambda name: "/bin/aws" if name == "aws" else None)

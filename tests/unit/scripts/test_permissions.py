@@ -66,7 +66,7 @@ def is_allowed(action: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", sorted({each["Type"] for each in load_template().resources.values()}))
-def test_the_policy_holds_what_cloudformation_calls_to_make_and_delete_each_resource(kind: str) -> None:
+def test_the_policy_has_the_calls_of_cloudformation_for_each_resource(kind: str) -> None:
     handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
     wanted = {each for name in ("create", "read", "delete") for each in handlers.get(name, {}).get("permissions", [])}
     used = {each for each in wanted if not any(fnmatchcase(each, pattern) for pattern in UNUSED)}
@@ -89,7 +89,7 @@ def calls() -> Iterator[str]:
                 yield OTHERWISE_NAMED.get(action, action)
 
 
-def test_the_policy_holds_what_the_commands_call() -> None:
+def test_the_policy_has_the_calls_of_the_commands() -> None:
     found = set(calls()) - {"sts:GetCallerIdentity"}  # which needs no right
     assert {"ec2:RunInstances", "budgets:ViewBudget", "tag:GetResources"} <= found
     assert not sorted(each for each in found if not is_allowed(each))
@@ -97,19 +97,19 @@ def test_the_policy_holds_what_the_commands_call() -> None:
 
 def test_the_policy_fits_into_a_role_and_is_limited_to_the_prefix() -> None:
     with stubbed_account(caller="arn:aws-cn:iam::123456789012:user/ann") as at:
-        told = deploy_policy(at.account, "fs")
+        reported = deploy_policy(at.account, "fs")
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-    assert len(json.dumps(told, separators=(",", ":"))) <= 10_240
-    by_name = {each["Sid"]: each for each in told["Statement"]}
+    assert len(json.dumps(reported, separators=(",", ":"))) <= 10_240
+    by_name = {each["Sid"]: each for each in reported["Statement"]}
     assert len(by_name) == len(PERMISSIONS)
     assert by_name["Roles"]["Resource"] == ["arn:aws-cn:iam::123456789012:role/fs-*"]
     assert by_name["Queues"]["Resource"][0] == "arn:aws-cn:sqs:us-east-1:123456789012:fs-requests"
-    everywhere = {action for each in told["Statement"] if "*" in each["Resource"] for action in each["Action"]}
+    everywhere = {action for each in reported["Statement"] if "*" in each["Resource"] for action in each["Action"]}
     harmless = ("iam:Get", "iam:List", "iam:SimulatePrincipalPolicy")
     assert not [each for each in everywhere if each.startswith("iam:") and not each.startswith(harmless)]
 
 
-def test_parts_that_a_stack_does_not_have_need_no_rights() -> None:
+def test_disabled_parts_of_a_stack_need_no_permissions() -> None:
     names = {
         right.name
         for right in needed_permissions({"MonthlyBudget": "0", "CreateUserPool": "true", "StaticSite": "false"})
@@ -118,7 +118,7 @@ def test_parts_that_a_stack_does_not_have_need_no_rights() -> None:
     assert not {"Budget", "StubbedAccount", "SiteFiles", "LoadBalancer", "Names"} & names
 
 
-def test_the_simulation_is_asked_about_a_role_and_not_about_its_session() -> None:
+def test_the_simulation_uses_the_role_of_a_session() -> None:
     session = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Admin_1/ann@example.org"
     arn = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_1"
     role = {"Path": "/", "RoleName": "AWSReservedSSO_Admin_1", "RoleId": "A" * 16, "Arn": arn, "CreateDate": 0}
@@ -164,11 +164,11 @@ DENIED = {"AllowedByOrganizations": False}
     ],
     ids=["allowed", "implicit", "explicit", "deletes", "second-factor", "organization", "boundary"],
 )  # fmt: skip
-def test_a_denial_is_certain_unless_it_depends_on_what_the_simulation_does_not_know(
+def test_a_denial_is_certain_unless_the_simulation_lacks_context(
     result: dict[str, Any], denied: dict[str, bool]
 ) -> None:
     (roles,) = (right for right in PERMISSIONS if right.name == "Roles")
-    asked = {
+    request = {
         "PolicySourceArn": USER,
         "ActionNames": roles.actions.split(),
         "ResourceArns": ["arn:aws:iam::123456789012:role/fs-check"],
@@ -178,13 +178,13 @@ def test_a_denial_is_certain_unless_it_depends_on_what_the_simulation_does_not_k
     }
     with stubbed_account("iam") as at:
         first = {"EvaluationResults": [evaluated("iam:PassRole", "allowed")], "IsTruncated": True, "Marker": "m"}
-        at.stubs["iam"].add_response("simulate_principal_policy", first, asked)
+        at.stubs["iam"].add_response("simulate_principal_policy", first, request)
         last = {"EvaluationResults": [result], "IsTruncated": False}
-        at.stubs["iam"].add_response("simulate_principal_policy", last, {**asked, "Marker": "m"})
+        at.stubs["iam"].add_response("simulate_principal_policy", last, {**request, "Marker": "m"})
         assert denials(at.account, "fs", USER, [roles]) == denied
 
 
-def test_an_implicit_denial_on_any_resource_is_not_certain_since_some_may_be_allowed() -> None:
+def test_an_implicit_denial_on_any_resource_is_uncertain() -> None:
     (machines,) = (right for right in PERMISSIONS if right.name == "Machines")
     results = [
         evaluated("ec2:CreateImage", "implicitDeny"),
@@ -192,5 +192,5 @@ def test_an_implicit_denial_on_any_resource_is_not_certain_since_some_may_be_all
     ]
     with stubbed_account("iam") as at:
         at.stubs["iam"].add_response("simulate_principal_policy", {"EvaluationResults": results})
-        told = denials(at.account, "fs", USER, [machines])
-    assert told == {"ec2:CreateImage": False, "ec2:CreateTags": True}
+        reported = denials(at.account, "fs", USER, [machines])
+    assert reported == {"ec2:CreateImage": False, "ec2:CreateTags": True}

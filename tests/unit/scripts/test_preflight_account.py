@@ -27,34 +27,34 @@ KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890
 
 def key_answer(at: StubbedAccount, manager: str) -> None:
     at.stubs["ec2"].add_response("get_ebs_default_kms_key_id", {"KmsKeyId": KEY})
-    told = {"KeyMetadata": {"KeyId": KEY.rpartition("/")[2], "KeyManager": manager}}
-    at.stubs["kms"].add_response("describe_key", told, {"KeyId": KEY})
+    reported = {"KeyMetadata": {"KeyId": KEY.rpartition("/")[2], "KeyManager": manager}}
+    at.stubs["kms"].add_response("describe_key", reported, {"KeyId": KEY})
 
 
-def test_aws_own_key_is_fine_by_its_alias() -> None:
+def test_the_default_disk_key_of_aws_is_accepted_by_its_alias() -> None:
     with stubbed_account("ec2") as at:
         at.stubs["ec2"].add_response("get_ebs_default_kms_key_id", {"KmsKeyId": "alias/aws/ebs"})
         assert [level for level, _, _ in at.found(check_disk_key)] == ["ok"]
 
 
 @pytest.mark.parametrize(("manager", "level"), [("AWS", "ok"), ("CUSTOMER", "warning")])
-def test_a_customers_key_is_one_that_instances_may_not_use(manager: str, level: str) -> None:
+def test_a_customer_managed_disk_key_is_a_warning(manager: str, level: str) -> None:
     with stubbed_account("ec2", "kms") as at:
         key_answer(at, manager)
-        ((told, words, remedy),) = at.found(check_disk_key)
-    assert told == level
+        ((reported, words, remedy),) = at.found(check_disk_key)
+    assert reported == level
     assert (KEY in words, "reset-ebs-default-kms-key-id --region us-east-1" in remedy) == (level == "warning",) * 2
 
 
-def test_a_region_has_every_type_of_the_template_or_is_none_for_it() -> None:
+def test_a_region_without_a_resource_type_is_a_stop() -> None:
     kinds = {each["Type"] for each in load_template().resources.values()}
     with stubbed_account("cloudformation") as at:
         stub = at.stubs["cloudformation"]
         stub.add_response("validate_template", {})
-        asked: list[Any] = []
-        stub.client.meta.events.register("provide-client-params.*.*", lambda params, **_: asked.append(params))
+        request: list[Any] = []
+        stub.client.meta.events.register("provide-client-params.*.*", lambda params, **_: request.append(params))
         assert [level for level, _, _ in at.found(check_region)] == ["ok"]
-        assert {each["Type"] for each in json.loads(asked[0]["TemplateBody"])["Resources"].values()} == kinds
+        assert {each["Type"] for each in json.loads(request[0]["TemplateBody"])["Resources"].values()} == kinds
         # As it was met in eu-central-2: https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2177
         message = "Template format error: Unrecognized resource types: [AWS::Budgets::Budget]"
         stub.add_client_error("validate_template", "ValidationError", message)
@@ -72,25 +72,25 @@ def test_a_region_has_every_type_of_the_template_or_is_none_for_it() -> None:
         ("block-bidirectional", "warning", "instances cannot call AWS"),
     ],
 )
-def test_an_account_may_block_internet_gateways_in_the_whole_region(mode: str, level: str, words: str) -> None:
+def test_blocked_internet_gateways_are_a_warning(mode: str, level: str, words: str) -> None:
     with stubbed_account("ec2") as at:
         options = {"AwsRegion": "us-east-1", "State": "update-complete", "InternetGatewayBlockMode": mode}
         answer = {"VpcBlockPublicAccessOptions": options}
         at.stubs["ec2"].add_response("describe_vpc_block_public_access_options", answer)
-        ((told, found, _),) = at.found(check_public_access)
-    assert (told, words in found) == (level, True)
+        ((reported, found, _),) = at.found(check_public_access)
+    assert (reported, words in found) == (level, True)
 
 
 @pytest.mark.parametrize(("in_production", "level"), [(True, "ok"), (False, "warning")])
-def test_mail_from_the_sandbox_reaches_verified_addresses_only(in_production: bool, level: str) -> None:
+def test_the_ses_sandbox_is_a_warning(in_production: bool, level: str) -> None:
     with stubbed_account("sesv2", parameters={"SenderArn": SENDER}) as at:
         at.stubs["sesv2"].add_response("get_account", {"ProductionAccessEnabled": in_production})
-        ((told, words, _),) = at.found(check_mail)
-    assert told == level
+        ((reported, words, _),) = at.found(check_mail)
+    assert reported == level
     assert ("verified addresses only" in words) == (not in_production)
 
 
-def test_ses_is_not_asked_without_a_sender_or_without_sign_in_or_about_another_region() -> None:
+def test_ses_is_called_only_with_a_sender_and_sign_in_in_its_region() -> None:
     with stubbed_account("sesv2") as at:
         assert not at.found(check_mail)
         at.parameters = {"SenderArn": SENDER, "CreateUserPool": "false"}
@@ -108,12 +108,12 @@ def test_ses_is_not_asked_without_a_sender_or_without_sign_in_or_about_another_r
 )
 def test_a_caller_without_policies_of_its_own_is_not_simulated(caller: str, words: str) -> None:
     with stubbed_account("iam", caller=caller) as at:
-        ((level, told, _),) = at.found(check_rights)
+        ((level, reported, _),) = at.found(check_rights)
     assert level == "warning"
-    assert words in told
+    assert words in reported
 
 
-def test_what_may_not_be_called_is_a_stop_if_certain_and_a_warning_if_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denied_action_is_a_stop_if_certain_else_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     denied = {"iam:CreateRole": True, "sqs:DeleteQueue": False}
     with stubbed_account("iam") as at:
         monkeypatch.setattr("scripts.aws.preflight.account.denials", lambda *_: denied)
@@ -124,7 +124,7 @@ def test_what_may_not_be_called_is_a_stop_if_certain_and_a_warning_if_not(monkey
         assert [level for level, _, _ in at.found(check_rights)] == ["ok"]
 
 
-def test_a_simulation_that_is_denied_is_a_warning() -> None:
+def test_a_denied_simulation_is_a_warning() -> None:
     with stubbed_account("iam") as at:
         at.stubs["iam"].add_client_error("simulate_principal_policy", "AccessDenied", "not authorized")
         ((level, words, _),) = at.found(check_rights)
@@ -141,30 +141,34 @@ UNKNOWN = UnknownServiceError(service_name="budgets", known_service_names="ec2")
 @pytest.mark.parametrize(
     ("error", "words"), [(DENIED, "GetServiceQuota"), (GONE, "https://budgets.example"), (UNKNOWN, "budgets")]
 )
-def test_a_check_that_cannot_be_made_is_a_warning_and_the_others_are_made(error: Exception, words: str) -> None:
+def test_a_failed_check_is_a_warning_and_others_continue(error: Exception, words: str) -> None:
     def fails(_: object) -> list[Finding]:
         raise error
 
-    (first, told), second = run_checks(StubbedAccount({}).plan(), {"quota": fails, "types": lambda _: [OK]})
-    assert (first, told.level) == ("quota", Level.WARNING)
-    assert told.found.startswith("cannot tell: ")
-    assert words in told.found
+    (first, reported), second = run_checks(StubbedAccount({}).plan(), {"quota": fails, "types": lambda _: [OK]})
+    assert (first, reported.level) == ("quota", Level.WARNING)
+    assert reported.found.startswith("cannot tell: ")
+    assert words in reported.found
     assert second == ("types", OK)
 
 
-def test_a_check_that_gets_no_answer_in_time_is_a_warning_and_holds_up_no_other() -> None:
+def test_a_slow_check_is_a_warning_and_delays_no_other() -> None:
     never = threading.Event()
 
     def hangs(_: object) -> list[Finding]:
         never.wait()
         return [OK]
 
-    (_, told), *others = run_checks(StubbedAccount({}).plan(), {"rights": hangs}, seconds=0.0)
-    assert (told.level, told.found, others) == (Level.WARNING, "cannot tell: AWS did not answer within 0 s", [])
+    (_, reported), *others = run_checks(StubbedAccount({}).plan(), {"rights": hangs}, seconds=0.0)
+    assert (reported.level, reported.found, others) == (
+        Level.WARNING,
+        "cannot tell: AWS did not answer within 0 s",
+        [],
+    )
     never.set()
 
 
-def test_a_mistake_in_a_check_is_not_hidden() -> None:
+def test_a_bug_in_a_check_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         run_checks(StubbedAccount({}).plan(), {"quota": lambda _: [OK] * (1 // 0)})
 
@@ -195,7 +199,7 @@ def answers(at: StubbedAccount, **found: Any) -> None:
     stubs["ssm"].add_response("get_parameters", {"Parameters": found.get("parameters", [])})
 
 
-def test_names_come_from_the_template_without_those_that_a_stack_adopts_or_leaves_out() -> None:
+def test_checked_names_exclude_adopted_and_disabled_resources() -> None:
     with stubbed_account() as at:
         names = stack_names(at.plan())
         assert set(names) == set(NAMED_TYPES) - {"AWS::S3::Bucket"}
@@ -220,7 +224,7 @@ def test_names_come_from_the_template_without_those_that_a_stack_adopts_or_leave
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_a_name_that_is_taken_stops_a_new_stack(found: dict[str, Any], name: str) -> None:
+def test_an_existing_name_stops_a_new_stack(found: dict[str, Any], name: str) -> None:
     with stubbed_account(*SERVICES) as at:
         answers(at, **found)
         ((level, words, remedy),) = at.found(check_names)
@@ -229,7 +233,7 @@ def test_a_name_that_is_taken_stops_a_new_stack(found: dict[str, Any], name: str
     assert "fleetsight down" in remedy
 
 
-def test_names_that_only_begin_alike_are_others() -> None:
+def test_names_with_the_same_prefix_are_different() -> None:
     with stubbed_account(*SERVICES) as at:
         answers(
             at,
@@ -240,7 +244,7 @@ def test_names_that_only_begin_alike_are_others() -> None:
         assert [level for level, _, _ in at.found(check_names)] == ["ok"]
 
 
-def test_a_service_that_cannot_be_asked_is_a_warning_and_the_others_are_asked() -> None:
+def test_an_unavailable_service_is_a_warning_and_others_are_checked() -> None:
     with stubbed_account(*SERVICES) as at:
         answers(at, queues=["https://sqs.us-east-1.amazonaws.com/123456789012/fs-requests"], budgets=None)
         at.stubs["budgets"].add_client_error("describe_budgets", "AccessDeniedException", "no")
@@ -248,6 +252,6 @@ def test_a_service_that_cannot_be_asked_is_a_warning_and_the_others_are_asked() 
     assert found == ["stop", "warning"]
 
 
-def test_the_names_of_a_stack_that_is_there_are_its_own() -> None:
+def test_an_existing_stack_owns_its_names() -> None:
     with stubbed_account(is_new=False) as at:
         assert [level for level, _, _ in at.found(check_names)] == ["ok"]

@@ -66,8 +66,8 @@ def offers(at: StubbedAccount, *pairs: tuple[str, str]) -> None:
         {"AvailabilityZone": "us-east-1c"},
     ]
     at.stubs["ec2"].add_response("describe_subnets", {"Subnets": subnets}, {"SubnetIds": ["subnet-1", "subnet-2"]})
-    told = [{"InstanceType": kind, "LocationType": "availability-zone", "Location": zone} for kind, zone in pairs]
-    at.stubs["ec2"].add_response("describe_instance_type_offerings", {"InstanceTypeOfferings": told})
+    reported = [{"InstanceType": kind, "LocationType": "availability-zone", "Location": zone} for kind, zone in pairs]
+    at.stubs["ec2"].add_response("describe_instance_type_offerings", {"InstanceTypeOfferings": reported})
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_type_is_offered_in_zones_of_the_subnets(zones: str, others: str, leve
         assert [level for level, _, _ in at.found(check_types)] == levels
 
 
-def test_without_any_type_for_workers_it_is_a_stop() -> None:
+def test_no_offered_worker_type_is_a_stop() -> None:
     with stubbed_account("ec2", fleet={"instance_types": ("c7i.large",)}) as at:
         offers(at, ("c7a.large", "us-east-1a"), ("c7a.large", "us-east-1b"))
         assert [level for level, _, _ in at.found(check_types)] == ["ok", "stop"]
@@ -116,18 +116,18 @@ DRY = ("DryRunOperation", "Request would have succeeded, but DryRun flag is set.
         ([("RequestLimitExceeded", "Request limit exceeded.")], "warning", "Request limit exceeded."),
     ],
 )  # fmt: skip
-def test_a_dry_run_says_whether_the_account_may_launch(
+def test_a_dry_run_checks_whether_the_account_may_launch(
     codes: Sequence[tuple[str, str]], level: str, words: str
 ) -> None:
     with stubbed_account("ec2") as at:
         answers(at, *codes)
-        ((told, found, remedy),) = at.found(check_launch)
-    assert told == level
+        ((reported, found, remedy),) = at.found(check_launch)
+    assert reported == level
     assert words in found
     assert ("c7i-flex.large" in remedy) == (FREE_PLAN in words)
 
 
-def test_of_several_types_of_workers_one_may_be_refused() -> None:
+def test_one_rejected_worker_type_of_several_is_a_warning() -> None:
     with stubbed_account("ec2", fleet={"instance_types": ("c7i.large", "g4dn.xlarge")}) as at:
         answers(at, DRY, ("InvalidParameterCombination", FREE_PLAN), DRY)
         assert [level for level, _, _ in at.found(check_launch)] == ["warning", "ok"]
@@ -138,7 +138,7 @@ def test_of_several_types_of_workers_one_may_be_refused() -> None:
 def described(at: StubbedAccount) -> None:
     """Let EC2 describe all types of the plan, which is asked once."""
     kinds = at.plan().types
-    told = [
+    reported = [
         {
             "InstanceType": kind,
             "ProcessorInfo": {"SupportedArchitectures": ["arm64"] if "g." in kind else ["i386", "x86_64"]},
@@ -147,7 +147,7 @@ def described(at: StubbedAccount) -> None:
         }
         for kind in kinds
     ]
-    at.stubs["ec2"].add_response("describe_instance_types", {"InstanceTypes": told}, {"InstanceTypes": kinds})
+    at.stubs["ec2"].add_response("describe_instance_types", {"InstanceTypes": reported}, {"InstanceTypes": kinds})
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,7 @@ def described(at: StubbedAccount) -> None:
         (("c7g.large", "c7a.large"), ["stop"]),
     ],
 )
-def test_an_image_is_launched_on_types_of_its_own_architecture_only(
-    types: tuple[str, ...], levels: list[str]
-) -> None:
+def test_an_image_of_another_architecture_is_found(types: tuple[str, ...], levels: list[str]) -> None:
     images = [{"ImageId": each, "Architecture": "x86_64"} for each in ("ami-1", "ami-2")]
     with stubbed_account("ec2", fleet={"instance_types": types}) as at:
         at.stubs["ec2"].add_response("describe_images", {"Images": images}, {"ImageIds": ["ami-1", "ami-2"]})
@@ -182,14 +180,14 @@ def test_an_image_is_launched_on_types_of_its_own_architecture_only(
     ],
     ids=["torch", "without torch", "own image", "torch has openvino too"],
 )
-def test_the_engine_torch_needs_an_image_that_has_it(engine: str, tags: list[dict[str, str]], level: str) -> None:
+def test_the_engine_torch_needs_an_image_with_torch(engine: str, tags: list[dict[str, str]], level: str) -> None:
     images: list[dict[str, Any]] = [{"ImageId": "ami-1"}, {"ImageId": "ami-2", "Tags": tags}]
     images = [{**each, "Architecture": "x86_64"} for each in images]
     with stubbed_account("ec2", engine=engine) as at:
         at.stubs["ec2"].add_response("describe_images", {"Images": images})
         described(at)
-        ((told, _, remedy),) = at.found(check_images)
-    assert (told, "bake --role worker --engine torch" in remedy) == (level, level != "ok")
+        ((reported, _, remedy),) = at.found(check_images)
+    assert (reported, "bake --role worker --engine torch" in remedy) == (level, level != "ok")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,7 @@ def test_the_engine_torch_needs_an_image_that_has_it(engine: str, tags: list[dic
         ("torch", ("g4dn.xlarge", "g4ad.xlarge"), "g4ad.xlarge has no GPU of NVIDIA's"),
     ],
 )
-def test_workers_are_not_paid_for_a_gpu_that_nothing_uses(engine: str, types: tuple[str, ...], words: str) -> None:
+def test_an_unused_gpu_is_a_warning(engine: str, types: tuple[str, ...], words: str) -> None:
     with stubbed_account("ec2", engine=engine, fleet={"instance_types": types}) as at:
         described(at)
         ((level, found, remedy),) = at.found(check_gpus)
@@ -209,18 +207,22 @@ def test_workers_are_not_paid_for_a_gpu_that_nothing_uses(engine: str, types: tu
     assert words in found
 
 
-def test_without_images_debians_is_launched_and_its_lack_is_a_stop() -> None:
+def test_without_images_the_dry_run_uses_debians() -> None:
     debian = {"ImageId": "ami-d", "Name": "debian-12-amd64-1", "RootDeviceName": "/dev/xvda", "CreationDate": "2026"}
-    asked: list[Any] = []
+    expected_request: list[Any] = []
     with stubbed_account("ec2", images={}) as at:
         described(at)
         at.stubs["ec2"].add_response("describe_images", {"Images": [debian]})
         answers(at, DRY)
         at.stubs["ec2"].client.meta.events.register(
-            "provide-client-params.ec2.RunInstances", lambda params, **_: asked.append(params)
+            "provide-client-params.ec2.RunInstances", lambda params, **_: expected_request.append(params)
         )
         assert [level for level, _, _ in at.found(check_launch)] == ["ok"]
-        assert (asked[0]["ImageId"], asked[0]["DryRun"], asked[0]["SubnetId"]) == ("ami-d", True, "subnet-1")
+        assert (expected_request[0]["ImageId"], expected_request[0]["DryRun"], expected_request[0]["SubnetId"]) == (
+            "ami-d",
+            True,
+            "subnet-1",
+        )
         described(at)
         at.stubs["ec2"].add_response("describe_images", {"Images": []})
         ((level, _, remedy),) = at.found(check_launch)
@@ -250,13 +252,13 @@ ON_DEMAND, SPOT, GRAPHICS = "L-1216C47A", "L-34B43A08", "L-DB2E81BA"
         ({"instance_types": ("g4dn.xlarge",), "max_workers": 2}, {ON_DEMAND: 5.0, GRAPHICS: 8.0}, "ok", "2 of 2"),
     ],
 )
-def test_quotas_are_compared_with_the_web_instance_and_the_most_workers(
+def test_quotas_must_cover_the_web_instance_and_the_largest_fleet(
     fleet: Mapping[str, Any], values: Mapping[str, float], level: str, words: str
 ) -> None:
     with stubbed_account("ec2", "service-quotas", fleet=fleet) as at:
         limits(at, values)
-        ((told, found, remedy),) = at.found(check_quota)
-    assert told == level
+        ((reported, found, remedy),) = at.found(check_quota)
+    assert reported == level
     assert words in found
     assert ("request-service-quota-increase" in remedy) == (level != "ok")
 
@@ -273,7 +275,7 @@ def test_every_web_instance_is_counted() -> None:
         assert (level, f"the web tier or the builders need {vcpus} at once" in words) == ("stop", True)
 
 
-def test_both_builders_run_at_once_and_the_remedy_says_how_many_vcpus_to_ask_for() -> None:
+def test_the_quota_must_cover_both_builders() -> None:
     with stubbed_account("ec2", "service-quotas", images={}) as at:
         limits(at, {ON_DEMAND: 3.0})
         ((level, _, remedy),) = at.found(check_quota)
@@ -284,7 +286,7 @@ def test_both_builders_run_at_once_and_the_remedy_says_how_many_vcpus_to_ask_for
     assert "--quota-code L-1216C47A --desired-value 40`" in remedy
 
 
-def test_a_quota_that_is_not_known_is_a_warning() -> None:
+def test_an_unknown_quota_is_a_warning() -> None:
     with stubbed_account("ec2", "service-quotas", fleet={"instance_types": ("p3.2xlarge",)}) as at:
         limits(at, {ON_DEMAND: 5.0})
         ((level, words, _),) = at.found(check_quota)
@@ -306,5 +308,5 @@ def test_a_quota_that_is_not_known_is_a_warning() -> None:
         ("mac2.metal", "spot", None),
     ],
 )
-def test_a_family_has_the_quota_that_its_letters_say(kind: str, market: str, code: str | None) -> None:
+def test_the_quota_follows_the_letters_of_the_family(kind: str, market: str, code: str | None) -> None:
     assert quota_code(kind, market) == code

@@ -41,8 +41,8 @@ def stage(**stubs: Stubber) -> Stage:
 
 def add_start(stub: Stubber, *, skips_matching: bool = True) -> None:
     preferences = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "SkipMatching": skips_matching}
-    asked = {"AutoScalingGroupName": "fs-web", "Preferences": preferences}
-    stub.add_response("start_instance_refresh", {"InstanceRefreshId": REFRESH}, asked)
+    request = {"AutoScalingGroupName": "fs-web", "Preferences": preferences}
+    stub.add_response("start_instance_refresh", {"InstanceRefreshId": REFRESH}, request)
 
 
 def add_statuses(stub: Stubber, *statuses: str, reason: str = WARMING) -> None:
@@ -63,7 +63,7 @@ def test_a_new_instance_is_in_service_before_the_old_one_ends(autoscaling: Stubb
 
 
 @pytest.mark.parametrize("status", ["Failed", "Cancelled", "RollbackFailed", "RollbackSuccessful"])
-def test_a_replacement_that_does_not_succeed_is_an_error_with_its_reason(autoscaling: Stubber, status: str) -> None:
+def test_a_failed_refresh_is_an_error_with_its_reason(autoscaling: Stubber, status: str) -> None:
     add_start(autoscaling)
     add_statuses(autoscaling, "InProgress", status, reason="i-new was not healthy")
     with pytest.raises(RolloutError, match=rf"fs-web was not replaced \({status}\): i-new was not healthy"):
@@ -71,14 +71,14 @@ def test_a_replacement_that_does_not_succeed_is_an_error_with_its_reason(autosca
 
 
 @pytest.mark.parametrize("status", ["Cancelling", "RollbackInProgress"])
-def test_a_replacement_that_is_taken_back_is_waited_for(autoscaling: Stubber, status: str) -> None:
+def test_a_refresh_that_rolls_back_is_awaited(autoscaling: Stubber, status: str) -> None:
     add_start(autoscaling)
     add_statuses(autoscaling, status, "Cancelled")
     with pytest.raises(RolloutError, match="Cancelled"):
         refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=True)
 
 
-def test_a_replacement_that_runs_already_is_waited_for(autoscaling: Stubber) -> None:
+def test_a_running_refresh_is_awaited(autoscaling: Stubber) -> None:
     """The error: API_StartInstanceRefresh.html, InstanceRefreshInProgress."""
     autoscaling.add_client_error("start_instance_refresh", "InstanceRefreshInProgress", "already in progress")
     add_statuses(autoscaling, "InProgress", "Successful")
@@ -87,12 +87,12 @@ def test_a_replacement_that_runs_already_is_waited_for(autoscaling: Stubber) -> 
     assert "fs-web replaces its instances already" in on.seen
 
 
-def test_without_waiting_the_replacement_is_only_begun(autoscaling: Stubber) -> None:
+def test_without_wait_the_refresh_is_only_started(autoscaling: Stubber) -> None:
     add_start(autoscaling)
     refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=False)
 
 
-def test_a_group_without_old_instances_is_left_alone(autoscaling: Stubber) -> None:
+def test_a_group_without_old_instances_is_not_refreshed(autoscaling: Stubber) -> None:
     refresh_web_group(stage(autoscaling=autoscaling).context, WebGroup("fs-web", "2", ()), wait=True)
 
 
@@ -129,22 +129,22 @@ def described(version: str, *launched: str) -> dict[str, Any]:
 
 
 def add_groups(stub: Stubber, answer: dict[str, Any]) -> None:
-    asked = {"Filters": [{"Name": "tag:fleetsight", "Values": ["fs"]}]}
-    stub.add_response("describe_auto_scaling_groups", answer, asked)
+    request = {"Filters": [{"Name": "tag:fleetsight", "Values": ["fs"]}]}
+    stub.add_response("describe_auto_scaling_groups", answer, request)
 
 
-def test_instances_of_other_versions_than_their_group_launches_are_old(autoscaling: Stubber) -> None:
+def test_instances_of_other_versions_are_old(autoscaling: Stubber) -> None:
     add_groups(autoscaling, described("2", "1", "2"))
     assert web_groups(stage(autoscaling=autoscaling).context) == [WebGroup("fs-web", "2", ("i-0",))]
 
 
 @pytest.mark.parametrize(("named", "number"), [("$Default", "3"), ("$Latest", "5")])
-def test_a_version_that_a_group_names_by_a_word_is_looked_up(autoscaling: Stubber, named: str, number: str) -> None:
+def test_the_aliases_of_versions_are_resolved(autoscaling: Stubber, named: str, number: str) -> None:
     add_groups(autoscaling, described(named, "3", "5"))
     with stubbed("ec2") as ec2:
         found = {"LaunchTemplateId": "lt-1", "DefaultVersionNumber": 3, "LatestVersionNumber": 5}
-        asked = {"LaunchTemplateIds": ["lt-1"]}
-        ec2.add_response("describe_launch_templates", {"LaunchTemplates": [found]}, asked)
+        request = {"LaunchTemplateIds": ["lt-1"]}
+        ec2.add_response("describe_launch_templates", {"LaunchTemplates": [found]}, request)
         [group] = web_groups(stage(autoscaling=autoscaling, ec2=ec2).context)
     assert (group.version, len(group.old)) == (number, 1)
 

@@ -26,7 +26,7 @@ def simulated(*arguments: str) -> str:
     return done.output
 
 
-def test_the_configured_policy_plays_a_trace_of_ones_own(trace: Path, tmp_path: Path) -> None:
+def test_the_configured_policy_is_simulated_over_a_users_trace(trace: Path, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     shown = simulated("--trace", str(trace), "--config", CONFIG, "--image-seconds", "1.5", "--json", str(file))
     figures = json.loads(file.read_text())["figures"]
@@ -35,12 +35,12 @@ def test_the_configured_policy_plays_a_trace_of_ones_own(trace: Path, tmp_path: 
     assert figures["mine, backlog: p95_s"] > 42
 
 
-def test_others_play_it_too_when_asked(trace: Path) -> None:
+def test_other_policies_are_simulated_with_against(trace: Path) -> None:
     shown = simulated("--trace", str(trace), "--config", CONFIG, "--against")
     assert [name for name in ("one per message", "KEDA accurate", "Ray Serve", "backlog") if name not in shown] == []
 
 
-def test_an_image_takes_what_the_configuration_says_unless_told(
+def test_image_seconds_default_to_the_configuration(
     trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEETSIGHT__FLEET__IMAGE_SECONDS", "3")
@@ -58,14 +58,14 @@ def test_an_image_takes_what_the_configuration_says_unless_told(
         ("nys-day", 1, 1e9, "no image comes in nys-day"),
     ],
 )
-def test_a_trace_that_cannot_be_is_refused_in_words(name: str, most: int, seconds: float, message: str) -> None:
+def test_an_invalid_trace_is_rejected(name: str, most: int, seconds: float, message: str) -> None:
     with pytest.raises(TraceError, match=message):
         build_scene(
             SimulationRequest(name, 0, 60.0, against=False), Conditions(image_seconds=seconds, max_workers=most)
         )
 
 
-def test_a_file_that_cannot_be_written_is_named(trace: Path, tmp_path: Path) -> None:
+def test_an_unwritable_file_is_named(trace: Path, tmp_path: Path) -> None:
     arguments = ["simulate", "--trace", str(trace), "--config", CONFIG, "--json", str(tmp_path / "no" / "out.json")]
     done = CliRunner().invoke(fleetsight, arguments)
     assert done.exit_code == 1

@@ -42,14 +42,14 @@ def export(folder: Path, **web: object) -> dict[str, SiteFile]:
     return {file.address: file for file in export_site(folder, parse_config(values), ADDRESS)}
 
 
-def test_the_site_is_the_two_pages_and_every_static_file_that_any_page_asks_for(tmp_path: Path) -> None:
+def test_the_site_has_two_pages_and_all_static_files(tmp_path: Path) -> None:
     files = export(tmp_path)
     own = {f"/static/{path.relative_to('web_tier/static')}" for path in Path("web_tier/static").rglob("*.*")}
     assert files.keys() == {"/", "/api", "/static/bootstrap/css/bootstrap.min.css"} | own
     assert all((tmp_path / file.name).stat().st_size for file in files.values())
 
 
-def test_files_are_served_as_what_they_are_and_pages_are_asked_for_each_time(tmp_path: Path) -> None:
+def test_files_have_their_content_type_and_cache_control(tmp_path: Path) -> None:
     files = export(tmp_path)
     assert files["/"].content_type == files["/api"].content_type == "text/html; charset=utf-8"
     assert files["/static/upload/main.js"].content_type.startswith("text/javascript")
@@ -58,7 +58,7 @@ def test_files_are_served_as_what_they_are_and_pages_are_asked_for_each_time(tmp
     assert files["/static/fleetsight.css"].cache_control == "public, max-age=3600"
 
 
-def test_the_page_has_the_settings_of_the_deployment_and_asks_for_what_changes(tmp_path: Path) -> None:
+def test_the_page_has_the_deployed_settings_and_loads_changing_data(tmp_path: Path) -> None:
     export(tmp_path, max_image_bytes=4096)
     page = (tmp_path / "index.html").read_text()
     assert "up to 4 KB each" in page
@@ -66,9 +66,7 @@ def test_the_page_has_the_settings_of_the_deployment_and_asks_for_what_changes(t
     assert "has not looked at the fleet yet" not in page
 
 
-def test_where_people_sign_in_the_pages_ask_who_looks_at_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_sign_in_the_pages_load_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLEETSIGHT_SESSION_KEYS_FILE", raising=False)  # the machine that publishes has none
     auth = {"mode": "cognito", "user_pool_id": "us-east-1_Example1", "client_id": "example"}
     values = shipped_values()
@@ -88,14 +86,14 @@ def test_where_people_sign_in_the_pages_ask_who_looks_at_them(
     assert "Bearer $TOKEN" in (tmp_path / "api").read_text()
 
 
-def test_without_sign_in_no_page_asks_who_looks_at_it(tmp_path: Path) -> None:
+def test_without_sign_in_no_page_loads_a_session(tmp_path: Path) -> None:
     export(tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "visitor.js" not in page
     assert "There is no sign-in here" in page
 
 
-def test_the_page_of_the_api_names_the_sites_own_address(tmp_path: Path) -> None:
+def test_the_api_page_has_the_address_of_the_site(tmp_path: Path) -> None:
     export(tmp_path)
     page = (tmp_path / "api").read_text()
     assert f"curl -s -X POST {ADDRESS}/api/v1/jobs" in page
@@ -115,7 +113,7 @@ ROUTES = Map([Rule("/jobs/<job_id>"), Rule("/jobs/<job_id>/rows", methods=["POST
         ("text/css", "a { background: url(data:image/svg+xml,x) }"),
     ],
 )
-def test_an_address_leads_to_a_file_or_to_the_web_tier(content_type: str, text: str) -> None:
+def test_a_link_leads_to_a_file_or_to_the_web_tier(content_type: str, text: str) -> None:
     files = {"/static/a/it": (content_type, text), "/static/a/there.js": ("", ""), "/static/up.svg": ("", "")}
     check_links(files, ROUTES, ["/static/"])
 
@@ -133,17 +131,15 @@ def test_an_address_leads_to_a_file_or_to_the_web_tier(content_type: str, text: 
         ("text/css", 'a { background: url("gone.png") }', "gone.png"),
     ],
 )
-def test_an_address_that_nothing_is_at_is_told_with_the_file_that_names_it(
-    content_type: str, text: str, dead: str
-) -> None:
+def test_a_dead_link_is_reported_with_its_file(content_type: str, text: str, dead: str) -> None:
     assert dead in set(addresses_in(content_type, text))
     with pytest.raises(SiteLinkError, match=re.escape(f"/static/it names {dead}")):
         check_links({"/static/it": (content_type, text)}, ROUTES, ["/static/"])
 
 
-def test_cloudfront_tells_browsers_what_the_web_tier_does() -> None:
-    told = RESOURCES["SiteHeaders"]["Properties"]["ResponseHeadersPolicyConfig"]
-    security, own = told["SecurityHeadersConfig"], told["CustomHeadersConfig"]["Items"]
+def test_cloudfront_sends_the_headers_of_the_web_tier() -> None:
+    reported = RESOURCES["SiteHeaders"]["Properties"]["ResponseHeadersPolicyConfig"]
+    security, own = reported["SecurityHeadersConfig"], reported["CustomHeadersConfig"]["Items"]
     assert {each["Header"]: each["Value"] for each in own} | {
         "Content-Security-Policy": security["ContentSecurityPolicy"]["ContentSecurityPolicy"],
         "X-Content-Type-Options": "nosniff" if "ContentTypeOptions" in security else "",
@@ -164,8 +160,8 @@ class Stacks:
     def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803 (CloudFormation's own name)
         """Tell of one stack."""
         if StackName not in self.outputs:
-            told: Any = {"Error": {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}}
-            raise ClientError(told, "DescribeStacks")
+            reported: Any = {"Error": {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}}
+            raise ClientError(reported, "DescribeStacks")
         stack = {
             "StackName": StackName,
             "StackId": StackName,
@@ -231,9 +227,7 @@ def exported(account: Account, folder: Path) -> set[str]:
     return {file.name for file in export_site(folder, deployed_config(account, stack), ADDRESS)}
 
 
-def test_the_bucket_has_every_file_as_it_is_to_be_served_and_cloudfront_is_told_last(
-    account: Account, tmp_path: Path
-) -> None:
+def test_files_are_published_before_the_invalidation(account: Account, tmp_path: Path) -> None:
     steps: list[str] = []
     assert publish_site(account, "fleetsight", steps.append) == ADDRESS
     assert keys(account) == exported(account, tmp_path) | {DIGEST_KEY}
@@ -248,14 +242,14 @@ def test_the_bucket_has_every_file_as_it_is_to_be_served_and_cloudfront_is_told_
     assert steps[-1].startswith("CloudFront is told")
 
 
-def test_publishing_again_changes_nothing_where_nothing_has_changed(account: Account) -> None:
+def test_publishing_an_unchanged_site_does_nothing(account: Account) -> None:
     publish_site(account, "fleetsight", print)
     steps: list[str] = []
     assert publish_site(account, "fleetsight", steps.append) == ADDRESS
     assert (steps, invalidations(account)) == ([], 1)
 
 
-def test_files_that_the_site_no_longer_has_go(account: Account, tmp_path: Path) -> None:
+def test_obsolete_files_are_deleted(account: Account, tmp_path: Path) -> None:
     publish_site(account, "fleetsight", print)
     account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
     publish_site(account, "fleetsight", print)
@@ -263,7 +257,7 @@ def test_files_that_the_site_no_longer_has_go(account: Account, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("crash_after", [1, 2, 3])
-def test_after_a_crash_at_any_step_the_next_run_does_all_of_it(account: Account, crash_after: int) -> None:
+def test_after_a_crash_the_next_run_publishes_the_whole_site(account: Account, crash_after: int) -> None:
     publish_site(account, "fleetsight", print)  # of the settings that hold again at the end
     account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
     steps: list[str] = []
@@ -277,29 +271,29 @@ def test_after_a_crash_at_any_step_the_next_run_does_all_of_it(account: Account,
         publish_site(account, "fleetsight", done)
     # As another release would have left it there.
     account.s3.put_object(Bucket=BUCKET, Key="static/theme.js", Body=b"of another release")
-    told = invalidations(account)
+    reported = invalidations(account)
     publish_site(account, "fleetsight", print)
     assert account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["Body"].read() != b"of another release"
-    assert invalidations(account) == told + 1
+    assert invalidations(account) == reported + 1
     assert "static/old.js" not in keys(account)
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(account: Account) -> None:
-    said = site_plan(account, "fleetsight")
-    assert re.match(r"\d+ files would be put into fleetsight-site, 0 would be deleted there", said)
+def test_a_dry_run_of_site_changes_nothing(account: Account) -> None:
+    printed = site_plan(account, "fleetsight")
+    assert re.match(r"\d+ files would be put into fleetsight-site, 0 would be deleted there", printed)
     assert (keys(account), invalidations(account)) == (set(), 0)
     publish_site(account, "fleetsight", print)
     assert site_plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
 
 
-def test_the_command_says_in_one_line_what_is_wrong() -> None:
+def test_an_error_of_site_is_one_line() -> None:
     with mock_aws():
-        said = CliRunner().invoke(site, ["--region", "us-east-1", "--prefix", "A"])
-    assert said.exit_code == 2
-    assert "small letters, digits and dashes" in said.output
+        printed = CliRunner().invoke(site, ["--region", "us-east-1", "--prefix", "A"])
+    assert printed.exit_code == 2
+    assert "small letters, digits and dashes" in printed.output
 
 
-def test_without_a_site_or_a_stack_the_command_says_how_to_come_by_one(account: Account) -> None:
+def test_without_a_site_or_a_stack_the_command_names_the_remedy(account: Account) -> None:
     with pytest.raises(SiteError, match="no stack other-one in us-east-1: `fleetsight up`"):
         publish_site(account, "other-one", print)
     with pytest.raises(SiteError, match="plain has no static site: deploy it with one"):

@@ -40,7 +40,7 @@ def stack(**parameters: str) -> Stack:
     return Stack("fs", "arn", "CREATE_COMPLETE", parameters=parameters)
 
 
-def test_what_is_wished_is_said_what_the_stack_has_stays_and_the_rest_is_the_templates_affair() -> None:
+def test_parameters_are_given_values_else_the_stacks_else_defaults() -> None:
     assert change_set_parameters(SMALL, {"VpcId": "vpc-1"}, None) == [
         {"ParameterKey": "VpcId", "ParameterValue": "vpc-1"}
     ]
@@ -51,7 +51,7 @@ def test_what_is_wished_is_said_what_the_stack_has_stays_and_the_rest_is_the_tem
     ]
 
 
-def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_has() -> None:
+def test_an_unknown_parameter_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(SettingError, match="no parameter Scalein; it has ScaleIn, VpcId"):
         check_parameters(SMALL, StackSettings({"Scalein": "stop"}), None)
 
@@ -65,12 +65,12 @@ def test_a_parameter_that_the_template_does_not_have_is_refused_with_those_it_ha
         ("StaticSite", "true", "StaticSite needs DomainName"),
     ],
 )
-def test_a_parameter_is_refused_with_its_value_and_what_would_do(name: str, value: str, words: str) -> None:
+def test_an_invalid_parameter_is_rejected_with_the_allowed_values(name: str, value: str, words: str) -> None:
     with pytest.raises(SettingError, match=re.escape(words)):
         check_parameters(load_template(), StackSettings({name: value}), None)
 
 
-def test_a_rule_holds_for_what_the_stack_has_already_too() -> None:
+def test_a_rule_also_applies_to_the_stacks_values() -> None:
     check_parameters(load_template(), StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn"))
     with pytest.raises(SettingError, match="needs CertificateArn"):
         check_parameters(load_template(), StackSettings({"CertificateArn": ""}), stack(WebInstances="3"))
@@ -87,17 +87,17 @@ def test_a_rule_holds_for_what_the_stack_has_already_too() -> None:
         ("web.hosts", "PageNames"),
     ],
 )
-def test_who_may_come_in_and_by_what_name_is_said_by_the_stacks_parameters(key: str, way: str) -> None:
+def test_sign_in_and_host_names_are_parameters_of_the_stack(key: str, way: str) -> None:
     with pytest.raises(SettingError, match=f"--config {key}: the stack says that itself; .*{way}"):
         validated_config({key: "x"})
 
 
-def test_a_parameter_without_default_must_be_given_and_the_message_says_how() -> None:
+def test_a_required_parameter_without_value_is_an_error() -> None:
     with pytest.raises(SettingError, match=re.escape("VpcId (Where): give --set VpcId=…")):
         change_set_parameters(SMALL, {}, None)
 
 
-def test_settings_survive_the_way_into_the_stack_and_back() -> None:
+def test_overrides_survive_the_round_trip_through_the_stack() -> None:
     settings = {"fleet.max_workers": "5", "fleet.schedule": '[{"from": "08:00"}]', "worker.top_k": "3"}
     assert stack_config(stack(**config_parameters(settings))) == settings
     assert stack_config(stack(**config_parameters({}))) == {}
@@ -105,7 +105,7 @@ def test_settings_survive_the_way_into_the_stack_and_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["WebSettings", "WorkerSettings"])
-def test_the_template_allows_what_settings_become_and_no_other_commands(name: str) -> None:
+def test_the_template_accepts_overrides_and_no_other_commands(name: str) -> None:
     pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
     line = config_parameters({"worker.top_k": "3", "worker.batch_wait_seconds": "0.1"})[name]
     assert re.fullmatch(pattern, line)
@@ -114,17 +114,17 @@ def test_the_template_allows_what_settings_become_and_no_other_commands(name: st
         assert not re.fullmatch(pattern, other), other
 
 
-def test_workers_are_told_only_what_they_read_so_that_other_settings_need_no_roll() -> None:
-    said = {"fleet.max_workers": "5", "web.threads": "9", "web.max_image_pixels": "100", "worker.top_k": "3"}
-    lines = config_parameters(said)
+def test_workers_get_only_the_overrides_that_they_read() -> None:
+    printed = {"fleet.max_workers": "5", "web.threads": "9", "web.max_image_pixels": "100", "worker.top_k": "3"}
+    lines = config_parameters(printed)
     assert stack_config(stack(WebSettings=lines["WorkerSettings"])) == {
         "web.max_image_pixels": "100",
         "worker.top_k": "3",
     }
-    assert stack_config(stack(**lines)) == said
+    assert stack_config(stack(**lines)) == printed
 
 
-def test_all_that_workers_read_reaches_them_or_is_the_stacks_own() -> None:
+def test_workers_get_all_keys_that_they_read() -> None:
     limits = {f"web.{name}" for name in Web.model_fields if name.startswith("max_image_")}
     source = "".join(path.read_text() for path in (ROOT / "app_tier").rglob("*.py"))
     read = {".".join(found) for found in re.findall(r"config\.([a-z]+)\.([a-z_]+)", source)} - {"web.image_limits"}
@@ -134,28 +134,28 @@ def test_all_that_workers_read_reaches_them_or_is_the_stacks_own() -> None:
         assert is_the_stacks or config_parameters({key: "1"})["WorkerSettings"], key
 
 
-def test_a_setting_without_a_value_is_taken_back_and_others_stay() -> None:
+def test_an_empty_value_removes_an_override() -> None:
     now = merge_config(
         {"fleet.max_workers": "5", "web.threads": "9"}, {"fleet.max_workers": "", "fleet.min_workers": "1"}
     )
     assert now == {"fleet.min_workers": "1", "web.threads": "9"}
 
 
-def test_the_configuration_is_config_yaml_with_the_settings_in_it() -> None:
+def test_the_configuration_is_config_yaml_with_overrides() -> None:
     config = validated_config({"fleet.max_workers": "5", "fleet.instance_types": "[c6a.large]"})
     assert (config.fleet.max_workers, config.fleet.instance_types) == (5, ("c6a.large",))
 
 
-def test_what_user_data_says_of_itself_counts_too() -> None:
-    said: dict[str, Any] = settings_in(user_data("WebTemplate"))
+def test_the_configuration_has_the_values_of_user_data() -> None:
+    printed: dict[str, Any] = settings_in(user_data("WebTemplate"))
     for key, value in STACK_VALUES.items():
         section, name = key.upper().split(".")
-        assert said[f"FLEETSIGHT__{section}__{name}"] == value
+        assert printed[f"FLEETSIGHT__{section}__{name}"] == value
     assert validated_config({}).controller.interval_seconds == 1
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "reported"),
     [
         ("fleet.max_worker", "5", "unknown key"),
         ("fleet.max_workers", "many", "valid integer"),
@@ -168,12 +168,12 @@ def test_what_user_data_says_of_itself_counts_too() -> None:
         ("web.host", "it's", "quotes"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_before_anything_is_made(key: str, value: str, told: str) -> None:
-    with pytest.raises(SettingError, match=told):
+def test_an_invalid_override_is_rejected(key: str, value: str, reported: str) -> None:
+    with pytest.raises(SettingError, match=reported):
         validated_config({key: value})
 
 
-def test_more_settings_than_a_parameter_holds_are_refused_with_the_other_way() -> None:
+def test_too_many_overrides_are_rejected_with_the_alternative() -> None:
     with pytest.raises(SettingError, match="fleetsight bake"):
         config_parameters({"fleet.schedule": "x" * 4_096})
 
@@ -188,7 +188,7 @@ def names(body: str) -> dict[str, Any]:
     return {key: each["Properties"][NAMES[each["Type"]]] for key, each in found if each["Type"] in NAMES}
 
 
-def test_buckets_and_tables_that_stay_have_literal_names_since_only_those_are_taken_in_again() -> None:
+def test_retained_buckets_and_tables_have_literal_names() -> None:
     assert names(with_static_names(load_template().body, VALUES)) == {
         "InputBucket": "fs-input-123456789012-eu-west-1",
         "OutputBucket": "fs-output-123456789012-eu-west-1",
@@ -215,13 +215,11 @@ def stack_with_days(days: str | None) -> Stack:
 
 
 @pytest.mark.parametrize(("days", "wanted"), [(7, "30"), (0.5, "24"), (14.5, "38"), (365, "388"), (0, "0")])
-def test_a_new_stack_waits_23_days_longer_than_the_controller_and_for_ever_where_jobs_do_not_expire(
-    days: float, wanted: str
-) -> None:
+def test_the_bucket_of_a_new_stack_expires_23_days_after_jobs(days: float, wanted: str) -> None:
     assert unkept_days(retention(days), NOTHING, None) == wanted
 
 
-def test_with_the_configuration_as_it_is_shipped_that_is_the_templates_default() -> None:
+def test_unkept_days_of_the_shipped_configuration_is_the_default() -> None:
     default = TEMPLATE["Parameters"]["UnkeptDays"]["Default"]
     assert unkept_days(Retention(**shipped_values()["retention"]), NOTHING, None) == str(default)
 
@@ -238,17 +236,17 @@ def test_with_the_configuration_as_it_is_shipped_that_is_the_templates_default()
         ("3.5", 1, "24"),
     ],
 )
-def test_what_the_stack_has_stays_unless_it_would_be_too_soon(had: str | None, days: float, wanted: str) -> None:
+def test_the_stacks_unkept_days_stay_unless_too_short(had: str | None, days: float, wanted: str) -> None:
     assert unkept_days(retention(days), NOTHING, stack_with_days(had)) == wanted
 
 
-@pytest.mark.parametrize("said", ["14", ""], ids=["said", "taken back"])
-def test_it_follows_the_key_when_that_is_said_anew_or_taken_back(said: str) -> None:
-    assert unkept_days(retention(14), StackSettings({}, {UNKEPT_KEY: said}), stack_with_days("60")) == "37"
+@pytest.mark.parametrize("printed", ["14", ""], ids=["said", "taken back"])
+def test_unkept_days_follow_a_changed_retention(printed: str) -> None:
+    assert unkept_days(retention(14), StackSettings({}, {UNKEPT_KEY: printed}), stack_with_days("60")) == "37"
 
 
 @pytest.mark.parametrize("days", ["8", "100", "0"])
-def test_what_is_wished_comes_first(days: str) -> None:
+def test_given_unkept_days_have_precedence(days: str) -> None:
     assert (
         unkept_days(retention(7), StackSettings({"UnkeptDays": days}, {UNKEPT_KEY: "7"}), stack_with_days("60"))
         == days
@@ -256,7 +254,7 @@ def test_what_is_wished_comes_first(days: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wished", "days", "told"),
+    ("given", "days", "reported"),
     [
         ("7", 7, "expire after 7 days .*: give more than 7, or 0"),
         ("3", 7, "UnkeptDays=3: "),
@@ -266,8 +264,6 @@ def test_what_is_wished_comes_first(days: str) -> None:
         ("", 7, "give whole days"),
     ],
 )
-def test_what_would_delete_images_of_jobs_that_stand_or_is_no_number_is_refused(
-    wished: str, days: float, told: str
-) -> None:
-    with pytest.raises(SettingError, match=told):
-        unkept_days(retention(days), StackSettings({"UnkeptDays": wished}), None)
+def test_unkept_days_before_the_expiry_of_jobs_are_rejected(given: str, days: float, reported: str) -> None:
+    with pytest.raises(SettingError, match=reported):
+        unkept_days(retention(days), StackSettings({"UnkeptDays": given}), None)

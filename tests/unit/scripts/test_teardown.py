@@ -97,22 +97,20 @@ class Proof:
 
     def answers(self, arn: str, *, exists: bool) -> None:
         """Let the service answer the next question."""
-        service, context, asked, there, gone = QUESTIONS[arn]
+        service, context, requested, there, gone = QUESTIONS[arn]
         answer = there if exists else gone
         if isinstance(answer, str):
-            self.stubs[service].add_client_error(context, answer, expected_params=dict(asked))
+            self.stubs[service].add_client_error(context, answer, expected_params=dict(requested))
         else:
-            self.stubs[service].add_response(context, dict(answer), dict(asked))
+            self.stubs[service].add_response(context, dict(answer), dict(requested))
 
 
-def test_every_service_of_the_stack_that_can_be_asked_is_tried_here() -> None:
+def test_every_tag_reader_has_a_case() -> None:
     assert {arn.split(":")[2] for arn in QUESTIONS} == set(TAG_READERS)
 
 
 @pytest.mark.parametrize("arn", QUESTIONS)
-def test_what_only_the_tagging_api_still_lists_is_gone_if_its_service_does_not_know_it(
-    monkeypatch: pytest.MonkeyPatch, arn: str
-) -> None:
+def test_a_resource_that_only_the_tagging_api_lists_is_deleted(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
     with ExitStack() as stubs:
         found = Proof(monkeypatch, stubs, arn)
         found.answers(arn, exists=False)
@@ -121,7 +119,7 @@ def test_what_only_the_tagging_api_still_lists_is_gone_if_its_service_does_not_k
 
 
 @pytest.mark.parametrize("arn", QUESTIONS)
-def test_what_its_service_still_knows_is_waited_for(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
+def test_verification_waits_for_a_resource_that_its_service_lists(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
     with ExitStack() as stubs:
         found = Proof(monkeypatch, stubs, arn, looks=3)
         for exists in (True, True, False):
@@ -131,7 +129,7 @@ def test_what_its_service_still_knows_is_waited_for(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("arn", [TOPIC, f"arn:aws:unheard:{AT}:of/it"], ids=["exists", "no question is known"])
-def test_what_is_still_there_after_a_bounded_wait_is_named(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
+def test_a_resource_that_still_exists_after_the_wait_is_named(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
     monkeypatch.setattr(down, "VERIFY_SECONDS", 2.0)
     with ExitStack() as stubs:
         found = Proof(monkeypatch, stubs, arn, looks=2)
@@ -142,7 +140,7 @@ def test_what_is_still_there_after_a_bounded_wait_is_named(monkeypatch: pytest.M
             verify_deleted(found.stage.context, with_data=True)
 
 
-def test_a_service_that_may_not_be_asked_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denied_service_does_not_prove_the_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(down, "VERIFY_SECONDS", 0.0)
     with ExitStack() as stubs:
         found = Proof(monkeypatch, stubs, TOPIC)

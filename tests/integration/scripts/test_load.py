@@ -29,7 +29,7 @@ def test_a_system_on_this_machine_may_be_loaded(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://192.0.2.1", "http://10.0.0.1:8000", "http://0.0.0.0", "http://127.0.0.1.@192.0.2.1"]
 )
-def test_a_system_elsewhere_is_loaded_only_when_that_is_asked_for(url: str) -> None:
+def test_a_system_on_another_machine_is_loaded_only_if_allowed(url: str) -> None:
     with pytest.raises(TargetError, match="--i-may-load-this-target"):
         parse_target(url, anywhere=False)
     parse_target(url, anywhere=True)
@@ -38,12 +38,12 @@ def test_a_system_elsewhere_is_loaded_only_when_that_is_asked_for(url: str) -> N
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://", "http://127.0.0.1:x", "http://127.0.0.1/jobs"]
 )
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_target_is_rejected(url: str) -> None:
     with pytest.raises(TargetError, match="--url"):
         parse_target(url, anywhere=True)
 
 
-def test_drawn_signs_are_drawn_once_and_their_labels_are_known(tmp_path: Path) -> None:
+def test_signs_are_drawn_once_with_their_labels(tmp_path: Path) -> None:
     drawn: list[int] = []
     first = drawn_signs(tmp_path, 6, 1, 32, drawn.append)
     assert (drawn, len(first.files)) == ([1, 2, 3, 4, 5, 6], 6)
@@ -53,11 +53,11 @@ def test_drawn_signs_are_drawn_once_and_their_labels_are_known(tmp_path: Path) -
     assert all(file.stat().st_size for file in again)
 
 
-def test_a_folder_with_too_few_images_is_sent_again(tmp_path: Path) -> None:
+def test_a_folder_with_too_few_images_is_repeated(tmp_path: Path) -> None:
     assert [file.name for file in LoadImages([tmp_path / "a", tmp_path / "b"], 5, {})] == ["a", "b", "a", "b", "a"]
 
 
-def test_expected_labels_are_read_and_must_be_complete(tmp_path: Path) -> None:
+def test_expected_labels_must_be_complete(tmp_path: Path) -> None:
     path, files = tmp_path / "expected.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     path.write_text("filename,label\na.jpg,stop\n")
     assert read_expected(path, files[:1]) == {"a.jpg": "stop"}
@@ -68,13 +68,13 @@ def test_expected_labels_are_read_and_must_be_complete(tmp_path: Path) -> None:
         read_expected(path, files)
 
 
-def test_percentiles_are_those_of_the_nearest_rank() -> None:
+def test_percentiles_use_the_nearest_rank() -> None:
     hundred = [float(number) for number in range(1, 101)]
     assert [percentile(hundred, share) for share in (50, 95, 99, 100)] == [50, 95, 99, 100]
     assert (percentile([7.0], 50), percentile([], 50)) == (7, None)
 
 
-def test_what_has_no_verdict_at_the_end_is_lost() -> None:
+def test_images_without_a_verdict_are_lost() -> None:
     figures = LoadMetrics()
     figures.record_verdict("right", images=7)
     summary = figures.summary("classic", 10, 2.0)
@@ -83,7 +83,7 @@ def test_what_has_no_verdict_at_the_end_is_lost() -> None:
     assert ("request, p95", "-") in summary_rows(summary)
 
 
-def test_an_error_in_one_client_ends_the_others_and_comes_out() -> None:
+def test_an_error_of_one_client_ends_the_others_and_is_raised() -> None:
     stopped = threading.Event()
 
     def fail(number: int) -> None:
@@ -103,7 +103,7 @@ def summary_of(right: int, wrong: int) -> LoadSummary:
 
 
 @pytest.mark.parametrize(("wrong", "status"), [(0, 0), (1, 1)])
-def test_the_command_ends_with_status_1_when_anything_is_wrong(
+def test_the_command_ends_with_status_1_for_any_wrong_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int, status: int
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
@@ -126,7 +126,7 @@ def test_the_command_ends_with_status_1_when_anything_is_wrong(
 
 
 @pytest.mark.processes
-def test_a_target_that_may_not_be_loaded_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_forbidden_target_is_an_error_of_one_line(tmp_path: Path) -> None:
     command_line = [sys.executable, "-m", "scripts.load", "--url", "http://192.0.2.1"]
     ended = subprocess.run(
         command_line, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False

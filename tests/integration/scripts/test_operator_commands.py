@@ -1,4 +1,4 @@
-"""``fleetsight fleet``: what ops type, and what they read, against a web tier that answers over the wire."""
+"""The commands for operators, `fleetsight fleet` and `fleetsight dead-letters`, against a real web tier."""
 
 import json
 import socket
@@ -30,6 +30,8 @@ from scripts.fleet import follow_events
 from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
+from tests.support.dead_letters import DeadLetterDesk
+from tests.support.jobs import NOBODY
 from tests.support.served import served
 from web_tier.app import create_app
 
@@ -51,7 +53,7 @@ def url(config: Config, provisioned: Clients) -> Iterator[str]:
         yield address
 
 
-def typed(*arguments: str) -> Result:
+def run_fleet(*arguments: str) -> Result:
     return CliRunner().invoke(fleetsight, ["fleet", *arguments])
 
 
@@ -64,24 +66,24 @@ def instance(instance_id: str = INSTANCE, state: str = "running") -> FleetInstan
     )  # fmt: skip
 
 
-def snapshot(**said: object) -> FleetSnapshot:
+def snapshot(**printed: object) -> FleetSnapshot:
     return FleetSnapshot.model_validate(
         {
             "at": datetime.now(UTC), "running": 2, "pending": 1,
             "visible": 112_000, "in_flight": 23, "dead_letters": 1,
             "min_workers": 0, "max_workers": 19, "peak_workers": 6, "billed_seconds": 3325.2, "cost": 0.0948,
             "images": 2_000, "reason": "three workers, enough", "policy": "deadline",
-            "configured": {"min_workers": 0, "max_workers": 19}, **said,
+            "configured": {"min_workers": 0, "max_workers": 19}, **printed,
         }
     )  # fmt: skip
 
 
-def test_status_shows_in_80_columns_what_there_is(url: str, fleet: FleetStore, store: JobStore) -> None:
+def test_status_fits_80_columns(url: str, fleet: FleetStore, store: JobStore) -> None:
     problem = "the last good limits stay in force: config.yaml is not valid:\n  fleet.max_workers = -1: too little"
     limits = {"min_workers": 1, "max_workers": 5, "limits_order": ORDER, "paused": FleetPause(since=NOON)}
     FleetStore(store.table).put_snapshot(snapshot(problem=problem, stopped=3, **limits))
     fleet.put_instances(FleetInstances(total=7, instances=(instance(), instance("i-0f3a", "stopped"))))
-    done = typed("status", "--url", url)
+    done = run_fleet("status", "--url", url)
     assert done.exit_code == 0, done.output
     assert max(len(line) for line in done.output.splitlines()) <= 80
     shown = " ".join(done.output.split())
@@ -112,7 +114,7 @@ def test_row_53_status_is_right_if_the_clock_of_the_controller_differs(
     times = {"launched_at": at - timedelta(minutes=5), "heard_at": at - timedelta(seconds=2)}
     FleetStore(store.table).put_snapshot(snapshot(at=at))
     fleet.put_instances(FleetInstances(total=1, instances=(instance().model_copy(update=times),)))
-    shown = " ".join(typed("status", "--url", url).output.split())
+    shown = " ".join(run_fleet("status", "--url", url).output.split())
     for words in ("Three workers, enough.", "busy", "5 min", "2 s ago"):
         assert words in shown
 
@@ -120,45 +122,45 @@ def test_row_53_status_is_right_if_the_clock_of_the_controller_differs(
 def test_status_as_json_is_what_the_api_answers(url: str, fleet: FleetStore, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(snapshot())
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
-    told = json.loads(typed("status", "--url", url, "--json").output)
-    assert (told["fleet"]["max_workers"], told["fleet"]["policy"]) == (19, "deadline")
-    assert told["instances"]["instances"][0]["instance_id"] == INSTANCE
+    reported = json.loads(run_fleet("status", "--url", url, "--json").output)
+    assert (reported["fleet"]["max_workers"], reported["fleet"]["policy"]) == (19, "deadline")
+    assert reported["instances"]["instances"][0]["instance_id"] == INSTANCE
 
 
-def test_before_the_first_look_there_is_no_status_and_that_is_said(url: str) -> None:
-    done = typed("status", "--url", url)
+def test_status_before_the_first_snapshot_is_an_error(url: str) -> None:
+    done = run_fleet("status", "--url", url)
     assert done.exit_code == 1
     assert "the controller has not looked at the fleet yet" in done.output
-    assert typed("status", "--url", url, "--json").exit_code == 1
+    assert run_fleet("status", "--url", url, "--json").exit_code == 1
 
 
-def test_a_fleet_without_instances_is_said_to_have_none(url: str, store: JobStore) -> None:
+def test_status_reports_a_fleet_without_instances(url: str, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(snapshot(running=0, pending=0))
-    assert "There are no instances" in typed("status", "--url", f"{url}/").output
+    assert "There are no instances" in run_fleet("status", "--url", f"{url}/").output
 
 
 def test_the_fleet_is_paused_with_a_reason_and_resumed(url: str, fleet: FleetStore) -> None:
-    done = typed("pause", "new model", "--url", url)
+    done = run_fleet("pause", "new model", "--url", url)
     assert (done.exit_code, "is paused (new model)" in done.output) == (0, True)
     pause = fleet.paused()
     assert pause is not None
     assert pause.reason == "new model"
-    assert json.loads(typed("pause", "--url", url, "--json").output)["reason"] == "new model"
-    assert typed("resume", "--url", url).output == "The fleet is not paused.\n"
+    assert json.loads(run_fleet("pause", "--url", url, "--json").output)["reason"] == "new model"
+    assert run_fleet("resume", "--url", url).output == "The fleet is not paused.\n"
     assert fleet.paused() is None
 
 
-def test_limits_are_set_and_taken_back(url: str, fleet: FleetStore) -> None:
-    done = typed("scale", "1", "5", "--reason", "budget", "--url", url)
+def test_limits_are_set_and_reset(url: str, fleet: FleetStore) -> None:
+    done = run_fleet("scale", "1", "5", "--reason", "budget", "--url", url)
     assert (done.exit_code, "Limits 1..5 hold until" in done.output) == (0, True)
     order = fleet.commands().limits
     assert order is not None
     assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "budget")
-    assert json.loads(typed("scale", "0", "3", "--json", "--url", url).output)["max_workers"] == 3
-    done = typed("scale", "--reset", "--url", url)
+    assert json.loads(run_fleet("scale", "0", "3", "--json", "--url", url).output)["max_workers"] == 3
+    done = run_fleet("scale", "--reset", "--url", url)
     assert (done.exit_code, "config.yaml hold again" in done.output) == (0, True)
     assert fleet.commands().limits is None
-    assert json.loads(typed("scale", "--reset", "--json", "--url", url).output) == {"limits_order": None}
+    assert json.loads(run_fleet("scale", "--reset", "--json", "--url", url).output) == {"limits_order": None}
 
 
 @pytest.mark.parametrize(
@@ -174,36 +176,36 @@ def test_limits_are_set_and_taken_back(url: str, fleet: FleetStore) -> None:
         (("pause", "x" * 201), 1, "at most 200 characters"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(
+def test_an_invalid_command_is_rejected_with_the_reason(
     url: str, fleet: FleetStore, arguments: tuple[str, ...], status: int, words: str
 ) -> None:
-    done = typed(*arguments, "--url", url)
+    done = run_fleet(*arguments, "--url", url)
     assert (done.exit_code, words in done.output) == (status, True), done.output
     assert (fleet.commands().limits, fleet.commands().drain, fleet.paused()) == (None, (), None)
 
 
-def test_an_instance_is_asked_to_drain(url: str, fleet: FleetStore) -> None:
+def test_an_instance_is_drained(url: str, fleet: FleetStore) -> None:
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
-    done = typed("drain", INSTANCE, "--url", url)
+    done = run_fleet("drain", INSTANCE, "--url", url)
     assert (done.exit_code, "is asked to drain" in done.output) == (0, True)
     assert fleet.commands().drain == (INSTANCE,)
-    assert json.loads(typed("drain", INSTANCE, "--url", url, "--json").output)["instance_id"] == INSTANCE
+    assert json.loads(run_fleet("drain", INSTANCE, "--url", url, "--json").output)["instance_id"] == INSTANCE
 
 
-def test_the_help_of_drain_says_that_another_may_take_its_place() -> None:
-    assert "another is launched in its place" in " ".join(typed("drain", "--help").output.split())
+def test_the_help_of_drain_mentions_the_replacement() -> None:
+    assert "another is launched in its place" in " ".join(run_fleet("drain", "--help").output.split())
 
 
-def test_events_are_told_oldest_first_and_nothing_in_them_moves_the_terminal(url: str, fleet: FleetStore) -> None:
+def test_events_are_shown_oldest_first_without_control_characters(url: str, fleet: FleetStore) -> None:
     later = Decision(at=NOON + timedelta(seconds=7), words="limits [red]1..5\x1b[2J (budget): " + "long " * 30)
     fleet.put_decisions(Decisions(decisions=(later, Decision(at=NOON, words="starting 5"))))
-    done = typed("events", "--url", url)
+    done = run_fleet("events", "--url", url)
     lines = done.output.splitlines()
     assert lines[0].split() == ["01", "Mar", "12:00:00", "starting", "5"]
     assert lines[1].startswith("01 Mar 12:00:07  limits [red]1..5[2J (budget): long")
     assert max(len(line) for line in lines) <= 80
-    told = json.loads(typed("events", "--url", url, "--json").output)
-    assert [each["words"] for each in told["decisions"]][1] == "starting 5"
+    reported = json.loads(run_fleet("events", "--url", url, "--json").output)
+    assert [each["words"] for each in reported["decisions"]][1] == "starting 5"
 
 
 @dataclass
@@ -220,7 +222,7 @@ class Told(FleetClient):
         return {"decisions": [{"at": "2026-03-01T12:00:00Z", "words": words} for words in look]}
 
 
-def test_new_events_are_followed_in_their_order_until_ctrl_c_also_while_nobody_answers_for_a_moment(
+def test_new_events_are_followed_in_order_despite_an_outage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     gone = ApiError("nothing answers")
@@ -238,16 +240,16 @@ def test_new_events_are_followed_in_their_order_until_ctrl_c_also_while_nobody_a
     assert capsys.readouterr().err == "fleetsight: nothing answers; going on\n"
 
 
-def test_where_nothing_listens_it_is_said_what_to_start() -> None:
+def test_without_a_server_the_error_says_what_to_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    done = typed("status", "--url", f"http://127.0.0.1:{port}")
+    done = run_fleet("status", "--url", f"http://127.0.0.1:{port}")
     assert done.exit_code == 2
     assert f"nothing answers at http://127.0.0.1:{port}: start Fleetsight with ./scripts/run.sh" in done.output
 
 
-def test_what_is_no_address_is_said_to_be_none() -> None:
-    done = typed("status", "--url", "nonsense")
+def test_an_invalid_url_is_an_error() -> None:
+    done = run_fleet("status", "--url", "nonsense")
     assert (done.exit_code, "use --url" in done.output) == (2, True)
 
 
@@ -263,22 +265,20 @@ class Stranger(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_server_of_another_kind_is_told_from_fleetsight() -> None:
+def test_another_server_is_not_taken_for_fleetsight() -> None:
     with HTTPServer(("127.0.0.1", 0), Stranger) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        done = typed("status", "--url", f"http://127.0.0.1:{server.server_port}")
+        done = run_fleet("status", "--url", f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
     assert (done.exit_code, "is not Fleetsight" in done.output) == (2, True)
 
 
-def test_without_an_address_the_configured_one_is_asked(
-    url: str, store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_url_is_the_configured_one(url: str, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     FleetStore(store.table).put_snapshot(snapshot())
     monkeypatch.setenv("FLEETSIGHT__WEB__PORT", url.rpartition(":")[2])
-    assert typed("status").exit_code == 0
+    assert run_fleet("status").exit_code == 0
     monkeypatch.setenv("FLEETSIGHT__WEB__PORT", "none")
-    done = typed("status")
+    done = run_fleet("status")
     assert (done.exit_code, "web.port" in done.output) == (2, True)
 
 
@@ -286,13 +286,106 @@ def test_without_an_address_the_configured_one_is_asked(
     ("host", "address"),
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("web.example", "web.example")],
 )
-def test_the_configured_address_is_one_that_can_be_called(host: str, address: str, make_config: ConfigMaker) -> None:
+def test_the_configured_address_can_be_called(host: str, address: str, make_config: ConfigMaker) -> None:
     config = make_config(web={"host": host, "port": 8001}, auth={"open": True})
     assert web_url(config.web) == f"http://{address}:8001"
 
 
 def test_limits_of_an_older_controller_are_shown_as_they_are(url: str, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(snapshot(policy=None, configured=None))
-    shown = typed("status", "--url", url).output
+    shown = run_fleet("status", "--url", url).output
     assert "limits        0..19" in shown
     assert "policy" not in shown
+
+
+@pytest.fixture
+def desk(config: Config, store: JobStore) -> DeadLetterDesk:
+    return DeadLetterDesk(config, store)
+
+
+@pytest.fixture
+def desk_url(desk: DeadLetterDesk) -> Iterator[str]:
+    """The address of the desk's web tier."""
+    with served(desk.client.application) as address:
+        yield address
+
+
+def run_dead_letters(*arguments: str) -> Result:
+    return CliRunner().invoke(fleetsight, ["dead-letters", *arguments])
+
+
+def test_the_list_fits_80_columns_without_control_characters(desk_url: str, desk: DeadLetterDesk) -> None:
+    assert run_dead_letters("list", "--url", desk_url).output == "There are no dead letters.\n"
+    images = desk.given_up(f"[red]\x1b[2J{'x' * 80}.jpg", "b.jpg", name="[b]signs")
+    result = run_dead_letters("list", "--url", desk_url)
+    assert result.exit_code == 0, result.output
+    assert max(len(line) for line in result.output.splitlines()) <= 80
+    assert "\x1b" not in result.output
+    for words in ("[red][2Jxxx", "[b]signs", "2026-03-01", *(image.ref.image_id for image in images)):
+        assert words in result.output
+
+
+def test_all_pages_are_listed(desk_url: str, desk: DeadLetterDesk) -> None:
+    desk.given_up(*(f"{number}.jpg" for number in range(51)))
+    reported = json.loads(run_dead_letters("list", "--json", "--url", desk_url).output)
+    assert len({each["image_id"] for each in reported["dead_letters"]}) == 51
+
+
+def test_a_dead_letter_is_shown(desk_url: str, desk: DeadLetterDesk) -> None:
+    [image] = desk.given_up("a.jpg")
+    ids = (image.ref.job_id, image.ref.image_id)
+    shown = " ".join(run_dead_letters("show", *ids, "--url", desk_url).output.split())
+    for words in ("file a.jpg (1,234 bytes)", "reason its workers crashed", "tries 5", "retries 0"):
+        assert words in shown
+    assert (
+        json.loads(run_dead_letters("show", *ids, "--json", "--url", desk_url).output)["image_id"]
+        == image.ref.image_id
+    )
+    missing = run_dead_letters("show", image.ref.job_id, NOBODY, "--url", desk_url)
+    assert (missing.exit_code, "there is no dead letter of image" in missing.output) == (1, True)
+
+
+def test_a_dead_letter_is_redriven_once_with_the_exit_status(desk_url: str, desk: DeadLetterDesk) -> None:
+    image, gone = desk.given_up("a.jpg", "b.jpg")
+    del desk.bucket.objects[gone.key]
+    outcomes = []
+    for each in (image, image, gone):
+        result = run_dead_letters(
+            "redrive",
+            each.ref.job_id,
+            each.ref.image_id,
+            "--json",
+            "--url",
+            desk_url,
+        )
+        outcomes.append((json.loads(result.output)["outcome"], result.exit_code))
+    assert outcomes == [("sent", 0), ("running", 0), ("gone", 1)]
+    assert len(desk.queue.bodies) == 1
+    again = run_dead_letters("redrive", image.ref.job_id, image.ref.image_id, "--url", desk_url)
+    assert again.output == "The image is being tried again already.\n"
+
+
+def test_all_dead_letters_are_redriven(desk_url: str, desk: DeadLetterDesk) -> None:
+    gone, *_ = desk.given_up("a.jpg", "b.jpg", "c.jpg")
+    del desk.bucket.objects[gone.key]
+    result = run_dead_letters("redrive", "--all", "--url", desk_url)
+    shown = " ".join(result.output.split())
+    assert (result.exit_code, "2 images requested again; 1 no longer stored" in shown) == (1, True)
+    assert run_dead_letters("discard", gone.ref.job_id, gone.ref.image_id, "--url", desk_url).exit_code == 0
+    result = run_dead_letters("redrive", "--all", "--json", "--url", desk_url)
+    assert (result.exit_code, json.loads(result.output)["sent"]) == (0, 0)
+
+
+def test_a_dead_letter_is_discarded_twice_without_harm(desk_url: str, desk: DeadLetterDesk) -> None:
+    [image] = desk.given_up("a.jpg")
+    for _ in range(2):
+        result = run_dead_letters("discard", image.ref.job_id, image.ref.image_id, "--url", desk_url)
+        assert (result.exit_code, "is discarded" in result.output) == (0, True)
+    assert desk.listed() == []
+
+
+@pytest.mark.parametrize("arguments", [("redrive",), ("redrive", NOBODY), ("redrive", NOBODY, NOBODY, "--all")])
+def test_wrong_usage_has_status_2(desk_url: str, desk: DeadLetterDesk, arguments: tuple[str, ...]) -> None:
+    desk.given_up("a.jpg")
+    assert run_dead_letters(*arguments, "--url", desk_url).exit_code == 2
+    assert desk.queue.bodies == []

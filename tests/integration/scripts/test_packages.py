@@ -14,7 +14,7 @@ from tests.support.pins import direct, normal, sections
 PUT_THERE_BY_VENV = {"pip", "setuptools", "wheel"}
 
 
-def test_whatever_is_installed_is_pinned_in_that_version() -> None:
+def test_every_installed_package_is_pinned_in_its_version() -> None:
     """The local build of a version, as `2.13.0+cpu`, is that version."""
     pinned = all_pins()
     # Not what is on the path: setuptools, once imported, puts what it carries inside itself there.
@@ -46,7 +46,7 @@ INSTALLED = {normal(each.name) for each in distributions()}
 @pytest.mark.parametrize("section", ["run", "torch", "simulate", "test"])
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 @pytest.mark.parametrize("machine", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")], ids="-".join)
-def test_a_section_has_all_that_its_packages_need(section: str, python: str, machine: tuple[str, str]) -> None:
+def test_a_section_has_all_dependencies_of_its_packages(section: str, python: str, machine: tuple[str, str]) -> None:
     """Since it is installed without what it does not name; pip is there already.
 
     What a build of torch with CUDA wants is installed where there is such a build.
@@ -60,7 +60,7 @@ def test_a_section_has_all_that_its_packages_need(section: str, python: str, mac
     assert needed([*direct_ones, *named], there) <= named | {"pip"} | with_torch
 
 
-def test_a_worker_with_a_gpu_has_all_that_torch_needs() -> None:
+def test_a_worker_with_a_gpu_has_all_dependencies_of_torch() -> None:
     there = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}
     there |= {"platform_system": "Linux", "platform_machine": "x86_64"}
     named = sections()["worker"].keys() | sections()["gpu"].keys()

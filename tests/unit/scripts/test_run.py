@@ -1,4 +1,4 @@
-"""A batch accounts for every file, whatever the system answers."""
+"""The local system: its configuration, a batch, and the cost of a batch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,9 +7,21 @@ from typing import Any
 
 import pytest
 
+from ami.local import LocalImage
+from core.config import PATH_VARIABLE
 from scripts.client import ApiClient, ApiError, UploadResult
-from scripts.run.batch import STALLED_SECONDS, Batch, BatchProgress, InterruptedBatchError
+from scripts.load.metrics import LoadMetrics, summary_rows
+from scripts.run.batch import (
+    STALLED_SECONDS,
+    AwsCost,
+    Batch,
+    BatchProgress,
+    InterruptedBatchError,
+    cost_between,
+    job_cost,
+)
 from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
+from scripts.run.system import ROOT, StartError, System
 
 MODEL = {"name": "demo", "digest": "0123456789abcdef"}
 
@@ -91,7 +103,7 @@ def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_batch_is_kept_where_that_is_wanted(tmp_path: Path, keep: bool) -> None:
+def test_a_batch_may_keep_its_images(tmp_path: Path, keep: bool) -> None:
     api = FakeApi({"a": "stop"})
     replace(batch(tmp_path, api, {}), keep=keep).run()
     assert api.keeps is keep
@@ -104,18 +116,18 @@ def test_times_count_from_the_start_of_the_batch(tmp_path: Path) -> None:
     assert summary.peak_workers == 5
 
 
-def test_without_known_labels_nothing_is_called_right_or_wrong(tmp_path: Path) -> None:
+def test_without_true_labels_right_and_wrong_are_unknown(tmp_path: Path) -> None:
     summary = batch(tmp_path, FakeApi({"a": "stop"}), {}).run()
     assert (summary.right, summary.wrong, summary.ok) == (None, None, True)
     assert summary.labels == {"stop": 1}
 
 
-def test_a_slice_whose_connection_is_cut_is_sent_again(tmp_path: Path) -> None:
+def test_an_interrupted_upload_is_retried(tmp_path: Path) -> None:
     summary = batch(tmp_path, FakeApi({"a": "stop"}, failing_posts=2), {"a": "stop"}).run()
     assert summary.ok
 
 
-def test_an_upload_that_keeps_failing_ends_the_batch(tmp_path: Path) -> None:
+def test_an_upload_that_fails_at_every_attempt_ends_the_batch(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match="cut"):
         batch(tmp_path, FakeApi({"a": "stop"}, failing_posts=100), {}).run()
 
@@ -128,7 +140,7 @@ def test_a_batch_without_progress_ends_after_a_bounded_wait(tmp_path: Path) -> N
     assert STALLED_SECONDS <= clock.now - started < STALLED_SECONDS + 10
 
 
-def test_an_interrupted_batch_says_so(tmp_path: Path) -> None:
+def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
     interrupted = batch(tmp_path, FakeApi({"a": None}), {})
     interrupted.interrupted = lambda: True
     with pytest.raises(InterruptedBatchError):
@@ -139,7 +151,7 @@ def test_waiting_is_never_negative() -> None:
     assert BatchProgress(10, uploaded=3, classified=5).waiting == 0
 
 
-def test_the_samples_are_drawn_once_and_their_labels_kept(tmp_path: Path) -> None:
+def test_samples_are_drawn_once_with_their_labels(tmp_path: Path) -> None:
     first = sample_images(tmp_path / "samples")
     changed = first.files[0]
     changed.write_bytes(b"not drawn again")
@@ -149,7 +161,7 @@ def test_the_samples_are_drawn_once_and_their_labels_kept(tmp_path: Path) -> Non
     assert changed.read_bytes() == b"not drawn again"
 
 
-def test_a_folder_without_images_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(NoImagesError, match=str(tmp_path)):
         images_in(tmp_path)
@@ -157,7 +169,77 @@ def test_a_folder_without_images_is_refused_by_name(tmp_path: Path) -> None:
         images_in(tmp_path / "absent")
 
 
-def test_a_folder_is_searched_below(tmp_path: Path) -> None:
+def test_subfolders_are_searched(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "photo.JPG").write_bytes(b"")
     assert [path.name for path in images_in(tmp_path).files] == ["photo.JPG"]
+
+
+TOLD = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
+
+
+def test_a_batch_costs_what_its_job_does() -> None:
+    assert str(job_cost({"cost": TOLD})) == "$0.0047 (120 s of instances; requests $0.0013)"
+    assert job_cost({"cost": None}) == job_cost({}) == AwsCost()
+
+
+def test_a_load_test_costs_what_the_fleet_was_billed_during_it() -> None:
+    before = {"billed_seconds": 100, "cost": 0.01, "images": 50, "requests_dollars_per_1000_images": 0.01}
+    after = {"billed_seconds": 700, "cost": 0.03, "images": 1_050, "requests_dollars_per_1000_images": 0.01}
+    cost = cost_between(before, after)
+    assert cost is not None
+    assert (cost.billed_seconds, round(cost.instances_dollars, 6), cost.requests_dollars) == (600, 0.02, 0.01)
+    assert cost_between(None, after) == AwsCost(700, 0.03, 0.0105)
+    assert cost_between(before, None) is None
+    assert cost_between(None, {"billed_seconds": 60, "running": 1}) == AwsCost(60)
+
+
+def test_a_load_test_shows_the_cost_of_1000_images_if_known() -> None:
+    figures = LoadMetrics()
+    figures.record_verdict("right", images=500)
+    summary = figures.summary("api", 500, 2.0)
+    assert "1,000 images" not in dict(summary_rows(summary))
+    reported = dict(summary_rows(figures.summary("api", 500, 2.0, AwsCost(120, 0.0034, 0.0066))))
+    assert reported["1,000 images"] == "$0.020"
+    assert reported["meanwhile, the fleet cost"] == "$0.010 (120 s of instances; requests $0.0066)"
+
+
+IMAGE = LocalImage("ami-0123456789abcdef0", Path("/images/ami-0123456789abcdef0"))
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    monkeypatch.delenv(PATH_VARIABLE, raising=False)
+    return System(tmp_path, {"FLEETSIGHT__WORKER__BUNDLE": "my/bundle", "FLEETSIGHT__WORKER__IDLE_SECONDS": "7"})
+
+
+def test_a_process_runs_the_worker_of_this_checkout(system: System) -> None:
+    script = system.config.fleet.user_data
+    assert f"cd {ROOT}\n" in script
+    assert "export FLEETSIGHT__WORKER__BUNDLE=my/bundle\n" in script
+    assert script.endswith(" -m app_tier\n")
+
+
+def test_an_instance_with_an_image_gets_the_systems_settings(system: System) -> None:
+    machines = replace(system, image=IMAGE)
+    script = machines.config.fleet.user_data
+    assert script.endswith("\nexec /opt/fleetsight/start worker\n")
+    assert "export FLEETSIGHT__WORKER__IDLE_SECONDS=7\n" in script
+    assert f"export FLEETSIGHT__AWS__ENDPOINT_URL={machines.endpoint_url}\n" in script
+    assert machines.config.fleet.image_id == IMAGE.image_id
+
+
+def test_an_instance_with_an_image_gets_no_local_path(system: System) -> None:
+    script = replace(system, image=IMAGE).config.fleet.user_data
+    assert str(ROOT) not in script
+    assert "my/bundle" not in script
+
+
+def test_a_configuration_file_that_is_not_in_the_image_is_rejected(
+    system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text((ROOT / "config.yaml").read_text())
+    monkeypatch.setenv(PATH_VARIABLE, str(other))
+    with pytest.raises(StartError, match=r"other\.yaml, and in the image is"):
+        replace(system, image=IMAGE).start()

@@ -52,7 +52,7 @@ def found(results: list[dict[str, Any]]) -> list[str]:
     return sorted(verdict.counts.elements())
 
 
-def test_a_request_is_repeated_under_its_key_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_retried_under_its_idempotency_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
     api = Api()
     client = ChaosClient(cast(ApiClient, api), PICTURES, patience_seconds=60)
@@ -64,7 +64,7 @@ def test_a_request_is_repeated_under_its_key_until_it_is_answered(monkeypatch: p
     assert {number for _, _, number in client.acknowledged.values()} == {0, 1}
 
 
-def test_a_request_that_is_never_answered_ends_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_without_an_answer_ends_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
     client = ChaosClient(cast(ApiClient, Api(refuses=True)), PICTURES, patience_seconds=-1)
     with pytest.raises(UnansweredError, match="not answered for -1 s: no answer"):
@@ -92,21 +92,21 @@ def test_the_same_seed_gives_the_same_strikes() -> None:
         ([result(0), result(1)], ["unexpected"]),
     ],
 )
-def test_each_way_to_break_the_promise_is_found(results: list[dict[str, Any]], findings: list[str]) -> None:
+def test_each_kind_of_finding_is_detected(results: list[dict[str, Any]], findings: list[str]) -> None:
     assert found(results) == findings
 
 
-def test_the_table_has_kills_and_the_share_of_calls_that_met_a_fault() -> None:
+def test_the_report_has_kills_and_the_share_of_faulty_calls() -> None:
     rows = dict(CampaignReport(7, "fifo", 40, 30, 25, 2_000, 130, 60.0, CampaignVerdict()).rows())
     assert rows["strikes"] == "30"
     assert rows["kills, those between two calls included"] == "25"
     assert rows["calls that met a fault"] == "6.5% of 2000"
 
 
-def test_the_time_to_recover_is_that_to_the_next_new_result() -> None:
+def test_recovery_lasts_until_the_next_new_result() -> None:
     assert _recoveries([1.0, 4.0, 9.0], [0.5, 2.0, 6.0]) == [1.0, 2.0]
 
 
-def test_a_process_descends_from_its_parent_and_not_the_other_way_round() -> None:
+def test_descendants_of_a_process_exclude_its_parent() -> None:
     assert os.getpid() in descendants(os.getppid())
     assert os.getppid() not in descendants(os.getpid())

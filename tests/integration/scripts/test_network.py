@@ -53,7 +53,7 @@ def main_table(account: Account, vpc: str) -> str:
     return table["RouteTableId"]
 
 
-def test_without_a_word_it_is_the_default_vpc_with_a_public_subnet_in_each_zone(account: Account) -> None:
+def test_the_default_network_is_the_default_vpc_with_a_subnet_per_zone(account: Account) -> None:
     place = find_network(account, "fs")
     (default,) = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     assert place.vpc_id == default["VpcId"]
@@ -63,28 +63,24 @@ def test_without_a_word_it_is_the_default_vpc_with_a_public_subnet_in_each_zone(
     assert find_network(account, "fs") == place
 
 
-def test_in_a_vpc_that_is_named_private_subnets_and_second_ones_of_a_zone_are_left_out(
-    account: Account, vpc: str, subnet: Subnet
-) -> None:
+def test_private_and_second_subnets_of_a_zone_are_left_out(account: Account, vpc: str, subnet: Subnet) -> None:
     b, a, again, _private = subnet(1, "b"), subnet(2, "a"), subnet(3, "b"), subnet(4, "c", public=False)
     assert find_network(account, "fs", vpc).subnet_ids == (a, min(b, again))
 
 
-def test_subnets_that_are_named_are_taken_in_their_order_and_say_which_vpc(
-    account: Account, vpc: str, subnet: Subnet
-) -> None:
+def test_given_subnets_keep_their_order_and_determine_the_vpc(account: Account, vpc: str, subnet: Subnet) -> None:
     b, a = subnet(1, "b", public=False), subnet(2, "a")
     place = find_network(account, "fs", None, [b, a])
     assert (place.vpc_id, place.subnet_ids) == (vpc, (b, a))
     assert place.parameters()["SubnetIds"] == f"{b},{a}"
 
 
-def test_a_vpc_without_public_subnets_is_refused_with_the_way_out(account: Account, vpc: str) -> None:
+def test_a_vpc_without_public_subnets_is_rejected_with_the_remedy(account: Account, vpc: str) -> None:
     with pytest.raises(NetworkError, match="--subnets"):
         find_network(account, "fs", vpc)
 
 
-def test_subnets_of_another_vpc_are_refused(account: Account, subnet: Subnet) -> None:
+def test_subnets_of_another_vpc_are_rejected(account: Account, subnet: Subnet) -> None:
     one = subnet(1)
     with pytest.raises(NetworkError, match=f"{one} are not all of one VPC, vpc-other"):
         find_network(account, "fs", "vpc-other", [one])
@@ -92,9 +88,7 @@ def test_subnets_of_another_vpc_are_refused(account: Account, subnet: Subnet) ->
         find_network(account, "fs", None, [one, *find_network(account, "fs").subnet_ids])
 
 
-def test_route_tables_of_the_subnets_get_a_way_to_s3_the_main_one_for_those_without_their_own(
-    account: Account, vpc: str, subnet: Subnet
-) -> None:
+def test_route_tables_of_the_subnets_get_a_gateway_endpoint(account: Account, vpc: str, subnet: Subnet) -> None:
     a, b = subnet(1, "a"), subnet(2, "b")
     own = account.ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
     account.ec2.associate_route_table(RouteTableId=own, SubnetId=a)
@@ -108,9 +102,7 @@ def main_table_besides(account: Account, vpc: str, own: str) -> str:
     return next(each["RouteTableId"] for each in tables if each["RouteTableId"] != own)
 
 
-def test_a_way_to_s3_that_is_there_already_is_used_but_the_stacks_own_is_not_taken_from_it(
-    account: Account, vpc: str, subnet: Subnet
-) -> None:
+def test_an_existing_gateway_endpoint_of_others_is_used(account: Account, vpc: str, subnet: Subnet) -> None:
     subnet(1)
     table = main_table(account, vpc)
     endpoint(account, vpc, table, **{TAG: "fs"})
@@ -119,9 +111,7 @@ def test_a_way_to_s3_that_is_there_already_is_used_but_the_stacks_own_is_not_tak
     assert find_network(account, "fs", vpc).route_table_ids == ()
 
 
-def test_a_gateway_endpoint_of_one_service_takes_none_of_the_other(
-    account: Account, vpc: str, subnet: Subnet
-) -> None:
+def test_gateway_endpoints_of_services_are_independent(account: Account, vpc: str, subnet: Subnet) -> None:
     subnet(1)
     table = main_table(account, vpc)
     endpoint(account, vpc, table)
@@ -130,12 +120,12 @@ def test_a_gateway_endpoint_of_one_service_takes_none_of_the_other(
     assert place.parameters()["TableRouteTableIds"] == table
 
 
-def test_a_local_zone_is_not_chosen_and_in_a_vpc_whose_routes_cannot_be_seen_there_is_no_gateway() -> None:
-    told = {"VpcId": "vpc-1", "MapPublicIpOnLaunch": True}
+def test_local_zones_and_invisible_route_tables_are_left_out() -> None:
+    reported = {"VpcId": "vpc-1", "MapPublicIpOnLaunch": True}
     zone = {"RegionName": "us-east-1", "State": "available"}
     subnets = [
-        {**told, "SubnetId": "subnet-1", "AvailabilityZone": "us-east-1a"},
-        {**told, "SubnetId": "subnet-2", "AvailabilityZone": "us-east-1-bos-1a"},
+        {**reported, "SubnetId": "subnet-1", "AvailabilityZone": "us-east-1a"},
+        {**reported, "SubnetId": "subnet-2", "AvailabilityZone": "us-east-1-bos-1a"},
     ]
     zones = [
         {**zone, "ZoneName": "us-east-1a", "ZoneType": "availability-zone"},

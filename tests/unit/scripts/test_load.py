@@ -1,0 +1,365 @@
+"""The load generator: the classic contract, jobs by the API, and uploads to the bucket."""
+
+import http.server
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from scripts.client import ApiClient, ApiError, FileSpec, FormOffer, OfferedForm, UploadResult
+from scripts.load.classic import ClassicAnswer, ClassicClient, judge_answer
+from scripts.load.inputs import LoadImages, LoadTarget, TargetError, parse_target
+from scripts.load.jobs import BATCH_FILES, DirectLoad, JobLoad, content_type
+from scripts.load.metrics import ImageVerdict, LoadMetrics
+from scripts.load.runner import LoadTest
+from tests.support.pictures import picture
+from tests.support.served import serving
+from tests.support.waiting import DEADLINE_SECONDS
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """Answers with the content of the file as its label; `hang up` gets no answer."""
+
+    protocol_version = "HTTP/1.1"
+    open_now, max_open, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(1)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        form = message_from_bytes(b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body)
+        part = cast(Any, form.get_payload())[0]
+        label = part.get_payload(decode=True)
+        assert self.headers["Connection"] == "close"
+        type(self).together.wait(DEADLINE_SECONDS)
+        if label == b"hang up":
+            return
+        named = part.get_param("name", header="content-disposition") == "inputFile"
+        before = f"{Path(part.get_filename()).stem}:".encode() if named else b""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(before + label)))
+        self.end_headers()
+        self.wfile.write(before + label)
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 100
+
+
+@pytest.fixture
+def target() -> Iterator[LoadTarget]:
+    """A server that answers as the contract says."""
+    Echo.together = threading.Barrier(1)
+    with serving(Server(("127.0.0.1", 0), Echo)) as address:
+        yield parse_target(address, anywhere=False)
+
+
+def pictures(folder: Path, labels: dict[str, str], **sent: str) -> LoadImages:
+    """Write files with their labels in them, or with what is `sent` in place of one."""
+    for name, label in labels.items():
+        (folder / name).write_text(sent.get(Path(name).stem, label))
+    return LoadImages([folder / name for name in labels], len(labels), labels)
+
+
+@pytest.mark.parametrize("field", ["myfile", "inputFile"])
+@pytest.mark.processes
+def test_each_image_has_a_connection_of_its_own_and_all_are_open_at_once(
+    target: LoadTarget, tmp_path: Path, field: str
+) -> None:
+    Echo.together = threading.Barrier(50)  # no answer before fifty wait for one
+    load = LoadTest(target, "classic", 50, "/", field, 20)
+    reported: list[int] = []
+    summary = load.run(
+        pictures(tmp_path, {f"{n}.jpg": f"label {n}" for n in range(50)}), threading.Event(), reported.append
+    )
+    assert (summary.right, summary.ok, max(reported)) == (50, True, 50)
+    assert summary.p50_s is not None
+
+
+@pytest.mark.processes
+def test_wrong_and_lost_answers_are_counted_and_shown(target: LoadTarget, tmp_path: Path) -> None:
+    sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop", "c.jpg": "stop"}, b="yield", c="hang up")
+    summary = LoadTest(target, "classic", 1, "/", "myfile", 20).run(sent, threading.Event(), lambda images: None)
+    assert (summary.right, summary.wrong, summary.lost, summary.ok) == (1, 1, 1, False)
+    assert summary.problems[0] == "wrong: b.jpg: 'yield', not 'stop'"
+    assert summary.problems[1].startswith("lost: c.jpg")
+
+
+@pytest.mark.processes
+def test_a_load_test_that_is_stopped_counts_the_rest_as_lost(target: LoadTarget, tmp_path: Path) -> None:
+    stopped = threading.Event()
+    stopped.set()
+    sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop"})
+    summary = LoadTest(target, "classic", 2, "/", "myfile", 20).run(sent, stopped, lambda images: None)
+    assert (summary.lost, summary.ok) == (2, False)
+
+
+@pytest.mark.processes
+def test_without_a_server_images_are_lost(tmp_path: Path) -> None:
+    unreachable = ClassicClient(LoadTarget("http://127.0.0.1:9", "127.0.0.1", 9, False), "/", "myfile", 5)
+    figures, sent = LoadMetrics(), pictures(tmp_path, {"a.jpg": "stop"})
+    unreachable.classify(sent.files[0], sent, figures)
+    assert figures.counts["lost"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "field", "expected", "judged"),
+    [
+        (ClassicAnswer(200, "text/plain; charset=utf-8", b"stop"), "myfile", "stop", "right"),
+        (ClassicAnswer(200, "text/plain", b"a.b:stop"), "inputFile", "stop", "right"),
+        (ClassicAnswer(200, "text/plain", b"stop"), "myfile", None, "answered"),
+        (ClassicAnswer(200, "text/plain", b"yield"), "myfile", "stop", "wrong"),
+        (ClassicAnswer(200, "text/plain", b"stop\n"), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b""), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/html", b"stop"), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b"a:stop"), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b"a.b.jpg:stop"), "inputFile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b"stop"), "inputFile", "stop", "failed"),
+        (ClassicAnswer(302, "text/plain", b"stop"), "myfile", "stop", "failed"),
+        (ClassicAnswer(422, "text/plain", b"no image"), "myfile", "stop", "failed"),
+    ],
+)
+def test_answers_are_verified_against_the_contract(
+    answer: ClassicAnswer, field: str, expected: str | None, record_verdict: ImageVerdict
+) -> None:
+    assert judge_answer(answer, field, "a.b.jpg", expected)[0] == record_verdict
+
+
+@dataclass
+class FakeApi(ApiClient):
+    """Answers with the content of each file as its label; `!` fails, `?` never has a result, `-` is not accepted."""
+
+    base_url: str = "http://fake"
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    failing_posts: int = 0
+
+    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> UploadResult:
+        if self.failing_posts:
+            self.failing_posts -= 1
+            raise ApiError("the connection was cut")
+        start = len(self.sent)
+        self.sent += [(name, content.decode()) for name, content in files if content != b"-"]
+        accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
+        return UploadResult(accepted, [(name, "not an image") for name, content in files if content == b"-"])
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        return {"done": sum(label not in "!?" for _, label in self.sent), "failed": self._count("!")}
+
+    def _count(self, label: str) -> int:
+        return sum(each == label for _, each in self.sent)
+
+    def results(self, job_id: str, page: int = 500) -> Iterator[dict[str, Any]]:
+        states = {"!": "failed", "?": "waiting"}
+        for number, (name, label) in enumerate(self.sent):
+            yield {
+                "image_id": f"id-{number}",
+                "filename": name,
+                "status": states.get(label, "done"),
+                "label": label,
+                "error": {"message": "ends early"},
+            }
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def run(tmp_path: Path, contents: Sequence[str], api: FakeApi) -> LoadMetrics:
+    """Send files with `contents`, each of which is expected to be a stop sign; return what came of it."""
+    files = [tmp_path / f"{number}.jpg" for number in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_text(content)
+    figures, clock = LoadMetrics(), Clock()
+    pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
+    load = JobLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep)
+    for part in load.batches():
+        load.upload("job", part)
+    load.collect("job", lambda images: None)
+    return figures
+
+
+def test_each_image_has_a_verdict_by_the_api(tmp_path: Path) -> None:
+    figures = run(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], FakeApi())
+    assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
+    assert "lost: 3.jpg: accepted, and no result" in figures.problems
+
+
+def test_a_rejected_batch_fails_as_a_whole(tmp_path: Path) -> None:
+    figures = run(tmp_path, ["stop"] * (2 * BATCH_FILES + 5), FakeApi(failing_posts=1))
+    assert (figures.counts["right"], figures.counts["failed"]) == (BATCH_FILES + 5, BATCH_FILES)
+
+
+def test_a_job_without_a_readable_status_stalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi()
+
+    def unreadable(job_id: str) -> dict[str, Any]:
+        raise ApiError("no answer")
+
+    monkeypatch.setattr(api, "status", unreadable)
+    assert run(tmp_path, ["stop", "?"], api).counts["lost"] == 1
+
+
+def test_images_without_an_expected_label_are_answered(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_text("anything")
+    figures = LoadMetrics()
+    load = JobLoad(FakeApi(), LoadImages([file], 3, {}), figures, 30, threading.Event())
+    for part in load.batches():
+        load.upload("job", part)
+    load.collect("job", lambda images: None)
+    assert figures.counts["answered"] == 3
+
+
+HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
+JPEG = b"\xff\xd8\xff"
+
+
+@dataclass
+class FakeDirectApi(FakeApi):
+    """Answers with what follows the JPEG mark as the label; a file of another type is not offered a form."""
+
+    form_url: str = "http://127.0.0.1:9000/photos"
+    failing: dict[str, str] = field(default_factory=dict)
+    """Names of calls that fail, with the reason."""
+    requested: list[FileSpec] = field(default_factory=list)
+    arrived: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+    def offer_uploads(self, job_id: str, files: Sequence[FileSpec]) -> FormOffer:
+        self._fail("offer")
+        self.requested += files
+        forms = [
+            OfferedForm(index, self.form_url, {"key": file.name})
+            for index, file in enumerate(files)
+            if file.content_type == "image/jpeg"
+        ]
+        return FormOffer(
+            "u", forms, [(file.name, "not taken") for file in files if file.content_type != "image/jpeg"]
+        )
+
+    def send_form(self, url: str, fields: Mapping[str, str], name: str, content: bytes) -> None:
+        self._fail("form")
+        self.arrived[fields["key"]] = name, content
+
+    def commit_upload(self, job_id: str, upload_id: str) -> UploadResult:
+        self._fail("commit")
+        offered = [file.name for file in self.requested if file.content_type == "image/jpeg"]
+        start = len(self.sent)
+        self.sent += [(name, content.removeprefix(JPEG).decode()) for name, content in self.arrived.values()]
+        accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
+        missing = [(name, "it has not arrived") for name in offered if name not in self.arrived]
+        self.arrived.clear()
+        self.requested.clear()
+        return UploadResult(accepted, missing)
+
+    def _fail(self, call: str) -> None:
+        if call in self.failing:
+            raise ApiError(self.failing[call])
+
+
+def run_direct(folder: Path, contents: Sequence[str], api: FakeApi, target: LoadTarget = HERE) -> LoadMetrics:
+    """Send files with `contents`, each of which is expected to be a stop sign; return what came of it."""
+    files = [folder / f"{number}.jpg" for number in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes((b"" if content == "-" else JPEG) + content.encode())
+    figures, clock = LoadMetrics(), Clock()
+    pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
+    load = DirectLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep, target=target)
+    for part in load.batches():
+        load.upload("job", part)
+    load.collect("job", lambda images: None)
+    return figures
+
+
+def test_each_image_has_a_verdict_by_the_bucket(tmp_path: Path) -> None:
+    api = FakeDirectApi()
+    figures = run_direct(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], api)
+    assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
+    assert "failed: 4.jpg: not taken" in figures.problems
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [("offer", "a slice of 3: no answer"), ("form", "0.jpg: no answer"), ("commit", "a slice of 3: no answer")],
+)
+def test_a_failed_upload_has_the_first_error(tmp_path: Path, call: str, says: str) -> None:
+    figures = run_direct(tmp_path, ["stop"] * 3, FakeDirectApi(failing={call: "no answer"}))
+    assert figures.counts["failed"] == 3
+    assert f"failed: {says}" in figures.problems
+
+
+def test_a_form_for_another_host_is_not_sent(tmp_path: Path) -> None:
+    api = FakeDirectApi(form_url="http://192.0.2.1/photos")
+    with pytest.raises(TargetError, match="--i-may-load-this-target"):
+        run_direct(tmp_path, ["stop"], api)
+    assert api.arrived == {}
+
+
+def test_a_form_for_another_host_is_sent_if_allowed(tmp_path: Path) -> None:
+    allowed = parse_target("http://127.0.0.1:8000", anywhere=True)
+    figures = run_direct(tmp_path, ["stop"], FakeDirectApi(form_url="http://192.0.2.1/photos"), allowed)
+    assert figures.counts["right"] == 1
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "//127.0.0.1/photos", "http:///photos", ""])
+def test_an_invalid_form_address_is_never_loaded(url: str) -> None:
+    with pytest.raises(TargetError, match="no address"):
+        parse_target("http://127.0.0.1:8000", anywhere=True).check(url)
+
+
+@pytest.mark.parametrize(("form", "found"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
+def test_the_content_type_follows_the_content(tmp_path: Path, form: str, found: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(picture(form))
+    assert content_type(file) == found
+
+
+def test_an_unknown_content_type_is_octet_stream(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"text")
+    assert content_type(file) == "application/octet-stream"
+
+
+class Redirecting(http.server.BaseHTTPRequestHandler):
+    """Sends every form on to `/elsewhere`, where it is taken; `seen` are the paths."""
+
+    seen: list[str]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append(self.path)
+        self.send_response(204 if self.path == "/elsewhere" else 307)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        pass
+
+
+@pytest.fixture
+def redirecting() -> Iterator[str]:
+    Redirecting.seen = []
+    with serving(http.server.HTTPServer(("127.0.0.1", 0), Redirecting)) as address:
+        yield address
+
+
+@pytest.mark.processes
+def test_a_redirected_form_is_not_forwarded(redirecting: str) -> None:
+    client = ApiClient("http://127.0.0.1:9")
+    with pytest.raises(ApiError, match="answered 307"):
+        client.send_form(f"{redirecting}/photos", {}, "a.jpg", b"x")
+    client.close()
+    assert Redirecting.seen == ["/photos"]
