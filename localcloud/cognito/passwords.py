@@ -156,7 +156,7 @@ PATCHES = (
         "moto.cognitoidp.models:CognitoIdpBackend.admin_create_user",
         ("self", "user_pool_id", "username", "message_action", "temporary_password", "attributes"),
         _admin_create_user,
-        "accepts any temporary password, mails none, and creates a second account instead of mailing another password",
+        "accepts any temporary password, mails none, and creates a second account instead of resending",
     ),
     Patch(
         "moto.cognitoidp.responses:CognitoIdpResponse.forgot_password",
