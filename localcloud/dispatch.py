@@ -184,16 +184,14 @@ class DirectCalls:
         if scope is None or environ.get("QUERY_STRING") or is_steered(environ):
             return None
         region, service = scope.groups()
-        key = _access_key(environ["HTTP_AUTHORIZATION"])
+        found = BaseResponse.access_key_regex.search(environ["HTTP_AUTHORIZATION"])
+        key = found.group(1) if found else "AKIAEXAMPLE"  # as in BaseResponse.get_access_key
         account = get_account_id_from(key)
         mark_account_as_visited(account, key, service, region)
-        return self._calls_of(service)(DirectRequest(environ, account, region))
-
-    def _calls_of(self, service: str) -> Callable[[DirectRequest], DirectResponse | None]:
         if service not in self._services:  # imported late, like moto's own services, and patched first
             apply_patches(service)
             self._services[service] = importlib.import_module(_MODULES[service]).answer
-        return self._services[service]
+        return self._services[service](DirectRequest(environ, account, region))
 
 
 def read_body(environ: dict[str, Any]) -> bytes:
@@ -212,11 +210,6 @@ def is_steered(environ: dict[str, Any]) -> bool:
         or _LOOPBACK.fullmatch(environ.get("HTTP_HOST", "")) is None
         or _REGION_IN_AGENT.search(environ.get("HTTP_USER_AGENT", "")) is not None
     )
-
-
-def _access_key(authorization: str) -> str:
-    match = BaseResponse.access_key_regex.search(authorization)
-    return match.group(1) if match else "AKIAEXAMPLE"  # as in BaseResponse.get_access_key
 
 
 def request_id() -> str:
