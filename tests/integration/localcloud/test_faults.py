@@ -124,7 +124,7 @@ def test_the_reply_of_a_launch_shows_what_descriptions_lack(cloud: LocalCloud, c
     assert {"Key": "drain", "Value": "asked"} in describe_instance(ec2, instance_id)["Tags"]
 
 
-def test_descriptions_fail_as_often_as_the_switch_says(cloud: LocalCloud, impatient: CloudClients) -> None:
+def test_describe_fails_as_often_as_the_switch_is_set(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
     cloud.set_switches(describe_failures=2)
     assert [error_of(ec2.describe_instances) for _ in range(2)] == [("RequestLimitExceeded", 503)] * 2
@@ -132,7 +132,7 @@ def test_descriptions_fail_as_often_as_the_switch_says(cloud: LocalCloud, impati
     assert cloud.control("GET", "switches")["describe_failures"] == 0
 
 
-def test_a_spot_instance_is_told_and_then_taken_back(cloud: LocalCloud, clients: CloudClients) -> None:
+def test_spot_instance_gets_its_notice_and_is_terminated(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     cloud.set_switches(spot_notice_after_seconds=0.1, spot_notice_seconds=0.2)
     (spot,) = launch_instances(ec2, InstanceMarketOptions=SPOT)

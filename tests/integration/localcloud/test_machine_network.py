@@ -91,7 +91,7 @@ def test_the_machine_may_itself_serve_on_the_port_of_the_metadata_service(machin
             assert answered(own, machine, ("127.0.0.1", METADATA_PORT))
 
 
-def test_who_takes_over_listens_anew(machine: int) -> None:
+def test_later_hypervisor_can_listen_again(machine: int) -> None:
     metadata, cloud = listen_in(machine, CLOUD)
     cloud.close()  # as a death does; the other end of the link may then still be there
     with metadata:
@@ -114,6 +114,6 @@ def test_a_process_that_has_ended_has_no_network() -> None:
         listen_in(ended.pid, CLOUD)
 
 
-def test_what_ip_refuses_is_told(machine: int) -> None:
+def test_error_of_ip_command_is_raised(machine: int) -> None:
     with pytest.raises(IpCommandError, match=r"link set nowhere up.*Cannot find device"):
         in_network_of(machine, lambda: ip("link set nowhere up"))

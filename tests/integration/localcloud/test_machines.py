@@ -132,7 +132,7 @@ def test_an_image_id_is_no_path(able: None, booted: Machine, tmp_path: Path) -> 
         NspawnBackend(ENDPOINT, tmp_path / "images").boot(booted, {"image_id": "../elsewhere"})
 
 
-def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_root_rights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(NspawnMissingError, match="need root"):
         check_tools()
@@ -153,7 +153,7 @@ def test_a_host_without_time_namespaces_is_refused(
         check_tools()
 
 
-def test_the_hardware_says_ec2_and_which_instance_it_is() -> None:
+def test_hypervisor_uuid_has_ec2_prefix_and_instance_id() -> None:
     uuid = hypervisor_uuid("i-0123456789abcdef0")
     assert re.fullmatch(r"ec2[0-9a-f]{5}-([0-9a-f]{4}-){3}[0-9a-f]{12}\n", uuid)
     assert uuid.replace("-", "").strip().endswith("0123456789abcdef0")

@@ -98,7 +98,7 @@ def test_a_stop_that_interrupts_another_does_not_wait_for_it_for_ever(tmp_path: 
     assert ended.returncode == 0
 
 
-def test_a_hypervisor_that_was_killed_takes_over_what_runs(state_dir: Path) -> None:
+def test_restarted_hypervisor_adopts_running_machines(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
         kept, ended, terminated = launch_instances(ec2, MaxCount=3)
@@ -132,7 +132,7 @@ def connects(port: int) -> bool:
     return True
 
 
-def test_a_hypervisor_that_is_told_to_stop_ends_every_instance(state_dir: Path) -> None:
+def test_stopped_hypervisor_ends_every_instance(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
         ids = launch_instances(ec2, "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n", MaxCount=3)
@@ -219,7 +219,7 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
-def test_a_port_that_is_taken_is_named(state_dir: Path) -> None:
+def test_port_in_use_is_named(state_dir: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(LocalCloudError, match=f"port {taken.getsockname()[1]} on 127.0.0.1 cannot be used"),

@@ -38,7 +38,7 @@ def refusal(answer: requests.Response) -> tuple[int, str]:
     return answer.status_code, code[1] if code else ""
 
 
-def test_a_form_puts_its_file_with_its_type_and_everybody_sees_it(apis: CloudClients, bucket: str) -> None:
+def test_form_puts_its_file_with_its_type(apis: CloudClients, bucket: str) -> None:
     answer = send(presigned_form(apis, bucket))
     assert (answer.status_code, answer.content) == (204, b"")
     stored = apis("s3").get_object(Bucket=bucket, Key="a/b.png")
@@ -75,7 +75,7 @@ def test_a_form_gives_its_file_the_tags_of_its_policy_and_no_others(apis: CloudC
     assert tags_in(apis, bucket) == {}
 
 
-def test_a_form_whose_tags_cannot_be_puts_nothing(apis: CloudClients, bucket: str) -> None:
+def test_form_with_invalid_tags_puts_no_object(apis: CloudClients, bucket: str) -> None:
     assert refusal(send(presigned_form(apis, bucket, also={"tagging": "kept=no"}))) == (400, "MalformedXML")
     assert "Contents" not in apis("s3").list_objects_v2(Bucket=bucket)
 
@@ -112,7 +112,7 @@ def test_a_form_does_not_hold_for_another_bucket(apis: CloudClients, bucket: str
     assert refusal(send({**form, "url": f"{form['url']}-other"})) == (403, "AccessDenied")
 
 
-def test_a_bucket_that_is_not_there_is_said(apis: CloudClients) -> None:
+def test_missing_bucket_is_rejected_with_its_error(apis: CloudClients) -> None:
     assert refusal(send(presigned_form(apis, "never-made"))) == (404, "NoSuchBucket")
 
 
@@ -130,9 +130,7 @@ def test_a_form_without_a_file_is_refused(apis: CloudClients, bucket: str) -> No
     assert refusal(requests.post(form["url"], files=fields, timeout=120)) == (400, "InvalidArgument")
 
 
-def test_a_form_is_signed_by_a_user_or_a_role_that_the_cloud_knows_and_by_nobody_else(
-    apis: CloudClients, bucket: str
-) -> None:
+def test_form_needs_the_signature_of_a_known_user_or_role(apis: CloudClients, bucket: str) -> None:
     role = apis("sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/web", RoleSessionName="web")["Credentials"]
     keys = {
         "aws_access_key_id": role["AccessKeyId"],
@@ -150,14 +148,14 @@ def test_a_form_is_signed_by_a_user_or_a_role_that_the_cloud_knows_and_by_nobody
 
 
 @pytest.mark.parametrize(("asked", "status"), [("200", 200), ("201", 201), ("204", 204), ("302", 204)])
-def test_the_status_of_success_is_as_asked_for(apis: CloudClients, bucket: str, asked: str, status: int) -> None:
+def test_success_status_is_the_requested_one(apis: CloudClients, bucket: str, asked: str, status: int) -> None:
     form = presigned_form(apis, bucket, "k", also={"success_action_status": asked})
     answer = send(form)
     assert answer.status_code == status
     assert ("<Key>k</Key>" in answer.text) == (status == 201)
 
 
-def test_what_is_not_implemented_is_said(apis: CloudClients, bucket: str) -> None:
+def test_unimplemented_field_is_answered_with_501(apis: CloudClients, bucket: str) -> None:
     form = presigned_form(apis, bucket, "${filename}")
     assert refusal(send(form)) == (501, "NotImplemented")
 

@@ -76,7 +76,7 @@ def test_a_long_poll_is_answered_at_once_when_a_message_arrives(apis: CloudClien
         assert [m["Body"] for m in poll.result(BEFORE_A_LONG_POLL_ENDS)] == ["m"]
 
 
-def test_a_message_keeps_its_attributes_body_and_counts_its_receives(apis: CloudClients) -> None:
+def test_message_has_attributes_body_and_receive_count(apis: CloudClients) -> None:
     sqs = apis("sqs")
     url = new_queue(sqs, VisibilityTimeout="0")
     attributes = {"kind": {"DataType": "String", "StringValue": "photo"}}

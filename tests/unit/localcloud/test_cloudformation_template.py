@@ -85,7 +85,7 @@ def lookup(name: str) -> str:
     return STORE[name]
 
 
-def test_defaults_complete_what_is_given_and_names_of_the_store_are_looked_up() -> None:
+def test_defaults_complete_parameters_and_store_names_are_resolved() -> None:
     texts = complete_parameters(read_template(TEXT), {"Prefix": "p"})
     assert texts == {"Image": "/image/web", "Prefix": "p", "Subnets": "a, b", "Origins": "", "Days": "30"}
     values = resolve_parameters(read_template(TEXT), texts, lookup)
@@ -105,7 +105,7 @@ def test_what_is_missing_or_unknown_is_named(given: dict[str, str], told: str) -
         resolve_parameters(read_template(TEXT), complete_parameters(read_template(TEXT), given), lookup)
 
 
-def test_only_a_value_that_a_parameter_allows_is_taken() -> None:
+def test_parameter_accepts_only_allowed_values() -> None:
     text = "{Parameters: {P: {Type: String, AllowedValues: ['on', false]}}, Resources: {A: {Type: T}}}"
     assert complete_parameters(read_template(text), {"P": "false"}) == {"P": "false"}
     with pytest.raises(StackError, match=r"'P' must be one of AllowedValues \(on, false\)"):

@@ -64,7 +64,7 @@ def test_numbers_are_still_compared_as_numbers() -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "é"])
-def test_an_item_of_the_largest_size_is_taken_and_one_byte_more_is_refused(character: str) -> None:
+def test_largest_item_is_accepted_and_one_byte_more_rejected(character: str) -> None:
     room = MAX_ITEM_BYTES - len("pkpv")
     text = character * (room // len(character.encode()))
     text += "x" * (room - len(text.encode()))
@@ -259,16 +259,14 @@ def test_any_calls_are_answered_as_by_stock_moto(moto: ClientPair, calls: list[t
         ("Query", query_call("pk = :p", "p", True, None)),
     ],
 )
-def test_a_plain_call_is_not_asked_of_stock_moto(
-    moto: ClientPair, operation: str, parameters: dict[str, Any]
-) -> None:
+def test_plain_call_is_answered_directly(moto: ClientPair, operation: str, parameters: dict[str, Any]) -> None:
     table = new_table(moto)
     before = moto.stock_application.times
     assert moto.direct.call("dynamodb", operation, TableName=table, **parameters).status == 200
     assert moto.stock_application.times == before
 
 
-def test_a_batch_of_reads_is_not_asked_of_stock_moto(moto: ClientPair) -> None:
+def test_batch_reads_are_answered_directly(moto: ClientPair) -> None:
     table = new_table(moto)
     key, item = {"pk": {"S": "p"}, "sk": {"S": "s"}}, {"pk": {"S": "p"}, "sk": {"S": "s"}, "v": {"N": "1"}}
     moto.direct.call("dynamodb", "PutItem", TableName=table, Item=item)

@@ -95,7 +95,7 @@ def test_rules_that_are_turned_again_go_on_and_others_begin_anew() -> None:
         ([{"kind": "reset"}] * (MAX_RULES + 1), "faults: a list of at most 100 rules"),
     ],
 )
-def test_a_rule_that_means_nothing_is_refused_with_its_number_and_reason(value: Any, problem: str) -> None:
+def test_invalid_rule_is_rejected_with_number_and_reason(value: Any, problem: str) -> None:
     with pytest.raises(InvalidSwitchError, match=problem):
         Switches().changed({"faults": value})
 

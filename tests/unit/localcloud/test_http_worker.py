@@ -51,7 +51,7 @@ def test_what_is_read_here_is_what_gunicorn_reads(method: str, path: str, fields
         assert {name for name in theirs if name.startswith(("HTTP_", "CONTENT_"))} <= ours.keys()
 
 
-def test_what_all_requests_of_a_connection_share_is_what_gunicorn_says() -> None:
+def test_connection_environ_is_that_of_gunicorn() -> None:
     theirs = gunicorn_environ(head_of("GET", "/", []))
     own = {"wsgi.errors", "wsgi.multithread"}  # gunicorn's threads say the latter later
     shared = {name: value for name, value in connection_environ(SERVER, CLIENT).items() if name not in own}
@@ -96,7 +96,7 @@ def application(status: str, headers: list[tuple[str, str]], *chunks: bytes) -> 
     return answer
 
 
-def test_an_answer_says_its_length_once() -> None:
+def test_answer_has_one_content_length() -> None:
     for headers in ([], [("content-length", "4")]):
         wire = answer_of(application("200 OK", headers, b"ab", b"cd"), {"REQUEST_METHOD": "GET"}, keep_alive=True)
         assert wire.lower().count(b"content-length: 4\r\n") == 1

@@ -142,16 +142,16 @@ def asks(of: ApiCall) -> list[tuple[str, str]]:
         (query_call("monitoring", "PutMetricData"), [("cloudwatch:PutMetricData", "*")]),
     ],
 )
-def test_a_call_asks_for_its_action_on_each_resource_that_it_names(of: ApiCall, pairs: list[tuple[str, str]]) -> None:
+def test_call_needs_its_action_on_each_named_resource(of: ApiCall, pairs: list[tuple[str, str]]) -> None:
     assert asks(of) == pairs
 
 
-def test_a_service_whose_calls_have_no_names_is_not_guessed() -> None:
+def test_call_without_operation_name_is_rejected() -> None:
     with pytest.raises(UnknownCallError, match="names no operation"):
         permission_checks_of(call("route53", "GET", "/2013-04-01/hostedzone"))
 
 
-def test_the_session_that_is_asked_for_may_be_a_condition() -> None:
+def test_requested_session_name_is_a_condition_key() -> None:
     (asked,) = permission_checks_of(query_call("sts", "AssumeRole", RoleArn="r", RoleSessionName="controller"))
     assert asked.context == {"sts:rolesessionname": ("controller",)}
 
@@ -198,7 +198,7 @@ def s3_actions(method: str, path: str, query: str = "", body: bytes = b"", **hea
         ("DELETE", "uploadId=2", "AbortMultipartUpload"),
     ],
 )
-def test_a_request_for_an_object_asks_for_one_action(method: str, query: str, action: str) -> None:
+def test_object_request_needs_one_action(method: str, query: str, action: str) -> None:
     assert s3_actions(method, "/photos/a/b.jpg", query) == [(action, OBJECT)]
 
 
@@ -218,7 +218,7 @@ def test_a_request_for_an_object_asks_for_one_action(method: str, query: str, ac
         ("DELETE", "cors", "PutBucketCORS"),
     ],
 )
-def test_a_request_for_a_bucket_asks_for_one_action(method: str, query: str, action: str) -> None:
+def test_bucket_request_needs_one_action(method: str, query: str, action: str) -> None:
     assert s3_actions(method, "/photos", query) == [(action, BUCKET)]
     assert s3_actions(method, "/photos/", query) == [(action, BUCKET)]
 
@@ -230,7 +230,7 @@ def test_who_reads_what_is_not_there_must_be_allowed_to_list_the_bucket() -> Non
     assert s3_actions("GET", "/nowhere/gone") == [("GetObject", "arn:aws:s3:::nowhere/gone")]
 
 
-def test_a_copy_reads_its_source_and_what_is_set_besides_is_asked_for_too() -> None:
+def test_copy_needs_rights_on_source_tags_and_acl() -> None:
     copied = s3_actions(
         "PUT", "/photos/c", HTTP_X_AMZ_COPY_SOURCE="/other/a%20b?versionId=1", HTTP_X_AMZ_TAGGING="a=b"
     )
@@ -250,7 +250,7 @@ def test_what_is_listed_may_be_a_condition() -> None:
     assert asked.context == {"s3:prefix": ("a/",), "s3:delimiter": ("/",), "s3:max-keys": ("5",)}
 
 
-def test_buckets_are_listed_by_nobodys_name_and_keys_are_text() -> None:
+def test_bucket_list_needs_any_resource_and_keys_are_text() -> None:
     assert s3_actions("GET", "/") == [("ListAllMyBuckets", "*")]
     assert s3_actions("PUT", "/photos/\u00c3\u00a4") == [("PutObject", f"{BUCKET}/ä")]
 
@@ -316,7 +316,7 @@ def of_kind(asked: list[PermissionCheck], kind: str, action: str = "ec2:RunInsta
     return found
 
 
-def test_a_launch_asks_for_all_that_it_makes_and_uses(template: str) -> None:
+def test_launch_needs_rights_on_all_resources_it_creates_and_uses(template: str) -> None:
     asked = launch(LaunchTemplate_LaunchTemplateName="asked", SubnetId="subnet-1", **NAMED)
     assert [(each.action, each.resource) for each in asked] == [
         ("ec2:RunInstances", template),
@@ -335,7 +335,7 @@ def test_a_launch_asks_for_all_that_it_makes_and_uses(template: str) -> None:
     assert of_kind(asked, "role", "iam:PassRole").context["iam:passedtoservice"] == ("ec2.amazonaws.com",)
 
 
-def test_what_conditions_may_know_of_the_instance_is_what_template_and_call_say(template: str) -> None:
+def test_instance_condition_keys_come_from_template_and_call(template: str) -> None:
     asked = launch(LaunchTemplate_LaunchTemplateName="asked", InstanceType="c7a.large", **NAMED)
     context = of_kind(asked, "instance").context
     assert context["aws:requesttag/name"] == ("worker",)
@@ -370,7 +370,7 @@ def test_a_thing_is_the_templates_unless_the_call_names_another(
     assert of_kind(asked, kind).context["ec2:islaunchtemplateresource"] == (of_template,)
 
 
-def test_a_launch_without_a_template_names_none_and_asks_for_the_defaults(template: str) -> None:
+def test_launch_without_template_needs_rights_on_the_defaults(template: str) -> None:
     backend = ec2_backends[ACCOUNT][REGION]
     asked = launch(ImageId="ami-1", KeyName="mine")
     assert all("ec2:launchtemplate" not in each.context for each in asked)
@@ -386,7 +386,7 @@ def test_a_template_that_is_not_there_is_left_for_ec2_to_refuse(template: str) -
     assert all("ec2:launchtemplate" not in each.context for each in asked)
 
 
-def test_a_spot_launch_asks_for_its_request_and_for_the_role_of_spot_instances(template: str) -> None:
+def test_spot_launch_needs_rights_on_request_and_service_role(template: str) -> None:
     spot = launch(LaunchTemplate_LaunchTemplateName="asked", InstanceMarketOptions_MarketType="spot")
     request = of_kind(spot, "spot-instances-request")
     assert request.resource == f"{EC2}:spot-instances-request/*"
@@ -403,7 +403,7 @@ def context_of(operation: str, **parameters: str) -> list[tuple[str, dict[str, A
     ]
 
 
-def test_calls_on_instances_ask_of_each_with_its_tags() -> None:
+def test_instance_calls_need_rights_on_each_instance_with_its_tags() -> None:
     backend = ec2_backends[ACCOUNT][REGION]
     backend.create_tags(["i-1"], {"Name": "worker"})
     known = {"ec2:region": (REGION,), "aws:resourcetag/name": ("worker",), "ec2:resourcetag/name": ("worker",)}
@@ -414,7 +414,7 @@ def test_calls_on_instances_ask_of_each_with_its_tags() -> None:
     assert context_of("GetConsoleOutput", InstanceId="i-1") == [(f"{EC2}:instance/i-1", known)]
 
 
-def test_tags_are_asked_of_each_resource_with_their_keys() -> None:
+def test_tag_calls_need_rights_on_each_resource_with_tag_keys() -> None:
     ec2_backends[ACCOUNT][REGION].create_tags(["i-3"], {"Name": "worker"})
     set_two = {"Tag_1_Key": "a", "Tag_1_Value": "1", "Tag_2_Key": "b"}
     [(instance, of_instance), (image, _)] = context_of(
@@ -428,5 +428,5 @@ def test_tags_are_asked_of_each_resource_with_their_keys() -> None:
     assert context_of("DeleteTags", ResourceId_1="i-3")[0][1]["aws:tagkeys"] == ()
 
 
-def test_other_calls_ask_of_everything() -> None:
+def test_other_calls_need_any_resource() -> None:
     assert context_of("DescribeInstances") == [("*", {"ec2:region": (REGION,)})]

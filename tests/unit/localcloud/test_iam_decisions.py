@@ -66,14 +66,14 @@ def test_nothing_is_allowed_by_nothing() -> None:
     assert decision.why == "because no identity-based policy allows the s3:GetObject action"
 
 
-def test_a_denial_says_which_statement_denies() -> None:
+def test_denial_names_the_statement_that_denies() -> None:
     never = policy(statement("Allow", "*"), statement("Deny", "*", Sid="Never"), name="p")
     decision = decide([never], permission_check("s3:GetObject"))
     assert (decision.allowed, decision.rests_on) == (False, (("p", "Never"),))
     assert decision.why == "with an explicit deny in an identity-based policy"
 
 
-def test_a_condition_that_cannot_be_evaluated_denies_and_says_why() -> None:
+def test_condition_that_cannot_be_evaluated_denies_with_reason() -> None:
     odd = statement("Allow", "*", Condition={"NumericLessThan": {"aws:a": "1"}})
     decision = decide([policy(statement("Allow", "*")), policy(odd)], permission_check("s3:GetObject", aws__a="word"))
     assert not decision.allowed

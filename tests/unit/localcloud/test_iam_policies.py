@@ -160,7 +160,7 @@ def holds(element: dict[str, Any], **context: str | tuple[str, ...]) -> bool:
         ("Null", False, "there", ()),
     ],
 )
-def test_an_operator_compares_as_its_name_says(operator: str, wanted: Any, meets: Any, fails: Any) -> None:
+def test_operator_compares_by_its_name(operator: str, wanted: Any, meets: Any, fails: Any) -> None:
     assert operator in OPERATORS
     assert holds({operator: {"aws:Key": wanted}}, aws__key=meets)
     assert not holds({operator: {"aws:Key": wanted}}, aws__key=fails)
@@ -195,7 +195,7 @@ def test_of_several_values_in_the_request_one_must_match_and_with_a_negated_oper
         ("BoolIfExists", True),
     ],
 )
-def test_a_key_that_the_request_lacks_counts_as_the_operator_says(operator: str, met: bool) -> None:
+def test_missing_condition_key_counts_by_operator(operator: str, met: bool) -> None:
     assert holds({operator: {"aws:a": "1"}}) is met
     assert holds({operator: {"aws:a": "1"}}, aws__a=()) is met
 

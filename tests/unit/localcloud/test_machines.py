@@ -111,7 +111,7 @@ def read_exactly(connection: socket.socket, length: int) -> bytes:
     return bytes(data)
 
 
-def test_a_client_that_has_said_everything_still_gets_its_answer(far: socket.socket, near: tuple[str, int]) -> None:
+def test_client_that_half_closed_still_gets_its_answer(far: socket.socket, near: tuple[str, int]) -> None:
     with connect(near) as client:
         server, _ = far.accept()
         with server:
@@ -150,7 +150,7 @@ def test_machines_that_boot_need_images(tmp_path: Path) -> None:
         main([*START, str(tmp_path), "--machines", "nspawn"])
 
 
-def test_a_host_that_cannot_boot_images_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hypervisor_names_what_the_host_lacks_for_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(SystemExit, match="machines of kind nspawn need root"):
         main([*START, str(tmp_path), "--machines", "nspawn", "--images", str(tmp_path)])

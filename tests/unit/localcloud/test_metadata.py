@@ -66,7 +66,7 @@ def test_an_instance_finds_out_who_it_is(path: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["2009-04-04", "2021-03-23", "latest"])
-def test_every_version_that_cloud_init_asks_for_tells_the_same(version: str) -> None:
+def test_all_metadata_versions_have_the_same_documents(version: str) -> None:
     assert read(service(), f"/{version}/meta-data/instance-id") == (200, "i-1")
     assert version in read(service(), "/")[1].splitlines()
 
@@ -91,7 +91,7 @@ def test_a_folder_lists_what_is_in_it(folder: str, inside: set[str]) -> None:
 
 
 @pytest.mark.parametrize("tags", [{}, {"Name": "app-tier"}, {"Name": ""}], ids=["no tag", "a tag", "an empty tag"])
-def test_whoever_follows_the_folders_finds_every_document(tags: dict[str, str]) -> None:
+def test_folder_lists_lead_to_every_document(tags: dict[str, str]) -> None:
     """As cloud-init does, which tries one that is missing again and again, for seconds, and then gives up."""
     metadata = service(tags=tags)
 
@@ -127,14 +127,14 @@ def test_without_user_data_there_is_none_to_read() -> None:
     assert read(service(user_data=""), "/latest/user-data")[0] == 404
 
 
-def test_a_spot_notice_appears_where_a_worker_looks_for_it() -> None:
+def test_spot_notice_appears_in_the_metadata() -> None:
     notice = {"action": "terminate", "time": "2026-01-01T00:02:00Z"}
     status, body = read(service(spot_notice=notice), "/latest/meta-data/spot/instance-action")
     assert (status, json.loads(body)) == (200, notice)
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "99999999999.forged"])
-def test_without_a_valid_token_nothing_is_told(token: str) -> None:
+def test_metadata_needs_a_valid_session_token(token: str) -> None:
     assert service().answer("GET", "/latest/meta-data/instance-id", {TOKEN_HEADER: token}).status == 401
 
 
@@ -170,7 +170,7 @@ def test_a_request_that_came_through_a_proxy_is_refused() -> None:
     assert service().answer("PUT", "/latest/api/token", headers).status == 403
 
 
-def test_credentials_are_asked_for_once_and_again_before_they_expire() -> None:
+def test_credentials_are_cached_and_refreshed_before_they_expire() -> None:
     clock, asked = ManualClock(0.0), []
 
     def ask() -> dict[str, str]:

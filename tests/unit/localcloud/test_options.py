@@ -38,7 +38,7 @@ def test_a_change_leaves_the_other_switches_as_they_are() -> None:
         {"count_factor": 0},
     ],
 )
-def test_a_value_that_means_something_is_taken(values: dict[str, Any]) -> None:
+def test_allowed_value_is_accepted(values: dict[str, Any]) -> None:
     (name,) = values
     assert getattr(Switches().changed(values), name) == values[name]
 
@@ -66,7 +66,7 @@ def test_a_value_that_means_something_is_taken(values: dict[str, Any]) -> None:
         ({"speed": 1}, r"unknown switches \['speed'\]; there are"),
     ],
 )
-def test_a_value_that_means_nothing_is_refused_with_what_is_allowed(values: dict[str, Any], problem: str) -> None:
+def test_invalid_value_is_rejected_with_the_allowed_ones(values: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidSwitchError, match=problem):
         Switches().changed(values)
 

@@ -32,7 +32,7 @@ def backend() -> S3Backend:
     return found
 
 
-def test_an_object_can_be_read_while_another_takes_its_key(backend: S3Backend) -> None:
+def test_object_can_be_read_while_it_is_overwritten(backend: S3Backend) -> None:
     old = backend.put_object("objects", "k", b"old")
     backend.put_object("objects", "k", b"new")
     backend.delete_object("objects", "k")
@@ -53,7 +53,7 @@ def test_an_upload_in_parts_becomes_one_object(backend: S3Backend, parts: list[b
     assert b"".join(key.value for key in keys) == b"".join(parts)
 
 
-def test_what_is_given_is_kept_and_what_is_not_is_as_in_stock_moto(backend: S3Backend) -> None:
+def test_given_attributes_are_stored_and_others_are_as_in_stock_moto(backend: S3Backend) -> None:
     plain = backend.put_object("objects", "k", b"x")
     assert (plain.storage_class, plain.version_id, plain.encryption) == ("STANDARD", "null", None)
     special = backend.put_object(
@@ -143,7 +143,7 @@ def test_what_stock_moto_put_is_got_directly_with_its_metadata(moto: ClientPair,
 
 
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-def test_a_plain_call_is_not_asked_of_stock_moto(moto: ClientPair, bucket: str, method: str) -> None:
+def test_plain_call_is_answered_directly(moto: ClientPair, bucket: str, method: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
     expect = {"HTTP_EXPECT": "100-continue", "HTTP_AMZ_SDK_REQUEST": "attempt=1", "HTTP_X_AMZ_SECURITY_TOKEN": "t"}
     assert not moto.needs_stock("s3", method, f"/{bucket}/k", b"y", **expect)
@@ -178,7 +178,7 @@ def test_a_plain_call_is_not_asked_of_stock_moto(moto: ClientPair, bucket: str, 
         ("GET", "/{}", {}),
     ],
 )
-def test_a_call_that_is_more_than_plain_is_asked_of_stock_moto(
+def test_stock_moto_answers_calls_that_are_not_plain(
     moto: ClientPair, bucket: str, method: str, target: str, environ: dict[str, Any]
 ) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
@@ -225,9 +225,7 @@ def test_of_many_conditional_puts_at_once_one_succeeds(moto: ClientPair, bucket:
         ),
     ],
 )
-def test_a_bucket_whose_configuration_matters_is_stock_moto_s(
-    moto: ClientPair, bucket: str, aspect: str, document: str
-) -> None:
+def test_stock_moto_answers_for_configured_buckets(moto: ClientPair, bucket: str, aspect: str, document: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
     assert moto.stock.request("s3", "PUT", f"/{bucket}?{aspect}", document.encode()).status < 300
     for method in ("PUT", "GET", "DELETE"):
@@ -275,7 +273,7 @@ def test_tags_that_are_put_are_those_that_stock_moto_would_keep(moto: ClientPair
 @pytest.mark.parametrize(
     ("header", "stock"), [("kept=no", False), ("a=b&c=d", True), ("a=%20", True), ("aws:a=b", True)]
 )
-def test_one_plain_tag_is_not_asked_of_stock_moto_and_what_may_be_refused_is(
+def test_plain_tag_is_answered_directly_and_others_by_stock_moto(
     moto: ClientPair, bucket: str, header: str, stock: bool
 ) -> None:
     assert moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header) is stock

@@ -91,7 +91,7 @@ def test_a_form_that_is_not_whole_is_a_bad_request(body: str, changes: dict[str,
     assert post_form(body, **changes) == ("400 Bad Request", code)
 
 
-def test_a_whole_form_of_nobody_is_denied() -> None:
+def test_complete_form_without_signature_is_denied() -> None:
     assert post_form(KEY + FILE + END) == post_form(KEY + FILE + END, "/photos/") == ("403 Forbidden", "AccessDenied")
 
 
@@ -169,7 +169,7 @@ def test_who_has_not_signed_is_refused(changes: dict[str, str | None], status: i
         ([], {"x-ignore-me": "whatever", "x-amz-signature": "0"}),
     ],
 )
-def test_a_form_that_keeps_every_condition_is_let_in(conditions: Any, fields: dict[str, str]) -> None:
+def test_form_is_accepted_if_all_conditions_hold(conditions: Any, fields: dict[str, str]) -> None:
     check_policy(with_policy(conditions, fields), NOW)
 
 
@@ -185,7 +185,7 @@ def test_a_form_that_keeps_every_condition_is_let_in(conditions: Any, fields: di
         ([], {"key": "a"}, "Extra input fields: key"),
     ],
 )
-def test_a_form_that_breaks_a_condition_or_says_more_is_denied(
+def test_form_is_denied_if_a_condition_fails_or_a_field_has_none(
     conditions: Any, fields: dict[str, str], says: str
 ) -> None:
     refused = rejection_of(with_policy(conditions, fields))
@@ -194,7 +194,7 @@ def test_a_form_that_breaks_a_condition_or_says_more_is_denied(
 
 
 @pytest.mark.parametrize(("size", "code"), [(4, "EntityTooSmall"), (5, None), (7, None), (8, "EntityTooLarge")])
-def test_a_file_is_as_large_as_the_policy_says(size: int, code: str | None) -> None:
+def test_file_size_must_be_in_the_policys_range(size: int, code: str | None) -> None:
     form = with_policy([["content-length-range", 5, 7]], {}, size)
     if code is None:
         check_policy(form, NOW)
@@ -238,7 +238,7 @@ def tagging_xml(*tags: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize("said", ["", "kept", "=no", "a=b&c=d", "a=%20", "a=b+c", "aws:a=b", "a" * 129 + "=b"])
-def test_a_header_that_says_more_than_one_plain_tag_is_not_guessed(said: str) -> None:
+def test_stock_moto_parses_headers_with_more_than_one_plain_tag(said: str) -> None:
     assert plain_tag(said) is None
 
 

@@ -165,7 +165,7 @@ def test_s1_a_request_without_a_signature_is_refused() -> None:
     ("target", "is_free"),
     [("InitiateAuth", True), ("SignUp", True), ("AdminGetUser", False), ("ListUserPools", False)],
 )
-def test_calls_that_aws_takes_from_anybody_need_no_signature(target: str, is_free: bool) -> None:
+def test_public_calls_need_no_signature(target: str, is_free: bool) -> None:
     request = signed("cognito-idp", headers={"X-Amz-Target": f"AWSCognitoIdentityProviderService.{target}"})
     del request["HTTP_AUTHORIZATION"]
     status, body = Cloud()(request)

@@ -44,7 +44,7 @@ def payloads(queue: MessageQueue[str], limit: int = 10, visibility: float = 30) 
     return [d.payload for d in queue.receive(limit, visibility)]
 
 
-def test_messages_come_in_the_order_of_sending_and_at_most_as_many_as_asked_for(
+def test_messages_arrive_in_order_up_to_the_limit(
     queue: MessageQueue[str],
 ) -> None:
     for n in range(5):
@@ -78,9 +78,7 @@ def test_a_deleted_message_never_comes_back(queue: MessageQueue[str], clock: Man
     assert queue.counts() == MessageCounts(0, 0, 0)
 
 
-def test_a_message_whose_timeout_has_passed_can_still_be_deleted_with_its_latest_receipt(
-    queue: MessageQueue[str], clock: ManualClock
-) -> None:
+def test_latest_receipt_deletes_after_the_visibility_timeout(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "m")
     (delivery,) = queue.receive(1, 30)
     clock.now += 31
@@ -172,7 +170,7 @@ def test_a_delayed_message_comes_after_its_delay(queue: MessageQueue[str], clock
     assert payloads(queue) == ["m"]
 
 
-def test_counts_tell_visible_in_flight_and_delayed_apart(queue: MessageQueue[str]) -> None:
+def test_counts_distinguish_visible_in_flight_and_delayed(queue: MessageQueue[str]) -> None:
     for n in range(6):
         queue.send(str(n), "m", delay_seconds=60 if n == 5 else 0)
     queue.receive(2, 30)
@@ -293,7 +291,7 @@ def test_a_long_poll_ends_when_a_message_of_another_consumer_becomes_visible_aga
         assert len(poll.result(DEADLINE_SECONDS)) == 1
 
 
-def test_a_closed_queue_lets_nobody_wait() -> None:
+def test_closed_queue_ends_long_polls() -> None:
     queue: MessageQueue[str] = MessageQueue()
     waits = {"wait_seconds": NEVER_SECONDS}
     pollers = [threading.Thread(target=queue.receive, args=(1, 30), kwargs=waits, daemon=True) for _ in "ab"]
@@ -366,7 +364,7 @@ class Body:
     """A payload that can be watched."""
 
 
-def test_a_deleted_message_is_not_kept_until_its_visibility_timeout(clock: ManualClock) -> None:
+def test_deleted_message_is_freed_before_its_visibility_timeout(clock: ManualClock) -> None:
     queue: MessageQueue[Body] = MessageQueue(clock=clock, wall=clock)
     alive: weakref.WeakSet[Body] = weakref.WeakSet()
     for number in range(20 * SPARE_TIMERS):
@@ -430,7 +428,7 @@ def test_counts_that_lag_arrive_in_the_end(changing_queue: MessageQueue[str], cl
     )
 
 
-def test_a_message_that_becomes_visible_by_itself_is_noted(
+def test_history_has_messages_that_become_visible_by_timeout(
     changing_queue: MessageQueue[str], clock: ManualClock
 ) -> None:
     clock.now += 1000
@@ -440,7 +438,7 @@ def test_a_message_that_becomes_visible_by_itself_is_noted(
     assert changing_queue.counts(seconds_ago=500) == MessageCounts(1, 1, 1)
 
 
-def test_a_message_that_is_sent_with_a_delay_is_noted(clock: ManualClock) -> None:
+def test_history_has_delayed_messages(clock: ManualClock) -> None:
     changing_queue: MessageQueue[str] = MessageQueue(clock=clock)
     clock.now += 1
     changing_queue.send("delayed", "payload", delay_seconds=900)
@@ -448,7 +446,7 @@ def test_a_message_that_is_sent_with_a_delay_is_noted(clock: ManualClock) -> Non
     assert changing_queue.counts(seconds_ago=0.5) == MessageCounts(0, 0, 1)
 
 
-def test_a_purge_is_noted(changing_queue: MessageQueue[str], clock: ManualClock) -> None:
+def test_history_has_a_purge(changing_queue: MessageQueue[str], clock: ManualClock) -> None:
     clock.now += 1
     changing_queue.purge()
     clock.now += 1
