@@ -25,9 +25,8 @@ from moto.core.responses import BaseResponse
 from moto.iam.models import get_account_id_from, mark_account_as_visited
 from moto.moto_api import recorder
 
+from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
-
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 

@@ -14,12 +14,12 @@ from gunicorn.app.base import BaseApplication
 
 from localcloud.clients import loopback
 from localcloud.control import ControlApplication
-from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, WsgiApp, call_counter, stock_dispatcher
+from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, call_counter, stock_dispatcher
 from localcloud.ec2.fleet import fleet
 from localcloud.faults import FaultyCalls
 from localcloud.http_worker import LingeringWorker
 from localcloud.iam.authorizer import AuthorizedCalls, Authorizer, decision_record, form_check
-from localcloud.page_guard import PageGuard, bucket_allows_post
+from localcloud.page_guard import PageGuard, WsgiApp, bucket_allows_post
 from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
 from localcloud.s3.posts import PostObjects

@@ -22,9 +22,7 @@ from urllib.parse import parse_qs, quote, unquote_plus
 from localcloud.access_keys import secret_of, signing_key
 from localcloud.dispatch import ErrorReason, error_response
 from localcloud.iam.actions import needs_no_signature
-from localcloud.page_guard import is_form
-
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+from localcloud.page_guard import WsgiApp, is_form
 
 MAX_SKEW_SECONDS = 15 * 60
 """Largest difference in seconds between the time of a signature and now, as on AWS."""

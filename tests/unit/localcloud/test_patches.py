@@ -61,14 +61,14 @@ def test_another_version_of_moto_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_patch_replaces_a_symbol_by_what_it_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("mended_module")
+    module = types.ModuleType("patched_module")
     module.double = lambda x: 2 * x  # type: ignore[attr-defined]
-    monkeypatch.setitem(__import__("sys").modules, "mended_module", module)
+    monkeypatch.setitem(__import__("sys").modules, "patched_module", module)
 
     def build(original: Any) -> Any:
         return lambda x: original(x) + 1
 
-    Patch("mended_module:double", ("x",), build, "test").apply()
+    Patch("patched_module:double", ("x",), build, "test").apply()
     assert module.double(3) == 7
 
 
