@@ -224,8 +224,8 @@ def json_answer(body: bytes, *headers: tuple[str, str]) -> DirectResponse:
 CACHED_SERVICES = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
 """Services whose scope decides the application: others share a signing name, or need the path, too."""
 
-_PUBLIC_TARGET = "AWSCognitoIdentityProviderService."
-"""Target prefix of calls that users make without a signature, such as signing in."""
+COGNITO_TARGET = "AWSCognitoIdentityProviderService."
+"""Prefix of the target header of calls of user pools."""
 
 _NEVER_CACHED = ("/moto-api", "/favicon.ico", "/latest/", "/v20180820/")
 
@@ -262,7 +262,7 @@ class CachedDispatcher:
 def cache_key(environ: dict[str, Any]) -> str | None:
     """Return the key that decides the application of a request, or None if more than its scope decides it."""
     authorization, path = environ.get("HTTP_AUTHORIZATION", ""), environ.get("PATH_INFO", "")
-    if not authorization and path == "/" and environ.get("HTTP_X_AMZ_TARGET", "").startswith(_PUBLIC_TARGET):
+    if not authorization and path == "/" and environ.get("HTTP_X_AMZ_TARGET", "").startswith(COGNITO_TARGET):
         return "cognito-idp"
     service = service_of(environ)
     if not service or path.startswith(_NEVER_CACHED):

@@ -164,6 +164,10 @@ def _decision_about(session: RoleSession, check: PermissionCheck) -> PolicyDecis
         return PolicyDecision(check, allowed=False, why=f"because {error}")
 
 
+authorizer = Authorizer(decision_record)
+"""The authorizer of this process."""
+
+
 class AuthorizedCalls:
     """WSGI middleware that denies requests without permission, if the switch ``enforce_iam`` is on.
 
