@@ -48,7 +48,7 @@ _queues = count()
 
 
 def fleet(ec2: Any, name: str, *states: str) -> list[str]:
-    """Return the instances that a `Name` tag and states lead to, as the autoscaler asks for them."""
+    """Return the instances that a `Name` tag and states lead to, as the autoscaler queries them."""
     filters = [{"Name": "tag:Name", "Values": [name]}, {"Name": "instance-state-name", "Values": list(states)}]
     pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)
     return [i["InstanceId"] for page in pages for r in page["Reservations"] for i in r["Instances"]]
@@ -91,7 +91,7 @@ def test_every_launch_is_refused_while_the_switch_is_set(
     first = launch_instances(ec2, ClientToken=f"before {code}")
     cloud.set_switches(launch_error=code)
     assert error_of(launch_instances, ec2) == (code, status)
-    assert launch_instances(ec2, ClientToken=f"before {code}") == first  # a launch that succeeded is told as it was
+    assert launch_instances(ec2, ClientToken=f"before {code}") == first  # a launch that succeeded has the same answer
     cloud.set_switches(launch_error=None)
     assert launch_instances(ec2)
 

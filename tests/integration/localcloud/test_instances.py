@@ -293,7 +293,7 @@ def tags(**values: str) -> list[dict[str, str]]:
 
 
 def launch_from_template(ec2: Any, name: str, **parameters: Any) -> list[dict[str, Any]]:
-    """Launch one instance, or up to `MaxCount`, by a template, and return what the reply says of them."""
+    """Launch one instance, or up to `MaxCount`, by a template, and return their part of the reply."""
     template = {"LaunchTemplateName": name, "Version": "$Default"}
     reply = ec2.run_instances(**{"MinCount": 1, "MaxCount": 1, "LaunchTemplate": template, **parameters})
     return list(reply["Instances"])
@@ -322,8 +322,8 @@ def test_a_worker_gets_everything_from_its_template(clients: CloudClients, name:
         assert [one["GroupId"] for one in instance["SecurityGroups"]] == [group]
         assert instance["MetadataOptions"]["HttpTokens"] == "required"
         assert instance["MetadataOptions"]["InstanceMetadataTags"] == "enabled"
-        told = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
-        assert (told["Name"], told["Team"]) == ("w", "signs")
+        instance_tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+        assert (instance_tags["Name"], instance_tags["Team"]) == ("w", "signs")
     described.touch()
     instance_id = launched[1]["InstanceId"]
     wait_for_state(ec2, instance_id, "terminated")  # its shutdown behaviour; by default it would be stopped

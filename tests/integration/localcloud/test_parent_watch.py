@@ -101,11 +101,11 @@ def test_a_stop_that_interrupts_another_does_not_wait_for_it_for_ever(tmp_path: 
 def test_restarted_hypervisor_adopts_running_machines(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
-        kept, ended, terminated = launch_instances(ec2, MaxCount=3)
-        for instance_id in (kept, ended, terminated):
+        survivor, ended, terminated = launch_instances(ec2, MaxCount=3)
+        for instance_id in (survivor, ended, terminated):
             wait_for_state(ec2, instance_id, "running")
-        processes = {i: process_of(cloud, i) for i in (kept, ended, terminated)}
-        port = (state_dir / "instances" / kept / "port").read_text()
+        processes = {i: process_of(cloud, i) for i in (survivor, ended, terminated)}
+        port = (state_dir / "instances" / survivor / "port").read_text()
         assert cloud.hypervisor is not None
         cloud.hypervisor.kill()
         cloud.hypervisor.wait(DEADLINE_SECONDS)
@@ -115,13 +115,13 @@ def test_restarted_hypervisor_adopts_running_machines(state_dir: Path) -> None:
         cloud.start_hypervisor()
         for instance_id, wanted in ((ended, "terminated"), (terminated, "terminated"), (launched, "running")):
             wait_for_state(ec2, instance_id, wanted)
-        assert state_of_instance(ec2, kept) == "running"
-        assert process_of(cloud, kept) == processes[kept]
-        assert processes[kept].alive()
+        assert state_of_instance(ec2, survivor) == "running"
+        assert process_of(cloud, survivor) == processes[survivor]
+        assert processes[survivor].alive()
         assert not processes[terminated].alive()
         wait_until(lambda: connects(int(port)), "the metadata service listens on its port again")
-        os.kill(processes[kept].pid, signal.SIGKILL)
-        wait_for_state(ec2, kept, "terminated")
+        os.kill(processes[survivor].pid, signal.SIGKILL)
+        wait_for_state(ec2, survivor, "terminated")
 
 
 def connects(port: int) -> bool:
@@ -221,9 +221,9 @@ def command_of(pid: int) -> str:
 
 def test_port_in_use_is_named(state_dir: Path) -> None:
     with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(LocalCloudError, match=f"port {taken.getsockname()[1]} on 127.0.0.1 cannot be used"),
-        LocalCloud(state_dir, taken.getsockname()[1]),
+        socket.create_server(("127.0.0.1", 0)) as occupied,
+        pytest.raises(LocalCloudError, match=f"port {occupied.getsockname()[1]} on 127.0.0.1 cannot be used"),
+        LocalCloud(state_dir, occupied.getsockname()[1]),
     ):
         pytest.fail("it must not start")
     assert end_all(state_dir) == 0

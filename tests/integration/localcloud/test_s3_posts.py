@@ -147,9 +147,9 @@ def test_form_needs_the_signature_of_a_known_user_or_role(apis: CloudClients, bu
     )
 
 
-@pytest.mark.parametrize(("asked", "status"), [("200", 200), ("201", 201), ("204", 204), ("302", 204)])
-def test_success_status_is_the_requested_one(apis: CloudClients, bucket: str, asked: str, status: int) -> None:
-    form = presigned_form(apis, bucket, "k", also={"success_action_status": asked})
+@pytest.mark.parametrize(("requested", "status"), [("200", 200), ("201", 201), ("204", 204), ("302", 204)])
+def test_success_status_is_the_requested_one(apis: CloudClients, bucket: str, requested: str, status: int) -> None:
+    form = presigned_form(apis, bucket, "k", also={"success_action_status": requested})
     answer = send(form)
     assert answer.status_code == status
     assert ("<Key>k</Key>" in answer.text) == (status == 201)
@@ -182,12 +182,12 @@ def test_s1_no_service_answers_a_page(apis: CloudClients, service: str, page: di
 
 
 def test_s1_a_preflight_allows_nothing(apis: CloudClients) -> None:
-    asked = {
+    headers = {
         "Origin": EVIL,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization",
     }
-    answer = requests.options(apis("s3").meta.endpoint_url, headers=asked, timeout=120)
+    answer = requests.options(apis("s3").meta.endpoint_url, headers=headers, timeout=120)
     assert answer.status_code == 403
     assert not [name for name in answer.headers if name.startswith("Access-Control")]
 

@@ -186,11 +186,11 @@ def test_the_codes_are_those_of_the_standard(seconds: int, code: str) -> None:
     app.use(code)
 
 
-@pytest.mark.parametrize(("steps", "taken"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)])
-def test_a_code_is_good_about_its_time(steps: int, taken: bool) -> None:
+@pytest.mark.parametrize(("steps", "is_accepted"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)])
+def test_a_code_is_good_about_its_time(steps: int, is_accepted: bool) -> None:
     app = Authenticator(lambda: 3000.0)
     code = app.code(100 + steps)
-    if taken:
+    if is_accepted:
         app.use(code)
     else:
         with pytest.raises(CodeMismatchException):

@@ -17,10 +17,10 @@ def signed(service: str, **environ: str) -> dict[str, str]:
 
 class Stock:
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.lookups: list[dict[str, Any]] = []
 
     def get_application(self, environ: dict[str, Any]) -> Any:
-        self.asked.append(environ)
+        self.lookups.append(environ)
         return lambda _environ, _start: [str(cache_key(environ)).encode()]
 
 
@@ -30,7 +30,7 @@ def test_application_of_signed_requests_is_looked_up_once(service: str) -> None:
     dispatcher = CachedDispatcher(stock)
     for _ in range(3):
         dispatcher(signed(service), None)
-    assert len(stock.asked) == 1
+    assert len(stock.lookups) == 1
 
 
 def test_services_have_different_applications() -> None:
@@ -56,7 +56,7 @@ def test_application_is_looked_up_each_time_without_a_cache_key(environ: dict[st
     dispatcher = CachedDispatcher(stock)
     dispatcher(environ, None)
     dispatcher(environ, None)
-    assert len(stock.asked) == 2
+    assert len(stock.lookups) == 2
 
 
 def test_unsigned_calls_of_user_pools_have_the_key_of_the_service() -> None:

@@ -109,12 +109,12 @@ def table_of(keys: Iterable[tuple[str, str]], text: str = "x") -> Table:
     return table
 
 
-def pages(query: Any, table: Table, asked: tuple[Any, Any], limit: int | None, forward: bool) -> list[list[Item]]:
-    """All pages of a query, each begun where the one before said."""
-    values = [DynamoType({"S": value}) for value in asked[1]]
+def pages(query: Any, table: Table, key_range: tuple[Any, Any], limit: int | None, forward: bool) -> list[list[Item]]:
+    """All pages of a query, each from the last key of the previous one."""
+    values = [DynamoType({"S": value}) for value in key_range[1]]
     found, start = [], None
     while True:
-        items, scanned, last = query(table, DynamoType({"S": "p"}), asked[0], values, limit, start, forward, None)
+        items, scanned, last = query(table, DynamoType({"S": "p"}), key_range[0], values, limit, start, forward, None)
         assert scanned == len(items)
         found.append(items)
         if last is None:
@@ -124,17 +124,17 @@ def pages(query: Any, table: Table, asked: tuple[Any, Any], limit: int | None, f
 
 @given(
     keys=st.sets(st.tuples(st.sampled_from(["p", "q"]), SORT_KEYS.filter(bool))),
-    asked=RANGES,
+    key_range=RANGES,
     limit=st.none() | st.integers(1, 4),
     forward=st.booleans(),
 )
 def test_every_page_holds_what_stock_moto_s_query_finds(
-    keys: set[tuple[str, str]], asked: tuple[Any, Any], limit: int | None, forward: bool
+    keys: set[tuple[str, str]], key_range: tuple[Any, Any], limit: int | None, forward: bool
 ) -> None:
     table = table_of(keys)
-    stock = getattr(Table.query, "__wrapped__")  # noqa: B009 - what functools.wraps keeps
-    ours = [item for page in pages(Table.query, table, asked, limit, forward) for item in page]
-    assert ours == [item for page in pages(stock, table, asked, limit, forward) for item in page]
+    stock = getattr(Table.query, "__wrapped__")  # noqa: B009 - set by functools.wraps
+    ours = [item for page in pages(Table.query, table, key_range, limit, forward) for item in page]
+    assert ours == [item for page in pages(stock, table, key_range, limit, forward) for item in page]
 
 
 def test_a_page_is_no_larger_than_dynamodb_answers_at_once() -> None:

@@ -111,7 +111,7 @@ def test_a_stopped_instance_is_ended_at_once() -> None:
 
 
 def test_stopped_instance_is_listed_until_terminated() -> None:
-    """So that whoever keeps its disk knows how long."""
+    """The hypervisor must know how long to preserve its disk."""
     instance = Instance(instance_initiated_shutdown_behavior="stop")
     fleet = fleet_of(instance)
     fleet.report_ended("i-1", 1, failed=None, console=None)
@@ -280,5 +280,5 @@ SPOT = CapacityPool("c7a.large", "us-east-1b", spot=True)
 def test_every_limit_that_bears_on_a_place_must_leave_room(
     switches: dict[str, Any], wanted: CapacityPool, left: int | None
 ) -> None:
-    taken = [LARGE, XLARGE, LARGE_IN_B, SPOT]
-    assert free_capacity(Switches(**switches), taken, wanted) == left
+    used = [LARGE, XLARGE, LARGE_IN_B, SPOT]
+    assert free_capacity(Switches(**switches), used, wanted) == left

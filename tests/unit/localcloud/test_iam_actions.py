@@ -47,9 +47,9 @@ def test_a_request_that_names_no_operation_is_not_guessed() -> None:
 
 
 def test_what_was_read_of_the_body_is_there_for_who_answers() -> None:
-    asked = json_call("sqs", "SendMessage", {"QueueUrl": "q"})
-    assert asked.parameters == {"QueueUrl": "q"}
-    assert asked.environ["wsgi.input"].read() == b'{"QueueUrl": "q"}'
+    checks = json_call("sqs", "SendMessage", {"QueueUrl": "q"})
+    assert checks.parameters == {"QueueUrl": "q"}
+    assert checks.environ["wsgi.input"].read() == b'{"QueueUrl": "q"}'
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[1]", b""])
@@ -64,7 +64,7 @@ POOLS = "arn:aws:cognito-idp:eu-central-1:123456789012:userpool"
 URL = "http://127.0.0.1:4566/123456789012/q"
 
 
-def asks(of: ApiCall) -> list[tuple[str, str]]:
+def needed_actions(of: ApiCall) -> list[tuple[str, str]]:
     return [(each.action, each.resource) for each in permission_checks_of(of)]
 
 
@@ -143,7 +143,7 @@ def asks(of: ApiCall) -> list[tuple[str, str]]:
     ],
 )
 def test_call_needs_its_action_on_each_named_resource(of: ApiCall, pairs: list[tuple[str, str]]) -> None:
-    assert asks(of) == pairs
+    assert needed_actions(of) == pairs
 
 
 def test_call_without_operation_name_is_rejected() -> None:
@@ -152,8 +152,8 @@ def test_call_without_operation_name_is_rejected() -> None:
 
 
 def test_requested_session_name_is_a_condition_key() -> None:
-    (asked,) = permission_checks_of(query_call("sts", "AssumeRole", RoleArn="r", RoleSessionName="controller"))
-    assert asked.context == {"sts:rolesessionname": ("controller",)}
+    (checks,) = permission_checks_of(query_call("sts", "AssumeRole", RoleArn="r", RoleSessionName="controller"))
+    assert checks.context == {"sts:rolesessionname": ("controller",)}
 
 
 BUCKET, OBJECT = "arn:aws:s3:::photos", "arn:aws:s3:::photos/a/b.jpg"
@@ -246,8 +246,8 @@ def test_several_are_deleted_one_by_one() -> None:
 
 
 def test_what_is_listed_may_be_a_condition() -> None:
-    (asked,) = permission_checks_of(call("s3", "GET", "/photos", QUERY_STRING="prefix=a/&delimiter=/&max-keys=5"))
-    assert asked.context == {"s3:prefix": ("a/",), "s3:delimiter": ("/",), "s3:max-keys": ("5",)}
+    (checks,) = permission_checks_of(call("s3", "GET", "/photos", QUERY_STRING="prefix=a/&delimiter=/&max-keys=5"))
+    assert checks.context == {"s3:prefix": ("a/",), "s3:delimiter": ("/",), "s3:max-keys": ("5",)}
 
 
 def test_bucket_list_needs_any_resource_and_keys_are_text() -> None:
@@ -292,9 +292,9 @@ def template() -> Iterator[str]:
             {"ResourceType": "volume", "Tags": [{"Key": "Fleet", "Value": "a"}]},
         ],
     }
-    made = backend.create_launch_template("asked", "", data, {})
-    yield f"{EC2}:launch-template/{made.id}"
-    backend.delete_launch_template("asked", made.id)
+    created = backend.create_launch_template("asked", "", data, {})
+    yield f"{EC2}:launch-template/{created.id}"
+    backend.delete_launch_template("asked", created.id)
 
 
 NAMED = {
@@ -305,20 +305,20 @@ NAMED = {
 
 
 def launch(**parameters: str) -> list[PermissionCheck]:
-    """Return what a launch asks for."""
+    """Return the permission checks of a launch."""
     every = {"MinCount": "1", "MaxCount": "1", **parameters}
     return list(permission_checks_of(query_call("ec2", "RunInstances", **every)))
 
 
-def of_kind(asked: list[PermissionCheck], kind: str, action: str = "ec2:RunInstances") -> PermissionCheck:
+def of_kind(checks: list[PermissionCheck], kind: str, action: str = "ec2:RunInstances") -> PermissionCheck:
     """Return the one question about a kind of resource."""
-    (found,) = [each for each in asked if each.action == action and f":{kind}/" in each.resource]
+    (found,) = [each for each in checks if each.action == action and f":{kind}/" in each.resource]
     return found
 
 
 def test_launch_needs_rights_on_all_resources_it_creates_and_uses(template: str) -> None:
-    asked = launch(LaunchTemplate_LaunchTemplateName="asked", SubnetId="subnet-1", **NAMED)
-    assert [(each.action, each.resource) for each in asked] == [
+    checks = launch(LaunchTemplate_LaunchTemplateName="asked", SubnetId="subnet-1", **NAMED)
+    assert [(each.action, each.resource) for each in checks] == [
         ("ec2:RunInstances", template),
         ("ec2:RunInstances", f"arn:aws:ec2:{REGION}::image/ami-1"),
         ("ec2:RunInstances", f"{EC2}:instance/*"),
@@ -330,23 +330,23 @@ def test_launch_needs_rights_on_all_resources_it_creates_and_uses(template: str)
         ("ec2:CreateTags", f"{EC2}:volume/*"),
         ("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/asked-worker"),
     ]
-    runs = [each for each in asked if each.action == "ec2:RunInstances"]
+    runs = [each for each in checks if each.action == "ec2:RunInstances"]
     assert {each.context["ec2:launchtemplate"] for each in runs} == {(template,)}
-    assert of_kind(asked, "role", "iam:PassRole").context["iam:passedtoservice"] == ("ec2.amazonaws.com",)
+    assert of_kind(checks, "role", "iam:PassRole").context["iam:passedtoservice"] == ("ec2.amazonaws.com",)
 
 
 def test_instance_condition_keys_come_from_template_and_call(template: str) -> None:
-    asked = launch(LaunchTemplate_LaunchTemplateName="asked", InstanceType="c7a.large", **NAMED)
-    context = of_kind(asked, "instance").context
+    checks = launch(LaunchTemplate_LaunchTemplateName="asked", InstanceType="c7a.large", **NAMED)
+    context = of_kind(checks, "instance").context
     assert context["aws:requesttag/name"] == ("worker",)
     assert set(context["aws:tagkeys"]) == {"Fleet", "Name"}
     assert context["ec2:instancetype"] == ("c7a.large",)
     assert context["ec2:metadatahttptokens"] == ("required",)
     assert context["ec2:instanceprofile"] == (f"arn:aws:iam::{ACCOUNT}:instance-profile/asked-workers",)
     assert context["ec2:instancemarkettype"] == ("on-demand",)
-    volume = of_kind(asked, "volume").context
+    volume = of_kind(checks, "volume").context
     assert (volume["ec2:encrypted"], volume["ec2:volumetype"]) == (("true",), ("gp3",))
-    tagged = of_kind(asked, "volume", "ec2:CreateTags").context
+    tagged = of_kind(checks, "volume", "ec2:CreateTags").context
     assert (tagged["ec2:createaction"], tagged["aws:requesttag/fleet"]) == (("RunInstances",), ("a",))
 
 
@@ -366,24 +366,24 @@ def test_instance_condition_keys_come_from_template_and_call(template: str) -> N
 def test_a_thing_is_the_templates_unless_the_call_names_another(
     template: str, parameters: dict[str, str], kind: str, of_template: str
 ) -> None:
-    asked = launch(LaunchTemplate_LaunchTemplateId=template.rpartition("/")[2], **parameters)
-    assert of_kind(asked, kind).context["ec2:islaunchtemplateresource"] == (of_template,)
+    checks = launch(LaunchTemplate_LaunchTemplateId=template.rpartition("/")[2], **parameters)
+    assert of_kind(checks, kind).context["ec2:islaunchtemplateresource"] == (of_template,)
 
 
 def test_launch_without_template_needs_rights_on_the_defaults(template: str) -> None:
     backend = ec2_backends[ACCOUNT][REGION]
-    asked = launch(ImageId="ami-1", KeyName="mine")
-    assert all("ec2:launchtemplate" not in each.context for each in asked)
-    assert of_kind(asked, "image").context["ec2:islaunchtemplateresource"] == ("false",)
-    assert of_kind(asked, "subnet").resource == f"{EC2}:subnet/{backend.get_default_subnets()[REGION + 'a'].id}"
-    assert of_kind(asked, "security-group").resource.endswith(backend.get_default_security_group().id)
-    assert of_kind(asked, "instance").context["ec2:metadatahttptokens"] == ("optional",)
-    assert of_kind(asked, "key-pair").resource == f"{EC2}:key-pair/mine"
+    checks = launch(ImageId="ami-1", KeyName="mine")
+    assert all("ec2:launchtemplate" not in each.context for each in checks)
+    assert of_kind(checks, "image").context["ec2:islaunchtemplateresource"] == ("false",)
+    assert of_kind(checks, "subnet").resource == f"{EC2}:subnet/{backend.get_default_subnets()[REGION + 'a'].id}"
+    assert of_kind(checks, "security-group").resource.endswith(backend.get_default_security_group().id)
+    assert of_kind(checks, "instance").context["ec2:metadatahttptokens"] == ("optional",)
+    assert of_kind(checks, "key-pair").resource == f"{EC2}:key-pair/mine"
 
 
 def test_a_template_that_is_not_there_is_left_for_ec2_to_refuse(template: str) -> None:
-    asked = launch(LaunchTemplate_LaunchTemplateName="nowhere")
-    assert all("ec2:launchtemplate" not in each.context for each in asked)
+    checks = launch(LaunchTemplate_LaunchTemplateName="nowhere")
+    assert all("ec2:launchtemplate" not in each.context for each in checks)
 
 
 def test_spot_launch_needs_rights_on_request_and_service_role(template: str) -> None:

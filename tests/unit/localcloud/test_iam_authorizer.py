@@ -26,7 +26,7 @@ MAY_SEND = statement("Allow", "sqs:SendMessage", QUEUE, Sid="Send")
 
 
 class Role:
-    """A role of moto's, somebody in it, and an authorizer that is asked about what they do."""
+    """A role of moto, a session of it, and an authorizer."""
 
     def __init__(self) -> None:
         self.iam, self.sts = iam_backends[ACCOUNT]["aws"], sts_backends[ACCOUNT]["aws"]
@@ -46,13 +46,13 @@ class Role:
         self.iam.put_role_policy("tested", name, document(*statements))
 
     def ask(self, request: dict[str, Any], key: str | None = None) -> tuple[str, dict[str, str], str]:
-        """Return status, headers and body of the answer; `passed on` where nobody refused."""
+        """Return status, headers and body of the answer; `passed on` if nothing was rejected."""
         begun: list[Any] = ["", []]
         signed = {
             **request,
             "HTTP_AUTHORIZATION": request["HTTP_AUTHORIZATION"].replace("ASIANOBODY", key or self.key),
         }
-        body = b"".join(self.application(signed, lambda *said: begun.__setitem__(slice(None), said)))
+        body = b"".join(self.application(signed, lambda *response: begun.__setitem__(slice(None), response)))
         return begun[0], dict(begun[1]), body.decode()
 
     def allowed(self, request: dict[str, Any], key: str | None = None) -> bool:
@@ -162,11 +162,11 @@ def test_a_role_is_assumed_by_who_is_trusted(role: Role) -> None:
     assert role.allowed(environ("sts", body=b"Action=GetCallerIdentity"))
 
 
-SAID = r"User: arn:aws:sts::\d+:assumed-role/tested/me is not authorized to perform: "
+MESSAGE_START = r"User: arn:aws:sts::\d+:assumed-role/tested/me is not authorized to perform: "
 
 
 @pytest.mark.parametrize(
-    ("request_of", "status", "code", "says"),
+    ("request_of", "status", "code", "reason"),
     [
         (
             send(),
@@ -208,12 +208,12 @@ SAID = r"User: arn:aws:sts::\d+:assumed-role/tested/me is not authorized to perf
     ],
 )
 def test_each_service_refuses_in_its_own_way_and_aws_words(
-    role: Role, request_of: dict[str, Any], status: str, code: str, says: str
+    role: Role, request_of: dict[str, Any], status: str, code: str, reason: str
 ) -> None:
     answered, headers, body = role.ask(request_of)
     assert answered == status
     assert code in body
-    assert re.search(SAID + says, body), body
+    assert re.search(MESSAGE_START + reason, body), body
     assert headers["Content-Length"] == str(len(body))
     assert role.passed_on == 0
 

@@ -19,7 +19,7 @@ from tests.support.iam_requests import document, permission_check, policy, state
 
 
 @pytest.mark.parametrize(
-    ("said", "action", "resource", "speaks"),
+    ("elements", "action", "resource", "applies"),
     [
         ({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::a/*"}, "s3:GetObject", "arn:aws:s3:::a/b/c", True),
         ({"Action": "s3:getobject", "Resource": "*"}, "s3:GetObject", "arn:aws:s3:::a/b", True),
@@ -35,10 +35,10 @@ from tests.support.iam_requests import document, permission_check, policy, state
     ],
 )
 def test_a_statement_applies_to_its_actions_and_resources(
-    said: dict[str, Any], action: str, resource: str, speaks: bool
+    elements: dict[str, Any], action: str, resource: str, applies: bool
 ) -> None:
-    (found,) = policy({"Effect": "Allow", **said}).statements
-    assert found.applies_to(permission_check(action, resource)) is speaks
+    (found,) = policy({"Effect": "Allow", **elements}).statements
+    assert found.applies_to(permission_check(action, resource)) is applies
 
 
 def test_a_statement_speaks_only_where_its_conditions_hold() -> None:
@@ -60,7 +60,7 @@ def test_one_statement_need_not_be_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("elements", "reason"),
     [
         (document({"Effect": "Maybe", "Action": "a:b", "Resource": "*"}), "'Maybe' must be Allow or Deny"),
         (document({"Effect": "Allow", "Resource": "*"}), "either Action or NotAction"),
@@ -75,9 +75,9 @@ def test_one_statement_need_not_be_a_list() -> None:
         ('{"Statement": [1]}', "no policy document"),
     ],
 )
-def test_what_cannot_be_evaluated_is_named_with_the_policy(said: str, reason: str) -> None:
+def test_what_cannot_be_evaluated_is_named_with_the_policy(elements: str, reason: str) -> None:
     with pytest.raises(UnsupportedPolicyError, match=f"the policy 'mine' .*{reason}"):
-        parse_policy("mine", said)
+        parse_policy("mine", elements)
 
 
 TEXTS = st.text("ab.*?:/[\n", max_size=8)

@@ -171,16 +171,16 @@ def test_a_request_that_came_through_a_proxy_is_refused() -> None:
 
 
 def test_credentials_are_cached_and_refreshed_before_they_expire() -> None:
-    clock, asked = ManualClock(0.0), []
+    clock, fetched = ManualClock(0.0), []
 
-    def ask() -> dict[str, str]:
-        asked.append(clock.now)
-        return {"Expiration": "1970-01-01T06:00:00Z" if len(asked) == 1 else "1970-01-01T12:00:00Z"}
+    def fetch() -> dict[str, str]:
+        fetched.append(clock.now)
+        return {"Expiration": "1970-01-01T06:00:00Z" if len(fetched) == 1 else "1970-01-01T12:00:00Z"}
 
-    credentials = RefreshedCredentials(ask, clock)
+    credentials = RefreshedCredentials(fetch, clock)
     credentials()
     credentials()
-    assert len(asked) == 1
+    assert len(fetched) == 1
     clock.now = 6 * 3600 - 600
     assert credentials()["Expiration"] == "1970-01-01T12:00:00Z"
-    assert len(asked) == 2
+    assert len(fetched) == 2

@@ -43,9 +43,9 @@ def test_every_patch_has_a_reason(one: Patch | NewAttribute) -> None:
 
 
 def test_missing_symbol_is_named_with_the_remedy() -> None:
-    gone = Patch("moto.sqs.models:Queue.no_such_thing", (), lambda original: original, "test")
+    missing = Patch("moto.sqs.models:Queue.no_such_thing", (), lambda original: original, "test")
     with pytest.raises(MotoChangedError, match=r"Queue\.no_such_thing no longer exists; install moto==5\.2\.5"):
-        gone.apply()
+        missing.apply()
 
 
 def test_a_symbol_with_another_signature_is_named_with_both() -> None:
@@ -155,7 +155,7 @@ def test_an_attribute_with_bytes_in_it_is_not_plain(attribute: object, plain: bo
 
 
 def test_unused_models_are_freed() -> None:
-    """Stock moto keeps each for its dashboard: every message and every overwritten object, for ever."""
+    """Stock moto never frees a model: its dashboard refers to every message and every overwritten object."""
     apply_patches("core")
     message = Message("id", "body")
     seen = weakref.ref(message)

@@ -81,7 +81,7 @@ def test_an_object_shares_its_attributes_names_with_all_others(backend: S3Backen
 
 
 _names = count()
-TOLD = ("etag", "content-type", "content-length", "accept-ranges")
+COMPARED_HEADERS = ("etag", "content-type", "content-length", "accept-ranges")
 PUT = st.tuples(st.just("PUT"), st.sampled_from(["a", "b/c.png"]), st.binary(max_size=5000))
 OTHER = st.tuples(st.sampled_from(["GET", "DELETE"]), st.sampled_from(["a", "b/c.png"]), st.just(b""))
 
@@ -97,11 +97,11 @@ def bucket(moto: ClientPair) -> str:
     return new_bucket(moto)
 
 
-def told(reply: Reply) -> tuple[Any, ...]:
+def comparable(reply: Reply) -> tuple[Any, ...]:
     """What a client can tell of an answer; of a refusal, all but the request's identity."""
     if reply.status >= 300:
         return reply.status, reply.body.partition(b"<RequestId>")[0]
-    names = TOLD if reply.body else ("etag",)  # Flask gives a type to nothing, too
+    names = COMPARED_HEADERS if reply.body else ("etag",)  # Flask sets a type for an empty body, too
     return reply.status, [reply.headers.get(name) for name in names], reply.body
 
 
@@ -109,7 +109,7 @@ def ask(door: WsgiClient, bucket: str, operations: list[tuple[str, str, bytes]])
     replies = []
     for method, key, content in operations:
         environ: dict[str, Any] = {"CONTENT_TYPE": "image/png"} if method == "PUT" else {}
-        replies.append(told(door.request("s3", method, f"/{bucket}/{key}", content, **environ)))
+        replies.append(comparable(door.request("s3", method, f"/{bucket}/{key}", content, **environ)))
     return replies
 
 
@@ -191,7 +191,10 @@ def test_a_conditional_put_is_answered_as_by_stock_moto(moto: ClientPair) -> Non
     condition: dict[str, Any] = {"HTTP_IF_NONE_MATCH": "*"}
     plain, stock = new_bucket(moto, "same"), new_bucket(moto, "same")
     replies = [
-        [told(door.request("s3", "PUT", f"/{name}/k", content, **condition)) for content in (b"first", b"second")]
+        [
+            comparable(door.request("s3", "PUT", f"/{name}/k", content, **condition))
+            for content in (b"first", b"second")
+        ]
         for door, name in ((moto.direct, plain), (moto.stock, stock))
     ]
     assert [[status for status, *_ in each] for each in replies] == [[200, 412]] * 2
@@ -258,15 +261,15 @@ def tags(moto: ClientPair, bucket: str) -> bytes:
 @pytest.mark.parametrize("header", ["kept=no", "kept=", "a.b-c_d=1", "kept=no&colour=red", "colour=dark%20red"])
 def test_tags_that_are_put_are_those_that_stock_moto_would_keep(moto: ClientPair, bucket: str, header: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
-    kept, counted = (
+    stored_tags, counted = (
         tags(moto, bucket),
         moto.stock.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"],
     )
     moto.stock.request("s3", "DELETE", f"/{bucket}/k")
     assert b"<Key>" not in tags(moto, bucket)
     moto.direct.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
-    assert tags(moto, bucket) == kept
-    assert b"<Key>" in kept
+    assert tags(moto, bucket) == stored_tags
+    assert b"<Key>" in stored_tags
     assert moto.direct.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"] == counted
 
 

@@ -174,7 +174,7 @@ def test_form_is_accepted_if_all_conditions_hold(conditions: Any, fields: dict[s
 
 
 @pytest.mark.parametrize(
-    ("conditions", "fields", "says"),
+    ("conditions", "fields", "message"),
     [
         ([{"key": "a"}], {"key": "b"}, 'Policy Condition failed: ["eq", "$key", "a"]'),
         ([{"key": "a"}], {}, "Policy Condition failed"),
@@ -186,11 +186,11 @@ def test_form_is_accepted_if_all_conditions_hold(conditions: Any, fields: dict[s
     ],
 )
 def test_form_is_denied_if_a_condition_fails_or_a_field_has_none(
-    conditions: Any, fields: dict[str, str], says: str
+    conditions: Any, fields: dict[str, str], message: str
 ) -> None:
     refused = rejection_of(with_policy(conditions, fields))
     assert (refused.status, refused.code) == (403, "AccessDenied")
-    assert says in refused.message
+    assert message in refused.message
 
 
 @pytest.mark.parametrize(("size", "code"), [(4, "EntityTooSmall"), (5, None), (7, None), (8, "EntityTooLarge")])
@@ -237,9 +237,9 @@ def tagging_xml(*tags: tuple[str, str]) -> str:
     return f"<Tagging><TagSet>{each}</TagSet></Tagging>"
 
 
-@pytest.mark.parametrize("said", ["", "kept", "=no", "a=b&c=d", "a=%20", "a=b+c", "aws:a=b", "a" * 129 + "=b"])
-def test_stock_moto_parses_headers_with_more_than_one_plain_tag(said: str) -> None:
-    assert plain_tag(said) is None
+@pytest.mark.parametrize("header", ["", "kept", "=no", "a=b&c=d", "a=%20", "a=b+c", "aws:a=b", "a" * 129 + "=b"])
+def test_stock_moto_parses_headers_with_more_than_one_plain_tag(header: str) -> None:
+    assert plain_tag(header) is None
 
 
 def test_one_plain_tag_is_read() -> None:

@@ -43,12 +43,12 @@ def entries(bodies: list[str], fifo: bool = False) -> list[dict[str, str]]:
     ]
 
 
-def told(value: Any, name: str = "") -> Any:
+def comparable(value: Any, name: str = "") -> Any:
     """An answer without what no two sends or receives have in common."""
     if isinstance(value, dict):
-        return {key: told(member, key) for key, member in value.items()}
+        return {key: comparable(member, key) for key, member in value.items()}
     if isinstance(value, list):
-        return [told(member) for member in value]
+        return [comparable(member) for member in value]
     if name in {"MessageId", "ReceiptHandle"}:
         return name
     if name == "Message":
@@ -75,7 +75,7 @@ def play(door: WsgiClient, url: str, operations: list[Any], fifo: bool) -> list[
                 some = [{**entry, "VisibilityTimeout": arguments[1]} for entry in some]
             name = "DeleteMessageBatch" if operation == "delete" else "ChangeMessageVisibilityBatch"
             reply = door.call("sqs", name, QueueUrl=url, Entries=some)
-        answers.append((reply.status, told(reply.json), reply.headers["content-type"]))
+        answers.append((reply.status, comparable(reply.json), reply.headers["content-type"]))
     return answers
 
 
@@ -132,7 +132,7 @@ def test_an_unusual_call_is_answered_by_stock_moto(
         before = moto.stock_application.times
         reply = door.call("sqs", operation, QueueUrl=new_queue(moto), **parameters)
         assert moto.stock_application.times > before
-        body = re.sub(r"[\d.]+|queue-\d+", "9", str(told(reply.json)))
+        body = re.sub(r"[\d.]+|queue-\d+", "9", str(comparable(reply.json)))
         replies.append((reply.status, body))
     assert replies[0] == replies[1]
 

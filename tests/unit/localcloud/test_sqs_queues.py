@@ -112,7 +112,7 @@ def test_a_fifo_message_is_deleted_only_as_long_as_its_receipt_is_valid(
     clock.now += 31
     (latest,) = fifo.receive(1, 30)
     fifo.delete(latest.receipt_handle)
-    fifo.delete(expired.receipt_handle)  # of a message that is gone
+    fifo.delete(expired.receipt_handle)  # of a deleted message
     assert fifo.counts() == MessageCounts(0, 0, 0)
 
 
@@ -382,12 +382,12 @@ def test_deleted_message_is_freed_before_its_visibility_timeout(clock: ManualClo
 def test_forgetting_timers_forgets_none_that_counts(clock: ManualClock, queue: MessageQueue[str]) -> None:
     for number in range(10 * SPARE_TIMERS):
         queue.send(str(number), str(number))
-    kept = queue.receive(1, 60)
+    in_flight = queue.receive(1, 60)
     for delivery in queue.receive(10 * SPARE_TIMERS, 3600):
         queue.delete(delivery.receipt_handle)
     assert queue.counts() == MessageCounts(visible=0, in_flight=1, delayed=0)
     clock.now += 61
-    assert [again.payload for again in queue.receive(10, 60)] == [kept[0].payload]
+    assert [again.payload for again in queue.receive(10, 60)] == [in_flight[0].payload]
 
 
 @pytest.fixture
