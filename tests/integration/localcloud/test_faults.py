@@ -60,7 +60,7 @@ def impatient(cloud: LocalCloud) -> CloudClients:
     return CloudClients(cloud.endpoint_url, attempts=1)
 
 
-def test_a_type_or_zone_that_is_full_leaves_room_in_another(cloud: LocalCloud, impatient: CloudClients) -> None:
+def test_full_type_or_zone_leaves_capacity_in_another(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
     wait_until_all_ended(ec2)
     cloud.set_switches(capacity={"c7a.large": 2, "us-east-1b": 1})
@@ -73,7 +73,7 @@ def test_a_type_or_zone_that_is_full_leaves_room_in_another(cloud: LocalCloud, i
     assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.xlarge")) == 3
 
 
-def test_spot_may_be_full_while_there_is_room_on_demand(cloud: LocalCloud, impatient: CloudClients) -> None:
+def test_spot_capacity_can_be_full_while_on_demand_is_free(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
     cloud.set_switches(spot_capacity=0)
     assert error_of(launch_instances, ec2, InstanceMarketOptions=SPOT) == ("InsufficientInstanceCapacity", 500)
@@ -111,7 +111,7 @@ def test_a_stopped_instance_is_not_started_either(cloud: LocalCloud, impatient: 
     wait_for_state(ec2, instance_id, "stopped")
 
 
-def test_the_reply_of_a_launch_shows_what_descriptions_lack(cloud: LocalCloud, clients: CloudClients) -> None:
+def test_reply_of_a_launch_does_not_lag(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     cloud.set_switches(describe_lag_seconds=600)
     named = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "lag"}]}]
@@ -162,7 +162,7 @@ def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudCl
         assert counts(names, count_factor=3) == [9, 6, 0]
 
 
-def test_a_switch_that_means_nothing_is_refused_over_the_wire(cloud: LocalCloud) -> None:
+def test_invalid_switch_is_rejected_over_the_wire(cloud: LocalCloud) -> None:
     with pytest.raises(LocalCloudError, match=r"capacity=3: must be whole numbers by instance type"):
         cloud.set_switches(capacity=3)
     assert cloud.control("GET", "switches")["capacity"] == {}
@@ -355,9 +355,7 @@ def test_receives_may_be_short_and_messages_come_twice_or_late(cloud: LocalCloud
     assert bodies(sqs, late) == []
 
 
-def test_with_too_much_in_flight_short_polls_of_standard_queues_fail_and_all_others_get_nothing(
-    cloud: LocalCloud, once: CloudClients
-) -> None:
+def test_too_many_in_flight_fails_only_short_polls_of_standard_queues(cloud: LocalCloud, once: CloudClients) -> None:
     sqs = once("sqs")
     standard, fifo = queue_of(sqs), queue_of(sqs, fifo=True)
     for body in ("1", "2", "3"):

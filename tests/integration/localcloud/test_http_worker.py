@@ -103,7 +103,7 @@ def test_connection_is_closed_on_request(connection: socket.socket, path: str) -
 
 
 @pytest.mark.parametrize("wrong", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\nbad header\r\n\r\n"])
-def test_what_is_not_http_is_refused_and_the_server_goes_on(
+def test_invalid_http_is_rejected_and_the_server_continues(
     place: tuple[str, int], connection: socket.socket, wrong: bytes
 ) -> None:
     connection.sendall(wrong)
@@ -128,7 +128,7 @@ def test_an_error_inside_moto_is_answered_and_the_server_goes_on(place: tuple[st
         assert answer(another)[0] == 200
 
 
-def test_an_object_of_a_client_that_left_in_the_middle_is_not_there(place: tuple[str, int], path: str) -> None:
+def test_partial_upload_stores_no_object(place: tuple[str, int], path: str) -> None:
     with socket.create_connection(place, 10) as leaving:
         leaving.sendall(request("PUT", path, b"x" * 5000)[:-100])
     with socket.create_connection(place, 10) as another:

@@ -242,7 +242,7 @@ def test_a_stuck_boot_is_running_without_a_process_and_can_be_terminated(
     wait_for_state(ec2, instance_id, "terminated")
 
 
-def test_an_unknown_switch_is_refused_with_those_there_are(cloud: LocalCloud) -> None:
+def test_unknown_switch_is_rejected_with_the_known_ones(cloud: LocalCloud) -> None:
     with pytest.raises(LocalCloudError, match=r"unknown switches.*boot_delay_seconds"):
         cloud.set_switches(speed=3)
 

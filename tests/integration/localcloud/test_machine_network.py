@@ -64,7 +64,7 @@ def test_cloud_and_metadata_service_are_reached_in_the_machine(machine: int) -> 
         assert answered(cloud, machine, CLOUD)
 
 
-def test_nothing_of_it_is_in_this_machines_network(machine: int) -> None:
+def test_machines_network_is_separate_from_the_hosts(machine: int) -> None:
     before = socket.if_nameindex()
     metadata, cloud = listen_in(machine, CLOUD)
     with metadata, cloud:
@@ -73,7 +73,7 @@ def test_nothing_of_it_is_in_this_machines_network(machine: int) -> None:
             socket.create_connection(CLOUD, timeout=1)
 
 
-def test_nothing_leads_out_of_it(machine: int) -> None:
+def test_no_route_leads_out_of_a_machines_network(machine: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as ours:
         metadata, cloud = listen_in(machine, CLOUD)
         with metadata, cloud:

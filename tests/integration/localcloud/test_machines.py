@@ -34,7 +34,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     end_all(tmp_path)
 
 
-def test_the_process_gets_nothing_of_our_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_does_not_inherit_the_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     prepare(machine, b"#!/usr/bin/env -S sh -e\nenv\n")
     start(machine, "http://127.0.0.1:1/").wait(DEADLINE_SECONDS)
@@ -112,7 +112,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name, path=None: f"/usr/bin/{name}")
 
 
-def test_an_image_that_is_not_there_fails_the_boot_with_those_that_are(
+def test_missing_image_fails_the_boot_and_existing_ones_are_named(
     able: None, booted: Machine, tmp_path: Path
 ) -> None:
     (tmp_path / "images" / "ami-2" / "usr").mkdir(parents=True)

@@ -56,7 +56,7 @@ HOLD = "import sys, time\nfrom pathlib import Path\nfrom localcloud.parent_watch
 HOLD += "with file_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
 
 
-def test_a_lock_is_held_for_as_long_as_the_block_runs(tmp_path: Path) -> None:
+def test_lock_is_held_while_the_block_runs(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not is_locked(path)
     with file_lock(path):
@@ -275,7 +275,7 @@ def test_a_second_hypervisor_in_one_state_directory_is_refused(state_dir: Path) 
     assert "is locked by another process" in (state_dir / "hypervisor.log").read_text()
 
 
-def test_a_new_cloud_knows_nothing_of_the_instances_of_an_old_one(state_dir: Path) -> None:
+def test_new_cloud_removes_instances_of_an_old_one(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
         (instance_id,) = launch_instances(ec2)

@@ -95,7 +95,7 @@ def test_form_with_invalid_tags_puts_no_object(apis: CloudClients, bucket: str) 
         (b"1234", {"x-amz-signature": "0" * 64}, (403, "SignatureDoesNotMatch")),
     ],
 )
-def test_a_form_that_was_changed_is_refused_and_puts_nothing(
+def test_changed_form_is_rejected_and_puts_no_object(
     apis: CloudClients, bucket: str, content: bytes, changes: dict[str, str | None], refused: tuple[int, str]
 ) -> None:
     assert refusal(send(presigned_form(apis, bucket), content, **changes)) == refused

@@ -56,7 +56,7 @@ def test_json_is_read_too_and_a_date_stays_text() -> None:
         ("Resources: {A: {Properties: {}}}", r"\[/Resources/A\] Every Resources object must contain a Type"),
     ],
 )
-def test_what_is_no_template_is_refused_with_the_reason(text: str, message: str) -> None:
+def test_invalid_template_is_rejected_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(StackError, match=message):
         read_template(text)
 
@@ -100,7 +100,7 @@ def test_defaults_complete_parameters_and_store_names_are_resolved() -> None:
         ({"Prefix": "p", "Image": "/nothing"}, "no /nothing"),
     ],
 )
-def test_what_is_missing_or_unknown_is_named(given: dict[str, str], message: str) -> None:
+def test_missing_or_unknown_parameter_is_named(given: dict[str, str], message: str) -> None:
     with pytest.raises(StackError, match=message):
         resolve_parameters(read_template(TEXT), complete_parameters(read_template(TEXT), given), lookup)
 
@@ -161,7 +161,7 @@ def test_no_value_is_no_value_also_by_itself() -> None:
         ({"Fn::GetAtt": ["Queue", "Name"]}, "resource Queue does not support attribute type Name"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(value: Any, message: str) -> None:
+def test_unsupported_condition_is_rejected(value: Any, message: str) -> None:
     with pytest.raises(StackError, match=message):
         EVALUATION.value(value)
 

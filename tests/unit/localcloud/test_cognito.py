@@ -207,6 +207,6 @@ def test_used_and_older_codes_are_rejected() -> None:
 
 
 @pytest.mark.parametrize("code", ["", "12345", "abcdef", "\u0661\u0662\u0663\u0664\u0665\u0666"])
-def test_what_is_no_code_is_wrong(code: str) -> None:
+def test_text_that_is_no_code_is_wrong(code: str) -> None:
     with pytest.raises(CodeMismatchException):
         Authenticator().use(code)

@@ -120,7 +120,7 @@ def test_a_call_counts_by_service_and_operation(
     assert (figures, arrived) == ({"calls": {call: 1}, "items": {}}, b"body")
 
 
-def test_items_of_the_table_count_by_what_they_are_about_whatever_users_write() -> None:
+def test_table_items_count_by_kind_whatever_users_write() -> None:
     trap = 'x.jpg"}, "pk": {"S": "FLEET'
     items = [
         {"PutRequest": {"Item": {"pk": {"S": pk}, "filename": {"S": trap}}}} for pk in ("JOB#1", "JOB#1", "CACHE#2")
@@ -138,6 +138,6 @@ def test_a_body_of_unknown_length_is_left_alone() -> None:
     assert (figures["calls"], arrived) == ({"dynamodb Query": 1}, b"in chunks")
 
 
-def test_what_is_not_signed_for_a_service_is_not_counted() -> None:
+def test_unsigned_requests_are_not_counted() -> None:
     figures, _ = ask("s3", HTTP_AUTHORIZATION="")
     assert figures == {"calls": {}, "items": {}}

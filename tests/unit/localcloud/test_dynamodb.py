@@ -128,7 +128,7 @@ def pages(query: Any, table: Table, key_range: tuple[Any, Any], limit: int | Non
     limit=st.none() | st.integers(1, 4),
     forward=st.booleans(),
 )
-def test_every_page_holds_what_stock_moto_s_query_finds(
+def test_pages_of_a_query_are_those_of_stock_moto(
     keys: set[tuple[str, str]], key_range: tuple[Any, Any], limit: int | None, forward: bool
 ) -> None:
     table = table_of(keys)
@@ -144,7 +144,7 @@ def test_a_page_is_no_larger_than_dynamodb_answers_at_once() -> None:
     assert all(sum(item.size() for item in page) <= RESULT_SIZE_LIMIT for page in found)
 
 
-def test_a_partition_that_is_not_there_is_empty() -> None:
+def test_missing_partition_is_empty() -> None:
     assert pages(Table.query, table_of([("q", "a")]), (None, []), None, True) == [[]]
 
 

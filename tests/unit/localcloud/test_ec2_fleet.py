@@ -121,7 +121,7 @@ def test_stopped_instance_is_listed_until_terminated() -> None:
     assert fleet.wait_for_work(revision, 0)[1] == []
 
 
-def test_a_report_about_an_earlier_boot_changes_nothing() -> None:
+def test_report_about_an_earlier_boot_has_no_effect() -> None:
     instance = Instance(instance_initiated_shutdown_behavior="stop")
     fleet = fleet_of(instance)
     fleet.report_ended("i-1", 1, failed=None, console=None)
@@ -139,7 +139,7 @@ def test_without_compute_instances_need_no_hypervisor() -> None:
     assert fleet.wait_for_work(-1, 0)[1] == []
 
 
-def test_room_counts_what_is_not_terminated_or_stopped() -> None:
+def test_capacity_counts_instances_that_are_not_terminated_or_stopped() -> None:
     instances = [Instance(f"i-{n}") for n in range(3)]
     fleet = fleet_of(*instances, max_instances=3)
     assert fleet.free_capacity(LARGE) == 0
@@ -196,7 +196,7 @@ def spot_fleet(instance: Instance, later: Appointments, **switches: Any) -> Flee
     return fleet
 
 
-def test_a_spot_instance_gets_its_notice_so_long_after_it_runs_and_then_ends() -> None:
+def test_spot_instance_gets_its_notice_after_the_delay_and_ends() -> None:
     instance, later = Instance(lifecycle="spot"), Appointments()
     fleet = spot_fleet(instance, later, spot_notice_after_seconds=30, spot_notice_seconds=90)
     assert later.due == []
@@ -218,7 +218,7 @@ def test_neither_on_demand_instances_nor_those_without_the_switch_get_a_notice(
     assert later.due == []
 
 
-def test_an_instance_that_ended_before_its_notice_gets_none() -> None:
+def test_instance_that_ended_before_its_notice_gets_no_notice() -> None:
     later = Appointments()
     fleet = spot_fleet(Instance(lifecycle="spot"), later, spot_notice_after_seconds=30)
     fleet.report_running("i-1", 1, None)

@@ -122,7 +122,7 @@ def test_tags_lag_as_well(ec2: Ec2, clock: ManualClock) -> None:
     assert ec2.by_id()[2] == {"Name": ec2.name}
 
 
-def test_what_acts_on_an_instance_does_not_lag(ec2: Ec2) -> None:
+def test_calls_that_change_an_instance_do_not_lag(ec2: Ec2) -> None:
     lag(600)
     assert texts(ec2.call("TerminateInstances", **{"InstanceId.1": ec2.i}), "name")[0] == "shutting-down"
 
@@ -141,7 +141,7 @@ def test_an_answer_that_lags_gives_no_address_back(ec2: Ec2, clock: ManualClock)
     assert instance._private_ips <= set(addresses)
 
 
-def test_so_many_calls_fail_as_when_throttled(ec2: Ec2) -> None:
+def test_number_of_throttled_calls_is_that_of_the_switch(ec2: Ec2) -> None:
     fleet.set_switches(Switches(describe_failures=2))
     replies = [ec2.call("DescribeInstances") for _ in range(3)]
     assert [reply.status for reply in replies] == [503, 503, 200]

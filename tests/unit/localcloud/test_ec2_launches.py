@@ -30,9 +30,7 @@ PLACE = CapacityPool("c7a.large", "us-east-1b", spot=True)
     ("minimum", "maximum", "room", "count"),
     [(1, 5, None, 5), (1, 5, 5, 5), (1, 5, 3, 3), (2, 5, 2, 2), (1, 1, 100, 1)],
 )
-def test_a_launch_starts_as_many_as_there_is_room_for(
-    minimum: int, maximum: int, room: int | None, count: int
-) -> None:
+def test_launch_starts_as_many_as_capacity_allows(minimum: int, maximum: int, room: int | None, count: int) -> None:
     assert count_to_start(minimum, maximum, room, PLACE) == count
 
 
@@ -199,7 +197,7 @@ def test_launch_without_template_has_the_calls_parameters(templates: Templates) 
         ),
     ],
 )
-def test_what_ec2_refuses_is_refused(parameters: dict[str, Any], code: str) -> None:
+def test_invalid_launches_are_rejected(parameters: dict[str, Any], code: str) -> None:
     with pytest.raises(EC2ClientError) as refused:
         check_launch(parameters)
     assert refused.value.code == code

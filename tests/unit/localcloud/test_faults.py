@@ -111,7 +111,7 @@ def test_a_scenario_file_sets_switches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"), [("- 1", "must be a mapping"), ("a: [", "cannot be read"), (None, "cannot be read")]
 )
-def test_a_scenario_that_is_none_is_refused(tmp_path: Path, text: str | None, problem: str) -> None:
+def test_invalid_scenario_is_rejected(tmp_path: Path, text: str | None, problem: str) -> None:
     scenario = tmp_path / "day.yaml"
     if text is not None:
         scenario.write_text(text)

@@ -42,7 +42,7 @@ def head_of(method: str, target: str, fields: Iterable[tuple[str, str]]) -> byte
     path=PRINTABLE,
     fields=st.lists(st.tuples(NAMES, VALUES), max_size=5),
 )
-def test_what_is_read_here_is_what_gunicorn_reads(method: str, path: str, fields: list[tuple[str, str]]) -> None:
+def test_plain_head_is_parsed_like_gunicorn_does(method: str, path: str, fields: list[tuple[str, str]]) -> None:
     head = head_of(method, f"/{path}", fields)
     ours = environ_of(head)
     if ours is not None:
@@ -104,7 +104,7 @@ def test_answer_has_one_content_length() -> None:
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Same")])
-def test_an_answer_that_has_no_body_has_none(method: str, status: str) -> None:
+def test_answer_without_body_has_none(method: str, status: str) -> None:
     wire = answer_of(application(status, [], b"body"), {"REQUEST_METHOD": method}, keep_alive=True)
     assert wire.endswith(b"\r\n\r\n")
     assert b"content-length" not in wire.lower()

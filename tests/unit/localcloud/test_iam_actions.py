@@ -46,14 +46,14 @@ def test_a_request_that_names_no_operation_is_not_guessed() -> None:
         _ = call("route53", "GET", "/2013-04-01/hostedzone").operation
 
 
-def test_what_was_read_of_the_body_is_there_for_who_answers() -> None:
+def test_body_can_be_read_again() -> None:
     checks = json_call("sqs", "SendMessage", {"QueueUrl": "q"})
     assert checks.parameters == {"QueueUrl": "q"}
     assert checks.environ["wsgi.input"].read() == b'{"QueueUrl": "q"}'
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[1]", b""])
-def test_a_body_that_is_no_map_has_no_parameters(body: bytes) -> None:
+def test_body_without_a_map_has_no_parameters(body: bytes) -> None:
     assert call("sqs", body=body, HTTP_X_AMZ_TARGET="AmazonSQS.SendMessage").parameters == {}
 
 
@@ -223,7 +223,7 @@ def test_bucket_request_needs_one_action(method: str, query: str, action: str) -
     assert s3_actions(method, "/photos/", query) == [(action, BUCKET)]
 
 
-def test_who_reads_what_is_not_there_must_be_allowed_to_list_the_bucket() -> None:
+def test_reading_a_missing_object_needs_the_right_to_list() -> None:
     for method in ("GET", "HEAD"):
         missing = [("GetObject", f"{BUCKET}/gone"), ("ListBucket", BUCKET)]
         assert s3_actions(method, "/photos/gone") == missing
@@ -245,7 +245,7 @@ def test_several_are_deleted_one_by_one() -> None:
         s3_actions("POST", "/photos", "delete", b"no XML")
 
 
-def test_what_is_listed_may_be_a_condition() -> None:
+def test_list_parameters_are_condition_keys() -> None:
     (checks,) = permission_checks_of(call("s3", "GET", "/photos", QUERY_STRING="prefix=a/&delimiter=/&max-keys=5"))
     assert checks.context == {"s3:prefix": ("a/",), "s3:delimiter": ("/",), "s3:max-keys": ("5",)}
 
@@ -264,7 +264,7 @@ def test_bucket_list_needs_any_resource_and_keys_are_text() -> None:
         ("GET", "", ""),
     ],
 )
-def test_what_is_not_known_is_not_guessed(method: str, query: str, host: str) -> None:
+def test_unknown_s3_request_is_rejected(method: str, query: str, host: str) -> None:
     with pytest.raises(UnknownCallError):
         s3_actions(method, "/photos/a/b.jpg", query, HTTP_HOST=host)
 
@@ -381,7 +381,7 @@ def test_launch_without_template_needs_rights_on_the_defaults(template: str) -> 
     assert of_kind(checks, "key-pair").resource == f"{EC2}:key-pair/mine"
 
 
-def test_a_template_that_is_not_there_is_left_for_ec2_to_refuse(template: str) -> None:
+def test_missing_launch_template_is_left_to_ec2(template: str) -> None:
     checks = launch(LaunchTemplate_LaunchTemplateName="nowhere")
     assert all("ec2:launchtemplate" not in each.context for each in checks)
 

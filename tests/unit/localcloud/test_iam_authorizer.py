@@ -152,7 +152,7 @@ def test_conditions_see_principal_address_and_time(role: Role) -> None:
     assert not role.allowed(send())
 
 
-def test_a_role_is_assumed_by_who_is_trusted(role: Role) -> None:
+def test_role_is_assumed_only_by_trusted_callers(role: Role) -> None:
     body = f"Action=AssumeRole&RoleArn={role.role.arn}".encode()
     assert role.allowed(environ("sts", body=body))
     role.role.assume_role_policy_document = document(
@@ -226,7 +226,7 @@ def test_sqs_error_has_the_query_code_in_a_header(role: Role) -> None:
     assert role.ask(send())[1]["x-amzn-query-error"] == "AccessDenied;Sender"
 
 
-def test_a_form_is_worth_what_its_signer_may_put(role: Role) -> None:
+def test_form_needs_its_signers_right_to_put(role: Role) -> None:
     check, signer = form_check(role.authorizer, role.fleet), Signer(role.key, REGION)
     form = Form("b", {"key": "a/b.jpg"}, 1)
     with pytest.raises(RefusedError, match=r"s3:PutObject on resource: arn:aws:s3:::b/a/b\.jpg") as refused:

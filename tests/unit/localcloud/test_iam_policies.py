@@ -75,7 +75,7 @@ def test_one_statement_need_not_be_a_list() -> None:
         ('{"Statement": [1]}', "no policy document"),
     ],
 )
-def test_what_cannot_be_evaluated_is_named_with_the_policy(elements: str, reason: str) -> None:
+def test_unsupported_element_is_named_with_the_policy(elements: str, reason: str) -> None:
     with pytest.raises(UnsupportedPolicyError, match=f"the policy 'mine' .*{reason}"):
         parse_policy("mine", elements)
 
@@ -93,7 +93,7 @@ def regular_expression_matches(pattern: str, text: str) -> bool:
 
 
 @given(st.text("ab.*?:/[\n", max_size=6), TEXTS)
-def test_a_pattern_matches_what_a_plain_reading_of_it_does(pattern: str, text: str) -> None:
+def test_pattern_matches_like_the_regular_expression(pattern: str, text: str) -> None:
     assert matches(pattern, text) == regular_expression_matches(pattern, text)
 
 
@@ -224,7 +224,7 @@ def test_all_values_and_any_value_mean_every_one_and_one(found: list[str], wante
         (["StringEquals"], "no map"),
     ],
 )
-def test_what_is_not_known_of_conditions_is_named(element: Any, words: str) -> None:
+def test_unknown_condition_operator_is_named(element: Any, words: str) -> None:
     with pytest.raises(UnsupportedPolicyError, match=words.replace("(", r"\(")):
         parse_conditions(element)
 

@@ -52,7 +52,7 @@ def test_a_group_that_a_process_does_not_leave_is_not_waited_for_for_ever(tmp_pa
     assert (mine / "payload" / "stays").exists()
 
 
-def test_a_machine_without_groups_has_nothing_to_remove(tmp_path: Path) -> None:
+def test_machine_without_control_groups_can_be_removed(tmp_path: Path) -> None:
     remove_cgroups("i-1", tmp_path)
     assert cgroup_folders("i-1", tmp_path) == []
 
@@ -129,7 +129,7 @@ def test_a_connection_that_leads_nowhere_ends(far: socket.socket, near: tuple[st
         assert read_all(client) == b""
 
 
-def test_closing_cuts_what_is_open_and_refuses_what_is_new(far: socket.socket) -> None:
+def test_closing_the_relay_ends_connections_and_rejects_new_ones(far: socket.socket) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     relay = ConnectionRelay(listener, far.getsockname())

@@ -61,7 +61,7 @@ def read(metadata: MetadataService, path: str) -> tuple[int, str]:
         ("user-data", "#!/bin/sh\n"),
     ],
 )
-def test_an_instance_finds_out_who_it_is(path: str, expected: str) -> None:
+def test_instance_reads_its_identity(path: str, expected: str) -> None:
     assert read(service(), f"/latest/{path}") == (200, expected)
 
 
@@ -85,7 +85,7 @@ def test_a_version_that_never_was_is_404() -> None:
         ("meta-data/tags/", {"instance/"}),
     ],
 )
-def test_a_folder_lists_what_is_in_it(folder: str, inside: set[str]) -> None:
+def test_folder_lists_its_content(folder: str, inside: set[str]) -> None:
     status, body = read(service(), f"/latest/{folder}")
     assert (status, set(body.splitlines())) == (200, inside)
 
@@ -119,11 +119,11 @@ def test_the_identity_document_is_json_with_region_and_instance() -> None:
     "path",
     ["meta-data/tags/instance/none", "meta-data/spot/instance-action", "meta-data/iam/security-credentials/x"],
 )
-def test_what_does_not_exist_is_404(path: str) -> None:
+def test_missing_document_is_404(path: str) -> None:
     assert read(service(), f"/latest/{path}")[0] == 404
 
 
-def test_without_user_data_there_is_none_to_read() -> None:
+def test_metadata_without_user_data_has_no_document() -> None:
     assert read(service(user_data=""), "/latest/user-data")[0] == 404
 
 

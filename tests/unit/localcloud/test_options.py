@@ -82,7 +82,7 @@ def test_switches_are_typed_as_name_and_yaml() -> None:
     assert parse_switches(typed) == expected
 
 
-def test_of_two_settings_of_one_switch_the_later_counts() -> None:
+def test_later_setting_of_a_switch_counts() -> None:
     assert parse_switches(["max_instances=1", "max_instances=2"]).max_instances == 2
 
 
@@ -95,7 +95,7 @@ def test_of_two_settings_of_one_switch_the_later_counts() -> None:
         ("speed=3", r"unknown switches \['speed'\]; there are .*'boot_delay_seconds'"),
     ],
 )
-def test_what_is_typed_wrong_is_named(text: str, problem: str) -> None:
+def test_invalid_setting_is_named(text: str, problem: str) -> None:
     with pytest.raises(InvalidSwitchError, match=problem):
         parse_switches([text])
 

@@ -77,7 +77,7 @@ def test_service_without_patches_stays_stock() -> None:
     apply_patches("kms")
 
 
-def test_an_addition_gives_a_symbol_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_attribute_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("lacking_module")
     monkeypatch.setitem(__import__("sys").modules, "lacking_module", module)
     addition = NewAttribute("lacking_module:answer", 42, "test")
@@ -86,7 +86,7 @@ def test_an_addition_gives_a_symbol_what_it_lacks(monkeypatch: pytest.MonkeyPatc
     addition.check()  # again: what is there is ours
 
 
-def test_an_addition_that_is_no_longer_needed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_attribute_that_exists_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("lacking_module")
     module.answer = 41  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "lacking_module", module)

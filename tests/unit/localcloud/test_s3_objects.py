@@ -122,7 +122,7 @@ def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", None])
-def test_what_is_put_directly_is_what_every_other_call_of_moto_sees(
+def test_objects_put_directly_are_visible_to_stock_moto(
     moto: ClientPair, bucket: str, content_type: str | None
 ) -> None:
     described: dict[str, Any] = {"CONTENT_TYPE": content_type, "HTTP_CONTENT_DISPOSITION": "attachment"}
@@ -134,7 +134,7 @@ def test_what_is_put_directly_is_what_every_other_call_of_moto_sees(
     assert b"<Key>a/b.png</Key>" in moto.stock.request("s3", "GET", f"/{bucket}?list-type=2").body
 
 
-def test_what_stock_moto_put_is_got_directly_with_its_metadata(moto: ClientPair, bucket: str) -> None:
+def test_objects_put_by_stock_moto_are_read_with_their_metadata(moto: ClientPair, bucket: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_META_TAKEN="1999", HTTP_CACHE_CONTROL="no-store")
     direct = moto.direct.request("s3", "GET", f"/{bucket}/k")
     assert direct.headers["x-amz-meta-taken"] == "1999"
@@ -203,7 +203,7 @@ def test_a_conditional_put_is_answered_as_by_stock_moto(moto: ClientPair) -> Non
     assert not moto.needs_stock("s3", "PUT", f"/{plain}/new", b"x", **condition)
 
 
-def test_of_many_conditional_puts_at_once_one_succeeds(moto: ClientPair, bucket: str) -> None:
+def test_one_of_many_conditional_object_puts_succeeds(moto: ClientPair, bucket: str) -> None:
     def put(number: int) -> int:
         return moto.direct.request("s3", "PUT", f"/{bucket}/k", b"%d" % number, HTTP_IF_NONE_MATCH="*").status
 
@@ -259,7 +259,7 @@ def tags(moto: ClientPair, bucket: str) -> bytes:
 
 
 @pytest.mark.parametrize("header", ["kept=no", "kept=", "a.b-c_d=1", "kept=no&colour=red", "colour=dark%20red"])
-def test_tags_that_are_put_are_those_that_stock_moto_would_keep(moto: ClientPair, bucket: str, header: str) -> None:
+def test_stored_tags_are_those_of_stock_moto(moto: ClientPair, bucket: str, header: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
     stored_tags, counted = (
         tags(moto, bucket),
@@ -332,7 +332,7 @@ def test_a_statement_with_a_further_condition_stays() -> None:
     ],
     ids=["no policy", "over tls", "never"],
 )
-def test_what_a_policy_denies_otherwise_is_denied(policy: object, action: str, permission: PermissionResult) -> None:
+def test_other_denials_of_a_bucket_policy_hold(policy: object, action: str, permission: PermissionResult) -> None:
     text = None if policy is None else json.dumps({"Version": "2012-10-17", "Statement": policy}).encode()
     get_permission = PATCHES[0].build(None)
     assert get_permission(SimpleNamespace(policy=text), action, "arn:aws:s3:::b/k") == permission

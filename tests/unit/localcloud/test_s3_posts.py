@@ -68,7 +68,7 @@ def post_form(body: str, path: str = "/photos", **environ: str | None) -> tuple[
         ("/photos", {"CONTENT_TYPE": None}),
     ],
 )
-def test_what_is_no_form_for_a_bucket_is_passed_on(path: str, changes: dict[str, str | None]) -> None:
+def test_other_requests_pass_the_form_handler(path: str, changes: dict[str, str | None]) -> None:
     assert post_form(KEY + FILE + END, path, **changes) == ("", "passed on")
 
 
@@ -87,7 +87,7 @@ def test_what_is_no_form_for_a_bucket_is_passed_on(path: str, changes: dict[str,
         (part("KEY", "k") + part("policy", "e30=") + FILE + END, {}, "InvalidArgument"),
     ],
 )
-def test_a_form_that_is_not_whole_is_a_bad_request(body: str, changes: dict[str, Any], code: str) -> None:
+def test_incomplete_form_is_a_bad_request(body: str, changes: dict[str, Any], code: str) -> None:
     assert post_form(body, **changes) == ("400 Bad Request", code)
 
 
@@ -150,7 +150,7 @@ def test_a_policy_that_was_touched_is_not_signed(at: int, to: str) -> None:
         ({"x-amz-credential": "OWNER/20260301/us-east-1/s3/aws4_request"}, 403, "SignatureDoesNotMatch"),
     ],
 )
-def test_who_has_not_signed_is_refused(changes: dict[str, str | None], status: int, code: str) -> None:
+def test_form_without_signature_is_rejected(changes: dict[str, str | None], status: int, code: str) -> None:
     changed = {**signed(), **changes}.items()
     fields = {name: value.replace("OWNER", owner_key().id) for name, value in changed if value is not None}
     with pytest.raises(RefusedError) as refused:
@@ -223,12 +223,12 @@ def test_a_policy_ends_at_its_moment() -> None:
         ([], 5),
     ],
 )
-def test_a_policy_that_cannot_be_understood_lets_nothing_in(conditions: Any, expiration: Any) -> None:
+def test_malformed_form_policy_denies(conditions: Any, expiration: Any) -> None:
     refused = rejection_of(with_policy(conditions, {}, expiration=expiration))
     assert (refused.status, refused.code) == (400, "InvalidPolicyDocument")
 
 
-def test_a_policy_that_is_no_json_lets_nothing_in() -> None:
+def test_form_policy_without_json_denies() -> None:
     assert rejection_of(Form("photos", {"policy": "!"}, 5)).code == "InvalidPolicyDocument"
 
 
@@ -269,7 +269,7 @@ def test_the_tags_of_a_form_are_read_with_and_without_a_name_space() -> None:
         (tagging_xml(*((str(n), "") for n in range(MAX_TAGS + 1))), "BadRequest"),
     ],
 )
-def test_what_no_object_can_have_is_refused(text: str, code: str) -> None:
+def test_invalid_object_tags_are_rejected(text: str, code: str) -> None:
     with pytest.raises(RefusedError) as refused:
         tags_of_form(text)
     assert (refused.value.status, refused.value.code) == (400, code)

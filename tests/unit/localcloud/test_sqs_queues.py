@@ -254,7 +254,7 @@ def test_a_fifo_group_is_receivable_after_a_visibility_of_zero(fifo: MessageQueu
     assert payloads(fifo) == ["m0"]
 
 
-def test_a_duplicate_within_five_minutes_changes_nothing_and_after_them_is_new(
+def test_duplicate_is_dropped_within_five_minutes_and_new_after_them(
     fifo: MessageQueue[str], clock: ManualClock
 ) -> None:
     first = fifo.send("0", "m", group="a", deduplication_key="k")
@@ -304,7 +304,7 @@ def test_closed_queue_ends_long_polls() -> None:
     assert queue.receive(1, 30, wait_seconds=NEVER_SECONDS) == []
 
 
-def test_twenty_consumers_of_two_thousand_messages_lose_and_double_none() -> None:
+def test_twenty_consumers_lose_and_repeat_no_message() -> None:
     queue: MessageQueue[str] = MessageQueue()
     seen: list[list[str]] = [[] for _ in range(20)]
 
@@ -349,7 +349,7 @@ def executed_instructions(call: Callable[[], object]) -> int:
     return executed
 
 
-def test_what_a_receive_costs_does_not_depend_on_how_much_is_waiting(clock: ManualClock) -> None:
+def test_cost_of_a_receive_is_independent_of_the_backlog(clock: ManualClock) -> None:
     def instructions(waiting: int) -> int:
         # With a clock that stands still: what is remembered of the counts depends on the time that passes.
         queue: MessageQueue[int] = MessageQueue(clock=clock, wall=clock)
@@ -412,7 +412,7 @@ def changing_queue(clock: ManualClock) -> MessageQueue[str]:
         (500, MessageCounts(0, 0, 0)),
     ],
 )
-def test_counts_are_those_of_so_long_ago(
+def test_counts_are_as_old_as_the_switch_says(
     changing_queue: MessageQueue[str], clock: ManualClock, seconds: float, counts: MessageCounts
 ) -> None:
     clock.now += 1
