@@ -161,7 +161,7 @@ def test_no_value_is_no_value_also_by_itself() -> None:
         ({"Fn::GetAtt": ["Queue", "Name"]}, "resource Queue does not support attribute type Name"),
     ],
 )
-def test_unsupported_condition_is_rejected(value: Any, message: str) -> None:
+def test_value_that_cannot_be_evaluated_is_rejected(value: Any, message: str) -> None:
     with pytest.raises(StackError, match=message):
         EVALUATION.value(value)
 
