@@ -19,7 +19,8 @@ from app_tier.bundle.load import load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import Preprocess, load_pixels
 from benchmarks.report import Bar, Report
-from scripts.demo_model.signs import SIGN_LABELS, draw, encode
+from scripts.demo_model.sign_shapes import SIGN_LABELS
+from scripts.demo_model.signs import draw, encode
 from scripts.model.torchvision_networks import import_torchvision
 
 Pixels = NDArray[np.float32]

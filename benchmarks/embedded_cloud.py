@@ -1,4 +1,4 @@
-"""What the mended pieces of the local cloud are worth: ratios, each of two things measured in this run."""
+"""The speed of patched parts of the local cloud: ratios, each of two things measured in this run."""
 
 import http.client
 import tempfile

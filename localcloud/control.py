@@ -32,7 +32,6 @@ from localcloud.access_keys import instance_key, owner_key
 from localcloud.cognito.mailbox import mailbox
 from localcloud.dispatch import call_counter
 from localcloud.ec2.fleet import Fleet, LaunchedInstance, UnknownInstanceError
-from localcloud.iam.authorizer import decision_record
 from localcloud.options import InvalidSwitchError
 
 MAX_POLL_SECONDS = 60.0
@@ -118,6 +117,8 @@ class ControlApplication:
     def _decisions(self, _request: Request) -> dict[str, Any]:
         if not self._fleet.switches.enforce_iam:
             raise NotFound("policies are not enforced; the switch enforce_iam turns that on")
+        from localcloud.iam.authorizer import decision_record
+
         return {"decisions": decision_record.rows()}
 
     def _mail(self, _request: Request) -> dict[str, Any]:

@@ -25,9 +25,8 @@ from moto.core.responses import BaseResponse
 from moto.iam.models import get_account_id_from, mark_account_as_visited
 from moto.moto_api import recorder
 
+from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
-
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 
@@ -184,16 +183,14 @@ class DirectCalls:
         if scope is None or environ.get("QUERY_STRING") or is_steered(environ):
             return None
         region, service = scope.groups()
-        key = _access_key(environ["HTTP_AUTHORIZATION"])
+        found = BaseResponse.access_key_regex.search(environ["HTTP_AUTHORIZATION"])
+        key = found.group(1) if found else "AKIAEXAMPLE"  # as in BaseResponse.get_access_key
         account = get_account_id_from(key)
         mark_account_as_visited(account, key, service, region)
-        return self._calls_of(service)(DirectRequest(environ, account, region))
-
-    def _calls_of(self, service: str) -> Callable[[DirectRequest], DirectResponse | None]:
         if service not in self._services:  # imported late, like moto's own services, and patched first
             apply_patches(service)
             self._services[service] = importlib.import_module(_MODULES[service]).answer
-        return self._services[service]
+        return self._services[service](DirectRequest(environ, account, region))
 
 
 def read_body(environ: dict[str, Any]) -> bytes:
@@ -214,11 +211,6 @@ def is_steered(environ: dict[str, Any]) -> bool:
     )
 
 
-def _access_key(authorization: str) -> str:
-    match = BaseResponse.access_key_regex.search(authorization)
-    return match.group(1) if match else "AKIAEXAMPLE"  # as in BaseResponse.get_access_key
-
-
 def request_id() -> str:
     """Return a new request id for an answer."""
     return secrets.token_hex(8).upper()
@@ -232,8 +224,8 @@ def json_answer(body: bytes, *headers: tuple[str, str]) -> DirectResponse:
 CACHED_SERVICES = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
 """Services whose scope decides the application: others share a signing name, or need the path, too."""
 
-_PUBLIC_TARGET = "AWSCognitoIdentityProviderService."
-"""Target prefix of calls that users make without a signature, such as signing in."""
+COGNITO_TARGET = "AWSCognitoIdentityProviderService."
+"""Prefix of the target header of calls of user pools."""
 
 _NEVER_CACHED = ("/moto-api", "/favicon.ico", "/latest/", "/v20180820/")
 
@@ -270,7 +262,7 @@ class CachedDispatcher:
 def cache_key(environ: dict[str, Any]) -> str | None:
     """Return the key that decides the application of a request, or None if more than its scope decides it."""
     authorization, path = environ.get("HTTP_AUTHORIZATION", ""), environ.get("PATH_INFO", "")
-    if not authorization and path == "/" and environ.get("HTTP_X_AMZ_TARGET", "").startswith(_PUBLIC_TARGET):
+    if not authorization and path == "/" and environ.get("HTTP_X_AMZ_TARGET", "").startswith(COGNITO_TARGET):
         return "cognito-idp"
     service = service_of(environ)
     if not service or path.startswith(_NEVER_CACHED):

@@ -397,21 +397,13 @@ def answer(request: DirectRequest) -> DirectResponse | None:
     parameters = request.read_json()
     if not parameters or any(type(value) is not _CALL_PARAMETERS.get(name) for name, value in parameters.items()):
         return None
-    try:
-        result = getattr(_handler(request, parameters), method)().result
-    except (ServiceException, HTTPException):
-        return None
-    return _encoded({name: member for name, member in result.items() if name in _MEMBERS})
-
-
-def _handler(request: DirectRequest, parameters: dict[str, Any]) -> DynamoHandler:
     handler = DynamoHandler()
     handler.current_account, handler.region = request.account, request.region
     handler.body = handler.params = parameters
-    return handler
-
-
-def _encoded(result: Any) -> DirectResponse:
-    body = json.dumps(result, default=lambda binary: base64.b64encode(binary).decode()).encode()
-    checksum = ("x-amz-crc32", str(binascii.crc32(body)))
-    return json_answer(body, checksum)
+    try:
+        result = getattr(handler, method)().result
+    except (ServiceException, HTTPException):
+        return None
+    members = {name: member for name, member in result.items() if name in _MEMBERS}
+    body = json.dumps(members, default=lambda binary: base64.b64encode(binary).decode()).encode()
+    return json_answer(body, ("x-amz-crc32", str(binascii.crc32(body))))

@@ -34,7 +34,10 @@ class ValueHistory(Generic[Value]):
             elif not self._values or self._values[-1] != value:
                 self._since.append(now)
                 self._values.append(value)
-                self._drop_before(now - MAX_LAG_SECONDS)
+                # Old values are dropped in blocks so large that the cost per value is constant.
+                over = bisect.bisect_right(self._since, now - MAX_LAG_SECONDS) - 1
+                if over > 0 and 2 * over >= len(self._since):
+                    del self._since[:over], self._values[:over]
 
     def value_ago(self, seconds: float) -> Value | None:
         """Return the value that was current `seconds` ago, or None if no value existed then."""
@@ -45,9 +48,3 @@ class ValueHistory(Generic[Value]):
     def __len__(self) -> int:
         """Return the number of stored values."""
         return len(self._values)
-
-    def _drop_before(self, before: float) -> None:
-        """Drop values that ended before `before`, in blocks so large that the cost per value is constant."""
-        over = bisect.bisect_right(self._since, before) - 1
-        if over > 0 and 2 * over >= len(self._since):
-            del self._since[:over], self._values[:over]

@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from localcloud.dispatch import ErrorReason, error_response, operation_of, read_body, service_of
 from localcloud.options import FaultRule
-
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+from localcloud.page_guard import WsgiApp
 
 _REFUSALS: Final = {
     "unavailable": (ErrorReason.UNAVAILABLE, "Please reduce your request rate."),

@@ -15,7 +15,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
@@ -24,7 +24,7 @@ from urllib.parse import unquote_to_bytes
 
 from gunicorn.workers.gthread import ThreadWorker
 
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+from localcloud.page_guard import WsgiApp
 
 END_OF_HEAD = b"\r\n\r\n"
 

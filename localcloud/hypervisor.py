@@ -113,15 +113,12 @@ class Hypervisor:
             LockHeldError: another hypervisor uses this state directory.
         """
         with file_lock(self._state_dir / HYPERVISOR_LOCK):
-            self._work_until_stopped()
-
-    def _work_until_stopped(self) -> None:
-        self._adopt()
-        threading.Thread(target=self._listen, name="work", daemon=True).start()
-        while not self._stopping:
-            self._wait()
-            self._reconcile()
-        self._end_everything()
+            self._adopt()
+            threading.Thread(target=self._listen, name="work", daemon=True).start()
+            while not self._stopping:
+                self._wait()
+                self._reconcile()
+            self._end_everything()
 
     def _adopt(self) -> None:
         """Adopt the machines of an earlier hypervisor."""

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from werkzeug.http import parse_options_header
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+"""A WSGI application."""
+
 Header = tuple[str, str]
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})

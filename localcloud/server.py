@@ -14,15 +14,14 @@ from gunicorn.app.base import BaseApplication
 
 from localcloud.clients import loopback
 from localcloud.control import ControlApplication
-from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, WsgiApp, call_counter, stock_dispatcher
+from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, call_counter, stock_dispatcher
 from localcloud.ec2.fleet import fleet
 from localcloud.faults import FaultyCalls
 from localcloud.http_worker import LingeringWorker
-from localcloud.iam.authorizer import AuthorizedCalls, Authorizer, decision_record, form_check
-from localcloud.page_guard import PageGuard, bucket_allows_post
+from localcloud.page_guard import PageGuard, WsgiApp, bucket_allows_post
 from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
-from localcloud.s3.posts import PostObjects
+from localcloud.s3.posts import Form, PostObjects, Signer
 from localcloud.signatures import SignedCalls
 
 HOST = "127.0.0.1"
@@ -46,6 +45,35 @@ class LocalCloudApplication:
         return (self._control if own else self._aws)(environ, start_response)
 
 
+class PolicyEnforcement:
+    """WSGI middleware that imports `iam` when the switch `enforce_iam` is first on, and then lets it check requests.
+
+    Args:
+        aws: answers allowed requests.
+    """
+
+    def __init__(self, aws: WsgiApp) -> None:
+        self._aws = aws
+        self._authorized: WsgiApp | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        if self._authorized is None:
+            if not fleet.switches.enforce_iam:
+                return self._aws(environ, start_response)
+            from localcloud.iam.authorizer import AuthorizedCalls, authorizer
+
+            self._authorized = AuthorizedCalls(self._aws, authorizer, fleet)
+        return self._authorized(environ, start_response)
+
+
+def _check_form(form: Form, signer: Signer) -> None:
+    if fleet.switches.enforce_iam:
+        from localcloud.iam.authorizer import authorizer, form_check
+
+        form_check(authorizer, fleet)(form, signer)
+
+
 def create_application() -> PageGuard:
     """Return the cloud's application with the fleet of this process.
 
@@ -53,10 +81,8 @@ def create_application() -> PageGuard:
         MotoChangedError: the installed moto differs from the version that the patches were written for.
     """
     apply_patches("core")
-    authorizer = Authorizer(decision_record)
-    aws = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())), check=form_check(authorizer, fleet))
-    authorized = AuthorizedCalls(aws, authorizer, fleet)
-    signed = SignedCalls(CountedCalls(FaultyCalls(authorized, fleet.call_faults), call_counter))
+    aws = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())), check=_check_form)
+    signed = SignedCalls(CountedCalls(FaultyCalls(PolicyEnforcement(aws), fleet.call_faults), call_counter))
     cloud = LocalCloudApplication(signed, ControlApplication(fleet))
     return PageGuard(cloud, bucket_allows_post)
 

@@ -20,11 +20,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote_plus
 
 from localcloud.access_keys import secret_of, signing_key
-from localcloud.dispatch import ErrorReason, error_response
-from localcloud.iam.actions import needs_no_signature
-from localcloud.page_guard import is_form
-
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+from localcloud.dispatch import COGNITO_TARGET, ErrorReason, error_response
+from localcloud.page_guard import WsgiApp, is_form
 
 MAX_SKEW_SECONDS = 15 * 60
 """Largest difference in seconds between the time of a signature and now, as on AWS."""
@@ -219,9 +216,27 @@ def _may_be_unsigned(environ: dict[str, Any]) -> bool:
     """Return True for a form, for a public call of a user pool, and for a pool's public keys."""
     return (
         is_form(environ)
-        or needs_no_signature(environ)
+        or _is_public_cognito_call(environ)
         or (environ["REQUEST_METHOD"] == "GET" and _KEY_SETS.fullmatch(environ.get("PATH_INFO", "")) is not None)
     )
+
+
+def _is_public_cognito_call(environ: dict[str, Any]) -> bool:
+    target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
+    return target.startswith(COGNITO_TARGET) and target.removeprefix(COGNITO_TARGET) in public_cognito_operations()
+
+
+@functools.cache
+def public_cognito_operations() -> frozenset[str]:
+    """Return the operations of user pools that need no signature, from AWS's own description of the service.
+
+    AWS checks no policy for these calls, signed or not:
+    https://docs.aws.amazon.com/cognito/latest/developerguide/authentication-flows-public-server-side.html
+    """
+    import botocore.session
+
+    service: Any = botocore.session.get_session().get_service_model("cognito-idp")
+    return frozenset(name for name in service.operation_names if service.operation_model(name).auth_type == "none")
 
 
 def _mismatch(message: str) -> UntrustedError:

@@ -72,7 +72,8 @@ def _admin_create_user(original: Any) -> Any:
             user.password = password
         else:
             user = original(self, user_pool_id, username, message_action, password, attributes)
-        user.temporary_password_ends_at = time.time() + _temporary_days(pool) * 86_400
+        days = int(_policy(pool).get("TemporaryPasswordValidityDays", 7))
+        user.temporary_password_ends_at = time.time() + days * 86_400
         if message_action != "SUPPRESS":
             mailbox.send(address_of(user, username), "invitation", password)
         return user
@@ -83,10 +84,6 @@ def _admin_create_user(original: Any) -> Any:
 def is_expired(user: Any) -> bool:
     """Return True if an account still has its temporary password and this has expired."""
     return bool(user.status == "FORCE_CHANGE_PASSWORD" and time.time() >= user.temporary_password_ends_at)
-
-
-def _temporary_days(pool: Any) -> int:
-    return int(_policy(pool).get("TemporaryPasswordValidityDays", 7))
 
 
 def _policy(pool: Any) -> Mapping[str, Any]:
@@ -156,7 +153,7 @@ PATCHES = (
         "moto.cognitoidp.models:CognitoIdpBackend.admin_create_user",
         ("self", "user_pool_id", "username", "message_action", "temporary_password", "attributes"),
         _admin_create_user,
-        "accepts any temporary password, mails none, and creates a second account instead of mailing it again",
+        "accepts any temporary password, mails none, and creates a second account instead of resending",
     ),
     Patch(
         "moto.cognitoidp.responses:CognitoIdpResponse.forgot_password",

@@ -78,7 +78,8 @@ def _initiate_auth(original: Any) -> Any:
         """Sign in or refresh, by a flow that the client allows."""
         _, pool, client = pool_of(client_id)
         parameters = dict(auth_parameters or {})
-        if not _is_allowed(client, auth_flow):
+        flow = "REFRESH_TOKEN_AUTH" if auth_flow in _REFRESH else auth_flow
+        if not {flow, f"ALLOW_{flow}"} & set(client.extended_config.get("ExplicitAuthFlows") or _FLOWS):
             raise InvalidParameterException(f"{auth_flow} flow not enabled for this client")
         if auth_flow in _REFRESH:
             _check_refresh(pool, client_id, parameters.get("REFRESH_TOKEN", ""))
@@ -95,12 +96,6 @@ def _initiate_auth(original: Any) -> Any:
         return original(self, client_id, auth_flow, parameters)
 
     return initiate_auth
-
-
-def _is_allowed(client: Any, flow: str) -> bool:
-    allowed = client.extended_config.get("ExplicitAuthFlows") or _FLOWS
-    named = "REFRESH_TOKEN_AUTH" if flow in _REFRESH else flow
-    return bool({named, f"ALLOW_{named}"} & set(allowed))
 
 
 def _user_by_password(pool: Any, client: Any, parameters: Mapping[str, str]) -> Any:

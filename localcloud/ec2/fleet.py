@@ -254,7 +254,9 @@ class Fleet:
             elif instance.state == "stopping":
                 self._finish(instance, actions.stop, None)
             elif instance.state in {"pending", "running"}:
-                self._ended_by_itself(instance, actions, failed)
+                stops = instance.instance_initiated_shutdown_behavior == "stop" and failed is None
+                reason = (BOOT_FAILED, failed) if failed else INSTANCE_INITIATED
+                self._finish(instance, actions.stop if stops else actions.terminate, reason)
 
     def give_spot_notice(self, instance_id: str, action: str, seconds: float) -> None:
         """Give an instance its Spot interruption notice, and interrupt it after `seconds`.
@@ -298,11 +300,6 @@ class Fleet:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-    def _ended_by_itself(self, instance: Any, actions: InstanceActions, failed: str | None) -> None:
-        stops = instance.instance_initiated_shutdown_behavior == "stop" and failed is None
-        code, message = (BOOT_FAILED, failed) if failed else INSTANCE_INITIATED
-        self._finish(instance, actions.stop if stops else actions.terminate, (code, message))
 
     def _finish(self, instance: Any, action: Callable[[Any], Any], reason: tuple[str, str | None] | None) -> None:
         action(instance)

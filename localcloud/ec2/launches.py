@@ -261,7 +261,7 @@ class Launches:
 _launches = Launches()
 
 
-def count_to_start(minimum: int, maximum: int, room: int | None, place: CapacityPool) -> int:
+def count_to_start(minimum: int, maximum: int, free: int | None, pool: CapacityPool) -> int:
     """Return the number of instances that a launch starts: `maximum` if capacity allows, at least `minimum`.
 
     Raises:
@@ -272,13 +272,13 @@ def count_to_start(minimum: int, maximum: int, room: int | None, place: Capacity
         raise EC2ClientError(
             "InvalidParameterValue", f"Invalid range of instances: MinCount {minimum}, MaxCount {maximum}."
         )
-    count = maximum if room is None else min(maximum, room)
+    count = maximum if free is None else min(maximum, free)
     if count < minimum:
-        market = " Spot" if place.spot else ""
+        market = " Spot" if pool.spot else ""
         raise ec2_error(
             "InsufficientInstanceCapacity",
-            f"We currently do not have sufficient {place.instance_type}{market} capacity in the Availability Zone "
-            f"you requested ({place.zone}): {room} of at least {minimum} instances can be started.",
+            f"We currently do not have sufficient {pool.instance_type}{market} capacity in the Availability Zone "
+            f"you requested ({pool.zone}): {free} of at least {minimum} instances can be started.",
         )
     return count
 
@@ -291,8 +291,8 @@ def check_start(instance: Any) -> None:
         Ec2ServerError: InsufficientInstanceCapacity, or a code of the switch that is a server error.
     """
     _check_refused()
-    place = CapacityPool.of(instance)
-    count_to_start(1, 1, fleet.free_capacity(place), place)
+    pool = CapacityPool.of(instance)
+    count_to_start(1, 1, fleet.free_capacity(pool), pool)
 
 
 def _check_refused() -> None:
@@ -305,22 +305,19 @@ def _run_instances_response(original: Any) -> Any:
         """Launch up to MaxCount instances by call and template, once for each client token."""
         with _launches.lock:
             token = self.params.get("ClientToken")
-            parameters = _fingerprint(self.params)
+            parameters = {name: value for name, value in self.params.items() if name != "ClientToken"}
+            fingerprint = json.dumps(parameters, default=str, sort_keys=True)
             key = (self.current_account, self.region, token or "")
-            reservation = _launches.find(key, parameters) if token else None
+            reservation = _launches.find(key, fingerprint) if token else None
             if reservation is None:
                 reservation = _launch(self, original)
                 if token:
-                    _launches.store(key, Launch(parameters, reservation))
+                    _launches.store(key, Launch(fingerprint, reservation))
                 if fleet.consume_fault("lost_launch_replies"):
                     raise ec2_error("InternalError")
             return ActionResult(reservation)
 
     return run_instances
-
-
-def _fingerprint(parameters: dict[str, Any]) -> str:
-    return json.dumps({k: v for k, v in parameters.items() if k != "ClientToken"}, default=str, sort_keys=True)
 
 
 def _launch(response: Any, original: Any) -> Any:
@@ -331,8 +328,8 @@ def _launch(response: Any, original: Any) -> Any:
     if is_one_time_spot(response.params):
         response.params["InstanceInitiatedShutdownBehavior"] = "terminate"
     minimum, maximum = int(response.params.get("MinCount", 1)), int(response.params.get("MaxCount", 1))
-    place = capacity_pool_of(response.ec2_backend, response.params)
-    count = count_to_start(minimum, maximum, fleet.free_capacity(place), place)
+    pool = capacity_pool_of(response.ec2_backend, response.params)
+    count = count_to_start(minimum, maximum, fleet.free_capacity(pool), pool)
     response.params["MinCount"] = count  # moto starts this many
     with fleet.freeze():
         reservation = original(response).result

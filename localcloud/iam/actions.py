@@ -5,16 +5,14 @@ without rules here, and a call without resources, needs ``service:Operation`` on
 reference does not list for an action and its resource are left out (`reference`).
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
-
-import botocore.session
 
 from localcloud.iam.calls import ApiCall
 from localcloud.iam.policies import PermissionCheck
 from localcloud.iam.reference import is_known, known_keys
 from localcloud.iam.s3_actions import s3_checks
+from localcloud.signatures import public_cognito_operations
 
 _PREFIXES = {"monitoring": "cloudwatch", "email": "ses"}
 """Prefixes of actions that differ from the service's signing name."""
@@ -46,33 +44,16 @@ def _as_published(check: PermissionCheck) -> PermissionCheck:
     )
 
 
-_COGNITO, _COGNITO_TARGET = "cognito-idp", "AWSCognitoIdentityProviderService."
+_COGNITO = "cognito-idp"
 
 
 def _cognito_idp_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     """Yield the checks of a call of user pools (list_amazoncognitouserpools.html), on the pool that it names."""
-    if call.operation in _unsigned_operations():
+    if call.operation in public_cognito_operations():
         return
     pool = call.parameters.get("UserPoolId")
     resource = call.arn(_COGNITO, f"userpool/{pool}") if pool else "*"
     yield PermissionCheck(f"{_COGNITO}:{call.operation}", resource, {})
-
-
-def needs_no_signature(environ: dict[str, Any]) -> bool:
-    """Return True if a request is a call of a user pool that AWS accepts without a signature, such as signing in.
-
-    AWS checks no policy for these calls, signed or not:
-    https://docs.aws.amazon.com/cognito/latest/developerguide/authentication-flows-public-server-side.html
-    """
-    target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
-    return target.startswith(_COGNITO_TARGET) and target.removeprefix(_COGNITO_TARGET) in _unsigned_operations()
-
-
-@functools.cache
-def _unsigned_operations() -> frozenset[str]:
-    """Return the operations that need no signature, from AWS's own description of the service."""
-    service: Any = botocore.session.get_session().get_service_model(_COGNITO)
-    return frozenset(name for name in service.operation_names if service.operation_model(name).auth_type == "none")
 
 
 _DYNAMODB_BATCHES = frozenset({"BatchGetItem", "BatchWriteItem"})

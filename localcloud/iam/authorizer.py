@@ -16,6 +16,7 @@ from localcloud.iam.calls import ApiCall, Credential, UnknownCallError, credenti
 from localcloud.iam.decisions import PolicyDecision, RoleSession, RoleSessions, decide, decide_assuming, role_by_arn
 from localcloud.iam.policies import Context, PermissionCheck, UnsupportedPolicyError, parse_policy
 from localcloud.iam.s3_actions import put_object_checks
+from localcloud.page_guard import WsgiApp
 from localcloud.s3.posts import Form, RefusedError, Signer
 
 MAX_ROWS = 20_000
@@ -163,7 +164,8 @@ def _decision_about(session: RoleSession, check: PermissionCheck) -> PolicyDecis
         return PolicyDecision(check, allowed=False, why=f"because {error}")
 
 
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+authorizer = Authorizer(decision_record)
+"""The authorizer of this process."""
 
 
 class AuthorizedCalls:

@@ -157,13 +157,11 @@ class RoleSession:
                 f"the role {self.role!r} has a permissions boundary, or the session a policy of its own, "
                 "and neither is evaluated here"
             )
-        inline = [parse_policy(name, document) for name, document in list(role.policies.items())]
-        return (*inline, *(_default_version(managed) for managed in list(role.managed_policies.values())))
-
-
-def _default_version(managed: Any) -> IamPolicy:
-    document = next(each.document for each in managed.versions if each.version_id == managed.default_version_id)
-    return parse_policy(managed.name, document)
+        documents = list(role.policies.items())
+        for managed in list(role.managed_policies.values()):
+            default = managed.default_version_id
+            documents += [(managed.name, each.document) for each in managed.versions if each.version_id == default]
+        return tuple(parse_policy(name, document) for name, document in documents)
 
 
 class RoleSessions:

@@ -216,11 +216,9 @@ class _LaunchRequest:
             self.backend.get_security_group_from_name(each) for each in self.parameters.get("SecurityGroups", [])
         ]
         groups += [group.id for group in named if group is not None]
-        return str(subnet_id), [str(group) for group in groups] or self._default_groups()
-
-    def _default_groups(self) -> list[str]:
-        group = self.backend.get_default_security_group()
-        return [str(group.id)] if group is not None else []
+        if not groups and (default := self.backend.get_default_security_group()) is not None:
+            groups = [default.id]
+        return str(subnet_id), [str(group) for group in groups]
 
     def _profile(self) -> Any | None:
         named = self.parameters.get("IamInstanceProfile") or {}

@@ -75,18 +75,15 @@ def s3_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     """
     if _LOCAL_HOST.fullmatch(call.environ.get("HTTP_HOST", "")) is None:
         raise UnknownCallError(f"the bucket may stand in the host {call.environ.get('HTTP_HOST')!r}, not in the path")
-    bucket, _, key = _decoded_path(call).lstrip("/").partition("/")
+    # WSGI decodes the path as Latin-1.
+    path = str(call.environ.get("PATH_INFO", "")).encode("latin-1", "replace").decode(errors="replace")
+    bucket, _, key = path.lstrip("/").partition("/")
     if not bucket:
         yield PermissionCheck("s3:ListAllMyBuckets", "*", {})
     elif call.method == "POST" and not key and "delete" in call.query:
         yield from _deletions(call, bucket)
     else:
         yield from _bucket_or_object(call, bucket, key)
-
-
-def _decoded_path(call: ApiCall) -> str:
-    """Return the path, which WSGI decodes as Latin-1, as UTF-8."""
-    return str(call.environ.get("PATH_INFO", "")).encode("latin-1", "replace").decode(errors="replace")
 
 
 def _bucket_or_object(call: ApiCall, bucket: str, key: str) -> Iterable[PermissionCheck]:

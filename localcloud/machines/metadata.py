@@ -141,7 +141,9 @@ def listing(documents: Iterable[str], folder: str) -> str | None:
 def documents(identity: Mapping[str, Any]) -> dict[str, str]:
     """Return every document except the credentials, by its path in a version; absent values have no document."""
     tags: Mapping[str, str] = identity["tags"]
-    hostname = f"ip-{identity['private_ip'].replace('.', '-')}.{_domain(identity['region'])}"
+    region = identity["region"]
+    domain = "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
+    hostname = f"ip-{identity['private_ip'].replace('.', '-')}.{domain}"
     found = {
         "ami-id": identity["image_id"],
         "ami-launch-index": "0",
@@ -152,7 +154,7 @@ def documents(identity: Mapping[str, Any]) -> dict[str, str]:
         "local-hostname": hostname,
         "local-ipv4": identity["private_ip"],
         "placement/availability-zone": identity["availability_zone"],
-        "placement/region": identity["region"],
+        "placement/region": region,
         "iam/security-credentials": identity["role"],
         **{f"tags/instance/{key}": value for key, value in tags.items()},
     }
@@ -165,10 +167,6 @@ def documents(identity: Mapping[str, Any]) -> dict[str, str]:
     if identity["user_data"]:
         result["user-data"] = identity["user_data"]
     return result
-
-
-def _domain(region: str) -> str:
-    return "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
 
 
 def _identity_document(identity: Mapping[str, Any]) -> dict[str, Any]:

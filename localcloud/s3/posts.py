@@ -29,10 +29,8 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from localcloud.access_keys import secret_of, signing_key
 from localcloud.dispatch import DirectResponse, request_id
-from localcloud.page_guard import bucket_at, is_form
+from localcloud.page_guard import WsgiApp, bucket_at, is_form
 from localcloud.patches import apply_patches
-
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _CREDENTIAL = re.compile(r"([\w-]+)/(\d{8})/([a-z0-9-]+)/s3/aws4_request")
 

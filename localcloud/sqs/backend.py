@@ -59,21 +59,19 @@ def fast_queue(stock: Any) -> Any:
         approximate_number_of_messages_not_visible = property(lambda self: approximate_counts(self.store).in_flight)
 
         def add_message(self, message: Any) -> None:
+            delay_seconds = max(0.0, (message.delayed_until - message.sent_timestamp) / 1000)
+            if not self.fifo_queue and _happens(fleet.switches.late_deliveries):
+                delay_seconds += fleet.switches.late_seconds
             sent = self.store.send(
                 message.id,
                 message,
-                delay_seconds=max(0.0, (message.delayed_until - message.sent_timestamp) / 1000) + self._lateness(),
+                delay_seconds=delay_seconds,
                 group=message.group_id if self.fifo_queue else None,
                 deduplication_key=_deduplication_key(self, message),
             )
             message.id = sent.message_id
             if self.fifo_queue:
                 message.sequence_number = sequence_number(sent.sequence)
-
-        def _lateness(self) -> float:
-            switches = fleet.switches
-            is_late = not self.fifo_queue and _happens(switches.late_deliveries)
-            return switches.late_seconds if is_late else 0.0
 
         def add_dead_letter(self, letter: DeadLetter[Any], source_arn: str) -> None:
             message = copy.copy(letter.payload)
@@ -360,10 +358,5 @@ def approximate_counts(store: MessageQueue[Any], switches: Switches | None = Non
     counts = store.counts(active.stale_count_seconds)
     if active.count_factor == 1:
         return counts
-    return MessageCounts(
-        *(_times(active.count_factor, count) for count in (counts.visible, counts.in_flight, counts.delayed))
-    )
-
-
-def _times(factor: float, count: int) -> int:
-    return math.floor(factor * count + 0.5)
+    multiplied = (active.count_factor * each for each in (counts.visible, counts.in_flight, counts.delayed))
+    return MessageCounts(*(math.floor(each + 0.5) for each in multiplied))

@@ -118,7 +118,7 @@ class MemoryQueue:
             most = self.random.randint(0, most - 1)
         if not most:
             return {}
-        on_dead_letter = None if self.dead is None else self._bury
+        on_dead_letter = None if self.dead is None else self._add_dead_letter
         limit = None if self.dead is None else self.max_receive_count
         found = self.messages.receive(
             most, VISIBILITY_SECONDS, max_receive_count=limit, on_dead_letter=on_dead_letter
@@ -142,7 +142,7 @@ class MemoryQueue:
             ]
         }
 
-    def _bury(self, letter: DeadLetter[str]) -> None:
+    def _add_dead_letter(self, letter: DeadLetter[str]) -> None:
         if self.dead is not None:
             self.dead._put(letter.payload, None, letter.group)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from localcloud.dispatch import WsgiApp
 from localcloud.launch import REGION
+from localcloud.page_guard import WsgiApp
 
 JSON = "application/x-amz-json-1.0"
 

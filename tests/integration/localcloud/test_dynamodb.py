@@ -52,7 +52,7 @@ def race(attempt: Callable[[int], None]) -> list[int]:
     return winners
 
 
-def test_of_many_conditional_puts_at_once_exactly_one_wins(apis: CloudClients) -> None:
+def test_exactly_one_of_many_conditional_puts_wins(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)
     for number in range(10):
@@ -110,7 +110,7 @@ def test_exactly_one_wins_even_where_threads_change_at_every_instruction() -> No
     assert race.returncode == 0, race.stderr[-2000:]
 
 
-def test_of_many_updates_of_one_version_exactly_one_wins(apis: CloudClients) -> None:
+def test_exactly_one_of_many_updates_of_a_version_wins(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)
     key = {"pk": {"S": "lease"}, "sk": {"S": "0"}}
@@ -195,7 +195,7 @@ def test_every_type_of_attribute_comes_back_as_it_was_put(apis: CloudClients) ->
     assert query_all(dynamodb, table, "types") == [item]
 
 
-def test_objects_put_at_once_are_all_there_and_whole(apis: CloudClients) -> None:
+def test_objects_put_at_once_are_all_stored(apis: CloudClients) -> None:
     s3 = apis("s3")
     s3.create_bucket(Bucket="many-threads")
 

@@ -48,7 +48,7 @@ _queues = count()
 
 
 def fleet(ec2: Any, name: str, *states: str) -> list[str]:
-    """Return the instances that a `Name` tag and states lead to, as the autoscaler asks for them."""
+    """Return the instances that a `Name` tag and states lead to, as the autoscaler queries them."""
     filters = [{"Name": "tag:Name", "Values": [name]}, {"Name": "instance-state-name", "Values": list(states)}]
     pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)
     return [i["InstanceId"] for page in pages for r in page["Reservations"] for i in r["Instances"]]
@@ -60,7 +60,7 @@ def impatient(cloud: LocalCloud) -> CloudClients:
     return CloudClients(cloud.endpoint_url, attempts=1)
 
 
-def test_a_type_or_zone_that_is_full_leaves_room_in_another(cloud: LocalCloud, impatient: CloudClients) -> None:
+def test_full_type_or_zone_leaves_capacity_in_another(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
     wait_until_all_ended(ec2)
     cloud.set_switches(capacity={"c7a.large": 2, "us-east-1b": 1})
@@ -73,7 +73,7 @@ def test_a_type_or_zone_that_is_full_leaves_room_in_another(cloud: LocalCloud, i
     assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.xlarge")) == 3
 
 
-def test_spot_may_be_full_while_there_is_room_on_demand(cloud: LocalCloud, impatient: CloudClients) -> None:
+def test_spot_capacity_can_be_full_while_on_demand_is_free(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
     cloud.set_switches(spot_capacity=0)
     assert error_of(launch_instances, ec2, InstanceMarketOptions=SPOT) == ("InsufficientInstanceCapacity", 500)
@@ -91,7 +91,7 @@ def test_every_launch_is_refused_while_the_switch_is_set(
     first = launch_instances(ec2, ClientToken=f"before {code}")
     cloud.set_switches(launch_error=code)
     assert error_of(launch_instances, ec2) == (code, status)
-    assert launch_instances(ec2, ClientToken=f"before {code}") == first  # a launch that succeeded is told as it was
+    assert launch_instances(ec2, ClientToken=f"before {code}") == first  # a launch that succeeded has the same answer
     cloud.set_switches(launch_error=None)
     assert launch_instances(ec2)
 
@@ -111,7 +111,7 @@ def test_a_stopped_instance_is_not_started_either(cloud: LocalCloud, impatient: 
     wait_for_state(ec2, instance_id, "stopped")
 
 
-def test_the_reply_of_a_launch_shows_what_descriptions_lack(cloud: LocalCloud, clients: CloudClients) -> None:
+def test_reply_of_a_launch_does_not_lag(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     cloud.set_switches(describe_lag_seconds=600)
     named = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "lag"}]}]
@@ -124,7 +124,7 @@ def test_the_reply_of_a_launch_shows_what_descriptions_lack(cloud: LocalCloud, c
     assert {"Key": "drain", "Value": "asked"} in describe_instance(ec2, instance_id)["Tags"]
 
 
-def test_descriptions_fail_as_often_as_the_switch_says(cloud: LocalCloud, impatient: CloudClients) -> None:
+def test_describe_fails_as_often_as_the_switch_is_set(cloud: LocalCloud, impatient: CloudClients) -> None:
     ec2 = impatient("ec2")
     cloud.set_switches(describe_failures=2)
     assert [error_of(ec2.describe_instances) for _ in range(2)] == [("RequestLimitExceeded", 503)] * 2
@@ -132,7 +132,7 @@ def test_descriptions_fail_as_often_as_the_switch_says(cloud: LocalCloud, impati
     assert cloud.control("GET", "switches")["describe_failures"] == 0
 
 
-def test_a_spot_instance_is_told_and_then_taken_back(cloud: LocalCloud, clients: CloudClients) -> None:
+def test_spot_instance_gets_its_notice_and_is_terminated(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     cloud.set_switches(spot_notice_after_seconds=0.1, spot_notice_seconds=0.2)
     (spot,) = launch_instances(ec2, InstanceMarketOptions=SPOT)
@@ -162,7 +162,7 @@ def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudCl
         assert counts(names, count_factor=3) == [9, 6, 0]
 
 
-def test_a_switch_that_means_nothing_is_refused_over_the_wire(cloud: LocalCloud) -> None:
+def test_invalid_switch_is_rejected_over_the_wire(cloud: LocalCloud) -> None:
     with pytest.raises(LocalCloudError, match=r"capacity=3: must be whole numbers by instance type"):
         cloud.set_switches(capacity=3)
     assert cloud.control("GET", "switches")["capacity"] == {}
@@ -355,9 +355,7 @@ def test_receives_may_be_short_and_messages_come_twice_or_late(cloud: LocalCloud
     assert bodies(sqs, late) == []
 
 
-def test_with_too_much_in_flight_short_polls_of_standard_queues_fail_and_all_others_get_nothing(
-    cloud: LocalCloud, once: CloudClients
-) -> None:
+def test_too_many_in_flight_fails_only_short_polls_of_standard_queues(cloud: LocalCloud, once: CloudClients) -> None:
     sqs = once("sqs")
     standard, fifo = queue_of(sqs), queue_of(sqs, fifo=True)
     for body in ("1", "2", "3"):

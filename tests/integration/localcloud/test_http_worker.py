@@ -70,7 +70,7 @@ def test_a_request_that_comes_byte_by_byte_is_one_request(connection: socket.soc
     assert answer(connection) == (200, b"slow")
 
 
-def test_a_client_that_waits_is_told_to_send_its_body(connection: socket.socket, path: str) -> None:
+def test_waiting_client_gets_100_continue(connection: socket.socket, path: str) -> None:
     whole = request("PUT", path, b"expected", "Expect: 100-continue")
     connection.sendall(whole.removesuffix(b"expected"))
     assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -96,14 +96,14 @@ def test_a_large_body_is_one_object(connection: socket.socket, path: str) -> Non
     assert answer(connection) == (200, content)
 
 
-def test_a_client_that_asks_for_it_gets_its_connection_closed(connection: socket.socket, path: str) -> None:
+def test_connection_is_closed_on_request(connection: socket.socket, path: str) -> None:
     connection.sendall(request("PUT", path, b"last", "Connection: close"))
     assert answer(connection)[0] == 200
     assert connection.recv(1) == b""
 
 
 @pytest.mark.parametrize("wrong", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\nbad header\r\n\r\n"])
-def test_what_is_not_http_is_refused_and_the_server_goes_on(
+def test_invalid_http_is_rejected_and_the_server_continues(
     place: tuple[str, int], connection: socket.socket, wrong: bytes
 ) -> None:
     connection.sendall(wrong)
@@ -128,7 +128,7 @@ def test_an_error_inside_moto_is_answered_and_the_server_goes_on(place: tuple[st
         assert answer(another)[0] == 200
 
 
-def test_an_object_of_a_client_that_left_in_the_middle_is_not_there(place: tuple[str, int], path: str) -> None:
+def test_partial_upload_stores_no_object(place: tuple[str, int], path: str) -> None:
     with socket.create_connection(place, 10) as leaving:
         leaving.sendall(request("PUT", path, b"x" * 5000)[:-100])
     with socket.create_connection(place, 10) as another:

@@ -48,7 +48,7 @@ def test_an_exited_process_is_a_terminated_instance_with_ec2s_reason(clients: Cl
     assert ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"] == "done\n"
 
 
-def test_what_a_running_instance_writes_is_told_only_to_those_who_ask_for_the_latest(clients: CloudClients) -> None:
+def test_console_of_running_instance_needs_latest(clients: CloudClients) -> None:
     ec2 = clients("ec2")
     (instance_id,) = launch_instances(ec2, "#!/bin/sh\necho up\nsleep 600\n")
     wait_until(lambda: console_of(ec2, instance_id) == "up\n", "it is up")
@@ -123,7 +123,7 @@ def test_an_instance_with_behaviour_stop_is_stopped_and_starts_again_with_its_us
         ec2.start_instances(InstanceIds=[instance_id])
 
 
-def test_an_instance_whose_process_is_over_at_once_can_be_started_again_and_again(clients: CloudClients) -> None:
+def test_instance_with_short_process_can_be_restarted_repeatedly(clients: CloudClients) -> None:
     """What its first boot held, its metadata service's port above all, is free for the next."""
     ec2 = clients("ec2")
     (instance_id,) = launch_instances(ec2, "#!/bin/sh\n", InstanceInitiatedShutdownBehavior="stop")
@@ -133,7 +133,7 @@ def test_an_instance_whose_process_is_over_at_once_can_be_started_again_and_agai
     wait_for_state(ec2, instance_id, "stopped")
 
 
-def test_stop_instances_ends_the_process_and_keeps_the_instance(cloud: LocalCloud, clients: CloudClients) -> None:
+def test_stop_instances_ends_the_process_and_preserves_the_instance(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     (instance_id,) = launch_instances(ec2)
     wait_for_state(ec2, instance_id, "running")
@@ -207,7 +207,7 @@ def test_max_count_instances_start_and_min_count_is_the_least(cloud: LocalCloud,
         launch_instances(ec2, MinCount=3, MaxCount=3)
 
 
-def test_a_boot_delay_keeps_an_instance_pending(cloud: LocalCloud, clients: CloudClients) -> None:
+def test_instance_stays_pending_during_boot_delay(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     cloud.set_switches(boot_delay_seconds=60)  # longer than anything else the machine does between two calls
     (instance_id,) = launch_instances(ec2)
@@ -242,7 +242,7 @@ def test_a_stuck_boot_is_running_without_a_process_and_can_be_terminated(
     wait_for_state(ec2, instance_id, "terminated")
 
 
-def test_an_unknown_switch_is_refused_with_those_there_are(cloud: LocalCloud) -> None:
+def test_unknown_switch_is_rejected_with_the_known_ones(cloud: LocalCloud) -> None:
     with pytest.raises(LocalCloudError, match=r"unknown switches.*boot_delay_seconds"):
         cloud.set_switches(speed=3)
 
@@ -293,7 +293,7 @@ def tags(**values: str) -> list[dict[str, str]]:
 
 
 def launch_from_template(ec2: Any, name: str, **parameters: Any) -> list[dict[str, Any]]:
-    """Launch one instance, or up to `MaxCount`, by a template, and return what the reply says of them."""
+    """Launch one instance, or up to `MaxCount`, by a template, and return their part of the reply."""
     template = {"LaunchTemplateName": name, "Version": "$Default"}
     reply = ec2.run_instances(**{"MinCount": 1, "MaxCount": 1, "LaunchTemplate": template, **parameters})
     return list(reply["Instances"])
@@ -322,15 +322,15 @@ def test_a_worker_gets_everything_from_its_template(clients: CloudClients, name:
         assert [one["GroupId"] for one in instance["SecurityGroups"]] == [group]
         assert instance["MetadataOptions"]["HttpTokens"] == "required"
         assert instance["MetadataOptions"]["InstanceMetadataTags"] == "enabled"
-        told = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
-        assert (told["Name"], told["Team"]) == ("w", "signs")
+        instance_tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+        assert (instance_tags["Name"], instance_tags["Team"]) == ("w", "signs")
     described.touch()
     instance_id = launched[1]["InstanceId"]
     wait_for_state(ec2, instance_id, "terminated")  # its shutdown behaviour; by default it would be stopped
     assert ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"] == "works\n"
 
 
-def test_the_latest_version_counts_where_it_is_asked_for_and_the_call_wins(clients: CloudClients, name: str) -> None:
+def test_latest_version_applies_if_requested_and_the_call_wins(clients: CloudClients, name: str) -> None:
     ec2 = clients("ec2")
     template_id = create(ec2, name)
     changed = {"InstanceType": "c7a.xlarge", "ImageId": "ami-12c6146b"}

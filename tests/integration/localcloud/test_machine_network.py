@@ -64,7 +64,7 @@ def test_cloud_and_metadata_service_are_reached_in_the_machine(machine: int) -> 
         assert answered(cloud, machine, CLOUD)
 
 
-def test_nothing_of_it_is_in_this_machines_network(machine: int) -> None:
+def test_machines_network_is_separate_from_the_hosts(machine: int) -> None:
     before = socket.if_nameindex()
     metadata, cloud = listen_in(machine, CLOUD)
     with metadata, cloud:
@@ -73,7 +73,7 @@ def test_nothing_of_it_is_in_this_machines_network(machine: int) -> None:
             socket.create_connection(CLOUD, timeout=1)
 
 
-def test_nothing_leads_out_of_it(machine: int) -> None:
+def test_no_route_leads_out_of_a_machines_network(machine: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as ours:
         metadata, cloud = listen_in(machine, CLOUD)
         with metadata, cloud:
@@ -91,7 +91,7 @@ def test_the_machine_may_itself_serve_on_the_port_of_the_metadata_service(machin
             assert answered(own, machine, ("127.0.0.1", METADATA_PORT))
 
 
-def test_who_takes_over_listens_anew(machine: int) -> None:
+def test_later_hypervisor_can_listen_again(machine: int) -> None:
     metadata, cloud = listen_in(machine, CLOUD)
     cloud.close()  # as a death does; the other end of the link may then still be there
     with metadata:
@@ -114,6 +114,6 @@ def test_a_process_that_has_ended_has_no_network() -> None:
         listen_in(ended.pid, CLOUD)
 
 
-def test_what_ip_refuses_is_told(machine: int) -> None:
+def test_error_of_ip_command_is_raised(machine: int) -> None:
     with pytest.raises(IpCommandError, match=r"link set nowhere up.*Cannot find device"):
         in_network_of(machine, lambda: ip("link set nowhere up"))

@@ -34,7 +34,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     end_all(tmp_path)
 
 
-def test_the_process_gets_nothing_of_our_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_does_not_inherit_the_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     prepare(machine, b"#!/usr/bin/env -S sh -e\nenv\n")
     start(machine, "http://127.0.0.1:1/").wait(DEADLINE_SECONDS)
@@ -112,7 +112,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name, path=None: f"/usr/bin/{name}")
 
 
-def test_an_image_that_is_not_there_fails_the_boot_with_those_that_are(
+def test_missing_image_fails_the_boot_and_existing_ones_are_named(
     able: None, booted: Machine, tmp_path: Path
 ) -> None:
     (tmp_path / "images" / "ami-2" / "usr").mkdir(parents=True)
@@ -132,7 +132,7 @@ def test_an_image_id_is_no_path(able: None, booted: Machine, tmp_path: Path) -> 
         NspawnBackend(ENDPOINT, tmp_path / "images").boot(booted, {"image_id": "../elsewhere"})
 
 
-def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_root_rights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(NspawnMissingError, match="need root"):
         check_tools()
@@ -153,7 +153,7 @@ def test_a_host_without_time_namespaces_is_refused(
         check_tools()
 
 
-def test_the_hardware_says_ec2_and_which_instance_it_is() -> None:
+def test_hypervisor_uuid_has_ec2_prefix_and_instance_id() -> None:
     uuid = hypervisor_uuid("i-0123456789abcdef0")
     assert re.fullmatch(r"ec2[0-9a-f]{5}-([0-9a-f]{4}-){3}[0-9a-f]{12}\n", uuid)
     assert uuid.replace("-", "").strip().endswith("0123456789abcdef0")

@@ -33,8 +33,8 @@ def profile(computing: LocalCloud) -> str:
     return "workers"
 
 
-def asks_who_it_is(endpoint_url: str) -> str:
-    """User data that asks STS who it is, with region and keys from nowhere but the metadata service."""
+def prints_its_identity(endpoint_url: str) -> str:
+    """User data that calls STS with region and keys from the metadata service only."""
     return f"""#!{sys.executable}
 import os, sys
 sys.path[:0] = {[p for p in sys.path if p]!r}
@@ -53,7 +53,9 @@ def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
     cloud: LocalCloud, clients: CloudClients, profile: str
 ) -> None:
     ec2 = clients("ec2")
-    ids = launch_instances(ec2, asks_who_it_is(cloud.endpoint_url), MaxCount=2, IamInstanceProfile={"Name": profile})
+    ids = launch_instances(
+        ec2, prints_its_identity(cloud.endpoint_url), MaxCount=2, IamInstanceProfile={"Name": profile}
+    )
     for instance_id in ids:  # each of them: stock moto gives the profile to the first alone
         wait_for_state(ec2, instance_id, "terminated")
         output = ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]

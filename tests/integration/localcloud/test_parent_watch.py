@@ -56,7 +56,7 @@ HOLD = "import sys, time\nfrom pathlib import Path\nfrom localcloud.parent_watch
 HOLD += "with file_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
 
 
-def test_a_lock_is_held_for_as_long_as_the_block_runs(tmp_path: Path) -> None:
+def test_lock_is_held_while_the_block_runs(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not is_locked(path)
     with file_lock(path):
@@ -98,14 +98,14 @@ def test_a_stop_that_interrupts_another_does_not_wait_for_it_for_ever(tmp_path: 
     assert ended.returncode == 0
 
 
-def test_a_hypervisor_that_was_killed_takes_over_what_runs(state_dir: Path) -> None:
+def test_restarted_hypervisor_adopts_running_machines(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
-        kept, ended, terminated = launch_instances(ec2, MaxCount=3)
-        for instance_id in (kept, ended, terminated):
+        survivor, ended, terminated = launch_instances(ec2, MaxCount=3)
+        for instance_id in (survivor, ended, terminated):
             wait_for_state(ec2, instance_id, "running")
-        processes = {i: process_of(cloud, i) for i in (kept, ended, terminated)}
-        port = (state_dir / "instances" / kept / "port").read_text()
+        processes = {i: process_of(cloud, i) for i in (survivor, ended, terminated)}
+        port = (state_dir / "instances" / survivor / "port").read_text()
         assert cloud.hypervisor is not None
         cloud.hypervisor.kill()
         cloud.hypervisor.wait(DEADLINE_SECONDS)
@@ -115,13 +115,13 @@ def test_a_hypervisor_that_was_killed_takes_over_what_runs(state_dir: Path) -> N
         cloud.start_hypervisor()
         for instance_id, wanted in ((ended, "terminated"), (terminated, "terminated"), (launched, "running")):
             wait_for_state(ec2, instance_id, wanted)
-        assert state_of_instance(ec2, kept) == "running"
-        assert process_of(cloud, kept) == processes[kept]
-        assert processes[kept].alive()
+        assert state_of_instance(ec2, survivor) == "running"
+        assert process_of(cloud, survivor) == processes[survivor]
+        assert processes[survivor].alive()
         assert not processes[terminated].alive()
         wait_until(lambda: connects(int(port)), "the metadata service listens on its port again")
-        os.kill(processes[kept].pid, signal.SIGKILL)
-        wait_for_state(ec2, kept, "terminated")
+        os.kill(processes[survivor].pid, signal.SIGKILL)
+        wait_for_state(ec2, survivor, "terminated")
 
 
 def connects(port: int) -> bool:
@@ -132,7 +132,7 @@ def connects(port: int) -> bool:
     return True
 
 
-def test_a_hypervisor_that_is_told_to_stop_ends_every_instance(state_dir: Path) -> None:
+def test_stopped_hypervisor_ends_every_instance(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
         ids = launch_instances(ec2, "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n", MaxCount=3)
@@ -219,11 +219,11 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
-def test_a_port_that_is_taken_is_named(state_dir: Path) -> None:
+def test_port_in_use_is_named(state_dir: Path) -> None:
     with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(LocalCloudError, match=f"port {taken.getsockname()[1]} on 127.0.0.1 cannot be used"),
-        LocalCloud(state_dir, taken.getsockname()[1]),
+        socket.create_server(("127.0.0.1", 0)) as occupied,
+        pytest.raises(LocalCloudError, match=f"port {occupied.getsockname()[1]} on 127.0.0.1 cannot be used"),
+        LocalCloud(state_dir, occupied.getsockname()[1]),
     ):
         pytest.fail("it must not start")
     assert end_all(state_dir) == 0
@@ -275,7 +275,7 @@ def test_a_second_hypervisor_in_one_state_directory_is_refused(state_dir: Path) 
     assert "is locked by another process" in (state_dir / "hypervisor.log").read_text()
 
 
-def test_a_new_cloud_knows_nothing_of_the_instances_of_an_old_one(state_dir: Path) -> None:
+def test_new_cloud_removes_instances_of_an_old_one(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
         (instance_id,) = launch_instances(ec2)

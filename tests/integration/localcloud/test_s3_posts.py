@@ -38,7 +38,7 @@ def refusal(answer: requests.Response) -> tuple[int, str]:
     return answer.status_code, code[1] if code else ""
 
 
-def test_a_form_puts_its_file_with_its_type_and_everybody_sees_it(apis: CloudClients, bucket: str) -> None:
+def test_form_puts_its_file_with_its_type(apis: CloudClients, bucket: str) -> None:
     answer = send(presigned_form(apis, bucket))
     assert (answer.status_code, answer.content) == (204, b"")
     stored = apis("s3").get_object(Bucket=bucket, Key="a/b.png")
@@ -75,7 +75,7 @@ def test_a_form_gives_its_file_the_tags_of_its_policy_and_no_others(apis: CloudC
     assert tags_in(apis, bucket) == {}
 
 
-def test_a_form_whose_tags_cannot_be_puts_nothing(apis: CloudClients, bucket: str) -> None:
+def test_form_with_invalid_tags_puts_no_object(apis: CloudClients, bucket: str) -> None:
     assert refusal(send(presigned_form(apis, bucket, also={"tagging": "kept=no"}))) == (400, "MalformedXML")
     assert "Contents" not in apis("s3").list_objects_v2(Bucket=bucket)
 
@@ -95,7 +95,7 @@ def test_a_form_whose_tags_cannot_be_puts_nothing(apis: CloudClients, bucket: st
         (b"1234", {"x-amz-signature": "0" * 64}, (403, "SignatureDoesNotMatch")),
     ],
 )
-def test_a_form_that_was_changed_is_refused_and_puts_nothing(
+def test_changed_form_is_rejected_and_puts_no_object(
     apis: CloudClients, bucket: str, content: bytes, changes: dict[str, str | None], refused: tuple[int, str]
 ) -> None:
     assert refusal(send(presigned_form(apis, bucket), content, **changes)) == refused
@@ -112,7 +112,7 @@ def test_a_form_does_not_hold_for_another_bucket(apis: CloudClients, bucket: str
     assert refusal(send({**form, "url": f"{form['url']}-other"})) == (403, "AccessDenied")
 
 
-def test_a_bucket_that_is_not_there_is_said(apis: CloudClients) -> None:
+def test_missing_bucket_is_rejected_with_its_error(apis: CloudClients) -> None:
     assert refusal(send(presigned_form(apis, "never-made"))) == (404, "NoSuchBucket")
 
 
@@ -130,9 +130,7 @@ def test_a_form_without_a_file_is_refused(apis: CloudClients, bucket: str) -> No
     assert refusal(requests.post(form["url"], files=fields, timeout=120)) == (400, "InvalidArgument")
 
 
-def test_a_form_is_signed_by_a_user_or_a_role_that_the_cloud_knows_and_by_nobody_else(
-    apis: CloudClients, bucket: str
-) -> None:
+def test_form_needs_the_signature_of_a_known_user_or_role(apis: CloudClients, bucket: str) -> None:
     role = apis("sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/web", RoleSessionName="web")["Credentials"]
     keys = {
         "aws_access_key_id": role["AccessKeyId"],
@@ -149,15 +147,15 @@ def test_a_form_is_signed_by_a_user_or_a_role_that_the_cloud_knows_and_by_nobody
     )
 
 
-@pytest.mark.parametrize(("asked", "status"), [("200", 200), ("201", 201), ("204", 204), ("302", 204)])
-def test_the_status_of_success_is_as_asked_for(apis: CloudClients, bucket: str, asked: str, status: int) -> None:
-    form = presigned_form(apis, bucket, "k", also={"success_action_status": asked})
+@pytest.mark.parametrize(("requested", "status"), [("200", 200), ("201", 201), ("204", 204), ("302", 204)])
+def test_success_status_is_the_requested_one(apis: CloudClients, bucket: str, requested: str, status: int) -> None:
+    form = presigned_form(apis, bucket, "k", also={"success_action_status": requested})
     answer = send(form)
     assert answer.status_code == status
     assert ("<Key>k</Key>" in answer.text) == (status == 201)
 
 
-def test_what_is_not_implemented_is_said(apis: CloudClients, bucket: str) -> None:
+def test_unimplemented_field_is_answered_with_501(apis: CloudClients, bucket: str) -> None:
     form = presigned_form(apis, bucket, "${filename}")
     assert refusal(send(form)) == (501, "NotImplemented")
 
@@ -184,12 +182,12 @@ def test_s1_no_service_answers_a_page(apis: CloudClients, service: str, page: di
 
 
 def test_s1_a_preflight_allows_nothing(apis: CloudClients) -> None:
-    asked = {
+    headers = {
         "Origin": EVIL,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization",
     }
-    answer = requests.options(apis("s3").meta.endpoint_url, headers=asked, timeout=120)
+    answer = requests.options(apis("s3").meta.endpoint_url, headers=headers, timeout=120)
     assert answer.status_code == 403
     assert not [name for name in answer.headers if name.startswith("Access-Control")]
 

@@ -46,7 +46,7 @@ def counts(sqs: Any, url: str) -> tuple[str, str, str]:
     return attributes[names[0]], attributes[names[1]], attributes[names[2]]
 
 
-def test_twenty_consumers_of_two_thousand_messages_lose_and_double_none(apis: CloudClients) -> None:
+def test_twenty_consumers_lose_and_repeat_no_message(apis: CloudClients) -> None:
     sqs = apis("sqs")
     url = new_queue(sqs, VisibilityTimeout="120")
     seen: list[list[str]] = [[] for _ in range(20)]
@@ -76,7 +76,7 @@ def test_a_long_poll_is_answered_at_once_when_a_message_arrives(apis: CloudClien
         assert [m["Body"] for m in poll.result(BEFORE_A_LONG_POLL_ENDS)] == ["m"]
 
 
-def test_a_message_keeps_its_attributes_body_and_counts_its_receives(apis: CloudClients) -> None:
+def test_message_has_attributes_body_and_receive_count(apis: CloudClients) -> None:
     sqs = apis("sqs")
     url = new_queue(sqs, VisibilityTimeout="0")
     attributes = {"kind": {"DataType": "String", "StringValue": "photo"}}
@@ -274,7 +274,7 @@ def test_dead_letters_go_back_to_their_queues_as_new_messages_again_and_again(ap
     assert not {message_id for message_id, _ in moved.values()} & {message_id for message_id, _ in dead.values()}
 
 
-def test_dead_letters_go_to_the_queue_that_is_named(apis: CloudClients) -> None:
+def test_dead_letters_move_to_the_named_queue(apis: CloudClients) -> None:
     queues = Queues(apis("sqs"))
     source, other = queues.source(), queues.new()
     queues.send(source, "a")
@@ -313,7 +313,7 @@ def test_a_message_that_was_sent_to_the_dead_letter_queue_itself_has_no_queue_to
     assert set(queues.receive(queues.letters)) == {"a"}
 
 
-def test_what_cannot_be_moved_is_refused(apis: CloudClients) -> None:
+def test_impossible_move_is_rejected(apis: CloudClients) -> None:
     queues, others = Queues(apis("sqs")), Queues(apis("sqs"), fifo=True)
     sqs, source = queues.sqs, queues.source()
     letters = queues.arn(queues.letters)

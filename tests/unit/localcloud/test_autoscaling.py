@@ -79,7 +79,7 @@ def test_a_group_launches_the_version_that_it_names_with_its_tags() -> None:
     assert (group.members(), group.tags["i-0"]) == (["i-0", "i-1"], {GROUP_TAG: "g"})
 
 
-def test_a_launch_that_ec2_refuses_leaves_the_group_as_it_is() -> None:
+def test_failed_launch_leaves_the_group_unchanged() -> None:
     group = Group(is_full=True)
     launch(group, 1, group.client_of)
     assert group.members() == []

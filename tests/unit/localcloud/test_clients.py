@@ -5,7 +5,7 @@ import pytest
 from localcloud.clients import Loopback
 
 
-def test_the_first_request_tells_the_address() -> None:
+def test_address_comes_from_the_first_request() -> None:
     loopback = Loopback()
     with pytest.raises(RuntimeError, match="before its first request"):
         loopback.client("ec2", "us-east-1")

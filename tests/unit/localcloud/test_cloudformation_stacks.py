@@ -91,7 +91,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 THREE = "{C: {Type: Thing, DependsOn: B}, A: {Type: Thing}, B: {Type: Thing, Properties: {At: !Ref A}}}"
 
 
-def test_resources_are_created_after_those_that_they_need_and_deleted_before_them(world: World) -> None:
+def test_resources_are_created_in_order_and_deleted_in_reverse(world: World) -> None:
     proposed = world.propose(THREE)
     stack = proposed.stack
     assert (proposed.status, stack.status, world.done) == ("CREATE_COMPLETE", "REVIEW_IN_PROGRESS", [])
@@ -146,7 +146,7 @@ def test_a_deletion_that_fails_is_repeated_with_the_rest(world: World) -> None:
     assert (stack.status, world.done[2:]) == ("DELETE_COMPLETE", ["delete B", "delete A"])
 
 
-def test_the_same_template_again_would_change_nothing_and_another_is_not_played(world: World) -> None:
+def test_same_template_has_no_changes_and_another_is_rejected(world: World) -> None:
     world.create(THREE, Size="2")
     again = world.propose(THREE, kind="UPDATE", Size="2")
     assert (again.status, again.execution_status, again.reason) == ("FAILED", "UNAVAILABLE", NO_CHANGES)
@@ -156,7 +156,7 @@ def test_the_same_template_again_would_change_nothing_and_another_is_not_played(
         world.propose(THREE, kind="UPDATE", Size="3")
 
 
-def test_a_parameter_can_stay_as_it_is(world: World) -> None:
+def test_parameter_can_use_its_previous_value(world: World) -> None:
     world.create(THREE, Size="2")
     wanted = request(THREE)
     wanted.parameters.append({"ParameterKey": "Size", "UsePreviousValue": True})

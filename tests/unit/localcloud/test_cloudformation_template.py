@@ -48,7 +48,7 @@ def test_json_is_read_too_and_a_date_stays_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("Resources: [", "not well-formed"),
         ("Parameters: {}", "At least one Resources member"),
@@ -56,8 +56,8 @@ def test_json_is_read_too_and_a_date_stays_text() -> None:
         ("Resources: {A: {Properties: {}}}", r"\[/Resources/A\] Every Resources object must contain a Type"),
     ],
 )
-def test_what_is_no_template_is_refused_with_the_reason(text: str, told: str) -> None:
-    with pytest.raises(StackError, match=told):
+def test_invalid_template_is_rejected_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(StackError, match=message):
         read_template(text)
 
 
@@ -85,7 +85,7 @@ def lookup(name: str) -> str:
     return STORE[name]
 
 
-def test_defaults_complete_what_is_given_and_names_of_the_store_are_looked_up() -> None:
+def test_defaults_complete_parameters_and_store_names_are_resolved() -> None:
     texts = complete_parameters(read_template(TEXT), {"Prefix": "p"})
     assert texts == {"Image": "/image/web", "Prefix": "p", "Subnets": "a, b", "Origins": "", "Days": "30"}
     values = resolve_parameters(read_template(TEXT), texts, lookup)
@@ -93,19 +93,19 @@ def test_defaults_complete_what_is_given_and_names_of_the_store_are_looked_up() 
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({}, r"\['Prefix'\] must have values"),
         ({"Prefix": "p", "Prefx": "q"}, r"\['Prefx'\] do not exist"),
         ({"Prefix": "p", "Image": "/nothing"}, "no /nothing"),
     ],
 )
-def test_what_is_missing_or_unknown_is_named(given: dict[str, str], told: str) -> None:
-    with pytest.raises(StackError, match=told):
+def test_missing_or_unknown_parameter_is_named(given: dict[str, str], message: str) -> None:
+    with pytest.raises(StackError, match=message):
         resolve_parameters(read_template(TEXT), complete_parameters(read_template(TEXT), given), lookup)
 
 
-def test_only_a_value_that_a_parameter_allows_is_taken() -> None:
+def test_parameter_accepts_only_allowed_values() -> None:
     text = "{Parameters: {P: {Type: String, AllowedValues: ['on', false]}}, Resources: {A: {Type: T}}}"
     assert complete_parameters(read_template(text), {"P": "false"}) == {"P": "false"}
     with pytest.raises(StackError, match=r"'P' must be one of AllowedValues \(on, false\)"):
@@ -153,7 +153,7 @@ def test_no_value_is_no_value_also_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ({"Fn::Cidr": []}, "Fn::Cidr is not known"),
         ({"Fn::Select": [2, ["a"]]}, "nonexistent value at index 2"),
@@ -161,8 +161,8 @@ def test_no_value_is_no_value_also_by_itself() -> None:
         ({"Fn::GetAtt": ["Queue", "Name"]}, "resource Queue does not support attribute type Name"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(value: Any, told: str) -> None:
-    with pytest.raises(StackError, match=told):
+def test_value_that_cannot_be_evaluated_is_rejected(value: Any, message: str) -> None:
+    with pytest.raises(StackError, match=message):
         EVALUATION.value(value)
 
 

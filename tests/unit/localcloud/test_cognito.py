@@ -96,13 +96,13 @@ def test_no_more_than_five_codes_are_sent_in_an_hour(drawn: Drawn) -> None:
     drawn.codes.new(ANN)
 
 
-def test_a_code_is_six_digits_that_nobody_can_guess() -> None:
+def test_code_has_six_random_digits() -> None:
     drawn = {Codes().new(ANN) for _ in range(20)}
     assert all(len(code) == 6 and code.isdigit() for code in drawn)
     assert len(drawn) > 15
 
 
-def test_what_is_kept_is_bounded(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_codes_are_bounded(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codes, "MAX_ADDRESSES", 2)
     first = drawn.codes.new(ANN)
     for name in ("b", "c"):
@@ -111,7 +111,7 @@ def test_what_is_kept_is_bounded(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) 
         drawn.codes.use(ANN, first)
 
 
-def test_the_mailbox_keeps_the_latest_mails_and_numbers_them_all() -> None:
+def test_mailbox_stores_latest_mails_and_numbers_all() -> None:
     mailbox = Mailbox(lambda: 12.5, max_mails=2)
     for code in ("1", "2", "3"):
         mailbox.send("ann@example.org", "reset", code)
@@ -142,7 +142,7 @@ LAX = {f"Require{kind}": False for kind in ("Lowercase", "Uppercase", "Numbers",
         ("Aa1-567", {}, "Password not long enough"),
     ],
 )
-def test_a_password_is_told_what_it_lacks(password: str, policy: dict[str, Any], fault: str | None) -> None:
+def test_rejected_password_has_its_fault(password: str, policy: dict[str, Any], fault: str | None) -> None:
     assert fault_of(password, policy) == fault
 
 
@@ -186,18 +186,18 @@ def test_the_codes_are_those_of_the_standard(seconds: int, code: str) -> None:
     app.use(code)
 
 
-@pytest.mark.parametrize(("steps", "taken"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)])
-def test_a_code_is_good_about_its_time(steps: int, taken: bool) -> None:
+@pytest.mark.parametrize(("steps", "is_accepted"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)])
+def test_a_code_is_good_about_its_time(steps: int, is_accepted: bool) -> None:
     app = Authenticator(lambda: 3000.0)
     code = app.code(100 + steps)
-    if taken:
+    if is_accepted:
         app.use(code)
     else:
         with pytest.raises(CodeMismatchException):
             app.use(code)
 
 
-def test_neither_a_code_that_was_used_nor_an_older_one_is_taken() -> None:
+def test_used_and_older_codes_are_rejected() -> None:
     app = Authenticator(lambda: 3000.0)
     app.use(app.code(100))
     for step in (100, 99):
@@ -207,6 +207,6 @@ def test_neither_a_code_that_was_used_nor_an_older_one_is_taken() -> None:
 
 
 @pytest.mark.parametrize("code", ["", "12345", "abcdef", "\u0661\u0662\u0663\u0664\u0665\u0666"])
-def test_what_is_no_code_is_wrong(code: str) -> None:
+def test_text_that_is_no_code_is_wrong(code: str) -> None:
     with pytest.raises(CodeMismatchException):
         Authenticator().use(code)

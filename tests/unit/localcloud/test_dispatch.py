@@ -17,23 +17,23 @@ def signed(service: str, **environ: str) -> dict[str, str]:
 
 class Stock:
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.lookups: list[dict[str, Any]] = []
 
     def get_application(self, environ: dict[str, Any]) -> Any:
-        self.asked.append(environ)
+        self.lookups.append(environ)
         return lambda _environ, _start: [str(cache_key(environ)).encode()]
 
 
 @pytest.mark.parametrize("service", ["sqs", "s3", "ec2", "sts", "iam", "ssm", "cognito-idp"])
-def test_the_answer_for_a_signed_request_is_asked_for_once(service: str) -> None:
+def test_application_of_signed_requests_is_looked_up_once(service: str) -> None:
     stock = Stock()
     dispatcher = CachedDispatcher(stock)
     for _ in range(3):
         dispatcher(signed(service), None)
-    assert len(stock.asked) == 1
+    assert len(stock.lookups) == 1
 
 
-def test_services_are_told_apart() -> None:
+def test_services_have_different_applications() -> None:
     dispatcher = CachedDispatcher(Stock())
     assert list(dispatcher(signed("sqs"), None)) == [b"sqs"]
     assert list(dispatcher(signed("s3"), None)) == [b"s3"]
@@ -51,15 +51,15 @@ def test_services_are_told_apart() -> None:
     ],
     ids=["unsigned", "shared signing name", "s3 control path", "s3 control host", "moto's own", "sigv2"],
 )
-def test_what_the_scope_does_not_decide_is_asked_each_time(environ: dict[str, str]) -> None:
+def test_application_is_looked_up_each_time_without_a_cache_key(environ: dict[str, str]) -> None:
     stock = Stock()
     dispatcher = CachedDispatcher(stock)
     dispatcher(environ, None)
     dispatcher(environ, None)
-    assert len(stock.asked) == 2
+    assert len(stock.lookups) == 2
 
 
-def test_what_people_ask_of_user_pools_unsigned_is_remembered_and_told_from_the_rest() -> None:
+def test_unsigned_calls_of_user_pools_have_the_key_of_the_service() -> None:
     signing_in = {"HTTP_X_AMZ_TARGET": "AWSCognitoIdentityProviderService.InitiateAuth", "PATH_INFO": "/"}
     assert cache_key(signing_in) == cache_key(signed("cognito-idp"))
     assert cache_key({**signing_in, "HTTP_X_AMZ_TARGET": "AWSCognitoIdentityService.GetId"}) is None
@@ -67,7 +67,7 @@ def test_what_people_ask_of_user_pools_unsigned_is_remembered_and_told_from_the_
     assert cache_key({**signing_in, **signed("s3")}) == "s3"
 
 
-def test_dynamodb_and_its_streams_are_told_apart() -> None:
+def test_dynamodb_and_its_streams_have_different_keys() -> None:
     table = cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDB_20120810.PutItem"))
     stream = cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDBStreams_20120810.GetRecords"))
     assert table != stream
@@ -75,7 +75,7 @@ def test_dynamodb_and_its_streams_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("service", ["sqs", "s3", "sts"])
-def test_the_remembered_application_is_the_one_that_stock_moto_chooses(service: str) -> None:
+def test_cached_application_is_the_one_that_stock_moto_chooses(service: str) -> None:
     stock = DomainDispatcherApplication(create_backend_app)
     dispatcher = CachedDispatcher(stock)
     remembered = dispatcher.application_for(signed(service))
@@ -120,7 +120,7 @@ def test_a_call_counts_by_service_and_operation(
     assert (figures, arrived) == ({"calls": {call: 1}, "items": {}}, b"body")
 
 
-def test_items_of_the_table_count_by_what_they_are_about_whatever_users_write() -> None:
+def test_table_items_count_by_kind_whatever_users_write() -> None:
     trap = 'x.jpg"}, "pk": {"S": "FLEET'
     items = [
         {"PutRequest": {"Item": {"pk": {"S": pk}, "filename": {"S": trap}}}} for pk in ("JOB#1", "JOB#1", "CACHE#2")
@@ -138,6 +138,6 @@ def test_a_body_of_unknown_length_is_left_alone() -> None:
     assert (figures["calls"], arrived) == ({"dynamodb Query": 1}, b"in chunks")
 
 
-def test_what_is_not_signed_for_a_service_is_not_counted() -> None:
+def test_unsigned_requests_are_not_counted() -> None:
     figures, _ = ask("s3", HTTP_AUTHORIZATION="")
     assert figures == {"calls": {}, "items": {}}

@@ -64,7 +64,7 @@ def test_numbers_are_still_compared_as_numbers() -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "é"])
-def test_an_item_of_the_largest_size_is_taken_and_one_byte_more_is_refused(character: str) -> None:
+def test_largest_item_is_accepted_and_one_byte_more_rejected(character: str) -> None:
     room = MAX_ITEM_BYTES - len("pkpv")
     text = character * (room // len(character.encode()))
     text += "x" * (room - len(text.encode()))
@@ -109,12 +109,12 @@ def table_of(keys: Iterable[tuple[str, str]], text: str = "x") -> Table:
     return table
 
 
-def pages(query: Any, table: Table, asked: tuple[Any, Any], limit: int | None, forward: bool) -> list[list[Item]]:
-    """All pages of a query, each begun where the one before said."""
-    values = [DynamoType({"S": value}) for value in asked[1]]
+def pages(query: Any, table: Table, key_range: tuple[Any, Any], limit: int | None, forward: bool) -> list[list[Item]]:
+    """All pages of a query, each from the last key of the previous one."""
+    values = [DynamoType({"S": value}) for value in key_range[1]]
     found, start = [], None
     while True:
-        items, scanned, last = query(table, DynamoType({"S": "p"}), asked[0], values, limit, start, forward, None)
+        items, scanned, last = query(table, DynamoType({"S": "p"}), key_range[0], values, limit, start, forward, None)
         assert scanned == len(items)
         found.append(items)
         if last is None:
@@ -124,17 +124,17 @@ def pages(query: Any, table: Table, asked: tuple[Any, Any], limit: int | None, f
 
 @given(
     keys=st.sets(st.tuples(st.sampled_from(["p", "q"]), SORT_KEYS.filter(bool))),
-    asked=RANGES,
+    key_range=RANGES,
     limit=st.none() | st.integers(1, 4),
     forward=st.booleans(),
 )
-def test_every_page_holds_what_stock_moto_s_query_finds(
-    keys: set[tuple[str, str]], asked: tuple[Any, Any], limit: int | None, forward: bool
+def test_pages_of_a_query_are_those_of_stock_moto(
+    keys: set[tuple[str, str]], key_range: tuple[Any, Any], limit: int | None, forward: bool
 ) -> None:
     table = table_of(keys)
-    stock = getattr(Table.query, "__wrapped__")  # noqa: B009 - what functools.wraps keeps
-    ours = [item for page in pages(Table.query, table, asked, limit, forward) for item in page]
-    assert ours == [item for page in pages(stock, table, asked, limit, forward) for item in page]
+    stock = getattr(Table.query, "__wrapped__")  # noqa: B009 - set by functools.wraps
+    ours = [item for page in pages(Table.query, table, key_range, limit, forward) for item in page]
+    assert ours == [item for page in pages(stock, table, key_range, limit, forward) for item in page]
 
 
 def test_a_page_is_no_larger_than_dynamodb_answers_at_once() -> None:
@@ -144,7 +144,7 @@ def test_a_page_is_no_larger_than_dynamodb_answers_at_once() -> None:
     assert all(sum(item.size() for item in page) <= RESULT_SIZE_LIMIT for page in found)
 
 
-def test_a_partition_that_is_not_there_is_empty() -> None:
+def test_missing_partition_is_empty() -> None:
     assert pages(Table.query, table_of([("q", "a")]), (None, []), None, True) == [[]]
 
 
@@ -259,16 +259,14 @@ def test_any_calls_are_answered_as_by_stock_moto(moto: ClientPair, calls: list[t
         ("Query", query_call("pk = :p", "p", True, None)),
     ],
 )
-def test_a_plain_call_is_not_asked_of_stock_moto(
-    moto: ClientPair, operation: str, parameters: dict[str, Any]
-) -> None:
+def test_plain_call_is_answered_directly(moto: ClientPair, operation: str, parameters: dict[str, Any]) -> None:
     table = new_table(moto)
     before = moto.stock_application.times
     assert moto.direct.call("dynamodb", operation, TableName=table, **parameters).status == 200
     assert moto.stock_application.times == before
 
 
-def test_a_batch_of_reads_is_not_asked_of_stock_moto(moto: ClientPair) -> None:
+def test_batch_reads_are_answered_directly(moto: ClientPair) -> None:
     table = new_table(moto)
     key, item = {"pk": {"S": "p"}, "sk": {"S": "s"}}, {"pk": {"S": "p"}, "sk": {"S": "s"}, "v": {"N": "1"}}
     moto.direct.call("dynamodb", "PutItem", TableName=table, Item=item)

@@ -25,7 +25,7 @@ def instance(ec2: Any) -> str:
     return str(launched["InstanceId"])
 
 
-def test_debians_images_are_there_under_its_own_account(ec2: Any) -> None:
+def test_debians_images_belong_to_its_account(ec2: Any) -> None:
     names = [{"Name": "name", "Values": ["debian-12-amd64-*"]}]
     images = ec2.describe_images(Owners=["136693071363"], Filters=names)["Images"]
     assert [image["Name"] for image in images] == ["debian-12-amd64-20240717-1811", "debian-12-amd64-20250316-2053"]

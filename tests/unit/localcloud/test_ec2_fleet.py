@@ -73,7 +73,7 @@ def test_an_instance_is_pending_until_its_process_runs() -> None:
 
 
 @pytest.mark.parametrize(("behaviour", "state"), [("terminate", "terminated"), ("stop", "stopped")])
-def test_an_instance_whose_process_ends_does_what_its_shutdown_behaviour_says(behaviour: str, state: str) -> None:
+def test_end_of_process_applies_the_shutdown_behaviour(behaviour: str, state: str) -> None:
     instance = Instance(instance_initiated_shutdown_behavior=behaviour)
     fleet = fleet_of(instance)
     fleet.report_running("i-1", 1, None)
@@ -110,8 +110,8 @@ def test_a_stopped_instance_is_ended_at_once() -> None:
     assert finished == [True]
 
 
-def test_a_stopped_instance_is_told_of_until_it_is_terminated() -> None:
-    """So that whoever keeps its disk knows how long."""
+def test_stopped_instance_is_listed_until_terminated() -> None:
+    """The hypervisor must know how long to preserve its disk."""
     instance = Instance(instance_initiated_shutdown_behavior="stop")
     fleet = fleet_of(instance)
     fleet.report_ended("i-1", 1, failed=None, console=None)
@@ -121,7 +121,7 @@ def test_a_stopped_instance_is_told_of_until_it_is_terminated() -> None:
     assert fleet.wait_for_work(revision, 0)[1] == []
 
 
-def test_a_report_about_an_earlier_boot_changes_nothing() -> None:
+def test_report_about_an_earlier_boot_has_no_effect() -> None:
     instance = Instance(instance_initiated_shutdown_behavior="stop")
     fleet = fleet_of(instance)
     fleet.report_ended("i-1", 1, failed=None, console=None)
@@ -139,7 +139,7 @@ def test_without_compute_instances_need_no_hypervisor() -> None:
     assert fleet.wait_for_work(-1, 0)[1] == []
 
 
-def test_room_counts_what_is_not_terminated_or_stopped() -> None:
+def test_capacity_counts_instances_that_are_not_terminated_or_stopped() -> None:
     instances = [Instance(f"i-{n}") for n in range(3)]
     fleet = fleet_of(*instances, max_instances=3)
     assert fleet.free_capacity(LARGE) == 0
@@ -153,7 +153,7 @@ def test_every_fourth_boot_is_stuck_at_a_fraction_of_a_quarter() -> None:
     assert [work.stuck for work in fleet.wait_for_work(-1, 0)[1]] == [False, False, False, True] * 2
 
 
-def test_every_tenth_boot_takes_the_tail_as_well() -> None:
+def test_every_tenth_boot_has_the_tail_delay() -> None:
     instances = (Instance(f"i-{n}") for n in range(10))
     fleet = fleet_of(*instances, boot_delay_seconds=1, boot_delay_tail_seconds=5)
     delays = [work.boot_delay_seconds for work in fleet.wait_for_work(-1, 0)[1]]
@@ -167,7 +167,7 @@ def test_faults_that_are_counted_are_counted_down(switch: str) -> None:
     assert getattr(fleet.switches, switch) == 0
 
 
-def test_the_hypervisor_is_told_at_once_of_a_launch() -> None:
+def test_long_poll_ends_at_a_launch() -> None:
     fleet = fleet_of()
     revision, work = fleet.wait_for_work(-1, 0)
     assert work == []
@@ -196,7 +196,7 @@ def spot_fleet(instance: Instance, later: Appointments, **switches: Any) -> Flee
     return fleet
 
 
-def test_a_spot_instance_gets_its_notice_so_long_after_it_runs_and_then_ends() -> None:
+def test_spot_instance_gets_its_notice_after_the_delay_and_ends() -> None:
     instance, later = Instance(lifecycle="spot"), Appointments()
     fleet = spot_fleet(instance, later, spot_notice_after_seconds=30, spot_notice_seconds=90)
     assert later.due == []
@@ -218,7 +218,7 @@ def test_neither_on_demand_instances_nor_those_without_the_switch_get_a_notice(
     assert later.due == []
 
 
-def test_an_instance_that_ended_before_its_notice_gets_none() -> None:
+def test_instance_that_ended_before_its_notice_gets_no_notice() -> None:
     later = Appointments()
     fleet = spot_fleet(Instance(lifecycle="spot"), later, spot_notice_after_seconds=30)
     fleet.report_running("i-1", 1, None)
@@ -228,7 +228,7 @@ def test_an_instance_that_ended_before_its_notice_gets_none() -> None:
 
 
 @pytest.mark.parametrize("compute", [True, False])
-def test_what_the_api_showed_of_an_instance_is_remembered(compute: bool) -> None:
+def test_history_has_the_states_of_an_instance(compute: bool) -> None:
     fleet, instance = Fleet(compute=compute), Instance()
     fleet.set_actions(ACTIONS)
     fleet.boot(instance)
@@ -240,11 +240,11 @@ def test_what_the_api_showed_of_an_instance_is_remembered(compute: bool) -> None
     assert past.value_ago(0) == "terminated"
 
 
-def test_a_resource_that_is_no_instance_is_not_remembered() -> None:
+def test_history_ignores_resources_that_are_no_instances() -> None:
     fleet_of(Instance()).record_view("vol-1")
 
 
-def test_a_closed_fleet_lets_nobody_wait() -> None:
+def test_closed_fleet_ends_long_polls() -> None:
     fleet = fleet_of()
     revision, _ = fleet.wait_for_work(-1, 0)
     fleet.close()
@@ -280,5 +280,5 @@ SPOT = CapacityPool("c7a.large", "us-east-1b", spot=True)
 def test_every_limit_that_bears_on_a_place_must_leave_room(
     switches: dict[str, Any], wanted: CapacityPool, left: int | None
 ) -> None:
-    taken = [LARGE, XLARGE, LARGE_IN_B, SPOT]
-    assert free_capacity(Switches(**switches), taken, wanted) == left
+    used = [LARGE, XLARGE, LARGE_IN_B, SPOT]
+    assert free_capacity(Switches(**switches), used, wanted) == left

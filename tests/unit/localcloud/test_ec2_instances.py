@@ -17,7 +17,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Ec2:
-    """An EC2 client that asks in this process, and the instance `i` that it launched with the tag `Name`."""
+    """An EC2 client in this process, and the instance `i` that it launched with the tag `Name`."""
 
     def __init__(self, door: WsgiClient, name: str) -> None:
         self._door, self.name = door, name
@@ -31,7 +31,7 @@ class Ec2:
         return self._door.request("ec2", "POST", "/", body, CONTENT_TYPE=FORM)
 
     def by_name(self, *states: str) -> list[tuple[str, str]]:
-        """Return id and state of each instance of this name in these states, as the product asks for its fleet."""
+        """Return id and state of each instance of this name in these states, as the product queries its fleet."""
         filters: dict[str, object] = {"Filter.1.Name": "tag:Name", "Filter.1.Value.1": self.name}
         for number, state in enumerate(states, 1):
             filters |= {"Filter.2.Name": "instance-state-name", f"Filter.2.Value.{number}": state}
@@ -122,7 +122,7 @@ def test_tags_lag_as_well(ec2: Ec2, clock: ManualClock) -> None:
     assert ec2.by_id()[2] == {"Name": ec2.name}
 
 
-def test_what_acts_on_an_instance_does_not_lag(ec2: Ec2) -> None:
+def test_calls_that_change_an_instance_do_not_lag(ec2: Ec2) -> None:
     lag(600)
     assert texts(ec2.call("TerminateInstances", **{"InstanceId.1": ec2.i}), "name")[0] == "shutting-down"
 
@@ -136,12 +136,12 @@ def test_an_answer_that_lags_gives_no_address_back(ec2: Ec2, clock: ManualClock)
     lag(30)
     assert ec2.by_id()[0] == ec2.i
     instance = fleet.find(ec2.i).instance
-    taken = instance.ec2_backend.get_subnet(subnet)._subnet_ips
+    addresses = instance.ec2_backend.get_subnet(subnet)._subnet_ips
     assert instance._private_ips
-    assert instance._private_ips <= set(taken)
+    assert instance._private_ips <= set(addresses)
 
 
-def test_so_many_calls_fail_as_when_throttled(ec2: Ec2) -> None:
+def test_number_of_throttled_calls_is_that_of_the_switch(ec2: Ec2) -> None:
     fleet.set_switches(Switches(describe_failures=2))
     replies = [ec2.call("DescribeInstances") for _ in range(3)]
     assert [reply.status for reply in replies] == [503, 503, 200]

@@ -30,9 +30,7 @@ PLACE = CapacityPool("c7a.large", "us-east-1b", spot=True)
     ("minimum", "maximum", "room", "count"),
     [(1, 5, None, 5), (1, 5, 5, 5), (1, 5, 3, 3), (2, 5, 2, 2), (1, 1, 100, 1)],
 )
-def test_a_launch_starts_as_many_as_there_is_room_for(
-    minimum: int, maximum: int, room: int | None, count: int
-) -> None:
+def test_launch_starts_as_many_as_capacity_allows(minimum: int, maximum: int, room: int | None, count: int) -> None:
     assert count_to_start(minimum, maximum, room, PLACE) == count
 
 
@@ -67,7 +65,7 @@ def test_a_token_with_other_parameters_is_a_mismatch() -> None:
     assert refused.value.code == "IdempotentParameterMismatch"
 
 
-def test_a_token_whose_instances_have_all_been_terminated_is_refused() -> None:
+def test_token_of_terminated_instances_is_rejected() -> None:
     launches, ended = Launches(), SimpleNamespace(instances=[SimpleNamespace(state="terminated")] * 2)
     launches.store(KEY, Launch("{}", ended))
     with pytest.raises(EC2ClientError, match="use a different client token") as refused:
@@ -173,7 +171,7 @@ def test_reading_a_template_does_not_change_it(templates: Templates) -> None:
     assert templates.read()["IamInstanceProfile"] == {"Name": "worker"}
 
 
-def test_a_launch_without_template_is_what_the_call_says(templates: Templates) -> None:
+def test_launch_without_template_has_the_calls_parameters(templates: Templates) -> None:
     parameters = {"ImageId": "ami-9", "MinCount": 1}
     assert with_template(templates.backend, {**parameters, "KeyName": None}) == parameters
 
@@ -199,7 +197,7 @@ def test_a_launch_without_template_is_what_the_call_says(templates: Templates) -
         ),
     ],
 )
-def test_what_ec2_refuses_is_refused(parameters: dict[str, Any], code: str) -> None:
+def test_invalid_launches_are_rejected(parameters: dict[str, Any], code: str) -> None:
     with pytest.raises(EC2ClientError) as refused:
         check_launch(parameters)
     assert refused.value.code == code
@@ -214,11 +212,11 @@ def test_what_ec2_refuses_is_refused(parameters: dict[str, Any], code: str) -> N
         {"NetworkInterfaces": [{"DeviceIndex": 0, "Groups": ["sg-1"]}]},
     ],
 )
-def test_what_ec2_takes_is_taken(parameters: dict[str, Any]) -> None:
+def test_valid_launches_are_accepted(parameters: dict[str, Any]) -> None:
     check_launch({"ImageId": "ami-1", **parameters})
 
 
-def test_spot_instances_are_one_time_unless_they_are_asked_for_as_persistent() -> None:
+def test_spot_instances_are_one_time_unless_persistent() -> None:
     assert [is_one_time_spot(parameters) for parameters in ({}, SPOT, PERSISTENT)] == [False, True, False]
 
 

@@ -5,7 +5,7 @@ from localcloud.options import MAX_LAG_SECONDS
 from tests.support.clock import ManualClock
 
 
-def test_the_value_of_so_long_ago_is_told() -> None:
+def test_past_value_is_returned() -> None:
     clock = ManualClock()
     history: ValueHistory[str] = ValueHistory(clock=clock)
     history.record("pending")
@@ -31,7 +31,7 @@ def test_changes_closer_than_the_resolution_count_as_one_with_the_later_value() 
     assert len(history) == 2
 
 
-def test_a_value_that_stays_is_kept_once() -> None:
+def test_unchanged_value_is_stored_once() -> None:
     clock = ManualClock()
     history: ValueHistory[str] = ValueHistory(clock=clock)
     for _ in range(100):
@@ -41,7 +41,7 @@ def test_a_value_that_stays_is_kept_once() -> None:
     assert history.value_ago(100) == "running"
 
 
-def test_what_is_remembered_is_bounded_and_reaches_as_far_back_as_an_answer_may_lag() -> None:
+def test_history_is_bounded_and_covers_the_largest_lag() -> None:
     clock = ManualClock()
     history: ValueHistory[float] = ValueHistory(clock=clock)
     for _ in range(10 * int(MAX_LAG_SECONDS)):

@@ -95,7 +95,7 @@ def test_rules_that_are_turned_again_go_on_and_others_begin_anew() -> None:
         ([{"kind": "reset"}] * (MAX_RULES + 1), "faults: a list of at most 100 rules"),
     ],
 )
-def test_a_rule_that_means_nothing_is_refused_with_its_number_and_reason(value: Any, problem: str) -> None:
+def test_invalid_rule_is_rejected_with_number_and_reason(value: Any, problem: str) -> None:
     with pytest.raises(InvalidSwitchError, match=problem):
         Switches().changed({"faults": value})
 
@@ -111,7 +111,7 @@ def test_a_scenario_file_sets_switches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"), [("- 1", "must be a mapping"), ("a: [", "cannot be read"), (None, "cannot be read")]
 )
-def test_a_scenario_that_is_none_is_refused(tmp_path: Path, text: str | None, problem: str) -> None:
+def test_invalid_scenario_is_rejected(tmp_path: Path, text: str | None, problem: str) -> None:
     scenario = tmp_path / "day.yaml"
     if text is not None:
         scenario.write_text(text)

@@ -42,7 +42,7 @@ def head_of(method: str, target: str, fields: Iterable[tuple[str, str]]) -> byte
     path=PRINTABLE,
     fields=st.lists(st.tuples(NAMES, VALUES), max_size=5),
 )
-def test_what_is_read_here_is_what_gunicorn_reads(method: str, path: str, fields: list[tuple[str, str]]) -> None:
+def test_plain_head_is_parsed_like_gunicorn_does(method: str, path: str, fields: list[tuple[str, str]]) -> None:
     head = head_of(method, f"/{path}", fields)
     ours = environ_of(head)
     if ours is not None:
@@ -51,7 +51,7 @@ def test_what_is_read_here_is_what_gunicorn_reads(method: str, path: str, fields
         assert {name for name in theirs if name.startswith(("HTTP_", "CONTENT_"))} <= ours.keys()
 
 
-def test_what_all_requests_of_a_connection_share_is_what_gunicorn_says() -> None:
+def test_connection_environ_is_that_of_gunicorn() -> None:
     theirs = gunicorn_environ(head_of("GET", "/", []))
     own = {"wsgi.errors", "wsgi.multithread"}  # gunicorn's threads say the latter later
     shared = {name: value for name, value in connection_environ(SERVER, CLIENT).items() if name not in own}
@@ -96,7 +96,7 @@ def application(status: str, headers: list[tuple[str, str]], *chunks: bytes) -> 
     return answer
 
 
-def test_an_answer_says_its_length_once() -> None:
+def test_answer_has_one_content_length() -> None:
     for headers in ([], [("content-length", "4")]):
         wire = answer_of(application("200 OK", headers, b"ab", b"cd"), {"REQUEST_METHOD": "GET"}, keep_alive=True)
         assert wire.lower().count(b"content-length: 4\r\n") == 1
@@ -104,7 +104,7 @@ def test_an_answer_says_its_length_once() -> None:
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Same")])
-def test_an_answer_that_has_no_body_has_none(method: str, status: str) -> None:
+def test_answer_without_body_has_none(method: str, status: str) -> None:
     wire = answer_of(application(status, [], b"body"), {"REQUEST_METHOD": method}, keep_alive=True)
     assert wire.endswith(b"\r\n\r\n")
     assert b"content-length" not in wire.lower()

@@ -46,14 +46,14 @@ def test_a_request_that_names_no_operation_is_not_guessed() -> None:
         _ = call("route53", "GET", "/2013-04-01/hostedzone").operation
 
 
-def test_what_was_read_of_the_body_is_there_for_who_answers() -> None:
-    asked = json_call("sqs", "SendMessage", {"QueueUrl": "q"})
-    assert asked.parameters == {"QueueUrl": "q"}
-    assert asked.environ["wsgi.input"].read() == b'{"QueueUrl": "q"}'
+def test_body_can_be_read_again() -> None:
+    checks = json_call("sqs", "SendMessage", {"QueueUrl": "q"})
+    assert checks.parameters == {"QueueUrl": "q"}
+    assert checks.environ["wsgi.input"].read() == b'{"QueueUrl": "q"}'
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[1]", b""])
-def test_a_body_that_is_no_map_has_no_parameters(body: bytes) -> None:
+def test_body_without_a_map_has_no_parameters(body: bytes) -> None:
     assert call("sqs", body=body, HTTP_X_AMZ_TARGET="AmazonSQS.SendMessage").parameters == {}
 
 
@@ -64,7 +64,7 @@ POOLS = "arn:aws:cognito-idp:eu-central-1:123456789012:userpool"
 URL = "http://127.0.0.1:4566/123456789012/q"
 
 
-def asks(of: ApiCall) -> list[tuple[str, str]]:
+def needed_actions(of: ApiCall) -> list[tuple[str, str]]:
     return [(each.action, each.resource) for each in permission_checks_of(of)]
 
 
@@ -142,18 +142,18 @@ def asks(of: ApiCall) -> list[tuple[str, str]]:
         (query_call("monitoring", "PutMetricData"), [("cloudwatch:PutMetricData", "*")]),
     ],
 )
-def test_a_call_asks_for_its_action_on_each_resource_that_it_names(of: ApiCall, pairs: list[tuple[str, str]]) -> None:
-    assert asks(of) == pairs
+def test_call_needs_its_action_on_each_named_resource(of: ApiCall, pairs: list[tuple[str, str]]) -> None:
+    assert needed_actions(of) == pairs
 
 
-def test_a_service_whose_calls_have_no_names_is_not_guessed() -> None:
+def test_call_without_operation_name_is_rejected() -> None:
     with pytest.raises(UnknownCallError, match="names no operation"):
         permission_checks_of(call("route53", "GET", "/2013-04-01/hostedzone"))
 
 
-def test_the_session_that_is_asked_for_may_be_a_condition() -> None:
-    (asked,) = permission_checks_of(query_call("sts", "AssumeRole", RoleArn="r", RoleSessionName="controller"))
-    assert asked.context == {"sts:rolesessionname": ("controller",)}
+def test_requested_session_name_is_a_condition_key() -> None:
+    (checks,) = permission_checks_of(query_call("sts", "AssumeRole", RoleArn="r", RoleSessionName="controller"))
+    assert checks.context == {"sts:rolesessionname": ("controller",)}
 
 
 BUCKET, OBJECT = "arn:aws:s3:::photos", "arn:aws:s3:::photos/a/b.jpg"
@@ -198,7 +198,7 @@ def s3_actions(method: str, path: str, query: str = "", body: bytes = b"", **hea
         ("DELETE", "uploadId=2", "AbortMultipartUpload"),
     ],
 )
-def test_a_request_for_an_object_asks_for_one_action(method: str, query: str, action: str) -> None:
+def test_object_request_needs_one_action(method: str, query: str, action: str) -> None:
     assert s3_actions(method, "/photos/a/b.jpg", query) == [(action, OBJECT)]
 
 
@@ -218,19 +218,19 @@ def test_a_request_for_an_object_asks_for_one_action(method: str, query: str, ac
         ("DELETE", "cors", "PutBucketCORS"),
     ],
 )
-def test_a_request_for_a_bucket_asks_for_one_action(method: str, query: str, action: str) -> None:
+def test_bucket_request_needs_one_action(method: str, query: str, action: str) -> None:
     assert s3_actions(method, "/photos", query) == [(action, BUCKET)]
     assert s3_actions(method, "/photos/", query) == [(action, BUCKET)]
 
 
-def test_who_reads_what_is_not_there_must_be_allowed_to_list_the_bucket() -> None:
+def test_reading_a_missing_object_needs_the_right_to_list() -> None:
     for method in ("GET", "HEAD"):
         missing = [("GetObject", f"{BUCKET}/gone"), ("ListBucket", BUCKET)]
         assert s3_actions(method, "/photos/gone") == missing
     assert s3_actions("GET", "/nowhere/gone") == [("GetObject", "arn:aws:s3:::nowhere/gone")]
 
 
-def test_a_copy_reads_its_source_and_what_is_set_besides_is_asked_for_too() -> None:
+def test_copy_needs_rights_on_source_tags_and_acl() -> None:
     copied = s3_actions(
         "PUT", "/photos/c", HTTP_X_AMZ_COPY_SOURCE="/other/a%20b?versionId=1", HTTP_X_AMZ_TAGGING="a=b"
     )
@@ -245,12 +245,12 @@ def test_several_are_deleted_one_by_one() -> None:
         s3_actions("POST", "/photos", "delete", b"no XML")
 
 
-def test_what_is_listed_may_be_a_condition() -> None:
-    (asked,) = permission_checks_of(call("s3", "GET", "/photos", QUERY_STRING="prefix=a/&delimiter=/&max-keys=5"))
-    assert asked.context == {"s3:prefix": ("a/",), "s3:delimiter": ("/",), "s3:max-keys": ("5",)}
+def test_list_parameters_are_condition_keys() -> None:
+    (checks,) = permission_checks_of(call("s3", "GET", "/photos", QUERY_STRING="prefix=a/&delimiter=/&max-keys=5"))
+    assert checks.context == {"s3:prefix": ("a/",), "s3:delimiter": ("/",), "s3:max-keys": ("5",)}
 
 
-def test_buckets_are_listed_by_nobodys_name_and_keys_are_text() -> None:
+def test_bucket_list_needs_any_resource_and_keys_are_text() -> None:
     assert s3_actions("GET", "/") == [("ListAllMyBuckets", "*")]
     assert s3_actions("PUT", "/photos/\u00c3\u00a4") == [("PutObject", f"{BUCKET}/ä")]
 
@@ -264,7 +264,7 @@ def test_buckets_are_listed_by_nobodys_name_and_keys_are_text() -> None:
         ("GET", "", ""),
     ],
 )
-def test_what_is_not_known_is_not_guessed(method: str, query: str, host: str) -> None:
+def test_unknown_s3_request_is_rejected(method: str, query: str, host: str) -> None:
     with pytest.raises(UnknownCallError):
         s3_actions(method, "/photos/a/b.jpg", query, HTTP_HOST=host)
 
@@ -292,9 +292,9 @@ def template() -> Iterator[str]:
             {"ResourceType": "volume", "Tags": [{"Key": "Fleet", "Value": "a"}]},
         ],
     }
-    made = backend.create_launch_template("asked", "", data, {})
-    yield f"{EC2}:launch-template/{made.id}"
-    backend.delete_launch_template("asked", made.id)
+    created = backend.create_launch_template("asked", "", data, {})
+    yield f"{EC2}:launch-template/{created.id}"
+    backend.delete_launch_template("asked", created.id)
 
 
 NAMED = {
@@ -305,20 +305,20 @@ NAMED = {
 
 
 def launch(**parameters: str) -> list[PermissionCheck]:
-    """Return what a launch asks for."""
+    """Return the permission checks of a launch."""
     every = {"MinCount": "1", "MaxCount": "1", **parameters}
     return list(permission_checks_of(query_call("ec2", "RunInstances", **every)))
 
 
-def of_kind(asked: list[PermissionCheck], kind: str, action: str = "ec2:RunInstances") -> PermissionCheck:
+def of_kind(checks: list[PermissionCheck], kind: str, action: str = "ec2:RunInstances") -> PermissionCheck:
     """Return the one question about a kind of resource."""
-    (found,) = [each for each in asked if each.action == action and f":{kind}/" in each.resource]
+    (found,) = [each for each in checks if each.action == action and f":{kind}/" in each.resource]
     return found
 
 
-def test_a_launch_asks_for_all_that_it_makes_and_uses(template: str) -> None:
-    asked = launch(LaunchTemplate_LaunchTemplateName="asked", SubnetId="subnet-1", **NAMED)
-    assert [(each.action, each.resource) for each in asked] == [
+def test_launch_needs_rights_on_all_resources_it_creates_and_uses(template: str) -> None:
+    checks = launch(LaunchTemplate_LaunchTemplateName="asked", SubnetId="subnet-1", **NAMED)
+    assert [(each.action, each.resource) for each in checks] == [
         ("ec2:RunInstances", template),
         ("ec2:RunInstances", f"arn:aws:ec2:{REGION}::image/ami-1"),
         ("ec2:RunInstances", f"{EC2}:instance/*"),
@@ -330,23 +330,23 @@ def test_a_launch_asks_for_all_that_it_makes_and_uses(template: str) -> None:
         ("ec2:CreateTags", f"{EC2}:volume/*"),
         ("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/asked-worker"),
     ]
-    runs = [each for each in asked if each.action == "ec2:RunInstances"]
+    runs = [each for each in checks if each.action == "ec2:RunInstances"]
     assert {each.context["ec2:launchtemplate"] for each in runs} == {(template,)}
-    assert of_kind(asked, "role", "iam:PassRole").context["iam:passedtoservice"] == ("ec2.amazonaws.com",)
+    assert of_kind(checks, "role", "iam:PassRole").context["iam:passedtoservice"] == ("ec2.amazonaws.com",)
 
 
-def test_what_conditions_may_know_of_the_instance_is_what_template_and_call_say(template: str) -> None:
-    asked = launch(LaunchTemplate_LaunchTemplateName="asked", InstanceType="c7a.large", **NAMED)
-    context = of_kind(asked, "instance").context
+def test_instance_condition_keys_come_from_template_and_call(template: str) -> None:
+    checks = launch(LaunchTemplate_LaunchTemplateName="asked", InstanceType="c7a.large", **NAMED)
+    context = of_kind(checks, "instance").context
     assert context["aws:requesttag/name"] == ("worker",)
     assert set(context["aws:tagkeys"]) == {"Fleet", "Name"}
     assert context["ec2:instancetype"] == ("c7a.large",)
     assert context["ec2:metadatahttptokens"] == ("required",)
     assert context["ec2:instanceprofile"] == (f"arn:aws:iam::{ACCOUNT}:instance-profile/asked-workers",)
     assert context["ec2:instancemarkettype"] == ("on-demand",)
-    volume = of_kind(asked, "volume").context
+    volume = of_kind(checks, "volume").context
     assert (volume["ec2:encrypted"], volume["ec2:volumetype"]) == (("true",), ("gp3",))
-    tagged = of_kind(asked, "volume", "ec2:CreateTags").context
+    tagged = of_kind(checks, "volume", "ec2:CreateTags").context
     assert (tagged["ec2:createaction"], tagged["aws:requesttag/fleet"]) == (("RunInstances",), ("a",))
 
 
@@ -366,27 +366,27 @@ def test_what_conditions_may_know_of_the_instance_is_what_template_and_call_say(
 def test_a_thing_is_the_templates_unless_the_call_names_another(
     template: str, parameters: dict[str, str], kind: str, of_template: str
 ) -> None:
-    asked = launch(LaunchTemplate_LaunchTemplateId=template.rpartition("/")[2], **parameters)
-    assert of_kind(asked, kind).context["ec2:islaunchtemplateresource"] == (of_template,)
+    checks = launch(LaunchTemplate_LaunchTemplateId=template.rpartition("/")[2], **parameters)
+    assert of_kind(checks, kind).context["ec2:islaunchtemplateresource"] == (of_template,)
 
 
-def test_a_launch_without_a_template_names_none_and_asks_for_the_defaults(template: str) -> None:
+def test_launch_without_template_needs_rights_on_the_defaults(template: str) -> None:
     backend = ec2_backends[ACCOUNT][REGION]
-    asked = launch(ImageId="ami-1", KeyName="mine")
-    assert all("ec2:launchtemplate" not in each.context for each in asked)
-    assert of_kind(asked, "image").context["ec2:islaunchtemplateresource"] == ("false",)
-    assert of_kind(asked, "subnet").resource == f"{EC2}:subnet/{backend.get_default_subnets()[REGION + 'a'].id}"
-    assert of_kind(asked, "security-group").resource.endswith(backend.get_default_security_group().id)
-    assert of_kind(asked, "instance").context["ec2:metadatahttptokens"] == ("optional",)
-    assert of_kind(asked, "key-pair").resource == f"{EC2}:key-pair/mine"
+    checks = launch(ImageId="ami-1", KeyName="mine")
+    assert all("ec2:launchtemplate" not in each.context for each in checks)
+    assert of_kind(checks, "image").context["ec2:islaunchtemplateresource"] == ("false",)
+    assert of_kind(checks, "subnet").resource == f"{EC2}:subnet/{backend.get_default_subnets()[REGION + 'a'].id}"
+    assert of_kind(checks, "security-group").resource.endswith(backend.get_default_security_group().id)
+    assert of_kind(checks, "instance").context["ec2:metadatahttptokens"] == ("optional",)
+    assert of_kind(checks, "key-pair").resource == f"{EC2}:key-pair/mine"
 
 
-def test_a_template_that_is_not_there_is_left_for_ec2_to_refuse(template: str) -> None:
-    asked = launch(LaunchTemplate_LaunchTemplateName="nowhere")
-    assert all("ec2:launchtemplate" not in each.context for each in asked)
+def test_missing_launch_template_is_left_to_ec2(template: str) -> None:
+    checks = launch(LaunchTemplate_LaunchTemplateName="nowhere")
+    assert all("ec2:launchtemplate" not in each.context for each in checks)
 
 
-def test_a_spot_launch_asks_for_its_request_and_for_the_role_of_spot_instances(template: str) -> None:
+def test_spot_launch_needs_rights_on_request_and_service_role(template: str) -> None:
     spot = launch(LaunchTemplate_LaunchTemplateName="asked", InstanceMarketOptions_MarketType="spot")
     request = of_kind(spot, "spot-instances-request")
     assert request.resource == f"{EC2}:spot-instances-request/*"
@@ -403,7 +403,7 @@ def context_of(operation: str, **parameters: str) -> list[tuple[str, dict[str, A
     ]
 
 
-def test_calls_on_instances_ask_of_each_with_its_tags() -> None:
+def test_instance_calls_need_rights_on_each_instance_with_its_tags() -> None:
     backend = ec2_backends[ACCOUNT][REGION]
     backend.create_tags(["i-1"], {"Name": "worker"})
     known = {"ec2:region": (REGION,), "aws:resourcetag/name": ("worker",), "ec2:resourcetag/name": ("worker",)}
@@ -414,7 +414,7 @@ def test_calls_on_instances_ask_of_each_with_its_tags() -> None:
     assert context_of("GetConsoleOutput", InstanceId="i-1") == [(f"{EC2}:instance/i-1", known)]
 
 
-def test_tags_are_asked_of_each_resource_with_their_keys() -> None:
+def test_tag_calls_need_rights_on_each_resource_with_tag_keys() -> None:
     ec2_backends[ACCOUNT][REGION].create_tags(["i-3"], {"Name": "worker"})
     set_two = {"Tag_1_Key": "a", "Tag_1_Value": "1", "Tag_2_Key": "b"}
     [(instance, of_instance), (image, _)] = context_of(
@@ -428,5 +428,5 @@ def test_tags_are_asked_of_each_resource_with_their_keys() -> None:
     assert context_of("DeleteTags", ResourceId_1="i-3")[0][1]["aws:tagkeys"] == ()
 
 
-def test_other_calls_ask_of_everything() -> None:
+def test_other_calls_need_any_resource() -> None:
     assert context_of("DescribeInstances") == [("*", {"ec2:region": (REGION,)})]

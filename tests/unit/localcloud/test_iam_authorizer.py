@@ -26,7 +26,7 @@ MAY_SEND = statement("Allow", "sqs:SendMessage", QUEUE, Sid="Send")
 
 
 class Role:
-    """A role of moto's, somebody in it, and an authorizer that is asked about what they do."""
+    """A role of moto, a session of it, and an authorizer."""
 
     def __init__(self) -> None:
         self.iam, self.sts = iam_backends[ACCOUNT]["aws"], sts_backends[ACCOUNT]["aws"]
@@ -46,13 +46,13 @@ class Role:
         self.iam.put_role_policy("tested", name, document(*statements))
 
     def ask(self, request: dict[str, Any], key: str | None = None) -> tuple[str, dict[str, str], str]:
-        """Return status, headers and body of the answer; `passed on` where nobody refused."""
+        """Return status, headers and body of the answer; `passed on` if nothing was rejected."""
         begun: list[Any] = ["", []]
         signed = {
             **request,
             "HTTP_AUTHORIZATION": request["HTTP_AUTHORIZATION"].replace("ASIANOBODY", key or self.key),
         }
-        body = b"".join(self.application(signed, lambda *said: begun.__setitem__(slice(None), said)))
+        body = b"".join(self.application(signed, lambda *response: begun.__setitem__(slice(None), response)))
         return begun[0], dict(begun[1]), body.decode()
 
     def allowed(self, request: dict[str, Any], key: str | None = None) -> bool:
@@ -81,7 +81,7 @@ def send(service: str = "sqs", operation: str = "SendMessage") -> dict[str, Any]
     return environ(service, body=body, HTTP_X_AMZ_TARGET=f"X.{operation}")
 
 
-def test_a_role_may_what_its_policies_say_from_one_moment_to_the_next(role: Role) -> None:
+def test_changed_policies_apply_at_once(role: Role) -> None:
     assert not role.allowed(send())
     role.may(MAY_SEND)
     assert role.allowed(send())
@@ -104,42 +104,42 @@ def test_a_key_that_no_role_owns_may_everything(role: Role) -> None:
     assert role.record.rows() == []
 
 
-def test_off_nothing_is_asked(role: Role) -> None:
+def test_nothing_is_checked_while_policies_are_off(role: Role) -> None:
     role.fleet.set_switches(Switches())
     assert role.allowed(send())
     assert role.record.rows() == []
 
 
-def test_a_request_that_nobody_signed_goes_on(role: Role) -> None:
+def test_unsigned_request_passes_the_authorizer(role: Role) -> None:
     role.application({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""}, None)
     assert role.passed_on == 1
 
 
-def test_a_role_that_is_gone_may_nothing(role: Role) -> None:
+def test_deleted_role_has_no_rights(role: Role) -> None:
     role.iam.delete_role("tested")
     assert not role.allowed(send())
 
 
 @pytest.mark.parametrize("limit", ["session", "boundary"])
-def test_what_limits_a_role_and_is_not_evaluated_denies_and_says_so(role: Role, limit: str) -> None:
+def test_unsupported_limit_of_a_role_denies_with_reason(role: Role, limit: str) -> None:
     role.may(statement("Allow", "*"))
     key = role.assume(document(MAY_SEND)) if limit == "session" else role.key
     role.role.permissions_boundary_arn = "arn:aws:iam::aws:policy/X" if limit == "boundary" else None
     assert "neither is evaluated here" in role.ask(send(), key)[2]
 
 
-def test_a_policy_that_cannot_be_evaluated_denies_everything_and_says_why(role: Role) -> None:
+def test_policy_that_cannot_be_evaluated_denies_with_reason(role: Role) -> None:
     role.may(MAY_SEND, statement("Allow", "*", Condition={"StringLike": {"aws:a": "${aws:username}"}}))
     assert "policy variables are not evaluated here" in json.loads(role.ask(send())[2])["message"]
 
 
-def test_what_cannot_be_told_from_a_request_is_denied_and_recorded(role: Role) -> None:
+def test_unidentified_request_is_denied_and_recorded(role: Role) -> None:
     role.may(statement("Allow", "*"))
     assert "names no operation" in role.ask(environ("route53", "GET", "/2013-04-01/hostedzone"))[2]
     assert [(each["action"], each["allowed"]) for each in role.record.rows()] == [("route53:?", False)]
 
 
-def test_conditions_may_ask_who_asks_from_where_and_when(role: Role) -> None:
+def test_conditions_see_principal_address_and_time(role: Role) -> None:
     who = {"ArnEquals": {"aws:PrincipalArn": role.role.arn}, "StringEquals": {"aws:RequestedRegion": REGION}}
     where = {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}, "Bool": {"aws:SecureTransport": False}}
     when = {
@@ -152,7 +152,7 @@ def test_conditions_may_ask_who_asks_from_where_and_when(role: Role) -> None:
     assert not role.allowed(send())
 
 
-def test_a_role_is_assumed_by_who_is_trusted(role: Role) -> None:
+def test_role_is_assumed_only_by_trusted_callers(role: Role) -> None:
     body = f"Action=AssumeRole&RoleArn={role.role.arn}".encode()
     assert role.allowed(environ("sts", body=body))
     role.role.assume_role_policy_document = document(
@@ -162,11 +162,11 @@ def test_a_role_is_assumed_by_who_is_trusted(role: Role) -> None:
     assert role.allowed(environ("sts", body=b"Action=GetCallerIdentity"))
 
 
-SAID = r"User: arn:aws:sts::\d+:assumed-role/tested/me is not authorized to perform: "
+MESSAGE_START = r"User: arn:aws:sts::\d+:assumed-role/tested/me is not authorized to perform: "
 
 
 @pytest.mark.parametrize(
-    ("request_of", "status", "code", "says"),
+    ("request_of", "status", "code", "reason"),
     [
         (
             send(),
@@ -208,25 +208,25 @@ SAID = r"User: arn:aws:sts::\d+:assumed-role/tested/me is not authorized to perf
     ],
 )
 def test_each_service_refuses_in_its_own_way_and_aws_words(
-    role: Role, request_of: dict[str, Any], status: str, code: str, says: str
+    role: Role, request_of: dict[str, Any], status: str, code: str, reason: str
 ) -> None:
     answered, headers, body = role.ask(request_of)
     assert answered == status
     assert code in body
-    assert re.search(SAID + says, body), body
+    assert re.search(MESSAGE_START + reason, body), body
     assert headers["Content-Length"] == str(len(body))
     assert role.passed_on == 0
 
 
-def test_who_asks_by_head_is_told_the_status_alone(role: Role) -> None:
+def test_head_request_gets_only_the_status(role: Role) -> None:
     assert role.ask(environ("s3", "HEAD", "/b/k"))[::2] == ("403 Forbidden", "")
 
 
-def test_sqs_says_its_old_code_in_a_header_for_clients_of_both_protocols(role: Role) -> None:
+def test_sqs_error_has_the_query_code_in_a_header(role: Role) -> None:
     assert role.ask(send())[1]["x-amzn-query-error"] == "AccessDenied;Sender"
 
 
-def test_a_form_is_worth_what_its_signer_may_put(role: Role) -> None:
+def test_form_needs_its_signers_right_to_put(role: Role) -> None:
     check, signer = form_check(role.authorizer, role.fleet), Signer(role.key, REGION)
     form = Form("b", {"key": "a/b.jpg"}, 1)
     with pytest.raises(RefusedError, match=r"s3:PutObject on resource: arn:aws:s3:::b/a/b\.jpg") as refused:
@@ -244,7 +244,7 @@ def test_a_form_is_worth_what_its_signer_may_put(role: Role) -> None:
     check(form, signer)
 
 
-def test_what_was_decided_is_told_with_the_statements_and_how_often(role: Role) -> None:
+def test_decisions_are_listed_with_statements_and_counts(role: Role) -> None:
     role.may(MAY_SEND)
     role.may({**MAY_SEND, "Sid": "Too"}, name="second")
     for _ in range(3):
@@ -265,7 +265,7 @@ def test_what_was_decided_is_told_with_the_statements_and_how_often(role: Role) 
     ]
 
 
-def test_what_is_recorded_and_remembered_is_bounded(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_and_sessions_are_bounded(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localcloud.iam.authorizer.MAX_ROWS", 2)
     role.may(statement("Allow", "s3:PutObject", "*"))
     for name in "abcda":
@@ -280,12 +280,12 @@ def test_what_is_recorded_and_remembered_is_bounded(role: Role, monkeypatch: pyt
         assert (found_session.role, len(sessions._known)) == ("tested", 1)
 
 
-def test_a_denial_is_an_error_for_who_asks_directly(role: Role) -> None:
+def test_direct_check_raises_a_denial(role: Role) -> None:
     with pytest.raises(DeniedError):
         role.authorizer.check({**send()}, Credential(role.key, REGION, "sqs"))
 
 
-def test_decisions_are_only_told_while_policies_are_enforced(role: Role) -> None:
+def test_decisions_are_available_only_while_policies_are_enforced(role: Role) -> None:
     control, token = Client(ControlApplication(role.fleet)), owner_key().control_authorization
     assert control.get("/_embedded/decisions", headers={"Authorization": token}).json == {"decisions": []}
     role.fleet.set_switches(Switches())

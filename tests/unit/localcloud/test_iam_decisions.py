@@ -49,7 +49,7 @@ def test_how_statements_are_spread_over_policies_makes_no_difference(
 
 
 @given(POLICIES, CHECKS)
-def test_without_what_an_allowance_rests_on_it_is_none(
+def test_removing_the_deciding_statements_removes_the_allowance(
     statements: list[dict[str, Any]], check: PermissionCheck
 ) -> None:
     named = [{**each, "Sid": f"S{number}"} for number, each in enumerate(statements)]
@@ -60,20 +60,20 @@ def test_without_what_an_allowance_rests_on_it_is_none(
         assert not decide([policy(*left)], check).allowed
 
 
-def test_nothing_is_allowed_by_nothing() -> None:
+def test_no_policy_allows_nothing() -> None:
     decision = decide([], permission_check("s3:GetObject"))
     assert (decision.allowed, decision.rests_on) == (False, ())
     assert decision.why == "because no identity-based policy allows the s3:GetObject action"
 
 
-def test_a_denial_says_which_statement_denies() -> None:
+def test_denial_names_the_statement_that_denies() -> None:
     never = policy(statement("Allow", "*"), statement("Deny", "*", Sid="Never"), name="p")
     decision = decide([never], permission_check("s3:GetObject"))
     assert (decision.allowed, decision.rests_on) == (False, (("p", "Never"),))
     assert decision.why == "with an explicit deny in an identity-based policy"
 
 
-def test_a_condition_that_cannot_be_evaluated_denies_and_says_why() -> None:
+def test_condition_that_cannot_be_evaluated_denies_with_reason() -> None:
     odd = statement("Allow", "*", Condition={"NumericLessThan": {"aws:a": "1"}})
     decision = decide([policy(statement("Allow", "*")), policy(odd)], permission_check("s3:GetObject", aws__a="word"))
     assert not decision.allowed
@@ -115,7 +115,7 @@ def trust(effect: str, principal: Any, **more: Any) -> dict[str, Any]:
         ([BECOME], [trust("Allow", {"AWS": ARNS[1]}), trust("Deny", {"AWS": ACCOUNT_ARN})], False),
     ],
 )
-def test_a_role_is_assumed_by_whom_it_trusts(
+def test_trust_policy_decides_who_assumes_a_role(
     own: list[dict[str, Any]], trusted: list[dict[str, Any]], allowed: bool
 ) -> None:
     check = permission_check("sts:AssumeRole", "arn:aws:iam::1:role/c", aws__principalarn=ARNS[1])

@@ -19,7 +19,7 @@ from tests.support.iam_requests import document, permission_check, policy, state
 
 
 @pytest.mark.parametrize(
-    ("said", "action", "resource", "speaks"),
+    ("elements", "action", "resource", "applies"),
     [
         ({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::a/*"}, "s3:GetObject", "arn:aws:s3:::a/b/c", True),
         ({"Action": "s3:getobject", "Resource": "*"}, "s3:GetObject", "arn:aws:s3:::a/b", True),
@@ -35,10 +35,10 @@ from tests.support.iam_requests import document, permission_check, policy, state
     ],
 )
 def test_a_statement_applies_to_its_actions_and_resources(
-    said: dict[str, Any], action: str, resource: str, speaks: bool
+    elements: dict[str, Any], action: str, resource: str, applies: bool
 ) -> None:
-    (found,) = policy({"Effect": "Allow", **said}).statements
-    assert found.applies_to(permission_check(action, resource)) is speaks
+    (found,) = policy({"Effect": "Allow", **elements}).statements
+    assert found.applies_to(permission_check(action, resource)) is applies
 
 
 def test_a_statement_speaks_only_where_its_conditions_hold() -> None:
@@ -60,7 +60,7 @@ def test_one_statement_need_not_be_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("elements", "reason"),
     [
         (document({"Effect": "Maybe", "Action": "a:b", "Resource": "*"}), "'Maybe' must be Allow or Deny"),
         (document({"Effect": "Allow", "Resource": "*"}), "either Action or NotAction"),
@@ -75,9 +75,9 @@ def test_one_statement_need_not_be_a_list() -> None:
         ('{"Statement": [1]}', "no policy document"),
     ],
 )
-def test_what_cannot_be_evaluated_is_named_with_the_policy(said: str, reason: str) -> None:
+def test_unsupported_element_is_named_with_the_policy(elements: str, reason: str) -> None:
     with pytest.raises(UnsupportedPolicyError, match=f"the policy 'mine' .*{reason}"):
-        parse_policy("mine", said)
+        parse_policy("mine", elements)
 
 
 TEXTS = st.text("ab.*?:/[\n", max_size=8)
@@ -93,7 +93,7 @@ def regular_expression_matches(pattern: str, text: str) -> bool:
 
 
 @given(st.text("ab.*?:/[\n", max_size=6), TEXTS)
-def test_a_pattern_matches_what_a_plain_reading_of_it_does(pattern: str, text: str) -> None:
+def test_pattern_matches_like_the_regular_expression(pattern: str, text: str) -> None:
     assert matches(pattern, text) == regular_expression_matches(pattern, text)
 
 
@@ -160,7 +160,7 @@ def holds(element: dict[str, Any], **context: str | tuple[str, ...]) -> bool:
         ("Null", False, "there", ()),
     ],
 )
-def test_an_operator_compares_as_its_name_says(operator: str, wanted: Any, meets: Any, fails: Any) -> None:
+def test_operator_compares_by_its_name(operator: str, wanted: Any, meets: Any, fails: Any) -> None:
     assert operator in OPERATORS
     assert holds({operator: {"aws:Key": wanted}}, aws__key=meets)
     assert not holds({operator: {"aws:Key": wanted}}, aws__key=fails)
@@ -195,7 +195,7 @@ def test_of_several_values_in_the_request_one_must_match_and_with_a_negated_oper
         ("BoolIfExists", True),
     ],
 )
-def test_a_key_that_the_request_lacks_counts_as_the_operator_says(operator: str, met: bool) -> None:
+def test_missing_condition_key_counts_by_operator(operator: str, met: bool) -> None:
     assert holds({operator: {"aws:a": "1"}}) is met
     assert holds({operator: {"aws:a": "1"}}, aws__a=()) is met
 
@@ -224,7 +224,7 @@ def test_all_values_and_any_value_mean_every_one_and_one(found: list[str], wante
         (["StringEquals"], "no map"),
     ],
 )
-def test_what_is_not_known_of_conditions_is_named(element: Any, words: str) -> None:
+def test_unknown_condition_operator_is_named(element: Any, words: str) -> None:
     with pytest.raises(UnsupportedPolicyError, match=words.replace("(", r"\(")):
         parse_conditions(element)
 

@@ -52,7 +52,7 @@ def test_a_group_that_a_process_does_not_leave_is_not_waited_for_for_ever(tmp_pa
     assert (mine / "payload" / "stays").exists()
 
 
-def test_a_machine_without_groups_has_nothing_to_remove(tmp_path: Path) -> None:
+def test_machine_without_control_groups_can_be_removed(tmp_path: Path) -> None:
     remove_cgroups("i-1", tmp_path)
     assert cgroup_folders("i-1", tmp_path) == []
 
@@ -111,7 +111,7 @@ def read_exactly(connection: socket.socket, length: int) -> bytes:
     return bytes(data)
 
 
-def test_a_client_that_has_said_everything_still_gets_its_answer(far: socket.socket, near: tuple[str, int]) -> None:
+def test_client_that_half_closed_still_gets_its_answer(far: socket.socket, near: tuple[str, int]) -> None:
     with connect(near) as client:
         server, _ = far.accept()
         with server:
@@ -129,7 +129,7 @@ def test_a_connection_that_leads_nowhere_ends(far: socket.socket, near: tuple[st
         assert read_all(client) == b""
 
 
-def test_closing_cuts_what_is_open_and_refuses_what_is_new(far: socket.socket) -> None:
+def test_closing_the_relay_ends_connections_and_rejects_new_ones(far: socket.socket) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     relay = ConnectionRelay(listener, far.getsockname())
@@ -150,7 +150,7 @@ def test_machines_that_boot_need_images(tmp_path: Path) -> None:
         main([*START, str(tmp_path), "--machines", "nspawn"])
 
 
-def test_a_host_that_cannot_boot_images_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hypervisor_names_what_the_host_lacks_for_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(SystemExit, match="machines of kind nspawn need root"):
         main([*START, str(tmp_path), "--machines", "nspawn", "--images", str(tmp_path)])

@@ -61,12 +61,12 @@ def read(metadata: MetadataService, path: str) -> tuple[int, str]:
         ("user-data", "#!/bin/sh\n"),
     ],
 )
-def test_an_instance_finds_out_who_it_is(path: str, expected: str) -> None:
+def test_instance_reads_its_identity(path: str, expected: str) -> None:
     assert read(service(), f"/latest/{path}") == (200, expected)
 
 
 @pytest.mark.parametrize("version", ["2009-04-04", "2021-03-23", "latest"])
-def test_every_version_that_cloud_init_asks_for_tells_the_same(version: str) -> None:
+def test_all_metadata_versions_have_the_same_documents(version: str) -> None:
     assert read(service(), f"/{version}/meta-data/instance-id") == (200, "i-1")
     assert version in read(service(), "/")[1].splitlines()
 
@@ -85,13 +85,13 @@ def test_a_version_that_never_was_is_404() -> None:
         ("meta-data/tags/", {"instance/"}),
     ],
 )
-def test_a_folder_lists_what_is_in_it(folder: str, inside: set[str]) -> None:
+def test_folder_lists_its_content(folder: str, inside: set[str]) -> None:
     status, body = read(service(), f"/latest/{folder}")
     assert (status, set(body.splitlines())) == (200, inside)
 
 
 @pytest.mark.parametrize("tags", [{}, {"Name": "app-tier"}, {"Name": ""}], ids=["no tag", "a tag", "an empty tag"])
-def test_whoever_follows_the_folders_finds_every_document(tags: dict[str, str]) -> None:
+def test_folder_lists_lead_to_every_document(tags: dict[str, str]) -> None:
     """As cloud-init does, which tries one that is missing again and again, for seconds, and then gives up."""
     metadata = service(tags=tags)
 
@@ -119,22 +119,22 @@ def test_the_identity_document_is_json_with_region_and_instance() -> None:
     "path",
     ["meta-data/tags/instance/none", "meta-data/spot/instance-action", "meta-data/iam/security-credentials/x"],
 )
-def test_what_does_not_exist_is_404(path: str) -> None:
+def test_missing_document_is_404(path: str) -> None:
     assert read(service(), f"/latest/{path}")[0] == 404
 
 
-def test_without_user_data_there_is_none_to_read() -> None:
+def test_metadata_without_user_data_has_no_document() -> None:
     assert read(service(user_data=""), "/latest/user-data")[0] == 404
 
 
-def test_a_spot_notice_appears_where_a_worker_looks_for_it() -> None:
+def test_spot_notice_appears_in_the_metadata() -> None:
     notice = {"action": "terminate", "time": "2026-01-01T00:02:00Z"}
     status, body = read(service(spot_notice=notice), "/latest/meta-data/spot/instance-action")
     assert (status, json.loads(body)) == (200, notice)
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "99999999999.forged"])
-def test_without_a_valid_token_nothing_is_told(token: str) -> None:
+def test_metadata_needs_a_valid_session_token(token: str) -> None:
     assert service().answer("GET", "/latest/meta-data/instance-id", {TOKEN_HEADER: token}).status == 401
 
 
@@ -170,17 +170,17 @@ def test_a_request_that_came_through_a_proxy_is_refused() -> None:
     assert service().answer("PUT", "/latest/api/token", headers).status == 403
 
 
-def test_credentials_are_asked_for_once_and_again_before_they_expire() -> None:
-    clock, asked = ManualClock(0.0), []
+def test_credentials_are_cached_and_refreshed_before_they_expire() -> None:
+    clock, fetched = ManualClock(0.0), []
 
-    def ask() -> dict[str, str]:
-        asked.append(clock.now)
-        return {"Expiration": "1970-01-01T06:00:00Z" if len(asked) == 1 else "1970-01-01T12:00:00Z"}
+    def fetch() -> dict[str, str]:
+        fetched.append(clock.now)
+        return {"Expiration": "1970-01-01T06:00:00Z" if len(fetched) == 1 else "1970-01-01T12:00:00Z"}
 
-    credentials = RefreshedCredentials(ask, clock)
+    credentials = RefreshedCredentials(fetch, clock)
     credentials()
     credentials()
-    assert len(asked) == 1
+    assert len(fetched) == 1
     clock.now = 6 * 3600 - 600
     assert credentials()["Expiration"] == "1970-01-01T12:00:00Z"
-    assert len(asked) == 2
+    assert len(fetched) == 2

@@ -38,7 +38,7 @@ def test_a_change_leaves_the_other_switches_as_they_are() -> None:
         {"count_factor": 0},
     ],
 )
-def test_a_value_that_means_something_is_taken(values: dict[str, Any]) -> None:
+def test_allowed_value_is_accepted(values: dict[str, Any]) -> None:
     (name,) = values
     assert getattr(Switches().changed(values), name) == values[name]
 
@@ -66,7 +66,7 @@ def test_a_value_that_means_something_is_taken(values: dict[str, Any]) -> None:
         ({"speed": 1}, r"unknown switches \['speed'\]; there are"),
     ],
 )
-def test_a_value_that_means_nothing_is_refused_with_what_is_allowed(values: dict[str, Any], problem: str) -> None:
+def test_invalid_value_is_rejected_with_the_allowed_ones(values: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidSwitchError, match=problem):
         Switches().changed(values)
 
@@ -82,7 +82,7 @@ def test_switches_are_typed_as_name_and_yaml() -> None:
     assert parse_switches(typed) == expected
 
 
-def test_of_two_settings_of_one_switch_the_later_counts() -> None:
+def test_later_setting_of_a_switch_counts() -> None:
     assert parse_switches(["max_instances=1", "max_instances=2"]).max_instances == 2
 
 
@@ -95,7 +95,7 @@ def test_of_two_settings_of_one_switch_the_later_counts() -> None:
         ("speed=3", r"unknown switches \['speed'\]; there are .*'boot_delay_seconds'"),
     ],
 )
-def test_what_is_typed_wrong_is_named(text: str, problem: str) -> None:
+def test_invalid_setting_is_named(text: str, problem: str) -> None:
     with pytest.raises(InvalidSwitchError, match=problem):
         parse_switches([text])
 

@@ -12,8 +12,8 @@ FORM = {**SDK, "PATH_INFO": "/uploads", "CONTENT_TYPE": "multipart/form-data; bo
 OWN, FOREIGN = "http://127.0.0.1:8080", "https://evil.example"
 
 
-class Asked:
-    """A guard before a cloud that answers everything, whose uploads bucket takes forms of `OWN`."""
+class GuardedCloud:
+    """A guard before a cloud that answers every request and has a bucket that accepts forms of `OWN`."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -33,14 +33,14 @@ class Asked:
 
 
 @pytest.fixture
-def asked() -> Asked:
-    return Asked()
+def guarded() -> GuardedCloud:
+    return GuardedCloud()
 
 
 @pytest.mark.parametrize("site", [{}, {"HTTP_SEC_FETCH_SITE": "none"}], ids=["an SDK", "typed by the user"])
-def test_s1_requests_of_no_page_pass(asked: Asked, site: dict[str, str]) -> None:
-    assert asked({**SDK, **site}) == (200, {})
-    assert asked.passed == 1
+def test_s1_requests_of_no_page_pass(guarded: GuardedCloud, site: dict[str, str]) -> None:
+    assert guarded({**SDK, **site}) == (200, {})
+    assert guarded.passed == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD"])
@@ -56,18 +56,20 @@ def test_s1_requests_of_no_page_pass(asked: Asked, site: dict[str, str]) -> None
         {"HTTP_SEC_FETCH_SITE": "none", "HTTP_ORIGIN": FOREIGN},
     ],
 )
-def test_s1_requests_of_pages_are_refused(asked: Asked, method: str, path: str, page: dict[str, str]) -> None:
-    status, headers = asked({**SDK, "REQUEST_METHOD": method, "PATH_INFO": path, **page})
-    assert (status, asked.passed) == (403, 0)
+def test_s1_requests_of_pages_are_refused(
+    guarded: GuardedCloud, method: str, path: str, page: dict[str, str]
+) -> None:
+    status, headers = guarded({**SDK, "REQUEST_METHOD": method, "PATH_INFO": path, **page})
+    assert (status, guarded.passed) == (403, 0)
     assert not [name for name in headers if name.startswith("Access-Control")]
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:5000", "127.0.0.1.evil.example", "", "[", "192.0.2.1"]
 )
-def test_s1_requests_to_another_host_name_are_refused(asked: Asked, host: str) -> None:
-    assert asked({**SDK, "HTTP_HOST": host})[0] == 403
-    assert asked.passed == 0
+def test_s1_requests_to_another_host_name_are_refused(guarded: GuardedCloud, host: str) -> None:
+    assert guarded({**SDK, "HTTP_HOST": host})[0] == 403
+    assert guarded.passed == 0
 
 
 @pytest.mark.parametrize(
@@ -78,16 +80,16 @@ def test_s1_names_of_this_machine_are_known(host: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/moto-api", "/moto-api/", "/moto-api/reset", "/moto-api/data.json"])
-def test_s1_the_stock_control_pages_are_off(asked: Asked, path: str) -> None:
-    assert asked({**SDK, "PATH_INFO": path})[0] == 403
-    assert asked.passed == 0
+def test_s1_the_stock_control_pages_are_off(guarded: GuardedCloud, path: str) -> None:
+    assert guarded({**SDK, "PATH_INFO": path})[0] == 403
+    assert guarded.passed == 0
 
 
-def test_s1_a_form_of_an_allowed_origin_passes_and_its_answer_can_be_read(asked: Asked) -> None:
-    assert asked({**FORM, "HTTP_ORIGIN": OWN}) == (200, {"Access-Control-Allow-Origin": OWN, "Vary": "Origin"})
+def test_s1_a_form_of_an_allowed_origin_passes_and_its_answer_can_be_read(guarded: GuardedCloud) -> None:
+    assert guarded({**FORM, "HTTP_ORIGIN": OWN}) == (200, {"Access-Control-Allow-Origin": OWN, "Vary": "Origin"})
     preflight = {**FORM, "REQUEST_METHOD": "OPTIONS", "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": "x-a"}
-    status, headers = asked({**preflight, "HTTP_ORIGIN": OWN})
-    assert (status, headers["Access-Control-Allow-Headers"], asked.passed) == (200, "x-a", 1)
+    status, headers = guarded({**preflight, "HTTP_ORIGIN": OWN})
+    assert (status, headers["Access-Control-Allow-Headers"], guarded.passed) == (200, "x-a", 1)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_s1_a_form_of_an_allowed_origin_passes_and_its_answer_can_be_read(asked:
     ],
 )
 def test_s1_nothing_but_a_form_of_an_allowed_origin_to_its_bucket_passes(
-    asked: Asked, change: dict[str, str]
+    guarded: GuardedCloud, change: dict[str, str]
 ) -> None:
-    assert asked({**FORM, "HTTP_ORIGIN": OWN, **change})[0] == 403
-    assert asked.passed == 0
+    assert guarded({**FORM, "HTTP_ORIGIN": OWN, **change})[0] == 403
+    assert guarded.passed == 0

@@ -28,24 +28,24 @@ from localcloud.patches import (
 ALL = [pytest.param(m, id=m.symbol) for service in MODULES for m in patches_of(service)]
 
 
-def test_moto_is_exactly_the_version_that_the_mends_were_written_for() -> None:
+def test_moto_has_the_version_that_the_patches_were_written_for() -> None:
     assert version("moto") == MOTO_VERSION == "5.2.5"
 
 
 @pytest.mark.parametrize("one", ALL)
-def test_a_mended_symbol_still_exists_with_the_expected_signature(one: Patch | NewAttribute) -> None:
+def test_patched_symbol_has_the_expected_signature(one: Patch | NewAttribute) -> None:
     one.check()
 
 
 @pytest.mark.parametrize("one", ALL)
-def test_a_mend_says_what_it_mends(one: Patch | NewAttribute) -> None:
+def test_every_patch_has_a_reason(one: Patch | NewAttribute) -> None:
     assert one.why
 
 
-def test_a_symbol_that_is_gone_is_named_with_the_remedy() -> None:
-    gone = Patch("moto.sqs.models:Queue.no_such_thing", (), lambda original: original, "test")
+def test_missing_symbol_is_named_with_the_remedy() -> None:
+    missing = Patch("moto.sqs.models:Queue.no_such_thing", (), lambda original: original, "test")
     with pytest.raises(MotoChangedError, match=r"Queue\.no_such_thing no longer exists; install moto==5\.2\.5"):
-        gone.apply()
+        missing.apply()
 
 
 def test_a_symbol_with_another_signature_is_named_with_both() -> None:
@@ -60,24 +60,24 @@ def test_another_version_of_moto_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         check_version()
 
 
-def test_a_mend_replaces_the_symbol_by_what_it_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("mended_module")
+def test_patch_replaces_a_symbol_by_what_it_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("patched_module")
     module.double = lambda x: 2 * x  # type: ignore[attr-defined]
-    monkeypatch.setitem(__import__("sys").modules, "mended_module", module)
+    monkeypatch.setitem(__import__("sys").modules, "patched_module", module)
 
     def build(original: Any) -> Any:
         return lambda x: original(x) + 1
 
-    Patch("mended_module:double", ("x",), build, "test").apply()
+    Patch("patched_module:double", ("x",), build, "test").apply()
     assert module.double(3) == 7
 
 
-def test_a_service_without_mends_is_left_as_it_is() -> None:
+def test_service_without_patches_stays_stock() -> None:
     assert patches_of("kms") == ()
     apply_patches("kms")
 
 
-def test_an_addition_gives_a_symbol_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_attribute_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("lacking_module")
     monkeypatch.setitem(__import__("sys").modules, "lacking_module", module)
     addition = NewAttribute("lacking_module:answer", 42, "test")
@@ -86,7 +86,7 @@ def test_an_addition_gives_a_symbol_what_it_lacks(monkeypatch: pytest.MonkeyPatc
     addition.check()  # again: what is there is ours
 
 
-def test_an_addition_that_is_no_longer_needed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_attribute_that_exists_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("lacking_module")
     module.answer = 41  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "lacking_module", module)
@@ -120,7 +120,7 @@ def test_the_names_that_are_tried_are_those_of_stock_moto(service: str, operatio
             assert names.candidates(picker, context) == expected
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localcloud.patches.MAX_CACHED_NAMES", 4)
     names, picker = AttributeNames(), XFormedAttributePicker()
     for context in contexts("sqs", "ReceiveMessage", "Messages"):
@@ -154,8 +154,8 @@ def test_an_attribute_with_bytes_in_it_is_not_plain(attribute: object, plain: bo
     assert is_json_value(attribute) is plain
 
 
-def test_a_model_that_nothing_uses_any_more_is_gone() -> None:
-    """Stock moto keeps each for its dashboard: every message and every overwritten object, for ever."""
+def test_unused_models_are_freed() -> None:
+    """Stock moto never frees a model: its dashboard refers to every message and every overwritten object."""
     apply_patches("core")
     message = Message("id", "body")
     seen = weakref.ref(message)

@@ -32,7 +32,7 @@ def backend() -> S3Backend:
     return found
 
 
-def test_an_object_can_be_read_while_another_takes_its_key(backend: S3Backend) -> None:
+def test_object_can_be_read_while_it_is_overwritten(backend: S3Backend) -> None:
     old = backend.put_object("objects", "k", b"old")
     backend.put_object("objects", "k", b"new")
     backend.delete_object("objects", "k")
@@ -53,7 +53,7 @@ def test_an_upload_in_parts_becomes_one_object(backend: S3Backend, parts: list[b
     assert b"".join(key.value for key in keys) == b"".join(parts)
 
 
-def test_what_is_given_is_kept_and_what_is_not_is_as_in_stock_moto(backend: S3Backend) -> None:
+def test_given_attributes_are_stored_and_others_are_as_in_stock_moto(backend: S3Backend) -> None:
     plain = backend.put_object("objects", "k", b"x")
     assert (plain.storage_class, plain.version_id, plain.encryption) == ("STANDARD", "null", None)
     special = backend.put_object(
@@ -81,7 +81,7 @@ def test_an_object_shares_its_attributes_names_with_all_others(backend: S3Backen
 
 
 _names = count()
-TOLD = ("etag", "content-type", "content-length", "accept-ranges")
+COMPARED_HEADERS = ("etag", "content-type", "content-length", "accept-ranges")
 PUT = st.tuples(st.just("PUT"), st.sampled_from(["a", "b/c.png"]), st.binary(max_size=5000))
 OTHER = st.tuples(st.sampled_from(["GET", "DELETE"]), st.sampled_from(["a", "b/c.png"]), st.just(b""))
 
@@ -97,11 +97,11 @@ def bucket(moto: ClientPair) -> str:
     return new_bucket(moto)
 
 
-def told(reply: Reply) -> tuple[Any, ...]:
+def comparable(reply: Reply) -> tuple[Any, ...]:
     """What a client can tell of an answer; of a refusal, all but the request's identity."""
     if reply.status >= 300:
         return reply.status, reply.body.partition(b"<RequestId>")[0]
-    names = TOLD if reply.body else ("etag",)  # Flask gives a type to nothing, too
+    names = COMPARED_HEADERS if reply.body else ("etag",)  # Flask sets a type for an empty body, too
     return reply.status, [reply.headers.get(name) for name in names], reply.body
 
 
@@ -109,7 +109,7 @@ def ask(door: WsgiClient, bucket: str, operations: list[tuple[str, str, bytes]])
     replies = []
     for method, key, content in operations:
         environ: dict[str, Any] = {"CONTENT_TYPE": "image/png"} if method == "PUT" else {}
-        replies.append(told(door.request("s3", method, f"/{bucket}/{key}", content, **environ)))
+        replies.append(comparable(door.request("s3", method, f"/{bucket}/{key}", content, **environ)))
     return replies
 
 
@@ -122,7 +122,7 @@ def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", None])
-def test_what_is_put_directly_is_what_every_other_call_of_moto_sees(
+def test_objects_put_directly_are_visible_to_stock_moto(
     moto: ClientPair, bucket: str, content_type: str | None
 ) -> None:
     described: dict[str, Any] = {"CONTENT_TYPE": content_type, "HTTP_CONTENT_DISPOSITION": "attachment"}
@@ -134,7 +134,7 @@ def test_what_is_put_directly_is_what_every_other_call_of_moto_sees(
     assert b"<Key>a/b.png</Key>" in moto.stock.request("s3", "GET", f"/{bucket}?list-type=2").body
 
 
-def test_what_stock_moto_put_is_got_directly_with_its_metadata(moto: ClientPair, bucket: str) -> None:
+def test_objects_put_by_stock_moto_are_read_with_their_metadata(moto: ClientPair, bucket: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_META_TAKEN="1999", HTTP_CACHE_CONTROL="no-store")
     direct = moto.direct.request("s3", "GET", f"/{bucket}/k")
     assert direct.headers["x-amz-meta-taken"] == "1999"
@@ -143,7 +143,7 @@ def test_what_stock_moto_put_is_got_directly_with_its_metadata(moto: ClientPair,
 
 
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-def test_a_plain_call_is_not_asked_of_stock_moto(moto: ClientPair, bucket: str, method: str) -> None:
+def test_plain_call_is_answered_directly(moto: ClientPair, bucket: str, method: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
     expect = {"HTTP_EXPECT": "100-continue", "HTTP_AMZ_SDK_REQUEST": "attempt=1", "HTTP_X_AMZ_SECURITY_TOKEN": "t"}
     assert not moto.needs_stock("s3", method, f"/{bucket}/k", b"y", **expect)
@@ -178,7 +178,7 @@ def test_a_plain_call_is_not_asked_of_stock_moto(moto: ClientPair, bucket: str, 
         ("GET", "/{}", {}),
     ],
 )
-def test_a_call_that_is_more_than_plain_is_asked_of_stock_moto(
+def test_stock_moto_answers_calls_that_are_not_plain(
     moto: ClientPair, bucket: str, method: str, target: str, environ: dict[str, Any]
 ) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
@@ -191,7 +191,10 @@ def test_a_conditional_put_is_answered_as_by_stock_moto(moto: ClientPair) -> Non
     condition: dict[str, Any] = {"HTTP_IF_NONE_MATCH": "*"}
     plain, stock = new_bucket(moto, "same"), new_bucket(moto, "same")
     replies = [
-        [told(door.request("s3", "PUT", f"/{name}/k", content, **condition)) for content in (b"first", b"second")]
+        [
+            comparable(door.request("s3", "PUT", f"/{name}/k", content, **condition))
+            for content in (b"first", b"second")
+        ]
         for door, name in ((moto.direct, plain), (moto.stock, stock))
     ]
     assert [[status for status, *_ in each] for each in replies] == [[200, 412]] * 2
@@ -200,7 +203,7 @@ def test_a_conditional_put_is_answered_as_by_stock_moto(moto: ClientPair) -> Non
     assert not moto.needs_stock("s3", "PUT", f"/{plain}/new", b"x", **condition)
 
 
-def test_of_many_conditional_puts_at_once_one_succeeds(moto: ClientPair, bucket: str) -> None:
+def test_one_of_many_conditional_object_puts_succeeds(moto: ClientPair, bucket: str) -> None:
     def put(number: int) -> int:
         return moto.direct.request("s3", "PUT", f"/{bucket}/k", b"%d" % number, HTTP_IF_NONE_MATCH="*").status
 
@@ -225,9 +228,7 @@ def test_of_many_conditional_puts_at_once_one_succeeds(moto: ClientPair, bucket:
         ),
     ],
 )
-def test_a_bucket_whose_configuration_matters_is_stock_moto_s(
-    moto: ClientPair, bucket: str, aspect: str, document: str
-) -> None:
+def test_stock_moto_answers_for_configured_buckets(moto: ClientPair, bucket: str, aspect: str, document: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
     assert moto.stock.request("s3", "PUT", f"/{bucket}?{aspect}", document.encode()).status < 300
     for method in ("PUT", "GET", "DELETE"):
@@ -258,24 +259,24 @@ def tags(moto: ClientPair, bucket: str) -> bytes:
 
 
 @pytest.mark.parametrize("header", ["kept=no", "kept=", "a.b-c_d=1", "kept=no&colour=red", "colour=dark%20red"])
-def test_tags_that_are_put_are_those_that_stock_moto_would_keep(moto: ClientPair, bucket: str, header: str) -> None:
+def test_stored_tags_are_those_of_stock_moto(moto: ClientPair, bucket: str, header: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
-    kept, counted = (
+    stored_tags, counted = (
         tags(moto, bucket),
         moto.stock.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"],
     )
     moto.stock.request("s3", "DELETE", f"/{bucket}/k")
     assert b"<Key>" not in tags(moto, bucket)
     moto.direct.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
-    assert tags(moto, bucket) == kept
-    assert b"<Key>" in kept
+    assert tags(moto, bucket) == stored_tags
+    assert b"<Key>" in stored_tags
     assert moto.direct.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"] == counted
 
 
 @pytest.mark.parametrize(
     ("header", "stock"), [("kept=no", False), ("a=b&c=d", True), ("a=%20", True), ("aws:a=b", True)]
 )
-def test_one_plain_tag_is_not_asked_of_stock_moto_and_what_may_be_refused_is(
+def test_plain_tag_is_answered_directly_and_others_by_stock_moto(
     moto: ClientPair, bucket: str, header: str, stock: bool
 ) -> None:
     assert moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header) is stock
@@ -331,7 +332,7 @@ def test_a_statement_with_a_further_condition_stays() -> None:
     ],
     ids=["no policy", "over tls", "never"],
 )
-def test_what_a_policy_denies_otherwise_is_denied(policy: object, action: str, permission: PermissionResult) -> None:
+def test_other_denials_of_a_bucket_policy_hold(policy: object, action: str, permission: PermissionResult) -> None:
     text = None if policy is None else json.dumps({"Version": "2012-10-17", "Statement": policy}).encode()
     get_permission = PATCHES[0].build(None)
     assert get_permission(SimpleNamespace(policy=text), action, "arn:aws:s3:::b/k") == permission

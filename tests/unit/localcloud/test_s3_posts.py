@@ -68,7 +68,7 @@ def post_form(body: str, path: str = "/photos", **environ: str | None) -> tuple[
         ("/photos", {"CONTENT_TYPE": None}),
     ],
 )
-def test_what_is_no_form_for_a_bucket_is_passed_on(path: str, changes: dict[str, str | None]) -> None:
+def test_other_requests_pass_the_form_handler(path: str, changes: dict[str, str | None]) -> None:
     assert post_form(KEY + FILE + END, path, **changes) == ("", "passed on")
 
 
@@ -87,11 +87,11 @@ def test_what_is_no_form_for_a_bucket_is_passed_on(path: str, changes: dict[str,
         (part("KEY", "k") + part("policy", "e30=") + FILE + END, {}, "InvalidArgument"),
     ],
 )
-def test_a_form_that_is_not_whole_is_a_bad_request(body: str, changes: dict[str, Any], code: str) -> None:
+def test_incomplete_form_is_a_bad_request(body: str, changes: dict[str, Any], code: str) -> None:
     assert post_form(body, **changes) == ("400 Bad Request", code)
 
 
-def test_a_whole_form_of_nobody_is_denied() -> None:
+def test_complete_form_without_signature_is_denied() -> None:
     assert post_form(KEY + FILE + END) == post_form(KEY + FILE + END, "/photos/") == ("403 Forbidden", "AccessDenied")
 
 
@@ -150,7 +150,7 @@ def test_a_policy_that_was_touched_is_not_signed(at: int, to: str) -> None:
         ({"x-amz-credential": "OWNER/20260301/us-east-1/s3/aws4_request"}, 403, "SignatureDoesNotMatch"),
     ],
 )
-def test_who_has_not_signed_is_refused(changes: dict[str, str | None], status: int, code: str) -> None:
+def test_form_without_signature_is_rejected(changes: dict[str, str | None], status: int, code: str) -> None:
     changed = {**signed(), **changes}.items()
     fields = {name: value.replace("OWNER", owner_key().id) for name, value in changed if value is not None}
     with pytest.raises(RefusedError) as refused:
@@ -169,12 +169,12 @@ def test_who_has_not_signed_is_refused(changes: dict[str, str | None], status: i
         ([], {"x-ignore-me": "whatever", "x-amz-signature": "0"}),
     ],
 )
-def test_a_form_that_keeps_every_condition_is_let_in(conditions: Any, fields: dict[str, str]) -> None:
+def test_form_is_accepted_if_all_conditions_hold(conditions: Any, fields: dict[str, str]) -> None:
     check_policy(with_policy(conditions, fields), NOW)
 
 
 @pytest.mark.parametrize(
-    ("conditions", "fields", "says"),
+    ("conditions", "fields", "message"),
     [
         ([{"key": "a"}], {"key": "b"}, 'Policy Condition failed: ["eq", "$key", "a"]'),
         ([{"key": "a"}], {}, "Policy Condition failed"),
@@ -185,16 +185,16 @@ def test_a_form_that_keeps_every_condition_is_let_in(conditions: Any, fields: di
         ([], {"key": "a"}, "Extra input fields: key"),
     ],
 )
-def test_a_form_that_breaks_a_condition_or_says_more_is_denied(
-    conditions: Any, fields: dict[str, str], says: str
+def test_form_is_denied_if_a_condition_fails_or_a_field_has_none(
+    conditions: Any, fields: dict[str, str], message: str
 ) -> None:
     refused = rejection_of(with_policy(conditions, fields))
     assert (refused.status, refused.code) == (403, "AccessDenied")
-    assert says in refused.message
+    assert message in refused.message
 
 
 @pytest.mark.parametrize(("size", "code"), [(4, "EntityTooSmall"), (5, None), (7, None), (8, "EntityTooLarge")])
-def test_a_file_is_as_large_as_the_policy_says(size: int, code: str | None) -> None:
+def test_file_size_must_be_in_the_policys_range(size: int, code: str | None) -> None:
     form = with_policy([["content-length-range", 5, 7]], {}, size)
     if code is None:
         check_policy(form, NOW)
@@ -223,12 +223,12 @@ def test_a_policy_ends_at_its_moment() -> None:
         ([], 5),
     ],
 )
-def test_a_policy_that_cannot_be_understood_lets_nothing_in(conditions: Any, expiration: Any) -> None:
+def test_malformed_form_policy_denies(conditions: Any, expiration: Any) -> None:
     refused = rejection_of(with_policy(conditions, {}, expiration=expiration))
     assert (refused.status, refused.code) == (400, "InvalidPolicyDocument")
 
 
-def test_a_policy_that_is_no_json_lets_nothing_in() -> None:
+def test_form_policy_without_json_denies() -> None:
     assert rejection_of(Form("photos", {"policy": "!"}, 5)).code == "InvalidPolicyDocument"
 
 
@@ -237,9 +237,9 @@ def tagging_xml(*tags: tuple[str, str]) -> str:
     return f"<Tagging><TagSet>{each}</TagSet></Tagging>"
 
 
-@pytest.mark.parametrize("said", ["", "kept", "=no", "a=b&c=d", "a=%20", "a=b+c", "aws:a=b", "a" * 129 + "=b"])
-def test_a_header_that_says_more_than_one_plain_tag_is_not_guessed(said: str) -> None:
-    assert plain_tag(said) is None
+@pytest.mark.parametrize("header", ["", "kept", "=no", "a=b&c=d", "a=%20", "a=b+c", "aws:a=b", "a" * 129 + "=b"])
+def test_stock_moto_parses_headers_with_more_than_one_plain_tag(header: str) -> None:
+    assert plain_tag(header) is None
 
 
 def test_one_plain_tag_is_read() -> None:
@@ -269,7 +269,7 @@ def test_the_tags_of_a_form_are_read_with_and_without_a_name_space() -> None:
         (tagging_xml(*((str(n), "") for n in range(MAX_TAGS + 1))), "BadRequest"),
     ],
 )
-def test_what_no_object_can_have_is_refused(text: str, code: str) -> None:
+def test_invalid_object_tags_are_rejected(text: str, code: str) -> None:
     with pytest.raises(RefusedError) as refused:
         tags_of_form(text)
     assert (refused.value.status, refused.value.code) == (400, code)

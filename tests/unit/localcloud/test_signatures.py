@@ -27,13 +27,13 @@ class Cloud:
 
     def __init__(self, *, seconds_later: float = 0) -> None:
         self.bodies: list[bytes] = []
-        self.asked = SignedCalls(self._aws, lambda: datetime.now(UTC).timestamp() + seconds_later)
+        self.signed_calls = SignedCalls(self._aws, lambda: datetime.now(UTC).timestamp() + seconds_later)
 
     def __call__(self, request: Request) -> tuple[int, bytes]:
         """Return status and body of the answer."""
         statuses: list[str] = []
         environ = {**request, "wsgi.input": io.BytesIO(request["wsgi.input"].getvalue())}
-        content = b"".join(self.asked(environ, lambda status, _headers: statuses.append(status)))
+        content = b"".join(self.signed_calls(environ, lambda status, _headers: statuses.append(status)))
         return int(statuses[0].split()[0]), content
 
     def _aws(self, environ: Request, start_response: Any) -> Iterable[bytes]:
@@ -165,7 +165,7 @@ def test_s1_a_request_without_a_signature_is_refused() -> None:
     ("target", "is_free"),
     [("InitiateAuth", True), ("SignUp", True), ("AdminGetUser", False), ("ListUserPools", False)],
 )
-def test_calls_that_aws_takes_from_anybody_need_no_signature(target: str, is_free: bool) -> None:
+def test_public_calls_need_no_signature(target: str, is_free: bool) -> None:
     request = signed("cognito-idp", headers={"X-Amz-Target": f"AWSCognitoIdentityProviderService.{target}"})
     del request["HTTP_AUTHORIZATION"]
     status, body = Cloud()(request)

@@ -43,12 +43,12 @@ def entries(bodies: list[str], fifo: bool = False) -> list[dict[str, str]]:
     ]
 
 
-def told(value: Any, name: str = "") -> Any:
+def comparable(value: Any, name: str = "") -> Any:
     """An answer without what no two sends or receives have in common."""
     if isinstance(value, dict):
-        return {key: told(member, key) for key, member in value.items()}
+        return {key: comparable(member, key) for key, member in value.items()}
     if isinstance(value, list):
-        return [told(member) for member in value]
+        return [comparable(member) for member in value]
     if name in {"MessageId", "ReceiptHandle"}:
         return name
     if name == "Message":
@@ -75,7 +75,7 @@ def play(door: WsgiClient, url: str, operations: list[Any], fifo: bool) -> list[
                 some = [{**entry, "VisibilityTimeout": arguments[1]} for entry in some]
             name = "DeleteMessageBatch" if operation == "delete" else "ChangeMessageVisibilityBatch"
             reply = door.call("sqs", name, QueueUrl=url, Entries=some)
-        answers.append((reply.status, told(reply.json), reply.headers["content-type"]))
+        answers.append((reply.status, comparable(reply.json), reply.headers["content-type"]))
     return answers
 
 
@@ -132,13 +132,13 @@ def test_an_unusual_call_is_answered_by_stock_moto(
         before = moto.stock_application.times
         reply = door.call("sqs", operation, QueueUrl=new_queue(moto), **parameters)
         assert moto.stock_application.times > before
-        body = re.sub(r"[\d.]+|queue-\d+", "9", str(told(reply.json)))
+        body = re.sub(r"[\d.]+|queue-\d+", "9", str(comparable(reply.json)))
         replies.append((reply.status, body))
     assert replies[0] == replies[1]
 
 
 @pytest.mark.parametrize("operation", ["ReceiveMessage", "GetQueueAttributes"])
-def test_a_queue_that_is_not_there_is_stock_moto_s_to_refuse(moto: ClientPair, operation: str) -> None:
+def test_stock_moto_answers_for_a_missing_queue(moto: ClientPair, operation: str) -> None:
     reply = moto.direct.call("sqs", operation, QueueUrl="http://127.0.0.1/1/no-such-queue")
     assert reply.status == 400
     assert reply.json["__type"] == "com.amazonaws.sqs#QueueDoesNotExist"
@@ -151,7 +151,7 @@ def test_a_fifo_queue_that_deduplicates_by_content_is_stock_moto_s(moto: ClientP
     assert len(moto.direct.call("sqs", "ReceiveMessage", QueueUrl=url, MaxNumberOfMessages=10).json["Messages"]) == 1
 
 
-def test_a_queue_with_a_delay_delays_what_is_sent_to_it(moto: ClientPair) -> None:
+def test_queue_with_a_delay_delays_messages(moto: ClientPair) -> None:
     url = new_queue(moto, DelaySeconds="600")
     moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["m"]))
     assert moto.direct.call("sqs", "GetQueueAttributes", QueueUrl=url, AttributeNames=COUNTS).json == {
@@ -171,7 +171,7 @@ def test_a_message_that_is_received_too_often_goes_to_the_dead_letters(moto: Cli
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"QueueUrl": 7}', b'{"QueueUrl": null}'])
-def test_a_body_that_is_no_call_reaches_stock_moto_as_it_came(moto: ClientPair, body: bytes) -> None:
+def test_invalid_body_reaches_stock_moto_unchanged(moto: ClientPair, body: bytes) -> None:
     environ: dict[str, Any] = {
         "CONTENT_TYPE": "application/x-amz-json-1.0",
         "HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage",

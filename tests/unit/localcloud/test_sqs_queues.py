@@ -44,7 +44,7 @@ def payloads(queue: MessageQueue[str], limit: int = 10, visibility: float = 30) 
     return [d.payload for d in queue.receive(limit, visibility)]
 
 
-def test_messages_come_in_the_order_of_sending_and_at_most_as_many_as_asked_for(
+def test_messages_arrive_in_order_up_to_the_limit(
     queue: MessageQueue[str],
 ) -> None:
     for n in range(5):
@@ -78,9 +78,7 @@ def test_a_deleted_message_never_comes_back(queue: MessageQueue[str], clock: Man
     assert queue.counts() == MessageCounts(0, 0, 0)
 
 
-def test_a_message_whose_timeout_has_passed_can_still_be_deleted_with_its_latest_receipt(
-    queue: MessageQueue[str], clock: ManualClock
-) -> None:
+def test_latest_receipt_deletes_after_the_visibility_timeout(queue: MessageQueue[str], clock: ManualClock) -> None:
     queue.send("a", "m")
     (delivery,) = queue.receive(1, 30)
     clock.now += 31
@@ -114,7 +112,7 @@ def test_a_fifo_message_is_deleted_only_as_long_as_its_receipt_is_valid(
     clock.now += 31
     (latest,) = fifo.receive(1, 30)
     fifo.delete(latest.receipt_handle)
-    fifo.delete(expired.receipt_handle)  # of a message that is gone
+    fifo.delete(expired.receipt_handle)  # of a deleted message
     assert fifo.counts() == MessageCounts(0, 0, 0)
 
 
@@ -172,7 +170,7 @@ def test_a_delayed_message_comes_after_its_delay(queue: MessageQueue[str], clock
     assert payloads(queue) == ["m"]
 
 
-def test_counts_tell_visible_in_flight_and_delayed_apart(queue: MessageQueue[str]) -> None:
+def test_counts_distinguish_visible_in_flight_and_delayed(queue: MessageQueue[str]) -> None:
     for n in range(6):
         queue.send(str(n), "m", delay_seconds=60 if n == 5 else 0)
     queue.receive(2, 30)
@@ -256,7 +254,7 @@ def test_a_fifo_group_is_receivable_after_a_visibility_of_zero(fifo: MessageQueu
     assert payloads(fifo) == ["m0"]
 
 
-def test_a_duplicate_within_five_minutes_changes_nothing_and_after_them_is_new(
+def test_duplicate_is_dropped_within_five_minutes_and_new_after_them(
     fifo: MessageQueue[str], clock: ManualClock
 ) -> None:
     first = fifo.send("0", "m", group="a", deduplication_key="k")
@@ -293,7 +291,7 @@ def test_a_long_poll_ends_when_a_message_of_another_consumer_becomes_visible_aga
         assert len(poll.result(DEADLINE_SECONDS)) == 1
 
 
-def test_a_closed_queue_lets_nobody_wait() -> None:
+def test_closed_queue_ends_long_polls() -> None:
     queue: MessageQueue[str] = MessageQueue()
     waits = {"wait_seconds": NEVER_SECONDS}
     pollers = [threading.Thread(target=queue.receive, args=(1, 30), kwargs=waits, daemon=True) for _ in "ab"]
@@ -306,7 +304,7 @@ def test_a_closed_queue_lets_nobody_wait() -> None:
     assert queue.receive(1, 30, wait_seconds=NEVER_SECONDS) == []
 
 
-def test_twenty_consumers_of_two_thousand_messages_lose_and_double_none() -> None:
+def test_twenty_consumers_lose_and_repeat_no_message() -> None:
     queue: MessageQueue[str] = MessageQueue()
     seen: list[list[str]] = [[] for _ in range(20)]
 
@@ -351,7 +349,7 @@ def executed_instructions(call: Callable[[], object]) -> int:
     return executed
 
 
-def test_what_a_receive_costs_does_not_depend_on_how_much_is_waiting(clock: ManualClock) -> None:
+def test_cost_of_a_receive_is_independent_of_the_backlog(clock: ManualClock) -> None:
     def instructions(waiting: int) -> int:
         # With a clock that stands still: what is remembered of the counts depends on the time that passes.
         queue: MessageQueue[int] = MessageQueue(clock=clock, wall=clock)
@@ -366,7 +364,7 @@ class Body:
     """A payload that can be watched."""
 
 
-def test_a_deleted_message_is_not_kept_until_its_visibility_timeout(clock: ManualClock) -> None:
+def test_deleted_message_is_freed_before_its_visibility_timeout(clock: ManualClock) -> None:
     queue: MessageQueue[Body] = MessageQueue(clock=clock, wall=clock)
     alive: weakref.WeakSet[Body] = weakref.WeakSet()
     for number in range(20 * SPARE_TIMERS):
@@ -384,12 +382,12 @@ def test_a_deleted_message_is_not_kept_until_its_visibility_timeout(clock: Manua
 def test_forgetting_timers_forgets_none_that_counts(clock: ManualClock, queue: MessageQueue[str]) -> None:
     for number in range(10 * SPARE_TIMERS):
         queue.send(str(number), str(number))
-    kept = queue.receive(1, 60)
+    in_flight = queue.receive(1, 60)
     for delivery in queue.receive(10 * SPARE_TIMERS, 3600):
         queue.delete(delivery.receipt_handle)
     assert queue.counts() == MessageCounts(visible=0, in_flight=1, delayed=0)
     clock.now += 61
-    assert [again.payload for again in queue.receive(10, 60)] == [kept[0].payload]
+    assert [again.payload for again in queue.receive(10, 60)] == [in_flight[0].payload]
 
 
 @pytest.fixture
@@ -414,7 +412,7 @@ def changing_queue(clock: ManualClock) -> MessageQueue[str]:
         (500, MessageCounts(0, 0, 0)),
     ],
 )
-def test_counts_are_those_of_so_long_ago(
+def test_counts_are_as_old_as_the_switch_says(
     changing_queue: MessageQueue[str], clock: ManualClock, seconds: float, counts: MessageCounts
 ) -> None:
     clock.now += 1
@@ -430,7 +428,7 @@ def test_counts_that_lag_arrive_in_the_end(changing_queue: MessageQueue[str], cl
     )
 
 
-def test_a_message_that_becomes_visible_by_itself_is_noted(
+def test_history_has_messages_that_become_visible_by_timeout(
     changing_queue: MessageQueue[str], clock: ManualClock
 ) -> None:
     clock.now += 1000
@@ -440,7 +438,7 @@ def test_a_message_that_becomes_visible_by_itself_is_noted(
     assert changing_queue.counts(seconds_ago=500) == MessageCounts(1, 1, 1)
 
 
-def test_a_message_that_is_sent_with_a_delay_is_noted(clock: ManualClock) -> None:
+def test_history_has_delayed_messages(clock: ManualClock) -> None:
     changing_queue: MessageQueue[str] = MessageQueue(clock=clock)
     clock.now += 1
     changing_queue.send("delayed", "payload", delay_seconds=900)
@@ -448,7 +446,7 @@ def test_a_message_that_is_sent_with_a_delay_is_noted(clock: ManualClock) -> Non
     assert changing_queue.counts(seconds_ago=0.5) == MessageCounts(0, 0, 1)
 
 
-def test_a_purge_is_noted(changing_queue: MessageQueue[str], clock: ManualClock) -> None:
+def test_history_has_a_purge(changing_queue: MessageQueue[str], clock: ManualClock) -> None:
     clock.now += 1
     changing_queue.purge()
     clock.now += 1

@@ -12,8 +12,8 @@ from PIL import Image
 
 from core.image_open import inspect
 from scripts.demo_model.data import CIFAR_LABELS
-from scripts.demo_model.sign_shapes import FACE_SIZE, face
-from scripts.demo_model.signs import SAMPLE_SIZES, SIGN_LABELS, draw, encode, samples
+from scripts.demo_model.sign_shapes import FACE_SIZE, SIGN_LABELS, face
+from scripts.demo_model.signs import SAMPLE_SIZES, draw, encode, samples
 
 SMALL = (((64, 64), 0.5), ((96, 64), 0.5))
 
