@@ -426,7 +426,7 @@ def test_a_group_that_waits_for_company_gives_way_to_the_bound_of_memory(
 ) -> None:
     uploads = files(*range(12))
     tight = replace(caching, memory=MemoryLimiter(2 * len(uploads[0].data)))
-    assert len(tight.take(job, uploads)) == len(bucket.objects) == 12
+    assert len(tight.ingest(job, uploads)) == len(bucket.objects) == 12
 
 
 def test_what_a_broken_request_held_of_the_memory_is_free_again(caching: ImageIngest, job: Job) -> None:
@@ -438,7 +438,7 @@ def test_what_a_broken_request_held_of_the_memory_is_free_again(caching: ImageIn
 
     with pytest.raises(ConnectionResetError):
         replace(caching, memory=limiter).put_objects(job, cut())
-    limiter.take(10**6, wait_seconds=0)
+    limiter.acquire(10**6, wait_seconds=0)
 
 
 def test_the_api_answers_a_repeated_image_at_once_and_says_so(client: FlaskClient, job: Job, store: JobStore) -> None:

@@ -298,8 +298,8 @@ def test_an_image_that_is_gone_is_named_instead_of_requested(shop: Shop) -> None
 
 def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore) -> None:
     intake = ImageIngest(ImageLimits(1, 1), shop.bucket, store, shop.queue)
-    first = retry_failed(intake, shop.job, most=2)
-    second = retry_failed(intake, shop.job, after=first.next_after, most=2)
+    first = retry_failed(intake, shop.job, max_images=2)
+    second = retry_failed(intake, shop.job, after=first.next_after, max_images=2)
     assert (first.sent, second.sent, second.next_after) == (2, 1, None)
     assert len(shop.queue.image_ids) == 3
 
