@@ -21,6 +21,9 @@ MARKED_AGAIN = "marked_again"
 FIRST_ID = "0"
 """Sorts before every id."""
 
+OF_CACHED = "cached_"
+"""Prefix of the attributes for the times of images that were answered from the cache."""
+
 
 def partition(job_id: str) -> str:
     """Return the partition of a job's images, results and upload manifests."""
@@ -147,10 +150,6 @@ def resend_of(item: Item) -> Resend:
         waited_seconds=int(item["waited_seconds"]),
         times=int(item["times"]),
     )
-
-
-OF_CACHED = "cached_"
-"""Prefix of the attributes for the times of images that were answered from the cache."""
 
 
 def counts_of(item: Item) -> Counts:
