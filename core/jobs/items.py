@@ -170,7 +170,7 @@ def counts_of(item: Item) -> Counts:
 
 
 def runs_as_text(counts: Counts) -> dict[str, str]:
-    """Return the attribute that says in which runs of the fleet a job was answered, if it was in any."""
+    """Return the attribute for the billing periods in which a job was answered, if there are any."""
     text = " ".join(f"{run}:{answers}" for run, answers in counts.runs)
     return {"runs": text} if text else {}
 
@@ -181,7 +181,7 @@ def _runs_of(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def merged_of(item: Item) -> MergedFile:
-    """Return where the item says that all results of a job stand."""
+    """Return the file with all results of a job from its item."""
     return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
 
 
