@@ -10,7 +10,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from core.idempotency import MAX_FILES
 from web_tier.api.exchange import from_body, idempotency_key, json_answer
 from web_tier.api.models import ROOT, RejectedImage, UploadOutcome
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import known_id
 from web_tier.rate_limits.limiter import current_quota_scope
@@ -105,7 +105,7 @@ class UploadOffer(_Body):
 def offer_uploads(job_id: str) -> Response:
     """Hand out a form for each file that is to be uploaded; each file has an outcome of its own."""
     key = idempotency_key()
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     files = [FileSpec(file.name, file.bytes, file.content_type) for file in _wanted().files]
     offer, refused = current_backend().direct.offer(job, files, key, current_quota_scope())
     outcome = UploadOutcome.of_numbered(job_id, refused.items())
@@ -117,7 +117,7 @@ def offer_uploads(job_id: str) -> Response:
 @direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
 def commit_upload(job_id: str, upload_id: str) -> Response:
     """Accept the images of an upload that have arrived; each file has an outcome of its own."""
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
     return json_answer(body, upload_status(list(outcomes.values())))

@@ -8,7 +8,7 @@ from core.ids import ImageRef
 from services.errors import NotFoundError
 from web_tier.api.exchange import json_answer
 from web_tier.api.singles import accepted, answered
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import known_ref
 from web_tier.uploads.request_body import json_image
@@ -54,7 +54,7 @@ def prediction(uuid: str) -> ResponseReturnValue:
     Answers 404 for an id that is not known, 422 where the image cannot be classified.
     """
     try:
-        _, item = own_jobs().image(image_of(uuid))
+        _, item = user_jobs().image(image_of(uuid))
     except NotFoundError as error:
         raise NotFoundError(f"there is no prediction {uuid[:80]!r}") from error
     if item.response is not None:

@@ -23,7 +23,7 @@ from web_tier.api.models import (
     UploadOutcome,
 )
 from web_tier.api.queries import JSON_LINES, FilterQuery, JobsQuery, ResultsQuery, RetryQuery
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.live import current_live
 from web_tier.parameters import known_id, known_ref
@@ -51,7 +51,7 @@ def index() -> Response:
 def new_job() -> ResponseReturnValue:
     """Create a job."""
     wanted, key = from_body(CreateJob, '{"name": "..."}'), idempotency_key()
-    jobs, config, quota = own_jobs(), current_backend().config, current_quota_scope()
+    jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
     if key is None:
         job = create_job(jobs, wanted, config, quota)
     else:
@@ -64,14 +64,14 @@ def new_job() -> ResponseReturnValue:
 def list_jobs() -> Response:
     """List jobs, newest first."""
     query = from_query(JobsQuery)
-    found = jobs_page(own_jobs(), before=query.before, limit=query.limit, name=query.name)
+    found = jobs_page(user_jobs(), before=query.before, limit=query.limit, name=query.name)
     return json_answer(JobsPage(jobs=tuple(JobBody.of(job) for job in found.jobs), next=found.next_before))
 
 
 @api.get("/jobs/<job_id>")
 def job_status(job_id: str) -> Response:
     """Tell where a job stands."""
-    backend, jobs = current_backend(), own_jobs()
+    backend, jobs = current_backend(), user_jobs()
     status = jobs.status(known_id("job", job_id))
     model = backend.models.of(jobs, status)
     cost = job_cost(status.counts, backend.fleet.snapshot(), backend.fleet, backend.config.prices)
@@ -81,7 +81,7 @@ def job_status(job_id: str) -> Response:
 @api.delete("/jobs/<job_id>")
 def delete_job(job_id: str) -> ResponseReturnValue:
     """Delete a job; what belongs to it is removed soon after."""
-    own_jobs().delete(known_id("job", job_id))
+    user_jobs().delete(known_id("job", job_id))
     return "", 204
 
 
@@ -89,7 +89,7 @@ def delete_job(job_id: str) -> ResponseReturnValue:
 def add_images(job_id: str) -> Response:
     """Take images into a job; each file has an outcome of its own."""
     backend, key = current_backend(), idempotency_key()
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
     intake, quota = backend.intake, current_quota_scope()
     if key is None:
@@ -104,7 +104,7 @@ def add_images(job_id: str) -> Response:
 @api.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Request the failed images of a job again."""
-    query, job = from_query(RetryQuery), own_jobs().job(known_id("job", job_id))
+    query, job = from_query(RetryQuery), user_jobs().job(known_id("job", job_id))
     retried = retry_failed(current_backend().intake, job, current_quota_scope(), after=query.after)
     return json_answer(RetryOutcome.of(job_id, retried))
 
@@ -113,7 +113,7 @@ def retry_job(job_id: str) -> Response:
 def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again."""
     ref = known_ref(job_id, image_id)
-    _, item = own_jobs().image(ref)
+    _, item = user_jobs().image(ref)
     retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
     return json_answer(ImageRetryOutcome.of(ref, retried))
 
@@ -121,7 +121,7 @@ def retry_one(job_id: str, image_id: str) -> Response:
 @api.get("/jobs/<job_id>/results")
 def job_results(job_id: str) -> Response:
     """Return images of a job with their results, a page at a time."""
-    query, jobs = from_query(ResultsQuery), own_jobs()
+    query, jobs = from_query(ResultsQuery), user_jobs()
     jobs.job(known_id("job", job_id))
     page = filtered_page(jobs, job_id, query.wanted(), after=query.after, limit=query.limit)
     return json_answer(ResultsBody.of(job_id, page))
@@ -148,7 +148,7 @@ def job_results_json(job_id: str) -> Response:
 @api.get("/jobs/<job_id>/results/file")
 def job_results_file(job_id: str) -> Response:
     """Return the file in the output bucket that holds all results of a finished job."""
-    merged = own_jobs().status(known_id("job", job_id)).merged
+    merged = user_jobs().status(known_id("job", job_id)).merged
     if merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
     return _download(job_id, current_live().objects.merged(merged.key), "jsonl", JSON_LINES)
@@ -158,7 +158,7 @@ def job_results_file(job_id: str) -> Response:
 def job_image(job_id: str, image_id: str) -> Response:
     """Return one image of a job with its result."""
     ref = known_ref(job_id, image_id)
-    _, item = own_jobs().image(ref)
+    _, item = user_jobs().image(ref)
     return json_answer(ImageBody.of(item))
 
 
@@ -174,7 +174,7 @@ def fleet() -> Response:
 
 def _wanted_results(job_id: str) -> Iterator[ImageResult]:
     """Return the results that the query asks for; what is wrong with the request is raised before the first."""
-    wanted, jobs = from_query(FilterQuery).wanted(), own_jobs()
+    wanted, jobs = from_query(FilterQuery).wanted(), user_jobs()
     jobs.job(known_id("job", job_id))
     return all_results(jobs, job_id, wanted)
 

@@ -9,7 +9,7 @@ from core.jobs.models import Job
 from core.messages import Response as MessageResponse
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.live import current_live
 from web_tier.pages.job import job_page_after
@@ -39,7 +39,7 @@ image_pages = Blueprint("image", __name__)
 def image_page(job_id: str, image_id: str) -> str:
     """Show one image: what was found, how sure, and where its time went."""
     live = current_live()
-    job, result = own_jobs().image(known_ref(job_id, image_id))
+    job, result = user_jobs().image(known_ref(job_id, image_id))
     response = result.response
     prediction = live.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
@@ -65,7 +65,7 @@ def is_kept(job: Job, result: ImageResult) -> bool:
 @image_pages.post("/jobs/<job_id>/images/<image_id>/retry")
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     """Request one failed image again, and go back to the page that the form was on."""
-    _, item = own_jobs().image(known_ref(job_id, image_id))
+    _, item = user_jobs().image(known_ref(job_id, image_id))
     retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
     if request.form.get("from") == "job":
         return redirect(job_page_after(job_id, retried), 303)
@@ -85,7 +85,7 @@ def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
 
 
 def _picture(ref: ImageRef, side: int) -> ResponseReturnValue:
-    job, result = own_jobs().image(ref)
+    job, result = user_jobs().image(ref)
     thumbnails = current_live().thumbnails
     if thumbnails.has_none(ref) or _was_too_costly(result.response):
         return _no_picture()

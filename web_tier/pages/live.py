@@ -4,7 +4,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from web_tier.auth.guard import credentials_check
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.live import current_live
 from web_tier.parameters import cursor, known_id, whole_number
 from web_tier.results.events import event_lines
@@ -29,7 +29,7 @@ def job_events(job_id: str) -> Response:
     """
     here = current_live()
     streams = here.streams
-    owner = own_jobs().job(known_id("job", job_id)).owner
+    owner = user_jobs().job(known_id("job", job_id)).owner
     watch = streams.join(job_id, owner)
     if watch is None:
         raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
@@ -47,7 +47,7 @@ def job_events(job_id: str) -> Response:
 @live.get("/jobs/<job_id>/rows")
 def job_rows(job_id: str) -> Response:
     """Return a job's images as a list shows them, up to 1,000 at a time."""
-    jobs = own_jobs()
+    jobs = user_jobs()
     jobs.job(known_id("job", job_id))
     limit = whole_number("limit", default=MAX_ROWS, most=MAX_ROWS)
     return _json(Rows.of_page(results_page(jobs, job_id, after=cursor("after"), limit=limit)).to_json())
@@ -56,7 +56,7 @@ def job_rows(job_id: str) -> Response:
 @live.get("/jobs/<job_id>/progress")
 def job_progress(job_id: str) -> Response:
     """Return how far a job is, as the events do: for browsers that have no stream."""
-    status = own_jobs().status(known_id("job", job_id))
+    status = user_jobs().status(known_id("job", job_id))
     return _json(current_live().progress(status)[1].model_dump_json())
 
 

@@ -16,7 +16,7 @@ from services.errors import NotFoundError
 from web_tier.api import classic
 from web_tier.api.creation import refuse_too_many
 from web_tier.auth.browser import CSRF_FIELD, check_csrf
-from web_tier.auth.job_access import UserJobs, own_jobs
+from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
 from web_tier.pages.chart import FIRST_WINDOW, WINDOWS
 from web_tier.pages.fleet import FleetBody, fleet_chart, window_named
@@ -81,7 +81,7 @@ def upload() -> ResponseReturnValue:
 
     A load generator's form, told by the name of its field, is answered as `web_tier.api.classic` says instead.
     """
-    backend, jobs = current_backend(), own_jobs()
+    backend, jobs = current_backend(), user_jobs()
     fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
     try:
         check_csrf(fields.get(CSRF_FIELD))
@@ -116,7 +116,7 @@ def upload() -> ResponseReturnValue:
 def job_page(job_id: str) -> str:
     """Show a job: where it stands, and a page of its images."""
     backend = current_backend()
-    view = JobView.read(own_jobs(), known_id("job", job_id), IMAGES_A_PAGE)
+    view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_A_PAGE)
     return render_template(
         "job.html",
         view=view,
@@ -131,7 +131,7 @@ def job_page(job_id: str) -> str:
 @pages.get("/jobs")
 def jobs_page() -> str:
     """List jobs, newest first, or those with a word in their name."""
-    jobs, name = own_jobs(), clean_search(request.args.get("q", ""))
+    jobs, name = user_jobs(), clean_search(request.args.get("q", ""))
     found = find_jobs(jobs, before=cursor("before"), limit=JOBS_A_PAGE, name=name or None)
     with ThreadPoolExecutor(READS_AT_ONCE) as readers:
         statuses = [status for status in readers.map(partial(_status, jobs), found.jobs) if status is not None]

@@ -355,7 +355,7 @@ def _used(tree: ast.AST) -> Iterator[tuple[int, str]]:
         "job = backend.store.job(job_id)",
         "store = current_backend().store",
         "backend.intake.store.images_of(refs)",
-        "own_jobs().store.job(job_id)",
+        "user_jobs().store.job(job_id)",
         "getattr(backend, 'store').job(job_id)",
         "from core.jobs.store import JobStore as Anything",
     ],
@@ -365,7 +365,7 @@ def test_a_way_past_the_owner_is_found(source: str) -> None:
 
 
 def test_no_route_comes_to_a_job_past_its_owner() -> None:
-    assert ways_past("own_jobs().job(job_id), backend.fleet.snapshot()") == []
+    assert ways_past("user_jobs().job(job_id), backend.fleet.snapshot()") == []
     sources = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
     assert len(sources) > 30
     found = {str(path.relative_to(ROOT)): ways_past(path.read_text(encoding="utf-8")) for path in sources}
