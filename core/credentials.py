@@ -36,6 +36,17 @@ MAX_TOKENS: Final = 20
 
 _TOKEN, _LISTED = "TOKEN", "TOKEN#"
 
+CODES: Final = 10
+"""Number of codes of a user."""
+
+MAX_TYPED: Final = 64
+"""Maximum characters of a typed code; the rest is ignored."""
+
+_RANDOM_BYTES: Final = 10
+"""Random bytes of a code: 80 bits cannot be guessed, so a fast hash is enough."""
+
+_SORT_KEY: Final = "RECOVERY"
+
 
 class TokenNotMadeError(FleetsightError):
     """Raised when the requested token cannot be created; the message is for the user."""
@@ -203,18 +214,6 @@ def _token(item: Item) -> PersonalToken:
         expires_at=datetime.fromtimestamp(int(item[EXPIRES_AT]), UTC),
         last_used=None if used is None else date.fromisoformat(str(used)),
     )
-
-
-CODES: Final = 10
-"""Number of codes of a user."""
-
-MAX_TYPED: Final = 64
-"""Maximum characters of a typed code; the rest is ignored."""
-
-_RANDOM_BYTES: Final = 10
-"""Random bytes of a code: 80 bits cannot be guessed, so a fast hash is enough."""
-
-_SORT_KEY: Final = "RECOVERY"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,15 @@ CLAIM_LIFETIME = timedelta(hours=24)
 
 _SORT_KEY = "JOB"
 
+MAX_FILES = 250
+"""Maximum files of a manifest: with the longest names they fit into an item of 400 KB."""
+
+ManifestImages = Mapping[int, ImageRecord]
+"""Images by the position of their file in the request, from 0."""
+
+MARK_TRIES = 3
+"""Tries of a commit to mark its images while other commits mark theirs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -91,13 +100,6 @@ def _claim(item: Item) -> Claim:
     )
 
 
-MAX_FILES = 250
-"""Maximum files of a manifest: with the longest names they fit into an item of 400 KB."""
-
-ManifestImages = Mapping[int, ImageRecord]
-"""Images by the position of their file in the request, from 0."""
-
-
 class ReusedKeyError(FleetsightError):
     """Raised when an Idempotency-Key is reused with other files."""
 
@@ -164,10 +166,6 @@ def _manifest_image(job_id: str, line: tuple[int, str, str, str, int, str, int])
     index, image_id, filename, key, size, accepted_at, cached = line
     ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
     return index, ImageRecord(ref, filename, key, size, accepted, cached=bool(cached))
-
-
-MARK_TRIES = 3
-"""Tries of a commit to mark its images while other commits mark theirs."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,48 @@ CODES: Final = (
 )
 """Reasons why data cannot be classified; stable, for programs."""
 
+BYTES_A_PIXEL: Final = 24
+"""Maximum bytes of memory that decoding a pixel takes: lossless WebP with transparency took 21
+(docs/performance.md)."""
+
+# What each format starts with: a (offset, bytes) pair, all of which must match.
+_ALLOWED: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
+    "JPEG": ((0, b"\xff\xd8\xff"),),
+    "PNG": ((0, b"\x89PNG\r\n\x1a\n"),),
+    "WEBP": ((0, b"RIFF"), (8, b"WEBP")),
+    "GIF": ((0, b"GIF8"),),
+    "BMP": ((0, b"BM"),),
+}
+
+_REFUSED: Final[tuple[tuple[str, int, bytes], ...]] = (
+    ("TIFF", 0, b"II*\x00"),
+    ("TIFF", 0, b"MM\x00*"),
+    ("TIFF", 0, b"II+\x00"),
+    ("TIFF", 0, b"MM\x00+"),
+    ("EPS or PostScript", 0, b"%!PS"),
+    ("EPS or PostScript", 0, b"\xc5\xd0\xd3\xc6"),
+    ("PDF", 0, b"%PDF"),
+    ("PSD", 0, b"8BPS"),
+    ("FITS", 0, b"SIMPLE  ="),
+    ("JPEG 2000", 0, b"\x00\x00\x00\x0cjP  "),
+    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
+    ("JPEG XL", 0, b"\xff\x0a"),
+    ("HEIC or AVIF", 4, b"ftyp"),
+    ("ICO", 0, b"\x00\x00\x01\x00"),
+)
+
+MAX_PIECES: Final = 20_000
+"""Maximum chunks, segments or blocks of a file, plus one for each `BYTES_A_PIECE` bytes, as normal encoders write."""
+
+BYTES_A_PIECE: Final = 128
+
+MAX_EXIF_BYTES: Final = 2**20
+"""Maximum bytes of EXIF of a JPEG: a reader copies all of it for each segment. Normal EXIF is one segment of 64
+KB."""
+
+_WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
+"""Markers of a JPEG that stand alone, or with segments that Pillow reads byte by byte."""
+
 
 class ImageRejectedError(Exception):
     """Raised when data cannot be classified because of its content; a retry would not help.
@@ -80,11 +122,6 @@ def cut_short(name: str, size: int) -> ImageRejectedError:
     return ImageRejectedError("truncated", f"the {name} ends after {size} bytes, within its header: send it again")
 
 
-BYTES_A_PIXEL: Final = 24
-"""Maximum bytes of memory that decoding a pixel takes: lossless WebP with transparency took 21
-(docs/performance.md)."""
-
-
 class ImageLimits(NamedTuple):
     """How large an image may be.
 
@@ -114,33 +151,6 @@ def lacks_memory(pixels: int) -> bool:
     except OSError:
         return True
     return False
-
-
-# What each format starts with: a (offset, bytes) pair, all of which must match.
-_ALLOWED: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
-    "JPEG": ((0, b"\xff\xd8\xff"),),
-    "PNG": ((0, b"\x89PNG\r\n\x1a\n"),),
-    "WEBP": ((0, b"RIFF"), (8, b"WEBP")),
-    "GIF": ((0, b"GIF8"),),
-    "BMP": ((0, b"BM"),),
-}
-
-_REFUSED: Final[tuple[tuple[str, int, bytes], ...]] = (
-    ("TIFF", 0, b"II*\x00"),
-    ("TIFF", 0, b"MM\x00*"),
-    ("TIFF", 0, b"II+\x00"),
-    ("TIFF", 0, b"MM\x00+"),
-    ("EPS or PostScript", 0, b"%!PS"),
-    ("EPS or PostScript", 0, b"\xc5\xd0\xd3\xc6"),
-    ("PDF", 0, b"%PDF"),
-    ("PSD", 0, b"8BPS"),
-    ("FITS", 0, b"SIMPLE  ="),
-    ("JPEG 2000", 0, b"\x00\x00\x00\x0cjP  "),
-    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
-    ("JPEG XL", 0, b"\xff\x0a"),
-    ("HEIC or AVIF", 4, b"ftyp"),
-    ("ICO", 0, b"\x00\x00\x01\x00"),
-)
 
 
 def sniff(data: bytes) -> str:
@@ -191,16 +201,6 @@ def check_webp_complete(data: bytes) -> None:
         raise ImageRejectedError(
             "truncated", f"only {len(data)} of the WebP's {declared} bytes are here: send it again"
         )
-
-
-MAX_PIECES: Final = 20_000
-"""Maximum chunks, segments or blocks of a file, plus one for each `BYTES_A_PIECE` bytes, as normal encoders write."""
-
-BYTES_A_PIECE: Final = 128
-
-MAX_EXIF_BYTES: Final = 2**20
-"""Maximum bytes of EXIF of a JPEG: a reader copies all of it for each segment. Normal EXIF is one segment of 64
-KB."""
 
 
 def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
@@ -330,9 +330,6 @@ def _pictures(index: bytes) -> int:
         pass
     return 0
 
-
-_WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
-"""Markers of a JPEG that stand alone, or with segments that Pillow reads byte by byte."""
 
 _COUNTERS: Final[Mapping[str, Callable[[bytes], Iterator[int]]]] = {
     "PNG": _png,

@@ -43,6 +43,23 @@ FIRST_FETCH_INTERVAL = timedelta(seconds=5)
 
 _log = logging.getLogger(__name__)
 
+MAX_TOKEN_CHARACTERS = 8_192
+"""Maximum characters of a token; Cognito's have about 1,000, and some 20 more for each group."""
+
+ALGORITHM = "RS256"
+
+SKEW = timedelta(minutes=1)
+"""Maximum time that the pool's clock may be ahead of this machine's."""
+
+_HEADER = frozenset({"alg", "kid", "typ"})
+
+_END_OF_TIME = 253_402_300_799
+"""Seconds to the end of the year 9999, after which there are no dates."""
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+Moment = Annotated[int, Field(ge=0, le=_END_OF_TIME)]
+
 
 class KeysUnreachableError(FleetsightError):
     """Raised when a pool's keys cannot be fetched; the message contains the URL and the reason."""
@@ -166,24 +183,6 @@ def _can_sign(jwk: Any) -> bool:
 
 def _key(jwk: Mapping[str, Any]) -> RSAKey:
     return RSAKey.import_key({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]})
-
-
-MAX_TOKEN_CHARACTERS = 8_192
-"""Maximum characters of a token; Cognito's have about 1,000, and some 20 more for each group."""
-
-ALGORITHM = "RS256"
-
-SKEW = timedelta(minutes=1)
-"""Maximum time that the pool's clock may be ahead of this machine's."""
-
-_HEADER = frozenset({"alg", "kid", "typ"})
-
-_END_OF_TIME = 253_402_300_799
-"""Seconds to the end of the year 9999, after which there are no dates."""
-
-Name = Annotated[str, Field(min_length=1, max_length=256)]
-
-Moment = Annotated[int, Field(ge=0, le=_END_OF_TIME)]
 
 
 class TokenRefusedError(FleetsightError):

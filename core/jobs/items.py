@@ -21,6 +21,9 @@ MARKED_AGAIN = "marked_again"
 FIRST_ID = "0"
 """Sorts before every id."""
 
+OF_CACHED = "cached_"
+"""Prefix of the attributes for the times of images that were answered from the cache."""
+
 
 def partition(job_id: str) -> str:
     """Return the partition of a job's images, results and upload manifests."""
@@ -149,10 +152,6 @@ def resend_of(item: Item) -> Resend:
     )
 
 
-OF_CACHED = "cached_"
-"""Prefix of the attributes for the times of images that were answered from the cache."""
-
-
 def counts_of(item: Item) -> Counts:
     """Return the counts of an item."""
     return Counts(
@@ -171,7 +170,7 @@ def counts_of(item: Item) -> Counts:
 
 
 def runs_as_text(counts: Counts) -> dict[str, str]:
-    """Return the attribute that says in which runs of the fleet a job was answered, if it was in any."""
+    """Return the attribute for the billing periods in which a job was answered, if there are any."""
     text = " ".join(f"{run}:{answers}" for run, answers in counts.runs)
     return {"runs": text} if text else {}
 
@@ -182,7 +181,7 @@ def _runs_of(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def merged_of(item: Item) -> MergedFile:
-    """Return where the item says that all results of a job stand."""
+    """Return the file with all results of a job from its item."""
     return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
 
 

@@ -10,6 +10,9 @@ from core.messages import Status
 
 JobState = Literal["empty", "running", "finished"]
 
+MAX_RUNS = 200
+"""Maximum billing periods of a job, the latest ones: that many hours of uninterrupted work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -225,10 +228,6 @@ def with_cached(counts: Counts, at: Sequence[datetime]) -> Counts:
         first_cached_at=min(times, default=None),
         last_cached_at=max(times, default=None),
     )
-
-
-MAX_RUNS = 200
-"""Maximum billing periods of a job, the latest ones: that many hours of uninterrupted work."""
 
 
 def with_answers(counts: Counts, run: int, answers: int) -> Counts:

@@ -54,6 +54,9 @@ _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 
 Prctl = Callable[[int, int], int]
 
+SetFilter = Callable[[], None]
+"""Sets the filter for the calling process, permanently; raises OSError if the kernel refuses."""
+
 
 @dataclass(frozen=True)
 class _Machine:
@@ -99,9 +102,6 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         261,
     ),
 }  # fmt: skip
-
-SetFilter = Callable[[], None]
-"""Sets the filter for the calling process, permanently; raises OSError if the kernel refuses."""
 
 
 def ignore_signals() -> None:

@@ -34,7 +34,7 @@ from services.errors import NotFoundError
 from web_tier.api.parsing import ClassifyQuery, json_response, parse_query
 from web_tier.api.schemas import ROOT
 from web_tier.auth.identity import current_identity
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import known_ref
 from web_tier.problems import refuse, refuse_in_text
@@ -292,7 +292,7 @@ def prediction(uuid: str) -> ResponseReturnValue:
     Returns 404 if the id is not known, and 422 if the image cannot be classified.
     """
     try:
-        _, item = own_jobs().image(image_of(uuid))
+        _, item = user_jobs().image(image_of(uuid))
     except NotFoundError as error:
         raise NotFoundError(f"there is no prediction {uuid[:80]!r}") from error
     if item.response is not None:

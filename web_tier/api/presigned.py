@@ -10,7 +10,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from core.idempotency import MAX_FILES
 from web_tier.api.parsing import idempotency_key, json_response, parse_body
 from web_tier.api.schemas import ROOT, ApiBody, RejectedImage, UploadOutcome
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import known_id
 from web_tier.rate_limits.limiter import current_quota_scope
@@ -101,7 +101,7 @@ class UploadOffer(ApiBody):
 def offer_uploads(job_id: str) -> Response:
     """Return a form for each file; each file has its own outcome."""
     key = idempotency_key()
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     files = [FileSpec(file.name, file.bytes, file.content_type) for file in _parse_files().files]
     offer, rejected = current_backend().direct.offer(job, files, key, current_quota_scope())
     outcome = UploadOutcome.of_numbered(job_id, rejected.items())
@@ -113,7 +113,7 @@ def offer_uploads(job_id: str) -> Response:
 @direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
 def commit_upload(job_id: str, upload_id: str) -> Response:
     """Accept the images of an upload that have arrived; each file has its own outcome."""
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
     return json_response(body, upload_status(list(outcomes.values())))

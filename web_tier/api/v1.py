@@ -43,7 +43,7 @@ from web_tier.api.schemas import (
 from web_tier.audit import audit_details
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import Scope, current_identity
-from web_tier.auth.job_access import UserJobs, own_jobs
+from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import known_id, known_ref
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
@@ -142,7 +142,7 @@ def check_open_jobs_limit(jobs: UserJobs, config: Config) -> None:
 def new_job() -> ResponseReturnValue:
     """Create a job."""
     wanted, key = parse_body(CreateJob, '{"name": "..."}'), idempotency_key()
-    jobs, config, quota = own_jobs(), current_backend().config, current_quota_scope()
+    jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
     if key is None:
         job = create_job(jobs, wanted, config, quota)
     else:
@@ -155,14 +155,14 @@ def new_job() -> ResponseReturnValue:
 def list_jobs() -> Response:
     """List jobs, newest first."""
     query = parse_query(JobsQuery)
-    found = find_jobs(own_jobs(), before=query.before, limit=query.limit, name=query.name)
+    found = find_jobs(user_jobs(), before=query.before, limit=query.limit, name=query.name)
     return json_response(JobsPage(jobs=tuple(JobBody.of(job) for job in found.jobs), next=found.next_before))
 
 
 @api.get("/jobs/<job_id>")
 def job_status(job_id: str) -> Response:
     """Return the status of a job."""
-    backend, jobs = current_backend(), own_jobs()
+    backend, jobs = current_backend(), user_jobs()
     status = jobs.status(known_id("job", job_id))
     model = backend.models.find(jobs, status)
     cost = job_cost(status.counts, backend.fleet.snapshot(), backend.fleet, backend.config.prices)
@@ -172,7 +172,7 @@ def job_status(job_id: str) -> Response:
 @api.delete("/jobs/<job_id>")
 def delete_job(job_id: str) -> ResponseReturnValue:
     """Delete a job; its images and results are removed soon after."""
-    own_jobs().delete(known_id("job", job_id))
+    user_jobs().delete(known_id("job", job_id))
     return "", 204
 
 
@@ -180,7 +180,7 @@ def delete_job(job_id: str) -> ResponseReturnValue:
 def add_images(job_id: str) -> Response:
     """Accept images into a job; each file has its own outcome."""
     backend, key = current_backend(), idempotency_key()
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
     intake, quota = backend.intake, current_quota_scope()
     if key is None:
@@ -195,7 +195,7 @@ def add_images(job_id: str) -> Response:
 @api.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Request the failed images of a job again."""
-    query, job = parse_query(RetryQuery), own_jobs().job(known_id("job", job_id))
+    query, job = parse_query(RetryQuery), user_jobs().job(known_id("job", job_id))
     retried = retry_failed(current_backend().intake, job, current_quota_scope(), after=query.after)
     return json_response(RetryOutcome.of(job_id, retried))
 
@@ -204,7 +204,7 @@ def retry_job(job_id: str) -> Response:
 def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again."""
     ref = known_ref(job_id, image_id)
-    _, item = own_jobs().image(ref)
+    _, item = user_jobs().image(ref)
     retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
     return json_response(ImageRetryOutcome.of(ref, retried))
 
@@ -212,7 +212,7 @@ def retry_one(job_id: str, image_id: str) -> Response:
 @api.get("/jobs/<job_id>/results")
 def job_results(job_id: str) -> Response:
     """Return images of a job with their results, a page at a time."""
-    query, jobs = parse_query(ResultsQuery), own_jobs()
+    query, jobs = parse_query(ResultsQuery), user_jobs()
     jobs.job(known_id("job", job_id))
     page = filtered_page(jobs, job_id, query.filter(), after=query.after, limit=query.limit)
     return json_response(ResultsBody.of(job_id, page))
@@ -239,7 +239,7 @@ def job_results_json(job_id: str) -> Response:
 @api.get("/jobs/<job_id>/results/file")
 def job_results_file(job_id: str) -> Response:
     """Return the results file of a finished job from the output bucket."""
-    merged = own_jobs().status(known_id("job", job_id)).merged
+    merged = user_jobs().status(known_id("job", job_id)).merged
     if merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
     return _download(job_id, current_result_services().objects.results_file(merged.key), "jsonl", JSON_LINES)
@@ -249,7 +249,7 @@ def job_results_file(job_id: str) -> Response:
 def job_image(job_id: str, image_id: str) -> Response:
     """Return one image of a job with its result."""
     ref = known_ref(job_id, image_id)
-    _, item = own_jobs().image(ref)
+    _, item = user_jobs().image(ref)
     return json_response(ImageBody.of(item))
 
 
@@ -267,7 +267,7 @@ def fleet() -> Response:
 
 def _wanted_results(job_id: str) -> Iterator[ImageResult]:
     """Return the results that match the query; errors are raised before the first result."""
-    wanted, jobs = parse_query(FilterQuery).filter(), own_jobs()
+    wanted, jobs = parse_query(FilterQuery).filter(), user_jobs()
     jobs.job(known_id("job", job_id))
     return all_results(jobs, job_id, wanted)
 

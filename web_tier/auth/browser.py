@@ -27,6 +27,12 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CHECKED_BY_THEIR_ROUTE: Final = frozenset({"pages.upload"})
 """Routes that read their form as it arrives, so that only they can find its token: they call `check_csrf`."""
 
+FIRST_PAGE: Final = "/"
+
+MAX_PATH_CHARACTERS: Final = 2_000
+
+SIGN_IN: Final = "/sign-in"
+
 
 def csrf_token() -> str:
     """Return a token for a form or header of the current session, or an empty string without a session."""
@@ -74,13 +80,6 @@ def check_request() -> None:
 def _needs_no_session() -> bool:
     """Return whether a form needs no session: it may be open while its user signs in in another tab."""
     return RIGHTS.get(request.endpoint or "") is Right.PUBLIC and request.endpoint != "accounts.sign_out"
-
-
-FIRST_PAGE: Final = "/"
-
-MAX_PATH_CHARACTERS: Final = 2_000
-
-SIGN_IN: Final = "/sign-in"
 
 
 def safe_redirect(text: str) -> str:

@@ -42,6 +42,19 @@ MAX_HEADER_CHARACTERS: Final = 8_192
 # which no token contains.
 _FORM = re.compile(r"(?:bearer +)?([a-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
 
+_ONLY_WITH_SIGN_IN: Final = frozenset({"accounts", "tokens_api", "audit", "audit_api"})
+"""Blueprints that do not exist without sign-in."""
+
+_UNAUTHENTICATED: Final = frozenset(
+    {"static", "bootstrap.static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready"}
+)
+"""Routes that answer every sender the same, also while other services fail: no account is looked up for them."""
+
+_AUTOMATIC: Final = frozenset({"live.job_events", "live.job_rows", "live.job_progress", "pages.fleet_now"})
+"""Requests that open pages send automatically: they keep no session alive."""
+
+_log = logging.getLogger(__name__)
+
 
 class InvalidCredentialsError(Exception):
     """Raised when a header does not authenticate a user; the message, for the log, holds nothing of the token."""
@@ -88,20 +101,6 @@ def _by_personal_token(text: str, auth: AuthContext) -> Identity:
     if account is None:
         raise InvalidCredentialsError(f"the account of the personal token {token.token_id} is disabled or deleted")
     return Identity(token.owner, account.email, account.groups, scopes_named(token.scopes), "personal_token")
-
-
-_ONLY_WITH_SIGN_IN: Final = frozenset({"accounts", "tokens_api", "audit", "audit_api"})
-"""Blueprints that do not exist without sign-in."""
-
-_UNAUTHENTICATED: Final = frozenset(
-    {"static", "bootstrap.static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready"}
-)
-"""Routes that answer every sender the same, also while other services fail: no account is looked up for them."""
-
-_AUTOMATIC: Final = frozenset({"live.job_events", "live.job_rows", "live.job_progress", "pages.fleet_now"})
-"""Requests that open pages send automatically: they keep no session alive."""
-
-_log = logging.getLogger(__name__)
 
 
 def install_identification(app: Flask) -> None:

@@ -10,6 +10,8 @@ from flask import g
 from services.accounts import OPERATORS
 from web_tier.auth.sessions import OpenSession
 
+Credential = Literal["nothing", "session", "pool_token", "personal_token"]
+
 
 class Scope(StrEnum):
     """An action that a token permits."""
@@ -17,9 +19,6 @@ class Scope(StrEnum):
     CLASSIFY = "classify"
     READ = "read"
     OPERATE = "operate"
-
-
-Credential = Literal["nothing", "session", "pool_token", "personal_token"]
 
 
 @dataclass(frozen=True, slots=True)

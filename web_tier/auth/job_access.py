@@ -130,6 +130,6 @@ class UserJobs:
             self.job(job_id)
 
 
-def own_jobs() -> UserJobs:
+def user_jobs() -> UserJobs:
     """Return the jobs of the user who sent the current request."""
     return UserJobs(current_backend().store, current_identity().owner)

@@ -42,6 +42,12 @@ _REMEDY = (
     f"least {MIN_CHARACTERS} characters, such as `openssl rand -base64 48` makes"
 )
 
+DEVICE_COOKIE: Final = "__Host-fleetsight-device"
+
+DEVICE_LIFETIME: Final = timedelta(days=90)
+
+_DEVICE, _DEVICE_WITH_CODE = "device", "device with a code"
+
 
 @dataclass(frozen=True, slots=True)
 class SessionId:
@@ -159,14 +165,6 @@ def _mac(key: bytes, *facts: str) -> bytes:
 
 def _text(code: bytes) -> str:
     return base64.urlsafe_b64encode(code).rstrip(b"=").decode()
-
-
-DEVICE_COOKIE: Final = "__Host-fleetsight-device"
-
-DEVICE_LIFETIME: Final = timedelta(days=90)
-
-
-_DEVICE, _DEVICE_WITH_CODE = "device", "device with a code"
 
 
 def remember_device(keys: SessionKeys, email: str, answer: Response, *, second_factor: bool = False) -> None:

@@ -31,6 +31,21 @@ _SESSION = "SESSION#"
 _LIVE: Final = "attribute_exists( #family )"
 """True for a session, false for the marker of a rotated session and for no item."""
 
+ROTATE_SECONDS: Final = 15 * 60
+
+OLD_ID_SECONDS: Final = 60
+
+CLAIM_SECONDS: Final = 30
+"""Seconds after which another request may rotate a session, because the one that claimed it has died."""
+
+MAX_UNVERIFIED_SECONDS: Final = 60 * 60
+"""Seconds that a session continues while the pool does not reply whether the account is still enabled."""
+
+ACTIVITY_SECONDS: Final = 60
+"""Seconds after which the activity of a user is recorded again."""
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
@@ -149,22 +164,6 @@ def _record(item: Item) -> SessionRecord:
         claimed=int(item["claimed"]),
         ends=int(item[EXPIRES_AT]),
     )
-
-
-ROTATE_SECONDS: Final = 15 * 60
-
-OLD_ID_SECONDS: Final = 60
-
-CLAIM_SECONDS: Final = 30
-"""Seconds after which another request may rotate a session, because the one that claimed it has died."""
-
-MAX_UNVERIFIED_SECONDS: Final = 60 * 60
-"""Seconds that a session continues while the pool does not reply whether the account is still enabled."""
-
-ACTIVITY_SECONDS: Final = 60
-"""Seconds after which the activity of a user is recorded again."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +310,8 @@ class Sessions:
             following = self._renewed(record, now)
         except (BotoCoreError, ClientError, UserPoolError, TokenRefusedError) as error:
             if now >= record.rotated + MAX_UNVERIFIED_SECONDS:
-                self.store.replace(ids.own, record, replace(record, claimed=0))  # its claim lets no user in
+                # Release the claim, so that the next request tries to rotate the session.
+                self.store.replace(ids.own, record, replace(record, claimed=0))
                 raise
             _log.warning("the user pool does not reply, a session continues unverified: %s", error)
             return OpenSession(record)

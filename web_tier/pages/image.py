@@ -23,7 +23,7 @@ from core.jobs.models import Resend
 from core.messages import CRASHED_WORKER, Response
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.pages.job import job_page_after
 from web_tier.parameters import known_ref
@@ -62,7 +62,7 @@ _WORKER_STEPS = (
 def image_page(job_id: str, image_id: str) -> str:
     """Show one image: its label, its scores, and its timeline."""
     services = current_result_services()
-    job, result = own_jobs().image(known_ref(job_id, image_id))
+    job, result = user_jobs().image(known_ref(job_id, image_id))
     response = result.response
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
@@ -82,7 +82,7 @@ def image_page(job_id: str, image_id: str) -> str:
 
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     """Request one failed image again, then redirect to the page with the form."""
-    _, item = own_jobs().image(known_ref(job_id, image_id))
+    _, item = user_jobs().image(known_ref(job_id, image_id))
     retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
     if request.form.get("from") == "job":
         return redirect(job_page_after(job_id, retried), 303)
@@ -100,7 +100,7 @@ def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
 
 
 def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
-    job, result = own_jobs().image(ref)
+    job, result = user_jobs().image(ref)
     services = current_result_services()
     response = result.response
     # A worker rejected the image for its time or memory, so a thumbnail would need too much as well.

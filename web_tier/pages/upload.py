@@ -16,7 +16,7 @@ from core.jobs.models import ImageRecord, Job
 from web_tier.api.classify import classic_answer, is_classic_form
 from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.browser import CSRF_FIELD, check_csrf
-from web_tier.auth.job_access import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.rate_limits.limiter import current_quota_scope
 from web_tier.text import clean_job_name
@@ -63,7 +63,7 @@ def upload() -> ResponseReturnValue:
     The number of open jobs is limited as in the API. A form of a load generator, recognised by the name of its field,
     gets the answer of `web_tier.api.classify`.
     """
-    backend, jobs = current_backend(), own_jobs()
+    backend, jobs = current_backend(), user_jobs()
     fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
     try:
         check_csrf(fields.get(CSRF_FIELD))

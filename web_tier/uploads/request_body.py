@@ -28,6 +28,8 @@ _BASE64_GROWTH = 4 / 3
 _SPARE_BYTES = 64 * 1024
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII)
 
+Parts = Iterator[Upload | FormField]
+
 
 class Base64Image(BaseModel):
     """An image in JSON; `data` is base64, with or without a data-URL prefix such as `data:image/png;base64,`."""
@@ -36,9 +38,6 @@ class Base64Image(BaseModel):
 
     name: str = Field(default="", description="What to call the image; never part of a path.")
     data: str = Field(description="The image file, base64.")
-
-
-Parts = Iterator[Upload | FormField]
 
 
 def request_parts(limits: Web) -> Parts:

@@ -32,7 +32,7 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_without_sign_in_there_is_nothing_to_ask(make_config: ConfigMaker) -> None:
+def test_without_sign_in_the_services_are_unavailable(make_config: ConfigMaker) -> None:
     access = create_auth(Backend(make_config()))
     assert not access.signs_in
     with pytest.raises(LookupError, match="signs_in"):
@@ -56,7 +56,7 @@ def test_sessions_last_as_long_as_is_configured(make_config: ConfigMaker, keys: 
     assert (access.sessions.times.idle, access.sessions.times.longest) == (300, 7_200)
 
 
-def test_the_parts_are_made_once_and_not_before_they_are_asked_for(make_config: ConfigMaker, keys: Path) -> None:
+def test_the_services_are_created_once_on_first_use(make_config: ConfigMaker, keys: Path) -> None:
     made = []
     whole = create_auth(Backend(make_config(auth=SIGN_IN)))._services()
     access = AuthContext(lambda: made.append(whole) or whole)  # type: ignore[func-returns-value]
@@ -66,7 +66,7 @@ def test_the_parts_are_made_once_and_not_before_they_are_asked_for(make_config: 
     assert len(made) == 1
 
 
-def test_by_a_pool_of_the_local_cloud_people_come_in_stay_and_are_sent_away(
+def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(
     make_config: ConfigMaker, provisioned: Clients, table: Table, keys: Path
 ) -> None:
     pool_id, client_id = provision_user_pool(provisioned, table.name)

@@ -49,7 +49,7 @@ def test_a_wrong_header_is_not_made_good_by_a_field(house: House, browser: Flask
     assert post(browser, token=house.token_for_forms(browser), **BROWSER, **{CSRF_HEADER: "forged"}) == 403
 
 
-def test_what_says_not_where_it_comes_from_is_refused(house: House, browser: FlaskClient) -> None:
+def test_a_request_without_its_origin_is_rejected(house: House, browser: FlaskClient) -> None:
     for path in (FORM, FOR_PROGRAMS):
         assert post(browser, path, token=house.token_for_forms(browser)) == 403, path
 
@@ -63,7 +63,7 @@ def test_what_says_not_where_it_comes_from_is_refused(house: House, browser: Fla
         {"Origin": "null"},
     ],
 )
-def test_what_comes_from_another_site_is_refused_with_the_right_token_too(
+def test_a_request_of_another_site_is_rejected_with_a_valid_token_too(
     house: House, browser: FlaskClient, headers: dict[str, str]
 ) -> None:
     token = house.token_for_forms(browser)
@@ -92,7 +92,7 @@ def test_programs_with_a_token_need_nothing_of_this_and_a_cookie_beside_it_count
     assert post(browser, FORM, **token) == PAST
 
 
-def test_a_stranger_is_told_to_sign_in_rather_than_of_forged_forms(house: House) -> None:
+def test_a_stranger_is_asked_to_sign_in_before_forms_are_checked(house: House) -> None:
     assert post(house.stranger(), **BROWSER) == 401
 
 

@@ -119,12 +119,12 @@ def test_what_is_public_is_for_strangers_too(house: House) -> None:
         assert status(house.stranger(), path, buffered=True) == 200, path
 
 
-def test_what_is_not_there_is_not_there_for_strangers_either(house: House) -> None:
+def test_a_missing_page_is_missing_for_strangers_too(house: House) -> None:
     assert status(house.stranger(), "/nowhere") == 404
     assert house.stranger().post("/healthz").status_code == 405
 
 
-def test_whoever_has_signed_in_is_let_in_everywhere_but_to_the_fleet(house: House) -> None:
+def test_a_signed_in_user_may_do_everything_except_manage_the_fleet(house: House) -> None:
     browser = house.signed_in("ada")
     for path in (PAGE, FOR_PROGRAMS, "/api/v1/tokens"):
         assert status(browser, path) == 200
@@ -205,7 +205,7 @@ def signed_out(house: House, browser: FlaskClient) -> Any:
         return house.access.end(house.app.response_class())
 
 
-def test_who_signs_out_just_when_the_id_is_due_gets_no_other_one(house: House) -> None:
+def test_a_sign_out_when_a_rotation_is_due_sets_no_new_cookie(house: House) -> None:
     browser = house.signed_in("ada")
     old, form = cookie_of(browser), {"csrf_token": house.token_for_forms(browser)}
     house.clock.go_on(ROTATE_SECONDS)
@@ -217,7 +217,7 @@ def test_who_signs_out_just_when_the_id_is_due_gets_no_other_one(house: House) -
         assert house.access.sessions.open(house.access.sessions.keys.sign(session_id)) is None
 
 
-def test_to_sign_in_takes_a_new_id_and_ends_the_session_there_was(house: House) -> None:
+def test_a_sign_in_starts_a_new_session_and_ends_the_current_one(house: House) -> None:
     browser = house.signed_in("ada")
     before = cookie_of(browser)
     with house.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={before}"}):
@@ -228,7 +228,7 @@ def test_to_sign_in_takes_a_new_id_and_ends_the_session_there_was(house: House) 
     assert status(browser) == 200
 
 
-def test_who_signs_out_is_signed_out_also_while_the_pool_is_away(house: House) -> None:
+def test_a_sign_out_works_while_the_pool_is_unavailable(house: House) -> None:
     browser = house.signed_in("ada")
     house.pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
     answer = signed_out(house, browser)
@@ -270,9 +270,7 @@ def test_a_page_left_open_does_not_keep_its_session_alive(house: House) -> None:
     assert status(browser) == 401
 
 
-def test_while_the_table_is_away_nobody_is_told_that_they_are_signed_out(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unavailable_table_signs_no_user_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     browser, headers = house.signed_in("ada"), house.with_token("ada", "read")
 
     def away(*_key: str) -> None:
@@ -285,9 +283,7 @@ def test_while_the_table_is_away_nobody_is_told_that_they_are_signed_out(
     assert status(browser, "/healthz") == 200
 
 
-def test_while_the_pool_is_away_its_tokens_are_not_called_wrong(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unavailable_pool_makes_no_token_invalid(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def unchecked(_text: str) -> None:
         raise TokenUncheckedError("no keys yet")
 
@@ -382,12 +378,12 @@ TOKENS = st.text(string.ascii_letters + string.digits + "-._~+/", min_size=1, ma
 
 
 @given(TOKENS, st.sampled_from(["", "Bearer ", "bearer ", "BEARER   "]))
-def test_a_token_is_taken_alone_or_after_its_scheme(token: str, scheme: str) -> None:
+def test_a_token_is_accepted_alone_or_after_its_scheme(token: str, scheme: str) -> None:
     assert parse_authorization(scheme + token) == token
 
 
 @given(st.text())
-def test_whatever_else_is_there_is_refused_or_is_a_token(header: str) -> None:
+def test_any_other_header_is_rejected_or_a_token(header: str) -> None:
     try:
         token = parse_authorization(header)
     except InvalidCredentialsError:
@@ -414,7 +410,7 @@ def test_whatever_else_is_there_is_refused_or_is_a_token(header: str) -> None:
         "Bearer " + "x" * MAX_HEADER_CHARACTERS,
     ],
 )
-def test_what_is_no_header_of_one_token_is_refused(header: str) -> None:
+def test_a_header_without_exactly_one_token_is_rejected(header: str) -> None:
     with pytest.raises(InvalidCredentialsError) as refused:
         parse_authorization(header)
     assert "one" not in str(refused.value)
@@ -439,7 +435,7 @@ def test_a_personal_token_may_do_what_it_is_for(house: House) -> None:
     assert identity.scopes == {Scope.READ}
 
 
-def test_a_personal_token_for_the_fleet_is_worth_nothing_once_its_owner_is_no_operator(house: House) -> None:
+def test_a_token_for_the_fleet_fails_once_its_owner_is_no_operator(house: House) -> None:
     house.pool.add("ops", OPERATORS)
     header = house.with_token("ops", "operate")["Authorization"]
     assert authenticate(header, house.access).operates

@@ -142,7 +142,7 @@ def told(answer: TestResponse, ids: Belongings) -> tuple[int, str, list[tuple[st
     return answer.status_code, ids.blank(answer.text).replace(request_id, ""), headers
 
 
-def test_what_is_anothers_is_answered_to_the_letter_like_what_does_not_exist(
+def test_a_job_of_another_user_is_answered_exactly_like_a_missing_one(
     house: House, bert: Person, hers: Belongings, store: JobStore, requests_queue: Queue
 ) -> None:
     before, asked = (store.status(hers.job_id), list(store.images(hers.job_id))), requests_queue.counts()
@@ -161,7 +161,7 @@ def test_what_is_anothers_is_answered_to_the_letter_like_what_does_not_exist(
     assert requests_queue.counts() == asked
 
 
-def test_whose_it_is_gets_an_answer_from_every_one_of_these_routes(
+def test_the_owner_gets_an_answer_from_every_route(
     house: House, anna: Person, hers: Belongings, store: JobStore
 ) -> None:
     job = store.job(hers.job_id)
@@ -174,7 +174,7 @@ def test_whose_it_is_gets_an_answer_from_every_one_of_these_routes(
     assert anna.jobs() == set()
 
 
-def test_lists_show_everybody_their_own_jobs_page_by_page(anna: Person, bert: Person) -> None:
+def test_lists_show_each_user_their_own_jobs_page_by_page(anna: Person, bert: Person) -> None:
     annas, berts = [anna.makes_a_job() for _ in range(3)], [bert.makes_a_job() for _ in range(2)]
     assert (anna.jobs(), bert.jobs()) == (set(annas), set(berts))
     first = anna.asks("GET", "/api/v1/jobs?limit=2").get_json()
@@ -187,7 +187,7 @@ def test_lists_show_everybody_their_own_jobs_page_by_page(anna: Person, bert: Pe
     assert not bert.asks("GET", f"/api/v1/jobs?before={annas[2]}&name=job").get_json()["jobs"]
 
 
-def test_an_upload_of_another_cannot_be_committed_into_ones_own_job(
+def test_an_upload_of_another_user_cannot_be_committed(
     anna: Person, bert: Person, hers: Belongings, store: JobStore
 ) -> None:
     own = bert.makes_a_job()
@@ -216,7 +216,7 @@ def test_the_same_file_of_two_people_is_an_image_of_each(anna: Person, bert: Per
     assert images[0]["image_id"] != images[1]["image_id"]
 
 
-def test_that_somebody_has_sent_the_same_bytes_is_told_to_nobody_else(
+def test_cached_results_reveal_nothing_to_another_user(
     house: House, anna: Person, bert: Person, store: JobStore, requests_queue: Queue
 ) -> None:
     job_id = anna.makes_a_job()
@@ -242,7 +242,7 @@ def test_that_somebody_has_sent_the_same_bytes_is_told_to_nobody_else(
     assert (single.status_code, single.get_json()["cached"]) == (202, False)
 
 
-def test_single_images_go_into_a_job_of_whoever_sends_them(anna: Person, bert: Person) -> None:
+def test_single_images_go_into_a_job_of_their_sender(anna: Person, bert: Person) -> None:
     sent = {
         person.sub: person.asks("POST", "/api/v1/classify?wait=0", data=PICTURE, content_type="image/jpeg").get_json()
         for person in (anna, bert)
@@ -252,14 +252,14 @@ def test_single_images_go_into_a_job_of_whoever_sends_them(anna: Person, bert: P
     assert bert.asks("GET", sent["anna"]["location"]).status_code == 404
 
 
-def test_the_form_of_the_page_makes_a_job_of_whoever_sends_it(anna: Person, bert: Person) -> None:
+def test_the_form_of_the_page_creates_a_job_of_its_sender(anna: Person, bert: Person) -> None:
     answer = anna.asks("POST", "/", data={"name": "holiday", "files": (BytesIO(PICTURE), "a.jpg")})
     assert answer.status_code == 303, answer.text
     assert len(anna.jobs()) == 1
     assert bert.jobs() == set()
 
 
-def test_jobs_from_before_there_was_a_sign_in_are_nobodys_and_shown_where_there_is_none(
+def test_jobs_from_before_the_sign_in_are_shown_only_without_sign_in(
     config: Config, anna: Person, store: JobStore
 ) -> None:
     before, annas = Job(new_id(), "from before", NOW), anna.makes_a_job()
@@ -305,7 +305,7 @@ def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(na
     assert anna.makes_a_job()
 
 
-def test_all_together_may_have_so_many_open_jobs_whoever_they_are(narrow: House) -> None:
+def test_the_open_jobs_of_all_users_are_bounded(narrow: House) -> None:
     people = [Person(narrow, f"person-{number}") for number in range(5)]
     for person in people:
         person.sends(person.makes_a_job())
@@ -355,7 +355,7 @@ def _used(tree: ast.AST) -> Iterator[tuple[int, str]]:
         "job = backend.store.job(job_id)",
         "store = current_backend().store",
         "backend.intake.store.images_of(refs)",
-        "own_jobs().store.job(job_id)",
+        "user_jobs().store.job(job_id)",
         "getattr(backend, 'store').job(job_id)",
         "from core.jobs.store import JobStore as Anything",
     ],
@@ -365,14 +365,14 @@ def test_a_way_past_the_owner_is_found(source: str) -> None:
 
 
 def test_no_route_comes_to_a_job_past_its_owner() -> None:
-    assert ways_past("own_jobs().job(job_id), backend.fleet.snapshot()") == []
+    assert ways_past("user_jobs().job(job_id), backend.fleet.snapshot()") == []
     sources = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
     assert len(sources) > 30
     found = {str(path.relative_to(ROOT)): ways_past(path.read_text(encoding="utf-8")) for path in sources}
     assert {path: ways for path, ways in found.items() if ways} == {}
 
 
-def test_every_route_is_in_a_room_that_is_looked_through(app: Flask) -> None:
+def test_every_route_is_in_a_checked_folder(app: Flask) -> None:
     modules = {view.__module__ for view in app.view_functions.values()}
     ours = {module for module in modules if not module.startswith(WITHOUT_JOBS)}
     assert {module for module in ours if not Path(module.replace(".", "/")).is_relative_to("web_tier")} == set()

@@ -78,7 +78,7 @@ def test_one_request_with_more_than_a_day_takes_is_refused_on_a_fresh_day(table:
     assert quotas.remaining("ann").images == 10
 
 
-def test_of_many_requests_at_once_none_slips_past_another(table: Table) -> None:
+def test_concurrent_requests_cannot_exceed_the_quota(table: Table) -> None:
     quotas, together = Quotas(table, limits(images=5), lambda: EVENING), Barrier(10)
 
     def charge(_: int) -> bool:
@@ -93,7 +93,7 @@ def test_of_many_requests_at_once_none_slips_past_another(table: Table) -> None:
         assert sum(threads.map(charge, range(10))) == 5
 
 
-def test_what_is_given_back_goes_to_the_day_that_it_came_from(table: Table) -> None:
+def test_a_refund_counts_for_the_day_of_its_charge(table: Table) -> None:
     now = EVENING
     quotas = Quotas(table, limits(images=10), lambda: now)
     at = quotas.charge("ann", Amount(4, 400))
@@ -104,14 +104,14 @@ def test_what_is_given_back_goes_to_the_day_that_it_came_from(table: Table) -> N
     assert quotas.remaining("ann").images == 10
 
 
-def test_what_is_counted_expires_when_its_day_is_long_over(table: Table) -> None:
+def test_counts_expire_after_their_day(table: Table) -> None:
     Quotas(table, limits(images=10), lambda: EVENING).charge("ann", Amount(1, 1))
     [item] = table.query("QUOTA#ann", "0", "9")
     assert item["sk"] == "2026-03-01"
     assert int(item[EXPIRES_AT]) > (MIDNIGHT + timedelta(days=1)).timestamp()
 
 
-def test_without_limits_nothing_is_asked_of_the_table() -> None:
+def test_without_limits_the_table_is_not_called() -> None:
     quotas = Quotas(None, limits(), lambda: EVENING)  # type: ignore[arg-type]
     at = quotas.charge("ann", Amount(10**9, 10**15))
     quotas.refund("ann", Amount(1, 1), at)
@@ -212,7 +212,7 @@ def test_single_images_cost_one_each_whichever_way_they_come(door: Door) -> None
     assert (len(door.bucket.objects), len(door.queue.bodies)) == (3, 3)
 
 
-def test_what_is_not_accepted_after_all_is_given_back(door: Door) -> None:
+def test_images_that_are_not_accepted_are_refunded(door: Door) -> None:
     door.bucket.fails = lambda body: client_error(503) if body == picture(shade=2) else None
     assert len(by_api(door, 1, 2, 3).get_json()["rejected"]) == 1
     assert door.left() == 1
@@ -221,7 +221,7 @@ def test_what_is_not_accepted_after_all_is_given_back(door: Door) -> None:
     assert door.left() == 1
 
 
-def test_what_fails_in_the_middle_is_given_back(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_request_is_refunded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError
 
@@ -240,7 +240,7 @@ def test_a_request_that_is_repeated_is_charged_once_also_when_nothing_is_left(do
     assert (door.left(), len(door.bucket.objects)) == (0, 3)
 
 
-def test_s9_forms_for_direct_uploads_are_charged_when_they_are_handed_out(
+def test_s9_presigned_forms_are_charged_when_they_are_offered(
     provisioned: Clients, make_config: ConfigMaker, input_bucket: Bucket
 ) -> None:
     client = create_app(make_config(auth={"open": True}, limits=A_DAY)).test_client()
@@ -304,7 +304,7 @@ def test_a_redrive_is_not_charged(door: Door) -> None:
     assert (door.left(), len(door.queue.bodies)) == (1, 4)
 
 
-def test_each_user_has_a_day_of_their_own(make_house: HouseMaker) -> None:
+def test_each_user_has_their_own_quota(make_house: HouseMaker) -> None:
     house = make_house(requests_per_minute=0)
     ann, bob = house.with_token("ann", "classify", "read"), house.with_token("bob", "classify", "read")
     client = house.stranger()

@@ -61,13 +61,13 @@ def test_users_at_one_address_have_their_own_and_a_user_has_the_same_at_every_ad
     assert statuses(house.stranger(), "/api/v1/jobs", 4, headers=token) == [200, 200, 200, 429]
 
 
-def test_strangers_who_flood_keep_no_user_of_their_address_out(make_house: HouseMaker) -> None:
+def test_a_flood_of_strangers_blocks_no_user_of_their_address(make_house: HouseMaker) -> None:
     house = make_house()
     assert statuses(house.stranger(), "/api/v1", 9)[-1] == 429
     assert statuses(house.signed_in("ann"), "/api/v1/jobs", 1) == [200]
 
 
-def test_a_refusal_says_when_to_come_again_and_is_a_problem(make_house: HouseMaker) -> None:
+def test_a_rejection_is_a_problem_with_the_time_to_retry(make_house: HouseMaker) -> None:
     stranger = make_house().stranger()
     statuses(stranger, "/api/v1", 3)
     answer = stranger.get("/api/v1", environ_base=HERE)
@@ -81,7 +81,7 @@ def test_a_refusal_says_when_to_come_again_and_is_a_problem(make_house: HouseMak
     assert page.headers["Retry-After"] in page.text
 
 
-def test_a_classic_client_is_told_in_plain_text(make_house: HouseMaker) -> None:
+def test_a_classic_client_gets_plain_text(make_house: HouseMaker) -> None:
     stranger = make_house().stranger()
     statuses(stranger, "/api/v1", 3)
     answer = stranger.post("/classify-image", environ_base=HERE, data={})
@@ -189,18 +189,14 @@ def test_requests_are_counted_in_the_table_where_the_processes_share_it(
     assert found == [200, 200, 200, 429]
 
 
-def test_where_nobody_signs_in_the_address_counts_once_the_page_is_open(
-    provisioned: Clients, make_config: ConfigMaker
-) -> None:
+def test_without_sign_in_addresses_count_if_the_page_is_open(provisioned: Clients, make_config: ConfigMaker) -> None:
     client = create_app(make_config(auth={"open": True}, limits=SMALL_LIMITS)).test_client()
     assert statuses(client, "/api/v1/jobs", 4) == [200, 200, 200, 429]
     assert statuses(client, "/api/v1/jobs", 1, ELSEWHERE) == [200]
 
 
 @pytest.mark.usefixtures("provisioned")
-def test_whoever_is_alone_on_one_machine_has_no_limits_and_nothing_is_counted(
-    table: Table, make_config: ConfigMaker
-) -> None:
+def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: ConfigMaker) -> None:
     config = make_config(limits=SMALL_LIMITS | {"store": "table"})
     client = create_app(config).test_client()
     assert statuses(client, "/api/v1/jobs", 9) == [200] * 9
@@ -218,7 +214,7 @@ def challenge_of(house: House, email: str) -> str:
     return house.access.sessions.keys.seal(CHALLENGE, email, "session")
 
 
-def test_codes_of_a_second_factor_are_few_in_an_hour_from_wherever_they_come(make_house: HouseMaker) -> None:
+def test_codes_of_a_second_factor_are_limited_per_hour_from_all_addresses(make_house: HouseMaker) -> None:
     """Whoever has the password may not guess the code, with however many addresses."""
     house = make_house(requests_per_minute=0)
     challenge = challenge_of(house, " Ann@example.org")
@@ -245,7 +241,7 @@ def test_only_a_device_that_gave_a_code_before_has_codes_of_its_own(
     assert try_a_code(house, challenge, HERE, browser).status_code == status
 
 
-def test_strangers_without_the_password_use_up_nobodys_codes(make_house: HouseMaker) -> None:
+def test_strangers_without_the_password_use_up_no_codes(make_house: HouseMaker) -> None:
     house = make_house(requests_per_minute=0)
     for where in places(9):
         assert try_a_code(house, "made-up", where, email="ann@example.org").status_code == 401
@@ -302,7 +298,7 @@ class NoTable:
         return {"hits": 1}
 
 
-def test_what_is_more_is_refused_until_the_minute_is_blocked(table: Table, clock: Clock) -> None:
+def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table, clock: Clock) -> None:
     counter = RateCounter(TableStorage(table, clock), clock)
     clock.now = NOON + 12.5
     assert [counter.hit("request", "ann", 2) for _ in range(4)] == [0, 0, 48, 48]
@@ -343,7 +339,7 @@ def test_processes_count_for_themselves_in_memory() -> None:
 
 
 @pytest.mark.parametrize("kept", ["memory", "table"])
-def test_what_is_forgiven_is_not_counted(table: Table, clock: Clock, kept: str) -> None:
+def test_an_undone_attempt_is_not_counted(table: Table, clock: Clock, kept: str) -> None:
     counter = RateCounter(TableStorage(table, clock), clock) if kept == "table" else RateCounter(MemoryStorage())
     for _ in range(9):
         assert counter.hit("attempt", "here", 2) == 0
@@ -359,7 +355,7 @@ def test_no_limit_is_no_limit_and_costs_no_call(clock: Clock) -> None:
     assert table.asked == 0
 
 
-def test_without_the_table_nobody_is_refused_nobody_waits_and_it_is_logged_once(
+def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -376,7 +372,7 @@ def test_without_the_table_nobody_is_refused_nobody_waits_and_it_is_logged_once(
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
-def test_what_is_remembered_of_callers_is_bounded(table: Table, clock: Clock) -> None:
+def test_the_number_of_blocked_callers_is_bounded(table: Table, clock: Clock) -> None:
     counter = RateCounter(MemoryStorage(), clock=clock)
     counter._blocked = {f"caller {number}": NOON + 1 for number in range(MAX_BLOCKED)}
     counter._block("one more", NOON + 60, NOON)

@@ -56,7 +56,7 @@ def test_each_sign_in_has_an_id_of_its_own(sessions: Sessions, pool: PlayedPool,
     assert sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0") != cookie
 
 
-def test_a_cookie_of_ours_that_never_was_a_session_opens_none(sessions: Sessions) -> None:
+def test_a_signed_cookie_without_a_session_opens_none(sessions: Sessions) -> None:
     assert sessions.open(sessions.keys.sign("made-up")) is None
     assert sessions.end(sessions.keys.sign("made-up")) is None
     assert sessions.end("forged") is None
@@ -71,12 +71,12 @@ def test_the_table_holds_neither_the_id_nor_the_refresh_token(cookie: str, table
     assert "refresh.ada" not in stored
 
 
-def test_whoever_does_nothing_has_to_sign_in_again(sessions: Sessions, cookie: str, clock: Clock) -> None:
+def test_an_idle_user_must_sign_in_again(sessions: Sessions, cookie: str, clock: Clock) -> None:
     clock.go_on(HOUR)
     assert sessions.open(cookie) is None
 
 
-def test_whoever_does_something_stays_until_the_end(sessions: Sessions, cookie: str, clock: Clock) -> None:
+def test_an_active_user_stays_until_the_session_ends(sessions: Sessions, cookie: str, clock: Clock) -> None:
     for _ in range(11 * 2):
         clock.go_on(30 * MINUTE)
         cookie = rotated(sessions, cookie)
@@ -96,7 +96,7 @@ def test_a_page_that_refreshes_itself_keeps_no_session_alive(sessions: Sessions,
     assert sessions.open(cookie, acts=False) is None
 
 
-def test_that_somebody_does_something_is_noted_once_a_minute(
+def test_activity_is_recorded_once_a_minute(
     sessions: Sessions, cookie: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[int] = []
@@ -113,16 +113,14 @@ def test_that_somebody_does_something_is_noted_once_a_minute(
     assert len(noted) == 4
 
 
-def test_what_one_process_ends_is_refused_by_all_at_once(cookie: str, sessions: Sessions, other: Sessions) -> None:
+def test_a_session_that_one_process_ends_is_refused_by_all(cookie: str, sessions: Sessions, other: Sessions) -> None:
     assert other.open(cookie) is not None
     assert sessions.end(cookie) == "refresh.ada.0"
     assert other.open(cookie) is None
     assert other.end(cookie) is None
 
 
-def test_use_at_the_same_moment_does_not_bring_back_what_has_ended(
-    cookie: str, sessions: Sessions, clock: Clock
-) -> None:
+def test_concurrent_use_does_not_restore_an_ended_session(cookie: str, sessions: Sessions, clock: Clock) -> None:
     ids = sessions.keys.read(cookie)
     assert ids is not None
     sessions.end(cookie)
@@ -131,9 +129,7 @@ def test_use_at_the_same_moment_does_not_bring_back_what_has_ended(
     assert sessions.store.find(ids.own) is None
 
 
-def test_after_a_quarter_of_an_hour_it_goes_on_under_another_id(
-    sessions: Sessions, cookie: str, clock: Clock
-) -> None:
+def test_a_session_is_rotated_every_15_minutes(sessions: Sessions, cookie: str, clock: Clock) -> None:
     clock.go_on(ROTATE_SECONDS - 1)
     kept = sessions.open(cookie)
     assert kept is not None
@@ -146,7 +142,7 @@ def test_after_a_quarter_of_an_hour_it_goes_on_under_another_id(
     assert opened.record.owner == "ada"
 
 
-def test_the_old_id_leads_on_for_a_minute_and_no_longer(
+def test_the_old_id_is_accepted_for_a_minute_after_rotation(
     sessions: Sessions, other: Sessions, cookie: str, clock: Clock
 ) -> None:
     clock.go_on(ROTATE_SECONDS)
@@ -168,7 +164,7 @@ def meanwhile(sessions: Sessions, happens: Callable[[], object]) -> Sessions:
     return Sessions(sessions.store, sessions.keys, sessions.times, renew, sessions.clock)
 
 
-def test_of_requests_at_the_same_moment_one_asks_the_pool_and_all_are_let_in(
+def test_one_of_concurrent_requests_rotates_and_all_are_accepted(
     sessions: Sessions, other: Sessions, cookie: str, clock: Clock, pool: PlayedPool
 ) -> None:
     clock.go_on(ROTATE_SECONDS)
@@ -180,9 +176,7 @@ def test_of_requests_at_the_same_moment_one_asks_the_pool_and_all_are_let_in(
     assert rotated(other, cookie) == following
 
 
-def test_a_request_that_died_while_it_rotated_leaves_it_to_the_next(
-    sessions: Sessions, cookie: str, clock: Clock
-) -> None:
+def test_another_request_rotates_after_one_died(sessions: Sessions, cookie: str, clock: Clock) -> None:
     def die() -> None:
         raise KeyboardInterrupt
 
@@ -196,7 +190,7 @@ def test_a_request_that_died_while_it_rotated_leaves_it_to_the_next(
     rotated(sessions, cookie)
 
 
-def test_of_two_that_rotate_since_the_pool_is_slow_neither_ends_what_the_other_began(
+def test_two_concurrent_rotations_do_not_end_the_session(
     sessions: Sessions, other: Sessions, cookie: str, clock: Clock
 ) -> None:
     def rotate_too() -> None:
@@ -209,7 +203,7 @@ def test_of_two_that_rotate_since_the_pool_is_slow_neither_ends_what_the_other_b
     assert other.open(found[0]) is not None
 
 
-def test_who_signs_out_while_the_id_changes_is_signed_out(
+def test_a_sign_out_during_a_rotation_ends_the_session(
     sessions: Sessions, other: Sessions, cookie: str, clock: Clock
 ) -> None:
     clock.go_on(ROTATE_SECONDS)
@@ -232,9 +226,7 @@ def test_s7_all_sessions_of_a_user_end_and_no_others(sessions: Sessions, pool: P
     assert [sessions.open(each) is not None for each in (cookie, second, bobs)] == [False, False, True]
 
 
-def test_a_session_that_began_with_a_second_factor_goes_on_with_it(
-    sessions: Sessions, pool: PlayedPool, clock: Clock
-) -> None:
+def test_a_rotated_session_keeps_its_second_factor(sessions: Sessions, pool: PlayedPool, clock: Clock) -> None:
     with_code = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1", second_factor=True)
     clock.go_on(ROTATE_SECONDS)
     later = sessions.open(rotated(sessions, with_code))
@@ -268,7 +260,7 @@ def test_s7_a_session_that_was_rotated_since_all_were_listed_ends_too(
 
 
 @pytest.mark.parametrize("with_the_old", [False, True])
-def test_to_sign_out_ends_it_under_the_old_id_and_the_new_one(
+def test_a_sign_out_ends_the_session_under_both_ids(
     sessions: Sessions, cookie: str, clock: Clock, with_the_old: bool
 ) -> None:
     clock.go_on(ROTATE_SECONDS)
@@ -278,7 +270,7 @@ def test_to_sign_out_ends_it_under_the_old_id_and_the_new_one(
     assert sessions.open(following) is None
 
 
-def test_at_a_rotation_the_pool_says_which_groups_they_are_in_now(
+def test_a_rotation_updates_the_groups_of_the_user(
     sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
 ) -> None:
     pool.add("ada", OPERATORS)
@@ -288,7 +280,7 @@ def test_at_a_rotation_the_pool_says_which_groups_they_are_in_now(
     assert opened.record.groups == {OPERATORS}
 
 
-def test_the_next_rotation_is_with_the_refresh_token_that_the_pool_gave_last(
+def test_the_next_rotation_uses_the_last_refresh_token(
     sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
 ) -> None:
     for _ in range(2):
@@ -297,7 +289,7 @@ def test_the_next_rotation_is_with_the_refresh_token_that_the_pool_gave_last(
     assert pool.asked == ["refresh.ada.0", "refresh.ada.1"]
 
 
-def test_whom_the_pool_has_signed_out_is_signed_out_here_at_the_next_rotation(
+def test_a_session_ends_at_the_next_rotation_after_the_pool_ended_it(
     sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
 ) -> None:
     del pool.accounts["ada"]
@@ -307,7 +299,7 @@ def test_whom_the_pool_has_signed_out_is_signed_out_here_at_the_next_rotation(
     assert sessions.open(cookie) is None
 
 
-def test_while_the_pool_is_away_sessions_go_on_but_not_for_ever(
+def test_sessions_continue_for_a_bounded_time_while_the_pool_is_unavailable(
     sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
 ) -> None:
     pool.away = EndpointConnectionError(endpoint_url="https://pool.example")

@@ -156,7 +156,7 @@ BLOCKS = [
 ]
 
 
-def test_points_are_told_in_their_order_whatever_that_of_the_items() -> None:
+def test_points_are_in_order_for_any_order_of_the_items() -> None:
     points = points_since(BLOCKS, at(0))
     assert [(point.at, point.workers, point.queue) for point in points] == [
         (at(600), 1, 10),

@@ -25,7 +25,7 @@ def keys(*lines: str) -> SessionKeys:
     return SessionKeys(lines)
 
 
-def test_a_cookie_that_we_signed_is_read() -> None:
+def test_a_signed_cookie_is_read() -> None:
     ids = keys(OLD).read(keys(OLD).sign("an-id"))
     assert ids is not None
     assert ids.own == "an-id"
@@ -36,7 +36,7 @@ def test_a_cookie_that_another_key_signed_is_not() -> None:
 
 
 @given(st.text(max_size=300))
-def test_no_text_is_taken_for_a_cookie_and_none_is_too_much(text: str) -> None:
+def test_any_unsigned_text_is_rejected(text: str) -> None:
     assert keys(OLD).read(text) is None
 
 
@@ -67,14 +67,14 @@ def test_machines_agree_on_the_next_id_while_their_keys_change() -> None:
     assert before == after
 
 
-def test_the_next_id_cannot_be_told_without_the_key() -> None:
+def test_the_next_id_cannot_be_derived_without_the_key() -> None:
     ours, theirs = keys(OLD).read(keys(OLD).sign("an-id")), keys(NEW).read(keys(NEW).sign("an-id"))
     assert ours is not None
     assert theirs is not None
     assert ours.next != theirs.next
 
 
-def test_what_was_encrypted_is_read_with_any_key_that_is_left() -> None:
+def test_encrypted_text_is_read_with_any_remaining_key() -> None:
     secret = keys(OLD).encrypt("refresh")
     assert "refresh" not in secret
     assert keys(NEW, OLD).decrypt(secret) == "refresh"
@@ -106,7 +106,7 @@ def test_keys_are_read_from_the_file_the_first_one_signs(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n \n", b"too short\n", f"{OLD}\nshort\n".encode(), b"\xff" * 40])
-def test_a_file_of_keys_that_is_none_is_refused_with_what_to_do_and_nothing_of_it(
+def test_an_invalid_file_of_keys_is_rejected_with_a_remedy_and_without_its_content(
     tmp_path: Path, content: bytes | None
 ) -> None:
     """Row 42."""
@@ -124,7 +124,7 @@ def test_without_a_file_the_web_tier_does_not_start() -> None:
         load_session_keys({})
 
 
-def test_what_is_sealed_is_good_for_its_purpose_and_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sealed_facts_are_valid_for_their_purpose_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sealed = keys(OLD).seal("challenge", "ann@example.org", "session")
     assert "ann" not in sealed
     assert keys(NEW, OLD).unseal(sealed, "challenge", seconds=60) == ["ann@example.org", "session"]
@@ -153,7 +153,7 @@ class Pool:
         return None if sub == "deleted" else Account(sub, "", self.enabled, frozenset())
 
 
-def test_the_pool_is_asked_once_a_minute_also_for_who_is_deleted(clock: Clock) -> None:
+def test_an_account_is_fetched_once_a_minute_even_if_deleted(clock: Clock) -> None:
     pool = Pool()
     known = AccountCache(pool, clock.seconds)
     for _ in range(2):
@@ -165,7 +165,7 @@ def test_the_pool_is_asked_once_a_minute_also_for_who_is_deleted(clock: Clock) -
     assert pool.asked == ["ada", "deleted", "ada"]
 
 
-def test_who_is_disabled_is_let_in_for_a_minute_at_most(clock: Clock) -> None:
+def test_a_disabled_account_is_accepted_for_a_minute_at_most(clock: Clock) -> None:
     pool = Pool()
     known = AccountCache(pool, clock.seconds)
     assert known.find("ada") is not None
@@ -174,9 +174,7 @@ def test_who_is_disabled_is_let_in_for_a_minute_at_most(clock: Clock) -> None:
     assert known.find("ada") is None
 
 
-def test_no_more_accounts_are_remembered_than_there_is_room_for(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_account_cache_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "MAX_ACCOUNTS", 2)
     pool = Pool()
     known = AccountCache(pool, clock.seconds)
@@ -200,14 +198,14 @@ def as_browsers_read_it(address: str) -> str:
 @example("\x00//evil.example")
 @example("https://evil.example")
 @example("javascript:alert(1)")
-def test_it_is_always_on_this_site(text: str) -> None:
+def test_a_redirect_is_always_to_this_site(text: str) -> None:
     path = safe_redirect(text)
     there = urlsplit(urljoin(HERE, as_browsers_read_it(path)))
     assert (there.scheme, there.netloc) == ("https", "here.example")
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs?q=a%20b&before=x", "/jobs/01KAH8Z9M5J6C0Q2V4T7W1X3YD#x", "/é"])
-def test_our_own_pages_stay_as_they_are(path: str) -> None:
+def test_paths_of_this_site_are_unchanged(path: str) -> None:
     assert safe_redirect(path) == path
 
 
@@ -224,12 +222,12 @@ def test_the_address_of_the_sign_in_holds_the_page_that_was_asked_for_with_its_q
     assert parse_qs(urlsplit(location).query) == {"next": ["/jobs?q=a%26b&before=x"]}
 
 
-def test_the_first_page_needs_no_saying() -> None:
+def test_the_first_page_needs_no_parameter() -> None:
     assert sign_in_for(asked_for("/")) == "/sign-in"
 
 
 @given(st.text(), st.text(st.characters(codec="latin-1")))
-def test_whatever_was_asked_for_the_address_is_one_of_ours(path: str, query: str) -> None:
+def test_the_sign_in_address_of_any_request_is_on_this_site(path: str, query: str) -> None:
     environ = EnvironBuilder().get_environ()
     environ["PATH_INFO"] = f"/{path}".encode(errors="replace").decode("latin-1")
     environ["QUERY_STRING"] = query
