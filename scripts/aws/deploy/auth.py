@@ -134,8 +134,8 @@ def session_keys_parameter(prefix: str) -> str:
     """Return the name of the parameter with the keys of sessions; the stack's user data and policy contain it too.
 
     The parameter is a SecureString that only the web tier's role can read. Each line is a key: the first one signs,
-    all of them verify (`web_tier/access/keys.py`). The commands create it, not the stack: a template can generate
-    secrets only in Secrets Manager, which costs $0.40 a month and keeps one value, not the last key beside the new
+    all of them verify (`web_tier/auth/session_keys.py`). The commands create it, not the stack: a template can
+    generate secrets only in Secrets Manager, which costs $0.40 a month and keeps one value, not the last key beside the new
     one. No key is ever printed.
     """
     return f"/{prefix}/session-keys"

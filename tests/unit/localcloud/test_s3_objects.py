@@ -334,5 +334,6 @@ def test_a_statement_with_a_further_condition_stays() -> None:
 )
 def test_other_denials_of_a_bucket_policy_hold(policy: object, action: str, permission: PermissionResult) -> None:
     text = None if policy is None else json.dumps({"Version": "2012-10-17", "Statement": policy}).encode()
-    get_permission = PATCHES[0].build(None)
+    patch = next(patch for patch in PATCHES if patch.symbol.endswith(".get_permission"))
+    get_permission = patch.build(None)
     assert get_permission(SimpleNamespace(policy=text), action, "arn:aws:s3:::b/k") == permission

@@ -110,7 +110,7 @@ def test_without_a_server_images_are_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "field", "expected", "judged"),
+    ("answer", "field", "expected", "outcome"),
     [
         (ClassicAnswer(200, "text/plain; charset=utf-8", b"stop"), "myfile", "stop", "right"),
         (ClassicAnswer(200, "text/plain", b"a.b:stop"), "inputFile", "stop", "right"),
@@ -127,9 +127,9 @@ def test_without_a_server_images_are_lost(tmp_path: Path) -> None:
     ],
 )
 def test_answers_are_verified_against_the_contract(
-    answer: ClassicAnswer, field: str, expected: str | None, record_verdict: ImageVerdict
+    answer: ClassicAnswer, field: str, expected: str | None, outcome: ImageVerdict
 ) -> None:
-    assert judge_answer(answer, field, "a.b.jpg", expected)[0] == record_verdict
+    assert judge_answer(answer, field, "a.b.jpg", expected)[0] == outcome
 
 
 @dataclass
