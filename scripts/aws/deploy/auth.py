@@ -135,8 +135,8 @@ def session_keys_parameter(prefix: str) -> str:
 
     The parameter is a SecureString that only the web tier's role can read. Each line is a key: the first one signs,
     all of them verify (`web_tier/auth/session_keys.py`). The commands create it, not the stack: a template can
-    generate secrets only in Secrets Manager, which costs $0.40 a month and keeps one value, not the last key beside the new
-    one. No key is ever printed.
+    generate secrets only in Secrets Manager, which costs $0.40 a month and keeps one value, not the last key beside
+    the new one. No key is ever printed.
     """
     return f"/{prefix}/session-keys"
 
