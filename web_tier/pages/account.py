@@ -126,8 +126,8 @@ def make_token() -> Response:
     scopes = [scope for scope in _grantable_scopes(who) if scope in request.form.getlist("scopes")]
     days, tokens = form_field("days").strip(), current_access().personal_tokens
     if not (days.isascii() and days.isdigit() and len(days) <= MAX_DAYS_DIGITS):
-        error = TokenNotMadeError(f"write after how many days the token expires: a whole number from 1 to {MAX_DAYS}")
-        return render_error("account", error, **_context())
+        fault = TokenNotMadeError(f"write after how many days the token expires: a whole number from 1 to {MAX_DAYS}")
+        return render_error("account", fault, **_context())
     try:
         text, token = tokens.make(who.owner, who.email, form_field("name"), scopes, int(days))
     except TokenNotMadeError as error:
