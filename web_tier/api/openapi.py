@@ -146,36 +146,32 @@ def _operation(operation: ApiOperation, schemas: _Schemas) -> Schema:
         "summary": operation.summary,
         "description": operation.description,
         "tags": [operation.tag],
-        "parameters": [*_ids(operation.path), *_parameters(operation)],
+        "parameters": _parameters(operation),
         "responses": _responses(operation, schemas),
         "security": [] if operation.public else list(_BY_TOKEN),
     }
     if operation.bodies:
-        content = {body.media_type: {"schema": _body_schema(body, schemas)} for body in operation.bodies}
+        content = {
+            body.media_type: {"schema": schemas.of_request(body.model) if body.model else dict(body.schema or {})}
+            for body in operation.bodies
+        }
         described["requestBody"] = {"required": operation.body_required, "content": content}
     if operation.stream:
         described["x-stream"] = True
     return described
 
 
-def _ids(path: str) -> list[Schema]:
-    return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": _id_pattern(name)}}
-        for name in re.findall(r"{(\w+)}", path)
-    ]
-
-
-def _id_pattern(name: str) -> str:
-    """Return the pattern of an id: EC2's for an instance, a ULID for all else."""
-    return INSTANCE_ID_PATTERN if name == "instance_id" else ULID_PATTERN
-
-
 def _parameters(operation: ApiOperation) -> list[Schema]:
-    return [
-        {"name": name, "in": place, "description": schema.pop("description", ""), "required": False, "schema": schema}
-        for place, model in operation.parameters
-        for name, schema in _optional_fields(model)
-    ]
+    parameters: list[Schema] = []
+    for name in re.findall(r"{(\w+)}", operation.path):
+        pattern = INSTANCE_ID_PATTERN if name == "instance_id" else ULID_PATTERN
+        schema = {"type": "string", "pattern": pattern}
+        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+    for place, model in operation.parameters:
+        for name, schema in _optional_fields(model):
+            described = {"name": name, "in": place, "description": schema.pop("description", "")}
+            parameters.append({**described, "required": False, "schema": schema})
+    return parameters
 
 
 def _optional_fields(model: Model) -> Iterable[tuple[str, Schema]]:
@@ -186,10 +182,6 @@ def _optional_fields(model: Model) -> Iterable[tuple[str, Schema]]:
             del schema["default"]
         schema.pop("title", None)
         yield name, {**shown, **schema}
-
-
-def _body_schema(body: RequestBody, schemas: _Schemas) -> Schema:
-    return schemas.of_request(body.model) if body.model else dict(body.schema or {})
 
 
 def _responses(operation: ApiOperation, schemas: _Schemas) -> Schema:

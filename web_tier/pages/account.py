@@ -1,6 +1,5 @@
 """The account page with personal tokens, and what all account pages share: rendering, redirects, and the visitor."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -115,10 +114,6 @@ def visitor_now() -> Response:
     return jsonify(signed_in=who.signed_in, email=who.email, operates=who.operates, csrf_token=csrf_token())
 
 
-class FieldError(FleetsightError):
-    """Raised when a field of the form is not valid; the message is for the user."""
-
-
 def account() -> Response:
     """Show the account of the user, and their personal tokens."""
     return render_page("account", **_context())
@@ -127,10 +122,14 @@ def account() -> Response:
 def make_token() -> Response:
     """Create a token and show it once."""
     who = current_identity()
+    scopes = [scope for scope in _grantable_scopes(who) if scope in request.form.getlist("scopes")]
+    days, tokens = form_field("days").strip(), current_auth().personal_tokens
+    if not (days.isascii() and days.isdigit() and len(days) <= MAX_DAYS_DIGITS):
+        fault = TokenNotMadeError(f"write after how many days the token expires: a whole number from 1 to {MAX_DAYS}")
+        return render_error("account", fault, **_context())
     try:
-        scopes, days = _chosen_scopes(who), _days()
-        text, token = current_auth().personal_tokens.make(who.owner, who.email, form_field("name"), scopes, days)
-    except (FieldError, TokenNotMadeError) as error:
+        text, token = tokens.make(who.owner, who.email, form_field("name"), scopes, int(days))
+    except TokenNotMadeError as error:
         return render_error("account", error, **_context())
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
     return render_page("account", status=HTTPStatus.CREATED, made=text, **_context())
@@ -156,14 +155,3 @@ def _context() -> dict[str, Any]:
 
 def _grantable_scopes(identity: Identity) -> dict[Scope, str]:
     return {scope: text for scope, text in SCOPE_TEXTS.items() if scope is not Scope.OPERATE or identity.operates}
-
-
-def _chosen_scopes(identity: Identity) -> Collection[Scope]:
-    return [scope for scope in _grantable_scopes(identity) if scope in request.form.getlist("scopes")]
-
-
-def _days() -> int:
-    text = form_field("days").strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DAYS_DIGITS):
-        raise FieldError(f"write after how many days the token expires: a whole number from 1 to {MAX_DAYS}")
-    return int(text)

@@ -128,6 +128,7 @@ class ProgressBody(BaseModel):
         if progress.status.counts.done + progress.status.counts.failed == 0:
             cost = None  # a job without results shows no cost
         status, finished = progress.status, progress.status.state == "finished"
+        cached = status.counts.cached
         return cls(
             state=status.state,
             accepted=status.accepted,
@@ -140,7 +141,9 @@ class ProgressBody(BaseModel):
             sentence=_finished_sentence(progress) if finished else fleet_sentence(fleet, silent_seconds),
             problem=None if finished or fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS,
             settled=progress.settled,
-            repeats=_repeats(status),
+            repeats=f"{cached:,} of {status.accepted:,} answered at once: they were classified before."
+            if cached
+            else None,
             system_retries=_system_retries(status),
             resends=status.counts.resends,
             cost=None if cost is None else dollars(cost.dollars),
@@ -161,11 +164,6 @@ def _price_text(cost: JobCost) -> str:
         f"{requests} for some {about:,.0f} requests. "
         f"{dollars(cost.dollars_per_thousand)} for 1,000 images."
     )
-
-
-def _repeats(status: JobStatus) -> str | None:
-    cached = status.counts.cached
-    return f"{cached:,} of {status.accepted:,} answered at once: they were classified before." if cached else None
 
 
 def _system_retries(status: JobStatus) -> str | None:

@@ -222,26 +222,18 @@ def natural_key(text: str) -> tuple[Any, ...]:
     return tuple((int(part), "") if part.isdecimal() and len(part) < 20 else (-1, part) for part in parts)
 
 
-def _label_key(item: ImageResult) -> tuple[Any, ...]:
-    return natural_key((item.response and item.response.label) or _AFTER_ALL_LABELS)
-
-
 def _score(item: ImageResult, default: float) -> float:
     score = item.response.score if item.response else None
     return default if score is None else score
 
 
-def _recorded_at(item: ImageResult) -> datetime:
-    return (item.response and item.response.recorded_at) or _EARLIEST
-
-
 ORDERS: Mapping[str, Callable[[ImageResult], Any]] = {
     "name": lambda item: natural_key(item.record.filename),
-    "label": _label_key,
+    "label": lambda item: natural_key((item.response and item.response.label) or _AFTER_ALL_LABELS),
     "sure": lambda item: -_score(item, -1.0),
     "unsure": lambda item: _score(item, 2.0),
     "state": lambda item: _STATES.index(item.state),
-    "recent": lambda item: _EARLIEST - _recorded_at(item),
+    "recent": lambda item: _EARLIEST - ((item.response and item.response.recorded_at) or _EARLIEST),
 }
 """Sort keys by the name that an address has for the order; static/job/orders.js has the same."""
 
