@@ -103,7 +103,8 @@ def inspect(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> ImageInfo:
         ImageRejectedError: the data is not an accepted image, or exceeds ``limits``.
     """
     with open_image(data, limits) as image:
-        name = _own_name(image.format)
+        # Pillow calls a JPEG with more pictures MPO; many phones write them.
+        name = "JPEG" if image.format in {None, "MPO"} else str(image.format)
         return ImageInfo(name, image.width, image.height, _EXTENSIONS[name], f"image/{name.lower()}")
 
 
@@ -114,7 +115,10 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
         ImageRejectedError: as for `inspect`.
         MemoryError: this process may not have enough for it.
     """
-    _check_bytes(len(data), limits)
+    if not data:
+        raise ImageRejectedError("empty", "the file is empty: send it again")
+    if len(data) > limits.max_bytes:
+        raise too_large(len(data), limits)
     name, pixels = sniff(data), 0
     if name == "WEBP":  # Pillow's WebP plugin reserves the whole canvas on opening, so its size is read here first
         pixels = _check_pixels(*webp_size(data), limits)
@@ -130,18 +134,6 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
         raise broken_header(name, len(data)) from error
     _check_pixels(image.width, image.height, limits)
     return image
-
-
-def _own_name(pillow_name: str | None) -> str:
-    """Return "JPEG" for MPO, too: Pillow's name for a JPEG with more pictures, which many phones write."""
-    return "JPEG" if pillow_name in {None, "MPO"} else str(pillow_name)
-
-
-def _check_bytes(size: int, limits: ImageLimits) -> None:
-    if size == 0:
-        raise ImageRejectedError("empty", "the file is empty: send it again")
-    if size > limits.max_bytes:
-        raise too_large(size, limits)
 
 
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> int:

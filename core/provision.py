@@ -94,11 +94,8 @@ def provision_table(clients: Clients, config: Config) -> None:
     clients.dynamodb.get_waiter("table_exists").wait(
         TableName=config.names.job_table, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
-    _enable_ttl(clients, config.names.job_table)
-
-
-def _enable_ttl(clients: Clients, table: str) -> None:
     # DynamoDB refuses to enable what is enabled.
+    table = config.names.job_table
     status = clients.dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]["TimeToLiveStatus"]
     if status in {"DISABLED", "DISABLING"}:
         clients.dynamodb.update_time_to_live(

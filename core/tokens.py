@@ -127,14 +127,12 @@ class TokenKeys:
             KeysUnreachableError: no keys have been fetched yet.
         """
         known = key_id in self._keys
-        if not known or self._are_old():
+        is_old = self._fetched is None or abs(self.clock() - self._fetched) >= KEYS_LIFETIME
+        if not known or is_old:
             self._fetch(wait=not known)
         if not self._keys:
             raise KeysUnreachableError("the user pool's keys could not be fetched yet")
         return self._keys.get(key_id)
-
-    def _are_old(self) -> bool:
-        return self._fetched is None or abs(self.clock() - self._fetched) >= KEYS_LIFETIME
 
     def _fetch(self, *, wait: bool) -> None:
         if not self._fetching.acquire(blocking=wait):
@@ -162,7 +160,11 @@ def parse_keys(document: bytes) -> dict[str, RSAKey]:
     """
     try:
         listed = json.loads(document)["keys"][:MAX_KEYS]
-        keys = {each["kid"]: _key(each) for each in listed if _can_sign(each)}
+        keys = {
+            each["kid"]: RSAKey.import_key({"kty": "RSA", "n": each["n"], "e": each["e"]})
+            for each in listed
+            if _can_sign(each)
+        }
     except (ValueError, TypeError, KeyError, RecursionError, JoseError) as error:
         raise KeysUnreachableError(f"the user pool's keys cannot be read: {type(error).__name__}") from error
     if not keys:
@@ -179,10 +181,6 @@ def _can_sign(jwk: Any) -> bool:
         and isinstance(jwk.get("kid"), str)
         and MIN_BITS <= base64_to_int(jwk["n"]).bit_length() <= MAX_BITS
     )
-
-
-def _key(jwk: Mapping[str, Any]) -> RSAKey:
-    return RSAKey.import_key({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]})
 
 
 class TokenRefusedError(FleetsightError):

@@ -154,6 +154,7 @@ def resend_of(item: Item) -> Resend:
 
 def counts_of(item: Item) -> Counts:
     """Return the counts of an item."""
+    runs = (pair.partition(":") for pair in str(item.get("runs", "")).split())
     return Counts(
         done=int(item["done"]),
         failed=int(item["failed"]),
@@ -161,7 +162,7 @@ def counts_of(item: Item) -> Counts:
         first_result_at=moment_in(item, "first_at"),
         last_result_at=moment_in(item, "last_at"),
         cached=int(item.get("cached", 0)),
-        runs=_runs_of(str(item.get("runs", ""))),
+        runs=tuple((int(run), int(answers)) for run, _, answers in runs),
         system_retried=int(item.get("system_retried", 0)),
         resends=int(item.get("resends", 0)),
         first_cached_at=moment_in(item, f"{OF_CACHED}first_at"),
@@ -173,11 +174,6 @@ def runs_as_text(counts: Counts) -> dict[str, str]:
     """Return the attribute for the billing periods in which a job was answered, if there are any."""
     text = " ".join(f"{run}:{answers}" for run, answers in counts.runs)
     return {"runs": text} if text else {}
-
-
-def _runs_of(text: str) -> tuple[tuple[int, int], ...]:
-    pairs = (pair.partition(":") for pair in text.split())
-    return tuple((int(run), int(answers)) for run, _, answers in pairs)
 
 
 def merged_of(item: Item) -> MergedFile:

@@ -72,14 +72,11 @@ def check_request() -> None:
         return
     if not ({"Sec-Fetch-Site", "Origin"} & set(request.headers.keys())):
         raise Forbidden("a request known by its cookie needs Sec-Fetch-Site or Origin; programs send a token instead")
-    if is_for_programs(request.path) or request.endpoint in CHECKED_BY_THEIR_ROUTE or _needs_no_session():
+    # Public forms need no session: one may be open while its user signs in in another tab.
+    is_public = RIGHTS.get(request.endpoint or "") is Right.PUBLIC and request.endpoint != "accounts.sign_out"
+    if is_for_programs(request.path) or request.endpoint in CHECKED_BY_THEIR_ROUTE or is_public:
         return
     check_csrf(None if CSRF_HEADER in request.headers else request.form.get(CSRF_FIELD))
-
-
-def _needs_no_session() -> bool:
-    """Return whether a form needs no session: it may be open while its user signs in in another tab."""
-    return RIGHTS.get(request.endpoint or "") is Right.PUBLIC and request.endpoint != "accounts.sign_out"
 
 
 def safe_redirect(text: str) -> str:

@@ -12,7 +12,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app, request
 from werkzeug.wrappers import Response
 
-from core.config import Config
 from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
 from services.errors import ConfigError
@@ -228,7 +227,13 @@ def create_auth(backend: Backend) -> AuthContext:
 def _create_services(backend: Backend, pool_id: str, client_id: str, keys: SessionKeys) -> AuthServices:
     config, table = backend.config, backend.store.table
     pool = UserPool(backend.shared_clients().cognito_idp, pool_id, client_id)
-    verifier = _verifier(config, pool_id, client_id)
+    region, auth = config.aws.region, config.auth
+    fetch_keys = keys_at(jwks_url(config.aws.endpoint_url, region, pool_id))
+    verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, lambda: datetime.now(UTC))
+    times = SessionTimes(
+        idle=timedelta(minutes=auth.session_idle_minutes).total_seconds(),
+        longest=timedelta(hours=auth.session_hours).total_seconds(),
+    )
 
     def renew(refresh_token: str) -> RenewedTokens:
         tokens = pool.refresh(refresh_token)
@@ -237,21 +242,8 @@ def _create_services(backend: Backend, pool_id: str, client_id: str, keys: Sessi
     return AuthServices(
         pool=pool,
         verifier=verifier,
-        sessions=Sessions(SessionStore(table), keys, _times(config), renew),
+        sessions=Sessions(SessionStore(table), keys, times, renew),
         personal_tokens=PersonalTokens(table),
         recovery_codes=RecoveryCodes(table),
         accounts=AccountCache(pool.account),
-    )
-
-
-def _verifier(config: Config, pool_id: str, client_id: str) -> TokenVerifier:
-    region = config.aws.region
-    address = jwks_url(config.aws.endpoint_url, region, pool_id)
-    return TokenVerifier(issuer_of(region, pool_id), client_id, keys_at(address), lambda: datetime.now(UTC))
-
-
-def _times(config: Config) -> SessionTimes:
-    return SessionTimes(
-        idle=timedelta(minutes=config.auth.session_idle_minutes).total_seconds(),
-        longest=timedelta(hours=config.auth.session_hours).total_seconds(),
     )

@@ -7,7 +7,7 @@ or a personal token, or else by the cookie of a session.
 import logging
 import re
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, g, redirect, request, url_for
@@ -134,7 +134,8 @@ def _guard() -> ResponseReturnValue | None:
             raise NotFound
         return None
     if g.credentials_error is not None:
-        _reject_credentials(g.credentials_error)
+        _log.info("credentials were refused: %s", g.credentials_error, extra={"request_id": request_id()})
+        raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
     identity = known_identity()
     # Without an endpoint there is nothing to protect: the answer is 404 or 405.
     right = RIGHTS[request.endpoint] if request.endpoint else Right.PUBLIC
@@ -157,8 +158,12 @@ def _authenticate_request(auth: AuthContext) -> Identity | None:
     header, cookie = request.headers.get("Authorization"), request.cookies.get(COOKIE)
     if header is not None:
         return authenticate(header, auth)
-    if cookie is None or _is_of_another_page():
-        # Pages of other origins may call the API (`web.cors_origins`), but not as the user who has them open.
+    if cookie is None:
+        return None
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if origin is not None and is_cross_site(site, origin, request.host_url.rstrip("/")):
+        # Pages of other origins may call the API (`web.cors_origins`), but not as the user who has them open. A link
+        # to this page sends no Origin.
         return None
     opened = auth.sessions.open(cookie, acts=request.endpoint not in _AUTOMATIC)
     if opened is None:
@@ -188,12 +193,6 @@ def credentials_check() -> Callable[[], bool]:
     return are_valid
 
 
-def _is_of_another_page() -> bool:
-    """Return whether a page of another origin sent the request; a link to this page is none."""
-    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    return origin is not None and is_cross_site(site, origin, request.host_url.rstrip("/"))
-
-
 def _to_sign_in() -> Response:
     """Redirect a browser to the sign-in; reject a program, which would take that page for its answer."""
     if _opens_a_page():
@@ -215,11 +214,6 @@ def _opens_a_page() -> bool:
     """Return whether a browser navigates to a page: not a program, and not a fetch of an open page."""
     is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
     return is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
-
-
-def _reject_credentials(reason: str) -> NoReturn:
-    _log.info("credentials were refused: %s", reason, extra={"request_id": request_id()})
-    raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
 
 
 def _unauthorized(detail: str, code: str | None = None) -> Unauthorized:
