@@ -61,7 +61,7 @@ NOT_STARTABLE_CODES = frozenset(
 Any other refusal, such as throttling, may be the answer to a retry by botocore of a first request that took place.
 """
 
-TOKEN_SPENT_CODE = "IdempotentInstanceTerminated"  # noqa: S105 (an error code)
+TERMINATED_LAUNCH_CODE = "IdempotentInstanceTerminated"
 """Error code that means that the launch with this ClientToken took place and that its instances have ended since.
 
 Before January 2025, EC2 answered with these instances: https://github.com/boto/boto3/issues/4406
@@ -129,7 +129,7 @@ TRANSITIONS_OF_REPEATED: Mapping[CallState, tuple[JournalAction, NextStep]] = {
 def state_after_refusal(entry: JournalEntry, error: LaunchError) -> CallState:
     """Return what became of a call that EC2 refused."""
     is_launch = entry.spec is not None
-    if error.code == TOKEN_SPENT_CODE:
+    if error.code == TERMINATED_LAUNCH_CODE:
         return CallState.SPENT
     if not is_launch and error.code in NOT_STARTABLE_CODES:
         return CallState.NOT_STARTABLE
