@@ -24,7 +24,7 @@ from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import create_app
 from web_tier.pages import dead_letters
-from web_tier.uploads.retry import redrive
+from web_tier.uploads import retry
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_all_dead_letters_are_redriven_and_counted_by_outcome(desk: DeadLetterDe
 def test_more_dead_letters_than_one_call_redrives_are_redriven_by_the_next(
     desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redrive, "MAX_REDRIVEN", 2)
+    monkeypatch.setattr(retry, "MAX_REDRIVEN", 2)
     desk.given_up("a", "b", "c")
     first = desk.client.post("/api/v1/dead-letters/redrive").get_json()
     second = desk.client.post(f"/api/v1/dead-letters/redrive?before={first['next']}").get_json()

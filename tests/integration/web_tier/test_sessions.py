@@ -99,18 +99,18 @@ def test_a_page_that_refreshes_itself_keeps_no_session_alive(sessions: Sessions,
 def test_activity_is_recorded_once_a_minute(
     sessions: Sessions, cookie: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted: list[int] = []
-    see = sessions.store.touch
+    recorded: list[int] = []
+    touch = sessions.store.touch
 
-    def note(_records: SessionStore, session_id: str, now: int) -> None:
-        noted.append(now)
-        see(session_id, now)
+    def record(_store: SessionStore, session_id: str, now: int) -> None:
+        recorded.append(now)
+        touch(session_id, now)
 
-    monkeypatch.setattr(SessionStore, "see", note)
+    monkeypatch.setattr(SessionStore, "touch", record)
     for _ in range(12):
         clock.go_on(20)
         assert sessions.open(cookie) is not None
-    assert len(noted) == 4
+    assert len(recorded) == 4
 
 
 def test_a_session_that_one_process_ends_is_refused_by_all(cookie: str, sessions: Sessions, other: Sessions) -> None:
