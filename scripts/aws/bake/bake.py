@@ -17,9 +17,8 @@ from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
 from app_tier.bundle.manifest import TORCH_NAME
 from app_tier.bundle.s3 import fetch_bundle, in_s3
 from core.config import EngineName
-from scripts.aws import buckets
 from scripts.aws.account import Account
-from scripts.aws.bake import images
+from scripts.aws.bake import bucket, images
 from scripts.aws.bake.builders import (
     MAX_LIFE_MINUTES,
     MAX_LOG_LINES,
@@ -170,9 +169,9 @@ def clean_up(context: AwsContext, roles: Sequence[Role]) -> None:
     terminate_builders(context, roles)
     for role in roles:
         delete_security_group(context, role)
-        buckets.delete_objects(context, f"{role}/")
+        bucket.delete_objects(context, f"{role}/")
     if not list_builders(context, ROLES):  # the builder of another role may still download the archive
-        buckets.delete_objects(context, "source/")
+        bucket.delete_objects(context, "source/")
     images.delete_incomplete_images(context, roles)
 
 
@@ -180,8 +179,8 @@ def _build_images(
     context: AwsContext, options: BakeOptions, specs: Sequence[ImageSpec], failures: list[BuilderError]
 ) -> dict[Role, str]:
     """Build the images of these specs side by side, and add the builders that failed to `failures`."""
-    buckets.ensure_bucket(context)
-    buckets.upload_source(context, specs[0].source)
+    bucket.ensure_bucket(context)
+    bucket.upload_source(context, specs[0].source)
     builders = [(spec, _resume_or_launch(context, options, spec)) for spec in specs]
     created: dict[Role, str] = {}
     for spec, builder in builders:
@@ -201,7 +200,7 @@ def _build_images(
 def _resume_or_launch(context: AwsContext, options: BakeOptions, spec: ImageSpec) -> Builder:
     """Return the builder of an earlier bake of this spec if it can still succeed, else a new one."""
     for builder in list_builders(context, [spec.role], spec):
-        report = buckets.read_object(context, buckets.report_key(spec.role, builder.run))
+        report = bucket.read_object(context, bucket.report_key(spec.role, builder.run))
         with suppress(BuilderError):
             if report is not None:
                 verify_report(report, spec)
@@ -227,10 +226,10 @@ def _await_build(context: AwsContext, options: BakeOptions, spec: ImageSpec, bui
             context.waiter.until(stopped, what, seconds=BUILD_SECONDS, every=POLL_SECONDS)
         except TimedOutError as error:
             raise BuilderError(str(error), "") from error
-        report = buckets.read_object(context, buckets.report_key(spec.role, builder.run))
+        report = bucket.read_object(context, bucket.report_key(spec.role, builder.run))
         return verify_report(report, spec).seconds
     except BuilderError as error:
-        log = buckets.read_object(context, buckets.log_key(spec.role, builder.run))
+        log = bucket.read_object(context, bucket.log_key(spec.role, builder.run))
         log = log or builder_console(context, builder).encode()
         options.logs.mkdir(parents=True, exist_ok=True)
         path = options.logs / f"bake-{spec.role}.log"

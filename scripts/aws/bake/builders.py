@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import ami
 from scripts.aws.account import TAG
+from scripts.aws.bake.bucket import log_key, presigned_url, report_key, source_key
 from scripts.aws.bake.spec import (
     ARCHIVE_TAG,
     BASE_TAG,
@@ -28,7 +29,6 @@ from scripts.aws.bake.spec import (
     tag_filters,
     tag_specifications,
 )
-from scripts.aws.buckets import log_key, presigned_url, report_key, source_key
 from scripts.aws.context import AwsContext
 from services.ec2 import console_of
 

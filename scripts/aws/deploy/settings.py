@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from core.config import PREFIX, Config, Retention, parse_config
-from scripts.aws.buckets import ensure_bucket
+from scripts.aws.bake.bucket import ensure_bucket
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.stack import Stack
 from services.cloudformation import parse_template

@@ -11,10 +11,11 @@ from core.config import Config, EngineName
 from core.ids import new_id
 from scripts.aws.account import TAG
 from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
+from scripts.aws.bake.bucket import delete_objects
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES, Role, base_image, disk_gib
-from scripts.aws.buckets import bucket_exists, delete_bucket, delete_objects
+from scripts.aws.buckets import bucket_exists, delete_bucket
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy import idle_cost
 from scripts.aws.deploy.auth import (

@@ -84,8 +84,8 @@ def calls() -> Iterator[str]:
             if not isinstance(getattr(Account, owner, None), property):
                 continue
             method = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
-            if (context := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:
-                action = f"{SERVICES.get(owner, owner)}:{context}"
+            if (api_call := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:
+                action = f"{SERVICES.get(owner, owner)}:{api_call}"
                 yield OTHERWISE_NAMED.get(action, action)
 
 
