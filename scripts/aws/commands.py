@@ -289,7 +289,8 @@ def down_command(
     prices = load_config().prices
 
     def confirm(name: str) -> bool:
-        return yes or click.prompt(f"Type {name} to delete what is listed", default="", show_default=False) == name
+        typed = "" if yes else click.prompt(f"Type {name} to delete what is listed", default="", show_default=False)
+        return yes or bool(typed == name)
 
     down(console_context(account, prefix), options, prices, confirm)
 
