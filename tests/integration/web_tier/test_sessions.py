@@ -100,13 +100,13 @@ def test_activity_is_recorded_once_a_minute(
     sessions: Sessions, cookie: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[int] = []
-    see = sessions.store.touch
+    touch = sessions.store.touch
 
     def note(_records: SessionStore, session_id: str, now: int) -> None:
         noted.append(now)
-        see(session_id, now)
+        touch(session_id, now)
 
-    monkeypatch.setattr(SessionStore, "see", note)
+    monkeypatch.setattr(SessionStore, "touch", note)
     for _ in range(12):
         clock.go_on(20)
         assert sessions.open(cookie) is not None
