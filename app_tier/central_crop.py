@@ -29,7 +29,7 @@ _ORIENTATION: Final = 0x0112
 
 
 def central_crop(
-    data: bytes, resize: int, crop: int, limits: tuple[int, int, int], *, in_full: bool = False
+    data: bytes, resize: int, crop: int, limits: tuple[int, int, int], *, full_resolution: bool = False
 ) -> bytes:
     """Decode an image into its central square: `crop` rows of `crop` pixels of red, green and blue.
 
@@ -38,7 +38,7 @@ def central_crop(
         resize: pixels of the short side, of which the square is cut.
         crop: pixels of the square's side.
         limits: the fields of an `ImageLimits`.
-        in_full: never at a reduced scale.
+        full_resolution: never at a reduced scale.
 
     Raises:
         ImageRejectedError: the data cannot be classified; the message is for the image's owner.
@@ -48,7 +48,7 @@ def central_crop(
         pixels = image.width * image.height
         try:
             box = _central_box(image.size, resize, crop)
-            scale = 1.0 if in_full else _decode_reduced(image, max(DRAFT_MARGIN * resize, DRAFT_SHORTEST))
+            scale = 1.0 if full_resolution else _decode_reduced(image, max(DRAFT_MARGIN * resize, DRAFT_SHORTEST))
             image.load()
             return _upright_square(image, crop, _scaled(box, scale)).tobytes()
         except DECODER_ERRORS as error:

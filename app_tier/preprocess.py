@@ -66,16 +66,16 @@ def normalise(square: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32
 
 
 def load_square(
-    data: bytes, spec: Preprocess, limits: ImageLimits = _DEFAULT_LIMITS, *, in_full: bool = False
+    data: bytes, spec: Preprocess, limits: ImageLimits = _DEFAULT_LIMITS, *, full_resolution: bool = False
 ) -> NDArray[np.uint8]:
-    """Decode an image into its central square, uint8 [crop, crop, 3]; `in_full` never at a reduced scale.
+    """Decode an image into its central square, uint8 [crop, crop, 3]; `full_resolution` never at a reduced scale.
 
     Raises:
         ImageRejectedError: the data cannot be classified.
     """
     from app_tier.central_crop import central_crop
 
-    return to_array(central_crop(data, spec.resize, spec.crop, limits, in_full=in_full), spec)
+    return to_array(central_crop(data, spec.resize, spec.crop, limits, full_resolution=full_resolution), spec)
 
 
 def to_array(rows: bytes | bytearray, spec: Preprocess) -> NDArray[np.uint8]:

@@ -19,11 +19,10 @@ from app_tier.bundle.manifest import TORCH_NAME, LowPrecision, Precision
 from app_tier.bundle.torch_import import export_warnings_off, import_torch
 from app_tier.engines import Batch, open_engine
 from app_tier.preprocess import normalise
-from benchmarks.networks import KEPT
-from benchmarks.quantised import demo_network
+from benchmarks.networks import KEPT, demo_network
 from benchmarks.report import Bar, Report, seconds_of
 from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS, Images, cifar_from_zip, drawn_signs
-from scripts.demo_model.finish import FRESH_SEED, FRESH_SIGNS
+from scripts.demo_model.training import FRESH_SEED, FRESH_SIGNS
 from scripts.run.system import ROOT
 
 CIFAR_ZIP: Final = ROOT.parent / "shared" / "data" / "cifar10-jpeg.zip"
@@ -40,7 +39,7 @@ Infer = Callable[[Batch], Batch]
 
 
 @dataclass(frozen=True)
-class Told:
+class AgreementReport:
     """What one way answered about all images of one kind, and the seconds that it took."""
 
     answers: NDArray[np.int64]
@@ -65,12 +64,12 @@ def run() -> Report:
     return Report("agreement", figures, tuple(bars))
 
 
-def speed_of(way: str, kinds: Sequence[Mapping[str, Told]]) -> float:
+def speed_of(way: str, kinds: Sequence[Mapping[str, AgreementReport]]) -> float:
     """Return how many times as fast as torch `way` answered all kinds of images together."""
     return sum(told["torch"].seconds for told in kinds) / sum(told[way].seconds for told in kinds)
 
 
-def figures_of(name: str, told: Mapping[str, Told], truth: NDArray[np.int64]) -> dict[str, float]:
+def figures_of(name: str, told: Mapping[str, AgreementReport], truth: NDArray[np.int64]) -> dict[str, float]:
     """Return each way's agreement with torch, points of accuracy lost against it, and speed by torch's."""
     torch = told["torch"]
     figures: dict[str, float] = {f"{name}_images": len(truth)}
@@ -82,7 +81,7 @@ def figures_of(name: str, told: Mapping[str, Told], truth: NDArray[np.int64]) ->
     return figures
 
 
-def bars_of(name: str, figures: Mapping[str, float], told: Mapping[str, Told]) -> Iterator[Bar]:
+def bars_of(name: str, figures: Mapping[str, float], told: Mapping[str, AgreementReport]) -> Iterator[Bar]:
     """Yield the bars of one kind of images, for the ways that this machine has."""
     if "exact" in told:
         agreement = figures[f"{name}_exact_agreement_ratio"]
@@ -94,7 +93,7 @@ def bars_of(name: str, figures: Mapping[str, float], told: Mapping[str, Told]) -
 
 def ask_all(
     ways: Mapping[str, Infer], images: Images, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, Told]:
+) -> dict[str, AgreementReport]:
     """Ask each way about all images, `TURN` at a time and in turns; the faster of the two times counts."""
     answers: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ways}
     seconds = dict.fromkeys(ways, 0.0)
@@ -104,7 +103,7 @@ def ask_all(
             part: list[NDArray[np.int64]] = []
             seconds[name] += seconds_of(partial(_ask, infer, pixels, part), 2, clock)
             answers[name] += part
-    return {name: Told(np.concatenate(answers[name]), seconds[name]) for name in ways}
+    return {name: AgreementReport(np.concatenate(answers[name]), seconds[name]) for name in ways}
 
 
 def _ask(infer: Infer, pixels: Batch, answers: list[NDArray[np.int64]]) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from app_tier.engines import Engine
 from app_tier.preprocess import Preprocess, load_pixels
 from app_tier.startup import open_model
-from benchmarks.cores import pinned
+from benchmarks.measure import pinned
 from core.config import PATH_VARIABLE, load_config
 
 ROOT: Final = Path(__file__).resolve().parents[1]

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app_tier.bundle.load import DEMO_BUNDLE
+from benchmarks.measure import usage_of
 from benchmarks.networks import random_network
-from benchmarks.processes import usage_of
 from benchmarks.report import Bar, Report
 from core.config import Config, load_config
 from core.ids import ImageRef, input_key, new_id

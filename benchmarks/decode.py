@@ -20,7 +20,7 @@ from app_tier.engines import open_engine
 from app_tier.preprocess import Preprocess, load_pixels
 from benchmarks.report import Bar, Report
 from scripts.demo_model.signs import SIGN_LABELS, draw, encode
-from scripts.model.torchvision_shim import import_torchvision
+from scripts.model.torchvision_networks import import_torchvision
 
 Pixels = NDArray[np.float32]
 Way = Callable[[bytes], Pixels]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.processes import tree
+from benchmarks.measure import tree
 from benchmarks.report import Bar, Report
 from benchmarks.signed import signed
 from localcloud.launch import HOST, LocalCloud

@@ -13,7 +13,7 @@ from typing import Final
 from app_tier.bundle.load import load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
-from benchmarks.latency import percentile
+from benchmarks.measure import percentile
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, GROWTH, OURS, WORKERS, Measured, running
 from scripts.demo_model.signs import samples

@@ -11,7 +11,8 @@ Where there is a GPU, ``engine: torch`` is measured on it too, copies and all; t
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,20 +23,38 @@ from app_tier.bundle.manifest import INT8_IR_NAME, NumberType
 from app_tier.bundle.torch_import import import_torch
 from app_tier.engines import Batch, Engine, ExactEngine, OpenVinoEngine, TorchEngine, top_two_gap
 from benchmarks import agreement
-from benchmarks.others import watch_others
-from benchmarks.peaks import PEAKS, matrix_product
-from benchmarks.quantised import quantised_network
+from benchmarks.measure import watch_others
+from benchmarks.networks import quantised_network
 from benchmarks.report import Bar, Report, seconds_of
-from benchmarks.runs import Run, side_by_side
-from scripts.model.torchvision_shim import import_torchvision
+from scripts.model.torchvision_networks import import_torchvision
 
 ARCHITECTURES: Final = ("resnet18", "resnet50")
+
 THREADS: Final = (1, 2)
+
 BATCHES: Final = (1, 8, 32)
+
 STREAMED_BATCHES: Final = (1, 8)
+
 TORCH: Final = "torch_fp32"
+
 LEAST: Final[Mapping[str, float]] = {"openvino_bf16": 3.0, "openvino_int8": 6.0}
 """Times as fast as torch in eager fp32, at a batch of 8 on 2 threads."""
+
+
+SIDE: Final = 2048
+"""Rows and columns of the matrices."""
+
+PEAKS: Final[tuple[NumberType, ...]] = ("fp32", "bf16", "int8")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An action, and how much (images, 10^9 operations) one call does."""
+
+    action: Callable[[], object]
+    amount: float
+
 
 Runs = dict[str, Run]
 
@@ -203,3 +222,24 @@ def _torch(architecture: str, pixels: Batch) -> Run:
 def _models() -> Any:
     import_torch()
     return import_torchvision().models
+
+
+def side_by_side(engine: Engine, pixels: Batch, threads: int) -> Run:
+    """Return `threads` threads that each ask an engine with as many streams about all of `pixels` at once."""
+    pool = ThreadPoolExecutor(threads)
+    return Run(lambda: list(pool.map(engine.infer, [pixels] * threads)), threads * len(pixels))
+
+
+def matrix_product(kind: NumberType) -> Run:
+    """Return a product of two matrices of `kind`, which is 2 x SIDE³ operations, in units of 10^9."""
+    torch = import_torch()
+    multiply: Callable[[Any, Any], object] = torch._int_mm if kind == "int8" else torch.mm
+    left, right = _matrix(kind), _matrix(kind)
+    return Run(lambda: multiply(left, right), 2 * SIDE**3 / 1e9)
+
+
+def _matrix(kind: NumberType) -> Any:
+    torch = import_torch()
+    if kind == "int8":
+        return torch.randint(-128, 128, (SIDE, SIDE), dtype=torch.int8)
+    return torch.rand(SIDE, SIDE).to(torch.bfloat16 if kind == "bf16" else torch.float32)

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Final
 
 from benchmarks.report import Bar, Report
-from simulator.extras import need
+from simulator.bound import need
 from simulator.faults.world import KINDS
 
 FULL: Final = 10_000

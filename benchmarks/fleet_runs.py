@@ -48,12 +48,12 @@ class Watch:
     _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Look until `stop`."""
+        """FleetView until `stop`."""
         while not self._over.wait(0.05):
             self.most = max(self.most, len(self.bench.fleet.instances(("pending", "running"))))
 
     def stop(self) -> None:
-        """Look no longer."""
+        """FleetView no longer."""
         self._over.set()
 
 

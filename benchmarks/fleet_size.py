@@ -52,7 +52,7 @@ def measured(size: int, rounds: int) -> dict[str, float]:
     world.queues.send(1_000 * size)
     world.pass_second()
     began, before = time.process_time(), calls.total()
-    world.look()
+    world.run_round()
     launch, launch_calls = time.process_time() - began, calls.total() - before
     world.run(BOOTED_SECONDS)
     if len(world.cloud.alive()) != size:
@@ -61,7 +61,7 @@ def measured(size: int, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         world.pass_second()
         began = time.process_time()
-        world.look()
+        world.run_round()
         took.append(time.process_time() - began)
     return {
         f"{size}_round_cpu_ms": 1e3 * statistics.median(took),

@@ -1,22 +1,24 @@
 """A flood for one real worker: requests that wait in the queue of a local cloud, which is made far away.
 
 The maker of a `Bench` keeps the cloud, the delaying proxy and itself off the worker's core (see
-`benchmarks.cores.pinned`). Moments of results are told by the cloud's queues, on the same clock.
+`benchmarks.measure.pinned`). Moments of results are told by the cloud's queues, on the same clock.
 """
 
 import os
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Final
 
-from benchmarks.delays import DelayedCloud
-from benchmarks.pinned_worker import PinnedWorker
-from benchmarks.processes import tree
-from benchmarks.timeline import Look, Window, steady
+from benchmarks.measure import CpuSample, Window, busy_seconds, pinned, steady, tree, usages
+from benchmarks.relay import DelayedCloud
 from core.config import PATH_VARIABLE, load_config
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage, Response, from_worker
@@ -31,6 +33,84 @@ DELAYS: Final[Mapping[str, float]] = {"s3": 0.020, "sqs": 0.010}
 """Seconds that each call takes longer than on loopback: what S3 and SQS take within a region."""
 
 
+SAMPLE_SECONDS: Final = 0.1
+
+MAX_SECONDS: Final = 180.0
+"""Longest that a worker may take until it has ended by itself."""
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Where the worker runs, and where everything else of the measurement does."""
+
+    worker: int
+    others: int
+
+
+@dataclass(frozen=True)
+class PinnedWorker:
+    """Runs one worker at a time.
+
+    Attributes:
+        cores: two different ones.
+        log: a file for what the worker says.
+    """
+
+    cores: Cores
+    log: Path
+
+    def run(self, environment: Mapping[str, str], others: Mapping[str, frozenset[int]]) -> list[CpuSample]:
+        """Let a worker start, work and end by itself.
+
+        Args:
+            environment: of the worker.
+            others: process ids to look at as well, by the name of what they are together.
+
+        Returns:
+            Looks at the CPU seconds of ``worker`` and of the `others`, and at those of ``worker_core`` and
+            ``other_core``, by all processes.
+
+        Raises:
+            RuntimeError: it has failed, or has not ended in time.
+        """
+        samples = []
+        with self._started(environment) as worker:
+            deadline = time.monotonic() + MAX_SECONDS
+            while worker.poll() is None:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the worker has not ended after {MAX_SECONDS:.0f} s: {self._end_of_log()}")
+                look = self._look({"worker": frozenset({worker.pid}), **others})
+                if look.cpu_seconds["worker"]:  # there is none before it runs, and none while it ends
+                    samples.append(look)
+                time.sleep(SAMPLE_SECONDS)
+        if worker.returncode:
+            raise RuntimeError(f"the worker ended with status {worker.returncode}: {self._end_of_log()}")
+        return samples
+
+    @contextmanager
+    def _started(self, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+        with self.log.open("wb") as log, pinned(self.cores.worker):
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "app_tier"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+        try:
+            yield worker
+        finally:
+            worker.kill()
+            worker.wait()
+
+    def _look(self, processes: Mapping[str, frozenset[int]]) -> CpuSample:
+        cpu = {
+            name: sum(usage.cpu_seconds for usage in usages(pids, below=name == "worker").values())
+            for name, pids in processes.items()
+        }
+        cores = {"worker_core": self.cores.worker, "other_core": self.cores.others}
+        return CpuSample(time.time(), cpu | {name: busy_seconds(core) for name, core in cores.items()})
+
+    def _end_of_log(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
+
+
 @dataclass(frozen=True)
 class Flood:
     """What one worker did with a flood.
@@ -38,7 +118,7 @@ class Flood:
     Attributes:
         images: how many there were.
         window: the steady state.
-        looks: at the CPU seconds of ``worker``, ``cloud`` and ``proxy``, ``worker_core`` and ``other_core``.
+        samples: at the CPU seconds of ``worker``, ``cloud`` and ``proxy``, ``worker_core`` and ``other_core``.
         calls: that the worker made, by service.
         fetched_ms: median wait for an image from S3.
         stored_ms: median wait for a prediction to be put into S3.
@@ -46,7 +126,7 @@ class Flood:
 
     images: int
     window: Window
-    looks: Sequence[Look]
+    samples: Sequence[CpuSample]
     calls: Mapping[str, int]
     fetched_ms: float
     stored_ms: float
@@ -88,13 +168,13 @@ class Bench:
         refs = self._refs[:count]
         self._send(refs)
         with DelayedCloud(self._cloud.endpoint_url, DELAYS, self._cloud.lifeline_fd) as proxy:
-            looks = self._work(bundle, proxy)
+            samples = self._work(bundle, proxy)
         answers = list(self._answers())
         responses = checked([response for _, response in answers], refs)
         return Flood(
             images=count,
             window=steady([sent_at for sent_at, _ in answers]),
-            looks=looks,
+            samples=samples,
             calls=proxy.calls,
             fetched_ms=statistics.median(each.timings.fetched or 0.0 for each in responses),
             stored_ms=statistics.median(each.timings.stored or 0.0 for each in responses),
@@ -113,7 +193,7 @@ class Bench:
             told = ((each.sent_at, from_worker(each.body)) for each in received)
             yield from ((sent_at, each) for sent_at, each in told if isinstance(each, Response))
 
-    def _work(self, bundle: Path, proxy: DelayedCloud) -> list[Look]:
+    def _work(self, bundle: Path, proxy: DelayedCloud) -> list[CpuSample]:
         environment = os.environ | _settings(proxy.endpoint_url) | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
         return self._worker.run(environment, {"cloud": self._cloud_pids, "proxy": frozenset({proxy.pid})})
 

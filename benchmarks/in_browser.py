@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.processes import usages
+from benchmarks.measure import usages
 from benchmarks.running import Bench
 from scripts.run.images import Images
 

@@ -1,9 +1,14 @@
-"""Bundles to measure with: torchvision's ResNets with random weights, built once and kept."""
+"""Bundles to measure with, built once and kept: ResNets with random weights, and networks in low precision."""
 
+import shutil
 from pathlib import Path
+from typing import Final
 
 from app_tier.bundle.errors import BundleError
-from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
+from app_tier.bundle.manifest import Precision
+from scripts.model.build import write_manifest
+from scripts.model.precision import Target, choose_precision
 from scripts.model.torchvision_networks import RANDOM, build_torchvision
 from scripts.run.system import ROOT
 
@@ -23,3 +28,36 @@ def random_network(architecture: str, kept: Path = KEPT) -> Bundle:
         return load_bundle(folder)
     except BundleError:
         return build_torchvision(architecture, folder, RANDOM)
+
+
+_FORCED: Final = Target("int8", force=True)
+
+
+def quantised_network(architecture: str, kept: Path = KEPT) -> Bundle:
+    """Return a bundle of `architecture` with random weights that holds an int8 network too, where this CPU is fast.
+
+    Raises:
+        BundleError: it cannot be built, since torch, torchvision or nncf is not installed.
+    """
+    folder = kept / f"{architecture}-int8"
+    try:
+        return load_bundle(folder)
+    except BundleError:
+        return build_torchvision(architecture, folder, RANDOM, target=_FORCED)
+
+
+def demo_network(precision: Precision, kept: Path = KEPT) -> Bundle:
+    """Return the demo bundle in `precision`; it is fp32 where this CPU is not fast in that.
+
+    Raises:
+        BundleError: it cannot be built, since nncf is not installed.
+    """
+    folder = kept / f"demo-{precision}"
+    try:
+        return load_bundle(folder)
+    except BundleError:
+        shutil.rmtree(folder, ignore_errors=True)
+        bundle = load_bundle(Path(shutil.copytree(DEMO_BUNDLE, folder)))
+        settled = choose_precision(bundle, Target(precision, force=True))
+        write_manifest(bundle.manifest.model_copy(update=settled), folder)
+        return load_bundle(folder)

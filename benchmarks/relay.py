@@ -4,15 +4,79 @@ The pause comes once for each request, after its head has arrived and before the
 many pieces, an answer and the wait of a long poll add nothing to it, and connecting costs nothing either.
 """
 
+import argparse
 import asyncio
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
-
-from benchmarks.http_messages import MAX_HEAD_BYTES, Head, Peer, pass_bytes, pass_chunks, pass_rest, read_head
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
 
 _WITHOUT_BODY: Final = (b"204", b"304")
+
+
+MAX_HEAD_BYTES: Final = 2**18
+"""Bytes; also how much of a body is held at once."""
+
+_SIGNED_FOR: Final = re.compile(rb"Credential=[^/]+/\d{8}/[^/]+/([a-z0-9-]+)/aws4_request")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One end of a connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def close(self) -> None:
+        """Close the connection without waiting for it."""
+        self.writer.close()
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first line of a message and its header fields, with names in lower case."""
+
+    raw: bytes
+    first_line: list[bytes]
+    fields: Mapping[bytes, bytes]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> "Head":
+        """Return what `raw`, up to and with its empty line, says."""
+        first, *lines = raw.split(b"\r\n")[:-2]
+        named = (line.partition(b":") for line in lines)
+        return cls(raw, first.split(b" ", 2), {name.lower(): value.strip() for name, _, value in named})
+
+    @property
+    def service(self) -> str:
+        """The service that a request is signed for, such as ``s3``; empty where there is no signature."""
+        signed = _SIGNED_FOR.search(self.fields.get(b"authorization", b""))
+        return signed[1].decode() if signed else ""
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body comes in chunks, each with its length before it."""
+        return b"chunked" in self.fields.get(b"transfer-encoding", b"").lower()
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, where the head says."""
+        length = self.fields.get(b"content-length")
+        return None if length is None else int(length)
+
+    @property
+    def last(self) -> bool:
+        """Whether the sender closes the connection after this message."""
+        return b"HTTP/1.0" in self.first_line or self.fields.get(b"connection", b"").lower() == b"close"
 
 
 @dataclass
@@ -102,3 +166,133 @@ async def _pass_head(source: Peer, sink: Peer) -> Head:
     head = await read_head(source)
     sink.writer.write(head.raw)
     return head
+
+
+async def read_head(peer: Peer) -> Head:
+    """Read the head of a peer's next message.
+
+    Raises:
+        asyncio.IncompleteReadError: the peer has closed the connection.
+    """
+    return Head.parse(await peer.reader.readuntil(b"\r\n\r\n"))
+
+
+async def pass_bytes(source: Peer, sink: Peer, count: int) -> None:
+    """Pass `count` bytes on.
+
+    Raises:
+        asyncio.IncompleteReadError: the source has closed the connection before.
+    """
+    while count:
+        data = await source.reader.read(min(count, MAX_HEAD_BYTES))
+        if not data:
+            raise asyncio.IncompleteReadError(b"", count)
+        await _send(sink, data)
+        count -= len(data)
+
+
+async def pass_chunks(source: Peer, sink: Peer) -> None:
+    """Pass chunks and trailer fields on (RFC 9112, section 7.1); raises as `pass_bytes`."""
+    while size := int((await _pass_line(source, sink)).split(b";")[0], 16):
+        await pass_bytes(source, sink, size + 2)
+    while await _pass_line(source, sink) != b"\r\n":
+        pass
+
+
+async def _pass_line(source: Peer, sink: Peer) -> bytes:
+    line = await source.reader.readuntil(b"\r\n")
+    await _send(sink, line)
+    return line
+
+
+async def pass_rest(source: Peer, sink: Peer) -> None:
+    """Pass on all that comes until the source closes the connection."""
+    while data := await source.reader.read(MAX_HEAD_BYTES):
+        await _send(sink, data)
+
+
+async def _send(sink: Peer, data: bytes) -> None:
+    sink.writer.write(data)
+    await sink.writer.drain()
+
+
+HOST: Final = "127.0.0.1"
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+CONNECTIONS: Final = 1024
+
+STOP_SECONDS: Final = 10.0
+
+
+class DelayedCloud:
+    """A delaying proxy before the cloud at `url`, for as long as the context lasts.
+
+    Args:
+        url: the cloud's endpoint.
+        delays: seconds that each call takes longer, by service (``s3``, ``sqs``).
+        lifeline: read end of a pipe; the proxy ends when the pipe ends.
+    """
+
+    def __init__(self, url: str, delays: Mapping[str, float], lifeline: int) -> None:
+        self._url, self._delays, self._lifeline = url, delays, lifeline
+        self.calls: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        """Start the process; its socket listens already, so there is no need to wait for it."""
+        with socket.create_server((HOST, 0), backlog=CONNECTIONS) as listener:
+            self.endpoint_url = f"http://{HOST}:{listener.getsockname()[1]}"
+            options = [
+                *("--cloud", self._url, "--fd", str(listener.fileno()), "--lifeline-fd", str(self._lifeline)),
+                *(f"--delay={service}={seconds}" for service, seconds in self._delays.items()),
+            ]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.delays", *options],
+                pass_fds=[listener.fileno(), self._lifeline],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+            )
+        self.pid = self._process.pid
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the process; from now on `calls` says how many it has delayed, by service."""
+        self._process.terminate()
+        try:
+            said, _ = self._process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            said, _ = self._process.communicate()
+        self.calls = json.loads(said or "{}")
+
+
+async def proxy(listener: socket.socket, relay: Relay, lifeline: int) -> None:
+    """Relay every connection until SIGTERM, or until the lifeline ends."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_reader(lifeline, ended.set)  # nothing is written to it: readable means that its other end has gone
+    server = await asyncio.start_server(relay.serve, sock=listener, limit=MAX_HEAD_BYTES)
+    await ended.wait()
+    server.close()
+
+
+def main() -> None:
+    """Run the proxy that the command line describes."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.delays", description=__doc__)
+    parser.add_argument("--cloud", required=True, help="URL of the cloud")
+    parser.add_argument("--fd", type=int, required=True, help="number of an inherited listening socket")
+    parser.add_argument("--lifeline-fd", type=int, required=True, help="end when this pipe ends")
+    parser.add_argument("--delay", action="append", default=[], metavar="SERVICE=SECONDS")
+    options = parser.parse_args()
+    place = urlsplit(options.cloud)
+    delays = {service: float(seconds) for service, _, seconds in (each.partition("=") for each in options.delay)}
+    relay = Relay(place.hostname or HOST, place.port or 80, delays)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group; the parent ends us
+    asyncio.run(proxy(socket.socket(fileno=options.fd), relay, options.lifeline_fd))
+    print(json.dumps(relay.calls))
+
+
+if __name__ == "__main__":
+    main()

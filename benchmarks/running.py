@@ -10,8 +10,7 @@ from typing import Final
 
 from ulid import ULID
 
-from benchmarks.latency import latencies, result_moments
-from benchmarks.processes import Usage, cpu_seconds_between, machine_cpu_seconds, usages
+from benchmarks.measure import Usage, cpu_seconds_between, latencies, machine_cpu_seconds, result_moments, usages
 from scripts.client import ApiClient
 from scripts.run.batch import Batch, Progress, Summary
 from scripts.run.images import Images

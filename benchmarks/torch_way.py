@@ -8,8 +8,8 @@ import os
 import sys
 import time
 
-from benchmarks.processes import usage_of
-from scripts.model.torchvision_shim import import_torchvision
+from benchmarks.measure import usage_of
+from scripts.model.torchvision_networks import import_torchvision
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """One real worker on a core of its own and services that are far away, against its engine and decode alone.
 
 The worker, ``python -m app_tier``, has one core; the local cloud and everything else that measures has the other.
-Between them each S3 call takes 20 ms longer and each SQS call 10 ms (`benchmarks.delays`). A flood of photos of about
+Between them each S3 call takes 20 ms longer and each SQS call 10 ms (`benchmarks.relay`). A flood of photos of about
 100 KB waits in the queue: some fifty different ones, each under many keys. The bare engine and decode run before and
 after the worker on the same core, in the same precision, with the same batch size. What the worker spends on an image
 beyond them is its calls and its pipeline.
@@ -21,14 +21,11 @@ from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import NumberType
 from app_tier.engines import OpenVinoEngine
 from benchmarks.bare import Bare, on_core
-from benchmarks.cores import pinned, two_cores
 from benchmarks.decode import KINDS, photo
-from benchmarks.flood import Bench, Flood
-from benchmarks.networks import random_network
-from benchmarks.pinned_worker import Cores, PinnedWorker
-from benchmarks.quantised import quantised_network
+from benchmarks.flood import Bench, Cores, Flood, PinnedWorker
+from benchmarks.measure import pinned, two_cores, used
+from benchmarks.networks import quantised_network, random_network
 from benchmarks.report import Bar, Report
-from benchmarks.timeline import used
 from localcloud.launch import LocalCloud
 from scripts.model.build import write_manifest
 
@@ -86,7 +83,7 @@ def figures_of(bare: Bare, flood: Flood) -> dict[str, float]:
     The undisturbed ratio leaves out the time in which other processes had the worker's core, or the bare engine's.
     """
     images, seconds = flood.window.images, flood.window.seconds
-    cpu = {name: used(flood.looks, name, flood.window) for name in flood.looks[0].cpu_seconds}
+    cpu = {name: used(flood.samples, name, flood.window) for name in flood.samples[0].cpu_seconds}
     worker_ms = 1e3 * cpu["worker"] / images
     of_others = max(0.0, cpu["worker_core"] - cpu["worker"])
     return {

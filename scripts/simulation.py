@@ -10,13 +10,12 @@ import click
 from rich.console import Console
 
 from core.config import Config
-from simulator.comparison import Scene, rivals, row_of
+from simulator.comparison import Scene, figures_of, rivals, row_of, tables_of
 from simulator.engine import Conditions
-from simulator.machine import Machine
+from simulator.ours import ours
 from simulator.plots import draw
-from simulator.policies.ours import ours
-from simulator.tables import figures_of, tables_of
 from simulator.traces import TraceError, from_csv, named
+from simulator.workers import Machine
 
 MIN_INTERVAL_SECONDS: Final = 1.0
 """Decisions are simulated no more often: a day of them would take minutes, and boots take far longer than this."""

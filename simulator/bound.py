@@ -4,21 +4,25 @@ It knows each arrival beforehand, each of its boots takes the usual time, and it
 from nothing, unless the policy that it is compared with has prepared workers, which it is given too.
 """
 
+import importlib
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 
+from services.errors import FleetsightError
 from simulator.engine import Conditions
-from simulator.extras import need
 from simulator.outcome import Outcome
 from simulator.traces import Floats, Trace
 
 LATE_SHARE: Final = 0.05
 """Of the images, those that may be later than the 95th percentile."""
+
 BINS: Final = 1_500
 """Of time, in the linear program of a trace; fewer make it quicker and the bound lower, so that it stays one."""
+
 MIN_BIN_SECONDS: Final = 2.0
 
 
@@ -190,3 +194,19 @@ class _Program:
 
     def _late(self, k: int) -> int:
         return 3 * self._bins + k
+
+
+class MissingError(FleetsightError):
+    """Raised when a package that only simulations need is not installed; the message says how to install it."""
+
+
+def need(module: str, section: str = "simulate") -> ModuleType:
+    """Return a module such as ``scipy.optimize``, of that section of requirements.txt.
+
+    Raises:
+        MissingError: when its package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingError(f"the fleet simulator needs {error.name}: ./scripts/setup.sh {section}") from error

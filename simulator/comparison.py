@@ -1,16 +1,27 @@
-"""Every policy over every trace, beside what the cheapest fleet that knew everything would have cost."""
+"""Every policy over every trace, beside what the cheapest fleet that knew everything would have cost.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+It also finds the target with which one policy is as fast as another, and what it costs then.
+"""
 
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from core.config import FleetSettings
 from simulator.bound import BINS, mean_bound
 from simulator.engine import Conditions, simulate
+from simulator.ours import ours
 from simulator.outcome import Outcome, together
-from simulator.policies.keda import keda_accurate
-from simulator.policies.plain import fixed, one_per_message
-from simulator.policies.ray_serve import ray_serve
-from simulator.policies.target_tracking import target_tracking
-from simulator.policy import Rule
+from simulator.policy import NamedPolicy
+from simulator.rivals.keda import keda_accurate
+from simulator.rivals.plain import fixed, one_per_message
+from simulator.rivals.ray_serve import ray_serve
+from simulator.rivals.target_tracking import target_tracking
 from simulator.traces import Trace, TraceOf
 
 
@@ -33,7 +44,7 @@ class Scene:
         """After which an answer counts as missed."""
         return self.traces[0].deadline_seconds
 
-    def play(self, rule: Rule) -> "Played":
+    def play(self, rule: NamedPolicy) -> "Played":
         """Return what becomes of the trace when `rule` decides."""
         pairs = zip(self.seeds, self.traces, strict=True)
         outcomes = tuple(simulate(trace, rule, self.conditions, seed) for seed, trace in pairs)
@@ -45,7 +56,7 @@ class Played:
     """A scene that has been played by a rule: each simulation, and all of them together."""
 
     scene: Scene
-    rule: Rule
+    rule: NamedPolicy
     outcomes: tuple[Outcome, ...]
     outcome: Outcome
 
@@ -60,7 +71,7 @@ class Played:
         return self.outcome.missed(self.scene.deadline_seconds)
 
 
-def rivals(conditions: Conditions) -> tuple[Rule, ...]:
+def rivals(conditions: Conditions) -> tuple[NamedPolicy, ...]:
     """Return the policies of others, with their defaults."""
     most = conditions.max_workers
     return (
@@ -98,3 +109,97 @@ def row_of(played: Played, bins: int = BINS) -> Row:
     measures = {name: measure(played) for name, measure in MEASURES}
     over = played.outcome.cost / played.bound(bins)
     return Row(played.scene.name, played.rule.name, {**measures, "cost_over_bound": over})
+
+
+MIN_SECONDS: Final = 0.25
+
+MAX_SECONDS: Final = 2_400.0
+
+RATIO: Final = 1.02
+"""Of one target that can be tried to the one below it."""
+
+STEPS: Final = 9
+"""Halvings of the span of targets, at most: with so many each target can be found."""
+
+NEAR: Final = 0.01
+"""A percentile that is at most so much below the wanted one ends the search."""
+
+
+def deadline(settings: FleetSettings, target_seconds: float) -> NamedPolicy:
+    """Return the product's `deadline` with this target."""
+    return ours(settings.model_copy(update={"policy": "deadline", "target_seconds": target_seconds}))
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A policy with the target that makes it as fast as wanted."""
+
+    target_seconds: float
+    played: Played
+
+
+@dataclass
+class Dial:
+    """Turns a policy's target on one scene; what was played once is not played again.
+
+    Attributes:
+        by_target: makes the policy from a target in seconds.
+        steps: most halvings of a search.
+    """
+
+    by_target: Callable[[float], NamedPolicy]
+    scene: Scene
+    steps: int = STEPS
+    _played: dict[int, Tuned] = field(default_factory=dict, init=False)
+
+    def tune(self, wanted_seconds: float) -> Tuned | None:
+        """Return the cheapest tried target with a 95th percentile of at most `wanted_seconds`; None when none is.
+
+        Bisects on a logarithmic scale, since the percentile grows with the target; as it need not do so everywhere,
+        the cheapest of all that were fast enough is taken, not the last.
+        """
+        low, high = 0, math.ceil(math.log(MAX_SECONDS / MIN_SECONDS, RATIO))
+        for _ in range(self.steps):
+            middle = (low + high) // 2
+            p95 = self._at(middle).played.outcome.p95
+            if (1 - NEAR) * wanted_seconds <= p95 <= wanted_seconds or middle in {low, high}:
+                break
+            low, high = (low, middle) if p95 > wanted_seconds else (middle, high)
+        fast = [each for each in self._played.values() if each.played.outcome.p95 <= wanted_seconds]
+        return min(fast, key=lambda each: each.played.outcome.cost, default=None)
+
+    def _at(self, position: int) -> Tuned:
+        if position not in self._played:
+            target = MIN_SECONDS * RATIO**position
+            self._played[position] = Tuned(target, self.scene.play(self.by_target(target)))
+        return self._played[position]
+
+
+HEADINGS: Mapping[str, str] = {
+    "cost": "cost",
+    "p50_s": "p50 s",
+    "p95_s": "p95 s",
+    "p99_s": "p99 s",
+    "missed_percent": "late %",
+    "launches": "launches",
+    "peak": "peak",
+    "cost_over_bound": "÷ bound",
+}
+"""A heading for each measure of a row; cost is ÷ N·S."""
+
+
+def tables_of(rows: Iterable[Row]) -> Iterator[Table]:
+    """Yield a table for each trace."""
+    for trace, of_trace in groupby(rows, key=lambda row: row.trace):
+        table = Table(title=f"{trace} (cost ÷ N·S)", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column("policy", no_wrap=True, min_width=15)
+        for heading in HEADINGS.values():
+            table.add_column(heading, justify="right")
+        for row in of_trace:
+            table.add_row(row.rule, *(f"{row.measures[name]:,.4g}" for name in HEADINGS))
+        yield table
+
+
+def figures_of(rows: Iterable[Row]) -> dict[str, float]:
+    """Return every measure under a name such as ``batch-100, backlog: p95_s``."""
+    return {f"{row.trace}, {row.rule}: {name}": value for row in rows for name, value in row.measures.items()}

@@ -14,11 +14,10 @@ from typing import Final
 import numpy as np
 
 from services.errors import FleetsightError
-from simulator.crew import Crew
-from simulator.machine import USUAL, Machine
 from simulator.outcome import COLUMNS, Outcome
-from simulator.policy import Look, Order, Policy, Rule
+from simulator.policy import FleetView, NamedPolicy, Policy, ScalingAction
 from simulator.traces import Trace
+from simulator.workers import USUAL, Crew, Machine
 
 LINGER_SECONDS: Final = 4 * 3_600.0
 """A fleet that does not shrink to its floor is watched for so long after the last image, and ended then.
@@ -56,7 +55,7 @@ class Conditions:
         return seconds
 
 
-def simulate(trace: Trace, rule: Rule, conditions: Conditions, seed: int = 0) -> Outcome:
+def simulate(trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int = 0) -> Outcome:
     """Return what becomes of `trace` when `rule` decides; the same arguments give the same outcome.
 
     Raises:
@@ -84,14 +83,14 @@ class _Simulation:
             now = tick * self._terms.interval_seconds
             self._serve(now)
             self._crew.settle(now)
-            look = self._look(now)
-            if self._is_over(look):
+            view = self._view(now)
+            if self._is_over(view):
                 break
-            if look.visible:
-                self._check_progress(look)
-            self._apply(self._policy.decide(look), look)
-            self._note(look)
-        return self._outcome(look)
+            if view.visible:
+                self._check_progress(view)
+            self._apply(self._policy.decide(view), view)
+            self._note(view)
+        return self._outcome(view)
 
     def _serve(self, until: float) -> None:
         """Hand every image that starts before `until` to a worker."""
@@ -112,11 +111,11 @@ class _Simulation:
             heapq.heapreplace(free, (start, number))
             head += 1
 
-    def _look(self, now: float) -> Look:
+    def _view(self, now: float) -> FleetView:
         self._arrived = bisect_right(self._arrivals, now, lo=self._arrived)
         busy = self._crew.busy(now)
         answered = len(self._finished) - busy
-        return Look(
+        return FleetView(
             now=now,
             visible=self._arrived - len(self._finished),
             in_flight=busy,
@@ -128,36 +127,36 @@ class _Simulation:
             boot_seconds=self._crew.boot_seconds,
         )
 
-    def _apply(self, order: Order, look: Look) -> None:
+    def _apply(self, order: ScalingAction, view: FleetView) -> None:
         if order.drain:
-            self._crew.drain(frozenset(order.drain), look.now)
+            self._crew.drain(frozenset(order.drain), view.now)
         if order.protect or order.unprotect:
             self._crew.set_protection(frozenset(order.protect), frozenset(order.unprotect))
         room = self._conditions.max_workers - len(self._crew)
         if order.launch > room:
             self._beyond += 1
-        self._crew.launch(min(order.launch, room), look.now)
+        self._crew.launch(min(order.launch, room), view.now)
 
-    def _note(self, look: Look) -> None:
-        self._history.extend((look.now, look.visible, look.in_flight, len(self._crew), self._crew.receiving))
+    def _note(self, view: FleetView) -> None:
+        self._history.extend((view.now, view.visible, view.in_flight, len(self._crew), self._crew.receiving))
 
-    def _is_over(self, look: Look) -> bool:
-        if look.answered < len(self._arrivals) or look.now < self._trace.seconds:
+    def _is_over(self, view: FleetView) -> bool:
+        if view.answered < len(self._arrivals) or view.now < self._trace.seconds:
             return False
         since = max(self._trace.seconds, self._finished[-1] if self._finished else 0.0)
-        return len(self._crew) <= self._terms.floor or look.now >= since + LINGER_SECONDS
+        return len(self._crew) <= self._terms.floor or view.now >= since + LINGER_SECONDS
 
-    def _check_progress(self, look: Look) -> None:
+    def _check_progress(self, view: FleetView) -> None:
         oldest, last = self._arrivals[len(self._finished)], self._finished[-1] if self._finished else 0.0
-        if look.now - max(oldest, last) > LINGER_SECONDS:
+        if view.now - max(oldest, last) > LINGER_SECONDS:
             raise StalledError(
-                f"{look.visible} images of {self._trace.name} have waited for {LINGER_SECONDS:.0f} s and none was "
-                f"answered, with {len(look.workers)} workers there: allow the policy to start some"
+                f"{view.visible} images of {self._trace.name} have waited for {LINGER_SECONDS:.0f} s and none was "
+                f"answered, with {len(view.workers)} workers there: allow the policy to start some"
             )
 
-    def _outcome(self, look: Look) -> Outcome:
-        self._crew.end_all(look.now)
-        self._note(look)
+    def _outcome(self, view: FleetView) -> Outcome:
+        self._crew.end_all(view.now)
+        self._note(view)
         return Outcome(
             latencies=np.frombuffer(self._finished) - self._trace.arrivals,
             billed_seconds=float(self._crew.billed_seconds),

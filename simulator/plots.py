@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 
 from services.errors import FleetsightError
+from simulator.bound import need
 from simulator.comparison import Played
-from simulator.extras import need
 from simulator.outcome import COLUMNS, Floats
 
 POINTS: Final = 600

@@ -25,7 +25,7 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FleetView:
     """What there is to see at one moment.
 
     Attributes:
@@ -67,7 +67,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ScalingAction:
     """What a policy wants.
 
     Attributes:
@@ -82,11 +82,11 @@ class Order:
     unprotect: tuple[str, ...] = ()
 
 
-NOTHING = Order()
+NO_ACTION = ScalingAction()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PolicyTerms:
     """How a policy wants its fleet to be run.
 
     Attributes:
@@ -105,14 +105,14 @@ class Terms:
 class Policy(Protocol):
     """Decides; it may remember, so that each simulation takes a new one."""
 
-    terms: Terms
+    terms: PolicyTerms
 
-    def decide(self, look: Look) -> Order:
+    def decide(self, view: FleetView) -> ScalingAction:
         """Return what to do now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class NamedPolicy:
     """A policy by its name, and how a new one is made for a simulation."""
 
     name: str

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.engine import Conditions, simulate
-from simulator.machine import CERTAIN
 from simulator.outcome import COLUMNS, Floats, Outcome
-from simulator.policies.plain import fixed
+from simulator.rivals.plain import fixed
 from simulator.traces import Trace, poisson
+from simulator.workers import CERTAIN
 
 
 def waiting_share(workers: int, load: float) -> float:

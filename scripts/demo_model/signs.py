@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
-from scripts.demo_model.faces import FACE_SIZE, SIGN_LABELS, face
+from scripts.demo_model.sign_shapes import FACE_SIZE, SIGN_LABELS, face
 
 __all__ = ["SAMPLE_SIZES", "SIGN_LABELS", "Sample", "SizeShares", "draw", "encode", "samples"]
 

@@ -1,19 +1,29 @@
-"""How the demo network learns: settings, schedule, augmentation, and one epoch after the other."""
+"""Training of the demo network: settings, schedule, augmentation, epochs, measurement, bundle, and the command."""
 
+import json
 import math
-from collections.abc import Iterator
+import platform
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.engines import Engine, open_engine
+from app_tier.preprocess import normalise
 from scripts.demo_model import data
+from scripts.demo_model.data import CIFAR_LABELS, DEMO_LABELS, DEMO_PREPROCESS, Images, drawn_signs
 from scripts.demo_model.network import DEMO_BLOCKS, DEMO_WIDTH, CifarResNet
+from scripts.model.build import Description, build_bundle, write_manifest
 
 
 @dataclass(frozen=True)
@@ -152,3 +162,139 @@ def _groups(network: nn.Module, settings: Settings) -> list[dict[str, Any]]:
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _cifar(path: Path | None, folder: Path, part: str) -> data.Images:
+    return data.cifar_from_zip(path, part) if path else data.cifar_from_torchvision(folder, part)
+
+
+def _cached_signs(folder: Path, settings: Settings) -> data.Images:
+    """Draw the training signs, or take them from an earlier start."""
+    path = folder / f"signs-{settings.seed}-{settings.signs}.npz"
+    if not path.exists():
+        drawn = data.drawn_signs(settings.signs, settings.seed, data.TRAINING_SIZES)
+        np.savez(path, pixels=drawn.pixels, labels=drawn.labels)
+    with np.load(path) as stored:
+        return data.Images(stored["pixels"], stored["labels"])
+
+
+def _log(folder: Path, **figures: object) -> None:
+    line = json.dumps(figures)
+    click.echo(line)
+    with (folder / "train.log").open("a") as log:
+        log.write(f"{line}\n")
+
+
+FRESH_SIGNS: Final = 10_000
+"""Signs drawn to measure the trained network."""
+
+FRESH_SEED: Final = 1_000_003
+"""Another seed than any training uses by default: signs that the network has not seen."""
+
+_PACKAGES: Final = ("torch", "openvino", "numpy", "pillow")
+
+
+def finish(
+    network: CifarResNet,
+    settings: Settings,
+    cifar_test: Images,
+    out: Path,
+    report: Callable[..., None],
+    fresh_signs: int = FRESH_SIGNS,
+) -> Bundle:
+    """Write the demo bundle with its measured figures in its provenance.
+
+    Args:
+        network: trained.
+        settings: of its training.
+        cifar_test: CIFAR-10's 10,000 test images.
+        out: the bundle's folder.
+        report: called with each total as a keyword.
+        fresh_signs: how many signs to draw for the measurement.
+    """
+    bundle = build_bundle(network, _describe(settings), out)
+    engine = open_engine("openvino", bundle, threads=2)
+    confusion = np.zeros((len(DEMO_LABELS), len(DEMO_LABELS)), np.int64)
+    figures: dict[str, Any] = {}
+    for name, images in (("cifar_test", cifar_test), ("signs", drawn_signs(fresh_signs, FRESH_SEED))):
+        part = count_answers(engine, images)
+        figures[name] = {"images": len(images), "accuracy": round(float(part.trace() / part.sum()), 4)}
+        confusion += part
+        report(bundle_on=name, **figures[name])
+    return _record(bundle, {**figures, **_per_class(confusion)})
+
+
+def count_answers(engine: Engine, images: Images, batch: int = 200) -> NDArray[np.int64]:
+    """Count answers: row is the truth, column the answer, both as indices of `DEMO_LABELS`."""
+    counts = np.zeros((len(DEMO_LABELS), len(DEMO_LABELS)), np.int64)
+    for start in range(0, len(images), batch):
+        pixels = [normalise(square, DEMO_PREPROCESS) for square in images.pixels[start : start + batch]]
+        answers = engine.infer(np.stack(pixels)).argmax(1)
+        np.add.at(counts, (images.labels[start : start + batch], answers), 1)
+    return counts
+
+
+def _describe(settings: Settings) -> Description:
+    depth = 6 * settings.blocks + 2
+    return Description(
+        name="demo",
+        architecture=f"cifar-resnet{depth}",
+        preprocess=DEMO_PREPROCESS,
+        labels=DEMO_LABELS,
+        provenance={
+            "source": "scripts/demo_model/training.py",
+            "paper": "He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2",
+            "data": f"CIFAR-10 ({', '.join(CIFAR_LABELS)}) and road signs drawn by scripts/demo_model/signs.py",
+            "settings": asdict(settings),
+            "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        },
+    )
+
+
+def _per_class(confusion: NDArray[np.int64]) -> dict[str, Any]:
+    shares = confusion.diagonal() / confusion.sum(axis=1).clip(min=1)
+    return {
+        "accuracy_per_class": {label: round(float(s), 4) for label, s in zip(DEMO_LABELS, shares, strict=True)},
+        "confusion": {"rows": "truth", "columns": "answer", "labels": "as in labels", "counts": confusion.tolist()},
+    }
+
+
+def _record(bundle: Bundle, figures: dict[str, Any]) -> Bundle:
+    provenance = {**bundle.manifest.provenance, "measured_with": "openvino, float32", "measured": figures}
+    write_manifest(bundle.manifest.model_copy(update={"provenance": provenance}), bundle.folder)
+    return load_bundle(bundle.folder)
+
+
+@click.command()
+@click.option(
+    "--cifar", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Zip of part/label/*.jpg."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Checkpoint, log, bundle."
+)
+@click.option("--epochs", type=click.IntRange(1), default=Settings.epochs, show_default=True)
+@click.option("--seed", type=int, default=Settings.seed, show_default=True)
+@click.option("--signs", type=click.IntRange(20), default=Settings.signs, show_default=True, help="To learn from.")
+@click.option(
+    "--fresh-signs", type=click.IntRange(20), default=FRESH_SIGNS, show_default=True, help="To measure with."
+)
+def main(cifar: Path | None, out: Path, epochs: int, seed: int, signs: int, fresh_signs: int) -> None:
+    """Train the demo network, measure it and write OUT/bundle."""
+    out.mkdir(parents=True, exist_ok=True)
+    settings = Settings(epochs=epochs, seed=seed, signs=signs)
+    images = _cifar(cifar, out, "train")
+    test = _cifar(cifar, out, "test")
+    drawn = _cached_signs(out, settings)
+    training = Training(settings, out)
+    while training.epoch < settings.epochs:
+        began = time.monotonic()
+        loss = training.run_epoch(images, drawn)
+        training.save()
+        seconds = round(time.monotonic() - began, 1)
+        score = accuracy(training.network, test)
+        _log(out, epoch=training.epoch, loss=round(loss, 4), cifar_test=score, seconds=seconds)
+    finish(training.network, settings, test, out / "bundle", lambda **figures: _log(out, **figures), fresh_signs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,21 +1,112 @@
 """Give a bundle the precision that it shall have: quantise where that takes int8, measure, choose, or refuse."""
 
 import logging
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import INT8_IR_NAME, LowPrecision, Measurement, Precision
-from app_tier.engines import OpenVinoEngine
-from scripts.model.compare import Compared, compare
-from scripts.model.measure import choose_margin, refuse_losses, summarise
+from app_tier.bundle.manifest import INT8_IR_NAME, LowPrecision, Measurement, NumberType, Precision
+from app_tier.engines import Engine, OpenVinoEngine, top_two_gap
 from scripts.model.quantise import can_quantise, forget_int8, quantise
-from scripts.model.sample_images import Labelled, images_for, source_of, split_images
+from scripts.model.sample_images import UNKNOWN, Labelled, decoded, images_for, source_of, split_images
 
 _log = logging.getLogger(__name__)
+
+
+_BATCH: Final = 8
+
+Probabilities = NDArray[np.float32]
+
+
+SAFETY: Final = 2.0
+"""How many times the smallest margin with fp32's answer to every measured image the chosen one is."""
+
+MAX_ACCURACY_LOST: Final = 0.005
+
+MAX_DISAGREEMENT: Final = 0.02
+"""Shares of the images that int8 may answer worse, or otherwise, than fp32."""
+
+_ROUNDING: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What both precisions said about the same images.
+
+    Attributes:
+        fp32: probabilities, [N, classes].
+        low: the same, in low precision.
+        truth: index of the right label, `UNKNOWN` where it is not known, int64 [N].
+        fp32_seconds: spent in the fp32 network.
+        low_seconds: spent in the other.
+    """
+
+    fp32: Probabilities
+    low: Probabilities
+    truth: NDArray[np.int64]
+    fp32_seconds: float
+    low_seconds: float
+
+
+def compare(
+    bundle: Bundle,
+    images: Iterable[Labelled],
+    lows: Sequence[LowPrecision],
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[LowPrecision, Compared]:
+    """Ask OpenVINO in fp32 and in each of `lows` about every image that can be decoded.
+
+    Raises:
+        BundleBuildError: none can be.
+    """
+    kinds: tuple[NumberType, ...] = ("fp32", *lows)
+    threads = len(os.sched_getaffinity(0))
+    asked = {kind: _Timed(OpenVinoEngine(bundle, threads, kind), clock) for kind in kinds}
+    truth: list[int] = []
+    for pixels, labels in _batches(bundle, images):
+        for engine in asked.values():
+            engine.ask(pixels)
+        truth += labels
+    if not truth:
+        raise BundleBuildError("none of the images can be classified: give a folder of JPEG or PNG files")
+    labels_of, fp32 = np.asarray(truth, np.int64), asked["fp32"]
+    return {
+        low: Compared(fp32.told(), asked[low].told(), labels_of, fp32.seconds, asked[low].seconds) for low in lows
+    }
+
+
+class _Timed:
+    """An engine that keeps answers and counts seconds; the first batch is asked twice to warm up."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
+        self._engine, self._clock = engine, clock
+        self._answers: list[Probabilities] = []
+        self.seconds = 0.0
+
+    def ask(self, pixels: NDArray[np.float32]) -> None:
+        if not self._answers:
+            self._engine.infer(pixels)
+        before = self._clock()
+        self._answers.append(self._engine.infer(pixels))
+        self.seconds += self._clock() - before
+
+    def told(self) -> Probabilities:
+        return np.concatenate(self._answers)
+
+
+def _batches(bundle: Bundle, images: Iterable[Labelled]) -> Iterator[tuple[NDArray[np.float32], list[int]]]:
+    pairs = decoded(images, bundle.manifest)
+    while part := list(islice(pairs, _BATCH)):
+        yield np.stack([pixels for pixels, _ in part]), [label for _, label in part]
 
 
 @dataclass(frozen=True)
@@ -44,7 +135,7 @@ class _Tried:
     measured: Measurement
 
 
-def settle_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
+def choose_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
     """Return what the manifest of an fp32 bundle must say, and write the files it needs, to make it `target`.
 
     ``exact`` asks first the precision that was faster with all that had to be asked again. Where this CPU is not fast
@@ -104,3 +195,83 @@ def _prepared(
 def _try(low: LowPrecision, compared: Compared, target: Target, calibrated: int) -> _Tried:
     margin = choose_margin(compared) if target.precision == "exact" else None
     return _Tried(low, margin, summarise(compared, margin, source_of(target.images), calibrated))
+
+
+def choose_margin(compared: Compared) -> float:
+    """Return the gap between two logits below which low precision's answer is not to be trusted.
+
+    It is `SAFETY` times the largest gap at which it answered otherwise than fp32, and at least the most by which it
+    moved any image's gap: few images lie where answers change, but every image shows how far it can move one.
+    """
+    gap = top_two_gap(compared.low)
+    wrong = compared.low.argmax(1) != compared.fp32.argmax(1)
+    moved = float(np.abs(gap - _gap_of_the_same_two(compared)).max())
+    return float(max(SAFETY * float(gap[wrong].max(initial=0)), moved, 1e-6))
+
+
+def summarise(compared: Compared, margin: float | None, source: str, calibrated: int = 0) -> Measurement:
+    """Return the figures of a bundle that answers in low precision, or exactly with this `margin`.
+
+    Args:
+        compared: what was said about each image.
+        margin: of ``exact``; None where low precision answers alone.
+        source: which images these were.
+        calibrated: how many images int8 was calibrated on.
+    """
+    again = top_two_gap(compared.low) < (margin or 0)
+    answers = np.where(again[:, None], compared.fp32, compared.low)
+    repeated = float(again.mean())
+    best = compared.fp32.argmax(1)
+    return Measurement(
+        images=len(answers),
+        source=source,
+        calibrated=calibrated,
+        alone_same_top1=float(np.mean(compared.low.argmax(1) == best)),
+        same_top1=float(np.mean(answers.argmax(1) == best)),
+        largest_difference=min(1.0, float(np.abs(answers - compared.fp32).max())),
+        repeated=repeated,
+        speed=compared.fp32_seconds / (compared.low_seconds + repeated * compared.fp32_seconds),
+        labelled=int(np.sum(compared.truth != UNKNOWN)),
+        accuracy=_accuracy(answers, compared.truth),
+        accuracy_fp32=_accuracy(compared.fp32, compared.truth),
+    )
+
+
+def refuse_losses(measured: Measurement) -> None:
+    """Let int8 through unless it was measured to answer much worse, or much otherwise, than fp32.
+
+    Raises:
+        BundleBuildError: it loses more than `MAX_ACCURACY_LOST`, or disagrees on more than `MAX_DISAGREEMENT`.
+    """
+    lost, otherwise = _accuracy_lost(measured), 1 - measured.same_top1
+    if lost <= MAX_ACCURACY_LOST + _ROUNDING and otherwise <= MAX_DISAGREEMENT + _ROUNDING:
+        return
+    accuracy = (
+        f"loses {100 * lost:.2f} points of accuracy" if measured.labelled else "loses an unknown share of accuracy"
+    )
+    raise BundleBuildError(
+        f"int8 {accuracy} and answers {otherwise:.2%} of {measured.images} images otherwise than fp32"
+        f" ({measured.source}); {100 * MAX_ACCURACY_LOST:g} points and {MAX_DISAGREEMENT:.0%} are allowed:"
+        " give more images like those it will be asked about (--images, --calibrate), take --precision exact,"
+        " or insist with --force"
+    )
+
+
+def _accuracy_lost(measured: Measurement) -> float:
+    if measured.accuracy is None or measured.accuracy_fp32 is None:
+        return 0.0
+    return measured.accuracy_fp32 - measured.accuracy
+
+
+def _gap_of_the_same_two(compared: Compared) -> NDArray[np.float32]:
+    """Return fp32's gap between the two labels that low precision found best; negative where it has them turned."""
+    second, first = np.argsort(compared.low, axis=1)[:, -2:].T
+    rows = np.arange(len(first))
+    logits = np.log(compared.fp32.clip(min=np.finfo(np.float32).tiny))
+    gap: NDArray[np.float32] = logits[rows, first] - logits[rows, second]
+    return gap
+
+
+def _accuracy(answers: Probabilities, truth: NDArray[np.int64]) -> float | None:
+    known = truth != UNKNOWN
+    return float(np.mean(answers.argmax(1)[known] == truth[known])) if known.any() else None

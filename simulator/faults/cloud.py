@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from simulator.faults.machines import Fate, Images, Instance, Shown
+from simulator.faults.machines import FailureMode, Images, Instance, Shown
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 LATE_SECONDS: Final = 4.0
@@ -52,7 +52,7 @@ class Cloud:
     Attributes:
         now: the time, in seconds.
         queue: what the workers work on.
-        next_fate: of the next boot.
+        next_failure_mode: of the next boot.
         before_call: is told of each call before anything happens: a process may die or freeze right there.
         launched: is told after each launch or start how many are alive.
         ended: is told of each instance that the controller ends, before it is.
@@ -61,7 +61,7 @@ class Cloud:
 
     now: Callable[[], float]
     queue: Images
-    next_fate: Callable[[], Fate]
+    next_failure_mode: Callable[[], FailureMode]
     before_call: Callable[[str], None]
     launched: Callable[[int], None]
     ended: Callable[[Instance], None]
@@ -197,7 +197,7 @@ class Cloud:
             instance_type=call["InstanceType"],
             spot=spot,
             stops=call["InstanceInitiatedShutdownBehavior"] == "stop",
-            fate=self.next_fate(),
+            fate=self.next_failure_mode(),
             launched_at=self.now(),
             image_seconds=self.image_seconds,
             idle_seconds=self.idle_seconds,
@@ -213,7 +213,7 @@ class Cloud:
         if any(self._room(each.instance_type, spot=each.spot) < len(stopped) for each in stopped):
             raise refusal("InsufficientInstanceCapacity", "StartInstances")
         for instance in stopped:
-            instance.boot(self.now(), self.next_fate())
+            instance.boot(self.now(), self.next_failure_mode())
         self.launched(len(self.alive()))
         return instance_ids
 

@@ -26,7 +26,7 @@ _BEAT: Final = Heartbeat(worker="-", at=datetime(2026, 1, 1, tzinfo=UTC), state=
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class FailureMode:
     """What will become of an instance, in seconds after its launch; `NEVER` for what does not happen.
 
     Attributes:
@@ -160,7 +160,7 @@ class Instance:
     instance_type: str
     spot: bool
     stops: bool
-    fate: Fate
+    fate: FailureMode
     launched_at: float
     image_seconds: float
     idle_seconds: float
@@ -183,7 +183,7 @@ class Instance:
         """Whether it is pending or running."""
         return self.state in ALIVE
 
-    def boot(self, now: float, fate: Fate) -> None:
+    def boot(self, now: float, fate: FailureMode) -> None:
         """Boot, for the first time or again."""
         self.fate, self.booted_at, self.noticed_at, self._asked_at = fate, now, None, None
         self.worker = Worker(self.instance_id, now + fate.boots, self.image_seconds, self.idle_seconds)

@@ -7,19 +7,19 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from simulator.faults.machines import NEVER, Fate
-from simulator.faults.world import Doom, World, settings_of
+from simulator.faults.machines import NEVER, FailureMode
+from simulator.faults.world import CrashPlan, World, settings_of
 
-GOOD: Final = Fate()
+GOOD: Final = FailureMode()
 FATES: Final = (
     GOOD,
-    Fate(boots=80.0),
-    Fate(boots=NEVER),
-    Fate(hangs=45.0),
-    Fate(dies=3.0),
-    Fate(dies=50.0),
-    Fate(noticed=40.0),
-    Fate(powers_off=False),
+    FailureMode(boots=80.0),
+    FailureMode(boots=NEVER),
+    FailureMode(hangs=45.0),
+    FailureMode(dies=3.0),
+    FailureMode(dies=50.0),
+    FailureMode(noticed=40.0),
+    FailureMode(powers_off=False),
 )
 """What may become of an instance: well, slow, never there, hung, dead at boot, dead later, taken back, never off."""
 OPERATIONS: Final = ("describe", "run", "start", "tag", "end", "table")
@@ -124,17 +124,17 @@ class Schedule(RuleBasedStateMachine):
         self.world.queues.listener_lag = float(lag)
         self.world.run(passing)
 
-    @rule(fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=3))
-    def instances_turn_out_badly(self, fates: list[Fate]) -> None:
+    @rule(failure_modes=st.lists(st.sampled_from(FATES), min_size=1, max_size=3))
+    def instances_turn_out_badly(self, failure_modes: list[FailureMode]) -> None:
         """From now on boots end in one of these ways, or well."""
-        self.world.fates = (GOOD, *fates)
+        self.world.failure_modes = (GOOD, *failure_modes)
 
-    @rule(fates=st.sampled_from(FATES[2:5]), passing=spans)
-    def every_boot_fails(self, fates: Fate, passing: int) -> None:
+    @rule(failure_modes=st.sampled_from(FATES[2:5]), passing=spans)
+    def every_boot_fails(self, failure_modes: FailureMode, passing: int) -> None:
         """For a while no new worker is any good."""
-        before, self.world.fates = self.world.fates, (fates,)
+        before, self.world.failure_modes = self.world.failure_modes, (failure_modes,)
         self.world.run(passing)
-        self.world.fates = before
+        self.world.failure_modes = before
 
     @rule(
         operation=st.sampled_from(OPERATIONS),
@@ -149,7 +149,7 @@ class Schedule(RuleBasedStateMachine):
     ) -> None:
         """At its next such call it dies, or stands still while another takes over, and then goes on."""
         self.world.cloud.faults.describe_lag = float(lag)
-        self.world.doom = Doom(operation, moment, float(frozen))
+        self.world.crash_plan = CrashPlan(operation, moment, float(frozen))
         self.world.queues.send(images)
         self.world.run(passing)
 

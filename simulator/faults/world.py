@@ -18,7 +18,7 @@ from core.messages import FleetPause
 from services.errors import FleetsightError
 from simulator.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
 from simulator.faults.controller import Controller, InMemoryFleetStore, Site
-from simulator.faults.machines import Fate, Instance
+from simulator.faults.machines import FailureMode, Instance
 from simulator.faults.queues import Queues
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ class KilledError(BaseException):
 
 
 @dataclass(frozen=True, slots=True)
-class Doom:
+class CrashPlan:
     """What befalls the controller at one of its next calls.
 
     Attributes:
@@ -69,21 +69,21 @@ class World:
 
     Attributes:
         violations: what happened that must never happen.
-        doom: what befalls the controller next, if anything.
-        fates: of boots, one drawn at random for each.
+        crash_plan: what befalls the controller next, if anything.
+        failure_modes: of boots, one drawn at random for each.
     """
 
     def __init__(self, settings: FleetSettings, seed: int = 0) -> None:
         self.now = 0.0
         self.settings = settings
         self.violations: list[Violation] = []
-        self.doom: Doom | None = None
-        self.fates: tuple[Fate, ...] = (Fate(),)
+        self.crash_plan: CrashPlan | None = None
+        self.failure_modes: tuple[FailureMode, ...] = (FailureMode(),)
         self.queues = Queues(self.clock)
         self.cloud = Cloud(
             now=self.clock,
             queue=self.queues,
-            next_fate=lambda: self._random.choice(self.fates),
+            next_failure_mode=lambda: self._random.choice(self.failure_modes),
             before_call=lambda operation: self._befall(operation, "before"),
             after_call=lambda operation: self._befall(operation, "after"),
             launched=self._check_maximum,
@@ -114,12 +114,12 @@ class World:
         self.store.current_pause = FleetPause(since=EPOCH + timedelta(seconds=self.now)) if on else None
 
     def run(self, seconds: float, every: float = 1.0) -> None:
-        """Let time pass, with a look of the autoscaler `every` so many seconds."""
+        """Let time pass, with a round of the autoscaler `every` so many seconds."""
         end = self.now + seconds
         while self.now < end:
             self.pass_second()
             if self._controller is not None and self.now >= self._next_tick:
-                self.look(every)
+                self.run_round(every)
 
     def pass_second(self) -> None:
         """Let a second pass without a decision."""
@@ -131,8 +131,8 @@ class World:
         if self._controller is not None:
             self._controller.collect()
 
-    def look(self, every: float = 1.0) -> None:
-        """Let the controller look, decide and act, if there is one; `every` so many seconds it does so again."""
+    def run_round(self, every: float = 1.0) -> None:
+        """Run one round of the controller, if there is one; the next one follows after `every` seconds."""
         if self._controller is None:
             return
         self._tick_began, self._next_tick = self.now, self.now + every
@@ -160,7 +160,7 @@ class World:
 
     def heal(self) -> None:
         """End every fault; let there be at least one worker, and let workers run for a day."""
-        self.doom, self.fates, self.cloud.faults = None, (Fate(),), Faults()
+        self.crash_plan, self.failure_modes, self.cloud.faults = None, (FailureMode(),), Faults()
         self.queues.counts_lag, self.queues.counts_factor, self.queues.counts_fail = 0.0, 1.0, False
         self.queues.listener_lag, self.store.fails = 0.0, False
         self.pause(on=False)
@@ -188,15 +188,15 @@ class World:
         return self._controller is not None and self._controller.name == name
 
     def _befall(self, operation: str, moment: str) -> None:
-        doom = self.doom
-        if doom is None or (doom.operation, doom.moment) != (operation, moment):
+        crash_plan = self.crash_plan
+        if crash_plan is None or (crash_plan.operation, crash_plan.moment) != (operation, moment):
             return
-        self.doom = None
-        if not doom.frozen_seconds:
+        self.crash_plan = None
+        if not crash_plan.frozen_seconds:
             raise KilledError
         began, self._controller = self._tick_began, None
         self._taken_over_at = self.now + LEASE_SECONDS
-        self.run(doom.frozen_seconds)
+        self.run(crash_plan.frozen_seconds)
         self._tick_began = began
 
     # What must never happen

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulator.policy import Look, Order, Rule, Terms, Worker
+from simulator.policy import FleetView, NamedPolicy, PolicyTerms, ScalingAction, Worker
 from simulator.traces import Trace
 
 
@@ -18,25 +18,25 @@ def arrivals(*seconds: float, length: float | None = None) -> Trace:
 class Script:
     """A policy that gives the orders of a script, each at its second, and remembers what it was shown."""
 
-    orders: Mapping[float, Order]
-    terms: Terms = field(default_factory=Terms)
-    looks: list[Look] = field(default_factory=list)
+    orders: Mapping[float, ScalingAction]
+    terms: PolicyTerms = field(default_factory=PolicyTerms)
+    views: list[FleetView] = field(default_factory=list)
 
-    def decide(self, look: Look) -> Order:
-        self.looks.append(look)
-        return self.orders.get(look.now, Order())
+    def decide(self, view: FleetView) -> ScalingAction:
+        self.views.append(view)
+        return self.orders.get(view.now, ScalingAction())
 
-    def as_rule(self) -> Rule:
-        return Rule("script", lambda: self)
+    def as_rule(self) -> NamedPolicy:
+        return NamedPolicy("script", lambda: self)
 
-    def at(self, now: float) -> Look:
-        return next(look for look in self.looks if look.now == now)
+    def at(self, now: float) -> FleetView:
+        return next(view for view in self.views if view.now == now)
 
 
-def look(
+def fleet_view(
     now: float = 0.0, *, visible: int = 0, in_flight: int = 0, ready: int = 0, booting: int = 0, draining: int = 0
-) -> Look:
-    """Return a look at a fleet of so many workers, named w0, w1, ... in the order of their launch.
+) -> FleetView:
+    """Return the view of a fleet of so many workers, named w0, w1, ... in the order of their launch.
 
     The oldest of those that receive have the images in flight, one each.
     """
@@ -46,4 +46,4 @@ def look(
         for number, age in enumerate(ages)
     ]
     idle = frozenset(f"w{number}" for number in range(draining + in_flight, draining + ready))
-    return Look(now, visible, in_flight, 0, workers, idle, 0, None, None)
+    return FleetView(now, visible, in_flight, 0, workers, idle, 0, None, None)

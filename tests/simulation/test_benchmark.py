@@ -4,8 +4,7 @@ import pytest
 
 from benchmarks import fleet
 from benchmarks.__main__ import main, names
-from benchmarks.fleet import CONDITIONS, QUICK, Part, fleet_settings, play_part, run
-from benchmarks.fleet_standing import OWN_TARGETS, RIVALS, Duel
+from benchmarks.fleet import CONDITIONS, OWN_TARGETS, QUICK, RIVALS, Duel, Part, fleet_settings, play_part, run
 from simulator.comparison import Row, Scene
 from simulator.traces import Trace, batch, named
 

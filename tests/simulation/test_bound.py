@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from simulator.bound import batch_bound, fluid_bound, lower_bound
 from simulator.comparison import Scene, rivals
 from simulator.engine import Conditions, simulate
-from simulator.machine import CERTAIN
-from simulator.policies.plain import one_per_message
-from simulator.policy import Order, Terms
+from simulator.policy import PolicyTerms, ScalingAction
+from simulator.rivals.plain import one_per_message
 from simulator.traces import Mmpp, Trace, batch, poisson
+from simulator.workers import CERTAIN
 from tests.simulation.stories import Script
 
 pytest.importorskip("scipy", reason="./scripts/setup.sh simulate")
@@ -34,7 +34,7 @@ def test_nobody_who_starts_from_nothing_is_faster_than_a_boot() -> None:
 def test_a_bound_is_reached_by_who_knows() -> None:
     conditions = Conditions(CERTAIN)
     trace = batch(380, 60.0)
-    outcome = simulate(trace, Script({0.0: Order(10)}, Terms(idle_seconds=0.001)).as_rule(), conditions)
+    outcome = simulate(trace, Script({0.0: ScalingAction(10)}, PolicyTerms(idle_seconds=0.001)).as_rule(), conditions)
     assert outcome.cost / lower_bound(trace, outcome.p95, conditions) == pytest.approx(1.0, abs=0.03)
 
 

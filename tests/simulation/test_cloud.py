@@ -6,21 +6,21 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from simulator.faults.cloud import Cloud, Faults
-from simulator.faults.machines import NEVER, Fate
+from simulator.faults.machines import NEVER, FailureMode
 from simulator.faults.queues import Queues
 
 
 class Scene:
     """A cloud, its queues, and a clock."""
 
-    def __init__(self, fate: Fate) -> None:
+    def __init__(self, fate: FailureMode) -> None:
         self.now = 0.0
         self.queues = Queues(lambda: self.now)
         self.alive: list[int] = []
         self.cloud = Cloud(
             now=lambda: self.now,
             queue=self.queues,
-            next_fate=lambda: fate,
+            next_failure_mode=lambda: fate,
             before_call=lambda _operation: None,
             launched=self.alive.append,
             ended=lambda _instance: None,
@@ -57,7 +57,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Scene:
-    return Scene(Fate(boots=10.0))
+    return Scene(FailureMode(boots=10.0))
 
 
 def test_a_token_launches_once_and_only_what_it_launched_first(scene: Scene) -> None:
@@ -109,7 +109,7 @@ def test_a_worker_answers_everything_says_so_and_ends_itself_when_idle(scene: Sc
 
 
 def test_what_a_dead_worker_had_in_hand_comes_again() -> None:
-    scene = Scene(Fate(boots=10.0, dies=12.0))
+    scene = Scene(FailureMode(boots=10.0, dies=12.0))
     scene.launch(1)
     scene.queues.send(1)
     scene.run(20)
@@ -119,7 +119,7 @@ def test_what_a_dead_worker_had_in_hand_comes_again() -> None:
 
 
 def test_a_hung_worker_is_there_and_silent() -> None:
-    scene = Scene(Fate(boots=10.0, hangs=25.0))
+    scene = Scene(FailureMode(boots=10.0, hangs=25.0))
     (key,) = scene.launch(1)
     scene.queues.send(50)
     scene.run(60)
@@ -140,7 +140,7 @@ def test_a_stopped_instance_starts_again_with_a_boot_of_its_own(scene: Scene) ->
 
 
 def test_who_never_boots_is_there_until_somebody_ends_it() -> None:
-    scene = Scene(Fate(boots=NEVER))
+    scene = Scene(FailureMode(boots=NEVER))
     (key,) = scene.launch(1)
     scene.run(1_000)
     assert scene.described() == {key: "running"}

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.engine import LINGER_SECONDS, Conditions, StalledError, simulate
-from simulator.machine import CERTAIN, Machine
 from simulator.outcome import COLUMNS
-from simulator.policies.plain import fixed, one_per_message
-from simulator.policy import Look, Order, Rule, Terms
+from simulator.policy import FleetView, NamedPolicy, PolicyTerms, ScalingAction
+from simulator.rivals.plain import fixed, one_per_message
 from simulator.traces import Trace, batch
+from simulator.workers import CERTAIN, Machine
 from tests.simulation.stories import Script, arrivals
 
 CALM = Conditions(CERTAIN, image_seconds=1.5, max_workers=19)
@@ -18,19 +18,19 @@ WORKERS = COLUMNS.index("workers")
 class Whim:
     """A policy that launches and drains at random, within the maximum or far beyond it."""
 
-    def __init__(self, seed: int, terms: Terms) -> None:
+    def __init__(self, seed: int, terms: PolicyTerms) -> None:
         self.terms = terms
         self._luck = np.random.default_rng(seed)
 
-    def decide(self, look: Look) -> Order:
-        names = [worker.name for worker in look.workers]
+    def decide(self, view: FleetView) -> ScalingAction:
+        names = [worker.name for worker in view.workers]
         drained = tuple(name for name in names if self._luck.random() < 0.02)
         wanted = int(self._luck.integers(0, 30)) if self._luck.random() < 0.1 else 0
-        return Order(wanted + (1 if not names and look.visible else 0), drained)
+        return ScalingAction(wanted + (1 if not names and view.visible else 0), drained)
 
 
 whims = st.builds(
-    lambda seed, idle: Rule("whim", lambda: Whim(seed, Terms(idle_seconds=idle))),
+    lambda seed, idle: NamedPolicy("whim", lambda: Whim(seed, PolicyTerms(idle_seconds=idle))),
     st.integers(0, 1_000),
     st.sampled_from([0.4, 5.0, 30.0]),
 )
@@ -45,7 +45,7 @@ some_conditions = st.builds(
 
 @given(some_arrivals, whims, some_conditions, st.integers(0, 50))
 def test_whatever_a_policy_does_nothing_is_lost_and_the_maximum_and_the_billing_hold(
-    trace: Trace, rule: Rule, conditions: Conditions, seed: int
+    trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int
 ) -> None:
     outcome = simulate(trace, rule, conditions, seed)
     services = conditions.service_seconds(len(trace.arrivals), seed)
@@ -59,7 +59,9 @@ def test_whatever_a_policy_does_nothing_is_lost_and_the_maximum_and_the_billing_
 
 
 @given(some_arrivals, whims, some_conditions, st.integers(0, 50))
-def test_the_same_seed_gives_the_same_outcome(trace: Trace, rule: Rule, conditions: Conditions, seed: int) -> None:
+def test_the_same_seed_gives_the_same_outcome(
+    trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int
+) -> None:
     one, again = (simulate(trace, rule, conditions, seed) for _ in range(2))
     assert one.billed_seconds == again.billed_seconds
     assert np.array_equal(one.latencies, again.latencies)
@@ -74,35 +76,37 @@ def test_images_are_started_in_the_order_in_which_they_came(trace: Trace, seed: 
 
 
 def test_a_single_worker_boots_and_does_one_image_after_the_other() -> None:
-    outcome = simulate(batch(3, 60.0), Script({0.0: Order(1)}, Terms(idle_seconds=10.0)).as_rule(), CALM)
+    outcome = simulate(
+        batch(3, 60.0), Script({0.0: ScalingAction(1)}, PolicyTerms(idle_seconds=10.0)).as_rule(), CALM
+    )
     assert outcome.latencies.tolist() == pytest.approx([43.5, 45.0, 46.5])
     assert outcome.launches == 1
     assert outcome.billed_seconds == 60  # 25 s of init, 4.5 s of work and 10 s of idleness are less than the minimum
 
 
 def test_an_idle_worker_ends_itself_at_the_very_second_and_pays_for_it() -> None:
-    script = Script({0.0: Order(1)}, Terms(idle_seconds=40.0))
+    script = Script({0.0: ScalingAction(1)}, PolicyTerms(idle_seconds=40.0))
     outcome = simulate(arrivals(0.0, 44.0, length=200.0), script.as_rule(), CALM)
     assert outcome.latencies.tolist() == pytest.approx([43.5, 1.5])
     assert outcome.billed_seconds == 45.5 - 17 + 40 + 0.5  # in whole seconds
-    assert [look.now for look in script.looks if look.workers][-1] == 85.0
+    assert [view.now for view in script.views if view.workers][-1] == 85.0
 
 
 def test_who_idles_out_between_two_decisions_takes_no_image_that_comes_before_the_next() -> None:
-    script = Script({0.0: Order(1), 84.0: Order(1)}, Terms(idle_seconds=40.0))
+    script = Script({0.0: ScalingAction(1), 84.0: ScalingAction(1)}, PolicyTerms(idle_seconds=40.0))
     outcome = simulate(arrivals(0.0, 83.8), script.as_rule(), CALM)  # idle since 43.5 s
     assert outcome.latencies.tolist() == pytest.approx([43.5, 84 + 42 + 1.5 - 83.8])
 
 
 def test_the_worker_that_has_waited_longest_gets_the_image() -> None:
-    script = Script({0.0: Order(2)}, Terms(idle_seconds=60.0))
+    script = Script({0.0: ScalingAction(2)}, PolicyTerms(idle_seconds=60.0))
     simulate(arrivals(50.0, 60.0, 70.0, 80.0, 130.0), script.as_rule(), CALM)
     assert len(script.at(125.0).workers) == 2  # each has had an image in the last minute
 
 
 def test_a_draining_worker_finishes_what_it_has_and_takes_no_more() -> None:
     trace, slow = arrivals(0.0, 0.0, length=200.0), Conditions(CERTAIN, image_seconds=20.0)
-    script = Script({0.0: Order(1), 50.0: Order(1, ("i-00000000",))})
+    script = Script({0.0: ScalingAction(1), 50.0: ScalingAction(1, ("i-00000000",))})
     outcome = simulate(trace, script.as_rule(), slow, 0)
     assert [worker.draining for worker in script.at(51.0).workers] == [True, False]
     assert (script.at(51.0).in_flight, script.at(51.0).visible) == (1, 1)
@@ -111,7 +115,14 @@ def test_a_draining_worker_finishes_what_it_has_and_takes_no_more() -> None:
 
 
 def test_a_worker_that_is_drained_while_it_boots_ends_at_once() -> None:
-    script = Script({0.0: Order(1), 10.0: Order(1, ("i-00000000",)), 30.0: Order(0, ("i-00000001",)), 31.0: Order(1)})
+    script = Script(
+        {
+            0.0: ScalingAction(1),
+            10.0: ScalingAction(1, ("i-00000000",)),
+            30.0: ScalingAction(0, ("i-00000001",)),
+            31.0: ScalingAction(1),
+        }
+    )
     outcome = simulate(arrivals(0.0, length=100.0), script.as_rule(), CALM)
     assert not script.at(31.0).workers
     # The first was pending all the time, the second has run for 3 s; the third worked.
@@ -121,7 +132,7 @@ def test_a_worker_that_is_drained_while_it_boots_ends_at_once() -> None:
 
 def test_what_never_reports_is_ended_after_its_allowance() -> None:
     broken = Conditions(Machine(slow_share=0.0, never_share=1.0))
-    script = Script({0.0: Order(1)})
+    script = Script({0.0: ScalingAction(1)})
     with pytest.raises(StalledError, match="1 images of story have waited for 14400 s"):
         simulate(arrivals(0.0, length=0.0), script.as_rule(), broken)
     assert len(script.at(119.0).workers) == 1
@@ -130,7 +141,9 @@ def test_what_never_reports_is_ended_after_its_allowance() -> None:
 
 
 def test_what_a_policy_wants_beyond_the_maximum_is_refused_and_counted() -> None:
-    outcome = simulate(batch(5, 60.0), Script({0.0: Order(20)}, Terms(idle_seconds=5.0)).as_rule(), CALM)
+    outcome = simulate(
+        batch(5, 60.0), Script({0.0: ScalingAction(20)}, PolicyTerms(idle_seconds=5.0)).as_rule(), CALM
+    )
     assert (outcome.peak, outcome.launches, outcome.beyond_maximum) == (19, 19, 1)
 
 
@@ -142,7 +155,7 @@ def test_prepared_workers_are_ready_at_once_and_paid_from_their_boot_on() -> Non
 
 
 def test_a_look_counts_what_waits_what_is_in_hand_and_what_was_answered() -> None:
-    script = Script({0.0: Order(2)}, Terms(idle_seconds=5.0))
+    script = Script({0.0: ScalingAction(2)}, PolicyTerms(idle_seconds=5.0))
     simulate(batch(10, 60.0), script.as_rule(), CALM)
     before, after = script.at(42.0), script.at(46.0)
     assert (before.visible, before.in_flight, before.answered) == (10, 0, 0)
@@ -151,7 +164,7 @@ def test_a_look_counts_what_waits_what_is_in_hand_and_what_was_answered() -> Non
 
 
 def test_figures_are_measured_only_once_there_is_something_to_measure() -> None:
-    script = Script({0.0: Order(1)}, Terms(idle_seconds=5.0))
+    script = Script({0.0: ScalingAction(1)}, PolicyTerms(idle_seconds=5.0))
     simulate(batch(20, 60.0), script.as_rule(), CALM)
     assert (script.at(41.0).boot_seconds, script.at(42.0).boot_seconds) == (None, 42.0)
     # Nine answers by 55.5 s, ten by 57 s.

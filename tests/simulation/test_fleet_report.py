@@ -5,14 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.fleet_standing import Duel, FleetReport
+from benchmarks.fleet import Duel, FleetReport
 from benchmarks.report import Bar
-from simulator.comparison import Scene, row_of
+from simulator.comparison import Scene, figures_of, row_of
 from simulator.engine import Conditions
-from simulator.machine import CERTAIN
-from simulator.policies.plain import fixed, one_per_message
-from simulator.tables import figures_of
+from simulator.rivals.plain import fixed, one_per_message
 from simulator.traces import batch
+from simulator.workers import CERTAIN
 
 SCENE = Scene.of("batch-100", lambda _: batch(100, 45.0), Conditions(CERTAIN), (0,))
 ROWS = [row_of(SCENE.play(rule)) for rule in (one_per_message(19), fixed(19))]

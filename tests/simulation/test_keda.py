@@ -1,7 +1,7 @@
 import pytest
 
-from simulator.policies.keda import jobs_to_create, keda_accurate
-from tests.simulation.stories import look
+from simulator.rivals.keda import jobs_to_create, keda_accurate
+from tests.simulation.stories import fleet_view
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def test_a_job_is_for_five_messages_by_default() -> None:
 
 def test_the_queue_is_looked_at_every_thirty_seconds() -> None:
     policy = keda_accurate(19).new()
-    launched = [policy.decide(look(float(now), visible=50)).launch for now in (0, 1, 29, 30, 31)]
+    launched = [policy.decide(fleet_view(float(now), visible=50)).launch for now in (0, 1, 29, 30, 31)]
     assert launched == [10, 0, 0, 10, 0]
 
 
 def test_what_is_in_hand_is_not_in_the_queue() -> None:
-    assert keda_accurate(19).new().decide(look(in_flight=10, ready=10)).launch == 0
+    assert keda_accurate(19).new().decide(fleet_view(in_flight=10, ready=10)).launch == 0

@@ -2,7 +2,7 @@ from itertools import islice
 
 import pytest
 
-from simulator.machine import CERTAIN, NEVER, Machine
+from simulator.workers import CERTAIN, NEVER, Machine
 
 
 @pytest.mark.parametrize(

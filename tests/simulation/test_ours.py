@@ -7,10 +7,10 @@ import pytest
 from benchmarks.fleet import fleet_settings
 from core.config import FleetSettings
 from simulator.engine import Conditions, simulate
-from simulator.machine import CERTAIN
-from simulator.policies.ours import BEGIN, metrics, ours
+from simulator.ours import BEGIN, metrics, ours
 from simulator.traces import Trace, batch
-from tests.simulation.stories import look
+from simulator.workers import CERTAIN
+from tests.simulation.stories import fleet_view
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.observe import Observation
 
@@ -24,7 +24,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Observation]:
         seen.append(observation)
         return decide(observation, fleet)
 
-    monkeypatch.setattr("simulator.policies.ours.decide", listening)
+    monkeypatch.setattr("simulator.ours.decide", listening)
     return seen
 
 
@@ -35,7 +35,7 @@ def test_the_controllers_own_decision_is_carried_out() -> None:
 
 
 def test_the_decision_is_shown_what_the_controller_would_observe(shown: list[Observation]) -> None:
-    now = look(200.0, visible=5, in_flight=2, ready=2, booting=1, draining=1)
+    now = fleet_view(200.0, visible=5, in_flight=2, ready=2, booting=1, draining=1)
     ours(fleet_settings()).new().decide(replace(now, image_seconds=1.5, boot_seconds=42.0))
     observation = shown[0]
     assert (observation.requests.visible, observation.requests.in_flight) == (5, 2)
@@ -46,30 +46,30 @@ def test_the_decision_is_shown_what_the_controller_would_observe(shown: list[Obs
 
 def test_how_long_images_wait_is_told_by_the_simulations_clock(shown: list[Observation]) -> None:
     policy = ours(fleet_settings()).new()
-    policy.decide(look(0.0, visible=7))
-    policy.decide(look(30.0, visible=7))
+    policy.decide(fleet_view(0.0, visible=7))
+    policy.decide(fleet_view(30.0, visible=7))
     assert shown[1].demand.waiting == ((30.0, 7),)
 
 
 def test_workers_that_the_plan_drains_are_drained() -> None:
     fleet = fleet_settings().model_copy(update={"policy": "deadline"})
-    order = ours(fleet).new().decide(look(200.0, ready=3))
+    order = ours(fleet).new().decide(fleet_view(200.0, ready=3))
     assert order.launch == 0
     assert order.drain
     assert set(order.drain) <= {"w0", "w1", "w2"}
 
 
 def test_workers_that_boot_are_unregistered_and_idle_ones_that_have_run_for_a_minute_are_spare() -> None:
-    found = metrics(look(200.0, ready=2, booting=3, draining=1))
+    found = metrics(fleet_view(200.0, ready=2, booting=3, draining=1))
     assert list(found.unregistered.values()) == [10.0, 10.0, 10.0]
     assert found.spare == ("w1", "w2")  # not the draining one
-    assert metrics(look(200.0, ready=2, booting=3, draining=1, in_flight=1)).spare == ("w2",)
+    assert metrics(fleet_view(200.0, ready=2, booting=3, draining=1, in_flight=1)).spare == ("w2",)
 
 
 def test_a_description_is_made_anew_only_when_the_fleet_has_changed(shown: list[Observation]) -> None:
     policy = ours(fleet_settings()).new()
     for changes in (1, 1, 2):
-        policy.decide(replace(look(ready=1), changes=changes))
+        policy.decide(replace(fleet_view(ready=1), changes=changes))
     assert shown[0].instances is shown[1].instances is not shown[2].instances
 
 
@@ -89,7 +89,7 @@ def test_a_schedule_goes_by_the_time_of_the_simulation(shown: list[Observation])
     fleet = FleetSettings.model_validate(values)
     rule = ours(fleet)
     assert rule.name == "schedule"
-    orders = {minute: rule.new().decide(look(60.0 * minute)).launch for minute in (5, 9.99, 15, 25)}
+    orders = {minute: rule.new().decide(fleet_view(60.0 * minute)).launch for minute in (5, 9.99, 15, 25)}
     assert orders == {5: 0, 9.99: 3, 15: 3, 25: 0}
     assert shown[0].at == BEGIN + timedelta(minutes=5)
 

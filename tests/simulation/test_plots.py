@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simulator.bound import MissingError, need
 from simulator.comparison import Scene
 from simulator.engine import Conditions
-from simulator.extras import MissingError, need
 from simulator.plots import POINTS, PlotError, draw, rate_over_time, thinned
-from simulator.policies.plain import fixed, one_per_message
+from simulator.rivals.plain import fixed, one_per_message
 from simulator.traces import batch
 
 SCENE = Scene.of("batch-100", lambda _: batch(100, 45.0), Conditions(), (0,))

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from simulator.policies.ray_serve import RayServe, RaySettings, desired_replicas, ray_serve
-from tests.simulation.stories import look
+from simulator.rivals.ray_serve import RayServe, RaySettings, desired_replicas, ray_serve
+from tests.simulation.stories import fleet_view
 
 SETTINGS = RaySettings(max_replicas=19)
 
@@ -23,12 +23,12 @@ def test_factors_scale_the_distance_and_one_replica_goes_at_least() -> None:
 
 
 def test_from_zero_one_replica_starts_at_once() -> None:
-    assert ray_serve(19).new().decide(look(visible=1_000)).launch == 1
+    assert ray_serve(19).new().decide(fleet_view(visible=1_000)).launch == 1
 
 
 def decided(policy: RayServe, seconds: int, begin: int = 0, **seen: int) -> list[tuple[int, int]]:
     """Return at which second, of so many in which it looks the same, how many more (or less) are ordered."""
-    orders = [(now, policy.decide(look(float(now), **seen))) for now in range(begin, begin + seconds)]
+    orders = [(now, policy.decide(fleet_view(float(now), **seen))) for now in range(begin, begin + seconds)]
     return [(now, order.launch - len(order.drain)) for now, order in orders if order.launch or order.drain]
 
 
@@ -64,4 +64,4 @@ def test_a_wish_to_grow_does_not_wait_for_an_older_one_to_shrink() -> None:
 
 def test_replicas_that_are_removed_are_the_last_started() -> None:
     policy = RayServe(replace(SETTINGS, downscale_delay_s=0.0, look_back_period_s=1.0), _target=4)
-    assert policy.decide(look(in_flight=4, ready=3, booting=1)).drain == ("w2", "w3")
+    assert policy.decide(fleet_view(in_flight=4, ready=3, booting=1)).drain == ("w2", "w3")

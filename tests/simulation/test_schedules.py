@@ -7,9 +7,9 @@ import pytest
 
 from services.ec2 import Fleet, Instance, LaunchSpec
 from services.metadata import DRAIN_TAG
-from simulator.faults.machines import NEVER, Fate
+from simulator.faults.machines import NEVER, FailureMode
 from simulator.faults.schedules import BrokenError, play
-from simulator.faults.world import Doom, World, settings_of
+from simulator.faults.world import CrashPlan, World, settings_of
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.observe import RecentLaunches
 
@@ -52,7 +52,7 @@ def test_a_standby_is_what_is_left_and_is_not_replaced_again_and_again(least: in
 
 def test_instances_that_never_report_are_ended_and_replaced() -> None:
     bad = world()
-    bad.fates = (Fate(boots=NEVER),)
+    bad.failure_modes = (FailureMode(boots=NEVER),)
     bad.queues.send(30)
     bad.run(60)
     assert len(bad.cloud.alive()) == 5
@@ -105,7 +105,7 @@ def test_a_controller_that_dies_between_launch_and_record_is_followed_by_one_tha
     dying = world()
     dying.run(5)
     dying.cloud.faults.describe_lag = 60.0
-    dying.doom = Doom("run", "after")
+    dying.crash_plan = CrashPlan("run", "after")
     dying.queues.send(100)
     dying.run(30)
     assert dying.controllers == 2

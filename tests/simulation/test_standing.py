@@ -2,20 +2,19 @@ import math
 
 import pytest
 
-from benchmarks.fleet_standing import RIVALS, Duel, batch_bars, bound_bar, duel, duel_bars
+from benchmarks.fleet import RIVALS, Duel, batch_bars, bound_bar, duel, duel_bars
 from benchmarks.report import Bar
-from simulator.comparison import Scene
+from simulator.comparison import Dial, Scene
 from simulator.engine import Conditions
-from simulator.machine import CERTAIN
-from simulator.policies.plain import fixed, one_per_message
-from simulator.policy import Rule
+from simulator.policy import NamedPolicy
+from simulator.rivals.plain import fixed, one_per_message
 from simulator.traces import batch
-from simulator.tuning import Dial
+from simulator.workers import CERTAIN
 
 SCENE = Scene.of("batch-100", lambda _: batch(100, 90.0), Conditions(CERTAIN), (0,))
 
 
-def by_share(target_seconds: float) -> Rule:
+def by_share(target_seconds: float) -> NamedPolicy:
     """Return a rule with as many workers as do 100 images of 1.5 s within the target."""
     return one_per_message(max(1, min(19, round(150 / target_seconds))))
 

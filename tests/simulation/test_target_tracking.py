@@ -1,7 +1,7 @@
 import pytest
 
-from simulator.policies.target_tracking import TargetTracking, acceptable_backlog, wanted
-from tests.simulation.stories import look
+from simulator.rivals.target_tracking import TargetTracking, acceptable_backlog, wanted
+from tests.simulation.stories import fleet_view
 
 
 def test_aws_published_example_scales_out_by_five() -> None:
@@ -15,7 +15,7 @@ def minutes(policy: TargetTracking, count: int, begin: int = 0, **seen: int) -> 
     """Return in which minute, of so many in which it looks the same, how many more (or less) are ordered."""
     found = []
     for second in range(begin * 60, (begin + count) * 60):
-        order = policy.decide(look(float(second), **seen))
+        order = policy.decide(fleet_view(float(second), **seen))
         if order.launch or order.drain:
             found.append((second // 60, order.launch - len(order.drain)))
     return found

@@ -3,12 +3,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from benchmarks.fleet import fleet_settings
-from simulator.comparison import Played, Scene
+from simulator.comparison import Dial, Played, Scene, deadline
 from simulator.engine import Conditions
-from simulator.machine import CERTAIN
-from simulator.policy import NOTHING, Look, Order, Rule, Terms
+from simulator.policy import NO_ACTION, FleetView, NamedPolicy, PolicyTerms, ScalingAction
 from simulator.traces import batch
-from simulator.tuning import Dial, deadline
+from simulator.workers import CERTAIN
 
 SCENE = Scene.of("batch-200", lambda _: batch(200, 90.0), Conditions(CERTAIN), (0,))
 
@@ -18,15 +17,15 @@ class Planned:
     """Launches once as many workers as answer 200 images of 1.5 s by its target, and no more."""
 
     target_seconds: float
-    terms: Terms = field(default_factory=lambda: Terms(idle_seconds=1.0))
+    terms: PolicyTerms = field(default_factory=lambda: PolicyTerms(idle_seconds=1.0))
 
-    def decide(self, look: Look) -> Order:
+    def decide(self, view: FleetView) -> ScalingAction:
         time = max(0.1, self.target_seconds - 42)
-        return Order(min(19, max(1, round(200 * 1.5 / time)))) if look.now == 0 else NOTHING
+        return ScalingAction(min(19, max(1, round(200 * 1.5 / time)))) if view.now == 0 else NO_ACTION
 
 
-def planned(target_seconds: float) -> Rule:
-    return Rule("planned", lambda: Planned(target_seconds))
+def planned(target_seconds: float) -> NamedPolicy:
+    return NamedPolicy("planned", lambda: Planned(target_seconds))
 
 
 @pytest.mark.parametrize("wanted", [75.0, 100.0, 160.0])
@@ -45,10 +44,10 @@ def test_what_no_target_reaches_is_said_so() -> None:
 
 
 def test_what_was_played_once_is_not_played_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    played: list[Rule] = []
+    played: list[NamedPolicy] = []
     play = Scene.play
 
-    def listening(scene: Scene, rule: Rule) -> Played:
+    def listening(scene: Scene, rule: NamedPolicy) -> Played:
         played.append(rule)
         return play(scene, rule)
 

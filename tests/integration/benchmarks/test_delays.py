@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.delays import DelayedCloud
+from benchmarks.relay import DelayedCloud
 from tests.support.served import serving
 
 pytestmark = pytest.mark.processes

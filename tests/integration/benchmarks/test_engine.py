@@ -5,8 +5,7 @@ import pytest
 from app_tier.bundle.load import load_bundle
 from app_tier.bundle.torch_import import import_torch
 from app_tier.engines import TorchEngine
-from benchmarks.engine import gpu_engines
-from benchmarks.peaks import PEAKS, SIDE, matrix_product
+from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product
 
 
 @pytest.mark.parametrize("kind", PEAKS)

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from app_tier.bundle.load import DEMO_BUNDLE
-from benchmarks.cores import pinned, two_cores
-from benchmarks.flood import Bench, checked
-from benchmarks.pinned_worker import Cores, PinnedWorker
+from benchmarks.flood import Bench, Cores, PinnedWorker, checked
+from benchmarks.measure import pinned, two_cores
 from core.ids import ImageRef, new_id
 from core.messages import Failure, Response
 from localcloud.launch import LocalCloud
@@ -69,7 +68,7 @@ def test_a_real_worker_answers_every_image_and_each_of_its_calls_is_delayed(benc
     assert flood.fetched_ms >= 20
     assert flood.stored_ms >= 20
     assert 0 < flood.window.images < IMAGES
-    assert flood.looks[-1].cpu_seconds["worker"] > flood.looks[0].cpu_seconds["worker"]
+    assert flood.samples[-1].cpu_seconds["worker"] > flood.samples[0].cpu_seconds["worker"]
 
 
 @pytest.mark.processes

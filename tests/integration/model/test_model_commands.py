@@ -13,7 +13,7 @@ from app_tier.bundle.manifest import IR_WEIGHTS_NAME
 from app_tier.engines import OpenVinoEngine
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model
-from scripts.model.torchvision_shim import import_torchvision
+from scripts.model.torchvision_networks import import_torchvision
 from tests.integration.model.onnx_file import colour_network
 
 
@@ -84,7 +84,7 @@ def test_build_is_exact_by_default_and_says_on_which_images_it_was_measured(tmp_
 def test_build_in_int8_is_refused_where_it_loses_too_much_unless_forced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.model.measure.MAX_DISAGREEMENT", -1.0)
+    monkeypatch.setattr("scripts.model.precision.MAX_DISAGREEMENT", -1.0)
     shapes = ({0: torch.export.Dim("batch")},)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     torch.export.save(

@@ -16,8 +16,7 @@ from app_tier.engines import OpenVinoEngine, open_engine
 from scripts.demo_model.signs import samples
 from scripts.model import precision as module
 from scripts.model.build import write_manifest
-from scripts.model.compare import Compared, compare
-from scripts.model.precision import Target, settle_precision
+from scripts.model.precision import Compared, Target, choose_precision, compare
 from scripts.model.sample_images import Labelled
 
 needs_bf16 = pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU has no bf16")
@@ -44,7 +43,7 @@ def bundle(tmp_path: Path) -> Bundle:
 def int8_bundle(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The demo bundle in int8, which takes NNCF seconds: built once, for reading only."""
     bundle = load_bundle(Path(shutil.copytree(DEMO_BUNDLE, tmp_path_factory.mktemp("int8") / "bundle")))
-    return settled(bundle, settle_precision(bundle, Target("int8", signs)))
+    return settled(bundle, choose_precision(bundle, Target("int8", signs)))
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def test_exact_asks_first_what_was_faster_in_sum_and_keeps_only_its_files(
     bf16: float, int8: float, first: str, bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured_as(monkeypatch, bf16=bf16, int8=int8)
-    built = settled(bundle, settle_precision(bundle, Target("exact", signs)))
+    built = settled(bundle, choose_precision(bundle, Target("exact", signs)))
     assert (built.manifest.precision, built.manifest.first) == ("exact", first)
     assert built.manifest.measured is not None
     assert built.manifest.measured.speeds == pytest.approx({"bf16": 1 / bf16, "int8": 1 / int8})
@@ -116,7 +115,7 @@ def test_the_demo_network_answers_as_fp32_does_when_it_asks_int8_first(
     bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda precision: precision == "int8")
-    built = settled(bundle, settle_precision(bundle, Target("exact", signs, calibration=signs)))
+    built = settled(bundle, choose_precision(bundle, Target("exact", signs, calibration=signs)))
     assert built.manifest.first == "int8"
     assert built.manifest.measured is not None
     assert (built.manifest.measured.images, built.manifest.measured.same_top1) == (40, 1)
@@ -128,7 +127,7 @@ def test_the_demo_network_answers_as_fp32_does_when_it_asks_int8_first(
 @needs_bf16
 def test_without_nncf_exact_asks_bf16_first(bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "can_quantise", lambda: False)
-    fields = settle_precision(bundle, Target("exact", signs))
+    fields = choose_precision(bundle, Target("exact", signs))
     assert fields["first"] == "bf16"
     measured = fields["measured"]
     assert (measured.images, measured.labelled, measured.same_top1) == (40, 40, 1)
@@ -146,11 +145,11 @@ def test_a_network_that_nncf_cannot_quantise_is_exact_with_bf16_and_no_bundle_in
         raise ValueError("an operation nobody has heard of")
 
     monkeypatch.setattr("nncf.quantize", unsupported)
-    assert settle_precision(bundle, Target("exact", signs))["first"] == "bf16"
+    assert choose_precision(bundle, Target("exact", signs))["first"] == "bf16"
     with pytest.raises(
         BundleBuildError, match=r"NNCF cannot quantise the network \(an operation nobody has heard of"
     ):
-        settle_precision(bundle, Target("int8", signs))
+        choose_precision(bundle, Target("int8", signs))
 
 
 @needs_int8
@@ -164,8 +163,8 @@ def test_int8_that_answers_otherwise_is_refused_unless_forced(
 
     monkeypatch.setattr(module, "compare", disagreeing)
     with pytest.raises(BundleBuildError, match=r"answers 100\.00% of 2 images otherwise than fp32"):
-        settle_precision(bundle, Target("int8", signs))
-    forced = settle_precision(bundle, Target("int8", signs, force=True))
+        choose_precision(bundle, Target("int8", signs))
+    forced = choose_precision(bundle, Target("int8", signs, force=True))
     assert forced["measured"].same_top1 == 0
 
 
@@ -182,7 +181,7 @@ def test_one_changed_bit_of_the_int8_network_is_refused(int8_bundle: Bundle, tmp
 @pytest.mark.parametrize("target", [Target("exact"), Target("bf16"), Target("int8")])
 def test_a_cpu_that_is_not_fast_in_low_precision_builds_fp32(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda _precision: False)
-    assert settle_precision(load_bundle(), target) == {"precision": "fp32"}
+    assert choose_precision(load_bundle(), target) == {"precision": "fp32"}
 
 
 def test_images_of_which_none_can_be_decoded_are_refused() -> None:

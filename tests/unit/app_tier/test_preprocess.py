@@ -165,7 +165,7 @@ def test_damage_anywhere_gives_pixels_or_a_refusal_and_nothing_else(
 def test_reduced_decoding_of_a_large_jpeg_hardly_changes_a_pixel(spec: Preprocess, size: tuple[int, int]) -> None:
     picture, _ = draw(7, seed=5, size=size)
     data = encode(picture, "JPEG")
-    reduced, full = load_square(data, spec), load_square(data, spec, in_full=True)
+    reduced, full = load_square(data, spec), load_square(data, spec, full_resolution=True)
     difference = np.abs(reduced.astype(int) - full)
     assert 0 < difference.max() <= 12
     assert difference.mean() < 1
@@ -175,7 +175,7 @@ def test_reduced_decoding_of_a_large_jpeg_hardly_changes_a_pixel(spec: Preproces
 def test_a_jpeg_that_is_not_much_larger_than_needed_is_decoded_in_full(spec: Preprocess, short: int) -> None:
     picture, _ = draw(7, seed=5, size=(short + 100, short))
     data = encode(picture, "JPEG")
-    assert (load_square(data, spec) == load_square(data, spec, in_full=True)).all()
+    assert (load_square(data, spec) == load_square(data, spec, full_resolution=True)).all()
 
 
 def test_a_crop_larger_than_the_image_is_refused_by_the_spec() -> None:

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from app_tier.engines import Batch
-from benchmarks.agreement import BATCH, Told, ask_all, bars_of, figures_of, speed_of
+from benchmarks.agreement import BATCH, AgreementReport, ask_all, bars_of, figures_of, speed_of
 from scripts.demo_model.data import Images
 
 TRUTH = np.array([0, 1, 2, 3])
 
 
-def told(answers: list[int], seconds: float) -> Told:
-    return Told(np.array(answers), seconds)
+def told(answers: list[int], seconds: float) -> AgreementReport:
+    return AgreementReport(np.array(answers), seconds)
 
 
 def test_a_way_is_told_by_its_agreement_with_torch_the_accuracy_it_loses_and_its_speed() -> None:

@@ -5,8 +5,7 @@ from threading import Barrier
 import numpy as np
 
 from app_tier.engines import Batch
-from benchmarks.engine import TORCH, Case, bars_of, figures_of
-from benchmarks.runs import side_by_side
+from benchmarks.engine import TORCH, Case, bars_of, figures_of, side_by_side
 
 BARRED = Case("resnet18", threads=2, batch=8)
 

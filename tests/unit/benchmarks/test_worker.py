@@ -7,7 +7,7 @@ from app_tier.bundle.load import load_bundle
 from app_tier.engines import OpenVinoEngine
 from benchmarks.bare import Bare
 from benchmarks.flood import Flood
-from benchmarks.timeline import Look, Window
+from benchmarks.measure import CpuSample, Window
 from benchmarks.worker import LEAST, Case, cases, figures_of, in_precision
 
 BARE = Bare(images=100, seconds=1.0, decode_s=0.3, infer_s=0.7)
@@ -16,7 +16,7 @@ USED = {"worker": 6.0, "cloud": 1.5, "proxy": 0.5, "worker_core": 7.0, "other_co
 FLOOD = Flood(
     images=1000,
     window=Window(0.0, 10.0, 500),
-    looks=[Look(0.0, NOTHING), Look(10.0, USED)],
+    samples=[CpuSample(0.0, NOTHING), CpuSample(10.0, USED)],
     calls={"s3": 2000, "sqs": 300},
     fetched_ms=25.0,
     stored_ms=30.0,

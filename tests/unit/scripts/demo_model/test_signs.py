@@ -12,7 +12,7 @@ from PIL import Image
 
 from core.images import inspect
 from scripts.demo_model.data import CIFAR_LABELS
-from scripts.demo_model.faces import FACE_SIZE, face
+from scripts.demo_model.sign_shapes import FACE_SIZE, face
 from scripts.demo_model.signs import SAMPLE_SIZES, SIGN_LABELS, draw, encode, samples
 
 SMALL = (((64, 64), 0.5), ((96, 64), 0.5))

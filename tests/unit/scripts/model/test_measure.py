@@ -5,8 +5,7 @@ import pytest
 
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.manifest import Measurement
-from scripts.model.compare import Compared, Probabilities
-from scripts.model.measure import SAFETY, choose_margin, refuse_losses, summarise
+from scripts.model.precision import SAFETY, Compared, Probabilities, choose_margin, refuse_losses, summarise
 
 
 def softmax(logits: list[list[float]]) -> Probabilities:

@@ -1,0 +1,245 @@
+"""What benchmarks measure with: CPU and memory of processes and cores, latencies, and steady windows of a flow.
+
+It reads Linux's ``/proc`` (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, proc_pid_status(5)), and
+imports nothing but the standard library, so that a measured process is not slowed by what measures it.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one process has used so far.
+
+    Attributes:
+        cpu_seconds: user and system time, without that of children.
+        resident_mb: memory resident now, in MiB.
+        peak_mb: most memory that was ever resident since its exec, in MiB.
+    """
+
+    cpu_seconds: float
+    resident_mb: float
+    peak_mb: float
+
+
+def usage_of(pid: int) -> Usage | None:
+    """Return what process `pid` has used, or None when it has gone."""
+    folder = Path("/proc", str(pid))
+    try:
+        # The command, in parentheses, may hold spaces: the fields are counted from behind it.
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if "VmHWM" not in status:  # it has ended, and its parent has not looked yet
+        return None
+    ticks = int(fields[11]) + int(fields[12])
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), _mebibytes(status["VmRSS"]), _mebibytes(status["VmHWM"]))
+
+
+def tree(pid: int) -> Iterator[int]:
+    """Yield `pid` and every process below it; nothing when it has gone."""
+    try:
+        threads = list(Path("/proc", str(pid), "task").iterdir())
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    yield pid
+    for child in children:
+        yield from tree(child)
+
+
+def usages(pids: Iterable[int], below: bool = True) -> dict[int, Usage]:
+    """Return what each process has used, and unless not `below` each child of it, by process id."""
+    found = {each: usage_of(each) for pid in pids for each in (tree(pid) if below else [pid])}
+    return {pid: usage for pid, usage in found.items() if usage is not None}
+
+
+def cpu_seconds_between(before: Mapping[int, Usage], after: Mapping[int, Usage]) -> float:
+    """Return the CPU seconds used between two samples; a process that started in between counts from its start."""
+    earlier = {pid: usage.cpu_seconds for pid, usage in before.items()}
+    return sum(usage.cpu_seconds - earlier.get(pid, 0.0) for pid, usage in after.items())
+
+
+def machine_cpu_seconds() -> float:
+    """Return the CPU seconds that all processors together have been busy with, for all processes, since the boot."""
+    user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _mebibytes(field: str) -> float:
+    return int(field.split(maxsplit=1)[0]) * 1024 / MIB
+
+
+def two_cores() -> tuple[int, int]:
+    """Return two different cores that this process may use.
+
+    Raises:
+        RuntimeError: there is one only, so what is measured would share it with what measures.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        raise RuntimeError(f"this process may use core {allowed} only: a measurement on one core needs a second one")
+    return allowed[0], allowed[1]
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Let this thread, and every process and thread that it starts meanwhile, run on `core` alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def busy_seconds(core: int) -> float:
+    """Return the CPU seconds that `core` has been busy with, for all processes, since the boot."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    fields = next(line.split()[1:] for line in lines if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, fields)
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+TRUSTED: Final = 0.05
+"""Share of the CPUs that others may take before ratios of two-thread runs mean little."""
+
+_IDLE_COLUMNS: Final = (3, 4)  # idle and iowait, in the first line of /proc/stat
+
+
+@dataclass
+class Share:
+    """What others took.
+
+    Attributes:
+        ratio: their share of all CPUs while it was watched, 0 to 1.
+    """
+
+    ratio: float = 0.0
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the machine was ours."""
+        return self.ratio <= TRUSTED
+
+
+@contextmanager
+def watch_others(stat: Path = Path("/proc/stat")) -> Iterator[Share]:
+    """Yield a share that is known once the block has ended."""
+    share = Share()
+    busy, own, started = _busy_seconds(stat), time.process_time(), time.perf_counter()
+    yield share
+    took = (_busy_seconds(stat) - busy) - (time.process_time() - own)
+    share.ratio = max(0.0, took / (time.perf_counter() - started) / (os.cpu_count() or 1))
+
+
+def _busy_seconds(stat: Path) -> float:
+    ticks = [int(word) for word in stat.read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(ticks) - sum(ticks[column] for column in _IDLE_COLUMNS)) / os.sysconf("SC_CLK_TCK")
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the value that `percent` (0 to 100) of `values` do not exceed: the nearest rank, no interpolation."""
+    ranked = sorted(values)
+    rank = -int(-percent * len(ranked) // 100)
+    return ranked[max(0, rank - 1)]
+
+
+def result_moments(samples: Sequence[tuple[float, int]], count: int) -> list[float]:
+    """Return when each of the first `count` results was seen, from samples of (moment, results so far).
+
+    A result is older than the look that sees it, so these moments are late by up to the time between two samples.
+
+    Raises:
+        ValueError: the samples do not see that many.
+    """
+    moments: list[float] = []
+    for moment, results in samples:
+        moments += [moment] * (min(results, count) - len(moments))
+    if len(moments) < count:
+        raise ValueError(f"{len(moments)} of {count} results were seen: look until all have arrived")
+    return moments
+
+
+def latencies(accepted: Sequence[float], seen: Sequence[float]) -> list[float]:
+    """Return the seconds from acceptance to result, first to first, second to second.
+
+    Results are counted, not named, while a batch runs. Pairing in order gives the true mean; where images overtake
+    each other, by less than a poll of a worker, the percentiles are those of a fleet that keeps their order.
+    """
+    return [after - before for before, after in zip(sorted(accepted), sorted(seen), strict=True)]
+
+
+SAME_SEND_SECONDS: Final = 0.005
+"""Results that are closer to each other went out with one call."""
+
+MARGIN: Final = 0.1
+"""Share of the results that is left out at either end: the pipeline fills, and drains."""
+
+
+@dataclass(frozen=True)
+class CpuSample:
+    """One look, at epoch seconds `at`: CPU seconds so far, by name."""
+
+    at: float
+    cpu_seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The steady state: from `start` to `end` (epoch seconds) that many images were answered."""
+
+    start: float
+    end: float
+    images: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return self.end - self.start
+
+
+def used(samples: Sequence[CpuSample], name: str, window: Window) -> float:
+    """Return the CPU seconds that `name` used within the window; between two samples it counts as even."""
+    return _until(samples, name, window.end) - _until(samples, name, window.start)
+
+
+def steady(moments: Sequence[float]) -> Window:
+    """Return the steady state of results that came at these moments (epoch seconds).
+
+    Results go out ten at a time, so the window begins and ends right after such a send.
+
+    Raises:
+        ValueError: there are too few of them for that.
+    """
+    ordered = sorted(moments)
+    last_of_send = [
+        index
+        for index, (moment, following) in enumerate(zip(ordered, [*ordered[1:], float("inf")], strict=True))
+        if following - moment > SAME_SEND_SECONDS
+    ]
+    margin = MARGIN * len(ordered)
+    within = [index for index in last_of_send if margin <= index < len(ordered) - margin]
+    if len(within) < 2:
+        raise ValueError(
+            f"{len(ordered)} results in {len(last_of_send)} sends have no steady state: take more images"
+        )
+    return Window(ordered[within[0]], ordered[within[-1]], within[-1] - within[0])
+
+
+def _until(samples: Sequence[CpuSample], name: str, moment: float) -> float:
+    for before, after in pairwise(samples):
+        if before.at <= moment <= after.at:
+            share = (moment - before.at) / (after.at - before.at)
+            return before.cpu_seconds[name] + share * (after.cpu_seconds[name] - before.cpu_seconds[name])
+    raise ValueError(f"there was no look around {moment}, only from {samples[0].at} to {samples[-1].at}")

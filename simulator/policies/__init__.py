@@ -1,1 +1,0 @@
-"""The policies that are compared, each as its source has it."""
